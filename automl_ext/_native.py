@@ -1,0 +1,148 @@
+"""Loads the compiled library, compares versions and chooses the backend.
+
+``AUTOML_EXT_BACKEND`` is read once, at import:
+
+- ``auto`` (default): compiled kernels where they exist, the PyTorch reference elsewhere, with one warning
+  when the library is missing;
+- ``native``: a missing library or kernel is an error;
+- ``reference``: PyTorch only.
+
+``with automl_ext.backend("reference"):`` does the same for a block of code.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import pathlib
+import warnings
+from collections.abc import Iterator
+
+import torch
+
+BACKENDS = ("auto", "native", "reference")
+REBUILD = "pip install --no-build-isolation --force-reinstall --no-deps <path to the automl_ext source>"
+
+
+class BackendError(ImportError):
+    """The compiled library, or a kernel of it, is required but not available."""
+
+
+def _check_backend(name: str, source: str) -> str:
+    if name not in BACKENDS:
+        raise ValueError(f"{source}: expected one of {', '.join(BACKENDS)}, got {name!r}")
+    return name
+
+
+def _load() -> tuple[bool, str | None, bool]:
+    """Import ``automl_ext._C``. Returns (loaded, why not, whether a library is there but unusable)."""
+    here = pathlib.Path(__file__).parent
+    if not any(here.glob("_C*.so")) and not any(here.glob("_C*.pyd")):
+        return False, "the compiled library is missing", False
+    try:
+        build = importlib.import_module("automl_ext._build")
+    except ImportError:
+        return False, "the compiled library has no build facts (automl_ext/_build.py is missing)", True
+    built, running = build.TORCH_VERSION, torch.__version__
+    # Another minor version ends in `undefined symbol` or worse: compare before the library is touched.
+    if built.split(".")[:2] != running.split(".")[:2]:
+        return False, f"the library was built for torch {built} but torch {running} is running", True
+    try:
+        importlib.import_module("automl_ext._C")
+    except ImportError as error:
+        return False, f"the library, built for torch {built}, fails to load under torch {running}: {error}", True
+    return True, None, False
+
+
+_backend: str = _check_backend(os.environ.get("AUTOML_EXT_BACKEND", "auto"), "AUTOML_EXT_BACKEND")
+_loaded, _why_not, _broken = _load()
+_devices: frozenset[str] = frozenset()
+_warned = False
+
+if _loaded:
+    from automl_ext import _build  # type: ignore[attr-defined,unused-ignore]
+
+    _devices = frozenset({"cpu", "meta"} | ({"cuda"} if _build.CUDA_VERSION else set()))
+elif _backend == "native":
+    raise BackendError(f"AUTOML_EXT_BACKEND=native, but {_why_not}. Rebuild: {REBUILD}")
+elif _broken and _backend == "auto":
+    warnings.warn(f"automl_ext: {_why_not}; PyTorch answers instead. Rebuild: {REBUILD}", stacklevel=2)
+    _warned = True
+
+
+def is_loaded() -> bool:
+    """Whether the compiled library is loaded."""
+    return _loaded
+
+
+def why_not_loaded() -> str | None:
+    """Why the compiled library is not loaded; None when it is."""
+    return _why_not
+
+
+def current_backend() -> str:
+    """The backend asked for: ``auto``, ``native`` or ``reference``."""
+    return _backend
+
+
+@contextlib.contextmanager
+def backend(name: str) -> Iterator[None]:
+    """Choose who answers inside the block, for the whole process: ``auto``, ``native`` or ``reference``.
+
+    Raises:
+        ValueError: unknown name.
+        BackendError: ``native`` without the compiled library.
+    """
+    global _backend
+    _check_backend(name, "backend")
+    if name == "native" and not _loaded:
+        raise BackendError(f"backend('native'): {_why_not}. Rebuild: {REBUILD}")
+    before, _backend = _backend, name
+    try:
+        yield
+    finally:
+        _backend = before
+
+
+def use_native(x: torch.Tensor) -> bool:
+    """Whether a compiled kernel answers for tensors on ``x``'s device under the current backend.
+
+    Raises:
+        BackendError: the backend is ``native`` and there is no kernel for this device.
+    """
+    if _backend == "reference":
+        return False
+    if _loaded and x.device.type in _devices:
+        return True
+    if _backend == "native":
+        reason = _why_not or f"the library was built without kernels for {x.device.type!r}"
+        raise BackendError(f"backend 'native': {reason}. Rebuild: {REBUILD}")
+    if not _loaded and not _warned:
+        _warn_once()
+    return False
+
+
+@torch.compiler.disable
+def _warn_once() -> None:
+    global _warned
+    _warned = True
+    warnings.warn(
+        f"automl_ext: {_why_not}; PyTorch answers instead, slower. Rebuild: {REBUILD}", stacklevel=4
+    )
+
+
+def build_info() -> dict[str, str | None]:
+    """Build facts: torch, CUDA and compiler of the build, CPU instruction set in use. Empty without a library."""
+    if not _loaded:
+        return {}
+    from automl_ext import _C  # type: ignore[attr-defined,unused-ignore]
+
+    return {
+        "torch": _build.TORCH_VERSION,
+        "cuda": _build.CUDA_VERSION,
+        "cuda_decision": _build.CUDA_DECISION,
+        "compiler": _build.COMPILER,
+        "instruction_sets": ", ".join(_C.compiled_instruction_sets()),
+        "instruction_set": _C.instruction_set(),
+    }
