@@ -1,0 +1,102 @@
+"""Entmax-1.5 and sparsemax in plain PyTorch operations: exact, by sorting.
+
+The support (which entries are not zero) is found without a gradient. On a known support the threshold has a
+closed form, and that form is written in differentiable operations: first and higher derivatives, torch.func
+and torch.compile follow by themselves, and entries off the support get an exact 0.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def compute_dtype(x: Tensor) -> torch.dtype:
+    """Half precision is computed in float32."""
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def output_dtype(x: Tensor) -> torch.dtype:
+    """The input's dtype; under autocast float32 for half precision, as torch.softmax does."""
+    return compute_dtype(x) if torch.is_autocast_enabled(x.device.type) else x.dtype
+
+
+def shift_by_max(x: Tensor) -> tuple[Tensor, Tensor]:
+    """``x`` minus its maximum over the last dim, and which rows [..., 1] hold a NaN or +inf.
+
+    The result of every map here is unchanged by the shift, so the maximum needs no gradient.
+    """
+    top = x.detach().amax(-1, keepdim=True)
+    return x - torch.where(top.isinf(), 0, top), ~(top < torch.inf)
+
+
+def nan_rows(p: Tensor, x: Tensor, bad: Tensor) -> Tensor:
+    """``p`` with NaN in the rows that are ``bad``; their gradient is NaN too."""
+    return torch.where(bad, x, p) * torch.where(bad, torch.nan, 1.0).to(p.dtype)
+
+
+def _ranks(n: int, like: Tensor) -> Tensor:
+    return torch.arange(1, n + 1, device=like.device, dtype=like.dtype)
+
+
+def _entmax15_support(z: Tensor) -> Tensor:
+    # The threshold is never below max − 1 = −1: clamping there changes nothing and keeps the sums small.
+    # Sums in double: the variance of a long flat row cancels in float32.
+    top = z.clamp(min=-1).sort(-1, descending=True).values.double()
+    rank = _ranks(z.shape[-1], top)
+    mean = top.cumsum(-1) / rank
+    variance = top.square().cumsum(-1) / rank - mean.square()
+    tau = mean - (1 / rank - variance).clamp(min=0).sqrt()
+    size = (tau <= top).sum(-1, keepdim=True).clamp(min=1)
+    return z > tau.gather(-1, size - 1)
+
+
+def _sparsemax_support(z: Tensor) -> Tensor:
+    top = z.clamp(min=-1).sort(-1, descending=True).values.double()
+    rank = _ranks(z.shape[-1], top)
+    tau = (top.cumsum(-1) - 1) / rank
+    size = (tau < top).sum(-1, keepdim=True).clamp(min=1)
+    return z > tau.gather(-1, size - 1)
+
+
+def _entmax15_rows(x: Tensor) -> Tensor:
+    z, bad = shift_by_max(x)
+    z = z / 2
+    support = _entmax15_support(z.detach())
+    size = support.sum(-1, keepdim=True).clamp(min=1)
+    z = torch.where(support, z, 0)
+    mean = z.sum(-1, keepdim=True) / size
+    spread = torch.where(support, z - mean, 0).square().sum(-1, keepdim=True)
+    # Σ(z − τ)² = 1 on the support; the root is at least 1/size, so its derivatives are finite.
+    tau = mean - ((1 - spread) / size).sqrt()
+    p = torch.where(support, z - tau, 0).clamp(min=0).square()
+    return nan_rows(p, x, bad)
+
+
+def _sparsemax_rows(x: Tensor) -> Tensor:
+    z, bad = shift_by_max(x)
+    support = _sparsemax_support(z.detach())
+    size = support.sum(-1, keepdim=True).clamp(min=1)
+    z = torch.where(support, z, 0)
+    tau = (z.sum(-1, keepdim=True) - 1) / size
+    p = torch.where(support, z - tau, 0).clamp(min=0)
+    return nan_rows(p, x, bad)
+
+
+def _along(rows, x: Tensor, dim: int) -> Tensor:  # type: ignore[no-untyped-def]
+    dtype = output_dtype(x)
+    if x.numel() == 0:
+        return x.to(dtype, copy=True)
+    if x.ndim == 0:
+        return _along(rows, x.unsqueeze(0), 0).squeeze(0)
+    return rows(x.movedim(dim, -1).to(compute_dtype(x))).movedim(-1, dim).to(dtype)
+
+
+def _entmax15_reference(x: Tensor, dim: int) -> Tensor:
+    """p = max(x/2 − τ, 0)², Σp = 1, over ``dim`` (Peters, Niculae and Martins 2019, algorithm 2)."""
+    return _along(_entmax15_rows, x, dim)
+
+
+def _sparsemax_reference(x: Tensor, dim: int) -> Tensor:
+    """p = max(x − τ, 0), Σp = 1, over ``dim`` (Martins and Astudillo 2016, algorithm 1)."""
+    return _along(_sparsemax_rows, x, dim)
