@@ -1,0 +1,82 @@
+"""Gumbel sampling in PyTorch: the formulas the kernels are checked against, and the answer where there is none."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from automl_ext.ops._entmax_reference import entmax15_reference
+
+_LOW = 0xFFFFFFFF
+
+
+def _mul_hi_lo(a: Tensor, m: int) -> tuple[Tensor, Tensor]:
+    """High and low 32 bits of a 32 × 32 bit product, in int64 (which wraps, and keeps all 64 bits)."""
+    product = a * m
+    return (product >> 32) & _LOW, product & _LOW
+
+
+def philox_words(seed: Tensor, n: int) -> Tensor:
+    """The first ``n`` words of the stream of ``seed``: Philox4x32-10 (Salmon et al. 2011), as int64 in [0, 2³²).
+
+    Element e takes word (e mod 64) div 16 of counter 16·(e div 64) + e mod 16; the key is the seed's two halves.
+    """
+    blocks = (n + 63) // 64
+    counter = torch.arange(16 * blocks, device=seed.device)
+    c0, c1, c2, c3 = counter & _LOW, counter >> 32, torch.zeros_like(counter), torch.zeros_like(counter)
+    k0, k1 = seed & _LOW, (seed >> 32) & _LOW
+    for _ in range(10):
+        hi0, lo0 = _mul_hi_lo(c0, 0xD2511F53)
+        hi1, lo1 = _mul_hi_lo(c2, 0xCD9E8D57)
+        c0, c1, c2, c3 = hi1 ^ c1 ^ k0, lo1, hi0 ^ c3 ^ k1, lo0
+        k0, k1 = (k0 + 0x9E3779B9) & _LOW, (k1 + 0xBB67AE85) & _LOW
+    words = torch.stack([c0, c1, c2, c3]).reshape(4, blocks, 16)
+    return words.transpose(0, 1).reshape(-1)[:n]
+
+
+def gumbel_from_words(words: Tensor, dtype: torch.dtype) -> Tensor:
+    """Standard Gumbel noise −log(−log(1 − v)), v = (word + ½)·2⁻³²; finite for every word.
+
+    In float32 v would round to 1 for the largest words: it is held below, at 1 − 2⁻²⁴.
+    """
+    v = words.to(dtype) * 2.0**-32 + 2.0**-33
+    if dtype != torch.float64:
+        v = v.clamp(max=1 - 2.0**-24)
+    return -torch.log(-torch.log1p(-v))
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def perturbed(logits: Tensor, seed: Tensor, dim: int) -> Tensor:
+    """logits + Gumbel noise, in float64 for float64 and in float32 otherwise."""
+    dtype = _compute_dtype(logits)
+    last = logits.movedim(dim, -1) if logits.ndim else logits.reshape(1)
+    noise = gumbel_from_words(philox_words(seed, last.numel()), dtype).reshape(last.shape)
+    z = last.to(dtype) + noise
+    return z.movedim(-1, dim) if logits.ndim else z.reshape(())
+
+
+def gumbel_reference(
+    logits: Tensor, seed: Tensor, tau: float | Tensor, dim: int, hard: bool, activation: str
+) -> tuple[Tensor, Tensor]:
+    """(y, index) of Gumbel-softmax or Gumbel-entmax; see the public functions."""
+    if torch.is_autocast_enabled(logits.device.type) and logits.dtype != torch.float64:
+        logits = logits.float()
+    z = perturbed(logits, seed, dim)
+    index = z.detach().argmax(dim)
+    if isinstance(tau, Tensor):
+        tau = torch.where(tau > 0, tau, torch.nan).to(z.dtype)
+    scaled = z / tau
+    soft = torch.softmax(scaled, dim) if activation == "softmax" else entmax15_reference(scaled, dim)
+    if hard:
+        one_hot = torch.zeros_like(soft).scatter(dim, index.unsqueeze(dim) if logits.ndim else index, 1.0)
+        one_hot = one_hot * (soft.detach().sum(dim, keepdim=True) > 0)  # a row with nothing to choose stays 0
+        # Straight-through. soft − soft.detach() is exactly 0, so y is exactly one-hot (and NaN rows stay NaN).
+        soft = one_hot + (soft - soft.detach())
+    return soft.to(logits.dtype), index
+
+
+def gumbel_argmax_reference(logits: Tensor, seed: Tensor, dim: int) -> Tensor:
+    return perturbed(logits.detach(), seed, dim).argmax(dim)

@@ -1,0 +1,48 @@
+"""Mixed-op aggregation in PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class _MixedOp(torch.autograd.Function):
+    """Σ wₖxₖ that does not look at inputs of weight 0, yet gives their weights a gradient.
+
+    No formula of plain ops does both: masking xₖ hides it from wₖ's gradient, and 0·NaN is NaN.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(weights: Tensor, *inputs: Tensor) -> Tensor:
+        total = torch.zeros_like(inputs[0], dtype=weights.dtype)
+        for x, w in zip(inputs, weights.unbind(), strict=True):
+            total = total + torch.where(w == 0, 0, w * x)
+        return total.to(inputs[0].dtype)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        weights, *inputs = ctx.saved_tensors
+        grad_weights = None
+        if ctx.needs_input_grad[0]:
+            g = grad.to(weights.dtype)
+            grad_weights = torch.stack([(g * x).sum() for x in inputs])
+        grad_inputs = [
+            (w * grad).to(grad.dtype) if needed else None
+            for w, needed in zip(weights.unbind(), ctx.needs_input_grad[1:], strict=True)
+        ]
+        return (grad_weights, *grad_inputs)
+
+
+def mixed_op_reference(inputs: list[Tensor], weights: Tensor, positions: list[int]) -> Tensor:
+    """Σ weights[positions[k]]·inputs[k], accumulated in float32 or better, in the inputs' dtype."""
+    given = weights[torch.tensor(positions, device=weights.device)]
+    accumulate = torch.float64 if inputs[0].dtype == torch.float64 else torch.float32
+    return _MixedOp.apply(given.to(accumulate), *inputs)

@@ -1,0 +1,115 @@
+"""Mixed-op aggregation: the weighted sum of a supernet's candidate operations, in one pass and without stacking."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from automl_ext import _native
+from automl_ext.ops._checks import check_float_tensor, describe
+from automl_ext.ops._mixed_op_reference import mixed_op_reference
+
+
+def mixed_op(inputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
+    """y = Σₖ weights[k]·inputs[k].
+
+    Args:
+        inputs: K tensors of one shape, dtype and device. None is an operation that was not run: its weight counts
+            as 0 and gets gradient 0.
+        weights: [K], in the inputs' dtype, or float32 beside half inputs. An input of weight 0 is not read in
+            the forward pass; its weight still gets its gradient ⟨grad, xₖ⟩.
+
+    Returns:
+        y in the inputs' dtype and the first input's memory format.
+
+    Raises:
+        ValueError: all None; lengths, shapes or devices that differ.
+        TypeError: an input that is no float tensor; dtypes that differ (outside autocast, which promotes).
+    """
+    if not isinstance(weights, Tensor) or weights.ndim != 1:
+        raise TypeError(f"mixed_op: weights: expected a 1-dim float tensor, got {describe(weights)}")
+    return _aggregate(list(inputs), weights, "mixed_op")
+
+
+def cell_aggregate(inputs: Sequence[Sequence[Tensor | None]], weights: Tensor) -> Tensor:
+    """A node's value: the sum over its incoming edges of :func:`mixed_op`, y = Σₑ Σₖ weights[e, k]·inputs[e][k].
+
+    Args:
+        inputs: E sequences (edges) of K tensors or None.
+        weights: [E, K].
+
+    Returns and raises:
+        As :func:`mixed_op`.
+    """
+    if not isinstance(weights, Tensor) or weights.ndim != 2:
+        raise TypeError(f"cell_aggregate: weights: expected a 2-dim float tensor, got {describe(weights)}")
+    lengths = [len(edge) for edge in inputs]
+    if lengths != [weights.shape[1]] * weights.shape[0]:
+        raise ValueError(
+            f"cell_aggregate: inputs: expected {weights.shape[0]} edges of {weights.shape[1]} operations as in "
+            f"weights, got edges of lengths {lengths}"
+        )
+    return _aggregate([x for edge in inputs for x in edge], weights.reshape(-1), "cell_aggregate")
+
+
+def _aggregate(inputs: list[Tensor | None], weights: Tensor, op: str) -> Tensor:
+    check_float_tensor(weights, "weights", op)
+    if len(inputs) != weights.shape[0]:
+        raise ValueError(
+            f"{op}: inputs: expected as many as weights ({weights.shape[0]}), got {len(inputs)}"
+        )
+    given: list[Tensor] = []
+    positions: list[int] = []
+    for k, x in enumerate(inputs):
+        if x is not None:
+            given.append(x)
+            positions.append(k)
+    if not given:
+        raise ValueError(f"{op}: inputs: expected at least one tensor, got none but None")
+    given = _check_alike(given, positions, op)
+    if weights.dtype != given[0].dtype:
+        weights = _check_weights_dtype(weights, given[0], op)
+    if weights.device != given[0].device:
+        raise ValueError(f"{op}: weights: expected a tensor on {given[0].device}, got one on {weights.device}")
+    if _native.use_native(given[0]):
+        return torch.ops.automl_ext.mixed_op.default(given, weights, positions)
+    return mixed_op_reference(given, weights, positions)
+
+
+def _check_alike(given: list[Tensor], positions: list[int], op: str) -> list[Tensor]:
+    first = given[0]
+    check_float_tensor(first, f"inputs[{positions[0]}]", op)
+    for k, x in zip(positions, given, strict=True):
+        if x is first:
+            continue
+        check_float_tensor(x, f"inputs[{k}]", op)
+        if x.shape != first.shape:
+            raise ValueError(
+                f"{op}: inputs[{k}]: expected shape {tuple(first.shape)} as inputs[{positions[0]}], got {tuple(x.shape)}"
+            )
+        if x.device != first.device:
+            raise ValueError(f"{op}: inputs[{k}]: expected a tensor on {first.device}, got one on {x.device}")
+        if x.dtype != first.dtype:
+            if torch.is_autocast_enabled(first.device.type):  # a skip connection beside a bfloat16 convolution
+                return _promote(given)
+            raise TypeError(f"{op}: inputs[{k}]: expected {first.dtype} as inputs[{positions[0]}], got {x.dtype}")
+    return given
+
+
+def _promote(given: list[Tensor]) -> list[Tensor]:
+    dtype = given[0].dtype
+    for x in given[1:]:
+        dtype = torch.promote_types(dtype, x.dtype)
+    return [x.to(dtype) for x in given]
+
+
+def _check_weights_dtype(weights: Tensor, x: Tensor, op: str) -> Tensor:
+    half_input = x.dtype in (torch.float16, torch.bfloat16)
+    if half_input and weights.dtype == torch.float32:
+        return weights
+    if torch.is_autocast_enabled(x.device.type):
+        return weights.to(torch.float32 if half_input else x.dtype)
+    expected = f"{x.dtype} or torch.float32" if half_input else f"{x.dtype}"
+    raise TypeError(f"{op}: weights: expected {expected} beside {x.dtype} inputs, got {weights.dtype}")

@@ -1,0 +1,67 @@
+"""`nn.Module`s over the mixed op, for edges of people's own supernets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext.ops.gumbel import gumbel_entmax15, gumbel_softmax
+from automl_ext.ops.mixed_op import mixed_op
+
+
+class MixedOp(nn.Module):
+    """An edge with K candidate modules of one output shape, mixed by weights given from outside.
+
+    Only candidates of non-zero weight run; deciding that reads ``weights`` once on the host.
+    """
+
+    def __init__(self, candidates: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.candidates = nn.ModuleList(candidates)
+        if not self.candidates:
+            raise ValueError("MixedOp: candidates: expected at least one module, got none")
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """Σₖ weights[k]·candidates[k](x); weights [K]."""
+        active = [w != 0 for w in weights.detach().tolist()]
+        if len(active) != len(self.candidates):
+            raise ValueError(f"MixedOp: weights: expected {len(self.candidates)}, got {len(active)}")
+        if not any(active):
+            raise ValueError("MixedOp: weights: expected at least one non-zero weight, got all zeros")
+        outputs = [op(x) if on else None for op, on in zip(self.candidates, active, strict=True)]
+        return mixed_op(outputs, weights)
+
+
+class GumbelMixedOp(nn.Module):
+    """An edge that learns which of K candidate modules to be, by Gumbel sampling (GDAS, Dong & Yang 2019).
+
+    In training each forward draws hard Gumbel-softmax weights of log_softmax(alpha) and runs the drawn candidate
+    only: w_k·op_k(x), a straight-through gradient to ``alpha``. In evaluation the candidate of the largest
+    ``alpha`` runs alone.
+
+    Args:
+        candidates: modules of one output shape.
+        tau: temperature, to be annealed by assignment (``edge.tau = 0.1``).
+        sparse: draw soft Gumbel-entmax weights instead, and run their support (one to a few candidates).
+    """
+
+    def __init__(self, candidates: Iterable[nn.Module], *, tau: float = 1.0, sparse: bool = False) -> None:
+        super().__init__()
+        self.mixed = MixedOp(candidates)
+        self.alpha = nn.Parameter(1e-3 * torch.randn(len(self.mixed.candidates)))
+        self.tau = tau
+        self.sparse = sparse
+
+    @property
+    def choice(self) -> int:
+        """Index of the candidate with the largest alpha."""
+        return int(self.alpha.argmax())
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training:
+            return self.mixed.candidates[self.choice](x)
+        logits = torch.log_softmax(self.alpha, -1)
+        weights = gumbel_entmax15(logits, self.tau) if self.sparse else gumbel_softmax(logits, self.tau, hard=True)
+        return self.mixed(x, weights)
