@@ -2,7 +2,7 @@
 
 from automl_ext.ops.entmax import entmax15, sparsemax
 from automl_ext.ops.gumbel import gumbel_argmax, gumbel_entmax15, gumbel_softmax
-from automl_ext.ops.mixed_op import cell_aggregate, mixed_op
+from automl_ext.ops.mixed import cell_aggregate, mixed_op
 from automl_ext.ops.modules import GumbelMixedOp, MixedOp
 
 __all__ = [

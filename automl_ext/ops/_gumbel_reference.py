@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from automl_ext.ops._entmax_reference import entmax15_reference
+from automl_ext.ops._entmax_reference import _entmax15_reference
 
 _LOW = 0xFFFFFFFF
 
@@ -69,7 +69,7 @@ def gumbel_reference(
     if isinstance(tau, Tensor):
         tau = torch.where(tau > 0, tau, torch.nan).to(z.dtype)
     scaled = z / tau
-    soft = torch.softmax(scaled, dim) if activation == "softmax" else entmax15_reference(scaled, dim)
+    soft = torch.softmax(scaled, dim) if activation == "softmax" else _entmax15_reference(scaled, dim)
     if hard:
         one_hot = torch.zeros_like(soft).scatter(dim, index.unsqueeze(dim) if logits.ndim else index, 1.0)
         one_hot = one_hot * (soft.detach().sum(dim, keepdim=True) > 0)  # a row with nothing to choose stays 0

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.ops.gumbel import gumbel_entmax15, gumbel_softmax
-from automl_ext.ops.mixed_op import mixed_op
+from automl_ext.ops.mixed import mixed_op
 
 
 class MixedOp(nn.Module):

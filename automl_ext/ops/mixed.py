@@ -9,7 +9,7 @@ from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops._checks import check_float_tensor, describe
-from automl_ext.ops._mixed_op_reference import mixed_op_reference
+from automl_ext.ops._mixed_reference import mixed_op_reference
 
 
 def mixed_op(inputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
