@@ -110,7 +110,11 @@ def _sample(
     tau_value, tau_tensor = _split_tau(tau, op)
     seed = _seed_tensor(seed, generator, logits, op)
     if _native.use_native(logits):
-        native = torch.ops.automl_ext.gumbel_softmax if activation == "softmax" else torch.ops.automl_ext.gumbel_entmax15
+        native = (
+            torch.ops.automl_ext.gumbel_softmax
+            if activation == "softmax"
+            else torch.ops.automl_ext.gumbel_entmax15
+        )
         y, _, index = native.default(logits, seed, tau_value, tau_tensor, dim, hard, return_index)
     else:
         y, index = gumbel_reference(logits, seed, tau, dim, hard, activation)
@@ -119,7 +123,9 @@ def _sample(
 
 def _check_categories(logits: Tensor, dim: int, op: str) -> None:
     if logits.ndim and logits.shape[dim] == 0:
-        raise IndexError(f"{op}: logits: expected at least one category along dim {dim}, got shape {tuple(logits.shape)}")
+        raise IndexError(
+            f"{op}: logits: expected at least one category along dim {dim}, got shape {tuple(logits.shape)}"
+        )
 
 
 def _split_tau(tau: float | Tensor, op: str) -> tuple[float, Tensor | None]:

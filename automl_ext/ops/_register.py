@@ -1,0 +1,227 @@
+"""What the compiled ops need from Python: shapes for fake tensors, batching rules for vmap, dtypes under autocast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import register_autocast, register_fake, register_vmap
+
+ops = torch.ops.automl_ext
+
+
+def _contiguous_like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _without_dim(x: Tensor, dim: int) -> list[int]:
+    shape = list(x.shape)
+    if shape:
+        del shape[dim]
+    return shape
+
+
+def _batch_size(in_dims: Any, args: Any) -> int:
+    for dim, arg in zip(in_dims, args, strict=True):
+        if isinstance(dim, int):
+            return arg.shape[dim]
+        if isinstance(dim, (list, tuple)) and any(d is not None for d in dim):
+            return _batch_size(dim, arg)
+    raise AssertionError("vmap without a batched argument")
+
+
+def _to_front(x: Tensor, in_dim: int | None, batch: int) -> Tensor:
+    """x with its batch dim first; a tensor without one is repeated (as a view)."""
+    return x.expand(batch, *x.shape) if in_dim is None else x.movedim(in_dim, 0)
+
+
+def _behind_batch(dim: int) -> int:
+    return dim + 1 if dim >= 0 else dim
+
+
+# ---- entmax-1.5 and sparsemax
+
+
+def _register_entmax(name: str) -> None:
+    forward, backward = getattr(ops, name).default, getattr(ops, f"_{name}_backward").default
+
+    @register_fake(f"automl_ext::{name}")
+    def _(x: Tensor, dim: int) -> Tensor:
+        return _contiguous_like(x)
+
+    @register_fake(f"automl_ext::_{name}_backward")
+    def _(grad: Tensor, p: Tensor, dim: int) -> Tensor:
+        return _contiguous_like(p)
+
+    def rowwise(op: Any, dim: int, *tensors: Tensor) -> Tensor:
+        if tensors[0].ndim == 1:  # each sample is a 0-dim tensor: rows of one
+            return op(*(x.unsqueeze(1) for x in tensors), 1).squeeze(1)
+        return op(*tensors, _behind_batch(dim))
+
+    @register_vmap(f"automl_ext::{name}")
+    def _(info: Any, in_dims: Any, x: Tensor, dim: int) -> tuple[Tensor, int]:
+        return rowwise(forward, dim, x.movedim(in_dims[0], 0)), 0
+
+    @register_vmap(f"automl_ext::_{name}_backward")
+    def _(info: Any, in_dims: Any, grad: Tensor, p: Tensor, dim: int) -> tuple[Tensor, int]:
+        batch = _batch_size(in_dims, (grad, p, dim))
+        return rowwise(backward, dim, _to_front(grad, in_dims[0], batch), _to_front(p, in_dims[1], batch)), 0
+
+
+# ---- Gumbel sampling. Under vmap every sample has its own seed and counts its elements from 0, as in a loop.
+
+
+def _register_gumbel(name: str) -> None:
+    forward, backward = getattr(ops, name).default, getattr(ops, f"_{name}_backward").default
+
+    @register_fake(f"automl_ext::{name}")
+    def _(
+        logits: Tensor,
+        seed: Tensor,
+        tau: float,
+        tau_tensor: Tensor | None,
+        dim: int,
+        hard: bool,
+        return_index: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        index_shape = _without_dim(logits, dim) if hard or return_index else [0]
+        return (
+            _contiguous_like(logits),
+            _contiguous_like(logits) if hard else logits.new_empty([0]),
+            logits.new_empty(index_shape, dtype=torch.int64),
+        )
+
+    @register_fake(f"automl_ext::_{name}_backward")
+    def _(
+        grad: Tensor, soft: Tensor, tau: float, tau_tensor: Tensor | None, dim: int
+    ) -> tuple[Tensor, Tensor]:
+        return _contiguous_like(soft), soft.new_empty([0]) if tau_tensor is None else _contiguous_like(
+            tau_tensor
+        )
+
+    @register_vmap(f"automl_ext::{name}")
+    def _(
+        info: Any,
+        in_dims: Any,
+        logits: Tensor,
+        seed: Tensor,
+        tau: float,
+        tau_tensor: Tensor | None,
+        dim: int,
+        hard: bool,
+        return_index: bool,
+    ) -> Any:
+        batch = _batch_size(in_dims[:4], (logits, seed, tau, tau_tensor))
+        x, scalar = _rows(_to_front(logits, in_dims[0], batch))
+        seed = _to_front(seed, in_dims[1], batch)
+        if tau_tensor is not None:
+            tau_tensor = _to_front(tau_tensor, in_dims[3], batch)
+        y, soft, index = forward(
+            x, seed, tau, tau_tensor, 1 if scalar else _behind_batch(dim), hard, return_index
+        )
+        if scalar:
+            y, soft = y.squeeze(1), soft.squeeze(1) if hard else soft
+        return (y, soft, index), (0, 0 if hard else None, 0 if hard or return_index else None)
+
+    @register_vmap(f"automl_ext::_{name}_backward")
+    def _(
+        info: Any, in_dims: Any, grad: Tensor, soft: Tensor, tau: float, tau_tensor: Tensor | None, dim: int
+    ) -> Any:
+        batch = _batch_size(in_dims[:4], (grad, soft, tau, tau_tensor))
+        g, scalar = _rows(_to_front(grad, in_dims[0], batch))
+        y, _ = _rows(_to_front(soft, in_dims[1], batch))
+        if tau_tensor is not None:
+            tau_tensor = _to_front(tau_tensor, in_dims[3], batch)
+        dx, dtau = backward(g, y, tau, tau_tensor, 1 if scalar else _behind_batch(dim))
+        return (dx.squeeze(1) if scalar else dx, dtau), (0, None if tau_tensor is None else 0)
+
+
+def _rows(x: Tensor) -> tuple[Tensor, bool]:
+    """A batch of 0-dim tensors as rows of one, and whether it was such."""
+    return (x.unsqueeze(1), True) if x.ndim == 1 else (x, False)
+
+
+def _register_gumbel_argmax() -> None:
+    @register_fake("automl_ext::gumbel_argmax")
+    def _(logits: Tensor, seed: Tensor, dim: int) -> Tensor:
+        return logits.new_empty(_without_dim(logits, dim), dtype=torch.int64)
+
+    @register_vmap("automl_ext::gumbel_argmax")
+    def _(info: Any, in_dims: Any, logits: Tensor, seed: Tensor, dim: int) -> tuple[Tensor, int]:
+        batch = _batch_size(in_dims[:2], (logits, seed))
+        x, scalar = _rows(_to_front(logits, in_dims[0], batch))
+        return ops.gumbel_argmax.default(
+            x, _to_front(seed, in_dims[1], batch), 1 if scalar else _behind_batch(dim)
+        ), 0
+
+
+# ---- mixed op
+
+
+def _dense_like(x: Tensor) -> Tensor:
+    """The layout the kernels answer in: that of x where x is dense, else x's memory format."""
+    return torch.empty_like(x)
+
+
+def _register_mixed_op() -> None:
+    @register_fake("automl_ext::mixed_op")
+    def _(inputs: list[Tensor], weights: Tensor, positions: list[int]) -> Tensor:
+        return _dense_like(inputs[0])
+
+    @register_fake("automl_ext::_mixed_op_backward")
+    def _(
+        grad: Tensor, inputs: list[Tensor], weights: Tensor, positions: list[int], input_needs: list[bool]
+    ) -> tuple[list[Tensor], Tensor]:
+        like = inputs[0] if inputs else grad
+        grads = [_dense_like(like) for needed in input_needs if needed]
+        return grads, _contiguous_like(weights) if inputs else weights.new_empty([0])
+
+    # A weight of its own for every sample: no kernel has that, so the batch is a loop, stacked.
+    @register_vmap("automl_ext::mixed_op")
+    def _(
+        info: Any, in_dims: Any, inputs: list[Tensor], weights: Tensor, positions: list[int]
+    ) -> tuple[Tensor, int]:
+        batch = _batch_size(in_dims[:2], (inputs, weights))
+        xs = [_to_front(x, d, batch) for x, d in zip(inputs, in_dims[0], strict=True)]
+        if in_dims[1] is None:
+            return ops.mixed_op.default(xs, weights, positions), 0
+        ws = _to_front(weights, in_dims[1], batch)
+        return torch.stack(
+            [ops.mixed_op.default([x[b] for x in xs], ws[b], positions) for b in range(batch)]
+        ), 0
+
+    @register_vmap("automl_ext::_mixed_op_backward")
+    def _(
+        info: Any,
+        in_dims: Any,
+        grad: Tensor,
+        inputs: list[Tensor],
+        weights: Tensor,
+        positions: list[int],
+        input_needs: list[bool],
+    ) -> Any:
+        batch = _batch_size(in_dims[:3], (grad, inputs, weights))
+        g = _to_front(grad, in_dims[0], batch)
+        xs = [_to_front(x, d, batch) for x, d in zip(inputs, in_dims[1], strict=True)]
+        ws = _to_front(weights, in_dims[2], batch)
+        each = [
+            ops._mixed_op_backward.default(g[b], [x[b] for x in xs], ws[b], positions, input_needs)
+            for b in range(batch)
+        ]
+        grads = [torch.stack(column) for column in zip(*(e[0] for e in each), strict=True)]
+        return (grads, torch.stack([e[1] for e in each])), ([0] * len(grads), 0)
+
+
+def register() -> None:
+    """Called once, after the library is loaded."""
+    _register_entmax("entmax15")
+    _register_entmax("sparsemax")
+    _register_gumbel("gumbel_softmax")
+    _register_gumbel("gumbel_entmax15")
+    _register_gumbel_argmax()
+    _register_mixed_op()
+    # As torch.softmax: float32 under autocast. mixed_op and the returns keep their inputs' dtype.
+    for name in ("entmax15", "sparsemax", "gumbel_softmax", "gumbel_entmax15", "gumbel_argmax"):
+        for device in ("cpu", "cuda"):
+            register_autocast(f"automl_ext::{name}", device, torch.float32)

@@ -1,0 +1,58 @@
+// Between at::Tensor and the raw pointers of the kernels: dtypes, rows along a dim, parallel loops.
+#pragma once
+#include <ATen/Parallel.h>
+#include <ATen/WrapDimUtils.h>
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "dtype.h"
+
+namespace automl_ext {
+
+inline DType dtype_of(const at::Tensor& x, const char* op, const char* name) {
+  switch (x.scalar_type()) {
+    case at::kDouble: return kFloat64;
+    case at::kFloat: return kFloat32;
+    case at::kBFloat16: return kBFloat16;
+    case at::kHalf: return kFloat16;
+    default:
+      TORCH_CHECK_TYPE(false, op, ": ", name, ": expected a float64, float32, bfloat16 or float16 tensor, got ",
+                       x.scalar_type());
+  }
+}
+
+// A tensor seen as rows along `dim`: that dim moved last, contiguous.
+struct Rows {
+  at::Tensor data;
+  int64_t length;  // of a row
+  int64_t count;
+
+  Rows(const at::Tensor& x, int64_t dim)
+      : data((x.dim() == 0 ? x.reshape({1}) : is_last(x, dim) ? x : x.movedim(dim, -1)).contiguous()),
+        length(data.size(-1)),
+        count(length ? data.numel() / length : 0) {}
+
+  static bool is_last(const at::Tensor& x, int64_t dim) { return at::maybe_wrap_dim(dim, x.dim()) == x.dim() - 1; }
+};
+
+// A result in rows, put back into the shape of `like`; contiguous.
+inline at::Tensor from_rows(const at::Tensor& rows, const at::Tensor& like, int64_t dim) {
+  if (like.dim() == 0) return rows.reshape({});
+  return Rows::is_last(like, dim) ? rows : rows.movedim(-1, dim).contiguous();
+}
+
+// Runs body(begin, end) over [0, count) items of `cost` elements each; small work stays on this thread.
+template <class Body>
+void parallel_rows(int64_t count, int64_t cost, const Body& body) {
+  constexpr int64_t kGrain = 32768;  // elements below which a second thread does not pay
+  const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, cost));
+  if (count <= grain)
+    body(int64_t(0), count);
+  else
+    at::parallel_for(0, count, grain, body);
+}
+
+}  // namespace automl_ext

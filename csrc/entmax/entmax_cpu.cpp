@@ -1,0 +1,53 @@
+// CPU entry functions of entmax-1.5 and sparsemax.
+#include <torch/library.h>
+
+#include <memory>
+
+#include "../common/kernels.h"
+#include "../common/tensors.h"
+
+namespace automl_ext {
+namespace {
+
+at::Tensor forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::Forward* table, const char* op) {
+  const auto kernel = table[dtype_of(x, op, "x")];
+  const Rows rows(x, dim);
+  const at::Tensor p = at::empty(rows.data.sizes(), rows.data.options());
+  parallel_rows(rows.count, rows.length, [&](int64_t begin, int64_t end) {
+    const std::unique_ptr<char[]> scratch(new char[entmax_scratch_bytes(rows.length)]);
+    kernel(rows.data.const_data_ptr(), p.mutable_data_ptr(), rows.length, begin, end, scratch.get());
+  });
+  return from_rows(p, x, dim);
+}
+
+at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const EntmaxKernels::Backward* table,
+                    const char* op) {
+  const auto kernel = table[dtype_of(p, op, "p")];
+  const Rows g(grad, dim), y(p, dim);
+  const at::Tensor dx = at::empty(y.data.sizes(), y.data.options());
+  parallel_rows(y.count, y.length, [&](int64_t begin, int64_t end) {
+    kernel(g.data.const_data_ptr(), y.data.const_data_ptr(), dx.mutable_data_ptr(), y.length, begin, end);
+  });
+  return from_rows(dx, p, dim);
+}
+
+at::Tensor entmax15(const at::Tensor& x, int64_t dim) { return forward(x, dim, kernels().entmax.entmax15, "entmax15"); }
+at::Tensor sparsemax(const at::Tensor& x, int64_t dim) {
+  return forward(x, dim, kernels().entmax.sparsemax, "sparsemax");
+}
+at::Tensor entmax15_backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim) {
+  return backward(grad, p, dim, kernels().entmax.entmax15_backward, "entmax15");
+}
+at::Tensor sparsemax_backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim) {
+  return backward(grad, p, dim, kernels().entmax.sparsemax_backward, "sparsemax");
+}
+
+}  // namespace
+}  // namespace automl_ext
+
+TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
+  m.impl("entmax15", TORCH_FN(automl_ext::entmax15));
+  m.impl("_entmax15_backward", TORCH_FN(automl_ext::entmax15_backward));
+  m.impl("sparsemax", TORCH_FN(automl_ext::sparsemax));
+  m.impl("_sparsemax_backward", TORCH_FN(automl_ext::sparsemax_backward));
+}

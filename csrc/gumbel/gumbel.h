@@ -1,0 +1,40 @@
+// Gumbel sampling over the rows of a contiguous [rows, n] array: what the kernels offer.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "../common/dtype.h"
+
+namespace automl_ext {
+
+// Rows come in groups of rows_per_group (one group, except under vmap). A group has its own seed and temperature,
+// and counts its elements from 0.
+struct GumbelRows {
+  int64_t n;               // categories
+  int64_t rows_per_group;
+  const int64_t* seeds;    // [groups], or one for all when seed_step is 0
+  int64_t seed_step;
+  const double* taus;      // alike
+  int64_t tau_step;
+};
+
+struct GumbelKernels {
+  // For rows [begin, end): soft = f((x + noise)/τ), one_hot of argmax(x + noise), the argmax. Any output may be null.
+  using Sample = void (*)(const GumbelRows& rows, const void* x, void* soft, void* one_hot, int64_t* index,
+                          int64_t begin, int64_t end, void* scratch);
+  // For rows [begin, end): dx, and unless null each row's share of dτ.
+  using Backward = void (*)(const GumbelRows& rows, const void* grad, const void* y, void* dx, double* dtau,
+                            int64_t begin, int64_t end);
+  Sample softmax[kDTypes], entmax15[kDTypes];
+  Backward softmax_backward[kDTypes], entmax15_backward[kDTypes];
+};
+
+static constexpr int64_t kGumbelTile = 4096;  // elements whose noise is drawn at a time: they stay in the L1 cache
+
+// A tile or a row of perturbed logits, then entmax's candidates, all in double.
+inline size_t gumbel_scratch_bytes(int64_t n) {
+  const int64_t tile = n > kGumbelTile ? n : kGumbelTile;
+  return size_t(tile + 64 + n + 64) * sizeof(double);
+}
+
+}  // namespace automl_ext

@@ -1,0 +1,125 @@
+// Gradients of Gumbel-softmax and Gumbel-entmax, to the logits and to τ. A hard sample passes its gradient to the
+// soft one (straight-through), so both outputs carry the same.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/sqrt.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/xlogy.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "../common/autograd.h"
+
+namespace automl_ext {
+namespace {
+
+using autograd::Grads;
+using autograd::variable_list;
+using Tau = const std::optional<at::Tensor>&;
+using Sampled = std::tuple<at::Tensor, at::Tensor, at::Tensor>;
+using Forward = Sampled(const at::Tensor&, const at::Tensor&, double, Tau, int64_t, bool, bool);
+using Backward = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, const at::Tensor&, double, Tau, int64_t);
+
+constexpr size_t kLogits = 0, kTau = 1;
+
+at::Tensor total_grad(const Grads& g) {
+  if (!g.out[0].defined()) return g.out[1];
+  return g.out.size() > 1 && g.out[1].defined() ? g.out[0] + g.out[1] : g.out[0];
+}
+
+std::optional<at::Tensor> saved_tau(const Grads& g) {
+  return g.saved.size() > 1 ? std::optional<at::Tensor>(g.saved[1]) : std::nullopt;
+}
+
+// τ (under vmap one per leading index) broadcast against y with dim moved last.
+at::Tensor tau_beside(const at::Tensor& tau, const at::Tensor& y, int64_t dim) {
+  if (tau.dim() == 0) return tau;
+  std::vector<int64_t> shape(tau.sizes().begin(), tau.sizes().end());
+  shape.resize(y.dim(), 1);
+  return tau.reshape(shape).movedim(-1, dim);
+}
+
+// Sums a quantity of y's shape to τ's.
+at::Tensor sum_to_tau(at::Tensor x, const at::Tensor& tau, int64_t dim) {
+  if (tau.dim() == 0) return x.sum().to(tau.scalar_type());
+  x = x.movedim(dim, -1);
+  std::vector<int64_t> dims;
+  for (int64_t i = tau.dim(); i < x.dim(); ++i) dims.push_back(i);
+  return x.sum(dims).to(tau.scalar_type());
+}
+
+// From dz and the factor that dτ multiplies it by.
+variable_list gradients(const Grads& g, const at::Tensor& dz, const at::Tensor& tau_terms, double tau, int64_t dim) {
+  const auto tau_tensor = saved_tau(g);
+  if (!tau_tensor) return {dz / tau, at::Tensor()};
+  const at::Tensor t = tau_beside(*tau_tensor, dz, dim).to(dz.scalar_type());
+  return {g.needs[kLogits] ? dz / t : at::Tensor(),
+          g.needs[kTau] ? sum_to_tau(-tau_terms / t, *tau_tensor, dim) : at::Tensor()};
+}
+
+template <class Handle>
+variable_list fused_gradients(const Handle& op, const Grads& g, double tau, int64_t dim) {
+  auto [dx, dtau] = op.call(total_grad(g), g.saved[0], tau, saved_tau(g), dim);
+  return {dx, g.needs[kTau] ? dtau : at::Tensor()};
+}
+
+struct GumbelSoftmaxGrad {
+  static constexpr const char* kName = "GumbelSoftmaxBackward";
+  static constexpr const char* kOp = "automl_ext::gumbel_softmax";
+  double tau;
+  int64_t dim;
+  variable_list fused(const Grads& g) const {
+    static const auto op = autograd::find_op<Backward>("automl_ext::_gumbel_softmax_backward");
+    return fused_gradients(op, g, tau, dim);
+  }
+  variable_list composite(const Grads& g) const {
+    const at::Tensor &y = g.saved[0], grad = total_grad(g);
+    const at::Tensor dz = y * (grad - (grad * y).sum(dim, true));
+    // Where y = 0, dz is 0 too, and log y would make the derivative of the product NaN.
+    const at::Tensor safe = at::where(y == 0, at::ones_like(y), y);
+    return gradients(g, dz, dz * safe.log(), tau, dim);
+  }
+};
+
+struct GumbelEntmax15Grad {
+  static constexpr const char* kName = "GumbelEntmax15Backward";
+  static constexpr const char* kOp = "automl_ext::gumbel_entmax15";
+  double tau;
+  int64_t dim;
+  variable_list fused(const Grads& g) const {
+    static const auto op = autograd::find_op<Backward>("automl_ext::_gumbel_entmax15_backward");
+    return fused_gradients(op, g, tau, dim);
+  }
+  variable_list composite(const Grads& g) const {
+    const at::Tensor &y = g.saved[0], grad = total_grad(g);
+    const at::Tensor off = y == 0;
+    const at::Tensor s = at::where(off, at::zeros_like(y), at::where(off, at::ones_like(y), y).sqrt());
+    const at::Tensor total = s.sum(dim, true);
+    const at::Tensor mean = (s * grad).sum(dim, true) / at::where(total == 0, at::ones_like(total), total);
+    const at::Tensor dz = s * (grad - mean);
+    return gradients(g, dz, 2 * dz * s, tau, dim);
+  }
+};
+
+template <class Grad>
+Sampled sample(c10::DispatchKeySet keys, const at::Tensor& logits, const at::Tensor& seed, double tau, Tau tau_tensor,
+               int64_t dim, bool hard, bool return_index) {
+  static const auto op = autograd::find_op<Forward>(Grad::kOp);
+  const auto node = autograd::make_node("gumbel", Grad{tau, dim}, logits, tau_tensor);
+  auto [y, soft, index] = autograd::redispatch(op, keys, logits, seed, tau, tau_tensor, dim, hard, return_index);
+  if (node) {
+    torch::autograd::set_history(y, node);
+    if (hard) torch::autograd::set_history(soft, node);
+    node->save_output(hard ? soft : y);
+    if (tau_tensor) node->save_input(*tau_tensor);
+  }
+  return {y, soft, index};
+}
+
+}  // namespace
+}  // namespace automl_ext
+
+TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
+  m.impl("gumbel_softmax", TORCH_FN(automl_ext::sample<automl_ext::GumbelSoftmaxGrad>));
+  m.impl("gumbel_entmax15", TORCH_FN(automl_ext::sample<automl_ext::GumbelEntmax15Grad>));
+}

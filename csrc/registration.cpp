@@ -1,0 +1,37 @@
+// Every op's schema. Kernels: <family>/<family>_cpu.cpp; gradients: <family>_autograd.cpp; fake tensors, vmap and
+// autocast: automl_ext/ops/_register.py. Ops with a leading underscore are backward passes.
+#include <torch/library.h>
+
+TORCH_LIBRARY(automl_ext, m) {
+  // Any shape; probabilities along dim, in the shape of x.
+  m.def("entmax15(Tensor x, int dim) -> Tensor");
+  m.def("_entmax15_backward(Tensor grad, Tensor p, int dim) -> Tensor");
+  m.def("sparsemax(Tensor x, int dim) -> Tensor");
+  m.def("_sparsemax_backward(Tensor grad, Tensor p, int dim) -> Tensor");
+
+  // logits of any shape; seed int64 and tau_tensor float of shape [] (under vmap a prefix of the shape of logits with
+  // dim moved last: each has its own stream). tau_tensor, when given, replaces tau. y as logits; soft, the sample
+  // before hardening, only when hard (else [0]); index, without dim, only when hard or return_index (else [0]).
+  m.def(
+      "gumbel_softmax(Tensor logits, Tensor seed, float tau, Tensor? tau_tensor, int dim, bool hard, "
+      "bool return_index) -> (Tensor y, Tensor soft, Tensor index)");
+  m.def(
+      "_gumbel_softmax_backward(Tensor grad, Tensor soft, float tau, Tensor? tau_tensor, int dim) "
+      "-> (Tensor logits, Tensor tau)");
+  m.def(
+      "gumbel_entmax15(Tensor logits, Tensor seed, float tau, Tensor? tau_tensor, int dim, bool hard, "
+      "bool return_index) -> (Tensor y, Tensor soft, Tensor index)");
+  m.def(
+      "_gumbel_entmax15_backward(Tensor grad, Tensor soft, float tau, Tensor? tau_tensor, int dim) "
+      "-> (Tensor logits, Tensor tau)");
+  // int64, the shape of logits without dim.
+  m.def("gumbel_argmax(Tensor logits, Tensor seed, int dim) -> Tensor");
+
+  // inputs: n tensors of one shape; weights [K]; positions[i] is the place of inputs[i] among the weights.
+  m.def("mixed_op(Tensor[] inputs, Tensor weights, int[] positions) -> Tensor");
+  // grad in the shape of an input; inputs only where the weights want a gradient (else empty); input_needs per input.
+  // Gradients of the inputs that want one, in order, then that of the weights ([0] when not wanted).
+  m.def(
+      "_mixed_op_backward(Tensor grad, Tensor[] inputs, Tensor weights, int[] positions, bool[] input_needs) "
+      "-> (Tensor[], Tensor)");
+}
