@@ -51,7 +51,11 @@ def _load() -> tuple[bool, str | None, bool]:
     try:
         importlib.import_module("automl_ext._C")
     except ImportError as error:
-        return False, f"the library, built for torch {built}, fails to load under torch {running}: {error}", True
+        return (
+            False,
+            f"the library, built for torch {built}, fails to load under torch {running}: {error}",
+            True,
+        )
     return True, None, False
 
 
