@@ -86,7 +86,8 @@ def normmax_bisect(X: Tensor, alpha: float | Tensor = 2, dim: int = -1, n_iter: 
     "Learning with Fenchel–Young losses", arXiv 1901.02324, section 4.3). Differentiable, twice, in ``X`` and
     ``alpha``.
 
-    Args, returns and errors are those of :func:`entmax_bisect`, but alpha > 1: at 1 the solution is not unique.
+    Args, returns and errors are those of :func:`entmax_bisect`, but alpha > 1: at 1 the solution is not
+    unique.
     """
     op = "normmax_bisect"
     dim, alpha = _check(X, alpha, "alpha", dim, n_iter, op, low=math.nextafter(1.0, 2.0), high=math.inf)

@@ -135,7 +135,8 @@ class _WithGradient(torch.autograd.Function):
     """``value`` [...], whose gradient to x [..., C] is ``residual`` [..., C].
 
     The residual is itself a function of x and its graph is kept, so the second derivative is the Jacobian of
-    the map. In plain operations the first derivative would be a difference of rounded terms.
+    the map. In plain operations the first derivative would be a difference of rounded terms. No forward mode:
+    torch.compile takes no autograd.Function that has one.
     """
 
     generate_vmap_rule = True

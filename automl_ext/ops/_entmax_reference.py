@@ -40,9 +40,8 @@ def _ranks(n: int, like: Tensor) -> Tensor:
 
 
 def _entmax15_support(z: Tensor) -> Tensor:
-    # The threshold is never below max − 1 = −1: clamping there changes nothing and keeps the sums small.
-    # Sums in double: the variance of a long flat row cancels in float32.
-    top = z.clamp(min=-1).sort(-1, descending=True).values.double()
+    # In double: on a long flat row the variance cancels. (On a GPU a float32 cumsum adds in float32.)
+    top = z.sort(-1, descending=True).values.double()
     rank = _ranks(z.shape[-1], top)
     mean = top.cumsum(-1) / rank
     variance = top.square().cumsum(-1) / rank - mean.square()
@@ -52,7 +51,7 @@ def _entmax15_support(z: Tensor) -> Tensor:
 
 
 def _sparsemax_support(z: Tensor) -> Tensor:
-    top = z.clamp(min=-1).sort(-1, descending=True).values.double()
+    top = z.sort(-1, descending=True).values.double()
     rank = _ranks(z.shape[-1], top)
     tau = (top.cumsum(-1) - 1) / rank
     size = (tau < top).sum(-1, keepdim=True).clamp(min=1)

@@ -1,0 +1,216 @@
+"""Fenchel–Young losses: values, gradients, masks, ignored targets, reductions, errors."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.autograd import gradcheck, gradgradcheck
+
+import automl_ext.ops.entmax as entmax
+
+INF, NAN = math.inf, math.nan
+LOSSES = {
+    "sparsemax": (entmax.sparsemax_loss, entmax.SparsemaxLoss, entmax.sparsemax),
+    "entmax15": (entmax.entmax15_loss, entmax.Entmax15Loss, entmax.entmax15),
+    "sparsemax_bisect": (entmax.sparsemax_bisect_loss, entmax.SparsemaxBisectLoss, entmax.sparsemax),
+    "entmax_bisect": (entmax.entmax_bisect_loss, entmax.EntmaxBisectLoss, entmax.entmax15),
+    "normmax_bisect": (entmax.normmax_bisect_loss, entmax.NormmaxBisectLoss, entmax.normmax_bisect),
+}
+every_loss = pytest.mark.parametrize(("loss", "Loss", "sparse_map"), LOSSES.values(), ids=LOSSES.keys())
+ENTROPIES = {
+    entmax.sparsemax: lambda p: (1 - p.square().sum(-1)) / 2,
+    entmax.entmax15: lambda p: (1 - p.pow(1.5).sum(-1)) / 0.75,
+    entmax.normmax_bisect: lambda p: 1 - p.norm(dim=-1),
+}
+
+
+def batch(n=6, classes=5, dtype=torch.float64, scale=1.0):
+    generator = torch.Generator().manual_seed(0)
+    X = scale * torch.randn(n, classes, dtype=dtype, generator=generator)
+    return X, torch.randint(classes, (n,), generator=generator)
+
+
+@every_loss
+@pytest.mark.parametrize("scale", [0.1, 1.0, 1e4])
+def test_value_and_gradient(loss, Loss, sparse_map, scale):
+    X, target = batch(scale=scale)
+    X.requires_grad_()
+    p, e = sparse_map(X), F.one_hot(target, 5)
+    expected = ENTROPIES[sparse_map](p) + ((p - e) * X).sum(-1)
+    got = loss(X, target)
+    torch.testing.assert_close(got, expected, atol=1e-11, rtol=1e-9)
+    assert (got >= 0).all()
+    (grad,) = torch.autograd.grad(got.sum(), X)
+    assert torch.equal(grad, p - e)
+
+
+@every_loss
+def test_large_scores_do_not_cancel(loss, Loss, sparse_map):
+    # Quarters, so that the scores are exact in float32 with the offset too.
+    X, target = batch(n=500, dtype=torch.float32, scale=4.0)
+    X = X.round() / 4
+    assert torch.equal(loss(X + 2.0**20, target), loss(X, target))
+
+
+@every_loss
+def test_rounding_makes_no_loss_negative(loss, Loss, sparse_map):
+    # The target leads by a hair less than the margin: the true loss is smaller than the rounding.
+    X, _ = batch(n=20_000, dtype=torch.float32, scale=0.3)
+    margin = 2 if sparse_map is entmax.entmax15 else 1
+    X[:, 0] = X[:, 1:].amax(-1) + margin - 10 ** torch.linspace(-8, 0, len(X))
+    assert (loss(X, torch.zeros(len(X), dtype=torch.int64)) >= 0).all()
+
+
+@every_loss
+def test_derivatives(loss, Loss, sparse_map):
+    X, target = batch()
+    X.requires_grad_()
+    assert gradcheck(lambda x: loss(x, target), (X,))
+    assert gradgradcheck(lambda x: loss(x, target), (X,))
+
+
+def test_alpha_per_row_and_cross_entropy():
+    X, target = batch()
+    torch.testing.assert_close(
+        entmax.entmax_bisect_loss(X, target, 1), F.cross_entropy(X, target, reduction="none")
+    )
+    alpha = torch.tensor([[1.0], [1.2], [1.5], [1.7], [2.0], [2.5]], dtype=X.dtype)
+    one_by_one = [entmax.entmax_bisect_loss(x, y, a.item()) for x, y, a in zip(X, target, alpha, strict=True)]
+    torch.testing.assert_close(entmax.entmax_bisect_loss(X, target, alpha), torch.stack(one_by_one))
+    norms = [entmax.normmax_bisect_loss(x, y, a.item() + 1) for x, y, a in zip(X, target, alpha, strict=True)]
+    torch.testing.assert_close(entmax.normmax_bisect_loss(X, target, alpha + 1), torch.stack(norms))
+
+
+@every_loss
+def test_zero_when_the_target_leads(loss, Loss, sparse_map):
+    X = torch.tensor([[9.0, 1.0, -2.0]], requires_grad=True)
+    got = loss(X, torch.tensor([0]))
+    got.sum().backward()
+    assert got == 0
+    assert (X.grad == 0).all()
+
+
+@every_loss
+def test_masked_classes(loss, Loss, sparse_map):
+    X = torch.tensor([[-INF, 0, 0.2], [0, -INF, 2.0], [-INF] * 3, [NAN, 0, 0]], requires_grad=True)
+    got = loss(X, torch.tensor([1, 1, 0, 0]))
+    torch.testing.assert_close(got[0], loss(X[0, 1:], torch.tensor(0)))
+    assert got[1:3].tolist() == [INF, INF]
+    assert got[3].isnan()
+    (grad,) = torch.autograd.grad(got.sum(), X)
+    assert grad[:3].isfinite().all()
+    assert grad[0, 0] == 0
+
+
+@every_loss
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision(loss, Loss, sparse_map, dtype):
+    X, target = batch(n=4096, dtype=dtype, scale=30.0)
+    assert loss(X, target).dtype == dtype
+    torch.testing.assert_close(loss(X, target), loss(X.double(), target).to(dtype))
+    # The sum of 4096 losses overflows in float16, their mean does not.
+    torch.testing.assert_close(Loss()(X, target), Loss()(X.double(), target).to(dtype))
+    X.requires_grad_()
+    (grad,) = torch.autograd.grad(loss(X, target).sum(), X)
+    assert grad.dtype == dtype
+    with torch.autocast("cpu", torch.bfloat16):
+        assert loss(X, target).dtype == torch.float32
+        assert Loss()(X, target).dtype == torch.float32
+
+
+@every_loss
+def test_leading_shapes(loss, Loss, sparse_map):
+    X, target = batch(n=12)
+    expected = loss(X, target)
+    torch.testing.assert_close(loss(X.view(2, 3, 2, 5), target.view(2, 3, 2)), expected.view(2, 3, 2))
+    torch.testing.assert_close(loss(X[0], target[0]), expected[0])
+    torch.testing.assert_close(Loss()(X.view(3, 4, 5), target.view(3, 4)), expected.mean())
+    empty = torch.randn(0, 5, requires_grad=True)
+    loss(empty, torch.empty(0, dtype=torch.int64)).sum().backward()
+    assert empty.grad.shape == (0, 5)
+
+
+@every_loss
+@pytest.mark.parametrize("ignore_index", [3, -100, torch.tensor(3)])
+def test_ignored_targets(loss, Loss, sparse_map, ignore_index):
+    X, target = batch()
+    target[[1, 4]] = int(ignore_index)
+    target[[0, 2, 3, 5]] = torch.tensor([0, 1, 2, 4])
+    X[1] = NAN
+    X.requires_grad_()
+    kept = loss(X[[0, 2, 3, 5]], target[[0, 2, 3, 5]])
+    none = Loss(ignore_index=ignore_index, reduction="none")(X, target)
+    assert none[[1, 4]].tolist() == [0, 0]
+    torch.testing.assert_close(none[[0, 2, 3, 5]], kept)
+    torch.testing.assert_close(Loss(ignore_index=ignore_index, reduction="sum")(X, target), kept.sum())
+    for reduction in ("mean", "elementwise_mean"):
+        value = Loss(ignore_index=ignore_index, reduction=reduction)(X, target)
+        torch.testing.assert_close(value, kept.mean())
+    (grad,) = torch.autograd.grad(value, X)
+    assert (grad[[1, 4]] == 0).all()
+    assert grad[[0, 2, 3, 5]].isfinite().all()
+
+
+def test_nothing_left_to_average():
+    X = torch.randn(2, 3, requires_grad=True)
+    value = entmax.Entmax15Loss(ignore_index=1)(X, torch.tensor([1, 1]))
+    value.backward()
+    assert value.isnan()
+    assert (X.grad == 0).all()
+
+
+@every_loss
+def test_vmap_and_compile(loss, Loss, sparse_map):
+    X, target = batch()
+    torch.testing.assert_close(torch.vmap(loss)(X, target), loss(X, target))
+    gradient = torch.func.grad(loss)
+    torch.testing.assert_close(torch.vmap(gradient)(X, target), sparse_map(X) - F.one_hot(target, 5).double())
+    # Few halvings: tracing 50 takes seconds and shows nothing more.
+    few = {"n_iter": 4} if Loss in (entmax.EntmaxBisectLoss, entmax.NormmaxBisectLoss) else {}
+    module = Loss(ignore_index=int(target[0]), **few)
+    compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
+    a, b = X.clone().requires_grad_(), X.clone().requires_grad_()
+    out, expected = compiled(a, target), module(b, target)
+    out.backward()
+    expected.backward()
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(a.grad, b.grad)
+    # Targets are not read while tracing: one out of range shows as NaN.
+    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
+    assert compiled(X, target + 5, **few).isnan().all()
+
+
+X, Y = torch.randn(2, 3), torch.tensor([0, 2])
+
+
+@every_loss
+@pytest.mark.parametrize(
+    ("x", "target", "error", "text"),
+    [
+        (X, torch.tensor([0, 3]), IndexError, r"target: .*\[0, 2\], got 3"),
+        (X, torch.tensor([-1, 0]), IndexError, r"target: .*got -1"),
+        (X, torch.tensor([0.0, 1.0]), TypeError, r"target: expected an int64 tensor, got float32"),
+        (X, Y.int(), TypeError, "target"),
+        (X, [0, 2], TypeError, "target"),
+        (X, Y[:1], ValueError, r"target: expected shape \(2,\)"),
+        (X, Y[:, None], ValueError, "target"),
+        (X.long(), Y, TypeError, "X"),
+        (X[0, 0], Y[0], ValueError, "X: expected at least one dim"),
+    ],
+)
+def test_errors(loss, Loss, sparse_map, x, target, error, text):
+    for f in (loss, Loss()):
+        with pytest.raises(error, match=text):
+            f(x, target)
+
+
+def test_parameter_errors():
+    with pytest.raises(ValueError, match="reduction: expected one of elementwise_mean, mean, sum, none"):
+        entmax.SparsemaxLoss(reduction="average")
+    with pytest.raises(ValueError, match="k: expected a positive int"):
+        entmax.Entmax15Loss(k=0)(X, Y)
+    with pytest.raises(ValueError, match="alpha"):
+        entmax.EntmaxBisectLoss(alpha=0.5)(X, Y)
+    with pytest.raises(ValueError, match="alpha: the loss has no gradient in alpha"):
+        entmax.entmax_bisect_loss(X, Y, torch.tensor(1.5, requires_grad=True))
