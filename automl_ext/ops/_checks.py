@@ -38,6 +38,6 @@ def check_number(value: object, name: str, op: str, low: float, high: float) -> 
     """A finite Python number in [low, high]."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{op}: {name}: expected a float, got {describe(value)}")
-    if not (math.isfinite(value) and low <= value <= high):
+    if not (low <= value <= high and abs(value) < math.inf):  # torch.compile has no math.isfinite
         raise ValueError(f"{op}: {name}: expected a number in [{low:g}, {high:g}], got {value!r}")
     return float(value)
