@@ -26,9 +26,7 @@ try:
     import torch
     from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
 except ModuleNotFoundError as error:
-    fail(
-        f"building needs {error.name}: run `pip install torch ninja`, then `pip install --no-build-isolation .`"
-    )
+    fail(f"building needs {error.name}: run `pip install torch ninja`, then `pip install --no-build-isolation .`")
 
 
 def torch_minor(version):
@@ -59,7 +57,9 @@ def decide_cuda(asked, nvcc, torch_cuda, has_sources):
     elif torch_cuda is None:
         missing = "torch is a CPU build; install a CUDA build of torch"
     elif nvcc is None:
-        missing = f"torch has CUDA {torch_cuda} but no nvcc was found; install the CUDA {torch_cuda} toolkit or set CUDA_HOME"
+        missing = (
+            f"torch has CUDA {torch_cuda} but no nvcc was found; install the CUDA {torch_cuda} toolkit or set CUDA_HOME"
+        )
     elif nvcc.split(".")[0] != torch_cuda.split(".")[0]:
         missing = f"nvcc is {nvcc} but torch has CUDA {torch_cuda}; set CUDA_HOME to a toolkit of that major version"
     else:
@@ -91,9 +91,7 @@ class Build(BuildExtension):
 
     def run(self):
         compiler = compiler_version()
-        print(
-            f"automl_ext: CUDA: {'yes' if use_cuda else 'no'} ({reason}); torch {torch.__version__}; {compiler}"
-        )
+        print(f"automl_ext: CUDA: {'yes' if use_cuda else 'no'} ({reason}); torch {torch.__version__}; {compiler}")
         limit_jobs()
         super().run()
         facts = {
@@ -129,9 +127,7 @@ def extension():
 if __name__ == "__main__":
     minor = torch_minor(torch.__version__)
     if minor < OLDEST_TORCH:
-        fail(
-            f"torch ≥ {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} is needed, got {torch.__version__}: pip install -U torch"
-        )
+        fail(f"torch ≥ {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} is needed, got {torch.__version__}: pip install -U torch")
     use_cuda, reason = decide_cuda(
         os.environ.get("AUTOML_EXT_CUDA", "auto"),
         nvcc_release(CUDA_HOME),

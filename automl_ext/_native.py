@@ -131,9 +131,7 @@ def use_native(x: torch.Tensor) -> bool:
 def _warn_once() -> None:
     global _warned
     _warned = True
-    warnings.warn(
-        f"automl_ext: {_why_not}; PyTorch answers instead, slower. Rebuild: {REBUILD}", stacklevel=4
-    )
+    warnings.warn(f"automl_ext: {_why_not}; PyTorch answers instead, slower. Rebuild: {REBUILD}", stacklevel=4)
 
 
 def build_info() -> dict[str, str | None]:

@@ -72,9 +72,7 @@ def test_derivatives(loss, Loss, sparse_map):
 
 def test_alpha_per_row_and_cross_entropy():
     X, target = batch()
-    torch.testing.assert_close(
-        entmax.entmax_bisect_loss(X, target, 1), F.cross_entropy(X, target, reduction="none")
-    )
+    torch.testing.assert_close(entmax.entmax_bisect_loss(X, target, 1), F.cross_entropy(X, target, reduction="none"))
     alpha = torch.tensor([[1.0], [1.2], [1.5], [1.7], [2.0], [2.5]], dtype=X.dtype)
     one_by_one = [entmax.entmax_bisect_loss(x, y, a.item()) for x, y, a in zip(X, target, alpha, strict=True)]
     torch.testing.assert_close(entmax.entmax_bisect_loss(X, target, alpha), torch.stack(one_by_one))

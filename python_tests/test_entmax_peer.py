@@ -64,9 +64,7 @@ def test_the_tests_of_the_entmax_package_pass(tmp_path):
     path = os.pathsep.join([str(package_root), *filter(None, [os.environ.get("PYTHONPATH")])])
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path)]
     command += [argument for name in DESELECTED for argument in ("--deselect", name)]
-    run = subprocess.run(
-        command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True
-    )
+    run = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
     assert run.returncode == 0, run.stdout + run.stderr
     summary = run.stdout.strip().splitlines()[-1]
     assert re.match(rf"{PASSED} passed, \d+ deselected", summary), summary

@@ -210,9 +210,7 @@ def test_func_transforms(sparse_map):
     gradient = torch.func.grad(energy)
     torch.testing.assert_close(torch.vmap(sparse_map)(x), sparse_map(x))
     torch.testing.assert_close(torch.vmap(gradient)(x), torch.stack([gradient(row) for row in x]))
-    torch.testing.assert_close(
-        torch.func.jacrev(gradient)(x[0]), torch.autograd.functional.hessian(energy, x[0])
-    )
+    torch.testing.assert_close(torch.func.jacrev(gradient)(x[0]), torch.autograd.functional.hessian(energy, x[0]))
 
 
 def test_parameter_under_vmap():

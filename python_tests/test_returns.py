@@ -168,9 +168,7 @@ def test_outputs_at_invalid_steps():
     assert (R.retrace(**q, q_values=values, gamma=GAMMA)[invalid] == values[invalid]).all()
 
 
-@pytest.mark.parametrize(
-    "layout", ["time_dim=1", "time_dim=-1", "transposed", "sliced", "expanded", "1d", "4d"]
-)
+@pytest.mark.parametrize("layout", ["time_dim=1", "time_dim=-1", "transposed", "sliced", "expanded", "1d", "4d"])
 @pytest.mark.parametrize("name", NAMES)
 def test_layouts(name, layout):
     """PufferLib's kernels answered wrongly, and silently, for what was not contiguous."""

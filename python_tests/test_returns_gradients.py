@@ -75,9 +75,7 @@ def leaves(tensors):
 
 def weighted_sum(outputs):
     """A scalar with a different weight per element."""
-    return sum(
-        (x * torch.linspace(1, 2 + i, x.numel()).to(x).view_as(x)).sum() for i, x in enumerate(outputs)
-    )
+    return sum((x * torch.linspace(1, 2 + i, x.numel()).to(x).view_as(x)).sum() for i, x in enumerate(outputs))
 
 
 @pytest.mark.parametrize("flags", ["all", "no valid"])
@@ -206,18 +204,14 @@ def test_vmap_of_grad_and_jacrev(name):
     for i in range(2):
         torch.testing.assert_close(got[i], torch.func.grad(scalar)(*[x[i] for x in copies]))
     jacobian = torch.func.jacrev(lambda x: tup(function(x, *tensors[1:], **masks))[0])(tensors[0])
-    want = torch.autograd.functional.jacobian(
-        lambda x: tup(function(x, *tensors[1:], **masks))[0], tensors[0]
-    )
+    want = torch.autograd.functional.jacobian(lambda x: tup(function(x, *tensors[1:], **masks))[0], tensors[0])
     torch.testing.assert_close(jacobian, want)
 
 
 @pytest.mark.parametrize("name", ["gae", "n_step_returns", "lambda_returns with discounts", "vtrace"])
 def test_compile(name):
     tensors, masks, function = arguments(name, T=4, B=3, dtype=torch.float32)
-    f = torch.compile(
-        lambda *x: tup(function(*x, **masks)), fullgraph=True, dynamic=True, backend="aot_eager"
-    )
+    f = torch.compile(lambda *x: tup(function(*x, **masks)), fullgraph=True, dynamic=True, backend="aot_eager")
     gradients = []
     for g in (f, lambda *x: tup(function(*x, **masks))):
         inputs = leaves(tensors)

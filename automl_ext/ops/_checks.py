@@ -19,9 +19,7 @@ def describe(value: object) -> str:
 
 def check_float_tensor(value: object, name: str, op: str) -> None:
     if not isinstance(value, Tensor) or value.dtype not in FLOAT_DTYPES:
-        raise TypeError(
-            f"{op}: {name}: expected a float64, float32, bfloat16 or float16 tensor, got {describe(value)}"
-        )
+        raise TypeError(f"{op}: {name}: expected a float64, float32, bfloat16 or float16 tensor, got {describe(value)}")
 
 
 def check_dim(dim: object, ndim: int, op: str, name: str = "dim") -> int:

@@ -33,14 +33,11 @@ def check_row_parameter(
     if value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{op}: {name}: expected a real tensor or a float, got {describe(value)}")
     fits = value.ndim <= len(row_shape) and all(
-        given in (1, wanted)
-        for given, wanted in zip(reversed(value.shape), reversed(row_shape), strict=False)
+        given in (1, wanted) for given, wanted in zip(reversed(value.shape), reversed(row_shape), strict=False)
     )
     # A scalar X has no dims, but one row.
     if not fits and not (not row_shape and value.shape == (1,)):
-        raise ValueError(
-            f"{op}: {name}: expected a shape that broadcasts to {tuple(row_shape)}, got {describe(value)}"
-        )
+        raise ValueError(f"{op}: {name}: expected a shape that broadcasts to {tuple(row_shape)}, got {describe(value)}")
     values = readable_values(value)
     if values is not None:
         wrong = ~((values >= low) & (values <= high) & (values < math.inf))
@@ -69,6 +66,4 @@ def check_target_range(target: Tensor, classes: int, op: str) -> None:
         return
     wrong = (values < 0) | (values >= classes)
     if wrong.any():
-        raise IndexError(
-            f"{op}: target: expected class indices in [0, {classes - 1}], got {values[wrong][0].item()}"
-        )
+        raise IndexError(f"{op}: target: expected class indices in [0, {classes - 1}], got {values[wrong][0].item()}")

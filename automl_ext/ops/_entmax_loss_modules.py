@@ -38,8 +38,7 @@ class _FenchelYoungLoss(nn.Module):
         super().__init__()
         if reduction not in REDUCTIONS:
             raise ValueError(
-                f"{type(self).__name__}: reduction: "
-                f"expected one of {', '.join(REDUCTIONS)}, got {reduction!r}"
+                f"{type(self).__name__}: reduction: expected one of {', '.join(REDUCTIONS)}, got {reduction!r}"
             )
         self.ignore_index = int(ignore_index)  # a 0-dim tensor is welcome
         self.reduction = reduction
@@ -70,9 +69,7 @@ class SparsemaxLoss(_FenchelYoungLoss):
     gradient 0; ``reduction`` "mean" divides by the number of the other rows.
     """
 
-    def __init__(
-        self, k: int | None = None, ignore_index: int = -100, reduction: str = "elementwise_mean"
-    ) -> None:
+    def __init__(self, k: int | None = None, ignore_index: int = -100, reduction: str = "elementwise_mean") -> None:
         super().__init__(ignore_index, reduction)
         self.k = k
 
@@ -86,9 +83,7 @@ class Entmax15Loss(_FenchelYoungLoss):
     Arguments as in :class:`SparsemaxLoss`.
     """
 
-    def __init__(
-        self, k: int | None = 100, ignore_index: int = -100, reduction: str = "elementwise_mean"
-    ) -> None:
+    def __init__(self, k: int | None = 100, ignore_index: int = -100, reduction: str = "elementwise_mean") -> None:
         super().__init__(ignore_index, reduction)
         self.k = k
 
@@ -102,9 +97,7 @@ class SparsemaxBisectLoss(_FenchelYoungLoss):
     Arguments as in :class:`SparsemaxLoss`; ``n_iter`` is accepted for compatibility and not used.
     """
 
-    def __init__(
-        self, n_iter: int = 50, ignore_index: int = -100, reduction: str = "elementwise_mean"
-    ) -> None:
+    def __init__(self, n_iter: int = 50, ignore_index: int = -100, reduction: str = "elementwise_mean") -> None:
         super().__init__(ignore_index, reduction)
         self.n_iter = n_iter
 

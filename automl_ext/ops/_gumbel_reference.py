@@ -59,18 +59,18 @@ def perturbed(logits: Tensor, seed: Tensor, dim: int) -> Tensor:
 
 
 def gumbel_reference(
-    logits: Tensor, seed: Tensor, tau: float | Tensor, dim: int, hard: bool, activation: str
-) -> tuple[Tensor, Tensor]:
-    """(y, index) of Gumbel-softmax or Gumbel-entmax; see the public functions."""
+    logits: Tensor, seed: Tensor, tau: float | Tensor, dim: int, hard: bool, return_index: bool, activation: str
+) -> tuple[Tensor, Tensor | None]:
+    """(y, index if asked) of Gumbel-softmax or Gumbel-entmax; see the public functions."""
     if torch.is_autocast_enabled(logits.device.type) and logits.dtype != torch.float64:
         logits = logits.float()
     z = perturbed(logits, seed, dim)
-    index = z.detach().argmax(dim)
+    index = z.detach().argmax(dim) if return_index or (hard and z.numel()) else None
     if isinstance(tau, Tensor):
         tau = torch.where(tau > 0, tau, torch.nan).to(z.dtype)
     scaled = z / tau
     soft = torch.softmax(scaled, dim) if activation == "softmax" else _entmax15_reference(scaled, dim)
-    if hard:
+    if hard and index is not None:
         one_hot = torch.zeros_like(soft).scatter(dim, index.unsqueeze(dim) if logits.ndim else index, 1.0)
         one_hot = one_hot * (soft.detach().sum(dim, keepdim=True) > 0)  # a row with nothing to choose stays 0
         # Straight-through. soft − soft.detach() is exactly 0, so y is exactly one-hot (and NaN rows stay NaN).

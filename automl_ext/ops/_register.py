@@ -1,4 +1,7 @@
-"""What the compiled ops need from Python: shapes for fake tensors, batching rules for vmap, dtypes under autocast."""
+"""What the compiled ops need from Python: shapes for fake tensors, batching rules for vmap, dtypes under autocast.
+
+Backward ops have no batching rule: a batched backward runs as its composite (csrc/common/autograd.h).
+"""
 
 from __future__ import annotations
 
@@ -42,11 +45,16 @@ def _behind_batch(dim: int) -> int:
     return dim + 1 if dim >= 0 else dim
 
 
+def _rows(x: Tensor) -> tuple[Tensor, bool]:
+    """A batch of 0-dim tensors as rows of one, and whether it was such."""
+    return (x.unsqueeze(1), True) if x.ndim == 1 else (x, False)
+
+
 # ---- entmax-1.5 and sparsemax
 
 
 def _register_entmax(name: str) -> None:
-    forward, backward = getattr(ops, name).default, getattr(ops, f"_{name}_backward").default
+    forward = getattr(ops, name).default
 
     @register_fake(f"automl_ext::{name}")
     def _(x: Tensor, dim: int) -> Tensor:
@@ -56,26 +64,18 @@ def _register_entmax(name: str) -> None:
     def _(grad: Tensor, p: Tensor, dim: int) -> Tensor:
         return _contiguous_like(p)
 
-    def rowwise(op: Any, dim: int, *tensors: Tensor) -> Tensor:
-        if tensors[0].ndim == 1:  # each sample is a 0-dim tensor: rows of one
-            return op(*(x.unsqueeze(1) for x in tensors), 1).squeeze(1)
-        return op(*tensors, _behind_batch(dim))
-
     @register_vmap(f"automl_ext::{name}")
     def _(info: Any, in_dims: Any, x: Tensor, dim: int) -> tuple[Tensor, int]:
-        return rowwise(forward, dim, x.movedim(in_dims[0], 0)), 0
-
-    @register_vmap(f"automl_ext::_{name}_backward")
-    def _(info: Any, in_dims: Any, grad: Tensor, p: Tensor, dim: int) -> tuple[Tensor, int]:
-        batch = _batch_size(in_dims, (grad, p, dim))
-        return rowwise(backward, dim, _to_front(grad, in_dims[0], batch), _to_front(p, in_dims[1], batch)), 0
+        x, scalar = _rows(x.movedim(in_dims[0], 0))
+        p = forward(x, 1 if scalar else _behind_batch(dim))
+        return p.squeeze(1) if scalar else p, 0
 
 
 # ---- Gumbel sampling. Under vmap every sample has its own seed and counts its elements from 0, as in a loop.
 
 
 def _register_gumbel(name: str) -> None:
-    forward, backward = getattr(ops, name).default, getattr(ops, f"_{name}_backward").default
+    forward = getattr(ops, name).default
 
     @register_fake(f"automl_ext::{name}")
     def _(
@@ -95,12 +95,8 @@ def _register_gumbel(name: str) -> None:
         )
 
     @register_fake(f"automl_ext::_{name}_backward")
-    def _(
-        grad: Tensor, soft: Tensor, tau: float, tau_tensor: Tensor | None, dim: int
-    ) -> tuple[Tensor, Tensor]:
-        return _contiguous_like(soft), soft.new_empty([0]) if tau_tensor is None else _contiguous_like(
-            tau_tensor
-        )
+    def _(grad: Tensor, soft: Tensor, tau: float, tau_tensor: Tensor | None, dim: int) -> tuple[Tensor, Tensor]:
+        return _contiguous_like(soft), soft.new_empty([0]) if tau_tensor is None else _contiguous_like(tau_tensor)
 
     @register_vmap(f"automl_ext::{name}")
     def _(
@@ -119,29 +115,10 @@ def _register_gumbel(name: str) -> None:
         seed = _to_front(seed, in_dims[1], batch)
         if tau_tensor is not None:
             tau_tensor = _to_front(tau_tensor, in_dims[3], batch)
-        y, soft, index = forward(
-            x, seed, tau, tau_tensor, 1 if scalar else _behind_batch(dim), hard, return_index
-        )
+        y, soft, index = forward(x, seed, tau, tau_tensor, 1 if scalar else _behind_batch(dim), hard, return_index)
         if scalar:
             y, soft = y.squeeze(1), soft.squeeze(1) if hard else soft
         return (y, soft, index), (0, 0 if hard else None, 0 if hard or return_index else None)
-
-    @register_vmap(f"automl_ext::_{name}_backward")
-    def _(
-        info: Any, in_dims: Any, grad: Tensor, soft: Tensor, tau: float, tau_tensor: Tensor | None, dim: int
-    ) -> Any:
-        batch = _batch_size(in_dims[:4], (grad, soft, tau, tau_tensor))
-        g, scalar = _rows(_to_front(grad, in_dims[0], batch))
-        y, _ = _rows(_to_front(soft, in_dims[1], batch))
-        if tau_tensor is not None:
-            tau_tensor = _to_front(tau_tensor, in_dims[3], batch)
-        dx, dtau = backward(g, y, tau, tau_tensor, 1 if scalar else _behind_batch(dim))
-        return (dx.squeeze(1) if scalar else dx, dtau), (0, None if tau_tensor is None else 0)
-
-
-def _rows(x: Tensor) -> tuple[Tensor, bool]:
-    """A batch of 0-dim tensors as rows of one, and whether it was such."""
-    return (x.unsqueeze(1), True) if x.ndim == 1 else (x, False)
 
 
 def _register_gumbel_argmax() -> None:
@@ -153,9 +130,7 @@ def _register_gumbel_argmax() -> None:
     def _(info: Any, in_dims: Any, logits: Tensor, seed: Tensor, dim: int) -> tuple[Tensor, int]:
         batch = _batch_size(in_dims[:2], (logits, seed))
         x, scalar = _rows(_to_front(logits, in_dims[0], batch))
-        return ops.gumbel_argmax.default(
-            x, _to_front(seed, in_dims[1], batch), 1 if scalar else _behind_batch(dim)
-        ), 0
+        return ops.gumbel_argmax.default(x, _to_front(seed, in_dims[1], batch), 1 if scalar else _behind_batch(dim)), 0
 
 
 # ---- mixed op
@@ -181,38 +156,13 @@ def _register_mixed_op() -> None:
 
     # A weight of its own for every sample: no kernel has that, so the batch is a loop, stacked.
     @register_vmap("automl_ext::mixed_op")
-    def _(
-        info: Any, in_dims: Any, inputs: list[Tensor], weights: Tensor, positions: list[int]
-    ) -> tuple[Tensor, int]:
+    def _(info: Any, in_dims: Any, inputs: list[Tensor], weights: Tensor, positions: list[int]) -> tuple[Tensor, int]:
         batch = _batch_size(in_dims[:2], (inputs, weights))
         xs = [_to_front(x, d, batch) for x, d in zip(inputs, in_dims[0], strict=True)]
         if in_dims[1] is None:
             return ops.mixed_op.default(xs, weights, positions), 0
         ws = _to_front(weights, in_dims[1], batch)
-        return torch.stack(
-            [ops.mixed_op.default([x[b] for x in xs], ws[b], positions) for b in range(batch)]
-        ), 0
-
-    @register_vmap("automl_ext::_mixed_op_backward")
-    def _(
-        info: Any,
-        in_dims: Any,
-        grad: Tensor,
-        inputs: list[Tensor],
-        weights: Tensor,
-        positions: list[int],
-        input_needs: list[bool],
-    ) -> Any:
-        batch = _batch_size(in_dims[:3], (grad, inputs, weights))
-        g = _to_front(grad, in_dims[0], batch)
-        xs = [_to_front(x, d, batch) for x, d in zip(inputs, in_dims[1], strict=True)]
-        ws = _to_front(weights, in_dims[2], batch)
-        each = [
-            ops._mixed_op_backward.default(g[b], [x[b] for x in xs], ws[b], positions, input_needs)
-            for b in range(batch)
-        ]
-        grads = [torch.stack(column) for column in zip(*(e[0] for e in each), strict=True)]
-        return (grads, torch.stack([e[1] for e in each])), ([0] * len(grads), 0)
+        return torch.stack([ops.mixed_op.default([x[b] for x in xs], ws[b], positions) for b in range(batch)]), 0
 
 
 def register() -> None:

@@ -163,9 +163,7 @@ def retrace(
     gamma: float,
     lam: float,
 ) -> Tensor:
-    log_rhos, q_values, rewards, next_values = (
-        x.detach() for x in (log_rhos, q_values, rewards, next_values)
-    )
+    log_rhos, q_values, rewards, next_values = (x.detach() for x in (log_rhos, q_values, rewards, next_values))
     if rewards.numel() == 0:
         return q_values.clone()
     valid = _ones(rewards) if valid is None else valid

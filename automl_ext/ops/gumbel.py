@@ -105,19 +105,17 @@ def _sample(
     op = f"gumbel_{activation}"
     check_float_tensor(logits, "logits", op)
     dim = check_dim(dim, logits.ndim, op)
-    if hard or return_index:
+    if return_index:
         _check_categories(logits, dim, op)
     tau_value, tau_tensor = _split_tau(tau, op)
     seed = _seed_tensor(seed, generator, logits, op)
     if _native.use_native(logits):
         native = (
-            torch.ops.automl_ext.gumbel_softmax
-            if activation == "softmax"
-            else torch.ops.automl_ext.gumbel_entmax15
+            torch.ops.automl_ext.gumbel_softmax if activation == "softmax" else torch.ops.automl_ext.gumbel_entmax15
         )
         y, _, index = native.default(logits, seed, tau_value, tau_tensor, dim, hard, return_index)
     else:
-        y, index = gumbel_reference(logits, seed, tau, dim, hard, activation)
+        y, index = gumbel_reference(logits, seed, tau, dim, hard, return_index, activation)
     return (y, index) if return_index else y
 
 
@@ -158,13 +156,9 @@ def _is_plain_cpu(x: Tensor) -> bool:
     )
 
 
-def _seed_tensor(
-    seed: int | Tensor | None, generator: torch.Generator | None, logits: Tensor, op: str
-) -> Tensor:
+def _seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, logits: Tensor, op: str) -> Tensor:
     if seed is None:
-        return torch.randint(
-            _LOWEST, _HIGHEST, (), dtype=torch.int64, device=logits.device, generator=generator
-        )
+        return torch.randint(_LOWEST, _HIGHEST, (), dtype=torch.int64, device=logits.device, generator=generator)
     if generator is not None:
         raise ValueError(f"{op}: seed and generator: expected one of them, got both")
     if isinstance(seed, Tensor):

@@ -70,9 +70,7 @@ def _aggregate(inputs: list[Tensor | None], weights: Tensor, op: str) -> Tensor:
     if weights.dtype != given[0].dtype:
         weights = _check_weights_dtype(weights, given[0], op)
     if weights.device != given[0].device:
-        raise ValueError(
-            f"{op}: weights: expected a tensor on {given[0].device}, got one on {weights.device}"
-        )
+        raise ValueError(f"{op}: weights: expected a tensor on {given[0].device}, got one on {weights.device}")
     if _native.use_native(given[0]):
         return torch.ops.automl_ext.mixed_op.default(given, weights, positions)
     return mixed_op_reference(given, weights, positions)
@@ -92,13 +90,9 @@ def _check_alike(given: list[Tensor], positions: list[int], op: str) -> list[Ten
         if x.device != first.device:
             raise ValueError(f"{op}: inputs[{k}]: expected a tensor on {first.device}, got one on {x.device}")
         if x.dtype != first.dtype:
-            if torch.is_autocast_enabled(
-                first.device.type
-            ):  # a skip connection beside a bfloat16 convolution
+            if torch.is_autocast_enabled(first.device.type):  # a skip connection beside a bfloat16 convolution
                 return _promote(given)
-            raise TypeError(
-                f"{op}: inputs[{k}]: expected {first.dtype} as inputs[{positions[0]}], got {x.dtype}"
-            )
+            raise TypeError(f"{op}: inputs[{k}]: expected {first.dtype} as inputs[{positions[0]}], got {x.dtype}")
     return given
 
 

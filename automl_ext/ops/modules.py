@@ -63,7 +63,5 @@ class GumbelMixedOp(nn.Module):
         if not self.training:
             return self.mixed.candidates[self.choice](x)
         logits = torch.log_softmax(self.alpha, -1)
-        weights = (
-            gumbel_entmax15(logits, self.tau) if self.sparse else gumbel_softmax(logits, self.tau, hard=True)
-        )
+        weights = gumbel_entmax15(logits, self.tau) if self.sparse else gumbel_softmax(logits, self.tau, hard=True)
         return self.mixed(x, weights)

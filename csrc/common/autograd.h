@@ -1,5 +1,5 @@
 // The one autograd mechanism, on the Autograd key: a graph node whose backward is a fused op, or, when that must be
-// differentiable itself (create_graph, torch.func), a composite of ATen ops.
+// differentiable itself (create_graph, torch.func) or is batched, a composite of ATen ops.
 //
 // An op supplies a struct with its attributes and
 //   static constexpr const char* kName;
@@ -59,6 +59,14 @@ struct Grads {
   const std::vector<bool>& needs;    // which of the forward's inputs want a gradient
 };
 
+// Under torch.autograd.grad(is_grads_batched=True) too: the composite batches by itself.
+inline bool is_batched(const variable_list& grads) {
+  constexpr c10::DispatchKeySet keys({c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched});
+  for (const auto& grad : grads)
+    if (grad.defined() && grad.key_set().has_any(keys)) return true;
+  return false;
+}
+
 template <class Op>
 class OpNode final : public torch::autograd::TraceableFunction {
  public:
@@ -80,7 +88,7 @@ class OpNode final : public torch::autograd::TraceableFunction {
     for (auto& variable : saved_) saved.push_back(variable.unpack(Pointers<NodePtr>::self(this)));
     std::vector<bool> needs;
     for (size_t i = 0; i < num_outputs(); ++i) needs.push_back(task_should_compute_output(i));
-    if (at::GradMode::is_enabled()) return op_.composite({grads, saved, needs});
+    if (at::GradMode::is_enabled() || is_batched(grads)) return op_.composite({grads, saved, needs});
     at::AutoDispatchBelowADInplaceOrView below;
     return op_.fused({grads, saved, needs});
   }

@@ -44,11 +44,13 @@ inline at::Tensor from_rows(const at::Tensor& rows, const at::Tensor& like, int6
   return Rows::is_last(like, dim) ? rows : rows.movedim(-1, dim).contiguous();
 }
 
-// Runs body(begin, end) over [0, count) items of `cost` elements each; small work stays on this thread.
+// Runs body(begin, end) over [0, count) items of `cost` elements each; none for no items, and small work stays on
+// this thread.
 template <class Body>
 void parallel_rows(int64_t count, int64_t cost, const Body& body) {
   constexpr int64_t kGrain = 32768;  // elements below which a second thread does not pay
   const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, cost));
+  if (count == 0) return;
   if (count <= grain)
     body(int64_t(0), count);
   else
