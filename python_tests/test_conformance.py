@@ -236,6 +236,7 @@ def test_autocast(spec: OpSpec) -> None:
             torch.testing.assert_close(z.to(dtype), y)
 
 
+@native_only
 @every_op
 def test_one_and_two_threads_give_the_same_bits(spec: OpSpec) -> None:
     dim = spec.dims[-1]

@@ -15,7 +15,12 @@ import torch
 from torch import Tensor
 
 from automl_ext.ops._checks import check_float_tensor
-from automl_ext.ops._entmax_bisect import entmax_bisect, normmax_bisect, sparsemax_bisect
+from automl_ext.ops._entmax_bisect import (
+    NORMMAX_MIN_ALPHA,
+    entmax_bisect,
+    normmax_bisect,
+    sparsemax_bisect,
+)
 from automl_ext.ops._entmax_checks import check_class_targets, check_row_parameter, check_target_range
 from automl_ext.ops._entmax_exact import entmax15, sparsemax
 from automl_ext.ops._entmax_reference import compute_dtype, output_dtype, shift_by_max
@@ -49,7 +54,9 @@ def entmax15_loss(X: Tensor, target: Tensor, k: int | None = None) -> Tensor:
 
 def sparsemax_bisect_loss(X: Tensor, target: Tensor, n_iter: int = 50) -> Tensor:
     """Sparsemax loss by bisection's name (the exact map answers). See :func:`sparsemax_loss`."""
-    return _loss(X, target, "sparsemax_bisect_loss", lambda x: sparsemax_bisect(x, n_iter=n_iter), _gini_entropy)
+    return _loss(
+        X, target, "sparsemax_bisect_loss", lambda x: sparsemax_bisect(x, n_iter=n_iter), _gini_entropy
+    )
 
 
 def entmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 1.5, n_iter: int = 50) -> Tensor:
@@ -61,15 +68,19 @@ def entmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 1.5, n
     op = "entmax_bisect_loss"
     check_float_tensor(X, "X", op)
     alpha = _constant(alpha, X, op, 1.0)
-    return _loss(X, target, op, lambda x: entmax_bisect(x, alpha, -1, n_iter), lambda p: _tsallis_entropy(p, alpha))
+    return _loss(
+        X, target, op, lambda x: entmax_bisect(x, alpha, -1, n_iter), lambda p: _tsallis_entropy(p, alpha)
+    )
 
 
 def normmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 2, n_iter: int = 50) -> Tensor:
-    """Alpha-normmax loss of each row; H(p) = 1 − ‖p‖_α. ``alpha`` > 1. See :func:`entmax_bisect_loss`."""
+    """Alpha-normmax loss of each row; H(p) = 1 − ‖p‖_α, α ≥ 1.0001. See :func:`entmax_bisect_loss`."""
     op = "normmax_bisect_loss"
     check_float_tensor(X, "X", op)
-    alpha = _constant(alpha, X, op, math.nextafter(1.0, 2.0))
-    return _loss(X, target, op, lambda x: normmax_bisect(x, alpha, -1, n_iter), lambda p: _norm_entropy(p, alpha))
+    alpha = _constant(alpha, X, op, NORMMAX_MIN_ALPHA)
+    return _loss(
+        X, target, op, lambda x: normmax_bisect(x, alpha, -1, n_iter), lambda p: _norm_entropy(p, alpha)
+    )
 
 
 def _constant(alpha: float | Tensor, X: Tensor, op: str, low: float) -> float | Tensor:
