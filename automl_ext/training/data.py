@@ -22,7 +22,7 @@ SPECS = "digits, fashion-mnist:PATH, folder:PATH or npz:PATH"
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """Images not yet read: int64 labels ``[N]``, and ``read(indices)``, which gives uint8 ``[n, C, H, W]``."""
+    """Images not yet read: int64 labels ``[N]``, and ``read(indices)`` giving uint8 ``[n, C, H, W]``."""
 
     labels: Tensor
     read: Callable[[Tensor], Tensor]

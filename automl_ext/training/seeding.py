@@ -37,7 +37,7 @@ def generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
 
 
 def rng_state() -> dict[str, Any]:
-    """The states of the global generators: torch (CPU, GPUs in use), Python's ``random``, NumPy's legacy one."""
+    """The global generators' states: torch (CPU, GPUs in use), Python's ``random``, NumPy's legacy one."""
     numpy_state = None
     if "numpy" in sys.modules:
         numpy_state = _plain(sys.modules["numpy"].random.get_state(legacy=False))
