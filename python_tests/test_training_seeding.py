@@ -1,6 +1,7 @@
 """Seeds, random states and batches that go on where they stopped."""
 
 import random
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -108,7 +109,7 @@ def test_an_epoch_is_a_permutation():
     batches = Batches(10, 4, generator(0))
     epochs = [[index.tolist() for index in batches] for _ in range(2)]
     assert [[len(b) for b in epoch] for epoch in epochs] == [[4, 4, 2]] * 2
-    assert all(sorted(sum(epoch, [])) == list(range(10)) for epoch in epochs)
+    assert all(sorted(chain(*epoch)) == list(range(10)) for epoch in epochs)
     assert epochs[0] != epochs[1]
     assert len(batches) == 3
     assert [len(index) for index in Batches(10, 4, generator(0), drop_last=True)] == [4, 4]
@@ -140,7 +141,7 @@ def test_batches_in_parallel_stay_whole():
     a, b = Batches(8, 4, generator(0)), Batches(8, 4, generator(1))
     for _ in range(3):
         pairs = [(x.tolist(), y.tolist()) for x, y in zip(a, b, strict=False)]
-        assert [sorted(sum(side, [])) for side in zip(*pairs, strict=True)] == [list(range(8))] * 2
+        assert [sorted(chain(*side)) for side in zip(*pairs, strict=True)] == [list(range(8))] * 2
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,15 @@
-"""A toy run that the tests of the run directory share."""
+"""What the tests of training share: a toy run, and the check of a refused data set."""
 
 import json
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
 import torch
 
+from automl_ext.training.data import load_images, split_images
+from automl_ext.training.errors import UserError
 from automl_ext.training.run import Run
 
 
@@ -46,3 +49,13 @@ def flip(path, at=None):
     data = bytearray(path.read_bytes())
     data[len(data) // 2 if at is None else at] ^= 1
     path.write_bytes(data)
+
+
+def refused(spec, *texts, subset=None):
+    """Loading and splitting ends in one clear line that holds all the texts."""
+    with pytest.raises(UserError) as caught:
+        split_images(load_images(spec, subset=subset))
+    message = str(caught.value)
+    assert "\n" not in message
+    for text in texts:
+        assert str(text) in message, message

@@ -135,7 +135,7 @@ def _convert(value: Any, hint: Any) -> Any:
     if hint is Path:
         return Path(value) if type(value) is str else _MISSING
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        return hint[value] if value in hint.__members__ else _MISSING
+        return hint[value] if type(value) is str and value in hint.__members__ else _MISSING
     return _MISSING
 
 

@@ -106,7 +106,10 @@ def _decode(load: Callable[[str], bytes], path: Path, name: str) -> tuple[np.nda
     from PIL import Image
 
     try:
-        with Image.open(io.BytesIO(load(name))) as image:
+        data = load(name)
+        with Image.open(io.BytesIO(data)) as image:
+            image.verify()  # PNG's checksums, which decoding skips; the image cannot be used afterwards
+        with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image), image.size, image.mode
     except MemoryError:
         raise
