@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import warnings
@@ -30,9 +29,9 @@ def crash_at(monkeypatch, call):
 
         return guarded
 
-    for owner, name in [(os, "replace"), (os, "fsync"), (os, "truncate"), (shutil, "rmtree")]:
+    for owner, name in [(os, "replace"), (os, "fsync"), (os, "truncate"), (os, "unlink"), (os, "rmdir")]:
         monkeypatch.setattr(owner, name, guard(getattr(owner, name)))
-    for name in ("mkdir", "write_bytes", "unlink"):
+    for name in ("mkdir", "write_bytes"):
         monkeypatch.setattr(Path, name, guard(getattr(Path, name)))
 
 

@@ -195,8 +195,8 @@ def _go_on(
     folder = out / CHECKPOINTS
     own = path.parent == folder or path.parent == folder.resolve()
     if own:
-        # Newest first: a crash on the way leaves checkpoints that metrics.jsonl still covers.
-        for later in reversed(checkpoint.list_steps(folder)):
+        # Before metrics.jsonl is cut: after a crash in between it still covers every checkpoint there is.
+        for later in checkpoint.list_steps(folder):
             if checkpoint.step_of(later) > manifest["step"]:
                 checkpoint.remove(later)
     _prepare(out, facts, _resumed(out, facts["environment"], manifest))
