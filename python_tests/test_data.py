@@ -148,9 +148,7 @@ def test_digits():
 
 def test_unknown_specs(tmp_path):
     for spec in ("cifar", "", "digits:x", "folder", "folder:", f"images:{tmp_path}"):
-        refused(
-            spec, f"unknown data {spec!r}", "expected digits, fashion-mnist:PATH, folder:PATH or npz:PATH"
-        )
+        refused(spec, f"unknown data {spec!r}", "expected digits, fashion-mnist:PATH, folder:PATH or npz:PATH")
     for kind in ("folder", "npz", "fashion-mnist"):
         refused(f"{kind}:{tmp_path}/none", f"{tmp_path}/none does not exist")
 

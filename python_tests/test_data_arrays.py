@@ -11,9 +11,7 @@ from automl_ext.training.data import load_images, split_images
 
 
 def idx(array):
-    return (
-        bytes((0, 0, 8, array.ndim)) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
-    )
+    return bytes((0, 0, 8, array.ndim)) + b"".join(n.to_bytes(4, "big") for n in array.shape) + array.tobytes()
 
 
 def write_fashion(folder, *, zipped=True, **changes):
@@ -122,9 +120,7 @@ def test_npz_layouts(tmp_path, images, expected):
 
 
 def test_npz_with_the_names_of_keras(tmp_path):
-    spec = save_npz(
-        tmp_path, x_train=COLOUR, y_train=LABELS[:, None], x_test=COLOUR[:3], y_test=LABELS[:3, None]
-    )
+    spec = save_npz(tmp_path, x_train=COLOUR, y_train=LABELS[:, None], x_test=COLOUR[:3], y_test=LABELS[:3, None])
     data = load_images(spec)
     assert data.images.shape == (10, 3, 6, 5)
     assert data.test_labels.tolist() == [1, 0, 1]
@@ -171,9 +167,7 @@ def test_unfit_npz(tmp_path, arrays, texts):
     refused(save_npz(tmp_path, **arrays), *texts)
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"hello", b"PK\x03\x04", b"\x93NUMPY", "npy", "folder", "cut", "flipped"]
-)
+@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x93NUMPY", "npy", "folder", "cut", "flipped"])
 def test_no_npz(tmp_path, content):
     path = tmp_path / "a.npz"
     if content == "folder":

@@ -30,9 +30,7 @@ def test_a_fresh_run_writes_its_files(tmp_path):
     assert environment["torch"] == torch.__version__
     assert environment["threads"] == torch.get_num_threads()
     assert environment["algorithm"] == "toy"
-    assert {"python", "automl_ext", "build_info", "cpu", "platform", "command_line", "time_started"} <= set(
-        environment
-    )
+    assert {"python", "automl_ext", "build_info", "cpu", "platform", "command_line", "time_started"} <= set(environment)
     line = (out / "metrics.jsonl").read_text()
     assert line == '{"step": 1, "loss": 0.5, "images": 7, "accuracy": 0.25, "broken": null}\n'
     result = json.loads((out / "result.json").read_text())

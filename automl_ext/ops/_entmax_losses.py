@@ -54,9 +54,7 @@ def entmax15_loss(X: Tensor, target: Tensor, k: int | None = None) -> Tensor:
 
 def sparsemax_bisect_loss(X: Tensor, target: Tensor, n_iter: int = 50) -> Tensor:
     """Sparsemax loss by bisection's name (the exact map answers). See :func:`sparsemax_loss`."""
-    return _loss(
-        X, target, "sparsemax_bisect_loss", lambda x: sparsemax_bisect(x, n_iter=n_iter), _gini_entropy
-    )
+    return _loss(X, target, "sparsemax_bisect_loss", lambda x: sparsemax_bisect(x, n_iter=n_iter), _gini_entropy)
 
 
 def entmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 1.5, n_iter: int = 50) -> Tensor:
@@ -68,9 +66,7 @@ def entmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 1.5, n
     op = "entmax_bisect_loss"
     check_float_tensor(X, "X", op)
     alpha = _constant(alpha, X, op, 1.0)
-    return _loss(
-        X, target, op, lambda x: entmax_bisect(x, alpha, -1, n_iter), lambda p: _tsallis_entropy(p, alpha)
-    )
+    return _loss(X, target, op, lambda x: entmax_bisect(x, alpha, -1, n_iter), lambda p: _tsallis_entropy(p, alpha))
 
 
 def normmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 2, n_iter: int = 50) -> Tensor:
@@ -78,9 +74,7 @@ def normmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 2, n_
     op = "normmax_bisect_loss"
     check_float_tensor(X, "X", op)
     alpha = _constant(alpha, X, op, NORMMAX_MIN_ALPHA)
-    return _loss(
-        X, target, op, lambda x: normmax_bisect(x, alpha, -1, n_iter), lambda p: _norm_entropy(p, alpha)
-    )
+    return _loss(X, target, op, lambda x: normmax_bisect(x, alpha, -1, n_iter), lambda p: _norm_entropy(p, alpha))
 
 
 def _constant(alpha: float | Tensor, X: Tensor, op: str, low: float) -> float | Tensor:

@@ -144,9 +144,7 @@ _NAMES = (("images", "labels", "test_images", "test_labels"), ("x_train", "y_tra
 _KNOWN = {name for names in _NAMES for name in names}
 
 
-def _pair(
-    path: Path, arrays: dict[str, Any], images_name: str, labels_name: str
-) -> tuple[Tensor, np.ndarray]:
+def _pair(path: Path, arrays: dict[str, Any], images_name: str, labels_name: str) -> tuple[Tensor, np.ndarray]:
     images = _npz_images(f"{path}: {images_name}", arrays[images_name])
     labels = arrays[labels_name]
     if labels.ndim == 2 and labels.shape[1] == 1:
@@ -156,24 +154,18 @@ def _pair(
             f"{path}: {labels_name} is {labels.dtype} {list(labels.shape)}, expected integers [N] or [N, 1]"
         )
     if len(images) != len(labels):
-        raise UserError(
-            f"{path}: {images_name} has {len(images)} images, {labels_name} has {len(labels)} labels"
-        )
+        raise UserError(f"{path}: {images_name} has {len(images)} images, {labels_name} has {len(labels)} labels")
     return images, labels
 
 
 def _npz_images(name: str, array: np.ndarray) -> Tensor:
     shape = list(array.shape)
     if array.size == 0 or array.ndim not in (3, 4):
-        raise UserError(
-            f"{name} has shape {shape}, expected [N, H, W], [N, H, W, C] or [N, C, H, W], not empty"
-        )
+        raise UserError(f"{name} has shape {shape}, expected [N, H, W], [N, H, W, C] or [N, C, H, W], not empty")
     if array.ndim == 3:
         array = array[:, None]
     elif (array.shape[1] in (1, 3)) == (array.shape[3] in (1, 3)):
-        raise UserError(
-            f"{name} has shape {shape}: either the second or the last axis must be 1 or 3, the channels"
-        )
+        raise UserError(f"{name} has shape {shape}: either the second or the last axis must be 1 or 3, the channels")
     elif array.shape[3] in (1, 3):
         array = array.transpose(0, 3, 1, 2)
     if array.dtype.kind == "f":

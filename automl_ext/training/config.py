@@ -72,9 +72,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
         try:
             import tomli as tomllib
         except ImportError:
-            raise UserError(
-                'a --config file needs tomli under Python 3.10: pip install "automl_ext[toml]"'
-            ) from None
+            raise UserError('a --config file needs tomli under Python 3.10: pip install "automl_ext[toml]"') from None
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -90,9 +88,7 @@ def _replace(config: Any, table: dict[str, Any], path: str, prefix: str) -> Any:
     for name, value in table.items():
         key = prefix + name
         if name not in names:
-            raise UserError(
-                f"{path}: unknown key {key!r}; valid ones are {', '.join(prefix + n for n in names)}"
-            )
+            raise UserError(f"{path}: unknown key {key!r}; valid ones are {', '.join(prefix + n for n in names)}")
         current = getattr(config, name)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, dict):

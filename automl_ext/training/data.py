@@ -99,9 +99,7 @@ def load_images(spec: str, *, subset: int | None = None, seed: int = 0) -> Image
         for count, have in zip(wanted, (chosen, test_chosen), strict=True):
             if subset < 1 or count > len(have):
                 total = len(chosen) + len(test_chosen)
-                part = (
-                    "" if test is None else f" ({len(chosen)} for training and {len(test_chosen)} for test)"
-                )
+                part = "" if test is None else f" ({len(chosen)} for training and {len(test_chosen)} for test)"
                 raise UserError(f"--subset {subset}: {spec} has {total} images{part}")
         generator = torch.Generator().manual_seed(seed)
         chosen = draw_stratified(train.labels, wanted[0], generator)
@@ -116,9 +114,7 @@ def load_images(spec: str, *, subset: int | None = None, seed: int = 0) -> Image
     if images.shape[1:] != test_images.shape[1:]:
         shapes = f"{_shape(images)} and {_shape(test_images)}"
         raise UserError(f"{spec}: training and test images differ in shape (C×H×W): {shapes}")
-    return ImageData(
-        spec, images, train.labels[chosen], source.classes, test_images, test.labels[test_chosen]
-    )
+    return ImageData(spec, images, train.labels[chosen], source.classes, test_images, test.labels[test_chosen])
 
 
 def split_images(data: ImageData, *, seed: int = 0) -> Splits:
@@ -198,8 +194,7 @@ def _check_classes(name: str, classes: tuple[str, ...], labels: Tensor, test_lab
         if sizes[scarce] < least:
             word = f"{part} images" if part else "images"
             raise UserError(
-                f"{name}: class {classes[scarce]!r} has {int(sizes[scarce])} {word}, "
-                f"at least {least} are needed"
+                f"{name}: class {classes[scarce]!r} has {int(sizes[scarce])} {word}, at least {least} are needed"
             )
 
 

@@ -68,16 +68,12 @@ def _part(path: Path, top: str, tree: Tree) -> tuple[tuple[str, ...], Part]:
     for label, name in enumerate(classes):
         inner = _folders(tree[name])
         if inner:
-            raise UserError(
-                f"{path}: class folder {top}{name} holds a folder, {inner[0]}; expected images only"
-            )
+            raise UserError(f"{path}: class folder {top}{name} holds a folder, {inner[0]}; expected images only")
         if not tree[name]:
             raise UserError(f"{path}: class folder {top}{name} holds no images ({', '.join(SUFFIXES)})")
         names += [f"{top}{name}/{file}" for file in sorted(tree[name])]
         labels += [label] * len(tree[name])
-    return classes, Part(
-        torch.tensor(labels), lambda indices: _read(path, [names[i] for i in indices.tolist()])
-    )
+    return classes, Part(torch.tensor(labels), lambda indices: _read(path, [names[i] for i in indices.tolist()]))
 
 
 def _read(path: Path, names: list[str]) -> Tensor:

@@ -105,9 +105,7 @@ class Run:
         if type(state) is not dict:
             raise TypeError(f"state: expected a dict, got {type(state).__name__}")
         if type(step) is not int or step <= self._saved_step:
-            raise ValueError(
-                f"step: expected an int above {self._saved_step}, the last one saved, got {step!r}"
-            )
+            raise ValueError(f"step: expected an int above {self._saved_step}, the last one saved, got {step!r}")
         checkpoint.check_state(state)
         facts = self._facts | {"metrics_bytes": self._metrics.sync()}
         checkpoint.write(self.path / CHECKPOINTS, step, state, facts)
@@ -168,9 +166,7 @@ def _at_path(
         raise UserError(f"there is no checkpoint at {path}")
     path = (path if path.is_dir() else path.parent).resolve()
     if entries and path.parent != (out / CHECKPOINTS).resolve():
-        raise UserError(
-            f"the checkpoint {path} is not one of {out}, which is not empty: choose another --out"
-        )
+        raise UserError(f"the checkpoint {path} is not one of {out}, which is not empty: choose another --out")
     try:
         manifest = checkpoint.read_manifest(path)
         check_compatible(str(path), manifest, facts)
@@ -189,9 +185,7 @@ def _fresh(out: Path, facts: dict[str, Any]) -> Run:
     return Run(out, facts, 0, None)
 
 
-def _go_on(
-    out: Path, facts: dict[str, Any], path: Path, manifest: dict[str, Any], state: dict[str, Any]
-) -> Run:
+def _go_on(out: Path, facts: dict[str, Any], path: Path, manifest: dict[str, Any], state: dict[str, Any]) -> Run:
     folder = out / CHECKPOINTS
     own = path.parent == folder or path.parent == folder.resolve()
     if own:

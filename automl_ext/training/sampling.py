@@ -21,9 +21,7 @@ class Batches:
         ValueError: ``batch_size < 1``, or no batch at all.
     """
 
-    def __init__(
-        self, n: int, batch_size: int, generator: torch.Generator, *, drop_last: bool = False
-    ) -> None:
+    def __init__(self, n: int, batch_size: int, generator: torch.Generator, *, drop_last: bool = False) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: expected at least 1, got {batch_size}")
         if n < (batch_size if drop_last else 1):
