@@ -18,6 +18,10 @@ SEED = 20240229
 SIZES = (0, 1, 2, 7, 8, 31, 32, 33, 127, 1000)
 
 
+def _reference_backend(dtype: torch.dtype) -> AbstractContextManager:
+    return automl_ext.backend("reference")
+
+
 @dataclass(frozen=True)
 class OpSpec:
     """One op. `size` is the length of the dim it works along.
@@ -34,9 +38,7 @@ class OpSpec:
     call: Callable[..., Tensor | tuple[Tensor, ...]]
     native: Callable[..., list[tuple[str, tuple]]]
     eager: Callable[..., Tensor | tuple[Tensor, ...]]
-    exact: Callable[[torch.dtype], AbstractContextManager] = field(
-        default=lambda dtype: automl_ext.backend("reference")
-    )
+    exact: Callable[[torch.dtype], AbstractContextManager] = _reference_backend
     differentiable: bool = True
     autocast_dtype: torch.dtype | None = torch.float32  # of the result for bfloat16 inputs; None: it keeps theirs
     dims: Sequence[int] = (0, 1, -1)
