@@ -128,8 +128,7 @@ def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
 class GDAS:
     """The search (a :class:`~automl_ext.nas.epochs.Job`): half of the training images for ω, half for α."""
 
-    def __init__(self, config: GDASConfig, space: Space[Any], splits: Splits) -> None:
-        device = choose_device(config.device)
+    def __init__(self, config: GDASConfig, space: Space[Any], splits: Splits, device: torch.device) -> None:
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
         self.rng = generator(config.seed, torch.device("cpu"))
         order = torch.randperm(len(splits.train.labels), generator=self.rng)
@@ -217,28 +216,28 @@ def search(
 
     Returns:
         What ``result.json`` holds: genotype, test_accuracy, valid_accuracy (of the found architecture
-        with the supernet's weights, on the validation images), alpha, parameters and times. None when stopped.
+        with the supernet's weights, on the validation images), alpha, parameters and times; None when
+        stopped.
 
     Raises:
         UserError: bad data, configuration or run directory, or a search that diverges.
     """
     space = space or NASBench201()
     splits = split_images(load_images(config.data, subset=config.subset))
+    device = choose_device(config.device)
     with Run.open(out, config, algorithm="gdas", resume=resume) as run:
         total = config.epochs + config.retrain_epochs
         with Epochs(run, total, "search", stop_after) as epochs:
             found = run.state["found"] if run.state else None
             if found is None:
-                gdas = GDAS(config, space, splits)
+                gdas = GDAS(config, space, splits, device)
                 if run.state:
                     gdas.load_state_dict(run.state["job"])
                 if not epochs.run(gdas, "search", {"found": None}):
                     return None
                 found = conclude(gdas, space, splits)
             genotype = space.parse(found["genotype"])
-            training = Training(
-                space, genotype, train_and_valid(splits), splits, retrain_config(config, genotype)
-            )
+            training = Training(retrain_config(config, genotype), space, genotype, splits, device)
             if run.state and run.state["found"] is not None:
                 training.load_state_dict(run.state["job"])
             if not epochs.run(training, "retrain", {"found": found}):

@@ -49,7 +49,7 @@ def augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) 
 
 @torch.no_grad()
 def accuracy(network: nn.Module, split: Split, *arguments: object) -> float:
-    """Share of images whose label gets the largest logit of ``network(images, *arguments)`` in evaluation mode."""
+    """Share of images whose label gets the largest logit of ``network(images, *arguments)``, evaluating."""
     was_training = network.training
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)

@@ -60,7 +60,7 @@ class CompareConfig(TrainingConfig):
 
 
 class Training:
-    """One network in training, a :class:`~automl_ext.nas.epochs.Job`; ``config.seed`` decides all chance in it."""
+    """One network in training, a :class:`~automl_ext.nas.epochs.Job`; ``config.seed`` decides what is random."""
 
     def __init__(
         self, space: Space[Any], genotype: Any, split: Split, splits: Splits, config: TrainingConfig
