@@ -60,14 +60,13 @@ class CompareConfig(TrainingConfig):
 
 
 class Training:
-    """One network in training, a :class:`~automl_ext.nas.epochs.Job`; ``config.seed`` decides what is random."""
+    """One network in training, a :class:`~automl_ext.nas.epochs.Job`, all chance in it from ``config.seed``."""
 
     def __init__(
-        self, space: Space[Any], genotype: Any, split: Split, splits: Splits, config: TrainingConfig
+        self, config: TrainingConfig, space: Space[Any], genotype: Any, splits: Splits, device: torch.device
     ) -> None:
-        device = choose_device(config.device)
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
-        self.split = to_device(split, device)
+        self.split = to_device(train_and_valid(splits), device)
         seed_everything(config.seed)
         self.network = space.build(genotype, **network_shape(splits, config.channels, config.cells)).to(
             device
@@ -169,8 +168,9 @@ def retrain(
     space = space or NASBench201()
     genotype = parse_genotype(space, config.genotype)
     splits = split_images(load_images(config.data, subset=config.subset))
+    device = choose_device(config.device)
     with Run.open(out, config, algorithm="retrain", resume=resume) as run:
-        training = Training(space, genotype, train_and_valid(splits), splits, config)
+        training = Training(config, space, genotype, splits, device)
         if run.state is not None:
             training.load_state_dict(run.state["job"])
         with Epochs(run, config.epochs, "retrain", stop_after) as epochs:
@@ -222,12 +222,12 @@ def compare(
     if config.genotype is not None:
         genotypes.insert(0, parse_genotype(space, config.genotype))
     splits = split_images(load_images(config.data, subset=config.subset))
-    split = train_and_valid(splits)
+    device = choose_device(config.device)
     with Run.open(out, config, algorithm="compare", resume=resume) as run:
         results, job_state = (run.state["results"], run.state["job"]) if run.state else ([], None)
         with Epochs(run, len(genotypes) * config.epochs, "compare", stop_after) as epochs:
             for i in range(len(results), len(genotypes)):
-                training = Training(space, genotypes[i], split, splits, config)
+                training = Training(config, space, genotypes[i], splits, device)
                 if job_state is not None:
                     training.load_state_dict(job_state)
                     job_state = None
