@@ -60,7 +60,7 @@ class CompareConfig(TrainingConfig):
 
 
 class Training:
-    """One network in training, a :class:`~automl_ext.nas.epochs.Job`, all chance in it from ``config.seed``."""
+    """One network in training, a :class:`~automl_ext.nas.epochs.Job`; all its chance comes from the seed."""
 
     def __init__(
         self, config: TrainingConfig, space: Space[Any], genotype: Any, splits: Splits, device: torch.device
@@ -88,9 +88,9 @@ class Training:
             for i, index in enumerate(batches):
                 progress = (self.epoch + i / len(batches)) / self.epochs
                 lr = set_cosine_lr(self.optimizer, progress, self.config.lr, 0.0)
-                images, labels = take(self.split, index)
-                images = augment(images, self.config.shift, self.config.flip, self.generator)
-                loss = F.cross_entropy(self.network(images), labels)
+                batch = take(self.split, index)
+                images = augment(batch.images, self.config.shift, self.config.flip, self.generator)
+                loss = F.cross_entropy(self.network(images), batch.labels)
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
