@@ -11,6 +11,7 @@ Every step samples one architecture for the weights and one for α:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,9 +24,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from automl_ext.nas.epochs import Clock, Epochs, set_cosine_lr
-from automl_ext.nas.images import accuracy, epoch_batches, take, to_device
+from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.nasbench201 import NASBench201
-from automl_ext.nas.retrain import RetrainConfig, Training, measure, network_shape
+from automl_ext.nas.retrain import RetrainConfig, Training, at_least, measure, network_shape
 from automl_ext.nas.space import Space
 from automl_ext.nas.supernet import Choice, Form, Supernet
 from automl_ext.ops.gumbel import gumbel_softmax
@@ -64,9 +65,20 @@ class GDASConfig:
     alpha_weight_decay: float = 1e-3
     tau_max: float = 10.0  # temperature in the first epoch
     tau_min: float = 0.1  # in the last
+    shift: int = 1  # move training images by up to so many pixels
+    flip: bool = False  # mirror half of the training images
     retrain_epochs: int = 40  # of the final training; its other numbers are those of `retrain`
     retrain_channels: int = 16
     retrain_cells: int = 1
+
+    def __post_init__(self) -> None:
+        at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0})
+        at_least(self, {"retrain_channels": 1, "retrain_cells": 1, "retrain_epochs": 1})
+        at_least(self, {"lr": 0, "lr_min": 0, "momentum": 0, "weight_decay": 0, "grad_clip": 0})
+        at_least(self, {"alpha_lr": 0, "alpha_beta1": 0, "alpha_beta2": 0, "alpha_weight_decay": 0})
+        for name in ("tau_max", "tau_min"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a positive temperature, got {getattr(self, name)}")
 
 
 def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
@@ -163,21 +175,26 @@ class GDAS:
             for i in range(steps):
                 progress = (self.epoch + i / steps) / self.epochs
                 set_cosine_lr(self.weight_optimizer, progress, config.lr, config.lr_min)
-                batch = take(self.weight_images, weight_batches[i])
+                batch = self.batch(self.weight_images, weight_batches[i])
                 loss = weight_step(
                     self.supernet, self.weight_optimizer, batch, tau, config.grad_clip, self.rng
                 )
-                batch = take(self.alpha_images, alpha_batches[i])
+                batch = self.batch(self.alpha_images, alpha_batches[i])
                 alpha_loss = alpha_step(self.supernet, self.alpha_optimizer, batch, tau, self.rng)
                 losses.append(torch.stack([loss, alpha_loss]))
             self.epoch += 1
             loss, alpha_loss = torch.stack(losses).mean(0).tolist()
             return {"loss": loss, "alpha_loss": alpha_loss, "tau": tau, "alpha_entropy": self.alpha_entropy()}
 
+    def batch(self, images: Split, index: Tensor) -> Split:
+        batch = take(images, index)
+        shifted = augment(batch.images, self.config.shift, self.config.flip, self.rng)
+        return Split(shifted, batch.labels)
+
     def alpha_entropy(self) -> float:
         """Mean over edges of the entropy of softmax(α), in nats: how undecided the search is."""
-        rows = torch.cat([torch.distributions.Categorical(logits=a).entropy() for a in self.supernet.alphas])
-        return rows.mean().item()
+        log_p = torch.cat([torch.log_softmax(alpha.detach(), -1) for alpha in self.supernet.alphas])
+        return -(log_p.exp() * log_p).sum(-1).mean().item()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -270,6 +287,8 @@ def retrain_config(config: GDASConfig, genotype: Any) -> RetrainConfig:
         seed=config.seed,
         device=config.device,
         channels=config.retrain_channels,
+        shift=config.shift,
+        flip=config.flip,
         cells=config.retrain_cells,
         epochs=config.retrain_epochs,
     )

@@ -65,7 +65,13 @@ class Genotype:
 
 
 def _not_a_cell(text: str) -> str:
-    return f"genotype: expected a NAS-Bench-201 cell |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {text!r}"
+    return (
+        f"genotype: expected a NAS-Bench-201 cell |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {_shorten(text)!r}"
+    )
+
+
+def _shorten(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else text[:limit] + "…"
 
 
 class Cell(nn.Module):
@@ -208,6 +214,10 @@ class NASBench201:
     def draw(self, genotype: Genotype, path: str | Path) -> None:
         from automl_ext.nas.draw import draw_graph
 
+        draw_graph(*self.graph(genotype), OPERATIONS, path)
+
+    def graph(self, genotype: Genotype) -> tuple[dict[str, tuple[float, float]], list[tuple[str, str, str]]]:
+        """Nodes with their positions, and labelled edges, for a picture."""
         # K4 drawn in the plane: no two edges cross, so no two labels meet.
         nodes = {"input": (0.0, 0.0), "node 1": (5.0, 5.2), "node 2": (5.0, 2.0), "output": (10.0, 0.0)}
         names = list(nodes)
@@ -215,4 +225,4 @@ class NASBench201:
             (names[start], names[end], operation)
             for (start, end), operation in zip(EDGES, genotype.operations, strict=True)
         ]
-        draw_graph(nodes, edges, OPERATIONS, path)
+        return nodes, edges

@@ -42,6 +42,10 @@ class TrainingConfig:
     shift: int = 1  # move training images by up to so many pixels
     flip: bool = False  # mirror half of the training images
 
+    def __post_init__(self) -> None:
+        at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0})
+        at_least(self, {"lr": 0, "momentum": 0, "weight_decay": 0})
+
 
 @dataclass
 class RetrainConfig(TrainingConfig):
@@ -55,8 +59,19 @@ class CompareConfig(TrainingConfig):
     """Train uniformly drawn architectures, and one of your own, in the same way."""
 
     genotype: str | None = None  # trained first, when given
-    random_cells: int = 5  # architectures to draw
-    draw_seed: int = 0  # decides which
+    random_cells: int = 5  # architectures to draw; the seed decides which
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, {"random_cells": 1})
+
+
+def at_least(config: object, bounds: dict[str, float]) -> None:
+    """ValueError for a field of ``config`` that is below its bound, or NaN."""
+    for name, bound in bounds.items():
+        value = getattr(config, name)
+        if not value >= bound:
+            raise ValueError(f"{name}: expected at least {bound}, got {value}")
 
 
 class Training:
@@ -215,9 +230,7 @@ def compare(
         UserError: bad data, genotype, configuration or run directory.
     """
     space = space or NASBench201()
-    if config.random_cells < 1:
-        raise UserError(f"random_cells: expected at least 1, got {config.random_cells}")
-    rng = Random(config.draw_seed)
+    rng = Random(config.seed)
     genotypes = [space.random(rng) for _ in range(config.random_cells)]
     if config.genotype is not None:
         genotypes.insert(0, parse_genotype(space, config.genotype))

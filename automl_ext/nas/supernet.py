@@ -97,7 +97,7 @@ class SuperCell(nn.Module):
     def _node(self, outputs: list[list[Tensor | None]], choice: Choice, edges: range, x: Tensor) -> Tensor:
         weights = choice.weights[edges.start : edges.stop]
         if all(y is None for edge in outputs for y in edge):
-            value = torch.zeros_like(x)
+            value = torch.zeros_like(x) + 0 * weights.sum()  # nothing to learn, but α stays in the graph
         else:
             value = cell_aggregate(outputs, weights)
         if self.form == "nb201" and choice.rest is not None and choice.rest.requires_grad:
