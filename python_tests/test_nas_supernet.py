@@ -66,10 +66,14 @@ def test_only_chosen_operations_run() -> None:
     for name, module in net.named_modules():
         if ".edges." in name and name.partition(".edges.")[2].count(".") == 1:
             module.register_forward_hook(lambda *_, name=name: calls.append(name.partition(".edges.")[2]))
-    indices = [3, 0, 1, 4, 2, 0]  # two edges are "none"
-    net(torch.randn(2, 1, 8, 8), Choice.fixed(indices, 5))
-    expected = [f"{e}.{k}" for e, k in enumerate(indices) if OPERATIONS[k] != "none"]
-    assert calls == expected * 6  # 3 stages of 2 cells
+    for indices, expected in [
+        ([3, 0, 1, 4, 2, 4], ["0.3", "2.1", "3.4", "4.2", "5.4"]),
+        ([3, 0, 1, 4, 2, 0], ["0.3", "3.4", "4.2"]),  # nothing reads node 2
+        ([3, 0, 1, 0, 0, 0], []),
+    ]:
+        calls.clear()
+        net(torch.randn(2, 1, 8, 8), Choice.fixed(indices, 5))
+        assert calls == expected * 6  # 3 stages of 2 cells
 
 
 def test_sparse_weights_run_their_support_only() -> None:

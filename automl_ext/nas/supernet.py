@@ -75,23 +75,32 @@ class SuperCell(nn.Module):
         self.none = [k for k, name in enumerate(operations) if name == "none"]
 
     def forward(self, x: Tensor, choice: Choice) -> Tensor:
+        active = self._reaching_output(choice.active)
         nodes = [x]
-        first = 0
         for node in range(1, self.num_nodes):
-            edges = range(first, first + node)
-            outputs = [
-                self._run_edge(e, source, choice.active[e]) for e, source in zip(edges, nodes, strict=True)
-            ]
+            edges = edges_into(node)
+            outputs = [self._run_edge(e, source, active[e]) for e, source in zip(edges, nodes, strict=True)]
             nodes.append(self._node(outputs, choice, edges, x))
-            first += node
         return nodes[-1]
+
+    def _reaching_output(self, active: list[list[int]]) -> list[list[int]]:
+        """What to run: no "none", and nothing behind which only "none" follows; neither changes a gradient."""
+        running: list[list[int]] = [[] for _ in active]
+        reaching = {self.num_nodes - 1}
+        for node in range(self.num_nodes - 1, 0, -1):
+            if node not in reaching:
+                continue
+            for start, e in enumerate(edges_into(node)):
+                running[e] = [k for k in active[e] if k not in self.none]
+                if running[e]:
+                    reaching.add(start)
+        return running
 
     def _run_edge(self, edge: int, x: Tensor, active: list[int]) -> list[Tensor | None]:
         candidates = cast(nn.ModuleList, self.edges[edge])
         outputs: list[Tensor | None] = [None] * len(candidates)
         for k in active:
-            if k not in self.none:
-                outputs[k] = candidates[k](x)
+            outputs[k] = candidates[k](x)
         return outputs
 
     def _node(self, outputs: list[list[Tensor | None]], choice: Choice, edges: range, x: Tensor) -> Tensor:
@@ -103,6 +112,12 @@ class SuperCell(nn.Module):
         if self.form == "nb201" and choice.rest is not None and choice.rest.requires_grad:
             value = value + choice.rest[edges.start : edges.stop].sum()
         return value
+
+
+def edges_into(node: int) -> range:
+    """The edges from nodes 0 … node − 1, in this order."""
+    first = node * (node - 1) // 2
+    return range(first, first + node)
 
 
 class Supernet(nn.Module):
