@@ -77,7 +77,6 @@ def _run_command(settings: type, run: Callable[..., dict[str, Any] | None]) -> C
                 prog=prog,
                 args=args,
                 default=RunCommand(RunOptions(Path("runs") / prog.split()[-1]), defaults),
-                description=settings.__doc__,
             )
         except ValueError as error:
             raise UserError(str(error)) from None
