@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -16,6 +16,10 @@ from automl_ext.ops._entmax_reference import _entmax15_reference, _sparsemax_ref
 
 SEED = 20240229
 SIZES = (0, 1, 2, 7, 8, 31, 32, 33, 127, 1000)
+
+
+def _reference_backend(dtype: torch.dtype) -> AbstractContextManager:
+    return automl_ext.backend("reference")
 
 
 @dataclass(frozen=True)
@@ -34,9 +38,7 @@ class OpSpec:
     call: Callable[..., Tensor | tuple[Tensor, ...]]
     native: Callable[..., list[tuple[str, tuple]]]
     eager: Callable[..., Tensor | tuple[Tensor, ...]]
-    exact: Callable[[torch.dtype], AbstractContextManager] = field(
-        default=lambda dtype: automl_ext.backend("reference")
-    )
+    exact: Callable[[torch.dtype], AbstractContextManager] = _reference_backend
     differentiable: bool = True
     autocast_dtype: torch.dtype | None = torch.float32  # of the result for bfloat16 inputs; None: it keeps theirs
     dims: Sequence[int] = (0, 1, -1)

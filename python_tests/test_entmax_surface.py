@@ -47,7 +47,7 @@ def test_entmax_is_optimal(alpha, scale, as_tensor):
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
-@pytest.mark.parametrize("alpha", [1.2, 2.0, 5.0])
+@pytest.mark.parametrize("alpha", [1.01, 1.2, 2.0, 5.0])
 def test_normmax_is_optimal(alpha, scale):
     x = scores(20, 9, scale=scale)
     p = entmax.normmax_bisect(x, alpha)
@@ -67,6 +67,23 @@ def test_budget_is_a_clipped_shift(budget):
     assert known.any() or budget in (0, 9)
     torch.testing.assert_close(p[known], (x - tau)[known].clamp(0, 1))
     torch.testing.assert_close(entmax.budget_bisect(x, 1), entmax.sparsemax(x))
+
+
+@pytest.mark.parametrize("low", [-1e9, -1e30])
+def test_very_low_scores(low):
+    x = torch.tensor([0.3, 0.1, 0.0, low])
+    for f in (entmax.entmax_bisect, entmax.normmax_bisect, entmax.budget_bisect):
+        torch.testing.assert_close(f(x, 1.7)[:3], f(x[:3], 1.7))
+        assert f(x, 1.7)[3] == 0
+    torch.testing.assert_close(entmax.budget_bisect(x, 4), torch.ones(4))
+    far_apart = torch.tensor([0, low, 2 * low, 3 * low])
+    torch.testing.assert_close(entmax.budget_bisect(far_apart, 2), torch.tensor([1.0, 1, 0, 0]))
+
+
+def test_huge_alpha_shares_among_the_largest():
+    x = torch.tensor([0.3, 0.3, 0.0, -1.0])
+    for alpha in (50.0, 1e6, 1e30):
+        torch.testing.assert_close(entmax.entmax_bisect(x, alpha), torch.tensor([0.5, 0.5, 0, 0]))
 
 
 def test_alpha_one_is_softmax():
@@ -282,7 +299,7 @@ X = torch.randn(2, 3)
         (lambda: entmax.entmax_bisect(X, torch.ones(1, dtype=torch.bool)), TypeError, "alpha"),
         (lambda: entmax.entmax_bisect(X, n_iter=0), ValueError, "n_iter"),
         (lambda: entmax.sparsemax_bisect(X, n_iter=None), TypeError, "n_iter"),
-        (lambda: entmax.normmax_bisect(X, 1), ValueError, "alpha"),
+        (lambda: entmax.normmax_bisect(X, 1), ValueError, r"alpha: .*\[1\.0001, inf\], got 1"),
         (lambda: entmax.budget_bisect(X, 3.5), ValueError, r"budget: .*\[0, 3\], got 3\.5"),
         (lambda: entmax.budget_bisect(X, torch.tensor(-1.0)), ValueError, "budget"),
     ],

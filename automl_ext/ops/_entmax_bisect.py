@@ -24,6 +24,8 @@ from automl_ext.ops._entmax_checks import check_positive_int, check_row_paramete
 from automl_ext.ops._entmax_exact import entmax15, sparsemax
 from automl_ext.ops._entmax_reference import compute_dtype, nan_rows, output_dtype, shift_by_max
 
+NORMMAX_MIN_ALPHA = 1.0001
+
 
 def entmax_bisect(
     X: Tensor,
@@ -86,11 +88,11 @@ def normmax_bisect(X: Tensor, alpha: float | Tensor = 2, dim: int = -1, n_iter: 
     "Learning with Fenchel–Young losses", arXiv 1901.02324, section 4.3). Differentiable, twice, in ``X`` and
     ``alpha``.
 
-    Args, returns and errors are those of :func:`entmax_bisect`, but alpha > 1: at 1 the solution is not
+    Args, returns and errors are those of :func:`entmax_bisect`, but alpha ≥ 1.0001: at 1 the solution is not
     unique.
     """
     op = "normmax_bisect"
-    dim, alpha = _check(X, alpha, "alpha", dim, n_iter, op, low=math.nextafter(1.0, 2.0), high=math.inf)
+    dim, alpha = _check(X, alpha, "alpha", dim, n_iter, op, low=NORMMAX_MIN_ALPHA, high=math.inf)
 
     def rows(x: Tensor, alpha: Tensor) -> Tensor:
         delta, bad = shift_by_max(x)
@@ -209,7 +211,7 @@ def _scale(a: Tensor, log_m: Tensor) -> Tensor:
 def _stretch(delta: Tensor, a: Tensor, log_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """(y, w, on): y = a·w > −1 and w = δ·m^(−a) on the support, 0 off it, where an infinity may hide."""
     scale = _scale(a, log_m)
-    on = ((a * scale * delta > -1) & (delta > -torch.inf)).detach()
+    on = ((delta * scale * a > -1) & (delta > -torch.inf)).detach()
     w = torch.where(on, delta, 0) * scale
     return a * w, w, on
 
@@ -231,11 +233,14 @@ def _budget_outputs(delta: Tensor, budget: Tensor, n_iter: int) -> Tensor:
     def excess(tau: Tensor) -> Tensor:
         return fixed_budget - (fixed - tau).clamp(0, 1).sum(-1, keepdim=True)
 
-    given = fixed > -torch.inf
-    share = fixed_budget / given.sum(-1, keepdim=True).clamp(min=1)
-    lowest = torch.where(given, fixed, 0).amin(-1, keepdim=True)
-    # At lowest − share every entry gets at least its share; at 0 − share (the largest score is 0) at most.
-    tau = _bisect(excess, lowest - share, -share, n_iter)
+    # With s sorted downwards and B the budget: at s[⌈B⌉] − 1 the first ⌈B⌉ entries get 1 each, at s[⌊B⌋ + 1]
+    # at most ⌊B⌋ entries get anything. So the bracket is no wider than 1, whatever the range of the scores.
+    ordered = fixed.sort(-1, descending=True).values
+    last = (fixed > -torch.inf).sum(-1, keepdim=True) - 1
+    enough = ordered.gather(-1, torch.minimum(fixed_budget.ceil().long() - 1, last).clamp(min=0))
+    beyond = ordered.gather(-1, torch.minimum(fixed_budget.floor().long(), last).clamp(min=0))
+    one = (enough.abs() * torch.finfo(fixed.dtype).eps).clamp(min=1)  # a 1 that does not round away
+    tau = _bisect(excess, enough - one, beyond, n_iter)
     for _ in range(2):
         p, free = _clipped(delta, tau)
         tau = _carry_derivatives(tau, budget - p.sum(-1, keepdim=True), free.sum(-1, keepdim=True))

@@ -130,7 +130,7 @@ class EntmaxBisectLoss(_FenchelYoungLoss):
 class NormmaxBisectLoss(_FenchelYoungLoss):
     """Alpha-normmax loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
 
-    ``alpha`` > 1; the rest as in :class:`EntmaxBisectLoss`.
+    ``alpha`` ≥ 1.0001; the rest as in :class:`EntmaxBisectLoss`.
     """
 
     def __init__(

@@ -15,7 +15,12 @@ import torch
 from torch import Tensor
 
 from automl_ext.ops._checks import check_float_tensor
-from automl_ext.ops._entmax_bisect import entmax_bisect, normmax_bisect, sparsemax_bisect
+from automl_ext.ops._entmax_bisect import (
+    NORMMAX_MIN_ALPHA,
+    entmax_bisect,
+    normmax_bisect,
+    sparsemax_bisect,
+)
 from automl_ext.ops._entmax_checks import check_class_targets, check_row_parameter, check_target_range
 from automl_ext.ops._entmax_exact import entmax15, sparsemax
 from automl_ext.ops._entmax_reference import compute_dtype, output_dtype, shift_by_max
@@ -65,10 +70,10 @@ def entmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 1.5, n
 
 
 def normmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 2, n_iter: int = 50) -> Tensor:
-    """Alpha-normmax loss of each row; H(p) = 1 − ‖p‖_α. ``alpha`` > 1. See :func:`entmax_bisect_loss`."""
+    """Alpha-normmax loss of each row; H(p) = 1 − ‖p‖_α, α ≥ 1.0001. See :func:`entmax_bisect_loss`."""
     op = "normmax_bisect_loss"
     check_float_tensor(X, "X", op)
-    alpha = _constant(alpha, X, op, math.nextafter(1.0, 2.0))
+    alpha = _constant(alpha, X, op, NORMMAX_MIN_ALPHA)
     return _loss(X, target, op, lambda x: normmax_bisect(x, alpha, -1, n_iter), lambda p: _norm_entropy(p, alpha))
 
 

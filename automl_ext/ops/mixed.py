@@ -85,7 +85,8 @@ def _check_alike(given: list[Tensor], positions: list[int], op: str) -> list[Ten
         check_float_tensor(x, f"inputs[{k}]", op)
         if x.shape != first.shape:
             raise ValueError(
-                f"{op}: inputs[{k}]: expected shape {tuple(first.shape)} as inputs[{positions[0]}], got {tuple(x.shape)}"
+                f"{op}: inputs[{k}]: expected shape {tuple(first.shape)} as inputs[{positions[0]}], "
+                f"got {tuple(x.shape)}"
             )
         if x.device != first.device:
             raise ValueError(f"{op}: inputs[{k}]: expected a tensor on {first.device}, got one on {x.device}")

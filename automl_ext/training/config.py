@@ -1,0 +1,154 @@
+"""Configurations: dataclasses to plain dicts, their differences, and values from a TOML file."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import math
+import sys
+import types
+import typing
+from pathlib import Path
+from typing import Any, TypeVar
+
+from automl_ext.training.errors import UserError
+
+Config = TypeVar("Config")
+_MISSING = object()
+
+
+def to_dict(config: Any, key: str = "config") -> Any:
+    """A (nested) dataclass as strict JSON can hold it.
+
+    Paths become strings, enums their names, tuples lists, and NaN and infinities strings.
+
+    Raises:
+        TypeError: a value that has no such form; names its key.
+    """
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        fields = dataclasses.fields(config)
+        return {f.name: to_dict(getattr(config, f.name), f"{key}.{f.name}") for f in fields}
+    if isinstance(config, dict):
+        return {str(name): to_dict(value, f"{key}.{name}") for name, value in config.items()}
+    if isinstance(config, (list, tuple)):
+        return [to_dict(value, f"{key}[{i}]") for i, value in enumerate(config)]
+    if isinstance(config, enum.Enum):
+        return config.name
+    if isinstance(config, Path):
+        return str(config)
+    if isinstance(config, float) and not math.isfinite(config):
+        return str(config)
+    if config is None or isinstance(config, (str, int, float)):
+        return config
+    raise TypeError(f"{key}: {type(config).__name__} cannot be stored in a configuration")
+
+
+def differences(stored: Any, given: Any, key: str = "") -> list[tuple[str, str, str]]:
+    """Where two dicts from :func:`to_dict` differ: dotted key, stored value, given value, as text."""
+    if isinstance(stored, dict) and isinstance(given, dict):
+        found = []
+        for name in [*stored, *(name for name in given if name not in stored)]:
+            inner = f"{key}.{name}" if key else name
+            found += differences(stored.get(name, _MISSING), given.get(name, _MISSING), inner)
+        return found
+    return [] if stored == given else [(key, _show(stored), _show(given))]
+
+
+def apply_toml(config: Config, path: str | Path) -> Config:
+    """A copy of the dataclass ``config`` with the values of a TOML file; a table is a nested dataclass.
+
+    Raises:
+        UserError: missing file, invalid TOML, unknown key (the valid ones are listed) or a value of another
+            type.
+    """
+    path = Path(path)
+    return _replace(config, _read_toml(path), str(path), "")
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    if sys.version_info >= (3, 11):
+        import tomllib
+    else:
+        try:
+            import tomli as tomllib
+        except ImportError:
+            raise UserError('a --config file needs tomli under Python 3.10: pip install "automl_ext[toml]"') from None
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
+        raise UserError(f"{path} is not valid TOML: {error}") from None
+
+
+def _replace(config: Any, table: dict[str, Any], path: str, prefix: str) -> Any:
+    hints = typing.get_type_hints(type(config))
+    names = [field.name for field in dataclasses.fields(config) if field.init]
+    values = {}
+    for name, value in table.items():
+        key = prefix + name
+        if name not in names:
+            raise UserError(f"{path}: unknown key {key!r}; valid ones are {', '.join(prefix + n for n in names)}")
+        current = getattr(config, name)
+        if dataclasses.is_dataclass(current):
+            if not isinstance(value, dict):
+                raise UserError(f"{path}: {key} must be a table, got {value!r}")
+            values[name] = _replace(current, value, path, f"{key}.")
+        else:
+            converted = _convert(value, hints[name])
+            if converted is _MISSING:
+                expected = getattr(hints[name], "__name__", None)
+                if expected is None or typing.get_origin(hints[name]) is not None:
+                    expected = str(hints[name]).replace("typing.", "")
+                raise UserError(f"{path}: {key} must be {expected}, got {value!r}")
+            values[name] = converted
+    try:
+        return dataclasses.replace(config, **values)
+    except (ValueError, TypeError) as error:  # the dataclass's own checks
+        raise UserError(f"{path}: {error}") from None
+
+
+def _convert(value: Any, hint: Any) -> Any:
+    """``value`` as the annotation wants it, or _MISSING where it does not fit."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return value
+    if origin is typing.Literal:
+        return value if any(value == a and type(value) is type(a) for a in arguments) else _MISSING
+    if origin in (typing.Union, types.UnionType):
+        exact = [a for a in arguments if type(value) is a]  # 3 stays an int for `float | int`
+        for argument in exact + list(arguments):
+            converted = _convert(value, argument)
+            if converted is not _MISSING:
+                return converted
+        return _MISSING
+    if (origin or hint) in (list, tuple):
+        return _convert_list(value, origin or hint, arguments)
+    if hint is float:
+        return float(value) if type(value) in (int, float) else _MISSING
+    if hint in (int, str, bool):
+        return value if type(value) is hint else _MISSING
+    if hint is Path:
+        return Path(value) if type(value) is str else _MISSING
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        return hint[value] if type(value) is str and value in hint.__members__ else _MISSING
+    return _MISSING
+
+
+def _convert_list(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Any:
+    if type(value) is not list:
+        return _MISSING
+    if not arguments:
+        hints: list[Any] = [Any] * len(value)
+    elif kind is list or (len(arguments) == 2 and arguments[1] is Ellipsis):
+        hints = [arguments[0]] * len(value)
+    else:
+        hints = list(arguments)
+    if len(hints) != len(value):
+        return _MISSING
+    items = [_convert(item, hint) for item, hint in zip(value, hints, strict=True)]
+    return _MISSING if any(item is _MISSING for item in items) else kind(items)
+
+
+def _show(value: Any) -> str:
+    return "absent" if value is _MISSING else repr(value)

@@ -1,0 +1,33 @@
+"""Where tensors live."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+from automl_ext.training.errors import UserError
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device for ``auto`` (a GPU if there is one, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+
+    A GPU is initialised here, so that one that cannot be used fails now and not an hour later. Call it before
+    :meth:`Run.open <automl_ext.training.run.Run.open>`, which records the GPU's name.
+
+    Raises:
+        UserError: unknown name, or a GPU that is not there.
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UserError(f"unknown device {name!r}: expected auto, cpu, cuda or cuda:N")
+    available = torch.cuda.is_available()
+    if name == "cpu" or (name == "auto" and not available):
+        return torch.device("cpu")
+    if not available:
+        reason = "sees no GPU" if torch.version.cuda else "is built without CUDA"
+        raise UserError(f"device {name!r}: torch {torch.__version__} {reason}; use cpu or auto")
+    device = torch.device("cuda" if name == "auto" else name)
+    if (device.index or 0) >= torch.cuda.device_count():
+        raise UserError(f"device {name!r}: there are {torch.cuda.device_count()} GPUs, counted from cuda:0")
+    torch.cuda.init()
+    return device

@@ -1,0 +1,94 @@
+"""Where and how a run was made, and whether a checkpoint can go on here."""
+
+from __future__ import annotations
+
+import datetime
+import platform
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from automl_ext import __version__, _native, build_info
+from automl_ext.training.config import differences
+from automl_ext.training.errors import UserError
+
+# A checkpoint goes on under another of these, but the numbers may then differ in the last bit.
+MAY_DIFFER = {
+    "automl_ext": "automl_ext version",
+    "backend": "backend",
+    "instruction_set": "CPU instruction set",
+    "cpu": "CPU",
+    "gpu": "GPU",
+}
+
+
+def environment() -> dict[str, Any]:
+    """What ``environment.json`` records: versions, build facts, threads, hardware, command line, UTC time."""
+    info = build_info()
+    native = _native.is_loaded() and _native.current_backend() != "reference"
+    return {
+        "automl_ext": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "build_info": info,
+        "backend": "native" if native else "reference",
+        "instruction_set": info.get("instruction_set") if native else None,
+        "threads": torch.get_num_threads(),
+        "cpu": cpu_name(),
+        # Only where choose_device has woken the GPU: asking for its name takes memory on it.
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_initialized() else None,
+        "platform": platform.platform(),
+        "command_line": list(sys.argv),
+        "time_started": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+    }
+
+
+def cpu_name() -> str:
+    """The processor's model name, or its architecture where the system does not tell."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()
+
+
+def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any]) -> None:
+    """Whether a checkpoint can go on here and end where the uninterrupted run would have ended.
+
+    ``stored`` and ``given`` hold ``algorithm``, ``config`` and ``environment``; ``name`` is for the message.
+
+    Raises:
+        UserError: another algorithm, torch minor version, thread count or configuration; says what to set.
+    """
+    if stored["algorithm"] != given["algorithm"]:
+        raise UserError(
+            f"{name} belongs to algorithm {stored['algorithm']!r}, not {given['algorithm']!r}: "
+            f"resume it with {stored['algorithm']!r} or choose another --out"
+        )
+    was, now = stored["environment"], given["environment"]
+    if was["torch"].split(".")[:2] != now["torch"].split(".")[:2]:
+        minor = ".".join(was["torch"].split(".")[:2])
+        raise UserError(
+            f"{name} was made with torch {was['torch']}, this is torch {now['torch']}: install torch {minor}"
+        )
+    if was["threads"] != now["threads"]:
+        raise UserError(
+            f"{name} was made with {was['threads']} threads, now there are {now['threads']}: "
+            f"set OMP_NUM_THREADS={was['threads']} (or call torch.set_num_threads({was['threads']}))"
+        )
+    changed = differences(stored["config"], given["config"])
+    if changed:
+        text = ", ".join(f"{key} was {old} and is now {new}" for key, old, new in changed)
+        raise UserError(f"{name} has another configuration: {text}")
+    for key, label in MAY_DIFFER.items():
+        if was[key] != now[key]:
+            warnings.warn(
+                f"{name} was made with {label} {was[key]}, now it is {now[key]}: "
+                "the result may differ from the uninterrupted one in the last bits",
+                stacklevel=4,
+            )

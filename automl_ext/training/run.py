@@ -1,0 +1,226 @@
+"""The run directory: what a run was told, where it ran, what it measured, where it can go on, what came out.
+
+    config.json  environment.json  metrics.jsonl  result.json
+    checkpoints/step-00000012/{state.pt, manifest.json}     the last two
+    tensorboard/                                            where TensorBoard is installed
+
+A run that is killed at any moment and resumed with the same configuration ends with the result of the
+uninterrupted one, bit for bit, if its state holds everything that changes: parameters, optimisers,
+schedulers, samplers (:mod:`~automl_ext.training.sampling`) and random states
+(:mod:`~automl_ext.training.seeding`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+import warnings
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from automl_ext.training import checkpoint, metrics
+from automl_ext.training.atomic import fsync_path, write_json
+from automl_ext.training.checkpoint import DamagedCheckpoint
+from automl_ext.training.config import to_dict
+from automl_ext.training.environment import check_compatible, environment
+from automl_ext.training.errors import UserError
+from automl_ext.training.progress import Progress
+
+CONFIG, ENVIRONMENT, RESULT, CHECKPOINTS = "config.json", "environment.json", "result.json", "checkpoints"
+
+
+class Run:
+    """One run in one directory; make it with :meth:`open`, close it or use it as a context manager.
+
+    Attributes:
+        path: the run directory.
+        step: steps (or epochs) that the checkpoint had completed, 0 when fresh.
+        state: the checkpoint's state, tensors on the CPU; None when fresh.
+    """
+
+    def __init__(self, path: Path, facts: dict[str, Any], step: int, state: dict[str, Any] | None) -> None:
+        self.path, self.step, self.state = path, step, state
+        self._facts = facts
+        self._saved_step = step if state is not None else -1
+        self._metrics = metrics.Metrics(path, step)
+
+    @classmethod
+    def open(cls, out: str | Path, config: Any, *, algorithm: str, resume: str | None = None) -> Run:
+        """Start a run in ``out``, or go on with one.
+
+        Args:
+            out: the run directory.
+            config: a (nested) dataclass with all that decides the result. What does not (where to write, when
+                to interrupt) stays out, because a resumed run must have the same configuration.
+            algorithm: its name; a checkpoint of another algorithm is refused.
+            resume: None: ``out`` is absent or empty. ``"auto"``: the newest intact checkpoint, with a warning
+                for each damaged one that is passed over (and deleted); a fresh start when there is none. A
+                path: that checkpoint, of this run (later ones are deleted) or of another (``out`` is then
+                absent or empty; the checkpoint and the metrics up to it are copied).
+
+        Raises:
+            UserError: ``out`` is not empty or no run directory, the checkpoint at the path is missing,
+                damaged or of another run, or algorithm, torch minor version, thread count or configuration
+                differ.
+            TypeError: a configuration value that cannot be stored.
+        """
+        out = Path(out)
+        if not dataclasses.is_dataclass(config) or isinstance(config, type):
+            raise TypeError(f"config: expected a dataclass instance, got {type(config).__name__}")
+        facts = {"algorithm": algorithm, "config": to_dict(config), "environment": environment()}
+        try:
+            entries = list(out.iterdir()) if out.exists() else []
+            origin = None
+            if resume is None:
+                if entries:
+                    raise UserError(f"{out} is not empty: choose another --out, or go on with --resume auto")
+            elif resume == "auto":
+                _check_run_directory(out, entries)
+                origin = _newest_intact(out / CHECKPOINTS, facts)
+            else:
+                origin = _at_path(Path(resume), out, entries, facts)
+            return _fresh(out, facts) if origin is None else _go_on(out, facts, *origin)
+        except OSError as error:
+            raise UserError(f"cannot use the run directory {out}: {error}") from error
+
+    def log(self, step: int, **scalars: float) -> None:
+        """Add one line to ``metrics.jsonl`` and TensorBoard; NaN becomes null.
+
+        ``step`` counts completed steps, as in :meth:`save`: the first epoch's losses are logged at 1.
+        """
+        self._metrics.log(step, scalars)
+
+    def save(self, step: int, state: dict[str, Any]) -> None:
+        """Write a checkpoint after ``step`` completed steps. The last two are kept.
+
+        ``state`` holds tensors and plain Python only. Resuming cuts ``metrics.jsonl`` back to what had been
+        logged by now.
+
+        Raises:
+            TypeError: names the key path of a value that is neither.
+            ValueError: ``step`` is not above the last one saved.
+        """
+        if type(state) is not dict:
+            raise TypeError(f"state: expected a dict, got {type(state).__name__}")
+        if type(step) is not int or step <= self._saved_step:
+            raise ValueError(f"step: expected an int above {self._saved_step}, the last one saved, got {step!r}")
+        checkpoint.check_state(state)
+        facts = self._facts | {"metrics_bytes": self._metrics.sync()}
+        checkpoint.write(self.path / CHECKPOINTS, step, state, facts)
+        self._saved_step = step
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Write ``result.json``: strict JSON, NaN and infinities as null.
+
+        Raises:
+            TypeError: names the key of a value that is not plain Python.
+        """
+        self._metrics.sync()
+        write_json(self.path / RESULT, result)
+
+    def progress(self, total: int, description: str) -> Progress:
+        """A bar from :attr:`step` to ``total``: ``for epoch in run.progress(epochs, "search"): …``."""
+        return Progress(total, description, start=self.step)
+
+    def close(self) -> None:
+        self._metrics.close()
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _check_run_directory(out: Path, entries: list[Path]) -> None:
+    """Refuse a folder of other things: a fresh start deletes leftovers. ``environment.json`` comes first."""
+    if all(path.name == f".{ENVIRONMENT}.tmp" for path in entries):
+        return
+    try:
+        ours = "automl_ext" in json.loads((out / ENVIRONMENT).read_bytes())
+    except (OSError, ValueError, TypeError):
+        ours = False
+    if not ours and not checkpoint.list_steps(out / CHECKPOINTS):
+        raise UserError(f"{out} is not empty and no run directory ({ENVIRONMENT} is missing or unreadable)")
+
+
+def _newest_intact(folder: Path, facts: dict[str, Any]) -> tuple[Path, dict[str, Any], dict[str, Any]] | None:
+    for path in reversed(checkpoint.list_steps(folder)):
+        try:
+            manifest = checkpoint.read_manifest(path)
+            check_compatible(str(path), manifest, facts)
+            return path, manifest, checkpoint.read_state(path, manifest)
+        except DamagedCheckpoint as error:
+            warnings.warn(f"passing over the damaged checkpoint {path}: {error}", stacklevel=3)
+    return None
+
+
+def _at_path(
+    path: Path, out: Path, entries: list[Path], facts: dict[str, Any]
+) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    if not path.exists():
+        raise UserError(f"there is no checkpoint at {path}")
+    path = (path if path.is_dir() else path.parent).resolve()
+    if entries and path.parent != (out / CHECKPOINTS).resolve():
+        raise UserError(f"the checkpoint {path} is not one of {out}, which is not empty: choose another --out")
+    try:
+        manifest = checkpoint.read_manifest(path)
+        check_compatible(str(path), manifest, facts)
+        return path, manifest, checkpoint.read_state(path, manifest)
+    except DamagedCheckpoint as error:
+        raise UserError(f"the checkpoint {path} is damaged: {error}") from None
+
+
+def _fresh(out: Path, facts: dict[str, Any]) -> Run:
+    for path in reversed(checkpoint.list_steps(out / CHECKPOINTS)):
+        checkpoint.remove(path)
+    for name in (metrics.FILE, RESULT):
+        (out / name).unlink(missing_ok=True)
+    shutil.rmtree(out / metrics.TENSORBOARD, ignore_errors=True)
+    _prepare(out, facts, facts["environment"])
+    return Run(out, facts, 0, None)
+
+
+def _go_on(out: Path, facts: dict[str, Any], path: Path, manifest: dict[str, Any], state: dict[str, Any]) -> Run:
+    folder = out / CHECKPOINTS
+    own = path.parent == folder or path.parent == folder.resolve()
+    if own:
+        # Before metrics.jsonl is cut: after a crash in between it still covers every checkpoint there is.
+        for later in checkpoint.list_steps(folder):
+            if checkpoint.step_of(later) > manifest["step"]:
+                checkpoint.remove(later)
+    _prepare(out, facts, _resumed(out, facts["environment"], manifest))
+    source = path.parent.parent / metrics.FILE
+    if not own and source.is_file():
+        shutil.copyfile(source, out / metrics.FILE)
+        fsync_path(out / metrics.FILE)
+    metrics.cut(out / metrics.FILE, manifest["metrics_bytes"])
+    if not own:
+        checkpoint.copy(path, folder)  # last: with it the new run is complete
+    return Run(out, facts, manifest["step"], state)
+
+
+def _prepare(out: Path, facts: dict[str, Any], record: dict[str, Any]) -> None:
+    folder = out / CHECKPOINTS
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(out / ENVIRONMENT, {"algorithm": facts["algorithm"], **record})
+    write_json(out / CONFIG, facts["config"])
+    folder.mkdir(exist_ok=True)
+    checkpoint.clean(folder)
+    fsync_path(out)
+    for name in (CONFIG, ENVIRONMENT, RESULT):
+        (out / f".{name}.tmp").unlink(missing_ok=True)
+
+
+def _resumed(out: Path, now: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
+    """The record of the first start, with this one added to its list ``resumed``."""
+    try:
+        first = json.loads((out / ENVIRONMENT).read_bytes())
+        earlier = list(first.get("resumed", []))
+    except (OSError, ValueError, TypeError, AttributeError):
+        first, earlier = manifest["environment"], []
+    return first | {"resumed": [*earlier, now | {"step": manifest["step"]}]}

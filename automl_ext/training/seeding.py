@@ -1,0 +1,102 @@
+"""Seeds, and random states in a form that a checkpoint can hold (tensors and plain Python)."""
+
+from __future__ import annotations
+
+import random
+import sys
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from automl_ext.training.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python's ``random``, torch on every device, and NumPy's global generator if NumPy is imported.
+
+    Raises:
+        TypeError: ``seed`` is not an int.
+        ValueError: not in 0 … 2³² − 1, NumPy's range.
+    """
+    if type(seed) is not int:
+        raise TypeError(f"seed: expected an int, got {type(seed).__name__}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: expected 0 to 2**32 - 1, got {seed}")
+    random.seed(seed)
+    torch.manual_seed(seed)
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed(seed)
+
+
+def generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
+    """A torch generator of its own, seeded. Its state for a checkpoint is ``get_state()``, a tensor."""
+    return torch.Generator(device).manual_seed(seed)
+
+
+def rng_state() -> dict[str, Any]:
+    """The global generators' states: torch (CPU, GPUs in use), Python's ``random``, NumPy's legacy one."""
+    numpy_state = None
+    if "numpy" in sys.modules:
+        numpy_state = _plain(sys.modules["numpy"].random.get_state(legacy=False))
+    return {
+        "torch": torch.get_rng_state(),
+        "cuda": list(torch.cuda.get_rng_state_all()) if torch.cuda.is_initialized() else [],
+        "python": random.getstate(),
+        "numpy": numpy_state,
+    }
+
+
+def set_rng_state(state: dict[str, Any]) -> None:
+    """Restore what :func:`rng_state` returned.
+
+    Raises:
+        UserError: the state was taken with another number of GPUs.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if state["cuda"] and len(state["cuda"]) != gpus:
+        raise UserError(f"the random state was taken with {len(state['cuda'])} GPUs, here there are {gpus}")
+    torch.set_rng_state(state["torch"])
+    if state["cuda"]:
+        torch.cuda.set_rng_state_all(state["cuda"])
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    if state["numpy"] is not None:
+        import numpy
+
+        numpy.random.set_state(state["numpy"])
+
+
+def numpy_generator_state(rng: numpy.random.Generator) -> dict[str, Any]:
+    """``rng.bit_generator.state`` with its arrays as lists, which ``weights_only`` loading needs."""
+    return _plain(rng.bit_generator.state)
+
+
+def set_numpy_generator_state(rng: numpy.random.Generator, state: dict[str, Any]) -> None:
+    """Restore what :func:`numpy_generator_state` returned.
+
+    Raises:
+        ValueError: the state is that of another kind of bit generator.
+    """
+    kind = type(rng.bit_generator).__name__
+    if state["bit_generator"] != kind:
+        raise ValueError(f"state: expected one of {kind}, got one of {state['bit_generator']}")
+    rng.bit_generator.state = _arrays(state)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value.tolist() if hasattr(value, "tolist") else value  # NumPy arrays and scalars
+
+
+def _arrays(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _arrays(item) for key, item in value.items()}
+    if isinstance(value, list):
+        import numpy
+
+        return numpy.array(value, dtype=numpy.uint64)
+    return value

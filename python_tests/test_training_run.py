@@ -1,0 +1,255 @@
+"""The run directory: opening, resuming, logging, refusing."""
+
+import json
+import logging
+import math
+import sys
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from training_helpers import Config, Optimizer, logged, make, train
+
+from automl_ext.training.errors import UserError
+from automl_ext.training.run import Run
+
+
+def test_a_fresh_run_writes_its_files(tmp_path):
+    out = tmp_path / "a" / "run"
+    with make(out) as run:
+        assert (run.path, run.step, run.state) == (out, 0, None)
+        run.log(1, loss=0.5, images=7, accuracy=torch.tensor(0.25), broken=math.nan)
+        run.finish({"accuracy": 0.5, "cells": ("a", {"b": None}), "loss": math.nan, "most": -math.inf})
+    assert json.loads((out / "config.json").read_text()) == {
+        "epochs": 4,
+        "where": "data",
+        "betas": [0.5, 0.999],
+        "optimizer": {"lr": 0.025, "clip": "inf"},
+    }
+    environment = json.loads((out / "environment.json").read_text())
+    assert environment["torch"] == torch.__version__
+    assert environment["threads"] == torch.get_num_threads()
+    assert environment["algorithm"] == "toy"
+    assert {"python", "automl_ext", "build_info", "cpu", "platform", "command_line", "time_started"} <= set(environment)
+    line = (out / "metrics.jsonl").read_text()
+    assert line == '{"step": 1, "loss": 0.5, "images": 7, "accuracy": 0.25, "broken": null}\n'
+    result = json.loads((out / "result.json").read_text())
+    assert result == {"accuracy": 0.5, "cells": ["a", {"b": None}], "loss": None, "most": None}
+    assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def test_lines_are_on_disk_at_once(tmp_path):
+    with make(tmp_path) as run:
+        run.log(1, loss=1.0)
+        assert logged(tmp_path) == [1]
+
+
+def test_what_is_not_a_number_or_plain_is_refused(tmp_path):
+    numpy = pytest.importorskip("numpy")
+    with make(tmp_path) as run:
+        with pytest.raises(TypeError, match="expected a number for 'loss', got str"):
+            run.log(1, loss="low")
+        with pytest.raises(TypeError, match=r"cells\[1\]: Tensor is not plain Python"):
+            run.finish({"cells": [1, torch.ones(1)]})
+        with pytest.raises(TypeError, match="accuracy: float32"):
+            run.finish({"accuracy": numpy.float32(1)})
+    assert not (tmp_path / "result.json").exists()
+    assert logged(tmp_path) == []
+    with pytest.raises(TypeError, match="config: expected a dataclass instance, got dict"):
+        Run.open(tmp_path / "b", {"epochs": 1}, algorithm="toy")
+
+
+def test_a_folder_that_is_not_empty_needs_resume(tmp_path):
+    train(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UserError, match=r"is not empty.*--resume auto"):
+        make(tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot use the run directory"):
+        make(tmp_path / "file")
+    with pytest.raises(UserError, match="cannot use the run directory"):
+        make(tmp_path / "file" / "below")
+
+
+def test_auto_never_clears_a_folder_of_other_things(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text("mine")
+    with pytest.raises(UserError, match="no run directory"):
+        make(tmp_path, resume="auto")
+    (tmp_path / "environment.json").write_text("[1]")
+    with pytest.raises(UserError, match="no run directory"):
+        make(tmp_path, resume="auto")
+    assert (tmp_path / "metrics.jsonl").read_text() == "mine"
+
+
+def test_auto_goes_on_from_the_newest(tmp_path):
+    train(tmp_path)
+    with make(tmp_path, resume="auto") as run:
+        assert run.step == 3
+        assert run.state["w"].tolist() == [3.0] * 3
+        run.log(4, loss=0.25)
+        run.save(4, {"w": torch.zeros(1)})
+    assert [p.name for p in sorted((tmp_path / "checkpoints").iterdir())] == [
+        "step-00000003",
+        "step-00000004",
+    ]
+    assert logged(tmp_path) == [1, 2, 3, 4]
+    environment = json.loads((tmp_path / "environment.json").read_text())
+    assert [start["step"] for start in environment["resumed"]] == [3]
+
+
+@pytest.mark.parametrize("before", ["nothing", "empty", "torn", "metrics", "full"])
+def test_auto_without_a_checkpoint_is_a_fresh_start(tmp_path, before):
+    out = tmp_path / "run"
+    if before in ("empty", "torn"):
+        out.mkdir()
+    if before == "torn":
+        (out / ".environment.json.tmp").write_text('{"automl')
+    if before in ("metrics", "full"):
+        with make(out) as run:
+            run.log(1, loss=1.0)
+            if before == "full":
+                run.finish({"accuracy": 1.0})
+        (out / "checkpoints" / ".tmp-step-00000001").mkdir()
+    with make(out, replace(Config(), epochs=9), resume="auto") as run:
+        assert (run.step, run.state) == (0, None)
+        assert logged(out) == []
+        assert not (out / "result.json").exists()
+        assert not list((out / "checkpoints").iterdir())
+    assert json.loads((out / "config.json").read_text())["epochs"] == 9
+
+
+def test_metrics_are_cut_back_to_the_checkpoint(tmp_path):
+    with make(tmp_path) as run:
+        run.log(1, loss=1.0)
+        run.log(1, accuracy=0.5)
+        run.save(1, {})
+        kept = (tmp_path / "metrics.jsonl").read_bytes()
+        run.log(1, late=1.0)
+        run.log(2, loss=0.5)
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"step": 3, "lo')
+    make(tmp_path, resume="auto").close()
+    assert (tmp_path / "metrics.jsonl").read_bytes() == kept
+
+
+def test_lost_metrics_are_said_and_the_torn_line_goes(tmp_path):
+    train(tmp_path)
+    first = (tmp_path / "metrics.jsonl").read_text().splitlines(keepends=True)[0]
+    (tmp_path / "metrics.jsonl").write_text(first + '{"step"')
+    with pytest.warns(UserWarning, match="has lost lines"):
+        make(tmp_path, resume="auto").close()
+    assert (tmp_path / "metrics.jsonl").read_text() == first
+
+
+@pytest.mark.parametrize("file", ["", "state.pt", "manifest.json"])
+def test_a_path_of_the_same_run_drops_later_ones(tmp_path, file):
+    older = train(tmp_path)[0]
+    with make(tmp_path, resume=str(older / file)) as run:
+        assert run.step == 2
+        assert logged(tmp_path) == [1, 2]
+    with make(tmp_path, resume="auto") as run:
+        assert run.step == 2
+
+
+def test_a_path_of_another_run_is_copied_with_its_metrics(tmp_path):
+    older = train(tmp_path / "a")[0]
+    with make(tmp_path / "b", resume=str(older)) as run:
+        assert (run.step, run.state["w"].tolist()) == (2, [2.0] * 3)
+    assert logged(tmp_path / "b") == [1, 2]
+    assert logged(tmp_path / "a") == [1, 2, 3]
+    with make(tmp_path / "b", resume="auto") as run:
+        assert run.step == 2
+    with pytest.raises(UserError, match=r"is not one of .*b, which is not empty"):
+        make(tmp_path / "b", resume=str(older))
+
+
+def test_a_missing_path_and_a_wrong_folder(tmp_path):
+    train(tmp_path)
+    with pytest.raises(UserError, match="there is no checkpoint at"):
+        make(tmp_path, resume=str(tmp_path / "checkpoints" / "step-9"))
+    with pytest.raises(UserError, match=r"is damaged: manifest.json is missing|is not one of"):
+        make(tmp_path, resume=str(tmp_path))
+
+
+@pytest.mark.parametrize("path", ["auto", "PATH"])
+def test_a_changed_configuration_names_key_and_values(tmp_path, path):
+    newest = train(tmp_path)[-1]
+    resume = str(newest) if path == "PATH" else path
+    changed = replace(Config(), epochs=5, optimizer=Optimizer(lr=0.1))
+    with pytest.raises(UserError, match=r"epochs was 4 and is now 5, optimizer.lr was 0.025 and is now 0.1"):
+        make(tmp_path, changed, resume=resume)
+    with pytest.raises(UserError, match=r"optimizer.clip was 'inf' and is now 1.0"):
+        make(tmp_path, replace(Config(), optimizer=Optimizer(clip=1.0)), resume=resume)
+
+    @dataclass
+    class Other:
+        epochs: int = 4
+
+    with pytest.raises(UserError, match=r"where was 'data' and is now absent"):
+        make(tmp_path, Other(), resume=resume)
+    assert logged(tmp_path) == [1, 2, 3]
+    assert json.loads((tmp_path / "config.json").read_text())["epochs"] == 4
+
+
+def test_another_algorithm_torch_or_thread_count(tmp_path, monkeypatch):
+    train(tmp_path)
+    with pytest.raises(UserError, match="belongs to algorithm 'toy', not 'gdas'"):
+        make(tmp_path, resume="auto", algorithm="gdas")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        with pytest.raises(UserError, match=rf"set OMP_NUM_THREADS={threads} \(or"):
+            make(tmp_path, resume="auto")
+    finally:
+        torch.set_num_threads(threads)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "__version__", "2.9.1")
+        with pytest.raises(UserError, match=r"this is torch 2.9.1: install torch 2\.\d+$"):
+            make(tmp_path, resume="auto")
+    monkeypatch.setattr("automl_ext.training.environment.cpu_name", lambda: "another CPU")
+    with pytest.warns(UserWarning, match=r"now it is another CPU: the result may differ"):
+        make(tmp_path, resume="auto").close()
+
+
+def test_tensorboard_scalars_when_installed(tmp_path):
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    train(tmp_path)
+    with make(tmp_path, resume=str(tmp_path / "checkpoints" / "step-00000002")) as run:
+        run.log(3, loss=7.0)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    assert [(e.step, e.value) for e in events] == [(1, 1.0), (2, 0.5), (3, 7.0)]
+
+
+def test_no_tensorboard_no_curves(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    train(tmp_path)
+    assert not (tmp_path / "tensorboard").exists()
+    assert logged(tmp_path) == [1, 2, 3]
+
+
+def test_progress_starts_at_the_checkpoint_and_is_silent_without_a_terminal(tmp_path, capsys):
+    train(tmp_path)
+    with make(tmp_path, resume="auto") as run:
+        assert list(run.progress(6, "search")) == [3, 4, 5]
+        assert list(run.progress(2, "search")) == []
+        with run.progress(100, "steps") as bar:
+            bar.advance(10)
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("level", ["shown", "quiet"])
+def test_progress_on_a_terminal(tmp_path, monkeypatch, capsys, level):
+    pytest.importorskip("rich")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    logger = logging.getLogger("automl_ext")
+    monkeypatch.setattr(logger, "level", logging.ERROR if level == "quiet" else logging.NOTSET)
+    logger.manager._clear_cache()
+    with make(tmp_path) as run:
+        assert list(run.progress(3, "search")) == [0, 1, 2]
+    logger.manager._clear_cache()
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert ("search" in err) == (level == "shown")
