@@ -1,13 +1,13 @@
-"""What the shared conformance suite needs to know of each op."""
+"""The ops that the shared conformance suite runs on."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
 
 import torch
+from op_spec import OpSpec
+from returns_specs import RETURNS_SPECS
 from torch import Tensor
 
 import automl_ext
@@ -16,42 +16,6 @@ from automl_ext.ops._entmax_reference import _entmax15_reference, _sparsemax_ref
 
 SEED = 20240229
 SIZES = (0, 1, 2, 7, 8, 31, 32, 33, 127, 1000)
-
-
-def _reference_backend(dtype: torch.dtype) -> AbstractContextManager:
-    return automl_ext.backend("reference")
-
-
-@dataclass(frozen=True)
-class OpSpec:
-    """One op. `size` is the length of the dim it works along.
-
-    make(size, dim, generator): its float tensors, in float64, and whatever else it takes, by keyword.
-    call(tensors, dim, **others): the public function; a tensor or a tuple of them.
-    eager(tensors, dim, **others): what a user would write in plain PyTorch, in the tensors' dtype.
-    exact(dtype): a context in which `call` on float64 tensors answers exactly what dtype should have.
-    native(tensors, dim, **others): (overload name, arguments) of each torch.ops call behind it, for opcheck.
-    """
-
-    name: str
-    make: Callable[[int, int, torch.Generator], tuple[list[Tensor], dict]]
-    call: Callable[..., Tensor | tuple[Tensor, ...]]
-    native: Callable[..., list[tuple[str, tuple]]]
-    eager: Callable[..., Tensor | tuple[Tensor, ...]]
-    exact: Callable[[torch.dtype], AbstractContextManager] = _reference_backend
-    differentiable: bool = True
-    autocast_dtype: torch.dtype | None = torch.float32  # of the result for bfloat16 inputs; None: it keeps theirs
-    dims: Sequence[int] = (0, 1, -1)
-    rowwise: bool = True  # results are compared row by row along dim; else as a whole
-
-    def __str__(self) -> str:
-        return self.name
-
-    def outputs(
-        self, tensors: Sequence[Tensor], dim: int, call: Callable | None = None, **others: object
-    ) -> tuple[Tensor, ...]:
-        result = (call or self.call)(tensors, dim, **others)
-        return result if isinstance(result, tuple) else (result,)
 
 
 def _shape(size: int, dim: int) -> list[int]:
@@ -210,4 +174,5 @@ SPECS = [
         dims=(0, 1),
         rowwise=False,
     ),
+    *RETURNS_SPECS,
 ]

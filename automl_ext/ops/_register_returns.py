@@ -99,8 +99,7 @@ def register() -> None:
     def _(next_probs: Tensor, *args: Any) -> Tensor:
         return _like(next_probs)
 
-    for name in ("gae", "_gae_backward", "lambda_returns", "_lambda_returns_backward", "n_step_returns"):
-        _batched(name, 1)
-    for name in ("_n_step_returns_backward", "vtrace", "retrace"):
+    # n-step's backward is its own composite; those of the others have no batching rule, as everywhere.
+    for name in ("gae", "lambda_returns", "n_step_returns", "_n_step_returns_backward", "vtrace", "retrace"):
         _batched(name, 1)
     _batched("categorical_projection", 0)

@@ -1,0 +1,231 @@
+"""The returns family for the conformance suite: `dim` is the time dim, flags are the keyword arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from op_spec import OpSpec
+from torch import Tensor
+
+from automl_ext.ops import returns as R
+
+GAMMA, LAM, N = 0.97, 0.9, 3
+LONGEST = 40  # steps; what is larger gets wider, as PyTorch loops over time
+
+
+def _make(names: Sequence[str]) -> Callable[[int, int, torch.Generator], tuple[list[Tensor], dict]]:
+    def make(size: int, dim: int, generator: torch.Generator) -> tuple[list[Tensor], dict]:
+        shape = [3, 2, 4]
+        shape[dim] = size
+        if size > LONGEST:
+            shape[dim], shape[dim - 1] = LONGEST, size // 8
+        draws = [torch.rand if name == "discounts" else torch.randn for name in names]
+        tensors = [draw(shape, generator=generator, dtype=torch.float64) for draw in draws]
+        chances = {"terminated": 0.1, "truncated": 0.1, "valid": 0.9}
+        return tensors, {n: torch.rand(shape, generator=generator) < p for n, p in chances.items()}
+
+    return make
+
+
+def _call(function: Callable, *numbers: float, **others: float) -> Callable:
+    def call(tensors: Sequence[Tensor], dim: int, terminated: Tensor, truncated: Tensor, valid: Tensor) -> object:
+        return function(*tensors, terminated, truncated, *numbers, valid=valid, time_dim=dim, **others)
+
+    return call
+
+
+def _gae_call(
+    tensors: Sequence[Tensor], dim: int, terminated: Tensor, truncated: Tensor, valid: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Without the returns of invalid steps: equal to the value, with gradient 0, which is no derivative."""
+    advantages, returns = R.gae(*tensors, terminated, truncated, GAMMA, LAM, valid=valid, time_dim=dim)
+    return advantages, torch.where(valid, returns, 0)
+
+
+def _lambda_with_discounts(
+    tensors: Sequence[Tensor], dim: int, terminated: Tensor, truncated: Tensor, valid: Tensor
+) -> Tensor:
+    rewards, next_values, discounts = tensors
+    return R.lambda_returns(
+        rewards, next_values, terminated, truncated, GAMMA, LAM, discounts=discounts, valid=valid, time_dim=dim
+    )
+
+
+# ---- in plain PyTorch: masks of ones and zeros, one loop over time, all in the tensors' dtype
+
+
+def _eager(function: Callable[..., tuple[Tensor, ...]]) -> Callable:
+    """function(*tensors, cut, ended, valid) with time first and masks in the tensors' dtype."""
+
+    def eager(
+        tensors: Sequence[Tensor], dim: int, terminated: Tensor, truncated: Tensor, valid: Tensor
+    ) -> tuple[Tensor, ...]:
+        if tensors[0].numel() == 0:
+            return tuple(x for x in function(*tensors, None, None, None))
+        moved = [x.movedim(dim, 0) for x in tensors]
+        ended, truncated, on = (x.movedim(dim, 0) for x in (terminated, truncated, valid))
+        next_on = torch.cat([on[1:], torch.zeros_like(on[:1])])
+        cut = ended | truncated | ~next_on
+        out = function(*moved, *(m.to(moved[0].dtype) for m in (cut, ended, on)))
+        return tuple(x.movedim(0, dim) for x in out)
+
+    return eager
+
+
+def _scan(x: Tensor, weight: Tensor) -> Tensor:
+    """y_t = x_t + weight_t y_{t+1}"""
+    y, out = torch.zeros_like(x[0]), []
+    for t in reversed(range(x.shape[0])):
+        y = x[t] + weight[t] * y
+        out.append(y)
+    return torch.stack(out[::-1])
+
+
+def _after(x: Tensor) -> Tensor:
+    return torch.cat([x[1:], torch.zeros_like(x[:1])])
+
+
+def _gae(r: Tensor, v: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+    if on is None:
+        return r.clone(), v.clone()
+    advantages = on * _scan(r + GAMMA * (1 - ended) * w - v, GAMMA * LAM * (1 - cut))
+    return advantages, on * (advantages + v)
+
+
+def _lambda(lam: float) -> Callable[..., tuple[Tensor, ...]]:
+    def eager(r: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+        if on is None:
+            return (r.clone(),)
+        g = GAMMA * (1 - ended)
+        return (on * _scan(r + g * (1 - lam * (1 - cut)) * w, g * lam * (1 - cut)),)
+
+    return eager
+
+
+def _lambda_discounts(r: Tensor, w: Tensor, d: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+    if on is None:
+        return (r.clone(),)
+    return (on * _scan(r + d * (1 - LAM * (1 - cut)) * w, d * LAM * (1 - cut)),)
+
+
+def _n_step(r: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+    if on is None:
+        return r.clone(), r.detach().clone(), r.detach().long()
+    g, discount = torch.zeros_like(r), torch.zeros_like(r)
+    last = torch.arange(r.shape[0]).reshape(-1, 1, 1).expand_as(r)
+    for k in reversed(range(N)):  # windows of N - k steps, from shorter to longer
+        stop = cut if k < N - 1 else torch.ones_like(cut)
+        live = GAMMA * (1 - ended)
+        g, discount, last = (
+            r + stop * live * w + (1 - stop) * GAMMA * _after(g),
+            stop * live + (1 - stop) * GAMMA * _after(discount),
+            torch.where(stop.bool(), last - last + torch.arange(r.shape[0]).reshape(-1, 1, 1), _after(last)),
+        )
+    steps = torch.arange(r.shape[0]).reshape(-1, 1, 1)
+    return on * g, on.detach() * discount, torch.where(on.bool(), last, steps)
+
+
+def _vtrace(l: Tensor, r: Tensor, v: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+    if on is None:
+        return v.clone(), r.clone()
+    rho = l.exp().clamp(max=1)
+    live = GAMMA * (1 - ended)
+    vs = v + on * _scan(rho * (r + live * w - v), GAMMA * (1 - cut) * LAM * rho)
+    return vs, on * rho * (r + live * (cut * w + (1 - cut) * _after(vs)) - v)
+
+
+def _retrace(l: Tensor, q: Tensor, r: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+    if on is None:
+        return (q.clone(),)
+    weight = LAM * l.exp().clamp(max=1)
+    correction = _scan(r + GAMMA * (1 - ended) * w - q, GAMMA * (1 - cut) * _after(weight))
+    return (q + on * correction,)
+
+
+# ---- torch.ops calls
+
+
+def _time_first(tensors: Sequence[Tensor], dim: int, masks: dict) -> tuple[list[Tensor], list[Tensor], Tensor]:
+    xs = [x.movedim(dim, 0) for x in tensors]
+    flags = [masks[n].movedim(dim, 0) for n in ("terminated", "truncated", "valid")]
+    return xs, flags, torch.randn_like(xs[0]).detach()
+
+
+def _gae_native(tensors: Sequence[Tensor], dim: int, **masks: Tensor) -> list[tuple[str, tuple]]:
+    xs, flags, grad = _time_first(tensors, dim, masks)
+    ends = flags[:2]
+    return [
+        ("gae", (*xs, *flags, GAMMA, LAM)),
+        ("gae", (*xs, *ends, None, GAMMA, LAM)),
+        ("_gae_backward", (grad, None, *flags, GAMMA, LAM)),
+        ("_gae_backward", (None, grad, *ends, None, GAMMA, LAM)),
+    ]
+
+
+def _lambda_native(lam: float) -> Callable[..., list[tuple[str, tuple]]]:
+    def native(tensors: Sequence[Tensor], dim: int, **masks: Tensor) -> list[tuple[str, tuple]]:
+        xs, flags, grad = _time_first(tensors, dim, masks)
+        discounts, kept = (xs[2], [x.detach() for x in (xs[2], xs[1], xs[0])]) if len(xs) > 2 else (None, [None] * 3)
+        return [
+            ("lambda_returns", (*xs[:2], *flags, discounts, GAMMA, lam)),
+            ("lambda_returns", (*xs[:2], None, None, None, discounts, GAMMA, lam)),
+            ("_lambda_returns_backward", (grad, *flags, *kept, GAMMA, lam)),
+        ]
+
+    return native
+
+
+def _n_step_native(tensors: Sequence[Tensor], dim: int, **masks: Tensor) -> list[tuple[str, tuple]]:
+    xs, flags, grad = _time_first(tensors, dim, masks)
+    return [
+        ("n_step_returns", (*xs, *flags, GAMMA, N)),
+        ("n_step_returns", (xs[0], None, *flags, GAMMA, N)),
+        ("_n_step_returns_backward", (grad, *flags, GAMMA, N, True)),
+        ("_n_step_returns_backward", (grad, *flags, GAMMA, N, False)),
+    ]
+
+
+def _target_native(name: str, *numbers: float) -> Callable[..., list[tuple[str, tuple]]]:
+    def native(tensors: Sequence[Tensor], dim: int, **masks: Tensor) -> list[tuple[str, tuple]]:
+        xs, flags, _ = _time_first(tensors, dim, masks)
+        return [(name, (*xs, *flags, *numbers))]
+
+    return native
+
+
+def _spec(
+    name: str, inputs: Sequence[str], call: Callable, native: Callable, eager: Callable, **others: bool
+) -> OpSpec:
+    return OpSpec(name, _make(inputs), call, native, eager=_eager(eager), autocast_dtype=None, dims=(0, 1), **others)
+
+
+RETURNS_SPECS = [
+    _spec("gae", ("r", "v", "w"), _gae_call, _gae_native, _gae),
+    _spec("lambda_returns", ("r", "w"), _call(R.lambda_returns, GAMMA, LAM), _lambda_native(LAM), _lambda(LAM)),
+    _spec(
+        "lambda_returns_discounts",
+        ("r", "w", "discounts"),
+        _lambda_with_discounts,
+        _lambda_native(LAM),
+        _lambda_discounts,
+    ),
+    _spec("discounted_returns", ("r", "w"), _call(R.discounted_returns, GAMMA), _lambda_native(1.0), _lambda(1.0)),
+    _spec("n_step_returns", ("r", "w"), _call(R.n_step_returns, GAMMA, N), _n_step_native, _n_step),
+    _spec(
+        "vtrace",
+        ("l", "r", "v", "w"),
+        _call(R.vtrace, GAMMA, LAM),
+        _target_native("vtrace", GAMMA, LAM, 1.0, 1.0),
+        _vtrace,
+        differentiable=False,
+    ),
+    _spec(
+        "retrace",
+        ("l", "q", "r", "w"),
+        _call(R.retrace, GAMMA, LAM),
+        _target_native("retrace", GAMMA, LAM),
+        _retrace,
+        differentiable=False,
+    ),
+]

@@ -1,0 +1,180 @@
+"""What only the compiled kernels of the returns family can get wrong: lanes, strips, threads, instruction sets."""
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import pytest
+import returns_brute_force as brute
+import torch
+from test_returns import FAMILY, NAMES, tup
+
+import automl_ext
+from automl_ext import _native
+from automl_ext.ops.targets import categorical_projection
+
+pytestmark = pytest.mark.skipif(
+    not _native.is_loaded() or _native.current_backend() == "reference", reason="the native library is not in use"
+)
+
+
+def batch(name, T, B, **kwargs):
+    return brute.batch(T, B, names=FAMILY[name][0], **kwargs)
+
+
+def outputs_and_gradients(name, data):
+    inputs = {n: x.clone().requires_grad_() if x.is_floating_point() else x for n, x in data.items()}
+    out = tup(FAMILY[name][1](inputs))
+    loss = sum((y * y.detach().cos()).sum() for y in out if y.requires_grad)
+    if isinstance(loss, torch.Tensor):
+        loss.backward()
+    return [y.detach() for y in out] + [x.grad for x in inputs.values() if x.grad is not None]
+
+
+@pytest.mark.parametrize("columns", [1, 3, 4, 5, 8, 15, 16, 17, 63, 65, 1023, 1024, 1025, 2100])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_every_lane_and_strip(dtype, columns):
+    """As the reference, whatever of a vector or of a strip of columns is left over."""
+    for name in NAMES:
+        data = batch(name, 5, columns, dtype=dtype)
+        got = outputs_and_gradients(name, data)
+        with automl_ext.backend("reference"):
+            want = outputs_and_gradients(name, data)
+        eps = torch.finfo(dtype).eps
+        for a, b in zip(got, want, strict=True):
+            largest = float(b.abs().max())  # sums cancel: their terms are of this size
+            torch.testing.assert_close(a, b, rtol=0, atol=4 * eps * largest if b.is_floating_point() else 0)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_threads_give_the_same_bits(name):
+    data = batch(name, 50, 3000, dtype=torch.float32)
+    threads = torch.get_num_threads()
+    try:
+        results = []
+        for n in (1, 2, 3):
+            torch.set_num_threads(n)
+            results.append(outputs_and_gradients(name, data))
+    finally:
+        torch.set_num_threads(threads)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_column_does_not_depend_on_its_neighbours(name):
+    data = batch(name, 20, 1100)
+    together = outputs_and_gradients(name, data)
+    for b in (0, 17, 1099):
+        alone = outputs_and_gradients(name, {n: x[:, b].clone() for n, x in data.items()})
+        assert all(torch.equal(x[:, b], y) for x, y in zip(together, alone, strict=True))
+
+
+def test_long_trajectories():
+    """5,000 steps in float32 stay as close to float64 as the horizon 1/(1 - gamma) allows."""
+    data = batch("discounted_returns", 5000, 3, ends=0.0005, invalid=0.0)
+    args = {n: x for n, x in data.items() if n != "valid"}
+    exact = automl_ext.discounted_returns(**args, gamma=0.999)
+    single = {n: x.float() if x.is_floating_point() else x for n, x in args.items()}
+    got = automl_ext.discounted_returns(**single, gamma=0.999)
+    assert (got.double() - exact).abs().max() <= 100 * torch.finfo(torch.float32).eps * exact.abs().max()
+
+
+def test_n_longer_than_the_trajectory_and_no_flag_set():
+    for T, B in ((6, 3), (1, 1), (40, 17)):
+        data = batch("n_step_returns", T, B, ends=0.0, invalid=0.0)
+        returns, discounts, last = automl_ext.n_step_returns(**data, gamma=0.9, n=1000)
+        torch.testing.assert_close(returns, brute.n_step_returns(data, 0.9, 1000)[0])
+        assert (last == T - 1).all()
+        torch.testing.assert_close(discounts[:, 0], 0.9 ** torch.arange(T, 0, -1, dtype=torch.float64))
+
+
+def bits():
+    """One hash over every op's outputs and gradients, in every dtype."""
+    digest = hashlib.sha256()
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        for name in NAMES:
+            for x in outputs_and_gradients(name, batch(name, 20, 37, dtype=dtype)):
+                digest.update(x.contiguous().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def test_every_instruction_set_gives_the_same_bits():
+    here = os.path.dirname(__file__)
+    hashes = {}
+    for name in automl_ext.build_info()["instruction_sets"].split(", "):
+        environment = {**os.environ, "AUTOML_EXT_CPU": name}
+        environment["PYTHONPATH"] = os.pathsep.join([here, *sys.path])
+        code = (
+            "import test_returns_native as t, automl_ext; print(automl_ext.build_info()['instruction_set'], t.bits())"
+        )
+        process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+        used, digest = process.stdout.split()
+        hashes[used] = digest
+    assert len(set(hashes.values())) == 1, hashes
+
+
+def test_targets_have_no_gradient_under_func_grad():
+    data = batch("vtrace", 6, 3)
+
+    def loss(rewards):
+        vs, advantages = automl_ext.vtrace(**(data | {"rewards": rewards}), gamma=0.9)
+        return (vs + advantages + rewards).sum()
+
+    assert torch.equal(torch.func.grad(loss)(data["rewards"]), torch.ones_like(data["rewards"]))
+
+
+def test_wrong_arguments_of_the_raw_ops_do_not_crash():
+    x, flag = torch.zeros(4, 3), torch.zeros(4, 3, dtype=torch.bool)
+    ops = torch.ops.automl_ext
+    with pytest.raises(ValueError, match=r"gae: values: expected shape \[4, 3\], got \[3, 3\]"):
+        ops.gae(x, x[:3], x, flag, flag, None, 0.9, 0.9)
+    with pytest.raises(TypeError, match="gae: values: expected"):
+        ops.gae(x, x.double(), x, flag, flag, None, 0.9, 0.9)
+    with pytest.raises(TypeError, match="vtrace: terminated: expected a bool tensor"):
+        ops.vtrace(x, x, x, x, x, flag, None, 0.9, 0.9, 1.0, 1.0)
+    with pytest.raises(ValueError, match="retrace: rewards: expected at least the time dim"):
+        ops.retrace(x[0, 0], x[0, 0], x[0, 0], x[0, 0], flag[0, 0], flag[0, 0], None, 0.9, 0.9)
+    with pytest.raises(ValueError, match="categorical_projection: next_probs: expected at least 2 atoms"):
+        ops.categorical_projection(x[:, :1], x[:, 0], flag[:, 0], None, 0.9, -1.0, 1.0)
+    with pytest.raises(ValueError, match="categorical_projection: rewards: expected shape"):
+        ops.categorical_projection(x, x[:2, 0], flag[:, 0], None, 0.9, -1.0, 1.0)
+
+
+# ---- categorical projection
+
+
+def projection_arguments(N, atoms, dtype):
+    generator = torch.Generator().manual_seed(N)
+    probs = torch.randn(N, atoms, generator=generator, dtype=torch.float64).softmax(-1)
+    rewards, discounts = torch.randn(N, generator=generator), torch.rand(N, generator=generator)
+    return probs.to(dtype), rewards.to(dtype), torch.rand(N, generator=generator) < 0.2, discounts.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("N", "atoms"), [(1, 2), (7, 3), (100, 51), (5000, 51), (3, 1000)])
+def test_projection_is_the_references(N, atoms, dtype):
+    args = projection_arguments(N, atoms, dtype)
+    threads = torch.get_num_threads()
+    try:
+        torch.set_num_threads(2)
+        got = categorical_projection(*args, -3.0, 4.0)
+        torch.set_num_threads(1)
+        assert torch.equal(categorical_projection(*args, -3.0, 4.0), got)
+    finally:
+        torch.set_num_threads(threads)
+    with automl_ext.backend("reference"):
+        want = categorical_projection(*args, -3.0, 4.0)
+    eps = torch.finfo(dtype).eps
+    torch.testing.assert_close(got, want, rtol=2 * eps, atol=1e-12)
+
+
+def test_projection_opcheck():
+    for dtype in (torch.float32, torch.float64):
+        probs, *rest = projection_arguments(6, 5, dtype)
+        for p in (probs, probs.t().contiguous().t()):
+            op = torch.ops.automl_ext.categorical_projection.default
+            torch.library.opcheck(op, (p, *rest, 1.0, -2.0, 2.0))
+            torch.library.opcheck(op, (p, *rest[:2], None, 0.9, -2.0, 2.0))
