@@ -40,11 +40,12 @@ from automl_ext.training.seeding import generator, seed_everything
 class GDASConfig:
     """A search and the training of what it finds.
 
-    The defaults are for the digits: 1,600 steps, a sixtieth of the paper's 250 epochs of 390. Adam moves α by
-    about its learning rate per step, so the paper's α, at 3e-4, can travel about 29 in all, and stays near its
-    start for thousands of steps, while the weights learn. Both are kept: ``alpha_lr`` is the paper's times the
-    ratio of α's steps, and ``warmup``, which the paper does not have, stands for that beginning. Without it α
-    is decided while convolutions are still noise, and the search ends in "none", pooling and skip connections.
+    The defaults are for the digits: 1,600 steps, a sixtieth of the paper's 250 epochs of 390. Adam moves α
+    by about its learning rate per step: the paper's α, at 3e-4, can travel about 29 in all, and stays near
+    its start for thousands of steps, while the weights learn. Both are kept: ``alpha_lr`` is the paper's
+    times the ratio of α's steps, and ``warmup``, which the paper does not have, stands for that beginning.
+    Without it α is decided while convolutions are still noise, and the search ends in "none", pooling and
+    skip connections.
     The paper: channels 16, cells 5, epochs 250, warmup 0, lr 0.025, alpha_lr 3e-4, form "nb201".
     """
 
