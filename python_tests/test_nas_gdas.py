@@ -240,6 +240,7 @@ def test_results_say_what_users_need(undisturbed: tuple[str, Path]) -> None:
     if name == "compare":
         accuracies = torch.tensor([r["test_accuracy"] for r in result["random"]], dtype=torch.float64)
         assert result["random_mean"] == pytest.approx(accuracies.mean().item())
+        assert result["random_median"] == pytest.approx(accuracies.quantile(0.5).item())
         assert result["random_std"] == pytest.approx(accuracies.std().item())
 
 
