@@ -11,14 +11,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.gdas import GDASConfig, alpha_step, search, temperature, weight_step
+from automl_ext.nas.gdas import GDASConfig, alpha_step, recalibrate, sample, search, temperature, weight_step
 from automl_ext.nas.nasbench201 import NASBench201
 from automl_ext.nas.retrain import CompareConfig, RetrainConfig, compare, retrain
 from automl_ext.nas.supernet import Choice, Form, SuperCell, Supernet
 from automl_ext.training.data import Split
 from automl_ext.training.errors import UserError
 
-TINY = GDASConfig(subset=200, channels=4, epochs=3, retrain_channels=4, retrain_epochs=2, batch_size=20)
+TINY = GDASConfig(
+    warmup=0.0, subset=200, channels=4, epochs=3, retrain_channels=4, retrain_epochs=2, batch_size=20
+)
 
 
 def batch(size: int = 16, channels: int = 1) -> Split:
@@ -77,6 +79,28 @@ def test_gradients_are_clipped() -> None:
     weight_step(net, optimizer, batch(), 1.0, 0.01, torch.Generator().manual_seed(0))
     moves = [(p - before[name]).square().sum() for name, p in net.named_parameters()]
     assert 0 < torch.stack(moves).sum().sqrt() <= 0.0101
+
+
+@pytest.mark.parametrize(("warmup", "resting"), [(0.0, 0), (0.5, 2), (0.6, 3)])
+def test_alpha_rests_during_the_warmup(warmup: float, resting: int, tmp_path: Path) -> None:
+    search(replace(TINY, warmup=warmup, epochs=4, retrain_epochs=1), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][:4]
+    assert [line["search_alpha_entropy"] == lines[0]["search_alpha_entropy"] for line in lines[:resting]] == [
+        True
+    ] * resting
+    assert ["search_alpha_loss" in line for line in lines] == [i >= resting for i in range(4)]
+
+
+def test_recalibrated_statistics_are_those_of_the_images() -> None:
+    net = supernet()
+    for _ in range(3):
+        net(10 * batch(64).images, *sample(net.alphas, 1.0, torch.Generator()))
+    images, choices = batch(64).images, [Choice.fixed([3, 1, 2, 4, 1, 3], 5)]
+    recalibrate(net, images, choices)
+    net.train()
+    expected = net(images, *choices)
+    net.eval()
+    torch.testing.assert_close(net(images, *choices), expected, rtol=0.05, atol=0.05)
 
 
 def test_temperature_falls_linearly() -> None:
@@ -216,6 +240,7 @@ def test_results_say_what_users_need(undisturbed: tuple[str, Path]) -> None:
     if name == "compare":
         accuracies = torch.tensor([r["test_accuracy"] for r in result["random"]], dtype=torch.float64)
         assert result["random_mean"] == pytest.approx(accuracies.mean().item())
+        assert result["random_median"] == pytest.approx(accuracies.quantile(0.5).item())
         assert result["random_std"] == pytest.approx(accuracies.std().item())
 
 
@@ -251,6 +276,7 @@ def test_divergence_is_told(tmp_path: Path) -> None:
         ("lr", float("nan")),
         ("tau_min", 0.0),
         ("shift", -1),
+        ("warmup", 1.0),
     ],
 )
 def test_configuration_names_the_field(field: str, value: float) -> None:

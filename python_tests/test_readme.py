@@ -19,9 +19,9 @@ COMMANDS = [
 ]
 # Flags that make a command of the README short; the last one given counts.
 SHORT = {
-    "search gdas": "--epochs 1 --channels 4 --retrain-epochs 1 --retrain-channels 4",
-    "retrain": "--epochs 1 --channels 4",
-    "compare": "--epochs 1 --channels 4 --random-cells 1",
+    "search gdas": "--subset 200 --epochs 1 --channels 4 --retrain-epochs 1 --retrain-channels 4",
+    "retrain": "--subset 200 --epochs 1 --channels 4",
+    "compare": "--subset 200 --epochs 1 --channels 4 --random-cells 1",
 }
 RUN_BY_CI = {"make", "make test", "automl-ext demo"}  # `make` runs the demo
 

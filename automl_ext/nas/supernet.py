@@ -84,7 +84,7 @@ class SuperCell(nn.Module):
         return nodes[-1]
 
     def _reaching_output(self, active: list[list[int]]) -> list[list[int]]:
-        """What to run: no "none", and nothing behind which only "none" follows; neither changes a gradient."""
+        """What to run: no "none", and nothing that only "none" follows; neither changes a gradient."""
         running: list[list[int]] = [[] for _ in active]
         reaching = {self.num_nodes - 1}
         for node in range(self.num_nodes - 1, 0, -1):
