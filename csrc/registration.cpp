@@ -34,4 +34,38 @@ TORCH_LIBRARY(automl_ext, m) {
   m.def(
       "_mixed_op_backward(Tensor grad, Tensor[] inputs, Tensor weights, int[] positions, bool[] input_needs) "
       "-> (Tensor[], Tensor)");
+
+  // All tensors [T, ...], of one shape, time first; flags bool. Backward ops have the gradients of the float inputs in
+  // their order; [0] where there is none.
+  m.def(
+      "gae(Tensor rewards, Tensor values, Tensor next_values, Tensor terminated, Tensor truncated, Tensor? valid, "
+      "float gamma, float lam) -> (Tensor advantages, Tensor returns)");
+  m.def(
+      "_gae_backward(Tensor? grad_advantages, Tensor? grad_returns, Tensor terminated, Tensor truncated, "
+      "Tensor? valid, float gamma, float lam) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "lambda_returns(Tensor rewards, Tensor next_values, Tensor? terminated, Tensor? truncated, Tensor? valid, "
+      "Tensor? discounts, float gamma, float lam) -> Tensor");
+  // next_values and returns only where discounts want a gradient.
+  m.def(
+      "_lambda_returns_backward(Tensor grad, Tensor? terminated, Tensor? truncated, Tensor? valid, "
+      "Tensor? discounts, Tensor? next_values, Tensor? returns, float gamma, float lam) -> (Tensor, Tensor, Tensor)");
+  m.def(
+      "n_step_returns(Tensor rewards, Tensor? next_values, Tensor terminated, Tensor truncated, Tensor? valid, "
+      "float gamma, int n) -> (Tensor returns, Tensor discounts, Tensor last)");
+  m.def(
+      "_n_step_returns_backward(Tensor grad, Tensor terminated, Tensor truncated, Tensor? valid, float gamma, int n, "
+      "bool bootstraps) -> (Tensor, Tensor)");
+  // Targets: no gradients.
+  m.def(
+      "vtrace(Tensor log_rhos, Tensor rewards, Tensor values, Tensor next_values, Tensor terminated, "
+      "Tensor truncated, Tensor? valid, float gamma, float lam, float rho_clip, float c_clip) "
+      "-> (Tensor vs, Tensor advantages)");
+  m.def(
+      "retrace(Tensor log_rhos, Tensor q_values, Tensor rewards, Tensor next_values, Tensor terminated, "
+      "Tensor truncated, Tensor? valid, float gamma, float lam) -> Tensor");
+  // next_probs [..., atoms], the others [...]; without discounts gamma.
+  m.def(
+      "categorical_projection(Tensor next_probs, Tensor rewards, Tensor terminated, Tensor? discounts, float gamma, "
+      "float v_min, float v_max) -> Tensor");
 }

@@ -5,6 +5,8 @@ from automl_ext.ops.entmax import entmax15, sparsemax
 from automl_ext.ops.gumbel import gumbel_argmax, gumbel_entmax15, gumbel_softmax
 from automl_ext.ops.mixed import cell_aggregate, mixed_op
 from automl_ext.ops.modules import GumbelMixedOp, MixedOp
+from automl_ext.ops.returns import discounted_returns, gae, lambda_returns, n_step_returns, retrace, vtrace
+from automl_ext.ops.targets import categorical_projection, td_targets
 
 if _native.is_loaded():
     from automl_ext.ops._register import register
@@ -14,11 +16,19 @@ if _native.is_loaded():
 __all__ = [
     "GumbelMixedOp",
     "MixedOp",
+    "categorical_projection",
     "cell_aggregate",
+    "discounted_returns",
     "entmax15",
+    "gae",
     "gumbel_argmax",
     "gumbel_entmax15",
     "gumbel_softmax",
+    "lambda_returns",
     "mixed_op",
+    "n_step_returns",
+    "retrace",
     "sparsemax",
+    "td_targets",
+    "vtrace",
 ]

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.library import register_autocast, register_fake, register_vmap
 
+from automl_ext.ops import _register_returns
+
 ops = torch.ops.automl_ext
 
 
@@ -171,6 +173,7 @@ def register() -> None:
     _register_gumbel("gumbel_entmax15")
     _register_gumbel_argmax()
     _register_mixed_op()
+    _register_returns.register()
     # As torch.softmax: float32 under autocast. mixed_op and the returns keep their inputs' dtype.
     for name in ("entmax15", "sparsemax", "gumbel_softmax", "gumbel_entmax15", "gumbel_argmax"):
         for device in ("cpu", "cuda"):

@@ -30,9 +30,12 @@ from automl_ext import _native
 from automl_ext.ops import _returns_reference as reference
 from automl_ext.ops._checks import check_dim, check_float_tensor, check_number, describe
 
+native = torch.ops.automl_ext
+FLAGS = ("terminated", "truncated", "valid")
+
 
 def _op(name: str, tensor: Tensor) -> Any:
-    return getattr(torch.ops.automl_ext if _native.use_native(tensor) else reference, name)
+    return getattr(native if _native.use_native(tensor) else reference, name)
 
 
 def _raise_unlike(op: str, name: str, x: object, rewards: Tensor, flag: bool) -> None:
@@ -49,27 +52,30 @@ def _raise_unlike(op: str, name: str, x: object, rewards: Tensor, flag: bool) ->
     raise ValueError(f"{op}: {name}: expected the device of rewards ({rewards.device}), got {x.device}")
 
 
-def _check_alike(op: str, floats: dict[str, Any], flags: dict[str, Any]) -> None:
-    """All tensors of rewards' shape and device, the floats of its dtype, the flags bool."""
-    rewards = floats["rewards"]
+def _check_alike(
+    op: str, names: tuple[str, ...], floats: tuple[Any, ...], flags: tuple[Any, ...], optional: int = 1
+) -> None:
+    """All of rewards' shape and device (it comes first), the floats of its dtype, the flags bool.
+
+    flags: terminated, truncated, valid; the last ``optional`` of them may be None.
+    """
+    rewards = floats[0]
     check_float_tensor(rewards, "rewards", op)
     shape, dtype, device = rewards.shape, rewards.dtype, rewards.device
-    for name, x in floats.items():
+    for name, x in zip(names, floats, strict=True):
         if not (isinstance(x, Tensor) and x.dtype == dtype and x.shape == shape and x.device == device):
             _raise_unlike(op, name, x, rewards, flag=False)
-    for name, x in flags.items():
+    for i, x in enumerate(flags):
+        if x is None and i >= 3 - optional:
+            continue
         if not (isinstance(x, Tensor) and x.dtype == torch.bool and x.shape == shape and x.device == device):
-            _raise_unlike(op, name, x, rewards, flag=True)
+            _raise_unlike(op, FLAGS[i], x, rewards, flag=True)
 
 
 def _check_time_dim(op: str, time_dim: int, rewards: Tensor) -> int:
     if rewards.dim() == 0:
         raise ValueError(f"{op}: rewards: expected at least the time dim, got a 0-dimensional tensor")
     return check_dim(time_dim, rewards.dim(), op, "time_dim")
-
-
-def _optional(**flags: object) -> dict[str, object]:
-    return {name: flag for name, flag in flags.items() if flag is not None}
 
 
 def _moved(dim: int, *tensors: Tensor | None) -> tuple[Any, ...]:
@@ -115,11 +121,8 @@ def discounted_returns(
         G, [T, B].
     """
     op = "discounted_returns"
-    _check_alike(
-        op,
-        {"rewards": rewards, "next_values": next_values},
-        {"terminated": terminated, "truncated": truncated} | _optional(valid=valid),
-    )
+    names, floats = ("rewards", "next_values"), (rewards, next_values)
+    _check_alike(op, names, floats, (terminated, truncated, valid))
     dim = _check_time_dim(op, time_dim, rewards)
     gamma = check_number(gamma, "gamma", op, 0, 1)
     moved = _moved(dim, rewards, next_values, terminated, truncated, valid, None)
@@ -158,8 +161,9 @@ def n_step_returns(
         int64. At an invalid step: 0, 0 and t.
     """
     op = "n_step_returns"
-    floats = {"rewards": rewards} | _optional(next_values=next_values)
-    _check_alike(op, floats, {"terminated": terminated, "truncated": truncated} | _optional(valid=valid))
+    given = 1 if next_values is None else 2
+    names, floats = ("rewards", "next_values")[:given], (rewards, next_values)[:given]
+    _check_alike(op, names, floats, (terminated, truncated, valid))
     dim = _check_time_dim(op, time_dim, rewards)
     gamma = check_number(gamma, "gamma", op, 0, 1)
     if not isinstance(n, int) or isinstance(n, bool):
@@ -199,11 +203,8 @@ def gae(
         advantages and returns, [T, B] each.
     """
     op = "gae"
-    _check_alike(
-        op,
-        {"rewards": rewards, "values": values, "next_values": next_values},
-        {"terminated": terminated, "truncated": truncated} | _optional(valid=valid),
-    )
+    names, floats = ("rewards", "values", "next_values"), (rewards, values, next_values)
+    _check_alike(op, names, floats, (terminated, truncated, valid))
     dim = _check_time_dim(op, time_dim, rewards)
     gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
     moved = _moved(dim, rewards, values, next_values, terminated, truncated, valid)
@@ -240,8 +241,10 @@ def lambda_returns(
         G, [T, B].
     """
     op = "lambda_returns"
-    floats = {"rewards": rewards, "next_values": next_values} | _optional(discounts=discounts)
-    _check_alike(op, floats, _optional(terminated=terminated, truncated=truncated, valid=valid))
+    given = 2 if discounts is None else 3
+    names = ("rewards", "next_values", "discounts")[:given]
+    floats = (rewards, next_values, discounts)[:given]
+    _check_alike(op, names, floats, (terminated, truncated, valid), optional=3)
     dim = _check_time_dim(op, time_dim, rewards)
     gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
     moved = _moved(dim, rewards, next_values, terminated, truncated, valid, discounts)
@@ -282,11 +285,8 @@ def vtrace(
         vs and advantages, [T, B] each, detached.
     """
     op = "vtrace"
-    _check_alike(
-        op,
-        {"log_rhos": log_rhos, "rewards": rewards, "values": values, "next_values": next_values},
-        {"terminated": terminated, "truncated": truncated} | _optional(valid=valid),
-    )
+    names = ("rewards", "log_rhos", "values", "next_values")
+    _check_alike(op, names, (rewards, log_rhos, values, next_values), (terminated, truncated, valid))
     dim = _check_time_dim(op, time_dim, rewards)
     gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
     rho_clip, c_clip = _check_clip(rho_clip, "rho_clip", op), _check_clip(c_clip, "c_clip", op)
@@ -326,11 +326,8 @@ def retrace(
         targets, [T, B], detached.
     """
     op = "retrace"
-    _check_alike(
-        op,
-        {"log_rhos": log_rhos, "q_values": q_values, "rewards": rewards, "next_values": next_values},
-        {"terminated": terminated, "truncated": truncated} | _optional(valid=valid),
-    )
+    names = ("rewards", "log_rhos", "q_values", "next_values")
+    _check_alike(op, names, (rewards, log_rhos, q_values, next_values), (terminated, truncated, valid))
     dim = _check_time_dim(op, time_dim, rewards)
     gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
     moved = _moved(dim, log_rhos, q_values, rewards, next_values, terminated, truncated, valid)

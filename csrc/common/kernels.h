@@ -3,6 +3,7 @@
 #include "../entmax/entmax.h"
 #include "../gumbel/gumbel.h"
 #include "../mixed_op/mixed_op.h"
+#include "../returns/returns.h"
 
 // Clang has no `#pragma GCC target`: there, and on other processors, the portable kernels are all there is.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -16,6 +17,7 @@ struct Kernels {
   EntmaxKernels entmax;
   GumbelKernels gumbel;
   MixedOpKernels mixed_op;
+  ReturnsKernels returns;
 };
 
 // The best set this CPU has. AUTOML_EXT_CPU=default|avx2|avx512, read once, forces a lower one.

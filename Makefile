@@ -1,0 +1,46 @@
+# make       set up .venv, build, and run the demonstration: a search on the digits data (runs/demo)
+# make test  set up .venv, build, and run every Python and C++ test
+#
+# PYTHON=python3.12   the interpreter for the virtual environment
+# AUTOML_EXT_CUDA=1   build for CUDA although there is no GPU here; =0 never to
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: all setup test demo lint clean
+all: demo
+
+setup: $(VENV)/.built
+
+demo: setup
+	$(BIN)/automl-ext demo --out runs/demo
+
+test: setup
+	$(BIN)/python -m pytest
+	$(BIN)/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) > build/cpp.log || (cat build/cpp.log; exit 1)
+	$(BIN)/cmake --build build/cpp
+	$(BIN)/ctest --test-dir build/cpp --output-on-failure
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+$(VENV)/.installed: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "torch>=2.10" "setuptools>=77" wheel ninja pybind11 numpy
+	touch $@
+
+# Where torch is a CUDA build but there is no GPU, CUDA kernels would be minutes of compiling for nothing.
+SOURCES := $(wildcard csrc/*.* csrc/*/*.*) setup.py pyproject.toml
+$(VENV)/.built: $(VENV)/.installed $(SOURCES)
+	@cuda=$$AUTOML_EXT_CUDA; \
+	if [ -z "$$cuda" ] && $(BIN)/python -c "import torch, sys; sys.exit(not torch.version.cuda or torch.cuda.is_available())"; then \
+	  echo "no GPU found: building for the CPU only (make AUTOML_EXT_CUDA=1 builds for CUDA too)"; cuda=0; \
+	fi; \
+	AUTOML_EXT_CUDA=$${cuda:-auto} $(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test]"
+	mkdir -p build
+	touch $@
+
+clean:
+	rm -rf $(VENV) build runs dist *.egg-info automl_ext/*.so automl_ext/_build.py

@@ -1,0 +1,174 @@
+"""The command line ``automl-ext``: it parses arguments and calls the modules that do the work."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import tyro
+from rich.console import Console
+
+from automl_ext import __version__
+from automl_ext.nas.gdas import GDASConfig, search
+from automl_ext.nas.retrain import CompareConfig, RetrainConfig, compare, retrain
+from automl_ext.training.config import apply_toml
+from automl_ext.training.errors import UserError
+
+Settings = TypeVar("Settings")
+
+
+@dataclass
+class RunOptions:
+    """Where a run lives and how far it goes; no part of its configuration."""
+
+    out: Path
+    """Run directory; must be absent or empty, unless --resume is given."""
+    resume: str | None = None
+    """"auto": go on from the newest intact checkpoint, or start afresh. A path: from that checkpoint."""
+    stop_after: int | None = None
+    """Interrupt, with a checkpoint, after so many epochs."""
+    config: Path | None = None
+    """TOML file with values for the options below; flags override it."""
+
+    def __post_init__(self) -> None:
+        if self.stop_after is not None and self.stop_after < 1:
+            raise ValueError(f"--stop-after: expected at least 1 epoch, got {self.stop_after}")
+
+
+@dataclass
+class RunCommand(Generic[Settings]):
+    options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes]
+    settings: Annotated[Settings, tyro.conf.OmitArgPrefixes]
+
+
+@dataclass
+class PlotCommand:
+    runs: Annotated[list[Path], tyro.conf.Positional] = field(default_factory=list)
+    """Run directories: training curves, and the picture of the cell that a search found, are drawn into each."""
+    genotype: str | None = None
+    """Draw this cell instead, into --out."""
+    out: Path = Path(".")
+    """Folder for the picture of --genotype."""
+
+
+@dataclass
+class DoctorCommand:
+    device: str = "auto"
+    """Where to check the ops: auto, cpu or cuda."""
+
+
+@dataclass
+class DemoCommand:
+    out: Path = Path("runs/demo")
+    """Folder of the demonstration; a finished part is not done again."""
+
+
+def _run_command(settings: type, run: Callable[..., dict[str, Any] | None]) -> Callable[[str, Sequence[str]], int]:
+    def command(prog: str, args: Sequence[str]) -> int:
+        try:  # the dataclasses check their values themselves, with a ValueError
+            defaults, toml = settings(), _config_file(args)
+            if toml is not None:
+                defaults = apply_toml(defaults, toml)
+            parsed = tyro.cli(
+                RunCommand[settings],  # type: ignore[valid-type]
+                prog=prog,
+                args=args,
+                default=RunCommand(RunOptions(Path("runs") / prog.split()[-1]), defaults),
+            )
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        options = parsed.options
+        result = run(parsed.settings, options.out, resume=options.resume, stop_after=options.stop_after)
+        if result is None:
+            print(f"stopped; go on with: {prog} --out {options.out} --resume auto and the same options")
+        else:
+            Console().print_json(data={k: v for k, v in result.items() if k != "alpha"})
+            print(f"written to {options.out}/result.json")
+        return 0
+
+    return command
+
+
+def _config_file(args: Sequence[str]) -> Path | None:
+    """The value of --config, needed before the other arguments: it changes their defaults."""
+    for i, arg in enumerate(args):
+        if arg == "--config" and i + 1 < len(args):
+            return Path(args[i + 1])
+        if arg.startswith("--config="):
+            return Path(arg.removeprefix("--config="))
+    return None
+
+
+def _plot(prog: str, args: Sequence[str]) -> int:
+    command = tyro.cli(PlotCommand, prog=prog, args=args, description="Draw runs, or one cell.")
+    from automl_ext.nas.plot import plot_genotype, plot_run
+
+    if not command.runs and command.genotype is None:
+        raise UserError("plot: expected run directories or --genotype")
+    written = [path for run in command.runs for path in plot_run(run)]
+    if command.genotype is not None:
+        written += plot_genotype(command.genotype, command.out)
+    for path in written:
+        print(path)
+    return 0
+
+
+def _doctor(prog: str, args: Sequence[str]) -> int:
+    command = tyro.cli(
+        DoctorCommand, prog=prog, args=args, description="Build facts, backend, and every op against its reference."
+    )
+    from automl_ext.doctor import doctor
+
+    return 0 if doctor(command.device) else 1
+
+
+def _demo(prog: str, args: Sequence[str]) -> int:
+    command = tyro.cli(
+        DemoCommand, prog=prog, args=args, description="GDAS on the digits data, against randomly drawn cells."
+    )
+    from automl_ext.nas.demo import demo
+
+    demo(command.out)
+    return 0
+
+
+COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
+    "search gdas": ("search an architecture, then train it", _run_command(GDASConfig, search)),
+    "retrain": ("train one architecture from scratch", _run_command(RetrainConfig, retrain)),
+    "compare": ("train uniformly drawn architectures alike", _run_command(CompareConfig, compare)),
+    "plot": ("draw runs, or one cell", _plot),
+    "doctor": ("check this installation", _doctor),
+    "demo": ("a search on the digits data, in minutes", _demo),
+}
+
+
+def _usage() -> str:
+    lines = [f"  {name:<14}{text}" for name, (text, _) in COMMANDS.items()]
+    return "usage: automl-ext COMMAND [OPTIONS]   (COMMAND --help lists the options)\n\n" + "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command. Exit codes: 0 done, 1 doctor found a fault, 2 the user's input is wrong (one line says how)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    if argv in ([], ["-h"], ["--help"]):
+        print(_usage())
+        return 0 if argv else 2
+    if argv == ["--version"]:
+        print(__version__)
+        return 0
+    for words in (2, 1):
+        name = " ".join(argv[:words])
+        if name in COMMANDS:
+            try:
+                return COMMANDS[name][1](f"automl-ext {name}", argv[words:])
+            except (UserError, ModuleNotFoundError) as error:  # a missing extra names itself
+                print(f"error: {error}", file=sys.stderr)
+                return 2
+            except KeyboardInterrupt:
+                print("interrupted; --resume auto goes on from the last checkpoint", file=sys.stderr)
+                return 130
+    print(f"error: unknown command {' '.join(argv[:1])!r}\n{_usage()}", file=sys.stderr)
+    return 2

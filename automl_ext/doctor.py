@@ -1,0 +1,104 @@
+"""``automl-ext doctor``: how the library was built, who answers, and every op against its reference."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+import automl_ext
+from automl_ext import _native
+from automl_ext.training.device import choose_device
+
+# Largest error allowed, relative to the largest value of the result in float32: many times what rounding does.
+_TOLERANCE = 1e-4
+
+
+def checks(device: torch.device) -> dict[str, Callable[[], Tensor]]:
+    """Every op on a small problem, as a function of nothing that gives one tensor."""
+    g = torch.Generator().manual_seed(0)
+
+    def randn(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=g).to(device)
+
+    def flags(p: float) -> Tensor:
+        return (torch.rand(128, 8, generator=g) < p).to(device)
+
+    logits, xs, weights = 2 * randn(64, 100), [randn(4, 16, 8, 8) for _ in range(5)], randn(5)
+    rewards, values, next_values, log_rhos = (randn(128, 8) for _ in range(4))
+    ends = (flags(0.03), flags(0.03))
+    next_probs, flat_rewards = torch.softmax(randn(64, 51), -1), 3 * randn(64)
+    episode = (rewards, next_values, *ends, 0.99)
+    return {
+        "entmax15": lambda: automl_ext.entmax15(logits),
+        "sparsemax": lambda: automl_ext.sparsemax(logits),
+        "gumbel_softmax": lambda: automl_ext.gumbel_softmax(logits, 0.5, seed=1),
+        "gumbel_entmax15": lambda: automl_ext.gumbel_entmax15(logits, 0.5, seed=1),
+        "gumbel_argmax": lambda: automl_ext.gumbel_argmax(logits, seed=1).float(),
+        "mixed_op": lambda: automl_ext.mixed_op(xs, weights),
+        "cell_aggregate": lambda: automl_ext.cell_aggregate([xs, xs], torch.stack([weights, -weights / 2])),
+        "discounted_returns": lambda: automl_ext.discounted_returns(*episode),
+        "n_step_returns": lambda: automl_ext.n_step_returns(*episode, 3)[0],
+        "gae": lambda: automl_ext.gae(rewards, values, next_values, *ends, 0.99, 0.95)[0],
+        "lambda_returns": lambda: automl_ext.lambda_returns(*episode, 0.95),
+        "vtrace": lambda: automl_ext.vtrace(log_rhos, rewards, values, next_values, *ends, 0.99)[0],
+        "retrace": lambda: automl_ext.retrace(log_rhos, values, rewards, next_values, *ends, 0.99),
+        "td_targets": lambda: automl_ext.td_targets(flat_rewards, next_probs, flat_rewards > 2, 0.99),
+        "categorical_projection": lambda: automl_ext.categorical_projection(
+            next_probs, flat_rewards, flat_rewards > 2, 0.99, -10.0, 10.0
+        ),
+    }
+
+
+def relative_error(op: Callable[[], Tensor]) -> float:
+    """Of the current backend against the reference, relative to the reference's largest value."""
+    ours = op()
+    with automl_ext.backend("reference"):
+        expected = op()
+    return float((ours - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+
+
+def doctor(device_name: str = "auto") -> bool:
+    """Print the report; whether all is well. A missing library is reported, and is no fault.
+
+    Raises:
+        UserError: no such device.
+    """
+    device = choose_device(device_name)
+    console = Console()
+    facts = Table("fact", "value", title=f"automl_ext {automl_ext.__version__}")
+    facts.add_row("torch (running)", torch.__version__)
+    for name, value in automl_ext.build_info().items():
+        facts.add_row(name if name != "torch" else "torch (built for)", str(value))
+    facts.add_row("threads", str(torch.get_num_threads()))
+    facts.add_row("backend", f"{_native.current_backend()} (AUTOML_EXT_BACKEND)")
+    facts.add_row("who answers", who_answers(device))
+    console.print(facts)
+
+    table = Table("op", "answered by", "error against the reference", "", title=f"ops on {device}")
+    well = True
+    for name, op in checks(device).items():
+        error = relative_error(op)
+        passed = error <= _TOLERANCE
+        well &= passed
+        table.add_row(name, _answered_by(name, device), f"{error:.1e}", "ok" if passed else "[red]WRONG")
+    console.print(table)
+    return well
+
+
+def who_answers(device: torch.device) -> str:
+    """The backend in force on a device, and why."""
+    if _native.current_backend() == "reference":
+        return "PyTorch: the backend 'reference' was asked for"
+    if _native.use_native(torch.empty(0, device=device)):
+        return f"compiled kernels for {device.type}"
+    return f"PyTorch: {_native.why_not_loaded() or f'no kernels for {device.type} in this build'}"
+
+
+def _answered_by(name: str, device: torch.device) -> str:
+    if name == "td_targets":  # a gather and a product: PyTorch's own
+        return "PyTorch"
+    return "kernel" if who_answers(device).startswith("compiled") else "PyTorch"

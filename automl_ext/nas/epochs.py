@@ -1,0 +1,100 @@
+"""Work that proceeds by epochs, checkpointed after each of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any, Protocol
+
+from torch.optim import Optimizer
+
+from automl_ext.training.errors import UserError
+from automl_ext.training.progress import Progress
+from automl_ext.training.run import Run
+
+
+class Job(Protocol):
+    """A search or a training; ``state_dict`` holds all that decides how it goes on."""
+
+    epochs: int  # to do in total
+    epoch: int  # done
+
+    def run_epoch(self) -> dict[str, float]:
+        """Do one epoch and count it; what it measured."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Clock:
+    """Wall and CPU seconds (of all threads) spent inside ``with clock``, over interruptions."""
+
+    def __init__(self) -> None:
+        self.wall, self.cpu = 0.0, 0.0
+
+    def __enter__(self) -> None:
+        self._start = time.perf_counter(), time.process_time()
+
+    def __exit__(self, *_: object) -> None:
+        self.wall += time.perf_counter() - self._start[0]
+        self.cpu += time.process_time() - self._start[1]
+
+
+class Epochs:
+    """Runs jobs one after the other inside one Run, whose steps count the epochs of all of them.
+
+    Args:
+        total: epochs of all jobs.
+        stop_after: stop after so many epochs of this invocation, None: never.
+
+    Raises:
+        ValueError: stop_after below 1.
+    """
+
+    def __init__(self, run: Run, total: int, description: str, stop_after: int | None) -> None:
+        if stop_after is not None and stop_after < 1:
+            raise ValueError(f"stop_after: expected at least 1 epoch, got {stop_after}")
+        self.run_directory, self.step = run, run.step
+        self.stop_at = None if stop_after is None else run.step + stop_after
+        self.bar: Progress = run.progress(total, description)
+
+    def __enter__(self) -> Epochs:
+        self.bar.__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.bar.__exit__(*exception)
+
+    def run(self, job: Job, name: str, state: dict[str, Any]) -> bool:
+        """Bring ``job`` to its end; False when it was stopped before.
+
+        Args:
+            name: of the job, a prefix of its measurements.
+            state: saved beside the job's own state, which is ``state["job"]``.
+        """
+        while job.epoch < job.epochs:
+            if self.step == self.stop_at:
+                return False
+            scalars = job.run_epoch()
+            self.step += 1
+            if not all(math.isfinite(value) for value in scalars.values()):
+                raise UserError(
+                    f"{name}: diverged in epoch {job.epoch}: {scalars}; try a lower learning rate"
+                )
+            self.run_directory.log(self.step, **{f"{name}_{key}": value for key, value in scalars.items()})
+            self.run_directory.save(self.step, {**state, "job": job.state_dict()})
+            self.bar.advance(description=name)
+        return True
+
+
+def set_cosine_lr(optimizer: Optimizer, progress: float, lr: float, lr_min: float) -> float:
+    """Learning rate on a half cosine from ``lr`` (progress 0) to ``lr_min`` (progress 1).
+
+    A function of the progress, so there is no scheduler whose state could be lost.
+    """
+    value = lr_min + (lr - lr_min) * (1 + math.cos(math.pi * progress)) / 2
+    for group in optimizer.param_groups:
+        group["lr"] = value
+    return value

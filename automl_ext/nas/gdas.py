@@ -1,0 +1,320 @@
+"""GDAS: differentiable architecture search by Gumbel sampling (Dong & Yang, CVPR 2019).
+
+Every step samples one architecture for the weights and one for α:
+
+    g ~ Gumbel(0, 1);  p = softmax((log_softmax(α) + g)/τ);  w = onehot(argmax p) − sg(p) + p
+    1. a training batch:    ω ← ω − SGD of the loss of the sampled architecture
+    2. a validation batch:  α ← α − Adam of the loss, through w (straight through the argmax)
+
+τ falls linearly over the epochs. The search ends with argmax α on every edge, trained from scratch.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from automl_ext.nas.epochs import Clock, Epochs, set_cosine_lr
+from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
+from automl_ext.nas.nasbench201 import NASBench201
+from automl_ext.nas.retrain import RetrainConfig, Training, at_least, measure, network_shape
+from automl_ext.nas.space import Space
+from automl_ext.nas.supernet import Choice, Form, Supernet
+from automl_ext.ops.gumbel import gumbel_softmax
+from automl_ext.training.data import Split, Splits, load_images, split_images
+from automl_ext.training.device import choose_device
+from automl_ext.training.run import Run
+from automl_ext.training.seeding import generator, seed_everything
+
+
+@dataclass
+class GDASConfig:
+    """A search and the training of what it finds.
+
+    The defaults are for the digits: 1,600 steps, a sixtieth of the paper's 250 epochs of 390. Adam moves α
+    by about its learning rate per step: the paper's α, at 3e-4, can travel about 29 in all, and stays near
+    its start for thousands of steps, while the weights learn. Both are kept: ``alpha_lr`` is the paper's
+    times the ratio of α's steps, and ``warmup``, which the paper does not have, stands for that beginning.
+    Without it α is decided while convolutions are still noise, and the search ends in "none", pooling and
+    skip connections.
+    The paper: channels 16, cells 5, epochs 250, warmup 0, lr 0.025, alpha_lr 3e-4, form "nb201".
+    """
+
+    data: str = "digits"  # digits, fashion-mnist:PATH, folder:PATH or npz:PATH
+    subset: int | None = None  # use so many images only
+    seed: int = 0  # decides weights, α, samples, batches and augmentation
+    device: str = "auto"  # auto, cpu or cuda
+    channels: int = 4  # C, of the first stage
+    cells: int = 1  # N, per stage
+    form: Form = "darts"  # how α gets its gradient: as in the code for NAS-Bench-201 or for the DARTS space
+    epochs: int = 200
+    warmup: float = 0.5  # share of the epochs, the first ones, in which α rests
+    batch_size: int = 64
+    lr: float = 0.1  # of the weights (SGD, Nesterov), at the start of the cosine
+    lr_min: float = 0.001  # at its end
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    grad_clip: float = 5.0  # largest norm of the weights' gradient
+    alpha_lr: float = 0.03  # of α (Adam)
+    alpha_beta1: float = 0.5
+    alpha_beta2: float = 0.999
+    alpha_weight_decay: float = 1e-3
+    tau_max: float = 10.0  # temperature in the first epoch
+    tau_min: float = 0.1  # in the last
+    shift: int = 1  # move training images by up to so many pixels
+    flip: bool = False  # mirror half of the training images
+    retrain_epochs: int = 40  # of the final training; its other numbers are those of `retrain`
+    retrain_channels: int = 16
+    retrain_cells: int = 1
+
+    def __post_init__(self) -> None:
+        at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0})
+        at_least(self, {"retrain_channels": 1, "retrain_cells": 1, "retrain_epochs": 1})
+        at_least(self, {"lr": 0, "lr_min": 0, "momentum": 0, "weight_decay": 0, "grad_clip": 0})
+        at_least(self, {"alpha_lr": 0, "alpha_weight_decay": 0})
+        for name in ("warmup", "alpha_beta1", "alpha_beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected a number in [0, 1), got {getattr(self, name)}")
+        for name in ("tau_max", "tau_min"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"{name}: expected a positive temperature, got {getattr(self, name)}")
+
+
+def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
+    """One architecture: for each kind of cell hard Gumbel-softmax weights of log_softmax(α)."""
+    choices = []
+    for alpha in alphas:
+        seed = int(torch.randint(2**62, (), generator=rng))  # drawn on the CPU: the same on every device
+        logits = torch.log_softmax(alpha, dim=-1)
+        weights, index = gumbel_softmax(logits, tau, hard=True, seed=seed, return_index=True)
+        choices.append(Choice.hard(weights, index))
+    return choices
+
+
+def temperature(epoch: int, epochs: int, tau_max: float, tau_min: float) -> float:
+    """τ of an epoch: linear from tau_max in the first to tau_min in the last."""
+    return tau_max - (tau_max - tau_min) * epoch / max(epochs - 1, 1)
+
+
+def weight_step(
+    supernet: Supernet, optimizer: Optimizer, batch: Split, tau: float, grad_clip: float, rng: torch.Generator
+) -> Tensor:
+    """Step 1; the loss."""
+    with torch.no_grad():
+        choices = sample(supernet.alphas, tau, rng)
+    loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels)
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(supernet.weights(), grad_clip)
+    optimizer.step()
+    return loss.detach()
+
+
+def alpha_step(
+    supernet: Supernet, optimizer: Optimizer, batch: Split, tau: float, rng: torch.Generator
+) -> Tensor:
+    """Step 2; the loss. No gradient of a weight is computed."""
+    with frozen(supernet.weights()):
+        choices = sample(supernet.alphas, tau, rng)
+        loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.detach()
+
+
+@contextmanager
+def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Within, the parameters need no gradient."""
+    parameters = list(parameters)
+    for p in parameters:
+        p.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for p in parameters:
+            p.requires_grad_(True)
+
+
+class GDAS:
+    """The search (a :class:`~automl_ext.nas.epochs.Job`): half of the training images for ω, half for α."""
+
+    def __init__(self, config: GDASConfig, space: Space[Any], splits: Splits, device: torch.device) -> None:
+        self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
+        self.rng = generator(config.seed, torch.device("cpu"))
+        order = torch.randperm(len(splits.train.labels), generator=self.rng)
+        train = to_device(splits.train, device)
+        self.weight_images, self.alpha_images = (take(train, half) for half in order.tensor_split(2))
+        seed_everything(config.seed)
+        shape = network_shape(splits, config.channels, config.cells)
+        self.supernet = space.build_supernet(**shape, form=config.form).to(device)
+        self.weight_optimizer = torch.optim.SGD(
+            self.supernet.weights(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+        )
+        self.alpha_optimizer = torch.optim.Adam(
+            self.supernet.alphas.parameters(),
+            lr=config.alpha_lr,
+            betas=(config.alpha_beta1, config.alpha_beta2),
+            weight_decay=config.alpha_weight_decay,
+        )
+
+    def run_epoch(self) -> dict[str, float]:
+        config = self.config
+        with self.clock:
+            self.supernet.train()
+            tau = temperature(self.epoch, self.epochs, config.tau_max, config.tau_min)
+            weight_batches = epoch_batches(len(self.weight_images.labels), config.batch_size, self.rng)
+            alpha_batches = epoch_batches(len(self.alpha_images.labels), config.batch_size, self.rng)
+            steps = min(len(weight_batches), len(alpha_batches))
+            losses: list[Tensor] = []
+            alpha_losses: list[Tensor] = []
+            for i in range(steps):
+                progress = (self.epoch + i / steps) / self.epochs
+                set_cosine_lr(self.weight_optimizer, progress, config.lr, config.lr_min)
+                batch = self.batch(self.weight_images, weight_batches[i])
+                loss = weight_step(
+                    self.supernet, self.weight_optimizer, batch, tau, config.grad_clip, self.rng
+                )
+                losses.append(loss)
+                if self.epoch >= config.warmup * self.epochs:
+                    batch = self.batch(self.alpha_images, alpha_batches[i])
+                    loss = alpha_step(self.supernet, self.alpha_optimizer, batch, tau, self.rng)
+                    alpha_losses.append(loss)
+            self.epoch += 1
+            scalars = {"loss": losses, "alpha_loss": alpha_losses}
+            means = {name: torch.stack(values).mean().item() for name, values in scalars.items() if values}
+            return {**means, "tau": tau, "alpha_entropy": self.alpha_entropy()}
+
+    def batch(self, images: Split, index: Tensor) -> Split:
+        batch = take(images, index)
+        shifted = augment(batch.images, self.config.shift, self.config.flip, self.rng)
+        return Split(shifted, batch.labels)
+
+    def alpha_entropy(self) -> float:
+        """Mean over edges of the entropy of softmax(α), in nats: how undecided the search is."""
+        log_p = torch.cat([torch.log_softmax(alpha.detach(), -1) for alpha in self.supernet.alphas])
+        return -(log_p.exp() * log_p).sum(-1).mean().item()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "supernet": dict(self.supernet.state_dict()),  # α among it
+            "weight_optimizer": self.weight_optimizer.state_dict(),
+            "alpha_optimizer": self.alpha_optimizer.state_dict(),
+            "rng": self.rng.get_state(),
+            "wall": self.clock.wall,
+            "cpu": self.clock.cpu,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch = state["epoch"]
+        self.supernet.load_state_dict(state["supernet"])
+        self.weight_optimizer.load_state_dict(state["weight_optimizer"])
+        self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
+        self.rng.set_state(state["rng"])
+        self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
+
+
+def search(
+    config: GDASConfig,
+    out: str | Path,
+    resume: str | None = None,
+    stop_after: int | None = None,
+    space: Space[Any] | None = None,
+) -> dict[str, Any] | None:
+    """Search, then train the found architecture on the training and validation images, test it once.
+
+    Args:
+        out: the run directory.
+        resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
+        stop_after: interrupt after so many epochs, those of the final training among them.
+        space: the search space, NAS-Bench-201 by default.
+
+    Returns:
+        What ``result.json`` holds: genotype, test_accuracy, valid_accuracy (of the found architecture
+        with the supernet's weights, on the validation images), alpha, parameters and times; None when
+        stopped.
+
+    Raises:
+        UserError: bad data, configuration or run directory, or a search that diverges.
+    """
+    space = space or NASBench201()
+    splits = split_images(load_images(config.data, subset=config.subset))
+    device = choose_device(config.device)
+    with Run.open(out, config, algorithm="gdas", resume=resume) as run:
+        total = config.epochs + config.retrain_epochs
+        with Epochs(run, total, "search", stop_after) as epochs:
+            found = run.state["found"] if run.state else None
+            if found is None:
+                gdas = GDAS(config, space, splits, device)
+                if run.state:
+                    gdas.load_state_dict(run.state["job"])
+                if not epochs.run(gdas, "search", {"found": None}):
+                    return None
+                found = conclude(gdas, space, splits)
+            genotype = space.parse(found["genotype"])
+            training = Training(retrain_config(config, genotype), space, genotype, splits, device)
+            if run.state and run.state["found"] is not None:
+                training.load_state_dict(run.state["job"])
+            if not epochs.run(training, "retrain", {"found": found}):
+                return None
+        result = measure(training, genotype, splits)
+        result |= {key: value for key, value in found.items() if key != "times"}
+        result["times"] |= found["times"]
+        run.finish(result)
+        return result
+
+
+def conclude(gdas: GDAS, space: Space[Any], splits: Splits) -> dict[str, Any]:
+    """What a finished search found, as plain Python."""
+    genotype = gdas.supernet.derive()
+    valid = to_device(splits.valid, gdas.weight_images.labels.device)
+    choices = gdas.supernet.argmax()
+    recalibrate(gdas.supernet, gdas.weight_images.images, choices)
+    return {
+        "genotype": str(genotype),
+        "valid_accuracy": accuracy(gdas.supernet, valid, *choices),
+        "alpha": [alpha.tolist() for alpha in gdas.supernet.alphas],
+        "times": {"search_seconds": gdas.clock.wall, "search_cpu_seconds": gdas.clock.cpu},
+    }
+
+
+@torch.no_grad()
+def recalibrate(supernet: Supernet, images: Tensor, choices: list[Choice]) -> None:
+    """Batch norm statistics of one architecture, in place of an average over all that were sampled."""
+    for module in supernet.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # the plain average over what follows
+    supernet.train()
+    for batch in images.split(500):
+        supernet(batch, *choices)
+
+
+def retrain_config(config: GDASConfig, genotype: Any) -> RetrainConfig:
+    """The final training, as the command ``retrain`` would do it."""
+    return RetrainConfig(
+        genotype=str(genotype),
+        data=config.data,
+        subset=config.subset,
+        seed=config.seed,
+        device=config.device,
+        channels=config.retrain_channels,
+        shift=config.shift,
+        flip=config.flip,
+        cells=config.retrain_cells,
+        epochs=config.retrain_epochs,
+    )

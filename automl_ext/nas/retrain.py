@@ -1,0 +1,265 @@
+"""Training an architecture from scratch, and comparing it with uniformly drawn ones trained the same way."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from automl_ext.nas.epochs import Clock, Epochs, set_cosine_lr
+from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
+from automl_ext.nas.nasbench201 import NASBench201
+from automl_ext.nas.space import Space
+from automl_ext.training.data import Split, Splits, load_images, split_images
+from automl_ext.training.device import choose_device
+from automl_ext.training.errors import UserError
+from automl_ext.training.run import Run
+from automl_ext.training.seeding import generator, seed_everything
+
+
+@dataclass
+class TrainingConfig:
+    """How a network is built and trained: SGD with Nesterov momentum and a cosine learning rate."""
+
+    data: str = "digits"  # digits, fashion-mnist:PATH, folder:PATH or npz:PATH
+    subset: int | None = None  # use so many images only
+    seed: int = 0  # decides weights, batches and augmentation
+    device: str = "auto"  # auto, cpu or cuda
+    channels: int = 16  # C, of the first stage
+    cells: int = 1  # N, per stage
+    epochs: int = 40
+    batch_size: int = 64
+    lr: float = 0.05  # at the start; the cosine ends at 0
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    shift: int = 1  # move training images by up to so many pixels
+    flip: bool = False  # mirror half of the training images
+
+    def __post_init__(self) -> None:
+        at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0})
+        at_least(self, {"lr": 0, "momentum": 0, "weight_decay": 0})
+
+
+@dataclass
+class RetrainConfig(TrainingConfig):
+    """Train one architecture on the training and validation images; test it once."""
+
+    genotype: str = ""  # e.g. |nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_3x3~2|
+
+
+@dataclass
+class CompareConfig(TrainingConfig):
+    """Train uniformly drawn architectures, and one of your own, in the same way."""
+
+    genotype: str | None = None  # trained first, when given
+    random_cells: int = 5  # architectures to draw; the seed decides which
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least(self, {"random_cells": 1})
+
+
+def at_least(config: object, bounds: dict[str, float]) -> None:
+    """ValueError for a field of ``config`` that is below its bound, or NaN."""
+    for name, bound in bounds.items():
+        value = getattr(config, name)
+        if not value >= bound:
+            raise ValueError(f"{name}: expected at least {bound}, got {value}")
+
+
+class Training:
+    """One network in training, a :class:`~automl_ext.nas.epochs.Job`; all its chance comes from the seed."""
+
+    def __init__(
+        self, config: TrainingConfig, space: Space[Any], genotype: Any, splits: Splits, device: torch.device
+    ) -> None:
+        self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
+        self.split = to_device(train_and_valid(splits), device)
+        seed_everything(config.seed)
+        self.network = space.build(genotype, **network_shape(splits, config.channels, config.cells)).to(
+            device
+        )
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+        )
+        self.generator = generator(config.seed, torch.device("cpu"))
+
+    def run_epoch(self) -> dict[str, float]:
+        with self.clock:
+            self.network.train()
+            batches = epoch_batches(len(self.split.labels), self.config.batch_size, self.generator)
+            losses = []
+            for i, index in enumerate(batches):
+                progress = (self.epoch + i / len(batches)) / self.epochs
+                lr = set_cosine_lr(self.optimizer, progress, self.config.lr, 0.0)
+                batch = take(self.split, index)
+                images = augment(batch.images, self.config.shift, self.config.flip, self.generator)
+                loss = F.cross_entropy(self.network(images), batch.labels)
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+                losses.append(loss.detach())
+            self.epoch += 1
+            return {"loss": torch.stack(losses).mean().item(), "lr": lr}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "network": dict(self.network.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "wall": self.clock.wall,
+            "cpu": self.clock.cpu,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch = state["epoch"]
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
+
+
+def network_shape(splits: Splits, channels: int, cells: int) -> dict[str, Any]:
+    return {
+        "in_channels": splits.in_channels,
+        "num_classes": splits.num_classes,
+        "channels": channels,
+        "cells": cells,
+    }
+
+
+def train_and_valid(splits: Splits) -> Split:
+    """The training and the validation images together: what a final training uses."""
+    parts = (splits.train, splits.valid)
+    return Split(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
+
+
+def test_accuracy(training: Training, splits: Splits) -> float:
+    """Of the trained network; the one place where the test images are read."""
+    device = training.split.labels.device
+    return accuracy(training.network, to_device(splits.test, device))
+
+
+def count_parameters(network: nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def parse_genotype(space: Space[Any], text: str) -> Any:
+    """The genotype a user wrote.
+
+    Raises:
+        UserError: it is none of this space.
+    """
+    try:
+        return space.parse(text)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+
+
+def retrain(
+    config: RetrainConfig,
+    out: str | Path,
+    resume: str | None = None,
+    stop_after: int | None = None,
+    space: Space[Any] | None = None,
+) -> dict[str, Any] | None:
+    """Train ``config.genotype`` from scratch in the run directory ``out``; arguments as in :func:`compare`.
+
+    Returns:
+        What ``result.json`` holds: genotype, test_accuracy (0 to 1), parameters and times. None when stopped.
+    """
+    space = space or NASBench201()
+    genotype = parse_genotype(space, config.genotype)
+    splits = split_images(load_images(config.data, subset=config.subset))
+    device = choose_device(config.device)
+    with Run.open(out, config, algorithm="retrain", resume=resume) as run:
+        training = Training(config, space, genotype, splits, device)
+        if run.state is not None:
+            training.load_state_dict(run.state["job"])
+        with Epochs(run, config.epochs, "retrain", stop_after) as epochs:
+            if not epochs.run(training, "retrain", {}):
+                return None
+        result = measure(training, genotype, splits)
+        run.finish(result)
+        return result
+
+
+def measure(training: Training, genotype: Any, splits: Splits) -> dict[str, Any]:
+    """The result of a finished training, its times apart from what is reproducible."""
+    return {
+        "genotype": str(genotype),
+        "test_accuracy": test_accuracy(training, splits),
+        "parameters": count_parameters(training.network),
+        "times": {"retrain_seconds": training.clock.wall, "retrain_cpu_seconds": training.clock.cpu},
+    }
+
+
+def compare(
+    config: CompareConfig,
+    out: str | Path,
+    resume: str | None = None,
+    stop_after: int | None = None,
+    space: Space[Any] | None = None,
+) -> dict[str, Any] | None:
+    """Train ``config.random_cells`` uniformly drawn architectures, and ``config.genotype``, exactly alike.
+
+    Args:
+        out: the run directory.
+        resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
+        stop_after: interrupt after so many epochs.
+        space: the search space, NAS-Bench-201 by default.
+
+    Returns:
+        What ``result.json`` holds: ``found`` (a result as of :func:`retrain`, None without a genotype),
+        ``random`` (a list of them), ``random_mean``, ``random_median`` and ``random_std`` of their test
+        accuracies (standard deviation with n − 1; None for fewer than two). None when stopped. Uniform draws
+        may have no way from input to output (2 % in NAS-Bench-201): the mean shows them, the median does not.
+
+    Raises:
+        UserError: bad data, genotype, configuration or run directory.
+    """
+    space = space or NASBench201()
+    rng = Random(config.seed)
+    genotypes = [space.random(rng) for _ in range(config.random_cells)]
+    if config.genotype is not None:
+        genotypes.insert(0, parse_genotype(space, config.genotype))
+    splits = split_images(load_images(config.data, subset=config.subset))
+    device = choose_device(config.device)
+    with Run.open(out, config, algorithm="compare", resume=resume) as run:
+        results, job_state = (run.state["results"], run.state["job"]) if run.state else ([], None)
+        with Epochs(run, len(genotypes) * config.epochs, "compare", stop_after) as epochs:
+            for i in range(len(results), len(genotypes)):
+                training = Training(config, space, genotypes[i], splits, device)
+                if job_state is not None:
+                    training.load_state_dict(job_state)
+                    job_state = None
+                if not epochs.run(training, f"cell{i}", {"results": results}):
+                    return None
+                results = [*results, measure(training, genotypes[i], splits)]
+        result = summarise(results, has_found=config.genotype is not None)
+        run.finish(result)
+        return result
+
+
+def summarise(results: list[dict[str, Any]], has_found: bool) -> dict[str, Any]:
+    found, drawn = (results[0], results[1:]) if has_found else (None, results)
+    accuracies = [r["test_accuracy"] for r in drawn]
+    return {
+        "found": found,
+        "random": drawn,
+        "random_median": statistics.median(accuracies),
+        "random_mean": math.fsum(accuracies) / len(accuracies),
+        "random_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+    }

@@ -1,0 +1,67 @@
+"""What a search space is to a search algorithm: a small object. Adding a space is adding a file with one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Protocol, TypeVar
+
+from torch import nn
+
+from automl_ext.nas.supernet import Form, Supernet
+
+Genotype = TypeVar("Genotype")
+
+
+class Space(Protocol[Genotype]):
+    """A set of architectures. A genotype is immutable and hashable; ``str(genotype)`` is its written form.
+
+    An architecture is a sequence of decisions: ``num_choices[d]`` is the number of choices of decision d, and
+    encode/decode translate between a genotype and one index per decision.
+    """
+
+    num_choices: tuple[int, ...]
+
+    def parse(self, text: str) -> Genotype:
+        """The genotype written as ``text``; ValueError when it is none of this space."""
+        ...
+
+    def random(self, rng: Random) -> Genotype:
+        """A genotype drawn uniformly."""
+        ...
+
+    def mutate(self, genotype: Genotype, rng: Random) -> Genotype:
+        """A neighbour: one decision, drawn uniformly, changed to another choice."""
+        ...
+
+    def encode(self, genotype: Genotype) -> tuple[int, ...]:
+        """One index per decision, ``0 <= index[d] < num_choices[d]``."""
+        ...
+
+    def decode(self, indices: Sequence[int]) -> Genotype:
+        """The inverse of encode; ValueError for a wrong number of indices or one out of range."""
+        ...
+
+    def build(
+        self,
+        genotype: Genotype,
+        *,
+        in_channels: int,
+        num_classes: int,
+        channels: int,
+        cells: int,
+        affine: bool = True,
+    ) -> nn.Module:
+        """A freshly initialised network: images [N, in_channels, H, W] → logits [N, num_classes]."""
+        ...
+
+    def build_supernet(
+        self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form = "nb201"
+    ) -> Supernet:
+        """All networks of the space in one, sharing weights."""
+        ...
+
+    def draw(self, genotype: Genotype, path: str | Path) -> None:
+        """A picture of the cell; the suffix of ``path`` (.png or .svg) decides the format."""
+        ...

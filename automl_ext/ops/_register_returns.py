@@ -1,0 +1,106 @@
+"""Fake tensors and batching rules of the returns family; its ops keep their inputs' dtype under autocast."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import register_fake, register_vmap
+
+ops = torch.ops.automl_ext
+
+
+def _like(x: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _batched(name: str, dim: int) -> None:
+    """Every tensor gets its batch dim at ``dim``, where the op takes one more dim as it takes any other."""
+    op = getattr(ops, name).default
+
+    @register_vmap(f"automl_ext::{name}")
+    def _(info: Any, in_dims: Any, *args: Any) -> Any:
+        batch = info.batch_size
+
+        def moved(x: Any, in_dim: int | None) -> Any:
+            if not isinstance(x, Tensor):
+                return x
+            if in_dim is not None:
+                return x.movedim(in_dim, dim)
+            x = x.unsqueeze(dim)
+            return x.expand(*x.shape[:dim], batch, *x.shape[dim + 1 :])
+
+        out = op(*(moved(x, d) for x, d in zip(args, in_dims, strict=True)))
+        if isinstance(out, Tensor):
+            return out, dim
+        # An output that was not asked for is [0]: it has no batch.
+        return out, tuple(dim if x.dim() > dim else None for x in out)
+
+
+def register() -> None:
+    """Called once, after the library is loaded."""
+
+    @register_fake("automl_ext::gae")
+    def _(rewards: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+        return _like(rewards), _like(rewards)
+
+    @register_fake("automl_ext::_gae_backward")
+    def _(
+        grad_advantages: Tensor | None, grad_returns: Tensor | None, terminated: Tensor, *args: Any
+    ) -> tuple[Tensor, ...]:
+        grad = grad_advantages if grad_advantages is not None else grad_returns
+        assert grad is not None
+        return _like(grad), _like(grad), _like(grad)
+
+    @register_fake("automl_ext::lambda_returns")
+    def _(rewards: Tensor, *args: Any) -> Tensor:
+        return _like(rewards)
+
+    @register_fake("automl_ext::_lambda_returns_backward")
+    def _(
+        grad: Tensor,
+        terminated: Tensor | None,
+        truncated: Tensor | None,
+        valid: Tensor | None,
+        discounts: Tensor | None,
+        next_values: Tensor | None,
+        returns: Tensor | None,
+        gamma: float,
+        lam: float,
+    ) -> tuple[Tensor, ...]:
+        return _like(grad), _like(grad), grad.new_empty([0]) if returns is None else _like(grad)
+
+    @register_fake("automl_ext::n_step_returns")
+    def _(rewards: Tensor, *args: Any) -> tuple[Tensor, ...]:
+        return _like(rewards), _like(rewards), _like(rewards).to(torch.int64)
+
+    @register_fake("automl_ext::_n_step_returns_backward")
+    def _(
+        grad: Tensor,
+        terminated: Tensor,
+        truncated: Tensor,
+        valid: Tensor | None,
+        gamma: float,
+        n: int,
+        bootstraps: bool,
+    ) -> tuple[Tensor, ...]:
+        return _like(grad), _like(grad) if bootstraps else grad.new_empty([0])
+
+    @register_fake("automl_ext::vtrace")
+    def _(log_rhos: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
+        return _like(log_rhos), _like(log_rhos)
+
+    @register_fake("automl_ext::retrace")
+    def _(log_rhos: Tensor, *args: Any) -> Tensor:
+        return _like(log_rhos)
+
+    @register_fake("automl_ext::categorical_projection")
+    def _(next_probs: Tensor, *args: Any) -> Tensor:
+        return _like(next_probs)
+
+    for name in ("gae", "_gae_backward", "lambda_returns", "_lambda_returns_backward", "n_step_returns"):
+        _batched(name, 1)
+    for name in ("_n_step_returns_backward", "vtrace", "retrace"):
+        _batched(name, 1)
+    _batched("categorical_projection", 0)

@@ -1,0 +1,238 @@
+// Gradients of GAE, lambda- and n-step returns. The other ops of the family are targets: detached.
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/cat.h>
+#include <ATen/ops/full_like.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
+
+#include "../common/autograd.h"
+
+namespace automl_ext {
+namespace {
+
+using at::Tensor;
+using autograd::Grads;
+using autograd::variable_list;
+using Optional = const std::optional<Tensor>&;
+using Two = std::tuple<Tensor, Tensor>;
+using Three = std::tuple<Tensor, Tensor, Tensor>;
+
+using Gae = Two(const Tensor&, const Tensor&, const Tensor&, const Tensor&, const Tensor&, Optional, double, double);
+using GaeBackward = Three(Optional, Optional, const Tensor&, const Tensor&, Optional, double, double);
+using Lambda = Tensor(const Tensor&, const Tensor&, Optional, Optional, Optional, Optional, double, double);
+using LambdaBackward = Three(const Tensor&, Optional, Optional, Optional, Optional, Optional, Optional, double, double);
+using NStep = Three(const Tensor&, Optional, const Tensor&, const Tensor&, Optional, double, int64_t);
+using NStepBackward = Two(const Tensor&, const Tensor&, const Tensor&, Optional, double, int64_t, bool);
+
+const auto& lambda_op() {
+  static const auto op = autograd::find_op<Lambda>("automl_ext::lambda_returns");
+  return op;
+}
+const auto& n_step_op() {
+  static const auto op = autograd::find_op<NStep>("automl_ext::n_step_returns");
+  return op;
+}
+const auto& n_step_backward_op() {
+  static const auto op = autograd::find_op<NStepBackward>("automl_ext::_n_step_returns_backward");
+  return op;
+}
+
+std::optional<Tensor> optional(const Tensor& x) { return x.defined() ? std::optional<Tensor>(x) : std::nullopt; }
+Tensor defined(Optional x) { return x ? *x : Tensor(); }
+
+Tensor keep(const Tensor& mask, const Tensor& x) { return at::where(mask, x, at::zeros_like(x)); }
+
+// x of the step after, 0 after the last.
+Tensor ahead(const Tensor& x) { return at::cat({x.slice(0, 1), at::zeros_like(x.slice(0, 0, 1))}); }
+
+// The masks of steps.inc as tensors.
+struct Masks {
+  Tensor cut, live, valid;
+  Masks(const Tensor& like, Optional terminated, Optional truncated, Optional valid_) {
+    valid = valid_ ? *valid_ : at::ones_like(like, at::kBool);
+    const Tensor none = at::zeros_like(valid), ends = terminated ? *terminated : none;
+    cut = ends | (truncated ? *truncated : none) | ~ahead(valid) | ~valid;
+    live = valid & ~ends;
+  }
+};
+
+// a_t = grad_t + w_{t-1} a_{t-1}, differentiable: a lambda-return with lambda 1, its time reversed.
+Tensor scan_forward(const Tensor& grad, const Tensor& w) {
+  const Tensor before = at::cat({at::zeros_like(w.slice(0, 0, 1)), w.slice(0, 0, -1)});
+  return lambda_op()
+      .call(grad.flip(0), at::zeros_like(grad), std::nullopt, std::nullopt, std::nullopt, before.flip(0), 1, 1)
+      .flip(0);
+}
+
+// half types compute in float
+Tensor wide(const Tensor& x) {
+  return x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x;
+}
+variable_list narrow(variable_list grads, at::ScalarType dtype) {
+  for (auto& grad : grads)
+    if (grad.defined()) grad = grad.to(dtype);
+  return grads;
+}
+
+// Saved: terminated, truncated, valid.
+struct GaeGrad {
+  static constexpr const char* kName = "GaeBackward";
+  double gamma, lam;
+
+  variable_list fused(const Grads& g) const {
+    static const auto op = autograd::find_op<GaeBackward>("automl_ext::_gae_backward");
+    auto [r, v, next] = op.call(optional(g.out[0]), optional(g.out[1]), g.saved[0], g.saved[1], optional(g.saved[2]),
+                                gamma, lam);
+    return {r, v, next};
+  }
+  variable_list composite(const Grads& g) const {
+    const Tensor& any = g.out[0].defined() ? g.out[0] : g.out[1];
+    const Masks masks(any, g.saved[0], g.saved[1], optional(g.saved[2]));
+    const auto grad = [&](const Tensor& x) { return x.defined() ? keep(masks.valid, wide(x)) : at::zeros_like(wide(any)); };
+    const Tensor of_return = grad(g.out[1]);
+    const Tensor a = scan_forward(grad(g.out[0]) + of_return, keep(~masks.cut, at::full_like(of_return, gamma * lam)));
+    return narrow({a, of_return - a, keep(masks.live, gamma * a)}, any.scalar_type());
+  }
+};
+
+// Saved: terminated, truncated, valid, discounts, and with discounts next_values and the output.
+struct LambdaGrad {
+  static constexpr const char* kName = "LambdaReturnsBackward";
+  double gamma, lam;
+
+  variable_list fused(const Grads& g) const {
+    static const auto op = autograd::find_op<LambdaBackward>("automl_ext::_lambda_returns_backward");
+    const auto& s = g.saved;
+    const bool to_discounts = s.size() > 4 && g.needs[2];
+    auto [r, next, d] =
+        op.call(g.out[0], optional(s[0]), optional(s[1]), optional(s[2]), optional(s[3]),
+                to_discounts ? optional(s[4]) : std::nullopt, to_discounts ? optional(s[5]) : std::nullopt, gamma, lam);
+    return {r, next, to_discounts ? d : Tensor()};
+  }
+  variable_list composite(const Grads& g) const {
+    const auto& s = g.saved;
+    const bool has_discounts = s[3].defined();
+    const Masks masks(g.out[0], optional(s[0]), optional(s[1]), optional(s[2]));
+    const Tensor grad = keep(masks.valid, wide(g.out[0]));
+    const Tensor discounts =
+        has_discounts ? keep(masks.valid, wide(s[3])) : keep(masks.live, at::full_like(grad, gamma));
+    const Tensor a = scan_forward(grad, keep(~masks.cut, lam * discounts)), discounted = discounts * a;
+    variable_list result{a, at::where(masks.cut, discounted, (1 - lam) * discounted), Tensor()};
+    if (s.size() > 4 && g.needs[2]) {
+      const Tensor counts = lam == 1 ? masks.valid & masks.cut : masks.valid;
+      const Tensor next = keep(counts, wide(s[4]));
+      result[2] = a * at::where(masks.cut, next, (1 - lam) * next + lam * ahead(wide(s[5])));
+    }
+    return narrow(result, g.out[0].scalar_type());
+  }
+};
+
+// n-step returns are linear: the backward of the backward is the forward. Saved: terminated, truncated, valid.
+struct NStepBackwardGrad {
+  static constexpr const char* kName = "NStepReturnsBackwardBackward";
+  double gamma;
+  int64_t n;
+  bool bootstraps;
+
+  variable_list both(const Grads& g) const {
+    const Tensor rewards = g.out[0].defined() ? g.out[0] : at::zeros_like(g.out[1]);
+    std::optional<Tensor> next;
+    if (bootstraps) next = g.out[1].defined() ? g.out[1] : at::zeros_like(rewards);
+    return {std::get<0>(n_step_op().call(rewards, next, g.saved[0], g.saved[1], optional(g.saved[2]), gamma, n))};
+  }
+  variable_list fused(const Grads& g) const { return both(g); }
+  variable_list composite(const Grads& g) const { return both(g); }
+};
+
+struct NStepGrad {
+  static constexpr const char* kName = "NStepReturnsBackward";
+  double gamma;
+  int64_t n;
+  bool bootstraps;
+
+  variable_list both(const Grads& g) const {
+    auto [r, next] =
+        n_step_backward_op().call(g.out[0], g.saved[0], g.saved[1], optional(g.saved[2]), gamma, n, bootstraps);
+    return {r, bootstraps ? next : Tensor()};
+  }
+  variable_list fused(const Grads& g) const { return both(g); }
+  variable_list composite(const Grads& g) const { return both(g); }
+};
+
+Two gae(c10::DispatchKeySet keys, const Tensor& rewards, const Tensor& values, const Tensor& next_values,
+        const Tensor& terminated, const Tensor& truncated, Optional valid, double gamma, double lam) {
+  static const auto op = autograd::find_op<Gae>("automl_ext::gae");
+  const auto node = autograd::make_node("gae", GaeGrad{gamma, lam}, rewards, values, next_values);
+  auto result =
+      autograd::redispatch(op, keys, rewards, values, next_values, terminated, truncated, valid, gamma, lam);
+  if (node) {
+    torch::autograd::set_history(std::get<0>(result), node);
+    torch::autograd::set_history(std::get<1>(result), node);
+    node->save_input(terminated);
+    node->save_input(truncated);
+    node->save_input(defined(valid));
+  }
+  return result;
+}
+
+Tensor lambda_returns(c10::DispatchKeySet keys, const Tensor& rewards, const Tensor& next_values, Optional terminated,
+                      Optional truncated, Optional valid, Optional discounts, double gamma, double lam) {
+  const auto node =
+      autograd::make_node("lambda_returns", LambdaGrad{gamma, lam}, rewards, next_values, discounts);
+  Tensor result = autograd::redispatch(lambda_op(), keys, rewards, next_values, terminated, truncated, valid, discounts,
+                                       gamma, lam);
+  if (node) {
+    torch::autograd::set_history(result, node);
+    node->save_input(defined(terminated));
+    node->save_input(defined(truncated));
+    node->save_input(defined(valid));
+    node->save_input(defined(discounts));
+    if (discounts && discounts->requires_grad()) {
+      node->save_input(next_values);
+      node->save_output(result);
+    }
+  }
+  return result;
+}
+
+Three n_step_returns(c10::DispatchKeySet keys, const Tensor& rewards, Optional next_values, const Tensor& terminated,
+                     const Tensor& truncated, Optional valid, double gamma, int64_t n) {
+  const NStepGrad grad{gamma, n, next_values.has_value()};
+  const auto node = autograd::make_node("n_step_returns", grad, rewards, next_values);
+  auto result =
+      autograd::redispatch(n_step_op(), keys, rewards, next_values, terminated, truncated, valid, gamma, n);
+  if (node) {
+    torch::autograd::set_history(std::get<0>(result), node);
+    node->save_input(terminated);
+    node->save_input(truncated);
+    node->save_input(defined(valid));
+  }
+  return result;
+}
+
+Two n_step_returns_backward(c10::DispatchKeySet keys, const Tensor& grad, const Tensor& terminated,
+                            const Tensor& truncated, Optional valid, double gamma, int64_t n, bool bootstraps) {
+  const auto node = autograd::make_node("n_step_returns", NStepBackwardGrad{gamma, n, bootstraps}, grad);
+  auto result = autograd::redispatch(n_step_backward_op(), keys, grad, terminated, truncated, valid, gamma, n, bootstraps);
+  if (node) {
+    torch::autograd::set_history(std::get<0>(result), node);
+    if (bootstraps) torch::autograd::set_history(std::get<1>(result), node);
+    node->save_input(terminated);
+    node->save_input(truncated);
+    node->save_input(defined(valid));
+  }
+  return result;
+}
+
+}  // namespace
+}  // namespace automl_ext
+
+TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
+  m.impl("gae", TORCH_FN(automl_ext::gae));
+  m.impl("lambda_returns", TORCH_FN(automl_ext::lambda_returns));
+  m.impl("n_step_returns", TORCH_FN(automl_ext::n_step_returns));
+  m.impl("_n_step_returns_backward", TORCH_FN(automl_ext::n_step_returns_backward));
+  for (const char* target : {"vtrace", "retrace", "categorical_projection"})
+    m.impl(target, torch::CppFunction::makeFallthrough());
+}
