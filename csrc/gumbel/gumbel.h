@@ -19,7 +19,8 @@ struct GumbelRows {
 };
 
 struct GumbelKernels {
-  // For rows [begin, end): soft = f((x + noise)/τ), one_hot of argmax(x + noise), the argmax. Any output may be null.
+  // For rows [begin, end): soft = f((x + noise)/τ), one_hot of argmax(x + noise), the argmax. Any output
+  // may be null, but one_hot needs soft: a NaN row shows there.
   using Sample = void (*)(const GumbelRows& rows, const void* x, void* soft, void* one_hot, int64_t* index,
                           int64_t begin, int64_t end, void* scratch);
   // For rows [begin, end): dx, and unless null each row's share of dτ.

@@ -1,0 +1,91 @@
+// The gradients of entmax-1.5 and sparsemax against their formula in long double.
+#include "entmax_reference.h"
+#include "numbers.h"
+#include "run.h"
+
+using namespace automl_ext;
+
+static constexpr double max_ulps = 2;  // of the largest |s|·|g| of the row
+
+template <class T>
+struct Backward {
+  EntmaxKernels::Backward kernel;
+  int power;
+  double worst = 0;
+
+  std::vector<double> rows(const std::vector<double>& g, const std::vector<double>& p, int64_t n, int64_t begin,
+                           int64_t end) {
+    const std::vector<T> grad = encoded<T>(g), y = encoded<T>(p);
+    std::vector<T> dx = encoded<T>(std::vector<double>(g.size(), 7));
+    kernel(grad.data(), y.data(), dx.data(), n, begin, end);
+    return decoded(dx);
+  }
+
+  void check_row(const std::vector<double>& g_, const std::vector<double>& p_) {
+    const std::vector<double> g = decoded(encoded<T>(g_)), p = decoded(encoded<T>(p_));
+    const int64_t n = int64_t(g.size());
+    const std::vector<double> dx = rows(g, p, n, 0, 1);
+    const std::vector<long double> expected = entmax_backward_reference(g, p, power);
+    double largest_g = 0, largest_s = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      largest_g = std::fmax(largest_g, std::fabs(g[i]));
+      largest_s = std::fmax(largest_s, power == 2 ? std::sqrt(p[i]) : p[i] > 0);
+    }
+    const double unit = ulp<T>(largest_s * largest_g);
+    for (int64_t i = 0; i < n; ++i) {
+      const double error = double(std::fabs(dx[i] - expected[i])) / unit;
+      worst = std::fmax(worst, error);
+      CHECK(error <= max_ulps, "%s power %d, n = %lld, i = %lld: got %.17g, expected %.17Lg (%.2f ulp)",
+            Element<T>::name, power, (long long)n, (long long)i, dx[i], expected[i], error);
+      if (p[i] == 0) CHECK(dx[i] == 0, "off the support: got %g", dx[i]);
+    }
+  }
+
+  void check_sizes() {
+    Random random{8};
+    for (const int64_t n : {1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 100, 1000, 5000, 100003})
+      for (const double scale : {0.01, 1.0, 10.0}) {
+        const std::vector<long double> p = entmax_reference(random.normals(n, scale), power);
+        check_row(random.normals(n, scale), std::vector<double>(p.begin(), p.end()));
+      }
+    check_row(random.normals(33), std::vector<double>(33, 0));  // a row that was all mask
+  }
+
+  void check_rows() {
+    Random random{9};
+    const int64_t n = 19, count = 6;
+    std::vector<double> p = random.normals(n * count);
+    for (double& e : p) e = std::fabs(e);
+    p[2 * n + 5] = std::nan("");  // row 2 has no gradient
+    const std::vector<double> g = random.normals(n * count), whole = rows(g, p, n, 0, count), part = rows(g, p, n, 1, 4);
+    for (int64_t i = 0; i < n * count; ++i) {
+      const bool in_nan_row = i / n == 2, in_part = i >= n && i < 4 * n;
+      CHECK(std::isnan(whole[i]) == in_nan_row, "element %lld: got %g", (long long)i, whole[i]);
+      if (!in_part)
+        CHECK(part[i] == 7, "rows 1 to 4, element %lld was written: %g", (long long)i, part[i]);
+      else if (!in_nan_row)
+        CHECK(part[i] == whole[i], "rows 1 to 4, element %lld: got %g, expected %g", (long long)i, part[i], whole[i]);
+    }
+  }
+};
+
+template <class T>
+static void test_type(const InstructionSet& set) {
+  for (const int power : {1, 2}) {
+    const auto& table = power == 2 ? set.kernels.entmax.entmax15_backward : set.kernels.entmax.sparsemax_backward;
+    Backward<T> backward{table[Element<T>::dtype], power};
+    backward.check_sizes();
+    backward.check_rows();
+    std::printf("%-8s %-9s error at most %.3f ulp of the largest |s||g|\n", Element<T>::name,
+                power == 2 ? "entmax15" : "sparsemax", backward.worst);
+  }
+}
+
+static void test(const InstructionSet& set) {
+  test_type<double>(set);
+  test_type<float>(set);
+  test_type<bfloat16>(set);
+  test_type<float16>(set);
+}
+
+int main() { return run(test); }
