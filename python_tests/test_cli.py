@@ -82,7 +82,9 @@ def test_interrupted_and_resumed_is_the_uninterrupted_run(tmp_path: Path) -> Non
 
 
 def test_toml_gives_defaults_and_flags_override_them(tmp_path: Path) -> None:
-    (tmp_path / "small.toml").write_text("subset = 200\nepochs = 1\nchannels = 4\nretrain_epochs = 1\nretrain_channels = 4\nseed = 7\n")
+    (tmp_path / "small.toml").write_text(
+        "subset = 200\nepochs = 1\nchannels = 4\nretrain_epochs = 1\nretrain_channels = 4\nseed = 7\n"
+    )
     process = automl_ext("search", "gdas", "--config", "small.toml", "--seed", 3, "--out", "run", cwd=tmp_path)
     assert process.returncode == 0, process.stderr
     config = json.loads((tmp_path / "run/config.json").read_text())

@@ -18,9 +18,7 @@ from automl_ext.nas.supernet import Choice, Form, SuperCell, Supernet
 from automl_ext.training.data import Split
 from automl_ext.training.errors import UserError
 
-TINY = GDASConfig(
-    warmup=0.0, subset=200, channels=4, epochs=3, retrain_channels=4, retrain_epochs=2, batch_size=20
-)
+TINY = GDASConfig(warmup=0.0, subset=200, channels=4, epochs=3, retrain_channels=4, retrain_epochs=2, batch_size=20)
 
 
 def batch(size: int = 16, channels: int = 1) -> Split:
@@ -177,16 +175,12 @@ JOBS: dict[str, tuple[Any, Any, int]] = {
     "search": (search, TINY, 5),
     "retrain": (
         retrain,
-        RetrainConfig(
-            genotype=str(NASBench201().decode([3, 1, 0, 4, 2, 1])), subset=200, channels=4, epochs=3
-        ),
+        RetrainConfig(genotype=str(NASBench201().decode([3, 1, 0, 4, 2, 1])), subset=200, channels=4, epochs=3),
         3,
     ),
     "compare": (
         compare,
-        CompareConfig(
-            genotype=str(NASBench201().decode([3] * 6)), subset=200, channels=4, epochs=2, random_cells=2
-        ),
+        CompareConfig(genotype=str(NASBench201().decode([3] * 6)), subset=200, channels=4, epochs=2, random_cells=2),
         6,
     ),
 }

@@ -23,9 +23,7 @@ def test_gdas_over_a_users_own_model() -> None:
     loss = nn.CrossEntropyLoss()
 
     edge = GumbelMixedOp([nn.Conv1d(8, 8, 1), nn.Conv1d(8, 8, 3, padding=1), nn.Identity()])
-    model = nn.Sequential(
-        nn.Conv1d(1, 8, 1), edge, nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 2)
-    )
+    model = nn.Sequential(nn.Conv1d(1, 8, 1), edge, nn.ReLU(), nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(8, 2))
     weights = [p for p in model.parameters() if p is not edge.alpha]
     w_optimizer, a_optimizer = torch.optim.Adam(weights, 0.01), torch.optim.Adam([edge.alpha], 0.03)
     for step, ((x, y), (x_valid, y_valid)) in enumerate(zip(train, valid, strict=True)):

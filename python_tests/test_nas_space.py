@@ -18,9 +18,7 @@ from automl_ext.nas.space import Space
 
 SPACE = NASBench201()
 TABLE = os.environ.get("AUTOML_EXT_NB201")
-needs_table = pytest.mark.skipif(
-    not TABLE, reason="AUTOML_EXT_NB201 does not point to a table of the benchmark"
-)
+needs_table = pytest.mark.skipif(not TABLE, reason="AUTOML_EXT_NB201 does not point to a table of the benchmark")
 MIXED = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|"
 
 
@@ -141,9 +139,7 @@ def test_dead_edges_change_nothing() -> None:
                     value = value + cell.edges[e](nodes[start])
             nodes.append(value)
         torch.testing.assert_close(cell(x), nodes[-1])
-    assert live_edges(
-        SPACE.parse("|skip_connect~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|none~2|")
-    ) == [3]
+    assert live_edges(SPACE.parse("|skip_connect~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|none~2|")) == [3]
 
 
 def test_parameters_of_the_smallest_network() -> None:

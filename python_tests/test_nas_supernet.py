@@ -182,9 +182,7 @@ def test_forms_differ() -> None:
     gradients = []
     for form in ("nb201", "darts"):
         net = supernet(form)
-        loss = net(
-            torch.ones(2, 1, 8, 8), *sample(net.alphas, 1.0, torch.Generator().manual_seed(3))
-        ).logsumexp(-1)
+        loss = net(torch.ones(2, 1, 8, 8), *sample(net.alphas, 1.0, torch.Generator().manual_seed(3))).logsumexp(-1)
         gradients.append(torch.autograd.grad(loss.sum(), net.alphas[0])[0])
     assert not torch.allclose(gradients[0], gradients[1])
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 
@@ -22,6 +23,7 @@ def demo(out: Path) -> None:
     Writes ``search/``, ``random/`` (run directories, ``search/cell.png`` and ``.svg`` among them) and
     ``table.json`` in ``out``.
     """
+    torch.set_num_threads(1)  # networks this small lose by a second thread; and resuming needs the same number
     config = GDASConfig()
     found = search(config, out / "search", resume="auto")
     assert found is not None  # nothing asked it to stop

@@ -80,9 +80,7 @@ class Epochs:
             scalars = job.run_epoch()
             self.step += 1
             if not all(math.isfinite(value) for value in scalars.values()):
-                raise UserError(
-                    f"{name}: diverged in epoch {job.epoch}: {scalars}; try a lower learning rate"
-                )
+                raise UserError(f"{name}: diverged in epoch {job.epoch}: {scalars}; try a lower learning rate")
             self.run_directory.log(self.step, **{f"{name}_{key}": value for key, value in scalars.items()})
             self.run_directory.save(self.step, {**state, "job": job.state_dict()})
             self.bar.advance(description=name)

@@ -41,8 +41,7 @@ class Genotype:
     def __str__(self) -> str:
         """As the benchmark writes it: ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``."""
         nodes = [
-            "".join(f"|{op}~{j}" for op, (j, i) in zip(self.operations, EDGES, strict=True) if i == node)
-            + "|"
+            "".join(f"|{op}~{j}" for op, (j, i) in zip(self.operations, EDGES, strict=True) if i == node) + "|"
             for node in range(1, NUM_NODES)
         ]
         return "+".join(nodes)
@@ -65,9 +64,7 @@ class Genotype:
 
 
 def _not_a_cell(text: str) -> str:
-    return (
-        f"genotype: expected a NAS-Bench-201 cell |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {_shorten(text)!r}"
-    )
+    return f"genotype: expected a NAS-Bench-201 cell |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {_shorten(text)!r}"
 
 
 def _shorten(text: str, limit: int = 200) -> str:
@@ -128,9 +125,7 @@ class Network(nn.Module):
         for name, value in [("channels", channels), ("cells", cells)]:
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        self.stem = nn.Sequential(
-            nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels)
-        )
+        self.stem = nn.Sequential(nn.Conv2d(in_channels, channels, 3, padding=1, bias=False), nn.BatchNorm2d(channels))
         widths = [channels, 2 * channels, 4 * channels]
         self.stages = nn.ModuleList(nn.ModuleList(make_cell(width) for _ in range(cells)) for width in widths)
         self.reductions = nn.ModuleList([nn.Identity(), *(ResidualBlock(a, b) for a, b in pairwise(widths))])

@@ -83,9 +83,7 @@ class Training:
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
         self.split = to_device(train_and_valid(splits), device)
         seed_everything(config.seed)
-        self.network = space.build(genotype, **network_shape(splits, config.channels, config.cells)).to(
-            device
-        )
+        self.network = space.build(genotype, **network_shape(splits, config.channels, config.cells)).to(device)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
             lr=config.lr,

@@ -57,9 +57,7 @@ class SuperCell(nn.Module):
             "darts": nothing, as in GDAS's code for the DARTS space; α learns from the weights of what ran.
     """
 
-    def __init__(
-        self, operations: Sequence[str], num_nodes: int, channels: int, form: Form = "nb201"
-    ) -> None:
+    def __init__(self, operations: Sequence[str], num_nodes: int, channels: int, form: Form = "nb201") -> None:
         super().__init__()
         if form not in ("nb201", "darts"):
             raise ValueError(f'SuperCell: form: expected "nb201" or "darts", got {form!r}')
@@ -67,9 +65,7 @@ class SuperCell(nn.Module):
         self.form = form
         self.edges = nn.ModuleList(
             # "none" is an Identity that is never called: it keeps indices aligned.
-            nn.ModuleList(
-                make_operation(name, channels, affine=False) or nn.Identity() for name in operations
-            )
+            nn.ModuleList(make_operation(name, channels, affine=False) or nn.Identity() for name in operations)
             for _ in range(num_nodes * (num_nodes - 1) // 2)
         )
         self.none = [k for k, name in enumerate(operations) if name == "none"]
