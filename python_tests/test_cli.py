@@ -12,7 +12,7 @@ import pytest
 
 from automl_ext import __version__
 
-SMALL = "--subset 200 --epochs 2 --channels 4 --retrain-epochs 1 --retrain-channels 4".split()
+SMALL = ["--subset", "200", "--epochs", "2", "--channels", "4", "--retrain-epochs", "1", "--retrain-channels", "4"]
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
 
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
