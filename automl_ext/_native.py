@@ -3,7 +3,7 @@
 ``AUTOML_EXT_BACKEND`` is read once, at import:
 
 - ``auto`` (default): compiled kernels where they exist, the PyTorch reference elsewhere, with one warning
-  when the library is missing;
+  at the first eager call when the library is missing;
 - ``native``: a missing library or kernel is an error;
 - ``reference``: PyTorch only.
 
@@ -122,12 +122,12 @@ def use_native(x: torch.Tensor) -> bool:
     if _backend == "native":
         reason = _why_not or f"the library was built without kernels for {x.device.type!r}"
         raise BackendError(f"backend 'native': {reason}. Rebuild: {REBUILD}")
-    if not _loaded and not _warned:
+    # Not while tracing: a warning breaks the graph. (torch.compiler's decorators would import all of torch._dynamo.)
+    if not _loaded and not torch.compiler.is_compiling() and not _warned:
         _warn_once()
     return False
 
 
-@torch.compiler.disable
 def _warn_once() -> None:
     global _warned
     _warned = True

@@ -1,10 +1,31 @@
 // The extension module: importing it registers the ops with torch. It tells how it was built.
+#include <ATen/Parallel.h>
 #include <pybind11/pybind11.h>
+
+#include <mutex>
+#include <set>
+#include <thread>
 
 #include "common/kernels.h"
 
+namespace {
+
+// How many threads at::parallel_for really uses. Without -fopenmp it runs on one and says nothing.
+size_t parallel_threads() {
+  std::mutex mutex;
+  std::set<std::thread::id> threads;
+  at::parallel_for(0, 1024, 1, [&](int64_t, int64_t) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    threads.insert(std::this_thread::get_id());
+  });
+  return threads.size();
+}
+
+}  // namespace
+
 PYBIND11_MODULE(_C, m) {
   m.def("instruction_set", [] { return automl_ext::kernels().instruction_set; });
+  m.def("parallel_threads", &parallel_threads);
   m.def("compiled_instruction_sets", [] {
     pybind11::list names;
     for (const auto& name : pybind11::str(automl_ext::compiled_instruction_sets()).attr("split")(", "))
