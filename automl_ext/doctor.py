@@ -35,8 +35,8 @@ def checks(device: torch.device) -> dict[str, Callable[[], Tensor]]:
     return {
         "entmax15": lambda: automl_ext.entmax15(logits),
         "sparsemax": lambda: automl_ext.sparsemax(logits),
-        "gumbel_softmax": lambda: automl_ext.gumbel_softmax(logits, 0.5, seed=1),
-        "gumbel_entmax15": lambda: automl_ext.gumbel_entmax15(logits, 0.5, seed=1),
+        "gumbel_softmax": lambda: automl_ext.gumbel_softmax(logits, 0.5, seed=1, return_index=True)[0],
+        "gumbel_entmax15": lambda: automl_ext.gumbel_entmax15(logits, 0.5, seed=1, return_index=True)[0],
         "gumbel_argmax": lambda: automl_ext.gumbel_argmax(logits, seed=1).float(),
         "mixed_op": lambda: automl_ext.mixed_op(xs, weights),
         "cell_aggregate": lambda: automl_ext.cell_aggregate([xs, xs], torch.stack([weights, -weights / 2])),
