@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -68,6 +70,8 @@ def gumbel_reference(
     index = z.detach().argmax(dim) if return_index or (hard and z.numel()) else None
     if isinstance(tau, Tensor):
         tau = torch.where(tau > 0, tau, torch.nan).to(z.dtype)
+    elif not tau > 0:  # in eager mode the public function has refused it
+        tau = math.nan
     scaled = z / tau
     soft = torch.softmax(scaled, dim) if activation == "softmax" else _entmax15_reference(scaled, dim)
     if hard and index is not None:

@@ -20,7 +20,8 @@ class _MixedOp(torch.autograd.Function):
     def forward(weights: Tensor, *inputs: Tensor) -> Tensor:
         total = torch.zeros_like(inputs[0], dtype=weights.dtype)
         for x, w in zip(inputs, weights.unbind(), strict=True):
-            total = total + torch.where(w == 0, 0, w * x)
+            # x.to: beside a half tensor the 0-dim w would not promote, and every product would be rounded.
+            total = total + torch.where(w == 0, 0, w * x.to(w.dtype))
         return total.to(inputs[0].dtype)
 
     @staticmethod

@@ -32,8 +32,8 @@ def gumbel_softmax(
 
     Args:
         logits: float tensor of any shape; −inf is never chosen.
-        tau: temperature > 0, a float or a 0-dim tensor (which gets a gradient, and can be annealed without
-            recompiling). A CUDA or traced tensor is not checked: τ ≤ 0 then gives NaN.
+        tau: temperature > 0, a float or a 0-dim tensor on the logits' device (which gets a gradient, and can be
+            annealed without recompiling). A CUDA tensor and whatever is traced go unchecked: τ ≤ 0 then gives NaN.
         hard: return the one-hot argmax of logits + g; the gradient is that of the soft sample (straight-through).
         dim: the dimension of the categories.
         generator: where the seed is drawn from, on the logits' device.
@@ -45,7 +45,7 @@ def gumbel_softmax(
 
     Raises:
         TypeError: logits not floating point; seed neither an int nor a 0-dim int64 tensor.
-        ValueError: τ not positive and finite; seed and generator both given.
+        ValueError: τ not positive and finite; τ or the seed on another device; seed and generator both given.
         IndexError: dim out of range.
     """
     return _sample("softmax", logits, tau, hard, dim, generator, seed, return_index)
@@ -107,7 +107,7 @@ def _sample(
     dim = check_dim(dim, logits.ndim, op)
     if return_index:
         _check_categories(logits, dim, op)
-    tau_value, tau_tensor = _split_tau(tau, op)
+    tau_value, tau_tensor = _split_tau(tau, logits, op)
     seed = _seed_tensor(seed, generator, logits, op)
     if _native.use_native(logits):
         native = (
@@ -126,18 +126,22 @@ def _check_categories(logits: Tensor, dim: int, op: str) -> None:
         )
 
 
-def _split_tau(tau: float | Tensor, op: str) -> tuple[float, Tensor | None]:
+def _split_tau(tau: float | Tensor, logits: Tensor, op: str) -> tuple[float, Tensor | None]:
     """A number and a tensor, of which the ops take one: a tensor made from every float would cost 2 µs."""
     if isinstance(tau, Tensor):
         if tau.ndim != 0 or not tau.is_floating_point():
             raise TypeError(f"{op}: tau: expected a float or a 0-dim float tensor, got {describe(tau)}")
+        if tau.device != logits.device:
+            raise ValueError(f"{op}: tau: expected a tensor on {logits.device}, got one on {tau.device}")
         if _is_plain_cpu(tau):
             _check_tau(tau.item(), op)
         return 1.0, tau
     if isinstance(tau, bool) or not isinstance(tau, (int, float, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"{op}: tau: expected a float or a 0-dim float tensor, got {describe(tau)}")
-    if not torch.compiler.is_compiling():
-        _check_tau(tau, op)
+    if torch.compiler.is_compiling():
+        # As an argument of the op, or of torch.full, a number becomes part of the graph: annealing would recompile.
+        return 1.0, torch.ones((), dtype=torch.float64, device=logits.device) * tau
+    _check_tau(tau, op)
     return tau, None
 
 

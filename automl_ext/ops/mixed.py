@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ def mixed_op(inputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
     """
     if not isinstance(weights, Tensor) or weights.ndim != 1:
         raise TypeError(f"mixed_op: weights: expected a 1-dim float tensor, got {describe(weights)}")
-    return _aggregate(list(inputs), weights, "mixed_op")
+    return _aggregate(_as_list(inputs, "inputs", "mixed_op"), weights, "mixed_op")
 
 
 def cell_aggregate(inputs: Sequence[Sequence[Tensor | None]], weights: Tensor) -> Tensor:
@@ -45,13 +45,23 @@ def cell_aggregate(inputs: Sequence[Sequence[Tensor | None]], weights: Tensor) -
     """
     if not isinstance(weights, Tensor) or weights.ndim != 2:
         raise TypeError(f"cell_aggregate: weights: expected a 2-dim float tensor, got {describe(weights)}")
-    lengths = [len(edge) for edge in inputs]
+    edges = [
+        _as_list(edge, f"inputs[{e}]", "cell_aggregate")
+        for e, edge in enumerate(_as_list(inputs, "inputs", "cell_aggregate"))
+    ]
+    lengths = [len(edge) for edge in edges]
     if lengths != [weights.shape[1]] * weights.shape[0]:
         raise ValueError(
             f"cell_aggregate: inputs: expected {weights.shape[0]} edges of {weights.shape[1]} operations as in "
             f"weights, got edges of lengths {lengths}"
         )
-    return _aggregate([x for edge in inputs for x in edge], weights.reshape(-1), "cell_aggregate")
+    return _aggregate([x for edge in edges for x in edge], weights.reshape(-1), "cell_aggregate")
+
+
+def _as_list(values: object, name: str, op: str) -> list:
+    if not isinstance(values, Iterable):
+        raise TypeError(f"{op}: {name}: expected a sequence, got {describe(values)}")
+    return list(values)
 
 
 def _aggregate(inputs: list[Tensor | None], weights: Tensor, op: str) -> Tensor:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from automl_ext.ops._checks import describe
 from automl_ext.ops.gumbel import gumbel_entmax15, gumbel_softmax
 from automl_ext.ops.mixed import mixed_op
 
@@ -25,9 +26,11 @@ class MixedOp(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Σₖ weights[k]·candidates[k](x); weights [K]."""
+        if not isinstance(weights, Tensor) or weights.shape != (len(self.candidates),):
+            raise ValueError(
+                f"MixedOp: weights: expected a tensor of shape {(len(self.candidates),)}, got {describe(weights)}"
+            )
         active = [w != 0 for w in weights.detach().tolist()]
-        if len(active) != len(self.candidates):
-            raise ValueError(f"MixedOp: weights: expected {len(self.candidates)}, got {len(active)}")
         if not any(active):
             raise ValueError("MixedOp: weights: expected at least one non-zero weight, got all zeros")
         outputs = [op(x) if on else None for op, on in zip(self.candidates, active, strict=True)]

@@ -1,0 +1,43 @@
+"""Runs code in a fresh interpreter, for what is decided once per process: backend, instruction set, imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from typing import Any
+
+import automl_ext
+
+PACKAGE = pathlib.Path(automl_ext.__file__).parent
+
+
+def start(code: str, root: pathlib.Path = PACKAGE.parent, **environment: str) -> subprocess.Popen:
+    """Starts `python -c code` with root/automl_ext as the package and no AUTOML_EXT_* but those given."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("AUTOML_EXT_")}
+    env |= {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", **environment}
+    return subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=root,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+    )
+
+
+def run(code: str, root: pathlib.Path = PACKAGE.parent, **environment: str) -> tuple[int, str, str]:
+    """(exit code, stdout, stderr)."""
+    process = start(code, root, **environment)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def facts(code: str, root: pathlib.Path = PACKAGE.parent, **environment: str) -> Any:
+    """What the code printed, as JSON."""
+    status, out, err = run(code, root, **environment)
+    assert status == 0, err
+    return json.loads(out)
