@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: all setup test demo lint clean
+.PHONY: all setup test demo lint package clean
 all: demo
 
 setup: $(VENV)/.built
@@ -25,6 +25,17 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# A source distribution, the wheel built from it, and the wheel used on its own, away from the sources.
+package: setup
+	rm -rf build/package && mkdir -p build/package
+	$(BIN)/python setup.py --quiet sdist --dist-dir build/package
+	AUTOML_EXT_CUDA=0 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w build/package build/package/*.tar.gz
+	$(BIN)/python -m pip install --quiet --no-deps --target build/package/site build/package/*.whl
+	cd build/package && PYTHONPATH=site AUTOML_EXT_BACKEND=native ../../$(BIN)/python -P -c "import automl_ext, torch; \
+	  assert 'package/site' in automl_ext.__file__, automl_ext.__file__; \
+	  assert automl_ext.entmax15(torch.randn(3, 5)).sum().sub(3).abs() < 1e-6; print('wheel works:', automl_ext.build_info())"
+	grep -h "^Requires-Dist: torch" build/package/site/*.dist-info/METADATA
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -12,10 +12,11 @@ import shutil
 import subprocess
 import sys
 
-from setuptools import setup
+import setuptools
 
 ROOT = pathlib.Path(__file__).resolve().parent
 OLDEST_TORCH = (2, 10)
+OLDEST_SETUPTOOLS = 77  # reads the licence as pyproject.toml writes it
 
 
 def fail(message):
@@ -125,6 +126,8 @@ def extension():
 
 
 if __name__ == "__main__":
+    if int(setuptools.__version__.split(".")[0]) < OLDEST_SETUPTOOLS:
+        fail(f"setuptools ≥ {OLDEST_SETUPTOOLS} is needed, got {setuptools.__version__}: pip install -U setuptools")
     minor = torch_minor(torch.__version__)
     if minor < OLDEST_TORCH:
         fail(f"torch ≥ {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} is needed, got {torch.__version__}: pip install -U torch")
@@ -135,7 +138,7 @@ if __name__ == "__main__":
         any(ROOT.glob("csrc/*/*.cu")),
     )
     version = re.search(r'"(.+)"', (ROOT / "automl_ext/_version.py").read_text()).group(1)
-    setup(
+    setuptools.setup(
         version=version,
         install_requires=[
             # Compiled code runs under the minor version it was compiled against, and no other.
