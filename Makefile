@@ -32,7 +32,7 @@ package: setup
 	$(BIN)/python setup.py --quiet sdist --dist-dir build/package
 	AUTOML_EXT_CUDA=0 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w build/package build/package/*.tar.gz
 	$(BIN)/python -m pip install --quiet --no-deps --target build/package/site build/package/*.whl
-	cd build/package && PYTHONPATH=site AUTOML_EXT_BACKEND=native ../../$(BIN)/python -P -c "import automl_ext, torch; \
+	cd build/package && PYTHONPATH=site AUTOML_EXT_BACKEND=native ../../$(BIN)/python -c "import automl_ext, torch; \
 	  assert 'package/site' in automl_ext.__file__, automl_ext.__file__; \
 	  assert automl_ext.entmax15(torch.randn(3, 5)).sum().sub(3).abs() < 1e-6; print('wheel works:', automl_ext.build_info())"
 	grep -h "^Requires-Dist: torch" build/package/site/*.dist-info/METADATA

@@ -24,6 +24,7 @@ class OpSpec:
     call(tensors, dim, **others): the public function; a tensor or a tuple of them.
     eager(tensors, dim, **others): what a user would write in plain PyTorch, in the tensors' dtype.
     exact(dtype): a context in which `call` on float64 tensors answers exactly what dtype should have.
+    smooth(tensors, dim): which rows, of size 1 along dim, have a gradient; None: all have.
     native(tensors, dim, **others): (overload name, arguments) of each torch.ops call behind it, for opcheck.
     """
 
@@ -33,6 +34,7 @@ class OpSpec:
     native: Callable[..., list[tuple[str, tuple]]]
     eager: Callable[..., Tensor | tuple[Tensor, ...]]
     exact: Callable[[torch.dtype], AbstractContextManager] = _reference_backend
+    smooth: Callable[[Sequence[Tensor], int], Tensor] | None = None
     differentiable: bool = True
     autocast_dtype: torch.dtype | None = torch.float32  # of the result for bfloat16 inputs; None: it keeps theirs
     dims: Sequence[int] = (0, 1, -1)

@@ -36,6 +36,16 @@ def _entmax_native(name: str) -> Callable[..., list[tuple[str, tuple]]]:
     return native
 
 
+def _off_threshold(tensors: Sequence[Tensor], dim: int) -> Tensor:
+    """Rows of which no entry sits on sparsemax's threshold, where it has a kink; half types often put one there."""
+    x = tensors[0].detach().double()
+    if not x.numel():
+        return torch.ones_like(x, dtype=torch.bool)
+    p = _sparsemax_reference(x, dim)
+    threshold = (x.amax(dim, keepdim=True) - p.amax(dim, keepdim=True)).expand_as(x)
+    return ((x - threshold).abs() > 1e-9).all(dim, keepdim=True)
+
+
 def _gumbel_native(name: str, hard: bool, with_tau: bool) -> Callable[..., list[tuple[str, tuple]]]:
     def native(tensors: Sequence[Tensor], dim: int) -> list[tuple[str, tuple]]:
         logits, tau = tensors[0], tensors[1] if with_tau else None
@@ -149,6 +159,7 @@ SPECS = [
         lambda t, dim: automl_ext.sparsemax(t[0], dim),
         _entmax_native("sparsemax"),
         eager=lambda t, dim: _sparsemax_reference(t[0], dim),
+        smooth=_off_threshold,
     ),
     _gumbel_spec("gumbel_softmax", torch.softmax, hard=False),
     _gumbel_spec("gumbel_softmax", torch.softmax, hard=True),

@@ -88,6 +88,10 @@ def test_error_is_at_most_twice_that_of_eager_pytorch(spec: OpSpec, dtype: torch
                 exact_for_eager = outputs_and_gradients(spec, cast(inputs, eager_dtype, dtype_out=F64), dim, others)
             with spec.exact(dtype):
                 exact = outputs_and_gradients(spec, cast(inputs, dtype, dtype_out=F64), dim, others)
+            if spec.smooth:  # the gradient of the one input follows the one output
+                smooth = spec.smooth(inputs, dim)
+                for results in (ours, eager, exact_for_eager, exact):
+                    results[1] = torch.where(smooth, results[1], 0)
             runs.append((dim, layout, ours, eager, exact_for_eager, exact))
     scale = torch.finfo(F64).eps / torch.finfo(torch.float32).eps if dtype == F64 else 1
     times, ulps = (5, 4) if dtype == F64 else (2, 2)
