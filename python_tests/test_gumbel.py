@@ -154,7 +154,9 @@ def test_gradient_to_tau(sample: Callable, tau_dtype: torch.dtype) -> None:
     expected = -torch.where(y > 0, dz * factor, 0).sum() / 0.75
     assert dtau.dtype == tau_dtype
     assert dtau.shape == ()
-    torch.testing.assert_close(dtau, expected.detach().to(tau_dtype), rtol=max(1e-5, torch.finfo(tau_dtype).eps), atol=0)
+    torch.testing.assert_close(
+        dtau, expected.detach().to(tau_dtype), rtol=max(1e-5, torch.finfo(tau_dtype).eps), atol=0
+    )
 
 
 @each_sample
@@ -278,7 +280,13 @@ def test_scalars_and_empty_tensors(sample: Callable) -> None:
 @each_op
 def test_bad_logits_and_dims(op: Callable) -> None:
     name = op.__name__
-    for bad in (torch.ones(3, dtype=torch.int64), torch.ones(3, dtype=torch.bool), torch.ones(3) * 1j, [1.0, 2.0], None):
+    for bad in (
+        torch.ones(3, dtype=torch.int64),
+        torch.ones(3, dtype=torch.bool),
+        torch.ones(3) * 1j,
+        [1.0, 2.0],
+        None,
+    ):
         with pytest.raises(TypeError, match=f"{name}: logits: expected a float64, float32, bfloat16 or float16 tensor"):
             op(bad, seed=1)
     for dim in (2, -3):
