@@ -31,7 +31,9 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
 
 def word_at(seed: int, e: int) -> int:
     counter = 16 * (e // 64) + e % 16
-    return philox([counter & LAST_WORD, counter >> 32, 0, 0], [seed & LAST_WORD, (seed >> 32) & LAST_WORD])[e % 64 // 16]
+    return philox([counter & LAST_WORD, counter >> 32, 0, 0], [seed & LAST_WORD, (seed >> 32) & LAST_WORD])[
+        e % 64 // 16
+    ]
 
 
 @pytest.mark.parametrize(

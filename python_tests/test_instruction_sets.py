@@ -37,7 +37,7 @@ for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
             keep(name + f.__name__, f(x, tau, seed=5), x, tau)
         results[name + "bits of hard"] = a.gumbel_softmax(x, hard=True, seed=5).detach()
         results[name + "bits of argmax"] = a.gumbel_argmax(x, seed=5)
-        xs = [(x.abs() * k).detach().requires_grad_() for k in range(1, 5)]
+        xs = [(x.abs() * (k / n)).detach().requires_grad_() for k in range(1, 5)]
         w = torch.tensor([0.3, -1.0, 0.0, 2.0], dtype=dtype, requires_grad=True)
         keep(name + "mixed_op", a.mixed_op(xs, w), w, *xs)
     # Two categories at tau = 1: one exponential of a difference of noise, which no order of summation blurs.
