@@ -73,7 +73,7 @@ def decide_cuda(asked, nvcc, torch_cuda, has_sources):
 def compiler_version():
     """The C++ compiler's first line of --version; one line of help when there is none."""
     compiler = os.environ.get("CXX", "c++").split()[0]
-    path = shutil.which(compiler) or shutil.which("g++")
+    path = shutil.which(compiler)  # torch calls this one and no other
     if path is None:
         fail(f"no C++ compiler ({compiler}) found: install one (Debian: apt install g++) or set CXX")
     output = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout

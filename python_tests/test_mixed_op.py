@@ -96,14 +96,15 @@ def test_float32_weights_with_half_inputs_are_summed_in_float(dtype: torch.dtype
     assert ((y.double() - exact).abs() <= half_ulp * exact.abs() + 1e-6 * magnitude + 2e-7).all()
 
     (c,) = tensors(1, n, dtype=dtype, seed=1)
-    *dx, dw = torch.autograd.grad(y, [*inputs, weights], c)
-    assert dw.dtype == torch.float32
-    for k, x in enumerate(inputs):
-        products = x.double() * c.double()
-        assert (dw[k].double() - products.sum()).abs() <= 1e-6 * products.abs().sum()
-        expected = weights[k].double() * c.double()
-        assert dx[k].dtype == dtype
-        assert ((dx[k].double() - expected).abs() <= 1.001 * half_ulp * expected.abs() + 1e-7).all()
+    for create_graph in (False, True):  # the kernel, and the composite that can be differentiated again
+        *dx, dw = torch.autograd.grad(y, [*inputs, weights], c, retain_graph=True, create_graph=create_graph)
+        assert dw.dtype == torch.float32
+        for k, x in enumerate(inputs):
+            products = x.double() * c.double()
+            assert (dw[k].double() - products.sum()).abs() <= 1e-6 * products.abs().sum()
+            expected = weights[k].double() * c.double()
+            assert dx[k].dtype == dtype
+            assert ((dx[k].double() - expected).abs() <= 1.001 * half_ulp * expected.abs() + 1e-7).all()
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)

@@ -20,8 +20,7 @@ class _MixedOp(torch.autograd.Function):
     def forward(weights: Tensor, *inputs: Tensor) -> Tensor:
         total = torch.zeros_like(inputs[0], dtype=weights.dtype)
         for x, w in zip(inputs, weights.unbind(), strict=True):
-            # x.to: beside a half tensor the 0-dim w would not promote, and every product would be rounded.
-            total = total + torch.where(w == 0, 0, w * x.to(w.dtype))
+            total = total + torch.where(w == 0, 0, w * x.to(w.dtype))  # a 0-dim w does not promote a half x
         return total.to(inputs[0].dtype)
 
     @staticmethod
@@ -36,7 +35,7 @@ class _MixedOp(torch.autograd.Function):
             g = grad.to(weights.dtype)
             grad_weights = torch.stack([(g * x).sum() for x in inputs])
         grad_inputs = [
-            (w * grad).to(grad.dtype) if needed else None
+            (w * grad.to(w.dtype)).to(grad.dtype) if needed else None
             for w, needed in zip(weights.unbind(), ctx.needs_input_grad[1:], strict=True)
         ]
         return (grad_weights, *grad_inputs)

@@ -1,4 +1,5 @@
 // Gradients of mixed-op aggregation: dxₖ = wₖ·g, dwₖ = ⟨g, xₖ⟩.
+#include <ATen/OpMathType.h>
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/select.h>
 #include <ATen/ops/stack.h>
@@ -39,14 +40,16 @@ struct MixedOpGrad {
 
   variable_list composite(const Grads& g) const {
     const size_t n = positions.size();
-    const at::Tensor &grad = g.out[0], &weights = g.saved[0];
+    const at::Tensor& weights = g.saved[0];
+    const auto dtype = g.out[0].scalar_type(), wide = at::toOpMathType(dtype);  // half products and sums in float
+    const at::Tensor grad = g.out[0].to(wide);
     variable_list result(n + 1);
     for (size_t i = 0; i < n; ++i)
-      if (g.needs[i]) result[i] = (weights.select(0, positions[i]) * grad).to(grad.scalar_type());
+      if (g.needs[i]) result[i] = (weights.select(0, positions[i]).to(wide) * grad).to(dtype);
     if (!g.needs[n]) return result;
     variable_list dots(weights.size(0), at::zeros_like(weights.select(0, 0)));
     for (size_t i = 0; i < n; ++i)
-      dots[positions[i]] = (grad.to(weights.scalar_type()) * g.saved[i + 1]).sum().to(weights.scalar_type());
+      dots[positions[i]] = (grad * g.saved[i + 1].to(wide)).sum().to(weights.scalar_type());
     result[n] = at::stack(dots);
     return result;
   }

@@ -1,0 +1,274 @@
+"""Which backend answers, and what happens with a library that is missing, broken or built for another torch."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import sysconfig
+
+import fresh_python
+import pytest
+import torch
+
+import automl_ext
+from automl_ext import _native
+
+REBUILD = "pip install --no-build-isolation --force-reinstall --no-deps"
+native_only = pytest.mark.skipif(not _native.is_loaded(), reason="the native library is not built")
+
+FIRST_USE = """
+import json, warnings
+with warnings.catch_warnings(record=True) as at_import:
+    warnings.simplefilter("always")
+    import torch
+    at_import.clear()
+    import automl_ext as a
+    from automl_ext import _native
+x = torch.randn(3, 4, requires_grad=True)
+
+def use():
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        y = a.entmax15(x) + a.sparsemax(x) + a.gumbel_softmax(x, seed=1) + a.mixed_op([x, x], torch.ones(2))
+        y.sum().backward()
+        a.gumbel_argmax(x)
+    return [str(w.message) for w in caught]
+
+try:
+    with a.backend("native"):
+        native_error = None
+except ImportError as error:
+    native_error = str(error)
+facts = {
+    "at_import": [str(w.message) for w in at_import],
+    "native_error": native_error,
+    "build_info": a.build_info(),
+    "why_not": _native.why_not_loaded(),
+    "loaded": _native.is_loaded(),
+}
+"""
+EAGER = FIRST_USE + "facts |= {'first': use(), 'second': use()}\nprint(json.dumps(facts))"
+
+
+@pytest.fixture
+def package(tmp_path: pathlib.Path) -> pathlib.Path:
+    """A copy of the package without library and build facts; returns automl_ext's parent."""
+    ignored = shutil.ignore_patterns("_C*", "_build.py", "__pycache__")
+    shutil.copytree(fresh_python.PACKAGE, tmp_path / "automl_ext", ignore=ignored)
+    return tmp_path
+
+
+def write_build_facts(package: pathlib.Path, torch_version: str) -> None:
+    (package / "automl_ext/_build.py").write_text(
+        f"TORCH_VERSION = {torch_version!r}\nCUDA_VERSION = None\nCUDA_DECISION = COMPILER = ''\n"
+    )
+
+
+def write_library(package: pathlib.Path, content: bytes) -> None:
+    (package / f"automl_ext/_C{sysconfig.get_config_var('EXT_SUFFIX')}").write_bytes(content)
+
+
+# ---- choosing
+
+
+def grad_fn_name() -> str:
+    return automl_ext.entmax15(torch.ones(3, requires_grad=True)).grad_fn.name()
+
+
+def test_unknown_names() -> None:
+    with (
+        pytest.raises(ValueError, match="backend: expected one of auto, native, reference, got 'fast'"),
+        automl_ext.backend("fast"),
+    ):
+        pass
+    status, _, err = fresh_python.run("import automl_ext", AUTOML_EXT_BACKEND="fast")
+    assert status == 1
+    last = err.strip().splitlines()[-1]
+    assert last == "ValueError: AUTOML_EXT_BACKEND: expected one of auto, native, reference, got 'fast'"
+
+
+@native_only
+@pytest.mark.parametrize("name", ["native", "reference"])
+def test_environment_chooses(name: str) -> None:
+    code = "import automl_ext, json, torch; from automl_ext import _native\n" + (
+        "y = automl_ext.entmax15(torch.ones(3, requires_grad=True))\n"
+        "print(json.dumps([_native.current_backend(), y.grad_fn.name()]))"
+    )
+    chosen, used = fresh_python.facts(code, AUTOML_EXT_BACKEND=name)
+    assert chosen == name
+    assert (used == "Entmax15Backward") == (name != "reference")
+
+
+@native_only
+def test_context_nests_and_restores() -> None:
+    before = _native.current_backend()
+    with automl_ext.backend("reference"):
+        assert grad_fn_name() != "Entmax15Backward"
+        with automl_ext.backend("native"):
+            assert grad_fn_name() == "Entmax15Backward"
+            with automl_ext.backend("auto"):
+                assert grad_fn_name() == "Entmax15Backward"
+            assert _native.current_backend() == "native"
+        assert grad_fn_name() != "Entmax15Backward"
+    assert _native.current_backend() == before
+
+
+def test_context_restores_after_an_exception() -> None:
+    before = _native.current_backend()
+    with pytest.raises(KeyError), automl_ext.backend("reference"):
+        raise KeyError
+    assert _native.current_backend() == before
+    with pytest.raises(ValueError, match="expected one of"), automl_ext.backend("reference"), automl_ext.backend("?"):
+        pass
+    assert _native.current_backend() == before
+
+
+@native_only
+def test_native_refuses_what_it_has_no_kernel_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "_devices", frozenset())  # as a CPU build sees a CUDA tensor
+    assert grad_fn_name() != "Entmax15Backward"
+    with automl_ext.backend("native"), pytest.raises(ImportError, match="without kernels for 'cpu'.*" + REBUILD):
+        automl_ext.entmax15(torch.ones(3))
+
+
+@native_only
+def test_build_info() -> None:
+    info = automl_ext.build_info()
+    assert set(info) == {"torch", "cuda", "cuda_decision", "compiler", "instruction_sets", "instruction_set"}
+    assert info["torch"].split(".")[:2] == torch.__version__.split(".")[:2]
+    assert info["cuda_decision"].startswith("no: " if info["cuda"] is None else "yes: ")
+    assert info["compiler"]
+    assert info["instruction_sets"].split(", ")[0] == "default"
+    assert info["instruction_set"] in info["instruction_sets"].split(", ")
+
+
+@native_only
+def test_parallel_for_uses_two_threads() -> None:
+    """Built without -fopenmp, at::parallel_for runs on one thread and says nothing."""
+    from automl_ext import _C
+
+    before = torch.get_num_threads()
+    try:
+        for n in (1, 2):
+            torch.set_num_threads(n)
+            assert _C.parallel_threads() == n
+    finally:
+        torch.set_num_threads(before)
+
+
+# ---- no usable library
+
+
+def test_missing_library_warns_once_at_first_use(package: pathlib.Path) -> None:
+    facts = fresh_python.facts(EAGER, package)
+    assert not facts["loaded"]
+    assert facts["build_info"] == {}
+    assert facts["at_import"] == facts["second"] == []
+    assert len(facts["first"]) == 1
+    assert "the compiled library is missing; PyTorch answers instead" in facts["first"][0]
+    assert REBUILD in facts["first"][0]
+    assert "the compiled library is missing" in facts["native_error"]
+    assert REBUILD in facts["native_error"]
+
+
+def test_missing_library_and_compile(package: pathlib.Path) -> None:
+    """No warning while tracing, which would break the graph; one at the first eager call; numbers as ever."""
+    code = FIRST_USE + (
+        "def f(x): return a.entmax15(x) + a.sparsemax(x) + a.gumbel_softmax(x, seed=1) + a.mixed_op([x], x[0, :1])\n"
+        "compiled = torch.compile(f, fullgraph=True, backend='eager')(x)\n"
+        "facts |= {'first': use(), 'equal': torch.allclose(compiled, f(x))}\nprint(json.dumps(facts))"
+    )
+    facts = fresh_python.facts(code, package)
+    assert facts["equal"]
+    assert len(facts["first"]) == 1
+
+
+def test_missing_library_under_native_and_reference(package: pathlib.Path) -> None:
+    status, _, err = fresh_python.run("import automl_ext", package, AUTOML_EXT_BACKEND="native")
+    assert status == 1
+    last = err.strip().splitlines()[-1]
+    assert "AUTOML_EXT_BACKEND=native, but the compiled library is missing. Rebuild: " + REBUILD in last
+    facts = fresh_python.facts(EAGER, package, AUTOML_EXT_BACKEND="reference")
+    assert facts["at_import"] == facts["first"] == []
+
+
+def check_unusable(facts: dict, *parts: str) -> None:
+    """One warning, at import, that names the parts; PyTorch answers; native is an error that says the same."""
+    assert not facts["loaded"]
+    assert len(facts["at_import"]) == 1
+    assert facts["first"] == facts["second"] == []
+    for part in (*parts, REBUILD):
+        assert part in facts["at_import"][0]
+        assert part in facts["native_error"]
+
+
+def test_library_of_another_torch(package: pathlib.Path) -> None:
+    """Compared before the library is touched: loading it could end in worse than an exception."""
+    write_build_facts(package, "2.1.0+cu999")
+    write_library(package, b"never read")
+    facts = fresh_python.facts(EAGER, package)
+    check_unusable(facts, "built for torch 2.1.0+cu999", f"torch {torch.__version__} is running")
+    assert "header" not in facts["why_not"]  # the loader's complaint
+    status, _, err = fresh_python.run("import automl_ext", package, AUTOML_EXT_BACKEND="native")
+    assert status == 1
+    assert REBUILD in err.strip().splitlines()[-1]
+
+
+def test_broken_library(package: pathlib.Path) -> None:
+    write_build_facts(package, torch.__version__)
+    write_library(package, b"\x7fELF, but not really")
+    check_unusable(fresh_python.facts(EAGER, package), f"built for torch {torch.__version__}", "fails to load")
+
+
+def test_library_without_build_facts(package: pathlib.Path) -> None:
+    write_library(package, b"")
+    check_unusable(fresh_python.facts(EAGER, package), "has no build facts")
+
+
+def test_a_patch_version_apart_still_loads(monkeypatch: pytest.MonkeyPatch) -> None:
+    if not _native.is_loaded():
+        pytest.skip("the native library is not built")
+    from automl_ext import _build
+
+    minor = ".".join(torch.__version__.split(".")[:2])
+    monkeypatch.setattr(_build, "TORCH_VERSION", minor + ".99+other")
+    assert _native._load() == (True, None, False)
+    monkeypatch.setattr(_build, "TORCH_VERSION", minor + "0.0")  # 2.130 is not 2.13
+    assert _native._load()[0] is False
+
+
+# ---- what is imported
+
+BLOCKED = """
+import sys
+import torch
+asked = []
+
+class Block:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("numpy", "gymnasium", "tyro", "rich", "scipy", "sklearn", "pandas", "matplotlib"):
+            asked.append(name)
+            raise ModuleNotFoundError(f"{name} is blocked", name=name)
+
+for name in [name for name in sys.modules if name.split(".")[0] == "numpy"]:
+    del sys.modules[name]  # torch's own
+sys.meta_path.insert(0, Block())
+"""
+
+
+def test_ops_need_nothing_but_torch() -> None:
+    code = (
+        BLOCKED
+        + EAGER.replace("print(json.dumps(facts))", "")
+        + (
+            "edge = a.GumbelMixedOp([torch.nn.Linear(4, 4), torch.nn.Identity()])\n"
+            "edge(x).sum().backward()\n"
+            "dynamo = 'torch._dynamo' in sys.modules\n"
+            "print(json.dumps([facts['loaded'], facts['first'], [n for n in asked if n != 'numpy'], dynamo]))"
+        )
+    )
+    loaded, warned, asked, dynamo = fresh_python.facts(code)
+    assert loaded == _native.is_loaded()
+    assert not loaded or warned == []
+    assert asked == []
+    assert not dynamo  # it would double the time an import takes

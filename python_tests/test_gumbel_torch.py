@@ -1,0 +1,101 @@
+"""The Gumbel ops among PyTorch's tools: compile, checkpoint, vmap, autocast."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+from torch._dynamo.utils import counters
+from torch.utils.checkpoint import checkpoint
+
+from automl_ext import gumbel_argmax, gumbel_entmax15, gumbel_softmax
+
+each_sample = pytest.mark.parametrize("sample", [gumbel_softmax, gumbel_entmax15])
+each_op = pytest.mark.parametrize("op", [gumbel_softmax, gumbel_entmax15, gumbel_argmax])
+pytestmark = pytest.mark.usefixtures("each_backend")
+
+
+def some_logits(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+@each_sample
+@pytest.mark.parametrize("hard", [False, True])
+def test_traced_tau_is_not_checked_but_nan(sample: Callable, hard: bool) -> None:
+    logits = some_logits(4, 3)
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x, tau: sample(x, tau, hard, seed=1), fullgraph=True, backend="eager")
+    for tau in (torch.tensor(-1.0), torch.tensor(0.0), torch.tensor(math.nan), -1.0, 0.0):
+        assert compiled(logits, tau).isnan().all()
+    mapped = torch.func.vmap(lambda tau: sample(logits, tau, hard, seed=1))(torch.tensor([1.0, 0.0, -2.0]))
+    torch.testing.assert_close(mapped[0], sample(logits, 1.0, hard, seed=1))
+    assert mapped[1:].isnan().all()
+
+
+@each_sample
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_checkpoint_draws_the_same_noise_again(sample: Callable, reentrant: bool) -> None:
+    logits, c = some_logits(30, 8), some_logits(30, 8, seed=1)
+    gradients, states = [], []
+    for checkpointed in (False, True):
+        torch.manual_seed(5)
+        x = logits.clone().requires_grad_()
+        y = checkpoint(sample, x, use_reentrant=reentrant) if checkpointed else sample(x)
+        (y * c).sum().backward()
+        gradients.append(x.grad)
+        states.append(torch.get_rng_state())
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=0, atol=0)
+    assert torch.equal(states[0], states[1])
+
+
+@each_op
+def test_vmap_randomness(op: Callable) -> None:
+    logits = some_logits(10, 8).expand(4, 10, 8)
+    different = torch.func.vmap(op, randomness="different")(logits)
+    assert all(not torch.equal(different[0], different[i]) for i in (1, 2, 3))
+    same = torch.func.vmap(op, randomness="same")(logits)
+    assert all(torch.equal(same[0], same[i]) for i in (1, 2, 3))
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.func.vmap(op)(logits)
+
+
+@each_sample
+def test_annealing_does_not_recompile(sample: Callable) -> None:
+    """A tensor's value is no part of a graph. A float is at first; from its second value on it is not."""
+    for wrap, graphs in ((torch.tensor, 1), (float, 2)):
+        torch._dynamo.reset()
+        counters.clear()
+        # Not the "eager" backend: only later passes of the compiler make some numbers part of the graph.
+        compiled = torch.compile(lambda x, tau: sample(x, tau, seed=3), fullgraph=True, backend="aot_eager")
+        for tau in (1.0, 0.9, 0.7, 0.5):
+            x, y = (some_logits(4, 5).requires_grad_() for _ in range(2))
+            result, expected = compiled(x, wrap(tau)), sample(y, tau, seed=3)
+            torch.testing.assert_close(result, expected)
+            result.cos().sum().backward()
+            expected.cos().sum().backward()
+            torch.testing.assert_close(x.grad, y.grad)
+        assert counters["stats"]["unique_graphs"] <= graphs
+
+
+@each_sample
+def test_seeds_drawn_in_compiled_code(sample: Callable) -> None:
+    torch._dynamo.reset()
+    compiled = torch.compile(lambda x: sample(x), fullgraph=True, backend="aot_eager")
+    logits = some_logits(50, 8)
+    first, second = compiled(logits), compiled(logits)
+    assert not torch.equal(first, second)
+    torch.testing.assert_close(first.sum(-1), torch.ones(50))
+
+
+@each_sample
+def test_autocast_keeps_the_sample(sample: Callable) -> None:
+    """Under autocast half logits are sampled in float32, with the noise they have outside."""
+    logits = some_logits(50, 8, dtype=torch.bfloat16)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, index = sample(logits, seed=1, return_index=True)
+        assert torch.equal(gumbel_argmax(logits, seed=1), index)
+    assert y.dtype == torch.float32
+    assert torch.equal(index, gumbel_argmax(logits, seed=1))

@@ -1,0 +1,100 @@
+"""Every instruction set can be forced, and all of them answer alike: the noise and the choices to the bit."""
+
+from __future__ import annotations
+
+import pathlib
+
+import fresh_python
+import pytest
+import torch
+from torch import Tensor
+
+import automl_ext
+from automl_ext import _native
+
+pytestmark = pytest.mark.skipif(not _native.is_loaded(), reason="the native library is not built")
+
+NAMES = ("default", "avx2", "avx512")  # each contains the ones before it
+SCRIPT = """
+import torch, automl_ext as a
+from torch.autograd import grad
+results = {}
+
+def keep(name, y, *inputs):
+    results[name] = y.detach()
+    for i, g in enumerate(grad((y * torch.linspace(0.5, 1.5, y.numel()).view(y.shape).to(y.dtype)).sum(), inputs)):
+        results[f"{name} gradient {i}"] = g
+
+generator = torch.Generator().manual_seed(0)
+for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+    for n in (1, 2, 3, 5, 8, 31, 100, 1000):
+        x = (3 * torch.randn(40, n, generator=generator)).to(dtype).requires_grad_()
+        tau = torch.tensor(0.7, requires_grad=True)
+        name = f"{str(dtype)[6:]} {n} "
+        for f in (a.entmax15, a.sparsemax):
+            keep(name + f.__name__, f(x), x)
+        for f in (a.gumbel_softmax, a.gumbel_entmax15):
+            keep(name + f.__name__, f(x, tau, seed=5), x, tau)
+        results[name + "bits of hard"] = a.gumbel_softmax(x, hard=True, seed=5).detach()
+        results[name + "bits of argmax"] = a.gumbel_argmax(x, seed=5)
+        xs = [(x.abs() * (k / n)).detach().requires_grad_() for k in range(1, 5)]
+        w = torch.tensor([0.3, -1.0, 0.0, 2.0], dtype=dtype, requires_grad=True)
+        keep(name + "mixed_op", a.mixed_op(xs, w), w, *xs)
+    # Two categories at tau = 1: one exponential of a difference of noise, which no order of summation blurs.
+    results[f"bits of noise {dtype}"] = a.gumbel_softmax(torch.zeros(5000, 2, dtype=dtype), seed=9)
+results["bits of choices"] = a.gumbel_argmax(torch.zeros(100, 10_000), seed=-3)
+torch.save({"instruction_set": a.build_info()["instruction_set"], "results": results}, path)
+"""
+
+
+def run_each(folder: pathlib.Path, names: tuple[str, ...]) -> dict[str, dict]:
+    paths = {name: folder / f"{name}.pt" for name in names}
+    processes = [
+        fresh_python.start(f"path = {str(path)!r}\n{SCRIPT}", AUTOML_EXT_CPU=name) for name, path in paths.items()
+    ]
+    for process in processes:
+        _, err = process.communicate(timeout=120)
+        assert process.returncode == 0, err
+    return {name: torch.load(path) for name, path in paths.items()}
+
+
+@pytest.fixture(scope="module")
+def by_set(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
+    return run_each(tmp_path_factory.mktemp("instruction_sets"), NAMES)
+
+
+def available() -> list[str]:
+    """What this processor has and the library was compiled for. This process runs the best of it, unless forced."""
+    best = fresh_python.facts("import json, automl_ext; print(json.dumps(automl_ext.build_info()['instruction_set']))")
+    return list(NAMES[: NAMES.index(best) + 1])
+
+
+def test_each_can_be_forced(by_set: dict[str, dict]) -> None:
+    names = available()
+    assert names[-1] in automl_ext.build_info()["instruction_sets"].split(", ")
+    for name in NAMES:  # one this processor lacks falls back to the best it has
+        assert by_set[name]["instruction_set"] == (name if name in names else names[-1])
+
+
+def ulp(x: Tensor) -> float:
+    """Of the largest value, or of 1: gradients are differences of what goes up to 1."""
+    return torch.finfo(x.dtype).eps * max(1.0, float(x.abs().max()))
+
+
+@pytest.mark.parametrize("name", NAMES[1:])
+def test_they_agree(name: str, by_set: dict[str, dict]) -> None:
+    expected, got = by_set["default"]["results"], by_set[name]["results"]
+    assert got.keys() == expected.keys()
+    assert len(expected) > 500
+    for key, y in expected.items():
+        if "bits of" in key:
+            assert torch.equal(got[key], y), key
+        else:
+            # Sums are taken in another order: up to a thousand terms of a row, forty rows for tau.
+            assert (got[key].double() - y.double()).abs().max() <= 16 * ulp(y), key
+
+
+def test_the_noise_is_not_trivially_equal(by_set: dict[str, dict]) -> None:
+    noise = by_set["default"]["results"]["bits of noise torch.float32"]
+    assert noise.unique().numel() > 9000
+    assert by_set["default"]["results"]["bits of choices"].unique().numel() > 90
