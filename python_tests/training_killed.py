@@ -17,6 +17,7 @@ from pathlib import Path
 
 import numpy
 import torch
+import torch._dynamo  # the optimisers load it, which takes a second: once, before the forks
 
 from automl_ext.training.run import Run
 from automl_ext.training.sampling import Batches
