@@ -1,5 +1,6 @@
 # make       set up .venv, build, and run the demonstration: a search on the digits data (runs/demo)
 # make test  set up .venv, build, and run every Python and C++ test
+# make bench every op against plain PyTorch
 #
 # PYTHON=python3.12   the interpreter for the virtual environment
 # AUTOML_EXT_CUDA=1   build for CUDA although there is no GPU here; =0 never to
@@ -7,7 +8,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: all setup test demo lint package clean
+.PHONY: all setup test demo lint package bench clean FORCE
 all: demo
 
 setup: $(VENV)/.built
@@ -16,15 +17,18 @@ demo: setup
 	$(BIN)/automl-ext demo --out runs/demo
 
 test: setup
-	$(BIN)/python -m pytest
-	$(BIN)/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) > build/cpp.log || (cat build/cpp.log; exit 1)
+	@$(BIN)/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) > build/cpp.log || (cat build/cpp.log; exit 1)
 	$(BIN)/cmake --build build/cpp
 	$(BIN)/ctest --test-dir build/cpp --output-on-failure
+	$(BIN)/python -m pytest
 
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: setup
+	$(BIN)/python benchmarks/ops.py
 
 # A source distribution, the wheel built from it, and the wheel used on its own, away from the sources.
 package: setup
@@ -44,14 +48,20 @@ $(VENV)/.installed: pyproject.toml
 
 # Where torch is a CUDA build but there is no GPU, CUDA kernels would be minutes of compiling for nothing.
 SOURCES := $(wildcard csrc/*.* csrc/*/*.*) setup.py pyproject.toml
-$(VENV)/.built: $(VENV)/.installed $(SOURCES)
+$(VENV)/.built: $(VENV)/.installed $(SOURCES) $(VENV)/.cuda
 	@cuda=$$AUTOML_EXT_CUDA; \
 	if [ -z "$$cuda" ] && $(BIN)/python -c "import torch, sys; sys.exit(not torch.version.cuda or torch.cuda.is_available())"; then \
-	  echo "no GPU found: building for the CPU only (make AUTOML_EXT_CUDA=1 builds for CUDA too)"; cuda=0; \
+	  echo "no GPU found: building for the CPU only (AUTOML_EXT_CUDA=1 asks for CUDA kernels too)"; cuda=0; \
 	fi; \
 	AUTOML_EXT_CUDA=$${cuda:-auto} $(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test]"
-	mkdir -p build
-	touch $@
+	@$(BIN)/python -c "import automl_ext; print('built; CUDA:', automl_ext.build_info()['cuda_decision'])"
+	@mkdir -p build
+	@touch $@
+
+# Holds what was asked of AUTOML_EXT_CUDA, and changes with it, so that asking for another build makes one.
+$(VENV)/.cuda: FORCE | $(VENV)/.installed
+	@echo "$$AUTOML_EXT_CUDA" | cmp -s - $@ || echo "$$AUTOML_EXT_CUDA" > $@
+FORCE:
 
 clean:
 	rm -rf $(VENV) build runs dist *.egg-info automl_ext/*.so automl_ext/_build.py

@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 
 import setuptools
 
@@ -126,6 +127,8 @@ def extension():
 
 
 if __name__ == "__main__":
+    if not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists():
+        fail("Python.h is missing: install Python's headers (Debian: apt install python3-dev)")
     if int(setuptools.__version__.split(".")[0]) < OLDEST_SETUPTOOLS:
         fail(f"setuptools ≥ {OLDEST_SETUPTOOLS} is needed, got {setuptools.__version__}: pip install -U setuptools")
     minor = torch_minor(torch.__version__)

@@ -1,4 +1,4 @@
-"""automl_ext: fast C++/CUDA ops for architecture search and reinforcement learning in PyTorch.
+"""automl_ext: fast C++ ops for architecture search and reinforcement learning in PyTorch.
 
 The ops are importable from here; algorithms live in ``automl_ext.nas``, what they share in ``automl_ext.training``.
 """

@@ -145,6 +145,6 @@ def build_info() -> dict[str, str | None]:
         "cuda": _build.CUDA_VERSION,
         "cuda_decision": _build.CUDA_DECISION,
         "compiler": _build.COMPILER,
-        "instruction_sets": ", ".join(_C.compiled_instruction_sets()),
+        "instruction_sets": _C.compiled_instruction_sets(),
         "instruction_set": _C.instruction_set(),
     }

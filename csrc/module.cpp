@@ -26,10 +26,5 @@ size_t parallel_threads() {
 PYBIND11_MODULE(_C, m) {
   m.def("instruction_set", [] { return automl_ext::kernels().instruction_set; });
   m.def("parallel_threads", &parallel_threads);
-  m.def("compiled_instruction_sets", [] {
-    pybind11::list names;
-    for (const auto& name : pybind11::str(automl_ext::compiled_instruction_sets()).attr("split")(", "))
-      names.append(name);
-    return names;
-  });
+  m.def("compiled_instruction_sets", &automl_ext::compiled_instruction_sets);
 }

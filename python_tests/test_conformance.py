@@ -35,6 +35,8 @@ def with_layout(x: Tensor, layout: str) -> Tensor:
         return x.transpose(0, -1).contiguous().transpose(0, -1)
     if layout == "expanded":
         return x[:1].expand_as(x)
+    if layout == "transposed and sliced":
+        return x.transpose(0, -1).repeat_interleave(2, 0)[::2].transpose(0, -1)
     return x.repeat_interleave(2, -1)[..., ::2]
 
 
@@ -144,7 +146,7 @@ def test_gradcheck_and_gradgradcheck(spec: OpSpec, dim: int) -> None:
 
 @native_only
 @every_op
-@pytest.mark.parametrize("layout", ["contiguous", "transposed"])
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "transposed and sliced"])
 def test_opcheck(spec: OpSpec, layout: str) -> None:
     for dim in spec.dims:
         tensors, others = spec.make(5, dim, generator(1))

@@ -62,3 +62,4 @@ def test_commands_in_order(tmp_path: Path) -> None:
 def test_it_has_enough_examples() -> None:
     assert len(PYTHON) >= 3
     assert "make test" in README
+    assert "RESULTS" not in README

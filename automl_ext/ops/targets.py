@@ -7,6 +7,7 @@ float32, bfloat16 or float16, any strides; half and bfloat16 compute in float32.
 from __future__ import annotations
 
 import math
+import sys
 
 import torch
 from torch import Tensor
@@ -120,7 +121,7 @@ def categorical_projection(
         raise ValueError(f"{op}: next_probs: expected at least 2 atoms, got {next_probs.shape[-1]}")
     v_min = check_number(v_min, "v_min", op, -math.inf, math.inf)
     v_max = check_number(v_max, "v_max", op, -math.inf, math.inf)
-    if not (v_min < v_max and math.isfinite(v_max - v_min)):
+    if not (v_min < v_max and math.isfinite(v_max - v_min) and v_max - v_min > sys.float_info.min):
         raise ValueError(f"{op}: v_max: expected a number above v_min = {v_min!r}, got {v_max!r}")
     per_step, gamma = (discounts, 1.0) if isinstance(discounts, Tensor) else (None, float(discounts))
     if _native.use_native(next_probs):

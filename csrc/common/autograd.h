@@ -98,6 +98,16 @@ class OpNode final : public torch::autograd::TraceableFunction {
   std::vector<SavedVariable> saved_;
 };
 
+// Composites compute half types in float, as the kernels do.
+inline at::Tensor wide(const at::Tensor& x) {
+  return x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x;
+}
+inline variable_list narrow(variable_list grads, at::ScalarType dtype) {
+  for (auto& grad : grads)
+    if (grad.defined()) grad = grad.to(dtype);
+  return grads;
+}
+
 inline void check_no_forward_ad(const char* op, const at::Tensor& x) {
   TORCH_CHECK_NOT_IMPLEMENTED(!x.defined() || !x._fw_grad(0).defined(), op,
                               ": forward-mode automatic differentiation is not implemented");

@@ -24,6 +24,13 @@ inline DType dtype_of(const at::Tensor& x, const char* op, const char* name) {
   }
 }
 
+// What a kernel reads side by side must have one shape and dtype.
+inline void check_like(const char* op, const char* name, const at::Tensor& x, const at::Tensor& like) {
+  TORCH_CHECK_TYPE(x.scalar_type() == like.scalar_type(), op, ": ", name, ": expected a ", like.scalar_type(),
+                   " tensor, got ", x.scalar_type());
+  TORCH_CHECK_VALUE(x.sizes() == like.sizes(), op, ": ", name, ": expected shape ", like.sizes(), ", got ", x.sizes());
+}
+
 // A tensor seen as rows along `dim`: that dim moved last, contiguous.
 struct Rows {
   at::Tensor data;

@@ -1,12 +1,6 @@
 // Gradients of entmax-1.5 and sparsemax: dx = s(g − ⟨s, g⟩/⟨s, 1⟩), s = √p and s = [p > 0].
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/ones_like.h>
-#include <ATen/ops/sqrt.h>
-#include <ATen/ops/sum.h>
-#include <ATen/ops/where.h>
-#include <ATen/ops/zeros_like.h>
-
 #include "../common/autograd.h"
+#include "entmax_gradient.h"
 
 namespace automl_ext {
 namespace {
@@ -17,18 +11,6 @@ using autograd::variable_list;
 using Forward = at::Tensor(const at::Tensor&, int64_t);
 using Backward = at::Tensor(const at::Tensor&, const at::Tensor&, int64_t);
 
-// √p with derivative 0, not infinite, where p = 0: masked before the root and after. A NaN stays.
-at::Tensor masked_sqrt(const at::Tensor& p) {
-  const at::Tensor off = p == 0;
-  return at::where(off, at::zeros_like(p), at::where(off, at::ones_like(p), p).sqrt());
-}
-
-at::Tensor centred(const at::Tensor& s, const at::Tensor& grad, int64_t dim) {
-  const at::Tensor total = s.sum(dim, true);
-  const at::Tensor mean = (s * grad).sum(dim, true) / at::where(total == 0, at::ones_like(total), total);
-  return s * (grad - mean);
-}
-
 struct Entmax15Grad {
   static constexpr const char* kName = "Entmax15Backward";
   int64_t dim;
@@ -36,7 +18,10 @@ struct Entmax15Grad {
     static const auto op = autograd::find_op<Backward>("automl_ext::_entmax15_backward");
     return {op.call(g.out[0], g.saved[0], dim)};
   }
-  variable_list composite(const Grads& g) const { return {centred(masked_sqrt(g.saved[0]), g.out[0], dim)}; }
+  variable_list composite(const Grads& g) const {
+    const at::Tensor p = autograd::wide(g.saved[0]);
+    return autograd::narrow({centred(masked_sqrt(p), autograd::wide(g.out[0]), dim)}, g.saved[0].scalar_type());
+  }
 };
 
 struct SparsemaxGrad {
@@ -47,9 +32,9 @@ struct SparsemaxGrad {
     return {op.call(g.out[0], g.saved[0], dim)};
   }
   variable_list composite(const Grads& g) const {
-    const at::Tensor& p = g.saved[0];
-    const at::Tensor support = at::where(p == 0, at::zeros_like(p), p / p.detach());  // NaN stays
-    return {centred(support.detach(), g.out[0], dim)};
+    const at::Tensor p = autograd::wide(g.saved[0].detach());
+    const at::Tensor support = at::where(p == 0, at::zeros_like(p), p / p);  // NaN stays
+    return autograd::narrow({centred(support, autograd::wide(g.out[0]), dim)}, g.saved[0].scalar_type());
   }
 };
 

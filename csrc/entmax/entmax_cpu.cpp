@@ -23,6 +23,7 @@ at::Tensor forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::Forwar
 at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const EntmaxKernels::Backward* table,
                     const char* op) {
   const auto kernel = table[dtype_of(p, op, "p")];
+  check_like(op, "grad", grad, p);
   const Rows g(grad, dim), y(p, dim);
   const at::Tensor dx = at::empty(y.data.sizes(), y.data.options());
   parallel_rows(y.count, y.length, [&](int64_t begin, int64_t end) {

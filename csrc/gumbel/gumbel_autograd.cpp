@@ -1,14 +1,7 @@
 // Gradients of Gumbel-softmax and Gumbel-entmax, to the logits and to τ. A hard sample passes its gradient to the
 // soft one (straight-through), so both outputs carry the same.
-#include <ATen/TensorOperators.h>
-#include <ATen/ops/ones_like.h>
-#include <ATen/ops/sqrt.h>
-#include <ATen/ops/sum.h>
-#include <ATen/ops/where.h>
-#include <ATen/ops/xlogy.h>
-#include <ATen/ops/zeros_like.h>
-
 #include "../common/autograd.h"
+#include "../entmax/entmax_gradient.h"
 
 namespace automl_ext {
 namespace {
@@ -51,9 +44,10 @@ at::Tensor sum_to_tau(at::Tensor x, const at::Tensor& tau, int64_t dim) {
 // From dz and the factor that dτ multiplies it by.
 variable_list gradients(const Grads& g, const at::Tensor& dz, const at::Tensor& tau_terms, double tau, int64_t dim) {
   const auto tau_tensor = saved_tau(g);
-  if (!tau_tensor) return {dz / tau, at::Tensor()};
+  const auto dtype = g.saved[0].scalar_type();
+  if (!tau_tensor) return {(dz / tau).to(dtype), at::Tensor()};
   const at::Tensor t = tau_beside(*tau_tensor, dz, dim).to(dz.scalar_type());
-  return {g.needs[kLogits] ? dz / t : at::Tensor(),
+  return {g.needs[kLogits] ? (dz / t).to(dtype) : at::Tensor(),
           g.needs[kTau] ? sum_to_tau(-tau_terms / t, *tau_tensor, dim) : at::Tensor()};
 }
 
@@ -73,7 +67,7 @@ struct GumbelSoftmaxGrad {
     return fused_gradients(op, g, tau, dim);
   }
   variable_list composite(const Grads& g) const {
-    const at::Tensor &y = g.saved[0], grad = total_grad(g);
+    const at::Tensor y = autograd::wide(g.saved[0]), grad = autograd::wide(total_grad(g));
     const at::Tensor dz = y * (grad - (grad * y).sum(dim, true));
     // Where y = 0, dz is 0 too, and log y would make the derivative of the product NaN.
     const at::Tensor safe = at::where(y == 0, at::ones_like(y), y);
@@ -91,12 +85,8 @@ struct GumbelEntmax15Grad {
     return fused_gradients(op, g, tau, dim);
   }
   variable_list composite(const Grads& g) const {
-    const at::Tensor &y = g.saved[0], grad = total_grad(g);
-    const at::Tensor off = y == 0;
-    const at::Tensor s = at::where(off, at::zeros_like(y), at::where(off, at::ones_like(y), y).sqrt());
-    const at::Tensor total = s.sum(dim, true);
-    const at::Tensor mean = (s * grad).sum(dim, true) / at::where(total == 0, at::ones_like(total), total);
-    const at::Tensor dz = s * (grad - mean);
+    const at::Tensor s = masked_sqrt(autograd::wide(g.saved[0]));
+    const at::Tensor dz = centred(s, autograd::wide(total_grad(g)), dim);
     return gradients(g, dz, 2 * dz * s, tau, dim);
   }
 };

@@ -75,6 +75,7 @@ std::tuple<at::Tensor, at::Tensor> sample_backward(const GumbelKernels::Backward
                                                    const at::Tensor& grad, const at::Tensor& soft, double tau,
                                                    const std::optional<at::Tensor>& tau_tensor, int64_t dim) {
   const auto kernel = table[dtype_of(soft, op, "soft")];
+  check_like(op, "grad", grad, soft);
   const Rows g(grad, dim), y(soft, dim);
   const Groups groups(y, at::zeros({}, soft.options().dtype(at::kLong)), tau, tau_tensor);
   const at::Tensor dx = at::empty(y.data.sizes(), y.data.options());

@@ -35,8 +35,9 @@ at::Tensor dense_like(const at::Tensor& x, const at::Tensor& like) {
   return copy;
 }
 
+// In the layout of at::empty_like(x), which is what the fake kernel answers.
 at::Tensor dense(const at::Tensor& x) {
-  return x.is_non_overlapping_and_dense() ? x : x.contiguous(x.suggest_memory_format());
+  return x.is_non_overlapping_and_dense() ? x : at::empty_like(x).copy_(x);
 }
 
 at::Tensor forward(at::TensorList inputs, const at::Tensor& weights, at::IntArrayRef positions) {
@@ -52,7 +53,7 @@ at::Tensor forward(at::TensorList inputs, const at::Tensor& weights, at::IntArra
     TORCH_CHECK_VALUE(inputs[i].sizes() == first.sizes() && inputs[i].scalar_type() == first.scalar_type(),
                       "mixed_op: inputs: expected tensors of one shape and dtype");
     if (all_weights[i] == 0) continue;  // not read: an operation of weight 0 may hold anything
-    kept.push_back(dense_like(inputs[i], first));
+    kept.push_back(i == 0 ? first : dense_like(inputs[i], first));
     pointers.push_back(kept.back().const_data_ptr());
     w.push_back(all_weights[i]);
   }
@@ -67,6 +68,10 @@ std::tuple<std::vector<at::Tensor>, at::Tensor> backward(const at::Tensor& grad_
                                                          const at::Tensor& weights, at::IntArrayRef positions,
                                                          const c10::List<bool>& input_needs) {
   const bool weights_need = !inputs.empty();
+  TORCH_CHECK_VALUE(input_needs.size() == positions.size() && (!weights_need || inputs.size() == positions.size()),
+                    "mixed_op: backward: expected ", positions.size(), " inputs (or none) and input_needs, got ",
+                    inputs.size(), " and ", input_needs.size());
+  for (const auto& x : inputs) check_like("mixed_op", "grad", grad_, x);
   const at::Tensor like = dense(weights_need ? inputs[0] : grad_);
   const at::Tensor grad = dense_like(grad_, like);
   const auto kernel = kernels().mixed_op.backward[dtype_of(grad, "mixed_op", "grad")];

@@ -13,6 +13,8 @@ namespace {
 
 using at::Tensor;
 using autograd::Grads;
+using autograd::narrow;
+using autograd::wide;
 using autograd::variable_list;
 using Optional = const std::optional<Tensor>&;
 using Two = std::tuple<Tensor, Tensor>;
@@ -63,16 +65,6 @@ Tensor scan_forward(const Tensor& grad, const Tensor& w) {
   return lambda_op()
       .call(grad.flip(0), at::zeros_like(grad), std::nullopt, std::nullopt, std::nullopt, before.flip(0), 1, 1)
       .flip(0);
-}
-
-// half types compute in float
-Tensor wide(const Tensor& x) {
-  return x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x;
-}
-variable_list narrow(variable_list grads, at::ScalarType dtype) {
-  for (auto& grad : grads)
-    if (grad.defined()) grad = grad.to(dtype);
-  return grads;
 }
 
 // Saved: terminated, truncated, valid.

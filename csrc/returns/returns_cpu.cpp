@@ -3,6 +3,8 @@
 #include <c10/util/SmallVector.h>
 #include <torch/library.h>
 
+#include <cmath>
+
 #include <memory>
 #include <tuple>
 
@@ -203,6 +205,9 @@ Tensor categorical_projection(const Tensor& next_probs, const Tensor& rewards, c
   const auto kernel = kernels().returns.projection[dtype_of(next_probs, op, "next_probs")];
   TORCH_CHECK_VALUE(next_probs.dim() > 0 && next_probs.size(-1) > 1, op, ": next_probs: expected at least 2 atoms, got ",
                     next_probs.sizes());
+  const auto spacings = double(next_probs.size(-1) - 1);
+  TORCH_CHECK_VALUE(v_min < v_max && std::isfinite(v_max - v_min) && std::isfinite(spacings / (v_max - v_min)), op,
+                    ": v_min and v_max: expected finite, v_min < v_max, apart, got ", v_min, " and ", v_max);
   const auto rows = next_probs.sizes().slice(0, next_probs.dim() - 1);
   const auto check = [&](const Tensor& x, const char* name, at::ScalarType dtype) {
     TORCH_CHECK_TYPE(x.scalar_type() == dtype, op, ": ", name, ": expected a ", dtype, " tensor, got ", x.scalar_type());

@@ -1,0 +1,25 @@
+// The gradient of maps with sparse output, as differentiable ATen ops; entmax and Gumbel-entmax share it.
+#pragma once
+#include <ATen/TensorOperators.h>
+#include <ATen/ops/ones_like.h>
+#include <ATen/ops/sqrt.h>
+#include <ATen/ops/sum.h>
+#include <ATen/ops/where.h>
+#include <ATen/ops/zeros_like.h>
+
+namespace automl_ext {
+
+// √p with derivative 0, not infinite, where p = 0: masked before the root and after. A NaN stays.
+inline at::Tensor masked_sqrt(const at::Tensor& p) {
+  const at::Tensor off = p == 0;
+  return at::where(off, at::zeros_like(p), at::where(off, at::ones_like(p), p).sqrt());
+}
+
+// s(g − ⟨s, g⟩/⟨s, 1⟩); zero for a row without support.
+inline at::Tensor centred(const at::Tensor& s, const at::Tensor& grad, int64_t dim) {
+  const at::Tensor total = s.sum(dim, true);
+  const at::Tensor mean = (s * grad).sum(dim, true) / at::where(total == 0, at::ones_like(total), total);
+  return s * (grad - mean);
+}
+
+}  // namespace automl_ext

@@ -1,0 +1,62 @@
+"""The backward ops, called directly: what does not fit is refused, never read past its end."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from automl_ext import _native
+
+pytestmark = pytest.mark.skipif(not _native.is_loaded(), reason="the native library is missing")
+F32, F64 = torch.float32, torch.float64
+
+
+def call(name: str, grad: torch.Tensor, y: torch.Tensor) -> object:
+    op = getattr(torch.ops.automl_ext, name).default
+    if name == "_mixed_op_backward":
+        return op(grad, [y], torch.ones(1), [0], [True])
+    return op(grad, y, 0.5, None, -1) if "gumbel" in name else op(grad, y, -1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "_entmax15_backward",
+        "_sparsemax_backward",
+        "_gumbel_softmax_backward",
+        "_gumbel_entmax15_backward",
+        "_mixed_op_backward",
+    ],
+)
+def test_a_gradient_of_another_shape_or_dtype(name: str) -> None:
+    y = torch.ones(1, 8) / 8
+    call(name, torch.ones(1, 8), y)
+    with pytest.raises(ValueError, match="grad: expected shape"):
+        call(name, torch.ones(1, 2), y)
+    with pytest.raises(TypeError, match="grad: expected a Float"):
+        call(name, torch.ones(1, 8, dtype=F64), y)
+
+
+def test_mixed_op_with_lists_of_different_lengths() -> None:
+    op = torch.ops.automl_ext._mixed_op_backward.default
+    x = torch.ones(3)
+    with pytest.raises(ValueError, match="input_needs"):
+        op(x, [x], torch.ones(2), [0, 1], [True, True])
+    with pytest.raises(ValueError, match="input_needs"):
+        op(x, [x, x], torch.ones(2), [0, 1], [True])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", ["entmax15", "gumbel_softmax", "gumbel_entmax15"])
+def test_half_composites_compute_in_float(name: str, dtype: torch.dtype) -> None:
+    """Gradients with create_graph are as good as those without."""
+    import automl_ext
+
+    x = (2 * torch.randn(200, 40, generator=torch.Generator().manual_seed(0))).to(dtype).requires_grad_()
+    function = getattr(automl_ext, name)
+    y = function(x, **({"seed": 1} if "gumbel" in name else {}))
+    grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    (fused,) = torch.autograd.grad(y, x, grad, retain_graph=True)
+    (composite,) = torch.autograd.grad(y, x, grad, create_graph=True)
+    # Two roundings of nearly the same float differ by one ulp at most.
+    assert ((fused - composite).abs() <= torch.finfo(dtype).eps * fused.abs().clamp_min(1e-3)).all()
