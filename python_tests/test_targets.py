@@ -194,6 +194,4 @@ def test_td_targets_refuse(change, error, message):
 
 def test_atoms_too_close_for_a_grid_are_refused():
     with pytest.raises(ValueError, match="v_max"):
-        automl_ext.categorical_projection(
-            torch.ones(1, 3) / 3, torch.zeros(1), torch.zeros(1, dtype=bool), 0.9, 0.0, 5e-324
-        )
+        categorical_projection(torch.ones(1, 3) / 3, torch.zeros(1), torch.zeros(1, dtype=bool), 0.9, 0.0, 5e-324)
