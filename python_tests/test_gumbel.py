@@ -144,6 +144,22 @@ def test_gradient_to_tau(sample: Callable, tau_dtype: torch.dtype) -> None:
 
 
 @each_sample
+@pytest.mark.parametrize("hard", [False, True])
+def test_masked_categories_do_not_spoil_the_gradient_to_tau(sample: Callable, hard: bool) -> None:
+    logits, grad = some_logits(4, 6, dtype=torch.float64), some_logits(4, 6, dtype=torch.float64, seed=1)
+
+    def tau_gradient(low: float) -> Tensor:
+        tau = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+        masked = logits.index_fill(1, torch.tensor([1, 4]), low)
+        sample(masked, tau, hard, seed=3).backward(grad)
+        assert tau.grad is not None
+        return tau.grad
+
+    assert tau_gradient(-INF).isfinite()
+    torch.testing.assert_close(tau_gradient(-INF), tau_gradient(-1e4), rtol=1e-12, atol=0)  # never chosen either
+
+
+@each_sample
 def test_low_temperature_sharpens(sample: Callable) -> None:
     logits = some_logits(100, 5)
     assert torch.equal(sample(logits, 1e-6, seed=1), sample(logits, hard=True, seed=1))
