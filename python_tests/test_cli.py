@@ -137,6 +137,18 @@ def test_what_a_user_gets_wrong_is_one_line_and_exit_code_2(automl_ext: Run, tmp
     refused(automl_ext("plot"), "--genotype")
 
 
+@pytest.mark.parametrize("command", [["search", "gdas"], ["retrain", "--genotype", GENOTYPE], ["compare"]])
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_leaves_no_run_directory(
+    automl_ext: Run, tmp_path: Path, command: list[str], seed: int
+) -> None:
+    process = automl_ext(*command, "--seed", seed, "--out", "run")
+    assert process.returncode == 2
+    assert f"seed: expected an int in [0, 2**32), got {seed}" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_configuration_that_differs_is_named(automl_ext: Run, tmp_path: Path) -> None:
     assert automl_ext("search", "gdas", *SMALL, "--out", "run", "--stop-after", 1).returncode == 0
     other = automl_ext("search", "gdas", *SMALL, "--out", "run", "--resume", "auto", "--lr", 0.5)
