@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from automl_ext import __version__
+from automl_ext import __version__, _native
 from automl_ext.cli import main
 
 SMALL = ["--subset", "200", "--epochs", "2", "--channels", "4", "--retrain-epochs", "1", "--retrain-channels", "4"]
@@ -166,6 +167,33 @@ def test_a_damaged_checkpoint_is_refused_by_path_and_stepped_over_by_auto(automl
     process = automl_ext("search", "gdas", *SMALL, "--out", "run", "--resume", "auto")
     assert process.returncode == 0, process.stderr
     assert newest.name in process.stderr
+
+
+def test_plot_of_damaged_files(automl_ext: Run, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    process = automl_ext("plot", ".")
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "curves.png").stat().st_size > 2000
+    (tmp_path / "result.json").write_text('{"genotype": ')
+    refused(automl_ext("plot", "."), "result.json")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "lo\n{"step": 2, "loss": 2.0}\n')
+    refused(automl_ext("plot", "."), "metrics.jsonl", "line 1")
+    refused(automl_ext("plot", "--genotype", GENOTYPE, "--out", "result.json"), "--out result.json")
+
+
+def test_a_full_disk_and_a_missing_kernel_are_one_line(
+    automl_ext: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("automl_ext.training.checkpoint.fsync_path", full)
+        small = ["--subset", 200, "--epochs", 1, "--channels", 4]
+        refused(automl_ext("retrain", "--genotype", GENOTYPE, *small, "--out", "run"), "No space left on device")
+    monkeypatch.setattr(_native, "_backend", "native")
+    monkeypatch.setattr(_native, "_devices", frozenset())
+    refused(automl_ext("doctor"), "native")
 
 
 def test_doctor_finds_every_op_well_and_a_broken_one_not(automl_ext: Run, tmp_path: Path) -> None:
