@@ -98,6 +98,22 @@ def test_bad_seeds(op: Callable, seed: object, error: type[Exception], message: 
         op(some_logits(2, 3), seed=1, generator=torch.Generator())
 
 
+@each_op
+def test_bad_generators(op: Callable) -> None:
+    with pytest.raises(TypeError, match=f"{op.__name__}: generator: expected a torch.Generator, got int 3"):
+        op(some_logits(2, 3), generator=3)
+    on_meta = torch.empty(2, 3, device="meta")
+    with pytest.raises(ValueError, match=f"{op.__name__}: generator: expected one on meta, got one on cpu"):
+        op(on_meta, generator=torch.Generator())
+
+
+@each_sample
+@pytest.mark.parametrize("hard", [1, None, "soft", torch.tensor(True)], ids=str)
+def test_hard_of_a_wrong_type(sample: Callable, hard: object) -> None:
+    with pytest.raises(TypeError, match=f"{sample.__name__}: hard: expected a bool, got"):
+        sample(some_logits(2, 3), hard=hard)
+
+
 # ---- temperature
 
 
