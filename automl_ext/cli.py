@@ -152,7 +152,7 @@ def _usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit codes: 0 done, 1 doctor found a fault, 2 wrong input, a full disk or the like: one line."""
+    """Run one command. Exit code: 0 done, 1 doctor found a fault, 2 wrong input, a full disk or the like: one line."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv in ([], ["-h"], ["--help"]):
         print(_usage())

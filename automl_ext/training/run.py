@@ -164,7 +164,9 @@ def _at_path(
 ) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     if not path.exists():
         raise UserError(f"there is no checkpoint at {path}")
-    path = (path if path.is_dir() else path.parent).resolve()
+    given, path = path, (path if path.is_dir() else path.parent).resolve()
+    if not path.name.startswith(checkpoint.PREFIX):
+        raise UserError(f"--resume: expected a checkpoint, a folder {CHECKPOINTS}/{checkpoint.PREFIX}…, got {given}")
     if entries and path.parent != (out / CHECKPOINTS).resolve():
         raise UserError(f"the checkpoint {path} is not one of {out}, which is not empty: choose another --out")
     try:
