@@ -6,8 +6,7 @@
 
 A run that is killed at any moment and resumed with the same configuration ends with the result of the
 uninterrupted one, bit for bit, if its state holds everything that changes: parameters, optimisers,
-schedulers, samplers (:mod:`~automl_ext.training.sampling`) and random states
-(:mod:`~automl_ext.training.seeding`).
+schedulers and random states (:mod:`~automl_ext.training.seeding`).
 """
 
 from __future__ import annotations
