@@ -108,7 +108,11 @@ def temperature(epoch: int, epochs: int, tau_max: float, tau_min: float) -> floa
 def weight_step(
     supernet: Supernet, optimizer: Optimizer, batch: Split, tau: float, grad_clip: float, rng: torch.Generator
 ) -> Tensor:
-    """Step 1; the loss."""
+    """Step 1; the loss.
+
+    zero_grad sets the gradients to None, so the operations that were not drawn rest entirely in this step: no
+    weight decay, no momentum. The official code's zeroed gradients let both go on.
+    """
     with torch.no_grad():
         choices = sample(supernet.alphas, tau, rng)
     loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels)
