@@ -50,7 +50,7 @@ def _load() -> tuple[bool, str | None, bool]:
         return False, f"the library was built for torch {built} but torch {running} is running", True
     try:
         importlib.import_module("automl_ext._C")
-    except ImportError as error:
+    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: an op registered twice, for one
         return (
             False,
             f"the library, built for torch {built}, fails to load under torch {running}: {error}",
@@ -92,7 +92,9 @@ def current_backend() -> str:
 
 @contextlib.contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Choose who answers inside the block, for the whole process: ``auto``, ``native`` or ``reference``.
+    """Choose who answers inside the block: ``auto``, ``native`` or ``reference``.
+
+    The choice is for the whole process, other threads among it; do not enter it from several threads at once.
 
     Raises:
         ValueError: unknown name.

@@ -12,6 +12,7 @@ import tyro
 from rich.console import Console
 
 from automl_ext import __version__
+from automl_ext._native import BackendError
 from automl_ext.nas.gdas import GDASConfig, search
 from automl_ext.nas.retrain import CompareConfig, RetrainConfig, compare, retrain
 from automl_ext.training.config import apply_toml
@@ -151,7 +152,7 @@ def _usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command. Exit codes: 0 done, 1 doctor found a fault, 2 the user's input is wrong (one line says how)."""
+    """Run one command. Exit code: 0 done, 1 doctor found a fault, 2 wrong input, a full disk or the like: one line."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv in ([], ["-h"], ["--help"]):
         print(_usage())
@@ -164,7 +165,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name in COMMANDS:
             try:
                 return COMMANDS[name][1](f"automl-ext {name}", argv[words:])
-            except (UserError, ModuleNotFoundError) as error:  # a missing extra names itself
+            # A missing extra and a missing kernel name themselves; OSError: a full disk, no permission.
+            except (UserError, ModuleNotFoundError, BackendError, OSError) as error:
                 print(f"error: {error}", file=sys.stderr)
                 return 2
             except KeyboardInterrupt:

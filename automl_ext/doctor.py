@@ -1,8 +1,8 @@
-"""``automl-ext doctor``: how the library was built, who answers, and every op against its reference."""
+"""``automl-ext doctor``: how the library was built, who answers, and every op and its gradient checked."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from rich.console import Console
@@ -17,48 +17,67 @@ from automl_ext.training.device import choose_device
 _TOLERANCE = 1e-4
 
 
-def checks(device: torch.device) -> dict[str, Callable[[], Tensor]]:
-    """Every op on a small problem, as a function of nothing that gives one tensor."""
-    g = torch.Generator().manual_seed(0)
+Outputs = Tensor | Sequence[Tensor]
 
-    def randn(*shape: int) -> Tensor:
-        return torch.randn(*shape, generator=g).to(device)
+
+def checks(device: torch.device) -> tuple[dict[str, Callable[[], Outputs]], list[Tensor]]:
+    """Every op on a small problem, as a function of nothing; and the float inputs that the problems share."""
+    g = torch.Generator().manual_seed(0)
+    inputs: list[Tensor] = []
+
+    def given(x: Tensor) -> Tensor:
+        inputs.append(x.to(device).requires_grad_())
+        return inputs[-1]
+
+    def randn(*shape: int, scale: float = 1.0) -> Tensor:
+        return given(scale * torch.randn(*shape, generator=g))
 
     def flags(p: float) -> Tensor:
         return (torch.rand(128, 8, generator=g) < p).to(device)
 
-    logits, xs, weights = 2 * randn(64, 100), [randn(4, 16, 8, 8) for _ in range(5)], randn(5)
+    logits, xs, weights = randn(64, 100, scale=2), [randn(4, 16, 8, 8) for _ in range(5)], randn(5)
     rewards, values, next_values, log_rhos = (randn(128, 8) for _ in range(4))
     ends = (flags(0.03), flags(0.03))
-    next_probs, flat_rewards = torch.softmax(randn(64, 51), -1), 3 * randn(64)
+    next_probs = given(torch.softmax(torch.randn(64, 51, generator=g), -1))
+    flat_rewards, tau = randn(64, scale=3), given(torch.tensor(0.5))
     episode = (rewards, next_values, *ends, 0.99)
     return {
         "entmax15": lambda: automl_ext.entmax15(logits),
         "sparsemax": lambda: automl_ext.sparsemax(logits),
-        "gumbel_softmax": lambda: automl_ext.gumbel_softmax(logits, 0.5, seed=1, return_index=True)[0],
-        "gumbel_entmax15": lambda: automl_ext.gumbel_entmax15(logits, 0.5, seed=1, return_index=True)[0],
-        "gumbel_argmax": lambda: automl_ext.gumbel_argmax(logits, seed=1).float(),
+        "gumbel_softmax": lambda: automl_ext.gumbel_softmax(logits, tau, seed=1, return_index=True),
+        "gumbel_entmax15": lambda: automl_ext.gumbel_entmax15(logits, tau, seed=1, return_index=True),
+        "gumbel_argmax": lambda: automl_ext.gumbel_argmax(logits, seed=1),
         "mixed_op": lambda: automl_ext.mixed_op(xs, weights),
         "cell_aggregate": lambda: automl_ext.cell_aggregate([xs, xs], torch.stack([weights, -weights / 2])),
         "discounted_returns": lambda: automl_ext.discounted_returns(*episode),
-        "n_step_returns": lambda: automl_ext.n_step_returns(*episode, 3)[0],
-        "gae": lambda: automl_ext.gae(rewards, values, next_values, *ends, 0.99, 0.95)[0],
+        "n_step_returns": lambda: automl_ext.n_step_returns(*episode, 3),
+        "gae": lambda: automl_ext.gae(rewards, values, next_values, *ends, 0.99, 0.95),
         "lambda_returns": lambda: automl_ext.lambda_returns(*episode, 0.95),
-        "vtrace": lambda: automl_ext.vtrace(log_rhos, rewards, values, next_values, *ends, 0.99)[0],
+        "vtrace": lambda: automl_ext.vtrace(log_rhos, rewards, values, next_values, *ends, 0.99),
         "retrace": lambda: automl_ext.retrace(log_rhos, values, rewards, next_values, *ends, 0.99),
         "td_targets": lambda: automl_ext.td_targets(flat_rewards, next_probs, flat_rewards > 2, 0.99),
         "categorical_projection": lambda: automl_ext.categorical_projection(
             next_probs, flat_rewards, flat_rewards > 2, 0.99, -10.0, 10.0
         ),
-    }
+    }, inputs
 
 
-def relative_error(op: Callable[[], Tensor]) -> float:
-    """Of the current backend against the reference, relative to the reference's largest value."""
-    ours = op()
+def outputs_and_gradients(op: Callable[[], Outputs], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """All outputs, and the gradient to every input (zeros where there is none) of their sines' sum."""
+    outputs = op()
+    outputs = [outputs] if isinstance(outputs, Tensor) else outputs
+    loss = sum((y.sin().sum() for y in outputs if y.requires_grad), 0 * inputs[0].sum())
+    gradients = torch.autograd.grad(loss, inputs, allow_unused=True, materialize_grads=True)
+    return [*(y.detach() for y in outputs), *gradients]
+
+
+def relative_error(op: Callable[[], Outputs], inputs: Sequence[Tensor]) -> float:
+    """The largest of the current backend against the reference, relative to each tensor's largest value."""
+    ours = outputs_and_gradients(op, inputs)
     with automl_ext.backend("reference"):
-        expected = op()
-    return float((ours - expected).abs().max() / expected.abs().max().clamp_min(1e-30))
+        expected = outputs_and_gradients(op, inputs)
+    errors = [(a - b).abs().max() / b.abs().max().clamp_min(1e-30) for a, b in zip(ours, expected, strict=True)]
+    return float(torch.stack(errors).max())  # unlike Python's max, it keeps a NaN
 
 
 def doctor(device_name: str = "auto") -> bool:
@@ -78,10 +97,11 @@ def doctor(device_name: str = "auto") -> bool:
     facts.add_row("who answers", who_answers(device))
     console.print(facts)
 
-    table = Table("op", "answered by", "error against the reference", "", title=f"ops on {device}")
+    table = Table("op", "answered by", "error, gradients included", "", title=f"ops on {device}")
     well = True
-    for name, op in checks(device).items():
-        error = relative_error(op)
+    ops, inputs = checks(device)
+    for name, op in ops.items():
+        error = relative_error(op, inputs)
         passed = error <= _TOLERANCE
         well &= passed
         table.add_row(name, _answered_by(name, device), f"{error:.1e}", "ok" if passed else "[red]WRONG")

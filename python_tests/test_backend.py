@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import pathlib
 import shutil
 import sysconfig
@@ -218,6 +219,24 @@ def test_broken_library(package: pathlib.Path) -> None:
     write_build_facts(package, torch.__version__)
     write_library(package, b"\x7fELF, but not really")
     check_unusable(fresh_python.facts(EAGER, package), f"built for torch {torch.__version__}", "fails to load")
+
+
+@native_only
+@pytest.mark.parametrize("error", [ImportError, OSError, RuntimeError])
+def test_library_that_raises_when_loaded(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
+    real = importlib.import_module
+
+    def refuse(name: str) -> object:
+        if name == "automl_ext._C":
+            raise error("the reason")
+        return real(name)
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    loaded, why_not, broken = _native._load()
+    assert (loaded, broken) == (False, True)
+    assert why_not is not None
+    assert "fails to load" in why_not
+    assert "the reason" in why_not
 
 
 def test_library_without_build_facts(package: pathlib.Path) -> None:

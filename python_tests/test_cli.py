@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -14,7 +15,7 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from automl_ext import __version__
+from automl_ext import __version__, _native
 from automl_ext.cli import main
 
 SMALL = ["--subset", "200", "--epochs", "2", "--channels", "4", "--retrain-epochs", "1", "--retrain-channels", "4"]
@@ -137,6 +138,18 @@ def test_what_a_user_gets_wrong_is_one_line_and_exit_code_2(automl_ext: Run, tmp
     refused(automl_ext("plot"), "--genotype")
 
 
+@pytest.mark.parametrize("command", [["search", "gdas"], ["retrain", "--genotype", GENOTYPE], ["compare"]])
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_leaves_no_run_directory(
+    automl_ext: Run, tmp_path: Path, command: list[str], seed: int
+) -> None:
+    process = automl_ext(*command, "--seed", seed, "--out", "run")
+    assert process.returncode == 2
+    assert f"seed: expected an int in [0, 2**32), got {seed}" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_configuration_that_differs_is_named(automl_ext: Run, tmp_path: Path) -> None:
     assert automl_ext("search", "gdas", *SMALL, "--out", "run", "--stop-after", 1).returncode == 0
     other = automl_ext("search", "gdas", *SMALL, "--out", "run", "--resume", "auto", "--lr", 0.5)
@@ -156,17 +169,53 @@ def test_a_damaged_checkpoint_is_refused_by_path_and_stepped_over_by_auto(automl
     assert newest.name in process.stderr
 
 
-def test_doctor_finds_every_op_well_and_a_broken_one_not(automl_ext: Run, tmp_path: Path) -> None:
+def test_plot_of_damaged_files(automl_ext: Run, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    process = automl_ext("plot", ".")
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "curves.png").stat().st_size > 2000
+    (tmp_path / "result.json").write_text('{"genotype": ')
+    refused(automl_ext("plot", "."), "result.json")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "lo\n{"step": 2, "loss": 2.0}\n')
+    refused(automl_ext("plot", "."), "metrics.jsonl", "line 1")
+    refused(automl_ext("plot", "--genotype", GENOTYPE, "--out", "result.json"), "--out result.json")
+
+
+def test_a_full_disk_and_a_missing_kernel_are_one_line(
+    automl_ext: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("automl_ext.training.checkpoint.fsync_path", full)
+        small = ["--subset", 200, "--epochs", 1, "--channels", 4]
+        refused(automl_ext("retrain", "--genotype", GENOTYPE, *small, "--out", "run"), "No space left on device")
+    monkeypatch.setattr(_native, "_backend", "native")
+    monkeypatch.setattr(_native, "_devices", frozenset())
+    refused(automl_ext("doctor"), "native")
+
+
+def test_doctor_finds_every_op_well(automl_ext: Run) -> None:
     process = automl_ext("doctor")
     assert process.returncode == 0, process.stdout
     for name in ("entmax15", "gumbel_softmax", "mixed_op", "gae", "retrace", "torch (running)"):
         assert name in process.stdout
     assert "WRONG" not in process.stdout
+
+
+@pytest.mark.parametrize(
+    "wrong", ["2 * y", "y.detach() + 2 * (y - y.detach())", "y.detach()"], ids=["forward", "backward", "no gradient"]
+)
+def test_doctor_finds_a_broken_op(tmp_path: Path, wrong: str) -> None:
     broken = (
         "import automl_ext, sys\n"
         "from automl_ext import _native\n"
         "sparsemax = automl_ext.sparsemax\n"
-        "automl_ext.sparsemax = lambda x: sparsemax(x) * (1 + (_native.current_backend() != 'reference'))\n"
+        "def broken(x):\n"
+        "    y = sparsemax(x)\n"
+        f"    return y if _native.current_backend() == 'reference' else {wrong}\n"
+        "automl_ext.sparsemax = broken\n"
         "from automl_ext.cli import main\n"
         "sys.exit(main(['doctor']))\n"
     )
@@ -175,4 +224,5 @@ def test_doctor_finds_every_op_well_and_a_broken_one_not(automl_ext: Run, tmp_pa
         [sys.executable, "-c", broken], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
     assert found.returncode == 1
-    assert "WRONG" in found.stdout
+    assert [line for line in found.stdout.splitlines() if "WRONG" in line and "sparsemax" in line]
+    assert found.stdout.count("WRONG") == 1

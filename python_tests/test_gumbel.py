@@ -98,6 +98,22 @@ def test_bad_seeds(op: Callable, seed: object, error: type[Exception], message: 
         op(some_logits(2, 3), seed=1, generator=torch.Generator())
 
 
+@each_op
+def test_bad_generators(op: Callable) -> None:
+    with pytest.raises(TypeError, match=f"{op.__name__}: generator: expected a torch.Generator, got int 3"):
+        op(some_logits(2, 3), generator=3)
+    on_meta = torch.empty(2, 3, device="meta")
+    with pytest.raises(ValueError, match=f"{op.__name__}: generator: expected one on meta, got one on cpu"):
+        op(on_meta, generator=torch.Generator())
+
+
+@each_sample
+@pytest.mark.parametrize("hard", [1, None, "soft", torch.tensor(True)], ids=str)
+def test_hard_of_a_wrong_type(sample: Callable, hard: object) -> None:
+    with pytest.raises(TypeError, match=f"{sample.__name__}: hard: expected a bool, got"):
+        sample(some_logits(2, 3), hard=hard)
+
+
 # ---- temperature
 
 
@@ -141,6 +157,22 @@ def test_gradient_to_tau(sample: Callable, tau_dtype: torch.dtype) -> None:
     torch.testing.assert_close(
         dtau, expected.detach().to(tau_dtype), rtol=max(1e-5, torch.finfo(tau_dtype).eps), atol=0
     )
+
+
+@each_sample
+@pytest.mark.parametrize("hard", [False, True])
+def test_masked_categories_do_not_spoil_the_gradient_to_tau(sample: Callable, hard: bool) -> None:
+    logits, grad = some_logits(4, 6, dtype=torch.float64), some_logits(4, 6, dtype=torch.float64, seed=1)
+
+    def tau_gradient(low: float) -> Tensor:
+        tau = torch.tensor(0.7, dtype=torch.float64, requires_grad=True)
+        masked = logits.index_fill(1, torch.tensor([1, 4]), low)
+        sample(masked, tau, hard, seed=3).backward(grad)
+        assert tau.grad is not None
+        return tau.grad
+
+    assert tau_gradient(-INF).isfinite()
+    torch.testing.assert_close(tau_gradient(-INF), tau_gradient(-1e4), rtol=1e-12, atol=0)  # never chosen either
 
 
 @each_sample

@@ -27,7 +27,7 @@ def batch(size: int = 16, channels: int = 1) -> Split:
 
 def supernet() -> Supernet:
     torch.manual_seed(0)
-    return NASBench201().build_supernet(in_channels=1, num_classes=10, channels=4, cells=1)
+    return NASBench201().build_supernet(in_channels=1, num_classes=10, channels=4, cells=1, form="nb201")
 
 
 def parameters(net: Supernet) -> dict[str, Tensor]:

@@ -22,6 +22,14 @@ def supernet(form: str = "nb201") -> NASBench201Supernet:
     return SPACE.build_supernet(**SHAPE, form=form)
 
 
+def test_the_form_is_always_said() -> None:
+    """So that no caller gets another than GDASConfig's unasked."""
+    with pytest.raises(TypeError, match="'form'"):
+        SPACE.build_supernet(**SHAPE)
+    with pytest.raises(TypeError, match="'form'"):
+        SuperCell(OPERATIONS, 4, 4)
+
+
 def derived(net: NASBench201Supernet, genotype: Genotype) -> nn.Module:
     """The network of one genotype with the supernet's weights."""
     network = SPACE.build(genotype, **SHAPE, affine=False)
@@ -77,7 +85,7 @@ def test_only_chosen_operations_run() -> None:
 
 
 def test_sparse_weights_run_their_support_only() -> None:
-    cell = SuperCell(OPERATIONS, 4, 4).eval()
+    cell = SuperCell(OPERATIONS, 4, 4, "darts").eval()
     alpha = torch.randn(6, 5, requires_grad=True)
     weights = gumbel_entmax15(alpha, 0.5, seed=1)
     choice = Choice.support(weights)
@@ -88,14 +96,14 @@ def test_sparse_weights_run_their_support_only() -> None:
 
 
 def test_soft_weights_mix_all_operations() -> None:
-    cell = SuperCell(OPERATIONS, 4, 4)
+    cell = SuperCell(OPERATIONS, 4, 4, "darts")
     weights = torch.softmax(torch.randn(6, 5), -1)
     x = torch.randn(2, 4, 5, 5)
     torch.testing.assert_close(cell(x, Choice.support(weights)), weighted_cell(cell, x, weights))
 
 
 def test_cell_of_none_is_zero() -> None:
-    cell = SuperCell(OPERATIONS, 4, 4)
+    cell = SuperCell(OPERATIONS, 4, 4, "darts")
     x = torch.randn(2, 4, 5, 5)
     assert torch.equal(cell(x, Choice.fixed([0] * 6, 5)), torch.zeros_like(x))
 

@@ -168,8 +168,12 @@ def test_a_missing_path_and_a_wrong_folder(tmp_path):
     train(tmp_path)
     with pytest.raises(UserError, match="there is no checkpoint at"):
         make(tmp_path, resume=str(tmp_path / "checkpoints" / "step-9"))
-    with pytest.raises(UserError, match=r"is damaged: manifest.json is missing|is not one of"):
-        make(tmp_path, resume=str(tmp_path))
+    for out in (tmp_path, tmp_path / "new"):
+        for path in (tmp_path, tmp_path / "checkpoints", tmp_path / "config.json"):
+            with pytest.raises(UserError) as caught:
+                make(out, resume=str(path))
+            assert str(caught.value) == f"--resume: expected a checkpoint, a folder checkpoints/step-…, got {path}"
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("path", ["auto", "PATH"])

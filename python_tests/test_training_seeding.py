@@ -1,7 +1,6 @@
-"""Seeds, random states and batches that go on where they stopped."""
+"""Seeds, and random states that go on where they stopped."""
 
 import random
-from itertools import chain
 
 import numpy as np
 import pytest
@@ -9,7 +8,6 @@ import torch
 from training_helpers import make
 
 from automl_ext.training.errors import UserError
-from automl_ext.training.sampling import Batches
 from automl_ext.training.seeding import (
     generator,
     numpy_generator_state,
@@ -103,55 +101,3 @@ def test_generator_is_its_own():
     first = torch.randn(3, generator=generator(7))
     assert torch.equal(first, torch.randn(3, generator=generator(7)))
     assert torch.equal(before, torch.get_rng_state())
-
-
-def test_an_epoch_is_a_permutation():
-    batches = Batches(10, 4, generator(0))
-    epochs = [[index.tolist() for index in batches] for _ in range(2)]
-    assert [[len(b) for b in epoch] for epoch in epochs] == [[4, 4, 2]] * 2
-    assert all(sorted(chain(*epoch)) == list(range(10)) for epoch in epochs)
-    assert epochs[0] != epochs[1]
-    assert len(batches) == 3
-    assert [len(index) for index in Batches(10, 4, generator(0), drop_last=True)] == [4, 4]
-
-
-@pytest.mark.parametrize("drop_last", [False, True])
-@pytest.mark.parametrize("stop", range(9))
-def test_batches_go_on_anywhere(tmp_path, stop, drop_last):
-    def stream(batches, count):
-        found = []
-        while len(found) < count:
-            for index in batches:
-                found.append(index.tolist())
-                if len(found) == count:
-                    break
-        return found
-
-    expected = stream(Batches(10, 4, generator(0), drop_last=drop_last), 12)
-    first = Batches(10, 4, generator(0), drop_last=drop_last)
-    assert stream(first, stop) == expected[:stop]
-    state = through_a_checkpoint(tmp_path, first.state_dict())
-    second = Batches(10, 4, generator(99), drop_last=drop_last)
-    second.load_state_dict(state)
-    assert stream(second, 12 - stop) == expected[stop:]
-    assert stream(first, 12 - stop) == expected[stop:]
-
-
-def test_batches_in_parallel_stay_whole():
-    a, b = Batches(8, 4, generator(0)), Batches(8, 4, generator(1))
-    for _ in range(3):
-        pairs = [(x.tolist(), y.tolist()) for x, y in zip(a, b, strict=False)]
-        assert [sorted(chain(*side)) for side in zip(*pairs, strict=True)] == [list(range(8))] * 2
-
-
-@pytest.mark.parametrize(
-    ("n", "size", "drop_last", "message"),
-    [
-        (0, 4, False, "n: 0 items"),
-        (3, 4, True, "n: 3 items"),
-        (3, 0, False, "batch_size: expected at least 1"),
-    ],
-)
-def test_no_batches(n, size, drop_last, message):
-    with pytest.raises(ValueError, match=message):
-        Batches(n, size, generator(0), drop_last=drop_last)

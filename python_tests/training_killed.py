@@ -19,8 +19,8 @@ import numpy
 import torch
 import torch._dynamo  # the optimisers load it, which takes a second: once, before the forks
 
+from automl_ext.nas.images import epoch_batches
 from automl_ext.training.run import Run
-from automl_ext.training.sampling import Batches
 from automl_ext.training.seeding import (
     generator,
     numpy_generator_state,
@@ -42,7 +42,7 @@ class Config:
 
 
 def toy(out, config):
-    """Everything that has a state: parameters, optimiser, scheduler, sampler and four kinds of generators."""
+    """Everything that has a state: parameters, optimiser, scheduler and generators of five kinds."""
     seed_everything(config.seed)
     rng = numpy.random.default_rng(config.seed)
     x = torch.randn(100, 8, generator=generator(1))
@@ -50,18 +50,18 @@ def toy(out, config):
     model = torch.nn.Sequential(torch.nn.Linear(8, 16), torch.nn.Dropout(0.2), torch.nn.Linear(16, 1))
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, config.epochs)
-    batches = Batches(len(x), config.batch_size, generator(config.seed))
+    order = generator(config.seed)
     with Run.open(out, config, algorithm="toy", resume="auto") as run:
         if run.state is not None:
             (out / "resumed").write_text(str(run.step))
             for name, part in [("model", model), ("optimizer", optimizer), ("scheduler", scheduler)]:
                 part.load_state_dict(run.state[name])
-            batches.load_state_dict(run.state["batches"])
+            order.set_state(run.state["order"])
             set_numpy_generator_state(rng, run.state["numpy"])
             set_rng_state(run.state["rng"])
         loss = torch.zeros(())
         for epoch in run.progress(config.epochs, "toy"):
-            for index in batches:
+            for index in epoch_batches(len(x), config.batch_size, order):
                 noise = rng.normal() + random.random() + numpy.random.random()
                 loss = ((model(x[index]) - y[index]) ** 2).mean() * (1 + 0.1 * noise)
                 optimizer.zero_grad()
@@ -75,7 +75,7 @@ def toy(out, config):
                     "model": model.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "scheduler": scheduler.state_dict(),
-                    "batches": batches.state_dict(),
+                    "order": order.get_state(),
                     "numpy": numpy_generator_state(rng),
                     "rng": rng_state(),
                 },

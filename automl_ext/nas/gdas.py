@@ -26,7 +26,7 @@ from torch.optim import Optimizer
 from automl_ext.nas.epochs import Clock, Epochs, set_cosine_lr
 from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.nasbench201 import NASBench201
-from automl_ext.nas.retrain import RetrainConfig, Training, at_least, measure, network_shape
+from automl_ext.nas.retrain import RetrainConfig, Training, at_least, check_seed, measure, network_shape
 from automl_ext.nas.space import Space
 from automl_ext.nas.supernet import Choice, Form, Supernet
 from automl_ext.ops.gumbel import gumbel_softmax
@@ -76,6 +76,7 @@ class GDASConfig:
     retrain_cells: int = 1
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0})
         at_least(self, {"retrain_channels": 1, "retrain_cells": 1, "retrain_epochs": 1})
         at_least(self, {"lr": 0, "lr_min": 0, "momentum": 0, "weight_decay": 0, "grad_clip": 0})
@@ -107,7 +108,11 @@ def temperature(epoch: int, epochs: int, tau_max: float, tau_min: float) -> floa
 def weight_step(
     supernet: Supernet, optimizer: Optimizer, batch: Split, tau: float, grad_clip: float, rng: torch.Generator
 ) -> Tensor:
-    """Step 1; the loss."""
+    """Step 1; the loss.
+
+    zero_grad sets the gradients to None, so the operations that were not drawn rest entirely in this step: no
+    weight decay, no momentum. The official code's zeroed gradients let both go on.
+    """
     with torch.no_grad():
         choices = sample(supernet.alphas, tau, rng)
     loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels)

@@ -202,7 +202,7 @@ class NASBench201:
         return Network(lambda c: Cell(genotype, c, affine), in_channels, num_classes, channels, cells)
 
     def build_supernet(
-        self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form = "nb201"
+        self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form
     ) -> NASBench201Supernet:
         return NASBench201Supernet(in_channels, num_classes, channels, cells, form)
 

@@ -18,27 +18,54 @@ def plot_run(run: Path) -> list[Path]:
         The files written.
 
     Raises:
-        UserError: no run directory, or one without measurements.
+        UserError: no run directory, one without measurements, or a damaged file in it.
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
     metrics = run / "metrics.jsonl"
     if not metrics.is_file():
         raise UserError(f"plot: {run}: expected a run directory with metrics.jsonl")
-    rows = [json.loads(line) for line in metrics.read_text().splitlines()]
+    rows = _rows(metrics)
     if not rows:
         raise UserError(f"plot: {run}: metrics.jsonl is empty: nothing has been measured yet")
     curves = run / "curves.png"
     draw_curves(rows, curves)
     result = run / "result.json"
-    genotype = json.loads(result.read_text()).get("genotype") if result.is_file() else None
+    genotype = _genotype(result) if result.is_file() else None
     return [curves] + ([] if genotype is None else plot_genotype(genotype, run))
 
 
+def _rows(metrics: Path) -> list[dict[str, Any]]:
+    """The measurements. A last line that a crash, or a run still going on, left half written is skipped."""
+    rows = []
+    lines = metrics.read_bytes().splitlines()
+    for i, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if i < len(lines) - 1:
+                raise UserError(f"plot: {metrics}: line {i + 1} is no JSON") from None
+    return rows
+
+
+def _genotype(result: Path) -> str | None:
+    try:
+        return json.loads(result.read_bytes()).get("genotype")
+    except (ValueError, AttributeError):
+        raise UserError(f"plot: {result}: expected a JSON object, the result of a run") from None
+
+
 def plot_genotype(genotype: str, out: Path) -> list[Path]:
-    """Draw a NAS-Bench-201 cell as ``out/cell.png`` and ``out/cell.svg``."""
+    """Draw a NAS-Bench-201 cell as ``out/cell.png`` and ``out/cell.svg``.
+
+    Raises:
+        UserError: no such cell, or ``out`` is no folder and cannot become one.
+    """
     space = NASBench201()
     parsed = parse_genotype(space, genotype)
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"plot: --out {out}: expected a folder: {error.strerror}") from None
     paths = [out / "cell.png", out / "cell.svg"]
     for path in paths:
         space.draw(parsed, path)

@@ -43,6 +43,7 @@ class TrainingConfig:
     flip: bool = False  # mirror half of the training images
 
     def __post_init__(self) -> None:
+        check_seed(self.seed)
         at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0})
         at_least(self, {"lr": 0, "momentum": 0, "weight_decay": 0})
 
@@ -64,6 +65,12 @@ class CompareConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         at_least(self, {"random_cells": 1})
+
+
+def check_seed(seed: int) -> None:
+    """ValueError for a seed that NumPy would refuse, long after the run directory has been made."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: expected an int in [0, 2**32), got {seed}")
 
 
 def at_least(config: object, bounds: dict[str, float]) -> None:

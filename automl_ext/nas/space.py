@@ -56,9 +56,7 @@ class Space(Protocol[Genotype]):
         """A freshly initialised network: images [N, in_channels, H, W] → logits [N, num_classes]."""
         ...
 
-    def build_supernet(
-        self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form = "nb201"
-    ) -> Supernet:
+    def build_supernet(self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form) -> Supernet:
         """All networks of the space in one, sharing weights."""
         ...
 

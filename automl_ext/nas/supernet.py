@@ -57,7 +57,7 @@ class SuperCell(nn.Module):
             "darts": nothing, as in GDAS's code for the DARTS space; α learns from the weights of what ran.
     """
 
-    def __init__(self, operations: Sequence[str], num_nodes: int, channels: int, form: Form = "nb201") -> None:
+    def __init__(self, operations: Sequence[str], num_nodes: int, channels: int, form: Form) -> None:
         super().__init__()
         if form not in ("nb201", "darts"):
             raise ValueError(f'SuperCell: form: expected "nb201" or "darts", got {form!r}')

@@ -72,7 +72,8 @@ def gumbel_reference(
         tau = torch.where(tau > 0, tau, torch.nan).to(z.dtype)
     elif not tau > 0:  # in eager mode the public function has refused it
         tau = math.nan
-    scaled = z / tau
+    masked = z == -math.inf  # divided apart: the derivative of −inf/τ would be 0 · inf, NaN
+    scaled = torch.where(masked, z.detach(), z.masked_fill(masked, 0.0) / tau)
     soft = torch.softmax(scaled, dim) if activation == "softmax" else _entmax15_reference(scaled, dim)
     if hard and index is not None:
         one_hot = torch.zeros_like(soft).scatter(dim, index.unsqueeze(dim) if logits.ndim else index, 1.0)

@@ -44,8 +44,9 @@ def gumbel_softmax(
         y, shaped like ``logits`` (and the index, without ``dim``). A row all −inf is NaN, as in torch.softmax.
 
     Raises:
-        TypeError: logits not floating point; seed neither an int nor a 0-dim int64 tensor.
-        ValueError: τ not positive and finite; τ or the seed on another device; seed and generator both given.
+        TypeError: logits not floating point; hard no bool; generator no torch.Generator; seed neither an int
+            nor a 0-dim int64 tensor.
+        ValueError: τ not positive and finite; τ, seed or generator on another device; seed and generator both given.
         IndexError: dim out of range.
     """
     return _sample("softmax", logits, tau, hard, dim, generator, seed, return_index)
@@ -105,6 +106,8 @@ def _sample(
     op = f"gumbel_{activation}"
     check_float_tensor(logits, "logits", op)
     dim = check_dim(dim, logits.ndim, op)
+    if type(hard) is not bool:
+        raise TypeError(f"{op}: hard: expected a bool, got {describe(hard)}")
     if return_index:
         _check_categories(logits, dim, op)
     tau_value, tau_tensor = _split_tau(tau, logits, op)
@@ -160,7 +163,16 @@ def _is_plain_cpu(x: Tensor) -> bool:
     )
 
 
+def _check_generator(generator: object, logits: Tensor, op: str) -> None:
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(f"{op}: generator: expected a torch.Generator, got {describe(generator)}")
+    if generator.device.type != logits.device.type:  # a generator for "cuda" has no index, or that of one GPU
+        raise ValueError(f"{op}: generator: expected one on {logits.device}, got one on {generator.device}")
+
+
 def _seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, logits: Tensor, op: str) -> Tensor:
+    if generator is not None:
+        _check_generator(generator, logits, op)
     if seed is None:
         return torch.randint(_LOWEST, _HIGHEST, (), dtype=torch.int64, device=logits.device, generator=generator)
     if generator is not None:

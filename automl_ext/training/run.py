@@ -6,8 +6,7 @@
 
 A run that is killed at any moment and resumed with the same configuration ends with the result of the
 uninterrupted one, bit for bit, if its state holds everything that changes: parameters, optimisers,
-schedulers, samplers (:mod:`~automl_ext.training.sampling`) and random states
-(:mod:`~automl_ext.training.seeding`).
+schedulers and random states (:mod:`~automl_ext.training.seeding`).
 """
 
 from __future__ import annotations
@@ -164,7 +163,9 @@ def _at_path(
 ) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     if not path.exists():
         raise UserError(f"there is no checkpoint at {path}")
-    path = (path if path.is_dir() else path.parent).resolve()
+    given, path = path, (path if path.is_dir() else path.parent).resolve()
+    if not path.name.startswith(checkpoint.PREFIX):
+        raise UserError(f"--resume: expected a checkpoint, a folder {CHECKPOINTS}/{checkpoint.PREFIX}…, got {given}")
     if entries and path.parent != (out / CHECKPOINTS).resolve():
         raise UserError(f"the checkpoint {path} is not one of {out}, which is not empty: choose another --out")
     try:
