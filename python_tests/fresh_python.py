@@ -11,6 +11,8 @@ from typing import Any
 
 import automl_ext
 
+# An editable install adds a finder that would fill what a copied package lacks from the original.
+_NO_EDITABLE = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]\n"
 PACKAGE = pathlib.Path(automl_ext.__file__).parent
 
 
@@ -19,7 +21,7 @@ def start(code: str, root: pathlib.Path = PACKAGE.parent, **environment: str) ->
     env = {name: value for name, value in os.environ.items() if not name.startswith("AUTOML_EXT_")}
     env |= {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", **environment}
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", _NO_EDITABLE + code],
         cwd=root,
         env=env,
         stdout=subprocess.PIPE,
