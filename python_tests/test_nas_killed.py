@@ -36,21 +36,22 @@ def outcome(out: Path) -> tuple[dict, str]:
 
 @pytest.mark.slow
 def test_killed_at_random_moments(tmp_path: Path) -> None:
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    whole = tmp_path / "whole"
     begin = time.monotonic()
     assert start(whole).wait(300) == 0
     seconds = time.monotonic() - begin
 
-    rng, kills = random.Random(0), 0
+    rng, kills, number = random.Random(0), 0, 0
     while kills < KILLS:
+        killed = tmp_path / f"killed-{number}"
         process = start(killed)
         try:  # a share of the whole run, so that kills fall into search and retraining, and into start-up too
-            process.wait(rng.uniform(0.2, 0.6) * seconds)
-            break  # finished before it could be killed
+            assert process.wait(rng.uniform(0.2, 0.6) * seconds) == 0
+            assert outcome(killed) == outcome(whole)
+            number += 1  # finished before it could be killed: on to another
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
             kills += 1
-    assert kills > 0
     assert start(killed).wait(300) == 0
     assert outcome(killed) == outcome(whole)
