@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from automl_ext.nas.gdas import GDASConfig, retrain_config, search
 from automl_ext.nas.plot import plot_run
@@ -61,7 +61,8 @@ def row(name: str, result: dict[str, Any], search_seconds: float = 0.0) -> dict[
 
 
 def as_table(rows: list[dict[str, Any]]) -> Table:
-    table = Table("cell", "genotype", "test accuracy", "parameters", "search s", "training s", title="digits")
+    genotype = Column("genotype", overflow="fold")  # whole, over several lines where the terminal is narrow
+    table = Table("cell", genotype, "test accuracy", "parameters", "search s", "training s", title="digits")
     for r in rows:
         table.add_row(
             r["cell"],
