@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Column, Table
+from rich.table import Table
 
 from automl_ext.nas.gdas import GDASConfig, retrain_config, search
 from automl_ext.nas.plot import plot_run
@@ -33,6 +33,7 @@ def demo(out: Path) -> None:
     rows = table_rows(found, drawn)
     (out / "table.json").write_text(json.dumps(rows, indent=2) + "\n")
     Console().print(as_table(rows))
+    print("found:", found["genotype"])
     print("pictures:", ", ".join(str(path) for path in pictures))
 
 
@@ -61,17 +62,15 @@ def row(name: str, result: dict[str, Any], search_seconds: float = 0.0) -> dict[
 
 
 def as_table(rows: list[dict[str, Any]]) -> Table:
-    genotype = Column("genotype", overflow="fold")  # whole, over several lines where the terminal is narrow
-    table = Table("cell", genotype, "test accuracy", "parameters", "search s", "training s", title="digits")
+    table = Table("cell", "test accuracy", "parameters", "search s", "training s", title="digits")
     for r in rows:
         table.add_row(
             r["cell"],
-            r["genotype"],
             f"{100 * r['test_accuracy']:.2f} %",
             f"{r['parameters']:,}",
             f"{r['search_seconds']:.1f}",
             f"{r['training_seconds']:.1f}",
         )
     mean = sum(r["test_accuracy"] for r in rows[1:]) / len(rows[1:])
-    table.add_row("random, mean", "", f"{100 * mean:.2f} %", "", "", "")
+    table.add_row("random, mean", f"{100 * mean:.2f} %", "", "", "")
     return table
