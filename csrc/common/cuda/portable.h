@@ -1,0 +1,20 @@
+// What CUDA kernels and their launches use beyond plain C++. nvcc reads it as CUDA; any other compiler runs the same
+// kernels on the CPU, one fiber per CUDA thread (cpp_tests/cuda_on_cpu), which is how they are tested without a GPU.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#ifdef __CUDACC__
+#include <cuda_runtime.h>
+
+// An array of n elements in shared memory, and the one whose size is given at the launch.
+#define KERNEL_SHARED(T, name, n) __shared__ T name[n]
+#define KERNEL_DYNAMIC_SHARED(T, name)                                  \
+  extern __shared__ __align__(16) unsigned char kernel_dynamic_shared[]; \
+  T* const name = reinterpret_cast<T*>(kernel_dynamic_shared)
+// kernel in parentheses where its template arguments hold a comma.
+#define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#else
+#include "cuda_on_cpu.h"
+#endif
