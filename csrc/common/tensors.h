@@ -24,8 +24,14 @@ inline DType dtype_of(const at::Tensor& x, const char* op, const char* name) {
   }
 }
 
-// What a kernel reads side by side must have one shape and dtype.
+inline void check_device(const char* op, const char* name, const at::Tensor& x, const at::Tensor& like) {
+  TORCH_CHECK_VALUE(x.device() == like.device(), op, ": ", name, ": expected a tensor on ", like.device(),
+                    ", got one on ", x.device());
+}
+
+// What a kernel reads side by side must have one device, shape and dtype.
 inline void check_like(const char* op, const char* name, const at::Tensor& x, const at::Tensor& like) {
+  check_device(op, name, x, like);
   TORCH_CHECK_TYPE(x.scalar_type() == like.scalar_type(), op, ": ", name, ": expected a ", like.scalar_type(),
                    " tensor, got ", x.scalar_type());
   TORCH_CHECK_VALUE(x.sizes() == like.sizes(), op, ": ", name, ": expected shape ", like.sizes(), ", got ", x.sizes());

@@ -4,32 +4,27 @@
 #include <memory>
 
 #include "../common/kernels.h"
-#include "../common/tensors.h"
+#include "entmax_entry.h"
 
 namespace automl_ext {
 namespace {
 
 at::Tensor forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::Forward* table, const char* op) {
-  const auto kernel = table[dtype_of(x, op, "x")];
-  const Rows rows(x, dim);
-  const at::Tensor p = at::empty(rows.data.sizes(), rows.data.options());
-  parallel_rows(rows.count, rows.length, [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<char[]> scratch(new char[entmax_scratch_bytes(rows.length)]);
-    kernel(rows.data.const_data_ptr(), p.mutable_data_ptr(), rows.length, begin, end, scratch.get());
+  return entmax_forward(op, x, dim, [&](DType dtype, const Rows& rows, void* p) {
+    parallel_rows(rows.count, rows.length, [&](int64_t begin, int64_t end) {
+      const std::unique_ptr<char[]> scratch(new char[entmax_scratch_bytes(rows.length)]);
+      table[dtype](rows.data.const_data_ptr(), p, rows.length, begin, end, scratch.get());
+    });
   });
-  return from_rows(p, x, dim);
 }
 
 at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const EntmaxKernels::Backward* table,
                     const char* op) {
-  const auto kernel = table[dtype_of(p, op, "p")];
-  check_like(op, "grad", grad, p);
-  const Rows g(grad, dim), y(p, dim);
-  const at::Tensor dx = at::empty(y.data.sizes(), y.data.options());
-  parallel_rows(y.count, y.length, [&](int64_t begin, int64_t end) {
-    kernel(g.data.const_data_ptr(), y.data.const_data_ptr(), dx.mutable_data_ptr(), y.length, begin, end);
+  return entmax_backward(op, grad, p, dim, [&](DType dtype, const Rows& g, const Rows& y, void* dx) {
+    parallel_rows(y.count, y.length, [&](int64_t begin, int64_t end) {
+      table[dtype](g.data.const_data_ptr(), y.data.const_data_ptr(), dx, y.length, begin, end);
+    });
   });
-  return from_rows(dx, p, dim);
 }
 
 at::Tensor entmax15(const at::Tensor& x, int64_t dim) { return forward(x, dim, kernels().entmax.entmax15, "entmax15"); }

@@ -1,0 +1,42 @@
+// One call of an op on a GPU: its device made current, its stream, its errors. For the entry functions; kernels and
+// their launches know nothing of torch.
+#pragma once
+#include <ATen/core/Tensor.h>
+#include <c10/cuda/CUDAException.h>
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+
+#ifndef AUTOML_EXT_CUDA_ARCHS
+#define AUTOML_EXT_CUDA_ARCHS "unknown architectures"
+#endif
+
+namespace automl_ext {
+
+class CudaCall {
+ public:
+  CudaCall(const char* op, const at::Tensor& x) : op_(op), guard_(x.device()) {}
+
+  void* stream() const { return at::cuda::getCurrentCUDAStream().stream(); }
+
+  // After the launches: what the driver refused, without waiting for the kernels.
+  void check() const {
+    const cudaError_t error = cudaGetLastError();
+    if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
+        error == cudaErrorUnsupportedPtxVersion) {
+      cudaDeviceProp gpu;
+      C10_CUDA_CHECK(cudaGetDeviceProperties(&gpu, guard_.current_device().index()));
+      TORCH_CHECK(false, op_, ": the kernels were built for CUDA architectures " AUTOML_EXT_CUDA_ARCHS ", which ",
+                  gpu.name, " (", gpu.major, ".", gpu.minor, ") cannot run (", cudaGetErrorString(error),
+                  "). Rebuild: TORCH_CUDA_ARCH_LIST=", gpu.major, ".", gpu.minor,
+                  " AUTOML_EXT_CUDA=1 pip install --no-build-isolation --force-reinstall --no-deps"
+                  " <path to the automl_ext source>");
+    }
+    C10_CUDA_CHECK(error);
+  }
+
+ private:
+  const char* op_;
+  c10::cuda::CUDAGuard guard_;
+};
+
+}  // namespace automl_ext

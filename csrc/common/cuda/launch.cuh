@@ -1,0 +1,54 @@
+// Choosing grids, blocks and teams for rows.
+#pragma once
+#include <algorithm>
+#include <type_traits>
+
+#include "types.cuh"
+
+namespace automl_ext {
+
+constexpr int kShortRowThreads = 128;
+constexpr int64_t kShortRow = 1024;  // the most elements a warp keeps in registers
+
+template <int value>
+using Int = std::integral_constant<int, value>;
+
+// Blocks for `count` pieces of work; kernels stride over what is beyond the largest grid.
+inline dim3 grid_of(int64_t count) { return dim3(unsigned(std::min<int64_t>(count, 0x7fffffff))); }
+
+// Blocks for short rows of `lanes` threads each.
+inline dim3 short_rows_grid(int64_t rows, int lanes) {
+  const int64_t rows_per_block = kShortRowThreads / lanes;
+  return grid_of((rows + rows_per_block - 1) / rows_per_block);
+}
+
+// Calls launch(Int<lanes>, Int<items>) with the team and its registers for rows of n ≤ lanes·items elements.
+template <class Launch>
+void for_short_rows(int64_t n, const Launch& launch) {
+  if (n <= 8) return launch(Int<2>(), Int<4>());
+  if (n <= 32) return launch(Int<8>(), Int<4>());
+  if (n <= 128) return launch(Int<32>(), Int<4>());
+  if (n <= 256) return launch(Int<32>(), Int<8>());
+  if (n <= 512) return launch(Int<32>(), Int<16>());
+  return launch(Int<32>(), Int<32>());
+}
+
+// Threads of a block that shares a row.
+inline dim3 long_row_block(int64_t n) { return dim3(n <= 4096 ? 256 : n <= 16384 ? 512 : 1024); }
+
+// The most dynamic shared memory a block may have on the current device, less what kernels declare themselves.
+inline int64_t shared_memory_limit() {
+  constexpr int kStatic = 2048;
+  int device = 0, bytes = 0;
+  cudaGetDevice(&device);
+  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
+  return bytes - kStatic;
+}
+// More than 48 KB has to be asked for, per kernel.
+template <class Kernel>
+void allow_shared_memory(Kernel* kernel, int64_t bytes) {
+  if (bytes > 48 * 1024)
+    cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));
+}
+
+}  // namespace automl_ext

@@ -1,0 +1,118 @@
+// The threads that share a row, and how they reduce. Every thread of the team gets the result, always from the same
+// order of operations. All threads of the warp (WarpTeam) or block (BlockTeam) take part in every call: a loop around
+// a reduction runs as long as `any` says.
+#pragma once
+#include "portable.h"
+
+namespace automl_ext {
+
+constexpr unsigned kAllLanes = 0xffffffffu;
+
+// NaN is larger than all.
+template <class V>
+__device__ __forceinline__ V larger(V a, V b) {
+  return a > b || a != a ? a : b;
+}
+template <class V>
+__device__ __forceinline__ V smaller(V a, V b) {
+  return a < b ? a : b;
+}
+
+// kLanes neighbouring lanes of a warp.
+template <int kLanes>
+struct WarpTeam {
+  static_assert(kLanes > 0 && kLanes <= 32 && (kLanes & (kLanes - 1)) == 0, "a power of two up to 32");
+  // Additions that a term of a sum goes through.
+  static constexpr int depth = kLanes < 2 ? 0 : kLanes < 4 ? 1 : kLanes < 8 ? 2 : kLanes < 16 ? 3 : kLanes < 32 ? 4 : 5;
+
+  __device__ __forceinline__ int rank() const { return int(threadIdx.x) % kLanes; }
+  __device__ __forceinline__ int size() const { return kLanes; }
+
+  // Each of the values is summed over the team.
+  template <class V, int count>
+  __device__ __forceinline__ void sum(V (&values)[count]) const {
+#pragma unroll
+    for (int i = 0; i < count; ++i) {
+#pragma unroll
+      for (int distance = kLanes / 2; distance > 0; distance /= 2)
+        values[i] += __shfl_xor_sync(kAllLanes, values[i], distance);
+    }
+  }
+  template <class V>
+  __device__ __forceinline__ V sum(V value) const {
+    V values[1] = {value};
+    sum(values);
+    return values[0];
+  }
+  template <class V>
+  __device__ __forceinline__ V largest(V value) const {
+#pragma unroll
+    for (int distance = kLanes / 2; distance > 0; distance /= 2)
+      value = larger(value, __shfl_xor_sync(kAllLanes, value, distance));
+    return value;
+  }
+  template <class V>
+  __device__ __forceinline__ V smallest(V value) const {
+#pragma unroll
+    for (int distance = kLanes / 2; distance > 0; distance /= 2)
+      value = smaller(value, __shfl_xor_sync(kAllLanes, value, distance));
+    return value;
+  }
+  // Whether it holds anywhere in the warp: all its teams loop together.
+  __device__ __forceinline__ bool any(bool condition) const { return __any_sync(kAllLanes, condition); }
+};
+
+// All threads of a block, whole warps.
+struct BlockTeam {
+  static constexpr int depth = 10;
+
+  __device__ __forceinline__ int rank() const { return int(threadIdx.x); }
+  __device__ __forceinline__ int size() const { return int(blockDim.x); }
+
+  template <class V, int count>
+  __device__ __forceinline__ void sum(V (&values)[count]) const {
+    KERNEL_SHARED(V, of_warps, 32 * count);
+    const WarpTeam<32> warp;
+    warp.sum(values);
+    __syncthreads();  // what an earlier call left there has been read
+    if (warp.rank() == 0) {
+#pragma unroll
+      for (int i = 0; i < count; ++i) of_warps[32 * i + rank() / 32] = values[i];
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < count; ++i) values[i] = warp.rank() < size() / 32 ? of_warps[32 * i + warp.rank()] : V(0);
+    warp.sum(values);
+  }
+  template <class V>
+  __device__ __forceinline__ V sum(V value) const {
+    V values[1] = {value};
+    sum(values);
+    return values[0];
+  }
+  template <class V>
+  __device__ __forceinline__ V largest(V value) const {
+    const WarpTeam<32> warp;
+    return warp.largest(one_of_each_warp(warp.largest(value)));
+  }
+  template <class V>
+  __device__ __forceinline__ V smallest(V value) const {
+    const WarpTeam<32> warp;
+    return warp.smallest(one_of_each_warp(warp.smallest(value)));
+  }
+  // What reductions decide is the same in all threads already.
+  __device__ __forceinline__ bool any(bool condition) const { return condition; }
+
+ private:
+  // The values of all warps, spread over the lanes, with repeats.
+  template <class V>
+  __device__ __forceinline__ V one_of_each_warp(V value) const {
+    KERNEL_SHARED(V, of_warps, 32);
+    __syncthreads();
+    if (rank() % 32 == 0) of_warps[rank() / 32] = value;
+    __syncthreads();
+    return of_warps[rank() % 32 < size() / 32 ? rank() % 32 : 0];
+  }
+};
+
+}  // namespace automl_ext

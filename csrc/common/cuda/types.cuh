@@ -1,0 +1,100 @@
+// Element types: T is what memory holds, Compute<T> what is computed in: double for double, else float.
+#pragma once
+#include "../dtype.h"
+#include "portable.h"
+
+namespace automl_ext {
+
+template <class T>
+struct ComputeType {
+  using type = float;
+};
+template <>
+struct ComputeType<double> {
+  using type = double;
+};
+template <class T>
+using Compute = typename ComputeType<T>::type;
+
+__device__ __forceinline__ double widen(double x) { return x; }
+__device__ __forceinline__ float widen(float x) { return x; }
+__device__ __forceinline__ float widen(bfloat16 x) {
+  const uint32_t bits = uint32_t(x.bits) << 16;
+  float f;
+  memcpy(&f, &bits, 4);
+  return f;
+}
+
+template <class T>
+__device__ __forceinline__ T narrow(Compute<T> x) {
+  return x;
+}
+
+#ifdef __CUDACC__
+__device__ __forceinline__ float widen(float16 x) {
+  float f;
+  asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(x.bits));
+  return f;
+}
+template <>
+__device__ __forceinline__ bfloat16 narrow<bfloat16>(float x) {
+  bfloat16 y;
+  asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+}
+template <>
+__device__ __forceinline__ float16 narrow<float16>(float x) {
+  float16 y;
+  asm("cvt.rn.f16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
+  return y;
+}
+#else
+#include "../half.inc"
+inline float widen(float16 x) { return to_float(x); }
+template <>
+inline bfloat16 narrow<bfloat16>(float x) {
+  return to_bfloat16(x);
+}
+template <>
+inline float16 narrow<float16>(float x) {
+  return to_float16(x);
+}
+#endif
+
+// Runs `launch`, a generic lambda, with a value of the type that `dtype` names.
+template <class Launch>
+inline void for_dtype(DType dtype, const Launch& launch) {
+  switch (dtype) {
+    case kFloat64: return launch(double());
+    case kFloat32: return launch(float());
+    case kBFloat16: return launch(bfloat16());
+    default: return launch(float16());
+  }
+}
+
+// As many elements as a 16-byte load holds, at most `limit`.
+template <class T, int limit>
+constexpr int pack_width() {
+  constexpr int whole = 16 / int(sizeof(T));
+  return whole < limit ? whole : limit;
+}
+template <class T, int width>
+struct alignas(sizeof(T) * width) Pack {
+  T values[width];
+};
+// Whether rows of n elements from p on can be read in packs.
+template <int width, class T>
+__device__ __forceinline__ bool packs_fit(const T* p, int64_t n) {
+  return n % width == 0 && reinterpret_cast<uintptr_t>(p) % (sizeof(T) * width) == 0;
+}
+
+template <class C>
+__device__ __forceinline__ C infinity() {
+  return C(INFINITY);
+}
+template <class C>
+__device__ __forceinline__ C not_a_number() {
+  return C(NAN);
+}
+
+}  // namespace automl_ext

@@ -1,0 +1,66 @@
+// Launches of entmax-1.5 and sparsemax.
+#include "entmax_cuda.h"
+
+#include "../common/cuda/launch.cuh"
+#include "entmax_kernels.cuh"
+
+namespace automl_ext {
+namespace {
+
+constexpr int64_t kShortBackwardRow = 512;  // two rows in registers
+
+template <int power, class T>
+void forward(const T* x, T* p, int64_t rows, int64_t n, cudaStream_t stream) {
+  if (n <= kShortRow) {
+    for_short_rows(n, [&](auto lanes, auto items) {
+      KERNEL_LAUNCH((entmax_short_rows<power, T, lanes(), items()>), short_rows_grid(rows, lanes()), kShortRowThreads, 0,
+                    stream, x, p, rows, n);
+    });
+    return;
+  }
+  const int64_t bytes = n * int64_t(sizeof(Compute<T>));
+  if (bytes <= shared_memory_limit()) {
+    allow_shared_memory(entmax_long_rows<power, T>, bytes);
+    KERNEL_LAUNCH((entmax_long_rows<power, T>), grid_of(rows), long_row_block(n), size_t(bytes), stream, x, p, rows, n);
+  } else {
+    KERNEL_LAUNCH((entmax_huge_rows<power, T>), grid_of(rows), long_row_block(n), 0, stream, x, p, rows, n);
+  }
+}
+
+template <int power, class T>
+void backward(const T* grad, const T* p, T* dx, int64_t rows, int64_t n, cudaStream_t stream) {
+  if (n <= kShortBackwardRow) {
+    for_short_rows(n, [&](auto lanes, auto items) {
+      if constexpr (items() <= 16)
+        KERNEL_LAUNCH((entmax_backward_short_rows<power, T, lanes(), items()>), short_rows_grid(rows, lanes()),
+                      kShortRowThreads, 0, stream, grad, p, dx, rows, n);
+    });
+    return;
+  }
+  KERNEL_LAUNCH((entmax_backward_long_rows<power, T>), grid_of(rows), long_row_block(n), 0, stream, grad, p, dx, rows, n);
+}
+
+}  // namespace
+
+void launch_entmax(int power, DType dtype, const void* x, void* p, int64_t rows, int64_t n, void* stream_) {
+  const auto stream = static_cast<cudaStream_t>(stream_);
+  for_dtype(dtype, [&](auto element) {
+    using T = decltype(element);
+    const auto* in = static_cast<const T*>(x);
+    auto* out = static_cast<T*>(p);
+    power == 2 ? forward<2>(in, out, rows, n, stream) : forward<1>(in, out, rows, n, stream);
+  });
+}
+
+void launch_entmax_backward(int power, DType dtype, const void* grad, const void* p, void* dx, int64_t rows, int64_t n,
+                            void* stream_) {
+  const auto stream = static_cast<cudaStream_t>(stream_);
+  for_dtype(dtype, [&](auto element) {
+    using T = decltype(element);
+    const auto *g = static_cast<const T*>(grad), *y = static_cast<const T*>(p);
+    auto* out = static_cast<T*>(dx);
+    power == 2 ? backward<2>(g, y, out, rows, n, stream) : backward<1>(g, y, out, rows, n, stream);
+  });
+}
+
+}  // namespace automl_ext

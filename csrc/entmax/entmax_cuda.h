@@ -1,0 +1,13 @@
+// Entmax-1.5 (power 2) and sparsemax (power 1) on CUDA, over contiguous [rows, n].
+#pragma once
+#include <cstdint>
+
+#include "../common/dtype.h"
+
+namespace automl_ext {
+
+void launch_entmax(int power, DType dtype, const void* x, void* p, int64_t rows, int64_t n, void* stream);
+void launch_entmax_backward(int power, DType dtype, const void* grad, const void* p, void* dx, int64_t rows, int64_t n,
+                            void* stream);
+
+}  // namespace automl_ext

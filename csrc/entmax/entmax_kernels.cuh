@@ -1,0 +1,194 @@
+// Entmax-1.5 and sparsemax on CUDA: as entmax_kernel.inc, over a row that a team of threads shares.
+#pragma once
+#include "../common/cuda/rows.cuh"
+
+namespace automl_ext {
+
+constexpr int kMaxNewtonSteps = 50;  // 17 is the most ever seen; the bound keeps a bad row from hanging
+
+// τ of a row of v ≤ 0, of which `counts` says whether it is one to solve (others get no meaningful answer).
+// Newton's iteration from −1 climbs to the root of f(τ) = Σ max(v − τ, 0)^power − 1; where the closed form on what is
+// greater than τ keeps all of that, and rounding cannot have moved it by much, it is the root.
+template <int power, class Team, class Row>
+__device__ double find_threshold(const Team& team, const Row& row, bool counts) {
+  using C = typename Row::C;
+  constexpr double epsilon = sizeof(C) == 8 ? 2.220446049250313e-16 : 1.1920928955078125e-07;
+  // Relative, of the sums; two for v − τ and its square.
+  constexpr double rounding = (Row::longest_chain + Team::depth + 2) * (epsilon / 2);
+  C tau = -1;
+  double root = tau;
+  bool done = !counts;
+  for (int step = 0; step < kMaxNewtonSteps && team.any(!done); ++step) {
+    Sum<C> sum, squares;
+    C smallest = 0;
+    int count = 0;
+    row.each([&](C v) {
+      const bool on = v > tau;
+      const C d = on ? v - tau : C(0);
+      sum.add(d);
+      if (power == 2) squares.add(d * d);
+      smallest = on && v < smallest ? v : smallest;
+      count += on;
+    });
+    double sums[3] = {sum.value(), power == 2 ? squares.value() : 0, double(count)};
+    team.sum(sums);
+    smallest = team.smallest(smallest);
+    if (done) continue;
+    const double n = sums[2];
+    if (n == 0) {  // rounding put τ on the last candidate
+      done = true;
+      continue;
+    }
+    double to_root, least, to_newton;  // the root of these candidates, the least it can be, Newton's step
+    if (power == 2) {
+      const double excess = sums[1] - 1, square = sums[0] * sums[0] - n * excess;
+      const double discriminant = square > 0 ? square : 0, doubt = 3 * rounding * n * sums[1];
+      to_newton = excess / (2 * sums[0]);
+      to_root = square >= 0 ? excess / (sums[0] + sqrt(discriminant)) : 2;
+      least = excess / (sums[0] + sqrt(discriminant + doubt));
+    } else {
+      to_root = (sums[0] - 1) / n;
+      to_newton = least = to_root - rounding * sums[0] / n;
+    }
+    root = double(tau) + to_root;
+    const bool all_stay = double(smallest) > root;
+    if (all_stay && to_root - least <= -2 * epsilon * root) {
+      done = true;
+      continue;
+    }
+    // Where they all stay up to `least`, it is not past the root either.
+    const bool safe = double(smallest) > double(tau) + least && least > to_newton;
+    const C next = C(double(tau) + (safe ? least : to_newton));
+    if (!(next > tau)) {  // converged to the last bit
+      root = all_stay ? root : double(next);
+      done = true;
+      continue;
+    }
+    tau = next;
+    if (!all_stay) root = double(next);
+  }
+  return root;
+}
+
+template <int power, class T, class Team, class Row>
+__device__ __forceinline__ void entmax_row(const Team& team, Row& row, T* out) {
+  using C = typename Row::C;
+  C top = -infinity<C>();
+  row.each([&](C x) { top = larger(x, top); });
+  top = team.largest(top);
+  // A NaN or +inf spoils its row; a row that is all mask is 0.
+  const bool spoiled = !(top < infinity<C>()), counts = !spoiled && top > -infinity<C>();
+  row.shift(top, power == 2 ? C(0.5) : C(1));
+  const double tau = find_threshold<power>(team, row, counts);
+  // τ in two parts: on long flat rows p ≪ τ, and one float's rounding of τ would show.
+  const C high = C(tau), low = C(tau - double(high));
+  const C instead = spoiled ? not_a_number<C>() : C(0);
+  row.store(out, [&](C v) {
+    const C above = (v - high) - low, d = above > 0 ? above : C(0);
+    return counts ? (power == 2 ? d * d : d) : instead;
+  });
+}
+
+// kLanes threads a row of up to kLanes·kItems values, which stay in registers.
+template <int power, class T, int kLanes, int kItems>
+__global__ void __launch_bounds__(128, 4) entmax_short_rows(const T* x, T* p, int64_t rows, int64_t n) {
+  using C = Compute<T>;
+  using Row = RegisterRow<T, WarpTeam<kLanes>, kItems>;
+  const WarpTeam<kLanes> team;
+  const bool packed = packs_fit<Row::width>(x, n) && packs_fit<Row::width>(p, n);
+  const int64_t rows_per_block = blockDim.x / kLanes;
+  for (int64_t first = blockIdx.x * rows_per_block; first < rows; first += gridDim.x * rows_per_block) {
+    const int64_t at = first + threadIdx.x / kLanes;
+    Row row(team, x + at * n, at < rows ? int(n) : 0, packed, -infinity<C>());
+    entmax_row<power>(team, row, p + at * n);
+  }
+}
+
+// A block a row, in shared memory.
+template <int power, class T>
+__global__ void __launch_bounds__(1024) entmax_long_rows(const T* x, T* p, int64_t rows, int64_t n) {
+  KERNEL_DYNAMIC_SHARED(Compute<T>, values);
+  const BlockTeam team;
+  constexpr int width = MemoryRow<T, BlockTeam>::width;
+  const bool packed = packs_fit<width>(x, n) && packs_fit<width>(p, n);
+  for (int64_t at = blockIdx.x; at < rows; at += gridDim.x) {
+    SharedRow<T, BlockTeam> row(team, x + at * n, n, packed, values);
+    entmax_row<power>(team, row, p + at * n);
+  }
+}
+
+// A block a row that fits no memory of the block.
+template <int power, class T>
+__global__ void __launch_bounds__(1024) entmax_huge_rows(const T* x, T* p, int64_t rows, int64_t n) {
+  const BlockTeam team;
+  constexpr int width = MemoryRow<T, BlockTeam>::width;
+  const bool packed = packs_fit<width>(x, n) && packs_fit<width>(p, n);
+  for (int64_t at = blockIdx.x; at < rows; at += gridDim.x) {
+    GlobalRow<T, BlockTeam> row(team, x + at * n, n, packed);
+    entmax_row<power>(team, row, p + at * n);
+  }
+}
+
+// dx = s(g − ⟨s, g⟩/⟨s, 1⟩), s = √p for entmax-1.5 and 1 on the support for sparsemax.
+template <int power, class C>
+__device__ __forceinline__ C support_weight(C p) {
+  if (power == 2) return sqrt(p);
+  return p > 0 ? C(1) : p;  // 0 and NaN stay
+}
+template <class C>
+__device__ __forceinline__ C weighted_mean(const double (&sums)[2]) {
+  return sums[1] == 0 ? C(0) : C(sums[0] / sums[1]);
+}
+
+template <int power, class T, int kLanes, int kItems>
+__global__ void __launch_bounds__(128, 4)
+    entmax_backward_short_rows(const T* grad, const T* p, T* dx, int64_t rows, int64_t n) {
+  using C = Compute<T>;
+  using Row = RegisterRow<T, WarpTeam<kLanes>, kItems>;
+  const WarpTeam<kLanes> team;
+  constexpr int width = Row::width;
+  const bool packed = packs_fit<width>(grad, n) && packs_fit<width>(p, n) && packs_fit<width>(dx, n);
+  const int64_t rows_per_block = blockDim.x / kLanes;
+  for (int64_t first = blockIdx.x * rows_per_block; first < rows; first += gridDim.x * rows_per_block) {
+    const int64_t at = first + threadIdx.x / kLanes;
+    const int length = at < rows ? int(n) : 0;
+    const Row g(team, grad + at * n, length, packed, C(0)), y(team, p + at * n, length, packed, C(0));
+    Sum<C> weighted, weights;
+#pragma unroll
+    for (int j = 0; j < kItems; ++j) {
+      const C s = support_weight<power>(y.values[j]);
+      weighted.add(s * g.values[j]);
+      weights.add(s);
+    }
+    double sums[2] = {weighted.value(), weights.value()};
+    team.sum(sums);
+    const C mean = weighted_mean<C>(sums);
+    g.store_items(dx + at * n, [&](int j) { return support_weight<power>(y.values[j]) * (g.values[j] - mean); });
+  }
+}
+
+// Reads a row twice, the second time from the cache that the first filled.
+template <int power, class T>
+__global__ void __launch_bounds__(1024)
+    entmax_backward_long_rows(const T* grad, const T* p, T* dx, int64_t rows, int64_t n) {
+  using C = Compute<T>;
+  const BlockTeam team;
+  constexpr int width = MemoryRow<T, BlockTeam>::width;
+  const bool packed = packs_fit<width>(grad, n) && packs_fit<width>(p, n) && packs_fit<width>(dx, n);
+  const MemoryRow<T, BlockTeam> memory{team, n, packed};
+  for (int64_t at = blockIdx.x; at < rows; at += gridDim.x) {
+    const T *g = grad + at * n, *y = p + at * n;
+    Sum<C> weighted, weights;
+    memory.read(y, [&](int64_t i, C value) {
+      const C s = support_weight<power>(value);
+      weighted.add(s * widen(g[i]));
+      weights.add(s);
+    });
+    double sums[2] = {weighted.value(), weights.value()};
+    team.sum(sums);
+    const C mean = weighted_mean<C>(sums);
+    memory.write(dx + at * n, [&](int64_t i) { return support_weight<power>(widen(y[i])) * (widen(g[i]) - mean); });
+  }
+}
+
+}  // namespace automl_ext
