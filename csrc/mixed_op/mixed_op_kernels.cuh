@@ -26,6 +26,9 @@ template <class T, int width_, int kPacks>
 struct TilePart {
   static constexpr int width = width_;
   using Values = Pack<T, width>;
+  // As loaded: 32-bit words, else the compiler spreads halves over a register each as soon as they come.
+  using Word = std::conditional_t<(sizeof(Values) < 4), uint16_t, uint32_t>;
+  using Words = Pack<Word, int(sizeof(Values) / sizeof(Word))>;
   const int64_t first, end;  // the thread's first element, and the end of what the tiles of this width cover
 
   __device__ __forceinline__ TilePart(int64_t tile_begin, int64_t end_)
@@ -33,9 +36,14 @@ struct TilePart {
   __device__ __forceinline__ int64_t index(int pack) const { return first + int64_t(pack) * kMixedOpThreads * width; }
   __device__ __forceinline__ bool has(int pack) const { return index(pack) < end; }
 
-  __device__ __forceinline__ void load(const T* x, Values (&packs)[kPacks]) const {
+  __device__ __forceinline__ void load(const T* x, Words (&packs)[kPacks]) const {
 #pragma unroll
-    for (int u = 0; u < kPacks; ++u) packs[u] = has(u) ? *reinterpret_cast<const Values*>(x + index(u)) : Values{};
+    for (int u = 0; u < kPacks; ++u) packs[u] = has(u) ? *reinterpret_cast<const Words*>(x + index(u)) : Words{};
+  }
+  static __device__ __forceinline__ Compute<T> value(const Words& pack, int j) {
+    Values values;
+    memcpy(&values, &pack, sizeof(values));
+    return widen(values.values[j]);
   }
   // y[i] = f(u, j) for element j of pack u.
   template <class F>
@@ -45,7 +53,7 @@ struct TilePart {
       Values pack;
 #pragma unroll
       for (int j = 0; j < width; ++j) pack.values[j] = narrow<T>(f(u, j));
-      if (has(u)) *reinterpret_cast<Values*>(y + index(u)) = pack;
+      if (has(u)) store_pack(y + index(u), pack);
     }
   }
   // f(i, u, j) for element j of pack u, which is element i of all.
@@ -88,17 +96,18 @@ struct MixedOpTiles {
 // y = before + Σ weights[position[k]]·x[k]; before null: 0. Into `after` in place of y where that is not null: sums of
 // more inputs than a launch takes stay in the type computed in. before and after may be one array.
 template <class T, class W>
-__global__ void __launch_bounds__(kMixedOpThreads, 8)
+__global__ void __launch_bounds__(kMixedOpThreads, 6)
     mixed_op_forward(MixedOpInputs in, const W* weights, const Compute<T>* before, Compute<T>* after, T* y,
                      MixedOpTiles<T, kForwardPacks> tiles) {
   using C = Compute<T>;
   // The inputs whose weight is not 0; others may hold anything. Moved together so that the loads below have no gaps.
-  KERNEL_SHARED(const T*, x, kMixedOpInputs);
+  KERNEL_SHARED(int, which, kMixedOpInputs);
   KERNEL_SHARED(C, w, kMixedOpInputs);
   KERNEL_SHARED(C, given, kMixedOpInputs);
   const int k = int(threadIdx.x);
   if (k < kMixedOpInputs) {
     given[k] = k < in.count ? C(widen(weights[in.position[k]])) : C(0);
+    which[k] = 0;
     w[k] = 0;
   }
   __syncthreads();
@@ -108,7 +117,7 @@ __global__ void __launch_bounds__(kMixedOpThreads, 8)
     used += given[j] != 0;
   }
   if (k < in.count && given[k] != 0) {
-    x[place] = static_cast<const T*>(in.x[k]);
+    which[place] = k;
     w[place] = given[k];
   }
   __syncthreads();
@@ -118,16 +127,19 @@ __global__ void __launch_bounds__(kMixedOpThreads, 8)
     C sums[kForwardPacks][Part::width] = {};
     if (before) part.each([&](int64_t i, int u, int j) { sums[u][j] = before[i]; });
     for (int k = 0; k < used; k += kForwardInputs) {
-      typename Part::Values packs[kForwardInputs][kForwardPacks] = {};
+      const T* x[kForwardInputs];
+#pragma unroll
+      for (int t = 0; t < kForwardInputs; ++t) x[t] = static_cast<const T*>(in.x[which[k + t]]);
+      typename Part::Words packs[kForwardInputs][kForwardPacks] = {};
 #pragma unroll
       for (int t = 0; t < kForwardInputs; ++t)
-        if (k + t < used) part.load(x[k + t], packs[t]);
+        if (k + t < used) part.load(x[t], packs[t]);
 #pragma unroll
       for (int t = 0; t < kForwardInputs; ++t) {
 #pragma unroll
         for (int u = 0; u < kForwardPacks; ++u) {
 #pragma unroll
-          for (int j = 0; j < Part::width; ++j) sums[u][j] += w[k + t] * C(widen(packs[t][u].values[j]));
+          for (int j = 0; j < Part::width; ++j) sums[u][j] += w[k + t] * Part::value(packs[t][u], j);
         }
       }
     }
@@ -140,7 +152,7 @@ __global__ void __launch_bounds__(kMixedOpThreads, 8)
 
 // dx[k] = weights[position[k]]·grad where wanted, and, unless dots is null, dots[k][tile] = ⟨grad, x[k]⟩ of the tile.
 template <class T, class W>
-__global__ void __launch_bounds__(kMixedOpThreads, 4)
+__global__ void __launch_bounds__(kMixedOpThreads, 5)
     mixed_op_backward(MixedOpInputs in, const T* grad, const W* weights, double* dots,
                       MixedOpTiles<T, kBackwardPacks> tiles) {
   using C = Compute<T>;
@@ -149,10 +161,14 @@ __global__ void __launch_bounds__(kMixedOpThreads, 4)
   const int thread = int(threadIdx.x);
   tiles.each([&](int64_t tile, const auto& part) {
     using Part = std::decay_t<decltype(part)>;
-    typename Part::Values g[kBackwardPacks];
+    typename Part::Words g[kBackwardPacks];
     part.load(grad, g);
     for (int k = 0; k < in.count; k += kBackwardInputs) {
-      typename Part::Values x[kBackwardInputs][kBackwardPacks] = {};
+      C w[kBackwardInputs];
+#pragma unroll
+      for (int t = 0; t < kBackwardInputs; ++t)
+        w[t] = k + t < in.count ? C(widen(weights[in.position[k + t]])) : C(0);
+      typename Part::Words x[kBackwardInputs][kBackwardPacks] = {};
       if (dots) {
 #pragma unroll
         for (int t = 0; t < kBackwardInputs; ++t)
@@ -160,10 +176,8 @@ __global__ void __launch_bounds__(kMixedOpThreads, 4)
       }
 #pragma unroll
       for (int t = 0; t < kBackwardInputs; ++t) {
-        if (k + t < in.count && in.dx[k + t]) {
-          const C w = widen(weights[in.position[k + t]]);
-          part.store(static_cast<T*>(in.dx[k + t]), [&](int u, int j) { return w * C(widen(g[u].values[j])); });
-        }
+        if (k + t < in.count && in.dx[k + t])
+          part.store(static_cast<T*>(in.dx[k + t]), [&](int u, int j) { return w[t] * Part::value(g[u], j); });
       }
       if (!dots) continue;
       double sums[kBackwardInputs];
@@ -173,7 +187,7 @@ __global__ void __launch_bounds__(kMixedOpThreads, 4)
 #pragma unroll
         for (int u = 0; u < kBackwardPacks; ++u) {
 #pragma unroll
-          for (int j = 0; j < Part::width; ++j) dot += C(widen(g[u].values[j])) * C(widen(x[t][u].values[j]));
+          for (int j = 0; j < Part::width; ++j) dot += Part::value(g[u], j) * Part::value(x[t][u], j);
         }
         sums[t] = double(dot);
       }
