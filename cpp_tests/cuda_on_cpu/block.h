@@ -137,7 +137,20 @@ inline std::string here() {
   return block->launch.kernel + ", block " + name(block->index) + ", thread " + name(self->index) + ": ";
 }
 
+// Ends the threads that were waiting when another failed.
+struct Abandoned {};
+
 [[noreturn]] inline void fail(const std::string& what) { throw Fault(here() + what); }
+
+// Those that wait at the meeting, or at any.
+inline void wake(unsigned first, unsigned members, const Meeting* meeting = nullptr) {
+  for (unsigned i = first; i < first + members; ++i) {
+    Thread& thread = threads[i];
+    if (!thread.waiting || (meeting && thread.waiting != meeting)) continue;
+    thread.waiting = nullptr;
+    block->ready.push_back(&thread);
+  }
+}
 
 // Brings the running thread to the meeting; returns, once all are there, which of the two values are this round's.
 inline unsigned meet(Meeting& meeting, const Site& site, bool orders_memory, unsigned lane, uint64_t value) {
@@ -155,15 +168,11 @@ inline unsigned meet(Meeting& meeting, const Site& site, bool orders_memory, uns
   if (++meeting.arrived < meeting.expected) {
     self->waiting = &meeting;
     switch_to(self->fiber, host);
+    if (!block->error.empty()) throw Abandoned();
   } else {
     meeting.arrived = 0;
     ++meeting.round;
-    for (unsigned i = meeting.first; i < meeting.first + meeting.members; ++i) {
-      Thread& thread = threads[i];
-      if (thread.waiting != &meeting) continue;
-      thread.waiting = nullptr;
-      block->ready.push_back(&thread);
-    }
+    wake(meeting.first, meeting.members, &meeting);
   }
   if (orders_memory) acquire(&meeting.clock[round]);
   return round;
@@ -175,6 +184,7 @@ inline void run_kernel() {
   } catch (const std::exception& e) {
     Quiet quiet;
     if (block->error.empty()) block->error = e.what();
+  } catch (const Abandoned&) {
   }
   Quiet quiet;
   release(&block->launch);  // the host waits for the kernel
@@ -205,12 +215,14 @@ inline void start_threads(unsigned size, dim3 dim) {
   block->launch.random.shuffle(block->ready);
 }
 
-inline Thread* take_ready() {
+inline void run_ready() {
   std::vector<Thread*>& ready = block->ready;
-  if (!block->launch.newest_first) std::swap(ready[block->launch.random.below(ready.size())], ready.back());
-  Thread* thread = ready.back();
-  ready.pop_back();
-  return thread;
+  while (!ready.empty()) {
+    if (!block->launch.newest_first) std::swap(ready[block->launch.random.below(ready.size())], ready.back());
+    self = ready.back();
+    ready.pop_back();
+    switch_to(host, self->fiber);
+  }
 }
 
 // Nobody is ready and some wait: for whom?
@@ -237,18 +249,18 @@ inline void run_block(Launch& launch, uint3 index) {
   const auto owner = std::make_unique<Block>(launch, index, size);
   block = owner.get();
   start_threads(size, dim);
-  while (!block->ready.empty() && block->error.empty()) {
-    self = take_ready();
-    switch_to(host, self->fiber);
+  run_ready();
+  if (block->returned < size) {
+    if (block->error.empty()) block->error = deadlock();
+    wake(0, size);
+    run_ready();
   }
-  if (block->error.empty() && block->returned < size) block->error = deadlock();
-  for (unsigned i = 0; i < size; ++i) {
-    destroy_tsan_fiber(threads[i].fiber.tsan_fiber);
-    if (!block->error.empty()) threads[i].stack->forget_frames();
-  }
+  for (unsigned i = 0; i < size; ++i) destroy_tsan_fiber(threads[i].fiber.tsan_fiber);
   block = nullptr;
   self = nullptr;
-  if (!owner->error.empty()) throw Fault(owner->error);
+  if (owner->error.empty()) return;
+  acquire(&launch);
+  throw Fault(owner->error);
 }
 
 }  // namespace cuda_on_cpu

@@ -66,13 +66,6 @@ struct Stack {
     mmap(bottom, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
 #endif
   }
-
-  // ASan: after a fault, the frames that were never left.
-  void forget_frames() {
-#if defined(CUDA_ON_CPU_ASAN)
-    __asan_unpoison_memory_region(bottom, kStackBytes);
-#endif
-  }
 };
 
 struct Fiber {

@@ -18,7 +18,6 @@
 #endif
 
 #if defined(CUDA_ON_CPU_ASAN)
-#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 #if defined(CUDA_ON_CPU_TSAN)
