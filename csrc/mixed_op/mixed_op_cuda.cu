@@ -98,7 +98,8 @@ void launch_mixed_op_backward(DType dtype, DType weights_dtype, const void* grad
       const MixedOpTiles<T, kBackwardPacks> tiles(n, aligned(chunk, grad));
       if (n)
         KERNEL_LAUNCH((mixed_op_backward<T, W>), grid_of(tiles.count), kMixedOpThreads, 0, stream, chunk,
-                      static_cast<const T*>(grad), static_cast<const W*>(weights), weights_need ? dots : nullptr, tiles);
+                      static_cast<const T*>(grad), static_cast<const W*>(weights), weights_need ? dots : nullptr,
+                      tiles);
       if (weights_need)
         KERNEL_LAUNCH((mixed_op_weights_backward<W>), grid_of(weights_count), kMixedOpThreads, 0, stream, chunk, dots,
                       tiles.count, weights_count, begin ? totals : nullptr, end < inputs_count ? totals : nullptr,
