@@ -248,12 +248,12 @@ const Case kCases[] = {
     KERNEL_CASE(Sees::tsan, no_barrier_between_warps, 1, 64),
     KERNEL_CASE(Sees::tsan, no_barrier_between_warps, 1, 1024),
     KERNEL_CASE(Sees::tsan, no_barrier_before_next_round, 1, 64),
-    KERNEL_CASE(Sees::tsan, no_barrier_before_next_round, 1, 1024),
+    KERNEL_CASE(Sees::tsan, no_barrier_before_next_round, 1, 192),
     KERNEL_CASE(Sees::tsan, no_syncwarp, 1, 32),
     KERNEL_CASE(Sees::tsan, shuffle_for_syncwarp, 1, 32),
     KERNEL_CASE(Sees::tsan, syncwarp_between_warps, 1, 64),
     KERNEL_CASE(Sees::tsan, blocks_write_one_place, 2, 64),
-    KERNEL_CASE(Sees::tsan, blocks_write_one_place, 2, 1024),
+    KERNEL_CASE(Sees::tsan, blocks_write_one_place, 2, 192),
     KERNEL_CASE(Sees::tsan, adds_without_atomic, 1, 64),
 };
 
