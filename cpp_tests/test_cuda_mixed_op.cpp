@@ -257,11 +257,13 @@ struct Test {
 };
 
 int main() {
+  Test<bfloat16, float>().run();
+#ifndef __SANITIZE_THREAD__  // where every thread costs a system call; who races with whom is the same for all types
   Test<double, double>().run();
   Test<float, float>().run();
   Test<bfloat16, bfloat16>().run();
-  Test<bfloat16, float>().run();
   Test<float16, float16>().run();
   Test<float16, float>().run();
+#endif
   return finish();
 }
