@@ -112,12 +112,12 @@ class Build(BuildExtension):
         print(f"automl_ext: built for the CPU and CUDA {archs}" if use_cuda else f"automl_ext: no CUDA: {reason}")
 
     def build_extensions(self):
-        """entmax_cuda.cpp and entmax_cuda.cu both make entmax_cuda.o, says setuptools: give the second its own."""
+        """Gives entmax_cuda.cu an object file of its own: setuptools has one name for it and entmax_cuda.cpp."""
         names = self.compiler.object_filenames
 
         def object_filenames(sources, *args, **kwargs):
-            objects = names(sources, *args, **kwargs)
-            return [o + ".cu.o" if str(s).endswith(".cu") else o for s, o in zip(sources, objects, strict=True)]
+            pairs = zip(sources, map(os.path.splitext, names(sources, *args, **kwargs)), strict=True)
+            return [stem + (".cu" if str(source).endswith(".cu") else "") + ending for source, (stem, ending) in pairs]
 
         self.compiler.object_filenames = object_filenames
         super().build_extensions()

@@ -15,7 +15,7 @@ class Function:
     symbol: str
     arch: str
     is_kernel: bool
-    kernel: str = ""  # the name in the source
+    name: str = ""  # of a kernel as in the source, of another function with its types
     dtype: str = ""  # storage type, "" where the template arguments name none
     registers: int = 0
     spill_stores: int = 0
@@ -58,7 +58,7 @@ def parse(log):
             kernel.shared = int(shared.group(1)) if shared else 0
     signatures = demangle([function.symbol for function in functions]) if functions else []
     for function, signature in zip(functions, signatures, strict=True):
-        function.kernel, function.dtype = name_and_dtype(signature)
+        function.name, function.dtype = name_and_dtype(signature) if function.is_kernel else (signature, "")
     return functions
 
 
@@ -74,13 +74,13 @@ def problems(functions, expected, archs):
     kernels = [function for function in functions if function.is_kernel]
     lines = [] if kernels else ["no kernel was compiled"]
     for arch in archs:
-        missing = sorted(set(expected) - {function.kernel for function in kernels if function.arch == arch})
+        missing = sorted(set(expected) - {function.name for function in kernels if function.arch == arch})
         lines += [f"{name}: not compiled for {arch}" for name in missing]
     for function in functions:
-        what = f"{function.kernel} {function.dtype or function.symbol} {function.arch}"
+        what = " ".join(filter(None, (function.name, function.dtype, function.arch)))
         if function.spill_stores or function.spill_loads:
             lines.append(f"{what}: spills, {function.spill_stores} bytes stored and {function.spill_loads} loaded")
-        if function.stack and "backward" not in function.kernel:
+        if function.stack and "backward" not in function.name:
             lines.append(f"{what}: a stack frame of {function.stack} bytes")
         if function.registers > MOST_REGISTERS:
             lines.append(f"{what}: {function.registers} registers, more than {MOST_REGISTERS}")
@@ -92,7 +92,7 @@ def table(functions, archs):
     groups = {}
     for function in functions:
         if function.is_kernel:
-            groups.setdefault((function.kernel, function.dtype), []).append(function)
+            groups.setdefault((function.name, function.dtype), []).append(function)
     fields = ("registers", "spill_stores", "spill_loads", "stack", "shared")
     rows = []
     for (kernel, dtype), instances in sorted(groups.items()):
