@@ -5,6 +5,7 @@ A GPU is not needed; where there is one, its architecture is what the kernels ar
 TORCH_CUDA_ARCH_LIST says otherwise. The CPU kernels choose their instruction set at run time.
 """
 
+import logging
 import os
 import pathlib
 import re
@@ -27,12 +28,15 @@ def fail(message):
     sys.exit(f"automl_ext: {message}")
 
 
+remarks = logging.getLogger("torch.utils.cpp_extension")
+remarks.setLevel(logging.ERROR)  # says which CUDA_HOME it would take: cuda_toolkit decides that
 try:
     import torch
     from torch.utils import cpp_extension
     from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 except ModuleNotFoundError as error:
     fail(f"building needs {error.name}: run `pip install torch ninja`, then `pip install --no-build-isolation .`")
+remarks.setLevel(logging.NOTSET)
 
 
 def torch_minor(version):
@@ -53,9 +57,9 @@ def decide_cuda(asked, nvcc, torch_cuda, has_sources):
     elif torch_cuda is None:
         missing = "torch is a CPU build; install a CUDA build of torch"
     elif nvcc is None:
-        missing = f"torch has CUDA {torch_cuda} but no nvcc was found; {cuda_toolkit.mend(torch_cuda)}"
+        missing = f"torch has CUDA {torch_cuda} and no nvcc was found; {cuda_toolkit.mend(torch_cuda)}"
     elif nvcc.split(".")[0] != torch_cuda.split(".")[0]:
-        missing = f"nvcc is {nvcc} but torch has CUDA {torch_cuda}; {cuda_toolkit.mend(torch_cuda)}"
+        missing = f"nvcc is {nvcc} and torch has CUDA {torch_cuda}; {cuda_toolkit.mend(torch_cuda)}"
     else:
         return True, f"nvcc {nvcc} and torch's CUDA {torch_cuda} agree"
     if asked == "1":
@@ -96,7 +100,8 @@ class Build(BuildExtension):
     def run(self):
         compiler = compiler_version()
         decision = f"{'yes' if use_cuda else 'no'}: {reason}"
-        print(f"automl_ext: CUDA: {decision}; torch {torch.__version__}; {compiler}")
+        toolkit = f" in {cuda_home}, for {archs}" if use_cuda else ""
+        print(f"automl_ext: CUDA: {decision}{toolkit}; torch {torch.__version__}; {compiler}")
         limit_jobs()
         super().run()
         facts = {

@@ -27,9 +27,9 @@ MEND = (
     "install the CUDA 13.0 toolkit and set CUDA_HOME to its folder, or run: pip install "
     '"nvidia-cuda-nvcc==13.0.*" "nvidia-cuda-crt==13.0.*" "nvidia-nvvm==13.0.*" "nvidia-cuda-cccl==13.0.*"'
 )
-NO_NVCC = f"torch has CUDA 13.0 but no nvcc was found; {MEND}"
-MAJORS = f"nvcc is 12.8 but torch has CUDA 13.0; {MEND}"
-NO_NVCC_12 = "torch has CUDA 12.8 but no nvcc was found; install the CUDA 12.8 toolkit and set CUDA_HOME to its folder"
+NO_NVCC = f"torch has CUDA 13.0 and no nvcc was found; {MEND}"
+MAJORS = f"nvcc is 12.8 and torch has CUDA 13.0; {MEND}"
+NO_NVCC_12 = "torch has CUDA 12.8 and no nvcc was found; install the CUDA 12.8 toolkit and set CUDA_HOME to its folder"
 
 
 @pytest.mark.parametrize(
