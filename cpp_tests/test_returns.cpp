@@ -184,7 +184,7 @@ static void check_projection(const ReturnsKernels& kernels, int64_t atoms, Rando
   for (int64_t row = 0; row < rows; row += 4) terminated[row] = 1;
   std::vector<T> out(rows * atoms), pieces = out;
   std::vector<double> scratch(atoms);
-  Projection x{atoms, probs.data(), rewards.data(), nullptr, terminated.data(), out.data(), 0.9, -5, 5};
+  Projection x{rows, atoms, probs.data(), rewards.data(), nullptr, terminated.data(), out.data(), 0.9, -5, 5};
   kernels.projection[Element<T>::dtype](x, 0, rows, scratch.data());
   x.out = pieces.data();
   for (int64_t row = 0; row < rows; row += 5)
