@@ -18,7 +18,7 @@ __device__ __forceinline__ bool is_finite(C value) {
 
 // What a chunk does to the state. The map does not hold where it overflowed: there the steps go one by one.
 template <class C>
-struct alignas(4 * sizeof(C)) ChunkMap {
+struct alignas(16) ChunkMap {
   C add, multiply;
   uint32_t cut, holds;
 };

@@ -39,7 +39,7 @@ struct GaeScan {
   __device__ __forceinline__ explicit GaeScan(const Trajectory& x_)
       : x(x_), gamma(C(x_.gamma)), decay(C(x_.gamma * x_.lam)) {}
 
-  __device__ __forceinline__ Step load_step(const Flags& flags, int64_t at, bool last) const {
+  __device__ __forceinline__ Step load_step(const Flags& flags, int64_t at, bool) const {
     const C value = load<T>(x.values, at), v = keep(flags.valid, value);
     const C r = keep(flags.valid, load<T>(x.rewards, at)), next = keep(flags.live, load<T>(x.next_values, at));
     return {flags, (r + gamma * next) - v, value};
@@ -67,7 +67,7 @@ struct GaeGradientScan {
   __device__ __forceinline__ explicit GaeGradientScan(const Trajectory& x_)
       : x(x_), gamma(C(x_.gamma)), decay(C(x_.gamma * x_.lam)) {}
 
-  __device__ __forceinline__ Step load_step(const Flags& flags, int64_t at, bool last) const {
+  __device__ __forceinline__ Step load_step(const Flags& flags, int64_t at, bool) const {
     const C of_advantage = x.grad ? keep(flags.valid, load<T>(x.grad, at)) : C(0);
     const C of_return = x.grad_returns ? keep(flags.valid, load<T>(x.grad_returns, at)) : C(0);
     return {flags, of_advantage + of_return, of_return};
@@ -120,7 +120,7 @@ struct LambdaScan {
   const LambdaInputs<T> inputs;
   __device__ __forceinline__ explicit LambdaScan(const Trajectory& x_) : x(x_), inputs(x_) {}
 
-  __device__ __forceinline__ Step load_step(const Flags& flags, int64_t at, bool last) const {
+  __device__ __forceinline__ Step load_step(const Flags& flags, int64_t at, bool) const {
     return {flags, keep(flags.valid, load<T>(x.rewards, at)), inputs.discount(flags, at), inputs.next(flags, at)};
   }
   __device__ __forceinline__ Affine<C> map(const Step& s) const {
@@ -220,7 +220,7 @@ struct RetraceScan {
   const C gamma, lam;
   __device__ __forceinline__ explicit RetraceScan(const Trajectory& x_) : x(x_), gamma(C(x_.gamma)), lam(C(x_.lam)) {}
 
-  __device__ __forceinline__ Step load_step(const Flags& flags, int64_t at, bool last) const {
+  __device__ __forceinline__ Step load_step(const Flags& flags, int64_t at, bool) const {
     const C r = keep(flags.valid, load<T>(x.rewards, at)), next = keep(flags.live, load<T>(x.next_values, at));
     return {flags, r + gamma * next, load<T>(x.values, at), exp(keep(flags.valid, load<T>(x.log_rhos, at)))};
   }
