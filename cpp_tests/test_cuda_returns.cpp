@@ -77,19 +77,30 @@ static void test_repeats() {
   }
 }
 
+// ThreadSanitizer is slow, and blind to races in large blocks.
+#ifdef CUDA_ON_CPU_TSAN
+constexpr bool kSmall = true;
+#else
+constexpr bool kSmall = false;
+#endif
+
 int main() {
   Random random{11};
-  const Case cases[] = {{1, 1, 1},    {1, 33, 3},   {2, 7, 1},   {7, 2, 3},    {8, 31, 8},     {9, 32, 20},   {31, 33, 5},
-                        {33, 100, 3}, {100, 31, 7}, {32, 1, 40}, {1000, 1, 3}, {1000, 2, 1000}, {100, 300, 2}, {5000, 7, 3},
-                        {20, 1000, 3}, {3, 5000, 2}};
+  const Case cases[] = {{1, 1, 1},      {1, 33, 3},     {2, 7, 1},     {7, 2, 3},     {8, 31, 8},   {9, 32, 20},
+                        {31, 33, 5},    {33, 100, 3},   {100, 31, 7},  {32, 1, 40},   {1000, 1, 3}, {1000, 2, 1000},
+                        {70, 150, 2},   {5000, 2, 3},   {18, 1030, 3}, {2, 5000, 2}};
   for (const Case& c : cases) {
+    if (kSmall) {
+      if (c.columns <= 2) test_case<float>(c, random);
+      continue;
+    }
     for (const unsigned seed : {1u, 4u}) {
       cuda_on_cpu::seed = seed;
       test_case<double>(c, random), test_case<float>(c, random);
     }
     test_case<bfloat16>(c, random), test_case<float16>(c, random);
   }
-  test_overflow(100, 3), test_overflow(1000, 1), test_overflow(60, 40);
-  test_repeats();
+  test_overflow(1000, 1);
+  if (!kSmall) test_overflow(100, 3), test_overflow(60, 40), test_repeats();
   return finish();
 }
