@@ -6,7 +6,7 @@
 
 namespace automl_ext {
 
-// project(x) fills x.out, `rows` rows of `atoms`. discount: of all rows that do not end, or NaN for one of its own each.
+// project(x) fills x.out, `rows` rows of `atoms`. discount: of all rows that do not end; NaN: each has its own.
 template <class T, class Project>
 void check_projection(int64_t rows, int64_t atoms, double discount, Random& random, const Project& project) {
   std::vector<double> p = random.normals(rows * atoms);
@@ -31,15 +31,18 @@ void check_projection(int64_t rows, int64_t atoms, double discount, Random& rand
     std::vector<double> expected(atoms);
     for (int64_t j = 0; j < atoms; ++j) {
       const double target = std::fmin(5, std::fmax(-5, reward + d * (-5 + double(j) * step)));
-      const double place = (target + 5) / step, mass = garbage ? 1 / double(atoms) : Element<T>::decode(probs[row * atoms + j]);
+      const double place = (target + 5) / step, probability = Element<T>::decode(probs[row * atoms + j]);
+      const double mass = garbage ? 1 / double(atoms) : probability;
       const int64_t lower = std::min(int64_t(place), atoms - 2);
       expected[lower] += mass * (1 - (place - double(lower)));
       expected[lower + 1] += mass * (place - double(lower));
     }
     for (int64_t i = 0; i < atoms; ++i) {
-      const double got = Element<T>::decode(out[row * atoms + i]), bound = 1e-13 * double(atoms) + 0.51 * ulp<T>(expected[i]);
-      CHECK(std::fabs(got - expected[i]) <= bound, "%s projection, %lld atoms, row %lld, atom %lld: got %.17g, expected %.17g",
-            Element<T>::name, (long long)atoms, (long long)row, (long long)i, got, expected[i]);
+      const double got = Element<T>::decode(out[row * atoms + i]);
+      const double bound = 1e-13 * double(atoms) + 0.51 * ulp<T>(expected[i]);
+      CHECK(std::fabs(got - expected[i]) <= bound,
+            "%s projection, %lld atoms, row %lld, atom %lld: got %.17g, expected %.17g", Element<T>::name,
+            (long long)atoms, (long long)row, (long long)i, got, expected[i]);
     }
   }
 }

@@ -69,8 +69,8 @@ struct Scans {
   void compare(const char* what, const std::vector<T>& got, const Values& expected) const {
     for (int64_t i = 0; i < size; ++i) {
       const double y = of(got, i), bound = tolerance * std::fmax(1, std::fabs(double(expected[i])));
-      CHECK(std::fabs(y - expected[i]) <= bound, "%s %s, t = %lld of %lld, column %lld of %lld: got %.9g, expected %.9Lg",
-            Element<T>::name, what, (long long)(i / e.columns), (long long)e.steps, (long long)(i % e.columns),
+      CHECK(std::fabs(y - expected[i]) <= bound,
+            "%s %s, t = %lld of %lld, column %lld of %lld: got %.9g, expected %.9Lg", Element<T>::name, what, (long long)(i / e.columns), (long long)e.steps, (long long)(i % e.columns),
             (long long)e.columns, y, expected[i]);
     }
   }
@@ -113,7 +113,9 @@ struct Scans {
       a[i] = of(grad, i) + (before < 0 || e.cut(before) ? 0 : lam * of(e.discounts, before) * a[before]);
       of_next[i] = (e.cut(i) ? 1 : 1 - lam) * of(e.discounts, i) * a[i];
       // From the returns as they are stored.
-      of_discounts[i] = a[i] * (e.cut(i) ? of(e.values, i) : (1 - lam) * of(e.values, i) + lam * of(returns, i + e.columns));
+      const int64_t next = i + e.columns;
+      of_discounts[i] = a[i] * of(e.values, i);
+      if (!e.cut(i)) of_discounts[i] = a[i] * ((1 - lam) * of(e.values, i) + lam * of(returns, next));
     }
     x.grad = grad.data(), x.returns = returns.data();
     const auto out = run(runner.kernels.lambda_returns_backward, x, 3);

@@ -55,7 +55,8 @@ static void test_degenerate() {
   const std::vector<uint8_t> terminated(1);
   for (const double range : {2.0, 20.0, 70.0}) {
     std::vector<double> out(atoms);
-    launch<double>({1, atoms, probs.data(), rewards.data(), nullptr, terminated.data(), out.data(), 1, 1e16, 1e16 + range});
+    launch<double>(
+        {1, atoms, probs.data(), rewards.data(), nullptr, terminated.data(), out.data(), 1, 1e16, 1e16 + range});
     double total = 0;
     for (const double x : out) total += x;
     CHECK(std::fabs(total - 1) < 1e-12, "range %g beside 1e16: mass %.17g", range, total);

@@ -60,8 +60,8 @@ static void test_overflow(int64_t steps, int64_t columns) {
       for (int64_t i = 0; i < steps * columns; ++i) {
         const bool reached = i % columns == which && i / columns <= when;
         CHECK(reached ? out[i] == special || (out[i] != out[i] && special != special) : std::fabs(out[i] - 1) < 1e-6,
-              "%g at step %lld of %lld: %g at step %lld of column %lld", special, (long long)when, (long long)steps, out[i],
-              (long long)(i / columns), (long long)(i % columns));
+              "%g at step %lld of %lld: %g at step %lld of column %lld", special, (long long)when, (long long)steps,
+              out[i], (long long)(i / columns), (long long)(i % columns));
       }
     }
 }

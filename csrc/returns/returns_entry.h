@@ -24,7 +24,8 @@ using Three = std::tuple<Tensor, Tensor, Tensor>;
 template <class Device>
 class Arrays {
  public:
-  Arrays(const char* op, const Tensor& like, const char* name) : op_(op), like_(like), dtype_(dtype_of(like, op, name)) {
+  Arrays(const char* op, const Tensor& like, const char* name)
+      : op_(op), like_(like), dtype_(dtype_of(like, op, name)) {
     TORCH_CHECK_VALUE(like.dim() > 0, op, ": ", name, ": expected at least the time dim, got a 0-dimensional tensor");
     trajectory.steps = like.size(0);
     trajectory.columns = trajectory.steps ? like.numel() / trajectory.steps : 0;
@@ -60,7 +61,8 @@ class Arrays {
  private:
   const uint8_t* bytes(Optional x, const char* name) {
     if (!x) return nullptr;
-    TORCH_CHECK_TYPE(x->scalar_type() == at::kBool, op_, ": ", name, ": expected a bool tensor, got ", x->scalar_type());
+    TORCH_CHECK_TYPE(x->scalar_type() == at::kBool, op_, ": ", name, ": expected a bool tensor, got ",
+                     x->scalar_type());
     return static_cast<const uint8_t*>(checked(*x, name));
   }
   const void* checked(const Tensor& x, const char* name) {
@@ -210,8 +212,8 @@ Tensor categorical_projection(const Tensor& next_probs, const Tensor& rewards, c
                               Optional discounts, double gamma, double v_min, double v_max) {
   const char* op = "categorical_projection";
   const DType dtype = dtype_of(next_probs, op, "next_probs");
-  TORCH_CHECK_VALUE(next_probs.dim() > 0 && next_probs.size(-1) > 1, op, ": next_probs: expected at least 2 atoms, got ",
-                    next_probs.sizes());
+  TORCH_CHECK_VALUE(next_probs.dim() > 0 && next_probs.size(-1) > 1, op,
+                    ": next_probs: expected at least 2 atoms, got ", next_probs.sizes());
   const auto spacings = double(next_probs.size(-1) - 1);
   TORCH_CHECK_VALUE(v_min < v_max && std::isfinite(v_max - v_min) && std::isfinite(spacings / (v_max - v_min)), op,
                     ": v_min and v_max: expected finite, v_min < v_max, apart, got ", v_min, " and ", v_max);
