@@ -21,7 +21,7 @@ struct Trajectory {
 
 // One call of the categorical projection over contiguous [rows, atoms].
 struct Projection {
-  int64_t atoms;
+  int64_t rows, atoms;
   const void *probs, *rewards, *discounts;  // discounts null: gamma
   const uint8_t* terminated;
   void* out;

@@ -1,251 +1,33 @@
-// CPU entry functions of the returns family.
-#include <ATen/ops/empty.h>
-#include <c10/util/SmallVector.h>
-#include <torch/library.h>
-
-#include <cmath>
-
+// The returns family on the CPU.
 #include <memory>
-#include <tuple>
 
 #include "../common/kernels.h"
-#include "../common/tensors.h"
+#include "returns_entry.h"
 
 namespace automl_ext {
 namespace {
 
-using at::Tensor;
-using Optional = const std::optional<Tensor>&;
-using Two = std::tuple<Tensor, Tensor>;
-using Three = std::tuple<Tensor, Tensor, Tensor>;
-
-// The arrays of one call, contiguous, checked against the first, and alive while the kernel runs.
-class Arrays {
- public:
-  Arrays(const char* op, const Tensor& like, const char* name) : op_(op), like_(like), dtype_(dtype_of(like, op, name)) {
-    TORCH_CHECK_VALUE(like.dim() > 0, op, ": ", name, ": expected at least the time dim, got a 0-dimensional tensor");
-    trajectory.steps = like.size(0);
-    trajectory.columns = trajectory.steps ? like.numel() / trajectory.steps : 0;
-  }
-
-  const void* floats(const Tensor& x, const char* name) {
-    TORCH_CHECK_TYPE(x.scalar_type() == like_.scalar_type(), op_, ": ", name, ": expected a ", like_.scalar_type(),
-                     " tensor, got ", x.scalar_type());
-    return checked(x, name);
-  }
-  const void* floats(Optional x, const char* name) { return x ? floats(*x, name) : nullptr; }
-
-  void flags(Optional terminated, Optional truncated, Optional valid) {
-    trajectory.terminated = bytes(terminated, "terminated");
-    trajectory.truncated = bytes(truncated, "truncated");
-    trajectory.valid = bytes(valid, "valid");
-  }
-
-  // A result, contiguous in the inputs' shape; the kernel's next output.
-  Tensor output() {
-    Tensor result = at::empty(like_.sizes(), like_.options());
-    trajectory.out[outputs_++] = result.mutable_data_ptr();
-    return result;
-  }
+struct Cpu {
+  static const ReturnsKernels& kernels() { return automl_ext::kernels().returns; }
 
   // In blocks of columns of whole vectors; every column is its own sum, so threads change nothing.
-  void run(const ReturnsKernels::Columns* table) const {
+  static void run(const char*, const at::Tensor&, const ReturnsKernels::Columns* table, DType dtype,
+                  const Trajectory& x) {
     constexpr int64_t kBlock = 64;
-    const auto kernel = table[dtype_];
-    const int64_t columns = trajectory.columns;
-    parallel_rows((columns + kBlock - 1) / kBlock, trajectory.steps * kBlock, [&](int64_t begin, int64_t end) {
-      kernel(trajectory, begin * kBlock, std::min(end * kBlock, columns));
+    const auto kernel = table[dtype];
+    parallel_rows((x.columns + kBlock - 1) / kBlock, x.steps * kBlock, [&](int64_t begin, int64_t end) {
+      kernel(x, begin * kBlock, std::min(end * kBlock, x.columns));
     });
   }
-
-  Trajectory trajectory{};
-
- private:
-  const uint8_t* bytes(Optional x, const char* name) {
-    if (!x) return nullptr;
-    TORCH_CHECK_TYPE(x->scalar_type() == at::kBool, op_, ": ", name, ": expected a bool tensor, got ", x->scalar_type());
-    return static_cast<const uint8_t*>(checked(*x, name));
+  static void run(const char*, const at::Tensor&, const ReturnsKernels::Rows* table, DType dtype, const Projection& x) {
+    parallel_rows(x.rows, x.atoms, [&](int64_t begin, int64_t end) {
+      const std::unique_ptr<double[]> scratch(new double[x.atoms]);
+      table[dtype](x, begin, end, scratch.get());
+    });
   }
-  const void* checked(const Tensor& x, const char* name) {
-    TORCH_CHECK_VALUE(x.sizes() == like_.sizes(), op_, ": ", name, ": expected shape ", like_.sizes(), ", got ",
-                      x.sizes());
-    if (x.is_contiguous()) return x.const_data_ptr();
-    kept_.push_back(x.contiguous());
-    return kept_.back().const_data_ptr();
-  }
-
-  const char* op_;
-  const Tensor& like_;
-  DType dtype_;
-  int outputs_ = 0;
-  c10::SmallVector<Tensor, 8> kept_;
 };
-
-Two gae(const Tensor& rewards, const Tensor& values, const Tensor& next_values, const Tensor& terminated,
-        const Tensor& truncated, Optional valid, double gamma, double lam) {
-  Arrays arrays("gae", rewards, "rewards");
-  Trajectory& x = arrays.trajectory;
-  x.rewards = arrays.floats(rewards, "rewards");
-  x.values = arrays.floats(values, "values");
-  x.next_values = arrays.floats(next_values, "next_values");
-  arrays.flags(terminated, truncated, valid);
-  x.gamma = gamma, x.lam = lam;
-  Tensor advantages = arrays.output(), returns = arrays.output();
-  arrays.run(kernels().returns.gae);
-  return {advantages, returns};
-}
-
-Three gae_backward(Optional grad_advantages, Optional grad_returns, const Tensor& terminated, const Tensor& truncated,
-                   Optional valid, double gamma, double lam) {
-  TORCH_CHECK_VALUE(grad_advantages || grad_returns, "gae: expected a gradient of one output at least");
-  Arrays arrays("gae", grad_advantages ? *grad_advantages : *grad_returns, "grad");
-  Trajectory& x = arrays.trajectory;
-  x.grad = arrays.floats(grad_advantages, "grad_advantages");
-  x.grad_returns = arrays.floats(grad_returns, "grad_returns");
-  arrays.flags(terminated, truncated, valid);
-  x.gamma = gamma, x.lam = lam;
-  Tensor of_rewards = arrays.output(), of_values = arrays.output(), of_next_values = arrays.output();
-  arrays.run(kernels().returns.gae_backward);
-  return {of_rewards, of_values, of_next_values};
-}
-
-Tensor lambda_returns(const Tensor& rewards, const Tensor& next_values, Optional terminated, Optional truncated,
-                      Optional valid, Optional discounts, double gamma, double lam) {
-  Arrays arrays("lambda_returns", rewards, "rewards");
-  Trajectory& x = arrays.trajectory;
-  x.rewards = arrays.floats(rewards, "rewards");
-  x.next_values = arrays.floats(next_values, "next_values");
-  x.discounts = arrays.floats(discounts, "discounts");
-  arrays.flags(terminated, truncated, valid);
-  x.gamma = gamma, x.lam = lam;
-  Tensor returns = arrays.output();
-  arrays.run(kernels().returns.lambda_returns);
-  return returns;
-}
-
-Three lambda_returns_backward(const Tensor& grad, Optional terminated, Optional truncated, Optional valid,
-                              Optional discounts, Optional next_values, Optional returns, double gamma, double lam) {
-  Arrays arrays("lambda_returns", grad, "grad");
-  Trajectory& x = arrays.trajectory;
-  x.grad = arrays.floats(grad, "grad");
-  x.discounts = arrays.floats(discounts, "discounts");
-  x.next_values = arrays.floats(next_values, "next_values");
-  x.returns = arrays.floats(returns, "returns");
-  TORCH_CHECK_VALUE(!returns || next_values, "lambda_returns: next_values: expected with returns");
-  arrays.flags(terminated, truncated, valid);
-  x.gamma = gamma, x.lam = lam;
-  Tensor of_rewards = arrays.output(), of_next_values = arrays.output();
-  Tensor of_discounts = returns ? arrays.output() : at::empty({0}, grad.options());
-  arrays.run(kernels().returns.lambda_returns_backward);
-  return {of_rewards, of_next_values, of_discounts};
-}
-
-Three n_step_returns(const Tensor& rewards, Optional next_values, const Tensor& terminated, const Tensor& truncated,
-                     Optional valid, double gamma, int64_t n) {
-  Arrays arrays("n_step_returns", rewards, "rewards");
-  Trajectory& x = arrays.trajectory;
-  x.rewards = arrays.floats(rewards, "rewards");
-  x.next_values = arrays.floats(next_values, "next_values");
-  arrays.flags(terminated, truncated, valid);
-  x.gamma = gamma, x.n = n;
-  Tensor returns = arrays.output(), discounts = arrays.output();
-  Tensor last = at::empty(rewards.sizes(), rewards.options().dtype(at::kLong));
-  x.last = last.mutable_data_ptr<int64_t>();
-  arrays.run(kernels().returns.n_step);
-  return {returns, discounts, last};
-}
-
-Two n_step_returns_backward(const Tensor& grad, const Tensor& terminated, const Tensor& truncated, Optional valid,
-                            double gamma, int64_t n, bool bootstraps) {
-  Arrays arrays("n_step_returns", grad, "grad");
-  Trajectory& x = arrays.trajectory;
-  x.grad = arrays.floats(grad, "grad");
-  arrays.flags(terminated, truncated, valid);
-  x.gamma = gamma, x.n = n;
-  Tensor of_rewards = arrays.output();
-  Tensor of_next_values = bootstraps ? arrays.output() : at::empty({0}, grad.options());
-  arrays.run(kernels().returns.n_step_backward);
-  return {of_rewards, of_next_values};
-}
-
-Two vtrace(const Tensor& log_rhos, const Tensor& rewards, const Tensor& values, const Tensor& next_values,
-           const Tensor& terminated, const Tensor& truncated, Optional valid, double gamma, double lam, double rho_clip,
-           double c_clip) {
-  Arrays arrays("vtrace", rewards, "rewards");
-  Trajectory& x = arrays.trajectory;
-  x.log_rhos = arrays.floats(log_rhos, "log_rhos");
-  x.rewards = arrays.floats(rewards, "rewards");
-  x.values = arrays.floats(values, "values");
-  x.next_values = arrays.floats(next_values, "next_values");
-  arrays.flags(terminated, truncated, valid);
-  x.gamma = gamma, x.lam = lam, x.rho_clip = rho_clip, x.c_clip = c_clip;
-  Tensor vs = arrays.output(), advantages = arrays.output();
-  arrays.run(kernels().returns.vtrace);
-  return {vs, advantages};
-}
-
-Tensor retrace(const Tensor& log_rhos, const Tensor& q_values, const Tensor& rewards, const Tensor& next_values,
-               const Tensor& terminated, const Tensor& truncated, Optional valid, double gamma, double lam) {
-  Arrays arrays("retrace", rewards, "rewards");
-  Trajectory& x = arrays.trajectory;
-  x.log_rhos = arrays.floats(log_rhos, "log_rhos");
-  x.values = arrays.floats(q_values, "q_values");
-  x.rewards = arrays.floats(rewards, "rewards");
-  x.next_values = arrays.floats(next_values, "next_values");
-  arrays.flags(terminated, truncated, valid);
-  x.gamma = gamma, x.lam = lam;
-  Tensor targets = arrays.output();
-  arrays.run(kernels().returns.retrace);
-  return targets;
-}
-
-Tensor categorical_projection(const Tensor& next_probs, const Tensor& rewards, const Tensor& terminated,
-                              Optional discounts, double gamma, double v_min, double v_max) {
-  const char* op = "categorical_projection";
-  const auto kernel = kernels().returns.projection[dtype_of(next_probs, op, "next_probs")];
-  TORCH_CHECK_VALUE(next_probs.dim() > 0 && next_probs.size(-1) > 1, op, ": next_probs: expected at least 2 atoms, got ",
-                    next_probs.sizes());
-  const auto spacings = double(next_probs.size(-1) - 1);
-  TORCH_CHECK_VALUE(v_min < v_max && std::isfinite(v_max - v_min) && std::isfinite(spacings / (v_max - v_min)), op,
-                    ": v_min and v_max: expected finite, v_min < v_max, apart, got ", v_min, " and ", v_max);
-  const auto rows = next_probs.sizes().slice(0, next_probs.dim() - 1);
-  const auto check = [&](const Tensor& x, const char* name, at::ScalarType dtype) {
-    TORCH_CHECK_TYPE(x.scalar_type() == dtype, op, ": ", name, ": expected a ", dtype, " tensor, got ", x.scalar_type());
-    TORCH_CHECK_VALUE(x.sizes() == rows, op, ": ", name, ": expected shape ", rows, ", got ", x.sizes());
-    return x.contiguous();
-  };
-  const Tensor probs = next_probs.contiguous(), r = check(rewards, "rewards", next_probs.scalar_type());
-  const Tensor ends = check(terminated, "terminated", at::kBool);
-  const Tensor d = discounts ? check(*discounts, "discounts", next_probs.scalar_type()) : Tensor();
-  Tensor out = at::empty(next_probs.sizes(), next_probs.options());
-  const int64_t atoms = next_probs.size(-1);
-  const Projection projection{atoms,
-                              probs.const_data_ptr(),
-                              r.const_data_ptr(),
-                              d.defined() ? d.const_data_ptr() : nullptr,
-                              static_cast<const uint8_t*>(ends.const_data_ptr()),
-                              out.mutable_data_ptr(),
-                              gamma,
-                              v_min,
-                              v_max};
-  parallel_rows(rewards.numel(), atoms, [&](int64_t begin, int64_t end) {
-    const std::unique_ptr<double[]> scratch(new double[atoms]);
-    kernel(projection, begin, end, scratch.get());
-  });
-  return out;
-}
 
 }  // namespace
 }  // namespace automl_ext
 
-TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
-  m.impl("gae", TORCH_FN(automl_ext::gae));
-  m.impl("_gae_backward", TORCH_FN(automl_ext::gae_backward));
-  m.impl("lambda_returns", TORCH_FN(automl_ext::lambda_returns));
-  m.impl("_lambda_returns_backward", TORCH_FN(automl_ext::lambda_returns_backward));
-  m.impl("n_step_returns", TORCH_FN(automl_ext::n_step_returns));
-  m.impl("_n_step_returns_backward", TORCH_FN(automl_ext::n_step_returns_backward));
-  m.impl("vtrace", TORCH_FN(automl_ext::vtrace));
-  m.impl("retrace", TORCH_FN(automl_ext::retrace));
-  m.impl("categorical_projection", TORCH_FN(automl_ext::categorical_projection));
-}
+TORCH_LIBRARY_IMPL(automl_ext, CPU, m) { automl_ext::returns_entry::register_ops<automl_ext::Cpu>(m); }

@@ -1,0 +1,21 @@
+// The returns family on CUDA. The arrays are those of the CPU's kernels (returns.h), on the device; none is empty.
+#pragma once
+#include "returns.h"
+
+namespace automl_ext {
+
+// One launch each. The members are those of ReturnsKernels.
+struct ReturnsLaunches {
+  using Launch = void (*)(DType dtype, const Trajectory& x, void* stream);
+  using LaunchRows = void (*)(DType dtype, const Projection& x, void* stream);
+  Launch gae, gae_backward;
+  Launch lambda_returns, lambda_returns_backward;
+  Launch n_step, n_step_backward;
+  Launch vtrace;
+  Launch retrace;
+  LaunchRows projection;
+};
+
+const ReturnsLaunches& returns_launches();
+
+}  // namespace automl_ext

@@ -1,0 +1,259 @@
+// The entry functions of the returns family, the same on every device. Device is who runs the kernels:
+//   Device::kernels()                                a struct with the members of ReturnsKernels
+//   Device::run(op, like, member, dtype, arrays)     runs one of them, on the device of `like`
+#pragma once
+#include <ATen/ops/empty.h>
+#include <c10/util/SmallVector.h>
+#include <torch/library.h>
+
+#include <cmath>
+#include <tuple>
+
+#include "../common/tensors.h"
+#include "returns.h"
+
+namespace automl_ext {
+namespace returns_entry {
+
+using at::Tensor;
+using Optional = const std::optional<Tensor>&;
+using Two = std::tuple<Tensor, Tensor>;
+using Three = std::tuple<Tensor, Tensor, Tensor>;
+
+// The arrays of one call, contiguous, checked against the first, and alive until the kernel has been started.
+template <class Device>
+class Arrays {
+ public:
+  Arrays(const char* op, const Tensor& like, const char* name)
+      : op_(op), like_(like), dtype_(dtype_of(like, op, name)) {
+    TORCH_CHECK_VALUE(like.dim() > 0, op, ": ", name, ": expected at least the time dim, got a 0-dimensional tensor");
+    trajectory.steps = like.size(0);
+    trajectory.columns = trajectory.steps ? like.numel() / trajectory.steps : 0;
+  }
+
+  const void* floats(const Tensor& x, const char* name) {
+    TORCH_CHECK_TYPE(x.scalar_type() == like_.scalar_type(), op_, ": ", name, ": expected a ", like_.scalar_type(),
+                     " tensor, got ", x.scalar_type());
+    return checked(x, name);
+  }
+  const void* floats(Optional x, const char* name) { return x ? floats(*x, name) : nullptr; }
+
+  void flags(Optional terminated, Optional truncated, Optional valid) {
+    trajectory.terminated = bytes(terminated, "terminated");
+    trajectory.truncated = bytes(truncated, "truncated");
+    trajectory.valid = bytes(valid, "valid");
+  }
+
+  // A result, contiguous in the inputs' shape; the kernel's next output.
+  Tensor output() {
+    Tensor result = at::empty(like_.sizes(), like_.options());
+    trajectory.out[outputs_++] = result.mutable_data_ptr();
+    return result;
+  }
+
+  template <class Kernel>
+  void run(const Kernel& kernel) const {
+    if (like_.numel()) Device::run(op_, like_, kernel, dtype_, trajectory);
+  }
+
+  Trajectory trajectory{};
+
+ private:
+  const uint8_t* bytes(Optional x, const char* name) {
+    if (!x) return nullptr;
+    TORCH_CHECK_TYPE(x->scalar_type() == at::kBool, op_, ": ", name, ": expected a bool tensor, got ",
+                     x->scalar_type());
+    return static_cast<const uint8_t*>(checked(*x, name));
+  }
+  const void* checked(const Tensor& x, const char* name) {
+    check_device(op_, name, x, like_);
+    TORCH_CHECK_VALUE(x.sizes() == like_.sizes(), op_, ": ", name, ": expected shape ", like_.sizes(), ", got ",
+                      x.sizes());
+    if (x.is_contiguous()) return x.const_data_ptr();
+    kept_.push_back(x.contiguous());
+    return kept_.back().const_data_ptr();
+  }
+
+  const char* op_;
+  const Tensor& like_;
+  DType dtype_;
+  int outputs_ = 0;
+  c10::SmallVector<Tensor, 8> kept_;
+};
+
+template <class Device>
+Two gae(const Tensor& rewards, const Tensor& values, const Tensor& next_values, const Tensor& terminated,
+        const Tensor& truncated, Optional valid, double gamma, double lam) {
+  Arrays<Device> arrays("gae", rewards, "rewards");
+  Trajectory& x = arrays.trajectory;
+  x.rewards = arrays.floats(rewards, "rewards");
+  x.values = arrays.floats(values, "values");
+  x.next_values = arrays.floats(next_values, "next_values");
+  arrays.flags(terminated, truncated, valid);
+  x.gamma = gamma, x.lam = lam;
+  Tensor advantages = arrays.output(), returns = arrays.output();
+  arrays.run(Device::kernels().gae);
+  return {advantages, returns};
+}
+
+template <class Device>
+Three gae_backward(Optional grad_advantages, Optional grad_returns, const Tensor& terminated, const Tensor& truncated,
+                   Optional valid, double gamma, double lam) {
+  TORCH_CHECK_VALUE(grad_advantages || grad_returns, "gae: expected a gradient of one output at least");
+  Arrays<Device> arrays("gae", grad_advantages ? *grad_advantages : *grad_returns, "grad");
+  Trajectory& x = arrays.trajectory;
+  x.grad = arrays.floats(grad_advantages, "grad_advantages");
+  x.grad_returns = arrays.floats(grad_returns, "grad_returns");
+  arrays.flags(terminated, truncated, valid);
+  x.gamma = gamma, x.lam = lam;
+  Tensor of_rewards = arrays.output(), of_values = arrays.output(), of_next_values = arrays.output();
+  arrays.run(Device::kernels().gae_backward);
+  return {of_rewards, of_values, of_next_values};
+}
+
+template <class Device>
+Tensor lambda_returns(const Tensor& rewards, const Tensor& next_values, Optional terminated, Optional truncated,
+                      Optional valid, Optional discounts, double gamma, double lam) {
+  Arrays<Device> arrays("lambda_returns", rewards, "rewards");
+  Trajectory& x = arrays.trajectory;
+  x.rewards = arrays.floats(rewards, "rewards");
+  x.next_values = arrays.floats(next_values, "next_values");
+  x.discounts = arrays.floats(discounts, "discounts");
+  arrays.flags(terminated, truncated, valid);
+  x.gamma = gamma, x.lam = lam;
+  Tensor returns = arrays.output();
+  arrays.run(Device::kernels().lambda_returns);
+  return returns;
+}
+
+template <class Device>
+Three lambda_returns_backward(const Tensor& grad, Optional terminated, Optional truncated, Optional valid,
+                              Optional discounts, Optional next_values, Optional returns, double gamma, double lam) {
+  Arrays<Device> arrays("lambda_returns", grad, "grad");
+  Trajectory& x = arrays.trajectory;
+  x.grad = arrays.floats(grad, "grad");
+  x.discounts = arrays.floats(discounts, "discounts");
+  x.next_values = arrays.floats(next_values, "next_values");
+  x.returns = arrays.floats(returns, "returns");
+  TORCH_CHECK_VALUE(!returns || next_values, "lambda_returns: next_values: expected with returns");
+  arrays.flags(terminated, truncated, valid);
+  x.gamma = gamma, x.lam = lam;
+  Tensor of_rewards = arrays.output(), of_next_values = arrays.output();
+  Tensor of_discounts = returns ? arrays.output() : at::empty({0}, grad.options());
+  arrays.run(Device::kernels().lambda_returns_backward);
+  return {of_rewards, of_next_values, of_discounts};
+}
+
+template <class Device>
+Three n_step_returns(const Tensor& rewards, Optional next_values, const Tensor& terminated, const Tensor& truncated,
+                     Optional valid, double gamma, int64_t n) {
+  Arrays<Device> arrays("n_step_returns", rewards, "rewards");
+  Trajectory& x = arrays.trajectory;
+  x.rewards = arrays.floats(rewards, "rewards");
+  x.next_values = arrays.floats(next_values, "next_values");
+  arrays.flags(terminated, truncated, valid);
+  x.gamma = gamma, x.n = n;
+  Tensor returns = arrays.output(), discounts = arrays.output();
+  Tensor last = at::empty(rewards.sizes(), rewards.options().dtype(at::kLong));
+  x.last = last.mutable_data_ptr<int64_t>();
+  arrays.run(Device::kernels().n_step);
+  return {returns, discounts, last};
+}
+
+template <class Device>
+Two n_step_returns_backward(const Tensor& grad, const Tensor& terminated, const Tensor& truncated, Optional valid,
+                            double gamma, int64_t n, bool bootstraps) {
+  Arrays<Device> arrays("n_step_returns", grad, "grad");
+  Trajectory& x = arrays.trajectory;
+  x.grad = arrays.floats(grad, "grad");
+  arrays.flags(terminated, truncated, valid);
+  x.gamma = gamma, x.n = n;
+  Tensor of_rewards = arrays.output();
+  Tensor of_next_values = bootstraps ? arrays.output() : at::empty({0}, grad.options());
+  arrays.run(Device::kernels().n_step_backward);
+  return {of_rewards, of_next_values};
+}
+
+template <class Device>
+Two vtrace(const Tensor& log_rhos, const Tensor& rewards, const Tensor& values, const Tensor& next_values,
+           const Tensor& terminated, const Tensor& truncated, Optional valid, double gamma, double lam, double rho_clip,
+           double c_clip) {
+  Arrays<Device> arrays("vtrace", rewards, "rewards");
+  Trajectory& x = arrays.trajectory;
+  x.log_rhos = arrays.floats(log_rhos, "log_rhos");
+  x.rewards = arrays.floats(rewards, "rewards");
+  x.values = arrays.floats(values, "values");
+  x.next_values = arrays.floats(next_values, "next_values");
+  arrays.flags(terminated, truncated, valid);
+  x.gamma = gamma, x.lam = lam, x.rho_clip = rho_clip, x.c_clip = c_clip;
+  Tensor vs = arrays.output(), advantages = arrays.output();
+  arrays.run(Device::kernels().vtrace);
+  return {vs, advantages};
+}
+
+template <class Device>
+Tensor retrace(const Tensor& log_rhos, const Tensor& q_values, const Tensor& rewards, const Tensor& next_values,
+               const Tensor& terminated, const Tensor& truncated, Optional valid, double gamma, double lam) {
+  Arrays<Device> arrays("retrace", rewards, "rewards");
+  Trajectory& x = arrays.trajectory;
+  x.log_rhos = arrays.floats(log_rhos, "log_rhos");
+  x.values = arrays.floats(q_values, "q_values");
+  x.rewards = arrays.floats(rewards, "rewards");
+  x.next_values = arrays.floats(next_values, "next_values");
+  arrays.flags(terminated, truncated, valid);
+  x.gamma = gamma, x.lam = lam;
+  Tensor targets = arrays.output();
+  arrays.run(Device::kernels().retrace);
+  return targets;
+}
+
+template <class Device>
+Tensor categorical_projection(const Tensor& next_probs, const Tensor& rewards, const Tensor& terminated,
+                              Optional discounts, double gamma, double v_min, double v_max) {
+  const char* op = "categorical_projection";
+  const DType dtype = dtype_of(next_probs, op, "next_probs");
+  TORCH_CHECK_VALUE(next_probs.dim() > 0 && next_probs.size(-1) > 1, op,
+                    ": next_probs: expected at least 2 atoms, got ", next_probs.sizes());
+  const auto spacings = double(next_probs.size(-1) - 1);
+  TORCH_CHECK_VALUE(v_min < v_max && std::isfinite(v_max - v_min) && std::isfinite(spacings / (v_max - v_min)), op,
+                    ": v_min and v_max: expected finite, v_min < v_max, apart, got ", v_min, " and ", v_max);
+  const auto rows = next_probs.sizes().slice(0, next_probs.dim() - 1);
+  const auto check = [&](const Tensor& x, const char* name, at::ScalarType type) {
+    check_device(op, name, x, next_probs);
+    TORCH_CHECK_TYPE(x.scalar_type() == type, op, ": ", name, ": expected a ", type, " tensor, got ", x.scalar_type());
+    TORCH_CHECK_VALUE(x.sizes() == rows, op, ": ", name, ": expected shape ", rows, ", got ", x.sizes());
+    return x.contiguous();
+  };
+  const Tensor probs = next_probs.contiguous(), r = check(rewards, "rewards", next_probs.scalar_type());
+  const Tensor ends = check(terminated, "terminated", at::kBool);
+  const Tensor d = discounts ? check(*discounts, "discounts", next_probs.scalar_type()) : Tensor();
+  Tensor out = at::empty(next_probs.sizes(), next_probs.options());
+  const Projection projection{rewards.numel(),
+                              next_probs.size(-1),
+                              probs.const_data_ptr(),
+                              r.const_data_ptr(),
+                              d.defined() ? d.const_data_ptr() : nullptr,
+                              static_cast<const uint8_t*>(ends.const_data_ptr()),
+                              out.mutable_data_ptr(),
+                              gamma,
+                              v_min,
+                              v_max};
+  if (projection.rows) Device::run(op, next_probs, Device::kernels().projection, dtype, projection);
+  return out;
+}
+
+template <class Device>
+void register_ops(torch::Library& m) {
+  m.impl("gae", TORCH_FN(gae<Device>));
+  m.impl("_gae_backward", TORCH_FN(gae_backward<Device>));
+  m.impl("lambda_returns", TORCH_FN(lambda_returns<Device>));
+  m.impl("_lambda_returns_backward", TORCH_FN(lambda_returns_backward<Device>));
+  m.impl("n_step_returns", TORCH_FN(n_step_returns<Device>));
+  m.impl("_n_step_returns_backward", TORCH_FN(n_step_returns_backward<Device>));
+  m.impl("vtrace", TORCH_FN(vtrace<Device>));
+  m.impl("retrace", TORCH_FN(retrace<Device>));
+  m.impl("categorical_projection", TORCH_FN(categorical_projection<Device>));
+}
+
+}  // namespace returns_entry
+}  // namespace automl_ext

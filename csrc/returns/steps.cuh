@@ -1,0 +1,42 @@
+// What kernels over time share: as steps.inc. What does not count is dropped by selection, never by multiplication: it
+// may be NaN.
+#pragma once
+#include "../common/cuda/types.cuh"
+#include "returns.h"
+
+namespace automl_ext {
+
+// Each 0 or 1.
+struct Flags {
+  uint32_t cut;   // nothing flows back into this step: its episode ends here, the next step is invalid, it is itself
+  uint32_t live;  // valid and not terminated: V' counts
+  uint32_t valid;
+};
+
+__device__ __forceinline__ uint32_t valid_at(const Trajectory& x, int64_t at) { return x.valid ? x.valid[at] : 1u; }
+// No branch waits for a load.
+__device__ __forceinline__ Flags flags_at(const Trajectory& x, int64_t at, uint32_t valid, uint32_t next_valid) {
+  const uint32_t terminated = x.terminated ? x.terminated[at] : 0u, truncated = x.truncated ? x.truncated[at] : 0u;
+  return {terminated | truncated | (next_valid ^ 1u) | (valid ^ 1u), valid & (terminated ^ 1u), valid};
+}
+// `at` is the element of step t.
+__device__ __forceinline__ Flags flags_at(const Trajectory& x, int64_t t, int64_t at) {
+  const bool last = t + 1 >= x.steps;
+  const uint32_t next_valid = last ? 0u : valid_at(x, at + x.columns);
+  return flags_at(x, at, valid_at(x, at), next_valid);
+}
+
+template <class T>
+__device__ __forceinline__ Compute<T> load(const void* p, int64_t at) {
+  return widen(static_cast<const T*>(p)[at]);
+}
+template <class T>
+__device__ __forceinline__ void store(void* p, int64_t at, Compute<T> value) {
+  static_cast<T*>(p)[at] = narrow<T>(value);
+}
+template <class C>
+__device__ __forceinline__ C keep(bool counts, C value) {
+  return counts ? value : C(0);
+}
+
+}  // namespace automl_ext
