@@ -144,8 +144,6 @@ def test_gumbel_mixed_op(sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_gdas_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps for the weights and two for α: the same architectures are drawn, and the losses agree."""
-    for name in ("tyro", "rich"):
-        pytest.importorskip(name, reason=f"automl_ext.nas needs {name}")
     from automl_ext.nas.gdas import alpha_step, sample, weight_step
     from automl_ext.nas.nasbench201 import NASBench201
     from automl_ext.training.data import Split
