@@ -111,6 +111,18 @@ def backend(name: str) -> Iterator[None]:
         _backend = before
 
 
+def why_not_native(device: torch.device) -> str | None:
+    """Why no compiled kernel can answer for tensors on ``device``, and what mends it; None when one can."""
+    if not _loaded:
+        return f"{_why_not}. Rebuild: {REBUILD}"
+    if device.type in _devices:
+        return None
+    reason = f"the library was built without kernels for {device.type!r}"
+    if device.type == "cuda":
+        return f"{reason} ({_build.CUDA_DECISION}). Rebuild: AUTOML_EXT_CUDA=1 {REBUILD}"
+    return f"{reason}. Rebuild: {REBUILD}"
+
+
 def use_native(x: torch.Tensor) -> bool:
     """Whether a compiled kernel answers for tensors on ``x``'s device under the current backend.
 
@@ -122,8 +134,7 @@ def use_native(x: torch.Tensor) -> bool:
     if _loaded and x.device.type in _devices:
         return True
     if _backend == "native":
-        reason = _why_not or f"the library was built without kernels for {x.device.type!r}"
-        raise BackendError(f"backend 'native': {reason}. Rebuild: {REBUILD}")
+        raise BackendError(f"backend 'native': {why_not_native(x.device)}")
     # Not while tracing: a warning breaks the graph. (torch.compiler's decorators would import all of torch._dynamo.)
     if not _loaded and not torch.compiler.is_compiling() and not _warned:
         _warn_once()

@@ -94,7 +94,8 @@ def doctor(device_name: str = "auto") -> bool:
         facts.add_row(name if name != "torch" else "torch (built for)", str(value))
     facts.add_row("threads", str(torch.get_num_threads()))
     facts.add_row("backend", f"{_native.current_backend()} (AUTOML_EXT_BACKEND)")
-    facts.add_row("who answers", who_answers(device))
+    for name in dict.fromkeys([device.type, "cpu", "cuda"]):
+        facts.add_row(f"who answers on {name}", who_answers(torch.device(name)))
     console.print(facts)
 
     table = Table("op", "answered by", "error, gradients included", "", title=f"ops on {device}")
@@ -113,9 +114,10 @@ def who_answers(device: torch.device) -> str:
     """The backend in force on a device, and why."""
     if _native.current_backend() == "reference":
         return "PyTorch: the backend 'reference' was asked for"
-    if _native.use_native(torch.empty(0, device=device)):
+    why_not = _native.why_not_native(device)
+    if why_not is None:
         return f"compiled kernels for {device.type}"
-    return f"PyTorch: {_native.why_not_loaded() or f'no kernels for {device.type} in this build'}"
+    return f"{'nobody' if _native.current_backend() == 'native' else 'PyTorch'}: {why_not}"
 
 
 def _answered_by(name: str, device: torch.device) -> str:

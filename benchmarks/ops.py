@@ -16,6 +16,8 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from eager import by_reference
+from eager import mixed_op as eager_mixed_op
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor
@@ -43,25 +45,14 @@ def rowwise(ours: Callable[[Tensor], Tensor], eager: Callable[[Tensor], Tensor],
 def mixed(count: int, shape: tuple[int, ...]) -> dict:
     xs, w = [torch.randn(shape) for _ in range(count)], torch.randn(count)
 
-    def eager(xs: list[Tensor], w: Tensor) -> Tensor:
-        return sum(wk * x for wk, x in zip(w, xs, strict=True))  # type: ignore[return-value]
-
     leaves, leaf_w, grad = [x.clone().requires_grad_() for x in xs], w.clone().requires_grad_(), torch.randn(shape)
     return {
-        "forward": (lambda: automl_ext.mixed_op(xs, w), lambda: eager(xs, w)),
+        "forward": (lambda: automl_ext.mixed_op(xs, w), lambda: eager_mixed_op(xs, w)),
         "forward + backward": (
             lambda: torch.autograd.grad(automl_ext.mixed_op(leaves, leaf_w), [*leaves, leaf_w], grad),
-            lambda: torch.autograd.grad(eager(leaves, leaf_w), [*leaves, leaf_w], grad),
+            lambda: torch.autograd.grad(eager_mixed_op(leaves, leaf_w), [*leaves, leaf_w], grad),
         ),
     }
-
-
-def eager_scan(op: Callable[[], object]) -> Callable[[], object]:
-    def run() -> object:
-        with automl_ext.backend("reference"):
-            return op()
-
-    return run
 
 
 def returns(shape: tuple[int, int]) -> dict[str, dict[str, Contenders]]:
@@ -75,7 +66,7 @@ def returns(shape: tuple[int, int]) -> dict[str, dict[str, Contenders]]:
         "vtrace": lambda: automl_ext.vtrace(rho, r, v, nv, *ends, 0.99),
         "retrace": lambda: automl_ext.retrace(rho, v, r, nv, *ends, 0.99),
     }
-    return {name: {"forward": (op, eager_scan(op))} for name, op in ops.items()}
+    return {name: {"forward": (op, by_reference(op))} for name, op in ops.items()}
 
 
 def projection(n: int, atoms: int = 51) -> dict:
@@ -84,7 +75,7 @@ def projection(n: int, atoms: int = 51) -> dict:
     def op() -> Tensor:
         return automl_ext.categorical_projection(p, r, r > 2, 0.99, -10.0, 10.0)
 
-    return {"forward": (op, eager_scan(op))}
+    return {"forward": (op, by_reference(op))}
 
 
 def table() -> list[tuple[str, tuple[int, ...], str, Contenders]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import gpu as gpu_tests
 import pytest
 
 import automl_ext
@@ -17,3 +18,18 @@ def each_backend(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.skip("the native library is not built")
     with automl_ext.backend(request.param):
         yield request.param
+
+
+# Skipped in this one place, the tests take one line of the summary.
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    reason = gpu_tests.why_no_gpu() if item.get_closest_marker("cuda") else None
+    if reason:
+        pytest.skip(reason)
+    if gpu_tests.REHEARSAL and item.get_closest_marker("real_gpu"):
+        pytest.skip("a rehearsal on the CPU")
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
+def device(request: pytest.FixtureRequest) -> str:
+    """The test runs on the CPU and, where there is one, on a GPU."""
+    return "cpu" if request.param == "cpu" else gpu_tests.GPU

@@ -50,7 +50,7 @@ def _gumbel_native(name: str, hard: bool, with_tau: bool) -> Callable[..., list[
     def native(tensors: Sequence[Tensor], dim: int) -> list[tuple[str, tuple]]:
         logits, tau = tensors[0], tensors[1] if with_tau else None
         y = logits.detach().softmax(dim)
-        seed = torch.tensor(SEED)
+        seed = torch.tensor(SEED, device=logits.device)
         return [
             (name, (logits, seed, 0.7, tau, dim, hard, True)),
             (f"_{name}_backward", (torch.randn_like(y), y, 0.7, None if tau is None else tau.detach(), dim)),
@@ -124,7 +124,7 @@ def _gumbel_eager(activation: Callable[[Tensor, int], Tensor], hard: bool) -> Ca
         logits, tau = tensors
         with automl_ext.backend("reference"):
             zeros = torch.zeros_like(logits, dtype=torch.float64 if logits.dtype == torch.float64 else torch.float32)
-            noise = _gumbel_reference.perturbed(zeros, torch.tensor(SEED), dim)
+            noise = _gumbel_reference.perturbed(zeros, torch.tensor(SEED, device=zeros.device), dim)
         soft = activation((logits + noise.to(logits.dtype)) / tau, dim)
         if not hard or not soft.numel():
             return soft

@@ -113,16 +113,16 @@ def _n_step(r: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tup
     if on is None:
         return r.clone(), r.detach().clone(), r.detach().long()
     g, discount = torch.zeros_like(r), torch.zeros_like(r)
-    last = torch.arange(r.shape[0]).reshape(-1, 1, 1).expand_as(r)
+    steps = torch.arange(r.shape[0], device=r.device).reshape(-1, 1, 1)
+    last = steps.expand_as(r)
     for k in reversed(range(N)):  # windows of N - k steps, from shorter to longer
         stop = cut if k < N - 1 else torch.ones_like(cut)
         live = GAMMA * (1 - ended)
         g, discount, last = (
             r + stop * live * w + (1 - stop) * GAMMA * _after(g),
             stop * live + (1 - stop) * GAMMA * _after(discount),
-            torch.where(stop.bool(), last - last + torch.arange(r.shape[0]).reshape(-1, 1, 1), _after(last)),
+            torch.where(stop.bool(), last - last + steps, _after(last)),
         )
-    steps = torch.arange(r.shape[0]).reshape(-1, 1, 1)
     return on * g, on.detach() * discount, torch.where(on.bool(), last, steps)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import pathlib
+import re
 import shutil
 import sysconfig
+import types
 
 import fresh_python
 import pytest
@@ -130,6 +132,22 @@ def test_native_refuses_what_it_has_no_kernel_for(monkeypatch: pytest.MonkeyPatc
     assert grad_fn_name() != "Entmax15Backward"
     with automl_ext.backend("native"), pytest.raises(ImportError, match="without kernels for 'cpu'.*" + REBUILD):
         automl_ext.entmax15(torch.ones(3))
+
+
+@native_only
+def test_a_cpu_build_says_why_it_has_no_kernels_for_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    decision = "no: torch is a CPU build; install a CUDA build of torch"
+    monkeypatch.setattr(_native._build, "CUDA_DECISION", decision)
+    monkeypatch.setattr(_native, "_devices", frozenset({"cpu", "meta"}))
+    on_gpu = types.SimpleNamespace(device=torch.device("cuda"))  # all that is asked of a tensor
+    expected = f"without kernels for 'cuda' ({decision}). Rebuild: AUTOML_EXT_CUDA=1 {REBUILD}"
+    with automl_ext.backend("auto"):
+        assert not _native.use_native(on_gpu)
+    with automl_ext.backend("native"), pytest.raises(ImportError, match=re.escape(expected)):
+        _native.use_native(on_gpu)
+    assert expected in _native.why_not_native(torch.device("cuda"))
+    assert _native.why_not_native(torch.device("cpu")) is None
+    assert "AUTOML_EXT_CUDA" not in _native.why_not_native(torch.device("xpu"))
 
 
 @native_only

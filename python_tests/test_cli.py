@@ -15,13 +15,15 @@ from typing import NamedTuple
 import pytest
 import torch
 
-from automl_ext import __version__, _native
+from automl_ext import __version__, _native, build_info
+
+pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+pytest.importorskip("tyro", reason="the command line needs tyro")
+pytest.importorskip("rich", reason="the command line needs rich")
 from automl_ext.cli import main
 
 SMALL = ["--subset", "200", "--epochs", "2", "--channels", "4", "--retrain-epochs", "1", "--retrain-channels", "4"]
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
-
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 
 
 class Done(NamedTuple):
@@ -202,6 +204,15 @@ def test_doctor_finds_every_op_well(automl_ext: Run) -> None:
     for name in ("entmax15", "gumbel_softmax", "mixed_op", "gae", "retrace", "torch (running)"):
         assert name in process.stdout
     assert "WRONG" not in process.stdout
+    words = " ".join(process.stdout.split())
+    assert "who answers on cpu" in words
+    assert "who answers on cuda" in words
+    if _native.is_loaded() and not automl_ext_cuda():
+        assert "AUTOML_EXT_CUDA=1" in words
+
+
+def automl_ext_cuda() -> bool:
+    return build_info()["cuda"] is not None
 
 
 @pytest.mark.parametrize(

@@ -4,11 +4,13 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch.autograd import gradcheck, gradgradcheck
 
 import automl_ext.ops.entmax as entmax
+
+pytest.importorskip("hypothesis")
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 INF, NAN = math.inf, math.nan
 MAPS = {

@@ -17,6 +17,11 @@ def describe(value: object) -> str:
     return f"{type(value).__name__} {value!r}"
 
 
+def autocast_enabled(x: Tensor) -> bool:
+    """Whether autocast is on for x's device. (PyTorch raises when asked about meta tensors.)"""
+    return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
 def check_float_tensor(value: object, name: str, op: str) -> None:
     if not isinstance(value, Tensor) or value.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{op}: {name}: expected a float64, float32, bfloat16 or float16 tensor, got {describe(value)}")

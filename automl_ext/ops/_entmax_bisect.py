@@ -43,9 +43,9 @@ def entmax_bisect(
     Args:
         X: scores of any shape; float64, float32, bfloat16 or float16. −inf masks an entry (exact 0); a row
             all −inf gives zeros with zero gradient; NaN or +inf in a row gives a NaN row.
-        alpha: ≥ 1. A number, or a tensor that broadcasts to the shape of ``X`` with size 1 at ``dim``. Where
-            its values cannot be read freely (on a GPU, inside torch.compile) a bad one gives NaN rows instead
-            of the ValueError.
+        alpha: ≥ 1. A number, or a tensor on the device of ``X`` that broadcasts to its shape with size 1 at
+            ``dim``. Where its values cannot be read freely (on a GPU, inside torch.compile) a bad one gives NaN
+            rows instead of the ValueError.
         dim: the dimension that sums to one.
         n_iter: halvings of the bracket, ≥ 1; 24 are enough for float32. Not used where ``alpha`` is the
             number 1.5 or 2, which is answered exactly by entmax15 or sparsemax.
@@ -57,7 +57,7 @@ def entmax_bisect(
     Raises:
         TypeError: ``X`` or ``alpha`` of another type or dtype, or ``dim`` or ``n_iter`` no int.
         IndexError: ``dim`` out of range.
-        ValueError: alpha < 1 or not finite, a shape that does not broadcast, or ``n_iter`` < 1.
+        ValueError: alpha < 1 or not finite, a shape that does not broadcast, another device, or ``n_iter`` < 1.
     """
     op = "entmax_bisect"
     dim, alpha = _check(X, alpha, "alpha", dim, n_iter, op, low=1.0, high=math.inf)
@@ -138,7 +138,7 @@ def _check(
     dim = check_dim(dim, X.ndim, op)
     check_positive_int(n_iter, "n_iter", op)
     row_shape = [1 if i == dim else n for i, n in enumerate(X.shape)]
-    return dim, check_row_parameter(value, name, op, row_shape, low, high)
+    return dim, check_row_parameter(value, name, op, X, row_shape, low, high)
 
 
 def _along(rows, x: Tensor, parameter: float | Tensor, dim: int) -> Tensor:  # type: ignore[no-untyped-def]
@@ -150,7 +150,7 @@ def _along(rows, x: Tensor, parameter: float | Tensor, dim: int) -> Tensor:  # t
     work = compute_dtype(x)
     if not isinstance(parameter, Tensor):
         parameter = torch.full((), parameter, dtype=work, device=x.device)
-    parameter = parameter.to(x.device, work)
+    parameter = parameter.to(work)
     # Leading dims are added so that both move the same dim to the back.
     parameter = parameter[(None,) * (x.ndim - parameter.ndim)]
     y = rows(x.movedim(dim, -1).to(work), parameter.movedim(dim, -1))

@@ -17,6 +17,11 @@ def check_positive_int(value: object, name: str, op: str) -> None:
         raise ValueError(f"{op}: {name}: expected a positive int, got {value}")
 
 
+def check_device(value: Tensor, name: str, op: str, X: Tensor) -> None:
+    if value.device != X.device:
+        raise ValueError(f"{op}: {name}: expected a tensor on {X.device}, as X, got one on {value.device}")
+
+
 def readable_values(t: Tensor) -> Tensor | None:
     """The values of ``t`` to check; None where they cannot be read, or only by waiting for a GPU."""
     if torch.compiler.is_compiling() or t.device.type != "cpu":
@@ -25,13 +30,14 @@ def readable_values(t: Tensor) -> Tensor | None:
 
 
 def check_row_parameter(
-    value: object, name: str, op: str, row_shape: list[int], low: float, high: float
+    value: object, name: str, op: str, X: Tensor, row_shape: list[int], low: float, high: float
 ) -> float | Tensor:
-    """A number in [low, high], or a tensor of such that broadcasts to ``row_shape``."""
+    """A number in [low, high], or a tensor of such, on X's device, that broadcasts to ``row_shape``."""
     if not isinstance(value, Tensor):
         return check_number(value, name, op, low, high)
     if value.is_complex() or value.dtype == torch.bool:
         raise TypeError(f"{op}: {name}: expected a real tensor or a float, got {describe(value)}")
+    check_device(value, name, op, X)
     fits = value.ndim <= len(row_shape) and all(
         given in (1, wanted) for given, wanted in zip(reversed(value.shape), reversed(row_shape), strict=False)
     )
@@ -58,6 +64,7 @@ def check_class_targets(X: Tensor, target: object, op: str) -> None:
             f"{op}: target: expected shape {tuple(X.shape[:-1])} for X of shape {tuple(X.shape)}, "
             f"got {tuple(target.shape)}"
         )
+    check_device(target, "target", op, X)
 
 
 def check_target_range(target: Tensor, classes: int, op: str) -> None:

@@ -40,7 +40,7 @@ def sparsemax_loss(X: Tensor, target: Tensor, k: int | None = None) -> Tensor:
 
     Raises:
         TypeError: ``X`` no tensor of these dtypes or ``target`` not int64.
-        ValueError: shapes that do not fit, or ``k`` not positive.
+        ValueError: shapes that do not fit, tensors on different devices, or ``k`` not positive.
         IndexError: a target outside [0, C−1]. Where the values cannot be read freely (on a GPU, inside
             torch.compile) such a row's loss is NaN instead.
     """
@@ -80,7 +80,7 @@ def normmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 2, n_
 def _constant(alpha: float | Tensor, X: Tensor, op: str, low: float) -> float | Tensor:
     if isinstance(alpha, Tensor) and alpha.requires_grad:
         raise ValueError(f"{op}: alpha: the loss has no gradient in alpha; pass alpha.detach()")
-    return check_row_parameter(alpha, "alpha", op, [*X.shape[:-1], 1], low, math.inf)
+    return check_row_parameter(alpha, "alpha", op, X, [*X.shape[:-1], 1], low, math.inf)
 
 
 def _gini_entropy(p: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from automl_ext.ops._checks import autocast_enabled
+
 
 def compute_dtype(x: Tensor) -> torch.dtype:
     """Half precision is computed in float32."""
@@ -18,7 +20,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 def output_dtype(x: Tensor) -> torch.dtype:
     """The input's dtype; under autocast float32 for half precision, as torch.softmax does."""
-    return compute_dtype(x) if torch.is_autocast_enabled(x.device.type) else x.dtype
+    return compute_dtype(x) if autocast_enabled(x) else x.dtype
 
 
 def shift_by_max(x: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from automl_ext.ops._checks import autocast_enabled
 from automl_ext.ops._entmax_reference import _entmax15_reference
 
 _LOW = 0xFFFFFFFF
@@ -64,7 +65,7 @@ def gumbel_reference(
     logits: Tensor, seed: Tensor, tau: float | Tensor, dim: int, hard: bool, return_index: bool, activation: str
 ) -> tuple[Tensor, Tensor | None]:
     """(y, index if asked) of Gumbel-softmax or Gumbel-entmax; see the public functions."""
-    if torch.is_autocast_enabled(logits.device.type) and logits.dtype != torch.float64:
+    if autocast_enabled(logits) and logits.dtype != torch.float64:
         logits = logits.float()
     z = perturbed(logits, seed, dim)
     index = z.detach().argmax(dim) if return_index or (hard and z.numel()) else None

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import check_float_tensor, describe
+from automl_ext.ops._checks import autocast_enabled, check_float_tensor, describe
 from automl_ext.ops._mixed_reference import mixed_op_reference
 
 
@@ -101,7 +101,7 @@ def _check_alike(given: list[Tensor], positions: list[int], op: str) -> list[Ten
         if x.device != first.device:
             raise ValueError(f"{op}: inputs[{k}]: expected a tensor on {first.device}, got one on {x.device}")
         if x.dtype != first.dtype:
-            if torch.is_autocast_enabled(first.device.type):  # a skip connection beside a bfloat16 convolution
+            if autocast_enabled(first):  # a skip connection beside a bfloat16 convolution
                 return _promote(given)
             raise TypeError(f"{op}: inputs[{k}]: expected {first.dtype} as inputs[{positions[0]}], got {x.dtype}")
     return given
@@ -118,7 +118,7 @@ def _check_weights_dtype(weights: Tensor, x: Tensor, op: str) -> Tensor:
     half_input = x.dtype in (torch.float16, torch.bfloat16)
     if half_input and weights.dtype == torch.float32:
         return weights
-    if torch.is_autocast_enabled(x.device.type):
+    if autocast_enabled(x):
         return weights.to(torch.float32 if half_input else x.dtype)
     expected = f"{x.dtype} or torch.float32" if half_input else f"{x.dtype}"
     raise TypeError(f"{op}: weights: expected {expected} beside {x.dtype} inputs, got {weights.dtype}")

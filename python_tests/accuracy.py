@@ -1,0 +1,120 @@
+"""An op's results and gradients against float64, measured by the error that eager PyTorch makes on the same device."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from op_spec import OpSpec
+from torch import Tensor
+
+F64 = torch.float64
+LAYOUTS = ("contiguous", "transposed", "expanded", "sliced")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def made(spec: OpSpec, size: int, dim: int, seed: int, device: str) -> tuple[list[Tensor], dict]:
+    """The arguments of an op, on a device: drawn on the CPU, so the same on all."""
+    tensors, others = spec.make(size, dim, generator(seed))
+    return [x.to(device) for x in tensors], {name: x.to(device) for name, x in others.items()}
+
+
+def misaligned(x: Tensor) -> Tensor:
+    """A contiguous copy that begins one element after an aligned address."""
+    return x.new_empty(x.numel() + 1)[1:].view(x.shape).copy_(x)
+
+
+def with_layout(x: Tensor, layout: str) -> Tensor:
+    """The same shape, laid out otherwise. `expanded` repeats the first slice (its stride is 0)."""
+    if x.ndim < 2 or x.numel() == 0 or layout == "contiguous":
+        return x
+    if layout == "misaligned":
+        return misaligned(x)
+    if layout == "transposed":
+        return x.transpose(0, -1).contiguous().transpose(0, -1)
+    if layout == "expanded":
+        return x[:1].expand_as(x)
+    if layout == "transposed and sliced":
+        return x.transpose(0, -1).repeat_interleave(2, 0)[::2].transpose(0, -1)
+    return x.repeat_interleave(2, -1)[..., ::2]
+
+
+def cast(
+    tensors: Sequence[Tensor],
+    dtype: torch.dtype,
+    layout: str = "contiguous",
+    grad: bool = True,
+    dtype_out: torch.dtype | None = None,
+) -> list[Tensor]:
+    """Leaves of `dtype`; with dtype_out, the values that dtype can hold, in another."""
+    return [with_layout(x.to(dtype).to(dtype_out or dtype), layout).detach().requires_grad_(grad) for x in tensors]
+
+
+def outputs_and_gradients(
+    spec: OpSpec, tensors: list[Tensor], dim: int, others: dict, call: Callable | None = None
+) -> list[Tensor]:
+    """All float outputs, then the gradient of Σ output·c to every tensor, c fixed and not constant."""
+    out = [y for y in spec.outputs(tensors, dim, call=call, **others) if y.is_floating_point()]
+    results = [y.detach() for y in out]
+    if not spec.differentiable:
+        return results
+    cotangents = [torch.linspace(-1, 2, y.numel(), dtype=F64).view(y.shape).cos().to(y) for y in out]
+    on = [i for i, y in enumerate(out) if y.requires_grad]
+    gradients = torch.autograd.grad([out[i] for i in on], tensors, [cotangents[i] for i in on], allow_unused=True)
+    return results + [torch.zeros_like(x) if g is None else g for g, x in zip(gradients, tensors, strict=True)]
+
+
+def largest(x: Tensor, dim: int, rowwise: bool) -> Tensor:
+    if x.numel() == 0:
+        return x.new_zeros(())
+    return x.abs().amax(dim, keepdim=True) if rowwise and x.ndim > 1 else x.abs().max()
+
+
+def assert_accurate(spec: OpSpec, dtype: torch.dtype, size: int, device: str, layouts: Sequence[str] = LAYOUTS) -> None:
+    """Error ≤ twice eager's (its largest over all layouts and dims) plus 2 ulp of the row's largest value.
+
+    What is exact is computed on the CPU.
+    """
+    runs = []
+    # Float64 has no better reference than itself: there eager's error is that of float32, scaled, and the
+    # reference's own rounding comes on top (against long double it errs up to five times as much as we do).
+    eager_dtype = torch.float32 if dtype == F64 else dtype
+    for dim in spec.dims:
+        tensors, others = made(spec, size, dim, size + 1, device)
+        others_here = {name: x.cpu() for name, x in others.items()}
+        for layout in layouts:
+            inputs = cast(tensors, dtype, layout)
+            ours = outputs_and_gradients(spec, inputs, dim, others)
+            eager = outputs_and_gradients(spec, cast(inputs, eager_dtype), dim, others, spec.eager)
+            inputs_here = [x.detach().cpu() for x in inputs]
+            with spec.exact(dtype):
+                exact = outputs_and_gradients(spec, cast(inputs_here, dtype, dtype_out=F64), dim, others_here)
+            exact_for_eager = list(exact)
+            if eager_dtype != dtype:
+                with spec.exact(eager_dtype):
+                    rounded = cast(inputs_here, eager_dtype, dtype_out=F64)
+                    exact_for_eager = outputs_and_gradients(spec, rounded, dim, others_here)
+            ours, eager = ([x.cpu() for x in results] for results in (ours, eager))
+            if spec.smooth:  # the gradient of the one input follows the one output
+                smooth = spec.smooth(inputs_here, dim)
+                for results in (ours, eager, exact_for_eager, exact):
+                    results[1] = torch.where(smooth, results[1], 0)
+            runs.append((dim, layout, ours, eager, exact_for_eager, exact))
+    scale = torch.finfo(F64).eps / torch.finfo(torch.float32).eps if dtype == F64 else 1
+    times, ulps = (5, 4) if dtype == F64 else (2, 2)
+    for i in range(len(runs[0][2])):
+        eager_error = max(
+            float((run[3][i].double() - run[4][i]).abs().max()) if run[3][i].numel() else 0 for run in runs
+        )
+        for dim, layout, ours, eager, _, exact in runs:
+            y, expected = ours[i], exact[i]
+            assert y.shape == expected.shape
+            assert y.dtype == (F64 if dtype == F64 else eager[i].dtype)
+            error = (y.double() - expected).abs()
+            ulp = torch.finfo(y.dtype).eps * largest(expected, dim, spec.rowwise)
+            assert (error <= times * scale * eager_error + ulps * ulp).all(), (
+                f"{spec}, result {i}, dim {dim}, {layout}: error {error.max():.3g}, eager {scale * eager_error:.3g}"
+            )

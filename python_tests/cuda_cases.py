@@ -1,0 +1,160 @@
+"""Every op once, as a function of tensors only, so that a test can move, overwrite and capture what it reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+import automl_ext as a
+
+ROWS, CATEGORIES, STEPS, COLUMNS, ATOMS = 37, 100, 21, 45, 51
+Draw = Callable[[torch.Generator], list[Tensor]]
+
+
+@dataclass(frozen=True)
+class Case:
+    """draw(generator): its tensors, on the CPU, of which those of float32 that `trained` counts come first."""
+
+    name: str
+    draw: Draw
+    call: Callable[..., Tensor | tuple[Tensor, ...]]
+    trained: int  # how many of the tensors get a gradient
+    launches: int | None = 1  # of kernels in a forward call; None: PyTorch answers
+
+    def __str__(self) -> str:
+        return self.name
+
+    def tensors(self, device: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        drawn = self.draw(torch.Generator().manual_seed(seed))
+        moved = [x.to(device, dtype if x.is_floating_point() else x.dtype) for x in drawn]
+        return [x.requires_grad_(i < self.trained) for i, x in enumerate(moved)]
+
+    def outputs(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        out = self.call(*tensors)
+        return out if isinstance(out, tuple) else (out,)
+
+    def outputs_and_gradients(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Nothing here waits for a GPU."""
+        out = self.outputs(tensors)
+        on = [y for y in out if y.requires_grad]
+        results = [y.detach() for y in out]
+        if on:
+            grads = [y.detach().cos() for y in on]
+            results += torch.autograd.grad(on, tensors[: self.trained], grads)
+        return results
+
+
+def _randn(*shapes: tuple[int, ...]) -> Draw:
+    return lambda g: [torch.randn(shape, generator=g) for shape in shapes]
+
+
+def _logits(g: torch.Generator) -> list[Tensor]:
+    return [2 * torch.randn(ROWS, CATEGORIES, generator=g)]
+
+
+def _seed(g: torch.Generator) -> Tensor:
+    return torch.randint(2**62, (), generator=g)
+
+
+def _flags(g: torch.Generator, *chances: float) -> list[Tensor]:
+    return [torch.rand(STEPS, COLUMNS, generator=g) < p for p in chances]
+
+
+def _episode(floats: int) -> Draw:
+    return lambda g: [*_randn(*[(STEPS, COLUMNS)] * floats)(g), *_flags(g, 0.1, 0.1, 0.9)]
+
+
+def _gumbel(function: Callable, hard: bool) -> Case:
+    return Case(
+        function.__name__ + ("_hard" if hard else ""),
+        lambda g: [*_logits(g), 0.5 + torch.rand((), generator=g), _seed(g)],
+        lambda x, tau, seed: function(x, tau, hard, seed=seed, return_index=True),
+        trained=2,
+    )
+
+
+def _mixed(count: int, launches: int) -> Case:
+    return Case(
+        f"mixed_op_{count}",
+        _randn(*[(5, 7, 9)] * count, (count + 1,)),
+        lambda *xs: a.mixed_op([None, *xs[:-1]], xs[-1]),
+        trained=count + 1,
+        launches=launches,
+    )
+
+
+def _transitions(g: torch.Generator) -> list[Tensor]:
+    probs = torch.randn(ROWS, ATOMS, generator=g).softmax(-1)
+    rewards, discounts = torch.randn(ROWS, generator=g), torch.rand(ROWS, generator=g)
+    return [probs, rewards, discounts, torch.rand(ROWS, generator=g) < 0.2]
+
+
+CASES = [
+    Case("entmax15", _logits, a.entmax15, trained=1),
+    Case("sparsemax", _logits, a.sparsemax, trained=1),
+    _gumbel(a.gumbel_softmax, hard=False),
+    _gumbel(a.gumbel_softmax, hard=True),
+    _gumbel(a.gumbel_entmax15, hard=False),
+    _gumbel(a.gumbel_entmax15, hard=True),
+    Case("gumbel_argmax", lambda g: [*_logits(g), _seed(g)], lambda x, seed: a.gumbel_argmax(x, seed=seed), trained=0),
+    _mixed(3, launches=1),
+    _mixed(64, launches=1),
+    _mixed(130, launches=3),
+    Case(
+        "cell_aggregate",
+        _randn(*[(4, 6, 8)] * 5, (3, 2)),
+        lambda *xs: a.cell_aggregate([xs[0:2], [None, xs[2]], xs[3:5]], xs[5]),
+        trained=6,
+    ),
+    Case("gae", _episode(3), lambda r, v, w, e, u, on: a.gae(r, v, w, e, u, 0.97, 0.9, valid=on), trained=3),
+    Case(
+        "lambda_returns",
+        _episode(2),
+        lambda r, w, e, u, on: a.lambda_returns(r, w, e, u, 0.97, 0.9, valid=on),
+        trained=2,
+    ),
+    Case(
+        "lambda_returns_discounts",
+        lambda g: [*_episode(2)(g)[:2], torch.rand(STEPS, COLUMNS, generator=g)],
+        lambda r, w, d: a.lambda_returns(r, w, None, None, 0.97, 0.9, discounts=d),
+        trained=3,
+    ),
+    Case(
+        "discounted_returns",
+        _episode(2),
+        lambda r, w, e, u, on: a.discounted_returns(r, w, e, u, 0.97, valid=on),
+        trained=2,
+    ),
+    Case(
+        "n_step_returns",
+        _episode(2),
+        lambda r, w, e, u, on: a.n_step_returns(r, w, e, u, 0.97, 3, valid=on),
+        trained=2,
+    ),
+    Case(
+        "vtrace",
+        _episode(4),
+        lambda rho, r, v, w, e, u, on: a.vtrace(rho, r, v, w, e, u, 0.97, 0.9, valid=on),
+        trained=0,
+    ),
+    Case(
+        "retrace",
+        _episode(4),
+        lambda rho, q, r, w, e, u, on: a.retrace(rho, q, r, w, e, u, 0.97, 0.9, valid=on),
+        trained=0,
+    ),
+    Case(
+        "categorical_projection",
+        _transitions,
+        lambda p, r, d, e: a.categorical_projection(p, r, e, d, -3.0, 4.0),
+        trained=0,
+    ),
+    Case("td_targets", _transitions, lambda q, r, d, e: a.td_targets(r, q, e, d), trained=0, launches=None),
+]
+
+
+def case(name: str) -> Case:
+    return next(c for c in CASES if c.name == name)
