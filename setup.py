@@ -110,7 +110,7 @@ class Build(BuildExtension):
 def extension():
     sources = [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/*/*.cpp")]
     openmp = [] if sys.platform == "darwin" else ["-fopenmp"]
-    # Without contraction every instruction set computes the same bits, which the random stream promises.
+    # What is rounded once, and what twice, is said in the sources (mul_add).
     cxx = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", *openmp]
     flags = {"cxx": cxx}
     kind = CppExtension

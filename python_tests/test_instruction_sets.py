@@ -1,4 +1,4 @@
-"""Every instruction set can be forced, and all of them answer alike: the noise and the choices to the bit."""
+"""Every instruction set can be forced, and all of them answer alike: the same choices, the same noise but for rounding."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         w = torch.tensor([0.3, -1.0, 0.0, 2.0], dtype=dtype, requires_grad=True)
         keep(name + "mixed_op", a.mixed_op(xs, w), w, *xs)
     # Two categories at tau = 1: one exponential of a difference of noise, which no order of summation blurs.
-    results[f"bits of noise {dtype}"] = a.gumbel_softmax(torch.zeros(5000, 2, dtype=dtype), seed=9)
+    results[f"noise {dtype}"] = a.gumbel_softmax(torch.zeros(5000, 2, dtype=dtype), seed=9)
 results["bits of choices"] = a.gumbel_argmax(torch.zeros(100, 10_000), seed=-3)
 torch.save({"instruction_set": a.build_info()["instruction_set"], "results": results}, path)
 """
@@ -95,6 +95,6 @@ def test_they_agree(name: str, by_set: dict[str, dict]) -> None:
 
 
 def test_the_noise_is_not_trivially_equal(by_set: dict[str, dict]) -> None:
-    noise = by_set["default"]["results"]["bits of noise torch.float32"]
+    noise = by_set["default"]["results"]["noise torch.float32"]
     assert noise.unique().numel() > 9000
     assert by_set["default"]["results"]["bits of choices"].unique().numel() > 90
