@@ -102,7 +102,7 @@ struct RegisterRow {
 #pragma unroll
       for (int j = 0; j < kItems; j += width) {
         const int i = (j / width * team.size() + team.rank()) * width;
-        Values pack;
+        Values pack{};
         if (i < n) pack = *reinterpret_cast<const Values*>(row + i);
 #pragma unroll
         for (int k = 0; k < width; ++k) values[j + k] = i < n ? C(widen(pack.values[k])) : fill;

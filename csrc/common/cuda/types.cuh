@@ -82,6 +82,21 @@ template <class T, int width>
 struct alignas(sizeof(T) * width) Pack {
   T values[width];
 };
+// In one instruction, of which nvcc makes several when it cannot tell where `to` came from.
+template <class T, int width>
+__device__ __forceinline__ void store_pack(T* to, const Pack<T, width>& pack) {
+#ifdef __CUDACC__
+  if constexpr (sizeof(pack) == 16) {
+    uint32_t words[4];
+    memcpy(words, &pack, sizeof(words));
+    asm volatile("st.global.v4.b32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(words[0]),
+                 "r"(words[1]), "r"(words[2]), "r"(words[3])
+                 : "memory");
+    return;
+  }
+#endif
+  *reinterpret_cast<Pack<T, width>*>(to) = pack;
+}
 // Whether rows of n elements from p on can be read in packs.
 template <int width, class T>
 __device__ __forceinline__ bool packs_fit(const T* p, int64_t n) {
