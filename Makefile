@@ -1,14 +1,17 @@
 # make       set up .venv, build, and run the demonstration: a search on the digits data (runs/demo)
 # make test  set up .venv, build, and run every Python and C++ test
 # make bench every op against plain PyTorch
+# make cuda-build  compile the CUDA kernels apart, in build/cuda, and check what they take; no GPU needed
+# make cuda-test   build, then the tests and the benchmark that need a GPU
 #
 # PYTHON=python3.12   the interpreter for the virtual environment
 # AUTOML_EXT_CUDA=1   build for CUDA although there is no GPU here; =0 never to
+# AUTOML_EXT_PYTHON=/path/to/python   for cuda-test: build in place with this one (torch, numpy, pytest, pybind11, ninja)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: all setup test demo lint package bench clean FORCE
+.PHONY: all setup test demo lint package bench cuda-build cuda-test clean FORCE
 all: demo
 
 setup: $(VENV)/.built
@@ -30,6 +33,12 @@ lint: setup
 bench: setup
 	$(BIN)/python benchmarks/ops.py
 
+cuda-build:
+	@$(PYTHON) tools/cuda_build.py
+
+cuda-test:
+	@sh tools/cuda_test.sh
+
 # A source distribution, the wheel built from it, and the wheel used on its own, away from the sources.
 package: setup
 	rm -rf build/package && mkdir -p build/package
@@ -46,14 +55,19 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet "torch>=2.10" "setuptools>=77" wheel ninja pybind11 numpy
 	touch $@
 
-# Where torch is a CUDA build but there is no GPU, CUDA kernels would be minutes of compiling for nothing.
-SOURCES := $(wildcard csrc/*.* csrc/*/*.*) setup.py pyproject.toml
+# Where torch is a CUDA build but there is no GPU, CUDA kernels would be minutes of compiling for nothing. Where they are
+# wanted and there is no nvcc for them, NVIDIA's compiler comes from PyPI.
+SOURCES := $(wildcard csrc/*.* csrc/*/*.*) setup.py tools/cuda_toolkit.py pyproject.toml
 $(VENV)/.built: $(VENV)/.installed $(SOURCES) $(VENV)/.cuda
-	@cuda=$$AUTOML_EXT_CUDA; \
-	if [ -z "$$cuda" ] && $(BIN)/python -c "import torch, sys; sys.exit(not torch.version.cuda or torch.cuda.is_available())"; then \
+	@cuda=$${AUTOML_EXT_CUDA:-auto}; \
+	if [ "$$cuda" = auto ] && $(BIN)/python -c "import torch, sys; sys.exit(not torch.version.cuda or torch.cuda.is_available())"; then \
 	  echo "no GPU found: building for the CPU only (AUTOML_EXT_CUDA=1 asks for CUDA kernels too)"; cuda=0; \
 	fi; \
-	AUTOML_EXT_CUDA=$${cuda:-auto} $(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test]"
+	if [ "$$cuda" != 0 ] && compiler=$$($(BIN)/python tools/cuda_toolkit.py) && [ -n "$$compiler" ]; then \
+	  echo "no nvcc for torch's CUDA found: installing NVIDIA's compiler into $(VENV): $$compiler"; \
+	  $(BIN)/python -m pip install --quiet $$compiler || exit 1; \
+	fi; \
+	AUTOML_EXT_CUDA=$$cuda $(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test]"
 	@$(BIN)/python -c "import automl_ext; print('built; CUDA:', automl_ext.build_info()['cuda_decision'])"
 	@mkdir -p build
 	@touch $@

@@ -1,10 +1,11 @@
 """The build that ships: one extension module, for the CPU always, for CUDA by a printed decision.
 
 AUTOML_EXT_CUDA=auto|0|1 decides for CUDA (auto: where nvcc, a CUDA build of torch and equal majors are found).
-The presence of a GPU plays no part. Nothing here is tuned to the building machine: the CPU kernels choose their
-instruction set at run time.
+A GPU is not needed; where there is one, its architecture is what the kernels are compiled for, unless
+TORCH_CUDA_ARCH_LIST says otherwise. The CPU kernels choose their instruction set at run time.
 """
 
+import logging
 import os
 import pathlib
 import re
@@ -16,6 +17,9 @@ import sysconfig
 import setuptools
 
 ROOT = pathlib.Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT / "tools"))
+import cuda_toolkit  # noqa: E402
+
 OLDEST_TORCH = (2, 10)
 OLDEST_SETUPTOOLS = 77  # reads the licence as pyproject.toml writes it
 
@@ -24,25 +28,19 @@ def fail(message):
     sys.exit(f"automl_ext: {message}")
 
 
+remarks = logging.getLogger("torch.utils.cpp_extension")
+remarks.setLevel(logging.ERROR)  # says which CUDA_HOME it would take: cuda_toolkit decides that
 try:
     import torch
-    from torch.utils.cpp_extension import CUDA_HOME, BuildExtension, CppExtension, CUDAExtension
+    from torch.utils import cpp_extension
+    from torch.utils.cpp_extension import BuildExtension, CppExtension, CUDAExtension
 except ModuleNotFoundError as error:
     fail(f"building needs {error.name}: run `pip install torch ninja`, then `pip install --no-build-isolation .`")
+remarks.setLevel(logging.NOTSET)
 
 
 def torch_minor(version):
     return tuple(int(part) for part in version.split(".")[:2])
-
-
-def nvcc_release(cuda_home):
-    """ "13.0" of the nvcc in cuda_home, or None."""
-    nvcc = shutil.which("nvcc", path=os.path.join(cuda_home, "bin")) if cuda_home else None
-    if nvcc is None:
-        return None
-    output = subprocess.run([nvcc, "--version"], capture_output=True, text=True, check=False).stdout
-    found = re.search(r"release (\d+\.\d+)", output)
-    return found.group(1) if found else None
 
 
 def decide_cuda(asked, nvcc, torch_cuda, has_sources):
@@ -59,16 +57,24 @@ def decide_cuda(asked, nvcc, torch_cuda, has_sources):
     elif torch_cuda is None:
         missing = "torch is a CPU build; install a CUDA build of torch"
     elif nvcc is None:
-        missing = (
-            f"torch has CUDA {torch_cuda} but no nvcc was found; install the CUDA {torch_cuda} toolkit or set CUDA_HOME"
-        )
+        missing = f"torch has CUDA {torch_cuda} and no nvcc was found; {cuda_toolkit.mend(torch_cuda)}"
     elif nvcc.split(".")[0] != torch_cuda.split(".")[0]:
-        missing = f"nvcc is {nvcc} but torch has CUDA {torch_cuda}; set CUDA_HOME to a toolkit of that major version"
+        missing = f"nvcc is {nvcc} and torch has CUDA {torch_cuda}; {cuda_toolkit.mend(torch_cuda)}"
     else:
         return True, f"nvcc {nvcc} and torch's CUDA {torch_cuda} agree"
     if asked == "1":
         fail(f"AUTOML_EXT_CUDA=1, but {missing}")
     return False, missing
+
+
+def choose_archs(home):
+    """What to compile for: TORCH_CUDA_ARCH_LIST, or the GPUs that are here, or the usual ones."""
+    gpus, known = [], cuda_toolkit.nvcc_archs(home)
+    if torch.cuda.is_available():
+        gpus = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
+        newest = max(int(re.sub(r"\D", "", arch)) for arch in torch.cuda.get_arch_list())
+        known = [(a, b) for a, b in known if 10 * a + b <= newest]  # torch itself has no code for newer ones
+    return cuda_toolkit.arch_list(os.environ.get("TORCH_CUDA_ARCH_LIST"), gpus, known)
 
 
 def compiler_version():
@@ -93,55 +99,100 @@ class Build(BuildExtension):
 
     def run(self):
         compiler = compiler_version()
-        print(f"automl_ext: CUDA: {'yes' if use_cuda else 'no'} ({reason}); torch {torch.__version__}; {compiler}")
+        decision = f"{'yes' if use_cuda else 'no'}: {reason}"
+        toolkit = f" in {cuda_home}, for {archs}" if use_cuda else ""
+        print(f"automl_ext: CUDA: {decision}{toolkit}; torch {torch.__version__}; {compiler}")
         limit_jobs()
         super().run()
         facts = {
             "TORCH_VERSION": torch.__version__,
             "CUDA_VERSION": torch.version.cuda if use_cuda else None,
-            "CUDA_DECISION": f"{'yes' if use_cuda else 'no'}: {reason}",
+            "CUDA_ARCHS": archs,
+            "CUDA_DECISION": decision,
             "COMPILER": compiler,
         }
         lines = [f"{name}: str | None = {value!r}\n" for name, value in facts.items()]
         target = pathlib.Path(self.get_ext_fullpath("automl_ext._C")).parent / "_build.py"
         target.write_text('"""Written by setup.py."""\n\n' + "".join(lines))
+        print(f"automl_ext: built for the CPU and CUDA {archs}" if use_cuda else f"automl_ext: no CUDA: {reason}")
+
+    def build_extensions(self):
+        """Gives entmax_cuda.cu an object file of its own: setuptools has one name for it and entmax_cuda.cpp."""
+        names = self.compiler.object_filenames
+
+        def object_filenames(sources, *args, **kwargs):
+            pairs = zip(sources, map(os.path.splitext, names(sources, *args, **kwargs)), strict=True)
+            return [stem + (".cu" if str(source).endswith(".cu") else "") + ending for source, (stem, ending) in pairs]
+
+        self.compiler.object_filenames = object_filenames
+        super().build_extensions()
+
+
+class WithoutPyproject(setuptools.Distribution):
+    """Reads no pyproject.toml, whose licence an older setuptools refuses."""
+
+    def parse_config_files(self, *args, **kwargs):
+        pass
+
+
+def sources(cuda):
+    """Files to compile, relative to the root. csrc/*/*_cuda.cpp and *.cu make the CUDA part."""
+    paths = [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/*/*.cpp")]
+    if cuda:
+        paths += ROOT.glob("csrc/*/*.cu")
+    else:
+        paths = [path for path in paths if not path.stem.endswith("_cuda")]
+    return sorted(str(path.relative_to(ROOT)) for path in paths)
+
+
+def use_wheels(cuda_extension, folders):
+    """Takes the headers a toolkit may lack (cuSPARSE's) from the wheels in site-packages/nvidia, and links the very
+    libcudart that torch loads. Wheels have it under its full name alone, which -lcudart does not find."""
+    for folder in folders:
+        cuda_extension.include_dirs.append(str(folder / "include"))
+        runtime = next(folder.glob("lib/libcudart.so.*"), None)
+        if runtime and "cudart" in cuda_extension.libraries:
+            cuda_extension.libraries.remove("cudart")
+            cuda_extension.extra_link_args += [f"-L{runtime.parent}", f"-l:{runtime.name}"]
 
 
 def extension():
-    sources = [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/*/*.cpp")]
     openmp = [] if sys.platform == "darwin" else ["-fopenmp"]
     # What is rounded once, and what twice, is said in the sources (mul_add).
     cxx = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", *openmp]
-    flags = {"cxx": cxx}
-    kind = CppExtension
-    if use_cuda:
-        kind = CUDAExtension
-        sources += ROOT.glob("csrc/*/*.cu")
-        flags["nvcc"] = ["-O3"]
-    return kind(
-        "automl_ext._C",
-        sorted(str(path.relative_to(ROOT)) for path in sources),
-        extra_compile_args=flags,
-        extra_link_args=openmp,
-    )
+    if not use_cuda:
+        flags = {"cxx": cxx}
+        return CppExtension("automl_ext._C", sources(False), extra_compile_args=flags, extra_link_args=openmp)
+    os.environ["TORCH_CUDA_ARCH_LIST"] = archs
+    cpp_extension.CUDA_HOME = str(cuda_home)
+    flags = {"cxx": [*cxx, "-DAUTOML_EXT_CUDA", f'-DAUTOML_EXT_CUDA_ARCHS="{archs}"'], "nvcc": ["-O3"]}
+    made = CUDAExtension("automl_ext._C", sources(True), extra_compile_args=flags, extra_link_args=openmp)
+    use_wheels(made, cuda_toolkit.wheel_folders(torch.version.cuda))
+    return made
 
 
 if __name__ == "__main__":
     if not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists():
         fail("Python.h is missing: install Python's headers (Debian: apt install python3-dev)")
-    if int(setuptools.__version__.split(".")[0]) < OLDEST_SETUPTOOLS:
+    # An in-place build needs nothing from pyproject.toml, so that an older setuptools will do.
+    in_place = sys.argv[1:2] == ["build_ext"]
+    if not in_place and int(setuptools.__version__.split(".")[0]) < OLDEST_SETUPTOOLS:
         fail(f"setuptools ≥ {OLDEST_SETUPTOOLS} is needed, got {setuptools.__version__}: pip install -U setuptools")
     minor = torch_minor(torch.__version__)
     if minor < OLDEST_TORCH:
         fail(f"torch ≥ {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} is needed, got {torch.__version__}: pip install -U torch")
+    cuda_home = nvcc = archs = None
+    if torch.version.cuda:
+        folders = [*cuda_toolkit.system_homes(), *cuda_toolkit.wheel_folders(torch.version.cuda)]
+        cuda_home, nvcc = cuda_toolkit.find(torch.version.cuda, folders)
     use_cuda, reason = decide_cuda(
-        os.environ.get("AUTOML_EXT_CUDA", "auto"),
-        nvcc_release(CUDA_HOME),
-        torch.version.cuda,
-        any(ROOT.glob("csrc/*/*.cu")),
+        os.environ.get("AUTOML_EXT_CUDA", "auto"), nvcc, torch.version.cuda, any(ROOT.glob("csrc/*/*.cu"))
     )
+    if use_cuda:
+        archs = choose_archs(cuda_home)
     version = re.search(r'"(.+)"', (ROOT / "automl_ext/_version.py").read_text()).group(1)
     setuptools.setup(
+        distclass=WithoutPyproject if in_place else setuptools.Distribution,
         version=version,
         install_requires=[
             # Compiled code runs under the minor version it was compiled against, and no other.

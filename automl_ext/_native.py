@@ -137,7 +137,8 @@ def _warn_once() -> None:
 
 
 def build_info() -> dict[str, str | None]:
-    """Build facts: torch, CUDA and compiler of the build, CPU instruction set in use. Empty without a library."""
+    """Build facts: torch, CUDA (its version, the GPU architectures, why or why not) and compiler of the build, CPU
+    instruction set in use. Empty without a library."""
     if not _loaded:
         return {}
     from automl_ext import _C  # type: ignore[attr-defined,unused-ignore]
@@ -145,6 +146,7 @@ def build_info() -> dict[str, str | None]:
     return {
         "torch": _build.TORCH_VERSION,
         "cuda": _build.CUDA_VERSION,
+        "cuda_archs": _build.CUDA_ARCHS,
         "cuda_decision": _build.CUDA_DECISION,
         "compiler": _build.COMPILER,
         "instruction_sets": _C.compiled_instruction_sets(),

@@ -61,7 +61,7 @@ def package(tmp_path: pathlib.Path) -> pathlib.Path:
 
 def write_build_facts(package: pathlib.Path, torch_version: str) -> None:
     (package / "automl_ext/_build.py").write_text(
-        f"TORCH_VERSION = {torch_version!r}\nCUDA_VERSION = None\nCUDA_DECISION = COMPILER = ''\n"
+        f"TORCH_VERSION = {torch_version!r}\nCUDA_VERSION = CUDA_ARCHS = None\nCUDA_DECISION = COMPILER = ''\n"
     )
 
 
@@ -135,9 +135,11 @@ def test_native_refuses_what_it_has_no_kernel_for(monkeypatch: pytest.MonkeyPatc
 @native_only
 def test_build_info() -> None:
     info = automl_ext.build_info()
-    assert set(info) == {"torch", "cuda", "cuda_decision", "compiler", "instruction_sets", "instruction_set"}
+    facts = "torch cuda cuda_archs cuda_decision compiler instruction_sets instruction_set"
+    assert set(info) == set(facts.split())
     assert info["torch"].split(".")[:2] == torch.__version__.split(".")[:2]
     assert info["cuda_decision"].startswith("no: " if info["cuda"] is None else "yes: ")
+    assert (info["cuda_archs"] is None) == (info["cuda"] is None)
     assert info["compiler"]
     assert info["instruction_sets"].split(", ")[0] == "default"
     assert info["instruction_set"] in info["instruction_sets"].split(", ")

@@ -6,7 +6,7 @@ import importlib.util
 import pathlib
 import subprocess
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -23,8 +23,13 @@ def setup() -> ModuleType:
 
 NO_SOURCES = "this version has no CUDA kernels"
 CPU_TORCH = "torch is a CPU build; install a CUDA build of torch"
-NO_NVCC = "torch has CUDA 13.0 but no nvcc was found; install the CUDA 13.0 toolkit or set CUDA_HOME"
-MAJORS = "nvcc is 12.8 but torch has CUDA 13.0; set CUDA_HOME to a toolkit of that major version"
+MEND = (
+    "install the CUDA 13.0 toolkit and set CUDA_HOME to its folder, or run: pip install "
+    '"nvidia-cuda-nvcc==13.0.*" "nvidia-cuda-crt==13.0.*" "nvidia-nvvm==13.0.*" "nvidia-cuda-cccl==13.0.*"'
+)
+NO_NVCC = f"torch has CUDA 13.0 and no nvcc was found; {MEND}"
+MAJORS = f"nvcc is 12.8 and torch has CUDA 13.0; {MEND}"
+NO_NVCC_12 = "torch has CUDA 12.8 and no nvcc was found; install the CUDA 12.8 toolkit and set CUDA_HOME to its folder"
 
 
 @pytest.mark.parametrize(
@@ -35,6 +40,7 @@ MAJORS = "nvcc is 12.8 but torch has CUDA 13.0; set CUDA_HOME to a toolkit of th
         ("13.0", None, True, CPU_TORCH),
         (None, None, True, CPU_TORCH),
         (None, "13.0", True, NO_NVCC),
+        (None, "12.8", True, NO_NVCC_12),
         ("12.8", "13.0", True, MAJORS),
         ("1.3", "13.0", True, MAJORS.replace("12.8", "1.3")),
     ],
@@ -72,16 +78,6 @@ def executable(path: pathlib.Path, prints: str) -> pathlib.Path:
     path.write_text(f"#!/bin/sh\necho '{prints}'\n")
     path.chmod(0o755)
     return path
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="shell scripts stand in for compilers")
-def test_release_of_nvcc(setup: ModuleType, tmp_path: pathlib.Path) -> None:
-    assert setup.nvcc_release(None) is None
-    assert setup.nvcc_release(str(tmp_path)) is None
-    executable(tmp_path / "bin/nvcc", "Cuda compilation tools, release 13.0, V13.0.48")
-    assert setup.nvcc_release(str(tmp_path)) == "13.0"
-    executable(tmp_path / "bin/nvcc", "something else")
-    assert setup.nvcc_release(str(tmp_path)) is None
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="shell scripts stand in for compilers")
@@ -125,6 +121,45 @@ def test_jobs_are_limited_by_memory(setup: ModuleType, monkeypatch: pytest.Monke
 @pytest.mark.parametrize(("version", "minor"), [("2.13.0+cpu", (2, 13)), ("2.9.1", (2, 9)), ("2.10.0a0+git1", (2, 10))])
 def test_minor_of_a_version(setup: ModuleType, version: str, minor: tuple[int, int]) -> None:
     assert setup.torch_minor(version) == minor
+
+
+def test_sources_of_the_cuda_part(setup: ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["csrc/module.cpp", "csrc/a/a_cpu.cpp", "csrc/a/a_cuda.cpp", "csrc/a/a_cuda.cu", "csrc/a/a_kernels.cuh"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(setup, "ROOT", tmp_path)
+    assert setup.sources(False) == ["csrc/a/a_cpu.cpp", "csrc/module.cpp"]
+    assert setup.sources(True) == ["csrc/a/a_cpu.cpp", "csrc/a/a_cuda.cpp", "csrc/a/a_cuda.cu", "csrc/module.cpp"]
+
+
+def test_wheels_give_headers_and_the_runtime(setup: ModuleType, tmp_path: pathlib.Path) -> None:
+    def extension() -> SimpleNamespace:
+        return SimpleNamespace(include_dirs=["toolkit"], libraries=["c10", "cudart"], extra_link_args=[])
+
+    without = extension()
+    setup.use_wheels(without, [])
+    assert without == extension()
+    setup.use_wheels(without, [tmp_path])  # headers, no runtime
+    assert without.include_dirs == ["toolkit", str(tmp_path / "include")]
+    assert without.libraries == ["c10", "cudart"]
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/libcudart.so.13").touch()
+    both = extension()
+    setup.use_wheels(both, [tmp_path, tmp_path])
+    assert both.libraries == ["c10"]
+    assert both.extra_link_args == [f"-L{tmp_path / 'lib'}", "-l:libcudart.so.13"]
+
+
+def test_cuda_files_have_objects_of_their_own(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As setuptools names them, a_cuda.cpp and a_cuda.cu would write the same file."""
+    builder = setup.Build(setup.setuptools.Distribution())
+    builder.compiler = SimpleNamespace(
+        object_filenames=lambda names, output_dir="": [f"{n.split('.')[0]}.o" for n in names]
+    )
+    monkeypatch.setattr(setup.BuildExtension, "build_extensions", lambda self: None)
+    builder.build_extensions()
+    assert builder.compiler.object_filenames(["a_cuda.cpp", "a_cuda.cu"]) == ["a_cuda.o", "a_cuda.cu.o"]
 
 
 def run_setup(code: str) -> str:

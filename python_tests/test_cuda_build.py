@@ -1,0 +1,181 @@
+"""tools/ptxas.py and tools/cuda_build.py: what the compiler says is read right, and the rules are held."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+
+import cuda_build
+import ptxas
+import pytest
+
+needs_demangler = pytest.mark.skipif(shutil.which("c++filt") is None, reason="needs c++filt")
+
+# Lines of nvcc 13.0.
+CLEAN = """\
+[3/16] /usr/local/cuda/bin/nvcc -O3 -c probe_cuda.cu
+ptxas info    : 0 bytes gmem
+ptxas info    : Compiling entry function \
+'_ZN10automl_ext46_GLOBAL__N__1ef455f0_13_probe_cuda_cu_4c26d80513probe_forwardIddLi4EEEvPKT_PS2_l' for 'sm_80'
+ptxas info    : Function properties for \
+_ZN10automl_ext46_GLOBAL__N__1ef455f0_13_probe_cuda_cu_4c26d80513probe_forwardIddLi4EEEvPKT_PS2_l
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 24 registers, used 1 barriers, 2048 bytes smem, 376 bytes cmem[0], 88 bytes cmem[2]
+ptxas info    : Compile time = 3.019 ms
+ptxas info    : Compiling entry function \
+'_ZN10automl_ext46_GLOBAL__N__1ef455f0_13_probe_cuda_cu_4c26d80513probe_forwardIddLi2EEEvPKT_PS2_l' for 'sm_80'
+ptxas info    : Function properties for \
+_ZN10automl_ext46_GLOBAL__N__1ef455f0_13_probe_cuda_cu_4c26d80513probe_forwardIddLi2EEEvPKT_PS2_l
+    0 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 26 registers, used 1 barriers, 376 bytes cmem[0], 88 bytes cmem[2]
+ptxas info    : Compile time = 2.782 ms
+"""
+SPILLS = """\
+ptxas info    : 272 bytes gmem
+ptxas info    : Compiling entry function \
+'_ZN36_GLOBAL__N__f54c8c69_4_s_cu_9f85044613spill_forwardIdLi64EEEvPKT_PS1_' for 'sm_90'
+ptxas info    : Function properties for _ZN36_GLOBAL__N__f54c8c69_4_s_cu_9f85044613spill_forwardIdLi64EEEvPKT_PS1_
+    1328 bytes stack frame, 1396 bytes spill stores, 1516 bytes spill loads
+ptxas info    : Used 32 registers, used 0 barriers, 1328 bytes cumulative stack size
+ptxas info    : Compile time = 112.654 ms
+ptxas info    : Compiling entry function '_Z14plain_backwardPKfPfi' for 'sm_90'
+ptxas info    : Function properties for _Z14plain_backwardPKfPfi
+    256 bytes stack frame, 0 bytes spill stores, 0 bytes spill loads
+ptxas info    : Used 31 registers, used 0 barriers, 256 bytes cumulative stack size
+ptxas info    : Compile time = 23.159 ms
+ptxas info    : Function properties for _Z4slowIfET_PKS0_i
+    0 bytes stack frame, 8 bytes spill stores, 0 bytes spill loads
+"""
+SLOW = "float slow<float>(float const*, int)"
+
+
+@needs_demangler
+def test_parse() -> None:
+    four, two, spill, plain, slow = ptxas.parse(CLEAN + SPILLS)
+    assert (four.name, four.dtype, four.arch, four.is_kernel) == ("probe_forward", "double", "sm_80", True)
+    assert (four.registers, four.shared, four.stack, four.spill_stores, four.spill_loads) == (24, 2048, 0, 0, 0)
+    assert (two.registers, two.shared) == (26, 0)
+    assert (spill.name, spill.dtype, spill.arch) == ("spill_forward", "double", "sm_90")
+    assert (spill.registers, spill.stack, spill.spill_stores, spill.spill_loads) == (32, 1328, 1396, 1516)
+    assert (plain.name, plain.dtype, plain.registers, plain.stack) == ("plain_backward", "", 31, 256)
+    assert (slow.name, slow.is_kernel, slow.registers, slow.spill_stores) == (SLOW, False, 0, 8)
+    assert ptxas.parse("ninja: no work to do.\n") == []
+
+
+@needs_demangler
+def test_problems() -> None:
+    assert ptxas.problems(ptxas.parse(CLEAN), ["probe_forward"], ["sm_80"]) == []
+    assert ptxas.problems(ptxas.parse(CLEAN), ["probe_forward", "other"], ["sm_80", "sm_90"]) == [
+        "other: not compiled for sm_80",
+        "other: not compiled for sm_90",
+        "probe_forward: not compiled for sm_90",
+    ]
+    assert ptxas.problems(ptxas.parse(SPILLS), [], ["sm_90"]) == [
+        "spill_forward double sm_90: spills, 1396 bytes stored and 1516 loaded",
+        "spill_forward double sm_90: a stack frame of 1328 bytes",
+        f"{SLOW} sm_90: spills, 8 bytes stored and 0 loaded",
+    ]
+    many = CLEAN.replace("Used 24", "Used 128").replace("Used 26", "Used 129")
+    assert ptxas.problems(ptxas.parse(many), [], ["sm_80"]) == [
+        "probe_forward double sm_80: 129 registers, more than 128"
+    ]
+    assert ptxas.problems([], [], ["sm_80"]) == ["no kernel was compiled"]
+
+
+@needs_demangler
+def test_table_has_the_worst_instance() -> None:
+    archs = ["sm_80", "sm_90"]
+    rows = ptxas.table(ptxas.parse(CLEAN + SPILLS), archs)
+    assert [(row["kernel"], row["dtype"]) for row in rows] == [
+        ("plain_backward", ""),
+        ("probe_forward", "double"),
+        ("spill_forward", "double"),
+    ]
+    assert rows[1]["sm_80"] == {
+        "instances": 2,
+        "registers": 26,
+        "spill_stores": 0,
+        "spill_loads": 0,
+        "stack": 0,
+        "shared": 2048,
+    }
+    assert rows[1]["sm_90"]["instances"] == 0
+    text = ptxas.table_text(rows, archs).splitlines()
+    assert text[3].split() == ["probe_forward", "double", "2/0", "26/-", "0/-", "0/-", "0/-", "2048/-"]
+
+
+@pytest.mark.parametrize(
+    ("signature", "expected"),
+    [
+        ("void automl_ext::(anonymous namespace)::rows<automl_ext::bfloat16, float, 4>(int)", ("rows", "bfloat16")),
+        ("void automl_ext::rows<(int)4, true, automl_ext::float16>(float const*)", ("rows", "float16")),
+        ("void ns::_GLOBAL__N__1::wide<(bool)1, double>(float const*)", ("wide", "double")),
+        ("plain(float const*, double)", ("plain", "")),
+        ("__internal_trig_reduction_slowpathd", ("__internal_trig_reduction_slowpathd", "")),
+    ],
+)
+def test_name_and_dtype(signature: str, expected: tuple[str, str]) -> None:
+    assert ptxas.name_and_dtype(signature) == expected
+
+
+def test_kernel_names() -> None:
+    source = """
+    // `__global__ void commented()` and __global__ functions
+    /* __global__ void also(int) */
+    template <typename T> __global__ void first(const T* x) {}
+    template <typename T>
+    static __global__ void __launch_bounds__(kThreads * (2)) second(const T* x) {}
+    __global__ __launch_bounds__(256, 2)
+    void third (int n);
+    void host(int n);
+    """
+    assert ptxas.kernel_names(source) == ["first", "second", "third"]
+
+
+def test_requirements_of_the_tests() -> None:
+    requires = """torch<2.12,>=2.11
+numpy>=1.24
+
+[plot]
+matplotlib>=3.7
+
+[test]
+automl_ext[data,plot,tensorboard,toml]
+pytest>=8
+
+[toml]
+
+[toml:python_version < "3.11"]
+tomli>=2
+
+[:sys_platform == "win32"]
+colorama
+"""
+    assert cuda_build.test_requirements(requires) == [
+        "numpy>=1.24",
+        "matplotlib>=3.7",
+        "pytest>=8",
+        'tomli>=2; python_version < "3.11"',
+        'colorama; sys_platform == "win32"',
+    ]
+
+
+def test_exported_sources(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, copy = tmp_path / "checkout", tmp_path / "cuda/src"
+    copy.mkdir(parents=True)
+    for name in ("kept.cpp", "new.cpp", "ignored.so", ".gitignore"):
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text("*.so\n" if name == ".gitignore" else name)
+    for name, value in {"ROOT": root, "HOME": copy.parent, "SOURCE": copy}.items():
+        monkeypatch.setattr(cuda_build, name, value)
+    cuda_build.run("git", "init", "--quiet", root)
+    cuda_build.export_sources()
+    assert sorted(path.name for path in copy.iterdir()) == [".gitignore", "kept.cpp", "new.cpp"]
+    (copy / "built.o").touch()
+    before = (copy / "kept.cpp").stat().st_mtime_ns
+    (root / "new.cpp").unlink()
+    (root / ".gitignore").write_text("*.so\n*.o\n")
+    cuda_build.export_sources()
+    assert sorted(path.name for path in copy.iterdir()) == [".gitignore", "built.o", "kept.cpp"]
+    assert (copy / ".gitignore").read_text() == "*.so\n*.o\n"
+    assert (copy / "kept.cpp").stat().st_mtime_ns == before

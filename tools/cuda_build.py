@@ -1,0 +1,183 @@
+"""`make cuda-build`: compiles the CUDA kernels where there need not be a GPU, and holds them to the rules.
+
+In build/cuda: a virtual environment with a CUDA build of torch, a copy of the sources, built there. Checks, in order:
+nvcc warns of nothing; no kernel spills, has a stack frame (backward ones may) or more than 128 registers, and none is
+left out (build/cuda/resources.json has the table); the package imports without a GPU, and each op with a CPU kernel
+has a CUDA kernel; the Python tests pass on the CPU. The checkout's own build is not touched. Standard library only.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+
+import cuda_toolkit
+import ptxas
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+HOME = ROOT / "build/cuda"
+SOURCE = HOME / "src"
+PYTHON = HOME / "venv/bin/python"
+ARCHS = {"8.0": "sm_80", "9.0": "sm_90"}
+TORCH = "torch==2.11.0"  # on the default package index a build for CUDA 13.0
+TO_BUILD = [TORCH, "setuptools>=77", "wheel", "ninja", "pybind11", "numpy"]
+
+IMPORT_CHECK = """
+import sys, torch, automl_ext
+info = automl_ext.build_info()
+if torch.cuda.is_available() or info["cuda"] != torch.version.cuda:
+    sys.exit(f"make cuda-build: expected a build for CUDA {torch.version.cuda} and no GPU in sight: {info}")
+has, names = torch._C._dispatch_has_kernel_for_dispatch_key, torch._C._dispatch_get_all_op_names()
+ours = sorted(name for name in names if name.startswith("automl_ext::") and has(name, "CPU"))
+lacking = [name for name in ours if not has(name, "CUDA")]
+if lacking or not ours:
+    sys.exit(f"make cuda-build: ops without a CUDA kernel: {', '.join(lacking)}")
+print(f"imports without a GPU; {len(ours)} ops have CUDA kernels for {info['cuda_archs']}")
+"""
+
+
+def run(*command, **kwargs):
+    subprocess.run([str(word) for word in command], check=True, **kwargs)
+
+
+def make_environment():
+    if not PYTHON.exists():
+        run(sys.executable, "-m", "venv", HOME / "venv")
+
+
+def install(requirements):
+    """pip install, unless the environment's list of what was installed has it all."""
+    stamp = HOME / "venv/installed.txt"
+    have = stamp.read_text().splitlines() if stamp.exists() else []
+    wanted = [requirement for requirement in requirements if requirement not in have]
+    if wanted:
+        print(f"installing {' '.join(wanted)}", flush=True)
+        run(PYTHON, "-m", "pip", "install", "--quiet", *wanted)
+        stamp.write_text("\n".join([*have, *wanted]) + "\n")
+
+
+def export_sources():
+    """Copy what git tracks, or would, to build/cuda/src; equal files stay as they are, so that ninja compiles few."""
+    listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    output = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    files = [name for name in output.split("\0") if name and (ROOT / name).is_file()]
+    record = HOME / "src.txt"
+    for name in set(record.read_text().splitlines() if record.exists() else []) - set(files):
+        (SOURCE / name).unlink(missing_ok=True)
+    for name in files:
+        target = SOURCE / name
+        if not target.exists() or target.read_bytes() != (ROOT / name).read_bytes():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, target)
+    record.write_text("\n".join(files))
+
+
+def choose_compiler(asked, torch_cuda):
+    """The toolkit's folder, "system" or "pypi". PyPI's compiler is installed where it is asked for or needed."""
+    homes = cuda_toolkit.system_homes()
+    if asked == "pypi" or (asked is None and cuda_toolkit.missing_packages(torch_cuda, homes)):
+        install(cuda_toolkit.compiler_packages(torch_cuda))
+        site = "import sysconfig; print(sysconfig.get_path('purelib'))"
+        homes = [pathlib.Path(output(site)) / f"nvidia/cu{cuda_toolkit.major(torch_cuda)}"]
+    home, release = cuda_toolkit.find(torch_cuda, homes)
+    if home is None:
+        sys.exit(f"make cuda-build: no nvcc found; {cuda_toolkit.mend(torch_cuda)}")
+    print(f"nvcc {release} in {home}", flush=True)
+    return home
+
+
+def output(code):
+    return subprocess.run([PYTHON, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+
+
+def environment(home):
+    """That of the build: this compiler and no other, every warning an error, ptxas telling what kernels take."""
+    unset = ("CUDA_PATH", "PYTHONPATH", "AUTOML_EXT_BACKEND", "AUTOML_EXT_CPU")
+    return {
+        **{name: value for name, value in os.environ.items() if name not in unset},
+        "PATH": os.pathsep.join([str(PYTHON.parent), os.environ["PATH"]]),
+        "CUDA_HOME": str(home),
+        "CUDA_VISIBLE_DEVICES": "",
+        "AUTOML_EXT_CUDA": "1",
+        "TORCH_CUDA_ARCH_LIST": ";".join(ARCHS) + "+PTX",
+        "NVCC_APPEND_FLAGS": "-Werror all-warnings -Xptxas -v",
+    }
+
+
+def build(env):
+    """Build in place in the copy; what the compilers said. All kernels are compiled anew, for ptxas to tell of each."""
+    for compiled in SOURCE.glob("build/**/*.cu.o"):
+        compiled.unlink()
+    log = HOME / "build.log"
+    print(f"building (log: {log.relative_to(ROOT)})", flush=True)
+    with open(log, "w") as file:
+        command = [PYTHON, "setup.py", "build_ext", "--inplace"]
+        code = subprocess.run(
+            command, cwd=SOURCE, env=env, stdout=file, stderr=subprocess.STDOUT, check=False
+        ).returncode
+    text = log.read_text(errors="replace")
+    if code:
+        sys.exit(f"{text[-20000:]}\nmake cuda-build: the build failed; all it said: {log.relative_to(ROOT)}")
+    return text
+
+
+def check_resources(log):
+    """Print the table of what kernels take, write it to resources.json, and exit where a rule is broken."""
+    archs = list(ARCHS.values())
+    functions = ptxas.parse(log)
+    sources = [path.read_text() for path in SOURCE.glob("csrc/*/*_kernels.cuh")]
+    expected = [name for source in sources for name in ptxas.kernel_names(source)]
+    rows = ptxas.table(functions, archs)
+    print(ptxas.table_text(rows, archs))
+    content = {"archs": archs, "table": rows, "functions": [dataclasses.asdict(function) for function in functions]}
+    (HOME / "resources.json").write_text(json.dumps(content, indent=1) + "\n")
+    broken = ptxas.problems(functions, expected, archs)
+    if broken:
+        sys.exit("\n".join(["make cuda-build: the kernels break a rule:", *broken]))
+    print(f"{len(functions)} compiled functions: no spills, no stack frames but in backward kernels, ≤ 128 registers")
+
+
+def test_requirements(requires):
+    """What an egg-info's requires.txt asks for, extras and all, as pip takes it."""
+    requirements, marker = [], ""
+    for line in requires.splitlines():
+        if section := re.fullmatch(r"\[([^:\]]*):?(.*)\]", line):
+            marker = section.group(2)
+        elif line and not line.startswith(("automl_ext", "automl-ext", "torch")):
+            requirements.append(f"{line}; {marker}" if marker else line)
+    return requirements
+
+
+def run_tests(env):
+    run(PYTHON, "setup.py", "--quiet", "egg_info", cwd=SOURCE, env={**env, "AUTOML_EXT_CUDA": "0"})
+    install(test_requirements((SOURCE / "automl_ext.egg-info/requires.txt").read_text()))
+    run(PYTHON, "-m", "pytest", "-q", cwd=SOURCE, env=env)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--compiler", choices=["system", "pypi"], help="default: this machine's nvcc if it has one")
+    parser.add_argument("--no-tests", action="store_true", help="compile and check, without the Python tests")
+    arguments = parser.parse_args()
+    make_environment()
+    install(TO_BUILD)
+    env = environment(choose_compiler(arguments.compiler, output("import torch; print(torch.version.cuda or '')")))
+    export_sources()
+    check_resources(build(env))
+    env["PYTHONPATH"] = str(SOURCE)
+    run(PYTHON, "-c", IMPORT_CHECK, cwd=HOME, env=env)
+    if not arguments.no_tests:
+        run_tests(env)
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except subprocess.CalledProcessError as error:
+        words = [str(word) for word in error.cmd[:4] if "\n" not in str(word)]
+        sys.exit(f"make cuda-build: {' '.join(words)}: exit status {error.returncode}")

@@ -1,0 +1,35 @@
+#!/bin/sh
+# `make cuda-test`: builds for the GPU that is here, runs the tests that need one, and the benchmark.
+# AUTOML_EXT_PYTHON=/path/to/python builds in place with that interpreter, whose environment needs torch, numpy, pytest,
+# pybind11 and ninja, and nothing from a package index. Otherwise the checkout's .venv is used, as by `make`.
+set -eu
+cd "$(dirname "$0")/.."
+stop() {
+  echo "make cuda-test: $1" >&2
+  exit 1
+}
+
+# nvidia-smi is not in every container that has a GPU; the interpreter may have to be made first.
+python=${AUTOML_EXT_PYTHON:-.venv/bin/python}
+if [ -x "$(command -v "$python")" ]; then
+  "$python" -c "import sys, torch
+if not torch.cuda.is_available(): sys.exit(f'make cuda-test: no GPU found by torch {torch.__version__} of $python')"
+else
+  [ -z "${AUTOML_EXT_PYTHON:-}" ] || stop "AUTOML_EXT_PYTHON: no such program: $python"
+  nvidia-smi -L > /dev/null 2>&1 || stop "no GPU found (nvidia-smi -L lists none)"
+fi
+
+if [ -n "${AUTOML_EXT_PYTHON:-}" ]; then
+  mkdir -p build
+  PATH="$(dirname "$(command -v "$python")"):$PATH"  # ninja is beside the interpreter
+  AUTOML_EXT_CUDA=1 "$python" setup.py --quiet build_ext --inplace > build/cuda_test.log 2>&1 || {
+    tail -n 50 build/cuda_test.log
+    stop "the build failed; all it said: build/cuda_test.log"
+  }
+else
+  "${MAKE:-make}" --no-print-directory setup
+fi
+"$python" -c "import automl_ext, sys; i = automl_ext.build_info(); print(i); sys.exit(not i.get('cuda'))" ||
+  stop "the library was built without CUDA, see above"
+"$python" -m pytest -m cuda python_tests
+"$python" benchmarks/cuda.py
