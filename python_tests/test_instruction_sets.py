@@ -89,9 +89,12 @@ def test_they_agree(name: str, by_set: dict[str, dict]) -> None:
     for key, y in expected.items():
         if "bits of" in key:
             assert torch.equal(got[key], y), key
-        else:
-            # Sums are taken in another order: up to a thousand terms of a row, forty rows for tau.
-            assert (got[key].double() - y.double()).abs().max() <= 16 * ulp(y), key
+            continue
+        # Sums are taken in another order: up to a thousand terms of a row, forty rows for tau. The noise may differ in
+        # its last bit, so that a sample is rounded to another half, and tau's float32 gradient shows it.
+        tau_of_halves = key.endswith("gradient 1") and "gumbel" in key and "float16" in key
+        one_half = torch.finfo(torch.bfloat16).eps * float(y.abs().max()) if tau_of_halves else 0.0
+        assert (got[key].double() - y.double()).abs().max() <= 16 * ulp(y) + one_half, key
 
 
 def test_the_noise_is_not_trivially_equal(by_set: dict[str, dict]) -> None:
