@@ -158,7 +158,7 @@ def use_wheels(cuda_extension, folders):
 
 def extension():
     openmp = [] if sys.platform == "darwin" else ["-fopenmp"]
-    # Without contraction every instruction set computes the same bits, which the random stream promises.
+    # What is rounded once, and what twice, is said in the sources (mul_add).
     cxx = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", *openmp]
     if not use_cuda:
         flags = {"cxx": cxx}

@@ -20,7 +20,7 @@ struct HalfInternals {
 };
 
 struct Internals {
-  void (*philox_block)(uint64_t seed, uint64_t block, uint32_t* words);
+  void (*philox_two_blocks)(uint64_t seed, uint64_t block, uint32_t* words);  // the one given and the next
   MathInternals<float> of_float;
   MathInternals<double> of_double;
   HalfInternals<bfloat16> of_bfloat16;

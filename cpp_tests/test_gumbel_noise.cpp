@@ -1,4 +1,4 @@
-// The noise of every kind of word: finite, close to its formula, the same bits from every instruction set.
+// The noise of every kind of word: finite, close to its formula, and so from every instruction set.
 #include <cmath>
 
 #include "numbers.h"
@@ -24,13 +24,11 @@ static C uniform_of(uint32_t word) {
 }
 
 template <class C>
-static void test_noise(const MathInternals<C>& math, const MathInternals<C>& portable, double tolerance) {
+static void test_noise(const MathInternals<C>& math, double tolerance) {
   const std::vector<uint32_t> words = interesting_words();
   const int64_t n = int64_t(words.size());
-  std::vector<C> noise(n), portable_noise(n);
+  std::vector<C> noise(n);
   math.gumbel(words.data(), noise.data(), n);
-  portable.gumbel(words.data(), portable_noise.data(), n);
-  CHECK(same_bits(noise, portable_noise), "the noise differs from the portable kernel's");
   double worst = 0, lowest = 0, highest = 0;
   for (int64_t i = 0; i < n; ++i) {
     const long double expected = -std::log(-std::log1p(-(long double)uniform_of<C>(words[i])));
@@ -44,8 +42,8 @@ static void test_noise(const MathInternals<C>& math, const MathInternals<C>& por
 }
 
 static void test(const InstructionSet& set) {
-  test_noise(set.inside.of_float, simd_default::internals.of_float, 1e-6);
-  test_noise(set.inside.of_double, simd_default::internals.of_double, 2e-15);
+  test_noise(set.inside.of_float, 5e-7);  // two within half of what is promised are within all of it
+  test_noise(set.inside.of_double, 2e-15);
 }
 
 int main() { return run(test); }

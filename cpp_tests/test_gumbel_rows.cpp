@@ -38,14 +38,14 @@ struct Sampler {
     return out;
   }
 
-  // f((x + noise)/τ) of one row. z and, for entmax, z/τ are rounded to C as in the kernel.
+  // f((x + noise)/τ) of one row. z is rounded to C as in the kernel.
   std::vector<long double> expected(const std::vector<C>& z, C tau) const {
-    if (entmax) {
+    const long double top = *std::max_element(z.begin(), z.end());
+    if (entmax) {  // which a shift does not change
       std::vector<double> scaled(z.size());
-      for (size_t i = 0; i < z.size(); ++i) scaled[i] = z[i] / tau;
+      for (size_t i = 0; i < z.size(); ++i) scaled[i] = double((z[i] - top) / tau);
       return entmax_reference(scaled, 2);
     }
-    const long double top = *std::max_element(z.begin(), z.end());
     std::vector<long double> p(z.size());
     long double total = 0;
     for (size_t i = 0; i < z.size(); ++i) total += p[i] = std::exp((z[i] - top) / tau);

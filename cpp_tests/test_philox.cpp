@@ -24,8 +24,8 @@ static void test(const InstructionSet& set) {
     for (int q = 0; q < 4; ++q) CHECK(words[q] == known.words[q], "word %d: %08x", q, words[q]);
   }
 
-  uint32_t words[64];
-  set.inside.philox_block(0, 0, words);
+  uint32_t words[128];
+  set.inside.philox_two_blocks(0, 0, words);
   for (int q = 0; q < 4; ++q)
     CHECK(words[16 * q] == known_answers[0].words[q], "kernel, word %d: %08x", q, words[16 * q]);
 
@@ -36,8 +36,8 @@ static void test(const InstructionSet& set) {
   const uint64_t seeds[] = {0, 1, 0xffffffff, uint64_t(1) << 32, 0x299f31d0a4093822, ~uint64_t(0), uint64_t(1) << 63};
   for (const uint64_t seed : seeds)
     for (const uint64_t block : blocks) {
-      set.inside.philox_block(seed, block, words);
-      for (int e = 0; e < 64; ++e) {
+      set.inside.philox_two_blocks(seed, block, words);
+      for (int e = 0; e < 128; ++e) {
         const uint32_t expected = word_of_element(seed, 64 * block + e);
         CHECK(words[e] == expected, "seed %llx block %llx element %d: got %08x, expected %08x",
               (unsigned long long)seed, (unsigned long long)block, e, words[e], expected);
