@@ -22,7 +22,7 @@ demo: setup
 test: setup
 	@$(BIN)/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) > build/cpp.log || (cat build/cpp.log; exit 1)
 	$(BIN)/cmake --build build/cpp
-	$(BIN)/ctest --test-dir build/cpp --output-on-failure
+	$(BIN)/ctest --test-dir build/cpp --output-on-failure --parallel $$(getconf _NPROCESSORS_ONLN)
 	$(BIN)/python -m pytest
 
 lint: setup
