@@ -1,0 +1,98 @@
+// A launch: what a device would refuse, the blocks in an order drawn from the seed, the names of the kernels launched.
+#pragma once
+#include <unistd.h>
+
+#include <fstream>
+#include <map>
+#include <set>
+#include <tuple>
+
+#include "shared.h"
+
+namespace cuda_on_cpu {
+
+constexpr size_t kMaxParameterBytes = 4096, kSharedBytesWithoutAsking = 48 * 1024;
+
+// Kernels that cudaFuncSetAttribute allows more dynamic shared memory than every kernel has.
+inline std::map<const void*, size_t>& allowed_shared_bytes() {
+  static std::map<const void*, size_t> allowed;
+  return allowed;
+}
+
+// The identifier in "(automl_ext::rows<float, 4>)".
+inline std::string kernel_name(std::string text) {
+  text = text.substr(text.find_first_not_of("( "));
+  text = text.substr(0, text.find_first_of("<) "));
+  const size_t scope = text.rfind(':');
+  return scope == std::string::npos ? text : text.substr(scope + 1);
+}
+
+// When AUTOML_EXT_LAUNCHED names a folder, the names of the kernels launched are left there, a file for each program.
+struct Launched {
+  std::set<std::string> names;
+
+  ~Launched() {
+    const char* folder = std::getenv("AUTOML_EXT_LAUNCHED");
+    if (!folder || names.empty()) return;
+    std::ofstream file(std::string(folder) + "/" + std::to_string(getpid()) + ".txt");
+    for (const std::string& kernel : names) file << kernel << "\n";
+  }
+};
+inline Launched launched;
+
+// As the parameters lie one after another, each aligned.
+template <class... P>
+constexpr size_t parameter_bytes() {
+  size_t bytes = 0;
+  ((bytes = (bytes + alignof(P) - 1) / alignof(P) * alignof(P) + sizeof(P)), ...);
+  return bytes;
+}
+
+inline void check(const Launch& launch, const void* kernel, size_t parameters) {
+  const auto refuse = [&](const std::string& what) { throw Fault(launch.kernel + ": launch with " + what); };
+  const auto size = [](dim3 d) {
+    return std::to_string(d.x) + " x " + std::to_string(d.y) + " x " + std::to_string(d.z);
+  };
+  const dim3 g = launch.grid, b = launch.block;
+  if (block) refuse("another kernel running");
+  if (uint64_t(b.x) * b.y * b.z == 0 || b.x > kMaxThreads || b.y > kMaxThreads || b.z > 64 ||
+      b.x * b.y * b.z > kMaxThreads)
+    refuse("a block of " + size(b) + " threads");
+  if (g.x == 0 || g.y == 0 || g.z == 0 || g.x > INT32_MAX || g.y > UINT16_MAX || g.z > UINT16_MAX)
+    refuse("a grid of " + size(g) + " blocks");
+  const auto found = allowed_shared_bytes().find(kernel);
+  const size_t allowed = found == allowed_shared_bytes().end() ? kSharedBytesWithoutAsking : found->second;
+  if (launch.dynamic_shared_bytes > std::min(allowed, max_shared_bytes))
+    refuse(std::to_string(launch.dynamic_shared_bytes) + " bytes of dynamic shared memory, where " +
+           std::to_string(std::min(allowed, max_shared_bytes)) + " are allowed");
+  if (parameters > kMaxParameterBytes) refuse(std::to_string(parameters) + " bytes of parameters");
+}
+
+template <class... P, class... A>
+void launch(const char* text, void (*kernel)(P...), dim3 grid, dim3 block_size, size_t shared_bytes, void* /*stream*/,
+            A&&... arguments) {
+  static_assert(sizeof...(P) == sizeof...(A), "one argument for each parameter of the kernel");
+  static_assert(!(std::is_reference_v<P> || ...), "a kernel takes its parameters by value");
+  Quiet quiet;
+  struct Call {
+    void (*kernel)(P...);
+    std::tuple<P...> arguments;
+  } const call{kernel, {static_cast<P>(std::forward<A>(arguments))...}};
+  const auto run = [](const void* p) {
+    const Call& call = *static_cast<const Call*>(p);
+    std::apply(call.kernel, call.arguments);
+  };
+  Launch launch{kernel_name(text), grid, block_size, shared_bytes, run, &call, seed % 2 == 1, Random(seed)};
+  check(launch, reinterpret_cast<const void*>(kernel), parameter_bytes<P...>());
+  launched.names.insert(launch.kernel);
+
+  host.tsan_fiber = current_tsan_fiber();
+  std::vector<uint64_t> order(uint64_t(grid.x) * grid.y * grid.z);
+  for (size_t i = 0; i < order.size(); ++i) order[i] = i;
+  launch.random.shuffle(order);
+  for (const uint64_t i : order)
+    run_block(launch, {unsigned(i % grid.x), unsigned(i / grid.x % grid.y), unsigned(i / grid.x / grid.y)});
+  acquire(&launch);
+}
+
+}  // namespace cuda_on_cpu
