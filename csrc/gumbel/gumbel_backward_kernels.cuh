@@ -30,6 +30,17 @@ struct GumbelGradient {
   }
 };
 
+// x/τ as a product: a division for each element would cost more. Scaled, for the inverse of a subnormal τ is infinite.
+template <class C>
+struct Divider {
+  C scale, inverse;
+  __device__ __forceinline__ explicit Divider(C tau) {
+    scale = tau < 2 * kSmallestNormal<C> ? C(0x1p64) : C(1);
+    inverse = 1 / (tau * scale);
+  }
+  __device__ __forceinline__ C operator()(C x) const { return x * scale * inverse; }
+};
+
 // Of a block, into its place among the partials.
 template <bool entmax>
 __device__ __forceinline__ void store_tau_partial(double terms, double tau, double* partial) {
@@ -52,6 +63,7 @@ __global__ void __launch_bounds__(128, 4) gumbel_backward_short_rows(GumbelCudaR
     const int64_t left = rows.rows_per_group - place.row_in_group;
     const int count = left < tiles.rows ? int(left) : tiles.rows;
     const C tau = valid_tau<C>(rows, place.group);
+    const Divider<C> over_tau(tau);
     double tau_terms = 0;
     for (int first = 0; first < count; first += rows_per_pass) {
       const int r = first + int(threadIdx.x) / kLanes;
@@ -68,7 +80,7 @@ __global__ void __launch_bounds__(128, 4) gumbel_backward_short_rows(GumbelCudaR
           gradient.tau_terms.add(gradient.dz(g.values[j], p.values[j]) * gradient.tau_weight(p.values[j]));
         tau_terms += gradient.tau_terms.value();
       }
-      g.store_items(dx + start, [&](int j) { return gradient.dz(g.values[j], p.values[j]) / tau; });
+      g.store_items(dx + start, [&](int j) { return over_tau(gradient.dz(g.values[j], p.values[j])); });
     }
     if (partials) store_tau_partial<entmax>(tau_terms, double(tau), partials + t);
   }
@@ -87,6 +99,7 @@ __global__ void __launch_bounds__(1024)
   for (int64_t at = blockIdx.x; at < rows.count; at += gridDim.x) {
     const TilePlace place(rows, at, rows.rows_per_group, 1);
     const C tau = valid_tau<C>(rows, place.group);
+    const Divider<C> over_tau(tau);
     const T *g = grad + at * n, *p = y + at * n;
     GumbelGradient<entmax, C> gradient;
     memory.read([&](int64_t, C g_i, C p_i) { gradient.add(g_i, p_i); }, g, p);
@@ -96,7 +109,7 @@ __global__ void __launch_bounds__(1024)
         [&](C g_i, C p_i) {
           const C dz = gradient.dz(g_i, p_i);
           if (partials) gradient.tau_terms.add(dz * gradient.tau_weight(p_i));
-          return dz / tau;
+          return over_tau(dz);
         },
         g, p);
     if (partials) store_tau_partial<entmax>(gradient.tau_terms.value(), double(tau), partials + at);

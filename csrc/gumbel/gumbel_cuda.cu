@@ -8,7 +8,6 @@
 namespace automl_ext {
 namespace {
 
-constexpr int64_t kShortBackwardRow = 512;  // two rows in registers
 constexpr int64_t kTileElements = 2048, kEnoughBlocks = 512;
 
 // Tiles of whole passes of a block over its rows: about kTileElements, fewer where that would leave the GPU idle.
@@ -20,41 +19,60 @@ RowTiles short_row_tiles(const GumbelCudaRows& rows, int lanes) {
   return {per_group * rows.groups(), per_group, int(passes * pass)};
 }
 
+// launch(lanes, items): the team for rows of n elements, and the registers of each thread; longest(): for longer rows.
+template <class Launch, class Longest>
+void for_row_length(int64_t n, const Launch& launch, const Longest& longest) {
+  if (n <= 8) return launch(Int<2>(), Int<4>());
+  if (n <= 32) return launch(Int<8>(), Int<4>());
+  if (n <= 128) return launch(Int<32>(), Int<4>());
+  longest();
+}
+
+template <class T>
+dim3 row_block(int64_t n) {
+  return dim3(std::min<unsigned>(long_row_block(n).x, kMostThreads<T>));
+}
+
 template <bool entmax, class T>
 void sample(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out, cudaStream_t stream) {
-  if (rows.n <= kShortRow) {
-    for_short_rows(rows.n, [&](auto lanes, auto items) {
-      const RowTiles tiles = short_row_tiles(rows, lanes());
-      const size_t bytes = size_t(tiles.rows * rows.n) * sizeof(Compute<T>);
-      KERNEL_LAUNCH((gumbel_short_rows<entmax, T, lanes(), items()>), grid_of(tiles.count), kShortRowThreads, bytes,
-                    stream, rows, tiles, x, out);
-    });
-    return;
-  }
-  const int64_t bytes = rows.n * int64_t(sizeof(Compute<T>));
-  if (bytes <= shared_memory_limit()) {
-    allow_shared_memory(gumbel_long_rows<entmax, T>, bytes);
-    KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), grid_of(rows.count), long_row_block(rows.n), size_t(bytes), stream, rows,
-                  x, out);
-  } else {
-    KERNEL_LAUNCH((gumbel_huge_rows<entmax, T>), grid_of(rows.count), long_row_block(rows.n), 0, stream, rows, x, out);
-  }
+  const auto in_tiles = [&](auto lanes, auto items) {
+    const RowTiles tiles = short_row_tiles(rows, lanes());
+    const size_t bytes = size_t(tiles.rows * rows.n) * sizeof(Compute<T>);
+    KERNEL_LAUNCH((gumbel_short_rows<entmax, T, lanes(), items()>), grid_of(tiles.count), kShortRowThreads, bytes, stream,
+                  rows, tiles, x, out);
+  };
+  const auto in_blocks = [&] {
+    if (rows.n <= kShortRow) return in_tiles(Int<32>(), Int<0>());
+    const int64_t bytes = rows.n * int64_t(sizeof(Compute<T>));
+    if (bytes <= shared_memory_limit()) {
+      allow_shared_memory(gumbel_long_rows<entmax, T>, bytes);
+      KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), grid_of(rows.count), row_block<T>(rows.n), size_t(bytes), stream, rows,
+                    x, out);
+    } else {
+      KERNEL_LAUNCH((gumbel_huge_rows<entmax, T>), grid_of(rows.count), row_block<T>(rows.n), 0, stream, rows, x, out);
+    }
+  };
+  for_row_length(rows.n, in_tiles, in_blocks);
+}
+
+// As `sample` has them for its short rows; two rows of a warp fit its registers.
+template <class Launch, class Longest>
+void for_backward_row_length(int64_t n, const Launch& launch, const Longest& longest) {
+  for_row_length(n, launch, [&] { n <= 512 ? launch(Int<32>(), Int<16>()) : longest(); });
 }
 
 template <bool entmax, class T>
 void backward(const GumbelCudaRows& rows, const T* grad, const T* y, T* dx, double* partials, cudaStream_t stream) {
-  if (rows.n <= kShortBackwardRow) {
-    for_short_rows(rows.n, [&](auto lanes, auto items) {
-      if constexpr (items() <= 16) {
-        const RowTiles tiles = short_row_tiles(rows, lanes());
-        KERNEL_LAUNCH((gumbel_backward_short_rows<entmax, T, lanes(), items()>), grid_of(tiles.count), kShortRowThreads,
-                      0, stream, rows, tiles, grad, y, dx, partials);
-      }
-    });
-    return;
-  }
-  KERNEL_LAUNCH((gumbel_backward_long_rows<entmax, T>), grid_of(rows.count), long_row_block(rows.n), 0, stream, rows,
-                grad, y, dx, partials);
+  const auto in_tiles = [&](auto lanes, auto items) {
+    const RowTiles tiles = short_row_tiles(rows, lanes());
+    KERNEL_LAUNCH((gumbel_backward_short_rows<entmax, T, lanes(), items()>), grid_of(tiles.count), kShortRowThreads, 0,
+                  stream, rows, tiles, grad, y, dx, partials);
+  };
+  const auto in_blocks = [&] {
+    KERNEL_LAUNCH((gumbel_backward_long_rows<entmax, T>), grid_of(rows.count), long_row_block(rows.n), 0, stream, rows,
+                  grad, y, dx, partials);
+  };
+  for_backward_row_length(rows.n, in_tiles, in_blocks);
 }
 
 // launch(entmax as a type, a value of the element type)
@@ -78,8 +96,8 @@ void launch_gumbel(bool entmax, DType dtype, const GumbelCudaRows& rows, const v
 
 int64_t gumbel_tau_partials(const GumbelCudaRows& rows) {
   int64_t count = rows.count;
-  if (rows.n <= kShortBackwardRow)
-    for_short_rows(rows.n, [&](auto lanes, auto) { count = short_row_tiles(rows, lanes()).count; });
+  const auto in_tiles = [&](auto lanes, auto) { count = short_row_tiles(rows, lanes()).count; };
+  for_backward_row_length(rows.n, in_tiles, [] {});
   return count;
 }
 

@@ -8,6 +8,10 @@
 
 namespace automl_ext {
 
+// A block's, for rows that a block shares: double takes more registers.
+template <class T>
+constexpr int kMostThreads = sizeof(T) == 8 ? 512 : 1024;
+
 // Rows are worked through in tiles of some rows of one group.
 struct RowTiles {
   int64_t count, per_group;
@@ -91,7 +95,12 @@ struct NoiseRow {
     top = top_;
     scale = scale_;
   }
-  __device__ __forceinline__ void exponentiate() { exponential = true; }
+  template <class F>
+  __device__ __forceinline__ void exponentiate(C top_, C scale_, const F& f) {
+    shift(top_, scale_);
+    exponential = true;
+    each(f);
+  }
   template <class F>
   __device__ __forceinline__ void store(T* out, const F& f) const {
     each_indexed([&](int64_t i, C x) { out[i] = narrow<T>(f(x)); });
@@ -101,6 +110,11 @@ struct NoiseRow {
     for (int64_t i = team.rank(); i < n; i += team.size()) out[i] = narrow<T>(f(i));
   }
 };
+
+template <class Row>
+constexpr bool kDrawnAnew = false;
+template <class T, class Team>
+constexpr bool kDrawnAnew<NoiseRow<T, Team>> = true;
 
 // The largest value of a row and the lowest index that has it; a NaN is larger than all.
 template <class Row>
@@ -129,10 +143,8 @@ struct Largest {
 // exp(scale·x) over its sum, given the largest x of the row.
 template <class T, class Team, class Row, class C>
 __device__ __forceinline__ void softmax_below(const Team& team, Row& row, C top, C scale, T* out) {
-  row.shift(top, scale);  // all −inf: −inf − (−inf) makes the row NaN, as torch.softmax does
-  row.exponentiate();
   Sum<C> sum;
-  row.each([&](C e) { sum.add(e); });
+  row.exponentiate(top, scale, [&](C e) { sum.add(e); });  // −inf − (−inf) makes a row all −inf NaN, as torch.softmax
   const C share = C(1 / team.sum(sum.value()));
   row.store(out, [&](C e) { return e * share; });
 }
@@ -143,7 +155,7 @@ __device__ __forceinline__ void gumbel_row(const Team& team, Row& row, C inverse
                                            int64_t at, int64_t n, bool is_there) {
   C top;
   typename Row::Index index = 0;
-  if (out.index || out.one_hot) {
+  if (out.index || out.one_hot || kDrawnAnew<Row>) {
     const Largest<Row> largest(team, row);
     top = largest.value;
     index = largest.index;
@@ -164,14 +176,16 @@ __device__ __forceinline__ void gumbel_row(const Team& team, Row& row, C inverse
   row.write(out.one_hot + at * n, [&](typename Row::Index i) { return i == index ? chosen : elsewhere; });
 }
 
-// kLanes threads a row of up to kLanes·kItems values. Dynamic shared memory: a tile.
+// kLanes threads a row: in registers, up to kLanes·kItems values, or with kItems = 0 in shared memory. Dynamic shared
+// memory: a tile.
 template <bool entmax, class T, int kLanes, int kItems>
-__global__ void __launch_bounds__(128, 4)
+__global__ void __launch_bounds__(128)
     gumbel_short_rows(GumbelCudaRows rows, RowTiles tiles, const T* x, GumbelOutputs<T> out) {
   using C = Compute<T>;
-  using Row = RegisterRow<T, WarpTeam<kLanes>, kItems>;
+  using Team = WarpTeam<kLanes>;
+  using Row = std::conditional_t<kItems == 0, SharedRow<T, Team>, RegisterRow<T, Team, kItems>>;
   KERNEL_DYNAMIC_SHARED(C, tile);
-  const WarpTeam<kLanes> team;
+  const Team team;
   const int n = int(rows.n), rows_per_pass = int(blockDim.x) / kLanes;
   const bool packed = packs_fit<Row::width>(out.soft, n) && packs_fit<Row::width>(out.one_hot, n);
   for (int64_t t = blockIdx.x; t < tiles.count; t += gridDim.x) {
@@ -183,8 +197,8 @@ __global__ void __launch_bounds__(128, 4)
     const C inverse = inverse_tau<C>(rows, place.group);
     __syncthreads();
     for (int first = 0; first < count; first += rows_per_pass) {
-      const int r = first + int(threadIdx.x) / kLanes;
-      Row row(team, tile + r * n, r < count ? n : 0, packed, -infinity<C>());
+      const int r = first + int(threadIdx.x) / kLanes, length = r < count ? n : 0;
+      Row row(team, tile + r * n, length, packed);
       gumbel_row<entmax>(team, row, inverse, out, place.row + r, n, r < count);
     }
     __syncthreads();  // before the next tile is drawn
@@ -193,7 +207,7 @@ __global__ void __launch_bounds__(128, 4)
 
 // A block a row, in shared memory.
 template <bool entmax, class T>
-__global__ void __launch_bounds__(1024) gumbel_long_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
+__global__ void __launch_bounds__(kMostThreads<T>, 1) gumbel_long_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
   using C = Compute<T>;
   KERNEL_DYNAMIC_SHARED(C, values);
   const BlockTeam team;
@@ -205,7 +219,7 @@ __global__ void __launch_bounds__(1024) gumbel_long_rows(GumbelCudaRows rows, co
                    place.row_in_group * rows.n, x + at * rows.n, rows.n, [&](int64_t i, C z) { values[i] = z; });
     const C inverse = inverse_tau<C>(rows, place.group);
     __syncthreads();
-    SharedRow<T, BlockTeam> row(team, rows.n, packed, values);
+    SharedRow<T, BlockTeam> row(team, values, rows.n, packed);
     gumbel_row<entmax>(team, row, inverse, out, at, rows.n, true);
     __syncthreads();  // before the next row is drawn
   }
@@ -213,7 +227,7 @@ __global__ void __launch_bounds__(1024) gumbel_long_rows(GumbelCudaRows rows, co
 
 // A block a row that fits no memory of the block.
 template <bool entmax, class T>
-__global__ void __launch_bounds__(1024) gumbel_huge_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
+__global__ void __launch_bounds__(kMostThreads<T>, 1) gumbel_huge_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
   const BlockTeam team;
   for (int64_t at = blockIdx.x; at < rows.count; at += gridDim.x) {
     const TilePlace place(rows, at, rows.rows_per_group, 1);

@@ -1,11 +1,11 @@
 // A row of n values, spread over the threads of a team, by where it is kept: in registers, in shared memory, or only
 // where it came from (read again on every pass). They answer, as far as anyone asks,
-//   each(f)            f(x) for every value of this thread
-//   each_indexed(f)    f(i, x), i rising within a thread
-//   shift(top, scale)  x becomes (x − top)·scale
-//   exponentiate()     x becomes exp x
-//   store(out, f)      out[i] = f(x)
-//   write(out, f)      out[i] = f(i)
+//   each(f)                      f(x) for every value of this thread
+//   each_indexed(f)              f(i, x), i rising within a thread
+//   shift(top, scale)            x becomes (x − top)·scale
+//   exponentiate(top, scale, f)  x becomes e = exp((x − top)·scale); f(e)
+//   store(out, f)                out[i] = f(x)
+//   write(out, f)                out[i] = f(i)
 // so that an algorithm over rows is written once. A thread sees its own values alone: none of this needs a barrier.
 #pragma once
 #include "team.cuh"
@@ -106,7 +106,7 @@ struct RegisterRow {
 
   // row may be of another type than T, with the alignment of its packs.
   template <class In>
-  __device__ __forceinline__ RegisterRow(const Team& team_, const In* row, int n_, bool packed_, C fill)
+  __device__ __forceinline__ RegisterRow(const Team& team_, const In* row, int n_, bool packed_, C fill = -infinity<C>())
       : team(team_), n(n_), packed(packed_) {
     if (packed) {
 #pragma unroll
@@ -140,9 +140,10 @@ struct RegisterRow {
 #pragma unroll
     for (int j = 0; j < kItems; ++j) values[j] = (values[j] - top) * scale;
   }
-  __device__ __forceinline__ void exponentiate() {
+  template <class F>
+  __device__ __forceinline__ void exponentiate(C top, C scale, const F& f) {
 #pragma unroll
-    for (int j = 0; j < kItems; ++j) values[j] = std::exp(values[j]);
+    for (int j = 0; j < kItems; ++j) f(values[j] = std::exp((values[j] - top) * scale));
   }
   template <class F>
   __device__ __forceinline__ void store(T* out, const F& f) const {
@@ -177,14 +178,15 @@ struct SharedRow {
   using C = Compute<T>;
   using Index = int64_t;
   static constexpr int longest_chain = Sum<C>::longest_chain;
+  static constexpr int width = MemoryRow<T, Team>::width;
   const MemoryRow<T, Team> memory;
   C* const values;
 
   // Of values that are there.
-  __device__ __forceinline__ SharedRow(const Team& team, int64_t n, bool packed, C* values_)
+  __device__ __forceinline__ SharedRow(const Team& team, C* values_, int64_t n, bool packed)
       : memory{team, n, packed}, values(values_) {}
   __device__ __forceinline__ SharedRow(const Team& team, const T* row, int64_t n, bool packed, C* values_)
-      : SharedRow(team, n, packed, values_) {
+      : SharedRow(team, values_, n, packed) {
     memory.map(values, [](C x) { return x; }, row);
   }
   template <class F>
@@ -198,8 +200,14 @@ struct SharedRow {
   __device__ __forceinline__ void shift(C top, C scale) {
     memory.map(values, [&](C x) { return (x - top) * scale; }, values);
   }
-  __device__ __forceinline__ void exponentiate() {
-    memory.map(values, [](C x) { return std::exp(x); }, values);
+  template <class F>
+  __device__ __forceinline__ void exponentiate(C top, C scale, const F& f) {
+    const auto e_of = [&](C x) {
+      const C e = std::exp((x - top) * scale);
+      f(e);
+      return e;
+    };
+    memory.map(values, e_of, values);
   }
   template <class F>
   __device__ __forceinline__ void store(T* out, const F& f) const {
