@@ -182,7 +182,6 @@ void test_unwritten_shared() {
 
 void test_refusals() {
   std::vector<int> x(8 * 1024), out(8 * 1024);
-  std::string text;
   const auto launch = [&](auto grid, auto block, size_t shared) {
     return fault([&] { KERNEL_LAUNCH(reverse, grid, block, shared, nullptr, x.data(), out.data()); });
   };
@@ -206,13 +205,15 @@ void test_refusals() {
   cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
   cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   CHECK(device == 0 && most == 232448 && multiprocessors == 4, "%d, %d", most, multiprocessors);
-  CHECK(cudaFuncSetAttribute(reverse, cudaFuncAttributeMaxDynamicSharedMemorySize, most + 1) != cudaSuccess, "too many");
-  CHECK(cudaFuncSetAttribute(reverse, cudaFuncAttributeMaxDynamicSharedMemorySize, most) == cudaSuccess, "the most");
+  const cudaFuncAttribute dynamic = cudaFuncAttributeMaxDynamicSharedMemorySize;
+  CHECK(cudaFuncSetAttribute(reverse, dynamic, most + 1) != cudaSuccess, "too many");
+  CHECK(cudaFuncSetAttribute(reverse, dynamic, most) == cudaSuccess, "the most");
   CHECK(launch(1, 1024, size_t(most)).empty(), "all that was asked for");
   refused(launch(1, 1024, size_t(most) + 1), "232449 bytes of dynamic shared memory, where 232448 are allowed");
 
   TooBig parameter{};
-  refused(fault([&] { KERNEL_LAUNCH(takes<TooBig>, 1, 32, 0, nullptr, parameter, out.data()); }), "bytes of parameters");
+  const std::string text = fault([&] { KERNEL_LAUNCH(takes<TooBig>, 1, 32, 0, nullptr, parameter, out.data()); });
+  refused(text, "takes: launch with 4112 bytes of parameters");
 }
 
 // ---- Faults that end the program with a report, in a program of their own.
@@ -248,12 +249,12 @@ const Case kCases[] = {
     KERNEL_CASE(Sees::tsan, no_barrier_between_warps, 1, 64),
     KERNEL_CASE(Sees::tsan, no_barrier_between_warps, 1, 1024),
     KERNEL_CASE(Sees::tsan, no_barrier_before_next_round, 1, 64),
-    KERNEL_CASE(Sees::tsan, no_barrier_before_next_round, 1, 1024),
+    KERNEL_CASE(Sees::tsan, no_barrier_before_next_round, 1, 192),
     KERNEL_CASE(Sees::tsan, no_syncwarp, 1, 32),
     KERNEL_CASE(Sees::tsan, shuffle_for_syncwarp, 1, 32),
     KERNEL_CASE(Sees::tsan, syncwarp_between_warps, 1, 64),
     KERNEL_CASE(Sees::tsan, blocks_write_one_place, 2, 64),
-    KERNEL_CASE(Sees::tsan, blocks_write_one_place, 2, 1024),
+    KERNEL_CASE(Sees::tsan, blocks_write_one_place, 2, 192),
     KERNEL_CASE(Sees::tsan, adds_without_atomic, 1, 64),
 };
 

@@ -255,7 +255,7 @@ inline void run_block(Launch& launch, uint3 index) {
     wake(0, size);
     run_ready();
   }
-  for (unsigned i = 0; i < size; ++i) destroy_tsan_fiber(threads[i].fiber.tsan_fiber);
+  for (unsigned i = 0; i < size; ++i) destroy_tsan_fiber_later(threads[i].fiber.tsan_fiber);
   block = nullptr;
   self = nullptr;
   if (owner->error.empty()) return;

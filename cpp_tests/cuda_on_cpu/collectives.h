@@ -36,7 +36,9 @@ inline Gathered gather(const Site& site, uint32_t mask, uint64_t value, bool ord
   return {meeting.value[round], meeting.took_part[round]};
 }
 
-inline void sync_warp(const Site& site, uint32_t mask = 0xffffffff) {
+inline uint32_t lanes(uint32_t mask = 0xffffffff) { return mask; }
+
+inline void sync_warp(const Site& site, uint32_t mask) {
   Quiet quiet;
   gather(site, mask, 0, true);
 }

@@ -83,9 +83,15 @@ inline void* current_tsan_fiber() {
 #endif
 }
 
-inline void destroy_tsan_fiber([[maybe_unused]] void* fiber) {
+// TSan drops a race with a thread that is destroyed, the last few apart: they wait here, some blocks' worth of them.
+inline void destroy_tsan_fiber_later([[maybe_unused]] void* fiber) {
 #if defined(CUDA_ON_CPU_TSAN)
-  __tsan_destroy_fiber(fiber);
+  constexpr size_t kKept = 1024;
+  static void* kept[kKept];
+  static size_t next = 0;
+  if (kept[next]) __tsan_destroy_fiber(kept[next]);
+  kept[next] = fiber;
+  next = (next + 1) % kKept;
 #endif
 }
 
