@@ -38,16 +38,16 @@ void sample(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out,
   const auto in_tiles = [&](auto lanes, auto items) {
     const RowTiles tiles = short_row_tiles(rows, lanes());
     const size_t bytes = size_t(tiles.rows * rows.n) * sizeof(Compute<T>);
-    KERNEL_LAUNCH((gumbel_short_rows<entmax, T, lanes(), items()>), grid_of(tiles.count), kShortRowThreads, bytes, stream,
-                  rows, tiles, x, out);
+    KERNEL_LAUNCH((gumbel_short_rows<entmax, T, lanes(), items()>), grid_of(tiles.count), kShortRowThreads, bytes,
+                  stream, rows, tiles, x, out);
   };
   const auto in_blocks = [&] {
     if (rows.n <= kShortRow) return in_tiles(Int<32>(), Int<0>());
     const int64_t bytes = rows.n * int64_t(sizeof(Compute<T>));
     if (bytes <= shared_memory_limit()) {
       allow_shared_memory(gumbel_long_rows<entmax, T>, bytes);
-      KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), grid_of(rows.count), row_block<T>(rows.n), size_t(bytes), stream, rows,
-                    x, out);
+      KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), grid_of(rows.count), row_block<T>(rows.n), size_t(bytes), stream,
+                    rows, x, out);
     } else {
       KERNEL_LAUNCH((gumbel_huge_rows<entmax, T>), grid_of(rows.count), row_block<T>(rows.n), 0, stream, rows, x, out);
     }

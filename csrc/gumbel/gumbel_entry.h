@@ -100,7 +100,9 @@ std::tuple<at::Tensor, at::Tensor> gumbel_backward(const char* op, const at::Ten
     dtau = y.count ? at::empty(tau_tensor->sizes(), groups.taus->options())
                    : at::zeros(tau_tensor->sizes(), groups.taus->options());
   if (y.count) run(dtype, g, y, groups, dx.mutable_data_ptr(), dtau);
-  return {from_rows(dx, soft, dim), tau_tensor ? dtau.to(tau_tensor->scalar_type()) : nothing(soft, soft.scalar_type())};
+  const at::Tensor dx_out = from_rows(dx, soft, dim);
+  if (!tau_tensor) return {dx_out, nothing(soft, soft.scalar_type())};
+  return {dx_out, dtau.to(tau_tensor->scalar_type())};
 }
 
 }  // namespace automl_ext

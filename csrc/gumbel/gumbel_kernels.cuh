@@ -1,5 +1,5 @@
-// Gumbel-softmax, Gumbel-entmax and Gumbel-argmax on CUDA, as gumbel_kernel.inc. Perturbed logits go to shared memory in
-// the order in which the stream makes them, and are read from there in rows.
+// Gumbel-softmax, Gumbel-entmax and Gumbel-argmax on CUDA, as gumbel_kernel.inc. Perturbed logits go to shared memory
+// in the order in which the stream makes them, and are read from there in rows.
 #pragma once
 #include "../common/cuda/rows.cuh"
 #include "../entmax/entmax_kernels.cuh"
@@ -179,7 +179,7 @@ __device__ __forceinline__ void gumbel_row(const Team& team, Row& row, C inverse
 // kLanes threads a row: in registers, up to kLanes·kItems values, or with kItems = 0 in shared memory. Dynamic shared
 // memory: a tile.
 template <bool entmax, class T, int kLanes, int kItems>
-__global__ void __launch_bounds__(128)
+__global__ void __launch_bounds__(128, 4)
     gumbel_short_rows(GumbelCudaRows rows, RowTiles tiles, const T* x, GumbelOutputs<T> out) {
   using C = Compute<T>;
   using Team = WarpTeam<kLanes>;
@@ -207,7 +207,8 @@ __global__ void __launch_bounds__(128)
 
 // A block a row, in shared memory.
 template <bool entmax, class T>
-__global__ void __launch_bounds__(kMostThreads<T>, 1) gumbel_long_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
+__global__ void __launch_bounds__(kMostThreads<T>, 1)
+    gumbel_long_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
   using C = Compute<T>;
   KERNEL_DYNAMIC_SHARED(C, values);
   const BlockTeam team;
@@ -227,7 +228,8 @@ __global__ void __launch_bounds__(kMostThreads<T>, 1) gumbel_long_rows(GumbelCud
 
 // A block a row that fits no memory of the block.
 template <bool entmax, class T>
-__global__ void __launch_bounds__(kMostThreads<T>, 1) gumbel_huge_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
+__global__ void __launch_bounds__(kMostThreads<T>, 1)
+    gumbel_huge_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
   const BlockTeam team;
   for (int64_t at = blockIdx.x; at < rows.count; at += gridDim.x) {
     const TilePlace place(rows, at, rows.rows_per_group, 1);

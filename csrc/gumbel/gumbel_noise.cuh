@@ -59,11 +59,11 @@ __device__ __forceinline__ double perturb(double x, uint32_t word) {
 }
 
 // f(i, x[i] + noise) for i < count, shared between threads 0 … size − 1; size is a multiple of 16. x[0] has index
-// `first` in its group: element e takes word e mod 64 div 16 of counter 16·(e div 64) + e mod 16, so a thread draws four
-// elements from one counter and 16 neighbouring threads read 16 neighbouring elements.
+// `first` in its group: element e takes word e mod 64 div 16 of counter 16·(e div 64) + e mod 16, so a thread draws
+// four elements from one counter and 16 neighbouring threads read 16 neighbouring elements.
 template <class T, class Index, class F>
-__device__ __forceinline__ void each_perturbed(int rank, int size, uint64_t seed, int64_t first, const T* x, Index count,
-                                               const F& f) {
+__device__ __forceinline__ void each_perturbed(int rank, int size, uint64_t seed, int64_t first, const T* x,
+                                               Index count, const F& f) {
   using Unsigned = std::make_unsigned_t<Index>;
   const int skipped = int(first & 63);
   const uint64_t first_counter = uint64_t(first) / 64 * 16;

@@ -48,7 +48,7 @@ inline int64_t shared_memory_limit() {
 template <class Kernel>
 void allow_shared_memory(Kernel* kernel, int64_t bytes) {
   if (bytes > 48 * 1024)
-    cudaFuncSetAttribute(reinterpret_cast<const void*>(kernel), cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));
 }
 
 }  // namespace automl_ext

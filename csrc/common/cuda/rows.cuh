@@ -44,7 +44,7 @@ struct MemoryRow {
   const int64_t n;
   const bool packed;
 
-  // f(i, in[i]…) for every index of this thread. An `in` may be of another type than T, with the alignment of its packs.
+  // f(i, in[i]…) for every index of this thread. An `in` may be of another type than T, aligned as its packs are.
   template <class F, class... In>
   __device__ __forceinline__ void read(const F& f, const In*... in) const {
     if (packed) {
@@ -106,13 +106,14 @@ struct RegisterRow {
 
   // row may be of another type than T, with the alignment of its packs.
   template <class In>
-  __device__ __forceinline__ RegisterRow(const Team& team_, const In* row, int n_, bool packed_, C fill = -infinity<C>())
+  __device__ __forceinline__ RegisterRow(const Team& team_, const In* row, int n_, bool packed_,
+                                         C fill = -infinity<C>())
       : team(team_), n(n_), packed(packed_) {
     if (packed) {
 #pragma unroll
       for (int j = 0; j < kItems; j += width) {
         const int i = index(j);
-        Pack<In, width> pack;
+        Pack<In, width> pack{};
         if (i < n) pack = *reinterpret_cast<const Pack<In, width>*>(row + i);
 #pragma unroll
         for (int k = 0; k < width; ++k) values[j + k] = i < n ? C(widen(pack.values[k])) : fill;
