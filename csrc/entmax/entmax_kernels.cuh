@@ -70,15 +70,12 @@ __device__ double find_threshold(const Team& team, const Row& row, bool counts) 
   return root;
 }
 
-template <int power, class T, class Team, class Row>
-__device__ __forceinline__ void entmax_row(const Team& team, Row& row, T* out) {
-  using C = typename Row::C;
-  C top = -infinity<C>();
-  row.each([&](C x) { top = larger(x, top); });
-  top = team.largest(top);
+// Of scale·x (1, or for entmax-1.5 ½, over a temperature), given the largest x of the row.
+template <int power, class T, class Team, class Row, class C>
+__device__ __forceinline__ void entmax_below(const Team& team, Row& row, C top, C scale, T* out) {
   // A NaN or +inf spoils its row; a row that is all mask is 0.
-  const bool spoiled = !(top < infinity<C>()), counts = !spoiled && top > -infinity<C>();
-  row.shift(top, power == 2 ? C(0.5) : C(1));
+  const bool spoiled = !(top < infinity<C>()) || scale != scale, counts = !spoiled && top > -infinity<C>();
+  row.shift(top, scale);
   const double tau = find_threshold<power>(team, row, counts);
   // τ in two parts: on long flat rows p ≪ τ, and one float's rounding of τ would show.
   const C high = C(tau), low = C(tau - double(high));
@@ -87,6 +84,20 @@ __device__ __forceinline__ void entmax_row(const Team& team, Row& row, T* out) {
     const C above = (v - high) - low, d = above > 0 ? above : C(0);
     return counts ? (power == 2 ? d * d : d) : instead;
   });
+}
+
+template <class Team, class Row>
+__device__ __forceinline__ typename Row::C largest_of(const Team& team, const Row& row) {
+  using C = typename Row::C;
+  C top = -infinity<C>();
+  row.each([&](C x) { top = larger(x, top); });
+  return team.largest(top);
+}
+
+template <int power, class T, class Team, class Row>
+__device__ __forceinline__ void entmax_row(const Team& team, Row& row, T* out) {
+  using C = typename Row::C;
+  entmax_below<power>(team, row, largest_of(team, row), power == 2 ? C(0.5) : C(1), out);
 }
 
 // kLanes threads a row of up to kLanes·kItems values, which stay in registers.
@@ -179,15 +190,17 @@ __global__ void __launch_bounds__(1024)
   for (int64_t at = blockIdx.x; at < rows; at += gridDim.x) {
     const T *g = grad + at * n, *y = p + at * n;
     Sum<C> weighted, weights;
-    memory.read(y, [&](int64_t i, C value) {
-      const C s = support_weight<power>(value);
-      weighted.add(s * widen(g[i]));
-      weights.add(s);
-    });
+    memory.read(
+        [&](int64_t, C g_i, C y_i) {
+          const C s = support_weight<power>(y_i);
+          weighted.add(s * g_i);
+          weights.add(s);
+        },
+        g, y);
     double sums[2] = {weighted.value(), weights.value()};
     team.sum(sums);
     const C mean = weighted_mean<C>(sums);
-    memory.write(dx + at * n, [&](int64_t i) { return support_weight<power>(widen(y[i])) * (widen(g[i]) - mean); });
+    memory.map(dx + at * n, [&](C g_i, C y_i) { return support_weight<power>(y_i) * (g_i - mean); }, g, y);
   }
 }
 

@@ -1,8 +1,11 @@
 // A row of n values, spread over the threads of a team, by where it is kept: in registers, in shared memory, or only
-// where it came from (read again on every pass). All three answer
-//   each(f)            f(x) for every value of this thread
-//   shift(top, scale)  x becomes (x − top)·scale
-//   store(out, f)      out[i] = f(x)
+// where it came from (read again on every pass). They answer, as far as anyone asks,
+//   each(f)                      f(x) for every value of this thread
+//   each_indexed(f)              f(i, x), i rising within a thread
+//   shift(top, scale)            x becomes (x − top)·scale
+//   exponentiate(top, scale, f)  x becomes e = exp((x − top)·scale); f(e)
+//   store(out, f)                out[i] = f(x)
+//   write(out, f)                out[i] = f(i)
 // so that an algorithm over rows is written once. A thread sees its own values alone: none of this needs a barrier.
 #pragma once
 #include "team.cuh"
@@ -32,39 +35,23 @@ struct Sum {
   }
 };
 
-// A row in memory, seen by one thread of the team. In packs where alignment allows, else in turns: neighbouring threads
-// read neighbouring elements either way.
+// A row of n elements in memory, seen by one thread of the team. In packs where alignment allows, else in turns:
+// neighbouring threads read neighbouring elements either way.
 template <class T, class Team>
 struct MemoryRow {
   static constexpr int width = pack_width<T, 8>();
-  using Values = Pack<T, width>;
   const Team team;
   const int64_t n;
   const bool packed;
 
-  // f(i) for every index of this thread.
-  template <class F>
-  __device__ __forceinline__ void each_index(const F& f) const {
+  // f(i, in[i]…) for every index of this thread. An `in` may be of another type than T, aligned as its packs are.
+  template <class F, class... In>
+  __device__ __forceinline__ void read(const F& f, const In*... in) const {
     if (packed) {
-      for (int64_t i = int64_t(team.rank()) * width; i < n; i += int64_t(team.size()) * width) {
-#pragma unroll
-        for (int k = 0; k < width; ++k) f(i + k);
-      }
+      for (int64_t i = int64_t(team.rank()) * width; i < n; i += int64_t(team.size()) * width)
+        each_of_packs([&](int k, auto... x) { f(i + k, x...); }, *reinterpret_cast<const Pack<In, width>*>(in + i)...);
     } else {
-      for (int64_t i = team.rank(); i < n; i += team.size()) f(i);
-    }
-  }
-  // f(i, in[i]) for every index of this thread.
-  template <class F>
-  __device__ __forceinline__ void read(const T* in, const F& f) const {
-    if (packed) {
-      for (int64_t i = int64_t(team.rank()) * width; i < n; i += int64_t(team.size()) * width) {
-        const Values pack = *reinterpret_cast<const Values*>(in + i);
-#pragma unroll
-        for (int k = 0; k < width; ++k) f(i + k, widen(pack.values[k]));
-      }
-    } else {
-      for (int64_t i = team.rank(); i < n; i += team.size()) f(i, widen(in[i]));
+      for (int64_t i = team.rank(); i < n; i += team.size()) f(i, widen(in[i])...);
     }
   }
   // out[i] = f(i) for every index of this thread.
@@ -72,14 +59,35 @@ struct MemoryRow {
   __device__ __forceinline__ void write(T* out, const F& f) const {
     if (packed) {
       for (int64_t i = int64_t(team.rank()) * width; i < n; i += int64_t(team.size()) * width) {
-        Values pack;
+        Pack<T, width> pack;
 #pragma unroll
         for (int k = 0; k < width; ++k) pack.values[k] = narrow<T>(f(i + k));
-        *reinterpret_cast<Values*>(out + i) = pack;
+        *reinterpret_cast<Pack<T, width>*>(out + i) = pack;
       }
     } else {
       for (int64_t i = team.rank(); i < n; i += team.size()) out[i] = narrow<T>(f(i));
     }
+  }
+  // out[i] = f(in[i]…) for every index of this thread; in and out may be the same.
+  template <class Out, class F, class... In>
+  __device__ __forceinline__ void map(Out* out, const F& f, const In*... in) const {
+    if (packed) {
+      for (int64_t i = int64_t(team.rank()) * width; i < n; i += int64_t(team.size()) * width) {
+        Pack<Out, width> result;
+        each_of_packs([&](int k, auto... x) { result.values[k] = narrow<Out>(f(x...)); },
+                      *reinterpret_cast<const Pack<In, width>*>(in + i)...);
+        *reinterpret_cast<Pack<Out, width>*>(out + i) = result;
+      }
+    } else {
+      for (int64_t i = team.rank(); i < n; i += team.size()) out[i] = narrow<Out>(f(widen(in[i])...));
+    }
+  }
+
+ private:
+  template <class F, class... Packs>
+  static __device__ __forceinline__ void each_of_packs(const F& f, const Packs&... packs) {
+#pragma unroll
+    for (int k = 0; k < width; ++k) f(k, widen(packs.values[k])...);
   }
 };
 
@@ -88,45 +96,63 @@ struct MemoryRow {
 template <class T, class Team, int kItems>
 struct RegisterRow {
   using C = Compute<T>;
+  using Index = int;
   static constexpr int width = pack_width<T, kItems>();
   static constexpr int longest_chain = kItems;
-  using Values = Pack<T, width>;
   const Team team;
   const int n;  // 0 for a row that is not there
   const bool packed;
   C values[kItems];
 
-  __device__ __forceinline__ RegisterRow(const Team& team_, const T* row, int n_, bool packed_, C fill)
+  // row may be of another type than T, with the alignment of its packs.
+  template <class In>
+  __device__ __forceinline__ RegisterRow(const Team& team_, const In* row, int n_, bool packed_,
+                                         C fill = -infinity<C>())
       : team(team_), n(n_), packed(packed_) {
     if (packed) {
 #pragma unroll
       for (int j = 0; j < kItems; j += width) {
-        const int i = (j / width * team.size() + team.rank()) * width;
-        Values pack{};
-        if (i < n) pack = *reinterpret_cast<const Values*>(row + i);
+        const int i = index(j);
+        Pack<In, width> pack{};
+        if (i < n) pack = *reinterpret_cast<const Pack<In, width>*>(row + i);
 #pragma unroll
         for (int k = 0; k < width; ++k) values[j + k] = i < n ? C(widen(pack.values[k])) : fill;
       }
     } else {
 #pragma unroll
-      for (int j = 0; j < kItems; ++j) {
-        const int i = j * team.size() + team.rank();
-        values[j] = i < n ? C(widen(row[i])) : fill;
-      }
+      for (int j = 0; j < kItems; ++j) values[j] = index(j) < n ? C(widen(row[index(j)])) : fill;
     }
+  }
+  // Of item j.
+  __device__ __forceinline__ int index(int j) const {
+    return packed ? (j / width * team.size() + team.rank()) * width + j % width : j * team.size() + team.rank();
   }
   template <class F>
   __device__ __forceinline__ void each(const F& f) const {
 #pragma unroll
     for (int j = 0; j < kItems; ++j) f(values[j]);
   }
+  template <class F>
+  __device__ __forceinline__ void each_indexed(const F& f) const {
+#pragma unroll
+    for (int j = 0; j < kItems; ++j) f(index(j), values[j]);
+  }
   __device__ __forceinline__ void shift(C top, C scale) {
 #pragma unroll
     for (int j = 0; j < kItems; ++j) values[j] = (values[j] - top) * scale;
   }
   template <class F>
+  __device__ __forceinline__ void exponentiate(C top, C scale, const F& f) {
+#pragma unroll
+    for (int j = 0; j < kItems; ++j) f(values[j] = std::exp((values[j] - top) * scale));
+  }
+  template <class F>
   __device__ __forceinline__ void store(T* out, const F& f) const {
     store_items(out, [&](int j) { return f(values[j]); });
+  }
+  template <class F>
+  __device__ __forceinline__ void write(T* out, const F& f) const {
+    store_items(out, [&](int j) { return f(index(j)); });
   }
   // out at item j = f(j), for what is computed from several rows.
   template <class F>
@@ -134,44 +160,63 @@ struct RegisterRow {
     if (packed) {
 #pragma unroll
       for (int j = 0; j < kItems; j += width) {
-        const int i = (j / width * team.size() + team.rank()) * width;
-        Values pack;
+        Pack<T, width> pack;
 #pragma unroll
         for (int k = 0; k < width; ++k) pack.values[k] = narrow<T>(f(j + k));
-        if (i < n) *reinterpret_cast<Values*>(out + i) = pack;
+        if (index(j) < n) *reinterpret_cast<Pack<T, width>*>(out + index(j)) = pack;
       }
     } else {
 #pragma unroll
-      for (int j = 0; j < kItems; ++j) {
-        const int i = j * team.size() + team.rank();
-        if (i < n) out[i] = narrow<T>(f(j));
-      }
+      for (int j = 0; j < kItems; ++j)
+        if (index(j) < n) out[index(j)] = narrow<T>(f(j));
     }
   }
 };
 
-// In shared memory, n values of the type computed in.
+// In shared memory, aligned to 16 bytes, n values of the type computed in.
 template <class T, class Team>
 struct SharedRow {
   using C = Compute<T>;
+  using Index = int64_t;
   static constexpr int longest_chain = Sum<C>::longest_chain;
+  static constexpr int width = MemoryRow<T, Team>::width;
   const MemoryRow<T, Team> memory;
   C* const values;
 
+  // Of values that are there.
+  __device__ __forceinline__ SharedRow(const Team& team, C* values_, int64_t n, bool packed)
+      : memory{team, n, packed}, values(values_) {}
   __device__ __forceinline__ SharedRow(const Team& team, const T* row, int64_t n, bool packed, C* values_)
-      : memory{team, n, packed}, values(values_) {
-    memory.read(row, [&](int64_t i, C x) { values[i] = x; });
+      : SharedRow(team, values_, n, packed) {
+    memory.map(values, [](C x) { return x; }, row);
   }
   template <class F>
   __device__ __forceinline__ void each(const F& f) const {
-    memory.each_index([&](int64_t i) { f(values[i]); });
+    memory.read([&](int64_t, C x) { f(x); }, values);
+  }
+  template <class F>
+  __device__ __forceinline__ void each_indexed(const F& f) const {
+    memory.read(f, values);
   }
   __device__ __forceinline__ void shift(C top, C scale) {
-    memory.each_index([&](int64_t i) { values[i] = (values[i] - top) * scale; });
+    memory.map(values, [&](C x) { return (x - top) * scale; }, values);
+  }
+  template <class F>
+  __device__ __forceinline__ void exponentiate(C top, C scale, const F& f) {
+    const auto e_of = [&](C x) {
+      const C e = std::exp((x - top) * scale);
+      f(e);
+      return e;
+    };
+    memory.map(values, e_of, values);
   }
   template <class F>
   __device__ __forceinline__ void store(T* out, const F& f) const {
-    memory.write(out, [&](int64_t i) { return f(values[i]); });
+    memory.map(out, f, values);
+  }
+  template <class F>
+  __device__ __forceinline__ void write(T* out, const F& f) const {
+    memory.write(out, f);
   }
 };
 
@@ -188,7 +233,7 @@ struct GlobalRow {
       : memory{team, n, packed}, row(row_) {}
   template <class F>
   __device__ __forceinline__ void each(const F& f) const {
-    memory.read(row, [&](int64_t, C x) { f((x - top) * scale); });
+    memory.read([&](int64_t, C x) { f((x - top) * scale); }, row);
   }
   __device__ __forceinline__ void shift(C top_, C scale_) {
     top = top_;
@@ -196,7 +241,7 @@ struct GlobalRow {
   }
   template <class F>
   __device__ __forceinline__ void store(T* out, const F& f) const {
-    memory.write(out, [&](int64_t i) { return f((widen(row[i]) - top) * scale); });
+    memory.map(out, [&](C x) { return f((x - top) * scale); }, row);
   }
 };
 

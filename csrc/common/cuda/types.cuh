@@ -1,5 +1,7 @@
 // Element types: T is what memory holds, Compute<T> what is computed in: double for double, else float.
 #pragma once
+#include <limits>
+
 #include "../dtype.h"
 #include "portable.h"
 
@@ -79,7 +81,7 @@ constexpr int pack_width() {
   return whole < limit ? whole : limit;
 }
 template <class T, int width>
-struct alignas(sizeof(T) * width) Pack {
+struct alignas(sizeof(T) * width < 16 ? sizeof(T) * width : 16) Pack {
   T values[width];
 };
 // In one instruction, of which nvcc makes several when it cannot tell where `to` came from.
@@ -102,6 +104,12 @@ template <int width, class T>
 __device__ __forceinline__ bool packs_fit(const T* p, int64_t n) {
   return n % width == 0 && reinterpret_cast<uintptr_t>(p) % (sizeof(T) * width) == 0;
 }
+
+// As constants, not by their functions, which nvcc calls host functions.
+template <class V>
+constexpr V kSmallestNormal = std::numeric_limits<V>::min();
+template <class V>
+constexpr V kLargest = std::numeric_limits<V>::max();
 
 template <class C>
 __device__ __forceinline__ C infinity() {

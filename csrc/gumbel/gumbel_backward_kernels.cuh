@@ -1,0 +1,131 @@
+// Gradients of Gumbel-softmax and Gumbel-entmax on CUDA: dz = y(g − ⟨g, y⟩) or s(g − ⟨s, g⟩/⟨s, 1⟩) with s = √y;
+// dx = dz/τ; dτ = −(1/τ)Σ dz·log y or −(2/τ)Σ dz·s.
+#pragma once
+#include "gumbel_kernels.cuh"
+
+namespace automl_ext {
+
+// ⟨s, g⟩ and ⟨s, 1⟩ of a row, s = y or √y, and what follows from them.
+template <bool entmax, class C>
+struct GumbelGradient {
+  Sum<C> weighted, weights, tau_terms;
+  C mean;
+
+  static __device__ __forceinline__ C weight(C y) { return entmax ? std::sqrt(y) : y; }
+  __device__ __forceinline__ void add(C g, C y) {
+    weighted.add(weight(y) * g);
+    if (entmax) weights.add(weight(y));
+  }
+  template <class Team>
+  __device__ __forceinline__ void reduce(const Team& team) {
+    double sums[2] = {weighted.value(), weights.value()};
+    team.sum(sums);
+    mean = entmax ? weighted_mean<C>(sums) : C(sums[0]);
+  }
+  __device__ __forceinline__ C dz(C g, C y) const { return weight(y) * (g - mean); }
+  // By what dz is multiplied for dτ. Where y = 0, dz is 0 and log y must be finite.
+  static __device__ __forceinline__ C tau_weight(C y) {
+    constexpr C least = kSmallestNormal<C>;
+    return entmax ? std::sqrt(y) : std::log(y > least ? y : least);
+  }
+};
+
+// x/τ as a product: a division for each element would cost more. Scaled, for the inverse of a subnormal τ is infinite.
+template <class C>
+struct Divider {
+  C scale, inverse;
+  __device__ __forceinline__ explicit Divider(C tau) {
+    scale = tau < 2 * kSmallestNormal<C> ? C(0x1p64) : C(1);
+    inverse = 1 / (tau * scale);
+  }
+  __device__ __forceinline__ C operator()(C x) const { return x * scale * inverse; }
+};
+
+// Of a block, into its place among the partials.
+template <bool entmax>
+__device__ __forceinline__ void store_tau_partial(double terms, double tau, double* partial) {
+  const double total = BlockTeam().sum(terms);
+  if (threadIdx.x == 0) *partial = total * (entmax ? -2 : -1) / tau;
+}
+
+template <bool entmax, class T, int kLanes, int kItems>
+__global__ void __launch_bounds__(128, 4) gumbel_backward_short_rows(GumbelCudaRows rows, RowTiles tiles, const T* grad,
+                                                                     const T* y, T* dx, double* partials) {
+  using C = Compute<T>;
+  using Row = RegisterRow<T, WarpTeam<kLanes>, kItems>;
+  const WarpTeam<kLanes> team;
+  constexpr int width = Row::width;
+  const int64_t n = rows.n;
+  const int rows_per_pass = int(blockDim.x) / kLanes;
+  const bool packed = packs_fit<width>(grad, n) && packs_fit<width>(y, n) && packs_fit<width>(dx, n);
+  for (int64_t t = blockIdx.x; t < tiles.count; t += gridDim.x) {
+    const TilePlace place(rows, t, tiles.per_group, tiles.rows);
+    const int64_t left = rows.rows_per_group - place.row_in_group;
+    const int count = left < tiles.rows ? int(left) : tiles.rows;
+    const C tau = valid_tau<C>(rows, place.group);
+    const Divider<C> over_tau(tau);
+    double tau_terms = 0;
+    for (int first = 0; first < count; first += rows_per_pass) {
+      const int r = first + int(threadIdx.x) / kLanes;
+      const int64_t start = (place.row + r) * n;
+      const int length = r < count ? int(n) : 0;
+      const Row g(team, grad + start, length, packed, C(0)), p(team, y + start, length, packed, C(0));
+      GumbelGradient<entmax, C> gradient;
+#pragma unroll
+      for (int j = 0; j < kItems; ++j) gradient.add(g.values[j], p.values[j]);
+      gradient.reduce(team);
+      if (partials) {
+#pragma unroll
+        for (int j = 0; j < kItems; ++j)
+          gradient.tau_terms.add(gradient.dz(g.values[j], p.values[j]) * gradient.tau_weight(p.values[j]));
+        tau_terms += gradient.tau_terms.value();
+      }
+      g.store_items(dx + start, [&](int j) { return over_tau(gradient.dz(g.values[j], p.values[j])); });
+    }
+    if (partials) store_tau_partial<entmax>(tau_terms, double(tau), partials + t);
+  }
+}
+
+// Reads a row twice, the second time from the cache that the first filled.
+template <bool entmax, class T>
+__global__ void __launch_bounds__(1024)
+    gumbel_backward_long_rows(GumbelCudaRows rows, const T* grad, const T* y, T* dx, double* partials) {
+  using C = Compute<T>;
+  const BlockTeam team;
+  constexpr int width = MemoryRow<T, BlockTeam>::width;
+  const int64_t n = rows.n;
+  const bool packed = packs_fit<width>(grad, n) && packs_fit<width>(y, n) && packs_fit<width>(dx, n);
+  const MemoryRow<T, BlockTeam> memory{team, n, packed};
+  for (int64_t at = blockIdx.x; at < rows.count; at += gridDim.x) {
+    const TilePlace place(rows, at, rows.rows_per_group, 1);
+    const C tau = valid_tau<C>(rows, place.group);
+    const Divider<C> over_tau(tau);
+    const T *g = grad + at * n, *p = y + at * n;
+    GumbelGradient<entmax, C> gradient;
+    memory.read([&](int64_t, C g_i, C p_i) { gradient.add(g_i, p_i); }, g, p);
+    gradient.reduce(team);
+    memory.map(
+        dx + at * n,
+        [&](C g_i, C p_i) {
+          const C dz = gradient.dz(g_i, p_i);
+          if (partials) gradient.tau_terms.add(dz * gradient.tau_weight(p_i));
+          return over_tau(dz);
+        },
+        g, p);
+    if (partials) store_tau_partial<entmax>(gradient.tau_terms.value(), double(tau), partials + at);
+  }
+}
+
+// dτ of `count` temperatures: the sums of per_tau neighbouring partials.
+static __global__ void __launch_bounds__(1024)
+    gumbel_tau_gradient(const double* partials, int64_t per_tau, int64_t count, void* dtau, DType dtype) {
+  const BlockTeam team;
+  for (int64_t t = blockIdx.x; t < count; t += gridDim.x) {
+    double sum = 0;
+    for (int64_t i = team.rank(); i < per_tau; i += team.size()) sum += partials[t * per_tau + i];
+    sum = team.sum(sum);
+    if (team.rank() == 0) store_number(dtype, dtau, t, sum);
+  }
+}
+
+}  // namespace automl_ext

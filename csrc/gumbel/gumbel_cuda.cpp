@@ -1,0 +1,77 @@
+// CUDA entry functions of Gumbel-softmax, Gumbel-entmax and Gumbel-argmax.
+#include <torch/library.h>
+
+#include "../common/cuda/device.h"
+#include "gumbel_cuda.h"
+#include "gumbel_entry.h"
+
+namespace automl_ext {
+namespace {
+
+GumbelCudaRows rows_of(const char* op, const Rows& r, const GumbelGroups& groups) {
+  GumbelCudaRows rows{};
+  rows.count = r.count;
+  rows.n = r.length;
+  rows.rows_per_group = groups.rows_per_group;
+  if (groups.seeds) rows.seeds = groups.seeds->const_data_ptr<int64_t>();
+  rows.seed_step = groups.seed_step;
+  rows.tau = groups.tau;
+  if (groups.taus) {
+    rows.taus = groups.taus->const_data_ptr();
+    rows.tau_dtype = dtype_of(*groups.taus, op, "tau");
+  }
+  rows.tau_step = groups.tau_step;
+  return rows;
+}
+
+template <bool entmax>
+constexpr const char* kName = entmax ? "gumbel_entmax15" : "gumbel_softmax";
+
+auto runner(const CudaCall& call, const char* op, bool entmax) {
+  return [&call, op, entmax](DType dtype, const Rows& r, const GumbelGroups& groups, void* soft, void* one_hot,
+                             int64_t* index) {
+    launch_gumbel(entmax, dtype, rows_of(op, r, groups), r.data.const_data_ptr(), soft, one_hot, index, call.stream());
+    call.check();
+  };
+}
+
+template <bool entmax>
+GumbelSampled sample(const at::Tensor& logits, const at::Tensor& seed, double tau, const OptionalTensor& tau_tensor,
+                     int64_t dim, bool hard, bool return_index) {
+  const CudaCall call(kName<entmax>, logits);
+  return gumbel_sample(kName<entmax>, logits, seed, tau, tau_tensor, dim, hard, return_index,
+                       runner(call, kName<entmax>, entmax));
+}
+
+at::Tensor argmax(const at::Tensor& logits, const at::Tensor& seed, int64_t dim) {
+  const CudaCall call("gumbel_argmax", logits);
+  return gumbel_argmax(logits, seed, dim, runner(call, "gumbel_argmax", false));
+}
+
+template <bool entmax>
+std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& soft, double tau,
+                                            const OptionalTensor& tau_tensor, int64_t dim) {
+  const CudaCall call(kName<entmax>, soft);
+  const auto run = [&](DType dtype, const Rows& g, const Rows& y, const GumbelGroups& groups, void* dx,
+                       const at::Tensor& dtau) {
+    const GumbelCudaRows rows = rows_of(kName<entmax>, y, groups);
+    at::Tensor partials;
+    if (dtau.defined()) partials = at::empty({gumbel_tau_partials(rows)}, y.data.options().dtype(at::kDouble));
+    launch_gumbel_backward(entmax, dtype, rows, g.data.const_data_ptr(), y.data.const_data_ptr(), dx,
+                           dtau.defined() ? partials.mutable_data_ptr<double>() : nullptr,
+                           dtau.defined() ? dtau.mutable_data_ptr() : nullptr, call.stream());
+    call.check();
+  };
+  return gumbel_backward(kName<entmax>, grad, soft, tau, tau_tensor, dim, run);
+}
+
+}  // namespace
+}  // namespace automl_ext
+
+TORCH_LIBRARY_IMPL(automl_ext, CUDA, m) {
+  m.impl("gumbel_softmax", TORCH_FN(automl_ext::sample<false>));
+  m.impl("_gumbel_softmax_backward", TORCH_FN(automl_ext::backward<false>));
+  m.impl("gumbel_entmax15", TORCH_FN(automl_ext::sample<true>));
+  m.impl("_gumbel_entmax15_backward", TORCH_FN(automl_ext::backward<true>));
+  m.impl("gumbel_argmax", TORCH_FN(automl_ext::argmax));
+}

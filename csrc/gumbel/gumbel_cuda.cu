@@ -1,0 +1,118 @@
+// Launches of Gumbel sampling and its gradients.
+#include "gumbel_cuda.h"
+
+#include "../common/cuda/launch.cuh"
+#include "gumbel_backward_kernels.cuh"
+#include "gumbel_kernels.cuh"
+
+namespace automl_ext {
+namespace {
+
+constexpr int64_t kTileElements = 2048, kEnoughBlocks = 512;
+
+// Tiles of whole passes of a block over its rows: about kTileElements, fewer where that would leave the GPU idle.
+RowTiles short_row_tiles(const GumbelCudaRows& rows, int lanes) {
+  const int64_t pass = kShortRowThreads / lanes, passes_of_group = (rows.rows_per_group + pass - 1) / pass;
+  const int64_t most = std::min(kTileElements / (pass * rows.n), passes_of_group * rows.groups() / kEnoughBlocks);
+  const int64_t passes = std::max<int64_t>(1, std::min(most, passes_of_group));
+  const int64_t per_group = (passes_of_group + passes - 1) / passes;
+  return {per_group * rows.groups(), per_group, int(passes * pass)};
+}
+
+// launch(lanes, items): the team for rows of n elements, and the registers of each thread; longest(): for longer rows.
+template <class Launch, class Longest>
+void for_row_length(int64_t n, const Launch& launch, const Longest& longest) {
+  if (n <= 8) return launch(Int<2>(), Int<4>());
+  if (n <= 32) return launch(Int<8>(), Int<4>());
+  if (n <= 128) return launch(Int<32>(), Int<4>());
+  longest();
+}
+
+template <class T>
+dim3 row_block(int64_t n) {
+  return dim3(std::min<unsigned>(long_row_block(n).x, kMostThreads<T>));
+}
+
+template <bool entmax, class T>
+void sample(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out, cudaStream_t stream) {
+  const auto in_tiles = [&](auto lanes, auto items) {
+    const RowTiles tiles = short_row_tiles(rows, lanes());
+    const size_t bytes = size_t(tiles.rows * rows.n) * sizeof(Compute<T>);
+    KERNEL_LAUNCH((gumbel_short_rows<entmax, T, lanes(), items()>), grid_of(tiles.count), kShortRowThreads, bytes,
+                  stream, rows, tiles, x, out);
+  };
+  const auto in_blocks = [&] {
+    if (rows.n <= kShortRow) return in_tiles(Int<32>(), Int<0>());
+    const int64_t bytes = rows.n * int64_t(sizeof(Compute<T>));
+    if (bytes <= shared_memory_limit()) {
+      allow_shared_memory(gumbel_long_rows<entmax, T>, bytes);
+      KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), grid_of(rows.count), row_block<T>(rows.n), size_t(bytes), stream,
+                    rows, x, out);
+    } else {
+      KERNEL_LAUNCH((gumbel_huge_rows<entmax, T>), grid_of(rows.count), row_block<T>(rows.n), 0, stream, rows, x, out);
+    }
+  };
+  for_row_length(rows.n, in_tiles, in_blocks);
+}
+
+// As `sample` has them for its short rows; two rows of a warp fit its registers.
+template <class Launch, class Longest>
+void for_backward_row_length(int64_t n, const Launch& launch, const Longest& longest) {
+  for_row_length(n, launch, [&] { n <= 512 ? launch(Int<32>(), Int<16>()) : longest(); });
+}
+
+template <bool entmax, class T>
+void backward(const GumbelCudaRows& rows, const T* grad, const T* y, T* dx, double* partials, cudaStream_t stream) {
+  const auto in_tiles = [&](auto lanes, auto items) {
+    const RowTiles tiles = short_row_tiles(rows, lanes());
+    KERNEL_LAUNCH((gumbel_backward_short_rows<entmax, T, lanes(), items()>), grid_of(tiles.count), kShortRowThreads, 0,
+                  stream, rows, tiles, grad, y, dx, partials);
+  };
+  const auto in_blocks = [&] {
+    KERNEL_LAUNCH((gumbel_backward_long_rows<entmax, T>), grid_of(rows.count), long_row_block(rows.n), 0, stream, rows,
+                  grad, y, dx, partials);
+  };
+  for_backward_row_length(rows.n, in_tiles, in_blocks);
+}
+
+// launch(entmax as a type, a value of the element type)
+template <class Launch>
+void for_kind(bool entmax, DType dtype, const Launch& launch) {
+  for_dtype(dtype, [&](auto element) {
+    entmax ? launch(std::true_type(), element) : launch(std::false_type(), element);
+  });
+}
+
+}  // namespace
+
+void launch_gumbel(bool entmax, DType dtype, const GumbelCudaRows& rows, const void* x, void* soft, void* one_hot,
+                   int64_t* index, void* stream) {
+  for_kind(entmax, dtype, [&](auto kind, auto element) {
+    using T = decltype(element);
+    const GumbelOutputs<T> out{static_cast<T*>(soft), static_cast<T*>(one_hot), index};
+    sample<kind()>(rows, static_cast<const T*>(x), out, static_cast<cudaStream_t>(stream));
+  });
+}
+
+int64_t gumbel_tau_partials(const GumbelCudaRows& rows) {
+  int64_t count = rows.count;
+  const auto in_tiles = [&](auto lanes, auto) { count = short_row_tiles(rows, lanes()).count; };
+  for_backward_row_length(rows.n, in_tiles, [] {});
+  return count;
+}
+
+void launch_gumbel_backward(bool entmax, DType dtype, const GumbelCudaRows& rows, const void* grad, const void* y,
+                            void* dx, double* partials, void* dtau, void* stream_) {
+  const auto stream = static_cast<cudaStream_t>(stream_);
+  for_kind(entmax, dtype, [&](auto kind, auto element) {
+    using T = decltype(element);
+    backward<kind()>(rows, static_cast<const T*>(grad), static_cast<const T*>(y), static_cast<T*>(dx),
+                     dtau ? partials : nullptr, stream);
+  });
+  if (!dtau) return;
+  const int64_t taus = rows.tau_step ? rows.groups() : 1, per_tau = gumbel_tau_partials(rows) / taus;
+  KERNEL_LAUNCH(gumbel_tau_gradient, grid_of(taus), long_row_block(per_tau), 0, stream, partials, per_tau, taus, dtau,
+                rows.tau_dtype);
+}
+
+}  // namespace automl_ext

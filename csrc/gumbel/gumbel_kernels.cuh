@@ -1,0 +1,242 @@
+// Gumbel-softmax, Gumbel-entmax and Gumbel-argmax on CUDA, as gumbel_kernel.inc. Perturbed logits go to shared memory
+// in the order in which the stream makes them, and are read from there in rows.
+#pragma once
+#include "../common/cuda/rows.cuh"
+#include "../entmax/entmax_kernels.cuh"
+#include "gumbel_cuda.h"
+#include "gumbel_noise.cuh"
+
+namespace automl_ext {
+
+// A block's, for rows that a block shares: double takes more registers.
+template <class T>
+constexpr int kMostThreads = sizeof(T) == 8 ? 512 : 1024;
+
+// Rows are worked through in tiles of some rows of one group.
+struct RowTiles {
+  int64_t count, per_group;
+  int rows;
+};
+
+// A tile, or a single row: its group, its place there, and where it is among all rows.
+struct TilePlace {
+  int64_t group, row_in_group, row;
+  __device__ __forceinline__ TilePlace(const GumbelCudaRows& rows, int64_t tile, int64_t per_group, int rows_per_tile) {
+    group = tile < per_group ? 0 : tile / per_group;  // one group is the usual, a division is slow
+    row_in_group = (tile - group * per_group) * rows_per_tile;
+    row = group * rows.rows_per_group + row_in_group;
+  }
+};
+
+__device__ __forceinline__ double load_number(DType dtype, const void* p, int64_t i) {
+  switch (dtype) {
+    case kFloat64: return static_cast<const double*>(p)[i];
+    case kFloat32: return widen(static_cast<const float*>(p)[i]);
+    case kBFloat16: return widen(static_cast<const bfloat16*>(p)[i]);
+    default: return widen(static_cast<const float16*>(p)[i]);
+  }
+}
+__device__ __forceinline__ void store_number(DType dtype, void* p, int64_t i, double value) {
+  switch (dtype) {
+    case kFloat64: static_cast<double*>(p)[i] = value; return;
+    case kFloat32: static_cast<float*>(p)[i] = float(value); return;
+    case kBFloat16: static_cast<bfloat16*>(p)[i] = narrow<bfloat16>(float(value)); return;
+    default: static_cast<float16*>(p)[i] = narrow<float16>(float(value)); return;
+  }
+}
+
+// A temperature that is not positive makes its rows NaN.
+template <class C>
+__device__ __forceinline__ C valid_tau(const GumbelCudaRows& rows, int64_t group) {
+  const C tau = C(rows.taus ? load_number(rows.tau_dtype, rows.taus, group * rows.tau_step) : rows.tau);
+  return tau > 0 ? tau : not_a_number<C>();
+}
+// 1/τ, neither infinite nor 0: the largest logit, 0 when it comes to the product, and masked ones must not turn NaN.
+template <class C>
+__device__ __forceinline__ C inverse_tau(const GumbelCudaRows& rows, int64_t group) {
+  constexpr C least = kSmallestNormal<C>, most = kLargest<C>;
+  const C inverse = 1 / valid_tau<C>(rows, group);
+  return inverse > most ? most : inverse < least ? least : inverse;
+}
+
+template <class T>
+struct GumbelOutputs {
+  T *soft, *one_hot;
+  int64_t* index;
+};
+
+// A row whose values are drawn again on every pass.
+template <class T, class Team>
+struct NoiseRow {
+  using C = Compute<T>;
+  using Index = int64_t;
+  static constexpr int longest_chain = Sum<C>::longest_chain;
+  const Team team;
+  const T* const row;
+  const int64_t n, first;  // `first` is the index of row[0] in its group
+  const uint64_t seed;
+  C top = 0, scale = 1;
+  bool exponential = false;
+
+  __device__ __forceinline__ NoiseRow(const Team& team_, const T* row_, int64_t n_, int64_t first_, uint64_t seed_)
+      : team(team_), row(row_), n(n_), first(first_), seed(seed_) {}
+  template <class F>
+  __device__ __forceinline__ void each_indexed(const F& f) const {
+    each_perturbed(team.rank(), team.size(), seed, first, row, n, [&](int64_t i, C z) {
+      const C v = (z - top) * scale;
+      f(i, exponential ? std::exp(v) : v);
+    });
+  }
+  template <class F>
+  __device__ __forceinline__ void each(const F& f) const {
+    each_indexed([&](int64_t, C x) { f(x); });
+  }
+  __device__ __forceinline__ void shift(C top_, C scale_) {
+    top = top_;
+    scale = scale_;
+  }
+  template <class F>
+  __device__ __forceinline__ void exponentiate(C top_, C scale_, const F& f) {
+    shift(top_, scale_);
+    exponential = true;
+    each(f);
+  }
+  template <class F>
+  __device__ __forceinline__ void store(T* out, const F& f) const {
+    each_indexed([&](int64_t i, C x) { out[i] = narrow<T>(f(x)); });
+  }
+  template <class F>
+  __device__ __forceinline__ void write(T* out, const F& f) const {
+    for (int64_t i = team.rank(); i < n; i += team.size()) out[i] = narrow<T>(f(i));
+  }
+};
+
+template <class Row>
+constexpr bool kDrawnAnew = false;
+template <class T, class Team>
+constexpr bool kDrawnAnew<NoiseRow<T, Team>> = true;
+
+// The largest value of a row and the lowest index that has it; a NaN is larger than all.
+template <class Row>
+struct Largest {
+  using C = typename Row::C;
+  using Index = typename Row::Index;
+  C value;
+  Index index;
+
+  template <class Team>
+  __device__ __forceinline__ Largest(const Team& team, const Row& row) {
+    constexpr Index none = kLargest<Index>;
+    C best = -infinity<C>();
+    Index at = none;
+    row.each_indexed([&](Index i, C x) {
+      const bool better = best == best && !(x <= best);
+      best = better ? x : best;
+      at = better ? i : at;
+    });
+    value = team.largest(best);
+    index = team.smallest(best == value || (best != best && value != value) ? at : none);
+    if (value == -infinity<C>()) index = 0;
+  }
+};
+
+// exp(scale·x) over its sum, given the largest x of the row.
+template <class T, class Team, class Row, class C>
+__device__ __forceinline__ void softmax_below(const Team& team, Row& row, C top, C scale, T* out) {
+  Sum<C> sum;
+  row.exponentiate(top, scale, [&](C e) { sum.add(e); });  // −inf − (−inf) makes a row all −inf NaN, as torch.softmax
+  const C share = C(1 / team.sum(sum.value()));
+  row.store(out, [&](C e) { return e * share; });
+}
+
+// What is asked of a row of perturbed logits. `at` is its place among all rows; one that is not there has length 0.
+template <bool entmax, class T, class Team, class Row, class C>
+__device__ __forceinline__ void gumbel_row(const Team& team, Row& row, C inverse_tau, const GumbelOutputs<T>& out,
+                                           int64_t at, int64_t n, bool is_there) {
+  C top;
+  typename Row::Index index = 0;
+  if (out.index || out.one_hot || kDrawnAnew<Row>) {
+    const Largest<Row> largest(team, row);
+    top = largest.value;
+    index = largest.index;
+    if (out.index && is_there && team.rank() == 0) out.index[at] = index;
+    if (!out.soft) return;
+  } else {
+    top = largest_of(team, row);
+  }
+  if constexpr (entmax)
+    entmax_below<2>(team, row, top, C(0.5) * inverse_tau, out.soft + at * n);
+  else
+    softmax_below(team, row, top, inverse_tau, out.soft + at * n);
+  if (!out.one_hot) return;
+  // NaN rows stay NaN; a row with nothing to choose (entmax of −inf) stays 0.
+  const bool nothing = top == -infinity<C>();
+  const bool spoiled = !(top < infinity<C>()) || inverse_tau != inverse_tau || (!entmax && nothing);
+  const C elsewhere = spoiled ? not_a_number<C>() : C(0), chosen = spoiled || nothing ? elsewhere : C(1);
+  row.write(out.one_hot + at * n, [&](typename Row::Index i) { return i == index ? chosen : elsewhere; });
+}
+
+// kLanes threads a row: in registers, up to kLanes·kItems values, or with kItems = 0 in shared memory. Dynamic shared
+// memory: a tile.
+template <bool entmax, class T, int kLanes, int kItems>
+__global__ void __launch_bounds__(128, 4)
+    gumbel_short_rows(GumbelCudaRows rows, RowTiles tiles, const T* x, GumbelOutputs<T> out) {
+  using C = Compute<T>;
+  using Team = WarpTeam<kLanes>;
+  using Row = std::conditional_t<kItems == 0, SharedRow<T, Team>, RegisterRow<T, Team, kItems>>;
+  KERNEL_DYNAMIC_SHARED(C, tile);
+  const Team team;
+  const int n = int(rows.n), rows_per_pass = int(blockDim.x) / kLanes;
+  const bool packed = packs_fit<Row::width>(out.soft, n) && packs_fit<Row::width>(out.one_hot, n);
+  for (int64_t t = blockIdx.x; t < tiles.count; t += gridDim.x) {
+    const TilePlace place(rows, t, tiles.per_group, tiles.rows);
+    const int64_t left = rows.rows_per_group - place.row_in_group;
+    const int count = left < tiles.rows ? int(left) : tiles.rows;
+    each_perturbed(int(threadIdx.x), int(blockDim.x), uint64_t(rows.seeds[place.group * rows.seed_step]),
+                   place.row_in_group * n, x + place.row * n, count * n, [&](int i, C z) { tile[i] = z; });
+    const C inverse = inverse_tau<C>(rows, place.group);
+    __syncthreads();
+    for (int first = 0; first < count; first += rows_per_pass) {
+      const int r = first + int(threadIdx.x) / kLanes, length = r < count ? n : 0;
+      Row row(team, tile + r * n, length, packed);
+      gumbel_row<entmax>(team, row, inverse, out, place.row + r, n, r < count);
+    }
+    __syncthreads();  // before the next tile is drawn
+  }
+}
+
+// A block a row, in shared memory.
+template <bool entmax, class T>
+__global__ void __launch_bounds__(kMostThreads<T>, 1)
+    gumbel_long_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
+  using C = Compute<T>;
+  KERNEL_DYNAMIC_SHARED(C, values);
+  const BlockTeam team;
+  constexpr int width = MemoryRow<T, BlockTeam>::width;
+  const bool packed = packs_fit<width>(out.soft, rows.n) && packs_fit<width>(out.one_hot, rows.n);
+  for (int64_t at = blockIdx.x; at < rows.count; at += gridDim.x) {
+    const TilePlace place(rows, at, rows.rows_per_group, 1);
+    each_perturbed(team.rank(), team.size(), uint64_t(rows.seeds[place.group * rows.seed_step]),
+                   place.row_in_group * rows.n, x + at * rows.n, rows.n, [&](int64_t i, C z) { values[i] = z; });
+    const C inverse = inverse_tau<C>(rows, place.group);
+    __syncthreads();
+    SharedRow<T, BlockTeam> row(team, values, rows.n, packed);
+    gumbel_row<entmax>(team, row, inverse, out, at, rows.n, true);
+    __syncthreads();  // before the next row is drawn
+  }
+}
+
+// A block a row that fits no memory of the block.
+template <bool entmax, class T>
+__global__ void __launch_bounds__(kMostThreads<T>, 1)
+    gumbel_huge_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
+  const BlockTeam team;
+  for (int64_t at = blockIdx.x; at < rows.count; at += gridDim.x) {
+    const TilePlace place(rows, at, rows.rows_per_group, 1);
+    NoiseRow<T, BlockTeam> row(team, x + at * rows.n, rows.n, place.row_in_group * rows.n,
+                               uint64_t(rows.seeds[place.group * rows.seed_step]));
+    gumbel_row<entmax>(team, row, inverse_tau<Compute<T>>(rows, place.group), out, at, rows.n, true);
+  }
+}
+
+}  // namespace automl_ext

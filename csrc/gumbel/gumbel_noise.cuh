@@ -1,0 +1,85 @@
+// The random stream on CUDA: Philox4x32-10 words, bit for bit those of gumbel_kernel.inc, and Gumbel noise from them.
+#pragma once
+#include "../common/cuda/types.cuh"
+
+namespace automl_ext {
+
+// The four words of a counter.
+__device__ __forceinline__ void philox(uint64_t seed, uint64_t counter, uint32_t (&words)[4]) {
+  uint32_t c0 = uint32_t(counter), c1 = uint32_t(counter >> 32), c2 = 0, c3 = 0;
+  uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
+#pragma unroll
+  for (int round = 0; round < 10; ++round) {
+    const uint64_t product0 = uint64_t(c0) * 0xD2511F53u, product1 = uint64_t(c2) * 0xCD9E8D57u;
+    c0 = uint32_t(product1 >> 32) ^ c1 ^ k0;
+    c1 = uint32_t(product1);
+    c2 = uint32_t(product0 >> 32) ^ c3 ^ k1;
+    c3 = uint32_t(product0);
+    k0 += 0x9E3779B9u;
+    k1 += 0xBB67AE85u;
+  }
+  words[0] = c0;
+  words[1] = c1;
+  words[2] = c2;
+  words[3] = c3;
+}
+
+// log₂ of a positive normal number: at most 2⁻²² off, beside 1 absolute, outside of [½, 2] relative.
+#ifdef __CUDACC__
+__device__ __forceinline__ float fast_log2(float x) {
+  float y;
+  asm("lg2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+  return y;
+}
+#else
+inline float fast_log2(float x) { return std::log2(x); }
+#endif
+
+// x + g, g = −log(−log(1 − v)), v = (word + ½)·2⁻³², in float held below 1. A product with a power of two is exact, so
+// a fused multiply-add makes the same v. g is at most 6·10⁻⁷·max(1, |g|) off: the relative error of the inner logarithm
+// (for v < ½ a polynomial, else of 1 − v, which is exact), and the error of the outer.
+__device__ __forceinline__ float perturb(float x, uint32_t word) {
+  constexpr float minus_ln2 = -0.693147180559945309f;
+  const float v = fminf(float(word) * 0x1p-32f + 0x1p-33f, 1 - 0x1p-24f);
+  float near = 1.4425228834152222f;  // −log(1 − v)/v on [0, ½]
+  near = fmaf(near, v, -1.6986658573150635f);
+  near = fmaf(near, v, 1.2600104808807373f);
+  near = fmaf(near, v, -0.20453974604606628f);
+  near = fmaf(near, v, 0.26985013484954834f);
+  near = fmaf(near, v, 0.24277445673942566f);
+  near = fmaf(near, v, 0.33370256423950195f);
+  near = fmaf(near, v, 0.49999281764030457f);
+  near = fmaf(near, v, 1.0f) * v;
+  const float far = fast_log2(1 - v) * minus_ln2;
+  return fmaf(minus_ln2, fast_log2(v < 0.5f ? near : far), x);
+}
+__device__ __forceinline__ double perturb(double x, uint32_t word) {
+  const double v = double(word) * 0x1p-32 + 0x1p-33;
+  return x - std::log(-std::log1p(-v));
+}
+
+// f(i, x[i] + noise) for i < count, shared between threads 0 … size − 1; size is a multiple of 16. x[0] has index
+// `first` in its group: element e takes word e mod 64 div 16 of counter 16·(e div 64) + e mod 16, so a thread draws
+// four elements from one counter and 16 neighbouring threads read 16 neighbouring elements.
+template <class T, class Index, class F>
+__device__ __forceinline__ void each_perturbed(int rank, int size, uint64_t seed, int64_t first, const T* x,
+                                               Index count, const F& f) {
+  using Unsigned = std::make_unsigned_t<Index>;
+  const int skipped = int(first & 63);
+  const uint64_t first_counter = uint64_t(first) / 64 * 16;
+  const Index counters = (count + skipped + 63) / 64 * 16;
+  for (Index u = rank; u < counters; u += size) {
+    const Index i = u / 16 * 64 + u % 16 - skipped;
+    T logits[4];
+#pragma unroll
+    for (int q = 0; q < 4; ++q)
+      if (Unsigned(i + 16 * q) < Unsigned(count)) logits[q] = x[i + 16 * q];
+    uint32_t words[4];
+    philox(seed, first_counter + uint64_t(u), words);
+#pragma unroll
+    for (int q = 0; q < 4; ++q)
+      if (Unsigned(i + 16 * q) < Unsigned(count)) f(i + 16 * q, perturb(widen(logits[q]), words[q]));
+  }
+}
+
+}  // namespace automl_ext
