@@ -1,4 +1,4 @@
-"""Every instruction set can be forced, and all of them answer alike: the same choices, the same noise but for rounding."""
+"""Every instruction set can be forced, and all answer alike: the same choices, and the same noise but for rounding."""
 
 from __future__ import annotations
 
