@@ -49,7 +49,7 @@ FAMILIES: dict[str, Callable[..., list[Case]]] = {
 def cases(
     device: str, shapes: Shapes, dtypes: Sequence[torch.dtype], modules: dict[str, Any] | None = None
 ) -> list[Case]:
-    """Every op at every shape of its family. ``modules``: the packages to compare with, as ``peers.load`` gives them."""
+    """Every op at every shape of its family. ``modules``: packages to compare with, as ``peers.load`` gives them."""
     return [
         case
         for family, build in FAMILIES.items()

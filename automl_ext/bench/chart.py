@@ -29,11 +29,11 @@ def draw(result: dict[str, Any], path: Path) -> None:
     styles = dict(STYLES)
     names = dict.fromkeys(n for row in rows for n in row["seconds"] if n not in ("ours", "softmax", "copy"))
     for name in names:
-        points = [(r["seconds"][name]["median"] / r["seconds"]["ours"]["median"], i) for i, r in enumerate(rows)
-                  if name in r["seconds"] and name not in r["wrong"]]  # fmt: skip
-        if points:
+        right = [(i, r["seconds"]) for i, r in enumerate(rows) if name in r["seconds"] and name not in r["wrong"]]
+        if right:
             marker, color = styles.setdefault(name, OTHERS[len(styles) % len(OTHERS)])
-            axes.scatter(*zip(*points, strict=True), marker=marker, color=color, s=18, label=name)
+            ratios = [seconds[name]["median"] / seconds["ours"]["median"] for _, seconds in right]
+            axes.scatter(ratios, [i for i, _ in right], marker=marker, color=color, s=18, label=name)
     axes.axvline(1, color="tab:blue", label="ours")
     axes.set(xscale="log", xlabel="time / ours", title=machine(result).split(";")[0])
     labels = [f"{r['op']} {shape_of(r)}" + (" + bwd" if "backward" in r["pass"] else "") for r in rows]

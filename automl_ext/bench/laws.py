@@ -29,9 +29,12 @@ def noise_is_gumbel(logits: Tensor, y: Tensor) -> bool:
 
 
 def choices_follow_softmax(logits: Tensor, index: Tensor) -> bool:
-    """The categories' cumulative probability, spread evenly over the category's own, is uniform."""
-    p = logits.softmax(-1)
-    chosen = index.unsqueeze(-1)
+    """The cumulative probability of what was chosen, spread evenly over the category's own, is uniform.
+
+    Added up from the most probable category on: in their own order choices that ignore the logits would pass.
+    """
+    p, order = logits.softmax(-1).sort(-1, descending=True)
+    chosen = order.argsort(-1).gather(-1, index.unsqueeze(-1))
     spread = torch.rand(chosen.shape, dtype=p.dtype, generator=torch.Generator().manual_seed(0))
     return follows_uniform((p.cumsum(-1).gather(-1, chosen) - spread * p.gather(-1, chosen)).flatten())
 

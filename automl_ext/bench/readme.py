@@ -34,7 +34,7 @@ def markdown(result: dict[str, Any]) -> str:
 def shown(places: list[tuple[str, tuple[int, ...]]]) -> list[tuple[str, tuple[int, ...]]]:
     asked = {(target.op, target.shape) for target in TARGETS}
     with_targets = {place[0] for place in places if place in asked}
-    largest = {}
+    largest: dict[str, tuple[int, ...]] = {}
     for op, shape in places:
         size = math.prod(shape)
         if op not in with_targets and size <= MOST_ELEMENTS and size > math.prod(largest.get(op, (0,))):

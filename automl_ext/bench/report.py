@@ -22,7 +22,12 @@ def scaling_cells(row: dict[str, Any]) -> list[str]:
 def show(result: dict[str, Any]) -> None:
     """Both tables, what was skipped and why, what is wrong, and where it ran."""
     tables = [
-        ("medians ± half the distance of the quartiles; ratio: the best right contender to ours", HEADER, cells, "rows"),
+        (
+            "medians ± half the distance of the quartiles; ratio: the best right contender to ours",
+            HEADER,
+            cells,
+            "rows",
+        ),
         ("ours: speed of two threads, and time per element", SCALING_HEADER, scaling_cells, "scaling"),
     ]
     for title, header, to_cells, name in tables:
