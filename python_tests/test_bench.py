@@ -233,8 +233,10 @@ def test_interleaved_times(monkeypatch: pytest.MonkeyPatch) -> None:
     assert summary([4.0, 1.0, 2.0, 3.0, 5.0]) == {"median": 3, "low": 2, "high": 4, "turns": 5}
 
 
-@pytest.mark.parametrize("op", ["gumbel_softmax", "gae", "mixed_op"])
-def test_inputs_rotate_on_a_gpu(op: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("op", "sets", "beyond"), [("gumbel_softmax", 9, True), ("gae", 64, True), ("mixed_op", 64, False)]
+)
+def test_inputs_rotate_on_a_gpu(op: str, sets: int, beyond: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Rehearsed on the CPU: what measures a GPU differs in the clock and in the place of the copy."""
     case, made, cuda = case_of(op), [], torch.device("cuda")
 
@@ -246,13 +248,17 @@ def test_inputs_rotate_on_a_gpu(op: str, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(measuring, "copy_call", lambda size, device: copy_call(size // 1000, CPU))
     monkeypatch.setattr(measuring, "interleaved", lambda device, calls, seconds: interleaved(CPU, calls, seconds))
     for pass_ in case.passes:
+        made.clear()
         row = measure_pass(dataclasses.replace(case, make=make), pass_, cuda, 1e-3, False)
         assert row["wrong"] == []
         assert row["copied_bytes"] == measuring.CUDA_COPY_BYTES
-        assert row["beyond_cache"] == (len(made) < measuring.MOST_SETS)
+        assert row["beyond_cache"] == beyond
+        assert len(made) == sets
+
+
+def test_sets_take_turns() -> None:
     used: list[int] = []
-    sets = [[torch.tensor(i)] for i in range(3)]
-    run = timed(plain(lambda x: used.append(int(x))), sets, 0, None)
+    run = timed(plain(lambda x: used.append(int(x))), [[torch.tensor(i)] for i in range(3)], 0, None)
     for _ in range(7):
         run()
     assert used == [0, 1, 2, 0, 1, 2, 0]

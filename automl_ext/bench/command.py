@@ -68,7 +68,7 @@ def main(prog: str, args: Sequence[str]) -> int:
     for line in falling_short:
         print(f"falls short: {line}")
     if options.check and not falling_short:
-        print("every target is met")
+        print("every target is met" + (f" (of {', '.join(options.ops)})" if options.ops else ""))
     if options.readme is not None:
         readme.replace_table(options.readme, result)
     if options.out is not None:
@@ -117,6 +117,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         "versions": {"automl_ext": __version__, "torch": torch.__version__, **peers.versions(modules)},
         "build_info": build_info(),
+        "ops": options.ops,  # none: all
         "seconds_per_row": options.seconds,
         "allocator": f"allocator warmed: {4 * WARM_UP_ELEMENTS // 10**6} MB allocated and freed before the first row",
         "skipped": skipped,

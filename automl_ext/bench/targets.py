@@ -83,7 +83,10 @@ def in_words(target: Target, value: float) -> str:
 
 
 def shortfalls(result: dict[str, Any]) -> list[str]:
-    """A line for everything that falls short, or that is wrong or was not measured and so cannot be said to be met."""
+    """A line for everything that falls short, or that is wrong or was not measured and so cannot be said to be met.
+
+    Where the run was of some ops only, these alone are looked at.
+    """
     if result["device_type"] == "cuda":
         return [*wrong(result), *cuda_shortfalls(result)]
     return [*wrong(result), *cpu_shortfalls(result), *scaling_shortfalls(result)]
@@ -102,7 +105,7 @@ def wrong(result: dict[str, Any]) -> Iterator[str]:
 def cpu_shortfalls(result: dict[str, Any]) -> Iterator[str]:
     rows = {(r["op"], tuple(r["shape"]), r["pass"]): r for r in result["rows"] if r["dtype"] == "float32"}
     for target in TARGETS:
-        if target.ask is None:
+        if target.ask is None or (result["ops"] and target.op not in result["ops"]):
             continue
         row = rows.get((target.op, target.shape, target.pass_))
         name = f"{target.op} {target.shape} {target.pass_}"
@@ -124,7 +127,7 @@ def reason(against: str, row: dict[str, Any] | None, result: dict[str, Any]) -> 
 
 
 def scaling_shortfalls(result: dict[str, Any]) -> Iterator[str]:
-    if not result["scaling"]:
+    if not result["scaling"] and not result["ops"]:
         yield "two threads, float64 and bfloat16: not measured"
     for row in result["scaling"]:
         if row["two_threads"] is not None and row["two_threads"] < TWO_THREADS:
