@@ -181,7 +181,13 @@ def test_table_and_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     rows = [planted(t, 20) for t in targets.TARGETS if t.op == "gumbel_softmax" and t.shape != (14, 8)]
     other = copy.deepcopy(rows[0])
     rows += [other | {"op": "vtrace", "shape": [2, 3]}, other | {"op": "vtrace", "shape": [4, 3]}]
-    result = result_with(rows) | {"device": "A CPU", "threads": 1, "versions": {"torch": "9"}, "seconds_per_row": 0.5}
+    result = result_with(rows) | {
+        "device": "A CPU",
+        "threads": 1,
+        "load": 0.1,
+        "versions": {"torch": "9"},
+        "seconds_per_row": 0.5,
+    }
     (tmp_path / "bench.json").write_text(json.dumps(result))
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}old\n{END}\nafter\n")
@@ -194,6 +200,7 @@ def test_table_and_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "",
         "A CPU, 1 thread; torch 9; medians of interleaved runs, at least 0.5 s a row.",
     ]
+    assert "load 1.5" in markdown(result | {"load": 1.5})
     assert readme.read_text() == f"before\n{BEGIN}\n{table}\n{END}\nafter\n"
     readme.write_text("no markers")
     with pytest.raises(UserError, match="expected the lines"):

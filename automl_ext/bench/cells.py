@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 OURS_AND_PYTORCH = ("ours", "eager", "compiled")
+BUSY = 0.7  # processes that ran on average in the minute before
 YARDSTICKS = ("softmax", "copy")
 
 
@@ -69,4 +70,5 @@ def cells(row: dict[str, Any]) -> list[str]:
 def machine(result: dict[str, Any]) -> str:
     threads = "" if result["device_type"] == "cuda" else f", {result['threads']} thread" + "s" * (result["threads"] > 1)
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    return f"{result['device']}{threads}; {versions}"
+    busy = "" if result["load"] < BUSY else f" (busy with other work when it began: load {result['load']:.1f})"
+    return f"{result['device']}{threads}{busy}; {versions}"

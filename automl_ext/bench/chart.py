@@ -41,4 +41,4 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=7)
-    figure.savefig(path, dpi=120)
+    figure.savefig(path, dpi=100)

@@ -91,9 +91,18 @@ def write(result: dict[str, Any], folder: Path) -> None:
     from automl_ext.bench.chart import draw
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bench.json").write_text(json.dumps(result, indent=1) + "\n")
+    (folder / "bench.json").write_text(as_json(result))
     draw(result, folder / "bench.png")
     print(f"written to {folder}/bench.json and bench.png")
+
+
+def as_json(result: dict[str, Any]) -> str:
+    """A line per fact and per row, so that two results can be compared as text."""
+    facts = []
+    for key, value in result.items():
+        rows = ",\n  ".join(json.dumps(row) for row in value) if key in ("rows", "scaling") else None
+        facts.append(f"{json.dumps(key)}: " + (json.dumps(value) if not rows else f"[\n  {rows}\n ]"))
+    return "{\n " + ",\n ".join(facts) + "\n}\n"
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
@@ -115,6 +124,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "device_type": device.type,
         "threads": options.threads,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,  # before the first row
         "versions": {"automl_ext": __version__, "torch": torch.__version__, **peers.versions(modules)},
         "build_info": build_info(),
         "ops": options.ops,  # none: all
@@ -130,7 +140,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
                 result["rows"].append(row)
                 print(f"{row['op']} {row['shape']} {row['dtype']} {row['pass']}", file=sys.stderr, flush=True)
         if device.type == "cpu" and not options.quick:
-            result["scaling"] += scaling(build, options.seconds, options.threads, result["cores"])
+            result["scaling"] += scaling(build, options.seconds, result["cores"])
     except KeyboardInterrupt:
         print("interrupted: what was measured until now follows", file=sys.stderr)
     finally:

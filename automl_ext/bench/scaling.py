@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -10,29 +11,29 @@ import torch
 
 from automl_ext.bench.case import FORWARD, Case, plain
 from automl_ext.bench.contenders import timed
-from automl_ext.bench.timing import interleaved
+from automl_ext.bench.timing import Run, Times, elapsed, interleaved, summary
 
 LARGE = 1_000_000  # elements
+BLOCKS = 3
+SETTLE = 0.05
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
 def scaling(
-    build: Callable[[Sequence[torch.dtype]], list[Case]], seconds: float, threads: int, cores: int
+    build: Callable[[Sequence[torch.dtype]], list[Case]], seconds: float, cores: int
 ) -> Iterator[dict[str, Any]]:
-    """Rows of every large case on the CPU; the dtypes at `threads`. `build(dtypes)` gives the cases."""
+    """Rows of every large case on the CPU. `build(dtypes)` gives the cases."""
     groups: dict[tuple[str, tuple[int, ...]], dict[torch.dtype, Case]] = {}
     for case in build(DTYPES):
         if math.prod(case.shape) >= LARGE:
             groups.setdefault((case.op, case.shape), {})[case.dtype] = case
     for (op, shape), by_dtype in groups.items():
         for pass_ in by_dtype[torch.float32].passes:
-            calls = {str(d).removeprefix("torch."): with_threads(call(c, pass_), threads) for d, c in by_dtype.items()}
-            float32 = call(by_dtype[torch.float32], pass_)
-            calls["1 thread"] = with_threads(float32, 1)
-            if cores >= 2:
-                calls["2 threads"] = with_threads(float32, 2)
+            calls: dict[str, Run] = {
+                str(dtype).removeprefix("torch."): call(case, pass_) for dtype, case in by_dtype.items()
+            }
             times = interleaved(torch.device("cpu"), calls, seconds)
-            torch.set_num_threads(threads)
+            times |= by_threads(calls["float32"], seconds, [1, 2] if cores >= 2 else [1])
             medians = {name: value["median"] for name, value in times.items()}
             yield {
                 "op": op,
@@ -53,10 +54,33 @@ def call(case: Case, pass_: str) -> Callable[[], object]:
     return timed(plain(case.ours), [tensors], case.trained, None if pass_ == FORWARD else [torch.randn_like(first)])
 
 
-def with_threads(run: Callable[[], object], count: int) -> Callable[[], object]:
-    def counted() -> object:
-        if torch.get_num_threads() != count:
-            torch.set_num_threads(count)
-        return run()
+def by_threads(run: Run, seconds: float, counts: Sequence[int]) -> dict[str, Times]:
+    """Times of a call by the number of threads, in BLOCKS blocks of each that take turns.
 
-    return counted
+    Unlike other contenders they cannot alternate at every turn: a thread that has just been woken shares a core for
+    some scheduler ticks, and the one that waits for it spins. So a block begins with SETTLE seconds that do not count.
+    """
+    before, device = torch.get_num_threads(), torch.device("cpu")
+    readings: dict[str, list[float]] = {threads_in_words(count): [] for count in counts}
+    try:
+        for _ in range(BLOCKS):
+            for count in counts:
+                torch.set_num_threads(count)
+                spend(SETTLE, run)
+                readings[threads_in_words(count)] += spend(seconds / BLOCKS / len(counts), lambda: elapsed(device, run))
+    finally:
+        torch.set_num_threads(before)
+    return {name: summary(times) for name, times in readings.items()}
+
+
+def threads_in_words(count: int) -> str:
+    return f"{count} thread" + "s" * (count > 1)
+
+
+def spend(seconds: float, run: Callable[[], Any]) -> list[Any]:
+    """What calls of run return, three or more."""
+    results: list[Any] = []
+    end = time.perf_counter() + seconds
+    while len(results) < 3 or time.perf_counter() < end:
+        results.append(run())
+    return results

@@ -38,7 +38,8 @@ def elapsed(device: torch.device, run: Run, calls: int = 1) -> float:
 
 
 def summary(times: list[float]) -> Times:
-    low, median, high = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
+    quartiles = statistics.quantiles(times, n=4, method="inclusive") if len(times) > 1 else times * 3
+    low, median, high = (float(f"{t:.4g}") for t in quartiles)
     return {"median": median, "low": low, "high": high, "turns": len(times)}
 
 
