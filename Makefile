@@ -1,6 +1,7 @@
 # make       set up .venv, build, and run the demonstration: a search on the digits data (runs/demo)
 # make test  set up .venv, build, and run every Python and C++ test
-# make bench every op against plain PyTorch
+# make bench every op beside plain PyTorch, torch.compile and the packages people use, on one core: some twenty minutes.
+#            It replaces benchmarks/results/ and the table in README.md
 # make cuda-build  compile the CUDA kernels apart, in build/cuda, and check what they take; no GPU needed
 # make cuda-test   build, then the tests and the benchmark that need a GPU
 #
@@ -31,7 +32,9 @@ lint: setup
 	$(BIN)/mypy
 
 bench: setup
-	$(BIN)/python benchmarks/ops.py
+	@$(BIN)/python -c "import importlib.metadata as m; print(*(r.split(';')[0] for r in m.requires('automl_ext') if r.endswith('\"bench\"')))" \
+	  | xargs $(BIN)/python -m pip install --quiet || echo "make bench: packages that cannot be installed are left out"
+	OMP_NUM_THREADS=1 $(BIN)/automl-ext bench --out benchmarks/results --readme README.md
 
 cuda-build:
 	@$(PYTHON) tools/cuda_build.py

@@ -136,12 +136,19 @@ def _demo(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
+def _bench(prog: str, args: Sequence[str]) -> int:
+    from automl_ext.bench.command import main  # parses for itself: it also runs where tyro is missing
+
+    return main(prog, args)
+
+
 COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
     "search gdas": ("search an architecture, then train it", _run_command(GDASConfig, search)),
     "retrain": ("train one architecture from scratch", _run_command(RetrainConfig, retrain)),
     "compare": ("train uniformly drawn architectures alike", _run_command(CompareConfig, compare)),
     "plot": ("draw runs, or one cell", _plot),
     "doctor": ("check this installation", _doctor),
+    "bench": ("measure every op beside PyTorch and the packages people use", _bench),
     "demo": ("a search on the digits data, in minutes", _demo),
 }
 
@@ -152,7 +159,7 @@ def _usage() -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit code: 0 done, 1 doctor found a fault, 2 wrong input, a full disk or the like: one line."""
+    """Run one command. Exit code: 0 done, 1 doctor or bench found a fault, 2 wrong input, full disk: one line."""
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv in ([], ["-h"], ["--help"]):
         print(_usage())

@@ -32,4 +32,4 @@ fi
 "$python" -c "import automl_ext, sys; i = automl_ext.build_info(); print(i); sys.exit(not i.get('cuda'))" ||
   stop "the library was built without CUDA, see above"
 "$python" -m pytest -m cuda python_tests
-"$python" benchmarks/ops_cuda.py
+"$python" -m automl_ext.bench --device cuda --seconds 0.3 --no-compile

@@ -1,0 +1,74 @@
+"""Rows of a result as words: shared by the terminal, the README's table and the chart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+OURS_AND_PYTORCH = ("ours", "eager", "compiled")
+BUSY = 0.7  # processes that ran on average in the minute before
+YARDSTICKS = ("softmax", "copy")
+
+
+def duration(seconds: float) -> str:
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if seconds >= size or unit == "µs":
+            return f"{seconds / size:.3g} {unit}" if seconds / size < 1000 else f"{seconds / size:.0f} {unit}"
+    raise AssertionError
+
+
+def shape_of(row: dict[str, Any]) -> str:
+    return f"({', '.join(map(str, row['shape']))})"
+
+
+def time_of(row: dict[str, Any], name: str) -> str:
+    """The median with half the distance of the quartiles; "wrong" after a time that does not count."""
+    times = row["seconds"].get(name)
+    if times is None:
+        return "–"
+    spread = (times["high"] - times["low"]) / 2 / times["median"]
+    return f"{duration(times['median'])} ±{spread:.0%}" + (" wrong" if name in row["wrong"] else "")
+
+
+def best_peer(row: dict[str, Any]) -> str | None:
+    """The fastest of the other packages, right ones first."""
+    peers = [name for name in row["seconds"] if name not in (*OURS_AND_PYTORCH, *YARDSTICKS)]
+    return min(peers, key=lambda name: (name in row["wrong"], row["seconds"][name]["median"]), default=None)
+
+
+def peer_of(row: dict[str, Any]) -> str:
+    peer = best_peer(row)
+    return "–" if peer is None else f"{peer} {time_of(row, peer)}"
+
+
+def times(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.0f}×" if value >= 99.5 else f"{value:.2g}×" if value < 10 else f"{value:.3g}×"
+
+
+def percent(value: float) -> str:
+    return f"{100 * value:.0f} %"
+
+
+HEADER = ["op", "shape", "dtype", "pass", "ours", "eager", "compiled", "peer", "ratio", "of copy", "of softmax"]
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["op"],
+        shape_of(row),
+        row["dtype"],
+        "fwd" if row["pass"] == "forward" else "fwd + bwd",
+        *(time_of(row, name) for name in OURS_AND_PYTORCH),
+        peer_of(row),
+        times(row["ratio"]),
+        percent(row["of_copy"]) + ("" if row["beyond_cache"] else " (cache)"),
+        times(row["of_softmax"]),
+    ]
+
+
+def machine(result: dict[str, Any]) -> str:
+    threads = "" if result["device_type"] == "cuda" else f", {result['threads']} thread" + "s" * (result["threads"] > 1)
+    versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
+    busy = "" if result["load"] < BUSY else f" (busy with other work when it began: load {result['load']:.1f})"
+    return f"{result['device']}{threads}{busy}; {versions}"

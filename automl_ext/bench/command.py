@@ -1,0 +1,156 @@
+"""``automl-ext bench``: arguments, the run, and what is written."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from automl_ext import __version__, build_info
+from automl_ext.bench import peers, readme, report, targets
+from automl_ext.bench.case import Case
+from automl_ext.bench.cases import CPU_SHAPES, CUDA_SHAPES, QUICK_SHAPES, cases
+from automl_ext.bench.measure import measure
+from automl_ext.bench.scaling import scaling
+from automl_ext.bench.timing import WARM_UP_ELEMENTS, warm_allocator
+from automl_ext.training.environment import cpu_name
+from automl_ext.training.errors import UserError
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
+
+
+def parse(prog: str, args: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog, description="Measure every op beside PyTorch and the packages people use.")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
+    parser.add_argument("--ops", nargs="+", default=[], metavar="OP", help="these only")
+    parser.add_argument("--dtype", nargs="+", default=None, choices=DTYPES, help="float32, on cuda bfloat16 too")
+    parser.add_argument("--seconds", type=float, default=1.0, help="per row, at least (default: 1)")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: 1, as the targets are set)")
+    parser.add_argument("--quick", action="store_true", help="tiny shapes: whether it works, not how fast it is")
+    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
+    parser.add_argument("--check", action="store_true", help="exit 1 and name what falls short of the targets")
+    parser.add_argument("--out", type=Path, help="folder for bench.json and bench.png (extra: plot)")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="measure nothing: print a result as Markdown")
+    parser.add_argument("--readme", type=Path, metavar="FILE", help="put the Markdown between this file's markers")
+    options = parser.parse_args(args)
+    if options.threads < 1:
+        raise UserError(f"--threads: expected at least 1, got {options.threads}")
+    if not 0 < options.seconds < float("inf"):
+        raise UserError(f"--seconds: expected a positive number, got {options.seconds}")
+    return options
+
+
+def main(prog: str, args: Sequence[str]) -> int:
+    """Exit code 0; 1 where ours is wrong or, with --check, short of a target.
+
+    Raises:
+        UserError: an argument that makes no sense here, a damaged --table, a --readme without markers.
+        ModuleNotFoundError: --out without matplotlib, after the JSON is written.
+    """
+    options = parse(prog, args)
+    if options.table is not None:
+        result = read(options.table)
+        print(readme.markdown(result), end="")
+        if options.readme is not None:
+            readme.replace_table(options.readme, result)
+        return 0
+    if options.readme is not None and not options.readme.is_file():
+        raise UserError(f"--readme: no such file: {options.readme}")
+    result = run(options)
+    report.show(result)
+    falling_short = list(targets.shortfalls(result)) if options.check else []
+    for line in falling_short:
+        print(f"falls short: {line}")
+    if options.check and not falling_short:
+        print("every target is met" + (f" (of {', '.join(options.ops)})" if options.ops else ""))
+    if options.readme is not None:
+        readme.replace_table(options.readme, result)
+    if options.out is not None:
+        write(result, options.out)
+    return 1 if falling_short or any(targets.wrong(result)) else 0
+
+
+def read(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+        readme.markdown(result)
+    except FileNotFoundError:
+        raise UserError(f"--table: no such file: {path}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"--table: {path} is no result of this command: {error!r}") from None
+    return result
+
+
+def write(result: dict[str, Any], folder: Path) -> None:
+    from automl_ext.bench.chart import draw
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "bench.json").write_text(as_json(result))
+    draw(result, folder / "bench.png")
+    print(f"written to {folder}/bench.json and bench.png")
+
+
+def as_json(result: dict[str, Any]) -> str:
+    """A line per fact and per row, so that two results can be compared as text."""
+    facts = []
+    for key, value in result.items():
+        rows = ",\n  ".join(json.dumps(row) for row in value) if key in ("rows", "scaling") else None
+        facts.append(f"{json.dumps(key)}: " + (json.dumps(value) if not rows else f"[\n  {rows}\n ]"))
+    return "{\n " + ",\n ".join(facts) + "\n}\n"
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
+    device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise UserError("no GPU is found; --device cpu measures the CPU")
+    warm_allocator()
+    modules, skipped = peers.load()
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(options.threads)
+    shapes = QUICK_SHAPES if options.quick else CUDA_SHAPES if device.type == "cuda" else CPU_SHAPES
+    dtypes = options.dtype or (["float32", "bfloat16"] if device.type == "cuda" else ["float32"])
+
+    def build(wanted: Sequence[torch.dtype]) -> list[Case]:
+        return chosen(cases(options.device, shapes, wanted, modules), options.ops)
+
+    result: dict[str, Any] = {
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
+        "device_type": device.type,
+        "threads": options.threads,
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,  # before the first row
+        "versions": {"automl_ext": __version__, "torch": torch.__version__, **peers.versions(modules)},
+        "build_info": build_info(),
+        "ops": options.ops,  # none: all
+        "seconds_per_row": options.seconds,
+        "allocator": f"allocator warmed: {4 * WARM_UP_ELEMENTS // 10**6} MB allocated and freed before the first row",
+        "skipped": skipped,
+        "rows": [],
+        "scaling": [],
+    }
+    try:
+        for case in build([DTYPES[name] for name in dtypes]):
+            for row in measure(case, device, options.seconds, not options.no_compile):
+                result["rows"].append(row)
+                print(f"{row['op']} {row['shape']} {row['dtype']} {row['pass']}", file=sys.stderr, flush=True)
+        if device.type == "cpu" and not options.quick:
+            result["scaling"] += scaling(build, options.seconds, result["cores"])
+    except KeyboardInterrupt:
+        print("interrupted: what was measured until now follows", file=sys.stderr)
+    finally:
+        torch.set_num_threads(threads_before)
+    return result
+
+
+def chosen(todo: list[Case], ops: Sequence[str]) -> list[Case]:
+    names = list(dict.fromkeys(case.op for case in todo))
+    for op in ops:
+        if op not in names:
+            raise UserError(f"--ops: expected some of {', '.join(names)}, got {op!r}")
+    return [case for case in todo if not ops or case.op in ops]

@@ -1,0 +1,87 @@
+"""Who computes a case, and what to call for each: ours, eager PyTorch, the same compiled, and the peers."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from automl_ext.bench.case import TRAINING, Bind, Case, Function, as_list, plain
+from automl_ext.bench.checking import as_leaves, with_gradients
+
+Call = Callable[[], Any]
+
+
+def contenders(case: Case, pass_: str, compiled: bool) -> tuple[dict[str, Bind], dict[str, str]]:
+    """(how each is bound to tensors, why one that might be expected is missing)."""
+    bound, skipped = {"ours": plain(case.ours), "eager": plain(case.eager)}, {}
+    if not compiled:
+        skipped["compiled"] = "not asked for"
+    elif case.loop:
+        skipped["compiled"] = "the loop over time would be unrolled: minutes of compiling"
+    else:
+        bound["compiled"] = plain(compile_afresh(case.eager))
+    for name, peer in case.peers.items():
+        if pass_ == TRAINING and not peer.trained:
+            skipped[name] = "no gradients"
+        else:
+            bound[name] = peer.bind
+    return bound, skipped
+
+
+def compile_afresh(function: Function) -> Function:
+    """For one shape: the best the compiler can do. It compiles at the first call, which is not timed."""
+    torch._dynamo.reset()
+    return torch.compile(function, dynamic=False)
+
+
+def first_results(
+    bound: dict[str, Bind], tensors: Sequence[Tensor], trained: int, grad: Tensor | None
+) -> tuple[dict[str, list[Tensor]], dict[str, str]]:
+    """(results of one call of each, why one cannot be called). Ours must be able to."""
+    results, failed = {}, {}
+    for name, bind in bound.items():
+        torch.manual_seed(1)
+        try:
+            results[name] = results_of(bind, tensors, trained, grad)
+        except Exception as error:  # no C++ compiler, a dtype it does not take, another release's arguments
+            if name == "ours":
+                raise
+            failed[name] = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
+    return results, failed
+
+
+def results_of(bind: Bind, tensors: Sequence[Tensor], trained: int, grad: Tensor | None) -> list[Tensor]:
+    """Outputs; with `grad` then the gradients to the first `trained` tensors."""
+    if grad is None:
+        return as_list(bind(tensors)())
+    leaves = as_leaves(tensors, trained)
+    return with_gradients(as_list(bind(leaves)()), leaves, trained, grad)
+
+
+def timed(bind: Bind, sets: Sequence[Sequence[Tensor]], trained: int, grads: Sequence[Tensor] | None) -> Call:
+    """One call on the next set of tensors, in turn."""
+    if grads is None:
+        calls = [bind(tensors) for tensors in sets]
+    else:
+        calls = [training_call(bind, as_leaves(x, trained), trained, grad) for x, grad in zip(sets, grads, strict=True)]
+    if len(calls) == 1:
+        return calls[0]
+    turn = itertools.cycle(calls)
+    return lambda: next(turn)()
+
+
+def training_call(bind: Bind, leaves: list[Tensor], trained: int, grad: Tensor) -> Call:
+    forward, targets = bind(leaves), leaves[:trained]
+
+    def call() -> Any:
+        outputs = forward()
+        if isinstance(outputs, Tensor):
+            return torch.autograd.grad(outputs, targets, grad)
+        on = [y for y in outputs if y.requires_grad]
+        return torch.autograd.grad(on, targets, [grad] * len(on))
+
+    return call

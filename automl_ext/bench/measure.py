@@ -1,0 +1,120 @@
+"""One row of the result for each pass of a case: times, errors, and how they compare."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from automl_ext.bench.case import FORWARD, Case, nbytes, plain
+from automl_ext.bench.checking import allowed_error, error_of, exact_sample
+from automl_ext.bench.contenders import contenders, first_results, results_of, timed
+from automl_ext.bench.timing import cache_bytes, interleaved
+
+Row = dict[str, Any]
+MOST_SETS = 64
+CUDA_COPY_BYTES = 2**29  # read and written
+YARDSTICKS = ("softmax", "copy")  # timed with the others, no competitors
+
+
+def measure(case: Case, device: torch.device, seconds: float, compiled: bool) -> Iterator[Row]:
+    """A row for each pass. Interrupting between two of them loses nothing."""
+    for pass_ in case.passes:
+        torch.manual_seed(0)
+        yield measure_pass(case, pass_, device, seconds, compiled)
+
+
+def measure_pass(case: Case, pass_: str, device: torch.device, seconds: float, compiled: bool) -> Row:
+    sets = rotation(case, device)
+    outputs = results_of(plain(case.ours), sets[0], 0, None)
+    grads = None if pass_ == FORWARD else [torch.randn_like(outputs[0]) for _ in sets]
+    bound, skipped = contenders(case, pass_, compiled)
+    results, failed = first_results(bound, sets[0], case.trained, grads[0] if grads else None)
+    errors = contender_errors(case, sets[0], results, grads[0] if grads else None)
+    size = moved_bytes(case, pass_, sets[0], outputs)
+    del results, outputs
+    calls = {name: timed(bound[name], sets, case.trained, grads) for name in errors}
+    if case.softmax:
+        softmax = plain(lambda x: x.softmax(-1))
+        calls["softmax"] = timed(softmax, sets, case.trained or 1, grads if case.trained else None)
+    copied = CUDA_COPY_BYTES if device.type == "cuda" else size
+    calls["copy"] = copy_call(copied, device)
+    times = interleaved(device, calls, seconds)
+    row = {
+        "op": case.op,
+        "shape": list(case.shape),
+        "dtype": str(case.dtype).removeprefix("torch."),
+        "pass": pass_,
+        "bytes": size,
+        "copied_bytes": copied,
+        "beyond_cache": sum(nbytes(tensors) for tensors in sets) > cache_bytes(device),
+        "seconds": times,
+        "errors": errors,
+        "wrong": [name for name, error in errors.items() if not error <= allowed_error(case.dtype, name == "ours")],
+        "skipped": {**skipped, **failed},
+    }
+    return row | compared(row)
+
+
+def rotation(case: Case, device: torch.device) -> list[list[Tensor]]:
+    """Inputs that together are larger than a GPU's cache (as far as MOST_SETS are), on a CPU one set."""
+    first = case.make()
+    if device.type != "cuda":
+        return [first]
+    count = min(MOST_SETS, max(2, 1 + 2 * cache_bytes(device) // max(1, nbytes(first))))
+    return [first, *(case.make() for _ in range(count - 1))]
+
+
+def copy_call(size: int, device: torch.device) -> Any:
+    """A copy that reads and writes `size` bytes in all."""
+    source = torch.ones(max(1, size // 2), dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    return lambda: target.copy_(source)
+
+
+def contender_errors(
+    case: Case, tensors: Sequence[Tensor], results: dict[str, list[Tensor]], grad: Tensor | None
+) -> dict[str, float]:
+    """Ours is compared with the reference; so are others, unless they draw their own noise."""
+    exact = exact_sample(case, tensors, grad)
+    errors = {}
+    for name, result in results.items():
+        if case.law is None:
+            errors[name] = error_of(case, exact, result)
+            continue
+        errors[name] = case.law(tensors[0], result, grad)
+        if name == "ours" and case.seeded is not None:
+            fixed = results_of(plain(case.seeded), tensors, case.trained, grad)
+            both = [errors[name], error_of(case, exact, fixed)]
+            errors[name] = math.nan if any(map(math.isnan, both)) else max(both)
+    return errors
+
+
+def moved_bytes(case: Case, pass_: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
+    """Inputs read once, outputs written once; backward: their gradients and what was saved read, gradients written."""
+    forward_bytes = nbytes(inputs) + nbytes(outputs)
+    if pass_ == FORWARD:
+        return forward_bytes
+    grads = [y for y in outputs if y.is_floating_point()]
+    if case.op == "n_step_returns":
+        grads = grads[:1]  # the discounts have no gradient
+    return forward_bytes + nbytes(grads) + nbytes(case.saved(inputs, outputs)) + nbytes(inputs[: case.trained])
+
+
+def compared(row: Row) -> Row:
+    """The fastest right contender, its time over ours, and the time of a copy and of softmax over ours."""
+    medians = {name: times["median"] for name, times in row["seconds"].items()}
+    ours = medians["ours"]
+    others = {n: t for n, t in medians.items() if n != "ours" and n not in YARDSTICKS and n not in row["wrong"]}
+    best = min(others, key=others.__getitem__, default=None)
+    limit = medians["copy"] * row["bytes"] / row["copied_bytes"]
+    return {
+        "best": best,
+        "ratio": others[best] / ours if best else None,
+        "of_copy": limit / ours,
+        "of_softmax": ours / medians["softmax"] if "softmax" in medians else None,
+        "copy_gb_per_s": row["copied_bytes"] / medians["copy"] / 1e9,
+    }

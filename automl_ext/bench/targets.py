@@ -1,0 +1,143 @@
+"""What is asked of the kernels, and which measurements fall short of it.
+
+All are ratios of times of one run but the two of gae at (128, 8), which are microseconds. PufferLib's are left out:
+what is asked against it is, within 6 %, the time that is asked against Stable-Baselines3. Prioritised replay's (2× and
+3× tianshou's at capacity 10⁶, batch 256) will stand here when it is measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from automl_ext.bench.case import FORWARD, TRAINING
+
+TWO_THREADS = 1.7  # times as fast as one, from a million elements
+OTHER_DTYPES = 2.5  # times float32's time, at most
+OF_COPY_ON_CUDA = 0.9  # of a device copy's bandwidth,
+CUDA_BYTES = 64_000_000  # from so many bytes
+
+
+@dataclass(frozen=True)
+class Target:
+    """`ask`, of float32 on one thread: against a contender how many times its speed; "softmax": at most so many times
+    its time; "µs": at most so many; "copy": at least this part of its bandwidth. None: only the moonshot is set."""
+
+    op: str
+    shape: tuple[int, ...]
+    pass_: str
+    against: str
+    ask: float | None
+    moonshot: float | None = None
+
+
+TARGETS = [
+    Target("gumbel_softmax", (1024, 1024), FORWARD, "eager", 15, 30),
+    Target("gumbel_softmax", (4096, 8), FORWARD, "eager", 12, 25),
+    Target("gumbel_softmax", (14, 8), FORWARD, "eager", 1.5, 4),
+    Target("gumbel_softmax", (1024, 1024), TRAINING, "eager", 15, 30),
+    Target("gumbel_softmax", (4096, 8), TRAINING, "eager", 15, 25),
+    Target("gumbel_softmax", (14, 8), TRAINING, "eager", 1.3, 2),
+    Target("entmax15", (1024, 1024), FORWARD, "entmax", 150),
+    Target("entmax15", (1024, 1024), FORWARD, "softmax", 1.0, 0.6),
+    Target("entmax15", (4096, 8), FORWARD, "entmax", 12, 25),
+    Target("entmax15", (4096, 32), FORWARD, "softmax", 1.5, 1.0),
+    Target("entmax15", (64, 32_000), FORWARD, "entmax", 250),
+    Target("entmax15", (64, 32_000), FORWARD, "softmax", 1.0),
+    Target("entmax15", (1024, 1024), TRAINING, "entmax", 100, 200),
+    Target("entmax15", (4096, 8), TRAINING, "entmax", 8),
+    Target("entmax15", (14, 8), TRAINING, "entmax", 3),
+    Target("mixed_op", (8, 64, 16, 32, 32), FORWARD, "eager", 2.2),
+    Target("mixed_op", (8, 64, 16, 32, 32), FORWARD, "copy", None, 0.9),
+    Target("gae", (128, 8), FORWARD, "µs", 10, 5),
+    Target("gae", (128, 4096), FORWARD, "stable-baselines3", 5),
+    Target("gae", (128, 4096), FORWARD, "copy", None, 1.0),
+    Target("gae", (1024, 1024), FORWARD, "stable-baselines3", 8),
+    Target("gae", (1024, 1024), FORWARD, "copy", None, 1.0),
+]
+AT_MOST = ("softmax", "µs")
+
+
+def measured(target: Target, row: dict[str, Any]) -> float | None:
+    """None where the contender was not measured, or is wrong."""
+    if target.against == "copy":
+        return row["of_copy"]
+    if target.against == "softmax":
+        return row["of_softmax"]
+    seconds = row["seconds"]
+    if target.against == "µs":
+        return 1e6 * seconds["ours"]["median"]
+    if target.against not in seconds or target.against in row["wrong"]:
+        return None
+    return seconds[target.against]["median"] / seconds["ours"]["median"]
+
+
+def met(target: Target, value: float, bound: float) -> bool:
+    return value <= bound if target.against in AT_MOST else value >= bound
+
+
+def in_words(target: Target, value: float) -> str:
+    forms = {"µs": "{:.3g} µs", "softmax": "{:.3g}× softmax's time", "copy": "{:.0%} of a copy"}
+    return forms.get(target.against, "{:.3g}× " + target.against).format(value)
+
+
+def shortfalls(result: dict[str, Any]) -> list[str]:
+    """A line for everything that falls short, or that is wrong or was not measured and so cannot be said to be met.
+
+    Where the run was of some ops only, these alone are looked at.
+    """
+    if result["device_type"] == "cuda":
+        return [*wrong(result), *cuda_shortfalls(result)]
+    return [*wrong(result), *cpu_shortfalls(result), *scaling_shortfalls(result)]
+
+
+def where(row: dict[str, Any]) -> str:
+    return f"{row['op']} {tuple(row['shape'])} {row.get('dtype', '')} {row['pass']}".replace("  ", " ")
+
+
+def wrong(result: dict[str, Any]) -> Iterator[str]:
+    for row in result["rows"]:
+        if "ours" in row["wrong"]:
+            yield f"{where(row)}: wrong, error {row['errors']['ours']:.1e}"
+
+
+def cpu_shortfalls(result: dict[str, Any]) -> Iterator[str]:
+    rows = {(r["op"], tuple(r["shape"]), r["pass"]): r for r in result["rows"] if r["dtype"] == "float32"}
+    for target in TARGETS:
+        if target.ask is None or (result["ops"] and target.op not in result["ops"]):
+            continue
+        row = rows.get((target.op, target.shape, target.pass_))
+        name = f"{target.op} {target.shape} {target.pass_}"
+        asked = f"asked {in_words(target, target.ask)}"
+        value = None if row is None else measured(target, row)
+        if value is None:
+            why = reason(target.against, row, result)
+            yield f"{name}: not measured against {target.against} ({why}), {asked}"
+        elif not met(target, value, target.ask):
+            yield f"{name}: {in_words(target, value)}, {asked}"
+
+
+def reason(against: str, row: dict[str, Any] | None, result: dict[str, Any]) -> str:
+    if row is None:
+        return "no such row in this run"
+    if against in row["wrong"]:
+        return f"its result is wrong, error {row['errors'][against]:.1e}"
+    return row["skipped"].get(against) or result["skipped"].get(against, "left out")
+
+
+def scaling_shortfalls(result: dict[str, Any]) -> Iterator[str]:
+    if not result["scaling"] and not result["ops"]:
+        yield "two threads, float64 and bfloat16: not measured"
+    for row in result["scaling"]:
+        if row["two_threads"] is not None and row["two_threads"] < TWO_THREADS:
+            yield f"{where(row)}: two threads {row['two_threads']:.2f}× one, asked {TWO_THREADS}×"
+        for dtype in ("float64", "bfloat16"):
+            if row[dtype] > OTHER_DTYPES:
+                yield f"{where(row)}: {dtype} takes {row[dtype]:.2f}× float32's time, asked at most {OTHER_DTYPES}×"
+
+
+def cuda_shortfalls(result: dict[str, Any]) -> Iterator[str]:
+    for row in result["rows"]:
+        if row["bytes"] >= CUDA_BYTES and row["of_copy"] < OF_COPY_ON_CUDA:
+            yield f"{where(row)}: {row['of_copy']:.0%} of a device copy, asked {OF_COPY_ON_CUDA:.0%}"
