@@ -457,7 +457,7 @@ BAD_UPDATES = {
     "another round": ([10**12], [1.0], IndexError, "indices: no transition"),
     "negative": ([-1], [1.0], IndexError, "indices: no transition has had the index -1"),
     "very negative": ([-(2**63)], [1.0], IndexError, "indices: no transition"),
-    "floats": ([0.0], [1.0], TypeError, "indices: expected a int64 tensor"),
+    "floats": ([0.0], [1.0], TypeError, "indices: expected an int64 tensor"),
     "ints": ([0], [1], TypeError, "td_errors: expected a float tensor"),
     "shape": ([[0]], [[1.0]], ValueError, r"indices: expected shape \[N\]"),
 }

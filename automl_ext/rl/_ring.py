@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from automl_ext.rl._windows_reference import CUT, TERMINATED, TRUNCATED
+from automl_ext.rl._windows_reference import CUT, STEP, TERMINATED, TRUNCATED
 
-STEP_FIELDS = ("observations", "actions", "rewards", "flags", "indices", "finals")
+FIELDS = ("observations", "actions", "rewards", "flags", "indices", "finals")
 
 
 class Ring:
@@ -36,10 +36,12 @@ class Ring:
         # The system gives zeros memory when they are first written.
         self.observations = np.zeros((rows, *observation_shape), observation_dtype)
         self.actions = np.zeros((rows, *action_shape), action_dtype)
-        self.rewards = np.zeros(rows, np.float32)
-        self.flags = np.zeros(rows, np.uint8)
-        self.finals = np.full(rows, -1, np.int32)
-        self.indices = np.full(rows, -1, np.int64)  # -1: no transition here
+        steps = np.zeros(rows, STEP)
+        self.steps = steps.view(np.uint8)
+        self.rewards, self.flags, self.finals, self.indices = (
+            steps[name] for name in ("reward", "flags", "final", "index")  # views
+        )
+        self.finals[:] = self.indices[:] = -1  # no transition here, nothing kept apart
         self.apart = np.zeros((0, *observation_shape), observation_dtype)
         self.free: list[int] = []  # places in apart
         self.counts = np.zeros(n_envs, np.int64)  # transitions ever added
@@ -120,9 +122,9 @@ class Ring:
             self.open[envs] = False
 
     def state(self) -> dict[str, Any]:
-        """Tensors and plain Python; full rings are not copied."""
+        """Tensors and plain Python; a full ring's observations and actions are not copied."""
         used = min(int(self.counts.max()) + 1, self.slots)
-        fields = {name: self._by_env(name)[:, :used] for name in STEP_FIELDS}
+        fields = {name: self._by_env(name)[:, :used] for name in FIELDS}
         arrays = fields | {"apart": self.apart, "counts": self.counts.copy(), "open": self.open.copy()}
         state: dict[str, Any] = {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in arrays.items()}
         return state | {"free": list(self.free), "slots": self.slots}
@@ -141,7 +143,7 @@ class Ring:
                     f"state: {name}: expected {own.dtype} of shape {own.shape[2:]}, got {x.dtype} of {x.shape[2:]}"
                 )
         self.indices[:], self.finals[:] = -1, -1
-        for name in STEP_FIELDS:
+        for name in FIELDS:
             x = state[name].numpy()
             self._by_env(name)[:, : x.shape[1]] = x
         self.apart, self.free = state["apart"].numpy().copy(), list(state["free"])

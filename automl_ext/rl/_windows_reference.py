@@ -7,33 +7,31 @@ import torch
 
 from automl_ext.ops.returns import n_step_returns
 
-TERMINATED, TRUNCATED, CUT = 1, 2, 4  # CUT: the next slot does not go on from here, as at a ring's newest step
+# What a transition has beside its observation and action; csrc/replay/windows.h reads the same bytes.
+STEP = np.dtype([("index", "i8"), ("reward", "f4"), ("final", "i4"), ("flags", "u1")], align=True)
+TERMINATED, TRUNCATED, CUT = 1, 2, 4  # flags; CUT: the next slot does not go on from here, as at a ring's newest step
 
 
 def n_step_windows(
-    rows: np.ndarray,
-    rewards: np.ndarray,
-    flags: np.ndarray,
-    finals: np.ndarray,
-    slots: int,
-    n_step: int,
-    gamma: float,
+    rows: np.ndarray, steps: np.ndarray, slots: int, n_step: int, gamma: float
 ) -> tuple[np.ndarray, ...]:
     """Returns over at most ``n_step`` steps that start at ``rows`` and end at the first step with a flag.
 
     Args:
         rows: int64 [N], where windows start.
-        rewards, flags, finals: float32, uint8, int32 [rings * slots], rings one after another.
+        steps: the bytes, uint8 [rings * slots * 24], of STEPs, rings one after another.
 
     Returns:
         returns, discounts (float32) and terminated (bool) [N], as :func:`automl_ext.n_step_returns` has them; the
-        row after the window's last step, int64 [N]; that step's ``finals``, int64 [N].
+        row after the window's last step and that step's ``final``, int64 [N]; the first step's ``index``.
     """
-    steps = rows - rows % slots + (rows + np.arange(n_step)[:, None]) % slots  # [n_step, N]
-    window = torch.from_numpy(flags[steps])
-    terminated, truncated = (window & TERMINATED) != 0, (window & (TRUNCATED | CUT)) != 0
-    out = n_step_returns(torch.from_numpy(rewards[steps]), None, terminated, truncated, gamma, n_step)
-    returns, discounts, last = (x[0].numpy() for x in out)
-    final_rows = steps[last, np.arange(len(rows))]
-    next_rows = final_rows - final_rows % slots + (final_rows + 1) % slots
-    return returns, discounts, (flags[final_rows] & TERMINATED) != 0, next_rows, finals[final_rows].astype(np.int64)
+    ring = steps.view(STEP)
+    places = rows - rows % slots + (rows + np.arange(n_step)[:, None]) % slots  # [n_step, N]
+    window = ring[places]
+    terminated = (window["flags"] & TERMINATED) != 0
+    truncated = (window["flags"] & (TRUNCATED | CUT)) != 0
+    rewards, *flags = map(torch.from_numpy, (np.ascontiguousarray(window["reward"]), terminated, truncated))
+    returns, discounts, last = (x[0].numpy() for x in n_step_returns(rewards, None, *flags, gamma, n_step))
+    end = last, np.arange(len(rows))
+    next_rows = rows - rows % slots + (places[end] + 1) % slots
+    return returns, discounts, terminated[end], next_rows, window["final"][end].astype(np.int64), window["index"][0]

@@ -6,7 +6,7 @@ at an episode's end, at the newest step, and before a step that is not valid (Gy
 after each episode); shorter windows near an end are samples like others. A truncated episode bootstraps from its true
 final observation, a terminated one not at all.
 
-Memory per transition, in bytes: the observation, the action, 17 for reward, flags and indices, and 9.2 more where
+Memory per transition, in bytes: the observation, the action, 24 for reward, flags and indices, and 9.2 more where
 prioritised; and one observation more for each episode that ended. Memory is taken as the ring fills.
 """
 
@@ -42,7 +42,7 @@ def _backend(reference: Any) -> Any:
     return reference
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Batch:
     """Sampled windows, N of them; the target of a value function is
     ``returns + discounts * value(next_observations)``.
@@ -194,8 +194,9 @@ class UniformReplay:
 
     def _gather(self, rows: np.ndarray, weights: np.ndarray) -> Batch:
         ring = self._ring
-        returns, discounts, terminated, next_rows, finals = _backend(_windows_reference).n_step_windows(
-            rows, ring.rewards, ring.flags, ring.finals, ring.slots, self.n_step, self.gamma
+        n_step_windows = _backend(_windows_reference).n_step_windows
+        returns, discounts, terminated, next_rows, finals, indices = n_step_windows(
+            rows, ring.steps, ring.slots, self.n_step, self.gamma
         )
         next_observations = ring.observations.take(next_rows, axis=0)
         apart = np.flatnonzero(finals >= 0)
@@ -213,7 +214,7 @@ class UniformReplay:
         tensors = map(torch.from_numpy, batch)
         if self.device.type != "cpu":
             tensors = (x.to(self.device) for x in tensors)
-        return Batch(*tensors, indices=torch.from_numpy(ring.indices.take(rows)))
+        return Batch(*tensors, indices=torch.from_numpy(indices))
 
 
 class PrioritizedReplay(UniformReplay):
@@ -314,8 +315,8 @@ class PrioritizedReplay(UniformReplay):
         if not largest < 1e200:  # false for NaN
             raise ValueError(f"td_errors: expected finite numbers, got {largest}")
         rows = ids % self._ring.rows
-        held = (self._ring.indices[rows] == ids) & (ids >= 0)  # an empty row has -1
-        if not held.all():
+        held = self._ring.indices[rows] == ids
+        if not held.all() or ids.min() < 0:  # an empty row has -1
             self._check_known(ids)
             rows, errors = rows[held], errors[held]
         priorities = (errors + self.eps) ** self.alpha
@@ -352,13 +353,12 @@ def _check_count(value: Any, name: str, op: str) -> int:
 
 
 def _check_vector(given: Any, name: str, integer: bool) -> np.ndarray:
-    x = given.detach().cpu() if isinstance(given, Tensor) else given
-    if isinstance(x, Tensor):
-        x = x.float().numpy() if x.dtype == torch.bfloat16 else x.numpy()
-    wanted = "int64" if integer else "float"
+    x = given
+    if isinstance(given, Tensor):
+        x = given.numpy(force=True) if given.dtype != torch.bfloat16 else given.float().numpy(force=True)
     if not isinstance(x, np.ndarray) or not (x.dtype == np.int64 if integer else x.dtype.kind == "f"):
         got = x.dtype if isinstance(x, np.ndarray) else type(given).__name__
-        raise TypeError(f"{name}: expected a {wanted} tensor, got {got}")
+        raise TypeError(f"{name}: expected {'an int64' if integer else 'a float'} tensor, got {got}")
     if x.ndim != 1:
         raise ValueError(f"{name}: expected shape [N], got {list(x.shape)}")
     return x

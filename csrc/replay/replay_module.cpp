@@ -13,20 +13,23 @@ namespace py = pybind11;
 namespace automl_ext {
 namespace {
 
+[[noreturn]] void raise_unlike(const py::object& given, const py::dtype& dtype, const char* where, const char* name) {
+  std::string got = py::str(py::type::of(given).attr("__name__"));
+  if (py::isinstance<py::array>(given)) {
+    got = std::string(py::str(given.attr("dtype"))) + " of shape " + std::string(py::str(given.attr("shape")));
+  }
+  throw py::value_error(std::string(where) + ": " + name + ": expected a 1-dimensional " +
+                        std::string(py::str(dtype)) + " array, got " + got);
+}
+
 // 1-dimensional, of this very dtype; copied only where it is strided.
 template <class T>
 py::array_t<T, py::array::c_style> array_of(const py::object& given, const char* where, const char* name) {
-  const std::string prefix = std::string(where) + ": " + name + ": expected a 1-dimensional " +
-                             std::string(py::str(py::dtype::of<T>())) + " array, got ";
-  if (!py::isinstance<py::array>(given)) {
-    throw py::value_error(prefix + std::string(py::str(py::type::of(given).attr("__name__"))));
+  using Array = py::array_t<T, py::array::c_style>;
+  if (!py::isinstance<py::array_t<T>>(given) || py::reinterpret_borrow<py::array>(given).ndim() != 1) {
+    raise_unlike(given, py::dtype::of<T>(), where, name);
   }
-  const auto array = py::reinterpret_borrow<py::array>(given);
-  if (array.ndim() != 1 || !array.dtype().equal(py::dtype::of<T>())) {
-    throw py::value_error(prefix + std::string(py::str(array.dtype())) + " of shape " +
-                          std::string(py::str(array.attr("shape"))));
-  }
-  const auto result = py::array_t<T, py::array::c_style>::ensure(array);
+  Array result = Array::ensure(given);
   if (!result) throw py::error_already_set();
   return result;
 }
@@ -67,31 +70,31 @@ void load(SumTree& tree, const py::object& priorities) {
   tree.load(p.data());
 }
 
-py::tuple windows(const py::object& rows, const py::object& rewards, const py::object& flags, const py::object& finals,
-                  int64_t slots, int64_t n_step, double gamma) {
+py::tuple windows(const py::object& rows, const py::object& steps, int64_t slots, int64_t n_step, double gamma) {
   const char* where = "n_step_windows";
   const auto starts = array_of<int64_t>(rows, where, "rows");
-  const auto r = array_of<float>(rewards, where, "rewards");
-  const auto f = array_of<uint8_t>(flags, where, "flags");
-  const auto apart = array_of<int32_t>(finals, where, "finals");
-  check_length(f.size(), r.size(), where, "flags", "rewards");
-  check_length(apart.size(), r.size(), where, "finals", "rewards");
-  if (slots < 1 || r.size() % slots) throw py::value_error("n_step_windows: slots: expected a divisor of the rows");
+  const auto bytes = array_of<uint8_t>(steps, where, "steps");
+  if (bytes.size() % sizeof(Step) || reinterpret_cast<uintptr_t>(bytes.data()) % alignof(Step)) {
+    throw py::value_error("n_step_windows: steps: expected the aligned bytes of steps");
+  }
+  const auto* all = reinterpret_cast<const Step*>(bytes.data());
+  const int64_t count = bytes.size() / int64_t(sizeof(Step));
+  if (slots < 1 || count % slots) throw py::value_error("n_step_windows: slots: expected a divisor of the steps");
   if (n_step < 1) throw py::value_error("n_step_windows: n_step: expected at least 1");
   const int64_t n = starts.size();
   for (int64_t i = 0; i < n; ++i) {
-    if (starts.data()[i] < 0 || starts.data()[i] >= r.size()) {
-      throw py::index_error("n_step_windows: rows: expected 0 to " + std::to_string(r.size() - 1) + ", got " +
+    if (starts.data()[i] < 0 || starts.data()[i] >= count) {
+      throw py::index_error("n_step_windows: rows: expected 0 to " + std::to_string(count - 1) + ", got " +
                             std::to_string(starts.data()[i]));
     }
   }
   py::array_t<float> returns(n), discounts(n);
   py::array_t<bool> terminated(n);
-  py::array_t<int64_t> next_rows(n), next_finals(n);
-  n_step_windows({r.data(), f.data(), apart.data(), slots}, starts.data(), n, n_step, gamma,
+  py::array_t<int64_t> next_rows(n), finals(n), indices(n);
+  n_step_windows(all, slots, starts.data(), n, n_step, gamma,
                  {returns.mutable_data(), discounts.mutable_data(), terminated.mutable_data(),
-                  next_rows.mutable_data(), next_finals.mutable_data()});
-  return py::make_tuple(returns, discounts, terminated, next_rows, next_finals);
+                  next_rows.mutable_data(), finals.mutable_data(), indices.mutable_data()});
+  return py::make_tuple(returns, discounts, terminated, next_rows, finals, indices);
 }
 
 }  // namespace
@@ -107,8 +110,8 @@ void bind_replay(py::module_& m) {
       .def("sample", &sample, py::arg("uniforms"))
       .def("state", &state)
       .def("load", &load, py::arg("priorities"));
-  m.def("n_step_windows", &windows, py::arg("rows"), py::arg("rewards"), py::arg("flags"), py::arg("finals"),
-        py::arg("slots"), py::arg("n_step"), py::arg("gamma"));
+  m.def("n_step_windows", &windows, py::arg("rows"), py::arg("steps"), py::arg("slots"), py::arg("n_step"),
+        py::arg("gamma"));
 }
 
 }  // namespace automl_ext

@@ -1,9 +1,9 @@
 // Leaves with priorities; a parent is the sum of its eight children, one cache line. Host, float64, no torch.
 #pragma once
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 #include <limits>
 #include <new>
 #include <stdexcept>
@@ -34,6 +34,7 @@ class SumTree {
     for (int64_t i = 0; i < n; ++i) {
       check_index(indices[i], i);
       check_priority(priorities[i], i);
+      __builtin_prefetch(levels_[0].data + indices[i], 1);
     }
     // Parents that changed, level by level. Neighbours share parents: what repeats in a row is summed once.
     std::vector<int64_t>& nodes = changed_;
@@ -67,14 +68,16 @@ class SumTree {
     }
     std::vector<double> masses(n);
     for (int64_t i = 0; i < n; ++i) {
-      masses[i] = std::min((double(i) + uniforms[i]) / double(n) * total_, std::nextafter(total_, 0.0));
+      masses[i] = std::min((double(i) + uniforms[i]) / double(n) * total_, below(total_));
       indices[i] = 0;
     }
     // All draws go down together, so that their cache misses overlap.
     for (size_t level = levels_.size(); level-- > 0;) {
       const double* values = levels_[level].data;
+      const double* next = level ? levels_[level - 1].data : nullptr;
       for (int64_t i = 0; i < n; ++i) {
         indices[i] = descend(values + indices[i] * kChildren, masses[i]) + indices[i] * kChildren;
+        if (next) __builtin_prefetch(next + indices[i] * kChildren);
       }
     }
     for (int64_t i = 0; i < n; ++i) priorities[i] = levels_[0].data[indices[i]];
@@ -119,8 +122,17 @@ class SumTree {
       before = passed ? sum : before;
     }
     // The rounding of sum may leave more than the child has.
-    mass = std::min(mass - before, std::nextafter(children[chosen], 0.0));
+    mass = std::min(mass - before, below(children[chosen]));
     return chosen;
+  }
+
+  // The next smaller number of a positive one; std::nextafter is a call.
+  static double below(double x) {
+    int64_t bits;
+    std::memcpy(&bits, &x, sizeof bits);
+    --bits;
+    std::memcpy(&x, &bits, sizeof bits);
+    return x;
   }
 
   // From the children afresh: increments would let rounding errors gather.
