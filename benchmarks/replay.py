@@ -68,9 +68,7 @@ def tianshou_cycle(capacity: int, observation: Observation, errors: torch.Tensor
     obs = observations(rng, 2, observation)
     no = np.array(False)
     buffer.add(
-        Batch(
-            obs=obs[0], act=np.int64(0), rew=1.0, terminated=no, truncated=no, done=no, obs_next=obs[1], info=Batch()
-        )
+        Batch(obs=obs[0], act=np.int64(0), rew=1.0, terminated=no, truncated=no, done=no, obs_next=obs[1], info=Batch())
     )
     # One at a time a million would take minutes: write where add() would have written.
     for name in ("obs", "obs_next"):

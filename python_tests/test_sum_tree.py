@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import automl_ext
 from automl_ext import _native
 from automl_ext.rl import _sum_tree_reference
-from automl_ext.rl.replay import sum_tree
+from automl_ext.rl.prioritized_replay import sum_tree
 
 SIZES = [1, 2, 7, 8, 9, 63, 64, 65, 100, 513, 5000]
 BELOW_ONE = math.nextafter(1.0, 0.0)
@@ -21,9 +21,9 @@ trees = pytest.mark.parametrize("backend", ["native", "reference"])
 
 @pytest.fixture(autouse=True)
 def _needs_library(request):
-    if request.node.get_closest_marker("parametrize") and request.node.callspec.params.get("backend") == "native":
-        if not _native.is_loaded():
-            pytest.skip("the native library is not built")
+    native = "callspec" in dir(request.node) and request.node.callspec.params.get("backend") == "native"
+    if native and not _native.is_loaded():
+        pytest.skip("the native library is not built")
 
 
 def make(backend, priorities):

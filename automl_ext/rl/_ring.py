@@ -39,7 +39,8 @@ class Ring:
         steps = np.zeros(rows, STEP)
         self.steps = steps.view(np.uint8)
         self.rewards, self.flags, self.finals, self.indices = (
-            steps[name] for name in ("reward", "flags", "final", "index")  # views
+            steps[name]
+            for name in ("reward", "flags", "final", "index")  # views
         )
         self.finals[:] = self.indices[:] = -1  # no transition here, nothing kept apart
         self.apart = np.zeros((0, *observation_shape), observation_dtype)
@@ -211,6 +212,6 @@ class Ring:
             wrong = differ.reshape(len(rows), -1).any(axis=1) & goes_on
             if wrong.any():
                 raise ValueError(
-                    f"observations: in environment {envs[wrong][0]} not the next_observations of the step before, whose "
-                    "episode had not ended; call cut() first where an environment was reset from outside"
+                    f"observations: in environment {envs[wrong][0]} not the next_observations of the step before, "
+                    "whose episode had not ended; call cut() first where an environment was reset from outside"
                 )

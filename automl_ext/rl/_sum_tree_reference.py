@@ -119,9 +119,7 @@ class SumTree:
         bad = np.flatnonzero((indices < 0) | (indices >= self.capacity))
         if bad.size:
             i = bad[0]
-            raise IndexError(
-                f"SumTree: indices: expected 0 to {self.capacity - 1}, got {indices[i]} at position {i}"
-            )
+            raise IndexError(f"SumTree: indices: expected 0 to {self.capacity - 1}, got {indices[i]} at position {i}")
 
     def _check_priorities(self, priorities: np.ndarray) -> None:
         bad = np.flatnonzero(~((priorities >= 0) & (priorities <= self.limit)))

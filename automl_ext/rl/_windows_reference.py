@@ -30,8 +30,9 @@ def n_step_windows(
     window = ring[places]
     terminated = (window["flags"] & TERMINATED) != 0
     truncated = (window["flags"] & (TRUNCATED | CUT)) != 0
-    rewards, *flags = map(torch.from_numpy, (np.ascontiguousarray(window["reward"]), terminated, truncated))
-    returns, discounts, last = (x[0].numpy() for x in n_step_returns(rewards, None, *flags, gamma, n_step))
+    rewards = torch.from_numpy(np.ascontiguousarray(window["reward"]))
+    ends = torch.from_numpy(terminated), torch.from_numpy(truncated)
+    returns, discounts, last = (x[0].numpy() for x in n_step_returns(rewards, None, *ends, gamma, n_step))
     end = last, np.arange(len(rows))
     next_rows = rows - rows % slots + (places[end] + 1) % slots
     return returns, discounts, terminated[end], next_rows, window["final"][end].astype(np.int64), window["index"][0]

@@ -22,19 +22,15 @@ from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops._checks import check_number
-from automl_ext.rl import _sum_tree_reference, _windows_reference
+from automl_ext.rl import _windows_reference
 from automl_ext.rl._ring import Ring
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
 Generator = np.random.Generator | torch.Generator
 
 
-def sum_tree(capacity: int) -> Any:
-    """A sum tree of the current backend: compiled, or the one of :mod:`automl_ext.rl._sum_tree_reference`."""
-    return _backend(_sum_tree_reference).SumTree(capacity)
-
-
-def _backend(reference: Any) -> Any:
+def backend_of(reference: Any) -> Any:
+    """The compiled library, or this module that answers in its place."""
     if _native.is_loaded() and _native.current_backend() != "reference":
         from automl_ext import _C  # type: ignore[attr-defined,unused-ignore]
 
@@ -102,17 +98,15 @@ class UniformReplay:
         device: str | torch.device = "cpu",
     ) -> None:
         op = type(self).__name__
-        self.n_step, self.gamma = _check_count(n_step, "n_step", op), check_number(gamma, "gamma", op, 0, 1)
+        self.n_step, self.gamma = check_count(n_step, "n_step", op), check_number(gamma, "gamma", op, 0, 1)
         if not isinstance(generator, Generator):
             raise TypeError(
                 f"{op}: generator: expected a numpy.random.Generator or torch.Generator, got {type(generator).__name__}"
             )
-        if _check_count(capacity, "capacity", op) < _check_count(n_envs, "n_envs", op):
+        if check_count(capacity, "capacity", op) < check_count(n_envs, "n_envs", op):
             raise ValueError(f"{op}: capacity: expected at least n_envs ({n_envs}), got {capacity}")
         self.generator, self.device = generator, torch.device(device)
-        self._ring = Ring(
-            capacity // n_envs, n_envs, observation_shape, observation_dtype, action_shape, action_dtype
-        )
+        self._ring = Ring(capacity // n_envs, n_envs, observation_shape, observation_dtype, action_shape, action_dtype)
 
     def __len__(self) -> int:
         """Transitions held."""
@@ -163,9 +157,9 @@ class UniformReplay:
         """All that decides what comes next, the generator included: tensors and plain Python, for a checkpoint. The
         tensors may share memory with the replay, so write or copy them before you add to it.
         """
-        numpy = isinstance(self.generator, np.random.Generator)
-        generator = numpy_generator_state(self.generator) if numpy else self.generator.get_state()
-        return {"ring": self._ring.state(), "generator": generator}
+        rng = self.generator
+        state = rng.get_state() if isinstance(rng, torch.Generator) else numpy_generator_state(rng)
+        return {"ring": self._ring.state(), "generator": state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore :meth:`state_dict` into a replay that was made alike.
@@ -184,7 +178,7 @@ class UniformReplay:
             set_numpy_generator_state(self.generator, state["generator"])
 
     def _uniforms(self, batch_size: int) -> np.ndarray:
-        _check_count(batch_size, "batch_size", "sample")
+        check_count(batch_size, "batch_size", "sample")
         if not self._ring.counts.any():
             raise ValueError("sample: the replay is empty")
         if isinstance(self.generator, np.random.Generator):
@@ -194,7 +188,7 @@ class UniformReplay:
 
     def _gather(self, rows: np.ndarray, weights: np.ndarray) -> Batch:
         ring = self._ring
-        n_step_windows = _backend(_windows_reference).n_step_windows
+        n_step_windows = backend_of(_windows_reference).n_step_windows
         returns, discounts, terminated, next_rows, finals, indices = n_step_windows(
             rows, ring.steps, ring.slots, self.n_step, self.gamma
         )
@@ -202,7 +196,7 @@ class UniformReplay:
         apart = np.flatnonzero(finals >= 0)
         if apart.size:
             next_observations[apart] = ring.apart[finals[apart]]
-        batch = (
+        arrays = (
             ring.observations.take(rows, axis=0),
             ring.actions.take(rows, axis=0),
             returns,
@@ -211,138 +205,14 @@ class UniformReplay:
             terminated,
             weights,
         )
-        tensors = map(torch.from_numpy, batch)
+        tensors = [torch.from_numpy(x) for x in arrays]
         if self.device.type != "cpu":
-            tensors = (x.to(self.device) for x in tensors)
-        return Batch(*tensors, indices=torch.from_numpy(indices))
+            tensors = [x.to(self.device) for x in tensors]
+        tensors.append(torch.from_numpy(indices))
+        return Batch(*tensors)
 
 
-class PrioritizedReplay(UniformReplay):
-    """Transitions sampled in proportion to (\\|δ\\| + eps)^alpha (Schaul et al. 2016, algorithm 1).
-
-    Sampling is stratified over the total priority. A new transition gets the largest priority so far, 1 at first.
-    Importance weights are (1 / (N P(i)))^beta, divided by the largest of the minibatch.
-
-    Args:
-        capacity, observation_shape, observation_dtype, action_shape, action_dtype, **kwargs: of :class:`UniformReplay`.
-        alpha: 0 is uniform, 1 in proportion to \\|δ\\| + eps.
-        beta: exponent of the importance weights, in [0, 1], at first.
-        beta_steps: calls of :meth:`sample` over which beta rises linearly to 1; None: it stays.
-        eps: above 0; keeps transitions with δ = 0 in play.
-
-    Raises:
-        ValueError: a number out of range.
-    """
-
-    def __init__(
-        self,
-        capacity: int,
-        observation_shape: tuple[int, ...],
-        observation_dtype: Any = np.float32,
-        action_shape: tuple[int, ...] = (),
-        action_dtype: Any = np.int64,
-        *,
-        alpha: float = 0.6,
-        beta: float = 0.4,
-        beta_steps: int | None = None,
-        eps: float = 1e-6,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(capacity, observation_shape, observation_dtype, action_shape, action_dtype, **kwargs)
-        op = type(self).__name__
-        self.alpha, self.first_beta = check_number(alpha, "alpha", op, 0, 1), check_number(beta, "beta", op, 0, 1)
-        self.beta_steps = None if beta_steps is None else _check_count(beta_steps, "beta_steps", op)
-        self.eps = check_number(eps, "eps", op, 1e-30, 1e30)
-        self._tree = sum_tree(self._ring.rows)
-        self._largest, self._samples = 1.0, 0
-
-    @property
-    def beta(self) -> float:
-        """The exponent that the next :meth:`sample` uses."""
-        done = min(self._samples / self.beta_steps, 1.0) if self.beta_steps else 0.0
-        return self.first_beta + (1 - self.first_beta) * done
-
-    def add(
-        self,
-        observations: Any,
-        actions: Any,
-        rewards: Any,
-        next_observations: Any,
-        terminated: Any,
-        truncated: Any,
-        valid: Any = None,
-    ) -> None:
-        """As :meth:`UniformReplay.add`; the new transitions get the largest priority so far."""
-        filled, emptied = self._ring.add(
-            observations, actions, rewards, next_observations, terminated, truncated, valid
-        )
-        priorities = np.zeros(2 * len(filled))
-        priorities[len(filled) :] = self._largest
-        self._tree.set(np.concatenate([emptied, filled]), priorities)
-
-    def sample(self, batch_size: int) -> Batch:
-        """Draw a batch with its importance weights.
-
-        Raises:
-            ValueError: nothing to draw from, or ``batch_size`` below 1.
-        """
-        rows, priorities = self._tree.sample(self._uniforms(batch_size))
-        weights = ((priorities.min() / priorities) ** self.beta).astype(np.float32)  # N and the total cancel
-        self._samples += 1
-        return self._gather(rows, weights)
-
-    def update_priorities(self, indices: Tensor, td_errors: Tensor) -> None:
-        """Give transitions the priority (\\|td_errors\\| + eps)^alpha.
-
-        Those overwritten since they were sampled are passed over; of an index that repeats the last error counts.
-
-        Args:
-            indices: int64 [N], from a batch.
-            td_errors: float [N], any sign, any device.
-
-        Raises:
-            ValueError: another shape, or an error that is not finite.
-            IndexError: an index that no transition has had.
-            TypeError: no tensors of these dtypes.
-        """
-        ids = _check_vector(indices, "indices", integer=True)
-        errors = np.abs(_check_vector(td_errors, "td_errors", integer=False).astype(np.float64))
-        if len(ids) != len(errors):
-            raise ValueError(f"td_errors: expected as many as indices ({len(ids)}), got {len(errors)}")
-        if not len(ids):
-            return
-        largest = errors.max()
-        if not largest < 1e200:  # false for NaN
-            raise ValueError(f"td_errors: expected finite numbers, got {largest}")
-        rows = ids % self._ring.rows
-        held = self._ring.indices[rows] == ids
-        if not held.all() or ids.min() < 0:  # an empty row has -1
-            self._check_known(ids)
-            rows, errors = rows[held], errors[held]
-        priorities = (errors + self.eps) ** self.alpha
-        self._tree.set(rows, priorities)
-        self._largest = max(self._largest, float(priorities.max(initial=0.0)))
-
-    def state_dict(self) -> dict[str, Any]:
-        priorities = torch.from_numpy(self._tree.state())
-        return super().state_dict() | {
-            "priorities": priorities, "largest": self._largest, "samples": self._samples
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
-        self._tree.load(state["priorities"].numpy())
-        self._largest, self._samples = state["largest"], state["samples"]
-
-    def _check_known(self, ids: np.ndarray) -> None:
-        ring = self._ring
-        rounds, rows = np.divmod(ids, ring.rows)
-        known = (ids >= 0) & (rounds * ring.slots + rows % ring.slots < ring.counts[rows // ring.slots])
-        if not known.all():
-            raise IndexError(f"indices: no transition has had the index {ids[~known][0]}; pass those of a batch")
-
-
-def _check_count(value: Any, name: str, op: str) -> int:
+def check_count(value: Any, name: str, op: str) -> int:
     try:
         number = operator.index(value)
     except TypeError:
@@ -350,15 +220,3 @@ def _check_count(value: Any, name: str, op: str) -> int:
     if number < 1:
         raise ValueError(f"{op}: {name}: expected at least 1, got {number}")
     return number
-
-
-def _check_vector(given: Any, name: str, integer: bool) -> np.ndarray:
-    x = given
-    if isinstance(given, Tensor):
-        x = given.numpy(force=True) if given.dtype != torch.bfloat16 else given.float().numpy(force=True)
-    if not isinstance(x, np.ndarray) or not (x.dtype == np.int64 if integer else x.dtype.kind == "f"):
-        got = x.dtype if isinstance(x, np.ndarray) else type(given).__name__
-        raise TypeError(f"{name}: expected {'an int64' if integer else 'a float'} tensor, got {got}")
-    if x.ndim != 1:
-        raise ValueError(f"{name}: expected shape [N], got {list(x.shape)}")
-    return x
