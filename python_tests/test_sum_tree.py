@@ -123,6 +123,17 @@ def test_no_index_of_priority_zero_is_drawn_at_the_end(backend):
 
 
 @trees
+def test_a_mass_rounded_up_to_its_childs_total_stays_in_it(backend):
+    """Found by hand: 1.5 + 1.5 ulp rounds up to 1.5 + 2 ulp; mass 1.5 + ulp less 1.5 ulp rounds up to 1.5 itself."""
+    ulp = 2.0**-52
+    priorities = np.zeros(100)
+    priorities[[0, 8]] = 1.5 * ulp, 1.5
+    tree = make(backend, priorities)
+    assert tree.total == 1.5 + 2 * ulp
+    assert tree.sample(floats(BELOW_ONE))[0].tolist() == [8]
+
+
+@trees
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_sets_against_a_list(backend, data):
