@@ -1,4 +1,4 @@
-// The extension module: importing it registers the ops with torch. It tells how it was built.
+// The extension module: importing it registers the ops with torch. It tells how it was built and holds the replay.
 #include <ATen/Parallel.h>
 #include <pybind11/pybind11.h>
 
@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "common/kernels.h"
+#include "replay/replay_module.h"
 
 namespace {
 
@@ -27,4 +28,5 @@ PYBIND11_MODULE(_C, m) {
   m.def("instruction_set", [] { return automl_ext::kernels().instruction_set; });
   m.def("parallel_threads", &parallel_threads);
   m.def("compiled_instruction_sets", &automl_ext::compiled_instruction_sets);
+  automl_ext::bind_replay(m);
 }

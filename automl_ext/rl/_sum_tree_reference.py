@@ -1,0 +1,143 @@
+"""The sum tree of csrc/replay in NumPy: it answers without the compiled library, bit for bit alike."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+
+CHILDREN = 8
+MOST_LEAVES = 2**40
+
+
+class SumTree:
+    """Draws indices in proportion to their priorities (Schaul et al. 2016, appendix B.2.1).
+
+    A parent is the sum of its eight children, computed afresh at every change, so that rounding errors do not
+    gather. An index of priority 0 is never drawn.
+
+    Args:
+        capacity: number of indices, at least 1; any number. All priorities start at 0.
+
+    Attributes:
+        total: sum of the priorities.
+        limit: the largest priority allowed: the sum of ``capacity`` of them does not overflow.
+
+    Raises:
+        ValueError: a capacity out of range; in the methods: an array of another dtype or shape, a priority that is
+            negative, NaN or above ``limit``. The tree is then as it was.
+        IndexError: an index out of range.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        if not 1 <= capacity <= MOST_LEAVES:
+            raise ValueError(f"SumTree: capacity: expected 1 to 2**40, got {capacity}")
+        self.capacity = capacity
+        self.limit = sys.float_info.max / 2 / capacity
+        self.total = 0.0
+        self._levels: list[np.ndarray] = []  # the leaves first, [groups, 8]
+        size = capacity
+        while size > 1 or not self._levels:
+            size = -(-size // CHILDREN)
+            self._levels.append(np.zeros((size, CHILDREN)))
+
+    def set(self, indices: np.ndarray, priorities: np.ndarray) -> None:
+        """Give ``indices`` (int64 [N]) their ``priorities`` (float64 [N]); of a repeated index the last one counts."""
+        self._check_indices(indices)
+        _check_array("priorities", priorities, np.float64)
+        _check_length("priorities", priorities, len(indices), "indices")
+        self._check_priorities(priorities)
+        self._leaves[indices] = priorities
+        self._sum_up(np.unique(indices // CHILDREN))
+
+    def get(self, indices: np.ndarray) -> np.ndarray:
+        """The priorities, float64 [N], of ``indices``, int64 [N]."""
+        self._check_indices(indices)
+        return self._leaves[indices]
+
+    def sample(self, uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Stratified: draw i comes from the i-th of N equal parts of the total.
+
+        Args:
+            uniforms: float64 [N] in [0, 1), where in its part each draw lies.
+
+        Returns:
+            indices int64 [N], in rising order, and their priorities float64 [N].
+
+        Raises:
+            ValueError: every priority is 0, or a uniform is not in [0, 1).
+        """
+        _check_array("uniforms", uniforms, np.float64)
+        if not self.total > 0:
+            raise ValueError("SumTree: every priority is 0, there is nothing to sample")
+        bad = np.flatnonzero(~((uniforms >= 0) & (uniforms < 1)))
+        if bad.size:
+            raise ValueError(
+                f"SumTree: uniforms: expected numbers in [0, 1), got {uniforms[bad[0]]:g} at position {bad[0]}"
+            )
+        n = len(uniforms)
+        mass = np.minimum((np.arange(n) + uniforms) / max(n, 1) * self.total, np.nextafter(self.total, 0.0))
+        indices = np.zeros(n, dtype=np.int64)
+        draws = np.arange(n)
+        for level in reversed(self._levels):
+            children = level[indices]
+            sums = np.cumsum(children, axis=1)
+            # The first child whose running sum is above the mass: it has a priority, or the sum would not have moved.
+            passed = mass[:, None] >= sums
+            chosen = passed.sum(axis=1)
+            before = np.where(chosen > 0, sums[draws, chosen - 1], 0.0)
+            # The rounding of the sum may leave more than the child has.
+            mass = np.minimum(mass - before, np.nextafter(children[draws, chosen], 0.0))
+            indices = indices * CHILDREN + chosen
+        return indices, self._leaves[indices]
+
+    def state(self) -> np.ndarray:
+        """The priorities, float64 [capacity], a copy. The sums follow from them."""
+        return self._leaves[: self.capacity].copy()
+
+    def load(self, priorities: np.ndarray) -> None:
+        """Restore what :meth:`state` returned."""
+        _check_array("priorities", priorities, np.float64)
+        _check_length("priorities", priorities, self.capacity, "the capacity")
+        self._check_priorities(priorities)
+        self._leaves[: self.capacity] = priorities
+        self._sum_up(np.arange(len(self._levels[0])))
+
+    @property
+    def _leaves(self) -> np.ndarray:
+        return self._levels[0].reshape(-1)  # a view
+
+    def _sum_up(self, nodes: np.ndarray) -> None:
+        for level, above in zip(self._levels, self._levels[1:], strict=False):
+            above.reshape(-1)[nodes] = np.cumsum(level[nodes], axis=1)[:, -1]  # from left to right, as sample() does
+            nodes = np.unique(nodes // CHILDREN)
+        self.total = float(np.cumsum(self._levels[-1][0])[-1])
+
+    def _check_indices(self, indices: np.ndarray) -> None:
+        _check_array("indices", indices, np.int64)
+        bad = np.flatnonzero((indices < 0) | (indices >= self.capacity))
+        if bad.size:
+            i = bad[0]
+            raise IndexError(f"SumTree: indices: expected 0 to {self.capacity - 1}, got {indices[i]} at position {i}")
+
+    def _check_priorities(self, priorities: np.ndarray) -> None:
+        bad = np.flatnonzero(~((priorities >= 0) & (priorities <= self.limit)))
+        if bad.size:
+            i = bad[0]
+            raise ValueError(
+                f"SumTree: priorities: expected numbers in [0, {self.limit:g}], got {priorities[i]:g} at position {i}"
+            )
+
+
+def _check_array(name: str, array: Any, dtype: type) -> None:
+    expected = f"SumTree: {name}: expected a 1-dimensional {np.dtype(dtype)} array, got "
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{expected}{type(array).__name__}")
+    if array.ndim != 1 or array.dtype != dtype:
+        raise ValueError(f"{expected}{array.dtype} of shape {array.shape}")
+
+
+def _check_length(name: str, array: np.ndarray, length: int, like: str) -> None:
+    if len(array) != length:
+        raise ValueError(f"SumTree: {name}: expected as many as {like} ({length}), got {len(array)}")

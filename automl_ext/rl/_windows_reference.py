@@ -1,0 +1,38 @@
+"""The n-step windows of csrc/replay through :func:`automl_ext.n_step_returns`, for when there is no library."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from automl_ext.ops.returns import n_step_returns
+
+# What a transition has beside its observation and action; csrc/replay/windows.h reads the same bytes.
+STEP = np.dtype([("index", "i8"), ("reward", "f4"), ("final", "i4"), ("flags", "u1")], align=True)
+TERMINATED, TRUNCATED, CUT = 1, 2, 4  # flags; CUT: the next slot does not go on from here, as at a ring's newest step
+
+
+def n_step_windows(
+    rows: np.ndarray, steps: np.ndarray, slots: int, n_step: int, gamma: float
+) -> tuple[np.ndarray, ...]:
+    """Returns over at most ``n_step`` steps that start at ``rows`` and end at the first step with a flag.
+
+    Args:
+        rows: int64 [N], where windows start.
+        steps: the bytes, uint8 [rings * slots * 24], of STEPs, rings one after another.
+
+    Returns:
+        returns, discounts (float32) and terminated (bool) [N], as :func:`automl_ext.n_step_returns` has them; the
+        row after the window's last step and that step's ``final``, int64 [N]; the first step's ``index``.
+    """
+    ring = steps.view(STEP)
+    places = rows - rows % slots + (rows + np.arange(n_step)[:, None]) % slots  # [n_step, N]
+    window = ring[places]
+    terminated = (window["flags"] & TERMINATED) != 0
+    truncated = (window["flags"] & (TRUNCATED | CUT)) != 0
+    rewards = torch.from_numpy(np.ascontiguousarray(window["reward"]))
+    ends = torch.from_numpy(terminated), torch.from_numpy(truncated)
+    returns, discounts, last = (x[0].numpy() for x in n_step_returns(rewards, None, *ends, gamma, n_step))
+    end = last, np.arange(len(rows))
+    next_rows = rows - rows % slots + (places[end] + 1) % slots
+    return returns, discounts, terminated[end], next_rows, window["final"][end].astype(np.int64), window["index"][0]

@@ -1,0 +1,6 @@
+#pragma once
+#include <pybind11/pybind11.h>
+
+namespace automl_ext {
+void bind_replay(pybind11::module_& m);  // SumTree, n_step_windows
+}

@@ -1,0 +1,128 @@
+"""What the tests of the replays share: random episodes with a plain record of them, and small helpers."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from automl_ext.rl import PrioritizedReplay, UniformReplay
+
+kinds = pytest.mark.parametrize("kind", [UniformReplay, PrioritizedReplay])
+
+
+def make(kind, capacity=20, n_envs=1, shape=(2,), dtype=np.float32, seed=0, **kwargs):
+    return kind(capacity, shape, dtype, n_envs=n_envs, generator=np.random.default_rng(seed), **kwargs)
+
+
+class World:
+    """Random episodes in B environments, as the adapter hands them on; keeps what a replay must hold.
+
+    An observation is a number never used again, and so tells which step it is of. Environment b's
+    transitions are ``past[b]``: (obs, action, reward, next_obs, terminated, truncated, goes_on).
+    """
+
+    def __init__(self, n_envs, seed=0, next_step=False, end=0.2):
+        self.rng, self.n_envs, self.next_step, self.end = np.random.default_rng(seed), n_envs, next_step, end
+        self.serial = 0
+        self.now = [self.new() for _ in range(n_envs)]
+        self.resetting = [False] * n_envs
+        self.past = [[] for _ in range(n_envs)]
+
+    def new(self):
+        self.serial += 1
+        return self.serial
+
+    def step(self):
+        """The next arguments of add()."""
+        out = []
+        for b in range(self.n_envs):
+            if self.resetting[b]:  # NEXT_STEP: the action is ignored, the reward 0; NaN here must reach nothing
+                first = self.new()
+                out.append((self.now[b], -1, math.nan, first, False, False, False))
+                self.now[b], self.resetting[b] = first, False
+                continue
+            after = self.new()
+            terminated, truncated = (self.rng.random(2) < self.end / 2).tolist()
+            row = (self.now[b], self.serial % 7, float(self.rng.normal()), after, terminated, truncated)
+            out.append((*row, True))
+            self.past[b].append((*row, not (terminated or truncated)))
+            self.now[b] = after
+            if terminated or truncated:
+                self.resetting[b] = self.next_step
+                if not self.next_step:
+                    self.now[b] = self.new()
+        obs, action, reward, after, terminated, truncated, valid = (np.array(x) for x in zip(*out, strict=True))
+        pair = lambda x: np.stack([x, x + 0.5], axis=1).astype(np.float32)  # noqa: E731
+        return pair(obs), action, reward, pair(after), terminated, truncated, valid
+
+    def window(self, b, start, n_step, gamma):
+        """Plain n-step rule: return, discount, next observation, terminated."""
+        total, past = 0.0, self.past[b]
+        for k in range(n_step):
+            _, _, reward, after, terminated, _, goes_on = past[start + k]
+            total += gamma**k * reward
+            if not goes_on or start + k + 1 == len(past):
+                break
+        return total, 0.0 if terminated else gamma ** (k + 1), after, terminated
+
+
+def check_batch(world, batch, held, n_step, gamma):
+    """Each sampled window is that of the recorder, and its transition is among those held. Returns which were seen."""
+    where = {row[0]: (b, t) for b, past in enumerate(world.past) for t, row in enumerate(past)}
+    seen = set()
+    for i in range(len(batch.indices)):
+        b, t = where[int(batch.observations[i, 0])]
+        assert len(world.past[b]) - held <= t
+        value, discount, after, terminated = world.window(b, t, n_step, gamma)
+        assert batch.observations[i].tolist() == [world.past[b][t][0], world.past[b][t][0] + 0.5]
+        assert batch.next_observations[i].tolist() == [after, after + 0.5]
+        assert batch.actions[i] == world.past[b][t][1]
+        assert batch.returns[i].item() == pytest.approx(value, rel=1e-5, abs=1e-5)
+        assert batch.discounts[i].item() == pytest.approx(discount, rel=1e-6)
+        assert batch.terminated[i].item() == terminated
+        seen.add((b, t))
+    return seen
+
+
+def episode(replay, rewards, *, terminated=False, truncated=False, first=0, valid=None):
+    """One episode of one environment with observations first, first + 1, …"""
+    for t, reward in enumerate(rewards):
+        last = t == len(rewards) - 1
+        obs, after = (np.full((1, 2), first + t + k, np.float32) for k in (0, 1))
+        ends = [np.array([last and flag]) for flag in (terminated, truncated)]
+        replay.add(obs, np.array([0]), np.array([reward]), after, *ends, valid)
+
+
+def by_observation(replay, draws=300):
+    """The window that starts at each observation: (return, discount, next observation, terminated)."""
+    batch = replay.sample(draws)
+    columns = batch.observations[:, 0], batch.returns, batch.discounts, batch.next_observations[:, 0], batch.terminated
+    return {row[0]: row[1:] for row in zip(*(x.tolist() for x in columns), strict=True)}
+
+
+def same(a, b):
+    return all(torch.equal(getattr(a, f.name), getattr(b, f.name)) for f in dataclasses.fields(a))
+
+
+def generators(seed):
+    return np.random.default_rng(seed), torch.Generator().manual_seed(seed)
+
+
+def make_with(kind, generator):
+    return kind(
+        21, (2,), n_envs=3, n_step=3, generator=generator, **{"beta_steps": 9} if kind is PrioritizedReplay else {}
+    )
+
+
+def go_on(world, replay, steps):
+    batches = []
+    for _ in range(steps):
+        replay.add(*world.step())
+        batches.append(replay.sample(5))
+        if isinstance(replay, PrioritizedReplay):
+            replay.update_priorities(batches[-1].indices, batches[-1].returns)
+    return batches
