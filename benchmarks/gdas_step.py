@@ -2,14 +2,16 @@
 
 A step is one of the weights and one of α, on NAS-Bench-201's supernet (C = 16, N = 1) and 64 images of 32 × 32 each.
 Rows: with one operation drawn per edge, plain as GDAS's own code does it; with all operations mixed on every edge.
-Both start from the same weights, see the same images and draw the same operations, step by step, and their losses are
-compared. Contenders take turns; medians. For steady numbers: ``OMP_NUM_THREADS=1 taskset -c 0 python …``, and on a
-machine that others use too ``--clock cpu``, the seconds that the process was given.
+All take every step from the same weights, on the same images, with the same operations drawn, and their losses are
+compared. The plain step runs as written, and once more on channels-last images. Contenders take turns; medians. For
+steady numbers: ``OMP_NUM_THREADS=1 taskset -c 0 python …``, and where others use the machine too ``--clock cpu``: the
+seconds that the process was given.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import platform
 import statistics
@@ -108,41 +110,59 @@ class OurMixedStep(OurStep):
         return Choice.support(gumbel_softmax(logits, TAU, seed=seed))
 
 
-def plain_step(supernet: Supernet, channels: int, cells: int, mixed: bool) -> Callable[[Batches], Losses]:
-    """From the supernet's present weights and α."""
-    network = plain_gdas.Network(channels, cells, mixed)
-    network.load_state_dict(supernet.network.state_dict())
-    alpha = nn.Parameter(supernet.alphas[0].detach().clone())
+def plain_step(channels: int, cells: int, mixed: bool) -> plain_gdas.PlainStep:
     weigh = plain_gdas.soft_weights if mixed else plain_gdas.hard_weights
-    step = plain_gdas.PlainStep(network, alpha, weigh, TAU)
-    return lambda batches: step(batches.images, batches.labels, batches.noise())
+    return plain_gdas.PlainStep(plain_gdas.Network(channels, cells, mixed), nn.Parameter(torch.zeros(6, 5)), weigh, TAU)
+
+
+@torch.no_grad()
+def copy_state(ours: OurStep, plain: plain_gdas.PlainStep) -> None:
+    """So that every step is compared on its own: rounding errors grow over the steps of a training."""
+    plain.network.load_state_dict(ours.supernet.network.state_dict())
+    plain.alpha.copy_(ours.supernet.alphas[0])
+    for optimizer, source in zip(plain.optimizers, ours.optimizers, strict=True):
+        optimizer.load_state_dict(copy.deepcopy(source.state_dict()))
 
 
 def compare(name: str, mixed: bool, channels: int, cells: int, todo: Sequence[Batches], clock: Clock) -> dict[str, Any]:
-    """Median seconds of both; AssertionError when their losses part.
+    """Median seconds of each; AssertionError when their losses part.
 
     The first two steps are not timed.
     """
-    supernet = build(channels, cells)
-    plain = plain_step(supernet, channels, cells, mixed)
-    ours = OurMixedStep(supernet) if mixed else OurStep(supernet)
-    times: tuple[list[float], list[float]] = ([], [])
+    ours = OurMixedStep(build(channels, cells)) if mixed else OurStep(build(channels, cells))
+    plain = {"plain": torch.contiguous_format, "plain_channels_last": torch.channels_last}
+    steps = {contender: plain_step(channels, cells, mixed) for contender in plain}
+    times: dict[str, list[float]] = {contender: [] for contender in ("ours", *plain)}
     for batches in todo:
-        losses = []
-        for contender, seconds in zip((ours, plain), times, strict=True):
+        noise = batches.noise()
+        for step in steps.values():
+            copy_state(ours, step)
+        start = clock()
+        losses = ours(batches)
+        times["ours"].append(clock() - start)
+        for contender, layout in plain.items():
+            images = tuple(x.contiguous(memory_format=layout) for x in batches.images)
             start = clock()
-            losses.append(contender(batches))
-            seconds.append(clock() - start)
-        torch.testing.assert_close(torch.tensor(losses[0]), torch.tensor(losses[1]), rtol=2e-3, atol=0)
-    our_times, plain_times = times[0][2:], times[1][2:]
-    ratios = [p / o for p, o in zip(plain_times, our_times, strict=True)]
-    return {
-        "step": name,
-        "ours_s": statistics.median(our_times),
-        "plain_s": statistics.median(plain_times),
-        "ratio": statistics.median(ratios),  # step by step, for what is drawn decides how long a step takes
-        "ratio_quartiles": statistics.quantiles(ratios, n=4)[::2],
-    }
+            plain_losses = steps[contender](images, batches.labels, noise)
+            times[contender].append(clock() - start)
+            torch.testing.assert_close(torch.tensor(losses), torch.tensor(plain_losses), rtol=1e-4, atol=0)
+    timed = {contender: seconds[2:] for contender, seconds in times.items()}
+    row: dict[str, Any] = {"step": name, "ours_s": statistics.median(timed["ours"])}
+    for contender in plain:
+        # Step by step, for what is drawn decides how long a step takes.
+        ratios = [p / o for p, o in zip(timed[contender], timed["ours"], strict=True)]
+        row[f"{contender}_s"] = statistics.median(timed[contender])
+        row[f"{contender}_ratio"] = statistics.median(ratios)
+        row[f"{contender}_ratio_quartiles"] = statistics.quantiles(ratios, n=4)[::2]
+    return row
+
+
+def cells_of(row: dict[str, Any]) -> list[str]:
+    shown = [row["step"], f"{1e3 * row['ours_s']:.0f}"]
+    for contender in ("plain", "plain_channels_last"):
+        low, high = row[f"{contender}_ratio_quartiles"]
+        shown += [f"{1e3 * row[f'{contender}_s']:.0f}", f"{row[f'{contender}_ratio']:.2f} ({low:.2f} – {high:.2f})"]
+    return shown
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -158,14 +178,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     clock = time.perf_counter if args.clock == "wall" else time.process_time
     torch.manual_seed(1)
     todo = draw_batches(args.steps + 2, args.batch, args.size)
-    shown = Table("step", "ours", "plain", "plain / ours", "quartiles", title=f"milliseconds ({args.clock}), medians")
+    columns = ("step", "ours", "plain", "/ ours (quartiles)", "plain, channels-last", "/ ours (quartiles)")
+    shown = Table(*columns, title=f"milliseconds ({args.clock}), medians")
     rows = []
     for name, mixed in (("one operation drawn", False), ("all operations mixed", True)):
-        row = compare(name, mixed, args.channels, args.cells, todo, clock)
-        low, high = row["ratio_quartiles"]
-        times = (f"{1e3 * row['ours_s']:.0f}", f"{1e3 * row['plain_s']:.0f}")
-        shown.add_row(name, *times, f"{row['ratio']:.2f}", f"{low:.2f} – {high:.2f}")
-        rows.append(row)
+        rows.append(compare(name, mixed, args.channels, args.cells, todo, clock))
+        shown.add_row(*cells_of(rows[-1]))
     Console(width=120).print(shown)
     print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
     if args.json:

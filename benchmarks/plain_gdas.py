@@ -5,7 +5,7 @@ Parameters and buffers are called as in automl_ext, so that a state_dict of one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -111,21 +111,22 @@ class PlainStep:
         self, network: nn.Module, alpha: Tensor, weigh: Callable[[Tensor, float, Tensor], Weights], tau: float
     ) -> None:
         self.network, self.alpha, self.weigh, self.tau = network, alpha, weigh, tau
-        self.weight_optimizer, self.alpha_optimizer = optimizers(network.parameters(), [alpha])
+        self.optimizers = optimizers(network.parameters(), [alpha])
 
     def __call__(
-        self, images: tuple[Tensor, Tensor], labels: tuple[Tensor, Tensor], noise: tuple[Tensor, Tensor]
+        self, images: Sequence[Tensor], labels: Sequence[Tensor], noise: Sequence[Tensor]
     ) -> tuple[float, float]:
-        self.weight_optimizer.zero_grad()
+        weight_optimizer, alpha_optimizer = self.optimizers
+        weight_optimizer.zero_grad()
         loss = F.cross_entropy(self.network(images[0], *self.weigh(self.alpha, self.tau, noise[0])), labels[0])
         loss.backward()
         nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
-        self.weight_optimizer.step()
+        weight_optimizer.step()
 
-        self.alpha_optimizer.zero_grad()
+        alpha_optimizer.zero_grad()
         alpha_loss = F.cross_entropy(self.network(images[1], *self.weigh(self.alpha, self.tau, noise[1])), labels[1])
         alpha_loss.backward()
-        self.alpha_optimizer.step()
+        alpha_optimizer.step()
         return loss.item(), alpha_loss.item()
 
 
