@@ -139,6 +139,10 @@ class Network(nn.Module):
 
     def forward(self, x: Tensor, *cell_arguments: Any) -> Tensor:
         """Images [N, in_channels, H, W] → logits [N, num_classes]."""
+        if x.device.type == "cpu":
+            # Convolutions, batch norms and pools of 16 or more channels are up to four times as fast so. (Of an image
+            # with one channel .contiguous() would not change the strides, which decide the layout of what follows.)
+            x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
         x = self.stem(x)
         for reduction, stage in zip(self.reductions, self.stages, strict=True):
             x = reduction(x)

@@ -24,12 +24,13 @@ class Choice(NamedTuple):
     weights: Tensor  # [edges, operations]
     active: list[list[int]]  # for each edge the operations to run
     rest: Tensor | None = None  # [edges], the sum of the weights of what does not run: 0, with a gradient
+    one_hot: bool = False  # whether what runs has exactly the weight 1
 
     @classmethod
     def hard(cls, weights: Tensor, index: Tensor) -> Choice:
         """One operation per edge; ``index`` [edges] is where the one-hot ``weights`` are 1."""
         rest = weights.sum(-1) - weights.gather(-1, index.unsqueeze(-1)).squeeze(-1)
-        return cls(weights, [[i] for i in index.tolist()], rest)
+        return cls(weights, [[i] for i in index.tolist()], rest, one_hot=True)
 
     @classmethod
     def support(cls, weights: Tensor) -> Choice:
@@ -40,7 +41,8 @@ class Choice(NamedTuple):
     def fixed(cls, indices: Sequence[int], num_operations: int, device: torch.device | str = "cpu") -> Choice:
         """Exactly the architecture ``indices``, without a gradient."""
         index = torch.tensor(indices, device=device)
-        return cls(torch.nn.functional.one_hot(index, num_operations).float(), [[i] for i in indices])
+        weights = torch.nn.functional.one_hot(index, num_operations).float()
+        return cls(weights, [[i] for i in indices], one_hot=True)
 
 
 class SuperCell(nn.Module):
@@ -101,8 +103,11 @@ class SuperCell(nn.Module):
 
     def _node(self, outputs: list[list[Tensor | None]], choice: Choice, edges: range, x: Tensor) -> Tensor:
         weights = choice.weights[edges.start : edges.stop]
-        if all(y is None for edge in outputs for y in edge):
+        ran = [y for edge in outputs for y in edge if y is not None]
+        if not ran:
             value = torch.zeros_like(x) + 0 * weights.sum()  # nothing to learn, but α stays in the graph
+        elif choice.one_hot and not weights.requires_grad:
+            value = sum(ran[1:], ran[0])  # as below, but the gradient is passed on, not copied for each
         else:
             value = cell_aggregate(outputs, weights)
         if self.form == "nb201" and choice.rest is not None and choice.rest.requires_grad:

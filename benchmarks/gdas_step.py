@@ -1,0 +1,194 @@
+"""A GDAS search step, ours against plain PyTorch: ``python benchmarks/gdas_step.py [--json FILE] [--steps N]``.
+
+A step is one of the weights and one of α, on NAS-Bench-201's supernet (C = 16, N = 1) and 64 images of 32 × 32 each.
+Rows: with one operation drawn per edge, plain as GDAS's own code does it; with all operations mixed on every edge.
+All take every step from the same weights, on the same images, with the same operations drawn, and their losses are
+compared. The plain step runs as written, and once more on channels-last images. Contenders take turns; medians. For
+steady numbers: ``OMP_NUM_THREADS=1 taskset -c 0 python …``, and where others use the machine too ``--clock cpu``: the
+seconds that the process was given.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import plain_gdas
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from automl_ext.nas.gdas import alpha_step, frozen, weight_step
+from automl_ext.nas.nasbench201 import NASBench201
+from automl_ext.nas.supernet import Choice, Supernet
+from automl_ext.ops._gumbel_reference import perturbed
+from automl_ext.ops.gumbel import gumbel_softmax
+from automl_ext.training.data import Split
+
+TAU = 5.0
+Losses = tuple[float, float]
+Clock = Callable[[], float]
+
+
+class Batches(NamedTuple):
+    """Of one step: for the weights and for α."""
+
+    images: tuple[Tensor, Tensor]
+    labels: tuple[Tensor, Tensor]
+    seeds: tuple[int, int]
+
+    def noise(self) -> tuple[Tensor, Tensor]:
+        """What the library adds to α for these seeds."""
+        zero = torch.zeros(6, 5)
+        return perturbed(zero, torch.tensor(self.seeds[0]), -1), perturbed(zero, torch.tensor(self.seeds[1]), -1)
+
+
+def draw_batches(steps: int, batch: int, size: int) -> list[Batches]:
+    """Seeds as :func:`automl_ext.nas.gdas.sample` draws them from a generator with seed 0."""
+    rng = torch.Generator().manual_seed(0)
+    return [
+        Batches(
+            (torch.randn(batch, 3, size, size), torch.randn(batch, 3, size, size)),
+            (torch.randint(10, (batch,)), torch.randint(10, (batch,))),
+            (int(torch.randint(2**62, (), generator=rng)), int(torch.randint(2**62, (), generator=rng))),
+        )
+        for _ in range(steps)
+    ]
+
+
+def build(channels: int, cells: int) -> Supernet:
+    torch.manual_seed(0)
+    space = NASBench201()
+    return space.build_supernet(in_channels=3, num_classes=10, channels=channels, cells=cells, form="nb201")
+
+
+class OurStep:
+    """One operation per edge: the search's own two steps."""
+
+    def __init__(self, supernet: Supernet) -> None:
+        self.supernet = supernet
+        self.optimizers = plain_gdas.optimizers(supernet.weights(), supernet.alphas.parameters())
+        self.rng = torch.Generator().manual_seed(0)
+
+    def __call__(self, batches: Batches) -> Losses:
+        weights, alpha = (Split(x, y) for x, y in zip(batches.images, batches.labels, strict=True))
+        loss = weight_step(self.supernet, self.optimizers[0], weights, TAU, 5.0, self.rng)
+        return loss.item(), alpha_step(self.supernet, self.optimizers[1], alpha, TAU, self.rng).item()
+
+
+class OurMixedStep(OurStep):
+    """All operations: the same with soft weights."""
+
+    def __call__(self, batches: Batches) -> Losses:
+        sgd, adam = self.optimizers
+        with torch.no_grad():
+            choice = self.choice(batches.seeds[0])
+        loss = F.cross_entropy(self.supernet(batches.images[0], choice), batches.labels[0])
+        sgd.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.supernet.weights(), 5.0)
+        sgd.step()
+        with frozen(self.supernet.weights()):
+            logits = self.supernet(batches.images[1], self.choice(batches.seeds[1]))
+            alpha_loss = F.cross_entropy(logits, batches.labels[1])
+            adam.zero_grad()
+            alpha_loss.backward()
+            adam.step()
+        return loss.item(), alpha_loss.item()
+
+    def choice(self, seed: int) -> Choice:
+        logits = torch.log_softmax(self.supernet.alphas[0], -1)
+        return Choice.support(gumbel_softmax(logits, TAU, seed=seed))
+
+
+def plain_step(channels: int, cells: int, mixed: bool) -> plain_gdas.PlainStep:
+    weigh = plain_gdas.soft_weights if mixed else plain_gdas.hard_weights
+    return plain_gdas.PlainStep(plain_gdas.Network(channels, cells, mixed), nn.Parameter(torch.zeros(6, 5)), weigh, TAU)
+
+
+@torch.no_grad()
+def copy_state(ours: OurStep, plain: plain_gdas.PlainStep) -> None:
+    """So that every step is compared on its own: rounding errors grow over the steps of a training."""
+    plain.network.load_state_dict(ours.supernet.network.state_dict())
+    plain.alpha.copy_(ours.supernet.alphas[0])
+    for optimizer, source in zip(plain.optimizers, ours.optimizers, strict=True):
+        optimizer.load_state_dict(copy.deepcopy(source.state_dict()))
+
+
+def compare(name: str, mixed: bool, channels: int, cells: int, todo: Sequence[Batches], clock: Clock) -> dict[str, Any]:
+    """Median seconds of each; AssertionError when their losses part.
+
+    The first two steps are not timed.
+    """
+    ours = OurMixedStep(build(channels, cells)) if mixed else OurStep(build(channels, cells))
+    plain = {"plain": torch.contiguous_format, "plain_channels_last": torch.channels_last}
+    steps = {contender: plain_step(channels, cells, mixed) for contender in plain}
+    times: dict[str, list[float]] = {contender: [] for contender in ("ours", *plain)}
+    for batches in todo:
+        noise = batches.noise()
+        for step in steps.values():
+            copy_state(ours, step)
+        start = clock()
+        losses = ours(batches)
+        times["ours"].append(clock() - start)
+        for contender, layout in plain.items():
+            images = tuple(x.contiguous(memory_format=layout) for x in batches.images)
+            start = clock()
+            plain_losses = steps[contender](images, batches.labels, noise)
+            times[contender].append(clock() - start)
+            torch.testing.assert_close(torch.tensor(losses), torch.tensor(plain_losses), rtol=1e-4, atol=0)
+    timed = {contender: seconds[2:] for contender, seconds in times.items()}
+    row: dict[str, Any] = {"step": name, "ours_s": statistics.median(timed["ours"])}
+    for contender in plain:
+        # Step by step, for what is drawn decides how long a step takes.
+        ratios = [p / o for p, o in zip(timed[contender], timed["ours"], strict=True)]
+        row[f"{contender}_s"] = statistics.median(timed[contender])
+        row[f"{contender}_ratio"] = statistics.median(ratios)
+        row[f"{contender}_ratio_quartiles"] = statistics.quantiles(ratios, n=4)[::2]
+    return row
+
+
+def cells_of(row: dict[str, Any]) -> list[str]:
+    shown = [row["step"], f"{1e3 * row['ours_s']:.0f}"]
+    for contender in ("plain", "plain_channels_last"):
+        low, high = row[f"{contender}_ratio_quartiles"]
+        shown += [f"{1e3 * row[f'{contender}_s']:.0f}", f"{row[f'{contender}_ratio']:.2f} ({low:.2f} – {high:.2f})"]
+    return shown
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--json", type=Path, help="write the rows here too")
+    parser.add_argument("--steps", type=int, default=25, help="timed steps of each row, at least 2")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--size", type=int, default=32, help="of the images")
+    parser.add_argument("--channels", type=int, default=16)
+    parser.add_argument("--cells", type=int, default=1)
+    parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")
+    args = parser.parse_args(arguments)
+    clock = time.perf_counter if args.clock == "wall" else time.process_time
+    torch.manual_seed(1)
+    todo = draw_batches(args.steps + 2, args.batch, args.size)
+    columns = ("step", "ours", "plain", "/ ours (quartiles)", "plain, channels-last", "/ ours (quartiles)")
+    shown = Table(*columns, title=f"milliseconds ({args.clock}), medians")
+    rows = []
+    for name, mixed in (("one operation drawn", False), ("all operations mixed", True)):
+        rows.append(compare(name, mixed, args.channels, args.cells, todo, clock))
+        shown.add_row(*cells_of(rows[-1]))
+    Console(width=120).print(shown)
+    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    if args.json:
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
