@@ -155,6 +155,17 @@ static void check_long_flat_rows() {
   }
 }
 
+// Rows whose bytes are just below 48 KiB, which with what the kernel declares itself are more.
+template <class T>
+static void check_at_48_kib() {
+  Random random{7};
+  const std::vector<double> x = decoded(encoded<T>(random.normals(48 * 1024 / sizeof(T) - 16)));
+  const int64_t n = int64_t(x.size());
+  check_forward<T>(2, x, run<T>(x, 0, [&](const T* in, T* out) {
+                     launch_entmax(2, Element<T>::dtype, in, out, 1, n, nullptr);
+                   }), n);
+}
+
 template <class T>
 static void test_type() {
   for (const int power : {1, 2}) {
@@ -171,5 +182,7 @@ int main() {
   test_type<float16>();
 #endif
   check_long_flat_rows();
+  check_at_48_kib<float>();
+  check_at_48_kib<double>();
   return finish();
 }

@@ -164,7 +164,7 @@ void test_faults() {
   CHECK_FAULT(reads_absent_lane, 32, "__shfl_sync at ", " reads lane 16, which takes no part");
   CHECK_FAULT(outside_its_mask, 32, "__shfl_sync at ", " by lane 31, outside its mask");
   CHECK_FAULT(odd_width, 32, "__shfl_sync at ", " with width 12");
-  CHECK_FAULT(large_static_shared, 32, "49156 bytes of static shared memory are too many");
+  CHECK_FAULT(large_static_shared, 32, "49156 bytes of static shared memory, with the dynamic, are too many");
 }
 
 template <class T>
@@ -199,6 +199,12 @@ void test_refusals() {
   refused(launch(-1, 32, 8192), "dim3 of -1");
   refused(launch(1, 1024, 48 * 1024 + 1), "49153 bytes of dynamic shared memory, where 49152 are allowed");
   CHECK(launch(1, 1024, 48 * 1024).empty(), "48 KiB are always allowed");
+  const auto beside_static = [&](auto ok, size_t shared) {
+    return fault([&] { KERNEL_LAUNCH(static_beside_dynamic<ok()>, 1, 32, shared, nullptr, out.data()); });
+  };
+  CHECK(beside_static(std::true_type(), 48 * 1024).empty(), "no static shared memory beside it");
+  refused(beside_static(std::false_type(), 48 * 1024), "128 bytes of static shared memory, with the dynamic, are too many");
+  CHECK(beside_static(std::false_type(), 48 * 1024 - 128).empty(), "48 KiB in all");
 
   int device = -1, most = 0, multiprocessors = 0;
   cudaGetDevice(&device);

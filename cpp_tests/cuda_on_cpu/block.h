@@ -98,6 +98,7 @@ struct Launch {
   const void* arguments;
   bool newest_first;  // the thread that became ready last runs first: one warp gets as far ahead as it can
   Random random;
+  size_t most_shared_bytes = 0;  // static and dynamic together, set where the launch is checked
 };
 
 struct Block {

@@ -60,6 +60,18 @@ __global__ void large_static_shared(int* out) {
   out[threadIdx.x] = large[threadIdx.x];
 }
 
+// Launched with 48 KiB of dynamic shared memory for which it has not asked.
+template <bool kOk>
+__global__ void static_beside_dynamic(int* out) {
+  KERNEL_DYNAMIC_SHARED(int, large);
+  large[threadIdx.x] = 1;
+  if (!kOk) {
+    KERNEL_SHARED(int, small, 32);
+    small[threadIdx.x] = large[threadIdx.x];
+  }
+  out[threadIdx.x] = large[threadIdx.x];
+}
+
 // ---- What shows in the numbers.
 
 template <class T>

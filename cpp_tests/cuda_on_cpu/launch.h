@@ -48,7 +48,7 @@ constexpr size_t parameter_bytes() {
   return bytes;
 }
 
-inline void check(const Launch& launch, const void* kernel, size_t parameters) {
+inline void check(Launch& launch, const void* kernel, size_t parameters) {
   const auto refuse = [&](const std::string& what) { throw Fault(launch.kernel + ": launch with " + what); };
   const auto size = [](dim3 d) {
     return std::to_string(d.x) + " x " + std::to_string(d.y) + " x " + std::to_string(d.z);
@@ -61,7 +61,9 @@ inline void check(const Launch& launch, const void* kernel, size_t parameters) {
   if (g.x == 0 || g.y == 0 || g.z == 0 || g.x > INT32_MAX || g.y > UINT16_MAX || g.z > UINT16_MAX)
     refuse("a grid of " + size(g) + " blocks");
   const auto found = allowed_shared_bytes().find(kernel);
-  const size_t allowed = found == allowed_shared_bytes().end() ? kSharedBytesWithoutAsking : found->second;
+  const bool asked = found != allowed_shared_bytes().end();
+  const size_t allowed = asked ? found->second : kSharedBytesWithoutAsking;
+  launch.most_shared_bytes = asked ? max_shared_bytes : kSharedBytesWithoutAsking;
   if (launch.dynamic_shared_bytes > std::min(allowed, max_shared_bytes))
     refuse(std::to_string(launch.dynamic_shared_bytes) + " bytes of dynamic shared memory, where " +
            std::to_string(std::min(allowed, max_shared_bytes)) + " are allowed");

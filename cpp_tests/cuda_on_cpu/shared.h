@@ -33,8 +33,8 @@ T* static_shared(const void* key, size_t n) {
     memory = allocate_shared(key, n * sizeof(T));
     size_t bytes = 0;
     for (const SharedArray& array : block->shared) bytes += array.key ? array.bytes : 0;
-    if (bytes > kMaxStaticSharedBytes || bytes + block->launch.dynamic_shared_bytes > max_shared_bytes)
-      fail(std::to_string(bytes) + " bytes of static shared memory are too many");
+    if (bytes > kMaxStaticSharedBytes || bytes + block->launch.dynamic_shared_bytes > block->launch.most_shared_bytes)
+      fail(std::to_string(bytes) + " bytes of static shared memory, with the dynamic, are too many");
   }
   return reinterpret_cast<T*>(memory);
 }

@@ -6,68 +6,75 @@ namespace automl_ext {
 
 constexpr int kMaxNewtonSteps = 50;  // 17 is the most ever seen; the bound keeps a bad row from hanging
 
+// τ in two parts: on long flat rows p ≪ τ, and one float's rounding of τ would show.
+template <class C>
+struct Threshold {
+  C high, low;
+};
+
+// τ + step, without loss.
+template <class C>
+__device__ __forceinline__ Threshold<C> split(C tau, C step) {
+  return {tau, step};
+}
+__device__ __forceinline__ Threshold<float> split(float tau, double step) {
+  const double root = double(tau) + step;
+  const float high = float(root);
+  return {high, float(root - double(high))};
+}
+
 // τ of a row of v ≤ 0, of which `counts` says whether it is one to solve (others get no meaningful answer).
 // Newton's iteration from −1 climbs to the root of f(τ) = Σ max(v − τ, 0)^power − 1; where the closed form on what is
-// greater than τ keeps all of that, and rounding cannot have moved it by much, it is the root.
+// greater than τ keeps all of that, and rounding cannot have moved it by much, it is the root. For a row in registers only
+// sums are in double, if that: GPUs have little of it.
 template <int power, class Team, class Row>
-__device__ double find_threshold(const Team& team, const Row& row, bool counts) {
+__device__ Threshold<typename Row::C> find_threshold(const Team& team, const Row& row, bool counts) {
   using C = typename Row::C;
-  constexpr double epsilon = sizeof(C) == 8 ? 2.220446049250313e-16 : 1.1920928955078125e-07;
-  // Relative, of the sums; two for v − τ and its square.
-  constexpr double rounding = (Row::longest_chain + Team::depth + 2) * (epsilon / 2);
+  using Total = typename Row::Total;
+  using S = typename Row::Scalar;
+  constexpr S epsilon = sizeof(C) == 8 ? S(0x1p-52) : S(0x1p-23);
+  // Relative, of the sums and of what is made of them.
+  constexpr S rounding = (Row::longest_chain + Team::depth + 6) * (epsilon / 2);
   C tau = -1;
-  double root = tau;
+  Threshold<C> result{tau, 0};
   bool done = !counts;
   for (int step = 0; step < kMaxNewtonSteps && team.any(!done); ++step) {
-    Sum<C> sum, squares;
+    typename Row::Accumulator of_d, of_squares;
     C smallest = 0;
-    int count = 0;
+    int some = 0;
     row.each([&](C v) {
       const bool on = v > tau;
       const C d = on ? v - tau : C(0);
-      sum.add(d);
-      if (power == 2) squares.add(d * d);
+      of_d.add(d);
+      if (power == 2) of_squares.add(d * d);
       smallest = on && v < smallest ? v : smallest;
-      count += on;
+      some += on;
     });
-    double sums[3] = {sum.value(), power == 2 ? squares.value() : 0, double(count)};
+    Total sums[2] = {Total(of_d.value()), Total(of_squares.value())};
     team.sum(sums);
-    smallest = team.smallest(smallest);
-    if (done) continue;
-    const double n = sums[2];
-    if (n == 0) {  // rounding put τ on the last candidate
-      done = true;
-      continue;
-    }
-    double to_root, least, to_newton;  // the root of these candidates, the least it can be, Newton's step
+    const S n = S(team.count(some)), room = S(team.smallest(smallest)) - S(tau);
+    const S sum = S(sums[0]), squares = S(sums[1]);
+    S to_root, least, to_newton;  // the root of what is greater than τ, the least it can be, Newton's step; all from τ
     if (power == 2) {
-      const double excess = sums[1] - 1, square = sums[0] * sums[0] - n * excess;
-      const double discriminant = square > 0 ? square : 0, doubt = 3 * rounding * n * sums[1];
-      to_newton = excess / (2 * sums[0]);
-      to_root = square >= 0 ? excess / (sums[0] + sqrt(discriminant)) : 2;
-      least = excess / (sums[0] + sqrt(discriminant + doubt));
+      const S excess = S(sums[1] - 1), square = sum * sum - n * excess, discriminant = square > 0 ? square : S(0);
+      to_newton = excess / (2 * sum);
+      to_root = square >= 0 ? excess / (sum + sqrt(discriminant)) : S(2);
+      least = excess / (sum + sqrt(discriminant + 3 * rounding * n * squares));
     } else {
-      to_root = (sums[0] - 1) / n;
-      to_newton = least = to_root - rounding * sums[0] / n;
+      to_root = S(sums[0] - 1) / n;
+      to_newton = least = to_root - rounding * sum / n;
     }
-    root = double(tau) + to_root;
-    const bool all_stay = double(smallest) > root;
-    if (all_stay && to_root - least <= -2 * epsilon * root) {
-      done = true;
-      continue;
-    }
+    const bool all_stay = room > to_root;
     // Where they all stay up to `least`, it is not past the root either.
-    const bool safe = double(smallest) > double(tau) + least && least > to_newton;
-    const C next = C(double(tau) + (safe ? least : to_newton));
-    if (!(next > tau)) {  // converged to the last bit
-      root = all_stay ? root : double(next);
-      done = true;
-      continue;
-    }
-    tau = next;
-    if (!all_stay) root = double(next);
+    const S forward = room > least && least > to_newton ? least : to_newton;
+    const C next = C(S(tau) + forward);
+    // n is 0 where rounding put τ on the largest.
+    if (!done && n > 0) result = all_stay ? split(tau, to_root) : Threshold<C>{next, 0};
+    const bool found = all_stay && to_root - least <= -2 * epsilon * (S(tau) + to_root);
+    done = done || n == 0 || found || !(next > tau);
+    tau = done ? tau : next;
   }
-  return root;
+  return result;
 }
 
 // Of scale·x (1, or for entmax-1.5 ½, over a temperature), given the largest x of the row.
@@ -76,12 +83,10 @@ __device__ __forceinline__ void entmax_below(const Team& team, Row& row, C top, 
   // A NaN or +inf spoils its row; a row that is all mask is 0.
   const bool spoiled = !(top < infinity<C>()) || scale != scale, counts = !spoiled && top > -infinity<C>();
   row.shift(top, scale);
-  const double tau = find_threshold<power>(team, row, counts);
-  // τ in two parts: on long flat rows p ≪ τ, and one float's rounding of τ would show.
-  const C high = C(tau), low = C(tau - double(high));
+  const Threshold<C> tau = find_threshold<power>(team, row, counts);
   const C instead = spoiled ? not_a_number<C>() : C(0);
   row.store(out, [&](C v) {
-    const C above = (v - high) - low, d = above > 0 ? above : C(0);
+    const C above = (v - tau.high) - tau.low, d = above > 0 ? above : C(0);
     return counts ? (power == 2 ? d * d : d) : instead;
   });
 }

@@ -48,8 +48,8 @@ __device__ __forceinline__ void store_number(DType dtype, void* p, int64_t i, do
 // A temperature that is not positive makes its rows NaN.
 template <class C>
 __device__ __forceinline__ C valid_tau(const GumbelCudaRows& rows, int64_t group) {
-  const C tau = C(rows.taus ? load_number(rows.tau_dtype, rows.taus, group * rows.tau_step) : rows.tau);
-  return tau > 0 ? tau : not_a_number<C>();
+  const double tau = rows.taus ? load_number(rows.tau_dtype, rows.taus, group * rows.tau_step) : rows.tau;
+  return tau > 0 ? C(tau) : not_a_number<C>();
 }
 // 1/τ, neither infinite nor 0: the largest logit, 0 when it comes to the product, and masked ones must not turn NaN.
 template <class C>
@@ -71,6 +71,9 @@ struct NoiseRow {
   using C = Compute<T>;
   using Index = int64_t;
   static constexpr int longest_chain = Sum<C>::longest_chain;
+  using Accumulator = Sum<C>;
+  using Total = double;
+  using Scalar = double;
   const Team team;
   const T* const row;
   const int64_t n, first;  // `first` is the index of row[0] in its group

@@ -14,7 +14,7 @@ namespace automl_ext {
 
 class CudaCall {
  public:
-  CudaCall(const char* op, const at::Tensor& x) : op_(op), guard_(x.device()) {}
+  CudaCall(const char* op, const at::Tensor& x) : op_(op), guard_(device_of(op, x)) {}
 
   void* stream() const { return at::cuda::getCurrentCUDAStream().stream(); }
 
@@ -35,6 +35,12 @@ class CudaCall {
   }
 
  private:
+  // Another argument is on a GPU, or this would not have been called.
+  static c10::Device device_of(const char* op, const at::Tensor& x) {
+    TORCH_CHECK_VALUE(x.is_cuda(), op, ": expected all tensors on one device, got some on CUDA and one on ", x.device());
+    return x.device();
+  }
+
   const char* op_;
   c10::cuda::CUDAGuard guard_;
 };

@@ -36,19 +36,21 @@ void for_short_rows(int64_t n, const Launch& launch) {
 // Threads of a block that shares a row.
 inline dim3 long_row_block(int64_t n) { return dim3(n <= 4096 ? 256 : n <= 16384 ? 512 : 1024); }
 
-// The most dynamic shared memory a block may have on the current device, less what kernels declare themselves.
+constexpr int64_t kStaticSharedMemory = 2048;  // more than any kernel declares itself
+
+// The most dynamic shared memory a block may have on the current device.
 inline int64_t shared_memory_limit() {
-  constexpr int kStatic = 2048;
   int device = 0, bytes = 0;
   cudaGetDevice(&device);
   cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return bytes - kStatic;
+  return bytes - kStaticSharedMemory;
 }
-// More than 48 KB has to be asked for, per kernel.
+// What is more than 48 KB, with what the kernel declares itself, has to be asked for: always the most there is, so that
+// two threads that launch one kernel do not take from each other.
 template <class Kernel>
 void allow_shared_memory(Kernel* kernel, int64_t bytes) {
-  if (bytes > 48 * 1024)
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(bytes));
+  if (bytes > 48 * 1024 - kStaticSharedMemory)
+    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_memory_limit()));
 }
 
 }  // namespace automl_ext

@@ -13,7 +13,14 @@
 
 namespace automl_ext {
 
-// A sum in double, whose terms go through a short chain of additions in C first.
+// Sums of a thread's share of a row: of a few terms in C, of any number in double, where terms go through a short chain
+// of additions in C first.
+template <class C>
+struct ShortSum {
+  C total = 0;
+  __device__ __forceinline__ void add(C x) { total += x; }
+  __device__ __forceinline__ C value() const { return total; }
+};
 template <class C>
 struct Sum {
   static constexpr int longest_chain = 64;
@@ -99,6 +106,9 @@ struct RegisterRow {
   using Index = int;
   static constexpr int width = pack_width<T, kItems>();
   static constexpr int longest_chain = kItems;
+  using Accumulator = ShortSum<C>;
+  using Total = std::conditional_t<(kItems <= 4), C, double>;  // of a sum over the team
+  using Scalar = C;                                            // for what is computed once for the row
   const Team team;
   const int n;  // 0 for a row that is not there
   const bool packed;
@@ -179,6 +189,9 @@ struct SharedRow {
   using C = Compute<T>;
   using Index = int64_t;
   static constexpr int longest_chain = Sum<C>::longest_chain;
+  using Accumulator = Sum<C>;
+  using Total = double;
+  using Scalar = double;
   static constexpr int width = MemoryRow<T, Team>::width;
   const MemoryRow<T, Team> memory;
   C* const values;
@@ -225,6 +238,9 @@ template <class T, class Team>
 struct GlobalRow {
   using C = Compute<T>;
   static constexpr int longest_chain = Sum<C>::longest_chain;
+  using Accumulator = Sum<C>;
+  using Total = double;
+  using Scalar = double;
   const MemoryRow<T, Team> memory;
   const T* const row;
   C top = 0, scale = 1;

@@ -44,6 +44,8 @@ struct WarpTeam {
     sum(values);
     return values[0];
   }
+  // A sum of counts, of which a warp has few enough for an int.
+  __device__ __forceinline__ int count(int value) const { return sum(value); }
   template <class V>
   __device__ __forceinline__ V largest(V value) const {
 #pragma unroll
@@ -90,6 +92,7 @@ struct BlockTeam {
     sum(values);
     return values[0];
   }
+  __device__ __forceinline__ double count(int value) const { return sum(double(value)); }
   template <class V>
   __device__ __forceinline__ V largest(V value) const {
     const WarpTeam<32> warp;

@@ -40,9 +40,14 @@ __device__ __forceinline__ float widen(float16 x) {
 }
 template <>
 __device__ __forceinline__ bfloat16 narrow<bfloat16>(float x) {
+#if __CUDA_ARCH__ >= 800
   bfloat16 y;
   asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(y.bits) : "f"(x));
   return y;
+#else
+  const uint32_t bits = __float_as_uint(x);
+  return {uint16_t(x != x ? 0x7fc0 : (bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+#endif
 }
 template <>
 __device__ __forceinline__ float16 narrow<float16>(float x) {
