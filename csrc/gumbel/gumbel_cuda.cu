@@ -28,9 +28,9 @@ void for_row_length(int64_t n, const Launch& launch, const Longest& longest) {
   longest();
 }
 
-template <class T>
+template <bool entmax, class T>
 dim3 row_block(int64_t n) {
-  return dim3(std::min<unsigned>(long_row_block(n).x, kMostThreads<T>));
+  return dim3(std::min<unsigned>(long_row_block(n).x, kMostThreads<entmax, T>));
 }
 
 template <bool entmax, class T>
@@ -46,10 +46,10 @@ void sample(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out,
     const int64_t bytes = rows.n * int64_t(sizeof(Compute<T>));
     if (bytes <= shared_memory_limit()) {
       allow_shared_memory(gumbel_long_rows<entmax, T>, bytes);
-      KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), grid_of(rows.count), row_block<T>(rows.n), size_t(bytes), stream,
+      KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), grid_of(rows.count), (row_block<entmax, T>(rows.n)), size_t(bytes), stream,
                     rows, x, out);
     } else {
-      KERNEL_LAUNCH((gumbel_huge_rows<entmax, T>), grid_of(rows.count), row_block<T>(rows.n), 0, stream, rows, x, out);
+      KERNEL_LAUNCH((gumbel_huge_rows<entmax, T>), grid_of(rows.count), (row_block<entmax, T>(rows.n)), 0, stream, rows, x, out);
     }
   };
   for_row_length(rows.n, in_tiles, in_blocks);

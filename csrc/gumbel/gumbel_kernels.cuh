@@ -8,9 +8,9 @@
 
 namespace automl_ext {
 
-// A block's, for rows that a block shares: double takes more registers.
-template <class T>
-constexpr int kMostThreads = sizeof(T) == 8 ? 512 : 1024;
+// A block's, for rows that a block shares: entmax and double take more registers.
+template <bool entmax, class T>
+constexpr int kMostThreads = entmax || sizeof(T) == 8 ? 512 : 1024;
 
 // Rows are worked through in tiles of some rows of one group.
 struct RowTiles {
@@ -210,7 +210,7 @@ __global__ void __launch_bounds__(128, 4)
 
 // A block a row, in shared memory.
 template <bool entmax, class T>
-__global__ void __launch_bounds__(kMostThreads<T>, 1)
+__global__ void __launch_bounds__(kMostThreads<entmax, T>, 1)
     gumbel_long_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
   using C = Compute<T>;
   KERNEL_DYNAMIC_SHARED(C, values);
@@ -231,7 +231,7 @@ __global__ void __launch_bounds__(kMostThreads<T>, 1)
 
 // A block a row that fits no memory of the block.
 template <bool entmax, class T>
-__global__ void __launch_bounds__(kMostThreads<T>, 1)
+__global__ void __launch_bounds__(kMostThreads<entmax, T>, 1)
     gumbel_huge_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
   const BlockTeam team;
   for (int64_t at = blockIdx.x; at < rows.count; at += gridDim.x) {
