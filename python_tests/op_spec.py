@@ -25,6 +25,7 @@ class OpSpec:
     eager(tensors, dim, **others): what a user would write in plain PyTorch, in the tensors' dtype.
     exact(dtype): a context in which `call` on float64 tensors answers exactly what dtype should have.
     smooth(tensors, dim): which rows, of size 1 along dim, have a gradient; None: all have.
+    noise_seed: of the Gumbel noise that is added to the first tensor; None: there is none.
     native(tensors, dim, **others): (overload name, arguments) of each torch.ops call behind it, for opcheck.
     """
 
@@ -35,6 +36,7 @@ class OpSpec:
     eager: Callable[..., Tensor | tuple[Tensor, ...]]
     exact: Callable[[torch.dtype], AbstractContextManager] = _reference_backend
     smooth: Callable[[Sequence[Tensor], int], Tensor] | None = None
+    noise_seed: int | None = None
     differentiable: bool = True
     autocast_dtype: torch.dtype | None = torch.float32  # of the result for bfloat16 inputs; None: it keeps theirs
     dims: Sequence[int] = (0, 1, -1)

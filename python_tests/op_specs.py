@@ -36,7 +36,7 @@ def _entmax_native(name: str) -> Callable[..., list[tuple[str, tuple]]]:
     return native
 
 
-def _off_threshold(tensors: Sequence[Tensor], dim: int) -> Tensor:
+def off_threshold(tensors: Sequence[Tensor], dim: int) -> Tensor:
     """Rows of which no entry sits on sparsemax's threshold, where it has a kink; half types often put one there."""
     x = tensors[0].detach().double()
     if not x.numel():
@@ -142,6 +142,7 @@ def _gumbel_spec(name: str, activation: Callable[[Tensor, int], Tensor], hard: b
         _gumbel_native(name, hard, with_tau=not hard),
         eager=_gumbel_eager(activation, hard),
         exact=_exact_gumbel,
+        noise_seed=SEED,
     )
 
 
@@ -159,7 +160,7 @@ SPECS = [
         lambda t, dim: automl_ext.sparsemax(t[0], dim),
         _entmax_native("sparsemax"),
         eager=lambda t, dim: _sparsemax_reference(t[0], dim),
-        smooth=_off_threshold,
+        smooth=off_threshold,
     ),
     _gumbel_spec("gumbel_softmax", torch.softmax, hard=False),
     _gumbel_spec("gumbel_softmax", torch.softmax, hard=True),

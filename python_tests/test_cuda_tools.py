@@ -16,7 +16,7 @@ from automl_ext.ops import modules
 from automl_ext.ops._gumbel_reference import gumbel_from_words, perturbed, philox_words
 
 pytestmark = pytest.mark.cuda
-LENGTHS = (1, 2, 7, 8, 31, 32, 33, 63, 64, 65, 100, 1000, 1024, 1025, 5000, 70_000)
+LENGTHS = (1, 2, 7, 8, 31, 32, 33, 63, 64, 65, 100, 1000, 1024, 1025, 5000, 6100, 12_200, 30_000, 70_000)
 
 
 # ---- noise
