@@ -13,10 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from automl_ext.nas.epochs import Clock, Epochs, set_cosine_lr
+from automl_ext.nas.epochs import Epochs, set_cosine_lr
 from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.nasbench201 import NASBench201
 from automl_ext.nas.space import Space
+from automl_ext.training.clock import Clock
 from automl_ext.training.data import Split, Splits, load_images, split_images
 from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError

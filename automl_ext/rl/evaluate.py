@@ -1,0 +1,32 @@
+"""How good a policy is: the returns of whole episodes in environments of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from automl_ext.rl.envs import Envs
+
+Act = Callable[[np.ndarray], np.ndarray]
+
+
+def evaluate(act: Act, envs: Envs) -> np.ndarray:
+    """Returns of the first episode of every environment, float64 [B].
+
+    One episode each, so that short ones are not counted more often than long ones.
+
+    Args:
+        act: observations [B, ...] to actions [B, ...].
+        envs: fresh ones; they are closed afterwards.
+    """
+    returns = np.zeros(envs.n_envs)
+    running = np.ones(envs.n_envs, bool)
+    try:
+        while running.any():
+            step = envs.step(act(envs.observations))
+            returns += np.where(running & step.valid, step.rewards, 0.0)
+            running &= ~(step.terminated | step.truncated)
+    finally:
+        envs.close()
+    return returns

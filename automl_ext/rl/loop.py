@@ -1,0 +1,218 @@
+"""The loop around every agent: iterate, evaluate, log, keep the best policy, save; resume where it was stopped."""
+
+from __future__ import annotations
+
+import copy
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from automl_ext.rl.envs import Envs, make_envs
+from automl_ext.rl.evaluate import evaluate
+from automl_ext.training.atomic import write_atomic
+from automl_ext.training.clock import Clock
+from automl_ext.training.errors import UserError
+from automl_ext.training.run import Run
+
+BEST = "best.pt"  # the best policy so far by evaluation: {step, return, policy}
+
+
+@dataclass
+class TrainConfig:
+    """What every algorithm's configuration begins with. Steps are transitions, counted over all environments."""
+
+    env_id: str = "CartPole-v1"
+    total_steps: int = 100_000
+    seed: int = 0  # decides weights, exploration, batches and environments
+    n_envs: int = 1
+    device: str = "cpu"  # cpu, cuda or auto; small networks are faster on a CPU
+    eval_every: int = 10_000  # steps between evaluations
+    eval_episodes: int = 10
+    final_episodes: int = 30  # of the last and of the best policy, when training is over
+    checkpoint_every: int = 20_000
+
+
+def envs_of(config: TrainConfig, n_envs: int, seed: int) -> Envs:
+    """Environments as the configuration wants them, for training and for evaluation alike."""
+    return make_envs(config.env_id, n_envs, seed)
+
+
+class Agent(Protocol):
+    """An algorithm: it owns its environments, networks, optimisers, replay and generators."""
+
+    envs: Envs
+
+    def iterate(self) -> dict[str, Any]:
+        """Some steps in the environments, and the updates that follow; what was measured, numbers or scalar tensors."""
+        ...
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """The deterministic actions, [B, ...] → [B, ...]."""
+        ...
+
+    def policy_state(self) -> dict[str, Any]:
+        """What :meth:`act` depends on: tensors and plain Python."""
+        ...
+
+    def load_policy_state(self, state: dict[str, Any]) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides how training goes on, but for the environments."""
+        ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class Averages:
+    """Means of what the iterations measured, since they were last taken. Tensors stay where they are until then."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Any] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, measured: dict[str, Any]) -> None:
+        for name, value in measured.items():
+            value = value.detach().double() if isinstance(value, Tensor) else float(value)
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def take(self) -> dict[str, float]:
+        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        self.sums, self.counts = {}, {}
+        return means
+
+
+def train(
+    algorithm: str,
+    build: Callable[[Any], Agent],
+    config: Any,
+    out: str | Path,
+    resume: str | None = None,
+    stop_after: int | None = None,
+) -> dict[str, Any] | None:
+    """Train an agent inside a run directory.
+
+    Args:
+        algorithm: its name, for the run directory.
+        build: makes the agent of a configuration.
+        config: a :class:`TrainConfig`.
+        out, resume: see :meth:`automl_ext.training.run.Run.open`.
+        stop_after: interrupt, with a checkpoint, after so many steps of this invocation.
+
+    Returns:
+        What ``result.json`` holds; None when stopped. ``eval_return_*`` are of the last policy, ``best_eval_return`` of
+        the one that did best during training, evaluated anew. ``seconds``, ``cpu_seconds`` and ``steps_per_second`` are
+        of acting and learning, without evaluation.
+
+    Raises:
+        UserError: bad configuration or run directory; rewards, observations or losses that are not finite.
+    """
+    with Run.open(out, config, algorithm=algorithm, resume=resume) as run:
+        agent = build(config)
+        try:
+            training = Training(agent, config, run)
+            stop_at = np.inf if stop_after is None else agent.envs.steps + stop_after
+            with run.progress(config.total_steps, algorithm) as bar:
+                while agent.envs.steps < config.total_steps:
+                    if agent.envs.steps >= stop_at:
+                        training.save()
+                        return None
+                    bar.advance(training.iterate(), algorithm)
+            result = training.result()
+            run.finish(result)
+            return result
+        finally:
+            agent.envs.close()
+
+
+class Training:
+    """An agent's way through its run: what is due after an iteration, and the state between two."""
+
+    def __init__(self, agent: Agent, config: Any, run: Run) -> None:
+        self.agent, self.config, self.run = agent, config, run
+        self.averages, self.clock = Averages(), Clock()
+        self.best: dict[str, Any] = {"step": -1, "return": -float("inf"), "policy": None}
+        if run.state is not None:
+            agent.load_state_dict(run.state["agent"])
+            self.averages.sums, self.averages.counts = run.state["sums"], run.state["counts"]
+            self.best = run.state["best"]
+            self.clock.wall, self.clock.cpu = run.state["clock"]
+
+    def iterate(self) -> int:
+        """One iteration and what is due after it; steps done."""
+        envs, config = self.agent.envs, self.config
+        before = envs.steps
+        with self.clock:
+            measured = self.agent.iterate()
+        self.averages.add(measured)
+        for episode in envs.episodes:
+            self.averages.add({"episode_return": episode.episode_return, "episode_length": episode.length})
+        envs.episodes.clear()
+
+        def due(every: int) -> bool:
+            return envs.steps // every > before // every or envs.steps >= config.total_steps
+
+        if due(config.eval_every):
+            self.evaluate()
+        if due(config.checkpoint_every):
+            self.save()
+        return envs.steps - before
+
+    def evaluate(self) -> None:
+        steps, config = self.agent.envs.steps, self.config
+        means = self.averages.take()
+        bad = [f"{name} {value}" for name, value in means.items() if not np.isfinite(value)]
+        if bad:
+            raise UserError(f"diverged before step {steps}: {', '.join(bad)}; the last good checkpoint is kept")
+        returns = self.returns(config.eval_episodes, number=steps)
+        self.run.log(steps, eval_return=returns.mean(), **means)
+        if returns.mean() > self.best["return"]:
+            policy = copy.deepcopy(self.agent.policy_state())
+            self.best = {"step": steps, "return": float(returns.mean()), "policy": policy}
+            save_policy(self.run.path / BEST, self.best)
+
+    def returns(self, episodes: int, number: int) -> np.ndarray:
+        """Of the policy as it is. The environments' seed follows from the run's and ``number``: nothing to be saved."""
+        seed = int(np.random.SeedSequence([self.config.seed, number]).generate_state(1)[0])
+        return evaluate(self.agent.act, envs_of(self.config, episodes, seed))
+
+    def save(self) -> None:
+        state = {
+            "agent": self.agent.state_dict(),
+            "sums": self.averages.sums,
+            "counts": self.averages.counts,
+            "best": self.best,
+            "clock": (self.clock.wall, self.clock.cpu),
+        }
+        self.run.save(self.agent.envs.steps, state)
+
+    def result(self) -> dict[str, Any]:
+        """The last policy and the best one, each on ``final_episodes`` new episodes."""
+        steps, episodes = self.agent.envs.steps, self.config.final_episodes
+        last = self.returns(episodes, number=0)
+        policy = copy.deepcopy(self.agent.policy_state())
+        self.agent.load_policy_state(self.best["policy"])
+        best = self.returns(episodes, number=0)
+        self.agent.load_policy_state(policy)
+        return {
+            "eval_return_mean": float(last.mean()),
+            "eval_return_std": float(last.std()),
+            "best_eval_return": float(best.mean()),
+            "best_step": self.best["step"],
+            "env_steps": steps,
+            "seconds": self.clock.wall,
+            "cpu_seconds": self.clock.cpu,
+            "steps_per_second": steps / max(self.clock.wall, 1e-9),
+        }
+
+
+def save_policy(path: Path, best: dict[str, Any]) -> None:
+    buffer = io.BytesIO()
+    torch.save(best, buffer)
+    write_atomic(path, buffer.getvalue())
