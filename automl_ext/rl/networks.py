@@ -43,7 +43,8 @@ class Body(nn.Sequential):
             sizes = [16 * (shape[0] - 2) ** 2, *hidden]
         else:
             raise UserError(
-                f"observations: expected a vector, [channels, 84, 84] or a small [n, n, channels] image, got {list(shape)}"
+                "observations: expected a vector, [channels, 84, 84] or a small [n, n, channels] image, "
+                f"got {list(shape)}"
             )
         for inputs, outputs in pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), activation()]
