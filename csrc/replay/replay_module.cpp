@@ -13,7 +13,7 @@ namespace py = pybind11;
 namespace automl_ext {
 namespace {
 
-[[noreturn]] void raise_unlike(const py::object& given, const py::dtype& dtype, const char* where, const char* name) {
+[[noreturn]] void raise_unlike(const py::object& given, const py::object& dtype, const char* where, const char* name) {
   std::string got = py::str(py::type::of(given).attr("__name__"));
   if (py::isinstance<py::array>(given)) {
     got = std::string(py::str(given.attr("dtype"))) + " of shape " + std::string(py::str(given.attr("shape")));
