@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,8 +20,8 @@ _ROW_SUM_SLACK = 1e-6  # what float32 probabilities leave
 class MDP:
     """A finite MDP, or a batch of them in leading dims; S states, A actions. What comes is made float64.
 
-    Whether an episode ends belongs to the transition, not to the state: Taxi's destinations end an episode when the
-    passenger gets out there and not when the taxi drives through. Truncation (a time limit) is no part of an MDP.
+    Whether an episode ends belongs to the transition, not to the state: in Gymnasium's Taxi the drop-off ends it in a
+    state that other moves reach without an end. Truncation (a time limit) is no part of an MDP.
 
     Attributes:
         transitions: [..., S, A, S], P(s' | s, a). Rows sum to one, within 1e-6, and are divided by their sums.
@@ -161,12 +162,12 @@ def policy_probabilities(mdp: MDP, policy: Any, op: str) -> Tensor:
 
 def _real(value: Any, name: str) -> Tensor:
     try:
-        x = torch.as_tensor(value)
+        x = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))  # lists: float64, not float32
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"MDP: {name}: expected an array of numbers, got {type(value).__name__} ({error})") from None
     if x.is_complex():
         raise TypeError(f"MDP: {name}: expected real numbers, got {x.dtype}")
-    return x.double()
+    return x.to(torch.float64, copy=True)
 
 
 def _check_probabilities(p: Tensor, name: str) -> None:

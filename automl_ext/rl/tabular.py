@@ -149,7 +149,7 @@ def q_learning(
     walkers: int = 16,
     epsilon: float = 0.5,
     restart: float = 0.1,
-    omega: float = 0.7,
+    omega: float = 0.8,
     generator: torch.Generator | None = None,
 ) -> Solution:
     """Watkins' Q-learning on sampled transitions: q(s, a) ← q(s, a) + α (target − q(s, a)).
