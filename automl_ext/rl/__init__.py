@@ -1,6 +1,17 @@
 """Reinforcement learning."""
 
+from automl_ext.rl.mdp import MDP
 from automl_ext.rl.prioritized_replay import PrioritizedReplay
 from automl_ext.rl.replay import Batch, UniformReplay
+from automl_ext.rl.tabular import policy_evaluation, policy_iteration, q_learning, value_iteration
 
-__all__ = ["Batch", "PrioritizedReplay", "UniformReplay"]
+__all__ = [
+    "MDP",
+    "Batch",
+    "PrioritizedReplay",
+    "UniformReplay",
+    "policy_evaluation",
+    "policy_iteration",
+    "q_learning",
+    "value_iteration",
+]
