@@ -195,7 +195,8 @@ class UniformReplay:
         tensors = [observations, actions, returns, next_observations, discounts, terminated, torch.from_numpy(weights)]
         if self.device.type != "cpu":
             tensors = [x.to(self.device) for x in tensors]
-        return Batch(*tensors, indices)
+        tensors.append(indices)
+        return Batch(*tensors)
 
 
 def check_count(value: Any, name: str, op: str) -> int:
