@@ -77,7 +77,7 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
     except gymnasium.error.DependencyNotInstalled as error:
         extra = ' or "automl_ext[box2d]"' if "box2d" in str(error).lower() else ""
         raise UserError(f"--env-id {env_id}: {_line(error)}{extra}") from None
-    except gymnasium.error.Error as error:
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
         raise UserError(f"--env-id {env_id}: {_line(error)}") from None
 
 

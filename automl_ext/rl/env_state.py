@@ -25,7 +25,7 @@ WRAPPERS = ("TimeLimit", "OrderEnforcing", "FrameStackObservation")
 # Checks whether an environment keeps to the rules, on its first steps: nothing that decides what comes next.
 STATELESS = ("PassiveEnvChecker",)
 # What describes or draws an environment.
-NO_STATE = {"env", "spec", "_cached_spec", "metadata", "_metadata", "_saved_kwargs"}
+NO_STATE = {"spec", "_cached_spec", "metadata", "_metadata", "_saved_kwargs"}
 NO_STATE |= {"screen", "screens", "surf", "clock", "isopen", "ax", "cmap", "norm", "visualized", "closed"}
 KIND = "kind"  # a dict with this key is not a dict of the simulator's, but what is named there
 
@@ -87,7 +87,8 @@ def _autoreset(vector: VectorEnv[Any, Any, Any]) -> torch.Tensor | None:
 
 def _encode_object(part: Any) -> dict[str, Any]:
     name = type(part).__name__
-    attributes = {} if name in STATELESS else {k: v for k, v in vars(part).items() if k not in NO_STATE}
+    passed_over = NO_STATE | {"env"} if isinstance(part, gymnasium.Wrapper) else NO_STATE
+    attributes = {} if name in STATELESS else {k: v for k, v in vars(part).items() if k not in passed_over}
     plain = {k: _encode(v) for k, v in attributes.items() if not isinstance(v, spaces.Space)}
     return {KIND: "object", "class": name, "attributes": plain}
 

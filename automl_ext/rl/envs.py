@@ -195,12 +195,12 @@ class Envs:
             return self.vector.step(actions)
         try:
             return self.vector.step(actions)
-        except (EOFError, OSError) as error:  # the pipe to a worker broke
+        except BaseException as error:  # a pipe that broke, an environment's own, Ctrl-C: workers may be anywhere
             self._broken = True
-            raise UserError(f"{_dead_worker(self.vector)} at step {self._calls + 1}: {error!r}") from error
-        except BaseException:  # an environment's own, or Ctrl-C: workers may be anywhere
-            self._broken = True
-            raise
+            dead = _dead_workers(self.vector) if isinstance(error, (EOFError, OSError)) else ""
+            if not dead:
+                raise
+            raise UserError(f"worker process died at step {self._calls + 1}: {dead}") from error
 
     def _end_episodes(self, ended: np.ndarray) -> None:
         for i in ended.tolist():
@@ -214,12 +214,11 @@ class Envs:
         raise UserError(f"{name}: not finite in environment {bad} at its step {self._calls}: {x[bad]}")
 
 
-def _dead_worker(vector: AsyncVectorEnv) -> str:
-    """Which worker it was; the operating system may tell a moment after the pipe does."""
+def _dead_workers(vector: AsyncVectorEnv) -> str:
+    """Those that were killed or crashed; the operating system may tell a moment after the pipe does."""
     wait([process.sentinel for process in vector.processes], timeout=5)
-    dead = [(i, process.exitcode) for i, process in enumerate(vector.processes) if not process.is_alive()]
-    names = ", ".join(f"{i} (exit code {code})" for i, code in dead)
-    return f"the worker process of environment {names or 'unknown'} has died"
+    codes = [(i, process.exitcode) for i, process in enumerate(vector.processes)]
+    return ", ".join(f"that of environment {i} (exit code {code})" for i, code in codes if code)
 
 
 def _terminate(vector: AsyncVectorEnv) -> None:
