@@ -15,7 +15,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from rl_worlds import Scripted
 
 from automl_ext.rl.env_making import EnvOptions
-from automl_ext.rl.envs import Episode, Envs, make_envs
+from automl_ext.rl.envs import Envs, Episode, make_envs
 from automl_ext.rl.evaluate import evaluate
 from automl_ext.training.errors import UserError
 
