@@ -12,7 +12,7 @@ ALGORITHMS = {
     "a2c": ("a2c", "A2CConfig", "A2C"),
     "a3c": ("a3c", "A3CConfig", "A3C"),
     "dqn": ("dqn", "DQNConfig", "DQN"),
-    "rainbow": ("rainbow", "RainbowConfig", "DQN"),
+    "rainbow": ("rainbow", "RainbowConfig", "Rainbow"),
 }
 
 
