@@ -1,0 +1,147 @@
+"""Stochastic policies and their values: what the policy-gradient algorithms train."""
+
+from __future__ import annotations
+
+import math
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor, nn
+from torch.nn.utils import parameters_to_vector
+
+from automl_ext import gumbel_argmax
+from automl_ext.rl.networks import Body, orthogonal
+from automl_ext.training.errors import UserError
+
+
+class Categorical(nn.Module):
+    """Discrete actions; ``outputs`` are logits, [N, actions]."""
+
+    def __init__(self, space: Discrete) -> None:
+        super().__init__()
+        self.outputs, self.start = int(space.n), int(space.start)
+
+    def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        return gumbel_argmax(outputs, generator=generator)
+
+    def mode(self, outputs: Tensor) -> Tensor:
+        return outputs.argmax(-1)
+
+    def log_probs_and_entropy(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """log π(a), [N], and the entropy of π, [N]."""
+        logs = outputs.log_softmax(-1)
+        entropy = -(logs.exp() * logs).sum(-1)
+        return logs.gather(-1, actions.unsqueeze(-1)).squeeze(-1), entropy
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """As the environment wants them."""
+        return actions + self.start if self.start else actions
+
+
+class DiagonalGaussian(nn.Module):
+    """Continuous actions; ``outputs`` are means, [N, dims]. The standard deviation is learned, the same in all states.
+
+    The environment gets actions clipped to its box, log π is that of the action as drawn.
+    """
+
+    def __init__(self, space: Box) -> None:
+        super().__init__()
+        self.outputs, self.shape = math.prod(space.shape), space.shape
+        self.low, self.high = space.low, space.high
+        self.log_std = nn.Parameter(torch.zeros(self.outputs))
+
+    def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
+        noise = torch.randn(outputs.shape, generator=generator, device=outputs.device)
+        return outputs + self.log_std.exp() * noise
+
+    def mode(self, outputs: Tensor) -> Tensor:
+        return outputs
+
+    def log_probs_and_entropy(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """log π(a), [N], and the entropy of π, [N]."""
+        z = (actions - outputs) * (-self.log_std).exp()
+        log_probs = -(0.5 * z * z + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+        entropy = (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
+        return log_probs, entropy.expand(len(outputs))
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """As the environment wants them."""
+        return np.clip(actions.reshape(-1, *self.shape), self.low, self.high)
+
+
+class ActorCritic(nn.Module):
+    """A policy π(a|s) and its value V(s).
+
+    From vectors: two networks, one each. From images: one body of convolutions with two heads.
+
+    Attributes:
+        distribution: :class:`Categorical` for Discrete actions, :class:`DiagonalGaussian` for Box.
+
+    Raises:
+        UserError: another action space, or observations that no :class:`Body` takes.
+    """
+
+    def __init__(
+        self, observation_space: gymnasium.Space, action_space: gymnasium.Space, hidden: tuple[int, ...] = (64, 64)
+    ) -> None:
+        super().__init__()
+        self.distribution = distribution_of(action_space)
+        self.policy_body = Body(observation_space, hidden)
+        is_image = len(observation_space.shape or ()) > 1
+        self.value_body = self.policy_body if is_image else Body(observation_space, hidden)
+        for layer in self.modules():
+            if isinstance(layer, nn.Linear):
+                orthogonal(layer, math.sqrt(2))
+        features = self.policy_body.features
+        self.policy_head = orthogonal(nn.Linear(features, self.distribution.outputs), 0.01)
+        self.value_head = orthogonal(nn.Linear(features, 1), 1.0)
+
+    def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
+        """Outputs for the distribution, [N, outputs], and values, [N]."""
+        features = self.policy_body(observations)
+        outputs = self.policy_head(features)
+        if self.value_body is not self.policy_body:
+            features = self.value_body(observations)
+        return outputs, self.value_head(features).squeeze(-1)
+
+    def outputs(self, observations: Tensor) -> Tensor:
+        """The distribution's alone: acting needs no values."""
+        return self.policy_head(self.policy_body(observations))
+
+    def values(self, observations: Tensor) -> Tensor:
+        return self.value_head(self.value_body(observations)).squeeze(-1)
+
+
+def distribution_of(space: gymnasium.Space) -> Categorical | DiagonalGaussian:
+    """The distribution over an action space.
+
+    Raises:
+        UserError: a space that none covers.
+    """
+    if isinstance(space, Discrete):
+        return Categorical(space)
+    if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
+        return DiagonalGaussian(space)
+    raise UserError(
+        f"action space {space}: a2c, a3c and reinforce take Discrete and Box of floats, dqn and rainbow Discrete"
+    )
+
+
+def flatten_parameters(module: nn.Module) -> nn.Parameter:
+    """All parameters as one vector, of which the module's own become views; likewise their gradients.
+
+    Clipping and an optimiser step over small networks cost what their calls cost: a handful instead of a handful per
+    layer. Move the module to its device first.
+
+    Returns:
+        The vector, with ``grad`` set; ``backward`` adds to it, ``grad.zero_()`` clears it.
+    """
+    parameters = list(module.parameters())
+    flat = nn.Parameter(parameters_to_vector(parameters).detach().clone())
+    flat.grad = torch.zeros_like(flat)
+    sizes = [p.numel() for p in parameters]
+    for p, data, grad in zip(parameters, flat.data.split(sizes), flat.grad.split(sizes), strict=True):
+        p.data, p.grad = data.view_as(p), grad.view_as(p)
+    return flat
