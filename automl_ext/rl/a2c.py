@@ -11,17 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grad_norm_
 
-from automl_ext import gae
 from automl_ext.ops._checks import check_number
 from automl_ext.rl import loop
 from automl_ext.rl.envs import Envs
 from automl_ext.rl.loop import TrainConfig, envs_of
-from automl_ext.rl.losses import masked_mean, policy_gradient_loss, value_loss
-from automl_ext.rl.networks import to_tensor
-from automl_ext.rl.policies import ActorCritic, flatten_parameters
+from automl_ext.rl.losses import policy_gradient_loss, step_weights, value_loss
+from automl_ext.rl.policies import ActorCritic, acting, flatten_parameters
 from automl_ext.rl.rollouts import Rollout, collect
 from automl_ext.training.device import choose_device
-from automl_ext.training.seeding import generator
+from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
 
 @dataclass
@@ -68,7 +66,8 @@ class A2C:
         self.network = network.to(self.device)
         self.parameters = flatten_parameters(self.network)
         self.optimizer = make_optimizer(config, self.parameters)
-        self.generator = generator(config.seed, self.device)
+        self.outputs = acting(self.network, self.device)
+        self.rng = np.random.default_rng(config.seed)
 
     def iterate(self) -> dict[str, Any]:
         measured = self.accumulate_gradient()
@@ -91,41 +90,29 @@ class A2C:
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
         """−A log π + vf_coef (G − V)² − ent_coef H, averaged over the rollout's transitions."""
-        config, network = self.config, self.network
-        outputs, all_values = network(rollout.observations)
-        values, next_values = rollout.split_values(all_values)
-        flags = rollout.terminated, rollout.truncated
-        advantages, returns = gae(
-            rollout.rewards,
-            values.detach(),
-            next_values.detach(),
-            *flags,
-            config.gamma,
-            config.gae_lambda,
-            valid=rollout.valid,
-        )
-        acted, valid = len(rollout.actions), rollout.valid.flatten()
-        log_probs, entropies = network.distribution.log_probs_and_entropy(outputs[:acted], rollout.actions)
-        policy = policy_gradient_loss(log_probs, advantages.flatten(), valid)
-        value = value_loss(values, returns, rollout.valid)
-        entropy = masked_mean(entropies, valid)
-        loss = policy + config.vf_coef * value - config.ent_coef * entropy
+        config, distribution = self.config, self.network.distribution
+        outputs, all_values = self.network(rollout.observations)
+        advantages, returns = rollout.advantages(all_values.detach(), config.gamma, config.gae_lambda)
+        acted = len(rollout.actions)
+        outputs, values, weights = outputs[:acted], all_values[:acted], step_weights(rollout.valid.flatten())
+        policy = policy_gradient_loss(distribution.log_probs(outputs, rollout.actions), advantages.flatten(), weights)
+        value = value_loss(values, returns.flatten(), weights)
+        loss = policy + config.vf_coef * value
+        entropy = torch.dot(distribution.entropy(outputs if config.ent_coef else outputs.detach()), weights)
+        if config.ent_coef:  # else only measured
+            loss = loss - config.ent_coef * entropy
         return loss, {"policy_loss": policy.detach(), "value_loss": value.detach(), "entropy": entropy.detach()}
 
-    @torch.inference_mode()
     def sample(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Draw actions: as drawn, and as the environment wants them."""
         distribution = self.network.distribution
-        outputs = self.network.outputs(to_tensor(observations, self.device))
-        actions = distribution.sample(outputs, self.generator).numpy(force=True)
+        actions = distribution.sample(self.outputs(observations), self.rng)
         return actions, distribution.to_env(actions)
 
-    @torch.inference_mode()
     def act(self, observations: np.ndarray) -> np.ndarray:
         """The most probable actions."""
         distribution = self.network.distribution
-        outputs = self.network.outputs(to_tensor(observations, self.device))
-        return distribution.to_env(distribution.mode(outputs).numpy(force=True))
+        return distribution.to_env(distribution.mode(self.outputs(observations)))
 
     def policy_state(self) -> dict[str, Any]:
         return self.network.state_dict()
@@ -137,14 +124,14 @@ class A2C:
         return {
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
+            "rng": numpy_generator_state(self.rng),
             "envs": self.envs.state_dict(),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
+        set_numpy_generator_state(self.rng, state["rng"])
         self.envs.load_state_dict(state["envs"])
 
 

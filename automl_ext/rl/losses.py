@@ -6,22 +6,22 @@ import torch
 from torch import Tensor
 
 
-def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Mean of x over what is ``valid`` (bool, the same shape); 0 where nothing is."""
-    return torch.where(valid, x, 0.0).sum() / valid.sum().clamp(min=1)
+def step_weights(valid: Tensor) -> Tensor:
+    """float32 like ``valid`` (bool): equal weights that sum to 1, and 0 for what is no transition."""
+    return valid.float() / valid.sum().clamp(min=1)
 
 
-def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, valid: Tensor) -> Tensor:
+def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, weights: Tensor) -> Tensor:
     """−E[A log π(a|s)]: its gradient is minus the policy gradient (Williams 1992; Mnih et al. 2016, section 4).
 
     Args:
-        log_probs: log π(a|s), any shape, as the others.
-        advantages: how much better than expected the action was; treated as constants.
-        valid: bool; False where there was no transition.
+        log_probs: log π(a|s), [N].
+        advantages: how much better than expected the actions were, [N]; constants.
+        weights: of the steps, [N]; see :func:`step_weights`.
     """
-    return -masked_mean(advantages.detach() * log_probs, valid)
+    return -torch.dot(log_probs, advantages.detach() * weights)
 
 
-def value_loss(values: Tensor, returns: Tensor, valid: Tensor) -> Tensor:
-    """E[(G − V(s))²], the returns G treated as constants."""
-    return masked_mean((returns.detach() - values).square(), valid)
+def value_loss(values: Tensor, returns: Tensor, weights: Tensor) -> Tensor:
+    """E[(G − V(s))²] over [N] steps, the returns G constants."""
+    return torch.dot((returns.detach() - values).square(), weights)

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import gymnasium
 import numpy as np
 import torch
+import torch.nn.functional as F
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
-from automl_ext import gumbel_argmax
-from automl_ext.rl.networks import Body, orthogonal
+from automl_ext.rl.networks import Body, orthogonal, to_tensor
 from automl_ext.training.errors import UserError
 
 
@@ -23,17 +24,21 @@ class Categorical(nn.Module):
         super().__init__()
         self.outputs, self.start = int(space.n), int(space.start)
 
-    def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
-        return gumbel_argmax(outputs, generator=generator)
+    def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The Gumbel-max trick; −log of an exponential variate is a Gumbel one."""
+        return (outputs - np.log(rng.standard_exponential(outputs.shape, np.float32))).argmax(-1)
 
-    def mode(self, outputs: Tensor) -> Tensor:
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
         return outputs.argmax(-1)
 
-    def log_probs_and_entropy(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """log π(a), [N], and the entropy of π, [N]."""
+    def log_probs(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        """log π(a), [N]."""
+        return -F.cross_entropy(outputs, actions, reduction="none")
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        """[N], in nats."""
         logs = outputs.log_softmax(-1)
-        entropy = -(logs.exp() * logs).sum(-1)
-        return logs.gather(-1, actions.unsqueeze(-1)).squeeze(-1), entropy
+        return -(logs.exp() * logs).sum(-1)
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
         """As the environment wants them."""
@@ -52,19 +57,21 @@ class DiagonalGaussian(nn.Module):
         self.low, self.high = space.low, space.high
         self.log_std = nn.Parameter(torch.zeros(self.outputs))
 
-    def sample(self, outputs: Tensor, generator: torch.Generator) -> Tensor:
-        noise = torch.randn(outputs.shape, generator=generator, device=outputs.device)
-        return outputs + self.log_std.exp() * noise
+    def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        std = np.exp(self.log_std.numpy(force=True))
+        return outputs + std * rng.standard_normal(outputs.shape, np.float32)
 
-    def mode(self, outputs: Tensor) -> Tensor:
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
         return outputs
 
-    def log_probs_and_entropy(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """log π(a), [N], and the entropy of π, [N]."""
+    def log_probs(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        """log π(a), [N]."""
         z = (actions - outputs) * (-self.log_std).exp()
-        log_probs = -(0.5 * z * z + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
-        entropy = (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
-        return log_probs, entropy.expand(len(outputs))
+        return -(0.5 * z * z + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        """[N], in nats."""
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(outputs))
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
         """As the environment wants them."""
@@ -110,8 +117,31 @@ class ActorCritic(nn.Module):
         """The distribution's alone: acting needs no values."""
         return self.policy_head(self.policy_body(observations))
 
-    def values(self, observations: Tensor) -> Tensor:
-        return self.value_head(self.value_body(observations)).squeeze(-1)
+
+def acting(network: ActorCritic, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
+    """The function from observations to the distribution's outputs, in NumPy.
+
+    A small network on the CPU is evaluated in NumPy, on the memory of its parameters: for 8 observations torch takes
+    four times as long, nearly all of it the cost of its calls. The parameters must then stay where they are.
+    """
+    layers = [*network.policy_body, network.policy_head]
+    if device.type == "cpu" and all(isinstance(layer, (nn.Linear, nn.Tanh)) for layer in layers):
+        linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
+        *hidden, head = [(x.weight.detach().numpy().T, x.bias.detach().numpy()) for x in linear]
+
+        def outputs(observations: np.ndarray) -> np.ndarray:
+            x = observations.astype(np.float32, copy=False)
+            for weight, bias in hidden:
+                x = np.tanh(x @ weight + bias)
+            return x @ head[0] + head[1]
+
+        return outputs
+
+    @torch.inference_mode()
+    def outputs_by_torch(observations: np.ndarray) -> np.ndarray:
+        return network.outputs(to_tensor(observations, device)).numpy(force=True)
+
+    return outputs_by_torch
 
 
 def distribution_of(space: gymnasium.Space) -> Categorical | DiagonalGaussian:
