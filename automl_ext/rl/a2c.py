@@ -9,14 +9,14 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grad_norm_
 
 from automl_ext.ops._checks import check_number
 from automl_ext.rl import loop
 from automl_ext.rl.envs import Envs
+from automl_ext.rl.flat import RMSprop, clip_norm, flatten_parameters
 from automl_ext.rl.loop import TrainConfig, envs_of
-from automl_ext.rl.losses import policy_gradient_loss, step_weights, value_loss
-from automl_ext.rl.policies import ActorCritic, acting, flatten_parameters
+from automl_ext.rl.losses import policy_gradient_loss, value_loss
+from automl_ext.rl.policies import ActorCritic, acting
 from automl_ext.rl.rollouts import Rollout, collect
 from automl_ext.training.device import choose_device
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
@@ -39,7 +39,8 @@ class A2CConfig(TrainConfig):
     hidden: tuple[int, ...] = (64, 64)
 
     def __post_init__(self) -> None:
-        for name, low, high in (("n_envs", 1, 1e6), ("n_steps", 1, 1e6), ("gamma", 0, 1), ("gae_lambda", 0, 1)):
+        super().__post_init__()
+        for name, low, high in (("n_steps", 1, 1e6), ("gamma", 0, 1), ("gae_lambda", 0, 1)):
             check_number(getattr(self, name), name, type(self).__name__, low, high)
         for name in ("lr", "vf_coef", "ent_coef", "max_grad_norm"):
             check_number(getattr(self, name), name, type(self).__name__, 0, 1e30)
@@ -82,10 +83,11 @@ class A2C:
         """Act, and leave the clipped gradient of the loss in ``parameters.grad``."""
         rollout = collect(self.envs, self.sample, self.config.n_steps, self.device)
         loss, measured = self.loss(rollout)
-        assert self.parameters.grad is not None
-        self.parameters.grad.zero_()
+        gradient = self.parameters.grad
+        assert gradient is not None
+        gradient.zero_()
         loss.backward()
-        measured["grad_norm"] = clip_grad_norm_(self.parameters, self.config.max_grad_norm)
+        measured["grad_norm"] = clip_norm(gradient, self.config.max_grad_norm)
         return measured
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
@@ -94,12 +96,13 @@ class A2C:
         outputs, all_values = self.network(rollout.observations)
         advantages, returns = rollout.advantages(all_values.detach(), config.gamma, config.gae_lambda)
         acted = len(rollout.actions)
-        outputs, values, weights = outputs[:acted], all_values[:acted], step_weights(rollout.valid.flatten())
-        policy = policy_gradient_loss(distribution.log_probs(outputs, rollout.actions), advantages.flatten(), weights)
+        outputs, values, weights = outputs[:acted], all_values[:acted], rollout.weights
+        log_probs, entropies = distribution.log_probs_and_entropy(outputs, rollout.actions)
+        policy = policy_gradient_loss(log_probs, advantages.flatten(), weights)
         value = value_loss(values, returns.flatten(), weights)
+        entropy = torch.dot(entropies, weights)
         loss = policy + config.vf_coef * value
-        entropy = torch.dot(distribution.entropy(outputs if config.ent_coef else outputs.detach()), weights)
-        if config.ent_coef:  # else only measured
+        if config.ent_coef:  # else it is only measured, and costs no backward pass
             loss = loss - config.ent_coef * entropy
         return loss, {"policy_loss": policy.detach(), "value_loss": value.detach(), "entropy": entropy.detach()}
 
@@ -135,11 +138,11 @@ class A2C:
         self.envs.load_state_dict(state["envs"])
 
 
-def make_optimizer(config: A2CConfig, parameters: torch.nn.Parameter) -> torch.optim.Optimizer:
+def make_optimizer(config: A2CConfig, parameters: torch.nn.Parameter) -> torch.optim.Optimizer | RMSprop:
     """Over the one vector of all parameters."""
     if config.optimizer == "adam":
         return torch.optim.Adam([parameters], config.lr, eps=1e-5)
-    return torch.optim.RMSprop([parameters], config.lr, alpha=0.99, eps=1e-5)
+    return RMSprop(parameters, config.lr, alpha=0.99, eps=1e-5)
 
 
 def train(

@@ -6,18 +6,13 @@ import torch
 from torch import Tensor
 
 
-def step_weights(valid: Tensor) -> Tensor:
-    """float32 like ``valid`` (bool): equal weights that sum to 1, and 0 for what is no transition."""
-    return valid.float() / valid.sum().clamp(min=1)
-
-
 def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, weights: Tensor) -> Tensor:
     """−E[A log π(a|s)]: its gradient is minus the policy gradient (Williams 1992; Mnih et al. 2016, section 4).
 
     Args:
         log_probs: log π(a|s), [N].
         advantages: how much better than expected the actions were, [N]; constants.
-        weights: of the steps, [N]; see :func:`step_weights`.
+        weights: of the steps, [N]: alike, sum 1, but 0 for what is no transition.
     """
     return -torch.dot(log_probs, advantages.detach() * weights)
 

@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
-from torch.nn.utils import parameters_to_vector
 
 from automl_ext.rl.networks import Body, orthogonal, to_tensor
 from automl_ext.training.errors import UserError
@@ -31,14 +30,10 @@ class Categorical(nn.Module):
     def mode(self, outputs: np.ndarray) -> np.ndarray:
         return outputs.argmax(-1)
 
-    def log_probs(self, outputs: Tensor, actions: Tensor) -> Tensor:
-        """log π(a), [N]."""
-        return -F.cross_entropy(outputs, actions, reduction="none")
-
-    def entropy(self, outputs: Tensor) -> Tensor:
-        """[N], in nats."""
+    def log_probs_and_entropy(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """log π(a), [N], and the entropy of π in nats, [N]."""
         logs = outputs.log_softmax(-1)
-        return -(logs.exp() * logs).sum(-1)
+        return -F.nll_loss(logs, actions, reduction="none"), -(logs.exp() * logs).sum(-1)
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
         """As the environment wants them."""
@@ -64,14 +59,12 @@ class DiagonalGaussian(nn.Module):
     def mode(self, outputs: np.ndarray) -> np.ndarray:
         return outputs
 
-    def log_probs(self, outputs: Tensor, actions: Tensor) -> Tensor:
-        """log π(a), [N]."""
+    def log_probs_and_entropy(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """log π(a), [N], and the entropy of π in nats, [N]."""
         z = (actions - outputs) * (-self.log_std).exp()
-        return -(0.5 * z * z + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
-
-    def entropy(self, outputs: Tensor) -> Tensor:
-        """[N], in nats."""
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(outputs))
+        log_probs = -(0.5 * z * z + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+        entropy = (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
+        return log_probs, entropy.expand(len(outputs))
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
         """As the environment wants them."""
@@ -157,21 +150,3 @@ def distribution_of(space: gymnasium.Space) -> Categorical | DiagonalGaussian:
     raise UserError(
         f"action space {space}: a2c, a3c and reinforce take Discrete and Box of floats, dqn and rainbow Discrete"
     )
-
-
-def flatten_parameters(module: nn.Module) -> nn.Parameter:
-    """All parameters as one vector, of which the module's own become views; likewise their gradients.
-
-    Clipping and an optimiser step over small networks cost what their calls cost: a handful instead of a handful per
-    layer. Move the module to its device first.
-
-    Returns:
-        The vector, with ``grad`` set; ``backward`` adds to it, ``grad.zero_()`` clears it.
-    """
-    parameters = list(module.parameters())
-    flat = nn.Parameter(parameters_to_vector(parameters).detach().clone())
-    flat.grad = torch.zeros_like(flat)
-    sizes = [p.numel() for p in parameters]
-    for p, data, grad in zip(parameters, flat.data.split(sizes), flat.grad.split(sizes), strict=True):
-        p.data, p.grad = data.view_as(p), grad.view_as(p)
-    return flat

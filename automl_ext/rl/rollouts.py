@@ -25,6 +25,7 @@ class Rollout(NamedTuple):
         actions: [T·B, ...], as the policy drew them.
         rewards: [T, B].
         terminated, truncated, valid: bool [T, B].
+        weights: float32 [T·B], to average over the transitions with: alike, sum 1, but 0 where not ``valid``.
     """
 
     observations: Tensor
@@ -33,6 +34,7 @@ class Rollout(NamedTuple):
     terminated: Tensor
     truncated: Tensor
     valid: Tensor
+    weights: Tensor
 
     def advantages(self, values: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
         """Generalised advantages and returns, [T, B] each, from the values of :attr:`observations`."""
@@ -70,5 +72,6 @@ def to_rollout(taken: Sequence[Step], actions: Sequence[np.ndarray], device: tor
     # After the last step; where the episode ended then, V' is either not read or of the final observation below.
     observations.append(taken[-1].next_observations)
     observations += [step.next_observations[step.truncated] for step in taken if step.truncated.any()]
-    arrays = np.concatenate(observations), np.concatenate(actions), rewards, terminated, truncated, valid
+    weights = valid.ravel() / np.float32(max(np.count_nonzero(valid), 1))
+    arrays = np.concatenate(observations), np.concatenate(actions), rewards, terminated, truncated, valid, weights
     return Rollout(*(torch.from_numpy(x).to(device) for x in arrays))
