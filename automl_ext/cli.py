@@ -18,6 +18,7 @@ from automl_ext.rl.algorithms import ALGORITHMS, algorithm
 from automl_ext.training.config import apply_toml
 from automl_ext.training.errors import UserError
 
+Options = TypeVar("Options")
 Settings = TypeVar("Settings")
 
 
@@ -40,8 +41,16 @@ class RunOptions:
 
 
 @dataclass
-class RunCommand(Generic[Settings]):
-    options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes]
+class TrainOptions(RunOptions):
+    """The same of an agent's training."""
+
+    preset: str | None = None
+    """Other values for the options below, by name ("minatar"); --config and flags override it."""
+
+
+@dataclass
+class RunCommand(Generic[Options, Settings]):
+    options: Annotated[Options, tyro.conf.OmitArgPrefixes]
     settings: Annotated[Settings, tyro.conf.OmitArgPrefixes]
 
 
@@ -87,18 +96,24 @@ class DemoCommand:
 Runner = tuple[type, Callable[..., dict[str, Any] | None]]  # a configuration, and what runs with it
 
 
-def _run_command(load: Callable[[], Runner]) -> Callable[[str, Sequence[str]], int]:
+def _run_command(
+    load: Callable[[], Runner], options_of: type[RunOptions] = RunOptions
+) -> Callable[[str, Sequence[str]], int]:
     def command(prog: str, args: Sequence[str]) -> int:
         settings, run = load()
         try:  # the dataclasses check their values themselves, with a ValueError
-            defaults, toml = settings(), _config_file(args)
+            defaults, toml, preset = settings(), _value("--config", args), _value("--preset", args)
+            if preset is not None and options_of is TrainOptions:
+                from automl_ext.rl.presets import preset as with_preset
+
+                defaults = with_preset(preset, defaults)
             if toml is not None:
                 defaults = apply_toml(defaults, toml)
             parsed = tyro.cli(
-                RunCommand[settings],  # type: ignore[valid-type]
+                RunCommand[options_of, settings],  # type: ignore[valid-type]
                 prog=prog,
                 args=args,
-                default=RunCommand(RunOptions(Path("runs") / prog.split()[-1]), defaults),
+                default=RunCommand(options_of(Path("runs") / prog.split()[-1]), defaults),
             )
         except ValueError as error:
             raise UserError(str(error)) from None
@@ -114,13 +129,13 @@ def _run_command(load: Callable[[], Runner]) -> Callable[[str, Sequence[str]], i
     return command
 
 
-def _config_file(args: Sequence[str]) -> Path | None:
-    """The value of --config, needed before the other arguments: it changes their defaults."""
+def _value(flag: str, args: Sequence[str]) -> str | None:
+    """The value of --config or --preset, needed before the other arguments: they change their defaults."""
     for i, arg in enumerate(args):
-        if arg == "--config" and i + 1 < len(args):
-            return Path(args[i + 1])
-        if arg.startswith("--config="):
-            return Path(arg.removeprefix("--config="))
+        if arg == flag and i + 1 < len(args):
+            return args[i + 1]
+        if arg.startswith(f"{flag}="):
+            return arg.removeprefix(f"{flag}=")
     return None
 
 
@@ -207,7 +222,10 @@ COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
     "search gdas": ("search an architecture, then train it", _run_command(_gdas)),
     "retrain": ("train one architecture from scratch", _run_command(_retrain)),
     "compare": ("train uniformly drawn architectures alike", _run_command(_compare)),
-    **{f"train {name}": (f"learn by {name}", _run_command(functools.partial(_train, name))) for name in ALGORITHMS},
+    **{
+        f"train {name}": (f"learn by {name}", _run_command(functools.partial(_train, name), TrainOptions))
+        for name in ALGORITHMS
+    },
     "eval": ("play episodes with a trained policy", _eval),
     "plot": ("draw runs, or one cell", _plot),
     "doctor": ("check this installation", _doctor),
