@@ -54,15 +54,8 @@ class Body(nn.Sequential):
             layers = [ChannelsFirst(), nn.Conv2d(shape[2], 16, 3), nn.ReLU(), nn.Flatten()]
             sizes = [16 * (shape[0] - 2) ** 2, *hidden]
         else:
-<<<<<<< HEAD
-            raise UserError(
-                "observations: expected a vector, [channels, 84, 84] or a small [n, n, channels] image, "
-                f"got {list(shape)}"
-            )
-=======
             expected = "a vector, [channels, 84, 84] or a small [n, n, channels] image"
             raise UserError(f"observations: expected {expected}, got {list(shape)}")
->>>>>>> rl-envs
         for inputs, outputs in pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), activation()]
         self.extend(layers)
