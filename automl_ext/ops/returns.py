@@ -218,9 +218,7 @@ def gae(
     gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
     if _checked_below(rewards, time_dim):
         with contextlib.suppress(TypeError, ValueError, RuntimeError):
-            both = native.gae.default(rewards, values, next_values, terminated, truncated, valid, gamma, lam)
-            if not both[0].is_meta:  # one of the tensors was
-                return both
+            return native.gae.default(rewards, values, next_values, terminated, truncated, valid, gamma, lam)
     names, floats = ("rewards", "values", "next_values"), (rewards, values, next_values)
     _check_alike(op, names, floats, (terminated, truncated, valid))
     dim = _check_time_dim(op, time_dim, rewards)
