@@ -168,9 +168,7 @@ def _check_generator(generator: object, logits: Tensor, op: str) -> None:
         raise TypeError(f"{op}: generator: expected a torch.Generator, got {describe(generator)}")
     if generator.device.type != logits.device.type:  # a generator for "cuda" has no index, or that of one GPU
         mend = f"torch.Generator({str(logits.device)!r})"
-        raise ValueError(
-            f"{op}: generator: expected one on {logits.device}, got one on {generator.device}; use {mend}"
-        )
+        raise ValueError(f"{op}: generator: expected one on {logits.device}, got one on {generator.device}; use {mend}")
 
 
 def _seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, logits: Tensor, op: str) -> Tensor:
