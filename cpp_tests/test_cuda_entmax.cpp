@@ -127,6 +127,15 @@ static void check_blocks(int power_) {
                            KERNEL_LAUNCH((entmax_huge_rows<power(), T>), dim3(2), dim3(threads), 0, nullptr, in, out,
                                          count, n);
                          }), n);
+        const std::vector<double> p = run<T>(x, 0, [&](const T* in, T* out) {
+          launch_entmax(power(), Element<T>::dtype, in, out, count, n, nullptr);
+        });
+        const std::vector<double> g = decoded(encoded<T>(random.normals(int64_t(x.size()))));
+        const std::vector<T> y = encoded<T>(p);
+        check_backward<T>(power(), g, p, run<T>(g, 0, [&](const T* in, T* out) {
+                            KERNEL_LAUNCH((entmax_backward_long_rows<power(), T>), dim3(2), dim3(threads), 0, nullptr, in,
+                                          y.data(), out, count, n);
+                          }), n);
       }
     const int64_t n = 31, count = 70;
     const std::vector<double> x = decoded(encoded<T>(rows_of(n, count, random)));
