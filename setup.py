@@ -198,7 +198,7 @@ if __name__ == "__main__":
             # Compiled code runs under the minor version it was compiled against, and no other.
             f"torch>={minor[0]}.{minor[1]},<{minor[0]}.{minor[1] + 1}",
             "numpy>=1.24",
-            "gymnasium>=1.0",
+            "gymnasium>=1.1",
             "tyro>=0.9",
             "rich>=13",
         ],

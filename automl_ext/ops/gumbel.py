@@ -113,10 +113,8 @@ def _sample(
     tau_value, tau_tensor = _split_tau(tau, logits, op)
     seed = _seed_tensor(seed, generator, logits, op)
     if _native.use_native(logits):
-        native = (
-            torch.ops.automl_ext.gumbel_softmax if activation == "softmax" else torch.ops.automl_ext.gumbel_entmax15
-        )
-        y, _, index = native.default(logits, seed, tau_value, tau_tensor, dim, hard, return_index)
+        native = getattr(torch.ops.automl_ext, op).default
+        y, _, index = native(logits, seed, tau_value, tau_tensor, dim, hard, return_index)
     else:
         y, index = gumbel_reference(logits, seed, tau, dim, hard, return_index, activation)
     return (y, index) if return_index else y
@@ -175,7 +173,7 @@ def _seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, l
     if generator is not None:
         _check_generator(generator, logits, op)
     if seed is None:
-        return torch.randint(_LOWEST, _HIGHEST, (), dtype=torch.int64, device=logits.device, generator=generator)
+        return torch.randint(_LOWEST, _HIGHEST, (), device=logits.device, generator=generator)
     if generator is not None:
         raise ValueError(f"{op}: seed and generator: expected one of them, got both")
     if isinstance(seed, Tensor):

@@ -9,13 +9,20 @@ observation, and what is not a transition says so.
 
 from __future__ import annotations
 
+import contextlib
+import math
+import warnings
+from multiprocessing.connection import wait
 from typing import Any, NamedTuple
 
-import gymnasium
 import numpy as np
-from gymnasium.vector import AutoresetMode, VectorEnv
+import torch
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
+from automl_ext.rl.env_making import EnvOptions, make_vector
+from automl_ext.rl.env_state import restore_simulators, simulators_state
 from automl_ext.training.errors import UserError
+from automl_ext.training.seeding import derived_seed
 
 
 class Step(NamedTuple):
@@ -24,7 +31,7 @@ class Step(NamedTuple):
     Attributes:
         observations: [B, ...], before the action.
         actions: [B, ...].
-        rewards: float32 [B].
+        rewards: float32 [B], clipped where that was asked for.
         next_observations: [B, ...], the true next ones: an episode's final observation where it ended.
         terminated, truncated: bool [B]. A truncated episode goes on in principle: bootstrap from its final observation.
         valid: bool [B], False where the step only restarted an episode: no transition, never to be learned from.
@@ -40,10 +47,11 @@ class Step(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """A finished episode: its undiscounted return, as the environment pays it, and its length in steps."""
+    """A finished episode: its undiscounted return, as the environment pays it; its length in steps; who played it."""
 
     episode_return: float
     length: int
+    env: int
 
 
 class Envs:
@@ -51,7 +59,8 @@ class Envs:
 
     Args:
         vector: a Gymnasium vector environment, in autoreset mode NEXT_STEP or SAME_STEP.
-        seed: of the first reset; episodes after it go on from the environments' own generators.
+        seed: all episodes follow from it; adjacent seeds share none.
+        reward_clip: clip the rewards of :class:`Step` to ±this; the returns of episodes stay as they are paid.
 
     Attributes:
         observations: [B, ...], those to act on now.
@@ -59,75 +68,181 @@ class Envs:
         steps: transitions so far, over all environments; steps that are not valid do not count.
 
     Raises:
-        UserError: a vector environment in another autoreset mode.
+        UserError: a vector environment in another autoreset mode, or with observations that are no arrays.
     """
 
-    def __init__(self, vector: VectorEnv[Any, Any, Any], seed: int) -> None:
-        self.vector, self.n_envs = vector, vector.num_envs
+    observations: np.ndarray
+    _restarting: np.ndarray  # bool [B], the next step is a restart
+    _returns: np.ndarray  # float64 [B], of the episodes that go on
+    _begun: np.ndarray  # int64 [B], the calls before the first step of each environment's episode
+    _no_rewards: np.ndarray  # zeros, for _check_finite
+    _no_observations: np.ndarray | None
+
+    def __init__(self, vector: VectorEnv[Any, Any, Any], seed: int, reward_clip: float | None = None) -> None:
+        self.vector, self.n_envs, self.seed, self.reward_clip = vector, vector.num_envs, seed, reward_clip
         self.observation_space, self.action_space = vector.single_observation_space, vector.single_action_space
         mode = vector.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise UserError(f"autoreset mode: expected NEXT_STEP or SAME_STEP, got {mode}")
         self._next_step = mode == AutoresetMode.NEXT_STEP
-        self.observations, _ = vector.reset(seed=seed)
+        self._broken = False
+        self.steps, self._calls = 0, 0
         self.episodes: list[Episode] = []
-        self.steps = 0
-        self._restarting = np.zeros(self.n_envs, bool)  # the next step is a restart
-        self._returns = np.zeros(self.n_envs)
-        self._lengths = np.zeros(self.n_envs, np.int64)
-        self._calls = 0
+        self._reset()
 
     def step(self, actions: np.ndarray) -> Step:
         """Act in every environment; afterwards :attr:`observations` are those to act on.
 
         Raises:
-            UserError: a reward or an observation that is NaN or infinite: names the step and the environment.
+            UserError: a reward or an observation that is NaN or infinite: names the step and the environment; a
+                worker process that has died: names its environment.
         """
         before = self.observations
-        after, rewards, terminated, truncated, info = self.vector.step(actions)
+        after, rewards, terminated, truncated, info = self._step_vector(actions)
         self._calls += 1
         rewards = np.asarray(rewards, np.float32)
-        true_next = after
+        # In C order: CartPole's vector environment returns transposes, and another order rounds otherwise in a network.
+        true_next = after = np.ascontiguousarray(after)
         done = terminated | truncated
+        ended = done.nonzero()[0]
         valid = ~self._restarting
         if self._next_step:
             self._restarting = done
-        elif done.any():
+        elif ended.size:
             true_next = after.copy()
-            for i in np.flatnonzero(done):
+            for i in ended:
                 true_next[i] = info["final_obs"][i]
-        self._check_finite("reward", rewards)
-        self._check_finite("observation", true_next)
-        self._count(rewards, done, valid)
+        self._check_finite("reward", rewards, self._no_rewards)
+        if self._no_observations is not None:
+            self._check_finite("observation", true_next, self._no_observations)
+        self._returns += rewards  # a restart pays 0
+        self.steps += valid.tobytes().count(1)
+        if ended.size:
+            self._end_episodes(ended)
         self.observations = after
+        if self.reward_clip is not None:
+            rewards = np.clip(rewards, -self.reward_clip, self.reward_clip)
         return Step(before, actions, rewards, true_next, terminated, truncated, valid)
 
     def close(self) -> None:
-        self.vector.close()
+        """Close the environments; worker processes end, whatever state they are in."""
+        if self._broken and isinstance(self.vector, AsyncVectorEnv):
+            _terminate(self.vector)
+        else:
+            self.vector.close()
 
-    def _count(self, rewards: np.ndarray, done: np.ndarray, valid: np.ndarray) -> None:
-        self._returns += rewards  # a restart pays 0
-        self._lengths += valid
-        self.steps += int(valid.sum())
-        if done.any():
-            for i in np.flatnonzero(done):
-                self.episodes.append(Episode(float(self._returns[i]), int(self._lengths[i])))
-            self._returns[done], self._lengths[done] = 0.0, 0
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: the simulators where they can be saved (:mod:`automl_ext.rl.env_state`), and all counts."""
+        return {
+            "simulators": simulators_state(self.vector),
+            "observations": torch.from_numpy(self.observations.copy()),
+            "restarting": torch.from_numpy(self._restarting.copy()),
+            "returns": torch.from_numpy(self._returns.copy()),
+            "begun": torch.from_numpy(self._begun.copy()),
+            "episodes": [tuple(episode) for episode in self.episodes],
+            "steps": self.steps,
+            "calls": self._calls,
+        }
 
-    def _check_finite(self, name: str, x: np.ndarray) -> None:
-        if x.dtype.kind != "f" or np.isfinite(x).all():
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        """Go on from :meth:`state_dict`.
+
+        Returns:
+            True: exactly there. False, with a warning: the simulators could not be saved; all environments were reset
+            and begin new episodes, which follow from the seed and the number of steps (a replay must then ``cut()``).
+
+        Raises:
+            ValueError: the state is of another number of environments or other observations.
+        """
+        saved = state["observations"].numpy()
+        if saved.shape != self.observations.shape or saved.dtype != self.observations.dtype:
+            own = self.observations
+            raise ValueError(
+                f"state: observations: expected {own.dtype} {list(own.shape)}, got {saved.dtype} {list(saved.shape)}"
+            )
+        self.steps, self._calls = state["steps"], state["calls"]
+        self.episodes = [Episode(*episode) for episode in state["episodes"]]
+        if not restore_simulators(self.vector, state["simulators"]):
+            warnings.warn(f"{self.vector}: its state cannot be saved; new episodes begin", stacklevel=2)
+            self._reset()
+            return False
+        self.observations = saved.copy()
+        self._restarting = state["restarting"].numpy().copy()
+        self._returns, self._begun = state["returns"].numpy().copy(), state["begun"].numpy().copy()
+        return True
+
+    def _reset(self) -> None:
+        seed = derived_seed(self.seed, self.steps)
+        try:
+            first, _ = self.vector.reset(seed=seed)
+        except BaseException:
+            self._broken = True
+            self.close()
+            raise
+        if not isinstance(first, np.ndarray):
+            self.close()
+            raise UserError(f"observations: expected arrays, got {self.observation_space}")
+        self.observations = np.ascontiguousarray(first)
+        self._restarting = np.zeros(self.n_envs, bool)
+        self._returns = np.zeros(self.n_envs)
+        self._begun = np.full(self.n_envs, self._calls)
+        self._no_rewards = np.zeros(self.n_envs, np.float32)
+        self._no_observations = np.zeros(first.size, first.dtype) if first.dtype.kind == "f" else None
+        self._check_finite("observation", self.observations, self._no_observations)
+
+    def _step_vector(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        if not isinstance(self.vector, AsyncVectorEnv):
+            return self.vector.step(actions)
+        try:
+            return self.vector.step(actions)
+        except BaseException as error:  # a pipe that broke, an environment's own, Ctrl-C: workers may be anywhere
+            self._broken = True
+            dead = _dead_workers(self.vector) if isinstance(error, (EOFError, OSError)) else ""
+            if not dead:
+                raise
+            raise UserError(f"worker process died at step {self._calls + 1}: {dead}") from error
+
+    def _end_episodes(self, ended: np.ndarray) -> None:
+        for i in ended.tolist():
+            self.episodes.append(Episode(float(self._returns[i]), int(self._calls - self._begun[i]), i))
+        self._returns[ended], self._begun[ended] = 0.0, self._calls + self._next_step
+
+    def _check_finite(self, name: str, x: np.ndarray, zeros: np.ndarray | None) -> None:
+        if zeros is None or not math.isnan(x.ravel().dot(zeros)):  # half the time of isfinite().all()
             return
         bad = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))[0]
         raise UserError(f"{name}: not finite in environment {bad} at its step {self._calls}: {x[bad]}")
 
 
-def make_envs(env_id: str, n_envs: int, seed: int) -> Envs:
-    """Environments by Gymnasium's name.
+def _dead_workers(vector: AsyncVectorEnv) -> str:
+    """Those that were killed or crashed; the operating system may tell a moment after the pipe does."""
+    wait([process.sentinel for process in vector.processes], timeout=5)
+    codes = [(i, process.exitcode) for i, process in enumerate(vector.processes)]
+    return ", ".join(f"that of environment {i} (exit code {code})" for i, code in codes if code)
+
+
+def _terminate(vector: AsyncVectorEnv) -> None:
+    """End the workers without asking them: some may never answer."""
+    for process in vector.processes:
+        process.terminate()
+    for process in vector.processes:
+        process.join(timeout=5)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    for pipe in vector.parent_pipes:
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    vector.closed = True
+
+
+def make_envs(env_id: str, n_envs: int, seed: int, options: EnvOptions | None = None, *, render: bool = False) -> Envs:
+    """Environments by Gymnasium's name; see :class:`automl_ext.rl.env_making.EnvOptions`.
 
     Raises:
-        UserError: no environment of that name.
+        UserError: no environment of that name, or not with these options; one line.
+        ModuleNotFoundError: it needs a package that is not installed; names the extra.
     """
-    try:
-        return Envs(gymnasium.make_vec(env_id, n_envs), seed)
-    except gymnasium.error.Error as error:
-        raise UserError(f"--env-id {env_id}: {error}") from None
+    options = options or EnvOptions()
+    return Envs(make_vector(env_id, n_envs, options, render), seed, options.reward_clip)

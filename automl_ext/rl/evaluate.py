@@ -24,9 +24,11 @@ def evaluate(act: Act, envs: Envs) -> np.ndarray:
     running = np.ones(envs.n_envs, bool)
     try:
         while running.any():
-            step = envs.step(act(envs.observations))
-            returns += np.where(running & step.valid, step.rewards, 0.0)
-            running &= ~(step.terminated | step.truncated)
+            envs.step(act(envs.observations))
+            for episode in envs.episodes:  # their returns are as the environment pays them, not clipped
+                if running[episode.env]:
+                    returns[episode.env], running[episode.env] = episode.episode_return, False
+            envs.episodes.clear()
     finally:
         envs.close()
     return returns

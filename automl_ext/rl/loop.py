@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import io
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,19 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from automl_ext.rl.env_making import EnvOptions
 from automl_ext.rl.envs import Envs, make_envs
 from automl_ext.rl.evaluate import evaluate
 from automl_ext.training.atomic import write_atomic
 from automl_ext.training.clock import Clock
 from automl_ext.training.errors import UserError
 from automl_ext.training.run import Run
+from automl_ext.training.seeding import derived_seed
 
 BEST = "best.pt"  # the best policy so far by evaluation: {step, return, policy}
 
 
 @dataclass
 class TrainConfig:
-    """What every algorithm's configuration begins with. Steps are transitions, counted over all environments."""
+    """What every algorithm's configuration begins with. Steps are transitions, counted over all environments.
+
+    Raises:
+        ValueError: a number out of range.
+    """
 
     env_id: str = "CartPole-v1"
     total_steps: int = 100_000
@@ -36,11 +42,19 @@ class TrainConfig:
     eval_episodes: int = 10
     final_episodes: int = 30  # of the last and of the best policy, when training is over
     checkpoint_every: int = 20_000
+    env: EnvOptions = field(default_factory=EnvOptions)
+
+    def __post_init__(self) -> None:
+        for name in ("total_steps", "n_envs", "eval_every", "eval_episodes", "final_episodes", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        if not 0 <= self.seed < 2**32:
+            raise ValueError(f"seed: expected an int in [0, 2**32), got {self.seed}")
 
 
-def envs_of(config: TrainConfig, n_envs: int, seed: int) -> Envs:
+def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False) -> Envs:
     """Environments as the configuration wants them, for training and for evaluation alike."""
-    return make_envs(config.env_id, n_envs, seed)
+    return make_envs(config.env_id, n_envs, seed, config.env, render=render)
 
 
 class Agent(Protocol):
@@ -63,7 +77,7 @@ class Agent(Protocol):
     def load_policy_state(self, state: dict[str, Any]) -> None: ...
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides how training goes on, but for the environments."""
+        """All that decides how training goes on, ``envs.state_dict()`` included."""
         ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
@@ -82,8 +96,11 @@ class Averages:
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
 
+    def means(self) -> dict[str, float]:
+        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+
     def take(self) -> dict[str, float]:
-        means = {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+        means = self.means()
         self.sums, self.counts = {}, {}
         return means
 
@@ -138,11 +155,18 @@ class Training:
         self.agent, self.config, self.run = agent, config, run
         self.averages, self.clock = Averages(), Clock()
         self.best: dict[str, Any] = {"step": -1, "return": -float("inf"), "policy": None}
+        self.saved = -1  # the steps at the last checkpoint
         if run.state is not None:
             agent.load_state_dict(run.state["agent"])
             self.averages.sums, self.averages.counts = run.state["sums"], run.state["counts"]
-            self.best = run.state["best"]
+            self.best, self.saved = run.state["best"], run.step
             self.clock.wall, self.clock.cpu = run.state["clock"]
+            run.state = None  # a replay is large
+        # The file may be newer than the checkpoint.
+        if self.best["policy"] is None:
+            (run.path / BEST).unlink(missing_ok=True)
+        else:
+            save_policy(run.path / BEST, self.best)
 
     def iterate(self) -> int:
         """One iteration and what is due after it; steps done."""
@@ -166,10 +190,8 @@ class Training:
 
     def evaluate(self) -> None:
         steps, config = self.agent.envs.steps, self.config
+        self.check_finite()
         means = self.averages.take()
-        bad = [f"{name} {value}" for name, value in means.items() if not np.isfinite(value)]
-        if bad:
-            raise UserError(f"diverged before step {steps}: {', '.join(bad)}; the last good checkpoint is kept")
         returns = self.returns(config.eval_episodes, number=steps)
         self.run.log(steps, eval_return=returns.mean(), **means)
         if returns.mean() > self.best["return"]:
@@ -179,10 +201,22 @@ class Training:
 
     def returns(self, episodes: int, number: int) -> np.ndarray:
         """Of the policy as it is. The environments' seed follows from the run's and ``number``: nothing to be saved."""
-        seed = int(np.random.SeedSequence([self.config.seed, number]).generate_state(1)[0])
-        return evaluate(self.agent.act, envs_of(self.config, episodes, seed))
+        return evaluate(self.agent.act, envs_of(self.config, episodes, derived_seed(self.config.seed, number)))
+
+    def check_finite(self) -> None:
+        """Raises UserError where training has diverged: nothing of it is to be saved."""
+        bad = [f"{name} {value}" for name, value in self.averages.means().items() if not np.isfinite(value)]
+        bad = bad or [f"{name} is not finite" for name in not_finite(self.agent.policy_state(), "policy")]
+        if bad:
+            steps = self.agent.envs.steps
+            raise UserError(f"diverged before step {steps}: {', '.join(bad[:5])}; the last good checkpoint is kept")
 
     def save(self) -> None:
+        """Write a checkpoint, unless this step has one."""
+        steps = self.agent.envs.steps
+        if steps == self.saved:
+            return
+        self.check_finite()
         state = {
             "agent": self.agent.state_dict(),
             "sums": self.averages.sums,
@@ -190,7 +224,8 @@ class Training:
             "best": self.best,
             "clock": (self.clock.wall, self.clock.cpu),
         }
-        self.run.save(self.agent.envs.steps, state)
+        self.run.save(steps, state)
+        self.saved = steps
 
     def result(self) -> dict[str, Any]:
         """The last policy and the best one, each on ``final_episodes`` new episodes."""
@@ -216,3 +251,12 @@ def save_policy(path: Path, best: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(best, buffer)
     write_atomic(path, buffer.getvalue())
+
+
+def not_finite(state: Any, key: str) -> Iterator[str]:
+    """Where in a state there are tensors with NaN or infinity."""
+    if isinstance(state, dict):
+        for name, value in state.items():
+            yield from not_finite(value, f"{key}.{name}")
+    elif isinstance(state, Tensor) and state.is_floating_point() and not state.isfinite().all():
+        yield key

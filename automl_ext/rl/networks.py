@@ -20,17 +20,29 @@ class Body(nn.Sequential):
     (Young and Tian 2019). Observations come as the environment gives them: uint8 images are divided by 255, boolean
     ones are 0 and 1.
 
+    Attributes:
+        features: how many come out.
+        norm: with ``normalize``, for vectors only, the :class:`RunningNorm` that observations go through first; an
+            agent calls ``body.norm.update(observations)`` with what it has seen. Else None.
+
     Raises:
-        UserError: observations of a shape that is none of these.
+        UserError: observations of a shape that is none of these; images to be normalised.
     """
 
     def __init__(
-        self, space: gymnasium.Space, hidden: Sequence[int] = (64, 64), activation: type[nn.Module] = nn.Tanh
+        self,
+        space: gymnasium.Space,
+        hidden: Sequence[int] = (64, 64),
+        activation: type[nn.Module] = nn.Tanh,
+        normalize: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(space, gymnasium.spaces.Box):
             raise UserError(f"observations: expected arrays (Box), got {space}")
         shape = space.shape
+        if normalize and len(shape) != 1:
+            raise UserError(f"observations: only vectors are normalised by their statistics, not {list(shape)}")
+        self.norm = RunningNorm(shape) if normalize else None  # a submodule, the first that forward() goes through
         self.scale = 1 / 255 if space.dtype == "uint8" else 1.0
         if len(shape) == 1:
             layers: list[nn.Module] = []
@@ -42,10 +54,8 @@ class Body(nn.Sequential):
             layers = [ChannelsFirst(), nn.Conv2d(shape[2], 16, 3), nn.ReLU(), nn.Flatten()]
             sizes = [16 * (shape[0] - 2) ** 2, *hidden]
         else:
-            raise UserError(
-                "observations: expected a vector, [channels, 84, 84] or a small [n, n, channels] image, "
-                f"got {list(shape)}"
-            )
+            expected = "a vector, [channels, 84, 84] or a small [n, n, channels] image"
+            raise UserError(f"observations: expected {expected}, got {list(shape)}")
         for inputs, outputs in pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), activation()]
         self.extend(layers)
@@ -54,6 +64,48 @@ class Body(nn.Sequential):
     def forward(self, observations: Tensor) -> Tensor:
         x = observations if observations.is_floating_point() else observations.float()
         return super().forward(x if self.scale == 1 else x * self.scale)
+
+
+class RunningNorm(nn.Module):
+    """Observations [..., *shape] less their running mean, over their running standard deviation, clipped to ±10.
+
+    The statistics change in :meth:`update` alone and are buffers: evaluation and checkpoints need nothing more, and a
+    replay holds observations as they came. Before the first update it only clips.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    count: Tensor
+    shift: Tensor
+    scale: Tensor
+
+    def __init__(self, shape: Sequence[int], clip: float = 10.0, eps: float = 1e-8) -> None:
+        super().__init__()
+        self.clip, self.eps, self.shape = clip, eps, tuple(shape)
+        self.register_buffer("mean", torch.zeros(self.shape, dtype=torch.float64))
+        self.register_buffer("variance", torch.zeros(self.shape, dtype=torch.float64))
+        self.register_buffer("count", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("shift", torch.zeros(self.shape))
+        self.register_buffer("scale", torch.ones(self.shape))
+
+    @torch.no_grad()
+    def update(self, observations: Tensor) -> None:
+        """Take in a batch [..., *shape] (Chan, Golub and LeVeque 1979, the merging of two samples' moments)."""
+        x = observations.to(self.mean.device, torch.float64).reshape(-1, *self.shape)
+        if not len(x):
+            return
+        variance, mean = torch.var_mean(x, dim=0, correction=0)
+        total = self.count + len(x)
+        delta = mean - self.mean
+        moment = self.variance * self.count + variance * len(x) + delta**2 * self.count * len(x) / total
+        self.mean += delta * len(x) / total
+        self.variance.copy_(moment / total)
+        self.count.copy_(total)
+        self.shift.copy_(self.mean)
+        self.scale.copy_((self.variance + self.eps).rsqrt())
+
+    def forward(self, observations: Tensor) -> Tensor:
+        return ((observations - self.shift) * self.scale).clamp(-self.clip, self.clip)
 
 
 class ChannelsFirst(nn.Module):

@@ -36,6 +36,16 @@ def generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
+def derived_seed(*numbers: int) -> int:
+    """A seed in 0 … 2³⁰ − 1 that follows from numbers of 0 and above; other numbers give unrelated ones.
+
+    So small that what counts on from it, one seed per environment, stays within 31 bits.
+    """
+    import numpy
+
+    return int(numpy.random.SeedSequence(numbers).generate_state(1)[0]) >> 2
+
+
 def rng_state() -> dict[str, Any]:
     """The global generators' states: torch (CPU, GPUs in use), Python's ``random``, NumPy's legacy one."""
     numpy_state = None

@@ -1,0 +1,152 @@
+"""A2C: advantage actor-critic, the synchronous form of A3C (Mnih et al. 2016, https://arxiv.org/abs/1602.01783)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from automl_ext.ops._checks import check_number
+from automl_ext.rl import loop
+from automl_ext.rl.envs import Envs
+from automl_ext.rl.flat import RMSprop, clip_norm, flatten_parameters
+from automl_ext.rl.loop import TrainConfig, envs_of
+from automl_ext.rl.losses import policy_gradient_loss, value_loss
+from automl_ext.rl.policies import ActorCritic, acting
+from automl_ext.rl.rollouts import Rollout, collect
+from automl_ext.training.device import choose_device
+from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
+
+
+@dataclass
+class A2CConfig(TrainConfig):
+    """See docs/rl.md for what these reach."""
+
+    n_envs: int = 8
+    n_steps: int = 5  # per environment and update
+    gamma: float = 0.99
+    gae_lambda: float = 1.0  # 1: n-step returns; below 1: generalised advantage estimation
+    optimizer: Literal["rmsprop", "adam"] = "rmsprop"
+    lr: float = 7e-4
+    lr_decay: bool = False  # linearly to 0 at total_steps
+    vf_coef: float = 0.5
+    ent_coef: float = 0.0
+    max_grad_norm: float = 0.5
+    hidden: tuple[int, ...] = (64, 64)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, low, high in (("n_steps", 1, 1e6), ("gamma", 0, 1), ("gae_lambda", 0, 1)):
+            check_number(getattr(self, name), name, type(self).__name__, low, high)
+        for name in ("lr", "vf_coef", "ent_coef", "max_grad_norm"):
+            check_number(getattr(self, name), name, type(self).__name__, 0, 1e30)
+
+
+class A2C:
+    """n_steps in every environment, then one step down the gradient of policy, value and entropy together.
+
+    Args:
+        config: all that decides the outcome.
+        envs: to train in; made from the configuration where None.
+
+    Raises:
+        UserError: spaces that no network covers.
+    """
+
+    def __init__(self, config: A2CConfig, envs: Envs | None = None) -> None:
+        self.config = config
+        self.device = choose_device(config.device)
+        self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
+        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
+            torch.manual_seed(config.seed)
+            network = ActorCritic(self.envs.observation_space, self.envs.action_space, config.hidden)
+        self.network = network.to(self.device)
+        self.parameters = flatten_parameters(self.network)
+        self.optimizer = make_optimizer(config, self.parameters)
+        self.outputs = acting(self.network, self.device)
+        self.rng = np.random.default_rng(config.seed)
+
+    def iterate(self) -> dict[str, Any]:
+        measured = self.accumulate_gradient()
+        config = self.config
+        if config.lr_decay:
+            remaining = max(0.0, 1 - self.envs.steps / config.total_steps)
+            self.optimizer.param_groups[0]["lr"] = config.lr * remaining
+        self.optimizer.step()
+        return measured
+
+    def accumulate_gradient(self) -> dict[str, Any]:
+        """Act, and leave the clipped gradient of the loss in ``parameters.grad``."""
+        rollout = collect(self.envs, self.sample, self.config.n_steps, self.device)
+        loss, measured = self.loss(rollout)
+        gradient = self.parameters.grad
+        assert gradient is not None
+        gradient.zero_()
+        loss.backward()
+        measured["grad_norm"] = clip_norm(gradient, self.config.max_grad_norm)
+        return measured
+
+    def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
+        """−A log π + vf_coef (G − V)² − ent_coef H, averaged over the rollout's transitions."""
+        config, distribution = self.config, self.network.distribution
+        outputs, all_values = self.network(rollout.observations)
+        advantages, returns = rollout.advantages(all_values.detach(), config.gamma, config.gae_lambda)
+        acted = len(rollout.actions)
+        outputs, values, weights = outputs[:acted], all_values[:acted], rollout.weights
+        log_probs, entropies = distribution.log_probs_and_entropy(outputs, rollout.actions)
+        policy = policy_gradient_loss(log_probs, advantages.flatten(), weights)
+        value = value_loss(values, returns.flatten(), weights)
+        entropy = torch.dot(entropies, weights)
+        loss = policy + config.vf_coef * value
+        if config.ent_coef:  # else it is only measured, and costs no backward pass
+            loss = loss - config.ent_coef * entropy
+        return loss, {"policy_loss": policy.detach(), "value_loss": value.detach(), "entropy": entropy.detach()}
+
+    def sample(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Draw actions: as drawn, and as the environment wants them."""
+        distribution = self.network.distribution
+        actions = distribution.sample(self.outputs(observations), self.rng)
+        return actions, distribution.to_env(actions)
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """The most probable actions."""
+        distribution = self.network.distribution
+        return distribution.to_env(distribution.mode(self.outputs(observations)))
+
+    def policy_state(self) -> dict[str, Any]:
+        return self.network.state_dict()
+
+    def load_policy_state(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": numpy_generator_state(self.rng),
+            "envs": self.envs.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        set_numpy_generator_state(self.rng, state["rng"])
+        self.envs.load_state_dict(state["envs"])
+
+
+def make_optimizer(config: A2CConfig, parameters: torch.nn.Parameter) -> torch.optim.Optimizer | RMSprop:
+    """Over the one vector of all parameters."""
+    if config.optimizer == "adam":
+        return torch.optim.Adam([parameters], config.lr, eps=1e-5)
+    return RMSprop(parameters, config.lr, alpha=0.99, eps=1e-5)
+
+
+def train(
+    config: A2CConfig, out: str | Path, resume: str | None = None, stop_after: int | None = None
+) -> dict[str, Any] | None:
+    """Train in a run directory; see :func:`automl_ext.rl.loop.train`."""
+    return loop.train("a2c", A2C, config, out, resume, stop_after)

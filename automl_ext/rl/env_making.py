@@ -1,0 +1,112 @@
+"""Vector environments by name: Gymnasium's own and those of the packages behind our extras."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import gymnasium
+from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.wrappers import FrameStackObservation
+
+from automl_ext.training.errors import UserError
+
+# What registers an environment: name's beginning -> (module, extra).
+PACKAGES = {"ALE/": ("ale_py", "atari"), "MinAtar/": ("minatar.gym", "minatar")}
+
+
+@dataclass
+class EnvOptions:
+    """How environments are made and stepped, in training and in evaluation alike.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    vectorization: Literal["auto", "sync", "async", "vector_entry_point"] = "auto"
+    """auto: the environment's own vector version where it has one (CartPole, Atari), else sync: one after another in
+    this process. async: each in a process of its own, for slow simulators."""
+    frame_stack: int | None = None
+    """An observation is the last so many: [frames, ...]. None: as the environment is; Atari stacks 4."""
+    reward_clip: float | None = None
+    """Learn from rewards clipped to ±this. Returns that are reported stay as the environment pays them."""
+
+    def __post_init__(self) -> None:
+        if self.frame_stack is not None and self.frame_stack < 1:
+            raise ValueError(f"frame_stack: expected at least 1, got {self.frame_stack}")
+        if self.reward_clip is not None and not self.reward_clip > 0:
+            raise ValueError(f"reward_clip: expected a number above 0, got {self.reward_clip}")
+
+
+def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = False) -> VectorEnv[Any, Any, Any]:
+    """A vector environment; with ``render`` its ``render()`` returns an image of each.
+
+    Atari (``ALE/…``): ale-py's own, gray 84 × 84 frames, 4 stacked, each for 4 of the game, whole lives, full rewards.
+    MinAtar (``MinAtar/…``): bool [10, 10, channels]; Freeway ends after 2500 steps, which it calls a termination.
+
+    Raises:
+        UserError, ModuleNotFoundError: see :func:`automl_ext.rl.envs.make_envs`.
+    """
+    if n_envs < 1:
+        raise UserError(f"n_envs: expected at least 1, got {n_envs}")
+    _register(env_id)
+    try:
+        spec = gymnasium.spec(env_id)
+        mode = options.vectorization
+        if mode == "auto":
+            own = spec.vector_entry_point is not None and not spec.additional_wrappers
+            stack = options.frame_stack is not None and not env_id.startswith("ALE/")  # stacked one by one
+            mode = "vector_entry_point" if own and not stack else "sync"
+        kwargs: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
+        if env_id.startswith("ALE/"):
+            return _atari(env_id, n_envs, mode, options)
+        if mode == "vector_entry_point":
+            if options.frame_stack is not None:
+                raise UserError(f"--env-id {env_id}: frames are stacked with vectorization sync or async")
+            return gymnasium.make_vec(env_id, n_envs, mode, **kwargs)
+        frames = options.frame_stack
+        return gymnasium.make_vec(
+            env_id,
+            n_envs,
+            mode,
+            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
+            wrappers=None if frames is None else [functools.partial(FrameStackObservation, stack_size=frames)],
+            **kwargs,
+        )
+    except gymnasium.error.DependencyNotInstalled as error:
+        extra = ' or "automl_ext[box2d]"' if "box2d" in str(error).lower() else ""
+        raise UserError(f"--env-id {env_id}: {_line(error)}{extra}") from None
+    except (gymnasium.error.Error, ModuleNotFoundError) as error:
+        raise UserError(f"--env-id {env_id}: {_line(error)}") from None
+
+
+def _atari(env_id: str, n_envs: int, mode: str, options: EnvOptions) -> VectorEnv[Any, Any, Any]:
+    if mode != "vector_entry_point":
+        raise UserError(f"--env-id {env_id}: Atari runs in ale-py's vector environment: vectorization auto, not {mode}")
+    return gymnasium.make_vec(
+        env_id,
+        n_envs,
+        autoreset_mode=AutoresetMode.SAME_STEP,
+        reward_clipping=False,  # ours is in Envs, which keeps the returns as they are paid
+        stack_num=4 if options.frame_stack is None else options.frame_stack,
+    )
+
+
+def _register(env_id: str) -> None:
+    """Import the package that brings the environment."""
+    for beginning, (module, extra) in PACKAGES.items():
+        if not env_id.startswith(beginning):
+            continue
+        try:
+            package = __import__(module, fromlist=["register_envs"])
+        except ModuleNotFoundError as error:
+            raise ModuleNotFoundError(
+                f'--env-id {env_id} needs {error.name}: pip install "automl_ext[{extra}]"', name=error.name
+            ) from None
+        if extra == "minatar" and "MinAtar/Breakout-v1" not in gymnasium.registry:
+            package.register_envs()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
