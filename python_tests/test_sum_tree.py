@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("hypothesis")
+pytest.importorskip("gymnasium")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
