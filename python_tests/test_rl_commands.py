@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+pytest.importorskip("gymnasium")
 pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
 from rl_worlds import Toy, ToyConfig

@@ -8,9 +8,11 @@ import re
 import signal
 import time
 
-import gymnasium
 import numpy as np
 import pytest
+
+pytest.importorskip("gymnasium")
+import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from rl_worlds import Scripted
 

@@ -10,9 +10,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import gymnasium
 import pytest
 import torch
+
+pytest.importorskip("gymnasium")
+import gymnasium
 from rl_worlds import Scripted, Toy, ToyConfig
 
 from automl_ext.rl import loop

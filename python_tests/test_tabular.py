@@ -3,10 +3,12 @@
 import itertools
 import math
 
-import gymnasium as gym
 import numpy as np
 import pytest
 import torch
+
+pytest.importorskip("gymnasium")
+import gymnasium as gym
 
 from automl_ext.rl import MDP, policy_evaluation, policy_iteration, q_learning, value_iteration
 from automl_ext.rl.tabular import bellman_expectation, bellman_optimality, greedy, q_from_v

@@ -13,7 +13,6 @@ from automl_ext._native import backend
 from automl_ext.bench.case import Case, Peer
 from automl_ext.bench.laws import choices_follow, relative
 from automl_ext.bench.replay_peers import tianshou, torchrl
-from automl_ext.rl import PrioritizedReplay
 
 ALPHA, BETA, EPS = 0.6, 0.4, float(np.finfo(np.float32).eps)  # EPS: tianshou's, which cannot be chosen
 OBSERVATION = 4  # numbers; as many as CartPole's
@@ -95,6 +94,8 @@ def numbered(capacity: int) -> np.ndarray:
 
 def ours(tensors: Sequence[Tensor], n_step: int) -> Call:
     """Full, by sqrt(capacity) environments whose episode goes on."""
+    from automl_ext.rl import PrioritizedReplay  # wants gymnasium, which a GPU machine's bench does without
+
     td_errors, new_errors = tensors
     capacity, batch_size = len(td_errors), len(new_errors)
     n_envs = int(capacity**0.5)

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops import _returns_reference as reference
-from automl_ext.ops._checks import check_dim, check_float_tensor, check_number, describe
+from automl_ext.ops._checks import check_dim, check_float_tensor, check_number, describe, wrong_device
 
 native = torch.ops.automl_ext
 FLAGS = ("terminated", "truncated", "valid")
@@ -61,7 +61,7 @@ def _raise_unlike(op: str, name: str, x: object, rewards: Tensor, flag: bool) ->
     if x.shape != rewards.shape:
         expected = f"the shape of rewards {tuple(rewards.shape)}"
         raise ValueError(f"{op}: {name}: expected {expected}, got {tuple(x.shape)}")
-    raise ValueError(f"{op}: {name}: expected the device of rewards ({rewards.device}), got {x.device}")
+    raise wrong_device(x, name, op, rewards)
 
 
 def _check_alike(

@@ -27,7 +27,7 @@ inline DType dtype_of(const at::Tensor& x, const char* op, const char* name) {
 
 inline void check_device(const char* op, const char* name, const at::Tensor& x, const at::Tensor& like) {
   TORCH_CHECK_VALUE(x.device() == like.device(), op, ": ", name, ": expected a tensor on ", like.device(),
-                    ", got one on ", x.device());
+                    ", got one on ", x.device(), "; use .to('", like.device(), "')");
 }
 
 // What a kernel reads side by side must have one device, shape and dtype.
