@@ -98,10 +98,7 @@ class Target(World):
 
     def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
         assert self.action_space.contains(action), action
-        return self.observe_start(), -float((action[0] - 0.5) ** 2), True, False, {}
-
-    def observe_start(self) -> np.ndarray:
-        return np.ones(1, np.float32)
+        return self.observe(), -float((action[0] - 0.5) ** 2), True, False, {}
 
 
 class PoisonedRestarts(SyncVectorEnv):

@@ -52,6 +52,7 @@ def test_workers_learn_together() -> None:
         agent.envs.close()
 
 
+@pytest.mark.slow
 def test_trains_and_resumes(tmp_path: Path) -> None:
     assert train(SMALL, tmp_path, stop_after=1_000) is None
     result = train(SMALL, tmp_path, resume="auto")
@@ -76,9 +77,13 @@ def test_a_killed_worker_is_an_error() -> None:
     agent.iterate()
     pids = [process.pid for process in agent.envs.processes]
     threading.Timer(0.05, os.kill, (pids[1], signal.SIGKILL)).start()
-    with pytest.raises(UserError, match=r"worker process 1 died \(killed by SIGKILL\)"):
+
+    def go_on() -> None:
         for _ in range(1_000):
             agent.iterate()
+
+    with pytest.raises(UserError, match=r"worker process 1 died \(killed by SIGKILL\)"):
+        go_on()
     wait_until_gone(pids, 5)
 
 
@@ -112,6 +117,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
 def test_no_orphans(tmp_path: Path, how: signal.Signals) -> None:
     script = tmp_path / "run.py"

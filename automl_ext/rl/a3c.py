@@ -248,4 +248,5 @@ def train(
     config: A3CConfig, out: str | Path, resume: str | None = None, stop_after: int | None = None
 ) -> dict[str, Any] | None:
     """Train in a run directory; see :func:`automl_ext.rl.loop.train`."""
-    return loop.train("a3c", A3C, config, out, resume, stop_after)
+    build: Any = A3C  # its workers are its environments
+    return loop.train("a3c", build, config, out, resume, stop_after)

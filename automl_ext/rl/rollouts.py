@@ -72,6 +72,6 @@ def to_rollout(taken: Sequence[Step], actions: Sequence[np.ndarray], device: tor
     # After the last step; where the episode ended then, V' is either not read or of the final observation below.
     observations.append(taken[-1].next_observations)
     observations += [step.next_observations[step.truncated] for step in taken if step.truncated.any()]
-    weights = valid.ravel() / np.float32(max(np.count_nonzero(valid), 1))
+    weights = (valid.ravel() / max(valid.sum(), 1)).astype(np.float32)
     arrays = np.concatenate(observations), np.concatenate(actions), rewards, terminated, truncated, valid, weights
     return Rollout(*(torch.from_numpy(x).to(device) for x in arrays))
