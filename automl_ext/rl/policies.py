@@ -111,9 +111,9 @@ class ActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.distribution = distribution_of(action_space)
-        shape, dtype = observation_space.shape or (), observation_space.dtype
+        shape = observation_space.shape or ()
         self.body: TwinMLP | Body
-        if isinstance(observation_space, Box) and dtype.kind == "f" and len(shape) == 1 and hidden:
+        if len(shape) == 1 and np.issubdtype(observation_space.dtype, np.floating) and hidden:
             self.body, features = TwinMLP(shape[0], hidden), hidden[-1]
         else:
             self.body = Body(observation_space, hidden, nn.ReLU)
