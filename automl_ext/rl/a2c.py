@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from automl_ext import gae
 from automl_ext.ops._checks import check_number
 from automl_ext.rl import loop
 from automl_ext.rl.envs import Envs
@@ -94,7 +95,8 @@ class A2C:
         """−A log π + vf_coef (G − V)² − ent_coef H, averaged over the rollout's transitions."""
         config, distribution = self.config, self.network.distribution
         outputs, all_values = self.network(rollout.observations)
-        advantages, returns = rollout.advantages(all_values.detach(), config.gamma, config.gae_lambda)
+        sequences = rollout.rewards, *rollout.split_values(all_values.detach()), rollout.terminated, rollout.truncated
+        advantages, returns = gae(*sequences, config.gamma, config.gae_lambda, valid=rollout.valid)
         acted = len(rollout.actions)
         outputs, values, weights = outputs[:acted], all_values[:acted], rollout.weights
         log_probs, entropies = distribution.log_probs_and_entropy(outputs, rollout.actions)

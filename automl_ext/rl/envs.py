@@ -124,6 +124,10 @@ class Envs:
             rewards = np.clip(rewards, -self.reward_clip, self.reward_clip)
         return Step(before, actions, rewards, true_next, terminated, truncated, valid)
 
+    def reset(self) -> None:
+        """Give up the episodes that go on and begin new ones, which follow from the seed and the number of steps."""
+        self._reset()
+
     def close(self) -> None:
         """Close the environments; worker processes end, whatever state they are in."""
         if self._broken and isinstance(self.vector, AsyncVectorEnv):

@@ -1,4 +1,4 @@
-"""Parameters of a small network as one vector: clipping and an optimiser step then cost a few calls, not a few per layer."""
+"""Parameters of a small network as one vector: clipping and an optimiser step cost a few calls, not some per layer."""
 
 from __future__ import annotations
 

@@ -174,6 +174,7 @@ class Training:
         before = envs.steps
         with self.clock:
             measured = self.agent.iterate()
+        self.clock.cpu += measured.pop("cpu_seconds", 0.0)  # of an agent's other processes
         self.averages.add(measured)
         for episode in envs.episodes:
             self.averages.add({"episode_return": episode.episode_return, "episode_length": episode.length})

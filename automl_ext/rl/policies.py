@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 
 import gymnasium
 import numpy as np
@@ -71,10 +72,32 @@ class DiagonalGaussian(nn.Module):
         return np.clip(actions.reshape(-1, *self.shape), self.low, self.high)
 
 
+class TwinMLP(nn.Module):
+    """Two networks of tanh layers evaluated together, as a batch of two: half the calls of one after the other.
+
+    Observations [N, inputs] to features [2, N, features].
+    """
+
+    def __init__(self, inputs: int, hidden: tuple[int, ...]) -> None:
+        super().__init__()
+        sizes = [inputs, *hidden]
+        self.weights = nn.ParameterList(torch.empty(2, i, o) for i, o in pairwise(sizes))
+        self.biases = nn.ParameterList(torch.zeros(2, 1, o) for o in hidden)
+        for weight in self.weights:
+            for one in weight.data:
+                nn.init.orthogonal_(one, math.sqrt(2))
+
+    def forward(self, observations: Tensor) -> Tensor:
+        x = observations.float().expand(2, *observations.shape)
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            x = torch.baddbmm(bias, x, weight).tanh()
+        return x
+
+
 class ActorCritic(nn.Module):
     """A policy π(a|s) and its value V(s).
 
-    From vectors: two networks, one each. From images: one body of convolutions with two heads.
+    From vectors: two networks, one each. From images (and vectors of bytes): one :class:`Body` with two heads.
 
     Attributes:
         distribution: :class:`Categorical` for Discrete actions, :class:`DiagonalGaussian` for Box.
@@ -88,27 +111,24 @@ class ActorCritic(nn.Module):
     ) -> None:
         super().__init__()
         self.distribution = distribution_of(action_space)
-        self.policy_body = Body(observation_space, hidden)
-        is_image = len(observation_space.shape or ()) > 1
-        self.value_body = self.policy_body if is_image else Body(observation_space, hidden)
-        for layer in self.modules():
-            if isinstance(layer, nn.Linear):
-                orthogonal(layer, math.sqrt(2))
-        features = self.policy_body.features
+        shape = observation_space.shape or ()
+        self.body: TwinMLP | Body
+        if len(shape) == 1 and np.issubdtype(observation_space.dtype, np.floating) and hidden:
+            self.body, features = TwinMLP(shape[0], hidden), hidden[-1]
+        else:
+            self.body = Body(observation_space, hidden, nn.ReLU)
+            features = self.body.features
+            for layer in self.body:
+                if isinstance(layer, nn.Linear):
+                    orthogonal(layer, math.sqrt(2))
         self.policy_head = orthogonal(nn.Linear(features, self.distribution.outputs), 0.01)
         self.value_head = orthogonal(nn.Linear(features, 1), 1.0)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Outputs for the distribution, [N, outputs], and values, [N]."""
-        features = self.policy_body(observations)
-        outputs = self.policy_head(features)
-        if self.value_body is not self.policy_body:
-            features = self.value_body(observations)
-        return outputs, self.value_head(features).squeeze(-1)
-
-    def outputs(self, observations: Tensor) -> Tensor:
-        """The distribution's alone: acting needs no values."""
-        return self.policy_head(self.policy_body(observations))
+        features = self.body(observations)
+        for_policy, for_value = features if isinstance(self.body, TwinMLP) else (features, features)
+        return self.policy_head(for_policy), self.value_head(for_value).squeeze(-1)
 
 
 def acting(network: ActorCritic, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
@@ -117,22 +137,22 @@ def acting(network: ActorCritic, device: torch.device) -> Callable[[np.ndarray],
     A small network on the CPU is evaluated in NumPy, on the memory of its parameters: for 8 observations torch takes
     four times as long, nearly all of it the cost of its calls. The parameters must then stay where they are.
     """
-    layers = [*network.policy_body, network.policy_head]
-    if device.type == "cpu" and all(isinstance(layer, (nn.Linear, nn.Tanh)) for layer in layers):
-        linear = [layer for layer in layers if isinstance(layer, nn.Linear)]
-        *hidden, head = [(x.weight.detach().numpy().T, x.bias.detach().numpy()) for x in linear]
+    body, head = network.body, network.policy_head
+    if isinstance(body, TwinMLP) and device.type == "cpu":
+        weights = [*(x.detach().numpy()[0] for x in body.weights), head.weight.detach().numpy().T]
+        biases = [*(x.detach().numpy()[0] for x in body.biases), head.bias.detach().numpy()]
 
         def outputs(observations: np.ndarray) -> np.ndarray:
             x = observations.astype(np.float32, copy=False)
-            for weight, bias in hidden:
+            for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
                 x = np.tanh(x @ weight + bias)
-            return x @ head[0] + head[1]
+            return x @ weights[-1] + biases[-1]
 
         return outputs
 
     @torch.inference_mode()
     def outputs_by_torch(observations: np.ndarray) -> np.ndarray:
-        return network.outputs(to_tensor(observations, device)).numpy(force=True)
+        return network(to_tensor(observations, device))[0].numpy(force=True)
 
     return outputs_by_torch
 

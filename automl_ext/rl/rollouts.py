@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from automl_ext import gae
 from automl_ext.rl.envs import Envs, Step
 
 Sample = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
@@ -36,17 +35,18 @@ class Rollout(NamedTuple):
     valid: Tensor
     weights: Tensor
 
-    def advantages(self, values: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
-        """Generalised advantages and returns, [T, B] each, from the values of :attr:`observations`."""
+    def split_values(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Values of :attr:`observations` to V(s_t) and V'_t, that of the true next observation, [T, B] each.
+
+        Where an episode terminated, V' is some other state's value: the ops do not read it.
+        """
         steps, n_envs = self.rewards.shape
         acted = (steps + 1) * n_envs
         by_time = values[:acted].view(steps + 1, n_envs)
-        # Where an episode terminated, V' is some other state's value: gae does not read it.
         next_values = by_time[1:]
         if len(values) > acted:
             next_values = next_values.masked_scatter(self.truncated, values[acted:])
-        flags = self.terminated, self.truncated
-        return gae(self.rewards, by_time[:-1], next_values, *flags, gamma, lam, valid=self.valid)
+        return by_time[:-1], next_values
 
 
 def collect(envs: Envs, sample: Sample, steps: int, device: torch.device) -> Rollout:
@@ -72,6 +72,6 @@ def to_rollout(taken: Sequence[Step], actions: Sequence[np.ndarray], device: tor
     # After the last step; where the episode ended then, V' is either not read or of the final observation below.
     observations.append(taken[-1].next_observations)
     observations += [step.next_observations[step.truncated] for step in taken if step.truncated.any()]
-    weights = valid.ravel() / np.float32(max(np.count_nonzero(valid), 1))
+    weights = (valid.ravel() / max(valid.sum(), 1)).astype(np.float32)
     arrays = np.concatenate(observations), np.concatenate(actions), rewards, terminated, truncated, valid, weights
     return Rollout(*(torch.from_numpy(x).to(device) for x in arrays))

@@ -1,0 +1,118 @@
+"""Reinforcement learning's steps per CPU-second beside what people use, and A3C's speed-up by processes.
+
+    OMP_NUM_THREADS=1 python benchmarks/rl_peers.py --algorithm a2c [--steps 40000] [--repeats 5] [--json FILE]
+
+a2c: Stable-Baselines3's A2C on CartPole-v1 with its defaults, which are ours: 8 environments, 5 steps, two networks of
+64-64 tanh, RMSprop. Acting and learning only, no evaluation; the time of the process's CPU. Contenders take turns, and
+the ratio is that of medians.
+
+a3c: wall-clock steps per second of two workers beside one's, each on a core of its own, after they have started. Needs
+two cores that nobody else uses.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+Rates = dict[str, list[float]]
+
+
+def our_a2c(steps: int, seed: int) -> float:
+    from automl_ext.rl import A2C, A2CConfig
+
+    agent = A2C(A2CConfig(total_steps=steps, seed=seed))
+    agent.iterate()  # first calls are slower, on both sides
+    before, start = agent.envs.steps, time.process_time()
+    while agent.envs.steps < steps:
+        agent.iterate()
+    return (agent.envs.steps - before) / (time.process_time() - start)
+
+
+def stable_baselines3_a2c(steps: int, seed: int) -> float:
+    from stable_baselines3 import A2C
+    from stable_baselines3.common.env_util import make_vec_env
+
+    agent = A2C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=8, seed=seed), seed=seed, device="cpu")
+    agent.learn(40)
+    start = time.process_time()
+    agent.learn(steps)  # counts anew
+    return steps / (time.process_time() - start)
+
+
+def in_turn(contenders: dict[str, Callable[[int, int], float]], steps: int, repeats: int) -> Rates:
+    """Each contender's rates, one per seed."""
+    rates: Rates = {name: [] for name in contenders}
+    for seed in range(repeats):
+        for name, contender in contenders.items():
+            rates[name].append(contender(steps, seed))
+    return rates
+
+
+def measure_a2c(steps: int, repeats: int) -> Rates:
+    return in_turn({"automl_ext": our_a2c, "stable_baselines3": stable_baselines3_a2c}, steps, repeats)
+
+
+def a3c_rate(workers: int, steps: int, seed: int) -> float:
+    from automl_ext.rl import A3C, A3CConfig
+
+    agent = A3C(A3CConfig(n_workers=workers, seed=seed, eval_every=10**9, checkpoint_every=10**9, total_steps=10**9))
+    try:
+        agent.iterate()  # workers start
+        before, start = agent.envs.steps, time.perf_counter()
+        while agent.envs.steps < before + steps:
+            agent.iterate()
+        return (agent.envs.steps - before) / (time.perf_counter() - start)
+    finally:
+        agent.envs.close()
+
+
+def measure_a3c(steps: int, repeats: int) -> Rates:
+    contenders = {
+        "two processes": lambda steps, seed: a3c_rate(2, steps, seed),
+        "one process": lambda steps, seed: a3c_rate(1, steps, seed),
+    }
+    return in_turn(contenders, steps, repeats)
+
+
+# The first contender is compared with the second.
+MEASURES: dict[str, Callable[[int, int], Rates]] = {"a2c": measure_a2c, "a3c": measure_a3c}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--algorithm", choices=MEASURES, required=True)
+    parser.add_argument("--steps", type=int, default=40_000)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    rates = MEASURES[args.algorithm](args.steps, args.repeats)
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    ours, peer = list(medians.values())[:2]
+    facts: dict[str, Any] = {
+        "algorithm": args.algorithm,
+        "steps": args.steps,
+        "steps_per_second": rates,
+        "medians": medians,
+        "ratio": ours / peer,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }
+    for name, value in medians.items():
+        print(f"{name:<20}{value:>10,.0f} steps/s   ({min(rates[name]):,.0f} to {max(rates[name]):,.0f})")
+    print(f"ratio {ours / peer:.2f}")
+    if args.json is not None:
+        args.json.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
