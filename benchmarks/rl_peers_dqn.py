@@ -71,7 +71,9 @@ def main() -> None:
     torch.set_num_threads(1)
     rates = measure_dqn(args.steps, args.seeds)
     ratios = [a / b for a, b in zip(rates["automl_ext"], rates["stable_baselines3"], strict=True)]
-    print(json.dumps({"steps": args.steps, "seeds": args.seeds, "steps_per_cpu_second": rates, "ratio": ratios}, indent=1))
+    print(
+        json.dumps({"steps": args.steps, "seeds": args.seeds, "steps_per_cpu_second": rates, "ratio": ratios}, indent=1)
+    )
 
 
 if __name__ == "__main__":

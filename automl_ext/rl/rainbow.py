@@ -23,7 +23,7 @@ class RainbowConfig(DQNConfig):
     n_step: int = 3
     distributional: bool = True
     noisy: bool = True
-    hidden: tuple[int, ...] = (512,)
+    hidden: tuple[int, ...] = (1024,)  # 512 in each stream
     lr: float = 6.25e-5
     adam_eps: float = 1.5e-4
     batch_size: int = 32
