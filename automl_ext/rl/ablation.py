@@ -26,7 +26,9 @@ def variants(config: DQNConfig, n_step: int = 3) -> dict[str, DQNConfig]:
 
     ``n_step`` is Rainbow's, unless the configuration has one above 1.
     """
-    rainbow: dict[str, Any] = {part: True for part in PARTS} | {"n_step": config.n_step if config.n_step > 1 else n_step}
+    rainbow: dict[str, Any] = {part: True for part in PARTS} | {
+        "n_step": config.n_step if config.n_step > 1 else n_step
+    }
     runs: dict[str, dict[str, Any]] = {"rainbow": rainbow}
     runs |= {f"no-{part.replace('_', '-')}": rainbow | {part: off} for part, off in PARTS.items()}
     runs |= {"dqn": dict(PARTS)}
