@@ -28,7 +28,7 @@ from automl_ext.training.seeding import derived_seed, numpy_generator_state, set
 
 @dataclass
 class DQNConfig(loop.TrainConfig):
-    """The defaults are for CartPole-v1, those of Stable-Baselines3's zoo. All counts are of steps over all environments."""
+    """The defaults are for CartPole-v1, those of Stable-Baselines3's zoo. Counts are of steps over all environments."""
 
     total_steps: int = 50_000
     eval_every: int = 2_500

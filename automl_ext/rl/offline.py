@@ -20,7 +20,8 @@ def replay_of_episodes(config: DQNConfig, episodes: Iterable[Any]) -> UniformRep
     Args:
         config: its windows, discount and priorities.
         episodes: objects or dicts with the arrays observations [T + 1, ...], actions [T], rewards [T], terminations [T]
-            and truncations [T], as a Minari data set yields. The last step of an episode that says neither is truncated.
+            and truncations [T], as a Minari data set yields. Where the last
+            step is neither, it is truncated.
 
     Raises:
         ValueError: no steps at all, arrays of other lengths, rewards or observations that are not finite.

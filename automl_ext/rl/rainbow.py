@@ -12,7 +12,7 @@ from automl_ext.rl.dqn import DQN, DQNConfig
 
 @dataclass
 class RainbowConfig(DQNConfig):
-    """Defaults of the paper's table 1, which counts frames of Atari, four to a step; ``--preset minatar`` scales them."""
+    """The paper's table 1, which counts frames of Atari, four to a step; ``--preset minatar`` scales it."""
 
     total_steps: int = 2_500_000
     eval_every: int = 50_000
