@@ -78,7 +78,7 @@ def values(gamma: float) -> np.ndarray:
 
 def fork_envs(mode: AutoresetMode, n_envs: int = 4) -> Envs:
     # Environments of different limits: ends fall on different steps.
-    makers = [lambda limit=limit: Fork(limit) for limit in (None, 5, 7, 9)[:n_envs]]
+    makers = [lambda limit=limit: Fork(limit) for limit in (None, 2, 3, 5)[:n_envs]]
     return Envs(SyncVectorEnv(makers, autoreset_mode=mode), 0)
 
 
