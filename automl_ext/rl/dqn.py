@@ -1,10 +1,10 @@
 """DQN (Mnih et al. 2015) and, with all its switches on, Rainbow (Hessel et al. 2018).
 
-    act: argmax Q(s, ·), but with probability ε, or by noise in the weights, something else
-    store (s, a, r, s′); every ``train_freq`` steps take ``gradient_steps`` gradient steps, each on a batch:
-        y = returns + discounts · Q_target(s′, argmax Q_target(s′, ·))        double: argmax Q_online(s′, ·)
-        descend on Huber(Q(s, a) − y), or on KL(y ‖ p(s, a)) between distributions
-    Q_target ← Q every ``target_update_interval`` steps
+act: argmax Q(s, ·), but with probability ε, or by noise in the weights, something else
+store (s, a, r, s′); every ``train_freq`` steps take ``gradient_steps`` gradient steps, each on a batch:
+    y = returns + discounts · Q_target(s′, argmax Q_target(s′, ·))        double: argmax Q_online(s′, ·)
+    descend on Huber(Q(s, a) − y), or on KL(y ‖ p(s, a)) between distributions
+Q_target ← Q every ``target_update_interval`` steps
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from automl_ext.rl.prioritized_replay import PrioritizedReplay
 from automl_ext.rl.q_learning import QLearner
 from automl_ext.rl.replay import UniformReplay
 from automl_ext.training.errors import UserError
-from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
+from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
 
 
 @dataclass
 class DQNConfig(loop.TrainConfig):
-    """The defaults are for CartPole-v1, those of Stable-Baselines3's zoo. All counts are of steps over all environments."""
+    """The defaults are for CartPole-v1, those of Stable-Baselines3's zoo. Counts are of steps over all environments."""
 
     total_steps: int = 50_000
     eval_every: int = 2_500
@@ -59,7 +59,8 @@ class DQNConfig(loop.TrainConfig):
     sigma: float = 0.5  # σ₀ of noisy layers
 
     def __post_init__(self) -> None:
-        counts = ("n_step", "batch_size", "buffer_size", "train_freq", "target_update_interval", "n_envs")
+        super().__post_init__()
+        counts = ("n_step", "batch_size", "buffer_size", "train_freq", "target_update_interval")
         for name in counts:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
@@ -89,7 +90,7 @@ class DQN:
         self.config = config
         self.envs = envs or loop.envs_of(config, config.n_envs, config.seed)
         self.actions, self._first = discrete(self.envs.action_space)
-        seeds = [int(x) for x in np.random.SeedSequence([config.seed, 1]).generate_state(4)]
+        seeds = [derived_seed(config.seed, i) for i in range(4)]
         self.learner = QLearner(config, self.envs.observation_space, self.actions, (seeds[0], seeds[1]))
         self.rng = np.random.default_rng(seeds[2])  # of exploration
         self.replay = make_replay(config, self.envs.observation_space, self.envs.n_envs, seeds[3])
@@ -173,8 +174,11 @@ def discrete(space: gymnasium.Space) -> tuple[int, int]:
     return int(space.n), int(space.start)
 
 
-def make_replay(config: DQNConfig, space: gymnasium.Space, n_envs: int, seed: int) -> UniformReplay:
-    """Of observations in their own dtype, as the configuration wants it."""
+def make_replay(
+    config: DQNConfig, space: gymnasium.Space, n_envs: int, seed: int, capacity: int | None = None
+) -> UniformReplay:
+    """Of observations in their own dtype, as the configuration wants it; ``capacity`` None: its ``buffer_size``."""
+    capacity = config.buffer_size if capacity is None else capacity
     options: dict[str, Any] = {
         "generator": np.random.default_rng(seed),
         "n_envs": n_envs,
@@ -183,10 +187,10 @@ def make_replay(config: DQNConfig, space: gymnasium.Space, n_envs: int, seed: in
         "device": config.device,
     }
     if not config.prioritized:
-        return UniformReplay(config.buffer_size, space.shape or (), space.dtype, **options)
+        return UniformReplay(capacity, space.shape or (), space.dtype, **options)
     updates = max(config.total_steps - config.learning_starts, 1) * config.updates_each // config.train_freq
     options |= {"alpha": config.alpha, "beta": config.beta, "beta_steps": max(updates, 1)}
-    return PrioritizedReplay(config.buffer_size, space.shape or (), space.dtype, **options)
+    return PrioritizedReplay(capacity, space.shape or (), space.dtype, **options)
 
 
 def train(

@@ -69,8 +69,8 @@ class QNetwork(nn.Module):
         space: of observations.
         actions: A.
         hidden: sizes of the hidden layers, at least one; the last is the head's.
-        duelling: separate hidden layers for the value and the advantages, Q = V + A − mean A (Wang et al. 2016, eq. 9);
-            per atom where there are atoms.
+        duelling: the head's hidden layer is shared out, one half to the value, one to the advantages,
+            Q = V + A − mean A (Wang et al. 2016, eq. 9); per atom where there are atoms.
         noisy: the head's layers are :class:`NoisyLinear`.
         atoms: of each action's distribution over linspace(v_min, v_max, atoms) (C51, Bellemare et al. 2017); None: Q is
             a number.
@@ -93,14 +93,14 @@ class QNetwork(nn.Module):
         sigma: float = 0.5,
     ) -> None:
         super().__init__()
-        if not hidden:
-            raise ValueError("hidden: expected at least one layer")
+        if not hidden or min(hidden) < 2:
+            raise ValueError(f"hidden: expected at least one layer, of two units or more, got {tuple(hidden)}")
 
         def linear(inputs: int, outputs: int) -> nn.Module:
             return NoisyLinear(inputs, outputs, sigma) if noisy else nn.Linear(inputs, outputs)
 
         self.actions, self.atoms, self.duelling = actions, atoms, duelling
-        width, depth = hidden[-1], atoms or 1
+        width, depth = hidden[-1] // 2 if duelling else hidden[-1], atoms or 1
         self.body = Body(space, hidden[:-1], nn.ReLU)
         self.hidden = linear(self.body.features, 2 * width if duelling else width)  # both streams' in one product
         self.advantage = linear(width, actions * depth)

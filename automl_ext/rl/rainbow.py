@@ -12,7 +12,7 @@ from automl_ext.rl.dqn import DQN, DQNConfig
 
 @dataclass
 class RainbowConfig(DQNConfig):
-    """Defaults of the paper's table 1, which counts frames of Atari, four to a step; ``--preset minatar`` scales them."""
+    """The paper's table 1, which counts frames of Atari, four to a step; ``--preset minatar`` scales it."""
 
     total_steps: int = 2_500_000
     eval_every: int = 50_000
@@ -23,7 +23,7 @@ class RainbowConfig(DQNConfig):
     n_step: int = 3
     distributional: bool = True
     noisy: bool = True
-    hidden: tuple[int, ...] = (512,)
+    hidden: tuple[int, ...] = (1024,)  # 512 in each stream
     lr: float = 6.25e-5
     adam_eps: float = 1.5e-4
     batch_size: int = 32
