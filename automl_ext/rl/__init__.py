@@ -3,7 +3,7 @@
 from automl_ext.rl.a2c import A2C, A2CConfig
 from automl_ext.rl.a3c import A3C, A3CConfig
 from automl_ext.rl.dqn import DQN, DQNConfig
-from automl_ext.rl.env_making import make_envs
+from automl_ext.rl.envs import make_envs
 from automl_ext.rl.evaluate import evaluate
 from automl_ext.rl.mdp import MDP
 from automl_ext.rl.prioritized_replay import PrioritizedReplay
