@@ -10,7 +10,8 @@ import torch
 from gymnasium.spaces import Box
 
 from automl_ext.rl.dqn import DQNConfig
-from automl_ext.rl.losses import categorical_loss, q_loss
+from automl_ext.rl.losses import categorical_loss, q_loss, q_loss_gradient
+from automl_ext.rl.mlp_gradient import MLPGradient
 from automl_ext.rl.q_learning import QLearner, flatten
 from automl_ext.rl.q_networks import NoisyLinear, QNetwork, resample
 from automl_ext.rl.replay import Batch
@@ -179,3 +180,31 @@ def test_gradient_is_clipped_to_its_norm() -> None:
 def test_hidden_layers_are_needed() -> None:
     with pytest.raises(ValueError, match="hidden"):
         QNetwork(SPACE, 2, ())
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("hidden", [(8,), (16, 8), (8, 8, 8)])
+def test_gradient_written_out_is_autograds(hidden: tuple[int, ...], weighted: bool) -> None:
+    network = QNetwork(SPACE, 4, hidden)
+    flat = flatten(network)
+    batch, gradient = batch_of(50), torch.full_like(flat, math.nan)
+    targets, weights = 2 * batch.returns, batch.weights if weighted else None
+    loss, errors = q_loss(network(batch.observations), batch.actions, targets, weights)
+    expected = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(network.parameters()))])
+
+    mlp = MLPGradient(network.chain(), gradient)
+    out = mlp.forward(batch.observations)
+    torch.testing.assert_close(out, network(batch.observations))
+    loss_again, errors_again, of_out = q_loss_gradient(out, batch.actions, targets, weights)
+    mlp.backward(of_out)
+    torch.testing.assert_close(loss_again, loss)
+    torch.testing.assert_close(errors_again, errors)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_only_plain_networks_are_chains() -> None:
+    assert len(QNetwork(SPACE, 4, (8, 8)).chain()) == 3
+    for switch in ({"duelling": True}, {"noisy": True}, {"atoms": 5}):
+        assert QNetwork(SPACE, 4, (8, 8), **switch).chain() is None
+    assert QNetwork(Box(0, 1, (10, 10, 4), bool), 4, (8,)).chain() is None
+    assert QNetwork(Box(0, 255, (3,), np.uint8), 4, (8,)).chain() is None

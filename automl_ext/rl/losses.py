@@ -43,6 +43,19 @@ def q_loss(q: Tensor, actions: Tensor, targets: Tensor, weights: Tensor | None =
     return loss, (chosen.detach() - targets).abs()
 
 
+def q_loss_gradient(
+    q: Tensor, actions: Tensor, targets: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """:func:`q_loss`, and its gradient with respect to ``q`` [N, A], written out: δ clipped to ±1."""
+    chosen = q.gather(1, actions.unsqueeze(1)).squeeze(1)
+    loss, delta = F.smooth_l1_loss(chosen, targets, reduction="none"), chosen - targets
+    clipped = delta.clamp(-1, 1)
+    if weights is not None:
+        loss, clipped = loss * weights, clipped * weights
+    gradient = torch.zeros_like(q).scatter_(1, actions.unsqueeze(1), (clipped / len(q)).unsqueeze(1))
+    return loss.mean(), delta.abs(), gradient
+
+
 def categorical_loss(
     logits: Tensor, actions: Tensor, targets: Tensor, weights: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:

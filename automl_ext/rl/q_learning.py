@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.ops.targets import categorical_projection, td_targets
-from automl_ext.rl.losses import categorical_loss, q_loss, take_action
+from automl_ext.rl.losses import categorical_loss, q_loss, q_loss_gradient, take_action
+from automl_ext.rl.mlp_gradient import MLPGradient
 from automl_ext.rl.prioritized_replay import PrioritizedReplay
 from automl_ext.rl.q_networks import QNetwork, resample
 from automl_ext.rl.replay import Batch, UniformReplay
@@ -44,7 +45,9 @@ class QLearner:
             self.online = self._network(space, actions)
         self.target = self._network(space, actions).requires_grad_(False)
         self._weights, self._target_weights = flatten(self.online), flatten(self.target)
-        self._parameters = list(self.online.parameters())
+        self._weights.grad = torch.zeros_like(self._weights)
+        chain = self.online.chain()
+        self._mlp = None if chain is None else MLPGradient(chain, self._weights.grad)
         self.sync_target()
         # One tensor instead of one per layer: for small networks the optimiser's time is the number of its tensors.
         self.optimizer = torch.optim.Adam([self._weights], config.lr, eps=config.adam_eps, fused=True)
@@ -116,12 +119,18 @@ class QLearner:
         self, observations: Tensor, actions: Tensor, targets: Tensor, weights: Tensor | None
     ) -> tuple[Tensor, Tensor]:
         """One gradient step; its loss and each transition's error, detached."""
-        loss_of = categorical_loss if self.config.distributional else q_loss
-        loss, errors = loss_of(self.online(observations), actions, targets, weights)
-        gradients = torch.autograd.grad(loss, self._parameters)
-        gradient = torch.cat([g.reshape(-1) for g in gradients])
+        gradient = self._weights.grad
+        assert gradient is not None
+        if self._mlp is not None and observations.is_floating_point():
+            out = self._mlp.forward(observations)
+            loss, errors, of_out = q_loss_gradient(out, actions, targets, weights)
+            self._mlp.backward(of_out)
+        else:
+            loss_of = categorical_loss if self.config.distributional else q_loss
+            loss, errors = loss_of(self.online(observations), actions, targets, weights)
+            gradients = torch.autograd.grad(loss, list(self.online.parameters()))
+            torch.cat([g.reshape(-1) for g in gradients], out=gradient)
         gradient *= (self.config.max_grad_norm / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp(max=1.0)
-        self._weights.grad = gradient
         self.optimizer.step()
         self.updates += 1
         self.resample()

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from automl_ext.rl.mlp_gradient import linear_chain
 from automl_ext.rl.networks import Body
 
 
@@ -118,6 +119,12 @@ class QNetwork(nn.Module):
         if self.atoms is not None:
             value, advantage = value.unsqueeze(1), advantage.unflatten(1, (self.actions, self.atoms))
         return value + advantage - advantage.mean(1, keepdim=True)
+
+    def chain(self) -> list[nn.Linear] | None:
+        """Its linear layers, where it is those with ReLU between them and nothing else."""
+        if self.value is not None or self.atoms is not None or self.body.scale != 1:
+            return None
+        return linear_chain([*self.body, self.hidden, nn.ReLU(), self.advantage])
 
     def q(self, out: Tensor) -> Tensor:
         """Q [N, A] of what :meth:`forward` returned: the distributions' means."""
