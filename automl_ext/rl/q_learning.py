@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.ops.targets import categorical_projection, td_targets
+from automl_ext.rl.flat import clip_norm
 from automl_ext.rl.losses import categorical_loss, q_loss, q_loss_gradient, take_action
 from automl_ext.rl.mlp_gradient import MLPGradient
 from automl_ext.rl.prioritized_replay import PrioritizedReplay
@@ -130,7 +131,7 @@ class QLearner:
             loss, errors = loss_of(self.online(observations), actions, targets, weights)
             gradients = torch.autograd.grad(loss, list(self.online.parameters()))
             torch.cat([g.reshape(-1) for g in gradients], out=gradient)
-        gradient *= (self.config.max_grad_norm / (torch.linalg.vector_norm(gradient) + 1e-6)).clamp(max=1.0)
+        clip_norm(gradient, self.config.max_grad_norm)
         self.optimizer.step()
         self.updates += 1
         self.resample()
