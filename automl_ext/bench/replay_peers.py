@@ -37,7 +37,7 @@ def tianshou(
 def torchrl(
     package: Any, observations: np.ndarray, td_errors: Tensor, new_errors: Tensor, alpha: float, beta: float
 ) -> Call:
-    """The plain buffer: the one named for prioritised TensorDicts does the same, and copies priorities besides."""
+    """The plain buffer; the one for prioritised TensorDicts wraps it and its sampler."""
     from tensordict import TensorDict
     from torchrl.data import LazyTensorStorage, ReplayBuffer
     from torchrl.data.replay_buffers.samplers import PrioritizedSampler
