@@ -64,7 +64,7 @@ SOURCES := $(wildcard csrc/*.* csrc/*/*.*) setup.py tools/cuda_toolkit.py pyproj
 $(VENV)/.built: $(VENV)/.installed $(SOURCES) $(VENV)/.cuda
 	@cuda=$${AUTOML_EXT_CUDA:-auto}; \
 	if [ "$$cuda" = auto ] && $(BIN)/python -c "import torch, sys; sys.exit(not torch.version.cuda or torch.cuda.is_available())"; then \
-	  echo "no GPU found: building for the CPU only (AUTOML_EXT_CUDA=1 asks for CUDA kernels too)"; cuda=0; \
+	  export AUTOML_EXT_NO_CUDA_WHY="make found no GPU; AUTOML_EXT_CUDA=1 make builds CUDA kernels all the same"; cuda=0; \
 	fi; \
 	if [ "$$cuda" != 0 ] && compiler=$$($(BIN)/python tools/cuda_toolkit.py) && [ -n "$$compiler" ]; then \
 	  echo "no nvcc for torch's CUDA found: installing NVIDIA's compiler into $(VENV): $$compiler"; \

@@ -51,7 +51,7 @@ def decide_cuda(asked, nvcc, torch_cuda, has_sources):
     if asked not in ("auto", "0", "1"):
         fail(f"AUTOML_EXT_CUDA: expected auto, 0 or 1, got {asked!r}")
     if asked == "0":
-        return False, "AUTOML_EXT_CUDA=0"
+        return False, os.environ.get("AUTOML_EXT_NO_CUDA_WHY", "AUTOML_EXT_CUDA=0")  # make's own reason, if it decided
     if not has_sources:
         missing = "this version has no CUDA kernels"
     elif torch_cuda is None:
@@ -198,7 +198,7 @@ if __name__ == "__main__":
             # Compiled code runs under the minor version it was compiled against, and no other.
             f"torch>={minor[0]}.{minor[1]},<{minor[0]}.{minor[1] + 1}",
             "numpy>=1.24",
-            "gymnasium>=1.0",
+            "gymnasium>=1.1",
             "tyro>=0.9",
             "rich>=13",
         ],

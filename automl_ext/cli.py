@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Generic, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
 from rich.console import Console
 
 from automl_ext import __version__
 from automl_ext._native import BackendError
-from automl_ext.nas.gdas import GDASConfig, search
-from automl_ext.nas.retrain import CompareConfig, RetrainConfig, compare, retrain
+from automl_ext.rl.algorithms import ALGORITHMS, algorithm
 from automl_ext.training.config import apply_toml
 from automl_ext.training.errors import UserError
 
+Options = TypeVar("Options")
 Settings = TypeVar("Settings")
 
 
@@ -30,29 +31,54 @@ class RunOptions:
     resume: str | None = None
     """"auto": go on from the newest intact checkpoint, or start afresh. A path: from that checkpoint."""
     stop_after: int | None = None
-    """Interrupt, with a checkpoint, after so many epochs."""
+    """Interrupt, with a checkpoint, after so many epochs; of ``train``, after so many steps."""
     config: Path | None = None
     """TOML file with values for the options below; flags override it."""
 
     def __post_init__(self) -> None:
         if self.stop_after is not None and self.stop_after < 1:
-            raise ValueError(f"--stop-after: expected at least 1 epoch, got {self.stop_after}")
+            raise ValueError(f"--stop-after: expected at least 1, got {self.stop_after}")
 
 
 @dataclass
-class RunCommand(Generic[Settings]):
-    options: Annotated[RunOptions, tyro.conf.OmitArgPrefixes]
+class TrainOptions(RunOptions):
+    """The same of an agent's training."""
+
+    preset: str | None = None
+    """Other values for the options below, by name ("minatar"); --config and flags override it."""
+
+
+@dataclass
+class RunCommand(Generic[Options, Settings]):
+    options: Annotated[Options, tyro.conf.OmitArgPrefixes]
     settings: Annotated[Settings, tyro.conf.OmitArgPrefixes]
 
 
 @dataclass
 class PlotCommand:
     runs: Annotated[list[Path], tyro.conf.Positional] = field(default_factory=list)
-    """Run directories: training curves, and the picture of the cell that a search found, are drawn into each."""
+    """Run directories: training curves, and the picture of the cell that a search found, are drawn into each. Runs of
+    ``train`` given together are also drawn into one picture, their seeds' mean with a confidence band."""
     genotype: str | None = None
     """Draw this cell instead, into --out."""
     out: Path = Path(".")
-    """Folder for the picture of --genotype."""
+    """Folder for the picture of --genotype, or of several runs together."""
+
+
+@dataclass
+class EvalCommand:
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory of ``train``."""
+    episodes: int = 30
+    """Whole episodes, played with the deterministic policy."""
+    seed: int = 0
+    """Of these episodes."""
+    policy: Literal["best", "last"] = "best"
+    """The one that did best in training's evaluations, or that of the newest checkpoint."""
+    gif: Path | None = None
+    """Show one more episode in this file."""
+    mp4: Path | None = None
+    """The same as a video."""
 
 
 @dataclass
@@ -67,17 +93,27 @@ class DemoCommand:
     """Folder of the demonstration; a finished part is not done again."""
 
 
-def _run_command(settings: type, run: Callable[..., dict[str, Any] | None]) -> Callable[[str, Sequence[str]], int]:
+Runner = tuple[type, Callable[..., dict[str, Any] | None]]  # a configuration, and what runs with it
+
+
+def _run_command(
+    load: Callable[[], Runner], options_of: type[RunOptions] = RunOptions
+) -> Callable[[str, Sequence[str]], int]:
     def command(prog: str, args: Sequence[str]) -> int:
+        settings, run = load()
         try:  # the dataclasses check their values themselves, with a ValueError
-            defaults, toml = settings(), _config_file(args)
+            defaults, toml, preset = settings(), _value("--config", args), _value("--preset", args)
+            if preset is not None and options_of is TrainOptions:
+                from automl_ext.rl.presets import preset as with_preset
+
+                defaults = with_preset(preset, defaults)
             if toml is not None:
                 defaults = apply_toml(defaults, toml)
             parsed = tyro.cli(
-                RunCommand[settings],  # type: ignore[valid-type]
+                RunCommand[options_of, settings],  # type: ignore[valid-type]
                 prog=prog,
                 args=args,
-                default=RunCommand(RunOptions(Path("runs") / prog.split()[-1]), defaults),
+                default=RunCommand(options_of(Path("runs") / prog.split()[-1]), defaults),
             )
         except ValueError as error:
             raise UserError(str(error)) from None
@@ -93,26 +129,66 @@ def _run_command(settings: type, run: Callable[..., dict[str, Any] | None]) -> C
     return command
 
 
-def _config_file(args: Sequence[str]) -> Path | None:
-    """The value of --config, needed before the other arguments: it changes their defaults."""
+def _value(flag: str, args: Sequence[str]) -> str | None:
+    """The value of --config or --preset, needed before the other arguments: they change their defaults."""
     for i, arg in enumerate(args):
-        if arg == "--config" and i + 1 < len(args):
-            return Path(args[i + 1])
-        if arg.startswith("--config="):
-            return Path(arg.removeprefix("--config="))
+        if arg == flag and i + 1 < len(args):
+            return args[i + 1]
+        if arg.startswith(f"{flag}="):
+            return arg.removeprefix(f"{flag}=")
     return None
+
+
+def _gdas() -> Runner:
+    from automl_ext.nas.gdas import GDASConfig, search
+
+    return GDASConfig, search
+
+
+def _retrain() -> Runner:
+    from automl_ext.nas.retrain import RetrainConfig, retrain
+
+    return RetrainConfig, retrain
+
+
+def _compare() -> Runner:
+    from automl_ext.nas.retrain import CompareConfig, compare
+
+    return CompareConfig, compare
+
+
+def _train(name: str) -> Runner:
+    found = algorithm(name)
+    return found.config, found.train
 
 
 def _plot(prog: str, args: Sequence[str]) -> int:
     command = tyro.cli(PlotCommand, prog=prog, args=args, description="Draw runs, or one cell.")
     from automl_ext.nas.plot import plot_genotype, plot_run
+    from automl_ext.rl.plot import plot_runs
+    from automl_ext.training.run import algorithm_of
 
     if not command.runs and command.genotype is None:
         raise UserError("plot: expected run directories or --genotype")
-    written = [path for run in command.runs for path in plot_run(run)]
+    learning = [run for run in command.runs if algorithm_of(run) in ALGORITHMS]
+    written = [path for run in command.runs if run not in learning for path in plot_run(run)]
+    if learning:
+        written += plot_runs(learning, command.out)
     if command.genotype is not None:
         written += plot_genotype(command.genotype, command.out)
     for path in written:
+        print(path)
+    return 0
+
+
+def _eval(prog: str, args: Sequence[str]) -> int:
+    command = tyro.cli(EvalCommand, prog=prog, args=args, description="Play episodes with a trained policy.")
+    from automl_ext.rl.evaluate_run import evaluate_run
+
+    videos = tuple(path for path in (command.gif, command.mp4) if path is not None)
+    result = evaluate_run(command.run, command.episodes, command.seed, command.policy, videos)
+    Console().print_json(data=result)
+    for path in videos:
         print(path)
     return 0
 
@@ -143,9 +219,14 @@ def _bench(prog: str, args: Sequence[str]) -> int:
 
 
 COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
-    "search gdas": ("search an architecture, then train it", _run_command(GDASConfig, search)),
-    "retrain": ("train one architecture from scratch", _run_command(RetrainConfig, retrain)),
-    "compare": ("train uniformly drawn architectures alike", _run_command(CompareConfig, compare)),
+    "search gdas": ("search an architecture, then train it", _run_command(_gdas)),
+    "retrain": ("train one architecture from scratch", _run_command(_retrain)),
+    "compare": ("train uniformly drawn architectures alike", _run_command(_compare)),
+    **{
+        f"train {name}": (f"learn by {name}", _run_command(functools.partial(_train, name), TrainOptions))
+        for name in ALGORITHMS
+    },
+    "eval": ("play episodes with a trained policy", _eval),
     "plot": ("draw runs, or one cell", _plot),
     "doctor": ("check this installation", _doctor),
     "bench": ("measure every op beside PyTorch and the packages people use", _bench),
@@ -154,7 +235,7 @@ COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
 
 
 def _usage() -> str:
-    lines = [f"  {name:<14}{text}" for name, (text, _) in COMMANDS.items()]
+    lines = [f"  {name:<17}{text}" for name, (text, _) in COMMANDS.items()]
     return "usage: automl-ext COMMAND [OPTIONS]   (COMMAND --help lists the options)\n\n" + "\n".join(lines)
 
 

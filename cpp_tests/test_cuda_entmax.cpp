@@ -127,6 +127,15 @@ static void check_blocks(int power_) {
                            KERNEL_LAUNCH((entmax_huge_rows<power(), T>), dim3(2), dim3(threads), 0, nullptr, in, out,
                                          count, n);
                          }), n);
+        const std::vector<double> p = run<T>(x, 0, [&](const T* in, T* out) {
+          launch_entmax(power(), Element<T>::dtype, in, out, count, n, nullptr);
+        });
+        const std::vector<double> g = decoded(encoded<T>(random.normals(int64_t(x.size()))));
+        const std::vector<T> y = encoded<T>(p);
+        check_backward<T>(power(), g, p, run<T>(g, 0, [&](const T* in, T* out) {
+                            KERNEL_LAUNCH((entmax_backward_long_rows<power(), T>), dim3(2), dim3(threads), 0, nullptr, in,
+                                          y.data(), out, count, n);
+                          }), n);
       }
     const int64_t n = 31, count = 70;
     const std::vector<double> x = decoded(encoded<T>(rows_of(n, count, random)));
@@ -155,15 +164,18 @@ static void check_long_flat_rows() {
   }
 }
 
-// Rows whose bytes are just below 48 KiB, which with what the kernel declares itself are more.
+// Rows whose bytes are just below 48 KiB, which with what the kernel declares itself are more; the longest that shared
+// memory holds, and one longer.
 template <class T>
-static void check_at_48_kib() {
+static void check_at_limits() {
   Random random{7};
-  const std::vector<double> x = decoded(encoded<T>(random.normals(48 * 1024 / sizeof(T) - 16)));
-  const int64_t n = int64_t(x.size());
-  check_forward<T>(2, x, run<T>(x, 0, [&](const T* in, T* out) {
-                     launch_entmax(2, Element<T>::dtype, in, out, 1, n, nullptr);
-                   }), n);
+  const int64_t size = sizeof(T), longest = shared_memory_limit() / size;
+  for (const int64_t n : {48 * 1024 / size - 16, longest, longest + 1}) {
+    const std::vector<double> x = decoded(encoded<T>(random.normals(n)));
+    check_forward<T>(2, x, run<T>(x, 0, [&](const T* in, T* out) {
+                       launch_entmax(2, Element<T>::dtype, in, out, 1, n, nullptr);
+                     }), n);
+  }
 }
 
 template <class T>
@@ -182,7 +194,7 @@ int main() {
   test_type<float16>();
 #endif
   check_long_flat_rows();
-  check_at_48_kib<float>();
-  check_at_48_kib<double>();
+  check_at_limits<float>();
+  check_at_limits<double>();
   return finish();
 }

@@ -194,13 +194,15 @@ static void test_few_blocks(int64_t n) {
   const Case c{n, 3 * (kShortRowThreads / lanes) + 1, 3, {1, 2, 3}, {1.0, 0.5, 2.0}, kFloat32};
   const std::vector<T> x = encoded<T>(Random{12}.normals(n * c.count()));
   const Outputs<T> expected = Sampler<T>{true}.run(c, x);
-  Outputs<T> out(c, 0);
   const OnDevice device(c);
   const RowTiles tiles{6, 2, 2 * (kShortRowThreads / lanes)};
-  KERNEL_LAUNCH((gumbel_short_rows<true, T, lanes, items>), 2, kShortRowThreads,
-                size_t(tiles.rows * n) * sizeof(Compute<T>), nullptr, device.rows, tiles, x.data(),
-                (GumbelOutputs<T>{out.soft.data(), out.one_hot.data(), out.index.data()}));
-  CHECK(out == expected, "n = %lld: two blocks for all differ", (long long)n);
+  for (const int threads : {32, 64, kShortRowThreads}) {
+    Outputs<T> out(c, 0);
+    KERNEL_LAUNCH((gumbel_short_rows<true, T, lanes, items>), 2, threads, size_t(tiles.rows * n) * sizeof(Compute<T>),
+                  nullptr, device.rows, tiles, x.data(),
+                  (GumbelOutputs<T>{out.soft.data(), out.one_hot.data(), out.index.data()}));
+    CHECK(out == expected, "n = %lld: two blocks of %d for all differ", (long long)n, threads);
+  }
 }
 
 template <class T>
@@ -214,6 +216,27 @@ static void test_few_blocks_long(int64_t n) {
   KERNEL_LAUNCH((gumbel_long_rows<true, T>), 1, 256, size_t(n) * sizeof(Compute<T>), nullptr, device.rows, x.data(),
                 pointers);
   CHECK(out == expected, "n = %lld: one block for all differs", (long long)n);
+}
+
+// Blocks that the launches do not choose; ThreadSanitizer sees all of a small one.
+template <bool entmax, class T>
+static void test_blocks() {
+  Sampler<T> sampler{entmax};
+  for (const int64_t n : {33, 1000})
+    for (const int threads : {32, 96, 192, kMostThreads<entmax, T>})
+      for (const bool in_shared : {true, false}) {
+        const Case c{n, 3, 2, {1, 2}, {1.0, 0.5}, kFloat32};
+        const std::vector<T> x = encoded<T>(Random{14}.normals(n * c.count()));
+        const OnDevice device(c);
+        Outputs<T> out(c, 0);
+        const GumbelOutputs<T> pointers{out.soft.data(), out.one_hot.data(), out.index.data()};
+        if (in_shared)
+          KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), 2, threads, size_t(n) * sizeof(Compute<T>), nullptr, device.rows,
+                        x.data(), pointers);
+        else
+          KERNEL_LAUNCH((gumbel_huge_rows<entmax, T>), 2, threads, 0, nullptr, device.rows, x.data(), pointers);
+        for (int64_t row = 0; row < c.count(); ++row) sampler.check_row(c, row, x, out);
+      }
 }
 
 template <class T>
@@ -239,6 +262,8 @@ static void test_type() {
   test_few_blocks<T, 32, 4>(40);
   test_few_blocks<T, 32, 0>(136);
   test_few_blocks_long<T>(1100);
+  test_blocks<false, T>();
+  test_blocks<true, T>();
 }
 
 int main() {

@@ -138,6 +138,29 @@ static void test_few_blocks(int64_t n) {
   }
 }
 
+// Blocks that the launches do not choose; ThreadSanitizer sees all of a small one.
+template <bool entmax, class T>
+static void test_blocks() {
+  for (const int64_t n : {33, 1000})
+    for (const int threads : {32, 96, 192, 1024}) {
+      const Case c{n, 3, 2, {0}, {1.0, 0.5}, kFloat32};
+      Random random{13};
+      std::vector<double> soft(n * c.count());
+      for (double& p : soft) p = 2 * random.uniform() / n;
+      const std::vector<T> grad = encoded<T>(random.normals(n * c.count())), y = encoded<T>(soft);
+      const OnDevice device(c);
+      typename Backward<T>::Result got{std::vector<T>(y.size()), {}};
+      std::vector<double> partials(c.count());
+      std::vector<float> dtau(c.groups);
+      KERNEL_LAUNCH((gumbel_backward_long_rows<entmax, T>), 2, threads, 0, nullptr, device.rows, grad.data(), y.data(),
+                    got.dx.data(), partials.data());
+      KERNEL_LAUNCH(gumbel_tau_gradient, 1, threads, 0, nullptr, partials.data(), c.rows_per_group, c.groups,
+                    dtau.data(), kFloat32);
+      got.dtau = decoded(dtau);
+      Backward<T>{entmax}.check_against_formula(c, decoded(grad), decoded(y), got);
+    }
+}
+
 template <class T>
 static void test_type() {
   for (const bool entmax : {false, true}) {
@@ -151,6 +174,8 @@ static void test_type() {
   test_few_blocks<T, 8, 4>(17);
   test_few_blocks<T, 32, 4>(40);
   test_few_blocks<T, 32, 16>(136);
+  test_blocks<false, T>();
+  test_blocks<true, T>();
 }
 
 int main() {

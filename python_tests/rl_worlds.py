@@ -75,7 +75,7 @@ class Toy:
         sick = self.config.sick_at
         if sick < 0 and self.envs.steps >= -sick:
             self.weights[0, 0] = float("nan")
-        loss = self.weights.square().mean()
+        loss = self.weights.square().mean() if sick >= 0 else 0.0
         return {"loss": loss * float("nan") if 0 < sick <= self.envs.steps else loss, "ones": 1}
 
     def act(self, observations: np.ndarray) -> np.ndarray:

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from automl_ext.bench import command, peers, targets, timing
+from automl_ext.bench import command, peers, replay_cases, targets, timing
 from automl_ext.bench import measure as measuring
 from automl_ext.bench.case import FORWARD, TRAINING, Case, as_list, plain
 from automl_ext.bench.cases import CPU_SHAPES, CUDA_SHAPES, QUICK_SHAPES, cases
@@ -24,6 +24,8 @@ CPU = torch.device("cpu")
 OPS = {"entmax15", "sparsemax", "gumbel_softmax", "gumbel_softmax_hard", "gumbel_entmax15", "gumbel_argmax", "mixed_op"}
 OPS |= {"cell_aggregate", "gae", "lambda_returns", "discounted_returns", "n_step_returns", "vtrace", "retrace"}
 OPS |= {"categorical_projection", "td_targets"}
+REPLAY = {"prioritized_replay", "prioritized_replay_3_steps"}  # on the CPU alone
+OPS |= REPLAY
 SHORT = ["--quick", "--seconds", "0.001"]
 
 
@@ -68,7 +70,7 @@ def test_every_op_json_and_chart(tmp_path: Path, capsys: pytest.CaptureFixture[s
         assert (row["of_softmax"] is not None) == ("max" in row["op"])
         assert row["op"] in shown
     both = {row["op"] for row in result["rows"] if row["pass"] == TRAINING}
-    assert both == OPS - {"gumbel_argmax", "vtrace", "retrace", "categorical_projection", "td_targets"}
+    assert both == OPS - {"gumbel_argmax", "vtrace", "retrace", "categorical_projection", "td_targets", *REPLAY}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
@@ -81,7 +83,7 @@ def test_other_dtypes_are_right(dtype: torch.dtype) -> None:
 def test_tables_hold_the_shapes_of_the_targets() -> None:
     places = {(c.op, c.shape) for c in cases("cpu", CPU_SHAPES, [torch.float32], {})}
     assert {(t.op, t.shape) for t in targets.TARGETS} <= places
-    assert {c.op for c in cases("cpu", CUDA_SHAPES, [torch.float32], {})} == OPS
+    assert {c.op for c in cases("cuda", CUDA_SHAPES, [torch.float32], {})} == OPS - REPLAY
 
 
 def test_bytes_that_must_move() -> None:
@@ -162,6 +164,36 @@ def test_samples_of_another_distribution_are_noticed(op: str, sampler: Any, pass
     assert [row["pass"] for row in rows_of(case) if who in row["wrong"]] == passes
 
 
+@pytest.mark.parametrize("who", ["ours", "eager"])
+def test_a_wrong_replay_is_noticed(who: str) -> None:
+    """Draws without regard to priorities, or with alpha = 1, weights without beta, and a torn row."""
+    (case, *_) = cases(
+        "cpu", {**{family: [] for family in QUICK_SHAPES}, "replay": [(4096, 1000)]}, [torch.float32], {}
+    )
+    right = getattr(case, who)
+
+    def wrong_with(change: Any) -> list[str]:
+        def bind(tensors: Any) -> Any:
+            call = right(tensors)
+            return lambda: change(tensors[0], *map(torch.as_tensor, call()))
+
+        return measure_pass(dataclasses.replace(case, **{who: bind}), FORWARD, CPU, 1e-3, False)["wrong"]
+
+    def drawn_by(p: Tensor, td_errors: Tensor) -> tuple[Tensor, Tensor]:
+        index = torch.multinomial(p, 1000, replacement=True)
+        mine = (td_errors.double() + replay_cases.EPS)[index] ** replay_cases.ALPHA
+        return (index[:, None] + torch.arange(4)).float(), (mine.min() / mine) ** replay_cases.BETA
+
+    assert wrong_with(lambda errors, obs, weights: (obs, weights)) == []
+    assert wrong_with(lambda errors, obs, weights: drawn_by(errors**0.6, errors)) == []
+    assert wrong_with(lambda errors, obs, weights: drawn_by(torch.ones_like(errors), errors)) == [who]
+    assert wrong_with(lambda errors, obs, weights: drawn_by(errors, errors)) == [who]
+    assert wrong_with(lambda errors, obs, weights: (obs, torch.ones_like(weights))) == [who]
+    assert wrong_with(lambda errors, obs, weights: (obs, weights**1.001)) == [who]
+    assert wrong_with(lambda errors, obs, weights: (obs.roll(1, 0).where(torch.arange(4) == 3, obs), weights)) == [who]
+    assert wrong_with(lambda errors, obs, weights: (obs - 4096, weights)) == [who]
+
+
 def test_one_that_fails_is_named_with_the_reason() -> None:
     def broken(*tensors: Tensor) -> Tensor:
         raise RuntimeError("no compiler found\nand more")
@@ -199,7 +231,8 @@ def test_a_loop_over_time_is_not_compiled() -> None:
 
 @pytest.mark.parametrize(
     ("name", "op"),
-    [("entmax", "entmax15"), ("entmax", "sparsemax"), ("stable-baselines3", "gae"), ("torchrl", "gae")],
+    [("entmax", "entmax15"), ("entmax", "sparsemax"), ("stable-baselines3", "gae"), ("torchrl", "gae")]
+    + [("tianshou", op) for op in sorted(REPLAY)],
 )
 def test_peers_agree(name: str, op: str) -> None:
     modules, skipped = peers.load()

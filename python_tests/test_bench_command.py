@@ -11,7 +11,7 @@ import pytest
 import torch
 from fresh_python import run
 
-from automl_ext.bench import command, targets, timing
+from automl_ext.bench import command, report, targets, timing
 from automl_ext.bench.case import FORWARD
 from automl_ext.bench.measure import compared
 from automl_ext.bench.readme import BEGIN, END, markdown
@@ -113,6 +113,14 @@ def test_scaling_and_cuda_targets(monkeypatch: pytest.MonkeyPatch) -> None:
     small, large = row | {"bytes": 10**6}, row | {"bytes": 10**8}
     result = result_with([small, large]) | {"device_type": "cuda"}
     assert targets.shortfalls(result) == ["gae (9, 9) float32 forward: 80% of a device copy, asked 90%"]
+
+
+def test_a_gpus_bandwidth_is_shown_beside_the_copys(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"device": "A GPU", "threads": 1, "load": 0.1, "versions": {"torch": "9"}, "allocator": "warmed"}
+    row = planted(targets.TARGETS[0], 20) | {"beyond_cache": True, "bytes": 3_000_000, "copy_gb_per_s": 3100.0}
+    for device_type in ("cuda", "cpu"):
+        report.show(result_with([row]) | facts | {"device_type": device_type})
+        assert ("3000 of 3100" in capsys.readouterr().out) == (device_type == "cuda")
 
 
 def test_check_names_what_falls_short(capsys: pytest.CaptureFixture[str]) -> None:

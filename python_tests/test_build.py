@@ -62,8 +62,11 @@ def test_cuda_where_majors_agree(setup: ModuleType, asked: str, nvcc: str, torch
     )
 
 
-def test_zero_wins(setup: ModuleType) -> None:
+def test_zero_wins(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     assert setup.decide_cuda("0", "13.0", "13.0", True) == (False, "AUTOML_EXT_CUDA=0")
+    monkeypatch.setenv("AUTOML_EXT_NO_CUDA_WHY", "make found no GPU")
+    assert setup.decide_cuda("0", "13.0", "13.0", True) == (False, "make found no GPU")
+    assert setup.decide_cuda("1", "13.0", "13.0", True)[0]
 
 
 @pytest.mark.parametrize("asked", ["yes", "", "2", "Auto"])

@@ -12,7 +12,10 @@ HERE = pathlib.Path(__file__).parent
 WITHOUT = """
 import sys
 import pytest
-for name in ("hypothesis", "tyro", "rich", "gymnasium", "sklearn", "entmax", "matplotlib", "PIL", "tensorboard"):
+for name in (
+    "hypothesis", "tyro", "rich", "gymnasium", "sklearn", "entmax", "matplotlib", "PIL", "tensorboard", "pandas",
+    "stable_baselines3", "torchrl", "minatar", "ale_py", "Box2D", "pygame", "cv2", "tianshou",
+):
     sys.modules[name] = None
 sys.exit(pytest.main(sys.argv[1:]))
 """

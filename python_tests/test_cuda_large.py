@@ -78,14 +78,18 @@ def test_one_row_of_entmax() -> None:
 def test_gumbel() -> None:
     n, seed = 1000, 12345
     count = MANY // n + 5
-    needs(3 * count * n * 2 / 2**30)
-    x = noise(count, n, seed=0)
+    needs(4 * count * n * 2 / 2**30)
+    x, grad = noise(count, n, seed=0), noise(count, n, seed=1)
     rows = some_rows(count, n)
     words = torch.tensor([[word_at(seed, r * n + i) for i in range(n)] for r in rows])
-    z = x[rows].cpu().double() + gumbel_from_words(words, torch.float32).double()
-    y, index = a.gumbel_softmax(x, 0.7, seed=seed, return_index=True)
+    z = (x[rows].cpu().double() + gumbel_from_words(words, torch.float32).double()).requires_grad_()
+    expected = (z / 0.7).softmax(-1)
+    (dx_expected,) = torch.autograd.grad(expected, z, grad[rows].cpu().double())
+    y, index = a.gumbel_softmax(x.requires_grad_(), 0.7, seed=seed, return_index=True)
     assert index[rows].tolist() == z.argmax(-1).tolist()
-    assert_near(y[rows], (z / 0.7).softmax(-1))
+    assert_near(y[rows], expected)
+    (dx,) = torch.autograd.grad(y, x, grad)
+    assert_near(dx[rows], dx_expected)
     assert torch.equal(a.gumbel_argmax(x, seed=seed), index)
 
 

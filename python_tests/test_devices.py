@@ -82,6 +82,7 @@ def test_another_device_is_refused_by_name(op: str, name: str, devices: tuple[st
     with pytest.raises(ValueError, match=f"^{op}: {re.escape(name)}: expected ") as error:
         call(op, tensors)
     assert re.search(rf"\b{here}\b.*\b{there}\b", str(error.value))
+    assert str(error.value).endswith(f"; use {name}.to('{here}')")
 
 
 @pytest.mark.parametrize("op", CALLS)

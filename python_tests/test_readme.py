@@ -13,7 +13,8 @@ import pytest
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, re.DOTALL)
-PYTHON = [text for language, text in BLOCKS if language == "python"]
+RL = (Path(__file__).parent.parent / "docs/rl.md").read_text()
+PYTHON = [text for language, text in BLOCKS if language == "python"] + re.findall(r"```python\n(.*?)```", RL, re.DOTALL)
 COMMANDS = [
     line for language, text in BLOCKS if language == "sh" for line in text.splitlines() if line.startswith("automl-ext")
 ]
@@ -21,6 +22,7 @@ COMMANDS = [
 SHORT = {
     "search gdas": "--subset 200 --epochs 1 --channels 4 --retrain-epochs 1 --retrain-channels 4",
     "retrain": "--subset 200 --epochs 1 --channels 4",
+    "train": "--total-steps 600 --eval-every 300 --eval-episodes 2 --final-episodes 2",
     "compare": "--subset 200 --epochs 1 --channels 4 --random-cells 1",
 }
 RUN_BY_CI = {"make", "make test", "automl-ext demo"}  # `make` runs the demo

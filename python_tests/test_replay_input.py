@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+
+pytest.importorskip("gymnasium")
 from replay_world import episode, kinds, make, same
 
 from automl_ext.rl import PrioritizedReplay, UniformReplay

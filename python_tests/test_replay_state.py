@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
+pytest.importorskip("gymnasium")
 from replay_world import World, generators, go_on, kinds, make, make_with, same
 
 import automl_ext

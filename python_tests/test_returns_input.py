@@ -50,7 +50,7 @@ def test_floats(op, name):
     with pytest.raises(ValueError, match=r"expected the shape of rewards \(.*\), got \(.*\)"):
         call(op, **{name: X[:, :2]})
     if name != "rewards":
-        with pytest.raises(ValueError, match=f"{op}: {name}: expected the device of rewards"):
+        with pytest.raises(ValueError, match=f"{op}: {name}: expected a tensor on"):
             call(op, **{name: X.to("meta")})
         with pytest.raises(ValueError, match=f"{op}: {name}: expected the shape"):
             call(op, **{name: X[:, :1]})  # no broadcasting: [T, 1] for [T, B] is a mistake
@@ -65,7 +65,7 @@ def test_flags(op, name):
         call(op, **{name: 0.5})
     with pytest.raises(ValueError, match=f"{op}: {name}: expected the shape of rewards"):
         call(op, **{name: F[:2]})
-    with pytest.raises(ValueError, match=f"{op}: {name}: expected the device of rewards"):
+    with pytest.raises(ValueError, match=f"{op}: {name}: expected a tensor on"):
         call(op, **{name: F.to("meta")})
 
 

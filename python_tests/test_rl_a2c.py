@@ -20,7 +20,7 @@ from policy_worlds import Alternating, Bandit, Cut, Forever, Patience, PoisonedR
 from automl_ext.rl import A2C, A2CConfig
 from automl_ext.rl.a2c import train
 from automl_ext.rl.envs import Envs
-from automl_ext.rl.flat import RMSprop, clip_norm, flatten_parameters
+from automl_ext.rl.flat import clip_norm, flatten_parameters
 from automl_ext.rl.rollouts import collect
 from automl_ext.training.errors import UserError
 
@@ -115,17 +115,17 @@ def test_entropy_bonus_has_the_right_sign() -> None:
 
 
 def test_the_update_is_that_of_torch() -> None:
-    """Clipping and RMSprop over one vector against torch's over a list of parameters."""
+    """Clipping and an optimiser step over one vector are those over the list of its parts."""
     torch.manual_seed(0)
     ours = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
     theirs = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
     theirs.load_state_dict(ours.state_dict())
     flat = flatten_parameters(ours)
-    optimizer = RMSprop(flat, 1e-2, alpha=0.99, eps=1e-5)
+    optimizer = torch.optim.RMSprop([flat], 1e-2, alpha=0.99, eps=1e-5)
     expected = torch.optim.RMSprop(theirs.parameters(), 1e-2, alpha=0.99, eps=1e-5)
     for scale in (0.01, 10.0, 1.0):
         x = scale * torch.randn(6, 4)
-        flat.grad.zero_()
+        optimizer.zero_grad(set_to_none=False)
         expected.zero_grad()
         ours(x).square().mean().backward()
         theirs(x).square().mean().backward()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+pytest.importorskip("gymnasium")
 from automl_ext.rl.env_making import EnvOptions
 from automl_ext.rl.envs import make_envs
 from automl_ext.training.checkpoint import check_state

@@ -8,14 +8,16 @@ import re
 import signal
 import time
 
-import gymnasium
 import numpy as np
 import pytest
+
+pytest.importorskip("gymnasium")
+import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from rl_worlds import Scripted
 
 from automl_ext.rl.env_making import EnvOptions
-from automl_ext.rl.envs import Episode, Envs, make_envs
+from automl_ext.rl.envs import Envs, Episode, make_envs
 from automl_ext.rl.evaluate import evaluate
 from automl_ext.training.errors import UserError
 

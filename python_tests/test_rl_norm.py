@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+
+pytest.importorskip("gymnasium")
 from gymnasium import spaces
 
 from automl_ext.rl.networks import Body, RunningNorm

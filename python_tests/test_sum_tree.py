@@ -6,6 +6,9 @@ import math
 
 import numpy as np
 import pytest
+
+pytest.importorskip("hypothesis")
+pytest.importorskip("gymnasium")
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -156,7 +156,7 @@ def project(next_probs=P, rewards=RW, terminated=E, discounts=0.9, v_min=-1.0, v
         ({"next_probs": P[0, 0]}, ValueError, "next_probs: expected a non-empty last dim"),
         ({"rewards": RW.double()}, TypeError, "rewards: expected a float32 tensor, got float64"),
         ({"rewards": RW[:2]}, ValueError, r"rewards: expected shape \(4,\), got \(2,\)"),
-        ({"rewards": RW.to("meta")}, ValueError, "rewards: expected device cpu, got meta"),
+        ({"rewards": RW.to("meta")}, ValueError, "rewards: expected a tensor on cpu, got one on meta"),
         ({"terminated": RW}, TypeError, r"terminated: expected a bool tensor, .*terminated\.bool\(\)"),
         ({"terminated": None}, TypeError, "terminated: expected a bool tensor, got NoneType"),
         ({"discounts": 1.5}, ValueError, r"discounts: expected a number in \[0, 1\], got 1.5"),

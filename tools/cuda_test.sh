@@ -31,5 +31,5 @@ else
 fi
 "$python" -c "import automl_ext, sys; i = automl_ext.build_info(); print(i); sys.exit(not i.get('cuda'))" ||
   stop "the library was built without CUDA, see above"
-"$python" -m pytest -m cuda python_tests
-"$python" -m automl_ext.bench --device cuda --seconds 0.3 --no-compile
+"$python" -m pytest -m cuda --durations 15 python_tests
+"$python" -m automl_ext.bench --device cuda --seconds 0.15 --no-compile

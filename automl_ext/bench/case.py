@@ -55,7 +55,12 @@ class Case:
     seeded: Function | None = None
     law: Law | None = None
     softmax: bool = False  # torch.softmax of the same rows is a yardstick
+    prepares: bool = False  # ours and eager are of kind Bind
+    moved: int | None = None  # bytes that must move, where it is not inputs and outputs whole
     loop: bool = False  # the eager formula is a loop over time
+
+    def bound(self, function: Function) -> Bind:
+        return function if self.prepares else plain(function)
 
     @property
     def passes(self) -> list[str]:

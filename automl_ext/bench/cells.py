@@ -67,6 +67,12 @@ def cells(row: dict[str, Any]) -> list[str]:
     ]
 
 
+def bandwidth(row: dict[str, Any]) -> str:
+    """What ours moves in a second, of what a copy does."""
+    achieved = row["bytes"] / row["seconds"]["ours"]["median"] / 1e9
+    return f"{achieved:.0f} of {row['copy_gb_per_s']:.0f}"
+
+
 def machine(result: dict[str, Any]) -> str:
     threads = "" if result["device_type"] == "cuda" else f", {result['threads']} thread" + "s" * (result["threads"] > 1)
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())

@@ -17,9 +17,11 @@ Call = Callable[[], Any]
 
 def contenders(case: Case, pass_: str, compiled: bool) -> tuple[dict[str, Bind], dict[str, str]]:
     """(how each is bound to tensors, why one that might be expected is missing)."""
-    bound, skipped = {"ours": plain(case.ours), "eager": plain(case.eager)}, {}
+    bound, skipped = {"ours": case.bound(case.ours), "eager": case.bound(case.eager)}, {}
     if not compiled:
         skipped["compiled"] = "not asked for"
+    elif case.prepares:
+        skipped["compiled"] = "no tensor operations to compile"
     elif case.loop:
         skipped["compiled"] = "the loop over time would be unrolled: minutes of compiling"
     else:

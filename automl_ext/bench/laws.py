@@ -33,8 +33,13 @@ def choices_follow_softmax(logits: Tensor, index: Tensor) -> bool:
 
     Added up from the most probable category on: in their own order choices that ignore the logits would pass.
     """
-    p, order = logits.softmax(-1).sort(-1, descending=True)
-    chosen = order.argsort(-1).gather(-1, index.unsqueeze(-1))
+    return choices_follow(logits.softmax(-1), index.unsqueeze(-1))
+
+
+def choices_follow(p: Tensor, index: Tensor) -> bool:
+    """The same for probabilities p [..., n] and any number of choices from each row of them, [..., choices]."""
+    p, order = p.sort(-1, descending=True)
+    chosen = order.argsort(-1).gather(-1, index)
     spread = torch.rand(chosen.shape, dtype=p.dtype, generator=torch.Generator().manual_seed(0))
     return follows_uniform((p.cumsum(-1).gather(-1, chosen) - spread * p.gather(-1, chosen)).flatten())
 

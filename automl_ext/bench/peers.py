@@ -13,11 +13,11 @@ from torch import Tensor
 
 from automl_ext.bench.case import Peer, plain
 
-# Prioritised replay will bring tianshou's and torchrl's: their names go here, their calls below.
 PACKAGES = {
     "entmax": "entmax",
     "stable-baselines3": "stable_baselines3.common.buffers",
     "torchrl": "torchrl.objectives.value.functional",
+    "tianshou": "tianshou.data",
 }
 INSTALL = 'pip install "automl_ext[bench]"'
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from automl_ext.bench.cells import HEADER, cells, machine, shape_of, times
+from automl_ext.bench.cells import HEADER, bandwidth, cells, machine, shape_of, times
 
-WIDTHS = (23, 22, 9, 10, 16, 16, 22, 28, 8, 15, 10)
+WIDTHS = (23, 22, 9, 10, 16, 16, 22, 28, 8, 15, 10, 12)
+GPU_HEADER = [*HEADER, "GB/s"]
 SCALING_HEADER = ["op", "shape", "pass", "two threads / one", "float64 / float32", "bfloat16 / float32"]
 
 
@@ -19,20 +20,25 @@ def scaling_cells(row: dict[str, Any]) -> list[str]:
     return [row["op"], shape_of(row), row["pass"], speedup, *(times(row[name]) for name in ("float64", "bfloat16"))]
 
 
+def gpu_cells(row: dict[str, Any]) -> list[str]:
+    return [*cells(row), bandwidth(row)]
+
+
 def show(result: dict[str, Any]) -> None:
     """Both tables, what was skipped and why, what is wrong, and where it ran."""
+    header, to_cells = (GPU_HEADER, gpu_cells) if result["device_type"] == "cuda" else (HEADER, cells)
     tables = [
         (
             "medians ± half the distance of the quartiles; ratio: the best right contender to ours",
-            HEADER,
-            cells,
+            header,
+            to_cells,
             "rows",
         ),
         ("ours: speed of two threads, and time per element", SCALING_HEADER, scaling_cells, "scaling"),
     ]
-    for title, header, to_cells, name in tables:
+    for title, titles, words, name in tables:
         if result[name]:
-            show_table(title, header, [to_cells(row) for row in result[name]])
+            show_table(title, titles, [words(row) for row in result[name]])
     for line in notes(result):
         print(line)
 

@@ -22,6 +22,12 @@ def autocast_enabled(x: Tensor) -> bool:
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
+def wrong_device(x: Tensor, name: str, op: str, like: Tensor) -> ValueError:
+    """What to raise where x is on another device than ``like``, and the command that mends it."""
+    mend = f"{name}.to({str(like.device)!r})"
+    return ValueError(f"{op}: {name}: expected a tensor on {like.device}, got one on {x.device}; use {mend}")
+
+
 def check_float_tensor(value: object, name: str, op: str) -> None:
     if not isinstance(value, Tensor) or value.dtype not in FLOAT_DTYPES:
         raise TypeError(f"{op}: {name}: expected a float64, float32, bfloat16 or float16 tensor, got {describe(value)}")

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from automl_ext.ops._checks import check_number, describe
+from automl_ext.ops._checks import check_number, describe, wrong_device
 
 
 def check_positive_int(value: object, name: str, op: str) -> None:
@@ -19,7 +19,7 @@ def check_positive_int(value: object, name: str, op: str) -> None:
 
 def check_device(value: Tensor, name: str, op: str, X: Tensor) -> None:
     if value.device != X.device:
-        raise ValueError(f"{op}: {name}: expected a tensor on {X.device}, as X, got one on {value.device}")
+        raise wrong_device(value, name, op, X)
 
 
 def readable_values(t: Tensor) -> Tensor | None:

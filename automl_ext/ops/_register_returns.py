@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,21 @@ ops = torch.ops.automl_ext
 
 def _like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _fake(name: str) -> Callable[[Callable[..., Any]], None]:
+    """register_fake, refusing tensors of which only some are on the meta device: the result would be garbage."""
+
+    def register(function: Callable[..., Any]) -> None:
+        def checked(*args: Any) -> Any:
+            devices = {x.device for x in args if isinstance(x, Tensor)}
+            if len(devices) > 1:
+                raise ValueError(f"{name}: expected tensors on one device, got {', '.join(map(str, devices))}")
+            return function(*args)
+
+        register_fake(f"automl_ext::{name}", checked)
+
+    return register
 
 
 def _batched(name: str, dim: int) -> None:
@@ -41,11 +57,11 @@ def _batched(name: str, dim: int) -> None:
 def register() -> None:
     """Called once, after the library is loaded."""
 
-    @register_fake("automl_ext::gae")
+    @_fake("gae")
     def _(rewards: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
         return _like(rewards), _like(rewards)
 
-    @register_fake("automl_ext::_gae_backward")
+    @_fake("_gae_backward")
     def _(
         grad_advantages: Tensor | None, grad_returns: Tensor | None, terminated: Tensor, *args: Any
     ) -> tuple[Tensor, ...]:
@@ -53,11 +69,11 @@ def register() -> None:
         assert grad is not None
         return _like(grad), _like(grad), _like(grad)
 
-    @register_fake("automl_ext::lambda_returns")
+    @_fake("lambda_returns")
     def _(rewards: Tensor, *args: Any) -> Tensor:
         return _like(rewards)
 
-    @register_fake("automl_ext::_lambda_returns_backward")
+    @_fake("_lambda_returns_backward")
     def _(
         grad: Tensor,
         terminated: Tensor | None,
@@ -71,11 +87,11 @@ def register() -> None:
     ) -> tuple[Tensor, ...]:
         return _like(grad), _like(grad), grad.new_empty([0]) if returns is None else _like(grad)
 
-    @register_fake("automl_ext::n_step_returns")
+    @_fake("n_step_returns")
     def _(rewards: Tensor, *args: Any) -> tuple[Tensor, ...]:
         return _like(rewards), _like(rewards), _like(rewards).to(torch.int64)
 
-    @register_fake("automl_ext::_n_step_returns_backward")
+    @_fake("_n_step_returns_backward")
     def _(
         grad: Tensor,
         terminated: Tensor,
@@ -87,15 +103,15 @@ def register() -> None:
     ) -> tuple[Tensor, ...]:
         return _like(grad), _like(grad) if bootstraps else grad.new_empty([0])
 
-    @register_fake("automl_ext::vtrace")
+    @_fake("vtrace")
     def _(log_rhos: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
         return _like(log_rhos), _like(log_rhos)
 
-    @register_fake("automl_ext::retrace")
+    @_fake("retrace")
     def _(log_rhos: Tensor, *args: Any) -> Tensor:
         return _like(log_rhos)
 
-    @register_fake("automl_ext::categorical_projection")
+    @_fake("categorical_projection")
     def _(next_probs: Tensor, *args: Any) -> Tensor:
         return _like(next_probs)
 

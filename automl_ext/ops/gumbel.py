@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import check_dim, check_float_tensor, describe
+from automl_ext.ops._checks import check_dim, check_float_tensor, describe, wrong_device
 from automl_ext.ops._gumbel_reference import gumbel_argmax_reference, gumbel_reference
 
 _LOWEST, _HIGHEST = -(2**63), 2**63 - 1
@@ -113,10 +113,8 @@ def _sample(
     tau_value, tau_tensor = _split_tau(tau, logits, op)
     seed = _seed_tensor(seed, generator, logits, op)
     if _native.use_native(logits):
-        native = (
-            torch.ops.automl_ext.gumbel_softmax if activation == "softmax" else torch.ops.automl_ext.gumbel_entmax15
-        )
-        y, _, index = native.default(logits, seed, tau_value, tau_tensor, dim, hard, return_index)
+        native = getattr(torch.ops.automl_ext, op).default
+        y, _, index = native(logits, seed, tau_value, tau_tensor, dim, hard, return_index)
     else:
         y, index = gumbel_reference(logits, seed, tau, dim, hard, return_index, activation)
     return (y, index) if return_index else y
@@ -135,7 +133,7 @@ def _split_tau(tau: float | Tensor, logits: Tensor, op: str) -> tuple[float, Ten
         if tau.ndim != 0 or not tau.is_floating_point():
             raise TypeError(f"{op}: tau: expected a float or a 0-dim float tensor, got {describe(tau)}")
         if tau.device != logits.device:
-            raise ValueError(f"{op}: tau: expected a tensor on {logits.device}, got one on {tau.device}")
+            raise wrong_device(tau, "tau", op, logits)
         if _is_plain_cpu(tau):
             _check_tau(tau.item(), op)
         return 1.0, tau
@@ -167,21 +165,22 @@ def _check_generator(generator: object, logits: Tensor, op: str) -> None:
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"{op}: generator: expected a torch.Generator, got {describe(generator)}")
     if generator.device.type != logits.device.type:  # a generator for "cuda" has no index, or that of one GPU
-        raise ValueError(f"{op}: generator: expected one on {logits.device}, got one on {generator.device}")
+        mend = f"torch.Generator({str(logits.device)!r})"
+        raise ValueError(f"{op}: generator: expected one on {logits.device}, got one on {generator.device}; use {mend}")
 
 
 def _seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, logits: Tensor, op: str) -> Tensor:
     if generator is not None:
         _check_generator(generator, logits, op)
     if seed is None:
-        return torch.randint(_LOWEST, _HIGHEST, (), dtype=torch.int64, device=logits.device, generator=generator)
+        return torch.randint(_LOWEST, _HIGHEST, (), device=logits.device, generator=generator)
     if generator is not None:
         raise ValueError(f"{op}: seed and generator: expected one of them, got both")
     if isinstance(seed, Tensor):
         if seed.dtype != torch.int64 or seed.ndim != 0:
             raise TypeError(f"{op}: seed: expected an int or a 0-dim int64 tensor, got {describe(seed)}")
         if seed.device != logits.device:
-            raise ValueError(f"{op}: seed: expected a tensor on {logits.device}, got one on {seed.device}")
+            raise wrong_device(seed, "seed", op, logits)
         return seed
     if isinstance(seed, bool) or not isinstance(seed, (int, torch.SymInt)):
         raise TypeError(f"{op}: seed: expected an int or a 0-dim int64 tensor, got {describe(seed)}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import autocast_enabled, check_float_tensor, describe
+from automl_ext.ops._checks import autocast_enabled, check_float_tensor, describe, wrong_device
 from automl_ext.ops._mixed_reference import mixed_op_reference
 
 
@@ -80,7 +80,7 @@ def _aggregate(inputs: list[Tensor | None], weights: Tensor, op: str) -> Tensor:
     if weights.dtype != given[0].dtype:
         weights = _check_weights_dtype(weights, given[0], op)
     if weights.device != given[0].device:
-        raise ValueError(f"{op}: weights: expected a tensor on {given[0].device}, got one on {weights.device}")
+        raise wrong_device(weights, "weights", op, given[0])
     if _native.use_native(given[0]):
         return torch.ops.automl_ext.mixed_op.default(given, weights, positions)
     return mixed_op_reference(given, weights, positions)
@@ -99,7 +99,7 @@ def _check_alike(given: list[Tensor], positions: list[int], op: str) -> list[Ten
                 f"got {tuple(x.shape)}"
             )
         if x.device != first.device:
-            raise ValueError(f"{op}: inputs[{k}]: expected a tensor on {first.device}, got one on {x.device}")
+            raise wrong_device(x, f"inputs[{k}]", op, first)
         if x.dtype != first.dtype:
             if autocast_enabled(first):  # a skip connection beside a bfloat16 convolution
                 return _promote(given)

@@ -21,6 +21,7 @@ devices and numbers out of range, and IndexError for a ``time_dim`` that does no
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
@@ -28,7 +29,7 @@ from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops import _returns_reference as reference
-from automl_ext.ops._checks import check_dim, check_float_tensor, check_number, describe
+from automl_ext.ops._checks import check_dim, check_float_tensor, check_number, describe, wrong_device
 
 native = torch.ops.automl_ext
 FLAGS = ("terminated", "truncated", "valid")
@@ -36,6 +37,17 @@ FLAGS = ("terminated", "truncated", "valid")
 
 def _op(name: str, tensor: Tensor) -> Any:
     return getattr(native if _native.use_native(tensor) else reference, name)
+
+
+def _checked_below(rewards: object, time_dim: object) -> bool:
+    """Whether the compiled op can be called at once: what it refuses, these functions then refuse in their words."""
+    return (
+        isinstance(rewards, Tensor)
+        and type(time_dim) is int
+        and time_dim == 0  # else the dims are moved here
+        and not torch.compiler.is_compiling()
+        and _native.use_native(rewards)
+    )
 
 
 def _raise_unlike(op: str, name: str, x: object, rewards: Tensor, flag: bool) -> None:
@@ -49,7 +61,7 @@ def _raise_unlike(op: str, name: str, x: object, rewards: Tensor, flag: bool) ->
     if x.shape != rewards.shape:
         expected = f"the shape of rewards {tuple(rewards.shape)}"
         raise ValueError(f"{op}: {name}: expected {expected}, got {tuple(x.shape)}")
-    raise ValueError(f"{op}: {name}: expected the device of rewards ({rewards.device}), got {x.device}")
+    raise wrong_device(x, name, op, rewards)
 
 
 def _check_alike(
@@ -203,10 +215,13 @@ def gae(
         advantages and returns, [T, B] each.
     """
     op = "gae"
+    gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
+    if _checked_below(rewards, time_dim):
+        with contextlib.suppress(TypeError, ValueError, RuntimeError):
+            return native.gae.default(rewards, values, next_values, terminated, truncated, valid, gamma, lam)
     names, floats = ("rewards", "values", "next_values"), (rewards, values, next_values)
     _check_alike(op, names, floats, (terminated, truncated, valid))
     dim = _check_time_dim(op, time_dim, rewards)
-    gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
     moved = _moved(dim, rewards, values, next_values, terminated, truncated, valid)
     advantages, returns = _op(op, rewards)(*moved, gamma, lam)
     return _back(dim, advantages), _back(dim, returns)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import check_float_tensor, check_number, describe
+from automl_ext.ops._checks import check_float_tensor, check_number, describe, wrong_device
 
 
 def _check_tensor(op: str, name: str, x: object, dtype: torch.dtype, shape: torch.Size, like: Tensor) -> None:
@@ -24,7 +24,7 @@ def _check_tensor(op: str, name: str, x: object, dtype: torch.dtype, shape: torc
     if x.shape != shape:
         raise ValueError(f"{op}: {name}: expected shape {tuple(shape)}, got {tuple(x.shape)}")
     if x.device != like.device:
-        raise ValueError(f"{op}: {name}: expected device {like.device}, got {x.device}")
+        raise wrong_device(x, name, op, like)
 
 
 def _check_transitions(

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from automl_ext.rl._windows_reference import CUT, STEP, TERMINATED, TRUNCATED
 
@@ -36,6 +37,7 @@ class Ring:
         # The system gives zeros memory when they are first written.
         self.observations = np.zeros((rows, *observation_shape), observation_dtype)
         self.actions = np.zeros((rows, *action_shape), action_dtype)
+        self._as_tensors = torch.from_numpy(self.observations), torch.from_numpy(self.actions)  # the same memory
         steps = np.zeros(rows, STEP)
         self.steps = steps.view(np.uint8)
         self.rewards, self.flags, self.finals, self.indices = (
@@ -54,6 +56,10 @@ class Ring:
     def sizes(self) -> np.ndarray:
         """Transitions held, [n_envs]."""
         return np.minimum(self.counts, self.slots - 1)
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Observations, actions, and the observations kept apart; they share memory with the ring's."""
+        return *self._as_tensors, torch.from_numpy(self.apart)
 
     def rows_at(self, positions: np.ndarray) -> np.ndarray:
         """Rows of transitions numbered 0 … sum(sizes) - 1."""

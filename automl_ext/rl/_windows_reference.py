@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from automl_ext.ops.returns import n_step_returns
 
@@ -36,3 +37,44 @@ def n_step_windows(
     end = last, np.arange(len(rows))
     next_rows = rows - rows % slots + (places[end] + 1) % slots
     return returns, discounts, terminated[end], next_rows, window["final"][end].astype(np.int64), window["index"][0]
+
+
+def held_rows(indices: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """The rows, int64 [N], of the transitions with these indices; -1 where one is not held, or not any more."""
+    ring = steps.view(STEP)
+    rows = indices % len(ring)
+    return np.where((indices >= 0) & (ring["index"][rows] == indices), rows, -1)
+
+
+def gather_windows(
+    rows: np.ndarray,
+    steps: np.ndarray,
+    slots: int,
+    n_step: int,
+    gamma: float,
+    observations: Tensor,
+    actions: Tensor,
+    apart: Tensor,
+) -> tuple[Tensor, ...]:
+    """The windows of :func:`n_step_windows` with what they begin and end at.
+
+    Args:
+        observations, actions: a row per step.
+        apart: the observations that ``final`` refers to.
+
+    Returns:
+        observations, actions, returns, next observations, discounts, terminated, indices: a batch without its weights.
+    """
+    returns, discounts, terminated, next_rows, finals, indices = n_step_windows(rows, steps, slots, n_step, gamma)
+    next_observations = observations.numpy()[next_rows]
+    next_observations[finals >= 0] = apart.numpy()[finals[finals >= 0]]
+    arrays = (
+        observations.numpy()[rows],
+        actions.numpy()[rows],
+        returns,
+        next_observations,
+        discounts,
+        terminated,
+        indices,
+    )
+    return tuple(torch.from_numpy(x) for x in arrays)

@@ -27,9 +27,8 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 
 from automl_ext.rl import loop
-from automl_ext.rl.a2c import A2C, A2CConfig
+from automl_ext.rl.a2c import A2C, A2CConfig, make_optimizer
 from automl_ext.rl.envs import Episode
-from automl_ext.rl.flat import RMSprop
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
 
@@ -227,7 +226,8 @@ def leg(learner: A2C, shared: Shared, until: int) -> dict[str, float]:
     config = learner.config
     parameters = nn.Parameter(shared.parameters)
     parameters.grad = learner.parameters.grad
-    optimizer = RMSprop(parameters, config.lr, alpha=0.99, eps=1e-5, square_avg=shared.square_avg)
+    optimizer = make_optimizer(config, parameters)
+    optimizer.state[parameters] = {"step": torch.zeros(()), "square_avg": shared.square_avg}
     sums: dict[str, Any] = defaultdict(float)
     updates = 0
     while shared.steps.value < until:

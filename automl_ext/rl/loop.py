@@ -49,7 +49,7 @@ class TrainConfig:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed: expected 0 to 2**32 - 1, got {self.seed}")
+            raise ValueError(f"seed: expected an int in [0, 2**32), got {self.seed}")
 
 
 def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False) -> Envs:

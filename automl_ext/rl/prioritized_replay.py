@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.ops._checks import check_number
-from automl_ext.rl import _sum_tree_reference
+from automl_ext.rl import _sum_tree_reference, _windows_reference
 from automl_ext.rl.replay import Batch, UniformReplay, backend_of, check_count
 
 
@@ -115,11 +115,10 @@ class PrioritizedReplay(UniformReplay):
         largest = errors.max()
         if not largest < 1e200:  # false for NaN
             raise ValueError(f"td_errors: expected finite numbers, got {largest}")
-        rows = ids % self._ring.rows
-        held = self._ring.indices[rows] == ids
-        if not held.all() or ids.min() < 0:  # an empty row has -1
+        rows = backend_of(_windows_reference).held_rows(ids, self._ring.steps)
+        if rows.min() < 0:
             self._check_known(ids)
-            rows, errors = rows[held], errors[held]
+            rows, errors = rows[rows >= 0], errors[rows >= 0]
         priorities = (errors + self.eps) ** self.alpha
         self._tree.set(rows, priorities)
         self._largest = max(self._largest, float(priorities.max(initial=0.0)))

@@ -80,7 +80,7 @@ class Reinforce:
 
     def iterate(self) -> dict[str, Any]:
         loss, measured = self.loss(self.play_episodes())
-        gradient = self.parameters.grad
+        gradient = self.parameters.grad  # the network's gradients are views of it
         assert gradient is not None
         gradient.zero_()
         loss.backward()

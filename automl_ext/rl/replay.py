@@ -6,8 +6,8 @@ at an episode's end, at the newest step, and before a step that is not valid (Gy
 after each episode); shorter windows near an end are samples like others. A truncated episode bootstraps from its true
 final observation, a terminated one not at all.
 
-Memory per transition, in bytes: the observation, the action, 24 for reward, flags and indices, and 9.2 more where
-prioritised; and one observation more for each episode that ended. Memory is taken as the ring fills.
+Memory per transition, in bytes: the observation, the action, 24 for reward, flags and indices, and 10.3 more
+where prioritised; and one observation more for each episode that ended. Memory is taken as the ring fills.
 """
 
 from __future__ import annotations
@@ -188,27 +188,14 @@ class UniformReplay:
 
     def _gather(self, rows: np.ndarray, weights: np.ndarray) -> Batch:
         ring = self._ring
-        n_step_windows = backend_of(_windows_reference).n_step_windows
-        returns, discounts, terminated, next_rows, finals, indices = n_step_windows(
-            rows, ring.steps, ring.slots, self.n_step, self.gamma
+        gather_windows = backend_of(_windows_reference).gather_windows
+        observations, actions, returns, next_observations, discounts, terminated, indices = gather_windows(
+            rows, ring.steps, ring.slots, self.n_step, self.gamma, *ring.tensors()
         )
-        next_observations = ring.observations.take(next_rows, axis=0)
-        apart = np.flatnonzero(finals >= 0)
-        if apart.size:
-            next_observations[apart] = ring.apart[finals[apart]]
-        arrays = (
-            ring.observations.take(rows, axis=0),
-            ring.actions.take(rows, axis=0),
-            returns,
-            next_observations,
-            discounts,
-            terminated,
-            weights,
-        )
-        tensors = [torch.from_numpy(x) for x in arrays]
+        tensors = [observations, actions, returns, next_observations, discounts, terminated, torch.from_numpy(weights)]
         if self.device.type != "cpu":
             tensors = [x.to(self.device) for x in tensors]
-        tensors.append(torch.from_numpy(indices))
+        tensors.append(indices)
         return Batch(*tensors)
 
 

@@ -65,6 +65,15 @@ def apply_toml(config: Config, path: str | Path) -> Config:
     return _replace(config, _read_toml(path), str(path), "")
 
 
+def from_dict(config: Config, stored: dict[str, Any], source: str) -> Config:
+    """The dataclass of which :func:`to_dict` made ``stored``: ``config`` is one of its class, ``source`` a file.
+
+    Raises:
+        UserError: a key or a value that the class does not have.
+    """
+    return _replace(config, stored, source, "")
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib
@@ -124,6 +133,10 @@ def _convert(value: Any, hint: Any) -> Any:
         return _MISSING
     if (origin or hint) in (list, tuple):
         return _convert_list(value, origin or hint, arguments)
+    if hint is type(None):
+        return value if value is None else _MISSING
+    if hint is float and value in ("inf", "-inf", "nan"):
+        return float(value)
     if hint is float:
         return float(value) if type(value) in (int, float) else _MISSING
     if hint in (int, str, bool):

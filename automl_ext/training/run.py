@@ -135,6 +135,14 @@ class Run:
         self.close()
 
 
+def algorithm_of(run: Path) -> str | None:
+    """The algorithm of a run directory; None where it is none."""
+    try:
+        return json.loads((run / ENVIRONMENT).read_bytes())["algorithm"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
 def _check_run_directory(out: Path, entries: list[Path]) -> None:
     """Refuse a folder of other things: a fresh start deletes leftovers. ``environment.json`` comes first."""
     if all(path.name == f".{ENVIRONMENT}.tmp" for path in entries):

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <memory>
 
 #include "dtype.h"
 
@@ -26,7 +27,7 @@ inline DType dtype_of(const at::Tensor& x, const char* op, const char* name) {
 
 inline void check_device(const char* op, const char* name, const at::Tensor& x, const at::Tensor& like) {
   TORCH_CHECK_VALUE(x.device() == like.device(), op, ": ", name, ": expected a tensor on ", like.device(),
-                    ", got one on ", x.device());
+                    ", got one on ", x.device(), "; use .to('", like.device(), "')");
 }
 
 // What a kernel reads side by side must have one device, shape and dtype.
@@ -56,6 +57,19 @@ inline at::Tensor from_rows(const at::Tensor& rows, const at::Tensor& like, int6
   if (like.dim() == 0) return rows.reshape({});
   return Rows::is_last(like, dim) ? rows : rows.movedim(-1, dim).contiguous();
 }
+
+// Memory of one thread's kernel, on cache lines: a vector that lies on two costs two accesses.
+class Scratch {
+ public:
+  explicit Scratch(size_t bytes) : lines_(new Line[bytes / sizeof(Line) + 1]) {}
+  void* get() const { return lines_.get(); }
+
+ private:
+  struct alignas(64) Line {
+    char bytes[64];
+  };
+  std::unique_ptr<Line[]> lines_;
+};
 
 // Runs body(begin, end) over [0, count) items of `cost` elements each; none for no items, and small work stays on
 // this thread.

@@ -1,8 +1,6 @@
 // CPU entry functions of entmax-1.5 and sparsemax.
 #include <torch/library.h>
 
-#include <memory>
-
 #include "../common/kernels.h"
 #include "entmax_entry.h"
 
@@ -12,7 +10,7 @@ namespace {
 at::Tensor forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::Forward* table, const char* op) {
   return entmax_forward(op, x, dim, [&](DType dtype, const Rows& rows, void* p) {
     parallel_rows(rows.count, rows.length, [&](int64_t begin, int64_t end) {
-      const std::unique_ptr<char[]> scratch(new char[entmax_scratch_bytes(rows.length)]);
+      const Scratch scratch(entmax_scratch_bytes(rows.length));
       table[dtype](rows.data.const_data_ptr(), p, rows.length, begin, end, scratch.get());
     });
   });

@@ -1,7 +1,6 @@
 // CPU entry functions of Gumbel-softmax, Gumbel-entmax and Gumbel-argmax.
 #include <torch/library.h>
 
-#include <memory>
 #include <vector>
 
 #include "../common/kernels.h"
@@ -30,7 +29,7 @@ auto runner(const GumbelKernels::Sample* table) {
     const GumbelRows rows = rows_of(r.length, groups, taus);
     // Drawing noise costs about as much as 8 plain elements.
     parallel_rows(r.count, 8 * r.length, [&](int64_t begin, int64_t end) {
-      const std::unique_ptr<char[]> scratch(new char[gumbel_scratch_bytes(r.length)]);
+      const Scratch scratch(gumbel_scratch_bytes(r.length));
       table[dtype](rows, r.data.const_data_ptr(), soft, one_hot, index, begin, end, scratch.get());
     });
   };

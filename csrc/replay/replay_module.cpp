@@ -1,10 +1,15 @@
-// What Python sees of the replay. Arrays are NumPy's; each is checked here, so that nothing reaches past its end.
+// What Python sees of the replay. Arrays are NumPy's or torch's; each is checked here, so that nothing reaches
+// past its end.
 #include "replay_module.h"
 
+#include <ATen/ATen.h>
 #include <pybind11/numpy.h>
+#include <torch/csrc/utils/pybind.h>
 
 #include <string>
+#include <vector>
 
+#include "gather.h"
 #include "sum_tree.h"
 #include "windows.h"
 
@@ -13,7 +18,7 @@ namespace py = pybind11;
 namespace automl_ext {
 namespace {
 
-[[noreturn]] void raise_unlike(const py::object& given, const py::dtype& dtype, const char* where, const char* name) {
+[[noreturn]] void raise_unlike(const py::object& given, const py::object& dtype, const char* where, const char* name) {
   std::string got = py::str(py::type::of(given).attr("__name__"));
   if (py::isinstance<py::array>(given)) {
     got = std::string(py::str(given.attr("dtype"))) + " of shape " + std::string(py::str(given.attr("shape")));
@@ -70,31 +75,81 @@ void load(SumTree& tree, const py::object& priorities) {
   tree.load(p.data());
 }
 
-py::tuple windows(const py::object& rows, const py::object& steps, int64_t slots, int64_t n_step, double gamma) {
-  const char* where = "n_step_windows";
-  const auto starts = array_of<int64_t>(rows, where, "rows");
-  const auto bytes = array_of<uint8_t>(steps, where, "steps");
-  if (bytes.size() % sizeof(Step) || reinterpret_cast<uintptr_t>(bytes.data()) % alignof(Step)) {
-    throw py::value_error("n_step_windows: steps: expected the aligned bytes of steps");
+Rings rings_of(const py::array_t<uint8_t>& steps, int64_t slots, const char* where) {
+  if (!steps.size() || steps.size() % sizeof(Step) || reinterpret_cast<uintptr_t>(steps.data()) % alignof(Step)) {
+    throw py::value_error(std::string(where) + ": steps: expected the aligned bytes of steps");
   }
-  const auto* all = reinterpret_cast<const Step*>(bytes.data());
-  const int64_t count = bytes.size() / int64_t(sizeof(Step));
-  if (slots < 1 || count % slots) throw py::value_error("n_step_windows: slots: expected a divisor of the steps");
-  if (n_step < 1) throw py::value_error("n_step_windows: n_step: expected at least 1");
+  const int64_t count = steps.size() / int64_t(sizeof(Step));
+  if (slots < 1 || count % slots) {
+    throw py::value_error(std::string(where) + ": slots: expected a divisor of the steps");
+  }
+  return {reinterpret_cast<const Step*>(steps.data()), count, slots};
+}
+
+py::array_t<int64_t> rows_held(const py::object& indices, const py::object& steps) {
+  const auto ids = array_of<int64_t>(indices, "held_rows", "indices");
+  const auto bytes = array_of<uint8_t>(steps, "held_rows", "steps");
+  const Rings rings = rings_of(bytes, 1, "held_rows");
+  py::array_t<int64_t> rows(ids.size());
+  held_rows(rings, ids.data(), ids.size(), rows.mutable_data());
+  return rows;
+}
+
+constexpr const char* kGather = "gather_windows";
+
+// A contiguous CPU tensor of `count` rows (-1: any number).
+Rows rows_of(const at::Tensor& x, int64_t count, const char* name) {
+  if (!x.device().is_cpu() || !x.is_contiguous() || x.dim() < 1 || (count >= 0 && x.size(0) != count)) {
+    throw py::value_error(std::string(kGather) + ": " + name + ": expected a contiguous CPU tensor with a row per step");
+  }
+  const int64_t size = x.size(0) ? x.numel() / x.size(0) * int64_t(x.element_size()) : 0;
+  return {static_cast<const char*>(x.const_data_ptr()), size};
+}
+
+at::Tensor empty_rows(const at::Tensor& like, int64_t n) {
+  std::vector<int64_t> shape = like.sizes().vec();
+  shape[0] = n;
+  return at::empty(shape, like.options());
+}
+
+// Windows of n_step steps that start at `rows`, with their observations and actions: a Batch without its weights.
+py::tuple gather_windows(const py::object& rows, const py::object& steps, int64_t slots, int64_t n_step, double gamma,
+                         const at::Tensor& observations, const at::Tensor& actions, const at::Tensor& apart) {
+  const std::string where = std::string(kGather) + ": ";
+  const auto starts = array_of<int64_t>(rows, kGather, "rows");
+  const auto bytes = array_of<uint8_t>(steps, kGather, "steps");
+  const Rings rings = rings_of(bytes, slots, kGather);
+  if (n_step < 1) throw py::value_error(where + "n_step: expected at least 1");
   const int64_t n = starts.size();
   for (int64_t i = 0; i < n; ++i) {
-    if (starts.data()[i] < 0 || starts.data()[i] >= count) {
-      throw py::index_error("n_step_windows: rows: expected 0 to " + std::to_string(count - 1) + ", got " +
+    if (starts.data()[i] < 0 || starts.data()[i] >= rings.count) {
+      throw py::index_error(where + "rows: expected 0 to " + std::to_string(rings.count - 1) + ", got " +
                             std::to_string(starts.data()[i]));
     }
   }
-  py::array_t<float> returns(n), discounts(n);
-  py::array_t<bool> terminated(n);
-  py::array_t<int64_t> next_rows(n), finals(n), indices(n);
-  n_step_windows(all, slots, starts.data(), n, n_step, gamma,
-                 {returns.mutable_data(), discounts.mutable_data(), terminated.mutable_data(),
-                  next_rows.mutable_data(), finals.mutable_data(), indices.mutable_data()});
-  return py::make_tuple(returns, discounts, terminated, next_rows, finals, indices);
+  const Rows all_observations = rows_of(observations, rings.count, "observations");
+  const Rows all_actions = rows_of(actions, rings.count, "actions");
+  const Rows finals = rows_of(apart, -1, "apart");
+  if (apart.size(0) && finals.size != all_observations.size) {
+    throw py::value_error(where + "apart: expected rows like those of observations");
+  }
+
+  const auto floats = at::TensorOptions().dtype(at::kFloat);
+  at::Tensor returns = at::empty({n}, floats), discounts = at::empty({n}, floats);
+  at::Tensor terminated = at::empty({n}, floats.dtype(at::kBool)), indices = at::empty({n}, floats.dtype(at::kLong));
+  at::Tensor first = empty_rows(observations, n), next = empty_rows(observations, n), acts = empty_rows(actions, n);
+  std::vector<Next> places(n);
+  prefetch_windows(rings, starts.data(), n, n_step, all_observations, all_actions);
+  n_step_windows(rings, starts.data(), n, n_step, gamma,
+                 {returns.mutable_data_ptr<float>(), discounts.mutable_data_ptr<float>(),
+                  terminated.mutable_data_ptr<bool>(), indices.mutable_data_ptr<int64_t>(), places.data()});
+  for (const Next& place : places) {
+    if (place.final >= apart.size(0)) throw py::index_error(where + "apart: fewer rows than the steps refer to");
+  }
+  copy_rows(all_observations, starts.data(), n, first.mutable_data_ptr());
+  copy_next(all_observations, finals, places.data(), n, next.mutable_data_ptr());
+  copy_rows(all_actions, starts.data(), n, acts.mutable_data_ptr());
+  return py::make_tuple(first, acts, returns, next, discounts, terminated, indices);
 }
 
 }  // namespace
@@ -110,8 +165,9 @@ void bind_replay(py::module_& m) {
       .def("sample", &sample, py::arg("uniforms"))
       .def("state", &state)
       .def("load", &load, py::arg("priorities"));
-  m.def("n_step_windows", &windows, py::arg("rows"), py::arg("steps"), py::arg("slots"), py::arg("n_step"),
-        py::arg("gamma"));
+  m.def("held_rows", &rows_held, py::arg("indices"), py::arg("steps"));
+  m.def("gather_windows", &gather_windows, py::arg("rows"), py::arg("steps"), py::arg("slots"), py::arg("n_step"),
+        py::arg("gamma"), py::arg("observations"), py::arg("actions"), py::arg("apart"));
 }
 
 }  // namespace automl_ext

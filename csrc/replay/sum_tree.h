@@ -8,6 +8,7 @@
 #include <new>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace automl_ext {
@@ -21,7 +22,7 @@ class SumTree {
     int64_t size = capacity;
     do {
       size = (size + kChildren - 1) / kChildren;  // groups of children, that is parents
-      levels_.emplace_back(size);
+      levels_.emplace_back(size, levels_.empty());
     } while (size > 1);
   }
 
@@ -34,13 +35,13 @@ class SumTree {
     for (int64_t i = 0; i < n; ++i) {
       check_index(indices[i], i);
       check_priority(priorities[i], i);
-      __builtin_prefetch(levels_[0].data + indices[i], 1);
+      __builtin_prefetch(levels_[0].values + indices[i], 1);
     }
     // Parents that changed, level by level. Neighbours share parents: what repeats in a row is summed once.
     std::vector<int64_t>& nodes = changed_;
     nodes.resize(n);
     for (int64_t i = 0; i < n; ++i) {
-      levels_[0].data[indices[i]] = priorities[i];
+      levels_[0].values[indices[i]] = priorities[i];
       nodes[i] = indices[i] / kChildren;
     }
     for (size_t level = 0; level < levels_.size(); ++level) {
@@ -54,7 +55,7 @@ class SumTree {
 
   void get(const int64_t* indices, int64_t n, double* priorities) const {
     for (int64_t i = 0; i < n; ++i) check_index(indices[i], i);
-    for (int64_t i = 0; i < n; ++i) priorities[i] = levels_[0].data[indices[i]];
+    for (int64_t i = 0; i < n; ++i) priorities[i] = levels_[0].values[indices[i]];
   }
 
   // Stratified: draw i lies in the i-th of n equal parts of the total, at the fraction uniforms[i] of it.
@@ -68,61 +69,87 @@ class SumTree {
     }
     std::vector<double> masses(n);
     for (int64_t i = 0; i < n; ++i) {
-      masses[i] = std::min((double(i) + uniforms[i]) / double(n) * total_, below(total_));
+      masses[i] = (double(i) + uniforms[i]) / double(n) * total_;
       indices[i] = 0;
     }
     // All draws go down together, so that their cache misses overlap.
-    for (size_t level = levels_.size(); level-- > 0;) {
-      const double* values = levels_[level].data;
-      const double* next = level ? levels_[level - 1].data : nullptr;
+    for (size_t level = levels_.size(); level-- > 1;) {
+      const double* sums = levels_[level].sums;
+      const double* next = level > 1 ? levels_[level - 1].sums : levels_[0].values;
       for (int64_t i = 0; i < n; ++i) {
-        indices[i] = descend(values + indices[i] * kChildren, masses[i]) + indices[i] * kChildren;
-        if (next) __builtin_prefetch(next + indices[i] * kChildren);
+        indices[i] = indices[i] * kChildren + descend(sums + indices[i] * kChildren, masses[i]);
+        __builtin_prefetch(next + indices[i] * kChildren);
       }
     }
-    for (int64_t i = 0; i < n; ++i) priorities[i] = levels_[0].data[indices[i]];
+    for (int64_t i = 0; i < n; ++i) {
+      double sums[kChildren];
+      const double* values = levels_[0].values + indices[i] * kChildren;
+      add_up(values, sums);
+      const int64_t chosen = descend(sums, masses[i]);
+      indices[i] = indices[i] * kChildren + chosen;
+      priorities[i] = values[chosen];
+    }
   }
 
-  const double* state() const { return levels_[0].data; }  // [capacity]; the parents follow from it
+  const double* state() const { return levels_[0].values; }  // [capacity]; the parents follow from it
 
   void load(const double* priorities) {
     for (int64_t i = 0; i < capacity_; ++i) check_priority(priorities[i], i);
-    std::copy(priorities, priorities + capacity_, levels_[0].data);
+    std::copy(priorities, priorities + capacity_, levels_[0].values);
     for (size_t level = 0; level < levels_.size(); ++level) {
       for (int64_t node = 0; node < levels_[level].groups; ++node) recompute(level, node);
     }
   }
 
  private:
-  // `groups` times eight zeros, each group in a cache line of its own.
+  // Eight children each of `groups` parents, a group in a cache line of its own, and their running sums, which sampling
+  // compares with. Of the leaves it adds them up itself: that saves their memory.
   struct Level {
-    explicit Level(int64_t groups) : groups(groups) {
-      data = static_cast<double*>(::operator new(size_t(groups) * sizeof(double) * kChildren, kLine));
-      std::fill(data, data + groups * kChildren, 0.0);
-    }
-    Level(Level&& other) noexcept : groups(other.groups), data(other.data) { other.data = nullptr; }
+    Level(int64_t groups, bool leaves) : groups(groups), values(zeros(groups)), sums(leaves ? nullptr : zeros(groups)) {}
+    Level(Level&& other) noexcept
+        : groups(other.groups),
+          values(std::exchange(other.values, nullptr)),
+          sums(std::exchange(other.sums, nullptr)) {}
     Level(const Level&) = delete;
     Level& operator=(const Level&) = delete;
-    ~Level() { ::operator delete(data, kLine); }
+    ~Level() {
+      ::operator delete(values, kLine);
+      ::operator delete(sums, kLine);
+    }
+
+    static double* zeros(int64_t groups) {
+      auto* data = static_cast<double*>(::operator new(size_t(groups) * sizeof(double) * kChildren, kLine));
+      std::fill(data, data + groups * kChildren, 0.0);
+      return data;
+    }
 
     static constexpr std::align_val_t kLine{64};
     int64_t groups;
-    double* data;
+    double *values, *sums;
   };
 
-  // The first child whose running sum is above the mass; the mass becomes what is left for that child. A mass below
-  // the parent finds one, because the parent is the last of these very sums, and only a child above 0 moves the sum.
-  static int64_t descend(const double* children, double& mass) {
-    double sum = 0, before = 0;
-    int64_t chosen = 0;
-    for (int k = 0; k < kChildren; ++k) {
-      sum += children[k];
-      const bool passed = mass >= sum;
-      chosen += passed;
-      before = passed ? sum : before;
-    }
-    // The rounding of sum may leave more than the child has.
-    mass = std::min(mass - before, below(children[chosen]));
+  static double add_up(const double* values) {
+    double sum = 0;
+    for (int k = 0; k < kChildren; ++k) sum += values[k];
+    return sum;
+  }
+  static double add_up(const double* values, double* __restrict sums) {
+    double sum = 0;
+    for (int k = 0; k < kChildren; ++k) sums[k] = sum += values[k];
+    return sum;
+  }
+
+  // The first child whose running sum is above the mass; the mass becomes what is left for that child. There is one,
+  // because the mass is held below the last sum, which is the parent; and only a child above 0 moves the sum.
+  static int64_t descend(const double* sums, double& mass) {
+    static_assert(kChildren == 8);
+    mass = std::min(mass, below(sums[7]));  // the rounding of the parent's sums may have left more than it has
+    // Products instead of branches, which nobody could predict.
+    int64_t chosen = 4 * int64_t(mass >= sums[3]);
+    chosen += 2 * int64_t(mass >= sums[chosen + 1]);
+    chosen += mass >= sums[chosen];
+    const int64_t later = chosen > 0;
+    mass -= double(later) * sums[chosen - later];
     return chosen;
   }
 
@@ -137,10 +164,10 @@ class SumTree {
 
   // From the children afresh: increments would let rounding errors gather.
   void recompute(size_t level, int64_t node) {
-    const double* children = levels_[level].data + node * kChildren;
-    double sum = 0;
-    for (int k = 0; k < kChildren; ++k) sum += children[k];
-    (level + 1 < levels_.size() ? levels_[level + 1].data[node] : total_) = sum;
+    const Level& here = levels_[level];
+    const double* values = here.values + node * kChildren;
+    const double sum = here.sums ? add_up(values, here.sums + node * kChildren) : add_up(values);
+    (level + 1 < levels_.size() ? levels_[level + 1].values[node] : total_) = sum;
   }
 
   static int64_t checked(int64_t capacity) {

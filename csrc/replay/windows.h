@@ -15,34 +15,50 @@ struct Step {
 };
 static_assert(sizeof(Step) == 24, "automl_ext/rl/_windows_reference.py has the same layout");
 
+struct Rings {
+  const Step* steps;
+  int64_t count, slots;  // in all, and of each ring
+};
+
+struct Next {  // where the observation after a window is
+  int64_t row, final;
+};
+
 struct Windows {
   float *returns, *discounts;
   bool* terminated;
-  int64_t *next_rows, *finals;  // where the observation after the window is
-  int64_t* indices;             // of the first steps
+  int64_t* indices;  // of the first steps
+  Next* next;
 };
 
-inline int64_t next_row(int64_t row, int64_t slots) { return (row + 1) % slots ? row + 1 : row + 1 - slots; }
-
 // sum_{k<K} gamma^k r_{t+k}, K = min(n_step, steps to the first flag); discounts gamma^K, 0 where terminated.
-inline void n_step_windows(const Step* steps, int64_t slots, const int64_t* rows, int64_t n, int64_t n_step,
-                           double gamma, const Windows& out) {
-  for (int64_t i = 0; i < n; ++i) __builtin_prefetch(steps + rows[i]);
+inline void n_step_windows(const Rings& rings, const int64_t* rows, int64_t n, int64_t n_step, double gamma,
+                           const Windows& out) {
+  const Step* steps = rings.steps;
   for (int64_t i = 0; i < n; ++i) {
     int64_t row = rows[i];
+    const int64_t end = row - row % rings.slots + rings.slots;  // of its ring
+    const auto after = [&](int64_t row) { return row + 1 < end ? row + 1 : end - rings.slots; };
     float result = steps[row].reward;
     double power = gamma;
     for (int64_t k = 1; k < n_step && !steps[row].flags; ++k) {
-      row = next_row(row, slots);
+      row = after(row);
       result += float(power) * steps[row].reward;
       power *= gamma;
     }
     out.returns[i] = result;
     out.terminated[i] = steps[row].flags & kTerminated;
     out.discounts[i] = out.terminated[i] ? 0.0f : float(power);
-    out.next_rows[i] = next_row(row, slots);
-    out.finals[i] = steps[row].final;
     out.indices[i] = steps[rows[i]].index;
+    out.next[i] = {after(row), steps[row].final};
+  }
+}
+
+// The rows of the transitions with these indices; -1 where one is not held, or not any more.
+inline void held_rows(const Rings& rings, const int64_t* indices, int64_t n, int64_t* rows) {
+  for (int64_t i = 0; i < n; ++i) {
+    const int64_t row = indices[i] % rings.count;
+    rows[i] = indices[i] >= 0 && rings.steps[row].index == indices[i] ? row : -1;
   }
 }
 

@@ -37,7 +37,8 @@ class CudaCall {
  private:
   // Another argument is on a GPU, or this would not have been called.
   static c10::Device device_of(const char* op, const at::Tensor& x) {
-    TORCH_CHECK_VALUE(x.is_cuda(), op, ": expected all tensors on one device, got some on CUDA and one on ", x.device());
+    TORCH_CHECK_VALUE(x.is_cuda(), op, ": expected all tensors on one device, got some on CUDA and one on ", x.device(),
+                      "; use .to('cuda') with that one");
     return x.device();
   }
 

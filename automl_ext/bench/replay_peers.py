@@ -1,0 +1,64 @@
+"""Other packages' prioritised replay, full: observations [capacity + 1, n], |δ| of every transition and of a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Call = Callable[[], tuple[Any, Any]]
+
+
+def tianshou(
+    package: Any, observations: np.ndarray, td_errors: Tensor, new_errors: Tensor, alpha: float, beta: float
+) -> Call:
+    """Windows of its batches have one step: longer ones it computes elsewhere."""
+    capacity, batch_size = len(td_errors), len(new_errors)
+    buffer = package.PrioritizedReplayBuffer(capacity, alpha=alpha, beta=beta)
+    no = np.array(False)
+    step = {"obs": observations[0], "act": np.int64(0), "rew": 1.0, "terminated": no, "truncated": no, "done": no}
+    buffer.add(package.Batch(**step, obs_next=observations[1], info=package.Batch()))
+    # One at a time a million would take minutes: write where add() would have written.
+    buffer._meta.obs[:], buffer._meta.obs_next[:] = observations[:-1], observations[1:]
+    buffer._size = capacity
+    buffer.update_weight(np.arange(capacity), td_errors)
+
+    def call() -> tuple[Any, Any]:
+        batch, indices = buffer.sample(batch_size)
+        buffer.update_weight(indices, new_errors)
+        return batch.obs, batch.weight
+
+    return call
+
+
+def torchrl(
+    package: Any, observations: np.ndarray, td_errors: Tensor, new_errors: Tensor, alpha: float, beta: float
+) -> Call:
+    """The plain buffer: the one named for prioritised TensorDicts does the same, and copies priorities besides."""
+    from tensordict import TensorDict
+    from torchrl.data import LazyTensorStorage, ReplayBuffer
+    from torchrl.data.replay_buffers.samplers import PrioritizedSampler
+
+    capacity, batch_size = len(td_errors), len(new_errors)
+    sampler = PrioritizedSampler(capacity, alpha, beta, eps=float(np.finfo(np.float32).eps))
+    buffer = ReplayBuffer(storage=LazyTensorStorage(capacity), sampler=sampler, batch_size=batch_size)
+    rows = torch.from_numpy(observations)
+    fields = {
+        "obs": rows[:-1],
+        "obs_next": rows[1:],
+        "action": torch.zeros(capacity, dtype=torch.int64),
+        "reward": torch.ones(capacity),
+        "terminated": torch.zeros(capacity, dtype=torch.bool),
+    }
+    buffer.extend(TensorDict(fields, [capacity]))
+    buffer.update_priority(torch.arange(capacity), td_errors)
+
+    def call() -> tuple[Any, Any]:
+        batch, info = buffer.sample(return_info=True)
+        buffer.update_priority(info["index"], new_errors)
+        return batch["obs"], info["priority_weight"]
+
+    return call

@@ -1,0 +1,29 @@
+"""Which algorithms there are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any, NamedTuple
+
+# name: (module, configuration, agent); imported when asked for.
+ALGORITHMS = {
+    "reinforce": ("reinforce", "ReinforceConfig", "Reinforce"),
+    "a2c": ("a2c", "A2CConfig", "A2C"),
+    "a3c": ("a3c", "A3CConfig", "A3C"),
+    "dqn": ("dqn", "DQNConfig", "DQN"),
+    "rainbow": ("rainbow", "RainbowConfig", "Rainbow"),
+}
+
+
+class Algorithm(NamedTuple):
+    config: type
+    agent: type
+    train: Callable[..., dict[str, Any] | None]
+
+
+def algorithm(name: str) -> Algorithm:
+    """The classes and the training function behind a name of :data:`ALGORITHMS`."""
+    module, config, agent = ALGORITHMS[name]
+    found = import_module(f"automl_ext.rl.{module}")
+    return Algorithm(getattr(found, config), getattr(found, agent), found.train)

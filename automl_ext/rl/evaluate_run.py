@@ -1,0 +1,113 @@
+"""A trained policy, played again: ``automl-ext eval RUN``."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pickle
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from automl_ext.rl.algorithms import ALGORITHMS, algorithm
+from automl_ext.rl.evaluate import evaluate
+from automl_ext.rl.loop import BEST, envs_of
+from automl_ext.rl.video import check_writer, record, write_video
+from automl_ext.training import checkpoint
+from automl_ext.training.config import from_dict
+from automl_ext.training.errors import UserError
+from automl_ext.training.run import CHECKPOINTS, CONFIG, algorithm_of
+from automl_ext.training.seeding import derived_seed
+
+
+def evaluate_run(
+    run: Path, episodes: int = 30, seed: int = 0, policy: str = "best", videos: tuple[Path, ...] = ()
+) -> dict[str, Any]:
+    """Play whole episodes with the deterministic policy of a run.
+
+    Args:
+        run: a run directory of one of :data:`automl_ext.rl.algorithms.ALGORITHMS`.
+        episodes: how many.
+        seed: which; other ones than in training.
+        policy: "best", by the evaluations in training, or "last", of the newest intact checkpoint.
+        videos: files ``….gif`` or ``….mp4`` of one more episode.
+
+    Raises:
+        UserError: no such run or policy, damaged files, or an environment that cannot be shown.
+        ModuleNotFoundError: what writes the video is missing; names the extra.
+    """
+    if episodes < 1:
+        raise UserError(f"--episodes: expected at least 1, got {episodes}")
+    for path in videos:
+        check_writer(path)
+    config, agent = _agent_of(run)
+    try:
+        step = _load_best(run, agent) if policy == "best" else _load_last(run, agent)
+        returns = evaluate(agent.act, envs_of(config, episodes, derived_seed(seed, 1)))
+        result = {
+            "eval_return_mean": float(returns.mean()),
+            "eval_return_std": float(returns.std()),
+            "eval_return_min": float(returns.min()),
+            "eval_return_max": float(returns.max()),
+            "episodes": episodes,
+            "policy": policy,
+            "policy_step": step,
+        }
+        if videos:
+            shown = dataclasses.replace(config, env=dataclasses.replace(config.env, vectorization="sync"))
+            atari = config.env_id.startswith("ALE/")  # has no other vectorization
+            frames, fps, paid = record(
+                agent.act, envs_of(config if atari else shown, 1, derived_seed(seed, 2), render=True)
+            )
+            for path in videos:
+                write_video(path, frames, fps)
+            result |= {"video_return": paid, "video_steps": len(frames)}
+        return result
+    finally:
+        agent.envs.close()
+
+
+def _agent_of(run: Path) -> tuple[Any, Any]:
+    """The configuration of a run, and an untrained agent made of it."""
+    name = algorithm_of(run)
+    if name not in ALGORITHMS:
+        what = f"a run of {name!r}" if name else "no run directory"
+        raise UserError(f"{run}: expected a run of {', '.join(ALGORITHMS)}; this is {what}")
+    found = algorithm(name)
+    try:
+        stored = json.loads((run / CONFIG).read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{run / CONFIG}: cannot be read: {error}") from None
+    config = from_dict(found.config(), stored, str(run / CONFIG))
+    if config.device != "cpu":
+        config = dataclasses.replace(config, device="auto")  # the GPU may be elsewhere
+    return config, found.agent(config)
+
+
+def _load_best(run: Path, agent: Any) -> int:
+    path = run / BEST
+    if not path.is_file():
+        raise UserError(f"{path} is missing: nothing has been evaluated yet; see --policy last")
+    try:
+        best = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
+    agent.load_policy_state(best["policy"])
+    return best["step"]
+
+
+def _load_last(run: Path, agent: Any) -> int:
+    for path in reversed(checkpoint.list_steps(run / CHECKPOINTS)):
+        try:
+            manifest = checkpoint.read_manifest(path)
+            state = checkpoint.read_state(path, manifest)
+        except checkpoint.DamagedCheckpoint as error:
+            warnings.warn(f"passing over the damaged checkpoint {path}: {error}", stacklevel=2)
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # that training's environments begin new episodes
+            agent.load_state_dict(state["agent"])
+        return manifest["step"]
+    raise UserError(f"{run / CHECKPOINTS}: there is no intact checkpoint")

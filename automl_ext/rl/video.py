@@ -1,0 +1,86 @@
+"""An episode as a GIF or an MP4."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import gymnasium
+import numpy as np
+
+from automl_ext.rl.envs import Envs
+from automl_ext.training.errors import UserError
+
+WRITERS = {".gif": "PIL", ".mp4": "imageio_ffmpeg"}
+SMALLEST = 200  # pixels; smaller images are enlarged by a whole factor
+
+
+def check_writer(path: Path) -> None:
+    """Before an episode is played for it.
+
+    Raises:
+        UserError: a file of another kind.
+        ModuleNotFoundError: what writes it is missing.
+    """
+    if path.suffix not in WRITERS:
+        raise UserError(f"{path}: expected a name that ends in {' or '.join(WRITERS)}")
+    module = WRITERS[path.suffix]
+    if find_spec(module) is None:
+        raise ModuleNotFoundError(f'{path} needs {module}: pip install "automl_ext[video]"', name=module)
+
+
+def record(act: Callable[[np.ndarray], np.ndarray], envs: Envs) -> tuple[list[np.ndarray], int, float]:
+    """One episode of one environment made with ``render``, which is closed afterwards.
+
+    Returns:
+        Images uint8 [height, width, 3], one before each step; how many of them a second; the episode's return.
+    """
+    frames = []
+    try:
+        while not envs.episodes:
+            frames.append(_image(envs))
+            envs.step(act(envs.observations))
+        return frames, int(envs.vector.metadata.get("render_fps", 30)), envs.episodes[0].episode_return
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UserError(f"rendering: {error}") from None
+    finally:
+        envs.close()
+
+
+def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
+    """Write images as ``….gif`` or ``….mp4``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".gif":
+        from PIL import Image
+
+        images = [Image.fromarray(frame) for frame in frames]
+        # GIF counts in hundredths of a second, and viewers slow down what is shorter than two.
+        duration = max(20, round(100 / fps) * 10)
+        images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0)
+        return
+    import imageio_ffmpeg
+
+    height, width = (size - size % 2 for size in frames[0].shape[:2])  # the codec wants even sizes
+    writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=fps, macro_block_size=2)
+    writer.send(None)
+    for frame in frames:
+        writer.send(np.ascontiguousarray(frame[:height, :width]))
+    writer.close()
+
+
+def _image(envs: Envs) -> np.ndarray:
+    if envs.vector.render_mode == "rgb_array":
+        rendered = envs.vector.render()
+        image = np.asarray(rendered[0])  # type: ignore[index]
+    elif envs.observations.ndim == 4 and envs.observations.dtype == np.uint8:
+        image = envs.observations[0, -1]  # Atari's vector environment renders nothing else
+    else:
+        raise UserError("rendering: this environment gives no images")
+    if image.dtype.kind == "f":  # MinAtar, 0 … 1
+        image = (image * 255).round()
+    image = image.astype(np.uint8)
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    factor = -(-SMALLEST // min(image.shape[:2]))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else image

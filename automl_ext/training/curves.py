@@ -1,0 +1,64 @@
+"""Curves of what runs logged."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from automl_ext.training.errors import UserError
+from automl_ext.training.metrics import FILE
+
+
+def read_metrics(run: Path) -> list[dict[str, Any]]:
+    """The lines of a run's ``metrics.jsonl``. A last one that a crash, or a run still going on, left half written is
+    skipped.
+
+    Raises:
+        UserError: no run directory, one without measurements, or a damaged file in it.
+    """
+    metrics = run / FILE
+    if not metrics.is_file():
+        raise UserError(f"plot: {run}: expected a run directory with {FILE}")
+    rows = []
+    lines = metrics.read_bytes().splitlines()
+    for i, line in enumerate(lines):
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            if i < len(lines) - 1:
+                raise UserError(f"plot: {metrics}: line {i + 1} is no JSON") from None
+    if not rows:
+        raise UserError(f"plot: {run}: {FILE} is empty: nothing has been measured yet")
+    return rows
+
+
+def figure(width: float, height: float) -> Any:
+    """An empty matplotlib figure, in inches.
+
+    Raises:
+        ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            'drawing curves needs matplotlib: pip install "automl_ext[plot]"', name="matplotlib"
+        ) from None
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
+    """One small panel per quantity, over steps."""
+    names = sorted({name for row in rows for name in row} - {"step"})
+    columns = min(3, len(names))
+    lines = -(-len(names) // columns)
+    picture = figure(4 * columns, 2.6 * lines)
+    for i, name in enumerate(names):
+        axes = picture.add_subplot(lines, columns, i + 1)
+        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        axes.plot(*zip(*points, strict=True), color="#1b6ca8")
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("step", fontsize=8)
+        axes.grid(alpha=0.3)
+    picture.savefig(path, dpi=120)
