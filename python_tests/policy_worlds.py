@@ -74,6 +74,21 @@ class Forever(World):
         return 1.0, False, self.t == 4
 
 
+class Cut(World):
+    """From state 0, where three in four episodes begin, one step that pays 0 and is truncated in state 1, where the
+    others begin and get 1: V(0) = gamma. With the next episode's first value in place of the final one: less.
+    """
+
+    def first(self) -> int:
+        return int(self.np_random.integers(4) == 0)
+
+    def move(self, action: int) -> tuple[float, bool, bool]:
+        if self.state == 1:
+            return 1.0, True, False
+        self.state = 1
+        return 0.0, False, True
+
+
 class Alternating(World):
     """Episodes of one step by turns in state 0 (pays 0) and state 1 (pays 10): V(0) = 0 whatever comes after."""
 

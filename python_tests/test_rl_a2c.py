@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
-from policy_worlds import Alternating, Bandit, Forever, Patience, PoisonedRestarts, Target, envs_in, one_hot
+from policy_worlds import Alternating, Bandit, Cut, Forever, Patience, PoisonedRestarts, Target, envs_in, one_hot
 
 from automl_ext.rl import A2C, A2CConfig
 from automl_ext.rl.a2c import train
@@ -61,6 +61,12 @@ def test_truncated_episodes_go_on(mode: AutoresetMode, lam: float) -> None:
 
 
 @MODES
+def test_truncated_episodes_go_on_from_their_own_end(mode: AutoresetMode) -> None:
+    agent = learner(envs_in(Cut, mode=mode), 500, gamma=0.9, lr=2e-2)
+    assert values(agent, 3)[:2] == pytest.approx([0.9, 1], abs=0.05)  # from the next episode's beginning: V(0) = 0.69
+
+
+@MODES
 def test_episodes_do_not_leak(mode: AutoresetMode) -> None:
     agent = learner(envs_in(Alternating, mode=mode), 300, gamma=0.9, lr=2e-2)
     assert values(agent, 3)[:2] == pytest.approx([0, 10], abs=0.3)  # with what follows: 9 and more
@@ -76,7 +82,11 @@ def test_an_invalid_step_has_no_gradient() -> None:
     agent = learner(envs_in(Bandit), 0, ent_coef=0.1)
     rollout = collect(agent.envs, agent.sample, 5, agent.device)
     assert not rollout.valid.all()
+    acted = len(rollout.actions)
+    invalid = torch.zeros(len(rollout.observations), dtype=torch.bool)
+    invalid[:acted] = ~rollout.valid.flatten()
     poisoned = rollout._replace(
+        observations=torch.where(invalid.unsqueeze(1), -3.0, rollout.observations),
         rewards=torch.where(rollout.valid, rollout.rewards, 1e6),
         actions=torch.where(rollout.valid.flatten(), rollout.actions, 2 - rollout.actions),
     )

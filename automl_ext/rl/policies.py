@@ -25,8 +25,8 @@ class Categorical(nn.Module):
         self.outputs, self.start = int(space.n), int(space.start)
 
     def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The Gumbel-max trick; −log of an exponential variate is a Gumbel one."""
-        return (outputs - np.log(rng.standard_exponential(outputs.shape, np.float32))).argmax(-1)
+        """The Gumbel-max trick."""
+        return (outputs + rng.gumbel(size=outputs.shape)).argmax(-1)
 
     def mode(self, outputs: np.ndarray) -> np.ndarray:
         return outputs.argmax(-1)
