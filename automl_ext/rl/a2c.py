@@ -100,12 +100,13 @@ class A2C:
         advantages, returns = gae(*sequences, config.gamma, config.gae_lambda, valid=rollout.valid)
         acted = len(rollout.actions)
         outputs, values, weights = outputs[:acted], all_values[:acted], rollout.weights
-        log_probs, entropies = distribution.log_probs_and_entropy(outputs, rollout.actions)
+        log_probs = distribution.log_probs(outputs, rollout.actions)
         policy = policy_gradient_loss(log_probs, advantages.flatten(), weights)
         value = value_loss(values, returns.flatten(), weights)
-        entropy = torch.dot(entropies, weights)
         loss = policy + config.vf_coef * value
-        if config.ent_coef:  # else it is only measured, and costs no backward pass
+        with torch.set_grad_enabled(config.ent_coef != 0):  # else it is only measured
+            entropy = torch.dot(distribution.entropy(outputs), weights)
+        if config.ent_coef:
             loss = loss - config.ent_coef * entropy
         return loss, {"policy_loss": policy.detach(), "value_loss": value.detach(), "entropy": entropy.detach()}
 
@@ -145,7 +146,7 @@ def make_optimizer(config: A2CConfig, parameters: torch.nn.Parameter) -> torch.o
     """Over the one vector of all parameters."""
     if config.optimizer == "adam":
         return torch.optim.Adam([parameters], config.lr, eps=1e-5)
-    return torch.optim.RMSprop([parameters], config.lr, alpha=0.99, eps=1e-5)
+    return torch.optim.RMSprop([parameters], config.lr, alpha=0.99, eps=1e-5, foreach=False)
 
 
 def train(

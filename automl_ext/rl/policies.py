@@ -31,10 +31,14 @@ class Categorical(nn.Module):
     def mode(self, outputs: np.ndarray) -> np.ndarray:
         return outputs.argmax(-1)
 
-    def log_probs_and_entropy(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """log π(a), [N], and the entropy of π in nats, [N]."""
+    def log_probs(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        """log π(a), [N]."""
+        return -F.cross_entropy(outputs, actions, reduction="none")
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        """Of π in nats, [N]."""
         logs = outputs.log_softmax(-1)
-        return -F.nll_loss(logs, actions, reduction="none"), -(logs.exp() * logs).sum(-1)
+        return -(logs.exp() * logs).sum(-1)
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
         """As the environment wants them."""
@@ -60,12 +64,14 @@ class DiagonalGaussian(nn.Module):
     def mode(self, outputs: np.ndarray) -> np.ndarray:
         return outputs
 
-    def log_probs_and_entropy(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """log π(a), [N], and the entropy of π in nats, [N]."""
+    def log_probs(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        """log π(a), [N]."""
         z = (actions - outputs) * (-self.log_std).exp()
-        log_probs = -(0.5 * z * z + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
-        entropy = (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
-        return log_probs, entropy.expand(len(outputs))
+        return -(0.5 * z * z + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        """Of π in nats, [N]."""
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(outputs))
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
         """As the environment wants them."""

@@ -114,7 +114,9 @@ class Reinforce:
         flags = rollout.terminated, rollout.truncated
         returns = discounted_returns(rollout.rewards, next_values, *flags, config.gamma, valid=rollout.valid).flatten()
         baseline = values.flatten() if learned else torch.dot(returns, weights)
-        log_probs, entropies = self.network.distribution.log_probs_and_entropy(outputs[:acted], rollout.actions)
+        distribution = self.network.distribution
+        log_probs = distribution.log_probs(outputs[:acted], rollout.actions)
+        entropies = distribution.entropy(outputs[:acted])
         entropy = torch.dot(entropies, weights)
         loss = policy_gradient_loss(log_probs, returns - baseline, weights) - config.ent_coef * entropy
         measured = {"policy_loss": loss.detach(), "entropy": entropy.detach()}
