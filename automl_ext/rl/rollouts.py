@@ -66,7 +66,7 @@ def collect(envs: Envs, sample: Sample, steps: int, device: torch.device) -> Rol
 def to_rollout(taken: Sequence[Step], actions: Sequence[np.ndarray], device: torch.device) -> Rollout:
     """Steps that followed one another, with the actions as drawn."""
     rewards, terminated, truncated, valid = (
-        np.stack([getattr(step, name) for step in taken]) for name in ("rewards", "terminated", "truncated", "valid")
+        np.array([getattr(step, name) for step in taken]) for name in ("rewards", "terminated", "truncated", "valid")
     )
     observations = [step.observations for step in taken]
     # After the last step; where the episode ended then, V' is either not read or of the final observation below.
