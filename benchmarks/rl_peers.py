@@ -3,8 +3,8 @@
     OMP_NUM_THREADS=1 python benchmarks/rl_peers.py --algorithm a2c [--steps 40000] [--repeats 5] [--json FILE]
 
 a2c: Stable-Baselines3's A2C on CartPole-v1 with its defaults on both sides: 8 environments, 5 steps, two networks of
-64-64 tanh, RMSprop at a constant 7e-4. Acting and learning only, no evaluation; the time of the process's CPU. Contenders take turns, and
-the ratio is that of medians.
+64-64 tanh, RMSprop at a constant 7e-4. Acting and learning only, no evaluation; the time of the process's CPU.
+Contenders take turns, and the ratio is that of medians.
 
 a3c: wall-clock steps per second of two workers beside one's, each on a core of its own, after they have started. Needs
 two cores that nobody else uses.
