@@ -47,7 +47,8 @@ def test_workers_learn_together() -> None:
         assert agent.shared.square_avg.max() > 0
         assert measured["cpu_seconds"] > 0
         assert len({process.pid for process in agent.envs.processes}) == 2
-        assert sum(episode.length for episode in agent.envs.episodes) > 1_500
+        assert len(agent.envs.episodes) > 16  # more than one for every environment
+        assert sum(episode.length for episode in agent.envs.episodes) <= agent.envs.steps
     finally:
         agent.envs.close()
 
