@@ -49,6 +49,14 @@ class TrainOptions(RunOptions):
 
 
 @dataclass
+class DQNOptions(TrainOptions):
+    """Those of DQN's training."""
+
+    ablate: bool = False
+    """Train Rainbow, Rainbow less one part each, and DQN with the settings below, and draw the comparison."""
+
+
+@dataclass
 class RunCommand(Generic[Options, Settings]):
     options: Annotated[Options, tyro.conf.OmitArgPrefixes]
     settings: Annotated[Settings, tyro.conf.OmitArgPrefixes]
@@ -103,7 +111,7 @@ def _run_command(
         settings, run = load()
         try:  # the dataclasses check their values themselves, with a ValueError
             defaults, toml, preset = settings(), _value("--config", args), _value("--preset", args)
-            if preset is not None and options_of is TrainOptions:
+            if preset is not None and issubclass(options_of, TrainOptions):
                 from automl_ext.rl.presets import preset as with_preset
 
                 defaults = with_preset(preset, defaults)
@@ -118,6 +126,12 @@ def _run_command(
         except ValueError as error:
             raise UserError(str(error)) from None
         options = parsed.options
+        if isinstance(options, DQNOptions) and options.ablate:
+            from automl_ext.rl.ablation import ablate
+
+            ablate(parsed.settings, options.out, resume=options.resume)
+            print(f"written to {options.out}/ablation.json and ablation.png")
+            return 0
         result = run(parsed.settings, options.out, resume=options.resume, stop_after=options.stop_after)
         if result is None:
             print(f"stopped; go on with: {prog} --out {options.out} --resume auto and the same options")
@@ -226,6 +240,7 @@ COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
         f"train {name}": (f"learn by {name}", _run_command(functools.partial(_train, name), TrainOptions))
         for name in ALGORITHMS
     },
+    "train dqn": ("learn by dqn; --ablate: Rainbow's parts compared", _run_command(lambda: _train("dqn"), DQNOptions)),
     "eval": ("play episodes with a trained policy", _eval),
     "plot": ("draw runs, or one cell", _plot),
     "doctor": ("check this installation", _doctor),

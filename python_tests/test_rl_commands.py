@@ -185,3 +185,26 @@ def test_seeds_without_common_steps_are_refused() -> None:
 
     with pytest.raises(UserError, match="no steps in common"):
         together([Curve("a", {}, np.array([s]), np.array([1.0])) for s in (1.0, 2.0)])
+
+
+def test_ablate(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    pytest.importorskip("matplotlib")
+    flags = ["--learning-starts", 10, "--train-freq", 50, "--gradient-steps", 1, "--hidden", 8, "--atoms", 5]
+    assert command("train", "dqn", "--ablate", *SMALL, *flags, "--out", "runs/ablation") == 0
+    results = json.loads((tmp_path / "runs/ablation/ablation.json").read_text())
+    names = {
+        "rainbow",
+        "dqn",
+        "no-double",
+        "no-duelling",
+        "no-prioritized",
+        "no-n-step",
+        "no-distributional",
+        "no-noisy",
+    }
+    assert set(results) == names
+    for name in names:
+        config = json.loads((tmp_path / f"runs/ablation/{name}/seed-0/config.json").read_text())
+        assert config["noisy"] == (name not in ("dqn", "no-noisy"))
+    assert (tmp_path / "runs/ablation/ablation.png").stat().st_size > 1000
+    assert "ablation.png" in capsys.readouterr().out
