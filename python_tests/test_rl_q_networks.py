@@ -42,7 +42,7 @@ def test_noisy_linear_is_its_formula() -> None:
     layer = NoisyLinear(5, 4, sigma=0.5)
     assert torch.allclose(layer.weight_sigma, torch.full((4, 5), 0.5 / math.sqrt(5)))
     assert layer.weight.abs().max() <= 1 / math.sqrt(5)
-    resample(layer, generator())
+    resample([layer], generator())
     x = torch.randn(3, 5, generator=generator(1))
     for row, out in zip(x, layer(x), strict=True):
         for j in range(4):
@@ -59,13 +59,13 @@ def test_noisy_linear_is_its_formula() -> None:
 
 def test_noise_is_scaled_drawn_anew_and_reproducible() -> None:
     layer = NoisyLinear(4_000, 4)
-    resample(layer, generator(3))
+    resample([layer], generator(3))
     noise = layer.noise_in.clone()
     assert noise.mean().abs() < 0.05
     assert noise.square().mean() == pytest.approx(math.sqrt(2 / math.pi), abs=0.05)  # E f(ε)² = E|ε|
-    resample(layer, generator(3))
+    resample([layer], generator(3))
     assert torch.equal(layer.noise_in, noise)
-    resample(layer, generator(4))
+    resample([layer], generator(4))
     assert not torch.equal(layer.noise_in, noise)
 
 

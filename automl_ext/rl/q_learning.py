@@ -15,7 +15,7 @@ from automl_ext.rl.flat import clip_norm
 from automl_ext.rl.losses import categorical_loss, q_loss, q_loss_gradient, take_action
 from automl_ext.rl.mlp_gradient import MLPGradient
 from automl_ext.rl.prioritized_replay import PrioritizedReplay
-from automl_ext.rl.q_networks import QNetwork, resample
+from automl_ext.rl.q_networks import QNetwork, noisy_layers, resample
 from automl_ext.rl.replay import Batch, UniformReplay
 from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
@@ -53,6 +53,7 @@ class QLearner:
         # One tensor instead of one per layer: for small networks the optimiser's time is the number of its tensors.
         self.optimizer = torch.optim.Adam([self._weights], config.lr, eps=config.adam_eps, fused=True)
         self._noise = generator(seeds[1], self.device)
+        self._noisy, self._target_noisy = noisy_layers(self.online), noisy_layers(self.target)
         self.resample()
         self.updates = 0
 
@@ -104,8 +105,7 @@ class QLearner:
         it or, double, by the online one.
         """
         config, following = self.config, batch.next_observations
-        if config.noisy:
-            resample(self.target, self._noise)
+        resample(self._target_noisy, self._noise)
         out = self.target(following)
         judge = self.online.q(self.online(following)) if config.double else None
         if not config.distributional:
@@ -139,8 +139,7 @@ class QLearner:
 
     def resample(self) -> None:
         """New noise for the online network, for acting and for the next update."""
-        if self.config.noisy:
-            resample(self.online, self._noise)
+        resample(self._noisy, self._noise)
 
     def sync_target(self) -> None:
         """The target network becomes a copy of the online one."""

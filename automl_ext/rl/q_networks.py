@@ -51,16 +51,19 @@ class NoisyLinear(nn.Module):
         return F.linear(x, weight, torch.addcmul(self.bias, self.bias_sigma, self.noise_out))
 
 
-def resample(network: nn.Module, generator: torch.Generator) -> None:
-    """Draw new noise for every noisy layer of the network."""
-    layers = [layer for layer in network.modules() if isinstance(layer, NoisyLinear)]
+def noisy_layers(network: nn.Module) -> list[NoisyLinear]:
+    """Those of the network, to be given to :func:`resample`; to look for them takes longer than to draw."""
+    return [layer for layer in network.modules() if isinstance(layer, NoisyLinear)]
+
+
+def resample(layers: Sequence[NoisyLinear], generator: torch.Generator) -> None:
+    """Draw new noise for every layer."""
     if not layers:
         return
     parts = [part for layer in layers for part in (layer.noise_in, layer.noise_out)]
-    x = torch.randn(sum(map(len, parts)), generator=generator, device=generator.device)
-    noise = x.sign() * x.abs().sqrt()
-    for part, new in zip(parts, noise.split([len(part) for part in parts]), strict=True):
-        part.copy_(new)
+    sizes = [part.numel() for part in parts]
+    x = torch.randn(sum(sizes), generator=generator, device=generator.device)
+    torch._foreach_copy_(parts, (x.sign() * x.abs().sqrt()).split(sizes))
 
 
 class QNetwork(nn.Module):
