@@ -39,6 +39,7 @@ class A2CConfig(TrainConfig):
     ent_coef: float = 0.0
     max_grad_norm: float = 0.5
     hidden: tuple[int, ...] = (64, 64)
+    normalize: bool = False  # observations, by their running mean and standard deviation
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -65,7 +66,7 @@ class A2C:
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
             torch.manual_seed(config.seed)
-            network = ActorCritic(self.envs.observation_space, self.envs.action_space, config.hidden)
+            network = ActorCritic(self.envs.observation_space, self.envs.action_space, config.hidden, config.normalize)
         self.network = network.to(self.device)
         self.parameters = flatten_parameters(self.network)
         self.optimizer = make_optimizer(config, self.parameters)
@@ -89,6 +90,7 @@ class A2C:
         assert gradient is not None
         gradient.zero_()
         loss.backward()
+        self.network.saw(rollout.observations)  # not before: the rollout's actions and its loss see the same network
         measured["grad_norm"] = clip_norm(gradient, self.config.max_grad_norm)
         return measured
 

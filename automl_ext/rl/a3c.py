@@ -50,6 +50,8 @@ class A3CConfig(A2CConfig):
             raise ValueError(
                 f"A3C is for the CPU, with RMSprop: got device {self.device!r}, optimizer {self.optimizer!r}"
             )
+        if self.normalize:
+            raise ValueError("normalize: A3C shares parameters alone, and no statistics; a2c has this option")
 
 
 @dataclass

@@ -57,6 +57,7 @@ class DQNConfig(loop.TrainConfig):
     v_min: float = -10.0
     v_max: float = 10.0
     sigma: float = 0.5  # σ₀ of noisy layers
+    normalize: bool = False  # observations, by their running mean and standard deviation
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -104,6 +105,7 @@ class DQN:
             actions = self.explore(envs.observations)
             step = envs.step(actions + self._first if self._first else actions)
             self.replay.add(step.observations, actions, *step[2:])
+            self.learner.saw(step.observations)
         measured: dict[str, Any] = {"epsilon": self.epsilon}
         if envs.steps > config.learning_starts:
             # The online network has not changed since the last update: it does not matter when in between it is copied.

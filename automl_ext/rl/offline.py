@@ -86,6 +86,8 @@ def train_offline(config: DQNConfig, replay: UniformReplay, actions: int, update
     ring = replay.sample(1).observations  # its shape and dtype
     space = space_of(tuple(ring.shape[1:]), ring.cpu().numpy().dtype)
     learner = QLearner(config, space, actions, (derived_seed(config.seed, 0), derived_seed(config.seed, 1)))
+    if config.normalize:
+        learner.saw(replay.sample(10_000).observations)
     while learner.updates < updates:
         learner.sync_target()
         learner.update(replay, min(config.target_update_interval, updates - learner.updates))

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
-from automl_ext.rl.networks import Body, orthogonal, to_tensor
+from automl_ext.rl.networks import Body, RunningNorm, orthogonal, to_tensor
 from automl_ext.training.errors import UserError
 
 
@@ -81,11 +81,12 @@ class DiagonalGaussian(nn.Module):
 class TwinMLP(nn.Module):
     """Two networks of tanh layers evaluated together, as a batch of two: half the calls of one after the other.
 
-    Observations [N, inputs] to features [2, N, features].
+    Observations [N, inputs] to features [2, N, features]; ``norm`` as in :class:`Body`.
     """
 
-    def __init__(self, inputs: int, hidden: tuple[int, ...]) -> None:
+    def __init__(self, inputs: int, hidden: tuple[int, ...], normalize: bool = False) -> None:
         super().__init__()
+        self.norm = RunningNorm((inputs,)) if normalize else None
         sizes = [inputs, *hidden]
         self.weights = nn.ParameterList(torch.empty(2, i, o) for i, o in pairwise(sizes))
         self.biases = nn.ParameterList(torch.zeros(2, 1, o) for o in hidden)
@@ -94,7 +95,10 @@ class TwinMLP(nn.Module):
                 nn.init.orthogonal_(one, math.sqrt(2))
 
     def forward(self, observations: Tensor) -> Tensor:
-        x = observations.float().expand(2, *observations.shape)
+        x = observations.float()
+        if self.norm is not None:
+            x = self.norm(x)
+        x = x.expand(2, *x.shape)
         for weight, bias in zip(self.weights, self.biases, strict=True):
             x = torch.baddbmm(bias, x, weight).tanh()
         return x
@@ -105,6 +109,9 @@ class ActorCritic(nn.Module):
 
     From vectors: two networks, one each. From images (and vectors of bytes): one :class:`Body` with two heads.
 
+    Args:
+        normalize: vectors are normalised by their running statistics, which :meth:`saw` updates.
+
     Attributes:
         distribution: :class:`Categorical` for Discrete actions, :class:`DiagonalGaussian` for Box.
 
@@ -113,16 +120,20 @@ class ActorCritic(nn.Module):
     """
 
     def __init__(
-        self, observation_space: gymnasium.Space, action_space: gymnasium.Space, hidden: tuple[int, ...] = (64, 64)
+        self,
+        observation_space: gymnasium.Space,
+        action_space: gymnasium.Space,
+        hidden: tuple[int, ...] = (64, 64),
+        normalize: bool = False,
     ) -> None:
         super().__init__()
         self.distribution = distribution_of(action_space)
         shape = observation_space.shape or ()
         self.body: TwinMLP | Body
         if len(shape) == 1 and np.issubdtype(observation_space.dtype, np.floating) and hidden:
-            self.body, features = TwinMLP(shape[0], hidden), hidden[-1]
+            self.body, features = TwinMLP(shape[0], hidden, normalize), hidden[-1]
         else:
-            self.body = Body(observation_space, hidden, nn.ReLU)
+            self.body = Body(observation_space, hidden, nn.ReLU, normalize)
             features = self.body.features
             for layer in self.body:
                 if isinstance(layer, nn.Linear):
@@ -136,6 +147,11 @@ class ActorCritic(nn.Module):
         for_policy, for_value = features if isinstance(self.body, TwinMLP) else (features, features)
         return self.policy_head(for_policy), self.value_head(for_value).squeeze(-1)
 
+    def saw(self, observations: Tensor) -> None:
+        """Let observations [N, ...] count in the statistics that later ones are normalised by, if they are."""
+        if self.body.norm is not None:
+            self.body.norm.update(observations)
+
 
 def acting(network: ActorCritic, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
     """The function from observations to the distribution's outputs, in NumPy.
@@ -148,8 +164,12 @@ def acting(network: ActorCritic, device: torch.device) -> Callable[[np.ndarray],
         weights = [*(x.detach().numpy()[0] for x in body.weights), head.weight.detach().numpy().T]
         biases = [*(x.detach().numpy()[0] for x in body.biases), head.bias.detach().numpy()]
 
+        norm = body.norm
+
         def outputs(observations: np.ndarray) -> np.ndarray:
             x = observations.astype(np.float32, copy=False)
+            if norm is not None:
+                x = norm(torch.from_numpy(x)).numpy()
             for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
                 x = np.tanh(x @ weight + bias)
             return x @ weights[-1] + biases[-1]

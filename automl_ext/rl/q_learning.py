@@ -45,6 +45,7 @@ class QLearner:
             torch.manual_seed(seeds[0])
             self.online = self._network(space, actions)
         self.target = self._network(space, actions).requires_grad_(False)
+        self.target.body.norm = self.online.body.norm  # its weights are of other days, what it is shown is not
         self._weights, self._target_weights = flatten(self.online), flatten(self.target)
         self._weights.grad = torch.zeros_like(self._weights)
         chain = self.online.chain()
@@ -70,6 +71,7 @@ class QLearner:
             v_min=c.v_min,
             v_max=c.v_max,
             sigma=c.sigma,
+            normalize=c.normalize,
         )
         return network.to(self.device)
 
@@ -140,6 +142,11 @@ class QLearner:
     def resample(self) -> None:
         """New noise for the online network, for acting and for the next update."""
         resample(self._noisy, self._noise)
+
+    def saw(self, observations: Any) -> None:
+        """Let observations [N, ...] count in the statistics that later ones are normalised by, if they are."""
+        if self.online.body.norm is not None:
+            self.online.body.norm.update(torch.as_tensor(observations))
 
     def sync_target(self) -> None:
         """The target network becomes a copy of the online one."""

@@ -79,6 +79,7 @@ class QNetwork(nn.Module):
         atoms: of each action's distribution over linspace(v_min, v_max, atoms) (C51, Bellemare et al. 2017); None: Q is
             a number.
         sigma: σ₀ of the noisy layers.
+        normalize: vectors are normalised by their running statistics; see :class:`Body`.
     """
 
     support: Tensor
@@ -95,6 +96,7 @@ class QNetwork(nn.Module):
         v_min: float = -10.0,
         v_max: float = 10.0,
         sigma: float = 0.5,
+        normalize: bool = False,
     ) -> None:
         super().__init__()
         if not hidden or min(hidden) < 2:
@@ -105,7 +107,7 @@ class QNetwork(nn.Module):
 
         self.actions, self.atoms, self.duelling = actions, atoms, duelling
         width, depth = hidden[-1] // 2 if duelling else hidden[-1], atoms or 1
-        self.body = Body(space, hidden[:-1], nn.ReLU)
+        self.body = Body(space, hidden[:-1], nn.ReLU, normalize)
         self.hidden = linear(self.body.features, 2 * width if duelling else width)  # both streams' in one product
         self.advantage = linear(width, actions * depth)
         self.value = linear(width, depth) if duelling else None

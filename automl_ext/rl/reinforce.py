@@ -39,6 +39,8 @@ class ReinforceConfig(TrainConfig):
     ent_coef: float = 0.0
     max_grad_norm: float = 0.5
     hidden: tuple[int, ...] = (64, 64)
+    normalize: bool = False
+    """Observations, by their running mean and standard deviation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,7 +73,7 @@ class Reinforce:
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
             torch.manual_seed(config.seed)
-            network = ActorCritic(self.envs.observation_space, self.envs.action_space, config.hidden)
+            network = ActorCritic(self.envs.observation_space, self.envs.action_space, config.hidden, config.normalize)
         self.network = network.to(self.device)
         self.parameters = flatten_parameters(self.network)
         self.optimizer = torch.optim.Adam([self.parameters], config.lr)
@@ -79,11 +81,13 @@ class Reinforce:
         self.rng = np.random.default_rng(config.seed)
 
     def iterate(self) -> dict[str, Any]:
-        loss, measured = self.loss(self.play_episodes())
+        rollout = self.play_episodes()
+        loss, measured = self.loss(rollout)
         gradient = self.parameters.grad  # the network's gradients are views of it
         assert gradient is not None
         gradient.zero_()
         loss.backward()
+        self.network.saw(rollout.observations)  # not before: the rollout's actions and its loss see the same network
         measured["grad_norm"] = clip_norm(gradient, self.config.max_grad_norm)
         self.optimizer.step()
         return measured
