@@ -1,5 +1,7 @@
 """Observations normalised by running statistics, as a layer."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -141,7 +143,7 @@ def test_resumed_is_uninterrupted(name: str) -> None:
     straight, resumed = CARTPOLE[name](), CARTPOLE[name]()
     for _ in range(5):
         straight.iterate()
-    resumed.load_state_dict(straight.state_dict())
+    resumed.load_state_dict(copy.deepcopy(straight.state_dict()))
     for agent in (straight, resumed):
         for _ in range(5):
             agent.iterate()
