@@ -2,8 +2,8 @@
 
 Random NAS-Bench-201 cells are trained to the end on the digits, their validation accuracy taken after every epoch
 (``--curves`` keeps them; a run that was interrupted goes on). A search that meets the cells in a random order is then
-replayed from these curves, many times: the epochs it saves, and whether it still ends with the best cell. Also how often
-the 90 % interval of the prediction holds the last accuracy. Intervals of the search: 95 %, over orders.
+replayed from these curves, many times: the epochs it saves, and whether it still ends with the best cell. Also how
+often the 90 % interval of the prediction holds the last accuracy. Intervals of the search: 95 %, over orders.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def record(count: int, epochs: int, channels: int, file: Path | None) -> list[Cu
     rng = Random(100)
     for i, genotype in enumerate(NASBench201().random(rng) for _ in range(count)):
         if i < len(rows):
-            assert rows[i][0] == str(genotype) and len(rows[i][1]) == epochs, "the file is of other cells"
+            if (rows[i][0], len(rows[i][1])) != (str(genotype), epochs):
+                raise SystemExit(f"{file} has curves of other cells or epochs")
             continue
         curve, state = [], None
         for epoch in range(1, epochs + 1):

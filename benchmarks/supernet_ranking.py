@@ -2,8 +2,8 @@
 
 A supernet of NAS-Bench-201 is trained by uniform sampling and scores randomly drawn cells with its weights. Kendall's
 τ-b and Spearman's ρ of that against what the cells reach when they are trained each on its own (``--train-epochs``) or,
-with ``--table`` and CIFAR-10 images (``--data``), what the benchmark's table says of them after 200 epochs. Beside it the
-same for the number of parameters, which costs nothing. Intervals: 95 %, bootstrap over cells. A row of the file is
+with ``--table`` and CIFAR-10 images (``--data``), what the benchmark's table says of them after 200 epochs. Beside it
+the same for the number of parameters, which costs nothing. Intervals: 95 %, bootstrap over cells. A row of the file is
 replaced by a later run on the same data.
 """
 

@@ -101,7 +101,9 @@ def test_fewer_images_every_class_in_proportion() -> None:
 
 
 def test_fewer_channels_are_fewer_parameters() -> None:
-    sizes = [LowerFidelity(replace(CONFIG, channels=c), SPLITS).evaluate(CELL, 1).measured["parameters"] for c in (2, 4)]
+    sizes = [
+        LowerFidelity(replace(CONFIG, channels=c), SPLITS).evaluate(CELL, 1).measured["parameters"] for c in (2, 4)
+    ]
     assert sizes[0] < sizes[1]
 
 
@@ -152,7 +154,7 @@ def test_foreign_states() -> None:
     state = evaluator.evaluate(CELL, 2).state
     with pytest.raises(ValueError, match="state: expected one that LowerFidelity returned"):
         evaluator.evaluate(CELL, 3, {"weights": 1})
-    with pytest.raises(ValueError, match="state: expected one of .*none.*, got one of"):
+    with pytest.raises(ValueError, match=r"state: expected one of .*none.*, got one of"):
         evaluator.evaluate(Genotype(("none",) * 6), 3, state)
     with pytest.raises(ValueError, match=r"another training: channels 4 \(here 2\)"):
         LowerFidelity(replace(CONFIG, channels=2), SPLITS).evaluate(CELL, 3, state)

@@ -12,9 +12,9 @@ from automl_ext.nas.evaluation import Evaluation, Evaluator
 class EarlyStopping:
     """Goes on epoch by epoch, until the probability that the last score will exceed the best so far is too small.
 
-    An :class:`~automl_ext.nas.evaluation.Evaluator` around another one. The best so far is of trainings that came to their
-    end; the first candidate always does. It is this object's: ``best`` can be read and set, as a search must that goes
-    on, or whose processes have one evaluator each.
+    An :class:`~automl_ext.nas.evaluation.Evaluator` around another one. The best so far is of trainings that came to
+    their end; the first candidate always does. It is this object's: ``best`` can be read and set, as a search must
+    that goes on, or whose processes have one evaluator each.
 
     Args:
         evaluator: goes on from its own state; scores are accuracies from 0 to 1.
@@ -43,9 +43,9 @@ class EarlyStopping:
         """Train until ``budget`` epochs are done, ``epochs`` by default, unless that is seen to be hopeless.
 
         Returns:
-            The score measured last or, of a training that was stopped, the one expected after ``epochs``. Measured, beside
-            what the last epoch measured: ``epochs`` trained by this call, ``epochs_saved``, ``stopped`` (0 or 1) and
-            ``last_score``. The state holds the curve and the training.
+            The score measured last or, of a training that was stopped, the one expected after ``epochs``. Measured,
+            beside what the last epoch measured: ``epochs`` trained by this call, ``epochs_saved``, ``stopped`` (0 or 1)
+            and ``last_score``. The state holds the curve and the training.
 
         Raises:
             ValueError: ``budget`` is not 1 to epochs, or below the epochs that ``state`` has had.

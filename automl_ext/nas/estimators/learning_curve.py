@@ -9,10 +9,10 @@ The curve rises from s at the first epoch to a, in one of the shapes φ below (�
     stretched  exp(−((t − 1)/u)^k)         their Weibull; exponential where k = 1
     hill       (1 + m^d)/(t^d + m^d)       slow at first where m and d are large
 
-r > 0 is for trainings that are unsteady at first. Shapes and noises (σ, r) lie on a grid. At each of its points a and s have a normal prior and, since the model is linear in them, a
-normal posterior and an evidence in closed form (Rasmussen & Williams 2006, §2.7: a Gaussian process with explicit basis
-functions). A prediction is the mixture of all points, weighted by evidence: nothing is optimised or sampled, and a family
-is chosen as far as the scores choose it.
+r > 0 is for trainings that are unsteady at first. Shapes and noises (σ, r) lie on a grid. At each of its points a and s
+have a normal prior and, since the model is linear in them, a normal posterior and an evidence in closed form (Rasmussen
+& Williams 2006, §2.7: a Gaussian process with explicit basis functions). A prediction is the mixture of all points,
+weighted by evidence: nothing is optimised or sampled, and a family is chosen as far as the scores choose it.
 """
 
 from __future__ import annotations

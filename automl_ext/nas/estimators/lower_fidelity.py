@@ -94,7 +94,12 @@ class LowerFidelity:
                 measured = self.measured(training, before, loss)
                 return Evaluation(-math.inf, time.perf_counter() - start, failed=True, measured=measured)
         score = accuracy(training.network, self.valid)
-        after = {"genotype": str(genotype), "fidelity": self.fidelity(), "loss": loss, "training": training.state_dict()}
+        after = {
+            "genotype": str(genotype),
+            "fidelity": self.fidelity(),
+            "loss": loss,
+            "training": training.state_dict(),
+        }
         return Evaluation(score, time.perf_counter() - start, after, measured=self.measured(training, before, loss))
 
     def fidelity(self) -> dict[str, Any]:
