@@ -65,8 +65,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     splits = split_images(load_images(args.data, subset=args.subset))
     config = SupernetConfig(channels=args.channels, epochs=args.supernet_epochs, flip=args.flip, shift=args.shift)
     supernet = UniformSupernet(config, SPACE, splits, torch.device("cpu"))
+    if args.state and args.state.exists():
+        supernet.load_state_dict(torch.load(args.state))
     while supernet.epoch < supernet.epochs:
         loss = supernet.run_epoch()["loss"]
+        if args.state:
+            torch.save(supernet.state_dict(), args.state)
         print(f"epoch {supernet.epoch}: loss {loss:.3f}, {supernet.clock.cpu:.0f} CPU-s", flush=True)
     genotypes = draw(args.cells, args.seed)
     evaluator = WeightSharing(supernet.supernet, splits)
@@ -107,6 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--train-epochs", type=int, default=10)
     parser.add_argument("--shift", type=int, default=1)
     parser.add_argument("--flip", action="store_true")
+    parser.add_argument("--state", type=Path, help="keep the supernet here, and go on with what is there")
     parser.add_argument("--json", type=Path, help="keep the row here")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
