@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cells", type=int, default=60, help="drawn")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--channels", type=int, default=8)
-    parser.add_argument("--orders", type=int, default=50)
+    parser.add_argument("--orders", type=int, default=20)
     parser.add_argument("--curves", type=Path, help="keep the curves here")
     parser.add_argument("--json", type=Path, help="write the result here")
     args = parser.parse_args(arguments)

@@ -53,7 +53,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append({"cells": name, "n": len(x), "kendall": kendall(x, y), "spearman": spearman(x, y)})
         print(f"{name}: n {len(x)}, Kendall {rows[-1]['kendall']:.3f}, Spearman {rows[-1]['spearman']:.3f}")
     chosen = long[short.argmax()]
-    print(f"after 200 epochs: {long.max():.2f} % the best, {chosen:.2f} % the best after 12, {long.mean():.2f} % on average")
+    print(
+        f"after 200 epochs: {long.max():.2f} % the best, {chosen:.2f} % the best after 12, {long.mean():.2f} % on average"
+    )
     if args.json:
         best_of = {"best": long.max(), "best_after_12": chosen, "mean": long.mean()}
         args.json.write_text(json.dumps({"rows": rows, "accuracy_after_200": best_of}, indent=1) + "\n")
