@@ -1,9 +1,9 @@
 """What 12 epochs say of 200: ``python benchmarks/fidelity_ranking.py TABLE [--json FILE]``.
 
 Rank correlation, over the cells of NAS-Bench-201 on CIFAR-10, of the validation accuracy after 12 epochs (a training of
-its own, with the whole fall of the learning rate) with that after 200: over all cells, over the best tenth by 200 epochs
-(does it tell good ones apart?) and over the best tenth by 12 (would it, among what a search keeps?). TABLE is the
-benchmark's, .csv.gz, or what the environment variable AUTOML_EXT_NB201 names.
+its own, with the whole fall of the learning rate) with that after 200: over all cells, over the best tenth by 200
+epochs (does it tell good ones apart?) and over the best tenth by 12 (would it, among what a search keeps?). TABLE is
+the benchmark's, .csv.gz, or what the environment variable AUTOML_EXT_NB201 names.
 """
 
 from __future__ import annotations
@@ -53,9 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows.append({"cells": name, "n": len(x), "kendall": kendall(x, y), "spearman": spearman(x, y)})
         print(f"{name}: n {len(x)}, Kendall {rows[-1]['kendall']:.3f}, Spearman {rows[-1]['spearman']:.3f}")
     chosen = long[short.argmax()]
-    print(
-        f"after 200 epochs: {long.max():.2f} % the best, {chosen:.2f} % the best after 12, {long.mean():.2f} % on average"
-    )
+    print(f"after 200 epochs: best {long.max():.2f} %, best after 12 {chosen:.2f} %, mean {long.mean():.2f} %")
     if args.json:
         best_of = {"best": long.max(), "best_after_12": chosen, "mean": long.mean()}
         args.json.write_text(json.dumps({"rows": rows, "accuracy_after_200": best_of}, indent=1) + "\n")
