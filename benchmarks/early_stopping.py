@@ -9,6 +9,7 @@ often the 90 % interval of the prediction holds the last accuracy. Intervals of 
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ import numpy as np
 import torch
 
 from automl_ext.nas.estimators.early_stopping import EarlyStopping
-from automl_ext.nas.estimators.learning_curve import fit
+from automl_ext.nas.estimators.learning_curve import Prediction, fit
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.nasbench201 import NASBench201
@@ -36,6 +37,18 @@ class Recorded:
 
     def evaluate(self, genotype: int, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
         return Evaluation(self.curves[genotype][(budget or 0) - 1], cost=1.0, state={})
+
+
+class Remembering(EarlyStopping):
+    """The same, that predicts from a curve once for all orders."""
+
+    def predict(self, curve: Curve) -> Prediction:
+        return predict(tuple(curve), self.epochs)
+
+
+@functools.cache
+def predict(curve: tuple[float, ...], epoch: int) -> Prediction:
+    return fit(curve).predict(epoch)
 
 
 def record(count: int, epochs: int, channels: int, file: Path | None) -> list[Curve]:
@@ -62,7 +75,7 @@ def replay(curves: Sequence[Curve], orders: int) -> dict[str, Any]:
     epochs, best = len(curves[0]), max(curve[-1] for curve in curves)
     saved, kept, lost = [], [], []
     for seed in range(orders):
-        search = EarlyStopping(Recorded(curves), epochs)
+        search = Remembering(Recorded(curves), epochs)
         for i in Random(seed).sample(range(len(curves)), len(curves)):
             search.evaluate(i)
         saved.append(search.epochs_saved / (len(curves) * epochs))
@@ -95,10 +108,10 @@ def calibration(curves: Sequence[Curve], seen: int) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=int, default=60, help="drawn")
+    parser.add_argument("--cells", type=int, default=20, help="drawn")
     parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--channels", type=int, default=8)
-    parser.add_argument("--orders", type=int, default=20)
+    parser.add_argument("--channels", type=int, default=4)
+    parser.add_argument("--orders", type=int, default=50)
     parser.add_argument("--curves", type=Path, help="keep the curves here")
     parser.add_argument("--json", type=Path, help="write the result here")
     args = parser.parse_args(arguments)

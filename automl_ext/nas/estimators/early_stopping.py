@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from automl_ext.nas.estimators.learning_curve import fit
+from automl_ext.nas.estimators.learning_curve import Prediction, fit
 from automl_ext.nas.evaluation import Evaluation, Evaluator
 
 
@@ -86,5 +86,9 @@ class EarlyStopping:
         """The score that the curve is expected to end with, where it hardly can exceed the best; else None."""
         if len(curve) < self.min_epochs or self.best == -math.inf:
             return None
-        prediction = fit(curve).predict(self.epochs)
+        prediction = self.predict(curve)
         return prediction.mean if prediction.exceeds(self.best) < self.threshold else None
+
+    def predict(self, curve: list[float]) -> Prediction:
+        """Of the score after ``epochs``."""
+        return fit(curve).predict(self.epochs)
