@@ -71,17 +71,18 @@ def record(count: int, epochs: int, channels: int, file: Path | None) -> list[Cu
     return [row[1] for row in rows[:count]]
 
 
-def replay(curves: Sequence[Curve], orders: int) -> dict[str, Any]:
+def replay(curves: Sequence[Curve], orders: int, min_epochs: int) -> dict[str, Any]:
     epochs, best = len(curves[0]), max(curve[-1] for curve in curves)
     saved, kept, lost = [], [], []
     for seed in range(orders):
-        search = Remembering(Recorded(curves), epochs)
+        search = Remembering(Recorded(curves), epochs, min_epochs=min_epochs)
         for i in Random(seed).sample(range(len(curves)), len(curves)):
             search.evaluate(i)
         saved.append(search.epochs_saved / (len(curves) * epochs))
         kept.append(search.best == best)
         lost.append(best - search.best)
     return {
+        "min_epochs": min_epochs,
         "epochs_saved": float(np.mean(saved)),
         "epochs_saved_interval": np.quantile(saved, [0.025, 0.975]).tolist(),
         "best_kept": float(np.mean(kept)),
@@ -117,8 +118,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     curves = record(args.cells, args.epochs, args.channels, args.curves)
-    result = {"data": "digits", "cells": len(curves), "epochs": args.epochs, "channels": args.channels}
-    result |= replay(curves, args.orders)
+    result: dict[str, Any] = {"data": "digits", "cells": len(curves), "epochs": args.epochs, "channels": args.channels}
+    result["searches"] = [replay(curves, args.orders, least) for least in (5, 10)]
     result["prediction"] = [calibration(curves, seen) for seen in (3, 5, 10, 20) if seen < args.epochs]
     print(json.dumps(result, indent=1))
     if args.json:

@@ -30,7 +30,7 @@ class EarlyStopping:
         ValueError: ``threshold`` is not in [0, 1), or ``min_epochs`` or ``epochs`` below 1.
     """
 
-    def __init__(self, evaluator: Evaluator, epochs: int, *, threshold: float = 0.05, min_epochs: int = 5) -> None:
+    def __init__(self, evaluator: Evaluator, epochs: int, *, threshold: float = 0.05, min_epochs: int = 10) -> None:
         if not 0 <= threshold < 1:
             raise ValueError(f"threshold: expected a probability in [0, 1), got {threshold}")
         for name, value in (("epochs", epochs), ("min_epochs", min_epochs)):
