@@ -1,0 +1,79 @@
+"""Whether two scores order alike: Kendall's τ-b and Spearman's ρ, with ties."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def kendall(x: ArrayLike, y: ArrayLike) -> float:
+    """Kendall's τ-b of paired scores [n], from −1 to 1, in O(n log² n); NaN where one of them is constant.
+
+    (P − Q)/√((n₀ − n₁)(n₀ − n₂)): P concordant and Q discordant pairs of n₀ = n(n − 1)/2, of which n₁ are tied in x
+    and n₂ in y (Kendall 1945, "The treatment of ties in ranking problems").
+
+    Raises:
+        ValueError: lengths differ, fewer than two pairs, or a NaN among them.
+    """
+    a, b = _dense_ranks(x, y)
+    order = np.lexsort((b, a))  # ties of x are in order of y: no inversion among them
+    discordant = _inversions(b[order])
+    pairs = len(a) * (len(a) - 1) // 2
+    tied_x, tied_y, tied_both = _tied_pairs(a), _tied_pairs(b), _tied_pairs(a * len(b) + b)
+    concordant = pairs - tied_x - tied_y + tied_both - discordant
+    scale = ((pairs - tied_x) * (pairs - tied_y)) ** 0.5
+    return (concordant - discordant) / scale if scale else float("nan")
+
+
+def spearman(x: ArrayLike, y: ArrayLike) -> float:
+    """Spearman's ρ of paired scores [n]: the correlation of their ranks, ties at their mean rank; NaN as above.
+
+    Raises:
+        ValueError: as :func:`kendall`.
+    """
+    a, b = (_mean_ranks(ranks) for ranks in _dense_ranks(x, y))
+    a, b = a - a.mean(), b - b.mean()
+    scale = float(np.sqrt((a @ a) * (b @ b)))
+    return float(a @ b) / scale if scale else float("nan")
+
+
+def _dense_ranks(x: ArrayLike, y: ArrayLike) -> list[NDArray[np.int64]]:
+    """Ranks from 0; equal scores have one rank."""
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    if a.ndim != 1 or a.shape != b.shape or len(a) < 2:
+        raise ValueError(f"x, y: expected at least two pairs of scores, got shapes {a.shape} and {b.shape}")
+    for name, scores in (("x", a), ("y", b)):
+        if np.isnan(scores).any():
+            raise ValueError(f"{name}: expected scores without NaN, got {int(np.isnan(scores).sum())} of them")
+    return [np.unique(scores, return_inverse=True)[1].astype(np.int64) for scores in (a, b)]
+
+
+def _mean_ranks(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+    counts = np.bincount(ranks)
+    ends = counts.cumsum()
+    return (ends - (counts + 1) / 2)[ranks]
+
+
+def _tied_pairs(values: NDArray[np.int64]) -> int:
+    counts = np.unique(values, return_counts=True)[1]
+    return int((counts * (counts - 1) // 2).sum())
+
+
+def _inversions(values: Sequence[int] | NDArray[np.int64]) -> int:
+    """Pairs i < j with values[i] > values[j] ≥ 0.
+
+    The larger one of such a pair has a 1 where their binary digits first differ: so for every digit the pairs are
+    counted that agree in all digits above.
+    """
+    rest = np.asarray(values, dtype=np.int64)
+    total = 0
+    for digit in range(int(rest.max()).bit_length()):
+        group = rest >> (digit + 1)
+        order = np.argsort(group, kind="stable")  # i < j stays within a group
+        group, ones = group[order], rest[order] >> digit & 1
+        before = ones.cumsum() - ones
+        starts = np.searchsorted(group, group)  # of each entry's group
+        total += int(((before - before[starts]) * (1 - ones)).sum())
+    return total

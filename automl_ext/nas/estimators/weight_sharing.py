@@ -1,0 +1,161 @@
+"""Weight sharing: a supernet, trained once, scores every architecture of its space with its own weights.
+
+One-shot ranking as in Guo et al. 2020, "Single Path One-Shot Neural Architecture Search with Uniform Sampling": every
+step trains one architecture drawn uniformly; an architecture is scored after batch norm has seen it alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from automl_ext.nas.epochs import set_cosine_lr
+from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.gdas import recalibrate, weight_step
+from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
+from automl_ext.nas.nasbench201 import NASBench201
+from automl_ext.nas.retrain import at_least, check_seed, network_shape
+from automl_ext.nas.space import Space
+from automl_ext.nas.supernet import Choice, Supernet
+from automl_ext.training.clock import Clock
+from automl_ext.training.data import Split, Splits
+from automl_ext.training.seeding import generator, seed_everything
+
+
+@dataclass
+class SupernetConfig:
+    """How the weights of a supernet are trained; numbers as in GDAS's search of the digits."""
+
+    seed: int = 0  # decides weights, samples, batches and augmentation
+    channels: int = 4  # C, of the first stage
+    cells: int = 1  # N, per stage
+    epochs: int = 100
+    batch_size: int = 64
+    lr: float = 0.1  # at the start of the cosine
+    lr_min: float = 0.001  # at its end
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    grad_clip: float = 5.0  # largest norm of the gradient
+    shift: int = 1  # move training images by up to so many pixels
+    flip: bool = False  # mirror half of the training images
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0})
+        at_least(self, {"lr": 0, "lr_min": 0, "momentum": 0, "weight_decay": 0, "grad_clip": 0})
+
+
+class UniformSupernet:
+    """Uniform sampling (a :class:`~automl_ext.nas.epochs.Job`): all training images, one architecture a step."""
+
+    def __init__(self, config: SupernetConfig, space: Space[Any], splits: Splits, device: torch.device) -> None:
+        self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
+        self.train = to_device(splits.train, device)
+        self.rng = generator(config.seed, torch.device("cpu"))
+        seed_everything(config.seed)
+        shape = network_shape(splits, config.channels, config.cells)
+        self.supernet = space.build_supernet(**shape, form="darts").to(device)
+        with torch.no_grad():
+            for alpha in self.supernet.alphas:
+                alpha.zero_()  # GDAS's sampling is uniform then, at every temperature
+        self.optimizer = torch.optim.SGD(
+            self.supernet.weights(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+        )
+
+    def run_epoch(self) -> dict[str, float]:
+        config = self.config
+        with self.clock:
+            self.supernet.train()
+            batches = epoch_batches(len(self.train.labels), config.batch_size, self.rng)
+            losses = []
+            for i, index in enumerate(batches):
+                progress = (self.epoch + i / len(batches)) / self.epochs
+                set_cosine_lr(self.optimizer, progress, config.lr, config.lr_min)
+                batch = take(self.train, index)
+                batch = Split(augment(batch.images, config.shift, config.flip, self.rng), batch.labels)
+                losses.append(weight_step(self.supernet, self.optimizer, batch, 1.0, config.grad_clip, self.rng))
+            self.epoch += 1
+            return {"loss": torch.stack(losses).mean().item()}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "supernet": dict(self.supernet.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": self.rng.get_state(),
+            "wall": self.clock.wall,
+            "cpu": self.clock.cpu,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch = state["epoch"]
+        self.supernet.load_state_dict(state["supernet"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.rng.set_state(state["rng"])
+        self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
+
+
+class WeightSharing:
+    """Scores genotypes with the weights of a supernet: validation accuracy, 0 to 1.
+
+    An :class:`~automl_ext.nas.evaluation.Evaluator`; a budget means nothing to it, and there is no state. Any trained
+    supernet will do, :class:`UniformSupernet`'s or the one of a GDAS search, whose weights favour what α favours.
+
+    Args:
+        supernet: copied.
+        splits: batch norm sees training images, the score is of validation images. The test part is not looked at.
+        images: batch norm sees so many training images.
+        space: NAS-Bench-201 by default.
+        choices: the Choices that stand for a genotype; the default suits spaces with one decision per edge of one cell.
+
+    Raises:
+        ValueError: ``images`` below 1; no ``choices`` for a space that needs them.
+    """
+
+    def __init__(
+        self,
+        supernet: Supernet,
+        splits: Splits,
+        *,
+        images: int = 1000,
+        space: Space[Any] | None = None,
+        choices: Callable[[Any], list[Choice]] | None = None,
+    ) -> None:
+        if images < 1:
+            raise ValueError(f"images: expected at least 1, got {images}")
+        self.supernet, self.space = copy.deepcopy(supernet), space or NASBench201()
+        shapes = [tuple(alpha.shape) for alpha in supernet.alphas]
+        num_choices = self.space.num_choices
+        if choices is None and shapes != [(len(num_choices), max(num_choices))]:
+            raise ValueError(
+                f"choices: a function is needed for a space with the decisions {num_choices} and α of shapes {shapes}"
+            )
+        self.choices = choices or self._one_decision_per_edge
+        device = supernet.alphas[0].device
+        self.images = splits.train.images[:images].to(device)  # in random order
+        self.valid = to_device(splits.valid, device)
+
+    def evaluate(self, genotype: Any, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
+        """The score of ``genotype``; failed where the supernet's weights give no numbers."""
+        start = time.perf_counter()
+        choices = self.choices(genotype)
+        recalibrate(self.supernet, self.images, choices)
+        self.supernet.eval()
+        with torch.no_grad():
+            finite = bool(self.supernet(self.images[:1], *choices).isfinite().all())
+        score = accuracy(self.supernet, self.valid, *choices) if finite else -math.inf
+        return Evaluation(score, time.perf_counter() - start, failed=not finite)
+
+    def _one_decision_per_edge(self, genotype: Any) -> list[Choice]:
+        alpha = self.supernet.alphas[0]
+        return [Choice.fixed(self.space.encode(genotype), alpha.shape[1], alpha.device)]

@@ -1,0 +1,123 @@
+"""Does a supernet rank cells as training does? ``python benchmarks/supernet_ranking.py [--json FILE]``.
+
+A supernet of NAS-Bench-201 is trained by uniform sampling and scores randomly drawn cells with its weights. Kendall's
+τ-b and Spearman's ρ of that against what the cells reach when they are trained each on its own (``--train-epochs``) or,
+with ``--table`` and CIFAR-10 images (``--data``), what the benchmark's table says of them after 200 epochs. Beside it
+the same for the number of parameters, which costs nothing. Intervals: 95 %, bootstrap over cells. A row of the file is
+replaced by a later run on the same data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+
+from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
+from automl_ext.nas.estimators.rank_correlation import kendall, spearman
+from automl_ext.nas.estimators.weight_sharing import SupernetConfig, UniformSupernet, WeightSharing
+from automl_ext.nas.nasbench201 import Genotype, NASBench201
+from automl_ext.nas.retrain import TrainingConfig, count_parameters
+from automl_ext.training.data import Splits, load_images, split_images
+
+SPACE = NASBench201()
+
+
+def draw(count: int, seed: int) -> list[Genotype]:
+    """Different cells."""
+    rng = Random(seed)
+    drawn: dict[Genotype, None] = {}
+    while len(drawn) < count:
+        drawn[SPACE.random(rng)] = None
+    return list(drawn)
+
+
+def trained(genotypes: Sequence[Genotype], splits: Splits, config: TrainingConfig) -> list[float]:
+    """Validation accuracy of each."""
+    evaluator = LowerFidelity(config, splits)
+    return [evaluator.evaluate(genotype).score for genotype in genotypes]
+
+
+def looked_up(genotypes: Sequence[Genotype], table: Path) -> list[float]:
+    with gzip.open(table, "rt") as file:
+        accuracy = {row["arch"]: float(row["cifar10_val_200ep"]) for row in csv.DictReader(file)}
+    return [accuracy[str(genotype)] / 100 for genotype in genotypes]
+
+
+def correlation(scores: Sequence[float], truth: Sequence[float]) -> dict[str, Any]:
+    a, b = np.array(scores), np.array(truth)
+    rng = np.random.default_rng(0)
+    draws = [kendall(a[i], b[i]) for i in rng.integers(len(a), size=(1000, len(a)))]
+    interval = np.nanquantile(draws, [0.025, 0.975]).round(3).tolist()
+    return {"kendall": round(kendall(a, b), 3), "interval": interval, "spearman": round(spearman(a, b), 3)}
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    splits = split_images(load_images(args.data, subset=args.subset))
+    config = SupernetConfig(channels=args.channels, epochs=args.supernet_epochs, flip=args.flip, shift=args.shift)
+    supernet = UniformSupernet(config, SPACE, splits, torch.device("cpu"))
+    if args.state and args.state.exists():
+        supernet.load_state_dict(torch.load(args.state))
+    while supernet.epoch < supernet.epochs:
+        loss = supernet.run_epoch()["loss"]
+        if args.state:
+            torch.save(supernet.state_dict(), args.state)
+        print(f"epoch {supernet.epoch}: loss {loss:.3f}, {supernet.clock.cpu:.0f} CPU-s", flush=True)
+    genotypes = draw(args.cells, args.seed)
+    evaluator = WeightSharing(supernet.supernet, splits)
+    scores = [evaluator.evaluate(genotype).score for genotype in genotypes]
+    row: dict[str, Any] = {
+        "data": args.data.partition(":")[0] if args.table is None else "cifar10",
+        "images": len(splits.train.labels),
+        "cells": args.cells,
+        "supernet": {"channels": args.channels, "epochs": args.supernet_epochs, "cpu_seconds": supernet.clock.cpu},
+    }
+    if args.table is None:
+        truth = trained(genotypes, splits, TrainingConfig(epochs=args.train_epochs))
+        row["truth"] = f"trained {args.train_epochs} epochs"
+    else:
+        truth = looked_up(genotypes, args.table)
+        row["truth"] = "validation accuracy after 200 epochs, from the table"
+    sizes = [count_parameters(SPACE.build(g, in_channels=3, num_classes=10, channels=16, cells=1)) for g in genotypes]
+    row |= {"by_supernet": correlation(scores, truth), "by_parameters": correlation(sizes, truth)}
+    row["best_by_supernet"] = truth[int(np.argmax(scores))]
+    row["best"] = max(truth)
+    row["mean"] = sum(truth) / len(truth)
+    row["scores"] = {str(g): [round(s, 4), round(t, 4)] for g, s, t in zip(genotypes, scores, truth, strict=True)}
+    return row
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", default="digits")
+    parser.add_argument("--subset", type=int, help="use so many images only")
+    parser.add_argument("--table", type=Path, help="the benchmark's table, .csv.gz, in place of training")
+    parser.add_argument("--cells", type=int, default=20, help="drawn")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument("--channels", type=int, default=4, help="of the supernet")
+    parser.add_argument("--supernet-epochs", type=int, default=100)
+    parser.add_argument("--train-epochs", type=int, default=10)
+    parser.add_argument("--shift", type=int, default=1)
+    parser.add_argument("--flip", action="store_true")
+    parser.add_argument("--state", type=Path, help="keep the supernet here, and go on with what is there")
+    parser.add_argument("--json", type=Path, help="keep the row here")
+    args = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    row = measure(args)
+    print(json.dumps({key: value for key, value in row.items() if key != "scores"}, indent=2))
+    if args.json:
+        rows = json.loads(args.json.read_text()) if args.json.exists() else []
+        rows = [*(r for r in rows if r["data"] != row["data"]), row]
+        args.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

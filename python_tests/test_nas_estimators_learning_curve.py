@@ -1,0 +1,258 @@
+"""Learning curves: the posterior is the formula's, predictions are calibrated, and stopping early does what it says."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from automl_ext.nas.estimators import learning_curve
+from automl_ext.nas.estimators.early_stopping import EarlyStopping
+from automl_ext.nas.estimators.learning_curve import FAMILIES, NOISES, Prediction, fit, shapes
+from automl_ext.nas.evaluation import Evaluation
+
+EPOCHS = 30
+
+
+def curve(family: str, rng: np.random.Generator) -> np.ndarray:
+    """A noiseless curve [EPOCHS]: not on the grid, and "log" in none of the families."""
+    t = np.arange(1, EPOCHS + 1.0)
+    a = rng.uniform(0.5, 0.97)
+    s = rng.uniform(0.1, a - 0.05)
+    if family == "power":
+        phi = t ** -rng.uniform(0.4, 1.5)
+    elif family == "exponential":
+        phi = np.exp(-(t - 1) / np.exp(rng.uniform(np.log(1.5), np.log(20))))
+    else:
+        phi = 1 - np.log(t) / np.log(EPOCHS * rng.uniform(1, 5))
+    return a + (s - a) * phi
+
+
+def observe(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    sigma = np.exp(rng.uniform(np.log(0.004), np.log(0.03)))
+    return np.clip(y + sigma * rng.standard_normal(len(y)), 0, 1)
+
+
+@pytest.mark.parametrize("family", ["power", "exponential", "log"])
+def test_intervals_hold_what_they_should(family: str) -> None:
+    """Of 90 % intervals for the last score: from 10 and from 20 of 30, each of 80 curves."""
+    rng = np.random.default_rng(1)
+    held = []
+    for _ in range(80):
+        y = observe(curve(family, rng), rng)
+        for seen in (10, 20):
+            prediction = fit(y[:seen].tolist()).predict(EPOCHS)
+            held.append(prediction.quantile(0.05) <= y[-1] <= prediction.quantile(0.95))
+    assert 0.85 <= np.mean(held) <= 0.96
+
+
+def test_it_knows_more_when_it_has_seen_more() -> None:
+    rng = np.random.default_rng(2)
+    widths = []
+    for seen in (3, 6, 12, 24):
+        total = 0.0
+        for seed in range(20):
+            y = observe(curve("power", np.random.default_rng(seed)), rng)
+            prediction = fit(y[:seen].tolist()).predict(EPOCHS)
+            total += prediction.quantile(0.95) - prediction.quantile(0.05)
+        widths.append(total)
+    assert widths == sorted(widths, reverse=True)
+    assert widths[-1] < widths[0] / 4
+
+
+def test_the_posterior_is_that_of_the_joint_normal() -> None:
+    """At one grid point all scores and the coming one are jointly normal: condition by hand."""
+    scores, epoch = [0.3, 0.5, 0.55, 0.61], 9.0
+    t = torch.tensor([1.0, 2, 3, 4, epoch], dtype=torch.float64)
+    fitted = fit(scores)
+    prediction = fitted.predict(epoch)
+    phi = shapes(t)
+    prior = torch.tensor(learning_curve.PRIOR_STD, dtype=torch.float64) ** 2
+    log_evidence = torch.zeros(len(phi), len(NOISES), dtype=torch.float64)
+    for k in (0, 17, 50, 80):
+        x = torch.stack([1 - phi[k], phi[k]], 1)
+        mean = x @ torch.tensor(learning_curve.PRIOR_MEAN, dtype=torch.float64)
+        for j, (sigma, r) in enumerate(NOISES):
+            covariance = x @ prior.diag() @ x.T + (sigma**2 * (1 + (r / t) ** 2)).diag()
+            covariance += learning_curve.KAPPA**2 * torch.minimum(t.log()[:, None], t.log())
+            seen, coming = covariance[:4, :4], covariance[4, :4]
+            surprise = torch.tensor(scores, dtype=torch.float64) - mean[:4]
+            expected = mean[4] + coming @ torch.linalg.solve(seen, surprise)
+            variance = covariance[4, 4] - coming @ torch.linalg.solve(seen, coming)
+            i = k * len(NOISES) + j
+            assert prediction.means[i].item() == pytest.approx(expected.item(), abs=1e-9)
+            assert prediction.stds[i].item() == pytest.approx(variance.sqrt().item(), rel=1e-6)
+            log_evidence[k, j] = -(surprise @ torch.linalg.solve(seen, surprise) + torch.logdet(seen)) / 2
+    # On top comes the share of the posterior in which a ≤ 1.
+    low = torch.special.ndtr((0.2 - fitted.shifts[..., 0]) / fitted.covariances[..., 0, 0].sqrt()).log()
+    for k, other in ((0, 17), (50, 80)):  # of one family each: equally probable a priori
+        expected = log_evidence[k] + low[k] - log_evidence[other] - low[other]
+        unsteady = torch.tensor([sigma > 0.02 for sigma, _ in NOISES])  # others have a weight of nothing
+        ratio = fitted.weights[k].log() - fitted.weights[other].log()
+        torch.testing.assert_close(ratio[unsteady], expected[unsteady])
+
+
+def test_shapes_fall_from_one_to_nothing() -> None:
+    phi = shapes(torch.tensor([1.0, 2, 5, 50, 1e30], dtype=torch.float64))
+    assert phi.shape == (sum(map(len, FAMILIES.values())), 5)
+    assert torch.allclose(phi[:, 0], torch.ones(len(phi), dtype=torch.float64))
+    assert (phi.diff(dim=1) <= 0).all()
+    assert (phi[:, -1] < 2e-3).all()
+
+
+def test_the_scores_choose_the_family() -> None:
+    t = torch.arange(1.0, 41)
+    for family, phi in {
+        "power": t**-0.7,
+        "stretched": torch.exp(-(t - 1) / 6),
+        "hill": (1 + 15.0**4) / (t**4 + 15.0**4),
+    }.items():
+        found = fit((0.9 - 0.7 * phi).clamp(0, 1).tolist()).families
+        assert max(found, key=found.__getitem__) == family
+        assert sum(found.values()) == pytest.approx(1)
+
+
+def test_quantiles_and_probabilities_agree() -> None:
+    prediction = Prediction(*torch.tensor([[0.3, 0.7], [0.5, 0.6], [0.05, 0.1]], dtype=torch.float64))
+    for q in (0.01, 0.05, 0.5, 0.9):
+        assert prediction.exceeds(prediction.quantile(q)) == pytest.approx(1 - q, abs=1e-9)
+    normal = Prediction(*torch.tensor([[1.0], [0.5], [0.1]], dtype=torch.float64))
+    assert normal.quantile(0.975) == pytest.approx(0.695996, abs=1e-6)
+    assert normal.mean == 0.5
+    assert Prediction(*torch.tensor([[1.0], [0.99], [0.1]], dtype=torch.float64)).quantile(0.9) == 1.0
+
+
+def test_a_few_hundred_epochs_take_no_time() -> None:
+    y = 0.9 - 0.6 * np.arange(1, 201.0) ** -0.6
+    start = time.process_time()
+    assert fit(y.tolist()).predict(200).mean == pytest.approx(y[-1], abs=0.01)
+    assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("scores", [[0.5], [0.1] * 5, [1.0] * 8, [0.0] * 8, [0.9, 0.5, 0.1, 0.0]])
+def test_odd_curves_give_numbers(scores: list[float]) -> None:
+    prediction = fit(scores).predict(50)
+    low, high = prediction.quantile(0.05), prediction.quantile(0.95)
+    assert math.isfinite(low)
+    assert low < high <= 1
+    assert 0 <= prediction.exceeds(0.5) <= 1
+
+
+@pytest.mark.parametrize("scores", [[63.4, 70.1], [0.5, math.nan], [-0.1], [math.inf]])
+def test_scores_that_are_no_accuracies(scores: list[float]) -> None:
+    with pytest.raises(ValueError, match="scores: expected accuracies from 0 to 1, got"):
+        fit(scores)
+
+
+def test_other_bad_input() -> None:
+    with pytest.raises(ValueError, match="scores: expected at least one, got none"):
+        fit([])
+    with pytest.raises(ValueError, match="epoch: expected at least 1, got 0"):
+        fit([0.5]).predict(0)
+    with pytest.raises(ValueError, match=r"q: expected a number in \(0, 1\), got 1"):
+        fit([0.5]).predict(3).quantile(1)
+
+
+class Recorded:
+    """Gives the curve that is its genotype; the state counts the epochs, as a training would."""
+
+    def evaluate(
+        self, genotype: list[float], budget: int | None = None, state: dict[str, Any] | None = None
+    ) -> Evaluation:
+        assert budget == (state["epochs"] if state else 0) + 1
+        score = genotype[budget - 1]
+        if math.isnan(score):
+            return Evaluation(-math.inf, cost=2.0, failed=True, measured={"loss": score})
+        return Evaluation(score, cost=2.0, state={"epochs": budget}, measured={"loss": 1 - score})
+
+
+def rising(a: float, seed: int = 0) -> list[float]:
+    noise = 0.005 * np.random.default_rng(seed).standard_normal(EPOCHS)
+    return (a - (a - 0.2) * np.arange(1, EPOCHS + 1.0) ** -0.9 + noise).tolist()
+
+
+def test_the_hopeless_stop_and_the_better_do_not() -> None:
+    search = EarlyStopping(Recorded(), EPOCHS)
+    first = search.evaluate(rising(0.8))
+    assert first.score == search.best == rising(0.8)[-1]
+    assert first.measured == {
+        "loss": 1 - first.score, "epochs": 30, "epochs_saved": 0, "stopped": 0, "last_score": first.score
+    }  # fmt: skip
+    worse = search.evaluate(rising(0.5, seed=1))
+    assert worse.measured["stopped"] == 1
+    assert worse.measured["epochs"] + worse.measured["epochs_saved"] == EPOCHS
+    assert 5 <= worse.measured["epochs"] < 15
+    assert worse.cost == 2.0 * worse.measured["epochs"]
+    assert worse.score == pytest.approx(0.5, abs=0.1)  # what it would have come to
+    assert search.best == first.score
+    better = search.evaluate(rising(0.9, seed=2))
+    assert better.measured["stopped"] == 0
+    assert search.best == better.score == rising(0.9, seed=2)[-1]
+    assert search.epochs_trained == 60 + worse.measured["epochs"]
+    assert search.epochs_saved == worse.measured["epochs_saved"]
+
+
+def test_it_seldom_stops_the_best() -> None:
+    """12 searches of 6 cells: with a threshold of 5 % nearly all end with the best, having saved a good part."""
+    kept, saved = 0, 0
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        curves = [observe(curve("power", rng), rng).tolist() for _ in range(6)]
+        search = EarlyStopping(Recorded(), EPOCHS)
+        for c in curves:
+            search.evaluate(c)
+        kept += search.best == max(c[-1] for c in curves)
+        saved += search.epochs_saved
+    assert kept >= 11
+    assert saved > 0.3 * 12 * 6 * EPOCHS
+
+
+def test_it_goes_on_from_its_state() -> None:
+    search, whole = EarlyStopping(Recorded(), EPOCHS), EarlyStopping(Recorded(), EPOCHS)
+    y = rising(0.7)
+    part = search.evaluate(y, 10)
+    assert part.score == y[9]
+    assert search.best == -math.inf  # no training has come to its end
+    rest = search.evaluate(y, None, part.state)
+    assert rest.state == whole.evaluate(y).state
+    assert rest.measured["epochs"] == 20
+    assert search.best == y[-1]
+
+
+def test_a_best_known_from_elsewhere_counts() -> None:
+    search = EarlyStopping(Recorded(), EPOCHS)
+    search.best = 0.95
+    assert search.evaluate(rising(0.5)).measured["stopped"] == 1
+
+
+def test_a_candidate_that_diverges_has_failed() -> None:
+    search = EarlyStopping(Recorded(), EPOCHS)
+    found = search.evaluate([0.3, 0.4, math.nan])
+    assert found.failed
+    assert (found.score, found.cost, found.state) == (-math.inf, 6.0, None)
+    assert found.measured["epochs"] == 3
+    assert search.best == -math.inf
+    assert search.epochs_trained == 3
+
+
+def test_a_threshold_of_nothing_never_stops() -> None:
+    search = EarlyStopping(Recorded(), EPOCHS, threshold=0)
+    for a in (0.9, 0.3):
+        assert search.evaluate(rising(a)).measured["stopped"] == 0
+
+
+def test_early_stopping_bad_input() -> None:
+    with pytest.raises(ValueError, match=r"threshold: expected a probability in \[0, 1\), got 1"):
+        EarlyStopping(Recorded(), EPOCHS, threshold=1)
+    with pytest.raises(ValueError, match="min_epochs: expected at least 1, got 0"):
+        EarlyStopping(Recorded(), EPOCHS, min_epochs=0)
+    search = EarlyStopping(Recorded(), EPOCHS)
+    with pytest.raises(ValueError, match="budget: expected 1 to 30 epochs, got 31"):
+        search.evaluate(rising(0.5), 31)
+    state = search.evaluate(rising(0.5), 8).state
+    with pytest.raises(ValueError, match="budget: expected 8 to 30 epochs, got 3"):
+        search.evaluate(rising(0.5), 3, state)

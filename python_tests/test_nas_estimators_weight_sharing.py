@@ -1,0 +1,111 @@
+"""Weight sharing: what a step trains, what the score is, and that it knows a good cell from a bad one."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from test_nas_estimators_lower_fidelity import CELL, SPLITS, same
+
+from automl_ext.nas.estimators.weight_sharing import SupernetConfig, UniformSupernet, WeightSharing
+from automl_ext.nas.gdas import sample
+from automl_ext.nas.nasbench201 import OPERATIONS, Genotype, NASBench201
+from automl_ext.nas.supernet import Choice
+
+SPACE = NASBench201()
+CPU = torch.device("cpu")
+CONFIG = SupernetConfig(epochs=6, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def trained() -> UniformSupernet:
+    job = UniformSupernet(CONFIG, SPACE, SPLITS, CPU)
+    while job.epoch < job.epochs:
+        job.run_epoch()
+    return job
+
+
+def test_sampling_is_uniform() -> None:
+    job = UniformSupernet(CONFIG, SPACE, SPLITS, CPU)
+    counts = torch.zeros(6, len(OPERATIONS))
+    rng = torch.Generator().manual_seed(0)
+    draws = 2000
+    for _ in range(draws):
+        counts += sample(job.supernet.alphas, 1.0, rng)[0].weights.detach()
+    chi_squared = ((counts - draws / 5) ** 2 / (draws / 5)).sum(1)
+    assert chi_squared.max() < 20.5  # 24 in 10,000 edges exceed 16.5 at 4 degrees of freedom; 4 in 10,000 this
+
+
+def test_alpha_stays_where_it_is(trained: UniformSupernet) -> None:
+    assert all(not alpha.any() for alpha in trained.supernet.alphas)
+
+
+def test_going_on_is_training_in_one_go(trained: UniformSupernet) -> None:
+    first = UniformSupernet(CONFIG, SPACE, SPLITS, CPU)
+    for _ in range(3):
+        first.run_epoch()
+    second = UniformSupernet(CONFIG, SPACE, SPLITS, CPU)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for _ in range(3):
+        second.run_epoch()
+    assert same(second.state_dict(), trained.state_dict())
+
+
+def test_the_score_is_of_the_cell_alone_with_its_own_statistics(trained: UniformSupernet) -> None:
+    found = WeightSharing(trained.supernet, SPLITS).evaluate(CELL)
+    net = copy.deepcopy(trained.supernet).train()
+    choice = Choice.fixed(SPACE.encode(CELL), 5)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = 1.0
+    with torch.no_grad():
+        net(SPLITS.train.images, choice)
+        right = (net.eval()(SPLITS.valid.images, choice).argmax(-1) == SPLITS.valid.labels).float().mean()
+    assert found.score == pytest.approx(right.item())
+    assert found.cost > 0
+    assert not found.failed
+
+
+def test_scores_do_not_depend_on_what_was_scored_before(trained: UniformSupernet) -> None:
+    before = copy.deepcopy(trained.supernet.state_dict())
+    evaluator = WeightSharing(trained.supernet, SPLITS)
+    first = evaluator.evaluate(CELL).score
+    evaluator.evaluate(SPACE.decode([3] * 6))
+    assert evaluator.evaluate(CELL).score == first
+    assert same(dict(before), dict(trained.supernet.state_dict()))
+
+
+def test_it_prefers_convolutions_to_nothing(trained: UniformSupernet) -> None:
+    evaluator = WeightSharing(trained.supernet, SPLITS)
+    nothing = evaluator.evaluate(Genotype(("none",) * 6)).score
+    assert nothing == pytest.approx(1 / 3, abs=0.01)  # logits that do not see the image
+    assert evaluator.evaluate(CELL).score > 0.6
+
+
+def test_weights_that_are_no_numbers_have_failed(trained: UniformSupernet) -> None:
+    broken = copy.deepcopy(trained.supernet)
+    next(broken.weights()).data.fill_(math.nan)
+    found = WeightSharing(broken, SPLITS).evaluate(CELL)
+    assert found.failed
+    assert found.score == -math.inf
+
+
+def test_other_spaces_say_their_choices(trained: UniformSupernet) -> None:
+    class Pairs(NASBench201):
+        num_choices = (5,) * 7
+
+    with pytest.raises(ValueError, match="choices: a function is needed"):
+        WeightSharing(trained.supernet, SPLITS, space=Pairs())
+    choices = [Choice.fixed(SPACE.encode(CELL), 5)]
+    found = WeightSharing(trained.supernet, SPLITS, space=Pairs(), choices=lambda genotype: choices).evaluate("a pair")
+    assert found.score == WeightSharing(trained.supernet, SPLITS).evaluate(CELL).score
+
+
+def test_bad_input(trained: UniformSupernet) -> None:
+    with pytest.raises(ValueError, match="images: expected at least 1, got 0"):
+        WeightSharing(trained.supernet, SPLITS, images=0)
+    with pytest.raises(ValueError, match="epochs: expected at least 1, got 0"):
+        SupernetConfig(epochs=0)
