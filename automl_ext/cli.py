@@ -69,6 +69,8 @@ class PlotCommand:
     ``train`` given together are also drawn into one picture, their seeds' mean with a confidence band."""
     genotype: str | None = None
     """Draw this cell instead, into --out."""
+    space: str = "nb201"
+    """The search space of --genotype."""
     out: Path = Path(".")
     """Folder for the picture of --genotype, or of several runs together."""
 
@@ -189,7 +191,7 @@ def _plot(prog: str, args: Sequence[str]) -> int:
     if learning:
         written += plot_runs(learning, command.out)
     if command.genotype is not None:
-        written += plot_genotype(command.genotype, command.out)
+        written += plot_genotype(command.genotype, command.out, command.space)
     for path in written:
         print(path)
     return 0
