@@ -92,6 +92,14 @@ class EvalCommand:
 
 
 @dataclass
+class ExportCommand:
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory of a finished ``retrain`` or ``search``."""
+    out: Path
+    """NAME.pt2 (torch.export), NAME.py (a Python module, its weights in NAME.pt), or NAME: all of them."""
+
+
+@dataclass
 class DoctorCommand:
     device: str = "auto"
     """Where to check the ops: auto, cpu or cuda."""
@@ -209,6 +217,15 @@ def _eval(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
+def _export(prog: str, args: Sequence[str]) -> int:
+    command = tyro.cli(ExportCommand, prog=prog, args=args, description="A trained network, without automl_ext.")
+    from automl_ext.nas.export import export
+
+    for path in export(command.run, command.out):
+        print(path)
+    return 0
+
+
 def _doctor(prog: str, args: Sequence[str]) -> int:
     command = tyro.cli(
         DoctorCommand, prog=prog, args=args, description="Build facts, backend, and every op against its reference."
@@ -245,6 +262,7 @@ COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
     "train dqn": ("learn by dqn; --ablate: Rainbow's parts compared", _run_command(lambda: _train("dqn"), DQNOptions)),
     "eval": ("play episodes with a trained policy", _eval),
     "plot": ("draw runs, or one cell", _plot),
+    "export": ("write a trained network as files that need no automl_ext", _export),
     "doctor": ("check this installation", _doctor),
     "bench": ("measure every op beside PyTorch and the packages people use", _bench),
     "demo": ("a search on the digits data, in minutes", _demo),

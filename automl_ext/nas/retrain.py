@@ -186,7 +186,8 @@ def test_accuracy(training: Training, splits: Splits) -> float:
 
 
 def count_parameters(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
+    """Those of the trained network; an auxiliary head leaves with the training."""
+    return sum(p.numel() for name, p in network.named_parameters() if not name.startswith("auxiliary."))
 
 
 def parse_genotype(space: Space[Any], text: str) -> Any:
@@ -235,6 +236,14 @@ def measure(training: Training, genotype: Any, splits: Splits) -> dict[str, Any]
         "genotype": str(genotype),
         "test_accuracy": test_accuracy(training, splits),
         "parameters": count_parameters(training.network),
+        "network": {
+            "space": training.config.space,
+            "shape": network_shape(splits, training.config.channels, training.config.cells),
+            "image_size": list(splits.image_size),
+            "mean": list(splits.mean),
+            "std": list(splits.std),
+            "classes": list(splits.classes),
+        },
         "times": {"retrain_seconds": training.clock.wall, "retrain_cpu_seconds": training.clock.cpu},
     }
 
