@@ -25,7 +25,7 @@ FIXED_REDUCTION: Nodes = (
 )
 # Centimetres.
 COLUMN, ROW = 2.9, 1.55  # of an operation, of a state
-LEFT, RIGHT, TOP, BOTTOM = 2.2, 2.6, 1.5, 0.7  # margins
+LEFT, RIGHT, TOP, BOTTOM = 2.4, 2.6, 1.5, 0.7  # margins
 NAME_ABOVE_NODE = 0.78
 
 
