@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from automl_ext.nas.cell_network import FixedReductionCell, Place
 from automl_ext.nas.darts import Darts
 from automl_ext.nas.darts_genotype import OPERATIONS, DartsGenotype
-from automl_ext.nas.darts_supernet import NONE, NUM_EDGES, DartsSupernet, edge_operations, edges_of, strongest
+from automl_ext.nas.darts_supernet import NONE, NUM_EDGES, DartsSupernet, edges_of, strongest
 from automl_ext.nas.gdas import GDASConfig, sample, search
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.supernet import Choice
@@ -26,11 +26,6 @@ SHAPE = {"in_channels": 1, "num_classes": 10, "channels": 4, "cells": 1}
 def supernet(form: str = "darts", fixed: bool = False) -> DartsSupernet:
     torch.manual_seed(0)
     return Darts(fixed).build_supernet(**SHAPE, form=form)
-
-
-def choices_of(genotype: DartsGenotype) -> list[Choice]:
-    cells = [genotype.normal, *([] if genotype.reduction is None else [genotype.reduction])]
-    return [Choice.fixed(edge_operations(cell), len(OPERATIONS)) for cell in cells]
 
 
 def derived(net: DartsSupernet, genotype: DartsGenotype, fixed: bool) -> nn.Module:
@@ -62,7 +57,7 @@ def test_one_hot_weights_give_the_derived_network(fixed: bool, form: str, traini
     for seed in range(4):
         genotype = Darts(fixed).random(Random(seed))
         network = derived(net, genotype, fixed).train(training)
-        torch.testing.assert_close(net(x, *choices_of(genotype)), network(x))
+        torch.testing.assert_close(net(x, *net.choices(genotype)), network(x))
 
 
 def test_only_what_was_drawn_runs() -> None:
@@ -162,7 +157,7 @@ def test_derived_cell_by_hand() -> None:
             a.copy_(alpha)
     assert net.derive() == DartsGenotype(cell, cell)
     x = torch.randn(2, 1, 8, 8)
-    torch.testing.assert_close(net.eval()(x, *net.argmax()), net(x, *choices_of(net.derive())))
+    torch.testing.assert_close(net.eval()(x, *net.argmax()), net(x, *net.choices(net.derive())))
 
 
 def test_fixed_reduction_cell_is_gdas_own() -> None:

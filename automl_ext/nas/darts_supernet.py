@@ -67,6 +67,8 @@ class DartsSuperCell(nn.Module):
 class DartsSupernet(Supernet):
     """α: [14 edges, 8 operations] of the normal cells and, unless it is the fixed one, of the reduction cells."""
 
+    operations = OPERATIONS
+
     def __init__(
         self, fixed_reduction: bool, in_channels: int, num_classes: int, channels: int, cells: int, form: Form
     ) -> None:
@@ -84,8 +86,10 @@ class DartsSupernet(Supernet):
         return DartsGenotype(cells[0], cells[1] if len(cells) > 1 else None)
 
     def argmax(self) -> list[Choice]:
-        """The derived architecture: "none" on the edges that it does not have."""
-        genotype = self.derive()
+        return self.choices(self.derive())
+
+    def choices(self, genotype: DartsGenotype) -> list[Choice]:
+        """What runs that architecture: "none" on the edges that it does not have."""
         cells = [genotype.normal, *([] if genotype.reduction is None else [genotype.reduction])]
         return [
             Choice.fixed(edge_operations(cell), len(OPERATIONS), alpha.device)
