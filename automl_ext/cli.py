@@ -146,7 +146,7 @@ def _run_command(
         if result is None:
             print(f"stopped; go on with: {prog} --out {options.out} --resume auto and the same options")
         else:
-            Console().print_json(data={k: v for k, v in result.items() if k != "alpha"})
+            Console().print_json(data={k: v for k, v in result.items() if k not in ("alpha", "network")})
             print(f"written to {options.out}/result.json")
         return 0
 

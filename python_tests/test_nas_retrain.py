@@ -11,8 +11,7 @@ import torch
 from torch import nn
 
 from automl_ext.nas.darts import Darts
-from automl_ext.nas.drop_path import DropPath
-from automl_ext.nas.images import cutout
+from automl_ext.nas.extras import DropPath, cutout
 from automl_ext.nas.nasbench201 import NASBench201
 from automl_ext.nas.retrain import RetrainConfig, Training, count_parameters, retrain
 from automl_ext.training.data import Split, Splits

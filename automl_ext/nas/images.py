@@ -47,25 +47,6 @@ def augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) 
     return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
 
 
-def cutout(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Zero a ``size`` × ``size`` square of every image, the part of it that lies inside (DeVries & Taylor 2017).
-
-    Args:
-        images: [N, C, H, W], normalised, so that 0 is the mean.
-        generator: on the CPU; centres are uniform over the pixels.
-    """
-    if not size:
-        return images
-    n, _, h, w = images.shape
-    inside = []
-    for length in (h, w):
-        start = torch.randint(length, (n, 1), generator=generator) - size // 2
-        place = torch.arange(length)
-        inside.append((place >= start) & (place < start + size))
-    square = inside[0][:, :, None] & inside[1][:, None, :]
-    return images.masked_fill(square[:, None].to(images.device), 0.0)
-
-
 @torch.no_grad()
 def accuracy(network: nn.Module, split: Split, *arguments: object) -> float:
     """Share of images whose label gets the largest logit of ``network(images, *arguments)``, evaluating."""

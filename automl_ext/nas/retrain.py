@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.nas import spaces
-from automl_ext.nas.drop_path import DropPath
 from automl_ext.nas.epochs import Epochs, set_cosine_lr
-from automl_ext.nas.images import accuracy, augment, cutout, epoch_batches, take, to_device
+from automl_ext.nas.extras import DropPath, add_auxiliary_head, cutout
+from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.space import Space
 from automl_ext.training.clock import Clock
 from automl_ext.training.data import Split, Splits, load_images, split_images
@@ -155,13 +155,6 @@ class Training:
         self.optimizer.load_state_dict(state["optimizer"])
         self.generator.set_state(state["generator"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
-
-
-def add_auxiliary_head(network: nn.Module) -> None:
-    """UserError where networks of the space offer none."""
-    if not hasattr(network, "add_auxiliary_head"):
-        raise UserError("--auxiliary: networks of this space have no auxiliary head")
-    network.add_auxiliary_head()  # type: ignore[operator]
 
 
 def network_shape(splits: Splits, channels: int, cells: int) -> dict[str, Any]:
