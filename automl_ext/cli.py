@@ -69,6 +69,8 @@ class PlotCommand:
     ``train`` given together are also drawn into one picture, their seeds' mean with a confidence band."""
     genotype: str | None = None
     """Draw this cell instead, into --out."""
+    space: str = "nb201"
+    """The search space of --genotype."""
     out: Path = Path(".")
     """Folder for the picture of --genotype, or of several runs together."""
 
@@ -87,6 +89,14 @@ class EvalCommand:
     """Show one more episode in this file."""
     mp4: Path | None = None
     """The same as a video."""
+
+
+@dataclass
+class ExportCommand:
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory of a finished ``retrain`` or ``search``."""
+    out: Path
+    """NAME.pt2 (torch.export), NAME.py (a Python module, its weights in NAME.pt), or NAME: all of them."""
 
 
 @dataclass
@@ -136,7 +146,7 @@ def _run_command(
         if result is None:
             print(f"stopped; go on with: {prog} --out {options.out} --resume auto and the same options")
         else:
-            Console().print_json(data={k: v for k, v in result.items() if k != "alpha"})
+            Console().print_json(data={k: v for k, v in result.items() if k not in ("alpha", "network")})
             print(f"written to {options.out}/result.json")
         return 0
 
@@ -189,7 +199,7 @@ def _plot(prog: str, args: Sequence[str]) -> int:
     if learning:
         written += plot_runs(learning, command.out)
     if command.genotype is not None:
-        written += plot_genotype(command.genotype, command.out)
+        written += plot_genotype(command.genotype, command.out, command.space)
     for path in written:
         print(path)
     return 0
@@ -203,6 +213,15 @@ def _eval(prog: str, args: Sequence[str]) -> int:
     result = evaluate_run(command.run, command.episodes, command.seed, command.policy, videos)
     Console().print_json(data=result)
     for path in videos:
+        print(path)
+    return 0
+
+
+def _export(prog: str, args: Sequence[str]) -> int:
+    command = tyro.cli(ExportCommand, prog=prog, args=args, description="A trained network, without automl_ext.")
+    from automl_ext.nas.export import export
+
+    for path in export(command.run, command.out):
         print(path)
     return 0
 
@@ -243,6 +262,7 @@ COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
     "train dqn": ("learn by dqn; --ablate: Rainbow's parts compared", _run_command(lambda: _train("dqn"), DQNOptions)),
     "eval": ("play episodes with a trained policy", _eval),
     "plot": ("draw runs, or one cell", _plot),
+    "export": ("write a trained network as files that need no automl_ext", _export),
     "doctor": ("check this installation", _doctor),
     "bench": ("measure every op beside PyTorch and the packages people use", _bench),
     "demo": ("a search on the digits data, in minutes", _demo),

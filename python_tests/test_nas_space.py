@@ -109,8 +109,8 @@ def test_network_refuses_no_size(name: str) -> None:
 
 
 def test_unknown_operation() -> None:
-    with pytest.raises(ValueError, match="dil_conv_3x3"):
-        make_operation("dil_conv_3x3", 4)
+    with pytest.raises(ValueError, match="dil_conv_9x9"):
+        make_operation("dil_conv_9x9", 4)
 
 
 def test_average_pool_leaves_padding_out() -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _COLORS = ("#1b6ca8", "#c8553d", "#4f772d", "#7b4b94", "#a06a00", "#0f766e", "#9d174d", "#475569")
-_FAINT = "#c4c4c4"
+FAINT = "#c4c4c4"
+NODE_BOX = {"boxstyle": "round,pad=0.45", "facecolor": "#f1f1ee", "edgecolor": "#333333"}
 
 
 def draw_graph(
@@ -31,26 +32,36 @@ def draw_graph(
         ValueError: another suffix.
         ModuleNotFoundError: matplotlib is not installed.
     """
+    save_figure(lambda: graph_figure(nodes, edges, operations), path)
+
+
+def save_figure(make: Callable[[], Figure], path: str | Path) -> None:
+    """Save the figure that ``make`` returns; raises as :func:`draw_graph`."""
     path = Path(path)
     if path.suffix not in (".png", ".svg"):
         raise ValueError(f"draw: path: expected a name ending in .png or .svg, got {str(path)!r}")
-    figure = graph_figure(nodes, edges, operations)
-    from matplotlib import rc_context
+    try:
+        from matplotlib import rc_context
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError(
+            'drawing a cell needs matplotlib: pip install "automl_ext[plot]"', name="matplotlib"
+        ) from None
+    figure = make()
 
     with rc_context({"svg.hashsalt": "automl_ext"}):  # equal cells, equal files
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+
+
+def operation_colors(operations: Sequence[str]) -> dict[str, str]:
+    """Operation → colour; "none" has none."""
+    return {op: _COLORS[k % len(_COLORS)] for k, op in enumerate(operations) if op != "none"}
 
 
 def graph_figure(
     nodes: Mapping[str, tuple[float, float]], edges: Sequence[tuple[str, str, str]], operations: Sequence[str]
 ) -> Figure:
     """The matplotlib figure that :func:`draw_graph` saves."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError(
-            'drawing a cell needs matplotlib: pip install "automl_ext[plot]"', name="matplotlib"
-        ) from None
+    from matplotlib.figure import Figure
 
     xs, ys = zip(*nodes.values(), strict=True)
     width, height = max(xs) - min(xs) + 3.0, max(ys) - min(ys) + 1.6
@@ -59,7 +70,7 @@ def graph_figure(
     axes.set_xlim(min(xs) - 1.5, max(xs) + 1.5)
     axes.set_ylim(min(ys) - 0.8, max(ys) + 0.8)
     axes.set_axis_off()
-    colors = {op: _COLORS[k % len(_COLORS)] for k, op in enumerate(operations) if op != "none"}
+    colors = operation_colors(operations)
     boxes = {}
     for name, (x, y) in nodes.items():
         boxes[name] = axes.text(
@@ -69,10 +80,10 @@ def graph_figure(
             fontsize=10,
             ha="center",
             va="center",
-            bbox={"boxstyle": "round,pad=0.45", "facecolor": "#f1f1ee", "edgecolor": "#333333"},
+            bbox=NODE_BOX,
         ).get_bbox_patch()
     for start, end, operation in edges:
-        color = colors.get(operation, _FAINT)
+        color = colors.get(operation, FAINT)
         axes.annotate(
             "",
             xy=nodes[end],

@@ -23,9 +23,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from automl_ext.nas import spaces
 from automl_ext.nas.epochs import Epochs, set_cosine_lr
 from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
-from automl_ext.nas.nasbench201 import NASBench201
 from automl_ext.nas.retrain import RetrainConfig, Training, at_least, check_seed, measure, network_shape
 from automl_ext.nas.space import Space
 from automl_ext.nas.supernet import Choice, Form, Supernet
@@ -49,6 +49,7 @@ class GDASConfig:
     The paper: channels 16, cells 5, epochs 250, warmup 0, lr 0.025, alpha_lr 3e-4, form "nb201".
     """
 
+    space: str = "nb201"  # nb201, darts or darts-frc (with GDAS's fixed reduction cell)
     data: str = "digits"  # digits, fashion-mnist:PATH, folder:PATH or npz:PATH
     subset: int | None = None  # use so many images only
     seed: int = 0  # decides weights, α, samples, batches and augmentation
@@ -242,7 +243,7 @@ def search(
         out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: interrupt after so many epochs, those of the final training among them.
-        space: the search space, NAS-Bench-201 by default.
+        space: the search space, in place of the one that ``config.space`` names.
 
     Returns:
         What ``result.json`` holds: genotype, test_accuracy, valid_accuracy (of the found architecture
@@ -252,7 +253,7 @@ def search(
     Raises:
         UserError: bad data, configuration or run directory, or a search that diverges.
     """
-    space = space or NASBench201()
+    space = space or spaces.space(config.space)
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)
     with Run.open(out, config, algorithm="gdas", resume=resume) as run:
@@ -309,6 +310,7 @@ def retrain_config(config: GDASConfig, genotype: Any) -> RetrainConfig:
     """The final training, as the command ``retrain`` would do it."""
     return RetrainConfig(
         genotype=str(genotype),
+        space=config.space,
         data=config.data,
         subset=config.subset,
         seed=config.seed,

@@ -7,7 +7,7 @@ residual downsampling blocks between them, then batch norm, ReLU, global average
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from automl_ext.nas.cell_genotype import shorten
 from automl_ext.nas.operations import ResidualBlock, make_operation
 from automl_ext.nas.supernet import Form, SuperCell, Supernet
 
@@ -64,11 +65,7 @@ class Genotype:
 
 
 def _not_a_cell(text: str) -> str:
-    return f"genotype: expected a NAS-Bench-201 cell |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {_shorten(text)!r}"
-
-
-def _shorten(text: str, limit: int = 200) -> str:
-    return text if len(text) <= limit else text[:limit] + "…"
+    return f"genotype: expected a NAS-Bench-201 cell |op~0|+|op~0|op~1|+|op~0|op~1|op~2|, got {shorten(text)!r}"
 
 
 class Cell(nn.Module):
@@ -90,6 +87,10 @@ class Cell(nn.Module):
             incoming = [self.edges[e](nodes[EDGES[e][0]]) for e in self.live if EDGES[e][1] == node]
             nodes.append(sum(incoming[1:], incoming[0]) if incoming else torch.zeros_like(x))
         return nodes[-1]
+
+    def paths(self) -> Iterator[nn.Module]:
+        """The operations that drop-path may drop: all that run but identities."""
+        yield from (self.edges[e] for e in self.live if not isinstance(self.edges[e], nn.Identity))
 
 
 def live_edges(genotype: Genotype) -> list[int]:
@@ -150,6 +151,12 @@ class Network(nn.Module):
                 x = cell(x, *cell_arguments)
         return self.head(x)
 
+    def paths(self) -> Iterator[nn.Module]:
+        """The operations that drop-path may drop."""
+        for stage in self.stages:
+            for cell in cast(nn.ModuleList, stage):
+                yield from cell.paths()  # type: ignore[operator]
+
 
 class NASBench201Supernet(Supernet):
     """The supernet; ``alphas[0]`` is [6 edges, 5 operations]."""
@@ -169,6 +176,7 @@ class NASBench201:
     """The space, as :class:`automl_ext.nas.space.Space` describes it: one decision per edge."""
 
     num_choices = (len(OPERATIONS),) * len(EDGES)
+    kinds = ("operation",) * len(EDGES)
 
     def parse(self, text: str) -> Genotype:
         return Genotype.parse(text)
@@ -182,6 +190,9 @@ class NASBench201:
         operations = list(genotype.operations)
         operations[edge] = rng.choice(others)
         return Genotype(tuple(operations))
+
+    def legal(self, genotype: Genotype, decision: int) -> tuple[int, ...]:
+        return tuple(k for k, name in enumerate(OPERATIONS) if name != genotype.operations[decision])
 
     def encode(self, genotype: Genotype) -> tuple[int, ...]:
         return tuple(OPERATIONS.index(name) for name in genotype.operations)

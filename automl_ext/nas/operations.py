@@ -1,7 +1,12 @@
-"""Building blocks of convolutional search spaces: candidate operations, a residual downsampling block."""
+"""Building blocks of convolutional search spaces: candidate operations, and blocks that halve the image.
+
+At stride 2 every one of them turns H × W into ⌈H/2⌉ × ⌈W/2⌉, so outputs match for odd sizes too.
+"""
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -14,6 +19,55 @@ class ReluConvBN(nn.Sequential):
             nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False),
             nn.BatchNorm2d(c_out, affine=affine),
         )
+
+
+class SeparableConv(nn.Sequential):
+    """Twice ReLU → depthwise → 1×1 convolution → batch norm; the first depthwise one has the stride."""
+
+    def __init__(self, channels: int, kernel: int, stride: int = 1, affine: bool = True) -> None:
+        super().__init__(
+            DepthwiseConv(channels, kernel, stride, affine=affine), DepthwiseConv(channels, kernel, affine=affine)
+        )
+
+
+class DepthwiseConv(nn.Sequential):
+    """ReLU → depthwise convolution, dilated or not → 1×1 convolution → batch norm."""
+
+    def __init__(self, channels: int, kernel: int, stride: int = 1, dilation: int = 1, affine: bool = True) -> None:
+        padding = dilation * (kernel // 2)
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
+            nn.Conv2d(channels, channels, 1, bias=False),
+            nn.BatchNorm2d(channels, affine=affine),
+        )
+
+
+class FactorizedConv(nn.Sequential):
+    """ReLU → 1×7 → 7×1 convolution → batch norm."""
+
+    def __init__(self, channels: int, stride: int = 1, affine: bool = True) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.Conv2d(channels, channels, (1, 7), (1, stride), (0, 3), bias=False),
+            nn.Conv2d(channels, channels, (7, 1), (stride, 1), (3, 0), bias=False),
+            nn.BatchNorm2d(channels, affine=affine),
+        )
+
+
+class FactorizedReduction(nn.Module):
+    """Halves the image by two 1×1 convolutions of stride 2, the second of the image moved by one pixel."""
+
+    def __init__(self, c_in: int, c_out: int, affine: bool = True) -> None:
+        super().__init__()
+        self.even = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride=2, bias=False)
+        self.norm = nn.BatchNorm2d(c_out, affine=affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.relu(x)
+        moved = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]  # padded, for what an odd size lacks
+        return self.norm(torch.cat([self.even(x), self.odd(moved)], dim=1))
 
 
 class ResidualBlock(nn.Module):
@@ -29,23 +83,33 @@ class ResidualBlock(nn.Module):
         return self.shortcut(x) + self.branch(x)
 
 
-def make_operation(name: str, channels: int, affine: bool = True) -> nn.Module | None:
-    """The module of a candidate operation that keeps the shape [N, channels, H, W]; None for "none".
+def make_operation(name: str, channels: int, affine: bool = True, stride: int = 1) -> nn.Module | None:
+    """The module of a candidate operation; None for "none".
+
+    It maps [N, channels, H, W] to [N, channels, ⌈H/stride⌉, ⌈W/stride⌉].
 
     Args:
         affine: whether batch norms learn a scale and a shift (not during a search).
+        stride: 1 or 2.
 
     Raises:
         ValueError: no operation of that name.
     """
+    kernel = int(name[-1]) if name[-1:].isdigit() else 0
     if name == "none":
         return None
     if name == "skip_connect":
-        return nn.Identity()
-    if name == "nor_conv_1x1":
-        return ReluConvBN(channels, channels, 1, affine=affine)
-    if name == "nor_conv_3x3":
-        return ReluConvBN(channels, channels, 3, affine=affine)
+        return nn.Identity() if stride == 1 else FactorizedReduction(channels, channels, affine)
+    if name in ("nor_conv_1x1", "nor_conv_3x3"):
+        return ReluConvBN(channels, channels, kernel, stride, affine)
+    if name in ("sep_conv_3x3", "sep_conv_5x5", "sep_conv_7x7"):
+        return SeparableConv(channels, kernel, stride, affine)
+    if name in ("dil_conv_3x3", "dil_conv_5x5"):
+        return DepthwiseConv(channels, kernel, stride, dilation=2, affine=affine)
+    if name == "conv_1x7_7x1":
+        return FactorizedConv(channels, stride, affine)
     if name == "avg_pool_3x3":
-        return nn.AvgPool2d(3, stride=1, padding=1, count_include_pad=False)
+        return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
+    if name == "max_pool_3x3":
+        return nn.MaxPool2d(3, stride, padding=1)
     raise ValueError(f"make_operation: name: no operation is called {name!r}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
-from automl_ext.nas.nasbench201 import NASBench201
 from automl_ext.nas.retrain import parse_genotype
+from automl_ext.nas.spaces import space
 from automl_ext.training.curves import draw_curves, read_metrics
 from automl_ext.training.errors import UserError
 
@@ -24,30 +25,35 @@ def plot_run(run: Path) -> list[Path]:
     curves = run / "curves.png"
     draw_curves(read_metrics(run), curves)
     result = run / "result.json"
-    genotype = _genotype(result) if result.is_file() else None
-    return [curves] + ([] if genotype is None else plot_genotype(genotype, run))
+    genotype = _read(result).get("genotype") if result.is_file() else None
+    if genotype is None:
+        return [curves]
+    return [curves, *plot_genotype(genotype, run, _read(run / "config.json").get("space", "nb201"))]
 
 
-def _genotype(result: Path) -> str | None:
+def _read(path: Path) -> dict[str, Any]:
     try:
-        return json.loads(result.read_bytes()).get("genotype")
-    except (ValueError, AttributeError):
-        raise UserError(f"plot: {result}: expected a JSON object, the result of a run") from None
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"plot: {path}: expected a JSON object, as a run writes it")
+    return value
 
 
-def plot_genotype(genotype: str, out: Path) -> list[Path]:
-    """Draw a NAS-Bench-201 cell as ``out/cell.png`` and ``out/cell.svg``.
+def plot_genotype(genotype: str, out: Path, space_name: str = "nb201") -> list[Path]:
+    """Draw a cell of the space as ``out/cell.png`` and ``out/cell.svg``.
 
     Raises:
-        UserError: no such cell, or ``out`` is no folder and cannot become one.
+        UserError: no such space or cell, or ``out`` is no folder and cannot become one.
     """
-    space = NASBench201()
-    parsed = parse_genotype(space, genotype)
+    of_space = space(space_name)
+    parsed = parse_genotype(of_space, genotype)
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"plot: --out {out}: expected a folder: {error.strerror}") from None
     paths = [out / "cell.png", out / "cell.svg"]
     for path in paths:
-        space.draw(parsed, path)
+        of_space.draw(parsed, path)
     return paths

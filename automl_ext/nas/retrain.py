@@ -11,11 +11,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
+from automl_ext.nas import spaces
 from automl_ext.nas.epochs import Epochs, set_cosine_lr
+from automl_ext.nas.extras import DropPath, add_auxiliary_head, cutout
 from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
-from automl_ext.nas.nasbench201 import NASBench201
 from automl_ext.nas.space import Space
 from automl_ext.training.clock import Clock
 from automl_ext.training.data import Split, Splits, load_images, split_images
@@ -29,6 +30,7 @@ from automl_ext.training.seeding import generator, seed_everything
 class TrainingConfig:
     """How a network is built and trained: SGD with Nesterov momentum and a cosine learning rate."""
 
+    space: str = "nb201"  # nb201, darts, darts-frc (with GDAS's fixed reduction cell) or renas
     data: str = "digits"  # digits, fashion-mnist:PATH, folder:PATH or npz:PATH
     subset: int | None = None  # use so many images only
     seed: int = 0  # decides weights, batches and augmentation
@@ -42,11 +44,16 @@ class TrainingConfig:
     weight_decay: float = 5e-4
     shift: int = 1  # move training images by up to so many pixels
     flip: bool = False  # mirror half of the training images
+    cutout: int = 0  # zero a square of so many pixels in every training image (DARTS: 16)
+    drop_path: float = 0.0  # drop operations, in the last epoch with nearly this probability (DARTS: 0.2)
+    auxiliary: float = 0.0  # weight of a second classifier's loss, where the space has one (DARTS: 0.4)
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0})
-        at_least(self, {"lr": 0, "momentum": 0, "weight_decay": 0})
+        at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0, "cutout": 0})
+        at_least(self, {"lr": 0, "momentum": 0, "weight_decay": 0, "auxiliary": 0})
+        if not 0 <= self.drop_path < 1:
+            raise ValueError(f"drop_path: expected a probability in [0, 1), got {self.drop_path}")
 
 
 @dataclass
@@ -91,7 +98,10 @@ class Training:
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
         self.split = to_device(train_and_valid(splits), device)
         seed_everything(config.seed)
-        self.network = space.build(genotype, **network_shape(splits, config.channels, config.cells)).to(device)
+        network = space.build(genotype, **network_shape(splits, config.channels, config.cells))
+        if config.auxiliary:
+            add_auxiliary_head(network)
+        self.network = network.to(device)
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
             lr=config.lr,
@@ -100,24 +110,34 @@ class Training:
             nesterov=config.momentum > 0,
         )
         self.generator = generator(config.seed, torch.device("cpu"))
+        self.drop_path = DropPath(self.network, self.generator) if config.drop_path else None
 
     def run_epoch(self) -> dict[str, float]:
         with self.clock:
             self.network.train()
             batches = epoch_batches(len(self.split.labels), self.config.batch_size, self.generator)
+            if self.drop_path is not None:
+                self.drop_path.probability = self.config.drop_path * self.epoch / self.epochs
             losses = []
             for i, index in enumerate(batches):
                 progress = (self.epoch + i / len(batches)) / self.epochs
                 lr = set_cosine_lr(self.optimizer, progress, self.config.lr, 0.0)
                 batch = take(self.split, index)
                 images = augment(batch.images, self.config.shift, self.config.flip, self.generator)
-                loss = F.cross_entropy(self.network(images), batch.labels)
+                images = cutout(images, self.config.cutout, self.generator)
+                loss = self.loss(images, batch.labels)
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
                 losses.append(loss.detach())
             self.epoch += 1
             return {"loss": torch.stack(losses).mean().item(), "lr": lr}
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        if not self.config.auxiliary:
+            return F.cross_entropy(self.network(images), labels)
+        logits, auxiliary = self.network(images)
+        return F.cross_entropy(logits, labels) + self.config.auxiliary * F.cross_entropy(auxiliary, labels)
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -159,7 +179,8 @@ def test_accuracy(training: Training, splits: Splits) -> float:
 
 
 def count_parameters(network: nn.Module) -> int:
-    return sum(p.numel() for p in network.parameters())
+    """Those of the trained network; an auxiliary head leaves with the training."""
+    return sum(p.numel() for name, p in network.named_parameters() if not name.startswith("auxiliary."))
 
 
 def parse_genotype(space: Space[Any], text: str) -> Any:
@@ -186,7 +207,7 @@ def retrain(
     Returns:
         What ``result.json`` holds: genotype, test_accuracy (0 to 1), parameters and times. None when stopped.
     """
-    space = space or NASBench201()
+    space = space or spaces.space(config.space)
     genotype = parse_genotype(space, config.genotype)
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)
@@ -208,6 +229,14 @@ def measure(training: Training, genotype: Any, splits: Splits) -> dict[str, Any]
         "genotype": str(genotype),
         "test_accuracy": test_accuracy(training, splits),
         "parameters": count_parameters(training.network),
+        "network": {
+            "space": training.config.space,
+            "shape": network_shape(splits, training.config.channels, training.config.cells),
+            "image_size": list(splits.image_size),
+            "mean": list(splits.mean),
+            "std": list(splits.std),
+            "classes": list(splits.classes),
+        },
         "times": {"retrain_seconds": training.clock.wall, "retrain_cpu_seconds": training.clock.cpu},
     }
 
@@ -225,7 +254,7 @@ def compare(
         out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: interrupt after so many epochs.
-        space: the search space, NAS-Bench-201 by default.
+        space: the search space, in place of the one that ``config.space`` names.
 
     Returns:
         What ``result.json`` holds: ``found`` (a result as of :func:`retrain`, None without a genotype),
@@ -236,7 +265,7 @@ def compare(
     Raises:
         UserError: bad data, genotype, configuration or run directory.
     """
-    space = space or NASBench201()
+    space = space or spaces.space(config.space)
     rng = Random(config.seed)
     genotypes = [space.random(rng) for _ in range(config.random_cells)]
     if config.genotype is not None:

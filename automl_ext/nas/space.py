@@ -17,11 +17,13 @@ Genotype = TypeVar("Genotype")
 class Space(Protocol[Genotype]):
     """A set of architectures. A genotype is immutable and hashable; ``str(genotype)`` is its written form.
 
-    An architecture is a sequence of decisions: ``num_choices[d]`` is the number of choices of decision d, and
-    encode/decode translate between a genotype and one index per decision.
+    An architecture is a sequence of decisions: ``num_choices[d]`` is the number of choices of decision d, ``kinds[d]``
+    whether it chooses an "operation" or an "input", and encode/decode translate between a genotype and one index per
+    decision.
     """
 
     num_choices: tuple[int, ...]
+    kinds: tuple[str, ...]
 
     def parse(self, text: str) -> Genotype:
         """The genotype written as ``text``; ValueError when it is none of this space."""
@@ -33,6 +35,10 @@ class Space(Protocol[Genotype]):
 
     def mutate(self, genotype: Genotype, rng: Random) -> Genotype:
         """A neighbour: one decision, drawn uniformly, changed to another choice."""
+        ...
+
+    def legal(self, genotype: Genotype, decision: int) -> tuple[int, ...]:
+        """What the decision may change to, the others staying as they are; the present choice is none of them."""
         ...
 
     def encode(self, genotype: Genotype) -> tuple[int, ...]:
@@ -63,3 +69,11 @@ class Space(Protocol[Genotype]):
     def draw(self, genotype: Genotype, path: str | Path) -> None:
         """A picture of the cell; the suffix of ``path`` (.png or .svg) decides the format."""
         ...
+
+
+def mutate_one_decision(space: Space[Genotype], genotype: Genotype, rng: Random) -> Genotype:
+    """A decision drawn uniformly, changed to a legal choice drawn uniformly: ``mutate`` of most spaces."""
+    decision = rng.randrange(len(space.num_choices))
+    indices = list(space.encode(genotype))
+    indices[decision] = rng.choice(space.legal(genotype, decision))
+    return space.decode(indices)

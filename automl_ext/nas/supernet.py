@@ -78,7 +78,7 @@ class SuperCell(nn.Module):
         for node in range(1, self.num_nodes):
             edges = edges_into(node)
             outputs = [self._run_edge(e, source, active[e]) for e, source in zip(edges, nodes, strict=True)]
-            nodes.append(self._node(outputs, choice, edges, x))
+            nodes.append(node_value(outputs, choice, edges, self.form, torch.zeros_like(x)))
         return nodes[-1]
 
     def _reaching_output(self, active: list[list[int]]) -> list[list[int]]:
@@ -101,18 +101,29 @@ class SuperCell(nn.Module):
             outputs[k] = candidates[k](x)
         return outputs
 
-    def _node(self, outputs: list[list[Tensor | None]], choice: Choice, edges: range, x: Tensor) -> Tensor:
-        weights = choice.weights[edges.start : edges.stop]
-        ran = [y for edge in outputs for y in edge if y is not None]
-        if not ran:
-            value = torch.zeros_like(x) + 0 * weights.sum()  # nothing to learn, but α stays in the graph
-        elif choice.one_hot and not weights.requires_grad:
-            value = sum(ran[1:], ran[0])  # as below, but the gradient is passed on, not copied for each
-        else:
-            value = cell_aggregate(outputs, weights)
-        if self.form == "nb201" and choice.rest is not None and choice.rest.requires_grad:
-            value = value + choice.rest[edges.start : edges.stop].sum()
-        return value
+
+def node_value(
+    outputs: Sequence[Sequence[Tensor | None]], choice: Choice, edges: range, form: Form, zero: Tensor
+) -> Tensor:
+    """The weighted sum over the operations that ran on a node's incoming edges; of ``zero``'s shape.
+
+    Args:
+        outputs: for each of the edges what ran (None: did not).
+        edges: the rows of ``choice`` that they have.
+        form: as of :class:`SuperCell`.
+        zero: a tensor of zeros, the value when nothing ran.
+    """
+    weights = choice.weights[edges.start : edges.stop]
+    ran = [y for edge in outputs for y in edge if y is not None]
+    if not ran:
+        value = zero + 0 * weights.sum()  # nothing to learn, but α stays in the graph
+    elif choice.one_hot and not weights.requires_grad:
+        value = sum(ran[1:], ran[0])  # as below, but the gradient is passed on, not copied for each
+    else:
+        value = cell_aggregate(outputs, weights)
+    if form == "nb201" and choice.rest is not None and choice.rest.requires_grad:
+        value = value + choice.rest[edges.start : edges.stop].sum()
+    return value
 
 
 def edges_into(node: int) -> range:

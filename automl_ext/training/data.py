@@ -62,7 +62,10 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three parts and what a network needs to know of them. ``image_size`` is (height, width)."""
+    """The three parts and what a network needs to know of them.
+
+    ``image_size`` is (height, width); ``mean`` and ``std``, per channel, are what images in [0, 1] were normalised by.
+    """
 
     train: Split
     valid: Split
@@ -71,6 +74,8 @@ class Splits:
     in_channels: int
     image_size: tuple[int, int]
     classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
 
 def load_images(spec: str, *, subset: int | None = None, seed: int = 0) -> ImageData:
@@ -146,7 +151,8 @@ def split_images(data: ImageData, *, seed: int = 0) -> Splits:
     mean, std = _statistics(raw[0][0])
     train, valid, test = (Split(_normalise(images, mean, std), labels) for images, labels in raw)
     channels, height, width = data.images.shape[1:]
-    return Splits(train, valid, test, len(data.classes), channels, (height, width), data.classes)
+    normalisation = tuple(mean.tolist()), tuple(std.tolist())
+    return Splits(train, valid, test, len(data.classes), channels, (height, width), data.classes, *normalisation)
 
 
 def draw_stratified(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -1,0 +1,60 @@
+"""Cells of nodes that each add operations on earlier states: what DARTS's and ReNAS's genotypes are made of.
+
+States 0 and 1 are the outputs of the cell before the previous one and of the previous one; state 2 + i is node i.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Edge(NamedTuple):
+    """An operation on a state; the node adds it to its other one."""
+
+    operation: str
+    start: int
+
+
+Nodes = tuple[tuple[Edge, ...], ...]
+
+
+def check_nodes(nodes: Nodes, count: int, operations: Sequence[str]) -> None:
+    """ValueError for anything but ``count`` nodes, each of two of the operations on earlier states."""
+    if len(nodes) != count:
+        raise ValueError(f"expected {count} nodes, got {len(nodes)}")
+    for i, node in enumerate(nodes):
+        if len(node) != 2:
+            raise ValueError(f"node {i}: expected 2 operations, got {len(node)}")
+        for name, start in node:
+            if name not in operations:
+                raise ValueError(f"node {i}: expected operations among {', '.join(operations)}, got {name!r}")
+            if not 0 <= start < 2 + i:
+                raise ValueError(f"node {i}: expected an input among 0 … {1 + i}, got {start}")
+
+
+def write_nodes(nodes: Nodes) -> str:
+    """``|op~0|op~1|+|op~0|op~2|+…``, as NAS-Bench-201 writes its cells."""
+    return "+".join("|" + "|".join(f"{name}~{start}" for name, start in node) + "|" for node in nodes)
+
+
+def read_nodes(text: str) -> Nodes:
+    """The inverse of :func:`write_nodes`.
+
+    Raises:
+        ValueError: ``text`` has another form.
+    """
+    try:
+        nodes = tuple(
+            tuple(Edge(name, int(start)) for name, start in (token.split("~") for token in node[1:-1].split("|")))
+            for node in text.split("+")
+        )
+    except ValueError:
+        nodes = ()
+    if write_nodes(nodes) != text or not nodes:
+        raise ValueError(f"expected nodes |op~i|op~j|+|op~i|op~j|+…, got {shorten(text)!r}")
+    return nodes
+
+
+def shorten(text: str, limit: int = 200) -> str:
+    return text if len(text) <= limit else text[:limit] + "…"

@@ -1,0 +1,221 @@
+"""A trained network as files that need no automl_ext: a ``torch.export`` program, and a Python module with weights."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.util
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext._version import __version__
+from automl_ext.nas import spaces
+from automl_ext.nas.source import Sources
+from automl_ext.nas.space import Space
+from automl_ext.training import checkpoint
+from automl_ext.training.errors import UserError
+
+SUFFIXES = {"": (".pt2", ".py"), ".pt2": (".pt2",), ".py": (".py",)}
+
+
+def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) -> list[Path]:
+    """Write the network that a finished ``retrain`` or ``search`` trained.
+
+    Args:
+        run: the run directory.
+        out: ``NAME.pt2``, ``NAME.py`` (and its weights, ``NAME.pt``) or ``NAME``: all three.
+        space: the run's space, where it is one of your own. The module gets the text of what its ``build`` needs,
+            from its own and automl_ext's files; the genotype's ``repr``, and that of a space with fields (a
+            dataclass), must be Python.
+
+    Returns:
+        The files. Both forms take normalised images, float32 [N, C, H, W] for any N, and give logits; each was loaded
+        and gave the run's logits before this returns.
+
+    Raises:
+        UserError: no finished run with weights, another suffix, or a space whose text cannot be copied.
+    """
+    run, out = Path(run), Path(out)
+    if out.suffix not in SUFFIXES:
+        raise UserError(f"--out {out}: expected a name ending in .pt2, .py or nothing")
+    result, facts = read_result(run)
+    space = space or spaces.space(facts["space"])
+    try:
+        genotype = space.parse(result["genotype"])
+    except ValueError as error:
+        raise UserError(f"export: {run}: {error}; a space of your own is exported from Python") from None
+    network = space.build(genotype, **facts["shape"])
+    weights = read_weights(run, network)
+    network.load_state_dict(weights)
+    network.eval()
+    images = torch.randn(3, facts["shape"]["in_channels"], *facts["image_size"])
+    with torch.no_grad():
+        logits = network(images)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix in SUFFIXES[out.suffix]:
+        path = out.with_suffix(suffix)
+        if suffix == ".pt2":
+            write_program(network, images, path)
+            check(torch.export.load(path).module(), images, logits, path)
+            written.append(path)
+        else:
+            path.write_text(module_text(space, genotype, facts, path.stem))
+            torch.save(weights, path.with_suffix(".pt"))
+            check(load_module(path), images, logits, path)
+            written += [path, path.with_suffix(".pt")]
+    return written
+
+
+def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """``result.json`` and what it says of the network.
+
+    Raises:
+        UserError: it is missing, damaged, or not of a run that trained one network.
+    """
+    try:
+        result = json.loads((run / "result.json").read_bytes())
+        return result, result["network"]
+    except OSError:
+        raise UserError(f"export: {run} is no finished run: it has no result.json") from None
+    except (ValueError, KeyError, TypeError):
+        raise UserError(
+            f"export: {run}: expected a finished retrain or search, with a network in result.json"
+        ) from None
+
+
+def read_weights(run: Path, network: nn.Module) -> dict[str, Tensor]:
+    """The network's state from the run's last checkpoint, without what only training has (an auxiliary head)."""
+    steps = checkpoint.list_steps(run / "checkpoints")
+    try:
+        state = checkpoint.read_state(steps[-1], checkpoint.read_manifest(steps[-1]))["job"]["network"]
+    except IndexError:
+        raise UserError(f"export: {run} has no checkpoint") from None
+    except checkpoint.DamagedCheckpoint as error:
+        raise UserError(f"export: the checkpoint {steps[-1]} is damaged: {error}") from None
+    expected = network.state_dict()
+    if missing := expected.keys() - state.keys():
+        raise UserError(f"export: {run}: the checkpoint lacks {min(missing)}: it is of another network")
+    return {name: state[name] for name in expected}
+
+
+def write_program(network: nn.Module, images: Tensor, path: Path) -> None:
+    shapes = {"x": {0: torch.export.Dim("batch", min=1)}}
+    torch.export.save(torch.export.export(network, (images,), dynamic_shapes=shapes), path)
+
+
+def check(network: Any, images: Tensor, logits: Tensor, path: Path) -> None:
+    """RuntimeError unless the loaded network gives these logits, for this number of images and for one."""
+    with torch.no_grad():
+        for n in (len(images), 1):
+            if not torch.allclose(network(images[:n]), logits[:n], rtol=1e-4, atol=1e-4):
+                raise RuntimeError(f"export: {path} gives other logits than the run's network")
+
+
+def load_module(path: Path) -> nn.Module:
+    """Run the exported file and load its network."""
+    spec = importlib.util.spec_from_file_location(f"exported_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+        return module.load()
+    finally:
+        del sys.modules[spec.name]
+
+
+def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: str) -> str:
+    """The module: the classes that ``space.build`` needs, as they are written here, and ``load``."""
+    kind = type(space)
+    made = repr(space) if dataclasses.is_dataclass(space) else f"{kind.__name__}()"
+    sources = Sources({"automl_ext", kind.__module__.partition(".")[0]})
+    sources.used.add("build")
+    try:
+        sources.add(kind.__module__, kind.__name__)
+        for expression, module in ((made, kind.__module__), (repr(genotype), type(genotype).__module__)):
+            for node in ast.walk(ast.parse(expression, mode="eval")):
+                if isinstance(node, ast.Name):
+                    sources.add(module, node.id)
+        sources.close()
+    except (ValueError, SyntaxError, OSError) as error:
+        raise UserError(f"export: the text of {kind.__name__} cannot be copied: {error}") from None
+    sources.imports |= {
+        "Path": "from pathlib import Path",
+        "torch": "import torch",
+        "Tensor": "from torch import Tensor",
+        "nn": "from torch import nn",
+    }
+    shape = ", ".join(f"{key}={value}" for key, value in facts["shape"].items())
+    image = ", ".join(map(str, (facts["shape"]["in_channels"], *facts["image_size"])))
+    return MODULE.format(
+        version=__version__,
+        name=name,
+        genotype_text=str(genotype),
+        image=image,
+        imports=import_lines(sources.imports.values()),
+        definitions=sources.text(),
+        genotype=repr(genotype),
+        mean=facts["mean"],
+        std=facts["std"],
+        classes=facts["classes"],
+        made=made,
+        shape=shape,
+    )
+
+
+def import_lines(statements: Iterable[str]) -> str:
+    """One line per module, those of the standard library first."""
+    names: dict[str, set[str]] = {}
+    for statement in statements:
+        module, _, name = statement.partition(" import ")  # of "import x" the second is empty
+        names.setdefault(module, set()).update([name] if name else [])
+    lines: list[list[str]] = [[], []]
+    for module in sorted(names, key=lambda m: (m.startswith("from"), m)):
+        other = module.split()[1].partition(".")[0] not in sys.stdlib_module_names
+        lines[other].append(f"{module} import {', '.join(sorted(names[module]))}" if names[module] else module)
+    return "\n\n".join("\n".join(group) for group in lines if group)
+
+
+MODULE = '''"""A trained network that architecture search found; automl_ext {version} wrote it and is not needed.
+
+    {genotype_text}
+
+    network = load()                          # the weights: {name}.pt, beside this file
+    logits = network(normalise(images))       # images: uint8 [N, {image}], any N
+"""
+
+from __future__ import annotations
+
+{imports}
+
+
+{definitions}
+
+
+GENOTYPE = {genotype}
+MEAN = {mean}  # per channel, of images in [0, 1]
+STD = {std}
+CLASSES = {classes}
+
+
+def normalise(images: Tensor) -> Tensor:
+    """What the network takes: images of 0 … 255, scaled to [0, 1] and normalised as in training."""
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
+    return (images / 255 - mean) / std
+
+
+def load(weights: str | Path | None = None) -> nn.Module:
+    """The trained network, evaluating; ``weights``: where the file lies, if not beside this one."""
+    network = {made}.build(GENOTYPE, {shape})
+    path = Path(__file__).with_suffix(".pt") if weights is None else weights
+    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    return network.eval()
+'''
