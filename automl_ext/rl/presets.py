@@ -12,8 +12,8 @@ Config = TypeVar("Config")
 # DQN and Rainbow on MinAtar within 500k frames. Shared, so that a comparison is of the switches: one update of 32 per
 # four frames, as in both papers; 5k frames before the first, 100k kept, ε down to 0.1 over 100k (Young and Tian 2019).
 # Rewards there are 0 or 1 mostly, never below 0, and discounted returns of what is learned in that time below 10: the
-# atoms' range follows. Noisy layers start with a fifth of the paper's noise: it is unlearned over millions of steps, and
-# these runs have half a million (Freeway after 50k frames: 29 instead of 7).
+# atoms' range follows. Noisy layers start with a fifth of the paper's noise, which is unlearned over millions of steps:
+# these runs have half a million (Freeway after 50k frames, one seed: 29 instead of 7).
 PRESETS: dict[str, dict[str, Any]] = {
     "minatar": {
         "env_id": "MinAtar/Breakout-v1",

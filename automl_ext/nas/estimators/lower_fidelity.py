@@ -14,9 +14,9 @@ from torch import nn
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.images import accuracy, take, to_device
-from automl_ext.nas.nasbench201 import NASBench201
 from automl_ext.nas.retrain import Training, TrainingConfig, count_parameters
 from automl_ext.nas.space import Space
+from automl_ext.nas.spaces import space as space_named
 from automl_ext.training.data import Splits, draw_stratified, load_images, split_images
 from automl_ext.training.device import choose_device
 from automl_ext.training.seeding import generator, rng_state, set_rng_state
@@ -35,7 +35,7 @@ class LowerFidelity:
         config: channels, cells and epochs are the fidelity; ``config.data`` is read where no ``splits`` are given.
         splits: images already read. The test part is never looked at.
         images: train on so many of the training images, every class in proportion; None: on all of them.
-        space: NAS-Bench-201 by default.
+        space: that of ``config.space`` by default.
 
     Raises:
         ValueError: ``images`` is not 1 to the number of training images.
@@ -50,7 +50,7 @@ class LowerFidelity:
         images: int | None = None,
         space: Space[Any] | None = None,
     ) -> None:
-        self.config, self.space = config, space or NASBench201()
+        self.config, self.space = config, space or space_named(config.space)
         splits = splits or split_images(load_images(config.data, subset=config.subset))
         self.device = choose_device(config.device)
         self.valid = to_device(splits.valid, self.device)
