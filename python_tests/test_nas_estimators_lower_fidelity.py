@@ -31,7 +31,7 @@ def part(size: int, seed: int) -> Split:
     return Split(images, labels)
 
 
-SPLITS = Splits(part(96, 0), part(60, 1), part(30, 2), 3, 1, (8, 8), ("a", "b", "c"))
+SPLITS = Splits(part(96, 0), part(60, 1), part(30, 2), 3, 1, (8, 8), ("a", "b", "c"), (0.0,), (1.0,))
 
 
 def same(a: object, b: object) -> bool:
