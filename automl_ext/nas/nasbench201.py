@@ -169,6 +169,7 @@ class NASBench201:
     """The space, as :class:`automl_ext.nas.space.Space` describes it: one decision per edge."""
 
     num_choices = (len(OPERATIONS),) * len(EDGES)
+    kinds = ("operation",) * len(EDGES)
 
     def parse(self, text: str) -> Genotype:
         return Genotype.parse(text)
@@ -192,6 +193,10 @@ class NASBench201:
                 f"decode: indices: expected {len(EDGES)} in [0, {len(OPERATIONS) - 1}], got {list(indices)}"
             )
         return Genotype(tuple(OPERATIONS[k] for k in indices))
+
+    def legal(self, genotype: Genotype, decision: int) -> tuple[int, ...]:
+        current = OPERATIONS.index(genotype.operations[decision])
+        return tuple(k for k in range(self.num_choices[decision]) if k != current)
 
     def build(
         self,

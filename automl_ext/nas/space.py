@@ -17,11 +17,13 @@ Genotype = TypeVar("Genotype")
 class Space(Protocol[Genotype]):
     """A set of architectures. A genotype is immutable and hashable; ``str(genotype)`` is its written form.
 
-    An architecture is a sequence of decisions: ``num_choices[d]`` is the number of choices of decision d, and
-    encode/decode translate between a genotype and one index per decision.
+    An architecture is a sequence of decisions: ``num_choices[d]`` is the number of choices of decision d,
+    ``kinds[d]`` what it chooses, "operation" or "input", and encode/decode translate between a genotype and one index
+    per decision.
     """
 
     num_choices: tuple[int, ...]
+    kinds: tuple[str, ...]
 
     def parse(self, text: str) -> Genotype:
         """The genotype written as ``text``; ValueError when it is none of this space."""
@@ -41,6 +43,10 @@ class Space(Protocol[Genotype]):
 
     def decode(self, indices: Sequence[int]) -> Genotype:
         """The inverse of encode; ValueError for a wrong number of indices or one out of range."""
+        ...
+
+    def legal(self, genotype: Genotype, decision: int) -> tuple[int, ...]:
+        """The choices that ``decision`` may change to, the others fixed; the present one is not among them."""
         ...
 
     def build(
