@@ -7,12 +7,14 @@ from pathlib import Path
 
 from automl_ext.nas.nasbench201 import NASBench201
 from automl_ext.nas.retrain import parse_genotype
+from automl_ext.nas.search_plot import plot_search
 from automl_ext.training.curves import draw_curves, read_metrics
 from automl_ext.training.errors import UserError
 
 
 def plot_run(run: Path) -> list[Path]:
-    """Draw ``curves.png`` of what the run logged, and ``cell.png`` and ``cell.svg`` when it has a genotype.
+    """Draw ``curves.png`` of what the run logged, ``trajectory.png`` and ``pareto.png`` of a search by a strategy, and
+    ``cell.png`` and ``cell.svg`` when it has a genotype.
 
     Returns:
         The files written.
@@ -22,10 +24,11 @@ def plot_run(run: Path) -> list[Path]:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
     curves = run / "curves.png"
-    draw_curves(read_metrics(run), curves)
+    rows = read_metrics(run)
+    draw_curves(rows, curves)
     result = run / "result.json"
     genotype = _genotype(result) if result.is_file() else None
-    return [curves] + ([] if genotype is None else plot_genotype(genotype, run))
+    return [curves, *plot_search(rows, run)] + ([] if genotype is None else plot_genotype(genotype, run))
 
 
 def _genotype(result: Path) -> str | None:

@@ -36,7 +36,9 @@ class SearchConfig(TrainingConfig):
     evaluator: Literal["table", "train", "supernet"] = "train"  # where scores come from
     table: str | None = None  # CSV of NAS-Bench-201; where there is none the environment variable AUTOML_EXT_NB201
     evaluations: int | None = None  # so many; 50 where no budget is given either
-    budget: float | None = None  # seconds of evaluation, simulated ones of a table (20000 there, where nothing is given)
+    budget: float | None = (
+        None  # seconds of evaluation, simulated ones of a table (20000 there, where nothing is given)
+    )
     workers: int = 1  # processes that evaluate; a strategy then proposes before it knows the last results
     channels: int = 8
     epochs: int = 4

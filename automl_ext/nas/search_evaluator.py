@@ -35,7 +35,9 @@ def train_supernet(
     config: SearchConfig, space: Space[Any], splits: Splits, run: Run, stop_after: int | None
 ) -> UniformSupernet | None:
     """Train the supernet, or go on with it; None when stopped."""
-    shared = {field.name: getattr(config, field.name) for field in fields(SupernetConfig) if hasattr(config, field.name)}
+    shared = {
+        field.name: getattr(config, field.name) for field in fields(SupernetConfig) if hasattr(config, field.name)
+    }
     supernet = UniformSupernet(SupernetConfig(**shared), space, splits, choose_device(config.device))
     if run.state is not None:
         supernet.load_state_dict(run.state["job"])

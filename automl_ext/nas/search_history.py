@@ -15,6 +15,7 @@ class Entry(NamedTuple):
     indices: tuple[int, ...]  # the architecture, as the space encodes it
     budget: int  # epochs; 0: the evaluator's own
     score: float
+    cost: float  # seconds
     failed: bool
     measured: dict[str, float]
 
@@ -34,21 +35,25 @@ class History:
 
     def add(self, candidate: Candidate, evaluation: Evaluation) -> None:
         indices = tuple(self.space.encode(candidate.genotype))
-        entry = Entry(indices, candidate.budget or 0, evaluation.score, evaluation.failed, dict(evaluation.measured))
+        score, cost, measured = evaluation.score, evaluation.cost, dict(evaluation.measured)
+        entry = Entry(indices, candidate.budget or 0, score, cost, evaluation.failed, measured)
         self.entries.append(entry)
         self.seconds += evaluation.cost
         self.failed += entry.failed
         self._compare(entry)
 
     def _compare(self, entry: Entry) -> None:
-        if not entry.failed and (self.best is None or (entry.budget, entry.score) > (self.best.budget, self.best.score)):
+        if not entry.failed and (
+            self.best is None or (entry.budget, entry.score) > (self.best.budget, self.best.score)
+        ):
             self.best = entry
 
     def scalars(self) -> dict[str, float]:
-        """Of the last evaluation, for ``metrics.jsonl``."""
+        """Of the last evaluation, for ``metrics.jsonl``; seconds are all of them so far, and failed all failures."""
         last = self.entries[-1]
         best = self.best.score if self.best else math.nan
-        values = {"score": last.score, "best_score": best, "seconds": self.seconds, "failed": self.failed}
+        values = {"score": last.score, "best_score": best, "cost": last.cost, "seconds": self.seconds}
+        values["failed"] = self.failed
         return values | ({"budget": last.budget} if last.budget else {}) | last.measured
 
     def pareto(self) -> list[dict[str, Any]]:

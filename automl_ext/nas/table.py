@@ -128,7 +128,7 @@ def _number(text: str, name: str, where: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if percentage and 0 <= value <= 100 or not percentage and 0 < value < math.inf:
+    if (0 <= value <= 100) if percentage else (0 < value < math.inf):
         return value
     raise UserError(f"{where}: {name}: expected {'a percentage' if percentage else 'a number above 0'}, got {text!r}")
 
@@ -136,10 +136,10 @@ def _number(text: str, name: str, where: str) -> float:
 class TableEvaluator:
     """Looks cells up; an :class:`~automl_ext.nas.evaluation.Evaluator`.
 
-    The score is the validation accuracy in percent after 12 epochs (budget 12, or None) or 200, the cost what NATS-Bench
-    charges: the training and one pass over the validation images, here 2.5·(0.5 + 0.085·seconds per epoch). Training
-    seconds are those of 12 epochs, in proportion. There are no weights, so states are ignored: a child that would
-    inherit its parent's costs and scores what it always does.
+    The score is the validation accuracy in percent after 12 epochs (budget 12, or None) or 200, the cost what
+    NATS-Bench charges: the training and one pass over the validation images, here 2.5·(0.5 + 0.085·seconds per epoch).
+    Training seconds are those of 12 epochs, in proportion. There are no weights, so states are ignored: a child that
+    would inherit its parent's costs and scores what it always does.
     """
 
     def __init__(self, table: Table) -> None:
@@ -152,7 +152,9 @@ class TableEvaluator:
             column.tolist() for column in (table.test_200, table.parameters, table.macs)
         )
 
-    def evaluate(self, genotype: Genotype, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
+    def evaluate(
+        self, genotype: Genotype, budget: int | None = None, state: dict[str, Any] | None = None
+    ) -> Evaluation:
         """Measured: test_accuracy (percent, after 200 epochs), parameters, macs.
 
         Raises:

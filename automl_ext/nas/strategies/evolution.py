@@ -1,8 +1,8 @@
 """Regularised evolution, REA (Real et al., AAAI 2019, algorithm 1).
 
-    the first ``population`` candidates are drawn uniformly; then
-    parent = the best of ``sample`` members drawn with replacement;  child = a neighbour of it, drawn uniformly
-    the child joins the population, whose oldest member leaves it, however good it is
+the first ``population`` candidates are drawn uniformly; then
+parent = the best of ``sample`` members drawn with replacement;  child = a neighbour of it, drawn uniformly
+the child joins the population, whose oldest member leaves it, however good it is
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A policy trained by REINFORCE (Williams 1992; as NAS-Bench-201 and NATS-Bench use it).
 
-    π = an independent categorical distribution for every decision;  architecture ~ π
-    b ← the reward's moving average;  θ ← Adam of −(reward − b) · log π(architecture)
+π = an independent categorical distribution for every decision;  architecture ~ π
+b ← the reward's moving average;  θ ← Adam of −(reward − b) · log π(architecture)
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """ReNAS's mutation controller (Chen et al. 2019, section 3.3): it reads the parent and chooses one change of it.
 
-    tokens (decision, choice) → embedding → bidirectional LSTM → states h, their average by attention c
-    router: P(kind) of c: mutate an operation or an input
-    P(decision, choice | kind): a masked softmax over the legal targets of the kind, of h[decision] and c
-    REINFORCE: θ ← Adam of −(reward − b) · log P(change),  b a moving average of the reward
+tokens (decision, choice) → embedding → bidirectional LSTM → states h, their average by attention c
+router: P(kind) of c: mutate an operation or an input
+P(decision, choice | kind): a masked softmax over the legal targets of the kind, of h[decision] and c
+REINFORCE: θ ← Adam of −(reward − b) · log P(change),  b a moving average of the reward
 """
 
 from __future__ import annotations
@@ -29,11 +29,14 @@ class MutationPolicy(nn.Module):
         width: of the embedding and of each direction of the LSTM.
     """
 
+    first: Tensor  # [decisions], a decision's first token
+    kinds: Tensor  # [decisions], its kind's number
+
     def __init__(self, space: Space[Any], width: int = 32) -> None:
         super().__init__()
         names = sorted(set(space.kinds))
         choices = torch.tensor(space.num_choices)
-        self.register_buffer("first", choices.cumsum(0) - choices, persistent=False)  # a decision's first token
+        self.register_buffer("first", choices.cumsum(0) - choices, persistent=False)
         self.register_buffer("kinds", torch.tensor([names.index(kind) for kind in space.kinds]), persistent=False)
         self.embedding = nn.Embedding(int(choices.sum()), width)
         self.lstm = nn.LSTM(width, width, bidirectional=True)
