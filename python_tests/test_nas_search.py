@@ -270,11 +270,20 @@ def test_pictures(tmp_path: Path, table: str) -> None:
 # ---- killed
 
 
+SEARCH = """
+import sys
+from automl_ext.nas.search import search
+from automl_ext.nas.search_config import ReNASConfig
+config = ReNASConfig(
+    subset=200, channels=4, epochs=2, evaluations=60, population=4, sample=2, workers=int(sys.argv[2])
+)
+search("renas", config, sys.argv[1], resume="auto")
+"""
+
+
 def start(out: Path, workers: int) -> subprocess.Popen[bytes]:
-    script = Path(__file__).with_name("nas_search_killed.py")
-    return subprocess.Popen(
-        [sys.executable, str(script), str(out), str(workers)], env={**os.environ, "OMP_NUM_THREADS": "1"}
-    )
+    command = [sys.executable, "-c", SEARCH, str(out), str(workers)]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
 
 
 @pytest.mark.slow

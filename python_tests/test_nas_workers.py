@@ -54,12 +54,16 @@ def test_results_come_in_order_though_processes_are_killed(tmp_path: Path) -> No
     assert len(list(tmp_path.glob("4-*"))) >= 2
 
 
-def test_work_that_always_kills_is_given_up_and_errors_pass_through(tmp_path: Path) -> None:
+def test_work_that_always_kills_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("automl_ext.nas.workers.DEATHS", 2)  # every new process imports torch
     with Workers(partial(work, tmp_path), 2) as workers:
         workers.submit(0, 100)
-        with pytest.raises(UserError, match="killed 3 times over the same work"):
+        with pytest.raises(UserError, match="killed 2 times over the same work"):
             workers.next()
-    assert len(list(tmp_path.glob("0-*"))) == 3
+    assert len(list(tmp_path.glob("0-*"))) == 2
+
+
+def test_errors_pass_through() -> None:
     with Workers(fail, 2) as workers:
         for number in range(3):
             workers.submit(number)
