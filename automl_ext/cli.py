@@ -31,7 +31,7 @@ class RunOptions:
     resume: str | None = None
     """"auto": go on from the newest intact checkpoint, or start afresh. A path: from that checkpoint."""
     stop_after: int | None = None
-    """Interrupt, with a checkpoint, after so many epochs; of ``train``, after so many steps."""
+    """Interrupt, with a checkpoint, after so many epochs; of a search, evaluations; of ``train``, steps."""
     config: Path | None = None
     """TOML file with values for the options below; flags override it."""
 
@@ -106,6 +106,14 @@ class DoctorCommand:
 
 
 @dataclass
+class NASTableCommand:
+    source: Annotated[Path, tyro.conf.Positional]
+    """NATS-tss-v1_0-….pickle.pbz2, or the folder NATS-tss-v1_0-…-simple."""
+    out: Path = Path("nasbench201_cifar10.csv.gz")
+    """The table, for --table and AUTOML_EXT_NB201."""
+
+
+@dataclass
 class DemoCommand:
     out: Path = Path("runs/demo")
     """Folder of the demonstration; a finished part is not done again."""
@@ -167,6 +175,19 @@ def _gdas() -> Runner:
     from automl_ext.nas.gdas import GDASConfig, search
 
     return GDASConfig, search
+
+
+def _strategy(name: str) -> Runner:
+    from automl_ext.nas.search import search
+    from automl_ext.nas.search_config import STRATEGIES
+
+    return STRATEGIES[name], functools.partial(search, name)
+
+
+def _nas_bench() -> Runner:
+    from automl_ext.nas.nas_bench import NASBenchConfig, nas_bench
+
+    return NASBenchConfig, nas_bench
 
 
 def _retrain() -> Runner:
@@ -235,6 +256,17 @@ def _doctor(prog: str, args: Sequence[str]) -> int:
     return 0 if doctor(command.device) else 1
 
 
+def _nas_table(prog: str, args: Sequence[str]) -> int:
+    command = tyro.cli(
+        NASTableCommand, prog=prog, args=args, description="The official files of NATS-Bench as a table."
+    )
+    from automl_ext.nas.nats_files import convert
+
+    convert(command.source, command.out)
+    print(command.out)
+    return 0
+
+
 def _demo(prog: str, args: Sequence[str]) -> int:
     command = tyro.cli(
         DemoCommand, prog=prog, args=args, description="GDAS on the digits data, against randomly drawn cells."
@@ -253,6 +285,13 @@ def _bench(prog: str, args: Sequence[str]) -> int:
 
 COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
     "search gdas": ("search an architecture, then train it", _run_command(_gdas)),
+    **{
+        f"search {name}": (f"search by {name}", _run_command(functools.partial(_strategy, name)))
+        for name in ("random", "reinforce", "rea", "renas", "successive-halving")
+    },
+    "search reinas": ("the same as search renas", _run_command(functools.partial(_strategy, "renas"))),
+    "nas-bench": ("search strategies on the table of NAS-Bench-201", _run_command(_nas_bench)),
+    "nas-table": ("make that table of the benchmark's official files", _nas_table),
     "retrain": ("train one architecture from scratch", _run_command(_retrain)),
     "compare": ("train uniformly drawn architectures alike", _run_command(_compare)),
     **{
@@ -270,7 +309,7 @@ COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
 
 
 def _usage() -> str:
-    lines = [f"  {name:<17}{text}" for name, (text, _) in COMMANDS.items()]
+    lines = [f"  {name:<26}{text}" for name, (text, _) in COMMANDS.items()]
     return "usage: automl-ext COMMAND [OPTIONS]   (COMMAND --help lists the options)\n\n" + "\n".join(lines)
 
 

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.nas.retrain import parse_genotype
+from automl_ext.nas.search_plot import plot_search
 from automl_ext.nas.spaces import space
 from automl_ext.training.curves import draw_curves, read_metrics
 from automl_ext.training.errors import UserError
 
 
 def plot_run(run: Path) -> list[Path]:
-    """Draw ``curves.png`` of what the run logged, and ``cell.png`` and ``cell.svg`` when it has a genotype.
+    """Draw ``curves.png`` of what the run logged, ``trajectory.png`` and ``pareto.png`` of a search by a strategy, and
+    ``cell.png`` and ``cell.svg`` when it has a genotype.
 
     Returns:
         The files written.
@@ -23,12 +25,12 @@ def plot_run(run: Path) -> list[Path]:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
     curves = run / "curves.png"
-    draw_curves(read_metrics(run), curves)
+    rows = read_metrics(run)
+    draw_curves(rows, curves)
     result = run / "result.json"
     genotype = _read(result).get("genotype") if result.is_file() else None
-    if genotype is None:
-        return [curves]
-    return [curves, *plot_genotype(genotype, run, _read(run / "config.json").get("space", "nb201"))]
+    drawn = [] if genotype is None else plot_genotype(genotype, run, _read(run / "config.json").get("space", "nb201"))
+    return [curves, *plot_search(rows, run), *drawn]
 
 
 def _read(path: Path) -> dict[str, Any]:

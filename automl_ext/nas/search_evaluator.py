@@ -1,0 +1,49 @@
+"""Where the scores of a search come from: a table, trainings, or a supernet that is trained first."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from automl_ext.nas.epochs import Epochs
+from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
+from automl_ext.nas.estimators.weight_sharing import SupernetConfig, UniformSupernet, WeightSharing
+from automl_ext.nas.evaluation import Evaluator
+from automl_ext.nas.inheritance import Inheriting
+from automl_ext.nas.search_config import ReNASConfig, SearchConfig
+from automl_ext.nas.space import Space
+from automl_ext.nas.table import Table, TableEvaluator
+from automl_ext.training.data import Splits, load_images, split_images
+from automl_ext.training.device import choose_device
+from automl_ext.training.run import Run
+
+
+def evaluator_of(config: SearchConfig, space: Space[Any], splits: Splits | None) -> Evaluator:
+    """The table, or trainings on ``splits``; ReNAS's children inherit weights."""
+    if splits is None:
+        return TableEvaluator(Table.load(config.table))
+    training = LowerFidelity(config, splits, space=space)
+    return Inheriting(training, config.fine_tune) if isinstance(config, ReNASConfig) else training
+
+
+def splits_of(config: SearchConfig) -> Splits | None:
+    """The images; a table needs none."""
+    return None if config.evaluator == "table" else split_images(load_images(config.data, subset=config.subset))
+
+
+def train_supernet(
+    config: SearchConfig, space: Space[Any], splits: Splits, run: Run, stop_after: int | None
+) -> UniformSupernet | None:
+    """Train the supernet, or go on with it; None when stopped."""
+    shared = {
+        field.name: getattr(config, field.name) for field in fields(SupernetConfig) if hasattr(config, field.name)
+    }
+    supernet = UniformSupernet(SupernetConfig(**shared), space, splits, choose_device(config.device))
+    if run.state is not None:
+        supernet.load_state_dict(run.state["job"])
+    with Epochs(run, config.epochs, "supernet", stop_after) as epochs:
+        return supernet if epochs.run(supernet, "supernet", {"search": None}) else None
+
+
+def weight_sharing(supernet: UniformSupernet, space: Space[Any], splits: Splits) -> WeightSharing:
+    return WeightSharing(supernet.supernet, splits, space=space)

@@ -1,0 +1,62 @@
+"""Regularised evolution, REA (Real et al., AAAI 2019, algorithm 1).
+
+the first ``population`` candidates are drawn uniformly; then
+parent = the best of ``sample`` members drawn with replacement;  child = a neighbour of it, drawn uniformly
+the child joins the population, whose oldest member leaves it, however good it is
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from random import Random
+from typing import Any
+
+from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.space import Space
+from automl_ext.nas.strategies.strategy import (
+    Candidate,
+    Evaluated,
+    at_least,
+    pack,
+    set_rng,
+    tournament,
+    unpack,
+)
+
+
+class Evolution:
+    """A :class:`~automl_ext.nas.strategies.strategy.Strategy`.
+
+    Raises:
+        ValueError: population or sample below 1.
+    """
+
+    def __init__(self, space: Space[Any], seed: int, population: int = 10, sample: int = 3) -> None:
+        at_least("population", population, 1)
+        at_least("sample", sample, 1)
+        self.space, self.rng, self.size, self.sample = space, Random(seed), population, sample
+        self.asked = 0
+        self.population: deque[Evaluated] = deque(maxlen=population)  # the oldest first
+
+    def ask(self) -> Candidate:
+        self.asked += 1
+        if self.asked <= self.size or not self.population:
+            return Candidate(self.space.random(self.rng))
+        parent = tournament(self.population, self.sample, self.rng)
+        return Candidate(self.space.mutate(parent.genotype, self.rng))
+
+    def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
+        self.population.append(Evaluated(candidate.genotype, replace(evaluation, state=None)))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "rng": self.rng.getstate(),
+            "asked": self.asked,
+            "population": pack(self.space, self.population),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        set_rng(self.rng, state["rng"])
+        self.asked = state["asked"]
+        self.population = deque(unpack(self.space, state["population"]), maxlen=self.size)

@@ -1,0 +1,144 @@
+"""ReNAS's mutation controller (Chen et al. 2019, section 3.3): it reads the parent and chooses one change of it.
+
+tokens (decision, choice) → embedding → bidirectional LSTM → states h, their average by attention c
+router: P(kind) of c: mutate an operation or an input
+P(decision, choice | kind): a masked softmax over the legal targets of the kind, of h[decision] and c
+REINFORCE: θ ← Adam of −(reward − b) · log P(change),  b a moving average of the reward
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from random import Random
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.space import Space
+from automl_ext.nas.strategies.renas_controller import Change, Indices
+from automl_ext.nas.strategies.strategy import set_rng
+
+
+class MutationPolicy(nn.Module):
+    """Log-probabilities of all changes of an architecture.
+
+    Args:
+        width: of the embedding and of each direction of the LSTM.
+    """
+
+    first: Tensor  # [decisions], a decision's first token
+    kinds: Tensor  # [decisions], its kind's number
+
+    def __init__(self, space: Space[Any], width: int = 32) -> None:
+        super().__init__()
+        names = sorted(set(space.kinds))
+        choices = torch.tensor(space.num_choices)
+        self.register_buffer("first", choices.cumsum(0) - choices, persistent=False)
+        self.register_buffer("kinds", torch.tensor([names.index(kind) for kind in space.kinds]), persistent=False)
+        self.embedding = nn.Embedding(int(choices.sum()), width)
+        self.lstm = nn.LSTM(width, width, bidirectional=True)
+        self.attention = nn.Sequential(nn.Linear(2 * width, width), nn.Tanh(), nn.Linear(width, 1, bias=False))
+        self.router = nn.Linear(2 * width, len(names))
+        self.heads = nn.ModuleList(nn.Linear(4 * width, int(choices.max())) for _ in names)
+
+    def forward(self, indices: Tensor, legal: Tensor) -> Tensor:
+        """Log-probabilities [decisions, choices], −inf where ``legal`` is False.
+
+        Args:
+            indices: [decisions], the parent.
+            legal: [decisions, choices], the changes to choose among, at least one.
+        """
+        states, _ = self.lstm(self.embedding(self.first + indices))  # [decisions, 2·width]
+        context = (self.attention(states).softmax(0) * states).sum(0)
+        features = torch.cat([states, context.expand_as(states)], -1)
+        of_kind = [legal & (self.kinds == kind).unsqueeze(1) for kind in range(len(self.heads))]
+        possible = torch.stack([mask.any() for mask in of_kind])
+        router = self.router(context).masked_fill(~possible, -torch.inf).log_softmax(-1)
+        log_p = torch.full(legal.shape, -torch.inf)
+        for kind, head in enumerate(self.heads):
+            mask = of_kind[kind]
+            if possible[kind]:
+                targets = head(features)[mask].log_softmax(0)
+                log_p = log_p.masked_scatter(mask, router[kind] + targets)
+        return log_p
+
+
+class LSTMController:
+    """The policy and its training. A child's reward is its score less its parent's, in standard deviations of the
+    scores so far, within ±1; a failed child's is −1.
+
+    Args:
+        lr: Adam's.
+        decay: of the reward's moving average.
+    """
+
+    def __init__(self, space: Space[Any], seed: int, lr: float = 3e-3, decay: float = 0.9) -> None:
+        self.rng, self.decay, self.baseline = Random(seed), decay, 0.0
+        self.shape = (len(space.num_choices), max(space.num_choices))
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.policy = MutationPolicy(space)
+        self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=lr)
+        self.scores: list[float] = []
+        self.out: deque[tuple[list[Change], int]] = deque()  # of children not told yet: changes, the chosen one's index
+
+    def choose(self, parent: Indices, changes: Sequence[Change]) -> Change:
+        with torch.no_grad():
+            policy = self.log_probabilities(parent, changes).exp().tolist()
+        chosen = self.rng.choices(range(len(changes)), policy)[0]
+        self.out.append((list(changes), chosen))
+        return changes[chosen]
+
+    def log_probabilities(self, parent: Indices, changes: Sequence[Change]) -> Tensor:
+        """Of each of ``changes``."""
+        decisions, choices = torch.tensor(changes).T
+        legal = torch.zeros(self.shape, dtype=torch.bool)
+        legal[decisions, choices] = True
+        return self.policy(torch.tensor(parent), legal)[decisions, choices]
+
+    def learn(
+        self,
+        child: Indices,
+        evaluation: Evaluation,
+        parent: Indices | None = None,
+        parent_evaluation: Evaluation | None = None,
+    ) -> None:
+        if not evaluation.failed:
+            self.scores.append(evaluation.score)
+        if parent is None or parent_evaluation is None:
+            return
+        changes, chosen = self.out.popleft()
+        reward = self.reward(evaluation, parent_evaluation)
+        log_p = self.log_probabilities(parent, changes)[chosen]
+        self.optimizer.zero_grad()
+        (-(reward - self.baseline) * log_p).backward()
+        self.optimizer.step()
+        self.baseline = self.decay * self.baseline + (1 - self.decay) * reward
+
+    def reward(self, child: Evaluation, parent: Evaluation) -> float:
+        if child.failed:
+            return -1.0
+        if parent.failed:
+            return 1.0
+        spread = torch.tensor(self.scores, dtype=torch.float64).std(correction=0).item()
+        return min(max((child.score - parent.score) / max(spread, 1e-12), -1.0), 1.0)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "rng": self.rng.getstate(),
+            "policy": dict(self.policy.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "baseline": self.baseline,
+            "scores": list(self.scores),
+            "out": list(self.out),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        set_rng(self.rng, state["rng"])
+        self.policy.load_state_dict(state["policy"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.baseline, self.scores = state["baseline"], list(state["scores"])
+        self.out = deque(([(d, k) for d, k in changes], chosen) for changes, chosen in state["out"])
