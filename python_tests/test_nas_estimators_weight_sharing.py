@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 import math
+from random import Random
 
 import pytest
 import torch
 from test_nas_estimators_lower_fidelity import CELL, SPLITS, same
 
+from automl_ext.nas.darts import Darts
 from automl_ext.nas.estimators.weight_sharing import SupernetConfig, UniformSupernet, WeightSharing
 from automl_ext.nas.gdas import sample
 from automl_ext.nas.nasbench201 import OPERATIONS, Genotype, NASBench201
@@ -109,3 +111,15 @@ def test_bad_input(trained: UniformSupernet) -> None:
         WeightSharing(trained.supernet, SPLITS, images=0)
     with pytest.raises(ValueError, match="epochs: expected at least 1, got 0"):
         SupernetConfig(epochs=0)
+
+
+def test_scores_of_darts_cells() -> None:
+    space = Darts()
+    job = UniformSupernet(SupernetConfig(channels=2, epochs=1), space, SPLITS, torch.device("cpu"))
+    job.run_epoch()
+    sharing = WeightSharing(job.supernet, SPLITS, space=space)
+    drawn = [space.random(Random(i)) for i in range(2)]
+    scores = [sharing.evaluate(genotype) for genotype in drawn]
+    assert all(0 <= x.score <= 1 and not x.failed for x in scores)
+    outputs = [sharing.supernet(SPLITS.valid.images, *sharing.choices(genotype)) for genotype in drawn]
+    assert not torch.allclose(*outputs)  # it is the genotype that runs

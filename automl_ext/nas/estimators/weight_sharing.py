@@ -116,7 +116,8 @@ class WeightSharing:
         splits: batch norm sees training images, the score is of validation images. The test part is not looked at.
         images: batch norm sees so many training images.
         space: NAS-Bench-201 by default.
-        choices: the Choices that stand for a genotype; the default suits spaces with one decision per edge of one cell.
+        choices: the Choices that stand for a genotype. By default the supernet's own ``choices(genotype)``, as DARTS's
+            has it, or, where it has none, those of a space with one decision per edge of one cell.
 
     Raises:
         ValueError: ``images`` below 1; no ``choices`` for a space that needs them.
@@ -134,6 +135,7 @@ class WeightSharing:
         if images < 1:
             raise ValueError(f"images: expected at least 1, got {images}")
         self.supernet, self.space = copy.deepcopy(supernet), space or NASBench201()
+        choices = choices or getattr(self.supernet, "choices", None)
         shapes = [tuple(alpha.shape) for alpha in supernet.alphas]
         num_choices = self.space.num_choices
         if choices is None and shapes != [(len(num_choices), max(num_choices))]:
