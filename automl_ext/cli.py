@@ -159,6 +159,18 @@ def _gdas() -> Runner:
     return GDASConfig, search
 
 
+def _entmax_gdas() -> Runner:
+    from automl_ext.nas.entmax_gdas import EntmaxGDASConfig, search
+
+    return EntmaxGDASConfig, search
+
+
+def _darts() -> Runner:
+    from automl_ext.nas.darts_search import DARTSConfig, search
+
+    return DARTSConfig, search
+
+
 def _retrain() -> Runner:
     from automl_ext.nas.retrain import RetrainConfig, retrain
 
@@ -234,6 +246,8 @@ def _bench(prog: str, args: Sequence[str]) -> int:
 
 COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
     "search gdas": ("search an architecture, then train it", _run_command(_gdas)),
+    "search entmax-gdas": ("the same, with a few operations per edge in a pass", _run_command(_entmax_gdas)),
+    "search darts": ("the same, with all operations in every pass", _run_command(_darts)),
     "retrain": ("train one architecture from scratch", _run_command(_retrain)),
     "compare": ("train uniformly drawn architectures alike", _run_command(_compare)),
     **{
@@ -250,7 +264,7 @@ COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
 
 
 def _usage() -> str:
-    lines = [f"  {name:<17}{text}" for name, (text, _) in COMMANDS.items()]
+    lines = [f"  {name:<20}{text}" for name, (text, _) in COMMANDS.items()]
     return "usage: automl-ext COMMAND [OPTIONS]   (COMMAND --help lists the options)\n\n" + "\n".join(lines)
 
 

@@ -12,24 +12,23 @@ Every step samples one architecture for the weights and one for α:
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
+from automl_ext.nas.alpha_watch import alpha_scalars
+from automl_ext.nas.bilevel import alpha_step, weight_step
 from automl_ext.nas.epochs import Epochs, set_cosine_lr
 from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.nasbench201 import NASBench201
 from automl_ext.nas.retrain import RetrainConfig, Training, at_least, check_seed, measure, network_shape
+from automl_ext.nas.samplers import Sampler, sample
 from automl_ext.nas.space import Space
 from automl_ext.nas.supernet import Choice, Form, Supernet
-from automl_ext.ops.gumbel import gumbel_softmax
 from automl_ext.training.clock import Clock
 from automl_ext.training.data import Split, Splits, load_images, split_images
 from automl_ext.training.device import choose_device
@@ -90,68 +89,23 @@ class GDASConfig:
                 raise ValueError(f"{name}: expected a positive temperature, got {getattr(self, name)}")
 
 
-def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
-    """One architecture: for each kind of cell hard Gumbel-softmax weights of log_softmax(α)."""
-    choices = []
-    for alpha in alphas:
-        seed = int(torch.randint(2**62, (), generator=rng))  # drawn on the CPU: the same on every device
-        logits = torch.log_softmax(alpha, dim=-1)
-        weights, index = gumbel_softmax(logits, tau, hard=True, seed=seed, return_index=True)
-        choices.append(Choice.hard(weights, index))
-    return choices
-
-
 def temperature(epoch: int, epochs: int, tau_max: float, tau_min: float) -> float:
     """τ of an epoch: linear from tau_max in the first to tau_min in the last."""
     return tau_max - (tau_max - tau_min) * epoch / max(epochs - 1, 1)
 
 
-def weight_step(
-    supernet: Supernet, optimizer: Optimizer, batch: Split, tau: float, grad_clip: float, rng: torch.Generator
-) -> Tensor:
-    """Step 1; the loss.
-
-    zero_grad sets the gradients to None, so the operations that were not drawn rest entirely in this step: no
-    weight decay, no momentum. The official code's zeroed gradients let both go on.
-    """
-    with torch.no_grad():
-        choices = sample(supernet.alphas, tau, rng)
-    loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels)
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(supernet.weights(), grad_clip)
-    optimizer.step()
-    return loss.detach()
-
-
-def alpha_step(supernet: Supernet, optimizer: Optimizer, batch: Split, tau: float, rng: torch.Generator) -> Tensor:
-    """Step 2; the loss. No gradient of a weight is computed."""
-    with frozen(supernet.weights()):
-        choices = sample(supernet.alphas, tau, rng)
-        loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return loss.detach()
-
-
-@contextmanager
-def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Within, the parameters need no gradient."""
-    parameters = list(parameters)
-    for p in parameters:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)
-
-
 class GDAS:
     """The search (a :class:`~automl_ext.nas.epochs.Job`): half of the training images for ω, half for α."""
 
-    def __init__(self, config: GDASConfig, space: Space[Any], splits: Splits, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: GDASConfig,
+        space: Space[Any],
+        splits: Splits,
+        device: torch.device,
+        sample: Sampler = sample,
+    ) -> None:
+        self.sample = sample
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
         self.rng = generator(config.seed, torch.device("cpu"))
         order = torch.randperm(len(splits.train.labels), generator=self.rng)
@@ -184,30 +138,35 @@ class GDAS:
             steps = min(len(weight_batches), len(alpha_batches))
             losses: list[Tensor] = []
             alpha_losses: list[Tensor] = []
+            self.support: list[int] = []
             for i in range(steps):
                 progress = (self.epoch + i / steps) / self.epochs
                 set_cosine_lr(self.weight_optimizer, progress, config.lr, config.lr_min)
                 batch = self.batch(self.weight_images, weight_batches[i])
-                loss = weight_step(self.supernet, self.weight_optimizer, batch, tau, config.grad_clip, self.rng)
+                loss = weight_step(
+                    self.supernet, self.weight_optimizer, batch, tau, config.grad_clip, self.rng, self.draw
+                )
                 losses.append(loss)
                 if self.epoch >= config.warmup * self.epochs:
                     batch = self.batch(self.alpha_images, alpha_batches[i])
-                    loss = alpha_step(self.supernet, self.alpha_optimizer, batch, tau, self.rng)
+                    loss = alpha_step(self.supernet, self.alpha_optimizer, batch, tau, self.rng, self.draw)
                     alpha_losses.append(loss)
             self.epoch += 1
-            scalars = {"loss": losses, "alpha_loss": alpha_losses}
-            means = {name: torch.stack(values).mean().item() for name, values in scalars.items() if values}
-            return {**means, "tau": tau, "alpha_entropy": self.alpha_entropy()}
+            means = {"loss": losses, "alpha_loss": alpha_losses}
+            scalars = {name: torch.stack(values).mean().item() for name, values in means.items() if values}
+            scalars |= {"tau": tau, "support": sum(self.support) / len(self.support)}
+            return scalars | alpha_scalars(list(self.supernet.alphas), self.supernet.operations)
+
+    def draw(self, alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
+        """What a step runs; counts the operations with weight on each edge."""
+        choices = self.sample(alphas, tau, rng)
+        self.support += [len(active) for choice in choices for active in choice.active]
+        return choices
 
     def batch(self, images: Split, index: Tensor) -> Split:
         batch = take(images, index)
         shifted = augment(batch.images, self.config.shift, self.config.flip, self.rng)
         return Split(shifted, batch.labels)
-
-    def alpha_entropy(self) -> float:
-        """Mean over edges of the entropy of softmax(α), in nats: how undecided the search is."""
-        log_p = torch.cat([torch.log_softmax(alpha.detach(), -1) for alpha in self.supernet.alphas])
-        return -(log_p.exp() * log_p).sum(-1).mean().item()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -235,6 +194,8 @@ def search(
     resume: str | None = None,
     stop_after: int | None = None,
     space: Space[Any] | None = None,
+    sample: Sampler = sample,
+    algorithm: str = "gdas",
 ) -> dict[str, Any] | None:
     """Search, then train the found architecture on the training and validation images, test it once.
 
@@ -243,6 +204,8 @@ def search(
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: interrupt after so many epochs, those of the final training among them.
         space: the search space, NAS-Bench-201 by default.
+        sample: what a pass runs; see :mod:`automl_ext.nas.samplers`.
+        algorithm: the name under which the run is stored.
 
     Returns:
         What ``result.json`` holds: genotype, test_accuracy, valid_accuracy (of the found architecture
@@ -255,12 +218,12 @@ def search(
     space = space or NASBench201()
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)
-    with Run.open(out, config, algorithm="gdas", resume=resume) as run:
+    with Run.open(out, config, algorithm=algorithm, resume=resume) as run:
         total = config.epochs + config.retrain_epochs
         with Epochs(run, total, "search", stop_after) as epochs:
             found = run.state["found"] if run.state else None
             if found is None:
-                gdas = GDAS(config, space, splits, device)
+                gdas = GDAS(config, space, splits, device, sample)
                 if run.state:
                     gdas.load_state_dict(run.state["job"])
                 if not epochs.run(gdas, "search", {"found": None}):
