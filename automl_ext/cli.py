@@ -183,6 +183,12 @@ def _compare() -> Runner:
     return CompareConfig, compare
 
 
+def _ensemble() -> Runner:
+    from automl_ext.nas.ensemble import EnsembleConfig, ensemble
+
+    return EnsembleConfig, ensemble
+
+
 def _train(name: str) -> Runner:
     found = algorithm(name)
     return found.config, found.train
@@ -250,6 +256,7 @@ COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
     "search darts": ("the same, with all operations in every pass", _run_command(_darts)),
     "retrain": ("train one architecture from scratch", _run_command(_retrain)),
     "compare": ("train uniformly drawn architectures alike", _run_command(_compare)),
+    "ensemble": ("train several networks and choose those that are best together", _run_command(_ensemble)),
     **{
         f"train {name}": (f"learn by {name}", _run_command(functools.partial(_train, name), TrainOptions))
         for name in ALGORITHMS

@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.nas import darts_search, entmax_gdas, gdas
+from automl_ext.nas.supernet_config import SupernetConfig
 
-SEARCHES: dict[str, tuple[type[gdas.GDASConfig], Callable[..., dict[str, Any] | None]]] = {
+SEARCHES: dict[str, tuple[type[SupernetConfig], Callable[..., dict[str, Any] | None]]] = {
     "gdas": (gdas.GDASConfig, gdas.search),
     "entmax-gdas": (entmax_gdas.EntmaxGDASConfig, entmax_gdas.search),
     "darts": (darts_search.DARTSConfig, darts_search.search),

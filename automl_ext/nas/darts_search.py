@@ -11,32 +11,28 @@ shares of skip and none that a run logs show whether it does here.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from automl_ext.nas import gdas
-from automl_ext.nas.gdas import GDASConfig
 from automl_ext.nas.samplers import softmax_weights
 from automl_ext.nas.space import Space
-from automl_ext.nas.supernet import Form
+from automl_ext.nas.supernet_config import SupernetConfig
 
 
 @dataclass
-class DARTSConfig(GDASConfig):
+class DARTSConfig(SupernetConfig):
     """A search and the training of what it finds.
 
     Learning rates and the absence of a warm-up are the paper's, which searches 50 epochs of 390 steps. On the digits
     200 epochs are 1,600 steps: α stays near its start, but its order is all that counts.
     """
 
-    form: Form = field(default="darts", init=False)  # the forms differ in straight-through gradients alone
-    warmup: float = 0.0
+    warmup: float = 0.0  # share of the epochs, the first ones, in which α rests
+    weight_decay: float = 3e-4
     lr: float = 0.025  # of the weights (SGD, Nesterov), at the start of the cosine
     alpha_lr: float = 3e-4  # of α (Adam)
-    weight_decay: float = 3e-4
-    tau_max: float = field(default=1.0, init=False)  # softmax(α) is at temperature 1 throughout
-    tau_min: float = field(default=1.0, init=False)
 
 
 def search(

@@ -26,22 +26,20 @@ those it was mixed with is another question, which τ → 0 answers: there the s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from automl_ext.nas import gdas
-from automl_ext.nas.gdas import GDASConfig
 from automl_ext.nas.samplers import sample_entmax
 from automl_ext.nas.space import Space
-from automl_ext.nas.supernet import Form
+from automl_ext.nas.supernet_config import AnnealedConfig
 
 
 @dataclass
-class EntmaxGDASConfig(GDASConfig):
-    """A search and the training of what it finds: GDAS's, but for the temperature."""
+class EntmaxGDASConfig(AnnealedConfig):
+    """A search and the training of what it finds: with GDAS's defaults, but for the temperature."""
 
-    form: Form = field(default="darts", init=False)  # the forms differ in straight-through gradients alone
     tau_max: float = 1.0  # temperature in the first epoch
 
 

@@ -11,7 +11,6 @@ Every step samples one architecture for the weights and one for α:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,10 +24,11 @@ from automl_ext.nas.bilevel import alpha_step, weight_step
 from automl_ext.nas.epochs import Epochs, set_cosine_lr
 from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.nasbench201 import NASBench201
-from automl_ext.nas.retrain import RetrainConfig, Training, at_least, check_seed, measure, network_shape
+from automl_ext.nas.retrain import RetrainConfig, Training, measure, network_shape
 from automl_ext.nas.samplers import Sampler, sample
 from automl_ext.nas.space import Space
 from automl_ext.nas.supernet import Choice, Form, Supernet
+from automl_ext.nas.supernet_config import AnnealedConfig, SupernetConfig
 from automl_ext.training.clock import Clock
 from automl_ext.training.data import Split, Splits, load_images, split_images
 from automl_ext.training.device import choose_device
@@ -37,7 +37,7 @@ from automl_ext.training.seeding import generator, seed_everything
 
 
 @dataclass
-class GDASConfig:
+class GDASConfig(AnnealedConfig):
     """A search and the training of what it finds.
 
     The defaults are for the digits: 1,600 steps, a sixtieth of the paper's 250 epochs of 390, and they were
@@ -48,50 +48,10 @@ class GDASConfig:
     The paper: channels 16, cells 5, epochs 250, warmup 0, lr 0.025, alpha_lr 3e-4, form "nb201".
     """
 
-    data: str = "digits"  # digits, fashion-mnist:PATH, folder:PATH or npz:PATH
-    subset: int | None = None  # use so many images only
-    seed: int = 0  # decides weights, α, samples, batches and augmentation
-    device: str = "auto"  # auto, cpu or cuda
-    channels: int = 4  # C, of the first stage
-    cells: int = 1  # N, per stage
     form: Form = "darts"  # how α gets its gradient: as in the code for NAS-Bench-201 or for the DARTS space
-    epochs: int = 200
-    warmup: float = 0.5  # share of the epochs, the first ones, in which α rests
-    batch_size: int = 64
-    lr: float = 0.1  # of the weights (SGD, Nesterov), at the start of the cosine
-    lr_min: float = 0.001  # at its end
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    grad_clip: float = 5.0  # largest norm of the weights' gradient
-    alpha_lr: float = 0.03  # of α (Adam)
-    alpha_beta1: float = 0.5
-    alpha_beta2: float = 0.999
-    alpha_weight_decay: float = 1e-3
-    tau_max: float = 10.0  # temperature in the first epoch
-    tau_min: float = 0.1  # in the last
-    shift: int = 1  # move training images by up to so many pixels
-    flip: bool = False  # mirror half of the training images
-    retrain_epochs: int = 40  # of the final training; its other numbers are those of `retrain`
-    retrain_channels: int = 16
-    retrain_cells: int = 1
 
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-        at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0})
-        at_least(self, {"retrain_channels": 1, "retrain_cells": 1, "retrain_epochs": 1})
-        at_least(self, {"lr": 0, "lr_min": 0, "momentum": 0, "weight_decay": 0, "grad_clip": 0})
-        at_least(self, {"alpha_lr": 0, "alpha_weight_decay": 0})
-        for name in ("warmup", "alpha_beta1", "alpha_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected a number in [0, 1), got {getattr(self, name)}")
-        for name in ("tau_max", "tau_min"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a positive temperature, got {getattr(self, name)}")
-
-
-def temperature(epoch: int, epochs: int, tau_max: float, tau_min: float) -> float:
-    """τ of an epoch: linear from tau_max in the first to tau_min in the last."""
-    return tau_max - (tau_max - tau_min) * epoch / max(epochs - 1, 1)
+    def supernet_form(self) -> Form:
+        return self.form
 
 
 class GDAS:
@@ -99,7 +59,7 @@ class GDAS:
 
     def __init__(
         self,
-        config: GDASConfig,
+        config: SupernetConfig,
         space: Space[Any],
         splits: Splits,
         device: torch.device,
@@ -113,7 +73,7 @@ class GDAS:
         self.weight_images, self.alpha_images = (take(train, half) for half in order.tensor_split(2))
         seed_everything(config.seed)
         shape = network_shape(splits, config.channels, config.cells)
-        self.supernet = space.build_supernet(**shape, form=config.form).to(device)
+        self.supernet = space.build_supernet(**shape, form=config.supernet_form()).to(device)
         self.weight_optimizer = torch.optim.SGD(
             self.supernet.weights(),
             lr=config.lr,
@@ -132,7 +92,7 @@ class GDAS:
         config = self.config
         with self.clock:
             self.supernet.train()
-            tau = temperature(self.epoch, self.epochs, config.tau_max, config.tau_min)
+            tau = config.tau(self.epoch)
             weight_batches = epoch_batches(len(self.weight_images.labels), config.batch_size, self.rng)
             alpha_batches = epoch_batches(len(self.alpha_images.labels), config.batch_size, self.rng)
             steps = min(len(weight_batches), len(alpha_batches))
@@ -189,7 +149,7 @@ class GDAS:
 
 
 def search(
-    config: GDASConfig,
+    config: SupernetConfig,
     out: str | Path,
     resume: str | None = None,
     stop_after: int | None = None,
@@ -268,7 +228,7 @@ def recalibrate(supernet: Supernet, images: Tensor, choices: list[Choice]) -> No
         supernet(batch, *choices)
 
 
-def retrain_config(config: GDASConfig, genotype: Any) -> RetrainConfig:
+def retrain_config(config: SupernetConfig, genotype: Any) -> RetrainConfig:
     """The final training, as the command ``retrain`` would do it."""
     return RetrainConfig(
         genotype=str(genotype),

@@ -10,6 +10,12 @@ from automl_ext.nas.retrain import parse_genotype
 from automl_ext.training.curves import draw_curves, read_metrics
 from automl_ext.training.errors import UserError
 
+# A search that collapses shows here first.
+WATCH = {
+    "share of edges with the largest α": {"search_share_skip": "skip", "search_share_none": "none"},
+    "mean probability softmax(α)": {"search_prob_skip": "skip", "search_prob_none": "none"},
+}
+
 
 def plot_run(run: Path) -> list[Path]:
     """Draw ``curves.png`` of what the run logged, and ``cell.png`` and ``cell.svg`` when it has a genotype.
@@ -22,7 +28,7 @@ def plot_run(run: Path) -> list[Path]:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
     curves = run / "curves.png"
-    draw_curves(read_metrics(run), curves)
+    draw_curves(read_metrics(run), curves, WATCH)
     result = run / "result.json"
     genotype = _genotype(result) if result.is_file() else None
     return [curves] + ([] if genotype is None else plot_genotype(genotype, run))

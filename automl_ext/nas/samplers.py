@@ -6,6 +6,7 @@ Each function gives one :class:`~automl_ext.nas.supernet.Choice` per kind of cel
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from typing import cast
 
 import torch
 from torch import Tensor
@@ -28,9 +29,11 @@ def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[C
 
 def sample_entmax(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
     """entmax-GDAS: the few operations per edge of which entmax₁.₅((log_softmax(α) + g)/τ) is not 0."""
-    return [
-        Choice.support(gumbel_entmax15(torch.log_softmax(alpha, dim=-1), tau, seed=draw_seed(rng))) for alpha in alphas
-    ]
+    choices = []
+    for alpha in alphas:
+        weights = gumbel_entmax15(torch.log_softmax(alpha, dim=-1), tau, seed=draw_seed(rng))
+        choices.append(Choice.support(cast(Tensor, weights)))
+    return choices
 
 
 def softmax_weights(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
