@@ -64,7 +64,7 @@ def measured(name: str, seed: int, args: argparse.Namespace, table: dict[str, fl
     config = json.loads((folder / "config.json").read_text())
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][: config["epochs"]]
     half = round(config["subset"] * 0.6) // 2  # of the training images
-    steps = half // config["batch_size"] * config["epochs"]
+    steps = max(half // config["batch_size"], 1) * config["epochs"]
     return {
         "search": name,
         "seed": seed,

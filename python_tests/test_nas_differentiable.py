@@ -205,7 +205,7 @@ def test_skip_and_none_share_a_panel(undisturbed: tuple[str, Path]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figure, "savefig", look)
         assert undisturbed[1] / "curves.png" in plot_run(undisturbed[1])
-    assert titles["share of edges with the largest α"] == ["skip", "none"]
+    assert titles["share of edges where α is largest"] == ["skip", "none"]
     assert titles["mean probability softmax(α)"] == ["skip", "none"]
     assert "search_share_skip" not in titles
     assert titles["search_loss"] == ["search_loss"]

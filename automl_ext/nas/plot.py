@@ -12,7 +12,7 @@ from automl_ext.training.errors import UserError
 
 # A search that collapses shows here first.
 WATCH = {
-    "share of edges with the largest α": {"search_share_skip": "skip", "search_share_none": "none"},
+    "share of edges where α is largest": {"search_share_skip": "skip", "search_share_none": "none"},
     "mean probability softmax(α)": {"search_prob_skip": "skip", "search_prob_none": "none"},
 }
 
