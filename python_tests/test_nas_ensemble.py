@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from automl_ext.nas.ensemble import EnsembleConfig, ensemble, without_validation
+from automl_ext.nas.ensemble_network import Ensemble, load_ensemble
 from automl_ext.nas.ensemble_selection import greedy_selection, likelihoods, log_loss
 from automl_ext.nas.nasbench201 import NASBench201
 from automl_ext.nas.retrain import train_and_valid
@@ -121,6 +122,36 @@ def test_result(undisturbed: Path) -> None:
     # the log of a mean is at least the mean of the logs
     assert result["average"]["test_log_loss"] <= sum(m["test_log_loss"] for m in members) / 3
     assert all(0 <= result[name]["test_accuracy"] <= 1 for name in ("greedy", "average", "best_single"))
+
+
+def test_loaded_ensemble_gives_the_tested_probabilities(undisturbed: Path) -> None:
+    result = json.loads((undisturbed / "result.json").read_text())
+    test = split_images(load_images("digits", subset=300)).test
+    network = load_ensemble(undisturbed)
+    with torch.no_grad():
+        probabilities = network(test.images).exp()
+    torch.testing.assert_close(probabilities.sum(-1), torch.ones(len(test.labels)))
+    assert log_loss(probabilities.double(), test.labels) == pytest.approx(result["greedy"]["test_log_loss"], rel=1e-5)
+
+
+def test_votes_weigh_probabilities_not_logits() -> None:
+    class Constant(torch.nn.Module):
+        def __init__(self, p: float) -> None:
+            super().__init__()
+            self.logits = torch.tensor([p, 1 - p]).log()
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.logits.expand(len(x), 2) + 5
+
+    mixed = Ensemble([Constant(0.9), Constant(0.1)], [3, 1])(torch.zeros(4, 1, 2, 2))
+    torch.testing.assert_close(mixed.exp()[:, 0], torch.full((4,), 0.7))
+    with pytest.raises(ValueError, match="votes: expected at least 1 for each of 1 networks"):
+        Ensemble([Constant(0.5)], [0])
+
+
+def test_no_ensemble_to_load(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a finished run of an ensemble"):
+        load_ensemble(tmp_path)
 
 
 @pytest.mark.parametrize("stop_after", [1, 2])

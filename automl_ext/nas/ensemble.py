@@ -19,11 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from automl_ext.nas.ensemble_network import save_member
 from automl_ext.nas.ensemble_selection import greedy_selection, likelihoods, log_loss
 from automl_ext.nas.epochs import Epochs
 from automl_ext.nas.images import take, to_device
 from automl_ext.nas.nasbench201 import NASBench201
-from automl_ext.nas.retrain import Training, TrainingConfig, at_least, count_parameters, parse_genotype
+from automl_ext.nas.retrain import Training, TrainingConfig, at_least, count_parameters, network_shape, parse_genotype
 from automl_ext.nas.space import Space
 from automl_ext.training.data import Split, Splits, load_images, split_images
 from automl_ext.training.device import choose_device
@@ -65,7 +66,8 @@ def ensemble(
     Returns:
         What ``result.json`` holds. ``greedy``, ``average`` (of all members) and ``best_single`` (lowest log-loss in
         validation), each with test_log_loss (nats), test_accuracy (0 to 1), valid_log_loss and ``votes``, one per
-        member. ``members``: genotype, seed, parameters, and the same losses of each alone. None when stopped.
+        member. ``members``: genotype, seed, parameters, and the same losses of each alone; their weights are in the
+        folder ``members``, see :func:`automl_ext.nas.ensemble_network.load_ensemble`. None when stopped.
 
     Raises:
         UserError: bad data, genotype, configuration or run directory.
@@ -85,8 +87,10 @@ def ensemble(
                     job_state = None
                 if not epochs.run(training, f"member{i}", {"trained": trained}):
                     return None
+                save_member(run.path, i, training.network)
                 trained = [*trained, member(training, genotypes[i], splits)]
         result = select(trained, splits, config.rounds)
+        result["network"] = network_shape(splits, config.channels, config.cells)
         run.finish(result)
         return result
 
