@@ -190,6 +190,18 @@ def _nas_bench() -> Runner:
     return NASBenchConfig, nas_bench
 
 
+def _entmax_gdas() -> Runner:
+    from automl_ext.nas.entmax_gdas import EntmaxGDASConfig, search
+
+    return EntmaxGDASConfig, search
+
+
+def _darts() -> Runner:
+    from automl_ext.nas.darts_search import DARTSConfig, search
+
+    return DARTSConfig, search
+
+
 def _retrain() -> Runner:
     from automl_ext.nas.retrain import RetrainConfig, retrain
 
@@ -200,6 +212,12 @@ def _compare() -> Runner:
     from automl_ext.nas.retrain import CompareConfig, compare
 
     return CompareConfig, compare
+
+
+def _ensemble() -> Runner:
+    from automl_ext.nas.ensemble import EnsembleConfig, ensemble
+
+    return EnsembleConfig, ensemble
 
 
 def _train(name: str) -> Runner:
@@ -285,6 +303,8 @@ def _bench(prog: str, args: Sequence[str]) -> int:
 
 COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
     "search gdas": ("search an architecture, then train it", _run_command(_gdas)),
+    "search entmax-gdas": ("the same, with a few operations per edge in a pass", _run_command(_entmax_gdas)),
+    "search darts": ("the same, with all operations in every pass", _run_command(_darts)),
     **{
         f"search {name}": (f"search by {name}", _run_command(functools.partial(_strategy, name)))
         for name in ("random", "reinforce", "rea", "renas", "successive-halving")
@@ -294,6 +314,7 @@ COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
     "nas-table": ("make that table of the benchmark's official files", _nas_table),
     "retrain": ("train one architecture from scratch", _run_command(_retrain)),
     "compare": ("train uniformly drawn architectures alike", _run_command(_compare)),
+    "ensemble": ("train several networks and choose those that are best together", _run_command(_ensemble)),
     **{
         f"train {name}": (f"learn by {name}", _run_command(functools.partial(_train, name), TrainOptions))
         for name in ALGORITHMS

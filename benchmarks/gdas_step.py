@@ -27,7 +27,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from automl_ext.nas.gdas import alpha_step, frozen, weight_step
+from automl_ext.nas.bilevel import alpha_step, frozen, weight_step
 from automl_ext.nas.nasbench201 import NASBench201
 from automl_ext.nas.supernet import Choice, Supernet
 from automl_ext.ops._gumbel_reference import perturbed

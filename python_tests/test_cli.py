@@ -93,6 +93,25 @@ def test_search_retrain_and_plot(automl_ext: Run, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "again/result.json").read_text())["genotype"] == result["genotype"]
 
 
+def test_searches_have_the_options_that_they_use(automl_ext: Run, tmp_path: Path) -> None:
+    for name, option in (("darts", "--tau-max"), ("darts", "--form"), ("entmax-gdas", "--form")):
+        process = automl_ext("search", name, option, 1)
+        assert process.returncode == 2
+        assert option in process.stderr
+    process = automl_ext("search", "entmax-gdas", *SMALL, "--tau-max", 0.5, "--out", "run")
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "run/config.json").read_text())["tau_max"] == 0.5
+
+
+def test_ensemble(automl_ext: Run, tmp_path: Path) -> None:
+    small = ["--subset", 200, "--epochs", 1, "--channels", 4, "--out", "run"]
+    process = automl_ext("ensemble", "--members", GENOTYPE, GENOTYPE, "--random-cells", 1, *small)
+    assert process.returncode == 0, process.stderr
+    assert len(json.loads((tmp_path / "run/result.json").read_text())["members"]) == 3
+    refused(automl_ext("ensemble", "--out", "none"), "--genotype", "--members", "--random-cells")
+    refused(automl_ext("ensemble", "--members", "|sep_conv_3x3~0|", "--out", "none"), "sep_conv_3x3")
+
+
 def test_interrupted_and_resumed_is_the_uninterrupted_run(automl_ext: Run, tmp_path: Path) -> None:
     def result(out: str) -> dict:
         values = json.loads((tmp_path / out / "result.json").read_text())

@@ -11,10 +11,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.gdas import GDASConfig, alpha_step, recalibrate, sample, search, temperature, weight_step
+from automl_ext.nas.gdas import GDASConfig, alpha_step, recalibrate, sample, search, weight_step
 from automl_ext.nas.nasbench201 import NASBench201
 from automl_ext.nas.retrain import CompareConfig, RetrainConfig, compare, retrain
 from automl_ext.nas.supernet import Choice, Form, SuperCell, Supernet
+from automl_ext.nas.supernet_config import temperature
 from automl_ext.training.data import Split
 from automl_ext.training.errors import UserError
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.gdas import alpha_step, weight_step
+from automl_ext.nas.bilevel import alpha_step, weight_step
 from automl_ext.nas.nasbench201 import NASBench201
 from automl_ext.nas.supernet import Choice, Supernet
 from automl_ext.training.data import Split

@@ -11,25 +11,24 @@ Every step samples one architecture for the weights and one for α:
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.optim import Optimizer
 
 from automl_ext.nas import spaces
+from automl_ext.nas.alpha_watch import alpha_scalars
+from automl_ext.nas.bilevel import alpha_step, weight_step
 from automl_ext.nas.epochs import Epochs, set_cosine_lr
 from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
-from automl_ext.nas.retrain import RetrainConfig, Training, at_least, check_seed, measure, network_shape
+from automl_ext.nas.retrain import RetrainConfig, Training, measure, network_shape
+from automl_ext.nas.samplers import Sampler, sample
 from automl_ext.nas.space import Space
 from automl_ext.nas.supernet import Choice, Form, Supernet
-from automl_ext.ops.gumbel import gumbel_softmax
+from automl_ext.nas.supernet_config import AnnealedConfig, SupernetConfig
 from automl_ext.training.clock import Clock
 from automl_ext.training.data import Split, Splits, load_images, split_images
 from automl_ext.training.device import choose_device
@@ -38,7 +37,7 @@ from automl_ext.training.seeding import generator, seed_everything
 
 
 @dataclass
-class GDASConfig:
+class GDASConfig(AnnealedConfig):
     """A search and the training of what it finds.
 
     The defaults are for the digits: 1,600 steps, a sixtieth of the paper's 250 epochs of 390, and they were
@@ -49,110 +48,24 @@ class GDASConfig:
     The paper: channels 16, cells 5, epochs 250, warmup 0, lr 0.025, alpha_lr 3e-4, form "nb201".
     """
 
-    space: str = "nb201"  # nb201, darts or darts-frc (with GDAS's fixed reduction cell)
-    data: str = "digits"  # digits, fashion-mnist:PATH, folder:PATH or npz:PATH
-    subset: int | None = None  # use so many images only
-    seed: int = 0  # decides weights, α, samples, batches and augmentation
-    device: str = "auto"  # auto, cpu or cuda
-    channels: int = 4  # C, of the first stage
-    cells: int = 1  # N, per stage
     form: Form = "darts"  # how α gets its gradient: as in the code for NAS-Bench-201 or for the DARTS space
-    epochs: int = 200
-    warmup: float = 0.5  # share of the epochs, the first ones, in which α rests
-    batch_size: int = 64
-    lr: float = 0.1  # of the weights (SGD, Nesterov), at the start of the cosine
-    lr_min: float = 0.001  # at its end
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    grad_clip: float = 5.0  # largest norm of the weights' gradient
-    alpha_lr: float = 0.03  # of α (Adam)
-    alpha_beta1: float = 0.5
-    alpha_beta2: float = 0.999
-    alpha_weight_decay: float = 1e-3
-    tau_max: float = 10.0  # temperature in the first epoch
-    tau_min: float = 0.1  # in the last
-    shift: int = 1  # move training images by up to so many pixels
-    flip: bool = False  # mirror half of the training images
-    retrain_epochs: int = 40  # of the final training; its other numbers are those of `retrain`
-    retrain_channels: int = 16
-    retrain_cells: int = 1
 
-    def __post_init__(self) -> None:
-        check_seed(self.seed)
-        at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0})
-        at_least(self, {"retrain_channels": 1, "retrain_cells": 1, "retrain_epochs": 1})
-        at_least(self, {"lr": 0, "lr_min": 0, "momentum": 0, "weight_decay": 0, "grad_clip": 0})
-        at_least(self, {"alpha_lr": 0, "alpha_weight_decay": 0})
-        for name in ("warmup", "alpha_beta1", "alpha_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected a number in [0, 1), got {getattr(self, name)}")
-        for name in ("tau_max", "tau_min"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a positive temperature, got {getattr(self, name)}")
-
-
-def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
-    """One architecture: for each kind of cell hard Gumbel-softmax weights of log_softmax(α)."""
-    choices = []
-    for alpha in alphas:
-        seed = int(torch.randint(2**62, (), generator=rng))  # drawn on the CPU: the same on every device
-        logits = torch.log_softmax(alpha, dim=-1)
-        weights, index = gumbel_softmax(logits, tau, hard=True, seed=seed, return_index=True)
-        choices.append(Choice.hard(weights, index))
-    return choices
-
-
-def temperature(epoch: int, epochs: int, tau_max: float, tau_min: float) -> float:
-    """τ of an epoch: linear from tau_max in the first to tau_min in the last."""
-    return tau_max - (tau_max - tau_min) * epoch / max(epochs - 1, 1)
-
-
-def weight_step(
-    supernet: Supernet, optimizer: Optimizer, batch: Split, tau: float, grad_clip: float, rng: torch.Generator
-) -> Tensor:
-    """Step 1; the loss.
-
-    zero_grad sets the gradients to None, so the operations that were not drawn rest entirely in this step: no
-    weight decay, no momentum. The official code's zeroed gradients let both go on.
-    """
-    with torch.no_grad():
-        choices = sample(supernet.alphas, tau, rng)
-    loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels)
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(supernet.weights(), grad_clip)
-    optimizer.step()
-    return loss.detach()
-
-
-def alpha_step(supernet: Supernet, optimizer: Optimizer, batch: Split, tau: float, rng: torch.Generator) -> Tensor:
-    """Step 2; the loss. No gradient of a weight is computed."""
-    with frozen(supernet.weights()):
-        choices = sample(supernet.alphas, tau, rng)
-        loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    return loss.detach()
-
-
-@contextmanager
-def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Within, the parameters need no gradient."""
-    parameters = list(parameters)
-    for p in parameters:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in parameters:
-            p.requires_grad_(True)
+    def supernet_form(self) -> Form:
+        return self.form
 
 
 class GDAS:
     """The search (a :class:`~automl_ext.nas.epochs.Job`): half of the training images for ω, half for α."""
 
-    def __init__(self, config: GDASConfig, space: Space[Any], splits: Splits, device: torch.device) -> None:
+    def __init__(
+        self,
+        config: SupernetConfig,
+        space: Space[Any],
+        splits: Splits,
+        device: torch.device,
+        sample: Sampler = sample,
+    ) -> None:
+        self.sample = sample
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
         self.rng = generator(config.seed, torch.device("cpu"))
         order = torch.randperm(len(splits.train.labels), generator=self.rng)
@@ -160,7 +73,7 @@ class GDAS:
         self.weight_images, self.alpha_images = (take(train, half) for half in order.tensor_split(2))
         seed_everything(config.seed)
         shape = network_shape(splits, config.channels, config.cells)
-        self.supernet = space.build_supernet(**shape, form=config.form).to(device)
+        self.supernet = space.build_supernet(**shape, form=config.supernet_form()).to(device)
         self.weight_optimizer = torch.optim.SGD(
             self.supernet.weights(),
             lr=config.lr,
@@ -179,36 +92,41 @@ class GDAS:
         config = self.config
         with self.clock:
             self.supernet.train()
-            tau = temperature(self.epoch, self.epochs, config.tau_max, config.tau_min)
+            tau = config.tau(self.epoch)
             weight_batches = epoch_batches(len(self.weight_images.labels), config.batch_size, self.rng)
             alpha_batches = epoch_batches(len(self.alpha_images.labels), config.batch_size, self.rng)
             steps = min(len(weight_batches), len(alpha_batches))
             losses: list[Tensor] = []
             alpha_losses: list[Tensor] = []
+            self.support: list[int] = []
             for i in range(steps):
                 progress = (self.epoch + i / steps) / self.epochs
                 set_cosine_lr(self.weight_optimizer, progress, config.lr, config.lr_min)
                 batch = self.batch(self.weight_images, weight_batches[i])
-                loss = weight_step(self.supernet, self.weight_optimizer, batch, tau, config.grad_clip, self.rng)
+                loss = weight_step(
+                    self.supernet, self.weight_optimizer, batch, tau, config.grad_clip, self.rng, self.draw
+                )
                 losses.append(loss)
                 if self.epoch >= config.warmup * self.epochs:
                     batch = self.batch(self.alpha_images, alpha_batches[i])
-                    loss = alpha_step(self.supernet, self.alpha_optimizer, batch, tau, self.rng)
+                    loss = alpha_step(self.supernet, self.alpha_optimizer, batch, tau, self.rng, self.draw)
                     alpha_losses.append(loss)
             self.epoch += 1
-            scalars = {"loss": losses, "alpha_loss": alpha_losses}
-            means = {name: torch.stack(values).mean().item() for name, values in scalars.items() if values}
-            return {**means, "tau": tau, "alpha_entropy": self.alpha_entropy()}
+            means = {"loss": losses, "alpha_loss": alpha_losses}
+            scalars = {name: torch.stack(values).mean().item() for name, values in means.items() if values}
+            scalars |= {"tau": tau, "support": sum(self.support) / len(self.support)}
+            return scalars | alpha_scalars(list(self.supernet.alphas), self.supernet.operations)
+
+    def draw(self, alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
+        """What a step runs; counts the operations with weight on each edge."""
+        choices = self.sample(alphas, tau, rng)
+        self.support += [len(active) for choice in choices for active in choice.active]
+        return choices
 
     def batch(self, images: Split, index: Tensor) -> Split:
         batch = take(images, index)
         shifted = augment(batch.images, self.config.shift, self.config.flip, self.rng)
         return Split(shifted, batch.labels)
-
-    def alpha_entropy(self) -> float:
-        """Mean over edges of the entropy of softmax(α), in nats: how undecided the search is."""
-        log_p = torch.cat([torch.log_softmax(alpha.detach(), -1) for alpha in self.supernet.alphas])
-        return -(log_p.exp() * log_p).sum(-1).mean().item()
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -231,11 +149,13 @@ class GDAS:
 
 
 def search(
-    config: GDASConfig,
+    config: SupernetConfig,
     out: str | Path,
     resume: str | None = None,
     stop_after: int | None = None,
     space: Space[Any] | None = None,
+    sample: Sampler = sample,
+    algorithm: str = "gdas",
 ) -> dict[str, Any] | None:
     """Search, then train the found architecture on the training and validation images, test it once.
 
@@ -244,6 +164,8 @@ def search(
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: interrupt after so many epochs, those of the final training among them.
         space: the search space, in place of the one that ``config.space`` names.
+        sample: what a pass runs; see :mod:`automl_ext.nas.samplers`.
+        algorithm: the name under which the run is stored.
 
     Returns:
         What ``result.json`` holds: genotype, test_accuracy, valid_accuracy (of the found architecture
@@ -256,12 +178,12 @@ def search(
     space = space or spaces.space(config.space)
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)
-    with Run.open(out, config, algorithm="gdas", resume=resume) as run:
+    with Run.open(out, config, algorithm=algorithm, resume=resume) as run:
         total = config.epochs + config.retrain_epochs
         with Epochs(run, total, "search", stop_after) as epochs:
             found = run.state["found"] if run.state else None
             if found is None:
-                gdas = GDAS(config, space, splits, device)
+                gdas = GDAS(config, space, splits, device, sample)
                 if run.state:
                     gdas.load_state_dict(run.state["job"])
                 if not epochs.run(gdas, "search", {"found": None}):
@@ -306,7 +228,7 @@ def recalibrate(supernet: Supernet, images: Tensor, choices: list[Choice]) -> No
         supernet(batch, *choices)
 
 
-def retrain_config(config: GDASConfig, genotype: Any) -> RetrainConfig:
+def retrain_config(config: SupernetConfig, genotype: Any) -> RetrainConfig:
     """The final training, as the command ``retrain`` would do it."""
     return RetrainConfig(
         genotype=str(genotype),

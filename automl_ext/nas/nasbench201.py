@@ -161,6 +161,8 @@ class Network(nn.Module):
 class NASBench201Supernet(Supernet):
     """The supernet; ``alphas[0]`` is [6 edges, 5 operations]."""
 
+    operations = OPERATIONS
+
     def __init__(self, in_channels: int, num_classes: int, channels: int, cells: int, form: Form) -> None:
         network = Network(
             lambda c: SuperCell(OPERATIONS, NUM_NODES, c, form), in_channels, num_classes, channels, cells

@@ -12,6 +12,12 @@ from automl_ext.nas.spaces import space
 from automl_ext.training.curves import draw_curves, read_metrics
 from automl_ext.training.errors import UserError
 
+# A search that collapses shows here first.
+WATCH = {
+    "share of edges where α is largest": {"search_share_skip": "skip", "search_share_none": "none"},
+    "mean probability softmax(α)": {"search_prob_skip": "skip", "search_prob_none": "none"},
+}
+
 
 def plot_run(run: Path) -> list[Path]:
     """Draw ``curves.png`` of what the run logged, ``trajectory.png`` and ``pareto.png`` of a search by a strategy, and
@@ -26,7 +32,7 @@ def plot_run(run: Path) -> list[Path]:
     """
     curves = run / "curves.png"
     rows = read_metrics(run)
-    draw_curves(rows, curves)
+    draw_curves(rows, curves, WATCH)
     result = run / "result.json"
     genotype = _read(result).get("genotype") if result.is_file() else None
     drawn = [] if genotype is None else plot_genotype(genotype, run, _read(run / "config.json").get("space", "nb201"))

@@ -138,7 +138,12 @@ class Supernet(nn.Module):
     Args:
         network: called as ``network(x, *choices)``, one Choice for each kind of cell.
         alpha_shapes: (edges, operations) of each kind of cell.
+
+    Attributes:
+        operations: names of the candidates, for the watch of skip connections; a class of its own sets it.
     """
+
+    operations: tuple[str, ...] = ()
 
     def __init__(self, network: nn.Module, alpha_shapes: Sequence[tuple[int, int]]) -> None:
         super().__init__()

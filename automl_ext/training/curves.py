@@ -9,6 +9,8 @@ from typing import Any
 from automl_ext.training.errors import UserError
 from automl_ext.training.metrics import FILE
 
+COLORS = ("#1b6ca8", "#d1495b", "#66a182", "#8d6a9f")
+
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
     """The lines of a run's ``metrics.jsonl``. A last one that a crash, or a run still going on, left half written is
@@ -48,17 +50,31 @@ def figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def draw_curves(rows: list[dict[str, Any]], path: Path) -> None:
-    """One small panel per quantity, over steps."""
-    names = sorted({name for row in rows for name in row} - {"step"})
-    columns = min(3, len(names))
-    lines = -(-len(names) // columns)
+def draw_curves(rows: list[dict[str, Any]], path: Path, together: dict[str, dict[str, str]] | None = None) -> None:
+    """One small panel per quantity, over steps.
+
+    Args:
+        together: quantities that share a panel: title → names → labels. What was not logged is left out.
+    """
+    logged = sorted({name for row in rows for name in row} - {"step"})
+    shared = {
+        title: {name: label for name, label in labels.items() if name in logged}
+        for title, labels in (together or {}).items()
+    }
+    taken = {name for labels in shared.values() for name in labels}
+    panels = {name: {name: name} for name in logged if name not in taken}
+    panels |= {title: labels for title, labels in shared.items() if labels}
+    columns = min(3, len(panels))
+    lines = -(-len(panels) // columns)
     picture = figure(4 * columns, 2.6 * lines)
-    for i, name in enumerate(names):
+    for i, (title, labels) in enumerate(panels.items()):
         axes = picture.add_subplot(lines, columns, i + 1)
-        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-        axes.plot(*zip(*points, strict=True), color="#1b6ca8")
-        axes.set_title(name, fontsize=10)
+        for (name, label), color in zip(labels.items(), COLORS, strict=False):
+            points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+            axes.plot(*zip(*points, strict=True), color=color, label=label)
+        if len(labels) > 1:
+            axes.legend(fontsize=8)
+        axes.set_title(title, fontsize=10)
         axes.set_xlabel("step", fontsize=8)
         axes.grid(alpha=0.3)
     picture.savefig(path, dpi=120)

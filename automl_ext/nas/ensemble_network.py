@@ -1,0 +1,72 @@
+"""A trained ensemble as one network."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext.nas import spaces
+from automl_ext.nas.space import Space
+from automl_ext.training.atomic import write_atomic
+from automl_ext.training.errors import UserError
+
+
+class Ensemble(nn.Module):
+    """log Σₘ votesₘ·softmax(networkₘ(x)) / Σ votes: [N, channels, H, W] → log-probabilities [N, classes]."""
+
+    log_weights: Tensor
+
+    def __init__(self, networks: Sequence[nn.Module], votes: Sequence[int]) -> None:
+        super().__init__()
+        if len(networks) != len(votes) or not networks or min(votes) < 1:
+            raise ValueError(f"votes: expected at least 1 for each of {len(networks)} networks, got {list(votes)}")
+        self.networks = nn.ModuleList(networks)
+        self.register_buffer("log_weights", (torch.tensor(votes) / sum(votes)).log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        log_p = torch.stack([torch.log_softmax(network(x), -1) for network in self.networks])
+        return torch.logsumexp(log_p + self.log_weights[:, None, None], 0)
+
+
+def save_member(out: Path, number: int, network: nn.Module) -> None:
+    """Its weights, in ``out/members``."""
+    buffer = io.BytesIO()
+    torch.save(network.state_dict(), buffer)
+    path = member_path(out, number)
+    path.parent.mkdir(exist_ok=True)
+    write_atomic(path, buffer.getvalue())
+
+
+def load_ensemble(out: str | Path, space: Space[Any] | None = None) -> Ensemble:
+    """The members that the run ``out`` of ``automl-ext ensemble`` chose, evaluating, on the CPU.
+
+    Images must be normalised as those it was trained on: :func:`automl_ext.training.data.split_images` does it.
+
+    Raises:
+        UserError: no finished run of an ensemble, or a file of it is missing.
+    """
+    out = Path(out)
+    networks, chosen = [], []
+    try:
+        result = json.loads((out / "result.json").read_bytes())
+        space = space or spaces.space(result["space"])
+        for number, votes in enumerate(result["greedy"]["votes"]):
+            if votes:
+                genotype = space.parse(result["members"][number]["genotype"])
+                network = space.build(genotype, **result["network"])
+                network.load_state_dict(torch.load(member_path(out, number), map_location="cpu", weights_only=True))
+                networks.append(network)
+                chosen.append(votes)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{out}: expected a finished run of an ensemble: {error}") from None
+    return Ensemble(networks, chosen).eval()
+
+
+def member_path(out: Path, number: int) -> Path:
+    return out / "members" / f"{number}.pt"

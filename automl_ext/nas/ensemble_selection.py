@@ -1,0 +1,55 @@
+"""Which networks to average: greedy forward selection with replacement (Caruana et al., ICML 2004)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def log_loss(probabilities: Tensor, labels: Tensor) -> float:
+    """Mean −log p(label), in nats; ``probabilities`` [N, classes], ``labels`` [N]."""
+    return mean_negative_log(likelihoods(probabilities, labels)).item()
+
+
+def likelihoods(probabilities: Tensor, labels: Tensor) -> Tensor:
+    """The label's probability: [..., N, classes] → [..., N]."""
+    index = labels.expand(probabilities.shape[:-1]).unsqueeze(-1)
+    return probabilities.gather(-1, index).squeeze(-1)
+
+
+def mean_negative_log(likelihood: Tensor) -> Tensor:
+    return -likelihood.clamp_min(torch.finfo(likelihood.dtype).tiny).log().mean(-1)
+
+
+def greedy_selection(likelihood: Tensor, rounds: int) -> list[int]:
+    """How often each network is counted in the average.
+
+    From nothing, every round adds the network with which the average has the lowest log-loss, chosen ones among the
+    candidates. The best average on the way is kept, of equals the smallest: so it is never worse than the best single
+    network on the images it was selected on.
+
+    Args:
+        likelihood: [networks, images], what each gives to the true labels of images that none was trained on.
+        rounds: at least 1.
+
+    Raises:
+        ValueError: no network or no image, rounds below 1, or a likelihood that is no number in [0, 1].
+    """
+    if likelihood.ndim != 2 or 0 in likelihood.shape:
+        raise ValueError(f"likelihood: expected [networks, images], got shape {list(likelihood.shape)}")
+    if rounds < 1:
+        raise ValueError(f"rounds: expected at least 1, got {rounds}")
+    if not ((likelihood >= 0) & (likelihood <= 1 + 1e-6)).all():
+        raise ValueError("likelihood: expected numbers in [0, 1]")
+    likelihood = likelihood.double()
+    total = torch.zeros(likelihood.shape[1], dtype=torch.float64, device=likelihood.device)
+    chosen: list[int] = []
+    best_loss, best_size = float("inf"), 0
+    for size in range(1, rounds + 1):
+        losses = mean_negative_log((total + likelihood) / size)
+        network = int(losses.argmin())
+        total = total + likelihood[network]
+        chosen.append(network)
+        if losses[network] < best_loss * (1 - 1e-9):  # equal ones may differ by rounding
+            best_loss, best_size = float(losses[network]), size
+    return [chosen[:best_size].count(network) for network in range(len(likelihood))]

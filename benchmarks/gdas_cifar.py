@@ -1,0 +1,114 @@
+"""GDAS, entmax-GDAS and DARTS on CIFAR-10 images, what they find looked up in NAS-Bench-201's table.
+
+    python benchmarks/gdas_cifar.py --data folder:CIFAR --table nasbench201_cifar10.csv.gz --out runs/gdas-cifar \\
+        --json benchmarks/results/gdas_cifar.json
+
+Equal steps for all, each seed the same images. The searches are runs of ``automl-ext search`` and are resumed where
+they are; ``--algorithms`` and ``--seeds`` share them out to processes, the last of which writes the whole table.
+CIFAR is a folder, or a zip, with one folder of images per class. The table has the columns arch, cifar10_val_12ep,
+cifar10_test_200ep.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import gzip
+import json
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from automl_ext.nas import darts_search, entmax_gdas, gdas
+from automl_ext.nas.supernet_config import SupernetConfig
+
+SEARCHES: dict[str, tuple[type[SupernetConfig], Callable[..., dict[str, Any] | None]]] = {
+    "gdas": (gdas.GDASConfig, gdas.search),
+    "entmax-gdas": (entmax_gdas.EntmaxGDASConfig, entmax_gdas.search),
+    "darts": (darts_search.DARTSConfig, darts_search.search),
+}
+
+
+def read_table(path: Path) -> dict[str, float]:
+    """Test accuracy after 200 epochs, in %, of every cell."""
+    with gzip.open(path, "rt") as file:
+        return {row["arch"]: float(row["cifar10_test_200ep"]) for row in csv.DictReader(file)}
+
+
+def run(name: str, args: argparse.Namespace, seed: int) -> None:
+    make, search = SEARCHES[name]
+    config = make(
+        data=args.data,
+        subset=args.subset,
+        seed=seed,
+        device="cpu",
+        channels=args.channels,
+        cells=1,
+        epochs=args.epochs,
+        shift=2,
+        flip=True,
+        retrain_epochs=1,  # the table says how good the cell is
+        retrain_channels=1,
+        **json.loads(args.set),
+    )
+    search(config, args.out / f"{name}-{seed}", resume="auto")
+
+
+def measured(name: str, seed: int, args: argparse.Namespace, table: dict[str, float]) -> dict[str, Any] | None:
+    """A row of the report; None for a search that has not ended."""
+    folder = args.out / f"{name}-{seed}"
+    if not (folder / "result.json").is_file():
+        return None
+    result = json.loads((folder / "result.json").read_text())
+    config = json.loads((folder / "config.json").read_text())
+    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][: config["epochs"]]
+    half = round(config["subset"] * 0.6) // 2  # of the training images
+    steps = max(half // config["batch_size"], 1) * config["epochs"]
+    return {
+        "search": name,
+        "seed": seed,
+        "genotype": result["genotype"],
+        "table_test_accuracy": table[result["genotype"]],
+        "cells_of_table_above": sum(value > table[result["genotype"]] for value in table.values()) / len(table),
+        "share_skip": epochs[-1]["search_share_skip"],
+        "share_none": epochs[-1]["search_share_none"],
+        "operations_per_edge": statistics.fmean(epoch["search_support"] for epoch in epochs),
+        "steps": steps,
+        "cpu_seconds_per_step": result["times"]["search_cpu_seconds"] / steps,
+        "config": {k: v for k, v in config.items() if k != "data"},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="folder:PATH")
+    parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
+    parser.add_argument("--json", type=Path, help="write the report here")
+    parser.add_argument("--algorithms", nargs="+", choices=SEARCHES, default=list(SEARCHES))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--subset", type=int, default=10_000)
+    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--set", default="{}", metavar="JSON", help="other values of the searches' configurations")
+    args = parser.parse_args()
+    table = read_table(args.table)
+    for seed in args.seeds:
+        for name in args.algorithms:
+            run(name, args, seed)
+    pairs = [(name, seed) for name in SEARCHES for seed in range(10)]
+    rows = [row for name, seed in pairs if (row := measured(name, seed, args, table)) is not None]
+    for row in rows:
+        print({k: v for k, v in row.items() if k != "config"})
+    for name in args.algorithms:
+        found = [row["table_test_accuracy"] for row in rows if row["search"] == name]
+        print(f"{name}: {statistics.fmean(found):.2f} ± {statistics.stdev(found) if len(found) > 1 else 0:.2f} %")
+    print(f"a random cell: {statistics.fmean(table.values()):.2f} %, median {statistics.median(table.values()):.2f} %")
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(rows, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
