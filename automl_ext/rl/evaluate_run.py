@@ -45,7 +45,8 @@ def evaluate_run(
     config, agent = _agent_of(run)
     try:
         step = _load_best(run, agent) if policy == "best" else _load_last(run, agent)
-        returns = evaluate(agent.act, envs_of(config, episodes, derived_seed(seed, 1)))
+        begin = getattr(agent, "begin", None)
+        returns = evaluate(agent.act, envs_of(config, episodes, derived_seed(seed, 1)), begin)
         result = {
             "eval_return_mean": float(returns.mean()),
             "eval_return_std": float(returns.std()),
@@ -59,7 +60,7 @@ def evaluate_run(
             shown = dataclasses.replace(config, env=dataclasses.replace(config.env, vectorization="sync"))
             atari = config.env_id.startswith("ALE/")  # has no other vectorization
             frames, fps, paid = record(
-                agent.act, envs_of(config if atari else shown, 1, derived_seed(seed, 2), render=True)
+                agent.act, envs_of(config if atari else shown, 1, derived_seed(seed, 2), render=True), begin
             )
             for path in videos:
                 write_video(path, frames, fps)

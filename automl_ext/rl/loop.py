@@ -58,7 +58,11 @@ def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False
 
 
 class Agent(Protocol):
-    """An algorithm: it owns its environments, networks, optimisers, replay and generators."""
+    """An algorithm: it owns its environments, networks, optimisers, replay and generators.
+
+    One that remembers what it has seen of an episode also has ``begin(starting)``: before :meth:`act` it is told where
+    episodes begin, bool [B].
+    """
 
     envs: Envs
 
@@ -202,7 +206,8 @@ class Training:
 
     def returns(self, episodes: int, number: int) -> np.ndarray:
         """Of the policy as it is. The environments' seed follows from the run's and ``number``: nothing to be saved."""
-        return evaluate(self.agent.act, envs_of(self.config, episodes, derived_seed(self.config.seed, number)))
+        envs = envs_of(self.config, episodes, derived_seed(self.config.seed, number))
+        return evaluate(self.agent.act, envs, getattr(self.agent, "begin", None))
 
     def check_finite(self) -> None:
         """Raises UserError where training has diverged: nothing of it is to be saved."""
