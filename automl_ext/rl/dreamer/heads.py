@@ -15,15 +15,6 @@ from automl_ext.training.errors import UserError
 SIDE = 64  # of images
 
 
-def mlp(inputs: int, units: int, layers: int, outputs: int) -> nn.Sequential:
-    """``layers`` hidden ones with ELU, and a linear one."""
-    modules: list[nn.Module] = []
-    for _ in range(layers):
-        modules += [nn.Linear(inputs, units), nn.ELU(inplace=True)]
-        inputs = units
-    return nn.Sequential(*modules, nn.Linear(inputs, outputs))
-
-
 def image_encoder(channels: int, depth: int) -> nn.Sequential:
     """Images [N, channels, 64, 64] to [N, 32 · depth] (Ha and Schmidhuber 2018)."""
     modules: list[nn.Module] = []

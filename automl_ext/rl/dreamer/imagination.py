@@ -13,11 +13,11 @@ from automl_ext.rl.dreamer.rssm import RSSM
 
 class Imagined(NamedTuple):
     """Attributes:
-    features: of the states s_0 … s_H, [H + 1, N, features].
+    features: of the states s_0 … s_H, each [N, features]; apart, as what is made of one fits into a cache.
     entropy: of the policy at s_0 … s_{H−1}, [H, N].
     """
 
-    features: Tensor
+    features: list[Tensor]
     entropy: Tensor
 
 
@@ -49,4 +49,4 @@ def imagine(
         stoch = torch.addcmul(mean, std, of_state)
         features.append(torch.cat([deter, stoch], -1))
         entropies.append(entropy)
-    return Imagined(torch.stack(features), torch.stack(entropies))
+    return Imagined(features, torch.stack(entropies))

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from automl_ext.rl.dreamer import losses
 from automl_ext.rl.dreamer.config import DreamerConfig
-from automl_ext.rl.dreamer.heads import OneHot, TanhNormal, mlp
+from automl_ext.rl.dreamer.fused import MLP, frozen_scalar
+from automl_ext.rl.dreamer.heads import OneHot, TanhNormal
 from automl_ext.rl.dreamer.imagination import imagine
 from automl_ext.rl.dreamer.sequence_replay import Sequences
 from automl_ext.rl.dreamer.world_model import WorldModel
@@ -38,8 +39,8 @@ class Learner:
             torch.manual_seed(seeds[0])
             self.model = WorldModel(space, actions.size, config).to(self.device)
             features, units = self.model.features, config.units
-            self.actor = mlp(features, units, config.actor_layers, actions.outputs).to(self.device)
-            self.value = mlp(features, units, config.value_layers, 1).to(self.device)
+            self.actor = MLP(features, units, config.actor_layers, actions.outputs).to(self.device)
+            self.value = MLP(features, units, config.value_layers, 1).to(self.device)
         self.optimizers = [
             Optimizer(network, lr, config.max_grad_norm)
             for network, lr in (
@@ -93,21 +94,21 @@ class Learner:
         action_noise = self.actions.noise((config.horizon, n), self.generator)
         shape = config.horizon, n, config.stoch
         state_noise = torch.randn(shape, generator=self.generator, device=self.device)
-        model.requires_grad_(False)
+        model.rssm.requires_grad_(False)
         features, entropy = imagine(model.rssm, self.actor, self.actions, start, action_noise, state_noise)
-        reached = features[1:]
-        rewards = model.reward(reached).squeeze(-1)
-        continues = None if model.continues is None else model.continues(reached).squeeze(-1).sigmoid()
-        self.value.requires_grad_(False)
-        values = self.value(reached).squeeze(-1)
+        rewards, values, logits = (
+            None if head is None else torch.stack([frozen_scalar(head, reached) for reached in features[1:]])
+            for head in (model.reward, self.value, model.continues)
+        )
+        continues = None if logits is None else logits.sigmoid()
         returns, weights = losses.imagined_returns(rewards, values, continues, config.gamma, config.lam)
         weights = weights * (counts / counts.mean())
         actor_loss = losses.actor_loss(returns, entropy, weights, config.entropy_scale)
         actor_norm = self.optimizers[1].step(actor_loss)
-        self.value.requires_grad_(True)
-        value_loss = losses.value_loss(self.value(features[:-1].detach()).squeeze(-1), returns, weights)
+        model.rssm.requires_grad_(True)
+        values = torch.cat([self.value(state.detach()) for state in features[:-1]]).view_as(returns)
+        value_loss = losses.value_loss(values, returns, weights)
         value_norm = self.optimizers[2].step(value_loss)
-        model.requires_grad_(True)
         return {
             "actor_loss": actor_loss.detach(),
             "value_loss": value_loss.detach(),

@@ -15,6 +15,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from automl_ext.rl.dreamer.fused import gru, linear_elu
+
 MIN_STD = 0.1
 
 
@@ -68,13 +70,15 @@ class RSSM(nn.Module):
 
     def step(self, deter: Tensor, stoch: Tensor, from_action: Tensor) -> Tensor:
         """The next h, [B, deter]; ``from_action`` is what ``self.from_action`` made of the action."""
-        return self.cell(F.elu(self.from_stoch(stoch) + from_action), deter)
+        return gru(self.cell, linear_elu(stoch, self.from_stoch.weight, from_action), deter)
 
     def prior(self, deter: Tensor) -> Normal:
-        return normal(self.prior_out(F.elu(self.prior_hidden(deter))))
+        """Of h, [N, deter]."""
+        return normal(self.prior_out(linear_elu(deter, self.prior_hidden.weight, self.prior_hidden.bias)))
 
     def posterior(self, deter: Tensor, from_embedding: Tensor) -> Normal:
-        return normal(self.posterior_out(F.elu(self.from_deter(deter) + from_embedding)))
+        """Of h, [N, deter], and what ``self.from_embedding`` made of the encoded observation."""
+        return normal(self.posterior_out(linear_elu(deter, self.from_deter.weight, from_embedding)))
 
     def observe(self, embeddings: Tensor, actions: Tensor, noise: Tensor) -> Unrolled:
         """Go along sequences, each from the initial state.
@@ -95,8 +99,9 @@ class RSSM(nn.Module):
             stochs.append(stoch)
             outs.append(posterior)
         h = torch.stack(deters)
-        means, stds = (torch.stack(x) for x in zip(*outs, strict=True))
-        return Unrolled(torch.cat([h, torch.stack(stochs)], -1), Normal(means, stds), self.prior(h))
+        posterior = Normal(*(torch.stack(x) for x in zip(*outs, strict=True)))
+        prior = Normal(*(x.unflatten(0, h.shape[:2]) for x in self.prior(h.flatten(0, 1))))
+        return Unrolled(torch.cat([h, torch.stack(stochs)], -1), posterior, prior)
 
 
 def normal(outputs: Tensor) -> Normal:

@@ -7,7 +7,8 @@ import numpy as np
 from torch import Tensor, nn
 
 from automl_ext.rl.dreamer.config import DreamerConfig
-from automl_ext.rl.dreamer.heads import SIDE, image_decoder, image_encoder, mlp
+from automl_ext.rl.dreamer.fused import MLP
+from automl_ext.rl.dreamer.heads import SIDE, image_decoder, image_encoder
 from automl_ext.rl.dreamer.rssm import RSSM
 from automl_ext.rl.networks import ChannelsFirst, RunningNorm
 from automl_ext.training.errors import UserError
@@ -39,14 +40,14 @@ class WorldModel(nn.Module):
             self.norm = None
         elif len(shape) == 1 and space.dtype is not None and space.dtype.kind == "f":
             embedding = c.units
-            self.encoder = mlp(shape[0], c.units, c.encoder_layers - 1, embedding).append(nn.ELU(inplace=True))
-            self.decoder = mlp(self.features, c.units, c.encoder_layers, shape[0])
+            self.encoder = nn.Sequential(MLP(shape[0], c.units, c.encoder_layers - 1, embedding), nn.ELU())
+            self.decoder = MLP(self.features, c.units, c.encoder_layers, shape[0])
             self.norm = RunningNorm(shape)
         else:
             raise UserError(f"observations: dreamer takes vectors of floats and uint8 images [64, 64, n], got {space}")
         self.rssm = RSSM(actions, embedding, c.deter, c.stoch, c.hidden)
-        self.reward = mlp(self.features, c.units, c.reward_layers, 1)
-        self.continues = mlp(self.features, c.units, c.continue_layers, 1) if c.continue_scale else None
+        self.reward = MLP(self.features, c.units, c.reward_layers, 1)
+        self.continues = MLP(self.features, c.units, c.continue_layers, 1) if c.continue_scale else None
 
     def prepare(self, observations: Tensor) -> Tensor:
         """As the encoder reads and the decoder writes them, but for the order of dims: images in −½ … ½."""
