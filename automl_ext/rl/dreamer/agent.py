@@ -82,6 +82,11 @@ class Dreamer:
         updates = config.updates_each + (config.pretrain if before < config.prefill else 0)
         return self.learn(updates)
 
+    @property
+    def updates(self) -> int:
+        """Those done so far."""
+        return self.learner.updates
+
     def learn(self, updates: int) -> dict[str, Any]:
         """So many updates; the means of what they measured."""
         config, measured = self.config, loop.Averages()
