@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +104,6 @@ def test_it_learns_where_to_go(world, continuous: bool) -> None:
         entropy_scale=1e-2,
     )
     agent = Dreamer(config)
-    agent.act(agent.envs.observations)
     for _ in range(40):
         agent.iterate()
     agent.learn(150)
@@ -214,8 +212,8 @@ def test_interrupted_and_resumed_is_the_uninterrupted_run(tmp_path: Path, contin
 
 
 def test_where_environments_cannot_be_saved_new_episodes_begin(tmp_path: Path, world) -> None:
-    config = dataclasses.replace(TINY, env_id=world(Line, False))
-    train(config, tmp_path / "run", stop_after=66)
+    config = dataclasses.replace(TINY, env_id=world(Line, False), train_every=7)
+    train(config, tmp_path / "run", stop_after=60)
     before = newest(tmp_path / "run")[1]["agent"]["replay"]
     with pytest.warns(UserWarning, match="its state cannot be saved; new episodes begin"):
         train(config, tmp_path / "run", resume="auto", stop_after=4)
@@ -292,7 +290,7 @@ def test_actions_as_the_environment_wants_them(space: gymnasium.Space, given: li
     drawn = actions.random(50, torch.Generator().manual_seed(0))
     assert all(space.contains(a) for a in actions.to_env(drawn))
     noisy = actions.explore(drawn, 0.5, torch.Generator().manual_seed(0))
-    assert 0 < (noisy != drawn).any(1).sum()
+    assert (noisy != drawn).any(1).any()
     assert all(space.contains(a) for a in actions.to_env(noisy))
 
 
@@ -309,7 +307,7 @@ def test_images(world) -> None:
     agent.iterate()
     first = agent.learn(1)["observation_loss"]
     assert agent.replay.episodes[0].arrays["observations"].dtype == np.uint8
-    assert agent.learn(60)["observation_loss"] < first
+    assert agent.learn(15)["observation_loss"] < first
     sequences = agent.replay.sample(2, 5)
     prepared = agent.learner.model.prepare(sequences.observations)
     assert (prepared.min(), prepared.max()) == (-0.5, 0.5)
@@ -327,5 +325,5 @@ def test_settings_out_of_range(name: str, value: float) -> None:
 
 def test_presets_are_of_some_algorithm(tmp_path: Path) -> None:
     assert preset("vector", DreamerConfig()).prefill <= 1000
-    with pytest.raises(UserError, match="--preset: expected one of .*, got 'minatar'"):
+    with pytest.raises(UserError, match=r"--preset: expected one of .*, got 'minatar'"):
         preset("minatar", DreamerConfig())

@@ -53,7 +53,9 @@ class DreamerConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = "train_every updates_each batch_size sequence_length replay_size deter stoch hidden units depth horizon"
+        counts = (
+            "train_every updates_each batch_size sequence_length replay_size deter stoch hidden units depth horizon"
+        )
         layers = "encoder_layers reward_layers continue_layers value_layers actor_layers"
         for name in f"{counts} {layers}".split():
             if getattr(self, name) < 1:

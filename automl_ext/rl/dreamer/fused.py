@@ -7,7 +7,6 @@ in the cache, and keeps for the gradient only what the gradient needs.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 

@@ -89,7 +89,7 @@ class Learner:
         return states.features.detach(), {name: x.detach() for name, x in means.items()} | {"model_grad_norm": norm}
 
     def learn_behaviour(self, start: Tensor, counts: Tensor) -> dict[str, Tensor]:
-        """Improve policy and value in imagination from states [N, features], of which ``counts`` [N] says which count."""
+        """Improve policy and value in imagination from states [N, features]; ``counts`` [N] weighs them."""
         config, model, n = self.config, self.model, len(start)
         action_noise = self.actions.noise((config.horizon, n), self.generator)
         shape = config.horizon, n, config.stoch
