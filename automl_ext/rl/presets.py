@@ -34,13 +34,15 @@ PRESETS: dict[str, dict[str, Any]] = {
         "v_min": 0.0,
         "v_max": 20.0,
     },
-    # Dreamer. "vector" is its defaults by name.
+    # Dreamer's defaults by name: small networks, one update in four steps.
     "vector": {
         "prefill": 1_000,
+        "train_every": 4,
         "deter": 64,
         "stoch": 16,
         "hidden": 64,
         "units": 64,
+        "horizon": 15,
     },
     # 64 × 64 images on a CPU: a quarter of the paper's channels.
     "pixels": {
@@ -51,7 +53,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden": 128,
         "units": 128,
         "depth": 8,
-        "free_nats": 3.0,
+        "free_nats": 1.0,
     },
     # Hafner et al. 2020, appendix A, and the authors' code where that does not say.
     "paper": {
@@ -74,6 +76,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "reward_layers": 2,
         "value_layers": 3,
         "actor_layers": 4,
+        "continue_layers": 3,
         "free_nats": 3.0,
         "continue_scale": 0.0,
         "entropy_scale": 0.0,
