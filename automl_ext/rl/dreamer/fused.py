@@ -102,30 +102,52 @@ class MLP(nn.Module):
         return last(flat).unflatten(0, x.shape[:-1])
 
 
-class FrozenScalar(torch.autograd.Function):
-    """A scalar of each row by an MLP that is not learned from it. The gradient with respect to the row is computed
-    while the layers' outputs are in the cache; nothing but it is kept."""
+class ScalarOf:
+    """A scalar of each row by an MLP, ``head(x).squeeze(-1)`` for [N, inputs].
+
+    A scalar has but one gradient per row, so it is computed at once, while the layers' outputs are in the cache; what
+    comes back is a factor per row. For the row autograd has it; the parameters' is left to :meth:`backward`, so that
+    one pass serves a loss that must not change the parameters and another that shall.
+
+    Attributes:
+        values: [N], with a gradient to x.
+    """
+
+    def __init__(self, head: MLP, x: Tensor) -> None:
+        self.layers = [(layer.weight, layer.bias) for layer in head.linears]
+        with torch.no_grad():
+            self.inputs = [x.detach()]  # of each layer
+            for weight, bias in self.layers[:-1]:
+                self.inputs.append(elu_(torch.addmm(bias, self.inputs[-1], weight.t())))
+            weight, bias = self.layers[-1]
+            values = torch.addmv(bias, self.inputs[-1], weight[0])
+            gradient = weight.expand(len(x), -1)  # of the values with respect to each layer's inputs, from the last
+            self.gradients = [torch.ones_like(values).unsqueeze(1)]  # and its outputs before ELU
+            for (weight, _), y in zip(self.layers[-2::-1], self.inputs[:0:-1], strict=True):
+                self.gradients.append(elu_backward(gradient, 1, 1, 1, True, y))
+                gradient = self.gradients[-1] @ weight
+        self.values = _WithGradient.apply(x, values, gradient)
+
+    @torch.no_grad()
+    def backward(self, factors: Tensor) -> None:
+        """Add the gradient of Σ factors · values to ``grad`` of the parameters; factors [N]."""
+        for (weight, bias), x, gradient in zip(self.layers, self.inputs, self.gradients[::-1], strict=True):
+            scaled = gradient * factors.unsqueeze(1)
+            assert weight.grad is not None
+            assert bias.grad is not None
+            weight.grad.addmm_(scaled.t(), x)
+            bias.grad.add_(scaled.sum(0))
+
+
+class _WithGradient(torch.autograd.Function):
+    """Values [N] as if computed from x [N, n], given their gradient with respect to it."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
-        weights, biases = parameters[::2], parameters[1::2]
-        outputs, y = [], x
-        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            y = elu_(torch.addmm(bias, y, weight.t()))
-            outputs.append(y)
-        scalars = torch.addmv(biases[-1], y, weights[-1][0])
-        gradient = weights[-1].expand(len(x), -1)
-        for weight, y in zip(weights[-2::-1], outputs[::-1], strict=True):
-            gradient = elu_backward(gradient, 1, 1, 1, True, y) @ weight
+    def forward(ctx: Any, x: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
         ctx.save_for_backward(gradient)
-        return scalars
+        return values.view_as(values)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        (of_x,) = ctx.saved_tensors
-        return gradient.unsqueeze(1) * of_x, *[None] * (len(ctx.needs_input_grad) - 1)
-
-
-def frozen_scalar(head: MLP, x: Tensor) -> Tensor:
-    """``head(x).squeeze(-1)`` for [N, inputs], its parameters constants."""
-    return FrozenScalar.apply(x, *(p.detach() for p in head.parameters()))
+    def backward(ctx: Any, factors: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        (gradient,) = ctx.saved_tensors
+        return gradient * factors.unsqueeze(1), None, None

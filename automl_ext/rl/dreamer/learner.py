@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import gymnasium
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from automl_ext.rl.dreamer import losses
 from automl_ext.rl.dreamer.config import DreamerConfig
-from automl_ext.rl.dreamer.fused import MLP, frozen_scalar
+from automl_ext.rl.dreamer.fused import MLP, ScalarOf
 from automl_ext.rl.dreamer.heads import OneHot, TanhNormal
 from automl_ext.rl.dreamer.imagination import imagine
 from automl_ext.rl.dreamer.sequence_replay import Sequences
@@ -85,7 +86,7 @@ class Learner:
             scales.get(name, 1.0) * (losses.free_nats_loss(mean, config.free_nats) if name == "kl" else mean)
             for name, mean in means.items()
         )
-        norm = self.optimizers[0].step(loss)
+        norm = self.optimizers[0].step(loss.backward)
         return states.features.detach(), {name: x.detach() for name, x in means.items()} | {"model_grad_norm": norm}
 
     def learn_behaviour(self, start: Tensor, counts: Tensor) -> dict[str, Tensor]:
@@ -95,20 +96,29 @@ class Learner:
         shape = config.horizon, n, config.stoch
         state_noise = torch.randn(shape, generator=self.generator, device=self.device)
         model.rssm.requires_grad_(False)
-        features, entropy = imagine(model.rssm, self.actor, self.actions, start, action_noise, state_noise)
-        rewards, values, logits = (
-            None if head is None else torch.stack([frozen_scalar(head, reached) for reached in features[1:]])
-            for head in (model.reward, self.value, model.continues)
+        states, entropy = imagine(model.rssm, self.actor, self.actions, start, action_noise, state_noise)
+        judged = [ScalarOf(self.value, state) for state in states]
+        values = torch.stack([v.values for v in judged])
+        rewards, logits = (
+            None if head is None else torch.stack([ScalarOf(head, state).values for state in states[1:]])
+            for head in (model.reward, model.continues)
         )
         continues = None if logits is None else logits.sigmoid()
-        returns, weights = losses.imagined_returns(rewards, values, continues, config.gamma, config.lam)
+        returns, weights = losses.imagined_returns(rewards, values[1:], continues, config.gamma, config.lam)
         weights = weights * (counts / counts.mean())
         actor_loss = losses.actor_loss(returns, entropy, weights, config.entropy_scale)
-        actor_norm = self.optimizers[1].step(actor_loss)
+        actor_norm = self.optimizers[1].step(actor_loss.backward)
         model.rssm.requires_grad_(True)
-        values = torch.cat([self.value(state.detach()) for state in features[:-1]]).view_as(returns)
+
+        values = values[:-1].detach().requires_grad_()
         value_loss = losses.value_loss(values, returns, weights)
-        value_norm = self.optimizers[2].step(value_loss)
+
+        def regress() -> None:
+            (gradients,) = torch.autograd.grad(value_loss, values)
+            for one, gradient in zip(judged, gradients, strict=False):  # but of the last state
+                one.backward(gradient)
+
+        value_norm = self.optimizers[2].step(regress)
         return {
             "actor_loss": actor_loss.detach(),
             "value_loss": value_loss.detach(),
@@ -145,12 +155,12 @@ class Optimizer:
         self.vector, self.max_grad_norm = flatten_parameters(network), max_grad_norm
         self.adam = torch.optim.Adam([self.vector], lr, eps=1e-7, fused=True)
 
-    def step(self, loss: Tensor) -> Tensor:
-        """Descend; the gradient's norm before it was clipped."""
+    def step(self, backward: Callable[[], None]) -> Tensor:
+        """Descend the gradient that ``backward`` adds to the parameters'; its norm before it was clipped."""
         gradient = self.vector.grad
         assert gradient is not None
         gradient.zero_()
-        loss.backward()
+        backward()
         norm = clip_norm(gradient, self.max_grad_norm)
         self.adam.step()
         return norm
