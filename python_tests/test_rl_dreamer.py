@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +23,14 @@ from automl_ext.rl.dreamer import Dreamer, DreamerConfig, train
 from automl_ext.rl.dreamer import losses as L
 from automl_ext.rl.dreamer.heads import actions_of
 from automl_ext.rl.dreamer.imagination import imagine
+from automl_ext.rl.dreamer.learner import Learner
+from automl_ext.rl.dreamer.pictures import draw_dream, dream
 from automl_ext.rl.dreamer.rssm import RSSM, Normal
+from automl_ext.rl.dreamer.sequence_replay import Sequences
 from automl_ext.rl.env_making import EnvOptions
 from automl_ext.rl.evaluate import evaluate
+from automl_ext.rl.evaluate_run import evaluate_run
+from automl_ext.rl.plot import plot_runs
 from automl_ext.rl.presets import preset
 from automl_ext.training.errors import UserError
 
@@ -327,3 +333,67 @@ def test_presets_are_of_some_algorithm(tmp_path: Path) -> None:
     assert preset("vector", DreamerConfig()).prefill <= 1000
     with pytest.raises(UserError, match=r"--preset: expected one of .*, got 'minatar'"):
         preset("minatar", DreamerConfig())
+
+
+def test_at_the_papers_size() -> None:
+    """Its layers' parameters, counted by hand, and an update of one short sequence."""
+    config = preset("paper", DreamerConfig())
+    action_space = spaces.Box(-1, 1, (6,), np.float32)
+    learner = Learner(config, spaces.Box(0, 255, (64, 64, 3), np.uint8), actions_of(action_space), (0, 1))
+
+    def dense(*sizes: int) -> int:
+        return sum((i + 1) * o for i, o in itertools.pairwise(sizes))
+
+    def convolution(inputs: int, outputs: int, side: int) -> int:
+        return inputs * outputs * side**2 + outputs
+
+    encoder = sum(convolution(i, o, 4) for i, o in ((3, 32), (32, 64), (64, 128), (128, 256)))
+    decoder = dense(230, 1024) + convolution(1024, 128, 5) + convolution(128, 64, 5)
+    decoder += convolution(64, 32, 6) + convolution(32, 3, 6)
+    gru = 3 * (200 * 200 + 200 * 200 + 2 * 200)
+    rssm = dense(30 + 6, 200) + gru + dense(200, 200, 60) + dense(200 + 1024, 200, 60)
+    reward = dense(230, 400, 400, 1)
+    assert sum(p.numel() for p in learner.model.parameters()) == encoder + decoder + rssm + reward
+    assert learner.optimizers[1].vector.numel() == dense(230, 400, 400, 400, 400, 12)
+    assert learner.optimizers[2].vector.numel() == dense(230, 400, 400, 400, 1)
+    sequences = Sequences(
+        torch.randint(256, (3, 1, 64, 64, 3), dtype=torch.uint8),
+        torch.rand(3, 1, 6),
+        torch.rand(3, 1),
+        torch.zeros(3, 1, dtype=torch.bool),
+        torch.ones(3, 1, dtype=torch.bool),
+    )
+    before = [optimizer.vector.detach().clone() for optimizer in learner.optimizers]
+    measured = learner.update(sequences)
+    assert all(np.isfinite(float(x)) for x in measured.values())
+    for optimizer, old, lr in zip(learner.optimizers, before, (6e-4, 8e-5, 8e-5), strict=True):
+        change = (optimizer.vector.detach() - old).abs().max()
+        assert change == pytest.approx(lr, rel=0.01)  # Adam's first step
+
+
+def test_a_dream_is_real_as_long_as_it_sees(world, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for images in (False, True):
+        config = dataclasses.replace(TINY, env_id=world(Line, True, images))
+        agent = Dreamer(config)
+        found = dream(agent, loop.envs_of(config, 1, 0), context=4)
+        assert found.context == 4
+        assert len(found.real) == len(found.imagined) == len(found.imagined_rewards) == 11
+        assert found.real_rewards[1:].any()
+        assert found.real.shape == found.imagined.shape
+        draw_dream(found, tmp_path / "dream.png")
+        assert (tmp_path / "dream.png").stat().st_size > 2000
+    short = dream(agent, loop.envs_of(config, 1, 0), context=50, steps=3)
+    assert len(short.real) == short.context == 4
+
+
+def test_runs_are_drawn_beside_those_of_others(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from automl_ext.rl import a2c
+
+    train(TINY, tmp_path / "dreamer")
+    settings = {"total_steps": 200, "eval_every": 100, "eval_episodes": 1, "final_episodes": 1}
+    a2c.train(a2c.A2CConfig(**settings), tmp_path / "a2c")
+    written = plot_runs([tmp_path / "dreamer", tmp_path / "a2c"], tmp_path)
+    assert [path.name for path in written] == ["curves.png", "imagined.png", "curves.png", "learning.png"]
+    assert evaluate_run(tmp_path / "dreamer", 2)["policy"] == "best"

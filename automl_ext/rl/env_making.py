@@ -11,6 +11,7 @@ import gymnasium
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
+from automl_ext.rl import dmc
 from automl_ext.rl.env_wrappers import ActionRepeat, Pixels
 from automl_ext.training.errors import UserError
 
@@ -51,6 +52,7 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
     """A vector environment; with ``render`` its ``render()`` returns an image of each.
 
     Atari (``ALE/…``): ale-py's own, gray 84 × 84 frames, 4 stacked, each for 4 of the game, whole lives, full rewards.
+    dm_control (``dmc/DOMAIN-TASK``): see :mod:`automl_ext.rl.dmc`.
     MinAtar (``MinAtar/…``): bool [10, 10, channels]; Freeway ends after 2500 steps, which it calls a termination.
 
     Raises:
@@ -118,6 +120,8 @@ def _atari(env_id: str, n_envs: int, mode: str, options: EnvOptions) -> VectorEn
 
 def _register(env_id: str) -> None:
     """Import the package that brings the environment."""
+    if env_id.startswith(dmc.PREFIX):
+        dmc.register(env_id)
     for beginning, (module, extra) in PACKAGES.items():
         if not env_id.startswith(beginning):
             continue
