@@ -80,4 +80,4 @@ def register(env_id: str) -> None:
     if not task:
         raise UserError(f"--env-id {env_id}: expected {PREFIX}DOMAIN-TASK, as {PREFIX}cartpole-swingup")
     if env_id not in gymnasium.registry:
-        gymnasium.register(env_id, ControlSuite, kwargs={"domain": domain, "task": task})
+        gymnasium.register(env_id, "automl_ext.rl.dmc:ControlSuite", kwargs={"domain": domain, "task": task})

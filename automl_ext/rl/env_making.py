@@ -92,9 +92,9 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
         raise UserError(f"--env-id {env_id}: {_line(error)}") from None
 
 
-def _wrappers(options: EnvOptions) -> list[Callable[[gymnasium.Env], gymnasium.Env]]:
+def _wrappers(options: EnvOptions) -> list[Callable[[gymnasium.Env], gymnasium.Wrapper]]:
     """Of each environment, from the inside out."""
-    wrappers: list[Callable[[gymnasium.Env], gymnasium.Env]] = []
+    wrappers: list[Callable[[gymnasium.Env], gymnasium.Wrapper]] = []
     if options.action_repeat > 1:
         wrappers.append(functools.partial(ActionRepeat, repeat=options.action_repeat))
     if options.pixels:

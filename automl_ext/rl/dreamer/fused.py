@@ -36,7 +36,7 @@ class LinearELU(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, y = ctx.saved_tensors
         of_x, of_weight, of_bias = ctx.needs_input_grad
         g = elu_backward(gradient, 1, 1, 1, True, y)
@@ -65,7 +65,7 @@ class GRUGates(torch.autograd.Function):
         return torch.lerp(new, state, update)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
         gates, new, of_state, state = ctx.saved_tensors
         n = new.shape[1]
         reset, update = gates.split(n, 1)
@@ -74,11 +74,10 @@ class GRUGates(torch.autograd.Function):
         of_new = tanh_backward(gradient - to_state, new)
         torch.mul(of_new, of_state[:, 2 * n :], out=of_gates[:, :n])
         torch.mul(gradient, state - new, out=of_gates[:, n : 2 * n])
-        of_gates[:, : 2 * n] = sigmoid_backward(of_gates[:, : 2 * n], gates)
-        to_input = of_gates.clone()
-        to_input[:, 2 * n :] = of_new
+        both = sigmoid_backward(of_gates[:, : 2 * n], gates)
+        of_gates[:, : 2 * n] = both
         torch.mul(of_new, reset, out=of_gates[:, 2 * n :])
-        return to_input, of_gates, to_state
+        return torch.cat([both, of_new], 1), of_gates, to_state
 
 
 def gru(cell: nn.GRUCell, x: Tensor, state: Tensor) -> Tensor:
@@ -92,14 +91,19 @@ class MLP(nn.Module):
 
     def __init__(self, inputs: int, units: int, layers: int, outputs: int) -> None:
         super().__init__()
-        self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise([inputs, *[units] * layers, outputs]))
+        sizes = [inputs, *[units] * layers, outputs]
+        self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
+
+    def layers(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight [outputs, inputs] and bias of each."""
+        return [(layer.weight, layer.bias) for layer in self.linears]  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
         flat = x.reshape(-1, x.shape[-1])
-        *hidden, last = self.linears
-        for layer in hidden:
-            flat = linear_elu(flat, layer.weight, layer.bias)
-        return last(flat).unflatten(0, x.shape[:-1])
+        *hidden, last = self.layers()
+        for weight, bias in hidden:
+            flat = linear_elu(flat, weight, bias)
+        return F.linear(flat, *last).unflatten(0, x.shape[:-1])
 
 
 class ScalarOf:
@@ -114,18 +118,21 @@ class ScalarOf:
     """
 
     def __init__(self, head: MLP, x: Tensor) -> None:
-        self.layers = [(layer.weight, layer.bias) for layer in head.linears]
+        self.layers = head.layers()
         with torch.no_grad():
             self.inputs = [x.detach()]  # of each layer
             for weight, bias in self.layers[:-1]:
                 self.inputs.append(elu_(torch.addmm(bias, self.inputs[-1], weight.t())))
             weight, bias = self.layers[-1]
             values = torch.addmv(bias, self.inputs[-1], weight[0])
-            gradient = weight.expand(len(x), -1)  # of the values with respect to each layer's inputs, from the last
-            self.gradients = [torch.ones_like(values).unsqueeze(1)]  # and its outputs before ELU
-            for (weight, _), y in zip(self.layers[-2::-1], self.inputs[:0:-1], strict=True):
-                self.gradients.append(elu_backward(gradient, 1, 1, 1, True, y))
-                gradient = self.gradients[-1] @ weight
+            # Of the values with respect to each layer's outputs before ELU, from the last layer on.
+            self.gradients = [torch.ones_like(values).unsqueeze(1)]
+            gradient = self.inputs[-1].clamp_max(0).add_(1).mul_(weight)
+            for i in range(len(self.layers) - 2, -1, -1):
+                self.gradients.append(gradient)
+                gradient = gradient @ self.layers[i][0]
+                if i > 0:
+                    gradient = elu_backward(gradient, 1, 1, 1, True, self.inputs[i])
         self.values = _WithGradient.apply(x, values, gradient)
 
     @torch.no_grad()
@@ -148,6 +155,6 @@ class _WithGradient(torch.autograd.Function):
         return values.view_as(values)
 
     @staticmethod
-    def backward(ctx: Any, factors: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, factors: Tensor) -> tuple[Tensor | None, ...]:
         (gradient,) = ctx.saved_tensors
         return gradient * factors.unsqueeze(1), None, None

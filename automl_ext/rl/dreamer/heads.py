@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import gymnasium
+import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium.spaces import Box, Discrete
@@ -71,7 +72,7 @@ class OneHot:
         drawn = torch.randint(self.size, (n,), generator=generator, device=generator.device)
         return F.one_hot(drawn, self.size).float()
 
-    def to_env(self, actions: Tensor) -> object:
+    def to_env(self, actions: Tensor) -> np.ndarray:
         return (actions.argmax(-1) + self.start).numpy(force=True)
 
 
@@ -116,7 +117,7 @@ class TanhNormal:
     def random(self, n: int, generator: torch.Generator) -> Tensor:
         return torch.rand(n, self.size, generator=generator, device=generator.device) * 2 - 1
 
-    def to_env(self, actions: Tensor) -> object:
+    def to_env(self, actions: Tensor) -> np.ndarray:
         scaled = actions.numpy(force=True).reshape(-1, *self.shape) * self.half + self.middle
         return scaled.astype(self.dtype)
 

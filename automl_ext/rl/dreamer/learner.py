@@ -82,10 +82,8 @@ class Learner:
             terms["continue_loss"] = losses.continue_loss(logits, sequences.terminated)
         means = {name: losses.masked_mean(term, sequences.valid) for name, term in terms.items()}
         scales = {"kl": config.kl_scale, "continue_loss": config.continue_scale}
-        loss = sum(
-            scales.get(name, 1.0) * (losses.free_nats_loss(mean, config.free_nats) if name == "kl" else mean)
-            for name, mean in means.items()
-        )
+        limited = means | {"kl": losses.free_nats_loss(means["kl"], config.free_nats)}
+        loss = torch.stack([scales.get(name, 1.0) * mean for name, mean in limited.items()]).sum()
         norm = self.optimizers[0].step(loss.backward)
         return states.features.detach(), {name: x.detach() for name, x in means.items()} | {"model_grad_norm": norm}
 
@@ -99,11 +97,10 @@ class Learner:
         states, entropy = imagine(model.rssm, self.actor, self.actions, start, action_noise, state_noise)
         judged = [ScalarOf(self.value, state) for state in states]
         values = torch.stack([v.values for v in judged])
-        rewards, logits = (
-            None if head is None else torch.stack([ScalarOf(head, state).values for state in states[1:]])
-            for head in (model.reward, model.continues)
-        )
-        continues = None if logits is None else logits.sigmoid()
+        rewards = torch.stack([ScalarOf(model.reward, state).values for state in states[1:]])
+        continues = None
+        if model.continues is not None:
+            continues = torch.stack([ScalarOf(model.continues, state).values for state in states[1:]]).sigmoid()
         returns, weights = losses.imagined_returns(rewards, values[1:], continues, config.gamma, config.lam)
         weights = weights * (counts / counts.mean())
         actor_loss = losses.actor_loss(returns, entropy, weights, config.entropy_scale)

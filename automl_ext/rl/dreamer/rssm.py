@@ -107,4 +107,4 @@ class RSSM(nn.Module):
 def normal(outputs: Tensor) -> Normal:
     """Mean and standard deviation (at least 0.1) from a layer's outputs [..., 2 n]."""
     mean, raw = outputs.chunk(2, -1)
-    return Normal(mean, F.softplus(raw) + MIN_STD)
+    return Normal(mean, F.softplus(raw.contiguous()) + MIN_STD)  # torch's takes five times as long on a part of a row

@@ -90,7 +90,7 @@ class SequenceReplay:
 
     def add(self, step: Step, actions: np.ndarray) -> None:
         """Add a step of every environment; ``actions`` [B, A] are its actions as vectors."""
-        for i in np.flatnonzero(step.valid):
+        for i in np.flatnonzero(step.valid).tolist():
             episode = self.going_on[i]
             if episode is None:
                 episode = self.going_on[i] = Episode.begin(step.observations[i], self.actions)

@@ -36,8 +36,8 @@ class WorldModel(nn.Module):
         if self.images:
             channels, embedding = shape[2], 32 * c.depth
             self.encoder = nn.Sequential(ChannelsFirst(), *image_encoder(channels, c.depth))
-            self.decoder = image_decoder(self.features, channels, c.depth)
-            self.norm = None
+            self.decoder: nn.Module = image_decoder(self.features, channels, c.depth)
+            self.norm: RunningNorm | None = None
         elif len(shape) == 1 and space.dtype is not None and space.dtype.kind == "f":
             embedding = c.units
             self.encoder = nn.Sequential(MLP(shape[0], c.units, c.encoder_layers - 1, embedding), nn.ELU())
