@@ -34,10 +34,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "v_min": 0.0,
         "v_max": 20.0,
     },
-    # Dreamer's defaults by name: small networks, one update in four steps.
+    # Dreamer's defaults by name: small networks, one update in five steps.
     "vector": {
         "prefill": 1_000,
-        "train_every": 4,
+        "train_every": 5,
+        "batch_size": 16,
         "deter": 64,
         "stoch": 16,
         "hidden": 64,

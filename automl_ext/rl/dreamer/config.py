@@ -21,9 +21,9 @@ class DreamerConfig(TrainConfig):
     checkpoint_every: int = 5_000
     prefill: int = 1_000  # steps of random actions before anything is learned
     pretrain: int = 100  # updates then
-    train_every: int = 4  # steps between updates
+    train_every: int = 5  # steps between updates
     updates_each: int = 1
-    batch_size: int = 8
+    batch_size: int = 16
     sequence_length: int = 32
     replay_size: int = 1_000_000  # steps kept, in whole episodes
     deter: int = 64  # the RSSM's recurrent state
@@ -39,10 +39,10 @@ class DreamerConfig(TrainConfig):
     horizon: int = 15  # steps imagined
     gamma: float = 0.99
     lam: float = 0.95
-    free_nats: float = 0.1  # of KL, averaged over the batch
+    free_nats: float = 1.0  # of KL, averaged over the batch
     kl_scale: float = 1.0
     continue_scale: float = 10.0  # weight of the continue head's loss; 0: episodes never terminate
-    observation_std: float = 0.2  # of the decoder for vectors, which are normalised to 1; images have 1
+    observation_std: float = 0.3  # of the decoder for vectors, which are normalised to 1; images have 1
     reward_scale: float = 1.0  # rewards are learned multiplied by it
     entropy_scale: float = 0.05  # bonus for the entropy of imagined actions
     model_lr: float = 1e-3
