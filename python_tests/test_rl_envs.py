@@ -233,3 +233,34 @@ def test_atari_pays_whole_rewards() -> None:
     pytest.importorskip("ale_py")
     envs, rng = make_envs("ALE/MsPacman-v5", 2, 0), np.random.default_rng(0)
     assert max(envs.step(rng.integers(0, 9, 2)).rewards.max() for _ in range(100)) == 10
+
+
+def test_an_action_is_repeated_until_the_episode_ends() -> None:
+    from automl_ext.rl.env_wrappers import ActionRepeat
+
+    env = ActionRepeat(Scripted(0), 3)  # episodes of 2, 3 and 4 steps; step t pays 10 t and the action
+    env.reset()
+    assert env.step(1)[1:4] == (11 + 21, True, False)
+    env.reset()
+    assert env.step(0)[1:4] == (60, False, True)
+    env.reset()
+    assert env.step(0)[1:4] == (60, False, False)
+    assert env.step(2)[1:4] == (42, True, False)
+    with pytest.raises(ValueError, match="action_repeat: expected at least 1, got 0"):
+        EnvOptions(action_repeat=0)
+
+
+def test_pixels_are_what_is_rendered() -> None:
+    pytest.importorskip("pygame")
+    envs = make_envs("CartPole-v1", 2, 0, EnvOptions(pixels=True))
+    assert envs.observations.shape == (2, 64, 64, 3)
+    assert envs.observations.dtype == np.uint8
+    assert envs.observation_space.contains(envs.observations[0])
+    assert envs.observations.std() > 5  # a cart on white
+    first = envs.observations
+    for _ in range(5):  # in one step it moves by less than a pixel
+        step = envs.step(np.array([0, 1]))
+    assert not np.array_equal(first, step.next_observations)
+    envs.close()
+    with pytest.raises(UserError, match="pixels observed with vectorization sync"):
+        make_envs("CartPole-v1", 2, 0, EnvOptions("vector_entry_point", pixels=True))

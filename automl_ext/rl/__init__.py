@@ -3,6 +3,7 @@
 from automl_ext.rl.a2c import A2C, A2CConfig
 from automl_ext.rl.a3c import A3C, A3CConfig
 from automl_ext.rl.dqn import DQN, DQNConfig
+from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.envs import make_envs
 from automl_ext.rl.evaluate import evaluate
 from automl_ext.rl.mdp import MDP
@@ -21,6 +22,8 @@ __all__ = [
     "A3CConfig",
     "Batch",
     "DQNConfig",
+    "Dreamer",
+    "DreamerConfig",
     "PrioritizedReplay",
     "Rainbow",
     "RainbowConfig",

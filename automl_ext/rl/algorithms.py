@@ -13,6 +13,7 @@ ALGORITHMS = {
     "a3c": ("a3c", "A3CConfig", "A3C"),
     "dqn": ("dqn", "DQNConfig", "DQN"),
     "rainbow": ("rainbow", "RainbowConfig", "Rainbow"),
+    "dreamer": ("dreamer", "DreamerConfig", "Dreamer"),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,6 +11,8 @@ import gymnasium
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
+from automl_ext.rl import dmc
+from automl_ext.rl.env_wrappers import ActionRepeat, Pixels
 from automl_ext.training.errors import UserError
 
 # What registers an environment: name's beginning -> (module, extra).
@@ -31,10 +34,16 @@ class EnvOptions:
     """An observation is the last so many: [frames, ...]. None: as the environment is; Atari stacks 4."""
     reward_clip: float | None = None
     """Learn from rewards clipped to ±this. Returns that are reported stay as the environment pays them."""
+    action_repeat: int = 1
+    """Every action is done so many times, which is one step."""
+    pixels: bool = False
+    """Observe what is rendered, uint8 [64, 64, 3], in place of what the environment observes."""
 
     def __post_init__(self) -> None:
         if self.frame_stack is not None and self.frame_stack < 1:
             raise ValueError(f"frame_stack: expected at least 1, got {self.frame_stack}")
+        if self.action_repeat < 1:
+            raise ValueError(f"action_repeat: expected at least 1, got {self.action_repeat}")
         if self.reward_clip is not None and not self.reward_clip > 0:
             raise ValueError(f"reward_clip: expected a number above 0, got {self.reward_clip}")
 
@@ -43,6 +52,7 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
     """A vector environment; with ``render`` its ``render()`` returns an image of each.
 
     Atari (``ALE/…``): ale-py's own, gray 84 × 84 frames, 4 stacked, each for 4 of the game, whole lives, full rewards.
+    dm_control (``dmc/DOMAIN-TASK``): see :mod:`automl_ext.rl.dmc`.
     MinAtar (``MinAtar/…``): bool [10, 10, channels]; Freeway ends after 2500 steps, which it calls a termination.
 
     Raises:
@@ -51,27 +61,28 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
     if n_envs < 1:
         raise UserError(f"n_envs: expected at least 1, got {n_envs}")
     _register(env_id)
+    wrappers = _wrappers(options)
     try:
         spec = gymnasium.spec(env_id)
         mode = options.vectorization
         if mode == "auto":
             own = spec.vector_entry_point is not None and not spec.additional_wrappers
-            stack = options.frame_stack is not None and not env_id.startswith("ALE/")  # stacked one by one
-            mode = "vector_entry_point" if own and not stack else "sync"
-        kwargs: dict[str, Any] = {"render_mode": "rgb_array"} if render else {}
+            apart = bool(wrappers) and not env_id.startswith("ALE/")  # wrapped one by one
+            mode = "vector_entry_point" if own and not apart else "sync"
+        kwargs: dict[str, Any] = {"render_mode": "rgb_array"} if render or options.pixels else {}
         if env_id.startswith("ALE/"):
             return _atari(env_id, n_envs, mode, options)
         if mode == "vector_entry_point":
-            if options.frame_stack is not None:
-                raise UserError(f"--env-id {env_id}: frames are stacked with vectorization sync or async")
+            if wrappers:
+                what = "frames are stacked, actions repeated and pixels observed"
+                raise UserError(f"--env-id {env_id}: {what} with vectorization sync or async")
             return gymnasium.make_vec(env_id, n_envs, mode, **kwargs)
-        frames = options.frame_stack
         return gymnasium.make_vec(
             env_id,
             n_envs,
             mode,
             vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-            wrappers=None if frames is None else [functools.partial(FrameStackObservation, stack_size=frames)],
+            wrappers=wrappers or None,
             **kwargs,
         )
     except gymnasium.error.DependencyNotInstalled as error:
@@ -81,9 +92,23 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
         raise UserError(f"--env-id {env_id}: {_line(error)}") from None
 
 
+def _wrappers(options: EnvOptions) -> list[Callable[[gymnasium.Env], gymnasium.Wrapper]]:
+    """Of each environment, from the inside out."""
+    wrappers: list[Callable[[gymnasium.Env], gymnasium.Wrapper]] = []
+    if options.action_repeat > 1:
+        wrappers.append(functools.partial(ActionRepeat, repeat=options.action_repeat))
+    if options.pixels:
+        wrappers.append(Pixels)
+    if options.frame_stack is not None:
+        wrappers.append(functools.partial(FrameStackObservation, stack_size=options.frame_stack))
+    return wrappers
+
+
 def _atari(env_id: str, n_envs: int, mode: str, options: EnvOptions) -> VectorEnv[Any, Any, Any]:
     if mode != "vector_entry_point":
         raise UserError(f"--env-id {env_id}: Atari runs in ale-py's vector environment: vectorization auto, not {mode}")
+    if options.pixels or options.action_repeat > 1:
+        raise UserError(f"--env-id {env_id}: Atari is seen in pixels and repeats actions by itself")
     return gymnasium.make_vec(
         env_id,
         n_envs,
@@ -95,6 +120,8 @@ def _atari(env_id: str, n_envs: int, mode: str, options: EnvOptions) -> VectorEn
 
 def _register(env_id: str) -> None:
     """Import the package that brings the environment."""
+    if env_id.startswith(dmc.PREFIX):
+        dmc.register(env_id)
     for beginning, (module, extra) in PACKAGES.items():
         if not env_id.startswith(beginning):
             continue

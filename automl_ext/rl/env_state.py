@@ -20,7 +20,7 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
-MODULES = ("gymnasium.envs.classic_control.", "minatar.gym")
+MODULES = ("gymnasium.envs.classic_control.", "minatar.gym", "automl_ext.rl.env_wrappers")
 WRAPPERS = ("TimeLimit", "OrderEnforcing", "FrameStackObservation")
 # Checks whether an environment keeps to the rules, on its first steps: nothing that decides what comes next.
 STATELESS = ("PassiveEnvChecker",)

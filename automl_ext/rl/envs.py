@@ -90,6 +90,11 @@ class Envs:
         self.episodes: list[Episode] = []
         self._reset()
 
+    @property
+    def starting(self) -> np.ndarray:
+        """bool [B], where :attr:`observations` is an episode's first: whoever remembers should forget."""
+        return self._begun == self._calls
+
     def step(self, actions: np.ndarray) -> Step:
         """Act in every environment; afterwards :attr:`observations` are those to act on.
 

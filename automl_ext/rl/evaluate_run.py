@@ -42,10 +42,11 @@ def evaluate_run(
         raise UserError(f"--episodes: expected at least 1, got {episodes}")
     for path in videos:
         check_writer(path)
-    config, agent = _agent_of(run)
+    config, agent = agent_of(run)
     try:
-        step = _load_best(run, agent) if policy == "best" else _load_last(run, agent)
-        returns = evaluate(agent.act, envs_of(config, episodes, derived_seed(seed, 1)))
+        step = load_best(run, agent) if policy == "best" else _load_last(run, agent)
+        begin = getattr(agent, "begin", None)
+        returns = evaluate(agent.act, envs_of(config, episodes, derived_seed(seed, 1)), begin)
         result = {
             "eval_return_mean": float(returns.mean()),
             "eval_return_std": float(returns.std()),
@@ -59,7 +60,7 @@ def evaluate_run(
             shown = dataclasses.replace(config, env=dataclasses.replace(config.env, vectorization="sync"))
             atari = config.env_id.startswith("ALE/")  # has no other vectorization
             frames, fps, paid = record(
-                agent.act, envs_of(config if atari else shown, 1, derived_seed(seed, 2), render=True)
+                agent.act, envs_of(config if atari else shown, 1, derived_seed(seed, 2), render=True), begin
             )
             for path in videos:
                 write_video(path, frames, fps)
@@ -69,7 +70,7 @@ def evaluate_run(
         agent.envs.close()
 
 
-def _agent_of(run: Path) -> tuple[Any, Any]:
+def agent_of(run: Path) -> tuple[Any, Any]:
     """The configuration of a run, and an untrained agent made of it."""
     name = algorithm_of(run)
     if name not in ALGORITHMS:
@@ -86,7 +87,7 @@ def _agent_of(run: Path) -> tuple[Any, Any]:
     return config, found.agent(config)
 
 
-def _load_best(run: Path, agent: Any) -> int:
+def load_best(run: Path, agent: Any) -> int:
     path = run / BEST
     if not path.is_file():
         raise UserError(f"{path} is missing: nothing has been evaluated yet; see --policy last")

@@ -58,7 +58,11 @@ def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False
 
 
 class Agent(Protocol):
-    """An algorithm: it owns its environments, networks, optimisers, replay and generators."""
+    """An algorithm: it owns its environments, networks, optimisers, replay and generators.
+
+    One that remembers what it has seen of an episode also has ``begin(starting)``: before :meth:`act` it is told where
+    episodes begin, bool [B]. One that counts its gradient steps has ``updates``, which then are in the result.
+    """
 
     envs: Envs
 
@@ -125,7 +129,7 @@ def train(
     Returns:
         What ``result.json`` holds; None when stopped. ``eval_return_*`` are of the last policy, ``best_eval_return`` of
         the one that did best during training, evaluated anew. ``seconds``, ``cpu_seconds`` and ``steps_per_second`` are
-        of acting and learning, without evaluation.
+        of acting and learning, without evaluation; so is ``updates_per_second`` of an agent that counts ``updates``.
 
     Raises:
         UserError: bad configuration or run directory; rewards, observations or losses that are not finite.
@@ -202,7 +206,8 @@ class Training:
 
     def returns(self, episodes: int, number: int) -> np.ndarray:
         """Of the policy as it is. The environments' seed follows from the run's and ``number``: nothing to be saved."""
-        return evaluate(self.agent.act, envs_of(self.config, episodes, derived_seed(self.config.seed, number)))
+        envs = envs_of(self.config, episodes, derived_seed(self.config.seed, number))
+        return evaluate(self.agent.act, envs, getattr(self.agent, "begin", None))
 
     def check_finite(self) -> None:
         """Raises UserError where training has diverged: nothing of it is to be saved."""
@@ -236,7 +241,7 @@ class Training:
         self.agent.load_policy_state(self.best["policy"])
         best = self.returns(episodes, number=0)
         self.agent.load_policy_state(policy)
-        return {
+        result = {
             "eval_return_mean": float(last.mean()),
             "eval_return_std": float(last.std()),
             "best_eval_return": float(best.mean()),
@@ -246,6 +251,10 @@ class Training:
             "cpu_seconds": self.clock.cpu,
             "steps_per_second": steps / max(self.clock.wall, 1e-9),
         }
+        updates = getattr(self.agent, "updates", None)
+        if updates is not None:
+            result |= {"updates": updates, "updates_per_second": updates / max(self.clock.wall, 1e-9)}
+        return result
 
 
 def save_policy(path: Path, best: dict[str, Any]) -> None:

@@ -30,8 +30,9 @@ class Curve(NamedTuple):
 def plot_runs(runs: list[Path], out: Path) -> list[Path]:
     """Draw ``curves.png`` into every run, and per environment ``learning.png``: the returns of evaluations.
 
-    One run's goes into the run. Several runs' goes into ``out``, as ``learning-ENVIRONMENT.png`` where they are of
-    several environments. Runs that differ in their seed alone are one line, the mean, with the 95 % interval of
+    Into those of Dreamer also ``imagined.png``, an episode beside what the model makes of it. One run's
+    ``learning.png`` goes into the run. Several runs' goes into ``out``, as ``learning-ENVIRONMENT.png`` where they are
+    of several environments. Runs that differ in their seed alone are one line, the mean, with the 95 % interval of
     Student's t for the mean where there are two or more.
 
     Returns:
@@ -47,6 +48,10 @@ def plot_runs(runs: list[Path], out: Path) -> list[Path]:
         rows = read_metrics(run)
         draw_curves(rows, run / "curves.png")
         written.append(run / "curves.png")
+        if algorithm_of(run) == "dreamer":
+            from automl_ext.rl.dreamer.pictures import draw_run
+
+            written.append(draw_run(run))
         env_id, curve = _curve(run, rows)
         worlds.setdefault(env_id, []).append(curve)
     folder = runs[0] if len(runs) == 1 else out

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeVar
 
+from automl_ext.rl.env_making import EnvOptions
 from automl_ext.training.errors import UserError
 
 Config = TypeVar("Config")
@@ -36,6 +37,58 @@ PRESETS: dict[str, dict[str, Any]] = {
         "v_max": 10.0,
         "sigma": 0.1,
     },
+    # Dreamer's defaults by name: small networks, one update in five steps.
+    "vector": {
+        "prefill": 1_000,
+        "train_every": 5,
+        "batch_size": 16,
+        "deter": 64,
+        "stoch": 16,
+        "hidden": 64,
+        "units": 64,
+        "horizon": 15,
+    },
+    # 64 × 64 images on a CPU: a quarter of the paper's channels.
+    "pixels": {
+        "env": EnvOptions(pixels=True),
+        "prefill": 1_000,
+        "deter": 128,
+        "stoch": 30,
+        "hidden": 128,
+        "units": 128,
+        "depth": 8,
+        "free_nats": 1.0,
+    },
+    # Hafner et al. 2020, appendix A, and the authors' code where that does not say.
+    "paper": {
+        "env": EnvOptions(pixels=True, action_repeat=2),
+        "total_steps": 2_500_000,
+        "eval_every": 5_000,
+        "checkpoint_every": 50_000,
+        "prefill": 2_500,
+        "pretrain": 100,
+        "train_every": 500,
+        "updates_each": 100,
+        "batch_size": 50,
+        "sequence_length": 50,
+        "horizon": 15,
+        "deter": 200,
+        "stoch": 30,
+        "hidden": 200,
+        "units": 400,
+        "depth": 32,
+        "reward_layers": 2,
+        "value_layers": 3,
+        "actor_layers": 4,
+        "continue_layers": 3,
+        "free_nats": 3.0,
+        "continue_scale": 0.0,
+        "entropy_scale": 0.0,
+        "model_lr": 6e-4,
+        "actor_lr": 8e-5,
+        "value_lr": 8e-5,
+        "exploration": 0.3,
+    },
 }
 
 
@@ -43,8 +96,10 @@ def preset(name: str, config: Config) -> Config:
     """The configuration with the preset's values.
 
     Raises:
-        UserError: no preset of that name.
+        UserError: no preset of that name that this algorithm has settings for.
     """
-    if name not in PRESETS:
-        raise UserError(f"--preset: expected one of {', '.join(PRESETS)}, got {name!r}")
+    settings = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
+    fitting = [known for known, values in PRESETS.items() if values.keys() <= settings]
+    if name not in fitting:
+        raise UserError(f"--preset: expected {'one of ' + ', '.join(fitting) if fitting else 'none'}, got {name!r}")
     return dataclasses.replace(config, **PRESETS[name])  # type: ignore[type-var]

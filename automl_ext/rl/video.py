@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import gymnasium
 import numpy as np
 
 from automl_ext.rl.envs import Envs
+from automl_ext.rl.evaluate import Act, Begin
 from automl_ext.training.errors import UserError
 
 WRITERS = {".gif": "PIL", ".mp4": "imageio_ffmpeg"}
@@ -30,8 +30,8 @@ def check_writer(path: Path) -> None:
         raise ModuleNotFoundError(f'{path} needs {module}: pip install "automl_ext[video]"', name=module)
 
 
-def record(act: Callable[[np.ndarray], np.ndarray], envs: Envs) -> tuple[list[np.ndarray], int, float]:
-    """One episode of one environment made with ``render``, which is closed afterwards.
+def record(act: Act, envs: Envs, begin: Begin | None = None) -> tuple[list[np.ndarray], int, float]:
+    """One episode of one environment made with ``render``, which is closed afterwards; ``begin`` as in ``evaluate``.
 
     Returns:
         Images uint8 [height, width, 3], one before each step; how many of them a second; the episode's return.
@@ -40,6 +40,8 @@ def record(act: Callable[[np.ndarray], np.ndarray], envs: Envs) -> tuple[list[np
     try:
         while not envs.episodes:
             frames.append(_image(envs))
+            if begin is not None:
+                begin(envs.starting)
             envs.step(act(envs.observations))
         return frames, int(envs.vector.metadata.get("render_fps", 30)), envs.episodes[0].episode_return
     except gymnasium.error.DependencyNotInstalled as error:

@@ -1,0 +1,136 @@
+"""Dreamer's updates per CPU-second beside SheepRL's Dreamer V1: vector observations, the same sizes for both.
+
+    python benchmarks/dreamer_updates.py [--rounds 5] [--updates 10] [--json FILE]
+
+One thread. Both update in turn, round by round, so that whatever else the machine does slows both alike; the ratio of a
+round is of two measurements next to each other. Needs sheeprl (without it only ours is measured).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from automl_ext.rl.dreamer import Dreamer, DreamerConfig
+
+BATCH, LENGTH, SIZE, STOCH, HORIZON = 16, 32, 128, 30, 15
+
+
+def ours() -> Callable[[], object]:
+    """An update of CartPole's model, four numbers observed and two actions, drawn from a replay of 500 steps."""
+    sizes = {"deter": SIZE, "hidden": SIZE, "units": SIZE, "stoch": STOCH, "horizon": HORIZON}
+    layers = {"encoder_layers": 2, "reward_layers": 2, "continue_layers": 3, "value_layers": 3, "actor_layers": 4}
+    config = DreamerConfig(
+        prefill=500, pretrain=0, train_every=500, batch_size=BATCH, sequence_length=LENGTH, **sizes, **layers
+    )
+    agent = Dreamer(config)
+    agent.iterate()
+    return lambda: agent.learn(1)
+
+
+def sheeprl() -> Callable[[], object]:
+    """The same update by SheepRL; its batch is there already, nothing is sampled."""
+    import gymnasium
+    import hydra
+    import lightning
+    import sheeprl
+    from omegaconf import OmegaConf
+    from sheeprl.algos.dreamer_v1.agent import build_agent
+    from sheeprl.algos.dreamer_v1.dreamer_v1 import train
+    from sheeprl.utils.utils import dotdict
+
+    chosen = {
+        "exp": "dreamer_v1",
+        "env": "gym",
+        "env.id": "CartPole-v1",
+        "env.num_envs": 1,
+        "algo.cnn_keys.encoder": "[]",
+        "algo.cnn_keys.decoder": "[]",
+        "algo.mlp_keys.encoder": "[state]",
+        "algo.mlp_keys.decoder": "[state]",
+        "algo.dense_units": SIZE,
+        "algo.world_model.encoder.mlp_layers": 2,
+        "algo.world_model.observation_model.mlp_layers": 2,
+        "algo.world_model.recurrent_model.recurrent_state_size": SIZE,
+        "algo.world_model.transition_model.hidden_size": SIZE,
+        "algo.world_model.representation_model.hidden_size": SIZE,
+        "algo.world_model.stochastic_size": STOCH,
+        "algo.world_model.use_continues": True,
+        "algo.horizon": HORIZON,
+        "algo.per_rank_batch_size": BATCH,
+        "algo.per_rank_sequence_length": LENGTH,
+        "metric.log_level": 0,
+        "fabric.accelerator": "cpu",
+    }
+    with hydra.initialize_config_dir(str(Path(sheeprl.__file__).parent / "configs"), version_base="1.3"):
+        composed = hydra.compose("config", [f"{name}={value}" for name, value in chosen.items()])
+    cfg = dotdict(OmegaConf.to_container(composed, resolve=True, throw_on_missing=False))
+    torch.distributions.Distribution.set_default_validate_args(False)  # as its command line does
+    fabric = lightning.Fabric(accelerator="cpu", devices=1)
+    space = gymnasium.spaces.Dict({"state": gymnasium.spaces.Box(-5, 5, (4,))})
+    model, actor, critic, _ = build_agent(fabric, (2,), False, cfg, space)
+    optimizers = fabric.setup_optimizers(
+        *(
+            torch.optim.Adam(network.parameters(), lr, eps=1e-7)
+            for network, lr in ((model, 6e-4), (actor, 8e-5), (critic, 8e-5))
+        )
+    )
+    one = torch.ones(LENGTH, BATCH, 1)
+    data = {
+        "state": torch.randn(LENGTH, BATCH, 4),
+        "actions": torch.nn.functional.one_hot(torch.randint(2, (LENGTH, BATCH)), 2).float(),
+        "rewards": one,
+        "is_first": torch.zeros_like(one),
+        "terminated": torch.zeros_like(one),
+        "truncated": torch.zeros_like(one),
+    }
+    return lambda: train(fabric, model, actor, critic, *optimizers, data, None, cfg)
+
+
+def rate(update: Callable[[], object], updates: int) -> float:
+    """Updates per CPU-second."""
+    start = time.process_time()
+    for _ in range(updates):
+        update()
+    return updates / (time.process_time() - start)
+
+
+def measure(rounds: int, updates: int) -> dict[str, object]:
+    contenders = {"automl_ext": ours()}
+    if find_spec("sheeprl") is not None:
+        contenders["sheeprl"] = sheeprl()
+    for update in contenders.values():
+        rate(update, 2)
+    rates: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, update in contenders.items():
+            rates[name].append(rate(update, updates))
+    found: dict[str, object] = {"updates_per_cpu_second": rates}
+    if "sheeprl" in rates:
+        ratios = [x / y for x, y in zip(rates["automl_ext"], rates["sheeprl"], strict=True)]
+        found |= {"ratio": ratios, "median_ratio": statistics.median(ratios)}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--updates", type=int, default=10)
+    parser.add_argument("--json", type=Path)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    found = measure(options.rounds, options.updates)
+    print(json.dumps(found, indent=1))
+    if options.json is not None:
+        options.json.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
