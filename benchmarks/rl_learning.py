@@ -15,6 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from automl_ext.training.curves import read_metrics
+
 ACROBOT = (
     "--env-id Acrobot-v1 --total-steps 100000 --eval-every 10000 --lr 6.3e-4 --batch-size 128 --buffer-size 50000 "
     "--learning-starts 0 --target-update-interval 250 --train-freq 4 --gradient-steps -1 --exploration-fraction 0.12 "
@@ -58,8 +60,14 @@ def train(name: str, out: Path) -> list[dict[str, Any]]:
         result = json.loads((run / "result.json").read_text())
         kept = {key: round(result[key], 1) for key in ("eval_return_mean", "best_eval_return", "cpu_seconds")}
         row = {"what": task.what, "command": f"automl-ext train {task.arguments} --seed S", "seed": seed}
-        rows.append(row | kept | {"env_steps": result["env_steps"]})
+        rows.append(row | kept | {"env_steps": result["env_steps"], "evaluations": evaluations(run)})
     return rows
+
+
+def evaluations(run: Path) -> list[tuple[int, float]]:
+    """The learning curve: steps, and the mean return of the episodes played then."""
+    rows = read_metrics(run)
+    return [(row["step"], round(row["eval_return"], 2)) for row in rows if row.get("eval_return") is not None]
 
 
 def main() -> None:
