@@ -18,7 +18,7 @@ from automl_ext.rl.dreamer.products import linear, product
 
 
 def elu_(x: Tensor) -> Tensor:
-    """ELU in place, max(x, exp(min(x, 0)) − 1). On CPUs torch's own takes twice the time of these, most of it its exp."""
+    """ELU in place, max(x, exp(min(x, 0)) − 1). On CPUs torch's own takes twice the time of these."""
     below = x.clamp_max(0).mul_(1 / math.log(2)).exp2_().sub_(1)
     return torch.maximum(x, below, out=x)
 
