@@ -8,6 +8,7 @@ in the cache, keeps for the gradient only what the gradient needs, and a network
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -44,7 +45,7 @@ class MLP(nn.Module):
         return mlp(x, self.layers())
 
 
-def mlp(x: Tensor, layers: list[tuple[Tensor, Tensor]]) -> Tensor:
+def mlp(x: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
     """Layers (weight, bias) with ELU between them, [..., inputs] → [..., outputs]."""
     flat = _MLP.apply(x.reshape(-1, x.shape[-1]), *(p for layer in layers for p in layer))
     return flat.unflatten(0, x.shape[:-1])
