@@ -1,89 +1,32 @@
-"""Layers with their gradients written out, for what an update spends its time in.
+"""Networks with their gradients written out, for what an update spends its time in.
 
-Imagination is a few hundred products of some hundred rows and columns, each with pointwise work that, done by separate
+An update is a few hundred products of some hundred rows and columns, each with pointwise work that, done by separate
 calls on fresh memory, takes longer than the product. Here a layer works in place on a product's output while that is
-in the cache, and keeps for the gradient only what the gradient needs.
+in the cache, keeps for the gradient only what the gradient needs, and a network is one node of autograd's graph.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-elu_backward = torch.ops.aten.elu_backward
-sigmoid_backward = torch.ops.aten.sigmoid_backward
-tanh_backward = torch.ops.aten.tanh_backward
+from automl_ext.rl.dreamer.products import linear, product
 
 
 def elu_(x: Tensor) -> Tensor:
-    """ELU in place. On CPUs torch's own takes twice the time of these, and as long as the product before it."""
-    exponential = x.clamp_max(0).exp_()
-    return x.clamp_min_(0).add_(exponential).sub_(1)
+    """ELU in place, max(x, exp(min(x, 0)) − 1). On CPUs torch's own takes twice the time of these."""
+    below = x.clamp_max(0).mul_(1 / math.log(2)).exp2_().sub_(1)
+    return torch.maximum(x, below, out=x)
 
 
-class LinearELU(torch.autograd.Function):
-    """ELU(x Wᵀ + b); b is a vector, or has a row of its own for each of x's."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        y = elu_(torch.addmm(bias, x, weight.t()))
-        ctx.rows = bias.dim() == 2
-        ctx.save_for_backward(x if ctx.needs_input_grad[1] else None, weight, y)
-        return y
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, y = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
-        g = elu_backward(gradient, 1, 1, 1, True, y)
-        return (
-            g @ weight if of_x else None,
-            g.t() @ x if of_weight else None,
-            (g if ctx.rows else g.sum(0)) if of_bias else None,
-        )
-
-
-def linear_elu(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """ELU(x Wᵀ + b), x [N, inputs], weight [outputs, inputs], bias [outputs] or [N, outputs] → [N, outputs]."""
-    return LinearELU.apply(x, weight, bias)
-
-
-class GRUGates(torch.autograd.Function):
-    """What a GRU does after its two products; as :func:`torch.nn.GRUCell`."""
-
-    @staticmethod
-    def forward(ctx: Any, of_input: Tensor, of_state: Tensor, state: Tensor) -> Tensor:
-        n = state.shape[1]
-        gates = (of_input[:, : 2 * n] + of_state[:, : 2 * n]).sigmoid_()
-        reset, update = gates.split(n, 1)
-        new = torch.addcmul(of_input[:, 2 * n :], reset, of_state[:, 2 * n :]).tanh_()
-        ctx.save_for_backward(gates, new, of_state, state)
-        return torch.lerp(new, state, update)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, ...]:
-        gates, new, of_state, state = ctx.saved_tensors
-        n = new.shape[1]
-        reset, update = gates.split(n, 1)
-        to_state = gradient * update
-        of_gates = torch.empty_like(of_state)
-        of_new = tanh_backward(gradient - to_state, new)
-        torch.mul(of_new, of_state[:, 2 * n :], out=of_gates[:, :n])
-        torch.mul(gradient, state - new, out=of_gates[:, n : 2 * n])
-        both = sigmoid_backward(of_gates[:, : 2 * n], gates)
-        of_gates[:, : 2 * n] = both
-        torch.mul(of_new, reset, out=of_gates[:, 2 * n :])
-        return torch.cat([both, of_new], 1), of_gates, to_state
-
-
-def gru(cell: nn.GRUCell, x: Tensor, state: Tensor) -> Tensor:
-    """``cell(x, state)``: x [N, inputs], state [N, n] → [N, n]."""
-    of_input = F.linear(x, cell.weight_ih, cell.bias_ih)
-    return GRUGates.apply(of_input, F.linear(state, cell.weight_hh, cell.bias_hh), state)
+def elu_backward_(gradient: Tensor, y: Tensor) -> Tensor:
+    """The gradient of ELU's outputs y made in place that of its inputs."""
+    return torch.ops.aten.elu_backward.grad_input(gradient, 1, 1, 1, True, y, grad_input=gradient)
 
 
 class MLP(nn.Module):
@@ -99,11 +42,36 @@ class MLP(nn.Module):
         return [(layer.weight, layer.bias) for layer in self.linears]  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
-        flat = x.reshape(-1, x.shape[-1])
-        *hidden, last = self.layers()
-        for weight, bias in hidden:
-            flat = linear_elu(flat, weight, bias)
-        return F.linear(flat, *last).unflatten(0, x.shape[:-1])
+        return mlp(x, self.layers())
+
+
+def mlp(x: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Layers (weight, bias) with ELU between them, [..., inputs] → [..., outputs]."""
+    flat = _MLP.apply(x.reshape(-1, x.shape[-1]), *(p for layer in layers for p in layer))
+    return flat.unflatten(0, x.shape[:-1])
+
+
+class _MLP(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *parameters: Tensor) -> Tensor:
+        weights, biases = parameters[::2], parameters[1::2]
+        inputs = [x]  # of each layer
+        for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
+            inputs.append(elu_(linear(inputs[-1], weight, bias)))
+        ctx.save_for_backward(*inputs, *weights)
+        return linear(inputs[-1], weights[-1], biases[-1])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        layers = len(ctx.saved_tensors) // 2
+        inputs, weights = ctx.saved_tensors[:layers], ctx.saved_tensors[layers:]
+        of_parameters: list[Tensor | None] = []
+        for i in range(layers - 1, 0, -1):
+            of_parameters += [gradient.sum(0), product(gradient.t(), inputs[i])]
+            gradient = elu_backward_(product(gradient, weights[i]), inputs[i])
+        of_parameters += [gradient.sum(0), product(gradient.t(), inputs[0])]
+        of_x = product(gradient, weights[0]) if ctx.needs_input_grad[0] else None
+        return of_x, *of_parameters[::-1]
 
 
 class ScalarOf:
@@ -122,18 +90,18 @@ class ScalarOf:
         with torch.no_grad():
             self.inputs = [x.detach()]  # of each layer
             for weight, bias in self.layers[:-1]:
-                self.inputs.append(elu_(torch.addmm(bias, self.inputs[-1], weight.t())))
+                self.inputs.append(elu_(linear(self.inputs[-1], weight, bias)))
             weight, bias = self.layers[-1]
-            values = torch.addmv(bias, self.inputs[-1], weight[0])
+            self.values = torch.addmv(bias, self.inputs[-1], weight[0])
             # Of the values with respect to each layer's outputs before ELU, from the last layer on.
-            self.gradients = [torch.ones_like(values).unsqueeze(1)]
+            self.gradients = [torch.ones_like(self.values).unsqueeze(1)]
             gradient = self.inputs[-1].clamp_max(0).add_(1).mul_(weight)
-            for i in range(len(self.layers) - 2, -1, -1):
+            for (weight, _), y in zip(self.layers[-2:0:-1], self.inputs[-2:0:-1], strict=True):
                 self.gradients.append(gradient)
-                gradient = gradient @ self.layers[i][0]
-                if i > 0:
-                    gradient = elu_backward(gradient, 1, 1, 1, True, self.inputs[i])
-        self.values = _WithGradient.apply(x, values, gradient)
+                gradient = elu_backward_(product(gradient, weight), y)
+            self.gradients.append(gradient)
+        if x.requires_grad:
+            self.values = _WithGradient.apply(x, self.values, product(gradient, self.layers[0][0].detach()))
 
     @torch.no_grad()
     def backward(self, factors: Tensor) -> None:
@@ -142,7 +110,7 @@ class ScalarOf:
             scaled = gradient * factors.unsqueeze(1)
             assert weight.grad is not None
             assert bias.grad is not None
-            weight.grad.addmm_(scaled.t(), x)
+            weight.grad.add_(product(scaled.t(), x))
             bias.grad.add_(scaled.sum(0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -54,10 +55,7 @@ class OneHot:
 
     def sample(self, outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         """Actions [..., A] and the entropy [...] of what they are drawn from."""
-        logs = outputs.log_softmax(-1)
-        probs = logs.exp()
-        drawn = F.one_hot((outputs + noise).argmax(-1), self.size).to(probs.dtype)
-        return drawn + probs - probs.detach(), -(probs * logs).sum(-1)
+        return _StraightThrough.apply(outputs, noise)
 
     def mode(self, outputs: Tensor) -> Tensor:
         return F.one_hot(outputs.argmax(-1), self.size).to(outputs.dtype)
@@ -74,6 +72,24 @@ class OneHot:
 
     def to_env(self, actions: Tensor) -> np.ndarray:
         return (actions.argmax(-1) + self.start).numpy(force=True)
+
+
+class _StraightThrough(torch.autograd.Function):
+    """A draw, one-hot, with the gradient that its probabilities would have; and the entropy."""
+
+    @staticmethod
+    def forward(ctx: Any, outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        logs = outputs.log_softmax(-1)
+        probs = logs.exp()
+        entropy = -(probs * logs).sum(-1)
+        ctx.save_for_backward(logs, probs, entropy)
+        return torch.zeros_like(probs).scatter_(-1, (outputs + noise).argmax(-1, keepdim=True), 1), entropy
+
+    @staticmethod
+    def backward(ctx: Any, of_drawn: Tensor, of_entropy: Tensor) -> tuple[Tensor, None]:
+        logs, probs, entropy = ctx.saved_tensors
+        of_probs = of_drawn - (of_drawn * probs).sum(-1, keepdim=True)
+        return probs * (of_probs - of_entropy.unsqueeze(-1) * (logs + entropy.unsqueeze(-1))), None
 
 
 class TanhNormal:

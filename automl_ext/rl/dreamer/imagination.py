@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.rl.dreamer.heads import OneHot, TanhNormal
+from automl_ext.rl.dreamer.recurrence import imagined_step
 from automl_ext.rl.dreamer.rssm import RSSM
 
 
@@ -35,18 +36,14 @@ def imagine(
     came to see what it sees.
 
     Args:
-        rssm: its parameters should not require a gradient, which is never wanted here and costs time.
+        rssm: its parameters are constants here.
         start: features of s_0, [N, features].
         action_noise: ``actions.noise((H, N), …)``.
         state_noise: standard normal, [H, N, stoch].
     """
-    deter, stoch = start.split([rssm.deter, rssm.stoch], -1)
     features, entropies = [start], []
     for of_action, of_state in zip(action_noise.unbind(), state_noise.unbind(), strict=True):
         action, entropy = actions.sample(actor(features[-1].detach()), of_action)
-        deter = rssm.step(deter, stoch, rssm.from_action(action))
-        mean, std = rssm.prior(deter)
-        stoch = torch.addcmul(mean, std, of_state)
-        features.append(torch.cat([deter, stoch], -1))
+        features.append(imagined_step(rssm, features[-1], action, of_state))
         entropies.append(entropy)
     return Imagined(features, torch.stack(entropies))

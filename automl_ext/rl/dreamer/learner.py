@@ -93,7 +93,6 @@ class Learner:
         action_noise = self.actions.noise((config.horizon, n), self.generator)
         shape = config.horizon, n, config.stoch
         state_noise = torch.randn(shape, generator=self.generator, device=self.device)
-        model.rssm.requires_grad_(False)
         states, entropy = imagine(model.rssm, self.actor, self.actions, start, action_noise, state_noise)
         judged = [ScalarOf(self.value, state) for state in states]
         values = torch.stack([v.values for v in judged])
@@ -105,7 +104,6 @@ class Learner:
         weights = weights * (counts / counts.mean())
         actor_loss = losses.actor_loss(returns, entropy, weights, config.entropy_scale)
         actor_norm = self.optimizers[1].step(actor_loss.backward)
-        model.rssm.requires_grad_(True)
 
         values = values[:-1].detach().requires_grad_()
         value_loss = losses.value_loss(values, returns, weights)

@@ -11,13 +11,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from automl_ext.rl.dreamer.fused import gru, linear_elu
-
-MIN_STD = 0.1
+from automl_ext.rl.dreamer.fused import mlp
+from automl_ext.rl.dreamer.recurrence import MIN_STD, observed_steps
 
 
 class Normal(NamedTuple):
@@ -70,15 +68,16 @@ class RSSM(nn.Module):
 
     def step(self, deter: Tensor, stoch: Tensor, from_action: Tensor) -> Tensor:
         """The next h, [B, deter]; ``from_action`` is what ``self.from_action`` made of the action."""
-        return gru(self.cell, linear_elu(stoch, self.from_stoch.weight, from_action), deter)
+        return self.cell(F.elu(self.from_stoch(stoch) + from_action), deter)
 
     def prior(self, deter: Tensor) -> Normal:
-        """Of h, [N, deter]."""
-        return normal(self.prior_out(linear_elu(deter, self.prior_hidden.weight, self.prior_hidden.bias)))
+        """Of h, [..., deter]."""
+        layers = [(layer.weight, layer.bias) for layer in (self.prior_hidden, self.prior_out)]
+        return normal(mlp(deter, layers))
 
     def posterior(self, deter: Tensor, from_embedding: Tensor) -> Normal:
         """Of h, [N, deter], and what ``self.from_embedding`` made of the encoded observation."""
-        return normal(self.posterior_out(linear_elu(deter, self.from_deter.weight, from_embedding)))
+        return normal(self.posterior_out(F.elu(self.from_deter(deter) + from_embedding)))
 
     def observe(self, embeddings: Tensor, actions: Tensor, noise: Tensor) -> Unrolled:
         """Go along sequences, each from the initial state.
@@ -88,20 +87,8 @@ class RSSM(nn.Module):
             actions: [T, B, A], row t the one before observation t.
             noise: standard normal, [T, B, stoch].
         """
-        deter, stoch = self.initial(actions.shape[1])
-        deters, stochs, outs = [], [], []
-        steps = (self.from_action(actions), self.from_embedding(embeddings), noise)
-        for from_action, from_embedding, eps in zip(*(x.unbind() for x in steps), strict=True):
-            deter = self.step(deter, stoch, from_action)
-            mean, std = posterior = self.posterior(deter, from_embedding)
-            stoch = torch.addcmul(mean, std, eps)
-            deters.append(deter)
-            stochs.append(stoch)
-            outs.append(posterior)
-        h = torch.stack(deters)
-        posterior = Normal(*(torch.stack(x) for x in zip(*outs, strict=True)))
-        prior = Normal(*(x.unflatten(0, h.shape[:2]) for x in self.prior(h.flatten(0, 1))))
-        return Unrolled(torch.cat([h, torch.stack(stochs)], -1), posterior, prior)
+        features, outs = observed_steps(self, self.from_action(actions), self.from_embedding(embeddings), noise)
+        return Unrolled(features, normal(outs), self.prior(features[..., : self.deter]))
 
 
 def normal(outputs: Tensor) -> Normal:
