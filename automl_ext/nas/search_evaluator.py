@@ -7,7 +7,7 @@ from typing import Any
 
 from automl_ext.nas.epochs import Epochs
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
-from automl_ext.nas.estimators.weight_sharing import SupernetConfig, UniformSupernet, WeightSharing
+from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
 from automl_ext.nas.evaluation import Evaluator
 from automl_ext.nas.inheritance import Inheriting
 from automl_ext.nas.search_config import ReNASConfig, SearchConfig
@@ -36,9 +36,11 @@ def train_supernet(
 ) -> UniformSupernet | None:
     """Train the supernet, or go on with it; None when stopped."""
     shared = {
-        field.name: getattr(config, field.name) for field in fields(SupernetConfig) if hasattr(config, field.name)
+        field.name: getattr(config, field.name)
+        for field in fields(UniformSupernetConfig)
+        if hasattr(config, field.name)
     }
-    supernet = UniformSupernet(SupernetConfig(**shared), space, splits, choose_device(config.device))
+    supernet = UniformSupernet(UniformSupernetConfig(**shared), space, splits, choose_device(config.device))
     if run.state is not None:
         supernet.load_state_dict(run.state["job"])
     with Epochs(run, config.epochs, "supernet", stop_after) as epochs:
