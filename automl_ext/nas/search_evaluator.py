@@ -19,9 +19,15 @@ from automl_ext.training.run import Run
 
 
 def evaluator_of(config: SearchConfig, space: Space[Any], splits: Splits | None) -> Evaluator:
-    """The table, or trainings on ``splits``; ReNAS's children inherit weights."""
+    """The table, or trainings on ``splits``; ReNAS's children inherit weights.
+
+    Raises:
+        UserError: no table or a broken one, a budget too small for one of its evaluations.
+    """
     if splits is None:
-        return TableEvaluator(Table.load(config.table))
+        table = TableEvaluator(Table.load(config.table))
+        table.check_budget(config.limits()[1])
+        return table
     training = LowerFidelity(config, splits, space=space)
     return Inheriting(training, config.fine_tune) if isinstance(config, ReNASConfig) else training
 
