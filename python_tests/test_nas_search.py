@@ -152,6 +152,7 @@ def test_divergence_is_a_failure(tmp_path: Path) -> None:
             lambda table: RandomConfig(evaluator="table", table=table, budget=10),
             "budget: one evaluation takes up to .* 10 s",
         ),
+        (lambda table: RandomConfig(space="renas", evaluator="supernet"), "space renas: has no supernet"),
         (lambda table: RandomConfig(space="nb101"), "space: expected one of nb201.*, got 'nb101'"),
         (lambda table: RandomConfig(evaluator="table", table=table + "x"), "table: cannot read"),
     ],

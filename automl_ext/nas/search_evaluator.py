@@ -37,20 +37,26 @@ def splits_of(config: SearchConfig) -> Splits | None:
     return None if config.evaluator == "table" else split_images(load_images(config.data, subset=config.subset))
 
 
-def train_supernet(
-    config: SearchConfig, space: Space[Any], splits: Splits, run: Run, stop_after: int | None
-) -> UniformSupernet | None:
-    """Train the supernet, or go on with it; None when stopped."""
+def supernet_of(config: SearchConfig, space: Space[Any], splits: Splits) -> UniformSupernet:
+    """The supernet, untrained.
+
+    Raises:
+        UserError: the space has none.
+    """
     shared = {
         field.name: getattr(config, field.name)
         for field in fields(UniformSupernetConfig)
         if hasattr(config, field.name)
     }
-    supernet = UniformSupernet(UniformSupernetConfig(**shared), space, splits, choose_device(config.device))
+    return UniformSupernet(UniformSupernetConfig(**shared), space, splits, choose_device(config.device))
+
+
+def train_supernet(supernet: UniformSupernet, run: Run, stop_after: int | None) -> bool:
+    """Train it, or go on; False when stopped."""
     if run.state is not None:
         supernet.load_state_dict(run.state["job"])
-    with Epochs(run, config.epochs, "supernet", stop_after) as epochs:
-        return supernet if epochs.run(supernet, "supernet", {"search": None}) else None
+    with Epochs(run, supernet.epochs, "supernet", stop_after) as epochs:
+        return epochs.run(supernet, "supernet", {"search": None})
 
 
 def weight_sharing(supernet: UniformSupernet, space: Space[Any], splits: Splits) -> WeightSharing:
