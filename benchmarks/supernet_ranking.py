@@ -23,7 +23,7 @@ import torch
 
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.estimators.rank_correlation import kendall, spearman
-from automl_ext.nas.estimators.weight_sharing import SupernetConfig, UniformSupernet, WeightSharing
+from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
 from automl_ext.nas.nasbench201 import Genotype, NASBench201
 from automl_ext.nas.retrain import TrainingConfig, count_parameters
 from automl_ext.training.data import Splits, load_images, split_images
@@ -62,7 +62,9 @@ def correlation(scores: Sequence[float], truth: Sequence[float]) -> dict[str, An
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     splits = split_images(load_images(args.data, subset=args.subset))
-    config = SupernetConfig(channels=args.channels, epochs=args.supernet_epochs, flip=args.flip, shift=args.shift)
+    config = UniformSupernetConfig(
+        channels=args.channels, epochs=args.supernet_epochs, flip=args.flip, shift=args.shift
+    )
     supernet = UniformSupernet(config, SPACE, splits, torch.device("cpu"))
     if args.state and args.state.exists():
         supernet.load_state_dict(torch.load(args.state))

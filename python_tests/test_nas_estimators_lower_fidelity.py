@@ -128,6 +128,16 @@ def test_a_training_that_diverges_has_failed() -> None:
     assert found.measured["epochs"] <= 2
 
 
+def test_logits_that_are_no_numbers_have_failed() -> None:
+    """One step so large that weights are still finite, and products of them are not."""
+    config = replace(CONFIG, batch_size=96, lr=1e12)
+    found = LowerFidelity(config, SPLITS).evaluate(CELL, 1)
+    assert math.isfinite(found.measured["loss"])
+    assert found.failed
+    assert found.score == -math.inf
+    assert found.state is None
+
+
 def test_weights_that_are_no_numbers_have_failed() -> None:
     """Of a single step the loss is taken before the weights move."""
     config = replace(CONFIG, batch_size=96, lr=1e38, weight_decay=1e3)

@@ -11,14 +11,14 @@ import torch
 from test_nas_estimators_lower_fidelity import CELL, SPLITS, same
 
 from automl_ext.nas.darts import Darts
-from automl_ext.nas.estimators.weight_sharing import SupernetConfig, UniformSupernet, WeightSharing
+from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
 from automl_ext.nas.gdas import sample
 from automl_ext.nas.nasbench201 import OPERATIONS, Genotype, NASBench201
 from automl_ext.nas.supernet import Choice
 
 SPACE = NASBench201()
 CPU = torch.device("cpu")
-CONFIG = SupernetConfig(epochs=6, batch_size=16)
+CONFIG = UniformSupernetConfig(epochs=6, batch_size=16)
 
 
 @pytest.fixture(scope="module")
@@ -110,12 +110,12 @@ def test_bad_input(trained: UniformSupernet) -> None:
     with pytest.raises(ValueError, match="images: expected at least 1, got 0"):
         WeightSharing(trained.supernet, SPLITS, images=0)
     with pytest.raises(ValueError, match="epochs: expected at least 1, got 0"):
-        SupernetConfig(epochs=0)
+        UniformSupernetConfig(epochs=0)
 
 
 def test_scores_of_darts_cells() -> None:
     space = Darts()
-    job = UniformSupernet(SupernetConfig(channels=2, epochs=1), space, SPLITS, torch.device("cpu"))
+    job = UniformSupernet(UniformSupernetConfig(channels=2, epochs=1), space, SPLITS, torch.device("cpu"))
     job.run_epoch()
     sharing = WeightSharing(job.supernet, SPLITS, space=space)
     drawn = [space.random(Random(i)) for i in range(2)]

@@ -262,6 +262,12 @@ def test_divergence_is_told(tmp_path: Path) -> None:
         search(replace(TINY, lr=1e30, grad_clip=1e30), tmp_path / "run")
 
 
+def test_a_space_without_a_supernet_leaves_no_run_directory(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="space renas: has no supernet"):
+        search(replace(TINY, space="renas"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize(
     ("field", "value"),
     [

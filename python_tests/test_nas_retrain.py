@@ -141,3 +141,11 @@ def test_spaces_without_these_parts_say_so() -> None:
         Training(replace(CONFIG, drop_path=0.0), space, space.decode([3] * 6), splits(), torch.device("cpu"))
     with pytest.raises(UserError, match="--drop-path: networks of this space name no paths"):
         DropPath(nn.Linear(1, 1), torch.Generator())
+
+
+def test_a_refused_training_leaves_no_run_directory(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+    cell = "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
+    with pytest.raises(UserError, match="--auxiliary: networks of this space have no auxiliary head"):
+        retrain(RetrainConfig(genotype=cell, subset=60, auxiliary=0.4), tmp_path / "run")
+    assert not (tmp_path / "run").exists()

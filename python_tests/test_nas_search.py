@@ -148,7 +148,11 @@ def test_divergence_is_a_failure(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda table: RandomConfig(evaluator="table", table=table, budget=10), "budget: one evaluation takes .* 10 s"),
+        (
+            lambda table: RandomConfig(evaluator="table", table=table, budget=10),
+            "budget: one evaluation takes up to .* 10 s",
+        ),
+        (lambda table: RandomConfig(space="renas", evaluator="supernet"), "space renas: has no supernet"),
         (lambda table: RandomConfig(space="nb101"), "space: expected one of nb201.*, got 'nb101'"),
         (lambda table: RandomConfig(evaluator="table", table=table + "x"), "table: cannot read"),
     ],
@@ -157,6 +161,14 @@ def test_bad_input_gets_one_line(tmp_path: Path, table: str, make: Any, message:
     with pytest.raises(UserError, match=message) as error:
         search("random", make(table), tmp_path / "run")
     assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_too_small_for_one_training(tmp_path: Path) -> None:
+    """It is known after the first one: the same --out is good for a larger budget."""
+    with pytest.raises(UserError, match=r"budget: one evaluation takes .* s, more than 0\.001 s"):
+        search("random", RandomConfig(**TINY, budget=0.001), tmp_path / "run")
+    assert search("random", RandomConfig(**TINY, budget=1000, evaluations=1), tmp_path / "run", resume="auto")
 
 
 @pytest.mark.parametrize(

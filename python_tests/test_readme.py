@@ -20,7 +20,7 @@ COMMANDS = [
 ]
 # Flags that make a command of the README short; the last one given counts.
 SHORT = {
-    "search gdas": "--subset 200 --epochs 1 --channels 4 --retrain-epochs 1 --retrain-channels 4",
+    "search entmax-gdas": "--subset 200 --epochs 1 --channels 4 --retrain-epochs 1 --retrain-channels 4",
     "retrain": "--subset 200 --epochs 1 --channels 4",
     "train": "--total-steps 600 --eval-every 300 --eval-episodes 2 --final-episodes 2",
     "compare": "--subset 200 --epochs 1 --channels 4 --random-cells 1",

@@ -89,7 +89,8 @@ def _draw_cell(axes: Axes, top: float, title: str, nodes: Nodes, outputs: set[in
         axes.text(boxes[state], y, name, fontsize=10, ha="center", va="center", bbox=NODE_BOX, zorder=4)
     first, last = rows[min(outputs)], rows[max(outputs)]
     axes.plot([output, output], [first, last], color="#555555", lw=4, solid_capstyle="round", zorder=2)
-    axes.text(output, first + 0.45, "concatenated", fontsize=9, ha="center", va="center", color="#333333")
+    name = "concatenated" if len(outputs) > 1 else "output"
+    axes.text(output, first + 0.45, name, fontsize=9, ha="center", va="center", color="#333333")
 
 
 def _name(axes: Axes, x: float, y: float, operation: str, color: str) -> None:

@@ -178,12 +178,12 @@ def search(
     space = space or spaces.space(config.space)
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)
+    gdas = GDAS(config, space, splits, device, sample)  # before there is a directory: a space may have no supernet
     with Run.open(out, config, algorithm=algorithm, resume=resume) as run:
         total = config.epochs + config.retrain_epochs
         with Epochs(run, total, "search", stop_after) as epochs:
             found = run.state["found"] if run.state else None
             if found is None:
-                gdas = GDAS(config, space, splits, device, sample)
                 if run.state:
                     gdas.load_state_dict(run.state["job"])
                 if not epochs.run(gdas, "search", {"found": None}):

@@ -29,7 +29,6 @@ from automl_ext.nas.strategies.renas import ReNAS
 from automl_ext.nas.strategies.strategy import Strategy
 from automl_ext.nas.table import Table, TableEvaluator
 from automl_ext.nas.workers import Workers
-from automl_ext.training.errors import UserError
 from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed
 
@@ -131,11 +130,7 @@ class Simulation:
         return runs
 
     def run(self, strategy: Strategy) -> tuple[float, int, float, list[float]]:
-        """One run: test accuracy, evaluations, simulated seconds, curve.
-
-        Raises:
-            UserError: the budget is too small for one evaluation.
-        """
+        """One run: test accuracy, evaluations, simulated seconds, curve."""
         budget, spent, evaluations, best, test = self.config.budget, 0.0, 0, -math.inf, math.nan
         curve = np.full(POINTS, math.nan)
         while True:
@@ -150,8 +145,6 @@ class Simulation:
             if evaluation.score > best:
                 best, test = evaluation.score, evaluation.measured["test_accuracy"]
                 curve[math.ceil(spent / budget * POINTS) - 1 :] = test
-        if not evaluations:
-            raise UserError(f"budget: one evaluation takes {evaluation.cost:.1f} s, more than {budget:g} s")
         return test, evaluations, spent, curve.tolist()
 
 
@@ -175,6 +168,8 @@ def nas_bench(
         UserError: no table or a broken one, a budget too small for one evaluation.
     """
     table = Table.load(config.table)
+    simulation = Simulation(config, table)
+    simulation.evaluator.check_budget(config.budget)
     with Run.open(out, config, algorithm="nas-bench", resume=resume) as run:
         done = {name: Runs(*lists) for name, lists in run.state.items()} if run.state else {}
         chunks = [
@@ -184,7 +179,7 @@ def nas_bench(
         ]
         step, saved_at = run.step, time.monotonic()
         with (
-            Workers(Simulation(config, table).runs, config.workers) as workers,
+            Workers(simulation.runs, config.workers) as workers,
             run.progress(config.runs * len(config.algorithms), "nas-bench") as bar,
         ):
             for chunk in chunks:

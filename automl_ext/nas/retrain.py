@@ -211,8 +211,8 @@ def retrain(
     genotype = parse_genotype(space, config.genotype)
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)
+    training = Training(config, space, genotype, splits, device)  # before there is a directory: it may be refused
     with Run.open(out, config, algorithm="retrain", resume=resume) as run:
-        training = Training(config, space, genotype, splits, device)
         if run.state is not None:
             training.load_state_dict(run.state["job"])
         with Epochs(run, config.epochs, "retrain", stop_after) as epochs:

@@ -18,7 +18,7 @@ from typing import Any
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.search_config import SearchConfig
-from automl_ext.nas.search_evaluator import evaluator_of, splits_of, train_supernet, weight_sharing
+from automl_ext.nas.search_evaluator import evaluator_of, splits_of, supernet_of, train_supernet, weight_sharing
 from automl_ext.nas.search_history import History
 from automl_ext.nas.space import Space
 from automl_ext.nas.spaces import space as space_called
@@ -58,13 +58,15 @@ def search(
     """
     space = space or space_called(config.space)
     splits = splits_of(config)
-    evaluator = None if config.evaluator == "supernet" else evaluator_of(config, space, splits)
+    # Before there is a directory: a space may have no supernet, a budget be too small for the table.
+    supernet = supernet_of(config, space, splits) if config.evaluator == "supernet" and splits else None
+    evaluator = None if supernet else evaluator_of(config, space, splits)
     with Run.open(out, config, algorithm=name, resume=resume) as run:
         job: dict[str, Any] | None = None
         if evaluator is None:
+            assert supernet is not None
             assert splits is not None
-            supernet = train_supernet(config, space, splits, run, stop_after)
-            if supernet is None:
+            if not train_supernet(supernet, run, stop_after):
                 return None
             job, evaluator = supernet.state_dict(), weight_sharing(supernet, space, splits)
         done = Search(name, config, space, run, job)

@@ -7,7 +7,7 @@ from typing import Any
 
 from automl_ext.nas.epochs import Epochs
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
-from automl_ext.nas.estimators.weight_sharing import SupernetConfig, UniformSupernet, WeightSharing
+from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
 from automl_ext.nas.evaluation import Evaluator
 from automl_ext.nas.inheritance import Inheriting
 from automl_ext.nas.search_config import ReNASConfig, SearchConfig
@@ -19,9 +19,15 @@ from automl_ext.training.run import Run
 
 
 def evaluator_of(config: SearchConfig, space: Space[Any], splits: Splits | None) -> Evaluator:
-    """The table, or trainings on ``splits``; ReNAS's children inherit weights."""
+    """The table, or trainings on ``splits``; ReNAS's children inherit weights.
+
+    Raises:
+        UserError: no table or a broken one, a budget too small for one of its evaluations.
+    """
     if splits is None:
-        return TableEvaluator(Table.load(config.table))
+        table = TableEvaluator(Table.load(config.table))
+        table.check_budget(config.limits()[1])
+        return table
     training = LowerFidelity(config, splits, space=space)
     return Inheriting(training, config.fine_tune) if isinstance(config, ReNASConfig) else training
 
@@ -31,18 +37,26 @@ def splits_of(config: SearchConfig) -> Splits | None:
     return None if config.evaluator == "table" else split_images(load_images(config.data, subset=config.subset))
 
 
-def train_supernet(
-    config: SearchConfig, space: Space[Any], splits: Splits, run: Run, stop_after: int | None
-) -> UniformSupernet | None:
-    """Train the supernet, or go on with it; None when stopped."""
+def supernet_of(config: SearchConfig, space: Space[Any], splits: Splits) -> UniformSupernet:
+    """The supernet, untrained.
+
+    Raises:
+        UserError: the space has none.
+    """
     shared = {
-        field.name: getattr(config, field.name) for field in fields(SupernetConfig) if hasattr(config, field.name)
+        field.name: getattr(config, field.name)
+        for field in fields(UniformSupernetConfig)
+        if hasattr(config, field.name)
     }
-    supernet = UniformSupernet(SupernetConfig(**shared), space, splits, choose_device(config.device))
+    return UniformSupernet(UniformSupernetConfig(**shared), space, splits, choose_device(config.device))
+
+
+def train_supernet(supernet: UniformSupernet, run: Run, stop_after: int | None) -> bool:
+    """Train it, or go on; False when stopped."""
     if run.state is not None:
         supernet.load_state_dict(run.state["job"])
-    with Epochs(run, config.epochs, "supernet", stop_after) as epochs:
-        return supernet if epochs.run(supernet, "supernet", {"search": None}) else None
+    with Epochs(run, supernet.epochs, "supernet", stop_after) as epochs:
+        return epochs.run(supernet, "supernet", {"search": None})
 
 
 def weight_sharing(supernet: UniformSupernet, space: Space[Any], splits: Splits) -> WeightSharing:

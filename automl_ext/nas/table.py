@@ -152,6 +152,12 @@ class TableEvaluator:
             column.tolist() for column in (table.test_200, table.parameters, table.macs)
         )
 
+    def check_budget(self, seconds: float) -> None:
+        """UserError unless ``seconds`` are enough to evaluate any one cell, for 12 epochs."""
+        most = max(self.costs[12])
+        if seconds < most:
+            raise UserError(f"budget: one evaluation takes up to {most:.1f} s, more than {seconds:g} s")
+
     def evaluate(
         self, genotype: Genotype, budget: int | None = None, state: dict[str, Any] | None = None
     ) -> Evaluation:

@@ -71,7 +71,7 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, together: dict[str, dict
         axes = picture.add_subplot(lines, columns, i + 1)
         for (name, label), color in zip(labels.items(), COLORS, strict=False):
             points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-            axes.plot(*zip(*points, strict=True), color=color, label=label)
+            axes.plot(*zip(*points, strict=True), color=color, label=label, marker="o" if len(points) == 1 else None)
         if len(labels) > 1:
             axes.legend(fontsize=8)
         axes.set_title(title, fontsize=10)

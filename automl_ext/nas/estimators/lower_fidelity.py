@@ -10,7 +10,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.images import accuracy, take, to_device
@@ -70,7 +71,8 @@ class LowerFidelity:
 
         Returns:
             The cost of this call, and measured: ``epochs`` trained by this call, the last one's ``loss``,
-            ``parameters``. A loss or a weight that is not finite ends the training: failed, with no state.
+            ``parameters``. A loss or a weight that is not finite ends the training: failed, with no state; so has one
+            whose network gives no numbers.
 
         Raises:
             ValueError: ``budget`` is not 1 to config.epochs, ``state`` is of another genotype or training, or has had
@@ -91,8 +93,9 @@ class LowerFidelity:
         while training.epoch < budget:
             loss = training.run_epoch()["loss"]
             if not math.isfinite(loss) or not all_finite(training.network):
-                measured = self.measured(training, before, loss)
-                return Evaluation(-math.inf, time.perf_counter() - start, failed=True, measured=measured)
+                return self.failed(training, before, loss, start)
+        if not gives_numbers(training.network, self.valid.images[:1]):
+            return self.failed(training, before, loss, start)
         score = accuracy(training.network, self.valid)
         after = {
             "genotype": str(genotype),
@@ -120,6 +123,10 @@ class LowerFidelity:
         if state["training"]["epoch"] > budget:
             raise ValueError(f"state: has had {state['training']['epoch']} epochs, more than the budget, {budget}")
 
+    def failed(self, training: Training, before: int, loss: float, start: float) -> Evaluation:
+        measured = self.measured(training, before, loss)
+        return Evaluation(-math.inf, time.perf_counter() - start, failed=True, measured=measured)
+
     def measured(self, training: Training, before: int, loss: float) -> dict[str, float]:
         return {"epochs": training.epoch - before, "loss": loss, "parameters": count_parameters(training.network)}
 
@@ -127,6 +134,13 @@ class LowerFidelity:
 def all_finite(network: nn.Module) -> bool:
     """Whether every weight and batch norm statistic is a number; the loss shows a bad last step one step later."""
     return all(bool(value.isfinite().all()) for value in network.state_dict().values())
+
+
+@torch.no_grad()
+def gives_numbers(network: nn.Module, images: Tensor) -> bool:
+    """Whether all logits are finite, evaluating. Finite weights may be too large for that; argmax hides it."""
+    network.eval()
+    return bool(network(images).isfinite().all())
 
 
 @contextmanager

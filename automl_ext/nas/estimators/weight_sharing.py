@@ -29,7 +29,7 @@ from automl_ext.training.seeding import generator, seed_everything
 
 
 @dataclass
-class SupernetConfig:
+class UniformSupernetConfig:
     """How the weights of a supernet are trained; numbers as in GDAS's search of the digits."""
 
     seed: int = 0  # decides weights, samples, batches and augmentation
@@ -54,7 +54,7 @@ class SupernetConfig:
 class UniformSupernet:
     """Uniform sampling (a :class:`~automl_ext.nas.epochs.Job`): all training images, one architecture a step."""
 
-    def __init__(self, config: SupernetConfig, space: Space[Any], splits: Splits, device: torch.device) -> None:
+    def __init__(self, config: UniformSupernetConfig, space: Space[Any], splits: Splits, device: torch.device) -> None:
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
         self.train = to_device(splits.train, device)
         self.rng = generator(config.seed, torch.device("cpu"))
