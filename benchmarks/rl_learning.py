@@ -44,11 +44,13 @@ TASKS = {
     "dqn-minatar-freeway": Task("DQN MinAtar Freeway", f"dqn {MINATAR.format('Freeway')}", 5),
     "rainbow-minatar-breakout": Task("Rainbow MinAtar Breakout", f"rainbow {MINATAR.format('Breakout')}", 5),
     "rainbow-minatar-freeway": Task("Rainbow MinAtar Freeway", f"rainbow {MINATAR.format('Freeway')}", 5),
+    "dreamer-cartpole": Task("Dreamer CartPole-v1", "dreamer --env-id CartPole-v1", 3),
+    "dreamer-pendulum": Task("Dreamer Pendulum-v1", "dreamer --env-id Pendulum-v1 --reward-scale 0.1", 3),
 }
 
 
 def train(name: str, out: Path) -> list[dict[str, Any]]:
-    """A row per seed."""
+    """A row per seed; its evaluations are returns by steps."""
     task, rows = TASKS[name], []
     for seed in range(task.seeds):
         run = out / f"{name}-{seed}"
@@ -58,7 +60,9 @@ def train(name: str, out: Path) -> list[dict[str, Any]]:
         result = json.loads((run / "result.json").read_text())
         kept = {key: round(result[key], 1) for key in ("eval_return_mean", "best_eval_return", "cpu_seconds")}
         row = {"what": task.what, "command": f"automl-ext train {task.arguments} --seed S", "seed": seed}
-        rows.append(row | kept | {"env_steps": result["env_steps"]})
+        metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        evaluations = {m["step"]: round(m["eval_return"], 1) for m in metrics if "eval_return" in m}
+        rows.append(row | kept | {"env_steps": result["env_steps"], "evaluations": evaluations})
     return rows
 
 

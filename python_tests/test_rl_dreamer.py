@@ -5,6 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -217,6 +223,35 @@ def test_interrupted_and_resumed_is_the_uninterrupted_run(tmp_path: Path, contin
     same_runs(tmp_path / "whole", parts, {"updates_per_second"})
 
 
+KILLABLE = """
+import json, sys
+from automl_ext.rl.dreamer import DreamerConfig, train
+train(DreamerConfig(**json.loads(sys.argv[2])), sys.argv[1], resume="auto")
+"""
+
+
+def test_killed_is_uninterrupted(tmp_path: Path) -> None:
+    settings = SIZES | {"total_steps": 600, "prefill": 40, "pretrain": 1, "train_every": 5, "batch_size": 3}
+    settings |= {"sequence_length": 5, "horizon": 3, "eval_every": 100, "eval_episodes": 2, "final_episodes": 2}
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", KILLABLE, str(out), json.dumps(settings | {"checkpoint_every": 20})]
+        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    assert start(tmp_path / "whole").wait(300) == 0
+    killed = tmp_path / "killed"
+    for newest_step in (60, 300):
+        process = start(killed)
+        while not any(int(p.name.split("-")[-1]) >= newest_step for p in killed.glob("checkpoints/step-*")):
+            assert process.poll() is None, "finished before it could be killed"
+            time.sleep(0.005)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert not (killed / "result.json").exists()
+    assert start(killed).wait(300) == 0
+    same_runs(tmp_path / "whole", killed, {"updates_per_second"})
+
+
 def test_where_environments_cannot_be_saved_new_episodes_begin(tmp_path: Path, world) -> None:
     config = dataclasses.replace(TINY, env_id=world(Line, False), train_every=7)
     train(config, tmp_path / "run", stop_after=60)
@@ -361,6 +396,7 @@ def test_at_the_papers_size() -> None:
         torch.rand(3, 1, 6),
         torch.rand(3, 1),
         torch.zeros(3, 1, dtype=torch.bool),
+        torch.ones(3, 1, dtype=torch.bool),
         torch.ones(3, 1, dtype=torch.bool),
     )
     before = [optimizer.vector.detach().clone() for optimizer in learner.optimizers]
