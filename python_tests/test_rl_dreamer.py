@@ -23,6 +23,7 @@ import gymnasium
 from gymnasium import spaces
 from rl_worlds import Scripted
 from test_rl_loop import newest, same, same_runs
+from torch import Tensor
 
 from automl_ext.rl import loop
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig, train
@@ -368,6 +369,21 @@ def test_presets_are_of_some_algorithm(tmp_path: Path) -> None:
     assert preset("vector", DreamerConfig()).prefill <= 1000
     with pytest.raises(UserError, match=r"--preset: expected one of .*, got 'minatar'"):
         preset("minatar", DreamerConfig())
+
+
+def test_no_reward_is_learned_where_none_was_paid() -> None:
+    def reward_loss(rewards: Tensor) -> float:
+        learner = Learner(TINY, spaces.Box(-1, 1, (3,), np.float32), actions_of(spaces.Discrete(2)), (0, 1))
+        all_valid, paid = torch.ones(4, 2, dtype=torch.bool), torch.ones(4, 2, dtype=torch.bool)
+        paid[0, 0] = False
+        observations, actions = torch.ones(4, 2, 3), torch.zeros(4, 2, 2)
+        sequences = Sequences(observations, actions, rewards, ~all_valid, all_valid, paid)
+        return float(learner.learn_dynamics(sequences)[1]["reward_loss"])
+
+    ones = torch.ones(4, 2)
+    first, other = ones.clone(), ones.clone()
+    first[0, 0], other[0, 1] = 5, 5
+    assert reward_loss(first) == reward_loss(ones) != reward_loss(other)
 
 
 def test_at_the_papers_size() -> None:

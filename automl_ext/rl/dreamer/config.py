@@ -16,7 +16,7 @@ class DreamerConfig(TrainConfig):
         ValueError: a number out of range.
     """
 
-    total_steps: int = 30_000
+    total_steps: int = 20_000
     eval_every: int = 1_000
     checkpoint_every: int = 5_000
     prefill: int = 1_000  # steps of random actions before anything is learned
