@@ -25,6 +25,8 @@ LUNAR_LANDER = (
     "--optimizer adam --lr 2e-3 --eval-every 25000 --eval-episodes 20 --final-episodes 100"
 )
 MINATAR = "--preset minatar --env-id MinAtar/{}-v1"
+SWINGUP = "--env-id dmc/cartpole-swingup --action-repeat 2 --continue-scale 0"
+PIXELS = "--preset pixels --total-steps 10000 --eval-episodes 5 --final-episodes 10"
 
 
 class Task(NamedTuple):
@@ -46,6 +48,8 @@ TASKS = {
     "rainbow-minatar-freeway": Task("Rainbow MinAtar Freeway", f"rainbow {MINATAR.format('Freeway')}", 5),
     "dreamer-cartpole": Task("Dreamer CartPole-v1", "dreamer --env-id CartPole-v1", 3),
     "dreamer-pendulum": Task("Dreamer Pendulum-v1", "dreamer --env-id Pendulum-v1 --reward-scale 0.1", 3),
+    "dreamer-swingup": Task("Dreamer dm_control cartpole swingup", f"dreamer {SWINGUP}", 1),
+    "dreamer-pixels": Task("Dreamer CartPole-v1, images", f"dreamer {PIXELS}", 1),
 }
 
 

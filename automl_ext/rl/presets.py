@@ -57,7 +57,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "hidden": 128,
         "units": 128,
         "depth": 8,
-        "free_nats": 1.0,
+        "kl_scale": 0.1,
     },
     # Hafner et al. 2020, appendix A, and the authors' code where that does not say.
     "paper": {
