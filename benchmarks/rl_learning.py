@@ -26,7 +26,7 @@ LUNAR_LANDER = (
 )
 MINATAR = "--preset minatar --env-id MinAtar/{}-v1"
 SWINGUP = "--env-id dmc/cartpole-swingup --action-repeat 2 --continue-scale 0"
-PIXELS = "--preset pixels --total-steps 10000 --eval-episodes 5 --final-episodes 10"
+PIXELS = "--preset pixels --total-steps 6000 --eval-episodes 5 --final-episodes 10"
 
 
 class Task(NamedTuple):

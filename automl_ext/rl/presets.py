@@ -51,7 +51,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     # 64 × 64 images on a CPU: a quarter of the paper's channels.
     "pixels": {
         "env": EnvOptions(pixels=True),
-        "prefill": 1_000,
+        "prefill": 2_000,
+        "pretrain": 400,
+        "sequence_length": 16,
         "deter": 128,
         "stoch": 30,
         "hidden": 128,
