@@ -27,6 +27,8 @@ LUNAR_LANDER = (
     "--optimizer adam --lr 2e-3 --eval-every 25000 --eval-episodes 20 --final-episodes 100"
 )
 MINATAR = "--preset minatar --env-id MinAtar/{}-v1"
+SWINGUP = "--env-id dmc/cartpole-swingup --action-repeat 2 --continue-scale 0"
+PIXELS = "--preset pixels --total-steps 6000 --eval-episodes 5 --final-episodes 10"
 
 
 class Task(NamedTuple):
@@ -46,11 +48,15 @@ TASKS = {
     "dqn-minatar-freeway": Task("DQN MinAtar Freeway", f"dqn {MINATAR.format('Freeway')}", 5),
     "rainbow-minatar-breakout": Task("Rainbow MinAtar Breakout", f"rainbow {MINATAR.format('Breakout')}", 5),
     "rainbow-minatar-freeway": Task("Rainbow MinAtar Freeway", f"rainbow {MINATAR.format('Freeway')}", 5),
+    "dreamer-cartpole": Task("Dreamer CartPole-v1", "dreamer --env-id CartPole-v1", 3),
+    "dreamer-pendulum": Task("Dreamer Pendulum-v1", "dreamer --env-id Pendulum-v1 --reward-scale 0.1", 3),
+    "dreamer-swingup": Task("Dreamer dm_control cartpole swingup", f"dreamer {SWINGUP}", 1),
+    "dreamer-pixels": Task("Dreamer CartPole-v1, images", f"dreamer {PIXELS}", 1),
 }
 
 
 def train(name: str, out: Path) -> list[dict[str, Any]]:
-    """A row per seed."""
+    """A row per seed; its evaluations are returns by steps."""
     task, rows = TASKS[name], []
     for seed in range(task.seeds):
         run = out / f"{name}-{seed}"

@@ -5,6 +5,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +23,7 @@ import gymnasium
 from gymnasium import spaces
 from rl_worlds import Scripted
 from test_rl_loop import newest, same, same_runs
+from torch import Tensor
 
 from automl_ext.rl import loop
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig, train
@@ -217,6 +224,34 @@ def test_interrupted_and_resumed_is_the_uninterrupted_run(tmp_path: Path, contin
     same_runs(tmp_path / "whole", parts, {"updates_per_second"})
 
 
+KILLABLE = """
+import json, sys
+from automl_ext.rl.dreamer import DreamerConfig, train
+train(DreamerConfig(**json.loads(sys.argv[2])), sys.argv[1], resume="auto")
+"""
+
+
+def test_killed_is_uninterrupted(tmp_path: Path) -> None:
+    settings = SIZES | {"total_steps": 300, "prefill": 40, "pretrain": 1, "train_every": 5, "batch_size": 3}
+    settings |= {"sequence_length": 5, "horizon": 3, "eval_every": 100, "eval_episodes": 2, "final_episodes": 2}
+
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", KILLABLE, str(out), json.dumps(settings | {"checkpoint_every": 20})]
+        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    assert start(tmp_path / "whole").wait(300) == 0
+    killed = tmp_path / "killed"
+    process = start(killed)
+    while not any(int(p.name.split("-")[-1]) >= 160 for p in killed.glob("checkpoints/step-*")):
+        assert process.poll() is None, "finished before it could be killed"
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "result.json").exists()
+    assert start(killed).wait(300) == 0
+    same_runs(tmp_path / "whole", killed, {"updates_per_second"})
+
+
 def test_where_environments_cannot_be_saved_new_episodes_begin(tmp_path: Path, world) -> None:
     config = dataclasses.replace(TINY, env_id=world(Line, False), train_every=7)
     train(config, tmp_path / "run", stop_after=60)
@@ -335,6 +370,21 @@ def test_presets_are_of_some_algorithm(tmp_path: Path) -> None:
         preset("minatar", DreamerConfig())
 
 
+def test_no_reward_is_learned_where_none_was_paid() -> None:
+    def reward_loss(rewards: Tensor) -> float:
+        learner = Learner(TINY, spaces.Box(-1, 1, (3,), np.float32), actions_of(spaces.Discrete(2)), (0, 1))
+        all_valid, paid = torch.ones(4, 2, dtype=torch.bool), torch.ones(4, 2, dtype=torch.bool)
+        paid[0, 0] = False
+        observations, actions = torch.ones(4, 2, 3), torch.zeros(4, 2, 2)
+        sequences = Sequences(observations, actions, rewards, ~all_valid, all_valid, paid)
+        return float(learner.learn_dynamics(sequences)[1]["reward_loss"])
+
+    ones = torch.ones(4, 2)
+    first, other = ones.clone(), ones.clone()
+    first[0, 0], other[0, 1] = 5, 5
+    assert reward_loss(first) == reward_loss(ones) != reward_loss(other)
+
+
 def test_at_the_papers_size() -> None:
     """Its layers' parameters, counted by hand, and an update of one short sequence."""
     config = preset("paper", DreamerConfig())
@@ -361,6 +411,7 @@ def test_at_the_papers_size() -> None:
         torch.rand(3, 1, 6),
         torch.rand(3, 1),
         torch.zeros(3, 1, dtype=torch.bool),
+        torch.ones(3, 1, dtype=torch.bool),
         torch.ones(3, 1, dtype=torch.bool),
     )
     before = [optimizer.vector.detach().clone() for optimizer in learner.optimizers]

@@ -51,13 +51,15 @@ PRESETS: dict[str, dict[str, Any]] = {
     # 64 × 64 images on a CPU: a quarter of the paper's channels.
     "pixels": {
         "env": EnvOptions(pixels=True),
-        "prefill": 1_000,
+        "prefill": 2_000,
+        "pretrain": 400,
+        "sequence_length": 16,
         "deter": 128,
         "stoch": 30,
         "hidden": 128,
         "units": 128,
         "depth": 8,
-        "free_nats": 1.0,
+        "kl_scale": 0.1,
     },
     # Hafner et al. 2020, appendix A, and the authors' code where that does not say.
     "paper": {

@@ -16,7 +16,7 @@ class DreamerConfig(TrainConfig):
         ValueError: a number out of range.
     """
 
-    total_steps: int = 30_000
+    total_steps: int = 20_000
     eval_every: int = 1_000
     checkpoint_every: int = 5_000
     prefill: int = 1_000  # steps of random actions before anything is learned
@@ -39,7 +39,7 @@ class DreamerConfig(TrainConfig):
     horizon: int = 15  # steps imagined
     gamma: float = 0.99
     lam: float = 0.95
-    free_nats: float = 1.0  # of KL, averaged over the batch
+    free_nats: float = 0.0  # of KL, averaged over the batch; what is free the prior does not learn
     kl_scale: float = 1.0
     continue_scale: float = 10.0  # weight of the continue head's loss; 0: episodes never terminate
     observation_std: float = 0.3  # of the decoder for vectors, which are normalised to 1; images have 1

@@ -80,7 +80,8 @@ class Learner:
         if model.continues is not None:
             logits = model.continues(states.features).squeeze(-1)
             terms["continue_loss"] = losses.continue_loss(logits, sequences.terminated)
-        means = {name: losses.masked_mean(term, sequences.valid) for name, term in terms.items()}
+        known = {"reward_loss": sequences.paid}
+        means = {name: losses.masked_mean(term, known.get(name, sequences.valid)) for name, term in terms.items()}
         scales = {"kl": config.kl_scale, "continue_loss": config.continue_scale}
         limited = means | {"kl": losses.free_nats_loss(means["kl"], config.free_nats)}
         loss = torch.stack([scales.get(name, 1.0) * mean for name, mean in limited.items()]).sum()

@@ -24,6 +24,7 @@ class Sequences(NamedTuple):
         rewards: float32 [L, B], paid on the way to it.
         terminated: bool [L, B], whether the episode terminated there; never where it was only truncated.
         valid: bool [L, B]; False: padding after an episode shorter than the window.
+        paid: bool [L, B], whether a step led to it: valid, and not an episode's first, whose reward of 0 nobody paid.
     """
 
     observations: Tensor
@@ -31,6 +32,7 @@ class Sequences(NamedTuple):
     rewards: Tensor
     terminated: Tensor
     valid: Tensor
+    paid: Tensor
 
 
 class Episode:
@@ -129,7 +131,7 @@ class SequenceReplay:
             name: np.zeros((length, batch_size, *array.shape[1:]), array.dtype)
             for name, array in episodes[0].arrays.items()
         }
-        valid = np.zeros((length, batch_size), bool)
+        valid, paid = (np.zeros((length, batch_size), bool) for _ in range(2))
         for b, (row, e) in enumerate(zip(rows.tolist(), which.tolist(), strict=True)):
             episode = episodes[e]
             start = min(row - (int(ends[e]) - episode.length), max(episode.length - length, 0))
@@ -137,7 +139,8 @@ class SequenceReplay:
             for name, array in episode.arrays.items():
                 sampled[name][: stop - start, b] = array[start:stop]
             valid[: stop - start, b] = True
-        tensors = [torch.from_numpy(x).to(device) for x in (*(sampled[name] for name in FIELDS), valid)]
+            paid[int(start == 0) : stop - start, b] = True
+        tensors = [torch.from_numpy(x).to(device) for x in (*(sampled[name] for name in FIELDS), valid, paid)]
         return Sequences(*tensors)
 
     def state_dict(self) -> dict[str, Any]:
