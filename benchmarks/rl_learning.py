@@ -27,7 +27,10 @@ LUNAR_LANDER = (
     "--optimizer adam --lr 2e-3 --eval-every 25000 --eval-episodes 20 --final-episodes 100"
 )
 MINATAR = "--preset minatar --env-id MinAtar/{}-v1"
-SWINGUP = "--env-id dmc/cartpole-swingup --action-repeat 2 --continue-scale 0"
+SWINGUP = (
+    "--env-id dmc/cartpole-swingup --action-repeat 2 --continue-scale 0 --total-steps 50000 --eval-every 2500 "
+    "--eval-episodes 5"
+)
 PIXELS = "--preset pixels --total-steps 6000 --eval-episodes 5 --final-episodes 10"
 
 
