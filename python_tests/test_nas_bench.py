@@ -10,6 +10,8 @@ import nas_search_world as world
 import numpy as np
 import pytest
 
+pytest.importorskip("rich", reason="the protocol prints its table with rich")
+
 from automl_ext.nas.nas_bench import ALGORITHMS, NASBenchConfig, Simulation, nas_bench
 from automl_ext.nas.nasbench201 import Genotype
 from automl_ext.nas.strategies.random_search import RandomSearch

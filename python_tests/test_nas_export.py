@@ -12,6 +12,9 @@ from types import ModuleType
 import pytest
 import torch
 
+pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+pytest.importorskip("tyro", reason="the command line needs tyro")
+pytest.importorskip("rich", reason="the command line needs rich")
 from automl_ext.cli import main
 from automl_ext.nas import export as export_module
 from automl_ext.nas.export import export, import_lines, read_result, read_weights
@@ -21,7 +24,6 @@ from automl_ext.nas.source import Sources
 from automl_ext.nas.spaces import SPACES, space
 from automl_ext.training.errors import UserError
 
-pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 DOCS = Path(__file__).parent.parent / "docs/extending.md"
 
 # Both forms, on 1 and on 5 images, without automl_ext: the interpreter is isolated, and importing it is an error.
