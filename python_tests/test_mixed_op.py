@@ -83,11 +83,12 @@ def test_all_weights_zero() -> None:
 
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
-@pytest.mark.parametrize("n", [5, 1000])
-def test_float32_weights_with_half_inputs_are_summed_in_float(dtype: torch.dtype, n: int) -> None:
+@pytest.mark.parametrize("n", [5, 1000, 2100])
+@pytest.mark.parametrize("k", [8, 19])  # 19: sums wait for the next inputs, in float
+def test_float32_weights_with_half_inputs_are_summed_in_float(dtype: torch.dtype, n: int, k: int) -> None:
     """One rounding to the inputs' dtype: within half an ulp (and float32's error) of the float64 sum."""
-    inputs = [x.requires_grad_() for x in tensors(8, n, dtype=dtype)]
-    weights = torch.linspace(-1, 1, 8).mul(1.001).requires_grad_()  # no half number
+    inputs = [x.requires_grad_() for x in tensors(k, n, dtype=dtype)]
+    weights = torch.linspace(-1, 1, k).mul(1.001).requires_grad_()  # no half number
     y = mixed_op(inputs, weights)
     exact = eager([x.double() for x in inputs], weights.double())
     half_ulp = torch.finfo(dtype).eps / 2
@@ -131,11 +132,12 @@ def test_long_dot_products_keep_their_precision() -> None:
     assert abs(float(dw) / float(x.double().sum()) - 1) < 1e-6
 
 
-@pytest.mark.parametrize("k", [1, 2, 63, 64, 65, 70, 200])
-def test_many_inputs(k: int) -> None:
-    inputs = [x.requires_grad_() for x in tensors(k, 3, 11, dtype=torch.float64)]
+@pytest.mark.parametrize("k", [1, 2, 7, 8, 9, 16, 17, 63, 64, 65, 70, 200])
+@pytest.mark.parametrize("n", [11, 700])  # 700: the kernel's blocks of 1,024 elements, and a part of one
+def test_many_inputs(k: int, n: int) -> None:
+    inputs = [x.requires_grad_() for x in tensors(k, 3, n, dtype=torch.float64)]
     weights = torch.linspace(-1, 1, k, dtype=torch.float64, requires_grad=True)
-    (c,) = tensors(1, 3, 11, dtype=torch.float64, seed=1)
+    (c,) = tensors(1, 3, n, dtype=torch.float64, seed=1)
     results, expected = (
         (f(inputs, weights), *torch.autograd.grad(f(inputs, weights), [*inputs, weights], c)) for f in (mixed_op, eager)
     )

@@ -11,9 +11,10 @@ import torch
 from torch import nn
 
 from automl_ext.nas.darts import Darts
+from automl_ext.nas.ensemble import EnsembleConfig, ensemble
 from automl_ext.nas.extras import DropPath, cutout
 from automl_ext.nas.nasbench201 import NASBench201
-from automl_ext.nas.retrain import RetrainConfig, Training, count_parameters, retrain
+from automl_ext.nas.retrain import CompareConfig, RetrainConfig, Training, compare, count_parameters, retrain
 from automl_ext.training.data import Split, Splits
 from automl_ext.training.errors import UserError
 
@@ -146,6 +147,11 @@ def test_spaces_without_these_parts_say_so() -> None:
 def test_a_refused_training_leaves_no_run_directory(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     cell = "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
-    with pytest.raises(UserError, match="--auxiliary: networks of this space have no auxiliary head"):
-        retrain(RetrainConfig(genotype=cell, subset=60, auxiliary=0.4), tmp_path / "run")
-    assert not (tmp_path / "run").exists()
+    for train, config in (
+        (retrain, RetrainConfig(genotype=cell, subset=60, auxiliary=0.4)),
+        (compare, CompareConfig(random_cells=1, subset=60, auxiliary=0.4)),
+        (ensemble, EnsembleConfig(random_cells=1, subset=60, auxiliary=0.4)),
+    ):
+        with pytest.raises(UserError, match="--auxiliary: networks of this space have no auxiliary head"):
+            train(config, tmp_path / "run")  # type: ignore[operator]
+        assert not (tmp_path / "run").exists()

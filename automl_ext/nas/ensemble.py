@@ -76,6 +76,7 @@ def ensemble(
     genotypes = members_of(config, space)
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)
+    Training(config, space, genotypes[0], without_validation(splits), device)  # it may be refused: before the directory
     with Run.open(out, config, algorithm="ensemble", resume=resume) as run:
         trained, job_state = (run.state["trained"], run.state["job"]) if run.state else ([], None)
         with Epochs(run, len(genotypes) * config.epochs, "ensemble", stop_after) as epochs:

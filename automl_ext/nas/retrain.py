@@ -272,6 +272,7 @@ def compare(
         genotypes.insert(0, parse_genotype(space, config.genotype))
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)
+    Training(config, space, genotypes[0], splits, device)  # before there is a directory: it may be refused
     with Run.open(out, config, algorithm="compare", resume=resume) as run:
         results, job_state = (run.state["results"], run.state["job"]) if run.state else ([], None)
         with Epochs(run, len(genotypes) * config.epochs, "compare", stop_after) as epochs:

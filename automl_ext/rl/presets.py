@@ -37,17 +37,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "v_max": 10.0,
         "sigma": 0.1,
     },
-    # Dreamer's defaults by name: small networks, one update in five steps.
-    "vector": {
-        "prefill": 1_000,
-        "train_every": 5,
-        "batch_size": 16,
-        "deter": 64,
-        "stoch": 16,
-        "hidden": 64,
-        "units": 64,
-        "horizon": 15,
-    },
+    # Dreamer's defaults by name, which are for vectors.
+    "vector": {"prefill": 1_000},
     # 64 × 64 images on a CPU: a quarter of the paper's channels.
     "pixels": {
         "env": EnvOptions(pixels=True),

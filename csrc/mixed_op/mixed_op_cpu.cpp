@@ -8,7 +8,7 @@
 namespace automl_ext {
 namespace {
 
-constexpr int64_t kTile = 8192;  // elements: a tile of grad stays in the L1 cache while every input passes by
+constexpr int64_t kTile = 8192;  // elements to a partial dot product
 
 // As the kernels take them; positions are checked by whoever uses them.
 class Weights {
