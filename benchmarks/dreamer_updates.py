@@ -19,24 +19,27 @@ from pathlib import Path
 import torch
 
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
+from automl_ext.rl.dreamer.sequence_replay import Sequences
 
 BATCH, LENGTH, SIZE, STOCH, HORIZON = 16, 32, 128, 30, 15
 
 
 def ours() -> Callable[[], object]:
-    """An update of CartPole's model, four numbers observed and two actions, drawn from a replay of 500 steps."""
+    """An update of CartPole's model, four numbers observed and two actions. Its batch is there already, and full: no
+    episode ends in it, so that every row is learned from and imagined from."""
     sizes = {"deter": SIZE, "hidden": SIZE, "units": SIZE, "stoch": STOCH, "horizon": HORIZON}
     layers = {"encoder_layers": 2, "reward_layers": 2, "continue_layers": 3, "value_layers": 3, "actor_layers": 4}
-    config = DreamerConfig(
-        prefill=500, pretrain=0, train_every=500, batch_size=BATCH, sequence_length=LENGTH, **sizes, **layers
-    )
-    agent = Dreamer(config)
-    agent.iterate()
-    return lambda: agent.learn(1)
+    config = DreamerConfig(batch_size=BATCH, sequence_length=LENGTH, **sizes, **layers)
+    learner = Dreamer(config).learner
+    nowhere, everywhere = torch.zeros(LENGTH, BATCH, dtype=torch.bool), torch.ones(LENGTH, BATCH, dtype=torch.bool)
+    actions = torch.nn.functional.one_hot(torch.randint(2, (LENGTH, BATCH)), 2).float()
+    observations, rewards = torch.randn(LENGTH, BATCH, 4), torch.ones(LENGTH, BATCH)
+    sequences = Sequences(observations, actions, rewards, nowhere, everywhere, everywhere)
+    return lambda: learner.update(sequences)
 
 
 def sheeprl() -> Callable[[], object]:
-    """The same update by SheepRL; its batch is there already, nothing is sampled."""
+    """The same update by SheepRL."""
     import gymnasium
     import hydra
     import lightning

@@ -53,7 +53,7 @@ TASKS = {
     "rainbow-minatar-freeway": Task("Rainbow MinAtar Freeway", f"rainbow {MINATAR.format('Freeway')}", 5),
     "dreamer-cartpole": Task("Dreamer CartPole-v1", "dreamer --env-id CartPole-v1", 3),
     "dreamer-pendulum": Task("Dreamer Pendulum-v1", "dreamer --env-id Pendulum-v1 --reward-scale 0.1", 3),
-    "dreamer-swingup": Task("Dreamer dm_control cartpole swingup", f"dreamer {SWINGUP}", 1),
+    "dreamer-swingup": Task("Dreamer dm_control cartpole swingup", f"dreamer {SWINGUP}", 3),
     "dreamer-pixels": Task("Dreamer CartPole-v1, images", f"dreamer {PIXELS}", 1),
 }
 

@@ -7,6 +7,7 @@
 #include <thread>
 
 #include "common/kernels.h"
+#include "dense/dense_module.h"
 #include "replay/replay_module.h"
 
 namespace {
@@ -28,5 +29,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("instruction_set", [] { return automl_ext::kernels().instruction_set; });
   m.def("parallel_threads", &parallel_threads);
   m.def("compiled_instruction_sets", &automl_ext::compiled_instruction_sets);
+  automl_ext::bind_dense(m);
   automl_ext::bind_replay(m);
 }

@@ -129,7 +129,7 @@ def test_the_gradient_of_imagination_reaches_the_policy_and_not_the_model(world)
     agent.iterate()
     start = torch.randn(7, learner.model.features)
     before = [x.clone() for x in (*learner.model.parameters(), *learner.actor.parameters())]
-    learner.learn_behaviour(start, torch.ones(7))
+    learner.learn_behaviour(start)
     after = [*learner.model.parameters(), *learner.actor.parameters()]
     changed = [not torch.equal(x, y) for x, y in zip(before, after, strict=True)]
     model_size = len(list(learner.model.parameters()))
@@ -137,6 +137,32 @@ def test_the_gradient_of_imagination_reaches_the_policy_and_not_the_model(world)
     assert all(changed[model_size:])
     assert learner.optimizers[0].vector.grad.eq(0).all()
     assert all(p.requires_grad for p in learner.model.parameters())
+
+
+def test_nothing_is_imagined_where_an_episode_was_over(world, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither from padding nor from terminal states, and of the others from each."""
+    learner = Dreamer(dataclasses.replace(TINY, env_id=world(Line, True))).learner
+    valid = torch.tensor([[True, True], [True, True], [True, False]])
+    terminated = torch.tensor([[False, False], [False, True], [False, False]])
+    observations, actions = torch.randn(3, 2, 2), torch.randn(3, 2, 1)
+    sequences = Sequences(observations, actions, torch.randn(3, 2), terminated, valid, valid)
+    states: list[Tensor] = []
+    learn_dynamics, learn_behaviour = learner.learn_dynamics, learner.learn_behaviour
+
+    def dynamics(*args: Any) -> Any:
+        features, measured = learn_dynamics(*args)
+        states.append(features)
+        return features, measured
+
+    def behaviour(start: Tensor) -> Any:
+        states.append(start)
+        return learn_behaviour(start)
+
+    monkeypatch.setattr(learner, "learn_dynamics", dynamics)
+    monkeypatch.setattr(learner, "learn_behaviour", behaviour)
+    assert all(x.isfinite() for x in learner.update(sequences).values())
+    features, start = states
+    assert torch.equal(start, torch.stack([features[0, 0], features[0, 1], features[1, 0], features[2, 0]]))
 
 
 @pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.Box(-1, 1, (2,), np.float32)])

@@ -6,8 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from automl_ext.rl.dreamer import products
-from automl_ext.rl.dreamer.fused import MLP, ScalarOf, elu_, elu_backward_
+from automl_ext.rl.dreamer.fused import MLP, ScalarOf
 from automl_ext.rl.dreamer.heads import OneHot
 from automl_ext.rl.dreamer.recurrence import imagined_step, observed_steps
 from automl_ext.rl.dreamer.rssm import RSSM
@@ -15,34 +14,6 @@ from automl_ext.rl.dreamer.rssm import RSSM
 
 def double(*shape: int) -> torch.Tensor:
     return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
-
-
-def test_elu() -> None:
-    x = torch.cat([torch.linspace(-30, 30, 1001), torch.tensor([-1e-4, 0, -torch.inf, 90])])
-    torch.testing.assert_close(elu_(x.clone()), nn.functional.elu(x), rtol=1e-6, atol=2e-7)
-    x = x.double().requires_grad_()
-    y = nn.functional.elu(x)
-    torch.testing.assert_close(elu_(x.detach().clone()), y.detach())
-    (expected,) = torch.autograd.grad(y, x, torch.ones_like(y))
-    torch.testing.assert_close(elu_backward_(torch.ones_like(y), y.detach()), expected)
-
-
-def float64_plain(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-    return (a.double() @ b.double()).float()
-
-
-@pytest.mark.parametrize("rows", [3, 600])  # either side of products.SMALL
-def test_products(rows: int) -> None:
-    """Also of parts of rows and of transposed matrices, as gradients need them."""
-    torch.manual_seed(0)
-    x, weight, bias = torch.randn(rows, 70), torch.randn(90, 50), torch.randn(90)
-    part, gradient = x[:, 20:], torch.randn(rows, 90)
-    tolerance = {"rtol": 1e-4, "atol": 1e-4}
-    expected = float64_plain(part, weight.t())
-    torch.testing.assert_close(products.linear(part, weight), expected, **tolerance)
-    torch.testing.assert_close(products.linear(part, weight, bias), expected + bias, **tolerance)
-    torch.testing.assert_close(products.product(gradient, weight), float64_plain(gradient, weight), **tolerance)
-    torch.testing.assert_close(products.product(gradient.t(), part), float64_plain(gradient.t(), part), **tolerance)
 
 
 @pytest.mark.parametrize("of_x", [False, True])

@@ -1,5 +1,6 @@
 // The CPU kernels, compiled once per instruction set and chosen at run time.
 #pragma once
+#include "../dense/dense.h"
 #include "../entmax/entmax.h"
 #include "../gumbel/gumbel.h"
 #include "../mixed_op/mixed_op.h"
@@ -18,6 +19,7 @@ struct Kernels {
   GumbelKernels gumbel;
   MixedOpKernels mixed_op;
   ReturnsKernels returns;
+  DenseKernels dense;
 };
 
 // The best set this CPU has. AUTOML_EXT_CPU=default|avx2|avx512, read once, forces a lower one.

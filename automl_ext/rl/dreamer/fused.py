@@ -1,13 +1,12 @@
 """Networks with their gradients written out, for what an update spends its time in.
 
 An update is a few hundred products of some hundred rows and columns, each with pointwise work that, done by separate
-calls on fresh memory, takes longer than the product. Here a layer works in place on a product's output while that is
-in the cache, keeps for the gradient only what the gradient needs, and a network is one node of autograd's graph.
+calls on fresh memory, takes as long as the product. Here a layer is one call (``layers.py``), keeps for the gradient
+only what the gradient needs, and a network is one node of autograd's graph.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -15,18 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from automl_ext.rl.dreamer.products import linear, product
-
-
-def elu_(x: Tensor) -> Tensor:
-    """ELU in place, max(x, exp(min(x, 0)) − 1). On CPUs torch's own takes twice the time of these."""
-    below = x.clamp_max(0).mul_(1 / math.log(2)).exp2_().sub_(1)
-    return torch.maximum(x, below, out=x)
-
-
-def elu_backward_(gradient: Tensor, y: Tensor) -> Tensor:
-    """The gradient of ELU's outputs y made in place that of its inputs."""
-    return torch.ops.aten.elu_backward.grad_input(gradient, 1, 1, 1, True, y, grad_input=gradient)
+from automl_ext.rl.dreamer.layers import dense, dense_backward, weight_gradient
 
 
 class MLP(nn.Module):
@@ -57,9 +45,9 @@ class _MLP(torch.autograd.Function):
         weights, biases = parameters[::2], parameters[1::2]
         inputs = [x]  # of each layer
         for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-            inputs.append(elu_(linear(inputs[-1], weight, bias)))
+            inputs.append(dense(inputs[-1], weight, bias, elu=True))
         ctx.save_for_backward(*inputs, *weights)
-        return linear(inputs[-1], weights[-1], biases[-1])
+        return dense(inputs[-1], weights[-1], biases[-1])
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -67,10 +55,10 @@ class _MLP(torch.autograd.Function):
         inputs, weights = ctx.saved_tensors[:layers], ctx.saved_tensors[layers:]
         of_parameters: list[Tensor | None] = []
         for i in range(layers - 1, 0, -1):
-            of_parameters += [gradient.sum(0), product(gradient.t(), inputs[i])]
-            gradient = elu_backward_(product(gradient, weights[i]), inputs[i])
-        of_parameters += [gradient.sum(0), product(gradient.t(), inputs[0])]
-        of_x = product(gradient, weights[0]) if ctx.needs_input_grad[0] else None
+            of_parameters += [gradient.sum(0), weight_gradient(gradient, inputs[i])]
+            gradient = dense_backward(gradient, weights[i], inputs[i])
+        of_parameters += [gradient.sum(0), weight_gradient(gradient, inputs[0])]
+        of_x = dense_backward(gradient, weights[0]) if ctx.needs_input_grad[0] else None
         return of_x, *of_parameters[::-1]
 
 
@@ -90,18 +78,16 @@ class ScalarOf:
         with torch.no_grad():
             self.inputs = [x.detach()]  # of each layer
             for weight, bias in self.layers[:-1]:
-                self.inputs.append(elu_(linear(self.inputs[-1], weight, bias)))
+                self.inputs.append(dense(self.inputs[-1], weight, bias, elu=True))
             weight, bias = self.layers[-1]
             self.values = torch.addmv(bias, self.inputs[-1], weight[0])
             # Of the values with respect to each layer's outputs before ELU, from the last layer on.
             self.gradients = [torch.ones_like(self.values).unsqueeze(1)]
-            gradient = self.inputs[-1].clamp_max(0).add_(1).mul_(weight)
-            for (weight, _), y in zip(self.layers[-2:0:-1], self.inputs[-2:0:-1], strict=True):
-                self.gradients.append(gradient)
-                gradient = elu_backward_(product(gradient, weight), y)
-            self.gradients.append(gradient)
+            for (weight, _), y in zip(self.layers[:0:-1], self.inputs[:0:-1], strict=True):
+                self.gradients.append(dense_backward(self.gradients[-1], weight, y))
         if x.requires_grad:
-            self.values = _WithGradient.apply(x, self.values, product(gradient, self.layers[0][0].detach()))
+            of_x = dense_backward(self.gradients[-1], self.layers[0][0].detach())
+            self.values = _WithGradient.apply(x, self.values, of_x)
 
     @torch.no_grad()
     def backward(self, factors: Tensor) -> None:
@@ -110,7 +96,7 @@ class ScalarOf:
             scaled = gradient * factors.unsqueeze(1)
             assert weight.grad is not None
             assert bias.grad is not None
-            weight.grad.add_(product(scaled.t(), x))
+            weight.grad.add_(weight_gradient(scaled, x))
             bias.grad.add_(scaled.sum(0))
 
 

@@ -57,9 +57,8 @@ class Learner:
         """One gradient step of each of the three; what was measured."""
         with flushed_denormals():
             features, measured = self.learn_dynamics(sequences)
-            # Where the episode was over, or never was, there is nothing to imagine.
-            counts = (sequences.valid & ~sequences.terminated).flatten().float()
-            measured |= self.learn_behaviour(features.flatten(0, 1), counts)
+            goes_on = sequences.valid & ~sequences.terminated  # elsewhere there is nothing to imagine
+            measured |= self.learn_behaviour(features[goes_on])
         self.updates += 1
         return measured
 
@@ -88,8 +87,8 @@ class Learner:
         norm = self.optimizers[0].step(loss.backward)
         return states.features.detach(), {name: x.detach() for name, x in means.items()} | {"model_grad_norm": norm}
 
-    def learn_behaviour(self, start: Tensor, counts: Tensor) -> dict[str, Tensor]:
-        """Improve policy and value in imagination from states [N, features]; ``counts`` [N] weighs them."""
+    def learn_behaviour(self, start: Tensor) -> dict[str, Tensor]:
+        """Improve policy and value in imagination from states [N, features]."""
         config, model, n = self.config, self.model, len(start)
         action_noise = self.actions.noise((config.horizon, n), self.generator)
         shape = config.horizon, n, config.stoch
@@ -102,7 +101,6 @@ class Learner:
         if model.continues is not None:
             continues = torch.stack([ScalarOf(model.continues, state).values for state in states[1:]]).sigmoid()
         returns, weights = losses.imagined_returns(rewards, values[1:], continues, config.gamma, config.lam)
-        weights = weights * (counts / counts.mean())
         actor_loss = losses.actor_loss(returns, entropy, weights, config.entropy_scale)
         actor_norm = self.optimizers[1].step(actor_loss.backward)
 

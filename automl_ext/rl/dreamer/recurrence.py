@@ -12,8 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from automl_ext.rl.dreamer.fused import elu_, elu_backward_
-from automl_ext.rl.dreamer.products import linear, product
+from automl_ext.rl.dreamer.layers import dense, dense_backward, gru_gates, gru_gates_backward, weight_gradient
 
 if TYPE_CHECKING:
     from automl_ext.rl.dreamer.rssm import RSSM
@@ -37,16 +36,21 @@ class _ImaginedStep(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, features: Tensor, action: Tensor, noise: Tensor, rssm: RSSM) -> Tensor:
         state, stoch = features.split([rssm.deter, rssm.stoch], 1)
-        from_action = linear(action, rssm.from_action.weight, rssm.from_action.bias)
-        x = elu_(linear(stoch, rssm.from_stoch.weight).add_(from_action))
-        of_input = linear(x, rssm.cell.weight_ih, rssm.cell.bias_ih)
-        deter, gates, new = gru_gates(of_input, linear(state, rssm.cell.weight_hh, rssm.cell.bias_hh), state)
-        hidden = elu_(linear(deter, rssm.prior_hidden.weight, rssm.prior_hidden.bias))
-        mean, raw = linear(hidden, rssm.prior_out.weight, rssm.prior_out.bias).chunk(2, 1)
-        std = F.softplus(raw.contiguous()).add_(MIN_STD)
+        from_action = dense(action, rssm.from_action.weight, rssm.from_action.bias)
+        x = dense(stoch, rssm.from_stoch.weight, None, from_action, elu=True)
+        of_input = dense(x, rssm.cell.weight_ih, rssm.cell.bias_ih)
+        of_state = dense(state, rssm.cell.weight_hh, rssm.cell.bias_hh)
+        following = torch.empty_like(features)
+        deter, sample = following.split([rssm.deter, rssm.stoch], 1)
+        gates, new = gru_gates(of_input, of_state, state, deter)
+        hidden = dense(deter, rssm.prior_hidden.weight, rssm.prior_hidden.bias, elu=True)
+        mean, raw = dense(hidden, rssm.prior_out.weight, rssm.prior_out.bias).chunk(2, 1)
+        raw = raw.contiguous()  # of which softplus and sigmoid take a fifth of the time
+        std = F.softplus(raw).add_(MIN_STD)
+        torch.addcmul(mean, std, noise, out=sample)
         ctx.rssm = rssm
         ctx.save_for_backward(state, x, gates, new, hidden, noise * raw.sigmoid())
-        return torch.cat([deter, torch.addcmul(mean, std, noise)], 1)
+        return following
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -55,15 +59,15 @@ class _ImaginedStep(torch.autograd.Function):
         n = rssm.deter
         of_stoch = gradient[:, n:]
         of_out = torch.cat([of_stoch, of_stoch * by_raw], 1)
-        of_hidden = elu_backward_(product(of_out, rssm.prior_out.weight), hidden)
-        of_deter = product(of_hidden, rssm.prior_hidden.weight).add_(gradient[:, :n])
+        of_hidden = dense_backward(of_out, rssm.prior_out.weight, hidden)
+        of_deter = dense_backward(of_hidden, rssm.prior_hidden.weight, add=gradient[:, :n])
         of_gates, to_state = gru_gates_backward(of_deter, gates, new, state)
-        of_x = elu_backward_(product(of_gates[:, n:], cell.weight_ih), x)
+        of_x = dense_backward(of_gates[:, n:], cell.weight_ih, x)
         of_features = None
         if ctx.needs_input_grad[0]:
-            to_state.add_(product(of_gates[:, : 3 * n], cell.weight_hh.roll(n, 0)))
-            of_features = torch.cat([to_state, product(of_x, rssm.from_stoch.weight)], 1)
-        return of_features, product(of_x, rssm.from_action.weight), None, None
+            to_state = dense_backward(of_gates[:, : 3 * n], cell.weight_hh.roll(n, 0), add=to_state)
+            of_features = torch.cat([to_state, dense_backward(of_x, rssm.from_stoch.weight)], 1)
+        return of_features, dense_backward(of_x, rssm.from_action.weight), None, None
 
 
 def observed_steps(rssm: RSSM, from_actions: Tensor, from_embeddings: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -102,10 +106,11 @@ class _ObservedSteps(torch.autograd.Function):
         steps = []
         for from_action, from_embedding, eps in zip(from_actions, from_embeddings, noise, strict=True):
             state, before = deter, stoch
-            x = elu_(linear(stoch, w_stoch).add_(from_action))
-            deter, gates, new = gru_gates(linear(x, w_input, b_input), linear(state, w_state, b_state), state)
-            hidden = elu_(linear(deter, w_deter).add_(from_embedding))
-            out = linear(hidden, w_out, b_out)
+            x = dense(stoch, w_stoch, None, from_action, elu=True)
+            deter = torch.empty_like(state)
+            gates, new = gru_gates(dense(x, w_input, b_input), dense(state, w_state, b_state), state, deter)
+            hidden = dense(deter, w_deter, None, from_embedding, elu=True)
+            out = dense(hidden, w_out, b_out)
             mean, raw = out.chunk(2, 1)
             stoch = torch.addcmul(mean, F.softplus(raw).add_(MIN_STD), eps)
             steps.append((before, state, x, gates, new, hidden, out, deter, stoch))
@@ -126,17 +131,17 @@ class _ObservedSteps(torch.autograd.Function):
         for t in range(len(deters) - 1, -1, -1):
             of_stoch = to_stoch.add_(of_stochs[t])
             of_out = torch.cat([of_stoch, of_stoch * by_raw[t]], 1).add_(of_outs[t])
-            of_hidden = elu_backward_(product(of_out, w_out), hiddens[t])
-            of_deter = to_state.add_(of_deters[t]).add_(product(of_hidden, w_deter))
+            of_hidden = dense_backward(of_out, w_out, hiddens[t])
+            of_deter = dense_backward(of_hidden, w_deter, add=to_state.add_(of_deters[t]))
             of_gates, to_state = gru_gates_backward(of_deter, gates[t], news[t], states[t])
-            of_x = elu_backward_(product(of_gates[:, n:], w_input), xs[t])
-            to_state.add_(product(of_gates[:, : 3 * n], rolled))
-            to_stoch = product(of_x, w_stoch)
+            of_x = dense_backward(of_gates[:, n:], w_input, xs[t])
+            to_state = dense_backward(of_gates[:, : 3 * n], rolled, add=to_state)
+            to_stoch = dense_backward(of_x, w_stoch)
             steps.append((of_x, of_gates, of_hidden, of_out))
         of_xs, of_gates, of_hiddens, of_outs = (torch.stack(each[::-1]) for each in zip(*steps, strict=True))
 
         def of_weight(outputs: Tensor, inputs: Tensor) -> Tensor:
-            return product(outputs.flatten(0, 1).t(), inputs.flatten(0, 1))
+            return weight_gradient(outputs.flatten(0, 1), inputs.flatten(0, 1))
 
         return (
             of_xs,
@@ -151,43 +156,3 @@ class _ObservedSteps(torch.autograd.Function):
             of_gates[..., : 3 * n].sum((0, 1)).roll(-n, 0),
             of_outs.sum((0, 1)),
         )
-
-
-def gru_gates(of_input: Tensor, of_state: Tensor, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """What a GRU does after its two products, as :func:`torch.nn.GRUCell`; it overwrites ``of_state``.
-
-    Args:
-        of_input, of_state: the products, [N, 3 n], of reset, update and new.
-        state: [N, n].
-
-    Returns:
-        The next state; and for the gradient ``of_state``, with the gates in the place of their two thirds, and new.
-    """
-    n = state.shape[1]
-    of_state[:, : 2 * n].add_(of_input[:, : 2 * n]).sigmoid_()
-    reset, update, new_of_state = of_state.split(n, 1)
-    new = torch.addcmul(of_input[:, 2 * n :], reset, new_of_state)
-    new.mul_(2).sigmoid_().mul_(2).sub_(1)  # tanh, for which torch takes far longer on some CPUs
-    return torch.lerp(new, state, update), of_state, new
-
-
-def gru_gates_backward(gradient: Tensor, gates: Tensor, new: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """From the next state's gradient that of the two products, and that of the state beside its product's.
-
-    Returns:
-        [N, 4 n]: of new by the state, of reset, of update, of new by the input. The last three are the gradient of
-        ``of_input``; the first three that of ``of_state``, but with new before the two others.
-        [N, n].
-    """
-    n = new.shape[1]
-    reset, update, new_of_state = gates.split(n, 1)
-    found = gradient.new_empty(len(gradient), 4 * n)
-    of_new_by_state, of_reset, of_update, of_new = found.split(n, 1)
-    to_state = gradient * update
-    torch.ops.aten.tanh_backward.grad_input(gradient - to_state, new, grad_input=of_new)
-    torch.mul(of_new, reset, out=of_new_by_state)
-    torch.mul(of_new, new_of_state, out=of_reset)
-    torch.sub(state, new, out=of_update).mul_(gradient)
-    both = found[:, n : 3 * n]
-    torch.ops.aten.sigmoid_backward.grad_input(both, gates[:, : 2 * n], grad_input=both)
-    return found, to_state
