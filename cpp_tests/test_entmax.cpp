@@ -48,7 +48,7 @@ struct Forward {
 
   void check_sizes() {
     Random random{4};
-    for (const int64_t n : {1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 1000, 5000})
+    for (const int64_t n : {1, 2, 7, 8, 15, 16, 17, 31, 32, 33, 63, 64, 65, 100, 1000, 2049, 5000})
       for (const double scale : {1e-3, 0.1, 1.0, 3.0, 30.0, 1e4}) {
         std::vector<double> x = random.normals(n, scale);
         check_row(x, "normal");
@@ -63,6 +63,9 @@ struct Forward {
     const double large = std::is_same_v<T, float16> ? 6e4 : 3e38;  // differences overflow
     check_row({large, -large, large, 0}, "huge");
     check_row({-large, -large / 2}, "huge and negative");
+    std::vector<double> x(3001, -large);  // sums of its blocks overflow, to either side
+    for (size_t i = 0; i < x.size(); i += 7) x[i] = i % 2 ? -infinity : large / 2;
+    check_row(x, "huge and long");
   }
 
   void check_long_rows() {  // p is far smaller than τ's rounding in float
@@ -79,8 +82,8 @@ struct Forward {
   }
 
   void check_bad_rows() {
-    for (const int64_t n : {1, 7, 16, 33, 100})
-      for (int64_t at = 0; at < n; at += n > 8 ? 5 : 1) {
+    for (const int64_t n : {1, 7, 16, 33, 100, 2300})
+      for (int64_t at = 0; at < n; at += n > 1000 ? 37 : n > 8 ? 5 : 1) {
         Random random{6};
         const std::vector<double> good = random.normals(n);
         for (const double bad : {std::nan(""), -std::nan(""), infinity}) {
@@ -95,7 +98,7 @@ struct Forward {
           }
         }
       }
-    for (const int64_t n : {1, 16, 33})
+    for (const int64_t n : {1, 16, 33, 2300})
       for (const double p : rows(std::vector<double>(n, -infinity), n, 0, 1)) CHECK(p == 0, "all -inf: got %g", p);
   }
 

@@ -1,4 +1,7 @@
-"""How ours scales: two threads against one, and the time per element of float64 and bfloat16 against float32's."""
+"""How ours scales: two threads against one, and the time per element of float64 and bfloat16 against float32's.
+
+Beside it how copies of as many bytes do, below which no op can get.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,8 @@ from typing import Any
 import torch
 
 from automl_ext.bench.case import FORWARD, Case, plain
-from automl_ext.bench.contenders import timed
+from automl_ext.bench.contenders import results_of, timed
+from automl_ext.bench.measure import copy_call, moved_bytes
 from automl_ext.bench.timing import Run, Times, elapsed, interleaved, summary
 
 LARGE = 1_000_000  # elements
@@ -32,18 +36,32 @@ def scaling(
             calls: dict[str, Run] = {
                 str(dtype).removeprefix("torch."): call(case, pass_) for dtype, case in by_dtype.items()
             }
-            times = interleaved(torch.device("cpu"), calls, seconds)
-            times |= by_threads(calls["float32"], seconds, [1, 2] if cores >= 2 else [1])
+            copies = {name: copy_of(case, pass_) for name, case in zip(calls, by_dtype.values(), strict=True)}
+            times, of_copies = (in_all_ways(runs, seconds, cores) for runs in (calls, copies))
             medians = {name: value["median"] for name, value in times.items()}
             yield {
                 "op": op,
                 "shape": list(shape),
                 "pass": pass_,
                 "seconds": times,
+                "copies": of_copies,
                 "two_threads": medians["1 thread"] / medians["2 threads"] if cores >= 2 else None,
                 "float64": medians["float64"] / medians["float32"],
                 "bfloat16": medians["bfloat16"] / medians["float32"],
             }
+
+
+def in_all_ways(runs: dict[str, Run], seconds: float, cores: int) -> dict[str, Times]:
+    """Times of the dtypes', and of float32's by threads."""
+    times = interleaved(torch.device("cpu"), runs, seconds)
+    return times | by_threads(runs["float32"], seconds, [1, 2] if cores >= 2 else [1])
+
+
+def copy_of(case: Case, pass_: str) -> Run:
+    """A copy of the bytes that a case's pass must move."""
+    tensors = case.make()
+    outputs = results_of(case.bound(case.ours), tensors, 0, None)
+    return copy_call(case.moved or moved_bytes(case, pass_, tensors, outputs), torch.device("cpu"))
 
 
 def call(case: Case, pass_: str) -> Callable[[], object]:

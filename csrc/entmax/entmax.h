@@ -17,6 +17,6 @@ struct EntmaxKernels {
 };
 
 // The candidates of a row in double, and room for a whole vector behind them.
-inline size_t entmax_scratch_bytes(int64_t n) { return size_t(n + 64) * sizeof(double); }
+inline size_t entmax_scratch_bytes(int64_t n) { return size_t(n + 64 + n / 4) * sizeof(double); }
 
 }  // namespace automl_ext
