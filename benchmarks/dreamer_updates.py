@@ -20,6 +20,7 @@ import torch
 
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.dreamer.sequence_replay import Sequences
+from automl_ext.training.memory import keep_freed_memory
 
 BATCH, LENGTH, SIZE, STOCH, HORIZON = 16, 32, 128, 30, 15
 
@@ -106,6 +107,7 @@ def rate(update: Callable[[], object], updates: int) -> float:
 
 
 def measure(rounds: int, updates: int) -> dict[str, object]:
+    keep_freed_memory()  # as a training run does; both have it here
     contenders = {"automl_ext": ours()}
     if find_spec("sheeprl") is not None:
         contenders["sheeprl"] = sheeprl()

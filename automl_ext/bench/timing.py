@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
 
+from automl_ext.training.memory import keep_freed_memory
+
 TURN = 2e-3  # seconds of calls between two readings of the clock, which is then exact to a thousandth
 FEWEST_TURNS = 5
 LONG = 2.0  # a call of so many seconds has had its turn
 WARM_UP_ELEMENTS = 7_500_000
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 Run = Callable[[], object]
 Times = dict[str, float]  # median, low and high quartile, in seconds; turns
 
 
 def warm_allocator() -> None:
-    """Have the C library keep what is freed: else large results fault in again, page by page, at every call, and more
-    for whoever has more neighbours in the run.
-
-    glibc's thresholds are told so; anywhere else one large block, allocated and freed, has to do.
+    """Have what is freed kept: else large results fault in again, page by page, at every call, and more for whoever has
+    more neighbours in the run. Where the C library cannot be told so, one large block, allocated and freed, has to do.
     """
-    with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that is allowed
-        mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    keep_freed_memory()
     torch.empty(WARM_UP_ELEMENTS)
 
 

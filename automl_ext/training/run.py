@@ -25,6 +25,7 @@ from automl_ext.training.checkpoint import DamagedCheckpoint
 from automl_ext.training.config import to_dict
 from automl_ext.training.environment import check_compatible, environment
 from automl_ext.training.errors import UserError
+from automl_ext.training.memory import keep_freed_memory
 from automl_ext.training.progress import Progress
 
 CONFIG, ENVIRONMENT, RESULT, CHECKPOINTS = "config.json", "environment.json", "result.json", "checkpoints"
@@ -47,7 +48,7 @@ class Run:
 
     @classmethod
     def open(cls, out: str | Path, config: Any, *, algorithm: str, resume: str | None = None) -> Run:
-        """Start a run in ``out``, or go on with one.
+        """Start a run in ``out``, or go on with one. Memory that is freed stays with the process from here on.
 
         Args:
             out: the run directory.
@@ -65,6 +66,7 @@ class Run:
                 differ.
             TypeError: a configuration value that cannot be stored.
         """
+        keep_freed_memory()
         out = Path(out)
         if not dataclasses.is_dataclass(config) or isinstance(config, type):
             raise TypeError(f"config: expected a dataclass instance, got {type(config).__name__}")

@@ -1,0 +1,43 @@
+"""Memory that is freed stays with a process that trains."""
+
+from __future__ import annotations
+
+import platform
+
+import pytest
+from fresh_python import run
+
+FAULTS = """
+import resource
+import torch
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+def step():
+    tensors = [torch.ones(1_000_000) for _ in range(20)]  # 80 MB: 19,500 pages
+    del tensors
+
+def of_a_step():
+    for _ in range(3):
+        step()
+    before = faults()
+    for _ in range(5):
+        step()
+    return (faults() - before) // 5
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be told")
+def test_a_run_keeps_what_it_frees() -> None:
+    status, out, err = run(
+        FAULTS + "import dataclasses, tempfile\n"
+        "from automl_ext.training.run import Run\n"
+        "config = dataclasses.make_dataclass('Config', [('x', int, 1)])()\n"
+        "before = of_a_step()\n"
+        "with Run.open(tempfile.mkdtemp(), config, algorithm='none'):\n"
+        "    print(before, of_a_step())\n"
+    )
+    assert status == 0, err
+    before, after = map(int, out.split())
+    assert 10 * after < before
