@@ -1,5 +1,6 @@
 // Mixed-op aggregation against plain loops in double: K from 1 to 70, odd lengths; pieces give the same bits.
 #include <algorithm>
+#include <cstdint>
 
 #include "numbers.h"
 #include "run.h"
@@ -57,7 +58,7 @@ struct Test {
     std::vector<void*> pointers;
     for (int64_t k = 0; k < in.count; ++k) pointers.push_back(k % 3 == 2 ? nullptr : dx[k].data());
     std::vector<double> dots(in.count);
-    backward(grad.data(), in.pointers.data(), in.weights.data(), in.count, pointers.data(), dots.data(), begin, end);
+    backward(grad.data(), in.pointers.data(), in.weights.data(), in.count, pointers.data(), dots.data(), begin, end, false);
     for (int64_t k = 0; k < in.count; ++k) {
       long double dot = 0, magnitudes = 0;
       for (int64_t i = 0; i < in.n; ++i) {
@@ -84,12 +85,39 @@ struct Test {
     std::vector<T> first = encoded<T>(std::vector<double>(in.n, 7));
     std::vector<void*> pointers(in.count, nullptr);
     std::vector<double> dots_alone(in.count);
-    backward(grad.data(), in.pointers.data(), in.weights.data(), in.count, pointers.data(), dots_alone.data(), begin, end);
+    backward(grad.data(), in.pointers.data(), in.weights.data(), in.count, pointers.data(), dots_alone.data(), begin,
+             end, false);
     CHECK(same_bits(dots, dots_alone), "the weights' gradient depends on the inputs'");
     pointers[0] = first.data();
     const std::vector<const void*> no_inputs(in.count, nullptr);
-    backward(grad.data(), no_inputs.data(), in.weights.data(), in.count, pointers.data(), nullptr, begin, end);
+    backward(grad.data(), no_inputs.data(), in.weights.data(), in.count, pointers.data(), nullptr, begin, end, false);
     CHECK(same_bits(first, dx[0]), "the inputs' gradient depends on the weights'");
+  }
+
+  // On whole vectors, where they are written past the caches, and a bit beside them, where they are not.
+  void check_past_caches(const Inputs<T>& in, const std::vector<T>& grad) {
+    constexpr size_t line = 64 / sizeof(T);
+    for (const size_t beside : {size_t(0), size_t(1)}) {
+      std::vector<std::vector<T>> near(in.count, std::vector<T>(in.n + 2 * line)), far = near;
+      std::vector<double> dots(in.count), dots_far(in.count);
+      const auto run = [&](std::vector<std::vector<T>>& dx, std::vector<double>& sums, bool past_caches) {
+        std::vector<void*> pointers;
+        for (std::vector<T>& x : dx) {
+          const uintptr_t to_line = -uintptr_t(x.data()) % 64;
+          pointers.push_back(x.data() + to_line / sizeof(T) + beside);
+        }
+        kernels.backward[Element<T>::dtype](grad.data(), in.pointers.data(), in.weights.data(), in.count,
+                                            pointers.data(), sums.data(), 0, in.n, past_caches);
+        for (int64_t k = 0; k < in.count; ++k) {
+          const T* first = static_cast<const T*>(pointers[k]);
+          dx[k] = std::vector<T>(first, first + in.n);
+        }
+      };
+      run(near, dots, false);
+      run(far, dots_far, true);
+      for (int64_t k = 0; k < in.count; ++k) CHECK(same_bits(near[k], far[k]), "past the caches input %lld differs", (long long)k);
+      CHECK(same_bits(dots, dots_far), "past the caches the weights' gradient differs");
+    }
   }
 
   void run() {
@@ -101,6 +129,7 @@ struct Test {
         const std::vector<T> grad = encoded<T>(random.normals(n));
         check_backward(in, grad, 0, n);
         check_backward(in, grad, n / 3, n - n / 5);
+        check_past_caches(in, grad);
       }
     const Inputs<T> in(3, 8192 + 77, random);
     check_forward(in);

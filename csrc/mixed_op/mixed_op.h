@@ -11,9 +11,10 @@ struct MixedOpKernels {
   using Forward = void (*)(const void* const* inputs, const double* weights, int64_t count, void* y, int64_t begin,
                            int64_t end);
   // For one tile [begin, end) of grad: grad_inputs[k][i] = weights[k]·grad[i] and dots[k] = ⟨grad, inputs[k]⟩.
-  // A null grad_inputs[k] is not wanted; null dots: no weight's gradient is.
+  // A null grad_inputs[k] is not wanted; null dots: no weight's gradient is. past_caches: all tiles' grad_inputs are more
+  // than the caches hold.
   using Backward = void (*)(const void* grad, const void* const* inputs, const double* weights, int64_t count,
-                            void* const* grad_inputs, double* dots, int64_t begin, int64_t end);
+                            void* const* grad_inputs, double* dots, int64_t begin, int64_t end, bool past_caches);
   Forward forward[kDTypes];
   Backward backward[kDTypes];
 };

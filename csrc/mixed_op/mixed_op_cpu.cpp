@@ -2,6 +2,8 @@
 #include <ATen/ops/zeros.h>
 #include <torch/library.h>
 
+#include <algorithm>
+
 #include "../common/kernels.h"
 #include "mixed_op_entry.h"
 
@@ -9,6 +11,8 @@ namespace automl_ext {
 namespace {
 
 constexpr int64_t kTile = 8192;  // elements to a partial dot product
+// Results of more bytes are not in a cache any more when they are read.
+constexpr int64_t kPastCaches = 16 << 20;
 
 // As the kernels take them; positions are checked by whoever uses them.
 class Weights {
@@ -47,12 +51,15 @@ at::Tensor run_backward(const MixedOpBackward& pass, const at::Tensor& weights, 
   for (const int64_t k : positions) w.push_back(all[k]);
   const auto kernel = kernels().mixed_op.backward[pass.dtype];
   const int64_t count = int64_t(positions.size()), n = pass.grad.numel(), tiles = (n + kTile - 1) / kTile;
+  const int64_t wanted = std::count_if(pass.grad_inputs.begin(), pass.grad_inputs.end(), [](void* p) { return p; });
+  const bool past_caches = wanted * n * int64_t(pass.grad.element_size()) > kPastCaches;
   // Dot products in two stages of fixed borders: the same sums for any number of threads.
   std::vector<double> dots(pass.weights_need ? tiles * count : 0);
   parallel_rows(tiles, kTile * count, [&](int64_t begin, int64_t end) {
     for (int64_t tile = begin; tile < end; ++tile)
       kernel(pass.grad.const_data_ptr(), pass.inputs.data(), w.data(), count, pass.grad_inputs.data(),
-             pass.weights_need ? dots.data() + tile * count : nullptr, tile * kTile, std::min(n, (tile + 1) * kTile));
+             pass.weights_need ? dots.data() + tile * count : nullptr, tile * kTile, std::min(n, (tile + 1) * kTile),
+             past_caches);
   });
   if (!pass.weights_need) return {};
   const at::Tensor grad_weights = at::zeros(weights.sizes(), weights.options().dtype(at::kDouble));
