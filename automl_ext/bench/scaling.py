@@ -1,6 +1,6 @@
 """How ours scales: two threads against one, and the time per element of float64 and bfloat16 against float32's.
 
-Beside it how copies of as many bytes do, below which no op can get.
+Beside it how copies of as many bytes do.
 """
 
 from __future__ import annotations

@@ -7,30 +7,27 @@ slope, while a tile of the product is in registers. For other dtypes, on other d
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from automl_ext import _native
 
-
-def _compiled(x: Tensor) -> Any:
-    """The library, where it takes tensors like ``x``."""
-    if x.dtype != torch.float32 or x.device.type != "cpu" or not _native.use_native(x):
-        return None
+if _native.is_loaded():
     from automl_ext import _C  # type: ignore[attr-defined,unused-ignore]
 
-    return _C
+
+def compiled(x: Tensor) -> bool:
+    """Whether the library takes tensors like ``x``."""
+    return x.dtype == torch.float32 and x.device.type == "cpu" and _native.use_native(x)
 
 
 def dense(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None, elu: bool = False
 ) -> Tensor:
     """x Wᵀ + b + add, after ELU if asked for: x [N, inputs], weight [outputs, inputs] → [N, outputs]."""
-    if (library := _compiled(x)) is not None:
-        return library.dense_product(x, weight.t(), bias, add, None, elu)
+    if compiled(x):
+        return _C.dense_product(x, weight.t(), bias, add, None, elu)
     y = F.linear(x, weight, bias)
     y = y if add is None else y.add_(add)
     return F.elu_(y) if elu else y
@@ -38,8 +35,8 @@ def dense(
 
 def dense_backward(gradient: Tensor, weight: Tensor, y: Tensor | None = None, add: Tensor | None = None) -> Tensor:
     """gradient W + add, the gradient of a layer's inputs; where these are y = ELU(z), that of z."""
-    if (library := _compiled(gradient)) is not None:
-        return library.dense_product(gradient, weight, None, add, y)
+    if compiled(gradient):
+        return _C.dense_product(gradient, weight, None, add, y)
     of_inputs = gradient @ weight
     of_inputs = of_inputs if add is None else of_inputs.add_(add)
     return of_inputs if y is None else of_inputs.mul_(y.clamp_max(0).add_(1))
@@ -47,8 +44,8 @@ def dense_backward(gradient: Tensor, weight: Tensor, y: Tensor | None = None, ad
 
 def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
     """gradientᵀ x, [N, outputs] and [N, inputs] → [outputs, inputs]."""
-    if (library := _compiled(gradient)) is not None:
-        return library.dense_product(gradient.t(), x)
+    if compiled(gradient):
+        return _C.dense_product(gradient.t(), x)
     return gradient.t() @ x
 
 
@@ -63,8 +60,8 @@ def gru_gates(of_input: Tensor, of_state: Tensor, state: Tensor, out: Tensor) ->
     Returns:
         For the gradient: ``of_state``, with the gates in the place of their two thirds, and new.
     """
-    if (library := _compiled(state)) is not None:
-        return library.gru_gates(of_input, of_state, state, out)
+    if compiled(state):
+        return _C.gru_gates(of_input, of_state, state, out)
     n = state.shape[1]
     of_state[:, : 2 * n].add_(of_input[:, : 2 * n]).sigmoid_()
     reset, update, new_of_state = of_state.split(n, 1)
@@ -81,8 +78,8 @@ def gru_gates_backward(gradient: Tensor, gates: Tensor, new: Tensor, state: Tens
         ``of_input``; the first three that of ``of_state``, but with new before the two others.
         [N, n].
     """
-    if (library := _compiled(gradient)) is not None:
-        return library.gru_gates_backward(gradient, gates, new, state)
+    if compiled(gradient):
+        return _C.gru_gates_backward(gradient, gates, new, state)
     reset, update, new_of_state = gates.split(new.shape[1], 1)
     to_state = gradient * update
     of_new = (gradient - to_state) * (1 - new.square())
