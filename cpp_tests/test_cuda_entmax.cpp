@@ -101,12 +101,18 @@ static void check_launches(int power) {
         CHECK(same_bits(p, first), "n = %lld: another order of threads, other bits", (long long)n);
         if (n > 500) break;
       }
-      const std::vector<double> g = decoded(encoded<T>(random.normals(int64_t(x.size()))));
-      const std::vector<double> dx = run<T>(g, offset, [&](const T* in, T* out) {
-        const std::vector<T> p = encoded<T>(first);
-        launch_entmax_backward(power, Element<T>::dtype, in, p.data(), out, count, n, nullptr);
-      });
-      check_backward<T>(power, g, first, dx, n);
+      const auto backward = [&](const std::vector<double>& g) {
+        return run<T>(g, offset, [&](const T* in, T* out) {
+          const std::vector<T> p = encoded<T>(first);
+          launch_entmax_backward(power, Element<T>::dtype, in, p.data(), out, count, n, nullptr);
+        });
+      };
+      std::vector<double> g = decoded(encoded<T>(random.normals(int64_t(x.size()))));
+      check_backward<T>(power, g, first, backward(g), n);
+      std::vector<double> clean = g;  // off the support nothing of g counts
+      for (size_t i = 0; i < g.size(); ++i)
+        if (first[i] == 0) g[i] = i % 2 ? NAN : infinity_, clean[i] = 0;
+      CHECK(same_bits(backward(g), backward(clean)), "n = %lld: g off the support counts", (long long)n);
     }
 }
 

@@ -51,6 +51,12 @@ struct Backward {
     CHECK(same_bits(run(c, g, y, 1, 0, false).dx, got.dx), "n = %lld: dx differs without dtau", (long long)c.n);
     check_against_formula(c, decoded(g), decoded(y), got);
     check_against_formula(c, decoded(g), decoded(y), run(c, g, y, 1, 1, true));
+    if (!entmax) return;
+    std::vector<double> bad = decoded(g), clean = bad;  // off the support nothing of g counts
+    for (size_t i = 0; i < bad.size(); ++i)
+      if (soft[i] == 0) bad[i] = i % 2 ? NAN : HUGE_VAL, clean[i] = 0;
+    const Result with = run(c, encoded<T>(bad), y, 1, 0, true), without = run(c, encoded<T>(clean), y, 1, 0, true);
+    CHECK(same_bits(with.dx, without.dx) && same_bits(with.dtau, without.dtau), "n = %lld: off the support", (long long)c.n);
   }
 
   void check_against_formula(const Case& c, const std::vector<double>& all_g, const std::vector<double>& all_y,

@@ -51,6 +51,34 @@ struct Backward {
     check_row(random.normals(33), std::vector<double>(33, 0));  // a row that was all mask
   }
 
+  // Off the support dx is 0, and nothing there is in the mean, whatever g holds: rows with few places and with many.
+  void check_off_support() {
+    Random random{10};
+    for (const int64_t n : {2, 8, 16, 19, 33, 100, 300, 1000, 5000})
+      for (const double scale : {0.5, 3.0}) {
+        const int64_t count = 3;
+        std::vector<double> p, g = random.normals(n * count), clean = g;
+        for (int64_t row = 0; row < count; ++row) {
+          const std::vector<long double> one = entmax_reference(random.normals(n, scale), power);
+          p.insert(p.end(), one.begin(), one.end());
+          p[row * n + (row + 1) % n] = 0;
+        }
+        p = decoded(encoded<T>(p));
+        for (int64_t i = 0; i < n * count; ++i)
+          if (p[i] == 0) g[i] = i % 3 ? std::nan("") : i % 2 ? HUGE_VAL : -HUGE_VAL, clean[i] = 0;
+        const std::vector<double> got = rows(g, p, n, 0, count), expected = rows(clean, p, n, 0, count);
+        g = clean;
+        for (int64_t i = 0; i < n; ++i) g[i] = std::nan("");  // of the first row everywhere
+        const std::vector<double> bad = rows(g, p, n, 0, count);
+        for (int64_t i = 0; i < n * count; ++i) {
+          CHECK(got[i] == expected[i], "%s power %d, n = %lld, i = %lld, p %g: got %g, expected %g", Element<T>::name, power,
+                (long long)n, (long long)i, p[i], got[i], expected[i]);
+          CHECK(i < n && p[i] ? std::isnan(bad[i]) : bad[i] == expected[i], "n = %lld, i = %lld, p %g: got %g", (long long)n,
+                (long long)i, p[i], bad[i]);
+        }
+      }
+  }
+
   void check_rows() {
     Random random{9};
     const int64_t n = 19, count = 6;
@@ -75,6 +103,7 @@ static void test_type(const InstructionSet& set) {
     const auto& table = power == 2 ? set.kernels.entmax.entmax15_backward : set.kernels.entmax.sparsemax_backward;
     Backward<T> backward{table[Element<T>::dtype], power};
     backward.check_sizes();
+    backward.check_off_support();
     backward.check_rows();
     std::printf("%-8s %-9s error at most %.3f ulp of the largest |s||g|\n", Element<T>::name,
                 power == 2 ? "entmax15" : "sparsemax", backward.worst);

@@ -145,11 +145,16 @@ __global__ void __launch_bounds__(1024) entmax_huge_rows(const T* x, T* p, int64
   }
 }
 
-// dx = s(g − ⟨s, g⟩/⟨s, 1⟩), s = √p for entmax-1.5 and 1 on the support for sparsemax.
+// dx = s(g − ⟨s, g⟩/⟨s, 1⟩), s = √p for entmax-1.5 and 1 on the support for sparsemax. Outside the support it is 0,
+// whatever g holds there.
 template <int power, class C>
 __device__ __forceinline__ C support_weight(C p) {
   if (power == 2) return sqrt(p);
   return p > 0 ? C(1) : p;  // 0 and NaN stay
+}
+template <class C>
+__device__ __forceinline__ C supported(C s, C value) {
+  return s != 0 ? value : C(0);
 }
 template <class C>
 __device__ __forceinline__ C weighted_mean(const double (&sums)[2]) {
@@ -173,13 +178,16 @@ __global__ void __launch_bounds__(128, 4)
 #pragma unroll
     for (int j = 0; j < kItems; ++j) {
       const C s = support_weight<power>(y.values[j]);
-      weighted.add(s * g.values[j]);
+      weighted.add(supported(s, s * g.values[j]));
       weights.add(s);
     }
     double sums[2] = {weighted.value(), weights.value()};
     team.sum(sums);
     const C mean = weighted_mean<C>(sums);
-    g.store_items(dx + at * n, [&](int j) { return support_weight<power>(y.values[j]) * (g.values[j] - mean); });
+    g.store_items(dx + at * n, [&](int j) {
+      const C s = support_weight<power>(y.values[j]);
+      return supported(s, s * (g.values[j] - mean));
+    });
   }
 }
 
@@ -198,14 +206,18 @@ __global__ void __launch_bounds__(1024)
     memory.read(
         [&](int64_t, C g_i, C y_i) {
           const C s = support_weight<power>(y_i);
-          weighted.add(s * g_i);
+          weighted.add(supported(s, s * g_i));
           weights.add(s);
         },
         g, y);
     double sums[2] = {weighted.value(), weights.value()};
     team.sum(sums);
     const C mean = weighted_mean<C>(sums);
-    memory.map(dx + at * n, [&](C g_i, C y_i) { return support_weight<power>(y_i) * (g_i - mean); }, g, y);
+    const auto dx_of = [&](C g_i, C y_i) {
+      const C s = support_weight<power>(y_i);
+      return supported(s, s * (g_i - mean));
+    };
+    memory.map(dx + at * n, dx_of, g, y);
   }
 }
 

@@ -32,7 +32,9 @@ struct GumbelKernels {
 
 static constexpr int64_t kGumbelTile = 4096;  // elements whose noise is drawn at a time: they stay in the L1 cache
 
-// A tile or a row of perturbed logits, then as many exponentials, or entmax's candidates: all in double.
-inline size_t gumbel_scratch_bytes(int64_t n) { return size_t(2 * ((n > kGumbelTile ? n : kGumbelTile) + 64)) * sizeof(double); }
+// A tile or a row of perturbed logits, then as many exponentials, or what entmax needs: all in double.
+inline size_t gumbel_scratch_bytes(int64_t n) {
+  return size_t(2 * ((n > kGumbelTile ? n : kGumbelTile) + 64) + n / 4) * sizeof(double);
+}
 
 }  // namespace automl_ext

@@ -12,8 +12,9 @@ struct GumbelGradient {
   C mean;
 
   static __device__ __forceinline__ C weight(C y) { return entmax ? std::sqrt(y) : y; }
+  static __device__ __forceinline__ C on_support(C y, C value) { return entmax ? supported(y, value) : value; }
   __device__ __forceinline__ void add(C g, C y) {
-    weighted.add(weight(y) * g);
+    weighted.add(on_support(y, weight(y) * g));
     if (entmax) weights.add(weight(y));
   }
   template <class Team>
@@ -22,7 +23,7 @@ struct GumbelGradient {
     team.sum(sums);
     mean = entmax ? weighted_mean<C>(sums) : C(sums[0]);
   }
-  __device__ __forceinline__ C dz(C g, C y) const { return weight(y) * (g - mean); }
+  __device__ __forceinline__ C dz(C g, C y) const { return on_support(y, weight(y) * (g - mean)); }
   // By what dz is multiplied for dτ. Where y = 0, dz is 0 and log y must be finite.
   static __device__ __forceinline__ C tau_weight(C y) {
     constexpr C least = kSmallestNormal<C>;
