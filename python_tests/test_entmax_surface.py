@@ -7,6 +7,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 import automl_ext.ops.entmax as entmax
+from automl_ext import _native
 
 pytest.importorskip("hypothesis")
 from hypothesis import given, settings
@@ -166,6 +167,23 @@ def test_masks_nan_and_infinity(sparse_map):
     assert (grad[1] == 0).all()
     (second,) = torch.autograd.grad(grad[[0, 1, 4]].square().sum(), x)
     assert second[[0, 1, 4]].isfinite().all()
+
+
+@pytest.mark.parametrize("n", [8, 100, 3000])
+@pytest.mark.parametrize("name", ["entmax15", "sparsemax"])
+def test_what_comes_in_outside_the_support_does_not_count(name, n):
+    x = (3 * torch.randn(4, n)).requires_grad_()
+    if not _native.use_native(x):
+        pytest.skip("without the compiled kernels the gradient is PyTorch's")
+    p = getattr(entmax, name)(x)
+    clean = torch.where(p.detach() > 0, torch.randn(4, n), 0)
+    assert (clean == 0).any()
+    spoiled = torch.where(p.detach() > 0, clean, torch.tensor([INF, NAN]).repeat(n // 2))
+    for create_graph in (False, True):  # the kernel, and what can be differentiated again
+        expected, got = (
+            torch.autograd.grad(p, x, g, retain_graph=True, create_graph=create_graph)[0] for g in (clean, spoiled)
+        )
+        torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
 
 def test_budget_with_masks():
