@@ -154,7 +154,7 @@ __device__ __forceinline__ C support_weight(C p) {
 }
 template <class C>
 __device__ __forceinline__ C supported(C s, C value) {
-  return s != 0 ? value : C(0);
+  return s > 0 ? value : s;  // 0 and NaN stay
 }
 template <class C>
 __device__ __forceinline__ C weighted_mean(const double (&sums)[2]) {

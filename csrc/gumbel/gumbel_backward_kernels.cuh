@@ -12,10 +12,11 @@ struct GumbelGradient {
   C mean;
 
   static __device__ __forceinline__ C weight(C y) { return entmax ? std::sqrt(y) : y; }
-  static __device__ __forceinline__ C on_support(C y, C value) { return entmax ? supported(y, value) : value; }
+  static __device__ __forceinline__ C on_support(C s, C value) { return entmax ? supported(s, value) : value; }
   __device__ __forceinline__ void add(C g, C y) {
-    weighted.add(on_support(y, weight(y) * g));
-    if (entmax) weights.add(weight(y));
+    const C s = weight(y);
+    weighted.add(on_support(s, s * g));
+    if (entmax) weights.add(s);
   }
   template <class Team>
   __device__ __forceinline__ void reduce(const Team& team) {
@@ -23,7 +24,10 @@ struct GumbelGradient {
     team.sum(sums);
     mean = entmax ? weighted_mean<C>(sums) : C(sums[0]);
   }
-  __device__ __forceinline__ C dz(C g, C y) const { return on_support(y, weight(y) * (g - mean)); }
+  __device__ __forceinline__ C dz(C g, C y) const {
+    const C s = weight(y);
+    return on_support(s, s * (g - mean));
+  }
   // By what dz is multiplied for dτ. Where y = 0, dz is 0 and log y must be finite.
   static __device__ __forceinline__ C tau_weight(C y) {
     constexpr C least = kSmallestNormal<C>;
