@@ -47,11 +47,14 @@ static void test_type(const InstructionSet& set) {
   Random random{13};
   const ReturnsKernels& kernels = set.kernels.returns;
   const Cpu cpu{kernels};
+  const auto check = [&](int64_t steps, int64_t columns) {
+    const Episodes<T> episodes(steps, columns, random);
+    Scans<T, Cpu>{cpu, episodes}.check_all(random);
+  };
   for (const int64_t columns : {1, 2, 7, 16, 17, 33, 100, 1030})
-    for (const int64_t steps : {1, 2, 29}) {
-      const Episodes<T> episodes(steps, columns, random);
-      Scans<T, Cpu>{cpu, episodes}.check_all(random);
-    }
+    for (const int64_t steps : {1, 2, 29}) check(steps, columns);
+  check(3, 8300);    // several strips of columns
+  check(270, 1030);  // larger than the caches near the core
   for (const int64_t atoms : {2, 3, 21, 51})
     for (const double discount : {0.9, std::nan("")})
       check_projection<T>(21, atoms, discount, random, [&](const Projection& x) { project<T>(kernels, x); });

@@ -29,7 +29,9 @@ struct Projection {
 };
 
 struct ReturnsKernels {
-  using Columns = void (*)(const Trajectory&, int64_t begin, int64_t end);  // columns [begin, end)
+  // Columns [begin, end). The trajectory comes by value: nothing that a kernel writes can then be a part of it, or it would
+  // be read again for every vector.
+  using Columns = void (*)(Trajectory, int64_t begin, int64_t end);
   // out: advantages, returns; backward: gradients of rewards, values, next_values.
   Columns gae[kDTypes], gae_backward[kDTypes];
   // out: returns; backward: gradients of rewards, next_values, and with `returns` of discounts.
