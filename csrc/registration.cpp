@@ -64,6 +64,10 @@ TORCH_LIBRARY(automl_ext, m) {
   m.def(
       "retrace(Tensor log_rhos, Tensor q_values, Tensor rewards, Tensor next_values, Tensor terminated, "
       "Tensor truncated, Tensor? valid, float gamma, float lam) -> Tensor");
+  // next_q and next_q_online [..., actions], the others [...]; without discounts gamma.
+  m.def(
+      "td_targets(Tensor rewards, Tensor next_q, Tensor terminated, Tensor? discounts, Tensor? next_q_online, "
+      "float gamma) -> Tensor");
   // next_probs [..., atoms], the others [...]; without discounts gamma.
   m.def(
       "categorical_projection(Tensor next_probs, Tensor rewards, Tensor terminated, Tensor? discounts, float gamma, "

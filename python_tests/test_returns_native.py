@@ -1,5 +1,6 @@
 """What only the compiled kernels of the returns family can get wrong: lanes, strips, threads, instruction sets."""
 
+import math
 import os
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from test_returns import FAMILY, NAMES, tup
 
 import automl_ext
 from automl_ext import _native
-from automl_ext.ops.targets import categorical_projection
+from automl_ext.ops.targets import categorical_projection, td_targets
 
 pytestmark = pytest.mark.skipif(
     not _native.is_loaded() or _native.current_backend() == "reference", reason="the native library is not in use"
@@ -187,3 +188,59 @@ def test_projection_opcheck():
             op = torch.ops.automl_ext.categorical_projection.default
             torch.library.opcheck(op, (p, *rest, 1.0, -2.0, 2.0))
             torch.library.opcheck(op, (p, *rest[:2], None, 0.9, -2.0, 2.0))
+
+
+# ---- targets of Q-learning
+
+
+def td_arguments(N, actions, dtype):
+    generator = torch.Generator().manual_seed(N)
+    q, online = torch.randn(2, N, actions, generator=generator, dtype=torch.float64).to(dtype)
+    q[::7, 0], online[::11, -1] = math.nan, math.nan
+    online = (2 * online).round() / 2  # many actions are as good as another
+    rewards, discounts = torch.randn(N, generator=generator), torch.rand(N, generator=generator)
+    return rewards.to(dtype), q, torch.rand(N, generator=generator) < 0.2, discounts.to(dtype), online
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize(("N", "actions"), [(1, 1), (7, 3), (100, 4), (5000, 18), (33, 33), (3, 1000)])
+def test_td_targets_are_the_references_to_the_bit(N, actions, dtype):
+    r, q, end, d, online = td_arguments(N, actions, dtype)
+    threads = torch.get_num_threads()
+    for discounts in (0.99, d):
+        for judge in (None, online, q):
+            try:
+                torch.set_num_threads(2)
+                got = td_targets(r, q, end, discounts, next_q_online=judge)
+                torch.set_num_threads(1)
+                one = td_targets(r, q, end, discounts, next_q_online=judge)
+            finally:
+                torch.set_num_threads(threads)
+            with automl_ext.backend("reference"):
+                want = td_targets(r, q, end, discounts, next_q_online=judge)
+            torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+            torch.testing.assert_close(one, want, rtol=0, atol=0, equal_nan=True)
+            layouts = (r.repeat_interleave(2)[::2], q.t().contiguous().t(), end, discounts)
+            strided = td_targets(*layouts, next_q_online=judge)
+            torch.testing.assert_close(strided, want, rtol=0, atol=0, equal_nan=True)
+
+
+def test_td_targets_opcheck():
+    op = torch.ops.automl_ext.td_targets.default
+    for dtype in (torch.float32, torch.float64):
+        r, q, end, d, online = (x.nan_to_num() for x in td_arguments(6, 5, dtype))
+        for following in (q, q.t().contiguous().t()):
+            torch.library.opcheck(op, (r, following, end, d, online, 1.0))
+            torch.library.opcheck(op, (r.reshape(2, 3), following.reshape(2, 3, 5), end.reshape(2, 3), None, None, 0.9))
+
+
+def test_raw_td_targets_refuse():
+    x, flag, op = torch.zeros(4, 3), torch.zeros(4, dtype=torch.bool), torch.ops.automl_ext.td_targets
+    with pytest.raises(ValueError, match="td_targets: next_q: expected at least 1 action"):
+        op(x[:, 0], x[:, :0], flag, None, None, 0.9)
+    with pytest.raises(ValueError, match=r"td_targets: rewards: expected shape \[4\], got \[2\]"):
+        op(x[:2, 0], x, flag, None, None, 0.9)
+    with pytest.raises(TypeError, match="td_targets: terminated: expected a Bool tensor"):
+        op(x[:, 0], x, x[:, 0], None, None, 0.9)
+    with pytest.raises(ValueError, match="td_targets: next_q_online: expected shape"):
+        op(x[:, 0], x, flag, None, x[:, :2], 0.9)

@@ -140,6 +140,18 @@ def test_projection_compile_and_vmap():
     torch.testing.assert_close(torch.vmap(f)(probs, rewards, end, discounts), want)
 
 
+@pytest.mark.parametrize("double", [False, True])
+def test_td_targets_compile_and_vmap(double):
+    q, rewards, end, discounts = transitions(N=12, atoms=5)
+    f = lambda r, q, e, d: td_targets(r, q, e, d, next_q_online=-q if double else None)  # noqa: E731
+    want = f(rewards, q, end, discounts)
+    compiled = torch.compile(f, fullgraph=True, dynamic=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(rewards, q, end, discounts), want)
+    torch.testing.assert_close(torch.vmap(f)(rewards, q, end, discounts), want)
+    only_q = torch.vmap(f, in_dims=(None, 0, None, None))(rewards[0], q, end[0], discounts[0])
+    torch.testing.assert_close(only_q, f(rewards[:1].expand(12), q, end[:1].expand(12), discounts[:1].expand(12)))
+
+
 P, RW, E = torch.full((4, 3), 1 / 3), torch.zeros(4), torch.zeros(4, dtype=torch.bool)
 
 

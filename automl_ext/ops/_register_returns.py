@@ -111,6 +111,10 @@ def register() -> None:
     def _(log_rhos: Tensor, *args: Any) -> Tensor:
         return _like(log_rhos)
 
+    @_fake("td_targets")
+    def _(rewards: Tensor, *args: Any) -> Tensor:
+        return _like(rewards)
+
     @_fake("categorical_projection")
     def _(next_probs: Tensor, *args: Any) -> Tensor:
         return _like(next_probs)
@@ -118,4 +122,5 @@ def register() -> None:
     # n-step's backward is its own composite; those of the others have no batching rule, as everywhere.
     for name in ("gae", "lambda_returns", "n_step_returns", "_n_step_returns_backward", "vtrace", "retrace"):
         _batched(name, 1)
-    _batched("categorical_projection", 0)
+    for name in ("td_targets", "categorical_projection"):
+        _batched(name, 0)

@@ -56,7 +56,7 @@ def td_targets(
     *,
     next_q_online: Tensor | None = None,
 ) -> Tensor:
-    """One-step (or, with :func:`n_step_returns`' outputs, n-step) Q-learning targets, in PyTorch.
+    """One-step (or, with :func:`n_step_returns`' outputs, n-step) Q-learning targets.
 
     r + d (1 - terminated) max_a Q(s', a); with ``next_q_online`` the action is its argmax (double Q-learning,
     van Hasselt et al. 2016, eq. 4).
@@ -77,15 +77,34 @@ def td_targets(
     """
     op = "td_targets"
     _check_transitions(op, "next_q", next_q, rewards, terminated, discounts)
+    if next_q_online is not None:
+        _check_tensor(op, "next_q_online", next_q_online, next_q.dtype, next_q.shape, next_q)
+    per_step, gamma = _split(discounts)
+    if _native.use_native(next_q):
+        return torch.ops.automl_ext.td_targets(rewards, next_q, terminated, per_step, next_q_online, gamma)
+    return _td_targets(rewards, next_q, terminated, per_step, next_q_online, gamma)
+
+
+def _split(discounts: Tensor | float) -> tuple[Tensor | None, float]:
+    """The discount of every step, or the one of all."""
+    return (discounts, 1.0) if isinstance(discounts, Tensor) else (None, float(discounts))
+
+
+def _td_targets(
+    rewards: Tensor,
+    next_q: Tensor,
+    terminated: Tensor,
+    discounts: Tensor | None,
+    next_q_online: Tensor | None,
+    gamma: float,
+) -> Tensor:
     q = _wide(next_q)
     if next_q_online is None:
         best = q.amax(-1)
     else:
-        _check_tensor(op, "next_q_online", next_q_online, next_q.dtype, next_q.shape, next_q)
         best = q.gather(-1, next_q_online.detach().argmax(-1, keepdim=True)).squeeze(-1)
-    if isinstance(discounts, Tensor):
-        discounts = torch.where(terminated, 0, _wide(discounts))
-    return (_wide(rewards) + discounts * torch.where(terminated, 0, best)).to(rewards.dtype)
+    discount = gamma if discounts is None else torch.where(terminated, 0, _wide(discounts))
+    return (_wide(rewards) + discount * torch.where(terminated, 0, best)).to(rewards.dtype)
 
 
 def categorical_projection(
@@ -123,7 +142,7 @@ def categorical_projection(
     v_max = check_number(v_max, "v_max", op, -math.inf, math.inf)
     if not (v_min < v_max and math.isfinite(v_max - v_min) and v_max - v_min > sys.float_info.min):
         raise ValueError(f"{op}: v_max: expected a number above v_min = {v_min!r}, got {v_max!r}")
-    per_step, gamma = (discounts, 1.0) if isinstance(discounts, Tensor) else (None, float(discounts))
+    per_step, gamma = _split(discounts)
     if _native.use_native(next_probs):
         native = torch.ops.automl_ext.categorical_projection
         return native(next_probs, rewards, terminated, per_step, gamma, v_min, v_max)

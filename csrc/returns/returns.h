@@ -28,6 +28,15 @@ struct Projection {
   double gamma, v_min, v_max;
 };
 
+// One call of td_targets over contiguous [rows, actions].
+struct TdTargets {
+  int64_t rows, actions;
+  const void *q, *judge, *rewards, *discounts;  // judge: the Q that chooses the action; discounts null: gamma
+  const uint8_t* terminated;
+  void* out;
+  double gamma;
+};
+
 struct ReturnsKernels {
   // Columns [begin, end). The trajectory comes by value: nothing that a kernel writes can then be a part of it, or it would
   // be read again for every vector.
@@ -45,6 +54,8 @@ struct ReturnsKernels {
   // rows [begin, end); scratch: one double per atom
   using Rows = void (*)(const Projection&, int64_t begin, int64_t end, double* scratch);
   Rows projection[kDTypes];
+  using Targets = void (*)(const TdTargets&, int64_t begin, int64_t end);
+  Targets td_targets[kDTypes];
 };
 
 }  // namespace automl_ext

@@ -25,6 +25,9 @@ struct Cpu {
       table[dtype](x, begin, end, scratch.get());
     });
   }
+  static void run(const char*, const at::Tensor&, const ReturnsKernels::Targets* table, DType dtype, const TdTargets& x) {
+    parallel_rows(x.rows, x.actions, [&](int64_t begin, int64_t end) { table[dtype](x, begin, end); });
+  }
 };
 
 }  // namespace

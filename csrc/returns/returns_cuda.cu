@@ -5,6 +5,7 @@
 #include "n_step_kernels.cuh"
 #include "projection_kernels.cuh"
 #include "scan_kernels.cuh"
+#include "td_kernels.cuh"
 
 namespace automl_ext {
 namespace {
@@ -91,6 +92,13 @@ void launch_projection(DType dtype, const Projection& x, void* stream_) {
   });
 }
 
+void launch_td_targets(DType dtype, const TdTargets& x, void* stream) {
+  for_dtype(dtype, [&](auto element) {
+    KERNEL_LAUNCH(td_rows<decltype(element)>, grid_of(blocks(x.rows, kTdThreads / kTdLanes)), kTdThreads, 0,
+                  static_cast<cudaStream_t>(stream), x);
+  });
+}
+
 }  // namespace
 
 const ReturnsLaunches& returns_launches() {
@@ -99,7 +107,7 @@ const ReturnsLaunches& returns_launches() {
       launch_scan<LambdaScan>, launch_scan<LambdaGradientScan>,
       launch_n_step,           launch_n_step_backward,
       launch_scan<VtraceScan>, launch_scan<RetraceScan>,
-      launch_projection,
+      launch_projection,       launch_td_targets,
   };
   return launches;
 }

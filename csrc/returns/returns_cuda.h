@@ -14,6 +14,8 @@ struct ReturnsLaunches {
   Launch vtrace;
   Launch retrace;
   LaunchRows projection;
+  using LaunchTargets = void (*)(DType dtype, const TdTargets& x, void* stream);
+  LaunchTargets td_targets;
 };
 
 const ReturnsLaunches& returns_launches();
