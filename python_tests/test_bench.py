@@ -311,3 +311,4 @@ def test_scaling_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     for row in rows:
         assert min(row["two_threads"], row["float64"], row["bfloat16"]) > 0
         assert set(row["copies"]) == set(row["seconds"])
+        assert set(row["arithmetic"]) == {"1 thread", "2 threads"}

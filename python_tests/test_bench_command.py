@@ -121,11 +121,15 @@ def test_scaling_and_cuda_targets(monkeypatch: pytest.MonkeyPatch) -> None:
         "float64 takes 2.60× float32's time, asked at most 2.5×",
         "bfloat16 takes 2.70× float32's time, asked at most 2.5×",
     ]
+    slow["arithmetic"] = {"1 thread": summary([1.75e-6]), "2 threads": summary([1e-6])}
     found = targets.shortfalls(result_with([], [slow | {"copies": within}]))
     assert [line.split(": ")[1] for line in found] == expected
     found = targets.shortfalls(result_with([], [slow | {"copies": beyond}]))
     beside = [f" ({asked} µs; a copy of as many bytes takes 2.51)" for asked in ("1", "2.5", "2.5")]
     assert [line.split(": ")[1] for line in found] == [a + b for a, b in zip(expected, beside, strict=True)]
+    busy = {"1 thread": summary([1.65e-6]), "2 threads": summary([1e-6])}
+    found = targets.shortfalls(result_with([], [slow | {"copies": within, "arithmetic": busy}]))
+    assert found[0].split(": ", 1)[1] == f"{expected[0]} (arithmetic alone gains 1.65×: the machine was busy)"
     well = slow | {"two_threads": None, "float64": 1, "bfloat16": 1, "copies": within}
     assert targets.shortfalls(result_with([], [well])) == []
     assert targets.shortfalls(result_with([], [])) == ["two threads, float64 and bfloat16: not measured"]

@@ -1,6 +1,6 @@
 """How ours scales: two threads against one, and the time per element of float64 and bfloat16 against float32's.
 
-Beside it how copies of as many bytes do.
+Beside it how copies of as many bytes do, and what a second thread gains where threads share nothing.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from automl_ext.bench.timing import Run, Times, elapsed, interleaved, summary
 LARGE = 1_000_000  # elements
 BLOCKS = 3
 SETTLE = 0.05
+ARITHMETIC_ELEMENTS = 65_536  # as many as PyTorch divides between two threads
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
@@ -37,24 +39,29 @@ def scaling(
                 str(dtype).removeprefix("torch."): call(case, pass_) for dtype, case in by_dtype.items()
             }
             copies = {name: copy_of(case, pass_) for name, case in zip(calls, by_dtype.values(), strict=True)}
-            times, of_copies = (in_all_ways(runs, seconds, cores) for runs in (calls, copies))
+            times, of_copies = (interleaved(torch.device("cpu"), runs, seconds) for runs in (calls, copies))
+            yardsticks = {"copy": copies["float32"], "arithmetic": arithmetic()}
+            threads = by_threads({"ours": calls["float32"]} | yardsticks, seconds, [1, 2] if cores >= 2 else [1])
+            times |= threads["ours"]
             medians = {name: value["median"] for name, value in times.items()}
             yield {
                 "op": op,
                 "shape": list(shape),
                 "pass": pass_,
                 "seconds": times,
-                "copies": of_copies,
+                "copies": of_copies | threads["copy"],
+                "arithmetic": threads["arithmetic"],
                 "two_threads": medians["1 thread"] / medians["2 threads"] if cores >= 2 else None,
                 "float64": medians["float64"] / medians["float32"],
                 "bfloat16": medians["bfloat16"] / medians["float32"],
             }
 
 
-def in_all_ways(runs: dict[str, Run], seconds: float, cores: int) -> dict[str, Times]:
-    """Times of the dtypes', and of float32's by threads."""
-    times = interleaved(torch.device("cpu"), runs, seconds)
-    return times | by_threads(runs["float32"], seconds, [1, 2] if cores >= 2 else [1])
+def arithmetic() -> Run:
+    """A call of which two threads share no memory beyond their own caches: it gains what the machine has to give."""
+    x = torch.full((ARITHMETIC_ELEMENTS,), 0.5)
+    out = torch.empty_like(x)
+    return lambda: torch.lgamma(x, out=out)
 
 
 def copy_of(case: Case, pass_: str) -> Run:
@@ -72,23 +79,27 @@ def call(case: Case, pass_: str) -> Callable[[], object]:
     return timed(plain(case.ours), [tensors], case.trained, None if pass_ == FORWARD else [torch.randn_like(first)])
 
 
-def by_threads(run: Run, seconds: float, counts: Sequence[int]) -> dict[str, Times]:
-    """Times of a call by the number of threads, in BLOCKS blocks of each that take turns.
+def by_threads(runs: dict[str, Run], seconds: float, counts: Sequence[int]) -> dict[str, dict[str, Times]]:
+    """Times of each call by the number of threads, in BLOCKS blocks of every number that take turns.
 
-    Unlike other contenders they cannot alternate at every turn: a thread that has just been woken shares a core for
-    some scheduler ticks, and the one that waits for it spins. So a block begins with SETTLE seconds that do not count.
+    Numbers of threads cannot alternate at every turn, as other contenders do: a thread that has just been woken shares
+    a core for some scheduler ticks, and the one that waits for it spins. So a block begins with SETTLE seconds that do
+    not count.
     """
     before, device = torch.get_num_threads(), torch.device("cpu")
-    readings: dict[str, list[float]] = {threads_in_words(count): [] for count in counts}
+    readings: dict[str, dict[str, list[float]]] = {name: {threads_in_words(n): [] for n in counts} for name in runs}
     try:
         for _ in range(BLOCKS):
             for count in counts:
                 torch.set_num_threads(count)
-                spend(SETTLE, run)
-                readings[threads_in_words(count)] += spend(seconds / BLOCKS / len(counts), lambda: elapsed(device, run))
+                spend(SETTLE, next(iter(runs.values())))
+                for name, run in runs.items():
+                    run()
+                    turns = spend(seconds / BLOCKS / len(counts), partial(elapsed, device, run))
+                    readings[name][threads_in_words(count)] += turns
     finally:
         torch.set_num_threads(before)
-    return {name: summary(times) for name, times in readings.items()}
+    return {name: {count: summary(times) for count, times in of.items()} for name, of in readings.items()}
 
 
 def threads_in_words(count: int) -> str:

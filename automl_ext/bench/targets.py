@@ -5,6 +5,8 @@ what is asked against it is, within 6 %, the time that is asked against Stable-B
 
 Where a copy of the bytes that an op must move, timed in the same run, takes longer than what is asked, the line says
 so. That explains and excuses nothing: ops that read more than they write, or write past the caches, do beat the copy.
+Where not even arithmetic that shares no memory gains what is asked of a second thread, the line says so, too: the
+machine was busy.
 """
 
 from __future__ import annotations
@@ -147,6 +149,12 @@ def beside_a_copy(copy: float, asked: float | None) -> str:
     return f" ({1e6 * asked:.3g} µs; a copy of as many bytes takes {1e6 * copy:.3g})"
 
 
+def beside_arithmetic(row: dict[str, Any]) -> str:
+    """What to add where a second thread had less to give than is asked."""
+    gain = row["arithmetic"]["1 thread"]["median"] / row["arithmetic"]["2 threads"]["median"]
+    return "" if gain >= TWO_THREADS else f" (arithmetic alone gains {gain:.2f}×: the machine was busy)"
+
+
 def reason(against: str, row: dict[str, Any] | None, result: dict[str, Any]) -> str:
     if row is None:
         return "no such row in this run"
@@ -161,7 +169,7 @@ def scaling_shortfalls(result: dict[str, Any]) -> Iterator[str]:
     for row in result["scaling"]:
         copies, ours = ({n: t["median"] for n, t in row[which].items()} for which in ("copies", "seconds"))
         if row["two_threads"] is not None and row["two_threads"] < TWO_THREADS:
-            beside = beside_a_copy(copies["2 threads"], ours["1 thread"] / TWO_THREADS)
+            beside = beside_a_copy(copies["2 threads"], ours["1 thread"] / TWO_THREADS) + beside_arithmetic(row)
             yield f"{where(row)}: two threads {row['two_threads']:.2f}× one, asked {TWO_THREADS}×{beside}"
         for dtype in ("float64", "bfloat16"):
             if row[dtype] > OTHER_DTYPES:
