@@ -17,13 +17,46 @@ struct Forward {
   EntmaxKernels::Forward kernel;
   int power;
   double worst = 0;
+  int64_t few = 0;  // rows whose support was kept
 
   std::vector<double> rows(const std::vector<double>& x, int64_t n, int64_t begin, int64_t end, double before = 7) {
     const std::vector<T> in = encoded<T>(x);
     std::vector<T> out = encoded<T>(std::vector<double>(x.size(), before));
     std::vector<char> scratch(entmax_scratch_bytes(n));
-    kernel(in.data(), out.data(), n, begin, end, scratch.data());
+    kernel(in.data(), out.data(), nullptr, n, begin, end, scratch.data());
+    check_support(in, out, n, begin, end);
     return decoded(out);
+  }
+
+  // Where p is not 0, in order, and p there; and p itself does not depend on whether that is asked for.
+  void check_support(const std::vector<T>& in, const std::vector<T>& p, int64_t n, int64_t begin, int64_t end) {
+    if (!entmax_support_bytes(n, sizeof(T))) return;
+    CHECK(entmax_support_bytes(n, sizeof(T)) == sizeof(EntmaxSupport<T>), "a support takes %zu bytes", sizeof(EntmaxSupport<T>));
+    std::vector<T> again = p;
+    std::vector<char> scratch(entmax_scratch_bytes(n));
+    std::vector<EntmaxSupport<T>> supports(size_t(in.size()) / n);
+    for (auto& support : supports) std::memset(&support, 0x55, sizeof support);
+    kernel(in.data(), again.data(), supports.data(), n, begin, end, scratch.data());
+    CHECK(same_bits(again, p), "n = %lld: p differs with its support", (long long)n);
+    for (int64_t row = begin; row < end; ++row) {
+      const EntmaxSupport<T>& kept = supports[row];
+      int64_t count = 0;
+      bool nan = false;
+      for (int64_t i = 0; i < n; ++i) {
+        const double y = Element<T>::decode(p[row * n + i]);
+        nan |= y != y;
+        if (y == 0) continue;
+        if (kept.count >= 0)
+          CHECK(count < kept.count && kept.at[count] == i && Element<T>::decode(kept.p[count]) == y,
+                "n = %lld: place %lld of the support: not %lld", (long long)n, (long long)count, (long long)i);
+        ++count;
+      }
+      CHECK(kept.count == -1 || (kept.count == count && !nan), "n = %lld: %lld places, expected %lld", (long long)n,
+            (long long)kept.count, (long long)count);
+      few += kept.count >= 0;
+      for (int64_t k = kept.count; k > 0 && k % 2; ++k)
+        CHECK(Element<T>::decode(kept.p[k]) == 0, "n = %lld: no zeros behind the support", (long long)n);
+    }
   }
 
   void check_row(const std::vector<double>& values, const char* what) {
@@ -120,6 +153,7 @@ static void test_type(const InstructionSet& set) {
     if (sizeof(T) >= 4) forward.check_long_rows();
     forward.check_bad_rows();
     forward.check_pieces();
+    CHECK(forward.few > 100, "%lld supports were kept", (long long)forward.few);
     std::printf("%-8s %-9s error at most %.3f ulp of the row's largest value\n", Element<T>::name,
                 power == 2 ? "entmax15" : "sparsemax", forward.worst);
   }

@@ -17,8 +17,32 @@ struct Backward {
                            int64_t end) {
     const std::vector<T> grad = encoded<T>(g), y = encoded<T>(p);
     std::vector<T> dx = encoded<T>(std::vector<double>(g.size(), 7));
-    kernel(grad.data(), y.data(), dx.data(), n, begin, end);
+    std::vector<T> with_support = dx;
+    kernel(grad.data(), y.data(), nullptr, dx.data(), n, begin, end);
+    std::vector<EntmaxSupport<T>> supports;
+    for (int64_t row = 0; row < int64_t(y.size()) / n; ++row) supports.push_back(support_of(y.data() + row * n, n));
+    kernel(grad.data(), y.data(), supports.data(), with_support.data(), n, begin, end);
+    for (size_t i = 0; i < dx.size(); ++i) {
+      const double without = Element<T>::decode(dx[i]), with = Element<T>::decode(with_support[i]);
+      CHECK(with == without || (with != with && without != without), "n = %lld, element %zu: %g with its support, %g without",
+            (long long)n, i, with, without);
+    }
     return decoded(dx);
+  }
+
+  static EntmaxSupport<T> support_of(const T* p, int64_t n) {
+    EntmaxSupport<T> support{};
+    for (int64_t i = 0; i < n; ++i) {
+      const double y = Element<T>::decode(p[i]);
+      if (y == 0) continue;
+      if (y != y || support.count == support.kMost) {
+        support.count = -1;
+        break;
+      }
+      support.at[support.count] = int32_t(i);
+      support.p[support.count++] = p[i];
+    }
+    return support;
   }
 
   void check_row(const std::vector<double>& g_, const std::vector<double>& p_) {

@@ -1,13 +1,16 @@
 // Every op's schema. Kernels: <family>/<family>_cpu.cpp; gradients: <family>_autograd.cpp; fake tensors, vmap and
-// autocast: automl_ext/ops/_register.py. Ops with a leading underscore are backward passes.
+// autocast: automl_ext/ops/_register.py. Ops with a leading underscore are parts of a gradient.
 #include <torch/library.h>
 
 TORCH_LIBRARY(automl_ext, m) {
   // Any shape; probabilities along dim, in the shape of x.
   m.def("entmax15(Tensor x, int dim) -> Tensor");
-  m.def("_entmax15_backward(Tensor grad, Tensor p, int dim) -> Tensor");
+  // Where a gradient is wanted: beside p the support of its rows, bytes for _backward alone, or [0] where it has no use.
+  m.def("_entmax15_trained(Tensor x, int dim) -> (Tensor p, Tensor support)");
+  m.def("_entmax15_backward(Tensor grad, Tensor p, int dim, Tensor? support=None) -> Tensor");
   m.def("sparsemax(Tensor x, int dim) -> Tensor");
-  m.def("_sparsemax_backward(Tensor grad, Tensor p, int dim) -> Tensor");
+  m.def("_sparsemax_trained(Tensor x, int dim) -> (Tensor p, Tensor support)");
+  m.def("_sparsemax_backward(Tensor grad, Tensor p, int dim, Tensor? support=None) -> Tensor");
 
   // logits of any shape; seed int64 and tau_tensor float of shape [] (under vmap a prefix of the shape of logits with
   // dim moved last: each has its own stream). tau_tensor, when given, replaces tau. y as logits; soft, the sample

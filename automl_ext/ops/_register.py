@@ -53,15 +53,27 @@ def _rows(x: Tensor) -> tuple[Tensor, bool]:
 # ---- entmax-1.5 and sparsemax
 
 
+def _support_shape(x: Tensor, dim: int) -> list[int]:
+    """As csrc/entmax/entmax.h: 8 bytes, and for each of up to 64 places 4 and an element. On the CPU alone."""
+    length = x.shape[dim] if x.ndim else 1
+    if x.device.type != "cpu" or length <= 256 or x.numel() == 0:
+        return [0]
+    return [x.numel() // length, 8 + 64 * (4 + x.element_size())]
+
+
 def _register_entmax(name: str) -> None:
-    forward = getattr(ops, name).default
+    forward, trained = getattr(ops, name).default, getattr(ops, f"_{name}_trained").default
 
     @register_fake(f"automl_ext::{name}")
     def _(x: Tensor, dim: int) -> Tensor:
         return _contiguous_like(x)
 
+    @register_fake(f"automl_ext::_{name}_trained")
+    def _(x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        return _contiguous_like(x), x.new_empty(_support_shape(x, dim), dtype=torch.uint8)
+
     @register_fake(f"automl_ext::_{name}_backward")
-    def _(grad: Tensor, p: Tensor, dim: int) -> Tensor:
+    def _(grad: Tensor, p: Tensor, dim: int, support: Tensor | None = None) -> Tensor:
         return _contiguous_like(p)
 
     @register_vmap(f"automl_ext::{name}")
@@ -69,6 +81,12 @@ def _register_entmax(name: str) -> None:
         x, scalar = _rows(x.movedim(in_dims[0], 0))
         p = forward(x, 1 if scalar else _behind_batch(dim))
         return p.squeeze(1) if scalar else p, 0
+
+    @register_vmap(f"automl_ext::_{name}_trained")
+    def _(info: Any, in_dims: Any, x: Tensor, dim: int) -> tuple[tuple[Tensor, Tensor], tuple[int, None]]:
+        x, scalar = _rows(x.movedim(in_dims[0], 0))
+        p, support = trained(x, 1 if scalar else _behind_batch(dim))
+        return (p.squeeze(1) if scalar else p, support), (0, None)  # a batched gradient does not read the support
 
 
 # ---- Gumbel sampling. Under vmap every sample has its own seed and counts its elements from 0, as in a loop.

@@ -7,11 +7,28 @@
 
 namespace automl_ext {
 
+// What the gradient of a sparse row needs beside grad: where p is not 0, and what it is there; zeros follow, up to a whole
+// vector.
+template <class T>
+struct EntmaxSupport {
+  static constexpr int kMost = 64;
+  int64_t count;  // −1: more than kMost
+  int32_t at[kMost];
+  T p[kMost];
+};
+// Bytes for each row of this length; none for short ones, where it would save nothing. As automl_ext/ops/_register.py.
+inline int64_t entmax_support_bytes(int64_t n, int64_t element_size) {
+  constexpr int64_t most = EntmaxSupport<float>::kMost;
+  return n > 256 && n <= INT32_MAX ? 8 + most * (4 + element_size) : 0;
+}
+
 struct EntmaxKernels {
-  // p = entmax(x) for rows [begin, end). scratch: entmax_scratch_bytes(n), one per thread.
-  using Forward = void (*)(const void* x, void* p, int64_t n, int64_t begin, int64_t end, void* scratch);
-  // dx from grad and p, for rows [begin, end).
-  using Backward = void (*)(const void* grad, const void* p, void* dx, int64_t n, int64_t begin, int64_t end);
+  // p = entmax(x) for rows [begin, end). support: an EntmaxSupport for each row, or null. scratch:
+  // entmax_scratch_bytes(n), one per thread.
+  using Forward = void (*)(const void* x, void* p, void* support, int64_t n, int64_t begin, int64_t end, void* scratch);
+  // dx from grad, p and the forward pass' support, or null, for rows [begin, end).
+  using Backward = void (*)(const void* grad, const void* p, const void* support, void* dx, int64_t n, int64_t begin,
+                            int64_t end);
   Forward entmax15[kDTypes], sparsemax[kDTypes];
   Backward entmax15_backward[kDTypes], sparsemax_backward[kDTypes];
 };

@@ -1,4 +1,7 @@
 // Gradients of entmax-1.5 and sparsemax: dx = s(g − ⟨s, g⟩/⟨s, 1⟩), s = √p and s = [p > 0].
+#include <optional>
+#include <tuple>
+
 #include "../common/autograd.h"
 #include "entmax_gradient.h"
 
@@ -9,14 +12,15 @@ using autograd::Grads;
 using autograd::variable_list;
 
 using Forward = at::Tensor(const at::Tensor&, int64_t);
-using Backward = at::Tensor(const at::Tensor&, const at::Tensor&, int64_t);
+using Trained = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, int64_t);
+using Backward = at::Tensor(const at::Tensor&, const at::Tensor&, int64_t, const std::optional<at::Tensor>&);
 
 struct Entmax15Grad {
   static constexpr const char* kName = "Entmax15Backward";
   int64_t dim;
   variable_list fused(const Grads& g) const {
     static const auto op = autograd::find_op<Backward>("automl_ext::_entmax15_backward");
-    return {op.call(g.out[0], g.saved[0], dim)};
+    return {op.call(g.out[0], g.saved[0], dim, g.saved[1])};
   }
   variable_list composite(const Grads& g) const {
     const at::Tensor p = autograd::wide(g.saved[0]);
@@ -29,7 +33,7 @@ struct SparsemaxGrad {
   int64_t dim;
   variable_list fused(const Grads& g) const {
     static const auto op = autograd::find_op<Backward>("automl_ext::_sparsemax_backward");
-    return {op.call(g.out[0], g.saved[0], dim)};
+    return {op.call(g.out[0], g.saved[0], dim, g.saved[1])};
   }
   variable_list composite(const Grads& g) const {
     const at::Tensor p = autograd::wide(g.saved[0].detach());
@@ -38,24 +42,48 @@ struct SparsemaxGrad {
   }
 };
 
-template <class Grad, class Handle>
-at::Tensor forward(const char* name, const Handle& op, c10::DispatchKeySet keys, const at::Tensor& x, int64_t dim) {
-  const auto node = autograd::make_node(name, Grad{dim}, x);
-  at::Tensor p = autograd::redispatch(op, keys, x, dim);
+using Pair = std::tuple<at::Tensor, at::Tensor>;
+
+// p and its support, with the node that saves them; none where nothing wants a gradient.
+template <class Node>
+Pair trained(const Node& node, const c10::TypedOperatorHandle<Trained>& op, c10::DispatchKeySet keys, const at::Tensor& x,
+             int64_t dim) {
+  auto [p, support] = autograd::redispatch(op, keys, x, dim);
   if (node) {
     torch::autograd::set_history(p, node);
     node->save_output(p);
+    node->save_input(support);
   }
-  return p;
+  return {p, support};
+}
+
+const auto& entmax15_trained_op() {
+  static const auto op = autograd::find_op<Trained>("automl_ext::_entmax15_trained");
+  return op;
+}
+const auto& sparsemax_trained_op() {
+  static const auto op = autograd::find_op<Trained>("automl_ext::_sparsemax_trained");
+  return op;
 }
 
 at::Tensor entmax15(c10::DispatchKeySet keys, const at::Tensor& x, int64_t dim) {
   static const auto op = autograd::find_op<Forward>("automl_ext::entmax15");
-  return forward<Entmax15Grad>("entmax15", op, keys, x, dim);
+  const auto node = autograd::make_node("entmax15", Entmax15Grad{dim}, x);
+  return node ? std::get<0>(trained(node, entmax15_trained_op(), keys, x, dim)) : autograd::redispatch(op, keys, x, dim);
 }
 at::Tensor sparsemax(c10::DispatchKeySet keys, const at::Tensor& x, int64_t dim) {
   static const auto op = autograd::find_op<Forward>("automl_ext::sparsemax");
-  return forward<SparsemaxGrad>("sparsemax", op, keys, x, dim);
+  const auto node = autograd::make_node("sparsemax", SparsemaxGrad{dim}, x);
+  return node ? std::get<0>(trained(node, sparsemax_trained_op(), keys, x, dim)) : autograd::redispatch(op, keys, x, dim);
+}
+// Gradients of gradients: to the outer torch.func.grad the inner one's call is the trained op.
+Pair entmax15_trained(c10::DispatchKeySet keys, const at::Tensor& x, int64_t dim) {
+  const auto node = autograd::make_node("entmax15", Entmax15Grad{dim}, x);
+  return trained(node, entmax15_trained_op(), keys, x, dim);
+}
+Pair sparsemax_trained(c10::DispatchKeySet keys, const at::Tensor& x, int64_t dim) {
+  const auto node = autograd::make_node("sparsemax", SparsemaxGrad{dim}, x);
+  return trained(node, sparsemax_trained_op(), keys, x, dim);
 }
 
 }  // namespace
@@ -63,5 +91,7 @@ at::Tensor sparsemax(c10::DispatchKeySet keys, const at::Tensor& x, int64_t dim)
 
 TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
   m.impl("entmax15", TORCH_FN(automl_ext::entmax15));
+  m.impl("_entmax15_trained", TORCH_FN(automl_ext::entmax15_trained));
   m.impl("sparsemax", TORCH_FN(automl_ext::sparsemax));
+  m.impl("_sparsemax_trained", TORCH_FN(automl_ext::sparsemax_trained));
 }

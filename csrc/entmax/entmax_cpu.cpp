@@ -7,33 +7,54 @@
 namespace automl_ext {
 namespace {
 
-at::Tensor forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::Forward* table, const char* op) {
-  return entmax_forward(op, x, dim, [&](DType dtype, const Rows& rows, void* p) {
+at::Tensor no_support() { return at::empty({0}, at::kByte); }
+
+EntmaxTrained forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::Forward* table, const char* op, bool trained) {
+  at::Tensor support = trained ? no_support() : at::Tensor();
+  at::Tensor p = entmax_forward(op, x, dim, [&](DType dtype, const Rows& rows, void* out) {
+    const int64_t bytes = trained ? entmax_support_bytes(rows.length, x.element_size()) : 0;
+    if (bytes) support = at::empty({rows.count, bytes}, at::kByte);
+    void* const supports = bytes ? support.mutable_data_ptr() : nullptr;
     parallel_rows(rows.count, rows.length, [&](int64_t begin, int64_t end) {
       const Scratch scratch(entmax_scratch_bytes(rows.length));
-      table[dtype](rows.data.const_data_ptr(), p, rows.length, begin, end, scratch.get());
+      table[dtype](rows.data.const_data_ptr(), out, supports, rows.length, begin, end, scratch.get());
     });
   });
+  return {p, support};
 }
 
-at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const EntmaxKernels::Backward* table,
-                    const char* op) {
+at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const OptionalSupport& support,
+                    const EntmaxKernels::Backward* table, const char* op) {
   return entmax_backward(op, grad, p, dim, [&](DType dtype, const Rows& g, const Rows& y, void* dx) {
+    const bool given = support && support->numel();
+    const int64_t bytes = y.count * entmax_support_bytes(y.length, p.element_size());
+    TORCH_CHECK_VALUE(!given || (support->scalar_type() == at::kByte && support->numel() == bytes &&
+                                 support->is_contiguous() && support->is_cpu()),
+                      op, ": support: expected what the forward pass returned, got ", support->sizes());
+    const void* const supports = given ? support->const_data_ptr() : nullptr;
     parallel_rows(y.count, y.length, [&](int64_t begin, int64_t end) {
-      table[dtype](g.data.const_data_ptr(), y.data.const_data_ptr(), dx, y.length, begin, end);
+      table[dtype](g.data.const_data_ptr(), y.data.const_data_ptr(), supports, dx, y.length, begin, end);
     });
   });
 }
 
-at::Tensor entmax15(const at::Tensor& x, int64_t dim) { return forward(x, dim, kernels().entmax.entmax15, "entmax15"); }
+at::Tensor entmax15(const at::Tensor& x, int64_t dim) {
+  return std::get<0>(forward(x, dim, kernels().entmax.entmax15, "entmax15", false));
+}
 at::Tensor sparsemax(const at::Tensor& x, int64_t dim) {
-  return forward(x, dim, kernels().entmax.sparsemax, "sparsemax");
+  return std::get<0>(forward(x, dim, kernels().entmax.sparsemax, "sparsemax", false));
 }
-at::Tensor entmax15_backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim) {
-  return backward(grad, p, dim, kernels().entmax.entmax15_backward, "entmax15");
+EntmaxTrained entmax15_trained(const at::Tensor& x, int64_t dim) {
+  return forward(x, dim, kernels().entmax.entmax15, "entmax15", true);
 }
-at::Tensor sparsemax_backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim) {
-  return backward(grad, p, dim, kernels().entmax.sparsemax_backward, "sparsemax");
+EntmaxTrained sparsemax_trained(const at::Tensor& x, int64_t dim) {
+  return forward(x, dim, kernels().entmax.sparsemax, "sparsemax", true);
+}
+at::Tensor entmax15_backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const OptionalSupport& support) {
+  return backward(grad, p, dim, support, kernels().entmax.entmax15_backward, "entmax15");
+}
+at::Tensor sparsemax_backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const OptionalSupport& support) {
+  return backward(grad, p, dim, support, kernels().entmax.sparsemax_backward, "sparsemax");
 }
 
 }  // namespace
@@ -41,7 +62,9 @@ at::Tensor sparsemax_backward(const at::Tensor& grad, const at::Tensor& p, int64
 
 TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   m.impl("entmax15", TORCH_FN(automl_ext::entmax15));
+  m.impl("_entmax15_trained", TORCH_FN(automl_ext::entmax15_trained));
   m.impl("_entmax15_backward", TORCH_FN(automl_ext::entmax15_backward));
   m.impl("sparsemax", TORCH_FN(automl_ext::sparsemax));
+  m.impl("_sparsemax_trained", TORCH_FN(automl_ext::sparsemax_trained));
   m.impl("_sparsemax_backward", TORCH_FN(automl_ext::sparsemax_backward));
 }

@@ -1,0 +1,112 @@
+"""Rows of which the forward pass keeps the support for the gradient: nothing but the time depends on it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+import automl_ext
+from automl_ext import _native
+
+pytestmark = pytest.mark.skipif(
+    not _native.is_loaded() or _native.current_backend() == "reference", reason="the native library is not in use"
+)
+OPS = ["entmax15", "sparsemax"]
+DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+
+
+def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    """Some sparse, one with everything in its support, one of masks, one with a NaN."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    x[1] *= 1e-3
+    x[2] = -torch.inf
+    x[3, 5] = torch.nan
+    return x.to(dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("length", [256, 257, 1000, 2049, 5000])
+@pytest.mark.parametrize("name", OPS)
+def test_gradients_are_those_without_it(name: str, length: int, dtype: torch.dtype) -> None:
+    x = rows(37, length, dtype=dtype).requires_grad_()
+    grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
+    grad[5:, ::7] = torch.inf  # what comes in outside the support counts for nothing
+    backward = getattr(torch.ops.automl_ext, f"_{name}_backward")
+    threads = torch.get_num_threads()
+    try:
+        for count in (1, 2):
+            torch.set_num_threads(count)
+            p = getattr(automl_ext, name)(x)
+            (got,) = torch.autograd.grad(p, x, grad)
+            want = backward(grad, p.detach(), -1)
+            torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
+    finally:
+        torch.set_num_threads(threads)
+    spoiled = ((p != 0) & (grad == torch.inf)).any(-1)
+    assert not got[~spoiled & (torch.arange(37) != 3)].isnan().any()
+    assert (got[4:][(p == 0)[4:]] == 0).all()
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_along_another_dim_and_through_two_gradients(name: str) -> None:
+    x = torch.randn(300, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+    def slope(x: Tensor) -> Tensor:
+        return torch.func.grad(lambda x: (getattr(automl_ext, name)(x, dim=0) * grad).square().sum())(x)
+
+    def second(x: Tensor) -> Tensor:
+        return torch.func.grad(lambda x: (slope(x) * grad).sum())(x)
+
+    def batched(x: Tensor) -> Tensor:
+        return torch.func.vmap(slope)(torch.stack([x, 2 * x]))
+
+    for transformed in (slope, second, batched):
+        got = transformed(x)
+        with automl_ext.backend("reference"):
+            torch.testing.assert_close(got, transformed(x))
+    assert slope(x).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_compiled_for_any_length(name: str) -> None:
+    def slope(x: Tensor, grad: Tensor) -> Tensor:
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(getattr(automl_ext, name)(x), x, grad)[0]
+
+    def loss(x: Tensor) -> Tensor:
+        return getattr(automl_ext, name)(x).square().sum()
+
+    compiled = torch.compile(loss, fullgraph=True, dynamic=True, backend="aot_eager")
+    for length in (300, 100, 1000):
+        x = torch.randn(6, length, generator=torch.Generator().manual_seed(4)).requires_grad_()
+        (got,) = torch.autograd.grad(compiled(x), x)
+        want = slope(x, 2 * getattr(automl_ext, name)(x).detach())
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize("name", OPS)
+@pytest.mark.parametrize("length", [8, 300])
+def test_opcheck(name: str, length: int) -> None:
+    trained = getattr(torch.ops.automl_ext, f"_{name}_trained").default
+    backward = getattr(torch.ops.automl_ext, f"_{name}_backward").default
+    for dtype in DTYPES:
+        x = torch.randn(4, length, generator=torch.Generator().manual_seed(5)).to(dtype)
+        p, support = trained(x, -1)
+        assert support.numel() == (length > 256) * 4 * (8 + 64 * (4 + x.element_size()))
+        tests = ("test_schema", "test_faketensor")
+        torch.library.opcheck(trained, (x, -1), test_utils=tests)
+        torch.library.opcheck(backward, (x, p, -1, support), test_utils=tests)
+    for empty in (torch.empty(0, length), torch.empty(()), torch.empty(3, 0)):
+        torch.library.opcheck(trained, (empty, -1), test_utils=("test_schema", "test_faketensor"))
+
+
+@pytest.mark.parametrize("name", OPS)
+def test_another_support_is_refused(name: str) -> None:
+    x = torch.randn(4, 300)
+    p, support = getattr(torch.ops.automl_ext, f"_{name}_trained")(x, -1)
+    backward = getattr(torch.ops.automl_ext, f"_{name}_backward")
+    for wrong in (support[:3], support.float(), support.repeat_interleave(2, 1)[:, ::2]):
+        with pytest.raises(ValueError, match=f"{name}: support: expected what the forward pass returned"):
+            backward(x, p, -1, wrong)
