@@ -16,10 +16,12 @@ struct EntmaxSupport {
   int32_t at[kMost];
   T p[kMost];
 };
-// Bytes for each row of this length; none for short ones, where it would save nothing. As automl_ext/ops/_register.py.
+// In rows that are not longer it would save nothing.
+constexpr int64_t kLongestWithoutSupport = 256;
+// Bytes for each row of this length. As automl_ext/ops/_register.py.
 inline int64_t entmax_support_bytes(int64_t n, int64_t element_size) {
   constexpr int64_t most = EntmaxSupport<float>::kMost;
-  return n > 256 && n <= INT32_MAX ? 8 + most * (4 + element_size) : 0;
+  return n > kLongestWithoutSupport && n <= INT32_MAX ? 8 + most * (4 + element_size) : 0;
 }
 
 struct EntmaxKernels {

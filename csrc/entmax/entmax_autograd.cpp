@@ -3,6 +3,7 @@
 #include <tuple>
 
 #include "../common/autograd.h"
+#include "entmax.h"
 #include "entmax_gradient.h"
 
 namespace automl_ext {
@@ -15,12 +16,16 @@ using Forward = at::Tensor(const at::Tensor&, int64_t);
 using Trained = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, int64_t);
 using Backward = at::Tensor(const at::Tensor&, const at::Tensor&, int64_t, const std::optional<at::Tensor>&);
 
+std::optional<at::Tensor> support_of(const Grads& g) {
+  return g.saved.size() > 1 ? std::optional<at::Tensor>(g.saved[1]) : std::nullopt;
+}
+
 struct Entmax15Grad {
   static constexpr const char* kName = "Entmax15Backward";
   int64_t dim;
   variable_list fused(const Grads& g) const {
     static const auto op = autograd::find_op<Backward>("automl_ext::_entmax15_backward");
-    return {op.call(g.out[0], g.saved[0], dim, g.saved[1])};
+    return {op.call(g.out[0], g.saved[0], dim, support_of(g))};
   }
   variable_list composite(const Grads& g) const {
     const at::Tensor p = autograd::wide(g.saved[0]);
@@ -33,7 +38,7 @@ struct SparsemaxGrad {
   int64_t dim;
   variable_list fused(const Grads& g) const {
     static const auto op = autograd::find_op<Backward>("automl_ext::_sparsemax_backward");
-    return {op.call(g.out[0], g.saved[0], dim, g.saved[1])};
+    return {op.call(g.out[0], g.saved[0], dim, support_of(g))};
   }
   variable_list composite(const Grads& g) const {
     const at::Tensor p = autograd::wide(g.saved[0].detach());
@@ -44,7 +49,12 @@ struct SparsemaxGrad {
 
 using Pair = std::tuple<at::Tensor, at::Tensor>;
 
-// p and its support, with the node that saves them; none where nothing wants a gradient.
+// On a GPU the gradient reads p.
+bool has_support(const at::Tensor& x, int64_t dim) {
+  return x.device().is_cpu() && x.dim() > 0 && x.sym_size(dim) > kLongestWithoutSupport;
+}
+
+// p and its support, saved by the node, if there is one.
 template <class Node>
 Pair trained(const Node& node, const c10::TypedOperatorHandle<Trained>& op, c10::DispatchKeySet keys, const at::Tensor& x,
              int64_t dim) {
@@ -55,6 +65,19 @@ Pair trained(const Node& node, const c10::TypedOperatorHandle<Trained>& op, c10:
     node->save_input(support);
   }
   return {p, support};
+}
+
+template <class Node>
+at::Tensor forward(const Node& node, const c10::TypedOperatorHandle<Forward>& op,
+                   const c10::TypedOperatorHandle<Trained>& trained_op, c10::DispatchKeySet keys, const at::Tensor& x,
+                   int64_t dim) {
+  if (node && has_support(x, dim)) return std::get<0>(trained(node, trained_op, keys, x, dim));
+  at::Tensor p = autograd::redispatch(op, keys, x, dim);
+  if (node) {
+    torch::autograd::set_history(p, node);
+    node->save_output(p);
+  }
+  return p;
 }
 
 const auto& entmax15_trained_op() {
@@ -68,22 +91,18 @@ const auto& sparsemax_trained_op() {
 
 at::Tensor entmax15(c10::DispatchKeySet keys, const at::Tensor& x, int64_t dim) {
   static const auto op = autograd::find_op<Forward>("automl_ext::entmax15");
-  const auto node = autograd::make_node("entmax15", Entmax15Grad{dim}, x);
-  return node ? std::get<0>(trained(node, entmax15_trained_op(), keys, x, dim)) : autograd::redispatch(op, keys, x, dim);
+  return forward(autograd::make_node("entmax15", Entmax15Grad{dim}, x), op, entmax15_trained_op(), keys, x, dim);
 }
 at::Tensor sparsemax(c10::DispatchKeySet keys, const at::Tensor& x, int64_t dim) {
   static const auto op = autograd::find_op<Forward>("automl_ext::sparsemax");
-  const auto node = autograd::make_node("sparsemax", SparsemaxGrad{dim}, x);
-  return node ? std::get<0>(trained(node, sparsemax_trained_op(), keys, x, dim)) : autograd::redispatch(op, keys, x, dim);
+  return forward(autograd::make_node("sparsemax", SparsemaxGrad{dim}, x), op, sparsemax_trained_op(), keys, x, dim);
 }
 // Gradients of gradients: to the outer torch.func.grad the inner one's call is the trained op.
 Pair entmax15_trained(c10::DispatchKeySet keys, const at::Tensor& x, int64_t dim) {
-  const auto node = autograd::make_node("entmax15", Entmax15Grad{dim}, x);
-  return trained(node, entmax15_trained_op(), keys, x, dim);
+  return trained(autograd::make_node("entmax15", Entmax15Grad{dim}, x), entmax15_trained_op(), keys, x, dim);
 }
 Pair sparsemax_trained(c10::DispatchKeySet keys, const at::Tensor& x, int64_t dim) {
-  const auto node = autograd::make_node("sparsemax", SparsemaxGrad{dim}, x);
-  return trained(node, sparsemax_trained_op(), keys, x, dim);
+  return trained(autograd::make_node("sparsemax", SparsemaxGrad{dim}, x), sparsemax_trained_op(), keys, x, dim);
 }
 
 }  // namespace

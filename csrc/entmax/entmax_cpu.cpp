@@ -1,11 +1,17 @@
 // CPU entry functions of entmax-1.5 and sparsemax.
 #include <torch/library.h>
 
+#include <optional>
+#include <tuple>
+
 #include "../common/kernels.h"
 #include "entmax_entry.h"
 
 namespace automl_ext {
 namespace {
+
+using EntmaxTrained = std::tuple<at::Tensor, at::Tensor>;  // p and support
+using OptionalSupport = std::optional<at::Tensor>;
 
 at::Tensor no_support() { return at::empty({0}, at::kByte); }
 

@@ -1,6 +1,8 @@
 // CUDA entry functions of entmax-1.5 and sparsemax.
 #include <torch/library.h>
 
+#include <optional>
+
 #include "../common/cuda/device.h"
 #include "entmax_cuda.h"
 #include "entmax_entry.h"
@@ -20,14 +22,8 @@ at::Tensor forward(const at::Tensor& x, int64_t dim) {
   });
 }
 
-// Here the gradient reads p.
 template <int power>
-EntmaxTrained trained(const at::Tensor& x, int64_t dim) {
-  return {forward<power>(x, dim), at::empty({0}, x.options().dtype(at::kByte))};
-}
-
-template <int power>
-at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const OptionalSupport&) {
+at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const std::optional<at::Tensor>& /*support*/) {
   const CudaCall call(kName<power>, p);
   return entmax_backward(kName<power>, grad, p, dim, [&](DType dtype, const Rows& g, const Rows& y, void* dx) {
     launch_entmax_backward(power, dtype, g.data.const_data_ptr(), y.data.const_data_ptr(), dx, y.count, y.length,
@@ -41,9 +37,7 @@ at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, co
 
 TORCH_LIBRARY_IMPL(automl_ext, CUDA, m) {
   m.impl("entmax15", TORCH_FN(automl_ext::forward<2>));
-  m.impl("_entmax15_trained", TORCH_FN(automl_ext::trained<2>));
   m.impl("_entmax15_backward", TORCH_FN(automl_ext::backward<2>));
   m.impl("sparsemax", TORCH_FN(automl_ext::forward<1>));
-  m.impl("_sparsemax_trained", TORCH_FN(automl_ext::trained<1>));
   m.impl("_sparsemax_backward", TORCH_FN(automl_ext::backward<1>));
 }

@@ -1,14 +1,8 @@
 // What the entry functions of entmax-1.5 and sparsemax do on every device: checks, rows, results.
 #pragma once
-#include <optional>
-#include <tuple>
-
 #include "../common/tensors.h"
 
 namespace automl_ext {
-
-using EntmaxTrained = std::tuple<at::Tensor, at::Tensor>;
-using OptionalSupport = std::optional<at::Tensor>;
 
 // run(dtype, rows, p)
 template <class Run>
