@@ -13,10 +13,8 @@ namespace {
 using EntmaxTrained = std::tuple<at::Tensor, at::Tensor>;  // p and support
 using OptionalSupport = std::optional<at::Tensor>;
 
-at::Tensor no_support() { return at::empty({0}, at::kByte); }
-
 EntmaxTrained forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::Forward* table, const char* op, bool trained) {
-  at::Tensor support = trained ? no_support() : at::Tensor();
+  at::Tensor support = trained ? at::empty({0}, at::kByte) : at::Tensor();
   at::Tensor p = entmax_forward(op, x, dim, [&](DType dtype, const Rows& rows, void* out) {
     const int64_t bytes = trained ? entmax_support_bytes(rows.length, x.element_size()) : 0;
     if (bytes) support = at::empty({rows.count, bytes}, at::kByte);
