@@ -5,8 +5,8 @@
 TORCH_LIBRARY(automl_ext, m) {
   // Any shape; probabilities along dim, in the shape of x.
   m.def("entmax15(Tensor x, int dim) -> Tensor");
-  // Where a gradient is wanted, on the CPU: beside p the support of its rows, bytes for _backward alone; [0] where rows are
-  // so short that it has no use.
+  // Where a gradient is wanted: beside p the support of its rows, bytes for _backward alone; [0] where it has no use, in
+  // short rows and on a GPU.
   m.def("_entmax15_trained(Tensor x, int dim) -> (Tensor p, Tensor support)");
   m.def("_entmax15_backward(Tensor grad, Tensor p, int dim, Tensor? support=None) -> Tensor");
   m.def("sparsemax(Tensor x, int dim) -> Tensor");

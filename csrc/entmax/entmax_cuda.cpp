@@ -2,6 +2,7 @@
 #include <torch/library.h>
 
 #include <optional>
+#include <tuple>
 
 #include "../common/cuda/device.h"
 #include "entmax_cuda.h"
@@ -22,6 +23,12 @@ at::Tensor forward(const at::Tensor& x, int64_t dim) {
   });
 }
 
+// Here the gradient reads p.
+template <int power>
+std::tuple<at::Tensor, at::Tensor> trained(const at::Tensor& x, int64_t dim) {
+  return {forward<power>(x, dim), at::empty({0}, x.options().dtype(at::kByte))};
+}
+
 template <int power>
 at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const std::optional<at::Tensor>& /*support*/) {
   const CudaCall call(kName<power>, p);
@@ -37,7 +44,9 @@ at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, co
 
 TORCH_LIBRARY_IMPL(automl_ext, CUDA, m) {
   m.impl("entmax15", TORCH_FN(automl_ext::forward<2>));
+  m.impl("_entmax15_trained", TORCH_FN(automl_ext::trained<2>));
   m.impl("_entmax15_backward", TORCH_FN(automl_ext::backward<2>));
   m.impl("sparsemax", TORCH_FN(automl_ext::forward<1>));
+  m.impl("_sparsemax_trained", TORCH_FN(automl_ext::trained<1>));
   m.impl("_sparsemax_backward", TORCH_FN(automl_ext::backward<1>));
 }
