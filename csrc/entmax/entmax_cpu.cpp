@@ -14,11 +14,13 @@ using EntmaxTrained = std::tuple<at::Tensor, at::Tensor>;  // p and support
 using OptionalSupport = std::optional<at::Tensor>;
 
 EntmaxTrained forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::Forward* table, const char* op, bool trained) {
-  at::Tensor support = trained ? at::empty({0}, at::kByte) : at::Tensor();
+  at::Tensor support;
+  if (trained) {
+    const int64_t length = x.dim() ? x.size(dim) : 1, bytes = entmax_support_bytes(length, x.element_size());
+    support = bytes ? at::empty({x.numel() / length, bytes}, at::kByte) : at::empty({0}, at::kByte);
+  }
   at::Tensor p = entmax_forward(op, x, dim, [&](DType dtype, const Rows& rows, void* out) {
-    const int64_t bytes = trained ? entmax_support_bytes(rows.length, x.element_size()) : 0;
-    if (bytes) support = at::empty({rows.count, bytes}, at::kByte);
-    void* const supports = bytes ? support.mutable_data_ptr() : nullptr;
+    void* const supports = trained && support.numel() ? support.mutable_data_ptr() : nullptr;
     parallel_rows(rows.count, rows.length, [&](int64_t begin, int64_t end) {
       const Scratch scratch(entmax_scratch_bytes(rows.length));
       table[dtype](rows.data.const_data_ptr(), out, supports, rows.length, begin, end, scratch.get());
