@@ -135,12 +135,15 @@ struct Forward {
       for (const double p : rows(std::vector<double>(n, -infinity), n, 0, 1)) CHECK(p == 0, "all -inf: got %g", p);
   }
 
-  void check_pieces() {
+  void check_pieces() {  // in the whole there are full groups of rows, in the piece there are none
     Random random{7};
-    const int64_t n = 33, count = 10;
-    const std::vector<double> x = random.normals(n * count), whole = rows(x, n, 0, count), part = rows(x, n, 3, 7);
-    for (int64_t i = 0; i < n * count; ++i)
-      CHECK(part[i] == (i >= 3 * n && i < 7 * n ? whole[i] : 7), "rows 3 to 7, element %lld: got %g", (long long)i, part[i]);
+    const int64_t count = 35;
+    for (int64_t n = 1; n <= 34; ++n) {
+      const std::vector<double> x = random.normals(n * count), whole = rows(x, n, 0, count), part = rows(x, n, 3, 7);
+      for (int64_t i = 0; i < n * count; ++i)
+        CHECK(part[i] == (i >= 3 * n && i < 7 * n ? whole[i] : 7), "n = %lld, rows 3 to 7, element %lld: got %g", (long long)n,
+              (long long)i, part[i]);
+    }
   }
 };
 

@@ -103,20 +103,23 @@ struct Backward {
       }
   }
 
-  void check_rows() {
+  void check_rows() {  // in the whole there are full groups of rows, in the part there are none
     Random random{9};
-    const int64_t n = 19, count = 6;
-    std::vector<double> p = random.normals(n * count);
-    for (double& e : p) e = std::fabs(e);
-    p[2 * n + 5] = std::nan("");  // row 2 has no gradient
-    const std::vector<double> g = random.normals(n * count), whole = rows(g, p, n, 0, count), part = rows(g, p, n, 1, 4);
-    for (int64_t i = 0; i < n * count; ++i) {
-      const bool in_nan_row = i / n == 2, in_part = i >= n && i < 4 * n;
-      CHECK(std::isnan(whole[i]) == in_nan_row, "element %lld: got %g", (long long)i, whole[i]);
-      if (!in_part)
-        CHECK(part[i] == 7, "rows 1 to 4, element %lld was written: %g", (long long)i, part[i]);
-      else if (!in_nan_row)
-        CHECK(part[i] == whole[i], "rows 1 to 4, element %lld: got %g, expected %g", (long long)i, part[i], whole[i]);
+    const int64_t count = 35;
+    for (int64_t n = 6; n <= 34; ++n) {
+      std::vector<double> p = random.normals(n * count);
+      for (double& e : p) e = std::fabs(e);
+      p[2 * n + 5] = std::nan("");  // row 2 has no gradient
+      const std::vector<double> g = random.normals(n * count), whole = rows(g, p, n, 0, count), part = rows(g, p, n, 1, 4);
+      for (int64_t i = 0; i < n * count; ++i) {
+        const bool in_nan_row = i / n == 2, in_part = i >= n && i < 4 * n;
+        CHECK(std::isnan(whole[i]) == in_nan_row, "n = %lld, element %lld: got %g", (long long)n, (long long)i, whole[i]);
+        if (!in_part)
+          CHECK(part[i] == 7, "rows 1 to 4, element %lld was written: %g", (long long)i, part[i]);
+        else if (!in_nan_row)
+          CHECK(part[i] == whole[i], "n = %lld, rows 1 to 4, element %lld: got %g, expected %g", (long long)n, (long long)i,
+                part[i], whole[i]);
+      }
     }
   }
 };
