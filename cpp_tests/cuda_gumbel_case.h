@@ -1,5 +1,7 @@
 // Rows of logits for the CUDA tests of Gumbel sampling, with their groups' seeds and temperatures.
 #pragma once
+#include "cuda_on_cpu/cuda_on_cpu.h"
+
 #include "../csrc/gumbel/gumbel_cuda.cu"
 #include "check.h"
 #include "entmax_reference.h"

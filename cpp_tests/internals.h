@@ -1,6 +1,6 @@
 // What the kernels of one instruction set are made of, for the tests to call.
 #pragma once
-#include "../csrc/common/kernel_headers.h"
+#include "../csrc/instruction_sets/kernel_headers.h"
 
 namespace automl_ext {
 

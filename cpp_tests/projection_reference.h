@@ -1,6 +1,6 @@
 // The categorical projection against its dense matrix: each atom's mass on its two neighbours.
 #pragma once
-#include "../csrc/returns/returns.h"
+#include "../csrc/targets/targets.h"
 #include "check.h"
 #include "numbers.h"
 

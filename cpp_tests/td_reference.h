@@ -1,6 +1,6 @@
 // Targets of Q-learning, element by element.
 #pragma once
-#include "../csrc/returns/returns.h"
+#include "../csrc/targets/targets.h"
 #include "check.h"
 #include "numbers.h"
 

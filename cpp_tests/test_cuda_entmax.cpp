@@ -1,4 +1,6 @@
 // The CUDA kernels of entmax-1.5 and sparsemax, run on the CPU, against sorting in long double.
+#include "cuda_on_cpu/cuda_on_cpu.h"
+
 #include "../csrc/entmax/entmax_cuda.cu"
 #include "check.h"
 #include "entmax_reference.h"

@@ -1,4 +1,6 @@
 // The CUDA kernels of mixed-op aggregation, run on the CPU, against plain loops in long double.
+#include "cuda_on_cpu/cuda_on_cpu.h"
+
 #include "../csrc/mixed_op/mixed_op_cuda.cu"
 #include "check.h"
 #include "numbers.h"

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "check.h"
+#include "cuda_on_cpu/cuda_on_cpu.h"
 #include "cuda_on_cpu/faulty_kernels.cuh"
 #include "cuda_on_cpu/good_kernels.cuh"
 

@@ -1,12 +1,14 @@
 // The categorical projection on CUDA: rows of a warp and of a block, whose places are in shared memory or not.
-#include "../csrc/returns/returns_cuda.cu"
+#include "cuda_on_cpu/cuda_on_cpu.h"
+
+#include "../csrc/targets/targets_cuda.cu"
 #include "projection_reference.h"
 
 using namespace automl_ext;
 
 template <class T>
 static void launch(const Projection& x) {
-  returns_launches().projection(Element<T>::dtype, x, nullptr);
+  targets_launches().projection(Element<T>::dtype, x, nullptr);
 }
 // A block a row at any length, in small blocks.
 template <class T>

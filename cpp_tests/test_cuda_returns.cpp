@@ -1,5 +1,7 @@
 // Scans and n-step windows on CUDA, through their launches: time in chunks and not, in several orders of threads.
 // Infinities and NaN go where they would go step by step, though chunks are combined.
+#include "cuda_on_cpu/cuda_on_cpu.h"
+
 #include "../csrc/returns/returns_cuda.cu"
 #include "returns_reference.h"
 

@@ -1,5 +1,7 @@
 // The targets of Q-learning on CUDA.
-#include "../csrc/returns/returns_cuda.cu"
+#include "cuda_on_cpu/cuda_on_cpu.h"
+
+#include "../csrc/targets/targets_cuda.cu"
 #include "td_reference.h"
 
 using namespace automl_ext;
@@ -7,7 +9,7 @@ using namespace automl_ext;
 template <class T>
 static void test_type() {
   Random random{23};
-  const auto launch = [](const TdTargets& x) { returns_launches().td_targets(Element<T>::dtype, x, nullptr); };
+  const auto launch = [](const TdTargets& x) { targets_launches().td_targets(Element<T>::dtype, x, nullptr); };
   for (const int64_t actions : {1, 2, 7, 8, 9, 18, 100})
     for (const int64_t rows : {1, 15, 16, 17, 45})
       for (const bool online : {false, true})

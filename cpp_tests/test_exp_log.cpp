@@ -6,7 +6,7 @@
 
 using namespace automl_ext;
 
-static constexpr double max_ulps = 2;  // what csrc/common/simd_math.inc promises
+static constexpr double max_ulps = 2;  // what csrc/common/cpu/simd_math.inc promises
 
 // The largest error seen of one function, in units of the last place.
 struct Worst {

@@ -1,9 +1,7 @@
-// The scans over time and the targets of transitions, on columns and rows in one go and in pieces: the same bits.
+// The scans over time, on all columns in one call and in pieces: the same bits.
 // Buffers have exactly their size, flags included.
-#include "projection_reference.h"
 #include "returns_reference.h"
 #include "run.h"
-#include "td_reference.h"
 
 using namespace automl_ext;
 
@@ -32,29 +30,6 @@ struct Cpu {
 };
 
 template <class T>
-static void project(const ReturnsKernels& kernels, Projection x) {
-  const auto kernel = kernels.projection[Element<T>::dtype];
-  std::vector<double> scratch(x.atoms);
-  std::vector<T> pieces(x.rows * x.atoms);
-  const void* const out = x.out;
-  kernel(x, 0, x.rows, scratch.data());
-  x.out = pieces.data();
-  for (int64_t row = 0; row < x.rows; row += 5) kernel(x, row, std::min(row + 5, x.rows), scratch.data());
-  CHECK(!std::memcmp(out, pieces.data(), pieces.size() * sizeof(T)), "projection differs in pieces");
-}
-
-template <class T>
-static void td_targets(const ReturnsKernels& kernels, TdTargets x) {
-  const auto kernel = kernels.td_targets[Element<T>::dtype];
-  std::vector<T> pieces(x.rows);
-  const void* const out = x.out;
-  kernel(x, 0, x.rows);
-  x.out = pieces.data();
-  for (int64_t row = 0; row < x.rows; row += 5) kernel(x, row, std::min(row + 5, x.rows));
-  CHECK(!std::memcmp(out, pieces.data(), pieces.size() * sizeof(T)), "td_targets differ in pieces");
-}
-
-template <class T>
 static void test_type(const InstructionSet& set) {
   Random random{13};
   const ReturnsKernels& kernels = set.kernels.returns;
@@ -67,13 +42,6 @@ static void test_type(const InstructionSet& set) {
     for (const int64_t steps : {1, 2, 29}) check(steps, columns);
   check(3, 8300);    // several strips of columns
   check(270, 1030);  // larger than the caches near the core
-  for (const int64_t atoms : {2, 3, 21, 51})
-    for (const double discount : {0.9, std::nan("")})
-      check_projection<T>(21, atoms, discount, random, [&](const Projection& x) { project<T>(kernels, x); });
-  for (const int64_t actions : {1, 2, 3, 4, 7, 16, 18, 32, 33, 64, 100})
-    for (const bool online : {false, true})
-      for (const bool own : {false, true})
-        check_td_targets<T>(77, actions, online, own, random, [&](const TdTargets& x) { td_targets<T>(kernels, x); });
 }
 
 static void test(const InstructionSet& set) {

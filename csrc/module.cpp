@@ -6,7 +6,7 @@
 #include <set>
 #include <thread>
 
-#include "common/kernels.h"
+#include "instruction_sets/kernels.h"
 #include "dense/dense_module.h"
 #include "replay/replay_module.h"
 

@@ -43,4 +43,7 @@ struct DenseKernels {
   void (*gru_gates_backward)(const GruGatesBackward&, int64_t begin, int64_t end);
 };
 
+// The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.
+const DenseKernels& dense_kernels();
+
 }  // namespace automl_ext

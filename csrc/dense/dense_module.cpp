@@ -7,7 +7,6 @@
 
 #include <optional>
 
-#include "../common/kernels.h"
 #include "../common/tensors.h"
 
 namespace py = pybind11;
@@ -58,7 +57,7 @@ at::Tensor dense_product(const at::Tensor& a, const at::Tensor& b, const std::op
     p.elu_of = check_rows(kProduct, "elu_of", *elu_of, rows, columns).const_data_ptr<float>();
     p.elu_of_row = elu_of->stride(0);
   }
-  const DenseKernels& kernel = kernels().dense;
+  const DenseKernels& kernel = dense_kernels();
   const int64_t size = kernel.packed_size(p);
   const Scratch packed(size * sizeof(float));
   float* at = size ? static_cast<float*>(packed.get()) : nullptr;
@@ -80,7 +79,7 @@ py::tuple gru_gates(const at::Tensor& of_input, const at::Tensor& of_state, cons
                           of_state.mutable_data_ptr<float>(), newly.mutable_data_ptr<float>(),
                           next.mutable_data_ptr<float>(), rows, n, of_input.stride(0), of_state.stride(0),
                           state.stride(0), next.stride(0)};
-  parallel_rows(rows, 3 * n, [&](int64_t begin, int64_t end) { kernels().dense.gru_gates(gates, begin, end); });
+  parallel_rows(rows, 3 * n, [&](int64_t begin, int64_t end) { dense_kernels().gru_gates(gates, begin, end); });
   return py::make_tuple(of_state, newly);
 }
 
@@ -98,7 +97,7 @@ py::tuple gru_gates_backward(const at::Tensor& gradient, const at::Tensor& gates
                                  newly.const_data_ptr<float>(), state.const_data_ptr<float>(),
                                  found.mutable_data_ptr<float>(), to_state.mutable_data_ptr<float>(), rows, n,
                                  gradient.stride(0), gates.stride(0), state.stride(0)};
-  parallel_rows(rows, 3 * n, [&](int64_t begin, int64_t end) { kernels().dense.gru_gates_backward(pass, begin, end); });
+  parallel_rows(rows, 3 * n, [&](int64_t begin, int64_t end) { dense_kernels().gru_gates_backward(pass, begin, end); });
   return py::make_tuple(found, to_state);
 }
 

@@ -38,4 +38,7 @@ struct EntmaxKernels {
 // The candidates of a row in double, and room for a whole vector behind them.
 inline size_t entmax_scratch_bytes(int64_t n) { return size_t(n + 64 + n / 4) * sizeof(double); }
 
+// The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.
+const EntmaxKernels& entmax_kernels();
+
 }  // namespace automl_ext

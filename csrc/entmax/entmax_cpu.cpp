@@ -4,7 +4,6 @@
 #include <optional>
 #include <tuple>
 
-#include "../common/kernels.h"
 #include "entmax_entry.h"
 
 namespace automl_ext {
@@ -45,22 +44,22 @@ at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, co
 }
 
 at::Tensor entmax15(const at::Tensor& x, int64_t dim) {
-  return std::get<0>(forward(x, dim, kernels().entmax.entmax15, "entmax15", false));
+  return std::get<0>(forward(x, dim, entmax_kernels().entmax15, "entmax15", false));
 }
 at::Tensor sparsemax(const at::Tensor& x, int64_t dim) {
-  return std::get<0>(forward(x, dim, kernels().entmax.sparsemax, "sparsemax", false));
+  return std::get<0>(forward(x, dim, entmax_kernels().sparsemax, "sparsemax", false));
 }
 EntmaxTrained entmax15_trained(const at::Tensor& x, int64_t dim) {
-  return forward(x, dim, kernels().entmax.entmax15, "entmax15", true);
+  return forward(x, dim, entmax_kernels().entmax15, "entmax15", true);
 }
 EntmaxTrained sparsemax_trained(const at::Tensor& x, int64_t dim) {
-  return forward(x, dim, kernels().entmax.sparsemax, "sparsemax", true);
+  return forward(x, dim, entmax_kernels().sparsemax, "sparsemax", true);
 }
 at::Tensor entmax15_backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const OptionalSupport& support) {
-  return backward(grad, p, dim, support, kernels().entmax.entmax15_backward, "entmax15");
+  return backward(grad, p, dim, support, entmax_kernels().entmax15_backward, "entmax15");
 }
 at::Tensor sparsemax_backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const OptionalSupport& support) {
-  return backward(grad, p, dim, support, kernels().entmax.sparsemax_backward, "sparsemax");
+  return backward(grad, p, dim, support, entmax_kernels().sparsemax_backward, "sparsemax");
 }
 
 }  // namespace

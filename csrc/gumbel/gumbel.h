@@ -37,4 +37,7 @@ inline size_t gumbel_scratch_bytes(int64_t n) {
   return size_t(2 * ((n > kGumbelTile ? n : kGumbelTile) + 64) + n / 4) * sizeof(double);
 }
 
+// The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.
+const GumbelKernels& gumbel_kernels();
+
 }  // namespace automl_ext

@@ -3,7 +3,6 @@
 
 #include <vector>
 
-#include "../common/kernels.h"
 #include "gumbel_entry.h"
 
 namespace automl_ext {
@@ -38,18 +37,18 @@ auto runner(const GumbelKernels::Sample* table) {
 template <bool entmax>
 GumbelSampled sample(const at::Tensor& logits, const at::Tensor& seed, double tau, const OptionalTensor& tau_tensor,
                      int64_t dim, bool hard, bool return_index) {
-  const auto* table = entmax ? kernels().gumbel.entmax15 : kernels().gumbel.softmax;
+  const auto* table = entmax ? gumbel_kernels().entmax15 : gumbel_kernels().softmax;
   return gumbel_sample(kName<entmax>, logits, seed, tau, tau_tensor, dim, hard, return_index, runner(table));
 }
 
 at::Tensor argmax(const at::Tensor& logits, const at::Tensor& seed, int64_t dim) {
-  return gumbel_argmax(logits, seed, dim, runner(kernels().gumbel.softmax));
+  return gumbel_argmax(logits, seed, dim, runner(gumbel_kernels().softmax));
 }
 
 template <bool entmax>
 std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& soft, double tau,
                                             const OptionalTensor& tau_tensor, int64_t dim) {
-  const auto* table = entmax ? kernels().gumbel.entmax15_backward : kernels().gumbel.softmax_backward;
+  const auto* table = entmax ? gumbel_kernels().entmax15_backward : gumbel_kernels().softmax_backward;
   const auto run = [&](DType dtype, const Rows& g, const Rows& y, const GumbelGroups& groups, void* dx,
                        const at::Tensor& dtau) {
     const std::vector<double> taus = values_of(groups);

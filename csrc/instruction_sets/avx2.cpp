@@ -1,5 +1,5 @@
 // Every #include stands before the pragma: nothing but our own namespace may be compiled for AVX2.
-#include "../common/kernel_headers.h"
+#include "kernel_headers.h"
 
 #ifdef AUTOML_EXT_X86
 #pragma GCC target("avx2,fma,f16c")

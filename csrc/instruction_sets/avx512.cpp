@@ -1,5 +1,5 @@
 // Every #include stands before the pragma: nothing but our own namespace may be compiled for AVX-512.
-#include "../common/kernel_headers.h"
+#include "kernel_headers.h"
 
 #ifdef AUTOML_EXT_X86
 #pragma GCC target("avx512f,avx512dq,avx512bw,avx512vl,avx2,fma,f16c")

@@ -1,5 +1,5 @@
 // The portable kernels: SSE2 on x86-64, NEON on AArch64, whatever the compiler makes of 16-byte vectors elsewhere.
-#include "../common/kernel_headers.h"
+#include "kernel_headers.h"
 
 #define SIMD_NAMESPACE simd_default
 #define SIMD_BYTES 16

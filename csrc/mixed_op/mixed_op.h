@@ -19,4 +19,7 @@ struct MixedOpKernels {
   Backward backward[kDTypes];
 };
 
+// The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.
+const MixedOpKernels& mixed_op_kernels();
+
 }  // namespace automl_ext

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 
-#include "../common/kernels.h"
 #include "mixed_op_entry.h"
 
 namespace automl_ext {
@@ -38,7 +37,7 @@ at::Tensor forward(at::TensorList inputs, const at::Tensor& weights, at::IntArra
       pointers.push_back(all[i]);
       used.push_back(w[positions[i]]);
     }
-    const auto kernel = kernels().mixed_op.forward[dtype];
+    const auto kernel = mixed_op_kernels().forward[dtype];
     parallel_rows(y.numel(), pointers.size(), [&](int64_t begin, int64_t end) {
       kernel(pointers.data(), used.data(), int64_t(used.size()), y.mutable_data_ptr(), begin, end);
     });
@@ -49,7 +48,7 @@ at::Tensor run_backward(const MixedOpBackward& pass, const at::Tensor& weights, 
   const Weights all(weights);
   std::vector<double> w;
   for (const int64_t k : positions) w.push_back(all[k]);
-  const auto kernel = kernels().mixed_op.backward[pass.dtype];
+  const auto kernel = mixed_op_kernels().backward[pass.dtype];
   const int64_t count = int64_t(positions.size()), n = pass.grad.numel(), tiles = (n + kTile - 1) / kTile;
   const int64_t wanted = std::count_if(pass.grad_inputs.begin(), pass.grad_inputs.end(), [](void* p) { return p; });
   const bool past_caches = wanted * n * int64_t(pass.grad.element_size()) > kPastCaches;

@@ -1,4 +1,4 @@
-// Returns, advantages and targets over time-major [T, B] arrays: what the kernels offer.
+// Returns and advantages over time-major [T, B] arrays: what the kernels offer.
 #pragma once
 #include <cstdint>
 
@@ -19,24 +19,6 @@ struct Trajectory {
   int64_t n;
 };
 
-// One call of the categorical projection over contiguous [rows, atoms].
-struct Projection {
-  int64_t rows, atoms;
-  const void *probs, *rewards, *discounts;  // discounts null: gamma
-  const uint8_t* terminated;
-  void* out;
-  double gamma, v_min, v_max;
-};
-
-// One call of td_targets over contiguous [rows, actions].
-struct TdTargets {
-  int64_t rows, actions;
-  const void *q, *judge, *rewards, *discounts;  // judge: the Q that chooses the action; discounts null: gamma
-  const uint8_t* terminated;
-  void* out;
-  double gamma;
-};
-
 struct ReturnsKernels {
   // Columns [begin, end). The trajectory comes by value: nothing that a kernel writes can then be a part of it, or it would
   // be read again for every vector.
@@ -51,11 +33,9 @@ struct ReturnsKernels {
   Columns vtrace[kDTypes];
   // out: targets; values holds Q
   Columns retrace[kDTypes];
-  // rows [begin, end); scratch: one double per atom
-  using Rows = void (*)(const Projection&, int64_t begin, int64_t end, double* scratch);
-  Rows projection[kDTypes];
-  using Targets = void (*)(const TdTargets&, int64_t begin, int64_t end);
-  Targets td_targets[kDTypes];
 };
+
+// The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.
+const ReturnsKernels& returns_kernels();
 
 }  // namespace automl_ext

@@ -225,6 +225,5 @@ TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
   m.impl("lambda_returns", TORCH_FN(automl_ext::lambda_returns));
   m.impl("n_step_returns", TORCH_FN(automl_ext::n_step_returns));
   m.impl("_n_step_returns_backward", TORCH_FN(automl_ext::n_step_returns_backward));
-  for (const char* target : {"vtrace", "retrace", "td_targets", "categorical_projection"})
-    m.impl(target, torch::CppFunction::makeFallthrough());
+  for (const char* target : {"vtrace", "retrace"}) m.impl(target, torch::CppFunction::makeFallthrough());
 }

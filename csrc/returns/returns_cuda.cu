@@ -3,9 +3,7 @@
 
 #include "../common/cuda/launch.cuh"
 #include "n_step_kernels.cuh"
-#include "projection_kernels.cuh"
 #include "scan_kernels.cuh"
-#include "td_kernels.cuh"
 
 namespace automl_ext {
 namespace {
@@ -16,8 +14,6 @@ int64_t multiprocessors() {
   cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
   return count;
 }
-
-int64_t blocks(int64_t count, int64_t per_block) { return (count + per_block - 1) / per_block; }
 
 // The least power of two that is at least n, up to a limit that is one.
 int64_t power_of_two(int64_t n, int64_t limit) {
@@ -75,30 +71,6 @@ void launch_n_step_backward(DType dtype, const Trajectory& x, void* stream) {
   });
 }
 
-void launch_projection(DType dtype, const Projection& x, void* stream_) {
-  const auto stream = static_cast<cudaStream_t>(stream_);
-  for_dtype(dtype, [&](auto element) {
-    using T = decltype(element);
-    if (x.atoms <= kWarpAtoms) {
-      KERNEL_LAUNCH(projection_short_rows<T>, grid_of(blocks(x.rows, kProjectionThreads / 32)), kProjectionThreads, 0,
-                    stream, x);
-      return;
-    }
-    const int64_t bytes = x.atoms * int64_t(sizeof(double));
-    const bool shared = bytes <= shared_memory_limit();
-    if (shared) allow_shared_memory(projection_long_rows<T>, bytes);
-    KERNEL_LAUNCH(projection_long_rows<T>, grid_of(x.rows), long_row_block(x.atoms), shared ? size_t(bytes) : 0, stream,
-                  x, shared);
-  });
-}
-
-void launch_td_targets(DType dtype, const TdTargets& x, void* stream) {
-  for_dtype(dtype, [&](auto element) {
-    KERNEL_LAUNCH(td_rows<decltype(element)>, grid_of(blocks(x.rows, kTdThreads / kTdLanes)), kTdThreads, 0,
-                  static_cast<cudaStream_t>(stream), x);
-  });
-}
-
 }  // namespace
 
 const ReturnsLaunches& returns_launches() {
@@ -107,7 +79,6 @@ const ReturnsLaunches& returns_launches() {
       launch_scan<LambdaScan>, launch_scan<LambdaGradientScan>,
       launch_n_step,           launch_n_step_backward,
       launch_scan<VtraceScan>, launch_scan<RetraceScan>,
-      launch_projection,       launch_td_targets,
   };
   return launches;
 }

@@ -7,15 +7,11 @@ namespace automl_ext {
 // One launch each. The members are those of ReturnsKernels.
 struct ReturnsLaunches {
   using Launch = void (*)(DType dtype, const Trajectory& x, void* stream);
-  using LaunchRows = void (*)(DType dtype, const Projection& x, void* stream);
   Launch gae, gae_backward;
   Launch lambda_returns, lambda_returns_backward;
   Launch n_step, n_step_backward;
   Launch vtrace;
   Launch retrace;
-  LaunchRows projection;
-  using LaunchTargets = void (*)(DType dtype, const TdTargets& x, void* stream);
-  LaunchTargets td_targets;
 };
 
 const ReturnsLaunches& returns_launches();

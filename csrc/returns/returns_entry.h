@@ -6,7 +6,6 @@
 #include <c10/util/SmallVector.h>
 #include <torch/library.h>
 
-#include <cmath>
 #include <tuple>
 
 #include "../common/tensors.h"
@@ -207,70 +206,6 @@ Tensor retrace(const Tensor& log_rhos, const Tensor& q_values, const Tensor& rew
   return targets;
 }
 
-// One number for each row of `rows`, contiguous.
-inline Tensor per_row(const char* op, const char* name, const Tensor& x, const Tensor& rows, at::ScalarType type) {
-  const auto shape = rows.sizes().slice(0, rows.dim() - 1);
-  check_device(op, name, x, rows);
-  TORCH_CHECK_TYPE(x.scalar_type() == type, op, ": ", name, ": expected a ", type, " tensor, got ", x.scalar_type());
-  TORCH_CHECK_VALUE(x.sizes() == shape, op, ": ", name, ": expected shape ", shape, ", got ", x.sizes());
-  return x.contiguous();
-}
-
-template <class Device>
-Tensor td_targets(const Tensor& rewards, const Tensor& next_q, const Tensor& terminated, Optional discounts,
-                  Optional next_q_online, double gamma) {
-  const char* op = "td_targets";
-  const DType dtype = dtype_of(next_q, op, "next_q");
-  TORCH_CHECK_VALUE(next_q.dim() > 0 && next_q.size(-1) > 0, op, ": next_q: expected at least 1 action, got ",
-                    next_q.sizes());
-  if (next_q_online) check_like(op, "next_q_online", *next_q_online, next_q);
-  const Tensor q = next_q.contiguous(), judge = next_q_online ? next_q_online->contiguous() : q;
-  const Tensor r = per_row(op, "rewards", rewards, next_q, next_q.scalar_type());
-  const Tensor ends = per_row(op, "terminated", terminated, next_q, at::kBool);
-  const Tensor d = discounts ? per_row(op, "discounts", *discounts, next_q, next_q.scalar_type()) : Tensor();
-  Tensor out = at::empty(rewards.sizes(), rewards.options());
-  const TdTargets targets{rewards.numel(),
-                          next_q.size(-1),
-                          q.const_data_ptr(),
-                          judge.const_data_ptr(),
-                          r.const_data_ptr(),
-                          d.defined() ? d.const_data_ptr() : nullptr,
-                          static_cast<const uint8_t*>(ends.const_data_ptr()),
-                          out.mutable_data_ptr(),
-                          gamma};
-  if (targets.rows) Device::run(op, next_q, Device::kernels().td_targets, dtype, targets);
-  return out;
-}
-
-template <class Device>
-Tensor categorical_projection(const Tensor& next_probs, const Tensor& rewards, const Tensor& terminated,
-                              Optional discounts, double gamma, double v_min, double v_max) {
-  const char* op = "categorical_projection";
-  const DType dtype = dtype_of(next_probs, op, "next_probs");
-  TORCH_CHECK_VALUE(next_probs.dim() > 0 && next_probs.size(-1) > 1, op,
-                    ": next_probs: expected at least 2 atoms, got ", next_probs.sizes());
-  const auto spacings = double(next_probs.size(-1) - 1);
-  TORCH_CHECK_VALUE(v_min < v_max && std::isfinite(v_max - v_min) && std::isfinite(spacings / (v_max - v_min)), op,
-                    ": v_min and v_max: expected finite, v_min < v_max, apart, got ", v_min, " and ", v_max);
-  const Tensor probs = next_probs.contiguous();
-  const Tensor r = per_row(op, "rewards", rewards, next_probs, next_probs.scalar_type());
-  const Tensor ends = per_row(op, "terminated", terminated, next_probs, at::kBool);
-  const Tensor d = discounts ? per_row(op, "discounts", *discounts, next_probs, next_probs.scalar_type()) : Tensor();
-  Tensor out = at::empty(next_probs.sizes(), next_probs.options());
-  const Projection projection{rewards.numel(),
-                              next_probs.size(-1),
-                              probs.const_data_ptr(),
-                              r.const_data_ptr(),
-                              d.defined() ? d.const_data_ptr() : nullptr,
-                              static_cast<const uint8_t*>(ends.const_data_ptr()),
-                              out.mutable_data_ptr(),
-                              gamma,
-                              v_min,
-                              v_max};
-  if (projection.rows) Device::run(op, next_probs, Device::kernels().projection, dtype, projection);
-  return out;
-}
-
 template <class Device>
 void register_ops(torch::Library& m) {
   m.impl("gae", TORCH_FN(gae<Device>));
@@ -281,8 +216,6 @@ void register_ops(torch::Library& m) {
   m.impl("_n_step_returns_backward", TORCH_FN(n_step_returns_backward<Device>));
   m.impl("vtrace", TORCH_FN(vtrace<Device>));
   m.impl("retrace", TORCH_FN(retrace<Device>));
-  m.impl("td_targets", TORCH_FN(td_targets<Device>));
-  m.impl("categorical_projection", TORCH_FN(categorical_projection<Device>));
 }
 
 }  // namespace returns_entry

@@ -26,17 +26,4 @@ __device__ __forceinline__ Flags flags_at(const Trajectory& x, int64_t t, int64_
   return flags_at(x, at, valid_at(x, at), next_valid);
 }
 
-template <class T>
-__device__ __forceinline__ Compute<T> load(const void* p, int64_t at) {
-  return widen(static_cast<const T*>(p)[at]);
-}
-template <class T>
-__device__ __forceinline__ void store(void* p, int64_t at, Compute<T> value) {
-  static_cast<T*>(p)[at] = narrow<T>(value);
-}
-template <class C>
-__device__ __forceinline__ C keep(bool counts, C value) {
-  return counts ? value : C(0);
-}
-
 }  // namespace automl_ext

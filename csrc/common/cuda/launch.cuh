@@ -13,13 +13,16 @@ constexpr int64_t kShortRow = 1024;  // the most elements a warp keeps in regist
 template <int value>
 using Int = std::integral_constant<int, value>;
 
+// The number of blocks of `per_block` items that hold `count` items.
+inline int64_t blocks(int64_t count, int64_t per_block) { return (count + per_block - 1) / per_block; }
+
 // Blocks for `count` pieces of work; kernels stride over what is beyond the largest grid.
 inline dim3 grid_of(int64_t count) { return dim3(unsigned(std::min<int64_t>(count, 0x7fffffff))); }
 
 // Blocks for short rows of `lanes` threads each.
 inline dim3 short_rows_grid(int64_t rows, int lanes) {
   const int64_t rows_per_block = kShortRowThreads / lanes;
-  return grid_of((rows + rows_per_block - 1) / rows_per_block);
+  return grid_of(blocks(rows, rows_per_block));
 }
 
 // Calls launch(Int<lanes>, Int<items>) with the team and its registers for rows of n ≤ lanes·items elements.

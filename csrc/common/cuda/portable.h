@@ -1,5 +1,5 @@
-// What CUDA kernels and their launches use beyond plain C++. nvcc reads it as CUDA; any other compiler runs the same
-// kernels on the CPU, one fiber per CUDA thread (cpp_tests/cuda_on_cpu), which is how they are tested without a GPU.
+// What CUDA kernels and their launches use beyond plain C++. nvcc reads it as CUDA. Tests without a GPU define the same
+// names first and run the kernels on the CPU, one fiber per CUDA thread (cpp_tests/cuda_on_cpu).
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -15,6 +15,6 @@
   T* const name = reinterpret_cast<T*>(kernel_dynamic_shared)
 // kernel in parentheses where its template arguments hold a comma.
 #define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
-#else
-#include "cuda_on_cpu.h"
+#elif !defined(KERNEL_LAUNCH)
+#error "CUDA kernels are compiled by nvcc, or after cpp_tests/cuda_on_cpu/cuda_on_cpu.h"
 #endif

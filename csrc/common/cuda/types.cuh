@@ -68,6 +68,21 @@ inline float16 narrow<float16>(float x) {
 }
 #endif
 
+// One element of an untyped array, as the type that kernels compute in.
+template <class T>
+__device__ __forceinline__ Compute<T> load(const void* p, int64_t at) {
+  return widen(static_cast<const T*>(p)[at]);
+}
+template <class T>
+__device__ __forceinline__ void store(void* p, int64_t at, Compute<T> value) {
+  static_cast<T*>(p)[at] = narrow<T>(value);
+}
+// Selects instead of multiplying: a value that does not count may be NaN.
+template <class C>
+__device__ __forceinline__ C keep(bool counts, C value) {
+  return counts ? value : C(0);
+}
+
 // Runs `launch`, a generic lambda, with a value of the type that `dtype` names.
 template <class Launch>
 inline void for_dtype(DType dtype, const Launch& launch) {

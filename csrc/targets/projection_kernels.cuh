@@ -1,9 +1,9 @@
-// The categorical projection on CUDA, in double: as project_row of targets_kernel.inc, but every atom of the result
+// The categorical projection on CUDA, in double: as project_row of projection_kernel.inc, but every atom of the result
 // gathers what the atoms of the distribution bring to it, in their order. Their places on the grid rise with the atom,
 // so that those concerned are neighbours.
 #pragma once
 #include "../common/cuda/team.cuh"
-#include "steps.cuh"
+#include "targets.h"
 
 namespace automl_ext {
 

@@ -5,6 +5,7 @@
 #include "../gumbel/gumbel.h"
 #include "../mixed_op/mixed_op.h"
 #include "../returns/returns.h"
+#include "../targets/targets.h"
 
 // Clang has no `#pragma GCC target`: there, and on other processors, the portable kernels are all there is.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
@@ -19,6 +20,7 @@ struct Kernels {
   GumbelKernels gumbel;
   MixedOpKernels mixed_op;
   ReturnsKernels returns;
+  TargetsKernels targets;
   DenseKernels dense;
 };
 

@@ -1,7 +1,7 @@
 // Targets of Q-learning on CUDA, as td_kernel.inc: some neighbouring lanes a row.
 #pragma once
 #include "../common/cuda/team.cuh"
-#include "steps.cuh"
+#include "targets.h"
 
 namespace automl_ext {
 

@@ -58,6 +58,14 @@ const Kernels& kernels() {
   return chosen;
 }
 
+// Declared by the families, so that none of them includes the tables of the others.
+const EntmaxKernels& entmax_kernels() { return kernels().entmax; }
+const GumbelKernels& gumbel_kernels() { return kernels().gumbel; }
+const MixedOpKernels& mixed_op_kernels() { return kernels().mixed_op; }
+const ReturnsKernels& returns_kernels() { return kernels().returns; }
+const TargetsKernels& targets_kernels() { return kernels().targets; }
+const DenseKernels& dense_kernels() { return kernels().dense; }
+
 const char* compiled_instruction_sets() {
 #ifdef AUTOML_EXT_X86
   return "default, avx2, avx512";

@@ -1,0 +1,34 @@
+// The targets family on the CPU.
+#include <memory>
+
+#include "targets_entry.h"
+
+namespace automl_ext {
+namespace {
+
+struct Cpu {
+  static const TargetsKernels& kernels() { return targets_kernels(); }
+
+  static void run(const char*, const at::Tensor&, const TargetsKernels::Projections* table, DType dtype,
+                  const Projection& x) {
+    parallel_rows(x.rows, x.atoms, [&](int64_t begin, int64_t end) {
+      const std::unique_ptr<double[]> scratch(new double[x.atoms]);
+      table[dtype](x, begin, end, scratch.get());
+    });
+  }
+  static void run(const char*, const at::Tensor&, const TargetsKernels::Targets* table, DType dtype,
+                  const TdTargets& x) {
+    parallel_rows(x.rows, x.actions, [&](int64_t begin, int64_t end) { table[dtype](x, begin, end); });
+  }
+};
+
+}  // namespace
+}  // namespace automl_ext
+
+TORCH_LIBRARY_IMPL(automl_ext, CPU, m) { automl_ext::targets_entry::register_ops<automl_ext::Cpu>(m); }
+
+// Targets have no gradient: the autograd key passes calls through.
+TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
+  m.impl("td_targets", torch::CppFunction::makeFallthrough());
+  m.impl("categorical_projection", torch::CppFunction::makeFallthrough());
+}

@@ -1,0 +1,17 @@
+// The targets family on CUDA. The arrays are those of the CPU's kernels (targets.h), on the device; none is empty.
+#pragma once
+#include "targets.h"
+
+namespace automl_ext {
+
+// One launch each. The members are those of TargetsKernels.
+struct TargetsLaunches {
+  using LaunchProjection = void (*)(DType dtype, const Projection& x, void* stream);
+  LaunchProjection projection;
+  using LaunchTargets = void (*)(DType dtype, const TdTargets& x, void* stream);
+  LaunchTargets td_targets;
+};
+
+const TargetsLaunches& targets_launches();
+
+}  // namespace automl_ext
