@@ -6,8 +6,8 @@
 #include <set>
 #include <thread>
 
-#include "instruction_sets/kernels.h"
 #include "dense/dense_module.h"
+#include "instruction_sets/kernels.h"
 #include "replay/replay_module.h"
 
 namespace {

@@ -8,6 +8,7 @@
 #include <optional>
 
 #include "../common/tensors.h"
+#include "dense.h"
 
 namespace py = pybind11;
 

@@ -4,6 +4,7 @@
 #include <optional>
 #include <tuple>
 
+#include "entmax.h"
 #include "entmax_entry.h"
 
 namespace automl_ext {

@@ -3,6 +3,7 @@
 
 #include <vector>
 
+#include "gumbel.h"
 #include "gumbel_entry.h"
 
 namespace automl_ext {

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "mixed_op.h"
 #include "mixed_op_entry.h"
 
 namespace automl_ext {
