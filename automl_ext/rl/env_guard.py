@@ -25,7 +25,7 @@ LONGEST = 300  # characters of a foreign message or of a value
 
 _OURS = os.path.dirname(automl_ext.__file__) + os.sep
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
-_PACKAGES = tuple(os.path.dirname(module.__file__) + os.sep for module in (gymnasium, np))
+_PACKAGES = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (gymnasium, np))
 
 
 class EnvError(UserError):
@@ -91,7 +91,8 @@ class Guard(gymnasium.Wrapper):
         self.where = where
         space = env.observation_space
         self._box = isinstance(space, gymnasium.spaces.Box)
-        self._shape, self._dtype = space.shape, space.dtype
+        self._shape = space.shape
+        self._dtype: Any = space.dtype
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         try:

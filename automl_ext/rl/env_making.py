@@ -201,4 +201,3 @@ def _register(env_id: str) -> None:
             ) from None
         if extra == "minatar" and "MinAtar/Breakout-v1" not in gymnasium.registry:
             package.register_envs()
-

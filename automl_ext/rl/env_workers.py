@@ -110,7 +110,9 @@ def how_ended(process: Any) -> str:
     return f"killed by signal {-code}"
 
 
-def _work(index: int, maker: Callable[[], gymnasium.Env], pipe: Connection, parent_pipe: Connection, *rest: Any) -> None:
+def _work(
+    index: int, maker: Callable[[], gymnasium.Env], pipe: Connection, parent_pipe: Connection, *rest: Any
+) -> None:
     """Gymnasium's worker, but a failing constructor is reported as a failing step is."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
     try:

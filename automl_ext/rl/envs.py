@@ -26,7 +26,6 @@ from automl_ext.rl.env_state import restore_simulators, simulators_state
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
 
-
 ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)  # observations that are arrays
 KINDS = "biuf", "b", "b"  # dtypes of rewards, terminated, truncated
 
@@ -118,6 +117,11 @@ class Envs:
     def starting(self) -> np.ndarray:
         """bool [B], where :attr:`observations` is an episode's first: whoever remembers should forget."""
         return self._begun == self._calls
+
+    @property
+    def running_returns(self) -> np.ndarray:
+        """float64 [B], the undiscounted return so far of the episodes that go on."""
+        return self._returns
 
     def step(self, actions: np.ndarray) -> Step:
         """Act in every environment; afterwards :attr:`observations` are those to act on.
@@ -258,7 +262,7 @@ class Envs:
 
     def _check_observations(self, call: str, observations: Any) -> None:
         """What :class:`~automl_ext.rl.env_guard.Guard` checks for single environments, for a vector version."""
-        space = self.vector.observation_space
+        space: Any = self.vector.observation_space
         if getattr(observations, "shape", None) == space.shape and observations.dtype == space.dtype:
             return
         found = np.asarray(observations)
