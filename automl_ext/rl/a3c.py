@@ -249,7 +249,8 @@ def work(worker: int, config: A3CConfig, shared: Shared, pipe: Connection) -> No
         finally:
             learner.envs.close()
     except UserError as error:
-        pipe.send(str(error))
+        with contextlib.suppress(BrokenPipeError):  # another worker failed before, and the parent has gone on
+            pipe.send(str(error))
     except BrokenPipeError:
         pass  # the parent is gone
 

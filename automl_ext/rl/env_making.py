@@ -90,7 +90,7 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
             return gymnasium.make_vec(env_id, n_envs, mode, **kwargs)
         makers = [functools.partial(make_one, env_id, i, wrappers, kwargs) for i in range(n_envs)]
         if mode == "async":
-            return WorkerVectorEnv(makers)
+            return WorkerVectorEnv(makers, options.step_timeout)
         return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
     except gymnasium.error.DependencyNotInstalled as error:
         extra = ' or "automl_ext[box2d]"' if "box2d" in str(error).lower() else ""

@@ -1,18 +1,21 @@
 """Environments in worker processes, each in its own: deaths, hangs and errors become one line that names which.
 
-The time limit covers ``reset`` and ``step``. It cannot cover the constructor: Gymnasium makes the first environment in
-this process to learn its spaces, and nothing can stop code that hangs in our own process.
+The time limit covers the workers. It cannot cover the first environment's constructor, which Gymnasium also calls in
+this process to learn the spaces: nothing can stop code that hangs in our own process.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
+import os
 import signal
+import socket
+import struct
 import time
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from typing import Any
 
 import gymnasium
@@ -26,31 +29,50 @@ PATIENCE = 5.0  # seconds until a worker that was asked to end is killed
 
 
 class WorkerVectorEnv(AsyncVectorEnv):
-    """As Gymnasium's AsyncVectorEnv in mode SAME_STEP; what goes wrong in a constructor is an EnvError as well."""
+    """Gymnasium's AsyncVectorEnv in mode SAME_STEP; a constructor that fails in a worker is an EnvError as well."""
 
-    def __init__(self, makers: Sequence[Callable[[], gymnasium.Env]]) -> None:
-        with _quiet():
-            try:
-                super().__init__(makers, autoreset_mode=AutoresetMode.SAME_STEP, worker=_work)
-            except BaseException as error:
-                if not hasattr(self, "processes"):
-                    raise  # the first environment, in this process
-                dead = dead_workers(self) if isinstance(error, (EOFError, OSError)) else ""
+    def __init__(self, makers: Sequence[Callable[[], gymnasium.Env]], limit: float) -> None:
+        self.limit = limit
+        try:
+            super().__init__(makers, autoreset_mode=AutoresetMode.SAME_STEP, worker=_work)
+        except BaseException:
+            if hasattr(self, "processes"):  # not the first environment, in this process
                 terminate(self)
-                if dead:
-                    raise EnvError(f"{dead} while its environment was made") from None
-                raise
+            raise
+
+    def _check_spaces(self) -> None:
+        set_limit(self, self.limit)
+        with _telling(self, "its constructor", self.limit):
+            super()._check_spaces()
+
+    def _raise_if_errors(self, successes: Any) -> None:
+        """Without the tracebacks of workers that Gymnasium prints as warnings: the exception says it in one line."""
+        if not all(successes):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                super()._raise_if_errors(successes)
+
+
+def set_limit(vector: AsyncVectorEnv, limit: float) -> None:
+    """Let no reply of a worker take longer than this many seconds.
+
+    The kernel watches the time, which costs nothing in a step.
+    Where pipes are no sockets (Windows) there is no limit.
+    """
+    duration = struct.pack("ll", int(limit), int(limit % 1 * 1e6))
+    for pipe in vector.parent_pipes:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(pipe.fileno())) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, duration)
 
 
 def reset(vector: AsyncVectorEnv, seed: int, limit: float) -> tuple[Any, dict[str, Any]]:
-    """``vector.reset`` with a time limit in seconds; see :func:`step`."""
+    """``vector.reset``; see :func:`step`."""
     with _telling(vector, "reset()", limit):
-        vector.reset_async(seed=seed)
-        return vector.reset_wait(timeout=limit)
+        return vector.reset(seed=seed)
 
 
 def step(vector: AsyncVectorEnv, actions: np.ndarray, limit: float) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-    """``vector.step`` with a time limit in seconds.
+    """``vector.step`` under the limit that :func:`set_limit` has set.
 
     After any exception the workers may be anywhere: only :func:`terminate` is left.
 
@@ -58,8 +80,7 @@ def step(vector: AsyncVectorEnv, actions: np.ndarray, limit: float) -> tuple[Any
         EnvError: a worker died, or took longer.
     """
     with _telling(vector, "step()", limit):
-        vector.step_async(actions)
-        return vector.step_wait(timeout=limit)
+        return vector.step(actions)
 
 
 def close(vector: AsyncVectorEnv) -> None:
@@ -91,13 +112,17 @@ def terminate(vector: AsyncVectorEnv) -> None:
     vector.closed = True
 
 
-def dead_workers(vector: AsyncVectorEnv) -> str:
-    """The workers that ended and how, after a pipe broke: the system may report a process later than its pipe."""
-    wait([process.sentinel for process in vector.processes], timeout=PATIENCE)
-    ended = [(i, process) for i, process in enumerate(vector.processes) if not process.is_alive()]
-    # One that raised ends with exit code 0 by itself: it is not the news where another was killed.
-    ended = [(i, process) for i, process in ended if process.exitcode] or ended
-    return ", ".join(f"the worker process of environment {i} died ({how_ended(process)})" for i, process in ended)
+def broken_worker(vector: AsyncVectorEnv, error: BaseException) -> int | None:
+    """The worker whose pipe raised ``error``.
+
+    The traceback knows it exactly. Which processes are dead does not say it: several may be, and the system reports a
+    death later than a broken pipe.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for i, pipe in enumerate(vector.parent_pipes):
+            if pipe is not None and frame.f_locals.get("self") is pipe:
+                return i
+    return None
 
 
 def how_ended(process: Any) -> str:
@@ -130,23 +155,18 @@ def _work(
 @contextlib.contextmanager
 def _telling(vector: AsyncVectorEnv, call: str, limit: float) -> Iterator[None]:
     try:
-        with _quiet():
-            yield
-    except multiprocessing.TimeoutError:
-        late = [i for i, pipe in enumerate(vector.parent_pipes) if pipe is not None and not pipe.poll()]
-        names = ", ".join(map(str, late))
+        yield
+    except BlockingIOError as error:  # the limit of the pipe
+        first = broken_worker(vector, error) or 0  # replies are read in order, and later ones not yet
+        later = enumerate(vector.parent_pipes[first + 1 :], first + 1)
+        late = [first] + [i for i, pipe in later if pipe is not None and not pipe.poll()]
         raise EnvError(
-            f"environment {names}: {call} took longer than {limit:g} s, the limit of --step-timeout"
+            f"environment {', '.join(map(str, late))}: {call} took longer than {limit:g} s, the limit of --step-timeout"
         ) from None
     except (EOFError, OSError) as error:
-        dead = dead_workers(vector)
-        raise EnvError(dead or f"{call}: the pipe to a worker process broke: {error!r}") from None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Hide the worker's traceback that Gymnasium prints: the exception that follows says it in one line."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*ERROR: (Received the following|Raising the last|Traceback)")
-        warnings.filterwarnings("ignore", message=r".*ERROR: .*\bline \d+, in ")
-        yield
+        worker = broken_worker(vector, error)
+        if worker is None:
+            raise EnvError(f"a worker process failed in {call}: {error!r}") from None
+        process = vector.processes[worker]
+        process.join(timeout=PATIENCE)
+        raise EnvError(f"the worker process of environment {worker} died ({how_ended(process)}) in {call}") from None

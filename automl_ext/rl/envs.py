@@ -27,7 +27,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
 
 ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)  # observations that are arrays
-KINDS = "biuf", "b", "b"  # dtypes of rewards, terminated, truncated
+NAMES, KINDS = ("rewards", "terminated", "truncated"), ("biuf", "b", "b")  # of a step's results, and their dtypes
 
 
 class Step(NamedTuple):
@@ -107,6 +107,8 @@ class Envs:
         mode = vector.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise UserError(f"autoreset mode: expected NEXT_STEP or SAME_STEP, got {mode}")
+        if isinstance(vector, AsyncVectorEnv):
+            env_workers.set_limit(vector, step_timeout)
         self._next_step = mode == AutoresetMode.NEXT_STEP
         self._broken = False
         self.steps, self._calls = 0, 0
@@ -252,10 +254,11 @@ class Envs:
             if len(result) != 5:
                 raise EnvError(f"step() must return {STEP}, got {len(result)} values")
             self._check_observations("step()", result[0])
-            for name, array, kinds in zip(("rewards", "terminated", "truncated"), result[1:4], KINDS, strict=True):
+            rewards, terminated, truncated = (np.asarray(part) for part in result[1:4])
+            for name, array, kinds in zip(NAMES, (rewards, terminated, truncated), KINDS, strict=True):
                 if array.dtype.kind not in kinds or array.shape != self._returns.shape:
                     raise EnvError(f"step() returned {name} that are {array.dtype} {list(array.shape)}")
-            return result
+            return result[0], rewards, terminated, truncated, result[4]
         except BaseException as error:  # Ctrl-C among them: workers may be anywhere
             self._broken = True
             raise self._fault("step()", error) from None
