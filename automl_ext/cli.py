@@ -85,6 +85,8 @@ class EvalCommand:
     """Of these episodes."""
     policy: Literal["best", "last"] = "best"
     """The one that did best in training's evaluations, or that of the newest checkpoint."""
+    eval_max_steps: int | None = None
+    """Longer episodes are cut; the result counts them. Default: as in training."""
     gif: Path | None = None
     """Show one more episode in this file."""
     mp4: Path | None = None
@@ -249,7 +251,7 @@ def _eval(prog: str, args: Sequence[str]) -> int:
     from automl_ext.rl.evaluate_run import evaluate_run
 
     videos = tuple(path for path in (command.gif, command.mp4) if path is not None)
-    result = evaluate_run(command.run, command.episodes, command.seed, command.policy, videos)
+    result = evaluate_run(command.run, command.episodes, command.seed, command.policy, videos, command.eval_max_steps)
     Console().print_json(data=result)
     for path in videos:
         print(path)

@@ -84,6 +84,7 @@ def test_the_environments_options_come_back(tmp_path: Path) -> None:
         "reward_clip": 0.5,
         "action_repeat": 1,
         "pixels": False,
+        "step_timeout": 300.0,
     }
     result = evaluate_run(tmp_path / "r", 3)
     assert result["eval_return_mean"] >= 8  # not clipped: a pole falls in no less than eight steps

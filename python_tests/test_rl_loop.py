@@ -18,6 +18,7 @@ import gymnasium
 from rl_worlds import Scripted, Toy, ToyConfig
 
 from automl_ext.rl import loop
+from automl_ext.rl.evaluate import evaluate
 from automl_ext.training import checkpoint
 from automl_ext.training.errors import UserError
 
@@ -67,6 +68,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     stored = json.loads((tmp_path / "run/result.json").read_text())
     assert stored == result
     names = {"eval_return_mean", "eval_return_std", "best_eval_return", "best_step", "env_steps"}
+    names |= {"episodes_cut", "best_episodes_cut"}
     assert set(stored) == names | CLOCKS
     assert stored["env_steps"] >= 400
     assert stored["steps_per_second"] == pytest.approx(stored["env_steps"] / stored["seconds"])
@@ -85,7 +87,7 @@ def test_the_best_policy_is_the_one_evaluated_again(tmp_path: Path) -> None:
     agent = Toy(ToyConfig())
     agent.load_policy_state(torch.load(tmp_path / "run/best.pt", weights_only=True)["policy"])
     seed = loop.derived_seed(0, 0)
-    again = loop.evaluate(agent.act, loop.envs_of(ToyConfig(), 3, seed))
+    again = evaluate(agent.act, loop.envs_of(ToyConfig(), 3, seed))
     assert result["best_eval_return"] == again.mean()
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import signal
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from torch import Tensor, nn
 
 from automl_ext.rl import loop
 from automl_ext.rl.a2c import A2C, A2CConfig, make_optimizer
+from automl_ext.rl.env_guard import EnvError
+from automl_ext.rl.env_workers import how_ended
 from automl_ext.rl.envs import Episode
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
@@ -52,6 +55,11 @@ class A3CConfig(A2CConfig):
             )
         if self.normalize:
             raise ValueError("normalize: A3C shares parameters alone, and no statistics; a2c has this option")
+        if self.env.vectorization == "async":
+            raise ValueError(
+                "vectorization: expected auto, sync or vector_entry_point for A3C, got async: its workers "
+                "are processes already, and start none of their own"
+            )
 
 
 @dataclass
@@ -61,6 +69,7 @@ class Shared:
     parameters: Tensor
     square_avg: Tensor
     steps: Any  # multiprocessing's Value
+    heartbeats: Tensor  # int64 [n_workers]: each worker counts its steps up; 0 until it makes its environments
 
 
 class A3C:
@@ -70,8 +79,9 @@ class A3C:
     the script anew.
 
     Raises:
-        UserError: spaces that no network covers; in :meth:`iterate`: a worker that failed or was killed. The others
-            are then ended.
+        UserError: spaces that no network covers.
+        EnvError: in :meth:`iterate`: the environment of a worker failed, or a worker died or made no step for
+            ``env.step_timeout`` seconds. The other workers are then ended.
     """
 
     def __init__(self, config: A3CConfig) -> None:
@@ -83,6 +93,7 @@ class A3C:
             parameters.clone().share_memory_(),
             torch.zeros_like(parameters).share_memory_(),
             mp.get_context("spawn").Value("q", 0),
+            torch.zeros(config.n_workers, dtype=torch.int64).share_memory_(),
         )
         self.shared, self.envs = shared, Workers(config, shared)
         self.act, self.policy_state = self.learner.act, self.learner.policy_state
@@ -170,13 +181,16 @@ class Workers:
     def _reports(self) -> list[Any]:
         """What each worker sends at the end of its leg; a failed or dead one ends the wait."""
         reports: dict[int, Any] = {}
+        watch = Watch(self.shared.heartbeats.numpy(), self.config.env.step_timeout)
         while len(reports) < len(self.pipes):
             pending = [i for i in range(len(self.pipes)) if i not in reports]
-            wait([x for i in pending for x in (self.pipes[i], self.processes[i].sentinel)])
+            wait([x for i in pending for x in (self.pipes[i], self.processes[i].sentinel)], timeout=watch.period)
             for i in pending:
                 dead = not self.processes[i].is_alive()  # asked first: its last words may be in the pipe
                 if self.pipes[i].poll() or dead:
                     reports[i] = self._receive(i)
+                else:
+                    watch.check(i)
         return [reports[i] for i in range(len(self.pipes))]
 
     def _receive(self, worker: int) -> Any:
@@ -185,12 +199,30 @@ class Workers:
         except (EOFError, OSError):
             process = self.processes[worker]
             process.join(timeout=5)
-            code = process.exitcode
-            how = f"killed by {signal.Signals(-code).name}" if code is not None and code < 0 else f"exit code {code}"
-            raise UserError(f"worker process {worker} died ({how}); the last good checkpoint is kept") from None
+            where = f"--env-id {self.config.env_id}: worker process {worker}"
+            raise EnvError(f"{where} died ({how_ended(process)})") from None
         if isinstance(report, str):
-            raise UserError(f"worker {worker}: {report}")
+            raise EnvError(f"worker {worker}: {report}")
         return report
+
+
+class Watch:
+    """Notices a worker that makes no step for ``limit`` seconds, though it is not told to stand still."""
+
+    def __init__(self, heartbeats: np.ndarray, limit: float) -> None:
+        self.heartbeats, self.limit, self.period = heartbeats, limit, min(limit / 4, 5.0)
+        self.last, self.since = heartbeats.copy(), np.full(len(heartbeats), time.monotonic())
+
+    def check(self, worker: int) -> None:
+        """Raises EnvError where the worker has been still for too long. Before its first heartbeat it is starting."""
+        now = time.monotonic()
+        if self.heartbeats[worker] != self.last[worker] or not self.heartbeats[worker]:
+            self.last[worker], self.since[worker] = self.heartbeats[worker], now
+        elif now - self.since[worker] > self.limit:
+            raise EnvError(
+                f"worker process {worker} made no step for {self.limit:g} s, the limit of --step-timeout: "
+                "its environment hangs"
+            )
 
 
 def work(worker: int, config: A3CConfig, shared: Shared, pipe: Connection) -> None:
@@ -198,8 +230,15 @@ def work(worker: int, config: A3CConfig, shared: Shared, pipe: Connection) -> No
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends us
     torch.set_num_threads(1)
     seed = derived_seed(config.seed, worker + 1, shared.steps.value)
+    heartbeats = shared.heartbeats.numpy()
+
+    def beat() -> None:
+        heartbeats[worker] += 1
+
     try:
+        beat()
         learner = A2C(dataclasses.replace(config, seed=seed))
+        learner.envs.heartbeat = beat
         try:
             for until in targets(pipe):
                 began = process_time()
@@ -210,7 +249,8 @@ def work(worker: int, config: A3CConfig, shared: Shared, pipe: Connection) -> No
         finally:
             learner.envs.close()
     except UserError as error:
-        pipe.send(str(error))
+        with contextlib.suppress(BrokenPipeError):  # another worker failed before, and the parent has gone on
+            pipe.send(str(error))
     except BrokenPipeError:
         pass  # the parent is gone
 

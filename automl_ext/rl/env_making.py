@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import difflib
 import functools
+import importlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import gymnasium
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.envs.registration import EnvSpec
+from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
 from automl_ext.rl import dmc
+from automl_ext.rl.env_guard import EnvError, Guard, fault, short
+from automl_ext.rl.env_workers import WorkerVectorEnv
 from automl_ext.rl.env_wrappers import ActionRepeat, Pixels
 from automl_ext.training.errors import UserError
 
@@ -38,6 +44,9 @@ class EnvOptions:
     """Every action is done so many times, which is one step."""
     pixels: bool = False
     """Observe what is rendered, uint8 [64, 64, 3], in place of what the environment observes."""
+    step_timeout: float = 300.0
+    """Stop with an error when a reset or a step takes longer, in seconds. Only worker processes can be watched:
+    vectorization async, and A3C's workers."""
 
     def __post_init__(self) -> None:
         if self.frame_stack is not None and self.frame_stack < 1:
@@ -46,6 +55,8 @@ class EnvOptions:
             raise ValueError(f"action_repeat: expected at least 1, got {self.action_repeat}")
         if self.reward_clip is not None and not self.reward_clip > 0:
             raise ValueError(f"reward_clip: expected a number above 0, got {self.reward_clip}")
+        if not 0 < self.step_timeout < float("inf"):
+            raise ValueError(f"step_timeout: expected a finite number above 0, got {self.step_timeout}")
 
 
 def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = False) -> VectorEnv[Any, Any, Any]:
@@ -60,10 +71,10 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
     """
     if n_envs < 1:
         raise UserError(f"n_envs: expected at least 1, got {n_envs}")
+    where = f"--env-id {env_id}"
     _register(env_id)
-    wrappers = _wrappers(options)
     try:
-        spec = gymnasium.spec(env_id)
+        spec, wrappers = _spec(env_id), _wrappers(options)
         mode = options.vectorization
         if mode == "auto":
             own = spec.vector_entry_point is not None and not spec.additional_wrappers
@@ -75,21 +86,78 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
         if mode == "vector_entry_point":
             if wrappers:
                 what = "frames are stacked, actions repeated and pixels observed"
-                raise UserError(f"--env-id {env_id}: {what} with vectorization sync or async")
+                raise UserError(f"{where}: {what} with vectorization sync or async")
             return gymnasium.make_vec(env_id, n_envs, mode, **kwargs)
-        return gymnasium.make_vec(
-            env_id,
-            n_envs,
-            mode,
-            vector_kwargs={"autoreset_mode": AutoresetMode.SAME_STEP},
-            wrappers=wrappers or None,
-            **kwargs,
-        )
+        makers = [functools.partial(make_one, env_id, i, wrappers, kwargs) for i in range(n_envs)]
+        if mode == "async":
+            return WorkerVectorEnv(makers, options.step_timeout)
+        return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
     except gymnasium.error.DependencyNotInstalled as error:
         extra = ' or "automl_ext[box2d]"' if "box2d" in str(error).lower() else ""
-        raise UserError(f"--env-id {env_id}: {_line(error)}{extra}") from None
-    except (gymnasium.error.Error, ModuleNotFoundError) as error:
-        raise UserError(f"--env-id {env_id}: {_line(error)}") from None
+        raise UserError(f"{where}: {short(error)}{extra}") from None
+    except gymnasium.error.Error as error:
+        raise UserError(f"{where}: {short(error)}") from None
+    except ModuleNotFoundError as error:
+        raise UserError(f"{where}: {short(error)}: install it, or put its folder on PYTHONPATH") from None
+    except EnvError as error:
+        raise EnvError(f"{where}: {error}") from None
+    except BaseException as error:
+        raise fault(where, "making it", error) from None
+
+
+def make_one(
+    env_id: str, index: int, wrappers: list[Callable[[gymnasium.Env], gymnasium.Wrapper]], kwargs: dict[str, Any]
+) -> gymnasium.Env:
+    """One environment behind its :class:`Guard`, with our wrappers around it.
+
+    Raises:
+        EnvError: its constructor failed, it has no spaces, or no images where they are asked for.
+        gymnasium.error.Error, ModuleNotFoundError: as from ``gymnasium.make``.
+    """
+    where = f"environment {index}"
+    try:
+        env: gymnasium.Env = gymnasium.make(env_id, **kwargs)
+        for name in ("observation_space", "action_space"):
+            if not isinstance(getattr(env, name, None), gymnasium.Space):
+                got = type(getattr(env, name, None)).__name__
+                raise EnvError(f"{where}: {name} must be a gymnasium.Space, got {got}")
+        if kwargs.get("render_mode") != env.render_mode and "render_mode" in kwargs:
+            modes = env.metadata.get("render_modes")
+            raise EnvError(f"{where}: it has no images: its render modes are {modes}, expected 'rgb_array'")
+        env = Guard(env, where)
+        for wrapper in wrappers:
+            env = wrapper(env)
+        return env
+    except (gymnasium.error.Error, ModuleNotFoundError):
+        raise
+    except BaseException as error:
+        if "render_mode" in kwargs and isinstance(error, TypeError) and "'render_mode'" in str(error):
+            raise EnvError(f"{where}: it has no images: its constructor takes no render_mode") from None
+        raise fault(where, "its constructor", error) from None
+
+
+def _spec(env_id: str) -> EnvSpec:
+    """What is registered by this name; ``module:name`` imports the module first, as ``gymnasium.make`` does."""
+    module, _, name = env_id.rpartition(":")
+    if module:
+        try:
+            importlib.import_module(module)
+        except ModuleNotFoundError:
+            raise
+        except BaseException as error:
+            raise fault(f"--env-id {env_id}", f"importing {module}", error) from None
+    try:
+        return gymnasium.spec(name)
+    except gymnasium.error.Error as error:
+        text = re.sub(r" Did you mean: `[^`]*`\?", "", short(error)).removesuffix(".")
+        raise UserError(f"--env-id {env_id}: {text}{_nearest(name)}") from None
+
+
+def _nearest(name: str) -> str:
+    """The registered ids that are spelled most alike."""
+    ids = {registered.lower(): registered for registered in gymnasium.registry}
+    found = difflib.get_close_matches(name.lower(), ids, n=3)
+    return f"; the nearest registered ids are {', '.join(ids[x] for x in found)}" if found else ""
 
 
 def _wrappers(options: EnvOptions) -> list[Callable[[gymnasium.Env], gymnasium.Wrapper]]:
@@ -133,7 +201,3 @@ def _register(env_id: str) -> None:
             ) from None
         if extra == "minatar" and "MinAtar/Breakout-v1" not in gymnasium.registry:
             package.register_envs()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -18,6 +18,7 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
+from automl_ext.rl.env_guard import Guard
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
 MODULES = ("gymnasium.envs.classic_control.", "minatar.gym", "automl_ext.rl.env_wrappers")
@@ -68,7 +69,8 @@ def _parts(vector: VectorEnv[Any, Any, Any]) -> list[Any] | None:
     parts: list[Any] = []
     for env in vector.envs:
         while isinstance(env, gymnasium.Wrapper):
-            parts.append(env)
+            if not isinstance(env, Guard):  # it has no state
+                parts.append(env)
             env = env.env
         parts.append(env)
     return parts if all(_known(part) for part in parts) else None

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
+from automl_ext.rl.env_guard import EnvError
+
 
 class ActionRepeat(gymnasium.Wrapper):
     """Every action for ``repeat`` steps, or until the episode ends; their rewards are summed."""
@@ -36,6 +38,9 @@ class Pixels(gymnasium.ObservationWrapper):
         self.observation_space = spaces.Box(0, 255, (side, side, 3), np.uint8)
 
     def observation(self, observation: Any) -> np.ndarray:
-        image = torch.from_numpy(np.array(self.env.render())).permute(2, 0, 1).unsqueeze(0).float()
+        rendered: Any = self.env.render()
+        if rendered.ndim != 3:
+            raise EnvError(f"render() must return an image [height, width, 3], got {list(rendered.shape)}")
+        image = torch.from_numpy(np.array(rendered)).permute(2, 0, 1).unsqueeze(0).float()
         small = torch.nn.functional.adaptive_avg_pool2d(image, self.side)[0].permute(1, 2, 0)
         return small.round().to(torch.uint8).contiguous().numpy()

@@ -9,20 +9,25 @@ observation, and what is not a transition says so.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import warnings
-from multiprocessing.connection import wait
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
+from automl_ext.rl import env_workers
+from automl_ext.rl.env_guard import STEP, EnvError, fault, short
 from automl_ext.rl.env_making import EnvOptions, make_vector
 from automl_ext.rl.env_state import restore_simulators, simulators_state
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
+
+ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)  # observations that are arrays
+NAMES, KINDS = ("rewards", "terminated", "truncated"), ("biuf", "b", "b")  # of a step's results, and their dtypes
 
 
 class Step(NamedTuple):
@@ -61,14 +66,18 @@ class Envs:
         vector: a Gymnasium vector environment, in autoreset mode NEXT_STEP or SAME_STEP.
         seed: all episodes follow from it; adjacent seeds share none.
         reward_clip: clip the rewards of :class:`Step` to ±this; the returns of episodes stay as they are paid.
+        env_id: the environment's name, for messages.
+        step_timeout: seconds that a reset or a step of worker processes (AsyncVectorEnv) may take.
 
     Attributes:
         observations: [B, ...], those to act on now.
         episodes: episodes finished so far; whoever reads them empties the list.
         steps: transitions so far, over all environments; steps that are not valid do not count.
+        heartbeat: called after every step where it is not None; a process that watches this one sees that it goes on.
 
     Raises:
         UserError: a vector environment in another autoreset mode, or with observations that are no arrays.
+        EnvError: the environments' own code failed, see :meth:`step`.
     """
 
     observations: np.ndarray
@@ -78,12 +87,28 @@ class Envs:
     _no_rewards: np.ndarray  # zeros, for _check_finite
     _no_observations: np.ndarray | None
 
-    def __init__(self, vector: VectorEnv[Any, Any, Any], seed: int, reward_clip: float | None = None) -> None:
+    def __init__(
+        self,
+        vector: VectorEnv[Any, Any, Any],
+        seed: int,
+        reward_clip: float | None = None,
+        env_id: str = "",
+        step_timeout: float = EnvOptions.step_timeout,
+    ) -> None:
         self.vector, self.n_envs, self.seed, self.reward_clip = vector, vector.num_envs, seed, reward_clip
         self.observation_space, self.action_space = vector.single_observation_space, vector.single_action_space
+        self.heartbeat: Callable[[], None] | None = None
+        self._where, self._step_timeout = f"--env-id {env_id}: " * bool(env_id), step_timeout
+        if not isinstance(self.observation_space, ARRAYS):
+            vector.close()
+            raise UserError(
+                f"{self._where}observations: expected arrays (a Box space), got {short(self.observation_space)}"
+            )
         mode = vector.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise UserError(f"autoreset mode: expected NEXT_STEP or SAME_STEP, got {mode}")
+        if isinstance(vector, AsyncVectorEnv):
+            env_workers.set_limit(vector, step_timeout)
         self._next_step = mode == AutoresetMode.NEXT_STEP
         self._broken = False
         self.steps, self._calls = 0, 0
@@ -95,17 +120,28 @@ class Envs:
         """bool [B], where :attr:`observations` is an episode's first: whoever remembers should forget."""
         return self._begun == self._calls
 
+    @property
+    def running_returns(self) -> np.ndarray:
+        """float64 [B], the undiscounted return so far of the episodes that go on."""
+        return self._returns
+
     def step(self, actions: np.ndarray) -> Step:
         """Act in every environment; afterwards :attr:`observations` are those to act on.
 
         Raises:
-            UserError: a reward or an observation that is NaN or infinite: names the step and the environment; a
-                worker process that has died: names its environment.
+            EnvError: names the environment and the step. An exception in an environment's own code, SystemExit
+                included; results that do not follow Gymnasium's API; a reward or an observation that is NaN or
+                infinite; a worker process that died, or took longer than ``step_timeout``. Environments in this
+                process cannot be interrupted.
         """
         before = self.observations
         after, rewards, terminated, truncated, info = self._step_vector(actions)
         self._calls += 1
-        rewards = np.asarray(rewards, np.float32)
+        if self.heartbeat is not None:
+            self.heartbeat()
+        if rewards.dtype != np.float32:
+            with np.errstate(over="ignore"):  # an infinite reward is refused below
+                rewards = rewards.astype(np.float32)
         # In C order: CartPole's vector environment returns transposes, and another order rounds otherwise in a network.
         true_next = after = np.ascontiguousarray(after)
         done = terminated | truncated
@@ -133,12 +169,21 @@ class Envs:
         """Give up the episodes that go on and begin new ones, which follow from the seed and the number of steps."""
         self._reset()
 
+    def render(self) -> Any:
+        """An image of each environment, which were made to be rendered."""
+        try:
+            return self.vector.render()
+        except BaseException as error:
+            raise self._fault("render()", error) from None
+
     def close(self) -> None:
         """Close the environments; worker processes end, whatever state they are in."""
-        if self._broken and isinstance(self.vector, AsyncVectorEnv):
-            _terminate(self.vector)
-        else:
+        if not isinstance(self.vector, AsyncVectorEnv):
             self.vector.close()
+        elif self._broken:
+            env_workers.terminate(self.vector)
+        else:
+            env_workers.close(self.vector)
 
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint: the simulators where they can be saved (:mod:`automl_ext.rl.env_state`), and all counts."""
@@ -172,7 +217,7 @@ class Envs:
         self.steps, self._calls = state["steps"], state["calls"]
         self.episodes = [Episode(*episode) for episode in state["episodes"]]
         if not restore_simulators(self.vector, state["simulators"]):
-            warnings.warn(f"{self.vector}: its state cannot be saved; new episodes begin", stacklevel=2)
+            warnings.warn(f"{self._where}{self.vector}: its state cannot be saved; new episodes begin", stacklevel=2)
             self._reset()
             return False
         self.observations = saved.copy()
@@ -183,14 +228,15 @@ class Envs:
     def _reset(self) -> None:
         seed = derived_seed(self.seed, self.steps)
         try:
-            first, _ = self.vector.reset(seed=seed)
-        except BaseException:
+            if isinstance(self.vector, AsyncVectorEnv):
+                first, _ = env_workers.reset(self.vector, seed, self._step_timeout)
+            else:
+                first, _ = self.vector.reset(seed=seed)
+            self._check_observations("reset()", first)
+        except BaseException as error:
             self._broken = True
             self.close()
-            raise
-        if not isinstance(first, np.ndarray):
-            self.close()
-            raise UserError(f"observations: expected arrays, got {self.observation_space}")
+            raise self._fault("reset()", error) from None
         self.observations = np.ascontiguousarray(first)
         self._restarting = np.zeros(self.n_envs, bool)
         self._returns = np.zeros(self.n_envs)
@@ -200,16 +246,41 @@ class Envs:
         self._check_finite("observation", self.observations, self._no_observations)
 
     def _step_vector(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-        if not isinstance(self.vector, AsyncVectorEnv):
-            return self.vector.step(actions)
         try:
-            return self.vector.step(actions)
-        except BaseException as error:  # a pipe that broke, an environment's own, Ctrl-C: workers may be anywhere
+            if isinstance(self.vector, AsyncVectorEnv):
+                result = env_workers.step(self.vector, actions, self._step_timeout)
+            else:
+                result = self.vector.step(actions)
+            if len(result) != 5:
+                raise EnvError(f"step() must return {STEP}, got {len(result)} values")
+            self._check_observations("step()", result[0])
+            rewards, terminated, truncated = (np.asarray(part) for part in result[1:4])
+            for name, array, kinds in zip(NAMES, (rewards, terminated, truncated), KINDS, strict=True):
+                if array.dtype.kind not in kinds or array.shape != self._returns.shape:
+                    raise EnvError(f"step() returned {name} that are {array.dtype} {list(array.shape)}")
+            return result[0], rewards, terminated, truncated, result[4]
+        except BaseException as error:  # Ctrl-C among them: workers may be anywhere
             self._broken = True
-            dead = _dead_workers(self.vector) if isinstance(error, (EOFError, OSError)) else ""
-            if not dead:
-                raise
-            raise UserError(f"worker process died at step {self._calls + 1}: {dead}") from error
+            raise self._fault("step()", error) from None
+
+    def _check_observations(self, call: str, observations: Any) -> None:
+        """What :class:`~automl_ext.rl.env_guard.Guard` checks for single environments, for a vector version."""
+        space: Any = self.vector.observation_space
+        if getattr(observations, "shape", None) == space.shape and observations.dtype == space.dtype:
+            return
+        found = np.asarray(observations)
+        if found.shape != space.shape or not np.can_cast(found.dtype, space.dtype, "same_kind"):
+            got = f"{found.dtype} {list(found.shape)}"
+            raise EnvError(
+                f"{call} returned observations that are {got}; the space says {space.dtype} {list(space.shape or ())}"
+            )
+
+    def _fault(self, call: str, error: BaseException) -> BaseException:
+        """The one line for what was raised in the environments' code."""
+        if not isinstance(error, EnvError):
+            return fault(f"{self._where}environments", call, error)
+        step = f", at step {self._calls + 1}" if call == "step()" else ""
+        return EnvError(f"{self._where}{error}{step}")
 
     def _end_episodes(self, ended: np.ndarray) -> None:
         for i in ended.tolist():
@@ -219,31 +290,14 @@ class Envs:
     def _check_finite(self, name: str, x: np.ndarray, zeros: np.ndarray | None) -> None:
         if zeros is None or not math.isnan(x.ravel().dot(zeros)):  # half the time of isfinite().all()
             return
-        bad = np.flatnonzero(~np.isfinite(x).reshape(len(x), -1).all(axis=1))[0]
-        raise UserError(f"{name}: not finite in environment {bad} at its step {self._calls}: {x[bad]}")
-
-
-def _dead_workers(vector: AsyncVectorEnv) -> str:
-    """Those that were killed or crashed; the operating system may tell a moment after the pipe does."""
-    wait([process.sentinel for process in vector.processes], timeout=5)
-    codes = [(i, process.exitcode) for i, process in enumerate(vector.processes)]
-    return ", ".join(f"that of environment {i} (exit code {code})" for i, code in codes if code)
-
-
-def _terminate(vector: AsyncVectorEnv) -> None:
-    """End the workers without asking them: some may never answer."""
-    for process in vector.processes:
-        process.terminate()
-    for process in vector.processes:
-        process.join(timeout=5)
-        if process.is_alive():
-            process.kill()
-            process.join()
-    for pipe in vector.parent_pipes:
-        if pipe is not None:
-            with contextlib.suppress(OSError):
-                pipe.close()
-    vector.closed = True
+        finite = np.isfinite(x).reshape(len(x), -1)
+        bad = np.flatnonzero(~finite.all(axis=1))[0]
+        index = np.flatnonzero(~finite[bad])[0]
+        value = x.reshape(len(x), -1)[bad, index]
+        place = f" at index {[int(i) for i in np.unravel_index(index, x.shape[1:])]}" if x.ndim > 1 else ""
+        raise EnvError(
+            f"{self._where}{name}: not finite in environment {bad} at its step {self._calls}: {value}{place}"
+        )
 
 
 def make_envs(env_id: str, n_envs: int, seed: int, options: EnvOptions | None = None, *, render: bool = False) -> Envs:
@@ -251,7 +305,9 @@ def make_envs(env_id: str, n_envs: int, seed: int, options: EnvOptions | None = 
 
     Raises:
         UserError: no environment of that name, or not with these options; one line.
+        EnvError: its own code failed.
         ModuleNotFoundError: it needs a package that is not installed; names the extra.
     """
     options = options or EnvOptions()
-    return Envs(make_vector(env_id, n_envs, options, render), seed, options.reward_clip)
+    vector = make_vector(env_id, n_envs, options, render)
+    return Envs(vector, seed, options.reward_clip, env_id, options.step_timeout)

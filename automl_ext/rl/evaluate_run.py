@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import pickle
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from automl_ext.rl.algorithms import ALGORITHMS, algorithm
-from automl_ext.rl.evaluate import evaluate
+from automl_ext.rl.env_guard import short
+from automl_ext.rl.evaluate import play
 from automl_ext.rl.loop import BEST, envs_of
-from automl_ext.rl.video import check_writer, record, write_video
+from automl_ext.rl.video import LONGEST, Film, check_writer, record, write_video
 from automl_ext.training import checkpoint
 from automl_ext.training.config import from_dict
 from automl_ext.training.errors import UserError
@@ -23,7 +26,12 @@ from automl_ext.training.seeding import derived_seed
 
 
 def evaluate_run(
-    run: Path, episodes: int = 30, seed: int = 0, policy: str = "best", videos: tuple[Path, ...] = ()
+    run: Path,
+    episodes: int = 30,
+    seed: int = 0,
+    policy: str = "best",
+    videos: tuple[Path, ...] = (),
+    max_steps: int | None = None,
 ) -> dict[str, Any]:
     """Play whole episodes with the deterministic policy of a run.
 
@@ -33,6 +41,7 @@ def evaluate_run(
         seed: which; other ones than in training.
         policy: "best", by the evaluations in training, or "last", of the newest intact checkpoint.
         videos: files ``….gif`` or ``….mp4`` of one more episode.
+        max_steps: longer episodes are cut, and counted as ``episodes_cut``; None: the run's ``eval_max_steps``.
 
     Raises:
         UserError: no such run or policy, damaged files, or an environment that cannot be shown.
@@ -40,34 +49,41 @@ def evaluate_run(
     """
     if episodes < 1:
         raise UserError(f"--episodes: expected at least 1, got {episodes}")
+    if max_steps is not None and max_steps < 1:
+        raise UserError(f"--eval-max-steps: expected at least 1, got {max_steps}")
     for path in videos:
         check_writer(path)
     config, agent = agent_of(run)
     try:
         step = load_best(run, agent) if policy == "best" else _load_last(run, agent)
         begin = getattr(agent, "begin", None)
-        returns = evaluate(agent.act, envs_of(config, episodes, derived_seed(seed, 1)), begin)
+        limit = config.eval_max_steps if max_steps is None else max_steps
+        film = _film(config, agent, seed, min(limit, LONGEST)) if videos else None  # first: it may be impossible
+        returns, cut = play(agent.act, envs_of(config, episodes, derived_seed(seed, 1)), begin, limit)
         result = {
             "eval_return_mean": float(returns.mean()),
             "eval_return_std": float(returns.std()),
             "eval_return_min": float(returns.min()),
             "eval_return_max": float(returns.max()),
             "episodes": episodes,
+            "episodes_cut": cut,
             "policy": policy,
             "policy_step": step,
         }
-        if videos:
-            shown = dataclasses.replace(config, env=dataclasses.replace(config.env, vectorization="sync"))
-            atari = config.env_id.startswith("ALE/")  # has no other vectorization
-            frames, fps, paid = record(
-                agent.act, envs_of(config if atari else shown, 1, derived_seed(seed, 2), render=True), begin
-            )
+        if film is not None:
             for path in videos:
-                write_video(path, frames, fps)
-            result |= {"video_return": paid, "video_steps": len(frames)}
+                write_video(path, film.frames, film.fps)
+            result |= {"video_return": film.episode_return, "video_steps": len(film.frames), "video_cut": film.cut}
         return result
     finally:
         agent.envs.close()
+
+
+def _film(config: Any, agent: Any, seed: int, max_steps: int) -> Film:
+    if not config.env_id.startswith("ALE/"):  # which has no other vectorization
+        config = dataclasses.replace(config, env=dataclasses.replace(config.env, vectorization="sync"))
+    envs = envs_of(config, 1, derived_seed(seed, 2), render=True)
+    return record(agent.act, envs, getattr(agent, "begin", None), max_steps)
 
 
 def agent_of(run: Path) -> tuple[Any, Any]:
@@ -95,8 +111,18 @@ def load_best(run: Path, agent: Any) -> int:
         best = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
         raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-    agent.load_policy_state(best["policy"])
-    return best["step"]
+    with _fitting(path):
+        agent.load_policy_state(best["policy"])
+        return best["step"]
+
+
+@contextlib.contextmanager
+def _fitting(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (RuntimeError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
+        what = "it does not fit the run's config.json and environment"
+        raise UserError(f"{path}: {what}: {type(error).__name__}: {short(error)}") from None
 
 
 def _load_last(run: Path, agent: Any) -> int:
@@ -107,7 +133,7 @@ def _load_last(run: Path, agent: Any) -> int:
         except checkpoint.DamagedCheckpoint as error:
             warnings.warn(f"passing over the damaged checkpoint {path}: {error}", stacklevel=2)
             continue
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _fitting(path):
             warnings.simplefilter("ignore", UserWarning)  # that training's environments begin new episodes
             agent.load_state_dict(state["agent"])
         return manifest["step"]

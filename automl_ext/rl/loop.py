@@ -13,13 +13,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from automl_ext.rl.env_guard import EnvError
 from automl_ext.rl.env_making import EnvOptions
 from automl_ext.rl.envs import Envs, make_envs
-from automl_ext.rl.evaluate import evaluate
+from automl_ext.rl.evaluate import MAX_STEPS, play
+from automl_ext.training import checkpoint
 from automl_ext.training.atomic import write_atomic
 from automl_ext.training.clock import Clock
 from automl_ext.training.errors import UserError
-from automl_ext.training.run import Run
+from automl_ext.training.memory import keep_freed_memory
+from automl_ext.training.run import CHECKPOINTS, Run
 from automl_ext.training.seeding import derived_seed
 
 BEST = "best.pt"  # the best policy so far by evaluation: {step, return, policy}
@@ -40,12 +43,14 @@ class TrainConfig:
     device: str = "cpu"  # cpu, cuda or auto; small networks are faster on a CPU
     eval_every: int = 10_000  # steps between evaluations
     eval_episodes: int = 10
+    eval_max_steps: int = MAX_STEPS  # longer episodes of an evaluation are cut; the result counts them
     final_episodes: int = 30  # of the last and of the best policy, when training is over
     checkpoint_every: int = 20_000
     env: EnvOptions = field(default_factory=EnvOptions)
 
     def __post_init__(self) -> None:
-        for name in ("total_steps", "n_envs", "eval_every", "eval_episodes", "final_episodes", "checkpoint_every"):
+        counts = "total_steps", "n_envs", "eval_every", "eval_episodes", "eval_max_steps", "final_episodes"
+        for name in (*counts, "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
         if not 0 <= self.seed < 2**32:
@@ -132,24 +137,38 @@ def train(
         of acting and learning, without evaluation; so is ``updates_per_second`` of an agent that counts ``updates``.
 
     Raises:
-        UserError: bad configuration or run directory; rewards, observations or losses that are not finite.
+        UserError: bad configuration or run directory; losses that are not finite.
+        EnvError: an environment failed, see :meth:`automl_ext.rl.envs.Envs.step`. Before training begins it leaves no
+            run directory; later the last checkpoint is kept, which the message says.
     """
-    with Run.open(out, config, algorithm=algorithm, resume=resume) as run:
-        agent = build(config)
-        try:
-            training = Training(agent, config, run)
-            stop_at = np.inf if stop_after is None else agent.envs.steps + stop_after
-            with run.progress(config.total_steps, algorithm) as bar:
-                while agent.envs.steps < config.total_steps:
-                    if agent.envs.steps >= stop_at:
-                        training.save()
-                        return None
-                    bar.advance(training.iterate(), algorithm)
-            result = training.result()
+    keep_freed_memory()
+    agent = build(config)  # before the run directory: an environment that cannot be used leaves none behind
+    try:
+        with Run.open(out, config, algorithm=algorithm, resume=resume) as run:
+            try:
+                training = Training(agent, config, run)
+                stop_at = np.inf if stop_after is None else agent.envs.steps + stop_after
+                with run.progress(config.total_steps, algorithm) as bar:
+                    while agent.envs.steps < config.total_steps:
+                        if agent.envs.steps >= stop_at:
+                            training.save()
+                            return None
+                        bar.advance(training.iterate(), algorithm)
+                result = training.result()
+            except EnvError as error:
+                raise EnvError(f"{error}; {kept(run.path)}") from None
             run.finish(result)
             return result
-        finally:
-            agent.envs.close()
+    finally:
+        agent.envs.close()
+
+
+def kept(run: Path) -> str:
+    """What a run that an environment stopped can go on from."""
+    steps = checkpoint.list_steps(run / CHECKPOINTS)
+    if not steps:
+        return "no checkpoint was saved yet: --resume auto starts anew"
+    return f"the checkpoint of step {checkpoint.step_of(steps[-1])} is kept: --resume auto goes on from it"
 
 
 class Training:
@@ -160,6 +179,7 @@ class Training:
         self.averages, self.clock = Averages(), Clock()
         self.best: dict[str, Any] = {"step": -1, "return": -float("inf"), "policy": None}
         self.saved = -1  # the steps at the last checkpoint
+        self.cut = 0  # episodes of the last evaluation that did not end within eval_max_steps
         if run.state is not None:
             agent.load_state_dict(run.state["agent"])
             self.averages.sums, self.averages.counts = run.state["sums"], run.state["counts"]
@@ -198,6 +218,8 @@ class Training:
         self.check_finite()
         means = self.averages.take()
         returns = self.returns(config.eval_episodes, number=steps)
+        if self.cut:
+            means["eval_episodes_cut"] = self.cut
         self.run.log(steps, eval_return=returns.mean(), **means)
         if returns.mean() > self.best["return"]:
             policy = copy.deepcopy(self.agent.policy_state())
@@ -207,7 +229,8 @@ class Training:
     def returns(self, episodes: int, number: int) -> np.ndarray:
         """Of the policy as it is. The environments' seed follows from the run's and ``number``: nothing to be saved."""
         envs = envs_of(self.config, episodes, derived_seed(self.config.seed, number))
-        return evaluate(self.agent.act, envs, getattr(self.agent, "begin", None))
+        returns, self.cut = play(self.agent.act, envs, getattr(self.agent, "begin", None), self.config.eval_max_steps)
+        return returns
 
     def check_finite(self) -> None:
         """Raises UserError where training has diverged: nothing of it is to be saved."""
@@ -236,7 +259,7 @@ class Training:
     def result(self) -> dict[str, Any]:
         """The last policy and the best one, each on ``final_episodes`` new episodes."""
         steps, episodes = self.agent.envs.steps, self.config.final_episodes
-        last = self.returns(episodes, number=0)
+        last, cut = self.returns(episodes, number=0), self.cut
         policy = copy.deepcopy(self.agent.policy_state())
         self.agent.load_policy_state(self.best["policy"])
         best = self.returns(episodes, number=0)
@@ -246,6 +269,8 @@ class Training:
             "eval_return_std": float(last.std()),
             "best_eval_return": float(best.mean()),
             "best_step": self.best["step"],
+            "episodes_cut": cut,  # of the last policy's
+            "best_episodes_cut": self.cut,
             "env_steps": steps,
             "seconds": self.clock.wall,
             "cpu_seconds": self.clock.cpu,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NamedTuple
 
 import gymnasium
 import numpy as np
@@ -13,6 +14,7 @@ from automl_ext.rl.evaluate import Act, Begin
 from automl_ext.training.errors import UserError
 
 WRITERS = {".gif": "PIL", ".mp4": "imageio_ffmpeg"}
+LONGEST = 3_000  # frames of a film; 2 GB at CartPole's 600 × 400
 SMALLEST = 200  # pixels; smaller images are enlarged by a whole factor
 
 
@@ -30,20 +32,39 @@ def check_writer(path: Path) -> None:
         raise ModuleNotFoundError(f'{path} needs {module}: pip install "automl_ext[video]"', name=module)
 
 
-def record(act: Act, envs: Envs, begin: Begin | None = None) -> tuple[list[np.ndarray], int, float]:
+class Film(NamedTuple):
+    """An episode in images.
+
+    Attributes:
+        frames: uint8 [height, width, 3], one before each step.
+        fps: frames per second.
+        episode_return: undiscounted.
+        cut: whether the episode was longer than the film.
+    """
+
+    frames: list[np.ndarray]
+    fps: int
+    episode_return: float
+    cut: bool
+
+
+def record(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = LONGEST) -> Film:
     """One episode of one environment made with ``render``, which is closed afterwards; ``begin`` as in ``evaluate``.
 
-    Returns:
-        Images uint8 [height, width, 3], one before each step; how many of them a second; the episode's return.
+    Raises:
+        UserError: the environment gives no images.
     """
-    frames = []
+    frames: list[np.ndarray] = []
     try:
-        while not envs.episodes:
+        while not envs.episodes and len(frames) < max_steps:
             frames.append(_image(envs))
             if begin is not None:
                 begin(envs.starting)
             envs.step(act(envs.observations))
-        return frames, int(envs.vector.metadata.get("render_fps", 30)), envs.episodes[0].episode_return
+        fps = int(envs.vector.metadata.get("render_fps") or 30)
+        if envs.episodes:
+            return Film(frames, fps, envs.episodes[0].episode_return, False)
+        return Film(frames, fps, float(envs.running_returns[0]), True)
     except gymnasium.error.DependencyNotInstalled as error:
         raise UserError(f"rendering: {error}") from None
     finally:
@@ -73,8 +94,7 @@ def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
 
 def _image(envs: Envs) -> np.ndarray:
     if envs.vector.render_mode == "rgb_array":
-        rendered = envs.vector.render()
-        image = np.asarray(rendered[0])  # type: ignore[index]
+        image = np.asarray(envs.render()[0])
     elif envs.observations.ndim == 4 and envs.observations.dtype == np.uint8:
         image = envs.observations[0, -1]  # Atari's vector environment renders nothing else
     else:

@@ -26,13 +26,21 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     lines = metrics.read_bytes().splitlines()
     for i, line in enumerate(lines):
         try:
-            rows.append(json.loads(line))
+            row = json.loads(line)
         except ValueError:
             if i < len(lines) - 1:
                 raise UserError(f"plot: {metrics}: line {i + 1} is no JSON") from None
-    if not rows:
+            continue
+        if not isinstance(row, dict) or not all(_is_number(row.get(name), name) for name in (*row, "step")):
+            raise UserError(f"plot: {metrics}: line {i + 1}: expected numbers by name, with a step")
+        rows.append(row)
+    if not any(row.keys() - {"step"} for row in rows):
         raise UserError(f"plot: {run}: {FILE} is empty: nothing has been measured yet")
     return rows
+
+
+def _is_number(value: Any, name: str) -> bool:
+    return type(value) in (int, float) or (value is None and name != "step")  # NaN is stored as null
 
 
 def figure(width: float, height: float) -> Any:

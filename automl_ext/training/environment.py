@@ -23,6 +23,8 @@ MAY_DIFFER = {
     "cpu": "CPU",
     "gpu": "GPU",
 }
+# Settings that cannot change a result: a run that hit the time limit may go on with a longer one.
+WITHOUT_EFFECT = ("env.step_timeout",)
 
 
 def environment() -> dict[str, Any]:
@@ -81,7 +83,7 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any]) -
             f"{name} was made with {was['threads']} threads, now there are {now['threads']}: "
             f"set OMP_NUM_THREADS={was['threads']} (or call torch.set_num_threads({was['threads']}))"
         )
-    changed = differences(stored["config"], given["config"])
+    changed = [entry for entry in differences(stored["config"], given["config"]) if entry[0] not in WITHOUT_EFFECT]
     if changed:
         text = ", ".join(f"{key} was {old} and is now {new}" for key, old, new in changed)
         raise UserError(f"{name} has another configuration: {text}")
