@@ -17,6 +17,7 @@ from automl_ext._native import BackendError
 from automl_ext.rl.algorithms import ALGORITHMS, algorithm
 from automl_ext.training.config import apply_toml
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import short
 
 Options = TypeVar("Options")
 Settings = TypeVar("Settings")
@@ -347,10 +348,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = " ".join(argv[:words])
         if name in COMMANDS:
             try:
-                return COMMANDS[name][1](f"automl-ext {name}", argv[words:])
+                code = COMMANDS[name][1](f"automl-ext {name}", argv[words:])
+                sys.stdout.flush()  # a full disk shows here
+                return code
             # A missing extra and a missing kernel name themselves; OSError: a full disk, no permission.
             except (UserError, ModuleNotFoundError, BackendError, OSError) as error:
                 print(f"error: {error}", file=sys.stderr)
+                return 2
+            except MemoryError as error:
+                print(f"error: not enough memory: {short(error)}", file=sys.stderr)
                 return 2
             except KeyboardInterrupt:
                 print("interrupted; --resume auto goes on from the last checkpoint", file=sys.stderr)

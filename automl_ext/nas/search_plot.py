@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.nas.search_history import pareto_front
+from automl_ext.training.atomic import write_picture
 from automl_ext.training.curves import figure
 
 COLOR, FAINT = "#1b6ca8", "#b9c3cc"
@@ -49,7 +50,7 @@ def draw_trajectory(rows: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set_ylabel("score")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    picture.savefig(path, dpi=120)
+    write_picture(picture, path, dpi=120)
 
 
 def draw_pareto(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -71,4 +72,4 @@ def draw_pareto(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_ylabel("score")
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right")
-    picture.savefig(path, dpi=120)
+    write_picture(picture, path, dpi=120)

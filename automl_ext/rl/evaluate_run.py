@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import pickle
 import warnings
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from automl_ext.rl.algorithms import ALGORITHMS, algorithm
 from automl_ext.rl.evaluate import evaluate
 from automl_ext.rl.loop import BEST, envs_of
 from automl_ext.rl.video import check_writer, record, write_video
 from automl_ext.training import checkpoint
+from automl_ext.training.atomic import check_writable
 from automl_ext.training.config import from_dict
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import read_object, short
 from automl_ext.training.run import CHECKPOINTS, CONFIG, algorithm_of
 from automl_ext.training.seeding import derived_seed
+from automl_ext.training.weights import check_fit, read_tensors
 
 
 def evaluate_run(
@@ -44,6 +43,8 @@ def evaluate_run(
         check_writer(path)
     config, agent = agent_of(run)
     try:
+        for path in videos:
+            check_writable(path)
         step = load_best(run, agent) if policy == "best" else _load_last(run, agent)
         begin = getattr(agent, "begin", None)
         returns = evaluate(agent.act, envs_of(config, episodes, derived_seed(seed, 1)), begin)
@@ -77,25 +78,29 @@ def agent_of(run: Path) -> tuple[Any, Any]:
         what = f"a run of {name!r}" if name else "no run directory"
         raise UserError(f"{run}: expected a run of {', '.join(ALGORITHMS)}; this is {what}")
     found = algorithm(name)
-    try:
-        stored = json.loads((run / CONFIG).read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run / CONFIG}: cannot be read: {error}") from None
-    config = from_dict(found.config(), stored, str(run / CONFIG))
+    config = from_dict(found.config(), read_object(run / CONFIG), str(run / CONFIG))
     if config.device != "cpu":
         config = dataclasses.replace(config, device="auto")  # the GPU may be elsewhere
     return config, found.agent(config)
 
 
 def load_best(run: Path, agent: Any) -> int:
+    """Load the best policy of a run into its agent; returns the step at which it was evaluated.
+
+    Raises:
+        UserError: ``best.pt`` is missing, damaged, or of another agent.
+    """
     path = run / BEST
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path} is missing: nothing has been evaluated yet; see --policy last")
+    best = read_tensors(path)
     try:
-        best = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-    agent.load_policy_state(best["policy"])
+        if not isinstance(best, dict) or type(best.get("step")) is not int:
+            raise ValueError("expected a dict with step and policy")
+        check_fit(best.get("policy"), agent.policy_state(), "policy")
+        agent.load_policy_state(best["policy"])
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} does not fit the agent of {run}: {short(error)}") from None
     return best["step"]
 
 
@@ -104,11 +109,10 @@ def _load_last(run: Path, agent: Any) -> int:
         try:
             manifest = checkpoint.read_manifest(path)
             state = checkpoint.read_state(path, manifest)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that training's environments begin new episodes
+                checkpoint.load_into(lambda state: agent.load_state_dict(state["agent"]), state)
+            return manifest["step"]
         except checkpoint.DamagedCheckpoint as error:
             warnings.warn(f"passing over the damaged checkpoint {path}: {error}", stacklevel=2)
-            continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # that training's environments begin new episodes
-            agent.load_state_dict(state["agent"])
-        return manifest["step"]
     raise UserError(f"{run / CHECKPOINTS}: there is no intact checkpoint")

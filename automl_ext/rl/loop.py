@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from automl_ext.rl.env_making import EnvOptions
 from automl_ext.rl.envs import Envs, make_envs
 from automl_ext.rl.evaluate import evaluate
-from automl_ext.training.atomic import write_atomic
 from automl_ext.training.clock import Clock
 from automl_ext.training.errors import UserError
 from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed
+from automl_ext.training.weights import check_fit, write_tensors
 
 BEST = "best.pt"  # the best policy so far by evaluation: {step, return, policy}
 
@@ -134,10 +132,11 @@ def train(
     Raises:
         UserError: bad configuration or run directory; rewards, observations or losses that are not finite.
     """
-    with Run.open(out, config, algorithm=algorithm, resume=resume) as run:
-        agent = build(config)
-        try:
-            training = Training(agent, config, run)
+    agent = build(config)  # before there is a directory: it may be refused
+    try:
+        training = Training(agent, config)
+        with Run.open(out, config, algorithm=algorithm, resume=resume, load=training.load_state_dict) as run:
+            training.begin(run)
             stop_at = np.inf if stop_after is None else agent.envs.steps + stop_after
             with run.progress(config.total_steps, algorithm) as bar:
                 while agent.envs.steps < config.total_steps:
@@ -148,29 +147,38 @@ def train(
             result = training.result()
             run.finish(result)
             return result
-        finally:
-            agent.envs.close()
+    finally:
+        agent.envs.close()
 
 
 class Training:
     """An agent's way through its run: what is due after an iteration, and the state between two."""
 
-    def __init__(self, agent: Agent, config: Any, run: Run) -> None:
-        self.agent, self.config, self.run = agent, config, run
+    run: Run  # set by begin
+
+    def __init__(self, agent: Agent, config: Any) -> None:
+        self.agent, self.config = agent, config
         self.averages, self.clock = Averages(), Clock()
         self.best: dict[str, Any] = {"step": -1, "return": -float("inf"), "policy": None}
         self.saved = -1  # the steps at the last checkpoint
-        if run.state is not None:
-            agent.load_state_dict(run.state["agent"])
-            self.averages.sums, self.averages.counts = run.state["sums"], run.state["counts"]
-            self.best, self.saved = run.state["best"], run.step
-            self.clock.wall, self.clock.cpu = run.state["clock"]
-            run.state = None  # a replay is large
-        # The file may be newer than the checkpoint.
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's state."""
+        best = state["best"]
+        if best["policy"] is not None:
+            check_fit(best["policy"], self.agent.policy_state(), "best policy")
+        self.agent.load_state_dict(state["agent"])
+        self.averages.sums, self.averages.counts = state["sums"], state["counts"]
+        self.best, self.saved = best, self.agent.envs.steps
+        self.clock.wall, self.clock.cpu = state["clock"]
+
+    def begin(self, run: Run) -> None:
+        """Write into ``run`` from here on. Its best policy may be newer than the checkpoint."""
+        self.run = run
         if self.best["policy"] is None:
             (run.path / BEST).unlink(missing_ok=True)
         else:
-            save_policy(run.path / BEST, self.best)
+            write_tensors(run.path / BEST, self.best)
 
     def iterate(self) -> int:
         """One iteration and what is due after it; steps done."""
@@ -202,7 +210,7 @@ class Training:
         if returns.mean() > self.best["return"]:
             policy = copy.deepcopy(self.agent.policy_state())
             self.best = {"step": steps, "return": float(returns.mean()), "policy": policy}
-            save_policy(self.run.path / BEST, self.best)
+            write_tensors(self.run.path / BEST, self.best)
 
     def returns(self, episodes: int, number: int) -> np.ndarray:
         """Of the policy as it is. The environments' seed follows from the run's and ``number``: nothing to be saved."""
@@ -255,12 +263,6 @@ class Training:
         if updates is not None:
             result |= {"updates": updates, "updates_per_second": updates / max(self.clock.wall, 1e-9)}
         return result
-
-
-def save_policy(path: Path, best: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(best, buffer)
-    write_atomic(path, buffer.getvalue())
 
 
 def not_finite(state: Any, key: str) -> Iterator[str]:
