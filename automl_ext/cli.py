@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -335,6 +337,17 @@ def _usage() -> str:
     return "usage: automl-ext COMMAND [OPTIONS]   (COMMAND --help lists the options)\n\n" + "\n".join(lines)
 
 
+def _flush_output() -> None:
+    """Flush standard output. What a full disk refuses is dropped, or Python would try again as it ends: code 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
+        raise
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit code: 0 done, 1 doctor or bench found a fault, 2 wrong input, full disk: one line."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -349,10 +362,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if name in COMMANDS:
             try:
                 code = COMMANDS[name][1](f"automl-ext {name}", argv[words:])
-                sys.stdout.flush()  # a full disk shows here
+                _flush_output()  # a full disk shows here
                 return code
             # A missing extra and a missing kernel name themselves; OSError: a full disk, no permission.
             except (UserError, ModuleNotFoundError, BackendError, OSError) as error:
+                with contextlib.suppress(OSError):
+                    _flush_output()
                 print(f"error: {error}", file=sys.stderr)
                 return 2
             except MemoryError as error:

@@ -50,6 +50,8 @@ def load_ensemble(out: str | Path, space: Space[Any] | None = None) -> Ensemble:
     """
     out = Path(out)
     networks, chosen = [], []
+    if not (out / "result.json").is_file():
+        raise UserError(f"{out}: expected a finished run of an ensemble, with result.json")
     try:
         result = read_object(out / "result.json")
         space = space or spaces.space(result["space"])

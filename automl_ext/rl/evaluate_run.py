@@ -81,7 +81,10 @@ def agent_of(run: Path) -> tuple[Any, Any]:
     config = from_dict(found.config(), read_object(run / CONFIG), str(run / CONFIG))
     if config.device != "cpu":
         config = dataclasses.replace(config, device="auto")  # the GPU may be elsewhere
-    return config, found.agent(config)
+    try:
+        return config, found.agent(config)
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+        raise UserError(f"{run / CONFIG}: no agent can be made of it: {short(error)}") from None
 
 
 def load_best(run: Path, agent: Any) -> int:

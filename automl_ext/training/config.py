@@ -87,6 +87,8 @@ def _read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(read_small(path).decode().replace("\r\n", "\n"))
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
+    except UserError as error:
+        raise UserError(f"cannot read the configuration {error}") from None
     except RecursionError:
         raise UserError(f"{path} is not valid TOML: it is nested too deeply") from None
     except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, an integer with thousands of digits

@@ -87,16 +87,16 @@ def _check_holder(holder: dict[str, Any], folder: Path, kernel: bool) -> None:
     same_machine = holder.get("host") == here["host"] or holder.get("boot") in {here["boot"]} - {None}
     if not same_machine:
         raise UserError(f"{_in_use(folder, holder)}; if that process has ended, delete {folder / LOCK}")
-    if holder.get("pid") == here["pid"] and holder.get("started") == here["started"]:
+    if holder["pid"] == here["pid"] and holder.get("started") == here["started"]:
         # This process has a free lock's file left over, unless there are no kernel locks.
         if not kernel and folder / LOCK in _held.values():
             raise UserError(_in_use(folder, holder))
-    elif holder.get("started") is not None and _started(holder.get("pid")) == holder["started"]:
+    elif holder.get("started") is not None and _started(holder["pid"]) == holder["started"]:
         raise UserError(_in_use(folder, holder))
 
 
 def _in_use(folder: Path, holder: dict[str, Any]) -> str:
-    who = f"process {holder['pid']} on {holder['host']}" if {"pid", "host"} <= holder.keys() else "another process"
+    who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
     return f"{folder} is in use by {who}: wait until it has ended, or choose another --out"
 
 
@@ -104,10 +104,8 @@ def _this_process() -> dict[str, Any]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid()), "boot": _boot()}
 
 
-def _started(pid: Any) -> int | None:
+def _started(pid: int) -> int | None:
     """When a process started, in clock ticks since the machine did; None where there is none, or no /proc."""
-    if type(pid) is not int:
-        return None
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return None if fields[0] == "Z" else int(fields[19])  # a zombie writes nothing
@@ -128,7 +126,8 @@ def _read(descriptor: int) -> dict[str, Any]:
         holder = json.loads(os.pread(descriptor, 4096, 0))
     except (ValueError, RecursionError):
         return {}
-    return holder if isinstance(holder, dict) else {}
+    known = isinstance(holder, dict) and type(holder.get("pid")) is int and isinstance(holder.get("host"), str)
+    return holder if known else {}
 
 
 def _is_at(descriptor: int, path: Path) -> bool:

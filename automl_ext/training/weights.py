@@ -53,7 +53,7 @@ def read_tensors(path: Path) -> Any:
             raise UserError(f"{path} is damaged: it does not match its SHA-256")
     elif match := re.match(rb"automl_ext weights ([0-9]+) ", comment):
         raise UserError(f"{path} has format {match[1].decode()}, expected 1: a later version of automl_ext wrote it")
-    elif data[-22:-18] != END:
+    elif data[-22:-18] != END or data[-2:] != b"\0\0":  # no comment, as of before
         raise UserError(f"{path} is damaged: it is truncated or was not written by automl_ext")
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
