@@ -135,7 +135,7 @@ def test_a_checkpoint_that_does_not_fit_is_passed_over(tmp_path: Path, state: di
     with pytest.warns(UserWarning, match="state.pt does not fit"), make(tmp_path, resume="auto", load=load) as run:
         assert (run.step, run.state, w.tolist()) == (2, None, [2.0] * 3)
     replace_state(older, state)
-    with pytest.warns(UserWarning, match="does not fit"), pytest.raises(UserError, match="no checkpoint in .* fits"):
+    with pytest.warns(UserWarning, match="does not fit"), pytest.raises(UserError, match=r"no checkpoint in .* fits"):
         make(tmp_path, resume="auto", load=load)
     assert older.is_dir()
 

@@ -178,7 +178,7 @@ class Training:
         if self.best["policy"] is None:
             (run.path / BEST).unlink(missing_ok=True)
         else:
-            write_tensors(run.path / BEST, self.best)
+            save_policy(run.path / BEST, self.best)
 
     def iterate(self) -> int:
         """One iteration and what is due after it; steps done."""
@@ -210,7 +210,7 @@ class Training:
         if returns.mean() > self.best["return"]:
             policy = copy.deepcopy(self.agent.policy_state())
             self.best = {"step": steps, "return": float(returns.mean()), "policy": policy}
-            write_tensors(self.run.path / BEST, self.best)
+            save_policy(self.run.path / BEST, self.best)
 
     def returns(self, episodes: int, number: int) -> np.ndarray:
         """Of the policy as it is. The environments' seed follows from the run's and ``number``: nothing to be saved."""
@@ -263,6 +263,11 @@ class Training:
         if updates is not None:
             result |= {"updates": updates, "updates_per_second": updates / max(self.clock.wall, 1e-9)}
         return result
+
+
+def save_policy(path: Path, best: dict[str, Any]) -> None:
+    """Write the best policy, atomically and with a checksum."""
+    write_tensors(path, best)
 
 
 def not_finite(state: Any, key: str) -> Iterator[str]:
