@@ -20,6 +20,7 @@ pytest.importorskip("rich", reason="the command line needs rich")
 import nas_search_world as world
 import torch
 from test_training_refused import HOSTILE, full_disk
+from test_training_weights import replace_state
 
 from automl_ext.cli import main
 from automl_ext.training.lock import Lock
@@ -194,6 +195,11 @@ def test_a_seed_out_of_range_names_the_option(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**30])
+def test_a_seed_of_an_evaluation_out_of_range(seed: int, refused: Refused, policy: Path) -> None:
+    assert f"--seed: expected an int in [0, 2**32), got {seed}" in refused("eval", policy, "--seed", seed)
+
+
 def test_a_start_that_is_refused_leaves_nothing(tmp_path: Path, refused: Refused) -> None:
     assert "Nope" in refused("train", "a2c", "--env-id", "Nope-v0", "--out", "runs/a")
     assert "nowhere" in refused("retrain", *COMMANDS["retrain"], "--data", "npz:nowhere.npz", "--out", "runs/a")
@@ -280,31 +286,43 @@ def test_a_best_policy_that_is_damaged_or_of_another_agent(refused: Refused, pol
     assert command("eval", policy, "--episodes", 1) == 0
 
 
-@pytest.mark.parametrize("what", ["key", "shape"])
-def test_resume_auto_steps_over_a_checkpoint_of_another_shape(
-    what: str, tmp_path: Path, policy: Path, network: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from test_training_weights import replace_state
+def without_times(path: Path) -> dict[str, Any]:
+    changing = ("times", "seconds", "cpu_seconds", "steps_per_second", "updates_per_second")
 
-    for run, flags in (
-        (policy, ["train", "a2c", *COMMANDS["train a2c"], "--checkpoint-every", 30]),
-        (network, ["retrain", *COMMANDS["retrain"]]),
-    ):
-        _, newest = sorted((run / "checkpoints").iterdir())
-        result = json.loads((run / "result.json").read_text())
-        state = torch.load(newest / "state.pt", weights_only=True)
-        part = state["agent"] if run is policy else state["job"]
-        if what == "key":
-            del part["network"]
-        else:
-            key = next(k for k, v in part["network"].items() if v.ndim)
-            part["network"][key] = torch.zeros(9)
-        replace_state(newest, state)
-        with pytest.warns(UserWarning, match=rf"{newest.name}: state\.pt does not fit"):
-            assert command(*flags, "--out", run, "--resume", "auto") == 0
-        again = json.loads((run / "result.json").read_text())
-        for key in ("best_eval_return", "eval_return_mean", "test_accuracy"):
-            assert again.get(key) == result.get(key)
+    def strip(value: Any) -> Any:
+        if isinstance(value, list):
+            return [strip(item) for item in value]
+        return {k: strip(v) for k, v in value.items() if k not in changing} if isinstance(value, dict) else value
+
+    return strip(json.loads((path / "result.json").read_text()))
+
+
+def spoil(state: dict[str, Any]) -> bool:
+    """Give the first matrix another shape; tells whether there was one."""
+    for key, value in state.items():
+        if isinstance(value, torch.Tensor) and value.ndim > 1:
+            state[key] = torch.zeros(9)
+            return True
+        if isinstance(value, dict) and spoil(value):
+            return True
+    return False
+
+
+@pytest.mark.parametrize("name", ["search gdas", "search renas", "retrain", "compare", "ensemble", "train a2c"])
+def test_resume_auto_steps_over_a_checkpoint_of_another_shape(name: str, tmp_path: Path) -> None:
+    flags = [*name.split(), *COMMANDS[name], "--out", tmp_path / "run"]
+    few = ["--stop-after", 20 if name == "train a2c" else 1]
+    assert command(*flags, *few) == 0
+    assert command(*flags, *few, "--resume", "auto") == 0
+    whole = Path(shutil.copytree(tmp_path / "run", tmp_path / "whole"))
+    _, newest = sorted((tmp_path / "run/checkpoints").iterdir())
+    state = torch.load(newest / "state.pt", weights_only=True)
+    assert spoil(state)
+    replace_state(newest, state)
+    with pytest.warns(UserWarning, match=rf"{newest.name}: state\.pt does not fit"):
+        assert command(*flags, "--resume", "auto") == 0
+    assert command(*flags[:-1], whole, "--resume", "auto") == 0
+    assert without_times(tmp_path / "run") == without_times(whole)
 
 
 def test_an_exported_network_checks_its_weights(tmp_path: Path, network: Path) -> None:

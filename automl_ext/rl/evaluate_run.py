@@ -39,6 +39,8 @@ def evaluate_run(
     """
     if episodes < 1:
         raise UserError(f"--episodes: expected at least 1, got {episodes}")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed: expected an int in [0, 2**32), got {seed}")
     for path in videos:
         check_writer(path)
     config, agent = agent_of(run)
