@@ -325,6 +325,12 @@ def test_resume_auto_steps_over_a_checkpoint_of_another_shape(name: str, tmp_pat
     assert without_times(tmp_path / "run") == without_times(whole)
 
 
+def test_a_search_stops_where_its_supernet_is_trained(tmp_path: Path) -> None:
+    flags = ["search", "renas", *COMMANDS["search renas"], "--out", tmp_path / "run"]
+    assert command(*flags, "--stop-after", 2) == 0
+    assert command(*flags, "--resume", "auto") == 0
+
+
 def test_an_exported_network_checks_its_weights(tmp_path: Path, network: Path) -> None:
     from automl_ext.nas.export import load_module
 

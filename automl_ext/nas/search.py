@@ -79,6 +79,7 @@ def search(
             assert splits is not None
             if not train_supernet(supernet, run, stop_after):
                 return None
+            done.saved = max(run.step, first_step)  # the supernet's last epoch has been saved
             done.job, evaluator = supernet.state_dict(), weight_sharing(supernet, space, splits)
         with Workers(evaluator.evaluate, config.workers) as workers:
             if not done.run(workers, stop_after):
