@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from automl_ext._native import BackendError
 from automl_ext.rl.algorithms import ALGORITHMS, algorithm
 from automl_ext.training.config import apply_toml
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import short
 
 Options = TypeVar("Options")
 Settings = TypeVar("Settings")
@@ -336,6 +339,17 @@ def _usage() -> str:
     return "usage: automl-ext COMMAND [OPTIONS]   (COMMAND --help lists the options)\n\n" + "\n".join(lines)
 
 
+def _flush_output() -> None:
+    """Flush standard output. What a full disk refuses is dropped, or Python would try again as it ends: code 120."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        devnull = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(devnull, sys.stdout.fileno())
+        os.close(devnull)
+        raise
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command. Exit code: 0 done, 1 doctor or bench found a fault, 2 wrong input, full disk: one line."""
     argv = list(sys.argv[1:] if argv is None else argv)
@@ -349,10 +363,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = " ".join(argv[:words])
         if name in COMMANDS:
             try:
-                return COMMANDS[name][1](f"automl-ext {name}", argv[words:])
+                code = COMMANDS[name][1](f"automl-ext {name}", argv[words:])
+                _flush_output()  # a full disk shows here
+                return code
             # A missing extra and a missing kernel name themselves; OSError: a full disk, no permission.
             except (UserError, ModuleNotFoundError, BackendError, OSError) as error:
+                with contextlib.suppress(OSError):
+                    _flush_output()
                 print(f"error: {error}", file=sys.stderr)
+                return 2
+            except MemoryError as error:
+                print(f"error: not enough memory: {short(error)}", file=sys.stderr)
                 return 2
             except KeyboardInterrupt:
                 print("interrupted; --resume auto goes on from the last checkpoint", file=sys.stderr)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from automl_ext.nas.nasbench201 import NASBench201
 from automl_ext.nas.retrain import train_and_valid
 from automl_ext.training.data import load_images, split_images
 from automl_ext.training.errors import UserError
+from automl_ext.training.weights import read_tensors, write_tensors
 
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|skip_connect~2|"
 TINY = EnsembleConfig(genotype=GENOTYPE, restarts=2, random_cells=1, subset=300, channels=4, epochs=2)
@@ -152,6 +154,30 @@ def test_votes_weigh_probabilities_not_logits() -> None:
 def test_no_ensemble_to_load(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a finished run of an ensemble"):
         load_ensemble(tmp_path)
+
+
+def test_a_member_that_is_damaged_or_of_another_network(undisturbed: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(undisturbed, tmp_path / "run"))
+    chosen = [i for i, votes in enumerate(json.loads((run / "result.json").read_text())["greedy"]["votes"]) if votes]
+    path = run / f"members/{chosen[0]}.pt"
+    intact, weights = path.read_bytes(), read_tensors(path)
+    first = next(name for name, value in weights.items() if value.ndim > 1)
+    place = intact.index(weights[first].numpy().tobytes())
+    flipped = intact[:place] + bytes([intact[place] ^ 1]) + intact[place + 1 :]
+    for data in (flipped, intact[:-100], b""):
+        path.write_bytes(data)
+        with pytest.raises(UserError, match=rf"members/{chosen[0]}\.pt is damaged"):
+            load_ensemble(run)
+    for changed in (weights | {first: torch.zeros(1)}, {k: v for k, v in weights.items() if k != first}, [1]):
+        write_tensors(path, changed)
+        with pytest.raises(UserError, match=rf"expected a finished run of an ensemble: .*members/{chosen[0]}\.pt"):
+            load_ensemble(run)
+    torch.save(weights, path)  # a file of a version without checksums
+    load_ensemble(run)
+    for content in ("[" * 100_000, "[]", "{}", '{"greedy": {"votes": [1]}}'):
+        (run / "result.json").write_text(content)
+        with pytest.raises(UserError):
+            load_ensemble(run)
 
 
 @pytest.mark.parametrize("stop_after", [1, 2])

@@ -257,7 +257,7 @@ def test_eval_and_plot_of_what_they_cannot_show(capsys, tmp_path: Path) -> None:
     refused(capsys, "Blind/best.pt: it does not fit", "eval", "Blind")
     for line in ("3", '{"loss": 1}', '{"step": "a"}', '{"step": 1, "loss": "x"}'):
         Path("Blind/metrics.jsonl").write_text(line + "\n")
-        refused(capsys, "metrics.jsonl: line 1: expected numbers by name, with a step", "plot", "Blind")
+        refused(capsys, "metrics.jsonl: line 1: expected an object of a step and numbers", "plot", "Blind")
     Path("Blind/metrics.jsonl").write_text('{"step": 1}\n')
     refused(capsys, "nothing has been measured", "plot", "Blind")
 

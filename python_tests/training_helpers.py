@@ -27,8 +27,9 @@ class Config:
     optimizer: Optimizer = field(default_factory=Optimizer)
 
 
-def make(out, config=None, *, resume=None, algorithm="toy"):
-    return Run.open(out, config or Config(), algorithm=algorithm, resume=resume)
+def make(out, config=None, *, resume=None, algorithm="toy", load=None):
+    more = {} if load is None else {"load": load}
+    return Run.open(out, config or Config(), algorithm=algorithm, resume=resume, **more)
 
 
 def train(out, steps=3):

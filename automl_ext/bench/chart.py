@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.bench.cells import machine, shape_of
+from automl_ext.training.atomic import write_picture
 
 STYLES = {"eager": ("o", "tab:gray"), "compiled": ("s", "tab:orange"), "entmax": ("D", "tab:green")}
 OTHERS = [("^", "tab:red"), ("v", "tab:purple"), ("<", "tab:brown")]
@@ -41,4 +42,4 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.grid(axis="x", alpha=0.3)
     axes.legend(fontsize=7)
-    figure.savefig(path, dpi=100)
+    write_picture(figure, path, dpi=100)

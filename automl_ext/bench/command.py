@@ -19,8 +19,10 @@ from automl_ext.bench.cases import CPU_SHAPES, CUDA_SHAPES, QUICK_SHAPES, cases
 from automl_ext.bench.measure import measure
 from automl_ext.bench.scaling import scaling
 from automl_ext.bench.timing import WARM_UP_ELEMENTS, warm_allocator
+from automl_ext.training.atomic import check_writable, write_atomic
 from automl_ext.training.environment import cpu_name
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import read_object
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
@@ -62,6 +64,8 @@ def main(prog: str, args: Sequence[str]) -> int:
         return 0
     if options.readme is not None and not options.readme.is_file():
         raise UserError(f"--readme: no such file: {options.readme}")
+    if options.out is not None:
+        check_writable(options.out / "bench.json")
     result = run(options)
     report.show(result)
     falling_short = list(targets.shortfalls(result)) if options.check else []
@@ -77,12 +81,12 @@ def main(prog: str, args: Sequence[str]) -> int:
 
 
 def read(path: Path) -> dict[str, Any]:
+    if not path.exists():
+        raise UserError(f"--table: no such file: {path}")
     try:
-        result = json.loads(path.read_text())
+        result = read_object(path)
         readme.markdown(result)
-    except FileNotFoundError:
-        raise UserError(f"--table: no such file: {path}") from None
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
         raise UserError(f"--table: {path} is no result of this command: {error!r}") from None
     return result
 
@@ -91,7 +95,7 @@ def write(result: dict[str, Any], folder: Path) -> None:
     from automl_ext.bench.chart import draw
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "bench.json").write_text(as_json(result))
+    write_atomic(folder / "bench.json", as_json(result).encode())
     draw(result, folder / "bench.png")
     print(f"written to {folder}/bench.json and bench.png")
 

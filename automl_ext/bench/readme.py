@@ -9,7 +9,9 @@ from typing import Any
 from automl_ext.bench.case import FORWARD
 from automl_ext.bench.cells import duration, machine, percent, shape_of, times
 from automl_ext.bench.targets import TARGETS
+from automl_ext.training.atomic import write_atomic
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import read_small
 
 BEGIN, END = "<!-- bench: made by `automl-ext bench --table`, do not edit -->\n", "<!-- bench: end -->"
 HEADER = ["op", "shape", "forward: ours", "the best other", "ratio", "of a copy's speed", "forward + backward: ratio"]
@@ -61,9 +63,9 @@ def replace_table(readme: Path, result: dict[str, Any]) -> None:
     Raises:
         UserError: the file has not both markers.
     """
-    text = readme.read_text()
+    text = read_small(readme).decode()
     before, begin, rest = text.partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise UserError(f"--readme: {readme}: expected the lines {BEGIN.strip()!r} and {END!r}")
-    readme.write_text(before + BEGIN + "\n" + markdown(result) + "\n" + END + after)
+    write_atomic(readme, (before + BEGIN + "\n" + markdown(result) + "\n" + END + after).encode())

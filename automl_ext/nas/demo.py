@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from rich.table import Table
 from automl_ext.nas.gdas import GDASConfig, retrain_config, search
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.retrain import CompareConfig, TrainingConfig, compare
+from automl_ext.training.atomic import write_json
 
 RANDOM_CELLS = 5
 
@@ -31,7 +31,7 @@ def demo(out: Path) -> None:
     assert drawn is not None
     pictures = plot_run(out / "search")
     rows = table_rows(found, drawn)
-    (out / "table.json").write_text(json.dumps(rows, indent=2) + "\n")
+    write_json(out / "table.json", rows)
     Console().print(as_table(rows))
     print("found:", found["genotype"])
     print("pictures:", ", ".join(str(path) for path in pictures))

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from automl_ext.training.atomic import write_picture
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -49,7 +51,7 @@ def save_figure(make: Callable[[], Figure], path: str | Path) -> None:
     figure = make()
 
     with rc_context({"svg.hashsalt": "automl_ext"}):  # equal cells, equal files
-        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
+        write_picture(figure, path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def operation_colors(operations: Sequence[str]) -> dict[str, str]:

@@ -76,16 +76,25 @@ def ensemble(
     genotypes = members_of(config, space)
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)
-    Training(config, space, genotypes[0], without_validation(splits), device)  # it may be refused: before the directory
-    with Run.open(out, config, algorithm="ensemble", resume=resume) as run:
-        trained, job_state = (run.state["trained"], run.state["job"]) if run.state else ([], None)
+
+    def start(number: int) -> Training:
+        seeded = dataclasses.replace(config, seed=derived_seed(config.seed, number))
+        return Training(seeded, space, genotypes[number], without_validation(splits), device)
+
+    training = start(0)  # before there is a directory: it may be refused
+    trained: list[dict[str, Any]] = []
+
+    def load(state: dict[str, Any]) -> None:
+        nonlocal trained, training
+        trained = state["trained"]
+        training = start(len(trained))
+        training.load_state_dict(state["job"])
+
+    with Run.open(out, config, algorithm="ensemble", resume=resume, load=load) as run:
+        first = len(trained)
         with Epochs(run, len(genotypes) * config.epochs, "ensemble", stop_after) as epochs:
-            for i in range(len(trained), len(genotypes)):
-                seeded = dataclasses.replace(config, seed=derived_seed(config.seed, i))
-                training = Training(seeded, space, genotypes[i], without_validation(splits), device)
-                if job_state is not None:
-                    training.load_state_dict(job_state)
-                    job_state = None
+            for i in range(first, len(genotypes)):
+                training = training if i == first else start(i)
                 if not epochs.run(training, f"member{i}", {"trained": trained}):
                     return None
                 save_member(run.path, i, training.network)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,8 +11,9 @@ from torch import Tensor, nn
 
 from automl_ext.nas import spaces
 from automl_ext.nas.space import Space
-from automl_ext.training.atomic import write_atomic
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import read_object, short
+from automl_ext.training.weights import check_fit, read_tensors, write_tensors
 
 
 class Ensemble(nn.Module):
@@ -35,12 +34,10 @@ class Ensemble(nn.Module):
 
 
 def save_member(out: Path, number: int, network: nn.Module) -> None:
-    """Its weights, in ``out/members``."""
-    buffer = io.BytesIO()
-    torch.save(network.state_dict(), buffer)
+    """Write the weights of member ``number`` into ``out/members``."""
     path = member_path(out, number)
     path.parent.mkdir(exist_ok=True)
-    write_atomic(path, buffer.getvalue())
+    write_tensors(path, network.state_dict())
 
 
 def load_ensemble(out: str | Path, space: Space[Any] | None = None) -> Ensemble:
@@ -49,23 +46,27 @@ def load_ensemble(out: str | Path, space: Space[Any] | None = None) -> Ensemble:
     Images must be normalised as those it was trained on: :func:`automl_ext.training.data.split_images` does it.
 
     Raises:
-        UserError: no finished run of an ensemble, or a file of it is missing.
+        UserError: no finished run of an ensemble, or a file of it is missing, damaged or of another network.
     """
     out = Path(out)
     networks, chosen = [], []
+    if not (out / "result.json").is_file():
+        raise UserError(f"{out}: expected a finished run of an ensemble, with result.json")
     try:
-        result = json.loads((out / "result.json").read_bytes())
+        result = read_object(out / "result.json")
         space = space or spaces.space(result["space"])
         for number, votes in enumerate(result["greedy"]["votes"]):
             if votes:
                 genotype = space.parse(result["members"][number]["genotype"])
                 network = space.build(genotype, **result["network"])
-                network.load_state_dict(torch.load(member_path(out, number), map_location="cpu", weights_only=True))
+                weights = read_tensors(member_path(out, number))
+                check_fit(weights, network.state_dict(), str(member_path(out, number)))
+                network.load_state_dict(weights)
                 networks.append(network)
                 chosen.append(votes)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{out}: expected a finished run of an ensemble: {error}") from None
-    return Ensemble(networks, chosen).eval()
+        return Ensemble(networks, chosen).eval()
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{out}: expected a finished run of an ensemble: {short(error)}") from None
 
 
 def member_path(out: Path, number: int) -> Path:

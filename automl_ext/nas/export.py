@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib.util
-import json
+import io
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +19,10 @@ from automl_ext.nas import spaces
 from automl_ext.nas.source import Sources
 from automl_ext.nas.space import Space
 from automl_ext.training import checkpoint
+from automl_ext.training.atomic import write_atomic
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import read_object
+from automl_ext.training.weights import check_fit, write_tensors
 
 SUFFIXES = {"": (".pt2", ".py"), ".pt2": (".pt2",), ".py": (".py",)}
 
@@ -66,8 +69,8 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) ->
             check(torch.export.load(path).module(), images, logits, path)
             written.append(path)
         else:
-            path.write_text(module_text(space, genotype, facts, path.stem))
-            torch.save(weights, path.with_suffix(".pt"))
+            write_atomic(path, module_text(space, genotype, facts, path.stem).encode())
+            write_tensors(path.with_suffix(".pt"), weights)
             check(load_module(path), images, logits, path)
             written += [path, path.with_suffix(".pt")]
     return written
@@ -79,12 +82,12 @@ def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         UserError: it is missing, damaged, or not of a run that trained one network.
     """
+    if not (run / "result.json").is_file():
+        raise UserError(f"export: {run} is no finished run: it has no result.json")
     try:
-        result = json.loads((run / "result.json").read_bytes())
+        result = read_object(run / "result.json")
         return result, result["network"]
-    except OSError:
-        raise UserError(f"export: {run} is no finished run: it has no result.json") from None
-    except (ValueError, KeyError, TypeError):
+    except KeyError:
         raise UserError(
             f"export: {run}: expected a finished retrain or search, with a network in result.json"
         ) from None
@@ -99,15 +102,22 @@ def read_weights(run: Path, network: nn.Module) -> dict[str, Tensor]:
         raise UserError(f"export: {run} has no checkpoint") from None
     except checkpoint.DamagedCheckpoint as error:
         raise UserError(f"export: the checkpoint {steps[-1]} is damaged: {error}") from None
+    except (KeyError, TypeError):
+        raise UserError(f"export: the checkpoint {steps[-1]} holds no network") from None
     expected = network.state_dict()
-    if missing := expected.keys() - state.keys():
-        raise UserError(f"export: {run}: the checkpoint lacks {min(missing)}: it is of another network")
-    return {name: state[name] for name in expected}
+    try:
+        weights = {name: state[name] for name in expected if name in state}
+        check_fit(weights, expected, "network")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"export: the checkpoint {steps[-1]} is of another network: {error}") from None
+    return weights
 
 
 def write_program(network: nn.Module, images: Tensor, path: Path) -> None:
     shapes = {"x": {0: torch.export.Dim("batch", min=1)}}
-    torch.export.save(torch.export.export(network, (images,), dynamic_shapes=shapes), path)
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(network, (images,), dynamic_shapes=shapes), buffer)
+    write_atomic(path, buffer.getvalue())
 
 
 def check(network: Any, images: Tensor, logits: Tensor, path: Path) -> None:
@@ -148,6 +158,8 @@ def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: s
     except (ValueError, SyntaxError, OSError) as error:
         raise UserError(f"export: the text of {kind.__name__} cannot be copied: {error}") from None
     sources.imports |= {
+        "hashlib": "import hashlib",
+        "io": "import io",
         "Path": "from pathlib import Path",
         "torch": "import torch",
         "Tensor": "from torch import Tensor",
@@ -216,6 +228,10 @@ def load(weights: str | Path | None = None) -> nn.Module:
     """The trained network, evaluating; ``weights``: where the file lies, if not beside this one."""
     network = {made}.build(GENOTYPE, {shape})
     path = Path(__file__).with_suffix(".pt") if weights is None else weights
-    network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
+    data = Path(path).read_bytes()
+    content, _, digest = data.rpartition(b"automl_ext weights 1 sha256 ")
+    if hashlib.sha256(content).hexdigest().encode() != digest:
+        raise ValueError(f"{{path}} is damaged: it does not match its SHA-256")
+    network.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
     return network.eval()
 '''

@@ -179,23 +179,33 @@ def search(
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)
     gdas = GDAS(config, space, splits, device, sample)  # before there is a directory: a space may have no supernet
-    with Run.open(out, config, algorithm=algorithm, resume=resume) as run:
+    found: dict[str, Any] | None = None
+    training: Training | None = None
+
+    def load(state: dict[str, Any]) -> None:
+        nonlocal found, training
+        found, training = state["found"], None
+        if found is None:
+            gdas.load_state_dict(state["job"])
+        else:
+            training = final_training(found)
+            training.load_state_dict(state["job"])
+
+    def final_training(found: dict[str, Any]) -> Training:
+        genotype = space.parse(found["genotype"])
+        return Training(retrain_config(config, genotype), space, genotype, splits, device)
+
+    with Run.open(out, config, algorithm=algorithm, resume=resume, load=load) as run:
         total = config.epochs + config.retrain_epochs
         with Epochs(run, total, "search", stop_after) as epochs:
-            found = run.state["found"] if run.state else None
             if found is None:
-                if run.state:
-                    gdas.load_state_dict(run.state["job"])
                 if not epochs.run(gdas, "search", {"found": None}):
                     return None
                 found = conclude(gdas, space, splits)
-            genotype = space.parse(found["genotype"])
-            training = Training(retrain_config(config, genotype), space, genotype, splits, device)
-            if run.state and run.state["found"] is not None:
-                training.load_state_dict(run.state["job"])
+            training = training or final_training(found)
             if not epochs.run(training, "retrain", {"found": found}):
                 return None
-        result = measure(training, genotype, splits)
+        result = measure(training, space.parse(found["genotype"]), splits)
         result |= {key: value for key, value in found.items() if key != "times"}
         result["times"] |= found["times"]
         run.finish(result)

@@ -170,8 +170,13 @@ def nas_bench(
     table = Table.load(config.table)
     simulation = Simulation(config, table)
     simulation.evaluator.check_budget(config.budget)
-    with Run.open(out, config, algorithm="nas-bench", resume=resume) as run:
-        done = {name: Runs(*lists) for name, lists in run.state.items()} if run.state else {}
+    done: dict[str, Runs] = {}
+
+    def load(state: dict[str, Any]) -> None:
+        nonlocal done
+        done = {name: Runs(*state[name]) for name in config.algorithms if name in state}
+
+    with Run.open(out, config, algorithm="nas-bench", resume=resume, load=load) as run:
         chunks = [
             (name, first, min(CHUNK, config.runs - first))
             for name in config.algorithms

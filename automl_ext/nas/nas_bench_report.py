@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from automl_ext.training.atomic import write_picture
 from automl_ext.training.curves import figure
 
 # CIFAR-10 test accuracy in percent, mean and standard deviation: NATS-Bench (Dong et al., TPAMI 2021), topology space.
@@ -70,4 +71,4 @@ def draw(curves: Mapping[str, NDArray[np.float64]], budget: float, path: Path) -
     axes.set_ylabel("CIFAR-10 test accuracy of the best so far, %")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right", title="mean of the runs, 95 % band")
-    picture.savefig(path, dpi=130)
+    write_picture(picture, path, dpi=130)

@@ -23,6 +23,7 @@ from statistics import fmean
 from typing import Any
 
 from automl_ext.nas.table import COLUMNS
+from automl_ext.training.atomic import write_atomic
 from automl_ext.training.errors import UserError
 
 SUFFIX = ".pickle.pbz2"
@@ -47,7 +48,8 @@ def convert(source: Path, out: Path) -> None:
     csv.writer(text, lineterminator="\n").writerows([("arch", *COLUMNS), *rows])
     data = text.getvalue().encode()
     # Without a time: equal tables, equal files.
-    out.write_bytes(gzip.compress(data, mtime=0) if out.suffix == ".gz" else data)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, gzip.compress(data, mtime=0) if out.suffix == ".gz" else data)
 
 
 def _cells(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from automl_ext.nas.retrain import parse_genotype
 from automl_ext.nas.search_plot import plot_search
 from automl_ext.nas.spaces import space
 from automl_ext.training.curves import draw_curves, read_metrics
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import read_object
 
 # A search that collapses shows here first.
 WATCH = {
@@ -34,18 +33,16 @@ def plot_run(run: Path) -> list[Path]:
     rows = read_metrics(run)
     draw_curves(rows, curves, WATCH)
     result = run / "result.json"
-    genotype = _read(result).get("genotype") if result.is_file() else None
-    drawn = [] if genotype is None else plot_genotype(genotype, run, _read(run / "config.json").get("space", "nb201"))
+    drawn = []
+    if result.is_file() and (genotype := _text(result, "genotype")) is not None:
+        drawn = plot_genotype(genotype, run, _text(run / "config.json", "space") or "nb201")
     return [curves, *plot_search(rows, run), *drawn]
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        value = None
-    if not isinstance(value, dict):
-        raise UserError(f"plot: {path}: expected a JSON object, as a run writes it")
+def _text(path: Path, key: str) -> str | None:
+    value = read_object(path).get(key)
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"plot: {path}: {key}: expected a string, got {type(value).__name__}")
     return value
 
 

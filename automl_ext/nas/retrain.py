@@ -212,9 +212,11 @@ def retrain(
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)
     training = Training(config, space, genotype, splits, device)  # before there is a directory: it may be refused
-    with Run.open(out, config, algorithm="retrain", resume=resume) as run:
-        if run.state is not None:
-            training.load_state_dict(run.state["job"])
+
+    def load(state: dict[str, Any]) -> None:
+        training.load_state_dict(state["job"])
+
+    with Run.open(out, config, algorithm="retrain", resume=resume, load=load) as run:
         with Epochs(run, config.epochs, "retrain", stop_after) as epochs:
             if not epochs.run(training, "retrain", {}):
                 return None
@@ -272,15 +274,21 @@ def compare(
         genotypes.insert(0, parse_genotype(space, config.genotype))
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)
-    Training(config, space, genotypes[0], splits, device)  # before there is a directory: it may be refused
-    with Run.open(out, config, algorithm="compare", resume=resume) as run:
-        results, job_state = (run.state["results"], run.state["job"]) if run.state else ([], None)
+    training = Training(config, space, genotypes[0], splits, device)  # before there is a directory: it may be refused
+    results: list[dict[str, Any]] = []
+
+    def load(state: dict[str, Any]) -> None:
+        nonlocal results, training
+        results = state["results"]
+        training = Training(config, space, genotypes[len(results)], splits, device)
+        training.load_state_dict(state["job"])
+
+    with Run.open(out, config, algorithm="compare", resume=resume, load=load) as run:
+        first = len(results)
         with Epochs(run, len(genotypes) * config.epochs, "compare", stop_after) as epochs:
-            for i in range(len(results), len(genotypes)):
-                training = Training(config, space, genotypes[i], splits, device)
-                if job_state is not None:
-                    training.load_state_dict(job_state)
-                    job_state = None
+            for i in range(first, len(genotypes)):
+                if i > first:
+                    training = Training(config, space, genotypes[i], splits, device)
                 if not epochs.run(training, f"cell{i}", {"results": results}):
                     return None
                 results = [*results, measure(training, genotypes[i], splits)]

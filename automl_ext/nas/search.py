@@ -61,15 +61,26 @@ def search(
     # Before there is a directory: a space may have no supernet, a budget be too small for the table.
     supernet = supernet_of(config, space, splits) if config.evaluator == "supernet" and splits else None
     evaluator = None if supernet else evaluator_of(config, space, splits)
-    with Run.open(out, config, algorithm=name, resume=resume) as run:
-        job: dict[str, Any] | None = None
+    first_step = config.epochs if supernet else 0
+    done = Search(name, config, space, first_step)
+
+    def load(state: dict[str, Any]) -> None:
+        nonlocal done
+        if supernet is not None:
+            supernet.load_state_dict(state["job"])
+        done = Search(name, config, space, first_step)  # a new one: the attempt before may have stopped half way
+        if state["search"] is not None:
+            done.load_state_dict(state["search"])
+
+    with Run.open(out, config, algorithm=name, resume=resume, load=load) as run:
+        done.directory, done.saved = run, run.step
         if evaluator is None:
             assert supernet is not None
             assert splits is not None
             if not train_supernet(supernet, run, stop_after):
                 return None
-            job, evaluator = supernet.state_dict(), weight_sharing(supernet, space, splits)
-        done = Search(name, config, space, run, job)
+            done.saved = max(run.step, first_step)  # the supernet's last epoch has been saved
+            done.job, evaluator = supernet.state_dict(), weight_sharing(supernet, space, splits)
         with Workers(evaluator.evaluate, config.workers) as workers:
             if not done.run(workers, stop_after):
                 return None
@@ -79,24 +90,22 @@ def search(
 
 
 class Search:
-    """The strategy, what it has been told, and the candidates that are being evaluated.
+    """The strategy, its results so far, and the candidates that are being evaluated.
 
     Args:
-        job: the state of a supernet, saved along.
+        first_step: the number of epochs of a supernet's training, which come first.
     """
 
-    def __init__(
-        self, name: str, config: SearchConfig, space: Space[Any], run: Run, job: dict[str, Any] | None
-    ) -> None:
-        self.name, self.config, self.space, self.directory, self.job = name, config, space, run, job
+    directory: Run
+    saved: int  # the step of the last checkpoint
+    job: dict[str, Any] | None = None  # the state of a supernet, saved along
+
+    def __init__(self, name: str, config: SearchConfig, space: Space[Any], first_step: int) -> None:
+        self.name, self.config, self.space, self.first_step = name, config, space, first_step
         self.strategy = config.strategy(space)
         self.history = History(space)
         self.pending: deque[Candidate] = deque()
         self.clock = Clock()
-        self.first_step = 0 if job is None else config.epochs
-        if run.state is not None and run.state["search"] is not None:
-            self.load_state_dict(run.state["search"])
-        self.saved = run.step
 
     @property
     def step(self) -> int:

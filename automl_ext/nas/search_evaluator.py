@@ -53,8 +53,6 @@ def supernet_of(config: SearchConfig, space: Space[Any], splits: Splits) -> Unif
 
 def train_supernet(supernet: UniformSupernet, run: Run, stop_after: int | None) -> bool:
     """Train it, or go on; False when stopped."""
-    if run.state is not None:
-        supernet.load_state_dict(run.state["job"])
     with Epochs(run, supernet.epochs, "supernet", stop_after) as epochs:
         return epochs.run(supernet, "supernet", {"search": None})
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.nas.search_history import pareto_front
+from automl_ext.training.atomic import write_picture
 from automl_ext.training.curves import figure
 
 COLOR, FAINT = "#1b6ca8", "#b9c3cc"
@@ -23,7 +24,7 @@ def plot_search(rows: Sequence[dict[str, Any]], out: Path) -> list[Path]:
     Raises:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
-    rows = [row for row in rows if "best_score" in row]
+    rows = [row for row in rows if "best_score" in row and "score" in row and row.get("seconds") is not None]
     if not rows:
         return []
     draw_trajectory(rows, out / "trajectory.png")
@@ -49,13 +50,13 @@ def draw_trajectory(rows: Sequence[dict[str, Any]], path: Path) -> None:
     axes.set_ylabel("score")
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
-    picture.savefig(path, dpi=120)
+    write_picture(picture, path, dpi=120)
 
 
 def draw_pareto(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """A panel for each cost that was measured: scores against it, and the front; of the highest budget alone."""
-    budget = max(row.get("budget", 0) for row in rows)
-    rows = [row for row in rows if row["score"] is not None and row.get("budget", 0) == budget]
+    budget = max(row.get("budget") or 0 for row in rows)
+    rows = [row for row in rows if row["score"] is not None and (row.get("budget") or 0) == budget]
     costs = [name for name in COSTS if rows and all(row.get(name) is not None for row in rows)]
     picture = figure(4.6 * max(len(costs), 1), 3.6)
     for i, name in enumerate(costs):
@@ -71,4 +72,4 @@ def draw_pareto(rows: Sequence[dict[str, Any]], path: Path) -> None:
         axes.set_ylabel("score")
         axes.grid(alpha=0.3)
         axes.legend(loc="lower right")
-    picture.savefig(path, dpi=120)
+    write_picture(picture, path, dpi=120)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from automl_ext.rl import dqn
 from automl_ext.rl.dqn import DQNConfig
+from automl_ext.training.atomic import write_json, write_picture
+from automl_ext.training.curves import read_metrics
+from automl_ext.training.reading import read_object
 
 PARTS: dict[str, Any] = {  # each switch, and its value when the part is left out
     "double": False,
@@ -59,10 +61,10 @@ def ablate(
         for seed in seeds or [config.seed]:
             run = out / name / f"seed-{seed}"
             if (run / "result.json").is_file():
-                results[name].append(json.loads((run / "result.json").read_text()))
+                results[name].append(read_object(run / "result.json"))
                 continue
             results[name].append(dqn.train(dataclasses.replace(settings, seed=seed), run, resume=resume))
-    (out / "ablation.json").write_text(json.dumps(results, indent=1))
+    write_json(out / "ablation.json", results)
     draw(out, list(results))
     return results
 
@@ -80,7 +82,7 @@ def draw(out: Path, names: Sequence[str]) -> Path:
     for name in names:
         returns: dict[int, list[float]] = {}
         for path in sorted((out / name).glob("seed-*/metrics.jsonl")):
-            for line in map(json.loads, path.read_text().splitlines()):
+            for line in read_metrics(path.parent):
                 if line.get("eval_return") is not None:
                     returns.setdefault(line["step"], []).append(line["eval_return"])
         steps = sorted(returns)
@@ -91,6 +93,6 @@ def draw(out: Path, names: Sequence[str]) -> Path:
     axes.legend()
     figure.tight_layout()
     path = out / "ablation.png"
-    figure.savefig(path, dpi=150)
+    write_picture(figure, path, dpi=150)
     plt.close(figure)
     return path

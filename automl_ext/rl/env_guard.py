@@ -18,10 +18,10 @@ import numpy as np
 
 import automl_ext
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import short
 
 STEP = "(observation, reward, terminated, truncated, info)"
 NUMBERS = (float, int, np.floating, np.integer, np.bool_)
-LONGEST = 300  # characters of a foreign message or of a value
 
 _OURS = os.path.dirname(automl_ext.__file__) + os.sep
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
@@ -43,17 +43,11 @@ def fault(where: str, call: str, error: BaseException) -> BaseException:
     """
     if isinstance(error, (KeyboardInterrupt, UserError)):
         return error
-    text = short(error)
+    text = short(error) if str(error) else ""
     if isinstance(error, ValueError) and "values to unpack" in text and not _frame(error, _LIBRARIES):
         form = "(observation, info)" if call == "reset()" else STEP
         return EnvError(f"{where}: {call} must return {form}, as Gymnasium's API says: {text}")
     return EnvError(f"{where}: {call} raised {type(error).__name__}{': ' * bool(text)}{text}{_location(error)}")
-
-
-def short(value: object) -> str:
-    """``str(value)`` in one line, and not too long."""
-    line = " ".join(str(value).split())
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 def _location(error: BaseException) -> str:
@@ -158,7 +152,7 @@ class Guard(gymnasium.Wrapper):
             found = np.empty((), object)
         if found.size != 1 or found.dtype.kind not in "biuf":
             what = "a number" if name == "reward" else "a bool"
-            raise EnvError(f"{self.where}: step() returned {name} {short(repr(value))}, expected {what}")
+            raise EnvError(f"{self.where}: step() returned {name} {short(value)}, expected {what}")
         return float(found.item())
 
 

@@ -16,10 +16,11 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 
 from automl_ext.rl import dmc
-from automl_ext.rl.env_guard import EnvError, Guard, fault, short
+from automl_ext.rl.env_guard import EnvError, Guard, fault
 from automl_ext.rl.env_workers import WorkerVectorEnv
 from automl_ext.rl.env_wrappers import ActionRepeat, Pixels
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import short
 
 # What registers an environment: name's beginning -> (module, extra).
 PACKAGES = {"ALE/": ("ale_py", "atari"), "MinAtar/": ("minatar.gym", "minatar")}

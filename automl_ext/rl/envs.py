@@ -20,10 +20,11 @@ from gymnasium import spaces
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 from automl_ext.rl import env_workers
-from automl_ext.rl.env_guard import STEP, EnvError, fault, short
+from automl_ext.rl.env_guard import STEP, EnvError, fault
 from automl_ext.rl.env_making import EnvOptions, make_vector
 from automl_ext.rl.env_state import restore_simulators, simulators_state
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import short
 from automl_ext.training.seeding import derived_seed
 
 ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)  # observations that are arrays

@@ -2,27 +2,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import json
-import pickle
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from automl_ext.rl.algorithms import ALGORITHMS, algorithm
-from automl_ext.rl.env_guard import short
 from automl_ext.rl.evaluate import play
 from automl_ext.rl.loop import BEST, envs_of
 from automl_ext.rl.video import LONGEST, Film, check_writer, record, write_video
 from automl_ext.training import checkpoint
+from automl_ext.training.atomic import check_writable
 from automl_ext.training.config import from_dict
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import read_object, short
 from automl_ext.training.run import CHECKPOINTS, CONFIG, algorithm_of
 from automl_ext.training.seeding import derived_seed
+from automl_ext.training.weights import check_fit, read_tensors
 
 
 def evaluate_run(
@@ -51,10 +47,14 @@ def evaluate_run(
         raise UserError(f"--episodes: expected at least 1, got {episodes}")
     if max_steps is not None and max_steps < 1:
         raise UserError(f"--eval-max-steps: expected at least 1, got {max_steps}")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed: expected an int in [0, 2**32), got {seed}")
     for path in videos:
         check_writer(path)
     config, agent = agent_of(run)
     try:
+        for path in videos:
+            check_writable(path)
         step = load_best(run, agent) if policy == "best" else _load_last(run, agent)
         begin = getattr(agent, "begin", None)
         limit = config.eval_max_steps if max_steps is None else max_steps
@@ -93,36 +93,33 @@ def agent_of(run: Path) -> tuple[Any, Any]:
         what = f"a run of {name!r}" if name else "no run directory"
         raise UserError(f"{run}: expected a run of {', '.join(ALGORITHMS)}; this is {what}")
     found = algorithm(name)
-    try:
-        stored = json.loads((run / CONFIG).read_bytes())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{run / CONFIG}: cannot be read: {error}") from None
-    config = from_dict(found.config(), stored, str(run / CONFIG))
+    config = from_dict(found.config(), read_object(run / CONFIG), str(run / CONFIG))
     if config.device != "cpu":
         config = dataclasses.replace(config, device="auto")  # the GPU may be elsewhere
-    return config, found.agent(config)
+    try:
+        return config, found.agent(config)
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+        raise UserError(f"{run / CONFIG}: no agent can be made of it: {short(error)}") from None
 
 
 def load_best(run: Path, agent: Any) -> int:
+    """Load the best policy of a run into its agent; returns the step at which it was evaluated.
+
+    Raises:
+        UserError: ``best.pt`` is missing, damaged, or of another agent.
+    """
     path = run / BEST
-    if not path.is_file():
+    if not path.exists():
         raise UserError(f"{path} is missing: nothing has been evaluated yet; see --policy last")
+    best = read_tensors(path)
     try:
-        best = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, EOFError, ValueError, pickle.UnpicklingError) as error:
-        raise UserError(f"{path} is damaged: {str(error).splitlines()[0]}") from None
-    with _fitting(path):
+        if not isinstance(best, dict) or type(best.get("step")) is not int:
+            raise ValueError("expected a dict with step and policy")
+        check_fit(best.get("policy"), agent.policy_state(), "policy")
         agent.load_policy_state(best["policy"])
-        return best["step"]
-
-
-@contextlib.contextmanager
-def _fitting(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (RuntimeError, KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        what = "it does not fit the run's config.json and environment"
-        raise UserError(f"{path}: {what}: {type(error).__name__}: {short(error)}") from None
+    except (ValueError, RuntimeError, KeyError, TypeError) as error:
+        raise UserError(f"{path} does not fit the agent of {run}: {short(error)}") from None
+    return best["step"]
 
 
 def _load_last(run: Path, agent: Any) -> int:
@@ -130,11 +127,10 @@ def _load_last(run: Path, agent: Any) -> int:
         try:
             manifest = checkpoint.read_manifest(path)
             state = checkpoint.read_state(path, manifest)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # that training's environments begin new episodes
+                checkpoint.load_into(lambda state: agent.load_state_dict(state["agent"]), state)
+            return manifest["step"]
         except checkpoint.DamagedCheckpoint as error:
             warnings.warn(f"passing over the damaged checkpoint {path}: {error}", stacklevel=2)
-            continue
-        with warnings.catch_warnings(), _fitting(path):
-            warnings.simplefilter("ignore", UserWarning)  # that training's environments begin new episodes
-            agent.load_state_dict(state["agent"])
-        return manifest["step"]
     raise UserError(f"{run / CHECKPOINTS}: there is no intact checkpoint")

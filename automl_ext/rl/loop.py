@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import copy
-import io
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from automl_ext.rl.env_guard import EnvError
@@ -18,12 +16,12 @@ from automl_ext.rl.env_making import EnvOptions
 from automl_ext.rl.envs import Envs, make_envs
 from automl_ext.rl.evaluate import MAX_STEPS, play
 from automl_ext.training import checkpoint
-from automl_ext.training.atomic import write_atomic
 from automl_ext.training.clock import Clock
 from automl_ext.training.errors import UserError
 from automl_ext.training.memory import keep_freed_memory
 from automl_ext.training.run import CHECKPOINTS, Run
 from automl_ext.training.seeding import derived_seed
+from automl_ext.training.weights import check_fit, write_tensors
 
 BEST = "best.pt"  # the best policy so far by evaluation: {step, return, policy}
 
@@ -142,11 +140,12 @@ def train(
             run directory; later the last checkpoint is kept, which the message says.
     """
     keep_freed_memory()
-    agent = build(config)  # before the run directory: an environment that cannot be used leaves none behind
+    agent = build(config)  # before there is a directory: it may be refused
     try:
-        with Run.open(out, config, algorithm=algorithm, resume=resume) as run:
+        training = Training(agent, config)
+        with Run.open(out, config, algorithm=algorithm, resume=resume, load=training.load_state_dict) as run:
+            training.begin(run)
             try:
-                training = Training(agent, config, run)
                 stop_at = np.inf if stop_after is None else agent.envs.steps + stop_after
                 with run.progress(config.total_steps, algorithm) as bar:
                     while agent.envs.steps < config.total_steps:
@@ -174,19 +173,28 @@ def kept(run: Path) -> str:
 class Training:
     """An agent's way through its run: what is due after an iteration, and the state between two."""
 
-    def __init__(self, agent: Agent, config: Any, run: Run) -> None:
-        self.agent, self.config, self.run = agent, config, run
+    run: Run  # set by begin
+
+    def __init__(self, agent: Agent, config: Any) -> None:
+        self.agent, self.config = agent, config
         self.averages, self.clock = Averages(), Clock()
         self.best: dict[str, Any] = {"step": -1, "return": -float("inf"), "policy": None}
         self.saved = -1  # the steps at the last checkpoint
         self.cut = 0  # episodes of the last evaluation that did not end within eval_max_steps
-        if run.state is not None:
-            agent.load_state_dict(run.state["agent"])
-            self.averages.sums, self.averages.counts = run.state["sums"], run.state["counts"]
-            self.best, self.saved = run.state["best"], run.step
-            self.clock.wall, self.clock.cpu = run.state["clock"]
-            run.state = None  # a replay is large
-        # The file may be newer than the checkpoint.
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from a checkpoint's state."""
+        best = state["best"]
+        if best["policy"] is not None:
+            check_fit(best["policy"], self.agent.policy_state(), "best policy")
+        self.agent.load_state_dict(state["agent"])
+        self.averages.sums, self.averages.counts = state["sums"], state["counts"]
+        self.best, self.saved = best, self.agent.envs.steps
+        self.clock.wall, self.clock.cpu = state["clock"]
+
+    def begin(self, run: Run) -> None:
+        """Write into ``run`` from here on. Its best policy may be newer than the checkpoint."""
+        self.run = run
         if self.best["policy"] is None:
             (run.path / BEST).unlink(missing_ok=True)
         else:
@@ -283,9 +291,8 @@ class Training:
 
 
 def save_policy(path: Path, best: dict[str, Any]) -> None:
-    buffer = io.BytesIO()
-    torch.save(best, buffer)
-    write_atomic(path, buffer.getvalue())
+    """Write the best policy, atomically and with a checksum."""
+    write_tensors(path, best)
 
 
 def not_finite(state: Any, key: str) -> Iterator[str]:

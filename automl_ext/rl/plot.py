@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
+import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from automl_ext.training.atomic import write_picture
 from automl_ext.training.config import differences
-from automl_ext.training.curves import draw_curves, figure, read_metrics
+from automl_ext.training.curves import draw_curves, figure, plain, read_metrics
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import read_object
 from automl_ext.training.run import CONFIG, algorithm_of
 
 # 97.5 % quantiles of Student's t for 1 … 30 degrees of freedom.
@@ -57,7 +59,7 @@ def plot_runs(runs: list[Path], out: Path) -> list[Path]:
     folder = runs[0] if len(runs) == 1 else out
     folder.mkdir(parents=True, exist_ok=True)
     for env_id, curves in worlds.items():
-        name = "learning.png" if len(worlds) == 1 else f"learning-{env_id.replace('/', '-')}.png"
+        name = "learning.png" if len(worlds) == 1 else f"learning-{re.sub(r'[^A-Za-z0-9_.-]', '-', env_id)[:100]}.png"
         draw_learning(env_id, curves, folder / name)
         written.append(folder / name)
     return written
@@ -71,7 +73,7 @@ def draw_learning(env_id: str, curves: list[Curve], path: Path) -> None:
     for i, (label, group) in enumerate(groups.items()):
         steps, returns = together(group)
         seeds = f"{len(group)} seed{'s' * (len(group) > 1)}"
-        axes.plot(steps, returns.mean(0), color=f"C{i}", label=f"{label}, {seeds}", linewidth=1.8)
+        axes.plot(steps, returns.mean(0), color=f"C{i}", label=plain(f"{label}, {seeds}"), linewidth=1.8)
         if len(group) > 1:
             low, high = interval(returns)
             axes.fill_between(steps, low, high, color=f"C{i}", alpha=0.2, linewidth=0)
@@ -79,12 +81,12 @@ def draw_learning(env_id: str, curves: list[Curve], path: Path) -> None:
     margin = 0.06 * float(values.max() - values.min()) or 1.0
     axes.set_ylim(values.min() - margin, values.max() + margin)
     several = any(len(group) > 1 for group in groups.values())
-    axes.set_title(env_id + (": mean and 95 % t interval over seeds" if several else ""), fontsize=10)
+    axes.set_title(plain(env_id) + (": mean and 95 % t interval over seeds" if several else ""), fontsize=10)
     axes.set_xlabel("steps in all environments")
     axes.set_ylabel("return of evaluation episodes")
     axes.grid(alpha=0.3)
     axes.legend(fontsize=8)
-    picture.savefig(path, dpi=150)
+    write_picture(picture, path, dpi=150)
 
 
 def together(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray]:
@@ -107,11 +109,10 @@ def _curve(run: Path, rows: list[dict[str, Any]]) -> tuple[str, Curve]:
     points = [(row["step"], row["eval_return"]) for row in rows if row.get("eval_return") is not None]
     if not points:
         raise UserError(f"plot: {run}: nothing has been evaluated yet")
-    try:
-        config = json.loads((run / CONFIG).read_bytes())
-        env_id = config["env_id"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise UserError(f"plot: {run / CONFIG}: expected the configuration of a run") from None
+    config = read_object(run / CONFIG)
+    env_id = config.get("env_id")
+    if not isinstance(env_id, str):
+        raise UserError(f"plot: {run / CONFIG}: expected the configuration of a run, with env_id")
     steps, returns = np.array(points, float).T
     without_seed = {name: value for name, value in config.items() if name != "seed"}
     return env_id, Curve(str(algorithm_of(run)), without_seed, steps, returns)

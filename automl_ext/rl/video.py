@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +13,7 @@ import numpy as np
 
 from automl_ext.rl.envs import Envs
 from automl_ext.rl.evaluate import Act, Begin
+from automl_ext.training.atomic import write_atomic
 from automl_ext.training.errors import UserError
 
 WRITERS = {".gif": "PIL", ".mp4": "imageio_ffmpeg"}
@@ -19,7 +22,7 @@ SMALLEST = 200  # pixels; smaller images are enlarged by a whole factor
 
 
 def check_writer(path: Path) -> None:
-    """Before an episode is played for it.
+    """Check the suffix and the packages before an episode is played.
 
     Raises:
         UserError: a file of another kind.
@@ -73,23 +76,29 @@ def record(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = LO
 
 def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
     """Write images as ``….gif`` or ``….mp4``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".gif":
         from PIL import Image
 
         images = [Image.fromarray(frame) for frame in frames]
         # GIF counts in hundredths of a second, and viewers slow down what is shorter than two.
         duration = max(20, round(100 / fps) * 10)
-        images[0].save(path, save_all=True, append_images=images[1:], duration=duration, loop=0)
+        buffer = io.BytesIO()
+        images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
+        write_atomic(path, buffer.getvalue())
         return
     import imageio_ffmpeg
 
     height, width = (size - size % 2 for size in frames[0].shape[:2])  # the codec wants even sizes
-    writer = imageio_ffmpeg.write_frames(str(path), (width, height), fps=fps, macro_block_size=2)
-    writer.send(None)
-    for frame in frames:
-        writer.send(np.ascontiguousarray(frame[:height, :width]))
-    writer.close()
+    with tempfile.TemporaryDirectory() as folder:  # the codec tells of a failed write in its log only
+        made = Path(folder) / "video.mp4"
+        writer = imageio_ffmpeg.write_frames(str(made), (width, height), fps=fps, macro_block_size=2)
+        writer.send(None)
+        for frame in frames:
+            writer.send(np.ascontiguousarray(frame[:height, :width]))
+        writer.close()
+        if not made.is_file() or not made.stat().st_size:
+            raise UserError(f"{path}: the codec wrote nothing: is the disk of {folder} full?")
+        write_atomic(path, made.read_bytes())
 
 
 def _image(envs: Envs) -> np.ndarray:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import io
 import json
 import math
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+import torch
 
 
 def fsync_path(path: Path) -> None:
@@ -18,13 +24,64 @@ def fsync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Add ``path`` to an OSError that names no file: a full disk is found by a write, which does not know the name."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is not None or error.errno is None:
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from None
+
+
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write under a temporary name, fsync, rename, fsync the folder."""
+    """Write under a temporary name, fsync, rename, fsync the folder. A failed write leaves nothing behind."""
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(data)
-    fsync_path(temporary)
-    os.replace(temporary, path)
-    fsync_path(path.parent)
+    try:
+        with naming(path):
+            temporary.write_bytes(data)
+            fsync_path(temporary)
+            os.replace(temporary, path)
+            fsync_path(path.parent)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def check_writable(path: Path) -> None:
+    """Make the folder of ``path`` and write an empty file there, before a long computation ends in the same error.
+
+    Raises:
+        OSError: the folder cannot be made or written, or ``path`` is a folder.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.touch()
+    temporary.unlink()
+
+
+def save_tensors(value: Any, path: Path) -> None:
+    """``torch.save``, except that a failed write raises OSError: torch reports a full disk as RuntimeError."""
+    try:
+        with naming(path), path.open("wb") as file:
+            torch.save(value, file)
+    except RuntimeError as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, OSError):
+            cause = cause.__context__
+        number = cause.errno if isinstance(cause, OSError) and cause.errno is not None else errno.EIO
+        raise OSError(number, os.strerror(number), str(path)) from None
+
+
+def write_picture(picture: Any, path: Path, **options: Any) -> None:
+    """Save a matplotlib figure atomically; the suffix of ``path`` decides the format."""
+    buffer = io.BytesIO()
+    picture.savefig(buffer, format=path.suffix.removeprefix("."), **options)
+    write_atomic(path, buffer.getvalue())
 
 
 def strict(value: Any, key: str = "") -> Any:

@@ -10,22 +10,36 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from automl_ext.training.atomic import fsync_path, strict
+from automl_ext.training.atomic import fsync_path, naming, save_tensors, strict
+from automl_ext.training.errors import UserError
+from automl_ext.training.reading import is_shallow, read_small, short
+from automl_ext.training.weights import why_unloadable
 
 KEEP = 2
 PREFIX, TEMPORARY = "step-", ".tmp-"
 STATE, MANIFEST = "state.pt", "manifest.json"
+FACTS = {  # what a manifest must hold
+    "algorithm": str,
+    "config": dict,
+    "environment": dict,
+    "metrics_bytes": int,
+    "state_bytes": int,
+    "state_sha256": str,
+    "step": int,
+}
 
 
 class DamagedCheckpoint(Exception):
-    """The checkpoint's bytes are not those that were written; the text says what is wrong."""
+    """The checkpoint was changed, or holds no state that can be loaded here; the text says what is wrong."""
 
 
 def check_state(state: Any, key: str = "state") -> None:
@@ -56,7 +70,7 @@ def list_steps(folder: Path) -> list[Path]:
     """The checkpoints in ``folder``, oldest first, intact or not."""
     if not folder.is_dir():
         return []
-    found = [p for p in folder.iterdir() if p.name.startswith(PREFIX) and p.name[len(PREFIX) :].isdigit()]
+    found = [p for p in folder.iterdir() if re.fullmatch(PREFIX + "[0-9]+", p.name)]
     return sorted(found, key=step_of)
 
 
@@ -66,24 +80,33 @@ def step_of(checkpoint: Path) -> int:
 
 
 def write(folder: Path, step: int, state: dict[str, Any], facts: dict[str, Any]) -> Path:
-    """Write checkpoint ``step`` with its ``facts`` (plain JSON) into ``folder``; only the newest two stay."""
+    """Write checkpoint ``step`` with its ``facts`` (plain JSON) into ``folder``; only the newest two stay.
+
+    Raises:
+        OSError: it cannot be written, on a full disk for example; the earlier ones are as they were.
+    """
     name = f"{PREFIX}{step:08d}"
     temporary, final = folder / (TEMPORARY + name), folder / name
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
-    torch.save(state, temporary / STATE)
-    fsync_path(temporary / STATE)
-    manifest = strict(facts) | {
-        "format": 1,
-        "step": step,
-        "state_bytes": (temporary / STATE).stat().st_size,
-        "state_sha256": _sha256(temporary / STATE),
-    }
-    (temporary / MANIFEST).write_bytes(_render(manifest))
-    fsync_path(temporary / MANIFEST)
-    fsync_path(temporary)
-    os.replace(temporary, final)
-    fsync_path(folder)
+    try:
+        with naming(temporary):
+            temporary.mkdir()
+            save_tensors(state, temporary / STATE)
+            fsync_path(temporary / STATE)
+            manifest = strict(facts) | {
+                "format": 1,
+                "step": step,
+                "state_bytes": (temporary / STATE).stat().st_size,
+                "state_sha256": _sha256(temporary / STATE),
+            }
+            (temporary / MANIFEST).write_bytes(_render(manifest))
+            fsync_path(temporary / MANIFEST)
+            fsync_path(temporary)
+            os.replace(temporary, final)
+            fsync_path(folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     for old in list_steps(folder)[:-KEEP]:
         remove(old)
     return final
@@ -129,18 +152,25 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
         DamagedCheckpoint: missing, unreadable or changed.
     """
     try:
-        raw = (checkpoint / MANIFEST).read_bytes()
+        raw = read_small(checkpoint / MANIFEST)
     except (FileNotFoundError, NotADirectoryError):
         raise DamagedCheckpoint(f"{MANIFEST} is missing") from None
+    except UserError as error:
+        raise DamagedCheckpoint(str(error)) from None
     try:
         manifest = json.loads(raw)["manifest"]
         intact = raw == _render(manifest)  # byte for byte, the SHA-256 of the contents among them
     except (ValueError, KeyError, TypeError, RecursionError):
-        intact = False
-    if not intact:
+        manifest, intact = None, False
+    if not intact or not isinstance(manifest, dict):
         raise DamagedCheckpoint(f"{MANIFEST} does not match its own SHA-256")
     if manifest.get("format") != 1:
-        raise DamagedCheckpoint(f"{MANIFEST} has format {manifest.get('format')}, expected 1")
+        raise DamagedCheckpoint(f"{MANIFEST} has format {short(manifest.get('format'))}, expected 1")
+    for name, kind in FACTS.items():
+        if type(manifest.get(name)) is not kind:
+            raise DamagedCheckpoint(f"{MANIFEST}: {name}: expected {kind.__name__}, got {short(manifest.get(name))}")
+    if not is_shallow(manifest):
+        raise DamagedCheckpoint(f"{MANIFEST} is nested too deeply")
     if checkpoint.name != f"{PREFIX}{manifest['step']:08d}":
         raise DamagedCheckpoint(f"the folder's name does not match its step, {manifest['step']}")
     return manifest
@@ -148,6 +178,8 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 
 def read_state(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     """The state of a checkpoint, on the CPU, checked against the manifest before it is loaded.
+
+    A state whose bytes are right and that ``weights_only`` refuses counts as damaged: nothing of ours wrote it.
 
     Raises:
         DamagedCheckpoint: missing, of another length, with another SHA-256, or not loadable.
@@ -160,7 +192,25 @@ def read_state(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Any]:
         raise DamagedCheckpoint(f"{STATE} has {size} bytes, the manifest says {manifest['state_bytes']}")
     if _sha256(path) != manifest["state_sha256"]:
         raise DamagedCheckpoint(f"{STATE} does not match its SHA-256")
-    return torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise DamagedCheckpoint(f"{STATE} cannot be loaded: {why_unloadable(error)}") from None
+    if type(state) is not dict:
+        raise DamagedCheckpoint(f"{STATE} holds no dict but {type(state).__name__}")
+    return state
+
+
+def load_into(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -> None:
+    """Call ``load(state)``.
+
+    Raises:
+        DamagedCheckpoint: ``load`` failed: keys are missing or shapes do not fit. What it fills is then half filled.
+    """
+    try:
+        load(state)
+    except Exception as error:
+        raise DamagedCheckpoint(f"{STATE} does not fit: {why_unloadable(error)}") from None
 
 
 def _render(manifest: dict[str, Any]) -> bytes:

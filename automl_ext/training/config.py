@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import read_small, short
 
 Config = TypeVar("Config")
 _MISSING = object()
@@ -83,11 +84,15 @@ def _read_toml(path: Path) -> dict[str, Any]:
         except ImportError:
             raise UserError('a --config file needs tomli under Python 3.10: pip install "automl_ext[toml]"') from None
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(read_small(path).decode().replace("\r\n", "\n"))
     except OSError as error:
         raise UserError(f"cannot read the configuration {path}: {error.strerror}") from None
-    except ValueError as error:  # TOMLDecodeError and UnicodeDecodeError
-        raise UserError(f"{path} is not valid TOML: {error}") from None
+    except UserError as error:
+        raise UserError(f"cannot read the configuration {error}") from None
+    except RecursionError:
+        raise UserError(f"{path} is not valid TOML: it is nested too deeply") from None
+    except ValueError as error:  # TOMLDecodeError, UnicodeDecodeError, an integer with thousands of digits
+        raise UserError(f"{path} is not valid TOML: {short(error)}") from None
 
 
 def _replace(config: Any, table: dict[str, Any], path: str, prefix: str) -> Any:
@@ -97,11 +102,11 @@ def _replace(config: Any, table: dict[str, Any], path: str, prefix: str) -> Any:
     for name, value in table.items():
         key = prefix + name
         if name not in names:
-            raise UserError(f"{path}: unknown key {key!r}; valid ones are {', '.join(prefix + n for n in names)}")
+            raise UserError(f"{path}: unknown key {short(key)}; valid ones are {', '.join(prefix + n for n in names)}")
         current = getattr(config, name)
         if dataclasses.is_dataclass(current):
             if not isinstance(value, dict):
-                raise UserError(f"{path}: {key} must be a table, got {value!r}")
+                raise UserError(f"{path}: {key} must be a table, got {short(value)}")
             values[name] = _replace(current, value, path, f"{key}.")
         else:
             converted = _convert(value, hints[name])
@@ -109,12 +114,12 @@ def _replace(config: Any, table: dict[str, Any], path: str, prefix: str) -> Any:
                 expected = getattr(hints[name], "__name__", None)
                 if expected is None or typing.get_origin(hints[name]) is not None:
                     expected = str(hints[name]).replace("typing.", "")
-                raise UserError(f"{path}: {key} must be {expected}, got {value!r}")
+                raise UserError(f"{path}: {key} must be {expected}, got {short(value)}")
             values[name] = converted
     try:
         return dataclasses.replace(config, **values)
     except (ValueError, TypeError) as error:  # the dataclass's own checks
-        raise UserError(f"{path}: {error}") from None
+        raise UserError(f"{path}: {short(error)}") from None
 
 
 def _convert(value: Any, hint: Any) -> Any:
@@ -138,7 +143,10 @@ def _convert(value: Any, hint: Any) -> Any:
     if hint is float and value in ("inf", "-inf", "nan"):
         return float(value)
     if hint is float:
-        return float(value) if type(value) in (int, float) else _MISSING
+        try:
+            return float(value) if type(value) in (int, float) else _MISSING
+        except OverflowError:  # an integer above 1e308
+            return _MISSING
     if hint in (int, str, bool):
         return value if type(value) is hint else _MISSING
     if hint is Path:
@@ -164,4 +172,4 @@ def _convert_list(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Any:
 
 
 def _show(value: Any) -> str:
-    return "absent" if value is _MISSING else repr(value)
+    return "absent" if value is _MISSING else short(value)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+from automl_ext.training.atomic import write_picture
 from automl_ext.training.errors import UserError
 from automl_ext.training.metrics import FILE
 
@@ -27,20 +29,28 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     for i, line in enumerate(lines):
         try:
             row = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             if i < len(lines) - 1:
                 raise UserError(f"plot: {metrics}: line {i + 1} is no JSON") from None
             continue
-        if not isinstance(row, dict) or not all(_is_number(row.get(name), name) for name in (*row, "step")):
-            raise UserError(f"plot: {metrics}: line {i + 1}: expected numbers by name, with a step")
+        if not isinstance(row, dict) or type(row.get("step")) is not int or not all(map(_is_number, row.values())):
+            raise UserError(f"plot: {metrics}: line {i + 1}: expected an object of a step and numbers")
         rows.append(row)
     if not any(row.keys() - {"step"} for row in rows):
         raise UserError(f"plot: {run}: {FILE} is empty: nothing has been measured yet")
     return rows
 
 
-def _is_number(value: Any, name: str) -> bool:
-    return type(value) in (int, float) or (value is None and name != "step")  # NaN is stored as null
+def _is_number(value: Any) -> bool:
+    """Whether a curve can show it: an int64, a finite float, or null."""
+    if type(value) is int:
+        return abs(value) < 2**63
+    return value is None or (type(value) is float and math.isfinite(value))
+
+
+def plain(text: str) -> str:
+    """``text`` as matplotlib shows it literally: a dollar sign would start a formula."""
+    return text.replace("$", r"\$")
 
 
 def figure(width: float, height: float) -> Any:
@@ -72,6 +82,8 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, together: dict[str, dict
     taken = {name for labels in shared.values() for name in labels}
     panels = {name: {name: name} for name in logged if name not in taken}
     panels |= {title: labels for title, labels in shared.items() if labels}
+    if not panels:
+        raise UserError(f"plot: {path.parent}: {FILE} holds steps and no measurements")
     columns = min(3, len(panels))
     lines = -(-len(panels) // columns)
     picture = figure(4 * columns, 2.6 * lines)
@@ -79,10 +91,11 @@ def draw_curves(rows: list[dict[str, Any]], path: Path, together: dict[str, dict
         axes = picture.add_subplot(lines, columns, i + 1)
         for (name, label), color in zip(labels.items(), COLORS, strict=False):
             points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
-            axes.plot(*zip(*points, strict=True), color=color, label=label, marker="o" if len(points) == 1 else None)
+            steps, values = [step for step, _ in points], [value for _, value in points]
+            axes.plot(steps, values, color=color, label=plain(label), marker="o" if len(points) == 1 else None)
         if len(labels) > 1:
             axes.legend(fontsize=8)
-        axes.set_title(title, fontsize=10)
+        axes.set_title(plain(title), fontsize=10)
         axes.set_xlabel("step", fontsize=8)
         axes.grid(alpha=0.3)
-    picture.savefig(path, dpi=120)
+    write_picture(picture, path, dpi=120)

@@ -73,6 +73,8 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any]) -
             f"resume it with {stored['algorithm']!r} or choose another --out"
         )
     was, now = stored["environment"], given["environment"]
+    if not isinstance(was.get("torch"), str) or type(was.get("threads")) is not int:
+        raise UserError(f"{name}: its environment lacks torch's version or the number of threads")
     if was["torch"].split(".")[:2] != now["torch"].split(".")[:2]:
         minor = ".".join(was["torch"].split(".")[:2])
         raise UserError(
@@ -88,9 +90,9 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any]) -
         text = ", ".join(f"{key} was {old} and is now {new}" for key, old, new in changed)
         raise UserError(f"{name} has another configuration: {text}")
     for key, label in MAY_DIFFER.items():
-        if was[key] != now[key]:
+        if was.get(key) != now[key]:
             warnings.warn(
-                f"{name} was made with {label} {was[key]}, now it is {now[key]}: "
+                f"{name} was made with {label} {was.get(key)}, now it is {now[key]}: "
                 "the result may differ from the uninterrupted one in the last bits",
                 stacklevel=4,
             )

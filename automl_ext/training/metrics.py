@@ -8,7 +8,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-from automl_ext.training.atomic import fsync_path, strict
+from automl_ext.training.atomic import fsync_path, naming, strict
 
 FILE, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
@@ -21,7 +21,8 @@ class Metrics:
         self._step = step
         self._writer: Any = None
         self._tried_writer = False
-        self._file = (out / FILE).open("ab")
+        self.path, self.written = out / FILE, False
+        self._file = self.path.open("ab")
         fsync_path(out)
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
@@ -34,8 +35,10 @@ class Metrics:
                 kind = type(value).__name__
                 raise TypeError(f"log: expected a number for {name!r}, got {kind}") from None
         line = json.dumps(strict({"step": int(step), **values}), allow_nan=False)
-        self._file.write(line.encode() + b"\n")
-        self._file.flush()
+        with naming(self.path):
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+        self.written = True
         writer = self._tensorboard()
         if writer is not None:
             for name, value in values.items():
@@ -43,8 +46,9 @@ class Metrics:
 
     def sync(self) -> int:
         """Force everything written to the disk and return the file's length in bytes."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with naming(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
         if self._writer is not None:
             self._writer.flush()
         return os.fstat(self._file.fileno()).st_size

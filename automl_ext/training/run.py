@@ -1,8 +1,9 @@
-"""The run directory: what a run was told, where it ran, what it measured, where it can go on, what came out.
+"""The run directory: configuration, environment, measurements, checkpoints and result of one run.
 
     config.json  environment.json  metrics.jsonl  result.json
     checkpoints/step-00000012/{state.pt, manifest.json}     the last two
     tensorboard/                                            where TensorBoard is installed
+    .lock                                                   while a process writes the run
 
 A run that is killed at any moment and resumed with the same configuration ends with the result of the
 uninterrupted one, bit for bit, if its state holds everything that changes: parameters, optimisers,
@@ -11,10 +12,11 @@ schedulers and random states (:mod:`~automl_ext.training.seeding`).
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import json
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -25,10 +27,14 @@ from automl_ext.training.checkpoint import DamagedCheckpoint
 from automl_ext.training.config import to_dict
 from automl_ext.training.environment import check_compatible, environment
 from automl_ext.training.errors import UserError
+from automl_ext.training.lock import LOCK, Lock
 from automl_ext.training.memory import keep_freed_memory
 from automl_ext.training.progress import Progress
+from automl_ext.training.reading import read_object
 
 CONFIG, ENVIRONMENT, RESULT, CHECKPOINTS = "config.json", "environment.json", "result.json", "checkpoints"
+Load = Callable[[dict[str, Any]], object]
+Origin = tuple[Path, dict[str, Any], dict[str, Any]]  # of a resumed run: checkpoint, manifest, state
 
 
 class Run:
@@ -45,10 +51,17 @@ class Run:
         self._facts = facts
         self._saved_step = step if state is not None else -1
         self._metrics = metrics.Metrics(path, step)
+        self._folder: _Folder | None = None  # set by open
+        self._finished = False
 
     @classmethod
-    def open(cls, out: str | Path, config: Any, *, algorithm: str, resume: str | None = None) -> Run:
+    def open(
+        cls, out: str | Path, config: Any, *, algorithm: str, resume: str | None = None, load: Load | None = None
+    ) -> Run:
         """Start a run in ``out``, or go on with one. Memory that is freed stays with the process from here on.
+
+        The directory is locked until the run is closed or the process ends. A fresh run that fails before it has
+        logged or saved anything leaves nothing behind, so that ``out`` can be used again.
 
         Args:
             out: the run directory.
@@ -59,11 +72,15 @@ class Run:
                 for each damaged one that is passed over (and deleted); a fresh start when there is none. A
                 path: that checkpoint, of this run (later ones are deleted) or of another (``out`` is then
                 absent or empty; the checkpoint and the metrics up to it are copied).
+            load: fills the caller's objects from the state of the checkpoint, before anything on the disk changes.
+                A checkpoint for which it raises an exception counts as damaged, and ``"auto"`` tries an older one.
+                It must set everything anew, because the attempt before may have stopped half way. :attr:`state` is
+                None afterwards, and its memory free.
 
         Raises:
-            UserError: ``out`` is not empty or no run directory, the checkpoint at the path is missing,
-                damaged or of another run, or algorithm, torch minor version, thread count or configuration
-                differ.
+            UserError: ``out`` is not empty or no run directory, another process writes it, the checkpoint at the path
+                is missing, damaged or of another run, no checkpoint fits ``load``, or algorithm, torch minor version,
+                thread count or configuration differ.
             TypeError: a configuration value that cannot be stored.
         """
         keep_freed_memory()
@@ -72,19 +89,28 @@ class Run:
             raise TypeError(f"config: expected a dataclass instance, got {type(config).__name__}")
         facts = {"algorithm": algorithm, "config": to_dict(config), "environment": environment()}
         try:
-            entries = list(out.iterdir()) if out.exists() else []
-            origin = None
-            if resume is None:
-                if entries:
-                    raise UserError(f"{out} is not empty: choose another --out, or go on with --resume auto")
-            elif resume == "auto":
-                _check_run_directory(out, entries)
-                origin = _newest_intact(out / CHECKPOINTS, facts)
-            else:
-                origin = _at_path(Path(resume), out, entries, facts)
-            return _fresh(out, facts) if origin is None else _go_on(out, facts, *origin)
+            folder = _Folder(out)
+            try:
+                entries = folder.entries or []
+                origin = None
+                if resume is None:
+                    if entries:
+                        raise UserError(f"{out} is not empty: choose another --out, or go on with --resume auto")
+                elif resume == "auto":
+                    _check_run_directory(out, entries)
+                    origin = _newest_intact(out / CHECKPOINTS, facts, load)
+                else:
+                    origin = _at_path(Path(resume), out, entries, facts, load)
+                run = _fresh(out, facts) if origin is None else _go_on(out, facts, *origin)
+            except BaseException as error:
+                folder.close(undo=isinstance(error, Exception))
+                raise
         except OSError as error:
             raise UserError(f"cannot use the run directory {out}: {error}") from error
+        run._folder = folder
+        if load is not None:
+            run.state = None
+        return run
 
     def log(self, step: int, **scalars: float) -> None:
         """Add one line to ``metrics.jsonl`` and TensorBoard; NaN becomes null.
@@ -120,13 +146,22 @@ class Run:
         """
         self._metrics.sync()
         write_json(self.path / RESULT, result)
+        self._finished = True
 
     def progress(self, total: int, description: str) -> Progress:
         """A bar from :attr:`step` to ``total``: ``for epoch in run.progress(epochs, "search"): …``."""
         return Progress(total, description, start=self.step)
 
     def close(self) -> None:
-        self._metrics.close()
+        """Close the files and release the lock."""
+        self._close(undo=False)
+
+    def _close(self, undo: bool) -> None:
+        try:
+            self._metrics.close()
+        finally:
+            if self._folder is not None:
+                self._folder.close(undo)
 
     def __enter__(self) -> Run:
         return self
@@ -134,15 +169,58 @@ class Run:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
+        if error is None:
+            self.close()
+            return
+        unused = self._saved_step < 0 and not self._metrics.written and not self._finished
+        with contextlib.suppress(OSError):  # a full disk again; the first error tells more
+            self._close(undo=unused and isinstance(error, Exception))
+
+
+class _Folder:
+    """The locked run directory, made where it is absent, and how to undo that.
+
+    Attributes:
+        entries: what was in it, without the lock.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self.out = out
+        self.made = [path for path in (out, *out.parents) if not path.exists()]
+        self.entries: list[Path] | None = None
+        self.lock: Lock | None = None
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+            self.lock = Lock(out)
+            self.entries = [path for path in out.iterdir() if path.name != LOCK]
+        except BaseException:
+            self.close(undo=True)
+            raise
+
+    def close(self, undo: bool) -> None:
+        """Release the lock; ``undo``: delete what the run has made, if the directory was empty before."""
+        empty_before = undo and self.entries == []
+        with contextlib.suppress(OSError):
+            for path in list(self.out.iterdir()) if empty_before else []:
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                elif path.name != LOCK:
+                    path.unlink()
+        if self.lock is not None:
+            self.lock.release()
+        if undo:
+            with contextlib.suppress(OSError):  # not empty: somebody else uses it
+                for path in self.made:
+                    path.rmdir()
 
 
 def algorithm_of(run: Path) -> str | None:
     """The algorithm of a run directory; None where it is none."""
     try:
-        return json.loads((run / ENVIRONMENT).read_bytes())["algorithm"]
-    except (OSError, ValueError, KeyError, TypeError):
+        name = read_object(run / ENVIRONMENT).get("algorithm")
+    except UserError:
         return None
+    return name if isinstance(name, str) else None
 
 
 def _check_run_directory(out: Path, entries: list[Path]) -> None:
@@ -150,27 +228,32 @@ def _check_run_directory(out: Path, entries: list[Path]) -> None:
     if all(path.name == f".{ENVIRONMENT}.tmp" for path in entries):
         return
     try:
-        ours = "automl_ext" in json.loads((out / ENVIRONMENT).read_bytes())
-    except (OSError, ValueError, TypeError):
+        ours = "automl_ext" in read_object(out / ENVIRONMENT)
+    except UserError:
         ours = False
     if not ours and not checkpoint.list_steps(out / CHECKPOINTS):
         raise UserError(f"{out} is not empty and no run directory ({ENVIRONMENT} is missing or unreadable)")
 
 
-def _newest_intact(folder: Path, facts: dict[str, Any]) -> tuple[Path, dict[str, Any], dict[str, Any]] | None:
+def _newest_intact(folder: Path, facts: dict[str, Any], load: Load | None) -> Origin | None:
+    tried = False
     for path in reversed(checkpoint.list_steps(folder)):
         try:
             manifest = checkpoint.read_manifest(path)
             check_compatible(str(path), manifest, facts)
-            return path, manifest, checkpoint.read_state(path, manifest)
+            state = checkpoint.read_state(path, manifest)
+            if load is not None:
+                tried = True
+                checkpoint.load_into(load, state)
+            return path, manifest, state
         except DamagedCheckpoint as error:
             warnings.warn(f"passing over the damaged checkpoint {path}: {error}", stacklevel=3)
+    if tried:  # what load fills is half filled, so a fresh start would not be one
+        raise UserError(f"no checkpoint in {folder} fits, see the warnings above: choose another --out")
     return None
 
 
-def _at_path(
-    path: Path, out: Path, entries: list[Path], facts: dict[str, Any]
-) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+def _at_path(path: Path, out: Path, entries: list[Path], facts: dict[str, Any], load: Load | None) -> Origin:
     if not path.exists():
         raise UserError(f"there is no checkpoint at {path}")
     given, path = path, (path if path.is_dir() else path.parent).resolve()
@@ -181,7 +264,10 @@ def _at_path(
     try:
         manifest = checkpoint.read_manifest(path)
         check_compatible(str(path), manifest, facts)
-        return path, manifest, checkpoint.read_state(path, manifest)
+        state = checkpoint.read_state(path, manifest)
+        if load is not None:
+            checkpoint.load_into(load, state)
+        return path, manifest, state
     except DamagedCheckpoint as error:
         raise UserError(f"the checkpoint {path} is damaged: {error}") from None
 
@@ -217,7 +303,10 @@ def _go_on(out: Path, facts: dict[str, Any], path: Path, manifest: dict[str, Any
 
 def _prepare(out: Path, facts: dict[str, Any], record: dict[str, Any]) -> None:
     folder = out / CHECKPOINTS
-    out.mkdir(parents=True, exist_ok=True)
+    for name in (metrics.FILE, ENVIRONMENT, CONFIG, RESULT):
+        path = out / name
+        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+            raise UserError(f"{path}: expected a regular file")
     write_json(out / ENVIRONMENT, {"algorithm": facts["algorithm"], **record})
     write_json(out / CONFIG, facts["config"])
     folder.mkdir(exist_ok=True)
@@ -230,8 +319,8 @@ def _prepare(out: Path, facts: dict[str, Any], record: dict[str, Any]) -> None:
 def _resumed(out: Path, now: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
     """The record of the first start, with this one added to its list ``resumed``."""
     try:
-        first = json.loads((out / ENVIRONMENT).read_bytes())
+        first = read_object(out / ENVIRONMENT)
         earlier = list(first.get("resumed", []))
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (UserError, TypeError):
         first, earlier = manifest["environment"], []
     return first | {"resumed": [*earlier, now | {"step": manifest["step"]}]}

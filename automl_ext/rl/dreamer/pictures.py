@@ -13,6 +13,7 @@ from automl_ext.rl.dreamer.rssm import Normal
 from automl_ext.rl.envs import Envs
 from automl_ext.rl.evaluate_run import agent_of, load_best
 from automl_ext.rl.loop import envs_of
+from automl_ext.training.atomic import write_picture
 from automl_ext.training.curves import figure
 from automl_ext.training.seeding import derived_seed
 
@@ -104,7 +105,7 @@ def draw_dream(found: Dream, path: Path) -> None:
     """
     images = found.real.ndim == 4
     picture = _strip(found) if images else _curves(found)
-    picture.savefig(path, dpi=150)
+    write_picture(picture, path, dpi=150)
 
 
 def _curves(found: Dream) -> Any:

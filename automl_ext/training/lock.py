@@ -1,0 +1,148 @@
+"""The lock of a run directory: one process writes it.
+
+The kernel holds the lock (``flock``) and releases it when the process dies. The file ``.lock`` also names the process,
+for the message, and for file systems where ``flock`` does not reach other machines.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import json
+import os
+import socket
+import stat
+import weakref
+from pathlib import Path
+from typing import Any
+
+from automl_ext.training.errors import UserError
+
+LOCK = ".lock"
+_held: dict[int, Path] = {}  # descriptors of this process
+
+
+def _after_fork() -> None:
+    """A forked process shares its parent's locks: it would hold them after the parent's death."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+class Lock:
+    """Locks the folder ``folder`` until :meth:`release`, garbage collection or the end of the process.
+
+    Raises:
+        UserError: another process, or another Run of this one, holds the lock.
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / LOCK
+        descriptor = _acquire(folder, path)
+        self.release = weakref.finalize(self, _release, path, descriptor, os.getpid())
+
+
+def _acquire(folder: Path, path: Path) -> int:
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise UserError(f"{path}: expected a regular file: delete it")
+            kernel = _flock(descriptor, folder)
+            if _is_at(descriptor, path):  # else its holder has just removed it
+                _check_holder(_read(descriptor), folder, kernel)
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, json.dumps(_this_process()).encode(), 0)
+                _held[descriptor] = path
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _flock(descriptor: int, folder: Path) -> bool:
+    """Take the kernel's lock; False where the file system has none."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise UserError(_in_use(folder, _read(descriptor))) from None
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        return False
+    return True
+
+
+def _check_holder(holder: dict[str, Any], folder: Path, kernel: bool) -> None:
+    """Refuse where the process that the file names may be alive although the lock was free."""
+    if not holder:
+        return
+    here = _this_process()
+    same_machine = holder.get("host") == here["host"] or holder.get("boot") in {here["boot"]} - {None}
+    if not same_machine:
+        raise UserError(f"{_in_use(folder, holder)}; if that process has ended, delete {folder / LOCK}")
+    if holder["pid"] == here["pid"] and holder.get("started") == here["started"]:
+        # This process has a free lock's file left over, unless there are no kernel locks.
+        if not kernel and folder / LOCK in _held.values():
+            raise UserError(_in_use(folder, holder))
+    elif holder.get("started") is not None and _started(holder["pid"]) == holder["started"]:
+        raise UserError(_in_use(folder, holder))
+
+
+def _in_use(folder: Path, holder: dict[str, Any]) -> str:
+    who = f"process {holder['pid']} on {holder['host']}" if holder else "another process"
+    return f"{folder} is in use by {who}: wait until it has ended, or choose another --out"
+
+
+def _this_process() -> dict[str, Any]:
+    return {"pid": os.getpid(), "host": socket.gethostname(), "started": _started(os.getpid()), "boot": _boot()}
+
+
+def _started(pid: int) -> int | None:
+    """When a process started, in clock ticks since the machine did; None where there is none, or no /proc."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        return None if fields[0] == "Z" else int(fields[19])  # a zombie writes nothing
+    except (OSError, IndexError, ValueError):
+        return None
+
+
+def _boot() -> str | None:
+    """Identifies the running kernel: containers of one machine have it in common, whatever their host names."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return None
+
+
+def _read(descriptor: int) -> dict[str, Any]:
+    try:
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+    except (ValueError, RecursionError):
+        return {}
+    known = isinstance(holder, dict) and type(holder.get("pid")) is int and isinstance(holder.get("host"), str)
+    return holder if known else {}
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except OSError:
+        return False
+
+
+def _release(path: Path, descriptor: int, owner: int) -> None:
+    if os.getpid() != owner or _held.pop(descriptor, None) is None:
+        return  # in a forked process, which has closed it
+    try:
+        with contextlib.suppress(OSError):
+            if _is_at(descriptor, path):
+                path.unlink()
+    finally:
+        os.close(descriptor)
