@@ -208,7 +208,12 @@ def test_parameter_errors():
         entmax.SparsemaxLoss(reduction="average")
     with pytest.raises(ValueError, match="k: expected a positive int"):
         entmax.Entmax15Loss(k=0)(X, Y)
-    with pytest.raises(ValueError, match="alpha"):
-        entmax.EntmaxBisectLoss(alpha=0.5)(X, Y)
+    with pytest.raises(ValueError, match="alpha: expected a number in"):
+        entmax.EntmaxBisectLoss(alpha=0)(X, Y)
+    with pytest.raises(ValueError, match="reduction: expected one of"):
+        entmax.SparsemaxLoss(reduction=["mean"])
+    for bad, error in ((1.5, TypeError), (None, TypeError), (2**63, ValueError)):
+        with pytest.raises(error, match="SparsemaxLoss: ignore_index: expected an int"):
+            entmax.SparsemaxLoss(ignore_index=bad)
     with pytest.raises(ValueError, match="alpha: the loss has no gradient in alpha"):
         entmax.entmax_bisect_loss(X, Y, torch.tensor(1.5, requires_grad=True))
