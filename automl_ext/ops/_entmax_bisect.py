@@ -22,7 +22,7 @@ from torch import Tensor
 from automl_ext.ops._checks import check_bool, check_dim, check_float_tensor
 from automl_ext.ops._entmax_checks import check_positive_int, check_row_parameter, parameter_tensor
 from automl_ext.ops._entmax_exact import entmax15, sparsemax
-from automl_ext.ops._entmax_reference import compute_dtype, nan_rows, output_dtype, shift_by_max
+from automl_ext.ops._entmax_reference import compute_dtype, nan_rows, output_dtype, row_sum, shift_by_max
 
 NORMMAX_MIN_ALPHA = 1.0001
 
@@ -187,7 +187,7 @@ def _carry_derivatives(root: Tensor, excess: Tensor, slope: Tensor) -> Tensor:
 
 
 def _normalize(p: Tensor) -> Tensor:
-    total = p.sum(-1, keepdim=True)
+    total = row_sum(p)
     return p / torch.where(total > 0, total, 1)  # a row all -inf stays 0
 
 
@@ -200,7 +200,7 @@ def _outputs(delta: Tensor, a: Tensor, power: Tensor, n_iter: int) -> Tensor:
 
     def excess(log_m: Tensor) -> Tensor:
         y = (stretched * _scale(fixed_a, log_m)).clamp(min=-1)
-        mass = torch.exp(exponent * torch.log1p(y)).sum(-1, keepdim=True)
+        mass = row_sum(torch.exp(exponent * torch.log1p(y)))
         return torch.exp(fixed_power * log_m) * mass - 1
 
     # The largest output is at most 1, and at least that of a flat row.
@@ -209,8 +209,8 @@ def _outputs(delta: Tensor, a: Tensor, power: Tensor, n_iter: int) -> Tensor:
     for _ in range(2):
         y, w, on = _stretch(delta, a, log_m)
         mass = torch.where(on, torch.exp(power * (log_m + w * _log1p_ratio(y))), 0)
-        slope = (power * mass / (1 + y)).sum(-1, keepdim=True)
-        log_m = _carry_derivatives(log_m, mass.sum(-1, keepdim=True) - 1, slope)
+        slope = row_sum(power * mass / (1 + y))
+        log_m = _carry_derivatives(log_m, row_sum(mass) - 1, slope)
     y, w, on = _stretch(delta, a, log_m)
     return torch.where(on, torch.exp(log_m + w * _log1p_ratio(y)), 0)
 
@@ -258,12 +258,12 @@ def _budget_outputs(x: Tensor, budget: Tensor, n_iter: int) -> Tensor:
     low = (torch.where(last < 0, 0, enough - beyond) - 1).clamp(-1, 0)
 
     def excess(tau: Tensor) -> Tensor:
-        return fixed_budget - (delta.detach() - tau).clamp(0, 1).sum(-1, keepdim=True)
+        return fixed_budget - row_sum((delta.detach() - tau).clamp(0, 1))
 
     tau = _bisect(excess, low, torch.zeros_like(low), n_iter)
     for _ in range(2):
         p, free = _clipped(delta, tau)
-        tau = _carry_derivatives(tau, budget - p.sum(-1, keepdim=True), free.sum(-1, keepdim=True))
+        tau = _carry_derivatives(tau, budget - row_sum(p), free.sum(-1, keepdim=True))
     return _clipped(delta, tau)[0]
 
 

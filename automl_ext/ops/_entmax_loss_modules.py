@@ -13,7 +13,7 @@ from automl_ext.ops._entmax_losses import (
     sparsemax_bisect_loss,
     sparsemax_loss,
 )
-from automl_ext.ops._entmax_reference import compute_dtype, output_dtype
+from automl_ext.ops._entmax_reference import compute_dtype, output_dtype, row_sum
 
 REDUCTIONS = ("elementwise_mean", "mean", "sum", "none")
 
@@ -65,10 +65,10 @@ class _FenchelYoungLoss(nn.Module):
         # Zeroed before, not only after: a NaN in a row that is left out must not reach the gradient.
         x = X.to(compute_dtype(X)).masked_fill(ignored.unsqueeze(-1), 0)
         losses = self.loss(x, target.masked_fill(ignored, 0)).masked_fill(ignored, 0)
-        if self.reduction == "sum":
-            losses = losses.sum()
-        elif self.reduction != "none":
-            losses = losses.sum() / (~ignored).sum()
+        if self.reduction != "none":
+            losses = row_sum(losses.flatten()).squeeze(-1)
+            if self.reduction != "sum":
+                losses = losses / (~ignored).sum()
         return losses.to(output_dtype(X))
 
 

@@ -29,7 +29,7 @@ from automl_ext.ops._entmax_checks import (
     parameter_tensor,
 )
 from automl_ext.ops._entmax_exact import entmax15, sparsemax
-from automl_ext.ops._entmax_reference import compute_dtype, output_dtype, shift_by_max
+from automl_ext.ops._entmax_reference import compute_dtype, output_dtype, row_sum, shift_by_max
 
 
 def sparsemax_loss(X: Tensor, target: Tensor, k: int | None = None) -> Tensor:
@@ -90,17 +90,17 @@ def _constant(alpha: float | Tensor, X: Tensor, op: str, low: float, above: bool
 
 
 def _gini_entropy(p: Tensor) -> Tensor:
-    return (p * (1 - p)).sum(-1) / 2
+    return row_sum(p * (1 - p)).squeeze(-1) / 2
 
 
 def _entropy15(p: Tensor) -> Tensor:
-    return (p * (1 - p.sqrt())).sum(-1) / 0.75
+    return row_sum(p * (1 - p.sqrt())).squeeze(-1) / 0.75
 
 
 def _tsallis_entropy(p: Tensor, alpha: float | Tensor) -> Tensor:
     alpha = parameter_tensor(alpha, p.dtype, p.device)
     a = away_from_zero(alpha - 1)  # at alpha = 1 Shannon's entropy
-    return torch.where(p > 0, -p * torch.expm1(a * p.log()) / (a * alpha), p).sum(-1)
+    return row_sum(torch.where(p > 0, -p * torch.expm1(a * p.log()) / (a * alpha), p)).squeeze(-1)
 
 
 def _norm_entropy(p: Tensor, alpha: float | Tensor) -> Tensor:
@@ -108,7 +108,7 @@ def _norm_entropy(p: Tensor, alpha: float | Tensor) -> Tensor:
     # Divided by the largest first: its power must not underflow.
     top = p.amax(-1, keepdim=True) if p.numel() else p.sum(-1, keepdim=True)
     ratio = p / torch.where(top == 0, 1, top)
-    return (1 - top * ratio.pow(alpha).sum(-1, keepdim=True).pow(1 / alpha)).squeeze(-1)
+    return (1 - top * row_sum(ratio.pow(alpha)).pow(1 / alpha)).squeeze(-1)
 
 
 def _loss(
@@ -130,7 +130,7 @@ def _loss(
     residual = p - (target.unsqueeze(-1) == class_of).to(p.dtype)
     q = residual.detach()
     # Scores less their maximum: Σq = 0, so nothing changes, and large scores do not cancel.
-    gain = torch.where(q == 0, 0, q * shift_by_max(x.detach())[0]).sum(-1)
+    gain = row_sum(torch.where(q == 0, 0, q * shift_by_max(x.detach())[0])).squeeze(-1)
     value = (entropy(p.detach()) + gain).clamp(min=0)
     value = torch.where((target >= 0) & (target < classes), value, torch.nan)
     return _WithGradient.apply(x, residual, value).to(dtype)

@@ -227,7 +227,7 @@ def gae(
     if _checked_below(rewards, time_dim):
         try:
             return native.gae.default(rewards, values, next_values, terminated, truncated, valid, gamma, lam)
-        except (TypeError, ValueError, RuntimeError) as error:  # RuntimeError: an argument that is no tensor, for one
+        except Exception as error:  # of any type: the dispatcher prints an argument that is no tensor, which may raise
             refused = error
     names, floats = ("rewards", "values", "next_values"), (rewards, values, next_values)
     _check_alike(op, names, floats, (terminated, truncated, valid))
