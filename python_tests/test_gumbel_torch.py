@@ -123,7 +123,7 @@ def test_arguments_in_the_order_of_pytorch(sample: Callable, args: tuple, keywor
     expected = sample(logits, 0.5, True, dim=dim, seed=1)
     assert torch.equal(sample(logits, 0.5, True, *args, **keywords, seed=1), expected)
     # PyTorch itself takes every form with an eps.
-    if len(args) == 2 or "eps" in keywords and not args:
+    if len(args) == 2 or ("eps" in keywords and not args):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an eps that is not 1e-10 is deprecated
             torch.nn.functional.gumbel_softmax(logits, 0.5, True, *args, **keywords)

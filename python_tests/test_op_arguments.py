@@ -57,7 +57,10 @@ OPS: dict[str, tuple[Callable, dict]] = {
     "mixed_op": (a.mixed_op, {"inputs": [X, None, X], "weights": torch.ones(3)}),
     "cell_aggregate": (a.cell_aggregate, {"inputs": [[X, None], [X, X]], "weights": torch.ones(2, 2)}),
     "MixedOp": (edge, {"candidates": [torch.nn.Identity(), torch.nn.Tanh()], "weights": torch.ones(2)}),
-    "discounted_returns": (a.discounted_returns, {"rewards": X, "next_values": X, **FLAGS, "gamma": 0.9, "time_dim": 0}),
+    "discounted_returns": (
+        a.discounted_returns,
+        {"rewards": X, "next_values": X, **FLAGS, "gamma": 0.9, "time_dim": 0},
+    ),
     "n_step_returns": (
         a.n_step_returns,
         {"rewards": X, "next_values": X, **FLAGS, "gamma": 0.9, "n": 2, "time_dim": 0},
@@ -89,7 +92,21 @@ OPS: dict[str, tuple[Callable, dict]] = {
 
 def odd_values() -> list[object]:
     """Values that some op does not take, in shapes that it does."""
-    numbers: list[object] = [0, -1, 10**30, 10**400, -(10**5000), 0.5, -0.5, math.nan, math.inf, 1e308, 5e-324, 1j, True]
+    numbers: list[object] = [
+        0,
+        -1,
+        10**30,
+        10**400,
+        -(10**5000),
+        0.5,
+        -0.5,
+        math.nan,
+        math.inf,
+        1e308,
+        5e-324,
+        1j,
+        True,
+    ]
     others: list[object] = [None, "mean", "x" * 10_000, b"x", [], [1.0], list(range(100_000)), (1, 2), {"a": 1}, {1}]
     objects: list[object] = [object(), Unprintable(), int, len, torch.float32, torch.Generator(), torch.nn.Identity()]
     arrays: list[object] = [np.zeros((4, 3), np.float32), np.float32(0.5), np.float64(0.5), np.int64(1), np.bool_(True)]
@@ -102,7 +119,14 @@ def odd_values() -> list[object]:
             tensors += [x.to("meta"), x.to_sparse()]
     tensors += [torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), X.to_mkldnn(), -torch.ones(4)]
     tensors += [torch.tensor(math.nan), torch.tensor(-1.0), torch.tensor(10**12), torch.zeros(4, 3).requires_grad_()]
-    lists: list[object] = [[X, X], [X, 3.0], [None] * 3, [X, None, X.to_sparse()], [X, None, X.half()], [X, None, X[:2]]]
+    lists: list[object] = [
+        [X, X],
+        [X, 3.0],
+        [None] * 3,
+        [X, None, X.to_sparse()],
+        [X, None, X.half()],
+        [X, None, X[:2]],
+    ]
     return [*numbers, *others, *objects, *arrays, *tensors, *lists]
 
 
@@ -151,7 +175,7 @@ def test_a_failure_of_the_gae_kernel_is_raised_as_it_is(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(returns, "native", Ops)
     monkeypatch.setattr(returns._native, "use_native", lambda x: True)
-    with pytest.raises(RuntimeError, match="^the kernel's own failure$"):
+    with pytest.raises(RuntimeError, match=r"^the kernel's own failure$"):
         a.gae(X, X, X, FLAG, FLAG, 0.9, 0.9)
     with pytest.raises(TypeError, match="gae: values: expected a float32 tensor like rewards, got NoneType None"):
         a.gae(X, None, X, FLAG, FLAG, 0.9, 0.9)  # type: ignore[arg-type]

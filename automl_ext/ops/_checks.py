@@ -93,3 +93,12 @@ def interval(low: float, high: float, above: bool = False) -> str:
     """The text of [low, high], of (low, high] with ``above``; an infinite end is open."""
     start = "(" if above or low == -math.inf else "["
     return f"{start}{low:g}, {high:g}{')' if high == math.inf else ']'}"
+
+
+def check_clip(value: object, name: str, op: str) -> float:
+    """A positive number; infinity does not clip."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{op}: {name}: expected a float, got {describe(value)}")
+    if not value > 0 or (isinstance(value, int) and value > sys.float_info.max):
+        raise ValueError(f"{op}: {name}: expected a positive number (inf: no clipping), got {shown(value)}")
+    return float(value)

@@ -17,6 +17,7 @@ from automl_ext import _native
 from automl_ext.ops._checks import check_bool, check_dim, check_float_tensor, describe, is_dense, shown, wrong_device
 from automl_ext.ops._gumbel_reference import gumbel_argmax_reference, gumbel_reference
 
+
 class _Unset(int):
     """An int that can be told from the same number passed by a caller."""
 

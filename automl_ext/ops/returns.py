@@ -21,7 +21,6 @@ devices and numbers out of range, and IndexError for a ``time_dim`` that does no
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import torch
@@ -29,7 +28,16 @@ from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops import _returns_reference as reference
-from automl_ext.ops._checks import check_dim, check_float_tensor, check_number, describe, is_dense, shown, wrong_device
+from automl_ext.ops._checks import (
+    check_clip,
+    check_dim,
+    check_float_tensor,
+    check_number,
+    describe,
+    is_dense,
+    shown,
+    wrong_device,
+)
 
 native = torch.ops.automl_ext
 FLAGS = ("terminated", "truncated", "valid")
@@ -77,9 +85,7 @@ def _check_alike(
     shape, dtype, device = rewards.shape, rewards.dtype, rewards.device
 
     def goes_with_rewards(x: object, dtype: torch.dtype) -> bool:
-        return (
-            isinstance(x, Tensor) and is_dense(x) and x.dtype == dtype and x.shape == shape and x.device == device
-        )
+        return isinstance(x, Tensor) and is_dense(x) and x.dtype == dtype and x.shape == shape and x.device == device
 
     for name, x in zip(names, floats, strict=True):
         if not goes_with_rewards(x, dtype):
@@ -104,15 +110,6 @@ def _moved(dim: int, *tensors: Tensor | None) -> tuple[Any, ...]:
 
 def _back(dim: int, x: Tensor) -> Tensor:
     return x if dim == 0 else x.movedim(0, dim)
-
-
-def _check_clip(value: object, name: str, op: str) -> float:
-    """A positive number; infinity does not clip."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{op}: {name}: expected a float, got {describe(value)}")
-    if not value > 0 or (isinstance(value, int) and value > sys.float_info.max):
-        raise ValueError(f"{op}: {name}: expected a positive number (inf: no clipping), got {shown(value)}")
-    return float(value)
 
 
 def discounted_returns(
@@ -316,7 +313,7 @@ def vtrace(
     _check_alike(op, names, (rewards, log_rhos, values, next_values), (terminated, truncated, valid))
     dim = _check_time_dim(op, time_dim, rewards)
     gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
-    rho_clip, c_clip = _check_clip(rho_clip, "rho_clip", op), _check_clip(c_clip, "c_clip", op)
+    rho_clip, c_clip = check_clip(rho_clip, "rho_clip", op), check_clip(c_clip, "c_clip", op)
     moved = _moved(dim, log_rhos, rewards, values, next_values, terminated, truncated, valid)
     vs, advantages = _op(op, rewards)(*moved, gamma, lam, rho_clip, c_clip)
     return _back(dim, vs), _back(dim, advantages)
