@@ -22,8 +22,7 @@ EDITS = [
     (r"from entmax\.(activations|root_finding|losses) import", "from automl_ext.ops.entmax import", 6),
     (r"    _\w+_threshold_and_support,\n", "", 2),
 ]
-# The seed matters: test_budget_grad_multiple_k asks for normmax with an alpha that half of the seeds draw below 1, where
-# the package's own answer fails the test.
+# With some seeds test_budget_grad_multiple_k draws an alpha below 1 for normmax: there the package fails its own test.
 SEED = """
 import pytest
 import torch

@@ -55,6 +55,14 @@ def wrong_device(x: Tensor, name: str, op: str, like: Tensor) -> ValueError:
     return ValueError(f"{op}: {name}: expected a tensor on {like.device}, got one on {x.device}; use {mend}")
 
 
+def wrong_type(x: object, name: str, op: str, dtype: torch.dtype, like: str = "") -> TypeError:
+    """What to raise where x is no dense tensor of ``dtype``."""
+    dense = "dense " if isinstance(x, Tensor) and not is_dense(x) else ""
+    hint = f"; use {name}.bool()" if dtype == torch.bool and isinstance(x, Tensor) and x.dtype != dtype else ""
+    expected = f"{dense}{str(dtype).removeprefix('torch.')} tensor{like}"
+    return TypeError(f"{op}: {name}: expected a {expected}, got {describe(x)}{hint}")
+
+
 def check_float_tensor(value: object, name: str, op: str) -> None:
     """A dense tensor of one of FLOAT_DTYPES."""
     if not isinstance(value, Tensor) or value.dtype not in FLOAT_DTYPES or not is_dense(value):

@@ -37,6 +37,7 @@ from automl_ext.ops._checks import (
     is_dense,
     shown,
     wrong_device,
+    wrong_type,
 )
 
 native = torch.ops.automl_ext
@@ -61,12 +62,8 @@ def _checked_below(rewards: object, time_dim: object) -> bool:
 def _raise_unlike(op: str, name: str, x: object, rewards: Tensor, flag: bool) -> None:
     """Say why x does not go with rewards."""
     dtype = torch.bool if flag else rewards.dtype
-    expected = str(dtype).removeprefix("torch.")
     if not isinstance(x, Tensor) or x.dtype != dtype or not is_dense(x):
-        hint = f"; use {name}.bool()" if flag and isinstance(x, Tensor) and x.dtype != dtype else ""
-        like = "" if flag else " like rewards"
-        dense = "dense " if isinstance(x, Tensor) and not is_dense(x) else ""
-        raise TypeError(f"{op}: {name}: expected a {dense}{expected} tensor{like}, got {describe(x)}{hint}")
+        raise wrong_type(x, name, op, dtype, "" if flag else " like rewards")
     if x.shape != rewards.shape:
         expected = f"the shape of rewards {tuple(rewards.shape)}"
         raise ValueError(f"{op}: {name}: expected {expected}, got {tuple(x.shape)}")

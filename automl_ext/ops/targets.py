@@ -13,15 +13,12 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import check_float_tensor, check_number, describe, is_dense, shown, wrong_device
+from automl_ext.ops._checks import check_float_tensor, check_number, is_dense, shown, wrong_device, wrong_type
 
 
 def _check_tensor(op: str, name: str, x: object, dtype: torch.dtype, shape: torch.Size, like: Tensor) -> None:
     if not isinstance(x, Tensor) or x.dtype != dtype or not is_dense(x):
-        hint = f"; use {name}.bool()" if dtype == torch.bool and isinstance(x, Tensor) and x.dtype != dtype else ""
-        dense = "dense " if isinstance(x, Tensor) and not is_dense(x) else ""
-        expected = dense + str(dtype).removeprefix("torch.")
-        raise TypeError(f"{op}: {name}: expected a {expected} tensor, got {describe(x)}{hint}")
+        raise wrong_type(x, name, op, dtype)
     if x.shape != shape:
         raise ValueError(f"{op}: {name}: expected shape {tuple(shape)}, got {tuple(x.shape)}")
     if x.device != like.device:

@@ -13,6 +13,7 @@ namespace {
 using EntmaxTrained = std::tuple<at::Tensor, at::Tensor>;  // p and support
 using OptionalSupport = std::optional<at::Tensor>;
 
+constexpr int64_t kCheckedRows = 64;
 constexpr const char* kNotASupport = ": support: expected what the forward pass returned";
 
 EntmaxTrained forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::Forward* table, const char* op, bool trained) {
@@ -57,9 +58,14 @@ at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, co
     TORCH_CHECK_VALUE(!given || is_support(*support, bytes), op, kNotASupport, ", got ", support->sizes());
     const void* const supports = given ? support->const_data_ptr() : nullptr;
     parallel_rows(y.count, y.length, [&](int64_t begin, int64_t end) {
-      TORCH_CHECK_VALUE(!given || supports_fit(dtype, supports, y.length, begin, end), op, kNotASupport,
-                        ", got places outside the rows");
-      table[dtype](g.data.const_data_ptr(), y.data.const_data_ptr(), supports, dx, y.length, begin, end);
+      // In blocks, so that the kernel finds the supports that were checked in the cache.
+      const int64_t block = given ? kCheckedRows : end - begin;
+      for (int64_t row = begin; row < end; row += block) {
+        const int64_t stop = std::min(end, row + block);
+        TORCH_CHECK_VALUE(!given || supports_fit(dtype, supports, y.length, row, stop), op, kNotASupport,
+                          ", got places outside the rows");
+        table[dtype](g.data.const_data_ptr(), y.data.const_data_ptr(), supports, dx, y.length, row, stop);
+      }
     });
   });
 }
