@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from automl_ext.ops._checks import check_bool, check_float_tensor, describe
+from automl_ext.ops._checks import check_bool, describe, is_dense
 from automl_ext.ops.gumbel import gumbel_entmax15, gumbel_softmax
 from automl_ext.ops.mixed import mixed_op
 
@@ -29,12 +29,10 @@ class MixedOp(nn.Module):
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Σₖ weights[k]·candidates[k](x); weights [K]."""
-        check_float_tensor(weights, "weights", "MixedOp")
-        if weights.shape != (len(self.candidates),) or weights.is_meta:
-            raise ValueError(
-                f"MixedOp: weights: expected a tensor of shape {(len(self.candidates),)} with values, "
-                f"got {describe(weights)} on {weights.device}"
-            )
+        shape = (len(self.candidates),)
+        if not isinstance(weights, Tensor) or not is_dense(weights) or weights.shape != shape or weights.is_meta:
+            device = " on meta, without values" if isinstance(weights, Tensor) and weights.is_meta else ""
+            raise ValueError(f"MixedOp: weights: expected a tensor of shape {shape}, got {describe(weights)}{device}")
         active = [w != 0 for w in weights.detach().tolist()]
         if not any(active):
             raise ValueError("MixedOp: weights: expected at least one non-zero weight, got all zeros")
