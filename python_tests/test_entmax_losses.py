@@ -54,6 +54,15 @@ def test_large_scores_do_not_cancel(loss, Loss, sparse_map):
 
 
 @every_loss
+@pytest.mark.parametrize("large", [10.0**k for k in range(9)] + [1e30])
+def test_one_large_score_takes_no_digits_from_the_others(loss, Loss, sparse_map, large):
+    X = torch.tensor([[large, 0.3, 0.1, -0.2, 0.5], [0.3, 0.1, large, 0.0, large]])
+    for target in ([0, 2], [1, 0], [4, 4]):
+        got, exact = loss(X, torch.tensor(target)), loss(X.double(), torch.tensor(target))
+        torch.testing.assert_close(got, exact.float(), rtol=3e-7, atol=3e-7)
+
+
+@every_loss
 def test_rounding_makes_no_loss_negative(loss, Loss, sparse_map):
     # The target leads by a hair less than the margin: the true loss is smaller than the rounding.
     X, _ = batch(n=20_000, dtype=torch.float32, scale=0.3)
@@ -73,9 +82,14 @@ def test_derivatives(loss, Loss, sparse_map):
 def test_alpha_per_row_and_cross_entropy():
     X, target = batch()
     torch.testing.assert_close(entmax.entmax_bisect_loss(X, target, 1), F.cross_entropy(X, target, reduction="none"))
-    alpha = torch.tensor([[1.0], [1.2], [1.5], [1.7], [2.0], [2.5]], dtype=X.dtype)
+    alpha = torch.tensor([[1.0], [0.3], [1.5], [1.7], [2.0], [2.5]], dtype=X.dtype)
     one_by_one = [entmax.entmax_bisect_loss(x, y, a.item()) for x, y, a in zip(X, target, alpha, strict=True)]
     torch.testing.assert_close(entmax.entmax_bisect_loss(X, target, alpha), torch.stack(one_by_one))
+    below = 0.3 * X[1:2].log_softmax(-1)  # any scores: the loss at alpha < 1 by its definition
+    p = entmax.entmax_bisect(below, 0.3)
+    entropy = (1 - p.pow(0.3).sum(-1)) / (0.3 * (0.3 - 1))
+    definition = entropy + ((p - F.one_hot(target[1:2], 5)) * below).sum(-1)
+    torch.testing.assert_close(entmax.entmax_bisect_loss(below, target[1:2], 0.3), definition)
     norms = [entmax.normmax_bisect_loss(x, y, a.item() + 1) for x, y, a in zip(X, target, alpha, strict=True)]
     torch.testing.assert_close(entmax.normmax_bisect_loss(X, target, alpha + 1), torch.stack(norms))
 
@@ -208,7 +222,12 @@ def test_parameter_errors():
         entmax.SparsemaxLoss(reduction="average")
     with pytest.raises(ValueError, match="k: expected a positive int"):
         entmax.Entmax15Loss(k=0)(X, Y)
-    with pytest.raises(ValueError, match="alpha"):
-        entmax.EntmaxBisectLoss(alpha=0.5)(X, Y)
+    with pytest.raises(ValueError, match="alpha: expected a number in"):
+        entmax.EntmaxBisectLoss(alpha=0)(X, Y)
+    with pytest.raises(ValueError, match="reduction: expected one of"):
+        entmax.SparsemaxLoss(reduction=["mean"])
+    for bad, error in ((1.5, TypeError), (None, TypeError), (2**63, ValueError)):
+        with pytest.raises(error, match="SparsemaxLoss: ignore_index: expected an int"):
+            entmax.SparsemaxLoss(ignore_index=bad)
     with pytest.raises(ValueError, match="alpha: the loss has no gradient in alpha"):
         entmax.entmax_bisect_loss(X, Y, torch.tensor(1.5, requires_grad=True))

@@ -118,3 +118,45 @@ def test_another_support_is_refused(name: str) -> None:
     for wrong in (support[:3], support.float(), support.repeat_interleave(2, 1)[:, ::2]):
         with pytest.raises(ValueError, match=f"{name}: support: expected what the forward pass returned"):
             backward(x, p, -1, wrong)
+
+
+def _forged(support: Tensor, changes: dict[int, int]) -> Tensor:
+    """``support`` with other 4-byte words in its second row: words 0 and 1 are the count, the next the places."""
+    forged = support.clone()
+    words = forged.view(torch.int32)
+    for word, value in changes.items():
+        words[1, word] = value
+    return forged
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("name", OPS)
+def test_a_forged_support_is_refused_not_followed(name: str, dtype: torch.dtype, threads: int) -> None:
+    x = torch.randn(400, 300, generator=torch.Generator().manual_seed(7)).to(dtype)
+    p, support = getattr(torch.ops.automl_ext, f"_{name}_trained")(x, -1)
+    backward = getattr(torch.ops.automl_ext, f"_{name}_backward")
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for changes in (
+            {0: 65},  # more places than there is room for
+            {0: 0, 1: 1},  # 2^32 places
+            {0: -2},
+            {0: -2, 1: -1},
+            {0: 1, 1: 0, 2: 300},  # a place behind the row
+            {0: 1, 1: 0, 2: 2**31 - 1},
+            {0: 1, 1: 0, 2: -1},
+            {0: 1, 1: 0, 2: -(2**31)},
+            {0: 64, 1: 0, **dict.fromkeys(range(2, 65), 5), 65: 300},
+        ):
+            with pytest.raises(ValueError, match=f"{name}: support: expected .* got places outside the rows"):
+                backward(x, p, -1, _forged(support, changes))
+        # Places inside the row may be wrong, and then so is the gradient, but nothing else is touched.
+        backward(x, p, -1, _forged(support, {0: 1, 1: 0, 2: 299}))
+        misaligned = torch.empty(support.numel() + 1, dtype=torch.uint8)[1:].view_as(support)
+        with pytest.raises(ValueError, match=f"{name}: support: expected what the forward pass returned"):
+            backward(x, p, -1, misaligned.copy_(support))
+        torch.testing.assert_close(backward(x, p, -1, support), backward(x, p, -1), rtol=0, atol=0)
+    finally:
+        torch.set_num_threads(before)

@@ -18,6 +18,7 @@ MAPS = {
     "entmax15": entmax.entmax15,
     "sparsemax": entmax.sparsemax,
     "sparsemax_bisect": entmax.sparsemax_bisect,
+    "entmax_bisect 0.5": lambda x, dim=-1: entmax.entmax_bisect(x, 0.5, dim),
     "entmax_bisect 1": lambda x, dim=-1: entmax.entmax_bisect(x, 1, dim),
     "entmax_bisect 1.3": lambda x, dim=-1: entmax.entmax_bisect(x, 1.3, dim),
     "entmax_bisect 2.5": lambda x, dim=-1: entmax.entmax_bisect(x, 2.5, dim),
@@ -40,7 +41,7 @@ def assert_threshold(transformed, x, p, off):
 
 
 @pytest.mark.parametrize("scale", [0.01, 1.0, 30.0])
-@pytest.mark.parametrize("alpha", [1.0001, 1.2, 1.5, 2.0, 2.5, 4.0])
+@pytest.mark.parametrize("alpha", [0.01, 0.5, 0.9999, 1.0001, 1.2, 1.5, 2.0, 2.5, 4.0])
 @pytest.mark.parametrize("as_tensor", [False, True])
 def test_entmax_is_optimal(alpha, scale, as_tensor):
     x = scores(20, 9, scale=scale)
@@ -81,6 +82,39 @@ def test_very_low_scores(low):
     torch.testing.assert_close(entmax.budget_bisect(x, 4), torch.ones(4))
     far_apart = torch.tensor([0, low, 2 * low, 3 * low])
     torch.testing.assert_close(entmax.budget_bisect(far_apart, 2), torch.tensor([1.0, 1, 0, 0]))
+
+
+@pytest.mark.parametrize("large", [10.0**k for k in range(9)] + [1e30, 3e38])
+def test_one_large_score_takes_no_digits_from_the_others(large):
+    x = torch.tensor([large, 0.3, 0.1, -0.2, 0.5])
+    rest, budget_less_one = x[1:].double(), 1
+    expected = torch.cat([torch.ones(1), entmax.budget_bisect(rest, budget_less_one).float()])
+    if large > 1.5:
+        torch.testing.assert_close(entmax.budget_bisect(x, 2), expected, rtol=0, atol=2e-7)
+        torch.testing.assert_close(expected, torch.tensor([1, 1 / 3, 2 / 15, 0, 8 / 15]))
+    for budget in (0.5, 1.5, 2, 3.3):
+        torch.testing.assert_close(
+            entmax.budget_bisect(x, budget), entmax.budget_bisect(x.double(), budget).float(), rtol=0, atol=5e-7
+        )
+
+
+@pytest.mark.parametrize("name", [*MAPS, "budget_bisect"])
+@pytest.mark.parametrize("offset", [0.0, 1e2, 1e4, 1e6])
+def test_float32_is_as_exact_beside_large_scores_and_offsets(name, offset):
+    sparse_map = MAPS.get(name, entmax.budget_bisect)
+    x = scores(20, 9, dtype=torch.float32) + offset  # rounded here, and exact in float64
+    x[:, 3] += 10.0 ** torch.arange(20).remainder(9)
+    got, exact = sparse_map(x).double(), sparse_map(x.double())
+    assert (got - exact).abs().max() < 1e-6
+
+
+def test_gradients_of_the_budget_beside_a_large_score():
+    x = torch.tensor([[1e7, 0.3, 0.1, -0.2, 0.5]], requires_grad=True)
+    budget = torch.tensor([[2.0]], requires_grad=True)
+    g = torch.tensor([[5.0, 1, 2, 3, 6]])
+    to_x, to_budget = torch.autograd.grad((entmax.budget_bisect(x, budget) * g).sum(), (x, budget))
+    torch.testing.assert_close(to_x, torch.tensor([[0.0, -2, -1, 0, 3]]))  # g less its mean over the free entries
+    torch.testing.assert_close(to_budget, torch.tensor([[3.0]]))
 
 
 def test_huge_alpha_shares_among_the_largest():
@@ -126,9 +160,9 @@ def test_first_and_second_derivatives(sparse_map):
 
 def test_derivatives_in_alpha_and_budget():
     x = scores(4, 5, seed=1).requires_grad_()
-    alpha = torch.tensor([[1.0001], [1.3], [1.5], [2.4]], dtype=x.dtype, requires_grad=True)
+    alpha = torch.tensor([[0.3], [1.0001], [1.5], [2.4]], dtype=x.dtype, requires_grad=True)
     budget = torch.tensor([[0.7], [1.5], [2.0], [3.3]], dtype=x.dtype, requires_grad=True)
-    above_one = (alpha + 0.2).detach().requires_grad_()
+    above_one = torch.tensor([[1.2], [1.5], [1.7], [2.6]], dtype=x.dtype).requires_grad_()
     for f, parameter in (
         (entmax.entmax_bisect, alpha),
         (entmax.normmax_bisect, above_one),
@@ -147,8 +181,7 @@ def test_derivative_in_alpha_at_one():
 
     alpha = torch.tensor(1.0, dtype=x.dtype, requires_grad=True)
     (got,) = torch.autograd.grad(at(alpha), alpha)
-    one_sided = (-3 * at(1.0) + 4 * at(1 + h) - at(1 + 2 * h)) / (2 * h)
-    torch.testing.assert_close(got, one_sided, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(got, (at(1 + h) - at(1 - h)) / (2 * h), rtol=1e-6, atol=1e-7)
 
 
 @every_map
@@ -291,10 +324,10 @@ def test_invariants(sparse_map, values, shift, random):
 
 def test_sparsity_grows_with_alpha():
     x = scores(200, 50)
-    kept = [(entmax.entmax_bisect(x, alpha) > 0).sum().item() for alpha in (1.0, 1.3, 1.5, 2.0, 3.0)]
-    assert kept[0] == x.numel()
+    kept = [(entmax.entmax_bisect(x, alpha) > 0).sum().item() for alpha in (0.5, 1.0, 1.3, 1.5, 2.0, 3.0)]
+    assert kept[0] == kept[1] == x.numel()
     assert kept == sorted(kept, reverse=True)
-    assert len(set(kept)) == len(kept)
+    assert len(set(kept)) == len(kept) - 1
 
 
 X = torch.randn(2, 3)
@@ -309,17 +342,24 @@ X = torch.randn(2, 3)
         (lambda: entmax.entmax15(X, 0.5), TypeError, "dim: expected an int"),
         (lambda: entmax.entmax15(X, -1, 0), ValueError, "k: expected a positive int, got 0"),
         (lambda: entmax.sparsemax(X, -1, 2.5), TypeError, "k: expected a positive int"),
-        (lambda: entmax.entmax_bisect(X, 0.9), ValueError, r"alpha: .*got 0\.9"),
+        (lambda: entmax.entmax_bisect(X, 0), ValueError, r"alpha: expected a number in \(0, inf\), got 0"),
+        (lambda: entmax.entmax_bisect(X, -0.5), ValueError, r"alpha: .*got -0\.5"),
         (lambda: entmax.entmax_bisect(X, NAN), ValueError, "alpha"),
         (lambda: entmax.entmax_bisect(X, INF), ValueError, "alpha"),
         (lambda: entmax.entmax_bisect(X, "2"), TypeError, "alpha: expected a float"),
-        (lambda: entmax.entmax_bisect(X, torch.tensor([[1.5], [0.5]])), ValueError, r"alpha: .*got 0\.5"),
+        (lambda: entmax.entmax_bisect(X, torch.tensor([[1.5], [0.0]])), ValueError, r"alpha: .*\(0, inf\), got 0\.0"),
+        (lambda: entmax.entmax_bisect(X, torch.tensor(1.5).to(torch.float8_e5m2)), TypeError, "alpha: .*float8_e5m2"),
+        (lambda: entmax.entmax_bisect(X, ensure_sum_one=2), TypeError, "ensure_sum_one: expected a bool, got int 2"),
+        (lambda: entmax.sparsemax_bisect(X, ensure_sum_one=None), TypeError, "ensure_sum_one: expected a bool"),
+        (lambda: entmax.sparsemax_bisect([1.0]), TypeError, "^sparsemax_bisect: X: .*list"),
+        (lambda: entmax.sparsemax_bisect(X, 2), IndexError, r"^sparsemax_bisect: dim: .*\[-2, 1\], got 2"),
+        (lambda: entmax.entmax15(X.to_sparse()), TypeError, "X: expected a dense .*, got sparse_coo float32 tensor"),
         (lambda: entmax.entmax_bisect(X, torch.ones(2, 3)), ValueError, r"alpha: .*\(2, 1\)"),
         (lambda: entmax.entmax_bisect(X, torch.ones(2, 1, 1)), ValueError, "alpha: expected a shape"),
         (lambda: entmax.entmax_bisect(X, torch.ones(1, dtype=torch.bool)), TypeError, "alpha"),
         (lambda: entmax.entmax_bisect(X, n_iter=0), ValueError, "n_iter"),
         (lambda: entmax.sparsemax_bisect(X, n_iter=None), TypeError, "n_iter"),
-        (lambda: entmax.normmax_bisect(X, 1), ValueError, r"alpha: .*\[1\.0001, inf\], got 1"),
+        (lambda: entmax.normmax_bisect(X, 1), ValueError, r"alpha: .*\[1\.0001, inf\), got 1"),
         (lambda: entmax.budget_bisect(X, 3.5), ValueError, r"budget: .*\[0, 3\], got 3\.5"),
         (lambda: entmax.budget_bisect(X, torch.tensor(-1.0)), ValueError, "budget"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -99,3 +100,68 @@ def test_autocast_keeps_the_sample(sample: Callable) -> None:
         assert torch.equal(gumbel_argmax(logits, seed=1), index)
     assert y.dtype == torch.float32
     assert torch.equal(index, gumbel_argmax(logits, seed=1))
+
+
+POSITIONAL = [
+    ((), {}, -1),
+    ((0,), {}, 0),
+    ((1e-10,), {}, -1),
+    ((1e-10, 0), {}, 0),
+    ((0, 0), {}, 0),  # with a dim after it an int is eps
+    ((1e-10,), {"dim": 0}, 0),
+    ((), {"dim": 0}, 0),
+    ((), {"eps": 1e-10}, -1),
+    ((), {"eps": 1e-10, "dim": 0}, 0),
+    ((0,), {"eps": 1e-10}, 0),
+]
+
+
+@each_sample
+@pytest.mark.parametrize(("args", "keywords", "dim"), POSITIONAL, ids=str)
+def test_arguments_in_the_order_of_pytorch(sample: Callable, args: tuple, keywords: dict, dim: int) -> None:
+    logits = some_logits(4, 3)
+    expected = sample(logits, 0.5, True, dim=dim, seed=1)
+    assert torch.equal(sample(logits, 0.5, True, *args, **keywords, seed=1), expected)
+    # PyTorch itself takes every form with an eps.
+    if len(args) == 2 or ("eps" in keywords and not args):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an eps that is not 1e-10 is deprecated
+            torch.nn.functional.gumbel_softmax(logits, 0.5, True, *args, **keywords)
+
+
+@each_sample
+@pytest.mark.parametrize(
+    ("args", "keywords", "message"),
+    [
+        ((True,), {}, "dim: expected an int, got bool True"),
+        (("0",), {}, "dim: expected an int, got str '0'"),
+        ((None,), {}, "dim: expected an int, got NoneType None"),
+        ((1e-10, 0.5), {}, "dim: expected an int, got float 0.5"),
+        ((1e-10, None), {}, "dim: expected an int, got NoneType None"),
+        ((True, 0), {}, "eps: expected a number, got bool True"),
+        (("a", 0), {}, "eps: expected a number, got str 'a'"),
+        ((), {"eps": "a"}, "eps: expected a number, got str 'a'"),
+        ((0,), {"dim": -1}, "dim: expected once, got it by position and by keyword"),
+        ((1e-10, 0), {"dim": -1}, "dim: expected once"),
+        ((1e-10,), {"eps": 1e-10}, "eps: expected once"),
+        ((1e-10, 0, None), {}, "expected at most 5 positional arguments, got 6"),
+        ((), {"dim": None}, "dim: expected an int, got NoneType None"),
+    ],
+    ids=str,
+)
+def test_wrong_arguments_after_hard(sample: Callable, args: tuple, keywords: dict, message: str) -> None:
+    with pytest.raises(TypeError, match=f"^{sample.__name__}: {message}"):
+        sample(some_logits(4, 3), 1.0, True, *args, **keywords)
+
+
+@each_sample
+def test_compile_of_both_orders(sample: Callable) -> None:
+    logits = some_logits(4, 3)
+    for args, keywords, dim in POSITIONAL:
+        torch._dynamo.reset()
+        compiled = torch.compile(
+            lambda x, args=args, keywords=keywords: sample(x, 1.0, False, *args, **keywords, seed=3),
+            fullgraph=True,
+            backend="eager",
+        )
+        torch.testing.assert_close(compiled(logits), sample(logits, dim=dim, seed=3))

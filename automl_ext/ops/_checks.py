@@ -3,18 +3,45 @@
 from __future__ import annotations
 
 import math
+import reprlib
+import sys
 
 import torch
 from torch import Tensor
 
 FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+MESSAGE_LIMIT = 80  # characters of a value in an error message
+_REPR = reprlib.Repr()  # looks at the first few elements of a container only
+_REPR.maxstring = _REPR.maxlong = _REPR.maxother = MESSAGE_LIMIT
+
+
+def shown(value: object) -> str:
+    """``repr(value)``, shortened to MESSAGE_LIMIT characters."""
+    try:
+        text = _REPR.repr(value)
+    except ValueError:  # Python refuses to print an int of more than 4300 digits
+        text = "a number too long to print"
+    return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 3] + "..."
 
 
 def describe(value: object) -> str:
-    """What came, for an error message."""
+    """The type and value of an argument, for an error message."""
     if isinstance(value, Tensor):
-        return f"{str(value.dtype).removeprefix('torch.')} tensor of shape {tuple(value.shape)}"
-    return f"{type(value).__name__} {value!r}"
+        layout = "" if is_dense(value) else f"{str(value.layout).removeprefix('torch.')} "
+        return f"{layout}{str(value.dtype).removeprefix('torch.')} tensor of shape {_shape_text(value)}"
+    return f"{type(value).__name__} {shown(value)}"
+
+
+def _shape_text(x: Tensor) -> str:
+    return "nested" if x.is_nested else str(tuple(x.shape))
+
+
+def is_dense(x: Tensor) -> bool:
+    """Whether x is an ordinary strided tensor: not sparse, not nested, not of a library's own layout."""
+    return x.layout is torch.strided and not x.is_nested
 
 
 def autocast_enabled(x: Tensor) -> bool:
@@ -28,9 +55,26 @@ def wrong_device(x: Tensor, name: str, op: str, like: Tensor) -> ValueError:
     return ValueError(f"{op}: {name}: expected a tensor on {like.device}, got one on {x.device}; use {mend}")
 
 
+def wrong_type(x: object, name: str, op: str, dtype: torch.dtype, like: str = "") -> TypeError:
+    """What to raise where x is no dense tensor of ``dtype``."""
+    dense = "dense " if isinstance(x, Tensor) and not is_dense(x) else ""
+    hint = f"; use {name}.bool()" if dtype == torch.bool and isinstance(x, Tensor) and x.dtype != dtype else ""
+    expected = f"{dense}{str(dtype).removeprefix('torch.')} tensor{like}"
+    return TypeError(f"{op}: {name}: expected a {expected}, got {describe(x)}{hint}")
+
+
 def check_float_tensor(value: object, name: str, op: str) -> None:
-    if not isinstance(value, Tensor) or value.dtype not in FLOAT_DTYPES:
-        raise TypeError(f"{op}: {name}: expected a float64, float32, bfloat16 or float16 tensor, got {describe(value)}")
+    """A dense tensor of one of FLOAT_DTYPES."""
+    if not isinstance(value, Tensor) or value.dtype not in FLOAT_DTYPES or not is_dense(value):
+        dense = "dense " if isinstance(value, Tensor) and not is_dense(value) else ""
+        raise TypeError(
+            f"{op}: {name}: expected a {dense}float64, float32, bfloat16 or float16 tensor, got {describe(value)}"
+        )
+
+
+def check_bool(value: object, name: str, op: str) -> None:
+    if type(value) is not bool:
+        raise TypeError(f"{op}: {name}: expected a bool, got {describe(value)}")
 
 
 def check_dim(dim: object, ndim: int, op: str, name: str = "dim") -> int:
@@ -39,14 +83,30 @@ def check_dim(dim: object, ndim: int, op: str, name: str = "dim") -> int:
         raise TypeError(f"{op}: {name}: expected an int, got {describe(dim)}")
     ndim = max(ndim, 1)
     if not -ndim <= dim < ndim:
-        raise IndexError(f"{op}: {name}: expected a value in [{-ndim}, {ndim - 1}], got {dim}")
+        raise IndexError(f"{op}: {name}: expected a value in [{-ndim}, {ndim - 1}], got {shown(dim)}")
     return dim % ndim
 
 
-def check_number(value: object, name: str, op: str, low: float, high: float) -> float:
-    """A finite Python number in [low, high]."""
+def check_number(value: object, name: str, op: str, low: float, high: float, *, above: bool = False) -> float:
+    """A finite Python number in [low, high]; greater than ``low`` with ``above``."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{op}: {name}: expected a float, got {describe(value)}")
-    if not (low <= value <= high and abs(value) < math.inf):  # torch.compile has no math.isfinite
-        raise ValueError(f"{op}: {name}: expected a number in [{low:g}, {high:g}], got {value!r}")
+    # torch.compile has no math.isfinite. An int above the largest float cannot be converted.
+    if not (low <= value <= high and abs(value) <= sys.float_info.max) or (above and value == low):
+        raise ValueError(f"{op}: {name}: expected a number in {interval(low, high, above)}, got {shown(value)}")
+    return float(value)
+
+
+def interval(low: float, high: float, above: bool = False) -> str:
+    """The text of [low, high], of (low, high] with ``above``; an infinite end is open."""
+    start = "(" if above or low == -math.inf else "["
+    return f"{start}{low:g}, {high:g}{')' if high == math.inf else ']'}"
+
+
+def check_clip(value: object, name: str, op: str) -> float:
+    """A positive number; infinity does not clip."""
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        raise TypeError(f"{op}: {name}: expected a float, got {describe(value)}")
+    if not value > 0 or (isinstance(value, int) and value > sys.float_info.max):
+        raise ValueError(f"{op}: {name}: expected a positive number (inf: no clipping), got {shown(value)}")
     return float(value)

@@ -9,7 +9,7 @@ Entmax and normmax share one function. With a = α − 1, m the row's largest ou
     p(δ) = m · [1 + a·w]₊^(1/a),   w = δ·m^(−a),
 
 which is exact on long flat rows (no threshold is subtracted from a near-equal score) and has the limit
-m·exp(δ), softmax, at α = 1.
+m·exp(δ), softmax, at α = 1. Below α = 1, 1 + a·w is at least 1: no output is zero.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ import math
 import torch
 from torch import Tensor
 
-from automl_ext.ops._checks import check_dim, check_float_tensor
-from automl_ext.ops._entmax_checks import check_positive_int, check_row_parameter
+from automl_ext.ops._checks import check_bool, check_dim, check_float_tensor
+from automl_ext.ops._entmax_checks import check_positive_int, check_row_parameter, parameter_tensor
 from automl_ext.ops._entmax_exact import entmax15, sparsemax
-from automl_ext.ops._entmax_reference import compute_dtype, nan_rows, output_dtype, shift_by_max
+from automl_ext.ops._entmax_reference import compute_dtype, nan_rows, output_dtype, row_sum, shift_by_max
 
 NORMMAX_MIN_ALPHA = 1.0001
 
@@ -34,7 +34,7 @@ def entmax_bisect(
     n_iter: int = 50,
     ensure_sum_one: bool = True,
 ) -> Tensor:
-    """Alpha-entmax: softmax at α = 1, sparser as α grows, sparsemax at α = 2.
+    """Alpha-entmax: softmax at α = 1, sparser as α grows, sparsemax at α = 2, heavier tails than softmax below 1.
 
     Solves max_p ⟨x, p⟩ + H_α(p) over the simplex, H_α the Tsallis entropy: p = [(α−1)x − τ]₊^(1/(α−1)),
     Σp = 1 (Peters, Niculae and Martins 2019; learnable α: Correia, Niculae and Martins 2019,
@@ -43,7 +43,7 @@ def entmax_bisect(
     Args:
         X: scores of any shape; float64, float32, bfloat16 or float16. −inf masks an entry (exact 0); a row
             all −inf gives zeros with zero gradient; NaN or +inf in a row gives a NaN row.
-        alpha: ≥ 1. A number, or a tensor on the device of ``X`` that broadcasts to its shape with size 1 at
+        alpha: > 0. A number, or a tensor on the device of ``X`` that broadcasts to its shape with size 1 at
             ``dim``. Where its values cannot be read freely (on a GPU, inside torch.compile) a bad one gives NaN
             rows instead of the ValueError.
         dim: the dimension that sums to one.
@@ -55,12 +55,14 @@ def entmax_bisect(
         Probabilities, the shape and dtype of ``X`` (float32 for half precision under autocast).
 
     Raises:
-        TypeError: ``X`` or ``alpha`` of another type or dtype, or ``dim`` or ``n_iter`` no int.
+        TypeError: ``X`` or ``alpha`` of another type or dtype, ``dim`` or ``n_iter`` no int, or
+            ``ensure_sum_one`` no bool.
         IndexError: ``dim`` out of range.
-        ValueError: alpha < 1 or not finite, a shape that does not broadcast, another device, or ``n_iter`` < 1.
+        ValueError: alpha ≤ 0 or not finite, a shape that does not broadcast, another device, or ``n_iter`` < 1.
     """
     op = "entmax_bisect"
-    dim, alpha = _check(X, alpha, "alpha", dim, n_iter, op, low=1.0, high=math.inf)
+    dim, alpha = _check(X, alpha, "alpha", dim, n_iter, op, low=0.0, high=math.inf, above=True)
+    check_bool(ensure_sum_one, "ensure_sum_one", op)
     if isinstance(alpha, float) and alpha in (1.5, 2.0):
         return entmax15(X, dim) if alpha == 1.5 else sparsemax(X, dim)
 
@@ -68,7 +70,7 @@ def entmax_bisect(
         delta, bad = shift_by_max(x)
         a = alpha - 1
         p = _outputs(delta, a, torch.ones_like(a), n_iter)
-        return nan_rows(_normalize(p) if ensure_sum_one else p, x, bad | ~(a >= 0))
+        return nan_rows(_normalize(p) if ensure_sum_one else p, x, bad | ~(alpha > 0))
 
     return _along(rows, X, alpha, dim)
 
@@ -77,7 +79,11 @@ def sparsemax_bisect(X: Tensor, dim: int = -1, n_iter: int = 50, ensure_sum_one:
     """Sparsemax under the name of its bisection. The exact :func:`sparsemax` answers: nothing is bisected,
     ``n_iter`` and ``ensure_sum_one`` are accepted for compatibility. Shapes and errors as there.
     """
-    check_positive_int(n_iter, "n_iter", "sparsemax_bisect")
+    op = "sparsemax_bisect"
+    check_float_tensor(X, "X", op)
+    dim = check_dim(dim, X.ndim, op)
+    check_positive_int(n_iter, "n_iter", op)
+    check_bool(ensure_sum_one, "ensure_sum_one", op)
     return sparsemax(X, dim)
 
 
@@ -124,21 +130,29 @@ def budget_bisect(X: Tensor, budget: float | Tensor = 2, dim: int = -1, n_iter: 
     dim, budget = _check(X, budget, "budget", dim, n_iter, op, low=0.0, high=float(size))
 
     def rows(x: Tensor, budget: Tensor) -> Tensor:
-        delta, bad = shift_by_max(x)
-        p = _budget_outputs(delta, budget, n_iter)
+        p, bad = _budget_outputs(x, budget, n_iter), ~(x.detach().amax(-1, keepdim=True) < torch.inf)
         return nan_rows(p, x, bad | ~((budget >= 0) & (budget <= size)))
 
     return _along(rows, X, budget, dim)
 
 
 def _check(
-    X: Tensor, value: float | Tensor, name: str, dim: int, n_iter: int, op: str, *, low: float, high: float
+    X: Tensor,
+    value: float | Tensor,
+    name: str,
+    dim: int,
+    n_iter: int,
+    op: str,
+    *,
+    low: float,
+    high: float,
+    above: bool = False,
 ) -> tuple[int, float | Tensor]:
     check_float_tensor(X, "X", op)
     dim = check_dim(dim, X.ndim, op)
     check_positive_int(n_iter, "n_iter", op)
     row_shape = [1 if i == dim else n for i, n in enumerate(X.shape)]
-    return dim, check_row_parameter(value, name, op, X, row_shape, low, high)
+    return dim, check_row_parameter(value, name, op, X, row_shape, low, high, above=above)
 
 
 def _along(rows, x: Tensor, parameter: float | Tensor, dim: int) -> Tensor:  # type: ignore[no-untyped-def]
@@ -148,9 +162,7 @@ def _along(rows, x: Tensor, parameter: float | Tensor, dim: int) -> Tensor:  # t
     if x.ndim == 0:
         return _along(rows, x.unsqueeze(0), parameter, 0).squeeze(0)
     work = compute_dtype(x)
-    if not isinstance(parameter, Tensor):
-        parameter = torch.full((), parameter, dtype=work, device=x.device)
-    parameter = parameter.to(work)
+    parameter = parameter_tensor(parameter, work, x.device)
     # Leading dims are added so that both move the same dim to the back.
     parameter = parameter[(None,) * (x.ndim - parameter.ndim)]
     y = rows(x.movedim(dim, -1).to(work), parameter.movedim(dim, -1))
@@ -175,7 +187,7 @@ def _carry_derivatives(root: Tensor, excess: Tensor, slope: Tensor) -> Tensor:
 
 
 def _normalize(p: Tensor) -> Tensor:
-    total = p.sum(-1, keepdim=True)
+    total = row_sum(p)
     return p / torch.where(total > 0, total, 1)  # a row all -inf stays 0
 
 
@@ -183,12 +195,12 @@ def _outputs(delta: Tensor, a: Tensor, power: Tensor, n_iter: int) -> Tensor:
     """p with Σ p^power = 1 over the last dim, see the top of the file. delta [..., n]; a, power [..., 1]."""
 
     # With a tiny a in place of 0 the value is exact; only the derivative in a needs the series further down.
-    fixed_a, fixed_power = a.detach().clamp(min=1e-12), power.detach()
+    fixed_a, fixed_power = away_from_zero(a.detach()), power.detach()
     stretched, exponent = fixed_a * delta.detach(), fixed_power / fixed_a
 
     def excess(log_m: Tensor) -> Tensor:
         y = (stretched * _scale(fixed_a, log_m)).clamp(min=-1)
-        mass = torch.exp(exponent * torch.log1p(y)).sum(-1, keepdim=True)
+        mass = row_sum(torch.exp(exponent * torch.log1p(y)))
         return torch.exp(fixed_power * log_m) * mass - 1
 
     # The largest output is at most 1, and at least that of a flat row.
@@ -197,10 +209,15 @@ def _outputs(delta: Tensor, a: Tensor, power: Tensor, n_iter: int) -> Tensor:
     for _ in range(2):
         y, w, on = _stretch(delta, a, log_m)
         mass = torch.where(on, torch.exp(power * (log_m + w * _log1p_ratio(y))), 0)
-        slope = (power * mass / (1 + y)).sum(-1, keepdim=True)
-        log_m = _carry_derivatives(log_m, mass.sum(-1, keepdim=True) - 1, slope)
+        slope = row_sum(power * mass / (1 + y))
+        log_m = _carry_derivatives(log_m, row_sum(mass) - 1, slope)
     y, w, on = _stretch(delta, a, log_m)
     return torch.where(on, torch.exp(log_m + w * _log1p_ratio(y)), 0)
+
+
+def away_from_zero(a: Tensor) -> Tensor:
+    """``a`` with 1e-12 in place of what is smaller: a divisor whose limit at 0 is reached to the last digit."""
+    return torch.where(a.abs() < 1e-12, 1e-12, a)
 
 
 def _scale(a: Tensor, log_m: Tensor) -> Tensor:
@@ -226,24 +243,27 @@ def _log1p_ratio(y: Tensor) -> Tensor:
     return torch.where(small, series, torch.log1p(far) / far)
 
 
-def _budget_outputs(delta: Tensor, budget: Tensor, n_iter: int) -> Tensor:
-    """p with Σp = budget over the last dim. delta [..., n], budget [..., 1]."""
-    fixed, fixed_budget = delta.detach(), budget.detach()
-
-    def excess(tau: Tensor) -> Tensor:
-        return fixed_budget - (fixed - tau).clamp(0, 1).sum(-1, keepdim=True)
-
-    # With s sorted downwards and B the budget: at s[⌈B⌉] − 1 the first ⌈B⌉ entries get 1 each, at s[⌊B⌋ + 1]
+def _budget_outputs(x: Tensor, budget: Tensor, n_iter: int) -> Tensor:
+    """p with Σp = budget over the last dim. x [..., n], budget [..., 1]."""
+    fixed, fixed_budget = x.detach(), budget.detach()
+    # With s sorted downwards and B the budget: at τ = s[⌈B⌉] − 1 the first ⌈B⌉ entries get 1 each, at s[⌊B⌋ + 1]
     # at most ⌊B⌋ entries get anything. So the bracket is no wider than 1, whatever the range of the scores.
     ordered = fixed.sort(-1, descending=True).values
     last = (fixed > -torch.inf).sum(-1, keepdim=True) - 1
     enough = ordered.gather(-1, torch.minimum(fixed_budget.ceil().long() - 1, last).clamp(min=0))
     beyond = ordered.gather(-1, torch.minimum(fixed_budget.floor().long(), last).clamp(min=0))
-    one = (enough.abs() * torch.finfo(fixed.dtype).eps).clamp(min=1)  # a 1 that does not round away
-    tau = _bisect(excess, enough - one, beyond, n_iter)
+    # Scores are measured from the upper end of the bracket: −1 ≤ τ ≤ 0 there, and no other score, however large,
+    # takes digits from those near the threshold. Beyond ±2 an entry is surely 0 or 1.
+    delta = (x - torch.where(beyond.isinf(), 0, beyond)).clamp(-2, 2)
+    low = (torch.where(last < 0, 0, enough - beyond) - 1).clamp(-1, 0)
+
+    def excess(tau: Tensor) -> Tensor:
+        return fixed_budget - row_sum((delta.detach() - tau).clamp(0, 1))
+
+    tau = _bisect(excess, low, torch.zeros_like(low), n_iter)
     for _ in range(2):
         p, free = _clipped(delta, tau)
-        tau = _carry_derivatives(tau, budget - p.sum(-1, keepdim=True), free.sum(-1, keepdim=True))
+        tau = _carry_derivatives(tau, budget - row_sum(p), free.sum(-1, keepdim=True))
     return _clipped(delta, tau)[0]
 
 

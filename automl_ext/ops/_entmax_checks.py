@@ -7,14 +7,23 @@ import math
 import torch
 from torch import Tensor
 
-from automl_ext.ops._checks import check_number, describe, wrong_device
+from automl_ext.ops._checks import (
+    FLOAT_DTYPES,
+    INT_DTYPES,
+    check_number,
+    describe,
+    interval,
+    is_dense,
+    shown,
+    wrong_device,
+)
 
 
 def check_positive_int(value: object, name: str, op: str) -> None:
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{op}: {name}: expected a positive int, got {describe(value)}")
     if value < 1:
-        raise ValueError(f"{op}: {name}: expected a positive int, got {value}")
+        raise ValueError(f"{op}: {name}: expected a positive int, got {shown(value)}")
 
 
 def check_device(value: Tensor, name: str, op: str, X: Tensor) -> None:
@@ -30,13 +39,16 @@ def readable_values(t: Tensor) -> Tensor | None:
 
 
 def check_row_parameter(
-    value: object, name: str, op: str, X: Tensor, row_shape: list[int], low: float, high: float
+    value: object, name: str, op: str, X: Tensor, row_shape: list[int], low: float, high: float, *, above: bool = False
 ) -> float | Tensor:
-    """A number in [low, high], or a tensor of such, on X's device, that broadcasts to ``row_shape``."""
+    """A number in [low, high] (greater than ``low`` with ``above``), or a tensor of such numbers.
+
+    A tensor must be on X's device and broadcast to ``row_shape``.
+    """
     if not isinstance(value, Tensor):
-        return check_number(value, name, op, low, high)
-    if value.is_complex() or value.dtype == torch.bool:
-        raise TypeError(f"{op}: {name}: expected a real tensor or a float, got {describe(value)}")
+        return check_number(value, name, op, low, high, above=above)
+    if value.dtype not in (*FLOAT_DTYPES, *INT_DTYPES) or not is_dense(value):
+        raise TypeError(f"{op}: {name}: expected a dense real tensor or a float, got {describe(value)}")
     check_device(value, name, op, X)
     fits = value.ndim <= len(row_shape) and all(
         given in (1, wanted) for given, wanted in zip(reversed(value.shape), reversed(row_shape), strict=False)
@@ -47,17 +59,28 @@ def check_row_parameter(
     values = readable_values(value)
     if values is not None:
         wrong = ~((values >= low) & (values <= high) & (values < math.inf))
+        if above:
+            wrong |= values == low
         if wrong.any():
             worst = values[wrong].flatten()[0].item()
-            raise ValueError(f"{op}: {name}: expected values in [{low:g}, {high:g}], got {worst!r}")
+            raise ValueError(f"{op}: {name}: expected values in {interval(low, high, above)}, got {worst!r}")
     return value
+
+
+def parameter_tensor(value: float | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """A checked row parameter as a tensor; a number above the largest of ``dtype`` becomes that."""
+    if isinstance(value, Tensor):
+        return value.to(dtype)
+    return torch.full((), min(value, torch.finfo(dtype).max), dtype=dtype, device=device)
 
 
 def check_class_targets(X: Tensor, target: object, op: str) -> None:
     """``target`` [...] int64 for scores ``X`` [..., C]; the values are looked at by check_target_range."""
     if X.ndim == 0:
         raise ValueError(f"{op}: X: expected at least one dim, the classes, got {describe(X)}")
-    if not isinstance(target, Tensor) or target.dtype != torch.int64:
+    if X.shape[-1] == 0 and X.shape[:-1].numel():
+        raise ValueError(f"{op}: X: expected at least one class, got {describe(X)}")
+    if not isinstance(target, Tensor) or target.dtype != torch.int64 or not is_dense(target):
         raise TypeError(f"{op}: target: expected an int64 tensor, got {describe(target)}")
     if target.shape != X.shape[:-1]:
         raise ValueError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from automl_ext.ops._checks import check_float_tensor
+from automl_ext.ops._checks import INT_DTYPES, check_float_tensor, describe, shown
 from automl_ext.ops._entmax_checks import check_class_targets
 from automl_ext.ops._entmax_losses import (
     entmax15_loss,
@@ -13,9 +13,20 @@ from automl_ext.ops._entmax_losses import (
     sparsemax_bisect_loss,
     sparsemax_loss,
 )
-from automl_ext.ops._entmax_reference import compute_dtype, output_dtype
+from automl_ext.ops._entmax_reference import compute_dtype, output_dtype, row_sum
 
 REDUCTIONS = ("elementwise_mean", "mean", "sum", "none")
+
+
+def _as_int(value: object, op: str) -> int:
+    """The ``ignore_index``: an int of 64 bits, or an integer tensor of one element."""
+    if isinstance(value, Tensor) and value.dtype in INT_DTYPES and value.numel() == 1 and not value.is_meta:
+        return int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{op}: ignore_index: expected an int, got {describe(value)}")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{op}: ignore_index: expected an int of 64 bits, got {shown(value)}")
+    return value
 
 
 class _FenchelYoungLoss(nn.Module):
@@ -36,11 +47,10 @@ class _FenchelYoungLoss(nn.Module):
 
     def __init__(self, ignore_index: int = -100, reduction: str = "elementwise_mean") -> None:
         super().__init__()
-        if reduction not in REDUCTIONS:
-            raise ValueError(
-                f"{type(self).__name__}: reduction: expected one of {', '.join(REDUCTIONS)}, got {reduction!r}"
-            )
-        self.ignore_index = int(ignore_index)  # a 0-dim tensor is welcome
+        op = type(self).__name__
+        if not isinstance(reduction, str) or reduction not in REDUCTIONS:
+            raise ValueError(f"{op}: reduction: expected one of {', '.join(REDUCTIONS)}, got {shown(reduction)}")
+        self.ignore_index = _as_int(ignore_index, op)
         self.reduction = reduction
 
     def loss(self, X: Tensor, target: Tensor) -> Tensor:
@@ -55,10 +65,10 @@ class _FenchelYoungLoss(nn.Module):
         # Zeroed before, not only after: a NaN in a row that is left out must not reach the gradient.
         x = X.to(compute_dtype(X)).masked_fill(ignored.unsqueeze(-1), 0)
         losses = self.loss(x, target.masked_fill(ignored, 0)).masked_fill(ignored, 0)
-        if self.reduction == "sum":
-            losses = losses.sum()
-        elif self.reduction != "none":
-            losses = losses.sum() / (~ignored).sum()
+        if self.reduction != "none":
+            losses = row_sum(losses.flatten()).squeeze(-1)
+            if self.reduction != "sum":
+                losses = losses / (~ignored).sum()
         return losses.to(output_dtype(X))
 
 
@@ -108,7 +118,7 @@ class SparsemaxBisectLoss(_FenchelYoungLoss):
 class EntmaxBisectLoss(_FenchelYoungLoss):
     """Alpha-entmax loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
 
-    ``alpha`` ≥ 1, a number or a constant tensor that broadcasts to [..., 1]; ``n_iter`` halvings of the
+    ``alpha`` > 0, a number or a constant tensor that broadcasts to [..., 1]; ``n_iter`` halvings of the
     bracket; the rest as in :class:`SparsemaxLoss`.
     """
 

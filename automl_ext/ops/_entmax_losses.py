@@ -17,13 +17,19 @@ from torch import Tensor
 from automl_ext.ops._checks import check_float_tensor
 from automl_ext.ops._entmax_bisect import (
     NORMMAX_MIN_ALPHA,
+    away_from_zero,
     entmax_bisect,
     normmax_bisect,
     sparsemax_bisect,
 )
-from automl_ext.ops._entmax_checks import check_class_targets, check_row_parameter, check_target_range
+from automl_ext.ops._entmax_checks import (
+    check_class_targets,
+    check_row_parameter,
+    check_target_range,
+    parameter_tensor,
+)
 from automl_ext.ops._entmax_exact import entmax15, sparsemax
-from automl_ext.ops._entmax_reference import compute_dtype, output_dtype, shift_by_max
+from automl_ext.ops._entmax_reference import compute_dtype, output_dtype, row_sum, shift_by_max
 
 
 def sparsemax_loss(X: Tensor, target: Tensor, k: int | None = None) -> Tensor:
@@ -60,12 +66,12 @@ def sparsemax_bisect_loss(X: Tensor, target: Tensor, n_iter: int = 50) -> Tensor
 def entmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 1.5, n_iter: int = 50) -> Tensor:
     """Alpha-entmax loss of each row; cross-entropy at α = 1. H(p) = (1 − Σp^α)/(α(α−1)).
 
-    ``alpha``: ≥ 1, a number or a tensor that broadcasts to [..., 1]. It is a constant of the loss: one that
+    ``alpha``: > 0, a number or a tensor that broadcasts to [..., 1]. It is a constant of the loss: one that
     requires a gradient is a ValueError (detach it). The rest as in :func:`sparsemax_loss`.
     """
     op = "entmax_bisect_loss"
     check_float_tensor(X, "X", op)
-    alpha = _constant(alpha, X, op, 1.0)
+    alpha = _constant(alpha, X, op, 0.0, above=True)
     return _loss(X, target, op, lambda x: entmax_bisect(x, alpha, -1, n_iter), lambda p: _tsallis_entropy(p, alpha))
 
 
@@ -77,32 +83,32 @@ def normmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 2, n_
     return _loss(X, target, op, lambda x: normmax_bisect(x, alpha, -1, n_iter), lambda p: _norm_entropy(p, alpha))
 
 
-def _constant(alpha: float | Tensor, X: Tensor, op: str, low: float) -> float | Tensor:
+def _constant(alpha: float | Tensor, X: Tensor, op: str, low: float, above: bool = False) -> float | Tensor:
     if isinstance(alpha, Tensor) and alpha.requires_grad:
         raise ValueError(f"{op}: alpha: the loss has no gradient in alpha; pass alpha.detach()")
-    return check_row_parameter(alpha, "alpha", op, X, [*X.shape[:-1], 1], low, math.inf)
+    return check_row_parameter(alpha, "alpha", op, X, [*X.shape[:-1], 1], low, math.inf, above=above)
 
 
 def _gini_entropy(p: Tensor) -> Tensor:
-    return (p * (1 - p)).sum(-1) / 2
+    return row_sum(p * (1 - p)).squeeze(-1) / 2
 
 
 def _entropy15(p: Tensor) -> Tensor:
-    return (p * (1 - p.sqrt())).sum(-1) / 0.75
+    return row_sum(p * (1 - p.sqrt())).squeeze(-1) / 0.75
 
 
 def _tsallis_entropy(p: Tensor, alpha: float | Tensor) -> Tensor:
-    alpha = torch.as_tensor(alpha, dtype=p.dtype, device=p.device)
-    a = (alpha - 1).clamp(min=1e-12)  # the limit at alpha = 1, Shannon's entropy, to the last digit
-    return torch.where(p > 0, -p * torch.expm1(a * p.log()) / (a * alpha), p).sum(-1)
+    alpha = parameter_tensor(alpha, p.dtype, p.device)
+    a = away_from_zero(alpha - 1)  # at alpha = 1 Shannon's entropy
+    return row_sum(torch.where(p > 0, -p * torch.expm1(a * p.log()) / (a * alpha), p)).squeeze(-1)
 
 
 def _norm_entropy(p: Tensor, alpha: float | Tensor) -> Tensor:
-    alpha = torch.as_tensor(alpha, dtype=p.dtype, device=p.device)
+    alpha = parameter_tensor(alpha, p.dtype, p.device)
     # Divided by the largest first: its power must not underflow.
     top = p.amax(-1, keepdim=True) if p.numel() else p.sum(-1, keepdim=True)
     ratio = p / torch.where(top == 0, 1, top)
-    return (1 - top * ratio.pow(alpha).sum(-1, keepdim=True).pow(1 / alpha)).squeeze(-1)
+    return (1 - top * row_sum(ratio.pow(alpha)).pow(1 / alpha)).squeeze(-1)
 
 
 def _loss(
@@ -124,7 +130,7 @@ def _loss(
     residual = p - (target.unsqueeze(-1) == class_of).to(p.dtype)
     q = residual.detach()
     # Scores less their maximum: Σq = 0, so nothing changes, and large scores do not cancel.
-    gain = torch.where(q == 0, 0, q * shift_by_max(x.detach())[0]).sum(-1)
+    gain = row_sum(torch.where(q == 0, 0, q * shift_by_max(x.detach())[0])).squeeze(-1)
     value = (entropy(p.detach()) + gain).clamp(min=0)
     value = torch.where((target >= 0) & (target < classes), value, torch.nan)
     return _WithGradient.apply(x, residual, value).to(dtype)

@@ -37,6 +37,19 @@ def nan_rows(p: Tensor, x: Tensor, bad: Tensor) -> Tensor:
     return torch.where(bad, x, p) * torch.where(bad, torch.nan, 1.0).to(p.dtype)
 
 
+def row_sum(x: Tensor) -> Tensor:
+    """``x.sum(-1, keepdim=True)`` with the same bits for any number of threads.
+
+    PyTorch splits a sum among threads where the result is one number; other sums it adds up row by row.
+    """
+    n, block = x.shape[-1], 1024
+    if x.device.type != "cpu" or n < 32_768 or x.numel() != n:
+        return x.sum(-1, keepdim=True)
+    whole = n - n % block
+    blocks = x[..., :whole].unflatten(-1, (-1, block)).sum(-1)
+    return row_sum(torch.cat([blocks, x[..., whole:].sum(-1, keepdim=True)], -1))
+
+
 def _ranks(n: int, like: Tensor) -> Tensor:
     return torch.arange(1, n + 1, device=like.device, dtype=like.dtype)
 
@@ -66,8 +79,8 @@ def _entmax15_rows(x: Tensor) -> Tensor:
     support = _entmax15_support(z.detach())
     size = support.sum(-1, keepdim=True).clamp(min=1)
     z = torch.where(support, z, 0)
-    mean = z.sum(-1, keepdim=True) / size
-    spread = torch.where(support, z - mean, 0).square().sum(-1, keepdim=True)
+    mean = row_sum(z) / size
+    spread = row_sum(torch.where(support, z - mean, 0).square())
     # Σ(z − τ)² = 1 on the support; the root is at least 1/size, so its derivatives are finite.
     tau = mean - ((1 - spread) / size).sqrt()
     p = torch.where(support, z - tau, 0).clamp(min=0).square()
@@ -79,7 +92,7 @@ def _sparsemax_rows(x: Tensor) -> Tensor:
     support = _sparsemax_support(z.detach())
     size = support.sum(-1, keepdim=True).clamp(min=1)
     z = torch.where(support, z, 0)
-    tau = (z.sum(-1, keepdim=True) - 1) / size
+    tau = (row_sum(z) - 1) / size
     p = torch.where(support, z - tau, 0).clamp(min=0)
     return nan_rows(p, x, bad)
 

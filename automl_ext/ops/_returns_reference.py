@@ -7,6 +7,8 @@ or in the gradients. half and bfloat16 compute in float32.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -121,6 +123,11 @@ def n_step_returns(
     return returns.to(rewards.dtype), discounts.to(rewards.dtype), last
 
 
+def _bound(clip: float, like: Tensor) -> float:
+    """``clip``, or infinity where the dtype has no number that large."""
+    return clip if clip <= torch.finfo(like.dtype).max else math.inf
+
+
 def vtrace(
     log_rhos: Tensor,
     rewards: Tensor,
@@ -141,7 +148,8 @@ def vtrace(
     cut = _cuts(terminated, truncated, valid)
     r, v, v_next = _keep(rewards, valid), _keep(values, valid), _keep(next_values, valid & ~terminated)
     ratio = _keep(log_rhos, valid).exp()
-    rho, w = ratio.clamp(max=rho_clip), lam * ratio.clamp(max=c_clip)
+    rho, w = (ratio.clamp(max=_bound(clip, ratio)) for clip in (rho_clip, c_clip))
+    w = lam * w
     delta = rho * (r + gamma * v_next - v)
     excess, out = torch.zeros_like(v[0]), []  # vs - V
     for t in reversed(range(v.shape[0])):

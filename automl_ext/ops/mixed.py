@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import autocast_enabled, check_float_tensor, describe, wrong_device
+from automl_ext.ops._checks import autocast_enabled, check_float_tensor, describe, is_dense, shown, wrong_device
 from automl_ext.ops._mixed_reference import mixed_op_reference
 
 
@@ -28,7 +28,7 @@ def mixed_op(inputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
         ValueError: all None; lengths, shapes or devices that differ.
         TypeError: an input that is no float tensor; dtypes that differ (outside autocast, which promotes).
     """
-    if not isinstance(weights, Tensor) or weights.ndim != 1:
+    if not isinstance(weights, Tensor) or not is_dense(weights) or weights.ndim != 1:
         raise TypeError(f"mixed_op: weights: expected a 1-dim float tensor, got {describe(weights)}")
     return _aggregate(_as_list(inputs, "inputs", "mixed_op"), weights, "mixed_op")
 
@@ -43,7 +43,7 @@ def cell_aggregate(inputs: Sequence[Sequence[Tensor | None]], weights: Tensor) -
     Returns and raises:
         As :func:`mixed_op`.
     """
-    if not isinstance(weights, Tensor) or weights.ndim != 2:
+    if not isinstance(weights, Tensor) or not is_dense(weights) or weights.ndim != 2:
         raise TypeError(f"cell_aggregate: weights: expected a 2-dim float tensor, got {describe(weights)}")
     edges = [
         _as_list(edge, f"inputs[{e}]", "cell_aggregate")
@@ -53,15 +53,16 @@ def cell_aggregate(inputs: Sequence[Sequence[Tensor | None]], weights: Tensor) -
     if lengths != [weights.shape[1]] * weights.shape[0]:
         raise ValueError(
             f"cell_aggregate: inputs: expected {weights.shape[0]} edges of {weights.shape[1]} operations as in "
-            f"weights, got edges of lengths {lengths}"
+            f"weights, got edges of lengths {shown(lengths)}"
         )
     return _aggregate([x for edge in edges for x in edge], weights.reshape(-1), "cell_aggregate")
 
 
 def _as_list(values: object, name: str, op: str) -> list:
-    if not isinstance(values, Iterable):
+    iterable = is_dense(values) and values.ndim > 0 if isinstance(values, Tensor) else isinstance(values, Iterable)
+    if not iterable:
         raise TypeError(f"{op}: {name}: expected a sequence, got {describe(values)}")
-    return list(values)
+    return list(values)  # type: ignore[call-overload]
 
 
 def _aggregate(inputs: list[Tensor | None], weights: Tensor, op: str) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from automl_ext.ops._checks import describe
+from automl_ext.ops._checks import check_bool, describe, is_dense
 from automl_ext.ops.gumbel import gumbel_entmax15, gumbel_softmax
 from automl_ext.ops.mixed import mixed_op
 
@@ -20,16 +20,19 @@ class MixedOp(nn.Module):
 
     def __init__(self, candidates: Iterable[nn.Module]) -> None:
         super().__init__()
-        self.candidates = nn.ModuleList(candidates)
-        if not self.candidates:
+        given = list(candidates) if isinstance(candidates, Iterable) and not isinstance(candidates, Tensor) else None
+        if given is None or not all(isinstance(candidate, nn.Module) for candidate in given):
+            raise TypeError(f"MixedOp: candidates: expected a sequence of modules, got {describe(candidates)}")
+        if not given:
             raise ValueError("MixedOp: candidates: expected at least one module, got none")
+        self.candidates = nn.ModuleList(given)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Σₖ weights[k]·candidates[k](x); weights [K]."""
-        if not isinstance(weights, Tensor) or weights.shape != (len(self.candidates),):
-            raise ValueError(
-                f"MixedOp: weights: expected a tensor of shape {(len(self.candidates),)}, got {describe(weights)}"
-            )
+        shape = (len(self.candidates),)
+        if not isinstance(weights, Tensor) or not is_dense(weights) or weights.shape != shape or weights.is_meta:
+            device = " on meta, without values" if isinstance(weights, Tensor) and weights.is_meta else ""
+            raise ValueError(f"MixedOp: weights: expected a tensor of shape {shape}, got {describe(weights)}{device}")
         active = [w != 0 for w in weights.detach().tolist()]
         if not any(active):
             raise ValueError("MixedOp: weights: expected at least one non-zero weight, got all zeros")
@@ -52,6 +55,7 @@ class GumbelMixedOp(nn.Module):
 
     def __init__(self, candidates: Iterable[nn.Module], *, tau: float = 1.0, sparse: bool = False) -> None:
         super().__init__()
+        check_bool(sparse, "sparse", "GumbelMixedOp")
         self.mixed = MixedOp(candidates)
         self.alpha = nn.Parameter(1e-3 * torch.randn(len(self.mixed.candidates)))
         self.tau = tau

@@ -21,7 +21,6 @@ devices and numbers out of range, and IndexError for a ``time_dim`` that does no
 
 from __future__ import annotations
 
-import contextlib
 from typing import Any
 
 import torch
@@ -29,7 +28,17 @@ from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops import _returns_reference as reference
-from automl_ext.ops._checks import check_dim, check_float_tensor, check_number, describe, wrong_device
+from automl_ext.ops._checks import (
+    check_clip,
+    check_dim,
+    check_float_tensor,
+    check_number,
+    describe,
+    is_dense,
+    shown,
+    wrong_device,
+    wrong_type,
+)
 
 native = torch.ops.automl_ext
 FLAGS = ("terminated", "truncated", "valid")
@@ -53,11 +62,8 @@ def _checked_below(rewards: object, time_dim: object) -> bool:
 def _raise_unlike(op: str, name: str, x: object, rewards: Tensor, flag: bool) -> None:
     """Say why x does not go with rewards."""
     dtype = torch.bool if flag else rewards.dtype
-    expected = str(dtype).removeprefix("torch.")
-    if not isinstance(x, Tensor) or x.dtype != dtype:
-        hint = f"; use {name}.bool()" if flag and isinstance(x, Tensor) else ""
-        like = "" if flag else " like rewards"
-        raise TypeError(f"{op}: {name}: expected a {expected} tensor{like}, got {describe(x)}{hint}")
+    if not isinstance(x, Tensor) or x.dtype != dtype or not is_dense(x):
+        raise wrong_type(x, name, op, dtype, "" if flag else " like rewards")
     if x.shape != rewards.shape:
         expected = f"the shape of rewards {tuple(rewards.shape)}"
         raise ValueError(f"{op}: {name}: expected {expected}, got {tuple(x.shape)}")
@@ -74,13 +80,17 @@ def _check_alike(
     rewards = floats[0]
     check_float_tensor(rewards, "rewards", op)
     shape, dtype, device = rewards.shape, rewards.dtype, rewards.device
+
+    def goes_with_rewards(x: object, dtype: torch.dtype) -> bool:
+        return isinstance(x, Tensor) and is_dense(x) and x.dtype == dtype and x.shape == shape and x.device == device
+
     for name, x in zip(names, floats, strict=True):
-        if not (isinstance(x, Tensor) and x.dtype == dtype and x.shape == shape and x.device == device):
+        if not goes_with_rewards(x, dtype):
             _raise_unlike(op, name, x, rewards, flag=False)
     for i, x in enumerate(flags):
         if x is None and i >= 3 - optional:
             continue
-        if not (isinstance(x, Tensor) and x.dtype == torch.bool and x.shape == shape and x.device == device):
+        if not goes_with_rewards(x, torch.bool):
             _raise_unlike(op, FLAGS[i], x, rewards, flag=True)
 
 
@@ -97,15 +107,6 @@ def _moved(dim: int, *tensors: Tensor | None) -> tuple[Any, ...]:
 
 def _back(dim: int, x: Tensor) -> Tensor:
     return x if dim == 0 else x.movedim(0, dim)
-
-
-def _check_clip(value: object, name: str, op: str) -> float:
-    """A positive number; infinity does not clip."""
-    if not isinstance(value, (int, float)) or isinstance(value, bool):
-        raise TypeError(f"{op}: {name}: expected a float, got {describe(value)}")
-    if not value > 0:
-        raise ValueError(f"{op}: {name}: expected a positive number (inf: no clipping), got {value!r}")
-    return float(value)
 
 
 def discounted_returns(
@@ -181,7 +182,7 @@ def n_step_returns(
     if not isinstance(n, int) or isinstance(n, bool):
         raise TypeError(f"{op}: n: expected an int, got {describe(n)}")
     if n < 1:
-        raise ValueError(f"{op}: n: expected at least 1, got {n}")
+        raise ValueError(f"{op}: n: expected at least 1, got {shown(n)}")
     n = min(n, max(rewards.shape[dim], 1))
     moved = _moved(dim, rewards, next_values, terminated, truncated, valid)
     returns, discounts, last = _op(op, rewards)(*moved, gamma, n)
@@ -216,12 +217,17 @@ def gae(
     """
     op = "gae"
     gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
+    refused: Exception | None = None
     if _checked_below(rewards, time_dim):
-        with contextlib.suppress(TypeError, ValueError, RuntimeError):
+        try:
             return native.gae.default(rewards, values, next_values, terminated, truncated, valid, gamma, lam)
+        except Exception as error:  # of any type: the dispatcher prints an argument that is no tensor, which may raise
+            refused = error
     names, floats = ("rewards", "values", "next_values"), (rewards, values, next_values)
     _check_alike(op, names, floats, (terminated, truncated, valid))
     dim = _check_time_dim(op, time_dim, rewards)
+    if refused is not None:  # the arguments are right: the failure was the kernel's own
+        raise refused
     moved = _moved(dim, rewards, values, next_values, terminated, truncated, valid)
     advantages, returns = _op(op, rewards)(*moved, gamma, lam)
     return _back(dim, advantages), _back(dim, returns)
@@ -304,7 +310,7 @@ def vtrace(
     _check_alike(op, names, (rewards, log_rhos, values, next_values), (terminated, truncated, valid))
     dim = _check_time_dim(op, time_dim, rewards)
     gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
-    rho_clip, c_clip = _check_clip(rho_clip, "rho_clip", op), _check_clip(c_clip, "c_clip", op)
+    rho_clip, c_clip = check_clip(rho_clip, "rho_clip", op), check_clip(c_clip, "c_clip", op)
     moved = _moved(dim, log_rhos, rewards, values, next_values, terminated, truncated, valid)
     vs, advantages = _op(op, rewards)(*moved, gamma, lam, rho_clip, c_clip)
     return _back(dim, vs), _back(dim, advantages)

@@ -13,14 +13,12 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import check_float_tensor, check_number, describe, wrong_device
+from automl_ext.ops._checks import check_float_tensor, check_number, is_dense, shown, wrong_device, wrong_type
 
 
 def _check_tensor(op: str, name: str, x: object, dtype: torch.dtype, shape: torch.Size, like: Tensor) -> None:
-    if not isinstance(x, Tensor) or x.dtype != dtype:
-        hint = f"; use {name}.bool()" if dtype == torch.bool and isinstance(x, Tensor) else ""
-        expected = str(dtype).removeprefix("torch.")
-        raise TypeError(f"{op}: {name}: expected a {expected} tensor, got {describe(x)}{hint}")
+    if not isinstance(x, Tensor) or x.dtype != dtype or not is_dense(x):
+        raise wrong_type(x, name, op, dtype)
     if x.shape != shape:
         raise ValueError(f"{op}: {name}: expected shape {tuple(shape)}, got {tuple(x.shape)}")
     if x.device != like.device:
@@ -141,7 +139,7 @@ def categorical_projection(
     v_min = check_number(v_min, "v_min", op, -math.inf, math.inf)
     v_max = check_number(v_max, "v_max", op, -math.inf, math.inf)
     if not (v_min < v_max and math.isfinite(v_max - v_min) and v_max - v_min > sys.float_info.min):
-        raise ValueError(f"{op}: v_max: expected a number above v_min = {v_min!r}, got {v_max!r}")
+        raise ValueError(f"{op}: v_max: expected a number above v_min = {v_min!r}, got {shown(v_max)}")
     per_step, gamma = _split(discounts)
     if _native.use_native(next_probs):
         native = torch.ops.automl_ext.categorical_projection

@@ -24,6 +24,19 @@ inline int64_t entmax_support_bytes(int64_t n, int64_t element_size) {
   return n > kLongestWithoutSupport && n <= INT32_MAX ? 8 + most * (4 + element_size) : 0;
 }
 
+// Whether each of `rows` supports could be of a row of n elements: what a kernel reads and writes with it then stays inside
+// the row. Supports come from the caller of a backward op, so they may hold anything.
+template <class T>
+bool entmax_supports_fit(const EntmaxSupport<T>* support, int64_t rows, int64_t n) {
+  uint32_t wrong = 0;  // the sign bit of a place that is negative or not below n
+  for (int64_t row = 0; row < rows; ++row) {
+    const EntmaxSupport<T>& kept = support[row];
+    if (kept.count < -1 || kept.count > EntmaxSupport<T>::kMost) return false;
+    for (int64_t k = 0; k < kept.count; ++k) wrong |= uint32_t(kept.at[k]) | (uint32_t(n - 1) - uint32_t(kept.at[k]));
+  }
+  return !(wrong >> 31);
+}
+
 struct EntmaxKernels {
   // p = entmax(x) for rows [begin, end). support: an EntmaxSupport for each row, or null. scratch:
   // entmax_scratch_bytes(n), one per thread.

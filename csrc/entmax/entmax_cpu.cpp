@@ -13,6 +13,9 @@ namespace {
 using EntmaxTrained = std::tuple<at::Tensor, at::Tensor>;  // p and support
 using OptionalSupport = std::optional<at::Tensor>;
 
+constexpr int64_t kCheckedRows = 64;
+constexpr const char* kNotASupport = ": support: expected what the forward pass returned";
+
 EntmaxTrained forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::Forward* table, const char* op, bool trained) {
   at::Tensor support;
   if (trained) {
@@ -29,17 +32,40 @@ EntmaxTrained forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::For
   return {p, support};
 }
 
+// Whether this is the memory of supports, whatever it holds.
+bool is_support(const at::Tensor& x, int64_t bytes) {
+  return x.device().is_cpu() && x.layout() == at::kStrided && x.scalar_type() == at::kByte && x.numel() == bytes &&
+         x.is_contiguous() && reinterpret_cast<uintptr_t>(x.const_data_ptr()) % alignof(EntmaxSupport<double>) == 0;
+}
+
+// Whether the kernel can use the supports of rows [begin, end) without leaving the rows.
+bool supports_fit(DType dtype, const void* supports, int64_t n, int64_t begin, int64_t end) {
+  const auto fit = [&](auto element) {
+    return entmax_supports_fit(static_cast<const EntmaxSupport<decltype(element)>*>(supports) + begin, end - begin, n);
+  };
+  switch (dtype) {
+    case kFloat64: return fit(double());
+    case kFloat32: return fit(float());
+    default: return fit(uint16_t());  // two bytes, as both half types
+  }
+}
+
 at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const OptionalSupport& support,
                     const EntmaxKernels::Backward* table, const char* op) {
   return entmax_backward(op, grad, p, dim, [&](DType dtype, const Rows& g, const Rows& y, void* dx) {
     const bool given = support && support->numel();
     const int64_t bytes = y.count * entmax_support_bytes(y.length, p.element_size());
-    TORCH_CHECK_VALUE(!given || (support->scalar_type() == at::kByte && support->numel() == bytes &&
-                                 support->is_contiguous() && support->is_cpu()),
-                      op, ": support: expected what the forward pass returned, got ", support->sizes());
+    TORCH_CHECK_VALUE(!given || is_support(*support, bytes), op, kNotASupport, ", got ", support->sizes());
     const void* const supports = given ? support->const_data_ptr() : nullptr;
     parallel_rows(y.count, y.length, [&](int64_t begin, int64_t end) {
-      table[dtype](g.data.const_data_ptr(), y.data.const_data_ptr(), supports, dx, y.length, begin, end);
+      // In blocks, so that the kernel finds the supports that were checked in the cache.
+      const int64_t block = given ? kCheckedRows : end - begin;
+      for (int64_t row = begin; row < end; row += block) {
+        const int64_t stop = std::min(end, row + block);
+        TORCH_CHECK_VALUE(!given || supports_fit(dtype, supports, y.length, row, stop), op, kNotASupport,
+                          ", got places outside the rows");
+        table[dtype](g.data.const_data_ptr(), y.data.const_data_ptr(), supports, dx, y.length, row, stop);
+      }
     });
   });
 }

@@ -1,0 +1,181 @@
+"""Odd arguments: every op answers, or says in one short line which argument is wrong."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+
+import automl_ext as a
+import automl_ext.ops.entmax as e
+from automl_ext.ops import returns
+from automl_ext.ops._checks import MESSAGE_LIMIT, describe, shown
+
+X, STEPS = torch.linspace(-1, 1, 12).reshape(4, 3), torch.linspace(-1, 1, 4)
+FLAG, TARGET = torch.zeros(4, 3, dtype=torch.bool), torch.tensor([0, 1, 2, 0])
+FLAGS = {"terminated": FLAG, "truncated": FLAG, "valid": ~FLAG}
+TARGETS = {"rewards": STEPS, "terminated": FLAG[:, 0], "discounts": 0.9}
+
+
+class UnprintableError(Exception):
+    pass
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise UnprintableError
+
+
+def loss_module(X: object, target: object, ignore_index: object, reduction: object) -> object:
+    return e.SparsemaxLoss(None, ignore_index, reduction)(X, target)  # type: ignore[arg-type]
+
+
+def edge(candidates: object, weights: object) -> object:
+    return a.MixedOp(candidates)(X, weights)  # type: ignore[arg-type]
+
+
+# Per op, arguments that are right.
+OPS: dict[str, tuple[Callable, dict]] = {
+    "entmax15": (e.entmax15, {"X": X, "dim": -1, "k": None}),
+    "sparsemax": (e.sparsemax, {"X": X, "dim": -1, "k": None}),
+    "entmax_bisect": (e.entmax_bisect, {"X": X, "alpha": 1.3, "dim": -1, "n_iter": 3, "ensure_sum_one": True}),
+    "sparsemax_bisect": (e.sparsemax_bisect, {"X": X, "dim": -1, "n_iter": 3, "ensure_sum_one": True}),
+    "normmax_bisect": (e.normmax_bisect, {"X": X, "alpha": 2, "dim": -1, "n_iter": 3}),
+    "budget_bisect": (e.budget_bisect, {"X": X, "budget": 2, "dim": -1, "n_iter": 3}),
+    "sparsemax_loss": (e.sparsemax_loss, {"X": X, "target": TARGET, "k": None}),
+    "entmax_bisect_loss": (e.entmax_bisect_loss, {"X": X, "target": TARGET, "alpha": 1.3, "n_iter": 3}),
+    "normmax_bisect_loss": (e.normmax_bisect_loss, {"X": X, "target": TARGET, "alpha": 2, "n_iter": 3}),
+    "SparsemaxLoss": (loss_module, {"X": X, "target": TARGET, "ignore_index": -100, "reduction": "mean"}),
+    "gumbel_softmax": (
+        a.gumbel_softmax,
+        {"logits": X, "tau": 1.0, "hard": False, "dim": -1, "generator": None, "seed": 1, "return_index": False},
+    ),
+    "gumbel_argmax": (a.gumbel_argmax, {"logits": X, "dim": -1, "generator": None, "seed": 1}),
+    "mixed_op": (a.mixed_op, {"inputs": [X, None, X], "weights": torch.ones(3)}),
+    "cell_aggregate": (a.cell_aggregate, {"inputs": [[X, None], [X, X]], "weights": torch.ones(2, 2)}),
+    "MixedOp": (edge, {"candidates": [torch.nn.Identity(), torch.nn.Tanh()], "weights": torch.ones(2)}),
+    "discounted_returns": (
+        a.discounted_returns,
+        {"rewards": X, "next_values": X, **FLAGS, "gamma": 0.9, "time_dim": 0},
+    ),
+    "n_step_returns": (
+        a.n_step_returns,
+        {"rewards": X, "next_values": X, **FLAGS, "gamma": 0.9, "n": 2, "time_dim": 0},
+    ),
+    "gae": (
+        a.gae,
+        {"rewards": X, "values": X, "next_values": X, **FLAGS, "gamma": 0.9, "lam": 0.9, "time_dim": 0},
+    ),
+    "lambda_returns": (
+        a.lambda_returns,
+        {"rewards": X, "next_values": X, **FLAGS, "discounts": X, "gamma": 0.9, "lam": 0.9, "time_dim": 0},
+    ),
+    "vtrace": (
+        a.vtrace,
+        {"log_rhos": X, "rewards": X, "values": X, "next_values": X, **FLAGS, "gamma": 0.9, "lam": 0.9}
+        | {"rho_clip": 1.0, "c_clip": 1.0, "time_dim": 0},
+    ),
+    "retrace": (
+        a.retrace,
+        {"log_rhos": X, "q_values": X, "rewards": X, "next_values": X, **FLAGS, "gamma": 0.9, "lam": 0.9},
+    ),
+    "td_targets": (a.td_targets, {"next_q": X, **TARGETS, "next_q_online": X}),
+    "categorical_projection": (
+        a.categorical_projection,
+        {"next_probs": X.softmax(-1), **TARGETS, "v_min": -1.0, "v_max": 1.0},
+    ),
+}
+
+
+def odd_values() -> list[object]:
+    """Values that some op does not take, in shapes that it does."""
+    numbers: list[object] = [
+        0,
+        -1,
+        10**30,
+        10**400,
+        -(10**5000),
+        0.5,
+        -0.5,
+        math.nan,
+        math.inf,
+        1e308,
+        5e-324,
+        1j,
+        True,
+    ]
+    others: list[object] = [None, "mean", "x" * 10_000, b"x", [], [1.0], list(range(100_000)), (1, 2), {"a": 1}, {1}]
+    objects: list[object] = [object(), Unprintable(), int, len, torch.float32, torch.Generator(), torch.nn.Identity()]
+    arrays: list[object] = [np.zeros((4, 3), np.float32), np.float32(0.5), np.float64(0.5), np.int64(1), np.bool_(True)]
+    tensors: list[object] = []
+    for shape in ((4, 3), (4,), (3,), (2,), (2, 2), (), (1,), (0,), (4, 0), (4, 3, 2)):
+        for dtype in (torch.float32, torch.float64, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn):
+            tensors.append(torch.zeros(shape).to(dtype))
+        for dtype in (torch.float32, torch.int64, torch.bool):
+            x = torch.zeros(shape, dtype=dtype)
+            tensors += [x.to("meta"), x.to_sparse()]
+    tensors += [torch.nested.nested_tensor([torch.zeros(2), torch.zeros(3)]), X.to_mkldnn(), -torch.ones(4)]
+    tensors += [torch.tensor(math.nan), torch.tensor(-1.0), torch.tensor(10**12), torch.zeros(4, 3).requires_grad_()]
+    lists: list[object] = [
+        [X, X],
+        [X, 3.0],
+        [None] * 3,
+        [X, None, X.to_sparse()],
+        [X, None, X.half()],
+        [X, None, X[:2]],
+    ]
+    return [*numbers, *others, *objects, *arrays, *tensors, *lists]
+
+
+ODD = odd_values()
+
+
+@pytest.mark.usefixtures("each_backend")
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("op", list(OPS))
+def test_one_odd_argument(op: str) -> None:
+    function, right = OPS[op]
+    function(**right)
+    for name in right:
+        for value in ODD:
+            try:
+                function(**(right | {name: value}))
+            except (TypeError, ValueError, IndexError) as error:
+                message = str(error)
+                subject = message.split(": ")[1] if ": " in message else ""
+                assert subject.split("[")[0].split(" ")[0] in {*right, name}, (name, describe(value), message[:300])
+                assert len(message) < 300, (name, len(message), message[:100])
+            except Exception as error:
+                raise AssertionError(f"{op}({name}={describe(value)})") from error
+
+
+def test_values_in_messages_are_short() -> None:
+    for value in (list(range(10**6)), "x" * 10**6, 10**4000, 10**5000, {i: i for i in range(10**5)}, Unprintable()):
+        assert len(shown(value)) <= MESSAGE_LIMIT
+        assert len(describe(value)) <= MESSAGE_LIMIT + 10
+    assert describe([1.0, 2.0]) == "list [1.0, 2.0]"
+    assert describe("mean") == "str 'mean'"
+    assert describe(X) == "float32 tensor of shape (4, 3)"
+    assert describe(X.to_sparse()) == "sparse_coo float32 tensor of shape (4, 3)"
+
+
+def test_a_failure_of_the_gae_kernel_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Kernel:
+        def default(self, *args: object) -> None:
+            raise RuntimeError("the kernel's own failure")
+
+        def __call__(self, *args: object) -> tuple[torch.Tensor, torch.Tensor]:
+            return X, X
+
+    class Ops:
+        gae = Kernel()
+
+    monkeypatch.setattr(returns, "native", Ops)
+    monkeypatch.setattr(returns._native, "use_native", lambda x: True)
+    with pytest.raises(RuntimeError, match=r"^the kernel's own failure$"):
+        a.gae(X, X, X, FLAG, FLAG, 0.9, 0.9)
+    with pytest.raises(TypeError, match="gae: values: expected a float32 tensor like rewards, got NoneType None"):
+        a.gae(X, None, X, FLAG, FLAG, 0.9, 0.9)  # type: ignore[arg-type]

@@ -1,0 +1,140 @@
+"""Every op gives the same bits, values and gradients, for any number of threads, wherever the work is split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import automl_ext
+import automl_ext.ops.entmax as entmax
+
+# Above 32768 elements the kernels use a second thread. The rows are split where no vector of rows ends.
+ROWS = [(40_001, 1), (4099, 8), (2503, 13), (1031, 33), (333, 257), (67, 1000), (33, 2049), (3, 40_000)]
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def flags(*shape: int, seed: int, probability: float = 0.1) -> Tensor:
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < probability
+
+
+def bits(function: Callable[..., object], inputs: list[Tensor]) -> list[Tensor]:
+    """The outputs of ``function`` and the gradients of the inputs that require one."""
+    outputs = function(*inputs)
+    outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
+    wanted = [x for x in inputs if x.requires_grad]
+    smooth = [y for y in outputs if isinstance(y, Tensor) and y.requires_grad]
+    # A gradient that is no constant, made on one element each: no sum of the test's own has to be reproducible.
+    grads = [random(*y.shape, seed=9).to(y.dtype) for y in smooth]
+    gradients = torch.autograd.grad(smooth, wanted, grads, allow_unused=True) if wanted and smooth else ()
+    return [x.detach().clone() for x in (*outputs, *gradients) if x is not None]
+
+
+def assert_same_bits(function: Callable[..., object], inputs: list[Tensor]) -> None:
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            results.append(bits(function, inputs))
+    finally:
+        torch.set_num_threads(before)
+    for other in results[1:]:
+        for a, b in zip(results[0], other, strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+MAPS = {
+    "entmax15": entmax.entmax15,
+    "sparsemax": entmax.sparsemax,
+    "gumbel_softmax": lambda x, tau: automl_ext.gumbel_softmax(x, tau, seed=1, return_index=True),
+    "gumbel_softmax_hard": lambda x, tau: automl_ext.gumbel_softmax(x, tau, True, seed=1),
+    "gumbel_entmax15": lambda x, tau: automl_ext.gumbel_entmax15(x, tau, seed=1, return_index=True),
+    "gumbel_argmax": lambda x: automl_ext.gumbel_argmax(x, seed=1),
+}
+each_map = pytest.mark.parametrize("name", list(MAPS))
+
+
+@each_map
+@pytest.mark.parametrize("shape", ROWS, ids=str)
+def test_maps(name: str, shape: tuple[int, int]) -> None:
+    x = random(*shape)
+    x[1::7] = 1e-3 * x[1::7]  # rows of many candidates among sparse ones
+    x[-1] = -torch.inf
+    for dtype in (torch.float32, torch.bfloat16):
+        inputs = [x.to(dtype).requires_grad_()]
+        if "gumbel_softmax" in name or "gumbel_entmax" in name:
+            inputs.append(torch.tensor(0.7, requires_grad=True))
+        assert_same_bits(MAPS[name], inputs)
+
+
+BISECTIONS = {
+    "entmax_bisect": lambda x: entmax.entmax_bisect(x, 1.3, n_iter=2),
+    "normmax_bisect": lambda x: entmax.normmax_bisect(x, 2, n_iter=2),
+    "budget_bisect": lambda x: entmax.budget_bisect(x, 1, n_iter=2),
+    "entmax15_loss": lambda x: entmax.entmax15_loss(x, torch.zeros(x.shape[:-1], dtype=torch.int64)),
+    "entmax_bisect_loss": lambda x: entmax.entmax_bisect_loss(
+        x, torch.zeros(x.shape[:-1], dtype=torch.int64), 1.3, n_iter=2
+    ),
+}
+
+
+@pytest.mark.parametrize("name", list(BISECTIONS))
+def test_bisections_and_losses(name: str) -> None:
+    # Small scores: thousands of terms in each sum.
+    for shape in ((4099, 8), (3, 40_000)):
+        assert_same_bits(BISECTIONS[name], [(1e-2 * random(*shape)).requires_grad_()])
+    # One long row is the case in which PyTorch splits a sum, and in a bisection's gradient it still does.
+    for shape in ((1, 40_000), (100_000,)):
+        x = 1e-2 * random(*shape)
+        assert_same_bits(BISECTIONS[name], [x.requires_grad_(name.endswith("loss"))])
+
+
+def test_means_of_losses() -> None:
+    loss = entmax.SparsemaxLoss()
+    assert_same_bits(lambda x: loss(x, torch.zeros(len(x), dtype=torch.int64)), [random(40_001, 3).requires_grad_()])
+
+
+@pytest.mark.parametrize("size", [8191, 8193, 100_003])
+def test_mixed_op(size: int) -> None:
+    xs = [random(size, seed=seed).requires_grad_() for seed in range(5)]
+    weights = random(5, seed=5).requires_grad_()
+    assert_same_bits(lambda *inputs: automl_ext.mixed_op(inputs[:-1], inputs[-1]), [*xs, weights])
+    # Two edges of two operations: the last weights are the edges'.
+    edges = random(2, 2, seed=6).requires_grad_()
+    assert_same_bits(lambda a, b, c, d, w: automl_ext.cell_aggregate([[a, b], [c, d]], w), [*xs[:4], edges])
+
+
+@pytest.mark.parametrize("shape", [(7, 5003), (129, 321), (40_000, 3)], ids=str)
+def test_returns(shape: tuple[int, int]) -> None:
+    rewards, values, following, log_rhos = (random(*shape, seed=seed).requires_grad_() for seed in range(4))
+    ends, cuts, valid = (flags(*shape, seed=seed) for seed in (4, 5, 6))
+    valid = ~valid
+    a = automl_ext
+    assert_same_bits(lambda r, v, n: a.gae(r, v, n, ends, cuts, 0.9, 0.8, valid=valid), [rewards, values, following])
+    assert_same_bits(
+        lambda r, n, d: a.lambda_returns(r, n, ends, cuts, 0.9, 0.8, discounts=d, valid=valid),
+        [rewards, following, values],
+    )
+    assert_same_bits(lambda r, n: a.discounted_returns(r, n, ends, cuts, 0.9, valid=valid), [rewards, following])
+    assert_same_bits(lambda r, n: a.n_step_returns(r, n, ends, cuts, 0.9, 3, valid=valid), [rewards, following])
+    assert_same_bits(
+        lambda p, r, v, n: a.vtrace(p, r, v, n, ends, cuts, 0.9, valid=valid), [log_rhos, rewards, values, following]
+    )
+    assert_same_bits(
+        lambda p, q, r, n: a.retrace(p, q, r, n, ends, cuts, 0.9, valid=valid), [log_rhos, values, rewards, following]
+    )
+
+
+@pytest.mark.parametrize("shape", [(4099, 11), (1031, 51)], ids=str)
+def test_targets(shape: tuple[int, int]) -> None:
+    rewards, q, online = random(shape[0]), random(*shape, seed=1), random(*shape, seed=2)
+    ends = flags(shape[0], seed=3)
+    assert_same_bits(lambda: automl_ext.td_targets(rewards, q, ends, 0.9, next_q_online=online), [])
+    probabilities = q.softmax(-1)
+    assert_same_bits(lambda: automl_ext.categorical_projection(probabilities, rewards, ends, 0.9, -3.0, 3.0), [])
