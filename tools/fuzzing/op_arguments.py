@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from fuzzing import values
 from torch import Tensor
+
+from fuzzing import values
 
 Arguments = dict[str, Any]
 Maker = Callable[[random.Random], Arguments]

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from fuzzing import values
-from fuzzing.op_arguments import FUNCTIONS, MODULES, Arguments
 from torch import Tensor
 
 from automl_ext import ops
 from automl_ext.ops import entmax as sparse_maps
+from fuzzing import values
+from fuzzing.op_arguments import FUNCTIONS, MODULES, Arguments
 
 MAKERS = FUNCTIONS | MODULES
 
@@ -43,14 +43,14 @@ def call(rng: random.Random) -> Call:
 
 
 def _mutate(rng: random.Random, arguments: Arguments) -> str:
-    name = rng.choice(list(arguments))
+    name = rng.choice([name for name in arguments if name != "x"])  # x goes to the caller's own modules
     value = arguments[name]
     if isinstance(value, list) and value and rng.random() < 0.7:  # the inputs of mixed_op and cell_aggregate
         i = rng.randrange(len(value))
         if isinstance(value[i], list):
-            inner = {"x": value[i]}
+            inner = {"edge": value[i]}
             _mutate(rng, inner)
-            new = inner["x"]
+            new = inner["edge"]
         else:
             new = _replaced(rng, value[i])
         arguments[name] = [*value[:i], new, *value[i + 1 :]]

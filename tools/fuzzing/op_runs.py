@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from fuzzing.case import Finding, rng_of
-from fuzzing.process import PAGE, end_group
+from fuzzing.process import PAGE, end_group, patience, poll
 
 LIMIT = 60.0  # seconds for one call
 MEMORY = 4 << 30
@@ -51,7 +51,7 @@ def _in_child(seed: int, indices: list[int]) -> Iterator[tuple[int, Finding]]:
     data, timed_out = b"", False
     try:
         while True:
-            if not select.select([reading], [], [], LIMIT)[0]:
+            if not select.select([reading], [], [], LIMIT * patience())[0]:
                 timed_out = True
                 break
             block = os.read(reading, 1 << 16)
@@ -66,8 +66,10 @@ def _in_child(seed: int, indices: list[int]) -> Iterator[tuple[int, Finding]]:
                     running = None
     finally:
         os.close(reading)
-        end_group(pid)
-        _, status = os.waitpid(pid, 0)
+        status = poll(pid, 0.0 if timed_out else 10.0)
+        if status is None:
+            end_group(pid)
+            _, status = os.waitpid(pid, 0)
     if running is None:
         return
     if timed_out:
@@ -86,10 +88,11 @@ def _child(seed: int, indices: list[int], writing: int) -> None:
             for index in indices:
                 _write(file, {"index": index})  # before the call, which may end this process
                 _write(file, {"index": index, "finding": dataclasses.asdict(one(seed, index))})
-    except BaseException:
-        traceback.print_exc()
-    finally:
         os._exit(0)
+    except BaseException:
+        traceback.print_exc()  # a fault of this tool
+    finally:
+        os._exit(1)
 
 
 def _write(file: IO[bytes], message: dict[str, Any]) -> None:

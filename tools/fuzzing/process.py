@@ -42,13 +42,13 @@ def preload() -> None:
     import matplotlib.pyplot  # noqa: F401
     import torch
     import torch._dynamo
-    import torch.export  # noqa: F401
+    import torch.export
 
     import automl_ext.cli
     import automl_ext.nas.export
     import automl_ext.nas.gdas
     import automl_ext.nas.search
-    import automl_ext.rl.algorithms  # noqa: F401
+    import automl_ext.rl.algorithms
 
     for name in automl_ext.rl.algorithms.ALGORITHMS:
         automl_ext.rl.algorithms.algorithm(name)
@@ -105,11 +105,16 @@ def log(folder: Path, name: str) -> Path:
     return folder.with_name(f"{folder.name}.{name}")
 
 
+def patience() -> float:
+    """By how much time limits are stretched on a machine that others use too."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
+
+
 def wait(pid: int, argv: Sequence[str], folder: Path, limit: float) -> Done:
-    """Wait for a started command; kill its process group after ``limit`` seconds."""
+    """Wait for a started command; kill its process group after ``limit`` seconds, longer on a busy machine."""
     began = time.monotonic()
     timed_out = False
-    status = poll(pid, limit)
+    status = poll(pid, limit * patience())
     if status is None:
         timed_out = True
         end_group(pid)
@@ -142,7 +147,7 @@ def end_group(pid: int) -> None:
 
 def group_ends(pid: int, limit: float = LINGER) -> bool:
     """Whether all processes of the group end by themselves; they are killed if they do not."""
-    deadline = time.monotonic() + limit
+    deadline = time.monotonic() + limit * patience()
     while time.monotonic() < deadline:
         try:
             os.killpg(pid, 0)
