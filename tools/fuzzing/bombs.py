@@ -116,9 +116,7 @@ def odd_pickles(rng: random.Random) -> bytes:
         lambda: pickle.dumps(Reduced(scalar, np.dtype("f8"), b"A")),
         lambda: pickle.dumps(Reduced(rebuild, np.ndarray, (1 << 40,), b"b")),
         lambda: pickle.dumps(Reduced(rebuild, np.ndarray, (0,), b"b", state=(1, (4,), objects, False, b"A" * 32))),
-        lambda: pickle.dumps(
-            Reduced(rebuild, np.ndarray, (0,), b"b", state=(1, (1 << 60,), np.dtype("u1"), False, b""))
-        ),
+        lambda: pickle.dumps(Reduced(rebuild, np.ndarray, (0,), b"b", state=(1, (2**60,), np.dtype("u1"), 0, b""))),
         lambda: pickle.dumps(Reduced(np.dtype, "f8", False, True, state=(3, "<", None, None, None, -1, -1, 63))),
         lambda: pickle.dumps(Reduced(np.dtype, "V8", False, True, state=(3, "|", None, ("a",), {}, 8, 1, 63))),
         lambda: pickle.dumps(Reduced(np.ndarray, (1 << 50,))),

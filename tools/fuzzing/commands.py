@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from fuzzing import command_lines
+from fuzzing import command_lines, command_tables
 from fuzzing.case import Finding, short
 from fuzzing.process import Done, fault, run
 from fuzzing.runs import Bases
@@ -22,7 +22,7 @@ def check(rng: random.Random, folder: Path, bases: Bases) -> Finding:
     """Run one random command line in ``folder``."""
     line = command_lines.line(rng)
     command_lines.prepare_folder(folder)
-    for name, kind in command_lines.RUNS.items():
+    for name, kind in command_tables.RUNS.items():
         if name in line.argv:
             shutil.copytree(bases[kind].whole, folder / name)
     done = run(line.argv, folder, LIMIT)

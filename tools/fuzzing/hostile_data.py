@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from fuzzing import bombs, damage
-from fuzzing.command_lines import GENOTYPE
+from fuzzing.command_tables import GENOTYPE
 
 Made = tuple[str, list[str], "list[str] | None"]
 Maker = Callable[[random.Random, Path, Any], Made]

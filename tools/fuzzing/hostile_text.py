@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fuzzing import bombs, damage, runs
-from fuzzing.command_lines import GENOTYPE, IMAGES, STEPS
+from fuzzing.command_tables import GENOTYPE, IMAGES, STEPS
 from fuzzing.runs import Bases
 
 Made = tuple[str, list[str], "list[str] | None"]
@@ -133,9 +133,7 @@ def _table(rng: random.Random, folder: Path, _: Bases) -> Made:
 def _result(rng: random.Random, folder: Path, bases: Bases) -> Made:
     """Code in the values of result.json, which an exported module contains."""
     kind = rng.choice(("retrain", "gdas"))
-    path = runs.copy(bases[kind].whole, folder / "base") / "result.json"
-    (folder / "base/run").rename(folder / "run")
-    path = folder / "run/result.json"
+    path = runs.copy(bases[kind].whole, folder) / "result.json"
     result = json.loads(path.read_bytes())
     call = f"open({str(folder / 'canary')!r}, 'w')"
     texts = (

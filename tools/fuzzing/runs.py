@@ -12,54 +12,23 @@ from typing import Any
 import torch
 
 from automl_ext.training import checkpoint
-from fuzzing.command_lines import GENOTYPE
+from fuzzing.command_tables import GENOTYPE, words
 from fuzzing.process import Done, run
 
 LIMIT = 120.0  # seconds
 EVALUATIONS = "--eval-every 160 --eval-episodes 2 --final-episodes 2 --checkpoint-every 160"
+DIGITS = "--subset 100 --device cpu"
 KINDS: dict[str, list[str]] = {
-    "a2c": f"train a2c --total-steps 960 --n-envs 2 --hidden 16 --lr 0.01 {EVALUATIONS}".split(),
+    "a2c": words(f"train a2c --total-steps 960 --n-envs 2 --hidden 16 --lr 0.01 {EVALUATIONS}"),
     "dqn": (
         f"train dqn --total-steps 960 --hidden 16 --batch-size 8 --buffer-size 300 --learning-starts 64 --train-freq 16"
         f" --gradient-steps 4 --prioritized {EVALUATIONS}"
     ).split(),
-    "gdas": [
-        "search",
-        "gdas",
-        "--subset",
-        "100",
-        "--epochs",
-        "4",
-        "--channels",
-        "2",
-        "--retrain-epochs",
-        "3",
-        "--retrain-channels",
-        "2",
-        "--device",
-        "cpu",
-    ],
-    "retrain": f"retrain --subset 120 --epochs 6 --channels 2 --device cpu --genotype {GENOTYPE}".split(),
-    "renas": [
-        "search",
-        "renas",
-        "--subset",
-        "60",
-        "--epochs",
-        "1",
-        "--channels",
-        "2",
-        "--evaluations",
-        "8",
-        "--workers",
-        "2",
-        "--population",
-        "4",
-        "--sample",
-        "2",
-        "--device",
-        "cpu",
-    ],
+    "gdas": words(f"search gdas --epochs 4 --channels 2 --retrain-epochs 3 --retrain-channels 2 {DIGITS}"),
+    "retrain": words(f"retrain --epochs 6 --channels 2 --genotype {GENOTYPE} {DIGITS}"),
+    "renas": words(
+        f"search renas --epochs 1 --channels 2 --evaluations 8 --workers 2 --population 4 --sample 2 {DIGITS}"
+    ),
 }
 STOP = {"a2c": "320", "dqn": "320", "gdas": "2", "retrain": "2", "renas": "2"}  # twice, of --stop-after
 RL = ("a2c", "dqn")
@@ -109,7 +78,7 @@ def resume(kind: str, folder: Path) -> Done:
 
 def copy(source: Path, folder: Path) -> Path:
     """A copy of a run directory as ``folder/run``."""
-    folder.mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(source, folder / "run")
     return folder / "run"
 
