@@ -14,7 +14,7 @@ from fuzzing.case import Finding, short
 from fuzzing.process import Done, fault, run
 from fuzzing.runs import Bases
 
-LIMIT = 60.0  # seconds
+LIMIT = 30.0  # seconds of CPU time
 STARTED = ("diverged", "failed", "candidates", "interrupted")  # refusals that come after a run has begun
 
 
@@ -36,6 +36,8 @@ def judge(line: command_lines.Line, done: Done, folder: Path) -> Finding:
     what = short(line.argv, 1500)
     if line.large and (done.timed_out or done.killed_by):
         return Finding(what, "large, stopped")
+    if not line.argv and done.code == 2 and done.out.startswith("usage:"):
+        return Finding(what, "usage")
     violation = fault(done) or _silent(line, done, folder)
     outcome = violation.split(":")[0] if violation else f"exit {done.code}"
     return Finding(what, outcome, violation, done.err[-3000:] if violation else "")

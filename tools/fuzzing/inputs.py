@@ -15,7 +15,7 @@ from fuzzing.case import Finding, short
 from fuzzing.process import Done, fault, run
 from fuzzing.runs import Bases
 
-LIMIT = 60.0  # seconds
+LIMIT = 30.0  # seconds of CPU time
 MEMORY = 2 << 30  # bytes
 CANARY = "canary"  # this file appears if something in an input was executed
 

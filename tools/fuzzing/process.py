@@ -19,7 +19,8 @@ from pathlib import Path
 
 RAISED = 70  # exit code of a child whose command raised
 MEMORY = 3 << 30  # bytes that a command may add to the parent's address space
-LINGER = 15.0  # seconds that a command's own processes have to end after it
+IDLE = 20.0  # seconds without any CPU time, after which a command hangs
+LINGER = 30.0  # seconds that a command's own processes have to end after it
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
@@ -105,18 +106,20 @@ def log(folder: Path, name: str) -> Path:
     return folder.with_name(f"{folder.name}.{name}")
 
 
-def patience() -> float:
-    """By how much time limits are stretched on a machine that others use too."""
-    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
-
-
 def wait(pid: int, argv: Sequence[str], folder: Path, limit: float) -> Done:
-    """Wait for a started command; kill its process group after ``limit`` seconds, longer on a busy machine."""
-    began = time.monotonic()
+    """Wait for a started command. Its process group is killed after ``limit`` seconds of CPU time, or when it is idle.
+
+    Wall time would depend on what else runs on the machine.
+    """
+    began = changed = time.monotonic()
+    used = 0.0
     timed_out = False
-    status = poll(pid, limit * patience())
+    while (status := poll(pid, 1.0)) is None and not timed_out:
+        now = cpu_seconds(pid)
+        if now > used + 0.01:
+            used, changed = now, time.monotonic()
+        timed_out = used > limit or time.monotonic() - changed > IDLE
     if status is None:
-        timed_out = True
         end_group(pid)
         _, status = os.waitpid(pid, 0)
     seconds = time.monotonic() - began
@@ -125,6 +128,19 @@ def wait(pid: int, argv: Sequence[str], folder: Path, limit: float) -> Done:
     code = os.WEXITSTATUS(status) if os.WIFEXITED(status) else None
     killed_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     return Done(list(argv), code, out, err, seconds, killed_by, timed_out, left_behind)
+
+
+def cpu_seconds(group: int) -> float:
+    """CPU time of all processes of a group that still run, and of their children that have ended."""
+    ticks = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended
+            continue
+        if int(fields[2]) == group:
+            ticks += sum(map(int, fields[11:15]))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def poll(pid: int, limit: float) -> int | None:
@@ -147,7 +163,7 @@ def end_group(pid: int) -> None:
 
 def group_ends(pid: int, limit: float = LINGER) -> bool:
     """Whether all processes of the group end by themselves; they are killed if they do not."""
-    deadline = time.monotonic() + limit * patience()
+    deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         try:
             os.killpg(pid, 0)
@@ -158,7 +174,7 @@ def group_ends(pid: int, limit: float = LINGER) -> bool:
     return False
 
 
-def run(argv: Sequence[str], folder: Path, limit: float = 60.0, memory: int = MEMORY) -> Done:
+def run(argv: Sequence[str], folder: Path, limit: float = 30.0, memory: int = MEMORY) -> Done:
     """Run a command in ``folder`` to its end."""
     folder.mkdir(parents=True, exist_ok=True)
     return wait(start(argv, folder, memory), argv, folder, limit)
@@ -167,7 +183,7 @@ def run(argv: Sequence[str], folder: Path, limit: float = 60.0, memory: int = ME
 def fault(done: Done, codes: Sequence[int] = (0, 1, 2)) -> str | None:
     """What is wrong with how a command ended; None if nothing is."""
     if done.timed_out:
-        return "hang: no end within the time limit"
+        return "hang: it waits for ever, or exceeds the limit of its CPU time"
     if done.code is None:
         return f"crash: {signal.Signals(done.killed_by).name}"
     if done.code == RAISED or "Traceback (most recent call last)" in done.err + done.out:

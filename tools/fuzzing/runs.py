@@ -15,7 +15,7 @@ from automl_ext.training import checkpoint
 from fuzzing.command_tables import GENOTYPE, words
 from fuzzing.process import Done, run
 
-LIMIT = 120.0  # seconds
+LIMIT = 60.0  # seconds of CPU time
 EVALUATIONS = "--eval-every 160 --eval-episodes 2 --final-episodes 2 --checkpoint-every 160"
 DIGITS = "--subset 100 --device cpu"
 KINDS: dict[str, list[str]] = {
