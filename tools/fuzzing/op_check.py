@@ -43,7 +43,7 @@ def check(call: Call, with_gradient: bool) -> Finding:
     if theirs_error is not None:
         violation = f"a result, but the reference raises {type(theirs_error).__name__}"
         return Finding(what, "wrong", violation, f"{short(ours)}\n{theirs_error}")
-    violation = _differs(ours, theirs, call) or _no_distribution(call, ours)
+    violation = _differs(ours, theirs, call) or _no_distribution(call, ours) or _imprecise(call, ours)
     evidence = f"ours {short(ours, 600)}\nreference {short(theirs, 600)}" if violation else ""
     return Finding(what, "wrong" if violation else "equal", violation, evidence)
 
@@ -206,11 +206,26 @@ def _no_distribution(call: Call, outputs: list[Tensor]) -> str | None:
     tolerance = TOLERANCE.get(outputs[0].dtype, 1e-2) * 5
     if bool((p < 0).any(-1)[good].any()):
         return "a probability is negative"
-    if bool(((p.sum(-1) - wanted).abs() > tolerance * (1 + p.sum(-1).abs()) * 3)[good].any()):
+    if bool(((p.sum(-1) - wanted).abs() > tolerance * (1 + p.sum(-1).abs()))[good].any()):
         return "probabilities do not have the sum that they should have"
     if name.startswith("gumbel"):
         return None
     ordered = p.gather(-1, x.argsort(-1))
     if bool((ordered.diff(dim=-1) < -tolerance)[good].any()):
         return "a larger score gets a smaller probability"
+    return None
+
+
+def _imprecise(call: Call, outputs: list[Tensor]) -> str | None:
+    """The maps of the entmax family give in float32 what they give in float64: large scores lose no digits."""
+    x, name = call.arguments.get("X"), call.name.lower()
+    exact = isinstance(x, Tensor) and x.dtype in (torch.float32, torch.bfloat16, torch.float16) and _plain(x)
+    if not exact or "loss" in name or call.arguments.get("n_iter", 50) < 30 or not outputs[0].numel():
+        return None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        expected = call.function(**{**call.arguments, "X": x.detach().double()})
+    error = (outputs[0].double() - expected.double()).abs().nan_to_num()
+    if float(error.max()) > 10 * TOLERANCE[x.dtype]:
+        return f"{call.name}: another result than in float64"
     return None

@@ -58,8 +58,8 @@ def floats(rng: random.Random, size: Sequence[int], dtype: torch.dtype, *, wild:
                 flat[rng.randrange(len(flat))] = rng.choice((math.nan, math.inf, -math.inf, -math.inf, 0.0, -0.0))
         if x.ndim and rng.random() < 0.03:
             x[rng.randrange(x.shape[0])] = rng.choice((-math.inf, 0.0, 7.0))
-        if rng.random() < 0.05:
-            x *= rng.choice((1e4, 1e-8, 1e30, 1e-40))
+        if rng.random() < 0.08:
+            x *= rng.choice((1e4, 1e7, 1e8, 1e-8, 1e30, 1e-40))
     return x.to(dtype)
 
 
