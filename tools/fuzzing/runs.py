@@ -33,7 +33,7 @@ KINDS: dict[str, list[str]] = {
 STOP = {"a2c": "320", "dqn": "320", "gdas": "2", "retrain": "2", "renas": "2"}  # twice, of --stop-after
 RL = ("a2c", "dqn")
 TIMES = ("seconds", "per_second", "times")  # parts of names in result.json that measure time
-CLOCKS = ("clock", "wall", "cpu")  # keys of a state that measure time
+CLOCKS = ("clock", "wall", "cpu", "cost")  # keys of a state that measure time
 
 
 @dataclass
