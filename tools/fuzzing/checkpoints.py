@@ -44,7 +44,8 @@ def _resume(rng: random.Random, folder: Path, base: Base) -> Finding:
     newest = checkpoint.list_steps(path / "checkpoints")[-1]
     before = _contents(newest)
     what = _damage_run(rng, path)
-    changed = newest.is_dir() and _contents(newest) != before
+    forged = "with correct hashes" in what or "with a correct hash" in what
+    changed = not forged and newest.is_dir() and _contents(newest) != before
     done = runs.resume(base.kind, folder)
     violation = fault(done)
     if violation is None and done.code == 0:
