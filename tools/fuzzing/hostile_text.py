@@ -1,0 +1,183 @@
+"""Hostile TOML files, genotypes, tables and result.json. A maker returns as those of ``hostile_data`` do."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+from fuzzing import bombs, damage, runs
+from fuzzing.command_tables import GENOTYPE, IMAGES, STEPS
+from fuzzing.runs import Bases
+
+Made = tuple[str, list[str], "list[str] | None"]
+Maker = Callable[[random.Random, Path, Bases], Made]
+DEEP = 20_000
+EDGES = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+COLUMNS = ["cifar10_val_12ep", "cifar10_val_200ep", "cifar10_test_200ep", "params", "macs", "train_seconds_12ep"]
+
+
+def _toml(rng: random.Random, folder: Path, _: Bases) -> Made:
+    path = folder / "c.toml"
+    texts: tuple[str | bytes, ...] = (
+        "seed = " + "[" * DEEP + "]" * DEEP,
+        "seed = " + "{a=" * DEEP + "1" + "}" * DEEP,
+        ".".join(["a"] * DEEP) + " = 1",
+        "[" + ".".join(["a"] * DEEP) + "]",
+        "seed = " + "1" * 10_000,
+        "lr = 1e999",
+        "lr = nan",
+        "seed = 1\nseed = 2",
+        "seed = 1979-05-27T07:32:00Z",
+        'seed = "1"',
+        "seed = [1]",
+        "seed = true",
+        "lr = 1" + "0" * 400,
+        "[seed]\nx = 1",
+        "[env]\nframe_stack = -1",
+        "env = 1",
+        "hidden = [0]",
+        "hidden = [1.5, 'x']",
+        'hidden = ["16"]',
+        '__class__ = "x"',
+        '"" = 1',
+        '"a\\nb" = 1',
+        'device = "a\\nb"',
+        "total_steps = 9223372036854775808",
+        "n_envs = -9223372036854775808",
+        "env_id = '\u0000'",
+        b"\xff\xfe",
+        b"\x00" * 100,
+        "x" * 5_000_000,
+        "# " + "x" * 50_000_000,
+        "seed = '''" + "a\n" * 1000 + "'''",
+    )
+    if rng.random() < 0.2:
+        how = rng.choice(damage.PLACES)
+        how(rng, path)
+        what = how.__name__
+    else:
+        text = rng.choice(texts)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        what = repr(text[:40])
+    command = rng.choice((["train", "a2c", *STEPS], ["search", "random", *IMAGES, "--evaluations", "1"]))
+    return what, [*command, "--config", str(path.name), "--out", "out"], None
+
+
+def _genotype(rng: random.Random, folder: Path, _: Bases) -> Made:
+    space = rng.choice(("nb201", "darts", "renas"))
+    code = f"__import__('os').system('touch {folder / 'canary'}')"
+    text = list(GENOTYPE)
+    for _unused in range(rng.choice((1, 1, 2, 5))):
+        i = rng.randrange(len(text))
+        text[i] = rng.choice(("", "²", "٣", "|", "~", "9", "-1", " ", "\n", text[i] * 2, "(", "\x00"[:0]))
+    odd = (
+        "".join(text),
+        code,
+        f"Genotype(normal={code})",
+        "(" * DEEP,
+        "[" * DEEP,
+        "-" * DEEP + "1",
+        "9" * 10_000,
+        "{}",
+    )
+    odd += (GENOTYPE * 200, "", " ", f"[('skip_connect', 0)] * {10**9}", "lambda: 0", "normal=[] reduce=[]", "1e999")
+    given = rng.choice(odd[:1] * 8 + odd[1:])
+    argv = ["retrain", *IMAGES, "--space", space, f"--genotype={given}", "--out", "out"]
+    if rng.random() < 0.4:
+        argv = ["plot", f"--genotype={given}", "--space", space, "--out", "out"]
+    return repr(given[:80]), argv, None
+
+
+def _table_text() -> str:
+    rng, text = random.Random(0), io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["arch", *COLUMNS])
+    for a, b, c, d, e, f in itertools.product(EDGES, repeat=6):
+        arch = f"|{a}~0|+|{b}~0|{c}~1|+|{d}~0|{e}~1|{f}~2|"
+        score = rng.uniform(10, 90)
+        writer.writerow([arch, round(score, 2), round(score + 3, 2), round(score + 4, 2), 70_000, 10**7, 100])
+    return text.getvalue()
+
+
+def _table(rng: random.Random, folder: Path, _: Bases) -> Made:
+    good = _table_text()
+    search = ["search", "random", "--evaluator", "table", "--evaluations", "5", "--table"]
+    if rng.random() < 0.35:
+        for name in ("good.csv.gz", "bad.csv.gz"):
+            (folder / name).write_bytes(gzip.compress(good.encode(), mtime=0))
+        what = damage.damage(rng, folder / "bad.csv.gz")
+        like = [*search, "good.csv.gz", "--out", "expected"]
+        return what, [*search, "bad.csv.gz", "--out", "out"], like
+    if rng.random() < 0.15:
+        (folder / "bad.csv.gz").write_bytes(bombs.gz(good[:200].encode()))
+        return "gz bomb", [*search, "bad.csv.gz", "--out", "out"], None
+    lines = good.splitlines()
+    i = rng.randrange(len(lines))
+    cells = lines[i].split(",")
+    odd = ("nan", "inf", "-1", "1e999", "", "x", "١", "1_0", '"', "9" * 200_000, "\x00", "101", "1e-400", " 5 ")
+    cells[rng.randrange(len(cells))] = rng.choice(odd)
+    changed = rng.choice(
+        (",".join(cells), "", lines[i] + ",1", lines[i - 1], '"' + lines[i], lines[i].replace(",", ";"))
+    )
+    lines[i] = changed
+    (folder / "bad.csv").write_text("\n".join(lines))
+    return f"line {i + 1}: {changed[:120]!r}", [*search, "bad.csv", "--out", "out"], None
+
+
+def _result(rng: random.Random, folder: Path, bases: Bases) -> Made:
+    """Code in the values of result.json, which an exported module contains."""
+    kind = rng.choice(("retrain", "gdas"))
+    path = runs.copy(bases[kind].whole, folder) / "result.json"
+    result = json.loads(path.read_bytes())
+    call = f"open({str(folder / 'canary')!r}, 'w')"
+    texts = (
+        call,
+        f"0\n{call}\n",
+        f"'''\n{call}\n'''",
+        f'"""\n{call}\n"""',
+        f"{GENOTYPE}\n{call}",
+        f"x\\\n{call}",
+        f"{{{call}}}",
+    )
+    texts += (f"1)\n{call}\n(", f"0]\n{call}\n[", f"0, x={call}")
+    text = rng.choice(texts)
+    network = result["network"]
+    key = rng.choice(["genotype", *network, "shape.channels", "shape key", "mean[0]", "classes[0]", "image_size[0]"])
+    if key == "genotype":
+        result["genotype"] = text
+    elif key == "shape key":
+        network["shape"] = {**network["shape"], rng.choice((f"x={call}, y", "x", text)): 1}
+    elif key.endswith("[0]"):
+        network[key[:-3]][0] = text
+    elif "." in key:
+        network["shape"]["channels"] = text
+    else:
+        network[key] = rng.choice((text, [text], {"x": text}))
+    path.write_text(json.dumps(result))
+    argv = rng.choice((["export", "run", "--out", "net.py"], ["export", "run", "--out", "net"], ["plot", "run"]))
+    return f"{kind}, {key} = {text!r}", argv, None
+
+
+def _export_name(rng: random.Random, folder: Path, bases: Bases) -> Made:
+    """Code in the name of the exported file, which the module's docstring contains."""
+    runs.copy(bases["retrain"].whole, folder)
+    call = f"open('{'canary'}', 'w')"
+    name = rng.choice(
+        (f'"""+str({call})+"""', f'x""";{call};"""', "a\nb", "'''", "{x}", "a b", "é", "\\", "class", "x" * 300)
+    )
+    return repr(name), ["export", "run", "--out", f"{name}.py"], None
+
+
+MAKERS: dict[str, tuple[int, Maker]] = {
+    "toml": (6, _toml),
+    "genotype": (5, _genotype),
+    "table": (4, _table),
+    "result.json": (6, _result),
+    "export name": (2, _export_name),
+}

@@ -1,0 +1,137 @@
+"""Small real runs, left alone and interrupted, and the comparison of a disturbed run with the one left alone."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from automl_ext.training import checkpoint
+from fuzzing.command_tables import GENOTYPE, words
+from fuzzing.process import Done, run
+
+LIMIT = 60.0  # seconds of CPU time
+EVALUATIONS = "--eval-every 160 --eval-episodes 2 --final-episodes 2 --checkpoint-every 160"
+DIGITS = "--subset 100 --device cpu"
+KINDS: dict[str, list[str]] = {
+    "a2c": words(f"train a2c --total-steps 960 --n-envs 2 --hidden 16 --lr 0.01 {EVALUATIONS}"),
+    "dqn": (
+        f"train dqn --total-steps 960 --hidden 16 --batch-size 8 --buffer-size 300 --learning-starts 64 --train-freq 16"
+        f" --gradient-steps 4 --prioritized {EVALUATIONS}"
+    ).split(),
+    "gdas": words(f"search gdas --epochs 4 --channels 2 --retrain-epochs 3 --retrain-channels 2 {DIGITS}"),
+    "retrain": words(f"retrain --epochs 6 --channels 2 --genotype {GENOTYPE} {DIGITS}"),
+    "renas": words(
+        f"search renas --epochs 1 --channels 2 --evaluations 8 --workers 2 --population 4 --sample 2 {DIGITS}"
+    ),
+}
+STOP = {"a2c": "320", "dqn": "320", "gdas": "2", "retrain": "2", "renas": "2"}  # twice, of --stop-after
+RL = ("a2c", "dqn")
+TIMES = ("seconds", "per_second", "times")  # parts of names in result.json that measure time
+CLOCKS = ("clock", "wall", "cpu", "cost")  # keys of a state that measure time
+
+
+@dataclass
+class Base:
+    """A run left alone (``whole``) and the same interrupted twice, so that it has two checkpoints (``parts``)."""
+
+    kind: str
+    whole: Path
+    parts: Path
+    seconds: float
+
+
+class Bases:
+    """Makes the base runs when they are asked for, in ``folder``."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.made: dict[str, Base] = {}
+
+    def __getitem__(self, kind: str) -> Base:
+        if kind not in self.made:
+            self.made[kind] = self._make(kind)
+        return self.made[kind]
+
+    def _make(self, kind: str) -> Base:
+        place = self.folder / kind
+        whole = run([*KINDS[kind], "--out", "whole"], place, LIMIT)
+        stopped = [run([*KINDS[kind], "--out", "parts", "--stop-after", STOP[kind]], place, LIMIT)]
+        stopped.append(
+            run([*KINDS[kind], "--out", "parts", "--resume", "auto", "--stop-after", STOP[kind]], place, LIMIT)
+        )
+        for done in (whole, *stopped):
+            if done.code != 0:
+                raise RuntimeError(f"{kind}: a run without any damage fails: {done.code} {done.err[-2000:]}")
+        return Base(kind, place / "whole", place / "parts", whole.seconds)
+
+
+def resume(kind: str, folder: Path) -> Done:
+    """Go on with ``folder/run``."""
+    return run([*KINDS[kind], "--out", "run", "--resume", "auto"], folder, LIMIT)
+
+
+def copy(source: Path, folder: Path) -> Path:
+    """A copy of a run directory as ``folder/run``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, folder / "run")
+    return folder / "run"
+
+
+def difference(base: Base, found: Path) -> str | None:
+    """Where the end of the run in ``found`` differs from that of the run left alone; None if nowhere."""
+    a, b = (without_times(json.loads((path / "result.json").read_bytes())) for path in (base.whole, found))
+    if a != b:
+        return f"another result: {_first_difference(a, b)}"
+    last, other = (checkpoint.list_steps(path / "checkpoints")[-1] for path in (base.whole, found))
+    if last.name != other.name:  # a search by a strategy does not save at its end
+        return None if base.kind == "renas" else f"the last checkpoint is {other.name}, not {last.name}"
+    states = [torch.load(path / "state.pt", weights_only=True, map_location="cpu") for path in (last, other)]
+    where = _unequal(*states, "state")
+    return where and f"another final state: {where}"
+
+
+def without_times(value: Any) -> Any:
+    """A result without what measures time."""
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if not _is_time(k)}
+    return value
+
+
+def _is_time(name: Any) -> bool:
+    return any(part in str(name) for part in TIMES)
+
+
+def _first_difference(a: Any, b: Any) -> str:
+    if not isinstance(a, dict) or not isinstance(b, dict):
+        return f"{a!r} and {b!r}"[:150]
+    return next(f"{k}: {a.get(k)!r} and {b.get(k)!r}"[:150] for k in {**a, **b} if a.get(k) != b.get(k))
+
+
+def _unequal(a: Any, b: Any, key: str) -> str | None:
+    if type(a) is not type(b):
+        return f"{key} is {type(b).__name__}, not {type(a).__name__}"
+    if isinstance(a, dict):
+        if a.keys() != b.keys():
+            return f"{key} has other keys"
+        pairs = [(name, a[name], b[name]) for name in a if name not in CLOCKS and not _is_time(name)]
+    elif isinstance(a, (list, tuple)):
+        if len(a) != len(b):
+            return f"{key} has another length"
+        pairs = list(zip(range(len(a)), a, b, strict=True))
+    elif isinstance(a, torch.Tensor):
+        same = a.dtype == b.dtype and a.shape == b.shape and _bits(a) == _bits(b)
+        return None if same else f"{key} differs"
+    else:
+        same = a == b or (isinstance(a, float) and math.isnan(a) and math.isnan(b))
+        return None if same else f"{key} is {b!r}, not {a!r}"[:150]
+    return next((found for name, x, y in pairs if (found := _unequal(x, y, f"{key}[{name!r}]"))), None)
+
+
+def _bits(x: torch.Tensor) -> bytes:
+    return x.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes() if x.numel() else b""
