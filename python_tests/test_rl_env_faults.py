@@ -252,9 +252,9 @@ def test_eval_and_plot_of_what_they_cannot_show(capsys, tmp_path: Path) -> None:
     best = torch.load("Blind/best.pt", weights_only=True)
     for policy in ({"strange": 1}, {k: v[:1] for k, v in best["policy"].items() if v.ndim}):
         torch.save(best | {"policy": policy}, "Blind/best.pt")
-        refused(capsys, "Blind/best.pt: it does not fit the run's config.json", "eval", "Blind")
+        refused(capsys, "Blind/best.pt does not fit the agent of Blind", "eval", "Blind")
     torch.save([1], "Blind/best.pt")
-    refused(capsys, "Blind/best.pt: it does not fit", "eval", "Blind")
+    refused(capsys, "Blind/best.pt does not fit the agent", "eval", "Blind")
     for line in ("3", '{"loss": 1}', '{"step": "a"}', '{"step": 1, "loss": "x"}'):
         Path("Blind/metrics.jsonl").write_text(line + "\n")
         refused(capsys, "metrics.jsonl: line 1: expected an object of a step and numbers", "plot", "Blind")
