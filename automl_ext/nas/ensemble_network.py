@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
+import pickle
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.nas import spaces
+from automl_ext.nas.run_facts import check_shape, read_json
 from automl_ext.nas.space import Space
 from automl_ext.training.atomic import write_atomic
 from automl_ext.training.errors import UserError
@@ -44,28 +45,31 @@ def save_member(out: Path, number: int, network: nn.Module) -> None:
 
 
 def load_ensemble(out: str | Path, space: Space[Any] | None = None) -> Ensemble:
-    """The members that the run ``out`` of ``automl-ext ensemble`` chose, evaluating, on the CPU.
+    """Load the members that the run ``out`` of ``automl-ext ensemble`` chose, in evaluation mode, on the CPU.
 
-    Images must be normalised as those it was trained on: :func:`automl_ext.training.data.split_images` does it.
+    Images must be normalized as those it was trained on: :func:`automl_ext.training.data.split_images` does it.
 
     Raises:
-        UserError: no finished run of an ensemble, or a file of it is missing.
+        UserError: no finished run of an ensemble, or a file of it is missing or damaged.
     """
     out = Path(out)
     networks, chosen = [], []
     try:
-        result = json.loads((out / "result.json").read_bytes())
-        space = space or spaces.space(result["space"])
+        result = read_json(out / "result.json", "ensemble")
+        space = space or spaces.space(str(result["space"]))
+        shape, members = check_shape(result["network"]), result["members"]
         for number, votes in enumerate(result["greedy"]["votes"]):
+            if type(votes) is not int or votes < 0:
+                raise ValueError(f"votes: expected ints of at least 0, got {votes!r}")
             if votes:
-                genotype = space.parse(result["members"][number]["genotype"])
-                network = space.build(genotype, **result["network"])
+                network = space.build(space.parse(str(members[number]["genotype"])), **shape)
                 network.load_state_dict(torch.load(member_path(out, number), map_location="cpu", weights_only=True))
                 networks.append(network)
                 chosen.append(votes)
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{out}: expected a finished run of an ensemble: {error}") from None
-    return Ensemble(networks, chosen).eval()
+        return Ensemble(networks, chosen).eval()
+    except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{out}: expected a finished run of an ensemble: {reason}") from None
 
 
 def member_path(out: Path, number: int) -> Path:
