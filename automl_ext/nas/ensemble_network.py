@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import pickle
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.nas import spaces
-from automl_ext.nas.run_facts import check_shape, read_json
+from automl_ext.nas.run_facts import check_shape
 from automl_ext.nas.space import Space
 from automl_ext.training.atomic import write_atomic
 from automl_ext.training.errors import UserError
@@ -45,31 +45,28 @@ def save_member(out: Path, number: int, network: nn.Module) -> None:
 
 
 def load_ensemble(out: str | Path, space: Space[Any] | None = None) -> Ensemble:
-    """Load the members that the run ``out`` of ``automl-ext ensemble`` chose, in evaluation mode, on the CPU.
+    """The members that the run ``out`` of ``automl-ext ensemble`` chose, evaluating, on the CPU.
 
-    Images must be normalized as those it was trained on: :func:`automl_ext.training.data.split_images` does it.
+    Images must be normalised as those it was trained on: :func:`automl_ext.training.data.split_images` does it.
 
     Raises:
-        UserError: no finished run of an ensemble, or a file of it is missing or damaged.
+        UserError: no finished run of an ensemble, or a file of it is missing.
     """
     out = Path(out)
     networks, chosen = [], []
     try:
-        result = read_json(out / "result.json", "ensemble")
-        space = space or spaces.space(str(result["space"]))
-        shape, members = check_shape(result["network"]), result["members"]
+        result = json.loads((out / "result.json").read_bytes())
+        space = space or spaces.space(result["space"])
         for number, votes in enumerate(result["greedy"]["votes"]):
-            if type(votes) is not int or votes < 0:
-                raise ValueError(f"votes: expected ints of at least 0, got {votes!r}")
             if votes:
-                network = space.build(space.parse(str(members[number]["genotype"])), **shape)
+                genotype = space.parse(result["members"][number]["genotype"])
+                network = space.build(genotype, **check_shape(result["network"]))
                 network.load_state_dict(torch.load(member_path(out, number), map_location="cpu", weights_only=True))
                 networks.append(network)
                 chosen.append(votes)
-        return Ensemble(networks, chosen).eval()
-    except (OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, pickle.UnpicklingError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{out}: expected a finished run of an ensemble: {reason}") from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{out}: expected a finished run of an ensemble: {error}") from None
+    return Ensemble(networks, chosen).eval()
 
 
 def member_path(out: Path, number: int) -> Path:

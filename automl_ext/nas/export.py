@@ -17,11 +17,12 @@ from torch import Tensor, nn
 
 from automl_ext._version import __version__
 from automl_ext.nas import spaces
-from automl_ext.nas.run_facts import check_network, read_json
+from automl_ext.nas.run_facts import check_network
 from automl_ext.nas.source import Sources
 from automl_ext.nas.space import Space
 from automl_ext.training import checkpoint
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import read_object
 
 SUFFIXES = {"": (".pt2", ".py"), ".pt2": (".pt2",), ".py": (".py",)}
 
@@ -91,10 +92,9 @@ def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         UserError: it is missing, damaged, or not of a run that trained one network.
     """
-    try:
-        result = read_json(run / "result.json", "export")
-    except OSError:
-        raise UserError(f"export: {run} is no finished run: it has no result.json") from None
+    if not (run / "result.json").is_file():
+        raise UserError(f"export: {run} is no finished run: it has no result.json")
+    result = read_object(run / "result.json")
     if "network" not in result or not isinstance(result.get("genotype"), str):
         raise UserError(f"export: {run}: expected a finished retrain or search, with a network in result.json")
     try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 from automl_ext.nas.retrain import parse_genotype
-from automl_ext.nas.run_facts import read_json
 from automl_ext.nas.search_plot import plot_search
 from automl_ext.nas.spaces import space
 from automl_ext.training.curves import draw_curves, read_metrics
@@ -33,15 +34,19 @@ def plot_run(run: Path) -> list[Path]:
     rows = read_metrics(run)
     draw_curves(rows, curves, WATCH)
     result = run / "result.json"
-    genotype = read_json(result, "plot").get("genotype") if result.exists() else None
-    drawn = []
-    if genotype is not None:
-        try:
-            space_name = read_json(run / "config.json", "plot").get("space", "nb201")
-        except FileNotFoundError:
-            raise UserError(f"plot: {run} has no config.json") from None
-        drawn = plot_genotype(str(genotype), run, str(space_name))
+    genotype = _read(result).get("genotype") if result.is_file() else None
+    drawn = [] if genotype is None else plot_genotype(genotype, run, _read(run / "config.json").get("space", "nb201"))
     return [curves, *plot_search(rows, run), *drawn]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        value = None
+    if not isinstance(value, dict):
+        raise UserError(f"plot: {path}: expected a JSON object, as a run writes it")
+    return value
 
 
 def plot_genotype(genotype: str, out: Path, space_name: str = "nb201") -> list[Path]:

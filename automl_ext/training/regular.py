@@ -1,7 +1,8 @@
-"""Reading of files that the user names: a pipe or a device must not hang the program or feed it without end."""
+"""Checks of data files before they are read: pipes and devices may hang, and compressed files may unpack to anything."""
 
 from __future__ import annotations
 
+import os
 import stat
 from pathlib import Path
 
@@ -25,3 +26,20 @@ def check_regular(path: Path, name: str) -> None:
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
         raise UserError(f"{name}: expected a regular file, {path} is {kind}")
+
+
+def largest_data() -> int:
+    """The number of bytes that a data file may unpack to: half of this machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def check_size(path: Path, size: int) -> None:
+    """Check that ``path`` unpacks to at most :func:`largest_data` bytes.
+
+    Raises:
+        UserError: it is larger; gives both sizes.
+    """
+    if size > (largest := largest_data()):
+        raise UserError(
+            f"{path} unpacks to {size / 2**30:.1f} GiB, expected at most {largest / 2**30:.1f}, half of the memory"
+        )

@@ -24,10 +24,11 @@ from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.gdas import recalibrate, weight_step
 from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.nasbench201 import NASBench201
-from automl_ext.nas.retrain import at_least, check_seed, network_shape
+from automl_ext.nas.retrain import LARGEST, network_shape
 from automl_ext.nas.samplers import draw_seed
 from automl_ext.nas.space import Space
 from automl_ext.nas.supernet import Choice, Supernet
+from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.clock import Clock
 from automl_ext.training.data import Split, Splits
 from automl_ext.training.seeding import generator, seed_everything
@@ -52,8 +53,12 @@ class UniformSupernetConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0})
-        at_least(self, {"lr": 0, "lr_min": 0, "momentum": 0, "weight_decay": 0, "grad_clip": 0})
+        check_range(self, "channels", "cells", "epochs", low=1, high=LARGEST)
+        check_range(self, "batch_size", low=2, high=LARGEST)
+        check_range(self, "shift", low=0, high=LARGEST)
+        check_range(self, "lr", "grad_clip", above=0)
+        check_range(self, "lr_min", "weight_decay", low=0)
+        check_range(self, "momentum", low=0, below=1)
 
 
 Choices = Callable[[Any], list[Choice]]  # genotype → what a pass of the supernet runs
