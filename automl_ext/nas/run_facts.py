@@ -40,7 +40,7 @@ def check_network(network: Any) -> dict[str, Any]:
     return {"space": space, "shape": shape, "image_size": size, "mean": mean, "std": std, "classes": classes}
 
 
-def check_shape(shape: Any) -> dict[str, int]:
+def check_shape(shape: Any) -> dict[str, Any]:
     """Check the arguments of ``Space.build``.
 
     Raises:

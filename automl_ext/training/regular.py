@@ -1,4 +1,4 @@
-"""Checks of data files before they are read: pipes and devices may hang, and compressed files may unpack to anything."""
+"""Checks of data files before they are read: pipes may hang, and compressed files may unpack to anything."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -75,7 +75,7 @@ def choices_of(supernet: Supernet, space: Space[Any]) -> Choices:
         ValueError: the supernet has no such method, and the space has other decisions.
     """
     if hasattr(supernet, "choices"):
-        return supernet.choices
+        return cast(Choices, supernet.choices)
     shapes = [tuple(alpha.shape) for alpha in supernet.alphas]
     if shapes != [(len(space.num_choices), max(space.num_choices))]:
         raise ValueError(
@@ -142,9 +142,7 @@ class UniformSupernet:
                 set_cosine_lr(self.optimizer, progress, config.lr, config.lr_min)
                 batch = take(self.train, index)
                 batch = Split(augment(batch.images, config.shift, config.flip, self.rng), batch.labels)
-                loss = weight_step(
-                    self.supernet, self.optimizer, batch, 1.0, config.grad_clip, self.rng, self.draw
-                )
+                loss = weight_step(self.supernet, self.optimizer, batch, 1.0, config.grad_clip, self.rng, self.draw)
                 losses.append(loss)
             self.epoch += 1
             return {"loss": torch.stack(losses).mean().item()}
