@@ -151,7 +151,7 @@ def test_other_spaces_say_their_choices(trained: UniformSupernet) -> None:
 def test_bad_input(trained: UniformSupernet) -> None:
     with pytest.raises(ValueError, match="images: expected at least 1, got 0"):
         WeightSharing(trained.supernet, SPLITS, images=0)
-    with pytest.raises(ValueError, match="epochs: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"epochs: expected at least 1 .*, got 0"):
         UniformSupernetConfig(epochs=0)
 
 
