@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
@@ -140,13 +140,15 @@ def _run_command(
                 defaults = with_preset(preset, defaults)
             if toml is not None:
                 defaults = apply_toml(defaults, toml)
-            parsed = tyro.cli(
-                RunCommand[options_of, settings],  # type: ignore[valid-type]
-                prog=prog,
-                args=args,
-                default=RunCommand(options_of(Path("runs") / prog.split()[-1]), defaults),
-            )
-        except ValueError as error:
+            default = RunCommand(options_of(Path("runs") / prog.split()[-1]), defaults)
+            with _one_line(settings), _one_line(options_of):
+                parsed = tyro.cli(
+                    RunCommand[options_of, settings],  # type: ignore[valid-type]
+                    prog=prog,
+                    args=args,
+                    default=default,
+                )
+        except (ValueError, OverflowError) as error:  # an int with hundreds of digits overflows
             raise UserError(str(error)) from None
         options = parsed.options
         if isinstance(options, DQNOptions) and options.ablate:
@@ -164,6 +166,34 @@ def _run_command(
         return 0
 
     return command
+
+
+@contextlib.contextmanager
+def _one_line(kind: type) -> Iterator[None]:
+    """Within, what a dataclass's own checks refuse is a UserError: tyro draws a box of several lines for a ValueError.
+
+    Args:
+        kind: a dataclass; one without ``__post_init__`` stays as it is.
+    """
+    check, own = getattr(kind, "__post_init__", None), "__post_init__" in vars(kind)
+    if check is None:
+        yield
+        return
+
+    def checked(self: Any) -> None:
+        try:
+            check(self)
+        except (ValueError, OverflowError) as error:
+            raise UserError(str(error)) from None
+
+    kind.__post_init__ = checked  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        if own:
+            kind.__post_init__ = check  # type: ignore[attr-defined]
+        else:
+            del kind.__post_init__  # type: ignore[attr-defined]
 
 
 def _value(flag: str, args: Sequence[str]) -> str | None:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import ast
+import json
+import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from random import Random
 from types import ModuleType
+from typing import Any
 
 import pytest
 import torch
@@ -22,6 +27,7 @@ from automl_ext.nas.gdas import GDASConfig, search
 from automl_ext.nas.retrain import CompareConfig, RetrainConfig, compare, retrain
 from automl_ext.nas.source import Sources
 from automl_ext.nas.spaces import SPACES, space
+from automl_ext.training import checkpoint
 from automl_ext.training.errors import UserError
 
 DOCS = Path(__file__).parent.parent / "docs/extending.md"
@@ -130,6 +136,104 @@ def test_what_cannot_be_exported_is_told(runs: Path, tmp_path: Path) -> None:
     finally:
         state.write_bytes(intact)
     assert not list(tmp_path.glob("net*"))
+
+
+CODE = "[str(k) for k in range(10)] if not open('executed', 'w') else []"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"classes": CODE}, "classes: expected a list of 10"),
+        ({"classes": [["a"]] * 10}, "classes: expected strings"),
+        ({"mean": "[0.5] if not open('executed', 'w') else []"}, "mean: expected a list of 1"),
+        ({"mean": ["open('executed', 'w')"]}, "mean: expected finite numbers"),
+        ({"std": "[0.5] if not open('executed', 'w') else []"}, "std: expected a list of 1"),
+        ({"mean": [float("nan")]}, "mean: expected finite numbers"),
+        ({"mean": [True]}, "mean: expected finite numbers"),
+        ({"std": [0.0]}, "std: expected numbers above 0"),
+        ({"shape": {"channels": 2}}, "shape: expected in_channels, num_classes, channels, cells, got"),
+        ({"channels": "2 if not open('executed', 'w') else 2"}, "channels: expected an int from 1 to 4096"),
+        ({"channels": 10**9}, "channels: expected an int from 1 to 4096"),
+        ({"channels": 4096}, "is of another network: network\..* expected"),
+        ({"cells": True}, "cells: expected an int"),
+        ({"x=open('executed', 'w')": 1}, "shape: expected"),
+        ({"image_size": [8, 10**9]}, "image_size: expected two ints"),
+        ({"image_size": ["open('executed', 'w')", 8]}, "image_size: expected two ints"),
+        ({"space": ["nb201"]}, "space: expected a string"),
+        ({"space": "x"}, "expected one of nb201"),
+        ({"network": 3}, "network: expected an object"),
+        ({"genotype": 3}, "expected a finished retrain or search"),
+        ({"genotype": '"""; open("executed", "w"); """'}, "expected a NAS-Bench-201 cell"),
+    ],
+)
+def test_a_hostile_result_is_refused(
+    change: dict[str, Any],
+    message: str,
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Every change of result.json, one line and exit 2; nothing of it runs."""
+    shutil.copytree(runs / "nb201", tmp_path / "run")
+    monkeypatch.chdir(tmp_path)
+    path = tmp_path / "run/result.json"
+    result = json.loads(path.read_text())
+    shape = {"in_channels", "num_classes", "channels", "cells"}
+    for name, value in change.items():
+        if name in ("network", "genotype"):
+            result[name] = value
+        else:
+            inner = name in shape or "=" in name
+            (result["network"]["shape"] if inner else result["network"])[name] = value
+    path.write_text(json.dumps(result))
+    assert main(["export", "run", "--out", "net.py"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert not [p.name for p in tmp_path.iterdir() if p.name != "run"]
+
+
+def test_strings_of_a_result_stay_strings(runs: Path, tmp_path: Path) -> None:
+    """Class names with quotes, newlines and another script are data in the module."""
+    shutil.copytree(runs / "nb201", tmp_path / "run")
+    path = tmp_path / "run/result.json"
+    result = json.loads(path.read_text())
+    names = ["'", '"', "\n", "\\", "猫", "\ud800", '"""', "{x}", "]", "'] + [open('executed', 'w')] + ['"]
+    result["network"]["classes"] = names
+    path.write_text(json.dumps(result))
+    export(tmp_path / "run", tmp_path / "net.py")
+    line = next(x for x in (tmp_path / "net.py").read_text("utf-8").splitlines() if x.startswith("CLASSES = "))
+    assert ast.literal_eval(line.removeprefix("CLASSES = ")) == names
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b"[]", b"7", b"\xff"])
+def test_a_result_that_is_no_object_is_refused(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"expected a JSON object|is not valid JSON"):
+        export(tmp_path, tmp_path / "net")
+
+
+def test_a_pipe_as_result_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "result.json")
+    with pytest.raises(UserError, match=r"it has no result\.json"):
+        export(tmp_path, tmp_path / "net")
+
+
+@pytest.mark.parametrize("state", [{"job": {}}, {"job": {"network": [1]}}, {"job": {"network": {"a": 1}}}, {}])
+def test_a_checkpoint_of_something_else_is_refused(state: dict[str, Any], runs: Path, tmp_path: Path) -> None:
+    shutil.copytree(runs / "nb201", tmp_path / "run")
+    checkpoint.write(tmp_path / "run/checkpoints", 99, state, {})
+    with pytest.raises(UserError, match="holds no state of a network"):
+        export(tmp_path / "run", tmp_path / "net")
+
+
+@pytest.mark.parametrize("name", ['a"""b', "a\\b", "a\nb", "a'b.py"])
+def test_a_name_that_could_end_the_docstring_is_refused(name: str, runs: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="expected a name of letters"):
+        export(runs / "nb201", tmp_path / name)
 
 
 def test_a_wrong_export_is_noticed(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

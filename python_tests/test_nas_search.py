@@ -175,7 +175,7 @@ def test_a_budget_too_small_for_one_training(tmp_path: Path) -> None:
     ("make", "message"),
     [
         (lambda: RandomConfig(evaluations=0), "evaluations: expected at least 1"),
-        (lambda: RandomConfig(budget=0.0), "budget: expected seconds above 0"),
+        (lambda: RandomConfig(budget=0.0), "budget: expected above 0"),
         (lambda: RandomConfig(workers=0), "workers: expected at least 1"),
         (lambda: RandomConfig(evaluator="table", space="darts"), "the table holds NAS-Bench-201 cells"),
         (lambda: EvolutionConfig(population=0), "population: expected at least 1"),

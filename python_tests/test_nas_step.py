@@ -10,8 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import automl_ext
+from automl_ext import _native
 from automl_ext.nas.bilevel import alpha_step, weight_step
 from automl_ext.nas.nasbench201 import NASBench201
+from automl_ext.nas.samplers import sample
 from automl_ext.nas.supernet import Choice, Supernet
 from automl_ext.training.data import Split
 
@@ -159,3 +162,31 @@ def test_the_benchmark_notices_another_step(bench: ModuleType, monkeypatch: pyte
     wrong = [b._replace(seeds=(b.seeds[0] + 1, b.seeds[1])) for b in todo]
     with pytest.raises(AssertionError, match="not close"):
         bench.compare("x", False, 4, 1, wrong, lambda: 0.0)
+
+
+def test_threads_and_backend_change_the_rounding_only() -> None:
+    """Equal draws; gradients of α that differ by less than a thousandth of the largest, PyTorch's sums being apart."""
+    data = torch.Generator().manual_seed(1)
+    images, labels = torch.randn(8, 1, 8, 8, generator=data), torch.randint(10, (8,), generator=data)
+
+    def step(threads: int, backend: str) -> tuple[list[list[list[int]]], list[Tensor]]:
+        torch.set_num_threads(threads)
+        torch.manual_seed(0)
+        net = NASBench201().build_supernet(in_channels=1, num_classes=10, channels=2, cells=1, form="nb201")
+        with automl_ext.backend(backend):
+            choices = sample(net.alphas, 1.0, torch.Generator().manual_seed(2))
+            nn.functional.cross_entropy(net(images, *choices), labels).backward()
+        return [choice.active for choice in choices], [alpha.grad for alpha in net.alphas]
+
+    before = torch.get_num_threads()
+    try:
+        ran, expected = step(1, "reference")
+        native = ["native"] if _native.is_loaded() else []
+        for threads, backend in [(1, "reference"), *((1, b) for b in native), (2, (native or ["reference"])[0])]:
+            drawn, found = step(threads, backend)
+            exact = (threads, backend) == (1, "reference")
+            assert drawn == ran
+            for a, b in zip(found, expected, strict=True):
+                assert torch.equal(a, b) if exact else (a - b).abs().max() <= 1e-3 * b.abs().max()
+    finally:
+        torch.set_num_threads(before)

@@ -61,17 +61,18 @@ class DartsGenotype:
 
     @classmethod
     def parse(cls, text: str) -> DartsGenotype:
-        """The inverse of ``str``.
+        """Parse a genotype; the inverse of ``str``.
 
         Raises:
             ValueError: ``text`` is no such pair of cells.
         """
+        pairs = [part.partition("=")[::2] for part in text.split()]
+        cells = dict(pairs)
         try:
-            parts = dict(part.split("=") for part in text.split())
-            if sorted(parts) != ["normal", "reduction"]:
-                raise ValueError("expected a normal and a reduction cell")
-            reduction = parts["reduction"]
-            return cls(read_nodes(parts["normal"]), None if reduction == "fixed" else read_nodes(reduction))
+            if len(pairs) != 2 or cells.keys() != {"normal", "reduction"}:
+                raise ValueError("expected normal=… and reduction=…, once each, separated by a space")
+            reduction = cells["reduction"]
+            return cls(read_nodes(cells["normal"]), None if reduction == "fixed" else read_nodes(reduction))
         except ValueError as error:
             raise ValueError(
                 f"genotype: expected DARTS cells normal=|op~0|op~1|+… reduction=|op~0|op~1|+…, "

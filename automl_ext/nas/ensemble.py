@@ -24,8 +24,9 @@ from automl_ext.nas.ensemble_network import save_member
 from automl_ext.nas.ensemble_selection import greedy_selection, likelihoods, log_loss
 from automl_ext.nas.epochs import Epochs
 from automl_ext.nas.images import take, to_device
-from automl_ext.nas.retrain import Training, TrainingConfig, at_least, count_parameters, network_shape, parse_genotype
+from automl_ext.nas.retrain import MANY, Training, TrainingConfig, count_parameters, network_shape, parse_genotype
 from automl_ext.nas.space import Space
+from automl_ext.training.checks import check_range
 from automl_ext.training.data import Split, Splits, load_images, split_images
 from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
@@ -45,7 +46,8 @@ class EnsembleConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, {"restarts": 1, "random_cells": 0, "rounds": 1})
+        check_range(self, "restarts", "rounds", low=1, high=MANY)
+        check_range(self, "random_cells", low=0, high=MANY)
 
 
 def ensemble(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.nas import spaces
+from automl_ext.nas.run_facts import check_shape
 from automl_ext.nas.space import Space
 from automl_ext.training.errors import UserError
 from automl_ext.training.reading import read_object, short
@@ -58,7 +59,7 @@ def load_ensemble(out: str | Path, space: Space[Any] | None = None) -> Ensemble:
         for number, votes in enumerate(result["greedy"]["votes"]):
             if votes:
                 genotype = space.parse(result["members"][number]["genotype"])
-                network = space.build(genotype, **result["network"])
+                network = space.build(genotype, **check_shape(result["network"]))
                 weights = read_tensors(member_path(out, number))
                 check_fit(weights, network.state_dict(), str(member_path(out, number)))
                 network.load_state_dict(weights)

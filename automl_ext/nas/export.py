@@ -6,6 +6,7 @@ import ast
 import dataclasses
 import importlib.util
 import io
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 
 from automl_ext._version import __version__
 from automl_ext.nas import spaces
+from automl_ext.nas.run_facts import check_network
 from automl_ext.nas.source import Sources
 from automl_ext.nas.space import Space
 from automl_ext.training import checkpoint
@@ -30,29 +32,39 @@ SUFFIXES = {"": (".pt2", ".py"), ".pt2": (".pt2",), ".py": (".py",)}
 def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) -> list[Path]:
     """Write the network that a finished ``retrain`` or ``search`` trained.
 
+    Nothing in the run directory is trusted: sizes are bounded, weights are loaded as data, and the generated module
+    holds only checked numbers and the ``repr`` of checked values.
+
     Args:
         run: the run directory.
         out: ``NAME.pt2``, ``NAME.py`` (and its weights, ``NAME.pt``) or ``NAME``: all three.
-        space: the run's space, where it is one of your own. The module gets the text of what its ``build`` needs,
-            from its own and automl_ext's files; the genotype's ``repr``, and that of a space with fields (a
+        space: the run's space, if it is one of your own. The module contains the source of what its ``build`` needs,
+            from its own and automl_ext's files. The ``repr`` of the genotype, and of a space with fields (a
             dataclass), must be Python.
 
     Returns:
-        The files. Both forms take normalised images, float32 [N, C, H, W] for any N, and give logits; each was loaded
+        The files. Both forms map normalized images, float32 [N, C, H, W] for any N, to logits. Each file was loaded
         and gave the run's logits before this returns.
 
     Raises:
-        UserError: no finished run with weights, another suffix, or a space whose text cannot be copied.
+        UserError: no finished run with weights, a result or a checkpoint that no run wrote, another suffix, or a
+            space whose source cannot be copied.
     """
     run, out = Path(run), Path(out)
-    if out.suffix not in SUFFIXES:
-        raise UserError(f"--out {out}: expected a name ending in .pt2, .py or nothing")
+    if out.suffix not in SUFFIXES or not re.fullmatch(r"[\w .+-]+", out.name):
+        raise UserError(
+            f"--out {out}: expected a name of letters, digits, spaces and _ . + -, ending in .pt2, .py or nothing"
+        )
     result, facts = read_result(run)
+    built_in = space is None
     space = space or spaces.space(facts["space"])
     try:
         genotype = space.parse(result["genotype"])
     except ValueError as error:
         raise UserError(f"export: {run}: {error}; a space of your own is exported from Python") from None
+    if built_in:
+        with torch.device("meta"):  # checks the checkpoint before memory is allocated for the sizes in result.json
+            read_weights(run, space.build(genotype, **facts["shape"]))
     network = space.build(genotype, **facts["shape"])
     weights = read_weights(run, network)
     network.load_state_dict(weights)
@@ -77,33 +89,39 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) ->
 
 
 def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """``result.json`` and what it says of the network.
+    """Read ``result.json`` and what it says about the network, checked by :func:`check_network`.
 
     Raises:
         UserError: it is missing, damaged, or not of a run that trained one network.
     """
     if not (run / "result.json").is_file():
         raise UserError(f"export: {run} is no finished run: it has no result.json")
+    result = read_object(run / "result.json")
+    if "network" not in result or not isinstance(result.get("genotype"), str):
+        raise UserError(f"export: {run}: expected a finished retrain or search, with a network in result.json")
     try:
-        result = read_object(run / "result.json")
-        return result, result["network"]
-    except KeyError:
-        raise UserError(
-            f"export: {run}: expected a finished retrain or search, with a network in result.json"
-        ) from None
+        return result, check_network(result["network"])
+    except ValueError as error:
+        raise UserError(f"export: {run}/result.json: network: {error}") from None
 
 
 def read_weights(run: Path, network: nn.Module) -> dict[str, Tensor]:
-    """The network's state from the run's last checkpoint, without what only training has (an auxiliary head)."""
+    """Read the network's state from the run's last checkpoint, without what only training uses (an auxiliary head).
+
+    Raises:
+        UserError: no checkpoint, a damaged one, or one of another network.
+    """
     steps = checkpoint.list_steps(run / "checkpoints")
+    if not steps:
+        raise UserError(f"export: {run} has no checkpoint")
     try:
         state = checkpoint.read_state(steps[-1], checkpoint.read_manifest(steps[-1]))["job"]["network"]
-    except IndexError:
-        raise UserError(f"export: {run} has no checkpoint") from None
+        if not isinstance(state, dict):
+            raise TypeError
     except checkpoint.DamagedCheckpoint as error:
         raise UserError(f"export: the checkpoint {steps[-1]} is damaged: {error}") from None
-    except (KeyError, TypeError):
-        raise UserError(f"export: the checkpoint {steps[-1]} holds no network") from None
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(f"export: the checkpoint {steps[-1]} holds no state of a network") from None
     expected = network.state_dict()
     try:
         weights = {name: state[name] for name in expected if name in state}
@@ -121,7 +139,7 @@ def write_program(network: nn.Module, images: Tensor, path: Path) -> None:
 
 
 def check(network: Any, images: Tensor, logits: Tensor, path: Path) -> None:
-    """RuntimeError unless the loaded network gives these logits, for this number of images and for one."""
+    """Raise RuntimeError unless the loaded network gives these logits, for this number of images and for one."""
     with torch.no_grad():
         for n in (len(images), 1):
             if not torch.allclose(network(images[:n]), logits[:n], rtol=1e-4, atol=1e-4):
@@ -143,7 +161,12 @@ def load_module(path: Path) -> nn.Module:
 
 
 def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: str) -> str:
-    """The module: the classes that ``space.build`` needs, as they are written here, and ``load``."""
+    """Write the module: the source of the classes that ``space.build`` needs, and ``load``.
+
+    Args:
+        facts: as :func:`check_network` returns them.
+        name: the module's file name without its suffix, free of quotes and backslashes.
+    """
     kind = type(space)
     made = repr(space) if dataclasses.is_dataclass(space) else f"{kind.__name__}()"
     sources = Sources({"automl_ext", kind.__module__.partition(".")[0]})
@@ -165,19 +188,19 @@ def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: s
         "Tensor": "from torch import Tensor",
         "nn": "from torch import nn",
     }
-    shape = ", ".join(f"{key}={value}" for key, value in facts["shape"].items())
+    shape = ", ".join(f"{key}={value!r}" for key, value in facts["shape"].items())
     image = ", ".join(map(str, (facts["shape"]["in_channels"], *facts["image_size"])))
     return MODULE.format(
         version=__version__,
         name=name,
-        genotype_text=str(genotype),
+        genotype_text=str(genotype).replace("\\", "\\\\").replace('"', '\\"'),  # inside a docstring
         image=image,
         imports=import_lines(sources.imports.values()),
         definitions=sources.text(),
         genotype=repr(genotype),
-        mean=facts["mean"],
-        std=facts["std"],
-        classes=facts["classes"],
+        mean=repr(facts["mean"]),
+        std=repr(facts["std"]),
+        classes=repr(facts["classes"]),
         made=made,
         shape=shape,
     )

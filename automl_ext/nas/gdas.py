@@ -157,14 +157,20 @@ def search(
     sample: Sampler = sample,
     algorithm: str = "gdas",
 ) -> dict[str, Any] | None:
-    """Search, then train the found architecture on the training and validation images, test it once.
+    """Search, then train the found architecture on the training and validation images, and test it once.
+
+    The result is the same bit for bit for the same configuration, number of threads, PyTorch version, backend and
+    kind of processor. Another number of threads gives another rounding: PyTorch sums the batch norm statistics of
+    channels-last images, and oneDNN the weight gradients of convolutions, in one part per thread. The reference
+    backend rounds the gradients of α differently. Training amplifies rounding, so such a search may end with another
+    architecture, as with another seed. What a step samples depends on α and the seed only, not on threads.
 
     Args:
         out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
-        stop_after: interrupt after so many epochs, those of the final training among them.
+        stop_after: interrupt after this number of epochs, those of the final training included.
         space: the search space, in place of the one that ``config.space`` names.
-        sample: what a pass runs; see :mod:`automl_ext.nas.samplers`.
+        sample: chooses what a pass runs; see :mod:`automl_ext.nas.samplers`.
         algorithm: the name under which the run is stored.
 
     Returns:

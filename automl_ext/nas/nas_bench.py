@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from automl_ext.nas.nas_bench_report import draw, print_table
 from automl_ext.nas.nasbench201 import NASBench201
-from automl_ext.nas.retrain import at_least, check_seed
-from automl_ext.nas.search_config import ALIASES, CONTROLLERS, ControllerName
+from automl_ext.nas.retrain import MANY
+from automl_ext.nas.search_config import ALIASES, CONTROLLERS, MOST_WORKERS, ControllerName
 from automl_ext.nas.strategies.evolution import Evolution
 from automl_ext.nas.strategies.random_search import RandomSearch
 from automl_ext.nas.strategies.reinforce import Reinforce
@@ -29,6 +29,7 @@ from automl_ext.nas.strategies.renas import ReNAS
 from automl_ext.nas.strategies.strategy import Strategy
 from automl_ext.nas.table import Table, TableEvaluator
 from automl_ext.nas.workers import Workers
+from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed
 
@@ -53,10 +54,9 @@ class NASBenchConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        at_least(self, {"runs": 1, "workers": 1})
-        at_least(self, {name: 1 for name in ("population", "sample") if getattr(self, name) is not None})
-        if not 0 < self.budget < math.inf:
-            raise ValueError(f"budget: expected simulated seconds above 0, got {self.budget}")
+        check_range(self, "runs", "population", "sample", low=1, high=MANY)
+        check_range(self, "workers", low=1, high=MOST_WORKERS)
+        check_range(self, "budget", above=0)
         self.algorithms = tuple(ALIASES.get(name, name) for name in self.algorithms)
         for name in self.algorithms:
             if name not in ALGORITHMS:

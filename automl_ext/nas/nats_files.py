@@ -7,7 +7,7 @@ Two layouts exist, both bz2-compressed pickles of plain Python:
 
 A cell is {"12": trials, "200": trials}, by epochs, and trials are {"dataset_seed": {data set: [seed, …]},
 "all_results": {(data set, seed): trial}}. Of several trials the mean is taken, where the benchmark's own library draws
-one at every look. Pickles can hold code; what is not data is refused.
+one at every look. The pickles are read as data (:mod:`automl_ext.nas.data_pickle`).
 """
 
 from __future__ import annotations
@@ -16,25 +16,24 @@ import bz2
 import csv
 import gzip
 import io
+import math
 import pickle
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from automl_ext.nas.cell_genotype import shorten
+from automl_ext.nas.data_pickle import load_data
+from automl_ext.nas.nasbench201 import Genotype
 from automl_ext.nas.table import COLUMNS
 from automl_ext.training.atomic import write_atomic
 from automl_ext.training.errors import UserError
+from automl_ext.training.regular import check_regular
 
 SUFFIX = ".pickle.pbz2"
-DATA = {
-    ("collections", "OrderedDict"),
-    ("collections", "defaultdict"),
-    ("builtins", "set"),
-    ("numpy", "dtype"),
-    ("numpy", "ndarray"),
-    *((f"numpy.{core}.multiarray", name) for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
-}
+# A pickle may unpack to so many bytes: far more than the few times its size that bz2 saves on the official files.
+EXPANSION, SLACK = 200, 1 << 24
 
 
 def convert(source: Path, out: Path) -> None:
@@ -52,35 +51,44 @@ def convert(source: Path, out: Path) -> None:
     write_atomic(out, gzip.compress(data, mtime=0) if out.suffix == ".gz" else data)
 
 
-def _cells(source: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
+def _cells(source: Path) -> Iterator[tuple[str, Any]]:
     if source.is_dir():
-        archs = _field(_load(source / f"meta{SUFFIX}"), "meta_archs", source)
-        for index, arch in enumerate(archs):
+        for index, arch in enumerate(_archs(_load(source / f"meta{SUFFIX}"), source)):
             yield arch, _load(source / f"{index:06d}{SUFFIX}")
     else:
         benchmark = _load(source)
-        cells = _field(benchmark, "arch2infos", source)
-        for index, arch in enumerate(_field(benchmark, "meta_archs", source)):
+        cells = _field(benchmark, "arch2infos", dict, source)
+        for index, arch in enumerate(_archs(benchmark, source)):
             if index not in cells:
                 raise UserError(f"{source}: no results of cell {index}, {arch}")
             yield arch, cells[index]
 
 
-def _field(benchmark: Any, name: str, source: Path) -> Any:
+def _archs(benchmark: Any, source: Path) -> list[str]:
+    archs = _field(benchmark, "meta_archs", list, source)
     try:
-        return benchmark[name]
-    except (TypeError, KeyError, IndexError):
-        raise UserError(f"{source}: expected a file of NATS-Bench's topology space, with {name!r} in it") from None
+        return [str(Genotype.parse(arch)) for arch in archs]
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{source}: meta_archs: {_line(error)}") from None
 
 
-def _row(arch: str, cell: Mapping[str, Any]) -> tuple[float, ...]:
-    """The columns of the table; accuracies as the benchmark's authors average them."""
+def _field(benchmark: Any, name: str, kind: type, source: Path) -> Any:
+    value = benchmark.get(name) if isinstance(benchmark, dict) else None
+    if not isinstance(value, kind):
+        raise UserError(
+            f"{source}: expected a file of NATS-Bench's topology space, with {name!r}, a {kind.__name__}, in it"
+        )
+    return value
+
+
+def _row(arch: str, cell: Any) -> tuple[float, ...]:
+    """Compute the columns of the table; accuracies as the benchmark's authors average them."""
     try:
         short, long = cell["12"], cell["200"]
         trials = _trials(short, "cifar10-valid")
         seconds = fmean(sum(trial["train_times"][epoch] for epoch in range(12)) for trial in trials)
         parameters, macs = (fmean(float(trial[key]) for trial in trials) for key in ("params", "flop"))
-        return (
+        row = (
             _accuracy(trials, "x-valid@11"),
             _accuracy(_trials(long, "cifar10-valid"), "x-valid@199"),
             _accuracy(_trials(long, "cifar10"), "ori-test@199"),
@@ -88,8 +96,11 @@ def _row(arch: str, cell: Mapping[str, Any]) -> tuple[float, ...]:
             round(macs * 1e6),
             round(seconds, 3),
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{arch}: no such result in the files: {error}") from None
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise UserError(f"{arch}: no such result in the files: {_line(error)}") from None
+    if not all(math.isfinite(value) for value in row):
+        raise UserError(f"{arch}: expected finite numbers, got {row}")
+    return row
 
 
 def _trials(results: Mapping[str, Any], dataset: str) -> list[Mapping[str, Any]]:
@@ -100,18 +111,16 @@ def _accuracy(trials: list[Mapping[str, Any]], key: str) -> float:
     return round(fmean(trial["eval_acc1es"][key] for trial in trials), 3)
 
 
-class _DataOnly(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in DATA:
-            raise pickle.UnpicklingError(f"it holds {module}.{name}, which is no data")
-        return super().find_class(module, name)
-
-
 def _load(path: Path) -> Any:
+    check_regular(path, "nas-table")
     try:
         with bz2.open(path, "rb") as file:
-            return _DataOnly(file).load()
+            return load_data(file, SLACK + EXPANSION * path.stat().st_size)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (pickle.UnpicklingError, EOFError, ValueError, AttributeError, ImportError, IndexError) as error:
-        raise UserError(f"{path}: expected a pickle of NATS-Bench: {error}") from None
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise UserError(f"{path}: expected a pickle of NATS-Bench: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return shorten(" ".join(str(error).split()))

@@ -1,6 +1,6 @@
 """Building blocks of convolutional search spaces: candidate operations, and blocks that halve the image.
 
-At stride 2 every one of them turns H × W into ⌈H/2⌉ × ⌈W/2⌉, so outputs match for odd sizes too.
+At stride 2 each of them maps H × W to ⌈H/2⌉ × ⌈W/2⌉, so outputs also match for odd sizes.
 """
 
 from __future__ import annotations
@@ -10,13 +10,34 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
+class Conv1x1(nn.Conv2d):
+    """1×1 convolution without a bias that subsamples its input first, then convolves with stride 1.
+
+    It computes what ``nn.Conv2d(c_in, c_out, 1, stride, bias=False)`` computes, with the same parameters. A strided
+    1×1 convolution must not reach oneDNN: with AVX2, channels-last input and fewer input channels than a block (8), its
+    backward pass writes out of bounds (oneDNN issue 6035).
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
+        super().__init__(c_in, c_out, 1, bias=False)
+        self.subsampling = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.subsampling > 1:
+            # A 1×1 average pool selects every other pixel. Unlike slicing, its gradient keeps the memory layout of x.
+            x = F.avg_pool2d(x, 1, self.subsampling)
+        return super().forward(x)
+
+
 class ReluConvBN(nn.Sequential):
     """ReLU → convolution → batch norm, keeping the spatial size at stride 1."""
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1, affine: bool = True) -> None:
         super().__init__(
             nn.ReLU(),  # not in place: several operations read the same node
-            nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False),
+            Conv1x1(c_in, c_out, stride)
+            if kernel == 1
+            else nn.Conv2d(c_in, c_out, kernel, stride, padding=kernel // 2, bias=False),
             nn.BatchNorm2d(c_out, affine=affine),
         )
 
@@ -56,22 +77,24 @@ class FactorizedConv(nn.Sequential):
 
 
 class FactorizedReduction(nn.Module):
-    """Halves the image by two 1×1 convolutions of stride 2, the second of the image moved by one pixel."""
+    """ReLU → two 1×1 convolutions of stride 2, the second on the image shifted by one pixel → batch norm."""
 
     def __init__(self, c_in: int, c_out: int, affine: bool = True) -> None:
         super().__init__()
-        self.even = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride=2, bias=False)
+        # Of a single output channel nothing is left for the first convolution, and PyTorch has no empty ones.
+        self.even = Conv1x1(c_in, c_out // 2, stride=2) if c_out > 1 else None
+        self.odd = Conv1x1(c_in, c_out - c_out // 2, stride=2)
         self.norm = nn.BatchNorm2d(c_out, affine=affine)
 
     def forward(self, x: Tensor) -> Tensor:
         x = F.relu(x)
-        moved = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]  # padded, for what an odd size lacks
-        return self.norm(torch.cat([self.even(x), self.odd(moved)], dim=1))
+        shifted = F.pad(x, (0, 1, 0, 1))[:, :, 1:, 1:]  # the padding completes an odd size
+        halves = [self.odd(shifted)] if self.even is None else [self.even(x), self.odd(shifted)]
+        return self.norm(torch.cat(halves, dim=1))
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 ReLU-conv-BN of which the first halves the image, beside an average-pooled 1×1 convolution."""
+    """Two 3×3 ReLU-conv-BN, the first with stride 2, plus an average-pooled 1×1 convolution as the shortcut."""
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
@@ -84,16 +107,16 @@ class ResidualBlock(nn.Module):
 
 
 def make_operation(name: str, channels: int, affine: bool = True, stride: int = 1) -> nn.Module | None:
-    """The module of a candidate operation; None for "none".
+    """Make the module of a candidate operation; None for "none".
 
-    It maps [N, channels, H, W] to [N, channels, ⌈H/stride⌉, ⌈W/stride⌉].
+    The module maps [N, channels, H, W] to [N, channels, ⌈H/stride⌉, ⌈W/stride⌉].
 
     Args:
         affine: whether batch norms learn a scale and a shift (not during a search).
         stride: 1 or 2.
 
     Raises:
-        ValueError: no operation of that name.
+        ValueError: no operation has that name.
     """
     kernel = int(name[-1]) if name[-1:].isdigit() else 0
     if name == "none":

@@ -18,12 +18,16 @@ from automl_ext.nas.epochs import Epochs, set_cosine_lr
 from automl_ext.nas.extras import DropPath, add_auxiliary_head, cutout
 from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.space import Space
+from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.clock import Clock
 from automl_ext.training.data import Split, Splits, load_images, split_images
 from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
 from automl_ext.training.run import Run
 from automl_ext.training.seeding import generator, seed_everything
+
+LARGEST = 2**31 - 1  # of a count; beyond it, conversions to the types of PyTorch and NumPy fail
+MANY = 1_000_000  # of what is made or drawn one by one before anything runs
 
 
 @dataclass
@@ -50,10 +54,12 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0, "cutout": 0})
-        at_least(self, {"lr": 0, "momentum": 0, "weight_decay": 0, "auxiliary": 0})
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path: expected a probability in [0, 1), got {self.drop_path}")
+        check_range(self, "subset", "channels", "cells", "epochs", low=1, high=LARGEST)
+        check_range(self, "batch_size", low=2, high=LARGEST)  # batch norm needs two images
+        check_range(self, "shift", "cutout", low=0, high=LARGEST)
+        check_range(self, "lr", above=0)
+        check_range(self, "momentum", "drop_path", low=0, below=1)
+        check_range(self, "weight_decay", "auxiliary", low=0)
 
 
 @dataclass
@@ -72,25 +78,11 @@ class CompareConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, {"random_cells": 1})
-
-
-def check_seed(seed: int) -> None:
-    """ValueError for a seed that NumPy would refuse, long after the run directory has been made."""
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed: expected an int in [0, 2**32), got {seed}")
-
-
-def at_least(config: object, bounds: dict[str, float]) -> None:
-    """ValueError for a field of ``config`` that is below its bound, or NaN."""
-    for name, bound in bounds.items():
-        value = getattr(config, name)
-        if not value >= bound:
-            raise ValueError(f"{name}: expected at least {bound}, got {value}")
+        check_range(self, "random_cells", low=1, high=MANY)
 
 
 class Training:
-    """One network in training, a :class:`~automl_ext.nas.epochs.Job`; all its chance comes from the seed."""
+    """One network in training, a :class:`~automl_ext.nas.epochs.Job`. All randomness comes from ``config.seed``."""
 
     def __init__(
         self, config: TrainingConfig, space: Space[Any], genotype: Any, splits: Splits, device: torch.device
@@ -206,8 +198,13 @@ def retrain(
 
     Returns:
         What ``result.json`` holds: genotype, test_accuracy (0 to 1), parameters and times. None when stopped.
+
+    Raises:
+        UserError: no genotype or a bad one, bad data, configuration or run directory.
     """
     space = space or spaces.space(config.space)
+    if not config.genotype:
+        raise UserError("retrain: expected --genotype, the architecture to train, as result.json of a search has it")
     genotype = parse_genotype(space, config.genotype)
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)

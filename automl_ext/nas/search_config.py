@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from automl_ext.nas.retrain import TrainingConfig, at_least
+from automl_ext.nas.retrain import LARGEST, MANY, TrainingConfig
 from automl_ext.nas.space import Space
 from automl_ext.nas.strategies.evolution import Evolution
 from automl_ext.nas.strategies.random_search import RandomSearch
@@ -17,7 +17,10 @@ from automl_ext.nas.strategies.renas_controller import Controller, HistoryContro
 from automl_ext.nas.strategies.renas_lstm import LSTMController
 from automl_ext.nas.strategies.strategy import Strategy
 from automl_ext.nas.strategies.successive_halving import SuccessiveHalving
+from automl_ext.training.checks import check_range
 from automl_ext.training.seeding import derived_seed
+
+MOST_WORKERS = 256  # processes
 
 ControllerName = Literal["history", "lstm"]
 CONTROLLERS: dict[str, Callable[[Space[Any], int], Controller]] = {"history": HistoryController, "lstm": LSTMController}
@@ -44,11 +47,9 @@ class SearchConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, {"workers": 1})
-        if self.evaluations is not None:
-            at_least(self, {"evaluations": 1})
-        if self.budget is not None and not self.budget > 0:
-            raise ValueError(f"budget: expected seconds above 0, got {self.budget}")
+        check_range(self, "workers", low=1, high=MOST_WORKERS)
+        check_range(self, "evaluations", low=1, high=LARGEST)
+        check_range(self, "budget", above=0)
         if self.evaluator == "table" and self.space != "nb201":
             raise ValueError(f"evaluator: the table holds NAS-Bench-201 cells (space nb201), not {self.space}")
 
@@ -79,7 +80,7 @@ class EvolutionConfig(SearchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, {"population": 1, "sample": 1})
+        check_range(self, "population", "sample", low=1, high=MANY)
 
     def strategy(self, space: Space[Any]) -> Strategy:
         return Evolution(space, self.seed, self.population, self.sample)
@@ -94,9 +95,8 @@ class ReinforceConfig(SearchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, {"policy_lr": 0})
-        if not 0 <= self.baseline_decay < 1:
-            raise ValueError(f"baseline_decay: expected a number in [0, 1), got {self.baseline_decay}")
+        check_range(self, "policy_lr", above=0)
+        check_range(self, "baseline_decay", low=0, below=1)
 
     def strategy(self, space: Space[Any]) -> Strategy:
         return Reinforce(space, self.seed, self.policy_lr, self.baseline_decay)
@@ -113,7 +113,8 @@ class ReNASConfig(SearchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, {"population": 1, "sample": 1, "fine_tune": 1})
+        check_range(self, "population", "sample", low=1, high=MANY)
+        check_range(self, "fine_tune", low=1, high=LARGEST)
         if self.evaluator == "train" and self.fine_tune > self.epochs:
             raise ValueError(f"fine_tune: expected at most {self.epochs} epochs, those of others, got {self.fine_tune}")
 
@@ -133,7 +134,9 @@ class SuccessiveHalvingConfig(SearchConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least(self, {"candidates": 1, "eta": 2, "rungs": 1})
+        check_range(self, "candidates", low=1, high=MANY)
+        check_range(self, "eta", low=2, high=LARGEST)
+        check_range(self, "rungs", low=1, high=30)  # eta to the power of rungs must not overflow a count
         if self.evaluator == "supernet":
             raise ValueError("evaluator: a supernet knows no budgets, which successive halving needs")
         if self.evaluator == "train" and self.epochs < self.eta ** (self.rungs - 1):

@@ -1,12 +1,12 @@
-"""What the searches over a supernet have in common to set."""
+"""The configuration that all searches over a supernet share."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
-from automl_ext.nas.retrain import at_least, check_seed
+from automl_ext.nas.retrain import LARGEST
 from automl_ext.nas.supernet import Form
+from automl_ext.training.checks import check_range, check_seed
 
 
 @dataclass
@@ -40,13 +40,13 @@ class SupernetConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0})
-        at_least(self, {"retrain_channels": 1, "retrain_cells": 1, "retrain_epochs": 1})
-        at_least(self, {"lr": 0, "lr_min": 0, "momentum": 0, "weight_decay": 0, "grad_clip": 0})
-        at_least(self, {"alpha_lr": 0, "alpha_weight_decay": 0})
-        for name in ("warmup", "alpha_beta1", "alpha_beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected a number in [0, 1), got {getattr(self, name)}")
+        check_range(self, "subset", "channels", "cells", "epochs", low=1, high=LARGEST)
+        check_range(self, "retrain_channels", "retrain_cells", "retrain_epochs", low=1, high=LARGEST)
+        check_range(self, "batch_size", low=2, high=LARGEST)
+        check_range(self, "shift", low=0, high=LARGEST)
+        check_range(self, "lr", "alpha_lr", "grad_clip", above=0)
+        check_range(self, "lr_min", "weight_decay", "alpha_weight_decay", low=0)
+        check_range(self, "momentum", "warmup", "alpha_beta1", "alpha_beta2", low=0, below=1)
 
     def tau(self, epoch: int) -> float:
         """The temperature of an epoch."""
@@ -66,9 +66,7 @@ class AnnealedConfig(SupernetConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name in ("tau_max", "tau_min"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise ValueError(f"{name}: expected a positive temperature, got {getattr(self, name)}")
+        check_range(self, "tau_max", "tau_min", above=0)
 
     def tau(self, epoch: int) -> float:
         return temperature(epoch, self.epochs, self.tau_max, self.tau_min)

@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.nasbench201 import Genotype, NASBench201
 from automl_ext.training.errors import UserError
+from automl_ext.training.reading import LARGEST, read_small
 
 VARIABLE = "AUTOML_EXT_NB201"
 COLUMNS = (
@@ -111,8 +112,13 @@ def place(genotype: Genotype) -> int:
 
 def _text(path: Path) -> str:
     try:
-        data = path.read_bytes()
-        return (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
+        data = read_small(path)
+        if data[:2] == b"\x1f\x8b":
+            with gzip.open(io.BytesIO(data)) as file:
+                data = file.read(LARGEST + 1)
+            if len(data) > LARGEST:
+                raise UserError(f"table: {path}: unpacks to more than {LARGEST >> 20} MiB")
+        return data.decode()
     except UnicodeDecodeError:
         raise UserError(f"table: {path}: expected a CSV file, gzipped or not") from None
     except (gzip.BadGzipFile, EOFError, zlib.error):

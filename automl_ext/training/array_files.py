@@ -15,6 +15,7 @@ from torch import Tensor
 
 from automl_ext.training.data import Part, Source
 from automl_ext.training.errors import UserError
+from automl_ext.training.regular import check_size
 
 FASHION_CLASSES = (
     "T-shirt/top",
@@ -77,49 +78,37 @@ def read_idx(path: Path, dims: int) -> Tensor:
     The format: two zero bytes, 8 (unsigned byte), the number of dimensions, big-endian int32 sizes, the data.
 
     Raises:
-        UserError: unreadable, a wrong magic number, or more or fewer bytes than the sizes say.
+        UserError: unreadable, a wrong magic number, too large, or more or fewer bytes than the sizes say.
     """
+    start, magic = 4 + 4 * dims, bytes((0, 0, 8, dims))
     try:
-        raw = path.read_bytes()
-        data = gzip.decompress(raw) if path.suffix == ".gz" else raw
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            head = file.read(start)
+            if head[:4] != magic:
+                raise UserError(f"{path}: magic number 0x{head[:4].hex()}, expected 0x{magic.hex()}")
+            sizes = [int.from_bytes(head[i : i + 4], "big") for i in range(4, start, 4)]
+            check_size(path, math.prod(sizes))
+            data = file.read(math.prod(sizes) + 1)  # no more, whatever a gzip file unpacks to
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
-    magic = bytes((0, 0, 8, dims))
-    if data[:4] != magic:
-        raise UserError(f"{path}: magic number 0x{data[:4].hex()}, expected 0x{magic.hex()}")
-    start = 4 + 4 * dims
-    sizes = [int.from_bytes(data[i : i + 4], "big") for i in range(4, start, 4)]
-    expected = start + math.prod(sizes)
-    if len(data) != expected:
-        raise UserError(f"{path}: {len(data)} bytes, expected {expected} (truncated or damaged)")
-    return torch.from_numpy(np.frombuffer(data, np.uint8, offset=start).copy()).view(sizes)
+    if len(head) < start or len(data) != math.prod(sizes):
+        got = f"{len(head) + len(data)}{' or more' * (len(data) > math.prod(sizes))}"
+        raise UserError(f"{path}: {got} bytes, expected {start + math.prod(sizes)} (truncated or damaged)")
+    return torch.from_numpy(np.frombuffer(data, np.uint8).copy()).view(sizes)
 
 
 def npz(path: Path) -> Source:
     """Read ``images`` and ``labels``, or Keras' ``x_train``, ``y_train``, ``x_test``, ``y_test``.
 
-    Images: uint8, or floats in [0, 1] (scaled to 0 … 255 and rounded); ``[N, H, W]`` (grey), ``[N, H, W, C]``
-        or
+    Images: uint8, or floats in [0, 1] (scaled to 0 … 255 and rounded); ``[N, H, W]`` (grey), ``[N, H, W, C]`` or
     ``[N, C, H, W]`` with C 1 or 3, where exactly one of the second and the last axis may be that short.
     Labels: integers ``[N]`` or ``[N, 1]``; the classes are the values that occur, in order.
 
     Raises:
-        UserError: not an npz file, arrays missing, or of another shape, type or range; names file and array.
+        UserError: not an npz file, too large, encrypted, arrays missing, or of another shape, type or range; names
+            file and array.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:  # a lone .npy array is no context manager
-            arrays = {name: archive[name] for name in archive.files if name in _KNOWN}
-            present = list(archive.files)
-    except (
-        OSError,
-        ValueError,
-        EOFError,
-        TypeError,
-        AttributeError,
-        zipfile.BadZipFile,
-        zlib.error,
-    ) as error:
-        raise UserError(f"{path} is not a readable npz file of plain arrays: {error}") from None
+    arrays, present = _read_npz(path)
     for names in _NAMES:
         if names[0] in arrays and names[1] in arrays:
             break
@@ -138,6 +127,27 @@ def npz(path: Path) -> Source:
     if unknown.size:
         raise UserError(f"{path}: {names[3]} has the label {unknown[0]}, which {names[1]} has not")
     return Source(classes, train, _part(test_images, torch.from_numpy(np.searchsorted(values, test_labels))))
+
+
+def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Read the arrays with names in _KNOWN; also return the names of all members."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
+            # zipfile reads no more of a member than the size declared for it.
+            check_size(path, sum(size for name, size in sizes.items() if name in _KNOWN))
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files if name in _KNOWN}
+    except MemoryError:
+        raise UserError(f"{path} declares arrays larger than the memory") from None
+    # RuntimeError: encrypted; NotImplementedError: a compression that Python lacks
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"{path} is not a readable npz file of plain arrays: {reason}") from None
+    for name, array in found.items():
+        if not isinstance(array, np.ndarray):  # NumPy gives the bytes of a member that is no .npy file
+            raise UserError(f"{path}: {name} is no NumPy array")
+    return found, list(sizes)
 
 
 _NAMES = (("images", "labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))

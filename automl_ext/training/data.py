@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.training.errors import UserError
+from automl_ext.training.regular import check_regular
 
 SPECS = "digits, fashion-mnist:PATH, folder:PATH or npz:PATH"
 
@@ -182,10 +183,20 @@ def _open(spec: str) -> Source:
         "npz": array_files.npz,
     }
     if kind not in readers or not place:
-        raise UserError(f"unknown data {spec!r}: expected {SPECS}")
+        raise UserError(f"unknown data {spec!r}: expected {SPECS}{_suggestion(spec)}")
     if not path.exists():
         raise UserError(f"--data {spec}: {path} does not exist")
+    if not path.is_dir():
+        check_regular(path, f"--data {spec}")
     return readers[kind](path)
+
+
+def _suggestion(spec: str) -> str:
+    """What was probably meant by a path without a kind."""
+    path = Path(spec).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix == ".zip"):
+        return f"; did you mean folder:{spec}?"
+    return f"; did you mean npz:{spec}?" if path.is_file() and path.suffix == ".npz" else ""
 
 
 def _check_classes(name: str, classes: tuple[str, ...], labels: Tensor, test_labels: Tensor | None) -> None:

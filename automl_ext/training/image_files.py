@@ -16,9 +16,11 @@ from torch import Tensor
 
 from automl_ext.training.data import Part, Source
 from automl_ext.training.errors import UserError
+from automl_ext.training.regular import check_regular, check_size
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 DEPTH = 6
+LARGEST_FILE = 1 << 28  # bytes of one image in a zip
 
 # Folder names lead to further trees, image files to None.
 Tree = dict[str, Any]
@@ -87,6 +89,7 @@ def _read(path: Path, names: list[str]) -> Tensor:
                 raise UserError(f"{path}: {name} has mode {mode}, expected RGB or L (grey)")
             if first is None:
                 first = (name, size, mode)
+                check_size(path, len(names) * pixels.size)
                 out = np.empty((len(names), *pixels.shape), np.uint8)
             if (size, mode) != first[1:]:
                 raise UserError(
@@ -122,10 +125,22 @@ def _reason(error: Exception) -> str:
 @contextlib.contextmanager
 def _opener(path: Path) -> Iterator[Callable[[str], bytes]]:
     if path.is_dir():
-        yield lambda name: (path / name).read_bytes()
+
+        def load(name: str) -> bytes:
+            check_regular(path / name, "image")
+            return (path / name).read_bytes()
+
+        yield load
     else:
         with zipfile.ZipFile(path) as archive:
-            yield archive.read
+
+            def load_member(name: str) -> bytes:
+                size = archive.getinfo(name).file_size
+                if size > LARGEST_FILE:
+                    raise ValueError(f"it unpacks to {size} bytes, expected at most {LARGEST_FILE}")
+                return archive.read(name)  # reads no more than the declared size
+
+            yield load_member
 
 
 def _list_folder(path: Path) -> Iterator[str]:

@@ -7,7 +7,9 @@
 
 A run that is killed at any moment and resumed with the same configuration ends with the result of the
 uninterrupted one, bit for bit, if its state holds everything that changes: parameters, optimisers,
-schedulers and random states (:mod:`~automl_ext.training.seeding`).
+schedulers and random states (:mod:`~automl_ext.training.seeding`). "Bit for bit" holds for the same number of
+threads, PyTorch version, backend and kind of processor: PyTorch's own sums (batch norm, gradients of convolutions)
+round differently with another number of threads, and training amplifies that. Our ops do not depend on the threads.
 """
 
 from __future__ import annotations

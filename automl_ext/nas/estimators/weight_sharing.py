@@ -1,7 +1,8 @@
 """Weight sharing: a supernet, trained once, scores every architecture of its space with its own weights.
 
 One-shot ranking as in Guo et al. 2020, "Single Path One-Shot Neural Architecture Search with Uniform Sampling": every
-step trains one architecture drawn uniformly; an architecture is scored after batch norm has seen it alone.
+step trains one architecture that the space draws uniformly. Batch norm statistics are computed anew for each
+architecture before it is scored.
 """
 
 from __future__ import annotations
@@ -9,20 +10,25 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from random import Random
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 from automl_ext.nas.epochs import set_cosine_lr
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.gdas import recalibrate, weight_step
 from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.nasbench201 import NASBench201
-from automl_ext.nas.retrain import at_least, check_seed, network_shape
+from automl_ext.nas.retrain import LARGEST, network_shape
+from automl_ext.nas.samplers import draw_seed
 from automl_ext.nas.space import Space
 from automl_ext.nas.supernet import Choice, Supernet
+from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.clock import Clock
 from automl_ext.training.data import Split, Splits
 from automl_ext.training.seeding import generator, seed_everything
@@ -47,23 +53,68 @@ class UniformSupernetConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        at_least(self, {"channels": 1, "cells": 1, "epochs": 1, "batch_size": 2, "shift": 0})
-        at_least(self, {"lr": 0, "lr_min": 0, "momentum": 0, "weight_decay": 0, "grad_clip": 0})
+        check_range(self, "channels", "cells", "epochs", low=1, high=LARGEST)
+        check_range(self, "batch_size", low=2, high=LARGEST)
+        check_range(self, "shift", low=0, high=LARGEST)
+        check_range(self, "lr", "grad_clip", above=0)
+        check_range(self, "lr_min", "weight_decay", low=0)
+        check_range(self, "momentum", low=0, below=1)
+
+
+Choices = Callable[[Any], list[Choice]]  # genotype → what a pass of the supernet runs
+
+
+def choices_of(supernet: Supernet, space: Space[Any]) -> Choices:
+    """Find how a supernet runs one architecture of its space.
+
+    Returns:
+        The supernet's own method ``choices``, as DARTS's has it; otherwise a function for spaces with one decision
+        per edge of one cell.
+
+    Raises:
+        ValueError: the supernet has no such method, and the space has other decisions.
+    """
+    if hasattr(supernet, "choices"):
+        return cast(Choices, supernet.choices)
+    shapes = [tuple(alpha.shape) for alpha in supernet.alphas]
+    if shapes != [(len(space.num_choices), max(space.num_choices))]:
+        raise ValueError(
+            f"choices: a function is needed for a space with the decisions {space.num_choices} and α of shapes {shapes}"
+        )
+    return partial(_one_decision_per_edge, space, supernet)
+
+
+def _one_decision_per_edge(space: Space[Any], supernet: Supernet, genotype: Any) -> list[Choice]:
+    alpha = supernet.alphas[0]
+    return [Choice.fixed(space.encode(genotype), alpha.shape[1], alpha.device)]
 
 
 class UniformSupernet:
-    """Uniform sampling (a :class:`~automl_ext.nas.epochs.Job`): all training images, one architecture a step."""
+    """Uniform sampling (a :class:`~automl_ext.nas.epochs.Job`): all training images, one architecture per step.
 
-    def __init__(self, config: UniformSupernetConfig, space: Space[Any], splits: Splits, device: torch.device) -> None:
+    Args:
+        choices: see :class:`WeightSharing`.
+    """
+
+    def __init__(
+        self,
+        config: UniformSupernetConfig,
+        space: Space[Any],
+        splits: Splits,
+        device: torch.device,
+        choices: Choices | None = None,
+    ) -> None:
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
+        self.space = space
         self.train = to_device(splits.train, device)
         self.rng = generator(config.seed, torch.device("cpu"))
         seed_everything(config.seed)
         shape = network_shape(splits, config.channels, config.cells)
         self.supernet = space.build_supernet(**shape, form="darts").to(device)
+        self.choices = choices or choices_of(self.supernet, space)
         with torch.no_grad():
             for alpha in self.supernet.alphas:
-                alpha.zero_()  # GDAS's sampling is uniform then, at every temperature
+                alpha.zero_()  # not used, and never learned
         self.optimizer = torch.optim.SGD(
             self.supernet.weights(),
             lr=config.lr,
@@ -71,6 +122,14 @@ class UniformSupernet:
             weight_decay=config.weight_decay,
             nesterov=config.momentum > 0,
         )
+
+    def draw(self, alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
+        """Draw an architecture of the space, whatever α and τ are (a :data:`~automl_ext.nas.samplers.Sampler`).
+
+        Drawing every edge on its own would not do: in DARTS's space nearly all such cells have nodes with more or
+        fewer than two inputs, which no genotype has.
+        """
+        return self.choices(self.space.random(Random(draw_seed(rng))))
 
     def run_epoch(self) -> dict[str, float]:
         config = self.config
@@ -83,7 +142,8 @@ class UniformSupernet:
                 set_cosine_lr(self.optimizer, progress, config.lr, config.lr_min)
                 batch = take(self.train, index)
                 batch = Split(augment(batch.images, config.shift, config.flip, self.rng), batch.labels)
-                losses.append(weight_step(self.supernet, self.optimizer, batch, 1.0, config.grad_clip, self.rng))
+                loss = weight_step(self.supernet, self.optimizer, batch, 1.0, config.grad_clip, self.rng, self.draw)
+                losses.append(loss)
             self.epoch += 1
             return {"loss": torch.stack(losses).mean().item()}
 
@@ -113,11 +173,10 @@ class WeightSharing:
 
     Args:
         supernet: copied.
-        splits: batch norm sees training images, the score is of validation images. The test part is not looked at.
-        images: batch norm sees so many training images.
+        splits: batch norm sees training images, the score is of validation images. The test part is not read.
+        images: the number of training images for batch norm.
         space: NAS-Bench-201 by default.
-        choices: the Choices that stand for a genotype. By default the supernet's own ``choices(genotype)``, as DARTS's
-            has it, or, where it has none, those of a space with one decision per edge of one cell.
+        choices: maps a genotype to the Choices that run it; by default that of :func:`choices_of`.
 
     Raises:
         ValueError: ``images`` below 1; no ``choices`` for a space that needs them.
@@ -130,19 +189,12 @@ class WeightSharing:
         *,
         images: int = 1000,
         space: Space[Any] | None = None,
-        choices: Callable[[Any], list[Choice]] | None = None,
+        choices: Choices | None = None,
     ) -> None:
         if images < 1:
             raise ValueError(f"images: expected at least 1, got {images}")
         self.supernet, self.space = copy.deepcopy(supernet), space or NASBench201()
-        choices = choices or getattr(self.supernet, "choices", None)
-        shapes = [tuple(alpha.shape) for alpha in supernet.alphas]
-        num_choices = self.space.num_choices
-        if choices is None and shapes != [(len(num_choices), max(num_choices))]:
-            raise ValueError(
-                f"choices: a function is needed for a space with the decisions {num_choices} and α of shapes {shapes}"
-            )
-        self.choices = choices or self._one_decision_per_edge
+        self.choices = choices or choices_of(self.supernet, self.space)
         device = supernet.alphas[0].device
         self.images = splits.train.images[:images].to(device)  # in random order
         self.valid = to_device(splits.valid, device)
@@ -157,7 +209,3 @@ class WeightSharing:
             finite = bool(self.supernet(self.images[:1], *choices).isfinite().all())
         score = accuracy(self.supernet, self.valid, *choices) if finite else -math.inf
         return Evaluation(score, time.perf_counter() - start, failed=not finite)
-
-    def _one_decision_per_edge(self, genotype: Any) -> list[Choice]:
-        alpha = self.supernet.alphas[0]
-        return [Choice.fixed(self.space.encode(genotype), alpha.shape[1], alpha.device)]

@@ -1,0 +1,158 @@
+"""Reading of pickles that hold plain Python and NumPy numbers, from a source that is not trusted.
+
+``pickle.load`` runs what the file says. Here a file can name the few globals of GLOBALS only, and none of them is
+NumPy's own: a forged state of a real ``numpy.dtype`` corrupts memory. Dtypes come from a fixed list, scalars become
+Python numbers, and arrays become lists whose size was checked.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+from collections import OrderedDict, defaultdict
+from typing import Any, Protocol
+
+import numpy as np
+
+SCALARS = {name: np.dtype(f"<{name}") for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")}
+SCALARS["b1"] = np.dtype(bool)
+MAX_DIMS = 8
+
+
+class Reader(Protocol):
+    def read(self, size: int = -1, /) -> bytes: ...
+
+    def readline(self, size: int = -1, /) -> bytes: ...
+
+    def peek(self, n: int = 0, /) -> bytes: ...
+
+
+class _Dtype:
+    """A dtype of SCALARS. The state that a pickle gives it is compared with the only one expected, and never used."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __setstate__(self, state: Any) -> None:
+        order = "<" if SCALARS[self.name].itemsize > 1 else "|"
+        if state != (3, order, None, None, None, -1, -1, 0):
+            raise pickle.UnpicklingError(f"it holds a dtype {self.name} with an unexpected state")
+
+    def decode(self, data: Any, count: int) -> Any:
+        dtype = SCALARS[self.name]
+        if type(data) is not bytes or len(data) != count * dtype.itemsize:
+            raise pickle.UnpicklingError(f"it holds {count} numbers of dtype {self.name} in another number of bytes")
+        return np.frombuffer(data, dtype)
+
+
+class _Array(list[Any]):
+    """What an array becomes: nested lists."""
+
+    def __setstate__(self, state: Any) -> None:
+        if type(state) is not tuple or len(state) != 5:
+            raise pickle.UnpicklingError("it holds an array with an unexpected state")
+        _, shape, dtype, fortran, data = state
+        sizes = type(shape) is tuple and 0 < len(shape) <= MAX_DIMS and all(type(n) is int and n >= 0 for n in shape)
+        if not sizes or type(dtype) is not _Dtype or type(fortran) is not bool:
+            raise pickle.UnpicklingError("it holds an array with an unexpected state")
+        values = dtype.decode(data, math.prod(shape))
+        self[:] = values.reshape(shape, order="F" if fortran else "C").tolist()
+
+
+# Instances without attributes, not functions: a pickle can set attributes of what it names.
+class _MakeDtype:
+    __slots__ = ()
+
+    def __call__(self, name: Any, *_: Any) -> _Dtype:
+        if type(name) is not str or name not in SCALARS:
+            raise pickle.UnpicklingError("it holds a dtype that is no plain number")
+        return _Dtype(name)
+
+
+class _MakeScalar:
+    __slots__ = ()
+
+    def __call__(self, dtype: Any, data: Any = b"") -> Any:
+        if type(dtype) is not _Dtype:
+            raise pickle.UnpicklingError("it holds a scalar without a dtype")
+        return dtype.decode(data, 1)[0].item()
+
+
+class _MakeArray:
+    __slots__ = ()
+
+    def __call__(self, kind: Any, shape: Any, code: Any) -> _Array:
+        if type(kind) is not _ArrayKind or shape != (0,) or code != b"b":
+            raise pickle.UnpicklingError("it holds an array that NumPy did not write")
+        return _Array()
+
+
+class _ArrayKind:
+    """Stands for the class numpy.ndarray, an argument of _reconstruct; it cannot be called."""
+
+    __slots__ = ()
+
+
+GLOBALS: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("collections", "defaultdict"): defaultdict,
+    ("builtins", "set"): set,
+    ("numpy", "dtype"): _MakeDtype(),
+    ("numpy", "ndarray"): _ArrayKind(),
+    **{(f"numpy.{core}.multiarray", "scalar"): _MakeScalar() for core in ("core", "_core")},
+    **{(f"numpy.{core}.multiarray", "_reconstruct"): _MakeArray() for core in ("core", "_core")},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in GLOBALS:
+            raise pickle.UnpicklingError(f"it holds {module[:100]}.{name[:100]}, which is no data")
+        return GLOBALS[module, name]
+
+
+class _Limited:
+    """A reader of at most ``limit`` bytes; a size that a pickle declares is checked before memory is allocated."""
+
+    def __init__(self, file: Reader, limit: int) -> None:
+        self.file, self.left = file, limit
+
+    def read(self, size: int = -1, /) -> bytes:
+        return self._count(self.file.read(self._allowed(size)))
+
+    def readline(self, size: int = -1, /) -> bytes:
+        return self._count(self.file.readline(self.left + 1))
+
+    def peek(self, size: int = 0, /) -> bytes:  # without it the unpickler calls read for every single opcode
+        return self.file.peek(size)[: self.left + 1]
+
+    def _allowed(self, size: int) -> int:
+        if size > self.left:
+            raise pickle.UnpicklingError("it declares or unpacks to more data than such a file can hold")
+        return size if size >= 0 else self.left + 1
+
+    def _count(self, data: bytes) -> bytes:
+        self._allowed(len(data))
+        self.left -= len(data)
+        return data
+
+
+def load_data(file: Reader, limit: int) -> Any:
+    """Read one pickle of plain Python and NumPy numbers.
+
+    Args:
+        limit: the largest number of bytes to read.
+
+    Raises:
+        pickle.UnpicklingError: it is damaged, larger, or holds something else.
+    """
+    try:
+        return _Unpickler(_Limited(file, limit)).load()
+    except (OSError, pickle.UnpicklingError):
+        raise
+    except MemoryError:
+        raise pickle.UnpicklingError("it needs more memory than there is") from None
+    except Exception as error:  # opcodes in a wrong order raise errors of many types
+        raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None
