@@ -29,7 +29,7 @@ from automl_ext.nas.nasbench201 import Genotype
 from automl_ext.nas.table import COLUMNS
 from automl_ext.training.atomic import write_atomic
 from automl_ext.training.errors import UserError
-from automl_ext.training.regular import check_regular
+from automl_ext.training.reading import check_regular
 
 SUFFIX = ".pickle.pbz2"
 # A pickle may unpack to so many bytes: far more than the few times its size that bz2 saves on the official files.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from automl_ext.training.data import Part, Source
 from automl_ext.training.errors import UserError
-from automl_ext.training.regular import check_size
+from automl_ext.training.reading import check_size
 
 FASHION_CLASSES = (
     "T-shirt/top",

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from automl_ext.training.reading import short
+
 
 def check_range(
     config: Any,
@@ -40,17 +42,17 @@ def check_range(
         if value is None:
             continue
         inside = (
-            math.isfinite(value)
+            (isinstance(value, int) or math.isfinite(value))  # math.isfinite refuses ints above 1e308
             and (low is None or value >= low)
             and (above is None or value > above)
             and (high is None or value <= high)
             and (below is None or value < below)
         )
         if not inside:
-            raise ValueError(f"{name}: expected {expected}, got {value}")
+            raise ValueError(f"{name}: expected {expected}, got {short(value)}")
 
 
 def check_seed(seed: int) -> None:
     """Check that a seed is in [0, 2**32), which every generator here accepts."""
     if not 0 <= seed < 2**32:
-        raise ValueError(f"seed: expected an int in [0, 2**32), got {seed}")
+        raise ValueError(f"seed: expected an int in [0, 2**32), got {short(seed)}")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.training.errors import UserError
-from automl_ext.training.regular import check_regular
+from automl_ext.training.reading import check_regular
 
 SPECS = "digits, fashion-mnist:PATH, folder:PATH or npz:PATH"
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from automl_ext.training.data import Part, Source
 from automl_ext.training.errors import UserError
-from automl_ext.training.regular import check_regular, check_size
+from automl_ext.training.reading import check_regular, check_size
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 DEPTH = 6

@@ -1,8 +1,9 @@
-"""Small files from outside, read so that no content and no kind of file can crash or hang the reader."""
+"""Reading files from outside, so that no content and no kind of file can crash or hang the reader."""
 
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,42 @@ LARGEST = 64 << 20  # bytes of a configuration or a result; the largest real one
 DEEPEST = 100  # levels of nesting; a configuration has four
 
 
+def check_regular(path: Path, name: str) -> None:
+    """Check that ``path``, if it exists, is a regular file.
+
+    Args:
+        path: the file; links are followed.
+        name: what the message calls it.
+
+    Raises:
+        UserError: it is a folder, a pipe, a socket or a device.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # the open that follows reports it
+        return
+    if not stat.S_ISREG(mode):
+        kind = "a folder" if stat.S_ISDIR(mode) else "a pipe" if stat.S_ISFIFO(mode) else "a device or a socket"
+        raise UserError(f"{name}: expected a regular file, {path} is {kind}")
+
+
+def largest_data() -> int:
+    """The number of bytes that a data file may unpack to: half of this machine's memory."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+
+
+def check_size(path: Path, size: int) -> None:
+    """Check that ``path`` unpacks to at most :func:`largest_data` bytes.
+
+    Raises:
+        UserError: it is larger; gives both sizes.
+    """
+    if size > (largest := largest_data()):
+        raise UserError(
+            f"{path} unpacks to {size / 2**30:.1f} GiB, expected at most {largest / 2**30:.1f}, half of the memory"
+        )
+
+
 def read_small(path: Path) -> bytes:
     """The bytes of a regular file of at most 64 MiB.
 
@@ -20,11 +57,10 @@ def read_small(path: Path) -> bytes:
         UserError: a folder, pipe or device, or too large.
         OSError: missing or unreadable.
     """
-    status = path.stat()  # before it is opened: opening a pipe waits for a writer
-    if not stat.S_ISREG(status.st_mode):
-        raise UserError(f"{path}: expected a regular file")
-    if status.st_size > LARGEST:
-        raise UserError(f"{path}: expected at most {LARGEST >> 20} MiB, got {status.st_size >> 20}")
+    size = path.stat().st_size
+    check_regular(path, str(path))  # before it is opened: opening a pipe waits for a writer
+    if size > LARGEST:
+        raise UserError(f"{path}: expected at most {LARGEST >> 20} MiB, got {size >> 20}")
     with path.open("rb") as file:
         return file.read(LARGEST + 1)  # a file in /proc has size 0 and may have no end
 
