@@ -13,6 +13,7 @@ from gymnasium.wrappers import FrameStackObservation
 
 from automl_ext.rl import dmc
 from automl_ext.rl.env_wrappers import ActionRepeat, Pixels
+from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 
 # What registers an environment: name's beginning -> (module, extra).
@@ -40,12 +41,9 @@ class EnvOptions:
     """Observe what is rendered, uint8 [64, 64, 3], in place of what the environment observes."""
 
     def __post_init__(self) -> None:
-        if self.frame_stack is not None and self.frame_stack < 1:
-            raise ValueError(f"frame_stack: expected at least 1, got {self.frame_stack}")
-        if self.action_repeat < 1:
-            raise ValueError(f"action_repeat: expected at least 1, got {self.action_repeat}")
-        if self.reward_clip is not None and not self.reward_clip > 0:
-            raise ValueError(f"reward_clip: expected a number above 0, got {self.reward_clip}")
+        check_range(self, "frame_stack", low=1, high=1000)
+        check_range(self, "action_repeat", low=1)
+        check_range(self, "reward_clip", above=0)
 
 
 def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = False) -> VectorEnv[Any, Any, Any]:

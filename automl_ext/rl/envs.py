@@ -21,6 +21,7 @@ from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
 from automl_ext.rl.env_making import EnvOptions, make_vector
 from automl_ext.rl.env_state import restore_simulators, simulators_state
+from automl_ext.rl.networks import float32_array, float32_space
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
 
@@ -63,7 +64,8 @@ class Envs:
         reward_clip: clip the rewards of :class:`Step` to ±this; the returns of episodes stay as they are paid.
 
     Attributes:
-        observations: [B, ...], those to act on now.
+        observations: [B, ...], those to act on now. Floats are float32 whatever the environment's dtype; images of
+            uint8 stay uint8. ``observation_space`` says the same.
         episodes: episodes finished so far; whoever reads them empties the list.
         steps: transitions so far, over all environments; steps that are not valid do not count.
 
@@ -80,7 +82,8 @@ class Envs:
 
     def __init__(self, vector: VectorEnv[Any, Any, Any], seed: int, reward_clip: float | None = None) -> None:
         self.vector, self.n_envs, self.seed, self.reward_clip = vector, vector.num_envs, seed, reward_clip
-        self.observation_space, self.action_space = vector.single_observation_space, vector.single_action_space
+        self.observation_space = float32_space(vector.single_observation_space)
+        self.action_space = vector.single_action_space
         mode = vector.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise UserError(f"autoreset mode: expected NEXT_STEP or SAME_STEP, got {mode}")
@@ -107,7 +110,7 @@ class Envs:
         self._calls += 1
         rewards = np.asarray(rewards, np.float32)
         # In C order: CartPole's vector environment returns transposes, and another order rounds otherwise in a network.
-        true_next = after = np.ascontiguousarray(after)
+        true_next = after = float32_array(after)
         done = terminated | truncated
         ended = done.nonzero()[0]
         valid = ~self._restarting
@@ -191,7 +194,7 @@ class Envs:
         if not isinstance(first, np.ndarray):
             self.close()
             raise UserError(f"observations: expected arrays, got {self.observation_space}")
-        self.observations = np.ascontiguousarray(first)
+        self.observations = first = float32_array(first)
         self._restarting = np.zeros(self.n_envs, bool)
         self._returns = np.zeros(self.n_envs)
         self._begun = np.full(self.n_envs, self._calls)

@@ -1,0 +1,56 @@
+"""Checks of numeric configuration values: each raises ValueError with the option's name, what came and what was expected."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+
+def check_range(
+    config: Any,
+    *names: str,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> None:
+    """Check that the named fields are finite numbers within bounds.
+
+    Args:
+        config: a dataclass instance; a field that is None is skipped.
+        names: fields to check.
+        low, high: inclusive bounds.
+        above, below: exclusive bounds.
+
+    Raises:
+        ValueError: names the field, the bounds and the value.
+    """
+    bounds = []
+    if low is not None:
+        bounds.append(f"at least {low:g}")
+    if above is not None:
+        bounds.append(f"above {above:g}")
+    if high is not None:
+        bounds.append(f"at most {high:g}")
+    if below is not None:
+        bounds.append(f"below {below:g}")
+    expected = " and ".join(bounds) or "a finite number"
+    for name in names:
+        value = getattr(config, name)
+        if value is None:
+            continue
+        inside = (
+            math.isfinite(value)
+            and (low is None or value >= low)
+            and (above is None or value > above)
+            and (high is None or value <= high)
+            and (below is None or value < below)
+        )
+        if not inside:
+            raise ValueError(f"{name}: expected {expected}, got {value}")
+
+
+def check_seed(seed: int) -> None:
+    """Check that a seed is in [0, 2**32), which every generator here accepts."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed: expected an int in [0, 2**32), got {seed}")
