@@ -80,7 +80,7 @@ def test_every_numeric_option_has_such_a_case() -> None:
 
 
 def test_v_max_is_above_v_min() -> None:
-    with pytest.raises(ValueError, match="^v_max: expected above 5, got 5"):
+    with pytest.raises(ValueError, match=r"^v_max: expected above 5, got 5"):
         DQNConfig(v_min=5.0, v_max=5.0)
 
 
@@ -152,9 +152,9 @@ def test_more_memory_than_the_machine_has_is_refused(
 
 
 def test_worker_processes_and_objects_take_memory_too() -> None:
-    with pytest.raises(UserError, match="^n_envs: needs "):
+    with pytest.raises(UserError, match=r"^n_envs: needs "):
         A2C(A2CConfig(n_envs=10**7, env=EnvOptions("async")))
-    with pytest.raises(UserError, match="^n_envs: needs "):
+    with pytest.raises(UserError, match=r"^n_envs: needs "):
         A2C(A2CConfig(n_envs=10**8, env=EnvOptions("sync")))
 
 

@@ -7,7 +7,7 @@ import warnings
 import torch
 from torch import Tensor
 
-EVERY = 100  # calls between checks: each waits for the device
+EVERY = 10  # calls between checks: a check waits for the device
 TOLERANCE = 0.01  # of the support's width: rounding, and values next to the end
 
 
