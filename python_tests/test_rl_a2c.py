@@ -136,6 +136,20 @@ def test_the_update_is_that_of_torch() -> None:
     torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()))
 
 
+@pytest.mark.parametrize("hidden", [(64, 64), (100,)])
+def test_weights_begin_alike_with_any_number_of_threads(hidden: tuple[int, ...]) -> None:
+    before, states = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            states.append(A2C(A2CConfig(hidden=hidden), envs_in(Bandit)).parameters.detach())
+            assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(states[0], states[1])
+    assert torch.equal(states[0], states[2])
+
+
 def test_acting_in_numpy_is_the_network() -> None:
     agent = learner(envs_in(Bandit), 3)
     x = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)

@@ -216,7 +216,7 @@ def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="train_freq"):
         DQNConfig(train_freq=0)
     with pytest.raises(UserError, match="minatar"):
-        preset("atari", DQNConfig())
+        preset("nes", DQNConfig())
 
 
 CARTPOLE: dict[str, Any] = {

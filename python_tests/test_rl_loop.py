@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -77,8 +78,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert {"eval_return", "loss", "ones", "episode_return", "episode_length"} <= set(rows[-1])
     assert all(row["ones"] == 1 for row in rows)
     best = torch.load(tmp_path / "run/best.pt", weights_only=True)
-    evaluated = {row["step"]: row["eval_return"] for row in rows}
-    assert best["return"] == max(evaluated.values()) == evaluated[best["step"]]
+    assert best["step"] == stored["best_step"] in {row["step"] for row in rows}
     assert newest(tmp_path / "run")[0] == stored["env_steps"]
 
 
@@ -89,6 +89,35 @@ def test_the_best_policy_is_the_one_evaluated_again(tmp_path: Path) -> None:
     seed = loop.derived_seed(0, 0)
     again = evaluate(agent.act, loop.envs_of(ToyConfig(), 3, seed))
     assert result["best_eval_return"] == again.mean()
+
+
+def scored(monkeypatch: pytest.MonkeyPatch, during: list[float], last: float, best: float) -> None:
+    """Evaluations give these returns: those during training, then that of the last and of the best policy."""
+    script = iter([*during, last, best])
+    monkeypatch.setattr(loop.Training, "returns", lambda self, episodes, number: np.full(episodes, next(script)))
+
+
+def test_of_equal_policies_the_later_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored(monkeypatch, [3, 7, 7, 5], 4, 6)
+    result = train(tmp_path / "run")
+    assert result is not None
+    assert (result["best_step"] // 100, result["best_eval_return"], result["eval_return_mean"]) == (3, 6, 4)
+    best = torch.load(tmp_path / "run/best.pt", weights_only=True)
+    assert (best["step"], best["return"]) == (result["best_step"], 7)
+
+
+@pytest.mark.parametrize("last", [491, 500])
+def test_the_last_policy_becomes_the_best_where_it_is_as_good_on_many_episodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: float
+) -> None:
+    """The best one had luck in the few episodes of its evaluation."""
+    scored(monkeypatch, [500, 480, 490, 495], last, 491)
+    result = train(tmp_path / "run")
+    assert result is not None
+    assert (result["best_step"], result["best_eval_return"]) == (result["env_steps"], last)
+    best = torch.load(tmp_path / "run/best.pt", weights_only=True)
+    assert (best["step"], best["return"]) == (result["env_steps"], last)
+    assert torch.equal(best["policy"]["weights"], newest(tmp_path / "run")[1]["agent"]["weights"])
 
 
 @pytest.mark.parametrize("stop_after", [1, 60, 100, 133])  # 60: where there is a checkpoint anyway

@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from automl_ext import gae
-from automl_ext.ops._checks import check_number
 from automl_ext.rl import loop
+from automl_ext.rl.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.envs import Envs
 from automl_ext.rl.flat import clip_norm, flatten_parameters
 from automl_ext.rl.loop import TrainConfig, envs_of
 from automl_ext.rl.losses import policy_gradient_loss, value_loss
 from automl_ext.rl.policies import ActorCritic, acting
 from automl_ext.rl.rollouts import Rollout, collect
+from automl_ext.training.checks import check_range
 from automl_ext.training.device import choose_device
+from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
 
@@ -37,33 +39,42 @@ class A2CConfig(TrainConfig):
     lr_decay: bool = True  # linearly to 0 at total_steps
     vf_coef: float = 0.5
     ent_coef: float = 0.0
-    max_grad_norm: float = 0.5
+    max_grad_norm: float = 0.5  # the gradient is scaled down to this norm; inf: no clipping
     hidden: tuple[int, ...] = (64, 64)
     normalize: bool = False  # observations, by their running mean and standard deviation
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, low, high in (("n_steps", 1, 1e6), ("gamma", 0, 1), ("gae_lambda", 0, 1)):
-            check_number(getattr(self, name), name, type(self).__name__, low, high)
-        for name in ("lr", "vf_coef", "ent_coef", "max_grad_norm"):
-            check_number(getattr(self, name), name, type(self).__name__, 0, 1e30)
+        check_range(self, "n_steps", low=1)
+        check_range(self, "gamma", "gae_lambda", low=0, high=1)
+        check_range(self, "lr", above=0)
+        check_range(self, "vf_coef", "ent_coef", low=0)
+        check_max_grad_norm(self)
+        check_hidden(self)
 
 
 class A2C:
     """n_steps in every environment, then one step down the gradient of policy, value and entropy together.
+
+    The outcome follows from the configuration, bit for bit, on one machine with one number of threads. The initial
+    weights are the same for every number of threads. Training may round differently with another number: PyTorch splits
+    sums of more than 32,768 elements by threads (here the gradient's norm of a large network), and a BLAS may split
+    large products.
 
     Args:
         config: all that decides the outcome.
         envs: to train in; made from the configuration where None.
 
     Raises:
-        UserError: spaces that no network covers.
+        UserError: spaces that no network covers; environments or a rollout that do not fit into memory.
     """
 
     def __init__(self, config: A2CConfig, envs: Envs | None = None) -> None:
         self.config = config
         self.device = choose_device(config.device)
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
+        row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
+        check_memory("n_steps", config.n_steps * self.envs.n_envs * row)
         with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
             torch.manual_seed(config.seed)
             network = ActorCritic(self.envs.observation_space, self.envs.action_space, config.hidden, config.normalize)

@@ -32,9 +32,12 @@ from automl_ext.rl.a2c import A2C, A2CConfig, make_optimizer
 from automl_ext.rl.env_guard import EnvError
 from automl_ext.rl.env_workers import how_ended
 from automl_ext.rl.envs import Episode
+from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
+from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed
 
+PROCESS = 100 << 20  # bytes that a worker takes at least, beside what it shares with the others
 LEG = 5_000  # steps; a worker whose parent was killed notices when its leg is over
 
 
@@ -47,8 +50,7 @@ class A3CConfig(A2CConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.n_workers < 1:
-            raise ValueError(f"n_workers: expected at least 1, got {self.n_workers}")
+        check_range(self, "n_workers", low=1)
         if self.optimizer != "rmsprop" or self.device != "cpu":
             raise ValueError(
                 f"A3C is for the CPU, with RMSprop: got device {self.device!r}, optimizer {self.optimizer!r}"
@@ -86,6 +88,7 @@ class A3C:
 
     def __init__(self, config: A3CConfig) -> None:
         self.config = config
+        check_memory("n_workers", config.n_workers * PROCESS)
         self.learner = A2C(config)  # the parent's copy of the network; its environments are only asked for their spaces
         self.learner.envs.close()
         parameters = self.learner.parameters.detach()

@@ -1,7 +1,7 @@
 """DQN (Mnih et al. 2015) and, with all its switches on, Rainbow (Hessel et al. 2018).
 
 act: argmax Q(s, ·), but with probability ε, or by noise in the weights, something else
-store (s, a, r, s′); every ``train_freq`` steps take ``gradient_steps`` gradient steps, each on a batch:
+store (s, a, r, s′); for every multiple of ``train_freq`` steps take ``gradient_steps`` gradient steps, each on a batch:
     y = returns + discounts · Q_target(s′, argmax Q_target(s′, ·))        double: argmax Q_online(s′, ·)
     descend on Huber(Q(s, a) − y), or on KL(y ‖ p(s, a)) between distributions
 Q_target ← Q every ``target_update_interval`` steps
@@ -15,14 +15,18 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+import torch
 from torch import Tensor
 
 from automl_ext.rl import loop
+from automl_ext.rl.action_spaces import unsupported
+from automl_ext.rl.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.envs import Envs
 from automl_ext.rl.prioritized_replay import PrioritizedReplay
 from automl_ext.rl.q_learning import QLearner
 from automl_ext.rl.replay import UniformReplay
-from automl_ext.training.errors import UserError
+from automl_ext.training.checks import check_range
+from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
 
 
@@ -41,7 +45,7 @@ class DQNConfig(loop.TrainConfig):
     hidden: tuple[int, ...] = (256, 256)
     lr: float = 2.3e-3  # of Adam
     adam_eps: float = 1e-8
-    max_grad_norm: float = 10.0
+    max_grad_norm: float = 10.0  # the gradient is scaled down to this norm; inf: no clipping
     gamma: float = 0.99
     batch_size: int = 64
     buffer_size: int = 100_000
@@ -54,19 +58,24 @@ class DQNConfig(loop.TrainConfig):
     alpha: float = 0.5  # of the prioritised replay
     beta: float = 0.4  # at first; it rises to 1 until total_steps
     atoms: int = 51
-    v_min: float = -10.0
-    v_max: float = 10.0
+    v_min: float = 0.0  # the atoms' range: of discounted returns; CartPole-v1 pays 0 to 100
+    v_max: float = 100.0
     sigma: float = 0.5  # σ₀ of noisy layers
     normalize: bool = False  # observations, by their running mean and standard deviation
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = ("n_step", "batch_size", "buffer_size", "train_freq", "target_update_interval")
-        for name in counts:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
+        check_range(self, "n_step", "batch_size", "buffer_size", "train_freq", "target_update_interval", low=1)
         if self.gradient_steps < 1 and self.gradient_steps != -1:
             raise ValueError(f"gradient_steps: expected at least 1, or -1, got {self.gradient_steps}")
+        check_range(self, "learning_starts", "sigma", low=0)
+        check_range(self, "gamma", "exploration_fraction", "final_epsilon", "alpha", "beta", low=0, high=1)
+        check_range(self, "lr", "adam_eps", above=0)
+        check_range(self, "atoms", low=2)
+        check_range(self, "v_min")
+        check_range(self, "v_max", above=self.v_min)
+        check_max_grad_norm(self)
+        check_hidden(self, units=2, layers=1)
         if self.buffer_size < self.n_envs:
             raise ValueError(f"buffer_size: expected at least n_envs ({self.n_envs}), got {self.buffer_size}")
 
@@ -84,7 +93,8 @@ class DQN:
         envs: environments of its own to act in.
 
     Raises:
-        UserError: an action space that is not Discrete, observations that no network here reads.
+        UserError: an action space that is not Discrete, observations that no network here reads, a replay or
+            environments that do not fit into memory.
     """
 
     def __init__(self, config: DQNConfig, envs: Envs | None = None) -> None:
@@ -97,7 +107,10 @@ class DQN:
         self.replay = make_replay(config, self.envs.observation_space, self.envs.n_envs, seeds[3])
 
     def iterate(self) -> dict[str, Any]:
-        """``train_freq`` steps, and the gradient steps after them."""
+        """Steps up to the next multiple of ``train_freq``, then the gradient steps of all multiples that were passed.
+
+        One step of more environments than ``train_freq`` passes several multiples.
+        """
         envs, config = self.envs, self.config
         before = envs.steps
         until = (before // config.train_freq + 1) * config.train_freq
@@ -107,11 +120,15 @@ class DQN:
             self.replay.add(step.observations, actions, *step[2:])
             self.learner.saw(step.observations)
         measured: dict[str, Any] = {"epsilon": self.epsilon}
-        if envs.steps > config.learning_starts:
-            # The online network has not changed since the last update: it does not matter when in between it is copied.
-            if envs.steps // config.target_update_interval > before // config.target_update_interval:
+        first = (max(before, config.learning_starts) // config.train_freq + 1) * config.train_freq
+        losses = []
+        for mark in range(first, envs.steps + 1, config.train_freq):
+            # The online network has not changed since the last mark, so the time of the copy in between is free.
+            if loop.multiples(mark - config.train_freq, mark, config.target_update_interval):
                 self.learner.sync_target()
-            measured["loss"] = self.learner.update(self.replay, config.updates_each)
+            losses.append(self.learner.update(self.replay, config.updates_each))
+        if losses:
+            measured["loss"] = torch.stack(losses).mean()
         return measured
 
     @property
@@ -172,7 +189,7 @@ def discrete(space: gymnasium.Space) -> tuple[int, int]:
         UserError: the space is not Discrete.
     """
     if not isinstance(space, gymnasium.spaces.Discrete):
-        raise UserError(f"actions: dqn and rainbow need a Discrete space, got {space}; a2c, a3c and reinforce take it")
+        raise unsupported(space)
     return int(space.n), int(space.start)
 
 
@@ -180,7 +197,11 @@ def make_replay(
     config: DQNConfig, space: gymnasium.Space, n_envs: int, seed: int, capacity: int | None = None
 ) -> UniformReplay:
     """Of observations in their own dtype, as the configuration wants it; ``capacity`` None: its ``buffer_size``."""
-    capacity = config.buffer_size if capacity is None else capacity
+    if capacity is None:
+        capacity = config.buffer_size
+        row = observation_bytes(space) + (42 if config.prioritized else 32)
+        check_memory("buffer_size", capacity * row)
+        check_memory("batch_size", config.batch_size * (2 * observation_bytes(space) + 4 * sum(config.hidden)))
     options: dict[str, Any] = {
         "generator": np.random.default_rng(seed),
         "n_envs": n_envs,
@@ -190,7 +211,8 @@ def make_replay(
     }
     if not config.prioritized:
         return UniformReplay(capacity, space.shape or (), space.dtype, **options)
-    updates = max(config.total_steps - config.learning_starts, 1) * config.updates_each // config.train_freq
+    last = -(-config.total_steps // config.train_freq) * config.train_freq  # training ends at a multiple
+    updates = loop.multiples(config.learning_starts, last, config.train_freq) * config.updates_each
     options |= {"alpha": config.alpha, "beta": config.beta, "beta_steps": max(updates, 1)}
     return PrioritizedReplay(capacity, space.shape or (), space.dtype, **options)
 

@@ -19,6 +19,7 @@ from automl_ext.rl import dmc
 from automl_ext.rl.env_guard import EnvError, Guard, fault
 from automl_ext.rl.env_workers import WorkerVectorEnv
 from automl_ext.rl.env_wrappers import ActionRepeat, Pixels
+from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 from automl_ext.training.reading import short
 
@@ -50,14 +51,9 @@ class EnvOptions:
     vectorization async, and A3C's workers."""
 
     def __post_init__(self) -> None:
-        if self.frame_stack is not None and self.frame_stack < 1:
-            raise ValueError(f"frame_stack: expected at least 1, got {self.frame_stack}")
-        if self.action_repeat < 1:
-            raise ValueError(f"action_repeat: expected at least 1, got {self.action_repeat}")
-        if self.reward_clip is not None and not self.reward_clip > 0:
-            raise ValueError(f"reward_clip: expected a number above 0, got {self.reward_clip}")
-        if not 0 < self.step_timeout < float("inf"):
-            raise ValueError(f"step_timeout: expected a finite number above 0, got {self.step_timeout}")
+        check_range(self, "frame_stack", low=1, high=1000)
+        check_range(self, "action_repeat", low=1)
+        check_range(self, "reward_clip", "step_timeout", above=0)
 
 
 def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = False) -> VectorEnv[Any, Any, Any]:

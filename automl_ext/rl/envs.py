@@ -23,6 +23,7 @@ from automl_ext.rl import env_workers
 from automl_ext.rl.env_guard import STEP, EnvError, fault
 from automl_ext.rl.env_making import EnvOptions, make_vector
 from automl_ext.rl.env_state import restore_simulators, simulators_state
+from automl_ext.rl.networks import float32_array, float32_space
 from automl_ext.training.errors import UserError
 from automl_ext.training.reading import short
 from automl_ext.training.seeding import derived_seed
@@ -71,7 +72,8 @@ class Envs:
         step_timeout: seconds that a reset or a step of worker processes (AsyncVectorEnv) may take.
 
     Attributes:
-        observations: [B, ...], those to act on now.
+        observations: [B, ...], those to act on now. Floats are float32 whatever the environment's dtype; images of
+            uint8 stay uint8. ``observation_space`` says the same.
         episodes: episodes finished so far; whoever reads them empties the list.
         steps: transitions so far, over all environments; steps that are not valid do not count.
         heartbeat: called after every step where it is not None; a process that watches this one sees that it goes on.
@@ -97,7 +99,8 @@ class Envs:
         step_timeout: float = EnvOptions.step_timeout,
     ) -> None:
         self.vector, self.n_envs, self.seed, self.reward_clip = vector, vector.num_envs, seed, reward_clip
-        self.observation_space, self.action_space = vector.single_observation_space, vector.single_action_space
+        self.observation_space = float32_space(vector.single_observation_space)
+        self.action_space = vector.single_action_space
         self.heartbeat: Callable[[], None] | None = None
         self._where, self._step_timeout = f"--env-id {env_id}: " * bool(env_id), step_timeout
         if not isinstance(self.observation_space, ARRAYS):
@@ -144,7 +147,7 @@ class Envs:
             with np.errstate(over="ignore"):  # an infinite reward is refused below
                 rewards = rewards.astype(np.float32)
         # In C order: CartPole's vector environment returns transposes, and another order rounds otherwise in a network.
-        true_next = after = np.ascontiguousarray(after)
+        true_next = after = float32_array(after)
         done = terminated | truncated
         ended = done.nonzero()[0]
         valid = ~self._restarting
@@ -238,7 +241,7 @@ class Envs:
             self._broken = True
             self.close()
             raise self._fault("reset()", error) from None
-        self.observations = np.ascontiguousarray(first)
+        self.observations = float32_array(first)
         self._restarting = np.zeros(self.n_envs, bool)
         self._returns = np.zeros(self.n_envs)
         self._begun = np.full(self.n_envs, self._calls)

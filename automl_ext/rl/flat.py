@@ -25,7 +25,10 @@ def flatten_parameters(module: nn.Module) -> nn.Parameter:
 
 
 def clip_norm(gradient: Tensor, max_norm: float) -> Tensor:
-    """``clip_grad_norm_`` of one vector, in a third of its time: scaled in place to at most ``max_norm``; its norm."""
+    """Scale one vector in place to a norm of at most ``max_norm``; inf: leave it. Returns the norm it had.
+
+    This is ``clip_grad_norm_`` for one vector, in a third of its time.
+    """
     norm = torch.linalg.vector_norm(gradient)
     gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm

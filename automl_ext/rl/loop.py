@@ -11,11 +11,13 @@ from typing import Any, Protocol
 import numpy as np
 from torch import Tensor
 
+from automl_ext.rl.checks import check_environments
 from automl_ext.rl.env_guard import EnvError
 from automl_ext.rl.env_making import EnvOptions
 from automl_ext.rl.envs import Envs, make_envs
 from automl_ext.rl.evaluate import MAX_STEPS, play
 from automl_ext.training import checkpoint
+from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.clock import Clock
 from automl_ext.training.errors import UserError
 from automl_ext.training.memory import keep_freed_memory
@@ -47,17 +49,25 @@ class TrainConfig:
     env: EnvOptions = field(default_factory=EnvOptions)
 
     def __post_init__(self) -> None:
-        counts = "total_steps", "n_envs", "eval_every", "eval_episodes", "eval_max_steps", "final_episodes"
-        for name in (*counts, "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if not 0 <= self.seed < 2**32:
-            raise ValueError(f"seed: expected an int in [0, 2**32), got {self.seed}")
+        check_range(self, "total_steps", "n_envs", "eval_every", "checkpoint_every", low=1)
+        check_range(self, "eval_episodes", "eval_max_steps", "final_episodes", low=1)
+        check_seed(self.seed)
 
 
 def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False) -> Envs:
-    """Environments as the configuration wants them, for training and for evaluation alike."""
+    """Environments as the configuration wants them, for training and for evaluation alike.
+
+    Raises:
+        UserError: no such environment, or more of them than fit into memory.
+    """
+    for name in ("n_envs", "eval_episodes", "final_episodes"):
+        check_environments(name, getattr(config, name), config.env_id, config.env)
     return make_envs(config.env_id, n_envs, seed, config.env, render=render)
+
+
+def multiples(after: int, until: int, every: int) -> int:
+    """The number of multiples of ``every`` in (after, until]."""
+    return max(until // every - after // every, 0)
 
 
 class Agent(Protocol):
@@ -131,7 +141,8 @@ def train(
 
     Returns:
         What ``result.json`` holds; None when stopped. ``eval_return_*`` are of the last policy, ``best_eval_return`` of
-        the one that did best during training, evaluated anew. ``seconds``, ``cpu_seconds`` and ``steps_per_second`` are
+        the best one, both evaluated on ``final_episodes`` new episodes: the last one, unless the one that did best in
+        the evaluations during training does better there too. ``seconds``, ``cpu_seconds`` and ``steps_per_second`` are
         of acting and learning, without evaluation; so is ``updates_per_second`` of an agent that counts ``updates``.
 
     Raises:
@@ -213,7 +224,7 @@ class Training:
         envs.episodes.clear()
 
         def due(every: int) -> bool:
-            return envs.steps // every > before // every or envs.steps >= config.total_steps
+            return multiples(before, envs.steps, every) > 0 or envs.steps >= config.total_steps
 
         if due(config.eval_every):
             self.evaluate()
@@ -229,10 +240,14 @@ class Training:
         if self.cut:
             means["eval_episodes_cut"] = self.cut
         self.run.log(steps, eval_return=returns.mean(), **means)
-        if returns.mean() > self.best["return"]:
-            policy = copy.deepcopy(self.agent.policy_state())
-            self.best = {"step": steps, "return": float(returns.mean()), "policy": policy}
-            save_policy(self.run.path / BEST, self.best)
+        if returns.mean() >= self.best["return"]:  # of equals the later one, which has learned longer
+            self.keep_best(returns)
+
+    def keep_best(self, returns: np.ndarray) -> None:
+        """Make the present policy the best one, for these returns."""
+        policy = copy.deepcopy(self.agent.policy_state())
+        self.best = {"step": self.agent.envs.steps, "return": float(returns.mean()), "policy": policy}
+        save_policy(self.run.path / BEST, self.best)
 
     def returns(self, episodes: int, number: int) -> np.ndarray:
         """Of the policy as it is. The environments' seed follows from the run's and ``number``: nothing to be saved."""
@@ -265,20 +280,26 @@ class Training:
         self.saved = steps
 
     def result(self) -> dict[str, Any]:
-        """The last policy and the best one, each on ``final_episodes`` new episodes."""
+        """The last policy and the best one, each on ``final_episodes`` new episodes; the same ones for both.
+
+        The best one was chosen by a few episodes, so the last one replaces it if it does as well on these.
+        """
         steps, episodes = self.agent.envs.steps, self.config.final_episodes
         last, cut = self.returns(episodes, number=0), self.cut
         policy = copy.deepcopy(self.agent.policy_state())
         self.agent.load_policy_state(self.best["policy"])
-        best = self.returns(episodes, number=0)
+        best, best_cut = self.returns(episodes, number=0), self.cut
         self.agent.load_policy_state(policy)
+        if last.mean() >= best.mean():
+            self.keep_best(last)
+            best, best_cut = last, cut
         result = {
             "eval_return_mean": float(last.mean()),
             "eval_return_std": float(last.std()),
             "best_eval_return": float(best.mean()),
             "best_step": self.best["step"],
             "episodes_cut": cut,  # of the last policy's
-            "best_episodes_cut": self.cut,
+            "best_episodes_cut": best_cut,
             "env_steps": steps,
             "seconds": self.clock.wall,
             "cpu_seconds": self.clock.cpu,

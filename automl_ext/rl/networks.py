@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import gymnasium
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -62,7 +63,7 @@ class Body(nn.Sequential):
         self.features = sizes[-1]
 
     def forward(self, observations: Tensor) -> Tensor:
-        x = observations if observations.is_floating_point() else observations.float()
+        x = observations.float()
         return super().forward(x if self.scale == 1 else x * self.scale)
 
 
@@ -129,10 +130,40 @@ def convolutions(channels: int) -> list[nn.Module]:
 
 
 def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
-    """Initialise as on-policy methods like it: orthogonal weights, no bias. Returns the layer."""
-    nn.init.orthogonal_(layer.weight, gain)
+    """Initialize a layer for an on-policy method: orthogonal weights, no bias. Returns the layer."""
+    orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def orthogonal_(weight: Tensor, gain: float) -> None:
+    """``nn.init.orthogonal_`` with the same result for every number of threads.
+
+    LAPACK's QR decomposition splits its sums by threads, so one thread computes it.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        nn.init.orthogonal_(weight, gain)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def float32_array(observations: np.ndarray) -> np.ndarray:
+    """Observations as agents see them, in C order: floats of any size become float32, other dtypes stay.
+
+    Networks compute in float32, and a replay of float64 would take twice the memory.
+    """
+    dtype = np.float32 if observations.dtype.kind == "f" else observations.dtype
+    return np.ascontiguousarray(observations, dtype)
+
+
+def float32_space(space: gymnasium.Space) -> gymnasium.Space:
+    """The space of :func:`float32_array`'s observations."""
+    if not isinstance(space, gymnasium.spaces.Box) or space.dtype.kind != "f" or space.dtype == np.float32:
+        return space
+    with np.errstate(over="ignore"):  # a bound beyond float32 becomes infinite
+        return gymnasium.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
 
 
 def to_tensor(observations: object, device: torch.device) -> Tensor:

@@ -9,6 +9,8 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from automl_ext.rl.dqn import DQNConfig, make_replay
+from automl_ext.rl.networks import float32_array
+from automl_ext.rl.prioritized_replay import PrioritizedReplay
 from automl_ext.rl.q_learning import QLearner
 from automl_ext.rl.replay import UniformReplay
 from automl_ext.training.seeding import derived_seed
@@ -28,6 +30,8 @@ def replay_of_episodes(config: DQNConfig, episodes: Iterable[Any]) -> UniformRep
     """
     fields = ("observations", "actions", "rewards", "terminations", "truncations")
     held = [{name: np.asarray(_get(episode, name)) for name in fields} for episode in episodes]
+    for episode in held:
+        episode["observations"] = float32_array(episode["observations"])
     for i, episode in enumerate(held):
         steps = len(episode["actions"])
         for name, x in episode.items():
@@ -72,22 +76,31 @@ def saved_replay(config: DQNConfig, state: dict[str, Any]) -> UniformReplay:
 
 
 def train_offline(config: DQNConfig, replay: UniformReplay, actions: int, updates: int) -> QLearner:
-    """``updates`` gradient steps on what the replay holds; a target network of ``target_update_interval`` of them.
+    """Take ``updates`` gradient steps on the transitions that a replay holds.
 
     Args:
-        config: network, optimiser and switches; what is about environments does not count.
-        replay: from here or anywhere else.
-        actions: how many there are, 0 … actions − 1.
-        updates: gradient steps.
+        config: network, optimizer and switches; options about environments do not count. The target network is
+            updated every ``target_update_interval`` gradient steps.
+        replay: from here or anywhere else. Where it is prioritized, its beta rises to 1 over these updates.
+        actions: the number of actions, which are 0 … actions − 1.
+        updates: the number of gradient steps.
 
     Returns:
         the learner: ``learner.best_actions(observations)``.
+
+    Raises:
+        ValueError: ``actions`` or ``updates`` below 1.
     """
+    for name, value in (("actions", actions), ("updates", updates)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
     ring = replay.sample(1).observations  # its shape and dtype
     space = space_of(tuple(ring.shape[1:]), ring.cpu().numpy().dtype)
     learner = QLearner(config, space, actions, (derived_seed(config.seed, 0), derived_seed(config.seed, 1)))
     if config.normalize:
         learner.saw(replay.sample(10_000).observations)
+    if isinstance(replay, PrioritizedReplay):
+        replay.restart_beta(updates)  # the replay was made for the schedule of a run with environments
     while learner.updates < updates:
         learner.sync_target()
         learner.update(replay, min(config.target_update_interval, updates - learner.updates))

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
-from automl_ext.rl.networks import Body, RunningNorm, orthogonal, to_tensor
-from automl_ext.training.errors import UserError
+from automl_ext.rl.action_spaces import BoxScaling, unsupported
+from automl_ext.rl.networks import Body, RunningNorm, orthogonal, orthogonal_, to_tensor
 
 
 class Categorical(nn.Module):
@@ -48,13 +48,14 @@ class Categorical(nn.Module):
 class DiagonalGaussian(nn.Module):
     """Continuous actions; ``outputs`` are means, [N, dims]. The standard deviation is learned, the same in all states.
 
-    The environment gets actions clipped to its box, log π is that of the action as drawn.
+    The policy acts in a normalized space: [−1, 1] is mapped to the box of the environment (:class:`BoxScaling`). The
+    environment gets actions clipped to its box. log π is that of the normalized action as it was drawn.
     """
 
     def __init__(self, space: Box) -> None:
         super().__init__()
-        self.outputs, self.shape = math.prod(space.shape), space.shape
-        self.low, self.high = space.low, space.high
+        self.outputs, self.scaling = math.prod(space.shape), BoxScaling(space)
+        self.scaling.warn_if_unscaled()
         self.log_std = nn.Parameter(torch.zeros(self.outputs))
 
     def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -74,8 +75,8 @@ class DiagonalGaussian(nn.Module):
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(outputs))
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """As the environment wants them."""
-        return np.clip(actions.reshape(-1, *self.shape), self.low, self.high)
+        """Normalized actions [N, dims] as the environment wants them, [N, *shape]."""
+        return self.scaling.to_env(actions)
 
 
 class TwinMLP(nn.Module):
@@ -92,7 +93,7 @@ class TwinMLP(nn.Module):
         self.biases = nn.ParameterList(torch.zeros(2, 1, o) for o in hidden)
         for weight in self.weights:
             for one in weight.data:
-                nn.init.orthogonal_(one, math.sqrt(2))
+                orthogonal_(one, math.sqrt(2))
 
     def forward(self, observations: Tensor) -> Tensor:
         x = observations.float()
@@ -193,6 +194,4 @@ def distribution_of(space: gymnasium.Space) -> Categorical | DiagonalGaussian:
         return Categorical(space)
     if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
         return DiagonalGaussian(space)
-    raise UserError(
-        f"action space {space}: a2c, a3c and reinforce take Discrete and Box of floats, dqn and rainbow Discrete"
-    )
+    raise unsupported(space)

@@ -37,6 +37,27 @@ PRESETS: dict[str, dict[str, Any]] = {
         "v_max": 10.0,
         "sigma": 0.1,
     },
+    # Hessel et al. 2018, table 1, for DQN and Rainbow alike. Rewards are clipped to ±1, which the atoms' range is for.
+    "atari": {
+        "env_id": "ALE/Pong-v5",
+        "env": EnvOptions(reward_clip=1.0),
+        "total_steps": 2_500_000,
+        "eval_every": 50_000,
+        "checkpoint_every": 250_000,
+        "hidden": (1024,),
+        "lr": 6.25e-5,
+        "adam_eps": 1.5e-4,
+        "batch_size": 32,
+        "buffer_size": 1_000_000,
+        "learning_starts": 20_000,
+        "train_freq": 4,
+        "gradient_steps": 1,
+        "target_update_interval": 8_000,
+        "exploration_fraction": 0.1,
+        "final_epsilon": 0.01,
+        "v_min": -10.0,
+        "v_max": 10.0,
+    },
     # Dreamer's defaults by name, which are for vectors.
     "vector": {"prefill": 1_000},
     # 64 × 64 images on a CPU: a quarter of the paper's channels.

@@ -63,6 +63,14 @@ class PrioritizedReplay(UniformReplay):
         done = min(self._samples / self.beta_steps, 1.0) if self.beta_steps else 0.0
         return self.first_beta + (1 - self.first_beta) * done
 
+    def restart_beta(self, steps: int) -> None:
+        """Let beta rise from its first value to 1 over the next ``steps`` calls of :meth:`sample`.
+
+        Raises:
+            ValueError: ``steps`` below 1.
+        """
+        self.beta_steps, self._samples = check_count(steps, "steps", type(self).__name__), 0
+
     def add(
         self,
         observations: Any,

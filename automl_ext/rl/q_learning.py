@@ -17,6 +17,7 @@ from automl_ext.rl.mlp_gradient import MLPGradient
 from automl_ext.rl.prioritized_replay import PrioritizedReplay
 from automl_ext.rl.q_networks import QNetwork, noisy_layers, resample
 from automl_ext.rl.replay import Batch, UniformReplay
+from automl_ext.rl.support_check import SupportCheck
 from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import generator
@@ -54,6 +55,7 @@ class QLearner:
         # One tensor instead of one per layer: for small networks the optimiser's time is the number of its tensors.
         self.optimizer = torch.optim.Adam([self._weights], config.lr, eps=config.adam_eps, fused=True)
         self._noise = generator(seeds[1], self.device)
+        self._support_check = SupportCheck(config.v_min, config.v_max) if config.distributional else None
         self._noisy, self._target_noisy = noisy_layers(self.online), noisy_layers(self.target)
         self.resample()
         self.updates = 0
@@ -110,10 +112,11 @@ class QLearner:
         resample(self._target_noisy, self._noise)
         out = self.target(following)
         judge = self.online.q(self.online(following)) if config.double else None
-        if not config.distributional:
+        if self._support_check is None:
             return td_targets(batch.returns, out, batch.terminated, batch.discounts, next_q_online=judge)
         best = (self.target.q(out) if judge is None else judge).argmax(1)
         probs = take_action(out, best).softmax(-1)
+        self._support_check.saw(batch.returns + batch.discounts * (probs @ self.target.support))
         return categorical_projection(
             probs, batch.returns, batch.terminated, batch.discounts, config.v_min, config.v_max
         )
@@ -124,7 +127,7 @@ class QLearner:
         """One gradient step; its loss and each transition's error, detached."""
         gradient = self._weights.grad
         assert gradient is not None
-        if self._mlp is not None and observations.is_floating_point():
+        if self._mlp is not None and observations.dtype == torch.float32:
             out = self._mlp.forward(observations)
             loss, errors, of_out = q_loss_gradient(out, actions, targets, weights)
             self._mlp.backward(of_out)

@@ -12,7 +12,11 @@ from automl_ext.rl.dqn import DQN, DQNConfig
 
 @dataclass
 class RainbowConfig(DQNConfig):
-    """The paper's table 1, which counts frames of Atari, four to a step; ``--preset minatar`` scales it."""
+    """The schedule of the paper's table 1, which counts frames of Atari, four to a step.
+
+    The range of the atoms is that of CartPole-v1, as in :class:`DQNConfig`. ``--preset atari`` has the paper's ±10 with
+    its clipped rewards, ``--preset minatar`` scales the schedule.
+    """
 
     total_steps: int = 2_500_000
     eval_every: int = 50_000

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from automl_ext import discounted_returns
-from automl_ext.ops._checks import check_number
 from automl_ext.rl import loop
+from automl_ext.rl.checks import check_hidden, check_max_grad_norm
 from automl_ext.rl.envs import Envs
 from automl_ext.rl.flat import clip_norm, flatten_parameters
 from automl_ext.rl.loop import TrainConfig, envs_of
 from automl_ext.rl.losses import policy_gradient_loss, value_loss
 from automl_ext.rl.policies import ActorCritic, acting
 from automl_ext.rl.rollouts import Rollout, to_rollout
+from automl_ext.training.checks import check_range
 from automl_ext.training.device import choose_device
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
@@ -38,23 +39,26 @@ class ReinforceConfig(TrainConfig):
     vf_coef: float = 0.5
     ent_coef: float = 0.0
     max_grad_norm: float = 0.5
+    """The gradient is scaled down to this norm; inf: no clipping."""
     hidden: tuple[int, ...] = (64, 64)
     normalize: bool = False
     """Observations, by their running mean and standard deviation."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_number(self.gamma, "gamma", "ReinforceConfig", 0, 1)
-        for name in ("lr", "vf_coef", "ent_coef", "max_grad_norm"):
-            check_number(getattr(self, name), name, "ReinforceConfig", 0, 1e30)
+        check_range(self, "gamma", low=0, high=1)
+        check_range(self, "lr", above=0)
+        check_range(self, "vf_coef", "ent_coef", low=0)
+        check_max_grad_norm(self)
+        check_hidden(self)
 
 
 class Reinforce:
     """A whole episode in every environment, then one step up the gradient of log π weighed by return less baseline.
 
     All environments are reset before an update's episodes, and the first episode of each counts: taking those that
-    end first would favour short ones. What the others do until the longest has ended is stepped, and counted in
-    ``envs.steps``, but not learned from. The environments need a time limit.
+    end first would favor short ones. Environments go on until the longest of these episodes has ended. Their further
+    steps count in ``envs.steps``, but are neither learned from nor reported. The environments need a time limit.
 
     A truncated episode goes on from its final state with the learned value; with ``baseline="mean"`` there is no value
     and its return is what it was paid.
@@ -95,7 +99,7 @@ class Reinforce:
     def play_episodes(self) -> Rollout:
         """The first episode of every environment from now on; steps after it are not valid."""
         self.envs.reset()
-        distribution = self.network.distribution
+        distribution, reported = self.network.distribution, len(self.envs.episodes)
         taken, drawn = [], []
         running = np.ones(self.envs.n_envs, bool)
         while running.any():
@@ -103,6 +107,9 @@ class Reinforce:
             step = self.envs.step(distribution.to_env(actions))
             taken.append(step._replace(valid=running.copy()))
             drawn.append(actions)
+            # Report the episodes of the update alone: later ones are cut short at random, and nothing learns from them.
+            self.envs.episodes[reported:] = [e for e in self.envs.episodes[reported:] if running[e.env]]
+            reported = len(self.envs.episodes)
             running &= ~(step.terminated | step.truncated)
         return to_rollout(taken, drawn, self.device)
 

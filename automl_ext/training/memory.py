@@ -1,9 +1,15 @@
-"""How the C library treats memory that is freed."""
+"""The memory of the machine: what the C library does with freed blocks, and requests that cannot be met."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import os
+from pathlib import Path
+
+from automl_ext.training.errors import UserError
+
+CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")  # versions 2 and 1
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
@@ -18,3 +24,27 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that is allowed
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def machine_memory() -> int:
+    """Bytes of memory that this process can use at most: the machine's, or the limit of its container."""
+    sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
+    for path in CGROUP_LIMITS:
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            sizes.append(int(Path(path).read_text()))
+    return min(sizes)
+
+
+def check_memory(name: str, needed: int) -> None:
+    """Refuse an option that asks for more memory than the machine has.
+
+    Args:
+        name: the option.
+        needed: bytes.
+
+    Raises:
+        UserError: names the option, the bytes that it needs and those that there are.
+    """
+    available = machine_memory()
+    if needed > available:
+        raise UserError(f"{name}: needs {needed / 1e9:,.1f} GB of memory, this machine has {available / 1e9:,.1f} GB")

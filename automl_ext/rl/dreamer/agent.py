@@ -1,6 +1,6 @@
 """Dreamer (Hafner et al. 2020, "Dream to control: learning behaviors by latent imagination", Algorithm 1).
 
-prefill the replay with random episodes
+prefill the replay with random episodes, then update ``pretrain`` times
 repeat:
     update (``learner.py``), ``updates_each`` times:
         draw sequences; fit the world model p(s_t | s_{t−1}, a_{t−1}), p(o_t | s_t), p(r_t | s_t), q(s_t | …, o_t)
@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 
 from automl_ext.rl import loop
+from automl_ext.rl.checks import observation_bytes
 from automl_ext.rl.dreamer.config import DreamerConfig
 from automl_ext.rl.dreamer.heads import actions_of
 from automl_ext.rl.dreamer.learner import Learner
 from automl_ext.rl.dreamer.sequence_replay import SequenceReplay
 from automl_ext.rl.envs import Envs
+from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed, generator
 
 
@@ -49,13 +51,18 @@ class Dreamer:
         envs: environments of its own to act in.
 
     Raises:
-        UserError: spaces of observations or actions that it does not take.
+        UserError: spaces of observations or actions that it does not take; environments, a replay or batches that do
+            not fit into memory.
     """
 
     def __init__(self, config: DreamerConfig, envs: Envs | None = None) -> None:
         self.config = config
         self.envs = envs or loop.envs_of(config, config.n_envs, config.seed)
         self.actions = actions_of(self.envs.action_space)
+        row = observation_bytes(self.envs.observation_space) + 4 * self.actions.size + 5
+        check_memory("replay_size", min(config.replay_size, config.total_steps) * row)
+        state = 4 * (config.deter + config.stoch + config.units)
+        check_memory("batch_size", config.batch_size * config.sequence_length * (row + state))
         seeds = [derived_seed(config.seed, i) for i in range(4)]
         self.learner = Learner(config, self.envs.observation_space, self.actions, (seeds[0], seeds[1]))
         self.generator = generator(seeds[2], self.learner.device)  # of acting
@@ -65,7 +72,11 @@ class Dreamer:
         self.playing = self.memory  # the memory of act(), which plays in other environments
 
     def iterate(self) -> dict[str, Any]:
-        """``train_every`` steps, and the updates after them."""
+        """Steps up to the next multiple of ``train_every``, then the updates of all multiples that were passed.
+
+        One step of more environments than ``train_every`` passes several multiples. Multiples before ``prefill`` have
+        no updates. The first updates are preceded by ``pretrain`` more.
+        """
         envs, config = self.envs, self.config
         before = envs.steps
         until = (before // config.train_every + 1) * config.train_every
@@ -79,7 +90,10 @@ class Dreamer:
             self.learner.model.norm.update(torch.from_numpy(np.concatenate(seen)))
         if envs.steps < config.prefill:
             return {}
-        updates = config.updates_each + (config.pretrain if before < config.prefill else 0)
+        passed = loop.multiples(max(before, config.prefill - 1), envs.steps, config.train_every)
+        updates = passed * config.updates_each
+        if self.updates == 0:
+            updates += config.pretrain
         return self.learn(updates)
 
     @property

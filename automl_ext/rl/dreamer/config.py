@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from automl_ext.ops._checks import check_number
+from automl_ext.rl.checks import check_max_grad_norm
 from automl_ext.rl.loop import TrainConfig
+from automl_ext.training.checks import check_range
 
 
 @dataclass
@@ -48,7 +49,7 @@ class DreamerConfig(TrainConfig):
     model_lr: float = 1e-3
     actor_lr: float = 3e-4
     value_lr: float = 1e-3
-    max_grad_norm: float = 100.0
+    max_grad_norm: float = 100.0  # each gradient is scaled down to this norm; inf: no clipping
     exploration: float = 0.1  # std of noise added to continuous actions; chance that a discrete one is random
 
     def __post_init__(self) -> None:
@@ -57,18 +58,10 @@ class DreamerConfig(TrainConfig):
             "train_every updates_each batch_size sequence_length replay_size deter stoch hidden units depth horizon"
         )
         layers = "encoder_layers reward_layers continue_layers value_layers actor_layers"
-        for name in f"{counts} {layers}".split():
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: expected at least 1, got {getattr(self, name)}")
-        if self.sequence_length < 2:
-            raise ValueError(f"sequence_length: expected at least 2, got {self.sequence_length}")
-        for name in ("prefill", "pretrain"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name}: expected at least 0, got {getattr(self, name)}")
-        for name in ("gamma", "lam"):
-            check_number(getattr(self, name), name, type(self).__name__, 0, 1)
-        not_negative = "free_nats kl_scale continue_scale entropy_scale exploration max_grad_norm"
-        for name in f"{not_negative} model_lr actor_lr value_lr".split():
-            check_number(getattr(self, name), name, type(self).__name__, 0, 1e30)
-        for name in ("observation_std", "reward_scale"):
-            check_number(getattr(self, name), name, type(self).__name__, 1e-30, 1e30)
+        check_range(self, *f"{counts} {layers}".split(), low=1)
+        check_range(self, "sequence_length", low=2)
+        check_range(self, "prefill", "pretrain", low=0)
+        check_range(self, "gamma", "lam", "exploration", low=0, high=1)
+        check_range(self, "free_nats", "kl_scale", "continue_scale", "entropy_scale", low=0)
+        check_range(self, "observation_std", "reward_scale", "model_lr", "actor_lr", "value_lr", above=0)
+        check_max_grad_norm(self)

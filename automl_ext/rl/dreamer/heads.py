@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
-from automl_ext.training.errors import UserError
+from automl_ext.rl.action_spaces import BoxScaling, unsupported
 
 SIDE = 64  # of images
 
@@ -93,15 +93,14 @@ class _StraightThrough(torch.autograd.Function):
 
 
 class TanhNormal:
-    """Continuous actions in (−1, 1), scaled to the box for the environment."""
+    """Continuous actions in (−1, 1), mapped to the box of the environment (:class:`BoxScaling`)."""
 
     MEAN_SCALE, INIT_STD, MIN_STD = 5.0, 5.0, 1e-4
 
     def __init__(self, space: Box) -> None:
         self.size = math.prod(space.shape)
         self.outputs = 2 * self.size
-        self.shape, self.dtype = space.shape, space.dtype
-        self.middle, self.half = (space.high + space.low) / 2, (space.high - space.low) / 2
+        self.scaling = BoxScaling(space)
         self.raw_init_std = math.log(math.expm1(self.INIT_STD))
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
@@ -134,18 +133,17 @@ class TanhNormal:
         return torch.rand(n, self.size, generator=generator, device=generator.device) * 2 - 1
 
     def to_env(self, actions: Tensor) -> np.ndarray:
-        scaled = actions.numpy(force=True).reshape(-1, *self.shape) * self.half + self.middle
-        return scaled.astype(self.dtype)
+        return self.scaling.to_env(actions.numpy(force=True))
 
 
 def actions_of(space: gymnasium.Space) -> OneHot | TanhNormal:
     """How actions of a space are drawn.
 
     Raises:
-        UserError: a space that is neither Discrete nor a bounded Box of floats.
+        UserError: a space that is neither Discrete nor a Box of floats with all bounds within ±1e6.
     """
     if isinstance(space, Discrete):
         return OneHot(space)
-    if isinstance(space, Box) and space.dtype.kind == "f" and space.is_bounded():
+    if isinstance(space, Box) and space.dtype.kind == "f" and BoxScaling(space).bounded.all():
         return TanhNormal(space)
-    raise UserError(f"action space {space}: dreamer takes Discrete and bounded Box of floats")
+    raise unsupported(space)
