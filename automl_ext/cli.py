@@ -16,10 +16,10 @@ from rich.console import Console
 
 from automl_ext import __version__
 from automl_ext._native import BackendError
-from automl_ext.rl.algorithms import ALGORITHMS, algorithm
+from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.training.config import apply_toml
 from automl_ext.training.errors import UserError
-from automl_ext.training.reading import short
+from automl_ext.training.files.reading import short
 
 Options = TypeVar("Options")
 Settings = TypeVar("Settings")
@@ -152,7 +152,7 @@ def _run_command(
             raise UserError(str(error)) from None
         options = parsed.options
         if isinstance(options, DQNOptions) and options.ablate:
-            from automl_ext.rl.ablation import ablate
+            from automl_ext.rl.dqn.ablation import ablate
 
             ablate(parsed.settings, options.out, resume=options.resume)
             print(f"written to {options.out}/ablation.json and ablation.png")
@@ -207,50 +207,50 @@ def _value(flag: str, args: Sequence[str]) -> str | None:
 
 
 def _gdas() -> Runner:
-    from automl_ext.nas.gdas import GDASConfig, search
+    from automl_ext.nas.differentiable.search import GDASConfig, search
 
     return GDASConfig, search
 
 
 def _strategy(name: str) -> Runner:
-    from automl_ext.nas.search import search
-    from automl_ext.nas.search_config import STRATEGIES
+    from automl_ext.nas.search.config import STRATEGIES
+    from automl_ext.nas.search.search import search
 
     return STRATEGIES[name], functools.partial(search, name)
 
 
 def _nas_bench() -> Runner:
-    from automl_ext.nas.nas_bench import NASBenchConfig, nas_bench
+    from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig, nas_bench
 
     return NASBenchConfig, nas_bench
 
 
 def _entmax_gdas() -> Runner:
-    from automl_ext.nas.entmax_gdas import EntmaxGDASConfig, search
+    from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig, search
 
     return EntmaxGDASConfig, search
 
 
 def _darts() -> Runner:
-    from automl_ext.nas.darts_search import DARTSConfig, search
+    from automl_ext.nas.differentiable.darts import DARTSConfig, search
 
     return DARTSConfig, search
 
 
 def _retrain() -> Runner:
-    from automl_ext.nas.retrain import RetrainConfig, retrain
+    from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
 
     return RetrainConfig, retrain
 
 
 def _compare() -> Runner:
-    from automl_ext.nas.retrain import CompareConfig, compare
+    from automl_ext.nas.retraining.retrain import CompareConfig, compare
 
     return CompareConfig, compare
 
 
 def _ensemble() -> Runner:
-    from automl_ext.nas.ensemble import EnsembleConfig, ensemble
+    from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
 
     return EnsembleConfig, ensemble
 
@@ -263,7 +263,7 @@ def _train(name: str) -> Runner:
 def _plot(prog: str, args: Sequence[str]) -> int:
     command = tyro.cli(PlotCommand, prog=prog, args=args, description="Draw runs, or one cell.")
     from automl_ext.nas.plot import plot_genotype, plot_run
-    from automl_ext.rl.plot import plot_runs
+    from automl_ext.rl.reports.plot import plot_runs
     from automl_ext.training.run import algorithm_of
 
     if not command.runs and command.genotype is None:
@@ -281,7 +281,7 @@ def _plot(prog: str, args: Sequence[str]) -> int:
 
 def _eval(prog: str, args: Sequence[str]) -> int:
     command = tyro.cli(EvalCommand, prog=prog, args=args, description="Play episodes with a trained policy.")
-    from automl_ext.rl.evaluate_run import evaluate_run
+    from automl_ext.rl.reports.evaluate_run import evaluate_run
 
     videos = tuple(path for path in (command.gif, command.mp4) if path is not None)
     result = evaluate_run(command.run, command.episodes, command.seed, command.policy, videos, command.eval_max_steps)
@@ -293,7 +293,7 @@ def _eval(prog: str, args: Sequence[str]) -> int:
 
 def _export(prog: str, args: Sequence[str]) -> int:
     command = tyro.cli(ExportCommand, prog=prog, args=args, description="A trained network, without automl_ext.")
-    from automl_ext.nas.export import export
+    from automl_ext.nas.export.export import export
 
     for path in export(command.run, command.out):
         print(path)
@@ -313,7 +313,7 @@ def _nas_table(prog: str, args: Sequence[str]) -> int:
     command = tyro.cli(
         NASTableCommand, prog=prog, args=args, description="The official files of NATS-Bench as a table."
     )
-    from automl_ext.nas.nats_files import convert
+    from automl_ext.nas.benchmarks.nats_files import convert
 
     convert(command.source, command.out)
     print(command.out)

@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
-from automl_ext.rl.dreamer.sequence_replay import Sequences
+from automl_ext.rl.replay.sequences import Sequences
 from automl_ext.training.memory import keep_freed_memory
 
 BATCH, LENGTH, SIZE, STOCH, HORIZON = 16, 32, 128, 30, 15

@@ -20,8 +20,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from automl_ext.nas import darts_search, entmax_gdas, gdas
-from automl_ext.nas.supernet_config import SupernetConfig
+from automl_ext.nas.differentiable import darts as darts_search
+from automl_ext.nas.differentiable import entmax_gdas
+from automl_ext.nas.differentiable import search as gdas
+from automl_ext.nas.differentiable.config import SupernetConfig
 
 SEARCHES: dict[str, tuple[type[SupernetConfig], Callable[..., dict[str, Any] | None]]] = {
     "gdas": (gdas.GDASConfig, gdas.search),

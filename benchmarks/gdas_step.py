@@ -27,12 +27,12 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from automl_ext.nas.bilevel import alpha_step, frozen, weight_step
-from automl_ext.nas.nasbench201 import NASBench201
-from automl_ext.nas.supernet import Choice, Supernet
+from automl_ext.data.images import Split
+from automl_ext.nas.differentiable.steps import alpha_step, frozen, weight_step
+from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.ops._gumbel_reference import perturbed
 from automl_ext.ops.gumbel import gumbel_softmax
-from automl_ext.training.data import Split
 
 TAU = 5.0
 Losses = tuple[float, float]
@@ -53,7 +53,7 @@ class Batches(NamedTuple):
 
 
 def draw_batches(steps: int, batch: int, size: int) -> list[Batches]:
-    """Seeds as :func:`automl_ext.nas.gdas.sample` draws them from a generator with seed 0."""
+    """Seeds as :func:`automl_ext.nas.differentiable.search.sample` draws them from a generator with seed 0."""
     rng = torch.Generator().manual_seed(0)
     return [
         Batches(

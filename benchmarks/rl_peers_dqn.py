@@ -13,7 +13,7 @@ import time
 
 import torch
 
-from automl_ext.rl.dqn import DQN, DQNConfig
+from automl_ext.rl.dqn.agent import DQN, DQNConfig
 
 
 def ours(steps: int, seed: int) -> float:

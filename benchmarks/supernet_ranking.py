@@ -21,12 +21,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from automl_ext.data.images import Splits, load_images, split_images
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.estimators.rank_correlation import kendall, spearman
 from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
-from automl_ext.nas.nasbench201 import Genotype, NASBench201
-from automl_ext.nas.retrain import TrainingConfig, count_parameters
-from automl_ext.training.data import Splits, load_images, split_images
+from automl_ext.nas.retraining.retrain import TrainingConfig, count_parameters
+from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 
 SPACE = NASBench201()
 

@@ -12,7 +12,7 @@ import automl_ext
 from automl_ext import _native
 
 # The tests that need a GPU run where there is torch and pytest alone; none of them is in these files.
-collect_ignore_glob = [] if importlib.util.find_spec("gymnasium") else ["test_rl_*.py"]
+collect_ignore_glob = [] if importlib.util.find_spec("gymnasium") else ["rl/*"]
 
 
 @pytest.fixture(params=["native", "reference"])

@@ -79,7 +79,8 @@ def confirmed(seed: int, case: Case, folder: Path, bases: Any) -> Finding:
 
 
 def findings(seed: int, wanted: list[Case], folder: Path) -> Iterator[tuple[Case, Finding]]:
-    from fuzzing import op_runs, runs
+    from fuzzing import runs
+    from fuzzing.ops import runs as op_runs
 
     bases = runs.Bases(folder / "bases")
     ops = [index for kind, index in wanted if kind == "ops"]

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from automl_ext.bench.case import Case, as_list, by_reference
+from automl_ext.bench.cases.case import Case, as_list, by_reference
 
 SAMPLED_ELEMENTS = 100_000
 

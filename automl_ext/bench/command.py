@@ -13,16 +13,19 @@ from typing import Any
 import torch
 
 from automl_ext import __version__, build_info
-from automl_ext.bench import peers, readme, report, targets
-from automl_ext.bench.case import Case
-from automl_ext.bench.cases import CPU_SHAPES, CUDA_SHAPES, QUICK_SHAPES, cases
+from automl_ext.bench import targets
+from automl_ext.bench.cases import peers
+from automl_ext.bench.cases.case import Case
+from automl_ext.bench.cases.table import CPU_SHAPES, CUDA_SHAPES, QUICK_SHAPES, cases
 from automl_ext.bench.measure import measure
+from automl_ext.bench.reports import readme
+from automl_ext.bench.reports import terminal as report
 from automl_ext.bench.scaling import scaling
 from automl_ext.bench.timing import WARM_UP_ELEMENTS, warm_allocator
-from automl_ext.training.atomic import check_writable, write_atomic
 from automl_ext.training.environment import cpu_name
 from automl_ext.training.errors import UserError
-from automl_ext.training.reading import read_object
+from automl_ext.training.files.atomic import check_writable, write_atomic
+from automl_ext.training.files.reading import read_object
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
@@ -92,7 +95,7 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
-    from automl_ext.bench.chart import draw
+    from automl_ext.bench.reports.chart import draw
 
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "bench.json", as_json(result).encode())

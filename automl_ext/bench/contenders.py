@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from automl_ext.bench.case import TRAINING, Bind, Case, Function, as_list, plain
+from automl_ext.bench.cases.case import TRAINING, Bind, Case, Function, as_list, plain
 from automl_ext.bench.checking import as_leaves, with_gradients
 
 Call = Callable[[], Any]

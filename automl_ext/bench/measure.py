@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from automl_ext.bench.case import FORWARD, Case, nbytes, plain
+from automl_ext.bench.cases.case import FORWARD, Case, nbytes, plain
 from automl_ext.bench.checking import allowed_error, error_of, exact_sample
 from automl_ext.bench.contenders import contenders, first_results, results_of, timed
 from automl_ext.bench.timing import cache_bytes, interleaved

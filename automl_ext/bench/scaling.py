@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from automl_ext.bench.case import FORWARD, Case, plain
+from automl_ext.bench.cases.case import FORWARD, Case, plain
 from automl_ext.bench.contenders import results_of, timed
 from automl_ext.bench.measure import copy_call, moved_bytes
 from automl_ext.bench.timing import Run, Times, elapsed, interleaved, summary

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from automl_ext.bench.case import FORWARD, TRAINING
+from automl_ext.bench.cases.case import FORWARD, TRAINING
 
 TWO_THREADS = 1.7  # times as fast as one, from a million elements
 OTHER_DTYPES = 2.5  # times float32's time, at most

@@ -9,10 +9,10 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from automl_ext.nas.gdas import GDASConfig, retrain_config, search
+from automl_ext.nas.differentiable.search import GDASConfig, retrain_config, search
 from automl_ext.nas.plot import plot_run
-from automl_ext.nas.retrain import CompareConfig, TrainingConfig, compare
-from automl_ext.training.atomic import write_json
+from automl_ext.nas.retraining.retrain import CompareConfig, TrainingConfig, compare
+from automl_ext.training.files.atomic import write_json
 
 RANDOM_CELLS = 5
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from automl_ext.nas.retrain import parse_genotype
-from automl_ext.nas.search_plot import plot_search
-from automl_ext.nas.spaces import space
+from automl_ext.nas.retraining.retrain import parse_genotype
+from automl_ext.nas.search.plot import plot_search
+from automl_ext.nas.spaces.registry import space
 from automl_ext.training.curves import draw_curves, read_metrics
 from automl_ext.training.errors import UserError
-from automl_ext.training.reading import read_object
+from automl_ext.training.files.reading import read_object
 
 # A search that collapses shows here first.
 WATCH = {

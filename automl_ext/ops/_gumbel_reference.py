@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.ops._checks import autocast_enabled
-from automl_ext.ops._entmax_reference import _entmax15_reference
+from automl_ext.ops.entmax._reference import _entmax15_reference
 
 _LOW = 0xFFFFFFFF
 

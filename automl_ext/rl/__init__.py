@@ -1,17 +1,17 @@
 """Reinforcement learning."""
 
-from automl_ext.rl.a2c import A2C, A2CConfig
-from automl_ext.rl.a3c import A3C, A3CConfig
-from automl_ext.rl.dqn import DQN, DQNConfig
+from automl_ext.rl.actor_critic.a2c import A2C, A2CConfig
+from automl_ext.rl.actor_critic.a3c import A3C, A3CConfig
+from automl_ext.rl.actor_critic.reinforce import Reinforce, ReinforceConfig
+from automl_ext.rl.dqn.agent import DQN, DQNConfig
+from automl_ext.rl.dqn.rainbow import Rainbow, RainbowConfig
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
-from automl_ext.rl.envs import make_envs
-from automl_ext.rl.evaluate import evaluate
-from automl_ext.rl.mdp import MDP
-from automl_ext.rl.prioritized_replay import PrioritizedReplay
-from automl_ext.rl.rainbow import Rainbow, RainbowConfig
-from automl_ext.rl.reinforce import Reinforce, ReinforceConfig
-from automl_ext.rl.replay import Batch, UniformReplay
-from automl_ext.rl.tabular import policy_evaluation, policy_iteration, q_learning, value_iteration
+from automl_ext.rl.envs.vector import make_envs
+from automl_ext.rl.loop.evaluate import evaluate
+from automl_ext.rl.replay.prioritized import PrioritizedReplay
+from automl_ext.rl.replay.uniform import Batch, UniformReplay
+from automl_ext.rl.tabular.mdp import MDP
+from automl_ext.rl.tabular.solvers import policy_evaluation, policy_iteration, q_learning, value_iteration
 
 __all__ = [
     "A2C",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, TypeVar
 
-from automl_ext.rl.env_making import EnvOptions
+from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.training.errors import UserError
 
 Config = TypeVar("Config")

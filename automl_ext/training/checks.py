@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from automl_ext.training.reading import short
+from automl_ext.training.files.reading import short
 
 
 def check_range(

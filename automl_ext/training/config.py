@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from automl_ext.training.errors import UserError
-from automl_ext.training.reading import read_small, short
+from automl_ext.training.files.reading import read_small, short
 
 Config = TypeVar("Config")
 _MISSING = object()

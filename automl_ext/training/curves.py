@@ -7,9 +7,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from automl_ext.training.atomic import write_picture
 from automl_ext.training.errors import UserError
-from automl_ext.training.metrics import FILE
+from automl_ext.training.files.atomic import write_picture
+from automl_ext.training.files.metrics import FILE
 
 COLORS = ("#1b6ca8", "#d1495b", "#66a182", "#8d6a9f")
 

@@ -23,16 +23,16 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from automl_ext.training import checkpoint, metrics
-from automl_ext.training.atomic import fsync_path, write_json
-from automl_ext.training.checkpoint import DamagedCheckpoint
 from automl_ext.training.config import to_dict
 from automl_ext.training.environment import check_compatible, environment
 from automl_ext.training.errors import UserError
-from automl_ext.training.lock import LOCK, Lock
+from automl_ext.training.files import checkpoint, metrics
+from automl_ext.training.files.atomic import fsync_path, write_json
+from automl_ext.training.files.checkpoint import DamagedCheckpoint
+from automl_ext.training.files.lock import LOCK, Lock
+from automl_ext.training.files.reading import read_object
 from automl_ext.training.memory import keep_freed_memory
 from automl_ext.training.progress import Progress
-from automl_ext.training.reading import read_object
 
 CONFIG, ENVIRONMENT, RESULT, CHECKPOINTS = "config.json", "environment.json", "result.json", "checkpoints"
 Load = Callable[[dict[str, Any]], object]

@@ -13,7 +13,7 @@ struct Step {
   int32_t final;  // where the next observation is kept apart; -1: it is in the next slot
   uint8_t flags;
 };
-static_assert(sizeof(Step) == 24, "automl_ext/rl/_windows_reference.py has the same layout");
+static_assert(sizeof(Step) == 24, "automl_ext/rl/replay/_windows_reference.py has the same layout");
 
 struct Rings {
   const Step* steps;

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from automl_ext.training import checkpoint
+from automl_ext.training.files import checkpoint
 from fuzzing import runs
 from fuzzing.case import Finding
 from fuzzing.damage import change_json, damage, damage_json

@@ -40,10 +40,14 @@ def line(rng: random.Random) -> Line:
 def options_of(command: str) -> dict[str, Any]:
     """The names and types of a command's options."""
     from automl_ext import cli
-    from automl_ext.nas import ensemble, entmax_gdas, gdas, nas_bench, retrain
-    from automl_ext.nas.darts_search import DARTSConfig
-    from automl_ext.nas.search_config import ALIASES, STRATEGIES
-    from automl_ext.rl.algorithms import algorithm
+    from automl_ext.nas.benchmarks import nats_bench as nas_bench
+    from automl_ext.nas.differentiable import entmax_gdas
+    from automl_ext.nas.differentiable import search as gdas
+    from automl_ext.nas.differentiable.darts import DARTSConfig
+    from automl_ext.nas.ensembles import ensemble
+    from automl_ext.nas.retraining import retrain
+    from automl_ext.nas.search.config import ALIASES, STRATEGIES
+    from automl_ext.rl.registry import algorithm
 
     kind, _, name = command.partition(" ")
     others = {"gdas": gdas.GDASConfig, "entmax-gdas": entmax_gdas.EntmaxGDASConfig, "darts": DARTSConfig}

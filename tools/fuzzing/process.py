@@ -46,13 +46,13 @@ def preload() -> None:
     import torch.export
 
     import automl_ext.cli
-    import automl_ext.nas.export
-    import automl_ext.nas.gdas
-    import automl_ext.nas.search
-    import automl_ext.rl.algorithms
+    import automl_ext.nas.differentiable.search
+    import automl_ext.nas.export.export
+    import automl_ext.nas.search.search
+    import automl_ext.rl.registry
 
-    for name in automl_ext.rl.algorithms.ALGORITHMS:
-        automl_ext.rl.algorithms.algorithm(name)
+    for name in automl_ext.rl.registry.ALGORITHMS:
+        automl_ext.rl.registry.algorithm(name)
     with contextlib.suppress(ImportError):
         from sklearn.datasets import load_digits
 

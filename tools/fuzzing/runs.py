@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from automl_ext.training import checkpoint
+from automl_ext.training.files import checkpoint
 from fuzzing.command_tables import GENOTYPE, words
 from fuzzing.process import Done, run
 

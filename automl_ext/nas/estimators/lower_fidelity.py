@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from automl_ext.data.images import Splits, draw_stratified, load_images, split_images
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.images import accuracy, take, to_device
-from automl_ext.nas.retrain import Training, TrainingConfig, count_parameters
-from automl_ext.nas.space import Space
-from automl_ext.nas.spaces import space as space_named
-from automl_ext.training.data import Splits, draw_stratified, load_images, split_images
+from automl_ext.nas.retraining.images import accuracy, take, to_device
+from automl_ext.nas.retraining.retrain import Training, TrainingConfig, count_parameters
+from automl_ext.nas.spaces.registry import space as space_named
+from automl_ext.nas.spaces.space import Space
 from automl_ext.training.device import choose_device
 from automl_ext.training.seeding import generator, rng_state, set_rng_state
 

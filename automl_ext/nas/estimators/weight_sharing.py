@@ -19,18 +19,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from automl_ext.nas.epochs import set_cosine_lr
+from automl_ext.data.images import Split, Splits
+from automl_ext.nas.differentiable.samplers import draw_seed
+from automl_ext.nas.differentiable.search import recalibrate, weight_step
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.gdas import recalibrate, weight_step
-from automl_ext.nas.images import accuracy, augment, epoch_batches, take, to_device
-from automl_ext.nas.nasbench201 import NASBench201
-from automl_ext.nas.retrain import LARGEST, network_shape
-from automl_ext.nas.samplers import draw_seed
-from automl_ext.nas.space import Space
-from automl_ext.nas.supernet import Choice, Supernet
+from automl_ext.nas.retraining.images import accuracy, augment, epoch_batches, take, to_device
+from automl_ext.nas.retraining.retrain import LARGEST, network_shape
+from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.clock import Clock
-from automl_ext.training.data import Split, Splits
+from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.seeding import generator, seed_everything
 
 
@@ -90,7 +90,7 @@ def _one_decision_per_edge(space: Space[Any], supernet: Supernet, genotype: Any)
 
 
 class UniformSupernet:
-    """Uniform sampling (a :class:`~automl_ext.nas.epochs.Job`): all training images, one architecture per step.
+    """Uniform sampling (a :class:`~automl_ext.training.epochs.Job`): all training images, one architecture per step.
 
     Args:
         choices: see :class:`WeightSharing`.
@@ -124,7 +124,7 @@ class UniformSupernet:
         )
 
     def draw(self, alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
-        """Draw an architecture of the space, whatever α and τ are (a :data:`~automl_ext.nas.samplers.Sampler`).
+        """Draw an architecture of the space, whatever α and τ are (a :data:`~automl_ext.nas.differentiable.samplers.Sampler`).
 
         Drawing every edge on its own would not do: in DARTS's space nearly all such cells have nodes with more or
         fewer than two inputs, which no genotype has.

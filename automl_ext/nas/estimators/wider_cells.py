@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.nas.estimators.morphisms import draw_mapping, widen_batch_norm, widen_input, widen_output
-from automl_ext.nas.nasbench201 import Cell, Network
-from automl_ext.nas.operations import ResidualBlock
+from automl_ext.nas.spaces.nasbench201 import Cell, Network
+from automl_ext.nas.spaces.operations import ResidualBlock
 
 
 def widen_cells(
@@ -24,7 +24,7 @@ def widen_cells(
     A deeper one there is not: what a cell passes on cannot be made the identity in general (a pooling has no weights).
 
     Args:
-        network: of :meth:`automl_ext.nas.nasbench201.NASBench201.build`; it is left as it is.
+        network: of :meth:`automl_ext.nas.spaces.nasbench201.NASBench201.build`; it is left as it is.
         channels: no fewer than before.
         noise, generator: as in :func:`automl_ext.nas.estimators.morphisms.net2wider`.
 

@@ -13,7 +13,7 @@ from random import Random
 from typing import Any
 
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.space import Space
+from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.strategy import (
     Candidate,
     Evaluated,

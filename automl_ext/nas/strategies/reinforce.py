@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.space import Space
+from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.strategy import Candidate
 
 DRAWS = 1000  # of an architecture that the space may refuse

@@ -8,7 +8,7 @@
 
 The paper states neither the population's size nor the tournament's, and its authors' code holds no search: population,
 sample, replacement of the oldest and the controllers' rewards are our choice. So is this: nothing is visited twice.
-Inheriting is the evaluator's part (automl_ext.nas.inheritance); a table has no weights, there it means nothing.
+Inheriting is the evaluator's part (automl_ext.nas.estimators.inheritance); a table has no weights, there it means nothing.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from random import Random
 from typing import Any
 
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.space import Space
+from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.renas_controller import Change, Controller
 from automl_ext.nas.strategies.strategy import Candidate, Evaluated, at_least, pack, set_rng, tournament, unpack
 

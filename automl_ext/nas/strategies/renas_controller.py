@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.space import Space
+from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.strategy import set_rng
 
 Change = tuple[int, int]  # a decision, and the choice that it changes to

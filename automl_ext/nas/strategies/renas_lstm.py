@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.space import Space
+from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.renas_controller import Change, Indices
 from automl_ext.nas.strategies.strategy import set_rng
 

@@ -8,7 +8,7 @@ from random import Random
 from typing import Any, NamedTuple, Protocol
 
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.space import Space
+from automl_ext.nas.spaces.space import Space
 
 
 class Evaluated(NamedTuple):

@@ -17,13 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from automl_ext.rl import loop
-from automl_ext.rl.checks import observation_bytes
+from automl_ext.rl.dreamer.actions import actions_of
 from automl_ext.rl.dreamer.config import DreamerConfig
-from automl_ext.rl.dreamer.heads import actions_of
 from automl_ext.rl.dreamer.learner import Learner
-from automl_ext.rl.dreamer.sequence_replay import SequenceReplay
-from automl_ext.rl.envs import Envs
+from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.checks import observation_bytes
+from automl_ext.rl.replay.sequences import SequenceReplay
 from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed, generator
 
@@ -44,7 +44,7 @@ class Memory(NamedTuple):
 
 
 class Dreamer:
-    """The agent; see :class:`automl_ext.rl.loop.Agent`. It remembers: :meth:`begin` says where episodes begin.
+    """The agent; see :class:`automl_ext.rl.loop.loop.Agent`. It remembers: :meth:`begin` says where episodes begin.
 
     Args:
         config: also says which environments, unless they are given.
@@ -182,5 +182,5 @@ class Dreamer:
 def train(
     config: DreamerConfig, out: str | Path, resume: str | None = None, stop_after: int | None = None
 ) -> dict[str, Any] | None:
-    """Train in a run directory; see :func:`automl_ext.rl.loop.train`."""
+    """Train in a run directory; see :func:`automl_ext.rl.loop.loop.train`."""
     return loop.train("dreamer", Dreamer, config, out, resume, stop_after)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from automl_ext.rl.dreamer.heads import OneHot, TanhNormal
-from automl_ext.rl.dreamer.recurrence import imagined_step
+from automl_ext.rl.dreamer.actions import OneHot, TanhNormal
+from automl_ext.rl.dreamer.fused.recurrence import imagined_step
 from automl_ext.rl.dreamer.rssm import RSSM
 
 

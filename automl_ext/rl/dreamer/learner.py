@@ -9,15 +9,15 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
+from automl_ext.rl.dqn.learner import flushed_denormals
 from automl_ext.rl.dreamer import losses
+from automl_ext.rl.dreamer.actions import OneHot, TanhNormal
 from automl_ext.rl.dreamer.config import DreamerConfig
-from automl_ext.rl.dreamer.fused import MLP, ScalarOf
-from automl_ext.rl.dreamer.heads import OneHot, TanhNormal
+from automl_ext.rl.dreamer.fused.mlp import MLP, ScalarOf
 from automl_ext.rl.dreamer.imagination import imagine
-from automl_ext.rl.dreamer.sequence_replay import Sequences
 from automl_ext.rl.dreamer.world_model import WorldModel
-from automl_ext.rl.flat import clip_norm, flatten_parameters
-from automl_ext.rl.q_learning import flushed_denormals
+from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
+from automl_ext.rl.replay.sequences import Sequences
 from automl_ext.training.device import choose_device
 from automl_ext.training.seeding import generator
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from automl_ext.rl.dreamer.fused import mlp
-from automl_ext.rl.dreamer.recurrence import MIN_STD, observed_steps
+from automl_ext.rl.dreamer.fused.mlp import mlp
+from automl_ext.rl.dreamer.fused.recurrence import MIN_STD, observed_steps
 
 
 class Normal(NamedTuple):

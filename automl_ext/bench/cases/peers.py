@@ -1,0 +1,89 @@
+"""Packages that compute the same, where they are installed (extra ``bench``)."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from automl_ext.bench.cases.case import Peer, plain
+
+PACKAGES = {
+    "entmax": "entmax",
+    "stable-baselines3": "stable_baselines3.common.buffers",
+    "torchrl": "torchrl.objectives.value.functional",
+    "tianshou": "tianshou.data",
+}
+INSTALL = 'pip install "automl_ext[bench]"'
+
+
+def load() -> tuple[dict[str, Any], dict[str, str]]:
+    """(modules by package, the reason by package that cannot be measured)."""
+    modules, skipped = {}, {}
+    for name, module in PACKAGES.items():
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                modules[name] = importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            skipped[name] = f"not installed (no module {error.name!r}): {INSTALL}"
+        except Exception as error:  # packages built for another torch fail in many ways
+            skipped[name] = f"cannot be imported: {type(error).__name__}: {error}".splitlines()[0]
+    return modules, skipped
+
+
+def versions(modules: dict[str, Any]) -> dict[str, str]:
+    return {name: importlib.metadata.version(name) for name in modules}
+
+
+def entmax_peers(modules: dict[str, Any], op: str) -> dict[str, Peer]:
+    if "entmax" not in modules:
+        return {}
+    function = getattr(modules["entmax"], op)
+    return {"entmax": Peer(plain(lambda x: function(x, dim=-1)), trained=True)}
+
+
+def gae_peers(modules: dict[str, Any], gamma: float, lam: float, dtype: torch.dtype, device: str) -> dict[str, Peer]:
+    peers = {}
+    if "stable-baselines3" in modules and dtype == torch.float32 and device == "cpu":  # its buffer is numpy's, float32
+        buffer_class = modules["stable-baselines3"].RolloutBuffer
+        peers["stable-baselines3"] = Peer(lambda tensors: rollout_buffer(buffer_class, tensors, gamma, lam), False)
+    if "torchrl" in modules:
+        functions = modules["torchrl"]
+        for name in ("generalized_advantage_estimate", "vec_generalized_advantage_estimate"):
+            short = "torchrl vec" if name.startswith("vec") else "torchrl"
+            peers[short] = Peer(plain(torchrl_gae(getattr(functions, name), gamma, lam)), trained=False)
+    return peers
+
+
+def torchrl_gae(function: Callable, gamma: float, lam: float) -> Callable:
+    def gae(r: Tensor, v: Tensor, w: Tensor, terminated: Tensor, truncated: Tensor) -> tuple[Tensor, Tensor]:
+        return function(gamma, lam, v, w, r, terminated | truncated, terminated, time_dim=0)
+
+    return gae
+
+
+def rollout_buffer(buffer_class: Any, tensors: Sequence[Tensor], gamma: float, lam: float) -> Callable[[], Any]:
+    """Stable-Baselines3's buffer, filled as its collector does: truncated steps get γV(final observation) as reward."""
+    from gymnasium.spaces import Box
+
+    rewards, values, next_values, terminated, truncated = tensors
+    steps, envs = rewards.shape
+    space = Box(-1, 1, (1,))
+    buffer = buffer_class(steps, space, space, device="cpu", gae_lambda=lam, gamma=gamma, n_envs=envs)
+    done = terminated | truncated
+    buffer.rewards[:] = (rewards + gamma * next_values * (truncated & ~terminated)).numpy()
+    buffer.values[:] = values.numpy()
+    buffer.episode_starts[1:] = done[:-1].numpy()
+    last_values, last_done = next_values[-1].clone(), done[-1].numpy()
+
+    def run() -> tuple[Any, Any]:
+        buffer.compute_returns_and_advantage(last_values, last_done)
+        return buffer.advantages, buffer.returns
+
+    return run

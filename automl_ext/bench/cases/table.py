@@ -1,0 +1,63 @@
+"""The table: which ops at which shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+
+from automl_ext.bench.cases.case import Case
+from automl_ext.bench.cases.replay import replay_cases
+from automl_ext.bench.cases.returns import returns_cases
+from automl_ext.bench.cases.rows import mixed_cases, projection_cases, q_cases, row_cases
+
+Shapes = dict[str, list[tuple[int, ...]]]
+# "rows": rows × categories. "mixed": inputs × shape of each. "returns": steps × columns. "atoms": transitions × atoms
+# of a distribution, "actions": transitions × actions. "replay": capacity × batch.
+CPU_SHAPES: Shapes = {
+    "rows": [(14, 8), (4096, 8), (4096, 32), (262_144, 8), (1024, 1024), (64, 32_000)],
+    "mixed": [(8, 16, 8, 8, 8), (5, 64, 16, 32, 32), (8, 64, 16, 32, 32)],
+    "returns": [(128, 8), (128, 4096), (1024, 1024), (5, 262_144), (2048, 1)],
+    "atoms": [(256, 51), (32_768, 51)],
+    "actions": [(256, 18), (65_536, 18)],
+    "replay": [(1_000_000, 256)],
+}
+# On a GPU what takes 64 MB or more in bfloat16 tells the bandwidth, what is small the cost of a call.
+CUDA_SHAPES: Shapes = {
+    "rows": [(14, 8), (4_194_304, 8), (65_536, 512), (1024, 32_768)],
+    "mixed": [(8, 16, 8, 8, 8), (8, 64, 64, 32, 32)],
+    "returns": [(128, 8), (128, 262_144), (1024, 32_768)],
+    "atoms": [(256, 51), (655_360, 51)],
+    "actions": [(256, 18), (2_097_152, 18)],
+    "replay": [],  # it lives in the host's memory
+}
+QUICK_SHAPES: Shapes = {
+    "rows": [(14, 8), (60, 300)],
+    "mixed": [(4, 2, 3, 5)],
+    "returns": [(6, 70)],
+    "atoms": [(20, 11)],
+    "actions": [(20, 4)],
+    "replay": [(400, 20)],
+}
+FAMILIES: dict[str, Callable[..., list[Case]]] = {
+    "rows": row_cases,
+    "mixed": mixed_cases,
+    "returns": returns_cases,
+    "atoms": projection_cases,
+    "actions": q_cases,
+    "replay": replay_cases,
+}
+
+
+def cases(
+    device: str, shapes: Shapes, dtypes: Sequence[torch.dtype], modules: dict[str, Any] | None = None
+) -> list[Case]:
+    """Every op at every shape of its family. ``modules``: packages to compare with, as ``peers.load`` gives them."""
+    return [
+        case
+        for family, build in FAMILIES.items()
+        for shape in shapes[family]
+        for dtype in dtypes
+        for case in build(shape, dtype, device, modules or {})
+    ]

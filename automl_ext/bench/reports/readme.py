@@ -1,0 +1,71 @@
+"""The README's table, made from a result: nobody types numbers."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from automl_ext.bench.cases.case import FORWARD
+from automl_ext.bench.reports.cells import duration, machine, percent, shape_of, times
+from automl_ext.bench.targets import TARGETS
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.atomic import write_atomic
+from automl_ext.training.files.reading import read_small
+
+BEGIN, END = "<!-- bench: made by `automl-ext bench --table`, do not edit -->\n", "<!-- bench: end -->"
+HEADER = ["op", "shape", "forward: ours", "the best other", "ratio", "of a copy's speed", "forward + backward: ratio"]
+MOST_ELEMENTS = 10_000_000  # of the one row shown of ops without targets
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The float32 rows for which something is asked, and of each other op the largest; then where they come from."""
+    lines = [HEADER, ["---"] * len(HEADER)]
+    by_place: dict[tuple[str, tuple[int, ...]], dict[str, dict[str, Any]]] = {}
+    for row in result["rows"]:
+        if row["dtype"] == "float32":
+            by_place.setdefault((row["op"], tuple(row["shape"])), {})[row["pass"]] = row
+    for place in shown(list(by_place)):
+        passes = by_place[place]
+        if FORWARD in passes:
+            lines.append(table_line(passes[FORWARD], passes.get("forward + backward")))
+    table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return f"{table}\n{machine(result)}; medians of interleaved runs, at least {result['seconds_per_row']:g} s a row.\n"
+
+
+def shown(places: list[tuple[str, tuple[int, ...]]]) -> list[tuple[str, tuple[int, ...]]]:
+    asked = {(target.op, target.shape) for target in TARGETS}
+    with_targets = {place[0] for place in places if place in asked}
+    largest: dict[str, tuple[int, ...]] = {}
+    for op, shape in places:
+        size = math.prod(shape)
+        if op not in with_targets and size <= MOST_ELEMENTS and size > math.prod(largest.get(op, (0,))):
+            largest[op] = shape
+    return [place for place in places if place in asked or largest.get(place[0]) == place[1]]
+
+
+def table_line(forward: dict[str, Any], training: dict[str, Any] | None) -> list[str]:
+    seconds, best = forward["seconds"], forward["best"]
+    return [
+        f"`{forward['op']}`",
+        shape_of(forward),
+        duration(seconds["ours"]["median"]),
+        f"{best} {duration(seconds[best]['median'])}" if best else "–",
+        times(forward["ratio"]),
+        percent(forward["of_copy"]),
+        f"{times(training['ratio'])} {training['best']}" if training and training["best"] else "–",
+    ]
+
+
+def replace_table(readme: Path, result: dict[str, Any]) -> None:
+    """Put the result's table between the two markers.
+
+    Raises:
+        UserError: the file has not both markers.
+    """
+    text = read_small(readme).decode()
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"--readme: {readme}: expected the lines {BEGIN.strip()!r} and {END!r}")
+    write_atomic(readme, (before + BEGIN + "\n" + markdown(result) + "\n" + END + after).encode())

@@ -1,0 +1,72 @@
+"""A result on the terminal: with rich where it is installed, as plain lines elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from automl_ext.bench.reports.cells import HEADER, bandwidth, cells, machine, shape_of, times
+
+WIDTHS = (23, 22, 9, 10, 16, 16, 22, 28, 8, 15, 10, 12)
+GPU_HEADER = [*HEADER, "GB/s"]
+SCALING_HEADER = ["op", "shape", "pass", "two threads / one", "float64 / float32", "bfloat16 / float32"]
+
+
+def plain_line(values: list[str]) -> str:
+    return " ".join(f"{value:<{width}}" for value, width in zip(values, WIDTHS, strict=False)).rstrip()
+
+
+def scaling_cells(row: dict[str, Any]) -> list[str]:
+    speedup = times(row["two_threads"])
+    return [row["op"], shape_of(row), row["pass"], speedup, *(times(row[name]) for name in ("float64", "bfloat16"))]
+
+
+def gpu_cells(row: dict[str, Any]) -> list[str]:
+    return [*cells(row), bandwidth(row)]
+
+
+def show(result: dict[str, Any]) -> None:
+    """Both tables, what was skipped and why, what is wrong, and where it ran."""
+    header, to_cells = (GPU_HEADER, gpu_cells) if result["device_type"] == "cuda" else (HEADER, cells)
+    tables = [
+        (
+            "medians ± half the distance of the quartiles; ratio: the best right contender to ours",
+            header,
+            to_cells,
+            "rows",
+        ),
+        ("ours: speed of two threads, and time per element", SCALING_HEADER, scaling_cells, "scaling"),
+    ]
+    for title, titles, words, name in tables:
+        if result[name]:
+            show_table(title, titles, [words(row) for row in result[name]])
+    for line in notes(result):
+        print(line)
+
+
+def show_table(title: str, header: list[str], rows: list[list[str]]) -> None:
+    try:
+        from rich.console import Console
+        from rich.table import Table
+    except ModuleNotFoundError:
+        print(title)
+        print("\n".join(plain_line(values) for values in (header, *rows)))
+        return
+    table = Table(*header, title=title)
+    for values in rows:
+        table.add_row(*values)
+    console = Console()
+    console = console if console.width >= 180 or console.is_terminal else Console(width=180)
+    console.print(table)
+
+
+def notes(result: dict[str, Any]) -> list[str]:
+    lines = [f"{name}: skipped, {why}" for name, why in result["skipped"].items()]
+    seen: dict[tuple[str, str], list[str]] = {}
+    for row in result["rows"]:
+        for name, why in row["skipped"].items():
+            seen.setdefault((name, why), []).append(row["op"])
+        for name in row["wrong"]:
+            error = row["errors"][name]
+            lines.append(f"WRONG: {name}, {row['op']} {shape_of(row)} {row['dtype']} {row['pass']}: error {error:.1e}")
+    lines += [f"{name}: skipped for {', '.join(dict.fromkeys(ops))}: {why}" for (name, why), ops in seen.items()]
+    return [*lines, result["allocator"], machine(result)]

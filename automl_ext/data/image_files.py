@@ -1,0 +1,184 @@
+"""Class folders of image files, on disk or in a zip (read in place). Needs Pillow, extra ``data``."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import zipfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from automl_ext.data.images import Part, Source
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import check_regular, check_size
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
+DEPTH = 6
+LARGEST_FILE = 1 << 28  # bytes of one image in a zip
+
+# Folder names lead to further trees, image files to None.
+Tree = dict[str, Any]
+
+
+def folder_or_zip(path: Path) -> Source:
+    """Read ``class/image`` or, with an official test part, ``train/class/image`` and ``test/class/image``.
+
+    A single folder at the top that holds folders only (``train``, or the folder that was zipped) is stepped
+    into. Classes are sorted by name. Hidden files and files without an image's ending are ignored. All images
+    must have one size and one mode, RGB or L (grey).
+
+    Raises:
+        UserError: names the file or folder that does not fit.
+    """
+    try:
+        import PIL  # noqa: F401
+    except ImportError:
+        raise UserError('--data folder: needs Pillow: pip install "automl_ext[data]"') from None
+    names = _list_folder(path) if path.is_dir() else _list_zip(path)
+    tree: Tree = {}
+    for name in names:
+        _insert(tree, name)
+    top = ""
+    while len(tree) == 1 and _holds_folders(next(iter(tree.values()))):
+        name, tree = next(iter(tree.items()))
+        top += f"{name}/"
+    if not _holds_folders(tree.get("train")):
+        classes, train = _part(path, top, tree)
+        return Source(classes, train)
+    if sorted(_folders(tree)) != ["test", "train"]:
+        found = ", ".join(sorted(_folders(tree)))
+        raise UserError(f"{path}: expected class folders, or train and test folders of them; found {found}")
+    classes, train = _part(path, f"{top}train/", tree["train"])
+    test_classes, test = _part(path, f"{top}test/", tree["test"])
+    if classes != test_classes:
+        odd = sorted(set(classes) ^ set(test_classes))[0]
+        raise UserError(f"{path}: class {odd!r} is in only one of the folders train and test")
+    return Source(classes, train, test)
+
+
+def _part(path: Path, top: str, tree: Tree) -> tuple[tuple[str, ...], Part]:
+    classes = tuple(sorted(_folders(tree)))
+    if not classes:
+        raise UserError(f"{path}: no class folders in {top or 'it'}; expected class/image files")
+    names, labels = [], []
+    for label, name in enumerate(classes):
+        inner = _folders(tree[name])
+        if inner:
+            raise UserError(f"{path}: class folder {top}{name} holds a folder, {inner[0]}; expected images only")
+        if not tree[name]:
+            raise UserError(f"{path}: class folder {top}{name} holds no images ({', '.join(SUFFIXES)})")
+        names += [f"{top}{name}/{file}" for file in sorted(tree[name])]
+        labels += [label] * len(tree[name])
+    return classes, Part(torch.tensor(labels), lambda indices: _read(path, [names[i] for i in indices.tolist()]))
+
+
+def _read(path: Path, names: list[str]) -> Tensor:
+    """uint8 ``[n, C, H, W]``. Decodes one file at a time; nothing is unpacked to the disk."""
+    out = np.empty(0)
+    first: tuple[str, tuple[int, int], str] | None = None
+    with _opener(path) as load:
+        for i, name in enumerate(names):
+            pixels, size, mode = _decode(load, path, name)
+            if mode not in ("RGB", "L"):
+                raise UserError(f"{path}: {name} has mode {mode}, expected RGB or L (grey)")
+            if first is None:
+                first = (name, size, mode)
+                check_size(path, len(names) * pixels.size)
+                out = np.empty((len(names), *pixels.shape), np.uint8)
+            if (size, mode) != first[1:]:
+                raise UserError(
+                    f"{path}: {name} is {size[0]}×{size[1]} {mode}, "
+                    f"but {first[0]} is {first[1][0]}×{first[1][1]} {first[2]}; all must be alike"
+                )
+            out[i] = pixels
+    images = torch.from_numpy(out)
+    return images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
+
+
+def _decode(load: Callable[[str], bytes], path: Path, name: str) -> tuple[np.ndarray, tuple[int, int], str]:
+    from PIL import Image
+
+    try:
+        data = load(name)
+        with Image.open(io.BytesIO(data)) as image:
+            image.verify()  # PNG's checksums, which decoding skips; the image cannot be used afterwards
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image), image.size, image.mode
+    except MemoryError:
+        raise
+    except Exception as error:  # every file format, and zip, has exceptions of its own
+        raise UserError(f"{path}: cannot read the image {name}: {_reason(error)}") from None
+
+
+def _reason(error: Exception) -> str:
+    # Pillow names the buffer object, which says nothing to the user.
+    text = " ".join(str(error).split())
+    return "not an image file" if type(error).__name__ == "UnidentifiedImageError" else text
+
+
+@contextlib.contextmanager
+def _opener(path: Path) -> Iterator[Callable[[str], bytes]]:
+    if path.is_dir():
+
+        def load(name: str) -> bytes:
+            check_regular(path / name, "image")
+            return (path / name).read_bytes()
+
+        yield load
+    else:
+        with zipfile.ZipFile(path) as archive:
+
+            def load_member(name: str) -> bytes:
+                size = archive.getinfo(name).file_size
+                if size > LARGEST_FILE:
+                    raise ValueError(f"it unpacks to {size} bytes, expected at most {LARGEST_FILE}")
+                return archive.read(name)  # reads no more than the declared size
+
+            yield load_member
+
+
+def _list_folder(path: Path) -> Iterator[str]:
+    def fail(error: OSError) -> None:
+        raise UserError(f"cannot list {error.filename}: {error.strerror}")
+
+    # Class folders are often links; the depth is bounded because links can make a circle.
+    for place, folders, files in os.walk(path, onerror=fail, followlinks=True):
+        inner = Path(place).relative_to(path)
+        if len(inner.parts) >= DEPTH:
+            folders.clear()
+        yield from ((inner / name).as_posix() + "/" for name in folders)
+        yield from ((inner / name).as_posix() for name in files)
+
+
+def _list_zip(path: Path) -> list[str]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except (zipfile.BadZipFile, OSError) as error:
+        raise UserError(f"{path} is neither a folder nor a readable zip file: {error}") from None
+
+
+def _insert(tree: Tree, name: str) -> None:
+    *folders, last = name.split("/")
+    if any(part.startswith(".") or part == "__MACOSX" for part in (*folders, last)):
+        return
+    for folder in folders:
+        if tree.get(folder) is None:
+            tree[folder] = {}
+        tree = tree[folder]
+    if last.lower().endswith(SUFFIXES):
+        tree.setdefault(last, None)
+
+
+def _folders(tree: Tree) -> list[str]:
+    return [name for name, inner in tree.items() if inner is not None]
+
+
+def _holds_folders(tree: Tree | None) -> bool:
+    return tree is not None and len(tree) > 0 and None not in tree.values()

@@ -1,0 +1,239 @@
+"""Labelled images of one size, and their split into training, validation and test parts.
+
+load_images("digits")                      scikit-learn's 1,797 digits, 8×8
+load_images("fashion-mnist:PATH")          a folder with the four idx files, gzipped or not
+load_images("folder:PATH")                 class folders of images, or a zip of them
+load_images("npz:PATH")                    NumPy arrays
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import check_regular
+
+SPECS = "digits, fashion-mnist:PATH, folder:PATH or npz:PATH"
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Images not yet read: int64 labels ``[N]``, and ``read(indices)`` giving uint8 ``[n, C, H, W]``."""
+
+    labels: Tensor
+    read: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """What a reader finds at a place: the classes, all images, and an official test part if there is one."""
+
+    classes: tuple[str, ...]
+    train: Part
+    test: Part | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class ImageData:
+    """Images as they were read: uint8 ``[N, C, H, W]``, int64 labels ``[N]`` that index ``classes``.
+
+    ``test_images`` and ``test_labels`` are the official test part, None where the data has none.
+    """
+
+    name: str
+    images: Tensor
+    labels: Tensor
+    classes: tuple[str, ...]
+    test_images: Tensor | None = None
+    test_labels: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """One part: float32 ``[n, C, H, W]``, normalised, and int64 labels ``[n]``."""
+
+    images: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Splits:
+    """The three parts and what a network needs to know of them.
+
+    ``image_size`` is (height, width); ``mean`` and ``std``, per channel, are what images in [0, 1] were normalised by.
+    """
+
+    train: Split
+    valid: Split
+    test: Split
+    num_classes: int
+    in_channels: int
+    image_size: tuple[int, int]
+    classes: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def load_images(spec: str, *, subset: int | None = None, seed: int = 0) -> ImageData:
+    """Read the images that ``spec`` names.
+
+    Args:
+        spec: ``digits``, ``fashion-mnist:PATH``, ``folder:PATH`` or ``npz:PATH``.
+        subset: draw this many images in total, every class in proportion; where there is an official test
+            part, 80 % of them from the training part and 20 % from the test part. Only files that are drawn
+            are read.
+        seed: of the draw.
+
+    Raises:
+        UserError: unknown spec, missing or broken files, unfit images, a class with too few images (5, or 4
+            and 1 where there is a test part), a subset too large or too small for that; names the file.
+    """
+    source = _open(spec)
+    train, test = source.train, source.test
+    _check_classes(spec, source.classes, train.labels, None if test is None else test.labels)
+    chosen, test_chosen = (
+        torch.arange(len(train.labels)),
+        torch.arange(0 if test is None else len(test.labels)),
+    )
+    if subset is not None:
+        wanted = [subset, 0] if test is None else [subset - round(subset * 0.2), round(subset * 0.2)]
+        for count, have in zip(wanted, (chosen, test_chosen), strict=True):
+            if subset < 1 or count > len(have):
+                total = len(chosen) + len(test_chosen)
+                part = "" if test is None else f" ({len(chosen)} for training and {len(test_chosen)} for test)"
+                raise UserError(f"--subset {subset}: {spec} has {total} images{part}")
+        generator = torch.Generator().manual_seed(seed)
+        chosen = draw_stratified(train.labels, wanted[0], generator)
+        if test is not None:
+            test_chosen = draw_stratified(test.labels, wanted[1], generator)
+        labels, test_labels = train.labels[chosen], None if test is None else test.labels[test_chosen]
+        _check_classes(f"--subset {subset} of {spec}", source.classes, labels, test_labels)
+    images = train.read(chosen)
+    if test is None:
+        return ImageData(spec, images, train.labels[chosen], source.classes)
+    test_images = test.read(test_chosen)
+    if images.shape[1:] != test_images.shape[1:]:
+        shapes = f"{_shape(images)} and {_shape(test_images)}"
+        raise UserError(f"{spec}: training and test images differ in shape (C×H×W): {shapes}")
+    return ImageData(spec, images, train.labels[chosen], source.classes, test_images, test.labels[test_chosen])
+
+
+def split_images(data: ImageData, *, seed: int = 0) -> Splits:
+    """Split 60/20/20 into training, validation and test images, every class in proportion.
+
+    An official test part is the test part; the others are then split 75/25. Images are scaled to [0, 1] and
+    normalised by the mean and standard deviation of the training part, per channel. The split depends on the
+    data and ``seed`` only (a ``torch.Generator`` on the CPU), and the images of a part come in random order.
+
+    Raises:
+        UserError: fewer than two classes, or a class with fewer than 5 images (4 where there is a test part).
+    """
+    _check_classes(data.name, data.classes, data.labels, data.test_labels)
+    generator = torch.Generator().manual_seed(seed)
+    official = data.test_images is not None and data.test_labels is not None
+    shares = (0.25,) if official else (0.2, 0.2)
+    parts: list[list[Tensor]] = [[] for _ in range(len(shares) + 1)]  # training, validation, (test)
+    for label in range(len(data.classes)):
+        members = torch.nonzero(data.labels == label).flatten()
+        members = members[torch.randperm(len(members), generator=generator)]
+        sizes = [round(len(members) * share) for share in shares]
+        for part, piece in zip(parts, members.split([len(members) - sum(sizes), *sizes]), strict=True):
+            part.append(piece)
+    orders = [torch.cat(part) for part in parts]
+    orders = [order[torch.randperm(len(order), generator=generator)] for order in orders]
+    raw = [(data.images[order], data.labels[order]) for order in orders]
+    if data.test_images is not None and data.test_labels is not None:
+        raw.append((data.test_images, data.test_labels))
+    mean, std = _statistics(raw[0][0])
+    train, valid, test = (Split(_normalise(images, mean, std), labels) for images, labels in raw)
+    channels, height, width = data.images.shape[1:]
+    normalisation = tuple(mean.tolist()), tuple(std.tolist())
+    return Splits(train, valid, test, len(data.classes), channels, (height, width), data.classes, *normalisation)
+
+
+def draw_stratified(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Sorted indices of ``count`` of the labels ``[N]``, every class in proportion (largest remainders)."""
+    sizes = torch.bincount(labels)
+    exact = sizes * count  # in units of 1 / N
+    quota = exact // len(labels)
+    order = torch.sort(exact % len(labels), descending=True, stable=True).indices
+    quota[order[: count - int(quota.sum())]] += 1
+    drawn = []
+    for label, wanted in enumerate(quota.tolist()):
+        members = torch.nonzero(labels == label).flatten()
+        drawn.append(members[torch.randperm(len(members), generator=generator)[:wanted]])
+    return torch.cat(drawn).sort().values
+
+
+def _open(spec: str) -> Source:
+    from automl_ext.data import array_files, image_files
+
+    kind, _, place = spec.partition(":")
+    path = Path(place).expanduser()
+    if spec == "digits":
+        return array_files.digits()
+    readers = {
+        "fashion-mnist": array_files.fashion_mnist,
+        "folder": image_files.folder_or_zip,
+        "npz": array_files.npz,
+    }
+    if kind not in readers or not place:
+        raise UserError(f"unknown data {spec!r}: expected {SPECS}{_suggestion(spec)}")
+    if not path.exists():
+        raise UserError(f"--data {spec}: {path} does not exist")
+    if not path.is_dir():
+        check_regular(path, f"--data {spec}")
+    return readers[kind](path)
+
+
+def _suggestion(spec: str) -> str:
+    """What was probably meant by a path without a kind."""
+    path = Path(spec).expanduser()
+    if path.is_dir() or (path.is_file() and path.suffix == ".zip"):
+        return f"; did you mean folder:{spec}?"
+    return f"; did you mean npz:{spec}?" if path.is_file() and path.suffix == ".npz" else ""
+
+
+def _check_classes(name: str, classes: tuple[str, ...], labels: Tensor, test_labels: Tensor | None) -> None:
+    """Every class needs an image in each part: 3/1/1 of 5, or 3/1 of 4 beside an official test part."""
+    if len(classes) < 2:
+        found = ", ".join(classes) or "none"
+        raise UserError(f"{name}: at least two classes are needed, found {found}")
+    needs = [("", labels, 5)] if test_labels is None else [("training", labels, 4), ("test", test_labels, 1)]
+    for part, values, least in needs:
+        sizes = torch.bincount(values, minlength=len(classes))
+        scarce = int(sizes.argmin())
+        if sizes[scarce] < least:
+            word = f"{part} images" if part else "images"
+            raise UserError(
+                f"{name}: class {classes[scarce]!r} has {int(sizes[scarce])} {word}, at least {least} are needed"
+            )
+
+
+def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation per channel of uint8 images scaled to [0, 1], float64 ``[C]``.
+
+    From exact counts, so they do not depend on the number of threads. A constant channel gets the deviation
+    of one grey level, not zero.
+    """
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
+    weights = counts / counts.sum(1, keepdim=True)
+    mean = (weights * levels).sum(1)
+    variance = (weights * (levels - mean[:, None]) ** 2).sum(1)
+    return mean, variance.sqrt().clamp(min=1 / 255)
+
+
+def _normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    scale, shift = 1 / (255 * std), mean / std
+    out = images.to(torch.float32, memory_format=torch.contiguous_format)
+    return out.mul_(scale.float()[:, None, None]).sub_(shift.float()[:, None, None])
+
+
+def _shape(images: Tensor) -> str:
+    return "×".join(map(str, images.shape[1:]))

@@ -1,0 +1,126 @@
+"""The official files of NATS-Bench's topology space (Dong et al. 2021) as the table that automl_ext.nas.estimators.table reads.
+
+Two layouts exist, both bz2-compressed pickles of plain Python:
+
+    NATS-tss-v1_0-….pickle.pbz2            {"meta_archs": [arch, …], "arch2infos": {index: cell, …}, …}
+    NATS-tss-v1_0-…-simple/                meta.pickle.pbz2, and 000000.pickle.pbz2 … of one cell each
+
+A cell is {"12": trials, "200": trials}, by epochs, and trials are {"dataset_seed": {data set: [seed, …]},
+"all_results": {(data set, seed): trial}}. Of several trials the mean is taken, where the benchmark's own library draws
+one at every look. The pickles are read as data (:mod:`automl_ext.nas.benchmarks.data_pickle`).
+"""
+
+from __future__ import annotations
+
+import bz2
+import csv
+import gzip
+import io
+import math
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from automl_ext.nas.benchmarks.data_pickle import load_data
+from automl_ext.nas.estimators.table import COLUMNS
+from automl_ext.nas.spaces.cell_genotype import shorten
+from automl_ext.nas.spaces.nasbench201 import Genotype
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.atomic import write_atomic
+from automl_ext.training.files.reading import check_regular
+
+SUFFIX = ".pickle.pbz2"
+# A pickle may unpack to so many bytes: far more than the few times its size that bz2 saves on the official files.
+EXPANSION, SLACK = 200, 1 << 24
+
+
+def convert(source: Path, out: Path) -> None:
+    """Write the table of an official file, or of a "simple" folder, to ``out`` (gzipped where it ends in .gz).
+
+    Raises:
+        UserError: ``source`` is neither, or damaged, or a cell lacks a result; names the file or the cell.
+    """
+    rows = [(arch, *_row(arch, cell)) for arch, cell in _cells(source)]
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("arch", *COLUMNS), *rows])
+    data = text.getvalue().encode()
+    # Without a time: equal tables, equal files.
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(out, gzip.compress(data, mtime=0) if out.suffix == ".gz" else data)
+
+
+def _cells(source: Path) -> Iterator[tuple[str, Any]]:
+    if source.is_dir():
+        for index, arch in enumerate(_archs(_load(source / f"meta{SUFFIX}"), source)):
+            yield arch, _load(source / f"{index:06d}{SUFFIX}")
+    else:
+        benchmark = _load(source)
+        cells = _field(benchmark, "arch2infos", dict, source)
+        for index, arch in enumerate(_archs(benchmark, source)):
+            if index not in cells:
+                raise UserError(f"{source}: no results of cell {index}, {arch}")
+            yield arch, cells[index]
+
+
+def _archs(benchmark: Any, source: Path) -> list[str]:
+    archs = _field(benchmark, "meta_archs", list, source)
+    try:
+        return [str(Genotype.parse(arch)) for arch in archs]
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{source}: meta_archs: {_line(error)}") from None
+
+
+def _field(benchmark: Any, name: str, kind: type, source: Path) -> Any:
+    value = benchmark.get(name) if isinstance(benchmark, dict) else None
+    if not isinstance(value, kind):
+        raise UserError(
+            f"{source}: expected a file of NATS-Bench's topology space, with {name!r}, a {kind.__name__}, in it"
+        )
+    return value
+
+
+def _row(arch: str, cell: Any) -> tuple[float, ...]:
+    """Compute the columns of the table; accuracies as the benchmark's authors average them."""
+    try:
+        short, long = cell["12"], cell["200"]
+        trials = _trials(short, "cifar10-valid")
+        seconds = fmean(sum(trial["train_times"][epoch] for epoch in range(12)) for trial in trials)
+        parameters, macs = (fmean(float(trial[key]) for trial in trials) for key in ("params", "flop"))
+        row = (
+            _accuracy(trials, "x-valid@11"),
+            _accuracy(_trials(long, "cifar10-valid"), "x-valid@199"),
+            _accuracy(_trials(long, "cifar10"), "ori-test@199"),
+            round(parameters * 1e6),
+            round(macs * 1e6),
+            round(seconds, 3),
+        )
+    except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
+        raise UserError(f"{arch}: no such result in the files: {_line(error)}") from None
+    if not all(math.isfinite(value) for value in row):
+        raise UserError(f"{arch}: expected finite numbers, got {row}")
+    return row
+
+
+def _trials(results: Mapping[str, Any], dataset: str) -> list[Mapping[str, Any]]:
+    return [results["all_results"][dataset, seed] for seed in results["dataset_seed"][dataset]]
+
+
+def _accuracy(trials: list[Mapping[str, Any]], key: str) -> float:
+    return round(fmean(trial["eval_acc1es"][key] for trial in trials), 3)
+
+
+def _load(path: Path) -> Any:
+    check_regular(path, "nas-table")
+    try:
+        with bz2.open(path, "rb") as file:
+            return load_data(file, SLACK + EXPANSION * path.stat().st_size)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except (pickle.UnpicklingError, EOFError) as error:
+        raise UserError(f"{path}: expected a pickle of NATS-Bench: {_line(error)}") from None
+
+
+def _line(error: Exception) -> str:
+    return shorten(" ".join(str(error).split()))

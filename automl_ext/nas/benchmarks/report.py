@@ -1,0 +1,74 @@
+"""The result of ``nas-bench`` as a table beside the published numbers, and as a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+from rich.table import Table
+
+from automl_ext.training.curves import figure
+from automl_ext.training.files.atomic import write_picture
+
+# CIFAR-10 test accuracy in percent, mean and standard deviation: NATS-Bench (Dong et al., TPAMI 2021), topology space.
+PUBLISHED = {
+    "random": (93.86, 0.23),
+    "reinforce": (93.90, 0.26),
+    "rea": (94.02, 0.31),
+    "bohb": (93.94, 0.28),
+}
+COLORS = {"random": "#6b7280", "reinforce": "#c8553d", "rea": "#1b6ca8", "renas": "#4f772d"}
+
+
+def print_table(result: Mapping[str, Mapping[str, Any]], optimum: float) -> None:
+    columns = ("algorithm", "test accuracy", "published", "over rea (95 %)", "evaluations", "CPU s")
+    table = Table(*columns, title="NAS-Bench-201, CIFAR-10; mean ± standard deviation of the runs, means per run")
+    for name, row in result.items():
+        std, over = row["std"], row.get("over_rea")
+        table.add_row(
+            name,
+            f"{row['mean']:.2f}" if std is None else f"{row['mean']:.2f} ± {std:.2f}",
+            _published(name),
+            "" if over is None else f"{over['mean']:+.3f} ± {over['ci95'][1] - over['mean']:.3f}",
+            f"{row['evaluations']:.0f}",
+            f"{row['cpu_seconds']:.3f}",
+        )
+    for name in PUBLISHED:
+        if name not in result:
+            table.add_row(name, "", _published(name))
+    table.add_row("optimum", f"{optimum:.2f}", "94.37")
+    Console().print(table)
+
+
+def _published(name: str) -> str:
+    return "" if name not in PUBLISHED else "{:.2f} ± {:.2f}".format(*PUBLISHED[name])
+
+
+def draw(curves: Mapping[str, NDArray[np.float64]], budget: float, path: Path) -> None:
+    """Test accuracy of the best so far against simulated seconds: the mean of the runs and its 95 % confidence band.
+
+    Args:
+        curves: of each algorithm, [runs, moments].
+
+    Raises:
+        ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
+    """
+    picture = figure(6.4, 4.0)
+    axes = picture.add_subplot()
+    for name, values in curves.items():
+        known = ~np.isnan(values).any(axis=0)  # every run has evaluated something
+        seconds = (np.arange(values.shape[1])[known] + 1) * budget / values.shape[1]
+        mean, half = values[:, known].mean(axis=0), 1.96 * values[:, known].std(axis=0) / len(values) ** 0.5
+        axes.plot(seconds, mean, color=COLORS[name], label=f"{name}: {mean[-1]:.2f}", linewidth=1.6)
+        axes.fill_between(seconds, mean - half, mean + half, color=COLORS[name], alpha=0.25, linewidth=0)
+    axes.set_ylim(92.0, 94.4)
+    axes.set_xlim(0, budget)
+    axes.set_xlabel("simulated seconds")
+    axes.set_ylabel("CIFAR-10 test accuracy of the best so far, %")
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right", title="mean of the runs, 95 % band")
+    write_picture(picture, path, dpi=130)

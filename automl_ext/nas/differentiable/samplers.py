@@ -1,0 +1,45 @@
+"""What a pass of the supernet runs: weights of the candidate operations of every edge, from α.
+
+Each function gives one :class:`~automl_ext.nas.spaces.supernet.Choice` per kind of cell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import cast
+
+import torch
+from torch import Tensor
+
+from automl_ext.nas.spaces.supernet import Choice
+from automl_ext.ops.gumbel import gumbel_entmax15, gumbel_softmax
+
+Sampler = Callable[[Iterable[Tensor], float, torch.Generator], list[Choice]]  # α, τ, randomness
+
+
+def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
+    """GDAS: one operation per edge, by hard Gumbel-softmax weights of log_softmax(α)."""
+    choices = []
+    for alpha in alphas:
+        logits = torch.log_softmax(alpha, dim=-1)
+        weights, index = gumbel_softmax(logits, tau, hard=True, seed=draw_seed(rng), return_index=True)
+        choices.append(Choice.hard(weights, index))
+    return choices
+
+
+def sample_entmax(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
+    """entmax-GDAS: the few operations per edge of which entmax₁.₅((log_softmax(α) + g)/τ) is not 0."""
+    choices = []
+    for alpha in alphas:
+        weights = gumbel_entmax15(torch.log_softmax(alpha, dim=-1), tau, seed=draw_seed(rng))
+        choices.append(Choice.support(cast(Tensor, weights)))
+    return choices
+
+
+def softmax_weights(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
+    """DARTS: all operations, by softmax(α/τ); nothing is drawn."""
+    return [Choice.support(torch.softmax(alpha / tau, dim=-1)) for alpha in alphas]
+
+
+def draw_seed(rng: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=rng))  # drawn on the CPU: the same on every device

@@ -1,0 +1,74 @@
+"""A trained ensemble as one network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext.nas.export.run_facts import check_shape
+from automl_ext.nas.spaces import registry as spaces
+from automl_ext.nas.spaces.space import Space
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import read_object, short
+from automl_ext.training.files.weights import check_fit, read_tensors, write_tensors
+
+
+class Ensemble(nn.Module):
+    """log Σₘ votesₘ·softmax(networkₘ(x)) / Σ votes: [N, channels, H, W] → log-probabilities [N, classes]."""
+
+    log_weights: Tensor
+
+    def __init__(self, networks: Sequence[nn.Module], votes: Sequence[int]) -> None:
+        super().__init__()
+        if len(networks) != len(votes) or not networks or min(votes) < 1:
+            raise ValueError(f"votes: expected at least 1 for each of {len(networks)} networks, got {list(votes)}")
+        self.networks = nn.ModuleList(networks)
+        self.register_buffer("log_weights", (torch.tensor(votes) / sum(votes)).log())
+
+    def forward(self, x: Tensor) -> Tensor:
+        log_p = torch.stack([torch.log_softmax(network(x), -1) for network in self.networks])
+        return torch.logsumexp(log_p + self.log_weights[:, None, None], 0)
+
+
+def save_member(out: Path, number: int, network: nn.Module) -> None:
+    """Write the weights of member ``number`` into ``out/members``."""
+    path = member_path(out, number)
+    path.parent.mkdir(exist_ok=True)
+    write_tensors(path, network.state_dict())
+
+
+def load_ensemble(out: str | Path, space: Space[Any] | None = None) -> Ensemble:
+    """The members that the run ``out`` of ``automl-ext ensemble`` chose, evaluating, on the CPU.
+
+    Images must be normalised as those it was trained on: :func:`automl_ext.data.images.split_images` does it.
+
+    Raises:
+        UserError: no finished run of an ensemble, or a file of it is missing, damaged or of another network.
+    """
+    out = Path(out)
+    networks, chosen = [], []
+    if not (out / "result.json").is_file():
+        raise UserError(f"{out}: expected a finished run of an ensemble, with result.json")
+    try:
+        result = read_object(out / "result.json")
+        space = space or spaces.space(result["space"])
+        for number, votes in enumerate(result["greedy"]["votes"]):
+            if votes:
+                genotype = space.parse(result["members"][number]["genotype"])
+                network = space.build(genotype, **check_shape(result["network"]))
+                weights = read_tensors(member_path(out, number))
+                check_fit(weights, network.state_dict(), str(member_path(out, number)))
+                network.load_state_dict(weights)
+                networks.append(network)
+                chosen.append(votes)
+        return Ensemble(networks, chosen).eval()
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError, RuntimeError) as error:
+        raise UserError(f"{out}: expected a finished run of an ensemble: {short(error)}") from None
+
+
+def member_path(out: Path, number: int) -> Path:
+    return out / "members" / f"{number}.pt"

@@ -1,0 +1,260 @@
+"""A trained network as files that need no automl_ext: a ``torch.export`` program, and a Python module with weights."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.util
+import io
+import re
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext._version import __version__
+from automl_ext.nas.export.run_facts import check_network
+from automl_ext.nas.export.source import Sources
+from automl_ext.nas.spaces import registry as spaces
+from automl_ext.nas.spaces.space import Space
+from automl_ext.training.errors import UserError
+from automl_ext.training.files import checkpoint
+from automl_ext.training.files.atomic import write_atomic
+from automl_ext.training.files.reading import read_object
+from automl_ext.training.files.weights import check_fit, write_tensors
+
+SUFFIXES = {"": (".pt2", ".py"), ".pt2": (".pt2",), ".py": (".py",)}
+
+
+def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) -> list[Path]:
+    """Write the network that a finished ``retrain`` or ``search`` trained.
+
+    Nothing in the run directory is trusted: sizes are bounded, weights are loaded as data, and the generated module
+    holds only checked numbers and the ``repr`` of checked values.
+
+    Args:
+        run: the run directory.
+        out: ``NAME.pt2``, ``NAME.py`` (and its weights, ``NAME.pt``) or ``NAME``: all three.
+        space: the run's space, if it is one of your own. The module contains the source of what its ``build`` needs,
+            from its own and automl_ext's files. The ``repr`` of the genotype, and of a space with fields (a
+            dataclass), must be Python.
+
+    Returns:
+        The files. Both forms map normalized images, float32 [N, C, H, W] for any N, to logits. Each file was loaded
+        and gave the run's logits before this returns.
+
+    Raises:
+        UserError: no finished run with weights, a result or a checkpoint that no run wrote, another suffix, or a
+            space whose source cannot be copied.
+    """
+    run, out = Path(run), Path(out)
+    if out.suffix not in SUFFIXES or not re.fullmatch(r"[\w .+-]+", out.name):
+        raise UserError(
+            f"--out {out}: expected a name of letters, digits, spaces and _ . + -, ending in .pt2, .py or nothing"
+        )
+    result, facts = read_result(run)
+    built_in = space is None
+    space = space or spaces.space(facts["space"])
+    try:
+        genotype = space.parse(result["genotype"])
+    except ValueError as error:
+        raise UserError(f"export: {run}: {error}; a space of your own is exported from Python") from None
+    if built_in:
+        with torch.device("meta"):  # checks the checkpoint before memory is allocated for the sizes in result.json
+            read_weights(run, space.build(genotype, **facts["shape"]))
+    network = space.build(genotype, **facts["shape"])
+    weights = read_weights(run, network)
+    network.load_state_dict(weights)
+    network.eval()
+    images = torch.randn(3, facts["shape"]["in_channels"], *facts["image_size"])
+    with torch.no_grad():
+        logits = network(images)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix in SUFFIXES[out.suffix]:
+        path = out.with_suffix(suffix)
+        if suffix == ".pt2":
+            write_program(network, images, path)
+            check(torch.export.load(path).module(), images, logits, path)
+            written.append(path)
+        else:
+            write_atomic(path, module_text(space, genotype, facts, path.stem).encode())
+            write_tensors(path.with_suffix(".pt"), weights)
+            check(load_module(path), images, logits, path)
+            written += [path, path.with_suffix(".pt")]
+    return written
+
+
+def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read ``result.json`` and what it says about the network, checked by :func:`check_network`.
+
+    Raises:
+        UserError: it is missing, damaged, or not of a run that trained one network.
+    """
+    if not (run / "result.json").is_file():
+        raise UserError(f"export: {run} is no finished run: it has no result.json")
+    result = read_object(run / "result.json")
+    if "network" not in result or not isinstance(result.get("genotype"), str):
+        raise UserError(f"export: {run}: expected a finished retrain or search, with a network in result.json")
+    try:
+        return result, check_network(result["network"])
+    except ValueError as error:
+        raise UserError(f"export: {run}/result.json: network: {error}") from None
+
+
+def read_weights(run: Path, network: nn.Module) -> dict[str, Tensor]:
+    """Read the network's state from the run's last checkpoint, without what only training uses (an auxiliary head).
+
+    Raises:
+        UserError: no checkpoint, a damaged one, or one of another network.
+    """
+    steps = checkpoint.list_steps(run / "checkpoints")
+    if not steps:
+        raise UserError(f"export: {run} has no checkpoint")
+    try:
+        state = checkpoint.read_state(steps[-1], checkpoint.read_manifest(steps[-1]))["job"]["network"]
+        if not isinstance(state, dict):
+            raise TypeError
+    except checkpoint.DamagedCheckpoint as error:
+        raise UserError(f"export: the checkpoint {steps[-1]} is damaged: {error}") from None
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(f"export: the checkpoint {steps[-1]} holds no state of a network") from None
+    expected = network.state_dict()
+    try:
+        weights = {name: state[name] for name in expected if name in state}
+        check_fit(weights, expected, "network")
+    except (ValueError, TypeError) as error:
+        raise UserError(f"export: the checkpoint {steps[-1]} is of another network: {error}") from None
+    return weights
+
+
+def write_program(network: nn.Module, images: Tensor, path: Path) -> None:
+    shapes = {"x": {0: torch.export.Dim("batch", min=1)}}
+    buffer = io.BytesIO()
+    torch.export.save(torch.export.export(network, (images,), dynamic_shapes=shapes), buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def check(network: Any, images: Tensor, logits: Tensor, path: Path) -> None:
+    """Raise RuntimeError unless the loaded network gives these logits, for this number of images and for one."""
+    with torch.no_grad():
+        for n in (len(images), 1):
+            if not torch.allclose(network(images[:n]), logits[:n], rtol=1e-4, atol=1e-4):
+                raise RuntimeError(f"export: {path} gives other logits than the run's network")
+
+
+def load_module(path: Path) -> nn.Module:
+    """Run the exported file and load its network."""
+    spec = importlib.util.spec_from_file_location(f"exported_{path.stem}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+        return module.load()
+    finally:
+        del sys.modules[spec.name]
+
+
+def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: str) -> str:
+    """Write the module: the source of the classes that ``space.build`` needs, and ``load``.
+
+    Args:
+        facts: as :func:`check_network` returns them.
+        name: the module's file name without its suffix, free of quotes and backslashes.
+    """
+    kind = type(space)
+    made = repr(space) if dataclasses.is_dataclass(space) else f"{kind.__name__}()"
+    sources = Sources({"automl_ext", kind.__module__.partition(".")[0]})
+    sources.used.add("build")
+    try:
+        sources.add(kind.__module__, kind.__name__)
+        for expression, module in ((made, kind.__module__), (repr(genotype), type(genotype).__module__)):
+            for node in ast.walk(ast.parse(expression, mode="eval")):
+                if isinstance(node, ast.Name):
+                    sources.add(module, node.id)
+        sources.close()
+    except (ValueError, SyntaxError, OSError) as error:
+        raise UserError(f"export: the text of {kind.__name__} cannot be copied: {error}") from None
+    sources.imports |= {
+        "hashlib": "import hashlib",
+        "io": "import io",
+        "Path": "from pathlib import Path",
+        "torch": "import torch",
+        "Tensor": "from torch import Tensor",
+        "nn": "from torch import nn",
+    }
+    shape = ", ".join(f"{key}={value!r}" for key, value in facts["shape"].items())
+    image = ", ".join(map(str, (facts["shape"]["in_channels"], *facts["image_size"])))
+    return MODULE.format(
+        version=__version__,
+        name=name,
+        genotype_text=str(genotype).replace("\\", "\\\\").replace('"', '\\"'),  # inside a docstring
+        image=image,
+        imports=import_lines(sources.imports.values()),
+        definitions=sources.text(),
+        genotype=repr(genotype),
+        mean=repr(facts["mean"]),
+        std=repr(facts["std"]),
+        classes=repr(facts["classes"]),
+        made=made,
+        shape=shape,
+    )
+
+
+def import_lines(statements: Iterable[str]) -> str:
+    """One line per module, those of the standard library first."""
+    names: dict[str, set[str]] = {}
+    for statement in statements:
+        module, _, name = statement.partition(" import ")  # of "import x" the second is empty
+        names.setdefault(module, set()).update([name] if name else [])
+    lines: list[list[str]] = [[], []]
+    for module in sorted(names, key=lambda m: (m.startswith("from"), m)):
+        other = module.split()[1].partition(".")[0] not in sys.stdlib_module_names
+        lines[other].append(f"{module} import {', '.join(sorted(names[module]))}" if names[module] else module)
+    return "\n\n".join("\n".join(group) for group in lines if group)
+
+
+MODULE = '''"""A trained network that architecture search found; automl_ext {version} wrote it and is not needed.
+
+    {genotype_text}
+
+    network = load()                          # the weights: {name}.pt, beside this file
+    logits = network(normalise(images))       # images: uint8 [N, {image}], any N
+"""
+
+from __future__ import annotations
+
+{imports}
+
+
+{definitions}
+
+
+GENOTYPE = {genotype}
+MEAN = {mean}  # per channel, of images in [0, 1]
+STD = {std}
+CLASSES = {classes}
+
+
+def normalise(images: Tensor) -> Tensor:
+    """What the network takes: images of 0 … 255, scaled to [0, 1] and normalised as in training."""
+    mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
+    return (images / 255 - mean) / std
+
+
+def load(weights: str | Path | None = None) -> nn.Module:
+    """The trained network, evaluating; ``weights``: where the file lies, if not beside this one."""
+    network = {made}.build(GENOTYPE, {shape})
+    path = Path(__file__).with_suffix(".pt") if weights is None else weights
+    data = Path(path).read_bytes()
+    content, _, digest = data.rpartition(b"automl_ext weights 1 sha256 ")
+    if hashlib.sha256(content).hexdigest().encode() != digest:
+        raise ValueError(f"{{path}} is damaged: it does not match its SHA-256")
+    network.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+    return network.eval()
+'''

@@ -1,0 +1,59 @@
+"""What search and retraining do with images alike: batches, light augmentation, accuracy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext.data.images import Split
+
+
+def to_device(split: Split, device: torch.device) -> Split:
+    return Split(split.images.to(device), split.labels.to(device))
+
+
+def epoch_batches(size: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+    """Indices of one epoch's batches, shuffled. A smaller last batch is left out, unless it is alone."""
+    batches = list(torch.randperm(size, generator=generator).split(batch_size))
+    if len(batches) > 1 and len(batches[-1]) < batch_size:
+        batches.pop()
+    return batches
+
+
+def take(split: Split, index: Tensor) -> Split:
+    index = index.to(split.labels.device)
+    return Split(split.images[index], split.labels[index])
+
+
+def augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Move every image by up to ``shift`` pixels each way, repeating its border, and mirror half of them.
+
+    Args:
+        images: [N, C, H, W].
+        generator: on the CPU, so that equal seeds augment alike on every device.
+    """
+    if not shift and not flip:
+        return images
+    n, c, h, w = images.shape
+    offset = torch.randint(-shift, shift + 1, (2, n, 1), generator=generator)
+    rows = (torch.arange(h) + offset[0]).clamp(0, h - 1)
+    columns = (torch.arange(w) + offset[1]).clamp(0, w - 1)
+    if flip:
+        mirrored = torch.rand(n, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(-1), columns)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    image = torch.arange(n, device=images.device)[:, None, None, None]
+    channel = torch.arange(c, device=images.device)[:, None, None]
+    return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, split: Split, *arguments: object) -> float:
+    """Share of images whose label gets the largest logit of ``network(images, *arguments)``, evaluating."""
+    was_training = network.training
+    network.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
+    for images, labels in zip(split.images.split(500), split.labels.split(500), strict=True):
+        correct += (network(images, *arguments).argmax(-1) == labels).sum()
+    network.train(was_training)
+    return correct.item() / len(split.labels)

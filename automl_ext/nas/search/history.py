@@ -1,0 +1,91 @@
+"""What a search has evaluated, its best, and the Pareto front."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.strategies.strategy import Candidate
+
+
+class Entry(NamedTuple):
+    indices: tuple[int, ...]  # the architecture, as the space encodes it
+    budget: int  # epochs; 0: the evaluator's own
+    score: float
+    cost: float  # seconds
+    failed: bool
+    measured: dict[str, float]
+
+
+class History:
+    """All evaluations that count, in order. The best is that of the highest score at the highest budget."""
+
+    def __init__(self, space: Space[Any]) -> None:
+        self.space = space
+        self.entries: list[Entry] = []
+        self.seconds = 0.0  # of evaluation
+        self.failed = 0
+        self.best: Entry | None = None
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def add(self, candidate: Candidate, evaluation: Evaluation) -> None:
+        indices = tuple(self.space.encode(candidate.genotype))
+        score, cost, measured = evaluation.score, evaluation.cost, dict(evaluation.measured)
+        entry = Entry(indices, candidate.budget or 0, score, cost, evaluation.failed, measured)
+        self.entries.append(entry)
+        self.seconds += evaluation.cost
+        self.failed += entry.failed
+        self._compare(entry)
+
+    def _compare(self, entry: Entry) -> None:
+        if not entry.failed and (
+            self.best is None or (entry.budget, entry.score) > (self.best.budget, self.best.score)
+        ):
+            self.best = entry
+
+    def scalars(self) -> dict[str, float]:
+        """Of the last evaluation, for ``metrics.jsonl``; seconds are all of them so far, and failed all failures."""
+        last = self.entries[-1]
+        best = self.best.score if self.best else math.nan
+        values = {"score": last.score, "best_score": best, "cost": last.cost, "seconds": self.seconds}
+        values["failed"] = self.failed
+        return values | ({"budget": last.budget} if last.budget else {}) | last.measured
+
+    def pareto(self) -> list[dict[str, Any]]:
+        """The front of score against parameters, at the best's budget; empty where parameters were not measured."""
+        entries = [e for e in self.entries if self.best and e.budget == self.best.budget and not e.failed]
+        if not all("parameters" in e.measured for e in entries):
+            return []
+        front = pareto_front([e.measured["parameters"] for e in entries], [e.score for e in entries])
+        return [
+            {
+                "genotype": str(self.space.decode(entries[i].indices)),
+                "score": entries[i].score,
+                "parameters": int(entries[i].measured["parameters"]),
+            }
+            for i in front
+        ]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"entries": [tuple(entry) for entry in self.entries], "seconds": self.seconds}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.entries, self.seconds, self.best = [Entry(*entry) for entry in state["entries"]], state["seconds"], None
+        self.failed = sum(entry.failed for entry in self.entries)
+        for entry in self.entries:
+            self._compare(entry)
+
+
+def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
+    """Indices, by rising cost, of those that none beats: no other has a cost as low and a score as high and one of them
+    better. Of equals the first one stands for all."""
+    front: list[int] = []
+    for i in sorted(range(len(costs)), key=lambda i: (costs[i], -scores[i])):
+        if not front or scores[i] > scores[front[-1]]:
+            front.append(i)
+    return front

@@ -1,0 +1,198 @@
+"""Networks of cells that read the outputs of the two previous cells (NASNet's shape; DARTS, GDAS and ReNAS share it).
+
+Stem; N cells at C; a reduction cell, N cells at 2C; a reduction cell, N cells at 4C; global average pooling and a
+linear layer. N = 2 and N = 6 are the 8 and 20 layers of DARTS, with its reductions at 1/3 and 2/3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from math import gcd
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext.nas.spaces.cell_genotype import Nodes
+from automl_ext.nas.spaces.operations import FactorizedReduction, ReluConvBN, make_operation
+
+
+class Place(NamedTuple):
+    """Where a cell stands: channels of its inputs, its own channels C, and what halves the image."""
+
+    before_previous: int
+    previous: int
+    channels: int
+    reduction: bool  # this cell: its operations on the inputs have stride 2
+    previous_reduction: bool  # the previous one: the first input is twice as large as the second
+
+
+def adapt_inputs(place: Place, affine: bool) -> nn.ModuleList:
+    """Bring both inputs to C channels and one size."""
+    if place.previous_reduction:
+        first: nn.Module = FactorizedReduction(place.before_previous, place.channels, affine)
+    else:
+        first = ReluConvBN(place.before_previous, place.channels, 1, affine=affine)
+    return nn.ModuleList([first, ReluConvBN(place.previous, place.channels, 1, affine=affine)])
+
+
+class BlockCell(nn.Module):
+    """The cell of one genotype: each node adds two operations on earlier states; states are concatenated.
+
+    Args:
+        outputs: the states to concatenate; every node must lead to one of them.
+    """
+
+    def __init__(self, nodes: Nodes, outputs: tuple[int, ...], place: Place, affine: bool = True) -> None:
+        super().__init__()
+        self.inputs = {edge.start for node in nodes for edge in node if edge.start < 2}
+        self.starts = [[edge.start for edge in node] for node in nodes]
+        self.outputs, self.out_channels = outputs, len(outputs) * place.channels
+        adapt = adapt_inputs(place, affine)
+        self.adapt = nn.ModuleList(adapt[k] if k in self.inputs else nn.Identity() for k in range(2))
+        self.nodes = nn.ModuleList(
+            nn.ModuleList(
+                cast(nn.Module, make_operation(name, place.channels, affine, 1 + (place.reduction and start < 2)))
+                for name, start in node
+            )
+            for node in nodes
+        )
+
+    def forward(self, before_previous: Tensor, previous: Tensor) -> Tensor:
+        states = [self.adapt[0](before_previous), self.adapt[1](previous)]
+        for node, starts in zip(self.nodes, self.starts, strict=True):
+            first, second = (
+                operation(states[k]) for operation, k in zip(cast(nn.ModuleList, node), starts, strict=True)
+            )
+            states.append(first + second)
+        return torch.cat([states[k] for k in self.outputs], dim=1)
+
+    def paths(self) -> Iterator[nn.Module]:
+        """The operations that drop-path may drop: all but identities."""
+        for node in self.nodes:
+            yield from (op for op in cast(nn.ModuleList, node) if not isinstance(op, nn.Identity))
+
+
+class FixedReductionCell(nn.Module):
+    """GDAS's fixed reduction cell (Dong & Yang 2019, section 3.4, as their code writes it).
+
+    Of each input a convolution 1×3 → 3×1, in groups, → 1×1, and a max pool, all halving the image: four states,
+    concatenated. The code has 8 groups; C that 8 does not divide gets gcd(C, 8).
+    """
+
+    def __init__(self, place: Place, affine: bool = True) -> None:
+        super().__init__()
+        c = place.channels
+        self.inputs, self.out_channels = {0, 1}, 4 * c
+        self.adapt = adapt_inputs(place, affine)
+        self.convolutions = nn.ModuleList(
+            nn.Sequential(
+                nn.ReLU(),
+                nn.Conv2d(c, c, (1, 3), (1, 2), (0, 1), groups=gcd(c, 8), bias=False),
+                nn.Conv2d(c, c, (3, 1), (2, 1), (1, 0), groups=gcd(c, 8), bias=False),
+                nn.BatchNorm2d(c, affine=affine),
+                nn.ReLU(),
+                nn.Conv2d(c, c, 1, bias=False),
+                nn.BatchNorm2d(c, affine=affine),
+            )
+            for _ in range(2)
+        )
+        self.pools = nn.ModuleList(
+            nn.Sequential(nn.MaxPool2d(3, 2, padding=1), nn.BatchNorm2d(c, affine=affine)) for _ in range(2)
+        )
+
+    def forward(self, before_previous: Tensor, previous: Tensor, *_: object) -> Tensor:
+        states = [self.adapt[0](before_previous), self.adapt[1](previous)]
+        branches = [*self.convolutions, *self.pools]
+        return torch.cat([branch(states[i % 2]) for i, branch in enumerate(branches)], dim=1)
+
+    def paths(self) -> Iterator[nn.Module]:
+        yield from self.convolutions
+        yield from self.pools
+
+
+class AuxiliaryHead(nn.Sequential):
+    """A second classifier, for training: DARTS's, with an average pool to 2 × 2 of an image of any size."""
+
+    def __init__(self, c_in: int, num_classes: int) -> None:
+        super().__init__(
+            nn.ReLU(),
+            nn.AdaptiveAvgPool2d(2),
+            nn.Conv2d(c_in, 128, 1, bias=False),
+            nn.BatchNorm2d(128),
+            nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False),
+            nn.BatchNorm2d(768),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(768, num_classes),
+        )
+
+
+class CellNetwork(nn.Module):
+    """The outer network. Cells that no later cell reads are neither made nor run.
+
+    Args:
+        make_cell: place → cell; its attributes are ``out_channels`` and ``inputs``, those of 0 and 1 that it reads.
+        channels: C, of the first stage's states.
+        cells: N, normal cells per stage.
+    """
+
+    def __init__(
+        self, make_cell: Callable[[Place], nn.Module], in_channels: int, num_classes: int, channels: int, cells: int
+    ) -> None:
+        super().__init__()
+        for name, value in [("channels", channels), ("cells", cells)]:
+            if value < 1:
+                raise ValueError(f"{name}: expected at least 1, got {value}")
+        widths = [3 * channels, 3 * channels]  # of the outputs so far, two of the stem first
+        self.stem = nn.Sequential(
+            nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0])
+        )
+        made: list[nn.Module] = []
+        previous_reduction = False
+        for i in range(3 * cells + 2):
+            stage, place_in_stage = divmod(i + 1, cells + 1)
+            reduction = place_in_stage == 0
+            place = Place(widths[-2], widths[-1], channels << stage, reduction, previous_reduction)
+            made.append(make_cell(place))
+            widths.append(cast(int, made[-1].out_channels))
+            previous_reduction = reduction
+        self.live = live_cells([cast(set[int], cell.inputs) for cell in made])
+        self.cells = nn.ModuleList(cell if i in self.live else nn.Identity() for i, cell in enumerate(made))
+        self.classifier = nn.Linear(widths[-1], num_classes)
+        self.auxiliary: nn.Module | None = None
+        self.auxiliary_cell = max(i for i in self.live if i <= 2 * cells + 1)  # at 2/3
+        self.auxiliary_width = widths[2 + self.auxiliary_cell]
+
+    def forward(self, x: Tensor, *choices: object) -> Tensor | tuple[Tensor, Tensor]:
+        """Images [N, in_channels, H, W] → logits [N, num_classes]; in training with an auxiliary head, both logits."""
+        if x.device.type == "cpu":
+            x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)  # up to twice as fast there
+        before_previous = previous = self.stem(x)
+        auxiliary = None
+        for i, cell in enumerate(self.cells):
+            # What no cell reads is in nobody's way: any tensor may stand for it.
+            output = cell(before_previous, previous, *choices) if i in self.live else previous
+            before_previous, previous = previous, output
+            if i == self.auxiliary_cell and self.auxiliary is not None and self.training:
+                auxiliary = self.auxiliary(output)
+        logits = self.classifier(previous.mean((2, 3)))
+        return logits if auxiliary is None else (logits, auxiliary)
+
+    def add_auxiliary_head(self) -> None:
+        self.auxiliary = AuxiliaryHead(self.auxiliary_width, self.classifier.out_features)
+
+    def paths(self) -> Iterator[nn.Module]:
+        """The operations that drop-path may drop."""
+        for i in sorted(self.live):
+            yield from self.cells[i].paths()  # type: ignore[operator]
+
+
+def live_cells(inputs: list[set[int]]) -> set[int]:
+    """Cells from which a way leads to the last one; ``inputs``: which of the two previous outputs each reads."""
+    live = {len(inputs) - 1}
+    for i in reversed(range(len(inputs))):
+        if i in live:
+            live |= {i - 2 + k for k in inputs[i]}
+    return {i for i in live if i >= 0}

@@ -1,0 +1,115 @@
+"""The DARTS search space (Liu, Simonyan & Yang, ICLR 2019), and GDAS's form of it with a fixed reduction cell.
+
+A network has normal cells and two that halve the image, each kind with a cell of its own: 10¹⁸ pairs of cells
+(:mod:`automl_ext.nas.spaces.darts_genotype`). GDAS's fixed reduction cell (FRC) takes the place of the second kind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from random import Random
+
+from torch import nn
+
+from automl_ext.nas.spaces.cell_genotype import shorten
+from automl_ext.nas.spaces.cell_network import BlockCell, CellNetwork, FixedReductionCell, Place
+from automl_ext.nas.spaces.darts_genotype import (
+    DECISIONS,
+    NUM_NODES,
+    OPERATIONS,
+    PAIRS,
+    DartsGenotype,
+    decode_cell,
+    encode_cell,
+)
+from automl_ext.nas.spaces.darts_supernet import DartsSupernet
+from automl_ext.nas.spaces.space import mutate_one_decision
+from automl_ext.nas.spaces.supernet import Form
+
+
+@dataclass
+class Darts:
+    """The space, as :class:`automl_ext.nas.spaces.space.Space` describes it.
+
+    Decisions of a cell: for each node the pair of its inputs (the first node has no choice) and its two operations.
+    Any indices within ``num_choices`` are a genotype, and different ones are different networks. ``cells`` is the
+    number N of normal cells per stage, so a network has 3N + 2: 8 for N = 2, 20 for N = 6.
+    """
+
+    fixed_reduction: bool = False  # GDAS's, in place of a second cell to search
+    num_choices: tuple[int, ...] = field(init=False, repr=False)
+    kinds: tuple[str, ...] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        decisions = DECISIONS if self.fixed_reduction else 2 * DECISIONS
+        self.num_choices = tuple(n for _, _, n in decisions)
+        self.kinds = tuple(kind for _, kind, _ in decisions)
+
+    def parse(self, text: str) -> DartsGenotype:
+        genotype = DartsGenotype.parse(text)
+        if self.fixed_reduction != (genotype.reduction is None):
+            expected = "reduction=fixed (space darts-frc)" if self.fixed_reduction else "a reduction cell (space darts)"
+            raise ValueError(f"genotype: expected {expected}, got {shorten(text)!r}")
+        return genotype
+
+    def random(self, rng: Random) -> DartsGenotype:
+        return self.decode([rng.randrange(n) for n in self.num_choices])
+
+    def mutate(self, genotype: DartsGenotype, rng: Random) -> DartsGenotype:
+        return mutate_one_decision(self, genotype, rng)
+
+    def legal(self, genotype: DartsGenotype, decision: int) -> tuple[int, ...]:
+        """Any other operation; any other pair of inputs that shares one with the present pair."""
+        node, kind, choices = DECISIONS[decision % len(DECISIONS)]
+        present = self.encode(genotype)[decision]
+        others = (k for k in range(choices) if k != present)
+        if kind == "operation":
+            return tuple(others)
+        return tuple(k for k in others if set(PAIRS[node][k]) & set(PAIRS[node][present]))
+
+    def encode(self, genotype: DartsGenotype) -> tuple[int, ...]:
+        cells = [genotype.normal, *([] if genotype.reduction is None else [genotype.reduction])]
+        return tuple(k for nodes in cells for k in encode_cell(nodes))
+
+    def decode(self, indices: Sequence[int]) -> DartsGenotype:
+        if len(indices) != len(self.num_choices) or not all(
+            0 <= k < n for k, n in zip(indices, self.num_choices, strict=True)
+        ):
+            raise ValueError(
+                f"decode: indices: expected {len(self.num_choices)} below {self.num_choices}, got {list(indices)}"
+            )
+        normal = decode_cell(indices[: len(DECISIONS)])
+        return DartsGenotype(normal, None if self.fixed_reduction else decode_cell(indices[len(DECISIONS) :]))
+
+    def build(
+        self,
+        genotype: DartsGenotype,
+        *,
+        in_channels: int,
+        num_classes: int,
+        channels: int,
+        cells: int,
+        affine: bool = True,
+    ) -> CellNetwork:
+        def make_cell(place: Place) -> nn.Module:
+            nodes = genotype.reduction if place.reduction else genotype.normal
+            if nodes is None:
+                return FixedReductionCell(place, affine)
+            return BlockCell(nodes, tuple(range(2, 2 + NUM_NODES)), place, affine)
+
+        return CellNetwork(make_cell, in_channels, num_classes, channels, cells)
+
+    def build_supernet(
+        self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form
+    ) -> DartsSupernet:
+        return DartsSupernet(self.fixed_reduction, in_channels, num_classes, channels, cells, form)
+
+    def draw(self, genotype: DartsGenotype, path: str | Path) -> None:
+        from automl_ext.nas.spaces.draw_cells import FIXED_REDUCTION, draw_cells
+
+        reduction = FIXED_REDUCTION if genotype.reduction is None else genotype.reduction
+        outputs = range(2, 2 + NUM_NODES)
+        cells = {"normal cell": (genotype.normal, outputs), "reduction cell": (reduction, outputs)}
+        draw_cells(cells, OPERATIONS, path)

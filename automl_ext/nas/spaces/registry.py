@@ -1,0 +1,31 @@
+"""The search spaces by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from automl_ext.nas.spaces.darts import Darts
+from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.spaces.renas import ReNAS
+from automl_ext.nas.spaces.space import Space
+from automl_ext.training.errors import UserError
+
+SPACES: dict[str, Callable[[], Space[Any]]] = {
+    "nb201": NASBench201,
+    "darts": Darts,
+    "darts-frc": partial(Darts, fixed_reduction=True),  # GDAS's fixed reduction cell
+    "renas": ReNAS,
+}
+
+
+def space(name: str) -> Space[Any]:
+    """The space called ``name``.
+
+    Raises:
+        UserError: there is none.
+    """
+    if name not in SPACES:
+        raise UserError(f"--space: expected one of {', '.join(SPACES)}, got {name!r}")
+    return SPACES[name]()

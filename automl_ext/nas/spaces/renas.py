@@ -1,0 +1,129 @@
+"""The block search space of ReNAS (Chen et al., CVPR 2019), which is NASNet's (Zoph et al., CVPR 2018) of one cell.
+
+A cell has five blocks. A block adds two operations, each on any earlier state: the outputs of the two previous cells
+and the earlier blocks. The blocks that no other block reads are concatenated. The paper does not list its operations
+in what we have; ours are the eight of regularised evolution (Real et al., AAAI 2019), the cell's closest relative.
+The reduction cell is the same cell with stride 2 where an operation reads an input: our choice as well, and it makes
+a genotype one cell, as the mutation controller expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+
+from automl_ext.nas.spaces.cell_genotype import Edge, Nodes, check_nodes, read_nodes, shorten, write_nodes
+from automl_ext.nas.spaces.cell_network import BlockCell, CellNetwork
+from automl_ext.nas.spaces.space import mutate_one_decision
+from automl_ext.nas.spaces.supernet import Form, Supernet
+from automl_ext.training.errors import UserError
+
+OPERATIONS = (
+    "skip_connect",
+    "sep_conv_3x3",
+    "sep_conv_5x5",
+    "sep_conv_7x7",
+    "dil_conv_3x3",
+    "conv_1x7_7x1",
+    "avg_pool_3x3",
+    "max_pool_3x3",
+)
+NUM_BLOCKS = 5
+
+
+@dataclass(frozen=True)
+class ReNASGenotype:
+    """A cell: five blocks of two operations."""
+
+    blocks: Nodes
+
+    def __post_init__(self) -> None:
+        check_nodes(self.blocks, NUM_BLOCKS, OPERATIONS)
+
+    def __str__(self) -> str:
+        """``|op~0|op~1|+|op~0|op~2|+…``, five blocks."""
+        return write_nodes(self.blocks)
+
+    @classmethod
+    def parse(cls, text: str) -> ReNASGenotype:
+        """The inverse of ``str``.
+
+        Raises:
+            ValueError: ``text`` is no such cell.
+        """
+        try:
+            return cls(read_nodes(text.strip()))
+        except ValueError as error:
+            raise ValueError(
+                f"genotype: expected a ReNAS cell of five blocks |op~i|op~j|+…, "
+                f"got {shorten(text)!r}: {shorten(str(error), 400)}"
+            ) from None
+
+
+def unused(blocks: Nodes) -> tuple[int, ...]:
+    """The states that are the cell's output: the blocks that no other one reads (state 2 + i is block i)."""
+    read = {edge.start for block in blocks for edge in block}
+    return tuple(state for state in range(2, 2 + len(blocks)) if state not in read)
+
+
+class ReNAS:
+    """The space, as :class:`automl_ext.nas.spaces.space.Space` describes it.
+
+    Decisions: for each block twice an operation and its input. Any indices within ``num_choices`` are a genotype; the
+    two halves of a block may be exchanged, so a network has several. ``cells`` is N, per stage: 3N + 2 in all.
+    """
+
+    num_choices = tuple(n for i in range(NUM_BLOCKS) for n in (len(OPERATIONS), 2 + i) * 2)
+    kinds = ("operation", "input") * (2 * NUM_BLOCKS)
+
+    def parse(self, text: str) -> ReNASGenotype:
+        return ReNASGenotype.parse(text)
+
+    def random(self, rng: Random) -> ReNASGenotype:
+        return self.decode([rng.randrange(n) for n in self.num_choices])
+
+    def mutate(self, genotype: ReNASGenotype, rng: Random) -> ReNASGenotype:
+        return mutate_one_decision(self, genotype, rng)
+
+    def legal(self, genotype: ReNASGenotype, decision: int) -> tuple[int, ...]:
+        present = self.encode(genotype)[decision]
+        return tuple(k for k in range(self.num_choices[decision]) if k != present)
+
+    def encode(self, genotype: ReNASGenotype) -> tuple[int, ...]:
+        return tuple(k for block in genotype.blocks for name, start in block for k in (OPERATIONS.index(name), start))
+
+    def decode(self, indices: Sequence[int]) -> ReNASGenotype:
+        if len(indices) != len(self.num_choices) or not all(
+            0 <= k < n for k, n in zip(indices, self.num_choices, strict=True)
+        ):
+            raise ValueError(
+                f"decode: indices: expected {len(self.num_choices)} below {self.num_choices}, got {list(indices)}"
+            )
+        edges = [Edge(OPERATIONS[indices[k]], indices[k + 1]) for k in range(0, len(indices), 2)]
+        return ReNASGenotype(tuple((edges[k], edges[k + 1]) for k in range(0, len(edges), 2)))
+
+    def build(
+        self,
+        genotype: ReNASGenotype,
+        *,
+        in_channels: int,
+        num_classes: int,
+        channels: int,
+        cells: int,
+        affine: bool = True,
+    ) -> CellNetwork:
+        blocks = genotype.blocks
+        return CellNetwork(
+            lambda place: BlockCell(blocks, unused(blocks), place, affine), in_channels, num_classes, channels, cells
+        )
+
+    def build_supernet(self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form) -> Supernet:
+        """UserError: the width of a cell depends on the blocks that are read, so no weights could be shared."""
+        raise UserError("space renas: has no supernet; search it with evolution (rea, renas), or search darts by gdas")
+
+    def draw(self, genotype: ReNASGenotype, path: str | Path) -> None:
+        from automl_ext.nas.spaces.draw_cells import draw_cells
+
+        draw_cells({"cell": (genotype.blocks, unused(genotype.blocks))}, OPERATIONS, path)

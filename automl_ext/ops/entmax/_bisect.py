@@ -1,0 +1,274 @@
+"""Sparse maps whose threshold has no closed form: found by bisection.
+
+The root is bisected without a gradient. Two steps of Newton's method, their value held at the root, then
+carry the derivatives: the first makes the first derivative exact (the implicit function theorem), the second
+the second. Double backward therefore works, in X and in alpha or budget; third derivatives are not exact.
+
+Entmax and normmax share one function. With a = α − 1, m the row's largest output and δ = x − max x ≤ 0
+
+    p(δ) = m · [1 + a·w]₊^(1/a),   w = δ·m^(−a),
+
+which is exact on long flat rows (no threshold is subtracted from a near-equal score) and has the limit
+m·exp(δ), softmax, at α = 1. Below α = 1, 1 + a·w is at least 1: no output is zero.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from automl_ext.ops._checks import check_bool, check_dim, check_float_tensor
+from automl_ext.ops.entmax._checks import check_positive_int, check_row_parameter, parameter_tensor
+from automl_ext.ops.entmax._exact import entmax15, sparsemax
+from automl_ext.ops.entmax._reference import compute_dtype, nan_rows, output_dtype, row_sum, shift_by_max
+
+NORMMAX_MIN_ALPHA = 1.0001
+
+
+def entmax_bisect(
+    X: Tensor,
+    alpha: float | Tensor = 1.5,
+    dim: int = -1,
+    n_iter: int = 50,
+    ensure_sum_one: bool = True,
+) -> Tensor:
+    """Alpha-entmax: softmax at α = 1, sparser as α grows, sparsemax at α = 2, heavier tails than softmax below 1.
+
+    Solves max_p ⟨x, p⟩ + H_α(p) over the simplex, H_α the Tsallis entropy: p = [(α−1)x − τ]₊^(1/(α−1)),
+    Σp = 1 (Peters, Niculae and Martins 2019; learnable α: Correia, Niculae and Martins 2019,
+    arXiv 1909.00015). Differentiable, twice, in ``X`` and ``alpha``.
+
+    Args:
+        X: scores of any shape; float64, float32, bfloat16 or float16. −inf masks an entry (exact 0); a row
+            all −inf gives zeros with zero gradient; NaN or +inf in a row gives a NaN row.
+        alpha: > 0. A number, or a tensor on the device of ``X`` that broadcasts to its shape with size 1 at
+            ``dim``. Where its values cannot be read freely (on a GPU, inside torch.compile) a bad one gives NaN
+            rows instead of the ValueError.
+        dim: the dimension that sums to one.
+        n_iter: halvings of the bracket, ≥ 1; 24 are enough for float32. Not used where ``alpha`` is the
+            number 1.5 or 2, which is answered exactly by entmax15 or sparsemax.
+        ensure_sum_one: divide by the sum.
+
+    Returns:
+        Probabilities, the shape and dtype of ``X`` (float32 for half precision under autocast).
+
+    Raises:
+        TypeError: ``X`` or ``alpha`` of another type or dtype, ``dim`` or ``n_iter`` no int, or
+            ``ensure_sum_one`` no bool.
+        IndexError: ``dim`` out of range.
+        ValueError: alpha ≤ 0 or not finite, a shape that does not broadcast, another device, or ``n_iter`` < 1.
+    """
+    op = "entmax_bisect"
+    dim, alpha = _check(X, alpha, "alpha", dim, n_iter, op, low=0.0, high=math.inf, above=True)
+    check_bool(ensure_sum_one, "ensure_sum_one", op)
+    if isinstance(alpha, float) and alpha in (1.5, 2.0):
+        return entmax15(X, dim) if alpha == 1.5 else sparsemax(X, dim)
+
+    def rows(x: Tensor, alpha: Tensor) -> Tensor:
+        delta, bad = shift_by_max(x)
+        a = alpha - 1
+        p = _outputs(delta, a, torch.ones_like(a), n_iter)
+        return nan_rows(_normalize(p) if ensure_sum_one else p, x, bad | ~(alpha > 0))
+
+    return _along(rows, X, alpha, dim)
+
+
+def sparsemax_bisect(X: Tensor, dim: int = -1, n_iter: int = 50, ensure_sum_one: bool = True) -> Tensor:
+    """Sparsemax under the name of its bisection. The exact :func:`sparsemax` answers: nothing is bisected,
+    ``n_iter`` and ``ensure_sum_one`` are accepted for compatibility. Shapes and errors as there.
+    """
+    op = "sparsemax_bisect"
+    check_float_tensor(X, "X", op)
+    dim = check_dim(dim, X.ndim, op)
+    check_positive_int(n_iter, "n_iter", op)
+    check_bool(ensure_sum_one, "ensure_sum_one", op)
+    return sparsemax(X, dim)
+
+
+def normmax_bisect(X: Tensor, alpha: float | Tensor = 2, dim: int = -1, n_iter: int = 50) -> Tensor:
+    """Alpha-normmax: max_p ⟨x, p⟩ − ‖p‖_α over the simplex; on its support nearly uniform for large α.
+
+    p ∝ [x − τ]₊^(1/(α−1)), with τ such that Σ[x − τ]₊^(α/(α−1)) = 1 (Blondel, Martins and Niculae 2020,
+    "Learning with Fenchel–Young losses", arXiv 1901.02324, section 4.3). Differentiable, twice, in ``X`` and
+    ``alpha``.
+
+    Args, returns and errors are those of :func:`entmax_bisect`, but alpha ≥ 1.0001: at 1 the solution is not
+    unique.
+    """
+    op = "normmax_bisect"
+    dim, alpha = _check(X, alpha, "alpha", dim, n_iter, op, low=NORMMAX_MIN_ALPHA, high=math.inf)
+
+    def rows(x: Tensor, alpha: Tensor) -> Tensor:
+        delta, bad = shift_by_max(x)
+        a = alpha - 1
+        p = _normalize(_outputs(delta / a, a, alpha, n_iter))
+        return nan_rows(p, x, bad | ~(a > 0))
+
+    return _along(rows, X, alpha, dim)
+
+
+def budget_bisect(X: Tensor, budget: float | Tensor = 2, dim: int = -1, n_iter: int = 50) -> Tensor:
+    """Budget-sparsemax: the Euclidean projection onto {0 ≤ p ≤ 1, Σp = budget}; a soft choice of k of n.
+
+    p = min(max(x − τ, 0), 1) (Malaviya, Ferreira and Martins 2018, arXiv 1805.08241). Differentiable, twice,
+    in ``X`` and ``budget``.
+
+    Args:
+        X: scores, as in :func:`entmax_bisect`. A row with fewer entries that are not −inf than its budget
+            gives them all 1.
+        budget: in [0, size of ``dim``]; a number or a tensor as ``alpha`` there.
+        dim: the dimension that sums to ``budget``.
+        n_iter: halvings of the bracket, ≥ 1.
+
+    Returns and errors are those of :func:`entmax_bisect`.
+    """
+    op = "budget_bisect"
+    check_float_tensor(X, "X", op)
+    size = X.shape[check_dim(dim, X.ndim, op)] if X.ndim else 1
+    dim, budget = _check(X, budget, "budget", dim, n_iter, op, low=0.0, high=float(size))
+
+    def rows(x: Tensor, budget: Tensor) -> Tensor:
+        p, bad = _budget_outputs(x, budget, n_iter), ~(x.detach().amax(-1, keepdim=True) < torch.inf)
+        return nan_rows(p, x, bad | ~((budget >= 0) & (budget <= size)))
+
+    return _along(rows, X, budget, dim)
+
+
+def _check(
+    X: Tensor,
+    value: float | Tensor,
+    name: str,
+    dim: int,
+    n_iter: int,
+    op: str,
+    *,
+    low: float,
+    high: float,
+    above: bool = False,
+) -> tuple[int, float | Tensor]:
+    check_float_tensor(X, "X", op)
+    dim = check_dim(dim, X.ndim, op)
+    check_positive_int(n_iter, "n_iter", op)
+    row_shape = [1 if i == dim else n for i, n in enumerate(X.shape)]
+    return dim, check_row_parameter(value, name, op, X, row_shape, low, high, above=above)
+
+
+def _along(rows, x: Tensor, parameter: float | Tensor, dim: int) -> Tensor:  # type: ignore[no-untyped-def]
+    dtype = output_dtype(x)
+    if x.numel() == 0:
+        return x.to(dtype, copy=True)
+    if x.ndim == 0:
+        return _along(rows, x.unsqueeze(0), parameter, 0).squeeze(0)
+    work = compute_dtype(x)
+    parameter = parameter_tensor(parameter, work, x.device)
+    # Leading dims are added so that both move the same dim to the back.
+    parameter = parameter[(None,) * (x.ndim - parameter.ndim)]
+    y = rows(x.movedim(dim, -1).to(work), parameter.movedim(dim, -1))
+    return y.movedim(-1, dim).to(dtype)
+
+
+def _bisect(excess, low: Tensor, high: Tensor, n_iter: int) -> Tensor:  # type: ignore[no-untyped-def]
+    """Where the increasing ``excess`` turns from negative to positive in [low, high]."""
+    with torch.no_grad():
+        width = high - low
+        # More halvings than the dtype has digits change nothing.
+        for _ in range(min(n_iter, 32 if low.dtype == torch.float32 else 64)):
+            width = width / 2
+            low = torch.where(excess(low + width) < 0, low + width, low)
+        return low + width / 2
+
+
+def _carry_derivatives(root: Tensor, excess: Tensor, slope: Tensor) -> Tensor:
+    """``root`` with one more order of exact derivatives: a Newton step whose value is taken off again."""
+    slope = slope.detach()
+    return root - (excess - excess.detach()) / torch.where(slope > 0, slope, 1)
+
+
+def _normalize(p: Tensor) -> Tensor:
+    total = row_sum(p)
+    return p / torch.where(total > 0, total, 1)  # a row all -inf stays 0
+
+
+def _outputs(delta: Tensor, a: Tensor, power: Tensor, n_iter: int) -> Tensor:
+    """p with Σ p^power = 1 over the last dim, see the top of the file. delta [..., n]; a, power [..., 1]."""
+
+    # With a tiny a in place of 0 the value is exact; only the derivative in a needs the series further down.
+    fixed_a, fixed_power = away_from_zero(a.detach()), power.detach()
+    stretched, exponent = fixed_a * delta.detach(), fixed_power / fixed_a
+
+    def excess(log_m: Tensor) -> Tensor:
+        y = (stretched * _scale(fixed_a, log_m)).clamp(min=-1)
+        mass = row_sum(torch.exp(exponent * torch.log1p(y)))
+        return torch.exp(fixed_power * log_m) * mass - 1
+
+    # The largest output is at most 1, and at least that of a flat row.
+    low = -math.log(delta.shape[-1]) / fixed_power
+    log_m = _bisect(excess, low, torch.zeros_like(low), n_iter)
+    for _ in range(2):
+        y, w, on = _stretch(delta, a, log_m)
+        mass = torch.where(on, torch.exp(power * (log_m + w * _log1p_ratio(y))), 0)
+        slope = row_sum(power * mass / (1 + y))
+        log_m = _carry_derivatives(log_m, row_sum(mass) - 1, slope)
+    y, w, on = _stretch(delta, a, log_m)
+    return torch.where(on, torch.exp(log_m + w * _log1p_ratio(y)), 0)
+
+
+def away_from_zero(a: Tensor) -> Tensor:
+    """``a`` with 1e-12 in place of what is smaller: a divisor whose limit at 0 is reached to the last digit."""
+    return torch.where(a.abs() < 1e-12, 1e-12, a)
+
+
+def _scale(a: Tensor, log_m: Tensor) -> Tensor:
+    """m^(−a), kept finite: the largest score has w = 0 times it."""
+    return (-a * log_m).clamp(max=0.9 * math.log(torch.finfo(log_m.dtype).max)).exp()
+
+
+def _stretch(delta: Tensor, a: Tensor, log_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(y, w, on): y = a·w > −1 and w = δ·m^(−a) on the support, 0 off it, where an infinity may hide."""
+    scale = _scale(a, log_m)
+    on = ((delta * scale * a > -1) & (delta > -torch.inf)).detach()
+    w = torch.where(on, delta, 0) * scale
+    return a * w, w, on
+
+
+def _log1p_ratio(y: Tensor) -> Tensor:
+    """log1p(y)/y, with derivatives that are exact at and near 0, where the quotient's cancel."""
+    small = y.abs() < 0.03
+    near, far = torch.where(small, y, 0), torch.where(small, 1, y)
+    series = torch.zeros_like(y)
+    for k in range(11, 0, -1):
+        series = 1 / k - near * series
+    return torch.where(small, series, torch.log1p(far) / far)
+
+
+def _budget_outputs(x: Tensor, budget: Tensor, n_iter: int) -> Tensor:
+    """p with Σp = budget over the last dim. x [..., n], budget [..., 1]."""
+    fixed, fixed_budget = x.detach(), budget.detach()
+    # With s sorted downwards and B the budget: at τ = s[⌈B⌉] − 1 the first ⌈B⌉ entries get 1 each, at s[⌊B⌋ + 1]
+    # at most ⌊B⌋ entries get anything. So the bracket is no wider than 1, whatever the range of the scores.
+    ordered = fixed.sort(-1, descending=True).values
+    last = (fixed > -torch.inf).sum(-1, keepdim=True) - 1
+    enough = ordered.gather(-1, torch.minimum(fixed_budget.ceil().long() - 1, last).clamp(min=0))
+    beyond = ordered.gather(-1, torch.minimum(fixed_budget.floor().long(), last).clamp(min=0))
+    # Scores are measured from the upper end of the bracket: −1 ≤ τ ≤ 0 there, and no other score, however large,
+    # takes digits from those near the threshold. Beyond ±2 an entry is surely 0 or 1.
+    delta = (x - torch.where(beyond.isinf(), 0, beyond)).clamp(-2, 2)
+    low = (torch.where(last < 0, 0, enough - beyond) - 1).clamp(-1, 0)
+
+    def excess(tau: Tensor) -> Tensor:
+        return fixed_budget - row_sum((delta.detach() - tau).clamp(0, 1))
+
+    tau = _bisect(excess, low, torch.zeros_like(low), n_iter)
+    for _ in range(2):
+        p, free = _clipped(delta, tau)
+        tau = _carry_derivatives(tau, budget - row_sum(p), free.sum(-1, keepdim=True))
+    return _clipped(delta, tau)[0]
+
+
+def _clipped(delta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+    """min(max(δ − τ, 0), 1), and which entries are strictly between."""
+    gap = (delta - tau).detach()
+    free = (gap > 0) & (gap < 1)
+    return torch.where(free, delta - tau, (gap >= 1).to(delta.dtype)), free

@@ -1,0 +1,158 @@
+"""The Fenchel–Young losses as modules, with ignored targets and a reduction."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from automl_ext.ops._checks import INT_DTYPES, check_float_tensor, describe, shown
+from automl_ext.ops.entmax._checks import check_class_targets
+from automl_ext.ops.entmax._losses import (
+    entmax15_loss,
+    entmax_bisect_loss,
+    normmax_bisect_loss,
+    sparsemax_bisect_loss,
+    sparsemax_loss,
+)
+from automl_ext.ops.entmax._reference import compute_dtype, output_dtype, row_sum
+
+REDUCTIONS = ("elementwise_mean", "mean", "sum", "none")
+
+
+def _as_int(value: object, op: str) -> int:
+    """The ``ignore_index``: an int of 64 bits, or an integer tensor of one element."""
+    if isinstance(value, Tensor) and value.dtype in INT_DTYPES and value.numel() == 1 and not value.is_meta:
+        return int(value)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"{op}: ignore_index: expected an int, got {describe(value)}")
+    if not -(2**63) <= value < 2**63:
+        raise ValueError(f"{op}: ignore_index: expected an int of 64 bits, got {shown(value)}")
+    return value
+
+
+class _FenchelYoungLoss(nn.Module):
+    """The mean, the sum or each of the rows' losses.
+
+    Shape:
+        X [..., C] scores, target [...] int64 class indices; output scalar, or [...] with reduction "none".
+
+    Args:
+        ignore_index: a target that is left out, negative or not: its row gives loss 0 and gradient 0 and does
+            not count in the mean.
+        reduction: "mean", or "elementwise_mean" (the default), divides the sum by the number of rows not left
+            out, NaN if there are none; "sum"; "none".
+
+    Raises:
+        ValueError: unknown reduction. A call raises what the function of the same name raises.
+    """
+
+    def __init__(self, ignore_index: int = -100, reduction: str = "elementwise_mean") -> None:
+        super().__init__()
+        op = type(self).__name__
+        if not isinstance(reduction, str) or reduction not in REDUCTIONS:
+            raise ValueError(f"{op}: reduction: expected one of {', '.join(REDUCTIONS)}, got {shown(reduction)}")
+        self.ignore_index = _as_int(ignore_index, op)
+        self.reduction = reduction
+
+    def loss(self, X: Tensor, target: Tensor) -> Tensor:
+        """Losses [...] of the rows of X [..., C], none left out."""
+        raise NotImplementedError
+
+    def forward(self, X: Tensor, target: Tensor) -> Tensor:
+        op = type(self).__name__
+        check_float_tensor(X, "X", op)
+        check_class_targets(X, target, op)
+        ignored = target == self.ignore_index
+        # Zeroed before, not only after: a NaN in a row that is left out must not reach the gradient.
+        x = X.to(compute_dtype(X)).masked_fill(ignored.unsqueeze(-1), 0)
+        losses = self.loss(x, target.masked_fill(ignored, 0)).masked_fill(ignored, 0)
+        if self.reduction != "none":
+            losses = row_sum(losses.flatten()).squeeze(-1)
+            if self.reduction != "sum":
+                losses = losses / (~ignored).sum()
+        return losses.to(output_dtype(X))
+
+
+class SparsemaxLoss(_FenchelYoungLoss):
+    """Sparsemax loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
+
+    ``k`` is accepted for compatibility and not used. A target equal to ``ignore_index`` gives loss 0 and
+    gradient 0; ``reduction`` "mean" divides by the number of the other rows.
+    """
+
+    def __init__(self, k: int | None = None, ignore_index: int = -100, reduction: str = "elementwise_mean") -> None:
+        super().__init__(ignore_index, reduction)
+        self.k = k
+
+    def loss(self, X: Tensor, target: Tensor) -> Tensor:
+        return sparsemax_loss(X, target, self.k)
+
+
+class Entmax15Loss(_FenchelYoungLoss):
+    """Entmax-1.5 loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
+
+    Arguments as in :class:`SparsemaxLoss`.
+    """
+
+    def __init__(self, k: int | None = 100, ignore_index: int = -100, reduction: str = "elementwise_mean") -> None:
+        super().__init__(ignore_index, reduction)
+        self.k = k
+
+    def loss(self, X: Tensor, target: Tensor) -> Tensor:
+        return entmax15_loss(X, target, self.k)
+
+
+class SparsemaxBisectLoss(_FenchelYoungLoss):
+    """Sparsemax loss by bisection's name: X [..., C], target [...] → scalar, or [...] with reduction "none".
+
+    Arguments as in :class:`SparsemaxLoss`; ``n_iter`` is accepted for compatibility and not used.
+    """
+
+    def __init__(self, n_iter: int = 50, ignore_index: int = -100, reduction: str = "elementwise_mean") -> None:
+        super().__init__(ignore_index, reduction)
+        self.n_iter = n_iter
+
+    def loss(self, X: Tensor, target: Tensor) -> Tensor:
+        return sparsemax_bisect_loss(X, target, self.n_iter)
+
+
+class EntmaxBisectLoss(_FenchelYoungLoss):
+    """Alpha-entmax loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
+
+    ``alpha`` > 0, a number or a constant tensor that broadcasts to [..., 1]; ``n_iter`` halvings of the
+    bracket; the rest as in :class:`SparsemaxLoss`.
+    """
+
+    def __init__(
+        self,
+        alpha: float | Tensor = 1.5,
+        n_iter: int = 50,
+        ignore_index: int = -100,
+        reduction: str = "elementwise_mean",
+    ) -> None:
+        super().__init__(ignore_index, reduction)
+        self.alpha = alpha
+        self.n_iter = n_iter
+
+    def loss(self, X: Tensor, target: Tensor) -> Tensor:
+        return entmax_bisect_loss(X, target, self.alpha, self.n_iter)
+
+
+class NormmaxBisectLoss(_FenchelYoungLoss):
+    """Alpha-normmax loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
+
+    ``alpha`` ≥ 1.0001; the rest as in :class:`EntmaxBisectLoss`.
+    """
+
+    def __init__(
+        self,
+        alpha: float | Tensor = 2,
+        n_iter: int = 50,
+        ignore_index: int = -100,
+        reduction: str = "elementwise_mean",
+    ) -> None:
+        super().__init__(ignore_index, reduction)
+        self.alpha = alpha
+        self.n_iter = n_iter
+
+    def loss(self, X: Tensor, target: Tensor) -> Tensor:
+        return normmax_bisect_loss(X, target, self.alpha, self.n_iter)

@@ -1,0 +1,160 @@
+"""Fenchel–Young losses: cross-entropy with sparsemax, entmax or normmax in the place of softmax.
+
+L(x, y) = H(p) + ⟨p − e_y, x⟩ with p the map of x, H its entropy and e_y the target's one-hot; the gradient is
+p − e_y (Blondel, Martins and Niculae 2020, "Learning with Fenchel–Young losses", arXiv 1901.02324). L is zero
+once the target leads by the map's margin.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from automl_ext.ops._checks import check_float_tensor
+from automl_ext.ops.entmax._bisect import (
+    NORMMAX_MIN_ALPHA,
+    away_from_zero,
+    entmax_bisect,
+    normmax_bisect,
+    sparsemax_bisect,
+)
+from automl_ext.ops.entmax._checks import (
+    check_class_targets,
+    check_row_parameter,
+    check_target_range,
+    parameter_tensor,
+)
+from automl_ext.ops.entmax._exact import entmax15, sparsemax
+from automl_ext.ops.entmax._reference import compute_dtype, output_dtype, row_sum, shift_by_max
+
+
+def sparsemax_loss(X: Tensor, target: Tensor, k: int | None = None) -> Tensor:
+    """Sparsemax loss of each row; H(p) = (1 − ‖p‖²)/2.
+
+    Args:
+        X: scores [..., C]; float64, float32, bfloat16 or float16 (computed in float32). −inf masks a class;
+            a target among the masked costs +inf.
+        target: class indices [...], int64.
+        k: accepted for compatibility and not used.
+
+    Returns:
+        Losses [...], the dtype of ``X`` (float32 for half precision under autocast). Differentiable, twice.
+
+    Raises:
+        TypeError: ``X`` no tensor of these dtypes or ``target`` not int64.
+        ValueError: shapes that do not fit, tensors on different devices, or ``k`` not positive.
+        IndexError: a target outside [0, C−1]. Where the values cannot be read freely (on a GPU, inside
+            torch.compile) such a row's loss is NaN instead.
+    """
+    return _loss(X, target, "sparsemax_loss", lambda x: sparsemax(x, -1, k), _gini_entropy)
+
+
+def entmax15_loss(X: Tensor, target: Tensor, k: int | None = None) -> Tensor:
+    """Entmax-1.5 loss of each row; H(p) = (1 − Σp^1.5)/0.75. See :func:`sparsemax_loss`."""
+    return _loss(X, target, "entmax15_loss", lambda x: entmax15(x, -1, k), _entropy15)
+
+
+def sparsemax_bisect_loss(X: Tensor, target: Tensor, n_iter: int = 50) -> Tensor:
+    """Sparsemax loss by bisection's name (the exact map answers). See :func:`sparsemax_loss`."""
+    return _loss(X, target, "sparsemax_bisect_loss", lambda x: sparsemax_bisect(x, n_iter=n_iter), _gini_entropy)
+
+
+def entmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 1.5, n_iter: int = 50) -> Tensor:
+    """Alpha-entmax loss of each row; cross-entropy at α = 1. H(p) = (1 − Σp^α)/(α(α−1)).
+
+    ``alpha``: > 0, a number or a tensor that broadcasts to [..., 1]. It is a constant of the loss: one that
+    requires a gradient is a ValueError (detach it). The rest as in :func:`sparsemax_loss`.
+    """
+    op = "entmax_bisect_loss"
+    check_float_tensor(X, "X", op)
+    alpha = _constant(alpha, X, op, 0.0, above=True)
+    return _loss(X, target, op, lambda x: entmax_bisect(x, alpha, -1, n_iter), lambda p: _tsallis_entropy(p, alpha))
+
+
+def normmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 2, n_iter: int = 50) -> Tensor:
+    """Alpha-normmax loss of each row; H(p) = 1 − ‖p‖_α, α ≥ 1.0001. See :func:`entmax_bisect_loss`."""
+    op = "normmax_bisect_loss"
+    check_float_tensor(X, "X", op)
+    alpha = _constant(alpha, X, op, NORMMAX_MIN_ALPHA)
+    return _loss(X, target, op, lambda x: normmax_bisect(x, alpha, -1, n_iter), lambda p: _norm_entropy(p, alpha))
+
+
+def _constant(alpha: float | Tensor, X: Tensor, op: str, low: float, above: bool = False) -> float | Tensor:
+    if isinstance(alpha, Tensor) and alpha.requires_grad:
+        raise ValueError(f"{op}: alpha: the loss has no gradient in alpha; pass alpha.detach()")
+    return check_row_parameter(alpha, "alpha", op, X, [*X.shape[:-1], 1], low, math.inf, above=above)
+
+
+def _gini_entropy(p: Tensor) -> Tensor:
+    return row_sum(p * (1 - p)).squeeze(-1) / 2
+
+
+def _entropy15(p: Tensor) -> Tensor:
+    return row_sum(p * (1 - p.sqrt())).squeeze(-1) / 0.75
+
+
+def _tsallis_entropy(p: Tensor, alpha: float | Tensor) -> Tensor:
+    alpha = parameter_tensor(alpha, p.dtype, p.device)
+    a = away_from_zero(alpha - 1)  # at alpha = 1 Shannon's entropy
+    return row_sum(torch.where(p > 0, -p * torch.expm1(a * p.log()) / (a * alpha), p)).squeeze(-1)
+
+
+def _norm_entropy(p: Tensor, alpha: float | Tensor) -> Tensor:
+    alpha = parameter_tensor(alpha, p.dtype, p.device)
+    # Divided by the largest first: its power must not underflow.
+    top = p.amax(-1, keepdim=True) if p.numel() else p.sum(-1, keepdim=True)
+    ratio = p / torch.where(top == 0, 1, top)
+    return (1 - top * row_sum(ratio.pow(alpha)).pow(1 / alpha)).squeeze(-1)
+
+
+def _loss(
+    X: Tensor,
+    target: Tensor,
+    op: str,
+    project: Callable[[Tensor], Tensor],
+    entropy: Callable[[Tensor], Tensor],
+) -> Tensor:
+    check_float_tensor(X, "X", op)
+    check_class_targets(X, target, op)
+    classes = X.shape[-1]
+    check_target_range(target, classes, op)
+    dtype, x = output_dtype(X), X.to(compute_dtype(X))
+    p = project(x)
+    if p.numel() == 0:
+        return x.sum(-1).to(dtype)
+    class_of = torch.arange(classes, device=X.device)
+    residual = p - (target.unsqueeze(-1) == class_of).to(p.dtype)
+    q = residual.detach()
+    # Scores less their maximum: Σq = 0, so nothing changes, and large scores do not cancel.
+    gain = row_sum(torch.where(q == 0, 0, q * shift_by_max(x.detach())[0])).squeeze(-1)
+    value = (entropy(p.detach()) + gain).clamp(min=0)
+    value = torch.where((target >= 0) & (target < classes), value, torch.nan)
+    return _WithGradient.apply(x, residual, value).to(dtype)
+
+
+class _WithGradient(torch.autograd.Function):
+    """``value`` [...], whose gradient to x [..., C] is ``residual`` [..., C].
+
+    The residual is itself a function of x and its graph is kept, so the second derivative is the Jacobian of
+    the map. In plain operations the first derivative would be a difference of rounded terms. No forward mode:
+    torch.compile takes no autograd.Function that has one.
+    """
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(x: Tensor, residual: Tensor, value: Tensor) -> Tensor:
+        return value.clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        (residual,) = ctx.saved_tensors
+        return grad.unsqueeze(-1) * residual, None, None

@@ -1,0 +1,204 @@
+"""What DQN learns with, wherever its transitions come from: a Q-network, its target network, and the update."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import gymnasium
+import torch
+from torch import Tensor, nn
+
+from automl_ext.ops.targets import categorical_projection, td_targets
+from automl_ext.rl.actor_critic.losses import categorical_loss, q_loss, q_loss_gradient, take_action
+from automl_ext.rl.dqn.support import SupportCheck
+from automl_ext.rl.networks.mlp_gradient import MLPGradient
+from automl_ext.rl.networks.parameters import clip_norm
+from automl_ext.rl.networks.q_network import QNetwork, noisy_layers, resample
+from automl_ext.rl.replay.prioritized import PrioritizedReplay
+from automl_ext.rl.replay.uniform import Batch, UniformReplay
+from automl_ext.training.device import choose_device
+from automl_ext.training.errors import UserError
+from automl_ext.training.seeding import generator
+
+if TYPE_CHECKING:
+    from automl_ext.rl.dqn.agent import DQNConfig
+
+
+class QLearner:
+    """Q-learning from a replay, with the switches of the configuration.
+
+    Args:
+        config: network, optimiser and switches.
+        space: of observations.
+        actions: how many there are.
+        seeds: two, for weights and for the noise of noisy layers.
+
+    Attributes:
+        online, target: the networks.
+        updates: gradient steps so far.
+    """
+
+    def __init__(self, config: DQNConfig, space: gymnasium.Space, actions: int, seeds: tuple[int, int]) -> None:
+        self.config, self.device = config, choose_device(config.device)
+        with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
+            torch.manual_seed(seeds[0])
+            self.online = self._network(space, actions)
+        self.target = self._network(space, actions).requires_grad_(False)
+        self.target.body.norm = self.online.body.norm  # its weights are of other days, what it is shown is not
+        self._weights, self._target_weights = flatten(self.online), flatten(self.target)
+        self._weights.grad = torch.zeros_like(self._weights)
+        chain = self.online.chain()
+        self._mlp = None if chain is None else MLPGradient(chain, self._weights.grad)
+        self.sync_target()
+        # One tensor instead of one per layer: for small networks the optimiser's time is the number of its tensors.
+        self.optimizer = torch.optim.Adam([self._weights], config.lr, eps=config.adam_eps, fused=True)
+        self._noise = generator(seeds[1], self.device)
+        self._support_check = SupportCheck(config.v_min, config.v_max) if config.distributional else None
+        self._noisy, self._target_noisy = noisy_layers(self.online), noisy_layers(self.target)
+        self.resample()
+        self.updates = 0
+
+    def _network(self, space: gymnasium.Space, actions: int) -> QNetwork:
+        c = self.config
+        atoms = c.atoms if c.distributional else None
+        network = QNetwork(
+            space,
+            actions,
+            c.hidden,
+            duelling=c.duelling,
+            noisy=c.noisy,
+            atoms=atoms,
+            v_min=c.v_min,
+            v_max=c.v_max,
+            sigma=c.sigma,
+            normalize=c.normalize,
+        )
+        return network.to(self.device)
+
+    def update(self, replay: UniformReplay, steps: int) -> Tensor:
+        """``steps`` gradient steps; their mean loss.
+
+        Raises:
+            UserError: a prioritised replay and a loss that is not finite.
+        """
+        config = self.config
+        # Where nothing that a target depends on changes between gradient steps, neither the target network nor the
+        # replay, all their batches are drawn and all their targets computed at once: the same numbers, larger products.
+        together = 1 if config.double or config.noisy or config.prioritized else steps
+        losses = []
+        with flushed_denormals():
+            for _ in range(steps // together):
+                batch = replay.sample(config.batch_size * together)
+                parts = [x.split(config.batch_size) for x in (batch.observations, batch.actions, self.targets(batch))]
+                weights = batch.weights if config.prioritized else None
+                for observations, actions, targets in zip(*parts, strict=True):
+                    loss, errors = self.step(observations, actions, targets, weights)
+                    losses.append(loss)
+                if isinstance(replay, PrioritizedReplay):
+                    try:
+                        replay.update_priorities(batch.indices, errors)
+                    except ValueError as error:
+                        raise UserError(f"diverged at update {self.updates}: {error}") from None
+        return torch.stack(losses).mean()
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Tensor:
+        """[N], or [N, atoms]: returns + discounts · V(next), V by the target network, of the action that is best by
+        it or, double, by the online one.
+        """
+        config, following = self.config, batch.next_observations
+        resample(self._target_noisy, self._noise)
+        out = self.target(following)
+        judge = self.online.q(self.online(following)) if config.double else None
+        if self._support_check is None:
+            return td_targets(batch.returns, out, batch.terminated, batch.discounts, next_q_online=judge)
+        best = (self.target.q(out) if judge is None else judge).argmax(1)
+        probs = take_action(out, best).softmax(-1)
+        self._support_check.saw(batch.returns + batch.discounts * (probs @ self.target.support))
+        return categorical_projection(
+            probs, batch.returns, batch.terminated, batch.discounts, config.v_min, config.v_max
+        )
+
+    def step(
+        self, observations: Tensor, actions: Tensor, targets: Tensor, weights: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """One gradient step; its loss and each transition's error, detached."""
+        gradient = self._weights.grad
+        assert gradient is not None
+        if self._mlp is not None and observations.dtype == torch.float32:
+            out = self._mlp.forward(observations)
+            loss, errors, of_out = q_loss_gradient(out, actions, targets, weights)
+            self._mlp.backward(of_out)
+        else:
+            loss_of = categorical_loss if self.config.distributional else q_loss
+            loss, errors = loss_of(self.online(observations), actions, targets, weights)
+            gradients = torch.autograd.grad(loss, list(self.online.parameters()))
+            torch.cat([g.reshape(-1) for g in gradients], out=gradient)
+        clip_norm(gradient, self.config.max_grad_norm)
+        self.optimizer.step()
+        self.updates += 1
+        self.resample()
+        return loss.detach(), errors
+
+    def resample(self) -> None:
+        """New noise for the online network, for acting and for the next update."""
+        resample(self._noisy, self._noise)
+
+    def saw(self, observations: Any) -> None:
+        """Let observations [N, ...] count in the statistics that later ones are normalised by, if they are."""
+        if self.online.body.norm is not None:
+            self.online.body.norm.update(torch.as_tensor(observations))
+
+    def sync_target(self) -> None:
+        """The target network becomes a copy of the online one."""
+        with torch.no_grad():
+            self._target_weights.copy_(self._weights)
+
+    @torch.inference_mode()
+    def best_actions(self, observations: Any) -> Tensor:
+        """Of the online network as it is, with its noise unless it is in ``eval()`` mode: [N, ...] → int64 [N]."""
+        observations = torch.as_tensor(observations, device=self.device)
+        best: Tensor = self.online.q(self.online(observations)).argmax(1)
+        return best
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "online": self.online.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "noise": self._noise.get_state(),
+            "updates": self.updates,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.online.load_state_dict(state["online"])
+        self.target.load_state_dict(state["target"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self._noise.set_state(state["noise"])
+        self.updates = state["updates"]
+
+
+def flatten(module: nn.Module) -> nn.Parameter:
+    """Move a module's parameters into one vector, of which they are views from then on; returns it."""
+    parameters = list(module.parameters())
+    flat = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
+    for p, part in zip(parameters, flat.detach().split([p.numel() for p in parameters]), strict=True):
+        p.data = part.view_as(p)
+    return flat
+
+
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """This thread's CPU arithmetic takes numbers below 1e-38 as 0, as it did before where it did before.
+
+    A unit that no longer fires has no gradient, its average in Adam halves every seven steps, and after six hundred
+    it is a denormal number, with which CPUs are slow: Adam took ten times as long.
+    """
+    before = float(torch.tensor(1e-39) * 1.0) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)

@@ -1,0 +1,121 @@
+"""Q-learning from recorded transitions, without an environment: a saved replay, or episodes as Minari holds them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from gymnasium.spaces import Box
+
+from automl_ext.rl.dqn.agent import DQNConfig, make_replay
+from automl_ext.rl.dqn.learner import QLearner
+from automl_ext.rl.networks.body import float32_array
+from automl_ext.rl.replay.prioritized import PrioritizedReplay
+from automl_ext.rl.replay.uniform import UniformReplay
+from automl_ext.training.seeding import derived_seed
+
+
+def replay_of_episodes(config: DQNConfig, episodes: Iterable[Any]) -> UniformReplay:
+    """A replay that holds all of the episodes.
+
+    Args:
+        config: its windows, discount and priorities.
+        episodes: objects or dicts with the arrays observations [T + 1, ...], actions [T], rewards [T], terminations [T]
+            and truncations [T], as a Minari data set yields. Where the last
+            step is neither, it is truncated.
+
+    Raises:
+        ValueError: no steps at all, arrays of other lengths, rewards or observations that are not finite.
+    """
+    fields = ("observations", "actions", "rewards", "terminations", "truncations")
+    held = [{name: np.asarray(_get(episode, name)) for name in fields} for episode in episodes]
+    for episode in held:
+        episode["observations"] = float32_array(episode["observations"])
+    for i, episode in enumerate(held):
+        steps = len(episode["actions"])
+        for name, x in episode.items():
+            expected = steps + (name == "observations")
+            if len(x) != expected:
+                raise ValueError(f"episode {i}: {name}: expected length {expected}, got {len(x)}")
+    total = sum(len(episode["actions"]) for episode in held)
+    if not total:
+        raise ValueError("episodes: expected at least one step")
+    first = held[0]["observations"]
+    replay = make_replay(config, space_of(first.shape[1:], first.dtype), 1, config.seed, capacity=total)
+    for episode in held:
+        observations, last = episode["observations"], len(episode["actions"]) - 1
+        for t in range(last + 1):
+            terminated = bool(episode["terminations"][t])
+            truncated = bool(episode["truncations"][t]) or (t == last and not terminated)
+            replay.add(
+                observations[t : t + 1],
+                episode["actions"][t : t + 1].astype(np.int64),
+                episode["rewards"][t : t + 1].astype(np.float32),
+                observations[t + 1 : t + 2],
+                np.array([terminated]),
+                np.array([truncated]),
+            )
+    return replay
+
+
+def saved_replay(config: DQNConfig, state: dict[str, Any]) -> UniformReplay:
+    """The replay of a run's checkpoint, ``state["agent"]["replay"]``, or any ``replay.state_dict()``.
+
+    Raises:
+        ValueError: it is prioritised and the configuration is not, or the other way round.
+    """
+    if ("priorities" in state) != config.prioritized:
+        raise ValueError(f"prioritized: expected {not config.prioritized}, as the saved replay is")
+    ring = state["ring"]
+    n_envs, _, *shape = ring["observations"].shape
+    space = space_of(tuple(shape), ring["observations"].numpy().dtype)
+    replay = make_replay(config, space, n_envs, config.seed, capacity=(ring["slots"] - 1) * n_envs)
+    replay.load_state_dict(state)
+    return replay
+
+
+def train_offline(config: DQNConfig, replay: UniformReplay, actions: int, updates: int) -> QLearner:
+    """Take ``updates`` gradient steps on the transitions that a replay holds.
+
+    Args:
+        config: network, optimizer and switches; options about environments do not count. The target network is
+            updated every ``target_update_interval`` gradient steps.
+        replay: from here or anywhere else. Where it is prioritized, its beta rises to 1 over these updates.
+        actions: the number of actions, which are 0 … actions − 1.
+        updates: the number of gradient steps.
+
+    Returns:
+        the learner: ``learner.best_actions(observations)``.
+
+    Raises:
+        ValueError: ``actions`` or ``updates`` below 1.
+    """
+    for name, value in (("actions", actions), ("updates", updates)):
+        if value < 1:
+            raise ValueError(f"{name}: expected at least 1, got {value}")
+    ring = replay.sample(1).observations  # its shape and dtype
+    space = space_of(tuple(ring.shape[1:]), ring.cpu().numpy().dtype)
+    learner = QLearner(config, space, actions, (derived_seed(config.seed, 0), derived_seed(config.seed, 1)))
+    if config.normalize:
+        learner.saw(replay.sample(10_000).observations)
+    if isinstance(replay, PrioritizedReplay):
+        replay.restart_beta(updates)  # the replay was made for the schedule of a run with environments
+    while learner.updates < updates:
+        learner.sync_target()
+        learner.update(replay, min(config.target_update_interval, updates - learner.updates))
+    learner.online.eval()
+    return learner
+
+
+def space_of(shape: tuple[int, ...], dtype: Any) -> Box:
+    """The space of recorded observations; only its shape and dtype are known."""
+    kind = np.dtype(dtype)
+    if kind.kind == "f":
+        return Box(-np.inf, np.inf, shape, kind)
+    low, high = (0, 1) if kind.kind == "b" else (np.iinfo(kind).min, np.iinfo(kind).max)
+    return Box(low, high, shape, kind)
+
+
+def _get(episode: Any, name: str) -> Any:
+    return episode[name] if isinstance(episode, Mapping) else getattr(episode, name)

@@ -1,0 +1,164 @@
+"""Faults of environments, told in one line: what an environment raises, and what it returns against Gymnasium's API.
+
+Every call of an environment's own code goes through :class:`Guard` (a single environment) or
+:class:`automl_ext.rl.envs.vector.Envs` (an environment's own vector version). Both turn what is raised, ``SystemExit``
+included, into an :class:`EnvError` by :func:`fault`. ``KeyboardInterrupt`` stays an interrupt.
+"""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+import traceback
+import warnings
+from typing import Any
+
+import gymnasium
+import numpy as np
+
+import automl_ext
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
+
+STEP = "(observation, reward, terminated, truncated, info)"
+NUMBERS = (float, int, np.floating, np.integer, np.bool_)
+
+_OURS = os.path.dirname(automl_ext.__file__) + os.sep
+_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
+_PACKAGES = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (gymnasium, np))
+
+
+class EnvError(UserError):
+    """An environment failed. The message names it, what it did and, for an exception, where."""
+
+
+def fault(where: str, call: str, error: BaseException) -> BaseException:
+    """The exception to raise for what an environment's ``call`` raised: ``raise fault(...) from None``.
+
+    KeyboardInterrupt and UserError come back as they are.
+
+    Args:
+        where: which environment, for the beginning of the line.
+        call: for example ``step()``.
+    """
+    if isinstance(error, (KeyboardInterrupt, UserError)):
+        return error
+    text = short(error) if str(error) else ""
+    if isinstance(error, ValueError) and "values to unpack" in text and not _frame(error, _LIBRARIES):
+        form = "(observation, info)" if call == "reset()" else STEP
+        return EnvError(f"{where}: {call} must return {form}, as Gymnasium's API says: {text}")
+    return EnvError(f"{where}: {call} raised {type(error).__name__}{': ' * bool(text)}{text}{_location(error)}")
+
+
+def _location(error: BaseException) -> str:
+    """Where the user's code was, as " (file:line)": its innermost frame, or the nearest there is."""
+    for libraries in (_LIBRARIES, _PACKAGES, ()):
+        found = _frame(error, libraries)
+        if found:
+            return f" ({found})"
+    return ""
+
+
+def _frame(error: BaseException | None, libraries: tuple[str, ...]) -> str:
+    """The innermost frame outside of our package and ``libraries``; gymnasium.make raises some errors anew."""
+    while error is not None:
+        for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+            name = frame.f_code.co_filename
+            if not name.startswith((_OURS, "<frozen ", *libraries)):
+                return f"{name}:{line}"
+        error = error.__cause__
+    return ""
+
+
+class Guard(gymnasium.Wrapper):
+    """Calls one environment, and checks what it returns. It has no state and changes no value.
+
+    The info dictionaries are dropped: nobody here reads them, and Gymnasium's vector environments fail on some.
+
+    Raises:
+        EnvError: an exception in ``reset``, ``step`` or ``render``; results of another form than Gymnasium's API has;
+            observations that do not fit the observation space in shape or dtype; a reward that is no number.
+    """
+
+    def __init__(self, env: gymnasium.Env, where: str) -> None:
+        super().__init__(env)
+        self.where = where
+        space = env.observation_space
+        self._box = isinstance(space, gymnasium.spaces.Box)
+        self._shape = space.shape
+        self._dtype: Any = space.dtype
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
+        try:
+            result: Any = self.env.reset(seed=seed, options=options)
+        except BaseException as error:
+            raise fault(self.where, "reset()", error) from None
+        if not isinstance(result, tuple) or len(result) != 2:
+            raise EnvError(f"{self.where}: reset() must return (observation, info), got {_form(result)}")
+        self._check(result[0], "reset()")
+        return result[0], {}
+
+    def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
+        try:
+            result: Any = self.env.step(action)
+        except BaseException as error:
+            raise fault(self.where, "step()", error) from None
+        if not isinstance(result, tuple) or len(result) != 5:
+            raise EnvError(f"{self.where}: step() must return {STEP}, got {_form(result)}")
+        observation, reward, terminated, truncated, _ = result
+        if type(observation) is not np.ndarray or observation.dtype != self._dtype or observation.shape != self._shape:
+            self._check(observation, "step()")
+        if not isinstance(reward, NUMBERS):
+            reward = self._number("reward", reward)
+        if not isinstance(terminated, (bool, np.bool_)):
+            terminated = bool(self._number("terminated", terminated))
+        if not isinstance(truncated, (bool, np.bool_)):
+            truncated = bool(self._number("truncated", truncated))
+        return observation, reward, terminated, truncated, {}
+
+    def render(self) -> Any:
+        try:
+            image: Any = self.env.render()
+        except BaseException as error:
+            raise fault(self.where, "render()", error) from None
+        if not isinstance(image, np.ndarray) or image.ndim not in (2, 3) or image.dtype.kind not in "biuf":
+            raise EnvError(f"{self.where}: render() must return an image [height, width, 3], got {_described(image)}")
+        return image
+
+    def close(self) -> None:
+        """Close the environment. A failure is only a warning: it cannot change a result."""
+        try:
+            self.env.close()
+        except (Exception, SystemExit) as error:
+            warnings.warn(str(fault(self.where, "close()", error)), stacklevel=2)
+
+    def _check(self, observation: Any, call: str) -> None:
+        if not self._box:
+            return
+        try:
+            found = np.asarray(observation)
+        except Exception:  # of ragged lists, or an object's own
+            found = np.empty((), object)
+        # Gymnasium casts to the space's dtype within the kind: float64 to float32, bool to uint8.
+        if found.shape != self._shape or not np.can_cast(found.dtype, self._dtype, "same_kind"):
+            expected = f"{self._dtype} {list(self._shape or ())}"
+            got = _described(observation if found.dtype == object else found)
+            raise EnvError(f"{self.where}: {call} returned an observation that is {got}; its space says {expected}")
+
+    def _number(self, name: str, value: Any) -> float:
+        try:
+            found = np.asarray(value)
+        except Exception:
+            found = np.empty((), object)
+        if found.size != 1 or found.dtype.kind not in "biuf":
+            what = "a number" if name == "reward" else "a bool"
+            raise EnvError(f"{self.where}: step() returned {name} {short(value)}, expected {what}")
+        return float(found.item())
+
+
+def _form(result: object) -> str:
+    return f"{len(result)} values" if isinstance(result, tuple) else _described(result)
+
+
+def _described(value: object) -> str:
+    return f"{value.dtype} {list(value.shape)}" if isinstance(value, np.ndarray) else type(value).__name__

@@ -1,0 +1,317 @@
+"""Parallel environments: the one place that knows how Gymnasium's vector environments end and restart episodes.
+
+Gymnasium has two ways to restart an episode (``AutoresetMode``). NEXT_STEP: the step after an episode's end ignores
+the action and returns the new episode's first observation with reward 0: it is no transition, and comes out as not
+``valid``. SAME_STEP: the step that ends an episode already returns the new episode's first observation, the true next
+one is in ``info["final_obs"]``. Whoever uses :class:`Envs` sees neither: ``next_observations`` is always the true next
+observation, and what is not a transition says so.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+
+from automl_ext.rl.envs import workers as env_workers
+from automl_ext.rl.envs.guard import STEP, EnvError, fault
+from automl_ext.rl.envs.making import EnvOptions, make_vector
+from automl_ext.rl.envs.state import restore_simulators, simulators_state
+from automl_ext.rl.networks.body import float32_array, float32_space
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
+from automl_ext.training.seeding import derived_seed
+
+ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)  # observations that are arrays
+NAMES, KINDS = ("rewards", "terminated", "truncated"), ("biuf", "b", "b")  # of a step's results, and their dtypes
+
+
+class Step(NamedTuple):
+    """One step of every environment.
+
+    Attributes:
+        observations: [B, ...], before the action.
+        actions: [B, ...].
+        rewards: float32 [B], clipped where that was asked for.
+        next_observations: [B, ...], the true next ones: an episode's final observation where it ended.
+        terminated, truncated: bool [B]. A truncated episode goes on in principle: bootstrap from its final observation.
+        valid: bool [B], False where the step only restarted an episode: no transition, never to be learned from.
+    """
+
+    observations: np.ndarray
+    actions: np.ndarray
+    rewards: np.ndarray
+    next_observations: np.ndarray
+    terminated: np.ndarray
+    truncated: np.ndarray
+    valid: np.ndarray
+
+
+class Episode(NamedTuple):
+    """A finished episode: its undiscounted return, as the environment pays it; its length in steps; who played it."""
+
+    episode_return: float
+    length: int
+    env: int
+
+
+class Envs:
+    """``n_envs`` environments stepped together.
+
+    Args:
+        vector: a Gymnasium vector environment, in autoreset mode NEXT_STEP or SAME_STEP.
+        seed: all episodes follow from it; adjacent seeds share none.
+        reward_clip: clip the rewards of :class:`Step` to ±this; the returns of episodes stay as they are paid.
+        env_id: the environment's name, for messages.
+        step_timeout: seconds that a reset or a step of worker processes (AsyncVectorEnv) may take.
+
+    Attributes:
+        observations: [B, ...], those to act on now. Floats are float32 whatever the environment's dtype; images of
+            uint8 stay uint8. ``observation_space`` says the same.
+        episodes: episodes finished so far; whoever reads them empties the list.
+        steps: transitions so far, over all environments; steps that are not valid do not count.
+        heartbeat: called after every step where it is not None; a process that watches this one sees that it goes on.
+
+    Raises:
+        UserError: a vector environment in another autoreset mode, or with observations that are no arrays.
+        EnvError: the environments' own code failed, see :meth:`step`.
+    """
+
+    observations: np.ndarray
+    _restarting: np.ndarray  # bool [B], the next step is a restart
+    _returns: np.ndarray  # float64 [B], of the episodes that go on
+    _begun: np.ndarray  # int64 [B], the calls before the first step of each environment's episode
+    _no_rewards: np.ndarray  # zeros, for _check_finite
+    _no_observations: np.ndarray | None
+
+    def __init__(
+        self,
+        vector: VectorEnv[Any, Any, Any],
+        seed: int,
+        reward_clip: float | None = None,
+        env_id: str = "",
+        step_timeout: float = EnvOptions.step_timeout,
+    ) -> None:
+        self.vector, self.n_envs, self.seed, self.reward_clip = vector, vector.num_envs, seed, reward_clip
+        self.observation_space = float32_space(vector.single_observation_space)
+        self.action_space = vector.single_action_space
+        self.heartbeat: Callable[[], None] | None = None
+        self._where, self._step_timeout = f"--env-id {env_id}: " * bool(env_id), step_timeout
+        if not isinstance(self.observation_space, ARRAYS):
+            vector.close()
+            raise UserError(
+                f"{self._where}observations: expected arrays (a Box space), got {short(self.observation_space)}"
+            )
+        mode = vector.metadata.get("autoreset_mode")
+        if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+            raise UserError(f"autoreset mode: expected NEXT_STEP or SAME_STEP, got {mode}")
+        if isinstance(vector, AsyncVectorEnv):
+            env_workers.set_limit(vector, step_timeout)
+        self._next_step = mode == AutoresetMode.NEXT_STEP
+        self._broken = False
+        self.steps, self._calls = 0, 0
+        self.episodes: list[Episode] = []
+        self._reset()
+
+    @property
+    def starting(self) -> np.ndarray:
+        """bool [B], where :attr:`observations` is an episode's first: whoever remembers should forget."""
+        return self._begun == self._calls
+
+    @property
+    def running_returns(self) -> np.ndarray:
+        """float64 [B], the undiscounted return so far of the episodes that go on."""
+        return self._returns
+
+    def step(self, actions: np.ndarray) -> Step:
+        """Act in every environment; afterwards :attr:`observations` are those to act on.
+
+        Raises:
+            EnvError: names the environment and the step. An exception in an environment's own code, SystemExit
+                included; results that do not follow Gymnasium's API; a reward or an observation that is NaN or
+                infinite; a worker process that died, or took longer than ``step_timeout``. Environments in this
+                process cannot be interrupted.
+        """
+        before = self.observations
+        after, rewards, terminated, truncated, info = self._step_vector(actions)
+        self._calls += 1
+        if self.heartbeat is not None:
+            self.heartbeat()
+        if rewards.dtype != np.float32:
+            with np.errstate(over="ignore"):  # an infinite reward is refused below
+                rewards = rewards.astype(np.float32)
+        # In C order: CartPole's vector environment returns transposes, and another order rounds otherwise in a network.
+        true_next = after = float32_array(after)
+        done = terminated | truncated
+        ended = done.nonzero()[0]
+        valid = ~self._restarting
+        if self._next_step:
+            self._restarting = done
+        elif ended.size:
+            true_next = after.copy()
+            for i in ended:
+                true_next[i] = info["final_obs"][i]
+        self._check_finite("reward", rewards, self._no_rewards)
+        if self._no_observations is not None:
+            self._check_finite("observation", true_next, self._no_observations)
+        self._returns += rewards  # a restart pays 0
+        self.steps += valid.tobytes().count(1)
+        if ended.size:
+            self._end_episodes(ended)
+        self.observations = after
+        if self.reward_clip is not None:
+            rewards = np.clip(rewards, -self.reward_clip, self.reward_clip)
+        return Step(before, actions, rewards, true_next, terminated, truncated, valid)
+
+    def reset(self) -> None:
+        """Give up the episodes that go on and begin new ones, which follow from the seed and the number of steps."""
+        self._reset()
+
+    def render(self) -> Any:
+        """An image of each environment, which were made to be rendered."""
+        try:
+            return self.vector.render()
+        except BaseException as error:
+            raise self._fault("render()", error) from None
+
+    def close(self) -> None:
+        """Close the environments; worker processes end, whatever state they are in."""
+        if not isinstance(self.vector, AsyncVectorEnv):
+            self.vector.close()
+        elif self._broken:
+            env_workers.terminate(self.vector)
+        else:
+            env_workers.close(self.vector)
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint: the simulators where they can be saved (:mod:`automl_ext.rl.envs.state`), and all counts."""
+        return {
+            "simulators": simulators_state(self.vector),
+            "observations": torch.from_numpy(self.observations.copy()),
+            "restarting": torch.from_numpy(self._restarting.copy()),
+            "returns": torch.from_numpy(self._returns.copy()),
+            "begun": torch.from_numpy(self._begun.copy()),
+            "episodes": [tuple(episode) for episode in self.episodes],
+            "steps": self.steps,
+            "calls": self._calls,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> bool:
+        """Go on from :meth:`state_dict`.
+
+        Returns:
+            True: exactly there. False, with a warning: the simulators could not be saved; all environments were reset
+            and begin new episodes, which follow from the seed and the number of steps (a replay must then ``cut()``).
+
+        Raises:
+            ValueError: the state is of another number of environments or other observations.
+        """
+        saved = state["observations"].numpy()
+        if saved.shape != self.observations.shape or saved.dtype != self.observations.dtype:
+            own = self.observations
+            raise ValueError(
+                f"state: observations: expected {own.dtype} {list(own.shape)}, got {saved.dtype} {list(saved.shape)}"
+            )
+        self.steps, self._calls = state["steps"], state["calls"]
+        self.episodes = [Episode(*episode) for episode in state["episodes"]]
+        if not restore_simulators(self.vector, state["simulators"]):
+            warnings.warn(f"{self._where}{self.vector}: its state cannot be saved; new episodes begin", stacklevel=2)
+            self._reset()
+            return False
+        self.observations = saved.copy()
+        self._restarting = state["restarting"].numpy().copy()
+        self._returns, self._begun = state["returns"].numpy().copy(), state["begun"].numpy().copy()
+        return True
+
+    def _reset(self) -> None:
+        seed = derived_seed(self.seed, self.steps)
+        try:
+            if isinstance(self.vector, AsyncVectorEnv):
+                first, _ = env_workers.reset(self.vector, seed, self._step_timeout)
+            else:
+                first, _ = self.vector.reset(seed=seed)
+            self._check_observations("reset()", first)
+        except BaseException as error:
+            self._broken = True
+            self.close()
+            raise self._fault("reset()", error) from None
+        self.observations = float32_array(first)
+        self._restarting = np.zeros(self.n_envs, bool)
+        self._returns = np.zeros(self.n_envs)
+        self._begun = np.full(self.n_envs, self._calls)
+        self._no_rewards = np.zeros(self.n_envs, np.float32)
+        self._no_observations = np.zeros(first.size, first.dtype) if first.dtype.kind == "f" else None
+        self._check_finite("observation", self.observations, self._no_observations)
+
+    def _step_vector(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+        try:
+            if isinstance(self.vector, AsyncVectorEnv):
+                result = env_workers.step(self.vector, actions, self._step_timeout)
+            else:
+                result = self.vector.step(actions)
+            if len(result) != 5:
+                raise EnvError(f"step() must return {STEP}, got {len(result)} values")
+            self._check_observations("step()", result[0])
+            rewards, terminated, truncated = (np.asarray(part) for part in result[1:4])
+            for name, array, kinds in zip(NAMES, (rewards, terminated, truncated), KINDS, strict=True):
+                if array.dtype.kind not in kinds or array.shape != self._returns.shape:
+                    raise EnvError(f"step() returned {name} that are {array.dtype} {list(array.shape)}")
+            return result[0], rewards, terminated, truncated, result[4]
+        except BaseException as error:  # Ctrl-C among them: workers may be anywhere
+            self._broken = True
+            raise self._fault("step()", error) from None
+
+    def _check_observations(self, call: str, observations: Any) -> None:
+        """What :class:`~automl_ext.rl.envs.guard.Guard` checks for single environments, for a vector version."""
+        space: Any = self.vector.observation_space
+        if getattr(observations, "shape", None) == space.shape and observations.dtype == space.dtype:
+            return
+        found = np.asarray(observations)
+        if found.shape != space.shape or not np.can_cast(found.dtype, space.dtype, "same_kind"):
+            got = f"{found.dtype} {list(found.shape)}"
+            raise EnvError(
+                f"{call} returned observations that are {got}; the space says {space.dtype} {list(space.shape or ())}"
+            )
+
+    def _fault(self, call: str, error: BaseException) -> BaseException:
+        """The one line for what was raised in the environments' code."""
+        if not isinstance(error, EnvError):
+            return fault(f"{self._where}environments", call, error)
+        step = f", at step {self._calls + 1}" if call == "step()" else ""
+        return EnvError(f"{self._where}{error}{step}")
+
+    def _end_episodes(self, ended: np.ndarray) -> None:
+        for i in ended.tolist():
+            self.episodes.append(Episode(float(self._returns[i]), int(self._calls - self._begun[i]), i))
+        self._returns[ended], self._begun[ended] = 0.0, self._calls + self._next_step
+
+    def _check_finite(self, name: str, x: np.ndarray, zeros: np.ndarray | None) -> None:
+        if zeros is None or not math.isnan(x.ravel().dot(zeros)):  # half the time of isfinite().all()
+            return
+        finite = np.isfinite(x).reshape(len(x), -1)
+        bad = np.flatnonzero(~finite.all(axis=1))[0]
+        index = np.flatnonzero(~finite[bad])[0]
+        value = x.reshape(len(x), -1)[bad, index]
+        place = f" at index {[int(i) for i in np.unravel_index(index, x.shape[1:])]}" if x.ndim > 1 else ""
+        raise EnvError(
+            f"{self._where}{name}: not finite in environment {bad} at its step {self._calls}: {value}{place}"
+        )
+
+
+def make_envs(env_id: str, n_envs: int, seed: int, options: EnvOptions | None = None, *, render: bool = False) -> Envs:
+    """Environments by Gymnasium's name; see :class:`automl_ext.rl.envs.making.EnvOptions`.
+
+    Raises:
+        UserError: no environment of that name, or not with these options; one line.
+        EnvError: its own code failed.
+        ModuleNotFoundError: it needs a package that is not installed; names the extra.
+    """
+    options = options or EnvOptions()
+    vector = make_vector(env_id, n_envs, options, render)
+    return Envs(vector, seed, options.reward_clip, env_id, options.step_timeout)

@@ -1,0 +1,172 @@
+"""Environments in worker processes, each in its own: deaths, hangs and errors become one line that names which.
+
+The time limit covers the workers. It cannot cover the first environment's constructor, which Gymnasium also calls in
+this process to learn the spaces: nothing can stop code that hangs in our own process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import struct
+import time
+import traceback
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector.async_vector_env import _async_worker
+
+from automl_ext.rl.envs.guard import EnvError, fault
+
+PATIENCE = 5.0  # seconds until a worker that was asked to end is killed
+
+
+class WorkerVectorEnv(AsyncVectorEnv):
+    """Gymnasium's AsyncVectorEnv in mode SAME_STEP; a constructor that fails in a worker is an EnvError as well."""
+
+    def __init__(self, makers: Sequence[Callable[[], gymnasium.Env]], limit: float) -> None:
+        self.limit = limit
+        try:
+            super().__init__(makers, autoreset_mode=AutoresetMode.SAME_STEP, worker=_work)
+        except BaseException:
+            if hasattr(self, "processes"):  # not the first environment, in this process
+                terminate(self)
+            raise
+
+    def _check_spaces(self) -> None:
+        set_limit(self, self.limit)
+        with _telling(self, "its constructor", self.limit):
+            super()._check_spaces()
+
+    def _raise_if_errors(self, successes: Any) -> None:
+        """Without the tracebacks of workers that Gymnasium prints as warnings: the exception says it in one line."""
+        if not all(successes):
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                super()._raise_if_errors(successes)
+
+
+def set_limit(vector: AsyncVectorEnv, limit: float) -> None:
+    """Let no reply of a worker take longer than this many seconds.
+
+    The kernel watches the time, which costs nothing in a step.
+    Where pipes are no sockets (Windows) there is no limit.
+    """
+    duration = struct.pack("ll", int(limit), int(limit % 1 * 1e6))
+    for pipe in vector.parent_pipes:
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(pipe.fileno())) as same:
+            same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, duration)
+
+
+def reset(vector: AsyncVectorEnv, seed: int, limit: float) -> tuple[Any, dict[str, Any]]:
+    """``vector.reset``; see :func:`step`."""
+    with _telling(vector, "reset()", limit):
+        return vector.reset(seed=seed)
+
+
+def step(vector: AsyncVectorEnv, actions: np.ndarray, limit: float) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    """``vector.step`` under the limit that :func:`set_limit` has set.
+
+    After any exception the workers may be anywhere: only :func:`terminate` is left.
+
+    Raises:
+        EnvError: a worker died, or took longer.
+    """
+    with _telling(vector, "step()", limit):
+        return vector.step(actions)
+
+
+def close(vector: AsyncVectorEnv) -> None:
+    """Close the environments and end the workers; those that do not end are killed."""
+    if vector.closed:
+        return
+    for pipe in vector.parent_pipes:
+        with contextlib.suppress(OSError, AttributeError):  # a worker that failed has no pipe
+            pipe.send(("close", None))
+    end = time.monotonic() + PATIENCE
+    for process in vector.processes:
+        process.join(timeout=max(0.0, end - time.monotonic()))
+    terminate(vector)
+
+
+def terminate(vector: AsyncVectorEnv) -> None:
+    """End the workers without asking them: some may never answer."""
+    for process in vector.processes:
+        process.terminate()
+    for process in vector.processes:
+        process.join(timeout=PATIENCE)
+        if process.is_alive():
+            process.kill()
+            process.join()
+    for pipe in vector.parent_pipes:
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    vector.closed = True
+
+
+def broken_worker(vector: AsyncVectorEnv, error: BaseException) -> int | None:
+    """The worker whose pipe raised ``error``.
+
+    The traceback knows it exactly. Which processes are dead does not say it: several may be, and the system reports a
+    death later than a broken pipe.
+    """
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for i, pipe in enumerate(vector.parent_pipes):
+            if pipe is not None and frame.f_locals.get("self") is pipe:
+                return i
+    return None
+
+
+def how_ended(process: Any) -> str:
+    """The exit code of a multiprocessing process, or the name of the signal that killed it."""
+    code = process.exitcode
+    if code is None or code >= 0:
+        return "no exit code yet" if code is None else f"exit code {code}"
+    with contextlib.suppress(ValueError):
+        return f"killed by {signal.Signals(-code).name}"
+    return f"killed by signal {-code}"
+
+
+def _work(
+    index: int, maker: Callable[[], gymnasium.Env], pipe: Connection, parent_pipe: Connection, *rest: Any
+) -> None:
+    """Gymnasium's worker, but a failing constructor is reported as a failing step is."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
+    try:
+        env = maker()
+    except BaseException as error:
+        told = fault(f"environment {index}", "its constructor", error)
+        parent_pipe.close()
+        pipe.recv()  # the check of spaces, which every worker is asked for first
+        rest[1].put((index, EnvError, str(told), ""))
+        pipe.send((None, False))
+        return
+    _async_worker(index, lambda: env, pipe, parent_pipe, *rest)
+
+
+@contextlib.contextmanager
+def _telling(vector: AsyncVectorEnv, call: str, limit: float) -> Iterator[None]:
+    try:
+        yield
+    except BlockingIOError as error:  # the limit of the pipe
+        first = broken_worker(vector, error) or 0  # replies are read in order, and later ones not yet
+        later = enumerate(vector.parent_pipes[first + 1 :], first + 1)
+        late = [first] + [i for i, pipe in later if pipe is not None and not pipe.poll()]
+        raise EnvError(
+            f"environment {', '.join(map(str, late))}: {call} took longer than {limit:g} s, the limit of --step-timeout"
+        ) from None
+    except (EOFError, OSError) as error:
+        worker = broken_worker(vector, error)
+        if worker is None:
+            raise EnvError(f"a worker process failed in {call}: {error!r}") from None
+        process = vector.processes[worker]
+        process.join(timeout=PATIENCE)
+        raise EnvError(f"the worker process of environment {worker} died ({how_ended(process)}) in {call}") from None

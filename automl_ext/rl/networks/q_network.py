@@ -1,0 +1,136 @@
+"""Q-networks: from observations to values, or to distributions over values, of every action.
+
+``Body`` makes features; one hidden layer and an output layer follow. The switches of Rainbow (Hessel et al. 2018) that
+are about the network are here: duelling streams, noisy layers, atoms instead of a number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import gymnasium
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from automl_ext.rl.networks.body import Body
+from automl_ext.rl.networks.mlp_gradient import linear_chain
+
+
+class NoisyLinear(nn.Module):
+    """A linear layer whose weights carry noise of learned size (Fortunato et al. 2018, factorised, section 3b):
+
+    w = μ + σ ⊙ f(ε_out) f(ε_in)ᵀ,  b = μ_b + σ_b ⊙ f(ε_out),  f(x) = sign(x) √|x|
+
+    The noise stays as it is until :func:`resample` draws it anew. In ``eval()`` mode there is none.
+
+    Args:
+        inputs, outputs: sizes.
+        sigma: σ₀; σ starts at σ₀ / √inputs, μ uniform within ± 1 / √inputs.
+    """
+
+    noise_in: Tensor
+    noise_out: Tensor
+
+    def __init__(self, inputs: int, outputs: int, sigma: float = 0.5) -> None:
+        super().__init__()
+        bound = inputs**-0.5
+        self.weight = nn.Parameter(torch.empty(outputs, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
+        self.weight_sigma = nn.Parameter(torch.full((outputs, inputs), sigma * bound))
+        self.bias_sigma = nn.Parameter(torch.full((outputs,), sigma * bound))
+        self.register_buffer("noise_in", torch.zeros(inputs))
+        self.register_buffer("noise_out", torch.zeros(outputs))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, inputs] → [N, outputs]."""
+        if not self.training:
+            return F.linear(x, self.weight, self.bias)
+        noise = torch.outer(self.noise_out, self.noise_in)
+        weight = torch.addcmul(self.weight, self.weight_sigma, noise)
+        return F.linear(x, weight, torch.addcmul(self.bias, self.bias_sigma, self.noise_out))
+
+
+def noisy_layers(network: nn.Module) -> list[NoisyLinear]:
+    """Those of the network, to be given to :func:`resample`; to look for them takes longer than to draw."""
+    return [layer for layer in network.modules() if isinstance(layer, NoisyLinear)]
+
+
+def resample(layers: Sequence[NoisyLinear], generator: torch.Generator) -> None:
+    """Draw new noise for every layer."""
+    if not layers:
+        return
+    parts = [part for layer in layers for part in (layer.noise_in, layer.noise_out)]
+    sizes = [part.numel() for part in parts]
+    x = torch.randn(sum(sizes), generator=generator, device=generator.device)
+    torch._foreach_copy_(parts, (x.sign() * x.abs().sqrt()).split(sizes))
+
+
+class QNetwork(nn.Module):
+    """Q(s, ·), or the logits of its distributions, from observations [N, ...].
+
+    Args:
+        space: of observations.
+        actions: A.
+        hidden: sizes of the hidden layers, at least one; the last is the head's.
+        duelling: the head's hidden layer is shared out, one half to the value, one to the advantages,
+            Q = V + A − mean A (Wang et al. 2016, eq. 9); per atom where there are atoms.
+        noisy: the head's layers are :class:`NoisyLinear`.
+        atoms: of each action's distribution over linspace(v_min, v_max, atoms) (C51, Bellemare et al. 2017); None: Q is
+            a number.
+        sigma: σ₀ of the noisy layers.
+        normalize: vectors are normalised by their running statistics; see :class:`Body`.
+    """
+
+    support: Tensor
+
+    def __init__(
+        self,
+        space: gymnasium.Space,
+        actions: int,
+        hidden: Sequence[int] = (256, 256),
+        *,
+        duelling: bool = False,
+        noisy: bool = False,
+        atoms: int | None = None,
+        v_min: float = -10.0,
+        v_max: float = 10.0,
+        sigma: float = 0.5,
+        normalize: bool = False,
+    ) -> None:
+        super().__init__()
+        if not hidden or min(hidden) < 2:
+            raise ValueError(f"hidden: expected at least one layer, of two units or more, got {tuple(hidden)}")
+
+        def linear(inputs: int, outputs: int) -> nn.Module:
+            return NoisyLinear(inputs, outputs, sigma) if noisy else nn.Linear(inputs, outputs)
+
+        self.actions, self.atoms, self.duelling = actions, atoms, duelling
+        width, depth = hidden[-1] // 2 if duelling else hidden[-1], atoms or 1
+        self.body = Body(space, hidden[:-1], nn.ReLU, normalize)
+        self.hidden = linear(self.body.features, 2 * width if duelling else width)  # both streams' in one product
+        self.advantage = linear(width, actions * depth)
+        self.value = linear(width, depth) if duelling else None
+        self.register_buffer("support", torch.linspace(v_min, v_max, depth), persistent=False)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        """[N, ...] → Q [N, A], or logits [N, A, atoms]."""
+        features = F.relu(self.hidden(self.body(observations)))
+        if self.value is None:
+            out = self.advantage(features)
+            return out if self.atoms is None else out.unflatten(1, (self.actions, self.atoms))
+        for_value, for_advantage = features.chunk(2, dim=1)
+        value, advantage = self.value(for_value), self.advantage(for_advantage)
+        if self.atoms is not None:
+            value, advantage = value.unsqueeze(1), advantage.unflatten(1, (self.actions, self.atoms))
+        return value + advantage - advantage.mean(1, keepdim=True)
+
+    def chain(self) -> list[nn.Linear] | None:
+        """Its linear layers, where it is those with ReLU between them and nothing else."""
+        if self.value is not None or self.atoms is not None or self.body.scale != 1:
+            return None
+        return linear_chain([*self.body, self.hidden, nn.ReLU(), self.advantage])
+
+    def q(self, out: Tensor) -> Tensor:
+        """Q [N, A] of what :meth:`forward` returned: the distributions' means."""
+        return out if self.atoms is None else out.softmax(-1) @ self.support

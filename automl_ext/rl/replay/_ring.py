@@ -1,0 +1,223 @@
+"""Transitions of parallel environments, each observation stored once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from automl_ext.rl.replay._windows_reference import CUT, STEP, TERMINATED, TRUNCATED
+
+FIELDS = ("observations", "actions", "rewards", "flags", "indices", "finals")
+
+
+class Ring:
+    """A ring per environment, one after another: row = environment * slots + slot.
+
+    A ring has one slot more than it holds transitions: at its head waits the newest transition's next observation,
+    which is the next one's observation unless the episode ended. Where it ended, the true next observation is kept
+    apart, in ``apart[finals[row]]``.
+
+    A transition's index is row + rows * (times the ring has gone round): unlike its row it is never used again.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        n_envs: int,
+        observation_shape: tuple[int, ...],
+        observation_dtype: Any,
+        action_shape: tuple[int, ...],
+        action_dtype: Any,
+    ) -> None:
+        self.n_envs, self.slots = n_envs, capacity + 1
+        self.rows = rows = n_envs * self.slots
+        # The system gives zeros memory when they are first written.
+        self.observations = np.zeros((rows, *observation_shape), observation_dtype)
+        self.actions = np.zeros((rows, *action_shape), action_dtype)
+        self._as_tensors = torch.from_numpy(self.observations), torch.from_numpy(self.actions)  # the same memory
+        steps = np.zeros(rows, STEP)
+        self.steps = steps.view(np.uint8)
+        self.rewards, self.flags, self.finals, self.indices = (
+            steps[name]
+            for name in ("reward", "flags", "final", "index")  # views
+        )
+        self.finals[:] = self.indices[:] = -1  # no transition here, nothing kept apart
+        self.apart = np.zeros((0, *observation_shape), observation_dtype)
+        self.free: list[int] = []  # places in apart
+        self.counts = np.zeros(n_envs, np.int64)  # transitions ever added
+        self.open = np.zeros(n_envs, bool)  # the newest transition's episode may go on
+        self._all = np.arange(n_envs)
+        self._first = self._all * self.slots
+
+    @property
+    def sizes(self) -> np.ndarray:
+        """Transitions held, [n_envs]."""
+        return np.minimum(self.counts, self.slots - 1)
+
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Observations, actions, and the observations kept apart; they share memory with the ring's."""
+        return *self._as_tensors, torch.from_numpy(self.apart)
+
+    def rows_at(self, positions: np.ndarray) -> np.ndarray:
+        """Rows of transitions numbered 0 … sum(sizes) - 1."""
+        ends = np.cumsum(self.sizes)
+        envs = np.searchsorted(ends, positions, side="right")
+        oldest = (self.counts - ends)[envs]  # plus the position: the transition's number in its environment
+        return self._first[envs] + (oldest + positions) % self.slots
+
+    def add(
+        self,
+        observations: Any,
+        actions: Any,
+        rewards: Any,
+        next_observations: Any,
+        terminated: Any,
+        truncated: Any,
+        valid: Any = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Store a step of every environment; see UniformReplay.add. Returns the rows filled and the rows emptied."""
+        step = [
+            self._like("observations", observations, self.observations),
+            self._like("actions", actions, self.actions),
+            self._like("rewards", rewards, self.rewards),
+            self._like("next_observations", next_observations, self.observations),
+            self._like("terminated", terminated, self.open),
+            self._like("truncated", truncated, self.open),
+        ]
+        envs, invalid = self._all, None
+        if valid is not None:
+            valid = self._like("valid", valid, self.open)
+            if not valid.all():
+                envs, invalid = np.flatnonzero(valid), ~valid
+                step = [x[envs] for x in step]
+        obs, acts, rews, next_obs, terms, truncs = step
+        counts = self.counts[envs]
+        rows = self._first[envs] + counts % self.slots
+        goes_on = self.open[envs]
+        self._check_step(envs, rows, goes_on, obs, rews, next_obs)
+
+        if invalid is not None:
+            self.cut(invalid)
+        if goes_on.all():
+            self.flags[self._before(rows)] = 0
+        else:
+            self.flags[self._before(rows[goes_on])] = 0
+            self.observations[rows[~goes_on]] = obs[~goes_on]
+        self.rewards[rows] = rews
+        self.actions[rows] = acts
+        self.flags[rows] = CUT + TERMINATED * terms + TRUNCATED * truncs
+        self.indices[rows] = rows + counts // self.slots * self.rows
+        self.counts[envs] = counts = counts + 1
+        head = self._first[envs] + counts % self.slots
+        self._empty(head)
+        self.observations[head] = next_obs
+        done = terms | truncs
+        self.open[envs] = ~done
+        if done.any():
+            self._keep_apart(rows[done], next_obs[done])
+        return rows, head
+
+    def cut(self, envs: np.ndarray) -> None:
+        """Let no window go on from the newest transition of these environments (bool [n_envs])."""
+        envs = envs & self.open
+        if envs.any():
+            head = self._first[envs] + self.counts[envs] % self.slots
+            self._keep_apart(self._before(head), self.observations[head])
+            self.open[envs] = False
+
+    def state(self) -> dict[str, Any]:
+        """Tensors and plain Python; a full ring's observations and actions are not copied."""
+        used = min(int(self.counts.max()) + 1, self.slots)
+        fields = {name: self._by_env(name)[:, :used] for name in FIELDS}
+        arrays = fields | {"apart": self.apart, "counts": self.counts.copy(), "open": self.open.copy()}
+        state: dict[str, Any] = {name: torch.from_numpy(np.ascontiguousarray(x)) for name, x in arrays.items()}
+        return state | {"free": list(self.free), "slots": self.slots}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state`; ValueError where it is one of other shapes or dtypes."""
+        if state["slots"] != self.slots or len(state["counts"]) != self.n_envs:
+            raise ValueError(
+                f"state: expected a replay of {self.n_envs} environments with {self.slots - 1} transitions each, "
+                f"got one of {len(state['counts'])} with {state['slots'] - 1}"
+            )
+        for name in ("observations", "actions"):
+            own, x = self._by_env(name), state[name].numpy()
+            if x.shape[2:] != own.shape[2:] or x.dtype != own.dtype:
+                raise ValueError(
+                    f"state: {name}: expected {own.dtype} of shape {own.shape[2:]}, got {x.dtype} of {x.shape[2:]}"
+                )
+        self.indices[:], self.finals[:] = -1, -1
+        for name in FIELDS:
+            x = state[name].numpy()
+            self._by_env(name)[:, : x.shape[1]] = x
+        self.apart, self.free = state["apart"].numpy().copy(), list(state["free"])
+        self.counts[:], self.open[:] = state["counts"].numpy(), state["open"].numpy()
+
+    def _by_env(self, name: str) -> np.ndarray:
+        x: np.ndarray = getattr(self, name)
+        return x.reshape(self.n_envs, self.slots, *x.shape[1:])  # a view
+
+    def _before(self, rows: np.ndarray) -> np.ndarray:
+        return np.where(rows % self.slots == 0, rows + (self.slots - 1), rows - 1)
+
+    def _empty(self, rows: np.ndarray) -> None:
+        """The oldest transitions go, and with them what was kept apart for them."""
+        self.indices[rows] = -1
+        finals = self.finals[rows]
+        if finals.max(initial=-1) >= 0:
+            self.free.extend(finals[finals >= 0].tolist())
+            self.finals[rows] = -1
+
+    def _keep_apart(self, rows: np.ndarray, observations: np.ndarray) -> None:
+        n = len(rows)
+        if len(self.free) < n:
+            size = len(self.apart)
+            more = max(n, size, 16)
+            self.apart = np.concatenate([self.apart, np.zeros((more, *self.apart.shape[1:]), self.apart.dtype)])
+            self.free.extend(range(size + more - 1, size - 1, -1))
+        places = [self.free.pop() for _ in range(n)]
+        self.apart[places] = observations
+        self.finals[rows] = places
+
+    def _like(self, name: str, given: Any, stored: np.ndarray) -> np.ndarray:
+        """As an array of a step of ``stored``; no cast that loses more than precision."""
+        x = np.asarray(given)
+        shape = (self.n_envs, *stored.shape[1:])
+        if x.shape != shape:
+            raise ValueError(f"{name}: expected shape {shape}, got {x.shape}")
+        if x.dtype == stored.dtype:
+            return x
+        if not np.can_cast(x.dtype, stored.dtype, "same_kind"):
+            raise TypeError(f"{name}: expected {stored.dtype}, got {x.dtype}")
+        return x.astype(stored.dtype)
+
+    def _check_step(
+        self,
+        envs: np.ndarray,
+        rows: np.ndarray,
+        goes_on: np.ndarray,
+        observations: np.ndarray,
+        rewards: np.ndarray,
+        next_observations: np.ndarray,
+    ) -> None:
+        finite = np.isfinite(rewards)
+        if not finite.all():
+            env = np.flatnonzero(~finite)[0]
+            raise ValueError(f"rewards: expected finite numbers, got {rewards[env]} in environment {envs[env]}")
+        if observations.dtype.kind == "f":
+            for name, x in (("observations", observations), ("next_observations", next_observations)):
+                nan = np.isnan(x)
+                if nan.any():
+                    env = np.flatnonzero(nan.reshape(len(x), -1).any(axis=1))[0]
+                    raise ValueError(f"{name}: NaN in environment {envs[env]}")
+        differ = observations != self.observations[rows]
+        if differ.any():
+            wrong = differ.reshape(len(rows), -1).any(axis=1) & goes_on
+            if wrong.any():
+                raise ValueError(
+                    f"observations: in environment {envs[wrong][0]} not the next_observations of the step before, "
+                    "whose episode had not ended; call cut() first where an environment was reset from outside"
+                )

@@ -1,0 +1,160 @@
+"""Prioritised experience replay (Schaul et al. 2016) on a sum tree; what both replays share is in replay.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from automl_ext.ops._checks import check_number
+from automl_ext.rl.replay import _sum_tree_reference, _windows_reference
+from automl_ext.rl.replay.uniform import Batch, UniformReplay, backend_of, check_count
+
+
+def sum_tree(capacity: int) -> Any:
+    """A sum tree of the current backend: compiled, or the one of :mod:`automl_ext.rl.replay._sum_tree_reference`."""
+    return backend_of(_sum_tree_reference).SumTree(capacity)
+
+
+class PrioritizedReplay(UniformReplay):
+    """Transitions sampled in proportion to (\\|δ\\| + eps)^alpha (Schaul et al. 2016, algorithm 1).
+
+    Sampling is stratified over the total priority. A new transition gets the largest priority so far, 1 at first.
+    Importance weights are (1 / (N P(i)))^beta, divided by the largest of the minibatch.
+
+    Args:
+        capacity, observation_shape, observation_dtype, action_shape, action_dtype, **kwargs: of :class:`UniformReplay`.
+        alpha: 0 is uniform, 1 in proportion to \\|δ\\| + eps.
+        beta: exponent of the importance weights, in [0, 1], at first.
+        beta_steps: calls of :meth:`sample` over which beta rises linearly to 1; None: it stays.
+        eps: above 0; keeps transitions with δ = 0 in play.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    def __init__(
+        self,
+        capacity: int,
+        observation_shape: tuple[int, ...],
+        observation_dtype: Any = np.float32,
+        action_shape: tuple[int, ...] = (),
+        action_dtype: Any = np.int64,
+        *,
+        alpha: float = 0.6,
+        beta: float = 0.4,
+        beta_steps: int | None = None,
+        eps: float = 1e-6,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(capacity, observation_shape, observation_dtype, action_shape, action_dtype, **kwargs)
+        op = type(self).__name__
+        self.alpha, self.first_beta = check_number(alpha, "alpha", op, 0, 1), check_number(beta, "beta", op, 0, 1)
+        self.beta_steps = None if beta_steps is None else check_count(beta_steps, "beta_steps", op)
+        self.eps = check_number(eps, "eps", op, 1e-30, 1e30)
+        self._tree = sum_tree(self._ring.rows)
+        self._largest, self._samples = 1.0, 0
+
+    @property
+    def beta(self) -> float:
+        """The exponent that the next :meth:`sample` uses."""
+        done = min(self._samples / self.beta_steps, 1.0) if self.beta_steps else 0.0
+        return self.first_beta + (1 - self.first_beta) * done
+
+    def restart_beta(self, steps: int) -> None:
+        """Let beta rise from its first value to 1 over the next ``steps`` calls of :meth:`sample`.
+
+        Raises:
+            ValueError: ``steps`` below 1.
+        """
+        self.beta_steps, self._samples = check_count(steps, "steps", type(self).__name__), 0
+
+    def add(
+        self,
+        observations: Any,
+        actions: Any,
+        rewards: Any,
+        next_observations: Any,
+        terminated: Any,
+        truncated: Any,
+        valid: Any = None,
+    ) -> None:
+        """As :meth:`UniformReplay.add`; the new transitions get the largest priority so far."""
+        filled, emptied = self._ring.add(
+            observations, actions, rewards, next_observations, terminated, truncated, valid
+        )
+        priorities = np.zeros(2 * len(filled))
+        priorities[len(filled) :] = self._largest
+        self._tree.set(np.concatenate([emptied, filled]), priorities)
+
+    def sample(self, batch_size: int) -> Batch:
+        """Draw a batch with its importance weights.
+
+        Raises:
+            ValueError: nothing to draw from, or ``batch_size`` below 1.
+        """
+        rows, priorities = self._tree.sample(self._uniforms(batch_size))
+        weights = ((priorities.min() / priorities) ** self.beta).astype(np.float32)  # N and the total cancel
+        self._samples += 1
+        return self._gather(rows, weights)
+
+    def update_priorities(self, indices: Tensor, td_errors: Tensor) -> None:
+        """Give transitions the priority (\\|td_errors\\| + eps)^alpha.
+
+        Those overwritten since they were sampled are passed over; of an index that repeats the last error counts.
+
+        Args:
+            indices: int64 [N], from a batch.
+            td_errors: float [N], any sign, any device.
+
+        Raises:
+            ValueError: another shape, or an error that is not finite.
+            IndexError: an index that no transition has had.
+            TypeError: no tensors of these dtypes.
+        """
+        ids = _check_vector(indices, "indices", integer=True)
+        errors = np.abs(_check_vector(td_errors, "td_errors", integer=False).astype(np.float64))
+        if len(ids) != len(errors):
+            raise ValueError(f"td_errors: expected as many as indices ({len(ids)}), got {len(errors)}")
+        if not len(ids):
+            return
+        largest = errors.max()
+        if not largest < 1e200:  # false for NaN
+            raise ValueError(f"td_errors: expected finite numbers, got {largest}")
+        rows = backend_of(_windows_reference).held_rows(ids, self._ring.steps)
+        if rows.min() < 0:
+            self._check_known(ids)
+            rows, errors = rows[rows >= 0], errors[rows >= 0]
+        priorities = (errors + self.eps) ** self.alpha
+        self._tree.set(rows, priorities)
+        self._largest = max(self._largest, float(priorities.max(initial=0.0)))
+
+    def state_dict(self) -> dict[str, Any]:
+        priorities = torch.from_numpy(self._tree.state())
+        return super().state_dict() | {"priorities": priorities, "largest": self._largest, "samples": self._samples}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        self._tree.load(state["priorities"].numpy())
+        self._largest, self._samples = state["largest"], state["samples"]
+
+    def _check_known(self, ids: np.ndarray) -> None:
+        ring = self._ring
+        rounds, rows = np.divmod(ids, ring.rows)
+        known = (ids >= 0) & (rounds * ring.slots + rows % ring.slots < ring.counts[rows // ring.slots])
+        if not known.all():
+            raise IndexError(f"indices: no transition has had the index {ids[~known][0]}; pass those of a batch")
+
+
+def _check_vector(given: Any, name: str, integer: bool) -> np.ndarray:
+    x = given
+    if isinstance(given, Tensor):
+        x = given.numpy(force=True) if given.dtype != torch.bfloat16 else given.float().numpy(force=True)
+    if not isinstance(x, np.ndarray) or not (x.dtype == np.int64 if integer else x.dtype.kind == "f"):
+        got = x.dtype if isinstance(x, np.ndarray) else type(given).__name__
+        raise TypeError(f"{name}: expected {'an int64' if integer else 'a float'} tensor, got {got}")
+    if x.ndim != 1:
+        raise ValueError(f"{name}: expected shape [N], got {list(x.shape)}")
+    return x

@@ -1,0 +1,183 @@
+"""Experience as whole episodes, sampled as windows in time."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from automl_ext.rl.envs.vector import Step
+from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
+
+FIELDS = ("observations", "actions", "rewards", "terminated")
+
+
+class Sequences(NamedTuple):
+    """Windows of L rows, time-major. What is in row t besides the observation led to it.
+
+    Attributes:
+        observations: [L, B, ...], in the environment's dtype.
+        actions: float32 [L, B, A], taken before the observation; 0 before an episode's first.
+        rewards: float32 [L, B], paid on the way to it.
+        terminated: bool [L, B], whether the episode terminated there; never where it was only truncated.
+        valid: bool [L, B]; False: padding after an episode shorter than the window.
+        paid: bool [L, B], whether a step led to it: valid, and not an episode's first, whose reward of 0 nobody paid.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    rewards: Tensor
+    terminated: Tensor
+    valid: Tensor
+    paid: Tensor
+
+
+class Episode:
+    """Rows of one episode, in arrays that grow."""
+
+    def __init__(self, arrays: dict[str, np.ndarray], length: int) -> None:
+        self.arrays, self.length = arrays, length
+
+    @classmethod
+    def begin(cls, observation: np.ndarray, actions: int) -> Episode:
+        rows = {
+            "observations": observation,
+            "actions": np.zeros(actions, np.float32),
+            "rewards": np.float32(0),
+            "terminated": np.False_,
+        }
+        return cls({name: np.array(row)[None] for name, row in rows.items()}, 1)
+
+    def append(self, *row: Any) -> None:
+        if self.length == len(self.arrays["rewards"]):
+            for name, array in self.arrays.items():
+                grown = np.empty((2 * self.length, *array.shape[1:]), array.dtype)
+                grown[: self.length] = array
+                self.arrays[name] = grown
+        for name, value in zip(FIELDS, row, strict=True):
+            self.arrays[name][self.length] = value
+        self.length += 1
+
+    def fit(self) -> Episode:
+        """Give back the room to grow."""
+        return Episode({name: array[: self.length].copy() for name, array in self.arrays.items()}, self.length)
+
+
+class SequenceReplay:
+    """The last episodes, ``capacity`` rows at most (but at least one episode), and those that go on.
+
+    An episode of N steps has N + 1 rows. A window lies within one episode; where that is shorter, the rest is padding.
+    Each row of the replay is equally likely to decide where a window begins; but a window never begins so late that it
+    would be padded without need, so that the ends of episodes, where terminations are learned, are seen often.
+
+    Args:
+        capacity: rows.
+        actions: A, the length of an action's vector.
+        n_envs: how many environments are stepped together.
+        generator: where sampling draws from.
+    """
+
+    def __init__(self, capacity: int, actions: int, n_envs: int, generator: np.random.Generator) -> None:
+        self.capacity, self.actions, self.generator = capacity, actions, generator
+        self.episodes: deque[Episode] = deque()  # those that ended
+        self.going_on: list[Episode | None] = [None] * n_envs
+        self.rows = 0  # of those that ended
+
+    def __len__(self) -> int:
+        """Rows held."""
+        return self.rows + sum(episode.length for episode in self.going_on if episode is not None)
+
+    def add(self, step: Step, actions: np.ndarray) -> None:
+        """Add a step of every environment; ``actions`` [B, A] are its actions as vectors."""
+        for i in np.flatnonzero(step.valid).tolist():
+            episode = self.going_on[i]
+            if episode is None:
+                episode = self.going_on[i] = Episode.begin(step.observations[i], self.actions)
+            episode.append(step.next_observations[i], actions[i], step.rewards[i], step.terminated[i])
+            if step.terminated[i] or step.truncated[i]:
+                self._end(i)
+
+    def cut(self) -> None:
+        """Say that the environments were reset from outside: all episodes end here, truncated."""
+        for i, episode in enumerate(self.going_on):
+            if episode is not None:
+                self._end(i)
+
+    def _end(self, i: int) -> None:
+        episode = self.going_on[i]
+        assert episode is not None
+        self.episodes.append(episode.fit())
+        self.rows += episode.length
+        self.going_on[i] = None
+        while self.rows > self.capacity and len(self.episodes) > 1:
+            self.rows -= self.episodes.popleft().length
+
+    def sample(self, batch_size: int, length: int, device: str | torch.device = "cpu") -> Sequences:
+        """Draw ``batch_size`` windows of ``length`` rows.
+
+        Raises:
+            ValueError: the replay is empty.
+        """
+        episodes = [*self.episodes, *(episode for episode in self.going_on if episode is not None)]
+        if not episodes:
+            raise ValueError("sample: the replay is empty")
+        ends = np.cumsum([episode.length for episode in episodes])
+        rows = self.generator.integers(ends[-1], size=batch_size)
+        which = np.searchsorted(ends, rows, side="right")
+        sampled = {
+            name: np.zeros((length, batch_size, *array.shape[1:]), array.dtype)
+            for name, array in episodes[0].arrays.items()
+        }
+        valid, paid = (np.zeros((length, batch_size), bool) for _ in range(2))
+        for b, (row, e) in enumerate(zip(rows.tolist(), which.tolist(), strict=True)):
+            episode = episodes[e]
+            start = min(row - (int(ends[e]) - episode.length), max(episode.length - length, 0))
+            stop = min(start + length, episode.length)
+            for name, array in episode.arrays.items():
+                sampled[name][: stop - start, b] = array[start:stop]
+            valid[: stop - start, b] = True
+            paid[int(start == 0) : stop - start, b] = True
+        tensors = [torch.from_numpy(x).to(device) for x in (*(sampled[name] for name in FIELDS), valid, paid)]
+        return Sequences(*tensors)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that decides what comes next, the generator included: tensors and plain Python."""
+        episodes = [*self.episodes, *(episode for episode in self.going_on if episode is not None)]
+        arrays = {
+            name: torch.from_numpy(np.concatenate([e.arrays[name][: e.length] for e in episodes]))
+            for name in (FIELDS if episodes else ())
+        }
+        return {
+            "arrays": arrays,
+            "lengths": [episode.length for episode in self.episodes],
+            "going_on": [None if episode is None else episode.length for episode in self.going_on],
+            "generator": numpy_generator_state(self.generator),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict` into a replay that was made alike.
+
+        Raises:
+            ValueError: the state is of another number of environments or other actions.
+        """
+        arrays = {name: array.numpy() for name, array in state["arrays"].items()}
+        if len(state["going_on"]) != len(self.going_on):
+            raise ValueError(
+                f"state: environments: expected {len(self.going_on)} of them, got {len(state['going_on'])}"
+            )
+        if arrays and arrays["actions"].shape[1] != self.actions:
+            raise ValueError(f"state: actions: expected {self.actions} numbers each, got {arrays['actions'].shape[1]}")
+        at = 0
+
+        def take(length: int) -> Episode:
+            nonlocal at
+            at += length
+            return Episode({name: array[at - length : at].copy() for name, array in arrays.items()}, length)
+
+        self.episodes = deque(take(length) for length in state["lengths"])
+        self.going_on = [None if length is None else take(length) for length in state["going_on"]]
+        self.rows = sum(state["lengths"])
+        set_numpy_generator_state(self.generator, state["generator"])

@@ -1,0 +1,143 @@
+"""What really happened beside what the model imagines of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from automl_ext.rl.dreamer.agent import Dreamer
+from automl_ext.rl.dreamer.rssm import Normal
+from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.loop.loop import envs_of
+from automl_ext.rl.reports.evaluate_run import agent_of, load_best
+from automl_ext.training.curves import figure
+from automl_ext.training.files.atomic import write_picture
+from automl_ext.training.seeding import derived_seed
+
+SHOWN = 6  # numbers of an observation
+
+
+def draw_run(run: Path) -> Path:
+    """Draw ``imagined.png`` into a run: an episode of its best policy. Returns the file.
+
+    Raises:
+        UserError: no run of Dreamer that has been evaluated, or damaged files.
+        ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
+    """
+    config, agent = agent_of(run)
+    try:
+        load_best(run, agent)
+        draw_dream(dream(agent, envs_of(config, 1, derived_seed(config.seed, 3))), run / "imagined.png")
+    finally:
+        agent.envs.close()
+    return run / "imagined.png"
+
+
+class Dream(NamedTuple):
+    """Attributes:
+    context: so many observations were seen; from there the model knows the actions alone.
+    real, imagined: observations as the model reads them (vectors normalised, images in −½ … ½), [T, ...].
+    real_rewards, imagined_rewards: as they are learned, [T]; the first is paid for nothing.
+    """
+
+    context: int
+    real: np.ndarray
+    imagined: np.ndarray
+    real_rewards: np.ndarray
+    imagined_rewards: np.ndarray
+
+
+def dream(agent: Dreamer, envs: Envs, context: int = 5, steps: int = 50) -> Dream:
+    """Play an episode; see it for ``context`` observations, then imagine on with its actions.
+
+    All states are means, nothing is drawn.
+
+    Args:
+        envs: one environment, fresh; it is closed afterwards.
+        context: at least 1.
+        steps: of the episode at most.
+    """
+    observations, actions, rewards = [envs.observations[0]], [np.zeros(agent.actions.size, np.float32)], [0.0]
+    try:
+        ended = False
+        while not ended and len(observations) <= steps:
+            agent.begin(envs.starting)
+            step = envs.step(agent.act(envs.observations))
+            observations.append(step.next_observations[0])
+            actions.append(agent.playing.action[0].numpy(force=True))
+            rewards.append(float(step.rewards[0]) * agent.config.reward_scale)
+            ended = bool(step.terminated[0] or step.truncated[0])
+    finally:
+        envs.close()
+    context = min(context, len(observations))
+    model = agent.learner.model
+    rssm, device = model.rssm, agent.learner.device
+    with torch.inference_mode():
+        real = model.prepare(torch.from_numpy(np.stack(observations)).to(device))
+        from_embedding = rssm.from_embedding(model.encode(real))
+        from_action = rssm.from_action(torch.from_numpy(np.stack(actions)).to(device))
+        deter, stoch = rssm.initial(1)
+        features = []
+        for t in range(len(observations)):
+            deter = rssm.step(deter, stoch, from_action[t : t + 1])
+            known: Normal = rssm.posterior(deter, from_embedding[t : t + 1]) if t < context else rssm.prior(deter)
+            stoch = known.mean
+            features.append(torch.cat([deter, stoch], -1))
+        seen = torch.cat(features)
+        imagined, imagined_rewards = model.decode(seen), model.reward(seen).squeeze(-1)
+    return Dream(
+        context,
+        real.numpy(force=True),
+        imagined.numpy(force=True),
+        np.array(rewards),
+        imagined_rewards.numpy(force=True),
+    )
+
+
+def draw_dream(found: Dream, path: Path) -> None:
+    """Curves of the observation's numbers and the reward, or a strip of images.
+
+    Raises:
+        ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
+    """
+    images = found.real.ndim == 4
+    picture = _strip(found) if images else _curves(found)
+    write_picture(picture, path, dpi=150)
+
+
+def _curves(found: Dream) -> Any:
+    panels = {f"observation {i}": (found.real[:, i], found.imagined[:, i]) for i in range(found.real.shape[1])}
+    panels = dict(list(panels.items())[:SHOWN]) | {"reward": (found.real_rewards, found.imagined_rewards)}
+    picture = figure(8, 1.5 * len(panels))
+    for i, (name, (real, imagined)) in enumerate(panels.items()):
+        axes = picture.add_subplot(len(panels), 1, i + 1)
+        first = int(name == "reward")  # nothing is paid before the first action
+        axes.plot(np.arange(first, len(real)), real[first:], color="0.4", label="real")
+        axes.plot(np.arange(first, len(real)), imagined[first:], color="C0", label="model")
+        axes.axvline(found.context - 0.5, color="C3", linestyle=":")
+        axes.set_ylabel(name, fontsize=8)
+        axes.grid(alpha=0.3)
+        if i == 0:
+            axes.legend(fontsize=8, loc="upper left")
+            axes.set_title("left of the line the model sees the observations, right of it only the actions", fontsize=9)
+    axes.set_xlabel("step")
+    return picture
+
+
+def _strip(found: Dream) -> Any:
+    shown = np.unique(np.linspace(0, len(found.real) - 1, 10).round().astype(int))
+    picture = figure(1.1 * len(shown), 2.6)
+    for row, (name, images) in enumerate((("real", found.real), ("model", found.imagined))):
+        for column, t in enumerate(shown):
+            axes = picture.add_subplot(2, len(shown), row * len(shown) + column + 1)
+            axes.imshow(np.clip(images[t] + 0.5, 0, 1))
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if column == 0:
+                axes.set_ylabel(name, fontsize=8)
+            if row == 0:
+                axes.set_title(f"{t} seen" if t < found.context else str(t), fontsize=8)
+    return picture

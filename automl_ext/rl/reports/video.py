@@ -1,0 +1,117 @@
+"""An episode as a GIF or an MP4."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import gymnasium
+import numpy as np
+
+from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.loop.evaluate import Act, Begin
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.atomic import write_atomic
+
+WRITERS = {".gif": "PIL", ".mp4": "imageio_ffmpeg"}
+LONGEST = 3_000  # frames of a film; 2 GB at CartPole's 600 × 400
+SMALLEST = 200  # pixels; smaller images are enlarged by a whole factor
+
+
+def check_writer(path: Path) -> None:
+    """Check the suffix and the packages before an episode is played.
+
+    Raises:
+        UserError: a file of another kind.
+        ModuleNotFoundError: what writes it is missing.
+    """
+    if path.suffix not in WRITERS:
+        raise UserError(f"{path}: expected a name that ends in {' or '.join(WRITERS)}")
+    module = WRITERS[path.suffix]
+    if find_spec(module) is None:
+        raise ModuleNotFoundError(f'{path} needs {module}: pip install "automl_ext[video]"', name=module)
+
+
+class Film(NamedTuple):
+    """An episode in images.
+
+    Attributes:
+        frames: uint8 [height, width, 3], one before each step.
+        fps: frames per second.
+        episode_return: undiscounted.
+        cut: whether the episode was longer than the film.
+    """
+
+    frames: list[np.ndarray]
+    fps: int
+    episode_return: float
+    cut: bool
+
+
+def record(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = LONGEST) -> Film:
+    """One episode of one environment made with ``render``, which is closed afterwards; ``begin`` as in ``evaluate``.
+
+    Raises:
+        UserError: the environment gives no images.
+    """
+    frames: list[np.ndarray] = []
+    try:
+        while not envs.episodes and len(frames) < max_steps:
+            frames.append(_image(envs))
+            if begin is not None:
+                begin(envs.starting)
+            envs.step(act(envs.observations))
+        fps = int(envs.vector.metadata.get("render_fps") or 30)
+        if envs.episodes:
+            return Film(frames, fps, envs.episodes[0].episode_return, False)
+        return Film(frames, fps, float(envs.running_returns[0]), True)
+    except gymnasium.error.DependencyNotInstalled as error:
+        raise UserError(f"rendering: {error}") from None
+    finally:
+        envs.close()
+
+
+def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
+    """Write images as ``….gif`` or ``….mp4``."""
+    if path.suffix == ".gif":
+        from PIL import Image
+
+        images = [Image.fromarray(frame) for frame in frames]
+        # GIF counts in hundredths of a second, and viewers slow down what is shorter than two.
+        duration = max(20, round(100 / fps) * 10)
+        buffer = io.BytesIO()
+        images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
+        write_atomic(path, buffer.getvalue())
+        return
+    import imageio_ffmpeg
+
+    height, width = (size - size % 2 for size in frames[0].shape[:2])  # the codec wants even sizes
+    with tempfile.TemporaryDirectory() as folder:  # the codec tells of a failed write in its log only
+        made = Path(folder) / "video.mp4"
+        writer = imageio_ffmpeg.write_frames(str(made), (width, height), fps=fps, macro_block_size=2)
+        writer.send(None)
+        for frame in frames:
+            writer.send(np.ascontiguousarray(frame[:height, :width]))
+        writer.close()
+        if not made.is_file() or not made.stat().st_size:
+            raise UserError(f"{path}: the codec wrote nothing: is the disk of {folder} full?")
+        write_atomic(path, made.read_bytes())
+
+
+def _image(envs: Envs) -> np.ndarray:
+    if envs.vector.render_mode == "rgb_array":
+        image = np.asarray(envs.render()[0])
+    elif envs.observations.ndim == 4 and envs.observations.dtype == np.uint8:
+        image = envs.observations[0, -1]  # Atari's vector environment renders nothing else
+    else:
+        raise UserError("rendering: this environment gives no images")
+    if image.dtype.kind == "f":  # MinAtar, 0 … 1
+        image = (image * 255).round()
+    image = image.astype(np.uint8)
+    if image.ndim == 2:
+        image = np.repeat(image[..., None], 3, axis=2)
+    factor = -(-SMALLEST // min(image.shape[:2]))
+    return image.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else image

@@ -1,0 +1,226 @@
+"""Checkpoints on disk: one folder per step, holding ``state.pt`` and ``manifest.json``.
+
+A checkpoint is written under a temporary name, flushed to the disk and renamed, so a crash at any moment
+leaves it either whole or absent. The manifest holds the SHA-256 of ``state.pt`` and of itself; nothing is
+unpickled before both are checked, and then only with ``weights_only=True``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections import Counter, OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.atomic import fsync_path, naming, save_tensors, strict
+from automl_ext.training.files.reading import is_shallow, read_small, short
+from automl_ext.training.files.weights import why_unloadable
+
+KEEP = 2
+PREFIX, TEMPORARY = "step-", ".tmp-"
+STATE, MANIFEST = "state.pt", "manifest.json"
+FACTS = {  # what a manifest must hold
+    "algorithm": str,
+    "config": dict,
+    "environment": dict,
+    "metrics_bytes": int,
+    "state_bytes": int,
+    "state_sha256": str,
+    "step": int,
+}
+
+
+class DamagedCheckpoint(Exception):
+    """The checkpoint was changed, or holds no state that can be loaded here; the text says what is wrong."""
+
+
+def check_state(state: Any, key: str = "state") -> None:
+    """Refuse what ``torch.load(weights_only=True)`` would not read back.
+
+    Exact types, because ``numpy.float64`` is a float by inheritance and still cannot be loaded.
+
+    Raises:
+        TypeError: names the key path of the first value that is neither a tensor nor plain Python.
+    """
+    kind = type(state)
+    if kind in (dict, OrderedDict, Counter):  # a module's and a scheduler's state_dict use the last two
+        for name, value in state.items():
+            if type(name) not in (str, int):
+                raise TypeError(f"{key}: expected str or int keys, got {name!r} ({type(name).__name__})")
+            check_state(value, f"{key}[{name!r}]")
+    elif kind in (list, tuple):
+        for i, value in enumerate(state):
+            check_state(value, f"{key}[{i}]")
+    elif state is not None and kind not in (bool, int, float, str, torch.Tensor, torch.nn.Parameter):
+        raise TypeError(
+            f"{key}: expected a tensor or plain Python (dict, list, tuple, int, float, str, bool, None), "
+            f"got {kind.__module__}.{kind.__qualname__}"
+        )
+
+
+def list_steps(folder: Path) -> list[Path]:
+    """The checkpoints in ``folder``, oldest first, intact or not."""
+    if not folder.is_dir():
+        return []
+    found = [p for p in folder.iterdir() if re.fullmatch(PREFIX + "[0-9]+", p.name)]
+    return sorted(found, key=step_of)
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step in a checkpoint's name."""
+    return int(checkpoint.name[len(PREFIX) :])
+
+
+def write(folder: Path, step: int, state: dict[str, Any], facts: dict[str, Any]) -> Path:
+    """Write checkpoint ``step`` with its ``facts`` (plain JSON) into ``folder``; only the newest two stay.
+
+    Raises:
+        OSError: it cannot be written, on a full disk for example; the earlier ones are as they were.
+    """
+    name = f"{PREFIX}{step:08d}"
+    temporary, final = folder / (TEMPORARY + name), folder / name
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with naming(temporary):
+            temporary.mkdir()
+            save_tensors(state, temporary / STATE)
+            fsync_path(temporary / STATE)
+            manifest = strict(facts) | {
+                "format": 1,
+                "step": step,
+                "state_bytes": (temporary / STATE).stat().st_size,
+                "state_sha256": _sha256(temporary / STATE),
+            }
+            (temporary / MANIFEST).write_bytes(_render(manifest))
+            fsync_path(temporary / MANIFEST)
+            fsync_path(temporary)
+            os.replace(temporary, final)
+            fsync_path(folder)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    for old in list_steps(folder)[:-KEEP]:
+        remove(old)
+    return final
+
+
+def copy(checkpoint: Path, folder: Path) -> None:
+    """Copy a checkpoint of another run into ``folder``, as safely as it was written."""
+    temporary = folder / (TEMPORARY + checkpoint.name)
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    for name in (STATE, MANIFEST):
+        shutil.copyfile(checkpoint / name, temporary / name)
+        fsync_path(temporary / name)
+    fsync_path(temporary)
+    os.replace(temporary, folder / checkpoint.name)
+    fsync_path(folder)
+
+
+def remove(checkpoint: Path) -> None:
+    """Delete a checkpoint. It is renamed first, so a crash on the way cannot leave one that looks damaged."""
+    temporary = checkpoint.with_name(f"{TEMPORARY}old-{checkpoint.name}")
+    shutil.rmtree(temporary, ignore_errors=True)
+    os.replace(checkpoint, temporary)
+    if temporary.is_dir():
+        shutil.rmtree(temporary)
+    else:
+        temporary.unlink()
+
+
+def clean(folder: Path) -> None:
+    """Delete what a crash left under temporary names."""
+    for path in folder.glob(f"{TEMPORARY}*"):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def read_manifest(checkpoint: Path) -> dict[str, Any]:
+    """The facts stored with a checkpoint, checked against their own SHA-256.
+
+    Raises:
+        DamagedCheckpoint: missing, unreadable or changed.
+    """
+    try:
+        raw = read_small(checkpoint / MANIFEST)
+    except (FileNotFoundError, NotADirectoryError):
+        raise DamagedCheckpoint(f"{MANIFEST} is missing") from None
+    except UserError as error:
+        raise DamagedCheckpoint(str(error)) from None
+    try:
+        manifest = json.loads(raw)["manifest"]
+        intact = raw == _render(manifest)  # byte for byte, the SHA-256 of the contents among them
+    except (ValueError, KeyError, TypeError, RecursionError):
+        manifest, intact = None, False
+    if not intact or not isinstance(manifest, dict):
+        raise DamagedCheckpoint(f"{MANIFEST} does not match its own SHA-256")
+    if manifest.get("format") != 1:
+        raise DamagedCheckpoint(f"{MANIFEST} has format {short(manifest.get('format'))}, expected 1")
+    for name, kind in FACTS.items():
+        if type(manifest.get(name)) is not kind:
+            raise DamagedCheckpoint(f"{MANIFEST}: {name}: expected {kind.__name__}, got {short(manifest.get(name))}")
+    if not is_shallow(manifest):
+        raise DamagedCheckpoint(f"{MANIFEST} is nested too deeply")
+    if checkpoint.name != f"{PREFIX}{manifest['step']:08d}":
+        raise DamagedCheckpoint(f"the folder's name does not match its step, {manifest['step']}")
+    return manifest
+
+
+def read_state(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Any]:
+    """The state of a checkpoint, on the CPU, checked against the manifest before it is loaded.
+
+    A state whose bytes are right and that ``weights_only`` refuses counts as damaged: nothing of ours wrote it.
+
+    Raises:
+        DamagedCheckpoint: missing, of another length, with another SHA-256, or not loadable.
+    """
+    path = checkpoint / STATE
+    if not path.is_file():
+        raise DamagedCheckpoint(f"{STATE} is missing")
+    size = path.stat().st_size
+    if size != manifest["state_bytes"]:
+        raise DamagedCheckpoint(f"{STATE} has {size} bytes, the manifest says {manifest['state_bytes']}")
+    if _sha256(path) != manifest["state_sha256"]:
+        raise DamagedCheckpoint(f"{STATE} does not match its SHA-256")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise DamagedCheckpoint(f"{STATE} cannot be loaded: {why_unloadable(error)}") from None
+    if type(state) is not dict:
+        raise DamagedCheckpoint(f"{STATE} holds no dict but {type(state).__name__}")
+    return state
+
+
+def load_into(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -> None:
+    """Call ``load(state)``.
+
+    Raises:
+        DamagedCheckpoint: ``load`` failed: keys are missing or shapes do not fit. What it fills is then half filled.
+    """
+    try:
+        load(state)
+    except Exception as error:
+        raise DamagedCheckpoint(f"{STATE} does not fit: {why_unloadable(error)}") from None
+
+
+def _render(manifest: dict[str, Any]) -> bytes:
+    digest = hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
+    return json.dumps({"manifest": manifest, "sha256": digest}, indent=1, sort_keys=True).encode()
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,82 @@
+"""``metrics.jsonl``, one line per call, and the same scalars for TensorBoard where it is installed."""
+
+from __future__ import annotations
+
+import json
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+from automl_ext.training.files.atomic import fsync_path, naming, strict
+
+FILE, TENSORBOARD = "metrics.jsonl", "tensorboard"
+
+
+class Metrics:
+    """Appends to ``out/metrics.jsonl``; ``step`` is where the run goes on from, 0 when fresh."""
+
+    def __init__(self, out: Path, step: int) -> None:
+        self._tensorboard_folder = out / TENSORBOARD
+        self._step = step
+        self._writer: Any = None
+        self._tried_writer = False
+        self.path, self.written = out / FILE, False
+        self._file = self.path.open("ab")
+        fsync_path(out)
+
+    def log(self, step: int, scalars: dict[str, float]) -> None:
+        """Write one line, flushed. NaN and infinities become null."""
+        values = {}
+        for name, value in scalars.items():
+            try:
+                values[name] = value if type(value) is int else float(value)
+            except (TypeError, ValueError, RuntimeError):
+                kind = type(value).__name__
+                raise TypeError(f"log: expected a number for {name!r}, got {kind}") from None
+        line = json.dumps(strict({"step": int(step), **values}), allow_nan=False)
+        with naming(self.path):
+            self._file.write(line.encode() + b"\n")
+            self._file.flush()
+        self.written = True
+        writer = self._tensorboard()
+        if writer is not None:
+            for name, value in values.items():
+                writer.add_scalar(name, value, step)
+
+    def sync(self) -> int:
+        """Force everything written to the disk and return the file's length in bytes."""
+        with naming(self.path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
+        if self._writer is not None:
+            self._writer.flush()
+        return os.fstat(self._file.fileno()).st_size
+
+    def close(self) -> None:
+        self._file.close()
+        if self._writer is not None:
+            self._writer.close()
+
+    def _tensorboard(self) -> Any:
+        if not self._tried_writer:  # on the first scalar: the import takes a second
+            self._tried_writer = True
+            try:
+                from torch.utils.tensorboard import SummaryWriter
+            except ImportError:
+                return None
+            # Curves drawn after the checkpoint are taken back: those at step + 1 and later.
+            purge = self._step + 1 if self._step else None
+            self._writer = SummaryWriter(str(self._tensorboard_folder), purge_step=purge)
+        return self._writer
+
+
+def cut(path: Path, length: int) -> None:
+    """Cut ``metrics.jsonl`` back to the ``length`` bytes that it had when the checkpoint was made."""
+    size = path.stat().st_size if path.exists() else 0
+    if size < length:
+        warnings.warn(f"{path} has lost lines: {size} bytes, the checkpoint knew of {length}", stacklevel=4)
+        length = path.read_bytes().rfind(b"\n") + 1 if size else 0  # the last line may be torn
+    if size > length:
+        os.truncate(path, length)
+        fsync_path(path)

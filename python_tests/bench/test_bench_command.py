@@ -1,0 +1,251 @@
+"""`automl-ext bench`: what falls short of the targets, the README's table, and the command."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from fresh_python import run
+from paths import ROOT
+
+from automl_ext.bench import command, targets, timing
+from automl_ext.bench.cases.case import FORWARD
+from automl_ext.bench.measure import compared
+from automl_ext.bench.reports import terminal as report
+from automl_ext.bench.reports.readme import BEGIN, END, markdown
+from automl_ext.bench.timing import summary
+from automl_ext.training.errors import UserError
+
+SHORT = ["--quick", "--seconds", "0.001"]
+
+
+@pytest.fixture(autouse=True)
+def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "TURN", 1e-5)
+
+
+def bench(*args: object) -> int:
+    return command.main("bench", [*SHORT, *(str(arg) for arg in args)])
+
+
+# ---- targets
+
+
+def planted(target: targets.Target, value: float) -> dict[str, Any]:
+    """A row in which ours takes 1 µs, a copy nothing, and the target's measurement has this value."""
+    seconds = {"ours": 1e-6, "copy": 1e-12, "softmax": 1e-6, "eager": 1e-6}
+    if target.against == "µs":
+        seconds["ours"] = value * 1e-6
+    elif target.against == "softmax":
+        seconds["softmax"] = 1e-6 / value
+    else:
+        seconds[target.against] = value * 1e-6
+    row: dict[str, Any] = {
+        "op": target.op,
+        "shape": list(target.shape),
+        "dtype": "float32",
+        "pass": target.pass_,
+        "bytes": 8,
+        "copied_bytes": 8,
+        "seconds": {name: summary([t]) for name, t in seconds.items()},
+        "wrong": [],
+        "errors": {},
+        "skipped": {},
+    }
+    return row | compared(row)
+
+
+def result_with(rows: list[dict[str, Any]], scaling: list[dict[str, Any]] | None = None) -> dict[str, Any]:
+    well = {"op": "gae", "shape": [1024, 1024], "pass": FORWARD, "two_threads": 1.7, "float64": 2.5, "bfloat16": 1.0}
+    well |= {"seconds": {}, "copies": {}}
+    return {
+        "device_type": "cpu",
+        "rows": rows,
+        "scaling": [well] if scaling is None else scaling,
+        "skipped": {},
+        "ops": [],
+    }
+
+
+@pytest.mark.parametrize("target", [t for t in targets.TARGETS if t.ask is not None], ids=str)
+def test_a_target_is_met_at_what_is_asked_and_not_beyond(
+    target: targets.Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(targets, "TARGETS", [target])
+    sign = -1 if target.against in targets.AT_MOST else 1
+    assert target.ask is not None
+    assert targets.shortfalls(result_with([planted(target, target.ask * (1 + sign * 0.01))])) == []
+    short = planted(target, target.ask * (1 - sign * 0.1))
+    (line,) = targets.shortfalls(result_with([short]))
+    assert line.startswith(f"{target.op} {target.shape} {target.pass_}: ")
+    assert f"asked {targets.in_words(target, target.ask)}" in line
+    assert targets.in_words(target, target.ask * (1 - sign * 0.1)) in line
+    assert "a copy" not in line.split("asked")[1].removeprefix(f" {targets.in_words(target, target.ask)}")
+    if target.against == "copy":
+        return
+    asked = targets.asked_seconds(target, short)
+    assert asked is not None
+    assert asked < short["seconds"]["ours"]["median"]
+    for copying, longer in ((0.99 * asked, False), (1.01 * asked, True)):  # named, and none the less a shortfall
+        short["seconds"]["copy"] = summary([copying])
+        (line,) = targets.shortfalls(result_with([short]))
+        assert ("a copy of as many bytes takes" in line) is longer
+
+
+def test_what_was_not_measured_is_not_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    target = targets.Target("gae", (128, 4096), FORWARD, "stable-baselines3", 5)
+    monkeypatch.setattr(targets, "TARGETS", [target])
+    assert "no such row" in targets.shortfalls(result_with([]))[0]
+    row = planted(target, 6)
+    del row["seconds"]["stable-baselines3"]
+    result = result_with([row]) | {"skipped": {"stable-baselines3": "not installed"}}
+    assert targets.shortfalls(result) == [
+        "gae (128, 4096) forward: not measured against stable-baselines3 (not installed), asked 5× stable-baselines3"
+    ]
+    row = planted(target, 6) | {"wrong": ["stable-baselines3"], "errors": {"stable-baselines3": 0.5}}
+    assert "its result is wrong, error 5.0e-01" in targets.shortfalls(result_with([row]))[0]
+    row = planted(target, 6) | {"wrong": ["ours"], "errors": {"ours": 0.5}}
+    assert targets.shortfalls(result_with([row])) == ["gae (128, 4096) float32 forward: wrong, error 5.0e-01"]
+
+
+def test_scaling_and_cuda_targets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(targets, "TARGETS", [])
+    slow = {"op": "gae", "shape": [1024, 1024], "pass": FORWARD, "two_threads": 1.6, "float64": 2.6, "bfloat16": 2.7}
+    slow["seconds"] = {name: summary([t]) for name, t in (("float32", 1e-6), ("1 thread", 1.7e-6))}
+    ways = ("float64", "bfloat16", "2 threads")
+    within, beyond = ({name: summary([t]) for name in ways} for t in (0.99e-6, 2.51e-6))
+    expected = [
+        "two threads 1.60× one, asked 1.7×",
+        "float64 takes 2.60× float32's time, asked at most 2.5×",
+        "bfloat16 takes 2.70× float32's time, asked at most 2.5×",
+    ]
+    slow["arithmetic"] = {"1 thread": summary([1.75e-6]), "2 threads": summary([1e-6])}
+    found = targets.shortfalls(result_with([], [slow | {"copies": within}]))
+    assert [line.split(": ")[1] for line in found] == expected
+    found = targets.shortfalls(result_with([], [slow | {"copies": beyond}]))
+    beside = [f" ({asked} µs; a copy of as many bytes takes 2.51)" for asked in ("1", "2.5", "2.5")]
+    assert [line.split(": ")[1] for line in found] == [a + b for a, b in zip(expected, beside, strict=True)]
+    busy = {"1 thread": summary([1.65e-6]), "2 threads": summary([1e-6])}
+    found = targets.shortfalls(result_with([], [slow | {"copies": within, "arithmetic": busy}]))
+    assert found[0].split(": ", 1)[1] == f"{expected[0]} (arithmetic alone gains 1.65×: the machine was busy)"
+    well = slow | {"two_threads": None, "float64": 1, "bfloat16": 1, "copies": within}
+    assert targets.shortfalls(result_with([], [well])) == []
+    assert targets.shortfalls(result_with([], [])) == ["two threads, float64 and bfloat16: not measured"]
+    row = {"op": "gae", "shape": [9, 9], "dtype": "float32", "pass": FORWARD, "wrong": [], "of_copy": 0.8}
+    small, large = row | {"bytes": 10**6}, row | {"bytes": 10**8}
+    result = result_with([small, large]) | {"device_type": "cuda"}
+    assert targets.shortfalls(result) == ["gae (9, 9) float32 forward: 80% of a device copy, asked 90%"]
+
+
+def test_a_gpus_bandwidth_is_shown_beside_the_copys(capsys: pytest.CaptureFixture[str]) -> None:
+    facts = {"device": "A GPU", "threads": 1, "load": 0.1, "versions": {"torch": "9"}, "allocator": "warmed"}
+    row = planted(targets.TARGETS[0], 20) | {"beyond_cache": True, "bytes": 3_000_000, "copy_gb_per_s": 3100.0}
+    for device_type in ("cuda", "cpu"):
+        report.show(result_with([row]) | facts | {"device_type": device_type})
+        assert ("3000 of 3100" in capsys.readouterr().out) == (device_type == "cuda")
+
+
+def test_check_names_what_falls_short(capsys: pytest.CaptureFixture[str]) -> None:
+    """Quick shapes are not those of most targets."""
+    assert bench("--no-compile", "--check", "--ops", "gae") == 1
+    shown = capsys.readouterr().out
+    assert "entmax15" not in shown
+    assert "falls short: gae (128, 8) forward: not measured against µs (no such row in this run)" in shown
+    assert bench("--no-compile", "--check", "--ops", "td_targets") == 0
+    assert "every target is met (of td_targets)" in capsys.readouterr().out
+
+
+# ---- the command
+
+
+def test_as_a_module_without_rich() -> None:
+    """As on a GPU machine that has torch, numpy and the test tools alone."""
+    status, out, err = run(
+        "import runpy, sys\n"
+        "sys.modules.update(dict.fromkeys(['rich', 'tyro', 'matplotlib', 'gymnasium', 'entmax']))\n"
+        f"sys.argv[1:] = {[*SHORT, '--no-compile', '--ops', 'gae', 'entmax15']!r}\n"
+        "runpy.run_module('automl_ext.bench', run_name='__main__')\n"
+    )
+    assert status == 0, err
+    assert "entmax15" in out
+    assert "entmax: skipped, not installed" in out
+
+
+def test_the_cuda_test_runs_it() -> None:
+    script = ROOT / "tools" / "cuda_test.sh"
+    if not script.exists():
+        pytest.skip("the package is tested without its sources")
+    (words,) = (line.split()[3:] for line in script.read_text().splitlines() if "-m automl_ext.bench" in line)
+    options = command.parse("bench", words)
+    assert options.device == "cuda"
+    assert options.no_compile
+
+
+def test_cli(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tyro", reason="the command line needs tyro")
+    pytest.importorskip("rich", reason="the command line needs rich")
+    from automl_ext.cli import main
+
+    assert main(["bench", *SHORT, "--no-compile", "--ops", "td_targets"]) == 0
+    assert "td_targets" in capsys.readouterr().out
+    for args, word in [
+        (["--ops", "gea"], "'gea'"),
+        (["--threads", "0"], "--threads"),
+        (["--seconds", "nan"], "--seconds"),
+        (["--table", "nowhere.json"], "nowhere.json"),
+        (["--readme", "nowhere.md"], "nowhere.md"),
+    ]:
+        assert main(["bench", *args]) == 2
+        assert word in capsys.readouterr().err
+
+
+def test_no_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="no GPU is found; --device cpu measures the CPU"):
+        bench("--device", "cuda")
+
+
+def test_table_and_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [planted(t, 20) for t in targets.TARGETS if t.op == "gumbel_softmax" and t.shape != (14, 8)]
+    other = copy.deepcopy(rows[0])
+    rows += [other | {"op": "vtrace", "shape": [2, 3]}, other | {"op": "vtrace", "shape": [4, 3]}]
+    result = result_with(rows) | {
+        "device": "A CPU",
+        "threads": 1,
+        "load": 0.1,
+        "versions": {"torch": "9"},
+        "seconds_per_row": 0.5,
+    }
+    (tmp_path / "bench.json").write_text(json.dumps(result))
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}old\n{END}\nafter\n")
+    assert bench("--table", tmp_path / "bench.json", "--readme", readme) == 0
+    table = capsys.readouterr().out
+    assert table.splitlines()[2:] == [
+        "| `gumbel_softmax` | (1024, 1024) | 1 µs | eager 20 µs | 20× | 0 % | 20× eager |",
+        "| `gumbel_softmax` | (4096, 8) | 1 µs | eager 20 µs | 20× | 0 % | 20× eager |",
+        "| `vtrace` | (4, 3) | 1 µs | eager 20 µs | 20× | 0 % | – |",
+        "",
+        "A CPU, 1 thread; torch 9; medians of interleaved runs, at least 0.5 s a row.",
+    ]
+    assert "load 1.5" in markdown(result | {"load": 1.5})
+    assert readme.read_text() == f"before\n{BEGIN}\n{table}\n{END}\nafter\n"
+    readme.write_text("no markers")
+    with pytest.raises(UserError, match="expected the lines"):
+        bench("--table", tmp_path / "bench.json", "--readme", readme)
+    (tmp_path / "bench.json").write_text("{}")
+    with pytest.raises(UserError, match="no result of this command"):
+        bench("--table", tmp_path / "bench.json")
+
+
+def test_the_readme_shows_the_result_beside_it() -> None:
+    root = ROOT
+    if not (root / "README.md").exists():
+        pytest.skip("the package is tested without its sources")
+    result = json.loads((root / "benchmarks/results/bench.json").read_text())
+    _, _, rest = (root / "README.md").read_text().partition(BEGIN)
+    assert rest.partition(END)[0] == "\n" + markdown(result) + "\n"

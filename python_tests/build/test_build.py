@@ -1,0 +1,191 @@
+"""setup.py: the CUDA decision and the one-line errors. Nothing is built."""
+
+from __future__ import annotations
+
+from paths import ROOT
+import importlib.util
+import pathlib
+import subprocess
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+SETUP = ROOT / "setup.py"
+
+
+@pytest.fixture(scope="module")
+def setup() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("automl_ext_setup", SETUP)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+NO_SOURCES = "this version has no CUDA kernels"
+CPU_TORCH = "torch is a CPU build; install a CUDA build of torch"
+MEND = (
+    "install the CUDA 13.0 toolkit and set CUDA_HOME to its folder, or run: pip install "
+    '"nvidia-cuda-nvcc==13.0.*" "nvidia-cuda-crt==13.0.*" "nvidia-nvvm==13.0.*" "nvidia-cuda-cccl==13.0.*"'
+)
+NO_NVCC = f"torch has CUDA 13.0 and no nvcc was found; {MEND}"
+MAJORS = f"nvcc is 12.8 and torch has CUDA 13.0; {MEND}"
+NO_NVCC_12 = "torch has CUDA 12.8 and no nvcc was found; install the CUDA 12.8 toolkit and set CUDA_HOME to its folder"
+
+
+@pytest.mark.parametrize(
+    ("nvcc", "torch_cuda", "has_sources", "missing"),
+    [
+        ("13.0", "13.0", False, NO_SOURCES),
+        (None, None, False, NO_SOURCES),
+        ("13.0", None, True, CPU_TORCH),
+        (None, None, True, CPU_TORCH),
+        (None, "13.0", True, NO_NVCC),
+        (None, "12.8", True, NO_NVCC_12),
+        ("12.8", "13.0", True, MAJORS),
+        ("1.3", "13.0", True, MAJORS.replace("12.8", "1.3")),
+    ],
+)
+def test_no_cuda(setup: ModuleType, nvcc: str | None, torch_cuda: str | None, has_sources: bool, missing: str) -> None:
+    assert setup.decide_cuda("auto", nvcc, torch_cuda, has_sources) == (False, missing)
+    with pytest.raises(SystemExit) as stop:
+        setup.decide_cuda("1", nvcc, torch_cuda, has_sources)
+    assert stop.value.code == f"automl_ext: AUTOML_EXT_CUDA=1, but {missing}"
+    assert setup.decide_cuda("0", nvcc, torch_cuda, has_sources) == (False, "AUTOML_EXT_CUDA=0")
+
+
+@pytest.mark.parametrize("asked", ["auto", "1"])
+@pytest.mark.parametrize(("nvcc", "torch_cuda"), [("13.0", "13.0"), ("13.1", "13.0"), ("12.4", "12.8")])
+def test_cuda_where_majors_agree(setup: ModuleType, asked: str, nvcc: str, torch_cuda: str) -> None:
+    assert setup.decide_cuda(asked, nvcc, torch_cuda, True) == (
+        True,
+        f"nvcc {nvcc} and torch's CUDA {torch_cuda} agree",
+    )
+
+
+def test_zero_wins(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert setup.decide_cuda("0", "13.0", "13.0", True) == (False, "AUTOML_EXT_CUDA=0")
+    monkeypatch.setenv("AUTOML_EXT_NO_CUDA_WHY", "make found no GPU")
+    assert setup.decide_cuda("0", "13.0", "13.0", True) == (False, "make found no GPU")
+    assert setup.decide_cuda("1", "13.0", "13.0", True)[0]
+
+
+@pytest.mark.parametrize("asked", ["yes", "", "2", "Auto"])
+def test_bad_value(setup: ModuleType, asked: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        setup.decide_cuda(asked, "13.0", "13.0", True)
+    assert stop.value.code == f"automl_ext: AUTOML_EXT_CUDA: expected auto, 0 or 1, got {asked!r}"
+
+
+def executable(path: pathlib.Path, prints: str) -> pathlib.Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f"#!/bin/sh\necho '{prints}'\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="shell scripts stand in for compilers")
+def test_compiler_version(setup: ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    executable(tmp_path / "c++", "c++ 12.2\nmore")
+    executable(tmp_path / "g++", "g++ 12.2")
+    executable(tmp_path / "clang++", "clang 17")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    assert setup.compiler_version() == "c++ 12.2"
+    monkeypatch.setenv("CXX", "clang++ -O2")
+    assert setup.compiler_version() == "clang 17"
+
+
+@pytest.mark.parametrize(("cxx", "named"), [(None, "c++"), ("icpx -fast", "icpx")])
+def test_no_compiler(
+    setup: ModuleType, cxx: str | None, named: str, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    if cxx:
+        monkeypatch.setenv("CXX", cxx)
+        executable(tmp_path / "g++", "g++ 12.2")  # torch would call CXX all the same
+    with pytest.raises(SystemExit) as stop:
+        setup.compiler_version()
+    expected = f"automl_ext: no C++ compiler ({named}) found: install one (Debian: apt install g++) or set CXX"
+    assert stop.value.code == expected
+
+
+def test_jobs_are_limited_by_memory(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 2**12, "SC_PHYS_PAGES": 2**20}[name])
+    monkeypatch.setattr(setup.os, "cpu_count", lambda: 64)
+    monkeypatch.delenv("MAX_JOBS", raising=False)
+    setup.limit_jobs()
+    assert setup.os.environ["MAX_JOBS"] == "2"  # 4 GB, 2 GB a job
+    monkeypatch.setenv("MAX_JOBS", "7")
+    setup.limit_jobs()
+    assert setup.os.environ["MAX_JOBS"] == "7"
+
+
+@pytest.mark.parametrize(("version", "minor"), [("2.13.0+cpu", (2, 13)), ("2.9.1", (2, 9)), ("2.10.0a0+git1", (2, 10))])
+def test_minor_of_a_version(setup: ModuleType, version: str, minor: tuple[int, int]) -> None:
+    assert setup.torch_minor(version) == minor
+
+
+def test_sources_of_the_cuda_part(setup: ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["csrc/module.cpp", "csrc/a/a_cpu.cpp", "csrc/a/a_cuda.cpp", "csrc/a/a_cuda.cu", "csrc/a/a_kernels.cuh"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(setup, "ROOT", tmp_path)
+    assert setup.sources(False) == ["csrc/a/a_cpu.cpp", "csrc/module.cpp"]
+    assert setup.sources(True) == ["csrc/a/a_cpu.cpp", "csrc/a/a_cuda.cpp", "csrc/a/a_cuda.cu", "csrc/module.cpp"]
+
+
+def test_wheels_give_headers_and_the_runtime(setup: ModuleType, tmp_path: pathlib.Path) -> None:
+    def extension() -> SimpleNamespace:
+        return SimpleNamespace(include_dirs=["toolkit"], libraries=["c10", "cudart"], extra_link_args=[])
+
+    without = extension()
+    setup.use_wheels(without, [])
+    assert without == extension()
+    setup.use_wheels(without, [tmp_path])  # headers, no runtime
+    assert without.include_dirs == ["toolkit", str(tmp_path / "include")]
+    assert without.libraries == ["c10", "cudart"]
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib/libcudart.so.13").touch()
+    both = extension()
+    setup.use_wheels(both, [tmp_path, tmp_path])
+    assert both.libraries == ["c10"]
+    assert both.extra_link_args == [f"-L{tmp_path / 'lib'}", "-l:libcudart.so.13"]
+
+
+def test_cuda_files_have_objects_of_their_own(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As setuptools names them, a_cuda.cpp and a_cuda.cu would write the same file."""
+    builder = setup.Build(setup.setuptools.Distribution())
+    builder.compiler = SimpleNamespace(
+        object_filenames=lambda names, output_dir="": [f"{n.split('.')[0]}.o" for n in names]
+    )
+    monkeypatch.setattr(setup.BuildExtension, "build_extensions", lambda self: None)
+    builder.build_extensions()
+    assert builder.compiler.object_filenames(["a_cuda.cpp", "a_cuda.cu"]) == ["a_cuda.o", "a_cuda.cu.o"]
+
+
+def run_setup(code: str) -> str:
+    process = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport runpy\nrunpy.run_path({str(SETUP)!r}, run_name='__main__')"],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={"PYTHONIOENCODING": "utf-8", "PATH": ""},
+        cwd=SETUP.parent,
+        timeout=120,
+        check=False,
+    )
+    assert process.returncode == 1
+    assert process.stdout == ""
+    return process.stderr
+
+
+def test_without_torch_and_with_an_old_one() -> None:
+    assert run_setup("import sys; sys.modules['torch'] = None") == (
+        "automl_ext: building needs torch: run `pip install torch ninja`, then `pip install --no-build-isolation .`\n"
+    )
+    assert run_setup("import torch; torch.__version__ = '2.9.1'") == (
+        "automl_ext: torch ≥ 2.10 is needed, got 2.9.1: pip install -U torch\n"
+    )

@@ -1,0 +1,258 @@
+"""The command line as a user meets it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+
+from automl_ext import __version__, _native, build_info
+
+pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+pytest.importorskip("tyro", reason="the command line needs tyro")
+pytest.importorskip("rich", reason="the command line needs rich")
+from automl_ext.cli import main
+
+SMALL = ["--subset", "200", "--epochs", "2", "--channels", "4", "--retrain-epochs", "1", "--retrain-channels", "4"]
+GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
+
+
+class Done(NamedTuple):
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def automl_ext(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command in tmp_path, inside this process: torch takes seconds to import."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def run(*args: object) -> Done:
+        capsys.readouterr()
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                code = main([str(arg) for arg in args])
+            except SystemExit as exit_:  # tyro's
+                code = int(exit_.code or 0)
+        out, err = capsys.readouterr()
+        return Done(code, out, err + "".join(f"{w.message}\n" for w in caught))
+
+    return run
+
+
+def refused(process: Done, *words: str) -> None:
+    """Exit code 2 and one line that has all the words, no traceback."""
+    assert process.returncode == 2, process.stderr
+    lines = [line for line in process.stderr.splitlines() if line.startswith("error:")]
+    assert len(lines) == 1, process.stderr
+    assert "Traceback" not in process.stderr
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+def test_no_command_and_an_unknown_one_show_the_usage(automl_ext: Run, tmp_path: Path) -> None:
+    nothing = automl_ext()
+    assert nothing.returncode == 2
+    assert "search gdas" in nothing.stdout
+    refused(automl_ext("serach"), "serach")
+    assert automl_ext("--version").stdout.strip() == __version__
+
+
+def test_search_retrain_and_plot(automl_ext: Run, tmp_path: Path) -> None:
+    process = automl_ext("search", "gdas", *SMALL, "--out", "run")
+    assert process.returncode == 0, process.stderr
+    run = tmp_path / "run"
+    result = json.loads((run / "result.json").read_text())
+    assert 0 <= result["test_accuracy"] <= 1
+    assert json.loads((run / "config.json").read_text())["epochs"] == 2
+    assert len((run / "metrics.jsonl").read_text().splitlines()) == 3
+    assert json.loads((run / "environment.json").read_text())["threads"] == torch.get_num_threads()
+
+    plot = automl_ext("plot", "run")
+    assert plot.returncode == 0, plot.stderr
+    for name in ("curves.png", "cell.png", "cell.svg"):
+        assert (run / name).stat().st_size > 2000
+
+    retrain = automl_ext("retrain", "--genotype", result["genotype"], "--subset", 200, "--epochs", 1, "--out", "again")
+    assert retrain.returncode == 0, retrain.stderr
+    assert json.loads((tmp_path / "again/result.json").read_text())["genotype"] == result["genotype"]
+
+
+def test_searches_have_the_options_that_they_use(automl_ext: Run, tmp_path: Path) -> None:
+    for name, option in (("darts", "--tau-max"), ("darts", "--form"), ("entmax-gdas", "--form")):
+        process = automl_ext("search", name, option, 1)
+        assert process.returncode == 2
+        assert option in process.stderr
+    process = automl_ext("search", "entmax-gdas", *SMALL, "--tau-max", 0.5, "--out", "run")
+    assert process.returncode == 0, process.stderr
+    assert json.loads((tmp_path / "run/config.json").read_text())["tau_max"] == 0.5
+
+
+def test_ensemble(automl_ext: Run, tmp_path: Path) -> None:
+    small = ["--subset", 200, "--epochs", 1, "--channels", 4, "--out", "run"]
+    process = automl_ext("ensemble", "--members", GENOTYPE, GENOTYPE, "--random-cells", 1, *small)
+    assert process.returncode == 0, process.stderr
+    assert len(json.loads((tmp_path / "run/result.json").read_text())["members"]) == 3
+    refused(automl_ext("ensemble", "--out", "none"), "--genotype", "--members", "--random-cells")
+    refused(automl_ext("ensemble", "--members", "|sep_conv_3x3~0|", "--out", "none"), "sep_conv_3x3")
+
+
+def test_interrupted_and_resumed_is_the_uninterrupted_run(automl_ext: Run, tmp_path: Path) -> None:
+    def result(out: str) -> dict:
+        values = json.loads((tmp_path / out / "result.json").read_text())
+        del values["times"]
+        return values
+
+    assert automl_ext("search", "gdas", *SMALL, "--out", "whole").returncode == 0
+    first = automl_ext("search", "gdas", *SMALL, "--out", "parts", "--stop-after", 1)
+    assert first.returncode == 0
+    assert "--resume auto" in first.stdout
+    assert not (tmp_path / "parts/result.json").exists()
+    again = automl_ext("search", "gdas", *SMALL, "--out", "parts", "--resume", "auto")
+    assert again.returncode == 0, again.stderr
+    assert result("parts") == result("whole")
+    assert (tmp_path / "parts/metrics.jsonl").read_text() == (tmp_path / "whole/metrics.jsonl").read_text()
+
+
+def test_toml_gives_defaults_and_flags_override_them(automl_ext: Run, tmp_path: Path) -> None:
+    (tmp_path / "small.toml").write_text(
+        "subset = 200\nepochs = 1\nchannels = 4\nretrain_epochs = 1\nretrain_channels = 4\nseed = 7\n"
+    )
+    process = automl_ext("search", "gdas", "--config", "small.toml", "--seed", 3, "--out", "run")
+    assert process.returncode == 0, process.stderr
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert (config["epochs"], config["channels"], config["seed"]) == (1, 4, 3)
+    (tmp_path / "bad.toml").write_text("epoch = 1\n")
+    refused(automl_ext("search", "gdas", "--config=bad.toml"), "epoch", "epochs")
+    refused(automl_ext("search", "gdas", "--config", "none.toml"), "none.toml")
+
+
+def test_what_a_user_gets_wrong_is_one_line_and_exit_code_2(automl_ext: Run, tmp_path: Path) -> None:
+    full = tmp_path / "full"
+    full.mkdir()
+    (full / "mine.txt").write_text("keep")
+    refused(automl_ext("search", "gdas", *SMALL, "--out", "full"), "full")
+    assert (full / "mine.txt").read_text() == "keep"
+    refused(automl_ext("retrain", "--genotype", "|sep_conv_3x3~0|", "--out", "r"), "sep_conv_3x3")
+    refused(automl_ext("retrain", "--genotype", GENOTYPE, "--data", "mnist", "--out", "r"), "mnist")
+    for flags, word in ((["--epochs", 0], "epochs"), (["--stop-after", 0], "stop-after"), (["--epoch", 1], "--epoch")):
+        parsed = automl_ext("search", "gdas", *flags)  # tyro's own message, in a box
+        assert parsed.returncode == 2
+        assert word in parsed.stderr
+        assert "Traceback" not in parsed.stderr
+    refused(automl_ext("plot", "nowhere"), "nowhere")
+    refused(automl_ext("plot"), "--genotype")
+
+
+@pytest.mark.parametrize("command", [["search", "gdas"], ["retrain", "--genotype", GENOTYPE], ["compare"]])
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_leaves_no_run_directory(
+    automl_ext: Run, tmp_path: Path, command: list[str], seed: int
+) -> None:
+    process = automl_ext(*command, "--seed", seed, "--out", "run")
+    assert process.returncode == 2
+    assert f"seed: expected an int in [0, 2**32), got {seed}" in process.stderr
+    assert "Traceback" not in process.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_configuration_that_differs_is_named(automl_ext: Run, tmp_path: Path) -> None:
+    assert automl_ext("search", "gdas", *SMALL, "--out", "run", "--stop-after", 1).returncode == 0
+    other = automl_ext("search", "gdas", *SMALL, "--out", "run", "--resume", "auto", "--lr", 0.5)
+    refused(other, "lr", "0.5")
+    assert automl_ext("search", "gdas", *SMALL, "--out", "run", "--resume", "auto").returncode == 0
+
+
+def test_a_damaged_checkpoint_is_refused_by_path_and_stepped_over_by_auto(automl_ext: Run, tmp_path: Path) -> None:
+    assert automl_ext("search", "gdas", *SMALL, "--out", "run", "--stop-after", 2).returncode == 0
+    newest = max((tmp_path / "run/checkpoints").iterdir())
+    data = bytearray((newest / "state.pt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (newest / "state.pt").write_bytes(data)
+    refused(automl_ext("search", "gdas", *SMALL, "--out", "run", "--resume", newest), newest.name)
+    process = automl_ext("search", "gdas", *SMALL, "--out", "run", "--resume", "auto")
+    assert process.returncode == 0, process.stderr
+    assert newest.name in process.stderr
+
+
+def test_plot_of_damaged_files(automl_ext: Run, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    process = automl_ext("plot", ".")
+    assert process.returncode == 0, process.stderr
+    assert (tmp_path / "curves.png").stat().st_size > 2000
+    (tmp_path / "result.json").write_text('{"genotype": ')
+    refused(automl_ext("plot", "."), "result.json")
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "lo\n{"step": 2, "loss": 2.0}\n')
+    refused(automl_ext("plot", "."), "metrics.jsonl", "line 1")
+    refused(automl_ext("plot", "--genotype", GENOTYPE, "--out", "result.json"), "--out result.json")
+
+
+def test_a_full_disk_and_a_missing_kernel_are_one_line(
+    automl_ext: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("automl_ext.training.files.checkpoint.fsync_path", full)
+        small = ["--subset", 200, "--epochs", 1, "--channels", 4]
+        refused(automl_ext("retrain", "--genotype", GENOTYPE, *small, "--out", "run"), "No space left on device")
+    monkeypatch.setattr(_native, "_backend", "native")
+    monkeypatch.setattr(_native, "_devices", frozenset())
+    refused(automl_ext("doctor"), "native")
+
+
+def test_doctor_finds_every_op_well(automl_ext: Run) -> None:
+    process = automl_ext("doctor")
+    assert process.returncode == 0, process.stdout
+    for name in ("entmax15", "gumbel_softmax", "mixed_op", "gae", "retrace", "torch (running)"):
+        assert name in process.stdout
+    assert "WRONG" not in process.stdout
+    words = " ".join(process.stdout.split())
+    assert "who answers on cpu" in words
+    assert "who answers on cuda" in words
+    if _native.is_loaded() and not automl_ext_cuda():
+        assert "AUTOML_EXT_CUDA=1" in words
+
+
+def automl_ext_cuda() -> bool:
+    return build_info()["cuda"] is not None
+
+
+@pytest.mark.parametrize(
+    "wrong", ["2 * y", "y.detach() + 2 * (y - y.detach())", "y.detach()"], ids=["forward", "backward", "no gradient"]
+)
+def test_doctor_finds_a_broken_op(tmp_path: Path, wrong: str) -> None:
+    broken = (
+        "import automl_ext, sys\n"
+        "from automl_ext import _native\n"
+        "sparsemax = automl_ext.sparsemax\n"
+        "def broken(x):\n"
+        "    y = sparsemax(x)\n"
+        f"    return y if _native.current_backend() == 'reference' else {wrong}\n"
+        "automl_ext.sparsemax = broken\n"
+        "from automl_ext.cli import main\n"
+        "sys.exit(main(['doctor']))\n"
+    )
+    environment = {**os.environ, "COLUMNS": "200", "AUTOML_EXT_BACKEND": "auto"}
+    found = subprocess.run(
+        [sys.executable, "-c", broken], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert found.returncode == 1
+    assert [line for line in found.stdout.splitlines() if "WRONG" in line and "sparsemax" in line]
+    assert found.stdout.count("WRONG") == 1

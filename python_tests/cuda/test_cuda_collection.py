@@ -1,0 +1,50 @@
+"""The tests marked cuda are collected, and run, where only torch, numpy and pytest are installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from paths import ROOT
+
+TESTS = ROOT / "python_tests"
+# None in sys.modules: for import and for find_spec alike the package is not there.
+WITHOUT = """
+import sys
+import pytest
+for name in (
+    "hypothesis", "tyro", "rich", "gymnasium", "sklearn", "entmax", "matplotlib", "PIL", "tensorboard", "pandas",
+    "stable_baselines3", "torchrl", "minatar", "ale_py", "Box2D", "pygame", "cv2", "tianshou",
+):
+    sys.modules[name] = None
+sys.exit(pytest.main(sys.argv[1:]))
+"""
+
+
+def pytest_without_extras(*arguments: str, **environment: str) -> tuple[int, str]:
+    process = subprocess.run(
+        [sys.executable, "-c", WITHOUT, "-q", "-p", "no:cacheprovider", "-m", "cuda", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | environment,
+        capture_output=True,
+        text=True,
+    )
+    return process.returncode, process.stdout + process.stderr
+
+
+def test_every_file_is_collected_or_skipped() -> None:
+    status, out = pytest_without_extras("--collect-only", str(TESTS))
+    assert status == 0, out
+    for name in ("test_conformance", "test_cuda", "test_cuda_runtime", "test_cuda_large", "test_cuda_tools"):
+        assert f"{name}.py::" in out
+
+
+def test_they_run_on_the_cpu_too() -> None:
+    """A rehearsal of some, so that what only runs on a GPU does not rot unnoticed."""
+    files = [str(TESTS / "cuda" / name) for name in ("test_cuda.py", "test_cuda_tools.py")]
+    chosen = "values or vmap or gdas or gumbel_mixed_op or empty or autocast or (nan and 33) or (noise and 33)"
+    status, out = pytest_without_extras(*files, "-k", chosen, AUTOML_EXT_TEST_GPU="cpu")
+    assert status == 0, out
+    assert " passed" in out
+    assert "skipped" not in out

@@ -1,0 +1,173 @@
+"""On a GPU: Gumbel's noise, the compiler that writes kernels, the search, and arguments on the wrong device."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+import torch
+from cuda_cases import case
+from gpu import GPU, REHEARSAL
+from torch import Tensor, nn
+
+import automl_ext as a
+from automl_ext.ops import modules
+from automl_ext.ops._gumbel_reference import gumbel_from_words, perturbed, philox_words
+
+pytestmark = pytest.mark.cuda
+LENGTHS = (1, 2, 7, 8, 31, 32, 33, 63, 64, 65, 100, 1000, 1024, 1025, 5000, 6100, 12_200, 30_000, 70_000)
+
+
+# ---- noise
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("dim", [0, 1, -1])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_noise_is_that_of_the_words(n: int, dim: int, dtype: torch.dtype) -> None:
+    """log y is the noise, up to a constant of the row: the softmax of nothing but noise, at τ = 1."""
+    shape = [3, 2, 5]
+    shape[dim] = n
+    logits = torch.zeros(shape, dtype=dtype)
+    seed = torch.tensor(2**40 + n)
+    noise = perturbed(logits, seed, dim).double().movedim(dim, -1)
+    y, index = a.gumbel_softmax(logits.to(GPU), dim=dim, seed=seed.to(GPU), return_index=True)
+    logs = y.cpu().double().log().movedim(dim, -1)
+    top = noise.argmax(-1, keepdim=True)
+    difference = (logs - logs.gather(-1, top)) - (noise - noise.gather(-1, top))
+    scale = noise.abs().maximum(noise.gather(-1, top).abs()).clamp(min=1)
+    assert (difference.abs() / scale).max() < (1e-6 if dtype == torch.float32 else 1e-13)
+    assert_same_choices(index.cpu(), noise)
+    assert torch.equal(a.gumbel_argmax(logits.to(GPU), dim, seed=seed.to(GPU)), index)
+
+
+def assert_same_choices(index: Tensor, z: Tensor) -> None:
+    """The largest of z [..., n], or one of two within 1e-5 of it."""
+    chosen = z.gather(-1, index.unsqueeze(-1)).squeeze(-1)
+    assert (z.amax(-1) - chosen).max() <= 1e-5
+    if z.shape[-1] > 1:
+        best, second = z.topk(2, -1).values.unbind(-1)
+        clear = best - second > 1e-5
+        assert torch.equal(index[clear], z.argmax(-1)[clear])
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("n", [2, 8, 33, 1000])
+def test_choices_are_the_cpus(n: int, dtype: torch.dtype) -> None:
+    logits = torch.randn(2000, n, generator=torch.Generator().manual_seed(n)).to(dtype)
+    z = perturbed(logits, torch.tensor(n), 1)
+    for sample in (a.gumbel_softmax, a.gumbel_entmax15):
+        y, index = sample(logits.to(GPU), 0.5, True, seed=n, return_index=True)
+        assert_same_choices(index.cpu(), z)
+        assert torch.equal(y.argmax(-1), index)
+    assert torch.equal(a.gumbel_argmax(logits.to(GPU), seed=n), index)
+
+
+@pytest.mark.parametrize("n", [5, 64, 1000])
+def test_every_sample_of_a_vmap_has_its_own_stream(n: int) -> None:
+    logits = torch.randn(4, 6, n, generator=torch.Generator().manual_seed(n))
+    seeds, taus = torch.tensor([5, -1, 2**50, 5]), torch.tensor([0.5, 1.0, 2.0, 0.5])
+
+    def draw(x: Tensor, seed: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
+        return a.gumbel_softmax(x, tau, seed=seed, return_index=True)
+
+    for in_dims in ((0, 0, 0), (None, 0, 0), (0, None, 0), (0, 0, None)):
+        arguments = [x if d == 0 else x[0] for x, d in zip((logits, seeds, taus), in_dims, strict=True)]
+        y, index = torch.func.vmap(draw, in_dims)(*(x.to(GPU) for x in arguments))
+        for i in range(4):
+            alone = [x[i] if d == 0 else x for x, d in zip(arguments, in_dims, strict=True)]
+            expected, _ = draw(*alone)
+            torch.testing.assert_close(y[i].cpu(), expected, rtol=1e-5, atol=1e-7)
+            assert_same_choices(index[i].cpu(), perturbed(alone[0], alone[1], 1))
+
+
+def test_extreme_words() -> None:
+    """Words 0 and 2³² − 1: the noise of the second is the largest there is, and finite."""
+    from philox_words import ONES_WORD, ZERO_WORD
+
+    for seed, element in (ZERO_WORD, ONES_WORD):
+        for dtype, tolerance in ((torch.float32, 3e-6), (torch.float64, 1e-12)):
+            noise = gumbel_from_words(philox_words(torch.tensor(seed), 64), dtype).double()
+            y = a.gumbel_softmax(torch.zeros(64, dtype=dtype, device=GPU), seed=seed).cpu().double()
+            torch.testing.assert_close(y, noise.softmax(0), rtol=tolerance, atol=0)
+            assert element in (y.argmin(), y.argmax())
+
+
+# ---- the compiler
+
+
+@pytest.mark.parametrize("name", ["entmax15", "gumbel_softmax", "gumbel_argmax", "mixed_op_3", "gae", "td_targets"])
+def test_inductor(name: str) -> None:
+    """The whole way: kernels that the compiler writes around ours. (The conformance suite stops before these.)"""
+    if not REHEARSAL:
+        pytest.importorskip("triton", reason="torch.compile writes Triton kernels")
+    torch._dynamo.reset()
+    c = case(name)
+    compiled = torch.compile(lambda *xs: c.outputs([2 * x if x.is_floating_point() else x for x in xs]), fullgraph=True)
+    tensors = c.tensors(GPU)
+    expected = c.outputs([2 * x if x.is_floating_point() else x for x in tensors])
+    for got, want in zip(compiled(*tensors), expected, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+def test_autocast_keeps_the_sample() -> None:
+    logits = torch.randn(50, 8, device=GPU).bfloat16()
+    with torch.autocast(GPU, dtype=torch.bfloat16):
+        y, index = a.gumbel_softmax(logits, seed=1, return_index=True)
+        assert torch.equal(a.gumbel_argmax(logits, seed=1), index)
+        mixed = a.mixed_op([logits, logits.float()], torch.ones(2, device=GPU))
+    assert y.dtype == mixed.dtype == torch.float32
+    assert torch.equal(index, a.gumbel_argmax(logits, seed=1))
+
+
+# ---- modules and the search
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_gumbel_mixed_op(sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same weights and the same seed: the same candidates run."""
+    for name in ("gumbel_softmax", "gumbel_entmax15"):  # which draw their seed from the device's generator
+        monkeypatch.setattr(modules, name, functools.partial(getattr(a, name), seed=11))
+    torch.manual_seed(0)
+    edge = a.GumbelMixedOp([nn.Tanh(), nn.Sigmoid(), nn.ReLU(), nn.Identity()], tau=0.7, sparse=sparse)
+    x = torch.randn(20, 3)
+    results = []
+    for device in ("cpu", GPU):
+        edge = edge.to(device)
+        leaf = x.to(device).requires_grad_()
+        y = edge(leaf)
+        results.append([y, *torch.autograd.grad(y.square().sum(), [leaf, edge.alpha])])
+    for here, there in zip(*results, strict=True):
+        torch.testing.assert_close(there.cpu(), here, rtol=1e-5, atol=1e-6)
+
+
+def test_gdas_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two steps for the weights and two for α: the same architectures are drawn, and the losses agree."""
+    from automl_ext.data.images import Split
+    from automl_ext.nas.differentiable.search import alpha_step, sample, weight_step
+    from automl_ext.nas.spaces.nasbench201 import NASBench201
+
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
+    generator = torch.Generator().manual_seed(0)
+    images, labels = torch.randn(16, 1, 8, 8, generator=generator), torch.arange(16) % 4
+
+    def steps(device: str) -> tuple[list[Any], list[Tensor]]:
+        torch.manual_seed(0)
+        supernet = NASBench201().build_supernet(in_channels=1, num_classes=4, channels=4, cells=1, form="nb201")
+        supernet = supernet.to(device)
+        rng = torch.Generator().manual_seed(7)
+        batch = Split(images.to(device), labels.to(device))
+        sgd = torch.optim.SGD(supernet.weights(), lr=0.05)
+        adam = torch.optim.Adam(supernet.alphas.parameters(), lr=0.01)
+        losses, drawn = [], []
+        for _ in range(2):
+            losses.append(weight_step(supernet, sgd, batch, 5.0, 5.0, rng))
+            losses.append(alpha_step(supernet, adam, batch, 5.0, rng))
+            drawn += [choice.active for choice in sample(supernet.alphas, 5.0, rng)]
+        return drawn, [x.detach().cpu() for x in (*losses, *supernet.alphas)]
+
+    (drawn, expected), (drawn_there, got) = steps("cpu"), steps(GPU)
+    assert drawn_there == drawn
+    for x, y in zip(got, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-3, atol=1e-4)

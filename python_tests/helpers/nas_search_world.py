@@ -1,0 +1,73 @@
+"""What the tests of search strategies share: a table in which every operation of every edge adds to the accuracy."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import math
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from automl_ext.nas.estimators.table import COLUMNS, Table
+from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
+from automl_ext.nas.strategies.strategy import Strategy
+
+SPACE = NASBench201()
+# What "none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3" and "avg_pool_3x3" add, on each of the edges.
+EFFECTS = np.array(
+    [[-2, 0, 1, 2, -1], [-2, 1, 0, 2, -1], [0, 1, 2, -2, -1], [0, 2, 1, -1, 1], [2, 1, 0, -1, -2], [0] * 5]
+)
+
+
+def quality(indices: tuple[int, ...]) -> float:
+    """-7 to 10, from the worst cells to the best."""
+    return float(sum(EFFECTS[edge, k] for edge, k in enumerate(indices)))
+
+
+def rows() -> list[list[Any]]:
+    """The table's rows: validation accuracy 60 + quality, test accuracy ten more, 80 to 200 s of training."""
+    return [list(row) for row in _rows()]
+
+
+@cache
+def _rows() -> list[list[Any]]:
+    cells = list(product(range(5), repeat=6))
+    numbers = []
+    for indices in cells:
+        valid, convolutions = 60 + quality(indices), sum(k in (2, 3) for k in indices)
+        numbers.append([valid, valid + 5, valid + 10, 70_000 + 1000 * convolutions, 10**7, 80 + 20 * convolutions])
+    return [[str(SPACE.decode(indices)), *row] for indices, row in zip(cells, numbers, strict=True)]
+
+
+def write(path: Path, rows: list[list[Any]], header: tuple[str, ...] = ("arch", *COLUMNS)) -> Path:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    data = text.getvalue().encode()
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
+
+
+def table() -> Table:
+    return Table(*np.array([row[1:] for row in rows()], dtype=float).T)
+
+
+def score(genotype: Genotype) -> Evaluation:
+    return Evaluation(quality(SPACE.encode(genotype)), cost=1.0)
+
+
+def drive(strategy: Strategy, evaluations: int, fail: frozenset[int] = frozenset()) -> list[Genotype]:
+    """Ask, evaluate, tell; those numbered in ``fail`` diverge."""
+    asked = []
+    for number in range(evaluations):
+        candidate = strategy.ask()
+        assert candidate is not None
+        asked.append(candidate.genotype)
+        failure = Evaluation(-math.inf, 1.0, failed=True)
+        strategy.tell(candidate, failure if number in fail else score(candidate.genotype))
+    return asked

@@ -1,0 +1,133 @@
+"""Small vector environments in which one kind of mistake changes what is learned, and agents in them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium
+import numpy as np
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from automl_ext.rl.envs.vector import Envs
+
+
+class World(gymnasium.Env):
+    """Observations are one-hot states, the first is 0. A subclass says what ``move`` does."""
+
+    states, actions = 3, 2
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0, 1, (self.states,), np.float32)
+        self.action_space = spaces.Discrete(self.actions)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.state, self.t = self.first(), 0
+        return self.observe(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        reward, terminated, truncated = self.move(int(action))
+        return self.observe(), reward, terminated, truncated, {}
+
+    def first(self) -> int:
+        return 0
+
+    def move(self, action: int) -> tuple[float, bool, bool]:
+        raise NotImplementedError
+
+    def observe(self) -> np.ndarray:
+        return np.eye(self.states, dtype=np.float32)[self.state]
+
+
+class Bandit(World):
+    """Contextual, one step: pays 1 for the action that is the context, else 0."""
+
+    states, actions = 3, 3
+
+    def first(self) -> int:
+        return int(self.np_random.integers(3))
+
+    def move(self, action: int) -> tuple[float, bool, bool]:
+        return float(action == self.state), True, False
+
+
+class Patience(World):
+    """In state 0: take 1 at once and end, or walk through two more states to 1.5. Worth it if gamma² · 1.5 > 1."""
+
+    def move(self, action: int) -> tuple[float, bool, bool]:
+        if self.state == 0 and action == 0:
+            return 1.0, True, False
+        if self.state == 2:
+            return 1.5, True, False
+        self.state += 1
+        return 0.0, False, False
+
+
+class Forever(World):
+    """One state that pays 1 and never terminates, but is truncated every four steps: V = 1 / (1 − gamma)."""
+
+    states = 1
+
+    def move(self, action: int) -> tuple[float, bool, bool]:
+        return 1.0, False, self.t == 4
+
+
+class Cut(World):
+    """From state 0, where three in four episodes begin, one step that pays 0 and is truncated in state 1, where the
+    others begin and get 1: V(0) = gamma. With the next episode's first value in place of the final one: less.
+    """
+
+    def first(self) -> int:
+        return int(self.np_random.integers(4) == 0)
+
+    def move(self, action: int) -> tuple[float, bool, bool]:
+        if self.state == 1:
+            return 1.0, True, False
+        self.state = 1
+        return 0.0, False, True
+
+
+class Alternating(World):
+    """Episodes of one step by turns in state 0 (pays 0) and state 1 (pays 10): V(0) = 0 whatever comes after."""
+
+    episode = 0
+
+    def first(self) -> int:
+        self.episode += 1
+        return self.episode % 2
+
+    def move(self, action: int) -> tuple[float, bool, bool]:
+        return 10.0 * self.state, True, False
+
+
+class Target(World):
+    """Continuous: pays −(a − 0.5)²."""
+
+    states = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.Box(-2, 2, (1,), np.float32)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), action
+        return self.observe(), -float((action[0] - 0.5) ** 2), True, False, {}
+
+
+class PoisonedRestarts(SyncVectorEnv):
+    """NEXT_STEP restarts that pay a million: no transitions, so nothing may come of it."""
+
+    def step(self, actions: Any) -> Any:
+        restarting = self._autoreset_envs.copy()
+        observations, rewards, *rest = super().step(actions)
+        return observations, np.where(restarting, 1e6, rewards), *rest
+
+
+def envs_in(world: type[World], n: int = 8, mode: AutoresetMode = AutoresetMode.NEXT_STEP, seed: int = 0) -> Envs:
+    return Envs(SyncVectorEnv([world] * n, autoreset_mode=mode), seed)
+
+
+def one_hot(states: int) -> np.ndarray:
+    return np.eye(states, dtype=np.float32)

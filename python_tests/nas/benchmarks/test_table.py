@@ -1,0 +1,329 @@
+"""The table of NAS-Bench-201: what it says, what it charges, what is refused; and the official files made a table."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import os
+import pickle
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import fresh_python
+import nas_search_world as world
+import numpy as np
+import pytest
+
+from automl_ext.nas.benchmarks.data_pickle import load_data
+from automl_ext.nas.benchmarks.nats_files import convert
+from automl_ext.nas.estimators.table import COLUMNS, VARIABLE, Table, TableEvaluator, place
+from automl_ext.nas.spaces.nasbench201 import Genotype
+from automl_ext.training.errors import UserError
+
+SPACE = world.SPACE
+needs_table = pytest.mark.skipif(
+    not os.environ.get(VARIABLE), reason=f"{VARIABLE} does not point to a table of the benchmark"
+)
+Rows = list[list[Any]]
+
+
+def test_places_are_all_different() -> None:
+    assert {place(SPACE.parse(row[0])) for row in world.rows()} == set(range(15_625))
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
+def test_a_written_table_is_read(tmp_path: Path, name: str) -> None:
+    shuffled = world.rows()[::-1]
+    header = ("index", *COLUMNS[::-1], "arch")  # in any order, with a column more
+    path = world.write(tmp_path / name, [[0, *row[:0:-1], row[0]] for row in shuffled], header)
+    found, expected = Table.load(path), world.table()
+    for column in vars(expected):
+        np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
+
+
+def test_the_evaluator_looks_up_and_charges() -> None:
+    evaluator = TableEvaluator(world.table())
+    genotype = Genotype(("nor_conv_3x3",) * 2 + ("none",) * 4)  # 4 + 0 + 0 + 2 + 0 added, 120 s
+    evaluation = evaluator.evaluate(genotype, state={"weights": "are ignored"})
+    assert evaluation.score == 66
+    assert evaluation.cost == pytest.approx(120 + 2.5 * (0.5 + 0.085 * 10))
+    assert evaluation.measured == {"test_accuracy": 76, "parameters": 72_000, "macs": 10**7}
+    assert evaluation.state is None
+    assert evaluator.evaluate(genotype, 12) == evaluation
+    longer = evaluator.evaluate(genotype, 200)
+    assert longer.score == 71
+    assert longer.cost == pytest.approx(2000 + 2.5 * (0.5 + 0.085 * 10))
+    with pytest.raises(UserError, match="after 12 and 200 epochs are known, got a budget of 3"):
+        evaluator.evaluate(genotype, 3)
+
+
+def changed(line: int, column: int, value: Any) -> Callable[[Rows], Rows]:
+    def change(rows: Rows) -> Rows:
+        rows[line - 2][column] = value
+        return rows
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda rows: rows[:-2], r"2 of 15625 cells are missing, \|avg.*nor_conv_3x3~2\| among them"),
+        (lambda rows: [*rows, rows[7]], r"line 15627: \|none.* is there twice"),
+        (lambda rows: [*rows[:3], rows[3][:-1], *rows[4:]], "line 5: expected 7 values, as in line 1, got 6"),
+        (changed(9, 0, "|sep_conv~0|"), "line 9: genotype: expected a NAS-Bench-201 cell"),
+        (changed(9, 1, "high"), "line 9: cifar10_val_12ep: expected a percentage, got 'high'"),
+        (changed(9, 1, "nan"), "line 9: cifar10_val_12ep: expected a percentage, got 'nan'"),
+        (changed(9, 3, 101), "line 9: cifar10_test_200ep: expected a percentage, got '101'"),
+        (changed(9, 6, 0), "line 9: train_seconds_12ep: expected a number above 0, got '0'"),
+        (changed(9, 6, ""), "line 9: train_seconds_12ep: expected a number above 0, got ''"),
+        (lambda rows: [], "15625 of 15625 cells are missing"),
+    ],
+)
+def test_broken_tables_get_one_line(tmp_path: Path, change: Callable[[Rows], Rows], message: str) -> None:
+    path = world.write(tmp_path / "table.csv", change(world.rows()))
+    with pytest.raises(UserError, match=message) as error:
+        Table.load(path)
+    assert "\n" not in str(error.value)
+    assert str(path) in str(error.value)
+
+
+def test_other_files_get_one_line(tmp_path: Path) -> None:
+    path = world.write(tmp_path / "table.csv", [], ("arch", *COLUMNS[1:]))
+    with pytest.raises(UserError, match="line 1: no column cifar10_val_12ep"):
+        Table.load(path)
+    for content, message in [
+        (b"\xff\xfe\x00", "expected a CSV file"),
+        (gzip.compress(b"arch")[:-9], "damaged"),
+        (b"", "no column"),
+        (b"arch,\x00", "column|CSV"),
+    ]:
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            Table.load(path)
+    with pytest.raises(UserError, match=r"cannot read .*: No such file"):
+        Table.load(tmp_path / "absent.csv")
+
+
+def test_the_environment_variable_names_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv(VARIABLE, raising=False)
+    with pytest.raises(UserError, match=f"expected --table PATH, or the environment variable {VARIABLE}"):
+        Table.load()
+    monkeypatch.setenv(VARIABLE, str(world.write(tmp_path / "table.csv", world.rows())))
+    assert Table.load().valid_12.max() == 70
+
+
+@needs_table
+def test_facts_of_the_benchmark() -> None:
+    table = Table.load()
+    assert table.test_200.max() == pytest.approx(94.37, abs=0.005)
+    # The best cell by test accuracy, and the published correlation of a short training with a long one, roughly.
+    assert np.corrcoef(table.valid_12, table.test_200)[0, 1] > 0.85
+    assert table.parameters.min() == 73_306
+
+
+# ---- the official files
+
+CELLS = ["|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|", "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"]
+
+
+def trial(epochs: int, valid: float, test: float, seconds: float) -> dict[str, Any]:
+    """One training, as the benchmark stores it, its many other measurements left out."""
+    last = epochs - 1
+    return {
+        "train_times": OrderedDict((epoch, seconds) for epoch in range(epochs)),
+        "eval_acc1es": {"x-valid@0": 10.0, f"x-valid@{last}": valid, f"ori-test@{last}": test},
+        "params": np.float64(0.073306),
+        "flop": 7.78305,
+        "epochs": epochs,
+        "net_state_dict": None,
+    }
+
+
+def cell(index: int) -> OrderedDict[str, Any]:
+    def trials(epochs: int, dataset: str, seeds: list[int]) -> dict[Any, Any]:
+        return {(dataset, s): trial(epochs, 60 + s / 1000 + index, 70 + s / 1000, 5 + s / 1000) for s in seeds}
+
+    short = {"dataset_seed": {"cifar10-valid": [111, 777]}, "all_results": trials(12, "cifar10-valid", [111, 777])}
+    both = trials(200, "cifar10-valid", [777, 888, 999]) | trials(200, "cifar10", [888])
+    long = {"dataset_seed": {"cifar10-valid": [777, 888, 999], "cifar10": [888]}, "all_results": both}
+    return OrderedDict({"12": short, "200": long})
+
+
+def save(path: Path, content: Any) -> Path:
+    path.write_bytes(bz2.compress(pickle.dumps(content, protocol=4)))
+    return path
+
+
+def simple_folder(tmp_path: Path) -> Path:
+    folder = tmp_path / "NATS-tss-v1_0-abcde-simple"
+    folder.mkdir()
+    save(folder / "meta.pickle.pbz2", {"meta_archs": CELLS, "arch2infos": None, "evaluated_indexes": set()})
+    for index in range(2):
+        save(folder / f"{index:06d}.pickle.pbz2", cell(index))
+    return folder
+
+
+def whole_file(tmp_path: Path) -> Path:
+    content = {"meta_archs": CELLS, "arch2infos": {i: cell(i) for i in range(2)}, "evaluated_indexes": {0, 1}}
+    return save(tmp_path / "NATS-tss-v1_0-abcde.pickle.pbz2", content)
+
+
+@pytest.mark.parametrize("layout", [simple_folder, whole_file])
+def test_official_files_become_a_table(tmp_path: Path, layout: Callable[[Path], Path]) -> None:
+    out, source = tmp_path / "table.csv", layout(tmp_path)
+    convert(source, out)
+    convert(source, tmp_path / "table.csv.gz")
+    assert gzip.decompress((tmp_path / "table.csv.gz").read_bytes()) == out.read_bytes()
+    lines = out.read_text().splitlines()
+    assert lines[0].split(",") == ["arch", *COLUMNS]
+    # Means of seeds 111 and 777, of 777, 888 and 999, and 888 alone; 12 · 5.444 s.
+    assert lines[1] == f"{CELLS[0]},60.444,60.888,70.888,73306,7783050,65.328"
+    assert lines[2] == f"{CELLS[1]},61.444,61.888,70.888,73306,7783050,65.328"
+    with pytest.raises(UserError, match="15623 of 15625 cells are missing"):
+        Table.load(out)
+
+
+# Pickles written by opcodes. NumPy's own unpickling crashes on several of them, hence a process of their own.
+CRAFTED = """
+import bz2, io, json, struct, sys
+from pathlib import Path
+from automl_ext.nas.benchmarks.data_pickle import load_data
+from automl_ext.nas.benchmarks.nats_files import convert
+from automl_ext.training.errors import UserError
+
+def text(s): return b"X" + struct.pack("<I", len(s.encode())) + s.encode()
+def data(b): return b"B" + struct.pack("<I", len(b)) + b
+def number(n): return b"\\x8a\\x08" + struct.pack("<q", n)
+def glob(module, name): return f"c{module}\\n{name}\\n".encode()
+def tuple_(*items): return b"(" + b"".join(items) + b"t"
+NONE, FALSE, TRUE = b"N", b"\\x89", b"\\x88"
+MULTI = "numpy._core.multiarray"
+def dtype(name, *state):
+    made = glob("numpy", "dtype") + tuple_(text(name), FALSE, TRUE) + b"R"
+    return made + (tuple_(*state) + b"b" if state else b"")
+F8 = dtype("f8", number(3), text("<"), NONE, NONE, NONE, number(-1), number(-1), number(0))
+def scalar(kind, *rest): return glob(MULTI, "scalar") + tuple_(kind, *rest) + b"R"
+def reconstruct(kind, shape, code): return glob(MULTI, "_reconstruct") + tuple_(kind, shape, code) + b"R"
+ND = glob("numpy", "ndarray")
+EMPTY = reconstruct(ND, tuple_(number(0)), data(b"b"))
+def array(shape, kind, content, fortran=FALSE):
+    return EMPTY + tuple_(number(1), shape, kind, fortran, content) + b"b"
+
+def forged(name, order, *state): return scalar(dtype(name, number(3), text(order), *state), data(b"12345678"))
+FIELDS = b"}" + text("a") + tuple_(dtype("O"), number(1 << 40)) + b"s"
+SUBARRAY = tuple_(dtype("f8"), tuple_(number(1 << 40)))
+
+crafted = {
+    "itemsize 2^30": forged("f8", "<", NONE, NONE, NONE, number(1 << 30), number(-1), number(0)),
+    "itemsize -1 of V": forged("V8", "|", NONE, NONE, NONE, number(1 << 40), number(1), number(0)),
+    "forged fields": forged("V8", "|", NONE, tuple_(text("a")), FIELDS, number(8), number(1), number(0)),
+    "object flags": forged("V8", "|", NONE, NONE, NONE, number(8), number(1), number(63)),
+    "subarray": forged("V8", "|", SUBARRAY, NONE, NONE, number(8), number(1), number(0)),
+    "object scalar": scalar(dtype("O"), data(b"12345678")),
+    "string dtype": scalar(dtype("S8"), data(b"12345678")),
+    "dtype of a list": glob("numpy", "dtype") + tuple_(b"]" + tuple_(text("a"), text("O")) + b"a", FALSE, TRUE) + b"R",
+    "few bytes": scalar(F8, data(b"1234")),
+    "many bytes": scalar(F8, data(b"123456789")),
+    "no bytes": scalar(F8),
+    "scalar of a string": scalar(text("f8"), data(b"12345678")),
+    "state of a string": dtype("f8") + text("abc") + b"b",
+    "huge reconstruct": reconstruct(ND, tuple_(number(1 << 60)), data(b"b")),
+    "reconstruct of list": reconstruct(text("x"), tuple_(number(0)), data(b"b")),
+    "reconstruct an object array": reconstruct(ND, tuple_(number(8)), data(b"O")),
+    "huge array": array(tuple_(number(1 << 60)), F8, data(b"12345678")),
+    "negative array": array(tuple_(number(-1)), F8, data(b"12345678")),
+    "product overflows": array(tuple_(number(1 << 32), number(1 << 32)), F8, data(b"")),
+    "object array": array(tuple_(number(1)), dtype("O"), b"]N" + b"a"),
+    "array of bools as bytes": array(tuple_(number(8)), F8, number(7)),
+    "array state twice": array(tuple_(number(1)), F8, data(b"12345678")) + tuple_(NONE) + b"b",
+    "system": glob("posix", "system") + tuple_(text("touch executed")) + b"R",
+    "eval": glob("builtins", "eval") + tuple_(text("1")) + b"R",
+    "frombuffer": glob("numpy", "frombuffer") + tuple_(data(b"12345678")) + b"R",
+    "call ndarray": ND + tuple_(tuple_(number(1 << 40))) + b"R",
+    "patch the reader": glob(MULTI, "scalar") + tuple_(NONE, b"}" + text("__call__") + NONE + b"s") + b"b",
+    "new of a dtype": glob("numpy", "dtype") + tuple_(text("O")) + b"\\x81",
+    "persistent id": text("x") + b"Q",
+    "extension": b"\\x82\\x01",
+    "declared bytes": b"\\x8e" + struct.pack("<Q", 1 << 45),
+    "declared frame": b"\\x95" + struct.pack("<Q", 1 << 45),
+    "stack underflow": b"tttR",
+    "nothing": b"N",
+    "unhashable": b"}" + b"]" + b"N" + b"s",
+    "truncated": text("abc")[:-1],
+    "bomb": data(bytes(17 << 20)),
+}
+path = Path(FOLDER) / "crafted.pickle.pbz2"
+found = {}
+for name, body in crafted.items():
+    path.write_bytes(bz2.compress(b"\\x80\\x02" + body + b"."))
+    print(name, file=sys.stderr, flush=True)  # the last one, where this process dies
+    try:
+        convert(path, path.with_name("out.csv"))
+        found[name] = "accepted"
+    except UserError as error:
+        found[name] = str(error)
+good = array(tuple_(number(2), number(1)), F8, data(struct.pack("<2d", 1, 2)))
+read = lambda body: load_data(io.BufferedReader(io.BytesIO(b"\\x80\\x02" + body + b".")), 1 << 20)
+found["values"] = [read(good), read(scalar(F8, data(struct.pack("<d", 0.5))))]
+print(json.dumps(found))
+"""
+
+
+def test_crafted_pickles_are_refused(tmp_path: Path) -> None:
+    """Forged dtypes, scalars and arrays, other callables, declared sizes: each gives one line, none a crash."""
+    found = fresh_python.facts(CRAFTED.replace("FOLDER", repr(str(tmp_path))))
+    assert found.pop("values") == [[[1.0], [2.0]], 0.5]
+    assert len(found) == 37
+    assert {name: error for name, error in found.items() if "expected a" not in error or "\n" in error} == {}
+    assert {p.name for p in tmp_path.iterdir()} == {"crafted.pickle.pbz2"}
+
+
+def numpy_values() -> list[Any]:
+    return [
+        *(np.dtype(code).type(1) for code in "efdbhilBHIL?"),
+        np.arange(6.0).reshape(2, 3),
+        np.asfortranarray(np.arange(6).reshape(2, 3)),
+        np.zeros(0),
+    ]
+
+
+@pytest.mark.parametrize("protocol", [3, 4])
+def test_numpy_values_become_python_values(protocol: int) -> None:
+    values = numpy_values()
+    read = load_data(io.BufferedReader(io.BytesIO(pickle.dumps(values, protocol))), 1 << 16)  # type: ignore[arg-type]
+    assert read == [value.tolist() for value in values]
+
+
+class Evil:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.system, ("touch it-was-executed",)
+
+
+def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"holds posix\.system, which is no data"):
+        convert(save(tmp_path / "evil.pickle.pbz2", Evil()), tmp_path / "out.csv")
+    assert not (tmp_path / "it-was-executed").exists()
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_broken_official_files_get_one_line(tmp_path: Path) -> None:
+    out = tmp_path / "out.csv"
+    broken = cell(0)
+    del broken["200"]
+    for content, message in [
+        ([1, 2], "expected a file of NATS-Bench's topology space, with 'arch2infos', a dict"),
+        ({"meta_archs": CELLS, "arch2infos": {0: cell(0)}}, "no results of cell 1"),
+        ({"meta_archs": CELLS, "arch2infos": {0: broken, 1: cell(1)}}, "no such result in the files: '200'"),
+    ]:
+        with pytest.raises(UserError, match=message):
+            convert(save(tmp_path / "file.pickle.pbz2", content), out)
+    (tmp_path / "file.pickle.pbz2").write_bytes(b"no bz2")
+    with pytest.raises(UserError, match="cannot read"):
+        convert(tmp_path / "file.pickle.pbz2", out)
+    with pytest.raises(UserError, match=r"cannot read .*meta"):
+        convert(tmp_path, out)

@@ -1,0 +1,222 @@
+"""The searches that follow a gradient of α, alike: GDAS, entmax-GDAS, DARTS; and the watch of skip connections."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from automl_ext.data.images import Split
+from automl_ext.nas.differentiable import darts as darts_search
+from automl_ext.nas.differentiable import entmax_gdas
+from automl_ext.nas.differentiable import search as gdas
+from automl_ext.nas.differentiable.collapse import alpha_scalars
+from automl_ext.nas.differentiable.config import SupernetConfig
+from automl_ext.nas.differentiable.darts import DARTSConfig
+from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig
+from automl_ext.nas.differentiable.samplers import Sampler, sample, sample_entmax, softmax_weights
+from automl_ext.nas.differentiable.search import GDASConfig
+from automl_ext.nas.differentiable.steps import alpha_step, weight_step
+from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.spaces.supernet import Choice, SuperCell, Supernet
+from automl_ext.training.errors import UserError
+
+SAMPLERS: dict[str, Sampler] = {"gdas": sample, "entmax-gdas": sample_entmax, "darts": softmax_weights}
+
+
+class Search(NamedTuple):
+    run: Callable[..., dict[str, Any] | None]
+    config: SupernetConfig
+
+
+TINY = {"subset": 200, "epochs": 4, "warmup": 0.5, "retrain_channels": 4, "retrain_epochs": 1, "batch_size": 20}
+SEARCHES = {
+    "gdas": Search(gdas.search, GDASConfig(**TINY)),
+    "entmax-gdas": Search(entmax_gdas.search, EntmaxGDASConfig(**TINY)),
+    "darts": Search(darts_search.search, DARTSConfig(**TINY)),
+}
+
+
+class Toy(nn.Module):
+    """One edge, then a linear layer on the channels' means."""
+
+    def __init__(self, operations: tuple[str, ...]) -> None:
+        super().__init__()
+        self.cell = SuperCell(operations, 2, 4, "darts")
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, choice: Choice) -> Tensor:
+        return self.head(self.cell(x, choice).mean((2, 3)))
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("operations", [("none", "skip_connect"), ("skip_connect", "none")])
+def test_alpha_moves_to_the_operation_that_solves_the_task(name: str, operations: tuple[str, ...]) -> None:
+    """The class is the channel with the larger mean, which "none" cannot see."""
+    torch.manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
+    net = Supernet(Toy(operations), [(1, 2)])
+    weight_optimizer = torch.optim.SGD(net.weights(), lr=0.3)
+    alpha_optimizer = torch.optim.Adam(net.alphas.parameters(), lr=0.05)
+    for _ in range(60):
+        for step in ("weights", "alpha"):
+            labels = torch.randint(4, (32,))
+            images = 0.3 * torch.randn(32, 4, 3, 3) + 2 * nn.functional.one_hot(labels, 4)[:, :, None, None]
+            if step == "weights":
+                weight_step(net, weight_optimizer, Split(images, labels), 1.0, 5.0, rng, SAMPLERS[name])
+            else:
+                alpha_step(net, alpha_optimizer, Split(images, labels), 1.0, rng, SAMPLERS[name])
+    assert torch.softmax(net.alphas[0], -1)[0, operations.index("skip_connect")] > 0.8
+
+
+def supernet(seed: int = 0) -> Supernet:
+    torch.manual_seed(seed)
+    net = NASBench201().build_supernet(in_channels=1, num_classes=10, channels=4, cells=1, form="darts")
+    with torch.no_grad():
+        net.alphas[0].normal_()
+    return net
+
+
+@pytest.mark.parametrize("name", ["entmax-gdas", "darts"])
+def test_what_does_not_run_changes_neither_the_loss_nor_a_gradient(name: str) -> None:
+    net = supernet().double()
+    images, labels = torch.randn(8, 1, 6, 6, dtype=torch.float64), torch.randint(10, (8,))
+    gradients, losses = [], []
+    for everything in (False, True):
+        (choice,) = SAMPLERS[name](net.alphas, 0.7, torch.Generator().manual_seed(1))
+        if everything:
+            choice = Choice(choice.weights, [list(range(5))] * 6)
+        else:
+            mean = sum(map(len, choice.active)) / 6
+            assert mean == 5 if name == "darts" else 1 <= mean < 5
+        loss = nn.functional.cross_entropy(net(images, choice), labels)
+        losses.append(loss)
+        gradients.append(torch.autograd.grad(loss, [net.alphas[0], net.network.stem[0].weight]))  # type: ignore
+    torch.testing.assert_close(losses[0], losses[1])
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert gradients[0][0].abs().max() > 1e-6
+
+
+def test_darts_weights_are_the_softmax_of_alpha_and_draw_nothing() -> None:
+    net, rng = supernet(), torch.Generator().manual_seed(1)
+    before = rng.get_state()
+    (choice,) = softmax_weights(net.alphas, 1.0, rng)
+    torch.testing.assert_close(choice.weights, torch.softmax(net.alphas[0], -1))
+    assert torch.equal(rng.get_state(), before)
+    assert DARTSConfig().tau(0) == DARTSConfig().tau(100) == 1.0
+
+
+@pytest.mark.parametrize("tau", [0.1, 0.5, 1.0])
+def test_entmax_leaves_an_operation_alone_as_often_as_is_written(tau: float) -> None:
+    """K/(1 + (K − 1)·exp(2τ)), and nothing on the way back to α where one is alone."""
+    alphas = torch.zeros(4000, 5, requires_grad=True)
+    (choice,) = sample_entmax([alphas], tau, torch.Generator().manual_seed(0))
+    alone = torch.tensor([len(active) == 1 for active in choice.active])
+    expected = 5 / (1 + 4 * math.exp(2 * tau))
+    assert alone.double().mean().item() == pytest.approx(expected, abs=4 * math.sqrt(expected / 4000))
+    choice.weights[:, 0].square().sum().backward()
+    assert alphas.grad is not None
+    assert not alphas.grad[alone].any()
+    assert alphas.grad[~alone].any()
+
+
+def test_of_two_operations_entmax_prefers_the_one_with_the_larger_alpha() -> None:
+    """So argmax α is what to derive: largest mean weight, most often in the support, most often the largest."""
+    alpha = torch.tensor([0.0, 0.5, -0.5, 1.0, 0.2]).expand(4000, 5)
+    for tau in (0.3, 1.0, 3.0):
+        weights = sample_entmax([alpha], tau, torch.Generator().manual_seed(0))[0].weights
+        for wanted in (weights.mean(0), (weights > 0).float().mean(0), weights.argmax(-1).bincount(minlength=5)):
+            assert wanted.argmax() == 3
+            assert wanted.argmin() == 2 or tau == 3.0  # at τ = 3 nearly all are in the support
+
+
+def test_alpha_scalars() -> None:
+    alphas = [torch.tensor([[2.0, 0.0, 0.0], [0.0, 3.0, 0.0]]), torch.tensor([[0.0, 0.0, 9.0], [0.0, 9.0, 0.0]])]
+    scalars = alpha_scalars(alphas, ("none", "skip_connect", "nor_conv_3x3"))
+    p = torch.softmax(torch.cat(alphas), -1)
+    assert scalars == pytest.approx(
+        {
+            "alpha_entropy": -(p * p.log()).sum(-1).mean().item(),
+            "share_none": 0.25,
+            "share_skip": 0.5,
+            "prob_none": p[:, 0].mean().item(),
+            "prob_skip": p[:, 1].mean().item(),
+        }
+    )
+    assert set(alpha_scalars(alphas, ("max", "skip_connect", "mean"))) == {"alpha_entropy", "share_skip", "prob_skip"}
+    assert set(alpha_scalars(alphas, ())) == {"alpha_entropy"}, "a space that does not name its operations"
+
+
+@pytest.fixture(scope="module", params=SEARCHES)
+def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    out = tmp_path_factory.mktemp(request.param) / "run"
+    SEARCHES[request.param].run(SEARCHES[request.param].config, out)
+    return request.param, out
+
+
+def test_runs_log_what_they_ran_and_the_watch(undisturbed: tuple[str, Path]) -> None:
+    name, out = undisturbed
+    lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()][:4]
+    support = [line["search_support"] for line in lines]
+    if name == "entmax-gdas":
+        assert 1 < support[-1] < support[0] < 5
+    else:
+        assert support == [1.0 if name == "gdas" else 5.0] * 4
+    genotype = NASBench201().parse(json.loads((out / "result.json").read_text())["genotype"])
+    assert lines[-1]["search_share_skip"] == pytest.approx(genotype.operations.count("skip_connect") / 6)
+    assert lines[-1]["search_share_none"] == pytest.approx(genotype.operations.count("none") / 6)
+
+
+def test_resumed_is_undisturbed(undisturbed: tuple[str, Path], tmp_path: Path) -> None:
+    name, reference = undisturbed
+    search, config = SEARCHES[name]
+    while search(config, tmp_path / "run", resume="auto", stop_after=3) is None:
+        torch.rand(7)  # nothing may depend on the global generator
+    results = [json.loads((out / "result.json").read_text()) for out in (reference, tmp_path / "run")]
+    for result in results:
+        del result["times"]
+    assert results[0] == results[1]
+    assert (tmp_path / "run" / "metrics.jsonl").read_text() == (reference / "metrics.jsonl").read_text()
+
+
+def test_a_run_of_one_search_is_not_gone_on_with_by_another(undisturbed: tuple[str, Path]) -> None:
+    name, out = undisturbed
+    other = SEARCHES["darts" if name != "darts" else "gdas"]
+    with pytest.raises(UserError, match=name):
+        other.run(other.config, out, resume="auto")
+
+
+def test_skip_and_none_share_a_panel(undisturbed: tuple[str, Path]) -> None:
+    figure = pytest.importorskip("matplotlib.figure", reason="extra plot").Figure
+    from automl_ext.nas.plot import plot_run
+
+    titles: dict[str, list[str]] = {}
+    keep = figure.savefig
+
+    def look(picture: Any, path: Any, **options: Any) -> None:
+        titles.update({a.get_title(): [line.get_label() for line in a.get_lines()] for a in picture.axes})
+        keep(picture, path, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(figure, "savefig", look)
+        assert undisturbed[1] / "curves.png" in plot_run(undisturbed[1])
+    assert titles["share of edges where α is largest"] == ["skip", "none"]
+    assert titles["mean probability softmax(α)"] == ["skip", "none"]
+    assert "search_share_skip" not in titles
+    assert titles["search_loss"] == ["search_loss"]
+
+
+@pytest.mark.parametrize("config", [GDASConfig(), EntmaxGDASConfig(), DARTSConfig()])
+def test_configuration_names_the_field(config: SupernetConfig) -> None:
+    with pytest.raises(ValueError, match="alpha_lr: expected"):
+        replace(config, alpha_lr=-1.0)
+    if not isinstance(config, DARTSConfig):
+        with pytest.raises(ValueError, match="tau_min: expected above 0"):
+            replace(config, tau_min=0.0)  # type: ignore

@@ -1,0 +1,293 @@
+"""GDAS: its steps, that it learns, and that an interrupted search ends as an undisturbed one."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from automl_ext.data.images import Split
+from automl_ext.nas.differentiable.config import temperature
+from automl_ext.nas.differentiable.search import GDASConfig, alpha_step, recalibrate, sample, search, weight_step
+from automl_ext.nas.retraining.retrain import CompareConfig, RetrainConfig, compare, retrain
+from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.spaces.supernet import Choice, Form, SuperCell, Supernet
+from automl_ext.training.errors import UserError
+
+TINY = GDASConfig(warmup=0.0, subset=200, channels=4, epochs=3, retrain_channels=4, retrain_epochs=2, batch_size=20)
+
+
+def batch(size: int = 16, channels: int = 1) -> Split:
+    return Split(torch.randn(size, channels, 8, 8), torch.randint(10, (size,)))
+
+
+def supernet() -> Supernet:
+    torch.manual_seed(0)
+    return NASBench201().build_supernet(in_channels=1, num_classes=10, channels=4, cells=1, form="nb201")
+
+
+def parameters(net: Supernet) -> dict[str, Tensor]:
+    return {name: p.detach().clone() for name, p in net.named_parameters()}
+
+
+def changed(net: Supernet, before: dict[str, Tensor]) -> set[str]:
+    return {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
+
+
+def test_alpha_step_moves_alpha_alone_and_computes_no_other_gradient() -> None:
+    net = supernet()
+    before = parameters(net)
+    optimizer = torch.optim.Adam(net.alphas.parameters(), lr=0.1)
+    alpha_step(net, optimizer, batch(), 1.0, torch.Generator().manual_seed(0))
+    assert changed(net, before) == {"alphas.0"}
+    assert all(p.grad is None for p in net.weights())
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_weights_need_gradients_again_after_a_failed_alpha_step() -> None:
+    net = supernet()
+    optimizer = torch.optim.Adam(net.alphas.parameters())
+    with pytest.raises(RuntimeError):
+        alpha_step(net, optimizer, batch(channels=2), 1.0, torch.Generator())
+    assert all(p.requires_grad for p in net.parameters())
+
+
+def test_weight_step_moves_what_was_drawn_alone() -> None:
+    net = supernet()
+    before = parameters(net)
+    optimizer = torch.optim.SGD(net.weights(), lr=0.1, weight_decay=0.1)
+    weight_step(net, optimizer, batch(), 1.0, 5.0, torch.Generator().manual_seed(0))
+    moved = changed(net, before)
+    assert "alphas.0" not in moved
+    assert net.alphas[0].grad is None
+    assert "network.stem.0.weight" in moved
+    for edge in range(6):
+        drawn = {name.split(".")[6] for name in moved if f".0.edges.{edge}." in name}
+        assert len(drawn) <= 1, f"edge {edge}: more than one operation moved"
+
+
+def test_gradients_are_clipped() -> None:
+    net = supernet()
+    before = parameters(net)
+    optimizer = torch.optim.SGD(net.weights(), lr=1.0)
+    weight_step(net, optimizer, batch(), 1.0, 0.01, torch.Generator().manual_seed(0))
+    moves = [(p - before[name]).square().sum() for name, p in net.named_parameters()]
+    assert 0 < torch.stack(moves).sum().sqrt() <= 0.0101
+
+
+@pytest.mark.parametrize(("warmup", "resting"), [(0.0, 0), (0.5, 2), (0.6, 3)])
+def test_alpha_rests_during_the_warmup(warmup: float, resting: int, tmp_path: Path) -> None:
+    search(replace(TINY, warmup=warmup, epochs=4, retrain_epochs=1), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][:4]
+    assert [line["search_alpha_entropy"] == lines[0]["search_alpha_entropy"] for line in lines[:resting]] == [
+        True
+    ] * resting
+    assert ["search_alpha_loss" in line for line in lines] == [i >= resting for i in range(4)]
+
+
+def test_recalibrated_statistics_are_those_of_the_images() -> None:
+    net = supernet()
+    for _ in range(3):
+        net(10 * batch(64).images, *sample(net.alphas, 1.0, torch.Generator()))
+    images, choices = batch(64).images, [Choice.fixed([3, 1, 2, 4, 1, 3], 5)]
+    recalibrate(net, images, choices)
+    net.train()
+    expected = net(images, *choices)
+    net.eval()
+    torch.testing.assert_close(net(images, *choices), expected, rtol=0.05, atol=0.05)
+
+
+def test_temperature_falls_linearly() -> None:
+    taus = [temperature(epoch, 5, 10.0, 0.1) for epoch in range(5)]
+    assert taus == pytest.approx([10.0, 7.525, 5.05, 2.575, 0.1])
+    assert temperature(0, 1, 10.0, 0.1) == 10.0
+
+
+class Toy(nn.Module):
+    """One edge, then a linear layer on the channels' means."""
+
+    def __init__(self, operations: tuple[str, ...], form: Form) -> None:
+        super().__init__()
+        self.cell = SuperCell(operations, 2, 4, form)
+        self.head = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, choice: Choice) -> Tensor:
+        return self.head(self.cell(x, choice).mean((2, 3)))
+
+
+@pytest.mark.parametrize("form", ["nb201", "darts"])
+@pytest.mark.parametrize("operations", [("none", "skip_connect"), ("skip_connect", "none")])
+def test_alpha_moves_to_the_operation_that_solves_the_task(form: Form, operations: tuple[str, ...]) -> None:
+    """The class is the channel with the larger mean, which "none" cannot see."""
+    torch.manual_seed(0)
+    rng = torch.Generator().manual_seed(0)
+    net = Supernet(Toy(operations, form), [(1, 2)])
+    weight_optimizer = torch.optim.SGD(net.weights(), lr=0.3)
+    alpha_optimizer = torch.optim.Adam(net.alphas.parameters(), lr=0.05)
+    for _ in range(60):
+        for step in ("weights", "alpha"):
+            labels = torch.randint(4, (32,))
+            images = 0.3 * torch.randn(32, 4, 3, 3) + 2 * nn.functional.one_hot(labels, 4)[:, :, None, None]
+            if step == "weights":
+                weight_step(net, weight_optimizer, Split(images, labels), 1.0, 5.0, rng)
+            else:
+                alpha_step(net, alpha_optimizer, Split(images, labels), 1.0, rng)
+    probability = torch.softmax(net.alphas[0], -1)[0]
+    assert probability[operations.index("skip_connect")] > 0.8
+
+
+def without_times(value: Any) -> Any:
+    """Drops every key "times", at any depth."""
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k != "times"}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+def final_state(out: Path) -> dict[str, Any]:
+    newest = max((out / "checkpoints").iterdir())
+    return torch.load(newest / "state.pt", weights_only=True)
+
+
+def assert_same(a: Any, b: Any, key: str = "") -> None:
+    """Bit for bit, times aside."""
+    if key.rpartition(".")[2] in ("wall", "cpu", "times"):
+        return
+    assert type(a) is type(b), key
+    if isinstance(a, dict):
+        assert a.keys() == b.keys(), key
+        for k in a:
+            assert_same(a[k], b[k], f"{key}.{k}")
+    elif isinstance(a, (list, tuple)):
+        assert len(a) == len(b), key
+        for i, (x, y) in enumerate(zip(a, b, strict=True)):
+            assert_same(x, y, f"{key}[{i}]")
+    elif isinstance(a, Tensor):
+        assert torch.equal(a, b), key
+    else:
+        assert a == b, key
+
+
+JOBS: dict[str, tuple[Any, Any, int]] = {
+    "search": (search, TINY, 5),
+    "retrain": (
+        retrain,
+        RetrainConfig(genotype=str(NASBench201().decode([3, 1, 0, 4, 2, 1])), subset=200, channels=4, epochs=3),
+        3,
+    ),
+    "compare": (
+        compare,
+        CompareConfig(genotype=str(NASBench201().decode([3] * 6)), subset=200, channels=4, epochs=2, random_cells=2),
+        6,
+    ),
+}
+
+
+@pytest.fixture(scope="module", params=JOBS)
+def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    job, config, _ = JOBS[request.param]
+    out = tmp_path_factory.mktemp(request.param) / "run"
+    job(config, out)
+    return request.param, out
+
+
+@pytest.mark.parametrize("stop_after", [1, 2])
+def test_resumed_is_undisturbed(undisturbed: tuple[str, Path], tmp_path: Path, stop_after: int) -> None:
+    name, reference = undisturbed
+    job, config, epochs = JOBS[name]
+    out = tmp_path / "run"
+    stops = 0
+    while job(config, out, resume="auto", stop_after=stop_after) is None:
+        stops += 1
+        torch.manual_seed(stops + 1000)  # nothing may depend on the global generator
+        torch.rand(stops)
+    assert stops == (epochs - 1) // stop_after
+
+    expected = json.loads((reference / "result.json").read_text())
+    assert without_times(json.loads((out / "result.json").read_text())) == without_times(expected)
+    assert (out / "metrics.jsonl").read_text() == (reference / "metrics.jsonl").read_text()
+    assert_same(final_state(out), final_state(reference))
+
+
+def test_resuming_a_finished_run_gives_its_result(undisturbed: tuple[str, Path]) -> None:
+    name, out = undisturbed
+    job, config, _ = JOBS[name]
+    before = json.loads((out / "result.json").read_text())
+    assert job(config, out, resume="auto") == before
+
+
+def test_results_say_what_users_need(undisturbed: tuple[str, Path]) -> None:
+    name, out = undisturbed
+    result = json.loads((out / "result.json").read_text())
+    for trained in {"compare": result.get("random"), "search": [result], "retrain": [result]}[name]:
+        NASBench201().parse(trained["genotype"])
+        assert 0 <= trained["test_accuracy"] <= 1
+        assert trained["parameters"] > 1000
+        assert trained["times"]["retrain_seconds"] > 0
+        assert trained["times"]["retrain_cpu_seconds"] > 0
+    if name == "search":
+        assert result["times"]["search_seconds"] > 0
+        assert 0 <= result["valid_accuracy"] <= 1
+    if name == "compare":
+        accuracies = torch.tensor([r["test_accuracy"] for r in result["random"]], dtype=torch.float64)
+        assert result["random_mean"] == pytest.approx(accuracies.mean().item())
+        assert result["random_median"] == pytest.approx(accuracies.quantile(0.5).item())
+        assert result["random_std"] == pytest.approx(accuracies.std().item())
+
+
+def test_final_training_is_the_command_retrain(tmp_path: Path) -> None:
+    found = search(TINY, tmp_path / "search")
+    assert found is not None
+    config = RetrainConfig(genotype=found["genotype"], subset=200, channels=4, epochs=2)
+    alone = retrain(config, tmp_path / "retrain")
+    assert alone is not None
+    assert alone["test_accuracy"] == found["test_accuracy"]
+    trained = final_state(tmp_path / "search")["job"]["network"]
+    assert_same(trained, final_state(tmp_path / "retrain")["job"]["network"])
+
+
+def test_seeds_differ(tmp_path: Path) -> None:
+    found = [search(replace(TINY, seed=s, epochs=1, retrain_epochs=1), tmp_path / str(s)) for s in (0, 1)]
+    assert found[0] is not None
+    assert found[1] is not None
+    assert found[0]["alpha"] != found[1]["alpha"]
+
+
+def test_divergence_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="search: diverged in epoch 1"):
+        search(replace(TINY, lr=1e30, grad_clip=1e30), tmp_path / "run")
+
+
+def test_a_space_without_a_supernet_leaves_no_run_directory(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="space renas: has no supernet"):
+        search(replace(TINY, space="renas"), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epochs", 0),
+        ("channels", -1),
+        ("batch_size", 1),
+        ("lr", float("nan")),
+        ("tau_min", 0.0),
+        ("shift", -1),
+        ("warmup", 1.0),
+    ],
+)
+def test_configuration_names_the_field(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{field}: expected"):
+        replace(TINY, **{field: value})
+
+
+def test_stop_after_and_genotype_are_checked(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="stop_after: expected at least 1 epoch, got 0"):
+        search(TINY, tmp_path / "a", stop_after=0)
+    with pytest.raises(UserError, match="NAS-Bench-201 cell"):
+        retrain(RetrainConfig(genotype="|sep_conv_3x3~0|"), tmp_path / "b")
+    assert not (tmp_path / "b").exists()

@@ -1,0 +1,49 @@
+"""The scripts behind the figures of docs/nas-estimation.md compute what they say."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+from paths import ROOT
+
+BENCHMARKS = ROOT / "benchmarks"
+
+
+def test_fidelity_ranking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    short, long = range(40), [*range(36), 37, 36, 39, 38]  # two swaps, both among the best tenth
+    rows = [f"cell{i},{s},{v}" for i, (s, v) in enumerate(zip(short, long, strict=True))]
+    table = tmp_path / "table.csv.gz"
+    table.write_bytes(gzip.compress("\n".join(["arch,cifar10_val_12ep,cifar10_val_200ep", *rows]).encode()))
+    script = runpy.run_path(str(BENCHMARKS / "fidelity_ranking.py"))
+    script["main"]([str(table), "--json", str(tmp_path / "out.json")])
+    found = json.loads((tmp_path / "out.json").read_text())
+    assert [row["n"] for row in found["rows"]] == [40, 4, 4]
+    assert found["rows"][0]["kendall"] == pytest.approx(1 - 4 / 780)
+    assert found["rows"][1]["kendall"] == found["rows"][2]["kendall"] == pytest.approx(1 / 3)
+    assert found["accuracy_after_200"] == {"best": 39, "best_after_12": 38, "mean": 19.5}
+    assert "Kendall 0.333" in capsys.readouterr().out
+
+
+def test_fidelity_ranking_needs_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.delenv("AUTOML_EXT_NB201", raising=False)
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(BENCHMARKS / "fidelity_ranking.py"))["main"]([])
+    assert "AUTOML_EXT_NB201" in capsys.readouterr().err
+
+
+def test_early_stopping_replays_searches() -> None:
+    script = runpy.run_path(str(BENCHMARKS / "early_stopping.py"))
+    t = np.arange(1, 21.0)
+    curves = [(a - (a - 0.1) * t**-1.0).tolist() for a in (0.9, 0.4)]
+    result = script["replay"](curves, orders=4, min_epochs=5)
+    assert result["best_kept"] == 1
+    assert result["accuracy_lost_max"] == 0
+    assert 0 < result["epochs_saved"] < 0.5
+    row = script["calibration"](curves, 10)
+    assert row["coverage_90"] == 1
+    assert row["mean_error_of_last_seen"] == pytest.approx(np.mean([c[-1] - c[9] for c in curves]))

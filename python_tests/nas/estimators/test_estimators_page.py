@@ -1,0 +1,20 @@
+"""The Python blocks of docs/nas-estimation.md run, one after the other."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from paths import ROOT
+
+TEXT = (ROOT / "docs/nas-estimation.md").read_text()
+
+
+def test_python_blocks(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+    blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    assert len(blocks) == 5
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/nas-estimation.md", "exec"), names)
+    assert len(capsys.readouterr().out.splitlines()) == 6

@@ -1,0 +1,174 @@
+"""Lower fidelities: what they train on, that going on is exact, and what happens to what cannot be trained."""
+
+from __future__ import annotations
+
+import copy
+import math
+import random
+from dataclasses import replace
+
+import pytest
+import torch
+
+from automl_ext.data.images import Split, Splits
+from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
+from automl_ext.nas.retraining.images import accuracy
+from automl_ext.nas.retraining.retrain import TrainingConfig
+from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
+from automl_ext.training.files.checkpoint import check_state
+
+CELL = Genotype.parse("|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|")
+CONFIG = TrainingConfig(channels=4, epochs=4, batch_size=16, device="cpu")
+
+
+def part(size: int, seed: int) -> Split:
+    """Three classes: where the bright quarter is."""
+    rng = torch.Generator().manual_seed(seed)
+    labels = torch.arange(size) % 3
+    images = 0.5 * torch.randn(size, 1, 8, 8, generator=rng)
+    for label in range(3):
+        images[labels == label, :, 4 * (label // 2) :, 4 * (label % 2) :] += 1
+    return Split(images, labels)
+
+
+SPLITS = Splits(part(96, 0), part(60, 1), part(30, 2), 3, 1, (8, 8), ("a", "b", "c"), (0.0,), (1.0,))
+
+
+def same(a: object, b: object) -> bool:
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a if k not in ("wall", "cpu"))
+    if isinstance(a, (list, tuple)):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+def test_going_on_is_training_in_one_go() -> None:
+    evaluator = LowerFidelity(CONFIG, SPLITS)
+    whole = evaluator.evaluate(CELL)
+    first = evaluator.evaluate(CELL, 1)
+    second = evaluator.evaluate(CELL, 3, first.state)
+    third = evaluator.evaluate(CELL, 4, second.state)
+    assert same(third.state, whole.state)
+    assert third.score == whole.score
+    assert [e.measured["epochs"] for e in (whole, first, second, third)] == [4, 1, 2, 1]
+    assert third.measured["loss"] == whole.measured["loss"]
+
+
+def test_a_state_can_be_gone_on_from_twice() -> None:
+    evaluator = LowerFidelity(CONFIG, SPLITS)
+    state = evaluator.evaluate(CELL, 1).state
+    before = copy.deepcopy(state)
+    once = evaluator.evaluate(CELL, 3, state)
+    assert same(state, before)
+    assert same(evaluator.evaluate(CELL, 3, state).state, once.state)
+
+
+def test_the_budget_that_is_spent_costs_no_training() -> None:
+    evaluator = LowerFidelity(CONFIG, SPLITS)
+    first = evaluator.evaluate(CELL, 2)
+    again = evaluator.evaluate(CELL, 2, first.state)
+    assert again.measured == {**first.measured, "epochs": 0}
+    assert again.score == first.score
+
+
+def test_a_checkpoint_can_hold_the_state() -> None:
+    check_state(LowerFidelity(CONFIG, SPLITS).evaluate(CELL, 1).state)
+
+
+def test_it_learns_from_training_images_and_scores_validation_images() -> None:
+    evaluator = LowerFidelity(replace(CONFIG, epochs=8), SPLITS)
+    found = evaluator.evaluate(CELL)
+    network = NASBench201().build(CELL, in_channels=1, num_classes=3, channels=4, cells=1)
+    network.load_state_dict(found.state["training"]["network"])
+    assert found.score == accuracy(network, SPLITS.valid)
+    assert found.score > 0.8
+    assert found.cost > 0
+    assert not found.failed
+    # Neither other validation labels nor other test images change what is trained.
+    other = replace(SPLITS, valid=Split(SPLITS.valid.images, (SPLITS.valid.labels + 1) % 3), test=part(30, 9))
+    shifted = LowerFidelity(replace(CONFIG, epochs=8), other).evaluate(CELL)
+    assert same(shifted.state, found.state)
+    assert shifted.score < 0.2
+
+
+def test_fewer_images_every_class_in_proportion() -> None:
+    evaluator = LowerFidelity(CONFIG, SPLITS, images=24)
+    assert torch.bincount(evaluator.splits.train.labels).tolist() == [8, 8, 8]
+    assert len(evaluator.valid.labels) == 60
+    assert same(LowerFidelity(CONFIG, SPLITS, images=24).splits.train.images, evaluator.splits.train.images)
+
+
+def test_fewer_channels_are_fewer_parameters() -> None:
+    sizes = [
+        LowerFidelity(replace(CONFIG, channels=c), SPLITS).evaluate(CELL, 1).measured["parameters"] for c in (2, 4)
+    ]
+    assert sizes[0] < sizes[1]
+
+
+def test_the_callers_chance_goes_on() -> None:
+    evaluator = LowerFidelity(CONFIG, SPLITS)
+    torch.manual_seed(5)
+    random.seed(5)
+    expected = torch.rand(2), random.random()
+    torch.manual_seed(5)
+    random.seed(5)
+    evaluator.evaluate(CELL, 1)
+    assert torch.equal(torch.rand(2), expected[0])
+    assert random.random() == expected[1]
+
+
+def test_a_training_that_diverges_has_failed() -> None:
+    found = LowerFidelity(replace(CONFIG, lr=1e20), SPLITS).evaluate(CELL)
+    assert found.failed
+    assert found.score == -math.inf
+    assert found.state is None
+    assert not math.isfinite(found.measured["loss"])
+    assert found.measured["epochs"] <= 2
+
+
+def test_logits_that_are_no_numbers_have_failed() -> None:
+    """One step so large that weights are still finite, and products of them are not."""
+    config = replace(CONFIG, batch_size=96, lr=1e12)
+    found = LowerFidelity(config, SPLITS).evaluate(CELL, 1)
+    assert math.isfinite(found.measured["loss"])
+    assert found.failed
+    assert found.score == -math.inf
+    assert found.state is None
+
+
+def test_weights_that_are_no_numbers_have_failed() -> None:
+    """Of a single step the loss is taken before the weights move."""
+    config = replace(CONFIG, batch_size=96, lr=1e38, weight_decay=1e3)
+    found = LowerFidelity(config, SPLITS).evaluate(CELL, 1)
+    assert math.isfinite(found.measured["loss"])
+    assert found.failed
+    assert found.score == -math.inf
+
+
+@pytest.mark.parametrize("budget", [0, 5])
+def test_budget_out_of_range(budget: int) -> None:
+    with pytest.raises(ValueError, match=f"budget: expected 1 to 4 epochs .*got {budget}"):
+        LowerFidelity(CONFIG, SPLITS).evaluate(CELL, budget)
+
+
+@pytest.mark.parametrize("images", [0, 97])
+def test_images_out_of_range(images: int) -> None:
+    with pytest.raises(ValueError, match=f"images: expected 1 to 96 training images, got {images}"):
+        LowerFidelity(CONFIG, SPLITS, images=images)
+
+
+def test_foreign_states() -> None:
+    evaluator = LowerFidelity(CONFIG, SPLITS)
+    state = evaluator.evaluate(CELL, 2).state
+    with pytest.raises(ValueError, match="state: expected one that LowerFidelity returned"):
+        evaluator.evaluate(CELL, 3, {"weights": 1})
+    with pytest.raises(ValueError, match=r"state: expected one of .*none.*, got one of"):
+        evaluator.evaluate(Genotype(("none",) * 6), 3, state)
+    with pytest.raises(ValueError, match=r"another training: channels 4 \(here 2\)"):
+        LowerFidelity(replace(CONFIG, channels=2), SPLITS).evaluate(CELL, 3, state)
+    with pytest.raises(ValueError, match=r"another training: images 96 \(here 24\)"):
+        LowerFidelity(CONFIG, SPLITS, images=24).evaluate(CELL, 3, state)
+    with pytest.raises(ValueError, match="state: has had 2 epochs, more than the budget, 1"):
+        evaluator.evaluate(CELL, 1, state)

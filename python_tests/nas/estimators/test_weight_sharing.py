@@ -1,0 +1,168 @@
+"""Weight sharing: what a step trains, what the score is, and that it knows a good cell from a bad one."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+import pytest
+import torch
+from test_lower_fidelity import CELL, SPLITS, same
+
+from automl_ext.nas.differentiable.search import sample
+from automl_ext.nas.estimators import weight_sharing
+from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
+from automl_ext.nas.spaces import darts_genotype
+from automl_ext.nas.spaces import registry as spaces
+from automl_ext.nas.spaces.cell_genotype import Edge
+from automl_ext.nas.spaces.darts import Darts
+from automl_ext.nas.spaces.darts_genotype import NUM_NODES, DartsGenotype
+from automl_ext.nas.spaces.darts_supernet import edges_of
+from automl_ext.nas.spaces.nasbench201 import OPERATIONS, Genotype, NASBench201
+from automl_ext.nas.spaces.supernet import Choice
+
+SPACE = NASBench201()
+CPU = torch.device("cpu")
+CONFIG = UniformSupernetConfig(epochs=6, batch_size=16)
+
+
+@pytest.fixture(scope="module")
+def trained() -> UniformSupernet:
+    job = UniformSupernet(CONFIG, SPACE, SPLITS, CPU)
+    while job.epoch < job.epochs:
+        job.run_epoch()
+    return job
+
+
+def test_sampling_is_uniform() -> None:
+    job = UniformSupernet(CONFIG, SPACE, SPLITS, CPU)
+    counts = torch.zeros(6, len(OPERATIONS))
+    rng = torch.Generator().manual_seed(0)
+    draws = 2000
+    for _ in range(draws):
+        counts += job.draw(job.supernet.alphas, 1.0, rng)[0].weights
+    chi_squared = ((counts - draws / 5) ** 2 / (draws / 5)).sum(1)
+    assert chi_squared.max() < 20.5  # 24 in 10,000 edges exceed 16.5 at 4 degrees of freedom; 4 in 10,000 this
+
+
+@pytest.mark.parametrize("name", ["darts", "darts-frc"])
+def test_every_sampled_cell_is_in_the_space(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the training steps run has exactly two inputs per node, each with an operation other than none."""
+    space = spaces.space(name)
+    job = UniformSupernet(replace(CONFIG, channels=1), space, SPLITS, CPU)
+    drawn = []
+    monkeypatch.setattr(
+        weight_sharing,
+        "weight_step",
+        lambda net, optimizer, batch, tau, clip, rng, sample=sample: (
+            drawn.append(sample(net.alphas, tau, rng)) or torch.zeros(())
+        ),
+    )
+    while len(drawn) < 200:
+        job.run_epoch()
+    nodes_of = [(edges.start, edges.stop) for edges in map(edges_of, range(NUM_NODES))]
+    pairs = Counter()
+    for choices in drawn:
+        cells = []
+        for choice in choices:
+            assert all(len(active) == 1 for active in choice.active)
+            names = [darts_genotype.OPERATIONS[k] for [k] in choice.active]
+            cells.append(
+                tuple(
+                    tuple(Edge(op, i) for i, op in enumerate(names[start:stop]) if op != "none")
+                    for start, stop in nodes_of
+                )
+            )
+        genotype = DartsGenotype(cells[0], cells[1] if len(cells) > 1 else None)  # checks the nodes
+        assert space.parse(str(genotype)) == genotype
+        pairs[tuple(edge.start for edge in genotype.normal[-1])] += 1
+    assert len(pairs) == 10  # every pair of the last node's inputs
+    assert max(pairs.values()) < 40
+
+
+def test_alpha_stays_where_it_is(trained: UniformSupernet) -> None:
+    assert all(not alpha.any() for alpha in trained.supernet.alphas)
+
+
+def test_going_on_is_training_in_one_go(trained: UniformSupernet) -> None:
+    first = UniformSupernet(CONFIG, SPACE, SPLITS, CPU)
+    for _ in range(3):
+        first.run_epoch()
+    second = UniformSupernet(CONFIG, SPACE, SPLITS, CPU)
+    second.load_state_dict(copy.deepcopy(first.state_dict()))
+    for _ in range(3):
+        second.run_epoch()
+    assert same(second.state_dict(), trained.state_dict())
+
+
+def test_the_score_is_of_the_cell_alone_with_its_own_statistics(trained: UniformSupernet) -> None:
+    found = WeightSharing(trained.supernet, SPLITS).evaluate(CELL)
+    net = copy.deepcopy(trained.supernet).train()
+    choice = Choice.fixed(SPACE.encode(CELL), 5)
+    for module in net.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = 1.0
+    with torch.no_grad():
+        net(SPLITS.train.images, choice)
+        right = (net.eval()(SPLITS.valid.images, choice).argmax(-1) == SPLITS.valid.labels).float().mean()
+    assert found.score == pytest.approx(right.item())
+    assert found.cost > 0
+    assert not found.failed
+
+
+def test_scores_do_not_depend_on_what_was_scored_before(trained: UniformSupernet) -> None:
+    before = copy.deepcopy(trained.supernet.state_dict())
+    evaluator = WeightSharing(trained.supernet, SPLITS)
+    first = evaluator.evaluate(CELL).score
+    evaluator.evaluate(SPACE.decode([3] * 6))
+    assert evaluator.evaluate(CELL).score == first
+    assert same(dict(before), dict(trained.supernet.state_dict()))
+
+
+def test_it_prefers_convolutions_to_nothing(trained: UniformSupernet) -> None:
+    evaluator = WeightSharing(trained.supernet, SPLITS)
+    nothing = evaluator.evaluate(Genotype(("none",) * 6)).score
+    assert nothing == pytest.approx(1 / 3, abs=0.01)  # logits that do not see the image
+    assert evaluator.evaluate(CELL).score > 0.6
+
+
+def test_weights_that_are_no_numbers_have_failed(trained: UniformSupernet) -> None:
+    broken = copy.deepcopy(trained.supernet)
+    next(broken.weights()).data.fill_(math.nan)
+    found = WeightSharing(broken, SPLITS).evaluate(CELL)
+    assert found.failed
+    assert found.score == -math.inf
+
+
+def test_other_spaces_say_their_choices(trained: UniformSupernet) -> None:
+    class Pairs(NASBench201):
+        num_choices = (5,) * 7
+
+    with pytest.raises(ValueError, match="choices: a function is needed"):
+        WeightSharing(trained.supernet, SPLITS, space=Pairs())
+    choices = [Choice.fixed(SPACE.encode(CELL), 5)]
+    found = WeightSharing(trained.supernet, SPLITS, space=Pairs(), choices=lambda genotype: choices).evaluate("a pair")
+    assert found.score == WeightSharing(trained.supernet, SPLITS).evaluate(CELL).score
+
+
+def test_bad_input(trained: UniformSupernet) -> None:
+    with pytest.raises(ValueError, match="images: expected at least 1, got 0"):
+        WeightSharing(trained.supernet, SPLITS, images=0)
+    with pytest.raises(ValueError, match=r"epochs: expected at least 1 .*, got 0"):
+        UniformSupernetConfig(epochs=0)
+
+
+def test_scores_of_darts_cells() -> None:
+    space = Darts()
+    job = UniformSupernet(UniformSupernetConfig(channels=2, epochs=1), space, SPLITS, torch.device("cpu"))
+    job.run_epoch()
+    sharing = WeightSharing(job.supernet, SPLITS, space=space)
+    drawn = [space.random(Random(i)) for i in range(2)]
+    scores = [sharing.evaluate(genotype) for genotype in drawn]
+    assert all(0 <= x.score <= 1 and not x.failed for x in scores)
+    outputs = [sharing.supernet(SPLITS.valid.images, *sharing.choices(genotype)) for genotype in drawn]
+    assert not torch.allclose(*outputs)  # it is the genotype that runs

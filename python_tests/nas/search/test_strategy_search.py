@@ -1,0 +1,322 @@
+"""Searches by strategies: protocol, exact resume, workers, failures, inherited weights, pictures."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import nas_search_world as world
+import pytest
+import torch
+
+pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+
+from automl_ext.data.images import load_images, split_images
+from automl_ext.nas.estimators.inheritance import Inheriting, inherit
+from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
+from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.plot import plot_run
+from automl_ext.nas.retraining.retrain import TrainingConfig
+from automl_ext.nas.search.config import (
+    STRATEGIES,
+    EvolutionConfig,
+    RandomConfig,
+    ReNASConfig,
+    SearchConfig,
+    SuccessiveHalvingConfig,
+)
+from automl_ext.nas.search.history import pareto_front
+from automl_ext.nas.search.search import search
+from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
+from automl_ext.training.errors import UserError
+
+SPACE = NASBench201()
+TINY: dict[str, Any] = {"subset": 200, "channels": 4, "epochs": 2}
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(world.write(tmp_path_factory.mktemp("table") / "table.csv", world.rows()))
+
+
+def logged(out: Path, *, seconds: bool = True) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; without measured seconds."""
+    rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    return rows if seconds else [{k: v for k, v in row.items() if k not in ("cost", "seconds")} for row in rows]
+
+
+def without_times(result: dict[str, Any] | None) -> dict[str, Any]:
+    assert result is not None
+    return {key: value for key, value in result.items() if key != "times"}
+
+
+def test_every_strategy_searches_the_table(tmp_path: Path, table: str) -> None:
+    for name, config in STRATEGIES.items():
+        result = search(name, config(evaluator="table", table=table, budget=4000), tmp_path / name)
+        assert result is not None
+        assert result["times"]["evaluation_seconds"] <= 4000
+        assert result["evaluations"] == len(logged(tmp_path / name))
+        assert result["score"] == logged(tmp_path / name)[-1]["best_score"]
+        assert result == json.loads((tmp_path / name / "result.json").read_text())
+        genotype = SPACE.parse(result["genotype"])
+        assert result["test_accuracy"] == 70 + world.quality(SPACE.encode(genotype))
+
+
+def test_the_overrunning_evaluation_does_not_count_and_revisits_are_charged(tmp_path: Path, table: str) -> None:
+    class One(NASBench201):
+        def random(self, rng: Any) -> Genotype:
+            return Genotype(("none",) * 6)
+
+    cost = 80 + 2.5 * (0.5 + 0.085 * 80 / 12)
+    for budget, count in [(3 * cost + 0.01, 3), (3 * cost - 0.01, 2)]:
+        config = RandomConfig(evaluator="table", table=table, budget=budget)
+        result = search("random", config, tmp_path / str(count), space=One())
+        assert result is not None
+        assert result["evaluations"] == count
+        assert result["times"]["evaluation_seconds"] == pytest.approx(count * cost)
+
+
+def test_interrupted_and_resumed_is_the_same(tmp_path: Path, table: str) -> None:
+    config = ReNASConfig(evaluator="table", table=table, evaluations=60, population=8, sample=3, workers=1)
+    whole = search("renas", config, tmp_path / "whole")
+    assert search("renas", config, tmp_path / "parts", stop_after=7) is None
+    assert len(logged(tmp_path / "parts")) == 7
+    assert search("renas", config, tmp_path / "parts", resume="auto", stop_after=30) is None
+    parts = search("renas", config, tmp_path / "parts", resume="auto")
+    assert without_times(parts) == without_times(whole)
+    assert logged(tmp_path / "parts") == logged(tmp_path / "whole")
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("renas", ReNASConfig(**TINY, evaluations=7, population=3, sample=2)),
+        ("successive-halving", SuccessiveHalvingConfig(**TINY, evaluations=7, candidates=4, eta=2, rungs=2)),
+        ("rea", EvolutionConfig(**TINY, evaluator="supernet", evaluations=5, population=3, sample=2)),
+    ],
+)
+def test_trainings_go_on_where_they_were(tmp_path: Path, name: str, config: SearchConfig) -> None:
+    whole = search(name, config, tmp_path / "whole")
+    for _ in range(2):
+        assert search(name, config, tmp_path / "parts", resume="auto", stop_after=3) is None
+    assert without_times(search(name, config, tmp_path / "parts", resume="auto")) == without_times(whole)
+    assert logged(tmp_path / "parts", seconds=False) == logged(tmp_path / "whole", seconds=False)
+
+
+def test_workers_change_who_evaluates_only(tmp_path: Path) -> None:
+    """With a strategy that learns nothing the candidates are the same, so all results are."""
+    results = []
+    for workers in (1, 2):
+        config = RandomConfig(**TINY, evaluations=4, workers=workers)
+        results.append(without_times(search("random", config, tmp_path / str(workers))))
+    assert results[0] == results[1]
+
+
+class Diverging(LowerFidelity):
+    """Fails on cells whose first edge is a 3×3 convolution."""
+
+    def evaluate(self, genotype: Genotype, budget: int | None = None, state: Any = None) -> Evaluation:
+        if genotype.operations[0] == "nor_conv_3x3":
+            return Evaluation(-math.inf, 0.0, failed=True)
+        return Evaluation(world.quality(SPACE.encode(genotype)), 0.0)
+
+
+def test_failed_candidates_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("automl_ext.nas.search.evaluators.LowerFidelity", Diverging)
+    result = search("random", RandomConfig(**TINY, evaluations=40), tmp_path / "run")
+    assert result is not None
+    rows = logged(tmp_path / "run")
+    assert result["failed"] == sum(row["score"] is None for row in rows) == rows[-1]["failed"] > 0
+    assert not result["genotype"].startswith("|nor_conv_3x3")
+    assert result["evaluations"] == 40
+
+
+def test_divergence_is_a_failure(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="random: all 2 candidates failed; try a lower learning rate"):
+        search("random", RandomConfig(**TINY, evaluations=2, lr=1e12), tmp_path / "run")
+    assert [row["score"] for row in logged(tmp_path / "run")] == [None, None]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda table: RandomConfig(evaluator="table", table=table, budget=10),
+            "budget: one evaluation takes up to .* 10 s",
+        ),
+        (lambda table: RandomConfig(space="renas", evaluator="supernet"), "space renas: has no supernet"),
+        (lambda table: RandomConfig(space="nb101"), "space: expected one of nb201.*, got 'nb101'"),
+        (lambda table: RandomConfig(evaluator="table", table=table + "x"), "table: cannot read"),
+    ],
+)
+def test_bad_input_gets_one_line(tmp_path: Path, table: str, make: Any, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        search("random", make(table), tmp_path / "run")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_budget_too_small_for_one_training(tmp_path: Path) -> None:
+    """It is known after the first one: the same --out is good for a larger budget."""
+    with pytest.raises(UserError, match=r"budget: one evaluation takes .* s, more than 0\.001 s"):
+        search("random", RandomConfig(**TINY, budget=0.001), tmp_path / "run")
+    assert search("random", RandomConfig(**TINY, budget=1000, evaluations=1), tmp_path / "run", resume="auto")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RandomConfig(evaluations=0), "evaluations: expected at least 1"),
+        (lambda: RandomConfig(budget=0.0), "budget: expected above 0"),
+        (lambda: RandomConfig(workers=0), "workers: expected at least 1"),
+        (lambda: RandomConfig(evaluator="table", space="darts"), "the table holds NAS-Bench-201 cells"),
+        (lambda: EvolutionConfig(population=0), "population: expected at least 1"),
+        (lambda: ReNASConfig(fine_tune=9, epochs=4), "fine_tune: expected at most 4 epochs"),
+        (lambda: SuccessiveHalvingConfig(evaluator="supernet"), "a supernet knows no budgets"),
+        (lambda: SuccessiveHalvingConfig(epochs=8), "epochs: expected at least 9, one in the first rung"),
+    ],
+)
+def test_bad_configurations(make: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+# ---- inherited weights
+
+
+def evaluator(fine_tune: int = 1) -> Inheriting:
+    config = TrainingConfig(**TINY)
+    splits = split_images(load_images("digits", subset=200))
+    return Inheriting(LowerFidelity(config, splits, space=SPACE), fine_tune)
+
+
+PARENT = SPACE.decode([3, 2, 1, 3, 2, 3])
+
+
+def test_a_child_inherits_what_did_not_change() -> None:
+    trained = evaluator()
+    state = trained.evaluate(PARENT).state
+    assert state is not None
+    weights = state["training"]["network"]
+    child = SPACE.decode([3, 2, 1, 3, 2, 2])  # the last edge: 3×3 becomes 1×1
+    start, share = trained.inherited(child, state)
+    for name, value in start["training"]["network"].items():
+        if ".edges.5." in name:  # all of the new operation is new, its batch norm of equal shape too
+            assert name not in weights or not torch.equal(value, weights[name]) or value.numel() == 1 or "bias" in name
+        else:
+            assert torch.equal(value, weights[name]), name
+    mean = start["training"]["network"]["stages.0.0.edges.5.2.running_mean"]
+    assert not mean.any()
+    assert 0 < share < 1
+    evaluation = trained.evaluate(child, state=state)
+    assert evaluation.measured["epochs"] == 1
+    assert evaluation.measured["inherited"] == share
+    assert trained.evaluate(PARENT).measured["epochs"] == 2
+
+
+def test_inheriting_changes_neither_parent_nor_chance() -> None:
+    trained = evaluator()
+    state = trained.evaluate(PARENT).state
+    assert state is not None
+    copy = {name: value.clone() for name, value in state["training"]["network"].items()}
+    torch.manual_seed(0)
+    expected = torch.rand(())
+    torch.manual_seed(0)
+    child = SPACE.decode([3, 2, 1, 3, 2, 0])
+    first, second = (trained.evaluate(child, state=state) for _ in range(2))
+    assert torch.equal(torch.rand(()), expected)
+    assert first.score == second.score
+    assert all(torch.equal(value, copy[name]) for name, value in state["training"]["network"].items())
+
+
+def test_inherit_takes_equal_layers_in_equal_company() -> None:
+    def network(kernel: int) -> torch.nn.Sequential:
+        operation = torch.nn.Sequential(torch.nn.Conv2d(2, 2, kernel), torch.nn.BatchNorm2d(2))
+        return torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2)), operation)
+
+    same = inherit(network(3), network(3), network(3).state_dict())
+    assert set(same) == set(network(3).state_dict())
+    other = inherit(network(1), network(3), network(3).state_dict())
+    assert set(other) == {"0.0.weight", "0.0.bias"}
+
+
+def test_fine_tune_is_checked() -> None:
+    with pytest.raises(ValueError, match="fine_tune: expected 1 to 2 epochs, got 3"):
+        evaluator(3)
+
+
+# ---- pictures
+
+
+def test_pareto_front() -> None:
+    costs, scores = [3, 1, 2, 2, 5, 4, 1], [5, 1, 4, 3, 6, 5, 1]
+    assert pareto_front(costs, scores) == [1, 2, 0, 4]
+    assert pareto_front([], []) == []
+
+
+def test_the_result_holds_the_front(tmp_path: Path, table: str) -> None:
+    result = search("random", RandomConfig(evaluator="table", table=table, evaluations=50), tmp_path / "run")
+    assert result is not None
+    front = result["pareto"]
+    assert front[-1]["score"] == result["score"]
+    assert [p["parameters"] for p in front] == sorted({p["parameters"] for p in front})
+    assert [p["score"] for p in front] == sorted({p["score"] for p in front})
+
+
+def test_pictures(tmp_path: Path, table: str) -> None:
+    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+    search("rea", EvolutionConfig(evaluator="table", table=table, evaluations=30), tmp_path / "run")
+    names = {path.name for path in plot_run(tmp_path / "run")}
+    assert names == {"curves.png", "trajectory.png", "pareto.png", "cell.png", "cell.svg"}
+    assert all((tmp_path / "run" / name).stat().st_size > 1000 for name in names)
+
+
+# ---- killed
+
+
+SEARCH = """
+import sys
+from automl_ext.nas.search.search import search
+from automl_ext.nas.search.config import ReNASConfig
+config = ReNASConfig(
+    subset=200, channels=4, epochs=2, evaluations=60, population=4, sample=2, workers=int(sys.argv[2])
+)
+search("renas", config, sys.argv[1], resume="auto")
+"""
+
+
+def start(out: Path, workers: int) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", SEARCH, str(out), str(workers)]
+    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_killed_at_random_moments(tmp_path: Path, workers: int) -> None:
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    begin = time.monotonic()
+    assert start(whole, workers).wait(600) == 0
+    seconds = time.monotonic() - begin
+    rng, kills = random.Random(workers), 0
+    while kills < 3:
+        process = start(killed, workers)
+        try:
+            assert process.wait(rng.uniform(0.3, 0.7) * seconds) == 0
+            break  # finished before it could be killed again
+        except subprocess.TimeoutExpired:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            kills += 1
+    assert kills
+    assert start(killed, workers).wait(600) == 0
+    results = [json.loads((out / "result.json").read_text()) for out in (whole, killed)]
+    assert without_times(results[0]) == without_times(results[1])
+    assert logged(whole, seconds=False) == logged(killed, seconds=False)

@@ -1,0 +1,165 @@
+"""The NAS-Bench-201 space: its genotypes, their strings and codes, and the networks they stand for."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import os
+from collections import Counter
+from itertools import product
+from random import Random
+
+import pytest
+import torch
+
+from automl_ext.nas.spaces.nasbench201 import EDGES, OPERATIONS, Genotype, NASBench201, live_edges
+from automl_ext.nas.spaces.operations import make_operation
+from automl_ext.nas.spaces.space import Space
+
+SPACE = NASBench201()
+TABLE = os.environ.get("AUTOML_EXT_NB201")
+needs_table = pytest.mark.skipif(not TABLE, reason="AUTOML_EXT_NB201 does not point to a table of the benchmark")
+MIXED = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|avg_pool_3x3~0|nor_conv_1x1~1|nor_conv_3x3~2|"
+
+
+def build(genotype: Genotype, **changes: int) -> torch.nn.Module:
+    shape = {"in_channels": 1, "num_classes": 10, "channels": 4, "cells": 1} | changes
+    return SPACE.build(genotype, **shape)
+
+
+def test_the_space_is_a_space() -> None:
+    space: Space[Genotype] = SPACE  # what mypy checks
+    assert space.num_choices == (5,) * 6
+
+
+def test_every_genotype_survives_string_and_code() -> None:
+    strings = set()
+    for indices in product(range(5), repeat=6):
+        genotype = SPACE.decode(indices)
+        assert SPACE.encode(genotype) == indices
+        assert SPACE.parse(str(genotype)) == genotype
+        strings.add(str(genotype))
+    assert len(strings) == 15_625
+
+
+def test_string_is_the_benchmarks() -> None:
+    operations = ("nor_conv_3x3", "none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
+    assert str(Genotype(operations)) == MIXED
+    assert SPACE.parse(f" {MIXED}\n").operations == operations
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nor_conv_3x3",
+        MIXED[:-1],
+        MIXED + "|",
+        MIXED.replace("~2", "~1"),
+        MIXED.replace("|+|", "+"),
+        MIXED.replace("nor_conv_1x1", "sep_conv_3x3"),
+        MIXED + "+|none~0|none~1|none~2|none~3|",
+        "Genotype(normal=[('sep_conv_3x3', 0)], normal_concat=[2, 3, 4, 5])",
+        "|+" * 10_000,
+    ],
+)
+def test_other_strings_are_refused_in_one_line(text: str) -> None:
+    with pytest.raises(ValueError, match="NAS-Bench-201") as error:
+        SPACE.parse(text)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+@pytest.mark.parametrize("indices", [[0] * 5, [0] * 7, [0, 0, 0, 0, 0, 5], [-1, 0, 0, 0, 0, 0]])
+def test_decode_refuses(indices: list[int]) -> None:
+    with pytest.raises(ValueError, match="decode: indices"):
+        SPACE.decode(indices)
+
+
+def test_random_is_uniform_and_repeatable() -> None:
+    draws = [SPACE.encode(SPACE.random(Random(7))) for _ in range(2)]
+    assert draws[0] == draws[1]
+    rng = Random(0)
+    counts = Counter(pair for _ in range(5000) for pair in enumerate(SPACE.encode(SPACE.random(rng))))
+    assert len(counts) == 30
+    chi_square = sum((n - 1000) ** 2 / 1000 for n in counts.values())
+    assert chi_square < 52  # 24 degrees of freedom, one in a thousand
+
+
+def test_mutation_reaches_every_neighbour_and_nothing_else() -> None:
+    genotype, rng = SPACE.parse(MIXED), Random(0)
+    mutants = Counter(SPACE.mutate(genotype, rng) for _ in range(2400))
+    assert len(mutants) == 24
+    for mutant, count in mutants.items():
+        assert sum(a != b for a, b in zip(mutant.operations, genotype.operations, strict=True)) == 1
+        assert 50 < count < 170  # 100 expected, standard deviation 9.8
+
+
+@pytest.mark.parametrize("size", [1, 3, 5, 8, 28, 32])
+@pytest.mark.parametrize("operation", OPERATIONS)
+def test_network_takes_images_of_any_size(size: int, operation: str) -> None:
+    network = build(Genotype((operation,) * 6), in_channels=3, num_classes=7)
+    assert network(torch.randn(2, 3, size, size + 1)).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", ["channels", "cells"])
+def test_network_refuses_no_size(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
+        build(SPACE.parse(MIXED), **{name: 0})
+
+
+def test_unknown_operation() -> None:
+    with pytest.raises(ValueError, match="dil_conv_9x9"):
+        make_operation("dil_conv_9x9", 4)
+
+
+def test_average_pool_leaves_padding_out() -> None:
+    pool = make_operation("avg_pool_3x3", 1)
+    assert pool is not None
+    torch.testing.assert_close(pool(torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 4, 4))
+
+
+def test_head_normalises_before_pooling() -> None:
+    head = build(SPACE.parse(MIXED)).head
+    kinds = [type(module).__name__ for module in head]
+    assert kinds == ["BatchNorm2d", "ReLU", "AdaptiveAvgPool2d", "Flatten", "Linear"]
+
+
+def test_dead_edges_change_nothing() -> None:
+    """Edges from which no way leads to the output are left out; compare with the sum over all edges."""
+    for seed in range(40):
+        genotype = SPACE.random(Random(seed))
+        cell = build(genotype).eval().stages[0][0]
+        x = torch.randn(2, 4, 5, 5)
+        nodes = [x]
+        for node in (1, 2, 3):
+            value = torch.zeros_like(x)
+            for e, (start, end) in enumerate(EDGES):
+                if end == node and genotype.operations[e] != "none":
+                    value = value + cell.edges[e](nodes[start])
+            nodes.append(value)
+        torch.testing.assert_close(cell(x), nodes[-1])
+    assert live_edges(SPACE.parse("|skip_connect~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|none~2|")) == [3]
+
+
+def test_parameters_of_the_smallest_network() -> None:
+    """The benchmark's figure for a cell without convolutions, at the paper's size."""
+    network = build(Genotype(("skip_connect",) * 6), in_channels=3, channels=16, cells=5)
+    assert sum(p.numel() for p in network.parameters()) == 73_306
+
+
+@needs_table
+def test_parameters_are_the_benchmarks() -> None:
+    """The numbers of 1×1 and 3×3 convolutions decide them; a network of each of the 28 kinds is built."""
+    counted: dict[tuple[int, int], int] = {}
+    with gzip.open(str(TABLE), "rt") as file:
+        rows = list(csv.DictReader(file))
+    assert len({row["arch"] for row in rows}) == 15_625
+    for row in rows:
+        genotype = SPACE.parse(row["arch"])
+        kind = (genotype.operations.count("nor_conv_1x1"), genotype.operations.count("nor_conv_3x3"))
+        if kind not in counted:
+            network = build(genotype, in_channels=3, channels=16, cells=5)
+            counted[kind] = sum(p.numel() for p in network.parameters())
+        assert counted[kind] == int(row["params"]), row["arch"]
+    assert len(counted) == 28

@@ -1,0 +1,243 @@
+"""Every space: genotypes survive their codes and strings, mutate legally, and are networks that fit and learn."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+pytest.importorskip("hypothesis")
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from automl_ext.nas.spaces.cell_genotype import Edge
+from automl_ext.nas.spaces.cell_network import BlockCell, CellNetwork, FixedReductionCell, Place, live_cells
+from automl_ext.nas.spaces.darts import Darts
+from automl_ext.nas.spaces.darts_genotype import OPERATIONS
+from automl_ext.nas.spaces.nasbench201 import EDGES, NASBench201, live_edges
+from automl_ext.nas.spaces.operations import make_operation
+from automl_ext.nas.spaces.registry import SPACES, space
+from automl_ext.nas.spaces.renas import OPERATIONS as RENAS_OPERATIONS
+from automl_ext.nas.spaces.renas import ReNAS, unused
+from automl_ext.training.errors import UserError
+
+DARTS_V2 = (
+    "normal=|sep_conv_3x3~0|sep_conv_3x3~1|+|sep_conv_3x3~0|sep_conv_3x3~1|+|skip_connect~0|sep_conv_3x3~1|"
+    "+|skip_connect~0|dil_conv_3x3~2| reduction=|max_pool_3x3~0|max_pool_3x3~1|+|max_pool_3x3~1|skip_connect~2|"
+    "+|max_pool_3x3~0|skip_connect~2|+|max_pool_3x3~1|skip_connect~2|"
+)
+quick = settings(max_examples=15, deadline=None, derandomize=True)
+
+
+def genotypes(name: str) -> st.SearchStrategy[Any]:
+    return st.tuples(*(st.integers(0, n - 1) for n in space(name).num_choices)).map(space(name).decode)
+
+
+every_space = pytest.mark.parametrize("name", SPACES)
+
+
+@every_space
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_codes_strings_and_mutations(name: str, data: st.DataObject) -> None:
+    s = space(name)
+    genotype = data.draw(genotypes(name))
+    indices = s.encode(genotype)
+    assert s.decode(list(indices)) == genotype
+    assert s.parse(str(genotype)) == genotype
+    assert hash(s.parse(f" {genotype}\n")) == hash(genotype)
+    assert len(s.kinds) == len(indices) == len(s.num_choices)
+    for d, (kind, n) in enumerate(zip(s.kinds, s.num_choices, strict=True)):
+        assert kind in ("operation", "input")
+        legal = s.legal(genotype, d)
+        assert legal
+        assert len(set(legal)) == len(legal)
+        for k in legal:
+            assert 0 <= k < n
+            assert k != indices[d]
+            changed = [*indices[:d], k, *indices[d + 1 :]]
+            assert s.encode(s.decode(changed)) == tuple(changed)
+    mutant = s.encode(s.mutate(genotype, Random(data.draw(st.integers(0, 1000)))))
+    (d,) = [d for d, (a, b) in enumerate(zip(indices, mutant, strict=True)) if a != b]
+    assert mutant[d] in s.legal(genotype, d)
+
+
+@every_space
+@quick
+@given(data=st.data())
+def test_networks_fit_and_learn(name: str, data: st.DataObject) -> None:
+    """Images of any size, and a gradient for every parameter that can reach the logits."""
+    s = space(name)
+    genotype = data.draw(genotypes(name))
+    channels, cells = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 2))
+    height, width = data.draw(st.integers(1, 11)), data.draw(st.integers(1, 11))
+    network = s.build(genotype, in_channels=2, num_classes=3, channels=channels, cells=cells)
+    logits = network(torch.randn(4, 2, height, width))
+    assert logits.shape == (4, 3)
+    nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2, 0])).backward()
+    without = {n for n, p in network.named_parameters() if p.grad is None}
+    assert without == (unreachable(network, genotype) if name == "nb201" else set())
+    assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
+
+
+def unreachable(network: nn.Module, genotype: Any) -> set[str]:
+    """NAS-Bench-201 keeps operations that lead nowhere, because it counts their parameters."""
+    names = {n for n, _ in network.named_parameters()}
+    live = live_edges(genotype)
+    if not live:
+        return {n for n in names if not n.startswith("head.")}
+    dead = [f".edges.{e}." for e in range(len(EDGES)) if e not in live]
+    return {n for n in names if any(part in n for part in dead)}
+
+
+@every_space
+def test_random_is_repeatable_and_mutations_reach_every_decision(name: str) -> None:
+    s = space(name)
+    assert s.random(Random(3)) == s.random(Random(3)) != s.random(Random(4))
+    genotype, rng = s.random(Random(0)), Random(0)
+    indices = s.encode(genotype)
+    mutants = [s.encode(s.mutate(genotype, rng)) for _ in range(60 * len(indices))]
+    for d in range(len(indices)):
+        reached = {m[d] for m in mutants} - {indices[d]}
+        assert reached == set(s.legal(genotype, d))
+
+
+@pytest.mark.parametrize("size", range(1, 10))
+@pytest.mark.parametrize("operation", sorted({*OPERATIONS, *RENAS_OPERATIONS} - {"none"}))
+def test_every_operation_halves_alike(operation: str, size: int) -> None:
+    x = torch.randn(2, 3, size, size + 1)
+    for stride in (1, 2):
+        module = make_operation(operation, 3, stride=stride)
+        assert module is not None
+        assert module(x).shape == (2, 3, -(-size // stride), -(-(size + 1) // stride))
+
+
+@pytest.mark.parametrize("reduction", [False, True])
+@pytest.mark.parametrize("previous_reduction", [False, True])
+@pytest.mark.parametrize(("height", "width"), [(5, 8), (1, 3)])
+def test_cells_of_every_kind_fit(reduction: bool, previous_reduction: bool, height: int, width: int) -> None:
+    place = Place(5, 7, 4, reduction, previous_reduction)
+    previous = torch.randn(2, 7, height, width)
+    before = torch.randn(2, 5, 2 * height - 1, 2 * width) if previous_reduction else torch.randn(2, 5, height, width)
+    expected = (2, 16, -(-height // 2), -(-width // 2)) if reduction else (2, 16, height, width)
+    genotype = Darts().random(Random(1))
+    cell = BlockCell(genotype.normal, (2, 3, 4, 5), place)
+    assert cell(before, previous).shape == expected
+    assert cell.out_channels == 16
+    if reduction:
+        assert FixedReductionCell(place)(before, previous).shape == expected
+
+
+def test_size_of_the_darts_space() -> None:
+    """10⁹ cells, as the paper counts them; the fixed reduction cell leaves one to find."""
+    size = 1
+    for n in space("darts-frc").num_choices:
+        size *= n
+    assert size == 7**8 * 1 * 3 * 6 * 10
+    assert space("darts").num_choices == 2 * space("darts-frc").num_choices
+
+
+def test_darts_string() -> None:
+    genotype = Darts().parse(DARTS_V2)
+    assert str(genotype) == DARTS_V2
+    assert genotype.normal[3] == (Edge("skip_connect", 0), Edge("dil_conv_3x3", 2))
+
+
+def test_darts_v2_at_the_papers_size() -> None:
+    """DARTS reports 3.3M parameters (its code counts 3.35M) with 36 channels and 20 cells."""
+    network = Darts().build(Darts().parse(DARTS_V2), in_channels=3, num_classes=10, channels=36, cells=6)
+    assert len(network.cells) == 20
+    reductions = [i for i, cell in enumerate(network.cells) if isinstance(cell.nodes[0][0], nn.MaxPool2d)]
+    assert reductions == [6, 13]
+    assert sum(p.numel() for p in network.parameters()) == 3_349_342
+
+
+DARTS_FRC = Darts(fixed_reduction=True).random(Random(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("darts", ""),
+        ("darts", DARTS_V2.replace("~0|sep_conv_3x3~1|+", "~1|sep_conv_3x3~0|+", 1)),
+        ("darts", DARTS_V2.replace("skip_connect~0", "skip_connect~1", 1)),
+        ("darts", DARTS_V2.replace("skip_connect", "none", 1)),
+        ("darts", DARTS_V2.replace("dil_conv_3x3~2", "dil_conv_3x3~5")),
+        ("darts", DARTS_V2.replace("skip_connect", "nor_conv_3x3")),
+        ("darts", DARTS_V2.partition(" ")[0]),
+        ("darts", "normal=|a~0| normal=|a~0|"),
+        ("darts", str(DARTS_FRC)),
+        ("darts-frc", DARTS_V2),
+        ("darts", "|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|none~2|"),
+        ("renas", DARTS_V2),
+        ("renas", "|skip_connect~0|skip_connect~1|"),
+        ("renas", "|skip_connect~0|skip_connect~x|" * 5),
+        ("renas", "+".join(["|skip_connect~0|skip_connect~-1|"] * 5)),
+        ("renas", "+".join(["|skip_connect~0|skip_connect~2|"] * 5)),
+        ("renas", "|+" * 10_000),
+    ],
+)
+def test_foreign_strings_are_refused_in_one_line(name: str, text: str) -> None:
+    with pytest.raises(ValueError, match="genotype: expected") as error:
+        space(name).parse(text)
+    assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 1000
+
+
+@every_space
+def test_decode_refuses(name: str) -> None:
+    s = space(name)
+    indices = [0] * len(s.num_choices)
+    for wrong in (indices[1:], [*indices, 0], [s.num_choices[0], *indices[1:]], [-1, *indices[1:]]):
+        with pytest.raises(ValueError, match="decode: indices"):
+            s.decode(wrong)
+
+
+def test_unknown_space() -> None:
+    with pytest.raises(UserError, match="--space: expected one of nb201, darts, darts-frc, renas, got 'dart'"):
+        space("dart")
+
+
+def test_renas_has_no_supernet() -> None:
+    with pytest.raises(UserError, match="renas: has no supernet"):
+        ReNAS().build_supernet(in_channels=1, num_classes=2, channels=2, cells=1, form="darts")
+
+
+def test_renas_concatenates_what_no_block_reads() -> None:
+    chain = "|skip_connect~0|skip_connect~1|+" + "+".join(f"|skip_connect~{k}|skip_connect~{k}|" for k in (2, 3, 4, 5))
+    assert unused(ReNAS().parse(chain).blocks) == (6,)
+    flat = "+".join(["|skip_connect~0|skip_connect~1|"] * 5)
+    assert unused(ReNAS().parse(flat).blocks) == (2, 3, 4, 5, 6)
+
+
+def test_cells_that_lead_nowhere_are_not_made() -> None:
+    """A cell that reads only the last but one leaves out every second cell."""
+    genotype = ReNAS().parse("+".join(["|sep_conv_3x3~0|max_pool_3x3~0|"] * 5))
+    network = ReNAS().build(genotype, in_channels=1, num_classes=3, channels=2, cells=1)
+    assert network.live == {0, 2, 4}
+    assert [isinstance(cell, nn.Identity) for cell in network.cells] == [False, True, False, True, False]
+    network.add_auxiliary_head()
+    logits, auxiliary = network(torch.randn(4, 1, 9, 9))
+    (logits.sum() + auxiliary.sum()).backward()
+    assert all(p.grad is not None for p in network.parameters())
+    assert live_cells([{0, 1}] * 5) == {0, 1, 2, 3, 4}
+
+
+@pytest.mark.parametrize("name", ["channels", "cells"])
+def test_networks_refuse_no_size(name: str) -> None:
+    shape = {"in_channels": 1, "num_classes": 2, "channels": 1, "cells": 1} | {name: 0}
+    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
+        Darts().build(Darts().parse(DARTS_V2), **shape)
+
+
+def test_spaces_are_spaces() -> None:
+    """What mypy checks, and that a name gives a fresh object."""
+    assert isinstance(space("nb201"), NASBench201)
+    assert space("darts") == Darts()
+    assert space("darts-frc") == Darts(fixed_reduction=True)
+    assert isinstance(
+        space("darts").build(Darts().parse(DARTS_V2), in_channels=1, num_classes=2, channels=1, cells=1), CellNetwork
+    )

@@ -1,0 +1,334 @@
+"""Search strategies: what each proposes, that it learns, and that it goes on from a checkpoint as if never stopped."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections import deque
+from collections.abc import Callable, Sequence
+from random import Random
+from typing import Any
+
+import nas_search_world as world
+import numpy as np
+import pytest
+import torch
+
+from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.strategies.evolution import Evolution
+from automl_ext.nas.strategies.random_search import RandomSearch
+from automl_ext.nas.strategies.reinforce import Reinforce
+from automl_ext.nas.strategies.renas import ReNAS
+from automl_ext.nas.strategies.renas_controller import HistoryController
+from automl_ext.nas.strategies.renas_lstm import LSTMController, MutationPolicy
+from automl_ext.nas.strategies.strategy import Candidate, Evaluated, Strategy, tournament
+from automl_ext.nas.strategies.successive_halving import SuccessiveHalving
+from automl_ext.training.files.checkpoint import check_state
+
+SPACE = world.SPACE
+MAKE: dict[str, Callable[[int], Strategy]] = {
+    "random": lambda seed: RandomSearch(SPACE, seed),
+    "rea": lambda seed: Evolution(SPACE, seed, population=5),
+    "reinforce": lambda seed: Reinforce(SPACE, seed, lr=0.1),
+    "renas": lambda seed: ReNAS(SPACE, seed, HistoryController(SPACE, seed), population=5, sample=3),
+    "renas-lstm": lambda seed: ReNAS(SPACE, seed, LSTMController(SPACE, seed), population=5, sample=3),
+    "successive-halving": lambda seed: SuccessiveHalving(SPACE, seed, candidates=4, budgets=(1, 2), eta=2),
+}
+each = pytest.mark.parametrize("name", MAKE)
+
+
+class Pairs:
+    """A space with operations and inputs: node i of three has an operation of 4 and an input among 2 + i."""
+
+    num_choices = (4, 2, 4, 3, 4, 4)
+    kinds = ("operation", "input") * 3
+
+    def random(self, rng: Random) -> tuple[int, ...]:
+        return tuple(rng.randrange(n) for n in self.num_choices)
+
+    def encode(self, genotype: tuple[int, ...]) -> tuple[int, ...]:
+        return genotype
+
+    def decode(self, indices: Sequence[int]) -> tuple[int, ...]:
+        return tuple(indices)
+
+    def legal(self, genotype: tuple[int, ...], decision: int) -> tuple[int, ...]:
+        return tuple(k for k in range(self.num_choices[decision]) if k != genotype[decision])
+
+
+def through_a_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
+    check_state(state)
+    file = io.BytesIO()
+    torch.save(state, file)
+    file.seek(0)
+    return torch.load(file, weights_only=True)
+
+
+@each
+def test_equal_seeds_equal_candidates(name: str) -> None:
+    assert world.drive(MAKE[name](3), 30) == world.drive(MAKE[name](3), 30)
+    assert world.drive(MAKE[name](3), 30) != world.drive(MAKE[name](4), 30)
+
+
+@each
+def test_goes_on_from_a_checkpoint(name: str) -> None:
+    whole = world.drive(MAKE[name](0), 40)
+    first = MAKE[name](0)
+    begun = world.drive(first, 17)
+    second = MAKE[name](1)  # everything random comes from the state
+    second.load_state_dict(through_a_checkpoint(first.state_dict()))
+    assert begun + world.drive(second, 23) == whole
+
+
+@each
+def test_draws_nothing_from_global_generators(name: str) -> None:
+    import random
+
+    def draws() -> tuple[float, ...]:
+        return random.random(), np.random.rand(), torch.rand(()).item()
+
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    expected = draws()
+    random.seed(0), np.random.seed(0), torch.manual_seed(0)
+    world.drive(MAKE[name](0), 12)
+    assert draws() == expected
+
+
+@each
+def test_failed_candidates_do_not_stop_it(name: str) -> None:
+    genotypes = world.drive(MAKE[name](0), 40, fail=frozenset({0, 1, 2, 3, 7, 11, 20}))
+    assert len(genotypes) == 40
+    assert len(world.drive(MAKE[name](0), 20, fail=frozenset(range(20)))) == 20
+
+
+@each
+def test_several_in_evaluation(name: str) -> None:
+    """Three are asked for before the first is told; a checkpoint in between changes nothing."""
+
+    def drive(reload: bool) -> list[Any]:
+        strategy, asked, out = MAKE[name](0), [], deque[Candidate]()
+        for _ in range(30):
+            while len(out) < 3 and (candidate := strategy.ask()) is not None:
+                out.append(candidate)
+                asked.append(candidate.genotype)
+            oldest = out.popleft()
+            strategy.tell(oldest, world.score(oldest.genotype))
+            if reload:
+                state, strategy = strategy.state_dict(), MAKE[name](9)
+                strategy.load_state_dict(through_a_checkpoint(state))
+        return asked
+
+    assert drive(reload=False) == drive(reload=True)
+
+
+@pytest.mark.parametrize("name", ["rea", "reinforce", "renas", "renas-lstm"])
+def test_gets_better(name: str) -> None:
+    """The 51st to the 100th candidate are better than random ones, in the mean of three seeds."""
+    values = []
+    for seed in range(3):
+        values += [world.quality(SPACE.encode(g)) for g in world.drive(MAKE[name](seed), 100)[50:]]
+    assert np.mean(values) > world.EFFECTS.mean(axis=1).sum() + 2
+
+
+def test_tournament_takes_the_best_of_the_sample() -> None:
+    members = [Evaluated(i, Evaluation(score=float(i), cost=0.0)) for i in range(10)]
+    won = [tournament(members, 3, Random(seed)).genotype for seed in range(2000)]
+    # The best of three drawn with replacement is i with probability ((i + 1)³ − i³)/1000.
+    expected = [((i + 1) ** 3 - i**3) / 1000 for i in range(10)]
+    assert np.bincount(won, minlength=10) / 2000 == pytest.approx(expected, abs=0.035)
+
+
+def test_evolution_mutates_one_choice_of_a_living_member() -> None:
+    strategy = Evolution(SPACE, 0, population=4, sample=2)
+    alive: deque[tuple[int, ...]] = deque(maxlen=4)
+    for number, genotype in enumerate(world.drive(strategy, 50)):
+        indices = SPACE.encode(genotype)
+        if number >= 4:
+            assert any(sum(a != b for a, b in zip(indices, member, strict=True)) == 1 for member in alive)
+        alive.append(indices)
+
+
+def test_reinforce_follows_the_gradient_of_log_policy() -> None:
+    strategy = Reinforce(SPACE, 0)
+    logits = strategy.logits.clone().requires_grad_()
+    genotype = SPACE.decode([0, 1, 2, 3, 4, 0])
+    log_p = logits.log_softmax(-1)[range(6), [0, 1, 2, 3, 4, 0]].sum()
+    log_p.backward()
+    torch.testing.assert_close(strategy.log_policy_gradient(genotype), logits.grad)
+
+
+def test_reinforce_never_draws_what_does_not_exist() -> None:
+    strategy = Reinforce(Pairs(), 0, lr=0.5)
+    for _ in range(200):
+        candidate = strategy.ask()
+        assert all(k < n for k, n in zip(candidate.genotype, Pairs.num_choices, strict=True))
+        strategy.tell(candidate, Evaluation(float(sum(candidate.genotype)), 0.0))
+    assert strategy.logits.softmax(-1).isfinite().all()
+
+
+def test_reinforce_rewards_a_failure_as_the_worst() -> None:
+    strategy = Reinforce(SPACE, 0)
+    genotype = SPACE.decode([0] * 6)
+    for score in (5.0, 9.0):
+        strategy.tell(Candidate(genotype), Evaluation(score, 0.0))
+    before = strategy.logits.softmax(-1)[:, 0]
+    strategy.optimizer = torch.optim.Adam([strategy.logits], lr=0.01)  # without the momentum of the rewards
+    strategy.tell(Candidate(genotype), Evaluation(-math.inf, 0.0, failed=True))
+    assert (strategy.logits.softmax(-1)[:, 0] < before).all()
+    assert strategy.baseline == pytest.approx(0.9 * 5.4 + 0.1 * 5.0)
+
+
+@pytest.mark.parametrize("controller", [HistoryController, LSTMController])
+@pytest.mark.parametrize("space", [SPACE, Pairs()], ids=["nb201", "operations and inputs"])
+def test_renas_visits_nothing_twice_and_changes_one_choice(controller: Any, space: Any) -> None:
+    strategy = ReNAS(space, 0, controller(space, 1), population=4, sample=2)
+    seen = set()
+    for number in range(60):
+        candidate = strategy.ask()
+        indices = space.encode(candidate.genotype)
+        assert indices not in seen
+        seen.add(indices)
+        assert (candidate.parent is None) == (number < 4)
+        if candidate.parent is not None:
+            before = space.encode(candidate.parent.genotype)
+            assert sum(a != b for a, b in zip(indices, before, strict=True)) == 1
+        strategy.tell(candidate, Evaluation(float(sum(indices)), 0.0))
+
+
+def test_renas_of_a_space_that_is_used_up_goes_on() -> None:
+    class Tiny(Pairs):
+        num_choices = (2, 2)
+        kinds = ("operation", "input")
+
+    strategy = ReNAS(Tiny(), 0, HistoryController(Tiny(), 0), population=2, sample=1)
+    genotypes = []
+    for _ in range(8):
+        candidate = strategy.ask()
+        genotypes.append(candidate.genotype)
+        strategy.tell(candidate, Evaluation(1.0, 0.0))
+    assert len(set(genotypes[:4])) == 4
+
+
+def test_renas_keeps_states_only_to_inherit() -> None:
+    for inherit in (False, True):
+        strategy = ReNAS(SPACE, 0, HistoryController(SPACE, 0), population=2, sample=1, inherit=inherit)
+        for _ in range(2):
+            candidate = strategy.ask()
+            strategy.tell(candidate, Evaluation(1.0, 0.0, state={"w": torch.ones(2)}))
+        parent = strategy.ask().parent
+        assert parent is not None
+        assert (parent.evaluation.state is not None) == inherit
+
+
+def test_history_controller_finds_the_effects() -> None:
+    controller = HistoryController(SPACE, 0, ridge=1e-6)
+    rng, scores = Random(0), []
+    for _ in range(300):
+        indices = SPACE.encode(SPACE.random(rng))
+        scores.append(world.quality(indices))
+        controller.learn(indices, Evaluation(scores[-1], 0.0))
+    effects = np.array(controller.effects()).reshape(6, 5) * np.std(scores)
+    # An edge's effects are known up to a constant.
+    found = effects - effects.mean(axis=1, keepdims=True)
+    assert found == pytest.approx(world.EFFECTS - world.EFFECTS.mean(axis=1, keepdims=True), abs=1e-3)
+
+
+def test_history_controller_prefers_what_gains() -> None:
+    controller = HistoryController(SPACE, 0, explore=0.0)
+    rng = Random(0)
+    for _ in range(200):
+        indices = SPACE.encode(SPACE.random(rng))
+        controller.learn(indices, Evaluation(world.quality(indices), 0.0))
+    parent = (0, 1, 2, 1, 0, 0)
+    gains = [(0, 3), (0, 4), (2, 3)]  # +4, +1, −4
+    chosen = [controller.choose(parent, gains) for _ in range(300)]
+    assert chosen.count((0, 3)) > 250
+    assert chosen.count((2, 3)) <= 2
+
+
+def test_mutation_policy_is_a_distribution_over_the_legal_changes() -> None:
+    torch.manual_seed(0)
+    policy = MutationPolicy(Pairs())
+    legal = torch.zeros(6, 4, dtype=torch.bool)
+    legal[0, 1:] = legal[1, 0] = legal[3, :2] = legal[4, 2] = True
+    log_p = policy(torch.tensor([0, 1, 2, 2, 1, 0]), legal)
+    assert ((log_p > -torch.inf) == legal).all()
+    assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-6)
+    only_inputs = legal & (torch.arange(6) % 2 == 1).unsqueeze(1)
+    log_p = policy(torch.tensor([0, 1, 2, 2, 1, 0]), only_inputs)
+    assert ((log_p > -torch.inf) == only_inputs).all()
+    assert log_p.exp().sum().item() == pytest.approx(1, abs=1e-6)
+    log_p[1, 0].backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in policy.parameters())
+
+
+def test_lstm_controller_learns_which_mutation_pays() -> None:
+    """A bandit: of one parent's changes, those to choice 3 are rewarded."""
+    controller = LSTMController(SPACE, 0, lr=0.02)
+    parent, changes = (0,) * 6, [(d, k) for d in range(6) for k in range(1, 5)]
+    before = Evaluation(0.0, 0.0)
+    controller.scores = [-1.0, 1.0]
+    for _ in range(100):
+        decision, choice = controller.choose(parent, changes)
+        child = (*parent[:decision], choice, *parent[decision + 1 :])
+        controller.learn(child, Evaluation(1.0 if choice == 3 else -1.0, 0.0), parent, before)
+    policy = controller.log_probabilities(parent, changes).exp()
+    assert sum(p.item() for p, (_, k) in zip(policy, changes, strict=True) if k == 3) > 0.9
+
+
+def test_successive_halving_trains_the_best_longer() -> None:
+    strategy = SuccessiveHalving(SPACE, 0, candidates=9, budgets=(1, 3, 9), eta=3)
+    for _ in range(2):  # brackets
+        rungs: dict[int, list[Any]] = {1: [], 3: [], 9: []}
+        for _ in range(9 + 3 + 1):
+            candidate = strategy.ask()
+            assert candidate is not None
+            assert candidate.budget is not None
+            if candidate.budget > 1:
+                assert candidate.parent is not None
+                assert candidate.parent.genotype == candidate.genotype
+                assert candidate.parent.evaluation.state == {"budget": candidate.budget // 3}
+            rungs[candidate.budget].append(candidate.genotype)
+            state = {"budget": candidate.budget}
+            strategy.tell(candidate, Evaluation(world.score(candidate.genotype).score, 1.0, state))
+        for lower, upper in ((1, 3), (3, 9)):
+            best = sorted(rungs[lower], key=lambda g: -world.score(g).score)
+            assert rungs[upper] == best[: len(rungs[lower]) // 3]
+
+
+def test_successive_halving_waits_for_a_rung() -> None:
+    strategy = SuccessiveHalving(SPACE, 0, candidates=2, budgets=(1, 2), eta=2)
+    out = [strategy.ask(), strategy.ask()]
+    assert strategy.ask() is None
+    for candidate in out:
+        assert candidate is not None
+        strategy.tell(candidate, world.score(candidate.genotype))
+    promoted = strategy.ask()
+    assert promoted is not None
+    assert promoted.budget == 2
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Evolution(SPACE, 0, population=0), "population: expected at least 1, got 0"),
+        (lambda: Evolution(SPACE, 0, sample=0), "sample: expected at least 1, got 0"),
+        (lambda: ReNAS(SPACE, 0, HistoryController(SPACE, 0), population=0), "population: expected at least 1"),
+        (lambda: Reinforce(SPACE, 0, lr=math.nan), "lr: expected at least 0, got nan"),
+        (lambda: Reinforce(SPACE, 0, decay=1.0), "decay: expected a number in"),
+        (lambda: SuccessiveHalving(SPACE, 0, candidates=0), "candidates: expected at least 1"),
+        (lambda: SuccessiveHalving(SPACE, 0, budgets=(3, 1)), "budgets: expected rising"),
+        (lambda: SuccessiveHalving(SPACE, 0, budgets=()), "budgets: expected rising"),
+        (lambda: SuccessiveHalving(SPACE, 0, eta=1), "eta: expected at least 2"),
+    ],
+)
+def test_bad_parameters(make: Callable[[], Strategy], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def test_nb201_says_what_may_change() -> None:
+    genotype = NASBench201().decode([0, 1, 2, 3, 4, 0])
+    assert SPACE.kinds == ("operation",) * 6
+    assert [SPACE.legal(genotype, d) for d in (0, 3)] == [(1, 2, 3, 4), (0, 1, 2, 4)]

@@ -1,0 +1,77 @@
+"""Workers: order of results, killed processes, errors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from automl_ext.parallel.workers import Workers
+from automl_ext.training.errors import UserError
+
+
+def work(folder: Path, number: int, deaths: int = 0) -> tuple[int, torch.Tensor, int]:
+    """The number, and that many ones; the first are the slowest. Kills its process ``deaths`` times."""
+    died = len(list(folder.glob(f"{number}-*")))
+    (folder / f"{number}-{died}-{os.getpid()}").touch()
+    if died < deaths:
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(max(0.2 - 0.05 * number, 0.0))
+    return number, torch.ones(number), os.getpid()
+
+
+def fail(number: int) -> int:
+    if number == 1:
+        raise UserError("bad input, in a worker")
+    return number
+
+
+def test_one_worker_is_this_process(tmp_path: Path) -> None:
+    with Workers(partial(work, tmp_path), 1) as workers:
+        workers.submit(3)
+        assert not list(tmp_path.iterdir())  # evaluated when it is asked for
+        number, ones, process = workers.next()
+    assert (number, process) == (3, os.getpid())
+    assert torch.equal(ones, torch.ones(3))
+
+
+def test_results_come_in_order_though_processes_are_killed(tmp_path: Path) -> None:
+    with Workers(partial(work, tmp_path), 2) as workers:
+        for number in range(6):
+            workers.submit(number, 1 if number in (1, 4) else 0)
+        results = [workers.next() for _ in range(3)]
+        workers.submit(6)
+        results += [workers.next() for _ in range(4)]
+    assert [number for number, _, _ in results] == list(range(7))
+    assert all(torch.equal(ones, torch.ones(number)) for number, ones, _ in results)
+    assert os.getpid() not in {process for _, _, process in results}
+    assert len(list(tmp_path.glob("1-*"))) >= 2
+    assert len(list(tmp_path.glob("4-*"))) >= 2
+
+
+def test_work_that_always_kills_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("automl_ext.parallel.workers.DEATHS", 2)  # every new process imports torch
+    with Workers(partial(work, tmp_path), 2) as workers:
+        workers.submit(0, 100)
+        with pytest.raises(UserError, match="killed 2 times over the same work"):
+            workers.next()
+    assert len(list(tmp_path.glob("0-*"))) == 2
+
+
+def test_errors_pass_through() -> None:
+    with Workers(fail, 2) as workers:
+        for number in range(3):
+            workers.submit(number)
+        assert workers.next() == 0
+        with pytest.raises(UserError, match="bad input, in a worker"):
+            workers.next()
+
+
+def test_no_workers_is_an_error() -> None:
+    with pytest.raises(ValueError, match="workers: expected at least 1, got 0"):
+        Workers(fail, 0)

@@ -1,0 +1,144 @@
+"""A3C: its workers learn together, and end together."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from automl_ext.rl import A3C, A3CConfig
+from automl_ext.rl.actor_critic.a3c import train
+from automl_ext.training.errors import UserError
+
+SMALL = A3CConfig(total_steps=4_000, eval_every=2_000, eval_episodes=3, final_episodes=3, checkpoint_every=2_000)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{pid}/stat")
+    return not status.exists() or status.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until_gone(pids: list[int], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while any(is_alive(pid) for pid in pids):
+        assert time.monotonic() < end, "orphans"
+        time.sleep(0.05)
+
+
+def test_workers_learn_together() -> None:
+    agent = A3C(SMALL)
+    try:
+        before = agent.shared.parameters.clone()
+        measured = agent.iterate()
+        assert 2_000 <= agent.envs.steps < 2_200
+        assert not torch.equal(before, agent.shared.parameters)
+        assert torch.equal(agent.learner.parameters.detach(), agent.shared.parameters)
+        assert agent.shared.square_avg.max() > 0
+        assert measured["cpu_seconds"] > 0
+        assert len({process.pid for process in agent.envs.processes}) == 2
+        assert len(agent.envs.episodes) > 16  # more than one for every environment
+        assert sum(episode.length for episode in agent.envs.episodes) <= agent.envs.steps
+    finally:
+        agent.envs.close()
+
+
+@pytest.mark.slow
+def test_trains_and_resumes(tmp_path: Path) -> None:
+    assert train(SMALL, tmp_path, stop_after=1_000) is None
+    result = train(SMALL, tmp_path, resume="auto")
+    assert result is not None
+    assert 4_000 <= result["env_steps"] < 4_200
+    assert {"eval_return_mean", "eval_return_std", "best_eval_return", "seconds", "cpu_seconds"} < set(result)
+
+
+def test_state_goes_on(tmp_path: Path) -> None:
+    agent, other = A3C(SMALL), A3C(SMALL)
+    agent.shared.square_avg.fill_(2.0)
+    agent.shared.steps.value = 77
+    agent.learner.parameters.data.fill_(3.0)
+    other.load_state_dict(agent.state_dict())
+    assert other.envs.steps == 77
+    assert (other.shared.parameters == 3).all()
+    assert (other.shared.square_avg == 2).all()
+
+
+def test_a_killed_worker_is_an_error() -> None:
+    agent = A3C(A3CConfig(total_steps=10**7, eval_every=10**7, checkpoint_every=10**7))
+    agent.iterate()
+    pids = [process.pid for process in agent.envs.processes]
+    threading.Timer(0.05, os.kill, (pids[1], signal.SIGKILL)).start()
+
+    def go_on() -> None:
+        for _ in range(1_000):
+            agent.iterate()
+
+    with pytest.raises(UserError, match=r"worker process 1 died \(killed by SIGKILL\)"):
+        go_on()
+    wait_until_gone(pids, 5)
+
+
+def test_what_a_worker_says_reaches_the_parent() -> None:
+    agent = A3C(SMALL)
+    agent.config.env_id = agent.envs.config.env_id = "NoSuch-v1"
+    with pytest.raises(UserError, match=r"worker \d: .*NoSuch"):
+        agent.iterate()
+    assert not agent.envs.processes
+
+
+def test_refuses_other_devices() -> None:
+    with pytest.raises(ValueError, match="cuda"):
+        A3CConfig(device="cuda")
+    with pytest.raises(ValueError, match="n_workers"):
+        A3CConfig(n_workers=0)
+
+
+# A process that a shell started in the background inherits that SIGINT is ignored; one in a terminal does not.
+RUN = """
+import signal
+from automl_ext.rl.actor_critic.a3c import A3C, A3CConfig
+if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    agent = A3C(A3CConfig(total_steps=10**8, eval_every=10**8, checkpoint_every=10**8))
+    try:
+        agent.iterate()
+        print(*[process.pid for process in agent.envs.processes], flush=True)
+        while True:
+            agent.iterate()
+    finally:
+        agent.envs.close()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
+def test_no_orphans(tmp_path: Path, how: signal.Signals) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    process = subprocess.Popen(
+        [sys.executable, str(script)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    assert process.stdout is not None
+    try:
+        pids = [int(pid) for pid in process.stdout.readline().split()]
+        assert len(pids) == 2
+        if how == signal.SIGINT:  # as a terminal sends Ctrl-C: to all of them
+            os.killpg(process.pid, how)
+        else:
+            process.kill()
+        assert process.wait(20) != 0
+        wait_until_gone(pids, 20)
+    finally:  # where the test fails they would go on, on all cores
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)

@@ -1,0 +1,76 @@
+"""REINFORCE: learns where it should, what it should, from whole episodes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+from policy_worlds import Bandit, Forever, Patience, envs_in, one_hot
+
+from automl_ext.rl import Reinforce, ReinforceConfig
+from automl_ext.rl.actor_critic.reinforce import train
+from automl_ext.rl.envs.vector import Envs
+
+MODES = pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+
+
+def learner(envs: Envs, iterations: int, **settings: object) -> Reinforce:
+    given = {"hidden": (16,), "lr": 2e-2} | settings
+    agent = Reinforce(ReinforceConfig(**given), envs)  # type: ignore[arg-type]
+    for _ in range(iterations):
+        agent.iterate()
+    return agent
+
+
+@MODES
+@pytest.mark.parametrize("baseline", ["value", "mean"])
+def test_learns_which_action_pays(mode: AutoresetMode, baseline: str) -> None:
+    agent = learner(envs_in(Bandit, mode=mode), 150, baseline=baseline)
+    assert agent.act(one_hot(3)).tolist() == [0, 1, 2]
+
+
+@MODES
+@pytest.mark.parametrize(("gamma", "action"), [(0.7, 0), (0.95, 1)])
+def test_gamma_decides(mode: AutoresetMode, gamma: float, action: int) -> None:
+    agent = learner(envs_in(Patience, mode=mode, n=16), 150, gamma=gamma, ent_coef=0.02)
+    assert agent.act(one_hot(3))[0] == action
+
+
+def test_truncated_episodes_go_on_with_the_learned_value() -> None:
+    agent = learner(envs_in(Forever), 150, gamma=0.8)
+    with torch.no_grad():
+        value = agent.network(torch.ones(1, 1))[1].item()
+    assert value == pytest.approx(5, abs=0.3)  # as terminations: 1 to 2.95
+
+
+@MODES
+def test_an_update_is_one_whole_episode_of_each(mode: AutoresetMode) -> None:
+    agent = learner(envs_in(Patience, mode=mode), 0)
+    for _ in range(5):
+        rollout = agent.play_episodes()
+        done = (rollout.terminated | rollout.truncated) & rollout.valid
+        assert (done.sum(0) == 1).all()
+        first = done.int().argmax(0)
+        assert torch.equal(rollout.valid.sum(0), first + 1)  # up to the end and no further
+        assert (rollout.observations[:8] == torch.from_numpy(one_hot(3)[:1])).all()  # from the beginning
+
+
+def test_resumes_bit_for_bit(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    config = ReinforceConfig(total_steps=4_000, eval_every=2_000, eval_episodes=3, final_episodes=3)
+    whole = train(config, tmp_path / "whole")
+    assert train(config, tmp_path / "halted", stop_after=1_500) is None
+    halted = train(config, tmp_path / "halted", resume="auto")
+    assert whole is not None
+    assert halted is not None
+    for name in ("eval_return_mean", "best_eval_return", "env_steps"):
+        assert whole[name] == halted[name]
+    assert (tmp_path / "whole/metrics.jsonl").read_text() == (tmp_path / "halted/metrics.jsonl").read_text()
+
+
+def test_cartpole_in_seconds() -> None:
+    agent = Reinforce(ReinforceConfig())
+    while agent.envs.steps < 20_000:
+        agent.iterate()
+    returns = [episode.episode_return for episode in agent.envs.episodes]
+    assert np.mean(returns[-20:]) > 60  # 20 at first

@@ -1,0 +1,270 @@
+"""DQN and Rainbow: learning on a chain whose values are known, and runs that are interrupted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from dqn_worlds import GAMMA, Fork, random_episodes, small
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+from automl_ext.rl.dqn import agent as dqn
+from automl_ext.rl.dqn import rainbow
+from automl_ext.rl.dqn.ablation import ablate, variants
+from automl_ext.rl.dqn.agent import DQN, DQNConfig
+from automl_ext.rl.dqn.learner import flushed_denormals
+from automl_ext.rl.dqn.offline import replay_of_episodes, saved_replay, train_offline
+from automl_ext.rl.dqn.rainbow import RainbowConfig
+from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.presets import preset
+from automl_ext.training.errors import UserError
+
+SWITCHES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "double": {"double": True},
+    "duelling": {"duelling": True},
+    "prioritized": {"prioritized": True},
+    "n-step": {"n_step": 3},
+    "distributional": {"distributional": True},
+    "noisy": {"noisy": True},
+}
+SWITCHES["rainbow"] = {name: value for part in SWITCHES.values() for name, value in part.items()}
+
+
+def values(gamma: float) -> np.ndarray:
+    """Q* of :class:`Fork` at start, first and second; a time limit that the agent does not see changes nothing."""
+    v2, v1 = 1.0, gamma
+    v0 = max(gamma * v1, 0.3 / (1 - gamma))
+    return np.array([[gamma * v1, 0.3 + gamma * v0], [gamma * v2, gamma * v2], [1.0, 1.0]])
+
+
+def fork_envs(mode: AutoresetMode, n_envs: int = 4) -> Envs:
+    # Environments of different limits: ends fall on different steps.
+    makers = [lambda limit=limit: Fork(limit) for limit in (None, 2, 3, 5)[:n_envs]]
+    return Envs(SyncVectorEnv(makers, autoreset_mode=mode), 0)
+
+
+def learned(agent: DQN) -> np.ndarray:
+    agent.learner.online.eval()
+    with torch.no_grad():
+        out = agent.learner.online(torch.eye(4)[:3])
+        return agent.learner.online.q(out).numpy()
+
+
+SAME, NEXT = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP
+
+
+@pytest.mark.parametrize(
+    ("name", "mode"),
+    [
+        ("plain", SAME),
+        ("plain", NEXT),
+        ("double", NEXT),
+        ("duelling", SAME),
+        ("prioritized", NEXT),
+        ("distributional", NEXT),
+    ],
+    ids=str,
+)
+def test_values_of_a_fork(name: str, mode: AutoresetMode) -> None:
+    """Every number is told by the discount, the ends and the signs: staying, under its time limits, is worth 1.5."""
+    agent = DQN(small(**SWITCHES[name]), fork_envs(mode))
+    while agent.envs.steps < 2_500:
+        agent.iterate()
+    np.testing.assert_allclose(learned(agent), values(GAMMA), atol=0.12)
+
+
+@pytest.mark.parametrize("name", ["n-step", "noisy", "rainbow"])
+def test_policy_of_a_fork(name: str) -> None:
+    """Off-policy windows and noise move the values somewhat; what is best stays best: to stay."""
+    agent = DQN(small(**SWITCHES[name]), fork_envs(AutoresetMode.NEXT_STEP))
+    while agent.envs.steps < 2_500:
+        agent.iterate()
+    assert agent.act(np.eye(4, dtype=np.float32)[:1])[0] == 1
+    np.testing.assert_allclose(learned(agent)[1:], values(GAMMA)[1:], atol=0.15)
+
+
+def test_only_true_transitions_are_stored() -> None:
+    agent = DQN(small(), fork_envs(AutoresetMode.NEXT_STEP))
+    while agent.envs.steps < 400:
+        agent.iterate()
+    assert len(agent.replay) == agent.envs.steps
+    batch = agent.replay.sample(2_000)
+    place, following = batch.observations.argmax(1), batch.next_observations.argmax(1)
+    assert ((following == place) | (following == place + 1)).all()  # never from an end to a start
+    assert (batch.terminated == (following == 3)).all()
+
+
+def test_a_burst_is_the_same_as_its_steps_one_by_one() -> None:
+    """All batches and targets of a burst at once: the same numbers as drawn and computed one after the other."""
+    agents = [DQN(small(), fork_envs(AutoresetMode.SAME_STEP)) for _ in range(2)]
+    for agent in agents:
+        for _ in range(30):
+            step = agent.envs.step(agent.rng.integers(2, size=4))
+            agent.replay.add(*step)
+    agents[0].learner.update(agents[0].replay, 6)
+    for _ in range(6):
+        agents[1].learner.update(agents[1].replay, 1)
+    for a, b in zip(agents[0].learner.online.parameters(), agents[1].learner.online.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+def test_target_network_rests_between_its_updates() -> None:
+    agent = DQN(small(target_update_interval=1_000), fork_envs(AutoresetMode.SAME_STEP))
+    while agent.envs.steps < 400:
+        agent.iterate()
+    first = [p.clone() for p in agent.learner.target.parameters()]
+    changed = [not torch.equal(p, q) for p, q in zip(first, agent.learner.online.parameters(), strict=True)]
+    assert all(changed)
+    while agent.envs.steps < 900:
+        agent.iterate()
+    assert all(torch.equal(p, q) for p, q in zip(first, agent.learner.target.parameters(), strict=True))
+    while agent.envs.steps < 1_010:
+        agent.iterate()
+    assert not any(torch.equal(p, q) for p, q in zip(first, agent.learner.target.parameters(), strict=True))
+
+
+def test_epsilon() -> None:
+    config = small(total_steps=1_000, exploration_fraction=0.5, final_epsilon=0.1, learning_starts=100)
+    agent = DQN(config, fork_envs(AutoresetMode.SAME_STEP))
+    for steps, epsilon in ((0, 1.0), (99, 1.0), (250, 0.55), (500, 0.1), (999, 0.1)):
+        agent.envs.steps = steps
+        assert agent.epsilon == pytest.approx(epsilon)
+    noisy = DQN(replace(config, noisy=True), fork_envs(AutoresetMode.SAME_STEP))
+    noisy.envs.steps = 100
+    assert noisy.epsilon == 0.0
+
+
+def test_denormals_are_flushed_and_then_as_before() -> None:
+    tiny = torch.tensor([1e-39])
+    with flushed_denormals():
+        assert (tiny * 1.0).item() == 0.0
+    assert (tiny * 1.0).item() > 0.0
+
+
+def test_images_stay_as_they_are() -> None:
+    pytest.importorskip("minatar")
+    agent = DQN(replace(preset("minatar", RainbowConfig()), learning_starts=50, total_steps=100))
+    while agent.envs.steps < 100:
+        agent.iterate()
+    assert agent.replay.sample(3).observations.dtype == torch.bool
+    assert agent.learner.updates > 0
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(UserError, match=r"Discrete.*a2c"):
+        DQN(DQNConfig(env_id="Pendulum-v1"))
+    with pytest.raises(ValueError, match="train_freq"):
+        DQNConfig(train_freq=0)
+    with pytest.raises(UserError, match="minatar"):
+        preset("nes", DQNConfig())
+
+
+CARTPOLE: dict[str, Any] = {
+    "total_steps": 1_200,
+    "learning_starts": 200,
+    "train_freq": 32,
+    "gradient_steps": 4,
+    "hidden": (32,),
+    "batch_size": 16,
+    "target_update_interval": 100,
+    "eval_every": 400,
+    "eval_episodes": 2,
+    "final_episodes": 2,
+    "checkpoint_every": 150,
+    "buffer_size": 800,
+}
+TRAIN = """
+import json, sys
+from automl_ext.rl.dqn import agent as dqn
+from automl_ext.rl.dqn import rainbow
+module = {"dqn": dqn.train, "rainbow": rainbow.train}[sys.argv[1]]
+config = {"dqn": dqn.DQNConfig, "rainbow": rainbow.RainbowConfig}[sys.argv[1]](**json.loads(sys.argv[3]))
+module(config, sys.argv[2], resume="auto")
+"""
+
+
+def outcome(out: Path) -> tuple[Any, str, Any]:
+    result = json.loads((out / "result.json").read_text())
+    for name in ("seconds", "cpu_seconds", "steps_per_second"):
+        del result[name]
+    best = torch.load(out / "best.pt", weights_only=True)
+    return result, (out / "metrics.jsonl").read_text(), {k: v.tolist() for k, v in best["policy"].items()}
+
+
+@pytest.mark.parametrize("name", ["dqn", "rainbow"])
+def test_interrupted_is_uninterrupted(name: str, tmp_path: Path) -> None:
+    config, run = (DQNConfig(**CARTPOLE), dqn.train) if name == "dqn" else (RainbowConfig(**CARTPOLE), rainbow.train)
+    run(config, tmp_path / "whole")
+    assert run(config, tmp_path / "cut", stop_after=500) is None
+    assert run(config, tmp_path / "cut", resume="auto", stop_after=300) is None
+    run(config, tmp_path / "cut", resume="auto")
+    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["dqn", pytest.param("rainbow", marks=pytest.mark.slow)])
+def test_killed_is_uninterrupted(name: str, tmp_path: Path) -> None:
+    def start(out: Path) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", TRAIN, name, str(out), json.dumps(CARTPOLE)]
+        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
+
+    assert start(tmp_path / "whole").wait(300) == 0
+    process = start(tmp_path / "killed")
+    deadline = time.monotonic() + 120
+    while process.poll() is None and not (tmp_path / "killed/checkpoints/step-00000480").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "killed/result.json").exists()
+    assert start(tmp_path / "killed").wait(300) == 0
+    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("name", ["plain", "prioritized", "distributional"])
+def test_offline(name: str) -> None:
+    """From random behaviour, which stays at the start for 0.6 in the mean, to the best values."""
+    config = small(**SWITCHES[name], target_update_interval=25)
+    episodes = random_episodes(150)
+    replay = replay_of_episodes(config, episodes)
+    assert len(replay) == sum(len(episode["actions"]) for episode in episodes)
+    learner = train_offline(config, replay, 2, 1_000)
+    with torch.no_grad():
+        q = learner.online.q(learner.online(torch.eye(4)[:3])).numpy()
+    np.testing.assert_allclose(q, values(GAMMA), atol=0.12)
+    again = saved_replay(config, replay.state_dict())
+    assert torch.equal(again.sample(50).observations, replay.sample(50).observations) or name == "prioritized"
+    assert len(again) == len(replay)
+
+
+def test_offline_refuses() -> None:
+    with pytest.raises(ValueError, match="at least one step"):
+        replay_of_episodes(small(), [])
+    episode = random_episodes(1)[0]
+    with pytest.raises(ValueError, match="episode 0: rewards: expected length"):
+        replay_of_episodes(small(), [episode | {"rewards": episode["rewards"][:-1]}])
+    with pytest.raises(ValueError, match="prioritized"):
+        saved_replay(small(prioritized=True), replay_of_episodes(small(), [episode]).state_dict())
+
+
+def test_ablation(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    config = RainbowConfig(**(CARTPOLE | {"total_steps": 300, "eval_every": 100}))
+    for name, settings in variants(config).items():
+        parts = [settings.double, settings.duelling, settings.prioritized, settings.n_step == 3]
+        on = sum([*parts, settings.distributional, settings.noisy])
+        assert on == {"rainbow": 6, "dqn": 0}.get(name, 5)
+    results = ablate(config, tmp_path)
+    assert set(results) == set(variants(config))
+    assert (tmp_path / "ablation.png").stat().st_size > 10_000
+    assert ablate(config, tmp_path) == results  # nothing is done twice

@@ -1,0 +1,144 @@
+"""Observations of any float dtype are float32 to every agent; images of bytes stay bytes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("gymnasium")
+from dqn_worlds import random_episodes, small
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from policy_worlds import World, envs_in
+
+from automl_ext.rl import A2C, DQN, A2CConfig, Reinforce, ReinforceConfig
+from automl_ext.rl.dqn.offline import replay_of_episodes, train_offline
+from automl_ext.rl.dreamer import Dreamer, DreamerConfig
+from automl_ext.rl.replay.uniform import UniformReplay
+
+MODES = pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+
+
+class Walk(World):
+    """Two steps, then a truncation; vectors or small images of ``dtype``."""
+
+    shape: tuple[int, ...] = (3,)
+    dtype: Any = np.float64
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = spaces.Box(0, 1, self.shape, self.dtype)
+
+    def move(self, action: int) -> tuple[float, bool, bool]:
+        self.state = self.t % 3
+        return 1.0, False, self.t == 2
+
+    def observe(self) -> np.ndarray:
+        return np.full(self.shape, self.state / 2, self.dtype)
+
+
+class Image(Walk):
+    shape = (5, 5, 2)
+
+
+class Half(Walk):
+    dtype = np.float16
+
+
+class Bytes(Image):
+    dtype = np.uint8
+
+
+def agent_of(name: str, world: type[World], mode: AutoresetMode) -> Any:
+    envs = envs_in(world, 4, mode)
+    if name == "a2c":
+        return A2C(A2CConfig(hidden=(8,)), envs)
+    if name == "reinforce":
+        return Reinforce(ReinforceConfig(hidden=(8,)), envs)
+    if name == "dreamer":
+        sizes = {"deter": 4, "stoch": 2, "hidden": 4, "units": 4, "batch_size": 2, "sequence_length": 3}
+        return Dreamer(DreamerConfig(**sizes, prefill=0, pretrain=1, horizon=2), envs)  # type: ignore[arg-type]
+    return DQN(small(hidden=(8,), learning_starts=8, distributional=name == "c51"), envs)
+
+
+@MODES
+@pytest.mark.parametrize("world", [Walk, Image, Half], ids=lambda w: w.__name__)
+@pytest.mark.parametrize("name", ["dqn", "c51", "a2c", "reinforce", "dreamer"])
+def test_float_observations_of_any_size(name: str, world: type[World], mode: AutoresetMode) -> None:
+    if (name, world) == ("dreamer", Image):
+        pytest.skip("dreamer takes images of 64 × 64 bytes alone")
+    agent = agent_of(name, world, mode)
+    assert agent.envs.observation_space.dtype == agent.envs.observations.dtype == np.float32
+    step = agent.envs.step(np.zeros(4, np.int64))
+    assert step.next_observations.dtype == np.float32
+    agent.envs.reset()
+    for _ in range(2):
+        agent.iterate()
+    if name in ("dqn", "c51"):
+        assert agent.replay.sample(2).observations.dtype == torch.float32
+    if name == "dreamer":
+        agent.begin(np.ones(4, bool))
+    assert agent.act(agent.envs.observations).shape == (4,)
+
+
+def test_final_observations_are_float32_and_true() -> None:
+    envs = envs_in(Walk, 2, AutoresetMode.SAME_STEP)
+    envs.step(np.zeros(2, np.int64))
+    step = envs.step(np.zeros(2, np.int64))
+    assert step.truncated.all()
+    assert step.next_observations.dtype == np.float32
+    assert (step.next_observations == 1).all()
+    assert (envs.observations == 0).all()
+
+
+def test_images_of_bytes_stay_bytes_in_the_replay() -> None:
+    agent = agent_of("dqn", Bytes, AutoresetMode.SAME_STEP)
+    agent.iterate()
+    assert agent.envs.observations.dtype == np.uint8
+    assert agent.replay.sample(2).observations.dtype == torch.uint8
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64, np.uint8])
+@pytest.mark.parametrize("switch", [{}, {"distributional": True}], ids=str)
+def test_offline_on_any_dtype(dtype: Any, switch: dict[str, Any]) -> None:
+    """float64 is what NumPy makes of Python's floats."""
+    config = small(**switch)
+    episodes = [e | {"observations": e["observations"].astype(dtype)} for e in random_episodes(4)]
+    assert episodes[0]["rewards"].dtype == np.float64
+    replay = replay_of_episodes(config, episodes)
+    learner = train_offline(config, replay, 2, 3)
+    assert learner.best_actions(np.eye(4, dtype=dtype)).shape == (4,)
+    expected = torch.float32 if np.dtype(dtype).kind == "f" else torch.from_numpy(np.zeros(1, dtype)).dtype
+    assert replay.sample(2).observations.dtype == expected
+
+
+def test_offline_on_a_float64_replay_of_ones_own() -> None:
+    replay = UniformReplay(50, (4,), np.float64, generator=np.random.default_rng(0))
+    for _ in range(10):
+        replay.add(
+            np.zeros((1, 4)), np.zeros(1, int), np.ones(1), np.zeros((1, 4)), np.ones(1, bool), np.zeros(1, bool)
+        )
+    assert train_offline(small(), replay, 2, 3).updates == 3
+
+
+def test_a_run_on_float64_observations_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import gymnasium
+
+    from automl_ext.rl.dqn import agent as dqn
+    from automl_ext.rl.envs.making import EnvOptions
+
+    gymnasium.register("Walk64-v0", Walk)
+    monkeypatch.setattr("warnings.warn", lambda *_, **__: None)  # that new episodes begin
+    try:
+        config = small(
+            env_id="Walk64-v0", total_steps=60, learning_starts=8, env=EnvOptions("sync"), eval_every=60,
+            eval_episodes=1, final_episodes=1, hidden=(4,),
+        )  # fmt: skip
+        assert dqn.train(config, tmp_path / "run", stop_after=30) is None
+        assert dqn.train(config, tmp_path / "run", resume="auto") is not None
+    finally:
+        del gymnasium.registry["Walk64-v0"]

@@ -1,0 +1,267 @@
+"""Environments: both autoreset modes alike, final observations, bad numbers, workers that die, options, evaluation."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import signal
+import time
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gymnasium")
+import gymnasium
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+from rl_worlds import Scripted
+
+from automl_ext.rl.envs.guard import EnvError
+from automl_ext.rl.envs.making import EnvOptions
+from automl_ext.rl.envs.vector import Envs, Episode, make_envs
+from automl_ext.rl.loop.evaluate import evaluate
+from automl_ext.training.errors import UserError
+
+SYNC, ASYNC = SyncVectorEnv, functools.partial(AsyncVectorEnv, context="fork")
+NEXT, SAME = AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP
+
+
+def scripted(vector=SYNC, mode=NEXT, n_envs=3, bad=None, **kwargs) -> Envs:
+    makers = [functools.partial(Scripted, i, bad) for i in range(n_envs)]
+    return Envs(vector(makers, autoreset_mode=mode), seed=0, **kwargs)
+
+
+def transitions(envs: Envs, steps: int) -> list[list[tuple]]:
+    """Per environment its valid transitions; the action is told by the observation, so that modes can be compared."""
+    found: list[list[tuple]] = [[] for _ in range(envs.n_envs)]
+    for _ in range(steps):
+        actions = (envs.observations[:, 1] + envs.observations[:, 2]).astype(np.int64) % 5
+        step = envs.step(actions)
+        for i in np.flatnonzero(step.valid):
+            found[i].append(tuple(np.asarray(part[i]).tolist() for part in step[:-1]))
+    envs.close()
+    return found
+
+
+def expected(env: int, count: int) -> list[tuple]:
+    rows = []
+    for episode in range(count):
+        length = 2 + (env + episode) % 3
+        for t in range(length):
+            action, over, natural = (episode + t) % 5, t + 1 == length, episode % 2 == 0
+            now, then = [env, episode, t], [env, episode, t + 1]
+            rows.append((now, action, action + 10.0 * (t + 1), then, over and natural, over and not natural))
+    return rows[:count]
+
+
+@pytest.mark.parametrize("vector", [SYNC, ASYNC], ids=["sync", "async"])
+@pytest.mark.parametrize("mode", [NEXT, SAME], ids=["next step", "same step"])
+def test_both_autoreset_modes_give_the_same_true_transitions(vector, mode) -> None:
+    envs = scripted(vector, mode)
+    for env, rows in enumerate(transitions(envs, 30)):
+        assert len(rows) >= 20
+        assert rows == expected(env, len(rows))
+    restarts = 0 if mode is SAME else len(envs.episodes) - 1  # at most one has just ended
+    assert 3 * 30 - envs.steps in range(restarts - 2, restarts + 2)
+
+
+@pytest.mark.parametrize("mode", [NEXT, SAME], ids=["next step", "same step"])
+def test_episodes_and_steps_are_counted_without_restarts(mode) -> None:
+    envs = scripted(mode=mode, n_envs=1)
+    valid = [bool(envs.step(np.array([1])).valid[0]) for _ in range(7)]
+    assert valid == ([True, True, False, True, True, True, False] if mode is NEXT else [True] * 7)
+    assert envs.episodes == [Episode(1 + 10 + 1 + 20, 2, 0), Episode(3 + 10 + 20 + 30, 3, 0)]
+    assert envs.steps == sum(valid)
+
+
+def test_the_clip_is_for_learning_and_returns_stay_as_paid() -> None:
+    envs = scripted(n_envs=1, reward_clip=1.0)
+    rewards = [float(envs.step(np.array([1])).rewards[0]) for _ in range(2)]
+    assert rewards == [1.0, 1.0]
+    assert envs.episodes[0].episode_return == 32
+    assert evaluate(lambda x: np.ones(len(x), np.int64), scripted(reward_clip=0.5)).tolist() == [32, 63, 104]
+
+
+def test_evaluation_counts_the_first_episode_of_each_environment() -> None:
+    for mode in (NEXT, SAME):
+        returns = evaluate(lambda x: np.ones(len(x), np.int64), scripted(mode=mode, n_envs=3))
+        assert returns.tolist() == [32, 63, 104]
+
+
+@pytest.mark.parametrize("what", ["reward", "observation"])
+@pytest.mark.parametrize("mode", [NEXT, SAME], ids=["next step", "same step"])
+@pytest.mark.parametrize("episode_step", [(0, 1), (0, 3)], ids=["within an episode", "in its final step"])
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+def test_what_is_not_finite_stops_and_names_step_and_environment(what, mode, episode_step) -> None:
+    envs = scripted(mode=mode, bad=(what, 1, *episode_step))
+    with pytest.raises(UserError, match=f"{what}: not finite in environment 1 at its step {episode_step[1]}"):
+        transitions(envs, 5)
+
+
+def test_large_numbers_are_finite() -> None:
+    envs = scripted(n_envs=1)
+    envs._check_finite("observation", np.full(3, 3e38, np.float32), np.zeros(3, np.float32))
+
+
+@pytest.mark.parametrize("victim", [0, 2])
+def test_a_killed_worker_is_named_and_none_is_left(victim) -> None:
+    envs = scripted(ASYNC)
+    envs.step(np.zeros(3, np.int64))
+    processes = list(envs.vector.processes)
+    os.kill(processes[victim].pid, signal.SIGKILL)
+    processes[victim].join()
+    started = time.monotonic()
+    with pytest.raises(UserError, match=rf"process of environment {victim} died \(killed by SIGKILL\) .*at step 2"):
+        envs.step(np.zeros(3, np.int64))
+    envs.close()
+    assert time.monotonic() - started < 10
+    assert not any(process.is_alive() for process in processes)
+    envs.close()  # and once more
+
+
+def test_workers_end_when_environments_are_closed() -> None:
+    envs = scripted(ASYNC)
+    envs.close()
+    assert not any(process.is_alive() for process in envs.vector.processes)
+
+
+@pytest.mark.filterwarnings("ignore:.*ERROR")
+def test_an_environments_own_error_comes_through_and_leaves_no_workers() -> None:
+    envs = scripted(ASYNC)
+    with pytest.raises(EnvError, match=r"ValueError: could not convert"):
+        envs.step(np.array(["a", "b", "c"]))
+    processes = list(envs.vector.processes)
+    envs.close()
+    assert not any(process.is_alive() for process in processes)
+
+
+def test_observations_are_in_c_order() -> None:
+    envs = make_envs("CartPole-v1", 3, 0)
+    step = envs.step(np.zeros(3, np.int64))
+    assert envs.observations.flags.c_contiguous
+    assert step.next_observations.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("env_id", "options", "error", "text"),
+    [
+        ("Nope-v0", {}, UserError, "--env-id Nope-v0: Environment `Nope` doesn't exist"),
+        ("CartPole-v77", {}, UserError, "--env-id CartPole-v77"),
+        ("", {}, UserError, "--env-id"),
+        ("CartPole-v1", {"vectorization": "vector_entry_point", "frame_stack": 2}, UserError, "sync or async"),
+        ("Acrobot-v1", {"vectorization": "vector_entry_point"}, UserError, "vector entry point"),
+        ("no_such_module:Env-v0", {}, UserError, "no_such_module"),
+    ],
+)
+def test_what_cannot_be_made_is_one_line(env_id, options, error, text) -> None:
+    with pytest.raises(error, match=re.escape(text)) as caught:
+        make_envs(env_id, 2, 0, EnvOptions(**options))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_extra_is_named(monkeypatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "minatar.gym", None)
+    with pytest.raises(ModuleNotFoundError, match=re.escape('pip install "automl_ext[minatar]"')):
+        make_envs("MinAtar/Breakout-v1", 1, 0)
+
+
+@pytest.mark.parametrize("bad", [{"frame_stack": 0}, {"reward_clip": 0.0}, {"reward_clip": float("nan")}])
+def test_options_out_of_range(bad) -> None:
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        EnvOptions(**bad)
+
+
+def test_an_unknown_autoreset_mode_is_refused() -> None:
+    with pytest.raises(UserError, match="expected NEXT_STEP or SAME_STEP"):
+        scripted(mode=AutoresetMode.DISABLED)
+
+
+def test_observations_that_are_no_arrays_are_refused() -> None:
+    env = functools.partial(gymnasium.make, "Blackjack-v1")
+    with pytest.raises(UserError, match="observations: expected arrays"):
+        Envs(SyncVectorEnv([env]), 0)
+
+
+@pytest.mark.parametrize("vectorization", ["auto", "sync", "async"])
+def test_frames_are_stacked(vectorization) -> None:
+    envs = make_envs("CartPole-v1", 2, 0, EnvOptions(vectorization, frame_stack=3))
+    try:
+        step = envs.step(np.zeros(2, np.int64))
+        assert step.next_observations.shape == (2, 3, 4)
+        np.testing.assert_array_equal(step.next_observations[:, :2], step.observations[:, 1:])
+    finally:
+        envs.close()
+
+
+def test_runs_of_adjacent_seeds_share_no_episode() -> None:
+    first = {tuple(x) for seed in range(4) for x in make_envs("Acrobot-v1", 4, seed).observations.tolist()}
+    assert len(first) == 16
+
+
+def test_box2d() -> None:
+    pytest.importorskip("Box2D")
+    envs = make_envs("LunarLander-v3", 2, 0)
+    assert envs.step(np.zeros(2, np.int64)).next_observations.shape == (2, 8)
+
+
+@pytest.mark.parametrize("game", ["Breakout", "Freeway", "Seaquest"])
+def test_minatar_observes_booleans_and_follows_its_seed(game) -> None:
+    pytest.importorskip("minatar")
+    runs = [make_envs(f"MinAtar/{game}-v1", 2, seed) for seed in (0, 0, 1)]
+    rng, seen = np.random.default_rng(0), [[], [], []]
+    for _ in range(100):
+        actions = rng.integers(0, 3, 2)
+        for run, observed in zip(runs, seen, strict=True):
+            observed.append(run.step(actions).next_observations)
+    assert seen[0][0].dtype == bool
+    assert seen[0][0].shape[1:3] == (10, 10)
+    assert np.array_equal(seen[0], seen[1])
+    assert not np.array_equal(seen[0], seen[2])
+
+
+def test_atari() -> None:
+    pytest.importorskip("ale_py")
+    envs = make_envs("ALE/Pong-v5", 2, 0)
+    step = envs.step(np.zeros(2, np.int64))
+    assert step.next_observations.shape == (2, 4, 84, 84)
+    assert step.next_observations.dtype == np.uint8
+    assert make_envs("ALE/Pong-v5", 1, 0, EnvOptions(frame_stack=2)).observations.shape == (1, 2, 84, 84)
+    with pytest.raises(UserError, match="vectorization auto, not sync"):
+        make_envs("ALE/Pong-v5", 1, 0, EnvOptions("sync"))
+
+
+def test_atari_pays_whole_rewards() -> None:
+    pytest.importorskip("ale_py")
+    envs, rng = make_envs("ALE/MsPacman-v5", 2, 0), np.random.default_rng(0)
+    assert max(envs.step(rng.integers(0, 9, 2)).rewards.max() for _ in range(100)) == 10
+
+
+def test_an_action_is_repeated_until_the_episode_ends() -> None:
+    from automl_ext.rl.envs.wrappers import ActionRepeat
+
+    env = ActionRepeat(Scripted(0), 3)  # episodes of 2, 3 and 4 steps; step t pays 10 t and the action
+    env.reset()
+    assert env.step(1)[1:4] == (11 + 21, True, False)
+    env.reset()
+    assert env.step(0)[1:4] == (60, False, True)
+    env.reset()
+    assert env.step(0)[1:4] == (60, False, False)
+    assert env.step(2)[1:4] == (42, True, False)
+    with pytest.raises(ValueError, match="action_repeat: expected at least 1, got 0"):
+        EnvOptions(action_repeat=0)
+
+
+def test_pixels_are_what_is_rendered() -> None:
+    pytest.importorskip("pygame")
+    envs = make_envs("CartPole-v1", 2, 0, EnvOptions(pixels=True))
+    assert envs.observations.shape == (2, 64, 64, 3)
+    assert envs.observations.dtype == np.uint8
+    assert envs.observation_space.contains(envs.observations[0])
+    assert envs.observations.std() > 5  # a cart on white
+    first = envs.observations
+    for _ in range(5):  # in one step it moves by less than a pixel
+        step = envs.step(np.array([0, 1]))
+    assert not np.array_equal(first, step.next_observations)
+    envs.close()
+    with pytest.raises(UserError, match="pixels observed with vectorization sync"):
+        make_envs("CartPole-v1", 2, 0, EnvOptions("vector_entry_point", pixels=True))

@@ -1,0 +1,181 @@
+"""The loop around agents: what is written, interruption and resumption, kill -9, divergence."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from compare_runs import CLOCKS, newest, same, same_runs
+from paths import ROOT
+
+pytest.importorskip("gymnasium")
+import gymnasium
+from rl_worlds import Scripted, Toy, ToyConfig
+
+from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.evaluate import evaluate
+from automl_ext.training.errors import UserError
+
+
+def train(out: Path, config: ToyConfig | None = None, **kwargs) -> dict | None:
+    return loop.train("toy", Toy, config or ToyConfig(), out, **kwargs)
+
+
+def test_what_a_run_leaves(tmp_path: Path) -> None:
+    result = train(tmp_path / "run")
+    stored = json.loads((tmp_path / "run/result.json").read_text())
+    assert stored == result
+    names = {"eval_return_mean", "eval_return_std", "best_eval_return", "best_step", "env_steps"}
+    names |= {"episodes_cut", "best_episodes_cut"}
+    assert set(stored) == names | CLOCKS
+    assert stored["env_steps"] >= 400
+    assert stored["steps_per_second"] == pytest.approx(stored["env_steps"] / stored["seconds"])
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [row["step"] // 100 for row in rows] == [1, 2, 3, 4]
+    assert {"eval_return", "loss", "ones", "episode_return", "episode_length"} <= set(rows[-1])
+    assert all(row["ones"] == 1 for row in rows)
+    best = torch.load(tmp_path / "run/best.pt", weights_only=True)
+    assert best["step"] == stored["best_step"] in {row["step"] for row in rows}
+    assert newest(tmp_path / "run")[0] == stored["env_steps"]
+
+
+def test_the_best_policy_is_the_one_evaluated_again(tmp_path: Path) -> None:
+    result = train(tmp_path / "run")
+    agent = Toy(ToyConfig())
+    agent.load_policy_state(torch.load(tmp_path / "run/best.pt", weights_only=True)["policy"])
+    seed = loop.derived_seed(0, 0)
+    again = evaluate(agent.act, loop.envs_of(ToyConfig(), 3, seed))
+    assert result["best_eval_return"] == again.mean()
+
+
+def scored(monkeypatch: pytest.MonkeyPatch, during: list[float], last: float, best: float) -> None:
+    """Evaluations give these returns: those during training, then that of the last and of the best policy."""
+    script = iter([*during, last, best])
+    monkeypatch.setattr(loop.Training, "returns", lambda self, episodes, number: np.full(episodes, next(script)))
+
+
+def test_of_equal_policies_the_later_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scored(monkeypatch, [3, 7, 7, 5], 4, 6)
+    result = train(tmp_path / "run")
+    assert result is not None
+    assert (result["best_step"] // 100, result["best_eval_return"], result["eval_return_mean"]) == (3, 6, 4)
+    best = torch.load(tmp_path / "run/best.pt", weights_only=True)
+    assert (best["step"], best["return"]) == (result["best_step"], 7)
+
+
+@pytest.mark.parametrize("last", [491, 500])
+def test_the_last_policy_becomes_the_best_where_it_is_as_good_on_many_episodes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: float
+) -> None:
+    """The best one had luck in the few episodes of its evaluation."""
+    scored(monkeypatch, [500, 480, 490, 495], last, 491)
+    result = train(tmp_path / "run")
+    assert result is not None
+    assert (result["best_step"], result["best_eval_return"]) == (result["env_steps"], last)
+    best = torch.load(tmp_path / "run/best.pt", weights_only=True)
+    assert (best["step"], best["return"]) == (result["env_steps"], last)
+    assert torch.equal(best["policy"]["weights"], newest(tmp_path / "run")[1]["agent"]["weights"])
+
+
+@pytest.mark.parametrize("stop_after", [1, 60, 100, 133])  # 60: where there is a checkpoint anyway
+def test_interrupted_and_resumed_is_the_uninterrupted_run(tmp_path: Path, stop_after: int) -> None:
+    train(tmp_path / "whole")
+    parts = tmp_path / "parts"
+    assert train(parts, stop_after=stop_after) is None
+    assert not (parts / "result.json").exists()
+    assert train(parts, resume="auto", stop_after=50) is None
+    assert train(parts, resume="auto") is not None
+    same_runs(tmp_path / "whole", parts)
+
+
+def test_the_best_policy_of_a_later_time_is_forgotten(tmp_path: Path) -> None:
+    train(tmp_path / "whole")
+    train(tmp_path / "run", stop_after=70)
+    (tmp_path / "run/best.pt").write_bytes(b"of evaluations that the checkpoint does not know")
+    train(tmp_path / "run", resume="auto", stop_after=1)
+    assert not (tmp_path / "run/best.pt").exists()
+    train(tmp_path / "run", resume="auto", stop_after=80)
+    (tmp_path / "run/best.pt").unlink()
+    train(tmp_path / "run", resume="auto")
+    same_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_finished_run_resumed_gives_its_result_again(tmp_path: Path) -> None:
+    first = train(tmp_path / "run")
+    (tmp_path / "run/result.json").unlink()
+    assert train(tmp_path / "run", resume="auto") == first
+
+
+def test_killed_at_any_moment_and_resumed_is_the_uninterrupted_run(tmp_path: Path) -> None:
+    script = Path(__file__).with_name("rl_killed.py")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    subprocess.run([sys.executable, script, tmp_path, "4"], env=environment, check=True, timeout=120)
+    assert json.loads((tmp_path / "killed/environment.json").read_text())["resumed"]
+    same_runs(tmp_path / "whole", tmp_path / "killed")
+
+
+@pytest.mark.parametrize(("sick_at", "text"), [(250, "loss nan"), (-250, "policy.weights is not finite")])
+def test_divergence_ends_the_run_and_the_last_good_checkpoint_is_kept(tmp_path: Path, sick_at: int, text: str) -> None:
+    with pytest.raises(UserError, match=rf"diverged before step \d+: .*{text}.*the last good checkpoint is kept"):
+        train(tmp_path / "run", ToyConfig(sick_at=sick_at))
+    step, state = newest(tmp_path / "run")
+    assert step < 250
+    assert state["agent"]["weights"].isfinite().all()
+    assert not (tmp_path / "run/result.json").exists()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch):
+    def register(bad: tuple | None) -> str:
+        monkeypatch.setitem(gymnasium.registry, "Scripted-v0", None)
+        del gymnasium.registry["Scripted-v0"]
+        gymnasium.register("Scripted-v0", functools.partial(Scripted, 0, bad))
+        return "Scripted-v0"
+
+    return register
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("what", ["reward", "observation"])
+def test_numbers_of_the_environment_that_are_not_finite(tmp_path: Path, world, what: str) -> None:
+    config = ToyConfig(env_id=world((what, 0, 40, 1)), env=loop.EnvOptions("sync"), eval_episodes=1)
+    with pytest.raises(UserError, match=rf"{what}: not finite in environment 0 at its step \d+"):
+        train(tmp_path / "run", config)
+    assert 0 < newest(tmp_path / "run")[0] < 300
+
+
+def test_where_environments_cannot_be_saved_new_episodes_begin(tmp_path: Path, world) -> None:
+    config = ToyConfig(env_id=world(None))
+    train(tmp_path / "one", config, stop_after=100)
+    with pytest.warns(UserWarning, match="its state cannot be saved; new episodes begin"):
+        assert train(tmp_path / "one", config, resume="auto") is not None
+
+
+@pytest.mark.parametrize("name", ["total_steps", "n_envs", "eval_every", "final_episodes", "checkpoint_every"])
+def test_counts_below_one_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
+        ToyConfig(**{name: 0})
+
+
+def test_an_evaluation_leaves_training_as_it_was(tmp_path: Path) -> None:
+    often = dataclasses.replace(ToyConfig(), eval_every=7)
+    train(tmp_path / "one")
+    train(tmp_path / "two", often)
+    states = [newest(tmp_path / name)[1]["agent"] for name in ("one", "two")]
+    same(*states)
+
+
+def test_averages_take_tensors_and_numbers() -> None:
+    averages = loop.Averages()
+    averages.add({"a": torch.tensor(1.0), "b": 1})
+    averages.add({"a": 2.0})
+    assert averages.take() == {"a": 1.5, "b": 1.0}
+    assert averages.take() == {}

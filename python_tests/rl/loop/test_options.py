@@ -1,0 +1,174 @@
+"""Numeric options of every RL configuration: values out of range are refused by name, before there is a run."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("gymnasium")
+from gymnasium import spaces
+
+from automl_ext import cli
+from automl_ext.rl import A2C, DQN, A2CConfig, DQNConfig, RainbowConfig, ReinforceConfig
+from automl_ext.rl.actor_critic.a3c import A3C, A3CConfig
+from automl_ext.rl.dqn.offline import train_offline
+from automl_ext.rl.dreamer import Dreamer, DreamerConfig
+from automl_ext.rl.envs.making import EnvOptions
+from automl_ext.rl.networks.parameters import clip_norm
+from automl_ext.training.errors import UserError
+from automl_ext.training.memory import machine_memory
+
+CONFIGS = (A2CConfig, A3CConfig, ReinforceConfig, DQNConfig, RainbowConfig, DreamerConfig, EnvOptions)
+ABOVE_0 = {"lr", "adam_eps", "max_grad_norm", "reward_clip", "model_lr", "actor_lr", "value_lr"}
+ABOVE_0 |= {"observation_std", "reward_scale", "step_timeout"}
+UP_TO_1 = {"gamma", "gae_lambda", "lam", "exploration_fraction", "final_epsilon", "alpha", "beta", "exploration"}
+FROM_0 = {"seed", "learning_starts", "prefill", "pretrain"}  # counts that may be 0
+OTHERS: dict[str, list[Any]] = {
+    "seed": [-1, 2**32],
+    "gradient_steps": [0, -2],
+    "atoms": [1],
+    "sequence_length": [1],
+    "v_min": [math.nan, math.inf, -math.inf],
+    "v_max": [math.nan, math.inf, -11.0],
+    "frame_stack": [0, 10**9],
+}
+
+
+def bad_values(name: str, hint: Any) -> list[Any]:
+    kinds = {hint, *typing.get_args(hint)}
+    if hint == tuple[int, ...]:
+        return [(-1,), (0,), (8, -1)]
+    if name in OTHERS:
+        return OTHERS[name]
+    if float in kinds:
+        infinite = [-math.inf] if name == "max_grad_norm" else [math.inf, -math.inf]
+        return [-1.0, math.nan, *infinite] + [0.0] * (name in ABOVE_0) + [1.5] * (name in UP_TO_1)
+    if int in kinds:
+        return [-1] if name in FROM_0 else [0, -1]
+    return []
+
+
+CASES = [
+    pytest.param(config, field.name, value, id=f"{config.__name__}-{field.name}-{value}")
+    for config in CONFIGS
+    for hints in [typing.get_type_hints(config)]
+    for field in dataclasses.fields(config)
+    for value in bad_values(field.name, hints[field.name])
+]
+
+
+@pytest.mark.parametrize(("config", "name", "value"), CASES)
+def test_a_number_out_of_range_is_refused_by_name(config: Any, name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"^{name}: expected .*, got "):
+        config(**{name: value})
+
+
+def test_every_numeric_option_has_such_a_case() -> None:
+    numeric = {
+        (config, name)
+        for config in CONFIGS
+        for name, hint in typing.get_type_hints(config).items()
+        if {int, float, tuple[int, ...]} & {hint, *typing.get_args(hint)}
+    }
+    assert numeric == {(case.values[0], case.values[1]) for case in CASES}
+    assert len(numeric) > 100
+
+
+def test_v_max_is_above_v_min() -> None:
+    with pytest.raises(ValueError, match=r"^v_max: expected above 5, got 5"):
+        DQNConfig(v_min=5.0, v_max=5.0)
+
+
+def test_no_clipping_is_inf_for_all() -> None:
+    torch = pytest.importorskip("torch")
+    for config in (A2CConfig, ReinforceConfig, DQNConfig, DreamerConfig):
+        assert config(max_grad_norm=math.inf).max_grad_norm == math.inf
+    gradient = torch.tensor([3e4, 4e4])
+    assert clip_norm(gradient, math.inf).item() == 5e4
+    assert gradient.tolist() == [3e4, 4e4]
+
+
+@pytest.mark.parametrize("flags", [["a2c", "--lr=-1"], ["dqn", "--hidden", "-1"], ["dreamer", "--max-grad-norm", "0"]])
+def test_the_command_line_refuses_before_there_is_a_run(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("tyro")
+    monkeypatch.setenv("COLUMNS", "200")
+    out = tmp_path / "run"
+    with pytest.raises(SystemExit, match="2"):  # tyro's, with a box around the line
+        cli.main(["train", *flags, "--out", str(out)])
+    name = flags[1].removeprefix("--").split("=")[0].replace("-", "_")
+    assert f"{name}: expected " in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_a_file_of_options_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tyro")
+    file, out = tmp_path / "options.toml", tmp_path / "run"
+    file.write_text("gamma = 1.5\n")
+    assert cli.main(["train", "a2c", "--config", str(file), "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert error == f"error: {file}: gamma: expected at least 0 and at most 1, got 1.5\n"
+    assert not out.exists()
+
+
+HUGE = 10**12
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "flag"),
+    [
+        ("dqn", "buffer_size"),
+        ("dqn", "batch_size"),
+        ("dqn", "n_envs"),
+        ("a2c", "n_envs"),
+        ("a2c", "eval_episodes"),
+        ("a2c", "n_steps"),
+        ("a3c", "n_workers"),
+        ("reinforce", "final_episodes"),
+        ("dreamer", "replay_size"),
+        ("dreamer", "batch_size"),
+    ],
+)
+def test_more_memory_than_the_machine_has_is_refused(
+    algorithm: str, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tyro")
+    flags = [f"--{flag.replace('_', '-')}", str(HUGE)]
+    if flag in ("replay_size", "n_envs"):
+        flags += ["--total-steps", str(HUGE)]
+    if (algorithm, flag) == ("dqn", "n_envs"):
+        flags += ["--buffer-size", str(HUGE)]
+    assert cli.main(["train", algorithm, *flags, "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {flag}: needs ")
+    assert f"this machine has {machine_memory() / 1e9:,.1f} GB" in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_worker_processes_and_objects_take_memory_too() -> None:
+    with pytest.raises(UserError, match=r"^n_envs: needs "):
+        A2C(A2CConfig(n_envs=10**7, env=EnvOptions("async")))
+    with pytest.raises(UserError, match=r"^n_envs: needs "):
+        A2C(A2CConfig(n_envs=10**8, env=EnvOptions("sync")))
+
+
+def test_what_fits_is_accepted() -> None:
+    agents = (DQN(RainbowConfig(hidden=(4,))), A2C(A2CConfig()), A3C(A3CConfig()), Dreamer(DreamerConfig(hidden=4)))
+    for agent in agents:  # a replay of a million transitions among them
+        agent.envs.close()
+
+
+@pytest.mark.parametrize("name", ["actions", "updates"])
+def test_offline_counts(name: str) -> None:
+    from automl_ext.rl.dqn.agent import make_replay
+
+    replay = make_replay(DQNConfig(buffer_size=10), spaces.Box(0, 1, (2,)), 1, 0)
+    numbers = {"actions": 2, "updates": 1} | {name: 0}
+    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
+        train_offline(DQNConfig(), replay, **numbers)

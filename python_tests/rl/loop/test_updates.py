@@ -1,0 +1,118 @@
+"""How many updates follow a step: one burst for each multiple of the frequency that was passed, and no other."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("gymnasium")
+from dqn_worlds import random_episodes, small
+from gymnasium.vector import AutoresetMode
+from policy_worlds import Bandit, Patience, envs_in
+
+from automl_ext.rl import DQN, Reinforce, ReinforceConfig
+from automl_ext.rl.dqn.offline import replay_of_episodes, saved_replay, train_offline
+from automl_ext.rl.dreamer import Dreamer, DreamerConfig
+from automl_ext.rl.loop import loop
+
+SAME = AutoresetMode.SAME_STEP  # every step is a transition
+
+
+def dqn(n_envs: int, **changes: Any) -> DQN:
+    settings = {"n_envs": n_envs, "hidden": (4,), "batch_size": 2, "train_freq": 4, "gradient_steps": 1}
+    return DQN(small(**(settings | {"learning_starts": 0} | changes)), envs_in(Bandit, n_envs, SAME))
+
+
+def test_multiples() -> None:
+    for after, until, every in ((0, 4, 4), (3, 4, 4), (4, 7, 4), (0, 32, 5), (7, 7, 1), (9, 3, 2), (-1, 9, 5)):
+        assert loop.multiples(after, until, every) == sum(x % every == 0 for x in range(after + 1, until + 1))
+
+
+@pytest.mark.parametrize(("starts", "updates"), [(0, 160), (100, 135), (102, 135), (1_000, 0)])
+def test_dqn_updates_for_every_multiple_that_a_step_passes(starts: int, updates: int) -> None:
+    agent = dqn(32, learning_starts=starts)
+    while agent.envs.steps < 640:
+        agent.iterate()
+    assert agent.learner.updates == updates
+
+
+@pytest.mark.parametrize(("interval", "copies"), [(4, 160), (8, 80), (20, 32), (64, 10), (1, 160)])
+def test_the_target_network_is_copied_between_them(interval: int, copies: int) -> None:
+    agent, seen = dqn(32, target_update_interval=interval), []
+    sync = agent.learner.sync_target
+    agent.learner.sync_target = lambda: (seen.append(agent.learner.updates), sync())[1]  # type: ignore[method-assign]
+    while agent.envs.steps < 640:
+        agent.iterate()
+    assert len(seen) == copies
+    assert np.diff(seen).max() <= max(interval // 4, 1)  # evenly: never many updates on an old target
+
+
+@pytest.mark.parametrize(
+    ("n_envs", "changes"),
+    [(32, {}), (4, {"train_freq": 256, "gradient_steps": 8, "learning_starts": 100}), (1, {"learning_starts": 630})],
+)
+def test_beta_is_1_after_the_last_update(n_envs: int, changes: dict[str, Any]) -> None:
+    agent = dqn(n_envs, total_steps=640, prioritized=True, **changes)
+    while agent.envs.steps < 640:
+        agent.iterate()
+    assert agent.learner.updates == agent.replay.beta_steps  # type: ignore[attr-defined]
+    assert agent.replay.beta == 1  # type: ignore[attr-defined]
+
+
+def test_beta_offline_is_1_after_the_last_update() -> None:
+    config = small(prioritized=True, normalize=True)
+    replay = replay_of_episodes(config, random_episodes(5))
+    betas, sample = [], replay.sample
+    replay.sample = lambda n: (betas.append(replay.beta), sample(n))[1]  # type: ignore[attr-defined, method-assign]
+    train_offline(config, replay, 2, 40)
+    assert betas[-40] == config.beta
+    assert betas[-20] == pytest.approx(config.beta + (1 - config.beta) / 2)
+    assert replay.beta == 1  # type: ignore[attr-defined]
+    again = saved_replay(config, replay.state_dict())  # which has sampled before
+    train_offline(config, again, 2, 30)
+    assert (again._samples, again.beta) == (30, 1)  # type: ignore[attr-defined]
+
+
+def dreamer(n_envs: int, **changes: Any) -> Dreamer:
+    """One whose updates are counted and not done."""
+    sizes = {"deter": 4, "stoch": 2, "hidden": 4, "units": 4, "n_envs": n_envs, "train_every": 5, "pretrain": 0}
+    agent = Dreamer(DreamerConfig(**(sizes | changes)), envs_in(Bandit, n_envs, SAME))
+
+    def update(sequences: Any) -> dict[str, Any]:
+        agent.learner.updates += 1
+        return {}
+
+    agent.learner.update = update  # type: ignore[method-assign]
+    return agent
+
+
+@pytest.mark.parametrize(("n_envs", "prefill", "updates"), [(16, 0, 32), (16, 40, 25), (16, 43, 24), (1, 40, 25)])
+def test_dreamer_updates_for_every_multiple_that_a_step_passes(n_envs: int, prefill: int, updates: int) -> None:
+    agent = dreamer(n_envs, prefill=prefill)
+    while agent.envs.steps < 160:
+        agent.iterate()
+    assert agent.updates == updates
+
+
+@pytest.mark.parametrize("prefill", [0, 10])
+def test_dreamer_pretrains_once_whatever_the_prefill(prefill: int) -> None:
+    agent = dreamer(1, prefill=prefill, pretrain=30)
+    counts = []
+    for _ in range(4):
+        agent.iterate()
+        counts.append(agent.updates)
+    assert counts == ([31, 32, 33, 34] if prefill == 0 else [0, 31, 32, 33])
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_reinforce_reports_the_episodes_that_it_learns_from(mode: AutoresetMode) -> None:
+    agent = Reinforce(ReinforceConfig(hidden=(4,)), envs_in(Patience, 8, mode))
+    for update in range(1, 6):
+        rollout = agent.play_episodes()
+        assert rollout.valid.sum(0).unique().tolist() == [1, 3]  # some go on while the others begin again
+        assert len(agent.envs.episodes) == 8 * update
+        latest = {e.env: e.episode_return for e in agent.envs.episodes[-8:]}
+        paid = (rollout.rewards * rollout.valid).sum(0)
+        assert [latest[i] for i in range(8)] == paid.tolist()

@@ -1,0 +1,103 @@
+"""Continuous actions in boxes of any place and size, and the spaces that agents do not take."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("gymnasium")
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from policy_worlds import World, envs_in
+
+from automl_ext.rl import A2C, A2CConfig, Reinforce, ReinforceConfig
+from automl_ext.rl.dqn.agent import discrete
+from automl_ext.rl.dreamer.actions import actions_of
+from automl_ext.rl.networks.action_spaces import BoxScaling
+from automl_ext.rl.networks.actor_critic import DiagonalGaussian, distribution_of
+from automl_ext.training.errors import UserError
+
+
+class Far(World):
+    """Pays −|a − 150| / 50 for an action in [100, 200]."""
+
+    states, best = 1, 150
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.Box(100, 200, (1,), np.float32)
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        assert self.action_space.contains(action), action
+        return self.observe(), -abs(float(action[0]) - self.best) / 50, True, False, {}
+
+
+class Off(Far):
+    """Pays −|a − 162| / 50: the mean has to move."""
+
+    best = 162
+
+
+@pytest.mark.parametrize(("agent", "world"), [("a2c", Far), ("a2c", Off), ("reinforce", Off)])
+def test_a_bandit_far_from_0_is_learned(agent: str, world: type[Far]) -> None:
+    """What evaluation plays, ``act``, is in the environment's units too."""
+    settings: dict[str, Any] = {"hidden": (8,), "lr": 2e-2}
+    envs = envs_in(world, 16, AutoresetMode.SAME_STEP)
+    learner: A2C | Reinforce
+    if agent == "a2c":
+        learner = A2C(A2CConfig(optimizer="adam", **settings), envs)
+    else:
+        learner = Reinforce(ReinforceConfig(**settings), envs)
+    for _ in range(150):
+        learner.iterate()
+    assert learner.act(np.ones((1, 1), np.float32)).item() == pytest.approx(world.best, abs=8)
+    assert learner.network.distribution.log_std.item() < -0.5  # type: ignore[operator, union-attr]
+
+
+def test_the_map_is_affine_and_clips() -> None:
+    scaling = BoxScaling(spaces.Box(np.float32([100, -3]), np.float32([200, 1])))
+    given = np.array([[0, 0], [-1, 1], [1, -1], [0.5, 9], [-9, 0.5]], np.float32)
+    expected = [[150, -1], [100, 1], [200, -3], [175, 1], [100, 0]]
+    actions = scaling.to_env(given)
+    assert actions.tolist() == expected
+    assert actions.dtype == np.float32
+    assert BoxScaling(spaces.Box(0, 1, (2, 3), np.float64)).to_env(np.zeros((4, 6))).shape == (4, 2, 3)
+
+
+@pytest.mark.parametrize("bound", [np.inf, float(np.finfo(np.float32).max), 1e7])
+def test_dimensions_without_useful_bounds_are_not_scaled_which_is_said_once(bound: float) -> None:
+    space = spaces.Box(np.float32([-bound, 0, 10]), np.float32([bound, bound, 20]))
+    with pytest.warns(UserWarning, match="2 of 3 dimensions have no bounds within ±1e") as caught:
+        distribution = distribution_of(space)
+    actions = distribution.to_env(np.array([[0.5, 2, 0], [-7, -1, 1]], np.float32))
+    assert actions.tolist() == [[0.5, 2, 15], [-7, 0, 20]]
+    assert len(caught) == 1
+    assert isinstance(distribution, DiagonalGaussian)
+    with pytest.raises(UserError, match="dreamer takes Discrete and bounded Box"):
+        actions_of(space)
+
+
+def test_bounded_boxes_are_scaled_without_a_word() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        distribution_of(spaces.Box(-1e6, 1e6, (2,), np.float32))
+
+
+def test_dreamers_actions_stay_in_the_box() -> None:
+    space = spaces.Box(np.float32([0.1]), np.float32([0.7]))
+    actions = actions_of(space).to_env(torch.tensor([[-1.0], [0.0], [1.0]]))
+    assert all(space.contains(a) for a in actions)
+    assert actions[1, 0] == pytest.approx(0.4)
+
+
+@pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 2]), spaces.MultiBinary(3)])
+@pytest.mark.parametrize("take", [discrete, distribution_of, actions_of])
+def test_a_space_that_no_agent_takes(take: Any, space: Any) -> None:
+    takes = "dqn and rainbow take Discrete; a2c, a3c and reinforce take Discrete and Box of floats; dreamer takes"
+    with pytest.raises(UserError, match=takes) as refused:
+        take(space)
+    assert "take it" not in str(refused.value)

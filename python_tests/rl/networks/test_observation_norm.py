@@ -1,0 +1,162 @@
+"""Observations normalised by running statistics, as a layer."""
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("gymnasium")
+from gymnasium import spaces
+from policy_worlds import Bandit, envs_in, one_hot
+
+from automl_ext.rl import A2C, DQN, A2CConfig, DQNConfig, Reinforce, ReinforceConfig
+from automl_ext.rl.actor_critic.a3c import A3CConfig
+from automl_ext.rl.networks.body import Body, RunningNorm
+from automl_ext.training.errors import UserError
+
+SPACE = spaces.Box(-np.inf, np.inf, (3,), np.float32)
+
+
+def test_statistics_are_those_of_all_batches_together() -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.normal(size=(1000, 3)) * [1e-3, 1, 1e4] + [1e3, -1, 1e6]).astype(np.float32)
+    norm = RunningNorm((3,))
+    for part in np.split(x, [1, 8, 8, 500]):  # one of them empty
+        norm.update(torch.from_numpy(part))
+    wide = x.astype(np.float64)
+    torch.testing.assert_close(norm.mean.numpy(), wide.mean(0), rtol=1e-12, atol=0)
+    torch.testing.assert_close(norm.variance.numpy(), wide.var(0), rtol=1e-9, atol=0)
+    y = norm(torch.from_numpy(x))
+    assert y.dtype == torch.float32
+    assert y[:, 1:].mean(0).abs().max() < 1e-2
+    assert (y[:, 1:].std(0) - 1).abs().max() < 1e-2
+
+
+def test_leading_dimensions_are_one_batch_and_the_rest_is_clipped() -> None:
+    x = torch.randn(7, 5, 3, generator=torch.Generator().manual_seed(0))
+    one, two = RunningNorm((3,)), RunningNorm((3,))
+    one.update(x)
+    two.update(x.reshape(35, 3))
+    assert torch.equal(one.mean, two.mean)
+    assert torch.equal(one(x).reshape(35, 3), two(x.reshape(35, 3)))
+    assert one(torch.full((1, 3), 1e9)).tolist() == [[10.0] * 3]
+    assert RunningNorm((3,))(torch.tensor([[0.5, 20.0, -20.0]])).tolist() == [[0.5, 10.0, -10.0]]
+
+
+def test_a_constant_observation_stays_finite() -> None:
+    norm = RunningNorm((1,))
+    norm.update(torch.full((10, 1), 3.0))
+    assert norm(torch.full((2, 1), 3.0)).tolist() == [[0.0], [0.0]]
+
+
+def test_body_normalises_first_and_its_state_holds_the_statistics() -> None:
+    body, plain = Body(SPACE, (4,), normalize=True), Body(SPACE, (4,))
+    x = torch.randn(50, 3, generator=torch.Generator().manual_seed(1)) * 5 + 2
+    assert plain.norm is None
+    before = body(x)
+    body.norm.update(x)
+    assert not torch.equal(body(x), before)
+    plain[0].load_state_dict(body[1].state_dict())
+    torch.testing.assert_close(body(x), plain((x - x.mean(0)) / x.std(0, correction=0)))
+    other = Body(SPACE, (4,), normalize=True)
+    other.load_state_dict(body.state_dict())
+    assert torch.equal(other(x), body(x))
+    assert not any(p.requires_grad for p in body.norm.buffers())
+
+
+def test_images_are_not_normalised() -> None:
+    with pytest.raises(UserError, match="only vectors are normalised"):
+        Body(spaces.Box(0, 255, (4, 84, 84), np.uint8), normalize=True)
+
+
+class FarBandit(Bandit):
+    """Its contexts differ by a thousandth, far from 0."""
+
+    def observe(self) -> np.ndarray:
+        return 1000 + super().observe() / 1000
+
+
+FAR = (1000 + one_hot(3) / 1000).astype(np.float32)
+AGENTS = {
+    "a2c": lambda **c: A2C(A2CConfig(hidden=(16,), lr=5e-3, optimizer="adam", **c), envs_in(FarBandit)),
+    "reinforce": lambda **c: Reinforce(ReinforceConfig(hidden=(16,), lr=1e-2, **c), envs_in(FarBandit)),
+    "dqn": lambda **c: DQN(
+        DQNConfig(hidden=(16,), lr=5e-3, learning_starts=64, train_freq=8, gradient_steps=2, n_envs=8, **c),
+        envs_in(FarBandit),
+    ),
+}
+
+
+def norm_of(agent: object) -> RunningNorm:
+    network = agent.learner.online if isinstance(agent, DQN) else agent.network  # type: ignore[attr-defined]
+    return network.body.norm
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_agents_learn_from_observations_of_any_scale(name: str) -> None:
+    agent = AGENTS[name](normalize=True)
+    for _ in range(200):
+        agent.iterate()
+    assert agent.act(FAR).tolist() == [0, 1, 2]
+    plain = AGENTS[name]()
+    for _ in range(200):
+        plain.iterate()
+    assert plain.act(FAR).tolist() != [0, 1, 2]  # else the environment is too easy to show anything
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_acting_changes_no_statistics_and_the_policy_carries_them(name: str) -> None:
+    agent, other = AGENTS[name](normalize=True), AGENTS[name](normalize=True)
+    for _ in range(20):
+        agent.iterate()
+    norm = norm_of(agent)
+    assert norm.count >= 20 * 8
+    assert norm.mean.mean() == pytest.approx(1000 + 1 / 3000, abs=1e-4)
+    before = norm.mean.clone(), norm.count.clone()
+    agent.act(np.zeros((5, 3), np.float32))
+    assert torch.equal(norm.mean, before[0])
+    assert torch.equal(norm.count, before[1])
+    other.load_policy_state(agent.policy_state())
+    assert torch.equal(norm_of(other).shift, norm.shift)
+    assert other.act(FAR).tolist() == agent.act(FAR).tolist()
+
+
+def test_acting_in_numpy_is_what_the_network_does() -> None:
+    agent = AGENTS["a2c"](normalize=True)
+    for _ in range(20):
+        agent.iterate()
+    with torch.no_grad():
+        expected = agent.network(torch.from_numpy(FAR))[0].numpy()
+    np.testing.assert_allclose(agent.outputs(FAR), expected, rtol=1e-4, atol=1e-5)
+
+
+CARTPOLE = {
+    "a2c": lambda: A2C(A2CConfig(normalize=True)),
+    "reinforce": lambda: Reinforce(ReinforceConfig(normalize=True, n_envs=2)),
+    "dqn": lambda: DQN(DQNConfig(normalize=True, learning_starts=32, train_freq=16, gradient_steps=2)),
+}
+
+
+@pytest.mark.parametrize("name", CARTPOLE)
+def test_resumed_is_uninterrupted(name: str) -> None:
+    straight, resumed = CARTPOLE[name](), CARTPOLE[name]()
+    for _ in range(5):
+        straight.iterate()
+    resumed.load_state_dict(copy.deepcopy(straight.state_dict()))
+    for agent in (straight, resumed):
+        for _ in range(5):
+            agent.iterate()
+    assert norm_of(straight).count > 0
+    a, b = straight.policy_state(), resumed.policy_state()
+    assert all(torch.equal(a[key], b[key]) for key in a)
+
+
+def test_the_target_network_is_shown_the_same() -> None:
+    learner = AGENTS["dqn"](normalize=True).learner
+    assert learner.target.body.norm is learner.online.body.norm is not None
+
+
+def test_a3c_refuses() -> None:
+    with pytest.raises(ValueError, match="normalize: A3C"):
+        A3CConfig(normalize=True)

@@ -1,0 +1,95 @@
+"""Seeds, saving and loading, and what is stored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("gymnasium")
+from replay_world import World, generators, go_on, kinds, make, make_with, same
+
+import automl_ext
+from automl_ext.rl import PrioritizedReplay
+from automl_ext.training.files import checkpoint
+
+pytestmark = pytest.mark.usefixtures("each_backend")
+
+
+@kinds
+@pytest.mark.parametrize("which", [0, 1], ids=["numpy", "torch"])
+def test_equal_seeds_give_equal_batches(kind, which):
+    runs = [go_on(World(3), make_with(kind, generators(seed)[which]), 10) for seed in (5, 5, 6)]
+    assert all(same(a, b) for a, b in zip(runs[0], runs[1], strict=True))
+    assert not all(same(a, b) for a, b in zip(runs[0], runs[2], strict=True))
+
+
+@kinds
+@pytest.mark.parametrize("which", [0, 1], ids=["numpy", "torch"])
+@pytest.mark.parametrize("steps", [0, 1, 5, 7, 8, 40])
+def test_saved_and_loaded_goes_on_alike(kind, which, steps, tmp_path):
+    """Through the checkpoint on disk, with the rings empty, part full and far round; then bit for bit."""
+    world, twin = World(3, next_step=True), World(3, next_step=True)
+    replay, other = (make_with(kind, generators(seed)[which]) for seed in (1, 2))
+    go_on(world, replay, steps)
+    go_on(twin, make_with(kind, generators(1)[which]), steps)
+    go_on(World(3, seed=9), other, 11)  # leaves no trace
+    state = replay.state_dict()
+    checkpoint.check_state(state)
+    path = checkpoint.write(tmp_path, 1, {"replay": state}, {})
+    other.load_state_dict(checkpoint.read_state(path, checkpoint.read_manifest(path))["replay"])
+    assert len(other) == len(replay)
+    for a, b in zip(go_on(world, replay, 30), go_on(twin, other, 30), strict=True):
+        assert same(a, b)
+
+
+@kinds
+def test_states_of_other_replays_are_refused(kind):
+    replay = make(kind)
+    for other, message in (
+        (make(kind, 10), "20 transitions each, got one of 1 with 10"),
+        (make(kind, n_envs=2), "1 environments"),
+        (make(kind, shape=(3,)), "observations: expected float32 of shape"),
+        (make(kind, dtype=np.uint8), "observations: .*got uint8"),
+        (make_with(kind, generators(0)[1]), "generator"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            replay.load_state_dict(other.state_dict())
+
+
+@kinds
+def test_images_stay_uint8_and_are_stored_once(kind):
+    replay = make(kind, 50, 2, shape=(4, 12, 12), dtype=np.uint8)
+    rng = np.random.default_rng(0)
+    now = rng.integers(256, size=(2, 4, 12, 12), dtype=np.uint8)
+    no, zero = np.zeros(2, bool), np.zeros(2)
+    seen = [now]
+    for _ in range(100):
+        seen.append(rng.integers(256, size=(2, 4, 12, 12), dtype=np.uint8))
+        replay.add(seen[-2], np.zeros(2, np.int64), zero, seen[-1], no, no)
+    batch = replay.sample(8)
+    assert batch.observations.dtype == batch.next_observations.dtype == torch.uint8
+    assert batch.observations.shape == (8, 4, 12, 12)
+    stored = sum(x.numel() for x in replay.state_dict()["ring"].values() if isinstance(x, torch.Tensor) and x.dim() > 3)
+    assert stored == 52 * 4 * 12 * 12  # 50 transitions, and the head of each ring
+    frames = {frame.tobytes(): (t, b) for t, step in enumerate(seen) for b, frame in enumerate(step)}
+    for a, b in zip(batch.observations, batch.next_observations, strict=True):
+        t, env = frames[a.numpy().tobytes()]
+        assert frames[b.numpy().tobytes()] == (t + 1, env)
+
+
+@kinds
+def test_final_observations_do_not_pile_up(kind):
+    """What was kept apart for overwritten transitions is used again."""
+    world, replay = World(2, end=0.6), make(kind, 20, 2)
+    for _ in range(500):
+        replay.add(*world.step())
+    assert len(replay.state_dict()["ring"]["apart"]) <= 32
+
+
+def test_backends_give_the_same_batches():
+    runs = []
+    for backend in ("auto", "reference"):
+        with automl_ext.backend(backend):
+            runs.append(go_on(World(3), make_with(PrioritizedReplay, generators(0)[0]), 30))
+    assert all(same(a, b) for a, b in zip(*runs, strict=True))

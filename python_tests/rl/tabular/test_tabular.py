@@ -1,0 +1,216 @@
+"""Solvers of finite MDPs: closed forms, all policies by brute force, batches as loops."""
+
+import itertools
+
+import pytest
+import torch
+from mdp_worlds import GAMMAS, all_policies, close, part, random_mdp, walk
+
+pytest.importorskip("gymnasium")
+
+from automl_ext.rl import MDP, policy_evaluation, policy_iteration, value_iteration
+from automl_ext.rl.dqn import learner as q_learning
+from automl_ext.rl.tabular.solvers import bellman_expectation, bellman_optimality, greedy, q_from_v
+
+# Closed forms
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_two_state_chain(gamma):
+    # Stay in 0 with probability p for reward 1, else to 1, which pays 2 for ever: v1 = 2 / (1 - γ).
+    p = 0.7
+    mdp = MDP([[[p, 1 - p]], [[0, 1]]], [[1], [2]])
+    v1 = 2 / (1 - gamma)
+    v0 = (1 + gamma * (1 - p) * v1) / (1 - gamma * p)
+    close(policy_evaluation(mdp, torch.tensor([0, 0]), gamma), [v0, v1], 1e-9 * v1)
+    close(value_iteration(mdp, gamma, tol=1e-8).values, [v0, v1], 1e-8)
+    close(policy_iteration(mdp, gamma).values, [v0, v1], 1e-9 * v1)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
+def test_geometric_episode(gamma):
+    # The same state again and again, until with probability 1/4 the episode ends: v = 1 / (1 - 3/4 γ).
+    mdp = MDP([[[1.0]]], [[1.0]], 0.25)
+    want = [1 / (1 - 0.75 * gamma)]
+    close(policy_evaluation(mdp, torch.tensor([0]), gamma), want)
+    close(value_iteration(mdp, gamma).values, want, 1e-8)
+    close(policy_iteration(mdp, gamma).values, want)
+
+
+def test_random_walk():
+    values = policy_evaluation(walk(), torch.full((7, 2), 0.5), 1.0)
+    close(values[1:-1], [1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6])
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.9])
+def test_walk_to_the_right_is_best(gamma):
+    for solution in (value_iteration(walk(), gamma), policy_iteration(walk(), gamma)):
+        close(solution.values[1:-1], [gamma**k for k in (4, 3, 2, 1, 0)], 1e-8)
+        assert solution.policy.tolist() == [0, 1, 1, 1, 1, 1, 0]  # at the ends both are as good: the lower
+
+
+def test_no_bootstrap_past_a_terminated_transition():
+    # State 1 pays 100 for ever, yet to enter it from 0 ends the episode; terminated belongs to the transition.
+    end = torch.zeros(2, 1, 2, dtype=torch.bool)
+    end[0, 0, 1] = True
+    mdp = MDP([[[0, 1]], [[0, 1]]], [[3], [100]], end)
+    for values in (policy_iteration(mdp, 0.9).values, value_iteration(mdp, 0.9).values):
+        close(values, [3, 1000], 1e-7)
+    learnt = q_learning(mdp, 0.5, 1500, omega=0.55, generator=torch.Generator().manual_seed(0))
+    close(learnt.values, [3, 200], 1e-3)
+
+
+def test_gambler():
+    # Sutton & Barto 2018, example 4.3 (γ = 1), against a closed form: bold play with p_h = 0.4 from 50 and 25.
+    n, p_h = 100, 0.4
+    p, r = torch.zeros(n + 1, n // 2, n + 1), torch.zeros(n + 1, n // 2)
+    p[0, :, 0] = p[n, :, n] = 1
+    for s in range(1, n):
+        for a in range(n // 2):
+            stake = min(a + 1, s, n - s)
+            p[s, a, s + stake] += p_h
+            p[s, a, s - stake] += 1 - p_h
+            r[s, a] = p_h * (s + stake == n)
+    terminal = torch.tensor([True] + [False] * (n - 1) + [True])
+    mdp = MDP(p, r, terminal)
+    for values in (value_iteration(mdp, 1.0, tol=1e-9).values, policy_iteration(mdp, 1.0).values):
+        close(values[[25, 50, 75]], [0.16, 0.4, 0.4 + 0.6 * 0.4], 1e-7)
+
+
+# Bellman operators
+
+
+def test_operators_by_hand():
+    mdp = MDP([[[0.5, 0.5], [1, 0]], [[0, 1], [0, 1]]], [[1, 2], [0, 4]], torch.tensor([False, True]))
+    v = torch.tensor([10.0, 1e6], dtype=torch.float64)
+    close(q_from_v(mdp, v, 0.5), [[1 + 0.25 * 10, 2 + 0.5 * 10], [0, 4]])
+    close(bellman_optimality(mdp, v, 0.5), [7, 4])
+    close(bellman_expectation(mdp, torch.tensor([0, 1]), v, 0.5), [3.5, 4])
+    close(bellman_expectation(mdp, torch.tensor([[0.5, 0.5], [1.0, 0.0]]), v, 0.5), [(3.5 + 7) / 2, 0])
+
+
+@pytest.mark.parametrize("gamma", GAMMAS)
+def test_fixed_points(gamma):
+    mdp = random_mdp(5)
+    g = torch.Generator().manual_seed(1)
+    policy = torch.rand(5, 4, 3, generator=g, dtype=torch.float64).softmax(-1)
+    values = policy_evaluation(mdp, policy, gamma)
+    close(bellman_expectation(mdp, policy, values, gamma), values)
+    best = policy_iteration(mdp, gamma)
+    close(bellman_optimality(mdp, best.values, gamma), best.values)
+    close(q_from_v(mdp, best.values, gamma), best.q_values)
+
+
+@pytest.mark.parametrize("gamma", [0.3, 0.9])
+def test_optimality_contracts(gamma):
+    mdp = random_mdp(50, ending=0)
+    g = torch.Generator().manual_seed(2)
+    u, v = torch.randn(2, 50, 4, generator=g, dtype=torch.float64)
+    before, after = (u - v).abs().amax(-1), (bellman_optimality(mdp, u, gamma) - bellman_optimality(mdp, v, gamma))
+    assert (after.abs().amax(-1) <= gamma * before + 1e-12).all()
+
+
+def test_evaluation_has_a_gradient():
+    mdp = random_mdp()
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda x: policy_evaluation(mdp, x.softmax(-1), 0.9), logits)
+
+
+# Brute force
+
+
+@pytest.mark.parametrize("gamma", [*GAMMAS, 1.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_best_of_all_policies(gamma, seed):
+    mdp = random_mdp(seed=seed)
+    policies = all_policies(4, 3)
+    values = policy_evaluation(mdp, policies, gamma)
+    best = values.amax(0)
+    assert (values >= best - 1e-9).all(-1).any()  # one policy is best in every state
+    tol = 1e-7
+    by_values, by_policies = value_iteration(mdp, gamma, tol=tol), policy_iteration(mdp, gamma)
+    close(by_values.values, best, tol)
+    close(by_policies.values, best, 1e-9)
+    assert by_values.policy.tolist() == by_policies.policy.tolist()
+    assert by_policies.policy.tolist() == policies[(values >= best - 1e-9).all(-1)][0].tolist()
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.9, 0.99])
+@pytest.mark.parametrize("tol", [1.0, 1e-3, 1e-6])
+def test_error_within_tol_and_not_far_below(gamma, tol):
+    # Without terminations the bound is sharp: all values move together.
+    mdp = MDP([[[0.5, 0.5]], [[0.5, 0.5]]], [[1], [1]])
+    error = (value_iteration(mdp, gamma, tol=tol).values - 1 / (1 - gamma)).abs().max()
+    assert gamma * tol / 2 < error <= tol * (1 + 1e-6)
+
+
+def test_a_policy_drawn_and_summed_by_hand():
+    # Σ_t γ^t r_t, the distribution over states pushed forward: no linear solve.
+    mdp, policy, gamma = random_mdp(seed=5), torch.tensor([2, 0, 1, 1]), 0.9
+    P, r = mdp.continuing[torch.arange(4), policy], mdp.rewards[torch.arange(4), policy]
+    total, reach = torch.zeros(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
+    for t in range(400):
+        total += gamma**t * reach @ r
+        reach = reach @ P
+    close(policy_evaluation(mdp, policy, gamma), total)
+
+
+# Ties
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.9, 0.999999])
+def test_ties_go_to_the_lowest_action(gamma):
+    # Every action thrice, one copy with s' summed in another order: rounding must not decide, nor go round.
+    base = random_mdp(20, S=6, ending=0)
+    twice = MDP(base.transitions.repeat(1, 1, 3, 1), base.rewards.repeat(1, 1, 3))
+    solution = policy_iteration(twice, gamma)
+    assert solution.policy.max() < 3
+    assert solution.policy.equal(policy_iteration(base, gamma).policy)
+    assert solution.iterations < 20
+    if gamma < 0.99:
+        assert value_iteration(twice, gamma).policy.equal(solution.policy)
+
+
+def test_all_policies_tied():
+    # v is the same whatever is done, but each q is rounded by another sum.
+    g = torch.Generator().manual_seed(0)
+    p = torch.rand(30, 8, 5, 8, generator=g, dtype=torch.float64)
+    mdp = MDP(p / p.sum(-1, keepdim=True), torch.full((30, 8, 5), 0.1))
+    for gamma in (0.9, 0.9999):
+        assert policy_iteration(mdp, gamma).policy.eq(0).all()
+    assert value_iteration(mdp, 0.9).policy.eq(0).all()
+
+
+def test_greedy():
+    q = torch.tensor([[1.0, 3.0, 3.0], [2.0, 1.99, 2.0]])
+    assert greedy(q).tolist() == [1, 0]
+    assert greedy(q, 2.0).tolist() == [0, 0]
+
+
+# Batches
+
+
+@pytest.mark.parametrize("gamma", [0.9, 1.0])
+def test_batch_is_a_loop(gamma):
+    mdp = random_mdp(2, 3, S=5, seed=3)
+    policy = torch.randint(3, (2, 3, 5), generator=torch.Generator().manual_seed(0))
+    values = policy_evaluation(mdp, policy, gamma)
+    by_values, by_policies = value_iteration(mdp, gamma, tol=1e-9), policy_iteration(mdp, gamma)
+    assert mdp.batch == (2, 3)
+    for i in itertools.product(range(2), range(3)):
+        one = part(mdp, i)
+        close(values[i], policy_evaluation(one, policy[i], gamma))
+        close(by_values.values[i], value_iteration(one, gamma, tol=1e-9).values, 2e-9)
+        close(by_policies.q_values[i], policy_iteration(one, gamma).q_values)
+        assert (
+            by_values.policy[i].tolist()
+            == by_policies.policy[i].tolist()
+            == policy_iteration(one, gamma).policy.tolist()
+        )
+
+
+def test_no_mdps():
+    mdp = MDP(torch.zeros(0, 2, 3, 2), torch.zeros(0, 2, 3))
+    assert value_iteration(mdp, 0.9).values.shape == (0, 2)
+    assert policy_iteration(mdp, 1.0).policy.shape == (0, 2)
+    assert q_learning(mdp, 0.9, 2).q_values.shape == (0, 2, 3)

@@ -1,0 +1,129 @@
+"""What finite MDPs and their solvers refuse."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from mdp_worlds import close, random_mdp, walk
+
+pytest.importorskip("gymnasium")
+
+from automl_ext.rl import MDP, policy_evaluation, policy_iteration, value_iteration
+from automl_ext.rl.dqn import learner as q_learning
+
+# γ = 1
+
+
+def test_gamma_one_names_a_state_that_goes_on_for_ever():
+    mdp = walk()  # to and fro without end: right from 1, left from 2
+    for solve in (value_iteration, policy_iteration, lambda m, g: q_learning(m, g, 1)):
+        with pytest.raises(ValueError, match=r"gamma: 1 needs episodes that are sure to end, and from state 1 "):
+            solve(mdp, 1.0)
+    batch = MDP(torch.stack([mdp.transitions] * 2), torch.stack([mdp.rewards] * 2), torch.ones(2, 1, 1, 1) * 0.1)
+    assert policy_iteration(batch, 1.0).values.shape == (2, 7)
+    some = torch.tensor([0.1, 0.0])[:, None, None, None]
+    with pytest.raises(ValueError, match=r"state 0 of MDP \[1\]"):
+        policy_iteration(MDP(batch.transitions, batch.rewards, some), 1.0)
+    to_and_fro = torch.tensor([0, 1, 0, 1, 1, 1, 0])
+    ends = MDP(mdp.transitions, mdp.rewards, torch.tensor([True, False, False, False, False, False, True]))
+    with pytest.raises(ValueError, match="from state 1 one can"):
+        policy_evaluation(ends, to_and_fro, 1.0)
+    close(policy_evaluation(ends, torch.tensor([0, 0, 0, 1, 1, 1, 0]), 1.0)[1:-1], [0, 0, 1, 1, 1])
+
+
+def test_what_float64_cannot_resolve_is_an_error():
+    mdp = random_mdp(ending=0)
+    with pytest.raises(ValueError, match="too near 1 for float64"):
+        policy_iteration(mdp, math.nextafter(1, 0))
+    with pytest.raises(ValueError, match="episodes end too rarely"):
+        policy_evaluation(MDP([[[1.0]]], [[1.0]], 1e-11 / 5), torch.tensor([0]), 1.0)
+    with pytest.raises(ValueError, match=r"value_iteration: tol: expected at least .*, got 1e-16"):
+        value_iteration(MDP(mdp.transitions, mdp.rewards + 1000), 0.99, tol=1e-16)
+    with pytest.raises(RuntimeError, match=r"max_sweeps: the error may be .* after 10 sweeps, expected 1e-08"):
+        value_iteration(mdp, 0.999, max_sweeps=10)
+
+
+# Bad input
+
+HALVES = [[[0.5, 0.5]], [[0.0, 1.0]]]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (([[0.5, 0.5]], [[1.0]]), ValueError, r"transitions: expected shape \[..., S, A, S\], got \[1, 2\]"),
+        ((torch.ones(2, 1, 3) / 3, torch.ones(2, 1)), ValueError, r"transitions: .* got \[2, 1, 3\]"),
+        ((torch.ones(0, 1, 0), torch.ones(0, 1)), ValueError, r"transitions: .* got \[0, 1, 0\]"),
+        (
+            ([[[0.5, 0.4]], [[0.0, 1.0]]], [[1], [1]]),
+            ValueError,
+            r"transitions: expected rows that sum .* 0.9 at \[0, 0\]",
+        ),
+        (([[[1.5, -0.5]], [[0.0, 1.0]]], [[1], [1]]), ValueError, r"transitions: expected prob.* 1.5 at \[0, 0, 0\]"),
+        (([[[0.5, 0.5]], [[0.0, math.nan]]], [[1], [1]]), ValueError, r"transitions: .* nan at \[1, 0, 1\]"),
+        (("abc", [[1], [1]]), TypeError, "transitions: expected an array of numbers, got str"),
+        ((torch.ones(1, 1, 1, dtype=torch.complex64), [[1]]), TypeError, "transitions: expected real numbers"),
+        ((HALVES, [1, 1]), ValueError, r"rewards: expected shape \[..., S, A\] = \[2, 1\], got \[2\]"),
+        ((HALVES, [[1], [math.inf]]), ValueError, r"rewards: expected finite numbers, got inf at \[1, 0\]"),
+        (
+            (HALVES, [[1], [1]], [True] * 3),
+            ValueError,
+            r"terminated: expected what broadcasts .*\[2, 1, 2\], got \[3\]",
+        ),
+        ((HALVES, [[1], [1]], [0.0, 2.0]), ValueError, r"terminated: expected probabilities, got 2.0 at \[1\]"),
+    ],
+)
+def test_bad_mdps(arguments, error, message):
+    with pytest.raises(error, match=message):
+        MDP(*arguments)
+
+
+def test_arrays_of_every_kind():
+    want = policy_iteration(MDP(HALVES, [[1], [2]]), 0.9).values
+    for kind in (np.float32, np.float64):
+        close(policy_iteration(MDP(np.array(HALVES, kind), np.array([[1], [2]])), 0.9).values, want)
+    third = torch.ones(3, 1, 3) / 3  # float32 rows, made to sum to one
+    assert (MDP(third, torch.ones(3, 1)).transitions.sum(-1) - 1).abs().max() < 1e-15
+
+
+@pytest.mark.parametrize(
+    ("policy", "error", "message"),
+    [
+        ([0, 0], TypeError, "policy: expected an int64 or float tensor, got list"),
+        (torch.zeros(2, dtype=torch.bool), TypeError, "policy: expected an int64 or float tensor"),
+        (torch.tensor([0, 3]), ValueError, r"policy: expected actions in \[0, 0\], got 3"),
+        (torch.tensor([0, 0, 0]), ValueError, r"policy: expected shape \[..., 2\], got \[3\]"),
+        (torch.tensor(0), ValueError, r"policy: expected shape \[..., 2\], got \[\]"),
+        (torch.ones(2), ValueError, r"policy: expected shape \[..., 2, 1\], got \[2\]"),
+        (torch.ones(2, 1) / 2, ValueError, r"policy: expected rows that sum to one, got 0.5 at \[0\]"),
+        (torch.full((2, 1), math.nan), ValueError, "policy: expected probabilities, got nan"),
+    ],
+)
+def test_bad_policies(policy, error, message):
+    with pytest.raises(error, match="policy_evaluation: " + message):
+        policy_evaluation(MDP(HALVES, [[1], [1]]), policy, 0.9)
+
+
+def test_policies_of_another_batch():
+    with pytest.raises(ValueError, match=r"policy: expected shape \[..., 4\], \[5\] before it, got \[3, 4\]"):
+        policy_evaluation(random_mdp(5), torch.zeros(3, 4, dtype=torch.int64), 0.9)
+
+
+def test_bad_numbers():
+    mdp = random_mdp()
+    for solve in (value_iteration, policy_iteration, lambda m, g: policy_evaluation(m, torch.tensor([0] * 4), g)):
+        for gamma in (-0.1, 1.1, math.nan):
+            with pytest.raises(ValueError, match=r"gamma: expected a number in \[0, 1\]"):
+                solve(mdp, gamma)
+        with pytest.raises(TypeError, match="gamma: expected a float"):
+            solve(mdp, "0.9")
+    with pytest.raises(ValueError, match="value_iteration: tol"):
+        value_iteration(mdp, 0.9, tol=-1.0)
+    with pytest.raises(ValueError, match="value_iteration: max_sweeps"):
+        value_iteration(mdp, 0.9, max_sweeps=0)
+    for name, value in {"walkers": 0, "epsilon": 0.0, "restart": 0.0, "omega": 0.5}.items():
+        with pytest.raises(ValueError, match=f"q_learning: {name}"):
+            q_learning(mdp, 0.9, 10, **{name: value})
+    with pytest.raises(ValueError, match="q_learning: steps"):
+        q_learning(mdp, 0.9, 0)

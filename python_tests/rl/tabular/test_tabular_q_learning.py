@@ -1,0 +1,50 @@
+"""Tabular Q-learning converges at its rate, repeats, and leaves a trap."""
+
+import pytest
+import torch
+from mdp_worlds import close, random_mdp
+
+pytest.importorskip("gymnasium")
+
+from automl_ext.rl import MDP, policy_iteration
+from automl_ext.rl.dqn import learner as q_learning
+
+
+@pytest.mark.parametrize("gamma", [0.8, 1.0])
+def test_q_learning_converges_at_its_rate(gamma):
+    # Noise of constant size averaged with α = n^-ω leaves an error in proportion to n^(-ω/2).
+    mdp, copies = random_mdp(seed=7), 50
+    many = MDP(*(x.expand(copies, *x.shape) for x in (mdp.transitions, mdp.rewards, mdp.terminated)))
+    want = policy_iteration(mdp, gamma).q_values
+
+    def errors(steps):
+        g = torch.Generator().manual_seed(0)
+        return q_learning(many, gamma, steps, walkers=8, omega=0.8, generator=g).q_values - want
+
+    early, late = errors(200), errors(1000)
+    assert late.mean(0).abs().max() < 0.03 * want.abs().max()  # no bias that stays
+    assert late.pow(2).mean().sqrt() < 1.3 * 5**-0.4 * early.pow(2).mean().sqrt()
+
+
+def test_q_learning_without_a_future():
+    mdp = random_mdp(3, seed=7)
+    assert q_learning(mdp, 0.0, 500, generator=torch.Generator().manual_seed(0)).q_values.equal(mdp.rewards)
+
+
+def test_q_learning_repeats_and_does_not_mix_mdps():
+    mdp = random_mdp(3, seed=8)
+    first, again = (q_learning(mdp, 0.9, 50, generator=torch.Generator().manual_seed(4)).q_values for _ in range(2))
+    assert first.equal(again)
+    # The same draws with another MDP in the middle: the others learn the same.
+    changed = MDP(mdp.transitions, mdp.rewards * torch.tensor([1.0, 5.0, 1.0])[:, None, None], mdp.terminated)
+    other = q_learning(changed, 0.9, 50, epsilon=1.0, generator=torch.Generator().manual_seed(4)).q_values
+    same = q_learning(mdp, 0.9, 50, epsilon=1.0, generator=torch.Generator().manual_seed(4)).q_values
+    assert other[[0, 2]].equal(same[[0, 2]])
+    assert not other[1].equal(same[1])
+
+
+def test_q_learning_leaves_a_trap():
+    # Whoever enters state 1 stays: without restarts state 0 would hardly be seen again.
+    mdp = MDP([[[0, 1], [1, 0]], [[0, 1], [0, 1]]], [[0.0, 1.0], [0.5, 0.0]])
+    learnt = q_learning(mdp, 0.5, 2000, walkers=1, generator=torch.Generator().manual_seed(0))
+    close(learnt.q_values, policy_iteration(mdp, 0.5).q_values, 0.02)

@@ -1,0 +1,147 @@
+"""tools/fuzz.py works, and it notices planted faults."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from paths import ROOT
+
+pytest.importorskip("gymnasium")
+pytest.importorskip("matplotlib")
+pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+pytest.importorskip("tyro", reason="the command line needs tyro")
+
+TOOLS = ROOT / "tools"
+FAST = """
+import json, pathlib, sys
+import fuzz
+out = pathlib.Path(sys.argv[1])
+
+def run(name, *argv):
+    code = fuzz.main([*argv, "--out", str(out / f"{name}.json")])
+    (out / f"{name}.code").write_text(str(code))
+
+run("calls", "calls", "--count", "29")
+run("inputs", "inputs", "--count", "8")
+fuzz.main(["all", "--only", "ops:3"])
+"""
+# Faults, each of which the fuzzer must find.
+PLANTED = """
+import os
+import torch
+from automl_ext import _native, cli
+from fuzzing import command_lines
+from fuzzing.ops import calls as op_calls
+
+def wrong(X, dim=-1, k=None):
+    p = torch.softmax(X, dim)
+    return p if _native.current_backend() == "reference" else p.flip(dim)
+
+def in_place(X, dim=-1, k=None):
+    return X.zero_()
+
+def raises(X, dim=-1, k=None):
+    raise KeyError("X")
+
+def ends(X, dim=-1, k=None):
+    os._exit(0)
+
+def unnamed(prog, args):
+    print("error: something\\nand more", file=sys.stderr)
+    return 2
+
+def leaves(prog, args):
+    os.mkdir("run")
+    print("error: something is wrong", file=sys.stderr)
+    return 2
+
+def fails(prog, args):
+    return {}["x"]
+
+functions = {function.__name__: function for function in (wrong, in_place, raises, ends)}
+op_calls.MAKERS = {name: lambda rng: {"X": torch.tensor([[1.0, 2.0, 4.0]]), "dim": 1, "k": 1} for name in functions}
+op_calls.WRAPPED = functions
+commands = {function.__name__: function for function in (unnamed, leaves, fails)}
+cli.COMMANDS.update({name: ("", command) for name, command in commands.items()})
+command_lines.line = lambda rng: command_lines.Line([rng.choice(list(commands))], {})
+run("planted", "calls", "--count", "87")
+"""
+
+
+def fuzz(*argv: str) -> subprocess.CompletedProcess[str]:
+    path = os.pathsep.join([str(TOOLS), str(TOOLS.parent), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
+    return subprocess.run([sys.executable, *argv], env=environment, capture_output=True, text=True, timeout=900)
+
+
+@pytest.fixture(scope="module")
+def fast(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The reports of a short run of each fast kind, and of one with planted faults, all by one process."""
+    out = tmp_path_factory.mktemp("fuzz")
+    done = fuzz("-c", FAST + PLANTED, str(out))
+    assert done.returncode == 0, done.stdout + done.stderr
+    (out / "stdout").write_text(done.stdout)
+    return out
+
+
+def report(out: Path, name: str) -> list[dict]:
+    """The cases of a report; none failed because of the tool, and the exit code says whether there is a violation."""
+    lines = json.loads((out / f"{name}.json").read_text())
+    assert [line for line in lines if line["outcome"] == "tool"] == []
+    assert int((out / f"{name}.code").read_text()) == any(line["violation"] for line in lines)
+    return lines
+
+
+def test_op_calls_and_command_lines(fast: Path) -> None:
+    lines = report(fast, "calls")
+    kinds = [line["case"].split(":")[0] for line in lines]
+    assert (kinds.count("ops"), kinds.count("commands")) == (24, 5)
+    outcomes = [line["outcome"] for line in lines]
+    assert outcomes.count("equal") >= 6
+    assert {"TypeError", "exit 2"} <= set(outcomes)
+
+
+def test_hostile_inputs(fast: Path) -> None:
+    lines = report(fast, "inputs")
+    assert [line["case"] for line in lines] == [f"inputs:{i}" for i in range(8)]
+    assert sum(line["outcome"] == "exit 2" for line in lines) >= 4
+
+
+def test_planted_faults_are_found(fast: Path) -> None:
+    lines = report(fast, "planted")
+    ops = [line for line in lines if line["case"].startswith("ops") and line["violation"]]
+    for name, words in (
+        ("wrong(", "differs from the reference"),
+        ("in_place(", "changed in place"),
+        ("raises(", "KeyError"),
+        ("see --only", "crash: exit 0 in an op call"),
+    ):
+        found = [line["violation"] for line in ops if line["what"].startswith(name)]
+        assert any(words in violation for violation in found), (name, found)
+    commands = {line["what"]: line["violation"] for line in lines if line["case"].startswith("commands")}
+    assert "error of 2 lines" in commands["['unnamed']"]
+    assert "left a run directory" in commands["['leaves']"]
+    assert "KeyError" in commands["['fails']"]
+
+
+def test_the_same_case_again(fast: Path) -> None:
+    """A case is drawn from its seed, kind and index alone, so --only shows the case of the longer run."""
+    first = report(fast, "calls")[3]
+    assert first["case"] == "ops:3"
+    assert first["what"] in (fast / "stdout").read_text().splitlines()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["checkpoints", "kills"])
+def test_damaged_checkpoints_and_kills(kind: str, tmp_path: Path) -> None:
+    done = fuzz(str(TOOLS / "fuzz.py"), kind, "--count", "8", "--out", str(tmp_path / f"{kind}.json"))
+    (tmp_path / f"{kind}.code").write_text(str(done.returncode))
+    lines = report(tmp_path, kind)
+    assert len(lines) == 8
+    if kind == "kills":
+        assert any(line["outcome"] == "killed and resumed" for line in lines)
