@@ -10,8 +10,9 @@ from typing import Any
 
 from automl_ext import __version__
 
-# For the tutorials: their shell cells find this interpreter's `automl-ext` and draw without a display.
-os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+# For the tutorials: they find cells.py and this interpreter's `automl-ext`, and draw without a display.
+for variable, folder in (("PATH", Path(sys.executable).parent), ("PYTHONPATH", Path(__file__).parent)):
+    os.environ[variable] = os.pathsep.join(filter(None, [str(folder), os.environ.get(variable, "")]))
 os.environ |= {"MPLBACKEND": "agg", "OMP_NUM_THREADS": "1"}
 
 project = "automl_ext"
