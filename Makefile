@@ -2,6 +2,8 @@
 # make test  set up .venv, build, and run every Python and C++ test
 # make bench every op beside plain PyTorch, torch.compile and the packages people use, on one core: some twenty minutes.
 #            It replaces benchmarks/results/ and the table in README.md
+# make docs  the documentation in build/docs: pages, tutorials (they run) and docstrings; warnings are errors
+# make docs-tables  fill the tables of measurements in docs/ from benchmarks/results/
 # make cuda-build  compile the CUDA kernels apart, in build/cuda, and check what they take; no GPU needed
 # make cuda-test   build, then the tests and the benchmark that need a GPU
 #
@@ -12,7 +14,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: all setup test demo lint package bench cuda-build cuda-test clean FORCE
+.PHONY: all setup test demo lint package bench docs docs-tables cuda-build cuda-test clean FORCE
 all: demo
 
 setup: $(VENV)/.built
@@ -35,6 +37,16 @@ bench: setup
 	@$(BIN)/python -c "import importlib.metadata as m; print(*(r.split(';')[0] for r in m.requires('automl_ext') if r.endswith('\"bench\"')))" \
 	  | xargs $(BIN)/python -m pip install --quiet || echo "make bench: packages that cannot be installed are left out"
 	OMP_NUM_THREADS=1 $(BIN)/automl-ext bench --out benchmarks/results --readme README.md
+
+# The requirements of the extra are installed by name: installing the extra would build the package again.
+docs: setup
+	@$(BIN)/python -c "import importlib.metadata as m; print(*(r.split(';')[0] for r in m.requires('automl_ext') if r.endswith('\"docs\"')), sep='\n')" \
+	  | xargs -d '\n' $(BIN)/python -m pip install --quiet
+	$(BIN)/python -m sphinx --fail-on-warning --keep-going --quiet -d build/doctrees docs build/docs
+	@echo "built: build/docs/index.html"
+
+docs-tables:
+	PYTHONPATH=tools $(PYTHON) -m docs_tables
 
 cuda-build:
 	@$(PYTHON) tools/cuda_build.py

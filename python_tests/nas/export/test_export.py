@@ -330,7 +330,8 @@ def test_the_worked_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     if not DOCS.exists():
         pytest.skip("the package is tested without its documents")
     pytest.importorskip("matplotlib", reason='needs matplotlib: pip install "automl_ext[plot]"')
-    chain, use = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    blocks = dict(re.findall(r"`(\w+\.py)`:\n\n```python\n(.*?)```", DOCS.read_text(), re.DOTALL))
+    chain, use = blocks["chain.py"], blocks["search_chain.py"]
     module = module_of(chain, "chain", tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     short = use.replace("epochs=20,", "epochs=2, subset=300,").replace("retrain_epochs=5", "retrain_epochs=1")

@@ -1,0 +1,35 @@
+"""Fills the tables of measurements in docs/ from benchmarks/results/: nobody types numbers.
+
+    PYTHONPATH=tools python -m docs_tables           # replace the tables between the markers
+    PYTHONPATH=tools python -m docs_tables --check   # exit code 1, and the pages whose tables differ from the results
+
+A table stands between ``<!-- table: NAME -->`` and ``<!-- table end -->``; NAME is a function of TABLES below.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from docs_tables import ops, rl, search
+from docs_tables.text import ROOT
+
+MARKED = re.compile(r"(<!-- table: (\w+) -->\n)((?:(?!<!--).)*)(<!-- table end -->)", re.DOTALL)
+TABLES: dict[str, Callable[[], str]] = {
+    function.__name__: function
+    for function in (
+        *(ops.performance, ops.scaling, search.nas_bench, search.gdas_cifar, search.fidelity, search.early_stopping),
+        *(search.supernet_ranking, search.ensemble, search.darts_fashion, rl.rl_learning, rl.dreamer_learning),
+        *(rl.minatar, rl.peers, rl.swingup, rl.pixels, rl.costs_rl),
+    )
+}
+
+
+def filled(text: str) -> str:
+    """The page with its tables made anew."""
+    return MARKED.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n{m[4]}", text)
+
+
+def pages() -> list[Path]:
+    return [page for page in sorted(ROOT.glob("docs/**/*.md")) if MARKED.search(page.read_text())]

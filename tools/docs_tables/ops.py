@@ -1,0 +1,58 @@
+"""Tables of the ops: docs/performance.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from docs_tables.text import load, percent, ratio, table
+
+# What limits an op of performance.md, at the shape shown there.
+LIMITS = {
+    "entmax15": ((1024, 1024), "reading the row twice; the gradient reads only the support"),
+    "sparsemax": ((1024, 1024), "as `entmax15`"),
+    "gumbel_softmax": ((1024, 1024), "arithmetic: random words, logarithms, exponentials"),
+    "gumbel_softmax_hard": ((1024, 1024), "as `gumbel_softmax`"),
+    "gumbel_entmax15": ((1024, 1024), "arithmetic: random words and logarithms"),
+    "gumbel_argmax": ((1024, 1024), "as `gumbel_entmax15`"),
+    "mixed_op": ((8, 64, 16, 32, 32), "memory bandwidth"),
+    "cell_aggregate": ((8, 64, 16, 32, 32), "memory bandwidth"),
+    "gae": ((1024, 1024), "memory bandwidth; time must be walked step by step"),
+    "lambda_returns": ((1024, 1024), "as `gae`"),
+    "discounted_returns": ((1024, 1024), "as `gae`"),
+    "n_step_returns": ((1024, 1024), "n passes over the rewards"),
+    "vtrace": ((1024, 1024), "memory bandwidth"),
+    "retrace": ((1024, 1024), "memory bandwidth"),
+    "categorical_projection": ((32768, 51), "scattered writes, positions in float64"),
+    "td_targets": ((65536, 18), "transposing short rows"),
+    "prioritized_replay": ((1_000_000, 256), "random access to memory"),
+    "prioritized_replay_3_steps": ((1_000_000, 256), "random access to memory"),
+}
+
+
+def against(row: dict[str, Any] | None) -> str:
+    """The ratio to the best other contender, and its name."""
+    return f"{ratio(row['ratio'])} {row['best']}" if row and row["best"] else "–"
+
+
+def performance() -> str:
+    rows = {(r["op"], tuple(r["shape"]), r["pass"]): r for r in load("bench")["rows"] if r["dtype"] == "float32"}
+    lines = []
+    for op, (shape, limit) in LIMITS.items():
+        forward, both = rows[op, shape, "forward"], rows.get((op, shape, "forward + backward"))
+        place = "×".join(map(str, shape))
+        lines.append([f"`{op}`", place, against(forward), against(both), percent(forward["of_copy"]), limit])
+    return table("op | shape | forward | forward + backward | share of a copy's speed | what limits it", lines)
+
+
+def scaling() -> str:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in load("bench")["scaling"]:
+        groups.setdefault(row["op"], []).append(row)
+
+    def range_of(rows: list[dict[str, Any]], name: str) -> str:
+        values = [row[name] for row in rows if row[name] is not None]
+        return f"{min(values):.1f} to {max(values):.1f}"
+
+    names = ("two_threads", "float64", "bfloat16")
+    lines = [[f"`{op}`", *(range_of(rows, name) for name in names)] for op, rows in groups.items()]
+    return table("op | speed of two threads / one | time of float64 / float32 | time of bfloat16 / float32", lines)

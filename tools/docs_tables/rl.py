@@ -1,0 +1,113 @@
+"""Tables of reinforcement learning: docs/results/rl.md and docs/choosing.md."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from docs_tables.text import integer, load, returns, span, table
+
+
+def grouped(rows: list[dict[str, Any]]) -> dict[str, list[dict[str, Any]]]:
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(row["what"], []).append(row)
+    return groups
+
+
+def learning(rows: list[dict[str, Any]]) -> str:
+    lines = []
+    for what, runs in grouped(rows).items():
+        digits = 1 if "MinAtar" in what else 0
+        last, best = ([run[key] for run in runs] for key in ("eval_return_mean", "best_eval_return"))
+        steps = f"{round(runs[0]['env_steps'], -3):,}"
+        cost = span([run["cpu_seconds"] for run in runs])
+        lines.append([what, steps, returns(last, digits), returns(best, digits), cost])
+    return table(
+        "algorithm and environment | steps | last policy, per seed | best policy, per seed | CPU-seconds", lines
+    )
+
+
+def rl_learning() -> str:
+    return learning(load("rl_learning"))
+
+
+def dreamer_learning() -> str:
+    return learning(load("rl_dreamer")["learning"]["rows"])
+
+
+def minatar() -> str:
+    groups = grouped(load("rl_learning"))
+    lines = []
+    for name in ("DQN", "Rainbow"):
+        games = [groups[f"{name} MinAtar {game}"] for game in ("Breakout", "Freeway")]
+        means = [statistics.mean(run["eval_return_mean"] for run in runs) for runs in games]
+        cost = statistics.mean(run["cpu_seconds"] for runs in games for run in runs)
+        lines.append([name, *(f"{mean:.1f}" for mean in means), f"{cost:.0f}"])
+    return table("algorithm | Breakout | Freeway | CPU-seconds per run, mean", lines)
+
+
+def peers() -> str:
+    a2c, a3c, dqn, dreamer = load("rl_a2c"), load("rl_a3c"), load("rl_dqn"), load("rl_dreamer")["updates"]
+    steps, updates = dqn["steps_per_cpu_second"], dreamer["updates_per_cpu_second"]
+    q, d = ({name: statistics.median(rates) for name, rates in of.items()} for of in (steps, updates))
+    m, p = a2c["medians"], a3c["medians"]
+    sb3, unit = "stable_baselines3", "steps per CPU-second"
+    lines = [
+        ["A2C", unit, integer(m["automl_ext"]), f"{integer(m[sb3])} (Stable-Baselines3)", a2c["ratio"]],
+        [
+            "DQN",
+            unit,
+            integer(q["automl_ext"]),
+            f"{integer(q[sb3])} (Stable-Baselines3)",
+            statistics.median(dqn["ratio"]),
+        ],
+        [
+            "Dreamer",
+            "updates per CPU-second",
+            f"{d['automl_ext']:.1f}",
+            f"{d['sheeprl']:.1f} (SheepRL)",
+            dreamer["median_ratio"],
+        ],
+        [
+            "A3C, two processes",
+            "steps per second",
+            integer(p["two processes"]),
+            f"{integer(p['one process'])} (one process)",
+            a3c["ratio"],
+        ],
+    ]
+    return table("algorithm | unit | here | beside | ratio", [[*line[:-1], f"{line[-1]:.2f}×"] for line in lines])
+
+
+def swingup() -> str:
+    rows = [r for r in load("rl_dreamer")["learning"]["rows"] if "swingup" in r["what"]]
+    actions = [5_000, 10_000, 20_000, 30_000, 40_000, 50_000]
+    lines = [[f"seed {r['seed']}", *(f"{r['evaluations'][str(a)]:.0f}" for a in actions)] for r in rows]
+    return table("actions | " + " | ".join(f"{a:,}" for a in actions), lines)
+
+
+def pixels() -> str:
+    row = next(r for r in load("rl_dreamer")["learning"]["rows"] if "images" in r["what"])
+    steps = list(row["evaluations"])
+    lines = [["mean return of 5 episodes", *(f"{row['evaluations'][s]:.0f}" for s in steps)]]
+    return table("steps | " + " | ".join(f"{int(s):,}" for s in steps), lines)
+
+
+def costs_rl() -> str:
+    groups = grouped(load("rl_learning")) | grouped(load("rl_dreamer")["learning"]["rows"])
+    lines = []
+    for what in (
+        "A2C CartPole-v1",
+        "A3C CartPole-v1, 2 processes",
+        "REINFORCE CartPole-v1",
+        "DQN CartPole-v1",
+        "Dreamer CartPole-v1",
+    ):
+        runs = groups[what]
+        steps = round(runs[0]["env_steps"], -3)
+        cost = statistics.mean(run["cpu_seconds"] for run in runs)
+        best = statistics.mean(run["best_eval_return"] for run in runs)
+        per = f"{1000 * cost / steps:.2g}"
+        lines.append([what.partition(" ")[0], f"{steps:,}", f"{cost:.0f}", per, f"{best:.0f}"])
+    return table("algorithm | steps | CPU-seconds | CPU-seconds per 1,000 steps | best policy's return", lines)

@@ -1,0 +1,123 @@
+"""Tables of architecture search: docs/results/search.md."""
+
+from __future__ import annotations
+
+import statistics
+
+from docs_tables.text import integer, load, percent, table
+
+# Test accuracy of the same protocol as the paper of the benchmark publishes it (Dong et al. 2021, NATS-Bench).
+PUBLISHED = {"random": "93.86 ± 0.23", "reinforce": "93.90 ± 0.26", "rea": "94.02 ± 0.31"}
+
+
+def nas_bench() -> str:
+    lines, results = [], load("nas_bench")
+    names = {"random": "random search", "reinforce": "REINFORCE", "rea": "REA", "renas": "ReNAS"}
+    for group, found in results.items():
+        if group == "protocol":
+            continue
+        default = group.startswith("default")
+        setting = group.rpartition(" ")[2]
+        for name, r in found.items():
+            population = "10, 3" if name == "rea" and default else "30, 10" if name in ("rea", "renas") else "–"
+            label = names[name] + (f", controller `{setting}`" if name == "renas" else "")
+            over = r.get("over_rea") if name == "renas" and not default else None
+            gain = "–" if not over else f"{over['mean']:+.3f} ({over['ci95'][0]:+.3f} to {over['ci95'][1]:+.3f})"
+            published = PUBLISHED.get(name, "–") if default else "–"
+            here = f"{r['mean']:.2f} ± {r['std']:.2f}"
+            cost = [f"{r['evaluations']:.0f}", f"{r['cpu_seconds']:.3f}"]
+            lines.append([label, population, published, here, str(r["runs"]), gain, *cost])
+    return table(
+        "algorithm | population, sample | published | here | runs | over REA of the same population (95 % interval) "
+        "| evaluations per run | CPU-seconds per run",
+        lines,
+    )
+
+
+def gdas_cifar() -> str:
+    lines, by_search = [], {}
+    for r in load("gdas_cifar"):
+        by_search.setdefault(r["search"], []).append(r)
+    for search, rows in by_search.items():
+        found = [r["table_test_accuracy"] for r in rows]
+        above = [f"{percent(r['cells_of_table_above'])}" for r in rows]
+        mean = f"{statistics.mean(found):.1f} ± {statistics.stdev(found):.1f}"
+        cost = f"{1000 * statistics.mean(r['cpu_seconds_per_step'] for r in rows):.0f}"
+        run = f"{statistics.mean(r['operations_per_edge'] for r in rows):.1f}"
+        lines.append([f"`{search}`", *(f"{a:.2f}" for a in found), mean, ", ".join(above), cost, run])
+    return table(
+        "search | seed 0 | seed 1 | seed 2 | mean ± std | cells of the space that are better | CPU-ms per step "
+        "| operations run per edge",
+        lines,
+    )
+
+
+def fidelity() -> str:
+    lines = [
+        [r["cells"], integer(r["n"]), f"{r['kendall']:.2f}", f"{r['spearman']:.2f}"]
+        for r in load("fidelity_ranking")["rows"]
+    ]
+    return table("cells | number | Kendall τ | Spearman ρ", lines)
+
+
+def early_stopping() -> str:
+    lines = []
+    for r in load("early_stopping")["searches"]:
+        low, high = r["epochs_saved_interval"]
+        saved = f"{percent(r['epochs_saved'])} ({percent(low)} to {percent(high)})"
+        lost = f"{100 * r['accuracy_lost_max']:.2f} points"
+        lines.append([str(r["min_epochs"]), saved, percent(r["best_kept"]), lost])
+    return table("`min_epochs` | epochs saved (interval) | best cell kept | largest loss of accuracy", lines)
+
+
+def supernet_ranking() -> str:
+    lines = []
+    for r in load("supernet_ranking"):
+        net = r["supernet"]
+        supernet = f"{net['channels']} channels, {net['epochs']} epochs, {net['cpu_seconds']:.0f} CPU-s"
+        for by, name in (("by_supernet", "supernet"), ("by_parameters", "number of parameters")):
+            low, high = r[by]["interval"]
+            kendall = f"{r[by]['kendall']:.2f} ({low:.2f} to {high:.2f})".replace("-", "−")
+            spearman = f"{r[by]['spearman']:.2f}".replace("-", "−")
+            lines.append([r["data"], integer(r["images"]), str(r["cells"]), supernet, name, kendall, spearman])
+    return table("data | images | cells | supernet | order by | Kendall τ (95 % interval) | Spearman ρ", lines)
+
+
+def ensemble() -> str:
+    lines, result = [], load("nas_ensemble_fashion")
+    names = {
+        "best_single": "best single member in validation",
+        "average": "average of all five",
+        "greedy": "greedy selection",
+    }
+    for name, text in names.items():
+        parts = [result[kind][name] for kind in ("restarts", "cells")]
+        lines.append([text, *(x for p in parts for x in (f"{p['test_log_loss']:.3f}", percent(p["test_accuracy"], 2)))])
+    header = "chosen | restarts: log-loss, nats | accuracy | random cells: log-loss, nats | accuracy"
+    return table(header, lines)
+
+
+def darts_fashion() -> str:
+    r = load("nas_darts_fashion")
+    s, t = r["search"], r["retrain"]
+    lines = [
+        [
+            "search, 20 epochs",
+            f"{s['search_cpu_seconds']:.0f}",
+            f"{percent(s['supernet_valid_accuracy'], 1)} (validation)",
+            "–",
+        ],
+        [
+            "training of the found cell, 3 epochs",
+            f"{s['retrain_cpu_seconds']:.0f}",
+            percent(s["test_accuracy"], 2),
+            integer(s["parameters"]),
+        ],
+        [
+            "`retrain`, 6 epochs",
+            f"{t['retrain_cpu_seconds']:.0f}",
+            percent(t["test_accuracy"], 2),
+            integer(t["parameters"]),
+        ],
+    ]
+    return table("step | CPU-seconds | test accuracy | parameters", lines)
