@@ -2,6 +2,7 @@
 #pragma once
 #include "../csrc/gumbel/gumbel_cuda.cu"
 #include "check.h"
+#include "cuda_types.h"
 #include "entmax_reference.h"
 #include "numbers.h"
 #include "philox_reference.h"
