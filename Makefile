@@ -1,5 +1,6 @@
 # make       set up .venv, build, and run the demonstration: a search on the digits data (runs/demo)
-# make test  set up .venv, build, and run every Python and C++ test
+# make test      set up .venv, build, and run the Python and C++ tests, without sanitizers and the tests marked slow
+# make test-all  all tests: also the sanitizer builds of the C++ tests and the Python tests marked slow; CI runs this
 # make bench every op beside plain PyTorch, torch.compile and the packages people use, on one core: some twenty minutes.
 #            It replaces benchmarks/results/ and the table in README.md
 # make docs  the documentation in build/docs: pages, tutorials (they run) and docstrings; warnings are errors
@@ -13,8 +14,9 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+CORES := $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: all setup test demo lint package bench docs docs-tables cuda-build cuda-test clean FORCE
+.PHONY: all setup test test-all demo lint package bench docs docs-tables cuda-build cuda-test clean FORCE
 all: demo
 
 setup: $(VENV)/.built
@@ -22,11 +24,16 @@ setup: $(VENV)/.built
 demo: setup
 	$(BIN)/automl-ext demo --out runs/demo
 
-test: setup
-	@$(BIN)/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) > build/cpp.log || (cat build/cpp.log; exit 1)
+test: SANITIZERS := OFF
+test: PYTEST := -m "not slow"
+test-all: SANITIZERS := ON
+# One worker for each core, with one thread each. A worker that runs out of tests takes some of another's.
+test test-all: setup
+	@$(BIN)/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \
+	  -DAUTOML_EXT_SANITIZERS=$(SANITIZERS) > build/cpp.log || (cat build/cpp.log; exit 1)
 	$(BIN)/cmake --build build/cpp
-	$(BIN)/ctest --test-dir build/cpp --output-on-failure --parallel $$(getconf _NPROCESSORS_ONLN)
-	$(BIN)/python -m pytest
+	$(BIN)/ctest --test-dir build/cpp --output-on-failure --parallel $(CORES)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(CORES) --dist worksteal $(PYTEST)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -1,6 +1,8 @@
 // CHECK(condition, "format", values…) counts failures and prints the first ten; finish() is what main returns.
 #pragma once
 #include <cstdio>
+#include <cstring>
+#include <initializer_list>
 
 inline long long checks_done = 0, checks_failed = 0;
 
@@ -17,4 +19,23 @@ inline long long checks_done = 0, checks_failed = 0;
 inline int finish() {
   std::printf("%lld checks, %lld failed\n", checks_done, checks_failed);
   return checks_failed != 0 || checks_done == 0;
+}
+
+struct Part {
+  const char* name;
+  void (*test)();
+};
+
+// Runs the part of a program that argv[1] names: tests of the same kernels share one program, since most of its
+// compile time goes to the kernels.
+inline int run_part(int argc, char** argv, std::initializer_list<Part> parts) {
+  for (const Part& part : parts)
+    if (argc == 2 && !std::strcmp(argv[1], part.name)) {
+      part.test();
+      return finish();
+    }
+  std::printf("usage: %s PART; the parts:", argv[0]);
+  for (const Part& part : parts) std::printf(" %s", part.name);
+  std::printf("\n");
+  return 2;
 }

@@ -4,6 +4,7 @@
 
 #include "../csrc/gumbel/gumbel_cuda.cu"
 #include "check.h"
+#include "cuda_types.h"
 #include "entmax_reference.h"
 #include "numbers.h"
 #include "philox_reference.h"

@@ -1,6 +1,7 @@
 // Gumbel sampling on CUDA, run on the CPU: the stream's words, noise, samples, one-hots and indices.
 #include <algorithm>
 
+#include "cuda_gumbel_backward_part.h"
 #include "cuda_gumbel_case.h"
 
 using namespace automl_ext;
@@ -266,16 +267,14 @@ static void test_type() {
   test_blocks<true, T>();
 }
 
-int main() {
+static void test_sampling() {
   test_words();
   test_noise<float>(5e-7);
   test_noise<double>(1e-15);
   test_stream();
-  test_type<float>();
-  test_type<bfloat16>();
-#ifndef CUDA_ON_CPU_TSAN  // it is slow, and no race depends on the dtype
-  test_type<double>();
-  test_type<float16>();
-#endif
-  return finish();
+  for_compiled_types([](auto element) { test_type<decltype(element)>(); });
+}
+
+int main(int argc, char** argv) {
+  return run_part(argc, argv, {{"gumbel", test_sampling}, {"gumbel_backward", gumbel_backward_part::test}});
 }

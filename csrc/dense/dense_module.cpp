@@ -2,7 +2,6 @@
 // its end.
 #include "dense_module.h"
 
-#include <ATen/ATen.h>
 #include <torch/csrc/utils/pybind.h>
 
 #include <optional>

@@ -2,7 +2,7 @@
 // past its end.
 #include "replay_module.h"
 
-#include <ATen/ATen.h>
+#include <ATen/ops/empty.h>
 #include <pybind11/numpy.h>
 #include <torch/csrc/utils/pybind.h>
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -216,7 +217,9 @@ def test_ours_wrong_is_an_error_exit(monkeypatch: pytest.MonkeyPatch, capsys: py
 # ---- contenders
 
 
-def test_compiled_is_measured() -> None:
+@pytest.mark.parametrize("backend", ["aot_eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_is_measured(backend: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     row = measure_pass(case_of("mixed_op"), FORWARD, CPU, 1e-3, compiled=True)
     assert row["wrong"] == []
     why = row["skipped"].get("compiled")

@@ -1,5 +1,6 @@
 // Element types: T is what memory holds, Compute<T> what is computed in: double for double, else float.
 #pragma once
+#include <cstdlib>
 #include <limits>
 
 #include "../dtype.h"
@@ -83,14 +84,22 @@ __device__ __forceinline__ C keep(bool counts, C value) {
   return counts ? value : C(0);
 }
 
+template <DType dtype, class T, class Launch>
+inline void launch_if_compiled(const Launch& launch) {
+  if constexpr (KERNEL_COMPILES(dtype))
+    launch(T());
+  else
+    std::abort();
+}
+
 // Runs `launch`, a generic lambda, with a value of the type that `dtype` names.
 template <class Launch>
 inline void for_dtype(DType dtype, const Launch& launch) {
   switch (dtype) {
-    case kFloat64: return launch(double());
-    case kFloat32: return launch(float());
-    case kBFloat16: return launch(bfloat16());
-    default: return launch(float16());
+    case kFloat64: return launch_if_compiled<kFloat64, double>(launch);
+    case kFloat32: return launch_if_compiled<kFloat32, float>(launch);
+    case kBFloat16: return launch_if_compiled<kBFloat16, bfloat16>(launch);
+    default: return launch_if_compiled<kFloat16, float16>(launch);
   }
 }
 

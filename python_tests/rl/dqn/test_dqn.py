@@ -212,7 +212,8 @@ def test_interrupted_is_uninterrupted(name: str, tmp_path: Path) -> None:
     assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("name", ["dqn", pytest.param("rainbow", marks=pytest.mark.slow)])
+@pytest.mark.slow  # quicker: test_interrupted_is_uninterrupted, and rl_killed.py on a toy
+@pytest.mark.parametrize("name", ["dqn", "rainbow"])
 def test_killed_is_uninterrupted(name: str, tmp_path: Path) -> None:
     def start(out: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", TRAIN, name, str(out), json.dumps(CARTPOLE)]

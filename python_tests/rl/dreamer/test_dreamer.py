@@ -257,6 +257,7 @@ train(DreamerConfig(**json.loads(sys.argv[2])), sys.argv[1], resume="auto")
 """
 
 
+@pytest.mark.slow  # quicker: test_interrupted_and_resumed_is_the_uninterrupted_run, and rl_killed.py on a toy
 def test_killed_is_uninterrupted(tmp_path: Path) -> None:
     settings = SIZES | {"total_steps": 300, "prefill": 40, "pretrain": 1, "train_every": 5, "batch_size": 3}
     settings |= {"sequence_length": 5, "horizon": 3, "eval_every": 100, "eval_episodes": 2, "final_episodes": 2}

@@ -1,7 +1,9 @@
 // The gradients of Gumbel softmax and entmax on CUDA, run on the CPU, by logits and by temperature, against their
-// formulas in long double.
+// formulas in long double. A part of test_cuda_gumbel.cpp.
+#pragma once
 #include "cuda_gumbel_case.h"
 
+namespace gumbel_backward_part {
 using namespace automl_ext;
 
 template <class T>
@@ -184,12 +186,8 @@ static void test_type() {
   test_blocks<true, T>();
 }
 
-int main() {
-  test_type<float>();
-  test_type<bfloat16>();
-#ifndef CUDA_ON_CPU_TSAN  // it is slow, and no race depends on the dtype
-  test_type<double>();
-  test_type<float16>();
-#endif
-  return finish();
+static void test() {
+  for_compiled_types([](auto element) { test_type<decltype(element)>(); });
 }
+
+}  // namespace gumbel_backward_part

@@ -1,9 +1,12 @@
 // The categorical projection on CUDA: rows of a warp and of a block, whose places are in shared memory or not.
-#include "cuda_on_cpu/cuda_on_cpu.h"
-
-#include "../csrc/targets/targets_cuda.cu"
+// A part of test_cuda_targets.cpp.
+#pragma once
+#include "../csrc/targets/projection_kernels.cuh"
+#include "../csrc/targets/targets_cuda.h"
+#include "cuda_types.h"
 #include "projection_reference.h"
 
+namespace projection_part {
 using namespace automl_ext;
 
 template <class T>
@@ -66,11 +69,13 @@ static void test_degenerate() {
   }
 }
 
-int main() {
-  test_type<double>(), test_type<float>(), test_type<bfloat16>(), test_type<float16>();
-  test_nan<double>(51), test_nan<float16>(51), test_nan<float>(300);
-  test_degenerate();
+static void test() {
+  for_compiled_types([](auto element) { test_type<decltype(element)>(); });
+  for_compiled_types([](auto element) { test_nan<decltype(element)>(sizeof(element) == 4 ? 300 : 51); });
+  if constexpr (KERNEL_COMPILES(kFloat64)) test_degenerate();
+  using Wide = std::conditional_t<KERNEL_COMPILES(kFloat32), float, double>;
   Random random{29};
-  check_projection<float>(3, 40000, 0.9, random, launch<float>);  // more than shared memory holds
-  return finish();
+  check_projection<Wide>(3, 40000, 0.9, random, launch<Wide>);  // more than shared memory holds
 }
+
+}  // namespace projection_part

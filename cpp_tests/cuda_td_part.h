@@ -1,9 +1,10 @@
-// The targets of Q-learning on CUDA.
-#include "cuda_on_cpu/cuda_on_cpu.h"
-
-#include "../csrc/targets/targets_cuda.cu"
+// The targets of Q-learning on CUDA. A part of test_cuda_targets.cpp.
+#pragma once
+#include "../csrc/targets/targets_cuda.h"
+#include "cuda_types.h"
 #include "td_reference.h"
 
+namespace td_part {
 using namespace automl_ext;
 
 template <class T>
@@ -19,7 +20,8 @@ static void test_type() {
         }
 }
 
-int main() {
-  test_type<double>(), test_type<float>(), test_type<bfloat16>(), test_type<float16>();
-  return finish();
+static void test() {
+  for_compiled_types([](auto element) { test_type<decltype(element)>(); });
 }
+
+}  // namespace td_part
