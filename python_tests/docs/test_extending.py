@@ -1,0 +1,79 @@
+"""docs/extending.md: the op is added to a copy of the repository, built and tested; the strategy searches."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from paths import ROOT
+
+PAGE = ROOT / "docs/extending.md"
+MOST_FILES = 10  # of an op
+# A line that names a file and where the block goes, and the block below it.
+BLOCK = re.compile(
+    r"^`(?P<file>[\w./]+)`(?:, (?P<how>after|in place of) `(?P<text>.+)`)?:\n\n```\w+\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def blocks(heading: str) -> list[dict[str, str]]:
+    section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    assert section, heading
+    return [match.groupdict() for match in BLOCK.finditer(section[1])]
+
+
+def apply(block: dict[str, str], root: Path) -> None:
+    """Do with a block what the page says."""
+    path = root / block["file"]
+    if block["how"] is None:
+        assert not path.exists(), f"{path} exists already"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(block["code"])
+        return
+    before = path.read_text()
+    assert before.count(block["text"]) == 1, f"{path}: {block['text']!r} must occur once"
+    if block["how"] == "in place of":
+        path.write_text(before.replace(block["text"], block["code"].strip()))
+        return
+    end = before.index("\n", before.index(block["text"])) + 1
+    path.write_text(before[:end] + block["code"] + before[end:])
+
+
+def test_the_op_touches_few_files() -> None:
+    assert len({block["file"] for block in blocks("An op")}) <= MOST_FILES
+
+
+@pytest.mark.slow  # it builds the library: three minutes of CPU time
+def test_the_op_is_built_and_conforms(tmp_path: Path) -> None:
+    root = tmp_path / "checkout"
+    for name in ("automl_ext", "csrc", "python_tests", "tools"):
+        shutil.copytree(ROOT / name, root / name, ignore=shutil.ignore_patterns("__pycache__", "*.so", "_build.py"))
+    for path in ROOT.iterdir():
+        if path.is_file():
+            shutil.copy(path, root)
+    for block in blocks("An op"):
+        apply(block, root)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
+    environment |= {"AUTOML_EXT_CUDA": "0", "PYTHONPATH": str(root), "AUTOML_EXT_BACKEND": "native"}
+    for command in (
+        ["setup.py", "--quiet", "build_ext", "--inplace"],
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", "python_tests/ops/test_conformance.py", "-k", "scale"],
+    ):
+        done = subprocess.run([sys.executable, *command], cwd=root, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout[-5000:] + done.stderr[-5000:]
+    assert re.search(r"\d\d passed", done.stdout), done.stdout
+
+
+def test_the_strategy_searches(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+    (block,) = blocks("A search strategy")
+    apply(block, tmp_path)
+    done = subprocess.run([sys.executable, block["file"]], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^\|\w+~0\|", done.stdout, re.MULTILINE), done.stdout
+    assert (tmp_path / "runs/hill/result.json").is_file()
