@@ -6,5 +6,5 @@
 #include "cuda_td_part.h"
 
 int main(int argc, char** argv) {
-  return automl_ext::run_part(argc, argv, {{"projection", projection_part::test}, {"td", td_part::test}});
+  return run_part(argc, argv, {{"projection", projection_part::test}, {"td", td_part::test}});
 }
