@@ -27,6 +27,7 @@ demo: setup
 test: SANITIZERS := OFF
 test: PYTEST := -m "not slow"
 test-all: SANITIZERS := ON
+test-all: PYTEST :=
 # One worker for each core, with one thread each. A worker that runs out of tests takes some of another's.
 test test-all: setup
 	@$(BIN)/cmake -S . -B build/cpp -G Ninja -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN)/ninja) \

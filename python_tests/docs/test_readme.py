@@ -54,6 +54,7 @@ def test_python_blocks(page: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_commands_in_order(tmp_path: Path) -> None:
     """One folder for all: later lines use what earlier ones wrote."""
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
