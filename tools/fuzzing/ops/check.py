@@ -222,7 +222,8 @@ def _imprecise(call: Call, outputs: list[Tensor]) -> str | None:
     exact = isinstance(x, Tensor) and x.dtype in (torch.float32, torch.bfloat16, torch.float16) and _plain(x)
     if not exact or "loss" in name or call.arguments.get("n_iter", 50) < 30 or not outputs[0].numel():
         return None
-    if float(torch.as_tensor(call.arguments.get("alpha", 1.5)).max()) > 2:  # the map is steep: it may lose digits
+    alpha = call.arguments.get("alpha", 1.5)
+    if (alpha.detach().double().max() if isinstance(alpha, Tensor) else alpha) > 2:  # the map is steep: it may lose digits
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
