@@ -224,7 +224,7 @@ MODULE = '''"""A trained network that architecture search found; automl_ext {ver
     {genotype_text}
 
     network = load()                          # the weights: {name}.pt, beside this file
-    logits = network(normalise(images))       # images: uint8 [N, {image}], any N
+    logits = network(normalize(images))       # images: uint8 [N, {image}], any N
 """
 
 from __future__ import annotations
@@ -241,7 +241,7 @@ STD = {std}
 CLASSES = {classes}
 
 
-def normalise(images: Tensor) -> Tensor:
+def normalize(images: Tensor) -> Tensor:
     """What the network takes: images of 0 … 255, scaled to [0, 1] and normalised as in training."""
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
     return (images / 255 - mean) / std

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from automl_ext.data.images import Split, Splits, load_images, split_images
 from automl_ext.nas.retraining.images import accuracy, augment, epoch_batches, take, to_device
-from automl_ext.nas.retraining.regularisation import DropPath, add_auxiliary_head, cutout
+from automl_ext.nas.retraining.regularization import DropPath, add_auxiliary_head, cutout
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.checks import check_range, check_seed

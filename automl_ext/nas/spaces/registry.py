@@ -8,7 +8,7 @@ from typing import Any
 
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.nasbench201 import NASBench201
-from automl_ext.nas.spaces.renas import ReNAS
+from automl_ext.nas.spaces.renas import ReNASSpace
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
 
@@ -16,7 +16,7 @@ SPACES: dict[str, Callable[[], Space[Any]]] = {
     "nb201": NASBench201,
     "darts": Darts,
     "darts-frc": partial(Darts, fixed_reduction=True),  # GDAS's fixed reduction cell
-    "renas": ReNAS,
+    "renas": ReNASSpace,
 }
 
 

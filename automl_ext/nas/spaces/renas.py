@@ -68,7 +68,7 @@ def unused(blocks: Nodes) -> tuple[int, ...]:
     return tuple(state for state in range(2, 2 + len(blocks)) if state not in read)
 
 
-class ReNAS:
+class ReNASSpace:
     """The space, as :class:`automl_ext.nas.spaces.space.Space` describes it.
 
     Decisions: for each block twice an operation and its input. Any indices within ``num_choices`` are a genotype; the

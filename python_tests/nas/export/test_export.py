@@ -51,7 +51,7 @@ for name in names:
                 torch.testing.assert_close(network(images[:n]), logits[:n], rtol=1e-4, atol=1e-5)
     assert module.CLASSES == [str(k) for k in range(10)]
     raw = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)
-    torch.testing.assert_close(module.normalise(raw), torch.full((2, 1, 8, 8), (1 - module.MEAN[0]) / module.STD[0]))
+    torch.testing.assert_close(module.normalize(raw), torch.full((2, 1, 8, 8), (1 - module.MEAN[0]) / module.STD[0]))
 assert not [name for name in sys.modules if name.startswith("automl_ext.")]
 print("same logits:", *names)
 """

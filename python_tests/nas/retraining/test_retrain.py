@@ -12,7 +12,7 @@ from torch import nn
 
 from automl_ext.data.images import Split, Splits
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
-from automl_ext.nas.retraining.regularisation import DropPath, cutout
+from automl_ext.nas.retraining.regularization import DropPath, cutout
 from automl_ext.nas.retraining.retrain import CompareConfig, RetrainConfig, Training, compare, count_parameters, retrain
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.nasbench201 import NASBench201

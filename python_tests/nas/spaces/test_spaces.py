@@ -21,7 +21,7 @@ from automl_ext.nas.spaces.nasbench201 import EDGES, NASBench201, live_edges
 from automl_ext.nas.spaces.operations import make_operation
 from automl_ext.nas.spaces.registry import SPACES, space
 from automl_ext.nas.spaces.renas import OPERATIONS as RENAS_OPERATIONS
-from automl_ext.nas.spaces.renas import ReNAS, unused
+from automl_ext.nas.spaces.renas import ReNASSpace, unused
 from automl_ext.training.errors import UserError
 
 DARTS_V2 = (
@@ -203,20 +203,20 @@ def test_unknown_space() -> None:
 
 def test_renas_has_no_supernet() -> None:
     with pytest.raises(UserError, match="renas: has no supernet"):
-        ReNAS().build_supernet(in_channels=1, num_classes=2, channels=2, cells=1, form="darts")
+        ReNASSpace().build_supernet(in_channels=1, num_classes=2, channels=2, cells=1, form="darts")
 
 
 def test_renas_concatenates_what_no_block_reads() -> None:
     chain = "|skip_connect~0|skip_connect~1|+" + "+".join(f"|skip_connect~{k}|skip_connect~{k}|" for k in (2, 3, 4, 5))
-    assert unused(ReNAS().parse(chain).blocks) == (6,)
+    assert unused(ReNASSpace().parse(chain).blocks) == (6,)
     flat = "+".join(["|skip_connect~0|skip_connect~1|"] * 5)
-    assert unused(ReNAS().parse(flat).blocks) == (2, 3, 4, 5, 6)
+    assert unused(ReNASSpace().parse(flat).blocks) == (2, 3, 4, 5, 6)
 
 
 def test_cells_that_lead_nowhere_are_not_made() -> None:
     """A cell that reads only the last but one leaves out every second cell."""
-    genotype = ReNAS().parse("+".join(["|sep_conv_3x3~0|max_pool_3x3~0|"] * 5))
-    network = ReNAS().build(genotype, in_channels=1, num_classes=3, channels=2, cells=1)
+    genotype = ReNASSpace().parse("+".join(["|sep_conv_3x3~0|max_pool_3x3~0|"] * 5))
+    network = ReNASSpace().build(genotype, in_channels=1, num_classes=3, channels=2, cells=1)
     assert network.live == {0, 2, 4}
     assert [isinstance(cell, nn.Identity) for cell in network.cells] == [False, True, False, True, False]
     network.add_auxiliary_head()
