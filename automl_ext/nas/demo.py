@@ -9,9 +9,11 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from automl_ext.nas.differentiable.search import GDASConfig, retrain_config, search
+from automl_ext.nas.differentiable.gdas import GDASConfig, search
+from automl_ext.nas.differentiable.search import retrain_config
 from automl_ext.nas.plot import plot_run
-from automl_ext.nas.retraining.retrain import CompareConfig, TrainingConfig, compare
+from automl_ext.nas.retraining.compare import CompareConfig, compare
+from automl_ext.nas.retraining.training import TrainingConfig
 from automl_ext.training.files.atomic import write_json
 
 RANDOM_CELLS = 5

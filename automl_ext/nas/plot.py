@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from automl_ext.nas.retraining.retrain import parse_genotype
 from automl_ext.nas.search.plot import plot_search
-from automl_ext.nas.spaces.registry import space
+from automl_ext.nas.spaces.registry import parse_genotype, space
 from automl_ext.training.curves import draw_curves, read_metrics
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object

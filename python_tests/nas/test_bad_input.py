@@ -20,9 +20,10 @@ from automl_ext.cli import main
 from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig
 from automl_ext.nas.differentiable.darts import DARTSConfig
 from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig
-from automl_ext.nas.differentiable.search import GDASConfig
+from automl_ext.nas.differentiable.gdas import GDASConfig
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig
-from automl_ext.nas.retraining.retrain import CompareConfig, RetrainConfig
+from automl_ext.nas.retraining.compare import CompareConfig
+from automl_ext.nas.retraining.retrain import RetrainConfig
 from automl_ext.nas.search.config import STRATEGIES
 from automl_ext.training.files import reading
 

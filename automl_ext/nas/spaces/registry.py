@@ -1,4 +1,4 @@
-"""The search spaces by name."""
+"""The registry of search spaces."""
 
 from __future__ import annotations
 
@@ -21,11 +21,23 @@ SPACES: dict[str, Callable[[], Space[Any]]] = {
 
 
 def space(name: str) -> Space[Any]:
-    """The space called ``name``.
+    """Make the space called ``name``.
 
     Raises:
-        UserError: there is none.
+        UserError: no space has this name.
     """
     if name not in SPACES:
         raise UserError(f"--space: expected one of {', '.join(SPACES)}, got {name!r}")
     return SPACES[name]()
+
+
+def parse_genotype(space: Space[Any], text: str) -> Any:
+    """Parse a genotype that a user wrote.
+
+    Raises:
+        UserError: ``text`` is not a genotype of ``space``.
+    """
+    try:
+        return space.parse(text)
+    except ValueError as error:
+        raise UserError(str(error)) from None

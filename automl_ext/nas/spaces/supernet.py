@@ -164,3 +164,22 @@ class Supernet(nn.Module):
     def derive(self) -> Any:
         """The genotype α stands for."""
         raise NotImplementedError
+
+
+@torch.no_grad()
+def recalibrate(supernet: Supernet, images: Tensor, choices: list[Choice]) -> None:
+    """Recompute the batch norm statistics of a supernet for one architecture.
+
+    During a search the running statistics average over all architectures that were sampled.
+
+    Args:
+        images: training images [N, C, H, W].
+        choices: the architecture.
+    """
+    for module in supernet.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # a cumulative average over the following batches
+    supernet.train()
+    for batch in images.split(500):
+        supernet(batch, *choices)

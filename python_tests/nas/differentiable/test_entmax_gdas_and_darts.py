@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from automl_ext.data.images import Split
 from automl_ext.nas.differentiable import darts as darts_search
-from automl_ext.nas.differentiable import entmax_gdas
-from automl_ext.nas.differentiable import search as gdas
+from automl_ext.nas.differentiable import entmax_gdas, gdas
 from automl_ext.nas.differentiable.collapse import alpha_scalars
 from automl_ext.nas.differentiable.config import SupernetConfig
 from automl_ext.nas.differentiable.darts import DARTSConfig
 from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig
+from automl_ext.nas.differentiable.gdas import GDASConfig
 from automl_ext.nas.differentiable.samplers import Sampler, sample, sample_entmax, softmax_weights
-from automl_ext.nas.differentiable.search import GDASConfig
 from automl_ext.nas.differentiable.steps import alpha_step, weight_step
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice, SuperCell, Supernet

@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from automl_ext.data.images import Split
 from automl_ext.nas.differentiable.config import temperature
-from automl_ext.nas.differentiable.search import GDASConfig, alpha_step, recalibrate, sample, search, weight_step
-from automl_ext.nas.retraining.retrain import CompareConfig, RetrainConfig, compare, retrain
+from automl_ext.nas.differentiable.gdas import GDASConfig, search
+from automl_ext.nas.differentiable.samplers import sample
+from automl_ext.nas.differentiable.steps import alpha_step, weight_step
+from automl_ext.nas.retraining.compare import CompareConfig, compare
+from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
 from automl_ext.nas.spaces.nasbench201 import NASBench201
-from automl_ext.nas.spaces.supernet import Choice, Form, SuperCell, Supernet
+from automl_ext.nas.spaces.supernet import Choice, Form, SuperCell, Supernet, recalibrate
 from automl_ext.training.errors import UserError
 
 TINY = GDASConfig(warmup=0.0, subset=200, channels=4, epochs=3, retrain_channels=4, retrain_epochs=2, batch_size=20)

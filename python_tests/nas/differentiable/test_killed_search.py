@@ -18,7 +18,7 @@ pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 KILLS = int(os.environ.get("AUTOML_EXT_TEST_KILLS", "3"))
 SEARCH = """
 import sys
-from automl_ext.nas.differentiable.search import GDASConfig, search
+from automl_ext.nas.differentiable.gdas import GDASConfig, search
 config = GDASConfig(subset=300, epochs=60, retrain_epochs=40, channels=4, retrain_channels=4)
 search(config, sys.argv[1], resume="auto")
 """

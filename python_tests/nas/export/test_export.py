@@ -22,11 +22,12 @@ pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
 from automl_ext.cli import main
-from automl_ext.nas.differentiable.search import GDASConfig, search
+from automl_ext.nas.differentiable.gdas import GDASConfig, search
 from automl_ext.nas.export import export as export_module
 from automl_ext.nas.export.export import export, import_lines, read_result, read_weights
 from automl_ext.nas.export.source import Sources
-from automl_ext.nas.retraining.retrain import CompareConfig, RetrainConfig, compare, retrain
+from automl_ext.nas.retraining.compare import CompareConfig, compare
+from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
 from automl_ext.nas.spaces.registry import SPACES, space
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint

@@ -12,8 +12,10 @@ from torch import nn
 
 from automl_ext.data.images import Split, Splits
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
+from automl_ext.nas.retraining.compare import CompareConfig, compare
 from automl_ext.nas.retraining.regularization import DropPath, cutout
-from automl_ext.nas.retraining.retrain import CompareConfig, RetrainConfig, Training, compare, count_parameters, retrain
+from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
+from automl_ext.nas.retraining.training import NetworkTraining, count_parameters
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.training.errors import UserError
@@ -29,9 +31,9 @@ def splits() -> Splits:
     return Splits(part, part, part, 3, 1, (8, 8), ("a", "b", "c"), (0.0,), (1.0,))
 
 
-def training(config: RetrainConfig) -> Training:
+def training(config: RetrainConfig) -> NetworkTraining:
     torch.manual_seed(0)
-    return Training(config, Darts(), GENOTYPE, splits(), torch.device("cpu"))
+    return NetworkTraining(config, Darts(), GENOTYPE, splits(), torch.device("cpu"))
 
 
 def test_cutout_zeros_one_square_inside_the_image() -> None:
@@ -139,7 +141,7 @@ def test_configuration_names_the_field(field: str, value: float) -> None:
 def test_spaces_without_these_parts_say_so() -> None:
     space = NASBench201()
     with pytest.raises(UserError, match="--auxiliary: networks of this space have no auxiliary head"):
-        Training(replace(CONFIG, drop_path=0.0), space, space.decode([3] * 6), splits(), torch.device("cpu"))
+        NetworkTraining(replace(CONFIG, drop_path=0.0), space, space.decode([3] * 6), splits(), torch.device("cpu"))
     with pytest.raises(UserError, match="--drop-path: networks of this space name no paths"):
         DropPath(nn.Linear(1, 1), torch.Generator())
 
