@@ -125,7 +125,7 @@ def test_what_cannot_be_exported_is_told(runs: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no finished run"):
         export(tmp_path / "stopped", tmp_path / "net")
     compare(CompareConfig(subset=60, epochs=1, channels=2, random_cells=1), tmp_path / "compare")
-    with pytest.raises(UserError, match="expected a finished retrain or search"):
+    with pytest.raises(UserError, match="expected a finished retrain or differentiable search"):
         export(tmp_path / "compare", tmp_path / "net")
     with pytest.raises(UserError, match="expected a NAS-Bench-201 cell"):
         export(runs / "darts", tmp_path / "net", space=space("nb201"))
@@ -165,7 +165,7 @@ CODE = "[str(k) for k in range(10)] if not open('executed', 'w') else []"
         ({"space": ["nb201"]}, "space: expected a string"),
         ({"space": "x"}, "expected one of nb201"),
         ({"network": 3}, "network: expected an object"),
-        ({"genotype": 3}, "expected a finished retrain or search"),
+        ({"genotype": 3}, "expected a finished retrain or differentiable search"),
         ({"genotype": '"""; open("executed", "w"); """'}, "expected a NAS-Bench-201 cell"),
     ],
 )
@@ -228,7 +228,7 @@ def test_a_pipe_as_result_is_refused(tmp_path: Path) -> None:
 def test_a_checkpoint_of_something_else_is_refused(state: dict[str, Any], runs: Path, tmp_path: Path) -> None:
     shutil.copytree(runs / "nb201", tmp_path / "run")
     checkpoint.write(tmp_path / "run/checkpoints", 99, state, {})
-    with pytest.raises(UserError, match="holds no state of a network"):
+    with pytest.raises(UserError, match="does not contain the state of a network"):
         export(tmp_path / "run", tmp_path / "net")
 
 
@@ -241,7 +241,7 @@ def test_a_name_that_could_end_the_docstring_is_refused(name: str, runs: Path, t
 def test_a_wrong_export_is_noticed(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     template = export_module.MODULE.replace("return network.eval()", "return network")  # batch statistics
     monkeypatch.setattr(export_module, "MODULE", template)
-    with pytest.raises(RuntimeError, match="gives other logits"):
+    with pytest.raises(RuntimeError, match="logits differ"):
         export(runs / "nb201", tmp_path / "net.py")
 
 
@@ -322,7 +322,7 @@ def test_only_what_is_needed_is_copied(tmp_path: Path, monkeypatch: pytest.Monke
     values: dict[str, object] = {}
     exec("import math\nfrom collections import OrderedDict\n" + text, values)
     assert values["outer"](0.5) == 0 + 2 + 3  # type: ignore[operator]
-    with pytest.raises(ValueError, match=r"cannot copy what 'import automl_ext\.ops as ops' imports"):
+    with pytest.raises(ValueError, match=r"cannot copy the import 'import automl_ext\.ops as ops'"):
         (sources.add("copied_source", "needs_a_module"), sources.close())
 
 

@@ -142,7 +142,7 @@ def test_spaces_without_these_parts_say_so() -> None:
     space = NASBench201()
     with pytest.raises(UserError, match="--auxiliary: networks of this space have no auxiliary head"):
         NetworkTraining(replace(CONFIG, drop_path=0.0), space, space.decode([3] * 6), splits(), torch.device("cpu"))
-    with pytest.raises(UserError, match="--drop-path: networks of this space name no paths"):
+    with pytest.raises(UserError, match="--drop-path: networks of this space have no method paths"):
         DropPath(nn.Linear(1, 1), torch.Generator())
 
 
