@@ -233,7 +233,7 @@ def import_lines(statements: Iterable[str]) -> str:
     return "\n\n".join("\n".join(group) for group in lines if group)
 
 
-MODULE = '''"""A trained network from architecture search, exported by automl_ext {version}, which is not needed to use it.
+MODULE = '''"""A trained network, exported by automl_ext {version}. Using it does not need automl_ext.
 
     {genotype_text}
 
