@@ -104,13 +104,23 @@ def test_pipe_in_place_of_the_result_is_rejected(tmp_path: Path) -> None:
         export(tmp_path, tmp_path / "net")
 
 
-@pytest.mark.parametrize("state", [{"job": {}}, {"job": {"network": [1]}}, {"job": {"network": {"a": 1}}}, {}])
-def test_checkpoint_without_a_network_is_rejected(state: dict[str, Any], runs: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        ({}, "does not contain the state of a network"),
+        ({"job": {}}, "does not contain the state of a network"),
+        ({"job": {"network": [1]}}, "does not contain the state of a network"),
+        ({"job": {"network": {"a": 1}}}, r"is of another network: network\.stem\.0\.weight is missing"),
+    ],
+)
+def test_checkpoint_without_the_network_is_rejected(
+    state: dict[str, Any], message: str, runs: Path, tmp_path: Path
+) -> None:
     shutil.copytree(runs / "nb201", tmp_path / "run")
     folder = tmp_path / "run/checkpoints"
     facts = checkpoint.read_manifest(checkpoint.list_steps(folder)[-1])
     checkpoint.write(folder, 99, state, facts)
-    with pytest.raises(UserError, match="does not contain the state of a network"):
+    with pytest.raises(UserError, match=message):
         export(tmp_path / "run", tmp_path / "net")
 
 

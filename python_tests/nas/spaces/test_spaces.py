@@ -17,7 +17,7 @@ from automl_ext.nas.spaces.cell_genotype import Edge
 from automl_ext.nas.spaces.cell_network import BlockCell, CellNetwork, FixedReductionCell, Place, live_cells
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.darts_genotype import OPERATIONS
-from automl_ext.nas.spaces.nasbench201 import EDGES, NASBench201, live_edges
+from automl_ext.nas.spaces.nasbench201 import EDGES, Genotype, NASBench201, live_edges
 from automl_ext.nas.spaces.operations import make_operation
 from automl_ext.nas.spaces.registry import SPACES, space
 from automl_ext.nas.spaces.renas import OPERATIONS as RENAS_OPERATIONS
@@ -83,14 +83,27 @@ def test_networks_take_any_size_and_have_all_gradients(name: str, data: st.DataO
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
 
-def unreachable(network: nn.Module, genotype: Any) -> set[str]:
+def unreachable(network: Any, genotype: Any) -> set[str]:
     """Return the parameters that the logits do not depend on; NAS-Bench-201 keeps these to count them."""
     names = {n for n, _ in network.named_parameters()}
     live = live_edges(genotype)
-    if not live:
-        return {n for n in names if not n.startswith("head.")}
+    reached = {0}
+    for start, end in (EDGES[e] for e in live):
+        reached |= {end} if start in reached else set()
+    if 3 not in reached:  # cells ignore their input, so the logits depend on the last cell only
+        last = f"stages.2.{len(network.stages[2]) - 1}.edges."
+        used = ("head.", *(f"{last}{e}." for e in live))
+        return {n for n in names if not n.startswith(used)}
     dead = [f".edges.{e}." for e in range(len(EDGES)) if e not in live]
     return {n for n in names if any(part in n for part in dead)}
+
+
+@pytest.mark.parametrize("genotype", ["none none none none none skip_connect", "none none none none none nor_conv_3x3"])
+def test_parameters_without_a_gradient_if_no_path_leads_from_the_input(genotype: str) -> None:
+    network = NASBench201().build(Genotype(tuple(genotype.split())), in_channels=2, num_classes=3, channels=2, cells=2)
+    network(torch.randn(4, 2, 5, 5)).sum().backward()
+    without = {n for n, p in network.named_parameters() if p.grad is None}
+    assert without == unreachable(network, Genotype(tuple(genotype.split())))
 
 
 @every_space
