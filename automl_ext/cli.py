@@ -207,7 +207,7 @@ def _value(flag: str, args: Sequence[str]) -> str | None:
 
 
 def _gdas() -> Runner:
-    from automl_ext.nas.differentiable.search import GDASConfig, search
+    from automl_ext.nas.differentiable.gdas import GDASConfig, search
 
     return GDASConfig, search
 
@@ -244,7 +244,7 @@ def _retrain() -> Runner:
 
 
 def _compare() -> Runner:
-    from automl_ext.nas.retraining.retrain import CompareConfig, compare
+    from automl_ext.nas.retraining.compare import CompareConfig, compare
 
     return CompareConfig, compare
 

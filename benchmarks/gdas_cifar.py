@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.nas.differentiable import darts as darts_search
-from automl_ext.nas.differentiable import entmax_gdas
-from automl_ext.nas.differentiable import search as gdas
+from automl_ext.nas.differentiable import entmax_gdas, gdas
 from automl_ext.nas.differentiable.config import SupernetConfig
 
 SEARCHES: dict[str, tuple[type[SupernetConfig], Callable[..., dict[str, Any] | None]]] = {

@@ -53,7 +53,7 @@ class Batches(NamedTuple):
 
 
 def draw_batches(steps: int, batch: int, size: int) -> list[Batches]:
-    """Seeds as :func:`automl_ext.nas.differentiable.search.sample` draws them from a generator with seed 0."""
+    """Seeds as :func:`automl_ext.nas.differentiable.samplers.sample` draws them from a generator with seed 0."""
     rng = torch.Generator().manual_seed(0)
     return [
         Batches(

@@ -1,0 +1,77 @@
+"""Neural architecture search: search spaces, searches, estimators, retraining, ensembles and export.
+
+A search takes its configuration and a run directory. It returns the contents of ``result.json``, or None if it was
+interrupted::
+
+    from automl_ext.nas import GDASConfig, search_gdas
+
+    result = search_gdas(GDASConfig(epochs=20), "runs/gdas")
+"""
+
+from automl_ext.nas.differentiable.darts import DARTSConfig
+from automl_ext.nas.differentiable.darts import search as search_darts
+from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig
+from automl_ext.nas.differentiable.entmax_gdas import search as search_entmax_gdas
+from automl_ext.nas.differentiable.gdas import GDASConfig
+from automl_ext.nas.differentiable.gdas import search as search_gdas
+from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
+from automl_ext.nas.ensembles.network import load_ensemble
+from automl_ext.nas.estimators.early_stopping import EarlyStopping
+from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
+from automl_ext.nas.estimators.morphisms import net2deeper, net2wider
+from automl_ext.nas.estimators.weight_sharing import WeightSharing
+from automl_ext.nas.evaluation import Evaluation, Evaluator
+from automl_ext.nas.export.export import export as export_network  # `export` is the subpackage
+from automl_ext.nas.retraining.compare import CompareConfig, compare
+from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
+from automl_ext.nas.search.config import (
+    EvolutionConfig,
+    RandomConfig,
+    ReNASConfig,
+    SuccessiveHalvingConfig,
+)
+from automl_ext.nas.search.config import ReinforceConfig as ReinforceSearchConfig
+from automl_ext.nas.search.search import search as search_by_strategy
+from automl_ext.nas.spaces.darts import Darts
+from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.spaces.registry import SPACES
+from automl_ext.nas.spaces.renas import ReNASSpace
+from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.strategies.strategy import Candidate, Strategy
+
+__all__ = [
+    "SPACES",
+    "Candidate",
+    "CompareConfig",
+    "DARTSConfig",
+    "Darts",
+    "EarlyStopping",
+    "EnsembleConfig",
+    "EntmaxGDASConfig",
+    "Evaluation",
+    "Evaluator",
+    "EvolutionConfig",
+    "GDASConfig",
+    "LowerFidelity",
+    "NASBench201",
+    "RandomConfig",
+    "ReNASConfig",
+    "ReNASSpace",
+    "ReinforceSearchConfig",
+    "RetrainConfig",
+    "Space",
+    "Strategy",
+    "SuccessiveHalvingConfig",
+    "WeightSharing",
+    "compare",
+    "ensemble",
+    "export_network",
+    "load_ensemble",
+    "net2deeper",
+    "net2wider",
+    "retrain",
+    "search_by_strategy",
+    "search_darts",
+    "search_entmax_gdas",
+    "search_gdas",
+]

@@ -1,4 +1,4 @@
-"""The demonstration that ``make`` runs: GDAS on the digits data, against randomly drawn cells trained alike."""
+"""The demonstration that ``make`` runs: a cell found by GDAS on the digits data, compared with random cells."""
 
 from __future__ import annotations
 
@@ -9,24 +9,27 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from automl_ext.nas.differentiable.search import GDASConfig, retrain_config, search
+from automl_ext.nas.differentiable.gdas import GDASConfig, search
+from automl_ext.nas.differentiable.search import retrain_config
 from automl_ext.nas.plot import plot_run
-from automl_ext.nas.retraining.retrain import CompareConfig, TrainingConfig, compare
+from automl_ext.nas.retraining.compare import CompareConfig, compare
+from automl_ext.nas.retraining.training import TrainingConfig
 from automl_ext.training.files.atomic import write_json
 
 RANDOM_CELLS = 5
 
 
 def demo(out: Path) -> None:
-    """Search, retrain, compare, draw and print the table; a part that is done is not done again.
+    """Search, retrain, compare, draw, and print a table of the results. Finished parts are not repeated.
 
-    Writes ``search/``, ``random/`` (run directories, ``search/cell.png`` and ``.svg`` among them) and
-    ``table.json`` in ``out``.
+    Args:
+        out: the folder for the run directories ``search`` (with ``cell.png`` and ``cell.svg``) and ``random``, and for
+            ``table.json``.
     """
-    torch.set_num_threads(1)  # networks this small lose by a second thread; and resuming needs the same number
+    torch.set_num_threads(1)  # a second thread slows such small networks down; resuming needs the same number
     config = GDASConfig()
     found = search(config, out / "search", resume="auto")
-    assert found is not None  # nothing asked it to stop
+    assert found is not None  # no stop_after
     drawn = compare(random_config(config), out / "random", resume="auto")
     assert drawn is not None
     pictures = plot_run(out / "search")
@@ -38,19 +41,21 @@ def demo(out: Path) -> None:
 
 
 def random_config(config: GDASConfig) -> CompareConfig:
-    """Random cells trained as the found one is."""
+    """Return the configuration that trains random cells in the same way as the found one."""
     like = retrain_config(config, genotype="")
     fields = {name: getattr(like, name) for name in TrainingConfig.__dataclass_fields__}
     return CompareConfig(**fields, random_cells=RANDOM_CELLS)
 
 
 def table_rows(found: dict[str, Any], drawn: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one row for the found cell, then one per random cell."""
     rows = [row("found by GDAS", found, found["times"]["search_seconds"])]
     rows += [row(f"random {i + 1}", result) for i, result in enumerate(drawn["random"])]
     return rows
 
 
 def row(name: str, result: dict[str, Any], search_seconds: float = 0.0) -> dict[str, Any]:
+    """Return the row of a trained cell."""
     return {
         "cell": name,
         "genotype": result["genotype"],
@@ -62,6 +67,7 @@ def row(name: str, result: dict[str, Any], search_seconds: float = 0.0) -> dict[
 
 
 def as_table(rows: list[dict[str, Any]]) -> Table:
+    """Format the rows, with the mean accuracy of the random cells at the end."""
     table = Table("cell", "test accuracy", "parameters", "search s", "training s", title="digits")
     for r in rows:
         table.add_row(

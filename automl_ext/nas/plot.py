@@ -1,17 +1,16 @@
-"""Pictures of runs: their curves, and the cell that a search found."""
+"""Plots of runs: their curves, and the cell that a search found."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from automl_ext.nas.retraining.retrain import parse_genotype
 from automl_ext.nas.search.plot import plot_search
-from automl_ext.nas.spaces.registry import space
+from automl_ext.nas.spaces.registry import parse_genotype, space
 from automl_ext.training.curves import draw_curves, read_metrics
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object
 
-# A search that collapses shows here first.
+# Metrics in one panel: they show a collapse of a search to skip connections or "none".
 WATCH = {
     "share of edges where α is largest": {"search_share_skip": "skip", "search_share_none": "none"},
     "mean probability softmax(α)": {"search_prob_skip": "skip", "search_prob_none": "none"},
@@ -19,15 +18,17 @@ WATCH = {
 
 
 def plot_run(run: Path) -> list[Path]:
-    """Draw ``curves.png`` of what the run logged, ``trajectory.png`` and ``pareto.png`` of a search by a strategy, and
-    ``cell.png`` and ``cell.svg`` when it has a genotype.
+    """Plot a run of architecture search.
+
+    Writes ``curves.png`` of the logged metrics. A search by a strategy also gets ``trajectory.png`` and
+    ``pareto.png``. A run with a genotype also gets ``cell.png`` and ``cell.svg``.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: no run directory, one without measurements, or a damaged file in it.
-        ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
+        UserError: ``run`` is not a run directory, has no metrics, or has a damaged file.
+        ModuleNotFoundError: matplotlib (extra ``plot``) is not installed.
     """
     curves = run / "curves.png"
     rows = read_metrics(run)
@@ -50,7 +51,7 @@ def plot_genotype(genotype: str, out: Path, space_name: str = "nb201") -> list[P
     """Draw a cell of the space as ``out/cell.png`` and ``out/cell.svg``.
 
     Raises:
-        UserError: no such space or cell, or ``out`` is no folder and cannot become one.
+        UserError: the space or the genotype is unknown, or ``out`` cannot be made a folder.
     """
     of_space = space(space_name)
     parsed = parse_genotype(of_space, genotype)

@@ -145,7 +145,8 @@ def test_gumbel_mixed_op(sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gdas_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps for the weights and two for α: the same architectures are drawn, and the losses agree."""
     from automl_ext.data.images import Split
-    from automl_ext.nas.differentiable.search import alpha_step, sample, weight_step
+    from automl_ext.nas.differentiable.samplers import sample
+    from automl_ext.nas.differentiable.steps import alpha_step, weight_step
     from automl_ext.nas.spaces.nasbench201 import NASBench201
 
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)

@@ -1,4 +1,4 @@
-"""Bad values and bad files given to the commands of architecture search: one line, exit code 2, no run directory."""
+"""Invalid values and files for the commands of architecture search: a one-line error, exit code 2, no run directory."""
 
 from __future__ import annotations
 
@@ -20,9 +20,10 @@ from automl_ext.cli import main
 from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig
 from automl_ext.nas.differentiable.darts import DARTSConfig
 from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig
-from automl_ext.nas.differentiable.search import GDASConfig
+from automl_ext.nas.differentiable.gdas import GDASConfig
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig
-from automl_ext.nas.retraining.retrain import CompareConfig, RetrainConfig
+from automl_ext.nas.retraining.compare import CompareConfig
+from automl_ext.nas.retraining.retrain import RetrainConfig
 from automl_ext.nas.search.config import STRATEGIES
 from automl_ext.training.files import reading
 
@@ -43,7 +44,7 @@ MAY_BE_ZERO = {
 
 
 def bad_values(command: str) -> list[tuple[str, Any]]:
-    """Every numeric field with every value that it must refuse."""
+    """Return every numeric field with every value that it must reject."""
     found = []
     for field in fields(CONFIGS[command]):
         hint = str(get_type_hints(CONFIGS[command])[field.name])
@@ -58,7 +59,7 @@ def bad_values(command: str) -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize("command", CONFIGS)
 def test_every_number_is_checked(command: str) -> None:
-    """By the configuration, so before there is a run directory; the message starts with the option's name."""
+    """The configuration rejects the value, before a run directory exists; the message starts with the option's name."""
     cases = bad_values(command)
     assert len(cases) > 10
     wrong = []
@@ -74,7 +75,7 @@ def test_every_number_is_checked(command: str) -> None:
 
 
 def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """The one line that a command prints; it exits with 2."""
+    """Run a command that fails with exit code 2, and return the one line that it prints."""
     assert main(args) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("error: ")
@@ -84,7 +85,7 @@ def refused(args: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 @pytest.mark.parametrize("command", CONFIGS)
 @pytest.mark.parametrize("value", ["-1", str(10**400)])
-def test_the_command_line_refuses_a_seed(
+def test_command_line_rejects_bad_seeds(
     command: str, value: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert "seed: expected an int in [0, 2**32)" in refused(
@@ -93,7 +94,7 @@ def test_the_command_line_refuses_a_seed(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_huge_number_has_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_error_for_a_huge_number_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(["retrain", "--epochs", "1" + "0" * 400, "--out", str(tmp_path / "run")], capsys)
     assert not (tmp_path / "run").exists()
 
@@ -108,7 +109,9 @@ def test_a_huge_number_has_one_line(tmp_path: Path, capsys: pytest.CaptureFixtur
         ("normal=x reduction=fixed", "expected nodes"),
     ],
 )
-def test_a_genotype_that_is_none(text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bad_genotypes_are_rejected(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     genotype = ["--genotype", text] if text else []
     error = refused(["retrain", "--space", "darts", *genotype, "--out", str(tmp_path / "run")], capsys)
     assert message in error
@@ -133,12 +136,12 @@ def encrypted(path: Path) -> None:
     for mark, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
         start = -1
         while (start := data.find(mark, start + 1)) >= 0:
-            data[start + offset] |= 1  # the flag "encrypted"
+            data[start + offset] |= 1  # the flag "encrypted" of the zip format
     path.write_bytes(data)
 
 
 def huge_header(path: Path) -> None:
-    """An array header that declares 2⁵⁵ values, of which the file has none."""
+    """Write array headers that declare 2⁵⁵ values, without any data."""
     with zipfile.ZipFile(path, "w") as archive:
         for name in ("images", "labels"):
             with archive.open(f"{name}.npy", "w") as file:
@@ -151,7 +154,7 @@ def bomb(path: Path) -> None:
 
 
 def understated(path: Path) -> None:
-    """A bomb that declares to be small: zipfile stops at the declared size."""
+    """Write a zip bomb that declares a small size; zipfile stops reading at the declared size."""
     bomb(path)
     data = bytearray(path.read_bytes())
     for mark, offset in ((b"PK\x03\x04", 22), (b"PK\x01\x02", 24)):
@@ -172,7 +175,7 @@ def understated(path: Path) -> None:
         (os.mkfifo, "expected a regular file, .* is a pipe"),
     ],
 )
-def test_npz_files_that_are_refused(
+def test_bad_npz_files_are_rejected(
     write: Callable[[Path], None],
     message: str,
     tmp_path: Path,
@@ -217,12 +220,12 @@ def test_data_without_a_kind_gets_a_suggestion(
     assert "did you mean folder:mydata?" in refused(["compare", "--data", "mydata", "--out", "run"], capsys)
     assert "did you mean npz:mydata.npz?" in refused(["compare", "--data", "mydata.npz", "--out", "run"], capsys)
     assert "did you mean" not in refused(["compare", "--data", "absent", "--out", "run"], capsys)
-    # The refused starts left nothing behind: the same --out works.
+    # The failed commands left nothing behind, so the same --out works.
     args = ["compare", "--data", "npz:mydata.npz", "--out", "run", "--random-cells", "1", "--epochs", "1"]
     assert main([*args, "--channels", "1"]) == 0
 
 
-def test_a_table_that_unpacks_to_too_much(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_table_that_unpacks_to_too_much_is_rejected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "table.csv.gz"
     path.write_bytes(gzip.compress(bytes(65 << 20), 1))
     args = ["nas-bench", "--table", str(path), "--out", str(tmp_path / "run")]

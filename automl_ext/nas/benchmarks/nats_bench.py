@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from automl_ext.nas.benchmarks.report import draw, print_table
 from automl_ext.nas.estimators.table import Table, TableEvaluator
-from automl_ext.nas.retraining.retrain import MANY
+from automl_ext.nas.retraining.training import MANY
 from automl_ext.nas.search.config import ALIASES, CONTROLLERS, MOST_WORKERS, ControllerName
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.strategies.evolution import Evolution

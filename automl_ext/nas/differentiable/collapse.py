@@ -1,7 +1,7 @@
-"""What α stands for while a search goes on: whether it has decided, and whether it collapses to skip connections.
+"""Metrics of α during a search: its entropy, and the shares of skip connections and "none".
 
-A collapse is the known failure of differentiable searches (Zela et al., ICLR 2020): operations without weights train
-fastest, α follows them, and the cell that is derived hardly computes anything.
+The shares show a collapse, the known failure of differentiable searches (Zela et al., ICLR 2020). Operations without
+weights need no training, so α comes to prefer them, and the derived cell computes almost nothing.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-WATCHED = {"skip": "skip_connect", "none": "none"}  # how a metric names an operation
+WATCHED = {"skip": "skip_connect", "none": "none"}  # name in a metric → operation
 
 
 @torch.no_grad()
 def alpha_scalars(alphas: Sequence[Tensor], operations: Sequence[str]) -> dict[str, float]:
-    """Means over all edges of all kinds of cells.
+    """Compute metrics of α, each a mean over all edges of all kinds of cells.
 
     Args:
         alphas: α of each kind of cell, [edges, len(operations)].
-        operations: their names. Shares of one that is not among them are left out.
+        operations: names of the operations. Metrics of an operation that is missing here are omitted.
 
     Returns:
         alpha_entropy: of softmax(α), in nats.
-        share_skip, share_none: the share of edges on which this operation has the largest α.
-        prob_skip, prob_none: its mean probability softmax(α).
+        share_skip, share_none: the share of edges on which the operation has the largest α.
+        prob_skip, prob_none: the operation's mean probability softmax(α).
     """
     log_p = torch.log_softmax(torch.cat([alpha.detach() for alpha in alphas]), -1)
     largest = torch.cat([alpha.detach() for alpha in alphas]).argmax(-1)

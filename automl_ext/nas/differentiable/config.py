@@ -1,42 +1,42 @@
-"""The configuration that all searches over a supernet share."""
+"""The options that all differentiable searches share."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from automl_ext.nas.retraining.retrain import LARGEST
+from automl_ext.nas.retraining.training import LARGEST
 from automl_ext.nas.spaces.supernet import Form
 from automl_ext.training.checks import check_range, check_seed
 
 
 @dataclass
 class SupernetConfig:
-    """A search over a supernet, at temperature 1, and the training of what it finds."""
+    """Options of a search over a supernet, and of the final training of the architecture it finds."""
 
-    space: str = "nb201"  # nb201, darts or darts-frc (with GDAS's fixed reduction cell)
-    data: str = "digits"  # digits, fashion-mnist:PATH, folder:PATH or npz:PATH
-    subset: int | None = None  # use so many images only
-    seed: int = 0  # decides weights, α, samples, batches and augmentation
-    device: str = "auto"  # auto, cpu or cuda
-    channels: int = 4  # C, of the first stage
-    cells: int = 1  # N, per stage
-    epochs: int = 200
-    warmup: float = 0.5  # share of the epochs, the first ones, in which α rests
-    batch_size: int = 64
-    lr: float = 0.1  # of the weights (SGD, Nesterov), at the start of the cosine
-    lr_min: float = 0.001  # at its end
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    grad_clip: float = 5.0  # largest norm of the weights' gradient
-    alpha_lr: float = 0.03  # of α (Adam)
-    alpha_beta1: float = 0.5
-    alpha_beta2: float = 0.999
-    alpha_weight_decay: float = 1e-3
-    shift: int = 1  # move training images by up to so many pixels
-    flip: bool = False  # mirror half of the training images
-    retrain_epochs: int = 40  # of the final training; its other numbers are those of `retrain`
-    retrain_channels: int = 16
-    retrain_cells: int = 1
+    space: str = "nb201"  # Search space: nb201, darts or darts-frc (GDAS's fixed reduction cell).
+    data: str = "digits"  # Data set: digits, fashion-mnist:PATH, folder:PATH or npz:PATH.
+    subset: int | None = None  # Number of images to use; all by default.
+    seed: int = 0  # Seed of the weights, α, samples, batches and augmentation.
+    device: str = "auto"  # Device: auto, cpu or cuda.
+    channels: int = 4  # Number of channels C of the first stage.
+    cells: int = 1  # Number of cells N per stage.
+    epochs: int = 200  # Number of search epochs.
+    warmup: float = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
+    batch_size: int = 64  # Number of images per batch.
+    lr: float = 0.1  # Initial learning rate of SGD for the weights.
+    lr_min: float = 0.001  # Final learning rate of the cosine schedule.
+    momentum: float = 0.9  # Nesterov momentum of SGD.
+    weight_decay: float = 5e-4  # Weight decay of SGD.
+    grad_clip: float = 5.0  # Largest norm of the gradient of the weights.
+    alpha_lr: float = 0.03  # Learning rate of Adam for α.
+    alpha_beta1: float = 0.5  # First decay rate of Adam for α.
+    alpha_beta2: float = 0.999  # Second decay rate of Adam for α.
+    alpha_weight_decay: float = 1e-3  # Weight decay of Adam for α.
+    shift: int = 1  # Largest random shift of a training image, in pixels.
+    flip: bool = False  # Mirror each training image with probability 1/2.
+    retrain_epochs: int = 40  # Number of epochs of the final training; other options as the defaults of `retrain`.
+    retrain_channels: int = 16  # Number of channels C in the final training.
+    retrain_cells: int = 1  # Number of cells N per stage in the final training.
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -49,20 +49,20 @@ class SupernetConfig:
         check_range(self, "momentum", "warmup", "alpha_beta1", "alpha_beta2", low=0, below=1)
 
     def tau(self, epoch: int) -> float:
-        """The temperature of an epoch."""
+        """Return the temperature in ``epoch``."""
         return 1.0
 
     def supernet_form(self) -> Form:
-        """How operations that did not run enter α's gradient: not at all, unless weights are straight through."""
+        """Return how operations that did not run enter the gradient of α (for straight-through weights only)."""
         return "darts"
 
 
 @dataclass
 class AnnealedConfig(SupernetConfig):
-    """The same with a temperature that falls linearly over the epochs."""
+    """Options of a search with a temperature that falls linearly over the epochs."""
 
-    tau_max: float = 10.0  # temperature in the first epoch
-    tau_min: float = 0.1  # in the last
+    tau_max: float = 10.0  # Temperature in the first epoch.
+    tau_min: float = 0.1  # Temperature in the last epoch.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -73,5 +73,5 @@ class AnnealedConfig(SupernetConfig):
 
 
 def temperature(epoch: int, epochs: int, tau_max: float, tau_min: float) -> float:
-    """τ of an epoch: linear from tau_max in the first to tau_min in the last."""
+    """Return τ of an epoch: linear from ``tau_max`` in the first to ``tau_min`` in the last."""
     return tau_max - (tau_max - tau_min) * epoch / max(epochs - 1, 1)

@@ -1,12 +1,12 @@
 """DARTS, first order (Liu, Simonyan & Yang, ICLR 2019, section 2.3 with ξ = 0).
 
-    w = softmax(α) on every edge; all operations run, nothing is drawn
-    1. a training batch:    ω ← ω − SGD of the loss of the supernet
-    2. a validation batch:  α ← α − Adam of the loss at these ω
+    w = softmax(α) on every edge; all operations run, nothing is sampled
+    1. training batch:    ω ← ω − SGD step on the loss of the supernet
+    2. validation batch:  α ← α − Adam step on the loss at the new ω
 
-The paper takes step 2 first. The search ends with argmax α on every edge; "none" can be it, as in NAS-Bench-201's
-own experiments (the paper leaves it out). In those, first-order DARTS ends with skip connections everywhere: the
-shares of skip and none that a run logs show whether it does here.
+The paper takes step 2 first. The search ends with argmax α on every edge. "none" may be chosen, as in NAS-Bench-201's
+own experiments; the paper excludes it. In those experiments first-order DARTS ends with skip connections everywhere.
+The run logs the shares of skip connections and "none", which show such a collapse.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automl_ext.nas.differentiable import search as gdas
 from automl_ext.nas.differentiable.config import SupernetConfig
 from automl_ext.nas.differentiable.samplers import softmax_weights
+from automl_ext.nas.differentiable.search import search_supernet
 from automl_ext.nas.spaces.space import Space
 
 
 @dataclass
 class DARTSConfig(SupernetConfig):
-    """A search and the training of what it finds.
+    """Search with DARTS, then train the architecture that it found.
 
-    Learning rates and the absence of a warm-up are the paper's, which searches 50 epochs of 390 steps. On the digits
-    200 epochs are 1,600 steps: α stays near its start, but its order is all that counts.
+    The learning rates, and the absence of a warm-up, are those of the paper, which searches for 50 epochs of 390
+    steps. On the digits data 200 epochs are 1,600 steps: α stays near its start, but only its order matters.
     """
 
-    warmup: float = 0.0  # share of the epochs, the first ones, in which α rests
-    weight_decay: float = 3e-4
-    lr: float = 0.025  # of the weights (SGD, Nesterov), at the start of the cosine
-    alpha_lr: float = 3e-4  # of α (Adam)
+    warmup: float = 0.0  # Fraction of the epochs, at the start, during which α is fixed.
+    weight_decay: float = 3e-4  # Weight decay of SGD.
+    lr: float = 0.025  # Initial learning rate of SGD for the weights.
+    alpha_lr: float = 3e-4  # Learning rate of Adam for α.
 
 
 def search(
@@ -42,5 +42,8 @@ def search(
     stop_after: int | None = None,
     space: Space[Any] | None = None,
 ) -> dict[str, Any] | None:
-    """Search, then train what was found; as :func:`automl_ext.nas.differentiable.search.search`."""
-    return gdas.search(config, out, resume, stop_after, space, softmax_weights, "darts")
+    """Search with DARTS, then train and test the architecture that it found.
+
+    Arguments, result and errors are those of :func:`automl_ext.nas.differentiable.search.search_supernet`.
+    """
+    return search_supernet(config, out, softmax_weights, "darts", resume, stop_after, space)

@@ -1,6 +1,6 @@
-"""What a pass of the supernet runs: weights of the candidate operations of every edge, from α.
+"""Samplers: from α to the weights of the candidate operations that a forward pass of the supernet runs.
 
-Each function gives one :class:`~automl_ext.nas.spaces.supernet.Choice` per kind of cell.
+Each function returns one :class:`~automl_ext.nas.spaces.supernet.Choice` per kind of cell.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from torch import Tensor
 from automl_ext.nas.spaces.supernet import Choice
 from automl_ext.ops.gumbel import gumbel_entmax15, gumbel_softmax
 
-Sampler = Callable[[Iterable[Tensor], float, torch.Generator], list[Choice]]  # α, τ, randomness
+Sampler = Callable[[Iterable[Tensor], float, torch.Generator], list[Choice]]  # (α, τ, random generator)
 
 
 def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
-    """GDAS: one operation per edge, by hard Gumbel-softmax weights of log_softmax(α)."""
+    """Sample one operation per edge for GDAS: hard Gumbel-softmax of log_softmax(α)."""
     choices = []
     for alpha in alphas:
         logits = torch.log_softmax(alpha, dim=-1)
@@ -28,7 +28,7 @@ def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[C
 
 
 def sample_entmax(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
-    """entmax-GDAS: the few operations per edge of which entmax₁.₅((log_softmax(α) + g)/τ) is not 0."""
+    """Sample a few operations per edge for entmax-GDAS: those with entmax₁.₅((log_softmax(α) + g)/τ) > 0."""
     choices = []
     for alpha in alphas:
         weights = gumbel_entmax15(torch.log_softmax(alpha, dim=-1), tau, seed=draw_seed(rng))
@@ -37,9 +37,10 @@ def sample_entmax(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) ->
 
 
 def softmax_weights(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
-    """DARTS: all operations, by softmax(α/τ); nothing is drawn."""
+    """Weight all operations by softmax(α/τ) for DARTS; nothing is sampled."""
     return [Choice.support(torch.softmax(alpha / tau, dim=-1)) for alpha in alphas]
 
 
 def draw_seed(rng: torch.Generator) -> int:
-    return int(torch.randint(2**62, (), generator=rng))  # drawn on the CPU: the same on every device
+    """Draw a seed for a Gumbel op, on the CPU so that it is the same for every device."""
+    return int(torch.randint(2**62, (), generator=rng))

@@ -1,34 +1,30 @@
-"""GDAS: differentiable architecture search by Gumbel sampling (Dong & Yang, CVPR 2019).
+"""The loop of a differentiable search: GDAS, entmax-GDAS and DARTS differ in their sampler and options only.
 
-Every step samples one architecture for the weights and one for α:
-
-    g ~ Gumbel(0, 1);  p = softmax((log_softmax(α) + g)/τ);  w = onehot(argmax p) − sg(p) + p
-    1. a training batch:    ω ← ω − SGD of the loss of the sampled architecture
-    2. a validation batch:  α ← α − Adam of the loss, through w (straight through the argmax)
-
-τ falls linearly over the epochs. The search ends with argmax α on every edge, trained from scratch.
+Steps alternate between the weights and α (:mod:`automl_ext.nas.differentiable.steps`). The derived architecture is then
+trained from scratch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from automl_ext.data.images import Split, Splits, load_images, split_images
 from automl_ext.nas.differentiable.collapse import alpha_scalars
-from automl_ext.nas.differentiable.config import AnnealedConfig, SupernetConfig
-from automl_ext.nas.differentiable.samplers import Sampler, sample
+from automl_ext.nas.differentiable.config import SupernetConfig
+from automl_ext.nas.differentiable.samplers import Sampler
 from automl_ext.nas.differentiable.steps import alpha_step, weight_step
 from automl_ext.nas.retraining.images import accuracy, augment, epoch_batches, take, to_device
-from automl_ext.nas.retraining.retrain import RetrainConfig, Training, measure, network_shape
+from automl_ext.nas.retraining.optimizer import nesterov_sgd
+from automl_ext.nas.retraining.retrain import RetrainConfig
+from automl_ext.nas.retraining.training import NetworkTraining, measure, network_shape
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.spaces.supernet import Choice, Form, Supernet
+from automl_ext.nas.spaces.supernet import Choice, recalibrate
 from automl_ext.training.clock import Clock
 from automl_ext.training.device import choose_device
 from automl_ext.training.epochs import Epochs, set_cosine_lr
@@ -36,34 +32,20 @@ from automl_ext.training.run import Run
 from automl_ext.training.seeding import generator, seed_everything
 
 
-@dataclass
-class GDASConfig(AnnealedConfig):
-    """A search and the training of what it finds.
+class SupernetSearch:
+    """The search, a :class:`~automl_ext.training.epochs.Job`.
 
-    The defaults are for the digits: 1,600 steps, a sixtieth of the paper's 250 epochs of 390, and they were
-    chosen on the digits. Adam moves α by about its learning rate per step: the paper's α, at 3e-4, stays near
-    its start for thousands of steps, while the weights learn. So ``alpha_lr`` is larger, by the ratio of α's
-    steps, and α rests for a share ``warmup`` of the epochs, which the paper does not have. In our trials
-    searches without it ended more often in "none", pooling and skip connections.
-    The paper: channels 16, cells 5, epochs 250, warmup 0, lr 0.025, alpha_lr 3e-4, form "nb201".
+    One half of the training images trains the weights, the other half α.
+
+    Args:
+        sample: chooses the operations that a forward pass runs.
+
+    Raises:
+        UserError: the space has no supernet.
     """
 
-    form: Form = "darts"  # how α gets its gradient: as in the code for NAS-Bench-201 or for the DARTS space
-
-    def supernet_form(self) -> Form:
-        return self.form
-
-
-class GDAS:
-    """The search (a :class:`~automl_ext.training.epochs.Job`): half of the training images for ω, half for α."""
-
     def __init__(
-        self,
-        config: SupernetConfig,
-        space: Space[Any],
-        splits: Splits,
-        device: torch.device,
-        sample: Sampler = sample,
+        self, config: SupernetConfig, space: Space[Any], splits: Splits, device: torch.device, sample: Sampler
     ) -> None:
         self.sample = sample
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
@@ -74,13 +56,7 @@ class GDAS:
         seed_everything(config.seed)
         shape = network_shape(splits, config.channels, config.cells)
         self.supernet = space.build_supernet(**shape, form=config.supernet_form()).to(device)
-        self.weight_optimizer = torch.optim.SGD(
-            self.supernet.weights(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.momentum > 0,
-        )
+        self.weight_optimizer = nesterov_sgd(self.supernet.weights(), config.lr, config.momentum, config.weight_decay)
         self.alpha_optimizer = torch.optim.Adam(
             self.supernet.alphas.parameters(),
             lr=config.alpha_lr,
@@ -89,6 +65,12 @@ class GDAS:
         )
 
     def run_epoch(self) -> dict[str, float]:
+        """Run one epoch of alternating steps.
+
+        Returns:
+            The mean losses, the temperature, the mean number of operations run per edge (``support``), and
+            :func:`~automl_ext.nas.differentiable.collapse.alpha_scalars`. No ``alpha_loss`` during the warm-up.
+        """
         config = self.config
         with self.clock:
             self.supernet.train()
@@ -118,12 +100,13 @@ class GDAS:
             return scalars | alpha_scalars(list(self.supernet.alphas), self.supernet.operations)
 
     def draw(self, alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
-        """What a step runs; counts the operations with weight on each edge."""
+        """Choose what a step runs, and record the number of operations run on each edge."""
         choices = self.sample(alphas, tau, rng)
         self.support += [len(active) for choice in choices for active in choice.active]
         return choices
 
     def batch(self, images: Split, index: Tensor) -> Split:
+        """Return the augmented images at ``index`` and their labels."""
         batch = take(images, index)
         shifted = augment(batch.images, self.config.shift, self.config.flip, self.rng)
         return Split(shifted, batch.labels)
@@ -131,7 +114,7 @@ class GDAS:
     def state_dict(self) -> dict[str, Any]:
         return {
             "epoch": self.epoch,
-            "supernet": dict(self.supernet.state_dict()),  # α among it
+            "supernet": dict(self.supernet.state_dict()),  # includes α
             "weight_optimizer": self.weight_optimizer.state_dict(),
             "alpha_optimizer": self.alpha_optimizer.state_dict(),
             "rng": self.rng.get_state(),
@@ -148,66 +131,65 @@ class GDAS:
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 
 
-def search(
+def search_supernet(
     config: SupernetConfig,
     out: str | Path,
+    sample: Sampler,
+    algorithm: str,
     resume: str | None = None,
     stop_after: int | None = None,
     space: Space[Any] | None = None,
-    sample: Sampler = sample,
-    algorithm: str = "gdas",
 ) -> dict[str, Any] | None:
-    """Search, then train the found architecture on the training and validation images, and test it once.
+    """Search, then train the found architecture on the training and validation images and test it once.
 
-    The result is the same bit for bit for the same configuration, number of threads, PyTorch version, backend and
-    kind of processor. Another number of threads gives another rounding: PyTorch sums the batch norm statistics of
+    The result is bitwise reproducible for the same configuration, number of threads, PyTorch version, backend and
+    processor type. Another number of threads rounds differently: PyTorch sums the batch norm statistics of
     channels-last images, and oneDNN the weight gradients of convolutions, in one part per thread. The reference
-    backend rounds the gradients of α differently. Training amplifies rounding, so such a search may end with another
-    architecture, as with another seed. What a step samples depends on α and the seed only, not on threads.
+    backend rounds the gradients of α differently. Training amplifies rounding differences, so such a search may find
+    another architecture. The architectures that a step samples depend on α and the seed only, not on threads.
 
     Args:
         out: the run directory.
-        resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
-        stop_after: interrupt after this number of epochs, those of the final training included.
-        space: the search space, in place of the one that ``config.space`` names.
-        sample: chooses what a pass runs; see :mod:`automl_ext.nas.differentiable.samplers`.
+        sample: chooses the operations that a forward pass runs; see :mod:`automl_ext.nas.differentiable.samplers`.
         algorithm: the name under which the run is stored.
+        resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
+        stop_after: the number of epochs, of search and final training together, after which to interrupt the run.
+        space: the search space; by default the one that ``config.space`` names.
 
     Returns:
-        What ``result.json`` holds: genotype, test_accuracy, valid_accuracy (of the found architecture
-        with the supernet's weights, on the validation images), alpha, parameters and times; None when
-        stopped.
+        The contents of ``result.json``: genotype, test_accuracy, valid_accuracy (of the found architecture with the
+        supernet's weights), alpha, parameters, network and times. None if the run was interrupted.
 
     Raises:
-        UserError: bad data, configuration or run directory, or a search that diverges.
+        UserError: the data, the configuration or the run directory is invalid, or the search diverges.
     """
     space = space or spaces.space(config.space)
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)
-    gdas = GDAS(config, space, splits, device, sample)  # before there is a directory: a space may have no supernet
+    job = SupernetSearch(config, space, splits, device, sample)  # may raise: before the run directory exists
     found: dict[str, Any] | None = None
-    training: Training | None = None
+    training: NetworkTraining | None = None
 
     def load(state: dict[str, Any]) -> None:
         nonlocal found, training
         found, training = state["found"], None
         if found is None:
-            gdas.load_state_dict(state["job"])
+            job.load_state_dict(state["job"])
         else:
             training = final_training(found)
             training.load_state_dict(state["job"])
 
-    def final_training(found: dict[str, Any]) -> Training:
+    def final_training(found: dict[str, Any]) -> NetworkTraining:
         genotype = space.parse(found["genotype"])
-        return Training(retrain_config(config, genotype), space, genotype, splits, device)
+        return NetworkTraining(retrain_config(config, genotype), space, genotype, splits, device)
 
     with Run.open(out, config, algorithm=algorithm, resume=resume, load=load) as run:
         total = config.epochs + config.retrain_epochs
         with Epochs(run, total, "search", stop_after) as epochs:
             if found is None:
-                if not epochs.run(gdas, "search", {"found": None}):
+                if not epochs.run(job, "search", {"found": None}):
                     return None
-                found = conclude(gdas, space, splits)
+                found = conclude(job, splits)
             training = training or final_training(found)
             if not epochs.run(training, "retrain", {"found": found}):
                 return None
@@ -218,34 +200,26 @@ def search(
         return result
 
 
-def conclude(gdas: GDAS, space: Space[Any], splits: Splits) -> dict[str, Any]:
-    """What a finished search found, as plain Python."""
-    genotype = gdas.supernet.derive()
-    valid = to_device(splits.valid, gdas.weight_images.labels.device)
-    choices = gdas.supernet.argmax()
-    recalibrate(gdas.supernet, gdas.weight_images.images, choices)
+def conclude(job: SupernetSearch, splits: Splits) -> dict[str, Any]:
+    """Derive the architecture of a finished search and measure it with the supernet's weights.
+
+    Returns:
+        genotype, valid_accuracy, alpha and times, as plain Python values.
+    """
+    genotype = job.supernet.derive()
+    valid = to_device(splits.valid, job.weight_images.labels.device)
+    choices = job.supernet.argmax()
+    recalibrate(job.supernet, job.weight_images.images, choices)
     return {
         "genotype": str(genotype),
-        "valid_accuracy": accuracy(gdas.supernet, valid, *choices),
-        "alpha": [alpha.tolist() for alpha in gdas.supernet.alphas],
-        "times": {"search_seconds": gdas.clock.wall, "search_cpu_seconds": gdas.clock.cpu},
+        "valid_accuracy": accuracy(job.supernet, valid, *choices),
+        "alpha": [alpha.tolist() for alpha in job.supernet.alphas],
+        "times": {"search_seconds": job.clock.wall, "search_cpu_seconds": job.clock.cpu},
     }
 
 
-@torch.no_grad()
-def recalibrate(supernet: Supernet, images: Tensor, choices: list[Choice]) -> None:
-    """Batch norm statistics of one architecture, in place of an average over all that were sampled."""
-    for module in supernet.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.reset_running_stats()
-            module.momentum = None  # the plain average over what follows
-    supernet.train()
-    for batch in images.split(500):
-        supernet(batch, *choices)
-
-
 def retrain_config(config: SupernetConfig, genotype: Any) -> RetrainConfig:
-    """The final training, as the command ``retrain`` would do it."""
+    """Return the configuration of the final training, which equals the command ``retrain`` with these options."""
     return RetrainConfig(
         genotype=str(genotype),
         space=config.space,

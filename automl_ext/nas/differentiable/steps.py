@@ -1,4 +1,4 @@
-"""The two alternating steps of a differentiable search: the weights on one batch, α on another."""
+"""The two alternating steps of a differentiable search: one on the weights, one on α, each on its own batch."""
 
 from __future__ import annotations
 
@@ -24,10 +24,13 @@ def weight_step(
     rng: torch.Generator,
     sample: Sampler = sample,
 ) -> Tensor:
-    """Step 1; the loss.
+    """Take one SGD step on the supernet's weights.
 
-    zero_grad sets the gradients to None, so the operations that were not drawn rest entirely in this step: no
-    weight decay, no momentum. The official code's zeroed gradients let both go on.
+    ``zero_grad`` sets the gradients to None. So operations that were not sampled get no update at all, neither weight
+    decay nor momentum. In the official code, which zeroes the gradients, both still apply.
+
+    Returns:
+        The loss of the batch, 0-dim, detached.
     """
     with torch.no_grad():
         choices = sample(supernet.alphas, tau, rng)
@@ -47,7 +50,11 @@ def alpha_step(
     rng: torch.Generator,
     sample: Sampler = sample,
 ) -> Tensor:
-    """Step 2; the loss. No gradient of a weight is computed."""
+    """Take one step on α. No gradients of the weights are computed.
+
+    Returns:
+        The loss of the batch, 0-dim, detached.
+    """
     with frozen(supernet.weights()):
         choices = sample(supernet.alphas, tau, rng)
         loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels)
@@ -59,7 +66,7 @@ def alpha_step(
 
 @contextmanager
 def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    """Within, the parameters need no gradient."""
+    """Disable the gradients of the parameters within the context."""
     parameters = list(parameters)
     for p in parameters:
         p.requires_grad_(False)

@@ -1,11 +1,11 @@
-"""Ensembles of trained architectures: restarts of one, sampled ones, or both; greedy selection among them.
+"""Ensembles of trained architectures: several trainings of one, different ones, or both, selected greedily.
 
     1. train every member on the training images
-    2. choose members, with replacement, by the log-loss of their average on the validation images
-    3. test the average of the chosen, that of all, and the member that is best in validation: once, at the end
+    2. select members, with replacement, by the log-loss of their average on the validation images
+    3. test the average of the selected members, the average of all, and the member with the best validation loss
 
-Caruana et al., "Ensemble selection from libraries of models", ICML 2004. Members of different architectures, drawn at
-random: Zaidi et al., "Neural ensemble search", NeurIPS 2021.
+Caruana et al., "Ensemble selection from libraries of models", ICML 2004. Members of different, randomly drawn
+architectures: Zaidi et al., "Neural ensemble search", NeurIPS 2021.
 """
 
 from __future__ import annotations
@@ -23,33 +23,31 @@ from automl_ext.data.images import Split, Splits, load_images, split_images
 from automl_ext.nas.ensembles.network import save_member
 from automl_ext.nas.ensembles.selection import greedy_selection, likelihoods, log_loss
 from automl_ext.nas.retraining.images import take, to_device
-from automl_ext.nas.retraining.retrain import (
+from automl_ext.nas.retraining.series import train_series
+from automl_ext.nas.retraining.training import (
     MANY,
-    Training,
+    NetworkTraining,
     TrainingConfig,
     count_parameters,
     network_shape,
-    parse_genotype,
 )
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.checks import check_range
 from automl_ext.training.device import choose_device
-from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError
-from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed
 
 
 @dataclass
 class EnsembleConfig(TrainingConfig):
-    """Train members alike, each from a seed of its own, and choose among them."""
+    """Train members in the same way, each with its own seed, and select an ensemble of them."""
 
-    genotype: str | None = None  # an architecture to train ``restarts`` times
-    restarts: int = 5
-    members: tuple[str, ...] = ()  # architectures to train once each
-    random_cells: int = 0  # so many more, drawn uniformly
-    rounds: int = 50  # of the greedy selection: the largest number of votes
+    genotype: str | None = None  # Architecture to train `restarts` times; none by default.
+    restarts: int = 5  # Number of trainings of `genotype`.
+    members: tuple[str, ...] = ()  # Architectures to train once each.
+    random_cells: int = 0  # Number of further architectures, drawn uniformly.
+    rounds: int = 50  # Number of rounds of the greedy selection, which is the largest total of votes.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,60 +62,63 @@ def ensemble(
     stop_after: int | None = None,
     space: Space[Any] | None = None,
 ) -> dict[str, Any] | None:
-    """Train the members in the run directory ``out``, choose, and test.
+    """Train the members, select an ensemble and test it.
 
     Args:
         out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
-        stop_after: interrupt after so many epochs, of all members together.
-        space: the search space, in place of the one that ``config.space`` names.
+        stop_after: the number of epochs, of all members together, after which to interrupt the run.
+        space: the search space; by default the one that ``config.space`` names.
 
     Returns:
-        What ``result.json`` holds. ``greedy``, ``average`` (of all members) and ``best_single`` (lowest log-loss in
-        validation), each with test_log_loss (nats), test_accuracy (0 to 1), valid_log_loss and ``votes``, one per
-        member. ``members``: genotype, seed, parameters, and the same losses of each alone; their weights are in the
-        folder ``members``, see :func:`automl_ext.nas.ensembles.network.load_ensemble`. None when stopped.
+        The contents of ``result.json``; None if the run was interrupted. ``greedy``, ``average`` (of all members) and
+        ``best_single`` (lowest validation log-loss) each have test_log_loss (nats), test_accuracy (0 to 1),
+        valid_log_loss and ``votes``, one per member. ``members`` has the genotype, seed, parameters and the same
+        losses of each member. The weights are in the folder ``members`` of the run; see
+        :func:`automl_ext.nas.ensembles.network.load_ensemble`.
 
     Raises:
-        UserError: bad data, genotype, configuration or run directory.
+        UserError: the data, a genotype, the configuration or the run directory is invalid.
     """
     space = space or spaces.space(config.space)
-    genotypes = members_of(config, space)
+    genotypes = member_genotypes(config, space)
     splits = split_images(load_images(config.data, subset=config.subset))
     device = choose_device(config.device)
 
-    def start(number: int) -> Training:
+    def start(number: int) -> NetworkTraining:
         seeded = dataclasses.replace(config, seed=derived_seed(config.seed, number))
-        return Training(seeded, space, genotypes[number], without_validation(splits), device)
+        return NetworkTraining(seeded, space, genotypes[number], without_validation(splits), device)
 
-    training = start(0)  # before there is a directory: it may be refused
-    trained: list[dict[str, Any]] = []
+    def measure(number: int, training: NetworkTraining, run: Path) -> dict[str, Any]:
+        save_member(run, number, training.network)
+        return predictions(training, genotypes[number], splits)
 
-    def load(state: dict[str, Any]) -> None:
-        nonlocal trained, training
-        trained = state["trained"]
-        training = start(len(trained))
-        training.load_state_dict(state["job"])
+    def summarize(trained: list[dict[str, Any]]) -> dict[str, Any]:
+        shape = network_shape(splits, config.channels, config.cells)
+        return {**select(trained, splits, config.rounds), "space": config.space, "network": shape}
 
-    with Run.open(out, config, algorithm="ensemble", resume=resume, load=load) as run:
-        first = len(trained)
-        with Epochs(run, len(genotypes) * config.epochs, "ensemble", stop_after) as epochs:
-            for i in range(first, len(genotypes)):
-                training = training if i == first else start(i)
-                if not epochs.run(training, f"member{i}", {"trained": trained}):
-                    return None
-                save_member(run.path, i, training.network)
-                trained = [*trained, member(training, genotypes[i], splits)]
-        result = select(trained, splits, config.rounds)
-        result["space"], result["network"] = config.space, network_shape(splits, config.channels, config.cells)
-        run.finish(result)
-        return result
+    return train_series(
+        config,
+        out,
+        "ensemble",
+        count=len(genotypes),
+        start=start,
+        measure=measure,
+        summarize=summarize,
+        prefix="member",
+        resume=resume,
+        stop_after=stop_after,
+    )
 
 
-def members_of(config: EnsembleConfig, space: Space[Any]) -> list[Any]:
-    """The genotypes to train, in order."""
+def member_genotypes(config: EnsembleConfig, space: Space[Any]) -> list[Any]:
+    """Return the genotypes to train, in order.
+
+    Raises:
+        UserError: there is none, or one is invalid.
+    """
     restarts = [config.genotype] * config.restarts if config.genotype is not None else []
-    written = [parse_genotype(space, text) for text in [*restarts, *config.members]]
+    written = [spaces.parse_genotype(space, text) for text in [*restarts, *config.members]]
     if not written and not config.random_cells:
         raise UserError("ensemble: expected --genotype, --members or --random-cells: there is no member to train")
     rng = Random(config.seed)
@@ -125,12 +126,16 @@ def members_of(config: EnsembleConfig, space: Space[Any]) -> list[Any]:
 
 
 def without_validation(splits: Splits) -> Splits:
-    """A final training learns from the validation images too; members must not, for they are chosen by them."""
+    """Return the splits with no validation images.
+
+    A :class:`~automl_ext.nas.retraining.training.NetworkTraining` also trains on the validation images. Members must
+    not, because the selection uses these images.
+    """
     return dataclasses.replace(splits, valid=take(splits.valid, torch.arange(0)))
 
 
-def member(training: Training, genotype: Any, splits: Splits) -> dict[str, Any]:
-    """What is kept of a trained network: its predictions."""
+def predictions(training: NetworkTraining, genotype: Any, splits: Splits) -> dict[str, Any]:
+    """Return what the selection needs of a trained member: its predictions, and its facts for the result."""
     return {
         "genotype": str(genotype),
         "seed": training.config.seed,
@@ -143,23 +148,28 @@ def member(training: Training, genotype: Any, splits: Splits) -> dict[str, Any]:
 
 @torch.no_grad()
 def log_probabilities(network: nn.Module, split: Split) -> Tensor:
-    """[N, classes], on the CPU, evaluating."""
+    """Compute the network's log-probabilities in evaluation mode: [N, classes], on the CPU."""
     split = to_device(split, next(network.parameters()).device)
     network.eval()
     return torch.cat([torch.log_softmax(network(images), -1).cpu() for images in split.images.split(500)])
 
 
 def select(trained: list[dict[str, Any]], splits: Splits, rounds: int) -> dict[str, Any]:
-    """The result: which members to average, and what that is worth."""
+    """Select the ensemble and measure it, the average of all members, and each member.
+
+    Args:
+        trained: :func:`predictions` of each member.
+        rounds: the number of rounds of the greedy selection.
+    """
     valid, test = (torch.stack([m[part] for m in trained]).double().exp() for part in ("valid", "test"))
     alone = torch.eye(len(trained), dtype=torch.int64).tolist()
-    singles = [measure(votes, valid, test, splits) for votes in alone]
+    singles = [measure_votes(votes, valid, test, splits) for votes in alone]
     best = min(singles, key=lambda single: single["valid_log_loss"])
     greedy = greedy_selection(likelihoods(valid, splits.valid.labels), rounds)
     facts = ("genotype", "seed", "parameters", "times")
     return {
-        "greedy": measure(greedy, valid, test, splits),
-        "average": measure([1] * len(trained), valid, test, splits),
+        "greedy": measure_votes(greedy, valid, test, splits),
+        "average": measure_votes([1] * len(trained), valid, test, splits),
         "best_single": best,
         "members": [
             {key: m[key] for key in facts} | {k: v for k, v in single.items() if k != "votes"}
@@ -168,8 +178,13 @@ def select(trained: list[dict[str, Any]], splits: Splits, rounds: int) -> dict[s
     }
 
 
-def measure(votes: list[int], valid: Tensor, test: Tensor, splits: Splits) -> dict[str, Any]:
-    """Of the average of the members' probabilities, [members, images, classes], weighted by votes."""
+def measure_votes(votes: list[int], valid: Tensor, test: Tensor, splits: Splits) -> dict[str, Any]:
+    """Measure the average of the members' probabilities, weighted by votes.
+
+    Args:
+        votes: one per member.
+        valid, test: probabilities of the validation and test images, [members, images, classes].
+    """
     weights = torch.tensor(votes, dtype=torch.float64) / sum(votes)
     valid_mean, test_mean = (torch.einsum("m,mnc->nc", weights, p) for p in (valid, test))
     return {

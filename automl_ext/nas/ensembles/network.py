@@ -1,4 +1,4 @@
-"""A trained ensemble as one network."""
+"""A trained ensemble as one network, and the weights of its members."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ from automl_ext.training.files.weights import check_fit, read_tensors, write_ten
 
 
 class Ensemble(nn.Module):
-    """log Σₘ votesₘ·softmax(networkₘ(x)) / Σ votes: [N, channels, H, W] → log-probabilities [N, classes]."""
+    """An average of networks: log(Σₘ votesₘ·softmax(networkₘ(x)) / Σ votes).
+
+    Maps [N, channels, H, W] to log-probabilities [N, classes].
+
+    Args:
+        votes: the weight of each network, an int of at least 1.
+
+    Raises:
+        ValueError: there is no network, or ``votes`` does not fit the networks.
+    """
 
     log_weights: Tensor
 
@@ -42,12 +51,17 @@ def save_member(out: Path, number: int, network: nn.Module) -> None:
 
 
 def load_ensemble(out: str | Path, space: Space[Any] | None = None) -> Ensemble:
-    """The members that the run ``out`` of ``automl-ext ensemble`` chose, evaluating, on the CPU.
+    """Load the ensemble that a run of ``automl-ext ensemble`` selected, in evaluation mode on the CPU.
 
-    Images must be normalised as those it was trained on: :func:`automl_ext.data.images.split_images` does it.
+    Images must be normalized in the same way as those of the training, by
+    :func:`automl_ext.data.images.split_images`.
+
+    Args:
+        out: the run directory.
+        space: the search space; by default the one that the result names.
 
     Raises:
-        UserError: no finished run of an ensemble, or a file of it is missing, damaged or of another network.
+        UserError: ``out`` is not a finished run of an ensemble, or a file is missing, damaged or of another network.
     """
     out = Path(out)
     networks, chosen = [], []
@@ -71,4 +85,5 @@ def load_ensemble(out: str | Path, space: Space[Any] | None = None) -> Ensemble:
 
 
 def member_path(out: Path, number: int) -> Path:
+    """Return the path of the weights of member ``number``."""
     return out / "members" / f"{number}.pt"

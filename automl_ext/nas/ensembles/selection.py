@@ -1,4 +1,4 @@
-"""Which networks to average: greedy forward selection with replacement (Caruana et al., ICML 2004)."""
+"""Greedy forward selection, with replacement, of networks to average (Caruana et al., ICML 2004)."""
 
 from __future__ import annotations
 
@@ -7,33 +7,34 @@ from torch import Tensor
 
 
 def log_loss(probabilities: Tensor, labels: Tensor) -> float:
-    """Mean −log p(label), in nats; ``probabilities`` [N, classes], ``labels`` [N]."""
+    """Compute the mean −log p(label) in nats, from ``probabilities`` [N, classes] and ``labels`` [N]."""
     return mean_negative_log(likelihoods(probabilities, labels)).item()
 
 
 def likelihoods(probabilities: Tensor, labels: Tensor) -> Tensor:
-    """The label's probability: [..., N, classes] → [..., N]."""
+    """Return the probability of the label: [..., N, classes] → [..., N]."""
     index = labels.expand(probabilities.shape[:-1]).unsqueeze(-1)
     return probabilities.gather(-1, index).squeeze(-1)
 
 
 def mean_negative_log(likelihood: Tensor) -> Tensor:
+    """Compute the mean of −log(likelihood) over the last dimension; zeros count as the smallest positive number."""
     return -likelihood.clamp_min(torch.finfo(likelihood.dtype).tiny).log().mean(-1)
 
 
 def greedy_selection(likelihood: Tensor, rounds: int) -> list[int]:
-    """How often each network is counted in the average.
+    """Select networks, and return the number of votes of each.
 
-    From nothing, every round adds the network with which the average has the lowest log-loss, chosen ones among the
-    candidates. The best average on the way is kept, of equals the smallest: so it is never worse than the best single
-    network on the images it was selected on.
+    Each round adds the network with which the average has the lowest log-loss; a network may be added again. The best
+    average of all rounds is returned, the smallest of equal ones. So the result is never worse than the best single
+    network on the images of the selection.
 
     Args:
-        likelihood: [networks, images], what each gives to the true labels of images that none was trained on.
-        rounds: at least 1.
+        likelihood: [networks, images], the probabilities of the true labels, for images that no network was trained on.
+        rounds: the number of rounds, at least 1.
 
     Raises:
-        ValueError: no network or no image, rounds below 1, or a likelihood that is no number in [0, 1].
+        ValueError: there is no network or no image, ``rounds`` is below 1, or a likelihood is not in [0, 1].
     """
     if likelihood.ndim != 2 or 0 in likelihood.shape:
         raise ValueError(f"likelihood: expected [networks, images], got shape {list(likelihood.shape)}")
@@ -50,6 +51,6 @@ def greedy_selection(likelihood: Tensor, rounds: int) -> list[int]:
         network = int(losses.argmin())
         total = total + likelihood[network]
         chosen.append(network)
-        if losses[network] < best_loss * (1 - 1e-9):  # equal ones may differ by rounding
+        if losses[network] < best_loss * (1 - 1e-9):  # losses of equal averages may differ by rounding
             best_loss, best_size = float(losses[network]), size
     return [chosen[:best_size].count(network) for network in range(len(likelihood))]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity, global_chance_kept
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.retraining.retrain import Training, network_shape
+from automl_ext.nas.retraining.training import NetworkTraining, network_shape
 
 
 class Inheriting:
@@ -49,7 +49,7 @@ class Inheriting:
         """The state from which the child's training goes on, and the share of its weights that are the parent's."""
         fidelity = self.training
         with global_chance_kept():
-            child = Training(fidelity.config, fidelity.space, genotype, fidelity.splits, fidelity.device)
+            child = NetworkTraining(fidelity.config, fidelity.space, genotype, fidelity.splits, fidelity.device)
             with torch.device("meta"):  # the parent's structure, without weights
                 shape = network_shape(fidelity.splits, fidelity.config.channels, fidelity.config.cells)
                 parent = fidelity.space.build(fidelity.space.parse(state["genotype"]), **shape)

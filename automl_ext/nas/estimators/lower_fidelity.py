@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from automl_ext.data.images import Splits, draw_stratified, load_images, split_images
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.retraining.images import accuracy, take, to_device
-from automl_ext.nas.retraining.retrain import Training, TrainingConfig, count_parameters
+from automl_ext.nas.retraining.training import NetworkTraining, TrainingConfig, count_parameters
 from automl_ext.nas.spaces.registry import space as space_named
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.device import choose_device
@@ -60,7 +60,7 @@ class LowerFidelity:
             if not 1 <= images <= len(train.labels):
                 raise ValueError(f"images: expected 1 to {len(train.labels)} training images, got {images}")
             train = take(train, draw_stratified(train.labels, images, generator(config.seed)))
-        # A Training takes the training and the validation images together: of the latter there are none here.
+        # A NetworkTraining takes the training and the validation images together: of the latter there are none here.
         self.splits = replace(splits, train=train, valid=take(splits.valid, splits.valid.labels.new_zeros(0)))
 
     def evaluate(self, genotype: Any, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
@@ -83,7 +83,7 @@ class LowerFidelity:
             raise ValueError(f"budget: expected 1 to {self.config.epochs} epochs (config.epochs), got {budget}")
         start = time.perf_counter()
         with global_chance_kept():
-            training = Training(self.config, self.space, genotype, self.splits, self.device)
+            training = NetworkTraining(self.config, self.space, genotype, self.splits, self.device)
         loss = math.nan
         if state is not None:
             self.check(state, genotype, budget)
@@ -123,11 +123,11 @@ class LowerFidelity:
         if state["training"]["epoch"] > budget:
             raise ValueError(f"state: has had {state['training']['epoch']} epochs, more than the budget, {budget}")
 
-    def failed(self, training: Training, before: int, loss: float, start: float) -> Evaluation:
+    def failed(self, training: NetworkTraining, before: int, loss: float, start: float) -> Evaluation:
         measured = self.measured(training, before, loss)
         return Evaluation(-math.inf, time.perf_counter() - start, failed=True, measured=measured)
 
-    def measured(self, training: Training, before: int, loss: float) -> dict[str, float]:
+    def measured(self, training: NetworkTraining, before: int, loss: float) -> dict[str, float]:
         return {"epochs": training.epoch - before, "loss": loss, "parameters": count_parameters(training.network)}
 
 
@@ -147,7 +147,7 @@ def gives_numbers(network: nn.Module, images: Tensor) -> bool:
 def global_chance_kept() -> Iterator[None]:
     """Within, global generators may be seeded: after it they go on as if they had not been.
 
-    A Training seeds them; a search that draws from them would draw the same after every evaluation.
+    A NetworkTraining seeds them; a search that draws from them would draw the same after every evaluation.
     """
     state = rng_state()
     try:

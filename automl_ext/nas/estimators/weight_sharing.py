@@ -21,13 +21,14 @@ from torch import Tensor
 
 from automl_ext.data.images import Split, Splits
 from automl_ext.nas.differentiable.samplers import draw_seed
-from automl_ext.nas.differentiable.search import recalibrate, weight_step
+from automl_ext.nas.differentiable.steps import weight_step
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.retraining.images import accuracy, augment, epoch_batches, take, to_device
-from automl_ext.nas.retraining.retrain import LARGEST, network_shape
+from automl_ext.nas.retraining.optimizer import nesterov_sgd
+from automl_ext.nas.retraining.training import LARGEST, network_shape
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.spaces.supernet import Choice, Supernet
+from automl_ext.nas.spaces.supernet import Choice, Supernet, recalibrate
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.clock import Clock
 from automl_ext.training.epochs import set_cosine_lr
@@ -115,13 +116,7 @@ class UniformSupernet:
         with torch.no_grad():
             for alpha in self.supernet.alphas:
                 alpha.zero_()  # not used, and never learned
-        self.optimizer = torch.optim.SGD(
-            self.supernet.weights(),
-            lr=config.lr,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=config.momentum > 0,
-        )
+        self.optimizer = nesterov_sgd(self.supernet.weights(), config.lr, config.momentum, config.weight_decay)
 
     def draw(self, alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
         """Draw an architecture of the space, whatever α and τ are (a :data:`~automl_ext.nas.differentiable.samplers.Sampler`).

@@ -1,4 +1,7 @@
-"""A trained network as files that need no automl_ext: a ``torch.export`` program, and a Python module with weights."""
+"""Export of a trained network to files that do not need automl_ext.
+
+The formats are a ``torch.export`` program, and a Python module with a file of weights.
+"""
 
 from __future__ import annotations
 
@@ -30,25 +33,25 @@ SUFFIXES = {"": (".pt2", ".py"), ".pt2": (".pt2",), ".py": (".py",)}
 
 
 def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) -> list[Path]:
-    """Write the network that a finished ``retrain`` or ``search`` trained.
+    """Export the network that a finished ``retrain`` or differentiable ``search`` trained.
 
-    Nothing in the run directory is trusted: sizes are bounded, weights are loaded as data, and the generated module
-    holds only checked numbers and the ``repr`` of checked values.
+    The run directory is not trusted: sizes are bounded, weights are loaded as data, and the generated module contains
+    only checked numbers and the ``repr`` of checked values.
 
     Args:
         run: the run directory.
-        out: ``NAME.pt2``, ``NAME.py`` (and its weights, ``NAME.pt``) or ``NAME``: all three.
-        space: the run's space, if it is one of your own. The module contains the source of what its ``build`` needs,
-            from its own and automl_ext's files. The ``repr`` of the genotype, and of a space with fields (a
-            dataclass), must be Python.
+        out: ``NAME.pt2``, or ``NAME.py`` (which also writes the weights ``NAME.pt``), or ``NAME`` for both.
+        space: the run's space, if it is not a built-in one. The module contains the source code that its ``build``
+            needs, from the space's own package and from automl_ext. The ``repr`` of the genotype must be a Python
+            expression; that of the space too, if it is a dataclass.
 
     Returns:
-        The files. Both forms map normalized images, float32 [N, C, H, W] for any N, to logits. Each file was loaded
-        and gave the run's logits before this returns.
+        The files. Both formats map normalized images, float32 [N, C, H, W] for any N, to logits. Each file has been
+        loaded and checked to give the logits of the run's network.
 
     Raises:
-        UserError: no finished run with weights, a result or a checkpoint that no run wrote, another suffix, or a
-            space whose source cannot be copied.
+        UserError: ``run`` is not a finished run of one network, its result or checkpoint is invalid, the name ``out``
+            is invalid, or the source of the space cannot be copied.
     """
     run, out = Path(run), Path(out)
     if out.suffix not in SUFFIXES or not re.fullmatch(r"[\w .+-]+", out.name):
@@ -61,9 +64,11 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) ->
     try:
         genotype = space.parse(result["genotype"])
     except ValueError as error:
-        raise UserError(f"export: {run}: {error}; a space of your own is exported from Python") from None
+        raise UserError(
+            f"export: {run}: {error}; to export a network of a custom space, call export from Python"
+        ) from None
     if built_in:
-        with torch.device("meta"):  # checks the checkpoint before memory is allocated for the sizes in result.json
+        with torch.device("meta"):  # checks the checkpoint before memory is allocated for the sizes
             read_weights(run, space.build(genotype, **facts["shape"]))
     network = space.build(genotype, **facts["shape"])
     weights = read_weights(run, network)
@@ -89,16 +94,16 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) ->
 
 
 def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Read ``result.json`` and what it says about the network, checked by :func:`check_network`.
+    """Read ``result.json`` and its entry ``network``, checked by :func:`check_network`.
 
     Raises:
-        UserError: it is missing, damaged, or not of a run that trained one network.
+        UserError: the file is missing or damaged, or the run did not train exactly one network.
     """
     if not (run / "result.json").is_file():
-        raise UserError(f"export: {run} is no finished run: it has no result.json")
+        raise UserError(f"export: {run} is not a finished run: it has no result.json")
     result = read_object(run / "result.json")
     if "network" not in result or not isinstance(result.get("genotype"), str):
-        raise UserError(f"export: {run}: expected a finished retrain or search, with a network in result.json")
+        raise UserError(f"export: {run}: expected a finished retrain or differentiable search, which has one network")
     try:
         return result, check_network(result["network"])
     except ValueError as error:
@@ -106,10 +111,10 @@ def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def read_weights(run: Path, network: nn.Module) -> dict[str, Tensor]:
-    """Read the network's state from the run's last checkpoint, without what only training uses (an auxiliary head).
+    """Read the network's weights from the run's last checkpoint, without those of an auxiliary head.
 
     Raises:
-        UserError: no checkpoint, a damaged one, or one of another network.
+        UserError: the checkpoint is missing, damaged, or of another network.
     """
     steps = checkpoint.list_steps(run / "checkpoints")
     if not steps:
@@ -121,7 +126,7 @@ def read_weights(run: Path, network: nn.Module) -> dict[str, Tensor]:
     except checkpoint.DamagedCheckpoint as error:
         raise UserError(f"export: the checkpoint {steps[-1]} is damaged: {error}") from None
     except (AttributeError, KeyError, TypeError):
-        raise UserError(f"export: the checkpoint {steps[-1]} holds no state of a network") from None
+        raise UserError(f"export: the checkpoint {steps[-1]} does not contain the state of a network") from None
     expected = network.state_dict()
     try:
         weights = {name: state[name] for name in expected if name in state}
@@ -132,6 +137,7 @@ def read_weights(run: Path, network: nn.Module) -> dict[str, Tensor]:
 
 
 def write_program(network: nn.Module, images: Tensor, path: Path) -> None:
+    """Write a ``torch.export`` program that takes any number of images of this size."""
     shapes = {"x": {0: torch.export.Dim("batch", min=1)}}
     buffer = io.BytesIO()
     torch.export.save(torch.export.export(network, (images,), dynamic_shapes=shapes), buffer)
@@ -139,20 +145,24 @@ def write_program(network: nn.Module, images: Tensor, path: Path) -> None:
 
 
 def check(network: Any, images: Tensor, logits: Tensor, path: Path) -> None:
-    """Raise RuntimeError unless the loaded network gives these logits, for this number of images and for one."""
+    """Check that a loaded network gives these logits, for all images and for the first one.
+
+    Raises:
+        RuntimeError: the logits differ.
+    """
     with torch.no_grad():
         for n in (len(images), 1):
             if not torch.allclose(network(images[:n]), logits[:n], rtol=1e-4, atol=1e-4):
-                raise RuntimeError(f"export: {path} gives other logits than the run's network")
+                raise RuntimeError(f"export: {path}: the logits differ from those of the run's network")
 
 
 def load_module(path: Path) -> nn.Module:
-    """Run the exported file and load its network."""
+    """Execute an exported module and load its network."""
     spec = importlib.util.spec_from_file_location(f"exported_{path.stem}", path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look their module up
+    sys.modules[spec.name] = module  # dataclasses look up their module
     try:
         spec.loader.exec_module(module)
         return module.load()
@@ -161,11 +171,15 @@ def load_module(path: Path) -> nn.Module:
 
 
 def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: str) -> str:
-    """Write the module: the source of the classes that ``space.build`` needs, and ``load``.
+    """Return the source code of the exported module: the classes that ``space.build`` needs, and ``load``.
 
     Args:
-        facts: as :func:`check_network` returns them.
-        name: the module's file name without its suffix, free of quotes and backslashes.
+        genotype: the architecture.
+        facts: the result of :func:`check_network`.
+        name: the module's file name without its suffix; must not contain quotes or backslashes.
+
+    Raises:
+        UserError: the source of the space cannot be copied.
     """
     kind = type(space)
     made = repr(space) if dataclasses.is_dataclass(space) else f"{kind.__name__}()"
@@ -179,7 +193,7 @@ def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: s
                     sources.add(module, node.id)
         sources.close()
     except (ValueError, SyntaxError, OSError) as error:
-        raise UserError(f"export: the text of {kind.__name__} cannot be copied: {error}") from None
+        raise UserError(f"export: cannot copy the source of {kind.__name__}: {error}") from None
     sources.imports |= {
         "hashlib": "import hashlib",
         "io": "import io",
@@ -193,7 +207,7 @@ def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: s
     return MODULE.format(
         version=__version__,
         name=name,
-        genotype_text=str(genotype).replace("\\", "\\\\").replace('"', '\\"'),  # inside a docstring
+        genotype_text=str(genotype).replace("\\", "\\\\").replace('"', '\\"'),  # this goes into a docstring
         image=image,
         imports=import_lines(sources.imports.values()),
         definitions=sources.text(),
@@ -207,10 +221,10 @@ def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: s
 
 
 def import_lines(statements: Iterable[str]) -> str:
-    """One line per module, those of the standard library first."""
+    """Merge import statements into one line per module, those of the standard library first."""
     names: dict[str, set[str]] = {}
     for statement in statements:
-        module, _, name = statement.partition(" import ")  # of "import x" the second is empty
+        module, _, name = statement.partition(" import ")  # empty for "import x"
         names.setdefault(module, set()).update([name] if name else [])
     lines: list[list[str]] = [[], []]
     for module in sorted(names, key=lambda m: (m.startswith("from"), m)):
@@ -219,12 +233,12 @@ def import_lines(statements: Iterable[str]) -> str:
     return "\n\n".join("\n".join(group) for group in lines if group)
 
 
-MODULE = '''"""A trained network that architecture search found; automl_ext {version} wrote it and is not needed.
+MODULE = '''"""A trained network, exported by automl_ext {version}. Using it does not need automl_ext.
 
     {genotype_text}
 
-    network = load()                          # the weights: {name}.pt, beside this file
-    logits = network(normalise(images))       # images: uint8 [N, {image}], any N
+    network = load()                          # reads {name}.pt beside this file
+    logits = network(normalize(images))       # images: uint8 [N, {image}], any N
 """
 
 from __future__ import annotations
@@ -236,19 +250,19 @@ from __future__ import annotations
 
 
 GENOTYPE = {genotype}
-MEAN = {mean}  # per channel, of images in [0, 1]
+MEAN = {mean}  # per channel, for images in [0, 1]
 STD = {std}
 CLASSES = {classes}
 
 
-def normalise(images: Tensor) -> Tensor:
-    """What the network takes: images of 0 … 255, scaled to [0, 1] and normalised as in training."""
+def normalize(images: Tensor) -> Tensor:
+    """Convert uint8 images to the network's input: scale to [0, 1], then normalize as in training."""
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
     return (images / 255 - mean) / std
 
 
 def load(weights: str | Path | None = None) -> nn.Module:
-    """The trained network, evaluating; ``weights``: where the file lies, if not beside this one."""
+    """Load the trained network in evaluation mode, by default with the weights {name}.pt beside this file."""
     network = {made}.build(GENOTYPE, {shape})
     path = Path(__file__).with_suffix(".pt") if weights is None else weights
     data = Path(path).read_bytes()

@@ -1,4 +1,4 @@
-"""What ``result.json`` says about the network that a run trained, checked: the file may come from anyone."""
+"""Checks of the entries of ``result.json`` that describe a run's network. The file is not trusted."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 from automl_ext.training.files.reading import short
 
-# Bounds on what a hostile file can make us build; far above what trains here.
+# Bounds on what a malicious file can make us build; far above the sizes that are trained.
 LARGEST = {"in_channels": 1024, "num_classes": 100_000, "channels": 4096, "cells": 256}
-LARGEST_IMAGE = 2**24  # values of one image
+LARGEST_IMAGE = 2**24  # number of values in an image
 
 
 def check_network(network: Any) -> dict[str, Any]:
     """Check the entry ``network`` of a result: space, shape, image_size, mean, std and classes.
 
     Returns:
-        Only these entries. Strings, and lists of strings, finite floats and ints of exactly these types: their
-        ``repr`` is a Python literal.
+        Only these entries. They consist of strings, finite floats and ints, and of lists of these. The types are exact
+        (no subclasses), so that ``repr`` is a Python literal.
 
     Raises:
-        ValueError: an entry is missing, or has another type or range; names the entry.
+        ValueError: an entry is missing or has another type or range; the message names it.
     """
     if not isinstance(network, dict):
         raise ValueError(f"network: expected an object, got {short(network)}")
@@ -44,7 +44,7 @@ def check_shape(shape: Any) -> dict[str, Any]:
     """Check the arguments of ``Space.build``.
 
     Raises:
-        ValueError: not exactly in_channels, num_classes, channels and cells, or one is no int in its range.
+        ValueError: a key is missing or unknown, or a value is not an int in its range.
     """
     if not isinstance(shape, dict) or shape.keys() != LARGEST.keys():
         raise ValueError(f"shape: expected {', '.join(LARGEST)}, got {short(shape)}")

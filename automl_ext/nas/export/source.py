@@ -1,4 +1,4 @@
-"""The source text of classes with all that they need from their packages: what an exported module is made of."""
+"""Collection of the source code of classes and of everything that they need from their packages."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from importlib import import_module
 
-DROPPED = {"__str__", "__repr__"}  # an export prints nothing
+DROPPED = {"__str__", "__repr__"}  # an exported module does not print genotypes
 
 
 @dataclass
 class Definition:
-    """A class, function or constant of a module: its syntax tree, and its text by lines."""
+    """A class, function or constant of a module, with its syntax tree and the lines of the module."""
 
     module: str
     node: ast.stmt
     lines: list[str]
 
     def parts(self, used: set[str]) -> Iterator[ast.AST]:
-        """What is kept: all but the methods and class attributes whose names nobody uses."""
+        """Iterate over the parts to keep: all except methods and class attributes whose names are not in ``used``."""
         if not isinstance(self.node, ast.ClassDef):
             yield self.node
             return
@@ -29,16 +29,17 @@ class Definition:
         yield from (item for item in self.node.body if _is_kept(item, used))
 
     def text(self, used: set[str]) -> str:
+        """Return the source code of the parts to keep."""
         decorators = getattr(self.node, "decorator_list", [])
         begin = min([self.node.lineno, *(d.lineno for d in decorators)])
-        while begin > 1 and self.lines[begin - 2].startswith("#"):  # a comment above belongs to it
+        while begin > 1 and self.lines[begin - 2].startswith("#"):  # include the comment above
             begin -= 1
         if not isinstance(self.node, ast.ClassDef):
             return "\n".join(self.lines[begin - 1 : self.node.end_lineno])
         first = self.node.body[0]
         end = min([first.lineno, *(d.lineno for d in getattr(first, "decorator_list", []))]) - 1
         kept = self.lines[begin - 1 : end]
-        for item in self.node.body:  # with the comments and empty lines above it
+        for item in self.node.body:  # include the comments and empty lines above
             assert item.end_lineno is not None
             if _is_kept(item, used):
                 kept += self.lines[end : item.end_lineno]
@@ -58,23 +59,27 @@ def _is_kept(item: ast.stmt, used: set[str]) -> bool:
 
 @dataclass
 class Sources:
-    """Collects definitions; :meth:`add` what is wanted, then :meth:`text`.
+    """Collects definitions: call :meth:`add`, then :meth:`close`, then :meth:`text`.
 
     Args:
-        packages: top-level packages whose code is copied; the others are imported.
+        packages: top-level packages whose code is copied; others are imported.
+
+    Attributes:
+        imports: name → the statement that imports it.
+        used: names of the attributes that the definitions read.
     """
 
     packages: set[str]
     definitions: dict[str, Definition] = field(default_factory=dict)
-    imports: dict[str, str] = field(default_factory=dict)  # name → the statement that binds it
-    used: set[str] = field(default_factory=set)  # names of attributes
+    imports: dict[str, str] = field(default_factory=dict)
+    used: set[str] = field(default_factory=set)
     _trees: dict[str, tuple[ast.Module, list[str]]] = field(default_factory=dict)
 
     def add(self, module: str, name: str) -> None:
-        """``name`` as ``module`` knows it, and all that it needs; a builtin or a local name needs nothing.
+        """Add the definition or the import of ``name`` in ``module``; builtins and local names need none.
 
         Raises:
-            ValueError: two modules call different things ``name``, or a module of the packages is used as an object.
+            ValueError: two modules define ``name`` differently, or one of the packages' modules is used as an object.
             OSError: a module has no source file.
         """
         tree, lines = self._tree(module)
@@ -86,7 +91,9 @@ class Sources:
             elif name in _bound(node):
                 known = self.definitions.setdefault(name, Definition(module, node, lines))
                 if known.module != module:
-                    raise ValueError(f"{name!r} is something else in {known.module} than in {module}")
+                    raise ValueError(
+                        f"{name!r}: expected one definition, got different ones in {known.module} and {module}"
+                    )
 
     def _add_import(self, node: ast.Import | ast.ImportFrom, alias: ast.alias, name: str) -> None:
         renamed = f" as {alias.asname}" if alias.asname else ""
@@ -100,7 +107,9 @@ class Sources:
         elif isinstance(node, ast.Import) and alias.name.partition(".")[0] not in self.packages:
             self.imports[name] = f"import {alias.name}{renamed}"
             return
-        raise ValueError(f"cannot copy what {ast.unparse(node)!r} imports: import names, absolutely and unrenamed")
+        raise ValueError(
+            f"cannot copy the import {ast.unparse(node)!r}: expected from PACKAGE.MODULE import NAME, without as"
+        )
 
     @staticmethod
     def _is_module(name: str) -> bool:
@@ -113,7 +122,7 @@ class Sources:
         return self._trees[module]
 
     def close(self) -> None:
-        """Add what the definitions need until they need nothing more."""
+        """Add everything that the definitions need, transitively."""
         size = None
         while size != (size := (len(self.definitions), len(self.imports), len(self.used))):
             for definition in list(self.definitions.values()):
@@ -125,7 +134,7 @@ class Sources:
                             self.add(definition.module, node.id)
 
     def text(self) -> str:
-        """The definitions, each after what it needs."""
+        """Return the source code of all definitions, ordered so that each follows those that it needs."""
         ordered: dict[str, Definition] = {}
         for name in self.definitions:
             self._order(name, ordered, set())

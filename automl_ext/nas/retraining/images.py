@@ -1,4 +1,4 @@
-"""What search and retraining do with images alike: batches, light augmentation, accuracy."""
+"""Batches, augmentation and accuracy, shared by searches and retraining."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from automl_ext.data.images import Split
 
 
 def to_device(split: Split, device: torch.device) -> Split:
+    """Copy images and labels to ``device``."""
     return Split(split.images.to(device), split.labels.to(device))
 
 
 def epoch_batches(size: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
-    """Indices of one epoch's batches, shuffled. A smaller last batch is left out, unless it is alone."""
+    """Shuffle the indices of one epoch and split them into batches.
+
+    A smaller last batch is dropped, unless it is the only one.
+    """
     batches = list(torch.randperm(size, generator=generator).split(batch_size))
     if len(batches) > 1 and len(batches[-1]) < batch_size:
         batches.pop()
@@ -21,16 +25,19 @@ def epoch_batches(size: int, batch_size: int, generator: torch.Generator) -> lis
 
 
 def take(split: Split, index: Tensor) -> Split:
+    """Return the images at ``index`` and their labels."""
     index = index.to(split.labels.device)
     return Split(split.images[index], split.labels[index])
 
 
 def augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
-    """Move every image by up to ``shift`` pixels each way, repeating its border, and mirror half of them.
+    """Shift and mirror images at random.
 
     Args:
         images: [N, C, H, W].
-        generator: on the CPU, so that equal seeds augment alike on every device.
+        shift: the largest shift in each direction, in pixels; border pixels are repeated.
+        flip: whether to mirror each image with probability 1/2.
+        generator: a generator on the CPU, so that a seed gives the same augmentation on every device.
     """
     if not shift and not flip:
         return images
@@ -49,7 +56,10 @@ def augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) 
 
 @torch.no_grad()
 def accuracy(network: nn.Module, split: Split, *arguments: object) -> float:
-    """Share of images whose label gets the largest logit of ``network(images, *arguments)``, evaluating."""
+    """Compute the accuracy, 0 to 1, of ``network(images, *arguments)`` in evaluation mode.
+
+    The mode of the network is restored.
+    """
     was_training = network.training
     network.eval()
     correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from automl_ext.nas.retraining.retrain import LARGEST, MANY, TrainingConfig
+from automl_ext.nas.retraining.training import LARGEST, MANY, TrainingConfig
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.evolution import Evolution
 from automl_ext.nas.strategies.random_search import RandomSearch

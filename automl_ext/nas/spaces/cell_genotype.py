@@ -1,4 +1,4 @@
-"""Cells of nodes that each add operations on earlier states: what DARTS's and ReNAS's genotypes are made of.
+"""Cells in which each node adds operations on earlier states; genotypes of DARTS and ReNAS consist of them.
 
 States 0 and 1 are the outputs of the cell before the previous one and of the previous one; state 2 + i is node i.
 """
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Edge(NamedTuple):
-    """An operation on a state; the node adds it to its other one."""
+    """An operation on the state ``start``; a node adds two of them."""
 
     operation: str
     start: int
@@ -20,7 +20,11 @@ Nodes = tuple[tuple[Edge, ...], ...]
 
 
 def check_nodes(nodes: Nodes, count: int, operations: Sequence[str]) -> None:
-    """ValueError for anything but ``count`` nodes, each of two of the operations on earlier states."""
+    """Check that there are ``count`` nodes with two operations each, on earlier states.
+
+    Raises:
+        ValueError: the number of nodes, an operation or an input is invalid.
+    """
     if len(nodes) != count:
         raise ValueError(f"expected {count} nodes, got {len(nodes)}")
     for i, node in enumerate(nodes):
@@ -34,15 +38,15 @@ def check_nodes(nodes: Nodes, count: int, operations: Sequence[str]) -> None:
 
 
 def write_nodes(nodes: Nodes) -> str:
-    """``|op~0|op~1|+|op~0|op~2|+…``, as NAS-Bench-201 writes its cells."""
+    """Write nodes as ``|op~0|op~1|+|op~0|op~2|+…``, in the notation of NAS-Bench-201."""
     return "+".join("|" + "|".join(f"{name}~{start}" for name, start in node) + "|" for node in nodes)
 
 
 def read_nodes(text: str) -> Nodes:
-    """The inverse of :func:`write_nodes`.
+    """Parse nodes; the inverse of :func:`write_nodes`.
 
     Raises:
-        ValueError: ``text`` has another form.
+        ValueError: ``text`` is not in this notation.
     """
     try:
         nodes = tuple(
@@ -57,4 +61,5 @@ def read_nodes(text: str) -> Nodes:
 
 
 def shorten(text: str, limit: int = 200) -> str:
+    """Cut ``text`` to ``limit`` characters for an error message."""
     return text if len(text) <= limit else text[:limit] + "…"

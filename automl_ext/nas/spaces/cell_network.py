@@ -1,7 +1,7 @@
-"""Networks of cells that read the outputs of the two previous cells (NASNet's shape; DARTS, GDAS and ReNAS share it).
+"""Networks of cells that read the outputs of the two previous cells, as in NASNet, DARTS, GDAS and ReNAS.
 
-Stem; N cells at C; a reduction cell, N cells at 2C; a reduction cell, N cells at 4C; global average pooling and a
-linear layer. N = 2 and N = 6 are the 8 and 20 layers of DARTS, with its reductions at 1/3 and 2/3.
+A network is a stem, N cells at C channels, a reduction cell, N cells at 2C, a reduction cell, N cells at 4C, global
+average pooling and a linear layer. N = 2 and N = 6 are the 8 and 20 layers of DARTS, with reductions at 1/3 and 2/3.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from automl_ext.nas.spaces.operations import FactorizedReduction, ReluConvBN, ma
 
 
 class Place(NamedTuple):
-    """Where a cell stands: channels of its inputs, its own channels C, and what halves the image."""
+    """The position of a cell in the network: channels of its inputs, its own channels C, and reductions."""
 
     before_previous: int
     previous: int
     channels: int
-    reduction: bool  # this cell: its operations on the inputs have stride 2
-    previous_reduction: bool  # the previous one: the first input is twice as large as the second
+    reduction: bool  # this cell halves the image: its operations on the inputs have stride 2
+    previous_reduction: bool  # the previous cell did, so the first input is twice as large as the second
 
 
 def adapt_inputs(place: Place, affine: bool) -> nn.ModuleList:
-    """Bring both inputs to C channels and one size."""
+    """Make the modules that map both inputs to C channels and the same size."""
     if place.previous_reduction:
         first: nn.Module = FactorizedReduction(place.before_previous, place.channels, affine)
     else:
@@ -37,10 +37,10 @@ def adapt_inputs(place: Place, affine: bool) -> nn.ModuleList:
 
 
 class BlockCell(nn.Module):
-    """The cell of one genotype: each node adds two operations on earlier states; states are concatenated.
+    """The cell of one genotype: each node adds two operations on earlier states.
 
     Args:
-        outputs: the states to concatenate; every node must lead to one of them.
+        outputs: the states to concatenate; a path must lead from every node to one of them.
     """
 
     def __init__(self, nodes: Nodes, outputs: tuple[int, ...], place: Place, affine: bool = True) -> None:
@@ -68,16 +68,16 @@ class BlockCell(nn.Module):
         return torch.cat([states[k] for k in self.outputs], dim=1)
 
     def paths(self) -> Iterator[nn.Module]:
-        """The operations that drop-path may drop: all but identities."""
+        """Iterate over the operations that drop-path may drop: all except identities."""
         for node in self.nodes:
             yield from (op for op in cast(nn.ModuleList, node) if not isinstance(op, nn.Identity))
 
 
 class FixedReductionCell(nn.Module):
-    """GDAS's fixed reduction cell (Dong & Yang 2019, section 3.4, as their code writes it).
+    """GDAS's fixed reduction cell (Dong & Yang 2019, section 3.4, as in their code).
 
-    Of each input a convolution 1×3 → 3×1, in groups, → 1×1, and a max pool, all halving the image: four states,
-    concatenated. The code has 8 groups; C that 8 does not divide gets gcd(C, 8).
+    Each input goes through two branches, which halve the image: convolutions 1×3 and 3×1 in groups, then 1×1; and a
+    max pool. The four results are concatenated. The code has 8 groups; here there are gcd(C, 8), so that any C works.
     """
 
     def __init__(self, place: Place, affine: bool = True) -> None:
@@ -112,7 +112,7 @@ class FixedReductionCell(nn.Module):
 
 
 class AuxiliaryHead(nn.Sequential):
-    """A second classifier, for training: DARTS's, with an average pool to 2 × 2 of an image of any size."""
+    """DARTS's auxiliary classifier for training, with an average pool to 2 × 2 so that images of any size work."""
 
     def __init__(self, c_in: int, num_classes: int) -> None:
         super().__init__(
@@ -130,12 +130,16 @@ class AuxiliaryHead(nn.Sequential):
 
 
 class CellNetwork(nn.Module):
-    """The outer network. Cells that no later cell reads are neither made nor run.
+    """The network around the cells. Cells that do not reach the output are neither built nor run.
 
     Args:
-        make_cell: place → cell; its attributes are ``out_channels`` and ``inputs``, those of 0 and 1 that it reads.
-        channels: C, of the first stage's states.
-        cells: N, normal cells per stage.
+        make_cell: place → cell. A cell has the attributes ``out_channels`` and ``inputs``, the subset of {0, 1} that
+            it reads.
+        channels: the number of channels C of states in the first stage.
+        cells: the number of normal cells N per stage.
+
+    Raises:
+        ValueError: ``channels`` or ``cells`` is below 1.
     """
 
     def __init__(
@@ -145,7 +149,7 @@ class CellNetwork(nn.Module):
         for name, value in [("channels", channels), ("cells", cells)]:
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        widths = [3 * channels, 3 * channels]  # of the outputs so far, two of the stem first
+        widths = [3 * channels, 3 * channels]  # channels of the outputs so far; the stem counts as two
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0])
         )
@@ -162,17 +166,20 @@ class CellNetwork(nn.Module):
         self.cells = nn.ModuleList(cell if i in self.live else nn.Identity() for i, cell in enumerate(made))
         self.classifier = nn.Linear(widths[-1], num_classes)
         self.auxiliary: nn.Module | None = None
-        self.auxiliary_cell = max(i for i in self.live if i <= 2 * cells + 1)  # at 2/3
+        self.auxiliary_cell = max(i for i in self.live if i <= 2 * cells + 1)  # at 2/3 of the depth
         self.auxiliary_width = widths[2 + self.auxiliary_cell]
 
     def forward(self, x: Tensor, *choices: object) -> Tensor | tuple[Tensor, Tensor]:
-        """Images [N, in_channels, H, W] → logits [N, num_classes]; in training with an auxiliary head, both logits."""
+        """Compute logits [N, num_classes] from images [N, in_channels, H, W].
+
+        In training mode with an auxiliary head, return the pair of its logits and the auxiliary ones.
+        """
         if x.device.type == "cpu":
-            x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)  # up to twice as fast there
+            x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)  # up to twice as fast on the CPU
         before_previous = previous = self.stem(x)
         auxiliary = None
         for i, cell in enumerate(self.cells):
-            # What no cell reads is in nobody's way: any tensor may stand for it.
+            # No cell reads the output of a cell that is not live, so any tensor may stand in for it.
             output = cell(before_previous, previous, *choices) if i in self.live else previous
             before_previous, previous = previous, output
             if i == self.auxiliary_cell and self.auxiliary is not None and self.training:
@@ -181,16 +188,21 @@ class CellNetwork(nn.Module):
         return logits if auxiliary is None else (logits, auxiliary)
 
     def add_auxiliary_head(self) -> None:
+        """Add a second classifier at 2/3 of the depth, which runs in training mode only."""
         self.auxiliary = AuxiliaryHead(self.auxiliary_width, self.classifier.out_features)
 
     def paths(self) -> Iterator[nn.Module]:
-        """The operations that drop-path may drop."""
+        """Iterate over the operations that drop-path may drop."""
         for i in sorted(self.live):
             yield from self.cells[i].paths()  # type: ignore[operator]
 
 
 def live_cells(inputs: list[set[int]]) -> set[int]:
-    """Cells from which a way leads to the last one; ``inputs``: which of the two previous outputs each reads."""
+    """Return the cells from which a path leads to the last one.
+
+    Args:
+        inputs: for each cell, which of the two previous outputs (0: before the previous, 1: previous) it reads.
+    """
     live = {len(inputs) - 1}
     for i in reversed(range(len(inputs))):
         if i in live:

@@ -1,7 +1,8 @@
-"""The DARTS search space (Liu, Simonyan & Yang, ICLR 2019), and GDAS's form of it with a fixed reduction cell.
+"""The DARTS search space (Liu, Simonyan & Yang, ICLR 2019), also with GDAS's fixed reduction cell.
 
-A network has normal cells and two that halve the image, each kind with a cell of its own: 10¹⁸ pairs of cells
-(:mod:`automl_ext.nas.spaces.darts_genotype`). GDAS's fixed reduction cell (FRC) takes the place of the second kind.
+A network consists of normal cells and two reduction cells, which halve the image. A genotype has one cell of each kind
+(:mod:`automl_ext.nas.spaces.darts_genotype`); there are 10¹⁸ pairs. With GDAS's fixed reduction cell (FRC), a genotype
+has the normal cell only.
 """
 
 from __future__ import annotations
@@ -31,14 +32,14 @@ from automl_ext.nas.spaces.supernet import Form
 
 @dataclass
 class Darts:
-    """The space, as :class:`automl_ext.nas.spaces.space.Space` describes it.
+    """The DARTS space, an :class:`automl_ext.nas.spaces.space.Space`.
 
-    Decisions of a cell: for each node the pair of its inputs (the first node has no choice) and its two operations.
-    Any indices within ``num_choices`` are a genotype, and different ones are different networks. ``cells`` is the
-    number N of normal cells per stage, so a network has 3N + 2: 8 for N = 2, 20 for N = 6.
+    A cell has three decisions per node: the pair of its inputs and its two operations. The first node has only one
+    possible pair, so no decision for it. Any indices within ``num_choices`` are a genotype, and different indices
+    are different networks. With ``cells`` = N normal cells per stage, a network has 3N + 2 cells.
     """
 
-    fixed_reduction: bool = False  # GDAS's, in place of a second cell to search
+    fixed_reduction: bool = False  # use GDAS's fixed reduction cell instead of searching for one
     num_choices: tuple[int, ...] = field(init=False, repr=False)
     kinds: tuple[str, ...] = field(init=False, repr=False)
 
@@ -61,7 +62,7 @@ class Darts:
         return mutate_one_decision(self, genotype, rng)
 
     def legal(self, genotype: DartsGenotype, decision: int) -> tuple[int, ...]:
-        """Any other operation; any other pair of inputs that shares one with the present pair."""
+        """Return all other operations, or the other pairs of inputs that share one input with the present pair."""
         node, kind, choices = DECISIONS[decision % len(DECISIONS)]
         present = self.encode(genotype)[decision]
         others = (k for k in range(choices) if k != present)

@@ -1,7 +1,7 @@
-"""The genotypes of the DARTS search space (Liu, Simonyan & Yang, ICLR 2019), and their codes.
+"""The genotypes of the DARTS search space (Liu, Simonyan & Yang, ICLR 2019), and their encoding as indices.
 
-A cell has two inputs, the outputs of the two previous cells, and four nodes. Each node adds two operations, none of
-them "none", on two different earlier states; the four nodes are concatenated. That makes 10⁹ cells.
+A cell has two inputs, the outputs of the two previous cells, and four nodes. Each node adds two operations on two
+different earlier states; "none" is excluded. The four nodes are concatenated. There are 10⁹ such cells.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ OPERATIONS = (
     "avg_pool_3x3",
     "max_pool_3x3",
 )
-CHOSEN = OPERATIONS[1:]  # what a genotype may hold
+CHOSEN = OPERATIONS[1:]  # the operations that a genotype may contain
 NUM_NODES = 4
-PAIRS = [tuple(combinations(range(2 + i), 2)) for i in range(NUM_NODES)]  # of a node's inputs
-# The decisions of a cell, (node, kind, choices): the pair of inputs, which the first node has no choice of, and twice
-# the operation.
+PAIRS = [tuple(combinations(range(2 + i), 2)) for i in range(NUM_NODES)]  # possible inputs of each node
+# The decisions of a cell, as (node, kind, number of choices): the pair of inputs, then the two operations. The first
+# node has only one possible pair.
 DECISIONS = tuple(
     (i, kind, n)
     for i, pairs in enumerate(PAIRS)
@@ -37,7 +37,7 @@ DECISIONS = tuple(
 
 @dataclass(frozen=True)
 class DartsGenotype:
-    """A normal and a reduction cell (None: GDAS's fixed one). The inputs of a node are in ascending order."""
+    """A normal and a reduction cell (None for GDAS's fixed one). The inputs of each node are in ascending order."""
 
     normal: Nodes
     reduction: Nodes | None
@@ -53,7 +53,7 @@ class DartsGenotype:
                         )
 
     def __str__(self) -> str:
-        """``normal=|op~0|op~1|+|op~0|op~2|+|…|+|…| reduction=|…|``, or ``reduction=fixed``."""
+        """Write ``normal=|op~0|op~1|+|op~0|op~2|+|…|+|…| reduction=|…|``, or ``reduction=fixed``."""
         return f"normal={write_nodes(self.normal)} reduction={self._reduction_text()}"
 
     def _reduction_text(self) -> str:
@@ -64,7 +64,7 @@ class DartsGenotype:
         """Parse a genotype; the inverse of ``str``.
 
         Raises:
-            ValueError: ``text`` is no such pair of cells.
+            ValueError: ``text`` is not a pair of DARTS cells.
         """
         pairs = [part.partition("=")[::2] for part in text.split()]
         cells = dict(pairs)
@@ -81,6 +81,7 @@ class DartsGenotype:
 
 
 def encode_cell(nodes: Nodes) -> list[int]:
+    """Return the indices of a cell's decisions."""
     indices = []
     for pairs, (first, second) in zip(PAIRS, nodes, strict=True):
         pair = [pairs.index((first.start, second.start))] if len(pairs) > 1 else []
@@ -89,6 +90,7 @@ def encode_cell(nodes: Nodes) -> list[int]:
 
 
 def decode_cell(indices: Sequence[int]) -> Nodes:
+    """Return the cell with these indices; the inverse of :func:`encode_cell`."""
     rest = iter(indices)
     nodes = []
     for pairs in PAIRS:

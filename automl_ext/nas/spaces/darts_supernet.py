@@ -1,4 +1,4 @@
-"""The supernet of the DARTS space: every operation on every edge, of which a pass runs what has weight."""
+"""The supernet of the DARTS space: all operations on every edge; a forward pass runs those with non-zero weight."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ NONE = OPERATIONS.index("none")
 
 
 def edges_of(node: int) -> range:
-    """The edges into a node, from states 0 … 1 + node, in this order."""
+    """Return the edges into a node, from the states 0 … 1 + node, in this order."""
     first = node * (node + 3) // 2
     return range(first, first + 2 + node)
 
 
 class DartsSuperCell(nn.Module):
-    """A cell whose nodes add the weighted candidates of the edges from all earlier states; see node_value."""
+    """A cell in which each node adds the weighted candidate operations of the edges from all earlier states."""
 
     def __init__(self, place: Place, form: Form) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class DartsSuperCell(nn.Module):
         self.form, self.kind = form, int(place.reduction)
         self.adapt = adapt_inputs(place, affine=False)
         self.edges = nn.ModuleList(
-            # "none" is an Identity that is never called: it keeps indices aligned.
+            # "none" is an Identity that is never called; it keeps the indices aligned.
             nn.ModuleList(
                 make_operation(name, place.channels, affine=False, stride=1 + (place.reduction and start < 2))
                 or nn.Identity()
@@ -65,7 +65,10 @@ class DartsSuperCell(nn.Module):
 
 
 class DartsSupernet(Supernet):
-    """α: [14 edges, 8 operations] of the normal cells and, unless it is the fixed one, of the reduction cells."""
+    """The supernet of the DARTS space.
+
+    α has the shape [14 edges, 8 operations], once for the normal and, unless it is fixed, once for the reduction cells.
+    """
 
     operations = OPERATIONS
 
@@ -81,7 +84,7 @@ class DartsSupernet(Supernet):
         super().__init__(network, [(NUM_EDGES, len(OPERATIONS))] * (1 if fixed_reduction else 2))
 
     def derive(self) -> DartsGenotype:
-        """Of every node the two strongest edges, each with its strongest operation; "none" does not count."""
+        """Keep the two strongest edges of every node, each with its strongest operation except "none"."""
         cells = [strongest(alpha) for alpha in self.alphas]
         return DartsGenotype(cells[0], cells[1] if len(cells) > 1 else None)
 
@@ -89,7 +92,7 @@ class DartsSupernet(Supernet):
         return self.choices(self.derive())
 
     def choices(self, genotype: DartsGenotype) -> list[Choice]:
-        """What runs that architecture: "none" on the edges that it does not have."""
+        """Return the Choices that run ``genotype``: "none" on the edges that it does not have."""
         cells = [genotype.normal, *([] if genotype.reduction is None else [genotype.reduction])]
         return [
             Choice.fixed(edge_operations(cell), len(OPERATIONS), alpha.device)
@@ -98,9 +101,9 @@ class DartsSupernet(Supernet):
 
 
 def strongest(alpha: Tensor) -> Nodes:
-    """The cell that α [14 edges, 8 operations] stands for (Liu et al. 2019, section 2.4).
+    """Derive the cell from α [14 edges, 8 operations] (Liu et al. 2019, section 2.4).
 
-    An edge is as strong as the softmax weight, among all operations, of its strongest one other than "none".
+    The strength of an edge is the largest softmax weight of its operations except "none"; the softmax includes "none".
     """
     weights = torch.softmax(alpha.detach(), dim=-1)
     weights[:, NONE] = -1.0
@@ -114,7 +117,7 @@ def strongest(alpha: Tensor) -> Nodes:
 
 
 def edge_operations(nodes: Nodes) -> list[int]:
-    """The operation of each of the 14 edges."""
+    """Return the index of the operation on each of the 14 edges."""
     indices = [NONE] * NUM_EDGES
     for i, node in enumerate(nodes):
         for name, start in node:

@@ -1,4 +1,4 @@
-"""Pictures of cells."""
+"""Drawing of cells as graphs."""
 
 from __future__ import annotations
 
@@ -22,23 +22,28 @@ def draw_graph(
     operations: Sequence[str],
     path: str | Path,
 ) -> None:
-    """Draw a cell: a box for every node, an arrow labelled with its operation for every edge.
+    """Draw a cell as a graph: a box per node, and an arrow per edge, labeled with its operation.
 
     Args:
-        nodes: name → position in centimetres. Whoever chooses positions sees to it that edges do not cross.
-        edges: (from, to, operation); "none" is drawn faint.
-        operations: all of the space; a place in it is a colour, the same in every picture.
-        path: the file, its suffix .png or .svg.
+        nodes: name → position in centimeters. Choose positions so that edges do not cross.
+        edges: (from, to, operation); "none" is drawn in gray.
+        operations: all operations of the space; the index of an operation selects its color.
+        path: the file, with the suffix .png or .svg.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: ``path`` has another suffix.
         ModuleNotFoundError: matplotlib is not installed.
     """
     save_figure(lambda: graph_figure(nodes, edges, operations), path)
 
 
 def save_figure(make: Callable[[], Figure], path: str | Path) -> None:
-    """Save the figure that ``make`` returns; raises as :func:`draw_graph`."""
+    """Save the figure that ``make`` returns.
+
+    Raises:
+        ValueError: ``path`` has another suffix than .png and .svg.
+        ModuleNotFoundError: matplotlib is not installed.
+    """
     path = Path(path)
     if path.suffix not in (".png", ".svg"):
         raise ValueError(f"draw: path: expected a name ending in .png or .svg, got {str(path)!r}")
@@ -50,19 +55,19 @@ def save_figure(make: Callable[[], Figure], path: str | Path) -> None:
         ) from None
     figure = make()
 
-    with rc_context({"svg.hashsalt": "automl_ext"}):  # equal cells, equal files
+    with rc_context({"svg.hashsalt": "automl_ext"}):  # makes the files of equal cells equal
         write_picture(figure, path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def operation_colors(operations: Sequence[str]) -> dict[str, str]:
-    """Operation → colour; "none" has none."""
+    """Map operations to colors; "none" has no color."""
     return {op: _COLORS[k % len(_COLORS)] for k, op in enumerate(operations) if op != "none"}
 
 
 def graph_figure(
     nodes: Mapping[str, tuple[float, float]], edges: Sequence[tuple[str, str, str]], operations: Sequence[str]
 ) -> Figure:
-    """The matplotlib figure that :func:`draw_graph` saves."""
+    """Make the matplotlib figure that :func:`draw_graph` saves."""
     from matplotlib.figure import Figure
 
     xs, ys = zip(*nodes.values(), strict=True)

@@ -1,7 +1,7 @@
-"""Pictures of cells whose nodes add operations on earlier states: DARTS's, ReNAS's.
+"""Drawing of cells whose nodes add operations on earlier states (DARTS, ReNAS).
 
-A state is a wire from its box to the right. Every operation has a column of its own: a dot on the wire that it reads,
-a line down, and its name just above the node that it enters. So no two names can meet, and no line passes through one.
+A state is drawn as a horizontal line to the right of its box. Each operation has its own column: a dot on the line of
+its input, a vertical line, and its name above the node that it enters. Names therefore do not overlap.
 """
 
 from __future__ import annotations
@@ -23,29 +23,29 @@ FIXED_REDUCTION: Nodes = (
     (Edge("max_pool_3x3", 0),),
     (Edge("max_pool_3x3", 1),),
 )
-# Centimetres.
-COLUMN, ROW = 2.9, 1.55  # of an operation, of a state
+# Centimeters.
+COLUMN, ROW = 2.9, 1.55  # width per operation, height per state
 LEFT, RIGHT, TOP, BOTTOM = 2.4, 2.6, 1.5, 0.7  # margins
 NAME_ABOVE_NODE = 0.78
 
 
 def draw_cells(cells: Mapping[str, tuple[Nodes, Iterable[int]]], operations: Sequence[str], path: str | Path) -> None:
-    """Draw cells below each other.
+    """Draw cells one below the other.
 
     Args:
-        cells: title → nodes and the states that the cell concatenates.
-        operations: all of the space; a place in it is a colour, the same in every picture.
-        path: the file, its suffix .png or .svg.
+        cells: title → nodes, and the states that the cell concatenates.
+        operations: all operations of the space; the index of an operation selects its color.
+        path: the file, with the suffix .png or .svg.
 
     Raises:
-        ValueError: another suffix.
+        ValueError: ``path`` has another suffix.
         ModuleNotFoundError: matplotlib is not installed.
     """
     save_figure(lambda: cells_figure(cells, operations), path)
 
 
 def cells_figure(cells: Mapping[str, tuple[Nodes, Iterable[int]]], operations: Sequence[str]) -> Figure:
-    """The matplotlib figure that :func:`draw_cells` saves."""
+    """Make the matplotlib figure that :func:`draw_cells` saves."""
     from matplotlib.figure import Figure
 
     columns = max(sum(len(node) for node in nodes) for nodes, _ in cells.values())
@@ -68,14 +68,14 @@ def _draw_cell(axes: Axes, top: float, title: str, nodes: Nodes, outputs: set[in
     rows = [top - TOP - ROW * state for state in range(2 + len(nodes))]
     boxes, column = [LEFT / 2, LEFT / 2], LEFT
     axes.text(0.3, top - 0.5, title, fontsize=11, fontweight="bold", va="center")
-    ends: list[list[float]] = [[] for _ in rows]  # of the wire of each state: where it is read
+    ends: list[list[float]] = [[] for _ in rows]  # x positions at which each state is read
     for state, node in enumerate(nodes, start=2):
         columns = [column + COLUMN * (k + 0.5) for k in range(len(node))]
         column += COLUMN * len(node)
         boxes.append(sum(columns) / len(columns))
         for (operation, start), x in zip(node, columns, strict=True):
             color = colors.get(operation, "#333333")
-            entry = boxes[-1] + 0.55 * (x - boxes[-1]) / COLUMN  # beside each other on the box
+            entry = boxes[-1] + 0.55 * (x - boxes[-1]) / COLUMN  # lines enter the box side by side
             axes.plot([x, x, entry], [rows[start], rows[state] + 0.52, rows[state] + 0.2], color=color, lw=2, zorder=2)
             axes.plot(x, rows[start], "o", color=color, ms=5, zorder=3)
             _name(axes, x, rows[state] + NAME_ABOVE_NODE, operation, color)

@@ -1,8 +1,8 @@
 """The NAS-Bench-201 search space (Dong & Yang, ICLR 2020; the topology space of NATS-Bench).
 
-A cell has 4 nodes and 6 edges, each edge one of 5 operations: 15,625 cells. A node is the sum of its incoming
-edges, the last node is the output. A network is a stem, three stages of N cells at C, 2C and 4C channels with
-residual downsampling blocks between them, then batch norm, ReLU, global average pooling and a linear layer.
+A cell has 4 nodes and 6 edges. Each edge has one of 5 operations, which makes 15,625 cells. A node is the sum of its
+incoming edges; the last node is the output. A network has a stem and three stages of N cells at C, 2C and 4C channels,
+with residual downsampling blocks between them. Batch norm, ReLU, global average pooling and a linear layer follow.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ NUM_NODES = 4
 
 @dataclass(frozen=True)
 class Genotype:
-    """A cell: the operation of each of the edges 0→1, 0→2, 1→2, 0→3, 1→3, 2→3."""
+    """A cell: the operations of the edges 0→1, 0→2, 1→2, 0→3, 1→3, 2→3."""
 
     operations: tuple[str, ...]
 
@@ -40,7 +40,7 @@ class Genotype:
                 raise ValueError(f"genotype: expected operations among {', '.join(OPERATIONS)}, got {name!r}")
 
     def __str__(self) -> str:
-        """As the benchmark writes it: ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``."""
+        """Write the cell as the benchmark does: ``|op~0|+|op~0|op~1|+|op~0|op~1|op~2|``."""
         nodes = [
             "".join(f"|{op}~{j}" for op, (j, i) in zip(self.operations, EDGES, strict=True) if i == node) + "|"
             for node in range(1, NUM_NODES)
@@ -49,7 +49,7 @@ class Genotype:
 
     @classmethod
     def parse(cls, text: str) -> Genotype:
-        """The inverse of ``str``.
+        """Parse a genotype; the inverse of ``str``.
 
         Raises:
             ValueError: ``text`` is not a NAS-Bench-201 cell.
@@ -71,7 +71,7 @@ def _not_a_cell(text: str) -> str:
 class Cell(nn.Module):
     """The cell of one genotype: [N, channels, H, W] → the same shape.
 
-    Operations that cannot reach the output exist (the benchmark counts their parameters) but do not run.
+    Operations that do not reach the output exist, because the benchmark counts their parameters, but do not run.
     """
 
     def __init__(self, genotype: Genotype, channels: int, affine: bool = True) -> None:
@@ -89,15 +89,15 @@ class Cell(nn.Module):
         return nodes[-1]
 
     def paths(self) -> Iterator[nn.Module]:
-        """The operations that drop-path may drop: all that run but identities."""
+        """Iterate over the operations that drop-path may drop: all that run, except identities."""
         yield from (self.edges[e] for e in self.live if not isinstance(self.edges[e], nn.Identity))
 
 
 def live_edges(genotype: Genotype) -> list[int]:
-    """Indices of the edges, other than "none", from which a way leads to the output."""
+    """Return the indices of the edges, without "none", from which a path leads to the output."""
     reaching = {NUM_NODES - 1}
     live = []
-    for e in reversed(range(len(EDGES))):  # edges are ordered by their end
+    for e in reversed(range(len(EDGES))):  # the edges are ordered by their end node
         start, end = EDGES[e]
         if genotype.operations[e] != "none" and end in reaching:
             reaching.add(start)
@@ -106,12 +106,15 @@ def live_edges(genotype: Genotype) -> list[int]:
 
 
 class Network(nn.Module):
-    """The outer network around cells, which are given the arguments that follow the images.
+    """The network around the cells. Arguments after the images are passed to every cell.
 
     Args:
-        make_cell: channels → cell.
-        channels: C, of the first stage.
-        cells: N, per stage.
+        make_cell: number of channels → cell.
+        channels: the number of channels C of the first stage.
+        cells: the number of cells N per stage.
+
+    Raises:
+        ValueError: ``channels`` or ``cells`` is below 1.
     """
 
     def __init__(
@@ -139,10 +142,10 @@ class Network(nn.Module):
         )
 
     def forward(self, x: Tensor, *cell_arguments: Any) -> Tensor:
-        """Images [N, in_channels, H, W] → logits [N, num_classes]."""
+        """Compute logits [N, num_classes] from images [N, in_channels, H, W]."""
         if x.device.type == "cpu":
-            # Convolutions, batch norms and pools of 16 or more channels are up to four times as fast so. (Of an image
-            # with one channel .contiguous() would not change the strides, which decide the layout of what follows.)
+            # Convolutions, batch norms and pools of 16 or more channels are up to four times as fast in channels-last.
+            # For one-channel images, .contiguous() would not change the strides, which decide the layout of the layers.
             x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
         x = self.stem(x)
         for reduction, stage in zip(self.reductions, self.stages, strict=True):
@@ -152,14 +155,14 @@ class Network(nn.Module):
         return self.head(x)
 
     def paths(self) -> Iterator[nn.Module]:
-        """The operations that drop-path may drop."""
+        """Iterate over the operations that drop-path may drop."""
         for stage in self.stages:
             for cell in cast(nn.ModuleList, stage):
                 yield from cell.paths()  # type: ignore[operator]
 
 
 class NASBench201Supernet(Supernet):
-    """The supernet; ``alphas[0]`` is [6 edges, 5 operations]."""
+    """The supernet of NAS-Bench-201; ``alphas[0]`` has the shape [6 edges, 5 operations]."""
 
     operations = OPERATIONS
 
@@ -170,12 +173,12 @@ class NASBench201Supernet(Supernet):
         super().__init__(network, [(len(EDGES), len(OPERATIONS))])
 
     def derive(self) -> Genotype:
-        """The operation of the largest α on every edge."""
+        """Return the cell that has the operation with the largest α on every edge."""
         return Genotype(tuple(OPERATIONS[k] for k in self.alphas[0].argmax(-1).tolist()))
 
 
 class NASBench201:
-    """The space, as :class:`automl_ext.nas.spaces.space.Space` describes it: one decision per edge."""
+    """The NAS-Bench-201 space, an :class:`automl_ext.nas.spaces.space.Space` with one decision per edge."""
 
     num_choices = (len(OPERATIONS),) * len(EDGES)
     kinds = ("operation",) * len(EDGES)
@@ -229,8 +232,8 @@ class NASBench201:
         draw_graph(*self.graph(genotype), OPERATIONS, path)
 
     def graph(self, genotype: Genotype) -> tuple[dict[str, tuple[float, float]], list[tuple[str, str, str]]]:
-        """Nodes with their positions, and labelled edges, for a picture."""
-        # K4 drawn in the plane: no two edges cross, so no two labels meet.
+        """Return the positions of the nodes and the labeled edges, as :func:`draw_graph` takes them."""
+        # A planar drawing of K4: edges do not cross, so labels do not overlap.
         nodes = {"input": (0.0, 0.0), "node 1": (5.0, 5.2), "node 2": (5.0, 2.0), "output": (10.0, 0.0)}
         names = list(nodes)
         edges = [

@@ -1,6 +1,6 @@
 """Building blocks of convolutional search spaces: candidate operations, and blocks that halve the image.
 
-At stride 2 each of them maps H × W to ⌈H/2⌉ × ⌈W/2⌉, so outputs also match for odd sizes.
+At stride 2 all of them map H × W to ⌈H/2⌉ × ⌈W/2⌉, so outputs have equal sizes for odd H and W too.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 class Conv1x1(nn.Conv2d):
     """1×1 convolution without a bias that subsamples its input first, then convolves with stride 1.
 
-    It computes what ``nn.Conv2d(c_in, c_out, 1, stride, bias=False)`` computes, with the same parameters. A strided
+    It computes the same as ``nn.Conv2d(c_in, c_out, 1, stride, bias=False)``, with the same parameters. A strided
     1×1 convolution must not reach oneDNN: with AVX2, channels-last input and fewer input channels than a block (8), its
     backward pass writes out of bounds (oneDNN issue 6035).
     """
@@ -43,7 +43,7 @@ class ReluConvBN(nn.Sequential):
 
 
 class SeparableConv(nn.Sequential):
-    """Twice ReLU → depthwise → 1×1 convolution → batch norm; the first depthwise one has the stride."""
+    """Two times ReLU → depthwise → 1×1 convolution → batch norm; the first depthwise convolution has the stride."""
 
     def __init__(self, channels: int, kernel: int, stride: int = 1, affine: bool = True) -> None:
         super().__init__(
@@ -52,7 +52,7 @@ class SeparableConv(nn.Sequential):
 
 
 class DepthwiseConv(nn.Sequential):
-    """ReLU → depthwise convolution, dilated or not → 1×1 convolution → batch norm."""
+    """ReLU → depthwise convolution, optionally dilated → 1×1 convolution → batch norm."""
 
     def __init__(self, channels: int, kernel: int, stride: int = 1, dilation: int = 1, affine: bool = True) -> None:
         padding = dilation * (kernel // 2)
@@ -81,7 +81,7 @@ class FactorizedReduction(nn.Module):
 
     def __init__(self, c_in: int, c_out: int, affine: bool = True) -> None:
         super().__init__()
-        # Of a single output channel nothing is left for the first convolution, and PyTorch has no empty ones.
+        # A single output channel leaves none for the first convolution, and PyTorch has no empty convolutions.
         self.even = Conv1x1(c_in, c_out // 2, stride=2) if c_out > 1 else None
         self.odd = Conv1x1(c_in, c_out - c_out // 2, stride=2)
         self.norm = nn.BatchNorm2d(c_out, affine=affine)
@@ -99,7 +99,7 @@ class ResidualBlock(nn.Module):
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()
         self.branch = nn.Sequential(ReluConvBN(c_in, c_out, 3, stride=2), ReluConvBN(c_out, c_out, 3))
-        # ceil_mode matters for odd sizes only, where a stride-2 convolution rounds up.
+        # A stride-2 convolution rounds odd sizes up; so must the pool.
         self.shortcut = nn.Sequential(nn.AvgPool2d(2, ceil_mode=True), nn.Conv2d(c_in, c_out, 1, bias=False))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -107,16 +107,16 @@ class ResidualBlock(nn.Module):
 
 
 def make_operation(name: str, channels: int, affine: bool = True, stride: int = 1) -> nn.Module | None:
-    """Make the module of a candidate operation; None for "none".
+    """Make the module of a candidate operation, None for "none".
 
     The module maps [N, channels, H, W] to [N, channels, ⌈H/stride⌉, ⌈W/stride⌉].
 
     Args:
-        affine: whether batch norms learn a scale and a shift (not during a search).
+        affine: whether batch norms learn a scale and a shift; they do not during a search.
         stride: 1 or 2.
 
     Raises:
-        ValueError: no operation has that name.
+        ValueError: no operation has this name.
     """
     kernel = int(name[-1]) if name[-1:].isdigit() else 0
     if name == "none":
@@ -135,4 +135,4 @@ def make_operation(name: str, channels: int, affine: bool = True, stride: int = 
         return nn.AvgPool2d(3, stride, padding=1, count_include_pad=False)
     if name == "max_pool_3x3":
         return nn.MaxPool2d(3, stride, padding=1)
-    raise ValueError(f"make_operation: name: no operation is called {name!r}")
+    raise ValueError(f"make_operation: name: unknown operation {name!r}")

@@ -1,10 +1,11 @@
-"""The block search space of ReNAS (Chen et al., CVPR 2019), which is NASNet's (Zoph et al., CVPR 2018) of one cell.
+"""The block search space of ReNAS (Chen et al., CVPR 2019): NASNet's space (Zoph et al., CVPR 2018) with one cell.
 
-A cell has five blocks. A block adds two operations, each on any earlier state: the outputs of the two previous cells
-and the earlier blocks. The blocks that no other block reads are concatenated. The paper does not list its operations
-in what we have; ours are the eight of regularised evolution (Real et al., AAAI 2019), the cell's closest relative.
-The reduction cell is the same cell with stride 2 where an operation reads an input: our choice as well, and it makes
-a genotype one cell, as the mutation controller expects.
+A cell has five blocks. A block adds two operations, each on any earlier state: an output of the two previous cells or
+an earlier block. The blocks that no other block reads are concatenated.
+
+Two choices are ours, because the paper does not state them. The operations are the eight of regularized evolution
+(Real et al., AAAI 2019), whose cell is the most similar. The reduction cell is the same cell with stride 2 for
+operations on the cell's inputs. A genotype is thus one cell, as the mutation controller expects.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ NUM_BLOCKS = 5
 
 @dataclass(frozen=True)
 class ReNASGenotype:
-    """A cell: five blocks of two operations."""
+    """A cell of five blocks, each with two operations."""
 
     blocks: Nodes
 
@@ -43,15 +44,15 @@ class ReNASGenotype:
         check_nodes(self.blocks, NUM_BLOCKS, OPERATIONS)
 
     def __str__(self) -> str:
-        """``|op~0|op~1|+|op~0|op~2|+…``, five blocks."""
+        """Write five blocks: ``|op~0|op~1|+|op~0|op~2|+…``."""
         return write_nodes(self.blocks)
 
     @classmethod
     def parse(cls, text: str) -> ReNASGenotype:
-        """The inverse of ``str``.
+        """Parse a genotype; the inverse of ``str``.
 
         Raises:
-            ValueError: ``text`` is no such cell.
+            ValueError: ``text`` is not a ReNAS cell.
         """
         try:
             return cls(read_nodes(text.strip()))
@@ -63,16 +64,17 @@ class ReNASGenotype:
 
 
 def unused(blocks: Nodes) -> tuple[int, ...]:
-    """The states that are the cell's output: the blocks that no other one reads (state 2 + i is block i)."""
+    """Return the output states of the cell: the blocks that no other block reads (state 2 + i is block i)."""
     read = {edge.start for block in blocks for edge in block}
     return tuple(state for state in range(2, 2 + len(blocks)) if state not in read)
 
 
-class ReNAS:
-    """The space, as :class:`automl_ext.nas.spaces.space.Space` describes it.
+class ReNASSpace:
+    """The ReNAS space, an :class:`automl_ext.nas.spaces.space.Space`.
 
-    Decisions: for each block twice an operation and its input. Any indices within ``num_choices`` are a genotype; the
-    two halves of a block may be exchanged, so a network has several. ``cells`` is N, per stage: 3N + 2 in all.
+    Each block has four decisions: an operation and its input, twice. Any indices within ``num_choices`` are a genotype.
+    Exchanging the two halves of a block gives another genotype of the same network. With ``cells`` = N per stage, a
+    network has 3N + 2 cells.
     """
 
     num_choices = tuple(n for i in range(NUM_BLOCKS) for n in (len(OPERATIONS), 2 + i) * 2)
@@ -120,8 +122,8 @@ class ReNAS:
         )
 
     def build_supernet(self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form) -> Supernet:
-        """UserError: the width of a cell depends on the blocks that are read, so no weights could be shared."""
-        raise UserError("space renas: has no supernet; search it with evolution (rea, renas), or search darts by gdas")
+        """Raise UserError: the width of a cell depends on which blocks are read, so its weights cannot be shared."""
+        raise UserError("space renas: has no supernet; search it with rea or renas, or search darts with gdas")
 
     def draw(self, genotype: ReNASGenotype, path: str | Path) -> None:
         from automl_ext.nas.spaces.draw_cells import draw_cells

@@ -1,4 +1,4 @@
-"""What a search space is to a search algorithm: a small object. Adding a space is adding a file with one."""
+"""The interface of a search space. To add a space, add a file with one class and a line in the registry."""
 
 from __future__ import annotations
 
@@ -15,38 +15,49 @@ Genotype = TypeVar("Genotype")
 
 
 class Space(Protocol[Genotype]):
-    """A set of architectures. A genotype is immutable and hashable; ``str(genotype)`` is its written form.
+    """A set of architectures.
 
-    An architecture is a sequence of decisions: ``num_choices[d]`` is the number of choices of decision d, ``kinds[d]``
-    whether it chooses an "operation" or an "input", and encode/decode translate between a genotype and one index per
-    decision.
+    A genotype describes one architecture. It is immutable and hashable, and ``str(genotype)`` is its text form. It is
+    equivalent to a sequence of decisions, one index each; ``encode`` and ``decode`` convert between the two.
+
+    Attributes:
+        num_choices: the number of choices of each decision.
+        kinds: what each decision chooses, "operation" or "input".
     """
 
     num_choices: tuple[int, ...]
     kinds: tuple[str, ...]
 
     def parse(self, text: str) -> Genotype:
-        """The genotype written as ``text``; ValueError when it is none of this space."""
+        """Parse a genotype; the inverse of ``str``.
+
+        Raises:
+            ValueError: ``text`` is not a genotype of this space.
+        """
         ...
 
     def random(self, rng: Random) -> Genotype:
-        """A genotype drawn uniformly."""
+        """Draw a genotype uniformly."""
         ...
 
     def mutate(self, genotype: Genotype, rng: Random) -> Genotype:
-        """A neighbour: one decision, drawn uniformly, changed to another choice."""
+        """Return a copy with one decision, drawn uniformly, changed to another choice."""
         ...
 
     def legal(self, genotype: Genotype, decision: int) -> tuple[int, ...]:
-        """What the decision may change to, the others staying as they are; the present choice is none of them."""
+        """Return the choices to which a decision may change if all others keep theirs, without the present one."""
         ...
 
     def encode(self, genotype: Genotype) -> tuple[int, ...]:
-        """One index per decision, ``0 <= index[d] < num_choices[d]``."""
+        """Return one index per decision, ``0 <= index[d] < num_choices[d]``."""
         ...
 
     def decode(self, indices: Sequence[int]) -> Genotype:
-        """The inverse of encode; ValueError for a wrong number of indices or one out of range."""
+        """Return the genotype of these indices; the inverse of ``encode``.
+
+        Raises:
+            ValueError: the number of indices is wrong, or one is out of range.
+        """
         ...
 
     def build(
@@ -59,20 +70,30 @@ class Space(Protocol[Genotype]):
         cells: int,
         affine: bool = True,
     ) -> nn.Module:
-        """A freshly initialised network: images [N, in_channels, H, W] → logits [N, num_classes]."""
+        """Build a newly initialized network: images [N, in_channels, H, W] → logits [N, num_classes].
+
+        Args:
+            channels: the number of channels C of the first stage.
+            cells: the number of cells N per stage.
+            affine: whether batch norms inside cells learn a scale and a shift.
+        """
         ...
 
     def build_supernet(self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form) -> Supernet:
-        """All networks of the space in one, sharing weights."""
+        """Build a supernet, which contains all networks of the space with shared weights.
+
+        Raises:
+            UserError: the space has no supernet.
+        """
         ...
 
     def draw(self, genotype: Genotype, path: str | Path) -> None:
-        """A picture of the cell; the suffix of ``path`` (.png or .svg) decides the format."""
+        """Draw the cell; the suffix of ``path`` (.png or .svg) selects the format."""
         ...
 
 
 def mutate_one_decision(space: Space[Genotype], genotype: Genotype, rng: Random) -> Genotype:
-    """A decision drawn uniformly, changed to a legal choice drawn uniformly: ``mutate`` of most spaces."""
+    """Change a uniformly drawn decision to a uniformly drawn legal choice; most spaces use this as ``mutate``."""
     decision = rng.randrange(len(space.num_choices))
     indices = list(space.encode(genotype))
     indices[decision] = rng.choice(space.legal(genotype, decision))

@@ -1,4 +1,4 @@
-"""A supernet: all architectures of a space in one network, of which a pass runs only what has weight."""
+"""A supernet: one network with all operations of a space, of which a forward pass runs those with non-zero weight."""
 
 from __future__ import annotations
 
@@ -11,52 +11,52 @@ from torch import Tensor, nn
 from automl_ext.nas.spaces.operations import make_operation
 from automl_ext.ops.mixed import cell_aggregate
 
-# How the operations that did not run enter a node, which matters to the gradient of α only; see SuperCell.
+# How operations that did not run enter a node. It affects only the gradient of α; see SuperCell.
 Form = Literal["nb201", "darts"]
 
 
 class Choice(NamedTuple):
-    """Weights of the candidate operations of a cell, and which of them to run.
+    """Weights of a cell's candidate operations, and which of them to run.
 
-    One Choice serves all cells of a kind in a forward pass, so its indices leave the device once per step.
+    All cells of a kind share one Choice per forward pass, so the indices are copied from the device once per step.
     """
 
     weights: Tensor  # [edges, operations]
-    active: list[list[int]]  # for each edge the operations to run
-    rest: Tensor | None = None  # [edges], the sum of the weights of what does not run: 0, with a gradient
-    one_hot: bool = False  # whether what runs has exactly the weight 1
+    active: list[list[int]]  # the operations to run on each edge
+    rest: Tensor | None = None  # [edges], sum of the weights of operations that do not run: 0, with a gradient
+    one_hot: bool = False  # whether each operation that runs has exactly the weight 1
 
     @classmethod
     def hard(cls, weights: Tensor, index: Tensor) -> Choice:
-        """One operation per edge; ``index`` [edges] is where the one-hot ``weights`` are 1."""
+        """Run one operation per edge; ``index`` [edges] is the position of the 1 in the one-hot ``weights``."""
         rest = weights.sum(-1) - weights.gather(-1, index.unsqueeze(-1)).squeeze(-1)
         return cls(weights, [[i] for i in index.tolist()], rest, one_hot=True)
 
     @classmethod
     def support(cls, weights: Tensor) -> Choice:
-        """The operations of non-zero weight: all for softmax weights, a few for entmax weights."""
+        """Run the operations with non-zero weight: all for softmax weights, a few for entmax weights."""
         return cls(weights, [[k for k, w in enumerate(row) if w != 0] for row in weights.tolist()])
 
     @classmethod
     def fixed(cls, indices: Sequence[int], num_operations: int, device: torch.device | str = "cpu") -> Choice:
-        """Exactly the architecture ``indices``, without a gradient."""
+        """Run the architecture ``indices``, one operation per edge, without a gradient of α."""
         index = torch.tensor(indices, device=device)
         weights = torch.nn.functional.one_hot(index, num_operations).float()
         return cls(weights, [[i] for i in indices], one_hot=True)
 
 
 class SuperCell(nn.Module):
-    """A cell whose node i sums, over all nodes j < i, the weighted candidate operations of the edge j → i.
+    """A cell in which node i is the sum of the weighted candidate operations of the edges j → i from all nodes j < i.
 
     Edges are ordered by their end, then by their start: 0→1, 0→2, 1→2, 0→3 …; the last node is the output.
 
     Args:
         operations: names of the candidates, the same on every edge.
-        num_nodes: nodes, the input among them.
-        form: what an operation i that did not run contributes to a node, besides nothing to its value:
-            "nb201": its weight wᵢ, a constant over the feature map, as in the code of NAS-Bench-201. α then
-            learns from all weights, of which the unchosen ones act like a bias.
-            "darts": nothing, as in GDAS's code for the DARTS space; α learns from the weights of what ran.
+        num_nodes: the number of nodes, including the input.
+        form: how an operation i that did not run contributes to the gradient of α; its value at the node is 0.
+            "nb201": through its weight wᵢ, added as a constant over the feature map, as in the code of
+            NAS-Bench-201. α learns from all weights; those of operations that did not run act like a bias.
+            "darts": not at all, as in GDAS's code for the DARTS space. α learns from the operations that ran.
     """
 
     def __init__(self, operations: Sequence[str], num_nodes: int, channels: int, form: Form) -> None:
@@ -66,7 +66,7 @@ class SuperCell(nn.Module):
         self.num_nodes = num_nodes
         self.form = form
         self.edges = nn.ModuleList(
-            # "none" is an Identity that is never called: it keeps indices aligned.
+            # "none" is an Identity that is never called; it keeps the indices aligned.
             nn.ModuleList(make_operation(name, channels, affine=False) or nn.Identity() for name in operations)
             for _ in range(num_nodes * (num_nodes - 1) // 2)
         )
@@ -82,7 +82,10 @@ class SuperCell(nn.Module):
         return nodes[-1]
 
     def _reaching_output(self, active: list[list[int]]) -> list[list[int]]:
-        """What to run: no "none", and nothing that only "none" follows; neither changes a gradient."""
+        """Return the operations to run, without "none" and without those whose output does not reach the cell's output.
+
+        Leaving these out changes no gradient.
+        """
         running: list[list[int]] = [[] for _ in active]
         reaching = {self.num_nodes - 1}
         for node in range(self.num_nodes - 1, 0, -1):
@@ -105,20 +108,20 @@ class SuperCell(nn.Module):
 def node_value(
     outputs: Sequence[Sequence[Tensor | None]], choice: Choice, edges: range, form: Form, zero: Tensor
 ) -> Tensor:
-    """The weighted sum over the operations that ran on a node's incoming edges; of ``zero``'s shape.
+    """Compute a node: the weighted sum of the operations that ran on its incoming edges, in the shape of ``zero``.
 
     Args:
-        outputs: for each of the edges what ran (None: did not).
-        edges: the rows of ``choice`` that they have.
-        form: as of :class:`SuperCell`.
-        zero: a tensor of zeros, the value when nothing ran.
+        outputs: for each edge the output of each operation, None for those that did not run.
+        edges: the rows of ``choice`` for these edges.
+        form: see :class:`SuperCell`.
+        zero: a tensor of zeros, the value if no operation ran.
     """
     weights = choice.weights[edges.start : edges.stop]
     ran = [y for edge in outputs for y in edge if y is not None]
     if not ran:
-        value = zero + 0 * weights.sum()  # nothing to learn, but α stays in the graph
+        value = zero + 0 * weights.sum()  # the gradient of α is 0, but α stays in the graph
     elif choice.one_hot and not weights.requires_grad:
-        value = sum(ran[1:], ran[0])  # as below, but the gradient is passed on, not copied for each
+        value = sum(ran[1:], ran[0])  # as below, without a copy of the gradient per operation
     else:
         value = cell_aggregate(outputs, weights)
     if form == "nb201" and choice.rest is not None and choice.rest.requires_grad:
@@ -127,20 +130,20 @@ def node_value(
 
 
 def edges_into(node: int) -> range:
-    """The edges from nodes 0 … node − 1, in this order."""
+    """Return the edges from the nodes 0 … node − 1, in this order."""
     first = node * (node - 1) // 2
     return range(first, first + node)
 
 
 class Supernet(nn.Module):
-    """A network over SuperCells and the architecture parameters α of its cells.
+    """A network of SuperCells together with the architecture parameters α of its cells.
 
     Args:
-        network: called as ``network(x, *choices)``, one Choice for each kind of cell.
+        network: called as ``network(x, *choices)`` with one Choice per kind of cell.
         alpha_shapes: (edges, operations) of each kind of cell.
 
     Attributes:
-        operations: names of the candidates, for the watch of skip connections; a class of its own sets it.
+        operations: names of the candidates; subclasses set it so that a search can log the share of skip connections.
     """
 
     operations: tuple[str, ...] = ()
@@ -154,13 +157,32 @@ class Supernet(nn.Module):
         return self.network(x, *choices)
 
     def weights(self) -> Iterator[nn.Parameter]:
-        """All parameters but α."""
+        """Iterate over all parameters except α."""
         return self.network.parameters()
 
     def argmax(self) -> list[Choice]:
-        """The operation of the largest α on every edge."""
+        """Choose the operation with the largest α on every edge."""
         return [Choice.fixed(a.argmax(-1).tolist(), a.shape[1], a.device) for a in self.alphas]
 
     def derive(self) -> Any:
-        """The genotype α stands for."""
+        """Return the genotype derived from α."""
         raise NotImplementedError
+
+
+@torch.no_grad()
+def recalibrate(supernet: Supernet, images: Tensor, choices: list[Choice]) -> None:
+    """Recompute the batch norm statistics of a supernet for one architecture.
+
+    During a search the running statistics average over all architectures that were sampled.
+
+    Args:
+        images: training images [N, C, H, W].
+        choices: the architecture.
+    """
+    for module in supernet.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None  # a cumulative average over the following batches
+    supernet.train()
+    for batch in images.split(500):
+        supernet(batch, *choices)

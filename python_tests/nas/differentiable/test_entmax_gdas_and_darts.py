@@ -1,4 +1,4 @@
-"""The searches that follow a gradient of α, alike: GDAS, entmax-GDAS, DARTS; and the watch of skip connections."""
+"""Tests that GDAS, entmax-GDAS and DARTS share, and the metrics of α."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from torch import Tensor, nn
 
 from automl_ext.data.images import Split
 from automl_ext.nas.differentiable import darts as darts_search
-from automl_ext.nas.differentiable import entmax_gdas
-from automl_ext.nas.differentiable import search as gdas
+from automl_ext.nas.differentiable import entmax_gdas, gdas
 from automl_ext.nas.differentiable.collapse import alpha_scalars
 from automl_ext.nas.differentiable.config import SupernetConfig
 from automl_ext.nas.differentiable.darts import DARTSConfig
 from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig
+from automl_ext.nas.differentiable.gdas import GDASConfig
 from automl_ext.nas.differentiable.samplers import Sampler, sample, sample_entmax, softmax_weights
-from automl_ext.nas.differentiable.search import GDASConfig
 from automl_ext.nas.differentiable.steps import alpha_step, weight_step
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice, SuperCell, Supernet
@@ -45,7 +44,7 @@ SEARCHES = {
 
 
 class Toy(nn.Module):
-    """One edge, then a linear layer on the channels' means."""
+    """One edge, then a linear layer on the means of the channels."""
 
     def __init__(self, operations: tuple[str, ...]) -> None:
         super().__init__()
@@ -59,7 +58,7 @@ class Toy(nn.Module):
 @pytest.mark.parametrize("name", SAMPLERS)
 @pytest.mark.parametrize("operations", [("none", "skip_connect"), ("skip_connect", "none")])
 def test_alpha_moves_to_the_operation_that_solves_the_task(name: str, operations: tuple[str, ...]) -> None:
-    """The class is the channel with the larger mean, which "none" cannot see."""
+    """The label is the channel with the largest mean; "none" loses this information."""
     torch.manual_seed(0)
     rng = torch.Generator().manual_seed(0)
     net = Supernet(Toy(operations), [(1, 2)])
@@ -85,7 +84,7 @@ def supernet(seed: int = 0) -> Supernet:
 
 
 @pytest.mark.parametrize("name", ["entmax-gdas", "darts"])
-def test_what_does_not_run_changes_neither_the_loss_nor_a_gradient(name: str) -> None:
+def test_operations_with_weight_zero_change_neither_loss_nor_gradients(name: str) -> None:
     net = supernet().double()
     images, labels = torch.randn(8, 1, 6, 6, dtype=torch.float64), torch.randint(10, (8,))
     gradients, losses = [], []
@@ -104,7 +103,7 @@ def test_what_does_not_run_changes_neither_the_loss_nor_a_gradient(name: str) ->
     assert gradients[0][0].abs().max() > 1e-6
 
 
-def test_darts_weights_are_the_softmax_of_alpha_and_draw_nothing() -> None:
+def test_darts_weights_are_the_softmax_of_alpha_without_randomness() -> None:
     net, rng = supernet(), torch.Generator().manual_seed(1)
     before = rng.get_state()
     (choice,) = softmax_weights(net.alphas, 1.0, rng)
@@ -114,8 +113,8 @@ def test_darts_weights_are_the_softmax_of_alpha_and_draw_nothing() -> None:
 
 
 @pytest.mark.parametrize("tau", [0.1, 0.5, 1.0])
-def test_entmax_leaves_an_operation_alone_as_often_as_is_written(tau: float) -> None:
-    """K/(1 + (K − 1)·exp(2τ)), and nothing on the way back to α where one is alone."""
+def test_probability_that_entmax_selects_a_single_operation(tau: float) -> None:
+    """It is K/(1 + (K − 1)·exp(2τ)); an edge with a single operation has no gradient."""
     alphas = torch.zeros(4000, 5, requires_grad=True)
     (choice,) = sample_entmax([alphas], tau, torch.Generator().manual_seed(0))
     alone = torch.tensor([len(active) == 1 for active in choice.active])
@@ -127,14 +126,14 @@ def test_entmax_leaves_an_operation_alone_as_often_as_is_written(tau: float) -> 
     assert alphas.grad[~alone].any()
 
 
-def test_of_two_operations_entmax_prefers_the_one_with_the_larger_alpha() -> None:
-    """So argmax α is what to derive: largest mean weight, most often in the support, most often the largest."""
+def test_entmax_prefers_operations_with_larger_alpha() -> None:
+    """Largest mean weight, most often in the support, most often the largest: all agree with argmax α."""
     alpha = torch.tensor([0.0, 0.5, -0.5, 1.0, 0.2]).expand(4000, 5)
     for tau in (0.3, 1.0, 3.0):
         weights = sample_entmax([alpha], tau, torch.Generator().manual_seed(0))[0].weights
         for wanted in (weights.mean(0), (weights > 0).float().mean(0), weights.argmax(-1).bincount(minlength=5)):
             assert wanted.argmax() == 3
-            assert wanted.argmin() == 2 or tau == 3.0  # at τ = 3 nearly all are in the support
+            assert wanted.argmin() == 2 or tau == 3.0  # at τ = 3 nearly all operations are in the support
 
 
 def test_alpha_scalars() -> None:
@@ -151,18 +150,18 @@ def test_alpha_scalars() -> None:
         }
     )
     assert set(alpha_scalars(alphas, ("max", "skip_connect", "mean"))) == {"alpha_entropy", "share_skip", "prob_skip"}
-    assert set(alpha_scalars(alphas, ())) == {"alpha_entropy"}, "a space that does not name its operations"
+    assert set(alpha_scalars(alphas, ())) == {"alpha_entropy"}, "a space without names of operations"
 
 
 @pytest.fixture(scope="module", params=SEARCHES)
-def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     out = tmp_path_factory.mktemp(request.param) / "run"
     SEARCHES[request.param].run(SEARCHES[request.param].config, out)
     return request.param, out
 
 
-def test_runs_log_what_they_ran_and_the_watch(undisturbed: tuple[str, Path]) -> None:
-    name, out = undisturbed
+def test_runs_log_support_and_shares(finished: tuple[str, Path]) -> None:
+    name, out = finished
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()][:4]
     support = [line["search_support"] for line in lines]
     if name == "entmax-gdas":
@@ -174,11 +173,11 @@ def test_runs_log_what_they_ran_and_the_watch(undisturbed: tuple[str, Path]) -> 
     assert lines[-1]["search_share_none"] == pytest.approx(genotype.operations.count("none") / 6)
 
 
-def test_resumed_is_undisturbed(undisturbed: tuple[str, Path], tmp_path: Path) -> None:
-    name, reference = undisturbed
+def test_resume_equals_uninterrupted_run(finished: tuple[str, Path], tmp_path: Path) -> None:
+    name, reference = finished
     search, config = SEARCHES[name]
     while search(config, tmp_path / "run", resume="auto", stop_after=3) is None:
-        torch.rand(7)  # nothing may depend on the global generator
+        torch.rand(7)  # the run must not depend on the global generator
     results = [json.loads((out / "result.json").read_text()) for out in (reference, tmp_path / "run")]
     for result in results:
         del result["times"]
@@ -186,14 +185,14 @@ def test_resumed_is_undisturbed(undisturbed: tuple[str, Path], tmp_path: Path) -
     assert (tmp_path / "run" / "metrics.jsonl").read_text() == (reference / "metrics.jsonl").read_text()
 
 
-def test_a_run_of_one_search_is_not_gone_on_with_by_another(undisturbed: tuple[str, Path]) -> None:
-    name, out = undisturbed
+def test_run_cannot_be_resumed_by_another_search(finished: tuple[str, Path]) -> None:
+    name, out = finished
     other = SEARCHES["darts" if name != "darts" else "gdas"]
     with pytest.raises(UserError, match=name):
         other.run(other.config, out, resume="auto")
 
 
-def test_skip_and_none_share_a_panel(undisturbed: tuple[str, Path]) -> None:
+def test_plot_shows_skip_and_none_in_one_panel(finished: tuple[str, Path]) -> None:
     figure = pytest.importorskip("matplotlib.figure", reason="extra plot").Figure
     from automl_ext.nas.plot import plot_run
 
@@ -206,7 +205,7 @@ def test_skip_and_none_share_a_panel(undisturbed: tuple[str, Path]) -> None:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(figure, "savefig", look)
-        assert undisturbed[1] / "curves.png" in plot_run(undisturbed[1])
+        assert finished[1] / "curves.png" in plot_run(finished[1])
     assert titles["share of edges where α is largest"] == ["skip", "none"]
     assert titles["mean probability softmax(α)"] == ["skip", "none"]
     assert "search_share_skip" not in titles
@@ -214,7 +213,7 @@ def test_skip_and_none_share_a_panel(undisturbed: tuple[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("config", [GDASConfig(), EntmaxGDASConfig(), DARTSConfig()])
-def test_configuration_names_the_field(config: SupernetConfig) -> None:
+def test_configuration_error_names_the_field(config: SupernetConfig) -> None:
     with pytest.raises(ValueError, match="alpha_lr: expected"):
         replace(config, alpha_lr=-1.0)
     if not isinstance(config, DARTSConfig):

@@ -1,4 +1,4 @@
-"""GDAS: its steps, that it learns, and that an interrupted search ends as an undisturbed one."""
+"""GDAS: its steps, its learning, its results, and exact resume."""
 
 from __future__ import annotations
 
@@ -13,10 +13,13 @@ from torch import Tensor, nn
 
 from automl_ext.data.images import Split
 from automl_ext.nas.differentiable.config import temperature
-from automl_ext.nas.differentiable.search import GDASConfig, alpha_step, recalibrate, sample, search, weight_step
-from automl_ext.nas.retraining.retrain import CompareConfig, RetrainConfig, compare, retrain
+from automl_ext.nas.differentiable.gdas import GDASConfig, search
+from automl_ext.nas.differentiable.samplers import sample
+from automl_ext.nas.differentiable.steps import alpha_step, weight_step
+from automl_ext.nas.retraining.compare import CompareConfig, compare
+from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
 from automl_ext.nas.spaces.nasbench201 import NASBench201
-from automl_ext.nas.spaces.supernet import Choice, Form, SuperCell, Supernet
+from automl_ext.nas.spaces.supernet import Choice, Form, SuperCell, Supernet, recalibrate
 from automl_ext.training.errors import UserError
 
 TINY = GDASConfig(warmup=0.0, subset=200, channels=4, epochs=3, retrain_channels=4, retrain_epochs=2, batch_size=20)
@@ -39,7 +42,7 @@ def changed(net: Supernet, before: dict[str, Tensor]) -> set[str]:
     return {name for name, p in net.named_parameters() if not torch.equal(p, before[name])}
 
 
-def test_alpha_step_moves_alpha_alone_and_computes_no_other_gradient() -> None:
+def test_alpha_step_changes_only_alpha_and_computes_no_other_gradient() -> None:
     net = supernet()
     before = parameters(net)
     optimizer = torch.optim.Adam(net.alphas.parameters(), lr=0.1)
@@ -49,7 +52,7 @@ def test_alpha_step_moves_alpha_alone_and_computes_no_other_gradient() -> None:
     assert all(p.requires_grad for p in net.parameters())
 
 
-def test_weights_need_gradients_again_after_a_failed_alpha_step() -> None:
+def test_weights_require_gradients_after_a_failed_alpha_step() -> None:
     net = supernet()
     optimizer = torch.optim.Adam(net.alphas.parameters())
     with pytest.raises(RuntimeError):
@@ -57,7 +60,7 @@ def test_weights_need_gradients_again_after_a_failed_alpha_step() -> None:
     assert all(p.requires_grad for p in net.parameters())
 
 
-def test_weight_step_moves_what_was_drawn_alone() -> None:
+def test_weight_step_changes_only_sampled_operations() -> None:
     net = supernet()
     before = parameters(net)
     optimizer = torch.optim.SGD(net.weights(), lr=0.1, weight_decay=0.1)
@@ -68,10 +71,10 @@ def test_weight_step_moves_what_was_drawn_alone() -> None:
     assert "network.stem.0.weight" in moved
     for edge in range(6):
         drawn = {name.split(".")[6] for name in moved if f".0.edges.{edge}." in name}
-        assert len(drawn) <= 1, f"edge {edge}: more than one operation moved"
+        assert len(drawn) <= 1, f"edge {edge}: more than one operation changed"
 
 
-def test_gradients_are_clipped() -> None:
+def test_gradients_of_weights_are_clipped() -> None:
     net = supernet()
     before = parameters(net)
     optimizer = torch.optim.SGD(net.weights(), lr=1.0)
@@ -80,17 +83,17 @@ def test_gradients_are_clipped() -> None:
     assert 0 < torch.stack(moves).sum().sqrt() <= 0.0101
 
 
-@pytest.mark.parametrize(("warmup", "resting"), [(0.0, 0), (0.5, 2), (0.6, 3)])
-def test_alpha_rests_during_the_warmup(warmup: float, resting: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("warmup", "fixed_epochs"), [(0.0, 0), (0.5, 2), (0.6, 3)])
+def test_alpha_is_fixed_during_the_warmup(warmup: float, fixed_epochs: int, tmp_path: Path) -> None:
     search(replace(TINY, warmup=warmup, epochs=4, retrain_epochs=1), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()][:4]
-    assert [line["search_alpha_entropy"] == lines[0]["search_alpha_entropy"] for line in lines[:resting]] == [
+    assert [line["search_alpha_entropy"] == lines[0]["search_alpha_entropy"] for line in lines[:fixed_epochs]] == [
         True
-    ] * resting
-    assert ["search_alpha_loss" in line for line in lines] == [i >= resting for i in range(4)]
+    ] * fixed_epochs
+    assert ["search_alpha_loss" in line for line in lines] == [i >= fixed_epochs for i in range(4)]
 
 
-def test_recalibrated_statistics_are_those_of_the_images() -> None:
+def test_recalibrated_statistics_match_the_images() -> None:
     net = supernet()
     for _ in range(3):
         net(10 * batch(64).images, *sample(net.alphas, 1.0, torch.Generator()))
@@ -109,7 +112,7 @@ def test_temperature_falls_linearly() -> None:
 
 
 class Toy(nn.Module):
-    """One edge, then a linear layer on the channels' means."""
+    """One edge, then a linear layer on the means of the channels."""
 
     def __init__(self, operations: tuple[str, ...], form: Form) -> None:
         super().__init__()
@@ -123,7 +126,7 @@ class Toy(nn.Module):
 @pytest.mark.parametrize("form", ["nb201", "darts"])
 @pytest.mark.parametrize("operations", [("none", "skip_connect"), ("skip_connect", "none")])
 def test_alpha_moves_to_the_operation_that_solves_the_task(form: Form, operations: tuple[str, ...]) -> None:
-    """The class is the channel with the larger mean, which "none" cannot see."""
+    """The label is the channel with the largest mean; "none" loses this information."""
     torch.manual_seed(0)
     rng = torch.Generator().manual_seed(0)
     net = Supernet(Toy(operations, form), [(1, 2)])
@@ -142,7 +145,7 @@ def test_alpha_moves_to_the_operation_that_solves_the_task(form: Form, operation
 
 
 def without_times(value: Any) -> Any:
-    """Drops every key "times", at any depth."""
+    """Remove every key "times", at any depth."""
     if isinstance(value, dict):
         return {k: without_times(v) for k, v in value.items() if k != "times"}
     return [without_times(v) for v in value] if isinstance(value, list) else value
@@ -154,7 +157,7 @@ def final_state(out: Path) -> dict[str, Any]:
 
 
 def assert_same(a: Any, b: Any, key: str = "") -> None:
-    """Bit for bit, times aside."""
+    """Check that two states are bitwise equal, except for times."""
     if key.rpartition(".")[2] in ("wall", "cpu", "times"):
         return
     assert type(a) is type(b), key
@@ -188,7 +191,7 @@ JOBS: dict[str, tuple[Any, Any, int]] = {
 
 
 @pytest.fixture(scope="module", params=JOBS)
-def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     job, config, _ = JOBS[request.param]
     out = tmp_path_factory.mktemp(request.param) / "run"
     job(config, out)
@@ -196,14 +199,14 @@ def undisturbed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.parametrize("stop_after", [1, 2])
-def test_resumed_is_undisturbed(undisturbed: tuple[str, Path], tmp_path: Path, stop_after: int) -> None:
-    name, reference = undisturbed
+def test_resume_equals_uninterrupted_run(finished: tuple[str, Path], tmp_path: Path, stop_after: int) -> None:
+    name, reference = finished
     job, config, epochs = JOBS[name]
     out = tmp_path / "run"
     stops = 0
     while job(config, out, resume="auto", stop_after=stop_after) is None:
         stops += 1
-        torch.manual_seed(stops + 1000)  # nothing may depend on the global generator
+        torch.manual_seed(stops + 1000)  # the run must not depend on the global generator
         torch.rand(stops)
     assert stops == (epochs - 1) // stop_after
 
@@ -213,15 +216,15 @@ def test_resumed_is_undisturbed(undisturbed: tuple[str, Path], tmp_path: Path, s
     assert_same(final_state(out), final_state(reference))
 
 
-def test_resuming_a_finished_run_gives_its_result(undisturbed: tuple[str, Path]) -> None:
-    name, out = undisturbed
+def test_resuming_a_finished_run_gives_its_result(finished: tuple[str, Path]) -> None:
+    name, out = finished
     job, config, _ = JOBS[name]
     before = json.loads((out / "result.json").read_text())
     assert job(config, out, resume="auto") == before
 
 
-def test_results_say_what_users_need(undisturbed: tuple[str, Path]) -> None:
-    name, out = undisturbed
+def test_result_entries(finished: tuple[str, Path]) -> None:
+    name, out = finished
     result = json.loads((out / "result.json").read_text())
     for trained in {"compare": result.get("random"), "search": [result], "retrain": [result]}[name]:
         NASBench201().parse(trained["genotype"])
@@ -239,7 +242,7 @@ def test_results_say_what_users_need(undisturbed: tuple[str, Path]) -> None:
         assert result["random_std"] == pytest.approx(accuracies.std().item())
 
 
-def test_final_training_is_the_command_retrain(tmp_path: Path) -> None:
+def test_final_training_equals_the_command_retrain(tmp_path: Path) -> None:
     found = search(TINY, tmp_path / "search")
     assert found is not None
     config = RetrainConfig(genotype=found["genotype"], subset=200, channels=4, epochs=2)
@@ -250,19 +253,19 @@ def test_final_training_is_the_command_retrain(tmp_path: Path) -> None:
     assert_same(trained, final_state(tmp_path / "retrain")["job"]["network"])
 
 
-def test_seeds_differ(tmp_path: Path) -> None:
+def test_seeds_give_different_searches(tmp_path: Path) -> None:
     found = [search(replace(TINY, seed=s, epochs=1, retrain_epochs=1), tmp_path / str(s)) for s in (0, 1)]
     assert found[0] is not None
     assert found[1] is not None
     assert found[0]["alpha"] != found[1]["alpha"]
 
 
-def test_divergence_is_told(tmp_path: Path) -> None:
+def test_divergence_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="search: diverged in epoch 1"):
         search(replace(TINY, lr=1e30, grad_clip=1e30), tmp_path / "run")
 
 
-def test_a_space_without_a_supernet_leaves_no_run_directory(tmp_path: Path) -> None:
+def test_space_without_supernet_leaves_no_run_directory(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="space renas: has no supernet"):
         search(replace(TINY, space="renas"), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -280,7 +283,7 @@ def test_a_space_without_a_supernet_leaves_no_run_directory(tmp_path: Path) -> N
         ("warmup", 1.0),
     ],
 )
-def test_configuration_names_the_field(field: str, value: float) -> None:
+def test_configuration_error_names_the_field(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{field}: expected"):
         replace(TINY, **{field: value})
 

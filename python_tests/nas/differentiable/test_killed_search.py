@@ -1,4 +1,4 @@
-"""GDAS killed with SIGKILL at random moments and resumed ends as an undisturbed run does."""
+"""A GDAS run that is killed with SIGKILL at random times and resumed equals an uninterrupted run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 KILLS = int(os.environ.get("AUTOML_EXT_TEST_KILLS", "3"))
 SEARCH = """
 import sys
-from automl_ext.nas.differentiable.search import GDASConfig, search
+from automl_ext.nas.differentiable.gdas import GDASConfig, search
 config = GDASConfig(subset=300, epochs=60, retrain_epochs=40, channels=4, retrain_channels=4)
 search(config, sys.argv[1], resume="auto")
 """
@@ -35,7 +35,7 @@ def outcome(out: Path) -> tuple[dict, str]:
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments(tmp_path: Path) -> None:
+def test_killed_and_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     begin = time.monotonic()
     assert start(whole).wait(300) == 0
@@ -45,10 +45,10 @@ def test_killed_at_random_moments(tmp_path: Path) -> None:
     while kills < KILLS:
         killed = tmp_path / f"killed-{number}"
         process = start(killed)
-        try:  # a share of the whole run, so that kills fall into search and retraining, and into start-up too
+        try:  # a fraction of the run's time, so that kills hit the start, the search and the retraining
             assert process.wait(rng.uniform(0.2, 0.6) * seconds) == 0
             assert outcome(killed) == outcome(whole)
-            number += 1  # finished before it could be killed: on to another
+            number += 1  # finished before it was killed: start another run
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()

@@ -1,4 +1,4 @@
-"""GDAS over somebody's own model, in ten lines; the README shows the same."""
+"""GDAS over a custom model with GumbelMixedOp, as in the README."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from automl_ext.ops.modules import GumbelMixedOp
 
 
 def batches(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Signals whose class is the sign of their slope: a 1×1 convolution cannot see it, a 3-wide one can."""
+    """Make signals whose class is the sign of their slope, which needs a convolution of width 3, not 1."""
     labels = torch.randint(2, (count, 64))
     start = torch.rand(count, 64, 1) * 6
     phase = start + torch.arange(12) * (2.0 * labels - 1).unsqueeze(-1)
@@ -17,7 +17,7 @@ def batches(count: int) -> list[tuple[torch.Tensor, torch.Tensor]]:
     return list(zip(signals.unsqueeze(2), labels, strict=True))
 
 
-def test_gdas_over_a_users_own_model() -> None:
+def test_gdas_over_a_custom_model() -> None:
     torch.manual_seed(0)
     train, valid = batches(200), batches(200)
     loss = nn.CrossEntropyLoss()

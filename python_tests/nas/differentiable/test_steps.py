@@ -1,4 +1,4 @@
-"""A search step against the same step in plain PyTorch: losses, gradients, statistics; and how it is laid out."""
+"""Search steps compared with plain PyTorch (losses, gradients, statistics), and their memory layout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BENCHMARKS = ROOT / "benchmarks"
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """benchmarks/gdas_step.py."""
+    """Import benchmarks/gdas_step.py."""
     if not BENCHMARKS.exists():
         pytest.skip("the package is tested without its sources")
     monkeypatch.syspath_prepend(str(BENCHMARKS))
@@ -38,12 +38,12 @@ def gradients(module: nn.Module) -> dict[str, Tensor | None]:
 
 
 def ran_in_both(network: nn.Module, other: nn.Module) -> dict[str, Tensor]:
-    """The network's state, without operations that ran in one of the two only.
+    """Return the network's state without operations that ran in only one of the two networks.
 
-    The plain step runs those too that cannot reach the output: there they get gradients of 0 and weight decay.
+    The plain step also runs operations that do not reach the output; these get zero gradients and weight decay.
     """
     state, counterpart = network.state_dict(), other.state_dict()
-    count = "2.num_batches_tracked"  # of a ReLU, convolution, batch norm
+    count = "2.num_batches_tracked"  # of the batch norm in ReLU, convolution, batch norm
     rested = [k.removesuffix(count) for k in state if k.endswith(count) and state[k] != counterpart[k]]
     assert len(rested) < 12, "there are 36 in all"
     return {name: value for name, value in state.items() if not name.startswith(tuple(rested))}
@@ -51,7 +51,7 @@ def ran_in_both(network: nn.Module, other: nn.Module) -> dict[str, Tensor]:
 
 @pytest.mark.parametrize("mixed", [False, True])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_steps_are_the_plain_ones(bench: ModuleType, mixed: bool, layout: torch.memory_format) -> None:
+def test_steps_equal_plain_pytorch(bench: ModuleType, mixed: bool, layout: torch.memory_format) -> None:
     torch.manual_seed(1)
     todo = bench.draw_batches(4, 8, 8)
     ours = bench.OurMixedStep(bench.build(4, 1)) if mixed else bench.OurStep(bench.build(4, 1))
@@ -61,7 +61,7 @@ def test_steps_are_the_plain_ones(bench: ModuleType, mixed: bool, layout: torch.
         (ours.optimizers[0], "ours", ours.supernet.network),
         (plain.optimizers[0], "plain", plain.network),
     ):
-        # When the weights step: later the plain α step adds its own, unused, gradients.
+        # Record gradients at the weight step: the plain α step later adds its own, unused ones.
         optimizer.register_step_pre_hook(
             lambda *_, key=key, module=module: seen[key].append(
                 {name: None if g is None else g.clone() for name, g in gradients(module).items()}
@@ -76,17 +76,17 @@ def test_steps_are_the_plain_ones(bench: ModuleType, mixed: bool, layout: torch.
         torch.testing.assert_close(alpha.grad, plain.alpha.grad, rtol=1e-3, atol=1e-6)
         torch.testing.assert_close(alpha, plain.alpha, rtol=1e-3, atol=1e-6)
         states = [ran_in_both(ours.supernet.network, plain.network), ran_in_both(plain.network, ours.supernet.network)]
-        torch.testing.assert_close(*states, rtol=1e-4, atol=1e-5)  # running statistics are among them
+        torch.testing.assert_close(*states, rtol=1e-4, atol=1e-5)  # includes running statistics
         for name, gradient in seen["ours"][-1].items():
-            # What cannot reach the output does not run here; its gradient there is 0.
+            # Operations that do not reach the output do not run here; their gradient in the plain step is 0.
             wanted = seen["plain"][-1][name]
             if gradient is None and wanted is not None:
                 gradient = torch.zeros_like(wanted)
             torch.testing.assert_close(gradient, wanted, rtol=1e-3, atol=1e-5, msg=name)
 
 
-def test_alpha_step_keeps_the_weights_gradients() -> None:
-    """They are None after a zero_grad, and stay those of the weight step after one."""
+def test_alpha_step_keeps_gradients_of_the_weights() -> None:
+    """They stay None after zero_grad, and stay equal after a weight step."""
     torch.manual_seed(0)
     net = NASBench201().build_supernet(in_channels=1, num_classes=10, channels=4, cells=1, form="nb201")
     batch = Split(torch.randn(8, 1, 8, 8), torch.randint(10, (8,)))
@@ -121,8 +121,8 @@ def test_every_layer_gets_channels_last_images(in_channels: int) -> None:
     assert all(layouts.values()), layouts
 
 
-def test_one_hot_weights_without_a_gradient_give_the_same(supernets: tuple[Supernet, Supernet]) -> None:
-    """The sum of what ran, in place of the weighted sum: the same value, and gradient to rounding."""
+def test_one_hot_weights_without_a_gradient_equal_the_weighted_sum(supernets: tuple[Supernet, Supernet]) -> None:
+    """The plain sum of the outputs gives the same value, and the same gradients up to rounding."""
     x = torch.randn(4, 1, 8, 8)
     for indices in ([3, 2, 4, 3, 1, 3], [1, 1, 1, 1, 1, 1], [3, 0, 0, 0, 0, 2]):
         summed = Choice.fixed(indices, 5)
@@ -147,7 +147,7 @@ def supernets() -> tuple[Supernet, Supernet]:
     return made[0], made[1]
 
 
-def test_the_benchmark_runs(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_benchmark_runs(bench: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "rows.json"
     bench.main(["--steps", "2", "--batch", "4", "--size", "8", "--channels", "4", "--json", str(file)])
     rows = json.loads(file.read_text())
@@ -156,7 +156,7 @@ def test_the_benchmark_runs(bench: ModuleType, tmp_path: Path, capsys: pytest.Ca
     assert "one operation drawn" in capsys.readouterr().out
 
 
-def test_the_benchmark_notices_another_step(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_benchmark_detects_a_different_step(bench: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench, "TAU", 5.0)
     torch.manual_seed(1)
     todo = bench.draw_batches(3, 4, 8)
@@ -165,8 +165,8 @@ def test_the_benchmark_notices_another_step(bench: ModuleType, monkeypatch: pyte
         bench.compare("x", False, 4, 1, wrong, lambda: 0.0)
 
 
-def test_threads_and_backend_change_the_rounding_only() -> None:
-    """Equal draws; gradients of α that differ by less than a thousandth of the largest, PyTorch's sums being apart."""
+def test_threads_and_backend_change_only_rounding() -> None:
+    """Samples are equal; gradients of α differ by less than 0.001 of the largest, as PyTorch sums in another order."""
     data = torch.Generator().manual_seed(1)
     images, labels = torch.randn(8, 1, 8, 8, generator=data), torch.randint(10, (8,), generator=data)
 

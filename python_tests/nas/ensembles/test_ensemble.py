@@ -1,4 +1,4 @@
-"""Ensembles: the greedy selection against brute force, and the run that trains, chooses and tests."""
+"""Ensembles: the greedy selection compared with brute force, and complete runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import itertools
 import json
 import math
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,9 +17,10 @@ from automl_ext.data.images import load_images, split_images
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble, without_validation
 from automl_ext.nas.ensembles.network import Ensemble, load_ensemble
 from automl_ext.nas.ensembles.selection import greedy_selection, likelihoods, log_loss
-from automl_ext.nas.retraining.retrain import train_and_valid
+from automl_ext.nas.retraining.training import train_and_valid
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.training.errors import UserError
+from automl_ext.training.files import checkpoint
 from automl_ext.training.files.weights import read_tensors, write_tensors
 
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|skip_connect~2|"
@@ -31,7 +33,7 @@ def loss_of(likelihood: torch.Tensor, votes: list[int]) -> float:
 
 
 def drawn(networks: int = 5, images: int = 40) -> torch.Tensor:
-    """Each network knows some images well and fails on others."""
+    """Draw likelihoods in [networks, images] that differ strongly between images."""
     torch.manual_seed(0)
     return torch.rand(networks, images, dtype=torch.float64) ** 2 * 0.98 + 0.01
 
@@ -42,10 +44,12 @@ def test_log_loss() -> None:
     assert log_loss(probabilities, labels) == pytest.approx(-(math.log(0.5) + math.log(0.2)) / 2)
     both = torch.stack([probabilities, probabilities.flip(-1)])
     assert likelihoods(both, labels).tolist() == [[0.5, 0.2], [0.25, 0.2]]
-    assert math.isfinite(log_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([0]))), "certain and wrong: large, no inf"
+    assert math.isfinite(log_loss(torch.tensor([[0.0, 1.0]]), torch.tensor([0]))), (
+        "a wrong prediction with probability 1 gives a large, finite loss"
+    )
 
 
-def test_greedy_takes_the_best_next_step() -> None:
+def test_greedy_selection_equals_brute_force_per_round() -> None:
     likelihood = drawn()
     votes = greedy_selection(likelihood, 4)
     chosen = [0] * 5
@@ -57,23 +61,23 @@ def test_greedy_takes_the_best_next_step() -> None:
     assert votes == best[1]
 
 
-def test_greedy_approaches_the_best_weights() -> None:
-    """With many votes it is a conditional-gradient search for weights; a grid of weights is no better."""
+def test_greedy_selection_approaches_the_best_weights() -> None:
+    """With many votes it is a conditional-gradient search, which is as good as a grid of weights."""
     likelihood = drawn(3)
     grid = [w for w in itertools.product(range(21), repeat=3) if sum(w) == 20]
     best = min(loss_of(likelihood, list(w)) for w in grid)
     assert loss_of(likelihood, greedy_selection(likelihood, 200)) <= best + 1e-3
 
 
-def test_greedy_is_never_worse_than_the_best_single_network() -> None:
+def test_greedy_selection_is_never_worse_than_the_best_single_network() -> None:
     likelihood = drawn()
-    likelihood[2] = 0.999  # nothing to add
-    assert greedy_selection(likelihood, 20) == [0, 0, 1, 0, 0], "of equals the smallest"
+    likelihood[2] = 0.999  # no other network can improve this one
+    assert greedy_selection(likelihood, 20) == [0, 0, 1, 0, 0], "the smallest of equal averages"
     assert greedy_selection(likelihood, 1) == [0, 0, 1, 0, 0]
     assert greedy_selection(torch.full((3, 4), 0.5), 5) == [1, 0, 0]
 
 
-def test_complementary_networks_are_both_taken_and_a_useless_one_is_not() -> None:
+def test_complementary_networks_are_selected_and_a_useless_one_is_not() -> None:
     likelihood = torch.tensor([[0.9, 0.9, 0.1, 0.1], [0.1, 0.1, 0.9, 0.9], [0.1, 0.1, 0.1, 0.1]])
     assert greedy_selection(likelihood, 10) == [1, 1, 0]
 
@@ -88,12 +92,12 @@ def test_complementary_networks_are_both_taken_and_a_useless_one_is_not() -> Non
         (torch.tensor([[-0.5, 0.5]]), 5, "expected numbers in"),
     ],
 )
-def test_greedy_refuses(likelihood: torch.Tensor, rounds: int, message: str) -> None:
+def test_greedy_selection_rejects_bad_arguments(likelihood: torch.Tensor, rounds: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         greedy_selection(likelihood, rounds)
 
 
-def test_members_do_not_learn_from_the_images_they_are_chosen_by() -> None:
+def test_members_are_not_trained_on_validation_images() -> None:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     splits = split_images(load_images("digits", subset=300))
     images = train_and_valid(without_validation(splits)).images
@@ -101,15 +105,15 @@ def test_members_do_not_learn_from_the_images_they_are_chosen_by() -> None:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     out = tmp_path_factory.mktemp("ensemble") / "run"
     ensemble(TINY, out)
     return out
 
 
-def test_result(undisturbed: Path) -> None:
-    result = json.loads((undisturbed / "result.json").read_text())
+def test_result(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
     members = result["members"]
     assert [m["genotype"] for m in members[:2]] == [GENOTYPE] * 2
     NASBench201().parse(members[2]["genotype"])
@@ -121,22 +125,22 @@ def test_result(undisturbed: Path) -> None:
     assert result["average"]["votes"] == [1, 1, 1]
     assert 1 <= sum(result["greedy"]["votes"]) <= TINY.rounds
     assert result["greedy"]["valid_log_loss"] <= result["best_single"]["valid_log_loss"]
-    # the log of a mean is at least the mean of the logs
+    # Jensen: the log of a mean is at least the mean of the logs
     assert result["average"]["test_log_loss"] <= sum(m["test_log_loss"] for m in members) / 3
     assert all(0 <= result[name]["test_accuracy"] <= 1 for name in ("greedy", "average", "best_single"))
 
 
-def test_loaded_ensemble_gives_the_tested_probabilities(undisturbed: Path) -> None:
-    result = json.loads((undisturbed / "result.json").read_text())
+def test_loaded_ensemble_gives_the_tested_probabilities(finished: Path) -> None:
+    result = json.loads((finished / "result.json").read_text())
     test = split_images(load_images("digits", subset=300)).test
-    network = load_ensemble(undisturbed)
+    network = load_ensemble(finished)
     with torch.no_grad():
         probabilities = network(test.images).exp()
     torch.testing.assert_close(probabilities.sum(-1), torch.ones(len(test.labels)))
     assert log_loss(probabilities.double(), test.labels) == pytest.approx(result["greedy"]["test_log_loss"], rel=1e-5)
 
 
-def test_votes_weigh_probabilities_not_logits() -> None:
+def test_votes_weight_probabilities_not_logits() -> None:
     class Constant(torch.nn.Module):
         def __init__(self, p: float) -> None:
             super().__init__()
@@ -151,13 +155,13 @@ def test_votes_weigh_probabilities_not_logits() -> None:
         Ensemble([Constant(0.5)], [0])
 
 
-def test_no_ensemble_to_load(tmp_path: Path) -> None:
+def test_loading_a_folder_without_an_ensemble_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected a finished run of an ensemble"):
         load_ensemble(tmp_path)
 
 
-def test_a_member_that_is_damaged_or_of_another_network(undisturbed: Path, tmp_path: Path) -> None:
-    run = Path(shutil.copytree(undisturbed, tmp_path / "run"))
+def test_damaged_or_foreign_members_are_rejected(finished: Path, tmp_path: Path) -> None:
+    run = Path(shutil.copytree(finished, tmp_path / "run"))
     chosen = [i for i, votes in enumerate(json.loads((run / "result.json").read_text())["greedy"]["votes"]) if votes]
     path = run / f"members/{chosen[0]}.pt"
     intact, weights = path.read_bytes(), read_tensors(path)
@@ -172,7 +176,7 @@ def test_a_member_that_is_damaged_or_of_another_network(undisturbed: Path, tmp_p
         write_tensors(path, changed)
         with pytest.raises(UserError, match=rf"expected a finished run of an ensemble: .*members/{chosen[0]}\.pt"):
             load_ensemble(run)
-    torch.save(weights, path)  # a file of a version without checksums
+    torch.save(weights, path)  # files of earlier versions have no checksum
     load_ensemble(run)
     for content in ("[" * 100_000, "[]", "{}", '{"greedy": {"votes": [1]}}'):
         (run / "result.json").write_text(content)
@@ -181,19 +185,19 @@ def test_a_member_that_is_damaged_or_of_another_network(undisturbed: Path, tmp_p
 
 
 @pytest.mark.parametrize("stop_after", [1, 2])
-def test_resumed_is_undisturbed(undisturbed: Path, tmp_path: Path, stop_after: int) -> None:
+def test_resume_equals_uninterrupted_run(finished: Path, tmp_path: Path, stop_after: int) -> None:
     stops = 0
     while ensemble(TINY, tmp_path / "run", resume="auto", stop_after=stop_after) is None:
         stops += 1
-        torch.rand(stops)  # nothing may depend on the global generator
+        torch.rand(stops)  # the run must not depend on the global generator
     assert stops == (6 - 1) // stop_after
-    results = [json.loads((out / "result.json").read_text()) for out in (undisturbed, tmp_path / "run")]
+    results = [json.loads((out / "result.json").read_text()) for out in (finished, tmp_path / "run")]
     for member in (m for result in results for m in result["members"]):
         del member["times"]
     assert results[0] == results[1]
 
 
-def test_refusals(tmp_path: Path) -> None:
+def test_missing_and_bad_members_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="expected --genotype, --members or --random-cells"):
         ensemble(EnsembleConfig(), tmp_path / "run")
     with pytest.raises(UserError, match="NAS-Bench-201 cell"):
@@ -201,3 +205,20 @@ def test_refusals(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="rounds: expected at least 1"):
         replace(TINY, rounds=0)
+
+
+def test_checkpoints_of_earlier_builds_are_read(finished: Path, tmp_path: Path) -> None:
+    """They have the results of the members under another key."""
+    assert ensemble(TINY, tmp_path / "run", stop_after=3) is None
+    newest = checkpoint.list_steps(tmp_path / "run/checkpoints")[-1]
+    facts = checkpoint.read_manifest(newest)
+    state = checkpoint.read_state(newest, facts)
+    state["trained"] = state.pop("results")
+    assert len(state["trained"]) == 1
+    checkpoint.remove(newest)
+    checkpoint.write(newest.parent, 3, state, facts)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a checkpoint that cannot be read is passed over with a warning
+        found = ensemble(TINY, tmp_path / "run", resume="auto")
+    assert found is not None
+    assert found["greedy"] == json.loads((finished / "result.json").read_text())["greedy"]

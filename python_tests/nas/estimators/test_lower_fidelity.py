@@ -13,7 +13,7 @@ import torch
 from automl_ext.data.images import Split, Splits
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.retraining.images import accuracy
-from automl_ext.nas.retraining.retrain import TrainingConfig
+from automl_ext.nas.retraining.training import TrainingConfig
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 from automl_ext.training.files.checkpoint import check_state
 

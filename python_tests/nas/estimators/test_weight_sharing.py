@@ -12,7 +12,7 @@ import pytest
 import torch
 from test_lower_fidelity import CELL, SPLITS, same
 
-from automl_ext.nas.differentiable.search import sample
+from automl_ext.nas.differentiable.samplers import sample
 from automl_ext.nas.estimators import weight_sharing
 from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
 from automl_ext.nas.spaces import darts_genotype

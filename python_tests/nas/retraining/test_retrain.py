@@ -1,4 +1,4 @@
-"""What a final training adds on request: cutout, drop-path and an auxiliary head; and that it resumes exactly."""
+"""Optional parts of the final training (cutout, drop-path, auxiliary head), and its exact resume."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from torch import nn
 
 from automl_ext.data.images import Split, Splits
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
-from automl_ext.nas.retraining.regularisation import DropPath, cutout
-from automl_ext.nas.retraining.retrain import CompareConfig, RetrainConfig, Training, compare, count_parameters, retrain
+from automl_ext.nas.retraining.compare import CompareConfig, compare
+from automl_ext.nas.retraining.regularization import DropPath, cutout
+from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
+from automl_ext.nas.retraining.training import NetworkTraining, count_parameters
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.training.errors import UserError
@@ -29,9 +31,9 @@ def splits() -> Splits:
     return Splits(part, part, part, 3, 1, (8, 8), ("a", "b", "c"), (0.0,), (1.0,))
 
 
-def training(config: RetrainConfig) -> Training:
+def training(config: RetrainConfig) -> NetworkTraining:
     torch.manual_seed(0)
-    return Training(config, Darts(), GENOTYPE, splits(), torch.device("cpu"))
+    return NetworkTraining(config, Darts(), GENOTYPE, splits(), torch.device("cpu"))
 
 
 def test_cutout_zeros_one_square_inside_the_image() -> None:
@@ -41,7 +43,7 @@ def test_cutout_zeros_one_square_inside_the_image() -> None:
     rows, columns = cut[:, 0].any(2), cut[:, 0].any(1)
     assert torch.equal(cut[:, 0], rows[:, :, None] & columns[:, None])
     for lines, length in ((rows, 7), (columns, 9)):
-        # Centres are uniform, so squares reach over the border: 2 to 4 of 4 lines are left, at either end.
+        # Centers are uniform, so squares may cross the border: then 2 or 3 of their 4 lines are inside.
         assert lines.sum(1).unique().tolist() == [2, 3, 4]
         share = lines.double().mean(0)
         assert torch.allclose(share[1:-2], torch.tensor(4 / length).double(), atol=0.08)
@@ -49,7 +51,7 @@ def test_cutout_zeros_one_square_inside_the_image() -> None:
     assert cutout(images, 0, torch.Generator()) is images
 
 
-def test_drop_path_drops_images_and_keeps_the_mean() -> None:
+def test_drop_path_drops_whole_images_and_keeps_the_mean() -> None:
     network = nn.Module()
     network.operation = nn.Identity()
     network.paths = lambda: iter([network.operation])  # type: ignore[assignment]
@@ -66,7 +68,7 @@ def test_drop_path_drops_images_and_keeps_the_mean() -> None:
     assert torch.equal(network.operation(x), x)
 
 
-def test_paths_are_all_operations_but_identities() -> None:
+def test_paths_are_all_operations_except_identities() -> None:
     network = Darts().build(GENOTYPE, in_channels=1, num_classes=3, channels=2, cells=1)
     assert len(list(network.paths())) == sum(
         edge.operation != "skip_connect" or (cell in (1, 3) and edge.start < 2)
@@ -79,7 +81,7 @@ def test_paths_are_all_operations_but_identities() -> None:
     assert len(list(network.paths())) == 3 * 2 * 3
 
 
-def test_probability_rises_by_epoch() -> None:
+def test_drop_path_probability_rises_with_the_epoch() -> None:
     job = training(CONFIG)
     seen = []
     assert job.drop_path is not None
@@ -89,14 +91,14 @@ def test_probability_rises_by_epoch() -> None:
     assert seen == pytest.approx([0.0, 0.1, 0.2])
 
 
-def test_each_option_changes_the_training_and_none_of_them_by_default() -> None:
+def test_each_option_changes_the_training_and_is_off_by_default() -> None:
     plain = replace(CONFIG, cutout=0, drop_path=0.0, auxiliary=0.0)
     losses = {}
     for name in ("plain", "cutout", "drop_path", "auxiliary"):
         job = training(plain if name == "plain" else replace(plain, **{name: getattr(CONFIG, name)}))
         losses[name] = [job.run_epoch()["loss"] for _ in range(2)]
     assert len({values[1] for values in losses.values()}) == 4
-    assert losses["drop_path"][0] == losses["plain"][0]  # nothing is dropped in the first epoch
+    assert losses["drop_path"][0] == losses["plain"][0]  # the drop probability is 0 in the first epoch
     defaults = RetrainConfig()
     assert (defaults.cutout, defaults.drop_path, defaults.auxiliary) == (0, 0.0, 0.0)
 
@@ -109,13 +111,13 @@ def test_auxiliary_loss_is_weighted() -> None:
         auxiliary, batch.labels
     )
     torch.testing.assert_close(job.loss(batch.images, batch.labels), expected)
-    assert job.network.auxiliary_cell == 3  # of 5: at two thirds
+    assert job.network.auxiliary_cell == 3  # of 5 cells: at 2/3 of the depth
     assert job.network.eval()(batch.images).shape == (24, 3)
     plain = Darts().build(GENOTYPE, in_channels=1, num_classes=3, channels=2, cells=1)
     assert count_parameters(job.network) == sum(p.numel() for p in plain.parameters())
 
 
-def test_resumed_with_every_option_is_undisturbed(tmp_path: Path) -> None:
+def test_resume_with_every_option_equals_uninterrupted_training(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     config = replace(CONFIG, subset=60, batch_size=24)
     whole = retrain(config, tmp_path / "whole")
@@ -131,20 +133,20 @@ def test_resumed_with_every_option_is_undisturbed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("field", "value"), [("cutout", -1), ("drop_path", 1.0), ("drop_path", -0.1), ("auxiliary", -1)]
 )
-def test_configuration_names_the_field(field: str, value: float) -> None:
+def test_configuration_error_names_the_field(field: str, value: float) -> None:
     with pytest.raises(ValueError, match=f"{field}: expected"):
         replace(CONFIG, **{field: value})
 
 
-def test_spaces_without_these_parts_say_so() -> None:
+def test_unsupported_options_of_a_space_are_rejected() -> None:
     space = NASBench201()
     with pytest.raises(UserError, match="--auxiliary: networks of this space have no auxiliary head"):
-        Training(replace(CONFIG, drop_path=0.0), space, space.decode([3] * 6), splits(), torch.device("cpu"))
-    with pytest.raises(UserError, match="--drop-path: networks of this space name no paths"):
+        NetworkTraining(replace(CONFIG, drop_path=0.0), space, space.decode([3] * 6), splits(), torch.device("cpu"))
+    with pytest.raises(UserError, match="--drop-path: networks of this space have no method paths"):
         DropPath(nn.Linear(1, 1), torch.Generator())
 
 
-def test_a_refused_training_leaves_no_run_directory(tmp_path: Path) -> None:
+def test_rejected_training_leaves_no_run_directory(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     cell = "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
     for train, config in (

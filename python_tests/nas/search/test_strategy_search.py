@@ -24,7 +24,7 @@ from automl_ext.nas.estimators.inheritance import Inheriting, inherit
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.plot import plot_run
-from automl_ext.nas.retraining.retrain import TrainingConfig
+from automl_ext.nas.retraining.training import TrainingConfig
 from automl_ext.nas.search.config import (
     STRATEGIES,
     EvolutionConfig,

@@ -1,4 +1,4 @@
-"""The DARTS supernet: what it runs and computes, the gradient of α, what α stands for, and searches over it."""
+"""The DARTS supernet: its operations and values, the gradient of α, the derived cell, and searches."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.differentiable.search import GDASConfig, sample, search
+from automl_ext.nas.differentiable.gdas import GDASConfig, search
+from automl_ext.nas.differentiable.samplers import sample
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.spaces.cell_network import FixedReductionCell, Place
 from automl_ext.nas.spaces.darts import Darts
@@ -29,7 +30,7 @@ def supernet(form: str = "darts", fixed: bool = False) -> DartsSupernet:
 
 
 def derived(net: DartsSupernet, genotype: DartsGenotype, fixed: bool) -> nn.Module:
-    """The network of one genotype with the supernet's weights."""
+    """Return the network of a genotype with the supernet's weights."""
     network = Darts(fixed).build(genotype, **SHAPE, affine=False)
     state = net.network.state_dict()
     chosen = {name: value for name, value in state.items() if ".edges." not in name}
@@ -60,7 +61,7 @@ def test_one_hot_weights_give_the_derived_network(fixed: bool, form: str, traini
         torch.testing.assert_close(net(x, *net.choices(genotype)), network(x))
 
 
-def test_only_what_was_drawn_runs() -> None:
+def test_only_sampled_operations_run() -> None:
     net = supernet()
     ran: list[str] = []
     for name, module in net.network.named_modules():
@@ -81,8 +82,8 @@ def test_only_what_was_drawn_runs() -> None:
     assert 5 * NUM_EDGES / 2 < len(ran) < 5 * NUM_EDGES
 
 
-def test_gradient_of_alpha_is_that_of_w_times_the_operation() -> None:
-    """The form of GDAS's code for this space, w_index · op_index(x), written out for a cell."""
+def test_gradient_of_alpha_equals_the_formula() -> None:
+    """Compare with w_index · op_index(x), as in GDAS's code for this space, written out for a cell."""
     torch.manual_seed(0)
     net = supernet()
     cell = net.network.cells[1]  # a reduction cell
@@ -113,7 +114,7 @@ def test_gradient_of_alpha_is_that_of_w_times_the_operation() -> None:
     assert (gradient.count_nonzero(dim=1) == (index != NONE)).all()
 
 
-def test_every_alpha_learns() -> None:
+def test_every_alpha_has_a_gradient() -> None:
     for fixed in (False, True):
         net = supernet(fixed=fixed)
         assert len(net.alphas) == 1 + (not fixed)
@@ -125,25 +126,25 @@ def test_every_alpha_learns() -> None:
             assert (alpha.grad != 0).any(dim=1).sum() >= 10
 
 
-def test_a_cell_of_none_is_zero_and_learns_nothing() -> None:
+def test_cell_of_none_is_zero() -> None:
     net = supernet()
     choices = [Choice.fixed([NONE] * NUM_EDGES, len(OPERATIONS))] * 2
     logits = net(torch.randn(2, 1, 7, 5), *choices)
     torch.testing.assert_close(logits, net.network.classifier.bias.expand(2, 10))
 
 
-def test_derived_cell_by_hand() -> None:
-    """Two edges per node, by the largest softmax weight among operations other than "none"."""
+def test_derived_cell_of_a_hand_made_alpha() -> None:
+    """Each node keeps the two edges with the largest softmax weights of operations except "none"."""
     alpha = torch.zeros(NUM_EDGES, len(OPERATIONS))
     skip, sep3, dil5 = (OPERATIONS.index(name) for name in ("skip_connect", "sep_conv_3x3", "dil_conv_5x5"))
-    alpha[0, skip] = 1  # node 0: both edges, in any case
+    alpha[0, skip] = 1  # node 0 has only two edges
     alpha[1, NONE] = 9
     alpha[1, dil5] = 0.5
-    alpha[2, sep3] = 2  # node 1: edges from 0 and 2; that from 1 is none but for its largest α
+    alpha[2, sep3] = 2  # node 1: edges from 0 and 2; on that from 1, "none" has almost all the weight
     alpha[3, NONE], alpha[3, sep3] = 9, 5
     alpha[4, dil5] = 1
-    alpha[7, skip], alpha[8, sep3] = 3, 3  # node 2: from 2 and 3
-    alpha[9, sep3], alpha[13, skip] = 1, 1  # node 3: from 0 and 4
+    alpha[7, skip], alpha[8, sep3] = 3, 3  # node 2: edges from 2 and 3
+    alpha[9, sep3], alpha[13, skip] = 1, 1  # node 3: edges from 0 and 4
     cell = strongest(alpha)
     assert [[tuple(edge) for edge in node] for node in cell] == [
         [("skip_connect", 0), ("dil_conv_5x5", 1)],
@@ -160,8 +161,8 @@ def test_derived_cell_by_hand() -> None:
     torch.testing.assert_close(net.eval()(x, *net.argmax()), net(x, *net.choices(net.derive())))
 
 
-def test_fixed_reduction_cell_is_gdas_own() -> None:
-    """Two branches per input, each concatenated: convolutions of both inputs, then pools of both."""
+def test_fixed_reduction_cell_is_that_of_gdas() -> None:
+    """The outputs are, in order: convolutions of both inputs, then max pools of both."""
     torch.manual_seed(0)
     cell = FixedReductionCell(Place(6, 8, 8, True, False)).eval()
     before, previous = torch.randn(2, 6, 9, 6), torch.randn(2, 8, 9, 6)
@@ -179,7 +180,7 @@ def test_fixed_reduction_cell_is_gdas_own() -> None:
     ]
 
 
-def test_the_form_is_checked() -> None:
+def test_unknown_form_is_rejected() -> None:
     with pytest.raises(ValueError, match='form: expected "nb201" or "darts"'):
         supernet(form="other")
 
@@ -190,7 +191,7 @@ TINY = GDASConfig(
 
 
 @pytest.mark.parametrize("name", ["darts", "darts-frc"])
-def test_search_ends_the_same_when_interrupted(name: str, tmp_path: Path) -> None:
+def test_resume_equals_uninterrupted_search(name: str, tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     config = replace(TINY, space=name)
     found = search(config, tmp_path / "whole")
@@ -210,7 +211,7 @@ def without(result: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in result.items() if key != "times"}
 
 
-def test_renas_cannot_be_searched_by_gdas(tmp_path: Path) -> None:
+def test_spaces_without_supernet_are_rejected(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     with pytest.raises(UserError, match="renas: has no supernet"):
         search(replace(TINY, space="renas"), tmp_path / "run")

@@ -1,4 +1,4 @@
-"""Pictures of cells."""
+"""Drawings of cells."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SPACE = NASBench201()
 CELL = Genotype(("nor_conv_3x3", "none", "avg_pool_3x3", "skip_connect", "nor_conv_1x1", "nor_conv_3x3"))
 
 
-def test_png(tmp_path: Path) -> None:
+def test_png_is_not_empty_and_depends_on_the_cell(tmp_path: Path) -> None:
     from matplotlib.image import imread
 
     SPACE.draw(CELL, tmp_path / "cell.png")
@@ -32,7 +32,7 @@ def test_png(tmp_path: Path) -> None:
     assert (tmp_path / "none.png").read_bytes() != (tmp_path / "cell.png").read_bytes()
 
 
-def test_svg_names_nodes_and_operations_and_is_repeatable(tmp_path: Path) -> None:
+def test_svg_contains_all_labels_and_is_reproducible(tmp_path: Path) -> None:
     for name in ("a.svg", "b.svg"):
         SPACE.draw(CELL, tmp_path / name)
     text = (tmp_path / "a.svg").read_text()
@@ -45,11 +45,11 @@ def test_svg_names_nodes_and_operations_and_is_repeatable(tmp_path: Path) -> Non
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_labels_do_not_overlap(operation: str) -> None:
     nodes, edges = SPACE.graph(Genotype((operation,) * 6))
-    assert len(labels_apart(graph_figure(nodes, edges, OPERATIONS))) == 10
+    assert len(checked_labels(graph_figure(nodes, edges, OPERATIONS))) == 10
 
 
-def labels_apart(figure: Any) -> list[tuple[str, Any]]:
-    """The texts of a figure and the boxes they fill, which do not overlap and lie inside."""
+def checked_labels(figure: Any) -> list[tuple[str, Any]]:
+    """Return the texts of a figure with their boxes; check that boxes do not overlap and lie inside the figure."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -71,29 +71,29 @@ def labels_apart(figure: Any) -> list[tuple[str, Any]]:
 
 @pytest.mark.parametrize(("name", "operations"), [("darts", 16), ("darts-frc", 12), ("renas", 10)])
 @pytest.mark.parametrize("choice", [0, -1, None])
-def test_labels_of_cells_meet_neither_each_other_nor_wires(
+def test_labels_of_cells_overlap_neither_each_other_nor_lines(
     name: str, operations: int, choice: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Cells of the first and of the last choices, and one drawn at random."""
+    """Draw the cells with the first and the last choices, and a random one."""
     s = space(name)
     genotype = s.random(Random(1)) if choice is None else s.decode([range(n)[choice] for n in s.num_choices])
     figures: list[Any] = []
     monkeypatch.setattr(draw_cells, "save_figure", lambda make, path: figures.append(make()))
     s.draw(genotype, "cell.png")
-    labels = [(text, box) for text, box in labels_apart(figures[0]) if "_" in text]  # operations
+    labels = [(text, box) for text, box in checked_labels(figures[0]) if "_" in text]  # operations
     assert len(labels) == operations
-    wires = 0
+    state_lines = 0
     for line in figures[0].axes[0].lines:
         points = line.get_transform().transform(line.get_xydata())
         (x0, y0), (x1, y1) = points.min(0), points.max(0)
-        if x1 > x0 and y1 == y0:  # of a state; the line of an operation does pass under its own name
-            wires += 1
+        if x1 > x0 and y1 == y0:  # the line of a state; that of an operation passes under its own name
+            state_lines += 1
             for text, box in labels:
                 assert not (x0 < box.x1 and box.x0 < x1 and box.y0 < y0 < box.y1), text
-    assert wires >= (7 if name == "renas" else 12) - 2
+    assert state_lines >= (7 if name == "renas" else 12) - 2
 
 
-def test_pictures_of_cells_are_repeatable(tmp_path: Path) -> None:
+def test_drawings_of_cells_are_reproducible(tmp_path: Path) -> None:
     genotype = space("darts").random(Random(0))
     for name in ("a.svg", "b.svg"):
         space("darts").draw(genotype, tmp_path / name)
@@ -105,7 +105,7 @@ def test_pictures_of_cells_are_repeatable(tmp_path: Path) -> None:
         space("darts").draw(genotype, tmp_path / "cell.jpg")
 
 
-def test_other_formats_are_refused(tmp_path: Path) -> None:
+def test_other_formats_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"\.png or \.svg, got '.*cell\.jpg'"):
         SPACE.draw(CELL, tmp_path / "cell.jpg")
 

@@ -1,4 +1,4 @@
-"""The NAS-Bench-201 space: its genotypes, their strings and codes, and the networks they stand for."""
+"""The NAS-Bench-201 space: genotypes, their strings and indices, and their networks."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def build(genotype: Genotype, **changes: int) -> torch.nn.Module:
     return SPACE.build(genotype, **shape)
 
 
-def test_the_space_is_a_space() -> None:
-    space: Space[Genotype] = SPACE  # what mypy checks
+def test_space_has_six_decisions() -> None:
+    space: Space[Genotype] = SPACE  # checked by mypy
     assert space.num_choices == (5,) * 6
 
 
-def test_every_genotype_survives_string_and_code() -> None:
+def test_every_genotype_can_be_encoded_and_parsed() -> None:
     strings = set()
     for indices in product(range(5), repeat=6):
         genotype = SPACE.decode(indices)
@@ -42,7 +42,7 @@ def test_every_genotype_survives_string_and_code() -> None:
     assert len(strings) == 15_625
 
 
-def test_string_is_the_benchmarks() -> None:
+def test_string_is_in_the_benchmarks_notation() -> None:
     operations = ("nor_conv_3x3", "none", "skip_connect", "avg_pool_3x3", "nor_conv_1x1", "nor_conv_3x3")
     assert str(Genotype(operations)) == MIXED
     assert SPACE.parse(f" {MIXED}\n").operations == operations
@@ -63,7 +63,7 @@ def test_string_is_the_benchmarks() -> None:
         "|+" * 10_000,
     ],
 )
-def test_other_strings_are_refused_in_one_line(text: str) -> None:
+def test_invalid_strings_give_a_one_line_error(text: str) -> None:
     with pytest.raises(ValueError, match="NAS-Bench-201") as error:
         SPACE.parse(text)
     assert "\n" not in str(error.value)
@@ -71,12 +71,12 @@ def test_other_strings_are_refused_in_one_line(text: str) -> None:
 
 
 @pytest.mark.parametrize("indices", [[0] * 5, [0] * 7, [0, 0, 0, 0, 0, 5], [-1, 0, 0, 0, 0, 0]])
-def test_decode_refuses(indices: list[int]) -> None:
+def test_decode_rejects_invalid_indices(indices: list[int]) -> None:
     with pytest.raises(ValueError, match="decode: indices"):
         SPACE.decode(indices)
 
 
-def test_random_is_uniform_and_repeatable() -> None:
+def test_random_is_uniform_and_reproducible() -> None:
     draws = [SPACE.encode(SPACE.random(Random(7))) for _ in range(2)]
     assert draws[0] == draws[1]
     rng = Random(0)
@@ -86,7 +86,7 @@ def test_random_is_uniform_and_repeatable() -> None:
     assert chi_square < 52  # 24 degrees of freedom, one in a thousand
 
 
-def test_mutation_reaches_every_neighbour_and_nothing_else() -> None:
+def test_mutation_reaches_all_neighbors_and_nothing_else() -> None:
     genotype, rng = SPACE.parse(MIXED), Random(0)
     mutants = Counter(SPACE.mutate(genotype, rng) for _ in range(2400))
     assert len(mutants) == 24
@@ -103,30 +103,30 @@ def test_network_takes_images_of_any_size(size: int, operation: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["channels", "cells"])
-def test_network_refuses_no_size(name: str) -> None:
+def test_network_rejects_size_zero(name: str) -> None:
     with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
         build(SPACE.parse(MIXED), **{name: 0})
 
 
-def test_unknown_operation() -> None:
+def test_unknown_operation_is_rejected() -> None:
     with pytest.raises(ValueError, match="dil_conv_9x9"):
         make_operation("dil_conv_9x9", 4)
 
 
-def test_average_pool_leaves_padding_out() -> None:
+def test_average_pool_excludes_padding() -> None:
     pool = make_operation("avg_pool_3x3", 1)
     assert pool is not None
     torch.testing.assert_close(pool(torch.ones(1, 1, 4, 4)), torch.ones(1, 1, 4, 4))
 
 
-def test_head_normalises_before_pooling() -> None:
+def test_head_normalizes_before_pooling() -> None:
     head = build(SPACE.parse(MIXED)).head
     kinds = [type(module).__name__ for module in head]
     assert kinds == ["BatchNorm2d", "ReLU", "AdaptiveAvgPool2d", "Flatten", "Linear"]
 
 
-def test_dead_edges_change_nothing() -> None:
-    """Edges from which no way leads to the output are left out; compare with the sum over all edges."""
+def test_edges_that_do_not_reach_the_output_change_nothing() -> None:
+    """The cell skips them; compare with the sum over all edges."""
     for seed in range(40):
         genotype = SPACE.random(Random(seed))
         cell = build(genotype).eval().stages[0][0]
@@ -143,14 +143,14 @@ def test_dead_edges_change_nothing() -> None:
 
 
 def test_parameters_of_the_smallest_network() -> None:
-    """The benchmark's figure for a cell without convolutions, at the paper's size."""
+    """The benchmark states this number for a cell without convolutions, at the paper's size."""
     network = build(Genotype(("skip_connect",) * 6), in_channels=3, channels=16, cells=5)
     assert sum(p.numel() for p in network.parameters()) == 73_306
 
 
 @needs_table
-def test_parameters_are_the_benchmarks() -> None:
-    """The numbers of 1×1 and 3×3 convolutions decide them; a network of each of the 28 kinds is built."""
+def test_parameters_equal_the_benchmarks() -> None:
+    """They depend only on the numbers of 1×1 and 3×3 convolutions; one network of each of the 28 kinds is built."""
     counted: dict[tuple[int, int], int] = {}
     with gzip.open(str(TABLE), "rt") as file:
         rows = list(csv.DictReader(file))

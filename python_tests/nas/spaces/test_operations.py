@@ -1,4 +1,4 @@
-"""Operations of the spaces: gradients against float64 with oneDNN's AVX2 kernels, the strided 1×1 convolution."""
+"""Operations of the spaces: gradients compared with float64 for oneDNN's AVX2 kernels, and strided 1×1 convolutions."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.operations import Conv1x1, FactorizedReduction
 from automl_ext.nas.spaces.registry import SPACES
 
-# ONEDNN_MAX_CPU_ISA is read once per process, so the sweep runs in an interpreter of its own.
+# ONEDNN_MAX_CPU_ISA is read once per process, so the sweep runs in a separate interpreter.
 SWEEP = """
 import copy, itertools, json
 import torch
@@ -40,7 +40,7 @@ def gradients(module, x):
     return [x.grad, *(p.grad for p in module.parameters())]
 
 def draw(module, c):
-    # Rounding must not decide which side of 0 an inner value lies on: draw inputs that stay away from it.
+    # Rounding must not change the sign of a ReLU's input: draw inputs that keep all of them away from 0.
     nearest = []
     hooks = [m.register_forward_hook(lambda m, i, o: nearest.append(i[0].abs().min()))
              for m in module.modules() if isinstance(m, nn.ReLU)]
@@ -75,20 +75,20 @@ print(json.dumps([count, wrong]))
 """
 
 
-def test_gradients_are_right_with_avx2_kernels() -> None:
-    """A strided 1×1 convolution writes out of bounds there: wrong gradients, a crash or a hang."""
+def test_gradients_are_correct_with_avx2_kernels() -> None:
+    """oneDNN's strided 1×1 convolution writes out of bounds: wrong gradients, a crash or a hang."""
     count, wrong = fresh_python.facts(SWEEP, ONEDNN_MAX_CPU_ISA="AVX2")
-    assert count == 17 * 2 * (11 * 2 + 4)  # channels, layouts; operations of two strides, blocks of one
+    assert count == 17 * 2 * (11 * 2 + 4)  # channels × layouts × (operations × 2 strides + blocks)
     assert wrong == []
 
 
 @pytest.mark.parametrize("size", [(8, 8), (7, 5), (1, 1)])
-def test_conv1x1_is_a_strided_convolution(size: tuple[int, int]) -> None:
+def test_conv1x1_equals_a_strided_convolution(size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     ours = Conv1x1(9, 5, stride=2).double()
     torch.manual_seed(0)
     plain = nn.Conv2d(9, 5, 1, stride=2, bias=False).double()
-    assert ours.state_dict().keys() == plain.state_dict().keys()  # checkpoints load as before
+    assert ours.state_dict().keys() == plain.state_dict().keys()  # so that checkpoints are compatible
     assert torch.equal(ours.weight, plain.weight)
     x = torch.randn(3, 9, *size, dtype=torch.float64, requires_grad=True)
     y = ours(x)
@@ -99,8 +99,8 @@ def test_conv1x1_is_a_strided_convolution(size: tuple[int, int]) -> None:
         torch.testing.assert_close(a, b)
 
 
-def test_no_strided_1x1_convolution_is_left() -> None:
-    """In all networks and supernets of the spaces."""
+def test_spaces_contain_no_strided_1x1_convolution() -> None:
+    """Check all networks and supernets."""
     shape = {"in_channels": 1, "num_classes": 2, "channels": 2, "cells": 1}
     networks = []
     for name in SPACES:

@@ -1,4 +1,4 @@
-"""Every space: genotypes survive their codes and strings, mutate legally, and are networks that fit and learn."""
+"""Tests of every space: encoding, parsing and mutation of genotypes, and their networks."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from automl_ext.nas.spaces.cell_genotype import Edge
 from automl_ext.nas.spaces.cell_network import BlockCell, CellNetwork, FixedReductionCell, Place, live_cells
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.darts_genotype import OPERATIONS
-from automl_ext.nas.spaces.nasbench201 import EDGES, NASBench201, live_edges
+from automl_ext.nas.spaces.nasbench201 import EDGES, Genotype, NASBench201, live_edges
 from automl_ext.nas.spaces.operations import make_operation
 from automl_ext.nas.spaces.registry import SPACES, space
 from automl_ext.nas.spaces.renas import OPERATIONS as RENAS_OPERATIONS
-from automl_ext.nas.spaces.renas import ReNAS, unused
+from automl_ext.nas.spaces.renas import ReNASSpace, unused
 from automl_ext.training.errors import UserError
 
 DARTS_V2 = (
@@ -42,7 +42,7 @@ every_space = pytest.mark.parametrize("name", SPACES)
 @every_space
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_codes_strings_and_mutations(name: str, data: st.DataObject) -> None:
+def test_encoding_parsing_and_mutation(name: str, data: st.DataObject) -> None:
     s = space(name)
     genotype = data.draw(genotypes(name))
     indices = s.encode(genotype)
@@ -68,8 +68,8 @@ def test_codes_strings_and_mutations(name: str, data: st.DataObject) -> None:
 @every_space
 @quick
 @given(data=st.data())
-def test_networks_fit_and_learn(name: str, data: st.DataObject) -> None:
-    """Images of any size, and a gradient for every parameter that can reach the logits."""
+def test_networks_take_any_size_and_have_all_gradients(name: str, data: st.DataObject) -> None:
+    """Every parameter that the logits depend on has a gradient."""
     s = space(name)
     genotype = data.draw(genotypes(name))
     channels, cells = data.draw(st.integers(1, 3)), data.draw(st.integers(1, 2))
@@ -83,14 +83,27 @@ def test_networks_fit_and_learn(name: str, data: st.DataObject) -> None:
     assert all(p.grad.isfinite().all() for p in network.parameters() if p.grad is not None)
 
 
-def unreachable(network: nn.Module, genotype: Any) -> set[str]:
-    """NAS-Bench-201 keeps operations that lead nowhere, because it counts their parameters."""
+def unreachable(network: Any, genotype: Any) -> set[str]:
+    """Return the parameters that the logits do not depend on; NAS-Bench-201 keeps these to count them."""
     names = {n for n, _ in network.named_parameters()}
     live = live_edges(genotype)
-    if not live:
-        return {n for n in names if not n.startswith("head.")}
+    reached = {0}
+    for start, end in (EDGES[e] for e in live):
+        reached |= {end} if start in reached else set()
+    if 3 not in reached:  # cells ignore their input, so the logits depend on the last cell only
+        last = f"stages.2.{len(network.stages[2]) - 1}.edges."
+        used = ("head.", *(f"{last}{e}." for e in live))
+        return {n for n in names if not n.startswith(used)}
     dead = [f".edges.{e}." for e in range(len(EDGES)) if e not in live]
     return {n for n in names if any(part in n for part in dead)}
+
+
+@pytest.mark.parametrize("genotype", ["none none none none none skip_connect", "none none none none none nor_conv_3x3"])
+def test_parameters_without_a_gradient_if_no_path_leads_from_the_input(genotype: str) -> None:
+    network = NASBench201().build(Genotype(tuple(genotype.split())), in_channels=2, num_classes=3, channels=2, cells=2)
+    network(torch.randn(4, 2, 5, 5)).sum().backward()
+    without = {n for n, p in network.named_parameters() if p.grad is None}
+    assert without == unreachable(network, Genotype(tuple(genotype.split())))
 
 
 @every_space
@@ -107,7 +120,7 @@ def test_random_is_repeatable_and_mutations_reach_every_decision(name: str) -> N
 
 @pytest.mark.parametrize("size", range(1, 10))
 @pytest.mark.parametrize("operation", sorted({*OPERATIONS, *RENAS_OPERATIONS} - {"none"}))
-def test_every_operation_halves_alike(operation: str, size: int) -> None:
+def test_every_operation_halves_odd_sizes_in_the_same_way(operation: str, size: int) -> None:
     x = torch.randn(2, 3, size, size + 1)
     for stride in (1, 2):
         module = make_operation(operation, 3, stride=stride)
@@ -118,7 +131,9 @@ def test_every_operation_halves_alike(operation: str, size: int) -> None:
 @pytest.mark.parametrize("reduction", [False, True])
 @pytest.mark.parametrize("previous_reduction", [False, True])
 @pytest.mark.parametrize(("height", "width"), [(5, 8), (1, 3)])
-def test_cells_of_every_kind_fit(reduction: bool, previous_reduction: bool, height: int, width: int) -> None:
+def test_output_shapes_of_every_kind_of_cell(
+    reduction: bool, previous_reduction: bool, height: int, width: int
+) -> None:
     place = Place(5, 7, 4, reduction, previous_reduction)
     previous = torch.randn(2, 7, height, width)
     before = torch.randn(2, 5, 2 * height - 1, 2 * width) if previous_reduction else torch.randn(2, 5, height, width)
@@ -132,7 +147,7 @@ def test_cells_of_every_kind_fit(reduction: bool, previous_reduction: bool, heig
 
 
 def test_size_of_the_darts_space() -> None:
-    """10⁹ cells, as the paper counts them; the fixed reduction cell leaves one to find."""
+    """The paper counts 10⁹ cells. With the fixed reduction cell, a genotype has one cell instead of two."""
     size = 1
     for n in space("darts-frc").num_choices:
         size *= n
@@ -146,7 +161,7 @@ def test_darts_string() -> None:
     assert genotype.normal[3] == (Edge("skip_connect", 0), Edge("dil_conv_3x3", 2))
 
 
-def test_darts_v2_at_the_papers_size() -> None:
+def test_darts_v2_has_the_papers_number_of_parameters() -> None:
     """DARTS reports 3.3M parameters (its code counts 3.35M) with 36 channels and 20 cells."""
     network = Darts().build(Darts().parse(DARTS_V2), in_channels=3, num_classes=10, channels=36, cells=6)
     assert len(network.cells) == 20
@@ -180,7 +195,7 @@ DARTS_FRC = Darts(fixed_reduction=True).random(Random(0))
         ("renas", "|+" * 10_000),
     ],
 )
-def test_foreign_strings_are_refused_in_one_line(name: str, text: str) -> None:
+def test_invalid_strings_give_a_one_line_error(name: str, text: str) -> None:
     with pytest.raises(ValueError, match="genotype: expected") as error:
         space(name).parse(text)
     assert "\n" not in str(error.value)
@@ -188,7 +203,7 @@ def test_foreign_strings_are_refused_in_one_line(name: str, text: str) -> None:
 
 
 @every_space
-def test_decode_refuses(name: str) -> None:
+def test_decode_rejects_invalid_indices(name: str) -> None:
     s = space(name)
     indices = [0] * len(s.num_choices)
     for wrong in (indices[1:], [*indices, 0], [s.num_choices[0], *indices[1:]], [-1, *indices[1:]]):
@@ -203,20 +218,20 @@ def test_unknown_space() -> None:
 
 def test_renas_has_no_supernet() -> None:
     with pytest.raises(UserError, match="renas: has no supernet"):
-        ReNAS().build_supernet(in_channels=1, num_classes=2, channels=2, cells=1, form="darts")
+        ReNASSpace().build_supernet(in_channels=1, num_classes=2, channels=2, cells=1, form="darts")
 
 
-def test_renas_concatenates_what_no_block_reads() -> None:
+def test_renas_concatenates_blocks_that_no_block_reads() -> None:
     chain = "|skip_connect~0|skip_connect~1|+" + "+".join(f"|skip_connect~{k}|skip_connect~{k}|" for k in (2, 3, 4, 5))
-    assert unused(ReNAS().parse(chain).blocks) == (6,)
+    assert unused(ReNASSpace().parse(chain).blocks) == (6,)
     flat = "+".join(["|skip_connect~0|skip_connect~1|"] * 5)
-    assert unused(ReNAS().parse(flat).blocks) == (2, 3, 4, 5, 6)
+    assert unused(ReNASSpace().parse(flat).blocks) == (2, 3, 4, 5, 6)
 
 
-def test_cells_that_lead_nowhere_are_not_made() -> None:
-    """A cell that reads only the last but one leaves out every second cell."""
-    genotype = ReNAS().parse("+".join(["|sep_conv_3x3~0|max_pool_3x3~0|"] * 5))
-    network = ReNAS().build(genotype, in_channels=1, num_classes=3, channels=2, cells=1)
+def test_cells_that_do_not_reach_the_output_are_not_built() -> None:
+    """If each cell reads only the output before the previous one, every second cell is unused."""
+    genotype = ReNASSpace().parse("+".join(["|sep_conv_3x3~0|max_pool_3x3~0|"] * 5))
+    network = ReNASSpace().build(genotype, in_channels=1, num_classes=3, channels=2, cells=1)
     assert network.live == {0, 2, 4}
     assert [isinstance(cell, nn.Identity) for cell in network.cells] == [False, True, False, True, False]
     network.add_auxiliary_head()
@@ -227,14 +242,13 @@ def test_cells_that_lead_nowhere_are_not_made() -> None:
 
 
 @pytest.mark.parametrize("name", ["channels", "cells"])
-def test_networks_refuse_no_size(name: str) -> None:
+def test_networks_reject_size_zero(name: str) -> None:
     shape = {"in_channels": 1, "num_classes": 2, "channels": 1, "cells": 1} | {name: 0}
     with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
         Darts().build(Darts().parse(DARTS_V2), **shape)
 
 
-def test_spaces_are_spaces() -> None:
-    """What mypy checks, and that a name gives a fresh object."""
+def test_registry_makes_the_spaces() -> None:
     assert isinstance(space("nb201"), NASBench201)
     assert space("darts") == Darts()
     assert space("darts-frc") == Darts(fixed_reduction=True)

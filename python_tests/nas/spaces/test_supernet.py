@@ -1,4 +1,4 @@
-"""The supernet: what it runs, what it computes, and the gradient that α gets in both forms of GDAS."""
+"""The supernet: the operations it runs, its values, and the gradient of α in both forms of GDAS."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.differentiable.search import sample
+from automl_ext.nas.differentiable.samplers import sample
 from automl_ext.nas.spaces.nasbench201 import EDGES, OPERATIONS, Genotype, NASBench201, NASBench201Supernet
 from automl_ext.nas.spaces.supernet import Choice, SuperCell
 from automl_ext.ops.gumbel import gumbel_entmax15, gumbel_softmax
@@ -22,8 +22,8 @@ def supernet(form: str = "nb201") -> NASBench201Supernet:
     return SPACE.build_supernet(**SHAPE, form=form)
 
 
-def test_the_form_is_always_said() -> None:
-    """So that no caller gets another than GDASConfig's unasked."""
+def test_form_is_a_required_argument() -> None:
+    """A default could differ from GDASConfig's."""
     with pytest.raises(TypeError, match="'form'"):
         SPACE.build_supernet(**SHAPE)
     with pytest.raises(TypeError, match="'form'"):
@@ -31,7 +31,7 @@ def test_the_form_is_always_said() -> None:
 
 
 def derived(net: NASBench201Supernet, genotype: Genotype) -> nn.Module:
-    """The network of one genotype with the supernet's weights."""
+    """Return the network of a genotype with the supernet's weights."""
     network = SPACE.build(genotype, **SHAPE, affine=False)
     chosen = {}
     for name, value in net.network.state_dict().items():
@@ -59,7 +59,7 @@ def test_one_hot_weights_give_the_derived_network(form: str, training: bool) -> 
 
 
 def test_sampled_weights_give_the_derived_network() -> None:
-    """The constants that carry the unchosen weights' gradient add exactly nothing."""
+    """The constants that carry the gradient of weights of operations that did not run have the value 0."""
     net = supernet("nb201").eval()
     x = torch.randn(6, 1, 8, 8)
     for seed in range(5):
@@ -68,7 +68,7 @@ def test_sampled_weights_give_the_derived_network() -> None:
         torch.testing.assert_close(net(x, choice), derived(net, genotype).eval()(x))
 
 
-def test_only_chosen_operations_run() -> None:
+def test_only_chosen_operations_that_reach_the_output_run() -> None:
     net = supernet()
     calls: list[str] = []
     for name, module in net.named_modules():
@@ -84,7 +84,7 @@ def test_only_chosen_operations_run() -> None:
         assert calls == expected * 6  # 3 stages of 2 cells
 
 
-def test_sparse_weights_run_their_support_only() -> None:
+def test_sparse_weights_run_only_their_support() -> None:
     cell = SuperCell(OPERATIONS, 4, 4, "darts").eval()
     alpha = torch.randn(6, 5, requires_grad=True)
     weights = gumbel_entmax15(alpha, 0.5, seed=1)
@@ -126,7 +126,7 @@ def weighted_cell(cell: SuperCell, x: Tensor, weights: Tensor) -> Tensor:
 
 
 def gdas_by_hand(cell: SuperCell, x: Tensor, w: Tensor, index: list[int], form: str) -> Tensor:
-    """Every operation runs; the two official codes differ in what is summed."""
+    """Run every operation and sum as in the two official codes, which differ."""
     nodes = [x]
     for node in (1, 2, 3):
         value = torch.zeros_like(x)
@@ -145,19 +145,19 @@ def gdas_by_hand(cell: SuperCell, x: Tensor, w: Tensor, index: list[int], form: 
 @pytest.mark.parametrize("form", ["nb201", "darts"])
 @pytest.mark.parametrize("tau", [0.3, 5.0])
 @pytest.mark.parametrize("seed", range(6))
-def test_alpha_gradient_is_the_formulas(form: str, tau: float, seed: int) -> None:
+def test_gradient_of_alpha_equals_the_formula(form: str, tau: float, seed: int) -> None:
     torch.manual_seed(seed)
     cell = SuperCell(OPERATIONS, 4, 3, form).double()
     x, target = torch.randn(2, 2, 3, 4, 4, dtype=torch.float64).unbind()
     alpha = torch.randn(6, 5, dtype=torch.float64, requires_grad=True)
-    if seed == 0:  # "none" on most edges: nodes that get nothing
+    if seed == 0:  # "none" on most edges, so that some nodes have no input
         alpha.data[:, 0] += 4
     logits = torch.log_softmax(alpha, -1)
     hard, index = gumbel_softmax(logits, tau, hard=True, seed=seed, return_index=True)
     loss = ((cell(x, Choice.hard(hard, index)) - target) ** 2).sum()
     (gradient,) = torch.autograd.grad(loss, alpha)
 
-    # The noise of that sample, up to a constant per edge, which softmax does not see.
+    # The noise of the sample, up to a constant per edge, to which softmax is invariant.
     soft = gumbel_softmax(logits, tau, seed=seed).detach()
     noise = tau * soft.log() - logits.detach()
     p = torch.softmax((torch.log_softmax(alpha, -1) + noise) / tau, -1)
@@ -172,8 +172,8 @@ def test_alpha_gradient_is_the_formulas(form: str, tau: float, seed: int) -> Non
 
 
 @pytest.mark.parametrize("form", ["nb201", "darts"])
-def test_drawing_none_everywhere_is_no_error(form: str) -> None:
-    """It happens once in a hundred steps of a young search; the darts form has nothing to learn from it."""
+def test_sampling_none_on_every_edge_works(form: str) -> None:
+    """It happens about once in 100 steps early in a search. α has no gradient in the form "darts"."""
     cell = SuperCell(OPERATIONS, 4, 3, form)
     alpha = torch.zeros(6, 5, requires_grad=True)
     weights = torch.softmax(alpha, -1)
@@ -186,7 +186,7 @@ def test_drawing_none_everywhere_is_no_error(form: str) -> None:
     assert (gradient != 0).any() == (form == "nb201")
 
 
-def test_forms_differ() -> None:
+def test_forms_have_different_gradients() -> None:
     gradients = []
     for form in ("nb201", "darts"):
         net = supernet(form)
@@ -195,7 +195,7 @@ def test_forms_differ() -> None:
     assert not torch.allclose(gradients[0], gradients[1])
 
 
-def test_unknown_form() -> None:
+def test_unknown_form_is_rejected() -> None:
     with pytest.raises(ValueError, match='form: expected "nb201" or "darts"'):
         supernet("soft")
 

@@ -1,4 +1,4 @@
-"""What DARTS adds to the final training of a network: cutout, drop-path and an auxiliary head."""
+"""Regularization of the final training in DARTS: cutout, drop-path and an auxiliary head."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from automl_ext.training.errors import UserError
 
 
 def cutout(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Zero a ``size`` × ``size`` square of every image, the part of it that lies inside (DeVries & Taylor 2017).
+    """Set a ``size`` × ``size`` square of each image to zero (DeVries & Taylor 2017).
+
+    Centers are uniform over the pixels; the part of a square outside of the image has no effect.
 
     Args:
-        images: [N, C, H, W], normalised, so that 0 is the mean.
-        generator: on the CPU; centres are uniform over the pixels.
+        images: [N, C, H, W], normalized, so that 0 is the mean.
+        size: the side of the square in pixels.
+        generator: a generator on the CPU.
     """
     if not size:
         return images
@@ -28,20 +31,24 @@ def cutout(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
 
 
 class DropPath:
-    """Drops, per image and with ``probability``, what operations in ``network.paths()`` give; scales up the others.
+    """Drop-path: set outputs of operations to zero per image, with a probability (Larsson et al., ICLR 2017).
 
-    Larsson et al., ICLR 2017, as in NASNet and DARTS. A hook on each: network, state and export stay as they are.
+    The outputs that remain are scaled by 1/(1 − probability), as in NASNet and DARTS. Forward hooks on the operations
+    of ``network.paths()`` do this, so the network's structure, state and export do not change.
 
     Args:
-        generator: on the CPU, so that equal seeds drop alike on every device.
+        generator: a generator on the CPU, so that a seed drops the same outputs on every device.
+
+    Attributes:
+        probability: the present drop probability, initially 0.
 
     Raises:
-        UserError: the network names no paths.
+        UserError: the network has no method ``paths``.
     """
 
     def __init__(self, network: nn.Module, generator: torch.Generator) -> None:
         if not hasattr(network, "paths"):
-            raise UserError("--drop-path: networks of this space name no paths to drop")
+            raise UserError("--drop-path: networks of this space have no method paths, so drop-path is not supported")
         self.generator, self.probability = generator, 0.0
         for operation in network.paths():  # type: ignore[operator]
             operation.register_forward_hook(self._drop)
@@ -55,7 +62,11 @@ class DropPath:
 
 
 def add_auxiliary_head(network: nn.Module) -> None:
-    """UserError where networks of the space offer none."""
+    """Add the auxiliary head to a network.
+
+    Raises:
+        UserError: networks of the space do not have one.
+    """
     if not hasattr(network, "add_auxiliary_head"):
         raise UserError("--auxiliary: networks of this space have no auxiliary head")
     network.add_auxiliary_head()  # type: ignore[operator]

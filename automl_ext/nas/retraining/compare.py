@@ -1,0 +1,94 @@
+"""Comparison of an architecture with random ones that are trained in the same way."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from automl_ext.data.images import load_images, split_images
+from automl_ext.nas.retraining.series import train_series
+from automl_ext.nas.retraining.training import MANY, NetworkTraining, TrainingConfig, measure
+from automl_ext.nas.spaces import registry as spaces
+from automl_ext.nas.spaces.space import Space
+from automl_ext.training.checks import check_range
+from automl_ext.training.device import choose_device
+
+
+@dataclass
+class CompareConfig(TrainingConfig):
+    """Train random architectures, and optionally a given one, in the same way."""
+
+    genotype: str | None = None  # Architecture to train first; none by default.
+    random_cells: int = 5  # Number of random architectures; the seed decides which.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "random_cells", low=1, high=MANY)
+
+
+def compare(
+    config: CompareConfig,
+    out: str | Path,
+    resume: str | None = None,
+    stop_after: int | None = None,
+    space: Space[Any] | None = None,
+) -> dict[str, Any] | None:
+    """Train ``config.genotype`` and ``config.random_cells`` uniformly drawn architectures in the same way.
+
+    Args:
+        out: the run directory.
+        resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
+        stop_after: the number of epochs, of all networks together, after which to interrupt the run.
+        space: the search space; by default the one that ``config.space`` names.
+
+    Returns:
+        The contents of ``result.json``; None if the run was interrupted. ``found`` is a result as of
+        :func:`~automl_ext.nas.retraining.retrain.retrain`, None without a genotype; ``random`` is a list of such
+        results. ``random_mean``, ``random_median`` and ``random_std`` are of their test accuracies; the standard
+        deviation divides by n − 1 and is None for n = 1. A uniformly drawn cell may have no path from input to output
+        (2 % of NAS-Bench-201): it lowers the mean but hardly the median.
+
+    Raises:
+        UserError: the data, the genotype, the configuration or the run directory is invalid.
+    """
+    space = space or spaces.space(config.space)
+    rng = Random(config.seed)
+    genotypes = [space.random(rng) for _ in range(config.random_cells)]
+    if config.genotype is not None:
+        genotypes.insert(0, spaces.parse_genotype(space, config.genotype))
+    splits = split_images(load_images(config.data, subset=config.subset))
+    device = choose_device(config.device)
+    return train_series(
+        config,
+        out,
+        "compare",
+        count=len(genotypes),
+        start=lambda i: NetworkTraining(config, space, genotypes[i], splits, device),
+        measure=lambda i, training, _: measure(training, genotypes[i], splits),
+        summarize=partial(summarize, has_found=config.genotype is not None),
+        prefix="cell",
+        resume=resume,
+        stop_after=stop_after,
+    )
+
+
+def summarize(results: list[dict[str, Any]], has_found: bool) -> dict[str, Any]:
+    """Collect the results of all trainings and the statistics of the random ones.
+
+    Args:
+        has_found: whether the first result is of a given architecture.
+    """
+    found, drawn = (results[0], results[1:]) if has_found else (None, results)
+    accuracies = [r["test_accuracy"] for r in drawn]
+    return {
+        "found": found,
+        "random": drawn,
+        "random_median": statistics.median(accuracies),
+        "random_mean": math.fsum(accuracies) / len(accuracies),
+        "random_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+    }

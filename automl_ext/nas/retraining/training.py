@@ -1,0 +1,173 @@
+"""Training a network from scratch: its configuration, the training job, and the measurement of the result."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from automl_ext.data.images import Split, Splits
+from automl_ext.nas.retraining.images import accuracy, augment, epoch_batches, take, to_device
+from automl_ext.nas.retraining.optimizer import nesterov_sgd
+from automl_ext.nas.retraining.regularization import DropPath, add_auxiliary_head, cutout
+from automl_ext.nas.spaces.space import Space
+from automl_ext.training.checks import check_range, check_seed
+from automl_ext.training.clock import Clock
+from automl_ext.training.epochs import set_cosine_lr
+from automl_ext.training.seeding import generator, seed_everything
+
+LARGEST = 2**31 - 1  # largest count: PyTorch and NumPy cannot convert larger values
+MANY = 1_000_000  # largest number of objects that are built one by one before the run starts
+
+
+@dataclass
+class TrainingConfig:
+    """Options of the training of a network: SGD with Nesterov momentum and a cosine learning rate."""
+
+    space: str = "nb201"  # Search space: nb201, darts, darts-frc (GDAS's fixed reduction cell) or renas.
+    data: str = "digits"  # Data set: digits, fashion-mnist:PATH, folder:PATH or npz:PATH.
+    subset: int | None = None  # Number of images to use; all by default.
+    seed: int = 0  # Seed of the weights, batches and augmentation.
+    device: str = "auto"  # Device: auto, cpu or cuda.
+    channels: int = 16  # Number of channels C of the first stage.
+    cells: int = 1  # Number of cells N per stage.
+    epochs: int = 40  # Number of training epochs.
+    batch_size: int = 64  # Number of images per batch.
+    lr: float = 0.05  # Initial learning rate of SGD; the cosine schedule ends at 0.
+    momentum: float = 0.9  # Nesterov momentum of SGD.
+    weight_decay: float = 5e-4  # Weight decay of SGD.
+    shift: int = 1  # Largest random shift of a training image, in pixels.
+    flip: bool = False  # Mirror each training image with probability 1/2.
+    cutout: int = 0  # Side of a square set to zero in each training image, in pixels (DARTS: 16).
+    drop_path: float = 0.0  # Drop-path probability; rises linearly from 0 to about this value (DARTS: 0.2).
+    auxiliary: float = 0.0  # Weight of the auxiliary classifier's loss; 0 for no auxiliary head (DARTS: 0.4).
+
+    def __post_init__(self) -> None:
+        check_seed(self.seed)
+        check_range(self, "subset", "channels", "cells", "epochs", low=1, high=LARGEST)
+        check_range(self, "batch_size", low=2, high=LARGEST)  # batch norm needs two images
+        check_range(self, "shift", "cutout", low=0, high=LARGEST)
+        check_range(self, "lr", above=0)
+        check_range(self, "momentum", "drop_path", low=0, below=1)
+        check_range(self, "weight_decay", "auxiliary", low=0)
+
+
+class NetworkTraining:
+    """The training of one network, a :class:`~automl_ext.training.epochs.Job`.
+
+    All randomness comes from ``config.seed``. The training and validation images are both used.
+
+    Args:
+        genotype: the architecture, of ``space``.
+
+    Raises:
+        UserError: ``config`` asks for an auxiliary head or drop-path, which networks of the space do not support.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, space: Space[Any], genotype: Any, splits: Splits, device: torch.device
+    ) -> None:
+        self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
+        self.split = to_device(train_and_valid(splits), device)
+        seed_everything(config.seed)
+        network = space.build(genotype, **network_shape(splits, config.channels, config.cells))
+        if config.auxiliary:
+            add_auxiliary_head(network)
+        self.network = network.to(device)
+        self.optimizer = nesterov_sgd(self.network.parameters(), config.lr, config.momentum, config.weight_decay)
+        self.generator = generator(config.seed, torch.device("cpu"))
+        self.drop_path = DropPath(self.network, self.generator) if config.drop_path else None
+
+    def run_epoch(self) -> dict[str, float]:
+        """Train for one epoch. Return the mean loss and the last learning rate."""
+        with self.clock:
+            self.network.train()
+            batches = epoch_batches(len(self.split.labels), self.config.batch_size, self.generator)
+            if self.drop_path is not None:
+                self.drop_path.probability = self.config.drop_path * self.epoch / self.epochs
+            losses = []
+            for i, index in enumerate(batches):
+                progress = (self.epoch + i / len(batches)) / self.epochs
+                lr = set_cosine_lr(self.optimizer, progress, self.config.lr, 0.0)
+                batch = take(self.split, index)
+                images = augment(batch.images, self.config.shift, self.config.flip, self.generator)
+                images = cutout(images, self.config.cutout, self.generator)
+                loss = self.loss(images, batch.labels)
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+                losses.append(loss.detach())
+            self.epoch += 1
+            return {"loss": torch.stack(losses).mean().item(), "lr": lr}
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Compute the cross-entropy of a batch, plus the weighted loss of the auxiliary head if there is one."""
+        if not self.config.auxiliary:
+            return F.cross_entropy(self.network(images), labels)
+        logits, auxiliary = self.network(images)
+        return F.cross_entropy(logits, labels) + self.config.auxiliary * F.cross_entropy(auxiliary, labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "network": dict(self.network.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "wall": self.clock.wall,
+            "cpu": self.clock.cpu,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch = state["epoch"]
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
+
+
+def network_shape(splits: Splits, channels: int, cells: int) -> dict[str, Any]:
+    """Return the keyword arguments of ``Space.build`` for the images of ``splits``."""
+    return {
+        "in_channels": splits.in_channels,
+        "num_classes": splits.num_classes,
+        "channels": channels,
+        "cells": cells,
+    }
+
+
+def train_and_valid(splits: Splits) -> Split:
+    """Concatenate the training and validation images, which a final training uses together."""
+    parts = (splits.train, splits.valid)
+    return Split(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
+
+
+def test_accuracy(training: NetworkTraining, splits: Splits) -> float:
+    """Compute the test accuracy of the trained network, 0 to 1. No other function reads the test images."""
+    device = training.split.labels.device
+    return accuracy(training.network, to_device(splits.test, device))
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Count the parameters of a network, without those of an auxiliary head, which only training uses."""
+    return sum(p.numel() for name, p in network.named_parameters() if not name.startswith("auxiliary."))
+
+
+def measure(training: NetworkTraining, genotype: Any, splits: Splits) -> dict[str, Any]:
+    """Return the result of a finished training. The key ``times`` holds everything that is not reproducible."""
+    return {
+        "genotype": str(genotype),
+        "test_accuracy": test_accuracy(training, splits),
+        "parameters": count_parameters(training.network),
+        "network": {
+            "space": training.config.space,
+            "shape": network_shape(splits, training.config.channels, training.config.cells),
+            "image_size": list(splits.image_size),
+            "mean": list(splits.mean),
+            "std": list(splits.std),
+            "classes": list(splits.classes),
+        },
+        "times": {"retrain_seconds": training.clock.wall, "retrain_cpu_seconds": training.clock.cpu},
+    }

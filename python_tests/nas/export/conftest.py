@@ -1,0 +1,24 @@
+"""Finished runs to export."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
+from automl_ext.nas.spaces.registry import SPACES, space
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished retrain of every space, by name; that of darts has an auxiliary head."""
+    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+    folder = tmp_path_factory.mktemp("runs")
+    for name in SPACES:
+        genotype = str(space(name).random(Random(3)))
+        config = RetrainConfig(space=name, genotype=genotype, subset=60, epochs=1, channels=2, drop_path=0.1)
+        config.auxiliary = 0.4 * (name == "darts")
+        retrain(config, folder / name)
+    return folder
