@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from automl_ext.data.images import Part, Source
+from automl_ext.data.source import Part, Source
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import check_regular, check_size
 

@@ -23,7 +23,7 @@ from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig
 from automl_ext.nas.differentiable.search import GDASConfig
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig
 from automl_ext.nas.retraining.retrain import CompareConfig, RetrainConfig
-from automl_ext.nas.search.config import STRATEGIES
+from automl_ext.nas.strategies.registry import STRATEGIES
 from automl_ext.training.files import reading
 
 CONFIGS: dict[str, type] = {

@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 from automl_ext.nas.benchmarks.report import draw, print_table
 from automl_ext.nas.estimators.table import Table, TableEvaluator
 from automl_ext.nas.retraining.retrain import MANY
-from automl_ext.nas.search.config import ALIASES, CONTROLLERS, MOST_WORKERS, ControllerName
 from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.strategies.config import MOST_WORKERS
 from automl_ext.nas.strategies.evolution import Evolution
 from automl_ext.nas.strategies.random_search import RandomSearch
-from automl_ext.nas.strategies.reinforce import Reinforce
-from automl_ext.nas.strategies.renas import ReNAS
+from automl_ext.nas.strategies.registry import ALIASES
+from automl_ext.nas.strategies.reinforce import ReinforceSearch
+from automl_ext.nas.strategies.renas import CONTROLLERS, ControllerName, ReNAS
 from automl_ext.nas.strategies.strategy import Strategy
 from automl_ext.parallel.workers import Workers
 from automl_ext.training.checks import check_range, check_seed
@@ -70,7 +71,7 @@ def _random(config: NASBenchConfig, seed: int) -> Strategy:
 
 
 def _reinforce(config: NASBenchConfig, seed: int) -> Strategy:
-    return Reinforce(NASBench201(), seed)
+    return ReinforceSearch(NASBench201(), seed)
 
 
 def _rea(config: NASBenchConfig, seed: int) -> Strategy:

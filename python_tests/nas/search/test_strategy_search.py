@@ -25,17 +25,15 @@ from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.retraining.retrain import TrainingConfig
-from automl_ext.nas.search.config import (
-    STRATEGIES,
-    EvolutionConfig,
-    RandomConfig,
-    ReNASConfig,
-    SearchConfig,
-    SuccessiveHalvingConfig,
-)
 from automl_ext.nas.search.history import pareto_front
 from automl_ext.nas.search.search import search
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
+from automl_ext.nas.strategies.config import SearchConfig
+from automl_ext.nas.strategies.evolution import EvolutionConfig
+from automl_ext.nas.strategies.random_search import RandomConfig
+from automl_ext.nas.strategies.registry import STRATEGIES
+from automl_ext.nas.strategies.renas import ReNASConfig
+from automl_ext.nas.strategies.successive_halving import SuccessiveHalvingConfig
 from automl_ext.training.errors import UserError
 
 SPACE = NASBench201()
@@ -179,9 +177,15 @@ def test_a_budget_too_small_for_one_training(tmp_path: Path) -> None:
         (lambda: RandomConfig(workers=0), "workers: expected at least 1"),
         (lambda: RandomConfig(evaluator="table", space="darts"), "the table holds NAS-Bench-201 cells"),
         (lambda: EvolutionConfig(population=0), "population: expected at least 1"),
-        (lambda: ReNASConfig(fine_tune=9, epochs=4), "fine_tune: expected at most 4 epochs"),
-        (lambda: SuccessiveHalvingConfig(evaluator="supernet"), "a supernet knows no budgets"),
-        (lambda: SuccessiveHalvingConfig(epochs=8), "epochs: expected at least 9, one in the first rung"),
+        (lambda: ReNASConfig(fine_tune=9, epochs=4), "fine_tune: expected at most 4 .epochs., got 9"),
+        (
+            lambda: SuccessiveHalvingConfig(evaluator="supernet"),
+            "successive halving needs budgets, which a supernet does not support",
+        ),
+        (
+            lambda: SuccessiveHalvingConfig(epochs=8),
+            "epochs: expected at least 9, for one epoch in the first rung, got 8",
+        ),
     ],
 )
 def test_bad_configurations(make: Any, message: str) -> None:
@@ -285,7 +289,7 @@ def test_pictures(tmp_path: Path, table: str) -> None:
 SEARCH = """
 import sys
 from automl_ext.nas.search.search import search
-from automl_ext.nas.search.config import ReNASConfig
+from automl_ext.nas.strategies.renas import ReNASConfig
 config = ReNASConfig(
     subset=200, channels=4, epochs=2, evaluations=60, population=4, sample=2, workers=int(sys.argv[2])
 )

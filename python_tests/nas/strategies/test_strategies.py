@@ -18,7 +18,7 @@ from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.strategies.evolution import Evolution
 from automl_ext.nas.strategies.random_search import RandomSearch
-from automl_ext.nas.strategies.reinforce import Reinforce
+from automl_ext.nas.strategies.reinforce import ReinforceSearch
 from automl_ext.nas.strategies.renas import ReNAS
 from automl_ext.nas.strategies.renas_controller import HistoryController
 from automl_ext.nas.strategies.renas_lstm import LSTMController, MutationPolicy
@@ -30,7 +30,7 @@ SPACE = world.SPACE
 MAKE: dict[str, Callable[[int], Strategy]] = {
     "random": lambda seed: RandomSearch(SPACE, seed),
     "rea": lambda seed: Evolution(SPACE, seed, population=5),
-    "reinforce": lambda seed: Reinforce(SPACE, seed, lr=0.1),
+    "reinforce": lambda seed: ReinforceSearch(SPACE, seed, lr=0.1),
     "renas": lambda seed: ReNAS(SPACE, seed, HistoryController(SPACE, seed), population=5, sample=3),
     "renas-lstm": lambda seed: ReNAS(SPACE, seed, LSTMController(SPACE, seed), population=5, sample=3),
     "successive-halving": lambda seed: SuccessiveHalving(SPACE, seed, candidates=4, budgets=(1, 2), eta=2),
@@ -150,7 +150,7 @@ def test_evolution_mutates_one_choice_of_a_living_member() -> None:
 
 
 def test_reinforce_follows_the_gradient_of_log_policy() -> None:
-    strategy = Reinforce(SPACE, 0)
+    strategy = ReinforceSearch(SPACE, 0)
     logits = strategy.logits.clone().requires_grad_()
     genotype = SPACE.decode([0, 1, 2, 3, 4, 0])
     log_p = logits.log_softmax(-1)[range(6), [0, 1, 2, 3, 4, 0]].sum()
@@ -159,7 +159,7 @@ def test_reinforce_follows_the_gradient_of_log_policy() -> None:
 
 
 def test_reinforce_never_draws_what_does_not_exist() -> None:
-    strategy = Reinforce(Pairs(), 0, lr=0.5)
+    strategy = ReinforceSearch(Pairs(), 0, lr=0.5)
     for _ in range(200):
         candidate = strategy.ask()
         assert all(k < n for k, n in zip(candidate.genotype, Pairs.num_choices, strict=True))
@@ -168,7 +168,7 @@ def test_reinforce_never_draws_what_does_not_exist() -> None:
 
 
 def test_reinforce_rewards_a_failure_as_the_worst() -> None:
-    strategy = Reinforce(SPACE, 0)
+    strategy = ReinforceSearch(SPACE, 0)
     genotype = SPACE.decode([0] * 6)
     for score in (5.0, 9.0):
         strategy.tell(Candidate(genotype), Evaluation(score, 0.0))
@@ -315,11 +315,11 @@ def test_successive_halving_waits_for_a_rung() -> None:
         (lambda: Evolution(SPACE, 0, population=0), "population: expected at least 1, got 0"),
         (lambda: Evolution(SPACE, 0, sample=0), "sample: expected at least 1, got 0"),
         (lambda: ReNAS(SPACE, 0, HistoryController(SPACE, 0), population=0), "population: expected at least 1"),
-        (lambda: Reinforce(SPACE, 0, lr=math.nan), "lr: expected at least 0, got nan"),
-        (lambda: Reinforce(SPACE, 0, decay=1.0), "decay: expected a number in"),
+        (lambda: ReinforceSearch(SPACE, 0, lr=math.nan), "lr: expected at least 0, got nan"),
+        (lambda: ReinforceSearch(SPACE, 0, decay=1.0), "decay: expected a number in"),
         (lambda: SuccessiveHalving(SPACE, 0, candidates=0), "candidates: expected at least 1"),
-        (lambda: SuccessiveHalving(SPACE, 0, budgets=(3, 1)), "budgets: expected rising"),
-        (lambda: SuccessiveHalving(SPACE, 0, budgets=()), "budgets: expected rising"),
+        (lambda: SuccessiveHalving(SPACE, 0, budgets=(3, 1)), "budgets: expected increasing"),
+        (lambda: SuccessiveHalving(SPACE, 0, budgets=()), "budgets: expected increasing"),
         (lambda: SuccessiveHalving(SPACE, 0, eta=1), "eta: expected at least 2"),
     ],
 )
