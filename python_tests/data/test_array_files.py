@@ -89,6 +89,19 @@ def test_broken_gzip_files(tmp_path, damage):
     refused(f"fashion-mnist:{tmp_path}", "train-images-idx3-ubyte.gz")
 
 
+def test_idx_data_larger_than_the_memory(tmp_path, monkeypatch):
+    write_fashion(tmp_path)
+    read = gzip.GzipFile.read
+
+    def read_little(self, size=-1):
+        if size > 100:
+            raise MemoryError
+        return read(self, size)
+
+    monkeypatch.setattr(gzip.GzipFile, "read", read_little)
+    refused(f"fashion-mnist:{tmp_path}", "train-images-idx3-ubyte.gz", "larger than the free memory")
+
+
 def save_npz(tmp_path, **arrays):
     np.savez(tmp_path / "a.npz", **arrays)
     return f"npz:{tmp_path / 'a.npz'}"
@@ -139,7 +152,7 @@ def test_npz_with_the_names_of_keras(tmp_path):
             ["[10, 4, 5, 6]", "must be 1 or 3"],
         ),
         ({"images": np.zeros((10, 30), np.uint8), "labels": LABELS}, ["a.npz: images has shape [10, 30]"]),
-        ({"images": np.zeros((0, 3, 3), np.uint8), "labels": LABELS[:0]}, ["not empty"]),
+        ({"images": np.zeros((0, 3, 3), np.uint8), "labels": LABELS[:0]}, ["expected a non-empty array"]),
         (
             {"images": GREY.astype(np.int64), "labels": LABELS},
             ["images is int64, expected uint8 or floats in [0, 1]"],
@@ -152,9 +165,9 @@ def test_npz_with_the_names_of_keras(tmp_path):
         ({"images": GREY, "labels": np.eye(10, dtype=int)}, ["labels is int64 [10, 10]"]),
         ({"images": GREY, "labels": LABELS.astype(str)}, ["labels is <U"]),
         ({"images": GREY, "labels": LABELS.astype(object)}, ["a.npz is not a readable npz file"]),
-        ({"images": GREY}, ["holds images; expected images and labels"]),
-        ({"x": GREY, "y_train": LABELS}, ["holds x, y_train; expected"]),
-        ({}, ["holds nothing; expected"]),
+        ({"images": GREY}, ["contains images; expected images and labels"]),
+        ({"x": GREY, "y_train": LABELS}, ["contains x, y_train; expected"]),
+        ({}, ["contains no arrays; expected"]),
         ({"x_train": GREY, "y_train": LABELS, "x_test": GREY}, ["x_test and y_test must come together"]),
         (
             {"x_train": GREY, "y_train": LABELS, "x_test": GREY, "y_test": LABELS + 1},

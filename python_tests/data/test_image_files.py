@@ -26,7 +26,7 @@ def flipped(data):
 
 
 def class_folders(top="", count=6, mode="RGB"):
-    """File names and bytes: ``count`` images each of cat (grey 100 and up) and dog (200 and up)."""
+    """File names and bytes: ``count`` images each of cat (gray 100 and up) and dog (200 and up)."""
     return {
         f"{top}{name}/{i}.png": png(base + i, mode=mode)
         for name, base in (("dog", 200), ("cat", 100))
@@ -114,7 +114,7 @@ def test_linked_class_folders(tmp_path):
         (tmp_path / "links" / name).symlink_to(tmp_path / "data" / name)
     assert len(load_images(f"folder:{tmp_path / 'links'}").images) == 12
     (tmp_path / "links" / "cat2").symlink_to(tmp_path / "links")  # a circle
-    refused(f"folder:{tmp_path / 'links'}", "cat2 holds a folder")
+    refused(f"folder:{tmp_path / 'links'}", "cat2 contains a folder")
 
 
 @both
@@ -129,9 +129,9 @@ def test_linked_class_folders(tmp_path):
         ({"cat/3.png": png(mode="L")}, ["cat/3.png is 5×6 L, but cat/0.png is 5×6 RGB"]),
         ({"cat/3.png": png(mode="RGBA")}, ["cat/3.png has mode RGBA, expected RGB or L"]),
         ({"dog/0.png": png(mode="P")}, ["dog/0.png has mode P"]),
-        ({"dog/deep/1.png": png()}, ["class folder dog holds a folder, deep"]),
-        ({"fish/": b""}, ["class folder fish holds no images"]),
-        ({"fish/list.txt": b""}, ["class folder fish holds no images"]),
+        ({"dog/deep/1.png": png()}, ["class folder dog contains a folder, deep"]),
+        ({"fish/": b""}, ["class folder fish contains no images"]),
+        ({"fish/list.txt": b""}, ["class folder fish contains no images"]),
         ({"fish/1.png": png()}, ["class 'fish' has 1 images, at least 5 are needed"]),
     ],
 )
@@ -146,14 +146,14 @@ def test_unfit_images(tmp_path, kind, change, texts):
         ({}, ["no class folders"]),
         ({"1.png": png(), "2.png": png()}, ["no class folders"]),
         ({f"cat/{i}.png": png() for i in range(9)}, ["at least two classes are needed, found cat"]),
-        (class_folders("train/") | class_folders("val/"), ["train and test folders", "found train, val"]),
+        (class_folders("train/") | class_folders("val/"), ["the folders train and test", "found train, val"]),
         (
             class_folders("train/") | class_folders("test/") | class_folders("val/"),
             ["found test, train, val"],
         ),
         (class_folders("train/") | {"test/cat/1.png": png()}, ["class 'dog' is in only one of"]),
         (class_folders("train/") | {"test/": b""}, ["no class folders in test/"]),
-        (class_folders("train/") | {"test/cat/1.png": png(), "test/dog/": b""}, ["test/dog holds no images"]),
+        (class_folders("train/") | {"test/cat/1.png": png(), "test/dog/": b""}, ["test/dog contains no images"]),
     ],
 )
 def test_unfit_folders(tmp_path, kind, files, texts):

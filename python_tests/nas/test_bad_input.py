@@ -164,7 +164,7 @@ def understated(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (no_array, "images is no NumPy array"),
+        (no_array, "images is not a NumPy array"),
         (encrypted, "encrypted"),
         (huge_header, "declares arrays larger than the memory"),
         (bomb, "unpacks to 0.0 GiB, expected at most 0.0, half of the memory"),

@@ -58,7 +58,7 @@ def test_work_that_always_kills_is_given_up(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr("automl_ext.parallel.workers.DEATHS", 2)  # every new process imports torch
     with Workers(partial(work, tmp_path), 2) as workers:
         workers.submit(0, 100)
-        with pytest.raises(UserError, match="killed 2 times over the same work"):
+        with pytest.raises(UserError, match="killed 2 times during the same call"):
             workers.next()
     assert len(list(tmp_path.glob("0-*"))) == 2
 

@@ -166,9 +166,9 @@ def test_foreign_states() -> None:
         evaluator.evaluate(CELL, 3, {"weights": 1})
     with pytest.raises(ValueError, match=r"state: expected one of .*none.*, got one of"):
         evaluator.evaluate(Genotype(("none",) * 6), 3, state)
-    with pytest.raises(ValueError, match=r"another training: channels 4 \(here 2\)"):
+    with pytest.raises(ValueError, match=r"belongs to another training: channels 4 \(here 2\)"):
         LowerFidelity(replace(CONFIG, channels=2), SPLITS).evaluate(CELL, 3, state)
     with pytest.raises(ValueError, match=r"another training: images 96 \(here 24\)"):
         LowerFidelity(CONFIG, SPLITS, images=24).evaluate(CELL, 3, state)
-    with pytest.raises(ValueError, match="state: has had 2 epochs, more than the budget, 1"):
+    with pytest.raises(ValueError, match="state: has had 2 epochs, more than the budget 1"):
         evaluator.evaluate(CELL, 1, state)

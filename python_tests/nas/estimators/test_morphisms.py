@@ -255,9 +255,14 @@ SHARED = nn.Linear(2, 2)
     [
         (sequential(), "5", 8, "layer: expected one of 0, 1, got '5'"),
         (sequential(nn.ReLU()), "1", 8, "layer: expected a convolution or a linear layer, got '1', a ReLU"),
-        (sequential(), "1", 8, "layer: expected one that another layer reads, got the last one"),
+        (sequential(), "1", 8, "layer: expected a layer followed by another one, got the last layer"),
         (sequential(), "0", 3, "width: expected at least 4, the width of layer '0', got 3"),
-        (sequential(ResidualBlock(4, 4)), "0", 8, "1: expected no ResidualBlock between layer '0' and the next one"),
+        (
+            sequential(ResidualBlock(4, 4)),
+            "0",
+            8,
+            "1: ResidualBlock is not supported between layer '0' and the next one",
+        ),
         (sequential(nn.GroupNorm(2, 4)), "0", 8, "1: expected no GroupNorm"),
         (sequential(nn.Softmax(1)), "0", 8, "1: expected no Softmax"),
         (sequential(nn.ConvTranspose2d(4, 4, 3)), "0", 8, "1: expected no ConvTranspose2d"),
@@ -276,7 +281,7 @@ def test_what_wider_refuses(network: nn.Module, layer: str, width: int, message:
 
 
 def test_what_the_others_refuse() -> None:
-    with pytest.raises(ValueError, match="1: expected ReLU or ReLU6, which twice is as once, got Tanh"):
+    with pytest.raises(ValueError, match="1: expected ReLU or ReLU6, which are idempotent, got Tanh"):
         net2deeper(sequential(nn.Tanh()), "0")
     with pytest.raises(ValueError, match="layer: expected a convolution or a linear layer, got '1', a ReLU"):
         net2deeper(sequential(nn.ReLU()), "1")
@@ -285,11 +290,11 @@ def test_what_the_others_refuse() -> None:
     space = NASBench201()
     shape = {"in_channels": 2, "num_classes": 3, "channels": 4, "cells": 1}
     network = space.build(space.decode([3] * 6), **shape)
-    with pytest.raises(ValueError, match="channels: expected at least 4, as many as the network has, got 3"):
+    with pytest.raises(ValueError, match="channels: expected at least 4, the width of the network, got 3"):
         widen_cells(network, 3)
     with pytest.raises(ValueError, match="noise: expected at least 0, got nan"):
         widen_cells(network, 8, noise=float("nan"))
-    with pytest.raises(ValueError, match=r"network: expected one that NASBench201.*got NASBench201Supernet"):
+    with pytest.raises(ValueError, match=r"network: expected a network of NASBench201.*got NASBench201Supernet"):
         widen_cells(space.build_supernet(**shape, form="darts"), 8)
-    with pytest.raises(ValueError, match=r"network: expected one that NASBench201.*got Network"):
+    with pytest.raises(ValueError, match=r"network: expected a network of NASBench201.*got Network"):
         widen_cells(space.build_supernet(**shape, form="darts").network, 8)

@@ -25,6 +25,7 @@ from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.retraining.retrain import TrainingConfig
+from automl_ext.nas.search.evaluators import EVALUATORS
 from automl_ext.nas.search.history import pareto_front
 from automl_ext.nas.search.search import search
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
@@ -153,9 +154,14 @@ def test_divergence_is_a_failure(tmp_path: Path) -> None:
         (lambda table: RandomConfig(space="renas", evaluator="supernet"), "space renas: has no supernet"),
         (lambda table: RandomConfig(space="nb101"), "space: expected one of nb201.*, got 'nb101'"),
         (lambda table: RandomConfig(evaluator="table", table=table + "x"), "table: cannot read"),
+        (lambda table: RandomConfig(evaluator="oracle"), f"evaluator: expected one of {', '.join(EVALUATORS)}, got"),
+        (lambda table: RandomConfig(**TINY, auxiliary=1.0), "--auxiliary: networks of this space have no auxiliary"),
     ],
 )
-def test_bad_input_gets_one_line(tmp_path: Path, table: str, make: Any, message: str) -> None:
+def test_bad_input_is_refused_before_the_run_directory_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, make: Any, message: str
+) -> None:
+    monkeypatch.setattr("automl_ext.nas.search.search.Run.open", lambda *args, **kwargs: pytest.fail("run directory"))
     with pytest.raises(UserError, match=message) as error:
         search("random", make(table), tmp_path / "run")
     assert "\n" not in str(error.value)
