@@ -1,4 +1,4 @@
-"""Searches by strategies: protocol, exact resume, workers, failures, inherited weights, pictures."""
+"""Searches with strategies: budget, exact resume, workers, failures, inherited weights, plots."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def logged(out: Path, *, seconds: bool = True) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; without measured seconds."""
+    """Return the lines of metrics.jsonl, optionally without measured seconds."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return rows if seconds else [{k: v for k, v in row.items() if k not in ("cost", "seconds")} for row in rows]
 
@@ -69,7 +69,7 @@ def test_every_strategy_searches_the_table(tmp_path: Path, table: str) -> None:
         assert result["test_accuracy"] == 70 + world.quality(SPACE.encode(genotype))
 
 
-def test_the_overrunning_evaluation_does_not_count_and_revisits_are_charged(tmp_path: Path, table: str) -> None:
+def test_revisits_cost_and_the_evaluation_over_budget_does_not_count(tmp_path: Path, table: str) -> None:
     class One(NASBench201):
         def random(self, rng: Any) -> Genotype:
             return Genotype(("none",) * 6)
@@ -83,7 +83,7 @@ def test_the_overrunning_evaluation_does_not_count_and_revisits_are_charged(tmp_
         assert result["times"]["evaluation_seconds"] == pytest.approx(count * cost)
 
 
-def test_interrupted_and_resumed_is_the_same(tmp_path: Path, table: str) -> None:
+def test_resumed_search_equals_uninterrupted_search(tmp_path: Path, table: str) -> None:
     config = ReNASConfig(evaluator="table", table=table, evaluations=60, population=8, sample=3, workers=1)
     whole = search("renas", config, tmp_path / "whole")
     assert search("renas", config, tmp_path / "parts", stop_after=7) is None
@@ -102,7 +102,7 @@ def test_interrupted_and_resumed_is_the_same(tmp_path: Path, table: str) -> None
         ("rea", EvolutionConfig(**TINY, evaluator="supernet", evaluations=5, population=3, sample=2)),
     ],
 )
-def test_trainings_go_on_where_they_were(tmp_path: Path, name: str, config: SearchConfig) -> None:
+def test_resumed_trainings_equal_uninterrupted_ones(tmp_path: Path, name: str, config: SearchConfig) -> None:
     whole = search(name, config, tmp_path / "whole")
     for _ in range(2):
         assert search(name, config, tmp_path / "parts", resume="auto", stop_after=3) is None
@@ -110,8 +110,8 @@ def test_trainings_go_on_where_they_were(tmp_path: Path, name: str, config: Sear
     assert logged(tmp_path / "parts", seconds=False) == logged(tmp_path / "whole", seconds=False)
 
 
-def test_workers_change_who_evaluates_only(tmp_path: Path) -> None:
-    """With a strategy that learns nothing the candidates are the same, so all results are."""
+def test_number_of_workers_does_not_change_random_search(tmp_path: Path) -> None:
+    """Random search ignores the scores, so its candidates and results do not depend on the workers."""
     results = []
     for workers in (1, 2):
         config = RandomConfig(**TINY, evaluations=4, workers=workers)
@@ -138,7 +138,7 @@ def test_failed_candidates_are_counted(tmp_path: Path, monkeypatch: pytest.Monke
     assert result["evaluations"] == 40
 
 
-def test_divergence_is_a_failure(tmp_path: Path) -> None:
+def test_diverging_candidates_fail(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="random: all 2 candidates failed; try a lower learning rate"):
         search("random", RandomConfig(**TINY, evaluations=2, lr=1e12), tmp_path / "run")
     assert [row["score"] for row in logged(tmp_path / "run")] == [None, None]
@@ -169,7 +169,7 @@ def test_bad_input_is_refused_before_the_run_directory_exists(
 
 
 def test_a_budget_too_small_for_one_training(tmp_path: Path) -> None:
-    """It is known after the first one: the same --out is good for a larger budget."""
+    """This is known after the first training. The same --out can then be used with a larger budget."""
     with pytest.raises(UserError, match=r"budget: one evaluation takes .* s, more than 0\.001 s"):
         search("random", RandomConfig(**TINY, budget=0.001), tmp_path / "run")
     assert search("random", RandomConfig(**TINY, budget=1000, evaluations=1), tmp_path / "run", resume="auto")
@@ -194,7 +194,7 @@ def test_a_budget_too_small_for_one_training(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_bad_configurations(make: Any, message: str) -> None:
+def test_invalid_configurations(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -211,15 +211,15 @@ def evaluator(fine_tune: int = 1) -> Inheriting:
 PARENT = SPACE.decode([3, 2, 1, 3, 2, 3])
 
 
-def test_a_child_inherits_what_did_not_change() -> None:
+def test_a_child_inherits_unchanged_layers() -> None:
     trained = evaluator()
     state = trained.evaluate(PARENT).state
     assert state is not None
     weights = state["training"]["network"]
-    child = SPACE.decode([3, 2, 1, 3, 2, 2])  # the last edge: 3×3 becomes 1×1
+    child = SPACE.decode([3, 2, 1, 3, 2, 2])  # the last edge: 1×1 instead of 3×3
     start, share = trained.inherited(child, state)
     for name, value in start["training"]["network"].items():
-        if ".edges.5." in name:  # all of the new operation is new, its batch norm of equal shape too
+        if ".edges.5." in name:  # the new operation is initialized, including its batch norm of equal shape
             assert name not in weights or not torch.equal(value, weights[name]) or value.numel() == 1 or "bias" in name
         else:
             assert torch.equal(value, weights[name]), name
@@ -232,7 +232,7 @@ def test_a_child_inherits_what_did_not_change() -> None:
     assert trained.evaluate(PARENT).measured["epochs"] == 2
 
 
-def test_inheriting_changes_neither_parent_nor_chance() -> None:
+def test_inheriting_changes_neither_the_parent_nor_global_generators() -> None:
     trained = evaluator()
     state = trained.evaluate(PARENT).state
     assert state is not None
@@ -247,7 +247,7 @@ def test_inheriting_changes_neither_parent_nor_chance() -> None:
     assert all(torch.equal(value, copy[name]) for name, value in state["training"]["network"].items())
 
 
-def test_inherit_takes_equal_layers_in_equal_company() -> None:
+def test_inherit_needs_equal_layers_in_equal_modules() -> None:
     def network(kernel: int) -> torch.nn.Sequential:
         operation = torch.nn.Sequential(torch.nn.Conv2d(2, 2, kernel), torch.nn.BatchNorm2d(2))
         return torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2)), operation)
@@ -263,7 +263,7 @@ def test_fine_tune_is_checked() -> None:
         evaluator(3)
 
 
-# ---- pictures
+# ---- Pareto front and plots
 
 
 def test_pareto_front() -> None:
@@ -272,7 +272,7 @@ def test_pareto_front() -> None:
     assert pareto_front([], []) == []
 
 
-def test_the_result_holds_the_front(tmp_path: Path, table: str) -> None:
+def test_result_contains_the_front(tmp_path: Path, table: str) -> None:
     result = search("random", RandomConfig(evaluator="table", table=table, evaluations=50), tmp_path / "run")
     assert result is not None
     front = result["pareto"]
@@ -281,15 +281,15 @@ def test_the_result_holds_the_front(tmp_path: Path, table: str) -> None:
     assert [p["score"] for p in front] == sorted({p["score"] for p in front})
 
 
-def test_pictures(tmp_path: Path, table: str) -> None:
-    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+def test_plots(tmp_path: Path, table: str) -> None:
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
     search("rea", EvolutionConfig(evaluator="table", table=table, evaluations=30), tmp_path / "run")
     names = {path.name for path in plot_run(tmp_path / "run")}
     assert names == {"curves.png", "trajectory.png", "pareto.png", "cell.png", "cell.svg"}
     assert all((tmp_path / "run" / name).stat().st_size > 1000 for name in names)
 
 
-# ---- killed
+# ---- killed processes
 
 
 SEARCH = """
@@ -310,7 +310,7 @@ def start(out: Path, workers: int) -> subprocess.Popen[bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_killed_at_random_moments(tmp_path: Path, workers: int) -> None:
+def test_killed_and_resumed_equals_uninterrupted_search(tmp_path: Path, workers: int) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     begin = time.monotonic()
     assert start(whole, workers).wait(600) == 0
@@ -320,7 +320,7 @@ def test_killed_at_random_moments(tmp_path: Path, workers: int) -> None:
         process = start(killed, workers)
         try:
             assert process.wait(rng.uniform(0.3, 0.7) * seconds) == 0
-            break  # finished before it could be killed again
+            break  # finished before the next kill
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
