@@ -16,7 +16,7 @@ from automl_ext.training.errors import UserError
 
 
 def work(folder: Path, number: int, deaths: int = 0) -> tuple[int, torch.Tensor, int]:
-    """Return ``number``, as many ones, and the process id. Small numbers take longest. The process dies ``deaths`` times."""
+    """Return ``number``, that many ones and the process id; small numbers take longest. Die ``deaths`` times."""
     died = len(list(folder.glob(f"{number}-*")))
     (folder / f"{number}-{died}-{os.getpid()}").touch()
     if died < deaths:
