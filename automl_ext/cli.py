@@ -213,8 +213,8 @@ def _gdas() -> Runner:
 
 
 def _strategy(name: str) -> Runner:
-    from automl_ext.nas.search.config import STRATEGIES
     from automl_ext.nas.search.search import search
+    from automl_ext.nas.strategies.registry import STRATEGIES
 
     return STRATEGIES[name], functools.partial(search, name)
 

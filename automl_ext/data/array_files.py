@@ -1,4 +1,4 @@
-"""Images that come as arrays: scikit-learn's digits, idx files (Fashion-MNIST), NumPy's ``.npz``."""
+"""Readers of images stored as arrays: scikit-learn's digits, idx files (Fashion-MNIST) and NumPy's ``.npz``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from automl_ext.data.images import Part, Source
+from automl_ext.data.source import Part, Source
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import check_size
 
@@ -33,7 +33,7 @@ NPZ_NAMES = "images and labels (and test_images, test_labels), or x_train and y_
 
 
 def digits() -> Source:
-    """scikit-learn's digits: 1,797 grey images of 8×8, values 0 … 16 scaled to 0 … 255."""
+    """Load scikit-learn's digits: 1,797 gray images of 8×8 pixels, with values 0 … 16 scaled to 0 … 255."""
     try:
         from sklearn.datasets import load_digits
     except ImportError:
@@ -45,10 +45,10 @@ def digits() -> Source:
 
 
 def fashion_mnist(folder: Path) -> Source:
-    """Read ``{train,t10k}-{images-idx3,labels-idx1}-ubyte``, gzipped or not; t10k is the test part.
+    """Read ``{train,t10k}-{images-idx3,labels-idx1}-ubyte``, gzipped or not. The t10k files are the test part.
 
     Raises:
-        UserError: a file is missing, truncated or of another kind, or images and labels differ in number.
+        UserError: a file is missing, truncated or of another format, or the numbers of images and labels differ.
     """
     parts = []
     for prefix in ("train", "t10k"):
@@ -75,10 +75,11 @@ def _idx_path(folder: Path, name: str) -> Path:
 def read_idx(path: Path, dims: int) -> Tensor:
     """Read an idx file of unsigned bytes with ``dims`` dimensions, gzipped if its name ends in ``.gz``.
 
-    The format: two zero bytes, 8 (unsigned byte), the number of dimensions, big-endian int32 sizes, the data.
+    Format: two zero bytes, the byte 8 (type unsigned byte), the number of dimensions, big-endian int32 sizes, the data.
 
     Raises:
-        UserError: unreadable, a wrong magic number, too large, or more or fewer bytes than the sizes say.
+        UserError: the file is unreadable or too large, has a wrong magic number, or its length does not match its
+            sizes.
     """
     start, magic = 4 + 4 * dims, bytes((0, 0, 8, dims))
     try:
@@ -88,9 +89,11 @@ def read_idx(path: Path, dims: int) -> Tensor:
                 raise UserError(f"{path}: magic number 0x{head[:4].hex()}, expected 0x{magic.hex()}")
             sizes = [int.from_bytes(head[i : i + 4], "big") for i in range(4, start, 4)]
             check_size(path, math.prod(sizes))
-            data = file.read(math.prod(sizes) + 1)  # no more, whatever a gzip file unpacks to
+            data = file.read(math.prod(sizes) + 1)  # one byte more than expected: a gzip file may unpack to any size
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"cannot read {path}: {error}") from None
+    except MemoryError:
+        raise UserError(f"cannot read {path}: its data are larger than the free memory") from None
     if len(head) < start or len(data) != math.prod(sizes):
         got = f"{len(head) + len(data)}{' or more' * (len(data) > math.prod(sizes))}"
         raise UserError(f"{path}: {got} bytes, expected {start + math.prod(sizes)} (truncated or damaged)")
@@ -98,22 +101,22 @@ def read_idx(path: Path, dims: int) -> Tensor:
 
 
 def npz(path: Path) -> Source:
-    """Read ``images`` and ``labels``, or Keras' ``x_train``, ``y_train``, ``x_test``, ``y_test``.
+    """Read the arrays ``images`` and ``labels``, or Keras' ``x_train``, ``y_train``, ``x_test``, ``y_test``.
 
-    Images: uint8, or floats in [0, 1] (scaled to 0 … 255 and rounded); ``[N, H, W]`` (grey), ``[N, H, W, C]`` or
-    ``[N, C, H, W]`` with C 1 or 3, where exactly one of the second and the last axis may be that short.
-    Labels: integers ``[N]`` or ``[N, 1]``; the classes are the values that occur, in order.
+    Images are uint8, or floats in [0, 1] (scaled to 0 … 255 and rounded). Their shape is ``[N, H, W]`` (gray),
+    ``[N, H, W, C]`` or ``[N, C, H, W]`` with C = 1 or 3; exactly one of the second and the last axis may be 1 or 3.
+    Labels are integers ``[N]`` or ``[N, 1]``. The classes are the distinct labels in increasing order.
 
     Raises:
-        UserError: not an npz file, too large, encrypted, arrays missing, or of another shape, type or range; names
-            file and array.
+        UserError: the file is not an npz file, too large or encrypted, or an array is missing or has an unsuitable
+            shape, type or range. The message names the file and the array.
     """
     arrays, present = _read_npz(path)
     for names in _NAMES:
         if names[0] in arrays and names[1] in arrays:
             break
     else:
-        raise UserError(f"{path} holds {', '.join(present) or 'nothing'}; expected {NPZ_NAMES}")
+        raise UserError(f"{path} contains {', '.join(present) or 'no arrays'}; expected {NPZ_NAMES}")
     if (names[2] in arrays) != (names[3] in arrays):
         raise UserError(f"{path}: {names[2]} and {names[3]} must come together")
     images, labels = _pair(path, arrays, names[0], names[1])
@@ -125,28 +128,28 @@ def npz(path: Path) -> Source:
     test_images, test_labels = _pair(path, arrays, names[2], names[3])
     unknown = np.setdiff1d(test_labels, values)
     if unknown.size:
-        raise UserError(f"{path}: {names[3]} has the label {unknown[0]}, which {names[1]} has not")
+        raise UserError(f"{path}: {names[3]} has the label {unknown[0]}, which {names[1]} does not contain")
     return Source(classes, train, _part(test_images, torch.from_numpy(np.searchsorted(values, test_labels))))
 
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Read the arrays with names in _KNOWN; also return the names of all members."""
+    """Read the arrays whose names are in ``_KNOWN``. Also return the names of all members."""
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
-            # zipfile reads no more of a member than the size declared for it.
+            # zipfile never reads more of a member than its declared size.
             check_size(path, sum(size for name, size in sizes.items() if name in _KNOWN))
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files if name in _KNOWN}
     except MemoryError:
         raise UserError(f"{path} declares arrays larger than the memory") from None
-    # RuntimeError: encrypted; NotImplementedError: a compression that Python lacks
+    # RuntimeError: encrypted; its subclass NotImplementedError: an unsupported compression
     except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"{path} is not a readable npz file of plain arrays: {reason}") from None
     for name, array in found.items():
-        if not isinstance(array, np.ndarray):  # NumPy gives the bytes of a member that is no .npy file
-            raise UserError(f"{path}: {name} is no NumPy array")
+        if not isinstance(array, np.ndarray):  # for a member that is not a .npy file, NumPy returns its bytes
+            raise UserError(f"{path}: {name} is not a NumPy array")
     return found, list(sizes)
 
 
@@ -171,7 +174,7 @@ def _pair(path: Path, arrays: dict[str, Any], images_name: str, labels_name: str
 def _npz_images(name: str, array: np.ndarray) -> Tensor:
     shape = list(array.shape)
     if array.size == 0 or array.ndim not in (3, 4):
-        raise UserError(f"{name} has shape {shape}, expected [N, H, W], [N, H, W, C] or [N, C, H, W], not empty")
+        raise UserError(f"{name} has shape {shape}, expected a non-empty array [N, H, W], [N, H, W, C] or [N, C, H, W]")
     if array.ndim == 3:
         array = array[:, None]
     elif (array.shape[1] in (1, 3)) == (array.shape[3] in (1, 3)):
@@ -180,8 +183,8 @@ def _npz_images(name: str, array: np.ndarray) -> Tensor:
         array = array.transpose(0, 3, 1, 2)
     if array.dtype.kind == "f":
         low, high = array.min(), array.max()
-        if not (low >= 0 and high <= 1):  # false for NaN too
-            raise UserError(f"{name} has floats from {low} to {high}, expected them in [0, 1]")
+        if not (low >= 0 and high <= 1):  # also False for NaN
+            raise UserError(f"{name} has floats from {low} to {high}, expected floats in [0, 1]")
         array = np.rint(array.astype(np.float32) * 255)
     elif array.dtype != np.uint8:
         raise UserError(f"{name} is {array.dtype}, expected uint8 or floats in [0, 1]")

@@ -1,4 +1,4 @@
-"""Class folders of image files, on disk or in a zip (read in place). Needs Pillow, extra ``data``."""
+"""Reader of image files in class folders, on disk or in a zip file. Needs Pillow (extra ``data``)."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from automl_ext.data.images import Part, Source
+from automl_ext.data.source import Part, Source
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import check_regular, check_size
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm")
 DEPTH = 6
-LARGEST_FILE = 1 << 28  # bytes of one image in a zip
+LARGEST_FILE = 1 << 28  # largest size of one image in a zip file, in bytes
 
-# Folder names lead to further trees, image files to None.
+# Maps the name of a folder to its tree, and the name of an image file to None.
 Tree = dict[str, Any]
 
 
 def folder_or_zip(path: Path) -> Source:
-    """Read ``class/image`` or, with an official test part, ``train/class/image`` and ``test/class/image``.
+    """Read ``class/image`` files or, with an official test part, ``train/class/image`` and ``test/class/image`` files.
 
-    A single folder at the top that holds folders only (``train``, or the folder that was zipped) is stepped
-    into. Classes are sorted by name. Hidden files and files without an image's ending are ignored. All images
-    must have one size and one mode, RGB or L (grey).
+    If the top level is a single folder that contains only folders (``train``, or the zipped folder), its content is
+    read. Classes are sorted by name. Hidden files and files without an image suffix are ignored. All images must have
+    the same size and the same mode, RGB or L (gray).
 
     Raises:
-        UserError: names the file or folder that does not fit.
+        UserError: a file or folder is unsuitable; the message names it.
     """
     try:
         import PIL  # noqa: F401
@@ -53,7 +53,9 @@ def folder_or_zip(path: Path) -> Source:
         return Source(classes, train)
     if sorted(_folders(tree)) != ["test", "train"]:
         found = ", ".join(sorted(_folders(tree)))
-        raise UserError(f"{path}: expected class folders, or train and test folders of them; found {found}")
+        raise UserError(
+            f"{path}: expected class folders, or the folders train and test with class folders; found {found}"
+        )
     classes, train = _part(path, f"{top}train/", tree["train"])
     test_classes, test = _part(path, f"{top}test/", tree["test"])
     if classes != test_classes:
@@ -65,28 +67,28 @@ def folder_or_zip(path: Path) -> Source:
 def _part(path: Path, top: str, tree: Tree) -> tuple[tuple[str, ...], Part]:
     classes = tuple(sorted(_folders(tree)))
     if not classes:
-        raise UserError(f"{path}: no class folders in {top or 'it'}; expected class/image files")
+        raise UserError(f"{path}: no class folders in {top or 'the top level'}; expected class/image files")
     names, labels = [], []
     for label, name in enumerate(classes):
         inner = _folders(tree[name])
         if inner:
-            raise UserError(f"{path}: class folder {top}{name} holds a folder, {inner[0]}; expected images only")
+            raise UserError(f"{path}: class folder {top}{name} contains a folder, {inner[0]}; expected only images")
         if not tree[name]:
-            raise UserError(f"{path}: class folder {top}{name} holds no images ({', '.join(SUFFIXES)})")
+            raise UserError(f"{path}: class folder {top}{name} contains no images ({', '.join(SUFFIXES)})")
         names += [f"{top}{name}/{file}" for file in sorted(tree[name])]
         labels += [label] * len(tree[name])
     return classes, Part(torch.tensor(labels), lambda indices: _read(path, [names[i] for i in indices.tolist()]))
 
 
 def _read(path: Path, names: list[str]) -> Tensor:
-    """uint8 ``[n, C, H, W]``. Decodes one file at a time; nothing is unpacked to the disk."""
+    """Read images as uint8 ``[n, C, H, W]``. Files are decoded one at a time and not unpacked to disk."""
     out = np.empty(0)
     first: tuple[str, tuple[int, int], str] | None = None
     with _opener(path) as load:
         for i, name in enumerate(names):
             pixels, size, mode = _decode(load, path, name)
             if mode not in ("RGB", "L"):
-                raise UserError(f"{path}: {name} has mode {mode}, expected RGB or L (grey)")
+                raise UserError(f"{path}: {name} has mode {mode}, expected RGB or L (gray)")
             if first is None:
                 first = (name, size, mode)
                 check_size(path, len(names) * pixels.size)
@@ -94,7 +96,7 @@ def _read(path: Path, names: list[str]) -> Tensor:
             if (size, mode) != first[1:]:
                 raise UserError(
                     f"{path}: {name} is {size[0]}×{size[1]} {mode}, "
-                    f"but {first[0]} is {first[1][0]}×{first[1][1]} {first[2]}; all must be alike"
+                    f"but {first[0]} is {first[1][0]}×{first[1][1]} {first[2]}; all must have the same size and mode"
                 )
             out[i] = pixels
     images = torch.from_numpy(out)
@@ -107,17 +109,17 @@ def _decode(load: Callable[[str], bytes], path: Path, name: str) -> tuple[np.nda
     try:
         data = load(name)
         with Image.open(io.BytesIO(data)) as image:
-            image.verify()  # PNG's checksums, which decoding skips; the image cannot be used afterwards
+            image.verify()  # checks PNG checksums, which decoding skips; the image cannot be used afterwards
         with Image.open(io.BytesIO(data)) as image:
             return np.asarray(image), image.size, image.mode
     except MemoryError:
         raise
-    except Exception as error:  # every file format, and zip, has exceptions of its own
+    except Exception as error:  # each image format raises its own exceptions, and so does zipfile
         raise UserError(f"{path}: cannot read the image {name}: {_reason(error)}") from None
 
 
 def _reason(error: Exception) -> str:
-    # Pillow names the buffer object, which says nothing to the user.
+    # Pillow's message contains the address of the buffer, which does not help the user.
     text = " ".join(str(error).split())
     return "not an image file" if type(error).__name__ == "UnidentifiedImageError" else text
 
@@ -137,8 +139,8 @@ def _opener(path: Path) -> Iterator[Callable[[str], bytes]]:
             def load_member(name: str) -> bytes:
                 size = archive.getinfo(name).file_size
                 if size > LARGEST_FILE:
-                    raise ValueError(f"it unpacks to {size} bytes, expected at most {LARGEST_FILE}")
-                return archive.read(name)  # reads no more than the declared size
+                    raise ValueError(f"its size is {size} bytes unpacked, expected at most {LARGEST_FILE}")
+                return archive.read(name)  # never reads more than the declared size
 
             yield load_member
 
@@ -147,7 +149,7 @@ def _list_folder(path: Path) -> Iterator[str]:
     def fail(error: OSError) -> None:
         raise UserError(f"cannot list {error.filename}: {error.strerror}")
 
-    # Class folders are often links; the depth is bounded because links can make a circle.
+    # Class folders are often links. Links can form a cycle, hence the limit on the depth.
     for place, folders, files in os.walk(path, onerror=fail, followlinks=True):
         inner = Path(place).relative_to(path)
         if len(inner.parts) >= DEPTH:

@@ -1,20 +1,21 @@
-"""Labelled images of one size, and their split into training, validation and test parts.
+"""Labeled images of one size, and their split into training, validation and test parts.
 
 load_images("digits")                      scikit-learn's 1,797 digits, 8×8
 load_images("fashion-mnist:PATH")          a folder with the four idx files, gzipped or not
-load_images("folder:PATH")                 class folders of images, or a zip of them
+load_images("folder:PATH")                 a folder or zip file with one folder of images per class
 load_images("npz:PATH")                    NumPy arrays
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from automl_ext.data import array_files, image_files
+from automl_ext.data.source import Source
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import check_regular
 
@@ -22,27 +23,10 @@ SPECS = "digits, fashion-mnist:PATH, folder:PATH or npz:PATH"
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """Images not yet read: int64 labels ``[N]``, and ``read(indices)`` giving uint8 ``[n, C, H, W]``."""
-
-    labels: Tensor
-    read: Callable[[Tensor], Tensor]
-
-
-@dataclass(frozen=True, eq=False)
-class Source:
-    """What a reader finds at a place: the classes, all images, and an official test part if there is one."""
-
-    classes: tuple[str, ...]
-    train: Part
-    test: Part | None = None
-
-
-@dataclass(frozen=True, eq=False)
 class ImageData:
     """Images as they were read: uint8 ``[N, C, H, W]``, int64 labels ``[N]`` that index ``classes``.
 
-    ``test_images`` and ``test_labels`` are the official test part, None where the data has none.
+    ``test_images`` and ``test_labels`` are the official test part, or None if the data set has none.
     """
 
     name: str
@@ -55,7 +39,7 @@ class ImageData:
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """One part: float32 ``[n, C, H, W]``, normalised, and int64 labels ``[n]``."""
+    """One part of the split: normalized float32 images ``[n, C, H, W]`` and int64 labels ``[n]``."""
 
     images: Tensor
     labels: Tensor
@@ -63,9 +47,9 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three parts and what a network needs to know of them.
+    """The three parts, and the facts that a network depends on.
 
-    ``image_size`` is (height, width); ``mean`` and ``std``, per channel, are what images in [0, 1] were normalised by.
+    ``image_size`` is (height, width). ``mean`` and ``std``, one per channel, normalize images in [0, 1].
     """
 
     train: Split
@@ -84,14 +68,13 @@ def load_images(spec: str, *, subset: int | None = None, seed: int = 0) -> Image
 
     Args:
         spec: ``digits``, ``fashion-mnist:PATH``, ``folder:PATH`` or ``npz:PATH``.
-        subset: draw this many images in total, every class in proportion; where there is an official test
-            part, 80 % of them from the training part and 20 % from the test part. Only files that are drawn
-            are read.
-        seed: of the draw.
+        subset: draw this many images in total, stratified by class. With an official test part, 80 % of them come
+            from the training part and 20 % from the test part. Only the drawn files are read.
+        seed: seed of the draw.
 
     Raises:
-        UserError: unknown spec, missing or broken files, unfit images, a class with too few images (5, or 4
-            and 1 where there is a test part), a subset too large or too small for that; names the file.
+        UserError: the spec is unknown, a file is missing, damaged or unsuitable, a class has too few images (below 5,
+            or below 4 and 1 with a test part), or the subset is too large or too small. The message names the file.
     """
     source = _open(spec)
     train, test = source.train, source.test
@@ -124,14 +107,14 @@ def load_images(spec: str, *, subset: int | None = None, seed: int = 0) -> Image
 
 
 def split_images(data: ImageData, *, seed: int = 0) -> Splits:
-    """Split 60/20/20 into training, validation and test images, every class in proportion.
+    """Split images 60/20/20 into training, validation and test parts, stratified by class.
 
-    An official test part is the test part; the others are then split 75/25. Images are scaled to [0, 1] and
-    normalised by the mean and standard deviation of the training part, per channel. The split depends on the
-    data and ``seed`` only (a ``torch.Generator`` on the CPU), and the images of a part come in random order.
+    If there is an official test part, it is used and the other images are split 75/25. Images are scaled to [0, 1] and
+    normalized per channel by the mean and standard deviation of the training part. The split depends only on the data
+    and ``seed`` (a ``torch.Generator`` on the CPU). The images of a part are in random order.
 
     Raises:
-        UserError: fewer than two classes, or a class with fewer than 5 images (4 where there is a test part).
+        UserError: there are fewer than two classes, or a class has fewer than 5 images (4 with an official test part).
     """
     _check_classes(data.name, data.classes, data.labels, data.test_labels)
     generator = torch.Generator().manual_seed(seed)
@@ -150,14 +133,14 @@ def split_images(data: ImageData, *, seed: int = 0) -> Splits:
     if data.test_images is not None and data.test_labels is not None:
         raw.append((data.test_images, data.test_labels))
     mean, std = _statistics(raw[0][0])
-    train, valid, test = (Split(_normalise(images, mean, std), labels) for images, labels in raw)
+    train, valid, test = (Split(_normalize(images, mean, std), labels) for images, labels in raw)
     channels, height, width = data.images.shape[1:]
-    normalisation = tuple(mean.tolist()), tuple(std.tolist())
-    return Splits(train, valid, test, len(data.classes), channels, (height, width), data.classes, *normalisation)
+    normalization = tuple(mean.tolist()), tuple(std.tolist())
+    return Splits(train, valid, test, len(data.classes), channels, (height, width), data.classes, *normalization)
 
 
 def draw_stratified(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Sorted indices of ``count`` of the labels ``[N]``, every class in proportion (largest remainders)."""
+    """Draw ``count`` of the labels ``[N]``, stratified by class (largest remainders). Returns sorted indices."""
     sizes = torch.bincount(labels)
     exact = sizes * count  # in units of 1 / N
     quota = exact // len(labels)
@@ -171,8 +154,6 @@ def draw_stratified(labels: Tensor, count: int, generator: torch.Generator) -> T
 
 
 def _open(spec: str) -> Source:
-    from automl_ext.data import array_files, image_files
-
     kind, _, place = spec.partition(":")
     path = Path(place).expanduser()
     if spec == "digits":
@@ -192,7 +173,7 @@ def _open(spec: str) -> Source:
 
 
 def _suggestion(spec: str) -> str:
-    """What was probably meant by a path without a kind."""
+    """Return a hint for a path without a kind."""
     path = Path(spec).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == ".zip"):
         return f"; did you mean folder:{spec}?"
@@ -200,7 +181,7 @@ def _suggestion(spec: str) -> str:
 
 
 def _check_classes(name: str, classes: tuple[str, ...], labels: Tensor, test_labels: Tensor | None) -> None:
-    """Every class needs an image in each part: 3/1/1 of 5, or 3/1 of 4 beside an official test part."""
+    """Check that every class has enough images for each part: 3/1/1 of 5, or 3/1 of 4 with an official test part."""
     if len(classes) < 2:
         found = ", ".join(classes) or "none"
         raise UserError(f"{name}: at least two classes are needed, found {found}")
@@ -216,10 +197,10 @@ def _check_classes(name: str, classes: tuple[str, ...], labels: Tensor, test_lab
 
 
 def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation per channel of uint8 images scaled to [0, 1], float64 ``[C]``.
+    """Compute mean and standard deviation per channel of uint8 images scaled to [0, 1], float64 ``[C]``.
 
-    From exact counts, so they do not depend on the number of threads. A constant channel gets the deviation
-    of one grey level, not zero.
+    They are computed from exact counts, so they do not depend on the number of threads. A constant channel gets the
+    standard deviation of one gray level instead of zero.
     """
     levels = torch.arange(256, dtype=torch.float64) / 255
     counts = torch.stack([torch.bincount(channel.flatten(), minlength=256) for channel in images.unbind(1)])
@@ -229,7 +210,7 @@ def _statistics(images: Tensor) -> tuple[Tensor, Tensor]:
     return mean, variance.sqrt().clamp(min=1 / 255)
 
 
-def _normalise(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def _normalize(images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     scale, shift = 1 / (255 * std), mean / std
     out = images.to(torch.float32, memory_format=torch.contiguous_format)
     return out.mul_(scale.float()[:, None, None]).sub_(shift.float()[:, None, None])

@@ -24,20 +24,18 @@ from automl_ext.nas.evaluation import Evaluation, Evaluator
 from automl_ext.nas.export.export import export as export_network  # `export` is the subpackage
 from automl_ext.nas.retraining.compare import CompareConfig, compare
 from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
-from automl_ext.nas.search.config import (
-    EvolutionConfig,
-    RandomConfig,
-    ReNASConfig,
-    SuccessiveHalvingConfig,
-)
-from automl_ext.nas.search.config import ReinforceConfig as ReinforceSearchConfig
 from automl_ext.nas.search.search import search as search_by_strategy
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.registry import SPACES
 from automl_ext.nas.spaces.renas import ReNASSpace
 from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.strategies.evolution import EvolutionConfig
+from automl_ext.nas.strategies.random_search import RandomConfig
+from automl_ext.nas.strategies.reinforce import ReinforceSearchConfig
+from automl_ext.nas.strategies.renas import ReNASConfig
 from automl_ext.nas.strategies.strategy import Candidate, Strategy
+from automl_ext.nas.strategies.successive_halving import SuccessiveHalvingConfig
 
 __all__ = [
     "SPACES",

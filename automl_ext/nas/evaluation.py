@@ -1,28 +1,41 @@
-"""How search strategies learn what an architecture is worth: an evaluator gives its score and what that cost."""
+"""Evaluators: the interface between search strategies and the ways to score an architecture."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
+
+from automl_ext.training.epochs import Job
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What one evaluation found. A candidate that diverges has ``failed`` and the score −inf."""
+    """The result of one evaluation. If the candidate diverged, ``failed`` is True and the score is −inf."""
 
-    score: float  # to maximise
+    score: float  # to maximize
     cost: float  # seconds
-    state: dict[str, Any] | None = None  # to go on from, or for others to inherit from
+    state: dict[str, Any] | None = None  # training state, to continue from or to inherit weights from
     failed: bool = False
-    measured: dict[str, float] = field(default_factory=dict)
+    measured: dict[str, float] = field(default_factory=dict)  # further measurements by name
 
 
 class Evaluator(Protocol):
+    """Interface of everything that scores architectures."""
+
     def evaluate(self, genotype: Any, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
         """Score ``genotype``.
 
         Args:
-            budget: epochs.
-            state: of an earlier Evaluation, to go on from or to inherit from.
+            genotype: the architecture.
+            budget: number of epochs; None: the evaluator's default.
+            state: the state of an earlier evaluation, to continue from or to inherit weights from.
         """
         ...
+
+
+class Scoring(NamedTuple):
+    """The source of the scores of one search."""
+
+    evaluator: Callable[[], Evaluator]  # makes the evaluator; called after ``job`` has finished
+    job: Job | None = None  # a training that must finish first, such as that of a supernet

@@ -1,4 +1,4 @@
-"""Work done in several processes, whose results come in the order in which it was given out."""
+"""A pool of worker processes whose results come in the order of submission."""
 
 from __future__ import annotations
 
@@ -18,20 +18,22 @@ import torch
 from automl_ext.training.errors import UserError
 
 Result = TypeVar("Result")
-DEATHS = 3  # in a row, of processes that are given the same work
+DEATHS = 3  # largest number of process deaths over the same work
 
 
 class Workers(Generic[Result]):
-    """Calls ``function`` in ``count`` processes; with one, in this process.
+    """Calls ``function`` in ``count`` processes. With one worker, the calls run in this process.
 
-    A process that is killed is replaced, and what it and the others had not finished is given out again. Every process
-    ends with this one, however this one ends.
+    If a process is killed, all processes are replaced and unfinished calls are submitted again. Worker processes end
+    when this process ends, even if it is killed.
 
     Args:
-        function: pickled once per process; so are arguments and results, tensors by value.
+        function: the function to call; it is pickled once per process. Arguments and results are pickled too, tensors
+            by value.
+        count: number of workers.
 
     Raises:
-        ValueError: ``count`` below 1.
+        ValueError: ``count`` is below 1.
     """
 
     def __init__(self, function: Callable[..., Result], count: int) -> None:
@@ -42,42 +44,43 @@ class Workers(Generic[Result]):
         self.pool: ProcessPoolExecutor | None = None
 
     def submit(self, *arguments: Any) -> None:
-        # Pickled here: torch would send tensors as files that vanish with the process that made them.
+        """Queue a call of the function."""
+        # Pickle here: torch.multiprocessing would share tensors through files that vanish with their process.
         self.pending.append((pickle.dumps(arguments), None))
         if self.count > 1:
             try:
-                self._give_out()
+                self._submit_pending()
             except BrokenProcessPool:
-                self._clear()  # next() gives out again
+                self._discard_pool()  # next() submits the calls again
 
     def next(self) -> Result:
-        """The result of the oldest work that is not done; waits for it.
+        """Wait for the oldest pending call and return its result.
 
         Raises:
-            UserError: processes died again and again over it.
+            UserError: processes were killed ``DEATHS`` times during this call.
         """
         if self.count == 1:
             call, _ = self.pending.popleft()
             return self.function(*pickle.loads(call))
         for _ in range(DEATHS):
             try:
-                self._give_out()
+                self._submit_pending()
                 future = self.pending[0][1]
                 assert future is not None
                 result = future.result()
             except BrokenProcessPool:
-                self._clear()
+                self._discard_pool()
                 continue
             self.pending.popleft()
             return pickle.loads(result)
-        raise UserError(f"a worker process was killed {DEATHS} times over the same work: is there too little memory?")
+        raise UserError(f"a worker process was killed {DEATHS} times during the same call; is there enough memory?")
 
-    def _give_out(self) -> None:
-        """Submit what has not been submitted; BrokenProcessPool when a process has died."""
+    def _submit_pending(self) -> None:
+        """Submit the pending calls to the pool. Raises BrokenProcessPool if a process has died."""
         if self.pool is None:
             self.pool = ProcessPoolExecutor(
                 self.count,
-                multiprocessing.get_context("spawn"),  # a fork would copy locks that torch's threads hold
+                multiprocessing.get_context("spawn"),  # fork would copy locks held by threads of torch
                 initializer=_prepare,
                 initargs=(pickle.dumps(self.function), max(torch.get_num_threads() // self.count, 1)),
             )
@@ -85,8 +88,8 @@ class Workers(Generic[Result]):
             if future is None:
                 self.pending[i] = (call, self.pool.submit(_call, call))
 
-    def _clear(self) -> None:
-        """After a death: what has not been finished waits to be given out to new processes."""
+    def _discard_pool(self) -> None:
+        """Discard the broken pool and mark unfinished calls for submission to a new one."""
         if self.pool is not None:
             self.pool.shutdown(wait=True, cancel_futures=True)
             self.pool = None
@@ -103,15 +106,16 @@ class Workers(Generic[Result]):
     ) -> None:
         if self.pool is not None:
             for process in list((self.pool._processes or {}).values()):
-                process.terminate()  # what is still being evaluated is of no use to anyone
+                process.terminate()  # results still in evaluation are not needed
             self.pool.shutdown(wait=True, cancel_futures=True)
             self.pool = None
 
 
-_function: Callable[..., Any]  # in a worker process
+_function: Callable[..., Any]  # set in worker processes only
 
 
 def _prepare(function: bytes, threads: int) -> None:
+    """Initialize a worker process."""
     global _function
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
@@ -119,6 +123,7 @@ def _prepare(function: bytes, threads: int) -> None:
 
 
 def _end_with_parent() -> None:
+    """Wait until the parent process ends, then end this process."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

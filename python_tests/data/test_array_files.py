@@ -1,4 +1,4 @@
-"""Images from idx files (Fashion-MNIST) and npz files, whole and broken."""
+"""Images from idx files (Fashion-MNIST) and npz files, valid and invalid."""
 
 import gzip
 
@@ -15,7 +15,7 @@ def idx(array):
 
 
 def write_fashion(folder, *, zipped=True, **changes):
-    """The four files, 100 and 20 random images; ``changes`` replace a file's bytes by its short name."""
+    """Write the four files with 100 and 20 random images. ``changes`` maps short file names to other contents."""
     rng = np.random.default_rng(0)
     folder.mkdir(exist_ok=True)
     arrays = {}
@@ -89,26 +89,39 @@ def test_broken_gzip_files(tmp_path, damage):
     refused(f"fashion-mnist:{tmp_path}", "train-images-idx3-ubyte.gz")
 
 
+def test_idx_data_larger_than_the_memory(tmp_path, monkeypatch):
+    write_fashion(tmp_path)
+    read = gzip.GzipFile.read
+
+    def read_little(self, size=-1):
+        if size > 100:
+            raise MemoryError
+        return read(self, size)
+
+    monkeypatch.setattr(gzip.GzipFile, "read", read_little)
+    refused(f"fashion-mnist:{tmp_path}", "train-images-idx3-ubyte.gz", "larger than the free memory")
+
+
 def save_npz(tmp_path, **arrays):
     np.savez(tmp_path / "a.npz", **arrays)
     return f"npz:{tmp_path / 'a.npz'}"
 
 
-GREY = np.arange(10 * 6 * 5, dtype=np.uint8).reshape(10, 6, 5)
-COLOUR = np.arange(10 * 6 * 5 * 3, dtype=np.int64).astype(np.uint8).reshape(10, 6, 5, 3)
+GRAY = np.arange(10 * 6 * 5, dtype=np.uint8).reshape(10, 6, 5)
+COLOR = np.arange(10 * 6 * 5 * 3, dtype=np.int64).astype(np.uint8).reshape(10, 6, 5, 3)
 LABELS = np.array([7, -2] * 5)
 
 
 @pytest.mark.parametrize(
     ("images", "expected"),
     [
-        (GREY, GREY[:, None]),
-        (GREY[..., None], GREY[:, None]),
-        (GREY[:, None], GREY[:, None]),
-        (COLOUR, COLOUR.transpose(0, 3, 1, 2)),
-        (COLOUR.transpose(0, 3, 1, 2), COLOUR.transpose(0, 3, 1, 2)),
-        (GREY / 255, GREY[:, None]),
-        ((GREY / 255).astype(np.float16), GREY[:, None]),
+        (GRAY, GRAY[:, None]),
+        (GRAY[..., None], GRAY[:, None]),
+        (GRAY[:, None], GRAY[:, None]),
+        (COLOR, COLOR.transpose(0, 3, 1, 2)),
+        (COLOR.transpose(0, 3, 1, 2), COLOR.transpose(0, 3, 1, 2)),
+        (GRAY / 255, GRAY[:, None]),
+        ((GRAY / 255).astype(np.float16), GRAY[:, None]),
     ],
 )
 def test_npz_layouts(tmp_path, images, expected):
@@ -119,12 +132,12 @@ def test_npz_layouts(tmp_path, images, expected):
     assert data.labels.tolist() == [1, 0] * 5
 
 
-def test_npz_with_the_names_of_keras(tmp_path):
-    spec = save_npz(tmp_path, x_train=COLOUR, y_train=LABELS[:, None], x_test=COLOUR[:3], y_test=LABELS[:3, None])
+def test_npz_with_keras_names(tmp_path):
+    spec = save_npz(tmp_path, x_train=COLOR, y_train=LABELS[:, None], x_test=COLOR[:3], y_test=LABELS[:3, None])
     data = load_images(spec)
     assert data.images.shape == (10, 3, 6, 5)
     assert data.test_labels.tolist() == [1, 0, 1]
-    assert load_images(save_npz(tmp_path, x_train=GREY, y_train=LABELS)).test_images is None
+    assert load_images(save_npz(tmp_path, x_train=GRAY, y_train=LABELS)).test_images is None
 
 
 @pytest.mark.parametrize(
@@ -139,44 +152,44 @@ def test_npz_with_the_names_of_keras(tmp_path):
             ["[10, 4, 5, 6]", "must be 1 or 3"],
         ),
         ({"images": np.zeros((10, 30), np.uint8), "labels": LABELS}, ["a.npz: images has shape [10, 30]"]),
-        ({"images": np.zeros((0, 3, 3), np.uint8), "labels": LABELS[:0]}, ["not empty"]),
+        ({"images": np.zeros((0, 3, 3), np.uint8), "labels": LABELS[:0]}, ["expected a non-empty array"]),
         (
-            {"images": GREY.astype(np.int64), "labels": LABELS},
+            {"images": GRAY.astype(np.int64), "labels": LABELS},
             ["images is int64, expected uint8 or floats in [0, 1]"],
         ),
-        ({"images": GREY.astype(np.float32), "labels": LABELS}, ["floats from 0.0 to 255.0"]),
-        ({"images": GREY / 255 - 0.5, "labels": LABELS}, ["floats from -0.5"]),
-        ({"images": GREY * np.nan, "labels": LABELS}, ["floats from nan"]),
-        ({"images": GREY, "labels": LABELS[:9]}, ["images has 10 images, labels has 9 labels"]),
-        ({"images": GREY, "labels": LABELS / 1}, ["labels is float64 [10], expected integers"]),
-        ({"images": GREY, "labels": np.eye(10, dtype=int)}, ["labels is int64 [10, 10]"]),
-        ({"images": GREY, "labels": LABELS.astype(str)}, ["labels is <U"]),
-        ({"images": GREY, "labels": LABELS.astype(object)}, ["a.npz is not a readable npz file"]),
-        ({"images": GREY}, ["holds images; expected images and labels"]),
-        ({"x": GREY, "y_train": LABELS}, ["holds x, y_train; expected"]),
-        ({}, ["holds nothing; expected"]),
-        ({"x_train": GREY, "y_train": LABELS, "x_test": GREY}, ["x_test and y_test must come together"]),
+        ({"images": GRAY.astype(np.float32), "labels": LABELS}, ["floats from 0.0 to 255.0"]),
+        ({"images": GRAY / 255 - 0.5, "labels": LABELS}, ["floats from -0.5"]),
+        ({"images": GRAY * np.nan, "labels": LABELS}, ["floats from nan"]),
+        ({"images": GRAY, "labels": LABELS[:9]}, ["images has 10 images, labels has 9 labels"]),
+        ({"images": GRAY, "labels": LABELS / 1}, ["labels is float64 [10], expected integers"]),
+        ({"images": GRAY, "labels": np.eye(10, dtype=int)}, ["labels is int64 [10, 10]"]),
+        ({"images": GRAY, "labels": LABELS.astype(str)}, ["labels is <U"]),
+        ({"images": GRAY, "labels": LABELS.astype(object)}, ["a.npz is not a readable npz file"]),
+        ({"images": GRAY}, ["contains images; expected images and labels"]),
+        ({"x": GRAY, "y_train": LABELS}, ["contains x, y_train; expected"]),
+        ({}, ["contains no arrays; expected"]),
+        ({"x_train": GRAY, "y_train": LABELS, "x_test": GRAY}, ["x_test and y_test must come together"]),
         (
-            {"x_train": GREY, "y_train": LABELS, "x_test": GREY, "y_test": LABELS + 1},
+            {"x_train": GRAY, "y_train": LABELS, "x_test": GRAY, "y_test": LABELS + 1},
             ["y_test has the label -1"],
         ),
-        ({"images": GREY, "labels": np.zeros(10, int)}, ["at least two classes are needed, found 0"]),
+        ({"images": GRAY, "labels": np.zeros(10, int)}, ["at least two classes are needed, found 0"]),
     ],
 )
-def test_unfit_npz(tmp_path, arrays, texts):
+def test_unsuitable_npz_arrays(tmp_path, arrays, texts):
     refused(save_npz(tmp_path, **arrays), *texts)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04", b"\x93NUMPY", "npy", "folder", "cut", "flipped"])
-def test_no_npz(tmp_path, content):
+def test_invalid_npz_files(tmp_path, content):
     path = tmp_path / "a.npz"
     if content == "folder":
         path.mkdir()
     elif content == "npy":
         with path.open("wb") as file:
-            np.save(file, GREY)
+            np.save(file, GRAY)
     elif content in ("cut", "flipped"):
-        save_npz(tmp_path, images=GREY, labels=LABELS)
+        save_npz(tmp_path, images=GRAY, labels=LABELS)
         data = bytearray(path.read_bytes())
         data[200] ^= 1
         path.write_bytes(data[:-50] if content == "cut" else data)

@@ -1,4 +1,4 @@
-"""Images from class folders and zips of them, whole and broken."""
+"""Images from class folders and zip files, valid and invalid."""
 
 import io
 import zipfile
@@ -20,13 +20,13 @@ def png(value=0, size=(5, 6), mode="RGB", kind="png"):
 
 
 def flipped(data):
-    """One bit of the compressed pixels is wrong: only PNG's checksum tells."""
+    """Flip one bit of the compressed pixels, which only the PNG checksum detects."""
     at = data.index(b"IDAT") + 8
     return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
 
 
 def class_folders(top="", count=6, mode="RGB"):
-    """File names and bytes: ``count`` images each of cat (grey 100 and up) and dog (200 and up)."""
+    """Return file names and contents: ``count`` images of cat (gray values from 100) and of dog (from 200)."""
     return {
         f"{top}{name}/{i}.png": png(base + i, mode=mode)
         for name, base in (("dog", 200), ("cat", 100))
@@ -113,8 +113,8 @@ def test_linked_class_folders(tmp_path):
     for name in ("cat", "dog"):
         (tmp_path / "links" / name).symlink_to(tmp_path / "data" / name)
     assert len(load_images(f"folder:{tmp_path / 'links'}").images) == 12
-    (tmp_path / "links" / "cat2").symlink_to(tmp_path / "links")  # a circle
-    refused(f"folder:{tmp_path / 'links'}", "cat2 holds a folder")
+    (tmp_path / "links" / "cat2").symlink_to(tmp_path / "links")  # a cycle of links
+    refused(f"folder:{tmp_path / 'links'}", "cat2 contains a folder")
 
 
 @both
@@ -129,13 +129,13 @@ def test_linked_class_folders(tmp_path):
         ({"cat/3.png": png(mode="L")}, ["cat/3.png is 5×6 L, but cat/0.png is 5×6 RGB"]),
         ({"cat/3.png": png(mode="RGBA")}, ["cat/3.png has mode RGBA, expected RGB or L"]),
         ({"dog/0.png": png(mode="P")}, ["dog/0.png has mode P"]),
-        ({"dog/deep/1.png": png()}, ["class folder dog holds a folder, deep"]),
-        ({"fish/": b""}, ["class folder fish holds no images"]),
-        ({"fish/list.txt": b""}, ["class folder fish holds no images"]),
+        ({"dog/deep/1.png": png()}, ["class folder dog contains a folder, deep"]),
+        ({"fish/": b""}, ["class folder fish contains no images"]),
+        ({"fish/list.txt": b""}, ["class folder fish contains no images"]),
         ({"fish/1.png": png()}, ["class 'fish' has 1 images, at least 5 are needed"]),
     ],
 )
-def test_unfit_images(tmp_path, kind, change, texts):
+def test_unsuitable_images(tmp_path, kind, change, texts):
     refused(write(tmp_path, class_folders() | change, kind), str(tmp_path / "data"), *texts)
 
 
@@ -146,17 +146,17 @@ def test_unfit_images(tmp_path, kind, change, texts):
         ({}, ["no class folders"]),
         ({"1.png": png(), "2.png": png()}, ["no class folders"]),
         ({f"cat/{i}.png": png() for i in range(9)}, ["at least two classes are needed, found cat"]),
-        (class_folders("train/") | class_folders("val/"), ["train and test folders", "found train, val"]),
+        (class_folders("train/") | class_folders("val/"), ["the folders train and test", "found train, val"]),
         (
             class_folders("train/") | class_folders("test/") | class_folders("val/"),
             ["found test, train, val"],
         ),
         (class_folders("train/") | {"test/cat/1.png": png()}, ["class 'dog' is in only one of"]),
         (class_folders("train/") | {"test/": b""}, ["no class folders in test/"]),
-        (class_folders("train/") | {"test/cat/1.png": png(), "test/dog/": b""}, ["test/dog holds no images"]),
+        (class_folders("train/") | {"test/cat/1.png": png(), "test/dog/": b""}, ["test/dog contains no images"]),
     ],
 )
-def test_unfit_folders(tmp_path, kind, files, texts):
+def test_unsuitable_folders(tmp_path, kind, files, texts):
     (tmp_path / "data").mkdir()
     refused(write(tmp_path, files, kind), str(tmp_path / "data"), *texts)
 

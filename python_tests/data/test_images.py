@@ -1,4 +1,4 @@
-"""The split of images, subsets, and the names of data sets."""
+"""The split of images, subsets, and data specifications."""
 
 import sys
 
@@ -11,7 +11,7 @@ from automl_ext.training.errors import UserError
 
 
 def image_data(counts, *, test_counts=None, channels=1, seed=0):
-    """Random images, ``counts[i]`` of class i."""
+    """Return random images, ``counts[i]`` of class i."""
     rng = torch.Generator().manual_seed(seed)
 
     def part(sizes):
@@ -24,9 +24,9 @@ def image_data(counts, *, test_counts=None, channels=1, seed=0):
     return ImageData("made up", *part(counts), classes, *test)
 
 
-def test_split_is_stratified_and_takes_every_image_once():
+def test_split_is_stratified_and_uses_every_image_once():
     data = image_data([50, 25, 5])
-    data.images[:, 0, 0, 0] = torch.arange(80)  # marks each image
+    data.images[:, 0, 0, 0] = torch.arange(80)  # identifies each image
     splits = split_images(data)
     assert (splits.num_classes, splits.in_channels, splits.image_size, splits.classes) == (
         3,
@@ -47,7 +47,7 @@ def test_split_is_stratified_and_takes_every_image_once():
         assert part.images.is_contiguous()
 
 
-def test_split_is_normalised_by_the_training_part():
+def test_split_is_normalized_by_the_training_part():
     data = image_data([40, 40], channels=3)
     data.images[:, 1] //= 4
     data.images[:, 2] = 9  # constant: no division by zero
@@ -59,7 +59,7 @@ def test_split_is_normalised_by_the_training_part():
     assert 0 < abs(splits.valid.images[:, 0].mean()) < 0.2
 
 
-def test_split_depends_on_the_data_and_the_seed_only():
+def test_split_depends_only_on_the_data_and_the_seed():
     data = image_data([20, 30])
     torch.manual_seed(1)
     first = split_images(data, seed=3)
@@ -77,13 +77,13 @@ def test_split_depends_on_the_data_and_the_seed_only():
     assert not torch.equal(first.test.images, other.test.images)
 
 
-def test_parts_come_in_random_order():
+def test_parts_are_shuffled():
     labels = split_images(image_data([200, 200])).train.labels
     assert len(labels) == 240
     assert 40 < int(labels[:120].sum()) < 80
 
 
-def test_an_official_test_part_is_the_test_part():
+def test_an_official_test_part_is_used():
     data = image_data([40, 20], test_counts=[3, 7])
     splits = split_images(data)
     assert torch.equal(splits.test.labels, data.test_labels)
@@ -91,7 +91,7 @@ def test_an_official_test_part_is_the_test_part():
     assert torch.bincount(splits.valid.labels).tolist() == [10, 5]
     raw, normal = data.test_images.double().flatten(), splits.test.images.double().flatten()
     slope = (normal[1:] - normal[0]) / (raw[1:] - raw[0])
-    assert slope[slope.isfinite()].std() < 1e-5  # one affine map, order kept
+    assert slope[slope.isfinite()].std() < 1e-5  # one affine map, in the same order
 
 
 @pytest.mark.parametrize(
@@ -109,7 +109,7 @@ def test_too_few_images(counts, test_counts, message):
         split_images(image_data(counts, test_counts=test_counts))
 
 
-def test_the_fewest_images_give_every_class_to_every_part():
+def test_the_smallest_data_set_has_every_class_in_every_part():
     for data in (image_data([5, 6, 7]), image_data([4, 5, 6], test_counts=[1, 1, 1])):
         splits = split_images(data)
         for part in (splits.train, splits.valid, splits.test):

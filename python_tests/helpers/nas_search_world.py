@@ -1,4 +1,4 @@
-"""What the tests of search strategies share: a table in which every operation of every edge adds to the accuracy."""
+"""Helpers for tests of search strategies: a table whose accuracies are sums of effects of the operations."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 from automl_ext.nas.strategies.strategy import Strategy
 
 SPACE = NASBench201()
-# What "none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3" and "avg_pool_3x3" add, on each of the edges.
+# Effects of "none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3" and "avg_pool_3x3" on each of the edges.
 EFFECTS = np.array(
     [[-2, 0, 1, 2, -1], [-2, 1, 0, 2, -1], [0, 1, 2, -2, -1], [0, 2, 1, -1, 1], [2, 1, 0, -1, -2], [0] * 5]
 )
 
 
 def quality(indices: tuple[int, ...]) -> float:
-    """-7 to 10, from the worst cells to the best."""
+    """Return the quality of a cell, from −7 to 10."""
     return float(sum(EFFECTS[edge, k] for edge, k in enumerate(indices)))
 
 
 def rows() -> list[list[Any]]:
-    """The table's rows: validation accuracy 60 + quality, test accuracy ten more, 80 to 200 s of training."""
+    """Return the rows of the table: validation accuracy 60 + quality, test accuracy 70 + quality, 80 to 200 s."""
     return [list(row) for row in _rows()]
 
 
@@ -46,6 +46,7 @@ def _rows() -> list[list[Any]]:
 
 
 def write(path: Path, rows: list[list[Any]], header: tuple[str, ...] = ("arch", *COLUMNS)) -> Path:
+    """Write a CSV file, gzipped if its name ends in .gz."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     data = text.getvalue().encode()
@@ -54,15 +55,17 @@ def write(path: Path, rows: list[list[Any]], header: tuple[str, ...] = ("arch", 
 
 
 def table() -> Table:
+    """Return the table of :func:`rows`."""
     return Table(*np.array([row[1:] for row in rows()], dtype=float).T)
 
 
 def score(genotype: Genotype) -> Evaluation:
+    """Evaluate a cell: its quality, at a cost of 1 s."""
     return Evaluation(quality(SPACE.encode(genotype)), cost=1.0)
 
 
 def drive(strategy: Strategy, evaluations: int, fail: frozenset[int] = frozenset()) -> list[Genotype]:
-    """Ask, evaluate, tell; those numbered in ``fail`` diverge."""
+    """Run a strategy and return its candidates. The candidates with indices in ``fail`` diverge."""
     asked = []
     for number in range(evaluations):
         candidate = strategy.ask()

@@ -24,7 +24,7 @@ from automl_ext.nas.differentiable.gdas import GDASConfig
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig
 from automl_ext.nas.retraining.compare import CompareConfig
 from automl_ext.nas.retraining.retrain import RetrainConfig
-from automl_ext.nas.search.config import STRATEGIES
+from automl_ext.nas.strategies.registry import STRATEGIES
 from automl_ext.training.files import reading
 
 CONFIGS: dict[str, type] = {
@@ -167,7 +167,7 @@ def understated(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (no_array, "images is no NumPy array"),
+        (no_array, "images is not a NumPy array"),
         (encrypted, "encrypted"),
         (huge_header, "declares arrays larger than the memory"),
         (bomb, "unpacks to 0.0 GiB, expected at most 0.0, half of the memory"),

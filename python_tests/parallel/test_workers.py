@@ -16,7 +16,7 @@ from automl_ext.training.errors import UserError
 
 
 def work(folder: Path, number: int, deaths: int = 0) -> tuple[int, torch.Tensor, int]:
-    """The number, and that many ones; the first are the slowest. Kills its process ``deaths`` times."""
+    """Return ``number``, that many ones and the process id; small numbers take longest. Die ``deaths`` times."""
     died = len(list(folder.glob(f"{number}-*")))
     (folder / f"{number}-{died}-{os.getpid()}").touch()
     if died < deaths:
@@ -31,16 +31,16 @@ def fail(number: int) -> int:
     return number
 
 
-def test_one_worker_is_this_process(tmp_path: Path) -> None:
+def test_one_worker_runs_in_this_process(tmp_path: Path) -> None:
     with Workers(partial(work, tmp_path), 1) as workers:
         workers.submit(3)
-        assert not list(tmp_path.iterdir())  # evaluated when it is asked for
+        assert not list(tmp_path.iterdir())  # nothing runs before next()
         number, ones, process = workers.next()
     assert (number, process) == (3, os.getpid())
     assert torch.equal(ones, torch.ones(3))
 
 
-def test_results_come_in_order_though_processes_are_killed(tmp_path: Path) -> None:
+def test_results_are_in_order_after_killed_processes(tmp_path: Path) -> None:
     with Workers(partial(work, tmp_path), 2) as workers:
         for number in range(6):
             workers.submit(number, 1 if number in (1, 4) else 0)
@@ -54,16 +54,16 @@ def test_results_come_in_order_though_processes_are_killed(tmp_path: Path) -> No
     assert len(list(tmp_path.glob("4-*"))) >= 2
 
 
-def test_work_that_always_kills_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_repeated_deaths_raise_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("automl_ext.parallel.workers.DEATHS", 2)  # every new process imports torch
     with Workers(partial(work, tmp_path), 2) as workers:
         workers.submit(0, 100)
-        with pytest.raises(UserError, match="killed 2 times over the same work"):
+        with pytest.raises(UserError, match="killed 2 times during the same call"):
             workers.next()
     assert len(list(tmp_path.glob("0-*"))) == 2
 
 
-def test_errors_pass_through() -> None:
+def test_exceptions_of_the_function_are_raised() -> None:
     with Workers(fail, 2) as workers:
         for number in range(3):
             workers.submit(number)
@@ -72,6 +72,6 @@ def test_errors_pass_through() -> None:
             workers.next()
 
 
-def test_no_workers_is_an_error() -> None:
+def test_zero_workers_raise_an_error() -> None:
     with pytest.raises(ValueError, match="workers: expected at least 1, got 0"):
         Workers(fail, 0)

@@ -45,7 +45,7 @@ def options_of(command: str) -> dict[str, Any]:
     from automl_ext.nas.differentiable.darts import DARTSConfig
     from automl_ext.nas.ensembles import ensemble
     from automl_ext.nas.retraining import compare, retrain
-    from automl_ext.nas.search.config import ALIASES, STRATEGIES
+    from automl_ext.nas.strategies.registry import ALIASES, STRATEGIES
     from automl_ext.rl.registry import algorithm
 
     kind, _, name = command.partition(" ")

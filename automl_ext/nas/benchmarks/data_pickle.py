@@ -1,8 +1,8 @@
-"""Reading of pickles that hold plain Python and NumPy numbers, from a source that is not trusted.
+"""A safe reader of untrusted pickles that contain plain Python and NumPy numbers.
 
-``pickle.load`` runs what the file says. Here a file can name the few globals of GLOBALS only, and none of them is
-NumPy's own: a forged state of a real ``numpy.dtype`` corrupts memory. Dtypes come from a fixed list, scalars become
-Python numbers, and arrays become lists whose size was checked.
+``pickle.load`` executes code that the file names. Here a file may only name the entries of ``GLOBALS``. None of them is
+a NumPy object, because a forged state of a real ``numpy.dtype`` corrupts memory. Dtypes come from a fixed list, scalars
+become Python numbers, and arrays become lists whose size has been checked.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ MAX_DIMS = 8
 
 
 class Reader(Protocol):
+    """A binary file, as :class:`pickle.Unpickler` uses it."""
+
     def read(self, size: int = -1, /) -> bytes: ...
 
     def readline(self, size: int = -1, /) -> bytes: ...
@@ -28,7 +30,7 @@ class Reader(Protocol):
 
 
 class _Dtype:
-    """A dtype of SCALARS. The state that a pickle gives it is compared with the only one expected, and never used."""
+    """A dtype of ``SCALARS``. The state in the pickle must equal the expected one and is otherwise ignored."""
 
     __slots__ = ("name",)
 
@@ -38,36 +40,36 @@ class _Dtype:
     def __setstate__(self, state: Any) -> None:
         order = "<" if SCALARS[self.name].itemsize > 1 else "|"
         if state != (3, order, None, None, None, -1, -1, 0):
-            raise pickle.UnpicklingError(f"it holds a dtype {self.name} with an unexpected state")
+            raise pickle.UnpicklingError(f"it contains a dtype {self.name} with an unexpected state")
 
     def decode(self, data: Any, count: int) -> Any:
         dtype = SCALARS[self.name]
         if type(data) is not bytes or len(data) != count * dtype.itemsize:
-            raise pickle.UnpicklingError(f"it holds {count} numbers of dtype {self.name} in another number of bytes")
+            raise pickle.UnpicklingError(f"the size of {count} numbers of dtype {self.name} does not match")
         return np.frombuffer(data, dtype)
 
 
 class _Array(list[Any]):
-    """What an array becomes: nested lists."""
+    """The replacement for an array: nested lists."""
 
     def __setstate__(self, state: Any) -> None:
         if type(state) is not tuple or len(state) != 5:
-            raise pickle.UnpicklingError("it holds an array with an unexpected state")
+            raise pickle.UnpicklingError("it contains an array with an unexpected state")
         _, shape, dtype, fortran, data = state
         sizes = type(shape) is tuple and 0 < len(shape) <= MAX_DIMS and all(type(n) is int and n >= 0 for n in shape)
         if not sizes or type(dtype) is not _Dtype or type(fortran) is not bool:
-            raise pickle.UnpicklingError("it holds an array with an unexpected state")
+            raise pickle.UnpicklingError("it contains an array with an unexpected state")
         values = dtype.decode(data, math.prod(shape))
         self[:] = values.reshape(shape, order="F" if fortran else "C").tolist()
 
 
-# Instances without attributes, not functions: a pickle can set attributes of what it names.
+# These are instances without attributes instead of functions, because a pickle can set attributes of globals.
 class _MakeDtype:
     __slots__ = ()
 
     def __call__(self, name: Any, *_: Any) -> _Dtype:
         if type(name) is not str or name not in SCALARS:
-            raise pickle.UnpicklingError("it holds a dtype that is no plain number")
+            raise pickle.UnpicklingError("it contains a dtype that is not a plain number")
         return _Dtype(name)
 
 
@@ -76,7 +78,7 @@ class _MakeScalar:
 
     def __call__(self, dtype: Any, data: Any = b"") -> Any:
         if type(dtype) is not _Dtype:
-            raise pickle.UnpicklingError("it holds a scalar without a dtype")
+            raise pickle.UnpicklingError("it contains a scalar without a dtype")
         return dtype.decode(data, 1)[0].item()
 
 
@@ -85,12 +87,12 @@ class _MakeArray:
 
     def __call__(self, kind: Any, shape: Any, code: Any) -> _Array:
         if type(kind) is not _ArrayKind or shape != (0,) or code != b"b":
-            raise pickle.UnpicklingError("it holds an array that NumPy did not write")
+            raise pickle.UnpicklingError("it contains an array that was not written by NumPy")
         return _Array()
 
 
 class _ArrayKind:
-    """Stands for the class numpy.ndarray, an argument of _reconstruct; it cannot be called."""
+    """The replacement for the class numpy.ndarray, an argument of _reconstruct. It cannot be called."""
 
     __slots__ = ()
 
@@ -109,12 +111,12 @@ GLOBALS: dict[tuple[str, str], Any] = {
 class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in GLOBALS:
-            raise pickle.UnpicklingError(f"it holds {module[:100]}.{name[:100]}, which is no data")
+            raise pickle.UnpicklingError(f"it contains {module[:100]}.{name[:100]}, which is not data")
         return GLOBALS[module, name]
 
 
 class _Limited:
-    """A reader of at most ``limit`` bytes; a size that a pickle declares is checked before memory is allocated."""
+    """A reader of at most ``limit`` bytes. Sizes declared in the pickle are checked before memory is allocated."""
 
     def __init__(self, file: Reader, limit: int) -> None:
         self.file, self.left = file, limit
@@ -125,12 +127,12 @@ class _Limited:
     def readline(self, size: int = -1, /) -> bytes:
         return self._count(self.file.readline(self.left + 1))
 
-    def peek(self, size: int = 0, /) -> bytes:  # without it the unpickler calls read for every single opcode
+    def peek(self, size: int = 0, /) -> bytes:  # without peek, the unpickler calls read once per opcode
         return self.file.peek(size)[: self.left + 1]
 
     def _allowed(self, size: int) -> int:
         if size > self.left:
-            raise pickle.UnpicklingError("it declares or unpacks to more data than such a file can hold")
+            raise pickle.UnpicklingError("it declares or unpacks to more data than a file of this kind can contain")
         return size if size >= 0 else self.left + 1
 
     def _count(self, data: bytes) -> bytes:
@@ -143,16 +145,18 @@ def load_data(file: Reader, limit: int) -> Any:
     """Read one pickle of plain Python and NumPy numbers.
 
     Args:
-        limit: the largest number of bytes to read.
+        file: the pickle.
+        limit: largest number of bytes to read.
 
     Raises:
-        pickle.UnpicklingError: it is damaged, larger, or holds something else.
+        pickle.UnpicklingError: the pickle is damaged, larger than ``limit``, or contains other objects.
+        OSError: reading fails.
     """
     try:
         return _Unpickler(_Limited(file, limit)).load()
     except (OSError, pickle.UnpicklingError):
         raise
     except MemoryError:
-        raise pickle.UnpicklingError("it needs more memory than there is") from None
-    except Exception as error:  # opcodes in a wrong order raise errors of many types
+        raise pickle.UnpicklingError("it needs more than the free memory") from None
+    except Exception as error:  # a wrong sequence of opcodes raises errors of many types
         raise pickle.UnpicklingError(f"{type(error).__name__}: {error}") from None

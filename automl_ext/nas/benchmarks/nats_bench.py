@@ -1,8 +1,8 @@
-"""The protocol of NATS-Bench's topology space (Dong et al., TPAMI 2021, table 4), CIFAR-10: strategies on the table.
+"""The protocol of NATS-Bench's topology space on CIFAR-10 (Dong et al., TPAMI 2021, table 4).
 
-A run spends ``budget`` simulated seconds: every evaluation is charged a training of 12 epochs and the pass over the
-validation images, a revisited cell again; the evaluation that overruns the budget does not count. Reported is the test
-accuracy after 200 epochs of the cell with the highest validation accuracy after 12.
+A run of a strategy spends ``budget`` simulated seconds. Every evaluation costs a training of 12 epochs and one pass
+over the validation images, also if the cell was evaluated before. An evaluation that exceeds the budget does not count.
+The reported number is the test accuracy after 200 epochs of the cell with the highest validation accuracy after 12.
 """
 
 from __future__ import annotations
@@ -21,36 +21,37 @@ from numpy.typing import NDArray
 from automl_ext.nas.benchmarks.report import draw, print_table
 from automl_ext.nas.estimators.table import Table, TableEvaluator
 from automl_ext.nas.retraining.training import MANY
-from automl_ext.nas.search.config import ALIASES, CONTROLLERS, MOST_WORKERS, ControllerName
 from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.strategies.config import MOST_WORKERS
 from automl_ext.nas.strategies.evolution import Evolution
 from automl_ext.nas.strategies.random_search import RandomSearch
-from automl_ext.nas.strategies.reinforce import Reinforce
-from automl_ext.nas.strategies.renas import ReNAS
+from automl_ext.nas.strategies.registry import ALIASES
+from automl_ext.nas.strategies.reinforce import ReinforceSearch
+from automl_ext.nas.strategies.renas import CONTROLLERS, ControllerName, ReNAS
 from automl_ext.nas.strategies.strategy import Strategy
 from automl_ext.parallel.workers import Workers
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed
 
-POINTS = 200  # of a curve, at equal steps of simulated seconds
-CHUNK = 10  # runs that a worker is given at once
-SAVE_EVERY = 2.0  # seconds
+POINTS = 200  # number of points of a curve, equally spaced in simulated seconds
+CHUNK = 10  # number of runs per call of a worker
+SAVE_EVERY = 2.0  # seconds between checkpoints
 
 
 @dataclass
 class NASBenchConfig:
-    """Strategies on the table of NAS-Bench-201, run after run."""
+    """Repeated runs of search strategies on the table of NAS-Bench-201."""
 
-    table: str | None = None  # CSV of NAS-Bench-201; where there is none the environment variable AUTOML_EXT_NB201
-    runs: int = 200  # of each algorithm
-    algorithms: tuple[str, ...] = ("random", "reinforce", "rea", "renas")  # random, reinforce, rea, renas
-    budget: float = 20_000.0  # simulated seconds of a run
-    workers: int = 2  # processes; the results do not depend on them
-    seed: int = 0  # of all runs, each of which has its own
-    population: int | None = None  # of rea and renas; where nothing is given 10 and 30
-    sample: int | None = None  # of the population, compete to be a parent; where nothing is given 3 and 10
-    controller: ControllerName = "history"  # of renas: a regression on the whole history, or the paper's LSTM
+    table: str | None = None  # CSV file of NAS-Bench-201. Default: the environment variable AUTOML_EXT_NB201.
+    runs: int = 200  # Number of runs of each algorithm.
+    algorithms: tuple[str, ...] = ("random", "reinforce", "rea", "renas")  # Strategies to run.
+    budget: float = 20_000.0  # Simulated seconds of a run.
+    workers: int = 2  # Number of processes; it does not affect the results.
+    seed: int = 0  # Random seed; the seed of each run is derived from it.
+    population: int | None = None  # Population of rea (default 10) and renas (default 30).
+    sample: int | None = None  # Tournament size of rea (default 3) and renas (default 10).
+    controller: ControllerName = "history"  # Controller of renas: ridge regression on all scores, or an LSTM.
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -70,7 +71,7 @@ def _random(config: NASBenchConfig, seed: int) -> Strategy:
 
 
 def _reinforce(config: NASBenchConfig, seed: int) -> Strategy:
-    return Reinforce(NASBench201(), seed)
+    return ReinforceSearch(NASBench201(), seed)
 
 
 def _rea(config: NASBenchConfig, seed: int) -> Strategy:
@@ -91,15 +92,16 @@ ALGORITHMS: dict[str, Callable[[NASBenchConfig, int], Strategy]] = {
 
 
 class Runs(NamedTuple):
-    """Some runs of one algorithm, as lists: a checkpoint holds them."""
+    """Results of several runs of one algorithm, as lists that a checkpoint can contain."""
 
-    test: list[float]  # accuracy in percent of what each found
+    test: list[float]  # test accuracy in percent of the cell found by each run
     evaluations: list[int]
     seconds: list[float]  # simulated
     cpu_seconds: list[float]
-    curves: list[list[float]]  # test accuracy of the best so far, at POINTS moments; NaN before there is one
+    curves: list[list[float]]  # test accuracy of the best cell so far at POINTS times; NaN before the first evaluation
 
     def followed_by(self, other: Runs) -> Runs:
+        """Return these runs followed by ``other``."""
         return Runs(
             self.test + other.test,
             self.evaluations + other.evaluations,
@@ -110,13 +112,13 @@ class Runs(NamedTuple):
 
 
 class Simulation:
-    """What a worker process does."""
+    """Runs strategies on the table; executed by the worker processes."""
 
     def __init__(self, config: NASBenchConfig, table: Table) -> None:
         self.config, self.evaluator = config, TableEvaluator(table)
 
     def runs(self, algorithm: str, first: int, count: int) -> Runs:
-        """Runs ``first`` … ``first + count − 1`` of the algorithm, each with a seed that follows from its number."""
+        """Simulate the runs ``first`` … ``first + count − 1``. The seed of each run is derived from its number."""
         runs = Runs([], [], [], [], [])
         for number in range(first, first + count):
             start = time.process_time()
@@ -130,12 +132,12 @@ class Simulation:
         return runs
 
     def run(self, strategy: Strategy) -> tuple[float, int, float, list[float]]:
-        """One run: test accuracy, evaluations, simulated seconds, curve."""
+        """Simulate one run. Returns test accuracy, number of evaluations, simulated seconds and the curve."""
         budget, spent, evaluations, best, test = self.config.budget, 0.0, 0, -math.inf, math.nan
         curve = np.full(POINTS, math.nan)
         while True:
             candidate = strategy.ask()
-            assert candidate is not None  # one evaluation at a time: no strategy waits
+            assert candidate is not None  # with one evaluation at a time, no strategy waits
             evaluation = self.evaluator.evaluate(candidate.genotype, candidate.budget)
             if spent + evaluation.cost > budget:
                 break
@@ -151,21 +153,24 @@ class Simulation:
 def nas_bench(
     config: NASBenchConfig, out: str | Path, resume: str | None = None, stop_after: int | None = None
 ) -> dict[str, Any] | None:
-    """Run the algorithms, print their table beside the published one, and draw ``nas_bench.png`` where matplotlib is.
+    """Run the algorithms and print their results next to the published ones.
+
+    If matplotlib is installed, ``nas_bench.png`` is drawn too.
 
     Args:
+        config: options.
         out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
-        stop_after: interrupt after so many runs, or a few more.
+        stop_after: interrupt after this many runs, rounded up to whole calls of a worker.
 
     Returns:
-        What ``result.json`` holds, for every algorithm: mean and std (n − 1; None of one run) of the test accuracy in
-        percent, runs, and means over runs of evaluations, simulated seconds and cpu_seconds of this machine. Beside
-        REA's, other algorithms' have ``over_rea``, the difference of the means with its 95 % confidence interval. None
-        when stopped.
+        The content of ``result.json``. For every algorithm: ``mean`` and ``std`` (with n − 1; None for one run) of the
+        test accuracy in percent, ``runs``, and the means over runs of ``evaluations``, simulated ``seconds`` and
+        ``cpu_seconds`` of this machine. If "rea" is among the algorithms, the others have ``over_rea``: the difference
+        of the means with its 95 % confidence interval. None if interrupted.
 
     Raises:
-        UserError: no table or a broken one, a budget too small for one evaluation.
+        UserError: the table is missing or broken, or the budget is too small for one evaluation.
     """
     table = Table.load(config.table)
     simulation = Simulation(config, table)
@@ -211,6 +216,7 @@ def nas_bench(
 
 
 def summary(runs: Runs, rea: Runs | None) -> dict[str, Any]:
+    """Summarize the runs of one algorithm for ``result.json``; see :func:`nas_bench`."""
     test = np.array(runs.test)
     result: dict[str, Any] = {
         "mean": float(test.mean()),
@@ -224,7 +230,7 @@ def summary(runs: Runs, rea: Runs | None) -> dict[str, Any]:
 
 
 def difference(a: NDArray[np.float64], b: NDArray[np.float64]) -> dict[str, Any]:
-    """mean(a) − mean(b) of independent samples, with the normal approximation's 95 % confidence interval."""
+    """Compute mean(a) − mean(b) of independent samples, with a 95 % confidence interval (normal approximation)."""
     mean = float(a.mean() - b.mean())
     half = 1.96 * math.sqrt(a.var(ddof=1) / len(a) + b.var(ddof=1) / len(b))
     return {"mean": mean, "ci95": [mean - half, mean + half]}

@@ -1,13 +1,15 @@
-"""The official files of NATS-Bench's topology space (Dong et al. 2021) as the table that automl_ext.nas.estimators.table reads.
+"""Conversion of the official files of NATS-Bench's topology space (Dong et al. 2021) to a CSV table.
 
-Two layouts exist, both bz2-compressed pickles of plain Python:
+:mod:`automl_ext.nas.estimators.table` reads the table. The official files are bz2-compressed pickles of plain Python in
+one of two layouts:
 
     NATS-tss-v1_0-….pickle.pbz2            {"meta_archs": [arch, …], "arch2infos": {index: cell, …}, …}
-    NATS-tss-v1_0-…-simple/                meta.pickle.pbz2, and 000000.pickle.pbz2 … of one cell each
+    NATS-tss-v1_0-…-simple/                meta.pickle.pbz2, and 000000.pickle.pbz2 … with one cell each
 
-A cell is {"12": trials, "200": trials}, by epochs, and trials are {"dataset_seed": {data set: [seed, …]},
-"all_results": {(data set, seed): trial}}. Of several trials the mean is taken, where the benchmark's own library draws
-one at every look. The pickles are read as data (:mod:`automl_ext.nas.benchmarks.data_pickle`).
+A cell is {"12": trials, "200": trials}, by number of epochs. Trials are {"dataset_seed": {data set: [seed, …]},
+"all_results": {(data set, seed): trial}}. The table contains the mean over trials, whereas the benchmark's own library
+draws one trial per lookup. The pickles are read without executing code
+(:mod:`automl_ext.nas.benchmarks.data_pickle`).
 """
 
 from __future__ import annotations
@@ -32,26 +34,32 @@ from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.files.reading import check_regular
 
 SUFFIX = ".pickle.pbz2"
-# A pickle may unpack to so many bytes: far more than the few times its size that bz2 saves on the official files.
+# Largest unpacked size: EXPANSION · file size + SLACK bytes. The official files unpack to a few times their size.
 EXPANSION, SLACK = 200, 1 << 24
 
 
 def convert(source: Path, out: Path) -> None:
-    """Write the table of an official file, or of a "simple" folder, to ``out`` (gzipped where it ends in .gz).
+    """Convert an official file or a "simple" folder to a CSV table.
+
+    Args:
+        source: the official file or folder.
+        out: the table to write, gzipped if its name ends in .gz.
 
     Raises:
-        UserError: ``source`` is neither, or damaged, or a cell lacks a result; names the file or the cell.
+        UserError: ``source`` is of another kind or damaged, or a cell lacks a result. The message names the file or the
+            cell.
     """
     rows = [(arch, *_row(arch, cell)) for arch, cell in _cells(source)]
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("arch", *COLUMNS), *rows])
     data = text.getvalue().encode()
-    # Without a time: equal tables, equal files.
+    # No modification time, so that equal tables give equal files.
     out.parent.mkdir(parents=True, exist_ok=True)
     write_atomic(out, gzip.compress(data, mtime=0) if out.suffix == ".gz" else data)
 
 
 def _cells(source: Path) -> Iterator[tuple[str, Any]]:
+    """Yield the name of each cell and its results."""
     if source.is_dir():
         for index, arch in enumerate(_archs(_load(source / f"meta{SUFFIX}"), source)):
             yield arch, _load(source / f"{index:06d}{SUFFIX}")
@@ -60,7 +68,7 @@ def _cells(source: Path) -> Iterator[tuple[str, Any]]:
         cells = _field(benchmark, "arch2infos", dict, source)
         for index, arch in enumerate(_archs(benchmark, source)):
             if index not in cells:
-                raise UserError(f"{source}: no results of cell {index}, {arch}")
+                raise UserError(f"{source}: no results for cell {index}, {arch}")
             yield arch, cells[index]
 
 
@@ -68,7 +76,7 @@ def _archs(benchmark: Any, source: Path) -> list[str]:
     archs = _field(benchmark, "meta_archs", list, source)
     try:
         return [str(Genotype.parse(arch)) for arch in archs]
-    except (ValueError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise UserError(f"{source}: meta_archs: {_line(error)}") from None
 
 
@@ -76,13 +84,13 @@ def _field(benchmark: Any, name: str, kind: type, source: Path) -> Any:
     value = benchmark.get(name) if isinstance(benchmark, dict) else None
     if not isinstance(value, kind):
         raise UserError(
-            f"{source}: expected a file of NATS-Bench's topology space, with {name!r}, a {kind.__name__}, in it"
+            f"{source}: expected a file of NATS-Bench's topology space that contains {name!r}, a {kind.__name__}"
         )
     return value
 
 
 def _row(arch: str, cell: Any) -> tuple[float, ...]:
-    """Compute the columns of the table; accuracies as the benchmark's authors average them."""
+    """Compute a row of the table. Accuracies are averaged as by the authors of the benchmark."""
     try:
         short, long = cell["12"], cell["200"]
         trials = _trials(short, "cifar10-valid")
@@ -97,7 +105,7 @@ def _row(arch: str, cell: Any) -> tuple[float, ...]:
             round(seconds, 3),
         )
     except (LookupError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
-        raise UserError(f"{arch}: no such result in the files: {_line(error)}") from None
+        raise UserError(f"{arch}: a result is missing in the files: {_line(error)}") from None
     if not all(math.isfinite(value) for value in row):
         raise UserError(f"{arch}: expected finite numbers, got {row}")
     return row

@@ -1,4 +1,4 @@
-"""The result of ``nas-bench`` as a table beside the published numbers, and as a picture."""
+"""The report of ``nas-bench``: a table with the published results, and a plot."""
 
 from __future__ import annotations
 
@@ -25,8 +25,17 @@ COLORS = {"random": "#6b7280", "reinforce": "#c8553d", "rea": "#1b6ca8", "renas"
 
 
 def print_table(result: Mapping[str, Mapping[str, Any]], optimum: float) -> None:
+    """Print the result of ``nas-bench`` next to the published results.
+
+    Args:
+        result: the content of ``result.json``.
+        optimum: highest test accuracy in the table of the benchmark, in percent.
+    """
     columns = ("algorithm", "test accuracy", "published", "over rea (95 %)", "evaluations", "CPU s")
-    table = Table(*columns, title="NAS-Bench-201, CIFAR-10; mean ± standard deviation of the runs, means per run")
+    table = Table(
+        *columns,
+        title="NAS-Bench-201, CIFAR-10; mean ± standard deviation over runs; evaluations and CPU s: means per run",
+    )
     for name, row in result.items():
         std, over = row["std"], row.get("over_rea")
         table.add_row(
@@ -49,10 +58,12 @@ def _published(name: str) -> str:
 
 
 def draw(curves: Mapping[str, NDArray[np.float64]], budget: float, path: Path) -> None:
-    """Test accuracy of the best so far against simulated seconds: the mean of the runs and its 95 % confidence band.
+    """Plot the test accuracy of the best cell so far against simulated seconds: mean over runs with a 95 % band.
 
     Args:
-        curves: of each algorithm, [runs, moments].
+        curves: test accuracy in percent by algorithm, [runs, points]; NaN before the first evaluation.
+        budget: simulated seconds of a run.
+        path: the picture to write.
 
     Raises:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
@@ -60,7 +71,7 @@ def draw(curves: Mapping[str, NDArray[np.float64]], budget: float, path: Path) -
     picture = figure(6.4, 4.0)
     axes = picture.add_subplot()
     for name, values in curves.items():
-        known = ~np.isnan(values).any(axis=0)  # every run has evaluated something
+        known = ~np.isnan(values).any(axis=0)  # every run has finished an evaluation
         seconds = (np.arange(values.shape[1])[known] + 1) * budget / values.shape[1]
         mean, half = values[:, known].mean(axis=0), 1.96 * values[:, known].std(axis=0) / len(values) ** 0.5
         axes.plot(seconds, mean, color=COLORS[name], label=f"{name}: {mean[-1]:.2f}", linewidth=1.6)
@@ -68,7 +79,7 @@ def draw(curves: Mapping[str, NDArray[np.float64]], budget: float, path: Path) -
     axes.set_ylim(92.0, 94.4)
     axes.set_xlim(0, budget)
     axes.set_xlabel("simulated seconds")
-    axes.set_ylabel("CIFAR-10 test accuracy of the best so far, %")
+    axes.set_ylabel("CIFAR-10 test accuracy of the best cell so far, %")
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", title="mean of the runs, 95 % band")
+    axes.legend(loc="lower right", title="mean over runs, 95 % band")
     write_picture(picture, path, dpi=130)

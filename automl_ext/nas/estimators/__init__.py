@@ -1,1 +1,1 @@
-"""What an architecture is worth, for less than its full training; see docs/nas-estimation.md."""
+"""Performance estimation: scores of architectures that cost less than a full training. See docs/nas-estimation.md."""

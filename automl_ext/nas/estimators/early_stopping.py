@@ -1,4 +1,4 @@
-"""Stop a training whose learning curve says that it will not be the best."""
+"""Early termination of trainings whose learning curves are unpromising."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ from automl_ext.nas.evaluation import Evaluation, Evaluator
 
 
 class EarlyStopping:
-    """Goes on epoch by epoch, until the probability that the last score will exceed the best so far is too small.
+    """Trains epoch by epoch and stops if the final score is unlikely to exceed the best one so far.
 
-    An :class:`~automl_ext.nas.evaluation.Evaluator` around another one. The best so far is of trainings that came to
-    their end; the first candidate always does. It is this object's: ``best`` can be read and set, as a search must
-    that goes on, or whose processes have one evaluator each.
+    This is an :class:`~automl_ext.nas.evaluation.Evaluator` that wraps another one. Only complete trainings count for
+    the best score, and the first training is always complete. ``best`` belongs to this object. A resumed search, and a
+    search with several processes, must read and set it.
 
     Args:
-        evaluator: goes on from its own state; scores are accuracies from 0 to 1.
-        epochs: of a whole training.
-        threshold: stop below this probability.
-        min_epochs: never stop before so many epochs.
+        evaluator: an evaluator that continues from its own state; its scores are accuracies from 0 to 1.
+        epochs: number of epochs of a complete training.
+        threshold: stop if the probability of exceeding the best score is below this value.
+        min_epochs: smallest number of epochs before stopping.
 
     Attributes:
-        best: the highest score of a whole training, −inf before the first.
-        epochs_trained, epochs_saved: so far.
+        best: the highest score of a complete training, −inf before the first.
+        epochs_trained: total number of epochs trained.
+        epochs_saved: total number of epochs saved.
 
     Raises:
-        ValueError: ``threshold`` is not in [0, 1), or ``min_epochs`` or ``epochs`` below 1.
+        ValueError: ``threshold`` is not in [0, 1), or ``min_epochs`` or ``epochs`` is below 1.
     """
 
     def __init__(self, evaluator: Evaluator, epochs: int, *, threshold: float = 0.05, min_epochs: int = 10) -> None:
@@ -40,15 +41,20 @@ class EarlyStopping:
         self.best, self.epochs_trained, self.epochs_saved = -math.inf, 0, 0
 
     def evaluate(self, genotype: Any, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
-        """Train until ``budget`` epochs are done, ``epochs`` by default, unless that is seen to be hopeless.
+        """Train until ``budget`` epochs are done, unless the candidate is unpromising.
+
+        Args:
+            genotype: the architecture.
+            budget: number of epochs since the start of the training, ``epochs`` by default.
+            state: the state of an earlier evaluation of the same architecture.
 
         Returns:
-            The score measured last or, of a training that was stopped, the one expected after ``epochs``. Measured,
-            beside what the last epoch measured: ``epochs`` trained by this call, ``epochs_saved``, ``stopped`` (0 or 1)
-            and ``last_score``. The state holds the curve and the training.
+            The last score or, if the training was stopped, the score expected after ``epochs``. ``measured`` contains
+            the measurements of the last epoch, ``epochs`` trained by this call, ``epochs_saved``, ``stopped`` (0 or 1)
+            and ``last_score``. The state contains the curve and the state of the training.
 
         Raises:
-            ValueError: ``budget`` is not 1 to epochs, or below the epochs that ``state`` has had.
+            ValueError: ``budget`` is not between 1 and ``epochs``, or is below the number of epochs in ``state``.
         """
         budget = self.epochs if budget is None else budget
         curve, inner = (list(state["curve"]), state["inner"]) if state else ([], None)
@@ -57,7 +63,7 @@ class EarlyStopping:
         before, cost, expected = len(curve), 0.0, None
         last: dict[str, float] = {}
         while len(curve) < budget:
-            expected = self.hopeless(curve)
+            expected = self.unpromising(curve)
             if expected is not None:
                 break
             found = self.evaluator.evaluate(genotype, len(curve) + 1, inner)
@@ -82,13 +88,13 @@ class EarlyStopping:
         score = curve[-1] if expected is None else expected
         return Evaluation(score, cost, {"curve": curve, "inner": inner}, measured=measured)
 
-    def hopeless(self, curve: list[float]) -> float | None:
-        """The score that the curve is expected to end with, where it hardly can exceed the best; else None."""
+    def unpromising(self, curve: list[float]) -> float | None:
+        """Return the expected final score if it is unlikely to exceed the best one, otherwise None."""
         if len(curve) < self.min_epochs or self.best == -math.inf:
             return None
         prediction = self.predict(curve)
         return prediction.mean if prediction.exceeds(self.best) < self.threshold else None
 
     def predict(self, curve: list[float]) -> Prediction:
-        """Of the score after ``epochs``."""
+        """Predict the score after ``epochs`` epochs."""
         return fit(curve).predict(self.epochs)

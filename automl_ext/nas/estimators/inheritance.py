@@ -1,4 +1,4 @@
-"""A child network that starts from its parent's weights, as ReNAS's do (Chen et al. 2019, section 3.4)."""
+"""Weight inheritance from a parent network, as in ReNAS (Chen et al. 2019, section 3.4)."""
 
 from __future__ import annotations
 
@@ -8,24 +8,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.estimators.lower_fidelity import LowerFidelity, global_chance_kept
+from automl_ext.nas.estimators.lower_fidelity import LowerFidelity, global_rng_kept
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.retraining.training import NetworkTraining, network_shape
 
 
 class Inheriting:
-    """Trains candidates; one that comes with another's state inherits its weights and is trained for less.
+    """Trains candidates; one with the state of another architecture inherits its weights and is trained briefly.
 
-    An :class:`~automl_ext.nas.evaluation.Evaluator`: score and state are those of
-    :class:`~automl_ext.nas.estimators.lower_fidelity.LowerFidelity`. The inherited network is trained for the last
-    ``fine_tune`` epochs of what others are trained for, at the learning rates of those. It has then had its ancestors'
-    epochs too, so scores rise with the generations: what is compared is a lineage's weights, as in the paper.
+    This is an :class:`~automl_ext.nas.evaluation.Evaluator` whose scores and states are those of
+    :class:`~automl_ext.nas.estimators.lower_fidelity.LowerFidelity`. A child is trained for the last ``fine_tune``
+    epochs of the schedule, with the learning rates of these epochs. Its weights have also been trained in its
+    ancestors, so scores increase with the generations, as in the paper.
 
     Args:
-        fine_tune: 1 to ``training.config.epochs``.
+        training: trains the candidates.
+        fine_tune: number of epochs of a child, from 1 to ``training.config.epochs``.
 
     Raises:
-        ValueError: another ``fine_tune``.
+        ValueError: ``fine_tune`` is out of range.
     """
 
     def __init__(self, training: LowerFidelity, fine_tune: int = 1) -> None:
@@ -34,9 +35,9 @@ class Inheriting:
         self.training, self.fine_tune = training, fine_tune
 
     def evaluate(self, genotype: Any, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
-        """As LowerFidelity's; with the state of another genotype the budget means nothing.
+        """Train ``genotype``, like LowerFidelity. With the state of another genotype, ``budget`` is ignored.
 
-        Measured besides: ``inherited``, the share of the weights that are the parent's.
+        ``measured`` of a child also contains ``inherited``, the fraction of weights that come from the parent.
         """
         if state is None or state["genotype"] == str(genotype):
             return self.training.evaluate(genotype, budget, state)
@@ -46,11 +47,11 @@ class Inheriting:
         return evaluation
 
     def inherited(self, genotype: Any, state: dict[str, Any]) -> tuple[dict[str, Any], float]:
-        """The state from which the child's training goes on, and the share of its weights that are the parent's."""
+        """Return the initial training state of the child and the fraction of its weights that come from the parent."""
         fidelity = self.training
-        with global_chance_kept():
+        with global_rng_kept():
             child = NetworkTraining(fidelity.config, fidelity.space, genotype, fidelity.splits, fidelity.device)
-            with torch.device("meta"):  # the parent's structure, without weights
+            with torch.device("meta"):  # the structure of the parent, without weights
                 shape = network_shape(fidelity.splits, fidelity.config.channels, fidelity.config.cells)
                 parent = fidelity.space.build(fidelity.space.parse(state["genotype"]), **shape)
         weights = inherit(child.network, parent, state["training"]["network"])
@@ -62,13 +63,16 @@ class Inheriting:
 
 
 def inherit(child: nn.Module, parent: nn.Module, weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Those of the parent's weights that the child takes over, by name.
+    """Return the weights that the child inherits, by name.
 
-    A layer inherits from the layer of its name where both are alike, and so are the layers beside it in the module that
-    holds them: the batch norm of a 3×3 convolution is not inherited by that of a 1×1, however equal their shapes.
+    A layer inherits from the parent's layer of the same name if both layers are equal and their parent modules contain
+    equal layers. So the batch norm after a 1×1 convolution does not inherit from one after a 3×3 convolution, although
+    the shapes are equal.
 
     Args:
-        weights: the parent's ``state_dict``; of ``parent`` itself only the structure is looked at.
+        child: the network that inherits.
+        parent: a network with the structure of the parent; its weights are not used.
+        weights: the ``state_dict`` of the parent.
     """
     layers, before = _layers(child), _layers(parent)
     taken = {}
@@ -81,7 +85,7 @@ def inherit(child: nn.Module, parent: nn.Module, weights: dict[str, Tensor]) -> 
 
 
 def _layers(network: nn.Module) -> dict[str, tuple[str, list[str]]]:
-    """For every layer, a module without children: what it is, and what its holder's layers are."""
+    """Return, for every module without children, its ``repr`` and the layers of the module that contains it."""
     texts = {name: repr(module) for name, module in network.named_modules() if not any(module.children())}
     held: dict[str, list[str]] = {}
     for name, text in texts.items():

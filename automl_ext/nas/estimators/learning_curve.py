@@ -1,18 +1,19 @@
-"""Learning curves: how a training will end, with an uncertainty, from how it began.
+"""Learning-curve extrapolation: predict the final score of a training, with its uncertainty, from the first epochs.
 
-The curve rises from s at the first epoch to a, in one of the shapes φ below (φ(1) = 1, φ(∞) = 0), up to a discrepancy w
-(no shape is exactly right) and noise:
+The model of a curve y(t) starts at s in the first epoch and converges to a, with one of the shapes φ below (φ(1) = 1,
+φ(∞) = 0). A discrepancy w accounts for the error of the shape, and ε is noise:
 
-    y(t) = a + (s − a)·φ(t) + w(log t) + ε,   w a Brownian motion of κ² per unit of log t,   ε ~ N(0, σ²(1 + (r/t)²))
+    y(t) = a + (s − a)·φ(t) + w(log t) + ε,   w Brownian motion with variance κ² per unit of log t,
+                                              ε ~ N(0, σ²(1 + (r/t)²))
 
-    power      ((t + c)/(1 + c))^−d        pow4 of Domhan, Springenberg and Hutter (IJCAI 2015); pow3 where c = 0
-    stretched  exp(−((t − 1)/u)^k)         their Weibull; exponential where k = 1
-    hill       (1 + m^d)/(t^d + m^d)       slow at first where m and d are large
+    power      ((t + c)/(1 + c))^−d        pow4 of Domhan, Springenberg and Hutter (IJCAI 2015); pow3 if c = 0
+    stretched  exp(−((t − 1)/u)^k)         Weibull in the same paper; exponential if k = 1
+    hill       (1 + m^d)/(t^d + m^d)       slow start if m and d are large
 
-r > 0 is for trainings that are unsteady at first. Shapes and noises (σ, r) lie on a grid. At each of its points a and s
-have a normal prior and, since the model is linear in them, a normal posterior and an evidence in closed form (Rasmussen
-& Williams 2006, §2.7: a Gaussian process with explicit basis functions). A prediction is the mixture of all points,
-weighted by evidence: nothing is optimised or sampled, and a family is chosen as far as the scores choose it.
+A value r > 0 models trainings that are unsteady at first. The parameters of the shapes and of the noise (σ, r) lie on a
+grid. At each grid point, a and s have a normal prior. The model is linear in them, so their posterior is normal, and
+the evidence has a closed form (Rasmussen & Williams 2006, §2.7: Gaussian process with explicit basis functions). A
+prediction is the mixture over all grid points, weighted by evidence. Nothing is optimized or sampled.
 """
 
 from __future__ import annotations
@@ -27,24 +28,24 @@ from torch import Tensor
 
 
 def spaced(low: float, high: float, count: int) -> list[float]:
-    """Points at equal ratios."""
+    """Return ``count`` points with equal ratios, from ``low`` to ``high``."""
     return [low * (high / low) ** (i / (count - 1)) for i in range(count)]
 
 
-# A grid much coarser than this gets overconfident: no point of it fits a curve with little noise.
+# A much coarser grid is overconfident, because none of its points fits a curve with little noise.
 FAMILIES = {
     "power": [*product((0.0, 2.0, 8.0), spaced(0.1, 4.5, 14))],  # c, d
     "stretched": [*product(spaced(0.5, 100.0, 24), (0.5, 0.75, 1.0))],  # u, k
     "hill": [*product(spaced(1.0, 60.0, 12), (1.0, 2.0, 4.0))],  # m, d
 }
 NOISES = [*product(spaced(0.002, 0.1, 8), (0.0, 8.0, 30.0))]  # σ, r
-KAPPA = 0.01  # of the discrepancy w
-PRIOR_MEAN, PRIOR_STD = (0.8, 0.4), (0.25, 0.3)  # of a and s, accuracies from 0 to 1
+KAPPA = 0.01  # standard deviation of the discrepancy w
+PRIOR_MEAN, PRIOR_STD = (0.8, 0.4), (0.25, 0.3)  # of a and s; accuracies from 0 to 1
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """Of a score yet to be measured: a mixture of normals, cut off at 1."""
+    """The predictive distribution of a future score: a mixture of normal distributions, truncated at 1."""
 
     weights: Tensor  # [n]
     means: Tensor  # [n]
@@ -52,17 +53,18 @@ class Prediction:
 
     @property
     def mean(self) -> float:
+        """The mean, at most 1."""
         return min(1.0, (self.weights * self.means).sum().item())
 
     def exceeds(self, value: float) -> float:
-        """The probability of a score above ``value``."""
+        """Return the probability of a score above ``value``."""
         return (self.weights * torch.special.ndtr((self.means - value) / self.stds)).sum().item()
 
     def quantile(self, q: float) -> float:
-        """The score below which the measured one falls with the probability q.
+        """Return the q-quantile of the score, at most 1.
 
         Raises:
-            ValueError: q is not in (0, 1).
+            ValueError: ``q`` is not in (0, 1).
         """
         if not 0 < q < 1:
             raise ValueError(f"q: expected a number in (0, 1), got {q}")
@@ -75,20 +77,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """The posterior after the scores of epochs 1 … T, at K shapes and S noises; made by :func:`fit`."""
+    """The posterior given the scores of epochs 1 … T, for K shapes and S noises. Created by :func:`fit`."""
 
     weights: Tensor  # [K, S], posterior probabilities
-    shifts: Tensor  # [K, S, 2], posterior mean of (a, s) less PRIOR_MEAN
-    covariances: Tensor  # [K, S, 2, 2], of (a, s)
-    factors: Tensor  # [S, T, T], L of LLᵀ, the covariance of w + ε
-    design: Tensor  # [K, S, T, 2], L⁻¹ applied to what multiplies (a, s)
-    residuals: Tensor  # [K, S, T], L⁻¹ applied to the scores less their prior mean
+    shifts: Tensor  # [K, S, 2], posterior mean of (a, s) minus PRIOR_MEAN
+    covariances: Tensor  # [K, S, 2, 2], posterior covariance of (a, s)
+    factors: Tensor  # [S, T, T], Cholesky factor L of the covariance of w + ε
+    design: Tensor  # [K, S, T, 2], L⁻¹ times the coefficients of (a, s)
+    residuals: Tensor  # [K, S, T], L⁻¹ times (scores − prior mean)
 
     def predict(self, epoch: float) -> Prediction:
-        """The score that will be measured after ``epoch`` epochs, its own noise included.
+        """Predict the score measured after ``epoch`` epochs, including its noise.
 
         Raises:
-            ValueError: ``epoch`` below 1.
+            ValueError: ``epoch`` is below 1.
         """
         if not epoch >= 1:
             raise ValueError(f"epoch: expected at least 1, got {epoch}")
@@ -109,10 +111,10 @@ class LearningCurve:
 
 
 def fit(scores: Sequence[float]) -> LearningCurve:
-    """The curve of accuracies from 0 to 1, one after each of the first epochs.
+    """Fit the model to the scores of the first epochs, which are accuracies from 0 to 1.
 
     Raises:
-        ValueError: no scores, or one that is not in [0, 1].
+        ValueError: ``scores`` is empty, or a score is not in [0, 1].
     """
     if not len(scores):
         raise ValueError("scores: expected at least one, got none")
@@ -131,9 +133,9 @@ def fit(scores: Sequence[float]) -> LearningCurve:
     projected = torch.einsum("kstp,kst->ksp", design, residuals)
     shifts = torch.einsum("kspq,ksq->ksp", covariances, projected)
     surprise = residuals.square().sum(-1) - (shifts * projected).sum(-1)
-    volume = 2 * factors.diagonal(dim1=-2, dim2=-1).log().sum(-1) + torch.logdet(precisions)  # less a constant
+    volume = 2 * factors.diagonal(dim1=-2, dim2=-1).log().sum(-1) + torch.logdet(precisions)  # minus a constant
     log_prior = torch.cat([float64([-math.log(len(grid))] * len(grid)) for grid in FAMILIES.values()])
-    # Accuracies do not exceed 1: a point counts by the share of its posterior in which a does not.
+    # Accuracies are at most 1: weight each grid point by the posterior probability of a ≤ 1.
     possible = torch.special.log_ndtr((1 - PRIOR_MEAN[0] - shifts[..., 0]) / covariances[..., 0, 0].sqrt())
     log_weights = log_prior[:, None] - (surprise + volume) / 2 + possible
     weights = torch.softmax(log_weights.flatten(), 0).view_as(log_weights)
@@ -141,7 +143,7 @@ def fit(scores: Sequence[float]) -> LearningCurve:
 
 
 def shapes(t: Tensor) -> Tensor:
-    """φ of every point of FAMILIES at the epochs t [T] ≥ 1: [K, T]."""
+    """Compute φ for every point of FAMILIES at the epochs t [T] ≥ 1. Returns [K, T]."""
     (c, d), (u, k), (m, h) = (float64(grid).T.unsqueeze(-1) for grid in FAMILIES.values())
     power = ((t + c) / (1 + c)) ** -d
     stretched = torch.exp(-(((t - 1) / u) ** k))
@@ -150,23 +152,24 @@ def shapes(t: Tensor) -> Tensor:
 
 
 def linear_part(t: Tensor) -> Tensor:
-    """What multiplies (a, s) at the epochs t [T]: [K, T, 2]."""
+    """Compute the coefficients of (a, s) at the epochs t [T]. Returns [K, T, 2]."""
     phi = shapes(t)
     return torch.stack([1 - phi, phi], dim=-1)
 
 
 def discrepancy(t: Tensor, other: Tensor) -> Tensor:
-    """Covariance of w between the epochs t [T] and other [U]: [T, U]."""
+    """Compute the covariance of w between the epochs t [T] and other [U]. Returns [T, U]."""
     return KAPPA**2 * torch.minimum(t[:, None].log(), other.log())
 
 
 def noise_variances(t: Tensor) -> Tensor:
-    """Of ε for every noise at the epochs t [T]: [S, T]."""
+    """Compute the variance of ε for every noise at the epochs t [T]. Returns [S, T]."""
     sigma, r = float64(NOISES).T.unsqueeze(-1)
     return sigma**2 * (1 + (r / t) ** 2)
 
 
 def whiten(factors: Tensor, columns: Tensor) -> Tensor:
+    """Solve L x = columns for every Cholesky factor L in ``factors``."""
     return torch.linalg.solve_triangular(factors, columns, upper=False)
 
 

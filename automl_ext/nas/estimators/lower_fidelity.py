@@ -1,4 +1,4 @@
-"""A lower fidelity: train with fewer epochs, images or channels, and go on later where the training stopped."""
+"""Low-fidelity evaluation: short trainings with fewer epochs, images or channels, which can be continued later."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from random import Random
 from typing import Any
 
 import torch
@@ -24,23 +25,24 @@ from automl_ext.training.seeding import generator, rng_state, set_rng_state
 
 
 class LowerFidelity:
-    """Trains a genotype on training images; the score is the accuracy (0 to 1) on all validation images.
+    """Trains a genotype on training images. The score is the accuracy (0 to 1) on all validation images.
 
-    An :class:`~automl_ext.nas.evaluation.Evaluator`. A budget counts the epochs since the start of the training, so
-    that ``evaluate(g, 3)`` and then ``evaluate(g, 9, state)`` with the state of the first train exactly what
-    ``evaluate(g, 9)`` trains, for 6 epochs: successive halving promotes without starting again. The learning rate falls
-    over ``config.epochs``, whatever the budget. Where nothing is promoted, a short training of its own, config.epochs =
-    budget, ranks better than the beginning of a long one.
+    This is an :class:`~automl_ext.nas.evaluation.Evaluator`. A budget counts the epochs since the start of the
+    training. ``evaluate(g, 3)`` followed by ``evaluate(g, 9, state)`` with the returned state gives the same network as
+    ``evaluate(g, 9)``, so successive halving promotes a candidate without restarting its training. The learning rate
+    decreases over ``config.epochs``, whatever the budget. If no candidate is promoted, set config.epochs = budget: a
+    complete short training ranks architectures better than the first epochs of a long one.
 
     Args:
-        config: channels, cells and epochs are the fidelity; ``config.data`` is read where no ``splits`` are given.
-        splits: images already read. The test part is never looked at.
-        images: train on so many of the training images, every class in proportion; None: on all of them.
-        space: that of ``config.space`` by default.
+        config: the training; channels, cells and epochs determine the fidelity.
+        splits: images already read; None: read ``config.data``. The test part is not used.
+        images: number of training images to use, drawn stratified by class; None: all of them.
+        space: the search space; None: the one that ``config.space`` names.
 
     Raises:
-        ValueError: ``images`` is not 1 to the number of training images.
-        UserError: ``config.data`` cannot be read.
+        ValueError: ``images`` is not between 1 and the number of training images.
+        UserError: ``config.data`` cannot be read, or networks of the space do not support an option, such as an
+            auxiliary head.
     """
 
     def __init__(
@@ -62,39 +64,47 @@ class LowerFidelity:
             train = take(train, draw_stratified(train.labels, images, generator(config.seed)))
         # A NetworkTraining takes the training and the validation images together: of the latter there are none here.
         self.splits = replace(splits, train=train, valid=take(splits.valid, splits.valid.labels.new_zeros(0)))
+        self.training(self.space.random(Random(config.seed)))  # raises here if the space does not support an option
+
+    def training(self, genotype: Any) -> NetworkTraining:
+        """Create the training of ``genotype``, without side effects on the global random generators."""
+        with global_rng_kept():
+            return NetworkTraining(self.config, self.space, genotype, self.splits, self.device)
 
     def evaluate(self, genotype: Any, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
-        """Train until ``budget`` epochs are done, ``config.epochs`` by default.
+        """Train until ``budget`` epochs are done.
 
         Args:
-            state: of an earlier evaluation of the same genotype by the same configuration; it is not changed.
+            genotype: the architecture.
+            budget: number of epochs since the start of the training, ``config.epochs`` by default.
+            state: the state of an earlier evaluation of the same genotype with the same configuration. It is not
+                modified.
 
         Returns:
-            The cost of this call, and measured: ``epochs`` trained by this call, the last one's ``loss``,
-            ``parameters``. A loss or a weight that is not finite ends the training: failed, with no state; so has one
-            whose network gives no numbers.
+            The evaluation, with the cost of this call. ``measured`` contains ``epochs`` trained by this call, the
+            ``loss`` of the last epoch, and ``parameters``. If the loss, a weight or a logit is not finite, the
+            evaluation has failed and has no state.
 
         Raises:
-            ValueError: ``budget`` is not 1 to config.epochs, ``state`` is of another genotype or training, or has had
-                more epochs than ``budget``.
+            ValueError: ``budget`` is not between 1 and config.epochs, or ``state`` belongs to another genotype or
+                training or has more epochs than ``budget``.
         """
         budget = self.config.epochs if budget is None else budget
         if not 1 <= budget <= self.config.epochs:
             raise ValueError(f"budget: expected 1 to {self.config.epochs} epochs (config.epochs), got {budget}")
         start = time.perf_counter()
-        with global_chance_kept():
-            training = NetworkTraining(self.config, self.space, genotype, self.splits, self.device)
+        training = self.training(genotype)
         loss = math.nan
         if state is not None:
             self.check(state, genotype, budget)
-            training.load_state_dict(copy.deepcopy(state["training"]))  # an optimizer goes on in the tensors it loads
+            training.load_state_dict(copy.deepcopy(state["training"]))  # the optimizer modifies the tensors it loads
             loss = state["loss"]
         before = training.epoch
         while training.epoch < budget:
             loss = training.run_epoch()["loss"]
             if not math.isfinite(loss) or not all_finite(training.network):
                 return self.failed(training, before, loss, start)
-        if not gives_numbers(training.network, self.valid.images[:1]):
+        if not finite_logits(training.network, self.valid.images[:1]):
             return self.failed(training, before, loss, start)
         score = accuracy(training.network, self.valid)
         after = {
@@ -106,11 +116,11 @@ class LowerFidelity:
         return Evaluation(score, time.perf_counter() - start, after, measured=self.measured(training, before, loss))
 
     def fidelity(self) -> dict[str, Any]:
-        """What two trainings share when one can go on from the other."""
+        """Return the settings that must be equal to continue a training from its state."""
         return {**vars(self.config), "images": len(self.splits.train.labels)}
 
     def check(self, state: dict[str, Any], genotype: Any, budget: int) -> None:
-        """ValueError for a state that no training of ``genotype`` until ``budget`` can go on from."""
+        """Raise ValueError if ``state`` cannot be continued to ``budget`` epochs of ``genotype``."""
         if "training" not in state:
             raise ValueError(f"state: expected one that LowerFidelity returned, got the keys {sorted(state)}")
         if state["genotype"] != str(genotype):
@@ -119,35 +129,37 @@ class LowerFidelity:
         other = [key for key in fidelity if state["fidelity"].get(key) != fidelity[key]]
         if other:
             pairs = ", ".join(f"{key} {state['fidelity'].get(key)} (here {fidelity[key]})" for key in other)
-            raise ValueError(f"state: of another training: {pairs}")
+            raise ValueError(f"state: belongs to another training: {pairs}")
         if state["training"]["epoch"] > budget:
-            raise ValueError(f"state: has had {state['training']['epoch']} epochs, more than the budget, {budget}")
+            raise ValueError(f"state: has had {state['training']['epoch']} epochs, more than the budget {budget}")
 
     def failed(self, training: NetworkTraining, before: int, loss: float, start: float) -> Evaluation:
+        """Return a failed evaluation."""
         measured = self.measured(training, before, loss)
         return Evaluation(-math.inf, time.perf_counter() - start, failed=True, measured=measured)
 
     def measured(self, training: NetworkTraining, before: int, loss: float) -> dict[str, float]:
+        """Return the measurements of a training that had ``before`` epochs when the call started."""
         return {"epochs": training.epoch - before, "loss": loss, "parameters": count_parameters(training.network)}
 
 
 def all_finite(network: nn.Module) -> bool:
-    """Whether every weight and batch norm statistic is a number; the loss shows a bad last step one step later."""
+    """Return whether all weights and batch norm statistics are finite. The loss does not show a bad last step."""
     return all(bool(value.isfinite().all()) for value in network.state_dict().values())
 
 
 @torch.no_grad()
-def gives_numbers(network: nn.Module, images: Tensor) -> bool:
-    """Whether all logits are finite, evaluating. Finite weights may be too large for that; argmax hides it."""
+def finite_logits(network: nn.Module, images: Tensor) -> bool:
+    """Return whether all logits are finite in evaluation mode. Large finite weights overflow, which argmax hides."""
     network.eval()
     return bool(network(images).isfinite().all())
 
 
 @contextmanager
-def global_chance_kept() -> Iterator[None]:
-    """Within, global generators may be seeded: after it they go on as if they had not been.
+def global_rng_kept() -> Iterator[None]:
+    """Restore the state of the global random generators at the end of the block.
 
-    A NetworkTraining seeds them; a search that draws from them would draw the same after every evaluation.
+    A NetworkTraining seeds them; without this, a search that draws from them would repeat its draws after every one.
     """
     state = rng_state()
     try:

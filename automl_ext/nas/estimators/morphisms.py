@@ -1,15 +1,15 @@
-"""Network morphisms: a wider or deeper network that computes what the trained one does (Net2Net).
+"""Network morphisms (Net2Net): make a trained network wider or deeper without changing its function.
 
 Chen, Goodfellow and Shlens, "Net2Net: Accelerating Learning via Knowledge Transfer", ICLR 2016. Both functions return a
-new network and leave the given one as it is. What is preserved is the function in evaluation mode, to rounding: batch
-norm then uses its running statistics.
+new network and do not modify the given one. The function in evaluation mode is preserved up to rounding; batch norm
+then uses its running statistics.
 
-    net2wider    a layer gets copies of its units; what reads a unit divides its weights among the copies
-    net2deeper   a layer is inserted that starts as the identity
+    net2wider    copy units of a layer, and divide the weights of the next layer among the copies
+    net2deeper   insert a layer that is initialized to the identity
 
-They take an ``nn.Sequential`` of convolutions, linear layers, batch norms, activations, pools, dropout and flatten,
-nested or not. Residual sums, which need one mapping for all that is summed, are refused here; for the networks of
-NAS-Bench-201 there is :mod:`automl_ext.nas.estimators.wider_cells`.
+The functions accept an ``nn.Sequential``, possibly nested, of convolutions, linear layers, batch norms, activations,
+pooling, dropout and flatten. They do not accept residual sums, whose terms need a common mapping. For the networks of
+NAS-Bench-201, see :mod:`automl_ext.nas.estimators.wider_cells`.
 """
 
 from __future__ import annotations
@@ -29,29 +29,30 @@ POOLS = (
 )  # fmt: skip
 ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.ELU, nn.GELU, nn.SiLU, nn.Mish, nn.Hardswish, nn.Sigmoid, nn.Tanh)
 UNITWISE = (*ACTIVATIONS, nn.Identity, nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Dropout3d)
-IDEMPOTENT = (nn.ReLU, nn.ReLU6)  # f(f(x)) = f(x), so that one more of them after an identity changes nothing
+IDEMPOTENT = (nn.ReLU, nn.ReLU6)  # f(f(x)) = f(x): a second one after an identity layer changes nothing
 
 
 def net2wider(
     network: nn.Sequential, layer: str, width: int, *, noise: float = 0.0, generator: torch.Generator | None = None
 ) -> nn.Sequential:
-    """``network`` with ``width`` units (channels) in the layer of that name.
+    """Return ``network`` with ``width`` units (channels) in a layer.
 
-    The new units copy units drawn uniformly. Copies are alike in all they compute and in the gradients they get, so
-    they stay copies through any training that treats them alike: ``noise`` makes them differ, at the price of the
+    New units are copies of uniformly drawn units. Copies compute the same values and receive the same gradients, so
+    they remain equal during training unless something breaks the symmetry. ``noise`` breaks it, but changes the
     function.
 
     Args:
-        network: plain Sequential, see above; its input is not widened, nor is its last layer.
-        layer: name of a convolution or a linear layer, as ``network.named_modules()`` has it, e.g. "0" or "block1.0".
-        width: units after, no fewer than before.
-        noise: standard deviation of what is added to the weights that enter new units, in units of the standard
+        network: a plain Sequential, see the module's documentation.
+        layer: name of a convolution or linear layer in ``network.named_modules()``, such as "0" or "block1.0". It must
+            not be the last layer.
+        width: new number of units, at least the present one.
+        noise: standard deviation of the noise added to the input weights of new units, relative to the standard
             deviation of the layer's weights.
-        generator: of the units drawn and of the noise, on the CPU; torch's global one by default.
+        generator: CPU generator of the draws and the noise; None: torch's global one.
 
     Raises:
-        ValueError: no such layer, the last one, ``width`` or ``noise`` too small, or between this layer and the next a
-            module of a kind that is not known.
+        ValueError: the layer does not exist or is the last one, ``width`` or ``noise`` is too small, or a module
+            between this layer and the next one is not supported.
     """
     network = copy.deepcopy(network)
     modules = leaves(network)
@@ -67,7 +68,7 @@ def net2wider(
         raise ValueError(f"noise: expected at least 0, got {noise}")
     mapping = draw_mapping(old, width, generator)
     widen_output(source, mapping, noise, generator)
-    flat = isinstance(source, nn.Linear)  # after a Flatten a unit is as many features as it has pixels, in a row
+    flat = isinstance(source, nn.Linear)  # after a Flatten, a unit is a block of consecutive features, one per pixel
     for name, module in list(modules.items())[start + 1 :]:
         size = width_in(module)
         if size is not None:
@@ -83,25 +84,29 @@ def net2wider(
         elif isinstance(module, nn.Flatten) and (module.start_dim, module.end_dim) == (1, -1):
             flat = True
         elif not isinstance(module, UNITWISE) and not (isinstance(module, POOLS) and not flat):
-            raise ValueError(f"{name}: expected no {type(module).__name__} between layer {layer!r} and the next one")
-    raise ValueError(f"layer: expected one that another layer reads, got the last one, {layer!r}")
+            raise ValueError(
+                f"{name}: {type(module).__name__} is not supported between layer {layer!r} and the next one"
+            )
+    raise ValueError(f"layer: expected a layer followed by another one, got the last layer, {layer!r}")
 
 
 def net2deeper(network: nn.Sequential, layer: str, *, images: Tensor | None = None) -> nn.Sequential:
-    """``network`` with one more layer, an identity of the same kind and width, after the layer of that name.
+    """Return ``network`` with an identity layer of the same kind and width inserted after a layer.
 
-    It is inserted after the layer's own batch norm and activation, and gets the like: convolution (or linear) → batch
-    norm → activation. Where there is no activation, the network is deeper in layers only, not in what it can express.
+    The new block, convolution (or linear) → batch norm → activation, is inserted after the batch norm and activation of
+    the layer and contains the same parts. Without an activation, the new layer does not increase the expressiveness.
 
     Args:
-        network: plain Sequential, see above.
-        layer: name of a convolution or a linear layer, as in :func:`net2wider`.
-        images: a batch that the network takes. A new batch norm then starts with the mean and variance of what reaches
-            it, which its scale and shift undo, as in the paper: so in training mode too the function is nearly kept.
-            Without them it starts with the mean 0 and the variance 1, and in training mode normalises what it gets.
+        network: a plain Sequential, see the module's documentation.
+        layer: name of a convolution or linear layer, as in :func:`net2wider`.
+        images: a batch of inputs. If given, a new batch norm is initialized with the mean and variance of its input,
+            and scale and shift that undo the normalization, as in the paper. The function in training mode is then
+            nearly preserved. Without it, the batch norm starts with mean 0 and variance 1 and normalizes in training
+            mode.
 
     Raises:
-        ValueError: no such layer, or an activation f for which f(f(x)) is not f(x): only ReLU and ReLU6 are.
+        ValueError: the layer does not exist, or its activation f does not satisfy f(f(x)) = f(x). Only ReLU and ReLU6
+            are accepted.
     """
     network = copy.deepcopy(network)
     modules = leaves(network)
@@ -117,7 +122,7 @@ def net2deeper(network: nn.Sequential, layer: str, *, images: Tensor | None = No
             last, norm = name, module
         elif isinstance(module, ACTIVATIONS):
             if not isinstance(module, IDEMPOTENT):
-                raise ValueError(f"{name}: expected ReLU or ReLU6, which twice is as once, got {type(module).__name__}")
+                raise ValueError(f"{name}: expected ReLU or ReLU6, which are idempotent, got {type(module).__name__}")
             last, activation = name, module
             break
         else:
@@ -134,7 +139,7 @@ def net2deeper(network: nn.Sequential, layer: str, *, images: Tensor | None = No
 
 
 def leaves(network: nn.Sequential, prefix: str = "") -> dict[str, nn.Module]:
-    """The modules that a pass calls one after the other, by name.
+    """Return the modules in the order of the forward pass, by name.
 
     Raises:
         ValueError: ``network`` is not an nn.Sequential.
@@ -142,7 +147,7 @@ def leaves(network: nn.Sequential, prefix: str = "") -> dict[str, nn.Module]:
     if not isinstance(network, nn.Sequential) or type(network).forward is not nn.Sequential.forward:
         raise ValueError(f"network: expected a plain nn.Sequential, got {type(network).__name__}")
     found: dict[str, nn.Module] = {}
-    for name, module in network._modules.items():  # named_children leaves out what occurs again
+    for name, module in network._modules.items():  # named_children skips repeated modules
         if isinstance(module, nn.Sequential):
             found |= leaves(module, f"{prefix}{name}.")
         else:
@@ -151,21 +156,23 @@ def leaves(network: nn.Sequential, prefix: str = "") -> dict[str, nn.Module]:
 
 
 def find(modules: dict[str, nn.Module], layer: str) -> int:
+    """Return the position of ``layer``. Raises ValueError if it does not exist or modules share weights."""
     if layer not in modules:
         raise ValueError(f"layer: expected one of {', '.join(modules)}, got {layer!r}")
     with_weights = [id(module) for module in modules.values() if any(True for _ in module.parameters())]
     if len(set(with_weights)) < len(with_weights):
-        raise ValueError("network: expected weights of one place each, got a module that occurs twice")
+        raise ValueError("network: expected every module with weights once, got one that occurs twice")
     return list(modules).index(layer)
 
 
 def check_groups(name: str, layer: nn.Module) -> None:
+    """Raise ValueError for a grouped convolution."""
     if getattr(layer, "groups", 1) != 1:
         raise ValueError(f"{name}: expected a convolution with groups=1, got groups={layer.groups}")
 
 
 def width_in(module: nn.Module) -> int | None:
-    """Units that a layer or a batch norm reads; None for what is neither."""
+    """Return the number of input units of a layer or batch norm, and None for other modules."""
     if isinstance(module, BATCH_NORMS):
         return module.num_features
     if isinstance(module, nn.Linear):
@@ -174,13 +181,13 @@ def width_in(module: nn.Module) -> int | None:
 
 
 def draw_mapping(old: int, new: int, generator: torch.Generator | None) -> Tensor:
-    """Which old unit each new one copies [new]: itself, then uniform draws."""
+    """Return the old unit that each new unit copies, [new]: first every unit itself, then uniform draws."""
     return torch.cat([torch.arange(old), torch.randint(old, (new - old,), generator=generator)])
 
 
 @torch.no_grad()
 def widen_output(layer: Any, mapping: Tensor, noise: float, generator: torch.Generator | None) -> None:
-    """Copies of the units of a convolution or a linear layer; see :func:`net2wider` for the noise."""
+    """Copy output units of a convolution or linear layer; see :func:`net2wider` for ``noise``."""
     weight = layer.weight
     wider = weight[mapping.to(weight.device)]
     if noise:
@@ -194,7 +201,7 @@ def widen_output(layer: Any, mapping: Tensor, noise: float, generator: torch.Gen
 
 @torch.no_grad()
 def widen_input(layer: Any, mapping: Tensor) -> None:
-    """Weights for copies of the inputs, of which ``mapping`` [new] gives the originals: a share for each copy."""
+    """Copy input units of a layer as ``mapping`` [new] says, and divide the weights by the number of copies."""
     weight, mapping = layer.weight, mapping.to(layer.weight.device)
     copies = torch.bincount(mapping)[mapping].to(weight)
     wider = weight[:, mapping] / copies.view(1, -1, *[1] * (weight.dim() - 2))
@@ -204,8 +211,9 @@ def widen_input(layer: Any, mapping: Tensor) -> None:
 
 @torch.no_grad()
 def widen_batch_norm(norm: Any, mapping: Tensor) -> None:
+    """Copy the units of a batch norm as ``mapping`` [new] says."""
     for name, values in [*norm.named_parameters(recurse=False), *norm.named_buffers(recurse=False)]:
-        if values.dim() == 0:  # the number of batches seen
+        if values.dim() == 0:  # num_batches_tracked
             continue
         wider = values[mapping.to(values.device)]
         setattr(norm, name, nn.Parameter(wider, values.requires_grad) if isinstance(values, nn.Parameter) else wider)
@@ -214,14 +222,14 @@ def widen_batch_norm(norm: Any, mapping: Tensor) -> None:
 
 @torch.no_grad()
 def identity_like(layer: Any) -> Any:
-    """A layer of the same kind, as wide as the output of ``layer``, that passes its input on."""
+    """Return an identity layer of the same kind, as wide as the output of ``layer``."""
     weight, bias = layer.weight, layer.bias is not None
     width, kind = len(weight), {"device": weight.device, "dtype": weight.dtype}
     if isinstance(layer, nn.Linear):
         new: Any = nn.Linear(width, width, bias, **kind)
         nn.init.eye_(new.weight)
     else:
-        kernel = [size if size % 2 else size + 1 for size in layer.kernel_size]  # an identity needs a middle
+        kernel = [size if size % 2 else size + 1 for size in layer.kernel_size]  # an identity kernel needs a center
         new = type(layer)(width, width, kernel, padding=[size // 2 for size in kernel], bias=bias, **kind)
         nn.init.dirac_(new.weight)
     if bias:
@@ -231,7 +239,7 @@ def identity_like(layer: Any) -> Any:
 
 @torch.no_grad()
 def identity_batch_norm(norm: Any, like: Tensor) -> Any:
-    """A batch norm that passes its input on in evaluation."""
+    """Return a batch norm that is the identity in evaluation mode."""
     new = type(norm)(norm.num_features, norm.eps, norm.momentum, device=like.device, dtype=like.dtype)
     new.weight.copy_((new.running_var + new.eps).sqrt())
     return new
@@ -239,14 +247,14 @@ def identity_batch_norm(norm: Any, like: Tensor) -> Any:
 
 @torch.no_grad()
 def calibrate(network: nn.Sequential, last: nn.Module, norm: Any, images: Tensor) -> None:
-    """The mean and variance of what ``last`` puts out for ``images``, and a scale and shift that undo them."""
+    """Set the statistics of ``norm`` to those of the output of ``last``, and a scale and shift that undo them."""
     seen: list[Tensor] = []
     handle = last.register_forward_hook(lambda module, inputs, output: seen.append(output))
     was_training = network.training
     network.eval()(images)
     network.train(was_training)
     handle.remove()
-    units = seen[0].transpose(0, 1).flatten(1)  # the inserted layer passes them on
+    units = seen[0].transpose(0, 1).flatten(1)  # the inserted identity layer does not change them
     norm.running_mean.copy_(units.mean(1))
     norm.running_var.copy_(units.var(1))
     norm.weight.copy_((norm.running_var + norm.eps).sqrt())
@@ -254,7 +262,7 @@ def calibrate(network: nn.Sequential, last: nn.Module, norm: Any, images: Tensor
 
 
 def insert_after(network: nn.Sequential, name: str, block: nn.Module) -> None:
-    """Modules that are numbered are numbered anew; beside those with a name of their own, the block gets one."""
+    """Insert ``block`` after a module. Numbered modules are renumbered; among named ones the block gets a name."""
     parent_name, _, child = name.rpartition(".")
     parent = network.get_submodule(parent_name)
     items = list(parent._modules.items())

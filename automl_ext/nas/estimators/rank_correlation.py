@@ -1,4 +1,4 @@
-"""Whether two scores order alike: Kendall's τ-b and Spearman's ρ, with ties."""
+"""Rank correlations with ties: Kendall's τ-b and Spearman's ρ."""
 
 from __future__ import annotations
 
@@ -9,16 +9,19 @@ from numpy.typing import ArrayLike, NDArray
 
 
 def kendall(x: ArrayLike, y: ArrayLike) -> float:
-    """Kendall's τ-b of paired scores [n], from −1 to 1, in O(n log² n); NaN where one of them is constant.
+    """Compute Kendall's τ-b of paired scores [n] in O(n log² n).
 
-    (P − Q)/√((n₀ − n₁)(n₀ − n₂)): P concordant and Q discordant pairs of n₀ = n(n − 1)/2, of which n₁ are tied in x
-    and n₂ in y (Kendall 1945, "The treatment of ties in ranking problems").
+    τ-b = (P − Q)/√((n₀ − n₁)(n₀ − n₂)) with P concordant and Q discordant pairs among n₀ = n(n − 1)/2, of which n₁ are
+    tied in x and n₂ in y (Kendall 1945, "The treatment of ties in ranking problems").
+
+    Returns:
+        A number from −1 to 1; NaN if x or y is constant.
 
     Raises:
-        ValueError: lengths differ, fewer than two pairs, or a NaN among them.
+        ValueError: the lengths differ, there are fewer than two pairs, or a score is NaN.
     """
     a, b = _dense_ranks(x, y)
-    order = np.lexsort((b, a))  # ties of x are in order of y: no inversion among them
+    order = np.lexsort((b, a))  # ties in x are sorted by y, so they contain no inversion
     discordant = _inversions(b[order])
     pairs = len(a) * (len(a) - 1) // 2
     tied_x, tied_y, tied_both = _tied_pairs(a), _tied_pairs(b), _tied_pairs(a * len(b) + b)
@@ -28,10 +31,13 @@ def kendall(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Spearman's ρ of paired scores [n]: the correlation of their ranks, ties at their mean rank; NaN as above.
+    """Compute Spearman's ρ of paired scores [n], the correlation of their ranks. Ties get their mean rank.
+
+    Returns:
+        A number from −1 to 1; NaN if x or y is constant.
 
     Raises:
-        ValueError: as :func:`kendall`.
+        ValueError: as in :func:`kendall`.
     """
     a, b = (_mean_ranks(ranks) for ranks in _dense_ranks(x, y))
     a, b = a - a.mean(), b - b.mean()
@@ -40,7 +46,7 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def _dense_ranks(x: ArrayLike, y: ArrayLike) -> list[NDArray[np.int64]]:
-    """Ranks from 0; equal scores have one rank."""
+    """Return ranks from 0. Equal scores have the same rank."""
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     if a.ndim != 1 or a.shape != b.shape or len(a) < 2:
         raise ValueError(f"x, y: expected at least two pairs of scores, got shapes {a.shape} and {b.shape}")
@@ -62,18 +68,18 @@ def _tied_pairs(values: NDArray[np.int64]) -> int:
 
 
 def _inversions(values: Sequence[int] | NDArray[np.int64]) -> int:
-    """Pairs i < j with values[i] > values[j] ≥ 0.
+    """Count the pairs i < j with values[i] > values[j] ≥ 0.
 
-    The larger one of such a pair has a 1 where their binary digits first differ: so for every digit the pairs are
-    counted that agree in all digits above.
+    At the first binary digit in which such a pair differs, the larger value has a 1. So for every digit, count the
+    pairs with a 1 before a 0 among the values that agree in all higher digits.
     """
     rest = np.asarray(values, dtype=np.int64)
     total = 0
     for digit in range(int(rest.max()).bit_length()):
         group = rest >> (digit + 1)
-        order = np.argsort(group, kind="stable")  # i < j stays within a group
+        order = np.argsort(group, kind="stable")  # stable: the order within a group is kept
         group, ones = group[order], rest[order] >> digit & 1
         before = ones.cumsum() - ones
-        starts = np.searchsorted(group, group)  # of each entry's group
+        starts = np.searchsorted(group, group)  # start of the group of each value
         total += int(((before - before[starts]) * (1 - ones)).sum())
     return total

@@ -1,15 +1,16 @@
-"""NAS-Bench-201 as a table: what training each of its 15,625 cells on CIFAR-10 gave and took.
+"""NAS-Bench-201 as a table: accuracy and cost of training each of its 15,625 cells on CIFAR-10.
 
-A CSV file, gzipped or not, with these columns in any order (others are ignored) and one row per cell:
+The table is a CSV file, gzipped or not, with one row per cell and these columns in any order (others are ignored):
 
     arch                 |op~0|+|op~0|op~1|+|op~0|op~1|op~2|
-    cifar10_val_12ep     validation accuracy in percent after a training of 12 epochs
+    cifar10_val_12ep     validation accuracy in percent after training for 12 epochs
     cifar10_val_200ep    the same after 200 epochs
-    cifar10_test_200ep   test accuracy in percent after 200 epochs, on training and validation images
-    params, macs         parameters, multiply-adds
-    train_seconds_12ep   seconds that the 12 epochs took
+    cifar10_test_200ep   test accuracy in percent after 200 epochs on the training and validation images
+    params, macs         numbers of parameters and multiply-adds
+    train_seconds_12ep   duration of the 12 epochs in seconds
 
-The official files of the benchmark become such a table by ``automl-ext nas-table`` (automl_ext/nas/benchmarks/nats_files.py).
+``automl-ext nas-table`` converts the official files of the benchmark to such a table
+(automl_ext/nas/benchmarks/nats_files.py).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _SPACE = NASBench201()
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Column by column, float64 [15625]; a cell's place is :func:`place` of it."""
+    """The columns of the table, float64 [15625]; :func:`place` returns the index of a cell."""
 
     valid_12: NDArray[np.float64]
     valid_200: NDArray[np.float64]
@@ -59,11 +60,11 @@ class Table:
 
     @classmethod
     def load(cls, path: str | Path | None = None) -> Table:
-        """Read a table, by default the one that the environment variable AUTOML_EXT_NB201 names.
+        """Read a table, by default the one named by the environment variable AUTOML_EXT_NB201.
 
         Raises:
-            UserError: no such file, another format, a missing column, cells missing or twice, a value that is none:
-                the line is named.
+            UserError: the file does not exist or has another format, a column or a cell is missing, a cell occurs
+                twice, or a value is invalid. The message names the line.
         """
         path = path or os.environ.get(VARIABLE)
         if not path:
@@ -76,7 +77,7 @@ class Table:
                 raise UserError(f"table: {path}: line 1: no column {', '.join(missing)}")
             return cls._from_rows(path, rows, [header.index(name) for name in ("arch", *COLUMNS)], len(header))
         except csv.Error as error:
-            raise UserError(f"table: {path}: no CSV: {error}") from None
+            raise UserError(f"table: {path}: invalid CSV: {error}") from None
 
     @classmethod
     def _from_rows(cls, path: str | Path, rows: Iterable[list[str]], columns: list[int], width: int) -> Table:
@@ -93,17 +94,17 @@ class Table:
             except ValueError as error:
                 raise UserError(f"{where}: {error}") from None
             if not np.isnan(values[0, cell]):
-                raise UserError(f"{where}: {arch} is there twice")
+                raise UserError(f"{where}: {arch} occurs twice")
             values[:, cell] = [_number(text, name, where) for text, name in zip(texts, COLUMNS, strict=True)]
         absent = np.flatnonzero(np.isnan(values[0]))
         if len(absent):
             example = _SPACE.decode([int(k) for k in np.unravel_index(absent[0], _SPACE.num_choices)])
-            raise UserError(f"table: {path}: {len(absent)} of {CELLS} cells are missing, {example} among them")
+            raise UserError(f"table: {path}: {len(absent)} of {CELLS} cells are missing, for example {example}")
         return cls(*values)
 
 
 def place(genotype: Genotype) -> int:
-    """The cell's number: its choices as digits to base 5."""
+    """Return the index of a cell: its choices as the digits of a number in base 5."""
     number = 0
     for choice in _SPACE.encode(genotype):
         number = 5 * number + choice
@@ -128,7 +129,7 @@ def _text(path: Path) -> str:
 
 
 def _number(text: str, name: str, where: str) -> float:
-    """A percentage for accuracies, a positive number for the rest."""
+    """Parse a value: a percentage for accuracies, otherwise a positive number."""
     percentage = name.startswith("cifar10")
     try:
         value = float(text)
@@ -140,18 +141,18 @@ def _number(text: str, name: str, where: str) -> float:
 
 
 class TableEvaluator:
-    """Looks cells up; an :class:`~automl_ext.nas.evaluation.Evaluator`.
+    """Looks up cells in a table; an :class:`~automl_ext.nas.evaluation.Evaluator`.
 
-    The score is the validation accuracy in percent after 12 epochs (budget 12, or None) or 200, the cost what
-    NATS-Bench charges: the training and one pass over the validation images, here 2.5·(0.5 + 0.085·seconds per epoch).
-    Training seconds are those of 12 epochs, in proportion. There are no weights, so states are ignored: a child that
-    would inherit its parent's costs and scores what it always does.
+    The score is the validation accuracy in percent after 12 epochs (budget 12 or None) or 200 epochs. The cost is that
+    of NATS-Bench: the training and one pass over the validation images, here 2.5·(0.5 + 0.085·seconds per epoch). The
+    duration of 200 epochs is extrapolated from that of 12. The table has no weights, so states are ignored, and a child
+    has the same score and cost as without inheritance.
     """
 
     def __init__(self, table: Table) -> None:
         epoch = table.train_seconds_12 / 12
         evaluation = 2.5 * (0.5 + 0.085 * epoch)
-        # Lists, because single items of arrays are slow to read.
+        # Lists, because indexing single items of arrays is slow.
         self.scores = {12: table.valid_12.tolist(), 200: table.valid_200.tolist()}
         self.costs = {epochs: (epochs * epoch + evaluation).tolist() for epochs in self.scores}
         self.test, self.parameters, self.macs = (
@@ -159,7 +160,7 @@ class TableEvaluator:
         )
 
     def check_budget(self, seconds: float) -> None:
-        """UserError unless ``seconds`` are enough to evaluate any one cell, for 12 epochs."""
+        """Raise UserError if ``seconds`` do not suffice for the most expensive cell, trained for 12 epochs."""
         most = max(self.costs[12])
         if seconds < most:
             raise UserError(f"budget: one evaluation takes up to {most:.1f} s, more than {seconds:g} s")
@@ -167,14 +168,16 @@ class TableEvaluator:
     def evaluate(
         self, genotype: Genotype, budget: int | None = None, state: dict[str, Any] | None = None
     ) -> Evaluation:
-        """Measured: test_accuracy (percent, after 200 epochs), parameters, macs.
+        """Look up a cell.
+
+        ``measured`` contains test_accuracy (percent, after 200 epochs), parameters and macs.
 
         Raises:
-            UserError: the table knows nothing of ``budget``.
+            UserError: ``budget`` is neither 12 nor 200.
         """
         epochs = 12 if budget is None else budget
         if epochs not in self.scores:
-            raise UserError(f"table: accuracies after 12 and 200 epochs are known, got a budget of {epochs}")
+            raise UserError(f"table: expected a budget of 12 or 200 epochs, got {epochs}")
         cell = place(genotype)
         measured = {
             "test_accuracy": self.test[cell],

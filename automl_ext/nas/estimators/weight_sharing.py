@@ -1,8 +1,8 @@
-"""Weight sharing: a supernet, trained once, scores every architecture of its space with its own weights.
+"""Weight sharing: a supernet is trained once, and its weights score every architecture of the space.
 
-One-shot ranking as in Guo et al. 2020, "Single Path One-Shot Neural Architecture Search with Uniform Sampling": every
-step trains one architecture that the space draws uniformly. Batch norm statistics are computed anew for each
-architecture before it is scored.
+One-shot ranking as in Guo et al. 2020, "Single Path One-Shot Neural Architecture Search with Uniform Sampling". Every
+step trains one uniformly drawn architecture. Batch norm statistics are recomputed for each architecture before it is
+scored.
 """
 
 from __future__ import annotations
@@ -37,20 +37,20 @@ from automl_ext.training.seeding import generator, seed_everything
 
 @dataclass
 class UniformSupernetConfig:
-    """How the weights of a supernet are trained; numbers as in GDAS's search of the digits."""
+    """Training of the weights of a supernet. The defaults are those of the GDAS search on the digits."""
 
-    seed: int = 0  # decides weights, samples, batches and augmentation
-    channels: int = 4  # C, of the first stage
-    cells: int = 1  # N, per stage
-    epochs: int = 100
-    batch_size: int = 64
-    lr: float = 0.1  # at the start of the cosine
-    lr_min: float = 0.001  # at its end
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    grad_clip: float = 5.0  # largest norm of the gradient
-    shift: int = 1  # move training images by up to so many pixels
-    flip: bool = False  # mirror half of the training images
+    seed: int = 0  # Random seed of weights, samples, batches and augmentation.
+    channels: int = 4  # Channels of the first stage (C).
+    cells: int = 1  # Cells per stage (N).
+    epochs: int = 100  # Number of epochs.
+    batch_size: int = 64  # Images per batch.
+    lr: float = 0.1  # Initial learning rate of SGD; it follows a cosine.
+    lr_min: float = 0.001  # Final learning rate.
+    momentum: float = 0.9  # Nesterov momentum.
+    weight_decay: float = 5e-4  # Weight decay.
+    grad_clip: float = 5.0  # Largest norm of the gradient.
+    shift: int = 1  # Largest random shift of training images, in pixels.
+    flip: bool = False  # Mirror training images horizontally with probability 1/2.
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -62,15 +62,14 @@ class UniformSupernetConfig:
         check_range(self, "momentum", low=0, below=1)
 
 
-Choices = Callable[[Any], list[Choice]]  # genotype → what a pass of the supernet runs
+Choices = Callable[[Any], list[Choice]]  # maps a genotype to the choices that a pass of the supernet runs
 
 
 def choices_of(supernet: Supernet, space: Space[Any]) -> Choices:
-    """Find how a supernet runs one architecture of its space.
+    """Return the function that maps a genotype to the choices of the supernet.
 
-    Returns:
-        The supernet's own method ``choices``, as DARTS's has it; otherwise a function for spaces with one decision
-        per edge of one cell.
+    It is the supernet's method ``choices`` if there is one, as in the DARTS space. Otherwise it is a function for
+    spaces with one decision per edge of one cell.
 
     Raises:
         ValueError: the supernet has no such method, and the space has other decisions.
@@ -91,9 +90,13 @@ def _one_decision_per_edge(space: Space[Any], supernet: Supernet, genotype: Any)
 
 
 class UniformSupernet:
-    """Uniform sampling (a :class:`~automl_ext.training.epochs.Job`): all training images, one architecture per step.
+    """Trains a supernet with uniform sampling, one architecture per step; a :class:`~automl_ext.training.epochs.Job`.
 
     Args:
+        config: options of the training.
+        space: the search space.
+        splits: the images; only the training part is used.
+        device: the device to train on.
         choices: see :class:`WeightSharing`.
     """
 
@@ -115,13 +118,13 @@ class UniformSupernet:
         self.choices = choices or choices_of(self.supernet, space)
         with torch.no_grad():
             for alpha in self.supernet.alphas:
-                alpha.zero_()  # not used, and never learned
+                alpha.zero_()  # α is not used and not trained
         self.optimizer = nesterov_sgd(self.supernet.weights(), config.lr, config.momentum, config.weight_decay)
 
     def draw(self, alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
-        """Draw an architecture of the space, whatever α and τ are (a :data:`~automl_ext.nas.differentiable.samplers.Sampler`).
+        """Draw an architecture uniformly: a sampler (automl_ext.nas.differentiable.samplers) that ignores α and τ.
 
-        Drawing every edge on its own would not do: in DARTS's space nearly all such cells have nodes with more or
+        Edges cannot be drawn independently: in the DARTS space, nearly all such cells would have nodes with more or
         fewer than two inputs, which no genotype has.
         """
         return self.choices(self.space.random(Random(draw_seed(rng))))
@@ -161,20 +164,21 @@ class UniformSupernet:
 
 
 class WeightSharing:
-    """Scores genotypes with the weights of a supernet: validation accuracy, 0 to 1.
+    """Scores genotypes with the weights of a supernet. The score is the validation accuracy, 0 to 1.
 
-    An :class:`~automl_ext.nas.evaluation.Evaluator`; a budget means nothing to it, and there is no state. Any trained
-    supernet will do, :class:`UniformSupernet`'s or the one of a GDAS search, whose weights favour what α favours.
+    This is an :class:`~automl_ext.nas.evaluation.Evaluator` that ignores budgets and has no state. Any trained supernet
+    can be used: that of :class:`UniformSupernet`, or that of a GDAS search, whose weights favor the operations with
+    large α.
 
     Args:
-        supernet: copied.
-        splits: batch norm sees training images, the score is of validation images. The test part is not read.
-        images: the number of training images for batch norm.
-        space: NAS-Bench-201 by default.
-        choices: maps a genotype to the Choices that run it; by default that of :func:`choices_of`.
+        supernet: a trained supernet; it is copied.
+        splits: training images for batch norm and validation images for the score. The test part is not used.
+        images: number of training images for batch norm.
+        space: the search space; None: NAS-Bench-201.
+        choices: maps a genotype to the choices of the supernet; None: the result of :func:`choices_of`.
 
     Raises:
-        ValueError: ``images`` below 1; no ``choices`` for a space that needs them.
+        ValueError: ``images`` is below 1, or ``choices`` is missing for a space that needs it.
     """
 
     def __init__(
@@ -191,11 +195,11 @@ class WeightSharing:
         self.supernet, self.space = copy.deepcopy(supernet), space or NASBench201()
         self.choices = choices or choices_of(self.supernet, self.space)
         device = supernet.alphas[0].device
-        self.images = splits.train.images[:images].to(device)  # in random order
+        self.images = splits.train.images[:images].to(device)  # they are in random order
         self.valid = to_device(splits.valid, device)
 
     def evaluate(self, genotype: Any, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
-        """The score of ``genotype``; failed where the supernet's weights give no numbers."""
+        """Score ``genotype``. The evaluation has failed if a logit is not finite."""
         start = time.perf_counter()
         choices = self.choices(genotype)
         recalibrate(self.supernet, self.images, choices)

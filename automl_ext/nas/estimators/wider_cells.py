@@ -1,4 +1,4 @@
-"""Net2Wider for a whole network of NAS-Bench-201: see :mod:`automl_ext.nas.estimators.morphisms`."""
+"""Net2Wider for networks of NAS-Bench-201; see :mod:`automl_ext.nas.estimators.morphisms`."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from automl_ext.nas.spaces.operations import ResidualBlock
 def widen_cells(
     network: Network, channels: int, *, noise: float = 0.0, generator: torch.Generator | None = None
 ) -> Network:
-    """A network of the same cells with ``channels`` in its first stage, that computes what ``network`` does.
+    """Return a network with the same cells and function, with ``channels`` channels in the first stage.
 
-    A node sums what enters it and a block adds its shortcut, so all feature maps of a stage are widened by one mapping
-    from new channels to old ones. That holds in training mode too: copies of a channel have its batch statistics.
-
-    A deeper one there is not: what a cell passes on cannot be made the identity in general (a pooling has no weights).
+    A node sums its inputs, and a residual block adds its shortcut. So one mapping from new to old channels widens all
+    feature maps of a stage. The function is also preserved in training mode, because copies of a channel have the same
+    batch statistics. There is no deeper counterpart: a cell cannot be made the identity in general, because pooling has
+    no weights.
 
     Args:
-        network: of :meth:`automl_ext.nas.spaces.nasbench201.NASBench201.build`; it is left as it is.
-        channels: no fewer than before.
-        noise, generator: as in :func:`automl_ext.nas.estimators.morphisms.net2wider`.
+        network: a network of :meth:`automl_ext.nas.spaces.nasbench201.NASBench201.build`; it is not modified.
+        channels: new number of channels, at least the present one.
+        noise: as in :func:`automl_ext.nas.estimators.morphisms.net2wider`.
+        generator: as in :func:`automl_ext.nas.estimators.morphisms.net2wider`.
 
     Raises:
-        ValueError: another kind of network, ``channels`` too few or ``noise`` negative.
+        ValueError: the network is of another kind, ``channels`` is too small, or ``noise`` is negative.
     """
     cells = [cell for stage in getattr(network, "stages", []) for cell in cast(nn.ModuleList, stage)]
     if not isinstance(network, Network) or not all(isinstance(cell, Cell) for cell in cells):
-        raise ValueError(f"network: expected one that NASBench201().build made, got {type(network).__name__}")
+        raise ValueError(f"network: expected a network of NASBench201().build, got {type(network).__name__}")
     network = copy.deepcopy(network)
     stem, head = network.stem, network.head
     old = len(cast(nn.Conv2d, stem[0]).weight)
     if channels < old:
-        raise ValueError(f"channels: expected at least {old}, as many as the network has, got {channels}")
+        raise ValueError(f"channels: expected at least {old}, the width of the network, got {channels}")
     if not noise >= 0:
         raise ValueError(f"noise: expected at least 0, got {noise}")
 

@@ -1,4 +1,4 @@
-"""What a search has evaluated, its best, and the Pareto front."""
+"""The evaluations of a search, the best one, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ from automl_ext.nas.strategies.strategy import Candidate
 
 
 class Entry(NamedTuple):
-    indices: tuple[int, ...]  # the architecture, as the space encodes it
-    budget: int  # epochs; 0: the evaluator's own
+    """One evaluation."""
+
+    indices: tuple[int, ...]  # the architecture, encoded by the space
+    budget: int  # epochs; 0: the evaluator's default
     score: float
     cost: float  # seconds
     failed: bool
@@ -21,19 +23,20 @@ class Entry(NamedTuple):
 
 
 class History:
-    """All evaluations that count, in order. The best is that of the highest score at the highest budget."""
+    """All evaluations within the budget, in order. The best one has the highest score at the largest budget."""
 
     def __init__(self, space: Space[Any]) -> None:
         self.space = space
         self.entries: list[Entry] = []
-        self.seconds = 0.0  # of evaluation
-        self.failed = 0
+        self.seconds = 0.0  # total cost of all evaluations
+        self.failed = 0  # number of failed evaluations
         self.best: Entry | None = None
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def add(self, candidate: Candidate, evaluation: Evaluation) -> None:
+        """Append an evaluation."""
         indices = tuple(self.space.encode(candidate.genotype))
         score, cost, measured = evaluation.score, evaluation.cost, dict(evaluation.measured)
         entry = Entry(indices, candidate.budget or 0, score, cost, evaluation.failed, measured)
@@ -49,7 +52,10 @@ class History:
             self.best = entry
 
     def scalars(self) -> dict[str, float]:
-        """Of the last evaluation, for ``metrics.jsonl``; seconds are all of them so far, and failed all failures."""
+        """Return the values of the last evaluation for ``metrics.jsonl``.
+
+        ``seconds`` and ``failed`` are totals of all evaluations so far.
+        """
         last = self.entries[-1]
         best = self.best.score if self.best else math.nan
         values = {"score": last.score, "best_score": best, "cost": last.cost, "seconds": self.seconds}
@@ -57,7 +63,10 @@ class History:
         return values | ({"budget": last.budget} if last.budget else {}) | last.measured
 
     def pareto(self) -> list[dict[str, Any]]:
-        """The front of score against parameters, at the best's budget; empty where parameters were not measured."""
+        """Return the Pareto front of score against parameters, at the budget of the best evaluation.
+
+        It is empty if the numbers of parameters were not measured.
+        """
         entries = [e for e in self.entries if self.best and e.budget == self.best.budget and not e.failed]
         if not all("parameters" in e.measured for e in entries):
             return []
@@ -82,8 +91,11 @@ class History:
 
 
 def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
-    """Indices, by rising cost, of those that none beats: no other has a cost as low and a score as high and one of them
-    better. Of equals the first one stands for all."""
+    """Return the indices of the non-dominated points, by increasing cost.
+
+    A point is dominated if another one has no higher cost and no lower score, and is better in one of them. Of equal
+    points only the first is returned.
+    """
     front: list[int] = []
     for i in sorted(range(len(costs)), key=lambda i: (costs[i], -scores[i])):
         if not front or scores[i] > scores[front[-1]]:

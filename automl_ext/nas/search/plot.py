@@ -1,4 +1,4 @@
-"""Pictures of a search by a strategy: its trajectory, and the Pareto front of what it evaluated."""
+"""Plots of a search with a strategy: the scores over time, and the Pareto front."""
 
 from __future__ import annotations
 
@@ -16,10 +16,14 @@ COSTS = {"parameters": "parameters", "cost": "seconds of evaluation"}
 
 
 def plot_search(rows: Sequence[dict[str, Any]], out: Path) -> list[Path]:
-    """Draw ``trajectory.png`` and ``pareto.png`` into ``out``, of the lines of a search's ``metrics.jsonl``.
+    """Draw ``trajectory.png`` and ``pareto.png`` into the folder ``out``.
+
+    Args:
+        rows: the lines of the search's ``metrics.jsonl``.
+        out: an existing folder.
 
     Returns:
-        The files written; none where the lines are no search's.
+        The files written; none if the rows are not those of a search with a strategy.
 
     Raises:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
@@ -33,7 +37,7 @@ def plot_search(rows: Sequence[dict[str, Any]], out: Path) -> list[Path]:
 
 
 def draw_trajectory(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Scores, and the best so far, against seconds of evaluation; failed candidates are marked below."""
+    """Plot the scores and the best score so far against seconds of evaluation, and mark failed candidates."""
     picture = figure(6.4, 3.6)
     axes = picture.add_subplot()
     scored = [row for row in rows if row["score"] is not None]
@@ -54,7 +58,10 @@ def draw_trajectory(rows: Sequence[dict[str, Any]], path: Path) -> None:
 
 
 def draw_pareto(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """A panel for each cost that was measured: scores against it, and the front; of the highest budget alone."""
+    """Plot scores against each measured cost, one panel per cost, with the Pareto front.
+
+    Only evaluations at the largest budget are shown.
+    """
     budget = max(row.get("budget") or 0 for row in rows)
     rows = [row for row in rows if row["score"] is not None and (row.get("budget") or 0) == budget]
     costs = [name for name in COSTS if rows and all(row.get(name) is not None for row in rows)]

@@ -1,12 +1,12 @@
-"""A search by a strategy: architectures are asked for, evaluated, told of, until the budget is spent.
+"""A search with a strategy: it proposes architectures, which are evaluated until the budget is spent.
 
-    while there is budget:
+    while the budget lasts:
         keep ``workers`` candidates of the strategy in evaluation
-        take the result of the oldest;  stop if its cost overruns the budget
-        tell the strategy, log, save
+        wait for the result of the oldest candidate;  stop if its cost exceeds the budget
+        tell the strategy the result, log it, save a checkpoint
 
-With more workers a strategy proposes before it has seen the last results, so another number of workers is another
-search; which worker is faster changes nothing.
+With more workers, a strategy proposes before it knows the latest results, so the result depends on the number of
+workers. It does not depend on the speed of each worker.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.search.config import SearchConfig
-from automl_ext.nas.search.evaluators import evaluator_of, splits_of, supernet_of, train_supernet, weight_sharing
+from automl_ext.nas.search.evaluators import scoring
 from automl_ext.nas.search.history import History
-from automl_ext.nas.spaces.registry import space as space_called
+from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.strategies.config import SearchConfig
 from automl_ext.nas.strategies.strategy import Candidate, pack, unpack
 from automl_ext.parallel.workers import Workers
 from automl_ext.training.clock import Clock
+from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError
 from automl_ext.training.run import Run
 
-SAVE_EVERY = 2.0  # seconds: a look into a table takes less than a checkpoint
+SAVE_EVERY = 2.0  # seconds between checkpoints; one takes longer than a lookup in a table
 
 
 def search(
@@ -39,49 +40,47 @@ def search(
     stop_after: int | None = None,
     space: Space[Any] | None = None,
 ) -> dict[str, Any] | None:
-    """Search with the strategy that ``config`` makes, in the run directory ``out``.
+    """Search with the strategy that ``config`` defines.
 
     Args:
-        name: the algorithm's, which a resumed run must have too.
+        name: name of the algorithm; a resumed run must have the same.
+        config: options of the strategy and of the evaluator.
+        out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
-        stop_after: interrupt after so many evaluations (epochs of a supernet among them).
-        space: a space of your own, instead of the one that ``config.space`` names.
+        stop_after: interrupt after this many evaluations, the epochs of a supernet included.
+        space: a search space to use instead of the one that ``config.space`` names.
 
     Returns:
-        What ``result.json`` holds: genotype, score and what else was measured of the best architecture, the numbers of
-        evaluations and of failed ones, pareto (score against parameters) and times. None when stopped. A search whose
-        budget is in measured seconds is as reproducible as these.
+        The content of ``result.json``: ``genotype``, ``score`` and further measurements of the best architecture,
+        ``evaluations`` and ``failed`` (counts), ``pareto`` (score against parameters) and ``times``. None if the search
+        was interrupted. A budget in measured seconds makes the result depend on the speed of the machine.
 
     Raises:
-        UserError: bad data, table, configuration or run directory, a budget too small for one evaluation, no
-            architecture that did not fail.
+        UserError: the data, table, configuration or run directory is invalid, the budget is too small for one
+            evaluation, or all architectures failed.
     """
-    space = space or space_called(config.space)
-    splits = splits_of(config)
-    # Before there is a directory: a space may have no supernet, a budget be too small for the table.
-    supernet = supernet_of(config, space, splits) if config.evaluator == "supernet" and splits else None
-    evaluator = None if supernet else evaluator_of(config, space, splits)
-    first_step = config.epochs if supernet else 0
+    space = space or spaces.space(config.space)
+    make_evaluator, job = scoring(config, space)  # before the run directory exists: it may refuse the options
+    first_step = job.epochs if job else 0
     done = Search(name, config, space, first_step)
 
     def load(state: dict[str, Any]) -> None:
         nonlocal done
-        if supernet is not None:
-            supernet.load_state_dict(state["job"])
-        done = Search(name, config, space, first_step)  # a new one: the attempt before may have stopped half way
+        if job is not None:
+            job.load_state_dict(state["job"])
+        done = Search(name, config, space, first_step)  # new: an earlier attempt to load may have failed halfway
         if state["search"] is not None:
             done.load_state_dict(state["search"])
 
     with Run.open(out, config, algorithm=name, resume=resume, load=load) as run:
         done.directory, done.saved = run, run.step
-        if evaluator is None:
-            assert supernet is not None
-            assert splits is not None
-            if not train_supernet(supernet, run, stop_after):
-                return None
-            done.saved = max(run.step, first_step)  # the supernet's last epoch has been saved
-            done.job, evaluator = supernet.state_dict(), weight_sharing(supernet, space, splits)
-        with Workers(evaluator.evaluate, config.workers) as workers:
+        if job is not None:
+            with Epochs(run, job.epochs, config.evaluator, stop_after) as epochs:
+                if not epochs.run(job, config.evaluator, {"search": None}):
+                    return None
+            done.saved = max(run.step, first_step)  # the last epoch of the job has been saved
+            done.job = job.state_dict()
+        with Workers(make_evaluator().evaluate, config.workers) as workers:
             if not done.run(workers, stop_after):
                 return None
         result = done.result()
@@ -90,15 +89,15 @@ def search(
 
 
 class Search:
-    """The strategy, its results so far, and the candidates that are being evaluated.
+    """The state of a search: the strategy, the results so far, and the candidates in evaluation.
 
     Args:
-        first_step: the number of epochs of a supernet's training, which come first.
+        first_step: number of epochs of the training that precedes the search; 0 without one.
     """
 
     directory: Run
     saved: int  # the step of the last checkpoint
-    job: dict[str, Any] | None = None  # the state of a supernet, saved along
+    job: dict[str, Any] | None = None  # the final state of the training before the search, part of every checkpoint
 
     def __init__(self, name: str, config: SearchConfig, space: Space[Any], first_step: int) -> None:
         self.name, self.config, self.space, self.first_step = name, config, space, first_step
@@ -112,8 +111,8 @@ class Search:
         return self.first_step + len(self.history)
 
     def run(self, workers: Workers[Evaluation], stop_after: int | None) -> bool:
-        """Search on; False when stopped before the end."""
-        for candidate in self.pending:  # of the interrupted run
+        """Continue the search. Return False if it was interrupted."""
+        for candidate in self.pending:  # in evaluation when the run was interrupted
             submit(workers, candidate)
         stop_at = None if stop_after is None else self.directory.step + stop_after
         saved_at = time.monotonic()
@@ -132,7 +131,7 @@ class Search:
         return False
 
     def evaluate_next(self, workers: Workers[Evaluation]) -> bool:
-        """One evaluation; True when there is no more to do."""
+        """Wait for one evaluation and process it. Return True if the search has ended."""
         evaluations, seconds = self.config.limits()
         while len(self.pending) < self.config.workers and len(self.history) + len(self.pending) < evaluations:
             candidate = self.strategy.ask()
@@ -153,11 +152,13 @@ class Search:
         return False
 
     def save(self) -> None:
+        """Write a checkpoint, unless the last one is of this step."""
         if self.step > self.saved:
             self.directory.save(self.step, {"job": self.job, "search": self.state_dict()})
             self.saved = self.step
 
     def result(self) -> dict[str, Any]:
+        """Return the content of ``result.json``."""
         best = self.history.best
         if best is None:
             raise UserError(f"{self.name}: all {len(self.history)} candidates failed; try a lower learning rate")
@@ -169,7 +170,7 @@ class Search:
             "failed": self.history.failed,
             "pareto": self.history.pareto(),
             "times": {
-                "evaluation_seconds": self.history.seconds,  # simulated, where scores are looked up
+                "evaluation_seconds": self.history.seconds,  # simulated with a table
                 "search_seconds": self.clock.wall,
                 "search_cpu_seconds": self.clock.cpu,  # of this process
             },
@@ -197,5 +198,6 @@ class Search:
 
 
 def submit(workers: Workers[Evaluation], candidate: Candidate) -> None:
+    """Start the evaluation of a candidate, with the state of its parent."""
     state = candidate.parent.evaluation.state if candidate.parent else None
     workers.submit(candidate.genotype, candidate.budget, state)

@@ -1,1 +1,1 @@
-"""Search strategies, each an object that is asked for candidates and told what they were worth."""
+"""Search strategies: objects that propose candidates and learn from their scores."""

@@ -1,35 +1,35 @@
-"""Regularised evolution, REA (Real et al., AAAI 2019, algorithm 1).
+"""Regularized evolution, REA (Real et al., AAAI 2019, algorithm 1).
 
-the first ``population`` candidates are drawn uniformly; then
-parent = the best of ``sample`` members drawn with replacement;  child = a neighbour of it, drawn uniformly
-the child joins the population, whose oldest member leaves it, however good it is
+draw the first ``population`` candidates uniformly, then repeat:
+    parent = the best of ``sample`` members drawn with replacement
+    child  = a neighbor of the parent, drawn uniformly
+    add the child to the population and remove the oldest member, whatever its score
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
 
 from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.retraining.training import MANY
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.strategy import (
-    Candidate,
-    Evaluated,
-    at_least,
-    pack,
-    set_rng,
-    tournament,
-    unpack,
-)
+from automl_ext.nas.strategies.config import SearchConfig
+from automl_ext.nas.strategies.strategy import Candidate, Evaluated, at_least, pack, set_rng, tournament, unpack
+from automl_ext.training.checks import check_range
 
 
 class Evolution:
-    """A :class:`~automl_ext.nas.strategies.strategy.Strategy`.
+    """Regularized evolution, a :class:`~automl_ext.nas.strategies.strategy.Strategy`.
+
+    Args:
+        population: number of members.
+        sample: number of members that compete to be a parent.
 
     Raises:
-        ValueError: population or sample below 1.
+        ValueError: ``population`` or ``sample`` is below 1.
     """
 
     def __init__(self, space: Space[Any], seed: int, population: int = 10, sample: int = 3) -> None:
@@ -37,7 +37,7 @@ class Evolution:
         at_least("sample", sample, 1)
         self.space, self.rng, self.size, self.sample = space, Random(seed), population, sample
         self.asked = 0
-        self.population: deque[Evaluated] = deque(maxlen=population)  # the oldest first
+        self.population: deque[Evaluated] = deque(maxlen=population)  # oldest first
 
     def ask(self) -> Candidate:
         self.asked += 1
@@ -60,3 +60,18 @@ class Evolution:
         set_rng(self.rng, state["rng"])
         self.asked = state["asked"]
         self.population = deque(unpack(self.space, state["population"]), maxlen=self.size)
+
+
+@dataclass
+class EvolutionConfig(SearchConfig):
+    """Regularized evolution, REA (Real et al. 2019)."""
+
+    population: int = 10  # Number of members of the population; a new member replaces the oldest.
+    sample: int = 3  # Number of members that compete to be a parent.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "population", "sample", low=1, high=MANY)
+
+    def strategy(self, space: Space[Any]) -> Evolution:
+        return Evolution(space, self.seed, self.population, self.sample)

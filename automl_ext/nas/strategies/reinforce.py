@@ -1,11 +1,13 @@
-"""A policy trained by REINFORCE (Williams 1992; as NAS-Bench-201 and NATS-Bench use it).
+"""A policy trained by REINFORCE (Williams 1992), as in NAS-Bench-201 and NATS-Bench.
 
 π = an independent categorical distribution for every decision;  architecture ~ π
-b ← the reward's moving average;  θ ← Adam of −(reward − b) · log π(architecture)
+b = moving average of the reward
+update the logits θ with one Adam step on the loss −(reward − b) · log π(architecture)
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -13,20 +15,24 @@ from torch import Tensor
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.strategies.config import SearchConfig
 from automl_ext.nas.strategies.strategy import Candidate
+from automl_ext.training.checks import check_range
 
-DRAWS = 1000  # of an architecture that the space may refuse
+DRAWS = 1000  # largest number of draws until the space accepts one
 
 
-class Reinforce:
-    """A :class:`~automl_ext.nas.strategies.strategy.Strategy`. A failed candidate's reward is the lowest so far.
+class ReinforceSearch:
+    """REINFORCE, a :class:`~automl_ext.nas.strategies.strategy.Strategy`.
+
+    The reward is the score; that of a failed candidate is the lowest reward so far.
 
     Args:
         lr: Adam's learning rate.
-        decay: of the moving average, which starts at the first reward.
+        decay: decay of the moving average, whose first value is the first reward.
 
     Raises:
-        ValueError: a negative learning rate, or a decay outside [0, 1).
+        ValueError: ``lr`` is negative, or ``decay`` is outside [0, 1).
     """
 
     def __init__(self, space: Space[Any], seed: int, lr: float = 0.01, decay: float = 0.9) -> None:
@@ -50,13 +56,13 @@ class Reinforce:
             indices = torch.multinomial(policy, 1, generator=self.rng).flatten().tolist()
             try:
                 return Candidate(self.space.decode(indices))
-            except ValueError:  # not all combinations of choices are architectures in every space
+            except ValueError:  # in some spaces not every combination of choices is an architecture
                 continue
-        raise RuntimeError(f"the policy has drawn no architecture of the space in {DRAWS} attempts")
+        raise RuntimeError(f"the policy drew no architecture of the space in {DRAWS} attempts")
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
         reward = evaluation.score if not evaluation.failed else self.lowest
-        if reward is None:  # nothing but failures as yet
+        if reward is None:  # only failures so far
             return
         self.lowest = reward if self.lowest is None else min(self.lowest, reward)
         self.baseline = reward if self.baseline is None else self.decay * self.baseline + (1 - self.decay) * reward
@@ -64,7 +70,10 @@ class Reinforce:
         self.optimizer.step()
 
     def log_policy_gradient(self, genotype: Any) -> Tensor:
-        """Of log π(genotype): one-hot − softmax; 0 for choices that do not exist."""
+        """Gradient of log π(genotype) with respect to the logits [decisions, choices].
+
+        It is one-hot − softmax, and 0 for choices that do not exist.
+        """
         gradient = -self.logits.softmax(-1)
         gradient[range(len(gradient)), self.space.encode(genotype)] += 1
         return gradient
@@ -83,3 +92,19 @@ class Reinforce:
         self.logits.copy_(state["logits"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.baseline, self.lowest = state["baseline"], state["lowest"]
+
+
+@dataclass
+class ReinforceSearchConfig(SearchConfig):
+    """A policy of independent choices, trained by REINFORCE."""
+
+    policy_lr: float = 0.01  # Learning rate of the policy (Adam).
+    baseline_decay: float = 0.9  # Decay of the moving average of rewards, in [0, 1).
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "policy_lr", above=0)
+        check_range(self, "baseline_decay", low=0, below=1)
+
+    def strategy(self, space: Space[Any]) -> ReinforceSearch:
+        return ReinforceSearch(space, self.seed, self.policy_lr, self.baseline_decay)

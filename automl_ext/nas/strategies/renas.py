@@ -1,40 +1,53 @@
 """ReNAS: evolution whose mutations a controller chooses (Chen et al., CVPR 2019, "RENAS: Reinforced Evolutionary NAS").
 
-    the first ``population`` candidates are drawn uniformly; then
-    parent = the best of ``sample`` members drawn with replacement
-    child  = parent, with the one decision changed that the controller chooses
-    the child inherits the parent's weights (what changed is initialised anew) and is trained for a little longer
-    the controller learns from the child's score;  the child joins the population, whose oldest member leaves it
+    draw the first ``population`` candidates uniformly, then repeat:
+        parent = the best of ``sample`` members drawn with replacement
+        child  = the parent with one decision changed, as the controller chooses
+        the child inherits the parent's weights (changed layers are initialized) and is trained for a few epochs
+        the controller learns from the child's score
+        add the child to the population and remove the oldest member
 
-The paper states neither the population's size nor the tournament's, and its authors' code holds no search: population,
-sample, replacement of the oldest and the controllers' rewards are our choice. So is this: nothing is visited twice.
-Inheriting is the evaluator's part (automl_ext.nas.estimators.inheritance); a table has no weights, there it means nothing.
+The paper states neither the population size nor the tournament size, and the authors' code contains no search.
+Population, sample, replacement of the oldest member and the rewards of the controllers are our choice. We also never
+evaluate an architecture twice. Inheritance is implemented by the evaluator (automl_ext.nas.estimators.inheritance); the
+evaluator "table" has no weights and ignores it.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from random import Random
-from typing import Any
+from typing import Any, Literal
 
 from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.retraining.training import LARGEST, MANY
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.renas_controller import Change, Controller
+from automl_ext.nas.strategies.config import SearchConfig
+from automl_ext.nas.strategies.renas_controller import Change, Controller, HistoryController
+from automl_ext.nas.strategies.renas_lstm import LSTMController
 from automl_ext.nas.strategies.strategy import Candidate, Evaluated, at_least, pack, set_rng, tournament, unpack
+from automl_ext.training.checks import check_range
+from automl_ext.training.seeding import derived_seed
 
-DRAWS = 1000  # of an architecture that has not been visited
+ControllerName = Literal["history", "lstm"]
+CONTROLLERS: dict[str, Callable[[Space[Any], int], Controller]] = {"history": HistoryController, "lstm": LSTMController}
+
+DRAWS = 1000  # largest number of draws until an architecture is new
 
 
 class ReNAS:
-    """A :class:`~automl_ext.nas.strategies.strategy.Strategy`.
+    """ReNAS, a :class:`~automl_ext.nas.strategies.strategy.Strategy`.
 
     Args:
-        controller: chooses mutations, and learns.
-        inherit: whether children go on from their parent's state; the population then keeps states.
+        controller: chooses the mutations and learns from the scores.
+        population: number of members.
+        sample: number of members that compete to be a parent.
+        inherit: whether children inherit from their parent's state; the population then keeps the states.
 
     Raises:
-        ValueError: population or sample below 1.
+        ValueError: ``population`` or ``sample`` is below 1.
     """
 
     def __init__(
@@ -52,14 +65,14 @@ class ReNAS:
         self.size, self.sample, self.inherit = population, sample, inherit
         self.asked = 0
         self.seen: set[tuple[int, ...]] = set()
-        self.population: deque[Evaluated] = deque(maxlen=population)  # the oldest first
+        self.population: deque[Evaluated] = deque(maxlen=population)  # oldest first
 
     def ask(self) -> Candidate:
         self.asked += 1
         parent = None
         if self.asked > self.size and self.population:
             parent = tournament(self.population, self.sample, self.rng)
-        changes = [] if parent is None else self.new_neighbours(parent.genotype)
+        changes = [] if parent is None else self.new_neighbors(parent.genotype)
         if parent is None or not changes:
             return self.candidate(self.unseen(), None)
         indices = list(self.space.encode(parent.genotype))
@@ -71,14 +84,14 @@ class ReNAS:
         self.seen.add(tuple(self.space.encode(genotype)))
         return Candidate(genotype, parent=parent)
 
-    def new_neighbours(self, genotype: Any) -> list[Change]:
-        """Changes of one decision that lead to what has not been visited."""
+    def new_neighbors(self, genotype: Any) -> list[Change]:
+        """Return the changes of one decision that lead to an architecture not proposed before."""
         indices = tuple(self.space.encode(genotype))
         changes = [(d, k) for d in range(len(indices)) for k in self.space.legal(genotype, d)]
         return [(d, k) for d, k in changes if (*indices[:d], k, *indices[d + 1 :]) not in self.seen]
 
     def unseen(self) -> Any:
-        """Drawn uniformly from what has not been visited; after many attempts, from everything."""
+        """Draw uniformly among new architectures; after ``DRAWS`` attempts the result may be a known one."""
         for _ in range(DRAWS):
             genotype = self.space.random(self.rng)
             if tuple(self.space.encode(genotype)) not in self.seen:
@@ -110,3 +123,24 @@ class ReNAS:
         self.seen = {tuple(indices) for indices in state["seen"]}
         self.population = deque(unpack(self.space, state["population"]), maxlen=self.size)
         self.controller.load_state_dict(state["controller"])
+
+
+@dataclass
+class ReNASConfig(SearchConfig):
+    """ReNAS: evolution whose mutations a controller chooses (Chen et al. 2019)."""
+
+    population: int = 30  # Number of members of the population; a new member replaces the oldest.
+    sample: int = 10  # Number of members that compete to be a parent.
+    controller: ControllerName = "history"  # Ridge regression on all scores (history), or the LSTM of the paper.
+    fine_tune: int = 1  # Epochs of a child, which inherits weights. Evaluator "train" only.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "population", "sample", low=1, high=MANY)
+        check_range(self, "fine_tune", low=1, high=LARGEST)
+        if self.evaluator == "train" and self.fine_tune > self.epochs:
+            raise ValueError(f"fine_tune: expected at most {self.epochs} (epochs), got {self.fine_tune}")
+
+    def strategy(self, space: Space[Any]) -> ReNAS:
+        controller = CONTROLLERS[self.controller](space, derived_seed(self.seed, 1))
+        return ReNAS(space, self.seed, controller, self.population, self.sample, inherit=self.evaluator == "train")

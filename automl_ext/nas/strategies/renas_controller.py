@@ -1,4 +1,4 @@
-"""Which mutation is promising: what ReNAS asks of a controller, and one that learns from the whole history.
+"""Mutation controllers of ReNAS: the interface, and a controller that learns from all scores.
 
 The controller of the paper, an LSTM trained by REINFORCE, is in renas_lstm.py.
 """
@@ -16,13 +16,15 @@ from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.strategy import set_rng
 
-Change = tuple[int, int]  # a decision, and the choice that it changes to
-Indices = tuple[int, ...]  # an architecture, as the space encodes it
+Change = tuple[int, int]  # a decision and its new choice
+Indices = tuple[int, ...]  # an architecture, encoded by the space
 
 
 class Controller(Protocol):
+    """Interface of a controller, which chooses the mutation of a parent."""
+
     def choose(self, parent: Indices, changes: Sequence[Change]) -> Change:
-        """One of ``changes`` of ``parent``; all of them are legal."""
+        """Return one of ``changes``, the legal mutations of ``parent``."""
         ...
 
     def learn(
@@ -32,26 +34,37 @@ class Controller(Protocol):
         parent: Indices | None = None,
         parent_evaluation: Evaluation | None = None,
     ) -> None:
-        """What an architecture was worth. Those that were not drawn uniformly have a parent; they come in the order in
-        which :meth:`choose` chose them."""
+        """Learn from an evaluated architecture.
+
+        Mutated architectures come in the order in which :meth:`choose` chose them.
+
+        Args:
+            parent: None if the architecture was drawn uniformly.
+        """
         ...
 
-    def state_dict(self) -> dict[str, Any]: ...
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state, as tensors and plain Python."""
+        ...
 
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore the state."""
+        ...
 
 
 class HistoryController:
-    """Ridge regression of all scores so far on the architectures' choices; ours, not the paper's.
+    """Ridge regression of all scores on the choices of the architectures. It is not part of the paper.
 
-        w = argmin ‖Zw − y‖² + ridge · ‖w‖²,  Z one-hot, y the scores standardised
-        P(change) ∝ exp((w[new choice] − w[old choice]) / temperature), but uniform with probability ``explore``
+        w = argmin ‖Zw − y‖² + ridge · ‖w‖²,  Z one-hot choices, y standardized scores
+        P(change) ∝ exp((w[new choice] − w[old choice]) / temperature), or uniform with probability ``explore``
 
-    A hundred evaluations say more about single choices, averaged over all their contexts, than a policy can learn from
-    being rewarded for one change at a time. A failed architecture counts as the worst one so far.
+    The regression uses every evaluation for the effect of every choice, whereas a policy is rewarded for one change at
+    a time. A failed architecture counts as the worst one so far.
 
     Args:
+        ridge: weight of the penalty ‖w‖².
         temperature: in standard deviations of the scores.
+        explore: probability of a uniformly drawn change.
     """
 
     def __init__(
@@ -59,7 +72,7 @@ class HistoryController:
     ) -> None:
         self.rng = Random(seed)
         self.ridge, self.temperature, self.explore = ridge, temperature, explore
-        self.first = np.cumsum([0, *space.num_choices])  # column of a decision's choice 0
+        self.first = np.cumsum([0, *space.num_choices])  # column of choice 0 of each decision
         self.history: list[Indices] = []
         self.scores: list[float] = []
 
@@ -73,7 +86,7 @@ class HistoryController:
         return self.rng.choices(changes, [math.exp((gain - best) / self.temperature) for gain in gains])[0]
 
     def effects(self) -> list[float]:
-        """What every choice of every decision adds to the score, in standard deviations."""
+        """Return the effect of every choice of every decision on the score, in standard deviations."""
         columns = np.array(self.history) + self.first[:-1]
         design = np.zeros((len(columns), self.first[-1]))
         np.put_along_axis(design, columns, 1.0, axis=1)

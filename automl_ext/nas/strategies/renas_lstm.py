@@ -1,9 +1,9 @@
-"""ReNAS's mutation controller (Chen et al. 2019, section 3.3): it reads the parent and chooses one change of it.
+"""The mutation controller of ReNAS (Chen et al. 2019, section 3.3): an LSTM that reads the parent and chooses a change.
 
-tokens (decision, choice) → embedding → bidirectional LSTM → states h, their average by attention c
-router: P(kind) of c: mutate an operation or an input
-P(decision, choice | kind): a masked softmax over the legal targets of the kind, of h[decision] and c
-REINFORCE: θ ← Adam of −(reward − b) · log P(change),  b a moving average of the reward
+tokens (decision, choice) → embedding → bidirectional LSTM → states h;  c = attention-weighted average of h
+router:  P(kind | c), whether to mutate an operation or an input
+targets: P(decision, choice | kind), a masked softmax over the legal targets of the kind, computed from h[decision], c
+REINFORCE: one Adam step on the loss −(reward − b) · log P(change), b = moving average of the reward
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from automl_ext.nas.strategies.strategy import set_rng
 
 
 class MutationPolicy(nn.Module):
-    """Log-probabilities of all changes of an architecture.
+    """A network that computes the log-probabilities of all changes of an architecture.
 
     Args:
-        width: of the embedding and of each direction of the LSTM.
+        width: size of the embedding and of each direction of the LSTM.
     """
 
-    first: Tensor  # [decisions], a decision's first token
-    kinds: Tensor  # [decisions], its kind's number
+    first: Tensor  # [decisions], first token of each decision
+    kinds: Tensor  # [decisions], index of the kind of each decision
 
     def __init__(self, space: Space[Any], width: int = 32) -> None:
         super().__init__()
@@ -45,11 +45,11 @@ class MutationPolicy(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(4 * width, int(choices.max())) for _ in names)
 
     def forward(self, indices: Tensor, legal: Tensor) -> Tensor:
-        """Log-probabilities [decisions, choices], −inf where ``legal`` is False.
+        """Return log-probabilities [decisions, choices], −inf where ``legal`` is False.
 
         Args:
-            indices: [decisions], the parent.
-            legal: [decisions, choices], the changes to choose among, at least one.
+            indices: [decisions], the encoded parent.
+            legal: bool [decisions, choices], True for the allowed changes; at least one.
         """
         states, _ = self.lstm(self.embedding(self.first + indices))  # [decisions, 2·width]
         context = (self.attention(states).softmax(0) * states).sum(0)
@@ -67,12 +67,14 @@ class MutationPolicy(nn.Module):
 
 
 class LSTMController:
-    """The policy and its training. A child's reward is its score less its parent's, in standard deviations of the
-    scores so far, within ±1; a failed child's is −1.
+    """The policy and its training by REINFORCE.
+
+    The reward of a child is its score minus its parent's, in standard deviations of the scores so far, clipped to ±1.
+    The reward of a failed child is −1.
 
     Args:
-        lr: Adam's.
-        decay: of the reward's moving average.
+        lr: learning rate of Adam.
+        decay: decay of the moving average of the reward.
     """
 
     def __init__(self, space: Space[Any], seed: int, lr: float = 3e-3, decay: float = 0.9) -> None:
@@ -83,7 +85,7 @@ class LSTMController:
             self.policy = MutationPolicy(space)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=lr)
         self.scores: list[float] = []
-        self.out: deque[tuple[list[Change], int]] = deque()  # of children not told yet: changes, the chosen one's index
+        self.out: deque[tuple[list[Change], int]] = deque()  # children in evaluation: changes, chosen index
 
     def choose(self, parent: Indices, changes: Sequence[Change]) -> Change:
         with torch.no_grad():
@@ -93,7 +95,7 @@ class LSTMController:
         return changes[chosen]
 
     def log_probabilities(self, parent: Indices, changes: Sequence[Change]) -> Tensor:
-        """Of each of ``changes``."""
+        """Return the log-probability of each of ``changes`` [len(changes)]."""
         decisions, choices = torch.tensor(changes).T
         legal = torch.zeros(self.shape, dtype=torch.bool)
         legal[decisions, choices] = True
@@ -119,6 +121,7 @@ class LSTMController:
         self.baseline = self.decay * self.baseline + (1 - self.decay) * reward
 
     def reward(self, child: Evaluation, parent: Evaluation) -> float:
+        """Return the reward of a child, from −1 to 1."""
         if child.failed:
             return -1.0
         if parent.failed:

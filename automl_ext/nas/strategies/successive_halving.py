@@ -1,34 +1,38 @@
 """Successive halving (Jamieson & Talwalkar, AISTATS 2016).
 
-    draw ``candidates`` architectures uniformly;  for budget in ``budgets``:
-        train all that are left until the budget;  the best 1/eta of them stay
-
-and again from the start, for as long as there is time.
+repeat until the search ends (one bracket):
+    draw ``candidates`` architectures uniformly
+    for budget in ``budgets`` (one rung):
+        train the remaining architectures up to the budget and keep the best 1/eta
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
 from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.retraining.training import LARGEST, MANY
 from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.strategies.config import SearchConfig
 from automl_ext.nas.strategies.strategy import Candidate, Evaluated, at_least, pack, set_rng, unpack
+from automl_ext.training.checks import check_range
 
 
 class SuccessiveHalving:
-    """A :class:`~automl_ext.nas.strategies.strategy.Strategy`.
+    """Successive halving, a :class:`~automl_ext.nas.strategies.strategy.Strategy`.
 
     Args:
-        candidates: of a bracket's first rung.
-        budgets: epochs since the start of a training, rising: one per rung. A survivor's training goes on where the
-            evaluator gives back a state.
-        eta: of a rung, one in ``eta`` goes on (at least one).
+        candidates: number of candidates in the first rung of a bracket.
+        budgets: increasing numbers of epochs since the start of the training, one per rung. The training of a promoted
+            candidate continues if the evaluator returns a state.
+        eta: one in ``eta`` candidates of a rung is promoted (at least one).
 
     Raises:
-        ValueError: no candidates, budgets that do not rise from 1 or more, eta below 2.
+        ValueError: ``candidates`` is below 1, ``budgets`` do not increase from at least 1, or ``eta`` is below 2.
     """
 
     def __init__(
@@ -37,12 +41,14 @@ class SuccessiveHalving:
         at_least("candidates", candidates, 1)
         at_least("eta", eta, 2)
         if not budgets or list(budgets) != sorted({*budgets}) or budgets[0] < 1:
-            raise ValueError(f"budgets: expected rising numbers of epochs from 1, got {tuple(budgets)}")
+            raise ValueError(f"budgets: expected increasing numbers of epochs, at least 1, got {tuple(budgets)}")
         self.space, self.rng = space, Random(seed)
         self.candidates, self.budgets, self.eta = candidates, tuple(budgets), eta
-        self.rung = -1  # of the budgets, the one that is being evaluated
-        self.waiting: deque[Evaluated | None] = deque()  # not asked for yet: survivors, or None: to be drawn
-        self.out = 0  # asked for, not told yet
+        self.rung = -1  # index into budgets; −1 before the first rung
+        self.waiting: deque[Evaluated | None] = (
+            deque()
+        )  # not proposed yet: promoted candidates, or None for one to draw
+        self.out = 0  # number of candidates in evaluation
         self.results: list[Evaluated] = []
 
     def ask(self) -> Candidate | None:
@@ -56,9 +62,11 @@ class SuccessiveHalving:
         return Candidate(genotype, self.budgets[self.rung], parent)
 
     def next_rung(self) -> None:
-        """Those who go on to the next budget, or the candidates of a new bracket."""
+        """Queue the promoted candidates of the next rung, or the candidates of a new bracket."""
         alive = [member for member in self.results if not member.evaluation.failed]
-        alive.sort(key=lambda member: -member.evaluation.score)  # stable: of equals the earlier ones
+        alive.sort(
+            key=lambda member: -member.evaluation.score
+        )  # stable: of equal scores the earlier candidates come first
         self.rung = (self.rung + 1) % len(self.budgets) if alive else 0
         keep = max(len(self.results) // self.eta, 1)
         self.waiting = deque([None] * self.candidates if self.rung == 0 else alive[:keep])
@@ -83,3 +91,31 @@ class SuccessiveHalving:
         self.rung, self.out = state["rung"], state["out"]
         self.waiting = deque([None] * state["to_draw"] + [*unpack(self.space, state["survivors"])])
         self.results = unpack(self.space, state["results"])
+
+
+@dataclass
+class SuccessiveHalvingConfig(SearchConfig):
+    """Successive halving (Jamieson & Talwalkar 2016): train many candidates briefly and the best of them longer."""
+
+    epochs: int = 9  # Epochs of the last rung. With a table there are two rungs, of 12 and 200 epochs.
+    candidates: int = 27  # Number of candidates in the first rung.
+    eta: int = 3  # One in eta candidates is promoted to the next rung, with eta times the epochs.
+    rungs: int = 3  # Number of rungs.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "candidates", low=1, high=MANY)
+        check_range(self, "eta", low=2, high=LARGEST)
+        check_range(self, "rungs", low=1, high=30)  # eta ** rungs must not overflow a count
+        if self.evaluator == "supernet":
+            raise ValueError("evaluator: successive halving needs budgets, which a supernet does not support")
+        if self.evaluator == "train" and self.epochs < self.eta ** (self.rungs - 1):
+            raise ValueError(
+                f"epochs: expected at least {self.eta ** (self.rungs - 1)}, for one epoch in the first rung, "
+                f"got {self.epochs}"
+            )
+
+    def strategy(self, space: Space[Any]) -> SuccessiveHalving:
+        rising = [self.epochs // self.eta**k for k in reversed(range(self.rungs))]
+        budgets = [12, 200] if self.evaluator == "table" else rising
+        return SuccessiveHalving(space, self.seed, self.candidates, budgets, self.eta)

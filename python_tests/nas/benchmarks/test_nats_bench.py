@@ -1,4 +1,4 @@
-"""The protocol of NATS-Bench: what a run charges and reports, resume, workers, a budget that is too small."""
+"""The protocol of NATS-Bench: costs and reported accuracy of a run, resume, workers, insufficient budgets."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from automl_ext.nas.strategies.random_search import RandomSearch
 from automl_ext.nas.strategies.strategy import Candidate
 from automl_ext.training.errors import UserError
 
-COST = 80 + 2.5 * (0.5 + 0.085 * 80 / 12)  # of a cell without convolutions
-DEAREST = 200 + 2.5 * (0.5 + 0.085 * 200 / 12)
+COST = 80 + 2.5 * (0.5 + 0.085 * 80 / 12)  # of a cell without convolutions, in seconds
+HIGHEST_COST = 200 + 2.5 * (0.5 + 0.085 * 200 / 12)
 
 
 @pytest.fixture(scope="module")
@@ -36,14 +36,14 @@ CELL = Genotype(("none",) + ("skip_connect",) * 5)
 
 
 class Same(RandomSearch):
-    """Always asks for the same cell."""
+    """Always proposes the same cell."""
 
     def ask(self) -> Candidate:
         return Candidate(CELL)
 
 
 @pytest.mark.parametrize(("budget", "evaluations"), [(3 * COST + 0.01, 3), (3 * COST - 0.01, 2)])
-def test_a_revisit_is_charged_and_what_overruns_does_not_count(budget: float, evaluations: int) -> None:
+def test_revisits_cost_and_the_evaluation_over_budget_does_not_count(budget: float, evaluations: int) -> None:
     simulation = Simulation(NASBenchConfig(budget=budget), world.table())
     test, count, seconds, curve = simulation.run(Same(world.SPACE, 0))
     assert count == evaluations
@@ -56,9 +56,9 @@ def test_a_revisit_is_charged_and_what_overruns_does_not_count(budget: float, ev
     assert set(np.array(curve)[known]) == {test}
 
 
-def test_reported_is_the_test_accuracy_of_the_best_in_validation() -> None:
+def test_reported_accuracy_is_that_of_the_best_validation_accuracy() -> None:
     flipped = world.table()
-    flipped.test_200[:] = 100 - flipped.valid_12  # the better in validation, the worse in the test
+    flipped.test_200[:] = 100 - flipped.valid_12  # the reverse ranking
     simulation = Simulation(NASBenchConfig(budget=5000), flipped)
     seen = []
     strategy = RandomSearch(world.SPACE, 0)
@@ -81,21 +81,21 @@ def test_results_depend_on_neither_workers_nor_interruption(tmp_path: Path, tabl
     assert (tmp_path / "whole" / "nas_bench.png").stat().st_size > 1000
 
 
-def test_every_algorithm_is_better_than_chance(tmp_path: Path, table: str) -> None:
+def test_every_algorithm_beats_the_mean_cell(tmp_path: Path, table: str) -> None:
     names = tuple(ALGORITHMS)
     result = nas_bench(NASBenchConfig(table=table, runs=3, algorithms=names, workers=1), tmp_path / "run")
     assert result is not None
     mean = float(world.table().test_200.mean())
-    assert all(result[name]["mean"] > mean + 4 for name in names)  # of at most 80; the mean is 70
+    assert all(result[name]["mean"] > mean + 4 for name in names)  # the mean is 70, the maximum 80
 
 
 def test_a_budget_too_small_for_one_evaluation_leaves_no_run_directory(tmp_path: Path, table: str) -> None:
-    for budget in (10, DEAREST - 0.1):
+    for budget in (10, HIGHEST_COST - 0.1):
         config = NASBenchConfig(table=table, runs=1, algorithms=("random",), budget=budget, workers=1)
         with pytest.raises(UserError, match=f"budget: one evaluation takes up to 204.8 s, more than {budget:g} s"):
             nas_bench(config, tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    config = NASBenchConfig(table=table, runs=5, algorithms=("random",), budget=DEAREST + 0.1, workers=1)
+    config = NASBenchConfig(table=table, runs=5, algorithms=("random",), budget=HIGHEST_COST + 0.1, workers=1)
     assert nas_bench(config, tmp_path / "run") is not None
 
 

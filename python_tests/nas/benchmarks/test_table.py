@@ -1,4 +1,4 @@
-"""The table of NAS-Bench-201: what it says, what it charges, what is refused; and the official files made a table."""
+"""The table of NAS-Bench-201, its evaluator, invalid files, and the conversion of the official files."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ needs_table = pytest.mark.skipif(
 Rows = list[list[Any]]
 
 
-def test_places_are_all_different() -> None:
+def test_places_of_all_cells_differ() -> None:
     assert {place(SPACE.parse(row[0])) for row in world.rows()} == set(range(15_625))
 
 
 @pytest.mark.parametrize("name", ["table.csv", "table.csv.gz"])
-def test_a_written_table_is_read(tmp_path: Path, name: str) -> None:
+def test_load_reads_columns_in_any_order(tmp_path: Path, name: str) -> None:
     shuffled = world.rows()[::-1]
-    header = ("index", *COLUMNS[::-1], "arch")  # in any order, with a column more
+    header = ("index", *COLUMNS[::-1], "arch")  # in another order, with an additional column
     path = world.write(tmp_path / name, [[0, *row[:0:-1], row[0]] for row in shuffled], header)
     found, expected = Table.load(path), world.table()
     for column in vars(expected):
         np.testing.assert_array_equal(getattr(found, column), getattr(expected, column))
 
 
-def test_the_evaluator_looks_up_and_charges() -> None:
+def test_evaluator_returns_scores_and_costs() -> None:
     evaluator = TableEvaluator(world.table())
-    genotype = Genotype(("nor_conv_3x3",) * 2 + ("none",) * 4)  # 4 + 0 + 0 + 2 + 0 added, 120 s
+    genotype = Genotype(("nor_conv_3x3",) * 2 + ("none",) * 4)  # quality 6; 120 s
     evaluation = evaluator.evaluate(genotype, state={"weights": "are ignored"})
     assert evaluation.score == 66
     assert evaluation.cost == pytest.approx(120 + 2.5 * (0.5 + 0.085 * 10))
@@ -56,7 +56,7 @@ def test_the_evaluator_looks_up_and_charges() -> None:
     longer = evaluator.evaluate(genotype, 200)
     assert longer.score == 71
     assert longer.cost == pytest.approx(2000 + 2.5 * (0.5 + 0.085 * 10))
-    with pytest.raises(UserError, match="after 12 and 200 epochs are known, got a budget of 3"):
+    with pytest.raises(UserError, match="table: expected a budget of 12 or 200 epochs, got 3"):
         evaluator.evaluate(genotype, 3)
 
 
@@ -71,8 +71,8 @@ def changed(line: int, column: int, value: Any) -> Callable[[Rows], Rows]:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows[:-2], r"2 of 15625 cells are missing, \|avg.*nor_conv_3x3~2\| among them"),
-        (lambda rows: [*rows, rows[7]], r"line 15627: \|none.* is there twice"),
+        (lambda rows: rows[:-2], r"2 of 15625 cells are missing, for example \|avg.*nor_conv_3x3~2\|"),
+        (lambda rows: [*rows, rows[7]], r"line 15627: \|none.* occurs twice"),
         (lambda rows: [*rows[:3], rows[3][:-1], *rows[4:]], "line 5: expected 7 values, as in line 1, got 6"),
         (changed(9, 0, "|sep_conv~0|"), "line 9: genotype: expected a NAS-Bench-201 cell"),
         (changed(9, 1, "high"), "line 9: cifar10_val_12ep: expected a percentage, got 'high'"),
@@ -83,7 +83,7 @@ def changed(line: int, column: int, value: Any) -> Callable[[Rows], Rows]:
         (lambda rows: [], "15625 of 15625 cells are missing"),
     ],
 )
-def test_broken_tables_get_one_line(tmp_path: Path, change: Callable[[Rows], Rows], message: str) -> None:
+def test_invalid_tables_raise_one_line(tmp_path: Path, change: Callable[[Rows], Rows], message: str) -> None:
     path = world.write(tmp_path / "table.csv", change(world.rows()))
     with pytest.raises(UserError, match=message) as error:
         Table.load(path)
@@ -91,7 +91,7 @@ def test_broken_tables_get_one_line(tmp_path: Path, change: Callable[[Rows], Row
     assert str(path) in str(error.value)
 
 
-def test_other_files_get_one_line(tmp_path: Path) -> None:
+def test_other_files_raise_one_line(tmp_path: Path) -> None:
     path = world.write(tmp_path / "table.csv", [], ("arch", *COLUMNS[1:]))
     with pytest.raises(UserError, match="line 1: no column cifar10_val_12ep"):
         Table.load(path)
@@ -117,10 +117,10 @@ def test_the_environment_variable_names_the_table(tmp_path: Path, monkeypatch: p
 
 
 @needs_table
-def test_facts_of_the_benchmark() -> None:
+def test_known_facts_of_the_benchmark() -> None:
     table = Table.load()
     assert table.test_200.max() == pytest.approx(94.37, abs=0.005)
-    # The best cell by test accuracy, and the published correlation of a short training with a long one, roughly.
+    # Roughly the published correlation between a short and a long training.
     assert np.corrcoef(table.valid_12, table.test_200)[0, 1] > 0.85
     assert table.parameters.min() == 73_306
 
@@ -131,7 +131,7 @@ CELLS = ["|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|", "|none~0|+|n
 
 
 def trial(epochs: int, valid: float, test: float, seconds: float) -> dict[str, Any]:
-    """One training, as the benchmark stores it, its many other measurements left out."""
+    """One training in the format of the benchmark, without its other measurements."""
     last = epochs - 1
     return {
         "train_times": OrderedDict((epoch, seconds) for epoch in range(epochs)),
@@ -173,21 +173,21 @@ def whole_file(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("layout", [simple_folder, whole_file])
-def test_official_files_become_a_table(tmp_path: Path, layout: Callable[[Path], Path]) -> None:
+def test_convert_writes_the_table(tmp_path: Path, layout: Callable[[Path], Path]) -> None:
     out, source = tmp_path / "table.csv", layout(tmp_path)
     convert(source, out)
     convert(source, tmp_path / "table.csv.gz")
     assert gzip.decompress((tmp_path / "table.csv.gz").read_bytes()) == out.read_bytes()
     lines = out.read_text().splitlines()
     assert lines[0].split(",") == ["arch", *COLUMNS]
-    # Means of seeds 111 and 777, of 777, 888 and 999, and 888 alone; 12 · 5.444 s.
+    # Means over the seeds 111 and 777, the seeds 777, 888 and 999, and the seed 888; 12 · 5.444 s.
     assert lines[1] == f"{CELLS[0]},60.444,60.888,70.888,73306,7783050,65.328"
     assert lines[2] == f"{CELLS[1]},61.444,61.888,70.888,73306,7783050,65.328"
     with pytest.raises(UserError, match="15623 of 15625 cells are missing"):
         Table.load(out)
 
 
-# Pickles written by opcodes. NumPy's own unpickling crashes on several of them, hence a process of their own.
+# Pickles written opcode by opcode. NumPy's unpickling crashes on several of them, so they are read in a new process.
 CRAFTED = """
 import bz2, io, json, struct, sys
 from pathlib import Path
@@ -260,7 +260,7 @@ path = Path(FOLDER) / "crafted.pickle.pbz2"
 found = {}
 for name, body in crafted.items():
     path.write_bytes(bz2.compress(b"\\x80\\x02" + body + b"."))
-    print(name, file=sys.stderr, flush=True)  # the last one, where this process dies
+    print(name, file=sys.stderr, flush=True)  # if this process dies, the last line names the pickle
     try:
         convert(path, path.with_name("out.csv"))
         found[name] = "accepted"
@@ -274,7 +274,7 @@ print(json.dumps(found))
 
 
 def test_crafted_pickles_are_refused(tmp_path: Path) -> None:
-    """Forged dtypes, scalars and arrays, other callables, declared sizes: each gives one line, none a crash."""
+    """Forged dtypes, scalars and arrays, other callables and declared sizes give a one-line error and no crash."""
     found = fresh_python.facts(CRAFTED.replace("FOLDER", repr(str(tmp_path))))
     assert found.pop("values") == [[[1.0], [2.0]], 0.5]
     assert len(found) == 37
@@ -305,20 +305,21 @@ class Evil:
 
 def test_a_pickle_with_code_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"holds posix\.system, which is no data"):
+    with pytest.raises(UserError, match=r"contains posix\.system, which is not data"):
         convert(save(tmp_path / "evil.pickle.pbz2", Evil()), tmp_path / "out.csv")
     assert not (tmp_path / "it-was-executed").exists()
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_broken_official_files_get_one_line(tmp_path: Path) -> None:
+def test_invalid_official_files_raise_one_line(tmp_path: Path) -> None:
     out = tmp_path / "out.csv"
     broken = cell(0)
     del broken["200"]
     for content, message in [
-        ([1, 2], "expected a file of NATS-Bench's topology space, with 'arch2infos', a dict"),
-        ({"meta_archs": CELLS, "arch2infos": {0: cell(0)}}, "no results of cell 1"),
-        ({"meta_archs": CELLS, "arch2infos": {0: broken, 1: cell(1)}}, "no such result in the files: '200'"),
+        ([1, 2], "expected a file of NATS-Bench's topology space that contains 'arch2infos', a dict"),
+        ({"meta_archs": [b"bytes"], "arch2infos": {}}, "meta_archs: a bytes-like object is required"),
+        ({"meta_archs": CELLS, "arch2infos": {0: cell(0)}}, "no results for cell 1"),
+        ({"meta_archs": CELLS, "arch2infos": {0: broken, 1: cell(1)}}, "a result is missing in the files: '200'"),
     ]:
         with pytest.raises(UserError, match=message):
             convert(save(tmp_path / "file.pickle.pbz2", content), out)

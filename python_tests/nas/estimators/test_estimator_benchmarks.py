@@ -1,4 +1,4 @@
-"""The scripts behind the figures of docs/nas-estimation.md compute what they say."""
+"""The scripts that compute the figures of docs/nas-estimation.md."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BENCHMARKS = ROOT / "benchmarks"
 
 
 def test_fidelity_ranking(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    short, long = range(40), [*range(36), 37, 36, 39, 38]  # two swaps, both among the best tenth
+    short, long = range(40), [*range(36), 37, 36, 39, 38]  # two swaps among the best tenth
     rows = [f"cell{i},{s},{v}" for i, (s, v) in enumerate(zip(short, long, strict=True))]
     table = tmp_path / "table.csv.gz"
     table.write_bytes(gzip.compress("\n".join(["arch,cifar10_val_12ep,cifar10_val_200ep", *rows]).encode()))

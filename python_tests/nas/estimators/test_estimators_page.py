@@ -1,4 +1,4 @@
-"""The Python blocks of docs/nas-estimation.md run, one after the other."""
+"""The Python blocks of docs/nas-estimation.md, run in order."""
 
 from __future__ import annotations
 

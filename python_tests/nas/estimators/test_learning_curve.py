@@ -1,4 +1,4 @@
-"""Learning curves: the posterior is the formula's, predictions are calibrated, and stopping early does what it says."""
+"""Learning curves: the posterior, the calibration of predictions, and early stopping."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ EPOCHS = 30
 
 
 def curve(family: str, rng: np.random.Generator) -> np.ndarray:
-    """A noiseless curve [EPOCHS]: not on the grid, and "log" in none of the families."""
+    """Return a noiseless curve [EPOCHS] that is not on the grid; "log" belongs to none of the families."""
     t = np.arange(1, EPOCHS + 1.0)
     a = rng.uniform(0.5, 0.97)
     s = rng.uniform(0.1, a - 0.05)
@@ -38,8 +38,8 @@ def observe(y: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 @pytest.mark.parametrize("family", ["power", "exponential", "log"])
-def test_intervals_hold_what_they_should(family: str) -> None:
-    """Of 90 % intervals for the last score: from 10 and from 20 of 30, each of 80 curves."""
+def test_intervals_are_calibrated(family: str) -> None:
+    """Coverage of 90 % intervals for the last of 30 scores, after 10 and 20 epochs of 80 curves."""
     rng = np.random.default_rng(1)
     held = []
     for _ in range(80):
@@ -50,7 +50,7 @@ def test_intervals_hold_what_they_should(family: str) -> None:
     assert 0.85 <= np.mean(held) <= 0.96
 
 
-def test_it_knows_more_when_it_has_seen_more() -> None:
+def test_intervals_shrink_with_more_epochs() -> None:
     rng = np.random.default_rng(2)
     widths = []
     for seen in (3, 6, 12, 24):
@@ -64,8 +64,8 @@ def test_it_knows_more_when_it_has_seen_more() -> None:
     assert widths[-1] < widths[0] / 4
 
 
-def test_the_posterior_is_that_of_the_joint_normal() -> None:
-    """At one grid point all scores and the coming one are jointly normal: condition by hand."""
+def test_posterior_equals_the_conditional_normal() -> None:
+    """At one grid point, the observed and the future score are jointly normal. Condition explicitly."""
     scores, epoch = [0.3, 0.5, 0.55, 0.61], 9.0
     t = torch.tensor([1.0, 2, 3, 4, epoch], dtype=torch.float64)
     fitted = fit(scores)
@@ -87,16 +87,16 @@ def test_the_posterior_is_that_of_the_joint_normal() -> None:
             assert prediction.means[i].item() == pytest.approx(expected.item(), abs=1e-9)
             assert prediction.stds[i].item() == pytest.approx(variance.sqrt().item(), rel=1e-6)
             log_evidence[k, j] = -(surprise @ torch.linalg.solve(seen, surprise) + torch.logdet(seen)) / 2
-    # On top comes the share of the posterior in which a ≤ 1.
+    # The weights also contain the posterior probability of a ≤ 1.
     low = torch.special.ndtr((0.2 - fitted.shifts[..., 0]) / fitted.covariances[..., 0, 0].sqrt()).log()
-    for k, other in ((0, 17), (50, 80)):  # of one family each: equally probable a priori
+    for k, other in ((0, 17), (50, 80)):  # within one family, equally probable a priori
         expected = log_evidence[k] + low[k] - log_evidence[other] - low[other]
-        unsteady = torch.tensor([sigma > 0.02 for sigma, _ in NOISES])  # others have a weight of nothing
+        unsteady = torch.tensor([sigma > 0.02 for sigma, _ in NOISES])  # the other weights are close to 0
         ratio = fitted.weights[k].log() - fitted.weights[other].log()
         torch.testing.assert_close(ratio[unsteady], expected[unsteady])
 
 
-def test_shapes_fall_from_one_to_nothing() -> None:
+def test_shapes_decrease_from_one_to_zero() -> None:
     phi = shapes(torch.tensor([1.0, 2, 5, 50, 1e30], dtype=torch.float64))
     assert phi.shape == (sum(map(len, FAMILIES.values())), 5)
     assert torch.allclose(phi[:, 0], torch.ones(len(phi), dtype=torch.float64))
@@ -104,7 +104,7 @@ def test_shapes_fall_from_one_to_nothing() -> None:
     assert (phi[:, -1] < 2e-3).all()
 
 
-def test_the_scores_choose_the_family() -> None:
+def test_the_true_family_is_the_most_probable() -> None:
     t = torch.arange(1.0, 41)
     for family, phi in {
         "power": t**-0.7,
@@ -126,7 +126,7 @@ def test_quantiles_and_probabilities_agree() -> None:
     assert Prediction(*torch.tensor([[1.0], [0.99], [0.1]], dtype=torch.float64)).quantile(0.9) == 1.0
 
 
-def test_a_few_hundred_epochs_take_no_time() -> None:
+def test_200_epochs_are_fitted_in_seconds() -> None:
     y = 0.9 - 0.6 * np.arange(1, 201.0) ** -0.6
     start = time.process_time()
     assert fit(y.tolist()).predict(200).mean == pytest.approx(y[-1], abs=0.01)
@@ -134,7 +134,7 @@ def test_a_few_hundred_epochs_take_no_time() -> None:
 
 
 @pytest.mark.parametrize("scores", [[0.5], [0.1] * 5, [1.0] * 8, [0.0] * 8, [0.9, 0.5, 0.1, 0.0]])
-def test_odd_curves_give_numbers(scores: list[float]) -> None:
+def test_unusual_curves_give_finite_predictions(scores: list[float]) -> None:
     prediction = fit(scores).predict(50)
     low, high = prediction.quantile(0.05), prediction.quantile(0.95)
     assert math.isfinite(low)
@@ -143,12 +143,12 @@ def test_odd_curves_give_numbers(scores: list[float]) -> None:
 
 
 @pytest.mark.parametrize("scores", [[63.4, 70.1], [0.5, math.nan], [-0.1], [math.inf]])
-def test_scores_that_are_no_accuracies(scores: list[float]) -> None:
+def test_scores_outside_0_and_1_are_refused(scores: list[float]) -> None:
     with pytest.raises(ValueError, match="scores: expected accuracies from 0 to 1, got"):
         fit(scores)
 
 
-def test_other_bad_input() -> None:
+def test_other_invalid_arguments() -> None:
     with pytest.raises(ValueError, match="scores: expected at least one, got none"):
         fit([])
     with pytest.raises(ValueError, match="epoch: expected at least 1, got 0"):
@@ -158,7 +158,7 @@ def test_other_bad_input() -> None:
 
 
 class Recorded:
-    """Gives the curve that is its genotype; the state counts the epochs, as a training would."""
+    """An evaluator whose genotypes are learning curves. The state counts the epochs."""
 
     def evaluate(
         self, genotype: list[float], budget: int | None = None, state: dict[str, Any] | None = None
@@ -175,7 +175,7 @@ def rising(a: float, seed: int = 0) -> list[float]:
     return (a - (a - 0.2) * np.arange(1, EPOCHS + 1.0) ** -0.9 + noise).tolist()
 
 
-def test_the_hopeless_stop_and_the_better_do_not() -> None:
+def test_unpromising_candidates_stop_and_better_ones_do_not() -> None:
     search = EarlyStopping(Recorded(), EPOCHS)
     first = search.evaluate(rising(0.8))
     assert first.score == search.best == rising(0.8)[-1]
@@ -187,7 +187,7 @@ def test_the_hopeless_stop_and_the_better_do_not() -> None:
     assert worse.measured["epochs"] + worse.measured["epochs_saved"] == EPOCHS
     assert 5 <= worse.measured["epochs"] < 15
     assert worse.cost == 2.0 * worse.measured["epochs"]
-    assert worse.score == pytest.approx(0.5, abs=0.1)  # what it would have come to
+    assert worse.score == pytest.approx(0.5, abs=0.1)  # the expected final score
     assert search.best == first.score
     better = search.evaluate(rising(0.9, seed=2))
     assert better.measured["stopped"] == 0
@@ -196,8 +196,8 @@ def test_the_hopeless_stop_and_the_better_do_not() -> None:
     assert search.epochs_saved == worse.measured["epochs_saved"]
 
 
-def test_it_seldom_stops_the_best() -> None:
-    """12 searches of 6 cells: with a threshold of 5 % nearly all end with the best, having saved a good part."""
+def test_the_best_candidate_is_rarely_stopped() -> None:
+    """In at least 11 of 12 searches of 6 cells, a threshold of 5 % keeps the best cell and saves 30 % of the epochs."""
     kept, saved = 0, 0
     for seed in range(12):
         rng = np.random.default_rng(seed)
@@ -211,25 +211,25 @@ def test_it_seldom_stops_the_best() -> None:
     assert saved > 0.3 * 12 * 6 * EPOCHS
 
 
-def test_it_goes_on_from_its_state() -> None:
+def test_a_training_continues_from_its_state() -> None:
     search, whole = EarlyStopping(Recorded(), EPOCHS), EarlyStopping(Recorded(), EPOCHS)
     y = rising(0.7)
     part = search.evaluate(y, 10)
     assert part.score == y[9]
-    assert search.best == -math.inf  # no training has come to its end
+    assert search.best == -math.inf  # no training is complete
     rest = search.evaluate(y, None, part.state)
     assert rest.state == whole.evaluate(y).state
     assert rest.measured["epochs"] == 20
     assert search.best == y[-1]
 
 
-def test_a_best_known_from_elsewhere_counts() -> None:
+def test_best_can_be_set() -> None:
     search = EarlyStopping(Recorded(), EPOCHS)
     search.best = 0.95
     assert search.evaluate(rising(0.5)).measured["stopped"] == 1
 
 
-def test_a_candidate_that_diverges_has_failed() -> None:
+def test_a_diverging_candidate_fails() -> None:
     search = EarlyStopping(Recorded(), EPOCHS)
     found = search.evaluate([0.3, 0.4, math.nan])
     assert found.failed
@@ -239,13 +239,13 @@ def test_a_candidate_that_diverges_has_failed() -> None:
     assert search.epochs_trained == 3
 
 
-def test_a_threshold_of_nothing_never_stops() -> None:
+def test_threshold_zero_never_stops() -> None:
     search = EarlyStopping(Recorded(), EPOCHS, threshold=0)
     for a in (0.9, 0.3):
         assert search.evaluate(rising(a)).measured["stopped"] == 0
 
 
-def test_early_stopping_bad_input() -> None:
+def test_early_stopping_invalid_arguments() -> None:
     with pytest.raises(ValueError, match=r"threshold: expected a probability in \[0, 1\), got 1"):
         EarlyStopping(Recorded(), EPOCHS, threshold=1)
     with pytest.raises(ValueError, match="min_epochs: expected at least 1, got 0"):

@@ -1,4 +1,4 @@
-"""Lower fidelities: what they train on, that going on is exact, and what happens to what cannot be trained."""
+"""LowerFidelity: images and channels used, exact continuation, diverging trainings, invalid arguments."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CONFIG = TrainingConfig(channels=4, epochs=4, batch_size=16, device="cpu")
 
 
 def part(size: int, seed: int) -> Split:
-    """Three classes: where the bright quarter is."""
+    """Images of three classes, which differ in the position of a bright quarter."""
     rng = torch.Generator().manual_seed(seed)
     labels = torch.arange(size) % 3
     images = 0.5 * torch.randn(size, 1, 8, 8, generator=rng)
@@ -44,7 +44,7 @@ def same(a: object, b: object) -> bool:
     return a == b
 
 
-def test_going_on_is_training_in_one_go() -> None:
+def test_continued_training_equals_uninterrupted_training() -> None:
     evaluator = LowerFidelity(CONFIG, SPLITS)
     whole = evaluator.evaluate(CELL)
     first = evaluator.evaluate(CELL, 1)
@@ -56,7 +56,7 @@ def test_going_on_is_training_in_one_go() -> None:
     assert third.measured["loss"] == whole.measured["loss"]
 
 
-def test_a_state_can_be_gone_on_from_twice() -> None:
+def test_a_state_can_be_continued_twice() -> None:
     evaluator = LowerFidelity(CONFIG, SPLITS)
     state = evaluator.evaluate(CELL, 1).state
     before = copy.deepcopy(state)
@@ -65,7 +65,7 @@ def test_a_state_can_be_gone_on_from_twice() -> None:
     assert same(evaluator.evaluate(CELL, 3, state).state, once.state)
 
 
-def test_the_budget_that_is_spent_costs_no_training() -> None:
+def test_a_finished_budget_trains_no_epoch() -> None:
     evaluator = LowerFidelity(CONFIG, SPLITS)
     first = evaluator.evaluate(CELL, 2)
     again = evaluator.evaluate(CELL, 2, first.state)
@@ -73,11 +73,11 @@ def test_the_budget_that_is_spent_costs_no_training() -> None:
     assert again.score == first.score
 
 
-def test_a_checkpoint_can_hold_the_state() -> None:
+def test_the_state_fits_into_a_checkpoint() -> None:
     check_state(LowerFidelity(CONFIG, SPLITS).evaluate(CELL, 1).state)
 
 
-def test_it_learns_from_training_images_and_scores_validation_images() -> None:
+def test_training_and_validation_images_are_kept_apart() -> None:
     evaluator = LowerFidelity(replace(CONFIG, epochs=8), SPLITS)
     found = evaluator.evaluate(CELL)
     network = NASBench201().build(CELL, in_channels=1, num_classes=3, channels=4, cells=1)
@@ -86,40 +86,40 @@ def test_it_learns_from_training_images_and_scores_validation_images() -> None:
     assert found.score > 0.8
     assert found.cost > 0
     assert not found.failed
-    # Neither other validation labels nor other test images change what is trained.
+    # Validation labels and test images do not affect the training.
     other = replace(SPLITS, valid=Split(SPLITS.valid.images, (SPLITS.valid.labels + 1) % 3), test=part(30, 9))
     shifted = LowerFidelity(replace(CONFIG, epochs=8), other).evaluate(CELL)
     assert same(shifted.state, found.state)
     assert shifted.score < 0.2
 
 
-def test_fewer_images_every_class_in_proportion() -> None:
+def test_fewer_images_are_stratified() -> None:
     evaluator = LowerFidelity(CONFIG, SPLITS, images=24)
     assert torch.bincount(evaluator.splits.train.labels).tolist() == [8, 8, 8]
     assert len(evaluator.valid.labels) == 60
     assert same(LowerFidelity(CONFIG, SPLITS, images=24).splits.train.images, evaluator.splits.train.images)
 
 
-def test_fewer_channels_are_fewer_parameters() -> None:
+def test_fewer_channels_give_fewer_parameters() -> None:
     sizes = [
         LowerFidelity(replace(CONFIG, channels=c), SPLITS).evaluate(CELL, 1).measured["parameters"] for c in (2, 4)
     ]
     assert sizes[0] < sizes[1]
 
 
-def test_the_callers_chance_goes_on() -> None:
-    evaluator = LowerFidelity(CONFIG, SPLITS)
+def test_global_generators_are_not_affected() -> None:
     torch.manual_seed(5)
     random.seed(5)
     expected = torch.rand(2), random.random()
     torch.manual_seed(5)
     random.seed(5)
+    evaluator = LowerFidelity(CONFIG, SPLITS)
     evaluator.evaluate(CELL, 1)
     assert torch.equal(torch.rand(2), expected[0])
     assert random.random() == expected[1]
 
 
-def test_a_training_that_diverges_has_failed() -> None:
+def test_a_diverging_training_fails() -> None:
     found = LowerFidelity(replace(CONFIG, lr=1e20), SPLITS).evaluate(CELL)
     assert found.failed
     assert found.score == -math.inf
@@ -128,8 +128,8 @@ def test_a_training_that_diverges_has_failed() -> None:
     assert found.measured["epochs"] <= 2
 
 
-def test_logits_that_are_no_numbers_have_failed() -> None:
-    """One step so large that weights are still finite, and products of them are not."""
+def test_infinite_logits_fail() -> None:
+    """After one large step, the weights are finite but their products overflow."""
     config = replace(CONFIG, batch_size=96, lr=1e12)
     found = LowerFidelity(config, SPLITS).evaluate(CELL, 1)
     assert math.isfinite(found.measured["loss"])
@@ -138,8 +138,8 @@ def test_logits_that_are_no_numbers_have_failed() -> None:
     assert found.state is None
 
 
-def test_weights_that_are_no_numbers_have_failed() -> None:
-    """Of a single step the loss is taken before the weights move."""
+def test_infinite_weights_fail() -> None:
+    """The loss of a single step is computed before the weights change."""
     config = replace(CONFIG, batch_size=96, lr=1e38, weight_decay=1e3)
     found = LowerFidelity(config, SPLITS).evaluate(CELL, 1)
     assert math.isfinite(found.measured["loss"])
@@ -159,16 +159,16 @@ def test_images_out_of_range(images: int) -> None:
         LowerFidelity(CONFIG, SPLITS, images=images)
 
 
-def test_foreign_states() -> None:
+def test_states_of_other_trainings_are_refused() -> None:
     evaluator = LowerFidelity(CONFIG, SPLITS)
     state = evaluator.evaluate(CELL, 2).state
     with pytest.raises(ValueError, match="state: expected one that LowerFidelity returned"):
         evaluator.evaluate(CELL, 3, {"weights": 1})
     with pytest.raises(ValueError, match=r"state: expected one of .*none.*, got one of"):
         evaluator.evaluate(Genotype(("none",) * 6), 3, state)
-    with pytest.raises(ValueError, match=r"another training: channels 4 \(here 2\)"):
+    with pytest.raises(ValueError, match=r"belongs to another training: channels 4 \(here 2\)"):
         LowerFidelity(replace(CONFIG, channels=2), SPLITS).evaluate(CELL, 3, state)
     with pytest.raises(ValueError, match=r"another training: images 96 \(here 24\)"):
         LowerFidelity(CONFIG, SPLITS, images=24).evaluate(CELL, 3, state)
-    with pytest.raises(ValueError, match="state: has had 2 epochs, more than the budget, 1"):
+    with pytest.raises(ValueError, match="state: has had 2 epochs, more than the budget 1"):
         evaluator.evaluate(CELL, 1, state)

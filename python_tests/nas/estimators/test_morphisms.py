@@ -1,4 +1,4 @@
-"""Net2Wider and Net2Deeper: the function is kept, and training goes on as it should."""
+"""Net2Wider and Net2Deeper preserve the function, and the new networks can be trained."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def conv_net(norm: bool, activation: type[nn.Module] = nn.ReLU) -> nn.Sequential
 
 
 def settled(network: nn.Module, dtype: torch.dtype, x: Tensor, batches: int = 5) -> nn.Module:
-    """In evaluation mode, with batch norms that have seen something and scale and shift it."""
+    """Return the network in evaluation mode, with non-trivial statistics, scales and shifts in its batch norms."""
     network.to(dtype).train()
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -57,7 +57,7 @@ def layers(network: nn.Module) -> list[str]:
 
 @DTYPES
 @pytest.mark.parametrize("norm", [False, True])
-@pytest.mark.parametrize("which", [0, 1, 2])  # read by a convolution, through a Flatten, by a linear layer
+@pytest.mark.parametrize("which", [0, 1, 2])  # followed by a convolution, by a Flatten, by a linear layer
 def test_wider_keeps_the_function(dtype: torch.dtype, norm: bool, which: int) -> None:
     x = images(dtype)
     network = settled(conv_net(norm), dtype, x)
@@ -72,8 +72,8 @@ def test_wider_keeps_the_function(dtype: torch.dtype, norm: bool, which: int) ->
 
 
 @DTYPES
-def test_wider_keeps_the_function_in_training_mode_too(dtype: torch.dtype) -> None:
-    """Copies of a channel have its batch statistics."""
+def test_wider_keeps_the_function_in_training_mode(dtype: torch.dtype) -> None:
+    """Copies of a channel have the same batch statistics."""
     x = images(dtype)
     network = settled(conv_net(True), dtype, x).train()
     wider = net2wider(network, "0", 11)
@@ -114,8 +114,8 @@ def test_wider_through_the_batch_norm_of_flattened_features() -> None:
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.1])
-def test_without_noise_copies_stay_copies(noise: float) -> None:
-    """Their gradients are alike: training goes on, but it is noise that makes a wider network more able."""
+def test_noise_separates_copies(noise: float) -> None:
+    """Without noise, copies receive equal gradients and stay equal during training."""
     x, labels = images(torch.float64), torch.arange(9) % 3
     network = settled(conv_net(True), torch.float64, x)
     wider = net2wider(network, "0", 6, noise=noise, generator=torch.Generator().manual_seed(0)).train()
@@ -156,7 +156,7 @@ def test_deeper_keeps_the_function(dtype: torch.dtype, norm: bool, which: int, c
     assert all(torch.equal(network.state_dict()[key], value) for key, value in before.items())
 
 
-def test_deeper_adds_the_like() -> None:
+def test_deeper_inserts_the_same_kind_of_block() -> None:
     network = conv_net(True)
     added = net2deeper(network, "0")[3]
     assert [type(m) for m in added] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
@@ -165,7 +165,7 @@ def test_deeper_adds_the_like() -> None:
     assert [type(m) for m in net2deeper(network, "10")[11]] == [nn.Linear]
 
 
-def test_images_keep_the_function_in_training_mode() -> None:
+def test_deeper_with_images_keeps_the_function_in_training_mode() -> None:
     x = images(torch.float64)
     network = settled(conv_net(True), torch.float64, x, batches=60)
     calibrated, not_calibrated = (net2deeper(network, "0", images=seen) for seen in (x, None))
@@ -175,7 +175,7 @@ def test_images_keep_the_function_in_training_mode() -> None:
     assert distance(network, not_calibrated, x) > 0.1 * scale
 
 
-def test_the_inserted_layer_learns() -> None:
+def test_the_inserted_layer_is_trained() -> None:
     x, labels = images(torch.float64), torch.arange(9) % 3
     deeper = net2deeper(settled(conv_net(True), torch.float64, x), "0")
     start = deeper[3][0].weight.detach().clone()
@@ -185,14 +185,14 @@ def test_the_inserted_layer_learns() -> None:
 
 
 @pytest.mark.parametrize("kernel", [1, 2, 3, (1, 4)])
-def test_deeper_of_every_kernel(kernel: int) -> None:
+def test_deeper_with_every_kernel_size(kernel: int) -> None:
     x = images(torch.float64)
     network = nn.Sequential(nn.Conv2d(2, 4, kernel, stride=2), nn.ReLU6(), nn.Flatten(), nn.LazyLinear(3)).double()
     network(x)
     assert distance(network, net2deeper(network, "0"), x) < 1e-12
 
 
-def test_an_activation_in_two_places() -> None:
+def test_a_shared_activation() -> None:
     x, relu = torch.randn(5, 3, dtype=torch.float64), nn.ReLU()
     network = nn.Sequential(nn.Linear(3, 4), relu, nn.Linear(4, 5), relu, nn.Linear(5, 2)).double()
     for layer in ("0", "2"):
@@ -200,7 +200,7 @@ def test_an_activation_in_two_places() -> None:
         assert distance(network, net2deeper(network, layer), x) < 1e-12
 
 
-def test_both_again_and_again() -> None:
+def test_repeated_morphisms() -> None:
     x = images(torch.float64)
     network = settled(conv_net(True), torch.float64, x)
     morphed = network
@@ -227,7 +227,7 @@ def test_wider_cells_keep_the_function(dtype: torch.dtype, seed: int) -> None:
     assert {k: v.shape for k, v in built.state_dict().items()} == {k: v.shape for k, v in wider.state_dict().items()}
 
 
-def test_wider_cells_with_noise_learn() -> None:
+def test_wider_cells_with_noise_are_trained() -> None:
     x, labels = images(torch.float64), torch.arange(9) % 3
     space = NASBench201()
     genotype = space.decode([3, 1, 2, 4, 1, 3])
@@ -255,28 +255,33 @@ SHARED = nn.Linear(2, 2)
     [
         (sequential(), "5", 8, "layer: expected one of 0, 1, got '5'"),
         (sequential(nn.ReLU()), "1", 8, "layer: expected a convolution or a linear layer, got '1', a ReLU"),
-        (sequential(), "1", 8, "layer: expected one that another layer reads, got the last one"),
+        (sequential(), "1", 8, "layer: expected a layer followed by another one, got the last layer"),
         (sequential(), "0", 3, "width: expected at least 4, the width of layer '0', got 3"),
-        (sequential(ResidualBlock(4, 4)), "0", 8, "1: expected no ResidualBlock between layer '0' and the next one"),
-        (sequential(nn.GroupNorm(2, 4)), "0", 8, "1: expected no GroupNorm"),
-        (sequential(nn.Softmax(1)), "0", 8, "1: expected no Softmax"),
-        (sequential(nn.ConvTranspose2d(4, 4, 3)), "0", 8, "1: expected no ConvTranspose2d"),
+        (
+            sequential(ResidualBlock(4, 4)),
+            "0",
+            8,
+            "1: ResidualBlock is not supported between layer '0' and the next one",
+        ),
+        (sequential(nn.GroupNorm(2, 4)), "0", 8, "1: GroupNorm is not supported"),
+        (sequential(nn.Softmax(1)), "0", 8, "1: Softmax is not supported"),
+        (sequential(nn.ConvTranspose2d(4, 4, 3)), "0", 8, "1: ConvTranspose2d is not supported"),
         (sequential(nn.Conv2d(4, 4, 3, groups=2)), "0", 8, "1: expected a convolution with groups=1, got groups=2"),
         (nn.Sequential(nn.Conv2d(4, 4, 3, groups=2), nn.Conv2d(4, 4, 3)), "0", 8, "0: expected a convolution with gr"),
         (nn.Sequential(nn.Conv2d(2, 4, 3), nn.Linear(4, 3)), "0", 8, "1: expected to read the 4 units of layer '0'"),
-        (nn.Sequential(nn.Linear(2, 4), nn.MaxPool1d(2), nn.Linear(2, 3)), "0", 8, "1: expected no MaxPool1d"),
+        (nn.Sequential(nn.Linear(2, 4), nn.MaxPool1d(2), nn.Linear(2, 3)), "0", 8, "1: MaxPool1d is not supported"),
         (ResidualBlock(4, 4), "branch.0", 8, "network: expected a plain nn.Sequential, got ResidualBlock"),
         (Backwards(nn.Linear(2, 4), nn.Linear(4, 2)), "0", 8, "network: expected a plain nn.Sequential, got Backwards"),
-        (nn.Sequential(nn.Linear(2, 2), SHARED, SHARED), "0", 8, "network: expected weights of one place each"),
+        (nn.Sequential(nn.Linear(2, 2), SHARED, SHARED), "0", 8, "network: expected every module with weights once"),
     ],
 )
-def test_what_wider_refuses(network: nn.Module, layer: str, width: int, message: str) -> None:
+def test_net2wider_invalid_arguments(network: nn.Module, layer: str, width: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         net2wider(network, layer, width)
 
 
-def test_what_the_others_refuse() -> None:
-    with pytest.raises(ValueError, match="1: expected ReLU or ReLU6, which twice is as once, got Tanh"):
+def test_other_invalid_arguments() -> None:
+    with pytest.raises(ValueError, match="1: expected ReLU or ReLU6, which are idempotent, got Tanh"):
         net2deeper(sequential(nn.Tanh()), "0")
     with pytest.raises(ValueError, match="layer: expected a convolution or a linear layer, got '1', a ReLU"):
         net2deeper(sequential(nn.ReLU()), "1")
@@ -285,11 +290,11 @@ def test_what_the_others_refuse() -> None:
     space = NASBench201()
     shape = {"in_channels": 2, "num_classes": 3, "channels": 4, "cells": 1}
     network = space.build(space.decode([3] * 6), **shape)
-    with pytest.raises(ValueError, match="channels: expected at least 4, as many as the network has, got 3"):
+    with pytest.raises(ValueError, match="channels: expected at least 4, the width of the network, got 3"):
         widen_cells(network, 3)
     with pytest.raises(ValueError, match="noise: expected at least 0, got nan"):
         widen_cells(network, 8, noise=float("nan"))
-    with pytest.raises(ValueError, match=r"network: expected one that NASBench201.*got NASBench201Supernet"):
+    with pytest.raises(ValueError, match=r"network: expected a network of NASBench201.*got NASBench201Supernet"):
         widen_cells(space.build_supernet(**shape, form="darts"), 8)
-    with pytest.raises(ValueError, match=r"network: expected one that NASBench201.*got Network"):
+    with pytest.raises(ValueError, match=r"network: expected a network of NASBench201.*got Network"):
         widen_cells(space.build_supernet(**shape, form="darts").network, 8)

@@ -1,4 +1,4 @@
-"""Rank correlations against SciPy's and against counting pairs."""
+"""Rank correlations, compared with SciPy and with counting pairs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ def tau_b_by_pairs(x: np.ndarray, y: np.ndarray) -> float:
 
 
 @pytest.mark.parametrize("seed", range(10))
-@pytest.mark.parametrize("values", [2, 5, 1000])  # many ties, some, hardly any
-def test_kendall_counts_pairs(seed: int, values: int) -> None:
+@pytest.mark.parametrize("values", [2, 5, 1000])  # many, some and few ties
+def test_kendall_equals_counting_pairs(seed: int, values: int) -> None:
     rng = np.random.default_rng(seed)
     x = rng.integers(values, size=57)
     y = rng.integers(values, size=57) + x * rng.integers(2)
@@ -26,8 +26,8 @@ def test_kendall_counts_pairs(seed: int, values: int) -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("values", [3, 40, 10**9])
-def test_both_are_scipys(seed: int, values: int) -> None:
-    stats = pytest.importorskip("scipy.stats", reason="the peer")
+def test_correlations_equal_scipy(seed: int, values: int) -> None:
+    stats = pytest.importorskip("scipy.stats", reason="compares with SciPy")
     rng = np.random.default_rng(seed)
     x = rng.integers(values, size=300) / 7
     y = x + rng.integers(values, size=300)
@@ -35,7 +35,7 @@ def test_both_are_scipys(seed: int, values: int) -> None:
     assert spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic, abs=1e-12)
 
 
-def test_ends_of_the_range() -> None:
+def test_extreme_correlations() -> None:
     x = [0.1, 0.5, 0.2, 0.9]
     assert kendall(x, np.exp(x)) == spearman(x, np.exp(x)) == pytest.approx(1)
     assert kendall(x, np.negative(x)) == spearman(x, np.negative(x)) == pytest.approx(-1)
@@ -43,8 +43,8 @@ def test_ends_of_the_range() -> None:
     assert math.isnan(spearman([2, 2, 2, 2], x))
 
 
-def test_failed_candidates_rank_last() -> None:
-    """Their score is −inf."""
+def test_minus_infinity_ranks_last() -> None:
+    """Failed candidates have the score −inf."""
     assert kendall([-math.inf, 0.2, 0.3], [0.1, 0.5, 0.6]) == 1
 
 

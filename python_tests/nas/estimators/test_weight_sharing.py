@@ -1,4 +1,4 @@
-"""Weight sharing: what a step trains, what the score is, and that it knows a good cell from a bad one."""
+"""Weight sharing: sampling of the training steps, scores, and the ranking of a good and a bad cell."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def test_sampling_is_uniform() -> None:
     for _ in range(draws):
         counts += job.draw(job.supernet.alphas, 1.0, rng)[0].weights
     chi_squared = ((counts - draws / 5) ** 2 / (draws / 5)).sum(1)
-    assert chi_squared.max() < 20.5  # 24 in 10,000 edges exceed 16.5 at 4 degrees of freedom; 4 in 10,000 this
+    assert chi_squared.max() < 20.5  # exceeded with probability 4e-4 per edge (4 degrees of freedom)
 
 
 @pytest.mark.parametrize("name", ["darts", "darts-frc"])
 def test_every_sampled_cell_is_in_the_space(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What the training steps run has exactly two inputs per node, each with an operation other than none."""
+    """In the sampled cells, every node has exactly two inputs, with operations other than none."""
     space = spaces.space(name)
     job = UniformSupernet(replace(CONFIG, channels=1), space, SPLITS, CPU)
     drawn = []
@@ -83,11 +83,11 @@ def test_every_sampled_cell_is_in_the_space(name: str, monkeypatch: pytest.Monke
     assert max(pairs.values()) < 40
 
 
-def test_alpha_stays_where_it_is(trained: UniformSupernet) -> None:
+def test_alpha_is_not_trained(trained: UniformSupernet) -> None:
     assert all(not alpha.any() for alpha in trained.supernet.alphas)
 
 
-def test_going_on_is_training_in_one_go(trained: UniformSupernet) -> None:
+def test_continued_training_equals_uninterrupted_training(trained: UniformSupernet) -> None:
     first = UniformSupernet(CONFIG, SPACE, SPLITS, CPU)
     for _ in range(3):
         first.run_epoch()
@@ -98,7 +98,7 @@ def test_going_on_is_training_in_one_go(trained: UniformSupernet) -> None:
     assert same(second.state_dict(), trained.state_dict())
 
 
-def test_the_score_is_of_the_cell_alone_with_its_own_statistics(trained: UniformSupernet) -> None:
+def test_score_uses_the_batch_statistics_of_the_cell(trained: UniformSupernet) -> None:
     found = WeightSharing(trained.supernet, SPLITS).evaluate(CELL)
     net = copy.deepcopy(trained.supernet).train()
     choice = Choice.fixed(SPACE.encode(CELL), 5)
@@ -114,7 +114,7 @@ def test_the_score_is_of_the_cell_alone_with_its_own_statistics(trained: Uniform
     assert not found.failed
 
 
-def test_scores_do_not_depend_on_what_was_scored_before(trained: UniformSupernet) -> None:
+def test_scores_do_not_depend_on_earlier_evaluations(trained: UniformSupernet) -> None:
     before = copy.deepcopy(trained.supernet.state_dict())
     evaluator = WeightSharing(trained.supernet, SPLITS)
     first = evaluator.evaluate(CELL).score
@@ -123,14 +123,14 @@ def test_scores_do_not_depend_on_what_was_scored_before(trained: UniformSupernet
     assert same(dict(before), dict(trained.supernet.state_dict()))
 
 
-def test_it_prefers_convolutions_to_nothing(trained: UniformSupernet) -> None:
+def test_convolutions_score_higher_than_none(trained: UniformSupernet) -> None:
     evaluator = WeightSharing(trained.supernet, SPLITS)
     nothing = evaluator.evaluate(Genotype(("none",) * 6)).score
-    assert nothing == pytest.approx(1 / 3, abs=0.01)  # logits that do not see the image
+    assert nothing == pytest.approx(1 / 3, abs=0.01)  # the logits do not depend on the image
     assert evaluator.evaluate(CELL).score > 0.6
 
 
-def test_weights_that_are_no_numbers_have_failed(trained: UniformSupernet) -> None:
+def test_infinite_weights_fail(trained: UniformSupernet) -> None:
     broken = copy.deepcopy(trained.supernet)
     next(broken.weights()).data.fill_(math.nan)
     found = WeightSharing(broken, SPLITS).evaluate(CELL)
@@ -138,7 +138,7 @@ def test_weights_that_are_no_numbers_have_failed(trained: UniformSupernet) -> No
     assert found.score == -math.inf
 
 
-def test_other_spaces_say_their_choices(trained: UniformSupernet) -> None:
+def test_other_spaces_need_a_function_for_choices(trained: UniformSupernet) -> None:
     class Pairs(NASBench201):
         num_choices = (5,) * 7
 
@@ -165,4 +165,4 @@ def test_scores_of_darts_cells() -> None:
     scores = [sharing.evaluate(genotype) for genotype in drawn]
     assert all(0 <= x.score <= 1 and not x.failed for x in scores)
     outputs = [sharing.supernet(SPLITS.valid.images, *sharing.choices(genotype)) for genotype in drawn]
-    assert not torch.allclose(*outputs)  # it is the genotype that runs
+    assert not torch.allclose(*outputs)  # the outputs depend on the genotype

@@ -1,4 +1,4 @@
-"""Searches by strategies: protocol, exact resume, workers, failures, inherited weights, pictures."""
+"""Searches with strategies: budget, exact resume, workers, failures, inherited weights, plots."""
 
 from __future__ import annotations
 
@@ -25,17 +25,16 @@ from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.retraining.training import TrainingConfig
-from automl_ext.nas.search.config import (
-    STRATEGIES,
-    EvolutionConfig,
-    RandomConfig,
-    ReNASConfig,
-    SearchConfig,
-    SuccessiveHalvingConfig,
-)
+from automl_ext.nas.search.evaluators import EVALUATORS
 from automl_ext.nas.search.history import pareto_front
 from automl_ext.nas.search.search import search
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
+from automl_ext.nas.strategies.config import SearchConfig
+from automl_ext.nas.strategies.evolution import EvolutionConfig
+from automl_ext.nas.strategies.random_search import RandomConfig
+from automl_ext.nas.strategies.registry import STRATEGIES
+from automl_ext.nas.strategies.renas import ReNASConfig
+from automl_ext.nas.strategies.successive_halving import SuccessiveHalvingConfig
 from automl_ext.training.errors import UserError
 
 SPACE = NASBench201()
@@ -48,7 +47,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 def logged(out: Path, *, seconds: bool = True) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; without measured seconds."""
+    """Return the lines of metrics.jsonl, optionally without measured seconds."""
     rows = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     return rows if seconds else [{k: v for k, v in row.items() if k not in ("cost", "seconds")} for row in rows]
 
@@ -70,7 +69,7 @@ def test_every_strategy_searches_the_table(tmp_path: Path, table: str) -> None:
         assert result["test_accuracy"] == 70 + world.quality(SPACE.encode(genotype))
 
 
-def test_the_overrunning_evaluation_does_not_count_and_revisits_are_charged(tmp_path: Path, table: str) -> None:
+def test_revisits_cost_and_the_evaluation_over_budget_does_not_count(tmp_path: Path, table: str) -> None:
     class One(NASBench201):
         def random(self, rng: Any) -> Genotype:
             return Genotype(("none",) * 6)
@@ -84,7 +83,7 @@ def test_the_overrunning_evaluation_does_not_count_and_revisits_are_charged(tmp_
         assert result["times"]["evaluation_seconds"] == pytest.approx(count * cost)
 
 
-def test_interrupted_and_resumed_is_the_same(tmp_path: Path, table: str) -> None:
+def test_resumed_search_equals_uninterrupted_search(tmp_path: Path, table: str) -> None:
     config = ReNASConfig(evaluator="table", table=table, evaluations=60, population=8, sample=3, workers=1)
     whole = search("renas", config, tmp_path / "whole")
     assert search("renas", config, tmp_path / "parts", stop_after=7) is None
@@ -103,7 +102,7 @@ def test_interrupted_and_resumed_is_the_same(tmp_path: Path, table: str) -> None
         ("rea", EvolutionConfig(**TINY, evaluator="supernet", evaluations=5, population=3, sample=2)),
     ],
 )
-def test_trainings_go_on_where_they_were(tmp_path: Path, name: str, config: SearchConfig) -> None:
+def test_resumed_trainings_equal_uninterrupted_ones(tmp_path: Path, name: str, config: SearchConfig) -> None:
     whole = search(name, config, tmp_path / "whole")
     for _ in range(2):
         assert search(name, config, tmp_path / "parts", resume="auto", stop_after=3) is None
@@ -111,8 +110,8 @@ def test_trainings_go_on_where_they_were(tmp_path: Path, name: str, config: Sear
     assert logged(tmp_path / "parts", seconds=False) == logged(tmp_path / "whole", seconds=False)
 
 
-def test_workers_change_who_evaluates_only(tmp_path: Path) -> None:
-    """With a strategy that learns nothing the candidates are the same, so all results are."""
+def test_number_of_workers_does_not_change_random_search(tmp_path: Path) -> None:
+    """Random search ignores the scores, so its candidates and results do not depend on the workers."""
     results = []
     for workers in (1, 2):
         config = RandomConfig(**TINY, evaluations=4, workers=workers)
@@ -139,7 +138,7 @@ def test_failed_candidates_are_counted(tmp_path: Path, monkeypatch: pytest.Monke
     assert result["evaluations"] == 40
 
 
-def test_divergence_is_a_failure(tmp_path: Path) -> None:
+def test_diverging_candidates_fail(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="random: all 2 candidates failed; try a lower learning rate"):
         search("random", RandomConfig(**TINY, evaluations=2, lr=1e12), tmp_path / "run")
     assert [row["score"] for row in logged(tmp_path / "run")] == [None, None]
@@ -155,9 +154,14 @@ def test_divergence_is_a_failure(tmp_path: Path) -> None:
         (lambda table: RandomConfig(space="renas", evaluator="supernet"), "space renas: has no supernet"),
         (lambda table: RandomConfig(space="nb101"), "space: expected one of nb201.*, got 'nb101'"),
         (lambda table: RandomConfig(evaluator="table", table=table + "x"), "table: cannot read"),
+        (lambda table: RandomConfig(evaluator="oracle"), f"evaluator: expected one of {', '.join(EVALUATORS)}, got"),
+        (lambda table: RandomConfig(**TINY, auxiliary=1.0), "--auxiliary: networks of this space have no auxiliary"),
     ],
 )
-def test_bad_input_gets_one_line(tmp_path: Path, table: str, make: Any, message: str) -> None:
+def test_bad_input_is_refused_before_the_run_directory_exists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, table: str, make: Any, message: str
+) -> None:
+    monkeypatch.setattr("automl_ext.nas.search.search.Run.open", lambda *args, **kwargs: pytest.fail("run directory"))
     with pytest.raises(UserError, match=message) as error:
         search("random", make(table), tmp_path / "run")
     assert "\n" not in str(error.value)
@@ -165,7 +169,7 @@ def test_bad_input_gets_one_line(tmp_path: Path, table: str, make: Any, message:
 
 
 def test_a_budget_too_small_for_one_training(tmp_path: Path) -> None:
-    """It is known after the first one: the same --out is good for a larger budget."""
+    """This is known after the first training. The same --out can then be used with a larger budget."""
     with pytest.raises(UserError, match=r"budget: one evaluation takes .* s, more than 0\.001 s"):
         search("random", RandomConfig(**TINY, budget=0.001), tmp_path / "run")
     assert search("random", RandomConfig(**TINY, budget=1000, evaluations=1), tmp_path / "run", resume="auto")
@@ -179,12 +183,18 @@ def test_a_budget_too_small_for_one_training(tmp_path: Path) -> None:
         (lambda: RandomConfig(workers=0), "workers: expected at least 1"),
         (lambda: RandomConfig(evaluator="table", space="darts"), "the table holds NAS-Bench-201 cells"),
         (lambda: EvolutionConfig(population=0), "population: expected at least 1"),
-        (lambda: ReNASConfig(fine_tune=9, epochs=4), "fine_tune: expected at most 4 epochs"),
-        (lambda: SuccessiveHalvingConfig(evaluator="supernet"), "a supernet knows no budgets"),
-        (lambda: SuccessiveHalvingConfig(epochs=8), "epochs: expected at least 9, one in the first rung"),
+        (lambda: ReNASConfig(fine_tune=9, epochs=4), "fine_tune: expected at most 4 .epochs., got 9"),
+        (
+            lambda: SuccessiveHalvingConfig(evaluator="supernet"),
+            "successive halving needs budgets, which a supernet does not support",
+        ),
+        (
+            lambda: SuccessiveHalvingConfig(epochs=8),
+            "epochs: expected at least 9, for one epoch in the first rung, got 8",
+        ),
     ],
 )
-def test_bad_configurations(make: Any, message: str) -> None:
+def test_invalid_configurations(make: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
@@ -201,15 +211,15 @@ def evaluator(fine_tune: int = 1) -> Inheriting:
 PARENT = SPACE.decode([3, 2, 1, 3, 2, 3])
 
 
-def test_a_child_inherits_what_did_not_change() -> None:
+def test_a_child_inherits_unchanged_layers() -> None:
     trained = evaluator()
     state = trained.evaluate(PARENT).state
     assert state is not None
     weights = state["training"]["network"]
-    child = SPACE.decode([3, 2, 1, 3, 2, 2])  # the last edge: 3×3 becomes 1×1
+    child = SPACE.decode([3, 2, 1, 3, 2, 2])  # the last edge: 1×1 instead of 3×3
     start, share = trained.inherited(child, state)
     for name, value in start["training"]["network"].items():
-        if ".edges.5." in name:  # all of the new operation is new, its batch norm of equal shape too
+        if ".edges.5." in name:  # the new operation is initialized, including its batch norm of equal shape
             assert name not in weights or not torch.equal(value, weights[name]) or value.numel() == 1 or "bias" in name
         else:
             assert torch.equal(value, weights[name]), name
@@ -222,7 +232,7 @@ def test_a_child_inherits_what_did_not_change() -> None:
     assert trained.evaluate(PARENT).measured["epochs"] == 2
 
 
-def test_inheriting_changes_neither_parent_nor_chance() -> None:
+def test_inheriting_changes_neither_the_parent_nor_global_generators() -> None:
     trained = evaluator()
     state = trained.evaluate(PARENT).state
     assert state is not None
@@ -237,7 +247,7 @@ def test_inheriting_changes_neither_parent_nor_chance() -> None:
     assert all(torch.equal(value, copy[name]) for name, value in state["training"]["network"].items())
 
 
-def test_inherit_takes_equal_layers_in_equal_company() -> None:
+def test_inherit_needs_equal_layers_in_equal_modules() -> None:
     def network(kernel: int) -> torch.nn.Sequential:
         operation = torch.nn.Sequential(torch.nn.Conv2d(2, 2, kernel), torch.nn.BatchNorm2d(2))
         return torch.nn.Sequential(torch.nn.Sequential(torch.nn.Linear(2, 2)), operation)
@@ -253,7 +263,7 @@ def test_fine_tune_is_checked() -> None:
         evaluator(3)
 
 
-# ---- pictures
+# ---- Pareto front and plots
 
 
 def test_pareto_front() -> None:
@@ -262,7 +272,7 @@ def test_pareto_front() -> None:
     assert pareto_front([], []) == []
 
 
-def test_the_result_holds_the_front(tmp_path: Path, table: str) -> None:
+def test_result_contains_the_front(tmp_path: Path, table: str) -> None:
     result = search("random", RandomConfig(evaluator="table", table=table, evaluations=50), tmp_path / "run")
     assert result is not None
     front = result["pareto"]
@@ -271,21 +281,21 @@ def test_the_result_holds_the_front(tmp_path: Path, table: str) -> None:
     assert [p["score"] for p in front] == sorted({p["score"] for p in front})
 
 
-def test_pictures(tmp_path: Path, table: str) -> None:
-    pytest.importorskip("matplotlib", reason="pictures need matplotlib")
+def test_plots(tmp_path: Path, table: str) -> None:
+    pytest.importorskip("matplotlib", reason="plots need matplotlib")
     search("rea", EvolutionConfig(evaluator="table", table=table, evaluations=30), tmp_path / "run")
     names = {path.name for path in plot_run(tmp_path / "run")}
     assert names == {"curves.png", "trajectory.png", "pareto.png", "cell.png", "cell.svg"}
     assert all((tmp_path / "run" / name).stat().st_size > 1000 for name in names)
 
 
-# ---- killed
+# ---- killed processes
 
 
 SEARCH = """
 import sys
 from automl_ext.nas.search.search import search
-from automl_ext.nas.search.config import ReNASConfig
+from automl_ext.nas.strategies.renas import ReNASConfig
 config = ReNASConfig(
     subset=200, channels=4, epochs=2, evaluations=60, population=4, sample=2, workers=int(sys.argv[2])
 )
@@ -300,7 +310,7 @@ def start(out: Path, workers: int) -> subprocess.Popen[bytes]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
-def test_killed_at_random_moments(tmp_path: Path, workers: int) -> None:
+def test_killed_and_resumed_equals_uninterrupted_search(tmp_path: Path, workers: int) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     begin = time.monotonic()
     assert start(whole, workers).wait(600) == 0
@@ -310,7 +320,7 @@ def test_killed_at_random_moments(tmp_path: Path, workers: int) -> None:
         process = start(killed, workers)
         try:
             assert process.wait(rng.uniform(0.3, 0.7) * seconds) == 0
-            break  # finished before it could be killed again
+            break  # finished before the next kill
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()

@@ -1,4 +1,4 @@
-"""Search strategies: what each proposes, that it learns, and that it goes on from a checkpoint as if never stopped."""
+"""Search strategies: proposals, learning, and exact continuation from a checkpoint."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.strategies.evolution import Evolution
 from automl_ext.nas.strategies.random_search import RandomSearch
-from automl_ext.nas.strategies.reinforce import Reinforce
+from automl_ext.nas.strategies.reinforce import ReinforceSearch
 from automl_ext.nas.strategies.renas import ReNAS
 from automl_ext.nas.strategies.renas_controller import HistoryController
 from automl_ext.nas.strategies.renas_lstm import LSTMController, MutationPolicy
@@ -30,7 +30,7 @@ SPACE = world.SPACE
 MAKE: dict[str, Callable[[int], Strategy]] = {
     "random": lambda seed: RandomSearch(SPACE, seed),
     "rea": lambda seed: Evolution(SPACE, seed, population=5),
-    "reinforce": lambda seed: Reinforce(SPACE, seed, lr=0.1),
+    "reinforce": lambda seed: ReinforceSearch(SPACE, seed, lr=0.1),
     "renas": lambda seed: ReNAS(SPACE, seed, HistoryController(SPACE, seed), population=5, sample=3),
     "renas-lstm": lambda seed: ReNAS(SPACE, seed, LSTMController(SPACE, seed), population=5, sample=3),
     "successive-halving": lambda seed: SuccessiveHalving(SPACE, seed, candidates=4, budgets=(1, 2), eta=2),
@@ -39,7 +39,7 @@ each = pytest.mark.parametrize("name", MAKE)
 
 
 class Pairs:
-    """A space with operations and inputs: node i of three has an operation of 4 and an input among 2 + i."""
+    """A space with three nodes. Node i has one of 4 operations and one of several inputs."""
 
     num_choices = (4, 2, 4, 3, 4, 4)
     kinds = ("operation", "input") * 3
@@ -66,23 +66,23 @@ def through_a_checkpoint(state: dict[str, Any]) -> dict[str, Any]:
 
 
 @each
-def test_equal_seeds_equal_candidates(name: str) -> None:
+def test_equal_seeds_give_equal_candidates(name: str) -> None:
     assert world.drive(MAKE[name](3), 30) == world.drive(MAKE[name](3), 30)
     assert world.drive(MAKE[name](3), 30) != world.drive(MAKE[name](4), 30)
 
 
 @each
-def test_goes_on_from_a_checkpoint(name: str) -> None:
+def test_continues_from_a_checkpoint(name: str) -> None:
     whole = world.drive(MAKE[name](0), 40)
     first = MAKE[name](0)
     begun = world.drive(first, 17)
-    second = MAKE[name](1)  # everything random comes from the state
+    second = MAKE[name](1)  # the state contains the random state
     second.load_state_dict(through_a_checkpoint(first.state_dict()))
     assert begun + world.drive(second, 23) == whole
 
 
 @each
-def test_draws_nothing_from_global_generators(name: str) -> None:
+def test_does_not_use_global_generators(name: str) -> None:
     import random
 
     def draws() -> tuple[float, ...]:
@@ -96,15 +96,15 @@ def test_draws_nothing_from_global_generators(name: str) -> None:
 
 
 @each
-def test_failed_candidates_do_not_stop_it(name: str) -> None:
+def test_failed_candidates_do_not_stop_the_search(name: str) -> None:
     genotypes = world.drive(MAKE[name](0), 40, fail=frozenset({0, 1, 2, 3, 7, 11, 20}))
     assert len(genotypes) == 40
     assert len(world.drive(MAKE[name](0), 20, fail=frozenset(range(20)))) == 20
 
 
 @each
-def test_several_in_evaluation(name: str) -> None:
-    """Three are asked for before the first is told; a checkpoint in between changes nothing."""
+def test_several_candidates_in_evaluation(name: str) -> None:
+    """Three candidates are in evaluation. Checkpoints in between do not change the candidates."""
 
     def drive(reload: bool) -> list[Any]:
         strategy, asked, out = MAKE[name](0), [], deque[Candidate]()
@@ -123,15 +123,15 @@ def test_several_in_evaluation(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["rea", "reinforce", "renas", "renas-lstm"])
-def test_gets_better(name: str) -> None:
-    """The 51st to the 100th candidate are better than random ones, in the mean of three seeds."""
+def test_beats_random_search(name: str) -> None:
+    """On average over three seeds, candidates 51 to 100 are better than random ones."""
     values = []
     for seed in range(3):
         values += [world.quality(SPACE.encode(g)) for g in world.drive(MAKE[name](seed), 100)[50:]]
     assert np.mean(values) > world.EFFECTS.mean(axis=1).sum() + 2
 
 
-def test_tournament_takes_the_best_of_the_sample() -> None:
+def test_tournament_returns_the_best_of_the_sample() -> None:
     members = [Evaluated(i, Evaluation(score=float(i), cost=0.0)) for i in range(10)]
     won = [tournament(members, 3, Random(seed)).genotype for seed in range(2000)]
     # The best of three drawn with replacement is i with probability ((i + 1)³ − i³)/1000.
@@ -139,7 +139,7 @@ def test_tournament_takes_the_best_of_the_sample() -> None:
     assert np.bincount(won, minlength=10) / 2000 == pytest.approx(expected, abs=0.035)
 
 
-def test_evolution_mutates_one_choice_of_a_living_member() -> None:
+def test_evolution_mutates_one_choice_of_a_member() -> None:
     strategy = Evolution(SPACE, 0, population=4, sample=2)
     alive: deque[tuple[int, ...]] = deque(maxlen=4)
     for number, genotype in enumerate(world.drive(strategy, 50)):
@@ -149,8 +149,8 @@ def test_evolution_mutates_one_choice_of_a_living_member() -> None:
         alive.append(indices)
 
 
-def test_reinforce_follows_the_gradient_of_log_policy() -> None:
-    strategy = Reinforce(SPACE, 0)
+def test_reinforce_gradient_equals_autograd() -> None:
+    strategy = ReinforceSearch(SPACE, 0)
     logits = strategy.logits.clone().requires_grad_()
     genotype = SPACE.decode([0, 1, 2, 3, 4, 0])
     log_p = logits.log_softmax(-1)[range(6), [0, 1, 2, 3, 4, 0]].sum()
@@ -158,8 +158,8 @@ def test_reinforce_follows_the_gradient_of_log_policy() -> None:
     torch.testing.assert_close(strategy.log_policy_gradient(genotype), logits.grad)
 
 
-def test_reinforce_never_draws_what_does_not_exist() -> None:
-    strategy = Reinforce(Pairs(), 0, lr=0.5)
+def test_reinforce_draws_only_existing_choices() -> None:
+    strategy = ReinforceSearch(Pairs(), 0, lr=0.5)
     for _ in range(200):
         candidate = strategy.ask()
         assert all(k < n for k, n in zip(candidate.genotype, Pairs.num_choices, strict=True))
@@ -167,13 +167,13 @@ def test_reinforce_never_draws_what_does_not_exist() -> None:
     assert strategy.logits.softmax(-1).isfinite().all()
 
 
-def test_reinforce_rewards_a_failure_as_the_worst() -> None:
-    strategy = Reinforce(SPACE, 0)
+def test_reinforce_gives_a_failure_the_lowest_reward() -> None:
+    strategy = ReinforceSearch(SPACE, 0)
     genotype = SPACE.decode([0] * 6)
     for score in (5.0, 9.0):
         strategy.tell(Candidate(genotype), Evaluation(score, 0.0))
     before = strategy.logits.softmax(-1)[:, 0]
-    strategy.optimizer = torch.optim.Adam([strategy.logits], lr=0.01)  # without the momentum of the rewards
+    strategy.optimizer = torch.optim.Adam([strategy.logits], lr=0.01)  # without the momentum of the earlier steps
     strategy.tell(Candidate(genotype), Evaluation(-math.inf, 0.0, failed=True))
     assert (strategy.logits.softmax(-1)[:, 0] < before).all()
     assert strategy.baseline == pytest.approx(0.9 * 5.4 + 0.1 * 5.0)
@@ -181,7 +181,7 @@ def test_reinforce_rewards_a_failure_as_the_worst() -> None:
 
 @pytest.mark.parametrize("controller", [HistoryController, LSTMController])
 @pytest.mark.parametrize("space", [SPACE, Pairs()], ids=["nb201", "operations and inputs"])
-def test_renas_visits_nothing_twice_and_changes_one_choice(controller: Any, space: Any) -> None:
+def test_renas_proposes_new_architectures_with_one_change(controller: Any, space: Any) -> None:
     strategy = ReNAS(space, 0, controller(space, 1), population=4, sample=2)
     seen = set()
     for number in range(60):
@@ -196,7 +196,7 @@ def test_renas_visits_nothing_twice_and_changes_one_choice(controller: Any, spac
         strategy.tell(candidate, Evaluation(float(sum(indices)), 0.0))
 
 
-def test_renas_of_a_space_that_is_used_up_goes_on() -> None:
+def test_renas_continues_in_an_exhausted_space() -> None:
     class Tiny(Pairs):
         num_choices = (2, 2)
         kinds = ("operation", "input")
@@ -210,7 +210,7 @@ def test_renas_of_a_space_that_is_used_up_goes_on() -> None:
     assert len(set(genotypes[:4])) == 4
 
 
-def test_renas_keeps_states_only_to_inherit() -> None:
+def test_renas_keeps_states_only_for_inheritance() -> None:
     for inherit in (False, True):
         strategy = ReNAS(SPACE, 0, HistoryController(SPACE, 0), population=2, sample=1, inherit=inherit)
         for _ in range(2):
@@ -221,7 +221,7 @@ def test_renas_keeps_states_only_to_inherit() -> None:
         assert (parent.evaluation.state is not None) == inherit
 
 
-def test_history_controller_finds_the_effects() -> None:
+def test_history_controller_estimates_the_effects() -> None:
     controller = HistoryController(SPACE, 0, ridge=1e-6)
     rng, scores = Random(0), []
     for _ in range(300):
@@ -229,12 +229,12 @@ def test_history_controller_finds_the_effects() -> None:
         scores.append(world.quality(indices))
         controller.learn(indices, Evaluation(scores[-1], 0.0))
     effects = np.array(controller.effects()).reshape(6, 5) * np.std(scores)
-    # An edge's effects are known up to a constant.
+    # The effects of an edge are identified up to a constant.
     found = effects - effects.mean(axis=1, keepdims=True)
     assert found == pytest.approx(world.EFFECTS - world.EFFECTS.mean(axis=1, keepdims=True), abs=1e-3)
 
 
-def test_history_controller_prefers_what_gains() -> None:
+def test_history_controller_prefers_improvements() -> None:
     controller = HistoryController(SPACE, 0, explore=0.0)
     rng = Random(0)
     for _ in range(200):
@@ -247,7 +247,7 @@ def test_history_controller_prefers_what_gains() -> None:
     assert chosen.count((2, 3)) <= 2
 
 
-def test_mutation_policy_is_a_distribution_over_the_legal_changes() -> None:
+def test_mutation_policy_is_a_distribution_over_legal_changes() -> None:
     torch.manual_seed(0)
     policy = MutationPolicy(Pairs())
     legal = torch.zeros(6, 4, dtype=torch.bool)
@@ -263,8 +263,8 @@ def test_mutation_policy_is_a_distribution_over_the_legal_changes() -> None:
     assert all(p.grad is None or p.grad.isfinite().all() for p in policy.parameters())
 
 
-def test_lstm_controller_learns_which_mutation_pays() -> None:
-    """A bandit: of one parent's changes, those to choice 3 are rewarded."""
+def test_lstm_controller_learns_rewarded_mutations() -> None:
+    """A bandit problem: changes to choice 3 are rewarded, for a fixed parent."""
     controller = LSTMController(SPACE, 0, lr=0.02)
     parent, changes = (0,) * 6, [(d, k) for d in range(6) for k in range(1, 5)]
     before = Evaluation(0.0, 0.0)
@@ -277,7 +277,7 @@ def test_lstm_controller_learns_which_mutation_pays() -> None:
     assert sum(p.item() for p, (_, k) in zip(policy, changes, strict=True) if k == 3) > 0.9
 
 
-def test_successive_halving_trains_the_best_longer() -> None:
+def test_successive_halving_promotes_the_best() -> None:
     strategy = SuccessiveHalving(SPACE, 0, candidates=9, budgets=(1, 3, 9), eta=3)
     for _ in range(2):  # brackets
         rungs: dict[int, list[Any]] = {1: [], 3: [], 9: []}
@@ -297,7 +297,7 @@ def test_successive_halving_trains_the_best_longer() -> None:
             assert rungs[upper] == best[: len(rungs[lower]) // 3]
 
 
-def test_successive_halving_waits_for_a_rung() -> None:
+def test_successive_halving_waits_for_the_end_of_a_rung() -> None:
     strategy = SuccessiveHalving(SPACE, 0, candidates=2, budgets=(1, 2), eta=2)
     out = [strategy.ask(), strategy.ask()]
     assert strategy.ask() is None
@@ -315,20 +315,20 @@ def test_successive_halving_waits_for_a_rung() -> None:
         (lambda: Evolution(SPACE, 0, population=0), "population: expected at least 1, got 0"),
         (lambda: Evolution(SPACE, 0, sample=0), "sample: expected at least 1, got 0"),
         (lambda: ReNAS(SPACE, 0, HistoryController(SPACE, 0), population=0), "population: expected at least 1"),
-        (lambda: Reinforce(SPACE, 0, lr=math.nan), "lr: expected at least 0, got nan"),
-        (lambda: Reinforce(SPACE, 0, decay=1.0), "decay: expected a number in"),
+        (lambda: ReinforceSearch(SPACE, 0, lr=math.nan), "lr: expected at least 0, got nan"),
+        (lambda: ReinforceSearch(SPACE, 0, decay=1.0), "decay: expected a number in"),
         (lambda: SuccessiveHalving(SPACE, 0, candidates=0), "candidates: expected at least 1"),
-        (lambda: SuccessiveHalving(SPACE, 0, budgets=(3, 1)), "budgets: expected rising"),
-        (lambda: SuccessiveHalving(SPACE, 0, budgets=()), "budgets: expected rising"),
+        (lambda: SuccessiveHalving(SPACE, 0, budgets=(3, 1)), "budgets: expected increasing"),
+        (lambda: SuccessiveHalving(SPACE, 0, budgets=()), "budgets: expected increasing"),
         (lambda: SuccessiveHalving(SPACE, 0, eta=1), "eta: expected at least 2"),
     ],
 )
-def test_bad_parameters(make: Callable[[], Strategy], message: str) -> None:
+def test_invalid_parameters(make: Callable[[], Strategy], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
 
 
-def test_nb201_says_what_may_change() -> None:
+def test_nb201_legal_changes() -> None:
     genotype = NASBench201().decode([0, 1, 2, 3, 4, 0])
     assert SPACE.kinds == ("operation",) * 6
     assert [SPACE.legal(genotype, d) for d in (0, 3)] == [(1, 2, 3, 4), (0, 1, 2, 4)]

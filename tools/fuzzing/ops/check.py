@@ -223,7 +223,7 @@ def _imprecise(call: Call, outputs: list[Tensor]) -> str | None:
     if not exact or "loss" in name or call.arguments.get("n_iter", 50) < 30 or not outputs[0].numel():
         return None
     alpha = call.arguments.get("alpha", 1.5)
-    if (alpha.detach().double().max() if isinstance(alpha, Tensor) else alpha) > 2:  # the map is steep: it may lose digits
+    if (alpha.detach().double().max() if isinstance(alpha, Tensor) else alpha) > 2:  # steep: may lose digits
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,0 +1,51 @@
+"""The configuration shared by all searches with a strategy."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from automl_ext.nas.retraining.training import LARGEST, TrainingConfig
+from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.strategies.strategy import Strategy
+from automl_ext.training.checks import check_range
+
+MOST_WORKERS = 256  # processes
+
+
+@dataclass
+class SearchConfig(TrainingConfig):
+    """The search space and the evaluation of its architectures.
+
+    Evaluator "train" trains each architecture on the training images and scores it on the validation images; the
+    options of a training apply. A short training is enough, because only the ranking matters. Evaluator "supernet"
+    trains one supernet and scores all architectures with its weights; the options then apply to the supernet.
+    Evaluator "table" looks architectures up in the table of NAS-Bench-201 and needs no training options.
+    """
+
+    evaluator: str = "train"  # Source of the scores: train, supernet or table.
+    table: str | None = None  # CSV file of NAS-Bench-201. Default: the environment variable AUTOML_EXT_NB201.
+    evaluations: int | None = None  # Largest number of evaluations. Default: 50 if no budget is given either.
+    budget: float | None = None  # Seconds of evaluation (simulated with a table). Default with a table: 20,000.
+    workers: int = 1  # Number of processes that evaluate. More than 1: proposals do not see the latest results.
+    channels: int = 8  # Channels of the first stage.
+    epochs: int = 4  # Epochs of each training, or of the supernet.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "workers", low=1, high=MOST_WORKERS)
+        check_range(self, "evaluations", low=1, high=LARGEST)
+        check_range(self, "budget", above=0)
+        if self.evaluator == "table" and self.space != "nb201":
+            raise ValueError(f"evaluator: the table holds NAS-Bench-201 cells (space nb201), not {self.space}")
+
+    def limits(self) -> tuple[float, float]:
+        """Return the largest number of evaluations and the largest number of seconds."""
+        if self.evaluations is None and self.budget is None:
+            return (math.inf, 20_000.0) if self.evaluator == "table" else (50, math.inf)
+        return self.evaluations or math.inf, self.budget or math.inf
+
+    def strategy(self, space: Space[Any]) -> Strategy:
+        """Create the strategy. Every strategy's configuration implements it."""
+        raise NotImplementedError
