@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 # name: (module, configuration, agent); imported when asked for.
 ALGORITHMS = {
-    "reinforce": ("reinforce", "ReinforceConfig", "Reinforce"),
-    "a2c": ("a2c", "A2CConfig", "A2C"),
-    "a3c": ("a3c", "A3CConfig", "A3C"),
-    "dqn": ("dqn", "DQNConfig", "DQN"),
-    "rainbow": ("rainbow", "RainbowConfig", "Rainbow"),
+    "reinforce": ("actor_critic.reinforce", "ReinforceConfig", "Reinforce"),
+    "a2c": ("actor_critic.a2c", "A2CConfig", "A2C"),
+    "a3c": ("actor_critic.a3c", "A3CConfig", "A3C"),
+    "dqn": ("dqn.agent", "DQNConfig", "DQN"),
+    "rainbow": ("dqn.rainbow", "RainbowConfig", "Rainbow"),
     "dreamer": ("dreamer", "DreamerConfig", "Dreamer"),
 }
 

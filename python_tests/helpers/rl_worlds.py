@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.agent import Agent, TrainConfig, envs_of
 from automl_ext.training.seeding import generator
 
 
@@ -47,7 +47,7 @@ class Scripted(gymnasium.Env):
 
 
 @dataclass
-class ToyConfig(loop.TrainConfig):
+class ToyConfig(TrainConfig):
     total_steps: int = 400
     n_envs: int = 2
     eval_every: int = 100
@@ -57,12 +57,12 @@ class ToyConfig(loop.TrainConfig):
     sick_at: int = 0  # from these steps on its loss is NaN, or, below 0, its weights
 
 
-class Toy:
+class Toy(Agent):
     """A linear policy that wanders at random: what matters is that its every number comes from its own state."""
 
     def __init__(self, config: ToyConfig, envs: Any = None) -> None:
         self.config = config
-        self.envs = envs or loop.envs_of(config, config.n_envs, config.seed)
+        self.envs = envs or envs_of(config, config.n_envs, config.seed)
         self.generator = generator(config.seed)
         self.weights = torch.randn(self.envs.observation_space.shape[0], 2, generator=self.generator)
 

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from automl_ext.rl.envs.guard import EnvError
-from automl_ext.rl.envs.making import EnvOptions
-from automl_ext.rl.envs.vector import Envs, make_envs
-from automl_ext.rl.loop.checks import check_environments
-from automl_ext.rl.loop.evaluate import MAX_STEPS, play
-from automl_ext.training.checks import check_range, check_seed
+from automl_ext.rl.loop.agent import Agent, envs_of, multiples
+from automl_ext.rl.loop.evaluate import play
 from automl_ext.training.clock import Clock
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
@@ -26,78 +22,6 @@ from automl_ext.training.run import CHECKPOINTS, Run
 from automl_ext.training.seeding import derived_seed
 
 BEST = "best.pt"  # the best policy so far by evaluation: {step, return, policy}
-
-
-@dataclass
-class TrainConfig:
-    """What every algorithm's configuration begins with. Steps are transitions, counted over all environments.
-
-    Raises:
-        ValueError: a number out of range.
-    """
-
-    env_id: str = "CartPole-v1"
-    total_steps: int = 100_000
-    seed: int = 0  # decides weights, exploration, batches and environments
-    n_envs: int = 1
-    device: str = "cpu"  # cpu, cuda or auto; small networks are faster on a CPU
-    eval_every: int = 10_000  # steps between evaluations
-    eval_episodes: int = 10
-    eval_max_steps: int = MAX_STEPS  # longer episodes of an evaluation are cut; the result counts them
-    final_episodes: int = 30  # of the last and of the best policy, when training is over
-    checkpoint_every: int = 20_000
-    env: EnvOptions = field(default_factory=EnvOptions)
-
-    def __post_init__(self) -> None:
-        check_range(self, "total_steps", "n_envs", "eval_every", "checkpoint_every", low=1)
-        check_range(self, "eval_episodes", "eval_max_steps", "final_episodes", low=1)
-        check_seed(self.seed)
-
-
-def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False) -> Envs:
-    """Environments as the configuration wants them, for training and for evaluation alike.
-
-    Raises:
-        UserError: no such environment, or more of them than fit into memory.
-    """
-    for name in ("n_envs", "eval_episodes", "final_episodes"):
-        check_environments(name, getattr(config, name), config.env_id, config.env)
-    return make_envs(config.env_id, n_envs, seed, config.env, render=render)
-
-
-def multiples(after: int, until: int, every: int) -> int:
-    """The number of multiples of ``every`` in (after, until]."""
-    return max(until // every - after // every, 0)
-
-
-class Agent(Protocol):
-    """An algorithm: it owns its environments, networks, optimisers, replay and generators.
-
-    One that remembers what it has seen of an episode also has ``begin(starting)``: before :meth:`act` it is told where
-    episodes begin, bool [B]. One that counts its gradient steps has ``updates``, which then are in the result.
-    """
-
-    envs: Envs
-
-    def iterate(self) -> dict[str, Any]:
-        """Some steps in the environments, and the updates that follow; what was measured, numbers or scalar tensors."""
-        ...
-
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """The deterministic actions, [B, ...] → [B, ...]."""
-        ...
-
-    def policy_state(self) -> dict[str, Any]:
-        """What :meth:`act` depends on: tensors and plain Python."""
-        ...
-
-    def load_policy_state(self, state: dict[str, Any]) -> None: ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that decides how training goes on, ``envs.state_dict()`` included."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class Averages:
@@ -252,7 +176,7 @@ class Training:
     def returns(self, episodes: int, number: int) -> np.ndarray:
         """Of the policy as it is. The environments' seed follows from the run's and ``number``: nothing to be saved."""
         envs = envs_of(self.config, episodes, derived_seed(self.config.seed, number))
-        returns, self.cut = play(self.agent.act, envs, getattr(self.agent, "begin", None), self.config.eval_max_steps)
+        returns, self.cut = play(self.agent.act, envs, self.agent.begin, self.config.eval_max_steps)
         return returns
 
     def check_finite(self) -> None:
@@ -305,7 +229,7 @@ class Training:
             "cpu_seconds": self.clock.cpu,
             "steps_per_second": steps / max(self.clock.wall, 1e-9),
         }
-        updates = getattr(self.agent, "updates", None)
+        updates = self.agent.updates
         if updates is not None:
             result |= {"updates": updates, "updates_per_second": updates / max(self.clock.wall, 1e-9)}
         return result

@@ -7,8 +7,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.evaluate import play
-from automl_ext.rl.loop.loop import BEST, envs_of
+from automl_ext.rl.loop.loop import BEST
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.reports.video import LONGEST, Film, check_writer, record, write_video
 from automl_ext.training.config import from_dict
@@ -56,10 +57,9 @@ def evaluate_run(
         for path in videos:
             check_writable(path)
         step = load_best(run, agent) if policy == "best" else _load_last(run, agent)
-        begin = getattr(agent, "begin", None)
         limit = config.eval_max_steps if max_steps is None else max_steps
         film = _film(config, agent, seed, min(limit, LONGEST)) if videos else None  # first: it may be impossible
-        returns, cut = play(agent.act, envs_of(config, episodes, derived_seed(seed, 1)), begin, limit)
+        returns, cut = play(agent.act, envs_of(config, episodes, derived_seed(seed, 1)), agent.begin, limit)
         result = {
             "eval_return_mean": float(returns.mean()),
             "eval_return_std": float(returns.std()),
@@ -83,7 +83,7 @@ def _film(config: Any, agent: Any, seed: int, max_steps: int) -> Film:
     if not config.env_id.startswith("ALE/"):  # which has no other vectorization
         config = dataclasses.replace(config, env=dataclasses.replace(config.env, vectorization="sync"))
     envs = envs_of(config, 1, derived_seed(seed, 2), render=True)
-    return record(agent.act, envs, getattr(agent, "begin", None), max_steps)
+    return record(agent.act, envs, agent.begin, max_steps)
 
 
 def agent_of(run: Path) -> tuple[Any, Any]:

@@ -11,7 +11,7 @@ import torch
 from automl_ext.rl.dreamer.agent import Dreamer
 from automl_ext.rl.dreamer.rssm import Normal
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.loop import envs_of
+from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best
 from automl_ext.training.curves import figure
 from automl_ext.training.files.atomic import write_picture

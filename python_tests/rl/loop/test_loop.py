@@ -20,9 +20,12 @@ pytest.importorskip("gymnasium")
 import gymnasium
 from rl_worlds import Scripted, Toy, ToyConfig
 
+from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.evaluate import evaluate
 from automl_ext.training.errors import UserError
+from automl_ext.training.seeding import derived_seed
 
 
 def train(out: Path, config: ToyConfig | None = None, **kwargs) -> dict | None:
@@ -51,8 +54,8 @@ def test_the_best_policy_is_the_one_evaluated_again(tmp_path: Path) -> None:
     result = train(tmp_path / "run")
     agent = Toy(ToyConfig())
     agent.load_policy_state(torch.load(tmp_path / "run/best.pt", weights_only=True)["policy"])
-    seed = loop.derived_seed(0, 0)
-    again = evaluate(agent.act, loop.envs_of(ToyConfig(), 3, seed))
+    seed = derived_seed(0, 0)
+    again = evaluate(agent.act, envs_of(ToyConfig(), 3, seed))
     assert result["best_eval_return"] == again.mean()
 
 
@@ -146,7 +149,7 @@ def world(monkeypatch: pytest.MonkeyPatch):
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
 @pytest.mark.parametrize("what", ["reward", "observation"])
 def test_numbers_of_the_environment_that_are_not_finite(tmp_path: Path, world, what: str) -> None:
-    config = ToyConfig(env_id=world((what, 0, 40, 1)), env=loop.EnvOptions("sync"), eval_episodes=1)
+    config = ToyConfig(env_id=world((what, 0, 40, 1)), env=EnvOptions("sync"), eval_episodes=1)
     with pytest.raises(UserError, match=rf"{what}: not finite in environment 0 at its step \d+"):
         train(tmp_path / "run", config)
     assert 0 < newest(tmp_path / "run")[0] < 300

@@ -15,7 +15,7 @@ from policy_worlds import Bandit, Patience, envs_in
 from automl_ext.rl import DQN, Reinforce, ReinforceConfig
 from automl_ext.rl.dqn.offline import replay_of_episodes, saved_replay, train_offline
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
-from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.agent import multiples
 
 SAME = AutoresetMode.SAME_STEP  # every step is a transition
 
@@ -27,7 +27,7 @@ def dqn(n_envs: int, **changes: Any) -> DQN:
 
 def test_multiples() -> None:
     for after, until, every in ((0, 4, 4), (3, 4, 4), (4, 7, 4), (0, 32, 5), (7, 7, 1), (9, 3, 2), (-1, 9, 5)):
-        assert loop.multiples(after, until, every) == sum(x % every == 0 for x in range(after + 1, until + 1))
+        assert multiples(after, until, every) == sum(x % every == 0 for x in range(after + 1, until + 1))
 
 
 @pytest.mark.parametrize(("starts", "updates"), [(0, 160), (100, 135), (102, 135), (1_000, 0)])
