@@ -22,12 +22,12 @@ from automl_ext.rl.dqn import agent as dqn
 from automl_ext.rl.dqn import rainbow
 from automl_ext.rl.dqn.ablation import ablate, variants
 from automl_ext.rl.dqn.agent import DQN, DQNConfig
-from automl_ext.rl.dqn.learner import flushed_denormals
 from automl_ext.rl.dqn.offline import replay_of_episodes, saved_replay, train_offline
 from automl_ext.rl.dqn.rainbow import RainbowConfig
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.presets import preset
 from automl_ext.training.errors import UserError
+from automl_ext.training.memory import flushed_denormals
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -18,7 +18,7 @@ from automl_ext.rl import A2C, A2CConfig, Reinforce, ReinforceConfig
 from automl_ext.rl.dqn.agent import discrete
 from automl_ext.rl.dreamer.actions import actions_of
 from automl_ext.rl.networks.action_spaces import BoxScaling
-from automl_ext.rl.networks.actor_critic import DiagonalGaussian, distribution_of
+from automl_ext.rl.networks.distributions import DiagonalGaussian, distribution_of
 from automl_ext.training.errors import UserError
 
 

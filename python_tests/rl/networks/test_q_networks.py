@@ -11,8 +11,9 @@ from gymnasium.spaces import Box
 
 from automl_ext.rl.actor_critic.losses import categorical_loss, q_loss, q_loss_gradient
 from automl_ext.rl.dqn.agent import DQNConfig
-from automl_ext.rl.dqn.learner import QLearner, flatten
+from automl_ext.rl.dqn.learner import QLearner
 from automl_ext.rl.networks.mlp_gradient import MLPGradient
+from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.rl.networks.q_network import NoisyLinear, QNetwork, resample
 from automl_ext.rl.replay.uniform import Batch
 
@@ -158,7 +159,7 @@ def test_distributional_targets_keep_their_mass_and_mean(double: bool) -> None:
 def test_flat_parameters_are_the_modules_own() -> None:
     network = QNetwork(SPACE, 2, (4,))
     before = [p.clone() for p in network.parameters()]
-    flat = flatten(network)
+    flat = flatten_parameters(network)
     assert all(torch.equal(p, q) for p, q in zip(before, network.parameters(), strict=True))
     with torch.no_grad():
         flat.add_(1.0)
@@ -186,7 +187,7 @@ def test_hidden_layers_are_needed() -> None:
 @pytest.mark.parametrize("hidden", [(8,), (16, 8), (8, 8, 8)])
 def test_gradient_written_out_is_autograds(hidden: tuple[int, ...], weighted: bool) -> None:
     network = QNetwork(SPACE, 4, hidden)
-    flat = flatten(network)
+    flat = flatten_parameters(network)
     batch, gradient = batch_of(50), torch.full_like(flat, math.nan)
     targets, weights = 2 * batch.returns, batch.weights if weighted else None
     loss, errors = q_loss(network(batch.observations), batch.actions, targets, weights)

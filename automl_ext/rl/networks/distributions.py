@@ -1,0 +1,89 @@
+"""Distributions over actions, parametrized by the outputs of a policy network."""
+
+from __future__ import annotations
+
+import math
+
+import gymnasium
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor, nn
+
+from automl_ext.rl.networks.action_spaces import BoxScaling, unsupported
+
+
+class Categorical(nn.Module):
+    """Discrete actions; ``outputs`` are logits, [N, actions]."""
+
+    def __init__(self, space: Discrete) -> None:
+        super().__init__()
+        self.outputs, self.start = int(space.n), int(space.start)
+
+    def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """The Gumbel-max trick."""
+        return (outputs + rng.gumbel(size=outputs.shape)).argmax(-1)
+
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs.argmax(-1)
+
+    def log_probs(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        """log π(a), [N]."""
+        return -F.cross_entropy(outputs, actions, reduction="none")
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        """Of π in nats, [N]."""
+        logs = outputs.log_softmax(-1)
+        return -(logs.exp() * logs).sum(-1)
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """As the environment wants them."""
+        return actions + self.start if self.start else actions
+
+
+class DiagonalGaussian(nn.Module):
+    """Continuous actions; ``outputs`` are means, [N, dims]. The standard deviation is learned, the same in all states.
+
+    The policy acts in a normalized space: [−1, 1] is mapped to the box of the environment (:class:`BoxScaling`). The
+    environment gets actions clipped to its box. log π is that of the normalized action as it was drawn.
+    """
+
+    def __init__(self, space: Box) -> None:
+        super().__init__()
+        self.outputs, self.scaling = math.prod(space.shape), BoxScaling(space)
+        self.scaling.warn_if_unscaled()
+        self.log_std = nn.Parameter(torch.zeros(self.outputs))
+
+    def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        std = np.exp(self.log_std.numpy(force=True))
+        return outputs + std * rng.standard_normal(outputs.shape, np.float32)
+
+    def mode(self, outputs: np.ndarray) -> np.ndarray:
+        return outputs
+
+    def log_probs(self, outputs: Tensor, actions: Tensor) -> Tensor:
+        """log π(a), [N]."""
+        z = (actions - outputs) * (-self.log_std).exp()
+        return -(0.5 * z * z + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
+
+    def entropy(self, outputs: Tensor) -> Tensor:
+        """Of π in nats, [N]."""
+        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(outputs))
+
+    def to_env(self, actions: np.ndarray) -> np.ndarray:
+        """Normalized actions [N, dims] as the environment wants them, [N, *shape]."""
+        return self.scaling.to_env(actions)
+
+
+def distribution_of(space: gymnasium.Space) -> Categorical | DiagonalGaussian:
+    """The distribution over an action space.
+
+    Raises:
+        UserError: a space that none covers.
+    """
+    if isinstance(space, Discrete):
+        return Categorical(space)
+    if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
+        return DiagonalGaussian(space)
+    raise unsupported(space)
