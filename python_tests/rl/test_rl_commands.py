@@ -200,7 +200,7 @@ def test_ablate(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         "rainbow",
         "dqn",
         "no-double",
-        "no-duelling",
+        "no-dueling",
         "no-prioritized",
         "no-n-step",
         "no-distributional",

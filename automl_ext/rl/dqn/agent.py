@@ -38,7 +38,7 @@ class DQNConfig(TrainConfig):
     total_steps: int = 50_000
     eval_every: int = 2_500
     double: bool = False  # the online network chooses the next action, the target network judges it
-    duelling: bool = False  # value and advantages in separate streams
+    dueling: bool = False  # value and advantages in separate streams
     prioritized: bool = False  # replay in proportion to the error
     n_step: int = 1  # steps of reward before a target bootstraps
     distributional: bool = False  # C51

@@ -67,7 +67,7 @@ class QLearner:
             space,
             actions,
             c.hidden,
-            duelling=c.duelling,
+            dueling=c.dueling,
             noisy=c.noisy,
             atoms=atoms,
             v_min=c.v_min,

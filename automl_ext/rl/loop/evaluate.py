@@ -15,7 +15,7 @@ Begin = Callable[[np.ndarray], None]
 MAX_STEPS = 27_000  # of an episode in evaluation, unless told otherwise: half an hour of an Atari game
 
 
-class Evaluation(NamedTuple):
+class EpisodeReturns(NamedTuple):
     """The first episode of every environment.
 
     Attributes:
@@ -27,7 +27,7 @@ class Evaluation(NamedTuple):
     cut: int
 
 
-def play(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_STEPS) -> Evaluation:
+def play(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_STEPS) -> EpisodeReturns:
     """Play one episode in every environment: one each, so that short ones are not counted more often than long ones.
 
     Args:
@@ -52,7 +52,7 @@ def play(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_
         returns[running] = envs.running_returns[running]
     finally:
         envs.close()
-    return Evaluation(returns, int(running.sum()))
+    return EpisodeReturns(returns, int(running.sum()))
 
 
 def evaluate(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_STEPS) -> np.ndarray:

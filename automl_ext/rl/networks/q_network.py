@@ -1,7 +1,7 @@
 """Q-networks: from observations to values, or to distributions over values, of every action.
 
 ``Body`` makes features; one hidden layer and an output layer follow. The switches of Rainbow (Hessel et al. 2018) that
-are about the network are here: duelling streams, noisy layers, atoms instead of a number.
+are about the network are here: dueling streams, noisy layers, atoms instead of a number.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class QNetwork(nn.Module):
         space: of observations.
         actions: A.
         hidden: sizes of the hidden layers, at least one; the last is the head's.
-        duelling: the head's hidden layer is shared out, one half to the value, one to the advantages,
+        dueling: the head's hidden layer is shared out, one half to the value, one to the advantages,
             Q = V + A − mean A (Wang et al. 2016, eq. 9); per atom where there are atoms.
         noisy: the head's layers are :class:`NoisyLinear`.
         atoms: of each action's distribution over linspace(v_min, v_max, atoms) (C51, Bellemare et al. 2017); None: Q is
@@ -90,7 +90,7 @@ class QNetwork(nn.Module):
         actions: int,
         hidden: Sequence[int] = (256, 256),
         *,
-        duelling: bool = False,
+        dueling: bool = False,
         noisy: bool = False,
         atoms: int | None = None,
         v_min: float = -10.0,
@@ -105,12 +105,12 @@ class QNetwork(nn.Module):
         def linear(inputs: int, outputs: int) -> nn.Module:
             return NoisyLinear(inputs, outputs, sigma) if noisy else nn.Linear(inputs, outputs)
 
-        self.actions, self.atoms, self.duelling = actions, atoms, duelling
-        width, depth = hidden[-1] // 2 if duelling else hidden[-1], atoms or 1
+        self.actions, self.atoms, self.dueling = actions, atoms, dueling
+        width, depth = hidden[-1] // 2 if dueling else hidden[-1], atoms or 1
         self.body = Body(space, hidden[:-1], nn.ReLU, normalize)
-        self.hidden = linear(self.body.features, 2 * width if duelling else width)  # both streams' in one product
+        self.hidden = linear(self.body.features, 2 * width if dueling else width)  # both streams' in one product
         self.advantage = linear(width, actions * depth)
-        self.value = linear(width, depth) if duelling else None
+        self.value = linear(width, depth) if dueling else None
         self.register_buffer("support", torch.linspace(v_min, v_max, depth), persistent=False)
 
     def forward(self, observations: Tensor) -> Tensor:

@@ -35,14 +35,14 @@ class Sequences(NamedTuple):
     paid: Tensor
 
 
-class Episode:
+class StoredEpisode:
     """Rows of one episode, in arrays that grow."""
 
     def __init__(self, arrays: dict[str, np.ndarray], length: int) -> None:
         self.arrays, self.length = arrays, length
 
     @classmethod
-    def begin(cls, observation: np.ndarray, actions: int) -> Episode:
+    def begin(cls, observation: np.ndarray, actions: int) -> StoredEpisode:
         rows = {
             "observations": observation,
             "actions": np.zeros(actions, np.float32),
@@ -61,9 +61,9 @@ class Episode:
             self.arrays[name][self.length] = value
         self.length += 1
 
-    def fit(self) -> Episode:
+    def fit(self) -> StoredEpisode:
         """Give back the room to grow."""
-        return Episode({name: array[: self.length].copy() for name, array in self.arrays.items()}, self.length)
+        return StoredEpisode({name: array[: self.length].copy() for name, array in self.arrays.items()}, self.length)
 
 
 class SequenceReplay:
@@ -82,8 +82,8 @@ class SequenceReplay:
 
     def __init__(self, capacity: int, actions: int, n_envs: int, generator: np.random.Generator) -> None:
         self.capacity, self.actions, self.generator = capacity, actions, generator
-        self.episodes: deque[Episode] = deque()  # those that ended
-        self.going_on: list[Episode | None] = [None] * n_envs
+        self.episodes: deque[StoredEpisode] = deque()  # those that ended
+        self.going_on: list[StoredEpisode | None] = [None] * n_envs
         self.rows = 0  # of those that ended
 
     def __len__(self) -> int:
@@ -95,7 +95,7 @@ class SequenceReplay:
         for i in np.flatnonzero(step.valid).tolist():
             episode = self.going_on[i]
             if episode is None:
-                episode = self.going_on[i] = Episode.begin(step.observations[i], self.actions)
+                episode = self.going_on[i] = StoredEpisode.begin(step.observations[i], self.actions)
             episode.append(step.next_observations[i], actions[i], step.rewards[i], step.terminated[i])
             if step.terminated[i] or step.truncated[i]:
                 self._end(i)
@@ -172,10 +172,10 @@ class SequenceReplay:
             raise ValueError(f"state: actions: expected {self.actions} numbers each, got {arrays['actions'].shape[1]}")
         at = 0
 
-        def take(length: int) -> Episode:
+        def take(length: int) -> StoredEpisode:
             nonlocal at
             at += length
-            return Episode({name: array[at - length : at].copy() for name, array in arrays.items()}, length)
+            return StoredEpisode({name: array[at - length : at].copy() for name, array in arrays.items()}, length)
 
         self.episodes = deque(take(length) for length in state["lengths"])
         self.going_on = [None if length is None else take(length) for length in state["going_on"]]

@@ -32,7 +32,7 @@ from automl_ext.training.memory import flushed_denormals
 SWITCHES: dict[str, dict[str, Any]] = {
     "plain": {},
     "double": {"double": True},
-    "duelling": {"duelling": True},
+    "dueling": {"dueling": True},
     "prioritized": {"prioritized": True},
     "n-step": {"n_step": 3},
     "distributional": {"distributional": True},
@@ -70,7 +70,7 @@ SAME, NEXT = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP
         ("plain", SAME),
         ("plain", NEXT),
         ("double", NEXT),
-        ("duelling", SAME),
+        ("dueling", SAME),
         ("prioritized", NEXT),
         ("distributional", NEXT),
     ],
@@ -262,7 +262,7 @@ def test_ablation(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     config = RainbowConfig(**(CARTPOLE | {"total_steps": 300, "eval_every": 100}))
     for name, settings in variants(config).items():
-        parts = [settings.double, settings.duelling, settings.prioritized, settings.n_step == 3]
+        parts = [settings.double, settings.dueling, settings.prioritized, settings.n_step == 3]
         on = sum([*parts, settings.distributional, settings.noisy])
         assert on == {"rainbow": 6, "dqn": 0}.get(name, 5)
     results = ablate(config, tmp_path)

@@ -71,8 +71,8 @@ def test_noise_is_scaled_drawn_anew_and_reproducible() -> None:
 
 
 @pytest.mark.parametrize("atoms", [None, 7])
-def test_duelling_is_value_plus_centred_advantage(atoms: int | None) -> None:
-    network = QNetwork(SPACE, 4, (6, 8), duelling=True, atoms=atoms)
+def test_dueling_is_value_plus_centred_advantage(atoms: int | None) -> None:
+    network = QNetwork(SPACE, 4, (6, 8), dueling=True, atoms=atoms)
     x = torch.randn(5, 3, generator=generator())
     features = torch.relu(network.hidden(network.body(x)))
     value = network.value(features[:, :4])
@@ -205,7 +205,7 @@ def test_gradient_written_out_is_autograds(hidden: tuple[int, ...], weighted: bo
 
 def test_only_plain_networks_are_chains() -> None:
     assert len(QNetwork(SPACE, 4, (8, 8)).chain()) == 3
-    for switch in ({"duelling": True}, {"noisy": True}, {"atoms": 5}):
+    for switch in ({"dueling": True}, {"noisy": True}, {"atoms": 5}):
         assert QNetwork(SPACE, 4, (8, 8), **switch).chain() is None
     assert QNetwork(Box(0, 1, (10, 10, 4), bool), 4, (8,)).chain() is None
     assert QNetwork(Box(0, 255, (3,), np.uint8), 4, (8,)).chain() is None
