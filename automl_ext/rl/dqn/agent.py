@@ -120,7 +120,7 @@ class DQN(Agent):
         while envs.steps < until:
             actions = self.explore(envs.observations)
             step = envs.step(actions + self._first if self._first else actions)
-            self.replay.add(step.observations, actions, *step[2:])
+            self.replay.add(step._replace(actions=actions))
             self.learner.saw(step.observations)
         measured: dict[str, Any] = {"epsilon": self.epsilon}
         first = (max(before, config.learning_starts) // config.train_freq + 1) * config.train_freq

@@ -10,7 +10,9 @@ import numpy as np
 from gymnasium.vector import SyncVectorEnv
 
 from automl_ext.rl.envs.making import EnvOptions, make_vector
+from automl_ext.rl.networks.parameters import check_layers
 from automl_ext.training.checks import check_range
+from automl_ext.training.files.reading import short
 from automl_ext.training.memory import check_memory
 
 # Bytes that an environment takes at least.
@@ -32,16 +34,18 @@ def check_max_grad_norm(config: Any) -> None:
 
 
 def check_hidden(config: Any, units: int = 1, layers: int = 0) -> None:
-    """Check ``hidden``: at least ``layers`` sizes, each at least ``units``.
+    """Check ``hidden``: at least ``layers`` layers of at least ``units`` units, which fit into memory.
 
     Raises:
-        ValueError: fewer layers, or a smaller one.
+        ValueError: too few layers, or too few units in one.
+        UserError: the layers do not fit into memory.
     """
     hidden = config.hidden
     if len(hidden) < layers or min(hidden, default=units) < units:
         raise ValueError(
-            f"hidden: expected at least {layers} layers of at least {units} units each, got {tuple(hidden)}"
+            f"hidden: expected at least {layers} layers of at least {units} units each, got {short(tuple(hidden))}"
         )
+    check_layers([1, *hidden])  # the networks check the exact sizes
 
 
 def observation_bytes(space: gymnasium.Space) -> int:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from automl_ext.rl.networks.body import Body, RunningNorm, orthogonal, orthogonal_, to_tensor
 from automl_ext.rl.networks.distributions import distribution_of
+from automl_ext.rl.networks.parameters import check_layers
 
 
 class TwinMLP(nn.Module):
@@ -25,6 +26,7 @@ class TwinMLP(nn.Module):
         super().__init__()
         self.norm = RunningNorm((inputs,)) if normalize else None
         sizes = [inputs, *hidden]
+        check_layers(sizes, networks=2)
         self.weights = nn.ParameterList(torch.empty(2, i, o) for i, o in pairwise(sizes))
         self.biases = nn.ParameterList(torch.zeros(2, 1, o) for o in hidden)
         for weight in self.weights:

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from automl_ext.rl.networks.parameters import check_layers
 from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
 
 
 class Body(nn.Sequential):
@@ -39,7 +41,7 @@ class Body(nn.Sequential):
     ) -> None:
         super().__init__()
         if not isinstance(space, gymnasium.spaces.Box):
-            raise UserError(f"observations: expected arrays (Box), got {space}")
+            raise UserError(f"observations: expected arrays (a Box space), got {short(space)}")
         shape = space.shape
         if normalize and len(shape) != 1:
             raise UserError(f"observations: only vectors are normalised by their statistics, not {list(shape)}")
@@ -57,6 +59,7 @@ class Body(nn.Sequential):
         else:
             expected = "a vector, [channels, 84, 84] or a small [n, n, channels] image"
             raise UserError(f"observations: expected {expected}, got {list(shape)}")
+        check_layers(sizes)
         for inputs, outputs in pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), activation()]
         self.extend(layers)

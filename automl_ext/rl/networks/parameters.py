@@ -2,9 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
+
+from automl_ext.training.memory import check_memory
+
+COPIES = 3  # of every parameter: its value, its gradient and an average of the optimizer
+
+
+def check_layers(sizes: Sequence[int], networks: int = 1) -> None:
+    """Check that dense float32 layers fit into memory, before any of them is allocated.
+
+    Args:
+        sizes: the number of inputs, then the number of units of each layer.
+        networks: the number of networks with these sizes.
+
+    Raises:
+        UserError: names ``hidden``, the memory that the layers need and the memory of the machine.
+    """
+    check_memory("hidden", networks * COPIES * 4 * sum(inputs * outputs for inputs, outputs in pairwise(sizes)))
 
 
 def flatten_parameters(module: nn.Module) -> nn.Parameter:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.mlp_gradient import linear_chain
+from automl_ext.rl.networks.parameters import check_layers
 
 
 class NoisyLinear(nn.Module):
@@ -108,6 +109,7 @@ class QNetwork(nn.Module):
         self.actions, self.atoms, self.dueling = actions, atoms, dueling
         width, depth = hidden[-1] // 2 if dueling else hidden[-1], atoms or 1
         self.body = Body(space, hidden[:-1], nn.ReLU, normalize)
+        check_layers((self.body.features, width * (1 + dueling), (actions + dueling) * depth))
         self.hidden = linear(self.body.features, 2 * width if dueling else width)  # both streams' in one product
         self.advantage = linear(width, actions * depth)
         self.value = linear(width, depth) if dueling else None

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.replay._windows_reference import CUT, STEP, TERMINATED, TRUNCATED
 
 FIELDS = ("observations", "actions", "rewards", "flags", "indices", "finals")
@@ -68,32 +69,22 @@ class Ring:
         oldest = (self.counts - ends)[envs]  # plus the position: the transition's number in its environment
         return self._first[envs] + (oldest + positions) % self.slots
 
-    def add(
-        self,
-        observations: Any,
-        actions: Any,
-        rewards: Any,
-        next_observations: Any,
-        terminated: Any,
-        truncated: Any,
-        valid: Any = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def add(self, step: Step) -> tuple[np.ndarray, np.ndarray]:
         """Store a step of every environment; see UniformReplay.add. Returns the rows filled and the rows emptied."""
-        step = [
-            self._like("observations", observations, self.observations),
-            self._like("actions", actions, self.actions),
-            self._like("rewards", rewards, self.rewards),
-            self._like("next_observations", next_observations, self.observations),
-            self._like("terminated", terminated, self.open),
-            self._like("truncated", truncated, self.open),
+        fields = [
+            self._like("observations", step.observations, self.observations),
+            self._like("actions", step.actions, self.actions),
+            self._like("rewards", step.rewards, self.rewards),
+            self._like("next_observations", step.next_observations, self.observations),
+            self._like("terminated", step.terminated, self.open),
+            self._like("truncated", step.truncated, self.open),
         ]
         envs, invalid = self._all, None
-        if valid is not None:
-            valid = self._like("valid", valid, self.open)
-            if not valid.all():
-                envs, invalid = np.flatnonzero(valid), ~valid
-                step = [x[envs] for x in step]
-        obs, acts, rews, next_obs, terms, truncs = step
+        valid = self._like("valid", step.valid, self.open)
+        if not valid.all():
+            envs, invalid = np.flatnonzero(valid), ~valid
+            fields = [x[envs] for x in fields]
+        obs, acts, rews, next_obs, terms, truncs = fields
         counts = self.counts[envs]
         rows = self._first[envs] + counts % self.slots
         goes_on = self.open[envs]

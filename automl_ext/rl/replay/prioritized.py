@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.ops._checks import check_number
+from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.replay import _sum_tree_reference, _windows_reference
 from automl_ext.rl.replay.uniform import Batch, UniformReplay, backend_of, check_count
 
@@ -71,20 +72,9 @@ class PrioritizedReplay(UniformReplay):
         """
         self.beta_steps, self._samples = check_count(steps, "steps", type(self).__name__), 0
 
-    def add(
-        self,
-        observations: Any,
-        actions: Any,
-        rewards: Any,
-        next_observations: Any,
-        terminated: Any,
-        truncated: Any,
-        valid: Any = None,
-    ) -> None:
+    def add(self, step: Step) -> None:
         """As :meth:`UniformReplay.add`; the new transitions get the largest priority so far."""
-        filled, emptied = self._ring.add(
-            observations, actions, rewards, next_observations, terminated, truncated, valid
-        )
+        filled, emptied = self._ring.add(step)
         priorities = np.zeros(2 * len(filled))
         priorities[len(filled) :] = self._largest
         self._tree.set(np.concatenate([emptied, filled]), priorities)

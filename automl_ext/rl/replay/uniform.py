@@ -22,6 +22,7 @@ from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops._checks import check_number
+from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.replay import _windows_reference
 from automl_ext.rl.replay._ring import Ring
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
@@ -112,31 +113,20 @@ class UniformReplay:
         """Transitions held."""
         return int(self._ring.sizes.sum())
 
-    def add(
-        self,
-        observations: Any,
-        actions: Any,
-        rewards: Any,
-        next_observations: Any,
-        terminated: Any,
-        truncated: Any,
-        valid: Any = None,
-    ) -> None:
-        """Add one step of every environment; arrays or CPU tensors. What is wrong is refused whole.
+    def add(self, step: Step) -> None:
+        """Add one step of every environment. The replay is unchanged if the step is refused.
 
         Args:
-            observations, actions: [B, …].
-            rewards: [B], stored as float32.
-            next_observations: [B, …], the true next ones: an episode's final one, not the first of the next.
-            terminated, truncated: bool [B].
-            valid: bool [B]; False: not a transition, nothing is stored. None: all are.
+            step: arrays or CPU tensors. Nothing is stored where ``valid`` is False. Rewards become float32. Actions
+                that are to be stored in another form than the environment's: ``step._replace(actions=...)``.
 
         Raises:
-            ValueError: another shape; a reward that is not finite, a NaN observation; an observation that is not the
-                last step's next one within an episode (see :meth:`cut`). Names the environment.
+            ValueError: a wrong shape, a reward that is not finite or a NaN observation; or an observation differs
+                from the ``next_observations`` of the step before within an episode (see :meth:`cut`). The message
+                names the environment.
             TypeError: a dtype that cannot be cast within its kind.
         """
-        self._ring.add(observations, actions, rewards, next_observations, terminated, truncated, valid)
+        self._ring.add(step)
 
     def cut(self) -> None:
         """Say that the environments were reset or replaced from outside: no window goes on into what comes next."""

@@ -111,7 +111,7 @@ def test_a_burst_is_the_same_as_its_steps_one_by_one() -> None:
     for agent in agents:
         for _ in range(30):
             step = agent.envs.step(agent.rng.integers(2, size=4))
-            agent.replay.add(*step)
+            agent.replay.add(step)
     agents[0].learner.update(agents[0].replay, 6)
     for _ in range(6):
         agents[1].learner.update(agents[1].replay, 1)

@@ -18,6 +18,7 @@ from policy_worlds import World, envs_in
 from automl_ext.rl import A2C, DQN, A2CConfig, Reinforce, ReinforceConfig
 from automl_ext.rl.dqn.offline import replay_of_episodes, train_offline
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
+from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.replay.uniform import UniformReplay
 
 MODES = pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
@@ -119,9 +120,8 @@ def test_offline_on_any_dtype(dtype: Any, switch: dict[str, Any]) -> None:
 def test_offline_on_a_float64_replay_of_ones_own() -> None:
     replay = UniformReplay(50, (4,), np.float64, generator=np.random.default_rng(0))
     for _ in range(10):
-        replay.add(
-            np.zeros((1, 4)), np.zeros(1, int), np.ones(1), np.zeros((1, 4)), np.ones(1, bool), np.zeros(1, bool)
-        )
+        yes = np.ones(1, bool)
+        replay.add(Step(np.zeros((1, 4)), np.zeros(1, int), np.ones(1), np.zeros((1, 4)), yes, ~yes, yes))
     assert train_offline(small(), replay, 2, 3).updates == 3
 
 

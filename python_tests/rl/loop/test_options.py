@@ -19,7 +19,10 @@ from automl_ext.rl.actor_critic.a3c import A3C, A3CConfig
 from automl_ext.rl.dqn.offline import train_offline
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.envs.making import EnvOptions
+from automl_ext.rl.networks.actor_critic import ActorCritic
+from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.parameters import clip_norm
+from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.training.errors import UserError
 from automl_ext.training.memory import machine_memory
 
@@ -129,6 +132,9 @@ HUGE = 10**12
         ("a2c", "n_envs"),
         ("a2c", "eval_episodes"),
         ("a2c", "n_steps"),
+        ("a2c", "hidden"),
+        ("dqn", "hidden"),
+        ("reinforce", "hidden"),
         ("a3c", "n_workers"),
         ("reinforce", "final_episodes"),
         ("dreamer", "replay_size"),
@@ -149,6 +155,21 @@ def test_more_memory_than_the_machine_has_is_refused(
     assert error.startswith(f"error: {flag}: needs ")
     assert f"this machine has {machine_memory() / 1e9:,.1f} GB" in error
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("config", [A2CConfig, DQNConfig, ReinforceConfig])
+def test_layers_that_do_not_fit_into_memory_are_refused(config: Any) -> None:
+    with pytest.raises(UserError, match=r"^hidden: needs "):
+        config(hidden=(10**6, 10**6))
+
+
+@pytest.mark.parametrize("build", [Body, QNetwork, ActorCritic])
+def test_networks_check_the_memory_of_their_exact_sizes(build: Any) -> None:
+    """One layer of few units is large where observations are long vectors."""
+    space, units = spaces.Box(0, 1, (10**6,)), 10**6
+    others = {Body: [], QNetwork: [2], ActorCritic: [spaces.Discrete(2)]}[build]
+    with pytest.raises(UserError, match=r"^hidden: needs "):
+        build(space, *others, (units,))
 
 
 def test_worker_processes_and_objects_take_memory_too() -> None:

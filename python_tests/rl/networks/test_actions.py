@@ -17,7 +17,10 @@ from policy_worlds import World, envs_in
 from automl_ext.rl import A2C, A2CConfig, Reinforce, ReinforceConfig
 from automl_ext.rl.dqn.agent import discrete
 from automl_ext.rl.dreamer.actions import actions_of
+from automl_ext.rl.dreamer.config import DreamerConfig
+from automl_ext.rl.dreamer.world_model import WorldModel
 from automl_ext.rl.networks.action_spaces import BoxScaling
+from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.distributions import DiagonalGaussian, distribution_of
 from automl_ext.training.errors import UserError
 
@@ -101,3 +104,22 @@ def test_a_space_that_no_agent_takes(take: Any, space: Any) -> None:
     with pytest.raises(UserError, match=takes) as refused:
         take(space)
     assert "take it" not in str(refused.value)
+
+
+TABLE = np.arange(12.0).reshape(3, 4)  # NumPy prints it in three lines
+
+
+@pytest.mark.parametrize(
+    ("build", "space"),
+    [
+        (distribution_of, spaces.MultiDiscrete(np.full((3, 40), 2))),
+        (Body, spaces.Dict({"a": spaces.Box(-TABLE, TABLE)})),
+        (lambda space: WorldModel(space, 2, DreamerConfig()), spaces.Box(-TABLE, TABLE)),
+    ],
+    ids=["actions", "body", "dreamer"],
+)
+def test_the_message_about_a_space_is_one_line(build: Any, space: Any) -> None:
+    assert "\n" in repr(space)
+    with pytest.raises(UserError) as refused:
+        build(space)
+    assert "\n" not in str(refused.value)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from automl_ext.rl import PrioritizedReplay, UniformReplay
+from automl_ext.rl.envs.vector import Step
 
 kinds = pytest.mark.parametrize("kind", [UniformReplay, PrioritizedReplay])
 
@@ -37,7 +38,7 @@ class World:
         return self.serial
 
     def step(self):
-        """The next arguments of add()."""
+        """Return the next Step."""
         out = []
         for b in range(self.n_envs):
             if self.resetting[b]:  # NEXT_STEP: the action is ignored, the reward 0; NaN here must reach nothing
@@ -57,7 +58,7 @@ class World:
                     self.now[b] = self.new()
         obs, action, reward, after, terminated, truncated, valid = (np.array(x) for x in zip(*out, strict=True))
         pair = lambda x: np.stack([x, x + 0.5], axis=1).astype(np.float32)  # noqa: E731
-        return pair(obs), action, reward, pair(after), terminated, truncated, valid
+        return Step(pair(obs), action, reward, pair(after), terminated, truncated, valid)
 
     def window(self, b, start, n_step, gamma):
         """Plain n-step rule: return, discount, next observation, terminated."""
@@ -88,13 +89,13 @@ def check_batch(world, batch, held, n_step, gamma):
     return seen
 
 
-def episode(replay, rewards, *, terminated=False, truncated=False, first=0, valid=None):
+def episode(replay, rewards, *, terminated=False, truncated=False, first=0, valid=True):
     """One episode of one environment with observations first, first + 1, …"""
     for t, reward in enumerate(rewards):
         last = t == len(rewards) - 1
         obs, after = (np.full((1, 2), first + t + k, np.float32) for k in (0, 1))
         ends = [np.array([last and flag]) for flag in (terminated, truncated)]
-        replay.add(obs, np.array([0]), np.array([reward]), after, *ends, valid)
+        replay.add(Step(obs, np.array([0]), np.array([reward]), after, *ends, np.array([valid])))
 
 
 def by_observation(replay, draws=300):
@@ -121,7 +122,7 @@ def make_with(kind, generator):
 def go_on(world, replay, steps):
     batches = []
     for _ in range(steps):
-        replay.add(*world.step())
+        replay.add(world.step())
         batches.append(replay.sample(5))
         if isinstance(replay, PrioritizedReplay):
             replay.update_priorities(batches[-1].indices, batches[-1].returns)

@@ -27,7 +27,7 @@ def test_every_window_is_the_recorders(kind, next_step, n_envs, held, n_step):
     replay = make(kind, held * n_envs, n_envs, n_step=n_step, gamma=0.9)
     rng = np.random.default_rng(1)
     for step in range(5 * held + 20):
-        replay.add(*world.step())
+        replay.add(world.step())
         if step % 7 == 0:
             batch = replay.sample(16)
             check_batch(world, batch, held, n_step, 0.9)
@@ -89,7 +89,7 @@ def test_invalid_transitions_are_not_sampled(kind):
     """cleanrl #499: NEXT_STEP's step after a done."""
     replay = make(kind, gamma=0.5, n_step=2)
     episode(replay, [1, 1], truncated=True)
-    episode(replay, [1e6], first=2, valid=np.array([False]))
+    episode(replay, [1e6], first=2, valid=False)
     episode(replay, [1], first=10)
     assert len(replay) == 3
     assert by_observation(replay) == {0: (1.5, 0.25, 2, False), 1: (1, 0.5, 2, False), 10: (1, 0.5, 11, False)}
@@ -104,7 +104,7 @@ def test_a_window_ends_before_an_invalid_step_or_a_cut(kind):
             replay.cut()
             replay.cut()  # once more changes nothing
         else:
-            episode(replay, [math.nan], first=77, valid=np.array([False]))
+            episode(replay, [math.nan], first=77, valid=False)
         episode(replay, [1e6, 1], first=10)
         assert by_observation(replay) == {
             0: (1.5, 0.25, 2, False),
@@ -139,7 +139,7 @@ def test_uniform_frequencies():
     world = World(3, seed=1, next_step=True, end=0.5)
     replay = make(UniformReplay, 60, 3)
     for _ in range(15):
-        replay.add(*world.step())
+        replay.add(world.step())
     assert len({len(past) for past in world.past}) > 1
     indices, counts = counted(replay, 400, 64)
     assert len(indices) == len(replay)
@@ -152,7 +152,7 @@ def test_prioritised_frequencies_and_weights(alpha):
     world = World(2)
     replay = make(PrioritizedReplay, 40, 2, alpha=alpha, beta=0.7, eps=0.01)
     for _ in range(33):
-        replay.add(*world.step())
+        replay.add(world.step())
     indices, _ = counted(replay, 100, 64)
     assert len(indices) == 40
     errors = np.random.default_rng(4).normal(size=40) ** 3

@@ -11,7 +11,10 @@ from replay_world import World, generators, go_on, kinds, make, make_with, same
 
 import automl_ext
 from automl_ext.rl import PrioritizedReplay
+from automl_ext.rl.envs.vector import Step
 from automl_ext.training.files import checkpoint
+
+FACTS = {"algorithm": "dqn", "config": {}, "environment": {}, "metrics_bytes": 0}
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
@@ -36,7 +39,7 @@ def test_saved_and_loaded_goes_on_alike(kind, which, steps, tmp_path):
     go_on(World(3, seed=9), other, 11)  # leaves no trace
     state = replay.state_dict()
     checkpoint.check_state(state)
-    path = checkpoint.write(tmp_path, 1, {"replay": state}, {})
+    path = checkpoint.write(tmp_path, 1, {"replay": state}, FACTS)
     other.load_state_dict(checkpoint.read_state(path, checkpoint.read_manifest(path))["replay"])
     assert len(other) == len(replay)
     for a, b in zip(go_on(world, replay, 30), go_on(twin, other, 30), strict=True):
@@ -66,7 +69,7 @@ def test_images_stay_uint8_and_are_stored_once(kind):
     seen = [now]
     for _ in range(100):
         seen.append(rng.integers(256, size=(2, 4, 12, 12), dtype=np.uint8))
-        replay.add(seen[-2], np.zeros(2, np.int64), zero, seen[-1], no, no)
+        replay.add(Step(seen[-2], np.zeros(2, np.int64), zero, seen[-1], no, no, ~no))
     batch = replay.sample(8)
     assert batch.observations.dtype == batch.next_observations.dtype == torch.uint8
     assert batch.observations.shape == (8, 4, 12, 12)
@@ -83,7 +86,7 @@ def test_final_observations_do_not_pile_up(kind):
     """What was kept apart for overwritten transitions is used again."""
     world, replay = World(2, end=0.6), make(kind, 20, 2)
     for _ in range(500):
-        replay.add(*world.step())
+        replay.add(world.step())
     assert len(replay.state_dict()["ring"]["apart"]) <= 32
 
 
