@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import re
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +26,7 @@ from automl_ext.training.errors import UserError
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """An algorithm "toy" beside the others."""
-    module = types.ModuleType("automl_ext.rl.toy")
-    module.ToyConfig, module.Toy, module.train = ToyConfig, Toy, functools.partial(loop.train, "toy", Toy)
-    monkeypatch.setitem(sys.modules, "automl_ext.rl.toy", module)
-    monkeypatch.setitem(algorithms.ALGORITHMS, "toy", ("toy", "ToyConfig", "Toy"))
+    monkeypatch.setitem(algorithms.ALGORITHMS, "toy", ("rl_worlds", "ToyConfig", "Toy"))
     monkeypatch.setitem(cli.COMMANDS, "train toy", ("", cli._run_command(functools.partial(cli._train, "toy"))))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")

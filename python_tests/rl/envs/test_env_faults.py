@@ -244,7 +244,7 @@ def test_eval_and_plot_of_what_they_cannot_show(capsys, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for name in ("Blind", "NoImage"):
         assert command("train", "a2c", *SMALL, "--env-id", f"Bad/{name}-v0", "--out", name) == 0
-    refused(capsys, "Blind-v0: .*no images: its constructor takes no render_mode", "eval", "Blind", "--gif", "x.gif")
+    refused(capsys, "Blind-v0: .*cannot render images: its constructor takes no render_mode", "eval", "Blind", "--gif", "x.gif")
     refused(capsys, r"NoImage-v0: .*render\(\) must return an image", "eval", "NoImage", "--gif", "x.gif")
     assert not Path("x.gif").exists()
     refused(capsys, "this is no run directory", "eval", ".")
