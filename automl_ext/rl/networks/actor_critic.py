@@ -1,4 +1,4 @@
-"""Stochastic policies and their values: what the policy-gradient algorithms train."""
+"""The networks of policy-gradient algorithms: a stochastic policy and its value function."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from automl_ext.rl.networks.parameters import check_layers
 
 
 class TwinMLP(nn.Module):
-    """Two networks of tanh layers evaluated together, as a batch of two: half the calls of one after the other.
+    """Two networks of tanh layers, evaluated as a batch of two, which halves the number of calls.
 
-    Observations [N, inputs] to features [2, N, features]; ``norm`` as in :class:`Body`.
+    Maps observations [N, inputs] to features [2, N, features]. ``norm`` is that of :class:`Body`.
     """
 
     def __init__(self, inputs: int, hidden: tuple[int, ...], normalize: bool = False) -> None:
@@ -46,16 +46,21 @@ class TwinMLP(nn.Module):
 class ActorCritic(nn.Module):
     """A policy π(a|s) and its value V(s).
 
-    From vectors: two networks, one each. From images (and vectors of bytes): one :class:`Body` with two heads.
+    Vectors of floats have separate networks for policy and value. Images and vectors of bytes have one :class:`Body`
+    with two heads.
 
     Args:
-        normalize: vectors are normalised by their running statistics, which :meth:`saw` updates.
+        observation_space: space of the observations.
+        action_space: space of the actions.
+        hidden: sizes of the hidden layers.
+        normalize: normalize vectors by their running statistics, which :meth:`saw` updates.
 
     Attributes:
         distribution: :class:`Categorical` for Discrete actions, :class:`DiagonalGaussian` for Box.
 
     Raises:
-        UserError: another action space, or observations that no :class:`Body` takes.
+        UserError: an unsupported action space, observations that :class:`Body` does not support, or layers that do not
+            fit into memory.
     """
 
     def __init__(
@@ -81,22 +86,22 @@ class ActorCritic(nn.Module):
         self.value_head = orthogonal(nn.Linear(features, 1), 1.0)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs for the distribution, [N, outputs], and values, [N]."""
+        """Return the distribution's parameters, [N, outputs], and the values, [N]."""
         features = self.body(observations)
         for_policy, for_value = features if isinstance(self.body, TwinMLP) else (features, features)
         return self.policy_head(for_policy), self.value_head(for_value).squeeze(-1)
 
     def saw(self, observations: Tensor) -> None:
-        """Let observations [N, ...] count in the statistics that later ones are normalised by, if they are."""
+        """Update the running statistics with observations [N, ...], if observations are normalized."""
         if self.body.norm is not None:
             self.body.norm.update(observations)
 
 
 def acting(network: ActorCritic, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from observations to the distribution's outputs, in NumPy.
+    """Return a function from observations to the distribution's parameters, NumPy arrays.
 
-    A small network on the CPU is evaluated in NumPy, on the memory of its parameters: for 8 observations torch takes
-    four times as long, nearly all of it the cost of its calls. The parameters must then stay where they are.
+    A small network on the CPU is evaluated in NumPy on the memory of its parameters, which must not move. For 8
+    observations torch takes four times as long, mostly for the overhead of its calls.
     """
     body, head = network.body, network.policy_head
     if isinstance(body, TwinMLP) and device.type == "cpu":

@@ -283,7 +283,7 @@ def test_where_environments_cannot_be_saved_new_episodes_begin(tmp_path: Path, w
     config = dataclasses.replace(TINY, env_id=world(Line, False), train_every=7)
     train(config, tmp_path / "run", stop_after=60)
     before = newest(tmp_path / "run")[1]["agent"]["replay"]
-    with pytest.warns(UserWarning, match="its state cannot be saved; new episodes begin"):
+    with pytest.warns(UserWarning, match="its state cannot be saved; new episodes start"):
         train(config, tmp_path / "run", resume="auto", stop_after=4)
     after = newest(tmp_path / "run")[1]["agent"]["replay"]
     assert max(before["lengths"]) <= max(after["lengths"]) == 11

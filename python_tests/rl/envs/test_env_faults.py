@@ -83,8 +83,8 @@ def test_what_fails_before_training_leaves_no_run_directory(capsys, fault, text)
     [
         ("step", rf"environment 0: step\(\) raised ValueError: boom \({HERE}\), at step 3; no checkpoint was saved"),
         ("numpy", rf"step\(\) raised ValueError: cannot reshape .* \({HERE}\)"),
-        ("shape", r"step\(\) returned an observation that is float32 \[2\]; its space says float32 \[3\], at step 3"),
-        ("dtype", r"step\(\) returned an observation that is <U\d+ \[3\]; its space says float32 \[3\]"),
+        ("shape", r"step\(\) returned an observation float32 \[2\], expected float32 \[3\] by its space, at step 3"),
+        ("dtype", r"step\(\) returned an observation <U\d+ \[3\], expected float32 \[3\] by its space"),
         ("reward", r"step\(\) returned reward '1.0', expected a number, at step 3"),
         ("flag", r"step\(\) returned terminated 'False', expected a bool"),
         ("old step", r"step\(\) must return \(observation, reward, terminated, truncated, info\).*got 4"),
@@ -103,9 +103,9 @@ def test_an_interrupt_stays_an_interrupt(capsys) -> None:
 
 def test_a_fault_in_training_keeps_the_checkpoint_and_says_so(capsys, monkeypatch) -> None:
     flags = ["train", "a2c", *SMALL, "--env-id", "Bad/Late-v0", "--out", "run", "--resume", "auto"]
-    refused(capsys, "boom .*the checkpoint of step 200 is kept: --resume auto goes on from it", *flags)
+    refused(capsys, "boom .*the checkpoint of step 200 is kept: --resume auto continues from it", *flags)
     monkeypatch.setattr(Bad, "healed", True)
-    with pytest.warns(UserWarning, match="new episodes begin"):
+    with pytest.warns(UserWarning, match="new episodes start"):
         assert command(*flags, "--step-timeout", 500) == 0  # which cannot change the result
 
 
@@ -164,7 +164,7 @@ def test_closing_does_not_wait_for_a_worker_that_hangs(monkeypatch) -> None:
         ("Step", rf"environments: step\(\) raised ValueError: boom \({HERE}\)"),
         (
             "Shape",
-            r"step\(\) returned observations that are float32 \[2, 3\]; the space says float32 \[3, 3\], at step 2",
+            r"step\(\) returned observations float32 \[2, 3\], expected float32 \[3, 3\] by the space, at step 2",
         ),
         ("Reward", r"step\(\) returned rewards that are <U3"),
         ("OldStep", r"step\(\) must return \(observation, reward, terminated, truncated, info\), got 4 values"),
@@ -244,7 +244,14 @@ def test_eval_and_plot_of_what_they_cannot_show(capsys, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for name in ("Blind", "NoImage"):
         assert command("train", "a2c", *SMALL, "--env-id", f"Bad/{name}-v0", "--out", name) == 0
-    refused(capsys, "Blind-v0: .*cannot render images: its constructor takes no render_mode", "eval", "Blind", "--gif", "x.gif")
+    refused(
+        capsys,
+        "Blind-v0: .*cannot render images: its constructor takes no render_mode",
+        "eval",
+        "Blind",
+        "--gif",
+        "x.gif",
+    )
     refused(capsys, r"NoImage-v0: .*render\(\) must return an image", "eval", "NoImage", "--gif", "x.gif")
     assert not Path("x.gif").exists()
     refused(capsys, "this is no run directory", "eval", ".")

@@ -75,7 +75,7 @@ def test_where_there_is_no_state_new_episodes_follow_from_seed_and_steps(options
     for _ in range(2):
         other = make_envs("Acrobot-v1", 2, 0, options)
         fresh = other.observations
-        with pytest.warns(UserWarning, match="its state cannot be saved; new episodes begin"):
+        with pytest.warns(UserWarning, match="its state cannot be saved; new episodes start"):
             assert other.load_state_dict(state) is False
         assert other.steps == 10
         assert not np.array_equal(other.observations, fresh)

@@ -226,7 +226,7 @@ def test_atari() -> None:
     assert step.next_observations.shape == (2, 4, 84, 84)
     assert step.next_observations.dtype == np.uint8
     assert make_envs("ALE/Pong-v5", 1, 0, EnvOptions(frame_stack=2)).observations.shape == (1, 2, 84, 84)
-    with pytest.raises(UserError, match="vectorization auto, not sync"):
+    with pytest.raises(UserError, match="vectorization: expected auto for Atari, got sync"):
         make_envs("ALE/Pong-v5", 1, 0, EnvOptions("sync"))
 
 
@@ -263,5 +263,5 @@ def test_pixels_are_what_is_rendered() -> None:
         step = envs.step(np.array([0, 1]))
     assert not np.array_equal(first, step.next_observations)
     envs.close()
-    with pytest.raises(UserError, match="pixels observed with vectorization sync"):
+    with pytest.raises(UserError, match="pixels: expected vectorization sync or async"):
         make_envs("CartPole-v1", 2, 0, EnvOptions("vector_entry_point", pixels=True))

@@ -158,7 +158,7 @@ def test_numbers_of_the_environment_that_are_not_finite(tmp_path: Path, world, w
 def test_where_environments_cannot_be_saved_new_episodes_begin(tmp_path: Path, world) -> None:
     config = ToyConfig(env_id=world(None))
     train(tmp_path / "one", config, stop_after=100)
-    with pytest.warns(UserWarning, match="its state cannot be saved; new episodes begin"):
+    with pytest.warns(UserWarning, match="its state cannot be saved; new episodes start"):
         assert train(tmp_path / "one", config, resume="auto") is not None
 
 

@@ -93,7 +93,7 @@ def test_saved_and_loaded_it_goes_on_alike() -> None:
         r.cut()
     same(replay.state_dict(), other.state_dict())
     assert all(e is None for e in other.going_on)
-    with pytest.raises(ValueError, match="environments: expected 2 of them, got 3"):
+    with pytest.raises(ValueError, match="environments: expected 2, got 3"):
         SequenceReplay(1000, 5, 2, np.random.default_rng(0)).load_state_dict(replay.state_dict())
     with pytest.raises(ValueError, match="actions: expected 4 numbers each, got 5"):
         SequenceReplay(1000, 4, 3, np.random.default_rng(0)).load_state_dict(replay.state_dict())
