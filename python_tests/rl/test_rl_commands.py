@@ -131,7 +131,7 @@ def test_a_damaged_last_checkpoint_is_passed_over(tmp_path: Path) -> None:
     loop.train("toy", Toy, ToyConfig(), tmp_path / "run")
     newest = max((tmp_path / "run/checkpoints").iterdir())
     (newest / "state.pt").write_bytes(b"")
-    with pytest.warns(UserWarning, match="passing over the damaged checkpoint"):
+    with pytest.warns(UserWarning, match="skipping the damaged checkpoint"):
         assert evaluate_run(tmp_path / "run", 1, policy="last")["policy_step"] < int(newest.name[5:])
 
 

@@ -66,7 +66,7 @@ def test_body_normalises_first_and_its_state_holds_the_statistics() -> None:
 
 
 def test_images_are_not_normalised() -> None:
-    with pytest.raises(UserError, match="only vectors are normalised"):
+    with pytest.raises(UserError, match="normalize: expected vectors"):
         Body(spaces.Box(0, 255, (4, 84, 84), np.uint8), normalize=True)
 
 
