@@ -1,4 +1,4 @@
-"""Small environments and an agent whose every number can be told in advance."""
+"""Small environments with known results, and a deterministic agent."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from automl_ext.training.seeding import generator
 
 
 class Scripted(gymnasium.Env):
-    """Observes [env, episode, step]; pays the action plus 10 × step; ends by turns in termination and truncation.
+    """An environment with observations [env, episode, step] and reward action + 10 × step.
 
-    Episode k has 2 + (env + k) % 3 steps. ``bad`` says what is NaN at which (env, episode, step).
+    Episode k has 2 + (env + k) % 3 steps. Even episodes terminate, odd ones are truncated.
+
+    Args:
+        env: number of the environment.
+        bad: (what, env, episode, step), where the reward is NaN or the observation infinite.
     """
 
     def __init__(self, env: int, bad: tuple[str, int, int, int] | None = None) -> None:
@@ -54,11 +58,11 @@ class ToyConfig(TrainConfig):
     eval_episodes: int = 2
     final_episodes: int = 3
     checkpoint_every: int = 60
-    sick_at: int = 0  # from these steps on its loss is NaN, or, below 0, its weights
+    sick_at: int = 0  # from this step on the loss is NaN; if negative, the weights from its absolute value on
 
 
 class Toy(Agent):
-    """A linear policy that wanders at random: what matters is that its every number comes from its own state."""
+    """A linear policy that changes at random. Its results depend only on its own state."""
 
     def __init__(self, config: ToyConfig, envs: Any = None) -> None:
         self.config = config

@@ -1,4 +1,4 @@
-"""What the tests of the replays share: random episodes with a plain record of them, and small helpers."""
+"""Helpers of the replay tests: random episodes with a record of all transitions."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def make(kind, capacity=20, n_envs=1, shape=(2,), dtype=np.float32, seed=0, **kw
 
 
 class World:
-    """Random episodes in B environments, as the adapter hands them on; keeps what a replay must hold.
+    """Random episodes in B environments, as :class:`Envs` returns them, with a record of the transitions.
 
-    An observation is a number never used again, and so tells which step it is of. Environment b's
-    transitions are ``past[b]``: (obs, action, reward, next_obs, terminated, truncated, goes_on).
+    An observation is a unique number, which identifies its step. ``past[b]`` holds environment b's transitions:
+    (obs, action, reward, next_obs, terminated, truncated, goes_on).
     """
 
     def __init__(self, n_envs, seed=0, next_step=False, end=0.2):
@@ -41,7 +41,7 @@ class World:
         """Return the next Step."""
         out = []
         for b in range(self.n_envs):
-            if self.resetting[b]:  # NEXT_STEP: the action is ignored, the reward 0; NaN here must reach nothing
+            if self.resetting[b]:  # NEXT_STEP: a restart; its NaN must not be stored
                 first = self.new()
                 out.append((self.now[b], -1, math.nan, first, False, False, False))
                 self.now[b], self.resetting[b] = first, False
@@ -61,7 +61,7 @@ class World:
         return Step(pair(obs), action, reward, pair(after), terminated, truncated, valid)
 
     def window(self, b, start, n_step, gamma):
-        """Plain n-step rule: return, discount, next observation, terminated."""
+        """Compute return, discount, next observation and terminated by the n-step rule."""
         total, past = 0.0, self.past[b]
         for k in range(n_step):
             _, _, reward, after, terminated, _, goes_on = past[start + k]
@@ -72,7 +72,7 @@ class World:
 
 
 def check_batch(world, batch, held, n_step, gamma):
-    """Each sampled window is that of the recorder, and its transition is among those held. Returns which were seen."""
+    """Check that each window equals the record and starts at a stored transition. Return the transitions seen."""
     where = {row[0]: (b, t) for b, past in enumerate(world.past) for t, row in enumerate(past)}
     seen = set()
     for i in range(len(batch.indices)):
@@ -90,7 +90,7 @@ def check_batch(world, batch, held, n_step, gamma):
 
 
 def episode(replay, rewards, *, terminated=False, truncated=False, first=0, valid=True):
-    """One episode of one environment with observations first, first + 1, …"""
+    """Add one episode of one environment with observations first, first + 1, …"""
     for t, reward in enumerate(rewards):
         last = t == len(rewards) - 1
         obs, after = (np.full((1, 2), first + t + k, np.float32) for k in (0, 1))
@@ -99,7 +99,7 @@ def episode(replay, rewards, *, terminated=False, truncated=False, first=0, vali
 
 
 def by_observation(replay, draws=300):
-    """The window that starts at each observation: (return, discount, next observation, terminated)."""
+    """Return the window that starts at each observation: (return, discount, next observation, terminated)."""
     batch = replay.sample(draws)
     columns = batch.observations[:, 0], batch.returns, batch.discounts, batch.next_observations[:, 0], batch.terminated
     return {row[0]: row[1:] for row in zip(*(x.tolist() for x in columns), strict=True)}

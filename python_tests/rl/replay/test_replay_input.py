@@ -1,4 +1,4 @@
-"""What the replays refuse."""
+"""Invalid input of the replays."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ BAD_STEPS = {
 
 @kinds
 @pytest.mark.parametrize("bad", BAD_STEPS)
-def test_bad_steps_are_refused_whole(kind, bad):
+def test_refused_steps_leave_the_replay_unchanged(kind, bad):
     changes, error, message = BAD_STEPS[bad]
     replay, clean = make(kind, 8, 2), make(kind, 8, 2)
     for one in (replay, clean):
@@ -117,6 +117,6 @@ def test_bad_numbers(kind):
 
 
 @pytest.mark.parametrize(("name", "value"), [("alpha", -0.1), ("beta", 1.5), ("beta_steps", 0), ("eps", 0.0)])
-def test_bad_numbers_of_prioritised(name, value):
+def test_bad_numbers_of_prioritized(name, value):
     with pytest.raises(ValueError, match=f"PrioritizedReplay: {name}"):
         make(PrioritizedReplay, **{name: value})

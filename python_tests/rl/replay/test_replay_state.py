@@ -1,4 +1,4 @@
-"""Seeds, saving and loading, and what is stored."""
+"""Seeds, saved states and stored data of the replays."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def test_equal_seeds_give_equal_batches(kind, which):
 @kinds
 @pytest.mark.parametrize("which", [0, 1], ids=["numpy", "torch"])
 @pytest.mark.parametrize("steps", [0, 1, 5, 7, 8, 40])
-def test_saved_and_loaded_goes_on_alike(kind, which, steps, tmp_path):
-    """Through the checkpoint on disk, with the rings empty, part full and far round; then bit for bit."""
+def test_loaded_replay_continues_bit_for_bit(kind, which, steps, tmp_path):
+    """The state goes through a checkpoint on disk; the rings are empty, partly full, or full for several rounds."""
     world, twin = World(3, next_step=True), World(3, next_step=True)
     replay, other = (make_with(kind, generators(seed)[which]) for seed in (1, 2))
     go_on(world, replay, steps)
     go_on(twin, make_with(kind, generators(1)[which]), steps)
-    go_on(World(3, seed=9), other, 11)  # leaves no trace
+    go_on(World(3, seed=9), other, 11)  # must have no effect
     state = replay.state_dict()
     checkpoint.check_state(state)
     path = checkpoint.write(tmp_path, 1, {"replay": state}, FACTS)
@@ -47,7 +47,7 @@ def test_saved_and_loaded_goes_on_alike(kind, which, steps, tmp_path):
 
 
 @kinds
-def test_states_of_other_replays_are_refused(kind):
+def test_state_of_another_replay_is_refused(kind):
     replay = make(kind)
     for other, message in (
         (make(kind, 10), "20 transitions each, got one of 1 with 10"),
@@ -82,8 +82,8 @@ def test_images_stay_uint8_and_are_stored_once(kind):
 
 
 @kinds
-def test_final_observations_do_not_pile_up(kind):
-    """What was kept apart for overwritten transitions is used again."""
+def test_memory_of_final_observations_is_reused(kind):
+    """The memory of final observations of overwritten transitions is reused."""
     world, replay = World(2, end=0.6), make(kind, 20, 2)
     for _ in range(500):
         replay.add(world.step())
