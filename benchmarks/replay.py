@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from automl_ext.rl import PrioritizedReplay
+from automl_ext.rl import PrioritizedReplay, Step
 
 BATCH_SIZE, N_ENVS = 256, 8
 Observation = tuple[tuple[int, ...], Any]  # shape, dtype
@@ -42,7 +42,7 @@ def make_ours(capacity: int, observation: Observation) -> tuple[PrioritizedRepla
         nonlocal at
         ended = at % 200 == 199
         following = steps[(at + 1) % 50]
-        replay.add(steps[at % 50], actions, rewards, following, np.full(N_ENVS, ended), never)
+        replay.add(Step(steps[at % 50], actions, rewards, following, np.full(N_ENVS, ended), never, ~never))
         at += 1
 
     while len(replay) < capacity // N_ENVS * N_ENVS:

@@ -1,12 +1,15 @@
-"""Reinforcement learning."""
+"""Reinforcement learning: algorithms, environments, replay buffers and solvers of finite MDPs."""
 
 from automl_ext.rl.actor_critic.a2c import A2C, A2CConfig
 from automl_ext.rl.actor_critic.a3c import A3C, A3CConfig
 from automl_ext.rl.actor_critic.reinforce import Reinforce, ReinforceConfig
 from automl_ext.rl.dqn.agent import DQN, DQNConfig
+from automl_ext.rl.dqn.offline import replay_of_episodes, saved_replay, train_offline
 from automl_ext.rl.dqn.rainbow import Rainbow, RainbowConfig
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
-from automl_ext.rl.envs.vector import make_envs
+from automl_ext.rl.envs.making import EnvOptions
+from automl_ext.rl.envs.vector import Envs, Step, make_envs
+from automl_ext.rl.loop.agent import Agent, TrainConfig
 from automl_ext.rl.loop.evaluate import evaluate
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
@@ -20,20 +23,28 @@ __all__ = [
     "MDP",
     "A2CConfig",
     "A3CConfig",
+    "Agent",
     "Batch",
     "DQNConfig",
     "Dreamer",
     "DreamerConfig",
+    "EnvOptions",
+    "Envs",
     "PrioritizedReplay",
     "Rainbow",
     "RainbowConfig",
     "Reinforce",
     "ReinforceConfig",
+    "Step",
+    "TrainConfig",
     "UniformReplay",
     "evaluate",
     "make_envs",
     "policy_evaluation",
     "policy_iteration",
     "q_learning",
+    "replay_of_episodes",
+    "saved_replay",
+    "train_offline",
     "value_iteration",
 ]

@@ -1,4 +1,4 @@
-"""Named sets of settings, for ``--preset``."""
+"""Named sets of option values, for ``--preset``."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from automl_ext.training.errors import UserError
 
 Config = TypeVar("Config")
 
-# DQN and Rainbow on MinAtar within 500k frames. Shared, so that a comparison is of the switches: one update of 32 per
-# four frames, as in both papers; 5k frames before the first, 100k kept, ε down to 0.1 over 100k (Young and Tian 2019).
-# Rewards there are 0 or 1 mostly, never below 0, and discounted returns of what is learned in that time below 10: the
-# atoms' range follows. Noisy layers start with a fifth of the paper's noise, which is unlearned over millions of steps:
-# these runs have half a million (Freeway after 50k frames, one seed: 29 instead of 7).
 PRESETS: dict[str, dict[str, Any]] = {
+    # DQN and Rainbow on MinAtar with 500k frames. Both have the same settings, so that a comparison isolates the parts
+    # of Rainbow. As in both papers, one update with batch size 32 per four frames. As in Young and Tian 2019, 5k frames
+    # before the first update, 100k transitions kept, and ε falling to 0.1 over 100k frames. Rewards are at least 0 and
+    # mostly 0 or 1. Discounted returns reached in this time are below 10, hence the range of the atoms. Noisy layers
+    # start with a fifth of the paper's noise, since millions of steps are needed to unlearn the paper's noise (Freeway
+    # after 50k frames, one seed: return 29 instead of 7).
     "minatar": {
         "env_id": "MinAtar/Breakout-v1",
         "total_steps": 500_000,
@@ -37,7 +38,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "v_max": 10.0,
         "sigma": 0.1,
     },
-    # Hessel et al. 2018, table 1, for DQN and Rainbow alike. Rewards are clipped to ±1, which the atoms' range is for.
+    # Hessel et al. 2018, table 1, for DQN and Rainbow. The range of the atoms fits rewards clipped to ±1.
     "atari": {
         "env_id": "ALE/Pong-v5",
         "env": EnvOptions(reward_clip=1.0),
@@ -58,9 +59,9 @@ PRESETS: dict[str, dict[str, Any]] = {
         "v_min": -10.0,
         "v_max": 10.0,
     },
-    # Dreamer's defaults by name, which are for vectors.
+    # The name for Dreamer's defaults, which are for vector observations.
     "vector": {"prefill": 1_000},
-    # 64 × 64 images on a CPU: a quarter of the paper's channels.
+    # Dreamer on 64 × 64 images on a CPU, with a quarter of the paper's channels.
     "pixels": {
         "env": EnvOptions(pixels=True),
         "prefill": 2_000,
@@ -73,7 +74,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "depth": 8,
         "kl_scale": 0.1,
     },
-    # Hafner et al. 2020, appendix A, and the authors' code where that does not say.
+    # Dreamer as in Hafner et al. 2020, appendix A, and the authors' code for what the appendix leaves open.
     "paper": {
         "env": EnvOptions(pixels=True, action_repeat=2),
         "total_steps": 2_500_000,
@@ -107,10 +108,10 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 
 def preset(name: str, config: Config) -> Config:
-    """The configuration with the preset's values.
+    """Return the configuration with the values of a preset.
 
     Raises:
-        UserError: no preset of that name that this algorithm has settings for.
+        UserError: the preset does not exist or has values for other algorithms' options.
     """
     settings = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     fitting = [known for known, values in PRESETS.items() if values.keys() <= settings]

@@ -1,30 +1,42 @@
-"""Which algorithms there are."""
+"""The registry of algorithms: one line each."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
 
-# name: (module, configuration, agent); imported when asked for.
+# name: (module, configuration, agent); a module is imported when its algorithm is used.
 ALGORITHMS = {
-    "reinforce": ("reinforce", "ReinforceConfig", "Reinforce"),
-    "a2c": ("a2c", "A2CConfig", "A2C"),
-    "a3c": ("a3c", "A3CConfig", "A3C"),
-    "dqn": ("dqn", "DQNConfig", "DQN"),
-    "rainbow": ("rainbow", "RainbowConfig", "Rainbow"),
-    "dreamer": ("dreamer", "DreamerConfig", "Dreamer"),
+    "reinforce": ("automl_ext.rl.actor_critic.reinforce", "ReinforceConfig", "Reinforce"),
+    "a2c": ("automl_ext.rl.actor_critic.a2c", "A2CConfig", "A2C"),
+    "a3c": ("automl_ext.rl.actor_critic.a3c", "A3CConfig", "A3C"),
+    "dqn": ("automl_ext.rl.dqn.agent", "DQNConfig", "DQN"),
+    "rainbow": ("automl_ext.rl.dqn.rainbow", "RainbowConfig", "Rainbow"),
+    "dreamer": ("automl_ext.rl.dreamer.agent", "DreamerConfig", "Dreamer"),
 }
 
 
 class Algorithm(NamedTuple):
+    """An algorithm's classes.
+
+    Attributes:
+        config: its configuration, a :class:`automl_ext.rl.loop.agent.TrainConfig`.
+        agent: its :class:`automl_ext.rl.loop.agent.Agent`.
+        train: ``train(config, out, resume, stop_after)``, see :func:`automl_ext.rl.loop.loop.train`.
+    """
+
     config: type
     agent: type
     train: Callable[..., dict[str, Any] | None]
 
 
 def algorithm(name: str) -> Algorithm:
-    """The classes and the training function behind a name of :data:`ALGORITHMS`."""
+    """Import an algorithm by its name in :data:`ALGORITHMS`."""
+    from automl_ext.rl.loop import loop  # late: importing it takes a second, and the command line lists the names
+
     module, config, agent = ALGORITHMS[name]
-    found = import_module(f"automl_ext.rl.{module}")
-    return Algorithm(getattr(found, config), getattr(found, agent), found.train)
+    found = import_module(module)
+    built = getattr(found, agent)
+    return Algorithm(getattr(found, config), built, functools.partial(loop.train, name, built))

@@ -1,11 +1,14 @@
-"""The memory of the machine: what the C library does with freed blocks, and requests that cannot be met."""
+"""The memory of the machine: freed blocks, requests that cannot be met, and denormal numbers."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import os
+from collections.abc import Iterator
 from pathlib import Path
+
+import torch
 
 from automl_ext.training.errors import UserError
 
@@ -24,6 +27,21 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that is allowed
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+@contextlib.contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Treat float32 numbers below 1e-38 as 0 in this thread's CPU arithmetic; the mode of before returns afterwards.
+
+    The gradient of a unit that no longer activates is 0, so its average in Adam halves every seven steps. After 600
+    steps the average is a denormal number. CPUs are slow with these: Adam took ten times as long.
+    """
+    before = float(torch.tensor(1e-39) * 1.0) == 0.0
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(before)
 
 
 def machine_memory() -> int:

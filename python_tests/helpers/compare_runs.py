@@ -13,13 +13,14 @@ CLOCKS = {"seconds", "cpu_seconds", "steps_per_second"}
 
 
 def newest(out: Path) -> tuple[int, dict]:
+    """Return the step and the state of a run's newest checkpoint."""
     path = checkpoint.list_steps(out / "checkpoints")[-1]
     manifest = checkpoint.read_manifest(path)
     return manifest["step"], checkpoint.read_state(path, manifest)
 
 
 def same(one, two, key="") -> None:
-    """Equal to the last bit, but for clocks."""
+    """Assert that two states are equal bit for bit, except for clocks."""
     assert type(one) is type(two), key
     if isinstance(one, dict):
         assert one.keys() == two.keys(), key
@@ -37,6 +38,7 @@ def same(one, two, key="") -> None:
 
 
 def same_runs(one: Path, two: Path, clocks: set[str] = frozenset()) -> None:
+    """Assert that two runs have equal metrics, results, checkpoints and policies; ``clocks`` are ignored results."""
     assert (one / "metrics.jsonl").read_text() == (two / "metrics.jsonl").read_text()
     results = [json.loads((run / "result.json").read_text()) for run in (one, two)]
     assert {k: v for k, v in results[0].items() if k not in CLOCKS | clocks} == {

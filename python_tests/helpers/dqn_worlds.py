@@ -1,4 +1,4 @@
-"""A chain whose action values are known, and a small DQN configuration for it."""
+"""A chain with known action values, and a small DQN configuration for it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ GAMMA = 0.8
 
 
 class Fork(gymnasium.Env):
-    """From the start, action 0 leads along three steps that pay 0, 0 and 1 and end; action 1 pays 0.3 and stays.
+    """From the start, action 0 leads through three steps with rewards 0, 0 and 1 to the end; action 1 pays 0.3 and stays.
 
-    With ``limit``, a truncation after so many steps. Observations are one-hot, [4]: start, first, second, the end.
+    Episodes are truncated after ``limit`` steps if given. Observations are one-hot, [4]: start, first, second, the end.
     """
 
     def __init__(self, limit: int | None = None) -> None:
@@ -62,7 +62,7 @@ def small(**changes: Any) -> DQNConfig:
 
 
 def random_episodes(n: int) -> list[dict[str, np.ndarray]]:
-    """Of :class:`Fork` under random actions, as Minari holds them."""
+    """Return episodes of :class:`Fork` with random actions, in Minari's format."""
     rng, env, episodes = np.random.default_rng(0), Fork(limit=6), []
     for _ in range(n):
         observations, steps, over = [env.reset()[0]], [], False

@@ -1,4 +1,4 @@
-"""Small vector environments in which one kind of mistake changes what is learned, and agents in them."""
+"""Small environments, each of which reveals one kind of mistake of an agent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from automl_ext.rl.envs.vector import Envs
 
 
 class World(gymnasium.Env):
-    """Observations are one-hot states, the first is 0. A subclass says what ``move`` does."""
+    """An environment with one-hot states that starts in state 0. Subclasses define ``move``."""
 
     states, actions = 3, 2
 
@@ -42,7 +42,7 @@ class World(gymnasium.Env):
 
 
 class Bandit(World):
-    """Contextual, one step: pays 1 for the action that is the context, else 0."""
+    """A contextual bandit: the reward is 1 if the action equals the context, else 0."""
 
     states, actions = 3, 3
 
@@ -54,7 +54,7 @@ class Bandit(World):
 
 
 class Patience(World):
-    """In state 0: take 1 at once and end, or walk through two more states to 1.5. Worth it if gamma² · 1.5 > 1."""
+    """From state 0, action 0 ends with reward 1; action 1 leads to 1.5 in three steps: better if gamma² · 1.5 > 1."""
 
     def move(self, action: int) -> tuple[float, bool, bool]:
         if self.state == 0 and action == 0:
@@ -66,7 +66,7 @@ class Patience(World):
 
 
 class Forever(World):
-    """One state that pays 1 and never terminates, but is truncated every four steps: V = 1 / (1 − gamma)."""
+    """One state with reward 1 that is truncated every four steps and never terminates: V = 1 / (1 − gamma)."""
 
     states = 1
 
@@ -75,8 +75,10 @@ class Forever(World):
 
 
 class Cut(World):
-    """From state 0, where three in four episodes begin, one step that pays 0 and is truncated in state 1, where the
-    others begin and get 1: V(0) = gamma. With the next episode's first value in place of the final one: less.
+    """Three of four episodes start in state 0: one step with reward 0, truncated in state 1.
+
+    The others start in state 1 and get reward 1, so V(0) = gamma. Bootstrapping from the next episode's first
+    observation instead of the final one gives less.
     """
 
     def first(self) -> int:
@@ -90,7 +92,7 @@ class Cut(World):
 
 
 class Alternating(World):
-    """Episodes of one step by turns in state 0 (pays 0) and state 1 (pays 10): V(0) = 0 whatever comes after."""
+    """Episodes of one step, alternating between state 0 (reward 0) and state 1 (reward 10): V(0) = 0."""
 
     episode = 0
 
@@ -103,7 +105,7 @@ class Alternating(World):
 
 
 class Target(World):
-    """Continuous: pays −(a − 0.5)²."""
+    """Continuous actions with reward −(a − 0.5)²."""
 
     states = 1
 
@@ -117,7 +119,7 @@ class Target(World):
 
 
 class PoisonedRestarts(SyncVectorEnv):
-    """NEXT_STEP restarts that pay a million: no transitions, so nothing may come of it."""
+    """A vector environment whose NEXT_STEP restarts have a reward of a million, which must have no effect."""
 
     def step(self, actions: Any) -> Any:
         restarting = self._autoreset_envs.copy()

@@ -1,4 +1,4 @@
-"""Small environments and an agent whose every number can be told in advance."""
+"""Small environments with known results, and a deterministic agent."""
 
 from __future__ import annotations
 
@@ -10,14 +10,18 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.agent import Agent, TrainConfig, envs_of
 from automl_ext.training.seeding import generator
 
 
 class Scripted(gymnasium.Env):
-    """Observes [env, episode, step]; pays the action plus 10 × step; ends by turns in termination and truncation.
+    """An environment with observations [env, episode, step] and reward action + 10 × step.
 
-    Episode k has 2 + (env + k) % 3 steps. ``bad`` says what is NaN at which (env, episode, step).
+    Episode k has 2 + (env + k) % 3 steps. Even episodes terminate, odd ones are truncated.
+
+    Args:
+        env: number of the environment.
+        bad: (what, env, episode, step), where the reward is NaN or the observation infinite.
     """
 
     def __init__(self, env: int, bad: tuple[str, int, int, int] | None = None) -> None:
@@ -47,22 +51,22 @@ class Scripted(gymnasium.Env):
 
 
 @dataclass
-class ToyConfig(loop.TrainConfig):
+class ToyConfig(TrainConfig):
     total_steps: int = 400
     n_envs: int = 2
     eval_every: int = 100
     eval_episodes: int = 2
     final_episodes: int = 3
     checkpoint_every: int = 60
-    sick_at: int = 0  # from these steps on its loss is NaN, or, below 0, its weights
+    sick_at: int = 0  # from this step on the loss is NaN; if negative, the weights from its absolute value on
 
 
-class Toy:
-    """A linear policy that wanders at random: what matters is that its every number comes from its own state."""
+class Toy(Agent):
+    """A linear policy that changes at random. Its results depend only on its own state."""
 
     def __init__(self, config: ToyConfig, envs: Any = None) -> None:
         self.config = config
-        self.envs = envs or loop.envs_of(config, config.n_envs, config.seed)
+        self.envs = envs or envs_of(config, config.n_envs, config.seed)
         self.generator = generator(config.seed)
         self.weights = torch.randn(self.envs.observation_space.shape[0], 2, generator=self.generator)
 

@@ -1,12 +1,10 @@
-"""``automl-ext train``, ``eval`` and ``plot`` for learning agents, with a toy for the algorithm."""
+"""``automl-ext train``, ``eval`` and ``plot`` of RL runs, with a toy algorithm."""
 
 from __future__ import annotations
 
 import functools
 import json
 import re
-import sys
-import types
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +25,8 @@ from automl_ext.training.errors import UserError
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """An algorithm "toy" beside the others."""
-    module = types.ModuleType("automl_ext.rl.toy")
-    module.ToyConfig, module.Toy, module.train = ToyConfig, Toy, functools.partial(loop.train, "toy", Toy)
-    monkeypatch.setitem(sys.modules, "automl_ext.rl.toy", module)
-    monkeypatch.setitem(algorithms.ALGORITHMS, "toy", ("toy", "ToyConfig", "Toy"))
+    """Register the algorithm "toy"."""
+    monkeypatch.setitem(algorithms.ALGORITHMS, "toy", ("rl_worlds", "ToyConfig", "Toy"))
     monkeypatch.setitem(cli.COMMANDS, "train toy", ("", cli._run_command(functools.partial(cli._train, "toy"))))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
@@ -49,7 +44,7 @@ def test_train_eval_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     assert command("train", "toy", *SMALL, *flags, "--stop-after", 80) == 0
     assert "--resume auto" in capsys.readouterr().out
     assert command("train", "toy", *SMALL, *flags, "--resume", "auto") == 0
-    run = tmp_path / "runs/toy"  # unless --out says otherwise
+    run = tmp_path / "runs/toy"  # the default of --out
     result = json.loads((run / "result.json").read_text())
     assert {"eval_return_mean", "eval_return_std", "best_eval_return", "env_steps"} <= set(result)
     assert {"seconds", "cpu_seconds", "steps_per_second"} <= set(result)
@@ -69,7 +64,7 @@ def test_train_eval_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     assert (run / "learning.png").stat().st_size > 5000
 
 
-def test_evaluation_follows_its_seed_and_the_run_stays_as_it_was(tmp_path: Path) -> None:
+def test_evaluation_depends_on_its_seed_and_does_not_change_the_run(tmp_path: Path) -> None:
     loop.train("toy", Toy, ToyConfig(), tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     one, again, other = (evaluate_run(tmp_path / "run", 10, seed) for seed in (0, 0, 1))
@@ -77,7 +72,7 @@ def test_evaluation_follows_its_seed_and_the_run_stays_as_it_was(tmp_path: Path)
     assert before == {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
 
 
-def test_the_environments_options_come_back(tmp_path: Path) -> None:
+def test_environment_options_are_stored_and_used_again(tmp_path: Path) -> None:
     assert command("train", "toy", *SMALL, "--reward-clip", 0.5, "--vectorization", "sync", "--out", "r") == 0
     assert json.loads((tmp_path / "r/config.json").read_text())["env"] == {
         "vectorization": "sync",
@@ -88,7 +83,7 @@ def test_the_environments_options_come_back(tmp_path: Path) -> None:
         "step_timeout": 300.0,
     }
     result = evaluate_run(tmp_path / "r", 3)
-    assert result["eval_return_mean"] >= 8  # not clipped: a pole falls in no less than eight steps
+    assert result["eval_return_mean"] >= 8  # not clipped: an episode has at least eight steps
 
 
 @pytest.mark.parametrize(("suffix", "module"), [("gif", "PIL"), ("mp4", "imageio_ffmpeg")])
@@ -118,7 +113,7 @@ def refused(capsys: pytest.CaptureFixture, text: str, *args: object) -> None:
     assert re.search(text, errors[0]), errors[0]
 
 
-def test_what_a_user_gets_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     refused(capsys, "Environment `Nope` doesn't exist", "train", "toy", "--env-id", "Nope-v1", "--out", "a")
     refused(capsys, "nowhere: expected a run of .*dqn.*no run directory", "eval", "nowhere")
     loop.train("toy", Toy, ToyConfig(), tmp_path / "run", stop_after=10)
@@ -132,11 +127,11 @@ def test_what_a_user_gets_wrong_is_one_line(tmp_path: Path, capsys: pytest.Captu
     refused(capsys, "config.json: unknown key 'env_idd'", "eval", "run", "--policy", "last")
 
 
-def test_a_damaged_last_checkpoint_is_passed_over(tmp_path: Path) -> None:
+def test_damaged_last_checkpoint_is_skipped(tmp_path: Path) -> None:
     loop.train("toy", Toy, ToyConfig(), tmp_path / "run")
     newest = max((tmp_path / "run/checkpoints").iterdir())
     (newest / "state.pt").write_bytes(b"")
-    with pytest.warns(UserWarning, match="passing over the damaged checkpoint"):
+    with pytest.warns(UserWarning, match="skipping the damaged checkpoint"):
         assert evaluate_run(tmp_path / "run", 1, policy="last")["policy_step"] < int(newest.name[5:])
 
 
@@ -149,7 +144,7 @@ def fake_run(folder: Path, algorithm: str, seed: int, returns: list[float], **co
     return folder
 
 
-def test_several_runs_are_one_picture_per_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_several_runs_give_one_picture_per_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("matplotlib")
     runs = [fake_run(tmp_path / f"a{s}", "toy", s, [10.0 + s, 20.0 + s, 40.0]) for s in range(3)]
     runs += [fake_run(tmp_path / "b", "toy", 0, [5.0, 6.0, 7.0], double=True)]
@@ -169,7 +164,7 @@ def test_several_runs_are_one_picture_per_environment(tmp_path: Path, monkeypatc
     ]
 
 
-def test_the_band_is_students_t_on_the_steps_in_common(tmp_path: Path) -> None:
+def test_band_is_students_t_on_common_steps(tmp_path: Path) -> None:
     from automl_ext.rl.reports.plot import Curve
 
     one = Curve("a", {}, np.array([100.0, 200.0, 300.0]), np.array([1.0, 2.0, 3.0]))
@@ -200,7 +195,7 @@ def test_ablate(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
         "rainbow",
         "dqn",
         "no-double",
-        "no-duelling",
+        "no-dueling",
         "no-prioritized",
         "no-n-step",
         "no-distributional",

@@ -94,7 +94,7 @@ def numbered(capacity: int) -> np.ndarray:
 
 def ours(tensors: Sequence[Tensor], n_step: int) -> Call:
     """Full, by sqrt(capacity) environments whose episode goes on."""
-    from automl_ext.rl import PrioritizedReplay  # wants gymnasium, which a GPU machine's bench does without
+    from automl_ext.rl import PrioritizedReplay, Step  # wants gymnasium, which a GPU machine's bench does without
 
     td_errors, new_errors = tensors
     capacity, batch_size = len(td_errors), len(new_errors)
@@ -106,7 +106,8 @@ def ours(tensors: Sequence[Tensor], n_step: int) -> Call:
     observations, first = numbered(capacity), np.arange(n_envs) * slots
     actions, rewards, never = np.zeros(n_envs, np.int64), np.ones(n_envs, np.float32), np.zeros(n_envs, bool)
     for at in range(slots):
-        replay.add(observations[first + at], actions, rewards, observations[first + at + 1], never, never)
+        before, after = observations[first + at], observations[first + at + 1]
+        replay.add(Step(before, actions, rewards, after, never, never, ~never))
     indices = replay._ring.indices
     replay.update_priorities(torch.from_numpy(indices[indices >= 0]), td_errors)
 

@@ -15,8 +15,8 @@ from automl_ext.rl.actor_critic.losses import policy_gradient_loss, value_loss
 from automl_ext.rl.envs.rollouts import Rollout, collect
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.agent import Agent, TrainConfig, envs_of
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
-from automl_ext.rl.loop.loop import TrainConfig, envs_of
 from automl_ext.rl.networks.actor_critic import ActorCritic, acting
 from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
 from automl_ext.training.checks import check_range
@@ -53,7 +53,7 @@ class A2CConfig(TrainConfig):
         check_hidden(self)
 
 
-class A2C:
+class A2C(Agent):
     """n_steps in every environment, then one step down the gradient of policy, value and entropy together.
 
     The outcome follows from the configuration, bit for bit, on one machine with one number of threads. The initial
@@ -68,6 +68,8 @@ class A2C:
     Raises:
         UserError: spaces that no network covers; environments or a rollout that do not fit into memory.
     """
+
+    envs: Envs
 
     def __init__(self, config: A2CConfig, envs: Envs | None = None) -> None:
         self.config = config

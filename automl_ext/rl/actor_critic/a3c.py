@@ -32,6 +32,7 @@ from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.envs.vector import Episode
 from automl_ext.rl.envs.workers import how_ended
 from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.agent import Agent
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 from automl_ext.training.memory import check_memory
@@ -74,7 +75,7 @@ class Shared:
     heartbeats: Tensor  # int64 [n_workers]: each worker counts its steps up; 0 until it makes its environments
 
 
-class A3C:
+class A3C(Agent):
     """Workers start with the first :meth:`iterate`; ``envs.close()`` ends them.
 
     Where a script uses this, its own start belongs under ``if __name__ == "__main__":``, because every worker imports
@@ -85,6 +86,8 @@ class A3C:
         EnvError: in :meth:`iterate`: the environment of a worker failed, or a worker died or made no step for
             ``env.step_timeout`` seconds. The other workers are then ended.
     """
+
+    envs: Workers
 
     def __init__(self, config: A3CConfig) -> None:
         self.config = config
@@ -99,8 +102,6 @@ class A3C:
             torch.zeros(config.n_workers, dtype=torch.int64).share_memory_(),
         )
         self.shared, self.envs = shared, Workers(config, shared)
-        self.act, self.policy_state = self.learner.act, self.learner.policy_state
-        self.load_policy_state = self.learner.load_policy_state
 
     def iterate(self) -> dict[str, Any]:
         """One leg: to the next multiple of LEG, evaluation, checkpoint or the end, whichever comes first."""
@@ -110,6 +111,15 @@ class A3C:
         measured = self.envs.run(min(end, config.total_steps) if steps < config.total_steps else end)
         self.learner.parameters.data.copy_(self.shared.parameters)
         return measured
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        return self.learner.act(observations)
+
+    def policy_state(self) -> dict[str, Any]:
+        return self.learner.policy_state()
+
+    def load_policy_state(self, state: dict[str, Any]) -> None:
+        self.learner.load_policy_state(state)
 
     def state_dict(self) -> dict[str, Any]:
         """Parameters, RMSprop's statistics and the steps. The workers' episodes are not saved: new ones begin."""
@@ -293,5 +303,4 @@ def train(
     config: A3CConfig, out: str | Path, resume: str | None = None, stop_after: int | None = None
 ) -> dict[str, Any] | None:
     """Train in a run directory; see :func:`automl_ext.rl.loop.loop.train`."""
-    build: Any = A3C  # its workers are its environments
-    return loop.train("a3c", build, config, out, resume, stop_after)
+    return loop.train("a3c", A3C, config, out, resume, stop_after)

@@ -15,8 +15,8 @@ from automl_ext.rl.actor_critic.losses import policy_gradient_loss, value_loss
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.agent import Agent, TrainConfig, envs_of
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
-from automl_ext.rl.loop.loop import TrainConfig, envs_of
 from automl_ext.rl.networks.actor_critic import ActorCritic, acting
 from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
 from automl_ext.training.checks import check_range
@@ -53,7 +53,7 @@ class ReinforceConfig(TrainConfig):
         check_hidden(self)
 
 
-class Reinforce:
+class Reinforce(Agent):
     """A whole episode in every environment, then one step up the gradient of log π weighed by return less baseline.
 
     All environments are reset before an update's episodes, and the first episode of each counts: taking those that
@@ -70,6 +70,8 @@ class Reinforce:
     Raises:
         UserError: spaces that no network covers.
     """
+
+    envs: Envs
 
     def __init__(self, config: ReinforceConfig, envs: Envs | None = None) -> None:
         self.config = config

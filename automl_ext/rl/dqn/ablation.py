@@ -15,7 +15,7 @@ from automl_ext.training.files.reading import read_object
 
 PARTS: dict[str, Any] = {  # each switch, and its value when the part is left out
     "double": False,
-    "duelling": False,
+    "dueling": False,
     "prioritized": False,
     "n_step": 1,
     "distributional": False,

@@ -21,6 +21,7 @@ from torch import Tensor
 from automl_ext.rl.dqn.learner import QLearner
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.agent import Agent, TrainConfig, envs_of, multiples
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.networks.action_spaces import unsupported
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
@@ -31,13 +32,13 @@ from automl_ext.training.seeding import derived_seed, numpy_generator_state, set
 
 
 @dataclass
-class DQNConfig(loop.TrainConfig):
+class DQNConfig(TrainConfig):
     """The defaults are for CartPole-v1, those of Stable-Baselines3's zoo. Counts are of steps over all environments."""
 
     total_steps: int = 50_000
     eval_every: int = 2_500
     double: bool = False  # the online network chooses the next action, the target network judges it
-    duelling: bool = False  # value and advantages in separate streams
+    dueling: bool = False  # value and advantages in separate streams
     prioritized: bool = False  # replay in proportion to the error
     n_step: int = 1  # steps of reward before a target bootstraps
     distributional: bool = False  # C51
@@ -85,8 +86,8 @@ class DQNConfig(loop.TrainConfig):
         return self.train_freq if self.gradient_steps == -1 else self.gradient_steps
 
 
-class DQN:
-    """The agent; see :class:`automl_ext.rl.loop.loop.Agent`.
+class DQN(Agent):
+    """The agent; see :class:`automl_ext.rl.loop.agent.Agent`.
 
     Args:
         config: also says which environments, unless they are given.
@@ -97,9 +98,11 @@ class DQN:
             environments that do not fit into memory.
     """
 
+    envs: Envs
+
     def __init__(self, config: DQNConfig, envs: Envs | None = None) -> None:
         self.config = config
-        self.envs = envs or loop.envs_of(config, config.n_envs, config.seed)
+        self.envs = envs or envs_of(config, config.n_envs, config.seed)
         self.actions, self._first = discrete(self.envs.action_space)
         seeds = [derived_seed(config.seed, i) for i in range(4)]
         self.learner = QLearner(config, self.envs.observation_space, self.actions, (seeds[0], seeds[1]))
@@ -117,14 +120,14 @@ class DQN:
         while envs.steps < until:
             actions = self.explore(envs.observations)
             step = envs.step(actions + self._first if self._first else actions)
-            self.replay.add(step.observations, actions, *step[2:])
+            self.replay.add(step._replace(actions=actions))
             self.learner.saw(step.observations)
         measured: dict[str, Any] = {"epsilon": self.epsilon}
         first = (max(before, config.learning_starts) // config.train_freq + 1) * config.train_freq
         losses = []
         for mark in range(first, envs.steps + 1, config.train_freq):
             # The online network has not changed since the last mark, so the time of the copy in between is free.
-            if loop.multiples(mark - config.train_freq, mark, config.target_update_interval):
+            if multiples(mark - config.train_freq, mark, config.target_update_interval):
                 self.learner.sync_target()
             losses.append(self.learner.update(self.replay, config.updates_each))
         if losses:
@@ -212,7 +215,7 @@ def make_replay(
     if not config.prioritized:
         return UniformReplay(capacity, space.shape or (), space.dtype, **options)
     last = -(-config.total_steps // config.train_freq) * config.train_freq  # training ends at a multiple
-    updates = loop.multiples(config.learning_starts, last, config.train_freq) * config.updates_each
+    updates = multiples(config.learning_starts, last, config.train_freq) * config.updates_each
     options |= {"alpha": config.alpha, "beta": config.beta, "beta_steps": max(updates, 1)}
     return PrioritizedReplay(capacity, space.shape or (), space.dtype, **options)
 

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import gymnasium
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from automl_ext.ops.targets import categorical_projection, td_targets
 from automl_ext.rl.actor_critic.losses import categorical_loss, q_loss, q_loss_gradient, take_action
 from automl_ext.rl.dqn.support import SupportCheck
 from automl_ext.rl.networks.mlp_gradient import MLPGradient
-from automl_ext.rl.networks.parameters import clip_norm
+from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
 from automl_ext.rl.networks.q_network import QNetwork, noisy_layers, resample
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
 from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
+from automl_ext.training.memory import flushed_denormals
 from automl_ext.training.seeding import generator
 
 if TYPE_CHECKING:
@@ -47,10 +46,11 @@ class QLearner:
             self.online = self._network(space, actions)
         self.target = self._network(space, actions).requires_grad_(False)
         self.target.body.norm = self.online.body.norm  # its weights are of other days, what it is shown is not
-        self._weights, self._target_weights = flatten(self.online), flatten(self.target)
-        self._weights.grad = torch.zeros_like(self._weights)
+        self._weights, self._target_weights = flatten_parameters(self.online), flatten_parameters(self.target)
+        gradient = self._weights.grad
+        assert gradient is not None
         chain = self.online.chain()
-        self._mlp = None if chain is None else MLPGradient(chain, self._weights.grad)
+        self._mlp = None if chain is None else MLPGradient(chain, gradient)
         self.sync_target()
         # One tensor instead of one per layer: for small networks the optimiser's time is the number of its tensors.
         self.optimizer = torch.optim.Adam([self._weights], config.lr, eps=config.adam_eps, fused=True)
@@ -67,7 +67,7 @@ class QLearner:
             space,
             actions,
             c.hidden,
-            duelling=c.duelling,
+            dueling=c.dueling,
             noisy=c.noisy,
             atoms=atoms,
             v_min=c.v_min,
@@ -178,27 +178,3 @@ class QLearner:
         self.optimizer.load_state_dict(state["optimizer"])
         self._noise.set_state(state["noise"])
         self.updates = state["updates"]
-
-
-def flatten(module: nn.Module) -> nn.Parameter:
-    """Move a module's parameters into one vector, of which they are views from then on; returns it."""
-    parameters = list(module.parameters())
-    flat = nn.Parameter(torch.cat([p.detach().reshape(-1) for p in parameters]))
-    for p, part in zip(parameters, flat.detach().split([p.numel() for p in parameters]), strict=True):
-        p.data = part.view_as(p)
-    return flat
-
-
-@contextmanager
-def flushed_denormals() -> Iterator[None]:
-    """This thread's CPU arithmetic takes numbers below 1e-38 as 0, as it did before where it did before.
-
-    A unit that no longer fires has no gradient, its average in Adam halves every seven steps, and after six hundred
-    it is a denormal number, with which CPUs are slow: Adam took ten times as long.
-    """
-    before = float(torch.tensor(1e-39) * 1.0) == 0.0
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(before)

@@ -10,6 +10,7 @@ from gymnasium.spaces import Box
 
 from automl_ext.rl.dqn.agent import DQNConfig, make_replay
 from automl_ext.rl.dqn.learner import QLearner
+from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.networks.body import float32_array
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import UniformReplay
@@ -48,14 +49,16 @@ def replay_of_episodes(config: DQNConfig, episodes: Iterable[Any]) -> UniformRep
         for t in range(last + 1):
             terminated = bool(episode["terminations"][t])
             truncated = bool(episode["truncations"][t]) or (t == last and not terminated)
-            replay.add(
+            step = Step(
                 observations[t : t + 1],
                 episode["actions"][t : t + 1].astype(np.int64),
                 episode["rewards"][t : t + 1].astype(np.float32),
                 observations[t + 1 : t + 2],
-                np.array([terminated]),
-                np.array([truncated]),
+                terminated=np.array([terminated]),
+                truncated=np.array([truncated]),
+                valid=np.array([True]),
             )
+            replay.add(step)
     return replay
 
 

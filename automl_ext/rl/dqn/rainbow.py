@@ -22,7 +22,7 @@ class RainbowConfig(DQNConfig):
     eval_every: int = 50_000
     checkpoint_every: int = 250_000
     double: bool = True
-    duelling: bool = True
+    dueling: bool = True
     prioritized: bool = True
     n_step: int = 3
     distributional: bool = True

@@ -22,6 +22,7 @@ from automl_ext.rl.dreamer.config import DreamerConfig
 from automl_ext.rl.dreamer.learner import Learner
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.agent import Agent, envs_of, multiples
 from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.replay.sequences import SequenceReplay
 from automl_ext.training.memory import check_memory
@@ -43,8 +44,8 @@ class Memory(NamedTuple):
         return Memory(*(x * keep for x in self))
 
 
-class Dreamer:
-    """The agent; see :class:`automl_ext.rl.loop.loop.Agent`. It remembers: :meth:`begin` says where episodes begin.
+class Dreamer(Agent):
+    """The agent; see :class:`automl_ext.rl.loop.agent.Agent`. It remembers: :meth:`begin` says where episodes begin.
 
     Args:
         config: also says which environments, unless they are given.
@@ -55,9 +56,11 @@ class Dreamer:
             not fit into memory.
     """
 
+    envs: Envs
+
     def __init__(self, config: DreamerConfig, envs: Envs | None = None) -> None:
         self.config = config
-        self.envs = envs or loop.envs_of(config, config.n_envs, config.seed)
+        self.envs = envs or envs_of(config, config.n_envs, config.seed)
         self.actions = actions_of(self.envs.action_space)
         row = observation_bytes(self.envs.observation_space) + 4 * self.actions.size + 5
         check_memory("replay_size", min(config.replay_size, config.total_steps) * row)
@@ -90,7 +93,7 @@ class Dreamer:
             self.learner.model.norm.update(torch.from_numpy(np.concatenate(seen)))
         if envs.steps < config.prefill:
             return {}
-        passed = loop.multiples(max(before, config.prefill - 1), envs.steps, config.train_every)
+        passed = multiples(max(before, config.prefill - 1), envs.steps, config.train_every)
         updates = passed * config.updates_each
         if self.updates == 0:
             updates += config.pretrain

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_max_grad_norm
-from automl_ext.rl.loop.loop import TrainConfig
 from automl_ext.training.checks import check_range
 
 

@@ -9,7 +9,6 @@ import gymnasium
 import torch
 from torch import Tensor, nn
 
-from automl_ext.rl.dqn.learner import flushed_denormals
 from automl_ext.rl.dreamer import losses
 from automl_ext.rl.dreamer.actions import OneHot, TanhNormal
 from automl_ext.rl.dreamer.config import DreamerConfig
@@ -19,6 +18,7 @@ from automl_ext.rl.dreamer.world_model import WorldModel
 from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
 from automl_ext.rl.replay.sequences import Sequences
 from automl_ext.training.device import choose_device
+from automl_ext.training.memory import flushed_denormals
 from automl_ext.training.seeding import generator
 
 

@@ -12,6 +12,7 @@ from automl_ext.rl.dreamer.fused.mlp import MLP
 from automl_ext.rl.dreamer.rssm import RSSM
 from automl_ext.rl.networks.body import ChannelsFirst, RunningNorm
 from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
 
 
 class WorldModel(nn.Module):
@@ -44,7 +45,9 @@ class WorldModel(nn.Module):
             self.decoder = MLP(self.features, c.units, c.encoder_layers, shape[0])
             self.norm = RunningNorm(shape)
         else:
-            raise UserError(f"observations: dreamer takes vectors of floats and uint8 images [64, 64, n], got {space}")
+            raise UserError(
+                f"observations: dreamer takes vectors of floats and uint8 images [64, 64, n], got {short(space)}"
+            )
         self.rssm = RSSM(actions, embedding, c.deter, c.stoch, c.hidden)
         self.reward = MLP(self.features, c.units, c.reward_layers, 1)
         self.continues = MLP(self.features, c.units, c.continue_layers, 1) if c.continue_scale else None

@@ -1,6 +1,6 @@
 """Tasks of dm_control's suite (Tassa et al. 2018) as Gymnasium environments: ``dmc/DOMAIN-TASK``.
 
-An episode is cut after 1000 of the suite's steps, never terminated in most domains. Rewards are in [0, 1].
+An episode is truncated after 1000 of the suite's steps. Most domains never terminate. Rewards are in [0, 1].
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ PREFIX = "dmc/"
 
 
 class ControlSuite(gymnasium.Env):
-    """Observes the task's numbers one after the other, float32; ``render()`` shows its first camera.
+    """A task as an environment. An observation is the concatenation of the task's observations, float32.
+
+    ``render()`` returns the image of the task's first camera.
 
     Raises:
-        UserError: no such task.
+        UserError: the suite has no such task.
         ModuleNotFoundError: dm_control (extra ``dmc``) is missing.
     """
 
@@ -64,11 +66,11 @@ class ControlSuite(gymnasium.Env):
 
 
 def register(env_id: str) -> None:
-    """Make ``dmc/DOMAIN-TASK`` known to Gymnasium.
+    """Register ``dmc/DOMAIN-TASK`` with Gymnasium.
 
     Raises:
-        UserError: a name without a task.
-        ModuleNotFoundError: dm_control is missing; names the extra.
+        UserError: the name has no task.
+        ModuleNotFoundError: dm_control is missing; the message names the extra.
     """
     try:
         import dm_control  # noqa: F401
@@ -78,6 +80,6 @@ def register(env_id: str) -> None:
         ) from None
     domain, _, task = env_id.removeprefix(PREFIX).partition("-")
     if not task:
-        raise UserError(f"--env-id {env_id}: expected {PREFIX}DOMAIN-TASK, as {PREFIX}cartpole-swingup")
+        raise UserError(f"--env-id {env_id}: expected {PREFIX}DOMAIN-TASK, for example {PREFIX}cartpole-swingup")
     if env_id not in gymnasium.registry:
         gymnasium.register(env_id, "automl_ext.rl.envs.dmc:ControlSuite", kwargs={"domain": domain, "task": task})

@@ -1,8 +1,8 @@
-"""Faults of environments, told in one line: what an environment raises, and what it returns against Gymnasium's API.
+"""One-line errors for environments that raise exceptions or violate Gymnasium's API.
 
 Every call of an environment's own code goes through :class:`Guard` (a single environment) or
-:class:`automl_ext.rl.envs.vector.Envs` (an environment's own vector version). Both turn what is raised, ``SystemExit``
-included, into an :class:`EnvError` by :func:`fault`. ``KeyboardInterrupt`` stays an interrupt.
+:class:`automl_ext.rl.envs.vector.Envs` (an environment's own vector version). Both turn an exception, ``SystemExit``
+included, into an :class:`EnvError` by :func:`fault`. ``KeyboardInterrupt`` is not converted.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ _PACKAGES = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (
 
 
 class EnvError(UserError):
-    """An environment failed. The message names it, what it did and, for an exception, where."""
+    """An environment failed. The message names the environment, the call and the location of an exception."""
 
 
 def fault(where: str, call: str, error: BaseException) -> BaseException:
-    """The exception to raise for what an environment's ``call`` raised: ``raise fault(...) from None``.
+    """Convert an exception of an environment's code: ``raise fault(...) from None``.
 
-    KeyboardInterrupt and UserError come back as they are.
+    KeyboardInterrupt and UserError are returned unchanged.
 
     Args:
-        where: which environment, for the beginning of the line.
-        call: for example ``step()``.
+        where: names the environment, the start of the message.
+        call: the call that failed, for example ``step()``.
+        error: the exception.
     """
     if isinstance(error, (KeyboardInterrupt, UserError)):
         return error
@@ -51,7 +52,7 @@ def fault(where: str, call: str, error: BaseException) -> BaseException:
 
 
 def _location(error: BaseException) -> str:
-    """Where the user's code was, as " (file:line)": its innermost frame, or the nearest there is."""
+    """Return " (file:line)" of the innermost frame in the user's code, or else in a library."""
     for libraries in (_LIBRARIES, _PACKAGES, ()):
         found = _frame(error, libraries)
         if found:
@@ -60,7 +61,7 @@ def _location(error: BaseException) -> str:
 
 
 def _frame(error: BaseException | None, libraries: tuple[str, ...]) -> str:
-    """The innermost frame outside of our package and ``libraries``; gymnasium.make raises some errors anew."""
+    """Return the innermost frame outside our package and ``libraries``, in the error or in its causes."""
     while error is not None:
         for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
             name = frame.f_code.co_filename
@@ -71,13 +72,13 @@ def _frame(error: BaseException | None, libraries: tuple[str, ...]) -> str:
 
 
 class Guard(gymnasium.Wrapper):
-    """Calls one environment, and checks what it returns. It has no state and changes no value.
+    """A stateless wrapper that checks the results of one environment. It changes no value.
 
-    The info dictionaries are dropped: nobody here reads them, and Gymnasium's vector environments fail on some.
+    The info dictionaries are dropped: they are not used, and Gymnasium's vector environments fail on some.
 
     Raises:
-        EnvError: an exception in ``reset``, ``step`` or ``render``; results of another form than Gymnasium's API has;
-            observations that do not fit the observation space in shape or dtype; a reward that is no number.
+        EnvError: an exception in ``reset``, ``step`` or ``render``; a result that does not follow Gymnasium's API; an
+            observation whose shape or dtype does not fit the observation space; a reward that is not a number.
     """
 
     def __init__(self, env: gymnasium.Env, where: str) -> None:
@@ -126,7 +127,7 @@ class Guard(gymnasium.Wrapper):
         return image
 
     def close(self) -> None:
-        """Close the environment. A failure is only a warning: it cannot change a result."""
+        """Close the environment. A failure is a warning, since it cannot change a result."""
         try:
             self.env.close()
         except (Exception, SystemExit) as error:
@@ -137,13 +138,13 @@ class Guard(gymnasium.Wrapper):
             return
         try:
             found = np.asarray(observation)
-        except Exception:  # of ragged lists, or an object's own
+        except Exception:  # ragged lists, or the object's own conversion
             found = np.empty((), object)
         # Gymnasium casts to the space's dtype within the kind: float64 to float32, bool to uint8.
         if found.shape != self._shape or not np.can_cast(found.dtype, self._dtype, "same_kind"):
             expected = f"{self._dtype} {list(self._shape or ())}"
             got = _described(observation if found.dtype == object else found)
-            raise EnvError(f"{self.where}: {call} returned an observation that is {got}; its space says {expected}")
+            raise EnvError(f"{self.where}: {call} returned an observation {got}, expected {expected} by its space")
 
     def _number(self, name: str, value: Any) -> float:
         try:

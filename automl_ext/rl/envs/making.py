@@ -1,4 +1,4 @@
-"""Vector environments by name: Gymnasium's own and those of the packages behind our extras."""
+"""Making vector environments by name: Gymnasium's own and those of the packages in our extras."""
 
 from __future__ import annotations
 
@@ -23,32 +23,40 @@ from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
-# What registers an environment: name's beginning -> (module, extra).
+# Prefix of an environment id -> (module that registers the environment, extra that installs it).
 PACKAGES = {"ALE/": ("ale_py", "atari"), "MinAtar/": ("minatar.gym", "minatar")}
+
+# Field of EnvOptions -> wrapper(env, value of the field), from the innermost to the outermost. A field with its default
+# value adds no wrapper.
+WRAPPERS: dict[str, Callable[[gymnasium.Env, Any], gymnasium.Wrapper]] = {
+    "action_repeat": ActionRepeat,
+    "pixels": Pixels,
+    "frame_stack": FrameStackObservation,
+}
 
 
 @dataclass
 class EnvOptions:
-    """How environments are made and stepped, in training and in evaluation alike.
+    """Options of environments, the same in training and in evaluation.
 
     Raises:
         ValueError: a number out of range.
     """
 
     vectorization: Literal["auto", "sync", "async", "vector_entry_point"] = "auto"
-    """auto: the environment's own vector version where it has one (CartPole, Atari), else sync: one after another in
-    this process. async: each in a process of its own, for slow simulators."""
+    """auto: the environment's own vector version if it has one (CartPole, Atari), else sync. sync: one after another
+    in this process. async: each in a process of its own, for slow simulators."""
     frame_stack: int | None = None
-    """An observation is the last so many: [frames, ...]. None: as the environment is; Atari stacks 4."""
+    """Stack the last n observations: [n, ...]. None: no stacking, except for Atari, which stacks 4."""
     reward_clip: float | None = None
-    """Learn from rewards clipped to ±this. Returns that are reported stay as the environment pays them."""
+    """Clip the rewards that are learned from to ±this value. Reported returns are not clipped."""
     action_repeat: int = 1
-    """Every action is done so many times, which is one step."""
+    """Repeat every action this number of times; the repeats count as one step."""
     pixels: bool = False
-    """Observe what is rendered, uint8 [64, 64, 3], in place of what the environment observes."""
+    """Observe the rendered image, uint8 [64, 64, 3], instead of the environment's own observation."""
     step_timeout: float = 300.0
-    """Stop with an error when a reset or a step takes longer, in seconds. Only worker processes can be watched:
-    vectorization async, and A3C's workers."""
+    """Time limit of a reset or a step, in seconds; exceeding it is an error. It applies to worker processes only:
+    vectorization async and A3C."""
 
     def __post_init__(self) -> None:
         check_range(self, "frame_stack", low=1, high=1000)
@@ -57,11 +65,12 @@ class EnvOptions:
 
 
 def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = False) -> VectorEnv[Any, Any, Any]:
-    """A vector environment; with ``render`` its ``render()`` returns an image of each.
+    """Make a vector environment. With ``render``, its ``render()`` returns an image of each environment.
 
-    Atari (``ALE/…``): ale-py's own, gray 84 × 84 frames, 4 stacked, each for 4 of the game, whole lives, full rewards.
+    Atari (``ALE/…``): ale-py's vector environment. Frames are gray, 84 × 84; 4 are stacked and 4 game frames make a
+    step. Episodes span all lives and rewards are not clipped.
     dm_control (``dmc/DOMAIN-TASK``): see :mod:`automl_ext.rl.envs.dmc`.
-    MinAtar (``MinAtar/…``): bool [10, 10, channels]; Freeway ends after 2500 steps, which it calls a termination.
+    MinAtar (``MinAtar/…``): bool [10, 10, channels]. Freeway reports its limit of 2500 steps as a termination.
 
     Raises:
         UserError, ModuleNotFoundError: see :func:`automl_ext.rl.envs.vector.make_envs`.
@@ -71,21 +80,20 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
     where = f"--env-id {env_id}"
     _register(env_id)
     try:
-        spec, wrappers = _spec(env_id), _wrappers(options)
+        spec, wrapped = _spec(env_id), active_wrappers(options)
         mode = options.vectorization
         if mode == "auto":
             own = spec.vector_entry_point is not None and not spec.additional_wrappers
-            apart = bool(wrappers) and not env_id.startswith("ALE/")  # wrapped one by one
+            apart = bool(wrapped) and not env_id.startswith("ALE/")  # our wrappers are for single environments
             mode = "vector_entry_point" if own and not apart else "sync"
         kwargs: dict[str, Any] = {"render_mode": "rgb_array"} if render or options.pixels else {}
         if env_id.startswith("ALE/"):
             return _atari(env_id, n_envs, mode, options)
         if mode == "vector_entry_point":
-            if wrappers:
-                what = "frames are stacked, actions repeated and pixels observed"
-                raise UserError(f"{where}: {what} with vectorization sync or async")
+            if wrapped:
+                raise UserError(f"{where}: {', '.join(wrapped)}: expected vectorization sync or async, got {mode}")
             return gymnasium.make_vec(env_id, n_envs, mode, **kwargs)
-        makers = [functools.partial(make_one, env_id, i, wrappers, kwargs) for i in range(n_envs)]
+        makers = [functools.partial(make_one, env_id, i, options, kwargs) for i in range(n_envs)]
         if mode == "async":
             return WorkerVectorEnv(makers, options.step_timeout)
         return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
@@ -99,16 +107,20 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
     except EnvError as error:
         raise EnvError(f"{where}: {error}") from None
     except BaseException as error:
-        raise fault(where, "making it", error) from None
+        raise fault(where, "making the environment", error) from None
 
 
-def make_one(
-    env_id: str, index: int, wrappers: list[Callable[[gymnasium.Env], gymnasium.Wrapper]], kwargs: dict[str, Any]
-) -> gymnasium.Env:
-    """One environment behind its :class:`Guard`, with our wrappers around it.
+def make_one(env_id: str, index: int, options: EnvOptions, kwargs: dict[str, Any]) -> gymnasium.Env:
+    """Make one environment inside a :class:`Guard` and the wrappers of :data:`WRAPPERS`.
+
+    Args:
+        env_id: Gymnasium id.
+        index: number of the environment, for messages.
+        options: decide on the wrappers.
+        kwargs: arguments of ``gymnasium.make``.
 
     Raises:
-        EnvError: its constructor failed, it has no spaces, or no images where they are asked for.
+        EnvError: the constructor failed, a space is missing, or the environment cannot render the requested images.
         gymnasium.error.Error, ModuleNotFoundError: as from ``gymnasium.make``.
     """
     where = f"environment {index}"
@@ -120,21 +132,21 @@ def make_one(
                 raise EnvError(f"{where}: {name} must be a gymnasium.Space, got {got}")
         if kwargs.get("render_mode") != env.render_mode and "render_mode" in kwargs:
             modes = env.metadata.get("render_modes")
-            raise EnvError(f"{where}: it has no images: its render modes are {modes}, expected 'rgb_array'")
+            raise EnvError(f"{where}: cannot render images: expected render mode 'rgb_array', got {modes}")
         env = Guard(env, where)
-        for wrapper in wrappers:
-            env = wrapper(env)
+        for name in active_wrappers(options):
+            env = WRAPPERS[name](env, getattr(options, name))
         return env
     except (gymnasium.error.Error, ModuleNotFoundError):
         raise
     except BaseException as error:
         if "render_mode" in kwargs and isinstance(error, TypeError) and "'render_mode'" in str(error):
-            raise EnvError(f"{where}: it has no images: its constructor takes no render_mode") from None
+            raise EnvError(f"{where}: cannot render images: its constructor takes no render_mode") from None
         raise fault(where, "its constructor", error) from None
 
 
 def _spec(env_id: str) -> EnvSpec:
-    """What is registered by this name; ``module:name`` imports the module first, as ``gymnasium.make`` does."""
+    """Return the registered specification. ``module:name`` imports the module first, like ``gymnasium.make``."""
     module, _, name = env_id.rpartition(":")
     if module:
         try:
@@ -151,44 +163,39 @@ def _spec(env_id: str) -> EnvSpec:
 
 
 def _nearest(name: str) -> str:
-    """The registered ids that are spelled most alike."""
+    """Return a hint with the registered ids of the most similar spelling."""
     ids = {registered.lower(): registered for registered in gymnasium.registry}
     found = difflib.get_close_matches(name.lower(), ids, n=3)
     return f"; the nearest registered ids are {', '.join(ids[x] for x in found)}" if found else ""
 
 
-def _wrappers(options: EnvOptions) -> list[Callable[[gymnasium.Env], gymnasium.Wrapper]]:
-    """Of each environment, from the inside out."""
-    wrappers: list[Callable[[gymnasium.Env], gymnasium.Wrapper]] = []
-    if options.action_repeat > 1:
-        wrappers.append(functools.partial(ActionRepeat, repeat=options.action_repeat))
-    if options.pixels:
-        wrappers.append(Pixels)
-    if options.frame_stack is not None:
-        wrappers.append(functools.partial(FrameStackObservation, stack_size=options.frame_stack))
-    return wrappers
+def active_wrappers(options: EnvOptions) -> list[str]:
+    """Return the names in :data:`WRAPPERS` of the options that differ from their defaults."""
+    return [name for name in WRAPPERS if getattr(options, name) != getattr(EnvOptions, name)]
 
 
 def _atari(env_id: str, n_envs: int, mode: str, options: EnvOptions) -> VectorEnv[Any, Any, Any]:
+    """Make ale-py's vector environment, which stacks frames and repeats actions itself."""
     if mode != "vector_entry_point":
-        raise UserError(f"--env-id {env_id}: Atari runs in ale-py's vector environment: vectorization auto, not {mode}")
-    if options.pixels or options.action_repeat > 1:
-        raise UserError(f"--env-id {env_id}: Atari is seen in pixels and repeats actions by itself")
+        raise UserError(f"--env-id {env_id}: vectorization: expected auto for Atari, got {mode}")
+    refused = [name for name in active_wrappers(options) if name != "frame_stack"]
+    if refused:
+        raise UserError(f"--env-id {env_id}: Atari does not take the option {', '.join(refused)}")
     return gymnasium.make_vec(
         env_id,
         n_envs,
         autoreset_mode=AutoresetMode.SAME_STEP,
-        reward_clipping=False,  # ours is in Envs, which keeps the returns as they are paid
+        reward_clipping=False,  # Envs clips rewards, so that reported returns stay unclipped
         stack_num=4 if options.frame_stack is None else options.frame_stack,
     )
 
 
 def _register(env_id: str) -> None:
-    """Import the package that brings the environment."""
+    """Import the package that registers the environment."""
     if env_id.startswith(dmc.PREFIX):
         dmc.register(env_id)
-    for beginning, (module, extra) in PACKAGES.items():
-        if not env_id.startswith(beginning):
+    for prefix, (module, extra) in PACKAGES.items():
+        if not env_id.startswith(prefix):
             continue
         try:
             package = __import__(module, fromlist=["register_envs"])

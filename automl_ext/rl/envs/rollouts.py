@@ -1,4 +1,4 @@
-"""What a policy did in parallel environments, as tensors over time."""
+"""Rollouts of a policy in parallel environments, as tensors over time."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ class Rollout(NamedTuple):
     """T steps of B environments.
 
     Attributes:
-        observations: [T·B + B + F, ...]: those acted on, those after the last step, and the final ones of the F
-            truncated episodes. One forward pass has every value there is to bootstrap from: within an episode
-            V(s_{t+1}) of one step is V(s_t) of the next.
-        actions: [T·B, ...], as the policy drew them.
+        observations: [T·B + B + F, ...]: the observations before each action, those after the last step, and the final
+            observations of the F truncated episodes. One forward pass computes all values to bootstrap from, since
+            V(s_{t+1}) of one step is V(s_t) of the next within an episode.
+        actions: [T·B, ...], as sampled from the policy.
         rewards: [T, B].
         terminated, truncated, valid: bool [T, B].
-        weights: float32 [T·B], to average over the transitions with: alike, sum 1, but 0 where not ``valid``.
+        weights: float32 [T·B], equal weights with sum 1 for a mean over transitions; 0 where not ``valid``.
     """
 
     observations: Tensor
@@ -36,9 +36,15 @@ class Rollout(NamedTuple):
     weights: Tensor
 
     def split_values(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Values of :attr:`observations` to V(s_t) and V'_t, that of the true next observation, [T, B] each.
+        """Split the values of :attr:`observations` into V(s_t) and V'_t, the value of the true next observation.
 
-        Where an episode terminated, V' is some other state's value: the ops do not read it.
+        Where an episode terminated, V'_t is the value of an unrelated state, which the ops ignore.
+
+        Args:
+            values: [T·B + B + F].
+
+        Returns:
+            V(s_t) and V'_t, [T, B] each.
         """
         steps, n_envs = self.rewards.shape
         acted = (steps + 1) * n_envs
@@ -53,7 +59,10 @@ def collect(envs: Envs, sample: Sample, steps: int, device: torch.device) -> Rol
     """Act ``steps`` times in every environment.
 
     Args:
-        sample: observations to actions, as the policy draws them and as the environment wants them.
+        envs: the environments.
+        sample: maps observations to two forms of actions: as sampled, and for the environment.
+        steps: T.
+        device: device of the result.
     """
     taken, actions = [], []
     for _ in range(steps):
@@ -64,12 +73,12 @@ def collect(envs: Envs, sample: Sample, steps: int, device: torch.device) -> Rol
 
 
 def to_rollout(taken: Sequence[Step], actions: Sequence[np.ndarray], device: torch.device) -> Rollout:
-    """Steps that followed one another, with the actions as drawn."""
+    """Stack consecutive steps and the sampled actions."""
     rewards, terminated, truncated, valid = (
         np.array([getattr(step, name) for step in taken]) for name in ("rewards", "terminated", "truncated", "valid")
     )
     observations = [step.observations for step in taken]
-    # After the last step; where the episode ended then, V' is either not read or of the final observation below.
+    # After the last step. Where an episode ended there, V' is ignored or taken from the final observations below.
     observations.append(taken[-1].next_observations)
     observations += [step.next_observations[step.truncated] for step in taken if step.truncated.any()]
     weights = (valid.ravel() / max(valid.sum(), 1)).astype(np.float32)

@@ -1,10 +1,10 @@
 """The exact state of simulators, for a checkpoint.
 
-Gymnasium has no interface for it. A simulator whose whole state is in plain attributes (numbers, strings, arrays, lists
-of them, NumPy generators) is saved attribute by attribute; which are so is a matter of reading their code, so they are
-listed here: classic control (single ones under ``SyncVectorEnv``, and CartPole's vector version), MinAtar, and the
-wrappers that ``gymnasium.make`` and :mod:`automl_ext.rl.envs.making` put around them. For any other there is no state,
-and a run that goes on begins new episodes.
+Gymnasium has no interface for the state. A simulator whose complete state is in plain attributes (numbers, strings,
+arrays, lists of them, NumPy generators) is saved attribute by attribute. We know from their code that this holds for
+classic control (single environments in ``SyncVectorEnv``, and CartPole's vector version), for MinAtar, and for the
+wrappers of ``gymnasium.make`` and :mod:`automl_ext.rl.envs.making`. Other environments have no saved state, and a
+resumed run starts new episodes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from automl_ext.training.seeding import numpy_generator_state, set_numpy_generat
 
 MODULES = ("gymnasium.envs.classic_control.", "minatar.gym", "automl_ext.rl.envs.wrappers")
 WRAPPERS = ("TimeLimit", "OrderEnforcing", "FrameStackObservation")
-# Checks whether an environment keeps to the rules, on its first steps: nothing that decides what comes next.
+# Checks an environment's first steps; its attributes do not affect later steps.
 STATELESS = ("PassiveEnvChecker",)
-# What describes or draws an environment.
+# Attributes that describe or render an environment.
 NO_STATE = {"spec", "_cached_spec", "metadata", "_metadata", "_saved_kwargs"}
 NO_STATE |= {"screen", "screens", "surf", "clock", "isopen", "ax", "cmap", "norm", "visualized", "closed"}
-KIND = "kind"  # a dict with this key is not a dict of the simulator's, but what is named there
+KIND = "kind"  # a dict with this key encodes an object of the named kind, not a dict of the simulator
 
 
 class NotPlain(Exception):
@@ -36,7 +36,7 @@ class NotPlain(Exception):
 
 
 def simulators_state(vector: VectorEnv[Any, Any, Any]) -> list[Any] | None:
-    """What decides how the simulators go on: tensors and plain Python. None where it cannot be saved."""
+    """Return the simulators' state as tensors and plain Python values, or None if it cannot be saved."""
     parts = _parts(vector)
     try:
         return None if parts is None else [_encode_object(part) for part in parts] + [_autoreset(vector)]
@@ -45,10 +45,13 @@ def simulators_state(vector: VectorEnv[Any, Any, Any]) -> list[Any] | None:
 
 
 def restore_simulators(vector: VectorEnv[Any, Any, Any], state: list[Any] | None) -> bool:
-    """Restore :func:`simulators_state` into an equal vector environment that has been reset. False: there is none.
+    """Restore :func:`simulators_state` into an equal vector environment that has been reset.
+
+    Returns:
+        False if there is no state to restore.
 
     Raises:
-        ValueError: the state is of other environments.
+        ValueError: the state belongs to other environments.
     """
     parts = _parts(vector)
     if state is None or parts is None:
@@ -63,13 +66,13 @@ def restore_simulators(vector: VectorEnv[Any, Any, Any], state: list[Any] | None
 
 
 def _parts(vector: VectorEnv[Any, Any, Any]) -> list[Any] | None:
-    """Every simulator and wrapper, from the outside in; None where one is not known to be plain."""
+    """Return every simulator and wrapper, from the outside in; None if one is not known to be plain."""
     if not isinstance(vector, SyncVectorEnv):
         return [vector] if _known(vector) else None
     parts: list[Any] = []
     for env in vector.envs:
         while isinstance(env, gymnasium.Wrapper):
-            if not isinstance(env, Guard):  # it has no state
+            if not isinstance(env, Guard):  # stateless
                 parts.append(env)
             env = env.env
         parts.append(env)
@@ -111,7 +114,7 @@ def _encode(value: Any) -> Any:
     if kind is deque:
         return {KIND: "deque", "items": [_encode(item) for item in value], "maxlen": value.maxlen}
     if isinstance(value, (np.ndarray, np.generic)) and value.dtype.kind in "biuf":
-        tensor = torch.from_numpy(np.array(value))  # in C order, where the state was
+        tensor = torch.from_numpy(np.array(value))  # in C order
         return {KIND: "array" if kind is np.ndarray else "scalar", "value": tensor}
     if kind is np.random.Generator:
         return {KIND: "generator", "state": numpy_generator_state(value)}
@@ -129,7 +132,7 @@ def _encode(value: Any) -> Any:
 
 
 def _decode(value: Any, own: Any) -> Any:
-    """``own`` is what the environment holds now: generators and objects are restored in place, as others share them."""
+    """Decode a value. Generators and objects are restored in place, into ``own``, since parts may share them."""
     if type(value) in (list, tuple):
         return type(value)(_decode(item, None) for item in value)
     if type(value) is not dict:

@@ -1,10 +1,9 @@
-"""Parallel environments: the one place that knows how Gymnasium's vector environments end and restart episodes.
+"""Parallel environments: the only code that knows how Gymnasium's vector environments end and restart episodes.
 
 Gymnasium has two ways to restart an episode (``AutoresetMode``). NEXT_STEP: the step after an episode's end ignores
-the action and returns the new episode's first observation with reward 0: it is no transition, and comes out as not
-``valid``. SAME_STEP: the step that ends an episode already returns the new episode's first observation, the true next
-one is in ``info["final_obs"]``. Whoever uses :class:`Envs` sees neither: ``next_observations`` is always the true next
-observation, and what is not a transition says so.
+the action and returns the new episode's first observation with reward 0. This is not a transition, so it is not
+``valid``. SAME_STEP: the step that ends an episode returns the new episode's first observation, and the true next one
+is in ``info["final_obs"]``. :class:`Envs` hides both: ``next_observations`` is always the true next observation.
 """
 
 from __future__ import annotations
@@ -28,8 +27,8 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.seeding import derived_seed
 
-ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)  # observations that are arrays
-NAMES, KINDS = ("rewards", "terminated", "truncated"), ("biuf", "b", "b")  # of a step's results, and their dtypes
+ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)  # spaces whose observations are arrays
+NAMES, KINDS = ("rewards", "terminated", "truncated"), ("biuf", "b", "b")  # results of a step and their dtype kinds
 
 
 class Step(NamedTuple):
@@ -38,10 +37,11 @@ class Step(NamedTuple):
     Attributes:
         observations: [B, ...], before the action.
         actions: [B, ...].
-        rewards: float32 [B], clipped where that was asked for.
-        next_observations: [B, ...], the true next ones: an episode's final observation where it ended.
-        terminated, truncated: bool [B]. A truncated episode goes on in principle: bootstrap from its final observation.
-        valid: bool [B], False where the step only restarted an episode: no transition, never to be learned from.
+        rewards: float32 [B], clipped if ``reward_clip`` is set.
+        next_observations: [B, ...], the true next observations: the final observation where an episode ended.
+        terminated, truncated: bool [B]. Bootstrap from the final observation of a truncated episode, but not of a
+            terminated one.
+        valid: bool [B], False where the step only restarted an episode. Such a step is not a transition.
     """
 
     observations: np.ndarray
@@ -54,7 +54,7 @@ class Step(NamedTuple):
 
 
 class Episode(NamedTuple):
-    """A finished episode: its undiscounted return, as the environment pays it; its length in steps; who played it."""
+    """A finished episode: undiscounted return without clipping, length in steps, number of the environment."""
 
     episode_return: float
     length: int
@@ -66,27 +66,27 @@ class Envs:
 
     Args:
         vector: a Gymnasium vector environment, in autoreset mode NEXT_STEP or SAME_STEP.
-        seed: all episodes follow from it; adjacent seeds share none.
-        reward_clip: clip the rewards of :class:`Step` to ±this; the returns of episodes stay as they are paid.
+        seed: determines all episodes. Adjacent seeds have no episodes in common.
+        reward_clip: clip the rewards of :class:`Step` to ±this value. Returns of episodes are not clipped.
         env_id: the environment's name, for messages.
-        step_timeout: seconds that a reset or a step of worker processes (AsyncVectorEnv) may take.
+        step_timeout: time limit of a reset or a step of worker processes (AsyncVectorEnv), in seconds.
 
     Attributes:
-        observations: [B, ...], those to act on now. Floats are float32 whatever the environment's dtype; images of
-            uint8 stay uint8. ``observation_space`` says the same.
-        episodes: episodes finished so far; whoever reads them empties the list.
-        steps: transitions so far, over all environments; steps that are not valid do not count.
-        heartbeat: called after every step where it is not None; a process that watches this one sees that it goes on.
+        observations: [B, ...], the current observations. Floats are converted to float32; uint8 images stay uint8.
+            ``observation_space`` describes them.
+        episodes: the finished episodes. The reader empties the list.
+        steps: number of transitions so far, over all environments. Steps that are not valid do not count.
+        heartbeat: if not None, called after every step, so that another process can detect a hang.
 
     Raises:
-        UserError: a vector environment in another autoreset mode, or with observations that are no arrays.
+        UserError: an unsupported autoreset mode, or observations that are not arrays.
         EnvError: the environments' own code failed, see :meth:`step`.
     """
 
     observations: np.ndarray
-    _restarting: np.ndarray  # bool [B], the next step is a restart
-    _returns: np.ndarray  # float64 [B], of the episodes that go on
-    _begun: np.ndarray  # int64 [B], the calls before the first step of each environment's episode
+    _restarting: np.ndarray  # bool [B], True where the next step is a restart
+    _returns: np.ndarray  # float64 [B], returns of the running episodes
+    _begun: np.ndarray  # int64 [B], number of calls before each running episode's first step
     _no_rewards: np.ndarray  # zeros, for _check_finite
     _no_observations: np.ndarray | None
 
@@ -121,22 +121,22 @@ class Envs:
 
     @property
     def starting(self) -> np.ndarray:
-        """bool [B], where :attr:`observations` is an episode's first: whoever remembers should forget."""
+        """bool [B], True where :attr:`observations` starts an episode: recurrent policies must reset their state."""
         return self._begun == self._calls
 
     @property
     def running_returns(self) -> np.ndarray:
-        """float64 [B], the undiscounted return so far of the episodes that go on."""
+        """float64 [B], the undiscounted return so far of each running episode."""
         return self._returns
 
     def step(self, actions: np.ndarray) -> Step:
-        """Act in every environment; afterwards :attr:`observations` are those to act on.
+        """Act in every environment and update :attr:`observations`.
 
         Raises:
-            EnvError: names the environment and the step. An exception in an environment's own code, SystemExit
-                included; results that do not follow Gymnasium's API; a reward or an observation that is NaN or
-                infinite; a worker process that died, or took longer than ``step_timeout``. Environments in this
-                process cannot be interrupted.
+            EnvError: an exception in an environment's own code, SystemExit included; results that do not follow
+                Gymnasium's API; a reward or an observation that is NaN or infinite; a worker process that died or
+                took longer than ``step_timeout``. The message names the environment and the step. Environments in
+                this process cannot be interrupted.
         """
         before = self.observations
         after, rewards, terminated, truncated, info = self._step_vector(actions)
@@ -144,9 +144,9 @@ class Envs:
         if self.heartbeat is not None:
             self.heartbeat()
         if rewards.dtype != np.float32:
-            with np.errstate(over="ignore"):  # an infinite reward is refused below
+            with np.errstate(over="ignore"):  # _check_finite refuses infinite rewards
                 rewards = rewards.astype(np.float32)
-        # In C order: CartPole's vector environment returns transposes, and another order rounds otherwise in a network.
+        # In C order: CartPole's vector environment returns transposed arrays, which a network rounds differently.
         true_next = after = float32_array(after)
         done = terminated | truncated
         ended = done.nonzero()[0]
@@ -160,7 +160,7 @@ class Envs:
         self._check_finite("reward", rewards, self._no_rewards)
         if self._no_observations is not None:
             self._check_finite("observation", true_next, self._no_observations)
-        self._returns += rewards  # a restart pays 0
+        self._returns += rewards  # 0 in a restart
         self.steps += valid.tobytes().count(1)
         if ended.size:
             self._end_episodes(ended)
@@ -170,18 +170,18 @@ class Envs:
         return Step(before, actions, rewards, true_next, terminated, truncated, valid)
 
     def reset(self) -> None:
-        """Give up the episodes that go on and begin new ones, which follow from the seed and the number of steps."""
+        """Abort the running episodes and start new ones, determined by the seed and the number of steps."""
         self._reset()
 
     def render(self) -> Any:
-        """An image of each environment, which were made to be rendered."""
+        """Return an image of each environment; they must be made with ``render``."""
         try:
             return self.vector.render()
         except BaseException as error:
             raise self._fault("render()", error) from None
 
     def close(self) -> None:
-        """Close the environments; worker processes end, whatever state they are in."""
+        """Close the environments and end worker processes, in whatever state they are."""
         if not isinstance(self.vector, AsyncVectorEnv):
             self.vector.close()
         elif self._broken:
@@ -190,7 +190,7 @@ class Envs:
             env_workers.close(self.vector)
 
     def state_dict(self) -> dict[str, Any]:
-        """For a checkpoint: the simulators where they can be saved (:mod:`automl_ext.rl.envs.state`), and all counts."""
+        """Return all counts, and the simulators if they can be saved (:mod:`automl_ext.rl.envs.state`)."""
         return {
             "simulators": simulators_state(self.vector),
             "observations": torch.from_numpy(self.observations.copy()),
@@ -203,14 +203,15 @@ class Envs:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> bool:
-        """Go on from :meth:`state_dict`.
+        """Restore :meth:`state_dict`.
 
         Returns:
-            True: exactly there. False, with a warning: the simulators could not be saved; all environments were reset
-            and begin new episodes, which follow from the seed and the number of steps (a replay must then ``cut()``).
+            True if the state was restored exactly. False, with a warning, if the simulators were not saved: all
+            environments start new episodes, determined by the seed and the number of steps. Then call ``cut()`` of a
+            replay.
 
         Raises:
-            ValueError: the state is of another number of environments or other observations.
+            ValueError: the state has another number of environments or other observations.
         """
         saved = state["observations"].numpy()
         if saved.shape != self.observations.shape or saved.dtype != self.observations.dtype:
@@ -221,7 +222,7 @@ class Envs:
         self.steps, self._calls = state["steps"], state["calls"]
         self.episodes = [Episode(*episode) for episode in state["episodes"]]
         if not restore_simulators(self.vector, state["simulators"]):
-            warnings.warn(f"{self._where}{self.vector}: its state cannot be saved; new episodes begin", stacklevel=2)
+            warnings.warn(f"{self._where}{self.vector}: its state cannot be saved; new episodes start", stacklevel=2)
             self._reset()
             return False
         self.observations = saved.copy()
@@ -263,12 +264,12 @@ class Envs:
                 if array.dtype.kind not in kinds or array.shape != self._returns.shape:
                     raise EnvError(f"step() returned {name} that are {array.dtype} {list(array.shape)}")
             return result[0], rewards, terminated, truncated, result[4]
-        except BaseException as error:  # Ctrl-C among them: workers may be anywhere
+        except BaseException as error:  # also after Ctrl-C the workers are in an unknown state
             self._broken = True
             raise self._fault("step()", error) from None
 
     def _check_observations(self, call: str, observations: Any) -> None:
-        """What :class:`~automl_ext.rl.envs.guard.Guard` checks for single environments, for a vector version."""
+        """Check a vector version as :class:`~automl_ext.rl.envs.guard.Guard` checks single environments."""
         space: Any = self.vector.observation_space
         if getattr(observations, "shape", None) == space.shape and observations.dtype == space.dtype:
             return
@@ -276,11 +277,11 @@ class Envs:
         if found.shape != space.shape or not np.can_cast(found.dtype, space.dtype, "same_kind"):
             got = f"{found.dtype} {list(found.shape)}"
             raise EnvError(
-                f"{call} returned observations that are {got}; the space says {space.dtype} {list(space.shape or ())}"
+                f"{call} returned observations {got}, expected {space.dtype} {list(space.shape or ())} by the space"
             )
 
     def _fault(self, call: str, error: BaseException) -> BaseException:
-        """The one line for what was raised in the environments' code."""
+        """Convert an exception of the environments' code into a one-line error."""
         if not isinstance(error, EnvError):
             return fault(f"{self._where}environments", call, error)
         step = f", at step {self._calls + 1}" if call == "step()" else ""
@@ -292,7 +293,7 @@ class Envs:
         self._returns[ended], self._begun[ended] = 0.0, self._calls + self._next_step
 
     def _check_finite(self, name: str, x: np.ndarray, zeros: np.ndarray | None) -> None:
-        if zeros is None or not math.isnan(x.ravel().dot(zeros)):  # half the time of isfinite().all()
+        if zeros is None or not math.isnan(x.ravel().dot(zeros)):  # takes half the time of isfinite().all()
             return
         finite = np.isfinite(x).reshape(len(x), -1)
         bad = np.flatnonzero(~finite.all(axis=1))[0]
@@ -305,12 +306,19 @@ class Envs:
 
 
 def make_envs(env_id: str, n_envs: int, seed: int, options: EnvOptions | None = None, *, render: bool = False) -> Envs:
-    """Environments by Gymnasium's name; see :class:`automl_ext.rl.envs.making.EnvOptions`.
+    """Make parallel environments.
+
+    Args:
+        env_id: Gymnasium id; see :func:`automl_ext.rl.envs.making.make_vector` for other packages.
+        n_envs: number of environments, at least 1.
+        seed: determines all episodes.
+        options: None for the defaults.
+        render: make environments that can render images.
 
     Raises:
-        UserError: no environment of that name, or not with these options; one line.
-        EnvError: its own code failed.
-        ModuleNotFoundError: it needs a package that is not installed; names the extra.
+        UserError: the environment does not exist or does not take these options.
+        EnvError: the environment's own code failed.
+        ModuleNotFoundError: a package is not installed; the message names the extra.
     """
     options = options or EnvOptions()
     vector = make_vector(env_id, n_envs, options, render)

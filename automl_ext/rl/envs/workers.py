@@ -1,7 +1,7 @@
-"""Environments in worker processes, each in its own: deaths, hangs and errors become one line that names which.
+"""Environments in worker processes, one each. Crashes, hangs and errors become one-line messages that name the worker.
 
-The time limit covers the workers. It cannot cover the first environment's constructor, which Gymnasium also calls in
-this process to learn the spaces: nothing can stop code that hangs in our own process.
+The time limit covers the workers. It does not cover the first environment's constructor, which Gymnasium also calls in
+this process to read the spaces: code that hangs in our own process cannot be stopped.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from gymnasium.vector.async_vector_env import _async_worker
 
 from automl_ext.rl.envs.guard import EnvError, fault
 
-PATIENCE = 5.0  # seconds until a worker that was asked to end is killed
+PATIENCE = 5.0  # seconds between asking a worker to end and killing it
 
 
 class WorkerVectorEnv(AsyncVectorEnv):
-    """Gymnasium's AsyncVectorEnv in mode SAME_STEP; a constructor that fails in a worker is an EnvError as well."""
+    """Gymnasium's AsyncVectorEnv in mode SAME_STEP. A constructor that fails in a worker also raises EnvError."""
 
     def __init__(self, makers: Sequence[Callable[[], gymnasium.Env]], limit: float) -> None:
         self.limit = limit
         try:
             super().__init__(makers, autoreset_mode=AutoresetMode.SAME_STEP, worker=_work)
         except BaseException:
-            if hasattr(self, "processes"):  # not the first environment, in this process
+            if hasattr(self, "processes"):  # False if the first environment failed in this process
                 terminate(self)
             raise
 
     def _check_spaces(self) -> None:
         set_limit(self, self.limit)
-        with _telling(self, "its constructor", self.limit):
+        with _translated(self, "its constructor", self.limit):
             super()._check_spaces()
 
     def _raise_if_errors(self, successes: Any) -> None:
-        """Without the tracebacks of workers that Gymnasium prints as warnings: the exception says it in one line."""
+        """Raise without the worker tracebacks that Gymnasium prints as warnings."""
         if not all(successes):
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
@@ -54,10 +54,9 @@ class WorkerVectorEnv(AsyncVectorEnv):
 
 
 def set_limit(vector: AsyncVectorEnv, limit: float) -> None:
-    """Let no reply of a worker take longer than this many seconds.
+    """Set a time limit for replies of workers, in seconds.
 
-    The kernel watches the time, which costs nothing in a step.
-    Where pipes are no sockets (Windows) there is no limit.
+    The kernel enforces it, without a cost per step. There is no limit where pipes are not sockets (Windows).
     """
     duration = struct.pack("ll", int(limit), int(limit % 1 * 1e6))
     for pipe in vector.parent_pipes:
@@ -66,25 +65,25 @@ def set_limit(vector: AsyncVectorEnv, limit: float) -> None:
 
 
 def reset(vector: AsyncVectorEnv, seed: int, limit: float) -> tuple[Any, dict[str, Any]]:
-    """``vector.reset``; see :func:`step`."""
-    with _telling(vector, "reset()", limit):
+    """Call ``vector.reset``; raises as :func:`step`."""
+    with _translated(vector, "reset()", limit):
         return vector.reset(seed=seed)
 
 
 def step(vector: AsyncVectorEnv, actions: np.ndarray, limit: float) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-    """``vector.step`` under the limit that :func:`set_limit` has set.
+    """Call ``vector.step`` under the time limit of :func:`set_limit`.
 
-    After any exception the workers may be anywhere: only :func:`terminate` is left.
+    After an exception the workers are in an unknown state: call :func:`terminate`.
 
     Raises:
-        EnvError: a worker died, or took longer.
+        EnvError: a worker died or exceeded the limit.
     """
-    with _telling(vector, "step()", limit):
+    with _translated(vector, "step()", limit):
         return vector.step(actions)
 
 
 def close(vector: AsyncVectorEnv) -> None:
-    """Close the environments and end the workers; those that do not end are killed."""
+    """Close the environments and end the workers. Workers that do not end are killed."""
     if vector.closed:
         return
     for pipe in vector.parent_pipes:
@@ -97,7 +96,7 @@ def close(vector: AsyncVectorEnv) -> None:
 
 
 def terminate(vector: AsyncVectorEnv) -> None:
-    """End the workers without asking them: some may never answer."""
+    """Terminate the workers without a request, since some may never reply."""
     for process in vector.processes:
         process.terminate()
     for process in vector.processes:
@@ -113,10 +112,9 @@ def terminate(vector: AsyncVectorEnv) -> None:
 
 
 def broken_worker(vector: AsyncVectorEnv, error: BaseException) -> int | None:
-    """The worker whose pipe raised ``error``.
+    """Return the worker whose pipe raised ``error``, read from the traceback.
 
-    The traceback knows it exactly. Which processes are dead does not say it: several may be, and the system reports a
-    death later than a broken pipe.
+    The list of dead processes is not reliable: there may be several, and a death is reported after a broken pipe.
     """
     for frame, _ in traceback.walk_tb(error.__traceback__):
         for i, pipe in enumerate(vector.parent_pipes):
@@ -126,7 +124,7 @@ def broken_worker(vector: AsyncVectorEnv, error: BaseException) -> int | None:
 
 
 def how_ended(process: Any) -> str:
-    """The exit code of a multiprocessing process, or the name of the signal that killed it."""
+    """Describe the exit code of a multiprocessing process, or the signal that killed it."""
     code = process.exitcode
     if code is None or code >= 0:
         return "no exit code yet" if code is None else f"exit code {code}"
@@ -138,26 +136,26 @@ def how_ended(process: Any) -> str:
 def _work(
     index: int, maker: Callable[[], gymnasium.Env], pipe: Connection, parent_pipe: Connection, *rest: Any
 ) -> None:
-    """Gymnasium's worker, but a failing constructor is reported as a failing step is."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which then ends us
+    """Run Gymnasium's worker, and report a failing constructor like a failing step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and then ends this process
     try:
         env = maker()
     except BaseException as error:
-        told = fault(f"environment {index}", "its constructor", error)
+        failure = fault(f"environment {index}", "its constructor", error)
         parent_pipe.close()
-        pipe.recv()  # the check of spaces, which every worker is asked for first
-        rest[1].put((index, EnvError, str(told), ""))
+        pipe.recv()  # the request to check the spaces, the first one to every worker
+        rest[1].put((index, EnvError, str(failure), ""))
         pipe.send((None, False))
         return
     _async_worker(index, lambda: env, pipe, parent_pipe, *rest)
 
 
 @contextlib.contextmanager
-def _telling(vector: AsyncVectorEnv, call: str, limit: float) -> Iterator[None]:
+def _translated(vector: AsyncVectorEnv, call: str, limit: float) -> Iterator[None]:
     try:
         yield
-    except BlockingIOError as error:  # the limit of the pipe
-        first = broken_worker(vector, error) or 0  # replies are read in order, and later ones not yet
+    except BlockingIOError as error:  # the time limit of the pipe
+        first = broken_worker(vector, error) or 0  # replies are read in order; later ones are unread
         later = enumerate(vector.parent_pipes[first + 1 :], first + 1)
         late = [first] + [i for i, pipe in later if pipe is not None and not pipe.poll()]
         raise EnvError(

@@ -1,4 +1,4 @@
-"""Wrappers around single environments. They hold no state, or plain attributes: see :mod:`automl_ext.rl.envs.state`."""
+"""Wrappers of single environments. Their state is in plain attributes: see :mod:`automl_ext.rl.envs.state`."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from gymnasium import spaces
 
 from automl_ext.rl.envs.guard import EnvError
 
+SIDE = 64  # pixels
+
 
 class ActionRepeat(gymnasium.Wrapper):
-    """Every action for ``repeat`` steps, or until the episode ends; their rewards are summed."""
+    """Repeat every action ``repeat`` times, or until the episode ends, and sum the rewards."""
 
     def __init__(self, env: gymnasium.Env, repeat: int) -> None:
         super().__init__(env)
@@ -30,17 +32,21 @@ class ActionRepeat(gymnasium.Wrapper):
 
 
 class Pixels(gymnasium.ObservationWrapper):
-    """What is rendered in place of what is observed, averaged over areas down to uint8 [side, side, 3]."""
+    """Observe the rendered image, averaged over areas down to uint8 [64, 64, 3].
 
-    def __init__(self, env: gymnasium.Env, side: int = 64) -> None:
+    Args:
+        env: an environment with ``render_mode="rgb_array"``.
+        pixels: the value of the option, always True.
+    """
+
+    def __init__(self, env: gymnasium.Env, pixels: bool = True) -> None:
         super().__init__(env)
-        self.side = side
-        self.observation_space = spaces.Box(0, 255, (side, side, 3), np.uint8)
+        self.observation_space = spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
 
     def observation(self, observation: Any) -> np.ndarray:
         rendered: Any = self.env.render()
         if rendered.ndim != 3:
             raise EnvError(f"render() must return an image [height, width, 3], got {list(rendered.shape)}")
         image = torch.from_numpy(np.array(rendered)).permute(2, 0, 1).unsqueeze(0).float()
-        small = torch.nn.functional.adaptive_avg_pool2d(image, self.side)[0].permute(1, 2, 0)
+        small = torch.nn.functional.adaptive_avg_pool2d(image, SIDE)[0].permute(1, 2, 0)
         return small.round().to(torch.uint8).contiguous().numpy()

@@ -1,4 +1,4 @@
-"""How good a policy is: the returns of whole episodes in environments of its own."""
+"""Evaluation of a policy: the returns of whole episodes in separate environments."""
 
 from __future__ import annotations
 
@@ -12,29 +12,31 @@ from automl_ext.rl.envs.vector import Envs
 
 Act = Callable[[np.ndarray], np.ndarray]
 Begin = Callable[[np.ndarray], None]
-MAX_STEPS = 27_000  # of an episode in evaluation, unless told otherwise: half an hour of an Atari game
+MAX_STEPS = 27_000  # default limit of an evaluation episode: half an hour of an Atari game
 
 
-class Evaluation(NamedTuple):
-    """The first episode of every environment.
+class EpisodeReturns(NamedTuple):
+    """Returns of the first episode of every environment.
 
     Attributes:
         returns: float64 [B], undiscounted.
-        cut: the number of episodes that were stopped at ``max_steps``; their returns are of the steps until then.
+        cut: number of episodes that were cut at ``max_steps``. Their returns are those up to the cut.
     """
 
     returns: np.ndarray
     cut: int
 
 
-def play(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_STEPS) -> Evaluation:
-    """Play one episode in every environment: one each, so that short ones are not counted more often than long ones.
+def play(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_STEPS) -> EpisodeReturns:
+    """Play one episode in every environment.
+
+    One episode each: several in a given number of steps would count short episodes more often than long ones.
 
     Args:
-        act: observations [B, ...] to actions [B, ...].
-        envs: fresh ones; they are closed afterwards.
-        begin: for a policy with memory: called before ``act`` with where episodes begin, bool [B].
-        max_steps: longer episodes are cut, so that an environment without an end does not play forever.
+        act: maps observations [B, ...] to actions [B, ...].
+        envs: new environments; they are closed afterwards.
+        begin: called before ``act`` with bool [B], True where an episode starts; recurrent policies reset there.
+        max_steps: longer episodes are cut, so that an endless episode does not block.
     """
     returns = np.zeros(envs.n_envs)
     running = np.ones(envs.n_envs, bool)
@@ -43,7 +45,7 @@ def play(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_
             if begin is not None:
                 begin(envs.starting)
             envs.step(act(envs.observations))
-            for episode in envs.episodes:  # their returns are as the environment pays them, not clipped
+            for episode in envs.episodes:  # these returns are not clipped
                 if running[episode.env]:
                     returns[episode.env], running[episode.env] = episode.episode_return, False
             envs.episodes.clear()
@@ -52,11 +54,14 @@ def play(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_
         returns[running] = envs.running_returns[running]
     finally:
         envs.close()
-    return Evaluation(returns, int(running.sum()))
+    return EpisodeReturns(returns, int(running.sum()))
 
 
 def evaluate(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_STEPS) -> np.ndarray:
-    """The returns of :func:`play`, float64 [B]; a warning says how many episodes were cut."""
+    """Return the returns of :func:`play`, float64 [B]. A warning reports the number of cut episodes.
+
+    Args: see :func:`play`.
+    """
     returns, cut = play(act, envs, begin, max_steps)
     if cut:
         warnings.warn(f"{cut} of {len(returns)} episodes were cut after {max_steps} steps", stacklevel=2)

@@ -1,22 +1,18 @@
-"""The loop around every agent: iterate, evaluate, log, keep the best policy, save; resume where it was stopped."""
+"""The training loop of all agents: iterate, evaluate, log, keep the best policy, save, and resume."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from automl_ext.rl.envs.guard import EnvError
-from automl_ext.rl.envs.making import EnvOptions
-from automl_ext.rl.envs.vector import Envs, make_envs
-from automl_ext.rl.loop.checks import check_environments
-from automl_ext.rl.loop.evaluate import MAX_STEPS, play
-from automl_ext.training.checks import check_range, check_seed
+from automl_ext.rl.loop.agent import Agent, envs_of, multiples
+from automl_ext.rl.loop.evaluate import play
 from automl_ext.training.clock import Clock
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
@@ -25,83 +21,11 @@ from automl_ext.training.memory import keep_freed_memory
 from automl_ext.training.run import CHECKPOINTS, Run
 from automl_ext.training.seeding import derived_seed
 
-BEST = "best.pt"  # the best policy so far by evaluation: {step, return, policy}
-
-
-@dataclass
-class TrainConfig:
-    """What every algorithm's configuration begins with. Steps are transitions, counted over all environments.
-
-    Raises:
-        ValueError: a number out of range.
-    """
-
-    env_id: str = "CartPole-v1"
-    total_steps: int = 100_000
-    seed: int = 0  # decides weights, exploration, batches and environments
-    n_envs: int = 1
-    device: str = "cpu"  # cpu, cuda or auto; small networks are faster on a CPU
-    eval_every: int = 10_000  # steps between evaluations
-    eval_episodes: int = 10
-    eval_max_steps: int = MAX_STEPS  # longer episodes of an evaluation are cut; the result counts them
-    final_episodes: int = 30  # of the last and of the best policy, when training is over
-    checkpoint_every: int = 20_000
-    env: EnvOptions = field(default_factory=EnvOptions)
-
-    def __post_init__(self) -> None:
-        check_range(self, "total_steps", "n_envs", "eval_every", "checkpoint_every", low=1)
-        check_range(self, "eval_episodes", "eval_max_steps", "final_episodes", low=1)
-        check_seed(self.seed)
-
-
-def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False) -> Envs:
-    """Environments as the configuration wants them, for training and for evaluation alike.
-
-    Raises:
-        UserError: no such environment, or more of them than fit into memory.
-    """
-    for name in ("n_envs", "eval_episodes", "final_episodes"):
-        check_environments(name, getattr(config, name), config.env_id, config.env)
-    return make_envs(config.env_id, n_envs, seed, config.env, render=render)
-
-
-def multiples(after: int, until: int, every: int) -> int:
-    """The number of multiples of ``every`` in (after, until]."""
-    return max(until // every - after // every, 0)
-
-
-class Agent(Protocol):
-    """An algorithm: it owns its environments, networks, optimisers, replay and generators.
-
-    One that remembers what it has seen of an episode also has ``begin(starting)``: before :meth:`act` it is told where
-    episodes begin, bool [B]. One that counts its gradient steps has ``updates``, which then are in the result.
-    """
-
-    envs: Envs
-
-    def iterate(self) -> dict[str, Any]:
-        """Some steps in the environments, and the updates that follow; what was measured, numbers or scalar tensors."""
-        ...
-
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """The deterministic actions, [B, ...] → [B, ...]."""
-        ...
-
-    def policy_state(self) -> dict[str, Any]:
-        """What :meth:`act` depends on: tensors and plain Python."""
-        ...
-
-    def load_policy_state(self, state: dict[str, Any]) -> None: ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """All that decides how training goes on, ``envs.state_dict()`` included."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+BEST = "best.pt"  # the best evaluated policy so far: {step, return, policy}
 
 
 class Averages:
-    """Means of what the iterations measured, since they were last taken. Tensors stay where they are until then."""
+    """Means of measurements since the last :meth:`take`. Tensors stay on their device until then."""
 
     def __init__(self) -> None:
         self.sums: dict[str, Any] = {}
@@ -133,25 +57,26 @@ def train(
     """Train an agent inside a run directory.
 
     Args:
-        algorithm: its name, for the run directory.
-        build: makes the agent of a configuration.
-        config: a :class:`TrainConfig`.
+        algorithm: the algorithm's name, for the run directory.
+        build: makes the agent from the configuration.
+        config: a :class:`~automl_ext.rl.loop.agent.TrainConfig`.
         out, resume: see :meth:`automl_ext.training.run.Run.open`.
-        stop_after: interrupt, with a checkpoint, after so many steps of this invocation.
+        stop_after: stop, with a checkpoint, after this number of steps of this call.
 
     Returns:
-        What ``result.json`` holds; None when stopped. ``eval_return_*`` are of the last policy, ``best_eval_return`` of
-        the best one, both evaluated on ``final_episodes`` new episodes: the last one, unless the one that did best in
-        the evaluations during training does better there too. ``seconds``, ``cpu_seconds`` and ``steps_per_second`` are
-        of acting and learning, without evaluation; so is ``updates_per_second`` of an agent that counts ``updates``.
+        The content of ``result.json``; None when stopped. ``eval_return_*`` belong to the last policy and
+        ``best_eval_return`` to the best policy. Both are evaluated on the same ``final_episodes`` new episodes. The
+        best policy is the one with the best evaluation during training, or the last one if it does as well on the new
+        episodes. ``seconds``, ``cpu_seconds``, ``steps_per_second`` and ``updates_per_second`` measure acting and
+        learning without evaluation. ``updates`` and ``updates_per_second`` exist if the agent counts its updates.
 
     Raises:
-        UserError: bad configuration or run directory; losses that are not finite.
-        EnvError: an environment failed, see :meth:`automl_ext.rl.envs.vector.Envs.step`. Before training begins it leaves no
-            run directory; later the last checkpoint is kept, which the message says.
+        UserError: a wrong configuration or run directory, or losses that are not finite.
+        EnvError: an environment failed, see :meth:`automl_ext.rl.envs.vector.Envs.step`. A failure before training
+            leaves no run directory. Later the last checkpoint is kept, and the message names it.
     """
     keep_freed_memory()
-    agent = build(config)  # before there is a directory: it may be refused
+    agent = build(config)  # before the run directory is created: the configuration may be refused
     try:
         training = Training(agent, config)
         with Run.open(out, config, algorithm=algorithm, resume=resume, load=training.load_state_dict) as run:
@@ -174,27 +99,27 @@ def train(
 
 
 def kept(run: Path) -> str:
-    """What a run that an environment stopped can go on from."""
+    """Describe the checkpoint from which a failed run can be resumed."""
     steps = checkpoint.list_steps(run / CHECKPOINTS)
     if not steps:
-        return "no checkpoint was saved yet: --resume auto starts anew"
-    return f"the checkpoint of step {checkpoint.step_of(steps[-1])} is kept: --resume auto goes on from it"
+        return "no checkpoint was saved yet: --resume auto starts from the beginning"
+    return f"the checkpoint of step {checkpoint.step_of(steps[-1])} is kept: --resume auto continues from it"
 
 
 class Training:
-    """An agent's way through its run: what is due after an iteration, and the state between two."""
+    """The training of an agent in a run: iterations with what is due after each, and the state between them."""
 
-    run: Run  # set by begin
+    run: Run  # set by begin()
 
     def __init__(self, agent: Agent, config: Any) -> None:
         self.agent, self.config = agent, config
         self.averages, self.clock = Averages(), Clock()
         self.best: dict[str, Any] = {"step": -1, "return": -float("inf"), "policy": None}
-        self.saved = -1  # the steps at the last checkpoint
-        self.cut = 0  # episodes of the last evaluation that did not end within eval_max_steps
+        self.saved = -1  # number of steps at the last checkpoint
+        self.cut = 0  # number of episodes that the last evaluation cut
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint's state."""
+        """Restore the state of a checkpoint."""
         best = state["best"]
         if best["policy"] is not None:
             check_fit(best["policy"], self.agent.policy_state(), "best policy")
@@ -204,7 +129,7 @@ class Training:
         self.clock.wall, self.clock.cpu = state["clock"]
 
     def begin(self, run: Run) -> None:
-        """Write into ``run`` from here on. Its best policy may be newer than the checkpoint."""
+        """Set the run to write into, and restore its best policy, which may be newer than the checkpoint."""
         self.run = run
         if self.best["policy"] is None:
             (run.path / BEST).unlink(missing_ok=True)
@@ -212,12 +137,12 @@ class Training:
             save_policy(run.path / BEST, self.best)
 
     def iterate(self) -> int:
-        """One iteration and what is due after it; steps done."""
+        """Run one iteration, then the evaluation and the checkpoint that are due. Return the number of steps done."""
         envs, config = self.agent.envs, self.config
         before = envs.steps
         with self.clock:
             measured = self.agent.iterate()
-        self.clock.cpu += measured.pop("cpu_seconds", 0.0)  # of an agent's other processes
+        self.clock.cpu += measured.pop("cpu_seconds", 0.0)  # CPU time of the agent's other processes
         self.averages.add(measured)
         for episode in envs.episodes:
             self.averages.add({"episode_return": episode.episode_return, "episode_length": episode.length})
@@ -233,6 +158,7 @@ class Training:
         return envs.steps - before
 
     def evaluate(self) -> None:
+        """Evaluate the policy, log, and keep the policy if it is the best so far."""
         steps, config = self.agent.envs.steps, self.config
         self.check_finite()
         means = self.averages.take()
@@ -240,23 +166,26 @@ class Training:
         if self.cut:
             means["eval_episodes_cut"] = self.cut
         self.run.log(steps, eval_return=returns.mean(), **means)
-        if returns.mean() >= self.best["return"]:  # of equals the later one, which has learned longer
+        if returns.mean() >= self.best["return"]:  # among equals the later policy, which has learned longer
             self.keep_best(returns)
 
     def keep_best(self, returns: np.ndarray) -> None:
-        """Make the present policy the best one, for these returns."""
+        """Store the current policy as the best one, with its returns."""
         policy = copy.deepcopy(self.agent.policy_state())
         self.best = {"step": self.agent.envs.steps, "return": float(returns.mean()), "policy": policy}
         save_policy(self.run.path / BEST, self.best)
 
     def returns(self, episodes: int, number: int) -> np.ndarray:
-        """Of the policy as it is. The environments' seed follows from the run's and ``number``: nothing to be saved."""
+        """Return the returns of the current policy, [episodes].
+
+        The environments' seed is derived from the run's seed and ``number``, so evaluation has no state to save.
+        """
         envs = envs_of(self.config, episodes, derived_seed(self.config.seed, number))
-        returns, self.cut = play(self.agent.act, envs, getattr(self.agent, "begin", None), self.config.eval_max_steps)
+        returns, self.cut = play(self.agent.act, envs, self.agent.begin, self.config.eval_max_steps)
         return returns
 
     def check_finite(self) -> None:
-        """Raises UserError where training has diverged: nothing of it is to be saved."""
+        """Raise UserError if training has diverged, before a diverged state is saved."""
         bad = [f"{name} {value}" for name, value in self.averages.means().items() if not np.isfinite(value)]
         bad = bad or [f"{name} is not finite" for name in not_finite(self.agent.policy_state(), "policy")]
         if bad:
@@ -264,7 +193,7 @@ class Training:
             raise UserError(f"diverged before step {steps}: {', '.join(bad[:5])}; the last good checkpoint is kept")
 
     def save(self) -> None:
-        """Write a checkpoint, unless this step has one."""
+        """Write a checkpoint unless this step has one."""
         steps = self.agent.envs.steps
         if steps == self.saved:
             return
@@ -280,9 +209,9 @@ class Training:
         self.saved = steps
 
     def result(self) -> dict[str, Any]:
-        """The last policy and the best one, each on ``final_episodes`` new episodes; the same ones for both.
+        """Evaluate the last and the best policy on the same ``final_episodes`` new episodes, and return the result.
 
-        The best one was chosen by a few episodes, so the last one replaces it if it does as well on these.
+        The best policy was chosen by few episodes, so the last one replaces it if it does as well on these.
         """
         steps, episodes = self.agent.envs.steps, self.config.final_episodes
         last, cut = self.returns(episodes, number=0), self.cut
@@ -298,26 +227,26 @@ class Training:
             "eval_return_std": float(last.std()),
             "best_eval_return": float(best.mean()),
             "best_step": self.best["step"],
-            "episodes_cut": cut,  # of the last policy's
+            "episodes_cut": cut,  # in the evaluation of the last policy
             "best_episodes_cut": best_cut,
             "env_steps": steps,
             "seconds": self.clock.wall,
             "cpu_seconds": self.clock.cpu,
             "steps_per_second": steps / max(self.clock.wall, 1e-9),
         }
-        updates = getattr(self.agent, "updates", None)
+        updates = self.agent.updates
         if updates is not None:
             result |= {"updates": updates, "updates_per_second": updates / max(self.clock.wall, 1e-9)}
         return result
 
 
 def save_policy(path: Path, best: dict[str, Any]) -> None:
-    """Write the best policy, atomically and with a checksum."""
+    """Write the best policy atomically and with a checksum."""
     write_tensors(path, best)
 
 
 def not_finite(state: Any, key: str) -> Iterator[str]:
-    """Where in a state there are tensors with NaN or infinity."""
+    """Yield the keys of tensors with NaN or infinity in a nested state."""
     if isinstance(state, dict):
         for name, value in state.items():
             yield from not_finite(value, f"{key}.{name}")

@@ -1,4 +1,4 @@
-"""Action spaces: which agent takes which, and how normalized actions are mapped to a box."""
+"""Action spaces: the spaces that agents support, and the map from normalized actions to a box."""
 
 from __future__ import annotations
 
@@ -9,40 +9,41 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
 
 BOUNDED = 1e6  # a dimension with a bound beyond ±this counts as unbounded
 
 
 def unsupported(space: gymnasium.Space) -> UserError:
-    """The error for an action space that an agent does not take; it lists what each agent takes."""
+    """Return the error for an unsupported action space. It lists the spaces that each agent supports."""
     return UserError(
-        f"action space {space}: dqn and rainbow take Discrete; a2c, a3c and reinforce take Discrete and Box of floats; "
-        "dreamer takes Discrete and bounded Box of floats"
+        f"action space {short(space)}: dqn and rainbow take Discrete; "
+        "a2c, a3c and reinforce take Discrete and Box of floats; dreamer takes Discrete and bounded Box of floats"
     )
 
 
 class BoxScaling:
     """The affine map from normalized actions to a box: [−1, 1] to [low, high] in every bounded dimension.
 
-    A dimension whose bounds are infinite or beyond ±1e6 has no useful scale: its actions are passed on unscaled.
+    A dimension with bounds that are infinite or beyond ±1e6 is not scaled.
 
     Args:
         space: a Box of floats.
 
     Attributes:
-        bounded: bool, the space's shape: which dimensions are scaled.
+        bounded: bool with the space's shape, True for dimensions that are scaled.
     """
 
     def __init__(self, space: Box) -> None:
         self.shape, self.dtype, self.low, self.high = space.shape, space.dtype, space.low, space.high
         low, high = space.low.astype(np.float64), space.high.astype(np.float64)
         self.bounded = (np.abs(low) <= BOUNDED) & (np.abs(high) <= BOUNDED)
-        with np.errstate(over="ignore", invalid="ignore"):  # of infinite bounds, which are not used
+        with np.errstate(over="ignore", invalid="ignore"):  # infinite bounds, whose results are not used
             self.middle = np.where(self.bounded, (high + low) / 2, 0.0)
             self.half = np.where(self.bounded, (high - low) / 2, 1.0)
 
     def warn_if_unscaled(self) -> None:
-        """Warn once about dimensions that are not scaled."""
+        """Warn about dimensions that are not scaled."""
         if not self.bounded.all():
             warnings.warn(
                 f"action space: {(~self.bounded).sum()} of {self.bounded.size} dimensions have no bounds within "
@@ -51,6 +52,6 @@ class BoxScaling:
             )
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """Normalized actions [N, ...] to the box, [N, *shape]; what falls outside is clipped."""
+        """Map normalized actions [N, ...] to the box, [N, *shape], with clipping."""
         scaled = actions.reshape(-1, *self.shape) * self.half + self.middle
         return np.clip(scaled, self.low, self.high).astype(self.dtype)

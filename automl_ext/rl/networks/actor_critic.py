@@ -1,4 +1,4 @@
-"""Stochastic policies and their values: what the policy-gradient algorithms train."""
+"""The networks of policy-gradient algorithms: a stochastic policy and its value function."""
 
 from __future__ import annotations
 
@@ -9,86 +9,24 @@ from itertools import pairwise
 import gymnasium
 import numpy as np
 import torch
-import torch.nn.functional as F
-from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
-from automl_ext.rl.networks.action_spaces import BoxScaling, unsupported
 from automl_ext.rl.networks.body import Body, RunningNorm, orthogonal, orthogonal_, to_tensor
-
-
-class Categorical(nn.Module):
-    """Discrete actions; ``outputs`` are logits, [N, actions]."""
-
-    def __init__(self, space: Discrete) -> None:
-        super().__init__()
-        self.outputs, self.start = int(space.n), int(space.start)
-
-    def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """The Gumbel-max trick."""
-        return (outputs + rng.gumbel(size=outputs.shape)).argmax(-1)
-
-    def mode(self, outputs: np.ndarray) -> np.ndarray:
-        return outputs.argmax(-1)
-
-    def log_probs(self, outputs: Tensor, actions: Tensor) -> Tensor:
-        """log π(a), [N]."""
-        return -F.cross_entropy(outputs, actions, reduction="none")
-
-    def entropy(self, outputs: Tensor) -> Tensor:
-        """Of π in nats, [N]."""
-        logs = outputs.log_softmax(-1)
-        return -(logs.exp() * logs).sum(-1)
-
-    def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """As the environment wants them."""
-        return actions + self.start if self.start else actions
-
-
-class DiagonalGaussian(nn.Module):
-    """Continuous actions; ``outputs`` are means, [N, dims]. The standard deviation is learned, the same in all states.
-
-    The policy acts in a normalized space: [−1, 1] is mapped to the box of the environment (:class:`BoxScaling`). The
-    environment gets actions clipped to its box. log π is that of the normalized action as it was drawn.
-    """
-
-    def __init__(self, space: Box) -> None:
-        super().__init__()
-        self.outputs, self.scaling = math.prod(space.shape), BoxScaling(space)
-        self.scaling.warn_if_unscaled()
-        self.log_std = nn.Parameter(torch.zeros(self.outputs))
-
-    def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        std = np.exp(self.log_std.numpy(force=True))
-        return outputs + std * rng.standard_normal(outputs.shape, np.float32)
-
-    def mode(self, outputs: np.ndarray) -> np.ndarray:
-        return outputs
-
-    def log_probs(self, outputs: Tensor, actions: Tensor) -> Tensor:
-        """log π(a), [N]."""
-        z = (actions - outputs) * (-self.log_std).exp()
-        return -(0.5 * z * z + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
-
-    def entropy(self, outputs: Tensor) -> Tensor:
-        """Of π in nats, [N]."""
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(outputs))
-
-    def to_env(self, actions: np.ndarray) -> np.ndarray:
-        """Normalized actions [N, dims] as the environment wants them, [N, *shape]."""
-        return self.scaling.to_env(actions)
+from automl_ext.rl.networks.distributions import distribution_of
+from automl_ext.rl.networks.parameters import check_layers
 
 
 class TwinMLP(nn.Module):
-    """Two networks of tanh layers evaluated together, as a batch of two: half the calls of one after the other.
+    """Two networks of tanh layers, evaluated as a batch of two, which halves the number of calls.
 
-    Observations [N, inputs] to features [2, N, features]; ``norm`` as in :class:`Body`.
+    Maps observations [N, inputs] to features [2, N, features]. ``norm`` is that of :class:`Body`.
     """
 
     def __init__(self, inputs: int, hidden: tuple[int, ...], normalize: bool = False) -> None:
         super().__init__()
         self.norm = RunningNorm((inputs,)) if normalize else None
         sizes = [inputs, *hidden]
+        check_layers(sizes, networks=2)
         self.weights = nn.ParameterList(torch.empty(2, i, o) for i, o in pairwise(sizes))
         self.biases = nn.ParameterList(torch.zeros(2, 1, o) for o in hidden)
         for weight in self.weights:
@@ -108,16 +46,21 @@ class TwinMLP(nn.Module):
 class ActorCritic(nn.Module):
     """A policy π(a|s) and its value V(s).
 
-    From vectors: two networks, one each. From images (and vectors of bytes): one :class:`Body` with two heads.
+    Vectors of floats have separate networks for policy and value. Images and vectors of bytes have one :class:`Body`
+    with two heads.
 
     Args:
-        normalize: vectors are normalised by their running statistics, which :meth:`saw` updates.
+        observation_space: space of the observations.
+        action_space: space of the actions.
+        hidden: sizes of the hidden layers.
+        normalize: normalize vectors by their running statistics, which :meth:`saw` updates.
 
     Attributes:
         distribution: :class:`Categorical` for Discrete actions, :class:`DiagonalGaussian` for Box.
 
     Raises:
-        UserError: another action space, or observations that no :class:`Body` takes.
+        UserError: an unsupported action space, observations that :class:`Body` does not support, or layers that do not
+            fit into memory.
     """
 
     def __init__(
@@ -143,22 +86,22 @@ class ActorCritic(nn.Module):
         self.value_head = orthogonal(nn.Linear(features, 1), 1.0)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
-        """Outputs for the distribution, [N, outputs], and values, [N]."""
+        """Return the distribution's parameters, [N, outputs], and the values, [N]."""
         features = self.body(observations)
         for_policy, for_value = features if isinstance(self.body, TwinMLP) else (features, features)
         return self.policy_head(for_policy), self.value_head(for_value).squeeze(-1)
 
     def saw(self, observations: Tensor) -> None:
-        """Let observations [N, ...] count in the statistics that later ones are normalised by, if they are."""
+        """Update the running statistics with observations [N, ...], if observations are normalized."""
         if self.body.norm is not None:
             self.body.norm.update(observations)
 
 
 def acting(network: ActorCritic, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
-    """The function from observations to the distribution's outputs, in NumPy.
+    """Return a function from observations to the distribution's parameters, NumPy arrays.
 
-    A small network on the CPU is evaluated in NumPy, on the memory of its parameters: for 8 observations torch takes
-    four times as long, nearly all of it the cost of its calls. The parameters must then stay where they are.
+    A small network on the CPU is evaluated in NumPy on the memory of its parameters, which must not move. For 8
+    observations torch takes four times as long, mostly for the overhead of its calls.
     """
     body, head = network.body, network.policy_head
     if isinstance(body, TwinMLP) and device.type == "cpu":
@@ -182,16 +125,3 @@ def acting(network: ActorCritic, device: torch.device) -> Callable[[np.ndarray],
         return network(to_tensor(observations, device))[0].numpy(force=True)
 
     return outputs_by_torch
-
-
-def distribution_of(space: gymnasium.Space) -> Categorical | DiagonalGaussian:
-    """The distribution over an action space.
-
-    Raises:
-        UserError: a space that none covers.
-    """
-    if isinstance(space, Discrete):
-        return Categorical(space)
-    if isinstance(space, Box) and np.issubdtype(space.dtype, np.floating):
-        return DiagonalGaussian(space)
-    raise unsupported(space)

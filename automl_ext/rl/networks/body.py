@@ -10,24 +10,31 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from automl_ext.rl.networks.parameters import check_layers
 from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
 
 
 class Body(nn.Sequential):
-    """Observations [N, ...] to features [N, features].
+    """A network from observations [N, ...] to features [N, features].
 
-    Vectors go through the hidden layers alone. Images of 84 × 84, channels first, go through the convolutions of Mnih
-    et al. 2015 before them; small ones (MinAtar's 10 × 10, channels last) through one 3 × 3 convolution of 16 channels
-    (Young and Tian 2019). Observations come as the environment gives them: uint8 images are divided by 255, boolean
-    ones are 0 and 1.
+    Vectors go through the hidden layers. Images of 84 × 84, channels first, first go through the convolutions of Mnih
+    et al. 2015. Small images (MinAtar's 10 × 10, channels last) first go through one 3 × 3 convolution of 16 channels
+    (Young and Tian 2019). Inputs have the environment's dtype: uint8 is divided by 255, booleans become 0 and 1.
+
+    Args:
+        space: space of the observations.
+        hidden: sizes of the hidden layers.
+        activation: activation after every hidden layer.
+        normalize: normalize observations by their running statistics; vectors only.
 
     Attributes:
-        features: how many come out.
-        norm: with ``normalize``, for vectors only, the :class:`RunningNorm` that observations go through first; an
-            agent calls ``body.norm.update(observations)`` with what it has seen. Else None.
+        features: number of features.
+        norm: the :class:`RunningNorm` of the observations, or None without ``normalize``. Agents call
+            ``body.norm.update(observations)``.
 
     Raises:
-        UserError: observations of a shape that is none of these; images to be normalised.
+        UserError: unsupported observations, images with ``normalize``, or layers that do not fit into memory.
     """
 
     def __init__(
@@ -39,11 +46,11 @@ class Body(nn.Sequential):
     ) -> None:
         super().__init__()
         if not isinstance(space, gymnasium.spaces.Box):
-            raise UserError(f"observations: expected arrays (Box), got {space}")
+            raise UserError(f"observations: expected arrays (a Box space), got {short(space)}")
         shape = space.shape
         if normalize and len(shape) != 1:
-            raise UserError(f"observations: only vectors are normalised by their statistics, not {list(shape)}")
-        self.norm = RunningNorm(shape) if normalize else None  # a submodule, the first that forward() goes through
+            raise UserError(f"normalize: expected vectors of observations, got shape {list(shape)}")
+        self.norm = RunningNorm(shape) if normalize else None  # a submodule, so forward() applies it first
         self.scale = 1 / 255 if space.dtype == "uint8" else 1.0
         if len(shape) == 1:
             layers: list[nn.Module] = []
@@ -57,6 +64,7 @@ class Body(nn.Sequential):
         else:
             expected = "a vector, [channels, 84, 84] or a small [n, n, channels] image"
             raise UserError(f"observations: expected {expected}, got {list(shape)}")
+        check_layers(sizes)
         for inputs, outputs in pairwise(sizes):
             layers += [nn.Linear(inputs, outputs), activation()]
         self.extend(layers)
@@ -68,10 +76,15 @@ class Body(nn.Sequential):
 
 
 class RunningNorm(nn.Module):
-    """Observations [..., *shape] less their running mean, over their running standard deviation, clipped to ±10.
+    """Normalize observations [..., *shape] by their running mean and standard deviation, and clip them to ±10.
 
-    The statistics change in :meth:`update` alone and are buffers: evaluation and checkpoints need nothing more, and a
-    replay holds observations as they came. Before the first update it only clips.
+    Only :meth:`update` changes the statistics. They are buffers, so checkpoints contain them, and a replay stores
+    observations without normalization. Before the first update the layer only clips.
+
+    Args:
+        shape: shape of one observation.
+        clip: bound of the normalized values.
+        eps: added to the variance.
     """
 
     mean: Tensor
@@ -91,7 +104,7 @@ class RunningNorm(nn.Module):
 
     @torch.no_grad()
     def update(self, observations: Tensor) -> None:
-        """Take in a batch [..., *shape] (Chan, Golub and LeVeque 1979, the merging of two samples' moments)."""
+        """Update the statistics with a batch [..., *shape] (Chan, Golub and LeVeque 1979, merging of moments)."""
         x = observations.to(self.mean.device, torch.float64).reshape(-1, *self.shape)
         if not len(x):
             return
@@ -110,14 +123,14 @@ class RunningNorm(nn.Module):
 
 
 class ChannelsFirst(nn.Module):
-    """[N, H, W, C] → [N, C, H, W], without moving memory: the image is then in channels-last format."""
+    """Permute [N, H, W, C] to [N, C, H, W] without a copy; the result is in channels-last memory format."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x.permute(0, 3, 1, 2)
 
 
 def convolutions(channels: int) -> list[nn.Module]:
-    """[N, channels, 84, 84] → [N, 3136] (Mnih et al. 2015)."""
+    """Return the layers from [N, channels, 84, 84] to [N, 3136] (Mnih et al. 2015)."""
     return [
         nn.Conv2d(channels, 32, 8, stride=4),
         nn.ReLU(),
@@ -130,14 +143,14 @@ def convolutions(channels: int) -> list[nn.Module]:
 
 
 def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
-    """Initialize a layer for an on-policy method: orthogonal weights, no bias. Returns the layer."""
+    """Initialize a layer with orthogonal weights and zero bias, as on-policy methods do. Return the layer."""
     orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
 
 
 def orthogonal_(weight: Tensor, gain: float) -> None:
-    """``nn.init.orthogonal_`` with the same result for every number of threads.
+    """Apply ``nn.init.orthogonal_`` with the same result for every number of threads.
 
     LAPACK's QR decomposition splits its sums by threads, so one thread computes it.
     """
@@ -150,7 +163,7 @@ def orthogonal_(weight: Tensor, gain: float) -> None:
 
 
 def float32_array(observations: np.ndarray) -> np.ndarray:
-    """Observations as agents see them, in C order: floats of any size become float32, other dtypes stay.
+    """Convert observations of any float dtype to float32, in C order. Other dtypes are kept.
 
     Networks compute in float32, and a replay of float64 would take twice the memory.
     """
@@ -159,7 +172,7 @@ def float32_array(observations: np.ndarray) -> np.ndarray:
 
 
 def float32_space(space: gymnasium.Space) -> gymnasium.Space:
-    """The space of :func:`float32_array`'s observations."""
+    """Return the space of the observations that :func:`float32_array` returns."""
     if not isinstance(space, gymnasium.spaces.Box) or space.dtype.kind != "f" or space.dtype == np.float32:
         return space
     with np.errstate(over="ignore"):  # a bound beyond float32 becomes infinite
@@ -167,5 +180,5 @@ def float32_space(space: gymnasium.Space) -> gymnasium.Space:
 
 
 def to_tensor(observations: object, device: torch.device) -> Tensor:
-    """A NumPy batch as a tensor on the device, without a copy where it can."""
+    """Convert a NumPy batch to a tensor on the device, without a copy if possible."""
     return torch.as_tensor(observations, device=device)

@@ -1,7 +1,7 @@
-"""The gradient of a multilayer perceptron, written out.
+"""The gradient of a multilayer perceptron without autograd.
 
-For 64 observations and layers of 256 half of an update's time is autograd's: its graph, and gradients that are made in
-many places and copied into one. Here the products write where the optimiser reads.
+For 64 observations and layers of 256 units, autograd takes half of an update's time: it builds a graph, and its
+gradients are copied into one vector. Here the products write directly into that vector.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 
 class MLPGradient:
-    """Linear layers with ReLU between them.
+    """Forward and backward pass of linear layers with ReLU between them.
 
     Args:
-        layers: first to last.
-        gradient: where :meth:`backward` writes: each layer's weight and bias in turn, in one vector.
+        layers: the layers in order.
+        gradient: the vector that :meth:`backward` writes: weight and bias of each layer in order.
     """
 
     def __init__(self, layers: Sequence[nn.Linear], gradient: Tensor) -> None:
@@ -26,11 +26,11 @@ class MLPGradient:
         views = [part.view_as(p) for part, p in zip(parts, parameters, strict=True)]
         self._weights, self._biases = parameters[::2], parameters[1::2]
         self._weight_gradients, self._bias_gradients = views[::2], views[1::2]
-        self._inputs: list[Tensor] = []  # of each layer
+        self._inputs: list[Tensor] = []  # input of each layer
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> Tensor:
-        """[N, inputs] → [N, outputs]."""
+        """Compute the outputs [N, outputs] of inputs [N, inputs]."""
         self._inputs = []
         for weight, bias in zip(self._weights, self._biases, strict=True):
             if self._inputs:
@@ -41,7 +41,7 @@ class MLPGradient:
 
     @torch.no_grad()
     def backward(self, gradient: Tensor) -> None:
-        """From the gradient of the last :meth:`forward`'s outputs, [N, outputs], to that of all parameters."""
+        """Write the gradient of all parameters, given the gradient of the last outputs, [N, outputs]."""
         for i in reversed(range(len(self._weights))):
             x = self._inputs[i]
             torch.mm(gradient.t(), x, out=self._weight_gradients[i])
@@ -51,7 +51,7 @@ class MLPGradient:
 
 
 def linear_chain(modules: Sequence[nn.Module]) -> list[nn.Linear] | None:
-    """The linear layers, where the modules are linear layers with ReLU between them and nothing else."""
+    """Return the linear layers if the modules are linear layers with ReLU between them, else None."""
     layers, between = modules[::2], modules[1::2]
     linear = [layer for layer in layers if type(layer) is nn.Linear]
     if len(linear) < len(layers) or len(layers) == len(between) or any(type(x) is not nn.ReLU for x in between):

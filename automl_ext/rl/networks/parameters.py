@@ -1,33 +1,60 @@
-"""Parameters of a small network as one vector: clipping and an optimiser step cost a few calls, not some per layer."""
+"""The parameters of a small network as one vector, so that clipping and an optimizer step take few calls."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
+from automl_ext.training.memory import check_memory
+
+COPIES = 3  # of every parameter: its value, its gradient and an average of the optimizer
+
+
+def check_layers(sizes: Sequence[int], networks: int = 1) -> None:
+    """Check that dense float32 layers fit into memory, before any of them is allocated.
+
+    Args:
+        sizes: the number of inputs, then the number of units of each layer.
+        networks: the number of networks with these sizes.
+
+    Raises:
+        UserError: names ``hidden``, the memory that the layers need and the memory of the machine.
+    """
+    check_memory("hidden", networks * COPIES * 4 * sum(inputs * outputs for inputs, outputs in pairwise(sizes)))
+
 
 def flatten_parameters(module: nn.Module) -> nn.Parameter:
-    """All parameters as one vector, of which the module's own become views; likewise their gradients.
+    """Move all parameters of a module into one vector. The module's parameters and gradients become views of it.
 
     Move the module to its device first.
 
     Returns:
-        The vector, with ``grad`` set; ``backward`` adds to it, ``grad.zero_()`` clears it.
+        The vector. Its ``grad`` is set: ``backward`` adds to it, ``grad.zero_()`` clears it. The vector of a module
+        whose parameters require no gradient has none.
     """
     parameters = list(module.parameters())
-    flat = nn.Parameter(parameters_to_vector(parameters).detach().clone())
-    flat.grad = torch.zeros_like(flat)
     sizes = [p.numel() for p in parameters]
-    for p, data, grad in zip(parameters, flat.data.split(sizes), flat.grad.split(sizes), strict=True):
-        p.data, p.grad = data.view_as(p), grad.view_as(p)
+    flat = nn.Parameter(parameters_to_vector(parameters).detach().clone(), parameters[0].requires_grad)
+    for p, data in zip(parameters, flat.data.split(sizes), strict=True):
+        p.data = data.view_as(p)
+    if flat.requires_grad:
+        flat.grad = torch.zeros_like(flat)
+        for p, gradient in zip(parameters, flat.grad.split(sizes), strict=True):
+            p.grad = gradient.view_as(p)
     return flat
 
 
 def clip_norm(gradient: Tensor, max_norm: float) -> Tensor:
-    """Scale one vector in place to a norm of at most ``max_norm``; inf: leave it. Returns the norm it had.
+    """Scale a gradient vector in place to a norm of at most ``max_norm``; inf leaves it unchanged.
 
-    This is ``clip_grad_norm_`` for one vector, in a third of its time.
+    Equals ``torch.nn.utils.clip_grad_norm_`` for one vector, in a third of the time.
+
+    Returns:
+        The norm before scaling, 0-dim.
     """
     norm = torch.linalg.vector_norm(gradient)
     gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))

@@ -1,7 +1,7 @@
-"""Q-networks: from observations to values, or to distributions over values, of every action.
+"""Q-networks: the value of every action, or a distribution over values, from observations.
 
-``Body`` makes features; one hidden layer and an output layer follow. The switches of Rainbow (Hessel et al. 2018) that
-are about the network are here: duelling streams, noisy layers, atoms instead of a number.
+:class:`Body`, one hidden layer and an output layer. The network parts of Rainbow (Hessel et al. 2018) are options:
+dueling streams, noisy layers and distributions over atoms.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from torch import Tensor, nn
 
 from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.mlp_gradient import linear_chain
+from automl_ext.rl.networks.parameters import check_layers
 
 
 class NoisyLinear(nn.Module):
-    """A linear layer whose weights carry noise of learned size (Fortunato et al. 2018, factorised, section 3b):
+    """A linear layer with weight noise of learned scale (Fortunato et al. 2018, section 3b, factorized noise):
 
     w = μ + σ ⊙ f(ε_out) f(ε_in)ᵀ,  b = μ_b + σ_b ⊙ f(ε_out),  f(x) = sign(x) √|x|
 
-    The noise stays as it is until :func:`resample` draws it anew. In ``eval()`` mode there is none.
+    The noise is constant until :func:`resample` draws new noise. There is none in ``eval()`` mode.
 
     Args:
         inputs, outputs: sizes.
-        sigma: σ₀; σ starts at σ₀ / √inputs, μ uniform within ± 1 / √inputs.
+        sigma: σ₀. Initially σ is σ₀ / √inputs, and μ is uniform in ±1 / √inputs.
     """
 
     noise_in: Tensor
@@ -43,7 +44,7 @@ class NoisyLinear(nn.Module):
         self.register_buffer("noise_out", torch.zeros(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, inputs] → [N, outputs]."""
+        """Compute [N, outputs] from [N, inputs]."""
         if not self.training:
             return F.linear(x, self.weight, self.bias)
         noise = torch.outer(self.noise_out, self.noise_in)
@@ -52,7 +53,7 @@ class NoisyLinear(nn.Module):
 
 
 def noisy_layers(network: nn.Module) -> list[NoisyLinear]:
-    """Those of the network, to be given to :func:`resample`; to look for them takes longer than to draw."""
+    """Return the noisy layers for :func:`resample`, once: the search takes longer than drawing the noise."""
     return [layer for layer in network.modules() if isinstance(layer, NoisyLinear)]
 
 
@@ -67,19 +68,24 @@ def resample(layers: Sequence[NoisyLinear], generator: torch.Generator) -> None:
 
 
 class QNetwork(nn.Module):
-    """Q(s, ·), or the logits of its distributions, from observations [N, ...].
+    """A network from observations [N, ...] to Q(s, ·) or to the logits of its distributions.
 
     Args:
-        space: of observations.
-        actions: A.
-        hidden: sizes of the hidden layers, at least one; the last is the head's.
-        duelling: the head's hidden layer is shared out, one half to the value, one to the advantages,
-            Q = V + A − mean A (Wang et al. 2016, eq. 9); per atom where there are atoms.
-        noisy: the head's layers are :class:`NoisyLinear`.
-        atoms: of each action's distribution over linspace(v_min, v_max, atoms) (C51, Bellemare et al. 2017); None: Q is
-            a number.
+        space: space of the observations.
+        actions: number of actions, A.
+        hidden: sizes of the hidden layers, at least one. The last layer belongs to the head.
+        dueling: half of the head's hidden layer computes the value and half the advantages, Q = V + A − mean A
+            (Wang et al. 2016, eq. 9), per atom if there are atoms.
+        noisy: the layers of the head are :class:`NoisyLinear`.
+        atoms: number of atoms of each action's distribution over linspace(v_min, v_max, atoms) (C51, Bellemare et al.
+            2017). None: Q is a number.
+        v_min, v_max: range of the atoms.
         sigma: σ₀ of the noisy layers.
-        normalize: vectors are normalised by their running statistics; see :class:`Body`.
+        normalize: normalize vectors by their running statistics; see :class:`Body`.
+
+    Raises:
+        ValueError: ``hidden`` is empty or has a layer of fewer than two units.
+        UserError: observations that :class:`Body` does not support, or layers that do not fit into memory.
     """
 
     support: Tensor
@@ -90,7 +96,7 @@ class QNetwork(nn.Module):
         actions: int,
         hidden: Sequence[int] = (256, 256),
         *,
-        duelling: bool = False,
+        dueling: bool = False,
         noisy: bool = False,
         atoms: int | None = None,
         v_min: float = -10.0,
@@ -105,16 +111,17 @@ class QNetwork(nn.Module):
         def linear(inputs: int, outputs: int) -> nn.Module:
             return NoisyLinear(inputs, outputs, sigma) if noisy else nn.Linear(inputs, outputs)
 
-        self.actions, self.atoms, self.duelling = actions, atoms, duelling
-        width, depth = hidden[-1] // 2 if duelling else hidden[-1], atoms or 1
+        self.actions, self.atoms, self.dueling = actions, atoms, dueling
+        width, depth = hidden[-1] // 2 if dueling else hidden[-1], atoms or 1
         self.body = Body(space, hidden[:-1], nn.ReLU, normalize)
-        self.hidden = linear(self.body.features, 2 * width if duelling else width)  # both streams' in one product
+        check_layers((self.body.features, width * (1 + dueling), (actions + dueling) * depth))
+        self.hidden = linear(self.body.features, 2 * width if dueling else width)  # both streams in one product
         self.advantage = linear(width, actions * depth)
-        self.value = linear(width, depth) if duelling else None
+        self.value = linear(width, depth) if dueling else None
         self.register_buffer("support", torch.linspace(v_min, v_max, depth), persistent=False)
 
     def forward(self, observations: Tensor) -> Tensor:
-        """[N, ...] → Q [N, A], or logits [N, A, atoms]."""
+        """Compute Q [N, A], or logits [N, A, atoms], from observations [N, ...]."""
         features = F.relu(self.hidden(self.body(observations)))
         if self.value is None:
             out = self.advantage(features)
@@ -126,11 +133,11 @@ class QNetwork(nn.Module):
         return value + advantage - advantage.mean(1, keepdim=True)
 
     def chain(self) -> list[nn.Linear] | None:
-        """Its linear layers, where it is those with ReLU between them and nothing else."""
+        """Return the linear layers if the network is linear layers with ReLU between them, else None."""
         if self.value is not None or self.atoms is not None or self.body.scale != 1:
             return None
         return linear_chain([*self.body, self.hidden, nn.ReLU(), self.advantage])
 
     def q(self, out: Tensor) -> Tensor:
-        """Q [N, A] of what :meth:`forward` returned: the distributions' means."""
+        """Convert the result of :meth:`forward` to Q [N, A], the means of the distributions."""
         return out if self.atoms is None else out.softmax(-1) @ self.support

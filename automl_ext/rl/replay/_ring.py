@@ -1,4 +1,4 @@
-"""Transitions of parallel environments, each observation stored once."""
+"""Ring buffers of transitions, one per environment; each observation is stored once."""
 
 from __future__ import annotations
 
@@ -8,19 +8,26 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.replay._windows_reference import CUT, STEP, TERMINATED, TRUNCATED
 
 FIELDS = ("observations", "actions", "rewards", "flags", "indices", "finals")
 
 
 class Ring:
-    """A ring per environment, one after another: row = environment * slots + slot.
+    """Rings of transitions, one per environment, in common arrays: row = environment * slots + slot.
 
-    A ring has one slot more than it holds transitions: at its head waits the newest transition's next observation,
-    which is the next one's observation unless the episode ended. Where it ended, the true next observation is kept
-    apart, in ``apart[finals[row]]``.
+    A ring of N transitions has N + 1 slots. The slot at its head holds the newest transition's next observation, which
+    is the observation of the next transition unless the episode ended. Where an episode ended, its final observation
+    is stored in ``apart[finals[row]]``.
 
-    A transition's index is row + rows * (times the ring has gone round): unlike its row it is never used again.
+    The index of a transition is row + rows * (number of rounds of the ring). Unlike the row it is never reused.
+
+    Args:
+        capacity: transitions per environment.
+        n_envs: number of environments, B.
+        observation_shape, observation_dtype: one environment's observation.
+        action_shape, action_dtype: one environment's action.
     """
 
     def __init__(
@@ -34,66 +41,56 @@ class Ring:
     ) -> None:
         self.n_envs, self.slots = n_envs, capacity + 1
         self.rows = rows = n_envs * self.slots
-        # The system gives zeros memory when they are first written.
+        # The system allocates the memory of zeros when they are first written.
         self.observations = np.zeros((rows, *observation_shape), observation_dtype)
         self.actions = np.zeros((rows, *action_shape), action_dtype)
-        self._as_tensors = torch.from_numpy(self.observations), torch.from_numpy(self.actions)  # the same memory
+        self._as_tensors = torch.from_numpy(self.observations), torch.from_numpy(self.actions)  # share memory
         steps = np.zeros(rows, STEP)
         self.steps = steps.view(np.uint8)
         self.rewards, self.flags, self.finals, self.indices = (
             steps[name]
             for name in ("reward", "flags", "final", "index")  # views
         )
-        self.finals[:] = self.indices[:] = -1  # no transition here, nothing kept apart
+        self.finals[:] = self.indices[:] = -1  # no transition, no final observation
         self.apart = np.zeros((0, *observation_shape), observation_dtype)
-        self.free: list[int] = []  # places in apart
-        self.counts = np.zeros(n_envs, np.int64)  # transitions ever added
-        self.open = np.zeros(n_envs, bool)  # the newest transition's episode may go on
+        self.free: list[int] = []  # free rows of apart
+        self.counts = np.zeros(n_envs, np.int64)  # number of transitions ever added
+        self.open = np.zeros(n_envs, bool)  # whether the newest transition's episode is running
         self._all = np.arange(n_envs)
         self._first = self._all * self.slots
 
     @property
     def sizes(self) -> np.ndarray:
-        """Transitions held, [n_envs]."""
+        """Number of stored transitions, [n_envs]."""
         return np.minimum(self.counts, self.slots - 1)
 
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Observations, actions, and the observations kept apart; they share memory with the ring's."""
+        """Return observations, actions and final observations, which share memory with the ring."""
         return *self._as_tensors, torch.from_numpy(self.apart)
 
     def rows_at(self, positions: np.ndarray) -> np.ndarray:
-        """Rows of transitions numbered 0 … sum(sizes) - 1."""
+        """Return the rows of the transitions at positions in 0 … sum(sizes) − 1."""
         ends = np.cumsum(self.sizes)
         envs = np.searchsorted(ends, positions, side="right")
-        oldest = (self.counts - ends)[envs]  # plus the position: the transition's number in its environment
+        oldest = (self.counts - ends)[envs]  # plus the position: number of the transition in its environment
         return self._first[envs] + (oldest + positions) % self.slots
 
-    def add(
-        self,
-        observations: Any,
-        actions: Any,
-        rewards: Any,
-        next_observations: Any,
-        terminated: Any,
-        truncated: Any,
-        valid: Any = None,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Store a step of every environment; see UniformReplay.add. Returns the rows filled and the rows emptied."""
-        step = [
-            self._like("observations", observations, self.observations),
-            self._like("actions", actions, self.actions),
-            self._like("rewards", rewards, self.rewards),
-            self._like("next_observations", next_observations, self.observations),
-            self._like("terminated", terminated, self.open),
-            self._like("truncated", truncated, self.open),
+    def add(self, step: Step) -> tuple[np.ndarray, np.ndarray]:
+        """Store a step of every environment; see UniformReplay.add. Return the filled and the emptied rows."""
+        fields = [
+            self._like("observations", step.observations, self.observations),
+            self._like("actions", step.actions, self.actions),
+            self._like("rewards", step.rewards, self.rewards),
+            self._like("next_observations", step.next_observations, self.observations),
+            self._like("terminated", step.terminated, self.open),
+            self._like("truncated", step.truncated, self.open),
         ]
         envs, invalid = self._all, None
-        if valid is not None:
-            valid = self._like("valid", valid, self.open)
-            if not valid.all():
-                envs, invalid = np.flatnonzero(valid), ~valid
-                step = [x[envs] for x in step]
-        obs, acts, rews, next_obs, terms, truncs = step
+        valid = self._like("valid", step.valid, self.open)
+        if not valid.all():
+            envs, invalid = np.flatnonzero(valid), ~valid
+            fields = [x[envs] for x in fields]
+        obs, acts, rews, next_obs, terms, truncs = fields
         counts = self.counts[envs]
         rows = self._first[envs] + counts % self.slots
         goes_on = self.open[envs]
@@ -121,7 +118,7 @@ class Ring:
         return rows, head
 
     def cut(self, envs: np.ndarray) -> None:
-        """Let no window go on from the newest transition of these environments (bool [n_envs])."""
+        """End windows at the newest transition of these environments, bool [n_envs]."""
         envs = envs & self.open
         if envs.any():
             head = self._first[envs] + self.counts[envs] % self.slots
@@ -129,7 +126,7 @@ class Ring:
             self.open[envs] = False
 
     def state(self) -> dict[str, Any]:
-        """Tensors and plain Python; a full ring's observations and actions are not copied."""
+        """Return the state as tensors and plain Python values. Arrays of a full ring are not copied."""
         used = min(int(self.counts.max()) + 1, self.slots)
         fields = {name: self._by_env(name)[:, :used] for name in FIELDS}
         arrays = fields | {"apart": self.apart, "counts": self.counts.copy(), "open": self.open.copy()}
@@ -137,7 +134,11 @@ class Ring:
         return state | {"free": list(self.free), "slots": self.slots}
 
     def load(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state`; ValueError where it is one of other shapes or dtypes."""
+        """Restore :meth:`state`.
+
+        Raises:
+            ValueError: the state has other shapes or dtypes.
+        """
         if state["slots"] != self.slots or len(state["counts"]) != self.n_envs:
             raise ValueError(
                 f"state: expected a replay of {self.n_envs} environments with {self.slots - 1} transitions each, "
@@ -164,7 +165,7 @@ class Ring:
         return np.where(rows % self.slots == 0, rows + (self.slots - 1), rows - 1)
 
     def _empty(self, rows: np.ndarray) -> None:
-        """The oldest transitions go, and with them what was kept apart for them."""
+        """Remove the transitions in these rows and their final observations."""
         self.indices[rows] = -1
         finals = self.finals[rows]
         if finals.max(initial=-1) >= 0:
@@ -172,6 +173,7 @@ class Ring:
             self.finals[rows] = -1
 
     def _keep_apart(self, rows: np.ndarray, observations: np.ndarray) -> None:
+        """Store the final observations of the transitions in these rows."""
         n = len(rows)
         if len(self.free) < n:
             size = len(self.apart)
@@ -183,7 +185,7 @@ class Ring:
         self.finals[rows] = places
 
     def _like(self, name: str, given: Any, stored: np.ndarray) -> np.ndarray:
-        """As an array of a step of ``stored``; no cast that loses more than precision."""
+        """Convert to an array with the shape and dtype of one step of ``stored``. Only precision may be lost."""
         x = np.asarray(given)
         shape = (self.n_envs, *stored.shape[1:])
         if x.shape != shape:
@@ -219,5 +221,5 @@ class Ring:
             if wrong.any():
                 raise ValueError(
                     f"observations: in environment {envs[wrong][0]} not the next_observations of the step before, "
-                    "whose episode had not ended; call cut() first where an environment was reset from outside"
+                    "whose episode had not ended; call cut() after an environment is reset from outside"
                 )

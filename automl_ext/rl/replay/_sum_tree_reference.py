@@ -1,4 +1,4 @@
-"""The sum tree of csrc/replay in NumPy: it answers without the compiled library, bit for bit alike."""
+"""The sum tree of csrc/replay in NumPy. Its results equal those of the compiled library bit for bit."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ MOST_LEAVES = 2**40
 
 
 class SumTree:
-    """Draws indices in proportion to their priorities (Schaul et al. 2016, appendix B.2.1).
+    """A tree that samples indices in proportion to their priorities (Schaul et al. 2016, appendix B.2.1).
 
-    A parent is the sum of its eight children, computed afresh at every change, so that rounding errors do not
-    gather. An index of priority 0 is never drawn.
+    A parent is the sum of its eight children. Every change recomputes the sums, so that rounding errors do not
+    accumulate. An index of priority 0 is never sampled.
 
     Args:
-        capacity: number of indices, at least 1; any number. All priorities start at 0.
+        capacity: number of indices, from 1 to 2⁴⁰. All priorities start at 0.
 
     Attributes:
         total: sum of the priorities.
-        limit: the largest priority allowed: the sum of ``capacity`` of them does not overflow.
+        limit: the largest allowed priority, so that the sum of ``capacity`` priorities does not overflow.
 
     Raises:
-        ValueError: a capacity out of range; in the methods: an array of another dtype or shape, a priority that is
-            negative, NaN or above ``limit``. The tree is then as it was.
-        IndexError: an index out of range.
+        ValueError: the capacity is out of range. In the methods: an array has a wrong dtype or shape, or a priority
+            is negative, NaN or above ``limit``. The tree is then unchanged.
+        IndexError: an index is out of range.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -43,7 +43,7 @@ class SumTree:
             self._levels.append(np.zeros((size, CHILDREN)))
 
     def set(self, indices: np.ndarray, priorities: np.ndarray) -> None:
-        """Give ``indices`` (int64 [N]) their ``priorities`` (float64 [N]); of a repeated index the last one counts."""
+        """Set the priorities, float64 [N], of indices, int64 [N]. The last priority of a repeated index counts."""
         self._check_indices(indices)
         _check_array("priorities", priorities, np.float64)
         _check_length("priorities", priorities, len(indices), "indices")
@@ -52,18 +52,18 @@ class SumTree:
         self._sum_up(np.unique(indices // CHILDREN))
 
     def get(self, indices: np.ndarray) -> np.ndarray:
-        """The priorities, float64 [N], of ``indices``, int64 [N]."""
+        """Return the priorities, float64 [N], of indices, int64 [N]."""
         self._check_indices(indices)
         return self._leaves[indices]
 
     def sample(self, uniforms: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Stratified: draw i comes from the i-th of N equal parts of the total.
+        """Sample with stratification: sample i lies in the i-th of N equal parts of the total priority.
 
         Args:
-            uniforms: float64 [N] in [0, 1), where in its part each draw lies.
+            uniforms: float64 [N] in [0, 1), the position of each sample in its part.
 
         Returns:
-            indices int64 [N], in rising order, and their priorities float64 [N].
+            Indices, int64 [N] in ascending order, and their priorities, float64 [N].
 
         Raises:
             ValueError: every priority is 0, or a uniform is not in [0, 1).
@@ -83,21 +83,21 @@ class SumTree:
         for level in reversed(self._levels):
             children = level[indices]
             sums = np.cumsum(children, axis=1)
-            # The first child whose running sum is above the mass: it has a priority, or the sum would not have moved.
+            # The first child whose cumulative sum is above the mass. Its priority is above 0, since the sum increases.
             passed = mass[:, None] >= sums
             chosen = passed.sum(axis=1)
             before = np.where(chosen > 0, sums[draws, chosen - 1], 0.0)
-            # The rounding of the sum may leave more than the child has.
+            # Rounding of the sum may leave a mass above the child's priority.
             mass = np.minimum(mass - before, np.nextafter(children[draws, chosen], 0.0))
             indices = indices * CHILDREN + chosen
         return indices, self._leaves[indices]
 
     def state(self) -> np.ndarray:
-        """The priorities, float64 [capacity], a copy. The sums follow from them."""
+        """Return a copy of the priorities, float64 [capacity]. The sums follow from them."""
         return self._leaves[: self.capacity].copy()
 
     def load(self, priorities: np.ndarray) -> None:
-        """Restore what :meth:`state` returned."""
+        """Restore :meth:`state`."""
         _check_array("priorities", priorities, np.float64)
         _check_length("priorities", priorities, self.capacity, "the capacity")
         self._check_priorities(priorities)
@@ -110,7 +110,7 @@ class SumTree:
 
     def _sum_up(self, nodes: np.ndarray) -> None:
         for level, above in zip(self._levels, self._levels[1:], strict=False):
-            above.reshape(-1)[nodes] = np.cumsum(level[nodes], axis=1)[:, -1]  # from left to right, as sample() does
+            above.reshape(-1)[nodes] = np.cumsum(level[nodes], axis=1)[:, -1]  # from left to right, like sample()
             nodes = np.unique(nodes // CHILDREN)
         self.total = float(np.cumsum(self._levels[-1][0])[-1])
 

@@ -1,4 +1,4 @@
-"""The n-step windows of csrc/replay through :func:`automl_ext.n_step_returns`, for when there is no library."""
+"""The n-step windows of csrc/replay by :func:`automl_ext.n_step_returns`, without the compiled library."""
 
 from __future__ import annotations
 
@@ -8,22 +8,25 @@ from torch import Tensor
 
 from automl_ext.ops.returns import n_step_returns
 
-# What a transition has beside its observation and action; csrc/replay/windows.h reads the same bytes.
+# A transition without its observation and action; csrc/replay/windows.h reads the same bytes.
 STEP = np.dtype([("index", "i8"), ("reward", "f4"), ("final", "i4"), ("flags", "u1")], align=True)
-TERMINATED, TRUNCATED, CUT = 1, 2, 4  # flags; CUT: the next slot does not go on from here, as at a ring's newest step
+TERMINATED, TRUNCATED, CUT = 1, 2, 4  # flags; CUT: no continuation in the next slot
 
 
 def n_step_windows(
     rows: np.ndarray, steps: np.ndarray, slots: int, n_step: int, gamma: float
 ) -> tuple[np.ndarray, ...]:
-    """Returns over at most ``n_step`` steps that start at ``rows`` and end at the first step with a flag.
+    """Compute the returns of windows that end after ``n_step`` steps or at the first step with a flag.
 
     Args:
-        rows: int64 [N], where windows start.
-        steps: the bytes, uint8 [rings * slots * 24], of STEPs, rings one after another.
+        rows: int64 [N], first rows of the windows.
+        steps: uint8 [rings * slots * 24], the bytes of STEPs, rings one after another.
+        slots: slots per ring.
+        n_step: largest number of steps of a window.
+        gamma: discount factor.
 
     Returns:
-        returns, discounts (float32) and terminated (bool) [N], as :func:`automl_ext.n_step_returns` has them; the
+        Returns, discounts (float32) and terminated (bool) [N], as :func:`automl_ext.n_step_returns` defines them; the
         row after the window's last step and that step's ``final``, int64 [N]; the first step's ``index``.
     """
     ring = steps.view(STEP)
@@ -40,7 +43,7 @@ def n_step_windows(
 
 
 def held_rows(indices: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """The rows, int64 [N], of the transitions with these indices; -1 where one is not held, or not any more."""
+    """Return the rows, int64 [N], of the transitions with these indices; −1 where a transition is not stored."""
     ring = steps.view(STEP)
     rows = indices % len(ring)
     return np.where((indices >= 0) & (ring["index"][rows] == indices), rows, -1)
@@ -56,14 +59,15 @@ def gather_windows(
     actions: Tensor,
     apart: Tensor,
 ) -> tuple[Tensor, ...]:
-    """The windows of :func:`n_step_windows` with what they begin and end at.
+    """Compute :func:`n_step_windows` and gather the observations and actions.
 
     Args:
-        observations, actions: a row per step.
-        apart: the observations that ``final`` refers to.
+        rows, steps, slots, n_step, gamma: see :func:`n_step_windows`.
+        observations, actions: one row per step.
+        apart: the final observations that ``final`` refers to.
 
     Returns:
-        observations, actions, returns, next observations, discounts, terminated, indices: a batch without its weights.
+        Observations, actions, returns, next observations, discounts, terminated and indices of a batch.
     """
     returns, discounts, terminated, next_rows, finals, indices = n_step_windows(rows, steps, slots, n_step, gamma)
     next_observations = observations.numpy()[next_rows]

@@ -1,4 +1,4 @@
-"""Prioritised experience replay (Schaul et al. 2016) on a sum tree; what both replays share is in replay.py."""
+"""Prioritized experience replay (Schaul et al. 2016) on a sum tree."""
 
 from __future__ import annotations
 
@@ -9,27 +9,29 @@ import torch
 from torch import Tensor
 
 from automl_ext.ops._checks import check_number
+from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.replay import _sum_tree_reference, _windows_reference
 from automl_ext.rl.replay.uniform import Batch, UniformReplay, backend_of, check_count
 
 
 def sum_tree(capacity: int) -> Any:
-    """A sum tree of the current backend: compiled, or the one of :mod:`automl_ext.rl.replay._sum_tree_reference`."""
+    """Make a sum tree of the current backend: compiled, or :mod:`automl_ext.rl.replay._sum_tree_reference`."""
     return backend_of(_sum_tree_reference).SumTree(capacity)
 
 
 class PrioritizedReplay(UniformReplay):
-    """Transitions sampled in proportion to (\\|δ\\| + eps)^alpha (Schaul et al. 2016, algorithm 1).
+    """A replay that samples transitions in proportion to (\\|δ\\| + eps)^alpha (Schaul et al. 2016, algorithm 1).
 
-    Sampling is stratified over the total priority. A new transition gets the largest priority so far, 1 at first.
-    Importance weights are (1 / (N P(i)))^beta, divided by the largest of the minibatch.
+    Sampling is stratified over the total priority. A new transition gets the largest priority so far, initially 1.
+    Importance weights are (1 / (N P(i)))^beta, divided by the largest weight of the batch.
 
     Args:
-        capacity, observation_shape, observation_dtype, action_shape, action_dtype, **kwargs: of :class:`UniformReplay`.
-        alpha: 0 is uniform, 1 in proportion to \\|δ\\| + eps.
-        beta: exponent of the importance weights, in [0, 1], at first.
-        beta_steps: calls of :meth:`sample` over which beta rises linearly to 1; None: it stays.
-        eps: above 0; keeps transitions with δ = 0 in play.
+        capacity, observation_shape, observation_dtype, action_shape, action_dtype, **kwargs: see
+            :class:`UniformReplay`.
+        alpha: in [0, 1]. 0 is uniform sampling, 1 is in proportion to \\|δ\\| + eps.
+        beta: initial exponent of the importance weights, in [0, 1].
+        beta_steps: number of calls of :meth:`sample` over which beta rises linearly to 1. None: beta is constant.
+        eps: above 0, so that transitions with δ = 0 can be sampled.
 
     Raises:
         ValueError: a number out of range.
@@ -59,41 +61,30 @@ class PrioritizedReplay(UniformReplay):
 
     @property
     def beta(self) -> float:
-        """The exponent that the next :meth:`sample` uses."""
+        """The exponent of the importance weights in the next :meth:`sample`."""
         done = min(self._samples / self.beta_steps, 1.0) if self.beta_steps else 0.0
         return self.first_beta + (1 - self.first_beta) * done
 
     def restart_beta(self, steps: int) -> None:
-        """Let beta rise from its first value to 1 over the next ``steps`` calls of :meth:`sample`.
+        """Restart beta: it rises from its initial value to 1 over the next ``steps`` calls of :meth:`sample`.
 
         Raises:
-            ValueError: ``steps`` below 1.
+            ValueError: ``steps`` is below 1.
         """
         self.beta_steps, self._samples = check_count(steps, "steps", type(self).__name__), 0
 
-    def add(
-        self,
-        observations: Any,
-        actions: Any,
-        rewards: Any,
-        next_observations: Any,
-        terminated: Any,
-        truncated: Any,
-        valid: Any = None,
-    ) -> None:
-        """As :meth:`UniformReplay.add`; the new transitions get the largest priority so far."""
-        filled, emptied = self._ring.add(
-            observations, actions, rewards, next_observations, terminated, truncated, valid
-        )
+    def add(self, step: Step) -> None:
+        """Add one step like :meth:`UniformReplay.add`. New transitions get the largest priority so far."""
+        filled, emptied = self._ring.add(step)
         priorities = np.zeros(2 * len(filled))
         priorities[len(filled) :] = self._largest
         self._tree.set(np.concatenate([emptied, filled]), priorities)
 
     def sample(self, batch_size: int) -> Batch:
-        """Draw a batch with its importance weights.
+        """Sample a batch with importance weights.
 
         Raises:
-            ValueError: nothing to draw from, or ``batch_size`` below 1.
+            ValueError: the replay is empty, or ``batch_size`` is below 1.
         """
         rows, priorities = self._tree.sample(self._uniforms(batch_size))
         weights = ((priorities.min() / priorities) ** self.beta).astype(np.float32)  # N and the total cancel
@@ -101,18 +92,19 @@ class PrioritizedReplay(UniformReplay):
         return self._gather(rows, weights)
 
     def update_priorities(self, indices: Tensor, td_errors: Tensor) -> None:
-        """Give transitions the priority (\\|td_errors\\| + eps)^alpha.
+        """Set the priorities of transitions to (\\|td_errors\\| + eps)^alpha.
 
-        Those overwritten since they were sampled are passed over; of an index that repeats the last error counts.
+        Transitions that were overwritten since they were sampled are skipped. The last error of a repeated index
+        counts.
 
         Args:
             indices: int64 [N], from a batch.
-            td_errors: float [N], any sign, any device.
+            td_errors: float [N], of any sign, on any device.
 
         Raises:
-            ValueError: another shape, or an error that is not finite.
-            IndexError: an index that no transition has had.
-            TypeError: no tensors of these dtypes.
+            ValueError: a wrong shape, or an error that is not finite.
+            IndexError: an index that no transition ever had.
+            TypeError: a wrong dtype, or not a tensor.
         """
         ids = _check_vector(indices, "indices", integer=True)
         errors = np.abs(_check_vector(td_errors, "td_errors", integer=False).astype(np.float64))
@@ -132,10 +124,12 @@ class PrioritizedReplay(UniformReplay):
         self._largest = max(self._largest, float(priorities.max(initial=0.0)))
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the state of :meth:`UniformReplay.state_dict` and the priorities."""
         priorities = torch.from_numpy(self._tree.state())
         return super().state_dict() | {"priorities": priorities, "largest": self._largest, "samples": self._samples}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`; raises as :meth:`UniformReplay.load_state_dict`."""
         super().load_state_dict(state)
         self._tree.load(state["priorities"].numpy())
         self._largest, self._samples = state["largest"], state["samples"]
@@ -145,7 +139,7 @@ class PrioritizedReplay(UniformReplay):
         rounds, rows = np.divmod(ids, ring.rows)
         known = (ids >= 0) & (rounds * ring.slots + rows % ring.slots < ring.counts[rows // ring.slots])
         if not known.all():
-            raise IndexError(f"indices: no transition has had the index {ids[~known][0]}; pass those of a batch")
+            raise IndexError(f"indices: no transition has had the index {ids[~known][0]}; pass the indices of a batch")
 
 
 def _check_vector(given: Any, name: str, integer: bool) -> np.ndarray:

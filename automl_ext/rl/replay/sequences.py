@@ -1,4 +1,4 @@
-"""Experience as whole episodes, sampled as windows in time."""
+"""A replay of whole episodes, sampled as windows of consecutive steps."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ FIELDS = ("observations", "actions", "rewards", "terminated")
 
 
 class Sequences(NamedTuple):
-    """Windows of L rows, time-major. What is in row t besides the observation led to it.
+    """Sampled windows of L rows, time-major. Action, reward and termination of a row led to its observation.
 
     Attributes:
         observations: [L, B, ...], in the environment's dtype.
-        actions: float32 [L, B, A], taken before the observation; 0 before an episode's first.
-        rewards: float32 [L, B], paid on the way to it.
-        terminated: bool [L, B], whether the episode terminated there; never where it was only truncated.
-        valid: bool [L, B]; False: padding after an episode shorter than the window.
-        paid: bool [L, B], whether a step led to it: valid, and not an episode's first, whose reward of 0 nobody paid.
+        actions: float32 [L, B, A], the action before the observation; 0 at an episode's start.
+        rewards: float32 [L, B], the reward of that action.
+        terminated: bool [L, B], whether the episode terminated at the observation; False at truncations.
+        valid: bool [L, B], False for padding after an episode that is shorter than the window.
+        paid: bool [L, B], True for valid rows except an episode's start, whose reward of 0 is a placeholder.
     """
 
     observations: Tensor
@@ -35,14 +35,15 @@ class Sequences(NamedTuple):
     paid: Tensor
 
 
-class Episode:
-    """Rows of one episode, in arrays that grow."""
+class StoredEpisode:
+    """The rows of one episode, in arrays that grow."""
 
     def __init__(self, arrays: dict[str, np.ndarray], length: int) -> None:
         self.arrays, self.length = arrays, length
 
     @classmethod
-    def begin(cls, observation: np.ndarray, actions: int) -> Episode:
+    def begin(cls, observation: np.ndarray, actions: int) -> StoredEpisode:
+        """Make an episode of one row from its first observation."""
         rows = {
             "observations": observation,
             "actions": np.zeros(actions, np.float32),
@@ -52,6 +53,7 @@ class Episode:
         return cls({name: np.array(row)[None] for name, row in rows.items()}, 1)
 
     def append(self, *row: Any) -> None:
+        """Append a row with the values of :data:`FIELDS`."""
         if self.length == len(self.arrays["rewards"]):
             for name, array in self.arrays.items():
                 grown = np.empty((2 * self.length, *array.shape[1:]), array.dtype)
@@ -61,33 +63,33 @@ class Episode:
             self.arrays[name][self.length] = value
         self.length += 1
 
-    def fit(self) -> Episode:
-        """Give back the room to grow."""
-        return Episode({name: array[: self.length].copy() for name, array in self.arrays.items()}, self.length)
+    def fit(self) -> StoredEpisode:
+        """Return a copy without unused rows."""
+        return StoredEpisode({name: array[: self.length].copy() for name, array in self.arrays.items()}, self.length)
 
 
 class SequenceReplay:
-    """The last episodes, ``capacity`` rows at most (but at least one episode), and those that go on.
+    """A replay of the last finished episodes and of the running ones.
 
-    An episode of N steps has N + 1 rows. A window lies within one episode; where that is shorter, the rest is padding.
-    Each row of the replay is equally likely to decide where a window begins; but a window never begins so late that it
-    would be padded without need, so that the ends of episodes, where terminations are learned, are seen often.
+    An episode of N steps has N + 1 rows. A window lies within one episode and is padded if the episode is shorter. The
+    start of a window is drawn uniformly from all rows. It is then moved back if the window would reach beyond the
+    episode's end. So ends of episodes, from which terminations are learned, are sampled often.
 
     Args:
-        capacity: rows.
-        actions: A, the length of an action's vector.
-        n_envs: how many environments are stepped together.
-        generator: where sampling draws from.
+        capacity: maximum number of rows in finished episodes; at least one episode is kept.
+        actions: A, the length of an action vector.
+        n_envs: number of parallel environments.
+        generator: random generator of the sampling.
     """
 
     def __init__(self, capacity: int, actions: int, n_envs: int, generator: np.random.Generator) -> None:
         self.capacity, self.actions, self.generator = capacity, actions, generator
-        self.episodes: deque[Episode] = deque()  # those that ended
-        self.going_on: list[Episode | None] = [None] * n_envs
-        self.rows = 0  # of those that ended
+        self.episodes: deque[StoredEpisode] = deque()  # the finished episodes
+        self.going_on: list[StoredEpisode | None] = [None] * n_envs
+        self.rows = 0  # number of rows in finished episodes
 
     def __len__(self) -> int:
-        """Rows held."""
+        """Number of stored rows."""
         return self.rows + sum(episode.length for episode in self.going_on if episode is not None)
 
     def add(self, step: Step, actions: np.ndarray) -> None:
@@ -95,18 +97,19 @@ class SequenceReplay:
         for i in np.flatnonzero(step.valid).tolist():
             episode = self.going_on[i]
             if episode is None:
-                episode = self.going_on[i] = Episode.begin(step.observations[i], self.actions)
+                episode = self.going_on[i] = StoredEpisode.begin(step.observations[i], self.actions)
             episode.append(step.next_observations[i], actions[i], step.rewards[i], step.terminated[i])
             if step.terminated[i] or step.truncated[i]:
                 self._end(i)
 
     def cut(self) -> None:
-        """Say that the environments were reset from outside: all episodes end here, truncated."""
+        """End all running episodes as truncated; call it after the environments are reset from outside."""
         for i, episode in enumerate(self.going_on):
             if episode is not None:
                 self._end(i)
 
     def _end(self, i: int) -> None:
+        """Move the running episode of environment ``i`` to the finished ones and remove the oldest ones."""
         episode = self.going_on[i]
         assert episode is not None
         self.episodes.append(episode.fit())
@@ -116,7 +119,7 @@ class SequenceReplay:
             self.rows -= self.episodes.popleft().length
 
     def sample(self, batch_size: int, length: int, device: str | torch.device = "cpu") -> Sequences:
-        """Draw ``batch_size`` windows of ``length`` rows.
+        """Sample ``batch_size`` windows of ``length`` rows.
 
         Raises:
             ValueError: the replay is empty.
@@ -144,7 +147,7 @@ class SequenceReplay:
         return Sequences(*tensors)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides what comes next, the generator included: tensors and plain Python."""
+        """Return the complete state, the generator included, as tensors and plain Python values."""
         episodes = [*self.episodes, *(episode for episode in self.going_on if episode is not None)]
         arrays = {
             name: torch.from_numpy(np.concatenate([e.arrays[name][: e.length] for e in episodes]))
@@ -158,24 +161,22 @@ class SequenceReplay:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict` into a replay that was made alike.
+        """Restore :meth:`state_dict` into a replay with the same arguments.
 
         Raises:
-            ValueError: the state is of another number of environments or other actions.
+            ValueError: the state has another number of environments or other actions.
         """
         arrays = {name: array.numpy() for name, array in state["arrays"].items()}
         if len(state["going_on"]) != len(self.going_on):
-            raise ValueError(
-                f"state: environments: expected {len(self.going_on)} of them, got {len(state['going_on'])}"
-            )
+            raise ValueError(f"state: environments: expected {len(self.going_on)}, got {len(state['going_on'])}")
         if arrays and arrays["actions"].shape[1] != self.actions:
             raise ValueError(f"state: actions: expected {self.actions} numbers each, got {arrays['actions'].shape[1]}")
         at = 0
 
-        def take(length: int) -> Episode:
+        def take(length: int) -> StoredEpisode:
             nonlocal at
             at += length
-            return Episode({name: array[at - length : at].copy() for name, array in arrays.items()}, length)
+            return StoredEpisode({name: array[at - length : at].copy() for name, array in arrays.items()}, length)
 
         self.episodes = deque(take(length) for length in state["lengths"])
         self.going_on = [None if length is None else take(length) for length in state["going_on"]]

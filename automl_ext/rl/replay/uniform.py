@@ -1,13 +1,13 @@
-"""Experience replay (Lin 1992) for parallel environments, uniform and prioritised (Schaul et al. 2016).
+"""Experience replay (Lin 1992) for parallel environments.
 
-Both hold transitions in a ring per environment. Each observation is stored once, in its own dtype: images stay uint8.
-Windows of ``n_step`` steps are formed when they are sampled, by the rule of :func:`automl_ext.n_step_returns`: they end
+A ring per environment holds the transitions. Each observation is stored once, in its own dtype: images stay uint8.
+Windows of ``n_step`` steps are formed during sampling by the rule of :func:`automl_ext.n_step_returns`. A window ends
 at an episode's end, at the newest step, and before a step that is not valid (Gymnasium's NEXT_STEP autoreset makes one
-after each episode); shorter windows near an end are samples like others. A truncated episode bootstraps from its true
-final observation, a terminated one not at all.
+after each episode). Such shorter windows are sampled like all others. A truncated episode bootstraps from its true
+final observation, a terminated one does not bootstrap.
 
-Memory per transition, in bytes: the observation, the action, 24 for reward, flags and indices, and 10.3 more
-where prioritised; and one observation more for each episode that ended. Memory is taken as the ring fills.
+Memory per transition in bytes: the observation, the action, 24 for reward, flags and indices, and 10.3 for priorities.
+Each finished episode takes one more observation. Memory is allocated while the ring fills.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops._checks import check_number
+from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.replay import _windows_reference
 from automl_ext.rl.replay._ring import Ring
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
@@ -30,7 +31,7 @@ Generator = np.random.Generator | torch.Generator
 
 
 def backend_of(reference: Any) -> Any:
-    """The compiled library, or this module that answers in its place."""
+    """Return the compiled library, or the reference module if the library is missing or not selected."""
     if _native.is_loaded() and _native.current_backend() != "reference":
         from automl_ext import _C  # type: ignore[attr-defined,unused-ignore]
 
@@ -40,19 +41,19 @@ def backend_of(reference: Any) -> Any:
 
 @dataclass(slots=True)
 class Batch:
-    """Sampled windows, N of them; the target of a value function is
+    """A batch of N sampled windows. The target of a value function is
     ``returns + discounts * value(next_observations)``.
 
     Attributes:
-        observations: [N, *observation_shape], before each window's first action.
-        actions: [N, *action_shape], the first ones.
+        observations: [N, *observation_shape], before the first action of each window.
+        actions: [N, *action_shape], the first actions.
         returns: float32 [N], sum of gamma^k r_{t+k} over the window.
-        next_observations: [N, *observation_shape], after the window's last step; an episode's true final one.
-        discounts: float32 [N], gamma^K for a window of K steps, 0 where it ends in a termination.
-        terminated: bool [N], whether it does.
-        weights: float32 [N], of importance sampling, the largest 1; all 1 from a uniform replay.
-        indices: int64 [N], on the CPU: which transitions these are, for ``update_priorities``. They are not used again
-            when a transition has been overwritten.
+        next_observations: [N, *observation_shape], after the last step; the final observation of an ended episode.
+        discounts: float32 [N], gamma^K for a window of K steps, 0 if it ends in a termination.
+        terminated: bool [N], whether the window ends in a termination.
+        weights: float32 [N], importance weights with maximum 1; all 1 from a uniform replay.
+        indices: int64 [N] on the CPU, identify the transitions for ``update_priorities``. The index of an overwritten
+            transition is not reused.
     """
 
     observations: Tensor
@@ -66,21 +67,21 @@ class Batch:
 
 
 class UniformReplay:
-    """The last ``capacity`` transitions, sampled uniformly with replacement.
+    """A replay of the last ``capacity`` transitions, sampled uniformly with replacement.
 
     Args:
-        capacity: transitions in all; each environment holds ``capacity // n_envs``.
-        observation_shape, observation_dtype: of one environment's observation; float observations must not be NaN.
-        action_shape, action_dtype: of one environment's action.
+        capacity: total number of transitions; each environment holds ``capacity // n_envs``.
+        observation_shape, observation_dtype: one environment's observation. Float observations must not be NaN.
+        action_shape, action_dtype: one environment's action.
         n_envs: number of parallel environments, B.
         n_step: steps per window, at least 1.
-        gamma: discount per step, in [0, 1].
-        generator: where sampling draws from, of NumPy or torch. Equal seeds give equal batches.
-        device: where batches go.
+        gamma: discount factor per step, in [0, 1].
+        generator: random generator of the sampling, of NumPy or torch. Equal seeds give equal batches.
+        device: device of the batches.
 
     Raises:
         ValueError: a number out of range.
-        TypeError: ``generator`` is neither.
+        TypeError: ``generator`` is neither of NumPy nor of torch.
     """
 
     def __init__(
@@ -109,44 +110,33 @@ class UniformReplay:
         self._ring = Ring(capacity // n_envs, n_envs, observation_shape, observation_dtype, action_shape, action_dtype)
 
     def __len__(self) -> int:
-        """Transitions held."""
+        """Number of stored transitions."""
         return int(self._ring.sizes.sum())
 
-    def add(
-        self,
-        observations: Any,
-        actions: Any,
-        rewards: Any,
-        next_observations: Any,
-        terminated: Any,
-        truncated: Any,
-        valid: Any = None,
-    ) -> None:
-        """Add one step of every environment; arrays or CPU tensors. What is wrong is refused whole.
+    def add(self, step: Step) -> None:
+        """Add one step of every environment. The replay is unchanged if the step is refused.
 
         Args:
-            observations, actions: [B, …].
-            rewards: [B], stored as float32.
-            next_observations: [B, …], the true next ones: an episode's final one, not the first of the next.
-            terminated, truncated: bool [B].
-            valid: bool [B]; False: not a transition, nothing is stored. None: all are.
+            step: arrays or CPU tensors. Nothing is stored where ``valid`` is False. Rewards become float32. Actions
+                that are to be stored in another form than the environment's: ``step._replace(actions=...)``.
 
         Raises:
-            ValueError: another shape; a reward that is not finite, a NaN observation; an observation that is not the
-                last step's next one within an episode (see :meth:`cut`). Names the environment.
+            ValueError: a wrong shape, a reward that is not finite or a NaN observation; or an observation differs
+                from the ``next_observations`` of the step before within an episode (see :meth:`cut`). The message
+                names the environment.
             TypeError: a dtype that cannot be cast within its kind.
         """
-        self._ring.add(observations, actions, rewards, next_observations, terminated, truncated, valid)
+        self._ring.add(step)
 
     def cut(self) -> None:
-        """Say that the environments were reset or replaced from outside: no window goes on into what comes next."""
+        """End windows at the newest steps; call it after the environments are reset or replaced from outside."""
         self._ring.cut(np.ones(self._ring.n_envs, bool))
 
     def sample(self, batch_size: int) -> Batch:
-        """Draw a batch.
+        """Sample a batch.
 
         Raises:
-            ValueError: nothing to draw from, or ``batch_size`` below 1.
+            ValueError: the replay is empty, or ``batch_size`` is below 1.
         """
         uniforms = self._uniforms(batch_size)
         size = len(self)
@@ -154,23 +144,24 @@ class UniformReplay:
         return self._gather(self._ring.rows_at(positions), np.ones(batch_size, np.float32))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that decides what comes next, the generator included: tensors and plain Python, for a checkpoint. The
-        tensors may share memory with the replay, so write or copy them before you add to it.
+        """Return the complete state, the generator included, as tensors and plain Python values.
+
+        The tensors may share memory with the replay: write or copy them before the next :meth:`add`.
         """
         rng = self.generator
         state = rng.get_state() if isinstance(rng, torch.Generator) else numpy_generator_state(rng)
         return {"ring": self._ring.state(), "generator": state}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict` into a replay that was made alike.
+        """Restore :meth:`state_dict` into a replay with the same arguments.
 
         Raises:
-            ValueError: the state is of other sizes, dtypes or kind of generator.
+            ValueError: the state has other sizes, dtypes or another kind of generator.
         """
         own, saved = isinstance(self.generator, torch.Generator), isinstance(state["generator"], Tensor)
         if own != saved:
             kinds = ("a torch.Generator", "a numpy.random.Generator")
-            raise ValueError(f"state: generator: expected that of {kinds[not own]}, got that of {kinds[not saved]}")
+            raise ValueError(f"state: generator: expected {kinds[not own]}, got {kinds[not saved]}")
         self._ring.load(state["ring"])
         if isinstance(self.generator, torch.Generator):
             self.generator.set_state(state["generator"])
@@ -200,6 +191,17 @@ class UniformReplay:
 
 
 def check_count(value: Any, name: str, op: str) -> int:
+    """Return ``value`` as an int of at least 1.
+
+    Args:
+        value: the argument.
+        name: the argument's name.
+        op: the function or class, for the message.
+
+    Raises:
+        TypeError: not an int.
+        ValueError: below 1.
+    """
     try:
         number = operator.index(value)
     except TypeError:

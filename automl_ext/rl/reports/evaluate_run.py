@@ -1,4 +1,4 @@
-"""A trained policy, played again: ``automl-ext eval RUN``."""
+"""Evaluation of a trained policy: ``automl-ext eval RUN``."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from automl_ext.rl.loop.agent import Agent, envs_of
 from automl_ext.rl.loop.evaluate import play
-from automl_ext.rl.loop.loop import BEST, envs_of
+from automl_ext.rl.loop.loop import BEST
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.reports.video import LONGEST, Film, check_writer, record, write_video
 from automl_ext.training.config import from_dict
@@ -29,19 +30,22 @@ def evaluate_run(
     videos: tuple[Path, ...] = (),
     max_steps: int | None = None,
 ) -> dict[str, Any]:
-    """Play whole episodes with the deterministic policy of a run.
+    """Evaluate the deterministic policy of a run on whole episodes.
 
     Args:
         run: a run directory of one of :data:`automl_ext.rl.registry.ALGORITHMS`.
-        episodes: how many.
-        seed: which; other ones than in training.
-        policy: "best", by the evaluations in training, or "last", of the newest intact checkpoint.
-        videos: files ``….gif`` or ``….mp4`` of one more episode.
-        max_steps: longer episodes are cut, and counted as ``episodes_cut``; None: the run's ``eval_max_steps``.
+        episodes: number of episodes.
+        seed: seed of the environments; the episodes differ from those of training.
+        policy: "best" by the evaluations of training, or "last", from the newest intact checkpoint.
+        videos: files ``….gif`` or ``….mp4`` to which one more episode is written.
+        max_steps: longer episodes are cut and counted as ``episodes_cut``. None: the run's ``eval_max_steps``.
+
+    Returns:
+        Mean, standard deviation, minimum and maximum of the returns, and facts about the evaluation.
 
     Raises:
-        UserError: no such run or policy, damaged files, or an environment that cannot be shown.
-        ModuleNotFoundError: what writes the video is missing; names the extra.
+        UserError: the run or the policy does not exist, a file is damaged, or the environment cannot be rendered.
+        ModuleNotFoundError: a package for the video is missing; the message names the extra.
     """
     if episodes < 1:
         raise UserError(f"--episodes: expected at least 1, got {episodes}")
@@ -56,10 +60,9 @@ def evaluate_run(
         for path in videos:
             check_writable(path)
         step = load_best(run, agent) if policy == "best" else _load_last(run, agent)
-        begin = getattr(agent, "begin", None)
         limit = config.eval_max_steps if max_steps is None else max_steps
-        film = _film(config, agent, seed, min(limit, LONGEST)) if videos else None  # first: it may be impossible
-        returns, cut = play(agent.act, envs_of(config, episodes, derived_seed(seed, 1)), begin, limit)
+        film = _film(config, agent, seed, min(limit, LONGEST)) if videos else None  # first, since rendering may fail
+        returns, cut = play(agent.act, envs_of(config, episodes, derived_seed(seed, 1)), agent.begin, limit)
         result = {
             "eval_return_mean": float(returns.mean()),
             "eval_return_std": float(returns.std()),
@@ -79,15 +82,20 @@ def evaluate_run(
         agent.envs.close()
 
 
-def _film(config: Any, agent: Any, seed: int, max_steps: int) -> Film:
-    if not config.env_id.startswith("ALE/"):  # which has no other vectorization
+def _film(config: Any, agent: Agent, seed: int, max_steps: int) -> Film:
+    """Record one episode."""
+    if not config.env_id.startswith("ALE/"):  # Atari has no other vectorization
         config = dataclasses.replace(config, env=dataclasses.replace(config.env, vectorization="sync"))
     envs = envs_of(config, 1, derived_seed(seed, 2), render=True)
-    return record(agent.act, envs, getattr(agent, "begin", None), max_steps)
+    return record(agent.act, envs, agent.begin, max_steps)
 
 
 def agent_of(run: Path) -> tuple[Any, Any]:
-    """The configuration of a run, and an untrained agent made of it."""
+    """Return the configuration of a run, and an untrained agent with this configuration.
+
+    Raises:
+        UserError: not a run of an RL algorithm, or a configuration of which no agent can be made.
+    """
     name = algorithm_of(run)
     if name not in ALGORITHMS:
         what = f"a run of {name!r}" if name else "no run directory"
@@ -95,22 +103,22 @@ def agent_of(run: Path) -> tuple[Any, Any]:
     found = algorithm(name)
     config = from_dict(found.config(), read_object(run / CONFIG), str(run / CONFIG))
     if config.device != "cpu":
-        config = dataclasses.replace(config, device="auto")  # the GPU may be elsewhere
+        config = dataclasses.replace(config, device="auto")  # this machine may have no GPU
     try:
         return config, found.agent(config)
     except (ValueError, TypeError, OverflowError, RuntimeError) as error:
-        raise UserError(f"{run / CONFIG}: no agent can be made of it: {short(error)}") from None
+        raise UserError(f"{run / CONFIG}: cannot make an agent: {short(error)}") from None
 
 
-def load_best(run: Path, agent: Any) -> int:
-    """Load the best policy of a run into its agent; returns the step at which it was evaluated.
+def load_best(run: Path, agent: Agent) -> int:
+    """Load the best policy of a run into its agent. Return the step at which it was evaluated.
 
     Raises:
-        UserError: ``best.pt`` is missing, damaged, or of another agent.
+        UserError: ``best.pt`` is missing, damaged or belongs to another agent.
     """
     path = run / BEST
     if not path.exists():
-        raise UserError(f"{path} is missing: nothing has been evaluated yet; see --policy last")
+        raise UserError(f"{path} is missing: the run has not been evaluated yet; try --policy last")
     best = read_tensors(path)
     try:
         if not isinstance(best, dict) or type(best.get("step")) is not int:
@@ -122,15 +130,16 @@ def load_best(run: Path, agent: Any) -> int:
     return best["step"]
 
 
-def _load_last(run: Path, agent: Any) -> int:
+def _load_last(run: Path, agent: Agent) -> int:
+    """Load the newest intact checkpoint into an agent. Return its step."""
     for path in reversed(checkpoint.list_steps(run / CHECKPOINTS)):
         try:
             manifest = checkpoint.read_manifest(path)
             state = checkpoint.read_state(path, manifest)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # that training's environments begin new episodes
+                warnings.simplefilter("ignore", UserWarning)  # that the environments of training start new episodes
                 checkpoint.load_into(lambda state: agent.load_state_dict(state["agent"]), state)
             return manifest["step"]
         except checkpoint.DamagedCheckpoint as error:
-            warnings.warn(f"passing over the damaged checkpoint {path}: {error}", stacklevel=2)
-    raise UserError(f"{run / CHECKPOINTS}: there is no intact checkpoint")
+            warnings.warn(f"skipping the damaged checkpoint {path}: {error}", stacklevel=2)
+    raise UserError(f"{run / CHECKPOINTS}: no intact checkpoint found")

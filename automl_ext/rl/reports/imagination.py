@@ -1,4 +1,4 @@
-"""What really happened beside what the model imagines of it."""
+"""A comparison of a real episode with the episode that Dreamer's world model imagines."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import torch
 from automl_ext.rl.dreamer.agent import Dreamer
 from automl_ext.rl.dreamer.rssm import Normal
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.loop import envs_of
+from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best
 from automl_ext.training.curves import figure
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.seeding import derived_seed
 
-SHOWN = 6  # numbers of an observation
+SHOWN = 6  # plotted dimensions of an observation
 
 
 def draw_run(run: Path) -> Path:
-    """Draw ``imagined.png`` into a run: an episode of its best policy. Returns the file.
+    """Draw an episode of a run's best policy into ``imagined.png`` in the run, and return the file.
 
     Raises:
-        UserError: no run of Dreamer that has been evaluated, or damaged files.
+        UserError: not an evaluated run of Dreamer, or a damaged file.
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
     config, agent = agent_of(run)
@@ -37,10 +37,12 @@ def draw_run(run: Path) -> Path:
 
 
 class Dream(NamedTuple):
-    """Attributes:
-    context: so many observations were seen; from there the model knows the actions alone.
-    real, imagined: observations as the model reads them (vectors normalised, images in −½ … ½), [T, ...].
-    real_rewards, imagined_rewards: as they are learned, [T]; the first is paid for nothing.
+    """A real episode and its imagination.
+
+    Attributes:
+        context: number of observations that the model sees. From then on it sees only the actions.
+        real, imagined: observations as the model reads them, [T, ...]: normalized vectors, or images in [−½, ½].
+        real_rewards, imagined_rewards: scaled rewards, [T]. The first one is a placeholder.
     """
 
     context: int
@@ -51,14 +53,15 @@ class Dream(NamedTuple):
 
 
 def dream(agent: Dreamer, envs: Envs, context: int = 5, steps: int = 50) -> Dream:
-    """Play an episode; see it for ``context`` observations, then imagine on with its actions.
+    """Play an episode and imagine its continuation after ``context`` observations, with the same actions.
 
-    All states are means, nothing is drawn.
+    All states are means of their distributions.
 
     Args:
-        envs: one environment, fresh; it is closed afterwards.
-        context: at least 1.
-        steps: of the episode at most.
+        agent: a trained agent.
+        envs: one new environment; it is closed afterwards.
+        context: number of observations that the model sees, at least 1.
+        steps: maximum number of steps of the episode.
     """
     observations, actions, rewards = [envs.observations[0]], [np.zeros(agent.actions.size, np.float32)], [0.0]
     try:
@@ -98,7 +101,7 @@ def dream(agent: Dreamer, envs: Envs, context: int = 5, steps: int = 50) -> Drea
 
 
 def draw_dream(found: Dream, path: Path) -> None:
-    """Curves of the observation's numbers and the reward, or a strip of images.
+    """Draw curves of the observation's first dimensions and of the reward, or a strip of images.
 
     Raises:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
@@ -114,7 +117,7 @@ def _curves(found: Dream) -> Any:
     picture = figure(8, 1.5 * len(panels))
     for i, (name, (real, imagined)) in enumerate(panels.items()):
         axes = picture.add_subplot(len(panels), 1, i + 1)
-        first = int(name == "reward")  # nothing is paid before the first action
+        first = int(name == "reward")  # the first reward is a placeholder
         axes.plot(np.arange(first, len(real)), real[first:], color="0.4", label="real")
         axes.plot(np.arange(first, len(real)), imagined[first:], color="C0", label="model")
         axes.axvline(found.context - 0.5, color="C3", linestyle=":")

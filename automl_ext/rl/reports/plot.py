@@ -1,4 +1,4 @@
-"""Learning curves of one run, or of several with their seeds' mean and a confidence band."""
+"""Learning curves of one run, or of several runs with the mean over seeds and a confidence band."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T += [2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.05
 
 
 class Curve(NamedTuple):
-    """Evaluations of one run."""
+    """The evaluations of one run."""
 
     algorithm: str
     config: dict[str, Any]  # without the seed
@@ -30,18 +30,22 @@ class Curve(NamedTuple):
 
 
 def plot_runs(runs: list[Path], out: Path) -> list[Path]:
-    """Draw ``curves.png`` into every run, and per environment ``learning.png``: the returns of evaluations.
+    """Draw ``curves.png`` of every run, and ``learning.png`` with the evaluation returns.
 
-    Into those of Dreamer also ``imagined.png``, an episode beside what the model makes of it. One run's
-    ``learning.png`` goes into the run. Several runs' goes into ``out``, as ``learning-ENVIRONMENT.png`` where they are
-    of several environments. Runs that differ in their seed alone are one line, the mean, with the 95 % interval of
-    Student's t for the mean where there are two or more.
+    A run of Dreamer also gets ``imagined.png``, an episode beside its imagination. ``learning.png`` of one run is
+    written into the run, and of several runs into ``out``. If these have several environments, there is one file
+    ``learning-ENVIRONMENT.png`` for each. Runs that differ only in their seed are drawn as one line, their mean, with
+    the 95 % interval of Student's t for the mean if there are two or more.
+
+    Args:
+        runs: run directories.
+        out: folder for the picture of several runs.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: a run that has not been evaluated, or damaged files.
+        UserError: a run that has not been evaluated, or a damaged file.
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
     written: list[Path] = []
@@ -66,7 +70,7 @@ def plot_runs(runs: list[Path], out: Path) -> list[Path]:
 
 
 def draw_learning(env_id: str, curves: list[Curve], path: Path) -> None:
-    """Evaluation return over steps, a line for every configuration."""
+    """Draw evaluation returns over steps, one line per configuration."""
     groups = _groups(curves)
     picture = figure(7, 4.2)
     axes = picture.add_subplot()
@@ -77,7 +81,7 @@ def draw_learning(env_id: str, curves: list[Curve], path: Path) -> None:
         if len(group) > 1:
             low, high = interval(returns)
             axes.fill_between(steps, low, high, color=f"C{i}", alpha=0.2, linewidth=0)
-    values = np.concatenate([curve.returns for curve in curves])  # a band of two seeds is many times as high
+    values = np.concatenate([curve.returns for curve in curves])  # without bands, which are wide for two seeds
     margin = 0.06 * float(values.max() - values.min()) or 1.0
     axes.set_ylim(values.min() - margin, values.max() + margin)
     several = any(len(group) > 1 for group in groups.values())
@@ -90,25 +94,30 @@ def draw_learning(env_id: str, curves: list[Curve], path: Path) -> None:
 
 
 def together(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps [T] that all curves span, and their returns there [curves, T], on straight lines between evaluations."""
+    """Return the steps [T] that all curves cover, and the linearly interpolated returns [curves, T].
+
+    Raises:
+        UserError: there are no such steps.
+    """
     first, last = max(c.steps[0] for c in curves), min(c.steps[-1] for c in curves)
     if first > last:
-        raise UserError("plot: these seeds have no steps in common that were evaluated")
+        raise UserError("plot: the evaluations of these seeds have no steps in common")
     steps = np.unique(np.clip(curves[0].steps, first, last))
     return steps, np.stack([np.interp(steps, c.steps, c.returns) for c in curves])
 
 
 def interval(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """95 % interval of Student's t for the mean of [seeds, T]."""
+    """Return the bounds of the 95 % interval of Student's t for the mean of [seeds, T]."""
     seeds = len(returns)
     half = T[min(seeds - 2, len(T) - 1)] * returns.std(0, ddof=1) / np.sqrt(seeds)
     return returns.mean(0) - half, returns.mean(0) + half
 
 
 def _curve(run: Path, rows: list[dict[str, Any]]) -> tuple[str, Curve]:
+    """Return the environment and the evaluations of a run."""
     points = [(row["step"], row["eval_return"]) for row in rows if row.get("eval_return") is not None]
     if not points:
-        raise UserError(f"plot: {run}: nothing has been evaluated yet")
+        raise UserError(f"plot: {run}: the run has not been evaluated yet")
     config = read_object(run / CONFIG)
     env_id = config.get("env_id")
     if not isinstance(env_id, str):
@@ -119,7 +128,10 @@ def _curve(run: Path, rows: list[dict[str, Any]]) -> tuple[str, Curve]:
 
 
 def _groups(curves: list[Curve]) -> dict[str, list[Curve]]:
-    """Curves that differ in nothing but the seed, by a label: the algorithm, and what tells it from the first such."""
+    """Group curves that differ only in the seed.
+
+    The label of a group is the algorithm and the options that differ from the algorithm's first curve.
+    """
     first: dict[str, Curve] = {}
     groups: dict[str, list[Curve]] = {}
     for curve in curves:

@@ -1,4 +1,4 @@
-"""An episode as a GIF or an MP4."""
+"""Recording an episode as GIF or MP4."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_atomic
 
 WRITERS = {".gif": "PIL", ".mp4": "imageio_ffmpeg"}
-LONGEST = 3_000  # frames of a film; 2 GB at CartPole's 600 × 400
-SMALLEST = 200  # pixels; smaller images are enlarged by a whole factor
+LONGEST = 3_000  # frames of a video; 2 GB at CartPole's 600 × 400
+SMALLEST = 200  # pixels; smaller images are enlarged by an integer factor
 
 
 def check_writer(path: Path) -> None:
-    """Check the suffix and the packages before an episode is played.
+    """Check the suffix of a video file and the packages, before an episode is played.
 
     Raises:
-        UserError: a file of another kind.
-        ModuleNotFoundError: what writes it is missing.
+        UserError: the suffix is neither .gif nor .mp4.
+        ModuleNotFoundError: a package is missing; the message names the extra.
     """
     if path.suffix not in WRITERS:
         raise UserError(f"{path}: expected a name that ends in {' or '.join(WRITERS)}")
@@ -36,13 +36,13 @@ def check_writer(path: Path) -> None:
 
 
 class Film(NamedTuple):
-    """An episode in images.
+    """A recorded episode.
 
     Attributes:
-        frames: uint8 [height, width, 3], one before each step.
+        frames: uint8 [height, width, 3], the image before each step.
         fps: frames per second.
-        episode_return: undiscounted.
-        cut: whether the episode was longer than the film.
+        episode_return: undiscounted return.
+        cut: whether the episode was longer than the recording.
     """
 
     frames: list[np.ndarray]
@@ -52,10 +52,15 @@ class Film(NamedTuple):
 
 
 def record(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = LONGEST) -> Film:
-    """One episode of one environment made with ``render``, which is closed afterwards; ``begin`` as in ``evaluate``.
+    """Record one episode.
+
+    Args:
+        act, begin: see :func:`automl_ext.rl.loop.evaluate.play`.
+        envs: one environment, made with ``render``; it is closed afterwards.
+        max_steps: maximum number of frames.
 
     Raises:
-        UserError: the environment gives no images.
+        UserError: the environment cannot render images.
     """
     frames: list[np.ndarray] = []
     try:
@@ -75,12 +80,12 @@ def record(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = LO
 
 
 def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
-    """Write images as ``….gif`` or ``….mp4``."""
+    """Write images, uint8 [height, width, 3], to a ``….gif`` or ``….mp4`` file."""
     if path.suffix == ".gif":
         from PIL import Image
 
         images = [Image.fromarray(frame) for frame in frames]
-        # GIF counts in hundredths of a second, and viewers slow down what is shorter than two.
+        # GIF has a resolution of 10 ms, and viewers slow down frames shorter than 20 ms.
         duration = max(20, round(100 / fps) * 10)
         buffer = io.BytesIO()
         images[0].save(buffer, "GIF", save_all=True, append_images=images[1:], duration=duration, loop=0)
@@ -88,8 +93,8 @@ def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
         return
     import imageio_ffmpeg
 
-    height, width = (size - size % 2 for size in frames[0].shape[:2])  # the codec wants even sizes
-    with tempfile.TemporaryDirectory() as folder:  # the codec tells of a failed write in its log only
+    height, width = (size - size % 2 for size in frames[0].shape[:2])  # the codec needs even sizes
+    with tempfile.TemporaryDirectory() as folder:  # the codec reports a failed write only in its log
         made = Path(folder) / "video.mp4"
         writer = imageio_ffmpeg.write_frames(str(made), (width, height), fps=fps, macro_block_size=2)
         writer.send(None)
@@ -97,18 +102,19 @@ def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
             writer.send(np.ascontiguousarray(frame[:height, :width]))
         writer.close()
         if not made.is_file() or not made.stat().st_size:
-            raise UserError(f"{path}: the codec wrote nothing: is the disk of {folder} full?")
+            raise UserError(f"{path}: the codec wrote no data: is the disk of {folder} full?")
         write_atomic(path, made.read_bytes())
 
 
 def _image(envs: Envs) -> np.ndarray:
+    """Return an image of the first environment, uint8 [height, width, 3]."""
     if envs.vector.render_mode == "rgb_array":
         image = np.asarray(envs.render()[0])
     elif envs.observations.ndim == 4 and envs.observations.dtype == np.uint8:
-        image = envs.observations[0, -1]  # Atari's vector environment renders nothing else
+        image = envs.observations[0, -1]  # Atari's vector environment cannot render
     else:
-        raise UserError("rendering: this environment gives no images")
-    if image.dtype.kind == "f":  # MinAtar, 0 … 1
+        raise UserError("rendering: this environment cannot render images")
+    if image.dtype.kind == "f":  # MinAtar, in [0, 1]
         image = (image * 255).round()
     image = image.astype(np.uint8)
     if image.ndim == 2:

@@ -22,17 +22,17 @@ from automl_ext.rl.dqn import agent as dqn
 from automl_ext.rl.dqn import rainbow
 from automl_ext.rl.dqn.ablation import ablate, variants
 from automl_ext.rl.dqn.agent import DQN, DQNConfig
-from automl_ext.rl.dqn.learner import flushed_denormals
 from automl_ext.rl.dqn.offline import replay_of_episodes, saved_replay, train_offline
 from automl_ext.rl.dqn.rainbow import RainbowConfig
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.presets import preset
 from automl_ext.training.errors import UserError
+from automl_ext.training.memory import flushed_denormals
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "plain": {},
     "double": {"double": True},
-    "duelling": {"duelling": True},
+    "dueling": {"dueling": True},
     "prioritized": {"prioritized": True},
     "n-step": {"n_step": 3},
     "distributional": {"distributional": True},
@@ -70,7 +70,7 @@ SAME, NEXT = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP
         ("plain", SAME),
         ("plain", NEXT),
         ("double", NEXT),
-        ("duelling", SAME),
+        ("dueling", SAME),
         ("prioritized", NEXT),
         ("distributional", NEXT),
     ],
@@ -111,7 +111,7 @@ def test_a_burst_is_the_same_as_its_steps_one_by_one() -> None:
     for agent in agents:
         for _ in range(30):
             step = agent.envs.step(agent.rng.integers(2, size=4))
-            agent.replay.add(*step)
+            agent.replay.add(step)
     agents[0].learner.update(agents[0].replay, 6)
     for _ in range(6):
         agents[1].learner.update(agents[1].replay, 1)
@@ -262,7 +262,7 @@ def test_ablation(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     config = RainbowConfig(**(CARTPOLE | {"total_steps": 300, "eval_every": 100}))
     for name, settings in variants(config).items():
-        parts = [settings.double, settings.duelling, settings.prioritized, settings.n_step == 3]
+        parts = [settings.double, settings.dueling, settings.prioritized, settings.n_step == 3]
         on = sum([*parts, settings.distributional, settings.noisy])
         assert on == {"rainbow": 6, "dqn": 0}.get(name, 5)
     results = ablate(config, tmp_path)

@@ -32,7 +32,7 @@ from automl_ext.rl.dreamer.imagination import imagine
 from automl_ext.rl.dreamer.learner import Learner
 from automl_ext.rl.dreamer.rssm import RSSM, Normal
 from automl_ext.rl.envs.making import EnvOptions
-from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.evaluate import evaluate
 from automl_ext.rl.presets import preset
 from automl_ext.rl.replay.sequences import Sequences
@@ -120,7 +120,7 @@ def test_it_learns_where_to_go(world, continuous: bool) -> None:
     for _ in range(40):
         agent.iterate()
     agent.learn(150)
-    assert evaluate(agent.act, loop.envs_of(config, 10, 1), agent.begin).mean() > 4.5
+    assert evaluate(agent.act, envs_of(config, 10, 1), agent.begin).mean() > 4.5
 
 
 def test_the_gradient_of_imagination_reaches_the_policy_and_not_the_model(world) -> None:
@@ -283,7 +283,7 @@ def test_where_environments_cannot_be_saved_new_episodes_begin(tmp_path: Path, w
     config = dataclasses.replace(TINY, env_id=world(Line, False), train_every=7)
     train(config, tmp_path / "run", stop_after=60)
     before = newest(tmp_path / "run")[1]["agent"]["replay"]
-    with pytest.warns(UserWarning, match="its state cannot be saved; new episodes begin"):
+    with pytest.warns(UserWarning, match="its state cannot be saved; new episodes start"):
         train(config, tmp_path / "run", resume="auto", stop_after=4)
     after = newest(tmp_path / "run")[1]["agent"]["replay"]
     assert max(before["lengths"]) <= max(after["lengths"]) == 11
@@ -454,14 +454,14 @@ def test_a_dream_is_real_as_long_as_it_sees(world, tmp_path: Path) -> None:
     for images in (False, True):
         config = dataclasses.replace(TINY, env_id=world(Line, True, images))
         agent = Dreamer(config)
-        found = dream(agent, loop.envs_of(config, 1, 0), context=4)
+        found = dream(agent, envs_of(config, 1, 0), context=4)
         assert found.context == 4
         assert len(found.real) == len(found.imagined) == len(found.imagined_rewards) == 11
         assert found.real_rewards[1:].any()
         assert found.real.shape == found.imagined.shape
         draw_dream(found, tmp_path / "dream.png")
         assert (tmp_path / "dream.png").stat().st_size > 2000
-    short = dream(agent, loop.envs_of(config, 1, 0), context=50, steps=3)
+    short = dream(agent, envs_of(config, 1, 0), context=50, steps=3)
     assert len(short.real) == short.context == 4
 
 

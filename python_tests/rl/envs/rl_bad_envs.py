@@ -17,7 +17,10 @@ PARENT = os.getpid()
 
 
 class Bad(gymnasium.Env):
-    """Observes 3 numbers, pays 1, ends after 10 steps. At its step ``at``, or at action 1, it does ``fault``."""
+    """An environment with 3-dimensional observations and reward 1 that ends after 10 steps.
+
+    It fails by ``fault`` at its step ``at``, or at action 1.
+    """
 
     metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012  # as Gymnasium declares it
     healed = False
@@ -100,7 +103,7 @@ class BadVector(VectorEnv):
 
 
 class Blind(Bad):
-    """Has no ``render_mode``."""
+    """An environment whose constructor takes no ``render_mode``."""
 
     def __init__(self) -> None:
         super().__init__("")

@@ -1,4 +1,4 @@
-"""dm_control's suite as environments."""
+"""Tasks of dm_control's suite as environments."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from automl_ext.rl.envs.vector import make_envs
 from automl_ext.training.errors import UserError
 
 
-def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "dm_control", None)
     with pytest.raises(ModuleNotFoundError, match=r'pip install "automl_ext\[dmc\]"'):
         make_envs("dmc/cartpole-swingup", 1, 0)
 
 
-def test_episodes_follow_from_the_seed_and_are_cut() -> None:
+def test_episodes_depend_on_the_seed_and_are_truncated() -> None:
     pytest.importorskip("dm_control")
     envs = [make_envs("dmc/cartpole-swingup", 2, seed, EnvOptions(action_repeat=2)) for seed in (0, 0, 1)]
     assert envs[0].observation_space.shape == (5,)
@@ -39,7 +39,7 @@ def test_episodes_follow_from_the_seed_and_are_cut() -> None:
 
 
 @pytest.mark.parametrize(("name", "text"), [("cartpole-nothing", "not"), ("cartpole", "expected dmc/DOMAIN-TASK")])
-def test_tasks_that_there_are_not(name: str, text: str) -> None:
+def test_unknown_tasks_are_refused(name: str, text: str) -> None:
     pytest.importorskip("dm_control")
     with pytest.raises(UserError, match=text):
         make_envs(f"dmc/{name}", 1, 0)

@@ -1,4 +1,4 @@
-"""Observations of any float dtype are float32 to every agent; images of bytes stay bytes."""
+"""Agents get observations of any float dtype as float32, and uint8 images as uint8."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ from policy_worlds import World, envs_in
 from automl_ext.rl import A2C, DQN, A2CConfig, Reinforce, ReinforceConfig
 from automl_ext.rl.dqn.offline import replay_of_episodes, train_offline
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
+from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.replay.uniform import UniformReplay
 
 MODES = pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 
 
 class Walk(World):
-    """Two steps, then a truncation; vectors or small images of ``dtype``."""
+    """An environment that is truncated after two steps; observations are vectors or small images of ``dtype``."""
 
     shape: tuple[int, ...] = (3,)
     dtype: Any = np.float64
@@ -68,9 +69,9 @@ def agent_of(name: str, world: type[World], mode: AutoresetMode) -> Any:
 @MODES
 @pytest.mark.parametrize("world", [Walk, Image, Half], ids=lambda w: w.__name__)
 @pytest.mark.parametrize("name", ["dqn", "c51", "a2c", "reinforce", "dreamer"])
-def test_float_observations_of_any_size(name: str, world: type[World], mode: AutoresetMode) -> None:
+def test_float_observations_of_any_dtype(name: str, world: type[World], mode: AutoresetMode) -> None:
     if (name, world) == ("dreamer", Image):
-        pytest.skip("dreamer takes images of 64 × 64 bytes alone")
+        pytest.skip("dreamer takes only uint8 images of 64 × 64")
     agent = agent_of(name, world, mode)
     assert agent.envs.observation_space.dtype == agent.envs.observations.dtype == np.float32
     step = agent.envs.step(np.zeros(4, np.int64))
@@ -85,7 +86,7 @@ def test_float_observations_of_any_size(name: str, world: type[World], mode: Aut
     assert agent.act(agent.envs.observations).shape == (4,)
 
 
-def test_final_observations_are_float32_and_true() -> None:
+def test_final_observations_are_float32_and_correct() -> None:
     envs = envs_in(Walk, 2, AutoresetMode.SAME_STEP)
     envs.step(np.zeros(2, np.int64))
     step = envs.step(np.zeros(2, np.int64))
@@ -95,7 +96,7 @@ def test_final_observations_are_float32_and_true() -> None:
     assert (envs.observations == 0).all()
 
 
-def test_images_of_bytes_stay_bytes_in_the_replay() -> None:
+def test_uint8_images_stay_uint8_in_the_replay() -> None:
     agent = agent_of("dqn", Bytes, AutoresetMode.SAME_STEP)
     agent.iterate()
     assert agent.envs.observations.dtype == np.uint8
@@ -105,7 +106,7 @@ def test_images_of_bytes_stay_bytes_in_the_replay() -> None:
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64, np.uint8])
 @pytest.mark.parametrize("switch", [{}, {"distributional": True}], ids=str)
 def test_offline_on_any_dtype(dtype: Any, switch: dict[str, Any]) -> None:
-    """float64 is what NumPy makes of Python's floats."""
+    """NumPy converts Python's floats to float64."""
     config = small(**switch)
     episodes = [e | {"observations": e["observations"].astype(dtype)} for e in random_episodes(4)]
     assert episodes[0]["rewards"].dtype == np.float64
@@ -116,23 +117,22 @@ def test_offline_on_any_dtype(dtype: Any, switch: dict[str, Any]) -> None:
     assert replay.sample(2).observations.dtype == expected
 
 
-def test_offline_on_a_float64_replay_of_ones_own() -> None:
+def test_offline_on_a_custom_float64_replay() -> None:
     replay = UniformReplay(50, (4,), np.float64, generator=np.random.default_rng(0))
     for _ in range(10):
-        replay.add(
-            np.zeros((1, 4)), np.zeros(1, int), np.ones(1), np.zeros((1, 4)), np.ones(1, bool), np.zeros(1, bool)
-        )
+        yes = np.ones(1, bool)
+        replay.add(Step(np.zeros((1, 4)), np.zeros(1, int), np.ones(1), np.zeros((1, 4)), yes, ~yes, yes))
     assert train_offline(small(), replay, 2, 3).updates == 3
 
 
-def test_a_run_on_float64_observations_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_on_float64_observations_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gymnasium
 
     from automl_ext.rl.dqn import agent as dqn
     from automl_ext.rl.envs.making import EnvOptions
 
     gymnasium.register("Walk64-v0", Walk)
-    monkeypatch.setattr("warnings.warn", lambda *_, **__: None)  # that new episodes begin
+    monkeypatch.setattr("warnings.warn", lambda *_, **__: None)  # the warning that new episodes start
     try:
         config = small(
             env_id="Walk64-v0", total_steps=60, learning_starts=8, env=EnvOptions("sync"), eval_every=60,

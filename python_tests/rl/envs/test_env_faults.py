@@ -1,4 +1,4 @@
-"""Environments that fail: one line that names the environment and what it did, exit code 2, no traceback."""
+"""Failing environments: exit code 2 and one line that names the environment and the failure, without traceback."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def refused(capsys: pytest.CaptureFixture, text: str, *args: object) -> None:
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*WARN")
-def test_what_fails_before_training_leaves_no_run_directory(capsys, fault, text) -> None:
+def test_failure_before_training_leaves_no_run_directory(capsys, fault, text) -> None:
     refused(capsys, text, "train", "a2c", *SMALL, "--env-id", env_id(fault), "--out", "run")
     assert not Path("run").exists()
 
@@ -83,8 +83,8 @@ def test_what_fails_before_training_leaves_no_run_directory(capsys, fault, text)
     [
         ("step", rf"environment 0: step\(\) raised ValueError: boom \({HERE}\), at step 3; no checkpoint was saved"),
         ("numpy", rf"step\(\) raised ValueError: cannot reshape .* \({HERE}\)"),
-        ("shape", r"step\(\) returned an observation that is float32 \[2\]; its space says float32 \[3\], at step 3"),
-        ("dtype", r"step\(\) returned an observation that is <U\d+ \[3\]; its space says float32 \[3\]"),
+        ("shape", r"step\(\) returned an observation float32 \[2\], expected float32 \[3\] by its space, at step 3"),
+        ("dtype", r"step\(\) returned an observation <U\d+ \[3\], expected float32 \[3\] by its space"),
         ("reward", r"step\(\) returned reward '1.0', expected a number, at step 3"),
         ("flag", r"step\(\) returned terminated 'False', expected a bool"),
         ("old step", r"step\(\) must return \(observation, reward, terminated, truncated, info\).*got 4"),
@@ -93,20 +93,20 @@ def test_what_fails_before_training_leaves_no_run_directory(capsys, fault, text)
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*(WARN|old step API)")
-def test_what_fails_in_a_step_is_one_line(capsys, fault, text) -> None:
+def test_failure_in_a_step_is_one_line(capsys, fault, text) -> None:
     refused(capsys, f"--env-id {env_id(fault)}: .*{text}", "train", "a2c", *SMALL, "--env-id", env_id(fault))
 
 
-def test_an_interrupt_stays_an_interrupt(capsys) -> None:
+def test_keyboard_interrupt_exits_with_130(capsys) -> None:
     assert command("train", "a2c", *SMALL, "--env-id", env_id("interrupt"), "--out", "run") == 130
 
 
-def test_a_fault_in_training_keeps_the_checkpoint_and_says_so(capsys, monkeypatch) -> None:
+def test_failure_in_training_keeps_the_checkpoint_and_names_it(capsys, monkeypatch) -> None:
     flags = ["train", "a2c", *SMALL, "--env-id", "Bad/Late-v0", "--out", "run", "--resume", "auto"]
-    refused(capsys, "boom .*the checkpoint of step 200 is kept: --resume auto goes on from it", *flags)
+    refused(capsys, "boom .*the checkpoint of step 200 is kept: --resume auto continues from it", *flags)
     monkeypatch.setattr(Bad, "healed", True)
-    with pytest.warns(UserWarning, match="new episodes begin"):
-        assert command(*flags, "--step-timeout", 500) == 0  # which cannot change the result
+    with pytest.warns(UserWarning, match="new episodes start"):
+        assert command(*flags, "--step-timeout", 500) == 0  # an option that cannot change the result
 
 
 @pytest.mark.parametrize(
@@ -120,7 +120,7 @@ def test_a_fault_in_training_keeps_the_checkpoint_and_says_so(capsys, monkeypatc
         ("Hang", r"environment 1: step\(\) took longer than 0.5 s, the limit of --step-timeout, at step 2"),
     ],
 )
-def test_a_worker_that_fails_is_named(fault, text) -> None:
+def test_message_names_a_failed_worker(fault, text) -> None:
     options = EnvOptions("async", step_timeout=0.5 if fault == "Hang" else 60)
     envs = make_envs(f"BadAction/{fault}-v0", 3, 0, options)
     processes = list(envs.vector.processes)
@@ -129,7 +129,9 @@ def test_a_worker_that_fails_is_named(fault, text) -> None:
     with warnings.catch_warnings(record=True) as warned, pytest.raises(EnvError) as caught:
         envs.step(np.array([0, 1, 0]))
     assert re.search(f"--env-id BadAction/{fault}-v0: {text}", str(caught.value)), str(caught.value)
-    assert not [str(warning.message) for warning in warned if "ERROR" in str(warning.message)]  # a worker's traceback
+    assert not [
+        str(warning.message) for warning in warned if "ERROR" in str(warning.message)
+    ]  # the traceback of a worker
     envs.close()
     assert time.monotonic() - started < 15
     assert not any(process.is_alive() for process in processes)
@@ -142,14 +144,14 @@ def test_a_worker_that_fails_is_named(fault, text) -> None:
         ("worker dies early", r"environment \d died \(exit code 3\)"),
     ],
 )
-def test_a_constructor_that_fails_in_the_worker_alone(capfd, fault, text) -> None:
+def test_constructor_that_fails_only_in_a_worker(capfd, fault, text) -> None:
     with pytest.raises(EnvError, match=f"--env-id {env_id(fault)}: .*{text}"):
         make_envs(env_id(fault), 2, 0, EnvOptions("async"))
     assert "Traceback" not in capfd.readouterr().err
     assert not [child for child in multiprocessing.active_children() if "AsyncVector" in child.name]
 
 
-def test_closing_does_not_wait_for_a_worker_that_hangs(monkeypatch) -> None:
+def test_close_does_not_wait_for_a_hanging_worker(monkeypatch) -> None:
     envs = make_envs("CartPole-v1", 2, 0, EnvOptions("async"))
     monkeypatch.setattr("automl_ext.rl.envs.workers.PATIENCE", 0.5)
     processes = list(envs.vector.processes)
@@ -164,13 +166,13 @@ def test_closing_does_not_wait_for_a_worker_that_hangs(monkeypatch) -> None:
         ("Step", rf"environments: step\(\) raised ValueError: boom \({HERE}\)"),
         (
             "Shape",
-            r"step\(\) returned observations that are float32 \[2, 3\]; the space says float32 \[3, 3\], at step 2",
+            r"step\(\) returned observations float32 \[2, 3\], expected float32 \[3, 3\] by the space, at step 2",
         ),
         ("Reward", r"step\(\) returned rewards that are <U3"),
         ("OldStep", r"step\(\) must return \(observation, reward, terminated, truncated, info\), got 4 values"),
     ],
 )
-def test_an_environments_own_vector_version(fault, text) -> None:
+def test_failures_of_an_environments_own_vector_version(fault, text) -> None:
     envs = make_envs(f"BadVector/{fault}-v0", 3, 0)
     envs.step(np.zeros(3, np.int64))
     with pytest.raises(EnvError, match=f"--env-id BadVector/{fault}-v0: {text}"):
@@ -178,7 +180,7 @@ def test_an_environments_own_vector_version(fault, text) -> None:
 
 
 class Loose(Scripted):
-    """Returns what Gymnasium casts without loss of meaning."""
+    """An environment whose results Gymnasium casts without loss."""
 
     def step(self, action: object) -> tuple:
         observation, reward, terminated, truncated, _ = super().step(action)
@@ -188,7 +190,7 @@ class Loose(Scripted):
         raise OSError("already closed")
 
 
-def test_what_gymnasium_casts_is_no_fault() -> None:
+def test_values_that_gymnasium_casts_are_accepted() -> None:
     env = Guard(Loose(0), "environment 0")
     env.reset()
     assert env.step(1) == ([0.0, 0.0, 1.0], 11.0, False, False, {})
@@ -197,7 +199,7 @@ def test_what_gymnasium_casts_is_no_fault() -> None:
         env.close()
 
 
-def test_evaluation_ends_where_episodes_do_not(capsys) -> None:
+def test_evaluation_cuts_endless_episodes(capsys) -> None:
     assert play(lambda x: np.zeros(len(x), np.int64), make_envs("Bad/Endless-v0", 3, 0), max_steps=7)[1] == 3
     with pytest.warns(UserWarning, match="2 of 2 episodes were cut after 5 steps"):
         returns = evaluate(lambda x: np.zeros(len(x), np.int64), make_envs("Bad/Endless-v0", 2, 0), max_steps=5)
@@ -216,7 +218,7 @@ def test_evaluation_ends_where_episodes_do_not(capsys) -> None:
     refused(capsys, "--eval-max-steps: expected at least 1, got 0", "eval", "run", "--eval-max-steps", 0)
 
 
-def test_names_of_environments(capsys) -> None:
+def test_unknown_environment_ids(capsys) -> None:
     def train(name: str, text: str) -> None:
         refused(capsys, re.escape(f"--env-id {name}: ") + text, "train", "a2c", *SMALL, "--env-id", name, "--out", "x")
         assert not Path("x").exists()
@@ -231,7 +233,7 @@ def test_names_of_environments(capsys) -> None:
         train("broken_module:Env-v0", r"importing broken_module raised SystemExit: 0 \(.*broken_module.py:2\)")
 
 
-def test_a_module_before_the_name_is_imported() -> None:
+def test_module_prefix_of_an_id_is_imported() -> None:
     for mode in ("sync", "async"):
         envs = make_envs("rl_bad_envs:Bad/NoImage-v0", 1, 0, EnvOptions(mode))
         assert envs.step(np.zeros(1, np.int64)).rewards == 1
@@ -239,12 +241,13 @@ def test_a_module_before_the_name_is_imported() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*WARN")
-def test_eval_and_plot_of_what_they_cannot_show(capsys, tmp_path: Path) -> None:
+def test_eval_and_plot_refuse_damaged_runs_and_missing_images(capsys, tmp_path: Path) -> None:
     pytest.importorskip("PIL")
     pytest.importorskip("matplotlib")
     for name in ("Blind", "NoImage"):
         assert command("train", "a2c", *SMALL, "--env-id", f"Bad/{name}-v0", "--out", name) == 0
-    refused(capsys, "Blind-v0: .*no images: its constructor takes no render_mode", "eval", "Blind", "--gif", "x.gif")
+    text = "Blind-v0: .*cannot render images: its constructor takes no render_mode"
+    refused(capsys, text, "eval", "Blind", "--gif", "x.gif")
     refused(capsys, r"NoImage-v0: .*render\(\) must return an image", "eval", "NoImage", "--gif", "x.gif")
     assert not Path("x.gif").exists()
     refused(capsys, "this is no run directory", "eval", ".")
@@ -262,7 +265,7 @@ def test_eval_and_plot_of_what_they_cannot_show(capsys, tmp_path: Path) -> None:
     refused(capsys, "nothing has been measured", "plot", "Blind")
 
 
-def test_a_plain_vector_environment_has_the_limit_too() -> None:
+def test_time_limit_of_a_plain_vector_environment() -> None:
     envs = Envs(AsyncVectorEnv([lambda: gymnasium.make("BadAction/Hang-v0")]), 0, step_timeout=0.3)
     with pytest.raises(EnvError, match=r"environment 0: step\(\) took longer than 0.3 s"):
         envs.step(np.array([1]))
@@ -275,7 +278,7 @@ def small_a3c(name: str) -> tuple[A3CConfig, a3c_module.Shared]:
     return config, shared
 
 
-def test_a_worker_of_a3c_says_what_happened_and_counts_its_steps(monkeypatch) -> None:
+def test_a3c_worker_reports_failures_and_counts_steps(monkeypatch) -> None:
     monkeypatch.setattr(signal, "signal", lambda *args: None)
     config, shared = small_a3c(env_id("exit"))
     ours, theirs = multiprocessing.Pipe()
@@ -288,7 +291,7 @@ def test_a_worker_of_a3c_says_what_happened_and_counts_its_steps(monkeypatch) ->
     a3c_module.work(0, config, shared, theirs)  # the parent is gone: no traceback
 
 
-def test_a3c_watches_only_workers_that_have_begun() -> None:
+def test_a3c_watches_only_started_workers() -> None:
     beats = np.zeros(2, np.int64)
     watch = a3c_module.Watch(beats, 0.05)
     time.sleep(0.1)
@@ -303,7 +306,7 @@ def test_a3c_watches_only_workers_that_have_begun() -> None:
 
 
 @pytest.mark.slow
-def test_a_worker_of_a3c_that_hangs_is_ended() -> None:
+def test_a3c_ends_a_hanging_worker() -> None:
     agent = A3C(A3CConfig(total_steps=10**7, eval_every=10**7, checkpoint_every=500, hidden=(4,)))
     agent.iterate()
     processes = list(agent.envs.processes)
@@ -319,13 +322,13 @@ def test_a_worker_of_a3c_that_hangs_is_ended() -> None:
     assert not any(process.is_alive() for process in processes)
 
 
-def test_a3c_refuses_worker_processes_of_its_workers() -> None:
+def test_a3c_refuses_vectorization_async() -> None:
     with pytest.raises(ValueError, match=r"vectorization: .*async"):
         A3CConfig(env=EnvOptions("async"))
 
 
 @pytest.mark.parametrize("limit", [0.0, -1.0, float("nan"), float("inf")])
-def test_limits_out_of_range(limit: float) -> None:
+def test_step_timeout_out_of_range(limit: float) -> None:
     with pytest.raises(ValueError, match="step_timeout"):
         EnvOptions(step_timeout=limit)
 

@@ -1,4 +1,4 @@
-"""Environments saved and restored: what comes next is the same, bit for bit."""
+"""Restored environments continue exactly like the saved ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def actions_of(envs, steps, seed=0):
 
 @pytest.mark.parametrize(("env_id", "options"), CASES, ids=[f"{name} {o.vectorization}" for name, o in CASES])
 @pytest.mark.parametrize("before", [0, 1, 260])
-def test_a_restored_environment_goes_on_bit_for_bit(env_id, options, before) -> None:
+def test_restored_environments_continue_bit_for_bit(env_id, options, before) -> None:
     if env_id.startswith("MinAtar"):
         pytest.importorskip("minatar")
     envs, other = make_envs(env_id, 3, 5, options), make_envs(env_id, 3, 99, options)
@@ -49,10 +49,10 @@ def test_a_restored_environment_goes_on_bit_for_bit(env_id, options, before) -> 
             assert x.dtype == y.dtype
             assert x.tobytes() == y.tobytes()
     assert (envs.episodes, envs.steps) == (other.episodes, other.steps)
-    assert envs.episodes or before < 260 or "Continuous" in env_id or "Freeway" in env_id  # whose episodes are longer
+    assert envs.episodes or before < 260 or "Continuous" in env_id or "Freeway" in env_id  # their episodes are longer
 
 
-def test_restoring_shares_nothing_with_the_state() -> None:
+def test_restored_environments_share_no_memory_with_the_state() -> None:
     envs = make_envs("CartPole-v1", 2, 0)
     state = through_a_file(envs.state_dict())
     envs.load_state_dict(state)
@@ -64,7 +64,7 @@ def test_restoring_shares_nothing_with_the_state() -> None:
 
 
 @pytest.mark.parametrize("options", [EnvOptions("async")])
-def test_where_there_is_no_state_new_episodes_follow_from_seed_and_steps(options) -> None:
+def test_without_saved_simulators_new_episodes_depend_on_seed_and_steps(options) -> None:
     envs = make_envs("Acrobot-v1", 2, 0, options)
     for actions in actions_of(envs, 5):
         envs.step(actions)
@@ -75,7 +75,7 @@ def test_where_there_is_no_state_new_episodes_follow_from_seed_and_steps(options
     for _ in range(2):
         other = make_envs("Acrobot-v1", 2, 0, options)
         fresh = other.observations
-        with pytest.warns(UserWarning, match="its state cannot be saved; new episodes begin"):
+        with pytest.warns(UserWarning, match="its state cannot be saved; new episodes start"):
             assert other.load_state_dict(state) is False
         assert other.steps == 10
         assert not np.array_equal(other.observations, fresh)
@@ -84,7 +84,7 @@ def test_where_there_is_no_state_new_episodes_follow_from_seed_and_steps(options
     assert np.array_equal(*begun)
 
 
-def test_a_state_of_other_environments_is_refused() -> None:
+def test_state_of_other_environments_is_refused() -> None:
     state = make_envs("CartPole-v1", 2, 0).state_dict()
     with pytest.raises(ValueError, match=r"observations: expected float32 \[3, 4\], got float32 \[2, 4\]"):
         make_envs("CartPole-v1", 3, 0).load_state_dict(state)
@@ -92,6 +92,6 @@ def test_a_state_of_other_environments_is_refused() -> None:
         make_envs("CartPole-v1", 2, 0, EnvOptions("sync")).load_state_dict(state)
 
 
-def test_what_is_not_known_to_be_plain_is_not_saved() -> None:
+def test_unknown_simulators_are_not_saved() -> None:
     pytest.importorskip("Box2D")
     assert make_envs("LunarLander-v3", 1, 0).state_dict()["simulators"] is None

@@ -1,4 +1,4 @@
-"""Environments: both autoreset modes alike, final observations, bad numbers, workers that die, options, evaluation."""
+"""Environments: autoreset modes, final observations, values that are not finite, dead workers, options, evaluation."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def scripted(vector=SYNC, mode=NEXT, n_envs=3, bad=None, **kwargs) -> Envs:
 
 
 def transitions(envs: Envs, steps: int) -> list[list[tuple]]:
-    """Per environment its valid transitions; the action is told by the observation, so that modes can be compared."""
+    """Return each environment's valid transitions. Actions depend on observations, so that modes are comparable."""
     found: list[list[tuple]] = [[] for _ in range(envs.n_envs)]
     for _ in range(steps):
         actions = (envs.observations[:, 1] + envs.observations[:, 2]).astype(np.int64) % 5
@@ -61,7 +61,7 @@ def test_both_autoreset_modes_give_the_same_true_transitions(vector, mode) -> No
     for env, rows in enumerate(transitions(envs, 30)):
         assert len(rows) >= 20
         assert rows == expected(env, len(rows))
-    restarts = 0 if mode is SAME else len(envs.episodes) - 1  # at most one has just ended
+    restarts = 0 if mode is SAME else len(envs.episodes) - 1  # at most one episode has just ended
     assert 3 * 30 - envs.steps in range(restarts - 2, restarts + 2)
 
 
@@ -74,7 +74,7 @@ def test_episodes_and_steps_are_counted_without_restarts(mode) -> None:
     assert envs.steps == sum(valid)
 
 
-def test_the_clip_is_for_learning_and_returns_stay_as_paid() -> None:
+def test_reward_clip_does_not_change_returns() -> None:
     envs = scripted(n_envs=1, reward_clip=1.0)
     rewards = [float(envs.step(np.array([1])).rewards[0]) for _ in range(2)]
     assert rewards == [1.0, 1.0]
@@ -92,7 +92,7 @@ def test_evaluation_counts_the_first_episode_of_each_environment() -> None:
 @pytest.mark.parametrize("mode", [NEXT, SAME], ids=["next step", "same step"])
 @pytest.mark.parametrize("episode_step", [(0, 1), (0, 3)], ids=["within an episode", "in its final step"])
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
-def test_what_is_not_finite_stops_and_names_step_and_environment(what, mode, episode_step) -> None:
+def test_numbers_that_are_not_finite_are_refused_by_environment_and_step(what, mode, episode_step) -> None:
     envs = scripted(mode=mode, bad=(what, 1, *episode_step))
     with pytest.raises(UserError, match=f"{what}: not finite in environment 1 at its step {episode_step[1]}"):
         transitions(envs, 5)
@@ -104,7 +104,7 @@ def test_large_numbers_are_finite() -> None:
 
 
 @pytest.mark.parametrize("victim", [0, 2])
-def test_a_killed_worker_is_named_and_none_is_left(victim) -> None:
+def test_killed_worker_is_named_and_the_others_end(victim) -> None:
     envs = scripted(ASYNC)
     envs.step(np.zeros(3, np.int64))
     processes = list(envs.vector.processes)
@@ -116,7 +116,7 @@ def test_a_killed_worker_is_named_and_none_is_left(victim) -> None:
     envs.close()
     assert time.monotonic() - started < 10
     assert not any(process.is_alive() for process in processes)
-    envs.close()  # and once more
+    envs.close()  # a second call does nothing
 
 
 def test_workers_end_when_environments_are_closed() -> None:
@@ -126,7 +126,7 @@ def test_workers_end_when_environments_are_closed() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*ERROR")
-def test_an_environments_own_error_comes_through_and_leaves_no_workers() -> None:
+def test_environment_error_is_raised_and_workers_end() -> None:
     envs = scripted(ASYNC)
     with pytest.raises(EnvError, match=r"ValueError: could not convert"):
         envs.step(np.array(["a", "b", "c"]))
@@ -153,13 +153,13 @@ def test_observations_are_in_c_order() -> None:
         ("no_such_module:Env-v0", {}, UserError, "no_such_module"),
     ],
 )
-def test_what_cannot_be_made_is_one_line(env_id, options, error, text) -> None:
+def test_environment_that_cannot_be_made_is_one_line(env_id, options, error, text) -> None:
     with pytest.raises(error, match=re.escape(text)) as caught:
         make_envs(env_id, 2, 0, EnvOptions(**options))
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_extra_is_named(monkeypatch) -> None:
+def test_missing_extra_is_named(monkeypatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "minatar.gym", None)
     with pytest.raises(ModuleNotFoundError, match=re.escape('pip install "automl_ext[minatar]"')):
         make_envs("MinAtar/Breakout-v1", 1, 0)
@@ -171,12 +171,12 @@ def test_options_out_of_range(bad) -> None:
         EnvOptions(**bad)
 
 
-def test_an_unknown_autoreset_mode_is_refused() -> None:
+def test_unknown_autoreset_mode_is_refused() -> None:
     with pytest.raises(UserError, match="expected NEXT_STEP or SAME_STEP"):
         scripted(mode=AutoresetMode.DISABLED)
 
 
-def test_observations_that_are_no_arrays_are_refused() -> None:
+def test_observations_that_are_not_arrays_are_refused() -> None:
     env = functools.partial(gymnasium.make, "Blackjack-v1")
     with pytest.raises(UserError, match="observations: expected arrays"):
         Envs(SyncVectorEnv([env]), 0)
@@ -193,7 +193,7 @@ def test_frames_are_stacked(vectorization) -> None:
         envs.close()
 
 
-def test_runs_of_adjacent_seeds_share_no_episode() -> None:
+def test_adjacent_seeds_have_no_episode_in_common() -> None:
     first = {tuple(x) for seed in range(4) for x in make_envs("Acrobot-v1", 4, seed).observations.tolist()}
     assert len(first) == 16
 
@@ -205,7 +205,7 @@ def test_box2d() -> None:
 
 
 @pytest.mark.parametrize("game", ["Breakout", "Freeway", "Seaquest"])
-def test_minatar_observes_booleans_and_follows_its_seed(game) -> None:
+def test_minatar_observations_are_bool_and_depend_on_the_seed(game) -> None:
     pytest.importorskip("minatar")
     runs = [make_envs(f"MinAtar/{game}-v1", 2, seed) for seed in (0, 0, 1)]
     rng, seen = np.random.default_rng(0), [[], [], []]
@@ -226,20 +226,20 @@ def test_atari() -> None:
     assert step.next_observations.shape == (2, 4, 84, 84)
     assert step.next_observations.dtype == np.uint8
     assert make_envs("ALE/Pong-v5", 1, 0, EnvOptions(frame_stack=2)).observations.shape == (1, 2, 84, 84)
-    with pytest.raises(UserError, match="vectorization auto, not sync"):
+    with pytest.raises(UserError, match="vectorization: expected auto for Atari, got sync"):
         make_envs("ALE/Pong-v5", 1, 0, EnvOptions("sync"))
 
 
-def test_atari_pays_whole_rewards() -> None:
+def test_atari_rewards_are_not_clipped() -> None:
     pytest.importorskip("ale_py")
     envs, rng = make_envs("ALE/MsPacman-v5", 2, 0), np.random.default_rng(0)
     assert max(envs.step(rng.integers(0, 9, 2)).rewards.max() for _ in range(100)) == 10
 
 
-def test_an_action_is_repeated_until_the_episode_ends() -> None:
+def test_action_repeat_stops_at_the_episodes_end() -> None:
     from automl_ext.rl.envs.wrappers import ActionRepeat
 
-    env = ActionRepeat(Scripted(0), 3)  # episodes of 2, 3 and 4 steps; step t pays 10 t and the action
+    env = ActionRepeat(Scripted(0), 3)  # episodes of 2, 3 and 4 steps; the reward of step t is 10 t + action
     env.reset()
     assert env.step(1)[1:4] == (11 + 21, True, False)
     env.reset()
@@ -251,7 +251,7 @@ def test_an_action_is_repeated_until_the_episode_ends() -> None:
         EnvOptions(action_repeat=0)
 
 
-def test_pixels_are_what_is_rendered() -> None:
+def test_pixels_are_the_rendered_image() -> None:
     pytest.importorskip("pygame")
     envs = make_envs("CartPole-v1", 2, 0, EnvOptions(pixels=True))
     assert envs.observations.shape == (2, 64, 64, 3)
@@ -263,5 +263,5 @@ def test_pixels_are_what_is_rendered() -> None:
         step = envs.step(np.array([0, 1]))
     assert not np.array_equal(first, step.next_observations)
     envs.close()
-    with pytest.raises(UserError, match="pixels observed with vectorization sync"):
+    with pytest.raises(UserError, match="pixels: expected vectorization sync or async"):
         make_envs("CartPole-v1", 2, 0, EnvOptions("vector_entry_point", pixels=True))

@@ -1,6 +1,6 @@
-"""Train the toy in a process of its own, kill -9 it at random moments, resume: ``rl_killed.py FOLDER KILLS``.
+"""Train the toy agent in a process, kill it with SIGKILL at random times and resume: ``rl_killed.py FOLDER KILLS``.
 
-The run in FOLDER/whole is left alone. The library is imported once and the runs forked: a start costs milliseconds.
+The run in FOLDER/whole is not killed. The runs are forked after the imports, so that a start takes milliseconds.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The loop around agents: what is written, interruption and resumption, kill -9, divergence."""
+"""The training loop: files of a run, resuming after a stop or a kill, divergence."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ pytest.importorskip("gymnasium")
 import gymnasium
 from rl_worlds import Scripted, Toy, ToyConfig
 
+from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.evaluate import evaluate
 from automl_ext.training.errors import UserError
+from automl_ext.training.seeding import derived_seed
 
 
 def train(out: Path, config: ToyConfig | None = None, **kwargs) -> dict | None:
     return loop.train("toy", Toy, config or ToyConfig(), out, **kwargs)
 
 
-def test_what_a_run_leaves(tmp_path: Path) -> None:
+def test_files_of_a_run(tmp_path: Path) -> None:
     result = train(tmp_path / "run")
     stored = json.loads((tmp_path / "run/result.json").read_text())
     assert stored == result
@@ -47,22 +50,22 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert newest(tmp_path / "run")[0] == stored["env_steps"]
 
 
-def test_the_best_policy_is_the_one_evaluated_again(tmp_path: Path) -> None:
+def test_best_return_is_that_of_the_saved_best_policy(tmp_path: Path) -> None:
     result = train(tmp_path / "run")
     agent = Toy(ToyConfig())
     agent.load_policy_state(torch.load(tmp_path / "run/best.pt", weights_only=True)["policy"])
-    seed = loop.derived_seed(0, 0)
-    again = evaluate(agent.act, loop.envs_of(ToyConfig(), 3, seed))
+    seed = derived_seed(0, 0)
+    again = evaluate(agent.act, envs_of(ToyConfig(), 3, seed))
     assert result["best_eval_return"] == again.mean()
 
 
 def scored(monkeypatch: pytest.MonkeyPatch, during: list[float], last: float, best: float) -> None:
-    """Evaluations give these returns: those during training, then that of the last and of the best policy."""
+    """Let evaluations return these numbers: during training, then for the last and for the best policy."""
     script = iter([*during, last, best])
     monkeypatch.setattr(loop.Training, "returns", lambda self, episodes, number: np.full(episodes, next(script)))
 
 
-def test_of_equal_policies_the_later_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_among_equal_policies_the_later_is_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scored(monkeypatch, [3, 7, 7, 5], 4, 6)
     result = train(tmp_path / "run")
     assert result is not None
@@ -72,10 +75,10 @@ def test_of_equal_policies_the_later_is_the_best(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.parametrize("last", [491, 500])
-def test_the_last_policy_becomes_the_best_where_it_is_as_good_on_many_episodes(
+def test_last_policy_becomes_the_best_if_it_is_as_good_on_the_final_episodes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: float
 ) -> None:
-    """The best one had luck in the few episodes of its evaluation."""
+    """The best policy's return during training was luck: it was measured on few episodes."""
     scored(monkeypatch, [500, 480, 490, 495], last, 491)
     result = train(tmp_path / "run")
     assert result is not None
@@ -85,8 +88,8 @@ def test_the_last_policy_becomes_the_best_where_it_is_as_good_on_many_episodes(
     assert torch.equal(best["policy"]["weights"], newest(tmp_path / "run")[1]["agent"]["weights"])
 
 
-@pytest.mark.parametrize("stop_after", [1, 60, 100, 133])  # 60: where there is a checkpoint anyway
-def test_interrupted_and_resumed_is_the_uninterrupted_run(tmp_path: Path, stop_after: int) -> None:
+@pytest.mark.parametrize("stop_after", [1, 60, 100, 133])  # 60: a step with a regular checkpoint
+def test_resumed_run_equals_uninterrupted_run(tmp_path: Path, stop_after: int) -> None:
     train(tmp_path / "whole")
     parts = tmp_path / "parts"
     assert train(parts, stop_after=stop_after) is None
@@ -96,10 +99,10 @@ def test_interrupted_and_resumed_is_the_uninterrupted_run(tmp_path: Path, stop_a
     same_runs(tmp_path / "whole", parts)
 
 
-def test_the_best_policy_of_a_later_time_is_forgotten(tmp_path: Path) -> None:
+def test_best_policy_newer_than_the_checkpoint_is_removed(tmp_path: Path) -> None:
     train(tmp_path / "whole")
     train(tmp_path / "run", stop_after=70)
-    (tmp_path / "run/best.pt").write_bytes(b"of evaluations that the checkpoint does not know")
+    (tmp_path / "run/best.pt").write_bytes(b"newer than the checkpoint")
     train(tmp_path / "run", resume="auto", stop_after=1)
     assert not (tmp_path / "run/best.pt").exists()
     train(tmp_path / "run", resume="auto", stop_after=80)
@@ -108,13 +111,13 @@ def test_the_best_policy_of_a_later_time_is_forgotten(tmp_path: Path) -> None:
     same_runs(tmp_path / "whole", tmp_path / "run")
 
 
-def test_a_finished_run_resumed_gives_its_result_again(tmp_path: Path) -> None:
+def test_resuming_a_finished_run_returns_its_result(tmp_path: Path) -> None:
     first = train(tmp_path / "run")
     (tmp_path / "run/result.json").unlink()
     assert train(tmp_path / "run", resume="auto") == first
 
 
-def test_killed_at_any_moment_and_resumed_is_the_uninterrupted_run(tmp_path: Path) -> None:
+def test_killed_and_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     script = Path(__file__).with_name("rl_killed.py")
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
     subprocess.run([sys.executable, script, tmp_path, "4"], env=environment, check=True, timeout=120)
@@ -123,7 +126,7 @@ def test_killed_at_any_moment_and_resumed_is_the_uninterrupted_run(tmp_path: Pat
 
 
 @pytest.mark.parametrize(("sick_at", "text"), [(250, "loss nan"), (-250, "policy.weights is not finite")])
-def test_divergence_ends_the_run_and_the_last_good_checkpoint_is_kept(tmp_path: Path, sick_at: int, text: str) -> None:
+def test_divergence_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path, sick_at: int, text: str) -> None:
     with pytest.raises(UserError, match=rf"diverged before step \d+: .*{text}.*the last good checkpoint is kept"):
         train(tmp_path / "run", ToyConfig(sick_at=sick_at))
     step, state = newest(tmp_path / "run")
@@ -145,17 +148,17 @@ def world(monkeypatch: pytest.MonkeyPatch):
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
 @pytest.mark.parametrize("what", ["reward", "observation"])
-def test_numbers_of_the_environment_that_are_not_finite(tmp_path: Path, world, what: str) -> None:
-    config = ToyConfig(env_id=world((what, 0, 40, 1)), env=loop.EnvOptions("sync"), eval_episodes=1)
+def test_environment_values_that_are_not_finite_end_the_run(tmp_path: Path, world, what: str) -> None:
+    config = ToyConfig(env_id=world((what, 0, 40, 1)), env=EnvOptions("sync"), eval_episodes=1)
     with pytest.raises(UserError, match=rf"{what}: not finite in environment 0 at its step \d+"):
         train(tmp_path / "run", config)
     assert 0 < newest(tmp_path / "run")[0] < 300
 
 
-def test_where_environments_cannot_be_saved_new_episodes_begin(tmp_path: Path, world) -> None:
+def test_without_saved_environments_new_episodes_start(tmp_path: Path, world) -> None:
     config = ToyConfig(env_id=world(None))
     train(tmp_path / "one", config, stop_after=100)
-    with pytest.warns(UserWarning, match="its state cannot be saved; new episodes begin"):
+    with pytest.warns(UserWarning, match="its state cannot be saved; new episodes start"):
         assert train(tmp_path / "one", config, resume="auto") is not None
 
 
@@ -165,7 +168,7 @@ def test_counts_below_one_are_refused(name: str) -> None:
         ToyConfig(**{name: 0})
 
 
-def test_an_evaluation_leaves_training_as_it_was(tmp_path: Path) -> None:
+def test_evaluation_does_not_change_training(tmp_path: Path) -> None:
     often = dataclasses.replace(ToyConfig(), eval_every=7)
     train(tmp_path / "one")
     train(tmp_path / "two", often)
@@ -173,7 +176,7 @@ def test_an_evaluation_leaves_training_as_it_was(tmp_path: Path) -> None:
     same(*states)
 
 
-def test_averages_take_tensors_and_numbers() -> None:
+def test_averages_of_tensors_and_numbers() -> None:
     averages = loop.Averages()
     averages.add({"a": torch.tensor(1.0), "b": 1})
     averages.add({"a": 2.0})

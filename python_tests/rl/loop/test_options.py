@@ -1,4 +1,4 @@
-"""Numeric options of every RL configuration: values out of range are refused by name, before there is a run."""
+"""Options of every RL configuration: values out of range are refused by name before a run directory exists."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from automl_ext.rl.actor_critic.a3c import A3C, A3CConfig
 from automl_ext.rl.dqn.offline import train_offline
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.envs.making import EnvOptions
+from automl_ext.rl.networks.actor_critic import ActorCritic
+from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.parameters import clip_norm
+from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.training.errors import UserError
 from automl_ext.training.memory import machine_memory
 
@@ -63,12 +66,12 @@ CASES = [
 
 
 @pytest.mark.parametrize(("config", "name", "value"), CASES)
-def test_a_number_out_of_range_is_refused_by_name(config: Any, name: str, value: Any) -> None:
+def test_number_out_of_range_is_refused_by_name(config: Any, name: str, value: Any) -> None:
     with pytest.raises(ValueError, match=rf"^{name}: expected .*, got "):
         config(**{name: value})
 
 
-def test_every_numeric_option_has_such_a_case() -> None:
+def test_every_numeric_option_has_a_case() -> None:
     numeric = {
         (config, name)
         for config in CONFIGS
@@ -84,7 +87,7 @@ def test_v_max_is_above_v_min() -> None:
         DQNConfig(v_min=5.0, v_max=5.0)
 
 
-def test_no_clipping_is_inf_for_all() -> None:
+def test_max_grad_norm_inf_turns_clipping_off() -> None:
     torch = pytest.importorskip("torch")
     for config in (A2CConfig, ReinforceConfig, DQNConfig, DreamerConfig):
         assert config(max_grad_norm=math.inf).max_grad_norm == math.inf
@@ -94,20 +97,20 @@ def test_no_clipping_is_inf_for_all() -> None:
 
 
 @pytest.mark.parametrize("flags", [["a2c", "--lr=-1"], ["dqn", "--hidden", "-1"], ["dreamer", "--max-grad-norm", "0"]])
-def test_the_command_line_refuses_before_there_is_a_run(
-    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_command_line_refuses_before_a_run_directory_exists(
+    flags: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("tyro")
-    monkeypatch.setenv("COLUMNS", "200")
     out = tmp_path / "run"
-    with pytest.raises(SystemExit, match="2"):  # tyro's, with a box around the line
-        cli.main(["train", *flags, "--out", str(out)])
+    assert cli.main(["train", *flags, "--out", str(out)]) == 2
     name = flags[1].removeprefix("--").split("=")[0].replace("-", "_")
-    assert f"{name}: expected " in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {name}: expected ")
+    assert error.count("\n") == 1
     assert not out.exists()
 
 
-def test_a_file_of_options_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_option_file_is_refused_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("tyro")
     file, out = tmp_path / "options.toml", tmp_path / "run"
     file.write_text("gamma = 1.5\n")
@@ -129,13 +132,16 @@ HUGE = 10**12
         ("a2c", "n_envs"),
         ("a2c", "eval_episodes"),
         ("a2c", "n_steps"),
+        ("a2c", "hidden"),
+        ("dqn", "hidden"),
+        ("reinforce", "hidden"),
         ("a3c", "n_workers"),
         ("reinforce", "final_episodes"),
         ("dreamer", "replay_size"),
         ("dreamer", "batch_size"),
     ],
 )
-def test_more_memory_than_the_machine_has_is_refused(
+def test_options_that_need_too_much_memory_are_refused(
     algorithm: str, flag: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("tyro")
@@ -151,16 +157,31 @@ def test_more_memory_than_the_machine_has_is_refused(
     assert not (tmp_path / "run").exists()
 
 
-def test_worker_processes_and_objects_take_memory_too() -> None:
+@pytest.mark.parametrize("config", [A2CConfig, DQNConfig, ReinforceConfig])
+def test_layers_that_do_not_fit_into_memory_are_refused(config: Any) -> None:
+    with pytest.raises(UserError, match=r"^hidden: needs "):
+        config(hidden=(10**6, 10**6))
+
+
+@pytest.mark.parametrize("build", [Body, QNetwork, ActorCritic])
+def test_networks_check_the_memory_of_their_exact_sizes(build: Any) -> None:
+    """A single layer is large if observations are long vectors."""
+    space, units = spaces.Box(0, 1, (10**6,)), 10**6
+    others = {Body: [], QNetwork: [2], ActorCritic: [spaces.Discrete(2)]}[build]
+    with pytest.raises(UserError, match=r"^hidden: needs "):
+        build(space, *others, (units,))
+
+
+def test_memory_of_worker_processes_and_objects_is_checked() -> None:
     with pytest.raises(UserError, match=r"^n_envs: needs "):
         A2C(A2CConfig(n_envs=10**7, env=EnvOptions("async")))
     with pytest.raises(UserError, match=r"^n_envs: needs "):
         A2C(A2CConfig(n_envs=10**8, env=EnvOptions("sync")))
 
 
-def test_what_fits_is_accepted() -> None:
+def test_options_that_fit_into_memory_are_accepted() -> None:
     agents = (DQN(RainbowConfig(hidden=(4,))), A2C(A2CConfig()), A3C(A3CConfig()), Dreamer(DreamerConfig(hidden=4)))
-    for agent in agents:  # a replay of a million transitions among them
+    for agent in agents:  # including a replay of a million transitions
         agent.envs.close()
 
 

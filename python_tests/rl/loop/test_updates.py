@@ -1,4 +1,4 @@
-"""How many updates follow a step: one burst for each multiple of the frequency that was passed, and no other."""
+"""Number of updates after a step: one burst for each multiple of the frequency that the step passes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from policy_worlds import Bandit, Patience, envs_in
 from automl_ext.rl import DQN, Reinforce, ReinforceConfig
 from automl_ext.rl.dqn.offline import replay_of_episodes, saved_replay, train_offline
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
-from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.agent import multiples
 
 SAME = AutoresetMode.SAME_STEP  # every step is a transition
 
@@ -27,7 +27,7 @@ def dqn(n_envs: int, **changes: Any) -> DQN:
 
 def test_multiples() -> None:
     for after, until, every in ((0, 4, 4), (3, 4, 4), (4, 7, 4), (0, 32, 5), (7, 7, 1), (9, 3, 2), (-1, 9, 5)):
-        assert loop.multiples(after, until, every) == sum(x % every == 0 for x in range(after + 1, until + 1))
+        assert multiples(after, until, every) == sum(x % every == 0 for x in range(after + 1, until + 1))
 
 
 @pytest.mark.parametrize(("starts", "updates"), [(0, 160), (100, 135), (102, 135), (1_000, 0)])
@@ -39,14 +39,14 @@ def test_dqn_updates_for_every_multiple_that_a_step_passes(starts: int, updates:
 
 
 @pytest.mark.parametrize(("interval", "copies"), [(4, 160), (8, 80), (20, 32), (64, 10), (1, 160)])
-def test_the_target_network_is_copied_between_them(interval: int, copies: int) -> None:
+def test_target_network_is_copied_between_updates(interval: int, copies: int) -> None:
     agent, seen = dqn(32, target_update_interval=interval), []
     sync = agent.learner.sync_target
     agent.learner.sync_target = lambda: (seen.append(agent.learner.updates), sync())[1]  # type: ignore[method-assign]
     while agent.envs.steps < 640:
         agent.iterate()
     assert len(seen) == copies
-    assert np.diff(seen).max() <= max(interval // 4, 1)  # evenly: never many updates on an old target
+    assert np.diff(seen).max() <= max(interval // 4, 1)  # evenly spaced: few updates between copies
 
 
 @pytest.mark.parametrize(
@@ -70,13 +70,13 @@ def test_beta_offline_is_1_after_the_last_update() -> None:
     assert betas[-40] == config.beta
     assert betas[-20] == pytest.approx(config.beta + (1 - config.beta) / 2)
     assert replay.beta == 1  # type: ignore[attr-defined]
-    again = saved_replay(config, replay.state_dict())  # which has sampled before
+    again = saved_replay(config, replay.state_dict())  # this replay has been sampled before
     train_offline(config, again, 2, 30)
     assert (again._samples, again.beta) == (30, 1)  # type: ignore[attr-defined]
 
 
 def dreamer(n_envs: int, **changes: Any) -> Dreamer:
-    """One whose updates are counted and not done."""
+    """Make an agent whose updates are counted but not computed."""
     sizes = {"deter": 4, "stoch": 2, "hidden": 4, "units": 4, "n_envs": n_envs, "train_every": 5, "pretrain": 0}
     agent = Dreamer(DreamerConfig(**(sizes | changes)), envs_in(Bandit, n_envs, SAME))
 
@@ -97,7 +97,7 @@ def test_dreamer_updates_for_every_multiple_that_a_step_passes(n_envs: int, pref
 
 
 @pytest.mark.parametrize("prefill", [0, 10])
-def test_dreamer_pretrains_once_whatever_the_prefill(prefill: int) -> None:
+def test_dreamer_pretrains_once_for_any_prefill(prefill: int) -> None:
     agent = dreamer(1, prefill=prefill, pretrain=30)
     counts = []
     for _ in range(4):
@@ -107,11 +107,11 @@ def test_dreamer_pretrains_once_whatever_the_prefill(prefill: int) -> None:
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
-def test_reinforce_reports_the_episodes_that_it_learns_from(mode: AutoresetMode) -> None:
+def test_reinforce_reports_the_episodes_it_learns_from(mode: AutoresetMode) -> None:
     agent = Reinforce(ReinforceConfig(hidden=(4,)), envs_in(Patience, 8, mode))
     for update in range(1, 6):
         rollout = agent.play_episodes()
-        assert rollout.valid.sum(0).unique().tolist() == [1, 3]  # some go on while the others begin again
+        assert rollout.valid.sum(0).unique().tolist() == [1, 3]  # some environments restart while others continue
         assert len(agent.envs.episodes) == 8 * update
         latest = {e.env: e.episode_return for e in agent.envs.episodes[-8:]}
         paid = (rollout.rewards * rollout.valid).sum(0)

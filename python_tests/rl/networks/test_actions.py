@@ -1,4 +1,4 @@
-"""Continuous actions in boxes of any place and size, and the spaces that agents do not take."""
+"""Continuous actions in boxes of any location and size, and unsupported spaces."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ from policy_worlds import World, envs_in
 from automl_ext.rl import A2C, A2CConfig, Reinforce, ReinforceConfig
 from automl_ext.rl.dqn.agent import discrete
 from automl_ext.rl.dreamer.actions import actions_of
+from automl_ext.rl.dreamer.config import DreamerConfig
+from automl_ext.rl.dreamer.world_model import WorldModel
 from automl_ext.rl.networks.action_spaces import BoxScaling
-from automl_ext.rl.networks.actor_critic import DiagonalGaussian, distribution_of
+from automl_ext.rl.networks.body import Body
+from automl_ext.rl.networks.distributions import DiagonalGaussian, distribution_of
 from automl_ext.training.errors import UserError
 
 
 class Far(World):
-    """Pays −|a − 150| / 50 for an action in [100, 200]."""
+    """The reward is −|a − 150| / 50 for an action in [100, 200]."""
 
     states, best = 1, 150
 
@@ -37,14 +40,14 @@ class Far(World):
 
 
 class Off(Far):
-    """Pays −|a − 162| / 50: the mean has to move."""
+    """The reward is −|a − 162| / 50, so the mean has to change."""
 
     best = 162
 
 
 @pytest.mark.parametrize(("agent", "world"), [("a2c", Far), ("a2c", Off), ("reinforce", Off)])
-def test_a_bandit_far_from_0_is_learned(agent: str, world: type[Far]) -> None:
-    """What evaluation plays, ``act``, is in the environment's units too."""
+def test_bandit_with_actions_far_from_0_is_learned(agent: str, world: type[Far]) -> None:
+    """Also the actions of ``act``, used in evaluation, are in the environment's units."""
     settings: dict[str, Any] = {"hidden": (8,), "lr": 2e-2}
     envs = envs_in(world, 16, AutoresetMode.SAME_STEP)
     learner: A2C | Reinforce
@@ -58,7 +61,7 @@ def test_a_bandit_far_from_0_is_learned(agent: str, world: type[Far]) -> None:
     assert learner.network.distribution.log_std.item() < -0.5  # type: ignore[operator, union-attr]
 
 
-def test_the_map_is_affine_and_clips() -> None:
+def test_box_scaling_is_affine_and_clips() -> None:
     scaling = BoxScaling(spaces.Box(np.float32([100, -3]), np.float32([200, 1])))
     given = np.array([[0, 0], [-1, 1], [1, -1], [0.5, 9], [-9, 0.5]], np.float32)
     expected = [[150, -1], [100, 1], [200, -3], [175, 1], [100, 0]]
@@ -69,7 +72,7 @@ def test_the_map_is_affine_and_clips() -> None:
 
 
 @pytest.mark.parametrize("bound", [np.inf, float(np.finfo(np.float32).max), 1e7])
-def test_dimensions_without_useful_bounds_are_not_scaled_which_is_said_once(bound: float) -> None:
+def test_dimensions_without_useful_bounds_are_not_scaled_with_one_warning(bound: float) -> None:
     space = spaces.Box(np.float32([-bound, 0, 10]), np.float32([bound, bound, 20]))
     with pytest.warns(UserWarning, match="2 of 3 dimensions have no bounds within ±1e") as caught:
         distribution = distribution_of(space)
@@ -81,13 +84,13 @@ def test_dimensions_without_useful_bounds_are_not_scaled_which_is_said_once(boun
         actions_of(space)
 
 
-def test_bounded_boxes_are_scaled_without_a_word() -> None:
+def test_bounded_boxes_are_scaled_without_a_warning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         distribution_of(spaces.Box(-1e6, 1e6, (2,), np.float32))
 
 
-def test_dreamers_actions_stay_in_the_box() -> None:
+def test_dreamer_actions_are_in_the_box() -> None:
     space = spaces.Box(np.float32([0.1]), np.float32([0.7]))
     actions = actions_of(space).to_env(torch.tensor([[-1.0], [0.0], [1.0]]))
     assert all(space.contains(a) for a in actions)
@@ -96,8 +99,27 @@ def test_dreamers_actions_stay_in_the_box() -> None:
 
 @pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 2]), spaces.MultiBinary(3)])
 @pytest.mark.parametrize("take", [discrete, distribution_of, actions_of])
-def test_a_space_that_no_agent_takes(take: Any, space: Any) -> None:
+def test_unsupported_space_lists_the_supported_ones(take: Any, space: Any) -> None:
     takes = "dqn and rainbow take Discrete; a2c, a3c and reinforce take Discrete and Box of floats; dreamer takes"
     with pytest.raises(UserError, match=takes) as refused:
         take(space)
     assert "take it" not in str(refused.value)
+
+
+TABLE = np.arange(12.0).reshape(3, 4)  # NumPy prints it in three lines
+
+
+@pytest.mark.parametrize(
+    ("build", "space"),
+    [
+        (distribution_of, spaces.MultiDiscrete(np.full((3, 40), 2))),
+        (Body, spaces.Dict({"a": spaces.Box(-TABLE, TABLE)})),
+        (lambda space: WorldModel(space, 2, DreamerConfig()), spaces.Box(-TABLE, TABLE)),
+    ],
+    ids=["actions", "body", "dreamer"],
+)
+def test_message_about_a_space_is_one_line(build: Any, space: Any) -> None:
+    assert "\n" in repr(space)
+    with pytest.raises(UserError) as refused:
+        build(space)
+    assert "\n" not in str(refused.value)

@@ -1,4 +1,4 @@
-"""Observations normalised by running statistics, as a layer."""
+"""The layer that normalizes observations by running statistics."""
 
 import copy
 
@@ -18,7 +18,7 @@ from automl_ext.training.errors import UserError
 SPACE = spaces.Box(-np.inf, np.inf, (3,), np.float32)
 
 
-def test_statistics_are_those_of_all_batches_together() -> None:
+def test_statistics_equal_those_of_all_batches_together() -> None:
     rng = np.random.default_rng(0)
     x = (rng.normal(size=(1000, 3)) * [1e-3, 1, 1e4] + [1e3, -1, 1e6]).astype(np.float32)
     norm = RunningNorm((3,))
@@ -33,7 +33,7 @@ def test_statistics_are_those_of_all_batches_together() -> None:
     assert (y[:, 1:].std(0) - 1).abs().max() < 1e-2
 
 
-def test_leading_dimensions_are_one_batch_and_the_rest_is_clipped() -> None:
+def test_leading_dimensions_are_flattened_and_results_clipped() -> None:
     x = torch.randn(7, 5, 3, generator=torch.Generator().manual_seed(0))
     one, two = RunningNorm((3,)), RunningNorm((3,))
     one.update(x)
@@ -50,7 +50,7 @@ def test_a_constant_observation_stays_finite() -> None:
     assert norm(torch.full((2, 1), 3.0)).tolist() == [[0.0], [0.0]]
 
 
-def test_body_normalises_first_and_its_state_holds_the_statistics() -> None:
+def test_body_normalizes_first_and_saves_the_statistics() -> None:
     body, plain = Body(SPACE, (4,), normalize=True), Body(SPACE, (4,))
     x = torch.randn(50, 3, generator=torch.Generator().manual_seed(1)) * 5 + 2
     assert plain.norm is None
@@ -65,13 +65,13 @@ def test_body_normalises_first_and_its_state_holds_the_statistics() -> None:
     assert not any(p.requires_grad for p in body.norm.buffers())
 
 
-def test_images_are_not_normalised() -> None:
-    with pytest.raises(UserError, match="only vectors are normalised"):
+def test_normalizing_images_is_refused() -> None:
+    with pytest.raises(UserError, match="normalize: expected vectors"):
         Body(spaces.Box(0, 255, (4, 84, 84), np.uint8), normalize=True)
 
 
 class FarBandit(Bandit):
-    """Its contexts differ by a thousandth, far from 0."""
+    """A bandit whose contexts differ by 0.001 at an offset of 1000."""
 
     def observe(self) -> np.ndarray:
         return 1000 + super().observe() / 1000
@@ -102,11 +102,11 @@ def test_agents_learn_from_observations_of_any_scale(name: str) -> None:
     plain = AGENTS[name]()
     for _ in range(200):
         plain.iterate()
-    assert plain.act(FAR).tolist() != [0, 1, 2]  # else the environment is too easy to show anything
+    assert plain.act(FAR).tolist() != [0, 1, 2]  # otherwise the environment is too easy for this test
 
 
 @pytest.mark.parametrize("name", AGENTS)
-def test_acting_changes_no_statistics_and_the_policy_carries_them(name: str) -> None:
+def test_acting_does_not_change_statistics_and_the_policy_includes_them(name: str) -> None:
     agent, other = AGENTS[name](normalize=True), AGENTS[name](normalize=True)
     for _ in range(20):
         agent.iterate()
@@ -122,7 +122,7 @@ def test_acting_changes_no_statistics_and_the_policy_carries_them(name: str) -> 
     assert other.act(FAR).tolist() == agent.act(FAR).tolist()
 
 
-def test_acting_in_numpy_is_what_the_network_does() -> None:
+def test_acting_in_numpy_equals_the_network() -> None:
     agent = AGENTS["a2c"](normalize=True)
     for _ in range(20):
         agent.iterate()
@@ -139,7 +139,7 @@ CARTPOLE = {
 
 
 @pytest.mark.parametrize("name", CARTPOLE)
-def test_resumed_is_uninterrupted(name: str) -> None:
+def test_resumed_agent_equals_uninterrupted_agent(name: str) -> None:
     straight, resumed = CARTPOLE[name](), CARTPOLE[name]()
     for _ in range(5):
         straight.iterate()
@@ -152,11 +152,11 @@ def test_resumed_is_uninterrupted(name: str) -> None:
     assert all(torch.equal(a[key], b[key]) for key in a)
 
 
-def test_the_target_network_is_shown_the_same() -> None:
+def test_target_network_shares_the_statistics() -> None:
     learner = AGENTS["dqn"](normalize=True).learner
     assert learner.target.body.norm is learner.online.body.norm is not None
 
 
-def test_a3c_refuses() -> None:
+def test_a3c_refuses_normalize() -> None:
     with pytest.raises(ValueError, match="normalize: A3C"):
         A3CConfig(normalize=True)

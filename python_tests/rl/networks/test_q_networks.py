@@ -1,4 +1,4 @@
-"""Q-networks and the losses of Q-learning, against their formulas written out."""
+"""Q-networks and the losses of Q-learning, compared with their formulas."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from gymnasium.spaces import Box
 
 from automl_ext.rl.actor_critic.losses import categorical_loss, q_loss, q_loss_gradient
 from automl_ext.rl.dqn.agent import DQNConfig
-from automl_ext.rl.dqn.learner import QLearner, flatten
+from automl_ext.rl.dqn.learner import QLearner
 from automl_ext.rl.networks.mlp_gradient import MLPGradient
+from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.rl.networks.q_network import NoisyLinear, QNetwork, resample
 from automl_ext.rl.replay.uniform import Batch
 
@@ -38,7 +39,7 @@ def batch_of(n: int) -> Batch:
     )
 
 
-def test_noisy_linear_is_its_formula() -> None:
+def test_noisy_linear_equals_its_formula() -> None:
     layer = NoisyLinear(5, 4, sigma=0.5)
     assert torch.allclose(layer.weight_sigma, torch.full((4, 5), 0.5 / math.sqrt(5)))
     assert layer.weight.abs().max() <= 1 / math.sqrt(5)
@@ -57,7 +58,7 @@ def test_noisy_linear_is_its_formula() -> None:
     assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
 
 
-def test_noise_is_scaled_drawn_anew_and_reproducible() -> None:
+def test_noise_scale_and_reproducibility() -> None:
     layer = NoisyLinear(4_000, 4)
     resample([layer], generator(3))
     noise = layer.noise_in.clone()
@@ -70,8 +71,8 @@ def test_noise_is_scaled_drawn_anew_and_reproducible() -> None:
 
 
 @pytest.mark.parametrize("atoms", [None, 7])
-def test_duelling_is_value_plus_centred_advantage(atoms: int | None) -> None:
-    network = QNetwork(SPACE, 4, (6, 8), duelling=True, atoms=atoms)
+def test_dueling_is_value_plus_centered_advantage(atoms: int | None) -> None:
+    network = QNetwork(SPACE, 4, (6, 8), dueling=True, atoms=atoms)
     x = torch.randn(5, 3, generator=generator())
     features = torch.relu(network.hidden(network.body(x)))
     value = network.value(features[:, :4])
@@ -90,7 +91,7 @@ def test_q_of_distributions_is_their_mean() -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-def test_q_loss_is_its_formula(weighted: bool) -> None:
+def test_q_loss_equals_its_formula(weighted: bool) -> None:
     batch = batch_of(9)
     q = 2 * torch.randn(9, 4, generator=generator())
     loss, errors = q_loss(q, batch.actions, batch.returns, batch.weights if weighted else None)
@@ -123,8 +124,8 @@ def test_categorical_loss_is_a_divergence(weighted: bool) -> None:
 
 
 @pytest.mark.parametrize("double", [False, True])
-def test_targets_are_their_formula(double: bool) -> None:
-    """With two networks that differ: a target that takes either's values or choices wrongly shows."""
+def test_targets_equal_their_formula(double: bool) -> None:
+    """The two networks differ, so that using the wrong network for a value or a choice is detected."""
     learner = QLearner(DQNConfig(hidden=(16,), double=double), SPACE, 4, (0, 1))
     other = QLearner(DQNConfig(hidden=(16,)), SPACE, 4, (2, 3))
     learner.target.load_state_dict(other.online.state_dict())
@@ -144,7 +145,7 @@ def test_distributional_targets_keep_their_mass_and_mean(double: bool) -> None:
     learner, other = QLearner(config, SPACE, 4, (0, 1)), QLearner(config, SPACE, 4, (2, 3))
     learner.target.load_state_dict(other.online.state_dict())
     batch = batch_of(60)
-    batch.discounts *= 0.8  # nothing falls outside of the atoms' range
+    batch.discounts *= 0.8  # all targets are within the range of the atoms
     with torch.no_grad():
         online = learner.online.q(learner.online(batch.next_observations))
         target = learner.target.q(learner.target(batch.next_observations))
@@ -155,10 +156,10 @@ def test_distributional_targets_keep_their_mass_and_mean(double: bool) -> None:
     torch.testing.assert_close(targets @ learner.online.support, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_flat_parameters_are_the_modules_own() -> None:
+def test_flat_parameters_share_memory_with_the_module() -> None:
     network = QNetwork(SPACE, 2, (4,))
     before = [p.clone() for p in network.parameters()]
-    flat = flatten(network)
+    flat = flatten_parameters(network)
     assert all(torch.equal(p, q) for p, q in zip(before, network.parameters(), strict=True))
     with torch.no_grad():
         flat.add_(1.0)
@@ -177,16 +178,16 @@ def test_gradient_is_clipped_to_its_norm() -> None:
         assert learner._weights.grad.norm().item() == pytest.approx(largest if clipped else norm.item(), rel=1e-2)
 
 
-def test_hidden_layers_are_needed() -> None:
+def test_empty_hidden_is_refused() -> None:
     with pytest.raises(ValueError, match="hidden"):
         QNetwork(SPACE, 2, ())
 
 
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("hidden", [(8,), (16, 8), (8, 8, 8)])
-def test_gradient_written_out_is_autograds(hidden: tuple[int, ...], weighted: bool) -> None:
+def test_mlp_gradient_equals_autograd(hidden: tuple[int, ...], weighted: bool) -> None:
     network = QNetwork(SPACE, 4, hidden)
-    flat = flatten(network)
+    flat = flatten_parameters(network)
     batch, gradient = batch_of(50), torch.full_like(flat, math.nan)
     targets, weights = 2 * batch.returns, batch.weights if weighted else None
     loss, errors = q_loss(network(batch.observations), batch.actions, targets, weights)
@@ -204,7 +205,7 @@ def test_gradient_written_out_is_autograds(hidden: tuple[int, ...], weighted: bo
 
 def test_only_plain_networks_are_chains() -> None:
     assert len(QNetwork(SPACE, 4, (8, 8)).chain()) == 3
-    for switch in ({"duelling": True}, {"noisy": True}, {"atoms": 5}):
+    for switch in ({"dueling": True}, {"noisy": True}, {"atoms": 5}):
         assert QNetwork(SPACE, 4, (8, 8), **switch).chain() is None
     assert QNetwork(Box(0, 1, (10, 10, 4), bool), 4, (8,)).chain() is None
     assert QNetwork(Box(0, 255, (3,), np.uint8), 4, (8,)).chain() is None

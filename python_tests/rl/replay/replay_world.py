@@ -1,4 +1,4 @@
-"""What the tests of the replays share: random episodes with a plain record of them, and small helpers."""
+"""Helpers of the replay tests: random episodes with a record of all transitions."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from automl_ext.rl import PrioritizedReplay, UniformReplay
+from automl_ext.rl.envs.vector import Step
 
 kinds = pytest.mark.parametrize("kind", [UniformReplay, PrioritizedReplay])
 
@@ -19,10 +20,10 @@ def make(kind, capacity=20, n_envs=1, shape=(2,), dtype=np.float32, seed=0, **kw
 
 
 class World:
-    """Random episodes in B environments, as the adapter hands them on; keeps what a replay must hold.
+    """Random episodes in B environments, as :class:`Envs` returns them, with a record of the transitions.
 
-    An observation is a number never used again, and so tells which step it is of. Environment b's
-    transitions are ``past[b]``: (obs, action, reward, next_obs, terminated, truncated, goes_on).
+    An observation is a unique number, which identifies its step. ``past[b]`` holds environment b's transitions:
+    (obs, action, reward, next_obs, terminated, truncated, goes_on).
     """
 
     def __init__(self, n_envs, seed=0, next_step=False, end=0.2):
@@ -37,10 +38,10 @@ class World:
         return self.serial
 
     def step(self):
-        """The next arguments of add()."""
+        """Return the next Step."""
         out = []
         for b in range(self.n_envs):
-            if self.resetting[b]:  # NEXT_STEP: the action is ignored, the reward 0; NaN here must reach nothing
+            if self.resetting[b]:  # NEXT_STEP: a restart; its NaN must not be stored
                 first = self.new()
                 out.append((self.now[b], -1, math.nan, first, False, False, False))
                 self.now[b], self.resetting[b] = first, False
@@ -57,10 +58,10 @@ class World:
                     self.now[b] = self.new()
         obs, action, reward, after, terminated, truncated, valid = (np.array(x) for x in zip(*out, strict=True))
         pair = lambda x: np.stack([x, x + 0.5], axis=1).astype(np.float32)  # noqa: E731
-        return pair(obs), action, reward, pair(after), terminated, truncated, valid
+        return Step(pair(obs), action, reward, pair(after), terminated, truncated, valid)
 
     def window(self, b, start, n_step, gamma):
-        """Plain n-step rule: return, discount, next observation, terminated."""
+        """Compute return, discount, next observation and terminated by the n-step rule."""
         total, past = 0.0, self.past[b]
         for k in range(n_step):
             _, _, reward, after, terminated, _, goes_on = past[start + k]
@@ -71,7 +72,7 @@ class World:
 
 
 def check_batch(world, batch, held, n_step, gamma):
-    """Each sampled window is that of the recorder, and its transition is among those held. Returns which were seen."""
+    """Check that each window equals the record and starts at a stored transition. Return the transitions seen."""
     where = {row[0]: (b, t) for b, past in enumerate(world.past) for t, row in enumerate(past)}
     seen = set()
     for i in range(len(batch.indices)):
@@ -88,17 +89,17 @@ def check_batch(world, batch, held, n_step, gamma):
     return seen
 
 
-def episode(replay, rewards, *, terminated=False, truncated=False, first=0, valid=None):
-    """One episode of one environment with observations first, first + 1, …"""
+def episode(replay, rewards, *, terminated=False, truncated=False, first=0, valid=True):
+    """Add one episode of one environment with observations first, first + 1, …"""
     for t, reward in enumerate(rewards):
         last = t == len(rewards) - 1
         obs, after = (np.full((1, 2), first + t + k, np.float32) for k in (0, 1))
         ends = [np.array([last and flag]) for flag in (terminated, truncated)]
-        replay.add(obs, np.array([0]), np.array([reward]), after, *ends, valid)
+        replay.add(Step(obs, np.array([0]), np.array([reward]), after, *ends, np.array([valid])))
 
 
 def by_observation(replay, draws=300):
-    """The window that starts at each observation: (return, discount, next observation, terminated)."""
+    """Return the window that starts at each observation: (return, discount, next observation, terminated)."""
     batch = replay.sample(draws)
     columns = batch.observations[:, 0], batch.returns, batch.discounts, batch.next_observations[:, 0], batch.terminated
     return {row[0]: row[1:] for row in zip(*(x.tolist() for x in columns), strict=True)}
@@ -121,7 +122,7 @@ def make_with(kind, generator):
 def go_on(world, replay, steps):
     batches = []
     for _ in range(steps):
-        replay.add(*world.step())
+        replay.add(world.step())
         batches.append(replay.sample(5))
         if isinstance(replay, PrioritizedReplay):
             replay.update_priorities(batches[-1].indices, batches[-1].returns)

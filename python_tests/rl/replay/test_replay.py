@@ -1,4 +1,4 @@
-"""What is sampled, against a recorder that keeps every transition in a list; bugs of other libraries by name."""
+"""Sampled windows, compared with a list of all transitions; known bugs of other libraries."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ pytestmark = pytest.mark.usefixtures("each_backend")
 @pytest.mark.parametrize(
     ("n_envs", "held", "n_step"), [(1, 1, 1), (1, 9, 3), (3, 7, 1), (3, 8, 5), (2, 5, 20), (4, 30, 3)]
 )
-def test_every_window_is_the_recorders(kind, next_step, n_envs, held, n_step):
-    """Random episodes, far beyond the first round of the rings; in the end every transition held has been sampled."""
+def test_every_window_equals_the_recorded_one(kind, next_step, n_envs, held, n_step):
+    """Random episodes over several rounds of the rings. In the end every stored transition has been sampled."""
     world = World(n_envs, seed=held + n_step, next_step=next_step)
     replay = make(kind, held * n_envs, n_envs, n_step=n_step, gamma=0.9)
     rng = np.random.default_rng(1)
     for step in range(5 * held + 20):
-        replay.add(*world.step())
+        replay.add(world.step())
         if step % 7 == 0:
             batch = replay.sample(16)
             check_batch(world, batch, held, n_step, 0.9)
@@ -41,7 +41,7 @@ def test_every_window_is_the_recorders(kind, next_step, n_envs, held, n_step):
 
 
 @kinds
-def test_a_truncation_bootstraps_from_the_final_observation(kind):
+def test_truncation_bootstraps_from_the_final_observation(kind):
     replay = make(kind, gamma=0.5)
     episode(replay, [1, 2], truncated=True)
     episode(replay, [4, 8], terminated=True, first=10)
@@ -57,7 +57,7 @@ def test_a_truncation_bootstraps_from_the_final_observation(kind):
 
 @kinds
 def test_n_step_windows_do_not_cross_an_episode_and_keep_the_last_starts(kind):
-    """cleanrl's rainbow and FastTD3 #6, #7 crossed; others dropped the last n - 1 starts."""
+    """CleanRL's Rainbow and FastTD3 crossed episodes; other libraries dropped the last n − 1 starts."""
     for flag in ("terminated", "truncated"):
         replay = make(kind, gamma=0.5, n_step=3)
         episode(replay, [1, 1, 1, 1], **{flag: True})
@@ -73,7 +73,7 @@ def test_n_step_windows_do_not_cross_an_episode_and_keep_the_last_starts(kind):
 
 @kinds
 def test_n_step_windows_do_not_cross_the_rings_head(kind):
-    """After a full round the slot after the newest step holds the oldest one."""
+    """After a full round, the slot after the newest step holds the oldest step."""
     replay = make(kind, 4, gamma=0.5, n_step=3)
     episode(replay, [1e6, 1e6, 1e6, 1, 1, 1, 1])
     assert by_observation(replay) == {
@@ -86,25 +86,25 @@ def test_n_step_windows_do_not_cross_the_rings_head(kind):
 
 @kinds
 def test_invalid_transitions_are_not_sampled(kind):
-    """cleanrl #499: NEXT_STEP's step after a done."""
+    """The step after an episode's end in mode NEXT_STEP, which CleanRL sampled."""
     replay = make(kind, gamma=0.5, n_step=2)
     episode(replay, [1, 1], truncated=True)
-    episode(replay, [1e6], first=2, valid=np.array([False]))
+    episode(replay, [1e6], first=2, valid=False)
     episode(replay, [1], first=10)
     assert len(replay) == 3
     assert by_observation(replay) == {0: (1.5, 0.25, 2, False), 1: (1, 0.5, 2, False), 10: (1, 0.5, 11, False)}
 
 
 @kinds
-def test_a_window_ends_before_an_invalid_step_or_a_cut(kind):
+def test_window_ends_before_an_invalid_step_or_a_cut(kind):
     for how in ("invalid", "cut"):
         replay = make(kind, gamma=0.5, n_step=3)
         episode(replay, [1, 1])
         if how == "cut":
             replay.cut()
-            replay.cut()  # once more changes nothing
+            replay.cut()  # a second call changes nothing
         else:
-            episode(replay, [math.nan], first=77, valid=np.array([False]))
+            episode(replay, [math.nan], first=77, valid=False)
         episode(replay, [1e6, 1], first=10)
         assert by_observation(replay) == {
             0: (1.5, 0.25, 2, False),
@@ -115,7 +115,7 @@ def test_a_window_ends_before_an_invalid_step_or_a_cut(kind):
 
 
 @kinds
-def test_terminated_wins_over_truncated(kind):
+def test_terminated_overrides_truncated(kind):
     replay = make(kind)
     episode(replay, [1], terminated=True, truncated=True)
     assert by_observation(replay) == {0: (1, 0, 1, True)}
@@ -135,11 +135,11 @@ def counted(replay, batches, batch_size):
 
 
 def test_uniform_frequencies():
-    """Also where one environment holds fewer transitions than another."""
+    """Environments hold different numbers of transitions."""
     world = World(3, seed=1, next_step=True, end=0.5)
     replay = make(UniformReplay, 60, 3)
     for _ in range(15):
-        replay.add(*world.step())
+        replay.add(world.step())
     assert len({len(past) for past in world.past}) > 1
     indices, counts = counted(replay, 400, 64)
     assert len(indices) == len(replay)
@@ -147,12 +147,12 @@ def test_uniform_frequencies():
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.6, 1.0])
-def test_prioritised_frequencies_and_weights(alpha):
-    """P(i) = p_i^α / Σ p^α with p = |δ| + eps, and w_i = (N P(i))^-β over the largest of the minibatch."""
+def test_prioritized_frequencies_and_weights(alpha):
+    """P(i) = p_i^α / Σ p^α with p = |δ| + eps, and w_i = (N P(i))^−β divided by the largest of the batch."""
     world = World(2)
     replay = make(PrioritizedReplay, 40, 2, alpha=alpha, beta=0.7, eps=0.01)
     for _ in range(33):
-        replay.add(*world.step())
+        replay.add(world.step())
     indices, _ = counted(replay, 100, 64)
     assert len(indices) == 40
     errors = np.random.default_rng(4).normal(size=40) ** 3
@@ -179,7 +179,7 @@ def test_new_transitions_get_the_largest_priority_so_far():
     assert (replay.sample(1000).observations[:, 0] == 3).float().mean() > 0.999
 
 
-def test_only_the_last_error_of_a_repeated_index_counts():
+def test_last_error_of_a_repeated_index_counts():
     replay = make(PrioritizedReplay, alpha=1.0)
     episode(replay, [0, 0])
     first, second = replay.sample(2).indices
@@ -187,13 +187,13 @@ def test_only_the_last_error_of_a_repeated_index_counts():
     assert (replay.sample(1000).indices == second).float().mean() > 0.99
 
 
-def test_overwritten_transitions_are_passed_over():
-    """Their rows hold others by now, or none: an old index must not give those a priority."""
+def test_priorities_of_overwritten_transitions_are_ignored():
+    """Their rows now hold other transitions or none, whose priorities must not change."""
     replay = make(PrioritizedReplay, 3, alpha=1.0)
     episode(replay, [0, 0, 0])
     old = replay.sample(3).indices
     assert len(set(old.tolist())) == 3
-    for round_ in range(4):  # the free slot comes by every row
+    for round_ in range(4):  # the free slot visits every row
         episode(replay, [0], first=3 + round_)
         before = replay.state_dict()["priorities"]
         replay.update_priorities(old[: round_ + 1], torch.full((min(round_ + 1, 3),), 1e6))

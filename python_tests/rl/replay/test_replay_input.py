@@ -1,4 +1,4 @@
-"""What the replays refuse."""
+"""Invalid input of the replays."""
 
 from __future__ import annotations
 
@@ -12,21 +12,15 @@ pytest.importorskip("gymnasium")
 from replay_world import episode, kinds, make, same
 
 from automl_ext.rl import PrioritizedReplay, UniformReplay
+from automl_ext.rl.envs.vector import Step
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
 
 def step(**changes):
     no = np.zeros(2, bool)
-    good = {
-        "observations": np.ones((2, 2), np.float32),
-        "actions": np.zeros(2, np.int64),
-        "rewards": np.zeros(2),
-        "next_observations": np.ones((2, 2), np.float32),
-        "terminated": no,
-        "truncated": no,
-    }
-    return good | changes
+    ones = np.ones((2, 2), np.float32)
+    return Step(ones, np.zeros(2, np.int64), np.zeros(2), ones, no, no, ~no)._replace(**changes)
 
 
 NAN = np.array([[0, 0], [0, math.nan]], np.float32)
@@ -51,22 +45,22 @@ BAD_STEPS = {
 
 @kinds
 @pytest.mark.parametrize("bad", BAD_STEPS)
-def test_bad_steps_are_refused_whole(kind, bad):
+def test_refused_steps_leave_the_replay_unchanged(kind, bad):
     changes, error, message = BAD_STEPS[bad]
     replay, clean = make(kind, 8, 2), make(kind, 8, 2)
     for one in (replay, clean):
-        one.add(**step())
+        one.add(step())
     with pytest.raises(error, match=message):
-        replay.add(**step(**changes))
+        replay.add(step(**changes))
     for one in (replay, clean):
-        one.add(**step())
+        one.add(step())
     assert same(replay.sample(50), clean.sample(50))
 
 
 def test_floats_are_not_cast_to_images():
     replay = make(UniformReplay, 8, 2, dtype=np.uint8)
     with pytest.raises(TypeError, match="observations: expected uint8, got float32"):
-        replay.add(**step())
+        replay.add(step())
 
 
 BAD_UPDATES = {
@@ -123,6 +117,6 @@ def test_bad_numbers(kind):
 
 
 @pytest.mark.parametrize(("name", "value"), [("alpha", -0.1), ("beta", 1.5), ("beta_steps", 0), ("eps", 0.0)])
-def test_bad_numbers_of_prioritised(name, value):
+def test_bad_numbers_of_prioritized(name, value):
     with pytest.raises(ValueError, match=f"PrioritizedReplay: {name}"):
         make(PrioritizedReplay, **{name: value})

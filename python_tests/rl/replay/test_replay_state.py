@@ -1,4 +1,4 @@
-"""Seeds, saving and loading, and what is stored."""
+"""Seeds, saved states and stored data of the replays."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from replay_world import World, generators, go_on, kinds, make, make_with, same
 
 import automl_ext
 from automl_ext.rl import PrioritizedReplay
+from automl_ext.rl.envs.vector import Step
 from automl_ext.training.files import checkpoint
+
+FACTS = {"algorithm": "dqn", "config": {}, "environment": {}, "metrics_bytes": 0}
 
 pytestmark = pytest.mark.usefixtures("each_backend")
 
@@ -27,16 +30,16 @@ def test_equal_seeds_give_equal_batches(kind, which):
 @kinds
 @pytest.mark.parametrize("which", [0, 1], ids=["numpy", "torch"])
 @pytest.mark.parametrize("steps", [0, 1, 5, 7, 8, 40])
-def test_saved_and_loaded_goes_on_alike(kind, which, steps, tmp_path):
-    """Through the checkpoint on disk, with the rings empty, part full and far round; then bit for bit."""
+def test_loaded_replay_continues_bit_for_bit(kind, which, steps, tmp_path):
+    """The state goes through a checkpoint on disk; the rings are empty, partly full, or full for several rounds."""
     world, twin = World(3, next_step=True), World(3, next_step=True)
     replay, other = (make_with(kind, generators(seed)[which]) for seed in (1, 2))
     go_on(world, replay, steps)
     go_on(twin, make_with(kind, generators(1)[which]), steps)
-    go_on(World(3, seed=9), other, 11)  # leaves no trace
+    go_on(World(3, seed=9), other, 11)  # must have no effect
     state = replay.state_dict()
     checkpoint.check_state(state)
-    path = checkpoint.write(tmp_path, 1, {"replay": state}, {})
+    path = checkpoint.write(tmp_path, 1, {"replay": state}, FACTS)
     other.load_state_dict(checkpoint.read_state(path, checkpoint.read_manifest(path))["replay"])
     assert len(other) == len(replay)
     for a, b in zip(go_on(world, replay, 30), go_on(twin, other, 30), strict=True):
@@ -44,7 +47,7 @@ def test_saved_and_loaded_goes_on_alike(kind, which, steps, tmp_path):
 
 
 @kinds
-def test_states_of_other_replays_are_refused(kind):
+def test_state_of_another_replay_is_refused(kind):
     replay = make(kind)
     for other, message in (
         (make(kind, 10), "20 transitions each, got one of 1 with 10"),
@@ -66,7 +69,7 @@ def test_images_stay_uint8_and_are_stored_once(kind):
     seen = [now]
     for _ in range(100):
         seen.append(rng.integers(256, size=(2, 4, 12, 12), dtype=np.uint8))
-        replay.add(seen[-2], np.zeros(2, np.int64), zero, seen[-1], no, no)
+        replay.add(Step(seen[-2], np.zeros(2, np.int64), zero, seen[-1], no, no, ~no))
     batch = replay.sample(8)
     assert batch.observations.dtype == batch.next_observations.dtype == torch.uint8
     assert batch.observations.shape == (8, 4, 12, 12)
@@ -79,11 +82,11 @@ def test_images_stay_uint8_and_are_stored_once(kind):
 
 
 @kinds
-def test_final_observations_do_not_pile_up(kind):
-    """What was kept apart for overwritten transitions is used again."""
+def test_memory_of_final_observations_is_reused(kind):
+    """The memory of final observations of overwritten transitions is reused."""
     world, replay = World(2, end=0.6), make(kind, 20, 2)
     for _ in range(500):
-        replay.add(*world.step())
+        replay.add(world.step())
     assert len(replay.state_dict()["ring"]["apart"]) <= 32
 
 

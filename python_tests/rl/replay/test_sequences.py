@@ -1,4 +1,4 @@
-"""Whole episodes, windows that stay within them, exact save and load."""
+"""The replay of episodes: windows, and exact saving and loading."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from automl_ext.rl.replay.sequences import SequenceReplay
 
 
 def filled(mode: AutoresetMode = AutoresetMode.NEXT_STEP, steps: int = 60, capacity: int = 1000) -> SequenceReplay:
-    """Of Scripted, whose observations say environment, episode and step; its action is the step's number mod 5."""
+    """Fill a replay from Scripted, whose observations are environment, episode and step. Actions are step mod 5."""
     envs = Envs(SyncVectorEnv([functools.partial(Scripted, i) for i in range(3)], autoreset_mode=mode), 0)
     replay = SequenceReplay(capacity, 5, 3, np.random.default_rng(0))
     for _ in range(steps):
@@ -30,7 +30,7 @@ def filled(mode: AutoresetMode = AutoresetMode.NEXT_STEP, steps: int = 60, capac
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
 @pytest.mark.parametrize("length", [2, 3, 7])
-def test_windows_stay_within_an_episode_and_say_what_happened(mode: AutoresetMode, length: int) -> None:
+def test_windows_lie_within_an_episode(mode: AutoresetMode, length: int) -> None:
     batch = filled(mode).sample(500, length)
     assert batch.observations.shape == (length, 500, 3)
     assert batch.actions.shape == (length, 500, 5)
@@ -44,7 +44,7 @@ def test_windows_stay_within_an_episode_and_say_what_happened(mode: AutoresetMod
         assert (step == step[0] + torch.arange(n)).all()
         last = 2 + int(env[0] + episode[0]) % 3
         assert step[-1] <= last
-        assert n == length or (step[0] == 0 and n <= last + 1)  # padded only where the episode is shorter
+        assert n == length or (step[0] == 0 and n <= last + 1)  # padded only if the episode is shorter
         assert batch.paid[:, b].tolist() == [*(step > 0).tolist(), *[False] * (length - n)]
         for t in range(n):
             if step[t] == 0:
@@ -62,7 +62,7 @@ def test_windows_stay_within_an_episode_and_say_what_happened(mode: AutoresetMod
     assert seen_starts > 50
 
 
-def test_the_oldest_episodes_go_first() -> None:
+def test_oldest_episodes_are_removed_first() -> None:
     replay = filled(capacity=20)
     assert 15 < replay.rows <= 20
     newest = max(int(e.arrays["observations"][0, 1]) for e in replay.episodes)
@@ -71,7 +71,7 @@ def test_the_oldest_episodes_go_first() -> None:
     assert len(one.episodes) == 1
 
 
-def test_images_stay_bytes() -> None:
+def test_images_stay_uint8() -> None:
     from automl_ext.rl.envs.vector import Step
 
     replay = SequenceReplay(100, 1, 1, np.random.default_rng(0))
@@ -82,7 +82,7 @@ def test_images_stay_bytes() -> None:
     assert replay.state_dict()["arrays"]["observations"].dtype == torch.uint8
 
 
-def test_saved_and_loaded_it_goes_on_alike() -> None:
+def test_loaded_replay_equals_saved_replay() -> None:
     replay, other = filled(steps=31), SequenceReplay(1000, 5, 3, np.random.default_rng(9))
     other.load_state_dict(replay.state_dict())
     same(replay.state_dict(), other.state_dict())
@@ -93,13 +93,13 @@ def test_saved_and_loaded_it_goes_on_alike() -> None:
         r.cut()
     same(replay.state_dict(), other.state_dict())
     assert all(e is None for e in other.going_on)
-    with pytest.raises(ValueError, match="environments: expected 2 of them, got 3"):
+    with pytest.raises(ValueError, match="environments: expected 2, got 3"):
         SequenceReplay(1000, 5, 2, np.random.default_rng(0)).load_state_dict(replay.state_dict())
     with pytest.raises(ValueError, match="actions: expected 4 numbers each, got 5"):
         SequenceReplay(1000, 4, 3, np.random.default_rng(0)).load_state_dict(replay.state_dict())
 
 
-def test_an_empty_replay_says_so() -> None:
+def test_empty_replay() -> None:
     replay = SequenceReplay(10, 1, 1, np.random.default_rng(0))
     with pytest.raises(ValueError, match="the replay is empty"):
         replay.sample(1, 2)

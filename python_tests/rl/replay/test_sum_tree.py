@@ -1,4 +1,4 @@
-"""The sum tree: the same tests on the compiled one and the one in NumPy."""
+"""The compiled sum tree and the one in NumPy, by the same tests."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ def floats(*values):
 
 
 @trees
-def test_backend_answers(backend):
+def test_backend_selects_the_tree(backend):
     assert isinstance(make(backend, [1.0]), _sum_tree_reference.SumTree) == (backend == "reference")
 
 
 @trees
 @pytest.mark.parametrize("capacity", SIZES)
-def test_every_index_of_any_capacity(backend, capacity):
-    """Priorities 1 and as many draws as indices: the middle of each part is one index, in order."""
+def test_sampling_covers_every_index_of_any_capacity(backend, capacity):
+    """Equal priorities and as many samples as indices: the middle of each part is one index, in order."""
     tree = make(backend, np.zeros(capacity))
     assert tree.capacity == capacity
     assert tree.total == 0
@@ -67,7 +67,7 @@ def test_every_index_of_any_capacity(backend, capacity):
 @trees
 @pytest.mark.parametrize("capacity", [5, 64, 1000])
 def test_frequencies(backend, capacity):
-    """Chi-square over 200,000 draws in batches and 5,000 single ones. Limit: mean + 5 deviations."""
+    """Chi-square test on 200,000 samples in batches and 5,000 single samples. Limit: mean + 5 standard deviations."""
     rng = np.random.default_rng(0)
     priorities = rng.random(capacity) ** 2
     priorities[rng.random(capacity) < 0.2] = 0
@@ -85,8 +85,8 @@ def test_frequencies(backend, capacity):
 
 
 @trees
-def test_draws_are_stratified(backend):
-    """Draw i comes from the i-th part of the running sum, however the uniforms fall."""
+def test_samples_are_stratified(backend):
+    """Sample i lies in the i-th part of the cumulative sum for all uniforms."""
     rng = np.random.default_rng(3)
     priorities = rng.random(500)
     sums = np.concatenate([[0], np.cumsum(priorities)])
@@ -101,8 +101,8 @@ def test_draws_are_stratified(backend):
 @trees
 @settings(max_examples=100, deadline=None)
 @given(data=st.data())
-def test_no_index_of_priority_zero_is_drawn(backend, data):
-    """Whatever the magnitudes, and at the very edges of the parts: rounding must not reach a neighbour."""
+def test_priority_zero_is_never_sampled(backend, data):
+    """For all magnitudes and at the edges of the parts: rounding must not reach a neighbor."""
     values = st.sampled_from([0.0, 0.0, 5e-324, 1e-300, 1e-16, 0.1, 1 / 3, 1.0, 3.0, 1e16, 1e200])
     priorities = data.draw(st.lists(values, min_size=1, max_size=200).filter(any))
     tree = make(backend, priorities)
@@ -115,8 +115,8 @@ def test_no_index_of_priority_zero_is_drawn(backend, data):
 
 
 @trees
-def test_no_index_of_priority_zero_is_drawn_at_the_end(backend):
-    """Mass at the very total fell off the end of other trees, onto unused leaves."""
+def test_priority_zero_is_never_sampled_at_the_end(backend):
+    """A mass equal to the total reached unused leaves in other implementations."""
     for n_used in (1, 3, 8, 9, 70):
         priorities = np.zeros(100)
         priorities[:n_used] = 0.1
@@ -126,8 +126,8 @@ def test_no_index_of_priority_zero_is_drawn_at_the_end(backend):
 
 
 @trees
-def test_a_mass_rounded_up_to_its_childs_total_stays_in_it(backend):
-    """Found by hand: 1.5 + 1.5 ulp rounds up to 1.5 + 2 ulp; mass 1.5 + ulp less 1.5 ulp rounds up to 1.5 itself."""
+def test_mass_rounded_up_to_the_childs_priority(backend):
+    """Constructed: 1.5 + 1.5 ulp rounds up to 1.5 + 2 ulp; mass 1.5 + ulp less 1.5 ulp rounds up to 1.5 itself."""
     ulp = 2.0**-52
     priorities = np.zeros(100)
     priorities[[0, 8]] = 1.5 * ulp, 1.5
@@ -139,13 +139,13 @@ def test_a_mass_rounded_up_to_its_childs_total_stays_in_it(backend):
 @trees
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
-def test_sets_against_a_list(backend, data):
-    """Any sequence of set() leaves the tree as one loaded with the result, bit for bit: no drift."""
+def test_set_equals_a_list(backend, data):
+    """After any sequence of set() the tree equals one loaded with the result, bit for bit: no drift."""
     capacity = data.draw(st.integers(1, 150))
     tree, plain = make(backend, np.zeros(capacity)), [0.0] * capacity
     index, priority = st.integers(0, capacity - 1), st.floats(0, 1e100)
     for pairs in data.draw(st.lists(st.lists(st.tuples(index, priority), max_size=12), max_size=6)):
-        for i, p in pairs:  # of an index that repeats the last one counts
+        for i, p in pairs:  # the last priority of a repeated index counts
             plain[i] = p
         tree.set(ints(*(i for i, _ in pairs)), floats(*(p for _, p in pairs)))
     assert tree.state().tolist() == plain
@@ -154,7 +154,7 @@ def test_sets_against_a_list(backend, data):
 
 
 @trees
-def test_of_a_repeated_index_the_last_priority_counts(backend):
+def test_last_priority_of_a_repeated_index_counts(backend):
     tree = make(backend, np.zeros(20))
     tree.set(ints(3, 9, 3, 9, 3), floats(1, 2, 3, 4, 5))
     assert tree.get(ints(3, 9)).tolist() == [5, 4]
@@ -163,7 +163,7 @@ def test_of_a_repeated_index_the_last_priority_counts(backend):
 
 @trees
 def test_no_drift_over_many_updates(backend):
-    """Incremented sums keep what large priorities have rounded away."""
+    """Sums updated by increments would keep the rounding errors of large priorities."""
     tree = make(backend, np.full(64, 1e-8))
     for _ in range(100):
         tree.set(ints(5), floats(1e12))
@@ -171,7 +171,7 @@ def test_no_drift_over_many_updates(backend):
     assert tree.total == make(backend, np.full(64, 1e-8)).total
 
 
-def test_both_trees_draw_the_same_bit_for_bit():
+def test_both_trees_are_equal_bit_for_bit():
     if not _native.is_loaded():
         pytest.skip("the native library is not built")
     rng = np.random.default_rng(1)
@@ -202,7 +202,7 @@ def test_state_is_a_copy_and_restores(backend):
 
 
 @trees
-def test_nothing_to_set_get_or_draw(backend):
+def test_empty_arrays(backend):
     tree = make(backend, [1.0, 2.0])
     tree.set(ints(), floats())
     assert tree.get(ints()).shape == (0,)
@@ -251,7 +251,7 @@ def test_bad_input_is_refused_and_changes_nothing(backend, bad):
 
 
 @trees
-def test_no_priorities(backend):
+def test_all_priorities_zero(backend):
     with pytest.raises(ValueError, match="every priority is 0"):
         make(backend, np.zeros(5)).sample(floats(0.5))
 

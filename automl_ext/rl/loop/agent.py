@@ -1,0 +1,129 @@
+"""The base class of agents and the configuration that all of them share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+
+from automl_ext.rl.envs.making import EnvOptions
+from automl_ext.rl.envs.vector import Envs, Episode, make_envs
+from automl_ext.rl.loop.checks import check_environments
+from automl_ext.rl.loop.evaluate import MAX_STEPS
+from automl_ext.training.checks import check_range, check_seed
+
+
+@dataclass
+class TrainConfig:
+    """The options that every algorithm has. A step is one transition; steps of all environments are summed.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    env_id: str = "CartPole-v1"
+    """Gymnasium id of the environment, for example CartPole-v1, ALE/Pong-v5, MinAtar/Breakout-v1 or
+    dmc/cartpole-swingup."""
+    total_steps: int = 100_000
+    """Number of training steps."""
+    seed: int = 0
+    """Seed of the weights, the exploration, the batches and the environments."""
+    n_envs: int = 1
+    """Number of parallel environments."""
+    device: str = "cpu"
+    """Device of the networks: cpu, cuda or auto. Small networks are faster on the CPU."""
+    eval_every: int = 10_000
+    """Steps between evaluations."""
+    eval_episodes: int = 10
+    """Episodes per evaluation."""
+    eval_max_steps: int = MAX_STEPS
+    """Longest episode of an evaluation, in steps. Longer episodes are cut and counted in the result."""
+    final_episodes: int = 30
+    """Episodes of the final evaluation of the last and of the best policy."""
+    checkpoint_every: int = 20_000
+    """Steps between checkpoints."""
+    env: EnvOptions = field(default_factory=EnvOptions)
+
+    def __post_init__(self) -> None:
+        check_range(self, "total_steps", "n_envs", "eval_every", "checkpoint_every", low=1)
+        check_range(self, "eval_episodes", "eval_max_steps", "final_episodes", low=1)
+        check_seed(self.seed)
+
+
+def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False) -> Envs:
+    """Make environments by a configuration, for training and for evaluation.
+
+    Raises:
+        UserError: the environment does not exist, or so many environments do not fit into memory.
+    """
+    for name in ("n_envs", "eval_episodes", "final_episodes"):
+        check_environments(name, getattr(config, name), config.env_id, config.env)
+    return make_envs(config.env_id, n_envs, seed, config.env, render=render)
+
+
+def multiples(after: int, until: int, every: int) -> int:
+    """Return the number of multiples of ``every`` in (after, until]."""
+    return max(until // every - after // every, 0)
+
+
+class Environments(Protocol):
+    """The members of an agent's environments that the training loop uses."""
+
+    episodes: list[Episode]
+
+    @property
+    def steps(self) -> int: ...
+
+    def close(self) -> None: ...
+
+
+class Agent(ABC):
+    """An algorithm with its environments, networks, optimizers, replay and random generators.
+
+    Attributes:
+        envs: usually :class:`~automl_ext.rl.envs.vector.Envs`.
+    """
+
+    envs: Environments
+
+    @property
+    def updates(self) -> int | None:
+        """Number of gradient steps so far; None if the agent does not count them. The result reports it."""
+        return None
+
+    @abstractmethod
+    def iterate(self) -> dict[str, Any]:
+        """Act for some steps and update the networks.
+
+        Returns:
+            Measurements by name, numbers or scalar tensors. ``cpu_seconds`` is the CPU time of other processes.
+        """
+
+    def begin(self, starting: np.ndarray) -> None:  # noqa: B027  # only recurrent policies have a state
+        """Reset the policy's recurrent state where episodes start; called before every :meth:`act`.
+
+        Args:
+            starting: bool [B], True where an observation is the first of its episode.
+        """
+
+    @abstractmethod
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Return the deterministic actions [B, ...] for observations [B, ...]."""
+
+    @abstractmethod
+    def policy_state(self) -> dict[str, Any]:
+        """Return the state that :meth:`act` depends on: tensors and plain Python values."""
+
+    @abstractmethod
+    def load_policy_state(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`policy_state`."""
+
+    @abstractmethod
+    def state_dict(self) -> dict[str, Any]:
+        """Return the complete training state, the environments' state included."""
+
+    @abstractmethod
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`."""
