@@ -3,7 +3,8 @@
 from automl_ext.rl.actor_critic.a2c import A2C, A2CConfig
 from automl_ext.rl.actor_critic.a3c import A3C, A3CConfig
 from automl_ext.rl.actor_critic.reinforce import Reinforce, ReinforceConfig
-from automl_ext.rl.dqn.agent import DQN, DQNConfig
+from automl_ext.rl.dqn.agent import DQN
+from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.rainbow import Rainbow, RainbowConfig
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.envs.vector import make_envs

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.rl.dqn import agent as dqn
-from automl_ext.rl.dqn.agent import DQNConfig
+from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.training.curves import read_metrics
 from automl_ext.training.files.atomic import write_json, write_picture
 from automl_ext.training.files.reading import read_object

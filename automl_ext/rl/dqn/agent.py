@@ -9,7 +9,6 @@ Q_target ← Q every ``target_update_interval`` steps
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,71 +17,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.learner import QLearner
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
-from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
+from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.networks.action_spaces import unsupported
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import UniformReplay
-from automl_ext.training.checks import check_range
 from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
-
-
-@dataclass
-class DQNConfig(loop.TrainConfig):
-    """The defaults are for CartPole-v1, those of Stable-Baselines3's zoo. Counts are of steps over all environments."""
-
-    total_steps: int = 50_000
-    eval_every: int = 2_500
-    double: bool = False  # the online network chooses the next action, the target network judges it
-    duelling: bool = False  # value and advantages in separate streams
-    prioritized: bool = False  # replay in proportion to the error
-    n_step: int = 1  # steps of reward before a target bootstraps
-    distributional: bool = False  # C51
-    noisy: bool = False  # explore by noise in the weights, not by ε
-    hidden: tuple[int, ...] = (256, 256)
-    lr: float = 2.3e-3  # of Adam
-    adam_eps: float = 1e-8
-    max_grad_norm: float = 10.0  # the gradient is scaled down to this norm; inf: no clipping
-    gamma: float = 0.99
-    batch_size: int = 64
-    buffer_size: int = 100_000
-    learning_starts: int = 1_000  # until then actions are random and nothing is learned
-    train_freq: int = 256  # steps between updates
-    gradient_steps: int = 128  # per update; -1: as many as train_freq
-    target_update_interval: int = 10
-    exploration_fraction: float = 0.16  # of total_steps, over which ε falls from 1
-    final_epsilon: float = 0.04
-    alpha: float = 0.5  # of the prioritised replay
-    beta: float = 0.4  # at first; it rises to 1 until total_steps
-    atoms: int = 51
-    v_min: float = 0.0  # the atoms' range: of discounted returns; CartPole-v1 pays 0 to 100
-    v_max: float = 100.0
-    sigma: float = 0.5  # σ₀ of noisy layers
-    normalize: bool = False  # observations, by their running mean and standard deviation
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "n_step", "batch_size", "buffer_size", "train_freq", "target_update_interval", low=1)
-        if self.gradient_steps < 1 and self.gradient_steps != -1:
-            raise ValueError(f"gradient_steps: expected at least 1, or -1, got {self.gradient_steps}")
-        check_range(self, "learning_starts", "sigma", low=0)
-        check_range(self, "gamma", "exploration_fraction", "final_epsilon", "alpha", "beta", low=0, high=1)
-        check_range(self, "lr", "adam_eps", above=0)
-        check_range(self, "atoms", low=2)
-        check_range(self, "v_min")
-        check_range(self, "v_max", above=self.v_min)
-        check_max_grad_norm(self)
-        check_hidden(self, units=2, layers=1)
-        if self.buffer_size < self.n_envs:
-            raise ValueError(f"buffer_size: expected at least n_envs ({self.n_envs}), got {self.buffer_size}")
-
-    @property
-    def updates_each(self) -> int:
-        """Gradient steps every ``train_freq`` steps."""
-        return self.train_freq if self.gradient_steps == -1 else self.gradient_steps
 
 
 class DQN:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import torch
 from torch import Tensor, nn
 
 from automl_ext.ops.targets import categorical_projection, td_targets
-from automl_ext.rl.actor_critic.losses import categorical_loss, q_loss, q_loss_gradient, take_action
+from automl_ext.rl.dqn.config import DQNConfig
+from automl_ext.rl.dqn.losses import categorical_loss, q_loss, q_loss_gradient, take_action
 from automl_ext.rl.dqn.support import SupportCheck
 from automl_ext.rl.networks.mlp_gradient import MLPGradient
 from automl_ext.rl.networks.parameters import clip_norm
@@ -21,9 +22,6 @@ from automl_ext.rl.replay.uniform import Batch, UniformReplay
 from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import generator
-
-if TYPE_CHECKING:
-    from automl_ext.rl.dqn.agent import DQNConfig
 
 
 class QLearner:

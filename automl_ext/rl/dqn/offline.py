@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box
 
-from automl_ext.rl.dqn.agent import DQNConfig, make_replay
+from automl_ext.rl.dqn.agent import make_replay
+from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.learner import QLearner
 from automl_ext.rl.networks.body import float32_array
 from automl_ext.rl.replay.prioritized import PrioritizedReplay

@@ -21,7 +21,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from automl_ext.rl.dqn import agent as dqn
 from automl_ext.rl.dqn import rainbow
 from automl_ext.rl.dqn.ablation import ablate, variants
-from automl_ext.rl.dqn.agent import DQN, DQNConfig
+from automl_ext.rl.dqn.agent import DQN
+from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.learner import flushed_denormals
 from automl_ext.rl.dqn.offline import replay_of_episodes, saved_replay, train_offline
 from automl_ext.rl.dqn.rainbow import RainbowConfig
@@ -188,8 +189,9 @@ TRAIN = """
 import json, sys
 from automl_ext.rl.dqn import agent as dqn
 from automl_ext.rl.dqn import rainbow
+from automl_ext.rl.dqn.config import DQNConfig
 module = {"dqn": dqn.train, "rainbow": rainbow.train}[sys.argv[1]]
-config = {"dqn": dqn.DQNConfig, "rainbow": rainbow.RainbowConfig}[sys.argv[1]](**json.loads(sys.argv[3]))
+config = {"dqn": DQNConfig, "rainbow": rainbow.RainbowConfig}[sys.argv[1]](**json.loads(sys.argv[3]))
 module(config, sys.argv[2], resume="auto")
 """
 

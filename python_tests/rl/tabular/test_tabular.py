@@ -8,8 +8,7 @@ from mdp_worlds import GAMMAS, all_policies, close, part, random_mdp, walk
 
 pytest.importorskip("gymnasium")
 
-from automl_ext.rl import MDP, policy_evaluation, policy_iteration, value_iteration
-from automl_ext.rl.dqn import learner as q_learning
+from automl_ext.rl import MDP, policy_evaluation, policy_iteration, q_learning, value_iteration
 from automl_ext.rl.tabular.solvers import bellman_expectation, bellman_optimality, greedy, q_from_v
 
 # Closed forms

@@ -9,8 +9,7 @@ from mdp_worlds import close, random_mdp, walk
 
 pytest.importorskip("gymnasium")
 
-from automl_ext.rl import MDP, policy_evaluation, policy_iteration, value_iteration
-from automl_ext.rl.dqn import learner as q_learning
+from automl_ext.rl import MDP, policy_evaluation, policy_iteration, q_learning, value_iteration
 
 # γ = 1
 

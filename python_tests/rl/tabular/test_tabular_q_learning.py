@@ -6,8 +6,7 @@ from mdp_worlds import close, random_mdp
 
 pytest.importorskip("gymnasium")
 
-from automl_ext.rl import MDP, policy_iteration
-from automl_ext.rl.dqn import learner as q_learning
+from automl_ext.rl import MDP, policy_iteration, q_learning
 
 
 @pytest.mark.parametrize("gamma", [0.8, 1.0])
