@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def policy_gradient_loss(log_probs: Tensor, advantages: Tensor, weights: Tensor) -> Tensor:
-    """Compute −E[A log π(a|s)], whose gradient is minus the policy gradient (Williams 1992; Mnih et al. 2016, section 4).
+    """Compute −E[A log π(a|s)], the policy-gradient loss (Williams 1992; Mnih et al. 2016, section 4).
 
     Args:
         log_probs: log π(a|s), [N].

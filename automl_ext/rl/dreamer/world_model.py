@@ -6,9 +6,9 @@ import gymnasium
 import numpy as np
 from torch import Tensor, nn
 
-from automl_ext.rl.dreamer.actions import SIDE, image_decoder, image_encoder
 from automl_ext.rl.dreamer.config import DreamerConfig
 from automl_ext.rl.dreamer.fused.mlp import MLP
+from automl_ext.rl.dreamer.images import SIDE, image_decoder, image_encoder
 from automl_ext.rl.dreamer.rssm import RSSM
 from automl_ext.rl.networks.body import ChannelsFirst, RunningNorm
 from automl_ext.training.errors import UserError

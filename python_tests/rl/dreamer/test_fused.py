@@ -56,16 +56,17 @@ def test_an_imagined_step() -> None:
     deter = rssm.step(deter, stoch, rssm.from_action(action))
     mean, std = rssm.prior(deter)
     expected = torch.cat([deter, mean + std * noise], 1)
-    own = imagined_step(rssm, features, action, noise)
+    weights = rssm.imagination_weights()
+    own = imagined_step(weights, features, action, noise)
     torch.testing.assert_close(own, expected)
     inputs = features, action
     torch.testing.assert_close(
         torch.autograd.grad(own.sin().sum(), inputs), torch.autograd.grad(expected.sin().sum(), inputs)
     )
-    own = imagined_step(rssm, features.detach(), action, noise)  # as from the first state
+    own = imagined_step(weights, features.detach(), action, noise)  # as from the first state
     torch.testing.assert_close(
         torch.autograd.grad(own.sum(), action),
-        torch.autograd.grad(imagined_step(rssm, features, action, noise).sum(), action),
+        torch.autograd.grad(imagined_step(weights, features, action, noise).sum(), action),
     )
 
 
@@ -82,7 +83,7 @@ def test_observed_steps() -> None:
         stoch = mean + std * eps
         features.append(torch.cat([deter, stoch], 1))
     expected = torch.stack(features), torch.stack(outs)
-    own = observed_steps(rssm, from_actions, from_embeddings, noise)
+    own = observed_steps(rssm.observation_weights(), from_actions, from_embeddings, noise)
     torch.testing.assert_close(own, expected)
     weights = rssm.from_stoch.weight, rssm.from_deter.weight, *rssm.posterior_out.parameters()
     inputs = from_actions, from_embeddings, *rssm.cell.parameters(), *weights
