@@ -9,6 +9,7 @@ import numpy as np
 from gymnasium.spaces import Box
 
 from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
 
 BOUNDED = 1e6  # a dimension with a bound beyond ±this counts as unbounded
 
@@ -16,7 +17,7 @@ BOUNDED = 1e6  # a dimension with a bound beyond ±this counts as unbounded
 def unsupported(space: gymnasium.Space) -> UserError:
     """The error for an action space that an agent does not take; it lists what each agent takes."""
     return UserError(
-        f"action space {space}: dqn and rainbow take Discrete; a2c, a3c and reinforce take Discrete and Box of floats; "
+        f"action space {short(space)}: dqn and rainbow take Discrete; a2c, a3c and reinforce take Discrete and Box of floats; "
         "dreamer takes Discrete and bounded Box of floats"
     )
 

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from automl_ext.rl.dreamer.actions import OneHot
-from automl_ext.rl.dreamer.fused.mlp import MLP, ScalarOf
+from automl_ext.rl.dreamer.fused.mlp import MLP, ScalarHead
 from automl_ext.rl.dreamer.fused.recurrence import imagined_step, observed_steps
 from automl_ext.rl.dreamer.rssm import RSSM
 
@@ -36,11 +36,11 @@ def test_a_scalar_of_rows(layers: int) -> None:
     parameters = list(head.parameters())
     expected = head(x).squeeze(-1)
     wanted = torch.autograd.grad(expected, (x, *parameters), factors)
-    own = ScalarOf(head, x)
+    own = ScalarHead(head, x)
     torch.testing.assert_close(own.values, expected)
     torch.testing.assert_close(torch.autograd.grad(own.values, x, factors)[0], wanted[0])
     assert all(p.grad is None for p in parameters)  # not by autograd
-    for one in (own, ScalarOf(head, x.detach())):
+    for one in (own, ScalarHead(head, x.detach())):
         for p in parameters:
             p.grad = torch.ones_like(p)
         one.backward(factors)

@@ -1,8 +1,8 @@
 """The RSSM's two recurrences with hand-written gradients: observed sequences and imagined steps.
 
-The formulas are those of ``rssm.py``, whose ``step``, ``prior`` and ``posterior`` compute the same with autograd. Here an
-imagined step, or a whole observed sequence, is one node of autograd's graph. The parts of the gradient that are not
-recurrent are computed for all time steps at once.
+The methods ``step``, ``prior`` and ``posterior`` of the RSSM compute the same with autograd. Here an imagined step, or a
+whole observed sequence, is one node of autograd's graph. The parts of the gradient that are not recurrent are computed
+for all time steps at once.
 """
 
 from __future__ import annotations
