@@ -17,8 +17,8 @@ BOUNDED = 1e6  # a dimension with a bound beyond ±this counts as unbounded
 def unsupported(space: gymnasium.Space) -> UserError:
     """The error for an action space that an agent does not take; it lists what each agent takes."""
     return UserError(
-        f"action space {short(space)}: dqn and rainbow take Discrete; a2c, a3c and reinforce take Discrete and Box of floats; "
-        "dreamer takes Discrete and bounded Box of floats"
+        f"action space {short(space)}: dqn and rainbow take Discrete; a2c, a3c and reinforce take Discrete and Box of "
+        "floats; dreamer takes Discrete and bounded Box of floats"
     )
 
 

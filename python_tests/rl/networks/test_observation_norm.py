@@ -158,5 +158,5 @@ def test_the_target_network_is_shown_the_same() -> None:
 
 
 def test_a3c_refuses() -> None:
-    with pytest.raises(ValueError, match="normalize: A3C"):
+    with pytest.raises(ValueError, match="normalize: expected False for A3C"):
         A3CConfig(normalize=True)
