@@ -1,11 +1,14 @@
 """A3C: asynchronous advantage actor-critic (Mnih et al. 2016, https://arxiv.org/abs/1602.01783, algorithm S3).
 
-Every worker process repeats: copy the shared parameters, act for ``n_steps``, find the gradient of A2C's loss, and
-apply it to the shared parameters with RMSprop whose statistics are shared too; without locks (Hogwild, Recht et al.
-2011): updates may interleave, so that a run is not reproducible.
+Every worker process repeats:
+    copy the shared parameters
+    act for ``n_steps``; compute the gradient of A2C's loss
+    apply the gradient to the shared parameters with RMSprop, whose statistics are shared too
 
-Workers run in legs. Between two the parent has all of them stand still, so that evaluation, checkpoints and measured
-times see one state and nothing in motion.
+The updates use no locks (Hogwild, Recht et al. 2011). They may interleave, so a run is not reproducible.
+
+Workers run in legs of a few thousand steps and pause between legs. The parent evaluates, saves checkpoints and measures
+times during the pauses, when the shared parameters do not change.
 """
 
 from __future__ import annotations
@@ -37,59 +40,67 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed
 
-PROCESS = 100 << 20  # bytes that a worker takes at least, beside what it shares with the others
-LEG = 5_000  # steps; a worker whose parent was killed notices when its leg is over
+PROCESS = 100 << 20  # least memory of a worker in bytes, without what it shares with other processes
+LEG = 5_000  # steps; a worker notices at the end of its leg if the parent was killed
 
 
 @dataclass
 class A3CConfig(A2CConfig):
-    """As A2C's, for every worker; ``n_envs`` are those of one worker."""
+    """Configuration of A3C: that of A2C for every worker. ``n_envs`` is the number of environments of one worker."""
 
-    n_workers: int = 2
-    """Processes. Set OMP_NUM_THREADS=1 and have a core for each."""
+    n_workers: int = 2  # number of worker processes; use one core for each and set OMP_NUM_THREADS=1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "n_workers", low=1)
         if self.optimizer != "rmsprop" or self.device != "cpu":
             raise ValueError(
-                f"A3C is for the CPU, with RMSprop: got device {self.device!r}, optimizer {self.optimizer!r}"
+                f"device, optimizer: expected cpu and rmsprop for A3C, got {self.device!r} and {self.optimizer!r}"
             )
         if self.normalize:
-            raise ValueError("normalize: A3C shares parameters alone, and no statistics; a2c has this option")
+            raise ValueError(
+                "normalize: expected False for A3C, whose workers share no observation statistics; use a2c"
+            )
         if self.env.vectorization == "async":
             raise ValueError(
                 "vectorization: expected auto, sync or vector_entry_point for A3C, got async: its workers "
-                "are processes already, and start none of their own"
+                "are processes already and cannot start processes"
             )
 
 
 @dataclass
 class Shared:
-    """What all processes see: tensors in shared memory, and the steps done."""
+    """State that all processes share: tensors in shared memory and the step count.
+
+    Attributes:
+        parameters: all parameters of the network as one vector.
+        square_avg: RMSprop's running averages of squared gradients.
+        steps: number of environment steps so far, a multiprocessing Value.
+        heartbeats: int64 [n_workers]; each worker increments its entry at every step. 0: it is still starting.
+    """
 
     parameters: Tensor
     square_avg: Tensor
-    steps: Any  # multiprocessing's Value
-    heartbeats: Tensor  # int64 [n_workers]: each worker counts its steps up; 0 until it makes its environments
+    steps: Any
+    heartbeats: Tensor
 
 
 class A3C:
-    """Workers start with the first :meth:`iterate`; ``envs.close()`` ends them.
+    """The A3C agent; see :class:`automl_ext.rl.loop.loop.Agent`.
 
-    Where a script uses this, its own start belongs under ``if __name__ == "__main__":``, because every worker imports
-    the script anew.
+    The worker processes start in the first :meth:`iterate`; ``envs.close()`` terminates them. Every worker imports the
+    main script, so a script that uses this class must guard its entry point with ``if __name__ == "__main__":``.
 
     Raises:
-        UserError: spaces that no network covers.
-        EnvError: in :meth:`iterate`: the environment of a worker failed, or a worker died or made no step for
-            ``env.step_timeout`` seconds. The other workers are then ended.
+        UserError: unsupported observation or action space; workers that do not fit into memory.
+        EnvError: raised by :meth:`iterate` if the environment of a worker fails, or if a worker dies or makes no step
+            for ``env.step_timeout`` seconds. All workers are then terminated.
     """
 
     def __init__(self, config: A3CConfig) -> None:
         self.config = config
         check_memory("n_workers", config.n_workers * PROCESS)
-        self.learner = A2C(config)  # the parent's copy of the network; its environments are only asked for their spaces
+        self.learner = A2C(config)  # the parent's copy of the network; its environments only provide their spaces
         self.learner.envs.close()
         parameters = self.learner.parameters.detach()
         shared = Shared(
@@ -98,21 +109,27 @@ class A3C:
             mp.get_context("spawn").Value("q", 0),
             torch.zeros(config.n_workers, dtype=torch.int64).share_memory_(),
         )
-        self.shared, self.envs = shared, Workers(config, shared)
+        self.shared, self.envs = shared, ActorProcesses(config, shared)
         self.act, self.policy_state = self.learner.act, self.learner.policy_state
         self.load_policy_state = self.learner.load_policy_state
 
     def iterate(self) -> dict[str, Any]:
-        """One leg: to the next multiple of LEG, evaluation, checkpoint or the end, whichever comes first."""
+        """Run one leg; return scalar metrics.
+
+        A leg ends at the next multiple of LEG, evaluation, checkpoint or the end of training, whichever comes first.
+        """
         steps, config = self.envs.steps, self.config
         marks = LEG, config.eval_every, config.checkpoint_every
         end = min((steps // mark + 1) * mark for mark in marks)
-        measured = self.envs.run(min(end, config.total_steps) if steps < config.total_steps else end)
+        metrics = self.envs.run(min(end, config.total_steps) if steps < config.total_steps else end)
         self.learner.parameters.data.copy_(self.shared.parameters)
-        return measured
+        return metrics
 
     def state_dict(self) -> dict[str, Any]:
-        """Parameters, RMSprop's statistics and the steps. The workers' episodes are not saved: new ones begin."""
+        """Return the parameters, the statistics of RMSprop and the step count.
+
+        The workers' environments are not saved; new episodes start after a resume.
+        """
         return {
             "network": self.learner.network.state_dict(),
             "square_avg": self.shared.square_avg.clone(),
@@ -126,8 +143,12 @@ class A3C:
         self.shared.steps.value = state["steps"]
 
 
-class Workers:
-    """The processes, as the loop around agents sees environments."""
+class ActorProcesses:
+    """The worker processes, with the interface of :class:`~automl_ext.rl.envs.vector.Envs` that the training loop uses.
+
+    Attributes:
+        episodes: finished episodes that the loop has not reported yet.
+    """
 
     def __init__(self, config: A3CConfig, shared: Shared) -> None:
         self.config, self.shared = config, shared
@@ -137,15 +158,20 @@ class Workers:
 
     @property
     def steps(self) -> int:
+        """The number of environment steps so far, over all workers."""
         return int(self.shared.steps.value)
 
     def run(self, until: int) -> dict[str, Any]:
-        """Let all workers go on until so many steps are done; what they measured, and their ``cpu_seconds``."""
+        """Let all workers run until the step count reaches ``until``.
+
+        Returns:
+            Means of the workers' metrics, and the sum of their ``cpu_seconds``.
+        """
         if not self.processes:
             self._start()
         try:
             for pipe in self.pipes:
-                with contextlib.suppress(BrokenPipeError):  # what has happened there, its report tells
+                with contextlib.suppress(BrokenPipeError):  # the worker has failed; its report says why
                     pipe.send(until)
             reports = self._reports()
         except BaseException:
@@ -153,14 +179,14 @@ class Workers:
             raise
         for _, episodes, _ in reports:
             self.episodes += [Episode(*episode) for episode in episodes]
-        names = sorted({name for measured, _, _ in reports for name in measured})
+        names = sorted({name for metrics, _, _ in reports for name in metrics})
         means = {name: float(np.mean([m[name] for m, _, _ in reports if name in m])) for name in names}
         return means | {"cpu_seconds": sum(seconds for _, _, seconds in reports)}
 
     def close(self) -> None:
-        """End the workers, whatever state they are in."""
+        """Terminate the workers, whatever state they are in."""
         for pipe in self.pipes:
-            pipe.close()  # a worker that waits for its next leg ends
+            pipe.close()  # a worker that waits for its next leg exits
         for process in self.processes:
             process.join(timeout=1)
             if process.is_alive():
@@ -172,7 +198,7 @@ class Workers:
         self.processes, self.pipes = [], []
 
     def _start(self) -> None:
-        context = mp.get_context("spawn")  # forking a process with threads, as torch has, may hang
+        context = mp.get_context("spawn")  # torch has threads, and forking a process with threads may deadlock
         for i in range(self.config.n_workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=work, args=(i, self.config, self.shared, theirs), daemon=True)
@@ -182,14 +208,18 @@ class Workers:
             self.pipes.append(ours)
 
     def _reports(self) -> list[Any]:
-        """What each worker sends at the end of its leg; a failed or dead one ends the wait."""
+        """Wait for the report of each worker at the end of its leg.
+
+        Raises:
+            EnvError: a worker failed, died or hangs.
+        """
         reports: dict[int, Any] = {}
         watch = Watch(self.shared.heartbeats.numpy(), self.config.env.step_timeout)
         while len(reports) < len(self.pipes):
             pending = [i for i in range(len(self.pipes)) if i not in reports]
             wait([x for i in pending for x in (self.pipes[i], self.processes[i].sentinel)], timeout=watch.period)
             for i in pending:
-                dead = not self.processes[i].is_alive()  # asked first: its last words may be in the pipe
+                dead = not self.processes[i].is_alive()  # check before polling: a worker may send a report and then die
                 if self.pipes[i].poll() or dead:
                     reports[i] = self._receive(i)
                 else:
@@ -197,6 +227,7 @@ class Workers:
         return [reports[i] for i in range(len(self.pipes))]
 
     def _receive(self, worker: int) -> Any:
+        """Read a worker's report; raise EnvError if it died or reports an error."""
         try:
             report = self.pipes[worker].recv()
         except (EOFError, OSError):
@@ -210,14 +241,26 @@ class Workers:
 
 
 class Watch:
-    """Notices a worker that makes no step for ``limit`` seconds, though it is not told to stand still."""
+    """Detect workers that make no step for ``limit`` seconds during a leg.
+
+    Args:
+        heartbeats: step counters of the workers, int64 [n_workers], updated by them.
+        limit: seconds.
+
+    Attributes:
+        period: seconds between checks.
+    """
 
     def __init__(self, heartbeats: np.ndarray, limit: float) -> None:
         self.heartbeats, self.limit, self.period = heartbeats, limit, min(limit / 4, 5.0)
         self.last, self.since = heartbeats.copy(), np.full(len(heartbeats), time.monotonic())
 
     def check(self, worker: int) -> None:
-        """Raises EnvError where the worker has been still for too long. Before its first heartbeat it is starting."""
+        """Check one worker. It is not checked before its first heartbeat, while it starts.
+
+        Raises:
+            EnvError: its heartbeat has not changed for ``limit`` seconds.
+        """
         now = time.monotonic()
         if self.heartbeats[worker] != self.last[worker] or not self.heartbeats[worker]:
             self.last[worker], self.since[worker] = self.heartbeats[worker], now
@@ -229,8 +272,11 @@ class Watch:
 
 
 def work(worker: int, config: A3CConfig, shared: Shared, pipe: Connection) -> None:
-    """A worker process: a leg for every number of steps that comes through the pipe, until it is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's, who ends us
+    """Run a worker process: one leg for every step count received through ``pipe``, until the pipe is closed.
+
+    The reply to a step count is (metrics, episodes, CPU seconds), or the message of a :class:`UserError`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent terminates its workers
     torch.set_num_threads(1)
     seed = derived_seed(config.seed, worker + 1, shared.steps.value)
     heartbeats = shared.heartbeats.numpy()
@@ -243,22 +289,23 @@ def work(worker: int, config: A3CConfig, shared: Shared, pipe: Connection) -> No
         learner = A2C(dataclasses.replace(config, seed=seed))
         learner.envs.heartbeat = beat
         try:
-            for until in targets(pipe):
-                began = process_time()
-                measured = leg(learner, shared, until)
+            for until in received(pipe):
+                start = process_time()
+                metrics = leg(learner, shared, until)
                 episodes = [tuple(episode) for episode in learner.envs.episodes]
                 learner.envs.episodes.clear()
-                pipe.send((measured, episodes, process_time() - began))
+                pipe.send((metrics, episodes, process_time() - start))
         finally:
             learner.envs.close()
     except UserError as error:
-        with contextlib.suppress(BrokenPipeError):  # another worker failed before, and the parent has gone on
+        with contextlib.suppress(BrokenPipeError):  # another worker failed first and the parent has closed the pipe
             pipe.send(str(error))
     except BrokenPipeError:
         pass  # the parent is gone
 
 
-def targets(pipe: Connection) -> Iterator[int]:
+def received(pipe: Connection) -> Iterator[int]:
+    """Yield the step counts received through ``pipe`` until it is closed."""
     try:
         while True:
             yield pipe.recv()
@@ -267,7 +314,7 @@ def targets(pipe: Connection) -> Iterator[int]:
 
 
 def leg(learner: A2C, shared: Shared, until: int) -> dict[str, float]:
-    """Updates of the shared parameters until so many steps are done; means of what they measured."""
+    """Update the shared parameters until the shared step count reaches ``until``; return the means of the metrics."""
     config = learner.config
     parameters = nn.Parameter(shared.parameters)
     parameters.grad = learner.parameters.grad
@@ -278,7 +325,7 @@ def leg(learner: A2C, shared: Shared, until: int) -> dict[str, float]:
     while shared.steps.value < until:
         before = learner.envs.steps
         learner.parameters.data.copy_(shared.parameters)
-        for name, value in learner.accumulate_gradient().items():
+        for name, value in learner.compute_gradient().items():
             sums[name] += value
         with shared.steps.get_lock():
             shared.steps.value += learner.envs.steps - before
@@ -292,6 +339,6 @@ def leg(learner: A2C, shared: Shared, until: int) -> dict[str, float]:
 def train(
     config: A3CConfig, out: str | Path, resume: str | None = None, stop_after: int | None = None
 ) -> dict[str, Any] | None:
-    """Train in a run directory; see :func:`automl_ext.rl.loop.loop.train`."""
-    build: Any = A3C  # its workers are its environments
+    """Train A3C in a run directory; see :func:`automl_ext.rl.loop.loop.train`."""
+    build: Any = A3C  # its envs are ActorProcesses
     return loop.train("a3c", build, config, out, resume, stop_after)
