@@ -1,7 +1,7 @@
 """The RSSM's two recurrences with hand-written gradients: observed sequences and imagined steps.
 
-The RSSM's methods ``step``, ``prior`` and ``posterior`` compute the same with autograd. Here an imagined step, or a whole
-observed sequence, is one node of autograd's graph. The parts of the gradient that are not recurrent are computed
+The RSSM's methods ``step``, ``prior`` and ``posterior`` compute the same with autograd. Here an imagined step, or a
+whole observed sequence, is one node of autograd's graph. The parts of the gradient that are not recurrent are computed
 for all time steps at once.
 """
 
