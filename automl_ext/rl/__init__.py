@@ -1,7 +1,8 @@
 """Reinforcement learning."""
 
 from automl_ext.rl.actor_critic.a2c import A2C, A2CConfig
-from automl_ext.rl.actor_critic.a3c import A3C, A3CConfig
+from automl_ext.rl.actor_critic.a3c import A3C
+from automl_ext.rl.actor_critic.a3c_config import A3CConfig
 from automl_ext.rl.actor_critic.reinforce import Reinforce, ReinforceConfig
 from automl_ext.rl.dqn.agent import DQN
 from automl_ext.rl.dqn.config import DQNConfig

@@ -43,10 +43,10 @@ class A2CConfig(PolicyGradientConfig):
     linearly from 3e-3 to 0. With the constant 7e-4 of Stable-Baselines3, policies found during training are lost again.
     """
 
-    n_steps: int = 5  # steps per environment and update
-    gae_lambda: float = 1.0  # lambda of generalized advantage estimation; 1: n-step returns
-    optimizer: Literal["rmsprop", "adam"] = "rmsprop"  # optimization algorithm
-    lr_decay: bool = True  # decrease the learning rate linearly to 0 at total_steps
+    n_steps: int = 5  # Steps per environment and update.
+    gae_lambda: float = 1.0  # Lambda of generalized advantage estimation; 1: n-step returns.
+    optimizer: Literal["rmsprop", "adam"] = "rmsprop"  # Optimization algorithm.
+    lr_decay: bool = True  # Decrease the learning rate linearly to 0 at total_steps.
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,14 +27,14 @@ class PolicyGradientConfig(TrainConfig):
         ValueError: a number out of range.
     """
 
-    n_envs: int = 8  # number of environments
-    gamma: float = 0.99  # discount factor
-    lr: float = 3e-3  # learning rate
-    vf_coef: float = 0.5  # weight of the value loss
-    ent_coef: float = 0.0  # weight of the entropy bonus
-    max_grad_norm: float = 0.5  # gradient norm to clip at; inf: no clipping
-    hidden: tuple[int, ...] = (64, 64)  # units of each hidden layer
-    normalize: bool = False  # normalize observations by their running mean and standard deviation
+    n_envs: int = 8  # Number of environments.
+    gamma: float = 0.99  # Discount factor.
+    lr: float = 3e-3  # Learning rate.
+    vf_coef: float = 0.5  # Weight of the value loss.
+    ent_coef: float = 0.0  # Weight of the entropy bonus.
+    max_grad_norm: float = 0.5  # Gradient norm to clip at; inf: no clipping.
+    hidden: tuple[int, ...] = (64, 64)  # Units of each hidden layer.
+    normalize: bool = False  # Normalize observations by their running mean and standard deviation.
 
     def __post_init__(self) -> None:
         super().__post_init__()

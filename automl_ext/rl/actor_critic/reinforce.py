@@ -36,9 +36,9 @@ from automl_ext.training.device import choose_device
 class ReinforceConfig(PolicyGradientConfig):
     """Configuration of REINFORCE, which uses Adam. The defaults are for CartPole-v1."""
 
-    total_steps: int = 300_000  # environment steps to train for
-    n_envs: int = 8  # number of environments; an update uses one episode of each
-    baseline: Literal["value", "mean"] = "value"  # baseline of returns: learned V(s), or the update's mean return
+    total_steps: int = 300_000  # Environment steps to train for.
+    n_envs: int = 8  # Number of environments; an update uses one episode of each.
+    baseline: Literal["value", "mean"] = "value"  # Baseline of returns: learned V(s), or the update's mean return.
 
 
 class Reinforce(PolicyGradientAgent):

@@ -19,34 +19,34 @@ class DQNConfig(TrainConfig):
         ValueError: a number out of range.
     """
 
-    total_steps: int = 50_000  # environment steps to train for
-    eval_every: int = 2_500  # steps between evaluations
-    double: bool = False  # double Q-learning: select the next action with the online network
-    duelling: bool = False  # separate streams for the state value and the advantages
-    prioritized: bool = False  # sample transitions in proportion to their error
-    n_step: int = 1  # number of rewards in a target before it bootstraps
-    distributional: bool = False  # learn the distribution of returns (C51)
-    noisy: bool = False  # explore with noisy layers instead of epsilon-greedy
-    hidden: tuple[int, ...] = (256, 256)  # units of each hidden layer
-    lr: float = 2.3e-3  # learning rate of Adam
-    adam_eps: float = 1e-8  # epsilon of Adam
-    max_grad_norm: float = 10.0  # gradient norm to clip at; inf: no clipping
-    gamma: float = 0.99  # discount factor
-    batch_size: int = 64  # transitions per gradient step
-    buffer_size: int = 100_000  # capacity of the replay, in transitions
-    learning_starts: int = 1_000  # steps of random actions before training starts
-    train_freq: int = 256  # steps between updates
-    gradient_steps: int = 128  # gradient steps per update; -1: as many as train_freq
-    target_update_interval: int = 10  # steps between updates of the target network
-    exploration_fraction: float = 0.16  # fraction of total_steps over which epsilon falls from 1 to final_epsilon
-    final_epsilon: float = 0.04  # probability of a random action after exploration_fraction
-    alpha: float = 0.5  # exponent of the priorities in prioritized replay
-    beta: float = 0.4  # initial exponent of the importance weights; it rises to 1 during training
-    atoms: int = 51  # number of atoms of the return distribution (C51)
-    v_min: float = 0.0  # lowest atom, a discounted return; returns in CartPole-v1 are within 0 and 100
-    v_max: float = 100.0  # highest atom, a discounted return
-    sigma: float = 0.5  # initial noise scale σ₀ of noisy layers
-    normalize: bool = False  # normalize observations by their running mean and standard deviation
+    total_steps: int = 50_000  # Environment steps to train for.
+    eval_every: int = 2_500  # Steps between evaluations.
+    double: bool = False  # Double Q-learning: select the next action with the online network.
+    duelling: bool = False  # Separate streams for the state value and the advantages.
+    prioritized: bool = False  # Sample transitions in proportion to their error.
+    n_step: int = 1  # Number of rewards in a target before it bootstraps.
+    distributional: bool = False  # Learn the distribution of returns (C51).
+    noisy: bool = False  # Explore with noisy layers instead of epsilon-greedy.
+    hidden: tuple[int, ...] = (256, 256)  # Units of each hidden layer.
+    lr: float = 2.3e-3  # Learning rate of Adam.
+    adam_eps: float = 1e-8  # Epsilon of Adam.
+    max_grad_norm: float = 10.0  # Gradient norm to clip at; inf: no clipping.
+    gamma: float = 0.99  # Discount factor.
+    batch_size: int = 64  # Transitions per gradient step.
+    buffer_size: int = 100_000  # Capacity of the replay, in transitions.
+    learning_starts: int = 1_000  # Steps of random actions before training starts.
+    train_freq: int = 256  # Steps between updates.
+    gradient_steps: int = 128  # Gradient steps per update; -1: as many as train_freq.
+    target_update_interval: int = 10  # Steps between updates of the target network.
+    exploration_fraction: float = 0.16  # Fraction of total_steps over which epsilon falls from 1 to final_epsilon.
+    final_epsilon: float = 0.04  # Probability of a random action after exploration_fraction.
+    alpha: float = 0.5  # Exponent of the priorities in prioritized replay.
+    beta: float = 0.4  # Initial exponent of the importance weights; it rises to 1 during training.
+    atoms: int = 51  # Number of atoms of the return distribution (C51).
+    v_min: float = 0.0  # Lowest atom, a discounted return; returns in CartPole-v1 are within 0 and 100.
+    v_max: float = 100.0  # Highest atom, a discounted return.
+    sigma: float = 0.5  # Initial noise scale σ₀ of noisy layers.
+    normalize: bool = False  # Normalize observations by their running mean and standard deviation.
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -63,9 +63,7 @@ def test_truncated_episodes_bootstrap(mode: AutoresetMode, lam: float) -> None:
 @MODES
 def test_truncated_episodes_bootstrap_from_their_final_observation(mode: AutoresetMode) -> None:
     agent = learner(envs_in(Cut, mode=mode), 500, gamma=0.9, lr=2e-2)
-    assert values(agent, 3)[:2] == pytest.approx(
-        [0.9, 1], abs=0.05
-    )  # V(0) = 0.69 from the next episode
+    assert values(agent, 3)[:2] == pytest.approx([0.9, 1], abs=0.05)  # V(0) = 0.69 from the next episode
 
 
 @MODES

@@ -107,7 +107,8 @@ def test_unsupported_settings_are_refused() -> None:
 # A process that a shell starts in the background inherits an ignored SIGINT; restore the default handler.
 RUN = """
 import signal
-from automl_ext.rl.actor_critic.a3c import A3C, A3CConfig
+from automl_ext.rl.actor_critic.a3c import A3C
+from automl_ext.rl.actor_critic.a3c_config import A3CConfig
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     agent = A3C(A3CConfig(total_steps=10**8, eval_every=10**8, checkpoint_every=10**8))
