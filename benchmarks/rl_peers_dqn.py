@@ -13,7 +13,8 @@ import time
 
 import torch
 
-from automl_ext.rl.dqn.agent import DQN, DQNConfig
+from automl_ext.rl.dqn.agent import DQN
+from automl_ext.rl.dqn.config import DQNConfig
 
 
 def ours(steps: int, seed: int) -> float:

@@ -1,9 +1,11 @@
 """Reinforcement learning: algorithms, environments, replay buffers and solvers of finite MDPs."""
 
 from automl_ext.rl.actor_critic.a2c import A2C, A2CConfig
-from automl_ext.rl.actor_critic.a3c import A3C, A3CConfig
+from automl_ext.rl.actor_critic.a3c import A3C
+from automl_ext.rl.actor_critic.a3c_config import A3CConfig
 from automl_ext.rl.actor_critic.reinforce import Reinforce, ReinforceConfig
-from automl_ext.rl.dqn.agent import DQN, DQNConfig
+from automl_ext.rl.dqn.agent import DQN
+from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.offline import replay_of_episodes, saved_replay, train_offline
 from automl_ext.rl.dqn.rainbow import Rainbow, RainbowConfig
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig

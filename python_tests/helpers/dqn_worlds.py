@@ -8,13 +8,13 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from automl_ext.rl.dqn.agent import DQNConfig
+from automl_ext.rl.dqn.config import DQNConfig
 
 GAMMA = 0.8
 
 
 class Fork(gymnasium.Env):
-    """From the start, action 0 leads through three steps with rewards 0, 0 and 1 to the end; action 1 pays 0.3 and stays.
+    """Action 0 leads from the start through three steps with rewards 0, 0, 1 to the end; action 1 pays 0.3 and stays.
 
     Episodes are truncated after ``limit`` steps if given. Observations are one-hot, [4]: start, first, second, the end.
     """

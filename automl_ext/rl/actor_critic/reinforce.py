@@ -1,4 +1,10 @@
-"""REINFORCE with a baseline (Williams 1992, https://doi.org/10.1007/BF00992696; Sutton and Barto, section 13.4)."""
+"""REINFORCE with a baseline (Williams 1992, https://doi.org/10.1007/BF00992696; Sutton and Barto, section 13.4).
+
+repeat:
+    play one episode in every environment
+    G_t ← discounted return; b_t ← V(s_t), or the mean return
+    one Adam step on  −(G − b) log π(a|s) + vf_coef (G − V)² − ent_coef H(π)
+"""
 
 from __future__ import annotations
 
@@ -12,161 +18,110 @@ from torch import Tensor
 
 from automl_ext import discounted_returns
 from automl_ext.rl.actor_critic.losses import policy_gradient_loss, value_loss
+from automl_ext.rl.actor_critic.policy_gradient import (
+    PolicyGradientAgent,
+    PolicyGradientConfig,
+    clipped_gradient,
+    make_network,
+)
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
-from automl_ext.rl.loop.agent import Agent, TrainConfig, envs_of
-from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
-from automl_ext.rl.networks.actor_critic import ActorCritic, acting
-from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
-from automl_ext.training.checks import check_range
+from automl_ext.rl.loop.agent import envs_of
+from automl_ext.rl.networks.actor_critic import acting
+from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.training.device import choose_device
-from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
 
 @dataclass
-class ReinforceConfig(TrainConfig):
-    """See docs/rl.md for what these reach."""
+class ReinforceConfig(PolicyGradientConfig):
+    """Configuration of REINFORCE, which uses Adam. The defaults are for CartPole-v1."""
 
-    total_steps: int = 300_000
-    n_envs: int = 8
-    """One episode of each makes an update."""
-    gamma: float = 0.99
-    baseline: Literal["value", "mean"] = "value"
-    """What returns are compared with: a learned V(s), or their mean over the update's steps."""
-    lr: float = 3e-3
-    """Of Adam, for policy and value."""
-    vf_coef: float = 0.5
-    ent_coef: float = 0.0
-    max_grad_norm: float = 0.5
-    """The gradient is scaled down to this norm; inf: no clipping."""
-    hidden: tuple[int, ...] = (64, 64)
-    normalize: bool = False
-    """Observations, by their running mean and standard deviation."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "gamma", low=0, high=1)
-        check_range(self, "lr", above=0)
-        check_range(self, "vf_coef", "ent_coef", low=0)
-        check_max_grad_norm(self)
-        check_hidden(self)
+    total_steps: int = 300_000  # Environment steps to train for.
+    n_envs: int = 8  # Number of environments; an update uses one episode of each.
+    baseline: Literal["value", "mean"] = "value"  # Baseline of returns: learned V(s), or the update's mean return.
 
 
-class Reinforce(Agent):
-    """A whole episode in every environment, then one step up the gradient of log π weighed by return less baseline.
+class Reinforce(PolicyGradientAgent):
+    """The REINFORCE agent; see :class:`automl_ext.rl.loop.agent.Agent`.
 
-    All environments are reset before an update's episodes, and the first episode of each counts: taking those that
-    end first would favor short ones. Environments go on until the longest of these episodes has ended. Their further
-    steps count in ``envs.steps``, but are neither learned from nor reported. The environments need a time limit.
+    All environments are reset before the episodes of an update, and the first episode of each is used. Using the
+    episodes that end first would favor short ones. Environments keep stepping until the longest of these episodes has
+    ended. The further steps count in ``envs.steps``, but they are neither learned from nor reported. The environments
+    need a time limit.
 
-    A truncated episode goes on from its final state with the learned value; with ``baseline="mean"`` there is no value
-    and its return is what it was paid.
+    A truncated episode bootstraps from the learned value of its final state. With ``baseline="mean"`` there is no value
+    function; the return is then the sum of the rewards received.
 
     Args:
-        config: all that decides the outcome.
-        envs: to train in; made from the configuration where None.
+        config: settings, and the environments to make if ``envs`` is None.
+        envs: training environments. The agent owns them.
 
     Raises:
-        UserError: spaces that no network covers.
+        UserError: unsupported observation or action space.
     """
-
-    envs: Envs
 
     def __init__(self, config: ReinforceConfig, envs: Envs | None = None) -> None:
         self.config = config
         self.device = choose_device(config.device)
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
-        with torch.random.fork_rng(devices=[]):  # the caller's random numbers stay as they are
-            torch.manual_seed(config.seed)
-            network = ActorCritic(self.envs.observation_space, self.envs.action_space, config.hidden, config.normalize)
-        self.network = network.to(self.device)
+        self.network = make_network(config, self.envs, self.device)
         self.parameters = flatten_parameters(self.network)
         self.optimizer = torch.optim.Adam([self.parameters], config.lr)
         self.outputs = acting(self.network, self.device)
         self.rng = np.random.default_rng(config.seed)
 
     def iterate(self) -> dict[str, Any]:
+        """Play one episode in every environment and take one gradient step; return scalar metrics."""
         rollout = self.play_episodes()
-        loss, measured = self.loss(rollout)
-        gradient = self.parameters.grad  # the network's gradients are views of it
-        assert gradient is not None
-        gradient.zero_()
-        loss.backward()
-        self.network.saw(rollout.observations)  # not before: the rollout's actions and its loss see the same network
-        measured["grad_norm"] = clip_norm(gradient, self.config.max_grad_norm)
+        loss, metrics = self.loss(rollout)
+        metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
+        self.network.saw(rollout.observations)  # only now: actions and loss must use the same normalization
         self.optimizer.step()
-        return measured
+        return metrics
 
     def play_episodes(self) -> Rollout:
-        """The first episode of every environment from now on; steps after it are not valid."""
+        """Reset all environments and play one episode in each; the steps after it are marked invalid."""
         self.envs.reset()
-        distribution, reported = self.network.distribution, len(self.envs.episodes)
-        taken, drawn = [], []
+        reported = len(self.envs.episodes)
+        steps, actions = [], []
         running = np.ones(self.envs.n_envs, bool)
         while running.any():
-            actions = distribution.sample(self.outputs(self.envs.observations), self.rng)
-            step = self.envs.step(distribution.to_env(actions))
-            taken.append(step._replace(valid=running.copy()))
-            drawn.append(actions)
-            # Report the episodes of the update alone: later ones are cut short at random, and nothing learns from them.
+            sampled, env_actions = self.sample(self.envs.observations)
+            step = self.envs.step(env_actions)
+            steps.append(step._replace(valid=running.copy()))
+            actions.append(sampled)
+            # Drop the reports of episodes after the first: they are not learned from, and the last one is cut short.
             self.envs.episodes[reported:] = [e for e in self.envs.episodes[reported:] if running[e.env]]
             reported = len(self.envs.episodes)
             running &= ~(step.terminated | step.truncated)
-        return to_rollout(taken, drawn, self.device)
+        return to_rollout(steps, actions, self.device)
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
-        """−(G − b) log π + vf_coef (G − V)² − ent_coef H, averaged over the steps of all episodes."""
-        config = self.config
+        """Compute −(G − b) log π + vf_coef (G − V)² − ent_coef H, averaged over the valid steps, and scalar metrics."""
+        config, distribution = self.config, self.network.distribution
         outputs, all_values = self.network(rollout.observations)
         acted, weights = len(rollout.actions), rollout.weights
         values, next_values = rollout.split_values(all_values.detach())
-        learned = config.baseline == "value"
-        if not learned:
+        use_values = config.baseline == "value"
+        if not use_values:
             next_values = torch.zeros_like(next_values)
         flags = rollout.terminated, rollout.truncated
         returns = discounted_returns(rollout.rewards, next_values, *flags, config.gamma, valid=rollout.valid).flatten()
-        baseline = values.flatten() if learned else torch.dot(returns, weights)
-        distribution = self.network.distribution
+        baseline = values.flatten() if use_values else torch.dot(returns, weights)
         log_probs = distribution.log_probs(outputs[:acted], rollout.actions)
-        entropies = distribution.entropy(outputs[:acted])
-        entropy = torch.dot(entropies, weights)
+        entropy = torch.dot(distribution.entropy(outputs[:acted]), weights)
         loss = policy_gradient_loss(log_probs, returns - baseline, weights) - config.ent_coef * entropy
-        measured = {"policy_loss": loss.detach(), "entropy": entropy.detach()}
-        if learned:
+        metrics = {"policy_loss": loss.detach(), "entropy": entropy.detach()}
+        if use_values:
             value = value_loss(all_values[:acted], returns, weights)
             loss = loss + config.vf_coef * value
-            measured["value_loss"] = value.detach()
-        return loss, measured
-
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """The most probable actions."""
-        distribution = self.network.distribution
-        return distribution.to_env(distribution.mode(self.outputs(observations)))
-
-    def policy_state(self) -> dict[str, Any]:
-        return self.network.state_dict()
-
-    def load_policy_state(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state)
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "network": self.network.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "rng": numpy_generator_state(self.rng),
-            "envs": self.envs.state_dict(),
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        set_numpy_generator_state(self.rng, state["rng"])
-        self.envs.load_state_dict(state["envs"])
+            metrics["value_loss"] = value.detach()
+        return loss, metrics
 
 
 def train(
     config: ReinforceConfig, out: str | Path, resume: str | None = None, stop_after: int | None = None
 ) -> dict[str, Any] | None:
-    """Train in a run directory; see :func:`automl_ext.rl.loop.loop.train`."""
+    """Train REINFORCE in a run directory; see :func:`automl_ext.rl.loop.loop.train`."""
     return loop.train("reinforce", Reinforce, config, out, resume, stop_after)

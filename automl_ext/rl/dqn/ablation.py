@@ -1,4 +1,4 @@
-"""Rainbow less one part at a time (Hessel et al. 2018, figure 3), beside Rainbow and DQN."""
+"""The ablation of Rainbow (Hessel et al. 2018, figure 3): Rainbow without one part at a time, Rainbow and DQN."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.rl.dqn import agent as dqn
-from automl_ext.rl.dqn.agent import DQNConfig
+from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.training.curves import read_metrics
 from automl_ext.training.files.atomic import write_json, write_picture
 from automl_ext.training.files.reading import read_object
 
-PARTS: dict[str, Any] = {  # each switch, and its value when the part is left out
+PARTS: dict[str, Any] = {  # option of each part: its value without the part
     "double": False,
     "dueling": False,
     "prioritized": False,
@@ -24,9 +24,11 @@ PARTS: dict[str, Any] = {  # each switch, and its value when the part is left ou
 
 
 def variants(config: DQNConfig, n_step: int = 3) -> dict[str, DQNConfig]:
-    """Name to configuration: all else as in ``config``, the switches as the name says.
+    """Return the configuration of each variant: "rainbow", "no-PART" and "dqn".
 
-    ``n_step`` is Rainbow's, unless the configuration has one above 1.
+    Args:
+        config: all settings except the parts.
+        n_step: number of steps of multi-step targets, if ``config.n_step`` is 1.
     """
     rainbow: dict[str, Any] = {part: True for part in PARTS} | {
         "n_step": config.n_step if config.n_step > 1 else n_step
@@ -40,19 +42,19 @@ def variants(config: DQNConfig, n_step: int = 3) -> dict[str, DQNConfig]:
 def ablate(
     config: DQNConfig, out: str | Path, seeds: Sequence[int] | None = None, resume: str | None = None
 ) -> dict[str, Any]:
-    """Train every variant with every seed, one after the other, and draw their curves into ``out/ablation.png``.
+    """Train every variant with every seed, one after the other, and plot the learning curves to ``out/ablation.png``.
 
     Args:
-        config: all but the switches.
-        out: each run is in ``out/VARIANT/seed-N``; one that has a result is not done again.
-        seeds: None: the configuration's.
-        resume: "auto" goes on with runs that were interrupted.
+        config: all settings except the parts.
+        out: parent of the run directories ``out/VARIANT/seed-N``. A run that has a result is skipped.
+        seeds: None: the configuration's seed.
+        resume: "auto": resume interrupted runs.
 
     Returns:
-        variant → the results of its seeds, as in ``out/ablation.json``.
+        The results of each variant's seeds by name of the variant, as in ``out/ablation.json``.
 
     Raises:
-        ModuleNotFoundError: matplotlib is missing; names the extra.
+        ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
     out = Path(out)
     results: dict[str, Any] = {}
@@ -70,7 +72,7 @@ def ablate(
 
 
 def draw(out: Path, names: Sequence[str]) -> Path:
-    """Mean evaluation returns over seeds against steps, a curve per variant."""
+    """Plot the mean evaluation return over seeds against steps, one curve per variant; return the file."""
     try:
         import matplotlib
     except ModuleNotFoundError:
@@ -89,7 +91,7 @@ def draw(out: Path, names: Sequence[str]) -> Path:
         style = {"linewidth": 2.5} if name in ("rainbow", "dqn") else {"linestyle": "--"}
         axes.plot(steps, [sum(returns[s]) / len(returns[s]) for s in steps], label=name, **style)
     axes.set_xlabel("steps")
-    axes.set_ylabel("return in evaluation")
+    axes.set_ylabel("evaluation return")
     axes.legend()
     figure.tight_layout()
     path = out / "ablation.png"

@@ -1,15 +1,14 @@
 """DQN (Mnih et al. 2015) and, with all its switches on, Rainbow (Hessel et al. 2018).
 
-act: argmax Q(s, ·), but with probability ε, or by noise in the weights, something else
-store (s, a, r, s′); for every multiple of ``train_freq`` steps take ``gradient_steps`` gradient steps, each on a batch:
+act ε-greedily: argmax Q(s, ·), or a random action with probability ε; noisy: argmax of a noisy Q, ε = 0
+store (s, a, r, s′); every ``train_freq`` steps take ``gradient_steps`` gradient steps, each on a batch:
     y = returns + discounts · Q_target(s′, argmax Q_target(s′, ·))        double: argmax Q_online(s′, ·)
-    descend on Huber(Q(s, a) − y), or on KL(y ‖ p(s, a)) between distributions
+    minimize Huber(Q(s, a) − y); distributional: KL(y ‖ p(s, a))
 Q_target ← Q every ``target_update_interval`` steps
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,84 +17,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.learner import QLearner
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
-from automl_ext.rl.loop.agent import Agent, TrainConfig, envs_of, multiples
-from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
+from automl_ext.rl.loop.agent import Agent, envs_of, multiples
+from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.networks.action_spaces import unsupported
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import UniformReplay
-from automl_ext.training.checks import check_range
 from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
 
 
-@dataclass
-class DQNConfig(TrainConfig):
-    """The defaults are for CartPole-v1, those of Stable-Baselines3's zoo. Counts are of steps over all environments."""
-
-    total_steps: int = 50_000
-    eval_every: int = 2_500
-    double: bool = False  # the online network chooses the next action, the target network judges it
-    dueling: bool = False  # value and advantages in separate streams
-    prioritized: bool = False  # replay in proportion to the error
-    n_step: int = 1  # steps of reward before a target bootstraps
-    distributional: bool = False  # C51
-    noisy: bool = False  # explore by noise in the weights, not by ε
-    hidden: tuple[int, ...] = (256, 256)
-    lr: float = 2.3e-3  # of Adam
-    adam_eps: float = 1e-8
-    max_grad_norm: float = 10.0  # the gradient is scaled down to this norm; inf: no clipping
-    gamma: float = 0.99
-    batch_size: int = 64
-    buffer_size: int = 100_000
-    learning_starts: int = 1_000  # until then actions are random and nothing is learned
-    train_freq: int = 256  # steps between updates
-    gradient_steps: int = 128  # per update; -1: as many as train_freq
-    target_update_interval: int = 10
-    exploration_fraction: float = 0.16  # of total_steps, over which ε falls from 1
-    final_epsilon: float = 0.04
-    alpha: float = 0.5  # of the prioritised replay
-    beta: float = 0.4  # at first; it rises to 1 until total_steps
-    atoms: int = 51
-    v_min: float = 0.0  # the atoms' range: of discounted returns; CartPole-v1 pays 0 to 100
-    v_max: float = 100.0
-    sigma: float = 0.5  # σ₀ of noisy layers
-    normalize: bool = False  # observations, by their running mean and standard deviation
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, "n_step", "batch_size", "buffer_size", "train_freq", "target_update_interval", low=1)
-        if self.gradient_steps < 1 and self.gradient_steps != -1:
-            raise ValueError(f"gradient_steps: expected at least 1, or -1, got {self.gradient_steps}")
-        check_range(self, "learning_starts", "sigma", low=0)
-        check_range(self, "gamma", "exploration_fraction", "final_epsilon", "alpha", "beta", low=0, high=1)
-        check_range(self, "lr", "adam_eps", above=0)
-        check_range(self, "atoms", low=2)
-        check_range(self, "v_min")
-        check_range(self, "v_max", above=self.v_min)
-        check_max_grad_norm(self)
-        check_hidden(self, units=2, layers=1)
-        if self.buffer_size < self.n_envs:
-            raise ValueError(f"buffer_size: expected at least n_envs ({self.n_envs}), got {self.buffer_size}")
-
-    @property
-    def updates_each(self) -> int:
-        """Gradient steps every ``train_freq`` steps."""
-        return self.train_freq if self.gradient_steps == -1 else self.gradient_steps
-
-
 class DQN(Agent):
-    """The agent; see :class:`automl_ext.rl.loop.agent.Agent`.
+    """The DQN agent; see :class:`automl_ext.rl.loop.agent.Agent`.
 
     Args:
-        config: also says which environments, unless they are given.
-        envs: environments of its own to act in.
+        config: settings, and the environments to make if ``envs`` is None.
+        envs: training environments. The agent owns them.
 
     Raises:
-        UserError: an action space that is not Discrete, observations that no network here reads, a replay or
-            environments that do not fit into memory.
+        UserError: an action space that is not Discrete, an unsupported observation space, a replay or environments
+            that do not fit into memory.
     """
 
     envs: Envs
@@ -106,13 +50,14 @@ class DQN(Agent):
         self.actions, self._first = discrete(self.envs.action_space)
         seeds = [derived_seed(config.seed, i) for i in range(4)]
         self.learner = QLearner(config, self.envs.observation_space, self.actions, (seeds[0], seeds[1]))
-        self.rng = np.random.default_rng(seeds[2])  # of exploration
+        self.rng = np.random.default_rng(seeds[2])  # of epsilon-greedy exploration
         self.replay = make_replay(config, self.envs.observation_space, self.envs.n_envs, seeds[3])
 
     def iterate(self) -> dict[str, Any]:
-        """Steps up to the next multiple of ``train_freq``, then the gradient steps of all multiples that were passed.
+        """Act up to the next multiple of ``train_freq`` steps, then update; return scalar metrics.
 
-        One step of more environments than ``train_freq`` passes several multiples.
+        There is one update for each multiple of ``train_freq`` that was passed. One step of more environments than
+        ``train_freq`` passes several multiples.
         """
         envs, config = self.envs, self.config
         before = envs.steps
@@ -121,32 +66,32 @@ class DQN(Agent):
             actions = self.explore(envs.observations)
             step = envs.step(actions + self._first if self._first else actions)
             self.replay.add(step._replace(actions=actions))
-            self.learner.saw(step.observations)
-        measured: dict[str, Any] = {"epsilon": self.epsilon}
+            self.learner.update_statistics(step.observations)
+        metrics: dict[str, Any] = {"epsilon": self.epsilon}
         first = (max(before, config.learning_starts) // config.train_freq + 1) * config.train_freq
         losses = []
-        for mark in range(first, envs.steps + 1, config.train_freq):
-            # The online network has not changed since the last mark, so the time of the copy in between is free.
-            if multiples(mark - config.train_freq, mark, config.target_update_interval):
+        for multiple in range(first, envs.steps + 1, config.train_freq):
+            # The online network has not changed since the last multiple: copying late gives the same target network.
+            if multiples(multiple - config.train_freq, multiple, config.target_update_interval):
                 self.learner.sync_target()
             losses.append(self.learner.update(self.replay, config.updates_each))
         if losses:
-            measured["loss"] = torch.stack(losses).mean()
-        return measured
+            metrics["loss"] = torch.stack(losses).mean()
+        return metrics
 
     @property
     def epsilon(self) -> float:
-        """The share of random actions now."""
+        """The current probability of a random action."""
         config, steps = self.config, self.envs.steps
         if steps < config.learning_starts:
             return 1.0
         if config.noisy:
             return 0.0
-        fallen = min(steps / max(config.exploration_fraction * config.total_steps, 1.0), 1.0)
-        return 1.0 + (config.final_epsilon - 1.0) * fallen
+        progress = min(steps / max(config.exploration_fraction * config.total_steps, 1.0), 1.0)
+        return 1.0 + (config.final_epsilon - 1.0) * progress
 
     def explore(self, observations: np.ndarray) -> np.ndarray:
-        """Actions 0 … A − 1 to learn from, int64 [B]."""
+        """Sample training actions in 0 … A − 1, int64 [B]."""
         epsilon, n = self.epsilon, len(observations)
         if epsilon == 0.0:
             return self.learner.best_actions(observations).numpy(force=True)
@@ -158,6 +103,7 @@ class DQN(Agent):
         return actions
 
     def act(self, observations: np.ndarray) -> np.ndarray:
+        """Return the greedy actions, without noise in the weights."""
         self.learner.online.eval()
         actions = self.learner.best_actions(observations).numpy(force=True)
         self.learner.online.train()
@@ -186,7 +132,7 @@ class DQN(Agent):
 
 
 def discrete(space: gymnasium.Space) -> tuple[int, int]:
-    """How many actions there are, and the first one's number.
+    """Return the number of actions and the first action of a Discrete space.
 
     Raises:
         UserError: the space is not Discrete.
@@ -199,10 +145,21 @@ def discrete(space: gymnasium.Space) -> tuple[int, int]:
 def make_replay(
     config: DQNConfig, space: gymnasium.Space, n_envs: int, seed: int, capacity: int | None = None
 ) -> UniformReplay:
-    """Of observations in their own dtype, as the configuration wants it; ``capacity`` None: its ``buffer_size``."""
+    """Build the replay of a configuration. It stores observations in their own dtype.
+
+    Args:
+        config: settings of the replay.
+        space: observation space.
+        n_envs: number of environments.
+        seed: seed of the sampling.
+        capacity: in transitions; None: ``config.buffer_size``.
+
+    Raises:
+        UserError: the replay or a batch does not fit into memory.
+    """
     if capacity is None:
         capacity = config.buffer_size
-        row = observation_bytes(space) + (42 if config.prioritized else 32)
+        row = observation_bytes(space) + (42 if config.prioritized else 32)  # bytes per transition
         check_memory("buffer_size", capacity * row)
         check_memory("batch_size", config.batch_size * (2 * observation_bytes(space) + 4 * sum(config.hidden)))
     options: dict[str, Any] = {
@@ -214,7 +171,7 @@ def make_replay(
     }
     if not config.prioritized:
         return UniformReplay(capacity, space.shape or (), space.dtype, **options)
-    last = -(-config.total_steps // config.train_freq) * config.train_freq  # training ends at a multiple
+    last = -(-config.total_steps // config.train_freq) * config.train_freq  # steps at the end of training
     updates = multiples(config.learning_starts, last, config.train_freq) * config.updates_each
     options |= {"alpha": config.alpha, "beta": config.beta, "beta_steps": max(updates, 1)}
     return PrioritizedReplay(capacity, space.shape or (), space.dtype, **options)
@@ -223,5 +180,5 @@ def make_replay(
 def train(
     config: DQNConfig, out: str | Path, resume: str | None = None, stop_after: int | None = None
 ) -> dict[str, Any] | None:
-    """Train inside a run directory; see :func:`automl_ext.rl.loop.loop.train`."""
+    """Train DQN in a run directory; see :func:`automl_ext.rl.loop.loop.train`."""
     return loop.train("dqn", DQN, config, out, resume, stop_after)

@@ -1,15 +1,16 @@
-"""What DQN learns with, wherever its transitions come from: a Q-network, its target network, and the update."""
+"""Q-learning from a replay: a Q-network, its target network, and the update."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import gymnasium
 import torch
 from torch import Tensor
 
 from automl_ext.ops.targets import categorical_projection, td_targets
-from automl_ext.rl.actor_critic.losses import categorical_loss, q_loss, q_loss_gradient, take_action
+from automl_ext.rl.dqn.config import DQNConfig
+from automl_ext.rl.dqn.losses import categorical_loss, q_loss, q_loss_gradient, take_action
 from automl_ext.rl.dqn.support import SupportCheck
 from automl_ext.rl.networks.mlp_gradient import MLPGradient
 from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
@@ -21,38 +22,39 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.memory import flushed_denormals
 from automl_ext.training.seeding import generator
 
-if TYPE_CHECKING:
-    from automl_ext.rl.dqn.agent import DQNConfig
-
 
 class QLearner:
-    """Q-learning from a replay, with the switches of the configuration.
+    """Q-network, target network and optimizer. The transitions may come from environments or from a data set.
 
     Args:
-        config: network, optimiser and switches.
-        space: of observations.
-        actions: how many there are.
-        seeds: two, for weights and for the noise of noisy layers.
+        config: settings of network, optimizer and targets.
+        space: observation space.
+        actions: number of actions.
+        seeds: two seeds, for initial weights and for the noise of noisy layers.
 
     Attributes:
         online, target: the networks.
-        updates: gradient steps so far.
+        updates: number of gradient steps so far.
+
+    Raises:
+        UserError: unsupported observation space.
     """
 
     def __init__(self, config: DQNConfig, space: gymnasium.Space, actions: int, seeds: tuple[int, int]) -> None:
         self.config, self.device = config, choose_device(config.device)
-        with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
+        with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator
             torch.manual_seed(seeds[0])
             self.online = self._network(space, actions)
         self.target = self._network(space, actions).requires_grad_(False)
-        self.target.body.norm = self.online.body.norm  # its weights are of other days, what it is shown is not
+        # The target network shares the online network's observation statistics; only its weights lag behind.
+        self.target.body.norm = self.online.body.norm
         self._weights, self._target_weights = flatten_parameters(self.online), flatten_parameters(self.target)
         gradient = self._weights.grad
         assert gradient is not None
         chain = self.online.chain()
         self._mlp = None if chain is None else MLPGradient(chain, gradient)
         self.sync_target()
-        # One tensor instead of one per layer: for small networks the optimiser's time is the number of its tensors.
+        # For small networks the optimizer's time is proportional to its number of tensors, so it gets one vector.
         self.optimizer = torch.optim.Adam([self._weights], config.lr, eps=config.adam_eps, fused=True)
         self._noise = generator(seeds[1], self.device)
         self._support_check = SupportCheck(config.v_min, config.v_max) if config.distributional else None
@@ -78,19 +80,19 @@ class QLearner:
         return network.to(self.device)
 
     def update(self, replay: UniformReplay, steps: int) -> Tensor:
-        """``steps`` gradient steps; their mean loss.
+        """Take ``steps`` gradient steps; return their mean loss, 0-dim.
 
         Raises:
-            UserError: a prioritised replay and a loss that is not finite.
+            UserError: a loss that is not finite, with a prioritized replay.
         """
         config = self.config
-        # Where nothing that a target depends on changes between gradient steps, neither the target network nor the
-        # replay, all their batches are drawn and all their targets computed at once: the same numbers, larger products.
-        together = 1 if config.double or config.noisy or config.prioritized else steps
+        # If the targets and the sampling do not change between gradient steps, sample all batches and compute all
+        # targets at once: the results are the same and the matrix products are larger.
+        at_once = 1 if config.double or config.noisy or config.prioritized else steps
         losses = []
         with flushed_denormals():
-            for _ in range(steps // together):
-                batch = replay.sample(config.batch_size * together)
+            for _ in range(steps // at_once):
+                batch = replay.sample(config.batch_size * at_once)
                 parts = [x.split(config.batch_size) for x in (batch.observations, batch.actions, self.targets(batch))]
                 weights = batch.weights if config.prioritized else None
                 for observations, actions, targets in zip(*parts, strict=True):
@@ -105,18 +107,20 @@ class QLearner:
 
     @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
-        """[N], or [N, atoms]: returns + discounts · V(next), V by the target network, of the action that is best by
-        it or, double, by the online one.
+        """Compute the targets, returns + discounts · V(next): [N], or distributions [N, atoms] if distributional.
+
+        V is the target network's value of the greedy action. The target network selects that action, or the online
+        network if ``double``.
         """
-        config, following = self.config, batch.next_observations
+        config = self.config
         resample(self._target_noisy, self._noise)
-        out = self.target(following)
-        judge = self.online.q(self.online(following)) if config.double else None
+        out = self.target(batch.next_observations)
+        online_q = self.online.q(self.online(batch.next_observations)) if config.double else None
         if self._support_check is None:
-            return td_targets(batch.returns, out, batch.terminated, batch.discounts, next_q_online=judge)
-        best = (self.target.q(out) if judge is None else judge).argmax(1)
+            return td_targets(batch.returns, out, batch.terminated, batch.discounts, next_q_online=online_q)
+        best = (self.target.q(out) if online_q is None else online_q).argmax(1)
         probs = take_action(out, best).softmax(-1)
-        self._support_check.saw(batch.returns + batch.discounts * (probs @ self.target.support))
+        self._support_check.check(batch.returns + batch.discounts * (probs @ self.target.support))
         return categorical_projection(
             probs, batch.returns, batch.terminated, batch.discounts, config.v_min, config.v_max
         )
@@ -124,16 +128,16 @@ class QLearner:
     def step(
         self, observations: Tensor, actions: Tensor, targets: Tensor, weights: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        """One gradient step; its loss and each transition's error, detached."""
+        """Take one gradient step; return the loss and the error of each transition, detached."""
         gradient = self._weights.grad
         assert gradient is not None
         if self._mlp is not None and observations.dtype == torch.float32:
             out = self._mlp.forward(observations)
-            loss, errors, of_out = q_loss_gradient(out, actions, targets, weights)
-            self._mlp.backward(of_out)
+            loss, errors, grad_out = q_loss_gradient(out, actions, targets, weights)
+            self._mlp.backward(grad_out)
         else:
-            loss_of = categorical_loss if self.config.distributional else q_loss
-            loss, errors = loss_of(self.online(observations), actions, targets, weights)
+            loss_function = categorical_loss if self.config.distributional else q_loss
+            loss, errors = loss_function(self.online(observations), actions, targets, weights)
             gradients = torch.autograd.grad(loss, list(self.online.parameters()))
             torch.cat([g.reshape(-1) for g in gradients], out=gradient)
         clip_norm(gradient, self.config.max_grad_norm)
@@ -143,22 +147,25 @@ class QLearner:
         return loss.detach(), errors
 
     def resample(self) -> None:
-        """New noise for the online network, for acting and for the next update."""
+        """Sample new noise for the online network, used in acting and in the next update."""
         resample(self._noisy, self._noise)
 
-    def saw(self, observations: Any) -> None:
-        """Let observations [N, ...] count in the statistics that later ones are normalised by, if they are."""
+    def update_statistics(self, observations: Any) -> None:
+        """Include observations [N, ...] in the normalization statistics, if observations are normalized."""
         if self.online.body.norm is not None:
             self.online.body.norm.update(torch.as_tensor(observations))
 
     def sync_target(self) -> None:
-        """The target network becomes a copy of the online one."""
+        """Copy the online network's weights to the target network."""
         with torch.no_grad():
             self._target_weights.copy_(self._weights)
 
     @torch.inference_mode()
     def best_actions(self, observations: Any) -> Tensor:
-        """Of the online network as it is, with its noise unless it is in ``eval()`` mode: [N, ...] → int64 [N]."""
+        """Return the greedy actions of the online network, [N, ...] → int64 [N].
+
+        Noisy layers use their current noise, unless the network is in ``eval()`` mode.
+        """
         observations = torch.as_tensor(observations, device=self.device)
         best: Tensor = self.online.q(self.online(observations)).argmax(1)
         return best

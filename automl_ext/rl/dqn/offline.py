@@ -1,4 +1,4 @@
-"""Q-learning from recorded transitions, without an environment: a saved replay, or episodes as Minari holds them."""
+"""Offline Q-learning, from a saved replay or from episodes in Minari's format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 from gymnasium.spaces import Box
 
-from automl_ext.rl.dqn.agent import DQNConfig, make_replay
+from automl_ext.rl.dqn.agent import make_replay
+from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.learner import QLearner
 from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.networks.body import float32_array
@@ -18,33 +19,33 @@ from automl_ext.training.seeding import derived_seed
 
 
 def replay_of_episodes(config: DQNConfig, episodes: Iterable[Any]) -> UniformReplay:
-    """A replay that holds all of the episodes.
+    """Build a replay that holds all episodes.
 
     Args:
-        config: its windows, discount and priorities.
+        config: settings of the replay.
         episodes: objects or dicts with the arrays observations [T + 1, ...], actions [T], rewards [T], terminations [T]
-            and truncations [T], as a Minari data set yields. Where the last
-            step is neither, it is truncated.
+            and truncations [T], as from a Minari data set. A last step that is neither terminated nor truncated counts
+            as truncated.
 
     Raises:
         ValueError: no steps at all, arrays of other lengths, rewards or observations that are not finite.
     """
     fields = ("observations", "actions", "rewards", "terminations", "truncations")
-    held = [{name: np.asarray(_get(episode, name)) for name in fields} for episode in episodes]
-    for episode in held:
+    arrays = [{name: np.asarray(_get(episode, name)) for name in fields} for episode in episodes]
+    for episode in arrays:
         episode["observations"] = float32_array(episode["observations"])
-    for i, episode in enumerate(held):
+    for i, episode in enumerate(arrays):
         steps = len(episode["actions"])
         for name, x in episode.items():
             expected = steps + (name == "observations")
             if len(x) != expected:
                 raise ValueError(f"episode {i}: {name}: expected length {expected}, got {len(x)}")
-    total = sum(len(episode["actions"]) for episode in held)
+    total = sum(len(episode["actions"]) for episode in arrays)
     if not total:
         raise ValueError("episodes: expected at least one step")
-    first = held[0]["observations"]
+    first = arrays[0]["observations"]
     replay = make_replay(config, space_of(first.shape[1:], first.dtype), 1, config.seed, capacity=total)
-    for episode in held:
+    for episode in arrays:
         observations, last = episode["observations"], len(episode["actions"]) - 1
         for t in range(last + 1):
             terminated = bool(episode["terminations"][t])
@@ -63,13 +64,13 @@ def replay_of_episodes(config: DQNConfig, episodes: Iterable[Any]) -> UniformRep
 
 
 def saved_replay(config: DQNConfig, state: dict[str, Any]) -> UniformReplay:
-    """The replay of a run's checkpoint, ``state["agent"]["replay"]``, or any ``replay.state_dict()``.
+    """Restore a replay from ``replay.state_dict()``, such as ``state["agent"]["replay"]`` of a checkpoint.
 
     Raises:
-        ValueError: it is prioritised and the configuration is not, or the other way round.
+        ValueError: ``config.prioritized`` differs from that of the saved replay.
     """
     if ("priorities" in state) != config.prioritized:
-        raise ValueError(f"prioritized: expected {not config.prioritized}, as the saved replay is")
+        raise ValueError(f"prioritized: expected {not config.prioritized} for this replay, got {config.prioritized}")
     ring = state["ring"]
     n_envs, _, *shape = ring["observations"].shape
     space = space_of(tuple(shape), ring["observations"].numpy().dtype)
@@ -82,14 +83,14 @@ def train_offline(config: DQNConfig, replay: UniformReplay, actions: int, update
     """Take ``updates`` gradient steps on the transitions that a replay holds.
 
     Args:
-        config: network, optimizer and switches; options about environments do not count. The target network is
+        config: settings of network, optimizer and targets; options of environments are ignored. The target network is
             updated every ``target_update_interval`` gradient steps.
-        replay: from here or anywhere else. Where it is prioritized, its beta rises to 1 over these updates.
-        actions: the number of actions, which are 0 … actions − 1.
-        updates: the number of gradient steps.
+        replay: the transitions. The beta of a prioritized replay rises to 1 over these updates.
+        actions: number of actions, which are 0 … actions − 1.
+        updates: number of gradient steps.
 
     Returns:
-        the learner: ``learner.best_actions(observations)``.
+        The learner; ``learner.best_actions(observations)`` is its policy.
 
     Raises:
         ValueError: ``actions`` or ``updates`` below 1.
@@ -97,13 +98,13 @@ def train_offline(config: DQNConfig, replay: UniformReplay, actions: int, update
     for name, value in (("actions", actions), ("updates", updates)):
         if value < 1:
             raise ValueError(f"{name}: expected at least 1, got {value}")
-    ring = replay.sample(1).observations  # its shape and dtype
-    space = space_of(tuple(ring.shape[1:]), ring.cpu().numpy().dtype)
+    sample = replay.sample(1).observations
+    space = space_of(tuple(sample.shape[1:]), sample.cpu().numpy().dtype)
     learner = QLearner(config, space, actions, (derived_seed(config.seed, 0), derived_seed(config.seed, 1)))
     if config.normalize:
-        learner.saw(replay.sample(10_000).observations)
+        learner.update_statistics(replay.sample(10_000).observations)
     if isinstance(replay, PrioritizedReplay):
-        replay.restart_beta(updates)  # the replay was made for the schedule of a run with environments
+        replay.restart_beta(updates)  # the replay has the schedule of a run with environments
     while learner.updates < updates:
         learner.sync_target()
         learner.update(replay, min(config.target_update_interval, updates - learner.updates))
@@ -112,7 +113,7 @@ def train_offline(config: DQNConfig, replay: UniformReplay, actions: int, update
 
 
 def space_of(shape: tuple[int, ...], dtype: Any) -> Box:
-    """The space of recorded observations; only its shape and dtype are known."""
+    """Build the widest space of observations with this shape and dtype."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
         return Box(-np.inf, np.inf, shape, kind)

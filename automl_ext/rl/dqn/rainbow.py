@@ -1,4 +1,4 @@
-"""Rainbow (Hessel et al. 2018): DQN with all its switches on, and the paper's numbers."""
+"""Rainbow (Hessel et al. 2018): DQN with all extensions and the paper's settings."""
 
 from __future__ import annotations
 
@@ -6,46 +6,47 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automl_ext.rl.dqn.agent import DQN, DQNConfig
+from automl_ext.rl.dqn.agent import DQN
+from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.loop import loop
 
 
 @dataclass
 class RainbowConfig(DQNConfig):
-    """The schedule of the paper's table 1, which counts frames of Atari, four to a step.
+    """Configuration of Rainbow, with the schedule of the paper's table 1. The table counts Atari frames, four per step.
 
-    The range of the atoms is that of CartPole-v1, as in :class:`DQNConfig`. ``--preset atari`` has the paper's ±10 with
-    its clipped rewards, ``--preset minatar`` scales the schedule.
+    The range of the atoms suits CartPole-v1, as in :class:`DQNConfig`. ``--preset atari`` selects the paper's ±10 and
+    clipped rewards; ``--preset minatar`` shortens the schedule.
     """
 
-    total_steps: int = 2_500_000
-    eval_every: int = 50_000
-    checkpoint_every: int = 250_000
-    double: bool = True
-    dueling: bool = True
-    prioritized: bool = True
-    n_step: int = 3
-    distributional: bool = True
-    noisy: bool = True
-    hidden: tuple[int, ...] = (1024,)  # 512 in each stream
-    lr: float = 6.25e-5
-    adam_eps: float = 1.5e-4
-    batch_size: int = 32
-    buffer_size: int = 1_000_000
-    learning_starts: int = 20_000  # 80k frames
-    train_freq: int = 4
-    gradient_steps: int = 1
-    target_update_interval: int = 8_000  # 32k frames
-    final_epsilon: float = 0.01  # of an ablation without noise
-    exploration_fraction: float = 0.1
+    total_steps: int = 2_500_000  # Environment steps to train for.
+    eval_every: int = 50_000  # Steps between evaluations.
+    checkpoint_every: int = 250_000  # Steps between checkpoints.
+    double: bool = True  # Double Q-learning: select the next action with the online network.
+    dueling: bool = True  # Separate streams for the state value and the advantages.
+    prioritized: bool = True  # Sample transitions in proportion to their error.
+    n_step: int = 3  # Number of rewards in a target before it bootstraps.
+    distributional: bool = True  # Learn the distribution of returns (C51).
+    noisy: bool = True  # Explore with noisy layers instead of epsilon-greedy.
+    hidden: tuple[int, ...] = (1024,)  # Units of each hidden layer; 1024 are 512 in each dueling stream.
+    lr: float = 6.25e-5  # Learning rate of Adam.
+    adam_eps: float = 1.5e-4  # Epsilon of Adam.
+    batch_size: int = 32  # Transitions per gradient step.
+    buffer_size: int = 1_000_000  # Capacity of the replay, in transitions.
+    learning_starts: int = 20_000  # Steps of random actions before training starts (80k frames).
+    train_freq: int = 4  # Steps between updates.
+    gradient_steps: int = 1  # Gradient steps per update; -1: as many as train_freq.
+    target_update_interval: int = 8_000  # Steps between updates of the target network (32k frames).
+    final_epsilon: float = 0.01  # Probability of a random action after exploration_fraction, without noisy layers.
+    exploration_fraction: float = 0.1  # Fraction of total_steps over which epsilon falls from 1 to final_epsilon.
 
 
 class Rainbow(DQN):
-    """DQN under the name of its :class:`RainbowConfig`."""
+    """The Rainbow agent: :class:`DQN` with a :class:`RainbowConfig`."""
 
 
 def train(
     config: RainbowConfig, out: str | Path, resume: str | None = None, stop_after: int | None = None
 ) -> dict[str, Any] | None:
-    """Train inside a run directory; see :func:`automl_ext.rl.loop.loop.train`."""
+    """Train Rainbow in a run directory; see :func:`automl_ext.rl.loop.loop.train`."""
     return loop.train("rainbow", Rainbow, config, out, resume, stop_after)

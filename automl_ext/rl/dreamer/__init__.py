@@ -1,4 +1,4 @@
-"""Dreamer: behaviour learned in the imagination of a world model (Hafner et al. 2020)."""
+"""Dreamer: policies learned in the imagination of a world model (Hafner et al. 2020)."""
 
 from automl_ext.rl.dreamer.agent import Dreamer, train
 from automl_ext.rl.dreamer.config import DreamerConfig

@@ -1,4 +1,4 @@
-"""What reads and writes observations, and what is predicted from the features of a state."""
+"""Action distributions of Dreamer: how actions are sampled, explored and passed to the environment."""
 
 from __future__ import annotations
 
@@ -10,90 +10,77 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from gymnasium.spaces import Box, Discrete
-from torch import Tensor, nn
+from torch import Tensor
 
 from automl_ext.rl.networks.action_spaces import BoxScaling, unsupported
 
-SIDE = 64  # of images
-
-
-def image_encoder(channels: int, depth: int) -> nn.Sequential:
-    """Images [N, channels, 64, 64] to [N, 32 · depth] (Ha and Schmidhuber 2018)."""
-    modules: list[nn.Module] = []
-    for i in range(4):
-        modules += [nn.Conv2d(channels, depth << i, 4, stride=2), nn.ReLU(inplace=True)]
-        channels = depth << i
-    return nn.Sequential(*modules, nn.Flatten())
-
-
-def image_decoder(features: int, channels: int, depth: int) -> nn.Sequential:
-    """Features [N, features] to images [N, channels, 64, 64]."""
-    return nn.Sequential(
-        nn.Linear(features, 32 * depth),
-        nn.Unflatten(1, (32 * depth, 1, 1)),
-        nn.ConvTranspose2d(32 * depth, 4 * depth, 5, stride=2),
-        nn.ReLU(inplace=True),
-        nn.ConvTranspose2d(4 * depth, 2 * depth, 5, stride=2),
-        nn.ReLU(inplace=True),
-        nn.ConvTranspose2d(2 * depth, depth, 6, stride=2),
-        nn.ReLU(inplace=True),
-        nn.ConvTranspose2d(depth, channels, 6, stride=2),
-    )
-
 
 class OneHot:
-    """Discrete actions as one-hot vectors. The gradient goes straight through the draw to the probabilities."""
+    """Discrete actions as one-hot vectors, with the straight-through gradient to the probabilities.
+
+    Attributes:
+        size: numbers per action, A.
+        outputs: numbers per action that the actor outputs: A logits.
+    """
 
     def __init__(self, space: Discrete) -> None:
         self.size = self.outputs = int(space.n)
         self.start = int(space.start)
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Of Gumbel's distribution, [*shape, A]."""
+        """Sample the Gumbel noise of :meth:`sample`, [*shape, A]."""
         exponential = torch.empty(*shape, self.size, device=generator.device).exponential_(generator=generator)
         return -exponential.clamp_min(1e-30).log()
 
     def sample(self, outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [..., A] and the entropy [...] of what they are drawn from."""
+        """Sample actions from the actor's outputs: returns actions [..., A] and the policy's entropy [...], in nats."""
         return _StraightThrough.apply(outputs, noise)
 
     def mode(self, outputs: Tensor) -> Tensor:
+        """Return the most probable actions, [..., A]."""
         return F.one_hot(outputs.argmax(-1), self.size).to(outputs.dtype)
 
     def explore(self, actions: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-        """With the chance ``amount`` another action, any of them."""
+        """Replace each action [N, A] by a uniformly random one with probability ``amount``."""
         n = len(actions)
         at_random = torch.rand(n, 1, generator=generator, device=actions.device) < amount
         return torch.where(at_random, self.random(n, generator), actions)
 
     def random(self, n: int, generator: torch.Generator) -> Tensor:
-        drawn = torch.randint(self.size, (n,), generator=generator, device=generator.device)
-        return F.one_hot(drawn, self.size).float()
+        """Sample uniformly random actions, [n, A]."""
+        indices = torch.randint(self.size, (n,), generator=generator, device=generator.device)
+        return F.one_hot(indices, self.size).float()
 
     def to_env(self, actions: Tensor) -> np.ndarray:
+        """Convert actions [N, A] to those of the environment, int64 [N]."""
         return (actions.argmax(-1) + self.start).numpy(force=True)
 
 
 class _StraightThrough(torch.autograd.Function):
-    """A draw, one-hot, with the gradient that its probabilities would have; and the entropy."""
+    """A one-hot sample whose gradient is that of its probabilities, and the entropy."""
 
     @staticmethod
     def forward(ctx: Any, outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        logs = outputs.log_softmax(-1)
-        probs = logs.exp()
-        entropy = -(probs * logs).sum(-1)
-        ctx.save_for_backward(logs, probs, entropy)
+        log_probs = outputs.log_softmax(-1)
+        probs = log_probs.exp()
+        entropy = -(probs * log_probs).sum(-1)
+        ctx.save_for_backward(log_probs, probs, entropy)
         return torch.zeros_like(probs).scatter_(-1, (outputs + noise).argmax(-1, keepdim=True), 1), entropy
 
     @staticmethod
-    def backward(ctx: Any, of_drawn: Tensor, of_entropy: Tensor) -> tuple[Tensor, None]:
-        logs, probs, entropy = ctx.saved_tensors
-        of_probs = of_drawn - (of_drawn * probs).sum(-1, keepdim=True)
-        return probs * (of_probs - of_entropy.unsqueeze(-1) * (logs + entropy.unsqueeze(-1))), None
+    def backward(ctx: Any, grad_sample: Tensor, grad_entropy: Tensor) -> tuple[Tensor, None]:
+        log_probs, probs, entropy = ctx.saved_tensors
+        grad_probs = grad_sample - (grad_sample * probs).sum(-1, keepdim=True)
+        return probs * (grad_probs - grad_entropy.unsqueeze(-1) * (log_probs + entropy.unsqueeze(-1))), None
 
 
 class TanhNormal:
-    """Continuous actions in (−1, 1), mapped to the box of the environment (:class:`BoxScaling`)."""
+    """Continuous actions in (−1, 1), the tanh of a normal sample, mapped to the box of the environment.
+
+    Attributes:
+        size: numbers per action, A.
+        outputs: numbers per action that the actor outputs: A means and A raw standard deviations.
+    """
 
     MEAN_SCALE, INIT_STD, MIN_STD = 5.0, 5.0, 1e-4
 
@@ -104,7 +91,7 @@ class TanhNormal:
         self.raw_init_std = math.log(math.expm1(self.INIT_STD))
 
     def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Standard normal, [*shape, A]."""
+        """Sample the standard normal noise of :meth:`sample`, [*shape, A]."""
         return torch.randn(*shape, self.size, generator=generator, device=generator.device)
 
     def _mean_std(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
@@ -113,31 +100,38 @@ class TanhNormal:
         return mean, F.softplus(raw + self.raw_init_std) + self.MIN_STD
 
     def sample(self, outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Actions [..., A], and an unbiased estimate of the entropy [...] of what they are drawn from."""
+        """Sample actions from the actor's outputs.
+
+        Returns:
+            Actions [..., A], and an unbiased estimate of the policy's entropy [...], in nats.
+        """
         mean, std = self._mean_std(outputs)
         x = torch.addcmul(mean, std, noise)
-        # −log p(tanh x) = −log N(x) + log(1 − tanh² x), the last written so that it cannot be log 0.
+        # −log p(tanh x) = −log N(x) + log(1 − tanh² x); this form of the last term never takes log 0.
         log_slope = 2 * (math.log(2) - x - F.softplus(-2 * x))
         entropy = (std.log() + 0.5 * noise.square() + 0.5 * math.log(2 * math.pi) + log_slope).sum(-1)
         return x.tanh(), entropy
 
     def mode(self, outputs: Tensor) -> Tensor:
+        """Return the tanh of the means, [..., A]."""
         return self._mean_std(outputs)[0].tanh()
 
     def explore(self, actions: Tensor, amount: float, generator: torch.Generator) -> Tensor:
-        """With normal noise, ``amount`` its standard deviation."""
+        """Add normal noise with standard deviation ``amount`` to actions [N, A]; clip to [−1, 1]."""
         noise = torch.randn(actions.shape, generator=generator, device=actions.device)
         return (actions + amount * noise).clamp(-1, 1)
 
     def random(self, n: int, generator: torch.Generator) -> Tensor:
+        """Sample uniformly random actions, [n, A]."""
         return torch.rand(n, self.size, generator=generator, device=generator.device) * 2 - 1
 
     def to_env(self, actions: Tensor) -> np.ndarray:
+        """Map actions [N, A] to the environment's box, [N, *shape]."""
         return self.scaling.to_env(actions.numpy(force=True))
 
 
 def actions_of(space: gymnasium.Space) -> OneHot | TanhNormal:
-    """How actions of a space are drawn.
+    """Return the action distribution of an action space.
 
     Raises:
         UserError: a space that is neither Discrete nor a Box of floats with all bounds within ±1e6.

@@ -1,11 +1,11 @@
 """Dreamer (Hafner et al. 2020, "Dream to control: learning behaviors by latent imagination", Algorithm 1).
 
-prefill the replay with random episodes, then update ``pretrain`` times
+fill the replay with ``prefill`` steps of random actions, then update ``pretrain`` times
 repeat:
     update (``learner.py``), ``updates_each`` times:
-        draw sequences; fit the world model p(s_t | s_{t−1}, a_{t−1}), p(o_t | s_t), p(r_t | s_t), q(s_t | …, o_t)
-        imagine H steps from every s_t; ascend on their λ-returns with the policy, regress the value on them
-    act for ``train_every`` steps: s_t from its history, a_t ~ π(a | s_t) and noise; add to the replay
+        sample sequences; fit the world model p(s_t | s_{t−1}, a_{t−1}), p(o_t | s_t), p(r_t | s_t), q(s_t | …, o_t)
+        imagine H steps from every s_t; the policy ascends their λ-returns, the value network regresses on them
+    act for ``train_every`` steps: infer s_t from the history, sample a_t ~ π(a | s_t), add noise; store in the replay
 """
 
 from __future__ import annotations
@@ -29,31 +29,33 @@ from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed, generator
 
 
-class Memory(NamedTuple):
-    """What is remembered of episodes that go on: h [B, deter], s [B, stoch], and the last action [B, A]."""
+class RecurrentState(NamedTuple):
+    """The policy's recurrent state: h [B, deter], s [B, stoch] and the last action [B, A]."""
 
     deter: Tensor
     stoch: Tensor
     action: Tensor
 
-    def forget(self, starting: np.ndarray) -> Memory:
-        """As before an episode where ``starting`` [B]."""
+    def reset(self, starting: np.ndarray) -> RecurrentState:
+        """Return the state with zeros where an episode starts; ``starting`` bool [B]."""
         if not starting.any():
             return self
         keep = torch.from_numpy(~starting).to(self.deter.device, torch.float32).unsqueeze(1)
-        return Memory(*(x * keep for x in self))
+        return RecurrentState(*(x * keep for x in self))
 
 
 class Dreamer(Agent):
-    """The agent; see :class:`automl_ext.rl.loop.agent.Agent`. It remembers: :meth:`begin` says where episodes begin.
+    """The Dreamer agent; see :class:`automl_ext.rl.loop.agent.Agent`.
+
+    The policy is recurrent: call :meth:`begin` before :meth:`act` so that its state is reset where episodes start.
 
     Args:
-        config: also says which environments, unless they are given.
-        envs: environments of its own to act in.
+        config: settings, and the environments to make if ``envs`` is None.
+        envs: training environments. The agent owns them.
 
     Raises:
-        UserError: spaces of observations or actions that it does not take; environments, a replay or batches that do
-            not fit into memory.
+        UserError: unsupported observation or action space; environments, a replay or batches that do not fit into
+            memory.
     """
 
     envs: Envs
@@ -68,94 +70,105 @@ class Dreamer(Agent):
         check_memory("batch_size", config.batch_size * config.sequence_length * (row + state))
         seeds = [derived_seed(config.seed, i) for i in range(4)]
         self.learner = Learner(config, self.envs.observation_space, self.actions, (seeds[0], seeds[1]))
-        self.generator = generator(seeds[2], self.learner.device)  # of acting
+        self.generator = generator(seeds[2], self.learner.device)  # of actions and of states during acting
         sampling = np.random.default_rng(seeds[3])
         self.replay = SequenceReplay(config.replay_size, self.actions.size, self.envs.n_envs, sampling)
-        self.memory = self.empty_memory(self.envs.n_envs)
-        self.playing = self.memory  # the memory of act(), which plays in other environments
+        self.state = self.initial_state(self.envs.n_envs)
+        self.eval_state = self.state  # the state of act(), which acts in other environments
 
     def iterate(self) -> dict[str, Any]:
-        """Steps up to the next multiple of ``train_every``, then the updates of all multiples that were passed.
+        """Act up to the next multiple of ``train_every`` steps, then update; return scalar metrics.
 
-        One step of more environments than ``train_every`` passes several multiples. Multiples before ``prefill`` have
-        no updates. The first updates are preceded by ``pretrain`` more.
+        There are ``updates_each`` updates for each multiple of ``train_every`` that was passed. One step of more
+        environments than ``train_every`` passes several multiples. There are no updates before ``prefill`` steps. The
+        first call that updates does ``pretrain`` additional updates.
         """
         envs, config = self.envs, self.config
         before = envs.steps
         until = (before // config.train_every + 1) * config.train_every
-        seen = []
+        new_observations = []
         while envs.steps < until:
             actions = self.explore(envs.observations)
             step = envs.step(self.actions.to_env(actions))
             self.replay.add(step, actions.numpy(force=True))
-            seen.append(step.next_observations[step.valid])
+            new_observations.append(step.next_observations[step.valid])
         if self.learner.model.norm is not None:
-            self.learner.model.norm.update(torch.from_numpy(np.concatenate(seen)))
+            self.learner.model.norm.update(torch.from_numpy(np.concatenate(new_observations)))
         if envs.steps < config.prefill:
             return {}
-        passed = multiples(max(before, config.prefill - 1), envs.steps, config.train_every)
-        updates = passed * config.updates_each
+        n_multiples = multiples(max(before, config.prefill - 1), envs.steps, config.train_every)
+        updates = n_multiples * config.updates_each
         if self.updates == 0:
             updates += config.pretrain
         return self.learn(updates)
 
     @property
     def updates(self) -> int:
-        """Those done so far."""
+        """The number of updates so far."""
         return self.learner.updates
 
     def learn(self, updates: int) -> dict[str, Any]:
-        """So many updates; the means of what they measured."""
-        config, measured = self.config, loop.Averages()
+        """Do ``updates`` updates; return the means of their metrics."""
+        config, metrics = self.config, loop.Averages()
         for _ in range(updates):
             sequences = self.replay.sample(config.batch_size, config.sequence_length, self.learner.device)
-            measured.add(self.learner.update(sequences))
-        return measured.means()
+            metrics.add(self.learner.update(sequences))
+        return metrics.means()
 
     @torch.inference_mode()
     def explore(self, observations: np.ndarray) -> Tensor:
-        """Actions [B, A] to learn from."""
-        self.memory = self.memory.forget(self.envs.starting)
+        """Sample training actions [B, A], with exploration noise."""
+        self.state = self.state.reset(self.envs.starting)
         if self.envs.steps < self.config.prefill:
             actions = self.actions.random(len(observations), self.generator)
-            deter, stoch, _ = self.memory
+            deter, stoch, _ = self.state
         else:
-            deter, stoch, outputs = self.policy(self.memory, observations, self.generator)
+            deter, stoch, outputs = self.policy(self.state, observations, self.generator)
             noise = self.actions.noise((len(observations),), self.generator)
             actions, _ = self.actions.sample(outputs, noise)
             actions = self.actions.explore(actions, self.config.exploration, self.generator)
-        self.memory = Memory(deter, stoch, actions)
+        self.state = RecurrentState(deter, stoch, actions)
         return actions
 
     def policy(
-        self, memory: Memory, observations: np.ndarray, noise: torch.Generator | None
+        self, state: RecurrentState, observations: np.ndarray, generator: torch.Generator | None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The state now, h and s (without ``noise`` its mean), and the policy's outputs there."""
+        """Infer the model state after ``observations`` and evaluate the actor there.
+
+        Args:
+            state: the recurrent state before the observations.
+            observations: [B, ...].
+            generator: for sampling s from the posterior; None: s is the posterior's mean.
+
+        Returns:
+            h [B, deter], s [B, stoch] and the actor's outputs.
+        """
         model, rssm = self.learner.model, self.learner.model.rssm
         prepared = model.prepare(torch.as_tensor(observations, device=self.learner.device))
-        deter = rssm.step(memory.deter, memory.stoch, rssm.from_action(memory.action))
+        deter = rssm.step(state.deter, state.stoch, rssm.from_action(state.action))
         stoch, std = rssm.posterior(deter, rssm.from_embedding(model.encode(prepared)))
-        if noise is not None:
-            stoch = stoch + std * torch.randn(std.shape, generator=noise, device=std.device)
+        if generator is not None:
+            stoch = stoch + std * torch.randn(std.shape, generator=generator, device=std.device)
         return deter, stoch, self.learner.actor(torch.cat([deter, stoch], -1))
 
     def begin(self, starting: np.ndarray) -> None:
-        """Before :meth:`act`: episodes begin where ``starting``, bool [B]; what was before is forgotten there."""
-        if len(starting) != len(self.playing.action):
-            self.playing = self.empty_memory(len(starting))
-        self.playing = self.playing.forget(starting)
+        """Reset the state of :meth:`act` where an episode starts; ``starting`` bool [B]."""
+        if len(starting) != len(self.eval_state.action):
+            self.eval_state = self.initial_state(len(starting))
+        self.eval_state = self.eval_state.reset(starting)
 
     @torch.inference_mode()
     def act(self, observations: np.ndarray) -> np.ndarray:
-        """The most probable actions, after all observations since :meth:`begin`."""
-        deter, stoch, outputs = self.policy(self.playing, observations, None)
+        """Return the most probable actions, given all observations since the episodes started."""
+        deter, stoch, outputs = self.policy(self.eval_state, observations, None)
         actions = self.actions.mode(outputs)
-        self.playing = Memory(deter, stoch, actions)
+        self.eval_state = RecurrentState(deter, stoch, actions)
         return self.actions.to_env(actions)
 
-    def empty_memory(self, n: int) -> Memory:
+    def initial_state(self, n: int) -> RecurrentState:
+        """Return the recurrent state of ``n`` environments at the start of episodes, zeros."""
         deter, stoch = self.learner.model.rssm.initial(n)
-        return Memory(deter, stoch, deter.new_zeros(n, self.actions.size))
+        return RecurrentState(deter, stoch, deter.new_zeros(n, self.actions.size))
 
     def policy_state(self) -> dict[str, Any]:
         return {"model": self.learner.model.state_dict(), "actor": self.learner.actor.state_dict()}
@@ -168,7 +181,7 @@ class Dreamer(Agent):
         return {
             "learner": self.learner.state_dict(),
             "replay": self.replay.state_dict(),
-            "memory": list(self.memory),
+            "memory": list(self.state),
             "generator": self.generator.get_state(),
             "envs": self.envs.state_dict(),
         }
@@ -176,14 +189,14 @@ class Dreamer(Agent):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.learner.load_state_dict(state["learner"])
         self.replay.load_state_dict(state["replay"])
-        self.memory = Memory(*(x.to(self.learner.device) for x in state["memory"]))
+        self.state = RecurrentState(*(x.to(self.learner.device) for x in state["memory"]))
         self.generator.set_state(state["generator"])
         if not self.envs.load_state_dict(state["envs"]):
-            self.replay.cut()  # envs.starting says so to the memory
+            self.replay.cut()  # new episodes start; envs.starting resets the recurrent state
 
 
 def train(
     config: DreamerConfig, out: str | Path, resume: str | None = None, stop_after: int | None = None
 ) -> dict[str, Any] | None:
-    """Train in a run directory; see :func:`automl_ext.rl.loop.loop.train`."""
+    """Train Dreamer in a run directory; see :func:`automl_ext.rl.loop.loop.train`."""
     return loop.train("dreamer", Dreamer, config, out, resume, stop_after)

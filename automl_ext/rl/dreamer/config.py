@@ -1,4 +1,4 @@
-"""Dreamer's settings."""
+"""The configuration of Dreamer."""
 
 from __future__ import annotations
 
@@ -11,46 +11,49 @@ from automl_ext.training.checks import check_range
 
 @dataclass
 class DreamerConfig(TrainConfig):
-    """The defaults are for vector observations, CartPole-v1 first; ``--preset paper`` has those of Hafner et al. 2020.
+    """Configuration of Dreamer. All step counts are summed over the environments.
+
+    The defaults suit small tasks with vector observations, such as CartPole-v1. ``--preset paper`` selects the settings
+    of Hafner et al. 2020.
 
     Raises:
         ValueError: a number out of range.
     """
 
-    total_steps: int = 20_000
-    eval_every: int = 1_000
-    checkpoint_every: int = 5_000
-    prefill: int = 1_000  # steps of random actions before anything is learned
-    pretrain: int = 100  # updates then
-    train_every: int = 5  # steps between updates
-    updates_each: int = 1
-    batch_size: int = 16
-    sequence_length: int = 32
-    replay_size: int = 1_000_000  # steps kept, in whole episodes
-    deter: int = 64  # the RSSM's recurrent state
-    stoch: int = 16  # its stochastic state
-    hidden: int = 64  # its layers between the two
-    units: int = 64  # of every dense layer elsewhere
-    depth: int = 32  # channels of the first convolution, for images
-    encoder_layers: int = 2  # of vectors, as many for the decoder
-    reward_layers: int = 2
-    continue_layers: int = 2
-    value_layers: int = 2
-    actor_layers: int = 2
-    horizon: int = 15  # steps imagined
-    gamma: float = 0.99
-    lam: float = 0.95
-    free_nats: float = 0.0  # of KL, averaged over the batch; what is free the prior does not learn
-    kl_scale: float = 1.0
-    continue_scale: float = 10.0  # weight of the continue head's loss; 0: episodes never terminate
-    observation_std: float = 0.3  # of the decoder for vectors, which are normalised to 1; images have 1
-    reward_scale: float = 1.0  # rewards are learned multiplied by it
-    entropy_scale: float = 0.05  # bonus for the entropy of imagined actions
-    model_lr: float = 1e-3
-    actor_lr: float = 3e-4
-    value_lr: float = 1e-3
-    max_grad_norm: float = 100.0  # each gradient is scaled down to this norm; inf: no clipping
-    exploration: float = 0.1  # std of noise added to continuous actions; chance that a discrete one is random
+    total_steps: int = 20_000  # Environment steps to train for.
+    eval_every: int = 1_000  # Steps between evaluations.
+    checkpoint_every: int = 5_000  # Steps between checkpoints.
+    prefill: int = 1_000  # Steps of random actions before training starts.
+    pretrain: int = 100  # Additional updates at the start of training.
+    train_every: int = 5  # Steps between updates.
+    updates_each: int = 1  # Updates every train_every steps.
+    batch_size: int = 16  # Sequences per update.
+    sequence_length: int = 32  # Steps per sequence.
+    replay_size: int = 1_000_000  # Capacity of the replay in steps; whole episodes are kept.
+    deter: int = 64  # Size of the RSSM's deterministic state.
+    stoch: int = 16  # Size of the RSSM's stochastic state.
+    hidden: int = 64  # Units of the RSSM's hidden layers.
+    units: int = 64  # Units of all other dense layers.
+    depth: int = 32  # Channels of the first convolution, for image observations.
+    encoder_layers: int = 2  # Layers of the encoder and of the decoder, for vector observations.
+    reward_layers: int = 2  # Hidden layers of the reward head.
+    continue_layers: int = 2  # Hidden layers of the continue head.
+    value_layers: int = 2  # Hidden layers of the value network.
+    actor_layers: int = 2  # Hidden layers of the policy.
+    horizon: int = 15  # Imagined steps per trajectory.
+    gamma: float = 0.99  # Discount factor.
+    lam: float = 0.95  # Lambda of the lambda-returns.
+    free_nats: float = 0.0  # KL below this batch mean, in nats, is not penalized.
+    kl_scale: float = 1.0  # Weight of the KL loss.
+    continue_scale: float = 10.0  # Weight of the continue head's loss; 0: no head, episodes never terminate.
+    observation_std: float = 0.3  # Standard deviation of the decoder for normalized vectors; for images it is 1.
+    reward_scale: float = 1.0  # Factor applied to rewards before they are learned.
+    entropy_scale: float = 0.05  # Weight of the bonus for the policy's entropy.
+    model_lr: float = 1e-3  # Learning rate of the world model.
+    actor_lr: float = 3e-4  # Learning rate of the policy.
+    value_lr: float = 1e-3  # Learning rate of the value network.
+    max_grad_norm: float = 100.0  # Gradient norm to clip at, for each network; inf: no clipping.
+    exploration: float = 0.1  # Std of noise on continuous actions; probability of a random discrete action.
 
     def __post_init__(self) -> None:
         super().__post_init__()

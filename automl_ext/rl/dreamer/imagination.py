@@ -1,4 +1,4 @@
-"""Latent trajectories under the policy, along which gradients flow (Hafner et al. 2020, section 3)."""
+"""Imagined latent trajectories of the policy, through which gradients flow (Hafner et al. 2020, section 3)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from automl_ext.rl.dreamer.rssm import RSSM
 
 
 class Imagined(NamedTuple):
-    """Attributes:
-    features: of the states s_0 … s_H, each [N, features]; apart, as what is made of one fits into a cache.
-    entropy: of the policy at s_0 … s_{H−1}, [H, N].
+    """Imagined trajectories.
+
+    Attributes:
+        features: features of the states s_0 … s_H, each [N, features]. They are separate tensors because the work on
+            one of them then fits into a cache.
+        entropy: entropy of the policy at s_0 … s_{H−1}, [H, N].
     """
 
     features: list[Tensor]
@@ -30,20 +33,21 @@ def imagine(
     action_noise: Tensor,
     state_noise: Tensor,
 ) -> Imagined:
-    """Follow the policy in the model.
+    """Follow the policy in the world model for H steps.
 
-    The actor sees states as constants: a gradient reaches it through what its actions lead to, not through how it
-    came to see what it sees.
+    The actor's inputs are detached: gradients reach the actor through the consequences of its actions, but not through
+    the states that it reads.
 
     Args:
-        rssm: its parameters are constants here.
+        rssm: its parameters are treated as constants.
         start: features of s_0, [N, features].
         action_noise: ``actions.noise((H, N), …)``.
         state_noise: standard normal, [H, N, stoch].
     """
+    weights = rssm.imagination_weights()
     features, entropies = [start], []
-    for of_action, of_state in zip(action_noise.unbind(), state_noise.unbind(), strict=True):
-        action, entropy = actions.sample(actor(features[-1].detach()), of_action)
-        features.append(imagined_step(rssm, features[-1], action, of_state))
+    for noise_a, noise_s in zip(action_noise.unbind(), state_noise.unbind(), strict=True):
+        action, entropy = actions.sample(actor(features[-1].detach()), noise_a)
+        features.append(imagined_step(weights, features[-1], action, noise_s))
         entropies.append(entropy)
     return Imagined(features, torch.stack(entropies))

@@ -1,4 +1,4 @@
-"""One update of Dreamer: the world model from experience, then policy and value from what it imagines."""
+"""The update of Dreamer: fit the world model to experience, then train policy and value on imagined trajectories."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from automl_ext.rl.dreamer import losses
 from automl_ext.rl.dreamer.actions import OneHot, TanhNormal
 from automl_ext.rl.dreamer.config import DreamerConfig
-from automl_ext.rl.dreamer.fused.mlp import MLP, ScalarOf
+from automl_ext.rl.dreamer.fused.mlp import MLP, ScalarHead
 from automl_ext.rl.dreamer.imagination import imagine
 from automl_ext.rl.dreamer.world_model import WorldModel
 from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
@@ -23,20 +23,27 @@ from automl_ext.training.seeding import generator
 
 
 class Learner:
-    """Networks, their optimisers, and the noise of the updates.
+    """Dreamer's networks and optimizers, and the random generator of the updates.
 
     Args:
-        config: sizes and settings.
-        space: of observations.
-        actions: how actions are drawn.
-        seeds: two, for weights and for noise.
+        config: sizes of the networks and settings of the update.
+        space: observation space.
+        actions: action distribution.
+        seeds: two seeds, for initial weights and for noise.
+
+    Attributes:
+        optimizers: of world model, policy and value network, in this order.
+        updates: number of updates so far.
+
+    Raises:
+        UserError: observations that the world model does not take.
     """
 
     def __init__(
         self, config: DreamerConfig, space: gymnasium.Space, actions: OneHot | TanhNormal, seeds: tuple[int, int]
     ) -> None:
         self.config, self.actions, self.device = config, actions, choose_device(config.device)
-        with torch.random.fork_rng(devices=[]):  # layers draw their weights from the global generator
+        with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator
             torch.manual_seed(seeds[0])
             self.model = WorldModel(space, actions.size, config).to(self.device)
             features, units = self.model.features, config.units
@@ -54,16 +61,25 @@ class Learner:
         self.updates = 0
 
     def update(self, sequences: Sequences) -> dict[str, Tensor]:
-        """One gradient step of each of the three; what was measured."""
+        """Take one gradient step for each network; return scalar metrics.
+
+        Args:
+            sequences: observed sequences, [T, B, ...].
+        """
         with flushed_denormals():
-            features, measured = self.learn_dynamics(sequences)
-            goes_on = sequences.valid & ~sequences.terminated  # elsewhere there is nothing to imagine
-            measured |= self.learn_behaviour(features[goes_on])
+            features, metrics = self.learn_dynamics(sequences)
+            # Skip padding and terminal states: trajectories imagined from them are meaningless.
+            continuing = sequences.valid & ~sequences.terminated
+            metrics |= self.learn_behavior(features[continuing])
         self.updates += 1
-        return measured
+        return metrics
 
     def learn_dynamics(self, sequences: Sequences) -> tuple[Tensor, dict[str, Tensor]]:
-        """Fit the world model; the posterior states' features [T, B, ·], and losses."""
+        """Take one gradient step for the world model.
+
+        Returns:
+            Features of the posterior states, detached [T, B, features], and scalar metrics.
+        """
         config, model = self.config, self.model
         observations = model.prepare(sequences.observations)
         noise = torch.randn(*sequences.rewards.shape, config.stoch, generator=self.generator, device=self.device)
@@ -79,27 +95,31 @@ class Learner:
         if model.continues is not None:
             logits = model.continues(states.features).squeeze(-1)
             terms["continue_loss"] = losses.continue_loss(logits, sequences.terminated)
-        known = {"reward_loss": sequences.paid}
-        means = {name: losses.masked_mean(term, known.get(name, sequences.valid)) for name, term in terms.items()}
+        masks = {"reward_loss": sequences.paid}  # an episode's first observation has a placeholder reward
+        means = {name: losses.masked_mean(term, masks.get(name, sequences.valid)) for name, term in terms.items()}
         scales = {"kl": config.kl_scale, "continue_loss": config.continue_scale}
-        limited = means | {"kl": losses.free_nats_loss(means["kl"], config.free_nats)}
-        loss = torch.stack([scales.get(name, 1.0) * mean for name, mean in limited.items()]).sum()
+        penalized = means | {"kl": losses.free_nats_loss(means["kl"], config.free_nats)}
+        loss = torch.stack([scales.get(name, 1.0) * mean for name, mean in penalized.items()]).sum()
         norm = self.optimizers[0].step(loss.backward)
         return states.features.detach(), {name: x.detach() for name, x in means.items()} | {"model_grad_norm": norm}
 
-    def learn_behaviour(self, start: Tensor) -> dict[str, Tensor]:
-        """Improve policy and value in imagination from states [N, features]."""
+    def learn_behavior(self, start: Tensor) -> dict[str, Tensor]:
+        """Take one gradient step each for policy and value network; return scalar metrics.
+
+        Args:
+            start: features of the states where imagined trajectories start, [N, features], detached.
+        """
         config, model, n = self.config, self.model, len(start)
         action_noise = self.actions.noise((config.horizon, n), self.generator)
         shape = config.horizon, n, config.stoch
         state_noise = torch.randn(shape, generator=self.generator, device=self.device)
         states, entropy = imagine(model.rssm, self.actor, self.actions, start, action_noise, state_noise)
-        judged = [ScalarOf(self.value, state) for state in states]
-        values = torch.stack([v.values for v in judged])
-        rewards = torch.stack([ScalarOf(model.reward, state).values for state in states[1:]])
+        value_heads = [ScalarHead(self.value, state) for state in states]
+        values = torch.stack([v.values for v in value_heads])
+        rewards = torch.stack([ScalarHead(model.reward, state).values for state in states[1:]])
         continues = None
         if model.continues is not None:
-            continues = torch.stack([ScalarOf(model.continues, state).values for state in states[1:]]).sigmoid()
+            continues = torch.stack([ScalarHead(model.continues, state).values for state in states[1:]]).sigmoid()
         returns, weights = losses.imagined_returns(rewards, values[1:], continues, config.gamma, config.lam)
         actor_loss = losses.actor_loss(returns, entropy, weights, config.entropy_scale)
         actor_norm = self.optimizers[1].step(actor_loss.backward)
@@ -109,8 +129,8 @@ class Learner:
 
         def regress() -> None:
             (gradients,) = torch.autograd.grad(value_loss, values)
-            for one, gradient in zip(judged, gradients, strict=False):  # but of the last state
-                one.backward(gradient)
+            for head, gradient in zip(value_heads, gradients, strict=False):  # the last state has no loss
+                head.backward(gradient)
 
         value_norm = self.optimizers[2].step(regress)
         return {
@@ -143,14 +163,24 @@ class Learner:
 
 
 class Optimizer:
-    """Adam on all parameters of a network as one vector, the gradient's norm clipped."""
+    """Adam on all parameters of a network as one vector, with clipping of the gradient norm.
+
+    Args:
+        network: its parameters become views of the vector.
+        lr: learning rate.
+        max_grad_norm: gradient norm to clip at; inf: no clipping.
+    """
 
     def __init__(self, network: nn.Module, lr: float, max_grad_norm: float) -> None:
         self.vector, self.max_grad_norm = flatten_parameters(network), max_grad_norm
         self.adam = torch.optim.Adam([self.vector], lr, eps=1e-7, fused=True)
 
     def step(self, backward: Callable[[], None]) -> Tensor:
-        """Descend the gradient that ``backward`` adds to the parameters'; its norm before it was clipped."""
+        """Take one step along the gradient; return the gradient's norm before clipping.
+
+        Args:
+            backward: adds the gradient to ``grad`` of the parameters.
+        """
         gradient = self.vector.grad
         assert gradient is not None
         gradient.zero_()

@@ -1,4 +1,4 @@
-"""The world model: an encoder, the RSSM, and heads that say what a state looks like, pays, and whether it goes on."""
+"""The world model: an encoder, the RSSM, and heads that predict observations, rewards and whether episodes continue."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import gymnasium
 import numpy as np
 from torch import Tensor, nn
 
-from automl_ext.rl.dreamer.actions import SIDE, image_decoder, image_encoder
 from automl_ext.rl.dreamer.config import DreamerConfig
 from automl_ext.rl.dreamer.fused.mlp import MLP
+from automl_ext.rl.dreamer.images import SIDE, image_decoder, image_encoder
 from automl_ext.rl.dreamer.rssm import RSSM
 from automl_ext.rl.networks.body import ChannelsFirst, RunningNorm
 from automl_ext.training.errors import UserError
@@ -16,16 +16,21 @@ from automl_ext.training.files.reading import short
 
 
 class WorldModel(nn.Module):
-    """Observations are vectors of floats, normalised by their running mean and deviation, or uint8 images
-    [64, 64, channels].
+    """The world model of vectors of floats, normalized by their running statistics, or of uint8 images [64, 64, C].
+
+    Args:
+        space: observation space.
+        actions: numbers per action.
+        config: sizes of the networks.
 
     Attributes:
-        features: numbers per state that the heads and the policy see, deter + stoch.
+        features: number of features of a state, deter + stoch.
         images: whether observations are images.
-        continues: the head of the logit that an episode goes on; None where it always does (``continue_scale`` 0).
+        continues: head whose output is the logit that an episode continues; None if ``continue_scale`` is 0.
+        norm: normalization of vector observations; None for images.
 
     Raises:
-        UserError: observations of another kind.
+        UserError: another observation space.
     """
 
     def __init__(self, space: gymnasium.Space, actions: int, config: DreamerConfig) -> None:
@@ -46,25 +51,26 @@ class WorldModel(nn.Module):
             self.norm = RunningNorm(shape)
         else:
             raise UserError(
-                f"observations: dreamer takes vectors of floats and uint8 images [64, 64, n], got {short(space)}"
+                f"observations: expected vectors of floats or uint8 images [64, 64, channels] for dreamer, "
+                f"got {short(space)}"
             )
         self.rssm = RSSM(actions, embedding, c.deter, c.stoch, c.hidden)
         self.reward = MLP(self.features, c.units, c.reward_layers, 1)
         self.continues = MLP(self.features, c.units, c.continue_layers, 1) if c.continue_scale else None
 
     def prepare(self, observations: Tensor) -> Tensor:
-        """As the encoder reads and the decoder writes them, but for the order of dims: images in −½ … ½."""
+        """Scale observations for encoder and decoder: images to [−½, ½], vectors to zero mean and unit variance."""
         if self.norm is None:
             return observations.float() / 255 - 0.5
         return self.norm(observations.float())
 
     def encode(self, prepared: Tensor) -> Tensor:
-        """[..., *shape] → [..., embedding]."""
-        lead = prepared.dim() - (3 if self.images else 1)
-        return self.encoder(prepared.flatten(0, lead - 1)).unflatten(0, prepared.shape[:lead])
+        """Encode prepared observations, [..., *shape] → [..., embedding]."""
+        batch_dims = prepared.dim() - (3 if self.images else 1)
+        return self.encoder(prepared.flatten(0, batch_dims - 1)).unflatten(0, prepared.shape[:batch_dims])
 
     def decode(self, features: Tensor) -> Tensor:
-        """Means of prepared observations, [..., features] → [..., *shape]."""
+        """Predict the means of prepared observations, [..., features] → [..., *shape]."""
         flat = self.decoder(features.flatten(0, -2))
         if self.images:
             flat = flat.permute(0, 2, 3, 1)

@@ -70,7 +70,7 @@ def dream(agent: Dreamer, envs: Envs, context: int = 5, steps: int = 50) -> Drea
             agent.begin(envs.starting)
             step = envs.step(agent.act(envs.observations))
             observations.append(step.next_observations[0])
-            actions.append(agent.playing.action[0].numpy(force=True))
+            actions.append(agent.eval_state.action[0].numpy(force=True))
             rewards.append(float(step.rewards[0]) * agent.config.reward_scale)
             ended = bool(step.terminated[0] or step.truncated[0])
     finally:

@@ -1,4 +1,4 @@
-"""Finite Markov decision processes as arrays, one or a batch; :mod:`automl_ext.rl.tabular.solvers` solves them."""
+"""Finite Markov decision processes (MDPs) as arrays. :mod:`automl_ext.rl.tabular.solvers` solves them."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from torch import Tensor
 
 from automl_ext.ops._checks import describe
 
-_ROW_SUM_SLACK = 1e-6  # what float32 probabilities leave
+_ROW_SUM_SLACK = 1e-6  # rounding of float32 probabilities
 
 
 @dataclass(frozen=True, eq=False)
 class MDP:
-    """A finite MDP, or a batch of them in leading dims; S states, A actions. What comes is made float64.
+    """A finite MDP with S states and A actions, or a batch of MDPs in leading dimensions. All tensors are float64.
 
-    Whether an episode ends belongs to the transition, not to the state: in Gymnasium's Taxi the drop-off ends it in a
-    state that other moves reach without an end. Truncation (a time limit) is no part of an MDP.
+    Termination is a property of a transition, not of a state: in Gymnasium's Taxi the drop-off ends the episode in a
+    state that other transitions reach without ending it. Truncation (a time limit) is not part of an MDP.
 
     Attributes:
-        transitions: [..., S, A, S], P(s' | s, a). Rows sum to one, within 1e-6, and are divided by their sums.
-        rewards: [..., S, A], E[r | s, a]; where rewards depend on s', ``(transitions * rewards).sum(-1)``.
-        terminated: P(the episode ends | s, a, s'), what broadcasts to ``transitions``; None: it never ends. A bool [S]
-            of terminal states serves (batches: [..., 1, 1, S]): to arrive there ends the episode.
+        transitions: P(s' | s, a), [..., S, A, S]. Rows must sum to one within 1e-6; they are divided by their sums.
+        rewards: E[r | s, a], [..., S, A]. If rewards depend on s', pass ``(transitions * rewards).sum(-1)``.
+        terminated: P(the episode ends | s, a, s'), broadcastable to ``transitions``; None: episodes never end. A bool
+            [S] of terminal states is one such tensor (for a batch: [..., 1, 1, S]).
 
     Raises:
-        TypeError: what is no array of real numbers.
-        ValueError: differing shapes, no states or actions, no probabilities, rewards that are not finite.
+        TypeError: not an array of real numbers.
+        ValueError: mismatched shapes, no states or actions, invalid probabilities, rewards that are not finite.
     """
 
     transitions: Tensor
@@ -57,7 +57,8 @@ class MDP:
             end = end.expand(p.shape)
         except RuntimeError:
             raise ValueError(
-                f"MDP: terminated: expected what broadcasts to transitions, {list(p.shape)}, got {list(end.shape)}"
+                f"MDP: terminated: expected a shape that broadcasts to {list(p.shape)}, that of transitions, "
+                f"got {list(end.shape)}"
             ) from None
         object.__setattr__(self, "transitions", p / sums.unsqueeze(-1))
         object.__setattr__(self, "rewards", r)
@@ -65,55 +66,66 @@ class MDP:
 
     @property
     def batch(self) -> torch.Size:
-        """The leading dims."""
+        """The leading dimensions."""
         return self.rewards.shape[:-2]
 
     @property
     def n_states(self) -> int:
+        """The number of states, S."""
         return self.rewards.shape[-2]
 
     @property
     def n_actions(self) -> int:
+        """The number of actions, A."""
         return self.rewards.shape[-1]
 
     @cached_property
     def continuing(self) -> Tensor:
-        """[..., S, A, S], P(s', and the episode goes on | s, a): all that Bellman's equations need to know of s'."""
-        assert self.terminated is not None  # the constructor fills it in
+        """P(s', the episode continues | s, a), [..., S, A, S], the probabilities in the Bellman equations."""
+        assert self.terminated is not None  # set by __post_init__
         return self.transitions * (1 - self.terminated)
 
     @classmethod
     def from_gymnasium(cls, env: Any) -> MDP:
-        """The MDP of a Gymnasium environment that publishes its table (FrozenLake, CliffWalking, Taxi).
+        """Build the MDP of a Gymnasium environment with a transition table (FrozenLake, CliffWalking, Taxi).
 
-        The table ``env.unwrapped.P[s][a]`` lists (probability, s', reward, done). Its done is a termination; the
-        wrapper's time limit is not in it, so values are those of episodes without one.
+        The table ``env.unwrapped.P[s][a]`` lists (probability, s', reward, done), where done means termination. The
+        time limit of the wrapper is not in the table, so values are those of episodes without a time limit.
 
         Raises:
-            ValueError: no such table, or states that differ in their number of actions.
+            ValueError: no such table, or states with different numbers of actions.
         """
         table = getattr(getattr(env, "unwrapped", None), "P", None)
         if not isinstance(table, dict) or not table:
             got = getattr(getattr(env, "spec", None), "id", None) or type(env).__name__
-            raise ValueError(f"MDP: env: expected one with a table env.unwrapped.P, as FrozenLake-v1 has, got {got}")
+            raise ValueError(f"MDP: env: expected a table env.unwrapped.P, as in FrozenLake-v1, got {got}")
         S, A = len(table), len(table[0])
         p, ended, r = torch.zeros(3, S, A, S, dtype=torch.float64).unbind()
         for s, actions in table.items():
             if len(actions) != A:
                 raise ValueError(f"MDP: env: expected {A} actions in every state, got {len(actions)} in state {s}")
             for a, outcomes in actions.items():
-                for probability, following, reward, done in outcomes:  # the same s' may be listed twice
-                    p[s, a, following] += probability
-                    ended[s, a, following] += probability * bool(done)
-                    r[s, a, following] += probability * float(reward)
+                for probability, next_state, reward, done in outcomes:  # the same s' may be listed twice
+                    p[s, a, next_state] += probability
+                    ended[s, a, next_state] += probability * bool(done)
+                    r[s, a, next_state] += probability * float(reward)
         return cls(p, r.sum(-1), torch.where(p > 0, ended / p, 0.0).clamp(max=1))
 
 
 def check_ends(continuing: Tensor, gamma: float, op: str) -> None:
-    """Raise where γ = 1 and some choice of actions can keep an episode, [..., S, A, S], going for ever.
+    """Check that episodes end with certainty if γ = 1, whatever actions are chosen.
 
-    It can in the largest set of states that some actions never leave, nor end in: all states, less those where every
-    action may leave what is left.
+    An episode can last forever if and only if there is a set of states in which some action in every state neither
+    leaves the set nor ends the episode. The largest such set is found by elimination: start with all states, and remove
+    those where every action may leave the remaining set or end the episode.
+
+    Args:
+        continuing: P(s', the episode continues | s, a), [..., S, A, S].
+        gamma: discount factor; there is nothing to check below 1.
+        op: name of the calling function, for the error message.
+
+    Raises:
+        ValueError: γ = 1 and an episode can last forever; names a state where it can.
     """
     if gamma < 1:
         return
@@ -129,13 +141,22 @@ def check_ends(continuing: Tensor, gamma: float, op: str) -> None:
         *mdp, state = kept.nonzero()[0].tolist()
         where = f"state {state}" + (f" of MDP {mdp}" if mdp else "")
         raise ValueError(
-            f"{op}: gamma: 1 needs episodes that are sure to end, and from {where} one can go on for ever; "
+            f"{op}: gamma: 1 requires episodes that end with certainty, but from {where} an episode can last forever; "
             "expected gamma below 1, or `terminated` transitions"
         )
 
 
 def policy_probabilities(mdp: MDP, policy: Any, op: str) -> Tensor:
-    """A policy of either form as probabilities, [..., S, A]."""
+    """Return the action probabilities of a policy, [..., S, A].
+
+    Args:
+        mdp: the MDP.
+        policy: actions, int64 [..., S], or probabilities, float [..., S, A].
+        op: name of the calling function, for error messages.
+
+    Raises:
+        TypeError, ValueError: not a policy of this MDP.
+    """
     S, A = mdp.n_states, mdp.n_actions
     if not isinstance(policy, Tensor) or not (policy.is_floating_point() or policy.dtype == torch.int64):
         raise TypeError(f"{op}: policy: expected an int64 or float tensor, got {describe(policy)}")
@@ -146,7 +167,7 @@ def policy_probabilities(mdp: MDP, policy: Any, op: str) -> Tensor:
     except RuntimeError:
         matches = False
     if not matches:
-        batch = f", {list(mdp.batch)} before it" if mdp.batch else ""
+        batch = f", leading dimensions that broadcast with {list(mdp.batch)}" if mdp.batch else ""
         raise ValueError(f"{op}: policy: expected shape [..., {', '.join(map(str, tail))}]{batch}, got {shape}")
     if not policy.is_floating_point():
         outside = (policy < 0) | (policy >= A)
@@ -161,8 +182,10 @@ def policy_probabilities(mdp: MDP, policy: Any, op: str) -> Tensor:
 
 
 def _real(value: Any, name: str) -> Tensor:
+    """Convert an array-like of real numbers to a new float64 tensor."""
     try:
-        x = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))  # lists: float64, not float32
+        # Via NumPy, lists become float64 instead of float32.
+        x = value if isinstance(value, Tensor) else torch.from_numpy(np.array(value))
     except (TypeError, ValueError, RuntimeError) as error:
         raise TypeError(f"MDP: {name}: expected an array of numbers, got {type(value).__name__} ({error})") from None
     if x.is_complex():
@@ -171,14 +194,15 @@ def _real(value: Any, name: str) -> Tensor:
 
 
 def _check_probabilities(p: Tensor, name: str) -> None:
-    bad = ~((p >= 0) & (p <= 1 + _ROW_SUM_SLACK))  # true for NaN
+    """Check that all elements are probabilities, within rounding."""
+    bad = ~((p >= 0) & (p <= 1 + _ROW_SUM_SLACK))  # True for NaN
     if bad.any():
         where = bad.nonzero()[0].tolist()
         raise ValueError(f"MDP: {name}: expected probabilities, got {p[tuple(where)]} at {where}")
 
 
 def _check_sums(sums: Tensor, name: str) -> None:
-    """Whether distributions sum to one."""
+    """Check that the sums of distributions are one, within rounding."""
     off = (sums - 1).abs() > _ROW_SUM_SLACK
     if off.any():
         where = off.nonzero()[0].tolist()

@@ -1,4 +1,4 @@
-"""A2C: learns where it should, what it should, and resumes exactly."""
+"""A2C: learning, gradients, and resumed runs."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ MODES = pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.
 
 
 def learner(envs: Envs, iterations: int, **settings: object) -> A2C:
-    given = {"hidden": (16,), "lr": 5e-3, "optimizer": "adam"} | settings
-    agent = A2C(A2CConfig(**given), envs)  # type: ignore[arg-type]
+    options = {"hidden": (16,), "lr": 5e-3, "optimizer": "adam"} | settings
+    agent = A2C(A2CConfig(**options), envs)  # type: ignore[arg-type]
     for _ in range(iterations):
         agent.iterate()
     return agent
@@ -41,59 +41,59 @@ def values(agent: A2C, states: int) -> list[float]:
 
 
 @MODES
-def test_learns_which_action_pays(mode: AutoresetMode) -> None:
+def test_learns_the_rewarded_actions(mode: AutoresetMode) -> None:
     agent = learner(envs_in(Bandit, mode=mode), 150)
     assert agent.act(one_hot(3)).tolist() == [0, 1, 2]
 
 
 @MODES
 @pytest.mark.parametrize(("gamma", "action"), [(0.7, 0), (0.95, 1)])
-def test_gamma_decides(mode: AutoresetMode, gamma: float, action: int) -> None:
+def test_discount_factor_decides_the_action(mode: AutoresetMode, gamma: float, action: int) -> None:
     agent = learner(envs_in(Patience, mode=mode), 200, gamma=gamma, ent_coef=0.02)
     assert agent.act(one_hot(3))[0] == action
 
 
 @MODES
 @pytest.mark.parametrize("lam", [1.0, 0.9])
-def test_truncated_episodes_go_on(mode: AutoresetMode, lam: float) -> None:
+def test_truncated_episodes_bootstrap(mode: AutoresetMode, lam: float) -> None:
     agent = learner(envs_in(Forever, mode=mode), 250, gamma=0.8, gae_lambda=lam, lr=2e-2)
-    assert values(agent, 1)[0] == pytest.approx(5, abs=0.3)  # as terminations: 1 to 2.95
+    assert values(agent, 1)[0] == pytest.approx(5, abs=0.3)  # 1 to 2.95 if truncations counted as terminations
 
 
 @MODES
-def test_truncated_episodes_go_on_from_their_own_end(mode: AutoresetMode) -> None:
+def test_truncated_episodes_bootstrap_from_their_final_observation(mode: AutoresetMode) -> None:
     agent = learner(envs_in(Cut, mode=mode), 500, gamma=0.9, lr=2e-2)
-    assert values(agent, 3)[:2] == pytest.approx([0.9, 1], abs=0.05)  # from the next episode's beginning: V(0) = 0.69
+    assert values(agent, 3)[:2] == pytest.approx([0.9, 1], abs=0.05)  # V(0) = 0.69 from the next episode
 
 
 @MODES
-def test_episodes_do_not_leak(mode: AutoresetMode) -> None:
+def test_returns_stop_at_the_end_of_an_episode(mode: AutoresetMode) -> None:
     agent = learner(envs_in(Alternating, mode=mode), 300, gamma=0.9, lr=2e-2)
-    assert values(agent, 3)[:2] == pytest.approx([0, 10], abs=0.3)  # with what follows: 9 and more
+    assert values(agent, 3)[:2] == pytest.approx([0, 10], abs=0.3)  # at least 9 if returns included the next episode
 
 
-def test_restarts_are_not_learned_from() -> None:
+def test_autoreset_steps_are_not_learned_from() -> None:
     agent = learner(Envs(PoisonedRestarts([Bandit] * 8), 0), 150)
     assert agent.act(one_hot(3)).tolist() == [0, 1, 2]
     assert max(values(agent, 3)) < 1.5
 
 
-def test_an_invalid_step_has_no_gradient() -> None:
+def test_invalid_steps_have_no_gradient() -> None:
     agent = learner(envs_in(Bandit), 0, ent_coef=0.1)
     rollout = collect(agent.envs, agent.sample, 5, agent.device)
     assert not rollout.valid.all()
     acted = len(rollout.actions)
     invalid = torch.zeros(len(rollout.observations), dtype=torch.bool)
     invalid[:acted] = ~rollout.valid.flatten()
-    poisoned = rollout._replace(
+    changed = rollout._replace(
         observations=torch.where(invalid.unsqueeze(1), -3.0, rollout.observations),
         rewards=torch.where(rollout.valid, rollout.rewards, 1e6),
         actions=torch.where(rollout.valid.flatten(), rollout.actions, 2 - rollout.actions),
     )
     gradients = []
-    for given in (rollout, poisoned):
+    for each in (rollout, changed):
         agent.parameters.grad.zero_()
-        agent.loss(given)[0].backward()
+        agent.loss(each)[0].backward()
         gradients.append(agent.parameters.grad.clone())
     assert gradients[0].norm() > 0
     assert torch.equal(*gradients)
@@ -102,42 +102,42 @@ def test_an_invalid_step_has_no_gradient() -> None:
 def test_continuous_actions() -> None:
     agent = learner(envs_in(Target), 400, lr=1e-2)
     assert agent.act(np.ones((1, 1), np.float32)).item() == pytest.approx(0.5, abs=0.15)
-    assert agent.network.distribution.log_std.item() < -0.3  # noise costs
+    assert agent.network.distribution.log_std.item() < -0.3  # noise lowers the return
 
 
 def test_entropy_bonus_has_the_right_sign() -> None:
     def entropy(coefficient: float) -> float:
         return float(learner(envs_in(Bandit), 150, ent_coef=coefficient).iterate()["entropy"])
 
-    best = np.array([np.e, 1, 1]) / (np.e + 2)  # softmax(reward / coefficient) has the most reward + coefficient × H
+    best = np.array([np.e, 1, 1]) / (np.e + 2)  # softmax(reward / coefficient) maximizes reward + coefficient · H
     assert entropy(1.0) == pytest.approx(-(best * np.log(best)).sum(), abs=0.04)
     assert entropy(0.0) < 0.3
 
 
-def test_the_update_is_that_of_torch() -> None:
-    """Clipping and an optimiser step over one vector are those over the list of its parts."""
+def test_update_of_one_vector_equals_update_of_separate_tensors() -> None:
+    """Clipping and RMSprop on one vector of all parameters equal those of PyTorch on separate tensors."""
     torch.manual_seed(0)
-    ours = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
-    theirs = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
-    theirs.load_state_dict(ours.state_dict())
-    flat = flatten_parameters(ours)
+    flattened = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+    separate = torch.nn.Sequential(torch.nn.Linear(4, 8), torch.nn.Tanh(), torch.nn.Linear(8, 2))
+    separate.load_state_dict(flattened.state_dict())
+    flat = flatten_parameters(flattened)
     optimizer = torch.optim.RMSprop([flat], 1e-2, alpha=0.99, eps=1e-5)
-    expected = torch.optim.RMSprop(theirs.parameters(), 1e-2, alpha=0.99, eps=1e-5)
+    expected = torch.optim.RMSprop(separate.parameters(), 1e-2, alpha=0.99, eps=1e-5)
     for scale in (0.01, 10.0, 1.0):
         x = scale * torch.randn(6, 4)
         optimizer.zero_grad(set_to_none=False)
         expected.zero_grad()
-        ours(x).square().mean().backward()
-        theirs(x).square().mean().backward()
-        norm = torch.nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        flattened(x).square().mean().backward()
+        separate(x).square().mean().backward()
+        norm = torch.nn.utils.clip_grad_norm_(separate.parameters(), 0.5)
         assert clip_norm(flat.grad, 0.5).item() == pytest.approx(norm.item(), rel=1e-5)
         optimizer.step()
         expected.step()
-    torch.testing.assert_close(list(ours.parameters()), list(theirs.parameters()))
+    torch.testing.assert_close(list(flattened.parameters()), list(separate.parameters()))
 
 
 @pytest.mark.parametrize("hidden", [(64, 64), (100,)])
-def test_weights_begin_alike_with_any_number_of_threads(hidden: tuple[int, ...]) -> None:
+def test_initial_weights_do_not_depend_on_the_number_of_threads(hidden: tuple[int, ...]) -> None:
     before, states = torch.get_num_threads(), []
     try:
         for threads in (1, 2, 3):
@@ -150,7 +150,7 @@ def test_weights_begin_alike_with_any_number_of_threads(hidden: tuple[int, ...])
     assert torch.equal(states[0], states[2])
 
 
-def test_acting_in_numpy_is_the_network() -> None:
+def test_acting_in_numpy_equals_the_network() -> None:
     agent = learner(envs_in(Bandit), 3)
     x = np.random.default_rng(0).standard_normal((7, 3)).astype(np.float32)
     with torch.no_grad():
@@ -158,14 +158,14 @@ def test_acting_in_numpy_is_the_network() -> None:
     np.testing.assert_allclose(agent.outputs(x), expected, atol=1e-6)
 
 
-def test_sampling_has_the_distribution() -> None:
+def test_samples_follow_the_distribution() -> None:
     distribution = A2C(A2CConfig(), envs_in(Bandit)).network.distribution
     logits = np.tile(np.log(np.array([0.1, 0.2, 0.7], np.float32)), (30_000, 1))
     counts = np.bincount(distribution.sample(logits, np.random.default_rng(0)), minlength=3)
     np.testing.assert_allclose(counts / 30_000, [0.1, 0.2, 0.7], atol=0.012)  # 4 sigma
 
 
-def test_refuses_other_spaces() -> None:
+def test_unsupported_spaces_and_settings_are_refused() -> None:
     class Many(Bandit):
         def __init__(self) -> None:
             super().__init__()
@@ -177,13 +177,13 @@ def test_refuses_other_spaces() -> None:
         A2CConfig(gamma=1.5)
 
 
-def test_cartpole_in_seconds() -> None:
+def test_learns_cartpole() -> None:
     agent = A2C(A2CConfig(seed=3))
     agent.envs.episodes.clear()
     while agent.envs.steps < 20_000:
         agent.iterate()
     returns = [episode.episode_return for episode in agent.envs.episodes]
-    assert np.mean(returns[-20:]) > 80  # 20 at first; a random policy stays there
+    assert np.mean(returns[-20:]) > 80  # an untrained policy reaches 20
 
 
 SMALL = A2CConfig(total_steps=3_000, eval_every=1_000, eval_episodes=3, final_episodes=3, checkpoint_every=500)
@@ -202,7 +202,7 @@ def last_state(out: Path) -> dict:
 
 
 def same(a: object, b: object) -> bool:
-    """Bit for bit."""
+    """Return whether two nested states are equal bit for bit."""
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(same(a[key], b[key]) for key in a)
     if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
@@ -210,7 +210,7 @@ def same(a: object, b: object) -> bool:
     return torch.equal(a, b) if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) else a == b
 
 
-def test_resumes_bit_for_bit(tmp_path: Path) -> None:
+def test_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     assert train(SMALL, tmp_path / "whole") is not None
     assert train(SMALL, tmp_path / "halted", stop_after=1_234) is None
     assert train(SMALL, tmp_path / "halted", resume="auto") is not None
@@ -228,7 +228,7 @@ train(config, sys.argv[1], resume="auto")
 
 
 @pytest.mark.slow
-def test_killed_and_resumed(tmp_path: Path) -> None:
+def test_killed_and_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     def start(out: Path) -> subprocess.Popen[bytes]:
         return subprocess.Popen([sys.executable, "-c", RUN, str(out)], env={**os.environ, "OMP_NUM_THREADS": "1"})
 

@@ -1,4 +1,4 @@
-"""A3C: its workers learn together, and end together."""
+"""A3C: training with worker processes, errors of workers, and their termination."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def is_alive(pid: int) -> bool:
 def wait_until_gone(pids: list[int], seconds: float) -> None:
     end = time.monotonic() + seconds
     while any(is_alive(pid) for pid in pids):
-        assert time.monotonic() < end, "orphans"
+        assert time.monotonic() < end, "worker processes are still running"
         time.sleep(0.05)
 
 
-def test_workers_learn_together() -> None:
+def test_workers_update_the_shared_parameters() -> None:
     agent = A3C(SMALL)
     try:
         before = agent.shared.parameters.clone()
@@ -48,7 +48,7 @@ def test_workers_learn_together() -> None:
         assert agent.shared.square_avg.max() > 0
         assert measured["cpu_seconds"] > 0
         assert len({process.pid for process in agent.envs.processes}) == 2
-        assert len(agent.envs.episodes) > 16  # more than one for every environment
+        assert len(agent.envs.episodes) > 16  # more than one per environment
         assert sum(episode.length for episode in agent.envs.episodes) <= agent.envs.steps
     finally:
         agent.envs.close()
@@ -63,7 +63,7 @@ def test_trains_and_resumes(tmp_path: Path) -> None:
     assert {"eval_return_mean", "eval_return_std", "best_eval_return", "seconds", "cpu_seconds"} < set(result)
 
 
-def test_state_goes_on(tmp_path: Path) -> None:
+def test_state_dict_restores_shared_state(tmp_path: Path) -> None:
     agent, other = A3C(SMALL), A3C(SMALL)
     agent.shared.square_avg.fill_(2.0)
     agent.shared.steps.value = 77
@@ -74,22 +74,22 @@ def test_state_goes_on(tmp_path: Path) -> None:
     assert (other.shared.square_avg == 2).all()
 
 
-def test_a_killed_worker_is_an_error() -> None:
+def test_killed_worker_raises_an_error() -> None:
     agent = A3C(A3CConfig(total_steps=10**7, eval_every=10**7, checkpoint_every=10**7))
     agent.iterate()
     pids = [process.pid for process in agent.envs.processes]
     threading.Timer(0.05, os.kill, (pids[1], signal.SIGKILL)).start()
 
-    def go_on() -> None:
+    def train_on() -> None:
         for _ in range(1_000):
             agent.iterate()
 
     with pytest.raises(UserError, match=r"worker process 1 died \(killed by SIGKILL\)"):
-        go_on()
+        train_on()
     wait_until_gone(pids, 5)
 
 
-def test_what_a_worker_says_reaches_the_parent() -> None:
+def test_error_of_a_worker_is_raised_in_the_parent() -> None:
     agent = A3C(SMALL)
     agent.config.env_id = agent.envs.config.env_id = "NoSuch-v1"
     with pytest.raises(UserError, match=r"worker \d: .*NoSuch"):
@@ -97,17 +97,18 @@ def test_what_a_worker_says_reaches_the_parent() -> None:
     assert not agent.envs.processes
 
 
-def test_refuses_other_devices() -> None:
+def test_unsupported_settings_are_refused() -> None:
     with pytest.raises(ValueError, match="cuda"):
         A3CConfig(device="cuda")
     with pytest.raises(ValueError, match="n_workers"):
         A3CConfig(n_workers=0)
 
 
-# A process that a shell started in the background inherits that SIGINT is ignored; one in a terminal does not.
+# A process that a shell starts in the background inherits an ignored SIGINT; restore the default handler.
 RUN = """
 import signal
-from automl_ext.rl.actor_critic.a3c import A3C, A3CConfig
+from automl_ext.rl.actor_critic.a3c import A3C
+from automl_ext.rl.actor_critic.a3c_config import A3CConfig
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)
     agent = A3C(A3CConfig(total_steps=10**8, eval_every=10**8, checkpoint_every=10**8))
@@ -123,7 +124,7 @@ if __name__ == "__main__":
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL])
-def test_no_orphans(tmp_path: Path, how: signal.Signals) -> None:
+def test_workers_end_with_the_parent(tmp_path: Path, how: signal.Signals) -> None:
     script = tmp_path / "run.py"
     script.write_text(RUN)
     process = subprocess.Popen(
@@ -133,12 +134,12 @@ def test_no_orphans(tmp_path: Path, how: signal.Signals) -> None:
     try:
         pids = [int(pid) for pid in process.stdout.readline().split()]
         assert len(pids) == 2
-        if how == signal.SIGINT:  # as a terminal sends Ctrl-C: to all of them
+        if how == signal.SIGINT:  # a terminal sends Ctrl-C to the whole process group
             os.killpg(process.pid, how)
         else:
             process.kill()
         assert process.wait(20) != 0
         wait_until_gone(pids, 20)
-    finally:  # where the test fails they would go on, on all cores
+    finally:  # if the test fails, do not leave workers running
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""REINFORCE: learns where it should, what it should, from whole episodes."""
+"""REINFORCE: learning, the episodes of an update, and resumed runs."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ MODES = pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.
 
 
 def learner(envs: Envs, iterations: int, **settings: object) -> Reinforce:
-    given = {"hidden": (16,), "lr": 2e-2} | settings
-    agent = Reinforce(ReinforceConfig(**given), envs)  # type: ignore[arg-type]
+    options = {"hidden": (16,), "lr": 2e-2} | settings
+    agent = Reinforce(ReinforceConfig(**options), envs)  # type: ignore[arg-type]
     for _ in range(iterations):
         agent.iterate()
     return agent
@@ -25,38 +25,38 @@ def learner(envs: Envs, iterations: int, **settings: object) -> Reinforce:
 
 @MODES
 @pytest.mark.parametrize("baseline", ["value", "mean"])
-def test_learns_which_action_pays(mode: AutoresetMode, baseline: str) -> None:
+def test_learns_the_rewarded_actions(mode: AutoresetMode, baseline: str) -> None:
     agent = learner(envs_in(Bandit, mode=mode), 150, baseline=baseline)
     assert agent.act(one_hot(3)).tolist() == [0, 1, 2]
 
 
 @MODES
 @pytest.mark.parametrize(("gamma", "action"), [(0.7, 0), (0.95, 1)])
-def test_gamma_decides(mode: AutoresetMode, gamma: float, action: int) -> None:
+def test_discount_factor_decides_the_action(mode: AutoresetMode, gamma: float, action: int) -> None:
     agent = learner(envs_in(Patience, mode=mode, n=16), 150, gamma=gamma, ent_coef=0.02)
     assert agent.act(one_hot(3))[0] == action
 
 
-def test_truncated_episodes_go_on_with_the_learned_value() -> None:
+def test_truncated_episodes_bootstrap_from_the_learned_value() -> None:
     agent = learner(envs_in(Forever), 150, gamma=0.8)
     with torch.no_grad():
         value = agent.network(torch.ones(1, 1))[1].item()
-    assert value == pytest.approx(5, abs=0.3)  # as terminations: 1 to 2.95
+    assert value == pytest.approx(5, abs=0.3)  # 1 to 2.95 if truncations counted as terminations
 
 
 @MODES
-def test_an_update_is_one_whole_episode_of_each(mode: AutoresetMode) -> None:
+def test_an_update_uses_one_episode_of_each_environment(mode: AutoresetMode) -> None:
     agent = learner(envs_in(Patience, mode=mode), 0)
     for _ in range(5):
         rollout = agent.play_episodes()
         done = (rollout.terminated | rollout.truncated) & rollout.valid
         assert (done.sum(0) == 1).all()
         first = done.int().argmax(0)
-        assert torch.equal(rollout.valid.sum(0), first + 1)  # up to the end and no further
-        assert (rollout.observations[:8] == torch.from_numpy(one_hot(3)[:1])).all()  # from the beginning
+        assert torch.equal(rollout.valid.sum(0), first + 1)  # steps after the end are invalid
+        assert (rollout.observations[:8] == torch.from_numpy(one_hot(3)[:1])).all()  # all episodes start at step 0
 
 
-def test_resumes_bit_for_bit(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_resumed_run_equals_uninterrupted_run(tmp_path) -> None:  # type: ignore[no-untyped-def]
     config = ReinforceConfig(total_steps=4_000, eval_every=2_000, eval_episodes=3, final_episodes=3)
     whole = train(config, tmp_path / "whole")
     assert train(config, tmp_path / "halted", stop_after=1_500) is None
@@ -68,9 +68,9 @@ def test_resumes_bit_for_bit(tmp_path) -> None:  # type: ignore[no-untyped-def]
     assert (tmp_path / "whole/metrics.jsonl").read_text() == (tmp_path / "halted/metrics.jsonl").read_text()
 
 
-def test_cartpole_in_seconds() -> None:
+def test_learns_cartpole() -> None:
     agent = Reinforce(ReinforceConfig())
     while agent.envs.steps < 20_000:
         agent.iterate()
     returns = [episode.episode_return for episode in agent.envs.episodes]
-    assert np.mean(returns[-20:]) > 60  # 20 at first
+    assert np.mean(returns[-20:]) > 60  # an untrained policy reaches 20

@@ -1,4 +1,4 @@
-"""DQN and Rainbow: learning on a chain whose values are known, and runs that are interrupted."""
+"""DQN and Rainbow: learning in an environment with known values, and resumed runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from automl_ext.rl.dqn import agent as dqn
 from automl_ext.rl.dqn import rainbow
 from automl_ext.rl.dqn.ablation import ablate, variants
-from automl_ext.rl.dqn.agent import DQN, DQNConfig
+from automl_ext.rl.dqn.agent import DQN
+from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.offline import replay_of_episodes, saved_replay, train_offline
 from automl_ext.rl.dqn.rainbow import RainbowConfig
 from automl_ext.rl.envs.vector import Envs
@@ -42,14 +43,17 @@ SWITCHES["rainbow"] = {name: value for part in SWITCHES.values() for name, value
 
 
 def values(gamma: float) -> np.ndarray:
-    """Q* of :class:`Fork` at start, first and second; a time limit that the agent does not see changes nothing."""
+    """Return Q* of :class:`Fork` in its states start, first and second.
+
+    Time limits do not change Q*, because truncated steps bootstrap.
+    """
     v2, v1 = 1.0, gamma
     v0 = max(gamma * v1, 0.3 / (1 - gamma))
     return np.array([[gamma * v1, 0.3 + gamma * v0], [gamma * v2, gamma * v2], [1.0, 1.0]])
 
 
 def fork_envs(mode: AutoresetMode, n_envs: int = 4) -> Envs:
-    # Environments of different limits: ends fall on different steps.
+    # Different time limits, so that episodes end at different steps.
     makers = [lambda limit=limit: Fork(limit) for limit in (None, 2, 3, 5)[:n_envs]]
     return Envs(SyncVectorEnv(makers, autoreset_mode=mode), 0)
 
@@ -76,8 +80,8 @@ SAME, NEXT = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP
     ],
     ids=str,
 )
-def test_values_of_a_fork(name: str, mode: AutoresetMode) -> None:
-    """Every number is told by the discount, the ends and the signs: staying, under its time limits, is worth 1.5."""
+def test_learns_the_optimal_values(name: str, mode: AutoresetMode) -> None:
+    """The value of staying is 1.5, although every environment has a time limit."""
     agent = DQN(small(**SWITCHES[name]), fork_envs(mode))
     while agent.envs.steps < 2_500:
         agent.iterate()
@@ -85,8 +89,8 @@ def test_values_of_a_fork(name: str, mode: AutoresetMode) -> None:
 
 
 @pytest.mark.parametrize("name", ["n-step", "noisy", "rainbow"])
-def test_policy_of_a_fork(name: str) -> None:
-    """Off-policy windows and noise move the values somewhat; what is best stays best: to stay."""
+def test_learns_the_optimal_policy(name: str) -> None:
+    """Off-policy n-step targets and noise bias the values; the optimal action, staying, remains the greedy one."""
     agent = DQN(small(**SWITCHES[name]), fork_envs(AutoresetMode.NEXT_STEP))
     while agent.envs.steps < 2_500:
         agent.iterate()
@@ -94,19 +98,19 @@ def test_policy_of_a_fork(name: str) -> None:
     np.testing.assert_allclose(learned(agent)[1:], values(GAMMA)[1:], atol=0.15)
 
 
-def test_only_true_transitions_are_stored() -> None:
+def test_replay_holds_only_valid_transitions() -> None:
     agent = DQN(small(), fork_envs(AutoresetMode.NEXT_STEP))
     while agent.envs.steps < 400:
         agent.iterate()
     assert len(agent.replay) == agent.envs.steps
     batch = agent.replay.sample(2_000)
-    place, following = batch.observations.argmax(1), batch.next_observations.argmax(1)
-    assert ((following == place) | (following == place + 1)).all()  # never from an end to a start
-    assert (batch.terminated == (following == 3)).all()
+    place, next_place = batch.observations.argmax(1), batch.next_observations.argmax(1)
+    assert ((next_place == place) | (next_place == place + 1)).all()  # never from the end of an episode to a start
+    assert (batch.terminated == (next_place == 3)).all()
 
 
-def test_a_burst_is_the_same_as_its_steps_one_by_one() -> None:
-    """All batches and targets of a burst at once: the same numbers as drawn and computed one after the other."""
+def test_gradient_steps_at_once_equal_single_steps() -> None:
+    """Sampling all batches and computing all targets at once gives the same weights as one after the other."""
     agents = [DQN(small(), fork_envs(AutoresetMode.SAME_STEP)) for _ in range(2)]
     for agent in agents:
         for _ in range(30):
@@ -119,7 +123,7 @@ def test_a_burst_is_the_same_as_its_steps_one_by_one() -> None:
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
 
 
-def test_target_network_rests_between_its_updates() -> None:
+def test_target_network_changes_only_at_its_interval() -> None:
     agent = DQN(small(target_update_interval=1_000), fork_envs(AutoresetMode.SAME_STEP))
     while agent.envs.steps < 400:
         agent.iterate()
@@ -145,14 +149,14 @@ def test_epsilon() -> None:
     assert noisy.epsilon == 0.0
 
 
-def test_denormals_are_flushed_and_then_as_before() -> None:
+def test_flushed_denormals_restores_the_previous_mode() -> None:
     tiny = torch.tensor([1e-39])
     with flushed_denormals():
         assert (tiny * 1.0).item() == 0.0
     assert (tiny * 1.0).item() > 0.0
 
 
-def test_images_stay_as_they_are() -> None:
+def test_replay_stores_images_in_their_dtype() -> None:
     pytest.importorskip("minatar")
     agent = DQN(replace(preset("minatar", RainbowConfig()), learning_starts=50, total_steps=100))
     while agent.envs.steps < 100:
@@ -161,7 +165,7 @@ def test_images_stay_as_they_are() -> None:
     assert agent.learner.updates > 0
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_unsupported_spaces_and_settings_are_refused() -> None:
     with pytest.raises(UserError, match=r"Discrete.*a2c"):
         DQN(DQNConfig(env_id="Pendulum-v1"))
     with pytest.raises(ValueError, match="train_freq"):
@@ -188,8 +192,9 @@ TRAIN = """
 import json, sys
 from automl_ext.rl.dqn import agent as dqn
 from automl_ext.rl.dqn import rainbow
+from automl_ext.rl.dqn.config import DQNConfig
 module = {"dqn": dqn.train, "rainbow": rainbow.train}[sys.argv[1]]
-config = {"dqn": dqn.DQNConfig, "rainbow": rainbow.RainbowConfig}[sys.argv[1]](**json.loads(sys.argv[3]))
+config = {"dqn": DQNConfig, "rainbow": rainbow.RainbowConfig}[sys.argv[1]](**json.loads(sys.argv[3]))
 module(config, sys.argv[2], resume="auto")
 """
 
@@ -203,18 +208,18 @@ def outcome(out: Path) -> tuple[Any, str, Any]:
 
 
 @pytest.mark.parametrize("name", ["dqn", "rainbow"])
-def test_interrupted_is_uninterrupted(name: str, tmp_path: Path) -> None:
+def test_resumed_run_equals_uninterrupted_run(name: str, tmp_path: Path) -> None:
     config, run = (DQNConfig(**CARTPOLE), dqn.train) if name == "dqn" else (RainbowConfig(**CARTPOLE), rainbow.train)
     run(config, tmp_path / "whole")
-    assert run(config, tmp_path / "cut", stop_after=500) is None
-    assert run(config, tmp_path / "cut", resume="auto", stop_after=300) is None
-    run(config, tmp_path / "cut", resume="auto")
-    assert outcome(tmp_path / "cut") == outcome(tmp_path / "whole")
+    assert run(config, tmp_path / "resumed", stop_after=500) is None
+    assert run(config, tmp_path / "resumed", resume="auto", stop_after=300) is None
+    run(config, tmp_path / "resumed", resume="auto")
+    assert outcome(tmp_path / "resumed") == outcome(tmp_path / "whole")
 
 
-@pytest.mark.slow  # quicker: test_interrupted_is_uninterrupted, and rl_killed.py on a toy
+@pytest.mark.slow  # faster tests of the same: test_resumed_run_equals_uninterrupted_run, and rl_killed.py on a toy
 @pytest.mark.parametrize("name", ["dqn", "rainbow"])
-def test_killed_is_uninterrupted(name: str, tmp_path: Path) -> None:
+def test_killed_and_resumed_run_equals_uninterrupted_run(name: str, tmp_path: Path) -> None:
     def start(out: Path) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", TRAIN, name, str(out), json.dumps(CARTPOLE)]
         return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
@@ -233,8 +238,8 @@ def test_killed_is_uninterrupted(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["plain", "prioritized", "distributional"])
-def test_offline(name: str) -> None:
-    """From random behaviour, which stays at the start for 0.6 in the mean, to the best values."""
+def test_offline_training_learns_the_optimal_values(name: str) -> None:
+    """The data come from random actions."""
     config = small(**SWITCHES[name], target_update_interval=25)
     episodes = random_episodes(150)
     replay = replay_of_episodes(config, episodes)
@@ -243,12 +248,12 @@ def test_offline(name: str) -> None:
     with torch.no_grad():
         q = learner.online.q(learner.online(torch.eye(4)[:3])).numpy()
     np.testing.assert_allclose(q, values(GAMMA), atol=0.12)
-    again = saved_replay(config, replay.state_dict())
-    assert torch.equal(again.sample(50).observations, replay.sample(50).observations) or name == "prioritized"
-    assert len(again) == len(replay)
+    restored = saved_replay(config, replay.state_dict())
+    assert torch.equal(restored.sample(50).observations, replay.sample(50).observations) or name == "prioritized"
+    assert len(restored) == len(replay)
 
 
-def test_offline_refuses() -> None:
+def test_offline_input_is_checked() -> None:
     with pytest.raises(ValueError, match="at least one step"):
         replay_of_episodes(small(), [])
     episode = random_episodes(1)[0]
@@ -258,7 +263,7 @@ def test_offline_refuses() -> None:
         saved_replay(small(prioritized=True), replay_of_episodes(small(), [episode]).state_dict())
 
 
-def test_ablation(tmp_path: Path) -> None:
+def test_ablation_trains_every_variant_once(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     config = RainbowConfig(**(CARTPOLE | {"total_steps": 300, "eval_every": 100}))
     for name, settings in variants(config).items():
@@ -268,4 +273,4 @@ def test_ablation(tmp_path: Path) -> None:
     results = ablate(config, tmp_path)
     assert set(results) == set(variants(config))
     assert (tmp_path / "ablation.png").stat().st_size > 10_000
-    assert ablate(config, tmp_path) == results  # nothing is done twice
+    assert ablate(config, tmp_path) == results  # finished runs are skipped

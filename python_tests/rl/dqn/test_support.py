@@ -1,4 +1,4 @@
-"""C51's support: the defaults fit CartPole-v1, and returns outside are warned of once."""
+"""C51's support: the defaults suit CartPole-v1, and returns outside the support cause one warning."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ def configurations() -> list[DQNConfig]:
     return [DQNConfig(distributional=True), RainbowConfig(), *variants(DQNConfig()).values()]
 
 
-def test_the_default_support_holds_every_return_of_cartpole() -> None:
+def test_default_support_contains_all_returns_of_cartpole() -> None:
     for config in configurations():
         assert config.env_id == "CartPole-v1"
         longest = (1 - config.gamma**500) / (1 - config.gamma)
         assert config.v_min <= 0 < longest <= config.v_max <= 1.1 * longest
 
 
-def test_the_papers_support_comes_with_clipped_rewards() -> None:
+def test_atari_preset_has_the_support_of_the_paper_and_clipped_rewards() -> None:
     for base in (DQNConfig(), RainbowConfig()):
         config = preset("atari", base)
         assert (config.v_min, config.v_max, config.env.reward_clip) == (-10, 10, 1)
@@ -44,7 +44,7 @@ def test_the_papers_support_comes_with_clipped_rewards() -> None:
 
 
 def warnings_of(iterations: int, **changes: Any) -> list[str]:
-    """Of an agent where every step pays 1 and V = 1 / (1 − 0.8) = 5."""
+    """Return the warnings of an agent in an environment with reward 1 at every step, V = 1 / (1 − 0.8) = 5."""
     agent = DQN(small(distributional=True, learning_starts=16, **changes), envs_in(Forever, 4, AutoresetMode.SAME_STEP))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -57,19 +57,19 @@ def warnings_of(iterations: int, **changes: Any) -> list[str]:
     "changes",
     [{"v_max": 0.5}, {"v_min": -1.0, "v_max": 0.0}, {"v_min": 30.0, "v_max": 40.0}, {"n_step": 3, "v_max": 2.0}],
 )
-def test_returns_outside_are_warned_of_once(changes: dict[str, Any]) -> None:
+def test_returns_outside_the_support_cause_one_warning(changes: dict[str, Any]) -> None:
     (message,) = warnings_of(20, **changes)
     assert "--v-min and --v-max" in message
     low, high = changes.get("v_min", 0.0), changes["v_max"]
     assert f"[v_min, v_max] = [{low:g}, {high:g}]" in message
 
 
-def test_a_warning_comes_when_learning_reaches_the_end() -> None:
-    """Not at once: 1 + 0.8 V leaves the support only when V has grown from about 1.25 to 1.9."""
+def test_warning_comes_when_learned_returns_leave_the_support() -> None:
+    """The target 1 + 0.8 V leaves the support only after V has grown from about 1.25 to 1.9."""
     assert warnings_of(2, v_max=2.5, lr=2e-2) == []
     assert len(warnings_of(60, v_max=2.5, lr=2e-2)) == 1
 
 
 @pytest.mark.parametrize("changes", [{"v_max": 6.0}, {"v_min": -10.0, "v_max": 10.0}, {"v_max": 6.0, "n_step": 3}])
-def test_returns_inside_are_not(changes: dict[str, Any]) -> None:
+def test_returns_inside_the_support_cause_no_warning(changes: dict[str, Any]) -> None:
     assert warnings_of(20, **changes) == []

@@ -28,7 +28,7 @@ from rl_worlds import Scripted
 
 from automl_ext import cli
 from automl_ext.rl import A3C, A3CConfig
-from automl_ext.rl.actor_critic import a3c as a3c_module
+from automl_ext.rl.actor_critic import a3c_workers
 from automl_ext.rl.envs.guard import EnvError, Guard
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import Envs, make_envs
@@ -272,7 +272,7 @@ def test_time_limit_of_a_plain_vector_environment() -> None:
     envs.close()
 
 
-def small_a3c(name: str) -> tuple[A3CConfig, a3c_module.Shared]:
+def small_a3c(name: str) -> tuple[A3CConfig, a3c_workers.Shared]:
     config = A3CConfig(env_id=name, n_workers=1, hidden=(4,))
     shared = A3C(dataclasses.replace(config, env_id="Bad/NoImage-v0")).shared
     return config, shared
@@ -283,17 +283,17 @@ def test_a3c_worker_reports_failures_and_counts_steps(monkeypatch) -> None:
     config, shared = small_a3c(env_id("exit"))
     ours, theirs = multiprocessing.Pipe()
     ours.send(1_000)
-    a3c_module.work(0, config, shared, theirs)
+    a3c_workers.work(0, config, shared, theirs)
     assert re.search(r"Bad/Exit-v0: environment 0: step\(\) raised SystemExit: 0", ours.recv())
     assert shared.heartbeats.tolist() == [1 + 2]
     ours.send(1_000)
     ours.close()
-    a3c_module.work(0, config, shared, theirs)  # the parent is gone: no traceback
+    a3c_workers.work(0, config, shared, theirs)  # the parent is gone: no traceback
 
 
 def test_a3c_watches_only_started_workers() -> None:
     beats = np.zeros(2, np.int64)
-    watch = a3c_module.Watch(beats, 0.05)
+    watch = a3c_workers.Watch(beats, 0.05)
     time.sleep(0.1)
     watch.check(0)
     beats += 1

@@ -15,7 +15,8 @@ from gymnasium import spaces
 
 from automl_ext import cli
 from automl_ext.rl import A2C, DQN, A2CConfig, DQNConfig, RainbowConfig, ReinforceConfig
-from automl_ext.rl.actor_critic.a3c import A3C, A3CConfig
+from automl_ext.rl.actor_critic.a3c import A3C
+from automl_ext.rl.actor_critic.a3c_config import A3CConfig
 from automl_ext.rl.dqn.offline import train_offline
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.envs.making import EnvOptions

@@ -11,7 +11,7 @@ from gymnasium import spaces
 from policy_worlds import Bandit, envs_in, one_hot
 
 from automl_ext.rl import A2C, DQN, A2CConfig, DQNConfig, Reinforce, ReinforceConfig
-from automl_ext.rl.actor_critic.a3c import A3CConfig
+from automl_ext.rl.actor_critic.a3c_config import A3CConfig
 from automl_ext.rl.networks.body import Body, RunningNorm
 from automl_ext.training.errors import UserError
 
@@ -158,5 +158,5 @@ def test_target_network_shares_the_statistics() -> None:
 
 
 def test_a3c_refuses_normalize() -> None:
-    with pytest.raises(ValueError, match="normalize: A3C"):
+    with pytest.raises(ValueError, match="normalize: expected False for A3C"):
         A3CConfig(normalize=True)

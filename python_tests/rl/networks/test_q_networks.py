@@ -9,9 +9,9 @@ import pytest
 import torch
 from gymnasium.spaces import Box
 
-from automl_ext.rl.actor_critic.losses import categorical_loss, q_loss, q_loss_gradient
-from automl_ext.rl.dqn.agent import DQNConfig
+from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.learner import QLearner
+from automl_ext.rl.dqn.losses import categorical_loss, q_loss, q_loss_gradient
 from automl_ext.rl.networks.mlp_gradient import MLPGradient
 from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.rl.networks.q_network import NoisyLinear, QNetwork, resample

@@ -1,4 +1,4 @@
-"""Finite MDPs that several tests use."""
+"""Finite MDPs for several tests."""
 
 import itertools
 
@@ -10,7 +10,7 @@ GAMMAS = [0.0, 0.3, 0.9, 0.99]
 
 
 def random_mdp(*batch, S=4, A=3, seed=0, ending=0.2):
-    """Sparse transitions; each ends the episode with a probability from ``ending`` to twice that."""
+    """Return MDPs with sparse transitions, each of which ends the episode with probability in [ending, 2 ending]."""
     g = torch.Generator().manual_seed(seed)
 
     def rand(*shape):
@@ -22,19 +22,22 @@ def random_mdp(*batch, S=4, A=3, seed=0, ending=0.2):
 
 
 def part(mdp, i):
+    """Return MDP ``i`` of a batch."""
     return MDP(mdp.transitions[i], mdp.rewards[i], mdp.terminated[i])
 
 
 def all_policies(S, A):
+    """Return all deterministic policies, [A^S, S]."""
     return torch.tensor(list(itertools.product(range(A), repeat=S)))
 
 
-def close(got, want, atol=1e-9):
-    torch.testing.assert_close(got, torch.as_tensor(want, dtype=got.dtype), rtol=0, atol=atol)
+def close(actual, expected, atol=1e-9):
+    """Assert that ``actual`` equals ``expected`` within ``atol``."""
+    torch.testing.assert_close(actual, torch.as_tensor(expected, dtype=actual.dtype), rtol=0, atol=atol)
 
 
 def walk(n=5):
-    """Sutton & Barto 2018, example 6.2: left or right from n states between two ends; +1 for the right one."""
+    """Return the random walk of Sutton & Barto 2018, example 6.2: n states between two ends, +1 at the right end."""
     p, r = torch.zeros(n + 2, 2, n + 2), torch.zeros(n + 2, 2)
     for s in range(1, n + 1):
         p[s, 0, s - 1] = p[s, 1, s + 1] = 1

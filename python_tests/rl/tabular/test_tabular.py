@@ -1,4 +1,4 @@
-"""Solvers of finite MDPs: closed forms, all policies by brute force, batches as loops."""
+"""Solvers of finite MDPs, compared with closed forms, with all policies, and with loops over batches."""
 
 import itertools
 
@@ -8,8 +8,7 @@ from mdp_worlds import GAMMAS, all_policies, close, part, random_mdp, walk
 
 pytest.importorskip("gymnasium")
 
-from automl_ext.rl import MDP, policy_evaluation, policy_iteration, value_iteration
-from automl_ext.rl.dqn import learner as q_learning
+from automl_ext.rl import MDP, policy_evaluation, policy_iteration, q_learning, value_iteration
 from automl_ext.rl.tabular.solvers import bellman_expectation, bellman_optimality, greedy, q_from_v
 
 # Closed forms
@@ -17,7 +16,7 @@ from automl_ext.rl.tabular.solvers import bellman_expectation, bellman_optimalit
 
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_two_state_chain(gamma):
-    # Stay in 0 with probability p for reward 1, else to 1, which pays 2 for ever: v1 = 2 / (1 - γ).
+    # State 0 has reward 1 and is kept with probability p; state 1 has reward 2 and is absorbing: v1 = 2 / (1 - γ).
     p = 0.7
     mdp = MDP([[[p, 1 - p]], [[0, 1]]], [[1], [2]])
     v1 = 2 / (1 - gamma)
@@ -29,12 +28,12 @@ def test_two_state_chain(gamma):
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0])
 def test_geometric_episode(gamma):
-    # The same state again and again, until with probability 1/4 the episode ends: v = 1 / (1 - 3/4 γ).
+    # One state with reward 1; every step ends the episode with probability 1/4: v = 1 / (1 - 3/4 γ).
     mdp = MDP([[[1.0]]], [[1.0]], 0.25)
-    want = [1 / (1 - 0.75 * gamma)]
-    close(policy_evaluation(mdp, torch.tensor([0]), gamma), want)
-    close(value_iteration(mdp, gamma).values, want, 1e-8)
-    close(policy_iteration(mdp, gamma).values, want)
+    expected = [1 / (1 - 0.75 * gamma)]
+    close(policy_evaluation(mdp, torch.tensor([0]), gamma), expected)
+    close(value_iteration(mdp, gamma).values, expected, 1e-8)
+    close(policy_iteration(mdp, gamma).values, expected)
 
 
 def test_random_walk():
@@ -43,24 +42,24 @@ def test_random_walk():
 
 
 @pytest.mark.parametrize("gamma", [0.5, 0.9])
-def test_walk_to_the_right_is_best(gamma):
+def test_walk_to_the_right_is_optimal(gamma):
     for solution in (value_iteration(walk(), gamma), policy_iteration(walk(), gamma)):
         close(solution.values[1:-1], [gamma**k for k in (4, 3, 2, 1, 0)], 1e-8)
-        assert solution.policy.tolist() == [0, 1, 1, 1, 1, 1, 0]  # at the ends both are as good: the lower
+        assert solution.policy.tolist() == [0, 1, 1, 1, 1, 1, 0]  # both actions are tied at the ends: the lowest
 
 
 def test_no_bootstrap_past_a_terminated_transition():
-    # State 1 pays 100 for ever, yet to enter it from 0 ends the episode; terminated belongs to the transition.
+    # State 1 has reward 100 forever, but the transition from 0 to 1 ends the episode.
     end = torch.zeros(2, 1, 2, dtype=torch.bool)
     end[0, 0, 1] = True
     mdp = MDP([[[0, 1]], [[0, 1]]], [[3], [100]], end)
     for values in (policy_iteration(mdp, 0.9).values, value_iteration(mdp, 0.9).values):
         close(values, [3, 1000], 1e-7)
-    learnt = q_learning(mdp, 0.5, 1500, omega=0.55, generator=torch.Generator().manual_seed(0))
-    close(learnt.values, [3, 200], 1e-3)
+    learned = q_learning(mdp, 0.5, 1500, omega=0.55, generator=torch.Generator().manual_seed(0))
+    close(learned.values, [3, 200], 1e-3)
 
 
-def test_gambler():
+def test_gamblers_problem():
     # Sutton & Barto 2018, example 4.3 (γ = 1), against a closed form: bold play with p_h = 0.4 from 50 and 25.
     n, p_h = 100, 0.4
     p, r = torch.zeros(n + 1, n // 2, n + 1), torch.zeros(n + 1, n // 2)
@@ -80,7 +79,7 @@ def test_gambler():
 # Bellman operators
 
 
-def test_operators_by_hand():
+def test_bellman_operators_equal_hand_calculation():
     mdp = MDP([[[0.5, 0.5], [1, 0]], [[0, 1], [0, 1]]], [[1, 2], [0, 4]], torch.tensor([False, True]))
     v = torch.tensor([10.0, 1e6], dtype=torch.float64)
     close(q_from_v(mdp, v, 0.5), [[1 + 0.25 * 10, 2 + 0.5 * 10], [0, 4]])
@@ -90,7 +89,7 @@ def test_operators_by_hand():
 
 
 @pytest.mark.parametrize("gamma", GAMMAS)
-def test_fixed_points(gamma):
+def test_values_are_fixed_points_of_the_bellman_operators(gamma):
     mdp = random_mdp(5)
     g = torch.Generator().manual_seed(1)
     policy = torch.rand(5, 4, 3, generator=g, dtype=torch.float64).softmax(-1)
@@ -102,7 +101,7 @@ def test_fixed_points(gamma):
 
 
 @pytest.mark.parametrize("gamma", [0.3, 0.9])
-def test_optimality_contracts(gamma):
+def test_bellman_optimality_is_a_contraction(gamma):
     mdp = random_mdp(50, ending=0)
     g = torch.Generator().manual_seed(2)
     u, v = torch.randn(2, 50, 4, generator=g, dtype=torch.float64)
@@ -121,12 +120,12 @@ def test_evaluation_has_a_gradient():
 
 @pytest.mark.parametrize("gamma", [*GAMMAS, 1.0])
 @pytest.mark.parametrize("seed", range(4))
-def test_best_of_all_policies(gamma, seed):
+def test_solutions_equal_the_best_of_all_policies(gamma, seed):
     mdp = random_mdp(seed=seed)
     policies = all_policies(4, 3)
     values = policy_evaluation(mdp, policies, gamma)
     best = values.amax(0)
-    assert (values >= best - 1e-9).all(-1).any()  # one policy is best in every state
+    assert (values >= best - 1e-9).all(-1).any()  # one policy is optimal in every state
     tol = 1e-7
     by_values, by_policies = value_iteration(mdp, gamma, tol=tol), policy_iteration(mdp, gamma)
     close(by_values.values, best, tol)
@@ -138,14 +137,14 @@ def test_best_of_all_policies(gamma, seed):
 @pytest.mark.parametrize("gamma", [0.5, 0.9, 0.99])
 @pytest.mark.parametrize("tol", [1.0, 1e-3, 1e-6])
 def test_error_within_tol_and_not_far_below(gamma, tol):
-    # Without terminations the bound is sharp: all values move together.
+    # Without terminations the error bound is tight, because all values change by the same amount.
     mdp = MDP([[[0.5, 0.5]], [[0.5, 0.5]]], [[1], [1]])
     error = (value_iteration(mdp, gamma, tol=tol).values - 1 / (1 - gamma)).abs().max()
     assert gamma * tol / 2 < error <= tol * (1 + 1e-6)
 
 
-def test_a_policy_drawn_and_summed_by_hand():
-    # Σ_t γ^t r_t, the distribution over states pushed forward: no linear solve.
+def test_policy_evaluation_equals_the_sum_of_discounted_rewards():
+    # Σ_t γ^t r_t, with the state distribution of every step; no linear solve.
     mdp, policy, gamma = random_mdp(seed=5), torch.tensor([2, 0, 1, 1]), 0.9
     P, r = mdp.continuing[torch.arange(4), policy], mdp.rewards[torch.arange(4), policy]
     total, reach = torch.zeros(4, dtype=torch.float64), torch.eye(4, dtype=torch.float64)
@@ -160,7 +159,7 @@ def test_a_policy_drawn_and_summed_by_hand():
 
 @pytest.mark.parametrize("gamma", [0.0, 0.9, 0.999999])
 def test_ties_go_to_the_lowest_action(gamma):
-    # Every action thrice, one copy with s' summed in another order: rounding must not decide, nor go round.
+    # Every action three times, with different rounding: rounding must neither decide nor cause a cycle.
     base = random_mdp(20, S=6, ending=0)
     twice = MDP(base.transitions.repeat(1, 1, 3, 1), base.rewards.repeat(1, 1, 3))
     solution = policy_iteration(twice, gamma)
@@ -172,7 +171,7 @@ def test_ties_go_to_the_lowest_action(gamma):
 
 
 def test_all_policies_tied():
-    # v is the same whatever is done, but each q is rounded by another sum.
+    # All policies have the same values, but every q-value is rounded differently.
     g = torch.Generator().manual_seed(0)
     p = torch.rand(30, 8, 5, 8, generator=g, dtype=torch.float64)
     mdp = MDP(p / p.sum(-1, keepdim=True), torch.full((30, 8, 5), 0.1))
@@ -191,7 +190,7 @@ def test_greedy():
 
 
 @pytest.mark.parametrize("gamma", [0.9, 1.0])
-def test_batch_is_a_loop(gamma):
+def test_batch_equals_loop(gamma):
     mdp = random_mdp(2, 3, S=5, seed=3)
     policy = torch.randint(3, (2, 3, 5), generator=torch.Generator().manual_seed(0))
     values = policy_evaluation(mdp, policy, gamma)
@@ -209,7 +208,7 @@ def test_batch_is_a_loop(gamma):
         )
 
 
-def test_no_mdps():
+def test_empty_batch():
     mdp = MDP(torch.zeros(0, 2, 3, 2), torch.zeros(0, 2, 3))
     assert value_iteration(mdp, 0.9).values.shape == (0, 2)
     assert policy_iteration(mdp, 1.0).policy.shape == (0, 2)

@@ -1,4 +1,4 @@
-"""Gymnasium's tables as finite MDPs: what the solvers find is what playing gives."""
+"""MDPs from Gymnasium's tables: solutions agree with simulated episodes."""
 
 import math
 
@@ -9,8 +9,7 @@ from mdp_worlds import close
 pytest.importorskip("gymnasium")
 import gymnasium as gym
 
-from automl_ext.rl import MDP, policy_evaluation, policy_iteration, value_iteration
-from automl_ext.rl.dqn import learner as q_learning
+from automl_ext.rl import MDP, policy_evaluation, policy_iteration, q_learning, value_iteration
 
 
 @pytest.mark.parametrize("size", ["4x4", "8x8"])
@@ -32,31 +31,31 @@ def test_frozen_lake(size):
             done = terminated or truncated
         assert not truncated
         wins += reward
-    assert abs(wins / n - success) < 4 * math.sqrt(success * (1 - success) / n)  # missed once in 16,000 draws
+    assert abs(wins / n - success) < 4 * math.sqrt(success * (1 - success) / n)  # 4 sigma: fails for one seed in 16,000
 
 
 def test_frozen_lake_without_slipping_is_a_shortest_path():
     mdp = MDP.from_gymnasium(gym.make("FrozenLake-v1", is_slippery=False))
-    assert policy_iteration(mdp, 0.9).values[0].item() == pytest.approx(0.9**5)  # six steps, the last is paid
-    learnt = q_learning(mdp, 0.9, 1000, omega=0.55, generator=torch.Generator().manual_seed(0))
-    close(learnt.values, policy_iteration(mdp, 0.9).values, 1e-3)
+    assert policy_iteration(mdp, 0.9).values[0].item() == pytest.approx(0.9**5)  # six steps with reward 1 at the last
+    learned = q_learning(mdp, 0.9, 1000, omega=0.55, generator=torch.Generator().manual_seed(0))
+    close(learned.values, policy_iteration(mdp, 0.9).values, 1e-3)
 
 
 def test_taxi():
-    # done belongs to the drop-off: the state after it is also one of ordinary driving, with a future.
+    # done belongs to the drop-off transition: other transitions reach the same state without ending the episode.
     env = gym.make("Taxi-v4").unwrapped
     mdp = MDP.from_gymnasium(env)
     solution = policy_iteration(mdp, 0.99)
     close(value_iteration(mdp, 0.99, tol=1e-10).values, solution.values, 1e-9)
     ending = {s2 for s in env.P for a in env.P[s] for _, s2, _, done in env.P[s][a] if done}
     assert len(ending) == 4
-    bumping, bumps = torch.zeros(500, dtype=torch.int64), 0  # a wall: -1 for ever, in the same state
+    bumping, bumps = torch.zeros(500, dtype=torch.int64), 0  # driving into a wall: reward -1 forever, in the same state
     for s in ending:
         walls = [a for a in range(4) if env.P[s][a][0][1] == s]
         bumping[s], bumps = walls[0], bumps + len(walls)
     assert bumps >= 4
     close(policy_evaluation(mdp, bumping, 0.99)[list(ending)], [-100.0] * 4, 1e-7)
-    # In the sense of the simulator: the discounted return of an episode is the value of its start.
+    # The discounted return of a simulated episode equals the value of its first state.
     for seed in range(20):
         state, done, total, weight = env.reset(seed=seed)[0], False, 0.0, 1.0
         start = state
@@ -70,11 +69,11 @@ def test_cliff_walking():
     mdp = MDP.from_gymnasium(gym.make("CliffWalking-v1"))
     policy = policy_iteration(mdp, 0.99).policy
     assert policy_evaluation(mdp, policy, 0.99)[36].item() == pytest.approx(-(1 - 0.99**13) / 0.01)
-    with pytest.raises(ValueError, match="policy_evaluation: gamma: 1 needs episodes that are sure to end"):
+    with pytest.raises(ValueError, match="policy_evaluation: gamma: 1 requires episodes that end with certainty"):
         policy_evaluation(mdp, torch.zeros(48, dtype=torch.int64), 1.0)
 
 
-def test_tables_that_list_a_state_twice():
+def test_table_that_lists_a_next_state_twice():
     class Env:
         def __init__(self):
             self.P = {0: {0: [(0.25, 0, 4.0, False), (0.25, 0, 8.0, True), (0.5, 0, 0.0, False)]}}
@@ -88,8 +87,8 @@ def test_tables_that_list_a_state_twice():
     close(policy_evaluation(mdp, torch.tensor([0]), 1.0), [12.0])  # ends with probability 1/4
 
 
-def test_environments_without_a_table():
-    with pytest.raises(ValueError, match=r"MDP: env: expected one with a table env.unwrapped.P.*got CartPole-v1"):
+def test_environment_without_a_table_is_refused():
+    with pytest.raises(ValueError, match=r"MDP: env: expected a table env.unwrapped.P.*got CartPole-v1"):
         MDP.from_gymnasium(gym.make("CartPole-v1"))
     with pytest.raises(ValueError, match="got int"):
         MDP.from_gymnasium(3)

@@ -1,4 +1,4 @@
-"""What finite MDPs and their solvers refuse."""
+"""Input checks of finite MDPs and their solvers."""
 
 import math
 
@@ -9,38 +9,37 @@ from mdp_worlds import close, random_mdp, walk
 
 pytest.importorskip("gymnasium")
 
-from automl_ext.rl import MDP, policy_evaluation, policy_iteration, value_iteration
-from automl_ext.rl.dqn import learner as q_learning
+from automl_ext.rl import MDP, policy_evaluation, policy_iteration, q_learning, value_iteration
 
 # γ = 1
 
 
-def test_gamma_one_names_a_state_that_goes_on_for_ever():
-    mdp = walk()  # to and fro without end: right from 1, left from 2
+def test_gamma_one_with_endless_episodes_names_a_state():
+    mdp = walk()  # right from 1 and left from 2, forever
     for solve in (value_iteration, policy_iteration, lambda m, g: q_learning(m, g, 1)):
-        with pytest.raises(ValueError, match=r"gamma: 1 needs episodes that are sure to end, and from state 1 "):
+        with pytest.raises(ValueError, match=r"gamma: 1 requires episodes that end with certainty, but from state 1 "):
             solve(mdp, 1.0)
     batch = MDP(torch.stack([mdp.transitions] * 2), torch.stack([mdp.rewards] * 2), torch.ones(2, 1, 1, 1) * 0.1)
     assert policy_iteration(batch, 1.0).values.shape == (2, 7)
-    some = torch.tensor([0.1, 0.0])[:, None, None, None]
+    ends_in_first = torch.tensor([0.1, 0.0])[:, None, None, None]
     with pytest.raises(ValueError, match=r"state 0 of MDP \[1\]"):
-        policy_iteration(MDP(batch.transitions, batch.rewards, some), 1.0)
-    to_and_fro = torch.tensor([0, 1, 0, 1, 1, 1, 0])
+        policy_iteration(MDP(batch.transitions, batch.rewards, ends_in_first), 1.0)
+    back_and_forth = torch.tensor([0, 1, 0, 1, 1, 1, 0])
     ends = MDP(mdp.transitions, mdp.rewards, torch.tensor([True, False, False, False, False, False, True]))
-    with pytest.raises(ValueError, match="from state 1 one can"):
-        policy_evaluation(ends, to_and_fro, 1.0)
+    with pytest.raises(ValueError, match="from state 1 an episode can last forever"):
+        policy_evaluation(ends, back_and_forth, 1.0)
     close(policy_evaluation(ends, torch.tensor([0, 0, 0, 1, 1, 1, 0]), 1.0)[1:-1], [0, 0, 1, 1, 1])
 
 
-def test_what_float64_cannot_resolve_is_an_error():
+def test_precision_beyond_float64_is_refused():
     mdp = random_mdp(ending=0)
-    with pytest.raises(ValueError, match="too near 1 for float64"):
+    with pytest.raises(ValueError, match="too close to 1 for float64"):
         policy_iteration(mdp, math.nextafter(1, 0))
     with pytest.raises(ValueError, match="episodes end too rarely"):
         policy_evaluation(MDP([[[1.0]]], [[1.0]], 1e-11 / 5), torch.tensor([0]), 1.0)
     with pytest.raises(ValueError, match=r"value_iteration: tol: expected at least .*, got 1e-16"):
         value_iteration(MDP(mdp.transitions, mdp.rewards + 1000), 0.99, tol=1e-16)
-    with pytest.raises(RuntimeError, match=r"max_sweeps: the error may be .* after 10 sweeps, expected 1e-08"):
+    with pytest.raises(RuntimeError, match=r"max_sweeps: the error bound is .* after 10 sweeps, expected 1e-08"):
         value_iteration(mdp, 0.999, max_sweeps=10)
 
 
@@ -69,21 +68,21 @@ HALVES = [[[0.5, 0.5]], [[0.0, 1.0]]]
         (
             (HALVES, [[1], [1]], [True] * 3),
             ValueError,
-            r"terminated: expected what broadcasts .*\[2, 1, 2\], got \[3\]",
+            r"terminated: expected a shape that broadcasts to \[2, 1, 2\], .* got \[3\]",
         ),
         ((HALVES, [[1], [1]], [0.0, 2.0]), ValueError, r"terminated: expected probabilities, got 2.0 at \[1\]"),
     ],
 )
-def test_bad_mdps(arguments, error, message):
+def test_invalid_mdps_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
         MDP(*arguments)
 
 
-def test_arrays_of_every_kind():
-    want = policy_iteration(MDP(HALVES, [[1], [2]]), 0.9).values
+def test_numpy_arrays_of_both_precisions():
+    expected = policy_iteration(MDP(HALVES, [[1], [2]]), 0.9).values
     for kind in (np.float32, np.float64):
-        close(policy_iteration(MDP(np.array(HALVES, kind), np.array([[1], [2]])), 0.9).values, want)
-    third = torch.ones(3, 1, 3) / 3  # float32 rows, made to sum to one
+        close(policy_iteration(MDP(np.array(HALVES, kind), np.array([[1], [2]])), 0.9).values, expected)
+    third = torch.ones(3, 1, 3) / 3  # float32 rows, normalized to sum to one
     assert (MDP(third, torch.ones(3, 1)).transitions.sum(-1) - 1).abs().max() < 1e-15
 
 
@@ -100,17 +99,17 @@ def test_arrays_of_every_kind():
         (torch.full((2, 1), math.nan), ValueError, "policy: expected probabilities, got nan"),
     ],
 )
-def test_bad_policies(policy, error, message):
+def test_invalid_policies_are_refused(policy, error, message):
     with pytest.raises(error, match="policy_evaluation: " + message):
         policy_evaluation(MDP(HALVES, [[1], [1]]), policy, 0.9)
 
 
-def test_policies_of_another_batch():
-    with pytest.raises(ValueError, match=r"policy: expected shape \[..., 4\], \[5\] before it, got \[3, 4\]"):
+def test_policies_of_another_batch_size_are_refused():
+    with pytest.raises(ValueError, match=r"policy: expected shape \[..., 4\], leading dim.* \[5\], got \[3, 4\]"):
         policy_evaluation(random_mdp(5), torch.zeros(3, 4, dtype=torch.int64), 0.9)
 
 
-def test_bad_numbers():
+def test_numbers_out_of_range_are_refused():
     mdp = random_mdp()
     for solve in (value_iteration, policy_iteration, lambda m, g: policy_evaluation(m, torch.tensor([0] * 4), g)):
         for gamma in (-0.1, 1.1, math.nan):

@@ -1,8 +1,8 @@
-"""What networks are made of, without autograd: dense layers and the GRU's gates, and their gradients.
+"""Dense layers and GRU gates without autograd: forward passes and gradients.
 
-On CPUs in float32 the compiled library does them (``csrc/dense``): a layer's bias and ELU, and in the gradient ELU's
-slope, while a tile of the product is in registers. For other dtypes, on other devices and with the backend
-``reference`` it is torch.
+The compiled library (``csrc/dense``) computes them in float32 on the CPU. It fuses a layer's bias and ELU, and the
+slope of ELU in the gradient, into the matrix product. PyTorch computes them for other dtypes, on other devices and with
+the backend ``reference``.
 """
 
 from __future__ import annotations
@@ -18,14 +18,24 @@ if _native.is_loaded():
 
 
 def compiled(x: Tensor) -> bool:
-    """Whether the library takes tensors like ``x``."""
+    """Return whether the compiled library computes with tensors like ``x``."""
     return x.dtype == torch.float32 and x.device.type == "cpu" and _native.use_native(x)
 
 
 def dense(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, add: Tensor | None = None, elu: bool = False
 ) -> Tensor:
-    """x Wᵀ + b + add, after ELU if asked for: x [N, inputs], weight [outputs, inputs] → [N, outputs]."""
+    """Compute x Wᵀ + bias + add, followed by ELU if ``elu``.
+
+    Args:
+        x: [N, inputs].
+        weight: W, [outputs, inputs].
+        bias: [outputs].
+        add: [N, outputs].
+
+    Returns:
+        [N, outputs].
+    """
     if compiled(x):
         return _C.dense_product(x, weight.t(), bias, add, None, elu)
     y = F.linear(x, weight, bias)
@@ -34,55 +44,71 @@ def dense(
 
 
 def dense_backward(gradient: Tensor, weight: Tensor, y: Tensor | None = None, add: Tensor | None = None) -> Tensor:
-    """gradient W + add, the gradient of a layer's inputs; where these are y = ELU(z), that of z."""
+    """Compute the gradient of a dense layer's inputs, gradient W + add.
+
+    Args:
+        gradient: gradient of the outputs, [N, outputs].
+        weight: W, [outputs, inputs].
+        y: the inputs, if they are y = ELU(z): the result is then the gradient of z.
+        add: gradient of the inputs from other paths, [N, inputs].
+    """
     if compiled(gradient):
         return _C.dense_product(gradient, weight, None, add, y)
-    of_inputs = gradient @ weight
-    of_inputs = of_inputs if add is None else of_inputs.add_(add)
-    return of_inputs if y is None else of_inputs.mul_(y.clamp_max(0).add_(1))
+    grad_inputs = gradient @ weight
+    grad_inputs = grad_inputs if add is None else grad_inputs.add_(add)
+    return grad_inputs if y is None else grad_inputs.mul_(y.clamp_max(0).add_(1))
 
 
 def weight_gradient(gradient: Tensor, x: Tensor) -> Tensor:
-    """gradientᵀ x, [N, outputs] and [N, inputs] → [outputs, inputs]."""
+    """Compute a dense layer's weight gradient, gradientᵀ x: [N, outputs] and [N, inputs] → [outputs, inputs]."""
     if compiled(gradient):
         return _C.dense_product(gradient.t(), x)
     return gradient.t() @ x
 
 
-def gru_gates(of_input: Tensor, of_state: Tensor, state: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
-    """What a GRU does after its two products, as :func:`torch.nn.GRUCell`; it overwrites ``of_state``.
+def gru_gates(from_input: Tensor, from_state: Tensor, state: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the next state of a GRU from its two matrix products, as :func:`torch.nn.GRUCell` does.
+
+    ``from_state`` is overwritten.
 
     Args:
-        of_input, of_state: the products, [N, 3 n], of reset, update and new.
+        from_input, from_state: the products of input and state, [N, 3 n]: reset, update and candidate.
         state: [N, n].
-        out: where the next state goes, [N, n].
+        out: receives the next state, [N, n].
 
     Returns:
-        For the gradient: ``of_state``, with the gates in the place of their two thirds, and new.
+        Two tensors for :func:`gru_gates_backward`. gates [N, 3 n]: reset, update, and the candidate's product with the
+        state. candidate [N, n].
     """
     if compiled(state):
-        return _C.gru_gates(of_input, of_state, state, out)
+        return _C.gru_gates(from_input, from_state, state, out)
     n = state.shape[1]
-    of_state[:, : 2 * n].add_(of_input[:, : 2 * n]).sigmoid_()
-    reset, update, new_of_state = of_state.split(n, 1)
-    new = torch.addcmul(of_input[:, 2 * n :], reset, new_of_state).tanh_()
-    torch.lerp(new, state, update, out=out)
-    return of_state, new
+    from_state[:, : 2 * n].add_(from_input[:, : 2 * n]).sigmoid_()
+    reset, update, candidate_from_state = from_state.split(n, 1)
+    candidate = torch.addcmul(from_input[:, 2 * n :], reset, candidate_from_state).tanh_()
+    torch.lerp(candidate, state, update, out=out)
+    return from_state, candidate
 
 
-def gru_gates_backward(gradient: Tensor, gates: Tensor, new: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-    """From the next state's gradient that of the two products, and that of the state beside its product's.
+def gru_gates_backward(gradient: Tensor, gates: Tensor, candidate: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute the gradients of :func:`gru_gates`.
+
+    Args:
+        gradient: gradient of the next state, [N, n].
+        gates, candidate: the results of :func:`gru_gates`.
+        state: [N, n].
 
     Returns:
-        [N, 4 n]: of new by the state, of reset, of update, of new by the input. The last three are the gradient of
-        ``of_input``; the first three that of ``of_state``, but with new before the two others.
-        [N, n].
+        The gradients of the products, [N, 4 n]: candidate (state's part), reset, update, candidate (input's part).
+        Columns n to 4 n are the gradient of ``from_input``. Columns 0 to 3 n are the gradient of ``from_state`` in the
+        order candidate, reset, update.
+        The direct gradient of ``state``, without its product's part, [N, n].
     """
     if compiled(gradient):
-        return _C.gru_gates_backward(gradient, gates, new, state)
-    reset, update, new_of_state = gates.split(new.shape[1], 1)
-    to_state = gradient * update
-    of_new = (gradient - to_state) * (1 - new.square())
-    of_reset = of_new * new_of_state * reset * (1 - reset)
-    of_update = gradient * (state - new) * update * (1 - update)
-    return torch.cat([of_new * reset, of_reset, of_update, of_new], 1), to_state
+        return _C.gru_gates_backward(gradient, gates, candidate, state)
+    reset, update, candidate_from_state = gates.split(candidate.shape[1], 1)
+    grad_state = gradient * update
+    grad_candidate = (gradient - grad_state) * (1 - candidate.square())
+    grad_reset = grad_candidate * candidate_from_state * reset * (1 - reset)
+    grad_update = gradient * (state - candidate) * update * (1 - update)
+    return torch.cat([grad_candidate * reset, grad_reset, grad_update, grad_candidate], 1), grad_state

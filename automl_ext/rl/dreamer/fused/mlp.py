@@ -1,8 +1,8 @@
-"""Networks with their gradients written out, for what an update spends its time in.
+"""MLPs with hand-written gradients, in which an update spends most of its time.
 
-An update is a few hundred products of some hundred rows and columns, each with pointwise work that, done by separate
-calls on fresh memory, takes as long as the product. Here a layer is one call (``layers.py``), keeps for the gradient
-only what the gradient needs, and a network is one node of autograd's graph.
+An update consists of a few hundred small matrix products and pointwise operations. Called one by one on newly allocated
+memory, the pointwise operations take as long as the products. Here a layer is one call (``layers.py``) that saves only
+what its gradient needs, and a network is one node of autograd's graph.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from automl_ext.rl.dreamer.fused.layers import dense, dense_backward, weight_gra
 
 
 class MLP(nn.Module):
-    """``layers`` hidden layers of ``units`` with ELU, and a linear one: [..., inputs] → [..., outputs]."""
+    """``layers`` hidden layers of ``units`` with ELU, and a linear output layer: [..., inputs] → [..., outputs]."""
 
     def __init__(self, inputs: int, units: int, layers: int, outputs: int) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class MLP(nn.Module):
         self.linears = nn.ModuleList(nn.Linear(i, o) for i, o in pairwise(sizes))
 
     def layers(self) -> list[tuple[Tensor, Tensor]]:
-        """Weight [outputs, inputs] and bias of each."""
+        """Return weight [outputs, inputs] and bias [outputs] of each layer."""
         return [(layer.weight, layer.bias) for layer in self.linears]  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ class MLP(nn.Module):
 
 
 def mlp(x: Tensor, layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
-    """Layers (weight, bias) with ELU between them, [..., inputs] → [..., outputs]."""
+    """Apply layers (weight, bias) with ELU between them, [..., inputs] → [..., outputs]."""
     flat = _MLP.apply(x.reshape(-1, x.shape[-1]), *(p for layer in layers for p in layer))
     return flat.unflatten(0, x.shape[:-1])
 
@@ -53,24 +53,26 @@ class _MLP(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         layers = len(ctx.saved_tensors) // 2
         inputs, weights = ctx.saved_tensors[:layers], ctx.saved_tensors[layers:]
-        of_parameters: list[Tensor | None] = []
+        grad_parameters: list[Tensor | None] = []  # in reverse order: bias and weight of the last layer first
         for i in range(layers - 1, 0, -1):
-            of_parameters += [gradient.sum(0), weight_gradient(gradient, inputs[i])]
+            grad_parameters += [gradient.sum(0), weight_gradient(gradient, inputs[i])]
             gradient = dense_backward(gradient, weights[i], inputs[i])
-        of_parameters += [gradient.sum(0), weight_gradient(gradient, inputs[0])]
-        of_x = dense_backward(gradient, weights[0]) if ctx.needs_input_grad[0] else None
-        return of_x, *of_parameters[::-1]
+        grad_parameters += [gradient.sum(0), weight_gradient(gradient, inputs[0])]
+        grad_x = dense_backward(gradient, weights[0]) if ctx.needs_input_grad[0] else None
+        return grad_x, *grad_parameters[::-1]
 
 
-class ScalarOf:
-    """A scalar of each row by an MLP, ``head(x).squeeze(-1)`` for [N, inputs].
+class ScalarHead:
+    """The scalar outputs of an MLP for each row, ``head(x).squeeze(-1)`` for x [N, inputs].
 
-    A scalar has but one gradient per row, so it is computed at once, while the layers' outputs are in the cache; what
-    comes back is a factor per row. For the row autograd has it; the parameters' is left to :meth:`backward`, so that
-    one pass serves a loss that must not change the parameters and another that shall.
+    The gradient of a scalar output with respect to each layer is one row per sample, up to the factor that arrives in
+    the backward pass. It is computed in the forward pass, while the activations are still in the cache.
+
+    Autograd propagates the gradient to ``x`` only. :meth:`backward` computes that of the parameters, so that one
+    forward pass serves a loss that must not change the parameters and another loss that must.
 
     Attributes:
-        values: [N], with a gradient to x.
+        values: the outputs, [N], differentiable with respect to x.
     """
 
     def __init__(self, head: MLP, x: Tensor) -> None:
@@ -81,13 +83,13 @@ class ScalarOf:
                 self.inputs.append(dense(self.inputs[-1], weight, bias, elu=True))
             weight, bias = self.layers[-1]
             self.values = torch.addmv(bias, self.inputs[-1], weight[0])
-            # Of the values with respect to each layer's outputs before ELU, from the last layer on.
+            # Gradients of the values with respect to each layer's outputs before ELU, from the last layer to the first.
             self.gradients = [torch.ones_like(self.values).unsqueeze(1)]
             for (weight, _), y in zip(self.layers[:0:-1], self.inputs[:0:-1], strict=True):
                 self.gradients.append(dense_backward(self.gradients[-1], weight, y))
         if x.requires_grad:
-            of_x = dense_backward(self.gradients[-1], self.layers[0][0].detach())
-            self.values = _WithGradient.apply(x, self.values, of_x)
+            grad_x = dense_backward(self.gradients[-1], self.layers[0][0].detach())
+            self.values = _AttachGradient.apply(x, self.values, grad_x)
 
     @torch.no_grad()
     def backward(self, factors: Tensor) -> None:
@@ -100,8 +102,8 @@ class ScalarOf:
             bias.grad.add_(scaled.sum(0))
 
 
-class _WithGradient(torch.autograd.Function):
-    """Values [N] as if computed from x [N, n], given their gradient with respect to it."""
+class _AttachGradient(torch.autograd.Function):
+    """Return values [N] as a function of x [N, n] whose gradient [N, n] is given."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, values: Tensor, gradient: Tensor) -> Tensor:

@@ -1,0 +1,33 @@
+"""The configuration of A3C."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from automl_ext.rl.actor_critic.a2c import A2CConfig
+from automl_ext.training.checks import check_range
+
+
+@dataclass
+class A3CConfig(A2CConfig):
+    """Configuration of A3C: that of A2C for every worker."""
+
+    n_envs: int = 8  # Number of environments of each worker.
+    n_workers: int = 2  # Number of worker processes; use one core for each and set OMP_NUM_THREADS=1.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "n_workers", low=1)
+        if self.optimizer != "rmsprop" or self.device != "cpu":
+            raise ValueError(
+                f"device, optimizer: expected cpu and rmsprop for A3C, got {self.device!r} and {self.optimizer!r}"
+            )
+        if self.normalize:
+            raise ValueError(
+                "normalize: expected False for A3C, whose workers share no observation statistics; use a2c"
+            )
+        if self.env.vectorization == "async":
+            raise ValueError(
+                "vectorization: expected auto, sync or vector_entry_point for A3C, got async: its workers "
+                "are processes already and cannot start processes"
+            )

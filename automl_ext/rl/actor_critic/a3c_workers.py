@@ -1,0 +1,237 @@
+"""The worker processes of A3C, their shared state and their supervision."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from time import process_time
+from typing import Any
+
+import numpy as np
+import torch
+import torch.multiprocessing as mp
+from torch import Tensor, nn
+
+from automl_ext.rl.actor_critic.a2c import A2C, make_optimizer
+from automl_ext.rl.actor_critic.a3c_config import A3CConfig
+from automl_ext.rl.envs.guard import EnvError
+from automl_ext.rl.envs.vector import Episode
+from automl_ext.rl.envs.workers import how_ended
+from automl_ext.training.errors import UserError
+from automl_ext.training.seeding import derived_seed
+
+
+@dataclass
+class Shared:
+    """State that all processes share: tensors in shared memory and the step count.
+
+    Attributes:
+        parameters: all parameters of the network as one vector.
+        square_avg: RMSprop's running averages of squared gradients.
+        steps: number of environment steps so far, a multiprocessing Value.
+        heartbeats: int64 [n_workers]; each worker increments its entry at every step. 0: it is still starting.
+    """
+
+    parameters: Tensor
+    square_avg: Tensor
+    steps: Any
+    heartbeats: Tensor
+
+
+class ActorProcesses:
+    """The worker processes, with the interface of :class:`~automl_ext.rl.envs.vector.Envs` that the training loop uses.
+
+    Attributes:
+        episodes: finished episodes that the loop has not reported yet.
+    """
+
+    def __init__(self, config: A3CConfig, shared: Shared) -> None:
+        self.config, self.shared = config, shared
+        self.episodes: list[Episode] = []
+        self.processes: list[Any] = []
+        self.pipes: list[Connection] = []
+
+    @property
+    def steps(self) -> int:
+        """The number of environment steps so far, over all workers."""
+        return int(self.shared.steps.value)
+
+    def run(self, until: int) -> dict[str, Any]:
+        """Let all workers run until the step count reaches ``until``.
+
+        Returns:
+            Means of the workers' metrics, and the sum of their ``cpu_seconds``.
+        """
+        if not self.processes:
+            self._start()
+        try:
+            for pipe in self.pipes:
+                with contextlib.suppress(BrokenPipeError):  # the worker has failed; its report says why
+                    pipe.send(until)
+            reports = self._reports()
+        except BaseException:
+            self.close()
+            raise
+        for _, episodes, _ in reports:
+            self.episodes += [Episode(*episode) for episode in episodes]
+        names = sorted({name for metrics, _, _ in reports for name in metrics})
+        means = {name: float(np.mean([m[name] for m, _, _ in reports if name in m])) for name in names}
+        return means | {"cpu_seconds": sum(seconds for _, _, seconds in reports)}
+
+    def close(self) -> None:
+        """Terminate the workers, whatever state they are in."""
+        for pipe in self.pipes:
+            pipe.close()  # a worker that waits for its next leg exits
+        for process in self.processes:
+            process.join(timeout=1)
+            if process.is_alive():
+                process.terminate()
+                process.join(timeout=5)
+            if process.is_alive():
+                process.kill()
+                process.join()
+        self.processes, self.pipes = [], []
+
+    def _start(self) -> None:
+        context = mp.get_context("spawn")  # torch has threads, and forking a process with threads may deadlock
+        for i in range(self.config.n_workers):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=work, args=(i, self.config, self.shared, theirs), daemon=True)
+            process.start()
+            theirs.close()
+            self.processes.append(process)
+            self.pipes.append(ours)
+
+    def _reports(self) -> list[Any]:
+        """Wait for the report of each worker at the end of its leg.
+
+        Raises:
+            EnvError: a worker failed, died or hangs.
+        """
+        reports: dict[int, Any] = {}
+        watch = Watch(self.shared.heartbeats.numpy(), self.config.env.step_timeout)
+        while len(reports) < len(self.pipes):
+            pending = [i for i in range(len(self.pipes)) if i not in reports]
+            wait([x for i in pending for x in (self.pipes[i], self.processes[i].sentinel)], timeout=watch.period)
+            for i in pending:
+                dead = not self.processes[i].is_alive()  # check before polling: a worker may send a report and then die
+                if self.pipes[i].poll() or dead:
+                    reports[i] = self._receive(i)
+                else:
+                    watch.check(i)
+        return [reports[i] for i in range(len(self.pipes))]
+
+    def _receive(self, worker: int) -> Any:
+        """Read a worker's report; raise EnvError if it died or reports an error."""
+        try:
+            report = self.pipes[worker].recv()
+        except (EOFError, OSError):
+            process = self.processes[worker]
+            process.join(timeout=5)
+            where = f"--env-id {self.config.env_id}: worker process {worker}"
+            raise EnvError(f"{where} died ({how_ended(process)})") from None
+        if isinstance(report, str):
+            raise EnvError(f"worker {worker}: {report}")
+        return report
+
+
+class Watch:
+    """Detect workers that make no step for ``limit`` seconds during a leg.
+
+    Args:
+        heartbeats: step counters of the workers, int64 [n_workers], updated by them.
+        limit: seconds.
+
+    Attributes:
+        period: seconds between checks.
+    """
+
+    def __init__(self, heartbeats: np.ndarray, limit: float) -> None:
+        self.heartbeats, self.limit, self.period = heartbeats, limit, min(limit / 4, 5.0)
+        self.last, self.since = heartbeats.copy(), np.full(len(heartbeats), time.monotonic())
+
+    def check(self, worker: int) -> None:
+        """Check one worker. It is not checked before its first heartbeat, while it starts.
+
+        Raises:
+            EnvError: its heartbeat has not changed for ``limit`` seconds.
+        """
+        now = time.monotonic()
+        if self.heartbeats[worker] != self.last[worker] or not self.heartbeats[worker]:
+            self.last[worker], self.since[worker] = self.heartbeats[worker], now
+        elif now - self.since[worker] > self.limit:
+            raise EnvError(
+                f"worker process {worker} made no step for {self.limit:g} s, the limit of --step-timeout: "
+                "its environment hangs"
+            )
+
+
+def work(worker: int, config: A3CConfig, shared: Shared, pipe: Connection) -> None:
+    """Run a worker process: one leg for every step count received through ``pipe``, until the pipe is closed.
+
+    The reply to a step count is (metrics, episodes, CPU seconds), or the message of a :class:`UserError`.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent terminates its workers
+    torch.set_num_threads(1)
+    seed = derived_seed(config.seed, worker + 1, shared.steps.value)
+    heartbeats = shared.heartbeats.numpy()
+
+    def beat() -> None:
+        heartbeats[worker] += 1
+
+    try:
+        beat()
+        learner = A2C(dataclasses.replace(config, seed=seed))
+        learner.envs.heartbeat = beat
+        try:
+            for until in received(pipe):
+                start = process_time()
+                metrics = leg(learner, shared, until)
+                episodes = [tuple(episode) for episode in learner.envs.episodes]
+                learner.envs.episodes.clear()
+                pipe.send((metrics, episodes, process_time() - start))
+        finally:
+            learner.envs.close()
+    except UserError as error:
+        with contextlib.suppress(BrokenPipeError):  # another worker failed first and the parent has closed the pipe
+            pipe.send(str(error))
+    except BrokenPipeError:
+        pass  # the parent is gone
+
+
+def received(pipe: Connection) -> Iterator[int]:
+    """Yield the step counts received through ``pipe`` until it is closed."""
+    try:
+        while True:
+            yield pipe.recv()
+    except (EOFError, ConnectionResetError):
+        return
+
+
+def leg(learner: A2C, shared: Shared, until: int) -> dict[str, float]:
+    """Update the shared parameters until the shared step count reaches ``until``; return the means of the metrics."""
+    config = learner.config
+    parameters = nn.Parameter(shared.parameters)
+    parameters.grad = learner.parameters.grad
+    optimizer = make_optimizer(config, parameters)
+    optimizer.state[parameters] = {"step": torch.zeros(()), "square_avg": shared.square_avg}
+    sums: dict[str, Any] = defaultdict(float)
+    updates = 0
+    while shared.steps.value < until:
+        before = learner.envs.steps
+        learner.parameters.data.copy_(shared.parameters)
+        for name, value in learner.compute_gradient().items():
+            sums[name] += value
+        with shared.steps.get_lock():
+            shared.steps.value += learner.envs.steps - before
+        if config.lr_decay:
+            optimizer.param_groups[0]["lr"] = config.lr * max(0.0, 1 - shared.steps.value / config.total_steps)
+        optimizer.step()
+        updates += 1
+    return {name: float(total) / updates for name, total in sums.items()}

@@ -1,0 +1,117 @@
+"""What REINFORCE and A2C share: configuration, network, the gradient step, acting and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.loop.agent import Agent, TrainConfig
+from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
+from automl_ext.rl.networks.actor_critic import ActorCritic
+from automl_ext.rl.networks.parameters import clip_norm
+from automl_ext.training.checks import check_range
+from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
+
+
+@dataclass
+class PolicyGradientConfig(TrainConfig):
+    """Configuration that the policy-gradient algorithms share.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    n_envs: int = 8  # Number of environments.
+    gamma: float = 0.99  # Discount factor.
+    lr: float = 3e-3  # Learning rate.
+    vf_coef: float = 0.5  # Weight of the value loss.
+    ent_coef: float = 0.0  # Weight of the entropy bonus.
+    max_grad_norm: float = 0.5  # Gradient norm to clip at; inf: no clipping.
+    hidden: tuple[int, ...] = (64, 64)  # Units of each hidden layer.
+    normalize: bool = False  # Normalize observations by their running mean and standard deviation.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "gamma", low=0, high=1)
+        check_range(self, "lr", above=0)
+        check_range(self, "vf_coef", "ent_coef", low=0)
+        check_max_grad_norm(self)
+        check_hidden(self)
+
+
+class PolicyGradientAgent(Agent):
+    """Acting and checkpoints of an agent with an :class:`ActorCritic`. Subclasses set the attributes and learn.
+
+    Attributes:
+        envs: training environments. The agent owns them.
+        network: policy and value function.
+        parameters: all parameters of the network as one vector.
+        optimizer: optimizer of ``parameters``.
+        outputs: function from observations to the policy's outputs, in NumPy.
+        rng: random generator of the actions.
+    """
+
+    envs: Envs
+    network: ActorCritic
+    parameters: torch.nn.Parameter
+    optimizer: torch.optim.Optimizer
+    outputs: Callable[[np.ndarray], np.ndarray]
+    rng: np.random.Generator
+
+    def sample(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Sample actions; return them as sampled and as the environment takes them."""
+        distribution = self.network.distribution
+        actions = distribution.sample(self.outputs(observations), self.rng)
+        return actions, distribution.to_env(actions)
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Return the most probable actions."""
+        distribution = self.network.distribution
+        return distribution.to_env(distribution.mode(self.outputs(observations)))
+
+    def policy_state(self) -> dict[str, Any]:
+        return self.network.state_dict()
+
+    def load_policy_state(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": numpy_generator_state(self.rng),
+            "envs": self.envs.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        set_numpy_generator_state(self.rng, state["rng"])
+        self.envs.load_state_dict(state["envs"])
+
+
+def make_network(config: PolicyGradientConfig, envs: Envs, device: torch.device) -> ActorCritic:
+    """Build policy and value function, with initial weights from ``config.seed``.
+
+    Raises:
+        UserError: unsupported observation or action space.
+    """
+    with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
+        torch.manual_seed(config.seed)
+        network = ActorCritic(envs.observation_space, envs.action_space, config.hidden, config.normalize)
+    return network.to(device)
+
+
+def clipped_gradient(loss: Tensor, parameters: torch.nn.Parameter, max_norm: float) -> Tensor:
+    """Set ``parameters.grad`` to the gradient of ``loss``, clipped to ``max_norm``; return its norm before clipping."""
+    gradient = parameters.grad  # the gradients of the network's parameters are views of it
+    assert gradient is not None
+    gradient.zero_()
+    loss.backward()
+    return clip_norm(gradient, max_norm)

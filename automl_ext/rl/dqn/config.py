@@ -1,0 +1,70 @@
+"""The configuration of DQN and its extensions."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from automl_ext.rl.loop.agent import TrainConfig
+from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
+from automl_ext.training.checks import check_range
+
+
+@dataclass
+class DQNConfig(TrainConfig):
+    """Configuration of DQN. All step counts are summed over the environments.
+
+    The defaults are those of Stable-Baselines3's zoo for CartPole-v1.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    total_steps: int = 50_000  # Environment steps to train for.
+    eval_every: int = 2_500  # Steps between evaluations.
+    double: bool = False  # Double Q-learning: select the next action with the online network.
+    dueling: bool = False  # Separate streams for the state value and the advantages.
+    prioritized: bool = False  # Sample transitions in proportion to their error.
+    n_step: int = 1  # Number of rewards in a target before it bootstraps.
+    distributional: bool = False  # Learn the distribution of returns (C51).
+    noisy: bool = False  # Explore with noisy layers instead of epsilon-greedy.
+    hidden: tuple[int, ...] = (256, 256)  # Units of each hidden layer.
+    lr: float = 2.3e-3  # Learning rate of Adam.
+    adam_eps: float = 1e-8  # Epsilon of Adam.
+    max_grad_norm: float = 10.0  # Gradient norm to clip at; inf: no clipping.
+    gamma: float = 0.99  # Discount factor.
+    batch_size: int = 64  # Transitions per gradient step.
+    buffer_size: int = 100_000  # Capacity of the replay, in transitions.
+    learning_starts: int = 1_000  # Steps of random actions before training starts.
+    train_freq: int = 256  # Steps between updates.
+    gradient_steps: int = 128  # Gradient steps per update; -1: as many as train_freq.
+    target_update_interval: int = 10  # Steps between updates of the target network.
+    exploration_fraction: float = 0.16  # Fraction of total_steps over which epsilon falls from 1 to final_epsilon.
+    final_epsilon: float = 0.04  # Probability of a random action after exploration_fraction.
+    alpha: float = 0.5  # Exponent of the priorities in prioritized replay.
+    beta: float = 0.4  # Initial exponent of the importance weights; it rises to 1 during training.
+    atoms: int = 51  # Number of atoms of the return distribution (C51).
+    v_min: float = 0.0  # Lowest atom, a discounted return; returns in CartPole-v1 are within 0 and 100.
+    v_max: float = 100.0  # Highest atom, a discounted return.
+    sigma: float = 0.5  # Initial noise scale σ₀ of noisy layers.
+    normalize: bool = False  # Normalize observations by their running mean and standard deviation.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "n_step", "batch_size", "buffer_size", "train_freq", "target_update_interval", low=1)
+        if self.gradient_steps < 1 and self.gradient_steps != -1:
+            raise ValueError(f"gradient_steps: expected at least 1, or -1, got {self.gradient_steps}")
+        check_range(self, "learning_starts", "sigma", low=0)
+        check_range(self, "gamma", "exploration_fraction", "final_epsilon", "alpha", "beta", low=0, high=1)
+        check_range(self, "lr", "adam_eps", above=0)
+        check_range(self, "atoms", low=2)
+        check_range(self, "v_min")
+        check_range(self, "v_max", above=self.v_min)
+        check_max_grad_norm(self)
+        check_hidden(self, units=2, layers=1)
+        if self.buffer_size < self.n_envs:
+            raise ValueError(f"buffer_size: expected at least n_envs ({self.n_envs}), got {self.buffer_size}")
+
+    @property
+    def updates_each(self) -> int:
+        """The number of gradient steps every ``train_freq`` steps."""
+        return self.train_freq if self.gradient_steps == -1 else self.gradient_steps

@@ -1,0 +1,136 @@
+"""The Dreamer agent: learning, observations, the recurrent state of its policy, and its settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("gymnasium")
+from dreamer_worlds import SIZES, TINY, PointOnLine
+from gymnasium import spaces
+from rl_worlds import Scripted
+
+from automl_ext.rl.dreamer import Dreamer, DreamerConfig
+from automl_ext.rl.dreamer.actions import actions_of
+from automl_ext.rl.dreamer.world_model import WorldModel
+from automl_ext.rl.envs.making import EnvOptions
+from automl_ext.rl.loop.agent import envs_of
+from automl_ext.rl.loop.evaluate import evaluate
+from automl_ext.rl.presets import preset
+from automl_ext.training.errors import UserError
+
+
+@pytest.mark.parametrize("continuous", [False, True])
+def test_learns_to_move_right(register_world, continuous: bool) -> None:
+    """The return is about 6.5 when always moving right, 0 at random and −6.5 when always moving left."""
+    config = dataclasses.replace(
+        TINY,
+        env_id=register_world(PointOnLine, continuous),
+        prefill=200,
+        batch_size=8,
+        sequence_length=10,
+        horizon=6,
+        continue_scale=0.0,
+        model_lr=3e-3,
+        actor_lr=3e-3,
+        value_lr=3e-3,
+        free_nats=0.1,
+        entropy_scale=1e-2,
+    )
+    agent = Dreamer(config)
+    for _ in range(40):
+        agent.iterate()
+    agent.learn(150)
+    assert evaluate(agent.act, envs_of(config, 10, 1), agent.begin).mean() > 4.5
+
+
+def test_image_observations(register_world) -> None:
+    config = preset("pixels", dataclasses.replace(TINY, env_id=register_world(PointOnLine, True, True)))
+    small = {name: getattr(TINY, name) for name in (*SIZES, "prefill", "pretrain", "batch_size", "sequence_length")}
+    agent = Dreamer(dataclasses.replace(config, **small, train_every=50, horizon=3, env=EnvOptions()))
+    agent.iterate()
+    first = agent.learn(1)["observation_loss"]
+    assert agent.replay.episodes[0].arrays["observations"].dtype == np.uint8
+    assert agent.learn(15)["observation_loss"] < first
+    sequences = agent.replay.sample(2, 5)
+    prepared = agent.learner.model.prepare(sequences.observations)
+    assert (prepared.min(), prepared.max()) == (-0.5, 0.5)
+    decoded = agent.learner.model.decode(torch.zeros(5, 2, agent.learner.model.features))
+    assert decoded.shape == prepared.shape
+
+
+def test_unsupported_observation_spaces_are_refused(register_world) -> None:
+    config = dataclasses.replace(TINY, env_id="FrozenLake-v1")
+    with pytest.raises(UserError, match="observations: expected vectors of floats or uint8 images"):
+        Dreamer(config)
+
+
+def test_errors_about_spaces_are_one_line() -> None:
+    """The repr of a Box with differing bounds has several lines."""
+    box = spaces.Box(np.zeros((9, 9), np.float32), np.arange(81, dtype=np.float32).reshape(9, 9))
+    assert "\n" in repr(box)
+    with pytest.raises(UserError) as observation_error:
+        WorldModel(box, 2, TINY)
+    unbounded = spaces.Box(box.low, np.where(np.eye(9) > 0, np.inf, box.high).astype(np.float32))
+    with pytest.raises(UserError) as action_error:
+        actions_of(unbounded)
+    for error in (observation_error, action_error):
+        assert "\n" not in str(error.value)
+        assert len(str(error.value)) < 400
+
+
+def test_state_of_act_is_reset_where_episodes_start() -> None:
+    agent = Dreamer(dataclasses.replace(TINY, env_id="Pendulum-v1", n_envs=2))
+    agent.begin(np.array([True, True]))
+    rng = np.random.default_rng(0)
+    first = rng.standard_normal((3, 2, 3)).astype(np.float32)
+    expected = [agent.act(x) for x in first]
+    agent.act(first[0])
+    agent.begin(np.array([True, False]))
+    actual = [agent.act(x) for x in first]
+    for t in range(3):
+        assert np.array_equal(expected[t][0], actual[t][0])
+        assert not np.array_equal(expected[t][1], actual[t][1])
+    agent.begin(np.ones(5, bool))  # another number of environments
+    assert agent.act(np.zeros((5, 3), np.float32)).shape == (5, 1)
+
+
+def test_training_state_is_reset_where_episodes_start(register_world) -> None:
+    """Episodes of Scripted have two to four steps; the state is zero at each first observation."""
+    from gymnasium.vector import AutoresetMode, SyncVectorEnv
+
+    from automl_ext.rl.envs.vector import Envs
+
+    for mode in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
+        vector = SyncVectorEnv([functools.partial(Scripted, i) for i in range(2)], autoreset_mode=mode)
+        agent = Dreamer(dataclasses.replace(TINY, prefill=0), Envs(vector, 0))
+        starts = []
+        for _ in range(20):
+            starting = agent.envs.starting
+            assert np.array_equal(starting, agent.envs.observations[:, 2] == 0)
+            agent.state = agent.state.reset(starting)
+            assert agent.state.deter[starting].abs().sum() == 0
+            assert agent.state.action[~starting].abs().sum(1).bool().all()
+            starts.append(starting)
+            actions = agent.explore(agent.envs.observations)
+            agent.envs.step(agent.actions.to_env(actions))
+        assert np.sum(starts, 0).min() >= 4
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("horizon", 0), ("sequence_length", 1), ("prefill", -1), ("gamma", 1.5), ("observation_std", 0)]
+)
+def test_settings_out_of_range_are_refused(name: str, value: float) -> None:
+    with pytest.raises(ValueError, match=name):
+        DreamerConfig(**{name: value})
+
+
+def test_preset_of_another_algorithm_is_refused(tmp_path: Path) -> None:
+    assert preset("vector", DreamerConfig()).prefill <= 1000
+    with pytest.raises(UserError, match=r"--preset: expected one of .*, got 'minatar'"):
+        preset("minatar", DreamerConfig())

@@ -1,0 +1,45 @@
+"""Reports of Dreamer runs: imagined episodes and learning curves."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("gymnasium")
+from dreamer_worlds import TINY, PointOnLine
+
+from automl_ext.rl.dreamer import Dreamer, train
+from automl_ext.rl.loop.agent import envs_of
+from automl_ext.rl.reports.evaluate_run import evaluate_run
+from automl_ext.rl.reports.imagination import draw_dream, dream
+from automl_ext.rl.reports.plot import plot_runs
+
+
+def test_imagined_episode_has_the_length_of_the_real_one(register_world, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for images in (False, True):
+        config = dataclasses.replace(TINY, env_id=register_world(PointOnLine, True, images))
+        agent = Dreamer(config)
+        result = dream(agent, envs_of(config, 1, 0), context=4)
+        assert result.context == 4
+        assert len(result.real) == len(result.imagined) == len(result.imagined_rewards) == 11
+        assert result.real_rewards[1:].any()
+        assert result.real.shape == result.imagined.shape
+        draw_dream(result, tmp_path / "dream.png")
+        assert (tmp_path / "dream.png").stat().st_size > 2000
+    cut = dream(agent, envs_of(config, 1, 0), context=50, steps=3)
+    assert len(cut.real) == cut.context == 4
+
+
+def test_runs_of_several_algorithms_are_plotted(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from automl_ext.rl.actor_critic import a2c
+
+    train(TINY, tmp_path / "dreamer")
+    settings = {"total_steps": 200, "eval_every": 100, "eval_episodes": 1, "final_episodes": 1}
+    a2c.train(a2c.A2CConfig(**settings), tmp_path / "a2c")
+    written = plot_runs([tmp_path / "dreamer", tmp_path / "a2c"], tmp_path)
+    assert [path.name for path in written] == ["curves.png", "imagined.png", "curves.png", "learning.png"]
+    assert evaluate_run(tmp_path / "dreamer", 2)["policy"] == "best"
