@@ -12,7 +12,7 @@ struct DenseProduct {
   float* c;
   int64_t rows, inner, columns;
   int64_t a_row, a_inner, b_inner, b_column, c_row;  // strides
-  const float *bias, *add, *elu_output;                  // may be null
+  const float *bias, *add, *elu_output;              // may be null
   int64_t add_row, elu_output_row;
   bool elu;
 };
@@ -27,9 +27,9 @@ struct GruGates {
   int64_t input_gates_row, hidden_gates_row, state_row, next_row;  // strides; candidate [rows, n] is contiguous
 };
 
-// Gradients of GruGates from grad_next, the grad_next of the next state. grad_gates is [rows, 4 n]: the gradients of
+// Gradients of GruGates from grad_next, the gradient of the next state. grad_gates is [rows, 4 n]: the gradients of
 // the candidate third of hidden_gates, then of the reset, update and candidate thirds of input_gates. grad_state [rows,
-// n] is the grad_next of the state without the path through hidden_gates. grad_gates, grad_state and candidate are
+// n] is the gradient of the state without the path through hidden_gates. grad_gates, grad_state and candidate are
 // contiguous.
 struct GruGatesBackward {
   const float *grad_next, *gates, *candidate, *state;

@@ -15,7 +15,8 @@ namespace automl_ext {
 namespace {
 
 // Checks for a float32 CPU matrix of this shape; −1 means any number of rows or columns.
-const at::Tensor& check_matrix(const char* where, const char* name, const at::Tensor& x, int64_t rows, int64_t columns) {
+const at::Tensor& check_matrix(const char* where, const char* name, const at::Tensor& x, int64_t rows,
+                              int64_t columns) {
   TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat && x.device().is_cpu(), where, ": ", name,
                    ": expected a float32 tensor on the CPU, got ", x.scalar_type(), " on ", x.device());
   TORCH_CHECK_VALUE(x.dim() == 2 && (rows < 0 || x.size(0) == rows) && (columns < 0 || x.size(1) == columns), where,
@@ -91,8 +92,10 @@ py::tuple gru_gates_backward(const at::Tensor& grad_next, const at::Tensor& gate
   check_rows(where, "gates", gates, rows, 3 * n);
   check_rows(where, "state", state, rows, n);
   check_rows(where, "candidate", candidate, rows, n);
-  TORCH_CHECK_VALUE(candidate.is_contiguous(), where, ": candidate: expected a contiguous tensor, got strides ", candidate.strides());
-  const at::Tensor grad_gates = at::empty({rows, 4 * n}, state.options()), grad_state = at::empty({rows, n}, state.options());
+  TORCH_CHECK_VALUE(candidate.is_contiguous(), where, ": candidate: expected a contiguous tensor, got strides ",
+                    candidate.strides());
+  const at::Tensor grad_gates = at::empty({rows, 4 * n}, state.options());
+  const at::Tensor grad_state = at::empty({rows, n}, state.options());
   const GruGatesBackward pass = {grad_next.const_data_ptr<float>(), gates.const_data_ptr<float>(),
                                  candidate.const_data_ptr<float>(), state.const_data_ptr<float>(),
                                  grad_gates.mutable_data_ptr<float>(), grad_state.mutable_data_ptr<float>(), rows, n,

@@ -18,7 +18,8 @@ namespace py = pybind11;
 namespace automl_ext {
 namespace {
 
-[[noreturn]] void raise_wrong_array(const py::object& given, const py::object& dtype, const char* where, const char* name) {
+[[noreturn]] void raise_wrong_array(const py::object& given, const py::object& dtype, const char* where,
+                                    const char* name) {
   std::string got = py::str(py::type::of(given).attr("__name__"));
   if (py::isinstance<py::array>(given)) {
     got = std::string(py::str(given.attr("dtype"))) + " of shape " + std::string(py::str(given.attr("shape")));
@@ -41,7 +42,7 @@ py::array_t<T, py::array::c_style> array_of(const py::object& given, const char*
 
 void check_length(int64_t length, int64_t expected, const char* where, const char* name, const char* like) {
   if (length == expected) return;
-  throw py::value_error(std::string(where) + ": " + name + ": expected the same number as " + like + " (" +
+  throw py::value_error(std::string(where) + ": " + name + ": expected as many as " + like + " (" +
                         std::to_string(expected) + "), got " + std::to_string(length));
 }
 
@@ -100,7 +101,8 @@ constexpr const char* kGather = "gather_windows";
 // The rows of a contiguous CPU tensor with `count` rows (-1: any number).
 Rows rows_of(const at::Tensor& x, int64_t count, const char* name) {
   if (!x.device().is_cpu() || !x.is_contiguous() || x.dim() < 1 || (count >= 0 && x.size(0) != count)) {
-    throw py::value_error(std::string(kGather) + ": " + name + ": expected a contiguous CPU tensor with one row per step");
+    throw py::value_error(std::string(kGather) + ": " + name +
+                          ": expected a contiguous CPU tensor with one row per step");
   }
   const int64_t size = x.size(0) ? x.numel() / x.size(0) * int64_t(x.element_size()) : 0;
   return {static_cast<const char*>(x.const_data_ptr()), size};

@@ -63,7 +63,7 @@ class SumTree {
   // Stratified sampling: sample i is drawn from the i-th of n equal parts of the total, at the fraction uniforms[i] of
   // it.
   void sample(const double* uniforms, int64_t n, int64_t* indices, double* priorities) const {
-    if (!(total_ > 0)) throw std::invalid_argument("SumTree: cannot sample, because every priority is 0");
+    if (!(total_ > 0)) throw std::invalid_argument("SumTree: every priority is 0, there is nothing to sample");
     for (int64_t i = 0; i < n; ++i) {
       if (!(uniforms[i] >= 0 && uniforms[i] < 1)) {
         throw std::invalid_argument("SumTree: uniforms: expected numbers in [0, 1), got " + format(uniforms[i]) +
