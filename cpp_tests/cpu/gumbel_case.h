@@ -1,4 +1,4 @@
-// Rows of logits with their groups' seeds and temperatures, and the noise that the stream's definition gives them.
+// Test cases of Gumbel sampling: sizes, seeds and temperatures of groups of rows, and the noise by its definition.
 #pragma once
 #include "../instruction_sets/run.h"
 #include "../references/numbers.h"
@@ -8,7 +8,7 @@ namespace automl_ext {
 
 struct GumbelCase {
   int64_t n, rows_per_group, groups;
-  std::vector<int64_t> seeds;  // one, or one for each group
+  std::vector<int64_t> seeds;  // one for all groups, or one per group
   std::vector<double> taus;
 
   int64_t count() const { return rows_per_group * groups; }
@@ -17,7 +17,8 @@ struct GumbelCase {
   }
   double tau(int64_t row) const { return taus[taus.size() > 1 ? row / rows_per_group : 0]; }
 
-  // Element by element. The float of each word is the kernel's own, which test_gumbel_noise.cpp holds to its formula.
+  // The noise of each element. Words are converted to noise by the kernel's own function, which test_gumbel_noise.cpp
+  // tests.
   template <class C>
   std::vector<C> noise(const MathInternals<C>& math) const {
     std::vector<uint32_t> words;
@@ -34,14 +35,14 @@ struct GumbelCase {
   }
 };
 
-inline const MathInternals<float>& math_of(const Internals& inside, float) { return inside.of_float; }
-inline const MathInternals<double>& math_of(const Internals& inside, double) { return inside.of_double; }
+inline const MathInternals<float>& math_of(const Internals& internals, float) { return internals.float_math; }
+inline const MathInternals<double>& math_of(const Internals& internals, double) { return internals.double_math; }
 
 inline std::vector<GumbelCase> gumbel_cases() {
   const std::vector<int64_t> one = {42}, five = {1, -7, int64_t(1) << 40, 0, 42};
   return {
       {1, 5, 1, one, {1.0}},        {2, 40, 1, one, {0.5}},
-      {7, 30, 1, one, {1.0}},       {8, 4, 5, five, {1.0}},  // groups of 32: every second starts inside a block
+      {7, 30, 1, one, {1.0}},       {8, 4, 5, five, {1.0}},  // half of the groups start inside a block
       {13, 11, 5, five, {1.0, 0.1, 3.0, 0.7, 10.0}},
       {13, 11, 5, one, {1.0, 0.1, 3.0, 0.7, 10.0}},
       {16, 9, 1, {-1}, {2.0}},      {33, 5, 5, five, {0.3}},

@@ -1,4 +1,4 @@
-// Dense layers and the GRU's gates against plain loops in double: parts of tiles, strided and transposed matrices.
+// Dense layers and GRU gates against loops in double: partial tiles, strided and transposed matrices.
 #include <algorithm>
 
 #include "../instruction_sets/run.h"
@@ -10,7 +10,7 @@ namespace {
 
 constexpr float kUntouched = 7;
 
-// A float matrix with room around it: row i, column j at i·row + j·column from `first`.
+// A float matrix with padding. Element (i, j) is at first()[i·row + j·column].
 struct Matrix {
   std::vector<float> all;
   int64_t row, column;
@@ -27,7 +27,9 @@ struct ProductTest {
   const DenseKernels& kernels;
   double worst = 0;
 
-  void check(int64_t rows, int64_t inner, int64_t columns, bool a_transposed, bool b_transposed, int with, Random& random) {
+  // with: bits for bias, add, elu, elu_output.
+  void check(int64_t rows, int64_t inner, int64_t columns, bool a_transposed, bool b_transposed, int with,
+             Random& random) {
     const Matrix a(rows, inner, a_transposed, random), b(inner, columns, b_transposed, random);
     const Matrix bias(1, columns, false, random), add(rows, columns, false, random), y(rows, columns, false, random);
     const int64_t c_row = columns + 2;
@@ -38,7 +40,7 @@ struct ProductTest {
     if (with & 1) p.bias = bias.first();
     if (with & 2) p.add = add.first(), p.add_row = add.row;
     if (with & 4) p.elu = true;
-    if (with & 8) p.elu_of = y.first(), p.elu_of_row = y.row;
+    if (with & 8) p.elu_output = y.first(), p.elu_output_row = y.row;
     std::vector<float> packed(kernels.packed_size(p), kUntouched);
     float* at = packed.empty() ? nullptr : packed.data();
     if (at) kernels.pack(p, at);
@@ -47,7 +49,7 @@ struct ProductTest {
       for (int64_t j = 0; j < c_row; ++j) {
         const double got = c[i * c_row + j];
         if (j >= columns) {
-          CHECK(got == kUntouched, "wrote past a row's end: %g", got);
+          CHECK(got == kUntouched, "write past the end of a row: %g", got);
           continue;
         }
         double sum = 0, magnitudes = 0;
@@ -58,17 +60,20 @@ struct ProductTest {
         double expected = with & 4 ? (sum > 0 ? sum : std::expm1(sum)) : sum;
         const double slope = with & 8 ? std::fmin(0, y.at(i, j)) + 1 : 1;
         expected *= slope;
-        const double bound = Element<float>::epsilon * (std::fabs(slope) * (magnitudes * (2 + std::sqrt(double(inner))) + 1));
+        const double roundings = magnitudes * (2 + std::sqrt(double(inner))) + 1;
+        const double bound = Element<float>::epsilon * std::fabs(slope) * roundings;
         const double error = std::fabs(got - expected);
         worst = std::fmax(worst, error / bound);
-        CHECK(error <= bound, "[%lld, %lld] x [%lld, %lld] at %lld, %lld (with %d): got %.9g, expected %.9g", (long long)rows,
-              (long long)inner, (long long)inner, (long long)columns, (long long)i, (long long)j, with, got, expected);
+        CHECK(error <= bound, "[%lld, %lld] x [%lld, %lld] at %lld, %lld (with %d): got %.9g, expected %.9g",
+              (long long)rows, (long long)inner, (long long)inner, (long long)columns, (long long)i, (long long)j, with,
+              got, expected);
       }
     }
     p.c = pieces.data();
     for (int64_t begin = 0, step = 1; begin < rows; begin += step, step += 3)
       kernels.multiply(p, at, begin, std::min(begin + step, rows));
-    CHECK(same_bits(c, pieces), "[%lld, %lld, %lld]: pieces differ", (long long)rows, (long long)inner, (long long)columns);
+    CHECK(same_bits(c, pieces), "[%lld, %lld, %lld]: the result depends on the row ranges", (long long)rows,
+          (long long)inner, (long long)columns);
   }
 };
 
@@ -81,41 +86,41 @@ void check_near(double got, double expected, double magnitude, const char* what)
 
 void check_gates(const DenseKernels& kernels, int64_t rows, int64_t n, double scale, Random& random) {
   const auto numbers = [&](int64_t count, double by) { return encoded<float>(random.normals(count, by)); };
-  const std::vector<float> of_input = numbers(rows * 3 * n, scale), state = numbers(rows * n, 1);
-  const std::vector<float> before = numbers(rows * 3 * n, scale), gradient = numbers(rows * n, 1);
-  std::vector<float> gates = before, newly(rows * n), next(rows * (n + 1), kUntouched);
-  GruGates forward = {of_input.data(), state.data(), gates.data(), newly.data(), next.data(), rows, n, 3 * n, 3 * n, n,
-                      n + 1};
+  const std::vector<float> input_gates = numbers(rows * 3 * n, scale), state = numbers(rows * n, 1);
+  const std::vector<float> before = numbers(rows * 3 * n, scale), grad_next = numbers(rows * n, 1);
+  std::vector<float> gates = before, candidate(rows * n), next(rows * (n + 1), kUntouched);
+  GruGates forward = {input_gates.data(), state.data(), gates.data(), candidate.data(), next.data(), rows, n, 3 * n,
+                      3 * n, n, n + 1};
   kernels.gru_gates(forward, 0, rows / 2);
   kernels.gru_gates(forward, rows / 2, rows);
-  std::vector<float> found(rows * 4 * n), to_state(rows * n);
-  GruGatesBackward backward = {gradient.data(), gates.data(), newly.data(), state.data(), found.data(), to_state.data(),
-                               rows, n, n, 3 * n, n};
+  std::vector<float> grad_gates(rows * 4 * n), grad_state(rows * n);
+  GruGatesBackward backward = {grad_next.data(), gates.data(), candidate.data(), state.data(), grad_gates.data(),
+                               grad_state.data(), rows, n, n, 3 * n, n};
   kernels.gru_gates_backward(backward, 0, rows / 2);
   kernels.gru_gates_backward(backward, rows / 2, rows);
   for (int64_t i = 0; i < rows; ++i) {
     for (int64_t j = 0; j < n; ++j) {
       const auto third = [&](const std::vector<float>& x, int k) { return double(x[i * 3 * n + k * n + j]); };
-      const double reset = sigmoid(third(of_input, 0) + third(before, 0));
-      const double update = sigmoid(third(of_input, 1) + third(before, 1)), recurrent = third(before, 2);
-      const double fresh = std::tanh(third(of_input, 2) + reset * recurrent), h = state[i * n + j];
-      const double size = 1 + scale * 8;  // sums of what is so large are rounded before they enter a sigmoid
+      const double reset = sigmoid(third(input_gates, 0) + third(before, 0));
+      const double update = sigmoid(third(input_gates, 1) + third(before, 1)), recurrent = third(before, 2);
+      const double new_value = std::tanh(third(input_gates, 2) + reset * recurrent), h = state[i * n + j];
+      const double size = 1 + scale * 8;  // large sums are rounded before the sigmoid
       check_near(third(gates, 0), reset, size, "reset");
       check_near(third(gates, 1), update, size, "update");
-      CHECK(third(gates, 2) == recurrent, "what enters new by the state was changed");
-      check_near(newly[i * n + j], fresh, size, "new");
-      check_near(next[i * (n + 1) + j], (1 - update) * fresh + update * h, size * (std::fabs(h) + 2), "next");
-      // The gradient, from the gates as they were stored.
-      const double r = third(gates, 0), u = third(gates, 1), x = newly[i * n + j], g = gradient[i * n + j];
-      const double of_new = g * (1 - u) * (1 - x * x), large = std::fabs(g);
-      const float* row = found.data() + i * 4 * n + j;
-      check_near(row[0], of_new * r, large, "gradient of new by the state");
-      check_near(row[n], of_new * recurrent * r * (1 - r), large * std::fabs(recurrent), "gradient of reset");
+      CHECK(third(gates, 2) == recurrent, "the candidate third of hidden_gates was changed");
+      check_near(candidate[i * n + j], new_value, size, "candidate");
+      check_near(next[i * (n + 1) + j], (1 - update) * new_value + update * h, size * (std::fabs(h) + 2), "next");
+      // Gradients, computed from the stored gates.
+      const double r = third(gates, 0), u = third(gates, 1), x = candidate[i * n + j], g = grad_next[i * n + j];
+      const double grad_candidate = g * (1 - u) * (1 - x * x), large = std::fabs(g);
+      const float* row = grad_gates.data() + i * 4 * n + j;
+      check_near(row[0], grad_candidate * r, large, "gradient of the candidate by the state");
+      check_near(row[n], grad_candidate * recurrent * r * (1 - r), large * std::fabs(recurrent), "gradient of reset");
       check_near(row[2 * n], g * (h - x) * u * (1 - u), large * (std::fabs(h) + 1), "gradient of update");
-      check_near(row[3 * n], of_new, large, "gradient of new");
-      check_near(to_state[i * n + j], g * u, large, "gradient of the state");
+      check_near(row[3 * n], grad_candidate, large, "gradient of the candidate");
+      check_near(grad_state[i * n + j], g * u, large, "gradient of the state");
     }
-    CHECK(next[i * (n + 1) + n] == kUntouched, "wrote past a row's end");
+    CHECK(next[i * (n + 1) + n] == kUntouched, "write past the end of a row");
   }
 }
 
@@ -129,7 +134,7 @@ void test(const InstructionSet& set) {
       for (const int64_t columns : sizes)
         for (const int layout : {0, 1, 2, 3})
           product.check(rows, inner, columns, layout & 1, layout & 2, with++ % 16, random);
-  std::printf("product: worst error %.2f of what is allowed\n", product.worst);
+  std::printf("product: worst error %.2f of the bound\n", product.worst);
   for (const int64_t n : sizes)
     for (const double scale : {1.0, 60.0}) check_gates(set.kernels.dense, 5, n, scale, random);
 }

@@ -5,7 +5,7 @@
 
 using namespace automl_ext;
 
-static constexpr double max_ulps = 2;  // of the largest |s|·|g| of the row
+static constexpr double max_ulps = 2;  // in ulp of the largest |s|·|g| of the row
 
 template <class T>
 struct Backward {
@@ -24,7 +24,8 @@ struct Backward {
     kernel(grad.data(), y.data(), supports.data(), with_support.data(), n, begin, end);
     for (size_t i = 0; i < dx.size(); ++i) {
       const double without = Element<T>::decode(dx[i]), with = Element<T>::decode(with_support[i]);
-      CHECK(with == without || (with != with && without != without), "n = %lld, element %zu: %g with its support, %g without",
+      CHECK(with == without || (with != with && without != without),
+            "n = %lld, element %zu: %g with the support, %g without",
             (long long)n, i, with, without);
     }
     return decoded(dx);
@@ -61,7 +62,7 @@ struct Backward {
       worst = std::fmax(worst, error);
       CHECK(error <= max_ulps, "%s power %d, n = %lld, i = %lld: got %.17g, expected %.17Lg (%.2f ulp)",
             Element<T>::name, power, (long long)n, (long long)i, dx[i], expected[i], error);
-      if (p[i] == 0) CHECK(dx[i] == 0, "off the support: got %g", dx[i]);
+      if (p[i] == 0) CHECK(dx[i] == 0, "outside the support: got %g", dx[i]);
     }
   }
 
@@ -72,10 +73,10 @@ struct Backward {
         const std::vector<long double> p = entmax_reference(random.normals(n, scale), power);
         check_row(random.normals(n, scale), std::vector<double>(p.begin(), p.end()));
       }
-    check_row(random.normals(33), std::vector<double>(33, 0));  // a row that was all mask
+    check_row(random.normals(33), std::vector<double>(33, 0));  // a fully masked row
   }
 
-  // Off the support dx is 0, and nothing there is in the mean, whatever g holds: rows with few places and with many.
+  // Outside the support dx is 0 and g is ignored, whatever it holds. Rows with small and with large supports.
   void check_off_support() {
     Random random{10};
     for (const int64_t n : {2, 8, 16, 19, 33, 100, 300, 1000, 5000})
@@ -92,18 +93,20 @@ struct Backward {
           if (p[i] == 0) g[i] = i % 3 ? std::nan("") : i % 2 ? HUGE_VAL : -HUGE_VAL, clean[i] = 0;
         const std::vector<double> got = rows(g, p, n, 0, count), expected = rows(clean, p, n, 0, count);
         g = clean;
-        for (int64_t i = 0; i < n; ++i) g[i] = std::nan("");  // of the first row everywhere
+        for (int64_t i = 0; i < n; ++i) g[i] = std::nan("");  // the whole first row
         const std::vector<double> bad = rows(g, p, n, 0, count);
         for (int64_t i = 0; i < n * count; ++i) {
-          CHECK(got[i] == expected[i], "%s power %d, n = %lld, i = %lld, p %g: got %g, expected %g", Element<T>::name, power,
+          CHECK(got[i] == expected[i], "%s power %d, n = %lld, i = %lld, p %g: got %g, expected %g", Element<T>::name,
+                power,
                 (long long)n, (long long)i, p[i], got[i], expected[i]);
-          CHECK(i < n && p[i] ? std::isnan(bad[i]) : bad[i] == expected[i], "n = %lld, i = %lld, p %g: got %g", (long long)n,
+          CHECK(i < n && p[i] ? std::isnan(bad[i]) : bad[i] == expected[i], "n = %lld, i = %lld, p %g: got %g",
+                (long long)n,
                 (long long)i, p[i], bad[i]);
         }
       }
   }
 
-  void check_rows() {  // in the whole there are full groups of rows, in the part there are none
+  void check_rows() {  // all rows contain full groups of rows; rows 1 to 4 contain none
     Random random{9};
     const int64_t count = 35;
     for (int64_t n = 6; n <= 34; ++n) {
@@ -113,11 +116,13 @@ struct Backward {
       const std::vector<double> g = random.normals(n * count), whole = rows(g, p, n, 0, count), part = rows(g, p, n, 1, 4);
       for (int64_t i = 0; i < n * count; ++i) {
         const bool in_nan_row = i / n == 2, in_part = i >= n && i < 4 * n;
-        CHECK(std::isnan(whole[i]) == in_nan_row, "n = %lld, element %lld: got %g", (long long)n, (long long)i, whole[i]);
+        CHECK(std::isnan(whole[i]) == in_nan_row, "n = %lld, element %lld: got %g", (long long)n, (long long)i,
+              whole[i]);
         if (!in_part)
           CHECK(part[i] == 7, "rows 1 to 4, element %lld was written: %g", (long long)i, part[i]);
         else if (!in_nan_row)
-          CHECK(part[i] == whole[i], "n = %lld, rows 1 to 4, element %lld: got %g, expected %g", (long long)n, (long long)i,
+          CHECK(part[i] == whole[i], "n = %lld, rows 1 to 4, element %lld: got %g, expected %g", (long long)n,
+                (long long)i,
                 part[i], whole[i]);
       }
     }

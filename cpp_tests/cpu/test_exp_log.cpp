@@ -1,4 +1,5 @@
-// exp, log and log(1 − v) against wider arithmetic: at most 2 ulp, and what they say of their edges.
+// exp, log and log(1 − v) against wider arithmetic: errors of at most 2 ulp, and results at the limits of their
+// domains.
 #include <cmath>
 
 #include "../instruction_sets/run.h"
@@ -6,15 +7,15 @@
 
 using namespace automl_ext;
 
-static constexpr double max_ulps = 2;  // what csrc/common/cpu/simd_math.inc promises
+static constexpr double max_ulps = 2;  // as documented in csrc/common/cpu/simd_math.inc
 
-// The largest error seen of one function, in units of the last place.
+// The largest error of a function, in ulp.
 struct Worst {
   const char* name;
   double ulps = 0, at = 0;
 
   template <class C>
-  void see(C x, C y, long double expected) {
+  void record(C x, C y, long double expected) {
     const double error = double(std::fabs(y - expected)) / ulp<C>(double(expected));
     if (error > ulps) ulps = error, at = double(x);
     CHECK(error <= max_ulps, "%s(%.17g): got %.17g, expected %.17Lg, %.2f ulp", name, double(x), double(y), expected,
@@ -24,16 +25,16 @@ struct Worst {
 };
 
 template <class C>
-static void see_exp(Worst& worst, C x, C y, long double expected) {
+static void record_exp(Worst& worst, C x, C y, long double expected) {
   const C smallest = std::numeric_limits<C>::min(), largest = std::numeric_limits<C>::max();
   if (x != x)
     CHECK(y != y, "exp(NaN): got %g", double(y));
   else if (expected < smallest)
-    CHECK(y == 0 && !std::signbit(y), "exp(%.17g) is not normal: got %g, expected 0", double(x), double(y));
+    CHECK(y == 0 && !std::signbit(y), "exp(%.17g) is subnormal: got %g, expected 0", double(x), double(y));
   else if (expected > largest + (long double)ulp<C>(double(largest)) / 2)
     CHECK(std::isinf(y) && y > 0, "exp(%.17g): got %g, expected inf", double(x), double(y));
   else if (expected <= largest)
-    worst.see(x, y, expected);
+    worst.record(x, y, expected);
 }
 
 static float float_of(uint32_t bits) {
@@ -47,7 +48,7 @@ static double double_of(uint64_t bits) {
   return x;
 }
 
-// Every 97th float bit pattern; double arithmetic is exact enough beside a float's 2⁻²⁴.
+// Every 97th float bit pattern. The reference is computed in double, which is accurate enough for float.
 static void test_float(const MathInternals<float>& math) {
   Worst of_exp{"exp, float"}, of_log{"log, float"}, of_log1p{"log(1 - v), float"};
   constexpr int batch = 4096;
@@ -62,9 +63,9 @@ static void test_float(const MathInternals<float>& math) {
     math.log(positive.data(), z.data(), batch);
     math.log1p_negated(v.data(), w.data(), batch);
     for (int i = 0; i < batch; ++i) {
-      see_exp(of_exp, x[i], y[i], std::exp(double(x[i])));
-      of_log.see(positive[i], z[i], std::log(double(positive[i])));
-      if (v[i] != 0.5f && v[i] > 1e-30f) of_log1p.see(v[i], w[i], std::log1p(-double(v[i])));
+      record_exp(of_exp, x[i], y[i], std::exp(double(x[i])));
+      of_log.record(positive[i], z[i], std::log(double(positive[i])));
+      if (v[i] != 0.5f && v[i] > 1e-30f) of_log1p.record(v[i], w[i], std::log1p(-double(v[i])));
     }
   }
   of_exp.print(), of_log.print(), of_log1p.print();
@@ -78,27 +79,27 @@ static void test_double(const MathInternals<double>& math) {
   for (int round = 0; round < 64; ++round) {
     for (double& e : x) e = round % 4 ? -746 + 1457 * random.uniform() : double_of(random.bits());
     math.exp(x.data(), y.data(), batch);
-    for (int i = 0; i < batch; ++i) see_exp(of_exp, x[i], y[i], std::exp((long double)x[i]));
+    for (int i = 0; i < batch; ++i) record_exp(of_exp, x[i], y[i], std::exp((long double)x[i]));
 
-    // All magnitudes, then beside 1 at all distances.
+    // Numbers of all magnitudes, then numbers near 1 at all distances.
     for (double& e : x) e = double_of(random.bits() & ~(uint64_t(1) << 63));
     if (round % 2)
       for (double& e : x) e = 1 + (random.uniform() - 0.5) * std::ldexp(1.0, -int(random.bits() % 52));
     for (double& e : x) e = std::isnormal(e) ? e : 1;
     math.log(x.data(), y.data(), batch);
-    for (int i = 0; i < batch; ++i) of_log.see(x[i], y[i], std::log((long double)x[i]));
+    for (int i = 0; i < batch; ++i) of_log.record(x[i], y[i], std::log((long double)x[i]));
 
-    // (0, 1) and its tails.
+    // (0, 1), and numbers near its ends.
     for (double& e : x) e = std::ldexp(1 - random.uniform(), -int(random.bits() % (round % 2 ? 40 : 2)));
     for (double& e : x) e = round % 4 == 3 && e > 1e-15 ? 1 - e : e;
     for (double& e : x) e = e > 0 && e < 1 ? e : 0.5;
     math.log1p_negated(x.data(), y.data(), batch);
-    for (int i = 0; i < batch; ++i) of_log1p.see(x[i], y[i], std::log1p(-(long double)x[i]));
+    for (int i = 0; i < batch; ++i) of_log1p.record(x[i], y[i], std::log1p(-(long double)x[i]));
   }
   of_exp.print(), of_log.print(), of_log1p.print();
 }
 
-// The last values before each limit, and the values that have a name.
+// The values around each limit, and special values.
 template <class C>
 static void test_edges(const MathInternals<C>& math, C lowest, C highest) {
   const C infinity = std::numeric_limits<C>::infinity(), tiny = std::numeric_limits<C>::min();
@@ -115,7 +116,7 @@ static void test_edges(const MathInternals<C>& math, C lowest, C highest) {
   std::vector<C> y(x.size());
   math.exp(x.data(), y.data(), int64_t(x.size()));
   Worst worst{"exp at its limits"};
-  for (size_t i = 0; i < x.size(); ++i) see_exp(worst, x[i], y[i], std::exp((long double)x[i]));
+  for (size_t i = 0; i < x.size(); ++i) record_exp(worst, x[i], y[i], std::exp((long double)x[i]));
   CHECK(y[0] == 1 && y[1] == 1, "exp(0): got %.9g", double(y[0]));
   worst.print();
 
@@ -124,14 +125,14 @@ static void test_edges(const MathInternals<C>& math, C lowest, C highest) {
   math.log(one.data(), logs.data(), 3);
   CHECK(logs[0] == 0, "log(1): got %g", double(logs[0]));
   Worst log_worst{"log at its limits"};
-  for (int i = 1; i < 3; ++i) log_worst.see(one[i], logs[i], std::log((long double)one[i]));
+  for (int i = 1; i < 3; ++i) log_worst.record(one[i], logs[i], std::log((long double)one[i]));
 }
 
 static void test(const InstructionSet& set) {
-  test_float(set.inside.of_float);
-  test_double(set.inside.of_double);
-  test_edges<float>(set.inside.of_float, -87.3365447505531f, 88.7228390520684f);
-  test_edges<double>(set.inside.of_double, -708.396418532264106, 709.782712893383973);
+  test_float(set.internals.float_math);
+  test_double(set.internals.double_math);
+  test_edges<float>(set.internals.float_math, -87.3365447505531f, 88.7228390520684f);
+  test_edges<double>(set.internals.double_math, -708.396418532264106, 709.782712893383973);
 }
 
 int main() { return run(test); }

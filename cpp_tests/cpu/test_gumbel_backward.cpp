@@ -1,10 +1,10 @@
-// The gradients of Gumbel softmax and entmax, by logits and by temperature, against their formulas in long double.
+// The gradients of Gumbel softmax and entmax by logits and temperature, against their formulas in long double.
 #include "../references/entmax_reference.h"
 #include "gumbel_case.h"
 
 using namespace automl_ext;
 
-// Of the largest |s|·|g|/τ of the row (for dτ: of the sum of its terms' magnitudes), in units of its last place.
+// Maximum error in ulp of the largest |s|·|g|/τ of the row.
 template <class T>
 static constexpr double max_ulps = sizeof(T) == 2 ? 0.51 : 4;
 
@@ -32,14 +32,15 @@ struct Backward {
     for (int64_t row = 0, step = 1; row < c.count(); row += step, ++step)
       kernel(c.rows(), g.data(), y.data(), dx_pieces.data(), dtau_pieces.data(), row, std::min(row + step, c.count()));
     CHECK(same_bits(dx, dx_alone), "n = %lld: dx differs without dtau", (long long)c.n);
-    CHECK(same_bits(dx, dx_pieces) && same_bits(dtau, dtau_pieces), "n = %lld: pieces differ", (long long)c.n);
+    CHECK(same_bits(dx, dx_pieces) && same_bits(dtau, dtau_pieces), "n = %lld: the result depends on the row ranges",
+          (long long)c.n);
     for (int64_t row = 0; row < c.count(); ++row)
       check_row(c, decoded(std::vector<T>(g.begin() + row * c.n, g.begin() + (row + 1) * c.n)),
                 decoded(std::vector<T>(y.begin() + row * c.n, y.begin() + (row + 1) * c.n)),
                 decoded(std::vector<T>(dx.begin() + row * c.n, dx.begin() + (row + 1) * c.n)), dtau[row], c.tau(row));
   }
 
-  // Off the support of entmax nothing of g counts.
+  // Outside the support of entmax, g is ignored.
   void check_off_support() {
     Random random{12};
     for (const int64_t n : {4, 8, 19, 33, 300, 1000, 5000}) {
@@ -54,7 +55,8 @@ struct Backward {
       std::vector<double> dtau[] = {std::vector<double>(c.count()), std::vector<double>(c.count())};
       for (int i = 0; i < 2; ++i)
         kernel(c.rows(), grads[i].data(), soft.data(), dx[i].data(), dtau[i].data(), 0, c.count());
-      CHECK(decoded(dx[0]) == decoded(dx[1]) && dtau[0] == dtau[1], "n = %lld: g off the support counts", (long long)n);
+      CHECK(decoded(dx[0]) == decoded(dx[1]) && dtau[0] == dtau[1], "n = %lld: g outside the support is used",
+            (long long)n);
     }
   }
 
@@ -99,7 +101,8 @@ static void test_type(const InstructionSet& set) {
     for (const GumbelCase& c : gumbel_cases())
       for (const double sparse : {0.0, 0.5, 0.97}) backward.check(c, sparse);
     if (entmax) backward.check_off_support();
-    std::printf("%-8s %s dx at most %.3f ulp, dtau at most %.3f ulp\n", Element<T>::name, entmax ? "entmax " : "softmax",
+    std::printf("%-8s %s dx at most %.3f ulp, dtau at most %.3f ulp\n", Element<T>::name,
+                entmax ? "entmax " : "softmax",
                 backward.worst, backward.worst_tau);
   }
 }

@@ -1,4 +1,5 @@
-// Gumbel softmax, entmax, argmax and one-hot against an element-by-element reference; pieces give the same bits.
+// Gumbel softmax, entmax, argmax and one-hot against an element-by-element reference. Results are bitwise independent
+// of the row ranges of the calls.
 #include "../references/entmax_reference.h"
 #include "gumbel_case.h"
 
@@ -6,8 +7,8 @@ using namespace automl_ext;
 
 static const double infinity = std::numeric_limits<double>::infinity();
 
-// Of the largest value of the row, in units of its last place. A sum's lane adds 64 terms before it goes into a
-// double; the half types only round the result.
+// Maximum error in ulp of the row's largest value. A lane of a sum adds 64 terms before it is converted to double. The
+// half types only round the result.
 template <class T>
 static constexpr double max_ulps = sizeof(T) == 2 ? 0.51 : 10;
 
@@ -38,10 +39,10 @@ struct Sampler {
     return out;
   }
 
-  // f((x + noise)/τ) of one row. z is rounded to C as in the kernel.
+  // f(z/τ) of one row, with z = x + noise rounded to C as in the kernel.
   std::vector<long double> expected(const std::vector<C>& z, C tau) const {
     const long double top = *std::max_element(z.begin(), z.end());
-    if (entmax) {  // which a shift does not change
+    if (entmax) {  // shift-invariant
       std::vector<double> scaled(z.size());
       for (size_t i = 0; i < z.size(); ++i) scaled[i] = double((z[i] - top) / tau);
       return entmax_reference(scaled, 2);
@@ -59,7 +60,7 @@ struct Sampler {
     for (int64_t i = 0; i < c.n * c.count(); ++i)
       if (i % c.n && random.uniform() < masked) logits[i] = -infinity;
     const std::vector<T> x = encoded<T>(logits);
-    const std::vector<C> noise = c.noise(math_of(set.inside, C()));
+    const std::vector<C> noise = c.noise(math_of(set.internals, C()));
     const Outputs<T> out = run(c, x);
     for (int64_t row = 0; row < c.count(); ++row) {
       std::vector<C> z(c.n);
@@ -72,7 +73,8 @@ struct Sampler {
       for (int64_t i = 0; i < c.n; ++i) {
         const double got = Element<T>::decode(out.soft[row * c.n + i]), error = double(std::fabs(got - p[i])) / unit;
         worst = std::fmax(worst, error);
-        CHECK(error <= max_ulps<T> && got >= 0, "%s %s n = %lld, row %lld, i = %lld: got %.17g, expected %.17Lg, %.2f ulp",
+        CHECK(error <= max_ulps<T> && got >= 0,
+              "%s %s n = %lld, row %lld, i = %lld: got %.17g, expected %.17Lg, %.2f ulp",
               Element<T>::name, entmax ? "entmax" : "softmax", (long long)c.n, (long long)row, (long long)i, got, p[i],
               error);
         const double chosen = Element<T>::decode(out.one_hot[row * c.n + i]);
@@ -83,25 +85,25 @@ struct Sampler {
     check_pieces(c, x, out);
   }
 
-  // Rows in pieces, and fewer outputs at a time.
+  // The same rows in several calls, and with a single output.
   void check_pieces(const GumbelCase& c, const std::vector<T>& x, const Outputs<T>& whole) const {
     Outputs<T> out{std::vector<T>(x.size()), std::vector<T>(x.size()), std::vector<int64_t>(c.count(), -1)};
     for (int64_t begin = 0, step = 1; begin < c.count(); begin += step, ++step)
       run(c, x, out.soft.data(), out.one_hot.data(), out.index.data(), begin, std::min(begin + step, c.count()));
-    CHECK(same_bits(out.soft, whole.soft), "n = %lld: soft differs in pieces", (long long)c.n);
-    CHECK(same_bits(out.one_hot, whole.one_hot), "n = %lld: one_hot differs in pieces", (long long)c.n);
-    CHECK(same_bits(out.index, whole.index), "n = %lld: index differs in pieces", (long long)c.n);
+    CHECK(same_bits(out.soft, whole.soft), "n = %lld: soft depends on the row ranges", (long long)c.n);
+    CHECK(same_bits(out.one_hot, whole.one_hot), "n = %lld: one_hot depends on the row ranges", (long long)c.n);
+    CHECK(same_bits(out.index, whole.index), "n = %lld: index depends on the row ranges", (long long)c.n);
 
     std::vector<T> soft(x.size());
     std::vector<int64_t> index(c.count(), -1);
     run(c, x, soft.data(), nullptr, nullptr, 0, c.count());
     run(c, x, nullptr, nullptr, index.data(), 0, c.count());
-    CHECK(same_bits(soft, whole.soft) && same_bits(index, whole.index), "n = %lld: one output alone differs",
+    CHECK(same_bits(soft, whole.soft) && same_bits(index, whole.index), "n = %lld: a single output differs",
           (long long)c.n);
   }
 
-  // Rows of NaN, of −inf alone, of equal logits, and temperatures that are none.
-  void check_odd_rows() const {
+  // Rows with NaN, rows of only −inf, rows of equal logits, and invalid temperatures.
+  void check_special_rows() const {
     for (const int64_t n : {1, 7, 16, 33}) {
       const GumbelCase c{n, 2, 3, {5}, {1.0}};
       std::vector<double> logits(c.n * c.count(), 0.5);
@@ -116,7 +118,7 @@ struct Sampler {
         const double s = soft[3 * n + i], h = one_hot[3 * n + i];
         CHECK(entmax ? s == 0 && h == 0 : std::isnan(s) && std::isnan(h), "all -inf: %g, %g", s, h);
         for (const int64_t row : {0, 2, 4, 5})
-          CHECK(std::isfinite(soft[row * n + i]) && std::isfinite(one_hot[row * n + i]), "a good row turned bad");
+          CHECK(std::isfinite(soft[row * n + i]) && std::isfinite(one_hot[row * n + i]), "a valid row became invalid");
       }
       for (const double tau : {0.0, -1.0, std::nan("")}) {
         const Outputs<T> bad = run({n, 1, 2, {5}, {1.0, tau}}, encoded<T>(std::vector<double>(2 * n, 0.5)));
@@ -134,7 +136,7 @@ static void test_type(const InstructionSet& set) {
     Sampler<T> sampler{set, entmax};
     for (const GumbelCase& c : gumbel_cases())
       for (const double masked : {0.0, 0.3}) sampler.check(c, masked);
-    sampler.check_odd_rows();
+    sampler.check_special_rows();
     std::printf("%-8s %s error at most %.3f ulp of the row's largest value\n", Element<T>::name,
                 entmax ? "entmax " : "softmax", sampler.worst);
   }

@@ -1,4 +1,4 @@
-// Conversions of float16 and bfloat16: every pattern, every halfway case, whole vectors and single elements.
+// Conversions of float16 and bfloat16: all bit patterns, all halfway cases; vectors and single elements.
 #include <algorithm>
 #include <cmath>
 
@@ -26,7 +26,8 @@ static void test_widen(const HalfInternals<T>& half) {
   for (int i = 0; i < 65536; ++i) {
     const float expected = float(Element<T>::decode(patterns[i])), one = half.widen(patterns[i]);
     if (is_nan(patterns[i])) {
-      CHECK(one != one && vectors[i] != vectors[i], "%s %04x: a NaN became %g, %g", Element<T>::name, i, one, vectors[i]);
+      CHECK(one != one && vectors[i] != vectors[i], "%s %04x: a NaN became %g, %g", Element<T>::name, i, one,
+            vectors[i]);
       continue;
     }
     CHECK(bits_of(one) == bits_of(expected), "%s %04x: got %.9g, expected %.9g", Element<T>::name, i, one, expected);
@@ -35,21 +36,21 @@ static void test_widen(const HalfInternals<T>& half) {
   }
 }
 
-// Every value, every point halfway to the next one, and the floats beside them; then random bits.
+// All values, all points halfway between adjacent values, and the floats next to them; then random bits.
 template <class T>
 static std::vector<float> values_to_narrow() {
   const float infinity = std::numeric_limits<float>::infinity();
   std::vector<float> values;
   for (int i = 0; !is_nan(T{uint16_t(i)}); ++i) {
     const double here = Element<T>::decode({uint16_t(i)}), below = i ? Element<T>::decode({uint16_t(i - 1)}) : here;
-    // Below infinity stands the value that the exponent would go on to.
+    // In place of infinity: the next value if the exponent range were larger.
     const double next = std::isinf(here) ? 2 * below - Element<T>::decode({uint16_t(i - 2)}) : here;
     const float middle = float((below + next) / 2), exact = float(here);
     for (const float v : {exact, middle})
       for (const float x : {v, std::nextafter(v, infinity), std::nextafter(v, -infinity)}) values.insert(values.end(), {x, -x});
   }
   Random random{3};
-  for (int i = 0; i < (1 << 20) + 5; ++i) {  // + 5: a last vector that is not full
+  for (int i = 0; i < (1 << 20) + 5; ++i) {  // + 5: a partial last vector
     const uint32_t bits = uint32_t(random.bits());
     float x;
     std::memcpy(&x, &bits, 4);
@@ -77,7 +78,7 @@ static void test_narrow(const HalfInternals<T>& half) {
   }
 }
 
-// NaNs whose payload is cut off must not turn into infinity.
+// A NaN whose payload is truncated must not become infinity.
 template <class T>
 static void test_nan(const HalfInternals<T>& half) {
   for (int shift = 0; shift < 23; ++shift)
@@ -94,17 +95,17 @@ static void test_nan(const HalfInternals<T>& half) {
 }
 
 static void test(const InstructionSet& set) {
-  // The reference itself, by hand.
+  // Known values of the reference itself.
   CHECK(Element<float16>::encode(1).bits == 0x3c00 && Element<float16>::encode(-2).bits == 0xc000, "float16");
   CHECK(Element<float16>::encode(65504).bits == 0x7bff && Element<float16>::encode(65520).bits == 0x7c00, "float16");
   CHECK(Element<float16>::encode(0x1p-24).bits == 1 && Element<float16>::encode(0x1p-25).bits == 0, "float16");
   CHECK(Element<bfloat16>::encode(1).bits == 0x3f80 && Element<bfloat16>::encode(3.140625).bits == 0x4049, "bfloat16");
-  test_widen(set.inside.of_float16);
-  test_widen(set.inside.of_bfloat16);
-  test_narrow(set.inside.of_float16);
-  test_narrow(set.inside.of_bfloat16);
-  test_nan(set.inside.of_float16);
-  test_nan(set.inside.of_bfloat16);
+  test_widen(set.internals.float16_conversions);
+  test_widen(set.internals.bfloat16_conversions);
+  test_narrow(set.internals.float16_conversions);
+  test_narrow(set.internals.bfloat16_conversions);
+  test_nan(set.internals.float16_conversions);
+  test_nan(set.internals.bfloat16_conversions);
 }
 
 int main() { return run(test); }

@@ -1,4 +1,4 @@
-// The words of the random stream: the reference against the published vectors, the kernels against the reference.
+// The words of the random stream: the reference against published test vectors, the kernels against the reference.
 #include "../instruction_sets/run.h"
 #include "../references/philox_reference.h"
 
@@ -25,18 +25,18 @@ static void test(const InstructionSet& set) {
   }
 
   uint32_t words[128];
-  set.inside.philox_two_blocks(0, 0, words);
+  set.internals.philox_two_blocks(0, 0, words);
   for (int q = 0; q < 4; ++q)
     CHECK(words[16 * q] == known_answers[0].words[q], "kernel, word %d: %08x", q, words[16 * q]);
 
-  // 16 counters to a block: the low counter word overflows between blocks 2²⁸ − 1 and 2²⁸.
+  // A block has 16 counters: the low counter word overflows between blocks 2²⁸ − 1 and 2²⁸.
   const uint64_t carry = 1u << 28, last = (uint64_t(1) << 57) - 1;
   const uint64_t blocks[] = {0,         1,         2,    1000,  carry - 2,     carry - 1,     carry,
                              carry + 1, carry + 2, last, 2 * carry - 1, 2 * carry, carry * 1000 + 12345};
   const uint64_t seeds[] = {0, 1, 0xffffffff, uint64_t(1) << 32, 0x299f31d0a4093822, ~uint64_t(0), uint64_t(1) << 63};
   for (const uint64_t seed : seeds)
     for (const uint64_t block : blocks) {
-      set.inside.philox_two_blocks(seed, block, words);
+      set.internals.philox_two_blocks(seed, block, words);
       for (int e = 0; e < 128; ++e) {
         const uint32_t expected = word_of_element(seed, 64 * block + e);
         CHECK(words[e] == expected, "seed %llx block %llx element %d: got %08x, expected %08x",

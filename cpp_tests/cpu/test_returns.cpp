@@ -1,5 +1,5 @@
-// The scans over time, on all columns in one call and in pieces: the same bits.
-// Buffers have exactly their size, flags included.
+// The returns kernels against the reference. Results are bitwise independent of the column ranges of the calls. Buffers
+// have no padding, so that sanitizers find accesses out of bounds.
 #include "../instruction_sets/run.h"
 #include "../references/returns_reference.h"
 
@@ -22,8 +22,8 @@ struct Cpu {
     x.last = last_pieces.data();
     for (int64_t begin = 0, step = 1; begin < x.columns; begin += step, step += 2)
       kernel(x, begin, std::min(begin + step, x.columns));
-    for (int k = 0; k < count; ++k) CHECK(same_bits(out[k], pieces[k]), "output %d differs in pieces", k);
-    CHECK(same_bits(out_last, last_pieces), "last differs in pieces");
+    for (int k = 0; k < count; ++k) CHECK(same_bits(out[k], pieces[k]), "output %d depends on the column ranges", k);
+    CHECK(same_bits(out_last, last_pieces), "last depends on the column ranges");
     if (last) *last = out_last;
     return out;
   }
@@ -41,7 +41,7 @@ static void test_type(const InstructionSet& set) {
   for (const int64_t columns : {1, 2, 7, 16, 17, 33, 100, 1030})
     for (const int64_t steps : {1, 2, 29}) check(steps, columns);
   check(3, 8300);    // several strips of columns
-  check(270, 1030);  // larger than the caches near the core
+  check(270, 1030);  // larger than kNearBytes: with prefetching
 }
 
 static void test(const InstructionSet& set) {

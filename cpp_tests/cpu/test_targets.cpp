@@ -1,5 +1,5 @@
-// The categorical projection and the targets of Q-learning, on all rows in one call and in pieces: the same bits.
-// Buffers have exactly their size, flags included.
+// The categorical projection and td_targets against their references. Results are bitwise independent of the row ranges
+// of the calls. Buffers have no padding, so that sanitizers find accesses out of bounds.
 #include "../instruction_sets/run.h"
 #include "../references/projection_reference.h"
 #include "../references/td_reference.h"
@@ -15,7 +15,7 @@ static void project(const TargetsKernels& kernels, Projection x) {
   kernel(x, 0, x.rows, scratch.data());
   x.out = pieces.data();
   for (int64_t row = 0; row < x.rows; row += 5) kernel(x, row, std::min(row + 5, x.rows), scratch.data());
-  CHECK(!std::memcmp(out, pieces.data(), pieces.size() * sizeof(T)), "projection differs in pieces");
+  CHECK(!std::memcmp(out, pieces.data(), pieces.size() * sizeof(T)), "the projection depends on the row ranges");
 }
 
 template <class T>
@@ -26,7 +26,7 @@ static void td_targets(const TargetsKernels& kernels, TdTargets x) {
   kernel(x, 0, x.rows);
   x.out = pieces.data();
   for (int64_t row = 0; row < x.rows; row += 5) kernel(x, row, std::min(row + 5, x.rows));
-  CHECK(!std::memcmp(out, pieces.data(), pieces.size() * sizeof(T)), "td_targets differ in pieces");
+  CHECK(!std::memcmp(out, pieces.data(), pieces.size() * sizeof(T)), "td_targets depends on the row ranges");
 }
 
 template <class T>

@@ -1,5 +1,5 @@
-// The gradients of Gumbel softmax and entmax on CUDA, run on the CPU, by logits and by temperature, against their
-// formulas in long double. A part of test_cuda_gumbel.cpp.
+// The CUDA kernels of the gradients of Gumbel softmax and entmax, run on the CPU: gradients of logits and temperatures
+// against their formulas in long double. A part of test_cuda_gumbel.cpp.
 #pragma once
 #include "cuda_gumbel_case.h"
 
@@ -47,18 +47,21 @@ struct Backward {
     const Result got = run(c, g, y, 1, 0, true);
     for (const unsigned order : {2u}) {
       const Result again = run(c, g, y, order, 0, true);
-      CHECK(same_bits(again.dx, got.dx) && same_bits(again.dtau, got.dtau), "n = %lld: order of threads",
+      CHECK(same_bits(again.dx, got.dx) && same_bits(again.dtau, got.dtau),
+            "n = %lld: the result depends on the order of threads",
             (long long)c.n);
     }
     CHECK(same_bits(run(c, g, y, 1, 0, false).dx, got.dx), "n = %lld: dx differs without dtau", (long long)c.n);
     check_against_formula(c, decoded(g), decoded(y), got);
     check_against_formula(c, decoded(g), decoded(y), run(c, g, y, 1, 1, true));
     if (!entmax) return;
-    std::vector<double> bad = decoded(g), clean = bad;  // off the support nothing of g counts
+    std::vector<double> bad = decoded(g), clean = bad;  // g is ignored outside the support
     for (size_t i = 0; i < bad.size(); ++i)
       if (soft[i] == 0) bad[i] = i % 2 ? NAN : HUGE_VAL, clean[i] = 0;
     const Result with = run(c, encoded<T>(bad), y, 1, 0, true), without = run(c, encoded<T>(clean), y, 1, 0, true);
-    CHECK(same_bits(with.dx, without.dx) && same_bits(with.dtau, without.dtau), "n = %lld: off the support", (long long)c.n);
+    CHECK(same_bits(with.dx, without.dx) && same_bits(with.dtau, without.dtau),
+          "n = %lld: g outside the support is used",
+          (long long)c.n);
   }
 
   void check_against_formula(const Case& c, const std::vector<double>& all_g, const std::vector<double>& all_y,
@@ -97,7 +100,7 @@ struct Backward {
     if (c.tau_dtype == kDTypes) return;
     const double epsilons[] = {0x1p-52, 0x1p-23, 0x1p-7, 0x1p-10};
     for (size_t t = 0; t < dtau.size(); ++t) {
-      // Computed to 5 ulp of C, then rounded to the dtype of τ.
+      // Accurate to 5 ulp of C, then rounded to the dtype of τ.
       const double unit = 5 * ulp<C>(double(magnitudes[t])) + 0.51 * std::fabs(double(dtau[t])) * epsilons[c.tau_dtype];
       const double error = double(std::fabs(got.dtau[t] - dtau[t])) / unit;
       worst_tau = std::fmax(worst_tau, error);
@@ -106,8 +109,8 @@ struct Backward {
     }
   }
 
-  // dx of a subnormal τ is no NaN, a bad τ's is.
-  void check_odd_taus(int64_t n) {
+  // dx is finite for a subnormal τ, NaN for an invalid τ.
+  void check_special_taus(int64_t n) {
     const double least = sizeof(C) == 8 ? 4e-320 : 1e-41;
     const Case c{n, 1, 2, {0}, {least, -1.0}, kFloat64};
     std::vector<double> soft(2 * n), grad(2 * n);
@@ -120,7 +123,7 @@ struct Backward {
   }
 };
 
-// Several passes over a tile, several tiles and rows to a block, which the launches leave to much larger sizes.
+// Several passes over a tile, several tiles and rows per block. The launches do this only for much larger sizes.
 template <class T, int lanes, int items>
 static void test_few_blocks(int64_t n) {
   const Case c{n, 3 * (kShortRowThreads / lanes) + 1, 3, {0}, {1.0, 0.5, 2.0}, kFloat32};
@@ -135,10 +138,11 @@ static void test_few_blocks(int64_t n) {
   for (const int few : {0, 1})
     KERNEL_LAUNCH((gumbel_backward_short_rows<true, T, lanes, items>), few ? 2 : 6, kShortRowThreads, 0, nullptr,
                   device.rows, tiles, grad.data(), y.data(), dx[few].data(), partials[few].data());
-  CHECK(same_bits(dx[0], dx[1]) && same_bits(partials[0], partials[1]), "n = %lld: two blocks for all differ",
+  CHECK(same_bits(dx[0], dx[1]) && same_bits(partials[0], partials[1]),
+        "n = %lld: the result depends on the number of blocks",
         (long long)n);
   const auto launched = Backward<T>{true}.run(c, grad, y, 1, 0, true);
-  CHECK(same_bits(dx[0], launched.dx), "n = %lld: other tiles, other dx", (long long)n);
+  CHECK(same_bits(dx[0], launched.dx), "n = %lld: dx depends on the tiles", (long long)n);
   for (int t = 0; t < 3; ++t) {
     const double sum = partials[0][2 * t] + partials[0][2 * t + 1];
     CHECK(std::fabs(sum - launched.dtau[t]) <= 1e-5 * std::fabs(sum), "n = %lld: dtau %g, from the tiles %g",
@@ -146,7 +150,7 @@ static void test_few_blocks(int64_t n) {
   }
 }
 
-// Blocks that the launches do not choose; ThreadSanitizer sees all of a small one.
+// Block sizes that the launches do not choose. TSan detects all races only in small blocks.
 template <bool entmax, class T>
 static void test_blocks() {
   for (const int64_t n : {33, 1000})
@@ -174,7 +178,7 @@ static void test_type() {
   for (const bool entmax : {false, true}) {
     Backward<T> backward{entmax};
     for (const Case& c : cases()) backward.check(c, c.n % 2 ? 0.7 : 0.0);
-    for (const int64_t n : {2, 7, 33, 200, 3000}) backward.check_odd_taus(n);
+    for (const int64_t n : {2, 7, 33, 200, 3000}) backward.check_special_taus(n);
     std::printf("%-8s %s: dx at most %.3f ulp; dtau %.3f of its bound\n", Element<T>::name,
                 entmax ? "entmax " : "softmax", backward.worst, backward.worst_tau);
   }

@@ -1,4 +1,4 @@
-// Rows of logits for the CUDA tests of Gumbel sampling, with their groups' seeds and temperatures.
+// Test cases of the CUDA kernels of Gumbel sampling: sizes, seeds and temperatures of groups of rows.
 #pragma once
 #include "../cuda_on_cpu/cuda_on_cpu.h"
 
@@ -11,19 +11,19 @@
 
 namespace automl_ext {
 
-// Of the largest value of a row, in units of its last place; the half types only round the result.
+// Maximum error in ulp of the row's largest value. The half types only round the result.
 template <class T>
 static constexpr double max_ulps = sizeof(T) == 2 ? 0.51 : 4;
 
 struct Case {
   int64_t n, rows_per_group, groups;
-  std::vector<int64_t> seeds;  // one, or one for each group
-  std::vector<double> taus;    // one by value where tau_dtype is kDTypes
+  std::vector<int64_t> seeds;  // one for all groups, or one per group
+  std::vector<double> taus;    // likewise; if tau_dtype is kDTypes, a single value passed by value
   DType tau_dtype;
 
   int64_t count() const { return rows_per_group * groups; }
   uint64_t seed(int64_t row) const { return uint64_t(seeds[seeds.size() > 1 ? row / rows_per_group : 0]); }
-  // As stored.
+  // The temperature of a row, rounded to tau_dtype.
   double tau(int64_t row) const {
     const double tau = taus[taus.size() > 1 ? row / rows_per_group : 0];
     switch (tau_dtype) {
@@ -35,7 +35,7 @@ struct Case {
   }
 };
 
-// A case as the launches take it.
+// A case in the form that the launches take.
 struct OnDevice {
   std::vector<double> doubles;
   std::vector<float> floats;
@@ -60,7 +60,7 @@ inline std::vector<Case> cases() {
   const std::vector<double> taus = {1.0, 0.1, 3.0, 0.7, 10.0};
   return {
       {1, 5, 1, one, {1.0}, kDTypes},       {2, 140, 1, one, {0.5}, kDTypes},
-      {7, 30, 5, five, {1.0}, kFloat32},    {8, 4, 5, five, {0.9}, kFloat16},  // groups of 32: half a window
+      {7, 30, 5, five, {1.0}, kFloat32},    {8, 4, 5, five, {0.9}, kFloat16},  // groups of 32 elements: half a window
       {8, 150, 1, one, {1.0}, kDTypes},     {13, 11, 5, five, taus, kFloat64},
       {31, 40, 1, {-1}, {2.0}, kBFloat16},  {32, 20, 1, one, {1.0}, kDTypes},
       {33, 5, 5, one, taus, kFloat32},      {100, 9, 1, one, {0.66}, kFloat64},

@@ -1,5 +1,5 @@
-// The categorical projection on CUDA: rows of a warp and of a block, whose places are in shared memory or not.
-// A part of test_cuda_targets.cpp.
+// The CUDA kernels of the categorical projection, run on the CPU: one warp or one block per row, positions in shared
+// memory or recomputed. A part of test_cuda_targets.cpp.
 #pragma once
 #include "../../csrc/targets/projection_kernels.cuh"
 #include "../../csrc/targets/targets_cuda.h"
@@ -13,7 +13,7 @@ template <class T>
 static void launch(const Projection& x) {
   targets_launches().projection(Element<T>::dtype, x, nullptr);
 }
-// A block a row at any length, in small blocks.
+// One block per row at any length, with small blocks.
 template <class T>
 static void launch_long(const Projection& x, bool shared) {
   KERNEL_LAUNCH(projection_long_rows<T>, 3, 64, shared ? x.atoms * sizeof(double) : 0, nullptr, x, shared);
@@ -35,7 +35,7 @@ static void test_type() {
         check_projection<T>(9, atoms, discount, random, [&](const Projection& x) { launch_long<T>(x, shared); });
 }
 
-// A row whose places or masses are no numbers is NaN, and no other row.
+// A row is NaN if its positions or masses are not finite numbers; other rows are not affected.
 template <class T>
 static void test_nan(int64_t atoms) {
   std::vector<T> probs = encoded<T>(std::vector<double>(5 * atoms, 1 / double(atoms)));
@@ -46,7 +46,7 @@ static void test_nan(int64_t atoms) {
   launch<T>({5, atoms, probs.data(), rewards.data(), discounts.data(), terminated.data(), out.data(), 0, -1, 1});
   for (int64_t i = 0; i < 5 * atoms; ++i) {
     const double y = Element<T>::decode(out[i]), expected = i % atoms == atoms - 1 ? 1 : 0;
-    if (i / atoms == 3)  // all clamped to the last atom
+    if (i / atoms == 3)  // all mass is clamped to the last atom
       CHECK(std::fabs(y - expected) <= 4 * Element<T>::epsilon, "%s row 3, atom %lld: %g", Element<T>::name,
             (long long)(i % atoms), y);
     else
@@ -54,7 +54,7 @@ static void test_nan(int64_t atoms) {
   }
 }
 
-// Spacings below the rounding of the atoms' values: no mass is lost.
+// Spacings smaller than the rounding error of the atoms' values: no mass is lost.
 static void test_degenerate() {
   const int64_t atoms = 51;
   const std::vector<double> probs(atoms, 1 / double(atoms)), rewards(1);
@@ -65,7 +65,7 @@ static void test_degenerate() {
         {1, atoms, probs.data(), rewards.data(), nullptr, terminated.data(), out.data(), 1, 1e16, 1e16 + range});
     double total = 0;
     for (const double x : out) total += x;
-    CHECK(std::fabs(total - 1) < 1e-12, "range %g beside 1e16: mass %.17g", range, total);
+    CHECK(std::fabs(total - 1) < 1e-12, "range %g at 1e16: mass %.17g", range, total);
   }
 }
 
@@ -75,7 +75,7 @@ static void test() {
   if constexpr (KERNEL_COMPILES(kFloat64)) test_degenerate();
   using Wide = std::conditional_t<KERNEL_COMPILES(kFloat32), float, double>;
   Random random{29};
-  check_projection<Wide>(3, 40000, 0.9, random, launch<Wide>);  // more than shared memory holds
+  check_projection<Wide>(3, 40000, 0.9, random, launch<Wide>);  // exceeds shared memory
 }
 
 }  // namespace projection_part

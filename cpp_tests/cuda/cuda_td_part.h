@@ -1,4 +1,4 @@
-// The targets of Q-learning on CUDA. A part of test_cuda_targets.cpp.
+// The CUDA kernel of td_targets, run on the CPU. A part of test_cuda_targets.cpp.
 #pragma once
 #include "../../csrc/targets/targets_cuda.h"
 #include "../references/td_reference.h"

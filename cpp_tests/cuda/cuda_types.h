@@ -1,4 +1,4 @@
-// The element types whose launches this build compiles: all, or two under a sanitizer (cuda_on_cpu/cuda_on_cpu.h).
+// The element types whose launches this build compiles: all, or two in sanitizer builds (cuda_on_cpu/cuda_on_cpu.h).
 #pragma once
 #include "../../csrc/common/cuda/types.cuh"
 
@@ -9,7 +9,7 @@ void test_if_compiled(const Test& test) {
   if constexpr (KERNEL_COMPILES(dtype)) test(T());
 }
 
-// Calls test, a generic lambda, with a value of each type.
+// Calls the generic lambda `test` with a value of each compiled type.
 template <class Test>
 void for_compiled_types(const Test& test) {
   test_if_compiled<kFloat64, double>(test);

@@ -12,13 +12,13 @@ using namespace automl_ext;
 static const double infinity_ = std::numeric_limits<double>::infinity();
 static const int64_t lengths[] = {1, 2, 7, 8, 31, 32, 33, 100, 200, 500, 1000, 5000};
 
-// Of the row's largest value; the half types only round. Of the row's largest |s|·|g|, beside which s(g − mean) may be
-// twice as large.
+// Maximum error in ulp of the row's largest value; the half types only round the result. For gradients in ulp of the
+// row's largest |s|·|g|; s(g − mean) may be twice as large.
 template <class T>
 static constexpr double max_ulps = sizeof(T) == 2 ? 0.51 : 4;
 static constexpr double max_backward_ulps = 2;
 
-// count rows: normal at growing scales, with ties, masks, then all equal, all mask, NaN, +inf.
+// `count` rows: normal at increasing scales, with ties, with masks, all equal, fully masked, with NaN, with +inf.
 static std::vector<double> rows_of(int64_t n, int64_t count, Random& random) {
   std::vector<double> x;
   for (int64_t row = 0; row < count; ++row) {
@@ -41,17 +41,18 @@ template <class T>
 static void check_forward(int power, const std::vector<double>& x, const std::vector<double>& p, int64_t n) {
   for (size_t begin = 0; begin < x.size(); begin += n) {
     const std::vector<double> row(x.begin() + begin, x.begin() + begin + n);
-    bool spoiled = false;
+    bool invalid = false;
     double top = -infinity_;
-    for (const double e : row) spoiled |= std::isnan(e) || e == infinity_, top = std::fmax(top, e);
-    const std::vector<long double> expected = spoiled || top == -infinity_ ? std::vector<long double>(n, spoiled ? NAN : 0)
+    for (const double e : row) invalid |= std::isnan(e) || e == infinity_, top = std::fmax(top, e);
+    const std::vector<long double> expected = invalid || top == -infinity_ ? std::vector<long double>(n, invalid ? NAN : 0)
                                                                            : entmax_reference(row, power);
-    const double unit = spoiled ? 1 : ulp<T>(double(*std::max_element(expected.begin(), expected.end())));
+    const double unit = invalid ? 1 : ulp<T>(double(*std::max_element(expected.begin(), expected.end())));
     for (int64_t i = 0; i < n; ++i) {
       const double got = p[begin + i], error = double(std::fabs(got - expected[i])) / unit;
-      CHECK(spoiled ? std::isnan(got) : error <= max_ulps<T>, "%s power %d, n = %lld, row %lld, i = %lld: got %.9g, expected %.9Lg",
+      CHECK(invalid ? std::isnan(got) : error <= max_ulps<T>,
+            "%s power %d, n = %lld, row %lld, i = %lld: got %.9g, expected %.9Lg",
             Element<T>::name, power, (long long)n, (long long)(begin / n), (long long)i, got, expected[i]);
-      if (row[i] == -infinity_ && !spoiled) CHECK(got == 0, "a masked element got %g", got);
+      if (row[i] == -infinity_ && !invalid) CHECK(got == 0, "a masked element got %g", got);
     }
   }
 }
@@ -78,7 +79,7 @@ static void check_backward(int power, const std::vector<double>& g, const std::v
   }
 }
 
-// run(in, out): one element before the rows, where wanted, puts them off 16-byte borders.
+// Calls launch(in, out). An offset of one element misaligns the rows to 16 bytes.
 template <class T, class Launch>
 static std::vector<double> run(const std::vector<double>& x, int64_t offset, const Launch& launch) {
   std::vector<T> in(x.size() + offset), out(x.size() + offset);
@@ -96,12 +97,12 @@ static void check_launches(int power) {
       const int64_t count = n > 1000 ? 3 : n > 100 ? 9 : 70;
       const std::vector<double> x = decoded(encoded<T>(rows_of(n, count, random)));
       std::vector<double> first;
-      for (const unsigned seed : {0u, 1u, 2u}) {  // the order of the threads changes nothing
+      for (const unsigned seed : {0u, 1u, 2u}) {  // the result must not depend on the order of threads
         cuda_on_cpu::seed = seed;
         const std::vector<double> p = run<T>(
             x, offset, [&](const T* in, T* out) { launch_entmax(power, Element<T>::dtype, in, out, count, n, nullptr); });
         if (seed == 0) check_forward<T>(power, x, first = p, n);
-        CHECK(same_bits(p, first), "n = %lld: another order of threads, other bits", (long long)n);
+        CHECK(same_bits(p, first), "n = %lld: the result depends on the order of threads", (long long)n);
         if (n > 500) break;
       }
       const auto backward = [&](const std::vector<double>& g) {
@@ -112,14 +113,14 @@ static void check_launches(int power) {
       };
       std::vector<double> g = decoded(encoded<T>(random.normals(int64_t(x.size()))));
       check_backward<T>(power, g, first, backward(g), n);
-      std::vector<double> clean = g;  // off the support nothing of g counts
+      std::vector<double> clean = g;  // g is ignored outside the support
       for (size_t i = 0; i < g.size(); ++i)
         if (first[i] == 0) g[i] = i % 2 ? NAN : infinity_, clean[i] = 0;
-      CHECK(same_bits(backward(g), backward(clean)), "n = %lld: g off the support counts", (long long)n);
+      CHECK(same_bits(backward(g), backward(clean)), "n = %lld: g outside the support is used", (long long)n);
     }
 }
 
-// Kernels with other blocks than the launches choose, and with fewer blocks than rows.
+// Block sizes that the launches do not choose, and fewer blocks than rows.
 template <class T>
 static void check_blocks(int power_) {
   Random random{5};
@@ -157,7 +158,7 @@ static void check_blocks(int power_) {
   power_ == 2 ? power_is(Int<2>()) : power_is(Int<1>());
 }
 
-// p is far smaller than τ's rounding in float.
+// p is much smaller than the rounding error of τ in float.
 static void check_long_flat_rows() {
   Random random{6};
   for (const double noise : {0.0, 1e-3}) {
@@ -173,8 +174,8 @@ static void check_long_flat_rows() {
   }
 }
 
-// Rows whose bytes are just below 48 KiB, which with what the kernel declares itself are more; the longest that shared
-// memory holds, and one longer.
+// Rows slightly smaller than 48 KiB, which exceed it together with static shared memory; the longest row that fits into
+// shared memory, and one element more.
 template <class T>
 static void check_at_limits() {
   Random random{7};
@@ -196,7 +197,7 @@ static void test_type() {
 }
 
 int main() {
-#ifdef CUDA_ON_CPU_TSAN  // It is slow, and no race depends on the type.
+#ifdef CUDA_ON_CPU_TSAN  // TSan is slow, and races do not depend on the type.
   test_type<float>();
 #else
   for_compiled_types([](auto element) { test_type<decltype(element)>(); });

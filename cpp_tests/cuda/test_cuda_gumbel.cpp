@@ -1,4 +1,4 @@
-// Gumbel sampling on CUDA, run on the CPU: the stream's words, noise, samples, one-hots and indices.
+// The CUDA kernels of Gumbel sampling, run on the CPU: words of the stream, noise, samples, one-hots and indices.
 #include <algorithm>
 
 #include "cuda_gumbel_backward_part.h"
@@ -40,7 +40,7 @@ static void test_noise(double tolerance) {
   std::printf("%s noise: error at most %.3g·max(1, |g|)\n", Element<C>::name, worst);
 }
 
-// Every element once and with its own word, wherever the piece begins and ends.
+// Each element is perturbed once, with its own word, wherever the range begins and ends.
 static void test_stream() {
   const std::vector<float> x(300, 0.25f);
   for (const int64_t first : {int64_t(0), int64_t(5), int64_t(63), int64_t(64), (int64_t(1) << 38) + 77})
@@ -74,7 +74,7 @@ struct Sampler {
   bool entmax;
   double worst = 0;
 
-  // All pointers `offset` elements beyond an alignment to 16 bytes.
+  // All pointers are `offset` elements after a 16-byte boundary.
   Outputs<T> run(const Case& c, const std::vector<T>& x, unsigned order = 1, size_t offset = 0,
                  bool hard = true) const {
     cuda_on_cpu::seed = order;
@@ -90,7 +90,7 @@ struct Sampler {
 
   std::vector<long double> expected(const std::vector<C>& z, C tau) const {
     const long double top = *std::max_element(z.begin(), z.end());
-    if (entmax) {  // z − top is exact where it matters: rounding z/τ, as the reference in double would, is not
+    if (entmax) {  // z − top is exact near the maximum; rounding z/τ to double is not
       std::vector<double> scaled(z.size());
       for (size_t i = 0; i < z.size(); ++i) scaled[i] = double((z[i] - top) / tau);
       return entmax_reference(scaled, 2);
@@ -111,7 +111,7 @@ struct Sampler {
     const Outputs<T> out = run(c, x);
     for (int64_t row = 0; row < c.count(); ++row) check_row(c, row, x, out);
     for (const unsigned order : {0u, 7u})
-      CHECK(run(c, x, order) == out, "n = %lld: another order of threads, other results", (long long)c.n);
+      CHECK(run(c, x, order) == out, "n = %lld: the result depends on the order of threads", (long long)c.n);
     CHECK(same_bits(run(c, x, 1, 0, false).soft, out.soft), "n = %lld: soft alone differs", (long long)c.n);
     std::vector<int64_t> index(c.count(), -1);
     launch_gumbel(entmax, Element<T>::dtype, OnDevice(c).rows, x.data(), nullptr, nullptr, index.data(), nullptr);
@@ -144,8 +144,8 @@ struct Sampler {
     }
   }
 
-  // Rows of NaN, of infinities, of equal logits, and temperatures that are none.
-  void check_odd_rows(int64_t n) const {
+  // Rows with NaN, with infinities, of equal logits, and invalid temperatures.
+  void check_special_rows(int64_t n) const {
     std::vector<double> logits(6 * n, 0.5);
     logits[1 * n + n / 2] = std::nan("");
     logits[5 * n - 1] = inf;
@@ -162,7 +162,7 @@ struct Sampler {
       const double s = soft[3 * n + i], h = one_hot[3 * n + i];
       CHECK(entmax ? s == 0 && h == 0 : std::isnan(s) && std::isnan(h), "all -inf: %g, %g", s, h);
       for (const int64_t row : {0, 2, 5})
-        CHECK(std::isfinite(soft[row * n + i]) && std::isfinite(one_hot[row * n + i]), "a good row turned bad");
+        CHECK(std::isfinite(soft[row * n + i]) && std::isfinite(one_hot[row * n + i]), "a valid row became invalid");
     }
     for (const double tau : {0.0, -1.0, std::nan("")}) {
       const Case c{n, 1, 2, {5}, {1.0, tau}, kFloat32};
@@ -174,7 +174,7 @@ struct Sampler {
     }
   }
 
-  // The least and the largest τ: the argmax, and the mean of what is not masked.
+  // The smallest τ gives the argmax, the largest τ a uniform distribution over the elements that are not masked.
   void check_extreme_taus(int64_t n) const {
     std::vector<double> logits(2 * n, 0.5);
     logits[n - 1] = logits[2 * n - 1] = -inf;
@@ -189,7 +189,7 @@ struct Sampler {
   }
 };
 
-// Several passes over a tile, several tiles and rows to a block, which the launches leave to much larger sizes.
+// Several passes over a tile, several tiles and rows per block. The launches do this only for much larger sizes.
 template <class T, int lanes, int items>
 static void test_few_blocks(int64_t n) {
   const Case c{n, 3 * (kShortRowThreads / lanes) + 1, 3, {1, 2, 3}, {1.0, 0.5, 2.0}, kFloat32};
@@ -202,7 +202,7 @@ static void test_few_blocks(int64_t n) {
     KERNEL_LAUNCH((gumbel_short_rows<true, T, lanes, items>), 2, threads, size_t(tiles.rows * n) * sizeof(Compute<T>),
                   nullptr, device.rows, tiles, x.data(),
                   (GumbelOutputs<T>{out.soft.data(), out.one_hot.data(), out.index.data()}));
-    CHECK(out == expected, "n = %lld: two blocks of %d for all differ", (long long)n, threads);
+    CHECK(out == expected, "n = %lld: two blocks of %d threads give another result", (long long)n, threads);
   }
 }
 
@@ -216,10 +216,10 @@ static void test_few_blocks_long(int64_t n) {
   const GumbelOutputs<T> pointers{out.soft.data(), out.one_hot.data(), out.index.data()};
   KERNEL_LAUNCH((gumbel_long_rows<true, T>), 1, 256, size_t(n) * sizeof(Compute<T>), nullptr, device.rows, x.data(),
                 pointers);
-  CHECK(out == expected, "n = %lld: one block for all differs", (long long)n);
+  CHECK(out == expected, "n = %lld: one block gives another result", (long long)n);
 }
 
-// Blocks that the launches do not choose; ThreadSanitizer sees all of a small one.
+// Block sizes that the launches do not choose. TSan detects all races only in small blocks.
 template <bool entmax, class T>
 static void test_blocks() {
   Sampler<T> sampler{entmax};
@@ -250,7 +250,7 @@ static void test_type() {
         if (shared == kAllShared || c.n > kShortRow) sampler.check(c, c.n % 2 ? 0.3 : 0.0);
       for (const int64_t n : {2, 7, 33, 200, 3000}) {
         if (shared == kLittleShared && n <= kShortRow) continue;
-        sampler.check_odd_rows(n);
+        sampler.check_special_rows(n);
         sampler.check_extreme_taus(n);
       }
     }

@@ -1,4 +1,4 @@
-// The CUDA kernels of mixed-op aggregation, run on the CPU, against plain loops in long double.
+// The CUDA kernels of mixed-op aggregation, run on the CPU, against loops in long double.
 #include "../cuda_on_cpu/cuda_on_cpu.h"
 
 #include "../../csrc/mixed_op/mixed_op_cuda.cu"
@@ -8,7 +8,7 @@
 
 using namespace automl_ext;
 
-// An array that starts `offset` elements after a 16-byte border, filled with 7.
+// An array that starts `offset` elements after a 16-byte boundary, filled with 7.
 template <class T>
 class Array {
  public:
@@ -27,7 +27,8 @@ class Array {
   int64_t offset_;
 };
 
-// `count` inputs of n elements. Weights: more than inputs, every third given one 0 where asked. misaligned: input 1.
+// `count` inputs of n elements, and count + 3 weights. zeros: every third input has weight 0. misaligned: input 1 is
+// not 16-byte aligned.
 template <class T, class W>
 struct Case {
   int64_t count, n;
@@ -84,7 +85,7 @@ struct Test {
     std::vector<Array<T>> inputs;
     std::vector<W> weights;
   };
-  // needs: none, each second, or all of the inputs.
+  // needs: 0, 1 or 2: none, every other one, or all of the inputs need a gradient.
   static bool needs_input(int needs, int64_t i) { return needs == 2 || (needs == 1 && i % 2); }
 
   Gradients backward(const Case<T, W>& in, const Array<T>& grad, int needs, bool weights_need, int64_t offset) {
@@ -132,7 +133,7 @@ struct Test {
     return all;
   }
 
-  // The order of the threads changes nothing. Every combination of needs where that is soon done.
+  // Results must not depend on the order of threads. All combinations of needed gradients are tested for small cases.
   void check_all(const Case<T, W>& in, int64_t offset, int seeds) {
     const Array<T> grad(random.normals(in.n), offset);
     const std::vector<T> y = forward(in, offset);
@@ -144,15 +145,15 @@ struct Test {
         check_backward(in, grad, needs, weights_need, backward(in, grad, needs, weights_need, offset));
     for (int seed = 1; seed < seeds; ++seed) {
       cuda_on_cpu::seed = unsigned(seed);
-      CHECK(same_bits(forward(in, offset), y), "another order of threads, another result");
-      CHECK(same(backward(in, grad, 2, true, offset), gradients), "another order of threads, another gradient");
+      CHECK(same_bits(forward(in, offset), y), "the result depends on the order of threads");
+      CHECK(same(backward(in, grad, 2, true, offset), gradients), "the gradient depends on the order of threads");
     }
     cuda_on_cpu::seed = 0;
   }
 
   void check_lengths() {
     constexpr int64_t tile = pack_width<T, 8>() * kMixedOpThreads * kForwardPacks;
-    static_assert(kForwardPacks * 2 == kBackwardPacks, "the tiles of both passes are among the lengths");
+    static_assert(kForwardPacks * 2 == kBackwardPacks, "the lengths below must include the tiles of both passes");
     std::vector<int64_t> lengths = {1, 2, 7, 31, 32, 33, 100, 1000, 5000};
     for (const int64_t around : {tile, 2 * tile}) lengths.insert(lengths.end(), {around - 1, around, around + 1});
     for (const int64_t n : lengths)
@@ -164,14 +165,14 @@ struct Test {
       }
   }
 
-  // As many as a launch takes, one more, three launches.
+  // The largest number of inputs of one launch, one input more, and three launches.
   void check_counts() {
     for (const int64_t count : {63, 64, 65, 130})
       for (const int64_t n : {33, 700})
         if (n < 700 || count == 65) check_all(Case<T, W>(count, n, n == 33, false, random), 0, n == 33 ? 3 : 1);
   }
 
-  // The sums of the half types are rounded once, however many launches they take: 2048 + 1 + 1 + … in float16.
+  // Sums of half types are rounded once, even over several launches: 2048 + 1 + 1 + … in float16.
   void check_carry() {
     const int64_t count = 130, n = 9;
     Case<T, W> in(count, n, false, false, random);
@@ -185,7 +186,7 @@ struct Test {
     CHECK(same_bits(y, expected), "%s: got %g", Element<T>::name, Element<T>::decode(y[0]));
   }
 
-  // An input of weight 0 is not read by the forward pass; the backward pass reads it.
+  // The forward pass does not read inputs of weight 0; the backward pass does.
   void check_not_read() {
     const int64_t n = 100;
     for (const int64_t count : {1, 8, 70}) {
@@ -200,7 +201,7 @@ struct Test {
     }
   }
 
-  // Two inputs at one position share its weight; their dots add up, across launches too.
+  // Two inputs with the same position share a weight; their dots are added, also across launches.
   void check_repeated() {
     for (const int64_t count : {2, 70}) {
       Case<T, W> in(count, 50, false, false, random);
@@ -216,7 +217,7 @@ struct Test {
     check_backward(in, grad, 2, false, backward(in, grad, 2, false, 0));
   }
 
-  // Fewer blocks than tiles, and than weights.
+  // Fewer blocks than tiles and than weights.
   void check_few_blocks() {
     const int64_t n = 9000;
     const Case<T, W> in(3, n, true, false, random);
@@ -245,7 +246,8 @@ struct Test {
                   int64_t(in.weights.size()), nothing, nothing_after, out.weights.data());
     check_forward(in, y.values());
     check_backward(in, grad, 2, true, out);
-    CHECK(same_bits(y.values(), forward(in, 0)) && same(out, backward(in, grad, 2, true, 0)), "the grid matters");
+    CHECK(same_bits(y.values(), forward(in, 0)) && same(out, backward(in, grad, 2, true, 0)),
+          "the result depends on the grid");
   }
 
   void run() {
@@ -260,7 +262,7 @@ struct Test {
 };
 
 int main() {
-#ifdef CUDA_ON_CPU_TSAN  // It is slow, and no race depends on the types.
+#ifdef CUDA_ON_CPU_TSAN  // TSan is slow, and races do not depend on the types.
   Test<bfloat16, float>().run();
 #else
   for_compiled_types([](auto element) {

@@ -1,5 +1,6 @@
-// The emulator that the other CUDA tests trust: right kernels give the right numbers in every order of threads, and of
-// each planted fault the detector meant for it speaks, and is silent once the fault is mended.
+// Tests of the emulator that the other CUDA tests rely on. Correct kernels give correct results in every order of
+// threads. Each kernel with a planted fault is reported by the detector meant for it; without the fault there is no
+// report.
 #include <sys/wait.h>
 
 #include <cstdio>
@@ -18,7 +19,7 @@ static_assert(std::is_same_v<decltype(exp(1.f)), float> && std::is_same_v<declty
               std::is_same_v<decltype(sqrt(1.f)), float> && std::is_same_v<decltype(fabs(1.f)), float>);
 }
 
-// ---- Right kernels.
+// ---- Correct kernels.
 
 template <class T>
 void test_sums(int64_t rows, int64_t n, unsigned threads) {
@@ -112,7 +113,7 @@ void test_names() {
   CHECK(cuda_on_cpu::launched.names.count("sum_rows") == 1, "sum_rows was launched");
 }
 
-void test_right_kernels() {
+void test_correct_kernels() {
   for (cuda_on_cpu::seed = 0; cuda_on_cpu::seed < 4; ++cuda_on_cpu::seed) {
     for (const unsigned threads : {32u, 64u, 256u, 1024u}) {
       test_sums<double>(3, 1000, threads);
@@ -131,7 +132,7 @@ void test_right_kernels() {
   test_names();
 }
 
-// ---- Faults that make the launch throw.
+// ---- Faults for which the launch throws.
 
 template <class F>
 std::string fault(F f) {
@@ -143,34 +144,34 @@ std::string fault(F f) {
   return "";
 }
 
-bool holds(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 #define CHECK_FAULT(kernel, threads, ...)                                                           \
   for (cuda_on_cpu::seed = 0; cuda_on_cpu::seed < 6; ++cuda_on_cpu::seed) {                         \
     std::vector<int> out(threads);                                                                  \
     std::string text = fault([&] { KERNEL_LAUNCH(kernel<false>, 1, threads, 0, nullptr, out.data()); }); \
     for (const char* part : {#kernel ", block 0, thread ", __VA_ARGS__})                            \
-      CHECK(holds(text, part), "no '%s' in '%s'", part, text.c_str());                              \
+      CHECK(contains(text, part), "no '%s' in '%s'", part, text.c_str());                              \
     text = fault([&] { KERNEL_LAUNCH(kernel<true>, 1, threads, 0, nullptr, out.data()); });         \
     CHECK(text.empty(), "%s", text.c_str());                                                        \
     for (int one : out) CHECK(one == 1, "%d", one);                                                 \
   }
 
 void test_faults() {
-  CHECK_FAULT(divergent_barrier, 64, "__syncthreads at ", " meets __syncthreads at ", "faulty_kernels.cuh:12 ",
+  CHECK_FAULT(divergent_barrier, 64, "__syncthreads at ", " conflicts with __syncthreads at ", "faulty_kernels.cuh:12 ",
               "faulty_kernels.cuh:14 ");
   CHECK_FAULT(returns_before_barrier, 64, "__syncthreads at ", " waits forever for thread 5, which has returned");
   CHECK_FAULT(shuffle_against_barrier, 32, "__shfl_xor_sync at ", "__syncthreads at ", " waits forever for thread ");
-  CHECK_FAULT(divergent_shuffle, 32, "__shfl_xor_sync at ", " meets __shfl_xor_sync at ");
-  CHECK_FAULT(reads_absent_lane, 32, "__shfl_sync at ", " reads lane 16, which takes no part");
+  CHECK_FAULT(divergent_shuffle, 32, "__shfl_xor_sync at ", " conflicts with __shfl_xor_sync at ");
+  CHECK_FAULT(reads_absent_lane, 32, "__shfl_sync at ", " reads lane 16, which does not participate");
   CHECK_FAULT(outside_its_mask, 32, "__shfl_sync at ", " by lane 31, outside its mask");
   CHECK_FAULT(odd_width, 32, "__shfl_sync at ", " with width 12");
-  CHECK_FAULT(large_static_shared, 32, "49156 bytes of static shared memory, with the dynamic, are too many");
+  CHECK_FAULT(large_static_shared, 32, "49156 bytes of static shared memory exceed the limit");
 }
 
 template <class T>
 void test_unwritten_shared() {
-  const unsigned blocks = 2;  // the second must not find what the first has written
+  const unsigned blocks = 2;  // the second block must not see the data of the first
   std::vector<T> out(128 * blocks);
   KERNEL_LAUNCH(reads_unwritten_shared<T>, blocks, 64, 64 * sizeof(T), nullptr, out.data());
   for (size_t i = 0; i < out.size(); ++i) {
@@ -179,7 +180,7 @@ void test_unwritten_shared() {
   }
 }
 
-// ---- Launches that a device refuses.
+// ---- Launches that a device rejects.
 
 void test_refusals() {
   std::vector<int> x(8 * 1024), out(8 * 1024);
@@ -187,7 +188,7 @@ void test_refusals() {
     return fault([&] { KERNEL_LAUNCH(reverse, grid, block, shared, nullptr, x.data(), out.data()); });
   };
   const auto refused = [&](const std::string& got, const char* part) {
-    CHECK(holds(got, part), "no '%s' in '%s'", part, got.c_str());
+    CHECK(contains(got, part), "no '%s' in '%s'", part, got.c_str());
   };
   refused(launch(1, 1025, 8192), "reverse: launch with a block of 1025 x 1 x 1 threads");
   refused(launch(1, dim3(32, 33), 8192), "a block of 32 x 33 x 1 threads");
@@ -199,13 +200,13 @@ void test_refusals() {
   refused(launch((int64_t(1) << 32) + 1, 32, 8192), "dim3 of 4294967297");
   refused(launch(-1, 32, 8192), "dim3 of -1");
   refused(launch(1, 1024, 48 * 1024 + 1), "49153 bytes of dynamic shared memory, where 49152 are allowed");
-  CHECK(launch(1, 1024, 48 * 1024).empty(), "48 KiB are always allowed");
+  CHECK(launch(1, 1024, 48 * 1024).empty(), "48 KiB are allowed without cudaFuncSetAttribute");
   const auto beside_static = [&](auto ok, size_t shared) {
     return fault([&] { KERNEL_LAUNCH(static_beside_dynamic<ok()>, 1, 32, shared, nullptr, out.data()); });
   };
-  CHECK(beside_static(std::true_type(), 48 * 1024).empty(), "no static shared memory beside it");
-  refused(beside_static(std::false_type(), 48 * 1024), "128 bytes of static shared memory, with the dynamic, are too many");
-  CHECK(beside_static(std::false_type(), 48 * 1024 - 128).empty(), "48 KiB in all");
+  CHECK(beside_static(std::true_type(), 48 * 1024).empty(), "no static shared memory");
+  refused(beside_static(std::false_type(), 48 * 1024), "128 bytes of static shared memory exceed the limit");
+  CHECK(beside_static(std::false_type(), 48 * 1024 - 128).empty(), "48 KiB in total");
 
   int device = -1, most = 0, multiprocessors = 0;
   cudaGetDevice(&device);
@@ -213,9 +214,9 @@ void test_refusals() {
   cudaDeviceGetAttribute(&multiprocessors, cudaDevAttrMultiProcessorCount, device);
   CHECK(device == 0 && most == 232448 && multiprocessors == 4, "%d, %d", most, multiprocessors);
   const cudaFuncAttribute dynamic = cudaFuncAttributeMaxDynamicSharedMemorySize;
-  CHECK(cudaFuncSetAttribute(reverse, dynamic, most + 1) != cudaSuccess, "too many");
-  CHECK(cudaFuncSetAttribute(reverse, dynamic, most) == cudaSuccess, "the most");
-  CHECK(launch(1, 1024, size_t(most)).empty(), "all that was asked for");
+  CHECK(cudaFuncSetAttribute(reverse, dynamic, most + 1) != cudaSuccess, "more than the limit");
+  CHECK(cudaFuncSetAttribute(reverse, dynamic, most) == cudaSuccess, "the limit");
+  CHECK(launch(1, 1024, size_t(most)).empty(), "as much as cudaFuncSetAttribute allowed");
   refused(launch(1, 1024, size_t(most) + 1), "232449 bytes of dynamic shared memory, where 232448 are allowed");
 
   TooBig parameter{};
@@ -223,7 +224,7 @@ void test_refusals() {
   refused(text, "takes: launch with 4112 bytes of parameters");
 }
 
-// ---- Faults that end the program with a report, in a program of their own.
+// ---- Faults that a sanitizer reports; each case runs in its own process, because a report ends the process.
 
 enum class Sees { asan, tsan };
 
@@ -273,20 +274,20 @@ int run_case(const std::string& name, bool ok, unsigned seed) {
   return 2;
 }
 
-struct Ended {
-  bool well;
-  std::string said;
+struct Outcome {
+  bool success;
+  std::string output;
 };
 
-Ended run_program(const char* program, const Case& c, bool ok, unsigned seed) {
+Outcome run_program(const char* program, const Case& c, bool ok, unsigned seed) {
   const std::string command =
       std::string(program) + " '" + c.name + "' " + (ok ? "ok" : "faulty") + " " + std::to_string(seed) + " 2>&1";
   std::FILE* pipe = popen(command.c_str(), "r");
-  std::string said;
+  std::string output;
   char piece[4096];
-  for (size_t n; pipe && (n = std::fread(piece, 1, sizeof piece, pipe)) > 0;) said.append(piece, n);
+  for (size_t n; pipe && (n = std::fread(piece, 1, sizeof piece, pipe)) > 0;) output.append(piece, n);
   const int status = pipe ? pclose(pipe) : -1;
-  return {WIFEXITED(status) && WEXITSTATUS(status) == 0, said};
+  return {WIFEXITED(status) && WEXITSTATUS(status) == 0, output};
 }
 
 void test_reports(const char* program) {
@@ -297,23 +298,25 @@ void test_reports(const char* program) {
   const Sees here = Sees::tsan;
   const char* report = "ThreadSanitizer: data race";
 #else
-  std::printf("no sanitizer: %d cases left out for %s\n", int(std::size(kCases)), program);
+  std::printf("no sanitizer: skipped %d cases of %s\n", int(std::size(kCases)), program);
   return;
 #endif
 #if defined(CUDA_ON_CPU_ASAN) || defined(CUDA_ON_CPU_TSAN)
   for (const Case& c : kCases)
     for (unsigned seed = 0; seed < 2 && c.sees == here; ++seed) {
-      const Ended faulty = run_program(program, c, false, seed), mended = run_program(program, c, true, seed);
-      CHECK(!faulty.well && holds(faulty.said, report) && holds(faulty.said, "faulty_kernels.cuh"), "%s, seed %u: %s",
-            c.name, seed, faulty.said.c_str());
-      CHECK(mended.well && mended.said.empty(), "%s, mended, seed %u: %s", c.name, seed, mended.said.c_str());
+      const Outcome faulty = run_program(program, c, false, seed), correct = run_program(program, c, true, seed);
+      CHECK(!faulty.success && contains(faulty.output, report) && contains(faulty.output, "faulty_kernels.cuh"),
+            "%s, seed %u: %s",
+            c.name, seed, faulty.output.c_str());
+      CHECK(correct.success && correct.output.empty(), "%s, correct, seed %u: %s", c.name, seed,
+            correct.output.c_str());
     }
 #endif
 }
 
 int main(int arguments, char** argument) {
   if (arguments == 4) return run_case(argument[1], argument[2] == std::string("ok"), unsigned(std::atoi(argument[3])));
-  test_right_kernels();
+  test_correct_kernels();
   test_faults();
   cuda_on_cpu::seed = 0;
   test_unwritten_shared<float>();

@@ -1,5 +1,5 @@
-// Scans and n-step windows on CUDA, through their launches: time in chunks and not, in several orders of threads.
-// Infinities and NaN go where they would go step by step, though chunks are combined.
+// The CUDA kernels of the returns family, run on the CPU through their launches: with and without chunks of time, in
+// several orders of threads. Combined chunks must propagate infinities and NaN like a step-by-step scan.
 #include "../cuda_on_cpu/cuda_on_cpu.h"
 
 #include "../../csrc/returns/returns_cuda.cu"
@@ -34,13 +34,13 @@ static void test_case(const Case& c, Random& random) {
   Episodes<T> some(c.steps, c.columns, random);
   some.n = c.n;
   Scans<T, Cuda>{cuda, some}.check_all(random);
-  // Nothing ends, and what is far ahead counts.
+  // No episode ends, and distant steps contribute.
   Episodes<T> endless(c.steps, c.columns, random, 0);
   endless.gamma = 0.99, endless.lam = 0.95, endless.n = 2;
   Scans<T, Cuda>{cuda, endless}.check_all(random);
 }
 
-// Lambda-returns with lambda 1 of these rewards and discounts, where nothing is worth anything but the rewards.
+// Lambda-returns with lambda = 1, these rewards and this discount; all values are 0.
 static std::vector<float> returns_of(const std::vector<float>& rewards, float discount, int64_t columns) {
   const std::vector<float> next(rewards.size()), discounts(rewards.size(), discount);
   Trajectory x{};
@@ -50,10 +50,10 @@ static std::vector<float> returns_of(const std::vector<float>& rewards, float di
 }
 
 static void test_overflow(int64_t steps, int64_t columns) {
-  // The product of a chunk's discounts is infinite, what it multiplies 0.
+  // The product of a chunk's discounts overflows to infinity; its factor is 0.
   for (const float y : returns_of(std::vector<float>(steps * columns), 1e6f, columns))
     CHECK(y == 0, "no rewards, %lld x %lld: %g", (long long)steps, (long long)columns, y);
-  // The product has vanished; what it multiplies is infinite, or no number, from one step of one column on.
+  // The product underflows to 0; its factor is infinite or NaN, from one step of one column on.
   for (const float special : {INFINITY, -INFINITY, NAN})
     for (const int64_t when : {steps - 1, steps / 2, int64_t(3)}) {
       const int64_t which = columns / 2;
@@ -80,7 +80,7 @@ static void test_repeats() {
   }
 }
 
-// ThreadSanitizer is slow, and blind to races in large blocks.
+// TSan is slow, and does not detect races in large blocks.
 #ifdef CUDA_ON_CPU_TSAN
 constexpr bool kSmall = true;
 #else
@@ -88,7 +88,7 @@ constexpr bool kSmall = false;
 #endif
 
 static void test_scans_and_windows() {
-  Random randoms[kDTypes] = {{11}, {12}, {13}, {14}};  // so that a type's data do not depend on the other types
+  Random randoms[kDTypes] = {{11}, {12}, {13}, {14}};  // so that data of a type do not depend on the others
   const Case cases[] = {{1, 1, 1},      {1, 33, 3},     {2, 7, 1},     {7, 2, 3},     {8, 31, 8},   {9, 32, 20},
                         {31, 33, 5},    {33, 100, 3},   {100, 31, 7},  {32, 1, 40},   {1000, 1, 3}, {1000, 2, 1000},
                         {70, 150, 2},   {5000, 2, 3},   {18, 1030, 3}, {2, 5000, 2}};

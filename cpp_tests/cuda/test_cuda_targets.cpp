@@ -1,4 +1,4 @@
-// The targets of Q-learning on CUDA: one program for the tests of the family, which share the compiled kernels.
+// The CUDA kernels of the targets family, run on the CPU. One program for all tests, which share the compiled kernels.
 #include "../cuda_on_cpu/cuda_on_cpu.h"
 
 #include "../../csrc/targets/targets_cuda.cu"
@@ -6,5 +6,5 @@
 #include "cuda_td_part.h"
 
 int main(int argc, char** argv) {
-  return automl_ext::run_part(argc, argv, {{"projection", projection_part::test}, {"td", td_part::test}});
+  return run_part(argc, argv, {{"projection", projection_part::test}, {"td", td_part::test}});
 }

@@ -1,4 +1,4 @@
-// The avx2 kernels as shipped, and their internals.
+// The avx2 kernels of the library, and their internal functions.
 #include "internals.h"
 
 #include "../../csrc/instruction_sets/avx2.cpp"

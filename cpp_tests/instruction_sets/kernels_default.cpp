@@ -1,4 +1,4 @@
-// The default kernels as shipped, and their internals.
+// The default kernels of the library, and their internal functions.
 #include "internals.h"
 
 #include "../../csrc/instruction_sets/default.cpp"

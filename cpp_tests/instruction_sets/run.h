@@ -1,4 +1,5 @@
-// Runs a test on one instruction set: the one AUTOML_EXT_CPU names, else the best.
+// Runs a test with the instruction set named by AUTOML_EXT_CPU, by default the best one. Skips it if the set is
+// missing.
 #pragma once
 #include <cstdlib>
 #include <cstring>
@@ -11,7 +12,7 @@ namespace automl_ext {
 struct InstructionSet {
   const char* name;
   const Kernels& kernels;
-  const Internals& inside;
+  const Internals& internals;
 };
 
 inline const Internals& internals_of(const char* name) {
@@ -23,9 +24,9 @@ inline const Internals& internals_of(const char* name) {
 }
 
 inline int run(void (*test)(const InstructionSet&)) {
-  const char *asked = std::getenv("AUTOML_EXT_CPU"), *used = kernels().instruction_set;
-  if (asked && std::strcmp(asked, used)) {
-    std::printf("skipped: this CPU or this build lacks %s\n", asked);
+  const char *requested = std::getenv("AUTOML_EXT_CPU"), *used = kernels().instruction_set;
+  if (requested && std::strcmp(requested, used)) {
+    std::printf("skipped: this CPU or this build lacks %s\n", requested);
     return 77;
   }
   std::printf("instruction set: %s\n", used);

@@ -1,4 +1,5 @@
-// CHECK(condition, "format", values…) counts failures and prints the first ten; finish() is what main returns.
+// CHECK(condition, "format", values…) counts failed checks and prints the first ten. main returns finish(), which is 1
+// if a check failed or none was made.
 #pragma once
 #include <cstdio>
 #include <cstring>
@@ -26,8 +27,8 @@ struct Part {
   void (*test)();
 };
 
-// Runs the part of a program that argv[1] names: tests of the same kernels share one program, since most of its
-// compile time goes to the kernels.
+// Runs the part of the program that argv[1] names. Tests of the same kernels share one program, because compiling the
+// kernels takes most of the build time.
 inline int run_part(int argc, char** argv, std::initializer_list<Part> parts) {
   for (const Part& part : parts)
     if (argc == 2 && !std::strcmp(argv[1], part.name)) {

@@ -14,7 +14,7 @@ inline std::vector<long double> entmax_reference(const std::vector<double>& x, i
   for (size_t i = 0; i < x.size(); ++i) v[i] = (x[i] - top) / power;
   std::vector<long double> sorted;
   for (const long double e : v)
-    if (e > -1) sorted.push_back(e);  // the rest is never in the support
+    if (e > -1) sorted.push_back(e);  // smaller elements are never in the support
   std::sort(sorted.begin(), sorted.end(), std::greater<>());
 
   long double sum = 0, squares = 0, tau = 0;
@@ -31,7 +31,7 @@ inline std::vector<long double> entmax_reference(const std::vector<double>& x, i
   return v;
 }
 
-// dx = s(g − ⟨s, g⟩/⟨s, 1⟩), s = √p or 1 on the support.
+// The gradient dx = s(g − ⟨s, g⟩/⟨s, 1⟩), with s = √p (entmax-1.5) or s = 1 (sparsemax) on the support, else 0.
 inline std::vector<long double> entmax_backward_reference(const std::vector<double>& g, const std::vector<double>& p,
                                                           int power) {
   std::vector<long double> s(p.size());

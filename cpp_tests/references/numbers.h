@@ -1,4 +1,4 @@
-// The element types seen from outside: exact slow conversions, epsilons, random numbers.
+// Reference conversions of the element types (exact, slow), their epsilons, and random numbers.
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -11,7 +11,7 @@
 
 namespace automl_ext {
 
-// An IEEE format of 16 bits, written from its definition: the reference the kernels' conversions are held against.
+// A 16-bit IEEE format, implemented from its definition: the reference for the conversions of the kernels.
 template <int mantissa_bits>
 struct HalfFormat {
   static constexpr int exponent_bits = 15 - mantissa_bits, smallest = 2 - (1 << (exponent_bits - 1));
@@ -28,7 +28,7 @@ struct HalfFormat {
       value = std::ldexp(fraction + (1 << mantissa_bits), smallest + exponent - 1 - mantissa_bits);
     return bits & 0x8000 ? -value : value;
   }
-  static uint16_t encode(double x) {  // to nearest, ties to even
+  static uint16_t encode(double x) {  // rounds to nearest, ties to even
     const uint16_t sign = std::signbit(x) ? 0x8000 : 0;
     if (x != x) return infinity + 1;
     if (std::isinf(x)) return sign | infinity;
@@ -92,7 +92,7 @@ std::vector<double> decoded(const std::vector<T>& values) {
   return out;
 }
 
-// The distance between neighbours at x in a type of this epsilon; `smallest` is the exponent of its least normal.
+// The distance between adjacent numbers at x in a type with this epsilon. `smallest`: exponent of its smallest normal.
 inline double ulp(double x, double epsilon, int smallest) {
   const double lowest = std::ldexp(1.0, smallest), magnitude = std::fabs(x) > lowest ? std::fabs(x) : lowest;
   return std::ldexp(epsilon, std::ilogb(magnitude));

@@ -1,4 +1,4 @@
-// Philox4x32-10 as Salmon et al. 2011 define it, and the order in which elements take its words.
+// Philox4x32-10 (Salmon et al. 2011), and the mapping from elements to its words.
 #pragma once
 #include <array>
 #include <cstdint>

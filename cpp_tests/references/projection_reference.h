@@ -1,4 +1,4 @@
-// The categorical projection against its dense matrix: each atom's mass on its two neighbours.
+// Checks the categorical projection against its definition: each atom's mass is split between two adjacent atoms.
 #pragma once
 #include "../../csrc/targets/targets.h"
 #include "check.h"
@@ -6,7 +6,8 @@
 
 namespace automl_ext {
 
-// project(x) fills x.out, `rows` rows of `atoms`. discount: of all rows that do not end; NaN: each has its own.
+// project(x) fills x.out, `rows` rows of `atoms` elements. discount: of all rows that are not terminated; NaN: each row
+// has its own.
 template <class T, class Project>
 void check_projection(int64_t rows, int64_t atoms, double discount, Random& random, const Project& project) {
   std::vector<double> p = random.normals(rows * atoms);
@@ -16,8 +17,8 @@ void check_projection(int64_t rows, int64_t atoms, double discount, Random& rand
   std::vector<uint8_t> terminated(rows);
   for (int64_t row = 0; row < rows; row += 4) {
     terminated[row] = 1;
-    discounts[row] = Element<T>::encode(std::nan(""));  // never read
-    if (row % 8 == 0) probs[row * atoms + row % atoms] = Element<T>::encode(INFINITY);  // then its sum counts as 1
+    discounts[row] = Element<T>::encode(std::nan(""));  // must not be read
+    if (row % 8 == 0) probs[row * atoms + row % atoms] = Element<T>::encode(INFINITY);  // the sum is then taken as 1
   }
   std::vector<T> out(rows * atoms);
   const bool own = discount != discount;
@@ -25,17 +26,17 @@ void check_projection(int64_t rows, int64_t atoms, double discount, Random& rand
                      out.data(), discount, -5, 5});
   const double step = 10 / double(atoms - 1);
   for (int64_t row = 0; row < rows; ++row) {
-    const bool garbage = row % 8 == 0;
+    const bool ignored = row % 8 == 0;
     const double reward = Element<T>::decode(rewards[row]);
     const double d = terminated[row] ? 0 : own ? Element<T>::decode(discounts[row]) : discount;
     std::vector<double> expected(atoms);
     for (int64_t j = 0; j < atoms; ++j) {
       const double target = std::fmin(5, std::fmax(-5, reward + d * (-5 + double(j) * step)));
-      const double place = (target + 5) / step, probability = Element<T>::decode(probs[row * atoms + j]);
-      const double mass = garbage ? 1 / double(atoms) : probability;
-      const int64_t lower = std::min(int64_t(place), atoms - 2);
-      expected[lower] += mass * (1 - (place - double(lower)));
-      expected[lower + 1] += mass * (place - double(lower));
+      const double position = (target + 5) / step, probability = Element<T>::decode(probs[row * atoms + j]);
+      const double mass = ignored ? 1 / double(atoms) : probability;
+      const int64_t lower = std::min(int64_t(position), atoms - 2);
+      expected[lower] += mass * (1 - (position - double(lower)));
+      expected[lower + 1] += mass * (position - double(lower));
     }
     for (int64_t i = 0; i < atoms; ++i) {
       const double got = Element<T>::decode(out[row * atoms + i]);

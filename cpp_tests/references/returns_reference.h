@@ -1,6 +1,6 @@
-// Random episodes, and the scans over time on them against plain loops in long double; gradients as transposed maps.
-// A Runner runs the kernels of a device: runner.kernels has the members of ReturnsKernels, and runner.run<T>(member, x,
-// count, last) returns the first `count` outputs and fills `last` where it is not null.
+// Checks the returns kernels on random episodes against loops in long double. Gradients are checked as transposed maps.
+// A Runner runs the kernels of a device: runner.kernels has the members of ReturnsKernels; runner.run<T>(member, x,
+// count, last) returns the first `count` outputs and fills `last` if it is not null.
 #pragma once
 #include <algorithm>
 
@@ -19,7 +19,7 @@ struct Episodes {
   std::vector<uint8_t> terminated, truncated, valid;
   std::vector<T> log_rhos, rewards, values, next_values, discounts;
 
-  // rate: of each flag; with 0 there are none, not even arrays of them.
+  // rate: probability of each flag. With 0 the flag arrays are null.
   Episodes(int64_t steps, int64_t columns, Random& random, double rate = 0.1)
       : steps(steps), columns(columns), has_flags(rate > 0) {
     const int64_t size = steps * columns;
@@ -30,7 +30,7 @@ struct Episodes {
       truncated.push_back(random.uniform() < rate);
       valid.push_back(random.uniform() >= rate);
       if (!valid[i]) rewards[i] = next_values[i] = log_rhos[i] = discounts[i] = Element<T>::encode(std::nan(""));
-      if (terminated[i]) next_values[i] = Element<T>::encode(std::nan(""));  // never read, as above
+      if (terminated[i]) next_values[i] = Element<T>::encode(std::nan(""));  // must not be read, as above
     }
   }
   Trajectory trajectory() const {
@@ -54,7 +54,7 @@ struct Scans {
   const Runner& runner;
   const Episodes<T>& e;
   const int64_t size = e.steps * e.columns;
-  // Errors add up over some 1/(1 - gamma lambda) steps; everything is of order 1 to 10.
+  // Errors accumulate over about 1/(1 - gamma lambda) steps; values are of order 1 to 10.
   const double tolerance = (sizeof(T) == 2 ? 2 : 18 / (1 - e.gamma * e.lam)) * Element<T>::epsilon;
   const long double gamma = e.gamma, lam = e.lam;
 
@@ -70,8 +70,9 @@ struct Scans {
     for (int64_t i = 0; i < size; ++i) {
       const double y = of(got, i), bound = tolerance * std::fmax(1, std::fabs(double(expected[i])));
       CHECK(std::fabs(y - expected[i]) <= bound,
-            "%s %s, t = %lld of %lld, column %lld of %lld: got %.9g, expected %.9Lg", Element<T>::name, what, (long long)(i / e.columns), (long long)e.steps, (long long)(i % e.columns),
-            (long long)e.columns, y, expected[i]);
+            "%s %s, t = %lld of %lld, column %lld of %lld: got %.9g, expected %.9Lg", Element<T>::name, what,
+            (long long)(i / e.columns), (long long)e.steps, (long long)(i % e.columns), (long long)e.columns, y,
+            expected[i]);
     }
   }
 
@@ -83,7 +84,7 @@ struct Scans {
       returns[i] = a[i] + of(e.values, i);
     }
     const auto out = run(runner.kernels.gae, e.trajectory(), 2);
-    compare("advantages", out[0], a), compare("gae's returns", out[1], returns);
+    compare("advantages", out[0], a), compare("gae: returns", out[1], returns);
   }
   void check_lambda() const {
     Values g(size);
@@ -94,12 +95,12 @@ struct Scans {
     }
     compare("lambda-returns", run(runner.kernels.lambda_returns, e.trajectory(), 1)[0], g);
   }
-  // With discounts given, and the gradient to them. A terminated step then only cuts: its V' counts.
+  // Lambda-returns with explicit discounts, and all gradients. A terminated step is then only a cut: its V' is used.
   void check_lambda_discounts(Random& random) const {
     const std::vector<T> grad = encoded<T>(random.normals(size));
     Trajectory x = e.trajectory();
     x.next_values = x.values, x.discounts = e.discounts.data();
-    Values g(size), ahead(size), a(size), of_next(size), of_discounts(size);
+    Values g(size), ahead(size), a(size), grad_next(size), grad_discounts(size);
     for (int64_t i = size; i-- > 0;) {
       if (!e.valid[i]) continue;
       ahead[i] = e.cut(i) ? of(e.values, i) : (1 - lam) * of(e.values, i) + lam * g[i + e.columns];
@@ -111,16 +112,16 @@ struct Scans {
       if (!e.valid[i]) continue;
       const int64_t before = i - e.columns;
       a[i] = of(grad, i) + (before < 0 || e.cut(before) ? 0 : lam * of(e.discounts, before) * a[before]);
-      of_next[i] = (e.cut(i) ? 1 : 1 - lam) * of(e.discounts, i) * a[i];
-      // From the returns as they are stored.
+      grad_next[i] = (e.cut(i) ? 1 : 1 - lam) * of(e.discounts, i) * a[i];
+      // Computed from the stored returns.
       const int64_t next = i + e.columns;
-      of_discounts[i] = a[i] * of(e.values, i);
-      if (!e.cut(i)) of_discounts[i] = a[i] * ((1 - lam) * of(e.values, i) + lam * of(returns, next));
+      grad_discounts[i] = a[i] * of(e.values, i);
+      if (!e.cut(i)) grad_discounts[i] = a[i] * ((1 - lam) * of(e.values, i) + lam * of(returns, next));
     }
     x.grad = grad.data(), x.returns = returns.data();
     const auto out = run(runner.kernels.lambda_returns_backward, x, 3);
-    compare("lambda's gradient to rewards", out[0], a), compare("lambda's gradient to V'", out[1], of_next);
-    compare("lambda's gradient to discounts", out[2], of_discounts);
+    compare("lambda: gradient of rewards", out[0], a), compare("lambda: gradient of V'", out[1], grad_next);
+    compare("lambda: gradient of discounts", out[2], grad_discounts);
   }
   void check_n_step() const {
     Values returns(size), discounts(size);
@@ -141,7 +142,7 @@ struct Scans {
     }
     const auto out = run(runner.kernels.n_step, e.trajectory(), 2, &last);
     compare("n-step returns", out[0], returns), compare("n-step discounts", out[1], discounts);
-    CHECK(last == expected_last, "%s last step of some window is wrong", Element<T>::name);
+    CHECK(last == expected_last, "%s: wrong last step of a window", Element<T>::name);
   }
   void check_vtrace() const {
     Values vs(size), advantages(size);
@@ -155,7 +156,7 @@ struct Scans {
       advantages[i] = rho * (of(e.rewards, i) + (e.cut(i) ? bootstrap(i) : gamma * vs[next]) - of(e.values, i));
     }
     const auto out = run(runner.kernels.vtrace, e.trajectory(), 2);
-    compare("vs", out[0], vs), compare("V-trace's advantages", out[1], advantages);
+    compare("vs", out[0], vs), compare("vtrace: advantages", out[1], advantages);
   }
   void check_retrace() const {
     Values q(size);
@@ -171,8 +172,8 @@ struct Scans {
     compare("retrace", run(runner.kernels.retrace, e.trajectory(), 1)[0], q);
   }
 
-  // What backward computes is the transposed map: ⟨grad, f(x)⟩ = ⟨backward(grad), x⟩, f being linear. `outputs` of
-  // forward have a gradient.
+  // The backward pass must be the transpose of the linear forward map f: ⟨grad, f(x)⟩ = ⟨backward(grad), x⟩. The first
+  // `outputs` outputs have a gradient.
   template <class Kernel>
   void check_transposed(const char* what, const Kernel& forward, const Kernel& backward, int outputs, int inputs,
                         Random& random) const {
@@ -182,18 +183,19 @@ struct Scans {
     x.grad = grads[0].data();
     if (outputs == 2) x.grad_returns = grads[1].data();
     const auto gradients = run(backward, x, inputs);
-    const std::vector<T>* of_input[] = {&e.rewards, inputs == 3 ? &e.values : &e.next_values, &e.next_values};
+    const std::vector<T>* input_arrays[] = {&e.rewards, inputs == 3 ? &e.values : &e.next_values, &e.next_values};
     long double forward_dot = 0, backward_dot = 0;
     for (int64_t i = 0; i < size; ++i) {
       if (!e.valid[i]) {
-        for (int k = 0; k < inputs; ++k) CHECK(of(gradients[k], i) == 0, "%s: gradient at an invalid step", what);
+        for (int k = 0; k < inputs; ++k)
+          CHECK(of(gradients[k], i) == 0, "%s: nonzero gradient at an invalid step", what);
         continue;
       }
       for (int k = 0; k < outputs; ++k) forward_dot += (long double)of(grads[k], i) * of(out[k], i);
       for (int k = 0; k < inputs; ++k) {
-        const double input = of(*of_input[k], i), g = of(gradients[k], i);
-        if (input == input) backward_dot += (long double)g * input;  // a terminated step's V′ is no number here
-        if (input != input) CHECK(g == 0, "%s: gradient to a terminated step's V'", what);
+        const double input = of(*input_arrays[k], i), g = of(gradients[k], i);
+        if (input == input) backward_dot += (long double)g * input;  // V' of a terminated step is NaN here
+        if (input != input) CHECK(g == 0, "%s: nonzero gradient of V' at a terminated step", what);
       }
     }
     CHECK(std::fabs(forward_dot - backward_dot) <= outputs * std::sqrt(double(size)) * tolerance,
