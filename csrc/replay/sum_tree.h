@@ -143,7 +143,7 @@ class SumTree {
   }
 
   // Returns the first child whose prefix sum is greater than the mass, and reduces the mass by the sum of the children
-  // before it. The child exists, because the mass is clamped next_below the last prefix sum, which is the parent. Its
+  // before it. The child exists, because the mass is clamped below the last prefix sum, which is the parent. Its
   // priority is positive, because only a positive child increases the prefix sum.
   static int64_t descend(const double* sums, double& mass) {
     static_assert(kChildren == 8);

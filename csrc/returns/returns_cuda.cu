@@ -15,7 +15,7 @@ int64_t multiprocessors() {
   return count;
 }
 
-// The smallest power of two that is at least n, at max_chunks `limit`, which is itself a power of two.
+// The smallest power of two that is at least n, at most `limit`, which is itself a power of two.
 int64_t power_of_two(int64_t n, int64_t limit) {
   int64_t power = 1;
   while (power < n && power < limit) power *= 2;
