@@ -1,10 +1,15 @@
-"""`make cuda-build`: compiles the CUDA kernels where there need not be a GPU, and holds them to the rules.
+"""Implement `make cuda-build`: compile the CUDA kernels, without a GPU, and check their use of resources.
 
-In build/cuda: a virtual environment with a CUDA build of torch, a copy of the sources, built there. Checks, in order:
-nvcc warns of nothing; no kernel spills, has a stack frame (backward ones may) or more than 128 registers, and none is
-left out (build/cuda/resources.json has the table); the package imports without a GPU, and each op with a CPU kernel
-has a CUDA kernel; the Python tests that are not slow pass on the CPU with that torch. The checkout's own build is not
-touched. Standard library only.
+The build is in build/cuda: a virtual environment with a CUDA build of torch, and a copy of the sources. The checkout's
+own build is not changed. Checks, in this order:
+
+- nvcc prints no warnings.
+- All kernels are compiled. None spills, has a stack frame (backward kernels may) or uses more than 128 registers.
+  build/cuda/resources.json contains the table.
+- The package can be imported without a GPU, and each op with a CPU kernel has a CUDA kernel.
+- The Python tests that are not slow pass on the CPU with that torch.
+
+Standard library only.
 """
 
 import argparse
@@ -25,14 +30,14 @@ HOME = ROOT / "build/cuda"
 SOURCE = HOME / "src"
 PYTHON = HOME / "venv/bin/python"
 ARCHS = {"8.0": "sm_80", "9.0": "sm_90"}
-TORCH = "torch==2.11.0"  # on the default package index a build for CUDA 13.0
+TORCH = "torch==2.11.0"  # the default package index has a build for CUDA 13.0
 TO_BUILD = [TORCH, "setuptools>=77", "wheel", "ninja", "pybind11", "numpy"]
 
 IMPORT_CHECK = """
 import sys, torch, automl_ext
 info = automl_ext.build_info()
 if torch.cuda.is_available() or info["cuda"] != torch.version.cuda:
-    sys.exit(f"make cuda-build: expected a build for CUDA {torch.version.cuda} and no GPU in sight: {info}")
+    sys.exit(f"make cuda-build: expected a build for CUDA {torch.version.cuda} and no visible GPU, got {info}")
 has, names = torch._C._dispatch_has_kernel_for_dispatch_key, torch._C._dispatch_get_all_op_names()
 ours = sorted(name for name in names if name.startswith("automl_ext::") and has(name, "CPU"))
 lacking = [name for name in ours if not has(name, "CUDA")]
@@ -52,7 +57,7 @@ def make_environment():
 
 
 def install(requirements):
-    """pip install, unless the environment's list of what was installed has it all."""
+    """Install requirements with pip, except those that the environment's list of installed requirements contains."""
     stamp = HOME / "venv/installed.txt"
     have = stamp.read_text().splitlines() if stamp.exists() else []
     wanted = [requirement for requirement in requirements if requirement not in have]
@@ -63,7 +68,10 @@ def install(requirements):
 
 
 def export_sources():
-    """Copy what git tracks, or would, to build/cuda/src; equal files stay as they are, so that ninja compiles few."""
+    """Copy the files that git tracks or does not ignore to build/cuda/src.
+
+    Unchanged files keep their modification time, so that ninja does not compile them again.
+    """
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     output = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     files = [name for name in output.split("\0") if name and (ROOT / name).is_file()]
@@ -79,7 +87,11 @@ def export_sources():
 
 
 def choose_compiler(asked, torch_cuda):
-    """The toolkit's folder, "system" or "pypi". PyPI's compiler is installed where it is asked for or needed."""
+    """Return the folder of the CUDA toolkit; install the compiler from PyPI if requested or if there is no other.
+
+    Args:
+        asked: "system", "pypi" or None.
+    """
     homes = cuda_toolkit.system_homes()
     if asked == "pypi" or (asked is None and cuda_toolkit.missing_packages(torch_cuda, homes)):
         install(cuda_toolkit.compiler_packages(torch_cuda))
@@ -97,7 +109,7 @@ def output(code):
 
 
 def environment(home):
-    """That of the build: this compiler and no other, every warning an error, ptxas telling what kernels take."""
+    """Return the environment of the build: only this compiler, warnings as errors, verbose output of ptxas."""
     unset = ("CUDA_PATH", "PYTHONPATH", "AUTOML_EXT_BACKEND", "AUTOML_EXT_CPU")
     return {
         **{name: value for name, value in os.environ.items() if name not in unset},
@@ -111,7 +123,7 @@ def environment(home):
 
 
 def build(env):
-    """Build in place in the copy; what the compilers said. All kernels are compiled anew, for ptxas to tell of each."""
+    """Build in place in the copy and return the output. Recompile all kernels, so that ptxas reports each of them."""
     for compiled in SOURCE.glob("build/**/*.cu.o"):
         compiled.unlink()
     log = HOME / "build.log"
@@ -123,12 +135,12 @@ def build(env):
         ).returncode
     text = log.read_text(errors="replace")
     if code:
-        sys.exit(f"{text[-20000:]}\nmake cuda-build: the build failed; all it said: {log.relative_to(ROOT)}")
+        sys.exit(f"{text[-20000:]}\nmake cuda-build: the build failed; full output: {log.relative_to(ROOT)}")
     return text
 
 
 def check_resources(log):
-    """Print the table of what kernels take, write it to resources.json, and exit where a rule is broken."""
+    """Print the resource usage of the kernels, write it to resources.json, and exit if a kernel violates a rule."""
     archs = list(ARCHS.values())
     functions = ptxas.parse(log)
     sources = [path.read_text() for path in SOURCE.glob("csrc/*/*_kernels.cuh")]
@@ -139,12 +151,12 @@ def check_resources(log):
     (HOME / "resources.json").write_text(json.dumps(content, indent=1) + "\n")
     broken = ptxas.problems(functions, expected, archs)
     if broken:
-        sys.exit("\n".join(["make cuda-build: the kernels break a rule:", *broken]))
-    print(f"{len(functions)} compiled functions: no spills, no stack frames but in backward kernels, ≤ 128 registers")
+        sys.exit("\n".join(["make cuda-build: kernels violate the rules:", *broken]))
+    print(f"{len(functions)} compiled functions: no spills, stack frames in backward kernels only, ≤ 128 registers")
 
 
 def test_requirements(requires):
-    """What an egg-info's requires.txt asks for, extras and all, as pip takes it."""
+    """Convert the requires.txt of an egg-info, with its extras, to requirements for pip."""
     requirements, marker = [], ""
     for line in requires.splitlines():
         if section := re.fullmatch(r"\[([^:\]]*):?(.*)\]", line):
@@ -164,8 +176,8 @@ def run_tests(env):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--compiler", choices=["system", "pypi"], help="default: this machine's nvcc if it has one")
-    parser.add_argument("--no-tests", action="store_true", help="compile and check, without the Python tests")
+    parser.add_argument("--compiler", choices=["system", "pypi"], help="default: the system's if there is one")
+    parser.add_argument("--no-tests", action="store_true", help="skip the Python tests")
     arguments = parser.parse_args()
     make_environment()
     install(TO_BUILD)

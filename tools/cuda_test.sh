@@ -1,7 +1,7 @@
 #!/bin/sh
-# `make cuda-test`: builds for the GPU that is here, runs the tests that need one, and the benchmark.
-# AUTOML_EXT_PYTHON=/path/to/python builds in place with that interpreter, whose environment needs torch, numpy, pytest,
-# pybind11 and ninja, and nothing from a package index. Otherwise the checkout's .venv is used, as by `make`.
+# `make cuda-test`: builds for the GPU of this machine, then runs the tests that need a GPU, and the benchmark.
+# AUTOML_EXT_PYTHON=/path/to/python builds in place with that interpreter and installs nothing. Its environment needs
+# torch, numpy, pytest, pybind11 and ninja. By default the .venv of the checkout is used, as by `make`.
 set -eu
 cd "$(dirname "$0")/.."
 stop() {
@@ -9,13 +9,13 @@ stop() {
   exit 1
 }
 
-# nvidia-smi is not in every container that has a GPU; the interpreter may have to be made first.
+# Ask torch if the interpreter exists, because some containers with a GPU have no nvidia-smi; else ask nvidia-smi.
 python=${AUTOML_EXT_PYTHON:-.venv/bin/python}
 if [ -x "$(command -v "$python")" ]; then
   "$python" -c "import sys, torch
 if not torch.cuda.is_available(): sys.exit(f'make cuda-test: no GPU found by torch {torch.__version__} of $python')"
 else
-  [ -z "${AUTOML_EXT_PYTHON:-}" ] || stop "AUTOML_EXT_PYTHON: no such program: $python"
+  [ -z "${AUTOML_EXT_PYTHON:-}" ] || stop "AUTOML_EXT_PYTHON: not an executable: $python"
   nvidia-smi -L > /dev/null 2>&1 || stop "no GPU found (nvidia-smi -L lists none)"
 fi
 
@@ -24,7 +24,7 @@ if [ -n "${AUTOML_EXT_PYTHON:-}" ]; then
   PATH="$(dirname "$(command -v "$python")"):$PATH"  # ninja is beside the interpreter
   AUTOML_EXT_CUDA=1 "$python" setup.py --quiet build_ext --inplace > build/cuda_test.log 2>&1 || {
     tail -n 50 build/cuda_test.log
-    stop "the build failed; all it said: build/cuda_test.log"
+    stop "the build failed; full output: build/cuda_test.log"
   }
 else
   "${MAKE:-make}" --no-print-directory setup

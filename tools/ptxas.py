@@ -1,4 +1,4 @@
-"""What `ptxas -v` says of each kernel: read, summed up in a table, and held to the rules. Standard library only."""
+"""Parse the output of `ptxas -v`, tabulate the resource usage of kernels, and check it. Standard library only."""
 
 import dataclasses
 import re
@@ -10,13 +10,16 @@ DTYPES = r"\b(double|float|bfloat16|float16)\b"
 
 @dataclasses.dataclass
 class Function:
-    """A kernel, or a device function that was not inlined (no registers of its own), compiled for one architecture."""
+    """A kernel or a device function that was not inlined, compiled for one architecture.
+
+    ptxas reports no registers for device functions.
+    """
 
     symbol: str
     arch: str
     is_kernel: bool
-    name: str = ""  # of a kernel as in the source, of another function with its types
-    dtype: str = ""  # storage type, "" where the template arguments name none
+    name: str = ""  # name in the source for kernels, demangled signature for other functions
+    dtype: str = ""  # storage type, "" if the template arguments name none
     registers: int = 0
     spill_stores: int = 0
     spill_loads: int = 0
@@ -25,20 +28,20 @@ class Function:
 
 
 def demangle(symbols):
-    """C++ names of symbols, by c++filt, which comes with the linker that every C++ compiler needs."""
+    """Demangle symbols with c++filt, which is part of binutils."""
     text = "\n".join(symbols)
     return subprocess.run(["c++filt"], input=text, capture_output=True, text=True, check=True).stdout.splitlines()
 
 
 def name_and_dtype(signature):
-    """("forward", "float") of "void ns::forward<float, 4>(float const*)": the name, and the first dtype among <...>."""
+    """Return the name and first dtype argument: ("forward", "float") for "void ns::forward<float, 4>(float const*)"."""
     head = re.match(r"(?:void )?([\w:]+)(<.*)?", signature.replace("(anonymous namespace)::", ""))
     dtype = re.search(DTYPES, head.group(2) or "")
     return head.group(1).split("::")[-1], dtype.group(1) if dtype else ""
 
 
 def parse(log):
-    """Functions in the output of a build with -Xptxas -v; lines of anything else are passed over."""
+    """Return the functions in the output of a build with -Xptxas -v; other lines are ignored."""
     functions, arch, current, kernel = [], "", None, None
     for line in log.splitlines():
         if found := re.search(r"ptxas info\s*: Compiling entry function '(\S+)' for '(\S+)'", line):
@@ -63,14 +66,18 @@ def parse(log):
 
 
 def kernel_names(source):
-    """Names of the `__global__` functions in C++ text."""
+    """Return the names of the `__global__` functions in C++ source text."""
     code = re.sub(r"//[^\n]*|/\*.*?\*/", " ", source, flags=re.DOTALL)
     bounds = r"(?:__launch_bounds__\s*\((?:[^()]|\([^()]*\))*\)\s*)?"
     return re.findall(rf"__global__\s+{bounds}void\s+{bounds}(\w+)\s*\(", code)
 
 
 def problems(functions, expected, archs):
-    """What breaks the rules, a line each. ``expected``: names of the kernels that must be there for every arch."""
+    """Return the violations of the rules, one line each.
+
+    Args:
+        expected: names of the kernels that must be compiled for each architecture.
+    """
     kernels = [function for function in functions if function.is_kernel]
     lines = [] if kernels else ["no kernel was compiled"]
     for arch in archs:
@@ -88,7 +95,11 @@ def problems(functions, expected, archs):
 
 
 def table(functions, archs):
-    """Rows of a kernel and dtype, the worst of its instances for each arch: [{"kernel": ..., "sm_80": {...}}, ...]."""
+    """Return one row per kernel and dtype, with the maxima over its instances for each architecture.
+
+    Returns:
+        [{"kernel": ..., "dtype": ..., "sm_80": {"instances": ..., "registers": ..., ...}}, ...]
+    """
     groups = {}
     for function in functions:
         if function.is_kernel:
@@ -106,7 +117,7 @@ def table(functions, archs):
 
 
 def table_text(rows, archs):
-    """The table for a person: numbers of the archs beside each other."""
+    """Format the table as text, with the numbers of the architectures side by side."""
     titles = ("kernel", "dtype", "instances", "registers", "spill stores", "spill loads", "stack", "shared")
     keys = ("instances", "registers", "spill_stores", "spill_loads", "stack", "shared")
     lines = [titles]

@@ -1,5 +1,6 @@
-# Fails, naming them, when SOURCES/*/*_kernels.cuh define __global__ functions that no test has launched. The files in
-# LAUNCHED hold the names of those launched, one a line. Messages begin with a space lest CMake break their lines.
+# Fails if SOURCES/*/*_kernels.cuh define __global__ functions that no test has launched, and lists them. The files in
+# LAUNCHED contain the names of the launched kernels, one per line. Messages begin with a space so that CMake does not
+# wrap them.
 cmake_minimum_required(VERSION 3.18)
 if(NOT IS_DIRECTORY ${SOURCES})
   message(FATAL_ERROR " no folder ${SOURCES}")
@@ -12,7 +13,7 @@ file(GLOB_RECURSE files ${SOURCES}/*.cuh ${SOURCES}/*.cu ${SOURCES}/*.h)
 foreach(file IN LISTS files)
   file(READ ${file} text)
   string(REGEX REPLACE "//[^\n]*" "" text "${text}")
-  string(REGEX REPLACE "[][;]" " " text "${text}")  # which CMake's lists would not survive
+  string(REGEX REPLACE "[][;]" " " text "${text}")  # these characters are special in CMake lists
   string(REGEX REPLACE "__launch_bounds__[ \t\r\n]*${parentheses}" "" text "${text}")
   string(REGEX MATCHALL "__global__" marks "${text}")
   string(REGEX MATCHALL "__global__[ \t\r\n]+void[ \t\r\n]+${identifier}[ \t\r\n]*\\(" heads "${text}")
@@ -41,12 +42,12 @@ foreach(file IN LISTS files)
 endforeach()
 
 list(LENGTH kernels count)
-set(forgotten ${kernels})
+set(untested ${kernels})
 if(launched)
-  list(REMOVE_ITEM forgotten ${launched})
+  list(REMOVE_ITEM untested ${launched})
 endif()
-if(forgotten)
-  string(REPLACE ";" " " forgotten "${forgotten}")
-  message(FATAL_ERROR " Kernels that no test launches: ${forgotten}")
+if(untested)
+  string(REPLACE ";" " " untested "${untested}")
+  message(FATAL_ERROR " Kernels that no test launches: ${untested}")
 endif()
 message("all ${count} kernels are launched by a test")

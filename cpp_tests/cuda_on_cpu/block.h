@@ -1,4 +1,4 @@
-// One block of CUDA threads, each a fiber: who is running, who waits at which barrier, who comes next.
+// One block of CUDA threads, each a fiber: the running thread, the threads waiting at barriers, and the scheduling.
 #pragma once
 #include <cstdint>
 #include <memory>
@@ -9,7 +9,7 @@
 #include "fibers.h"
 
 namespace cuda_on_cpu {
-// What a CUDA device would do wrong, or undefined, or refuse.
+// Thrown for a launch that a CUDA device would reject, or whose behavior would be undefined.
 struct Fault : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
@@ -26,7 +26,7 @@ struct dim3 {
   dim3() : dim3(1u) {}
 
  private:
-  // nvcc cuts a 64-bit size to 32 bits and says nothing.
+  // nvcc silently truncates a 64-bit size to 32 bits.
   template <class N>
   static unsigned checked(N n) {
     if (n < N(0) || uint64_t(n) > UINT32_MAX) throw cuda_on_cpu::Fault("dim3 of " + std::to_string(n));
@@ -38,7 +38,7 @@ namespace cuda_on_cpu {
 
 constexpr unsigned kWarp = 32, kMaxThreads = 1024;
 
-// Where a kernel calls a barrier or a collective. id tells apart two on one line.
+// A call of a barrier or collective in a kernel. id distinguishes calls on the same line.
 struct Site {
   const char* op;
   const char* file;
@@ -46,17 +46,18 @@ struct Site {
   int id;
 };
 
-// Threads arrive at a barrier or a collective; when all have, all go on. The values they bring are kept twice: a fast
-// thread can come to the next round while a slow one has yet to read this round's, but not to the round after.
+// A barrier or collective: threads wait until all have arrived. The values that threads bring are double-buffered: a
+// fast thread can reach the next round before a slow one has read the values of this round, but not the round after
+// that.
 struct Meeting {
-  unsigned first = 0, members = 0;  // the threads concerned are among [first, first + members)
-  uint32_t mask = 0xffffffff;       // and their lanes are in it
+  unsigned first = 0, members = 0;  // participants are the threads of [first, first + members)
+  uint32_t mask = 0xffffffff;       // whose lanes are in the mask
   unsigned expected = 0, arrived = 0, round = 0;
   Site site{};
   unsigned site_thread = 0;
   uint32_t took_part[2] = {0, 0};
   uint64_t value[2][kWarp];
-  uint64_t clock[2];  // TSan's, by address
+  uint64_t clock[2];  // only their addresses are used, as TSan synchronization objects
 };
 
 struct Thread {
@@ -96,9 +97,9 @@ struct Launch {
   size_t dynamic_shared_bytes;
   void (*call)(const void* arguments);
   const void* arguments;
-  bool newest_first;  // the thread that became ready last runs first: one warp gets as far ahead as it can
+  bool newest_first;  // run the thread that became ready last, so that one warp runs as far ahead as possible
   Random random;
-  size_t most_shared_bytes = 0;  // static and dynamic together, set where the launch is checked
+  size_t most_shared_bytes = 0;  // static plus dynamic; set by check()
 };
 
 struct Block {
@@ -108,7 +109,7 @@ struct Block {
   unsigned returned = 0;
   std::vector<Thread*> ready;
   Meeting barrier;
-  std::vector<std::vector<std::unique_ptr<Meeting>>> warp_meetings;  // of each warp, one for each mask
+  std::vector<std::vector<std::unique_ptr<Meeting>>> warp_meetings;  // per warp, one for each mask
   std::vector<SharedArray> shared;
   std::string error;
 
@@ -118,11 +119,11 @@ struct Block {
   }
 };
 
-inline unsigned seed = 0;  // of the order of blocks and threads
+inline unsigned seed = 0;  // determines the order of blocks and threads
 inline Block* block = nullptr;
 inline Thread* self = nullptr;
 inline Fiber host;
-inline Thread threads[kMaxThreads];  // those of the block; their stacks are kept for the next
+inline Thread threads[kMaxThreads];  // the threads of the block; stacks are reused by the next block
 
 inline std::string name(uint3 i) {
   return std::to_string(i.x) + (i.y || i.z ? "," + std::to_string(i.y) + "," + std::to_string(i.z) : "");
@@ -133,17 +134,17 @@ inline std::string name(const Site& site) {
   return std::string(site.op) + " at " + file.substr(file.rfind('/') + 1) + ":" + std::to_string(site.line);
 }
 
-// The running thread.
+// Describes the running thread, for messages.
 inline std::string here() {
   return block->launch.kernel + ", block " + name(block->index) + ", thread " + name(self->index) + ": ";
 }
 
-// Ends the threads that were waiting when another failed.
+// Thrown in waiting threads to end them after another thread has failed.
 struct Abandoned {};
 
 [[noreturn]] inline void fail(const std::string& what) { throw Fault(here() + what); }
 
-// Those that wait at the meeting, or at any.
+// Makes the threads that wait at the meeting (null: at any meeting) ready.
 inline void wake(unsigned first, unsigned members, const Meeting* meeting = nullptr) {
   for (unsigned i = first; i < first + members; ++i) {
     Thread& thread = threads[i];
@@ -153,7 +154,7 @@ inline void wake(unsigned first, unsigned members, const Meeting* meeting = null
   }
 }
 
-// Brings the running thread to the meeting; returns, once all are there, which of the two values are this round's.
+// The running thread arrives at the meeting and waits for the others. Returns the index of this round's buffer.
 inline unsigned meet(Meeting& meeting, const Site& site, bool orders_memory, unsigned lane, uint64_t value) {
   const unsigned round = meeting.round & 1;
   if (meeting.arrived == 0) {
@@ -161,7 +162,8 @@ inline unsigned meet(Meeting& meeting, const Site& site, bool orders_memory, uns
     meeting.site_thread = self->flat;
     meeting.took_part[round] = 0;
   } else if (meeting.site.id != site.id || meeting.site.line != site.line) {
-    fail(name(site) + " meets " + name(meeting.site) + " of thread " + name(threads[meeting.site_thread].index));
+    fail(name(site) + " conflicts with " + name(meeting.site) + " of thread " +
+         name(threads[meeting.site_thread].index));
   }
   meeting.value[round][lane] = value;
   meeting.took_part[round] |= 1u << lane;
@@ -188,12 +190,12 @@ inline void run_kernel() {
   } catch (const Abandoned&) {
   }
   Quiet quiet;
-  release(&block->launch);  // the host waits for the kernel
+  release(&block->launch);  // the host synchronizes with the end of the kernel
   self->returned = true;
   ++block->returned;
 }
 
-// Never returns: a fiber has nowhere to return to.
+// Entry function of a fiber. It never returns, because a fiber has no caller.
 CUDA_ON_CPU_UNCHECKED inline void thread_main() {
   arrive_from(host);
   run_kernel();
@@ -226,7 +228,7 @@ inline void run_ready() {
   }
 }
 
-// Nobody is ready and some wait: for whom?
+// No thread is ready, but some wait. Returns a message that names a waiting thread and one that it waits for.
 inline std::string deadlock() {
   const auto waits = [](unsigned i) { return threads[i].waiting; };
   unsigned waiter = 0;
@@ -238,7 +240,7 @@ inline std::string deadlock() {
     const Thread& absent = threads[i];
     if (absent.waiting == &meeting || !(meeting.mask >> absent.lane & 1)) continue;
     return text + " for thread " + name(absent.index) +
-           (absent.returned ? ", which has returned" : ", which waits in " + name(absent.waiting->site));
+           (absent.returned ? ", which has returned" : ", which waits at " + name(absent.waiting->site));
   }
   return text;
 }
@@ -246,7 +248,7 @@ inline std::string deadlock() {
 inline void run_block(Launch& launch, uint3 index) {
   const dim3 dim = launch.block;
   const unsigned size = dim.x * dim.y * dim.z;
-  // On the heap, anew: in TSan's eyes it then shares nothing with the block before.
+  // Newly allocated on the heap, so that TSan sees no memory shared with the previous block.
   const auto owner = std::make_unique<Block>(launch, index, size);
   block = owner.get();
   start_threads(size, dim);

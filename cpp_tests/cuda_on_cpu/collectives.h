@@ -1,4 +1,4 @@
-// What threads of a block do together: barriers, shuffles, votes.
+// Collective operations of threads: barriers, shuffles, votes.
 #pragma once
 #include <cstring>
 #include <type_traits>
@@ -25,7 +25,7 @@ inline Meeting& warp_meeting(uint32_t mask) {
 }
 
 struct Gathered {
-  const uint64_t* value;  // of each lane that took part
+  const uint64_t* value;  // of each participating lane
   uint32_t took_part;
 };
 
@@ -63,19 +63,20 @@ T shuffle(const Site& site, uint32_t mask, T value, unsigned source) {
   std::memcpy(&bits, &value, sizeof value);
   const Gathered gathered = gather(site, mask, bits);
   if (!(gathered.took_part >> source & 1))
-    fail(name(site) + " reads lane " + std::to_string(source) + ", which takes no part");
+    fail(name(site) + " reads lane " + std::to_string(source) + ", which does not participate");
   std::memcpy(&value, &gathered.value[source], sizeof value);
   return value;
 }
 
-// The first lane of the running thread's group of `width`.
+// The first lane of the running thread's group of `width` lanes.
 inline int group(const Site& site, int width) {
   if (width < 1 || width > int(kWarp) || (width & (width - 1)))
     fail(name(site) + " with width " + std::to_string(width));
   return int(self->lane) & -width;
 }
 
-// Which lane each form reads; its own where that lies outside the group, except the first, which wraps around.
+// The shuffle operations. A lane outside the group is replaced by the thread's own lane; shuffle_index wraps around
+// instead.
 template <class T>
 T shuffle_index(const Site& site, uint32_t mask, T value, int source, int width = kWarp) {
   return shuffle(site, mask, value, group(site, width) + (source & (width - 1)));

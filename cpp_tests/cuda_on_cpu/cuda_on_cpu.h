@@ -1,19 +1,20 @@
-// CUDA kernels on the CPU, one fiber per CUDA thread: what stands in for <cuda_runtime.h> where there is no nvcc, so
-// that tests run the kernels that ship. For a program of one translation unit.
+// Runs CUDA kernels on the CPU with one fiber per CUDA thread. Replaces <cuda_runtime.h> in builds without nvcc, so
+// that tests run the kernels of the library. For programs with a single translation unit.
 //
-// A launch throws cuda_on_cpu::Fault for what a device would refuse, do wrong or leave undefined:
-//   a barrier or collective that threads reach at different lines, or that some never reach (also by returning);
-//   a shuffle by a lane outside its mask or from a lane that takes no part; a launch beyond the limits.
-// Shared memory is all ones (NaN, -1) until written. The order of blocks and threads depends on cuda_on_cpu::seed.
-// ASan sees what leaves shared and global memory. TSan takes blocks for unordered, and their threads for ordered by
-// __syncthreads, __syncwarp and __threadfence alone: shuffles and votes do not order memory in CUDA either.
+// A launch throws cuda_on_cpu::Fault for:
+//   a barrier or collective that threads reach at different lines, or that some threads never reach;
+//   a shuffle by a lane outside its mask, or from a lane that does not participate;
+//   a launch that exceeds the limits of a device.
+// Shared memory is filled with ones (NaN, -1) until it is written. cuda_on_cpu::seed determines the order of blocks and
+// threads. ASan detects accesses outside shared and global memory. TSan treats blocks as unordered, and threads of a
+// block as ordered only by __syncthreads, __syncwarp and __threadfence: shuffles and votes do not order memory in CUDA
+// either. TSan distinguishes only about 250 threads and can miss races in blocks of more than 192: also test small
+// blocks.
 //
-// It tells only some 250 threads apart, so in blocks of more than 192 a race can escape it: run kernels in small blocks
-// too.
-//
-// Not kept: time, coalescing, fused multiply-adds, warps in step, blocks that run side by side (they run one by one).
+// Not emulated: timing, coalescing, fused multiply-adds, lockstep execution of warps, concurrent blocks (blocks run one
+// after another).
 #pragma once
-#include <math.h>  // not <cmath>: exp(float) must also be float where it is unqualified, as in CUDA
+#include <math.h>  // not <cmath>: the unqualified exp(float) must return float, as in CUDA
 
 #include <algorithm>
 #include <cstdint>
@@ -36,7 +37,7 @@
 #define gridDim (cuda_on_cpu::block->launch.grid)
 constexpr int warpSize = 32;
 
-// The spellings through which csrc/common/cuda/portable.h hides what only nvcc understands.
+// The macros of csrc/common/cuda/portable.h, for syntax that only nvcc understands.
 #define KERNEL_SHARED(T, name, n)            \
   static const char name##_shared_memory = 0; \
   T* const name = cuda_on_cpu::static_shared<T>(&name##_shared_memory, n)
@@ -44,8 +45,8 @@ constexpr int warpSize = 32;
 #define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   cuda_on_cpu::launch(#kernel, kernel, grid, block, shared_bytes, stream, __VA_ARGS__)
 
-// The dtypes whose launches are compiled. A sanitizer build compiles two, which halves its time: out-of-bounds
-// accesses depend on the size of an element, so ASan gets the largest and a small one; races do not depend on it.
+// The dtypes whose launches are compiled. Sanitizer builds compile two, which halves their build time. Out-of-bounds
+// accesses depend on the element size, so ASan tests the largest and a small one; races do not depend on it.
 #if defined(CUDA_ON_CPU_ASAN)
 #define KERNEL_COMPILES(dtype) ((dtype) == kFloat64 || (dtype) == kBFloat16)
 #elif defined(CUDA_ON_CPU_TSAN)
@@ -65,16 +66,16 @@ constexpr int warpSize = 32;
 #define __ballot_sync(...) cuda_on_cpu::ballot(CUDA_ON_CPU_SITE("__ballot_sync"), __VA_ARGS__)
 #define __any_sync(...) cuda_on_cpu::any(CUDA_ON_CPU_SITE("__any_sync"), __VA_ARGS__)
 #define __all_sync(...) cuda_on_cpu::all(CUDA_ON_CPU_SITE("__all_sync"), __VA_ARGS__)
-uint32_t __activemask() = delete;  // which lanes happen to run together is no base for a result
+uint32_t __activemask() = delete;  // results must not depend on which lanes happen to run together
 
-// Integers only: sums of floats in no fixed order differ from run to run.
+// Integers only: float sums in a varying order are not reproducible.
 template <class T>
 T atomicAdd(T* p, std::common_type_t<T> value) {
   static_assert(std::is_same_v<T, int> || std::is_same_v<T, unsigned> || std::is_same_v<T, unsigned long long>);
   return __atomic_fetch_add(p, value, __ATOMIC_RELAXED);
 }
 
-// For TSan, every fence orders what came before earlier fences of the kernel before what comes after it.
+// For TSan: all accesses before earlier fences of the kernel happen before the accesses after this fence.
 inline void __threadfence() {
   cuda_on_cpu::acquire(&cuda_on_cpu::block->launch.call);
   cuda_on_cpu::release(&cuda_on_cpu::block->launch.call);

@@ -1,10 +1,10 @@
-// Kernels with a fault each, and without it where kOk.
+// Kernels with one fault each; with kOk they have none.
 #pragma once
 #include "../../csrc/common/cuda/portable.h"
 
 namespace automl_ext {
 
-// ---- What makes the launch throw.
+// ---- Faults for which the launch throws.
 
 template <bool kOk>
 __global__ void divergent_barrier(int* out) {
@@ -60,7 +60,7 @@ __global__ void large_static_shared(int* out) {
   out[threadIdx.x] = large[threadIdx.x];
 }
 
-// Launched with 48 KiB of dynamic shared memory for which it has not asked.
+// Launched with 48 KiB of dynamic shared memory, without cudaFuncSetAttribute.
 template <bool kOk>
 __global__ void static_beside_dynamic(int* out) {
   KERNEL_DYNAMIC_SHARED(int, large);
@@ -72,7 +72,7 @@ __global__ void static_beside_dynamic(int* out) {
   out[threadIdx.x] = large[threadIdx.x];
 }
 
-// ---- What shows in the numbers.
+// ---- Faults that change the results.
 
 template <class T>
 __global__ void reads_unwritten_shared(T* out) {
@@ -85,7 +85,7 @@ __global__ void reads_unwritten_shared(T* out) {
   out[64 + threadIdx.x] = unwritten[threadIdx.x];
 }
 
-// ---- What ASan sees.
+// ---- Faults that ASan reports.
 
 template <bool kOk>
 __global__ void beyond_static_shared(int* out) {
@@ -106,7 +106,7 @@ __global__ void beyond_global(int* out, int n) {
   if (i < n || !kOk) out[i] = 1;
 }
 
-// ---- What TSan sees.
+// ---- Faults that TSan reports.
 
 template <bool kOk>
 __global__ void no_barrier_between_warps(int* out) {
@@ -116,7 +116,7 @@ __global__ void no_barrier_between_warps(int* out) {
   out[threadIdx.x] = numbers[blockDim.x - 1 - threadIdx.x];
 }
 
-// Written anew while slow threads still read.
+// The next round is written while slow threads still read the last one.
 template <bool kOk>
 __global__ void no_barrier_before_next_round(int* out) {
   KERNEL_SHARED(int, number, 1);
@@ -156,7 +156,7 @@ __global__ void syncwarp_between_warps(int* out) {
   out[threadIdx.x] = numbers[63 - threadIdx.x];
 }
 
-// With a barrier, which must not order one block before another.
+// The barriers must not order accesses of different blocks.
 template <bool kOk>
 __global__ void blocks_write_one_place(int* out) {
   __syncthreads();

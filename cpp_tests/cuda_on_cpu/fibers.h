@@ -1,4 +1,4 @@
-// Fibers: stacks that take turns on one CPU thread. switch_to leaves one and goes on where the other was left.
+// Fibers: cooperative threads on one CPU thread, each with its own stack. switch_to suspends one and resumes another.
 #pragma once
 #include <sys/mman.h>
 
@@ -8,8 +8,8 @@
 
 #include "sanitizers.h"
 
-// On x86-64 a switch saves the registers the calling convention tells a function to keep, a few nanoseconds.
-// swapcontext, used elsewhere, makes system calls; longjmp to another stack is refused by _FORTIFY_SOURCE.
+// On x86-64 a switch saves the callee-saved registers, which takes a few nanoseconds. swapcontext, used on other
+// architectures, makes system calls. longjmp is not an option: _FORTIFY_SOURCE rejects jumps to another stack.
 #if defined(__x86_64__) && !defined(CUDA_ON_CPU_UCONTEXT)
 asm(R"(
 .pushsection .text
@@ -44,7 +44,7 @@ namespace cuda_on_cpu {
 
 constexpr size_t kStackBytes = 128 * 1024, kGuardBytes = 64 * 1024;
 
-// Below it lies a guard: overflow is a crash, not a stray write.
+// A stack with a guard page area below it, so that an overflow crashes instead of corrupting memory.
 struct Stack {
   char* bottom;
 
@@ -60,7 +60,8 @@ struct Stack {
   ~Stack() { munmap(bottom - kGuardBytes, kGuardBytes + kStackBytes); }
   Stack(const Stack&) = delete;
 
-  // To TSan the next block's thread is another thread, and would race with the last one on this stack.
+  // Discards the stack's access history: for TSan, a thread of the next block would race with the last user of the
+  // stack.
   void forget_last_thread() {
 #if defined(CUDA_ON_CPU_TSAN)
     mmap(bottom, kStackBytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED, -1, 0);
@@ -80,7 +81,7 @@ struct Fiber {
   void* tsan_fiber = nullptr;
 };
 
-// The next switch to the fiber calls entry, which must never return.
+// Prepares the fiber so that the next switch to it calls `entry`, which must never return.
 inline void prepare(Fiber& fiber, Stack& stack, void (*entry)()) {
   stack.forget_last_thread();
   fiber.stack_bottom = stack.bottom;
@@ -94,8 +95,8 @@ inline void prepare(Fiber& fiber, Stack& stack, void (*entry)()) {
   fiber.context.uc_link = nullptr;
   makecontext(&fiber.context, entry, 0);
 #else
-  // As if entry had been called from nowhere: the address to return to, entry itself, six registers. The first also
-  // leaves the stack aligned as the calling convention has it.
+  // The initial stack: a null return address for entry, the address of entry, and six saved registers. The null address
+  // also aligns the stack as the calling convention requires.
   void** top = reinterpret_cast<void**>(stack.bottom + kStackBytes);
   *--top = nullptr;
   *--top = reinterpret_cast<void*>(entry);
@@ -104,7 +105,7 @@ inline void prepare(Fiber& fiber, Stack& stack, void (*entry)()) {
 #endif
 }
 
-// last: `from` is never resumed.
+// Switches from the running fiber `from` to `to`. last: `from` is never resumed.
 CUDA_ON_CPU_UNCHECKED inline void switch_to(Fiber& from, Fiber& to, [[maybe_unused]] bool last = false) {
 #if defined(CUDA_ON_CPU_ASAN)
   __sanitizer_start_switch_fiber(last ? nullptr : &from.asan_fake_stack, to.stack_bottom, to.stack_size);
@@ -121,7 +122,7 @@ CUDA_ON_CPU_UNCHECKED inline void switch_to(Fiber& from, Fiber& to, [[maybe_unus
 #endif
 }
 
-// The first thing on a new fiber; `from` is the one it was reached from.
+// Must be called first on a new fiber; `from` is the fiber that switched to it.
 CUDA_ON_CPU_UNCHECKED inline void arrive_from([[maybe_unused]] Fiber& from) {
 #if defined(CUDA_ON_CPU_ASAN)
   __sanitizer_finish_switch_fiber(nullptr, &from.stack_bottom, &from.stack_size);

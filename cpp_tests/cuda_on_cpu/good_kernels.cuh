@@ -1,4 +1,4 @@
-// Right kernels, each of which needs some part of the emulator to give the right numbers.
+// Correct kernels. The result of each depends on a part of the emulator.
 #pragma once
 #include "../../csrc/common/cuda/portable.h"
 
@@ -10,7 +10,7 @@ __device__ __forceinline__ T warp_sum(T x) {
   return x;
 }
 
-// Of each row of n; one block a row.
+// Sums of rows of n elements, one block per row.
 template <class T>
 __global__ void __launch_bounds__(1024) sum_rows(const T* x, T* sums, int64_t n) {
   KERNEL_SHARED(T, parts, 32);
@@ -23,7 +23,7 @@ __global__ void __launch_bounds__(1024) sum_rows(const T* x, T* sums, int64_t n)
   if (threadIdx.x == 0) sums[blockIdx.x] = sum;
 }
 
-// One warp: what each form of shuffle brings a lane that holds 100 + its number.
+// One warp: the result of each shuffle operation on the values 100 + lane.
 __global__ void shuffles(int* out, int width, int by) {
   const int lane = threadIdx.x, x = 100 + lane;
   out[lane] = __shfl_sync(0xffffffff, x, by, width);
@@ -37,7 +37,7 @@ __global__ void shuffle_types(T* out, T first) {
   out[threadIdx.x] = __shfl_sync(0xffffffff, threadIdx.x == 0 ? first : T(0), 0);
 }
 
-// The halves of a warp vote on their own, by turns in different order.
+// The two halves of a warp vote independently.
 __global__ void votes(unsigned* out) {
   const unsigned lane = threadIdx.x, mask = lane < 16 ? 0xffff : 0xffff0000;
   unsigned result = 0;
@@ -63,7 +63,7 @@ __global__ void histogram(const int* x, int* counts, int n) {
   if (i < n) atomicAdd(&counts[x[i]], 1);
 }
 
-// The block that comes last adds up what all have written.
+// The last block to arrive sums the values written by all blocks.
 __global__ void sum_by_last_block(int* parts, unsigned* arrived, int* sum) {
   KERNEL_SHARED(int, last, 1);
   if (threadIdx.x == 0) {
@@ -76,7 +76,7 @@ __global__ void sum_by_last_block(int* parts, unsigned* arrived, int* sum) {
   }
 }
 
-// Every thread's place in a grid and a block of three dimensions.
+// The index of each thread in a three-dimensional grid of three-dimensional blocks.
 __global__ void places(int* out) {
   const dim3 g = gridDim, b = blockDim;
   const int block = blockIdx.x + g.x * (blockIdx.y + g.y * blockIdx.z);

@@ -1,4 +1,4 @@
-// A launch: what a device would refuse, the blocks in an order drawn from the seed, the names of the kernels launched.
+// Kernel launches: checks of the limits of a device, random order of blocks, record of the launched kernels.
 #pragma once
 #include <unistd.h>
 
@@ -11,9 +11,9 @@
 
 namespace cuda_on_cpu {
 
-constexpr size_t kMaxParameterBytes = 4096, kSharedBytesWithoutAsking = 48 * 1024;
+constexpr size_t kMaxParameterBytes = 4096, kDefaultSharedBytes = 48 * 1024;
 
-// Kernels that cudaFuncSetAttribute allows more dynamic shared memory than every kernel has.
+// Dynamic shared memory that cudaFuncSetAttribute allowed, per kernel.
 inline std::map<const void*, size_t>& allowed_shared_bytes() {
   static std::map<const void*, size_t> allowed;
   return allowed;
@@ -27,7 +27,8 @@ inline std::string kernel_name(std::string text) {
   return scope == std::string::npos ? text : text.substr(scope + 1);
 }
 
-// When AUTOML_EXT_LAUNCHED names a folder, the names of the kernels launched are left there, a file for each program.
+// Names of the launched kernels. If AUTOML_EXT_LAUNCHED names a folder, they are written there at exit, one file per
+// process.
 struct Launched {
   std::set<std::string> names;
 
@@ -40,7 +41,7 @@ struct Launched {
 };
 inline Launched launched;
 
-// As the parameters lie one after another, each aligned.
+// The total size of the parameters with their alignment.
 template <class... P>
 constexpr size_t parameter_bytes() {
   size_t bytes = 0;
@@ -49,25 +50,25 @@ constexpr size_t parameter_bytes() {
 }
 
 inline void check(Launch& launch, const void* kernel, size_t parameters) {
-  const auto refuse = [&](const std::string& what) { throw Fault(launch.kernel + ": launch with " + what); };
+  const auto reject = [&](const std::string& what) { throw Fault(launch.kernel + ": launch with " + what); };
   const auto size = [](dim3 d) {
     return std::to_string(d.x) + " x " + std::to_string(d.y) + " x " + std::to_string(d.z);
   };
   const dim3 g = launch.grid, b = launch.block;
-  if (block) refuse("another kernel running");
+  if (block) reject("another kernel running");
   if (uint64_t(b.x) * b.y * b.z == 0 || b.x > kMaxThreads || b.y > kMaxThreads || b.z > 64 ||
       b.x * b.y * b.z > kMaxThreads)
-    refuse("a block of " + size(b) + " threads");
+    reject("a block of " + size(b) + " threads");
   if (g.x == 0 || g.y == 0 || g.z == 0 || g.x > INT32_MAX || g.y > UINT16_MAX || g.z > UINT16_MAX)
-    refuse("a grid of " + size(g) + " blocks");
+    reject("a grid of " + size(g) + " blocks");
   const auto found = allowed_shared_bytes().find(kernel);
-  const bool asked = found != allowed_shared_bytes().end();
-  const size_t allowed = asked ? found->second : kSharedBytesWithoutAsking;
-  launch.most_shared_bytes = asked ? max_shared_bytes : kSharedBytesWithoutAsking;
+  const bool raised = found != allowed_shared_bytes().end();
+  const size_t allowed = raised ? found->second : kDefaultSharedBytes;
+  launch.most_shared_bytes = raised ? max_shared_bytes : kDefaultSharedBytes;
   if (launch.dynamic_shared_bytes > std::min(allowed, max_shared_bytes))
-    refuse(std::to_string(launch.dynamic_shared_bytes) + " bytes of dynamic shared memory, where " +
+    reject(std::to_string(launch.dynamic_shared_bytes) + " bytes of dynamic shared memory, where " +
            std::to_string(std::min(allowed, max_shared_bytes)) + " are allowed");
-  if (parameters > kMaxParameterBytes) refuse(std::to_string(parameters) + " bytes of parameters");
+  if (parameters > kMaxParameterBytes) reject(std::to_string(parameters) + " bytes of parameters");
 }
 
 template <class... P, class... A>

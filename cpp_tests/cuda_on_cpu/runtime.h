@@ -1,4 +1,4 @@
-// The few functions of the CUDA runtime that launch code calls.
+// The functions of the CUDA runtime that launch code calls.
 #pragma once
 #include "launch.h"
 
@@ -11,7 +11,7 @@ namespace cuda_on_cpu {
 inline int multiprocessors = 4;  // tests may change it
 }
 
-// A refused launch throws cuda_on_cpu::Fault, so there is no error left to get.
+// An invalid launch throws cuda_on_cpu::Fault, so there is never an error to return.
 inline cudaError_t cudaGetLastError() { return cudaSuccess; }
 inline const char* cudaGetErrorString(cudaError_t error) { return error ? "invalid argument" : "no error"; }
 

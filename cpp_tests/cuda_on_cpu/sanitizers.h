@@ -1,4 +1,4 @@
-// What the sanitizers must be told about fibers. Every function is empty in a build without the sanitizer.
+// Announces fibers and their synchronization to the sanitizers. Functions are empty in builds without the sanitizer.
 #pragma once
 #include <cstddef>
 
@@ -30,13 +30,13 @@ void AnnotateIgnoreWritesEnd(const char*, int);
 }
 #endif
 
-// For the few functions that run while the stack changes.
+// For functions that run while the stack is switched.
 #define CUDA_ON_CPU_UNCHECKED __attribute__((noinline, no_sanitize("address"), no_sanitize("thread")))
 
 namespace cuda_on_cpu {
 
-// Hides the emulator's own bookkeeping from TSan, which sees fibers as threads and would call it a race. Memory
-// allocated or freed meanwhile has no history.
+// Hides the emulator's own data accesses from TSan, which treats fibers as threads and would report races. Memory
+// allocated or freed in the meantime has no access history.
 struct Quiet {
 #if defined(CUDA_ON_CPU_TSAN)
   Quiet() {
@@ -54,7 +54,7 @@ struct Quiet {
   Quiet(const Quiet&) = delete;
 };
 
-// What a thread did before release(clock) happens before what another does after acquire(clock).
+// Accesses before release(clock) in one thread happen before accesses after acquire(clock) in another.
 inline void release([[maybe_unused]] void* clock) {
 #if defined(CUDA_ON_CPU_TSAN)
   __tsan_release(clock);
@@ -83,7 +83,7 @@ inline void* current_tsan_fiber() {
 #endif
 }
 
-// TSan drops a race with a thread that is destroyed, the last few apart: they wait here, some blocks' worth of them.
+// TSan forgets accesses of destroyed threads and then misses races with them. So the last 1024 fibers are kept alive.
 inline void destroy_tsan_fiber_later([[maybe_unused]] void* fiber) {
 #if defined(CUDA_ON_CPU_TSAN)
   constexpr size_t kKept = 1024;

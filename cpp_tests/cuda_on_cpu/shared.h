@@ -1,5 +1,5 @@
-// Shared memory: anew for each block, of exactly the size asked (ASan sees beyond), all bits set until written: NaN
-// as a float, -1 as an integer.
+// Shared memory: allocated for each block with exactly the requested size, so that ASan detects accesses beyond it. All
+// bits are set until written: NaN as a float, -1 as an integer.
 #pragma once
 #include <cstring>
 
@@ -8,7 +8,7 @@
 namespace cuda_on_cpu {
 
 constexpr size_t kMaxStaticSharedBytes = 48 * 1024;
-inline size_t max_shared_bytes = 232448;  // of an H100; tests may change it
+inline size_t max_shared_bytes = 232448;  // the limit of an H100; tests may change it
 
 inline char* allocate_shared(const void* key, size_t bytes) {
   SharedArray& array = block->shared.emplace_back(SharedArray{key, nullptr, bytes});
@@ -23,7 +23,7 @@ inline char* find_shared(const void* key) {
   return nullptr;
 }
 
-// key is the address of a static of the kernel, one for each declaration and instance of a template.
+// key: the address of a static variable of the kernel, unique for each declaration and template instance.
 template <class T>
 T* static_shared(const void* key, size_t n) {
   static_assert(alignof(T) <= 16);
@@ -34,12 +34,12 @@ T* static_shared(const void* key, size_t n) {
     size_t bytes = 0;
     for (const SharedArray& array : block->shared) bytes += array.key ? array.bytes : 0;
     if (bytes > kMaxStaticSharedBytes || bytes + block->launch.dynamic_shared_bytes > block->launch.most_shared_bytes)
-      fail(std::to_string(bytes) + " bytes of static shared memory, with the dynamic, are too many");
+      fail(std::to_string(bytes) + " bytes of static shared memory exceed the limit, dynamic included");
   }
   return reinterpret_cast<T*>(memory);
 }
 
-// The launch's dynamic_shared_bytes; its key is null.
+// The dynamic shared memory of the launch; its key is null.
 template <class T>
 T* dynamic_shared() {
   static_assert(alignof(T) <= 16);

@@ -2,5 +2,6 @@
 #include <pybind11/pybind11.h>
 
 namespace automl_ext {
-void bind_dense(pybind11::module_& m);  // dense_product, gru_gates, gru_gates_backward
+// Defines dense_product, gru_gates and gru_gates_backward.
+void bind_dense(pybind11::module_& m);
 }

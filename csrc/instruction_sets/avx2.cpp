@@ -1,4 +1,4 @@
-// Every #include stands before the pragma: nothing but our own namespace may be compiled for AVX2.
+// Every #include comes before the pragma: only our own namespace may be compiled for AVX2.
 #include "kernel_headers.h"
 
 #ifdef AUTOML_EXT_X86

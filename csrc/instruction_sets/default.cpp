@@ -1,4 +1,4 @@
-// The portable kernels: SSE2 on x86-64, NEON on AArch64, whatever the compiler makes of 16-byte vectors elsewhere.
+// The portable kernels, with 16-byte vectors: SSE2 on x86-64, NEON on AArch64, the compiler's choice elsewhere.
 #include "kernel_headers.h"
 
 #define SIMD_NAMESPACE simd_default

@@ -1,4 +1,4 @@
-// All that a kernel file includes; no torch header, so one compiles in a second.
+// The headers that kernel files may include. No torch headers, so that the kernels compile fast.
 #pragma once
 #include "kernels.h"
 

@@ -1,3 +1,4 @@
+// Selection of the CPU kernels at run time.
 #include "kernels.h"
 
 #include <cstdlib>
@@ -38,7 +39,7 @@ int chosen_level() {
   const char* names[] = {"default", "avx2", "avx512"};
   for (int i = 0; i <= level; ++i)
     if (!std::strcmp(forced, names[i])) return i;
-  return level;  // a set this CPU lacks, or an unknown word: doctor shows what is in use
+  return level;  // a set that this CPU lacks, or an unknown name; `automl-ext doctor` shows the set in use
 }
 
 const Kernels& choose() {
@@ -58,7 +59,7 @@ const Kernels& kernels() {
   return chosen;
 }
 
-// Declared by the families, so that none of them includes the tables of the others.
+// Declared in the headers of the families, so that no family includes the tables of the others.
 const EntmaxKernels& entmax_kernels() { return kernels().entmax; }
 const GumbelKernels& gumbel_kernels() { return kernels().gumbel; }
 const MixedOpKernels& mixed_op_kernels() { return kernels().mixed_op; }

@@ -1,4 +1,4 @@
-// The CPU kernels, compiled once per instruction set and chosen at run time.
+// The tables of all CPU kernels, compiled once per instruction set and selected at run time.
 #pragma once
 #include "../dense/dense.h"
 #include "../entmax/entmax.h"
@@ -7,7 +7,7 @@
 #include "../returns/returns.h"
 #include "../targets/targets.h"
 
-// Clang has no `#pragma GCC target`: there, and on other processors, the portable kernels are all there is.
+// Clang has no `#pragma GCC target`. With Clang and on other architectures only the portable kernels are compiled.
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__)
 #define AUTOML_EXT_X86 1
 #endif
@@ -24,10 +24,11 @@ struct Kernels {
   DenseKernels dense;
 };
 
-// The best set this CPU has. AUTOML_EXT_CPU=default|avx2|avx512, read once, forces a lower one.
+// The kernels of the best instruction set of this CPU. AUTOML_EXT_CPU=default|avx2|avx512, read once, selects a lower
+// one.
 const Kernels& kernels();
 
-// "default, avx2, avx512", as far as this build has them.
+// The instruction sets in this build, for example "default, avx2, avx512".
 const char* compiled_instruction_sets();
 
 }  // namespace automl_ext

@@ -1,4 +1,4 @@
-// Weighted sums of K arrays of one length: what the kernels offer.
+// CPU kernels of mixed-op aggregation: weighted sums of K arrays of equal length.
 #pragma once
 #include <cstdint>
 
@@ -7,14 +7,15 @@
 namespace automl_ext {
 
 struct MixedOpKernels {
-  // y[i] = Σₖ weights[k]·inputs[k][i] for i in [begin, end); weights in double, used as float except for float64.
+  // y[i] = Σₖ weights[k]·inputs[k][i] for i in [begin, end). The weights are double; they are converted to float unless
+  // the dtype is float64.
   using Forward = void (*)(const void* const* inputs, const double* weights, int64_t count, void* y, int64_t begin,
                            int64_t end);
   // For one tile [begin, end) of grad: grad_inputs[k][i] = weights[k]·grad[i] and dots[k] = ⟨grad, inputs[k]⟩.
-  // A null grad_inputs[k] is not wanted; null dots: no weight's gradient is. past_caches: all tiles' grad_inputs are more
-  // than the caches hold.
+  // grad_inputs[k] is null where input k needs no gradient; dots is null where the weights need none. bypass_cache:
+  // write grad_inputs with streaming stores, because together they exceed the cache.
   using Backward = void (*)(const void* grad, const void* const* inputs, const double* weights, int64_t count,
-                            void* const* grad_inputs, double* dots, int64_t begin, int64_t end, bool past_caches);
+                            void* const* grad_inputs, double* dots, int64_t begin, int64_t end, bool bypass_cache);
   Forward forward[kDTypes];
   Backward backward[kDTypes];
 };

@@ -17,7 +17,7 @@ using Forward = at::Tensor(at::TensorList, const at::Tensor&, at::IntArrayRef);
 using Backward = std::tuple<std::vector<at::Tensor>, at::Tensor>(const at::Tensor&, at::TensorList, const at::Tensor&,
                                                                  at::IntArrayRef, const c10::List<bool>&);
 
-// Inputs of the node: the n tensors, then weights. Saved: weights, then the tensors when weights wants a gradient.
+// Inputs of the node: the n tensors, then weights. Saved: weights, then the n tensors if weights needs a gradient.
 struct MixedOpGrad {
   static constexpr const char* kName = "MixedOpBackward";
   std::vector<int64_t> positions;
@@ -41,7 +41,7 @@ struct MixedOpGrad {
   variable_list composite(const Grads& g) const {
     const size_t n = positions.size();
     const at::Tensor& weights = g.saved[0];
-    const auto dtype = g.out[0].scalar_type(), wide = at::toOpMathType(dtype);  // half products and sums in float
+    const auto dtype = g.out[0].scalar_type(), wide = at::toOpMathType(dtype);  // half types: compute in float
     const at::Tensor grad = g.out[0].to(wide);
     variable_list result(n + 1);
     for (size_t i = 0; i < n; ++i)

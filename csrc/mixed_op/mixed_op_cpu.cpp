@@ -10,11 +10,11 @@
 namespace automl_ext {
 namespace {
 
-constexpr int64_t kTile = 8192;  // elements to a partial dot product
-// Results of more bytes are not in a cache any more when they are read.
-constexpr int64_t kPastCaches = 16 << 20;
+constexpr int64_t kTile = 8192;  // elements per partial dot product
+// Gradients of more bytes than this are evicted from the cache before they are read, so they are written past it.
+constexpr int64_t kCacheBytes = 16 << 20;
 
-// As the kernels take them; positions are checked by whoever uses them.
+// The weights as contiguous doubles on the CPU. Unchecked: the caller checks the positions.
 class Weights {
  public:
   explicit Weights(const at::Tensor& weights)
@@ -28,7 +28,7 @@ class Weights {
 
 at::Tensor forward(at::TensorList inputs, const at::Tensor& weights, at::IntArrayRef positions) {
   const Weights w(weights);
-  // Not read where 0: such an operation may hold anything.
+  // An input of weight 0 is not read: it may hold any values, NaN included.
   const auto reads = [&](size_t i) { return w[positions[i]] != 0; };
   return mixed_op_forward(inputs, weights, positions, reads, [&](DType dtype, const auto& all, const at::Tensor& y) {
     std::vector<const void*> pointers;
@@ -51,15 +51,15 @@ at::Tensor run_backward(const MixedOpBackward& pass, const at::Tensor& weights, 
   for (const int64_t k : positions) w.push_back(all[k]);
   const auto kernel = mixed_op_kernels().backward[pass.dtype];
   const int64_t count = int64_t(positions.size()), n = pass.grad.numel(), tiles = (n + kTile - 1) / kTile;
-  const int64_t wanted = std::count_if(pass.grad_inputs.begin(), pass.grad_inputs.end(), [](void* p) { return p; });
-  const bool past_caches = wanted * n * int64_t(pass.grad.element_size()) > kPastCaches;
-  // Dot products in two stages of fixed borders: the same sums for any number of threads.
+  const int64_t gradients = std::count_if(pass.grad_inputs.begin(), pass.grad_inputs.end(), [](void* p) { return p; });
+  const bool bypass_cache = gradients * n * int64_t(pass.grad.element_size()) > kCacheBytes;
+  // Dot products are summed per tile, then over tiles in order: the result does not depend on the number of threads.
   std::vector<double> dots(pass.weights_need ? tiles * count : 0);
   parallel_rows(tiles, kTile * count, [&](int64_t begin, int64_t end) {
     for (int64_t tile = begin; tile < end; ++tile)
       kernel(pass.grad.const_data_ptr(), pass.inputs.data(), w.data(), count, pass.grad_inputs.data(),
              pass.weights_need ? dots.data() + tile * count : nullptr, tile * kTile, std::min(n, (tile + 1) * kTile),
-             past_caches);
+             bypass_cache);
   });
   if (!pass.weights_need) return {};
   const at::Tensor grad_weights = at::zeros(weights.sizes(), weights.options().dtype(at::kDouble));

@@ -8,24 +8,25 @@
 namespace automl_ext {
 namespace {
 
-// The weights in a type the kernels take beside inputs of this dtype. They stay on the device.
-at::Tensor readable(const at::Tensor& weights, const at::Tensor& like) {
+// The weights in a dtype that the kernels accept for inputs like `like`. They stay on the device.
+at::Tensor weights_like(const at::Tensor& weights, const at::Tensor& like) {
   const auto dtype = like.scalar_type(), computed = dtype == at::kDouble ? at::kDouble : at::kFloat;
   return weights.scalar_type() == dtype ? weights.contiguous() : weights.to(computed).contiguous();
 }
 
-// Of torch's allocator: a CUDA graph can capture it.
-at::Tensor scratch_of(int64_t bytes, const at::Tensor& like) {
+// Scratch memory from torch's allocator, so that CUDA graphs can capture the call.
+at::Tensor empty_scratch(int64_t bytes, const at::Tensor& like) {
   return at::empty({bytes}, like.options().dtype(at::kByte));
 }
 
 at::Tensor forward(at::TensorList inputs, const at::Tensor& weights, at::IntArrayRef positions) {
-  // The weights are not known here: the kernel leaves out the inputs whose weight is 0.
+  // The host does not know the weights; the kernel skips inputs of weight 0.
   const auto reads = [](size_t) { return true; };
   return mixed_op_forward(inputs, weights, positions, reads, [&](DType dtype, const auto& all, const at::Tensor& y) {
     const CudaCall call("mixed_op", y);
     const int64_t count = int64_t(all.size());
-    const at::Tensor w = readable(weights, y), scratch = scratch_of(mixed_op_scratch(dtype, count, y.numel()), y);
+    const at::Tensor w = weights_like(weights, y);
+    const at::Tensor scratch = empty_scratch(mixed_op_scratch(dtype, count, y.numel()), y);
     launch_mixed_op(dtype, dtype_of(w, "mixed_op", "weights"), all.data(), positions.data(), count, w.const_data_ptr(),
                     y.mutable_data_ptr(), y.numel(), scratch.mutable_data_ptr(), call.stream());
     call.check();
@@ -35,11 +36,11 @@ at::Tensor forward(at::TensorList inputs, const at::Tensor& weights, at::IntArra
 at::Tensor run_backward(const MixedOpBackward& pass, const at::Tensor& weights, at::IntArrayRef positions) {
   const CudaCall call("mixed_op", pass.grad);
   const int64_t count = int64_t(positions.size()), n = pass.grad.numel();
-  const at::Tensor w = readable(weights, pass.grad);
+  const at::Tensor w = weights_like(weights, pass.grad);
   at::Tensor grad_weights, scratch;
   if (pass.weights_need) {
     grad_weights = at::empty_like(w);
-    scratch = scratch_of(mixed_op_backward_scratch(count, w.numel(), n), w);
+    scratch = empty_scratch(mixed_op_backward_scratch(count, w.numel(), n), w);
   }
   launch_mixed_op_backward(
       pass.dtype, dtype_of(w, "mixed_op", "weights"), pass.grad.const_data_ptr(), pass.inputs.data(), positions.data(),

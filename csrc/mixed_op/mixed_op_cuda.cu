@@ -1,4 +1,4 @@
-// Launches of mixed-op aggregation: one for up to kMixedOpInputs inputs, more in chunks.
+// Launches of mixed-op aggregation: one launch per chunk of at most kMixedOpInputs inputs.
 #include "mixed_op_cuda.h"
 
 #include <algorithm>
@@ -9,7 +9,7 @@
 namespace automl_ext {
 namespace {
 
-// Inputs `begin` to `end` of a call. What a pass has no use for is null.
+// Inputs [begin, end) of a call. Arrays that a pass does not use are null.
 MixedOpInputs chunk_of(const void* const* inputs, void* const* grad_inputs, const int64_t* positions, int64_t begin,
                        int64_t end) {
   MixedOpInputs chunk = {};
@@ -22,7 +22,7 @@ MixedOpInputs chunk_of(const void* const* inputs, void* const* grad_inputs, cons
   return chunk;
 }
 
-// Whether all arrays can be read in packs.
+// Whether all arrays are 16-byte aligned, so that they can be read in packs.
 bool aligned(const MixedOpInputs& chunk, const void* other) {
   uintptr_t bits = reinterpret_cast<uintptr_t>(other);
   for (int k = 0; k < chunk.count; ++k)
@@ -30,7 +30,7 @@ bool aligned(const MixedOpInputs& chunk, const void* other) {
   return bits % 16 == 0;
 }
 
-// launch(T(), W()) with the element types of the inputs and of the weights.
+// Calls launch(T(), W()) with the element types of the inputs and of the weights.
 template <class Launch>
 void for_dtypes(DType dtype, DType weights_dtype, const Launch& launch) {
   for_dtype(dtype, [&](auto element) {
@@ -42,7 +42,7 @@ void for_dtypes(DType dtype, DType weights_dtype, const Launch& launch) {
   });
 }
 
-// run(begin, end) for every chunk of the inputs.
+// Calls run(begin, end) for each chunk of the inputs.
 template <class Run>
 void for_chunks(int64_t inputs, const Run& run) {
   for (int64_t begin = 0; begin < inputs; begin += kMixedOpInputs)
@@ -56,7 +56,8 @@ int64_t mixed_op_scratch(DType dtype, int64_t inputs, int64_t n) {
   return half && inputs > kMixedOpInputs ? n * int64_t(sizeof(float)) : 0;
 }
 
-// Per input and tile, of which there are the most where nothing is aligned, then a total per weight.
+// One double per input and tile, and a total per weight where there are several chunks. The number of tiles is the
+// largest possible, that of unaligned arrays.
 int64_t mixed_op_backward_scratch(int64_t inputs, int64_t weights, int64_t n) {
   const int64_t tiles = n / (kMixedOpThreads * kBackwardPacks) + 2;
   const int64_t dots = std::min<int64_t>(inputs, kMixedOpInputs) * tiles;
@@ -70,7 +71,7 @@ void launch_mixed_op(DType dtype, DType weights_dtype, const void* const* inputs
     using T = decltype(element);
     using W = decltype(weight);
     using C = Compute<T>;
-    // Other types hold their sums in y.
+    // Partial sums between chunks: in y for float and double, in scratch for half types.
     C* const sums = static_cast<C*>(sizeof(T) == sizeof(C) ? y : scratch);
     for_chunks(inputs_count, [&](int64_t begin, int64_t end) {
       const MixedOpInputs chunk = chunk_of(inputs, nullptr, positions, begin, end);

@@ -1,5 +1,5 @@
-// Mixed-op aggregation on CUDA, over arrays of one length n and any number of them. weights_dtype: the inputs', or
-// float32 beside half inputs. positions[i] is the place of inputs[i] among the weights.
+// CUDA launches of mixed-op aggregation over any number of arrays of equal length n. weights_dtype is the inputs'
+// dtype, or float32 for inputs of a half type. positions[i] is the index of the weight of inputs[i].
 #pragma once
 #include <cstdint>
 
@@ -7,7 +7,7 @@
 
 namespace automl_ext {
 
-// Bytes of scratch memory that the launches want, 16-byte aligned.
+// Bytes of scratch memory that a launch needs, 16-byte aligned.
 int64_t mixed_op_scratch(DType dtype, int64_t inputs, int64_t n);
 int64_t mixed_op_backward_scratch(int64_t inputs, int64_t weights, int64_t n);
 
@@ -16,8 +16,8 @@ void launch_mixed_op(DType dtype, DType weights_dtype, const void* const* inputs
                      int64_t inputs_count, const void* weights, void* y, int64_t n, void* scratch, void* stream);
 
 struct MixedOpGradients {
-  void* const* inputs;  // null where not wanted
-  void* weights;        // null: not wanted, and the inputs are not read
+  void* const* inputs;  // null for each input that needs no gradient
+  void* weights;        // null if the weights need no gradient; the inputs are then not read
 };
 void launch_mixed_op_backward(DType dtype, DType weights_dtype, const void* grad, const void* const* inputs,
                               const int64_t* positions, int64_t inputs_count, const void* weights,

@@ -1,4 +1,4 @@
-// What the entry functions of mixed-op aggregation do on every device: checks, layouts, results.
+// Device-independent parts of the entry functions of mixed-op aggregation: checks, memory layouts, results.
 #pragma once
 #include <ATen/ops/empty_like.h>
 
@@ -9,12 +9,12 @@
 
 namespace automl_ext {
 
-// In the layout of at::empty_like(x), which is what the fake kernel answers.
+// x in the layout of at::empty_like(x), which is also the layout that the fake (meta) kernel returns.
 inline at::Tensor dense(const at::Tensor& x) {
   return x.is_non_overlapping_and_dense() ? x : at::empty_like(x).copy_(x);
 }
 
-// x as a dense block of memory laid out like `like`, so that one flat loop serves all.
+// x as dense memory with the strides of `like`, so that the kernels run one flat loop over all arrays.
 inline at::Tensor dense_like(const at::Tensor& x, const at::Tensor& like) {
   if (x.strides() == like.strides()) return x;
   at::Tensor copy = at::empty_like(like);
@@ -29,17 +29,17 @@ inline void check_weights(const at::Tensor& weights, at::IntArrayRef positions, 
                       weights.numel() - 1, "], got ", k);
 }
 
-// reads(i): whether inputs[i] is read. run(dtype, the inputs' memory, null where not read, y).
+// reads(i): whether inputs[i] is read. Calls run(dtype, pointers, y); pointers[i] is null where inputs[i] is not read.
 template <class Reads, class Run>
 at::Tensor mixed_op_forward(at::TensorList inputs, const at::Tensor& weights, at::IntArrayRef positions,
                             const Reads& reads, const Run& run) {
   TORCH_CHECK_VALUE(!inputs.empty() && inputs.size() == positions.size(),
-                    "mixed_op: inputs: expected one or more, as many as positions, got ", inputs.size());
+                    "mixed_op: inputs: expected at least 1, and the same number as positions, got ", inputs.size());
   const DType dtype = dtype_of(inputs[0], "mixed_op", "inputs");
   for (const auto& x : inputs) check_like("mixed_op", "inputs", x, inputs[0]);
   check_weights(weights, positions, inputs[0]);
   const at::Tensor first = dense(inputs[0]);
-  std::vector<at::Tensor> kept;  // alive while their pointers are used
+  std::vector<at::Tensor> kept;  // keeps the memory alive while the kernel uses it
   std::vector<const void*> pointers(inputs.size(), nullptr);
   for (size_t i = 0; i < inputs.size(); ++i) {
     if (!reads(i)) continue;
@@ -51,7 +51,7 @@ at::Tensor mixed_op_forward(at::TensorList inputs, const at::Tensor& weights, at
   return y;
 }
 
-// What a backward pass reads and writes. An input that is not read, or whose gradient is not wanted, is null.
+// Arrays of a backward pass. inputs[i] is null where it is not read, grad_inputs[i] where no gradient is needed.
 struct MixedOpBackward {
   DType dtype;
   at::Tensor grad;
@@ -60,7 +60,7 @@ struct MixedOpBackward {
   bool weights_need;
 };
 
-// run(MixedOpBackward) answers with the weights' gradient where they need one.
+// run(MixedOpBackward) returns the gradient of the weights, undefined if they need none.
 template <class Run>
 std::tuple<std::vector<at::Tensor>, at::Tensor> mixed_op_backward(const at::Tensor& grad, at::TensorList inputs,
                                                                   const at::Tensor& weights, at::IntArrayRef positions,

@@ -1,5 +1,6 @@
-// Mixed-op aggregation on CUDA: every array is read once, sums stay in registers. The n elements are cut into tiles,
-// a block each: tiles of packs as far as all arrays allow 16-byte loads, of single elements for the rest.
+// CUDA kernels of mixed-op aggregation: each array is read once; sums stay in registers. The n elements are divided
+// into tiles, one per block: tiles of packs where all arrays allow 16-byte loads, tiles of single elements for the
+// rest.
 #pragma once
 #include "../common/cuda/rows.cuh"
 #include "../common/cuda/team.cuh"
@@ -7,29 +8,29 @@
 
 namespace automl_ext {
 
-constexpr int kMixedOpInputs = 64;  // a launch
+constexpr int kMixedOpInputs = 64;  // per launch
 constexpr int kMixedOpThreads = 128;
-// Loads a thread has in flight: packs of each input, and inputs.
+// Loads in flight per thread: number of packs per input, and number of inputs.
 constexpr int kForwardPacks = 2, kForwardInputs = 4;
 constexpr int kBackwardPacks = 4, kBackwardInputs = 2;
 
-// By value into the kernels' parameters.
+// The inputs of a launch, passed by value as a kernel parameter.
 struct MixedOpInputs {
   const void* x[kMixedOpInputs];
-  void* dx[kMixedOpInputs];  // null where not wanted
-  int64_t position[kMixedOpInputs];  // among the weights
+  void* dx[kMixedOpInputs];  // null where no gradient is needed
+  int64_t position[kMixedOpInputs];  // index of the input's weight
   int count;
 };
 
-// A thread's part of a tile: kPacks packs, neighbouring threads on neighbouring packs.
+// One thread's part of a tile: kPacks packs. Adjacent threads read adjacent packs.
 template <class T, int width_, int kPacks>
 struct TilePart {
   static constexpr int width = width_;
   using Values = Pack<T, width>;
-  // As loaded: 32-bit words, else the compiler spreads halves over a register each as soon as they come.
+  // Packs are loaded as 32-bit words: of half elements, the compiler would put each into a register of its own.
   using Word = std::conditional_t<(sizeof(Values) < 4), uint16_t, uint32_t>;
   using Words = Pack<Word, int(sizeof(Values) / sizeof(Word))>;
-  const int64_t first, end;  // the thread's first element, and the end of what the tiles of this width cover
+  const int64_t first, end;  // the thread's first element; the end of the elements covered by tiles of this width
 
   __device__ __forceinline__ TilePart(int64_t tile_begin, int64_t end_)
       : first(tile_begin + int64_t(threadIdx.x) * width), end(end_) {}
@@ -45,7 +46,7 @@ struct TilePart {
     memcpy(&values, &pack, sizeof(values));
     return widen(values.values[j]);
   }
-  // y[i] = f(u, j) for element j of pack u.
+  // Stores f(u, j) as element j of pack u.
   template <class F>
   __device__ __forceinline__ void store(T* y, const F& f) const {
 #pragma unroll
@@ -56,7 +57,7 @@ struct TilePart {
       if (has(u)) store_pack(y + index(u), pack);
     }
   }
-  // f(i, u, j) for element j of pack u, which is element i of all.
+  // Calls f(i, u, j) for element j of pack u, which is element i of the array.
   template <class F>
   __device__ __forceinline__ void each(const F& f) const {
 #pragma unroll
@@ -71,42 +72,43 @@ struct TilePart {
 template <class T, int kPacks>
 struct MixedOpTiles {
   static constexpr int width = pack_width<T, 8>();
-  static constexpr int64_t packs = kMixedOpThreads * kPacks;  // of a tile
-  int64_t n, in_packs;  // elements, and how many of them, from the first on, are read in packs
-  int64_t of_packs, count;  // tiles
+  static constexpr int64_t packs = kMixedOpThreads * kPacks;  // per tile
+  int64_t n, in_packs;        // number of elements; the first in_packs of them are read in packs
+  int64_t pack_tiles, count;  // number of tiles of packs; of all tiles
 
   MixedOpTiles(int64_t n_, bool aligned)
       : n(n_),
         in_packs(aligned ? n / width * width : 0),
-        of_packs((in_packs + packs * width - 1) / (packs * width)),
-        count(of_packs + (n - in_packs + packs - 1) / packs) {}
+        pack_tiles((in_packs + packs * width - 1) / (packs * width)),
+        count(pack_tiles + (n - in_packs + packs - 1) / packs) {}
 
-  // visit(tile, part) for every tile of this block.
+  // Calls visit(tile, part) for each tile of this block.
   template <class Visit>
   __device__ __forceinline__ void each(const Visit& visit) const {
     for (int64_t tile = blockIdx.x; tile < count; tile += gridDim.x) {
-      if (tile < of_packs)
+      if (tile < pack_tiles)
         visit(tile, TilePart<T, width, kPacks>(tile * packs * width, in_packs));
       else
-        visit(tile, TilePart<T, 1, kPacks>(in_packs + (tile - of_packs) * packs, n));
+        visit(tile, TilePart<T, 1, kPacks>(in_packs + (tile - pack_tiles) * packs, n));
     }
   }
 };
 
-// y = before + Σ weights[position[k]]·x[k]; before null: 0. Into `after` in place of y where that is not null: sums of
-// more inputs than a launch takes stay in the type computed in. before and after may be one array.
+// y = before + Σ weights[position[k]]·x[k]; before null means 0. If `after` is not null the sum is stored there instead
+// of in y: between the launches of a call, sums stay in the compute type. before and after may be the same array.
 template <class T, class W>
 __global__ void __launch_bounds__(kMixedOpThreads, 6)
     mixed_op_forward(MixedOpInputs in, const W* weights, const Compute<T>* before, Compute<T>* after, T* y,
                      MixedOpTiles<T, kForwardPacks> tiles) {
   using C = Compute<T>;
-  // The inputs whose weight is not 0; others may hold anything. Moved together so that the loads below have no gaps.
+  // Compact the inputs whose weight is not 0, so that the loads below have no gaps. The others are not read: they may
+  // hold any values.
   KERNEL_SHARED(int, which, kMixedOpInputs);
   KERNEL_SHARED(C, w, kMixedOpInputs);
-  KERNEL_SHARED(C, given, kMixedOpInputs);
+  KERNEL_SHARED(C, all_weights, kMixedOpInputs);
   const int k = int(threadIdx.x);
   if (k < kMixedOpInputs) {
-    given[k] = k < in.count ? C(widen(weights[in.position[k]])) : C(0);
+    all_weights[k] = k < in.count ? C(widen(weights[in.position[k]])) : C(0);
     which[k] = 0;
     w[k] = 0;
   }
@@ -114,11 +116,11 @@ __global__ void __launch_bounds__(kMixedOpThreads, 6)
   int used = 0, place = 0;
   for (int j = 0; j < in.count; ++j) {
     if (j == k) place = used;
-    used += given[j] != 0;
+    used += all_weights[j] != 0;
   }
-  if (k < in.count && given[k] != 0) {
+  if (k < in.count && all_weights[k] != 0) {
     which[place] = k;
-    w[place] = given[k];
+    w[place] = all_weights[k];
   }
   __syncthreads();
 
@@ -150,14 +152,15 @@ __global__ void __launch_bounds__(kMixedOpThreads, 6)
   });
 }
 
-// dx[k] = weights[position[k]]·grad where wanted, and, unless dots is null, dots[k][tile] = ⟨grad, x[k]⟩ of the tile.
+// dx[k] = weights[position[k]]·grad where dx[k] is not null. If dots is not null, dots[k][tile] = ⟨grad, x[k]⟩ over the
+// tile.
 template <class T, class W>
 __global__ void __launch_bounds__(kMixedOpThreads, 5)
     mixed_op_backward(MixedOpInputs in, const T* grad, const W* weights, double* dots,
                       MixedOpTiles<T, kBackwardPacks> tiles) {
   using C = Compute<T>;
   constexpr int kWarps = kMixedOpThreads / 32;
-  KERNEL_SHARED(double, of_warps, kMixedOpInputs * kWarps);
+  KERNEL_SHARED(double, warp_dots, kMixedOpInputs * kWarps);
   const int thread = int(threadIdx.x);
   tiles.each([&](int64_t tile, const auto& part) {
     using Part = std::decay_t<decltype(part)>;
@@ -194,22 +197,23 @@ __global__ void __launch_bounds__(kMixedOpThreads, 5)
       WarpTeam<32>().sum(sums);
 #pragma unroll
       for (int t = 0; t < kBackwardInputs; ++t)
-        if (thread % 32 == 0 && k + t < in.count) of_warps[(k + t) * kWarps + thread / 32] = sums[t];
+        if (thread % 32 == 0 && k + t < in.count) warp_dots[(k + t) * kWarps + thread / 32] = sums[t];
     }
     if (!dots) return;
     __syncthreads();
     if (thread < in.count) {
       double dot = 0;
 #pragma unroll
-      for (int warp = 0; warp < kWarps; ++warp) dot += of_warps[thread * kWarps + warp];
+      for (int warp = 0; warp < kWarps; ++warp) dot += warp_dots[thread * kWarps + warp];
       dots[thread * tiles.count + tile] = dot;
     }
     __syncthreads();
   });
 }
 
-// The weights' gradient, a block a weight: before[weight] plus the dots of the inputs at its position, 0 for none.
-// Into `after` in place of grad_weights where that is not null. before and after may be one array.
+// The gradient of the weights, one block per weight: before[weight] plus the dots of the inputs with this weight, 0 if
+// there are none. If `after` is not null the sum is stored there instead of in grad_weights. before and after may be
+// the same array.
 template <class W>
 __global__ void __launch_bounds__(kMixedOpThreads)
     mixed_op_weights_backward(MixedOpInputs in, const double* dots, int64_t tiles, int64_t count, const double* before,

@@ -1,4 +1,5 @@
-// Copies sampled rows of a replay's arrays. They lie all over its memory, so the misses are started together. Host.
+// Copies sampled rows of a replay buffer. Sampled rows are scattered in memory, so all are prefetched first, and the
+// cache misses overlap. Host code.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -10,12 +11,13 @@ namespace automl_ext {
 
 struct Rows {
   const char* data;
-  int64_t size;  // bytes of a row
+  int64_t size;  // bytes per row
   const char* operator[](int64_t row) const { return data + row * size; }
 };
 
-// The first cache line of what each window reads (longer rows the processor foresees itself). A window that wraps or ends
-// early misses its last step's line, no more.
+// Prefetches the first cache line of each row that a window reads; the hardware prefetcher loads the rest of longer
+// rows. For a window that wraps around or ends early, the line of its last step is not prefetched, which costs one
+// cache miss.
 inline void prefetch_windows(const Rings& rings, const int64_t* rows, int64_t n, int64_t n_step,
                              const Rows& observations, const Rows& actions) {
   for (int64_t i = 0; i < n; ++i) {
@@ -28,7 +30,7 @@ inline void prefetch_windows(const Rings& rings, const int64_t* rows, int64_t n,
   }
 }
 
-// Short rows of whole words, actions and small observations, are not worth a call.
+// Copies short rows of whole words (actions, small observations) in a loop, which is faster than calling memcpy.
 inline void copy_row(const char* from, int64_t size, char* to) {
   if (size % 8 || size > 128) {
     std::memcpy(to, from, size_t(size));

@@ -1,5 +1,5 @@
-// What Python sees of the replay. Arrays are NumPy's or torch's; each is checked here, so that nothing reaches
-// past its end.
+// Python bindings of the replay buffer's parts. Arguments are NumPy arrays or torch tensors. All are checked here, so
+// that memory is never accessed out of bounds.
 #include "replay_module.h"
 
 #include <ATen/ops/empty.h>
@@ -18,7 +18,8 @@ namespace py = pybind11;
 namespace automl_ext {
 namespace {
 
-[[noreturn]] void raise_unlike(const py::object& given, const py::object& dtype, const char* where, const char* name) {
+[[noreturn]] void raise_wrong_array(const py::object& given, const py::object& dtype, const char* where,
+                                    const char* name) {
   std::string got = py::str(py::type::of(given).attr("__name__"));
   if (py::isinstance<py::array>(given)) {
     got = std::string(py::str(given.attr("dtype"))) + " of shape " + std::string(py::str(given.attr("shape")));
@@ -27,12 +28,12 @@ namespace {
                         std::string(py::str(dtype)) + " array, got " + got);
 }
 
-// 1-dimensional, of this very dtype; copied only where it is strided.
+// A contiguous 1-dimensional array of exactly this dtype; copied only if it is strided.
 template <class T>
 py::array_t<T, py::array::c_style> array_of(const py::object& given, const char* where, const char* name) {
   using Array = py::array_t<T, py::array::c_style>;
   if (!py::isinstance<py::array_t<T>>(given) || py::reinterpret_borrow<py::array>(given).ndim() != 1) {
-    raise_unlike(given, py::dtype::of<T>(), where, name);
+    raise_wrong_array(given, py::dtype::of<T>(), where, name);
   }
   Array result = Array::ensure(given);
   if (!result) throw py::error_already_set();
@@ -77,11 +78,11 @@ void load(SumTree& tree, const py::object& priorities) {
 
 Rings rings_of(const py::array_t<uint8_t>& steps, int64_t slots, const char* where) {
   if (!steps.size() || steps.size() % sizeof(Step) || reinterpret_cast<uintptr_t>(steps.data()) % alignof(Step)) {
-    throw py::value_error(std::string(where) + ": steps: expected the aligned bytes of steps");
+    throw py::value_error(std::string(where) + ": steps: expected the bytes of whole steps, aligned to 8");
   }
   const int64_t count = steps.size() / int64_t(sizeof(Step));
   if (slots < 1 || count % slots) {
-    throw py::value_error(std::string(where) + ": slots: expected a divisor of the steps");
+    throw py::value_error(std::string(where) + ": slots: expected a positive divisor of the number of steps");
   }
   return {reinterpret_cast<const Step*>(steps.data()), count, slots};
 }
@@ -97,10 +98,11 @@ py::array_t<int64_t> rows_held(const py::object& indices, const py::object& step
 
 constexpr const char* kGather = "gather_windows";
 
-// A contiguous CPU tensor of `count` rows (-1: any number).
+// The rows of a contiguous CPU tensor with `count` rows (-1: any number).
 Rows rows_of(const at::Tensor& x, int64_t count, const char* name) {
   if (!x.device().is_cpu() || !x.is_contiguous() || x.dim() < 1 || (count >= 0 && x.size(0) != count)) {
-    throw py::value_error(std::string(kGather) + ": " + name + ": expected a contiguous CPU tensor with a row per step");
+    throw py::value_error(std::string(kGather) + ": " + name +
+                          ": expected a contiguous CPU tensor with one row per step");
   }
   const int64_t size = x.size(0) ? x.numel() / x.size(0) * int64_t(x.element_size()) : 0;
   return {static_cast<const char*>(x.const_data_ptr()), size};
@@ -112,7 +114,8 @@ at::Tensor empty_rows(const at::Tensor& like, int64_t n) {
   return at::empty(shape, like.options());
 }
 
-// Windows of n_step steps that start at `rows`, with their observations and actions: a Batch without its weights.
+// n-step windows that start at `rows`, with their observations and actions: the fields of a Batch without its weights.
+// apart: final observations of episodes, which are stored separately from `observations`.
 py::tuple gather_windows(const py::object& rows, const py::object& steps, int64_t slots, int64_t n_step, double gamma,
                          const at::Tensor& observations, const at::Tensor& actions, const at::Tensor& apart) {
   const std::string where = std::string(kGather) + ": ";
@@ -131,7 +134,7 @@ py::tuple gather_windows(const py::object& rows, const py::object& steps, int64_
   const Rows all_actions = rows_of(actions, rings.count, "actions");
   const Rows finals = rows_of(apart, -1, "apart");
   if (apart.size(0) && finals.size != all_observations.size) {
-    throw py::value_error(where + "apart: expected rows like those of observations");
+    throw py::value_error(where + "apart: expected rows of the same size as those of observations");
   }
 
   const auto floats = at::TensorOptions().dtype(at::kFloat);

@@ -2,5 +2,6 @@
 #include <pybind11/pybind11.h>
 
 namespace automl_ext {
-void bind_replay(pybind11::module_& m);  // SumTree, held_rows, gather_windows
+// Defines SumTree, held_rows and gather_windows.
+void bind_replay(pybind11::module_& m);
 }

@@ -1,4 +1,5 @@
-// Leaves with priorities; a parent is the sum of its eight children, one cache line. Host, float64, no torch.
+// Sum tree for proportional sampling (Schaul et al. 2016, appendix B.2.1). Leaves hold priorities; a parent is the sum
+// of its eight children, which share a cache line. Host code in float64, without torch.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -16,12 +17,12 @@ namespace automl_ext {
 class SumTree {
  public:
   static constexpr int kChildren = 8;
-  static constexpr int64_t kMostLeaves = int64_t(1) << 40;
+  static constexpr int64_t kMaxLeaves = int64_t(1) << 40;
 
   explicit SumTree(int64_t capacity) : capacity_(checked(capacity)), limit_(largest_priority(capacity)) {
     int64_t size = capacity;
     do {
-      size = (size + kChildren - 1) / kChildren;  // groups of children, that is parents
+      size = (size + kChildren - 1) / kChildren;  // number of groups of children, one per parent
       levels_.emplace_back(size, levels_.empty());
     } while (size > 1);
   }
@@ -30,14 +31,15 @@ class SumTree {
   double limit() const { return limit_; }
   double total() const { return total_; }
 
-  // A repeated index ends with its last priority. All is checked before anything is written.
+  // Sets priorities. If an index is repeated, its last priority is kept. All arguments are checked before the first
+  // write.
   void set(const int64_t* indices, const double* priorities, int64_t n) {
     for (int64_t i = 0; i < n; ++i) {
       check_index(indices[i], i);
       check_priority(priorities[i], i);
       __builtin_prefetch(levels_[0].values + indices[i], 1);
     }
-    // Parents that changed, level by level. Neighbours share parents: what repeats in a row is summed once.
+    // The changed parents, level by level. Adjacent leaves share parents: consecutive repetitions are summed once.
     std::vector<int64_t>& nodes = changed_;
     nodes.resize(n);
     for (int64_t i = 0; i < n; ++i) {
@@ -58,12 +60,13 @@ class SumTree {
     for (int64_t i = 0; i < n; ++i) priorities[i] = levels_[0].values[indices[i]];
   }
 
-  // Stratified: draw i lies in the i-th of n equal parts of the total, at the fraction uniforms[i] of it.
+  // Stratified sampling: sample i is drawn from the i-th of n equal parts of the total, at the fraction uniforms[i] of
+  // it.
   void sample(const double* uniforms, int64_t n, int64_t* indices, double* priorities) const {
     if (!(total_ > 0)) throw std::invalid_argument("SumTree: every priority is 0, there is nothing to sample");
     for (int64_t i = 0; i < n; ++i) {
       if (!(uniforms[i] >= 0 && uniforms[i] < 1)) {
-        throw std::invalid_argument("SumTree: uniforms: expected numbers in [0, 1), got " + text(uniforms[i]) +
+        throw std::invalid_argument("SumTree: uniforms: expected numbers in [0, 1), got " + format(uniforms[i]) +
                                     at(i));
       }
     }
@@ -72,7 +75,7 @@ class SumTree {
       masses[i] = (double(i) + uniforms[i]) / double(n) * total_;
       indices[i] = 0;
     }
-    // All draws go down together, so that their cache misses overlap.
+    // All samples descend together, so that their cache misses overlap.
     for (size_t level = levels_.size(); level-- > 1;) {
       const double* sums = levels_[level].sums;
       const double* next = level > 1 ? levels_[level - 1].sums : levels_[0].values;
@@ -84,7 +87,7 @@ class SumTree {
     for (int64_t i = 0; i < n; ++i) {
       double sums[kChildren];
       const double* values = levels_[0].values + indices[i] * kChildren;
-      add_up(values, sums);
+      sum_up(values, sums);
       const int64_t chosen = descend(sums, masses[i]);
       indices[i] = indices[i] * kChildren + chosen;
       priorities[i] = values[chosen];
@@ -102,8 +105,8 @@ class SumTree {
   }
 
  private:
-  // Eight children each of `groups` parents, a group in a cache line of its own, and their running sums, which sampling
-  // compares with. Of the leaves it adds them up itself: that saves their memory.
+  // The children of `groups` parents, one cache line per group, and their prefix sums, which sampling compares with.
+  // The prefix sums of the leaves are computed when sampling, to save memory.
   struct Level {
     Level(int64_t groups, bool leaves) : groups(groups), values(zeros(groups)), sums(leaves ? nullptr : zeros(groups)) {}
     Level(Level&& other) noexcept
@@ -128,23 +131,24 @@ class SumTree {
     double *values, *sums;
   };
 
-  static double add_up(const double* values) {
+  static double sum_up(const double* values) {
     double sum = 0;
     for (int k = 0; k < kChildren; ++k) sum += values[k];
     return sum;
   }
-  static double add_up(const double* values, double* __restrict sums) {
+  static double sum_up(const double* values, double* __restrict sums) {
     double sum = 0;
     for (int k = 0; k < kChildren; ++k) sums[k] = sum += values[k];
     return sum;
   }
 
-  // The first child whose running sum is above the mass; the mass becomes what is left for that child. There is one,
-  // because the mass is held below the last sum, which is the parent; and only a child above 0 moves the sum.
+  // Returns the first child whose prefix sum is greater than the mass, and reduces the mass by the sum of the children
+  // before it. The child exists, because the mass is clamped below the last prefix sum, which is the parent. Its
+  // priority is positive, because only a positive child increases the prefix sum.
   static int64_t descend(const double* sums, double& mass) {
     static_assert(kChildren == 8);
-    mass = std::min(mass, below(sums[7]));  // the rounding of the parent's sums may have left more than it has
-    // Products instead of branches, which nobody could predict.
+    mass = std::min(mass, next_below(sums[7]));  // rounding may have left more mass than the parent has
+    // Arithmetic instead of branches, which would be unpredictable.
     int64_t chosen = 4 * int64_t(mass >= sums[3]);
     chosen += 2 * int64_t(mass >= sums[chosen + 1]);
     chosen += mass >= sums[chosen];
@@ -153,8 +157,8 @@ class SumTree {
     return chosen;
   }
 
-  // The next smaller number of a positive one; std::nextafter is a call.
-  static double below(double x) {
+  // The next smaller double of a positive one, without the function call of std::nextafter.
+  static double next_below(double x) {
     int64_t bits;
     std::memcpy(&bits, &x, sizeof bits);
     --bits;
@@ -162,22 +166,22 @@ class SumTree {
     return x;
   }
 
-  // From the children afresh: increments would let rounding errors gather.
+  // Sums the children anew: with increments, rounding errors would accumulate.
   void recompute(size_t level, int64_t node) {
     const Level& here = levels_[level];
     const double* values = here.values + node * kChildren;
-    const double sum = here.sums ? add_up(values, here.sums + node * kChildren) : add_up(values);
+    const double sum = here.sums ? sum_up(values, here.sums + node * kChildren) : sum_up(values);
     (level + 1 < levels_.size() ? levels_[level + 1].values[node] : total_) = sum;
   }
 
   static int64_t checked(int64_t capacity) {
-    if (capacity < 1 || capacity > kMostLeaves) {
+    if (capacity < 1 || capacity > kMaxLeaves) {
       throw std::invalid_argument("SumTree: capacity: expected 1 to 2**40, got " + std::to_string(capacity));
     }
     return capacity;
   }
 
-  // Sums of these do not overflow, roundings included.
+  // The sum of `capacity` such priorities does not overflow, rounding included.
   static double largest_priority(int64_t capacity) {
     return std::numeric_limits<double>::max() / 2 / double(capacity);
   }
@@ -190,12 +194,12 @@ class SumTree {
   }
   void check_priority(double priority, int64_t i) const {
     if (!(priority >= 0 && priority <= limit_)) {
-      throw std::invalid_argument("SumTree: priorities: expected numbers in [0, " + text(limit_) + "], got " +
-                                  text(priority) + at(i));
+      throw std::invalid_argument("SumTree: priorities: expected numbers in [0, " + format(limit_) + "], got " +
+                                  format(priority) + at(i));
     }
   }
 
-  static std::string text(double x) {
+  static std::string format(double x) {
     char buffer[32];
     std::snprintf(buffer, sizeof buffer, "%g", x);
     return buffer;
@@ -204,7 +208,7 @@ class SumTree {
 
   int64_t capacity_;
   double limit_, total_ = 0;
-  std::vector<Level> levels_;  // the leaves first
+  std::vector<Level> levels_;  // from the leaves to the root
   std::vector<int64_t> changed_;
 };
 

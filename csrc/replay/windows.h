@@ -1,33 +1,36 @@
-// n-step windows of a replay's rings: the rule of n_step_returns (returns/n_step_kernel.inc), from any start. Host.
+// n-step windows in the ring buffers of a replay buffer, from any start row. Same definition as n_step_returns
+// (returns/n_step_kernel.inc). Host code.
 #pragma once
 #include <cstdint>
 
 namespace automl_ext {
 
-// What a transition has beside its observation and action, side by side: one cache miss for all. Rings of `slots` of
-// them come one after another. Where flags is 0, the next slot goes on from here.
-enum StepFlags : uint8_t { kTerminated = 1, kTruncated = 2, kCut = 4 };  // kCut: a ring's newest step, among others
+// A transition without its observation and action; stored together, so that reading it costs one cache miss. Rings of
+// `slots` steps each are contiguous. If flags is 0, the next slot holds the next step of the episode.
+// kCut: no next step is stored; for example at the newest step of a ring.
+enum StepFlags : uint8_t { kTerminated = 1, kTruncated = 2, kCut = 4 };
 struct Step {
   int64_t index;
   float reward;
-  int32_t final;  // where the next observation is kept apart; -1: it is in the next slot
+  int32_t final;  // row of the next observation among the final observations; -1: it is in the next slot
   uint8_t flags;
 };
-static_assert(sizeof(Step) == 24, "automl_ext/rl/replay/_windows_reference.py has the same layout");
+static_assert(sizeof(Step) == 24, "must match the layout in automl_ext/rl/replay/_windows_reference.py");
 
 struct Rings {
   const Step* steps;
-  int64_t count, slots;  // in all, and of each ring
+  int64_t count, slots;  // number of steps in all rings; in each ring
 };
 
-struct Next {  // where the observation after a window is
+// Location of the observation after a window: among the final observations if final >= 0, else in the slot `row`.
+struct Next {
   int64_t row, final;
 };
 
 struct Windows {
   float *returns, *discounts;
   bool* terminated;
-  int64_t* indices;  // of the first steps
+  int64_t* indices;  // of the windows' first steps
   Next* next;
 };
 
@@ -37,7 +40,7 @@ inline void n_step_windows(const Rings& rings, const int64_t* rows, int64_t n, i
   const Step* steps = rings.steps;
   for (int64_t i = 0; i < n; ++i) {
     int64_t row = rows[i];
-    const int64_t end = row - row % rings.slots + rings.slots;  // of its ring
+    const int64_t end = row - row % rings.slots + rings.slots;  // end of the row's ring
     const auto after = [&](int64_t row) { return row + 1 < end ? row + 1 : end - rings.slots; };
     float result = steps[row].reward;
     double power = gamma;
@@ -54,7 +57,7 @@ inline void n_step_windows(const Rings& rings, const int64_t* rows, int64_t n, i
   }
 }
 
-// The rows of the transitions with these indices; -1 where one is not held, or not any more.
+// The rows of the transitions with these indices; -1 where a transition is not stored, or was overwritten.
 inline void held_rows(const Rings& rings, const int64_t* indices, int64_t n, int64_t* rows) {
   for (int64_t i = 0; i < n; ++i) {
     const int64_t row = indices[i] % rings.count;

@@ -1,5 +1,5 @@
-// n-step returns on CUDA: a thread walks the window of one step until it closes, as n_step_kernel.inc. A block has
-// blockDim.x columns and blockDim.y steps, whose windows overlap in the cache.
+// CUDA kernels of n-step returns. As in n_step_kernel.inc, one thread sums the window of one step. A block covers
+// blockDim.x columns and blockDim.y steps, so that overlapping windows share cache lines.
 #pragma once
 #include "steps.cuh"
 
@@ -18,7 +18,7 @@ __device__ __forceinline__ Place place_of_thread(const Trajectory& x) {
   return {t, t * x.columns + column, t < x.steps && column < x.columns};
 }
 
-// sum_{k<K} gamma^k r_{t+k} + gamma^K (1 - terminated_j) V'_j
+// sum_{k<K} gamma^k r_{t+k} + gamma^K (1 - terminated_j) V'_j, where j = t + K - 1 is the last step of the window.
 template <class T>
 __global__ void __launch_bounds__(kNStepThreads) n_step_windows(const Trajectory x) {
   using C = Compute<T>;
@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(kNStepThreads) n_step_windows(const Trajectory
     const int64_t at = place.at + k * x.columns;
     const Flags flags = flags_at(x, place.t + k, at);
     const C r = load<T>(x.rewards, at);
-    if (!flags.valid) break;  // the first step only: before an invalid one the window closes
+    if (!flags.valid) break;  // possible at the first step only: a window ends before an invalid step
     result += C(power) * r;
     power *= x.gamma;
     open = !flags.cut && k + 1 < x.n;
@@ -45,8 +45,8 @@ __global__ void __launch_bounds__(kNStepThreads) n_step_windows(const Trajectory
   x.last[place.at] = place.t + (k > 0 ? k - 1 : 0);
 }
 
-// The transposed sums: dr_i = sum of gamma^k grad_{i-k} over the windows that reach i; dV'_i = gamma^K grad of those
-// that end there.
+// Gradients of the rewards and next values, the transposed sums: dr_i is the sum of gamma^k grad_{i-k} over the windows
+// that contain step i; dV'_i is the sum of gamma^K grad over the windows that end at i.
 template <class T>
 __global__ void __launch_bounds__(kNStepThreads) n_step_gradients(const Trajectory x) {
   using C = Compute<T>;

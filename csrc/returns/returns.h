@@ -1,4 +1,4 @@
-// Returns and advantages over time-major [T, B] arrays: what the kernels offer.
+// CPU kernels of returns and advantages over time-major [T, B] arrays.
 #pragma once
 #include <cstdint>
 
@@ -6,8 +6,8 @@
 
 namespace automl_ext {
 
-// One call's arrays, all contiguous [T, B]; what an op does not have is null. Flags are bytes: no terminated or
-// truncated means that no step is, no valid that every step is.
+// The arrays of one call, all contiguous [T, B]; arrays that an op does not use are null. Flags are bytes, 0 or 1. A
+// null `terminated` or `truncated` means that no step is, a null `valid` that every step is.
 struct Trajectory {
   int64_t steps, columns;  // T, B
   const uint8_t *terminated, *truncated, *valid;
@@ -20,18 +20,19 @@ struct Trajectory {
 };
 
 struct ReturnsKernels {
-  // Columns [begin, end). The trajectory comes by value: nothing that a kernel writes can then be a part of it, or it would
-  // be read again for every vector.
+  // Processes columns [begin, end). The trajectory is passed by value: the compiler then knows that no store changes
+  // it, and keeps its fields in registers.
   using Columns = void (*)(Trajectory, int64_t begin, int64_t end);
-  // out: advantages, returns; backward: gradients of rewards, values, next_values.
+  // out: advantages, returns. Backward: the gradients of rewards, values and next_values.
   Columns gae[kDTypes], gae_backward[kDTypes];
-  // out: returns; backward: gradients of rewards, next_values, and with `returns` of discounts.
+  // out: returns. Backward: the gradients of rewards and next_values, and, if `returns` is given, of discounts.
   Columns lambda_returns[kDTypes], lambda_returns_backward[kDTypes];
-  // out: returns, discounts; last. backward: gradients of rewards, and where not null of next_values.
+  // out: returns, discounts; also `last`. Backward: the gradients of rewards and, if out[1] is not null, of
+  // next_values.
   Columns n_step[kDTypes], n_step_backward[kDTypes];
   // out: vs, advantages
   Columns vtrace[kDTypes];
-  // out: targets; values holds Q
+  // out: targets; `values` holds Q
   Columns retrace[kDTypes];
 };
 

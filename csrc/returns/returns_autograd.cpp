@@ -1,4 +1,4 @@
-// Gradients of GAE, lambda- and n-step returns. The other ops of the family are targets: detached.
+// Gradients of GAE, lambda- and n-step returns. The other ops of the family compute targets and have no gradient.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/cat.h>
 #include <ATen/ops/full_like.h>
@@ -45,10 +45,10 @@ Tensor defined(Optional x) { return x ? *x : Tensor(); }
 
 Tensor keep(const Tensor& mask, const Tensor& x) { return at::where(mask, x, at::zeros_like(x)); }
 
-// x of the step after, 0 after the last.
+// x of step t + 1 at step t; 0 at the last step.
 Tensor ahead(const Tensor& x) { return at::cat({x.slice(0, 1), at::zeros_like(x.slice(0, 0, 1))}); }
 
-// The masks of steps.inc as tensors.
+// The masks of steps.inc, as tensors.
 struct Masks {
   Tensor cut, live, valid;
   Masks(const Tensor& like, Optional terminated, Optional truncated, Optional valid_) {
@@ -59,7 +59,7 @@ struct Masks {
   }
 };
 
-// a_t = grad_t + w_{t-1} a_{t-1}, differentiable: a lambda-return with lambda 1, its time reversed.
+// a_t = grad_t + w_{t-1} a_{t-1}, differentiable. Computed as a lambda-return with lambda = 1 and reversed time.
 Tensor scan_forward(const Tensor& grad, const Tensor& w) {
   const Tensor before = at::cat({at::zeros_like(w.slice(0, 0, 1)), w.slice(0, 0, -1)});
   return lambda_op()
@@ -81,14 +81,17 @@ struct GaeGrad {
   variable_list composite(const Grads& g) const {
     const Tensor& any = g.out[0].defined() ? g.out[0] : g.out[1];
     const Masks masks(any, g.saved[0], g.saved[1], optional(g.saved[2]));
-    const auto grad = [&](const Tensor& x) { return x.defined() ? keep(masks.valid, wide(x)) : at::zeros_like(wide(any)); };
-    const Tensor of_return = grad(g.out[1]);
-    const Tensor a = scan_forward(grad(g.out[0]) + of_return, keep(~masks.cut, at::full_like(of_return, gamma * lam)));
-    return narrow({a, of_return - a, keep(masks.live, gamma * a)}, any.scalar_type());
+    const auto grad = [&](const Tensor& x) {
+      return x.defined() ? keep(masks.valid, wide(x)) : at::zeros_like(wide(any));
+    };
+    const Tensor grad_return = grad(g.out[1]);
+    const Tensor decay = keep(~masks.cut, at::full_like(grad_return, gamma * lam));
+    const Tensor a = scan_forward(grad(g.out[0]) + grad_return, decay);
+    return narrow({a, grad_return - a, keep(masks.live, gamma * a)}, any.scalar_type());
   }
 };
 
-// Saved: terminated, truncated, valid, discounts, and with discounts next_values and the output.
+// Saved: terminated, truncated, valid, discounts; if discounts needs a gradient also next_values and the output.
 struct LambdaGrad {
   static constexpr const char* kName = "LambdaReturnsBackward";
   double gamma, lam;
@@ -96,11 +99,12 @@ struct LambdaGrad {
   variable_list fused(const Grads& g) const {
     static const auto op = autograd::find_op<LambdaBackward>("automl_ext::_lambda_returns_backward");
     const auto& s = g.saved;
-    const bool to_discounts = s.size() > 4 && g.needs[2];
+    const bool needs_discounts = s.size() > 4 && g.needs[2];
     auto [r, next, d] =
         op.call(g.out[0], optional(s[0]), optional(s[1]), optional(s[2]), optional(s[3]),
-                to_discounts ? optional(s[4]) : std::nullopt, to_discounts ? optional(s[5]) : std::nullopt, gamma, lam);
-    return {r, next, to_discounts ? d : Tensor()};
+                needs_discounts ? optional(s[4]) : std::nullopt, needs_discounts ? optional(s[5]) : std::nullopt, gamma,
+                lam);
+    return {r, next, needs_discounts ? d : Tensor()};
   }
   variable_list composite(const Grads& g) const {
     const auto& s = g.saved;
@@ -112,15 +116,15 @@ struct LambdaGrad {
     const Tensor a = scan_forward(grad, keep(~masks.cut, lam * discounts)), discounted = discounts * a;
     variable_list result{a, at::where(masks.cut, discounted, (1 - lam) * discounted), Tensor()};
     if (s.size() > 4 && g.needs[2]) {
-      const Tensor counts = lam == 1 ? masks.valid & masks.cut : masks.valid;
-      const Tensor next = keep(counts, wide(s[4]));
+      const Tensor bootstraps = lam == 1 ? masks.valid & masks.cut : masks.valid;
+      const Tensor next = keep(bootstraps, wide(s[4]));
       result[2] = a * at::where(masks.cut, next, (1 - lam) * next + lam * ahead(wide(s[5])));
     }
     return narrow(result, g.out[0].scalar_type());
   }
 };
 
-// n-step returns are linear: the backward of the backward is the forward. Saved: terminated, truncated, valid.
+// n-step returns are linear, so the backward of the backward is the forward. Saved: terminated, truncated, valid.
 struct NStepBackwardGrad {
   static constexpr const char* kName = "NStepReturnsBackwardBackward";
   double gamma;
@@ -206,7 +210,8 @@ Three n_step_returns(c10::DispatchKeySet keys, const Tensor& rewards, Optional n
 Two n_step_returns_backward(c10::DispatchKeySet keys, const Tensor& grad, const Tensor& terminated,
                             const Tensor& truncated, Optional valid, double gamma, int64_t n, bool bootstraps) {
   const auto node = autograd::make_node("n_step_returns", NStepBackwardGrad{gamma, n, bootstraps}, grad);
-  auto result = autograd::redispatch(n_step_backward_op(), keys, grad, terminated, truncated, valid, gamma, n, bootstraps);
+  auto result =
+      autograd::redispatch(n_step_backward_op(), keys, grad, terminated, truncated, valid, gamma, n, bootstraps);
   if (node) {
     torch::autograd::set_history(std::get<0>(result), node);
     if (bootstraps) torch::autograd::set_history(std::get<1>(result), node);

@@ -1,4 +1,4 @@
-// The returns family on the CPU.
+// CPU registration of the returns family.
 #include <algorithm>
 
 #include "returns_entry.h"
@@ -9,7 +9,8 @@ namespace {
 struct Cpu {
   static const ReturnsKernels& kernels() { return returns_kernels(); }
 
-  // In blocks of columns of whole vectors; every column is its own sum, so threads change nothing.
+  // Threads take blocks of columns, a whole number of vectors each. Columns are independent, so results do not depend
+  // on the number of threads.
   static void run(const char*, const at::Tensor&, const ReturnsKernels::Columns* table, DType dtype,
                   const Trajectory& x) {
     constexpr int64_t kBlock = 64;

@@ -1,4 +1,4 @@
-// The returns family on CUDA: its registration.
+// CUDA registration of the returns family.
 #include "../common/cuda/device.h"
 #include "returns_cuda.h"
 #include "returns_entry.h"

@@ -1,4 +1,4 @@
-// Launches of the returns family.
+// CUDA launches of the returns family.
 #include "returns_cuda.h"
 
 #include "../common/cuda/launch.cuh"
@@ -15,25 +15,25 @@ int64_t multiprocessors() {
   return count;
 }
 
-// The least power of two that is at least n, up to a limit that is one.
+// The smallest power of two that is at least n, at most `limit`, which is itself a power of two.
 int64_t power_of_two(int64_t n, int64_t limit) {
   int64_t power = 1;
   while (power < n && power < limit) power *= 2;
   return power;
 }
 
-// Columns and chunks of time of a block. Many columns keep the device busy alone; where they are fewer, time is cut
-// into chunks, and columns are spread over as many blocks as there are multiprocessors, as long as a block still reads
-// whole sectors of memory.
+// The columns and time chunks of a block. Many columns occupy the device without chunks. With fewer columns, time is
+// divided into chunks and the columns are distributed over one block per multiprocessor, as long as each block still
+// reads whole 32-byte sectors of memory.
 dim3 scan_block(const Trajectory& x, int64_t items) {
-  constexpr int64_t kWidth = 32, kLeastWidth = 8, kMostChunks = 64;
+  constexpr int64_t kWidth = 32, kMinWidth = 8, kMaxChunks = 64;
   const int64_t processors = multiprocessors();
   if (x.steps <= items || x.columns >= processors * kScanThreads) return dim3(kScanThreads / 2);
   int64_t width = power_of_two(x.columns, kWidth);
-  while (width > kLeastWidth && x.columns < processors * width) width /= 2;
-  const int64_t most = kScanThreads / width;
-  const int64_t chunks = power_of_two(blocks(x.steps, items), most < kMostChunks ? most : kMostChunks);
-  while (width * chunks < 32) width *= 2;  // a whole warp
+  while (width > kMinWidth && x.columns < processors * width) width /= 2;
+  const int64_t max_chunks = kScanThreads / width;
+  const int64_t chunks = power_of_two(blocks(x.steps, items), max_chunks < kMaxChunks ? max_chunks : kMaxChunks);
+  while (width * chunks < 32) width *= 2;  // at least one warp
   return dim3(unsigned(width), unsigned(chunks));
 }
 
@@ -46,7 +46,8 @@ void launch_scan(DType dtype, const Trajectory& x, void* stream) {
   });
 }
 
-// Columns and steps of a block: steps whose windows overlap, as long as neither is wasted.
+// The columns and steps of a block: up to 16 steps, whose windows overlap, and as many columns as the rest of the
+// threads can use.
 dim3 n_step_block(const Trajectory& x) {
   constexpr int64_t kSteps = 16;
   const int64_t width = power_of_two(x.columns, kNStepThreads / power_of_two(x.steps, kSteps));

@@ -1,10 +1,11 @@
-// The returns family on CUDA. The arrays are those of the CPU's kernels (returns.h), on the device; none is empty.
+// CUDA launches of the returns family. The arrays are those of the CPU kernels (returns.h), on the device; none is
+// empty.
 #pragma once
 #include "returns.h"
 
 namespace automl_ext {
 
-// One launch each. The members are those of ReturnsKernels.
+// One launch per kernel, with the same member names as ReturnsKernels.
 struct ReturnsLaunches {
   using Launch = void (*)(DType dtype, const Trajectory& x, void* stream);
   Launch gae, gae_backward;

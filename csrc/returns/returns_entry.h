@@ -1,6 +1,6 @@
-// The entry functions of the returns family, the same on every device. Device is who runs the kernels:
-//   Device::kernels()                                a struct with the members of ReturnsKernels
-//   Device::run(op, like, member, dtype, arrays)     runs one of them, on the device of `like`
+// Entry functions of the returns family, shared by all devices. The parameter Device runs the kernels:
+//   Device::kernels()                              returns a struct with the members of ReturnsKernels
+//   Device::run(op, like, member, dtype, arrays)   runs one of them on the device of `like`
 #pragma once
 #include <ATen/ops/empty.h>
 #include <c10/util/SmallVector.h>
@@ -19,7 +19,8 @@ using Optional = const std::optional<Tensor>&;
 using Two = std::tuple<Tensor, Tensor>;
 using Three = std::tuple<Tensor, Tensor, Tensor>;
 
-// The arrays of one call, contiguous, checked against the first, and alive until the kernel has been started.
+// The arrays of one call: made contiguous, checked against the first array, and kept alive until the kernel has
+// started.
 template <class Device>
 class Arrays {
  public:
@@ -43,7 +44,7 @@ class Arrays {
     trajectory.valid = bytes(valid, "valid");
   }
 
-  // A result, contiguous in the inputs' shape; the kernel's next output.
+  // Allocate the kernel's next output, contiguous, in the shape of the inputs.
   Tensor output() {
     Tensor result = at::empty(like_.sizes(), like_.options());
     trajectory.out[outputs_++] = result.mutable_data_ptr();
@@ -98,16 +99,16 @@ Two gae(const Tensor& rewards, const Tensor& values, const Tensor& next_values, 
 template <class Device>
 Three gae_backward(Optional grad_advantages, Optional grad_returns, const Tensor& terminated, const Tensor& truncated,
                    Optional valid, double gamma, double lam) {
-  TORCH_CHECK_VALUE(grad_advantages || grad_returns, "gae: expected a gradient of one output at least");
+  TORCH_CHECK_VALUE(grad_advantages || grad_returns, "gae: expected the gradient of at least one output");
   Arrays<Device> arrays("gae", grad_advantages ? *grad_advantages : *grad_returns, "grad");
   Trajectory& x = arrays.trajectory;
   x.grad = arrays.floats(grad_advantages, "grad_advantages");
   x.grad_returns = arrays.floats(grad_returns, "grad_returns");
   arrays.flags(terminated, truncated, valid);
   x.gamma = gamma, x.lam = lam;
-  Tensor of_rewards = arrays.output(), of_values = arrays.output(), of_next_values = arrays.output();
+  Tensor grad_rewards = arrays.output(), grad_values = arrays.output(), grad_next_values = arrays.output();
   arrays.run(Device::kernels().gae_backward);
-  return {of_rewards, of_values, of_next_values};
+  return {grad_rewards, grad_values, grad_next_values};
 }
 
 template <class Device>
@@ -134,13 +135,13 @@ Three lambda_returns_backward(const Tensor& grad, Optional terminated, Optional 
   x.discounts = arrays.floats(discounts, "discounts");
   x.next_values = arrays.floats(next_values, "next_values");
   x.returns = arrays.floats(returns, "returns");
-  TORCH_CHECK_VALUE(!returns || next_values, "lambda_returns: next_values: expected with returns");
+  TORCH_CHECK_VALUE(!returns || next_values, "lambda_returns: next_values: required together with returns");
   arrays.flags(terminated, truncated, valid);
   x.gamma = gamma, x.lam = lam;
-  Tensor of_rewards = arrays.output(), of_next_values = arrays.output();
-  Tensor of_discounts = returns ? arrays.output() : at::empty({0}, grad.options());
+  Tensor grad_rewards = arrays.output(), grad_next_values = arrays.output();
+  Tensor grad_discounts = returns ? arrays.output() : at::empty({0}, grad.options());
   arrays.run(Device::kernels().lambda_returns_backward);
-  return {of_rewards, of_next_values, of_discounts};
+  return {grad_rewards, grad_next_values, grad_discounts};
 }
 
 template <class Device>
@@ -167,10 +168,10 @@ Two n_step_returns_backward(const Tensor& grad, const Tensor& terminated, const 
   x.grad = arrays.floats(grad, "grad");
   arrays.flags(terminated, truncated, valid);
   x.gamma = gamma, x.n = n;
-  Tensor of_rewards = arrays.output();
-  Tensor of_next_values = bootstraps ? arrays.output() : at::empty({0}, grad.options());
+  Tensor grad_rewards = arrays.output();
+  Tensor grad_next_values = bootstraps ? arrays.output() : at::empty({0}, grad.options());
   arrays.run(Device::kernels().n_step_backward);
-  return {of_rewards, of_next_values};
+  return {grad_rewards, grad_next_values};
 }
 
 template <class Device>

@@ -1,5 +1,6 @@
-// Scans over time on CUDA. A thread takes kItems consecutive steps of a column, all loaded before the first is
-// computed; neighbouring threads have neighbouring columns. A block walks over time in tiles of blockDim.y such chunks.
+// CUDA kernel of scans over time. A thread processes a chunk of kScanItems consecutive steps of one column and loads
+// all of them before it computes the first. Adjacent threads process adjacent columns. A block iterates over time in
+// tiles of blockDim.y chunks.
 #pragma once
 #include "scan_ops.cuh"
 
@@ -7,7 +8,7 @@ namespace automl_ext {
 
 constexpr int kScanThreads = 256;
 
-// How many steps of a column a thread keeps in registers.
+// The number of steps of a column that a thread keeps in registers.
 template <class Op>
 constexpr int kScanItems = sizeof(typename Op::Step) > 24 ? 4 : 8;
 
@@ -16,7 +17,8 @@ __device__ __forceinline__ bool is_finite(C value) {
   return value - value == 0;
 }
 
-// What a chunk does to the state. The map does not hold where it overflowed: there the steps go one by one.
+// The affine map of the state over a chunk. `holds` is false where the map overflowed; the chunk is then computed step
+// by step.
 template <class C>
 struct alignas(16) ChunkMap {
   C add, multiply;
@@ -27,7 +29,7 @@ __device__ __forceinline__ ChunkMap<C> chunk_map(const Affine<C>& map) {
   return {map.add, map.multiply, map.cut, uint32_t(is_finite(map.add) && (map.cut || is_finite(map.multiply)))};
 }
 
-// The state after the steps [begin, end) of a column, in the order of the walk, one by one.
+// The state after steps [begin, end) of a column, computed step by step. Steps are numbered in scan order.
 template <class Op>
 __device__ typename Op::C scan_walk(const Op& op, int64_t column, int64_t begin, int64_t end, typename Op::C state) {
 #pragma unroll 1
@@ -38,7 +40,7 @@ __device__ typename Op::C scan_walk(const Op& op, int64_t column, int64_t begin,
   return state;
 }
 
-// blockDim: columns, chunks.
+// blockDim.x columns, blockDim.y chunks of time.
 template <class Op>
 __global__ void __launch_bounds__(kScanThreads, 2) scan(const Trajectory x) {
   using C = typename Op::C;
@@ -46,22 +48,22 @@ __global__ void __launch_bounds__(kScanThreads, 2) scan(const Trajectory x) {
   KERNEL_SHARED(ChunkMap<C>, both_maps, 2 * kScanThreads);
   const Op op(x);
   const int chunks = blockDim.y, chunk = threadIdx.y;
-  // Threads beyond the last column read that one and write nothing.
+  // Threads beyond the last column read the last column and write nothing.
   const int64_t own_column = int64_t(blockIdx.x) * blockDim.x + threadIdx.x;
   const int64_t column = own_column < x.columns ? own_column : x.columns - 1;
   const int64_t stride = Op::backward_in_time ? -x.columns : x.columns;
   const int64_t last_row = (x.steps - 1) * x.columns;
-  C carry = 0;  // the state before the tile, in every chunk of the column
+  C carry = 0;  // the state before the tile, the same in every chunk of the column
   bool odd = false;
   for (int64_t tile = 0; tile < x.steps; tile += int64_t(chunks) * items, odd = !odd) {
-    // Beyond the end the last step is taken once more; its state goes nowhere.
-    const int64_t end = x.steps - tile - int64_t(chunk) * items;  // of the items of this thread
+    // Items beyond the end repeat the last step; their state is not used.
+    const int64_t end = x.steps - tile - int64_t(chunk) * items;  // steps from this thread's first to the end
     const int64_t first = end > 0 ? x.steps - end : x.steps - 1;
     const int64_t first_t = Op::backward_in_time ? x.steps - 1 - first : first;
     const int64_t first_at = first_t * x.columns + column;
     typename Op::Step steps[items];
     int64_t at = first_at;
-    uint32_t valid;  // of the later of two neighbours
+    uint32_t valid;  // of the later of two adjacent steps
     if (Op::backward_in_time)
       valid = at < last_row ? valid_at(x, at + x.columns) : 0;
     else
@@ -81,14 +83,15 @@ __global__ void __launch_bounds__(kScanThreads, 2) scan(const Trajectory x) {
       Affine<C> map = op.map(steps[0]);
 #pragma unroll
       for (int j = 1; j < items; ++j) map = op.map(steps[j]).after(map);
-      // Alternating halves: when a thread writes one, all have read what it held before the barrier of the last tile.
+      // Double-buffered: before a thread writes a half, all threads have read its old content, because that happened
+      // before the barrier of the previous tile.
       ChunkMap<C>* const maps = both_maps + (odd ? kScanThreads : 0) + threadIdx.x;
       maps[chunk * blockDim.x] = chunk_map(map);
       __syncthreads();
       for (int k = 0; k < chunks; ++k) {
         if (k == chunk) state = carry;
         const ChunkMap<C> next = maps[k * blockDim.x];
-        // A product may also have vanished, which shows beside an infinite state.
+        // A product that underflowed to 0 would give NaN for an infinite state.
         if (next.holds && fabs(carry) != infinity<C>()) {
           carry = Affine<C>{next.add, next.multiply, next.cut}.at(carry);
         } else {

@@ -1,25 +1,26 @@
-// The scans: what each reads at a step, what it makes of the state that comes from the step before (in the order of
-// the walk), and that as an affine map of the state. Formulas of lambda_kernel.inc and targets_kernel.inc.
+// The operations of scan(): what each loads at a step, its affine map of the state, and the outputs it stores. The
+// state comes from the previous step in scan order. Formulas and notation as in lambda_kernel.inc and
+// off_policy_kernel.inc.
 #pragma once
 #include "steps.cuh"
 
 namespace automl_ext {
 
-// Without a branch around what is stored.
+// Stores the value if `stores`. The value is computed outside the branch.
 template <class T>
 __device__ __forceinline__ void store_if(bool stores, void* p, int64_t at, Compute<T> value) {
   const T narrowed = narrow<T>(value);
   if (stores) static_cast<T*>(p)[at] = narrowed;
 }
 
-// state -> add + multiply·state; after a cut the state is not looked at: it may be NaN.
+// The map state → add + multiply·state. After a cut the state is ignored, because it may be NaN.
 template <class C>
 struct Affine {
   C add, multiply;
   uint32_t cut;
 
   __device__ __forceinline__ C at(C state) const { return cut ? add : add + multiply * state; }
-  // What one does after the other.
+  // The composition: this map after `first`.
   __device__ __forceinline__ Affine after(const Affine& first) const {
     return {at(first.add), multiply * first.multiply, cut | first.cut};
   }
@@ -53,14 +54,14 @@ struct GaeScan {
   }
 };
 
-// a_t = gA_t + gR_t + what the step before hands on, gamma lambda c_{t-1} a_{t-1}; dr = a, dV = gR - a, dV' = g a
+// a_t = dA_t + dR_t + state, with the state gamma lambda c_{t-1} a_{t-1}; dr = a, dV = dR - a, dV' = g a
 template <class T>
 struct GaeGradientScan {
   using C = Compute<T>;
   static constexpr bool backward_in_time = false;
   struct Step {
     Flags flags;
-    C grad, of_return;
+    C grad, grad_return;
   };
   const Trajectory& x;
   const C gamma, decay;
@@ -68,9 +69,9 @@ struct GaeGradientScan {
       : x(x_), gamma(C(x_.gamma)), decay(C(x_.gamma * x_.lam)) {}
 
   __device__ __forceinline__ Step load_step(const Flags& flags, int64_t at, bool) const {
-    const C of_advantage = x.grad ? keep(flags.valid, load<T>(x.grad, at)) : C(0);
-    const C of_return = x.grad_returns ? keep(flags.valid, load<T>(x.grad_returns, at)) : C(0);
-    return {flags, of_advantage + of_return, of_return};
+    const C grad_advantage = x.grad ? keep(flags.valid, load<T>(x.grad, at)) : C(0);
+    const C grad_return = x.grad_returns ? keep(flags.valid, load<T>(x.grad_returns, at)) : C(0);
+    return {flags, grad_advantage + grad_return, grad_return};
   }
   __device__ __forceinline__ Affine<C> map(const Step& s) const {
     return {keep(!s.flags.cut, decay * s.grad), decay, s.flags.cut};
@@ -78,36 +79,36 @@ struct GaeGradientScan {
   __device__ __forceinline__ C emit(const Step& s, int64_t at, bool stores, C state) const {
     const C a = s.grad + state;
     store_if<T>(stores, x.out[0], at, a);
-    store_if<T>(stores, x.out[1], at, s.of_return - a);
+    store_if<T>(stores, x.out[1], at, s.grad_return - a);
     store_if<T>(stores, x.out[2], at, keep(s.flags.live, gamma * a));
     return keep(!s.flags.cut, decay * a);
   }
 };
 
-// g and V' of lambda-returns. With lambda = 1, V' counts at cuts only.
+// g and V' of lambda-returns. With lambda = 1, V' is used at cuts only.
 template <class T>
 struct LambdaInputs {
   using C = Compute<T>;
   const Trajectory& x;
   const C gamma, lam, rest;
-  const bool all_count;
+  const bool uses_all_values;
   __device__ __forceinline__ explicit LambdaInputs(const Trajectory& x_)
-      : x(x_), gamma(C(x_.gamma)), lam(C(x_.lam)), rest(C(1 - x_.lam)), all_count(x_.lam != 1) {}
+      : x(x_), gamma(C(x_.gamma)), lam(C(x_.lam)), rest(C(1 - x_.lam)), uses_all_values(x_.lam != 1) {}
 
   __device__ __forceinline__ C discount(const Flags& flags, int64_t at) const {
     return x.discounts ? keep(flags.valid, load<T>(x.discounts, at)) : keep(flags.live, gamma);
   }
   __device__ __forceinline__ C next(const Flags& flags, int64_t at) const {
-    const uint32_t counts = (x.discounts ? flags.valid : flags.live) & (all_count ? 1u : flags.cut);
-    return keep(counts, load<T>(x.next_values, at));
+    const uint32_t bootstraps = (x.discounts ? flags.valid : flags.live) & (uses_all_values ? 1u : flags.cut);
+    return keep(bootstraps, load<T>(x.next_values, at));
   }
-  // What g multiplies.
+  // The factor of g.
   __device__ __forceinline__ C ahead(const Flags& flags, C next, C following) const {
     return flags.cut ? next : rest * next + lam * following;
   }
 };
 
-// G = r + g ahead
+// G = r + g·ahead
 template <class T>
 struct LambdaScan {
   using C = Compute<T>;
@@ -133,8 +134,8 @@ struct LambdaScan {
   }
 };
 
-// a_t = grad_t + what the step before hands on, lambda c_{t-1} g_{t-1} a_{t-1};
-// dr = a, dV' = (1 - lambda c) g a, dg = a ahead
+// a_t = grad_t + state, with the state lambda c_{t-1} g_{t-1} a_{t-1};
+// dr = a, dV' = (1 - lambda c) g a, dg = a·ahead
 template <class T>
 struct LambdaGradientScan {
   using C = Compute<T>;
@@ -149,7 +150,7 @@ struct LambdaGradientScan {
 
   __device__ __forceinline__ Step load_step(const Flags& flags, int64_t at, bool last) const {
     Step s{flags, keep(flags.valid, load<T>(x.grad, at)), inputs.discount(flags, at), C(0)};
-    // The last step is a cut, which does not look at what follows.
+    // The last step is a cut, which ignores the following return.
     if (x.returns)
       s.ahead = inputs.ahead(flags, inputs.next(flags, at),
                              load<T>(x.returns, last ? at : at + x.columns));
@@ -169,7 +170,7 @@ struct LambdaGradientScan {
 
 template <class C>
 __device__ __forceinline__ C clip(C value, C high) {
-  return value > high ? high : value;  // NaN stays
+  return value > high ? high : value;  // NaN is kept
 }
 
 // The state is vs - V.
@@ -207,14 +208,14 @@ struct VtraceScan {
   }
 };
 
-// The state is w (Q^r - Q).
+// The state is w (Q^ret - Q).
 template <class T>
 struct RetraceScan {
   using C = Compute<T>;
   static constexpr bool backward_in_time = true;
   struct Step {
     Flags flags;
-    C target, q, ratio;  // the target but for what follows
+    C target, q, ratio;  // target: without the term from the following step
   };
   const Trajectory& x;
   const C gamma, lam;

@@ -1,25 +1,25 @@
-// What kernels over time share: as steps.inc. What does not count is dropped by selection, never by multiplication: it
-// may be NaN.
+// Flags of steps, shared by the CUDA kernels over time, as in steps.inc. Ignored values are masked by selection, never
+// by multiplication, because they may be NaN.
 #pragma once
 #include "../common/cuda/types.cuh"
 #include "returns.h"
 
 namespace automl_ext {
 
-// Each 0 or 1.
+// Each flag is 0 or 1.
 struct Flags {
-  uint32_t cut;   // nothing flows back into this step: its episode ends here, the next step is invalid, it is itself
-  uint32_t live;  // valid and not terminated: V' counts
+  uint32_t cut;   // the step uses no later step: its episode ends here, or it or the next step is invalid
+  uint32_t live;  // valid and not terminated: V' is used
   uint32_t valid;
 };
 
 __device__ __forceinline__ uint32_t valid_at(const Trajectory& x, int64_t at) { return x.valid ? x.valid[at] : 1u; }
-// No branch waits for a load.
+// Computed without branches, so that no branch waits for a load.
 __device__ __forceinline__ Flags flags_at(const Trajectory& x, int64_t at, uint32_t valid, uint32_t next_valid) {
   const uint32_t terminated = x.terminated ? x.terminated[at] : 0u, truncated = x.truncated ? x.truncated[at] : 0u;
   return {terminated | truncated | (next_valid ^ 1u) | (valid ^ 1u), valid & (terminated ^ 1u), valid};
 }
-// `at` is the element of step t.
+// The flags of step t, whose element is `at`.
 __device__ __forceinline__ Flags flags_at(const Trajectory& x, int64_t t, int64_t at) {
   const bool last = t + 1 >= x.steps;
   const uint32_t next_valid = last ? 0u : valid_at(x, at + x.columns);

@@ -1,4 +1,4 @@
-// Targets of Q-learning, one per row: td_targets and the categorical projection. What the CPU kernels offer.
+// CPU kernels of Q-learning targets, one target per row: td_targets and the categorical projection.
 #pragma once
 #include <cstdint>
 
@@ -9,7 +9,7 @@ namespace automl_ext {
 // One call of the categorical projection over contiguous [rows, atoms].
 struct Projection {
   int64_t rows, atoms;
-  const void *probs, *rewards, *discounts;  // discounts null: gamma
+  const void *probs, *rewards, *discounts;  // null discounts: gamma
   const uint8_t* terminated;
   void* out;
   double gamma, v_min, v_max;
@@ -18,14 +18,15 @@ struct Projection {
 // One call of td_targets over contiguous [rows, actions].
 struct TdTargets {
   int64_t rows, actions;
-  const void *q, *judge, *rewards, *discounts;  // judge: the Q that chooses the action; discounts null: gamma
+  // selector: the Q values whose argmax selects the action; q in Q-learning, the online network's in double Q-learning.
+  const void *q, *selector, *rewards, *discounts;  // null discounts: gamma
   const uint8_t* terminated;
   void* out;
   double gamma;
 };
 
 struct TargetsKernels {
-  // Rows [begin, end). scratch holds one double per atom.
+  // Both process rows [begin, end). scratch holds one double per atom.
   using Projections = void (*)(const Projection&, int64_t begin, int64_t end, double* scratch);
   Projections projection[kDTypes];
   using Targets = void (*)(const TdTargets&, int64_t begin, int64_t end);

@@ -1,4 +1,4 @@
-// The targets family on the CPU.
+// CPU registration of the targets family.
 #include <memory>
 
 #include "targets_entry.h"
@@ -27,7 +27,7 @@ struct Cpu {
 
 TORCH_LIBRARY_IMPL(automl_ext, CPU, m) { automl_ext::targets_entry::register_ops<automl_ext::Cpu>(m); }
 
-// Targets have no gradient: the autograd key passes calls through.
+// Targets have no gradient, so the Autograd key falls through to the backend.
 TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
   m.impl("td_targets", torch::CppFunction::makeFallthrough());
   m.impl("categorical_projection", torch::CppFunction::makeFallthrough());

@@ -1,4 +1,4 @@
-// The targets family on CUDA: its registration.
+// CUDA registration of the targets family.
 #include "../common/cuda/device.h"
 #include "targets_cuda.h"
 #include "targets_entry.h"

@@ -1,4 +1,4 @@
-// Launches of the targets family.
+// CUDA launches of the targets family.
 #include "targets_cuda.h"
 
 #include "../common/cuda/launch.cuh"

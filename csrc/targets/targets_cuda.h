@@ -1,10 +1,11 @@
-// The targets family on CUDA. The arrays are those of the CPU's kernels (targets.h), on the device; none is empty.
+// CUDA launches of the targets family. The arrays are those of the CPU kernels (targets.h), on the device; none is
+// empty.
 #pragma once
 #include "targets.h"
 
 namespace automl_ext {
 
-// One launch each. The members are those of TargetsKernels.
+// One launch per kernel, with the same member names as TargetsKernels.
 struct TargetsLaunches {
   using LaunchProjection = void (*)(DType dtype, const Projection& x, void* stream);
   LaunchProjection projection;

@@ -1,6 +1,6 @@
-// The entry functions of the targets family, the same on every device. Device runs the kernels:
-//   Device::kernels()                                a struct with the members of TargetsKernels
-//   Device::run(op, like, member, dtype, arrays)     runs one of them, on the device of `like`
+// Entry functions of the targets family, shared by all devices. The parameter Device runs the kernels:
+//   Device::kernels()                              returns a struct with the members of TargetsKernels
+//   Device::run(op, like, member, dtype, arrays)   runs one of them on the device of `like`
 #pragma once
 #include <ATen/ops/empty.h>
 #include <torch/library.h>
@@ -17,7 +17,7 @@ namespace targets_entry {
 using at::Tensor;
 using Optional = const std::optional<Tensor>&;
 
-// One number for each row of `rows`, contiguous.
+// Check that x has one element per row of `rows`; return it contiguous.
 inline Tensor per_row(const char* op, const char* name, const Tensor& x, const Tensor& rows, at::ScalarType type) {
   const auto shape = rows.sizes().slice(0, rows.dim() - 1);
   check_device(op, name, x, rows);
@@ -34,7 +34,7 @@ Tensor td_targets(const Tensor& rewards, const Tensor& next_q, const Tensor& ter
   TORCH_CHECK_VALUE(next_q.dim() > 0 && next_q.size(-1) > 0, op, ": next_q: expected at least 1 action, got ",
                     next_q.sizes());
   if (next_q_online) check_like(op, "next_q_online", *next_q_online, next_q);
-  const Tensor q = next_q.contiguous(), judge = next_q_online ? next_q_online->contiguous() : q;
+  const Tensor q = next_q.contiguous(), selector = next_q_online ? next_q_online->contiguous() : q;
   const Tensor r = per_row(op, "rewards", rewards, next_q, next_q.scalar_type());
   const Tensor ends = per_row(op, "terminated", terminated, next_q, at::kBool);
   const Tensor d = discounts ? per_row(op, "discounts", *discounts, next_q, next_q.scalar_type()) : Tensor();
@@ -42,7 +42,7 @@ Tensor td_targets(const Tensor& rewards, const Tensor& next_q, const Tensor& ter
   const TdTargets targets{rewards.numel(),
                           next_q.size(-1),
                           q.const_data_ptr(),
-                          judge.const_data_ptr(),
+                          selector.const_data_ptr(),
                           r.const_data_ptr(),
                           d.defined() ? d.const_data_ptr() : nullptr,
                           static_cast<const uint8_t*>(ends.const_data_ptr()),
@@ -61,7 +61,8 @@ Tensor categorical_projection(const Tensor& next_probs, const Tensor& rewards, c
                     ": next_probs: expected at least 2 atoms, got ", next_probs.sizes());
   const auto spacings = double(next_probs.size(-1) - 1);
   TORCH_CHECK_VALUE(v_min < v_max && std::isfinite(v_max - v_min) && std::isfinite(spacings / (v_max - v_min)), op,
-                    ": v_min and v_max: expected finite, v_min < v_max, apart, got ", v_min, " and ", v_max);
+                    ": v_min and v_max: expected finite values with v_min < v_max, far enough apart, got ", v_min,
+                    " and ", v_max);
   const Tensor probs = next_probs.contiguous();
   const Tensor r = per_row(op, "rewards", rewards, next_probs, next_probs.scalar_type());
   const Tensor ends = per_row(op, "terminated", terminated, next_probs, at::kBool);

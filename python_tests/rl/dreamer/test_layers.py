@@ -132,14 +132,14 @@ def test_bad_input_is_refused() -> None:
         layers.dense(x, weight[:, :2])
     with pytest.raises(TypeError, match="b: expected a float32 tensor on the CPU, got Double"):
         layers.dense(x, weight.double())
-    with pytest.raises(ValueError, match=r"bias: expected 5 numbers in one piece, got shape \[4\]"):
+    with pytest.raises(ValueError, match=r"bias: expected 5 contiguous numbers, got shape \[4\]"):
         layers.dense(x, weight, torch.ones(4))
     with pytest.raises(ValueError, match=r"add: expected shape \[4, 5\], got \[3, 5\]"):
         layers.dense(x, weight, None, torch.ones(3, 5))
-    with pytest.raises(ValueError, match=r"add: expected rows in one piece, got strides \[1, 4\]"):
+    with pytest.raises(ValueError, match=r"add: expected contiguous rows, got strides \[1, 4\]"):
         layers.dense(x, weight, None, torch.ones(5, 4).t())
     state = torch.ones(4, 2)
-    with pytest.raises(ValueError, match=r"gru_gates: of_state: expected shape \[4, 6\], got \[4, 5\]"):
+    with pytest.raises(ValueError, match=r"gru_gates: hidden_gates: expected shape \[4, 6\], got \[4, 5\]"):
         layers.gru_gates(torch.ones(4, 6), torch.ones(4, 5), state, state)
     with pytest.raises(ValueError, match=r"gru_gates_backward: gates: expected shape \[4, 6\], got \[4, 4\]"):
         layers.gru_gates_backward(state, torch.ones(4, 4), state, state)
