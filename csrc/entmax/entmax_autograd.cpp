@@ -30,7 +30,7 @@ struct Entmax15Grad {
   variable_list fused(const Grads& g) const { return automl_ext::fused<Entmax15Grad>(g, dim); }
   variable_list composite(const Grads& g) const {
     const at::Tensor p = autograd::wide(g.saved[0]);
-    return autograd::narrow({centred(masked_sqrt(p), autograd::wide(g.out[0]), dim)}, g.saved[0].scalar_type());
+    return autograd::narrow({centered(masked_sqrt(p), autograd::wide(g.out[0]), dim)}, g.saved[0].scalar_type());
   }
 };
 
@@ -42,7 +42,7 @@ struct SparsemaxGrad {
   variable_list composite(const Grads& g) const {
     const at::Tensor p = autograd::wide(g.saved[0].detach());
     const at::Tensor support = at::where(p == 0, at::zeros_like(p), p / p);  // NaN stays
-    return autograd::narrow({centred(support, autograd::wide(g.out[0]), dim)}, g.saved[0].scalar_type());
+    return autograd::narrow({centered(support, autograd::wide(g.out[0]), dim)}, g.saved[0].scalar_type());
   }
 };
 

@@ -16,7 +16,7 @@ inline at::Tensor masked_sqrt(const at::Tensor& p) {
 }
 
 // s(g − ⟨s, g⟩/⟨s, 1⟩); zero outside the support, whatever g holds there, and for a row without one.
-inline at::Tensor centred(const at::Tensor& s, const at::Tensor& grad, int64_t dim) {
+inline at::Tensor centered(const at::Tensor& s, const at::Tensor& grad, int64_t dim) {
   const at::Tensor off = s == 0, g = at::where(off, at::zeros_like(grad), grad), total = s.sum(dim, true);
   const at::Tensor mean = (s * g).sum(dim, true) / at::where(total == 0, at::ones_like(total), total);
   return at::where(off, at::zeros_like(g), s * (g - mean));

@@ -86,7 +86,7 @@ struct GumbelEntmax15Grad {
   }
   variable_list composite(const Grads& g) const {
     const at::Tensor s = masked_sqrt(autograd::wide(g.saved[0]));
-    const at::Tensor dz = centred(s, autograd::wide(total_grad(g)), dim);
+    const at::Tensor dz = centered(s, autograd::wide(total_grad(g)), dim);
     return gradients(g, dz, 2 * dz * s, tau, dim);
   }
 };
