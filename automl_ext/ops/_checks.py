@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import reprlib
 import sys
 
@@ -95,6 +96,17 @@ def check_number(value: object, name: str, op: str, low: float, high: float, *, 
     if not (low <= value <= high and abs(value) <= sys.float_info.max) or (above and value == low):
         raise ValueError(f"{op}: {name}: expected a number in {interval(low, high, above)}, got {shown(value)}")
     return float(value)
+
+
+def check_count(value: object, name: str, op: str) -> int:
+    """Return ``value`` as a Python int; it must be an integer (NumPy's included) of at least 1."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{op}: {name}: expected an int, got {describe(value)}") from None
+    if number < 1:
+        raise ValueError(f"{op}: {name}: expected at least 1, got {shown(number)}")
+    return number
 
 
 def interval(low: float, high: float, above: bool = False) -> str:

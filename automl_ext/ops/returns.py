@@ -28,20 +28,10 @@ from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops import _returns_reference as reference
-from automl_ext.ops._checks import (
-    check_clip,
-    check_dim,
-    check_float_tensor,
-    check_number,
-    describe,
-    is_dense,
-    shown,
-    wrong_device,
-    wrong_type,
-)
+from automl_ext.ops._checks import check_clip, check_number, describe, shown
+from automl_ext.ops._returns_checks import check_alike, check_time_dim, time_back, time_first
 
 native = torch.ops.automl_ext
-FLAGS = ("terminated", "truncated", "valid")
 
 
 def _op(name: str, tensor: Tensor) -> Any:
@@ -57,56 +47,6 @@ def _checked_below(rewards: object, time_dim: object) -> bool:
         and not torch.compiler.is_compiling()
         and _native.use_native(rewards)
     )
-
-
-def _raise_unlike(op: str, name: str, x: object, rewards: Tensor, flag: bool) -> None:
-    """Say why x does not go with rewards."""
-    dtype = torch.bool if flag else rewards.dtype
-    if not isinstance(x, Tensor) or x.dtype != dtype or not is_dense(x):
-        raise wrong_type(x, name, op, dtype, "" if flag else " like rewards")
-    if x.shape != rewards.shape:
-        expected = f"the shape of rewards {tuple(rewards.shape)}"
-        raise ValueError(f"{op}: {name}: expected {expected}, got {tuple(x.shape)}")
-    raise wrong_device(x, name, op, rewards)
-
-
-def _check_alike(
-    op: str, names: tuple[str, ...], floats: tuple[Any, ...], flags: tuple[Any, ...], optional: int = 1
-) -> None:
-    """All of rewards' shape and device (it comes first), the floats of its dtype, the flags bool.
-
-    flags: terminated, truncated, valid; the last ``optional`` of them may be None.
-    """
-    rewards = floats[0]
-    check_float_tensor(rewards, "rewards", op)
-    shape, dtype, device = rewards.shape, rewards.dtype, rewards.device
-
-    def goes_with_rewards(x: object, dtype: torch.dtype) -> bool:
-        return isinstance(x, Tensor) and is_dense(x) and x.dtype == dtype and x.shape == shape and x.device == device
-
-    for name, x in zip(names, floats, strict=True):
-        if not goes_with_rewards(x, dtype):
-            _raise_unlike(op, name, x, rewards, flag=False)
-    for i, x in enumerate(flags):
-        if x is None and i >= 3 - optional:
-            continue
-        if not goes_with_rewards(x, torch.bool):
-            _raise_unlike(op, FLAGS[i], x, rewards, flag=True)
-
-
-def _check_time_dim(op: str, time_dim: int, rewards: Tensor) -> int:
-    if rewards.dim() == 0:
-        raise ValueError(f"{op}: rewards: expected at least the time dim, got a 0-dimensional tensor")
-    return check_dim(time_dim, rewards.dim(), op, "time_dim")
-
-
-def _moved(dim: int, *tensors: Tensor | None) -> tuple[Any, ...]:
-    """Time first."""
-    return tensors if dim == 0 else tuple(None if x is None else x.movedim(dim, 0) for x in tensors)
-
-
-def _back(dim: int, x: Tensor) -> Tensor:
-    return x if dim == 0 else x.movedim(0, dim)
 
 
 def discounted_returns(
@@ -135,12 +75,12 @@ def discounted_returns(
     """
     op = "discounted_returns"
     names, floats = ("rewards", "next_values"), (rewards, next_values)
-    _check_alike(op, names, floats, (terminated, truncated, valid))
-    dim = _check_time_dim(op, time_dim, rewards)
+    check_alike(op, names, floats, (terminated, truncated, valid))
+    dim = check_time_dim(op, time_dim, rewards)
     gamma = check_number(gamma, "gamma", op, 0, 1)
-    moved = _moved(dim, rewards, next_values, terminated, truncated, valid, None)
+    moved = time_first(dim, rewards, next_values, terminated, truncated, valid, None)
     # With lambda = 1 the lambda-return's V' counts at cuts only: the same formula.
-    return _back(dim, _op("lambda_returns", rewards)(*moved, gamma, 1.0))
+    return time_back(dim, _op("lambda_returns", rewards)(*moved, gamma, 1.0))
 
 
 def n_step_returns(
@@ -176,17 +116,17 @@ def n_step_returns(
     op = "n_step_returns"
     given = 1 if next_values is None else 2
     names, floats = ("rewards", "next_values")[:given], (rewards, next_values)[:given]
-    _check_alike(op, names, floats, (terminated, truncated, valid))
-    dim = _check_time_dim(op, time_dim, rewards)
+    check_alike(op, names, floats, (terminated, truncated, valid))
+    dim = check_time_dim(op, time_dim, rewards)
     gamma = check_number(gamma, "gamma", op, 0, 1)
     if not isinstance(n, int) or isinstance(n, bool):
         raise TypeError(f"{op}: n: expected an int, got {describe(n)}")
     if n < 1:
         raise ValueError(f"{op}: n: expected at least 1, got {shown(n)}")
     n = min(n, max(rewards.shape[dim], 1))
-    moved = _moved(dim, rewards, next_values, terminated, truncated, valid)
+    moved = time_first(dim, rewards, next_values, terminated, truncated, valid)
     returns, discounts, last = _op(op, rewards)(*moved, gamma, n)
-    return _back(dim, returns), _back(dim, discounts), _back(dim, last)
+    return time_back(dim, returns), time_back(dim, discounts), time_back(dim, last)
 
 
 def gae(
@@ -224,13 +164,13 @@ def gae(
         except Exception as error:  # of any type: the dispatcher prints an argument that is no tensor, which may raise
             refused = error
     names, floats = ("rewards", "values", "next_values"), (rewards, values, next_values)
-    _check_alike(op, names, floats, (terminated, truncated, valid))
-    dim = _check_time_dim(op, time_dim, rewards)
+    check_alike(op, names, floats, (terminated, truncated, valid))
+    dim = check_time_dim(op, time_dim, rewards)
     if refused is not None:  # the arguments are right: the failure was the kernel's own
         raise refused
-    moved = _moved(dim, rewards, values, next_values, terminated, truncated, valid)
+    moved = time_first(dim, rewards, values, next_values, terminated, truncated, valid)
     advantages, returns = _op(op, rewards)(*moved, gamma, lam)
-    return _back(dim, advantages), _back(dim, returns)
+    return time_back(dim, advantages), time_back(dim, returns)
 
 
 def lambda_returns(
@@ -265,11 +205,11 @@ def lambda_returns(
     given = 2 if discounts is None else 3
     names = ("rewards", "next_values", "discounts")[:given]
     floats = (rewards, next_values, discounts)[:given]
-    _check_alike(op, names, floats, (terminated, truncated, valid), optional=3)
-    dim = _check_time_dim(op, time_dim, rewards)
+    check_alike(op, names, floats, (terminated, truncated, valid), optional=3)
+    dim = check_time_dim(op, time_dim, rewards)
     gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
-    moved = _moved(dim, rewards, next_values, terminated, truncated, valid, discounts)
-    return _back(dim, _op(op, rewards)(*moved, gamma, lam))
+    moved = time_first(dim, rewards, next_values, terminated, truncated, valid, discounts)
+    return time_back(dim, _op(op, rewards)(*moved, gamma, lam))
 
 
 def vtrace(
@@ -307,13 +247,13 @@ def vtrace(
     """
     op = "vtrace"
     names = ("rewards", "log_rhos", "values", "next_values")
-    _check_alike(op, names, (rewards, log_rhos, values, next_values), (terminated, truncated, valid))
-    dim = _check_time_dim(op, time_dim, rewards)
+    check_alike(op, names, (rewards, log_rhos, values, next_values), (terminated, truncated, valid))
+    dim = check_time_dim(op, time_dim, rewards)
     gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
     rho_clip, c_clip = check_clip(rho_clip, "rho_clip", op), check_clip(c_clip, "c_clip", op)
-    moved = _moved(dim, log_rhos, rewards, values, next_values, terminated, truncated, valid)
+    moved = time_first(dim, log_rhos, rewards, values, next_values, terminated, truncated, valid)
     vs, advantages = _op(op, rewards)(*moved, gamma, lam, rho_clip, c_clip)
-    return _back(dim, vs), _back(dim, advantages)
+    return time_back(dim, vs), time_back(dim, advantages)
 
 
 def retrace(
@@ -348,8 +288,8 @@ def retrace(
     """
     op = "retrace"
     names = ("rewards", "log_rhos", "q_values", "next_values")
-    _check_alike(op, names, (rewards, log_rhos, q_values, next_values), (terminated, truncated, valid))
-    dim = _check_time_dim(op, time_dim, rewards)
+    check_alike(op, names, (rewards, log_rhos, q_values, next_values), (terminated, truncated, valid))
+    dim = check_time_dim(op, time_dim, rewards)
     gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
-    moved = _moved(dim, log_rhos, q_values, rewards, next_values, terminated, truncated, valid)
-    return _back(dim, _op(op, rewards)(*moved, gamma, lam))
+    moved = time_first(dim, log_rhos, q_values, rewards, next_values, terminated, truncated, valid)
+    return time_back(dim, _op(op, rewards)(*moved, gamma, lam))

@@ -12,7 +12,6 @@ where prioritised; and one observation more for each episode that ended. Memory 
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import check_number
+from automl_ext.ops._checks import check_count, check_number
 from automl_ext.rl.replay import _windows_reference
 from automl_ext.rl.replay._ring import Ring
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
@@ -197,13 +196,3 @@ class UniformReplay:
             tensors = [x.to(self.device) for x in tensors]
         tensors.append(indices)
         return Batch(*tensors)
-
-
-def check_count(value: Any, name: str, op: str) -> int:
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{op}: {name}: expected an int, got {type(value).__name__}") from None
-    if number < 1:
-        raise ValueError(f"{op}: {name}: expected at least 1, got {number}")
-    return number
