@@ -64,24 +64,39 @@ def perturbed(logits: Tensor, seed: Tensor, dim: int) -> Tensor:
 def gumbel_reference(
     logits: Tensor, seed: Tensor, tau: float | Tensor, dim: int, hard: bool, return_index: bool, activation: str
 ) -> tuple[Tensor, Tensor | None]:
-    """(y, index if asked) of Gumbel-softmax or Gumbel-entmax; see the public functions."""
+    """Return the sample and, with ``hard`` or ``return_index``, the index; see the public functions."""
     if autocast_enabled(logits) and logits.dtype != torch.float64:
         logits = logits.float()
     z = perturbed(logits, seed, dim)
     index = z.detach().argmax(dim) if return_index or (hard and z.numel()) else None
-    if isinstance(tau, Tensor):
-        tau = torch.where(tau > 0, tau, torch.nan).to(z.dtype)
-    elif not tau > 0:  # in eager mode the public function has refused it
-        tau = math.nan
-    masked = z == -math.inf  # divided apart: the derivative of −inf/τ would be 0 · inf, NaN
-    scaled = torch.where(masked, z.detach(), z.masked_fill(masked, 0.0) / tau)
+    scaled = _divided(z, tau, dim, activation) if z.numel() else z
     soft = torch.softmax(scaled, dim) if activation == "softmax" else _entmax15_reference(scaled, dim)
     if hard and index is not None:
         one_hot = torch.zeros_like(soft).scatter(dim, index.unsqueeze(dim) if logits.ndim else index, 1.0)
-        one_hot = one_hot * (soft.detach().sum(dim, keepdim=True) > 0)  # a row with nothing to choose stays 0
+        one_hot = one_hot * (soft.detach().sum(dim, keepdim=True) > 0)  # an entmax row of only -inf stays 0
         # Straight-through. soft − soft.detach() is exactly 0, so y is exactly one-hot (and NaN rows stay NaN).
         soft = one_hot + (soft - soft.detach())
     return soft.to(logits.dtype), index
+
+
+def _divided(z: Tensor, tau: float | Tensor, dim: int, activation: str) -> Tensor:
+    """Return z/τ up to a constant per row, which changes neither softmax nor entmax; NaN where a tensor τ is not positive.
+
+    As in the kernels, the row's maximum becomes 0 and τ is at least the smallest normal number, so that neither
+    z/τ nor 1/τ overflows for the largest entry.
+    """
+    tiny = torch.finfo(z.dtype).tiny
+    if isinstance(tau, Tensor):
+        tau = torch.where(tau > 0, tau, torch.nan).to(z.dtype).clamp(min=tiny)
+    else:
+        tau = max(tau, tiny)
+    top = z.detach().amax(dim, keepdim=True)
+    z = z - torch.where(top.isinf(), 0, top)
+    # Masked entries are not divided: the derivative of −inf/τ in τ would be 0 · inf, NaN.
+    masked = z == -math.inf
+    if activation == "softmax":  # a row of only -inf is NaN, and so is its gradient, as in torch.softmax
+        masked = masked & (top > -math.inf)
+    return torch.where(masked, z.detach(), z.masked_fill(masked, 0.0) / tau)
 
 
 def gumbel_argmax_reference(logits: Tensor, seed: Tensor, dim: int) -> Tensor:

@@ -207,7 +207,7 @@ def _sample(
         native = getattr(torch.ops.automl_ext, op).default
         y, _, index = native(logits, seed, tau_value, tau_tensor, axis, hard, return_index)
     else:
-        temperature = tau_value if tau_tensor is None else tau
+        temperature = tau_value if tau_tensor is None else tau_tensor
         y, index = gumbel_reference(logits, seed, temperature, axis, hard, return_index, activation)
     return (y, index) if return_index else y
 

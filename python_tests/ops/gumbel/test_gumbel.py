@@ -182,6 +182,16 @@ def test_low_temperature_sharpens(sample: Callable) -> None:
     torch.testing.assert_close(sample(logits, 1e6, seed=1), torch.full((100, 5), 0.2), rtol=0, atol=1e-4)
 
 
+@each_sample
+@pytest.mark.parametrize("tau", [1e-320, 1e-40, 1e-38])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_tau_below_the_smallest_float32_gives_one_hot_samples(sample: Callable, tau: float, as_tensor: bool) -> None:
+    logits = some_logits(100, 5)
+    value = torch.tensor(tau, dtype=torch.float64) if as_tensor else tau
+    assert torch.equal(sample(logits, value, seed=1), sample(logits, hard=True, seed=1))
+    assert torch.equal(sample(logits[:, :1], value, seed=1), torch.ones(100, 1))
+
+
 # ---- masks, NaN, hard samples, shapes
 
 
@@ -228,6 +238,16 @@ def test_gradient_of_a_row_that_is_all_masked() -> None:
         (gradient,) = torch.autograd.grad(y, logits, some_logits(2, 3))
         assert (gradient[1] == 0).all()
         assert gradient.isfinite().all()
+
+
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("shape", [(), (3,), (40,)])
+def test_softmax_gradient_of_a_row_that_is_all_masked_is_nan(hard: bool, shape: tuple[int, ...]) -> None:
+    logits = torch.full(shape, -INF, requires_grad=True)
+    tau = torch.tensor(0.5, requires_grad=True)
+    y = gumbel_softmax(logits, tau, hard, seed=1)
+    gradients = torch.autograd.grad(y, (logits, tau), torch.ones_like(y))
+    assert all(gradient.isnan().all() for gradient in gradients)  # y is NaN too, as in torch.softmax
 
 
 @each_sample
