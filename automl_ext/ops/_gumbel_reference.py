@@ -1,4 +1,4 @@
-"""Gumbel sampling in PyTorch: the formulas the kernels are checked against, and the answer where there is none."""
+"""Gumbel sampling in PyTorch: the reference for the kernels, and the fallback where there is no kernel."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _LOW = 0xFFFFFFFF
 
 
 def _mul_hi_lo(a: Tensor, m: int) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of a 32 × 32 bit product, in int64 (which wraps, and keeps all 64 bits)."""
+    """Return the high and low 32 bits of a 32 × 32 bit product; int64 wraps and keeps all 64 bits."""
     product = a * m
     return (product >> 32) & _LOW, product & _LOW
 
 
 def philox_words(seed: Tensor, n: int) -> Tensor:
-    """The first ``n`` words of the stream of ``seed``: Philox4x32-10 (Salmon et al. 2011), as int64 in [0, 2³²).
+    """Return the first ``n`` words of the Philox4x32-10 stream (Salmon et al. 2011), as int64 in [0, 2³²).
 
-    Element e takes word (e mod 64) div 16 of counter 16·(e div 64) + e mod 16; the key is the seed's two halves.
+    Element e uses word (e mod 64) div 16 of counter 16·(e div 64) + e mod 16. The key is the two halves of the seed.
     """
     blocks = (n + 63) // 64
     counter = torch.arange(16 * blocks, device=seed.device)
@@ -38,9 +38,9 @@ def philox_words(seed: Tensor, n: int) -> Tensor:
 
 
 def gumbel_from_words(words: Tensor, dtype: torch.dtype) -> Tensor:
-    """Standard Gumbel noise −log(−log(1 − v)), v = (word + ½)·2⁻³²; finite for every word.
+    """Return standard Gumbel noise −log(−log(1 − v)), v = (word + ½)·2⁻³²; finite for every word.
 
-    In float32 v would round to 1 for the largest words: it is held below, at 1 − 2⁻²⁴.
+    In float32, v is clamped to 1 − 2⁻²⁴: for the largest words it would round to 1.
     """
     v = words.to(dtype) * 2.0**-32 + 2.0**-33
     if dtype != torch.float64:
@@ -53,7 +53,7 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def perturbed(logits: Tensor, seed: Tensor, dim: int) -> Tensor:
-    """logits + Gumbel noise, in float64 for float64 and in float32 otherwise."""
+    """Return logits + Gumbel noise, in float64 for float64 logits and in float32 otherwise."""
     dtype = _compute_dtype(logits)
     last = logits.movedim(dim, -1) if logits.ndim else logits.reshape(1)
     noise = gumbel_from_words(philox_words(seed, last.numel()), dtype).reshape(last.shape)
@@ -80,7 +80,7 @@ def gumbel_reference(
 
 
 def _divided(z: Tensor, tau: float | Tensor, dim: int, activation: str) -> Tensor:
-    """Return z/τ up to a constant per row, which changes neither softmax nor entmax; NaN where a tensor τ is not positive.
+    """Return z/τ minus a constant per row, which changes neither softmax nor entmax; NaN for τ ≤ 0.
 
     As in the kernels, the row's maximum becomes 0 and τ is at least the smallest normal number, so that neither
     z/τ nor 1/τ overflows for the largest entry.
@@ -100,4 +100,5 @@ def _divided(z: Tensor, tau: float | Tensor, dim: int, activation: str) -> Tenso
 
 
 def gumbel_argmax_reference(logits: Tensor, seed: Tensor, dim: int) -> Tensor:
+    """Return the index of the largest perturbed logit along ``dim``."""
     return perturbed(logits.detach(), seed, dim).argmax(dim)

@@ -288,7 +288,7 @@ X = torch.ones(2, 3)
 @pytest.mark.parametrize(
     ("inputs", "weights", "error", "message"),
     [
-        ([None, None], torch.ones(2), ValueError, "inputs: expected at least one tensor, got none but None"),
+        ([None, None], torch.ones(2), ValueError, "inputs: expected at least one tensor, got only None"),
         ([], torch.ones(0), ValueError, "inputs: expected at least one tensor"),
         ([X], torch.ones(2), ValueError, r"inputs: expected as many as weights \(2\), got 1"),
         (5, torch.ones(2), TypeError, "inputs: expected a sequence, got int 5"),
@@ -304,9 +304,9 @@ X = torch.ones(2, 3)
         ([X], torch.ones(1, 1), TypeError, r"weights: expected a 1-dim float tensor, got .* shape \(1, 1\)"),
         ([X], torch.ones(()), TypeError, "weights: expected a 1-dim float tensor"),
         ([X], torch.ones(1).int(), TypeError, "weights: expected a float64, .*, got int32"),
-        ([X], torch.ones(1).double(), TypeError, "weights: expected torch.float32 beside .* inputs, got .*64"),
-        ([X.half()], torch.ones(1).double(), TypeError, "weights: expected torch.float16 or torch.float32 beside"),
-        ([X.double()], torch.ones(1), TypeError, "weights: expected torch.float64 beside torch.float64"),
+        ([X], torch.ones(1).double(), TypeError, "weights: expected torch.float32 for .* inputs, got .*64"),
+        ([X.half()], torch.ones(1).double(), TypeError, "weights: expected torch.float16 or torch.float32 for"),
+        ([X.double()], torch.ones(1), TypeError, "weights: expected torch.float64 for torch.float64"),
     ],
 )
 def test_errors_name_the_argument(inputs: object, weights: object, error: type[Exception], message: str) -> None:
