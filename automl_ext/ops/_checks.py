@@ -6,6 +6,7 @@ import math
 import operator
 import reprlib
 import sys
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -44,6 +45,13 @@ def _shape_text(x: Tensor) -> str:
 def is_dense(x: Tensor) -> bool:
     """Return whether x is an ordinary strided tensor: not sparse, nested or of a custom layout."""
     return x.layout is torch.strided and not x.is_nested
+
+
+def is_sequence(value: object) -> bool:
+    """Return whether ``list(value)`` works; iterating a 0-dim, sparse or nested tensor or a 0-dim array raises."""
+    if isinstance(value, Tensor) and not is_dense(value):
+        return False
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
 
 
 def autocast_enabled(x: Tensor) -> bool:

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import autocast_enabled, check_float_tensor, describe, is_dense, shown, wrong_device
+from automl_ext.ops._checks import (
+    autocast_enabled,
+    check_float_tensor,
+    describe,
+    is_dense,
+    is_sequence,
+    shown,
+    wrong_device,
+)
 from automl_ext.ops._mixed_reference import mixed_op_reference
 
 
@@ -60,8 +68,7 @@ def cell_aggregate(inputs: Sequence[Sequence[Tensor | None]], weights: Tensor) -
 
 def _as_list(values: object, name: str, op: str) -> list:
     """Return the elements of a sequence."""
-    iterable = is_dense(values) if isinstance(values, Tensor) else isinstance(values, Iterable)
-    if not iterable or getattr(values, "ndim", 1) == 0:  # iterating a 0-dim tensor or array raises
+    if not is_sequence(values):
         raise TypeError(f"{op}: {name}: expected a sequence, got {describe(values)}")
     return list(values)  # type: ignore[call-overload]
 

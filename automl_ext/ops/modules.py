@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from automl_ext.ops._checks import check_bool, describe, is_dense
+from automl_ext.ops._checks import check_bool, describe, is_dense, is_sequence
 from automl_ext.ops.gumbel import gumbel_entmax15, gumbel_softmax
 from automl_ext.ops.mixed import mixed_op
 
@@ -25,7 +25,7 @@ class MixedOp(nn.Module):
 
     def __init__(self, candidates: Iterable[nn.Module]) -> None:
         super().__init__()
-        given = list(candidates) if isinstance(candidates, Iterable) and not isinstance(candidates, Tensor) else None
+        given = list(candidates) if is_sequence(candidates) and not isinstance(candidates, Tensor) else None
         if given is None or not all(isinstance(candidate, nn.Module) for candidate in given):
             raise TypeError(f"MixedOp: candidates: expected a sequence of modules, got {describe(candidates)}")
         if not given:
