@@ -20,4 +20,5 @@ every_map = pytest.mark.parametrize("sparse_map", MAPS.values(), ids=MAPS.keys()
 
 
 def scores(*shape, dtype=torch.float64, scale=1.0, seed=0):
+    """Return normally distributed scores of a seed."""
     return scale * torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))

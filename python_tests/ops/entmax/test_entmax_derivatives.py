@@ -51,7 +51,7 @@ def test_budget_gradients_with_a_large_score():
     budget = torch.tensor([[2.0]], requires_grad=True)
     g = torch.tensor([[5.0, 1, 2, 3, 6]])
     to_x, to_budget = torch.autograd.grad((entmax.budget_bisect(x, budget) * g).sum(), (x, budget))
-    torch.testing.assert_close(to_x, torch.tensor([[0.0, -2, -1, 0, 3]]))  # g less its mean over the free entries
+    torch.testing.assert_close(to_x, torch.tensor([[0.0, -2, -1, 0, 3]]))  # g minus its mean over the free entries
     torch.testing.assert_close(to_budget, torch.tensor([[3.0]]))
 
 
@@ -60,14 +60,15 @@ def test_budget_gradients_with_a_large_score():
 def test_incoming_gradient_outside_the_support_is_ignored(name, n):
     x = (3 * torch.randn(4, n)).requires_grad_()
     if not _native.use_native(x):
-        pytest.skip("without the compiled kernels the gradient is PyTorch's")
+        pytest.skip("needs the compiled kernels")
     p = getattr(entmax, name)(x)
     clean = torch.where(p.detach() > 0, torch.randn(4, n), 0)
     assert (clean == 0).any()
-    spoiled = torch.where(p.detach() > 0, clean, torch.tensor([INF, NAN]).repeat(n // 2))
-    for create_graph in (False, True):  # the kernel, and what can be differentiated again
+    with_inf_and_nan = torch.where(p.detach() > 0, clean, torch.tensor([INF, NAN]).repeat(n // 2))
+    for create_graph in (False, True):  # the kernel, and the differentiable composite
         expected, got = (
-            torch.autograd.grad(p, x, g, retain_graph=True, create_graph=create_graph)[0] for g in (clean, spoiled)
+            torch.autograd.grad(p, x, g, retain_graph=True, create_graph=create_graph)[0]
+            for g in (clean, with_inf_and_nan)
         )
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 
@@ -95,7 +96,7 @@ def test_parameter_under_vmap():
 
 @pytest.mark.parametrize("f", [entmax.entmax_bisect, entmax.normmax_bisect, entmax.budget_bisect])
 def test_compile_of_the_bisections(f):
-    # Four halvings: tracing 50 takes seconds and shows nothing more.
+    # Four halvings, because tracing 50 takes seconds.
     compiled = torch.compile(f, fullgraph=True, backend="aot_eager")
     a, b = scores(3, 5).requires_grad_(), scores(3, 5).requires_grad_()
     parameter = torch.tensor([[1.2], [2.0], [3.0]], dtype=a.dtype)
@@ -104,5 +105,5 @@ def test_compile_of_the_bisections(f):
         torch.testing.assert_close(out, expected)
         (got,), (wanted,) = (torch.autograd.grad(y.square().sum(), x) for y, x in ((out, a), (expected, b)))
         torch.testing.assert_close(got, wanted)
-    # Values are not read while tracing: a bad one shows as NaN.
+    # Values are not checked while tracing; an invalid one gives NaN.
     assert compiled(a, -parameter, n_iter=4).isnan().all()

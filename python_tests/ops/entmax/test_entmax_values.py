@@ -16,7 +16,7 @@ NAN = math.nan
 
 
 def assert_threshold(transformed, x, p, off):
-    """x − transformed is one number, τ, on the support; elsewhere x is at most τ (the KKT conditions)."""
+    """Check the KKT conditions: x − transformed is a constant τ on the support, and x is at most τ elsewhere."""
     gap = torch.where(p > 0, x - transformed, NAN)
     tau = gap.nanmean(-1, keepdim=True)
     torch.testing.assert_close(gap.nan_to_num(0), torch.where(p > 0, tau, 0), rtol=1e-9, atol=1e-9)
@@ -85,7 +85,7 @@ def test_one_large_score_does_not_reduce_the_precision_of_the_others(large):
 @pytest.mark.parametrize("offset", [0.0, 1e2, 1e4, 1e6])
 def test_float32_is_exact_with_large_scores_and_offsets(name, offset):
     sparse_map = MAPS.get(name, entmax.budget_bisect)
-    x = scores(20, 9, dtype=torch.float32) + offset  # rounded here, and exact in float64
+    x = scores(20, 9, dtype=torch.float32) + offset  # rounded here; exact after conversion to float64
     x[:, 3] += 10.0 ** torch.arange(20).remainder(9)
     got, exact = sparse_map(x).double(), sparse_map(x.double())
     assert (got - exact).abs().max() < 1e-6
@@ -114,7 +114,7 @@ def test_bisection_agrees_with_the_closed_forms():
 def test_long_flat_rows_do_not_cancel(name):
     x = scores(2, 100_000, dtype=torch.float32, scale=1e-3)
     error = (MAPS[name](x).double() - MAPS[name](x.double())).abs().amax(-1)
-    # The scores' differences are exact in float32, so a few roundings are all that is left.
+    # Differences of the scores are exact in float32, so only a few roundings remain.
     assert (error <= 8 * torch.finfo(torch.float32).eps * MAPS[name](x.double()).amax(-1)).all()
 
 
@@ -134,7 +134,7 @@ def test_invariants(sparse_map, values, shift, random):
     assert (p >= 0).all()
     assert abs(p.sum().item() - 1) < 1e-12
     assert p[x.argmax()] == p.max()
-    # Alpha above 2 has an unbounded slope at the edge of the support: 1e-6, not 1e-12.
+    # 1e-6 instead of 1e-12, because for alpha above 2 the slope at the edge of the support is unbounded.
     torch.testing.assert_close(sparse_map(x + shift), p, rtol=0, atol=1e-6)
     order = list(range(len(values)))
     random.shuffle(order)
