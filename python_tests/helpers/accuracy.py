@@ -1,4 +1,4 @@
-"""Compare the results and gradients of an op with float64, relative to the error of eager PyTorch on the same device."""
+"""Compare results and gradients of an op with float64, relative to the error of eager PyTorch on the same device."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ Draw = Callable[[torch.Generator], list[Tensor]]
 
 @dataclass(frozen=True)
 class Case:
-    """One op. draw(generator) returns its tensors on the CPU; the first `trained` of them are float32 with gradients."""
+    """One op. draw(generator) returns its tensors on the CPU; the first `trained` are float32 with gradients."""
 
     name: str
     draw: Draw

@@ -37,7 +37,7 @@ def _entmax_native(name: str) -> Callable[..., list[tuple[str, tuple]]]:
 
 
 def off_threshold(tensors: Sequence[Tensor], dim: int) -> Tensor:
-    """Return the mask of rows without an entry on the threshold of sparsemax, a kink that is common in half precision."""
+    """Return the mask of rows without an entry on the threshold of sparsemax, a kink common in half precision."""
     x = tensors[0].detach().double()
     if not x.numel():
         return torch.ones_like(x, dtype=torch.bool)

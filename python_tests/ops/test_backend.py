@@ -193,7 +193,7 @@ def test_missing_library_warns_once_at_first_use(package: pathlib.Path) -> None:
 
 
 def test_missing_library_and_compile(package: pathlib.Path) -> None:
-    """There is no warning while tracing (it would break the graph) and one at the first eager call; results are equal."""
+    """There is no warning while tracing, which would break the graph, and one at the first eager call."""
     code = FIRST_USE + (
         "def f(x): return a.entmax15(x) + a.sparsemax(x) + a.gumbel_softmax(x, seed=1) + a.mixed_op([x], x[0, :1])\n"
         "compiled = torch.compile(f, fullgraph=True, backend='eager')(x)\n"

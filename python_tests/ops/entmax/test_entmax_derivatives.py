@@ -64,11 +64,11 @@ def test_incoming_gradient_outside_the_support_is_ignored(name, n):
     p = getattr(entmax, name)(x)
     clean = torch.where(p.detach() > 0, torch.randn(4, n), 0)
     assert (clean == 0).any()
-    with_inf_and_nan = torch.where(p.detach() > 0, clean, torch.tensor([INF, NAN]).repeat(n // 2))
+    not_finite = torch.where(p.detach() > 0, clean, torch.tensor([INF, NAN]).repeat(n // 2))
     for create_graph in (False, True):  # the kernel, and the differentiable composite
         expected, got = (
             torch.autograd.grad(p, x, g, retain_graph=True, create_graph=create_graph)[0]
-            for g in (clean, with_inf_and_nan)
+            for g in (clean, not_finite)
         )
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 

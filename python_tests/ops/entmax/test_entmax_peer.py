@@ -22,7 +22,7 @@ EDITS = [
     (r"from entmax\.(activations|root_finding|losses) import", "from automl_ext.ops.entmax import", 6),
     (r"    _\w+_threshold_and_support,\n", "", 2),
 ]
-# For some seeds, test_budget_grad_multiple_k samples an alpha below 1 for normmax, where the package fails the test too.
+# For some seeds, test_budget_grad_multiple_k samples an alpha below 1 for normmax, where the package fails it too.
 SEED = """
 import pytest
 import torch

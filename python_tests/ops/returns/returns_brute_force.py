@@ -167,7 +167,7 @@ def retrace(data, gamma, lam=1.0):
 
 
 def categorical_projection(probs, rewards, terminated, discounts, v_min, v_max):
-    """Distribute the mass of every atom to its two neighbors by distance: m_i = sum_j p_j max(0, 1 - |Tz_j - z_i| / dz)."""
+    """Distribute the mass of each atom to its two neighbors: m_i = sum_j p_j max(0, 1 - |Tz_j - z_i| / dz)."""
     N, atoms = probs.shape
     z = np.linspace(v_min, v_max, atoms)
     out = np.zeros((N, atoms))
