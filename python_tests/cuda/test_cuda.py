@@ -95,8 +95,8 @@ def test_accuracy_of_long_rows(spec: OpSpec, size: int, dtype: torch.dtype) -> N
     assert_accurate(spec, dtype, size, GPU, ("contiguous", "misaligned"))
 
 
-# Rows of up to 48 KB fit the default shared memory of a block: 6100 doubles or 12 200 floats are just below, not counting
-# the static shared memory of the kernel. Longer rows need a larger limit, and 70 000 values do not fit at all.
+# Rows of up to 48 KB fit the default shared memory of a block: 6100 doubles or 12 200 floats are just below, before
+# adding the static shared memory of the kernel. Longer rows need a larger limit, and 70 000 values do not fit at all.
 LONG_ROWS = [
     *((n, torch.float32) for n in (6100, 12_200, 30_000, 70_000)),
     *((n, torch.float64) for n in (6100, 12_200, 30_000)),

@@ -67,8 +67,7 @@ def test_incoming_gradient_outside_the_support_is_ignored(name, n):
     not_finite = torch.where(p.detach() > 0, clean, torch.tensor([INF, NAN]).repeat(n // 2))
     for create_graph in (False, True):  # the kernel, and the differentiable composite
         expected, got = (
-            torch.autograd.grad(p, x, g, retain_graph=True, create_graph=create_graph)[0]
-            for g in (clean, not_finite)
+            torch.autograd.grad(p, x, g, retain_graph=True, create_graph=create_graph)[0] for g in (clean, not_finite)
         )
         torch.testing.assert_close(got, expected, rtol=0, atol=0)
 

@@ -172,9 +172,7 @@ def test_masked_categories_keep_the_gradient_to_tau_finite(sample: Callable, har
         return tau.grad
 
     assert tau_gradient(-INF).isfinite()
-    torch.testing.assert_close(
-        tau_gradient(-INF), tau_gradient(-1e4), rtol=1e-12, atol=0
-    )  # neither is ever chosen
+    torch.testing.assert_close(tau_gradient(-INF), tau_gradient(-1e4), rtol=1e-12, atol=0)  # neither is ever chosen
 
 
 @each_sample
