@@ -1,4 +1,4 @@
-// The extension module: importing it registers the ops with torch. It tells how it was built and holds the replay.
+// The extension module. Importing it registers the ops with torch; it also has build information, dense ops and the replay.
 #include <ATen/Parallel.h>
 #include <pybind11/pybind11.h>
 
@@ -12,7 +12,7 @@
 
 namespace {
 
-// How many threads at::parallel_for really uses. Without -fopenmp it runs on one and says nothing.
+// The number of threads that at::parallel_for uses. Without -fopenmp it is silently one.
 size_t parallel_threads() {
   std::mutex mutex;
   std::set<std::thread::id> threads;

@@ -1,21 +1,21 @@
-// Every op's schema. Kernels: <family>/<family>_cpu.cpp; gradients: <family>_autograd.cpp; fake tensors, vmap and
-// autocast: automl_ext/ops/_register.py. Ops with a leading underscore are parts of a gradient.
+// The schemas of all ops. Kernels: <family>/<family>_cpu.cpp; gradients: <family>_autograd.cpp; fake tensors, vmap and
+// autocast: automl_ext/ops/_register.py. Ops with a leading underscore implement gradients.
 #include <torch/library.h>
 
 TORCH_LIBRARY(automl_ext, m) {
-  // Any shape; probabilities along dim, in the shape of x.
+  // x has any shape; the result has probabilities along dim, in the shape of x.
   m.def("entmax15(Tensor x, int dim) -> Tensor");
-  // Where a gradient is wanted: beside p the support of its rows, bytes for _backward alone; [0] where it has no use, in
-  // short rows and on a GPU.
+  // Called if a gradient is needed. support: the non-zero entries of the rows of p, as bytes for _backward only; [0] for short
+  // rows and on a GPU.
   m.def("_entmax15_trained(Tensor x, int dim) -> (Tensor p, Tensor support)");
   m.def("_entmax15_backward(Tensor grad, Tensor p, int dim, Tensor? support=None) -> Tensor");
   m.def("sparsemax(Tensor x, int dim) -> Tensor");
   m.def("_sparsemax_trained(Tensor x, int dim) -> (Tensor p, Tensor support)");
   m.def("_sparsemax_backward(Tensor grad, Tensor p, int dim, Tensor? support=None) -> Tensor");
 
-  // logits of any shape; seed int64 and tau_tensor float of shape [] (under vmap a prefix of the shape of logits with
-  // dim moved last: each has its own stream). tau_tensor, when given, replaces tau. y as logits; soft, the sample
-  // before hardening, only when hard (else [0]); index, without dim, only when hard or return_index (else [0]).
+  // logits has any shape. seed (int64) and tau_tensor (float) have shape [], or under vmap a prefix of the shape of logits
+  // with dim moved last; each seed has its own stream. tau_tensor replaces tau if given. y has the shape of logits. soft, the
+  // sample before hardening, is [0] unless hard. index, without dim, is [0] unless hard or return_index.
   m.def(
       "gumbel_softmax(Tensor logits, Tensor seed, float tau, Tensor? tau_tensor, int dim, bool hard, "
       "bool return_index) -> (Tensor y, Tensor soft, Tensor index)");
@@ -28,19 +28,19 @@ TORCH_LIBRARY(automl_ext, m) {
   m.def(
       "_gumbel_entmax15_backward(Tensor grad, Tensor soft, float tau, Tensor? tau_tensor, int dim) "
       "-> (Tensor logits, Tensor tau)");
-  // int64, the shape of logits without dim.
+  // The result is int64, in the shape of logits without dim.
   m.def("gumbel_argmax(Tensor logits, Tensor seed, int dim) -> Tensor");
 
-  // inputs: n tensors of one shape; weights [K]; positions[i] is the place of inputs[i] among the weights.
+  // inputs: n tensors of one shape; weights [K]; positions[i] is the index of the weight of inputs[i].
   m.def("mixed_op(Tensor[] inputs, Tensor weights, int[] positions) -> Tensor");
-  // grad in the shape of an input; inputs only where the weights want a gradient (else empty); input_needs per input.
-  // Gradients of the inputs that want one, in order, then that of the weights ([0] when not wanted).
+  // grad has the shape of an input. inputs is empty unless the weights need a gradient. input_needs: one flag per input.
+  // Returns the gradients of the inputs that need one, in order, and that of the weights ([0] if not needed).
   m.def(
       "_mixed_op_backward(Tensor grad, Tensor[] inputs, Tensor weights, int[] positions, bool[] input_needs) "
       "-> (Tensor[], Tensor)");
 
-  // All tensors [T, ...], of one shape, time first; flags bool. Backward ops have the gradients of the float inputs in
-  // their order; [0] where there is none.
+  // All tensors are [T, ...], of one shape, time first; flags are bool. Backward ops return the gradients of the float inputs
+  // in their order; [0] where there is none.
   m.def(
       "gae(Tensor rewards, Tensor values, Tensor next_values, Tensor terminated, Tensor truncated, Tensor? valid, "
       "float gamma, float lam) -> (Tensor advantages, Tensor returns)");
@@ -50,7 +50,7 @@ TORCH_LIBRARY(automl_ext, m) {
   m.def(
       "lambda_returns(Tensor rewards, Tensor next_values, Tensor? terminated, Tensor? truncated, Tensor? valid, "
       "Tensor? discounts, float gamma, float lam) -> Tensor");
-  // next_values and returns only where discounts want a gradient.
+  // next_values and returns are given only if discounts needs a gradient.
   m.def(
       "_lambda_returns_backward(Tensor grad, Tensor? terminated, Tensor? truncated, Tensor? valid, "
       "Tensor? discounts, Tensor? next_values, Tensor? returns, float gamma, float lam) -> (Tensor, Tensor, Tensor)");
@@ -60,7 +60,7 @@ TORCH_LIBRARY(automl_ext, m) {
   m.def(
       "_n_step_returns_backward(Tensor grad, Tensor terminated, Tensor truncated, Tensor? valid, float gamma, int n, "
       "bool bootstraps) -> (Tensor, Tensor)");
-  // Targets: no gradients.
+  // Targets have no gradients.
   m.def(
       "vtrace(Tensor log_rhos, Tensor rewards, Tensor values, Tensor next_values, Tensor terminated, "
       "Tensor truncated, Tensor? valid, float gamma, float lam, float rho_clip, float c_clip) "
@@ -68,11 +68,11 @@ TORCH_LIBRARY(automl_ext, m) {
   m.def(
       "retrace(Tensor log_rhos, Tensor q_values, Tensor rewards, Tensor next_values, Tensor terminated, "
       "Tensor truncated, Tensor? valid, float gamma, float lam) -> Tensor");
-  // next_q and next_q_online [..., actions], the others [...]; without discounts gamma.
+  // next_q and next_q_online are [..., actions], the others [...]. gamma is used without discounts.
   m.def(
       "td_targets(Tensor rewards, Tensor next_q, Tensor terminated, Tensor? discounts, Tensor? next_q_online, "
       "float gamma) -> Tensor");
-  // next_probs [..., atoms], the others [...]; without discounts gamma.
+  // next_probs is [..., atoms], the others [...]. gamma is used without discounts.
   m.def(
       "categorical_projection(Tensor next_probs, Tensor rewards, Tensor terminated, Tensor? discounts, float gamma, "
       "float v_min, float v_max) -> Tensor");

@@ -1,4 +1,4 @@
-"""Fixtures that more than one test file uses."""
+"""Fixtures shared by several test files."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import pytest
 import automl_ext
 from automl_ext import _native
 
-# The tests that need a GPU run where there is torch and pytest alone; none of them is in these files.
+# Without gymnasium, only the tests that need a GPU run; none of them is in these folders.
 collect_ignore_glob = [] if importlib.util.find_spec("gymnasium") else ["rl/*"]
 
 
 @pytest.fixture(params=["native", "reference"])
 def each_backend(request: pytest.FixtureRequest) -> Iterator[str]:
-    """The test runs once on the compiled library and once on the PyTorch reference."""
+    """Run the test once with the compiled library and once with the PyTorch reference."""
     if request.param == "native" and not _native.is_loaded():
         pytest.skip("the native library is not built")
     with automl_ext.backend(request.param):
         yield request.param
 
 
-# Skipped in this one place, the tests take one line of the summary.
+# A skip from a single place takes one line of the summary.
 def pytest_runtest_setup(item: pytest.Item) -> None:
     reason = gpu_tests.why_no_gpu() if item.get_closest_marker("cuda") else None
     if reason:
@@ -35,5 +35,5 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.cuda)])
 def device(request: pytest.FixtureRequest) -> str:
-    """The test runs on the CPU and, where there is one, on a GPU."""
+    """Run the test on the CPU and, if available, on a GPU."""
     return "cpu" if request.param == "cpu" else gpu_tests.GPU

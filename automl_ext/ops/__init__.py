@@ -1,4 +1,4 @@
-"""The ops. Each family is one file: arguments, documentation, and the choice between kernel and reference."""
+"""The public ops. Each family is one file that checks arguments and selects the kernel or the reference."""
 
 from automl_ext import _native
 from automl_ext.ops.entmax import entmax15, sparsemax

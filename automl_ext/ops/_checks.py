@@ -1,10 +1,12 @@
-"""Argument checks shared by the ops: every message names the argument, what came and what was expected."""
+"""Argument checks shared by the ops. Every error names the argument, the expected value and the given value."""
 
 from __future__ import annotations
 
 import math
+import operator
 import reprlib
 import sys
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -14,21 +16,22 @@ INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 MESSAGE_LIMIT = 80  # characters of a value in an error message
-_REPR = reprlib.Repr()  # looks at the first few elements of a container only
+_REPR = reprlib.Repr()  # formats only the first few elements of a container
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = MESSAGE_LIMIT
 
 
 def shown(value: object) -> str:
-    """``repr(value)``, shortened to MESSAGE_LIMIT characters."""
+    """Return ``repr(value)`` in one line of at most MESSAGE_LIMIT characters."""
     try:
         text = _REPR.repr(value)
     except ValueError:  # Python refuses to print an int of more than 4300 digits
         text = "a number too long to print"
+    text = " ".join(text.split())  # a NumPy array's repr has several lines
     return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 3] + "..."
 
 
 def describe(value: object) -> str:
-    """The type and value of an argument, for an error message."""
+    """Return the type and value of an argument for an error message."""
     if isinstance(value, Tensor):
         layout = "" if is_dense(value) else f"{str(value.layout).removeprefix('torch.')} "
         return f"{layout}{str(value.dtype).removeprefix('torch.')} tensor of shape {_shape_text(value)}"
@@ -40,23 +43,30 @@ def _shape_text(x: Tensor) -> str:
 
 
 def is_dense(x: Tensor) -> bool:
-    """Whether x is an ordinary strided tensor: not sparse, not nested, not of a library's own layout."""
+    """Return whether x is an ordinary strided tensor: not sparse, nested or of a custom layout."""
     return x.layout is torch.strided and not x.is_nested
 
 
+def is_sequence(value: object) -> bool:
+    """Return whether ``list(value)`` works; iterating a 0-dim, sparse or nested tensor or a 0-dim array raises."""
+    if isinstance(value, Tensor) and not is_dense(value):
+        return False
+    return isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
+
+
 def autocast_enabled(x: Tensor) -> bool:
-    """Whether autocast is on for x's device. (PyTorch raises when asked about meta tensors.)"""
+    """Return whether autocast is enabled for x's device; PyTorch's query raises for the meta device."""
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
 
 
 def wrong_device(x: Tensor, name: str, op: str, like: Tensor) -> ValueError:
-    """What to raise where x is on another device than ``like``, and the command that mends it."""
-    mend = f"{name}.to({str(like.device)!r})"
-    return ValueError(f"{op}: {name}: expected a tensor on {like.device}, got one on {x.device}; use {mend}")
+    """Return the error for an x on another device than ``like``, with the call that fixes it."""
+    fix = f"{name}.to({str(like.device)!r})"
+    return ValueError(f"{op}: {name}: expected a tensor on {like.device}, got one on {x.device}; use {fix}")
 
 
 def wrong_type(x: object, name: str, op: str, dtype: torch.dtype, like: str = "") -> TypeError:
-    """What to raise where x is no dense tensor of ``dtype``."""
+    """Return the error for an x that is not a dense tensor of ``dtype``."""
     dense = "dense " if isinstance(x, Tensor) and not is_dense(x) else ""
     hint = f"; use {name}.bool()" if dtype == torch.bool and isinstance(x, Tensor) and x.dtype != dtype else ""
     expected = f"{dense}{str(dtype).removeprefix('torch.')} tensor{like}"
@@ -64,7 +74,7 @@ def wrong_type(x: object, name: str, op: str, dtype: torch.dtype, like: str = ""
 
 
 def check_float_tensor(value: object, name: str, op: str) -> None:
-    """A dense tensor of one of FLOAT_DTYPES."""
+    """Raise TypeError unless ``value`` is a dense tensor of one of FLOAT_DTYPES."""
     if not isinstance(value, Tensor) or value.dtype not in FLOAT_DTYPES or not is_dense(value):
         dense = "dense " if isinstance(value, Tensor) and not is_dense(value) else ""
         raise TypeError(
@@ -73,12 +83,13 @@ def check_float_tensor(value: object, name: str, op: str) -> None:
 
 
 def check_bool(value: object, name: str, op: str) -> None:
+    """Raise TypeError unless ``value`` is a bool."""
     if type(value) is not bool:
         raise TypeError(f"{op}: {name}: expected a bool, got {describe(value)}")
 
 
 def check_dim(dim: object, ndim: int, op: str, name: str = "dim") -> int:
-    """``dim`` counted from the front. A 0-dimensional tensor has one dim, as in torch.softmax."""
+    """Return ``dim`` as a non-negative index. A 0-dimensional tensor has one dim, as in torch.softmax."""
     if not isinstance(dim, int) or isinstance(dim, bool):
         raise TypeError(f"{op}: {name}: expected an int, got {describe(dim)}")
     ndim = max(ndim, 1)
@@ -88,23 +99,34 @@ def check_dim(dim: object, ndim: int, op: str, name: str = "dim") -> int:
 
 
 def check_number(value: object, name: str, op: str, low: float, high: float, *, above: bool = False) -> float:
-    """A finite Python number in [low, high]; greater than ``low`` with ``above``."""
+    """Return ``value`` as a float; it must be finite and in [low, high], or in (low, high] with ``above``."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{op}: {name}: expected a float, got {describe(value)}")
-    # torch.compile has no math.isfinite. An int above the largest float cannot be converted.
+    # torch.compile does not support math.isfinite, and an int above the largest float cannot be converted.
     if not (low <= value <= high and abs(value) <= sys.float_info.max) or (above and value == low):
         raise ValueError(f"{op}: {name}: expected a number in {interval(low, high, above)}, got {shown(value)}")
     return float(value)
 
 
+def check_count(value: object, name: str, op: str) -> int:
+    """Return ``value`` as a Python int; it must be an integer (NumPy's included) of at least 1."""
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise TypeError(f"{op}: {name}: expected an int, got {describe(value)}") from None
+    if number < 1:
+        raise ValueError(f"{op}: {name}: expected at least 1, got {shown(number)}")
+    return number
+
+
 def interval(low: float, high: float, above: bool = False) -> str:
-    """The text of [low, high], of (low, high] with ``above``; an infinite end is open."""
+    """Return the text of [low, high], or of (low, high] with ``above``; an infinite end is open."""
     start = "(" if above or low == -math.inf else "["
     return f"{start}{low:g}, {high:g}{')' if high == math.inf else ']'}"
 
 
 def check_clip(value: object, name: str, op: str) -> float:
-    """A positive number; infinity does not clip."""
+    """Return ``value`` as a float; it must be positive. Infinity means no clipping."""
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{op}: {name}: expected a float, got {describe(value)}")
     if not value > 0 or (isinstance(value, int) and value > sys.float_info.max):

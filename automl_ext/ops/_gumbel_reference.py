@@ -1,4 +1,4 @@
-"""Gumbel sampling in PyTorch: the formulas the kernels are checked against, and the answer where there is none."""
+"""Gumbel sampling in PyTorch: the reference for the kernels, and the fallback where there is no kernel."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ _LOW = 0xFFFFFFFF
 
 
 def _mul_hi_lo(a: Tensor, m: int) -> tuple[Tensor, Tensor]:
-    """High and low 32 bits of a 32 × 32 bit product, in int64 (which wraps, and keeps all 64 bits)."""
+    """Return the high and low 32 bits of a 32 × 32 bit product; int64 wraps and keeps all 64 bits."""
     product = a * m
     return (product >> 32) & _LOW, product & _LOW
 
 
 def philox_words(seed: Tensor, n: int) -> Tensor:
-    """The first ``n`` words of the stream of ``seed``: Philox4x32-10 (Salmon et al. 2011), as int64 in [0, 2³²).
+    """Return the first ``n`` words of the Philox4x32-10 stream (Salmon et al. 2011), as int64 in [0, 2³²).
 
-    Element e takes word (e mod 64) div 16 of counter 16·(e div 64) + e mod 16; the key is the seed's two halves.
+    Element e uses word (e mod 64) div 16 of counter 16·(e div 64) + e mod 16. The key is the two halves of the seed.
     """
     blocks = (n + 63) // 64
     counter = torch.arange(16 * blocks, device=seed.device)
@@ -38,9 +38,9 @@ def philox_words(seed: Tensor, n: int) -> Tensor:
 
 
 def gumbel_from_words(words: Tensor, dtype: torch.dtype) -> Tensor:
-    """Standard Gumbel noise −log(−log(1 − v)), v = (word + ½)·2⁻³²; finite for every word.
+    """Return standard Gumbel noise −log(−log(1 − v)), v = (word + ½)·2⁻³²; finite for every word.
 
-    In float32 v would round to 1 for the largest words: it is held below, at 1 − 2⁻²⁴.
+    In float32, v is clamped to 1 − 2⁻²⁴: for the largest words it would round to 1.
     """
     v = words.to(dtype) * 2.0**-32 + 2.0**-33
     if dtype != torch.float64:
@@ -53,7 +53,7 @@ def _compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def perturbed(logits: Tensor, seed: Tensor, dim: int) -> Tensor:
-    """logits + Gumbel noise, in float64 for float64 and in float32 otherwise."""
+    """Return logits + Gumbel noise, in float64 for float64 logits and in float32 otherwise."""
     dtype = _compute_dtype(logits)
     last = logits.movedim(dim, -1) if logits.ndim else logits.reshape(1)
     noise = gumbel_from_words(philox_words(seed, last.numel()), dtype).reshape(last.shape)
@@ -64,25 +64,41 @@ def perturbed(logits: Tensor, seed: Tensor, dim: int) -> Tensor:
 def gumbel_reference(
     logits: Tensor, seed: Tensor, tau: float | Tensor, dim: int, hard: bool, return_index: bool, activation: str
 ) -> tuple[Tensor, Tensor | None]:
-    """(y, index if asked) of Gumbel-softmax or Gumbel-entmax; see the public functions."""
+    """Return the sample and, with ``hard`` or ``return_index``, the index; see the public functions."""
     if autocast_enabled(logits) and logits.dtype != torch.float64:
         logits = logits.float()
     z = perturbed(logits, seed, dim)
     index = z.detach().argmax(dim) if return_index or (hard and z.numel()) else None
-    if isinstance(tau, Tensor):
-        tau = torch.where(tau > 0, tau, torch.nan).to(z.dtype)
-    elif not tau > 0:  # in eager mode the public function has refused it
-        tau = math.nan
-    masked = z == -math.inf  # divided apart: the derivative of −inf/τ would be 0 · inf, NaN
-    scaled = torch.where(masked, z.detach(), z.masked_fill(masked, 0.0) / tau)
+    scaled = _divided(z, tau, dim, activation) if z.numel() else z
     soft = torch.softmax(scaled, dim) if activation == "softmax" else _entmax15_reference(scaled, dim)
     if hard and index is not None:
         one_hot = torch.zeros_like(soft).scatter(dim, index.unsqueeze(dim) if logits.ndim else index, 1.0)
-        one_hot = one_hot * (soft.detach().sum(dim, keepdim=True) > 0)  # a row with nothing to choose stays 0
+        one_hot = one_hot * (soft.detach().sum(dim, keepdim=True) > 0)  # an entmax row of only -inf stays 0
         # Straight-through. soft − soft.detach() is exactly 0, so y is exactly one-hot (and NaN rows stay NaN).
         soft = one_hot + (soft - soft.detach())
     return soft.to(logits.dtype), index
 
 
+def _divided(z: Tensor, tau: float | Tensor, dim: int, activation: str) -> Tensor:
+    """Return z/τ minus a constant per row, which changes neither softmax nor entmax; NaN for τ ≤ 0.
+
+    As in the kernels, the row's maximum becomes 0 and τ is at least the smallest normal number, so that neither
+    z/τ nor 1/τ overflows for the largest entry.
+    """
+    tiny = torch.finfo(z.dtype).tiny
+    if isinstance(tau, Tensor):
+        tau = torch.where(tau > 0, tau, torch.nan).to(z.dtype).clamp(min=tiny)
+    else:
+        tau = max(tau, tiny)
+    top = z.detach().amax(dim, keepdim=True)
+    z = z - torch.where(top.isinf(), 0, top)
+    # Masked entries are not divided: the derivative of −inf/τ in τ would be 0 · inf, NaN.
+    masked = z == -math.inf
+    if activation == "softmax":  # a row of only -inf is NaN, and so is its gradient, as in torch.softmax
+        masked = masked & (top > -math.inf)
+    return torch.where(masked, z.detach(), z.masked_fill(masked, 0.0) / tau)
+
+
 def gumbel_argmax_reference(logits: Tensor, seed: Tensor, dim: int) -> Tensor:
+    """Return the index of the largest perturbed logit along ``dim``."""
     return perturbed(logits.detach(), seed, dim).argmax(dim)

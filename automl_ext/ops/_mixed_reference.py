@@ -1,4 +1,4 @@
-"""Mixed-op aggregation in PyTorch."""
+"""PyTorch reference of mixed-op aggregation."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import Tensor
 
 
 class _MixedOp(torch.autograd.Function):
-    """Σ wₖxₖ that does not look at inputs of weight 0, yet gives their weights a gradient.
+    """Compute Σ wₖxₖ without reading inputs of weight 0, but with gradients for all weights.
 
-    No formula of plain ops does both: masking xₖ hides it from wₖ's gradient, and 0·NaN is NaN.
+    Plain ops cannot do both: masking xₖ removes it from the gradient of wₖ, and 0·NaN is NaN.
     """
 
     generate_vmap_rule = True
@@ -42,7 +42,7 @@ class _MixedOp(torch.autograd.Function):
 
 
 def mixed_op_reference(inputs: list[Tensor], weights: Tensor, positions: list[int]) -> Tensor:
-    """Σ weights[positions[k]]·inputs[k], accumulated in float32 or better, in the inputs' dtype."""
+    """Return Σ weights[positions[k]]·inputs[k] in the inputs' dtype, accumulated in at least float32."""
     given = weights[torch.tensor(positions, device=weights.device)]
     accumulate = torch.float64 if inputs[0].dtype == torch.float64 else torch.float32
     return _MixedOp.apply(given.to(accumulate), *inputs)

@@ -1,6 +1,6 @@
-"""What the compiled ops need from Python: shapes for fake tensors, batching rules for vmap, dtypes under autocast.
+"""Python registrations of the compiled ops: fake tensors, vmap batching rules and autocast dtypes.
 
-Backward ops have no batching rule: a batched backward runs as its composite (csrc/common/autograd.h).
+Backward ops have no batching rule: a batched backward runs as a composite of ATen ops (csrc/common/autograd.h).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _batch_size(in_dims: Any, args: Any) -> int:
 
 
 def _to_front(x: Tensor, in_dim: int | None, batch: int) -> Tensor:
-    """x with its batch dim first; a tensor without one is repeated (as a view)."""
+    """Return x with its batch dim first; a tensor without one is expanded."""
     return x.expand(batch, *x.shape) if in_dim is None else x.movedim(in_dim, 0)
 
 
@@ -46,7 +46,7 @@ def _behind_batch(dim: int) -> int:
 
 
 def _rows(x: Tensor) -> tuple[Tensor, bool]:
-    """A batch of 0-dim tensors as rows of one, and whether it was such."""
+    """Return a batch of 0-dim tensors as rows of one element, and whether the samples were 0-dim."""
     return (x.unsqueeze(1), True) if x.ndim == 1 else (x, False)
 
 
@@ -54,7 +54,10 @@ def _rows(x: Tensor) -> tuple[Tensor, bool]:
 
 
 def _support_shape(x: Tensor, dim: int) -> list[int]:
-    """As csrc/entmax/entmax.h: 8 bytes, and for each of up to 64 places 4 and an element. On the CPU alone."""
+    """Return the shape of the support, as in csrc/entmax/entmax.h; it is empty except for long rows on the CPU.
+
+    A row takes 8 bytes for the count and, for each of 64 entries, 4 bytes for the index and one element.
+    """
     length = x.shape[dim] if x.ndim else 1
     if x.device.type != "cpu" or not 256 < length < 2**31:
         return [0]
@@ -86,10 +89,10 @@ def _register_entmax(name: str) -> None:
     def _(info: Any, in_dims: Any, x: Tensor, dim: int) -> tuple[tuple[Tensor, Tensor], tuple[int, None]]:
         x, scalar = _rows(x.movedim(in_dims[0], 0))
         p, support = trained(x, 1 if scalar else _behind_batch(dim))
-        return (p.squeeze(1) if scalar else p, support), (0, None)  # a batched gradient does not read the support
+        return (p.squeeze(1) if scalar else p, support), (0, None)  # the batched backward does not read the support
 
 
-# ---- Gumbel sampling. Under vmap every sample has its own seed and counts its elements from 0, as in a loop.
+# ---- Gumbel sampling. Under vmap each sample has its own seed and counts its elements from 0, as in a loop.
 
 
 def _register_gumbel(name: str) -> None:
@@ -155,7 +158,7 @@ def _register_gumbel_argmax() -> None:
 
 
 def _dense_like(x: Tensor) -> Tensor:
-    """The layout the kernels answer in: that of x where x is dense, else x's memory format."""
+    """Return an output in the layout of the kernels: that of a dense x, else the memory format of x."""
     return torch.empty_like(x)
 
 
@@ -172,7 +175,7 @@ def _register_mixed_op() -> None:
         grads = [_dense_like(like) for needed in input_needs if needed]
         return grads, _contiguous_like(weights) if inputs else weights.new_empty([0])
 
-    # A weight of its own for every sample: no kernel has that, so the batch is a loop, stacked.
+    # No kernel takes separate weights for each sample, so the batch is a loop.
     @register_vmap("automl_ext::mixed_op")
     def _(info: Any, in_dims: Any, inputs: list[Tensor], weights: Tensor, positions: list[int]) -> tuple[Tensor, int]:
         batch = _batch_size(in_dims[:2], (inputs, weights))
@@ -184,7 +187,7 @@ def _register_mixed_op() -> None:
 
 
 def register() -> None:
-    """Called once, after the library is loaded."""
+    """Register everything; called once, after the library is loaded."""
     _register_entmax("entmax15")
     _register_entmax("sparsemax")
     _register_gumbel("gumbel_softmax")
@@ -192,7 +195,7 @@ def register() -> None:
     _register_gumbel_argmax()
     _register_mixed_op()
     _register_returns.register()
-    # As torch.softmax: float32 under autocast. mixed_op and the returns keep their inputs' dtype.
+    # float32 under autocast, as torch.softmax. mixed_op and the returns keep the dtype of their inputs.
     for name in ("entmax15", "sparsemax", "gumbel_softmax", "gumbel_entmax15", "gumbel_argmax"):
         for device in ("cpu", "cuda"):
             register_autocast(f"automl_ext::{name}", device, torch.float32)

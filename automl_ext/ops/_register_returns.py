@@ -1,4 +1,4 @@
-"""Fake tensors and batching rules of the returns family; its ops keep their inputs' dtype under autocast."""
+"""Fake tensors and batching rules of the returns family. Its ops keep the dtype of their inputs under autocast."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _like(x: Tensor) -> Tensor:
 
 
 def _fake(name: str) -> Callable[[Callable[..., Any]], None]:
-    """register_fake, refusing tensors of which only some are on the meta device: the result would be garbage."""
+    """Call register_fake with a function that refuses tensors of which only some are on the meta device."""
 
     def register(function: Callable[..., Any]) -> None:
         def checked(*args: Any) -> Any:
@@ -32,7 +32,7 @@ def _fake(name: str) -> Callable[[Callable[..., Any]], None]:
 
 
 def _batched(name: str, dim: int) -> None:
-    """Every tensor gets its batch dim at ``dim``, where the op takes one more dim as it takes any other."""
+    """Register a batching rule that moves every batch dim to ``dim``, where the op accepts an extra dim."""
     op = getattr(ops, name).default
 
     @register_vmap(f"automl_ext::{name}")
@@ -50,12 +50,12 @@ def _batched(name: str, dim: int) -> None:
         out = op(*(moved(x, d) for x, d in zip(args, in_dims, strict=True)))
         if isinstance(out, Tensor):
             return out, dim
-        # An output that was not asked for is [0]: it has no batch.
+        # An output that was not requested has shape [0] and no batch dim.
         return out, tuple(dim if x.dim() > dim else None for x in out)
 
 
 def register() -> None:
-    """Called once, after the library is loaded."""
+    """Register everything; called once, after the library is loaded."""
 
     @_fake("gae")
     def _(rewards: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
@@ -119,7 +119,7 @@ def register() -> None:
     def _(next_probs: Tensor, *args: Any) -> Tensor:
         return _like(next_probs)
 
-    # n-step's backward is its own composite; those of the others have no batching rule, as everywhere.
+    # The n-step backward is its own composite. Other backward ops have no batching rule, see _register.py.
     for name in ("gae", "lambda_returns", "n_step_returns", "_n_step_returns_backward", "vtrace", "retrace"):
         _batched(name, 1)
     for name in ("td_targets", "categorical_projection"):

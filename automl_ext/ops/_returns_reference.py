@@ -1,8 +1,8 @@
-"""PyTorch references of the returns family: time first, any trailing shape, same arguments as the kernels.
+"""PyTorch references of the returns family: time first, any trailing shape, the arguments of the kernels.
 
-Every step that must not count (an invalid one, V' of a terminated one) is replaced by 0 with ``torch.where``
-before any arithmetic: multiplying by a mask would turn a NaN or an infinity there into a NaN, in the values
-or in the gradients. half and bfloat16 compute in float32.
+Values that must be ignored (invalid steps, V' of terminated steps) are replaced by 0 with ``torch.where`` before any
+arithmetic. Multiplying by a mask would turn a NaN or infinity there into a NaN, in the values or the gradients.
+Half precision is computed in float32.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ def _wide(x: Tensor) -> Tensor:
 
 
 def _keep(x: Tensor, mask: Tensor) -> Tensor:
-    """x where the mask is set, 0 elsewhere, in the dtype that the arithmetic is done in."""
+    """Return x where the mask is set and 0 elsewhere, in the compute dtype."""
     return torch.where(mask, _wide(x), 0)
 
 
@@ -27,7 +27,7 @@ def _ones(like: Tensor) -> Tensor:
 
 
 def _cuts(terminated: Tensor, truncated: Tensor, valid: Tensor) -> Tensor:
-    """Steps after which nothing flows back: an episode's last, the last row, before and at invalid ones."""
+    """Return the cuts: the last step of an episode, the last row, invalid steps and the steps before them."""
     next_valid = torch.cat([valid[1:], torch.zeros_like(valid[:1])])
     return terminated | truncated | ~next_valid | ~valid
 
@@ -42,13 +42,14 @@ def lambda_returns(
     gamma: float,
     lam: float,
 ) -> Tensor:
+    """Compute TD(lambda) returns; see :func:`automl_ext.lambda_returns`."""
     if rewards.numel() == 0:
         return rewards.clone()
     terminated = ~_ones(rewards) if terminated is None else terminated
     truncated = ~_ones(rewards) if truncated is None else truncated
     valid = _ones(rewards) if valid is None else valid
     cut = _cuts(terminated, truncated, valid)
-    counts = valid & cut if lam == 1 else valid  # where V' counts
+    counts = valid & cut if lam == 1 else valid  # where V' is used
     if discounts is None:
         counts = counts & ~terminated
         discounts = _keep(torch.full_like(rewards, gamma, dtype=_wide(rewards).dtype), valid & ~terminated)
@@ -72,6 +73,7 @@ def gae(
     gamma: float,
     lam: float,
 ) -> tuple[Tensor, Tensor]:
+    """Compute generalized advantages and returns; see :func:`automl_ext.gae`."""
     if rewards.numel() == 0:
         return rewards.clone(), values.clone()
     valid = _ones(rewards) if valid is None else valid
@@ -88,7 +90,7 @@ def gae(
 
 
 def _ahead(x: Tensor, k: int) -> Tensor:
-    """x[t + k] at t, 0 past the end."""
+    """Return x shifted by k steps: x[t + k] at t, 0 past the end."""
     return torch.cat([x[k:], torch.zeros_like(x[:k])])
 
 
@@ -101,6 +103,7 @@ def n_step_returns(
     gamma: float,
     n: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
+    """Compute n-step returns, discounts and last steps; see :func:`automl_ext.n_step_returns`."""
     steps = torch.arange(rewards.shape[0], device=rewards.device)
     last = steps.reshape(-1, *[1] * (rewards.dim() - 1)).expand_as(rewards).clone()
     if rewards.numel() == 0:
@@ -109,7 +112,7 @@ def n_step_returns(
     cut = _cuts(terminated, truncated, valid)
     r = _keep(rewards, valid)
     returns, discounts = r, torch.full_like(r, gamma)
-    open_ = ~cut  # whether the window that starts at t goes on to t + k
+    open_ = ~cut  # whether the window that starts at t extends to t + k
     for k in range(1, min(n, r.shape[0])):
         returns = returns + torch.where(open_, gamma**k * _ahead(r, k), 0)
         discounts = torch.where(open_, gamma ** (k + 1), discounts)
@@ -124,7 +127,7 @@ def n_step_returns(
 
 
 def _bound(clip: float, like: Tensor) -> float:
-    """``clip``, or infinity where the dtype has no number that large."""
+    """Return ``clip``, or infinity where it exceeds the largest number of the dtype."""
     return clip if clip <= torch.finfo(like.dtype).max else math.inf
 
 
@@ -141,6 +144,7 @@ def vtrace(
     rho_clip: float,
     c_clip: float,
 ) -> tuple[Tensor, Tensor]:
+    """Compute V-trace targets and advantages; see :func:`automl_ext.vtrace`."""
     log_rhos, rewards, values, next_values = (x.detach() for x in (log_rhos, rewards, values, next_values))
     if rewards.numel() == 0:
         return values.clone(), rewards.clone()
@@ -171,6 +175,7 @@ def retrace(
     gamma: float,
     lam: float,
 ) -> Tensor:
+    """Compute Retrace targets; see :func:`automl_ext.retrace`."""
     log_rhos, q_values, rewards, next_values = (x.detach() for x in (log_rhos, q_values, rewards, next_values))
     if rewards.numel() == 0:
         return q_values.clone()
@@ -178,7 +183,7 @@ def retrace(
     cut = _cuts(terminated, truncated, valid)
     q, w = _keep(q_values, valid), lam * _keep(log_rhos, valid).exp().clamp(max=1)
     one_step = _keep(rewards, valid) + gamma * _keep(next_values, valid & ~terminated)
-    correction, out = torch.zeros_like(q[0]), []  # w (Q^r - Q) of the step after
+    correction, out = torch.zeros_like(q[0]), []  # w (Q' - Q) of the next step
     for t in reversed(range(q.shape[0])):
         target = one_step[t] + gamma * torch.where(cut[t], 0, correction)
         correction = w[t] * (target - q[t])

@@ -1,7 +1,7 @@
 """Gumbel-softmax, Gumbel-entmax and the Gumbel-max trick (Jang et al. 2017, Maddison et al. 2017).
 
-Randomness is stateless: a seed and an element's index decide its noise, so equal seeds draw equal samples on
-every device, under torch.compile and in a checkpointed second forward.
+Randomness is stateless: the noise of an element depends only on the seed and the element's index. Equal seeds give
+equal samples on every device, under torch.compile and in the recomputed forward pass of a checkpoint.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from automl_ext.ops._gumbel_reference import gumbel_argmax_reference, gumbel_ref
 
 
 class _Unset(int):
-    """An int that can be told from the same number passed by a caller."""
+    """An int subclass for a default value, to distinguish it from the same number passed by a caller."""
 
 
 _LAST = _Unset(-1)
@@ -90,32 +90,34 @@ def gumbel_softmax(
     seed: int | Tensor | None = None,
     return_index: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """softmax((logits + g)/τ) with standard Gumbel noise g; replaces :func:`torch.nn.functional.gumbel_softmax`.
+    """Sample softmax((logits + g)/τ) with standard Gumbel noise g.
 
-    Two orders of positional arguments are accepted: ``(logits, tau, hard, dim)``, and PyTorch's
-    ``(logits, tau, hard, eps, dim)``. A fourth argument that is an int, with none after it, is ``dim``; a float
-    is ``eps``.
+    A drop-in replacement for :func:`torch.nn.functional.gumbel_softmax`. Two orders of positional arguments are
+    accepted: ``(logits, tau, hard, dim)`` and PyTorch's ``(logits, tau, hard, eps, dim)``. If there are four positional
+    arguments, the fourth is ``dim`` if it is an int and ``eps`` if it is a float.
 
     Args:
-        logits: float tensor of any shape; −inf is never chosen.
-        tau: temperature > 0, a float or a 0-dim tensor on the logits' device (which gets a gradient, and can be
-            annealed without recompiling). A CUDA tensor and whatever is traced go unchecked: τ ≤ 0 then gives NaN.
-        hard: return the one-hot argmax of logits + g; the gradient is that of the soft sample (straight-through).
-        dim: the dimension of the categories.
-        eps: a number, for compatibility; not used, as in PyTorch, which deprecates it.
-        generator: where the seed is drawn from, on the logits' device.
-        seed: an int or a 0-dim int64 tensor that decides the noise, in place of a generator.
+        logits: float tensor of any shape; an entry of −inf is never chosen.
+        tau: temperature > 0, a float or a 0-dim float tensor on the device of ``logits``. A tensor gets a gradient and
+            can be annealed without recompilation. Values on a GPU or under tracing are not checked; there, τ ≤ 0 gives
+            NaN. A τ below the smallest normal number of the compute dtype counts as that number.
+        hard: return the one-hot argmax of logits + g. The gradient is that of the soft sample (straight-through).
+        dim: the dim of the categories.
+        eps: accepted for compatibility and ignored; deprecated in PyTorch.
+        generator: source of the random seed, on the device of ``logits``; None uses PyTorch's default generator.
+        seed: an int or a 0-dim int64 tensor that determines the noise; replaces ``generator``.
         return_index: also return argmax(logits + g) along ``dim``, int64.
 
     Returns:
-        y, shaped like ``logits`` (and the index, without ``dim``). A row all −inf is NaN, as in torch.softmax.
+        y, in the shape of ``logits``; with ``return_index`` also the index, in that shape without ``dim``. A row of
+        only −inf gives NaN, as in torch.softmax.
 
     Raises:
-        TypeError: logits not floating point; hard or return_index no bool; dim no int; eps no number; more than
-            five positional arguments, or one given twice; generator no torch.Generator; seed neither an int nor
-            a 0-dim int64 tensor.
-        ValueError: τ not positive and finite; τ, seed or generator on another device; seed and generator both given.
-        IndexError: dim out of range.
+        TypeError: an argument has the wrong type or dtype, is given twice, or there are more than five positional
+            arguments.
+        ValueError: τ is not positive and finite, ``seed`` and ``generator`` are both given, or one of the three is on
+            another device.
+        IndexError: ``dim`` is out of range.
     """
     given = _dim_of("gumbel_softmax", args, dim, eps)
     return _sample("softmax", logits, tau, hard, given, generator, seed, return_index)
@@ -133,16 +135,16 @@ def gumbel_entmax15(
     seed: int | Tensor | None = None,
     return_index: bool = False,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """entmax₁.₅((logits + g)/τ): :func:`gumbel_softmax` with exact zeros; its support is what is worth running.
+    """Sample entmax₁.₅((logits + g)/τ): like :func:`gumbel_softmax`, with exact zeros.
 
-    Arguments, results and errors as in :func:`gumbel_softmax`; a row all −inf gives zeros.
+    Arguments, results and errors are those of :func:`gumbel_softmax`, but a row of only −inf gives zeros.
     """
     given = _dim_of("gumbel_entmax15", args, dim, eps)
     return _sample("entmax15", logits, tau, hard, given, generator, seed, return_index)
 
 
 def _dim_of(op: str, args: tuple[object, ...], dim: object, eps: object) -> object:
-    """``dim``, given by keyword or in the positional arguments after ``hard``: (dim,), (eps,) or (eps, dim)."""
+    """Return ``dim``, given by keyword or in the positional arguments after ``hard``: (dim,), (eps,) or (eps, dim)."""
     if len(args) > 2:
         raise TypeError(f"{op}: expected at most 5 positional arguments, got {3 + len(args)}")
     has_eps = len(args) == 2 or (len(args) == 1 and isinstance(args[0], float))
@@ -167,13 +169,13 @@ def gumbel_argmax(
     generator: torch.Generator | None = None,
     seed: int | Tensor | None = None,
 ) -> Tensor:
-    """One category per row, drawn with probability softmax(logits): the Gumbel-max trick.
+    """Sample one category per row with probability softmax(logits), by the Gumbel-max trick.
+
+    The arguments and errors are those of :func:`gumbel_softmax`.
 
     Returns:
-        int64 indices, the shape of ``logits`` without ``dim``; ties go to the lowest, a row all −inf gives 0.
-
-    Raises:
-        As :func:`gumbel_softmax`.
+        Indices, int64, in the shape of ``logits`` without ``dim``. Ties go to the lowest index; a row of only −inf
+        gives 0.
     """
     check_float_tensor(logits, "logits", "gumbel_argmax")
     dim = check_dim(dim, logits.ndim, "gumbel_argmax")
@@ -207,12 +209,13 @@ def _sample(
         native = getattr(torch.ops.automl_ext, op).default
         y, _, index = native(logits, seed, tau_value, tau_tensor, axis, hard, return_index)
     else:
-        temperature = tau_value if tau_tensor is None else tau
+        temperature = tau_value if tau_tensor is None else tau_tensor
         y, index = gumbel_reference(logits, seed, temperature, axis, hard, return_index, activation)
     return (y, index) if return_index else y
 
 
 def _check_categories(logits: Tensor, dim: int, op: str) -> None:
+    """Raise IndexError if there are no categories to choose from."""
     if logits.ndim and logits.shape[dim] == 0:
         raise IndexError(
             f"{op}: logits: expected at least one category along dim {dim}, got shape {tuple(logits.shape)}"
@@ -220,7 +223,7 @@ def _check_categories(logits: Tensor, dim: int, op: str) -> None:
 
 
 def _split_tau(tau: float | Tensor, logits: Tensor, op: str) -> tuple[float, Tensor | None]:
-    """A number and a tensor, of which the ops take one: a tensor made from every float would cost 2 µs."""
+    """Return τ as a number or as a tensor; the ops take either, because making a tensor of a float takes 2 µs."""
     if isinstance(tau, Tensor):
         if tau.ndim != 0 or not tau.is_floating_point() or not is_dense(tau):
             raise TypeError(f"{op}: tau: expected a float or a 0-dim float tensor, got {describe(tau)}")
@@ -232,19 +235,21 @@ def _split_tau(tau: float | Tensor, logits: Tensor, op: str) -> tuple[float, Ten
     if isinstance(tau, bool) or not isinstance(tau, (int, float, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"{op}: tau: expected a float or a 0-dim float tensor, got {describe(tau)}")
     if torch.compiler.is_compiling():
-        # As an argument of the op, or of torch.full, a number becomes part of the graph: annealing would recompile.
+        # As an argument of the op or of torch.full, a number would become a constant of the graph: each new value of an
+        # annealed τ would recompile.
         return 1.0, torch.ones((), dtype=torch.float64, device=logits.device) * tau
     _check_tau(tau, op)
     return float(tau), None
 
 
 def _check_tau(tau: float, op: str) -> None:
+    """Raise ValueError unless τ is positive and finite."""
     if not (0 < tau <= sys.float_info.max):
         raise ValueError(f"{op}: tau: expected a positive finite temperature, got {shown(tau)}")
 
 
 def _is_plain_cpu(x: Tensor) -> bool:
-    """Whether x's value can be read now: not traced, not inside a torch.func transform, not on a device."""
+    """Return whether x can be read now: it is on the CPU, not traced and not inside a torch.func transform."""
     return (
         not torch.compiler.is_compiling()
         and type(x) in (Tensor, torch.nn.Parameter)
@@ -256,12 +261,13 @@ def _is_plain_cpu(x: Tensor) -> bool:
 def _check_generator(generator: object, logits: Tensor, op: str) -> None:
     if not isinstance(generator, torch.Generator):
         raise TypeError(f"{op}: generator: expected a torch.Generator, got {describe(generator)}")
-    if generator.device.type != logits.device.type:  # a generator for "cuda" has no index, or that of one GPU
-        mend = f"torch.Generator({str(logits.device)!r})"
-        raise ValueError(f"{op}: generator: expected one on {logits.device}, got one on {generator.device}; use {mend}")
+    if generator.device.type != logits.device.type:  # types only: a generator for "cuda" may have no index
+        fix = f"torch.Generator({str(logits.device)!r})"
+        raise ValueError(f"{op}: generator: expected one on {logits.device}, got one on {generator.device}; use {fix}")
 
 
 def _seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, logits: Tensor, op: str) -> Tensor:
+    """Return the seed as a 0-dim int64 tensor, drawn from the generator unless it is given."""
     if generator is not None:
         _check_generator(generator, logits, op)
     if seed is None:

@@ -1,32 +1,40 @@
-"""Mixed-op aggregation: the weighted sum of a supernet's candidate operations, in one pass and without stacking."""
+"""Mixed-op aggregation: the weighted sum of the candidate operations of a supernet, computed without stacking."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import autocast_enabled, check_float_tensor, describe, is_dense, shown, wrong_device
+from automl_ext.ops._checks import (
+    autocast_enabled,
+    check_float_tensor,
+    describe,
+    is_dense,
+    is_sequence,
+    shown,
+    wrong_device,
+)
 from automl_ext.ops._mixed_reference import mixed_op_reference
 
 
 def mixed_op(inputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
-    """y = Σₖ weights[k]·inputs[k].
+    """Compute the weighted sum y = Σₖ weights[k]·inputs[k].
 
     Args:
-        inputs: K tensors of one shape, dtype and device. None is an operation that was not run: its weight counts
-            as 0 and gets gradient 0.
-        weights: [K], in the inputs' dtype, or float32 beside half inputs. An input of weight 0 is not read in
-            the forward pass; its weight still gets its gradient ⟨grad, xₖ⟩.
+        inputs: K tensors of the same shape, dtype and device. None stands for an operation that was not run: its
+            weight counts as 0 and gets gradient 0.
+        weights: [K], in the dtype of the inputs, or float32 with half-precision inputs. An input of weight 0 is not
+            read in the forward pass, but its weight gets the gradient ⟨grad, xₖ⟩.
 
     Returns:
-        y in the inputs' dtype and the first input's memory format.
+        y, in the dtype of the inputs and the memory format of the first input.
 
     Raises:
-        ValueError: all None; lengths, shapes or devices that differ.
-        TypeError: an input that is no float tensor; dtypes that differ (outside autocast, which promotes).
+        ValueError: all inputs are None, or lengths, shapes or devices differ.
+        TypeError: an input is not a float tensor, or dtypes differ. Under autocast they are promoted instead.
     """
     if not isinstance(weights, Tensor) or not is_dense(weights) or weights.ndim != 1:
         raise TypeError(f"mixed_op: weights: expected a 1-dim float tensor, got {describe(weights)}")
@@ -34,10 +42,10 @@ def mixed_op(inputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
 
 
 def cell_aggregate(inputs: Sequence[Sequence[Tensor | None]], weights: Tensor) -> Tensor:
-    """A node's value: the sum over its incoming edges of :func:`mixed_op`, y = Σₑ Σₖ weights[e, k]·inputs[e][k].
+    """Compute the value of a node, the sum of :func:`mixed_op` over its edges: y = Σₑ Σₖ weights[e, k]·inputs[e][k].
 
     Args:
-        inputs: E sequences (edges) of K tensors or None.
+        inputs: E sequences (one per incoming edge) of K tensors or None.
         weights: [E, K].
 
     Returns and raises:
@@ -59,8 +67,8 @@ def cell_aggregate(inputs: Sequence[Sequence[Tensor | None]], weights: Tensor) -
 
 
 def _as_list(values: object, name: str, op: str) -> list:
-    iterable = is_dense(values) and values.ndim > 0 if isinstance(values, Tensor) else isinstance(values, Iterable)
-    if not iterable:
+    """Return the elements of a sequence."""
+    if not is_sequence(values):
         raise TypeError(f"{op}: {name}: expected a sequence, got {describe(values)}")
     return list(values)  # type: ignore[call-overload]
 
@@ -76,7 +84,7 @@ def _aggregate(inputs: list[Tensor | None], weights: Tensor, op: str) -> Tensor:
             given.append(x)
             positions.append(k)
     if not given:
-        raise ValueError(f"{op}: inputs: expected at least one tensor, got none but None")
+        raise ValueError(f"{op}: inputs: expected at least one tensor, got only None")
     given = _check_alike(given, positions, op)
     if weights.dtype != given[0].dtype:
         weights = _check_weights_dtype(weights, given[0], op)
@@ -88,6 +96,7 @@ def _aggregate(inputs: list[Tensor | None], weights: Tensor, op: str) -> Tensor:
 
 
 def _check_alike(given: list[Tensor], positions: list[int], op: str) -> list[Tensor]:
+    """Check that the inputs have one shape, dtype and device; under autocast, return them promoted to one dtype."""
     first = given[0]
     check_float_tensor(first, f"inputs[{positions[0]}]", op)
     for k, x in zip(positions, given, strict=True):
@@ -102,7 +111,7 @@ def _check_alike(given: list[Tensor], positions: list[int], op: str) -> list[Ten
         if x.device != first.device:
             raise wrong_device(x, f"inputs[{k}]", op, first)
         if x.dtype != first.dtype:
-            if autocast_enabled(first):  # a skip connection beside a bfloat16 convolution
+            if autocast_enabled(first):  # e.g. a float32 skip connection and a bfloat16 convolution
                 return _promote(given)
             raise TypeError(f"{op}: inputs[{k}]: expected {first.dtype} as inputs[{positions[0]}], got {x.dtype}")
     return given
@@ -116,10 +125,11 @@ def _promote(given: list[Tensor]) -> list[Tensor]:
 
 
 def _check_weights_dtype(weights: Tensor, x: Tensor, op: str) -> Tensor:
+    """Check the dtype of weights that differs from that of the input x; under autocast, return them converted."""
     half_input = x.dtype in (torch.float16, torch.bfloat16)
     if half_input and weights.dtype == torch.float32:
         return weights
     if autocast_enabled(x):
         return weights.to(torch.float32 if half_input else x.dtype)
     expected = f"{x.dtype} or torch.float32" if half_input else f"{x.dtype}"
-    raise TypeError(f"{op}: weights: expected {expected} beside {x.dtype} inputs, got {weights.dtype}")
+    raise TypeError(f"{op}: weights: expected {expected} for {x.dtype} inputs, got {weights.dtype}")

@@ -1,4 +1,4 @@
-"""`nn.Module`s over the mixed op, for edges of people's own supernets."""
+"""``nn.Module`` wrappers of the mixed op, for the edges of custom supernets."""
 
 from __future__ import annotations
 
@@ -7,20 +7,25 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from automl_ext.ops._checks import check_bool, describe, is_dense
+from automl_ext.ops._checks import check_bool, describe, is_dense, is_sequence
 from automl_ext.ops.gumbel import gumbel_entmax15, gumbel_softmax
 from automl_ext.ops.mixed import mixed_op
 
 
 class MixedOp(nn.Module):
-    """An edge with K candidate modules of one output shape, mixed by weights given from outside.
+    """An edge of K candidate modules with the same output shape, mixed by weights passed to ``forward``.
 
-    Only candidates of non-zero weight run; deciding that reads ``weights`` once on the host.
+    Only candidates with a non-zero weight run. To find them, ``weights`` is copied to the host (a GPU
+    synchronization).
+
+    Raises:
+        TypeError: ``candidates`` is not a sequence of modules.
+        ValueError: no candidates; in ``forward``, weights of another shape than [K], or all zero.
     """
 
     def __init__(self, candidates: Iterable[nn.Module]) -> None:
         super().__init__()
-        given = list(candidates) if isinstance(candidates, Iterable) and not isinstance(candidates, Tensor) else None
+        given = list(candidates) if is_sequence(candidates) and not isinstance(candidates, Tensor) else None
         if given is None or not all(isinstance(candidate, nn.Module) for candidate in given):
             raise TypeError(f"MixedOp: candidates: expected a sequence of modules, got {describe(candidates)}")
         if not given:
@@ -28,10 +33,10 @@ class MixedOp(nn.Module):
         self.candidates = nn.ModuleList(given)
 
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """Σₖ weights[k]·candidates[k](x); weights [K]."""
+        """Return Σₖ weights[k]·candidates[k](x), for weights of shape [K]."""
         shape = (len(self.candidates),)
         if not isinstance(weights, Tensor) or not is_dense(weights) or weights.shape != shape or weights.is_meta:
-            device = " on meta, without values" if isinstance(weights, Tensor) and weights.is_meta else ""
+            device = " on the meta device" if isinstance(weights, Tensor) and weights.is_meta else ""
             raise ValueError(f"MixedOp: weights: expected a tensor of shape {shape}, got {describe(weights)}{device}")
         active = [w != 0 for w in weights.detach().tolist()]
         if not any(active):
@@ -41,16 +46,16 @@ class MixedOp(nn.Module):
 
 
 class GumbelMixedOp(nn.Module):
-    """An edge that learns which of K candidate modules to be, by Gumbel sampling (GDAS, Dong & Yang 2019).
+    """An edge that learns the choice among K candidate modules by Gumbel sampling (GDAS, Dong and Yang 2019).
 
-    In training each forward draws hard Gumbel-softmax weights of log_softmax(alpha) and runs the drawn candidate
-    only: w_k·op_k(x), a straight-through gradient to ``alpha``. In evaluation the candidate of the largest
-    ``alpha`` runs alone.
+    In training mode, each forward pass samples hard Gumbel-softmax weights from log_softmax(alpha) and runs only the
+    sampled candidate k. It returns w_k·op_k(x), with a straight-through gradient to ``alpha``. In evaluation mode, only
+    the candidate with the largest ``alpha`` runs.
 
     Args:
-        candidates: modules of one output shape.
-        tau: temperature, to be annealed by assignment (``edge.tau = 0.1``).
-        sparse: draw soft Gumbel-entmax weights instead, and run their support (one to a few candidates).
+        candidates: modules with the same output shape.
+        tau: temperature > 0; anneal it by assignment (``edge.tau = 0.1``).
+        sparse: sample soft Gumbel-entmax weights instead, and run the candidates in their support.
     """
 
     def __init__(self, candidates: Iterable[nn.Module], *, tau: float = 1.0, sparse: bool = False) -> None:
@@ -63,7 +68,7 @@ class GumbelMixedOp(nn.Module):
 
     @property
     def choice(self) -> int:
-        """Index of the candidate with the largest alpha."""
+        """The index of the candidate with the largest ``alpha``."""
         return int(self.alpha.argmax())
 
     def forward(self, x: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-// The one autograd mechanism, on the Autograd key: a graph node whose backward is a fused op, or, when that must be
-// differentiable itself (create_graph, torch.func) or is batched, a composite of ATen ops.
+// Autograd of the ops, on the Autograd key: a graph node whose backward is a fused op, or a composite of ATen ops if the
+// backward is batched or must be differentiable (create_graph, torch.func).
 //
 // An op supplies a struct with its attributes and
 //   static constexpr const char* kName;
 //   variable_list fused(const Grads&) const;      // runs below autograd
 //   variable_list composite(const Grads&) const;  // differentiable
-// one gradient per input of the forward op, undefined where needs[i] is false or there is none.
+// Both return one gradient per input of the forward op, undefined where needs[i] is false or there is no gradient.
 #pragma once
 #include <ATen/core/dispatch/Dispatcher.h>
 #include <torch/csrc/autograd/function.h>
@@ -24,7 +24,7 @@ namespace automl_ext::autograd {
 using torch::autograd::Node;
 using torch::autograd::SavedVariable;
 using torch::autograd::variable_list;
-using NodePtr = decltype(torch::autograd::Edge::function);  // shared_ptr to torch 2.11 and before, intrusive_ptr later
+using NodePtr = decltype(torch::autograd::Edge::function);  // shared_ptr up to torch 2.11, intrusive_ptr later
 
 template <class Pointer>
 struct Pointers;
@@ -32,7 +32,7 @@ template <class N>
 struct Pointers<std::shared_ptr<N>> {
   template <class T, class... Args>
   static std::shared_ptr<T> make(Args&&... args) {
-    // torch::autograd::deleteNode, found by argument: later versions of torch do not declare it.
+    // torch::autograd::deleteNode, found by argument-dependent lookup: later versions of torch do not declare it.
     return std::shared_ptr<T>(new T(std::forward<Args>(args)...), [](T* node) { deleteNode(node); });
   }
   template <class T>
@@ -52,14 +52,14 @@ struct Pointers<c10::intrusive_ptr<N>> {
   }
 };
 
-// What a backward sees.
+// The arguments of a backward.
 struct Grads {
   const variable_list& out;          // the gradients of the forward's outputs; some may be undefined
-  const variable_list& saved;        // in the order they were saved
-  const std::vector<bool>& needs;    // which of the forward's inputs want a gradient
+  const variable_list& saved;        // in the order of saving
+  const std::vector<bool>& needs;    // which inputs of the forward need a gradient
 };
 
-// Under torch.autograd.grad(is_grads_batched=True) too: the composite batches by itself.
+// Whether a gradient is batched (vmap, or torch.autograd.grad(is_grads_batched=True)); composites support that.
 inline bool is_batched(const variable_list& grads) {
   constexpr c10::DispatchKeySet keys({c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched});
   for (const auto& grad : grads)
@@ -98,7 +98,7 @@ class OpNode final : public torch::autograd::TraceableFunction {
   std::vector<SavedVariable> saved_;
 };
 
-// Composites compute half types in float, as the kernels do.
+// Composites compute half precision in float, as the kernels do.
 inline at::Tensor wide(const at::Tensor& x) {
   return x.scalar_type() == at::kHalf || x.scalar_type() == at::kBFloat16 ? x.to(at::kFloat) : x;
 }
@@ -119,7 +119,7 @@ inline void check_no_forward_ad(const char* op, at::TensorList xs) {
   for (const auto& x : xs) check_no_forward_ad(op, x);
 }
 
-// The node of a call, connected to its inputs; null when nothing wants a gradient.
+// The graph node of a call, connected to its inputs; null if no input requires a gradient.
 template <class Op, class... Inputs>
 auto make_node(const char* op_name, Op op, const Inputs&... inputs) {
   (check_no_forward_ad(op_name, inputs), ...);
@@ -131,7 +131,7 @@ auto make_node(const char* op_name, Op op, const Inputs&... inputs) {
   return node;
 }
 
-// Runs the op's kernel, below autograd.
+// Calls the kernel of the op, below autograd.
 template <class Handle, class... Args>
 auto redispatch(const Handle& handle, c10::DispatchKeySet keys, Args&&... args) {
   at::AutoDispatchBelowADInplaceOrView below;

@@ -1,4 +1,4 @@
-// The element types the kernels take, as an index into their tables.
+// Element types of the kernels, used as indices into the kernel tables.
 #pragma once
 #include <cstdint>
 
@@ -6,7 +6,7 @@ namespace automl_ext {
 
 enum DType : int { kFloat64, kFloat32, kBFloat16, kFloat16, kDTypes };
 
-// Storage of the half types. Plain structs, so that kernel files need no torch header.
+// Storage of half precision numbers: plain structs, so that kernel files need no torch headers.
 struct bfloat16 {
   uint16_t bits;
 };

@@ -1,4 +1,4 @@
-// Between at::Tensor and the raw pointers of the kernels: dtypes, rows along a dim, parallel loops.
+// From at::Tensor to the raw pointers of the kernels: dtypes, rows along a dim, parallel loops.
 #pragma once
 #include <ATen/Parallel.h>
 #include <ATen/WrapDimUtils.h>
@@ -30,7 +30,7 @@ inline void check_device(const char* op, const char* name, const at::Tensor& x, 
                     ", got one on ", x.device(), "; use .to('", like.device(), "')");
 }
 
-// What a kernel reads side by side must have one device, shape and dtype.
+// Checks that x has the device, dtype and shape of `like`.
 inline void check_like(const char* op, const char* name, const at::Tensor& x, const at::Tensor& like) {
   check_device(op, name, x, like);
   TORCH_CHECK_TYPE(x.scalar_type() == like.scalar_type(), op, ": ", name, ": expected a ", like.scalar_type(),
@@ -38,7 +38,7 @@ inline void check_like(const char* op, const char* name, const at::Tensor& x, co
   TORCH_CHECK_VALUE(x.sizes() == like.sizes(), op, ": ", name, ": expected shape ", like.sizes(), ", got ", x.sizes());
 }
 
-// A tensor seen as rows along `dim`: that dim moved last, contiguous.
+// A tensor as contiguous rows along `dim`, which is moved last.
 struct Rows {
   at::Tensor data;
   int64_t length;  // of a row
@@ -52,13 +52,13 @@ struct Rows {
   static bool is_last(const at::Tensor& x, int64_t dim) { return at::maybe_wrap_dim(dim, x.dim()) == x.dim() - 1; }
 };
 
-// A result in rows, put back into the shape of `like`; contiguous.
+// Returns rows in the shape of `like`, contiguous.
 inline at::Tensor from_rows(const at::Tensor& rows, const at::Tensor& like, int64_t dim) {
   if (like.dim() == 0) return rows.reshape({});
   return Rows::is_last(like, dim) ? rows : rows.movedim(-1, dim).contiguous();
 }
 
-// Memory of one thread's kernel, on cache lines: a vector that lies on two costs two accesses.
+// Scratch memory of one thread, aligned to cache lines: a vector across two lines takes two accesses.
 class Scratch {
  public:
   explicit Scratch(size_t bytes) : lines_(new Line[bytes / sizeof(Line) + 1]) {}
@@ -71,11 +71,11 @@ class Scratch {
   std::unique_ptr<Line[]> lines_;
 };
 
-// Runs body(begin, end) over [0, count) items of `cost` elements each; none for no items, and small work stays on
-// this thread.
+// Runs body(begin, end) in parallel over [0, count) items of `cost` elements each. Does nothing without items, and does
+// small work on the calling thread.
 template <class Body>
 void parallel_rows(int64_t count, int64_t cost, const Body& body) {
-  constexpr int64_t kGrain = 32768;  // elements below which a second thread does not pay
+  constexpr int64_t kGrain = 32768;  // fewer elements are faster on one thread
   const int64_t grain = std::max<int64_t>(1, kGrain / std::max<int64_t>(1, cost));
   if (count == 0) return;
   if (count <= grain)

@@ -1,4 +1,4 @@
-// Entmax-1.5 and sparsemax over the rows of a contiguous [rows, n] array: what the kernels offer.
+// Entmax-1.5 and sparsemax over the rows of a contiguous [rows, n] array: the interface of the CPU kernels.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -7,8 +7,8 @@
 
 namespace automl_ext {
 
-// What the gradient of a sparse row needs beside grad: where p is not 0, and what it is there; zeros follow, up to a whole
-// vector.
+// The support of a sparse row, which is all that its gradient needs besides grad: the indices of the non-zero entries of p
+// and their values, padded with zeros to whole vectors.
 template <class T>
 struct EntmaxSupport {
   static constexpr int kMost = 64;
@@ -16,19 +16,19 @@ struct EntmaxSupport {
   int32_t at[kMost];
   T p[kMost];
 };
-// In rows that are not longer it would save nothing.
+// For rows up to this length, the support saves no time.
 constexpr int64_t kLongestWithoutSupport = 256;
-// Bytes for each row of this length. As automl_ext/ops/_register.py.
+// The size in bytes of the support of a row; automl_ext/ops/_register.py has the same formula.
 inline int64_t entmax_support_bytes(int64_t n, int64_t element_size) {
   constexpr int64_t most = EntmaxSupport<float>::kMost;
   return n > kLongestWithoutSupport && n <= INT32_MAX ? 8 + most * (4 + element_size) : 0;
 }
 
-// Whether each of `rows` supports could be of a row of n elements: what a kernel reads and writes with it then stays inside
-// the row. Supports come from the caller of a backward op, so they may hold anything.
+// Whether all indices of the supports are inside rows of n elements, so that a kernel accesses no other memory. The supports
+// come from the caller of a backward op and may contain anything.
 template <class T>
 bool entmax_supports_fit(const EntmaxSupport<T>* support, int64_t rows, int64_t n) {
-  uint32_t wrong = 0;  // the sign bit of a place that is negative or not below n
+  uint32_t wrong = 0;  // the sign bit is set if an index is negative or not below n
   for (int64_t row = 0; row < rows; ++row) {
     const EntmaxSupport<T>& kept = support[row];
     if (kept.count < -1 || kept.count > EntmaxSupport<T>::kMost) return false;
@@ -38,17 +38,17 @@ bool entmax_supports_fit(const EntmaxSupport<T>* support, int64_t rows, int64_t 
 }
 
 struct EntmaxKernels {
-  // p = entmax(x) for rows [begin, end). support: an EntmaxSupport for each row, or null. scratch:
-  // entmax_scratch_bytes(n), one per thread.
+  // p = entmax(x) for rows [begin, end). support: one EntmaxSupport per row, or null. scratch: entmax_scratch_bytes(n)
+  // bytes, separate for each thread.
   using Forward = void (*)(const void* x, void* p, void* support, int64_t n, int64_t begin, int64_t end, void* scratch);
-  // dx from grad, p and the forward pass' support, or null, for rows [begin, end).
+  // Computes dx from grad, p and the support of the forward pass (or null) for rows [begin, end).
   using Backward = void (*)(const void* grad, const void* p, const void* support, void* dx, int64_t n, int64_t begin,
                             int64_t end);
   Forward entmax15[kDTypes], sparsemax[kDTypes];
   Backward entmax15_backward[kDTypes], sparsemax_backward[kDTypes];
 };
 
-// The candidates of a row in double, and room for a whole vector behind them.
+// Space for the candidates of a row in double, with padding, and for the maxima of its blocks.
 inline size_t entmax_scratch_bytes(int64_t n) { return size_t(n + 64 + n / 4) * sizeof(double); }
 
 // The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.

@@ -1,4 +1,4 @@
-// Gradients of entmax-1.5 and sparsemax: dx = s(g − ⟨s, g⟩/⟨s, 1⟩), s = √p and s = [p > 0].
+// Gradients of entmax-1.5 and sparsemax: dx = s(g − ⟨s, g⟩/⟨s, 1⟩) with s = √p and s = [p > 0], respectively.
 #include <optional>
 #include <tuple>
 
@@ -16,7 +16,7 @@ using Forward = at::Tensor(const at::Tensor&, int64_t);
 using Trained = std::tuple<at::Tensor, at::Tensor>(const at::Tensor&, int64_t);
 using Backward = at::Tensor(const at::Tensor&, const at::Tensor&, int64_t, const std::optional<at::Tensor>&);
 
-// Saved: p, and the support of its rows where there is one.
+// The saved tensors are p and, for long rows on the CPU, the support.
 template <class Grad>
 variable_list fused(const Grads& g, int64_t dim) {
   static const auto op = autograd::find_op<Backward>(Grad::kBackward);
@@ -30,7 +30,7 @@ struct Entmax15Grad {
   variable_list fused(const Grads& g) const { return automl_ext::fused<Entmax15Grad>(g, dim); }
   variable_list composite(const Grads& g) const {
     const at::Tensor p = autograd::wide(g.saved[0]);
-    return autograd::narrow({centred(masked_sqrt(p), autograd::wide(g.out[0]), dim)}, g.saved[0].scalar_type());
+    return autograd::narrow({centered(masked_sqrt(p), autograd::wide(g.out[0]), dim)}, g.saved[0].scalar_type());
   }
 };
 
@@ -41,17 +41,18 @@ struct SparsemaxGrad {
   variable_list fused(const Grads& g) const { return automl_ext::fused<SparsemaxGrad>(g, dim); }
   variable_list composite(const Grads& g) const {
     const at::Tensor p = autograd::wide(g.saved[0].detach());
-    const at::Tensor support = at::where(p == 0, at::zeros_like(p), p / p);  // NaN stays
-    return autograd::narrow({centred(support, autograd::wide(g.out[0]), dim)}, g.saved[0].scalar_type());
+    const at::Tensor support = at::where(p == 0, at::zeros_like(p), p / p);  // NaN stays NaN
+    return autograd::narrow({centered(support, autograd::wide(g.out[0]), dim)}, g.saved[0].scalar_type());
   }
 };
 
-// On a GPU the gradient reads p; so it does of rows that are traced with a length nobody knows.
+// Whether the forward pass should return the support. On a GPU, and for a traced length that is unknown, the gradient
+// reads p instead.
 bool has_support(const at::Tensor& x, int64_t dim) {
   return x.device().is_cpu() && x.dim() > 0 && TORCH_GUARD_OR_FALSE(x.sym_size(dim).sym_gt(kLongestWithoutSupport));
 }
 
-// To an outer torch.func.grad this is what the inner one calls, so it has a gradient too.
+// Differentiable too, because it is what an outer torch.func.grad sees of an inner one.
 template <class Grad>
 std::tuple<at::Tensor, at::Tensor> trained(c10::DispatchKeySet keys, const at::Tensor& x, int64_t dim) {
   static const auto op = autograd::find_op<Trained>(Grad::kTrained);

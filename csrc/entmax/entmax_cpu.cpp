@@ -32,13 +32,13 @@ EntmaxTrained forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::For
   return {p, support};
 }
 
-// Whether this is the memory of supports, whatever it holds.
+// Whether x has the layout of supports; says nothing about its values.
 bool is_support(const at::Tensor& x, int64_t bytes) {
   return x.device().is_cpu() && x.layout() == at::kStrided && x.scalar_type() == at::kByte && x.numel() == bytes &&
          x.is_contiguous() && reinterpret_cast<uintptr_t>(x.const_data_ptr()) % alignof(EntmaxSupport<double>) == 0;
 }
 
-// Whether the kernel can use the supports of rows [begin, end) without leaving the rows.
+// Whether the supports of rows [begin, end) keep the kernel inside these rows.
 bool supports_fit(DType dtype, const void* supports, int64_t n, int64_t begin, int64_t end) {
   const auto fit = [&](auto element) {
     return entmax_supports_fit(static_cast<const EntmaxSupport<decltype(element)>*>(supports) + begin, end - begin, n);
@@ -46,7 +46,7 @@ bool supports_fit(DType dtype, const void* supports, int64_t n, int64_t begin, i
   switch (dtype) {
     case kFloat64: return fit(double());
     case kFloat32: return fit(float());
-    default: return fit(uint16_t());  // two bytes, as both half types
+    default: return fit(uint16_t());  // two bytes, as both half-precision types
   }
 }
 
@@ -58,12 +58,12 @@ at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, co
     TORCH_CHECK_VALUE(!given || is_support(*support, bytes), op, kNotASupport, ", got ", support->sizes());
     const void* const supports = given ? support->const_data_ptr() : nullptr;
     parallel_rows(y.count, y.length, [&](int64_t begin, int64_t end) {
-      // In blocks, so that the kernel finds the supports that were checked in the cache.
+      // In blocks, so that the checked supports are still in the cache when the kernel reads them.
       const int64_t block = given ? kCheckedRows : end - begin;
       for (int64_t row = begin; row < end; row += block) {
         const int64_t stop = std::min(end, row + block);
         TORCH_CHECK_VALUE(!given || supports_fit(dtype, supports, y.length, row, stop), op, kNotASupport,
-                          ", got places outside the rows");
+                          ", got indices outside the rows");
         table[dtype](g.data.const_data_ptr(), y.data.const_data_ptr(), supports, dx, y.length, row, stop);
       }
     });

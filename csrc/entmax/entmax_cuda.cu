@@ -7,7 +7,7 @@
 namespace automl_ext {
 namespace {
 
-constexpr int64_t kShortBackwardRow = 512;  // two rows in registers
+constexpr int64_t kShortBackwardRow = 512;  // two rows fit the registers
 
 template <int power, class T>
 void forward(const T* x, T* p, int64_t rows, int64_t n, cudaStream_t stream) {

@@ -1,10 +1,10 @@
-// What the entry functions of entmax-1.5 and sparsemax do on every device: checks, rows, results.
+// The device-independent part of the entry functions of entmax-1.5 and sparsemax: checks, rows, results.
 #pragma once
 #include "../common/tensors.h"
 
 namespace automl_ext {
 
-// run(dtype, rows, p)
+// Calls run(dtype, rows, p).
 template <class Run>
 at::Tensor entmax_forward(const char* op, const at::Tensor& x, int64_t dim, const Run& run) {
   const DType dtype = dtype_of(x, op, "x");
@@ -14,7 +14,7 @@ at::Tensor entmax_forward(const char* op, const at::Tensor& x, int64_t dim, cons
   return from_rows(p, x, dim);
 }
 
-// run(dtype, rows of grad, rows of p, dx)
+// Calls run(dtype, rows of grad, rows of p, dx).
 template <class Run>
 at::Tensor entmax_backward(const char* op, const at::Tensor& grad, const at::Tensor& p, int64_t dim, const Run& run) {
   const DType dtype = dtype_of(p, op, "p");

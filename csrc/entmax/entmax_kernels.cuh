@@ -1,18 +1,18 @@
-// Entmax-1.5 and sparsemax on CUDA: as entmax_kernel.inc, over a row that a team of threads shares.
+// Entmax-1.5 and sparsemax on CUDA: the algorithm of entmax_kernel.inc, for rows shared by a team of threads.
 #pragma once
 #include "../common/cuda/rows.cuh"
 
 namespace automl_ext {
 
-constexpr int kMaxNewtonSteps = 50;  // 17 is the most ever seen; the bound keeps a bad row from hanging
+constexpr int kMaxNewtonSteps = 50;  // at most 17 observed; a bound against endless loops
 
-// τ in two parts: on long flat rows p ≪ τ, and one float's rounding of τ would show.
+// τ as a sum of two numbers: on long flat rows p ≪ τ, and rounding τ to one float would be visible.
 template <class C>
 struct Threshold {
   C high, low;
 };
 
-// τ + step, without loss.
+// τ + step without rounding.
 template <class C>
 __device__ __forceinline__ Threshold<C> split(C tau, C step) {
   return {tau, step};
@@ -23,21 +23,20 @@ __device__ __forceinline__ Threshold<float> split(float tau, double step) {
   return {high, float(root - double(high))};
 }
 
-// τ of a row of v ≤ 0, of which `counts` says whether it is one to solve (others get no meaningful answer).
-// Newton's iteration from −1 climbs to the root of f(τ) = Σ max(v − τ, 0)^power − 1; where the closed form on what is
-// greater than τ keeps all of that, and rounding cannot have moved it by much, it is the root. For a row in registers only
-// sums are in double, if that: GPUs have little of it.
+// Returns τ of a row of v ≤ 0; meaningless unless `is_valid`. Newton's iteration from −1 increases to the root of
+// f(τ) = Σ max(v − τ, 0)^power − 1. If the closed-form root of the elements greater than τ keeps all of them, and its rounding
+// error is small, it is the root. For rows in registers at most the sums are in double, which is slow on GPUs.
 template <int power, class Team, class Row>
-__device__ Threshold<typename Row::C> find_threshold(const Team& team, const Row& row, bool counts) {
+__device__ Threshold<typename Row::C> find_threshold(const Team& team, const Row& row, bool is_valid) {
   using C = typename Row::C;
   using Total = typename Row::Total;
   using S = typename Row::Scalar;
   constexpr S epsilon = sizeof(C) == 8 ? S(0x1p-52) : S(0x1p-23);
-  // Relative, of the sums and of what is made of them.
+  // Relative error of the sums and of the results of them.
   constexpr S rounding = (Row::longest_chain + Team::depth + 6) * (epsilon / 2);
   C tau = -1;
   Threshold<C> result{tau, 0};
-  bool done = !counts;
+  bool done = !is_valid;
   for (int step = 0; step < kMaxNewtonSteps && team.any(!done); ++step) {
     typename Row::Accumulator of_d, of_squares;
     C smallest = 0;
@@ -54,7 +53,7 @@ __device__ Threshold<typename Row::C> find_threshold(const Team& team, const Row
     team.sum(sums);
     const S n = S(team.count(some)), room = S(team.smallest(smallest)) - S(tau);
     const S sum = S(sums[0]), squares = S(sums[1]);
-    S to_root, least, to_newton;  // the root of what is greater than τ, the least it can be, Newton's step; all from τ
+    S to_root, least, to_newton;  // from τ: the root of the elements above τ, its lower bound, the Newton step
     if (power == 2) {
       const S excess = S(sums[1] - 1), square = sum * sum - n * excess, discriminant = square > 0 ? square : S(0);
       to_newton = excess / (2 * sum);
@@ -65,10 +64,10 @@ __device__ Threshold<typename Row::C> find_threshold(const Team& team, const Row
       to_newton = least = to_root - rounding * sum / n;
     }
     const bool all_stay = room > to_root;
-    // Where they all stay up to `least`, it is not past the root either.
+    // If all elements stay up to `least`, it does not pass the root either.
     const S forward = room > least && least > to_newton ? least : to_newton;
     const C next = C(S(tau) + forward);
-    // n is 0 where rounding put τ on the largest.
+    // n is 0 if rounding moved τ to the largest element.
     if (!done && n > 0) result = all_stay ? split(tau, to_root) : Threshold<C>{next, 0};
     const bool found = all_stay && to_root - least <= -2 * epsilon * (S(tau) + to_root);
     done = done || n == 0 || found || !(next > tau);
@@ -77,17 +76,17 @@ __device__ Threshold<typename Row::C> find_threshold(const Team& team, const Row
   return result;
 }
 
-// Of scale·x (1, or for entmax-1.5 ½, over a temperature), given the largest x of the row.
+// p of scale·x, given the largest x of the row. scale is 1, or ½ for entmax-1.5, over a temperature.
 template <int power, class T, class Team, class Row, class C>
 __device__ __forceinline__ void entmax_below(const Team& team, Row& row, C top, C scale, T* out) {
-  // A NaN or +inf spoils its row; a row that is all mask is 0.
-  const bool spoiled = !(top < infinity<C>()) || scale != scale, counts = !spoiled && top > -infinity<C>();
+  // A NaN or +inf makes its row NaN; a row of only −inf is 0.
+  const bool is_nan = !(top < infinity<C>()) || scale != scale, is_valid = !is_nan && top > -infinity<C>();
   row.shift(top, scale);
-  const Threshold<C> tau = find_threshold<power>(team, row, counts);
-  const C instead = spoiled ? not_a_number<C>() : C(0);
+  const Threshold<C> tau = find_threshold<power>(team, row, is_valid);
+  const C instead = is_nan ? not_a_number<C>() : C(0);
   row.store(out, [&](C v) {
     const C above = (v - tau.high) - tau.low, d = above > 0 ? above : C(0);
-    return counts ? (power == 2 ? d * d : d) : instead;
+    return is_valid ? (power == 2 ? d * d : d) : instead;
   });
 }
 
@@ -105,7 +104,7 @@ __device__ __forceinline__ void entmax_row(const Team& team, Row& row, T* out) {
   entmax_below<power>(team, row, largest_of(team, row), power == 2 ? C(0.5) : C(1), out);
 }
 
-// kLanes threads a row of up to kLanes·kItems values, which stay in registers.
+// kLanes threads per row of up to kLanes·kItems values, in registers.
 template <int power, class T, int kLanes, int kItems>
 __global__ void __launch_bounds__(128, 4) entmax_short_rows(const T* x, T* p, int64_t rows, int64_t n) {
   using C = Compute<T>;
@@ -120,7 +119,7 @@ __global__ void __launch_bounds__(128, 4) entmax_short_rows(const T* x, T* p, in
   }
 }
 
-// A block a row, in shared memory.
+// One block per row, in shared memory.
 template <int power, class T>
 __global__ void __launch_bounds__(1024) entmax_long_rows(const T* x, T* p, int64_t rows, int64_t n) {
   KERNEL_DYNAMIC_SHARED(Compute<T>, values);
@@ -133,7 +132,7 @@ __global__ void __launch_bounds__(1024) entmax_long_rows(const T* x, T* p, int64
   }
 }
 
-// A block a row that fits no memory of the block.
+// One block per row that does not fit shared memory.
 template <int power, class T>
 __global__ void __launch_bounds__(1024) entmax_huge_rows(const T* x, T* p, int64_t rows, int64_t n) {
   const BlockTeam team;
@@ -145,16 +144,16 @@ __global__ void __launch_bounds__(1024) entmax_huge_rows(const T* x, T* p, int64
   }
 }
 
-// dx = s(g − ⟨s, g⟩/⟨s, 1⟩), s = √p for entmax-1.5 and 1 on the support for sparsemax. Outside the support it is 0,
-// whatever g holds there.
+// dx = s(g − ⟨s, g⟩/⟨s, 1⟩), where s is √p for entmax-1.5 and 1 on the support for sparsemax. Outside the support dx is 0 for
+// any g.
 template <int power, class C>
 __device__ __forceinline__ C support_weight(C p) {
   if (power == 2) return sqrt(p);
-  return p > 0 ? C(1) : p;  // 0 and NaN stay
+  return p > 0 ? C(1) : p;  // keeps 0 and NaN
 }
 template <class C>
 __device__ __forceinline__ C supported(C s, C value) {
-  return s > 0 ? value : s;  // 0 and NaN stay
+  return s > 0 ? value : s;  // keeps 0 and NaN
 }
 template <class C>
 __device__ __forceinline__ C weighted_mean(const double (&sums)[2]) {
@@ -191,7 +190,7 @@ __global__ void __launch_bounds__(128, 4)
   }
 }
 
-// Reads a row twice, the second time from the cache that the first filled.
+// Reads each row twice; the second time it is in the cache.
 template <int power, class T>
 __global__ void __launch_bounds__(1024)
     entmax_backward_long_rows(const T* grad, const T* p, T* dx, int64_t rows, int64_t n) {

@@ -1,5 +1,5 @@
-// Gradients of Gumbel-softmax and Gumbel-entmax, to the logits and to τ. A hard sample passes its gradient to the
-// soft one (straight-through), so both outputs carry the same.
+// Gradients of Gumbel-softmax and Gumbel-entmax with respect to the logits and τ. A hard sample passes its gradient to the
+// soft one (straight-through), so the gradients of both outputs are added.
 #include "../common/autograd.h"
 #include "../entmax/entmax_gradient.h"
 
@@ -24,7 +24,7 @@ std::optional<at::Tensor> saved_tau(const Grads& g) {
   return g.saved.size() > 1 ? std::optional<at::Tensor>(g.saved[1]) : std::nullopt;
 }
 
-// τ (under vmap one per leading index) broadcast against y with dim moved last.
+// τ, broadcast against y; under vmap there is one τ per leading index of y with dim moved last.
 at::Tensor tau_beside(const at::Tensor& tau, const at::Tensor& y, int64_t dim) {
   if (tau.dim() == 0) return tau;
   std::vector<int64_t> shape(tau.sizes().begin(), tau.sizes().end());
@@ -32,7 +32,7 @@ at::Tensor tau_beside(const at::Tensor& tau, const at::Tensor& y, int64_t dim) {
   return tau.reshape(shape).movedim(-1, dim);
 }
 
-// Sums a quantity of y's shape to τ's.
+// Sums a tensor in the shape of y to the shape of τ.
 at::Tensor sum_to_tau(at::Tensor x, const at::Tensor& tau, int64_t dim) {
   if (tau.dim() == 0) return x.sum().to(tau.scalar_type());
   x = x.movedim(dim, -1);
@@ -41,7 +41,7 @@ at::Tensor sum_to_tau(at::Tensor x, const at::Tensor& tau, int64_t dim) {
   return x.sum(dims).to(tau.scalar_type());
 }
 
-// From dz and the factor that dτ multiplies it by.
+// The gradients of the logits, dz/τ, and of τ, −Σ tau_terms/τ.
 variable_list gradients(const Grads& g, const at::Tensor& dz, const at::Tensor& tau_terms, double tau, int64_t dim) {
   const auto tau_tensor = saved_tau(g);
   const auto dtype = g.saved[0].scalar_type();
@@ -86,7 +86,7 @@ struct GumbelEntmax15Grad {
   }
   variable_list composite(const Grads& g) const {
     const at::Tensor s = masked_sqrt(autograd::wide(g.saved[0]));
-    const at::Tensor dz = centred(s, autograd::wide(total_grad(g)), dim);
+    const at::Tensor dz = centered(s, autograd::wide(total_grad(g)), dim);
     return gradients(g, dz, 2 * dz * s, tau, dim);
   }
 };

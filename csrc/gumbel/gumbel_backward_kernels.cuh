@@ -5,7 +5,7 @@
 
 namespace automl_ext {
 
-// ⟨s, g⟩ and ⟨s, 1⟩ of a row, s = y or √y, and what follows from them.
+// The gradient of a row from the sums ⟨s, g⟩ and ⟨s, 1⟩, where s = y or √y.
 template <bool entmax, class C>
 struct GumbelGradient {
   Sum<C> weighted, weights, tau_terms;
@@ -28,14 +28,14 @@ struct GumbelGradient {
     const C s = weight(y);
     return on_support(s, s * (g - mean));
   }
-  // By what dz is multiplied for dτ. Where y = 0, dz is 0 and log y must be finite.
+  // The factor of dz in dτ. Where y = 0, dz is 0 and log y must be finite.
   static __device__ __forceinline__ C tau_weight(C y) {
     constexpr C least = kSmallestNormal<C>;
     return entmax ? std::sqrt(y) : std::log(y > least ? y : least);
   }
 };
 
-// x/τ as a product: a division for each element would cost more. Scaled, for the inverse of a subnormal τ is infinite.
+// x/τ as a product, which is faster than a division per element. Scaled, because the inverse of a subnormal τ is infinite.
 template <class C>
 struct Divider {
   C scale, inverse;
@@ -46,7 +46,7 @@ struct Divider {
   __device__ __forceinline__ C operator()(C x) const { return x * scale * inverse; }
 };
 
-// Of a block, into its place among the partials.
+// Stores the sum of a block as its partial of dτ.
 template <bool entmax>
 __device__ __forceinline__ void store_tau_partial(double terms, double tau, double* partial) {
   const double total = BlockTeam().sum(terms);
@@ -91,7 +91,7 @@ __global__ void __launch_bounds__(128, 4) gumbel_backward_short_rows(GumbelCudaR
   }
 }
 
-// Reads a row twice, the second time from the cache that the first filled.
+// Reads each row twice; the second time it is in the cache.
 template <bool entmax, class T>
 __global__ void __launch_bounds__(1024)
     gumbel_backward_long_rows(GumbelCudaRows rows, const T* grad, const T* y, T* dx, double* partials) {
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(1024)
   }
 }
 
-// dτ of `count` temperatures: the sums of per_tau neighbouring partials.
+// dτ of `count` temperatures, each the sum of per_tau consecutive partials.
 static __global__ void __launch_bounds__(1024)
     gumbel_tau_gradient(const double* partials, int64_t per_tau, int64_t count, void* dtau, DType dtype) {
   const BlockTeam team;

@@ -27,7 +27,7 @@ auto runner(const GumbelKernels::Sample* table) {
   return [table](DType dtype, const Rows& r, const GumbelGroups& groups, void* soft, void* one_hot, int64_t* index) {
     const std::vector<double> taus = values_of(groups);
     const GumbelRows rows = rows_of(r.length, groups, taus);
-    // Drawing noise costs about as much as 8 plain elements.
+    // Sampling the noise of an element takes about as long as 8 plain elements.
     parallel_rows(r.count, 8 * r.length, [&](int64_t begin, int64_t end) {
       const Scratch scratch(gumbel_scratch_bytes(r.length));
       table[dtype](rows, r.data.const_data_ptr(), soft, one_hot, index, begin, end, scratch.get());

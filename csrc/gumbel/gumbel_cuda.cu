@@ -10,7 +10,7 @@ namespace {
 
 constexpr int64_t kTileElements = 2048, kEnoughBlocks = 512;
 
-// Tiles of whole passes of a block over its rows: about kTileElements, fewer where that would leave the GPU idle.
+// Tiles of whole passes of a block, of about kTileElements elements, or fewer if there would be too few blocks.
 RowTiles short_row_tiles(const GumbelCudaRows& rows, int lanes) {
   const int64_t pass = kShortRowThreads / lanes, passes_of_group = (rows.rows_per_group + pass - 1) / pass;
   const int64_t most = std::min(kTileElements / (pass * rows.n), passes_of_group * rows.groups() / kEnoughBlocks);
@@ -19,7 +19,7 @@ RowTiles short_row_tiles(const GumbelCudaRows& rows, int lanes) {
   return {per_group * rows.groups(), per_group, int(passes * pass)};
 }
 
-// launch(lanes, items): the team for rows of n elements, and the registers of each thread; longest(): for longer rows.
+// Calls launch(lanes, items) with the team size and registers per thread for rows of n elements, or longest() for long rows.
 template <class Launch, class Longest>
 void for_row_length(int64_t n, const Launch& launch, const Longest& longest) {
   if (n <= 8) return launch(Int<2>(), Int<4>());
@@ -55,7 +55,7 @@ void sample(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out,
   for_row_length(rows.n, in_tiles, in_blocks);
 }
 
-// As `sample` has them for its short rows; two rows of a warp fit its registers.
+// Like for_row_length, with rows of up to 512 elements: two rows per warp fit the registers.
 template <class Launch, class Longest>
 void for_backward_row_length(int64_t n, const Launch& launch, const Longest& longest) {
   for_row_length(n, launch, [&] { n <= 512 ? launch(Int<32>(), Int<16>()) : longest(); });
@@ -75,7 +75,7 @@ void backward(const GumbelCudaRows& rows, const T* grad, const T* y, T* dx, doub
   for_backward_row_length(rows.n, in_tiles, in_blocks);
 }
 
-// launch(entmax as a type, a value of the element type)
+// Calls launch(entmax as a type, a value of the element type).
 template <class Launch>
 void for_kind(bool entmax, DType dtype, const Launch& launch) {
   for_dtype(dtype, [&](auto element) {

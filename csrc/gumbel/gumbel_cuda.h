@@ -6,12 +6,12 @@
 
 namespace automl_ext {
 
-// As GumbelRows; seeds and temperatures lie on the device, and only kernels read them.
+// Like GumbelRows, with seeds and temperatures on the device; only kernels read them.
 struct GumbelCudaRows {
   int64_t count, n, rows_per_group;
-  const int64_t* seeds;  // [groups], or one for all when seed_step is 0; not read by backward
+  const int64_t* seeds;  // [groups], or a single one if seed_step is 0; not read by the backward pass
   int64_t seed_step;
-  const void* taus;  // alike, of tau_dtype; null: tau
+  const void* taus;  // like seeds, of tau_dtype; null: use tau
   DType tau_dtype;
   int64_t tau_step;
   double tau;
@@ -19,12 +19,12 @@ struct GumbelCudaRows {
   int64_t groups() const { return count / rows_per_group; }
 };
 
-// softmax or entmax-1.5 of (x + noise)/τ, one_hot of argmax(x + noise), the argmax: what is not null; one_hot wants
-// soft as well.
+// Computes the non-null outputs: softmax or entmax-1.5 of (x + noise)/τ, one_hot of argmax(x + noise), and the argmax. one_hot
+// requires soft.
 void launch_gumbel(bool entmax, DType dtype, const GumbelCudaRows& rows, const void* x, void* soft, void* one_hot,
                    int64_t* index, void* stream);
 
-// dx, and unless null dtau, of tau_dtype: one for each τ. partials: room for gumbel_tau_partials(rows).
+// Computes dx and, unless null, dtau of tau_dtype, one per τ. partials has gumbel_tau_partials(rows) elements.
 void launch_gumbel_backward(bool entmax, DType dtype, const GumbelCudaRows& rows, const void* grad, const void* y,
                             void* dx, double* partials, void* dtau, void* stream);
 int64_t gumbel_tau_partials(const GumbelCudaRows& rows);

@@ -1,5 +1,5 @@
-// Gumbel-softmax, Gumbel-entmax and Gumbel-argmax on CUDA, as gumbel_kernel.inc. Perturbed logits go to shared memory
-// in the order in which the stream makes them, and are read from there in rows.
+// Gumbel-softmax, Gumbel-entmax and Gumbel-argmax on CUDA, as gumbel_kernel.inc. Perturbed logits are written to shared memory
+// in the order of the random stream and read from there in rows.
 #pragma once
 #include "../common/cuda/rows.cuh"
 #include "../entmax/entmax_kernels.cuh"
@@ -8,21 +8,21 @@
 
 namespace automl_ext {
 
-// A block's, for rows that a block shares: entmax and double take more registers.
+// The largest block for one row per block: entmax and double need more registers.
 template <bool entmax, class T>
 constexpr int kMostThreads = entmax || sizeof(T) == 8 ? 512 : 1024;
 
-// Rows are worked through in tiles of some rows of one group.
+// Tiles of rows of one group.
 struct RowTiles {
   int64_t count, per_group;
   int rows;
 };
 
-// A tile, or a single row: its group, its place there, and where it is among all rows.
+// The position of a tile (or a single row): its group, its first row in the group and among all rows.
 struct TilePlace {
   int64_t group, row_in_group, row;
   __device__ __forceinline__ TilePlace(const GumbelCudaRows& rows, int64_t tile, int64_t per_group, int rows_per_tile) {
-    group = tile < per_group ? 0 : tile / per_group;  // one group is the usual, a division is slow
+    group = tile < per_group ? 0 : tile / per_group;  // usually there is one group; avoid the slow division
     row_in_group = (tile - group * per_group) * rows_per_tile;
     row = group * rows.rows_per_group + row_in_group;
   }
@@ -45,13 +45,13 @@ __device__ __forceinline__ void store_number(DType dtype, void* p, int64_t i, do
   }
 }
 
-// A temperature that is not positive makes its rows NaN.
+// NaN for a temperature that is not positive, which makes its rows NaN.
 template <class C>
 __device__ __forceinline__ C valid_tau(const GumbelCudaRows& rows, int64_t group) {
   const double tau = rows.taus ? load_number(rows.tau_dtype, rows.taus, group * rows.tau_step) : rows.tau;
   return tau > 0 ? C(tau) : not_a_number<C>();
 }
-// 1/τ, neither infinite nor 0: the largest logit, 0 when it comes to the product, and masked ones must not turn NaN.
+// 1/τ, clamped to be finite and positive, because the product with the largest logit (0) and masked ones (−inf) must not be NaN.
 template <class C>
 __device__ __forceinline__ C inverse_tau(const GumbelCudaRows& rows, int64_t group) {
   constexpr C least = kSmallestNormal<C>, most = kLargest<C>;
@@ -65,7 +65,7 @@ struct GumbelOutputs {
   int64_t* index;
 };
 
-// A row whose values are drawn again on every pass.
+// A row whose noise is generated again on every pass.
 template <class T, class Team>
 struct NoiseRow {
   using C = Compute<T>;
@@ -115,11 +115,11 @@ struct NoiseRow {
 };
 
 template <class Row>
-constexpr bool kDrawnAnew = false;
+constexpr bool kRegenerated = false;
 template <class T, class Team>
-constexpr bool kDrawnAnew<NoiseRow<T, Team>> = true;
+constexpr bool kRegenerated<NoiseRow<T, Team>> = true;
 
-// The largest value of a row and the lowest index that has it; a NaN is larger than all.
+// The largest value of a row and its lowest index; NaN counts as the largest.
 template <class Row>
 struct Largest {
   using C = typename Row::C;
@@ -147,22 +147,22 @@ struct Largest {
 template <class T, class Team, class Row, class C>
 __device__ __forceinline__ void softmax_below(const Team& team, Row& row, C top, C scale, T* out) {
   Sum<C> sum;
-  row.exponentiate(top, scale, [&](C e) { sum.add(e); });  // −inf − (−inf) makes a row all −inf NaN, as torch.softmax
+  row.exponentiate(top, scale, [&](C e) { sum.add(e); });  // in a row of only −inf, −inf − (−inf) gives NaN, as in torch.softmax
   const C share = C(1 / team.sum(sum.value()));
   row.store(out, [&](C e) { return e * share; });
 }
 
-// What is asked of a row of perturbed logits. `at` is its place among all rows; one that is not there has length 0.
+// Computes the requested outputs of a row of perturbed logits. `at` is its index; a missing row has length 0.
 template <bool entmax, class T, class Team, class Row, class C>
 __device__ __forceinline__ void gumbel_row(const Team& team, Row& row, C inverse_tau, const GumbelOutputs<T>& out,
-                                           int64_t at, int64_t n, bool is_there) {
+                                           int64_t at, int64_t n, bool exists) {
   C top;
   typename Row::Index index = 0;
-  if (out.index || out.one_hot || kDrawnAnew<Row>) {
+  if (out.index || out.one_hot || kRegenerated<Row>) {
     const Largest<Row> largest(team, row);
     top = largest.value;
     index = largest.index;
-    if (out.index && is_there && team.rank() == 0) out.index[at] = index;
+    if (out.index && exists && team.rank() == 0) out.index[at] = index;
     if (!out.soft) return;
   } else {
     top = largest_of(team, row);
@@ -172,15 +172,15 @@ __device__ __forceinline__ void gumbel_row(const Team& team, Row& row, C inverse
   else
     softmax_below(team, row, top, inverse_tau, out.soft + at * n);
   if (!out.one_hot) return;
-  // NaN rows stay NaN; a row with nothing to choose (entmax of −inf) stays 0.
-  const bool nothing = top == -infinity<C>();
-  const bool spoiled = !(top < infinity<C>()) || inverse_tau != inverse_tau || (!entmax && nothing);
-  const C elsewhere = spoiled ? not_a_number<C>() : C(0), chosen = spoiled || nothing ? elsewhere : C(1);
+  // NaN rows stay NaN; an entmax row of only −inf stays 0.
+  const bool all_masked = top == -infinity<C>();
+  const bool is_nan = !(top < infinity<C>()) || inverse_tau != inverse_tau || (!entmax && all_masked);
+  const C elsewhere = is_nan ? not_a_number<C>() : C(0), chosen = is_nan || all_masked ? elsewhere : C(1);
   row.write(out.one_hot + at * n, [&](typename Row::Index i) { return i == index ? chosen : elsewhere; });
 }
 
-// kLanes threads a row: in registers, up to kLanes·kItems values, or with kItems = 0 in shared memory. Dynamic shared
-// memory: a tile.
+// kLanes threads per row, with up to kLanes·kItems values in registers, or in shared memory if kItems is 0. The dynamic shared
+// memory holds a tile.
 template <bool entmax, class T, int kLanes, int kItems>
 __global__ void __launch_bounds__(128, 4)
     gumbel_short_rows(GumbelCudaRows rows, RowTiles tiles, const T* x, GumbelOutputs<T> out) {
@@ -204,11 +204,11 @@ __global__ void __launch_bounds__(128, 4)
       Row row(team, tile + r * n, length, packed);
       gumbel_row<entmax>(team, row, inverse, out, place.row + r, n, r < count);
     }
-    __syncthreads();  // before the next tile is drawn
+    __syncthreads();  // before the next tile is sampled
   }
 }
 
-// A block a row, in shared memory.
+// One block per row, in shared memory.
 template <bool entmax, class T>
 __global__ void __launch_bounds__(kMostThreads<entmax, T>, 1)
     gumbel_long_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
@@ -225,11 +225,11 @@ __global__ void __launch_bounds__(kMostThreads<entmax, T>, 1)
     __syncthreads();
     SharedRow<T, BlockTeam> row(team, values, rows.n, packed);
     gumbel_row<entmax>(team, row, inverse, out, at, rows.n, true);
-    __syncthreads();  // before the next row is drawn
+    __syncthreads();  // before the next row is sampled
   }
 }
 
-// A block a row that fits no memory of the block.
+// One block per row that does not fit shared memory.
 template <bool entmax, class T>
 __global__ void __launch_bounds__(kMostThreads<entmax, T>, 1)
     gumbel_huge_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {

@@ -1,4 +1,4 @@
-// The random stream on CUDA: Philox4x32-10 words, bit for bit those of gumbel_kernel.inc, and Gumbel noise from them.
+// The random stream on CUDA: Philox4x32-10 words, bit-identical to those of noise.inc, and Gumbel noise from them.
 #pragma once
 #include "../common/cuda/types.cuh"
 
@@ -24,7 +24,7 @@ __device__ __forceinline__ void philox(uint64_t seed, uint64_t counter, uint32_t
   words[3] = c3;
 }
 
-// log₂ of a positive normal number: at most 2⁻²² off, beside 1 absolute, outside of [½, 2] relative.
+// log₂ of a positive normal number, with error at most 2⁻²²: absolute in [½, 2], relative outside.
 #ifdef __CUDACC__
 __device__ __forceinline__ float fast_log2(float x) {
   float y;
@@ -35,9 +35,9 @@ __device__ __forceinline__ float fast_log2(float x) {
 inline float fast_log2(float x) { return std::log2(x); }
 #endif
 
-// x + g, g = −log(−log(1 − v)), v = (word + ½)·2⁻³², in float held below 1. A product with a power of two is exact, so
-// a fused multiply-add makes the same v. g is at most 6·10⁻⁷·max(1, |g|) off: the relative error of the inner logarithm
-// (for v < ½ a polynomial, else of 1 − v, which is exact), and the error of the outer.
+// x + g, g = −log(−log(1 − v)), v = (word + ½)·2⁻³², clamped below 1 in float. A product with a power of two is exact, so a
+// fused multiply-add gives the same v. The error of g is at most 6·10⁻⁷·max(1, |g|): the relative error of the inner logarithm
+// (a polynomial for v < ½, else the logarithm of 1 − v, which is exact) and the error of the outer logarithm.
 __device__ __forceinline__ float perturb(float x, uint32_t word) {
   constexpr float minus_ln2 = -0.693147180559945309f;
   const float v = fminf(float(word) * 0x1p-32f + 0x1p-33f, 1 - 0x1p-24f);
@@ -58,9 +58,9 @@ __device__ __forceinline__ double perturb(double x, uint32_t word) {
   return x - std::log(-std::log1p(-v));
 }
 
-// f(i, x[i] + noise) for i < count, shared between threads 0 … size − 1; size is a multiple of 16. x[0] has index
-// `first` in its group: element e takes word e mod 64 div 16 of counter 16·(e div 64) + e mod 16, so a thread draws
-// four elements from one counter and 16 neighbouring threads read 16 neighbouring elements.
+// Calls f(i, x[i] + noise) for i < count, divided among threads 0 … size − 1; size is a multiple of 16. x[0] has index `first`
+// in its group. Element e uses word (e mod 64) div 16 of counter 16·(e div 64) + e mod 16: a thread generates four elements
+// from one counter, and 16 adjacent threads read 16 adjacent elements.
 template <class T, class Index, class F>
 __device__ __forceinline__ void each_perturbed(int rank, int size, uint64_t seed, int64_t first, const T* x,
                                                Index count, const F& f) {

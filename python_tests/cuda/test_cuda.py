@@ -1,6 +1,6 @@
-"""A GPU answers what the CPU answers: values, gradients, choices, and what happens to NaN, −inf and emptiness.
+"""Results on a GPU equal those on the CPU: values, gradients, choices, NaN, −inf and empty tensors.
 
-`AUTOML_EXT_TEST_GPU=cpu pytest -m cuda` rehearses this file without a GPU.
+`AUTOML_EXT_TEST_GPU=cpu pytest -m cuda` runs this file on the CPU, as a rehearsal.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.cuda
 INF, NAN = math.inf, math.nan
 SEED = 3
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
-# Those over an episode, and how many float tensors come before the flags, of which the last is V'.
+# The ops over episodes, and their number of float tensors, which precede the flags; the last one is V'.
 EPISODES = {
     "gae": 3,
     "lambda_returns": 2,
@@ -36,10 +36,10 @@ EPISODES = {
 every_case = pytest.mark.parametrize("case", CASES, ids=str)
 
 
-def assert_like_the_cpus(got: Tensor, expected: Tensor, message: str = "", moved: Tensor | None = None) -> None:
-    """Integers equal; floats within 4 ulp of the largest value, of what half types are computed in too.
+def assert_equals_cpu(got: Tensor, expected: Tensor, message: str = "", moved: Tensor | None = None) -> None:
+    """Check that integers are equal and floats agree within 4 ulp of the largest value, plus compute rounding.
 
-    `moved`: how far the errors of noise may move each.
+    `moved`: how far errors of the noise may move each result.
     """
     got = got.cpu()
     assert (got.shape, got.dtype) == (expected.shape, expected.dtype), message
@@ -49,7 +49,7 @@ def assert_like_the_cpus(got: Tensor, expected: Tensor, message: str = "", moved
     assert torch.equal(got.isnan(), expected.isnan()), message
     got, wanted = got.nan_to_num().double(), expected.nan_to_num().double()
     if wanted.numel():
-        # Sums of hundreds of terms, in another order: of their rounding errors the tests of accuracy have the measure.
+        # 40 roundings for sums of hundreds of terms in another order; the accuracy tests are stricter.
         allowed = 4 * torch.finfo(expected.dtype).eps + 40 * torch.finfo(compute_dtype(expected)).eps
         error = (got - wanted).abs().max()
         noise = 0 if moved is None else moved.max()
@@ -57,7 +57,7 @@ def assert_like_the_cpus(got: Tensor, expected: Tensor, message: str = "", moved
 
 
 def leaves(c: Case, tensors: Sequence[Tensor], device: str) -> list[Tensor]:
-    """Copies on a device, with gradients for those that the case has gradients for."""
+    """Return copies on a device that require gradients as in the case."""
     return [x.detach().to(device, copy=True).requires_grad_(i < c.trained) for i, x in enumerate(tensors)]
 
 
@@ -66,7 +66,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def moved_by_noise(c: Case, tensors: Sequence[Tensor], seed: int | Tensor | None) -> list[Tensor | None]:
-    """For each result, how far a GPU's noise may move it from the CPU's; None for float64 and where seed is None."""
+    """Return how far the noise of a GPU may move each result; None for float64 and without a seed."""
     if seed is None or tensors[0].dtype == torch.float64:
         return [None] * len(c.outputs_and_gradients(tensors))
     rest = [x.double() if x.is_floating_point() else x for x in tensors[1:]]
@@ -85,7 +85,7 @@ def test_values_and_gradients(case: Case, dtype: torch.dtype) -> None:
     moved = moved_by_noise(case, tensors, tensors[-1] if case.name.startswith("gumbel") else None)
     for i, y in enumerate(case.outputs_and_gradients(case.tensors(GPU, dtype=dtype))):
         assert y.device.type == GPU
-        assert_like_the_cpus(y, expected[i], f"result {i}", moved[i])
+        assert_equals_cpu(y, expected[i], f"result {i}", moved[i])
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
@@ -95,8 +95,8 @@ def test_accuracy_of_long_rows(spec: OpSpec, size: int, dtype: torch.dtype) -> N
     assert_accurate(spec, dtype, size, GPU, ("contiguous", "misaligned"))
 
 
-# A block's shared memory holds a row of up to 48 KB without asking (with what the kernel declares itself: 6100 doubles
-# or 12 200 floats are just below without it), more where it was asked for, and at 70 000 values none.
+# Rows of up to 48 KB fit the default shared memory of a block: 6100 doubles or 12 200 floats are just below, before
+# adding the static shared memory of the kernel. Longer rows need a larger limit, and 70 000 values do not fit at all.
 LONG_ROWS = [
     *((n, torch.float32) for n in (6100, 12_200, 30_000, 70_000)),
     *((n, torch.float64) for n in (6100, 12_200, 30_000)),
@@ -111,19 +111,19 @@ def test_accuracy_of_rows_in_shared_memory_and_beyond(spec: OpSpec, size: int, d
 
 @pytest.mark.parametrize("atoms", [6100, 12_200])
 def test_projection_in_shared_memory(atoms: int) -> None:
-    """A double per atom: 6100 are just below 48 KB, which a kernel may have without asking."""
+    """The kernel needs a double per atom: 6100 are just below the default limit of 48 KB."""
     c = case("categorical_projection")
     generator = torch.Generator().manual_seed(atoms)
     probs = torch.randn(5, atoms, generator=generator).softmax(-1)
     tensors = [probs, *(x[:5] for x in c.tensors("cpu")[1:])]
     (expected,) = c.outputs(tensors)
     (got,) = c.outputs([x.to(GPU) for x in tensors])
-    assert_like_the_cpus(got, expected)
+    assert_equals_cpu(got, expected)
 
 
 @pytest.mark.parametrize("sample", [a.gumbel_softmax, a.gumbel_entmax15], ids=lambda f: f.__name__)
-def test_temperature_below_the_least_float(sample: Callable) -> None:
-    """A positive number, though float32 has only 0 for it: not NaN, but as sharp as can be."""
+def test_temperature_below_the_smallest_float(sample: Callable) -> None:
+    """A positive temperature that rounds to 0 in float32 gives one-hot samples, not NaN."""
     logits = torch.randn(20, 30, generator=torch.Generator().manual_seed(1))
     y = sample(logits.to(GPU), 1e-50, seed=4).cpu()
     assert torch.equal(y, sample(logits, 1e-50, seed=4))
@@ -133,7 +133,7 @@ def test_temperature_below_the_least_float(sample: Callable) -> None:
 @pytest.mark.real_gpu
 @pytest.mark.parametrize("logits_on", ["cpu", "cuda"])
 @pytest.mark.parametrize("name", ["gumbel_softmax", "gumbel_entmax15", "gumbel_argmax"])
-def test_ops_called_past_the_public_functions_refuse_two_devices(name: str, logits_on: str) -> None:
+def test_raw_ops_refuse_two_devices(name: str, logits_on: str) -> None:
     logits = torch.zeros(4, 3, device=logits_on)
     seed = torch.tensor(3, device="cpu" if logits_on == "cuda" else "cuda")
     rest = (-1,) if name == "gumbel_argmax" else (1.0, None, -1, False, True)
@@ -147,7 +147,7 @@ def test_ops_called_past_the_public_functions_refuse_two_devices(name: str, logi
 @pytest.mark.parametrize("steps", [1, 2, 31, 32, 33, 64, 127, 129, 1000, 2049])
 @pytest.mark.parametrize("columns", [1, 3, 33])
 def test_trajectories_of_any_length(steps: int, columns: int) -> None:
-    """In float64, forward and backward, against the reference, whose loop over time is as long."""
+    """Outputs and gradients in float64 equal those of the reference."""
     generator = torch.Generator().manual_seed(steps)
     floats = [torch.randn(steps, columns, generator=generator, dtype=torch.float64) for _ in range(4)]
     flags = [torch.rand(steps, columns, generator=generator) < p for p in (0.02, 0.02, 0.98)]
@@ -160,22 +160,22 @@ def test_trajectories_of_any_length(steps: int, columns: int) -> None:
             torch.testing.assert_close(y.cpu(), expected[i], rtol=1e-10, atol=1e-10, msg=lambda m, c=c: f"{c}: {m}")
 
 
-# ---- layouts and emptiness
+# ---- layouts and empty tensors
 
 
 @every_case
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_misaligned_tensors(case: Case, dtype: torch.dtype) -> None:
-    """Contiguous, but one element after an address that 16 bytes may be read from: weights, flags and seeds too."""
+    """Contiguous tensors that start one element after a 16-byte boundary, weights, flags and seeds included."""
     tensors = case.tensors(GPU, dtype=dtype)
     expected = [y.cpu() for y in case.outputs_and_gradients(tensors)]
     moved = [misaligned(x.detach()).requires_grad_(x.requires_grad) for x in tensors]
     assert all(x.is_contiguous() and x.storage_offset() == 1 for x in moved)
     results = case.outputs_and_gradients(moved)
     if case.name == "sparsemax" and dtype in (torch.bfloat16, torch.float16):
-        del results[1]  # an entry on the threshold, where half types often put one, has two gradients
+        del results[1]  # the gradient of an entry on the threshold, common in half precision, is ambiguous
     for i, y in enumerate(results):
-        assert_like_the_cpus(y, expected[i], f"result {i}")
+        assert_equals_cpu(y, expected[i], f"result {i}")
 
 
 @every_case
@@ -186,7 +186,7 @@ def test_strided_tensors(case: Case) -> None:
     strided = [x.repeat_interleave(2, -1)[..., ::2] if x.ndim else x for x in strided]
     leaves = [x.requires_grad_(y.requires_grad) for x, y in zip(strided, tensors, strict=True)]
     for i, y in enumerate(case.outputs_and_gradients(leaves)):
-        assert_like_the_cpus(y, expected[i], f"result {i}")
+        assert_equals_cpu(y, expected[i], f"result {i}")
 
 
 @pytest.mark.parametrize("shape", [(0,), (0, 5), (5, 0), (0, 0), (3, 0, 2), (2**17, 0)], ids=str)
@@ -219,8 +219,8 @@ def test_empty_tensors(shape: tuple[int, ...]) -> None:
 # ---- NaN and infinity
 
 
-def spoiled_rows(n: int) -> Tensor:
-    """Rows with nothing wrong, NaN, +inf, −inf here and there, only −inf, and NaN among −inf; [9, n]."""
+def special_rows(n: int) -> Tensor:
+    """Return rows [9, n]: finite, with NaN, +inf or some −inf, of only −inf, and of −inf with a NaN or a number."""
     x = torch.randn(9, n, generator=torch.Generator().manual_seed(n))
     x[1, n // 2], x[2, 0], x[3, n - 1], x[4, n // 3] = NAN, NAN, INF, INF
     x[5, ::2] = -INF
@@ -242,23 +242,23 @@ def test_nan_and_infinity_in_rows(n: int, dtype: torch.dtype) -> None:
         "entmax hard": lambda x: a.gumbel_entmax15(x, 0.8, True, seed=SEED, return_index=True),
         "argmax": lambda x: a.gumbel_argmax(x, seed=SEED),
     }
-    x = spoiled_rows(n).to(dtype)
+    x = special_rows(n).to(dtype)
     for name, op in ops.items():
         c = Case(name, lambda g: [], op, trained=0 if name == "argmax" else 1)
         expected = c.outputs_and_gradients(leaves(c, [x], "cpu"))
         got = c.outputs_and_gradients(leaves(c, [x], GPU))
         moved = moved_by_noise(c, leaves(c, [x], "cpu"), None if name in ("entmax15", "sparsemax") else SEED)
         if name == "sparsemax" and dtype in (torch.bfloat16, torch.float16):
-            del got[1], expected[1]  # an entry on the threshold, where half types often put one, has two gradients
+            del got[1], expected[1]  # the gradient of an entry on the threshold, common in half precision, is ambiguous
         for row in range(9):
             for i, (y, want) in enumerate(zip(got, expected, strict=True)):
                 allowed = None if moved[i] is None else moved[i][row]
-                assert_like_the_cpus(y[row], want[row], f"{name}, result {i}, row {row}", allowed)
+                assert_equals_cpu(y[row], want[row], f"{name}, result {i}, row {row}", allowed)
             if expected[0].is_floating_point() and not expected[0][row].isnan().any():
                 assert (got[0][row].cpu()[x[row] == -INF] == 0).all(), f"{name}, row {row}: masked entries"
 
 
-def test_what_has_no_weight_is_not_read() -> None:
+def test_inputs_without_weight_are_not_read() -> None:
     x, bad = torch.randn(1000, device=GPU), torch.full((1000,), NAN, device=GPU, requires_grad=True)
     weights = torch.tensor([2.0, 0.0], device=GPU, requires_grad=True)
     y = a.mixed_op([x, bad], weights)
@@ -266,13 +266,13 @@ def test_what_has_no_weight_is_not_read() -> None:
     dbad, dw = torch.autograd.grad(y, [bad, weights], torch.ones_like(y))
     assert (dbad == 0).all()
     assert dw[0].isfinite()
-    assert dw[1].isnan()  # its weight still gets ⟨grad, x⟩
+    assert dw[1].isnan()  # its weight gets the gradient ⟨grad, x⟩
 
 
 @pytest.mark.parametrize("name", EPISODES)
 @pytest.mark.parametrize("bad", [NAN, INF])
-def test_what_does_not_count_is_not_read(name: str, bad: float) -> None:
-    """Everything at an invalid step, and V' of a terminated one."""
+def test_ignored_values_are_not_read(name: str, bad: float) -> None:
+    """Values at invalid steps and V' of terminated steps are not read."""
     c = case(name)
     tensors = c.tensors("cpu")
     terminated, _, valid = tensors[-3:]
@@ -283,10 +283,10 @@ def test_what_does_not_count_is_not_read(name: str, bad: float) -> None:
     got = c.outputs_and_gradients(leaves(c, tensors, GPU))
     for i, (y, want) in enumerate(zip(got, expected, strict=True)):
         assert torch.equal(y.cpu().isfinite(), want.isfinite()), f"result {i}"
-        assert_like_the_cpus(torch.where(y.isfinite(), y, 0), torch.where(want.isfinite(), want, 0), f"result {i}")
+        assert_equals_cpu(torch.where(y.isfinite(), y, 0), torch.where(want.isfinite(), want, 0), f"result {i}")
 
 
-def test_nan_in_a_projection_spoils_its_row_only() -> None:
+def test_nan_in_a_projection_affects_only_its_row() -> None:
     c = case("categorical_projection")
     tensors = c.tensors("cpu")
     tensors[0][2, 7] = NAN
@@ -294,4 +294,4 @@ def test_nan_in_a_projection_spoils_its_row_only() -> None:
     (expected,) = c.outputs(tensors)
     (got,) = c.outputs([x.to(GPU) for x in tensors])
     assert expected.isnan().any()
-    assert_like_the_cpus(got, expected)
+    assert_equals_cpu(got, expected)

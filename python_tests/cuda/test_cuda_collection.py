@@ -1,4 +1,4 @@
-"""The tests marked cuda are collected, and run, where only torch, numpy and pytest are installed."""
+"""Tests with the marker cuda can be collected and run with only torch, numpy and pytest installed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sys
 from paths import ROOT
 
 TESTS = ROOT / "python_tests"
-# None in sys.modules: for import and for find_spec alike the package is not there.
+# None in sys.modules hides a package from import and from find_spec.
 WITHOUT = """
 import sys
 import pytest
@@ -40,8 +40,8 @@ def test_every_file_is_collected_or_skipped() -> None:
         assert f"{name}.py::" in out
 
 
-def test_they_run_on_the_cpu_too() -> None:
-    """A rehearsal of some, so that what only runs on a GPU does not rot unnoticed."""
+def test_gpu_tests_run_on_the_cpu() -> None:
+    """Some of the GPU tests run on the CPU as a rehearsal, so that they do not break unnoticed."""
     files = [str(TESTS / "cuda" / name) for name in ("test_cuda.py", "test_cuda_tools.py")]
     chosen = "values or vmap or gdas or gumbel_mixed_op or empty or autocast or (nan and 33) or (noise and 33)"
     status, out = pytest_without_extras(*files, "-k", chosen, AUTOML_EXT_TEST_GPU="cpu")

@@ -1,4 +1,4 @@
-"""Tensors of more than 2³¹ elements, of which a few rows are compared with the reference on the CPU."""
+"""Tensors of more than 2³¹ elements; a few rows are compared with the reference on the CPU."""
 
 from __future__ import annotations
 
@@ -18,11 +18,12 @@ BF16 = torch.bfloat16
 
 
 @pytest.fixture(autouse=True)
-def given_back() -> None:
+def empty_cache() -> None:
     torch.cuda.empty_cache()
 
 
 def needs(gigabytes: float) -> None:
+    """Skip the test unless this much GPU memory is free."""
     free = torch.cuda.mem_get_info()[0] / 2**30
     if free < gigabytes + 1:
         pytest.skip(f"needs {gigabytes:.0f} GiB of GPU memory, {free:.0f} are free")
@@ -33,13 +34,13 @@ def noise(*shape: int, seed: int) -> Tensor:
 
 
 def some_rows(count: int, row: int) -> list[int]:
-    """The first, the last, and those around element 2³¹."""
+    """Return the first row, the last row and the rows around element 2³¹."""
     border = MANY // row
     return [0, border - 1, border, border + 1, count - 1]
 
 
 def assert_near(got: Tensor, expected: Tensor) -> None:
-    """Of bfloat16 results: within 2 ulp of the largest value."""
+    """Check bfloat16 results within 2 ulp of the largest value."""
     expected = expected.double()
     error = (got.cpu().double() - expected).abs().max()
     assert error <= 2 * torch.finfo(BF16).eps * expected.abs().max(), error
@@ -59,7 +60,7 @@ def test_rows_of_entmax(op) -> None:  # type: ignore[no-untyped-def]
     y = op(x.requires_grad_())
     assert_near(y[rows], expected)
     (dx,) = torch.autograd.grad(y, x, grad)
-    # An entry on sparsemax's threshold has two gradients.
+    # The gradient of an entry on the threshold of sparsemax is ambiguous.
     smooth = off_threshold([leaf], -1) if op is a.sparsemax else torch.ones(len(rows), 1, dtype=torch.bool)
     assert smooth.sum() >= 2
     assert_near(torch.where(smooth, dx[rows].cpu(), 0), torch.where(smooth, dx_expected, 0))
@@ -67,7 +68,7 @@ def test_rows_of_entmax(op) -> None:  # type: ignore[no-untyped-def]
 
 def test_one_row_of_entmax() -> None:
     n = MANY + 9
-    needs((2 * 2 + 1) * n / 2**30)  # count_nonzero makes a mask
+    needs((2 * 2 + 1) * n / 2**30)  # count_nonzero allocates a mask
     x = torch.full((n,), -10.0, dtype=BF16, device=GPU)
     x[[5, n - 1]] = 3.0
     y = a.entmax15(x)
@@ -95,7 +96,7 @@ def test_gumbel() -> None:
 
 def test_mixed_op() -> None:
     n = MANY + 77
-    needs((6 * 2 + 1) * n / 2**30)  # count_nonzero makes a mask
+    needs((6 * 2 + 1) * n / 2**30)  # count_nonzero allocates a mask
     xs = [noise(n, seed=k).requires_grad_() for k in range(2)]
     weights = torch.tensor([0.5, -2.0], device=GPU, requires_grad=True)
     y = a.mixed_op(xs, weights)

@@ -1,4 +1,4 @@
-"""How the kernels live on a GPU: graphs, streams, devices, launches, no waiting, the same bits every time."""
+"""Kernels on a GPU: CUDA graphs, streams, devices, launches, synchronization, determinism."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ each_sampler = pytest.mark.parametrize("op", SAMPLERS, ids=lambda op: op.__name_
 
 
 @contextlib.contextmanager
-def waiting_is_an_error() -> Iterator[None]:
+def synchronization_is_an_error() -> Iterator[None]:
     before = torch.cuda.get_sync_debug_mode()
     torch.cuda.set_sync_debug_mode("error")
     try:
@@ -41,10 +41,10 @@ def assert_same_bits(got: list[Tensor], expected: list[Tensor]) -> None:
 
 
 def captured(run: Callable[[], list[Tensor]]) -> tuple[torch.cuda.CUDAGraph, list[Tensor]]:
-    """A graph of run, and the tensors that a replay overwrites."""
+    """Return a CUDA graph of run and the tensors that a replay overwrites."""
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):  # what is loaded or allocated at first use must not be captured
+    with torch.cuda.stream(side):  # warm up: loading and allocation at first use must not be captured
         for _ in range(3):
             run()
     torch.cuda.current_stream().wait_stream(side)
@@ -54,36 +54,36 @@ def captured(run: Callable[[], list[Tensor]]) -> tuple[torch.cuda.CUDAGraph, lis
     return graph, results
 
 
-def test_the_guard_notices_waiting() -> None:
+def test_the_guard_detects_synchronization() -> None:
     x = torch.ones(3, device=GPU)
-    with waiting_is_an_error(), pytest.raises(RuntimeError, match="synchron"):
+    with synchronization_is_an_error(), pytest.raises(RuntimeError, match="synchron"):
         x.sum().item()
     assert x.sum().item() == 3
 
 
 @every_case
-def test_no_call_waits_for_the_gpu(case: Case) -> None:
+def test_calls_do_not_synchronize(case: Case) -> None:
     tensors = case.tensors(GPU)
-    with waiting_is_an_error():
+    with synchronization_is_an_error():
         case.outputs_and_gradients(tensors)
 
 
 @each_sampler
-def test_no_draw_waits_for_the_gpu(op: Callable) -> None:
+def test_sampling_does_not_synchronize(op: Callable) -> None:
     logits = torch.zeros(7, 5, device=GPU)
     generator = torch.Generator(GPU).manual_seed(1)
-    with waiting_is_an_error():
+    with synchronization_is_an_error():
         op(logits)
         op(logits, seed=3)
         op(logits, generator=generator)
 
 
 @every_case
-def test_a_graph_replays_what_eager_answers(case: Case) -> None:
+def test_graph_replay_equals_eager(case: Case) -> None:
     tensors = case.tensors(GPU)
 
     def run() -> list[Tensor]:
-        with waiting_is_an_error():
+        with synchronization_is_an_error():
             return case.outputs_and_gradients(tensors)
 
     graph, results = captured(run)
@@ -94,21 +94,21 @@ def test_a_graph_replays_what_eager_answers(case: Case) -> None:
 
 
 @each_sampler
-def test_every_replay_draws_anew(op: Callable) -> None:
+def test_every_replay_samples_new_noise(op: Callable) -> None:
     logits = torch.zeros(200, 8, device=GPU)
     graph, (y,) = captured(lambda: [op(logits)])
-    draws = []
+    samples = []
     for _ in range(3):
         graph.replay()
-        draws.append(y.clone())
-    assert not torch.equal(draws[0], draws[1])
-    assert not torch.equal(draws[1], draws[2])
-    assert not torch.equal(draws[0], draws[2])
+        samples.append(y.clone())
+    assert not torch.equal(samples[0], samples[1])
+    assert not torch.equal(samples[1], samples[2])
+    assert not torch.equal(samples[0], samples[2])
 
 
 @every_case
 def test_kernels_run_on_the_current_stream(case: Case) -> None:
-    """New inputs are written late on this stream: a kernel on another one would read the old."""
+    """New inputs are written late on this stream; a kernel on another stream would read the old ones."""
     tensors, new = case.tensors(GPU, seed=0), case.tensors(GPU, seed=1)
     old_results, expected = case.outputs_and_gradients(tensors), case.outputs_and_gradients(new)
     assert not all(torch.equal(x, y) for x, y in zip(old_results, expected, strict=True))
@@ -125,7 +125,7 @@ def test_kernels_run_on_the_current_stream(case: Case) -> None:
 @every_case
 def test_another_device_than_the_current_one(case: Case) -> None:
     if torch.cuda.device_count() < 2:
-        pytest.skip("there is one GPU only")
+        pytest.skip("there is only one GPU")
     assert torch.cuda.current_device() == 0
     expected = case.outputs_and_gradients(case.tensors("cuda:0"))
     results = case.outputs_and_gradients(case.tensors("cuda:1"))
@@ -136,7 +136,7 @@ def test_another_device_than_the_current_one(case: Case) -> None:
 
 
 def launched(run: Callable[[], object]) -> list[str]:
-    """Names of the kernels, copies and fills that run puts on the GPU."""
+    """Return the names of the kernels, copies and fills that run launches on the GPU."""
     run()
     torch.cuda.synchronize()
     activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
@@ -150,12 +150,12 @@ def launched(run: Callable[[], object]) -> list[str]:
 def profiler() -> None:
     x = torch.ones(3, device=GPU)
     if len(launched(lambda: x + 1)) != 1:
-        pytest.skip("the profiler does not see single kernels here")
+        pytest.skip("the profiler does not see single kernels")
 
 
 @every_case
 def test_one_launch_per_call(case: Case, profiler: None) -> None:
-    """Up to 64 inputs of a mixed op in one."""
+    """Each op is one launch, for a mixed op of up to 64 inputs."""
     tensors = [x.detach() for x in case.tensors(GPU)]
     names = launched(lambda: case.outputs(tensors))
     assert len(names) == case.launches, names
@@ -166,7 +166,7 @@ def test_a_thousand_repeats_give_the_same_bits(case: Case) -> None:
     tensors = case.tensors(GPU)
     first = case.outputs_and_gradients(tensors)
     differing = torch.zeros((), dtype=torch.int64, device=GPU)
-    for _ in range(1000 if len(tensors) < 20 else 100):  # hundreds of gradients each: elsewhere the thousand are run
+    for _ in range(1000 if len(tensors) < 20 else 100):  # fewer repeats for hundreds of gradients per call
         for x, y in zip(first, case.outputs_and_gradients(tensors), strict=True):
             differing += (x != y).any()
     assert differing == 0

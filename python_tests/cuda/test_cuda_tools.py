@@ -1,4 +1,4 @@
-"""On a GPU: Gumbel's noise, the compiler that writes kernels, the search, and arguments on the wrong device."""
+"""Gumbel noise, torch.compile, modules and search steps on a GPU."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ LENGTHS = (1, 2, 7, 8, 31, 32, 33, 63, 64, 65, 100, 1000, 1024, 1025, 5000, 6100
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize("dim", [0, 1, -1])
 @pytest.mark.parametrize("n", LENGTHS)
-def test_noise_is_that_of_the_words(n: int, dim: int, dtype: torch.dtype) -> None:
-    """log y is the noise, up to a constant of the row: the softmax of nothing but noise, at τ = 1."""
+def test_noise_equals_that_of_the_words(n: int, dim: int, dtype: torch.dtype) -> None:
+    """With logits 0 and τ = 1, log y is the noise up to a constant of the row."""
     shape = [3, 2, 5]
     shape[dim] = n
     logits = torch.zeros(shape, dtype=dtype)
@@ -43,7 +43,7 @@ def test_noise_is_that_of_the_words(n: int, dim: int, dtype: torch.dtype) -> Non
 
 
 def assert_same_choices(index: Tensor, z: Tensor) -> None:
-    """The largest of z [..., n], or one of two within 1e-5 of it."""
+    """Check that index is the argmax of z [..., n], or an entry within 1e-5 of the maximum."""
     chosen = z.gather(-1, index.unsqueeze(-1)).squeeze(-1)
     assert (z.amax(-1) - chosen).max() <= 1e-5
     if z.shape[-1] > 1:
@@ -54,7 +54,7 @@ def assert_same_choices(index: Tensor, z: Tensor) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("n", [2, 8, 33, 1000])
-def test_choices_are_the_cpus(n: int, dtype: torch.dtype) -> None:
+def test_choices_equal_those_of_the_cpu(n: int, dtype: torch.dtype) -> None:
     logits = torch.randn(2000, n, generator=torch.Generator().manual_seed(n)).to(dtype)
     z = perturbed(logits, torch.tensor(n), 1)
     for sample in (a.gumbel_softmax, a.gumbel_entmax15):
@@ -83,7 +83,7 @@ def test_every_sample_of_a_vmap_has_its_own_stream(n: int) -> None:
 
 
 def test_extreme_words() -> None:
-    """Words 0 and 2³² − 1: the noise of the second is the largest there is, and finite."""
+    """Words 0 and 2³² − 1 give the extreme values of the noise, which are finite."""
     from philox_words import ONES_WORD, ZERO_WORD
 
     for seed, element in (ZERO_WORD, ONES_WORD):
@@ -94,14 +94,14 @@ def test_extreme_words() -> None:
             assert element in (y.argmin(), y.argmax())
 
 
-# ---- the compiler
+# ---- torch.compile
 
 
 @pytest.mark.parametrize("name", ["entmax15", "gumbel_softmax", "gumbel_argmax", "mixed_op_3", "gae", "td_targets"])
 def test_inductor(name: str) -> None:
-    """The whole way: kernels that the compiler writes around ours. (The conformance suite stops before these.)"""
+    """Compile with inductor; the conformance suite uses aot_eager."""
     if not REHEARSAL:
-        pytest.importorskip("triton", reason="torch.compile writes Triton kernels")
+        pytest.importorskip("triton", reason="inductor needs Triton")
     torch._dynamo.reset()
     c = case(name)
     compiled = torch.compile(lambda *xs: c.outputs([2 * x if x.is_floating_point() else x for x in xs]), fullgraph=True)
@@ -126,8 +126,8 @@ def test_autocast_keeps_the_sample() -> None:
 
 @pytest.mark.parametrize("sparse", [False, True])
 def test_gumbel_mixed_op(sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same weights and the same seed: the same candidates run."""
-    for name in ("gumbel_softmax", "gumbel_entmax15"):  # which draw their seed from the device's generator
+    """Equal weights and seeds run the same candidates as on the CPU."""
+    for name in ("gumbel_softmax", "gumbel_entmax15"):  # by default, the seed comes from the generator of the device
         monkeypatch.setattr(modules, name, functools.partial(getattr(a, name), seed=11))
     torch.manual_seed(0)
     edge = a.GumbelMixedOp([nn.Tanh(), nn.Sigmoid(), nn.ReLU(), nn.Identity()], tau=0.7, sparse=sparse)
@@ -143,7 +143,7 @@ def test_gumbel_mixed_op(sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_gdas_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two steps for the weights and two for α: the same architectures are drawn, and the losses agree."""
+    """Two steps each for the weights and α sample the same architectures as on the CPU; the losses agree."""
     from automl_ext.data.images import Split
     from automl_ext.nas.differentiable.samplers import sample
     from automl_ext.nas.differentiable.steps import alpha_step, weight_step

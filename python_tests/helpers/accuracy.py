@@ -1,4 +1,4 @@
-"""An op's results and gradients against float64, measured by the error that eager PyTorch makes on the same device."""
+"""Compare results and gradients of an op with float64, relative to the error of eager PyTorch on the same device."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def made(spec: OpSpec, size: int, dim: int, seed: int, device: str) -> tuple[list[Tensor], dict]:
-    """The arguments of an op, on a device: drawn on the CPU, so the same on all."""
+    """Return the arguments of an op on a device; they are sampled on the CPU, so they are equal on all devices."""
     tensors, others = spec.make(size, dim, generator(seed))
     return [x.to(device) for x in tensors], {name: x.to(device) for name, x in others.items()}
 
 
 def misaligned(x: Tensor) -> Tensor:
-    """A contiguous copy that begins one element after an aligned address."""
+    """Return a contiguous copy that starts one element after an aligned address."""
     return x.new_empty(x.numel() + 1)[1:].view(x.shape).copy_(x)
 
 
 def with_layout(x: Tensor, layout: str) -> Tensor:
-    """The same shape, laid out otherwise. `expanded` repeats the first slice (its stride is 0)."""
+    """Return x in another memory layout. `expanded` repeats the first slice with stride 0."""
     if x.ndim < 2 or x.numel() == 0 or layout == "contiguous":
         return x
     if layout == "misaligned":
@@ -50,14 +50,14 @@ def cast(
     grad: bool = True,
     dtype_out: torch.dtype | None = None,
 ) -> list[Tensor]:
-    """Leaves of `dtype`; with dtype_out, the values that dtype can hold, in another."""
+    """Return leaf tensors with values rounded to `dtype`, in `dtype_out` if given."""
     return [with_layout(x.to(dtype).to(dtype_out or dtype), layout).detach().requires_grad_(grad) for x in tensors]
 
 
 def outputs_and_gradients(
     spec: OpSpec, tensors: list[Tensor], dim: int, others: dict, call: Callable | None = None
 ) -> list[Tensor]:
-    """All float outputs, then the gradient of Σ output·c to every tensor, c fixed and not constant."""
+    """Return all float outputs, then the gradients of Σ output·c to every tensor, for a fixed non-constant c."""
     out = [y for y in spec.outputs(tensors, dim, call=call, **others) if y.is_floating_point()]
     results = [y.detach() for y in out]
     if not spec.differentiable:
@@ -69,6 +69,7 @@ def outputs_and_gradients(
 
 
 def largest(x: Tensor, dim: int, rowwise: bool) -> Tensor:
+    """Return the largest absolute value of each row, or of the whole tensor."""
     if x.numel() == 0:
         return x.new_zeros(())
     return x.abs().amax(dim, keepdim=True) if rowwise and x.ndim > 1 else x.abs().max()
@@ -77,9 +78,10 @@ def largest(x: Tensor, dim: int, rowwise: bool) -> Tensor:
 def allowed_for_noise(
     spec: OpSpec, dtype: torch.dtype, inputs: list[Tensor], dim: int, others: dict, device: str
 ) -> list[Tensor] | None:
-    """How far errors of float32's noise may move the results; None where the noise is held to eager's own error.
+    """Return how far errors of the float32 noise may move the results, or None if no allowance is made.
 
-    Eager's noise is good to 1 or 2 ulp, and so is a CPU's; a GPU's may be 1e-6·max(1, |g|) off, for its speed.
+    The noise of eager PyTorch and of the CPU kernels has an error of 1 or 2 ulp. On a GPU it may be
+    1e-6·max(1, |g|), for speed.
     """
     if spec.noise_seed is None or dtype == F64 or torch.device(device).type != "cuda":
         return None
@@ -92,13 +94,14 @@ def allowed_for_noise(
 
 
 def assert_accurate(spec: OpSpec, dtype: torch.dtype, size: int, device: str, layouts: Sequence[str] = LAYOUTS) -> None:
-    """Error ≤ twice eager's (its largest over all layouts and dims) plus 2 ulp of the row's largest value.
+    """Check that the error is at most twice that of eager (its maximum over all layouts and dims) plus 2 ulp.
 
-    What is exact is computed on the CPU. On a GPU Gumbel noise has an error of its own, see allowed_for_noise.
+    The ulp is that of the largest value of the row. Exact results are computed on the CPU. Gumbel noise on a GPU has an
+    additional error, see allowed_for_noise.
     """
     runs = []
-    # Float64 has no better reference than itself: there eager's error is that of float32, scaled, and the
-    # reference's own rounding comes on top (against long double it errs up to five times as much as we do).
+    # There is no better reference than float64. For float64, the error of eager is that of float32, scaled, and the
+    # rounding of the reference is added: compared with long double, its error is up to five times that of our ops.
     eager_dtype = torch.float32 if dtype == F64 else dtype
     for dim in spec.dims:
         tensors, others = made(spec, size, dim, size + 1, device)
@@ -116,7 +119,7 @@ def assert_accurate(spec: OpSpec, dtype: torch.dtype, size: int, device: str, la
                     rounded = cast(inputs_here, eager_dtype, dtype_out=F64)
                     exact_for_eager = outputs_and_gradients(spec, rounded, dim, others_here)
             ours, eager = ([x.cpu() for x in results] for results in (ours, eager))
-            if spec.smooth:  # the gradient of the one input follows the one output
+            if spec.smooth:  # results are the output and the gradient of the input
                 smooth = spec.smooth(inputs_here, dim)
                 for results in (ours, eager, exact_for_eager, exact):
                     results[1] = torch.where(smooth, results[1], 0)

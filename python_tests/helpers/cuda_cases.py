@@ -1,4 +1,4 @@
-"""Every op once, as a function of tensors only, so that a test can move, overwrite and capture what it reads."""
+"""Every op as a function of tensors only, so that tests can move, overwrite and capture its inputs."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Draw = Callable[[torch.Generator], list[Tensor]]
 
 @dataclass(frozen=True)
 class Case:
-    """draw(generator): its tensors, on the CPU, of which those of float32 that `trained` counts come first."""
+    """One op. draw(generator) returns its tensors on the CPU; the first `trained` are float32 with gradients."""
 
     name: str
     draw: Draw
     call: Callable[..., Tensor | tuple[Tensor, ...]]
-    trained: int  # how many of the tensors get a gradient
-    launches: int = 1  # of kernels in a forward call
+    trained: int  # number of tensors with a gradient
+    launches: int = 1  # number of kernels in a forward call
 
     def __str__(self) -> str:
         return self.name
@@ -37,10 +37,10 @@ class Case:
         return out if isinstance(out, tuple) else (out,)
 
     def outputs_and_gradients(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """The gradient of Σ output·c. Nothing here waits for a GPU.
+        """Return the outputs and the gradients of Σ output·c, without a GPU synchronization.
 
-        c is fixed, and goes up and down within each row: gradients have their row's mean taken off, and where c is
-        nearly constant little but rounding errors is left.
+        c is fixed and oscillates within each row: gradients have the mean of their row subtracted, so a nearly constant
+        c would leave only rounding errors.
         """
         out = self.outputs(tensors)
         on = [y for y in out if y.requires_grad]
@@ -64,8 +64,8 @@ def _seed(g: torch.Generator) -> Tensor:
     return torch.randint(2**62, (), generator=g)
 
 
-def _flags(g: torch.Generator, *chances: float) -> list[Tensor]:
-    return [torch.rand(STEPS, COLUMNS, generator=g) < p for p in chances]
+def _flags(g: torch.Generator, *probabilities: float) -> list[Tensor]:
+    return [torch.rand(STEPS, COLUMNS, generator=g) < p for p in probabilities]
 
 
 def _episode(floats: int) -> Draw:

@@ -1,7 +1,7 @@
-"""What an error of Gumbel noise makes of an op's results.
+"""The effect of errors of Gumbel noise on the results of an op.
 
-Between devices the noise may differ by 1e-6·max(1, |g|), a dozen roundings of float32 where |g| is large: results of
-two devices are as far apart as their formulas make of that. On one CPU it is good to 2 ulp, and no allowance is made.
+The noise of two devices may differ by 1e-6·max(1, |g|), and the results differ accordingly. On one CPU the error of the
+noise is at most 2 ulp, and no allowance is made.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ RANDOM_SIGNS = 4
 def moved_by_noise_errors(
     results: Callable[[Tensor], list[Tensor]], logits: Tensor, seed: int | Tensor, dim: int
 ) -> list[Tensor]:
-    """Twice the most by which each of results(logits), computed in float64, moves with errors in the noise.
+    """Return twice the largest change of each of results(logits), in float64, under errors of the noise.
 
-    Noise is added to logits, so its error is put there: once of one sign, then of random ones. Twice, as a few
-    draws need not meet the worst. 0 for results that are NaN or integers.
+    The error of the noise is added to the logits, with equal signs and then with random signs. The factor of two is for
+    the worst case, which a few samples may miss. The change is 0 for NaN and integer results.
     """
     logits = logits.detach().cpu().double()
     noise = perturbed(torch.zeros_like(logits), torch.as_tensor(seed).cpu(), dim)

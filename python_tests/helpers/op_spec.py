@@ -1,4 +1,4 @@
-"""What the shared conformance suite needs to know of an op."""
+"""The description of an op for the shared conformance suite."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def _reference_backend(dtype: torch.dtype) -> AbstractContextManager:
 class OpSpec:
     """One op. `size` is the length of the dim it works along.
 
-    make(size, dim, generator): its float tensors, in float64, and whatever else it takes, by keyword.
-    call(tensors, dim, **others): the public function; a tensor or a tuple of them.
-    eager(tensors, dim, **others): what a user would write in plain PyTorch, in the tensors' dtype.
-    exact(dtype): a context in which `call` on float64 tensors answers exactly what dtype should have.
-    smooth(tensors, dim): which rows, of size 1 along dim, have a gradient; None: all have.
-    noise_seed: of the Gumbel noise that is added to the first tensor; None: there is none.
-    native(tensors, dim, **others): (overload name, arguments) of each torch.ops call behind it, for opcheck.
+    make(size, dim, generator): returns the float tensors in float64 and the other arguments by keyword.
+    call(tensors, dim, **others): calls the public function; returns a tensor or a tuple of tensors.
+    eager(tensors, dim, **others): the same in plain PyTorch, in the dtype of the tensors.
+    exact(dtype): a context in which `call` on float64 tensors gives the exact result for dtype.
+    smooth(tensors, dim): a mask of the rows, of size 1 along dim, that are differentiable; None: all are.
+    noise_seed: seed of the Gumbel noise that is added to the first tensor; None: there is no noise.
+    native(tensors, dim, **others): (overload name, arguments) of each torch.ops call of the op, for opcheck.
     """
 
     name: str
@@ -38,9 +38,9 @@ class OpSpec:
     smooth: Callable[[Sequence[Tensor], int], Tensor] | None = None
     noise_seed: int | None = None
     differentiable: bool = True
-    autocast_dtype: torch.dtype | None = torch.float32  # of the result for bfloat16 inputs; None: it keeps theirs
+    autocast_dtype: torch.dtype | None = torch.float32  # of the result for bfloat16 inputs; None: bfloat16
     dims: Sequence[int] = (0, 1, -1)
-    rowwise: bool = True  # results are compared row by row along dim; else as a whole
+    rowwise: bool = True  # compare results row by row along dim, else as a whole
 
     def __str__(self) -> str:
         return self.name

@@ -1,4 +1,4 @@
-"""The ops that the shared conformance suite runs on."""
+"""The ops of the shared conformance suite."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _entmax_native(name: str) -> Callable[..., list[tuple[str, tuple]]]:
 
 
 def off_threshold(tensors: Sequence[Tensor], dim: int) -> Tensor:
-    """Rows of which no entry sits on sparsemax's threshold, where it has a kink; half types often put one there."""
+    """Return the mask of rows without an entry on the threshold of sparsemax, a kink common in half precision."""
     x = tensors[0].detach().double()
     if not x.numel():
         return torch.ones_like(x, dtype=torch.bool)
@@ -101,7 +101,7 @@ def _mixed_eager(tensors: Sequence[Tensor], dim: int) -> Tensor:
 
 @contextlib.contextmanager
 def _exact_gumbel(dtype: torch.dtype) -> Iterator[None]:
-    """Float32's noise is a function of float32's v: exact is what float64 makes of that v."""
+    """Use the reference with exact noise: float32 noise is a function of v in float32, evaluated in float64."""
     original = _gumbel_reference.gumbel_from_words
 
     def from_float32_words(words: Tensor, _: torch.dtype) -> Tensor:
@@ -118,7 +118,7 @@ def _exact_gumbel(dtype: torch.dtype) -> Iterator[None]:
 
 
 def _gumbel_eager(activation: Callable[[Tensor, int], Tensor], hard: bool) -> Callable[..., Tensor]:
-    """As torch.nn.functional.gumbel_softmax, with the noise of our stream."""
+    """Return a version of torch.nn.functional.gumbel_softmax with the noise of our random stream."""
 
     def eager(tensors: Sequence[Tensor], dim: int) -> Tensor:
         logits, tau = tensors

@@ -1,15 +1,15 @@
-"""The Philox4x32-10 stream on Python integers: the reference for Gumbel noise."""
+"""The Philox4x32-10 stream in Python integers, the reference for Gumbel noise."""
 
 from __future__ import annotations
 
 LAST_WORD = 2**32 - 1
-# Found by search over the stream: (seed, element) whose word is 0, and is 2³² − 1.
+# (seed, element) of a word 0 and of a word 2³² − 1, found by search.
 ZERO_WORD = (1343428, 48)
 ONES_WORD = (39896521, 31)
 
 
 def philox(counter: list[int], key: list[int]) -> list[int]:
-    """Philox4x32-10 on Python's integers, after Salmon et al. 2011."""
+    """Return the four words of a counter, by Philox4x32-10 (Salmon et al. 2011)."""
     c, (k0, k1) = list(counter), key
     for _ in range(10):
         a, b = c[0] * 0xD2511F53, c[2] * 0xCD9E8D57
@@ -19,6 +19,7 @@ def philox(counter: list[int], key: list[int]) -> list[int]:
 
 
 def word_at(seed: int, e: int) -> int:
+    """Return the word of element e of the stream of a seed."""
     counter = 16 * (e // 64) + e % 16
     return philox([counter & LAST_WORD, counter >> 32, 0, 0], [seed & LAST_WORD, (seed >> 32) & LAST_WORD])[
         e % 64 // 16

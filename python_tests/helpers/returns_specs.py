@@ -1,4 +1,4 @@
-"""The returns family for the conformance suite: `dim` is the time dim, flags are the keyword arguments."""
+"""The returns family for the conformance suite. `dim` is the time dim; the flags are the keyword arguments."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from automl_ext.ops import returns as R
 
 GAMMA, LAM, N = 0.97, 0.9, 3
-LONGEST = 40  # steps; what is larger gets wider, as PyTorch loops over time
+LONGEST = 40  # time steps; larger sizes get more columns instead, because PyTorch loops over time
 
 
 def _make(names: Sequence[str]) -> Callable[[int, int, torch.Generator], tuple[list[Tensor], dict]]:
@@ -22,8 +22,8 @@ def _make(names: Sequence[str]) -> Callable[[int, int, torch.Generator], tuple[l
             shape[dim], shape[dim - 1] = LONGEST, size // 8
         draws = [torch.rand if name == "discounts" else torch.randn for name in names]
         tensors = [draw(shape, generator=generator, dtype=torch.float64) for draw in draws]
-        chances = {"terminated": 0.1, "truncated": 0.1, "valid": 0.9}
-        return tensors, {n: torch.rand(shape, generator=generator) < p for n, p in chances.items()}
+        probabilities = {"terminated": 0.1, "truncated": 0.1, "valid": 0.9}
+        return tensors, {n: torch.rand(shape, generator=generator) < p for n, p in probabilities.items()}
 
     return make
 
@@ -38,7 +38,7 @@ def _call(function: Callable, *numbers: float, **others: float) -> Callable:
 def _gae_call(
     tensors: Sequence[Tensor], dim: int, terminated: Tensor, truncated: Tensor, valid: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Without the returns of invalid steps: equal to the value, with gradient 0, which is no derivative."""
+    """Call gae with the returns of invalid steps set to 0: they equal the value but have gradient 0."""
     advantages, returns = R.gae(*tensors, terminated, truncated, GAMMA, LAM, valid=valid, time_dim=dim)
     return advantages, torch.where(valid, returns, 0)
 
@@ -52,11 +52,11 @@ def _lambda_with_discounts(
     )
 
 
-# ---- in plain PyTorch: masks of ones and zeros, one loop over time, all in the tensors' dtype
+# ---- plain PyTorch: masks of ones and zeros and one loop over time, in the dtype of the tensors
 
 
 def _eager(function: Callable[..., tuple[Tensor, ...]]) -> Callable:
-    """function(*tensors, cut, ended, valid) with time first and masks in the tensors' dtype."""
+    """Wrap function(*tensors, cut, ended, valid), which has time first and masks in the dtype of the tensors."""
 
     def eager(
         tensors: Sequence[Tensor], dim: int, terminated: Tensor, truncated: Tensor, valid: Tensor
@@ -74,7 +74,7 @@ def _eager(function: Callable[..., tuple[Tensor, ...]]) -> Callable:
 
 
 def _scan(x: Tensor, weight: Tensor) -> Tensor:
-    """y_t = x_t + weight_t y_{t+1}"""
+    """Compute y_t = x_t + weight_t y_{t+1}."""
     y, out = torch.zeros_like(x[0]), []
     for t in reversed(range(x.shape[0])):
         y = x[t] + weight[t] * y

@@ -1,4 +1,4 @@
-"""Which backend answers, and what happens with a library that is missing, broken or built for another torch."""
+"""Selection of the backend, and libraries that are missing, broken or built for another torch."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ EAGER = FIRST_USE + "facts |= {'first': use(), 'second': use()}\nprint(json.dump
 
 @pytest.fixture
 def package(tmp_path: pathlib.Path) -> pathlib.Path:
-    """A copy of the package without library and build facts; returns automl_ext's parent."""
+    """Copy the package without the library and the build facts; return the parent folder of automl_ext."""
     ignored = shutil.ignore_patterns("_C*", "_build.py", "__pycache__")
     shutil.copytree(fresh_python.PACKAGE, tmp_path / "automl_ext", ignore=ignored)
     return tmp_path
@@ -71,14 +71,14 @@ def write_library(package: pathlib.Path, content: bytes) -> None:
     (package / f"automl_ext/_C{sysconfig.get_config_var('EXT_SUFFIX')}").write_bytes(content)
 
 
-# ---- choosing
+# ---- selection
 
 
 def grad_fn_name() -> str:
     return automl_ext.entmax15(torch.ones(3, requires_grad=True)).grad_fn.name()
 
 
-def test_unknown_names() -> None:
+def test_unknown_backend_names_are_refused() -> None:
     with (
         pytest.raises(ValueError, match="backend: expected one of auto, native, reference, got 'fast'"),
         automl_ext.backend("fast"),
@@ -92,7 +92,7 @@ def test_unknown_names() -> None:
 
 @native_only
 @pytest.mark.parametrize("name", ["native", "reference"])
-def test_environment_chooses(name: str) -> None:
+def test_environment_variable_selects_the_backend(name: str) -> None:
     code = "import automl_ext, json, torch; from automl_ext import _native\n" + (
         "y = automl_ext.entmax15(torch.ones(3, requires_grad=True))\n"
         "print(json.dumps([_native.current_backend(), y.grad_fn.name()]))"
@@ -127,8 +127,8 @@ def test_context_restores_after_an_exception() -> None:
 
 
 @native_only
-def test_native_refuses_what_it_has_no_kernel_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_native, "_devices", frozenset())  # as a CPU build sees a CUDA tensor
+def test_native_backend_refuses_devices_without_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_native, "_devices", frozenset())  # like a CUDA tensor for a CPU build
     assert grad_fn_name() != "Entmax15Backward"
     with automl_ext.backend("native"), pytest.raises(ImportError, match="without kernels for 'cpu'.*" + REBUILD):
         automl_ext.entmax15(torch.ones(3))
@@ -139,7 +139,7 @@ def test_a_cpu_build_says_why_it_has_no_kernels_for_a_gpu(monkeypatch: pytest.Mo
     decision = "no: torch is a CPU build; install a CUDA build of torch"
     monkeypatch.setattr(_native._build, "CUDA_DECISION", decision)
     monkeypatch.setattr(_native, "_devices", frozenset({"cpu", "meta"}))
-    on_gpu = types.SimpleNamespace(device=torch.device("cuda"))  # all that is asked of a tensor
+    on_gpu = types.SimpleNamespace(device=torch.device("cuda"))  # the only attribute that is read
     expected = f"without kernels for 'cuda' ({decision}). Rebuild: AUTOML_EXT_CUDA=1 {REBUILD}"
     with automl_ext.backend("auto"):
         assert not _native.use_native(on_gpu)
@@ -165,7 +165,7 @@ def test_build_info() -> None:
 
 @native_only
 def test_parallel_for_uses_two_threads() -> None:
-    """Built without -fopenmp, at::parallel_for runs on one thread and says nothing."""
+    """Without -fopenmp, at::parallel_for silently runs on one thread."""
     from automl_ext import _C
 
     before = torch.get_num_threads()
@@ -193,7 +193,7 @@ def test_missing_library_warns_once_at_first_use(package: pathlib.Path) -> None:
 
 
 def test_missing_library_and_compile(package: pathlib.Path) -> None:
-    """No warning while tracing, which would break the graph; one at the first eager call; numbers as ever."""
+    """There is no warning while tracing, which would break the graph, and one at the first eager call."""
     code = FIRST_USE + (
         "def f(x): return a.entmax15(x) + a.sparsemax(x) + a.gumbel_softmax(x, seed=1) + a.mixed_op([x], x[0, :1])\n"
         "compiled = torch.compile(f, fullgraph=True, backend='eager')(x)\n"
@@ -214,7 +214,7 @@ def test_missing_library_under_native_and_reference(package: pathlib.Path) -> No
 
 
 def check_unusable(facts: dict, *parts: str) -> None:
-    """One warning, at import, that names the parts; PyTorch answers; native is an error that says the same."""
+    """Check for one warning at import that contains the parts, and the same text in the error of the native backend."""
     assert not facts["loaded"]
     assert len(facts["at_import"]) == 1
     assert facts["first"] == facts["second"] == []
@@ -224,12 +224,12 @@ def check_unusable(facts: dict, *parts: str) -> None:
 
 
 def test_library_of_another_torch(package: pathlib.Path) -> None:
-    """Compared before the library is touched: loading it could end in worse than an exception."""
+    """The versions are compared before the library is loaded, which could crash."""
     write_build_facts(package, "2.1.0+cu999")
     write_library(package, b"never read")
     facts = fresh_python.facts(EAGER, package)
     check_unusable(facts, "built for torch 2.1.0+cu999", f"torch {torch.__version__} is running")
-    assert "header" not in facts["why_not"]  # the loader's complaint
+    assert "header" not in facts["why_not"]  # the error of the loader
     status, _, err = fresh_python.run("import automl_ext", package, AUTOML_EXT_BACKEND="native")
     assert status == 1
     assert REBUILD in err.strip().splitlines()[-1]
@@ -276,7 +276,7 @@ def test_a_patch_version_apart_still_loads(monkeypatch: pytest.MonkeyPatch) -> N
     assert _native._load()[0] is False
 
 
-# ---- what is imported
+# ---- imports
 
 BLOCKED = """
 import sys
@@ -290,12 +290,12 @@ class Block:
             raise ModuleNotFoundError(f"{name} is blocked", name=name)
 
 for name in [name for name in sys.modules if name.split(".")[0] == "numpy"]:
-    del sys.modules[name]  # torch's own
+    del sys.modules[name]  # imported by torch
 sys.meta_path.insert(0, Block())
 """
 
 
-def test_ops_need_nothing_but_torch() -> None:
+def test_ops_need_only_torch() -> None:
     code = (
         BLOCKED
         + EAGER.replace("print(json.dumps(facts))", "")
@@ -310,4 +310,4 @@ def test_ops_need_nothing_but_torch() -> None:
     assert loaded == _native.is_loaded()
     assert not loaded or warned == []
     assert asked == []
-    assert not dynamo  # it would double the time an import takes
+    assert not dynamo  # it would double the import time

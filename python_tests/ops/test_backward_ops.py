@@ -1,4 +1,4 @@
-"""The backward ops, called directly: what does not fit is refused, never read past its end."""
+"""Direct calls of the backward ops: mismatched arguments are refused and never read out of bounds."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def call(name: str, grad: torch.Tensor, y: torch.Tensor) -> object:
         "_mixed_op_backward",
     ],
 )
-def test_a_gradient_of_another_shape_or_dtype(name: str) -> None:
+def test_a_gradient_of_another_shape_or_dtype_is_refused(name: str) -> None:
     y = torch.ones(1, 8) / 8
     call(name, torch.ones(1, 8), y)
     with pytest.raises(ValueError, match="grad: expected shape"):
@@ -37,7 +37,7 @@ def test_a_gradient_of_another_shape_or_dtype(name: str) -> None:
         call(name, torch.ones(1, 8, dtype=F64), y)
 
 
-def test_mixed_op_with_lists_of_different_lengths() -> None:
+def test_mixed_op_lists_of_different_lengths_are_refused() -> None:
     op = torch.ops.automl_ext._mixed_op_backward.default
     x = torch.ones(3)
     with pytest.raises(ValueError, match="input_needs"):
@@ -49,7 +49,7 @@ def test_mixed_op_with_lists_of_different_lengths() -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("name", ["entmax15", "gumbel_softmax", "gumbel_entmax15"])
 def test_half_composites_compute_in_float(name: str, dtype: torch.dtype) -> None:
-    """Gradients with create_graph are as good as those without."""
+    """Gradients with create_graph are as accurate as those without."""
     import automl_ext
 
     x = (2 * torch.randn(200, 40, generator=torch.Generator().manual_seed(0))).to(dtype).requires_grad_()
@@ -58,5 +58,5 @@ def test_half_composites_compute_in_float(name: str, dtype: torch.dtype) -> None
     grad = torch.randn(y.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
     (fused,) = torch.autograd.grad(y, x, grad, retain_graph=True)
     (composite,) = torch.autograd.grad(y, x, grad, create_graph=True)
-    # Two roundings of nearly the same float differ by one ulp at most.
+    # Two nearly equal floats round to values at most one ulp apart.
     assert ((fused - composite).abs() <= torch.finfo(dtype).eps * fused.abs().clamp_min(1e-3)).all()

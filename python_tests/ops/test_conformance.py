@@ -1,6 +1,6 @@
-"""The suite every op passes: accuracy, layouts, derivatives, compile, vmap, autocast, determinism.
+"""The conformance suite of all ops: accuracy, layouts, derivatives, compile, vmap, autocast, determinism.
 
-It runs on the CPU and, under the marker `cuda`, on a GPU (the fixture `device`).
+It runs on the CPU and, with the marker `cuda`, on a GPU (fixture `device`).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ native_only = pytest.mark.skipif(
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_error_is_at_most_twice_that_of_eager_pytorch(spec: OpSpec, dtype: torch.dtype, size: int, device: str) -> None:
-    # Kernels for a GPU read 16 bytes at a time where the address allows; elsewhere an offset changes nothing.
+    # Only GPU kernels depend on the alignment: they read 16 bytes at a time if it allows.
     assert_accurate(spec, dtype, size, device, LAYOUTS if device == "cpu" else (*LAYOUTS, "misaligned"))
 
 
@@ -42,7 +42,7 @@ def test_gradcheck_and_gradgradcheck(spec: OpSpec, device: str, dim: int) -> Non
     def function(*xs: Tensor) -> tuple[Tensor, ...]:
         return tuple(y for y in spec.outputs(xs, dim, **others) if y.is_floating_point())
 
-    if "hard" in spec.name:  # a step function: its gradient is that of the soft sample by definition
+    if "hard" in spec.name:  # a step function, whose gradient is defined as that of the soft sample
         soft = next(s for s in SPECS if s.name == spec.name.removesuffix("_hard"))
         got = outputs_and_gradients(spec, inputs, dim, others)[1:]
         expected = outputs_and_gradients(soft, inputs, dim, others)[1:]
@@ -53,14 +53,14 @@ def test_gradcheck_and_gradgradcheck(spec: OpSpec, device: str, dim: int) -> Non
             return torch.func.jacrev(gradient)(inputs[0])
 
         hessians = [second(s) for s in (spec, soft)]
-        # d²/dx² of Σ y·cos x: where y enters only through its gradient the two agree; the term in y itself is
-        # Σ −y·cos x, diagonal, and is what hardening changes.
+        # d²/dx² of Σ y·cos x: hard and soft agree in all terms with derivatives of y and differ in the diagonal term
+        # −y·cos x.
         values = [s.call(inputs, dim).detach() for s in (spec, soft)]
         diagonal = [torch.diag((y * inputs[0].cos()).flatten()).reshape(hessians[0].shape) for y in values]
         torch.testing.assert_close(hessians[0] + diagonal[0], hessians[1] + diagonal[1])
         return
     assert torch.autograd.gradcheck(function, inputs)
-    # Second derivatives are PyTorch's; on a GPU some of its sums have no fixed order.
+    # Second derivatives use PyTorch ops; on a GPU some of their sums have no fixed order.
     assert torch.autograd.gradgradcheck(function, inputs, nondet_tol=0.0 if device == "cpu" else 1e-12)
 
 
@@ -101,7 +101,7 @@ def test_vmap_equals_a_loop(spec: OpSpec, device: str) -> None:
     dim = spec.dims[-1]
     batches = [made(spec, 5, dim, seed, device) for seed in range(3)]
     others = batches[0][1]
-    for batched in range(len(batches[0][0])):  # each argument alone, and then all of them
+    for batched in range(len(batches[0][0])):  # each argument alone, then all of them
         for which in ({batched}, set(range(len(batches[0][0])))):
             in_dims = tuple(0 if i in which else None for i in range(len(batches[0][0])))
             columns = zip(*(tensors for tensors, _ in batches), strict=True)
@@ -131,16 +131,16 @@ def test_vmap_of_grad_and_jacrev(spec: OpSpec, device: str) -> None:
         x = x.clone().requires_grad_()
         torch.testing.assert_close(got, torch.autograd.grad(loss(x), x)[0])
     torch.testing.assert_close(jacobian, together[0])
-    vectorised = torch.autograd.functional.jacobian(
+    vectorized = torch.autograd.functional.jacobian(
         lambda x: spec.outputs([x, *rest], dim, **others)[0], tensors[0], vectorize=True
     )
     looped = torch.autograd.functional.jacobian(lambda x: spec.outputs([x, *rest], dim, **others)[0], tensors[0])
-    torch.testing.assert_close(vectorised, looped)
+    torch.testing.assert_close(vectorized, looped)
 
 
 @native_only
 @differentiable_op
-def test_forward_mode_is_refused_not_silently_zero(spec: OpSpec, device: str) -> None:
+def test_forward_mode_is_refused(spec: OpSpec, device: str) -> None:
     dim = spec.dims[-1]
     tensors, others = made(spec, 4, dim, 5, device)
     with pytest.raises(NotImplementedError, match="forward-mode"):

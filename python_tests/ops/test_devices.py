@@ -1,4 +1,4 @@
-"""Tensors on different devices are refused in Python, by name; tensors that are all on one work, `meta` too."""
+"""Tensors on different devices are refused by argument name; the ops work on the `meta` device."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ X, V, BOOL = torch.zeros(4, 3), torch.zeros(4), torch.zeros(4, 3, dtype=torch.bo
 ENDS = {"terminated": BOOL, "truncated": BOOL, "valid": BOOL}
 SCALAR, SEED, TARGET = torch.ones(()), torch.tensor(3), torch.zeros(4, dtype=torch.int64)
 
-# Each op with its tensors by name; the first decides the device.
+# Each op with its tensors by name; the first determines the device.
 CALLS: dict[str, tuple[Callable, dict[str, Tensor]]] = {
     "entmax15": (a.entmax15, {"X": X}),
     "sparsemax": (a.sparsemax, {"X": X}),
@@ -76,7 +76,7 @@ def call(op: str, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
 
 @pytest.mark.parametrize(("op", "name"), SECOND)
 @pytest.mark.parametrize("devices", [("cpu", "meta"), ("meta", "cpu")], ids=str)
-def test_another_device_is_refused_by_name(op: str, name: str, devices: tuple[str, str]) -> None:
+def test_tensors_on_another_device_are_refused_by_name(op: str, name: str, devices: tuple[str, str]) -> None:
     here, there = devices
     tensors = {n: x.to(there if n == name else here) for n, x in CALLS[op][1].items()}
     with pytest.raises(ValueError, match=f"^{op}: {re.escape(name)}: expected ") as error:

@@ -1,4 +1,4 @@
-"""Every instruction set can be forced, and all answer alike: the same choices, and the same noise but for rounding."""
+"""Each instruction set can be forced. All give the same choices, and the same noise up to rounding."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         xs = [(x.abs() * (k / n)).detach().requires_grad_() for k in range(1, 5)]
         w = torch.tensor([0.3, -1.0, 0.0, 2.0], dtype=dtype, requires_grad=True)
         keep(name + "mixed_op", a.mixed_op(xs, w), w, *xs)
-    # Two categories at tau = 1: one exponential of a difference of noise, which no order of summation blurs.
+    # Two categories at tau = 1: one exponential of a difference of noise, independent of the order of summation.
     results[f"noise {dtype}"] = a.gumbel_softmax(torch.zeros(5000, 2, dtype=dtype), seed=9)
 results["bits of choices"] = a.gumbel_argmax(torch.zeros(100, 10_000), seed=-3)
 torch.save({"instruction_set": a.build_info()["instruction_set"], "results": results}, path)
@@ -64,25 +64,25 @@ def by_set(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict]:
 
 
 def available() -> list[str]:
-    """What this processor has and the library was compiled for. This process runs the best of it, unless forced."""
+    """Return the instruction sets of this processor that the library has; the best is used unless another is forced."""
     best = fresh_python.facts("import json, automl_ext; print(json.dumps(automl_ext.build_info()['instruction_set']))")
     return list(NAMES[: NAMES.index(best) + 1])
 
 
-def test_each_can_be_forced(by_set: dict[str, dict]) -> None:
+def test_each_instruction_set_can_be_forced(by_set: dict[str, dict]) -> None:
     names = available()
     assert names[-1] in automl_ext.build_info()["instruction_sets"].split(", ")
-    for name in NAMES:  # one this processor lacks falls back to the best it has
+    for name in NAMES:  # falls back to the best available one
         assert by_set[name]["instruction_set"] == (name if name in names else names[-1])
 
 
 def ulp(x: Tensor) -> float:
-    """Of the largest value, or of 1: gradients are differences of what goes up to 1."""
+    """Return the ulp of the largest value, or of 1: gradients are differences of numbers up to 1."""
     return torch.finfo(x.dtype).eps * max(1.0, float(x.abs().max()))
 
 
 @pytest.mark.parametrize("name", NAMES[1:])
-def test_they_agree(name: str, by_set: dict[str, dict]) -> None:
+def test_instruction_sets_agree(name: str, by_set: dict[str, dict]) -> None:
     expected, got = by_set["default"]["results"], by_set[name]["results"]
     assert got.keys() == expected.keys()
     assert len(expected) > 500
@@ -90,14 +90,14 @@ def test_they_agree(name: str, by_set: dict[str, dict]) -> None:
         if "bits of" in key:
             assert torch.equal(got[key], y), key
             continue
-        # Sums are taken in another order: up to a thousand terms of a row, forty rows for tau. The noise may differ in
-        # its last bit, so that a sample is rounded to another half, and tau's float32 gradient shows it.
+        # The order of sums differs: up to a thousand terms per row, and forty rows for tau. The noise may differ in its
+        # last bit, so a half-precision sample may be rounded differently, which changes the float32 gradient of tau.
         tau_of_halves = key.endswith("gradient 1") and "gumbel" in key and "float16" in key
         one_half = torch.finfo(torch.bfloat16).eps * float(y.abs().max()) if tau_of_halves else 0.0
         assert (got[key].double() - y.double()).abs().max() <= 16 * ulp(y) + one_half, key
 
 
-def test_the_noise_is_not_trivially_equal(by_set: dict[str, dict]) -> None:
+def test_instruction_sets_differ_in_some_bits(by_set: dict[str, dict]) -> None:
     noise = by_set["default"]["results"]["noise torch.float32"]
     assert noise.unique().numel() > 9000
     assert by_set["default"]["results"]["bits of choices"].unique().numel() > 90

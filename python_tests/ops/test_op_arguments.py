@@ -1,4 +1,4 @@
-"""Odd arguments: every op answers, or says in one short line which argument is wrong."""
+"""Invalid arguments: every op returns a result or raises a one-line error that names the argument."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def edge(candidates: object, weights: object) -> object:
     return a.MixedOp(candidates)(X, weights)  # type: ignore[arg-type]
 
 
-# Per op, arguments that are right.
+# Valid arguments of each op.
 OPS: dict[str, tuple[Callable, dict]] = {
     "entmax15": (e.entmax15, {"X": X, "dim": -1, "k": None}),
     "sparsemax": (e.sparsemax, {"X": X, "dim": -1, "k": None}),
@@ -91,7 +91,7 @@ OPS: dict[str, tuple[Callable, dict]] = {
 
 
 def odd_values() -> list[object]:
-    """Values that some op does not take, in shapes that it does."""
+    """Return values that at least one op refuses, tensors among them in shapes that the ops accept."""
     numbers: list[object] = [
         0,
         -1,
@@ -109,7 +109,14 @@ def odd_values() -> list[object]:
     ]
     others: list[object] = [None, "mean", "x" * 10_000, b"x", [], [1.0], list(range(100_000)), (1, 2), {"a": 1}, {1}]
     objects: list[object] = [object(), Unprintable(), int, len, torch.float32, torch.Generator(), torch.nn.Identity()]
-    arrays: list[object] = [np.zeros((4, 3), np.float32), np.float32(0.5), np.float64(0.5), np.int64(1), np.bool_(True)]
+    arrays: list[object] = [
+        np.zeros((4, 3), np.float32),
+        np.array(0.5),
+        np.float32(0.5),
+        np.float64(0.5),
+        np.int64(1),
+        np.bool_(True),
+    ]
     tensors: list[object] = []
     for shape in ((4, 3), (4,), (3,), (2,), (2, 2), (), (1,), (0,), (4, 0), (4, 3, 2)):
         for dtype in (torch.float32, torch.float64, torch.int64, torch.bool, torch.complex64, torch.float8_e4m3fn):
@@ -137,22 +144,23 @@ ODD = odd_values()
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("op", list(OPS))
 def test_one_odd_argument(op: str) -> None:
-    function, right = OPS[op]
-    function(**right)
-    for name in right:
+    function, valid = OPS[op]
+    function(**valid)
+    for name in valid:
         for value in ODD:
             try:
-                function(**(right | {name: value}))
+                function(**(valid | {name: value}))
             except (TypeError, ValueError, IndexError) as error:
                 message = str(error)
                 subject = message.split(": ")[1] if ": " in message else ""
-                assert subject.split("[")[0].split(" ")[0] in {*right, name}, (name, describe(value), message[:300])
+                assert subject.split("[")[0].split(" ")[0] in {*valid, name}, (name, describe(value), message[:300])
                 assert len(message) < 300, (name, len(message), message[:100])
+                assert "\n" not in message, (name, message)
             except Exception as error:
                 raise AssertionError(f"{op}({name}={describe(value)})") from error
 
 
-def test_values_in_messages_are_short() -> None:
+def test_values_in_messages_are_shortened() -> None:
     for value in (list(range(10**6)), "x" * 10**6, 10**4000, 10**5000, {i: i for i in range(10**5)}, Unprintable()):
         assert len(shown(value)) <= MESSAGE_LIMIT
         assert len(describe(value)) <= MESSAGE_LIMIT + 10
@@ -162,10 +170,10 @@ def test_values_in_messages_are_short() -> None:
     assert describe(X.to_sparse()) == "sparse_coo float32 tensor of shape (4, 3)"
 
 
-def test_a_failure_of_the_gae_kernel_is_raised_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_of_the_gae_kernel_is_raised_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
     class Kernel:
         def default(self, *args: object) -> None:
-            raise RuntimeError("the kernel's own failure")
+            raise RuntimeError("the kernel's own error")
 
         def __call__(self, *args: object) -> tuple[torch.Tensor, torch.Tensor]:
             return X, X
@@ -175,7 +183,7 @@ def test_a_failure_of_the_gae_kernel_is_raised_as_it_is(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(returns, "native", Ops)
     monkeypatch.setattr(returns._native, "use_native", lambda x: True)
-    with pytest.raises(RuntimeError, match=r"^the kernel's own failure$"):
+    with pytest.raises(RuntimeError, match=r"^the kernel's own error$"):
         a.gae(X, X, X, FLAG, FLAG, 0.9, 0.9)
     with pytest.raises(TypeError, match="gae: values: expected a float32 tensor like rewards, got NoneType None"):
         a.gae(X, None, X, FLAG, FLAG, 0.9, 0.9)  # type: ignore[arg-type]

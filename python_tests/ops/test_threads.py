@@ -1,4 +1,4 @@
-"""Every op gives the same bits, values and gradients, for any number of threads, wherever the work is split."""
+"""Values and gradients of every op are bit-identical for any number of threads."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 import automl_ext
 import automl_ext.ops.entmax as entmax
 
-# Above 32768 elements the kernels use a second thread. The rows are split where no vector of rows ends.
+# Above 32768 elements the kernels use a second thread. The rows are split inside a group of a vector of rows.
 ROWS = [(40_001, 1), (4099, 8), (2503, 13), (1031, 33), (333, 257), (67, 1000), (33, 2049), (3, 40_000)]
 
 
@@ -24,12 +24,12 @@ def flags(*shape: int, seed: int, probability: float = 0.1) -> Tensor:
 
 
 def bits(function: Callable[..., object], inputs: list[Tensor]) -> list[Tensor]:
-    """The outputs of ``function`` and the gradients of the inputs that require one."""
+    """Return the outputs of ``function`` and the gradients of the inputs that require one."""
     outputs = function(*inputs)
     outputs = list(outputs) if isinstance(outputs, tuple) else [outputs]
     wanted = [x for x in inputs if x.requires_grad]
     smooth = [y for y in outputs if isinstance(y, Tensor) and y.requires_grad]
-    # A gradient that is no constant, made on one element each: no sum of the test's own has to be reproducible.
+    # An elementwise non-constant gradient, so that the test itself computes no sums.
     grads = [random(*y.shape, seed=9).to(y.dtype) for y in smooth]
     gradients = torch.autograd.grad(smooth, wanted, grads, allow_unused=True) if wanted and smooth else ()
     return [x.detach().clone() for x in (*outputs, *gradients) if x is not None]
@@ -64,7 +64,7 @@ each_map = pytest.mark.parametrize("name", list(MAPS))
 @pytest.mark.parametrize("shape", ROWS, ids=str)
 def test_maps(name: str, shape: tuple[int, int]) -> None:
     x = random(*shape)
-    x[1::7] = 1e-3 * x[1::7]  # rows of many candidates among sparse ones
+    x[1::7] = 1e-3 * x[1::7]  # some rows with many candidates
     x[-1] = -torch.inf
     for dtype in (torch.float32, torch.bfloat16):
         inputs = [x.to(dtype).requires_grad_()]
@@ -86,10 +86,10 @@ BISECTIONS = {
 
 @pytest.mark.parametrize("name", list(BISECTIONS))
 def test_bisections_and_losses(name: str) -> None:
-    # Small scores: thousands of terms in each sum.
+    # Small scores give thousands of terms in each sum.
     for shape in ((4099, 8), (3, 40_000)):
         assert_same_bits(BISECTIONS[name], [(1e-2 * random(*shape)).requires_grad_()])
-    # One long row is the case in which PyTorch splits a sum, and in a bisection's gradient it still does.
+    # PyTorch splits the sum of one long row among threads, and does so in the gradient of a bisection.
     for shape in ((1, 40_000), (100_000,)):
         x = 1e-2 * random(*shape)
         assert_same_bits(BISECTIONS[name], [x.requires_grad_(name.endswith("loss"))])
@@ -105,7 +105,7 @@ def test_mixed_op(size: int) -> None:
     xs = [random(size, seed=seed).requires_grad_() for seed in range(5)]
     weights = random(5, seed=5).requires_grad_()
     assert_same_bits(lambda *inputs: automl_ext.mixed_op(inputs[:-1], inputs[-1]), [*xs, weights])
-    # Two edges of two operations: the last weights are the edges'.
+    # Two edges of two operations; the last tensors are the weights of the edges.
     edges = random(2, 2, seed=6).requires_grad_()
     assert_same_bits(lambda a, b, c, d, w: automl_ext.cell_aggregate([[a, b], [c, d]], w), [*xs[:4], edges])
 

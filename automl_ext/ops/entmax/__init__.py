@@ -1,7 +1,7 @@
 """Sparse alternatives to softmax and their losses.
 
-Names and argument order are those of the ``entmax`` package: ``import automl_ext.ops.entmax as entmax`` takes
-its place.
+A drop-in replacement for the ``entmax`` package, with the same names and argument order:
+``import automl_ext.ops.entmax as entmax``.
 """
 
 from automl_ext.ops.entmax._bisect import budget_bisect, entmax_bisect, normmax_bisect, sparsemax_bisect

@@ -1,15 +1,15 @@
-"""Sparse maps whose threshold has no closed form: found by bisection.
+"""Sparse maps whose threshold has no closed form and is found by bisection.
 
-The root is bisected without a gradient. Two steps of Newton's method, their value held at the root, then
-carry the derivatives: the first makes the first derivative exact (the implicit function theorem), the second
-the second. Double backward therefore works, in X and in alpha or budget; third derivatives are not exact.
+The bisection computes no gradient. After it, two steps of Newton's method that keep the value at the root add the
+derivatives. By the implicit function theorem, the first step makes the first derivative exact and the second step
+the second derivative. Double backward works in X and in alpha or budget; third derivatives are not exact.
 
-Entmax and normmax share one function. With a = α − 1, m the row's largest output and δ = x − max x ≤ 0
+Entmax and normmax share one function. Let a = α − 1, let m be the largest output of the row and δ = x − max x ≤ 0:
 
-    p(δ) = m · [1 + a·w]₊^(1/a),   w = δ·m^(−a),
+    p(δ) = m · [1 + a·w]₊^(1/a),   w = δ·m^(−a).
 
-which is exact on long flat rows (no threshold is subtracted from a near-equal score) and has the limit
-m·exp(δ), softmax, at α = 1. Below α = 1, 1 + a·w is at least 1: no output is zero.
+This form is accurate on long flat rows, because no threshold is subtracted from a nearly equal score. Its limit at
+α = 1 is m·exp(δ), softmax. For α < 1, 1 + a·w is at least 1 and no output is zero.
 """
 
 from __future__ import annotations
@@ -34,31 +34,30 @@ def entmax_bisect(
     n_iter: int = 50,
     ensure_sum_one: bool = True,
 ) -> Tensor:
-    """Alpha-entmax: softmax at α = 1, sparser as α grows, sparsemax at α = 2, heavier tails than softmax below 1.
+    """Compute alpha-entmax: softmax at α = 1, sparsemax at α = 2, heavier tails than softmax for α < 1.
 
-    Solves max_p ⟨x, p⟩ + H_α(p) over the simplex, H_α the Tsallis entropy: p = [(α−1)x − τ]₊^(1/(α−1)),
-    Σp = 1 (Peters, Niculae and Martins 2019; learnable α: Correia, Niculae and Martins 2019,
-    arXiv 1909.00015). Differentiable, twice, in ``X`` and ``alpha``.
+    Solves max_p ⟨x, p⟩ + H_α(p) over the simplex, where H_α is the Tsallis entropy: p = [(α−1)x − τ]₊^(1/(α−1)) with
+    Σp = 1 (Peters, Niculae and Martins 2019; learnable α: Correia, Niculae and Martins 2019, arXiv 1909.00015).
+    Twice differentiable in ``X`` and ``alpha``.
 
     Args:
-        X: scores of any shape; float64, float32, bfloat16 or float16. −inf masks an entry (exact 0); a row
-            all −inf gives zeros with zero gradient; NaN or +inf in a row gives a NaN row.
-        alpha: > 0. A number, or a tensor on the device of ``X`` that broadcasts to its shape with size 1 at
-            ``dim``. Where its values cannot be read freely (on a GPU, inside torch.compile) a bad one gives NaN
-            rows instead of the ValueError.
-        dim: the dimension that sums to one.
-        n_iter: halvings of the bracket, ≥ 1; 24 are enough for float32. Not used where ``alpha`` is the
-            number 1.5 or 2, which is answered exactly by entmax15 or sparsemax.
-        ensure_sum_one: divide by the sum.
+        X: scores of any shape; float64, float32, bfloat16 or float16. −inf masks an entry (exact 0). A row of only
+            −inf gives zeros with zero gradient. NaN or +inf in a row gives a NaN row.
+        alpha: > 0. A number, or a tensor on the device of ``X`` that broadcasts to the shape of ``X`` with size 1 at
+            ``dim``. On a GPU and inside torch.compile, the values of a tensor are not checked: an invalid one gives
+            NaN rows.
+        dim: the dim that sums to one.
+        n_iter: number of halvings of the bracket, ≥ 1; 24 are enough for float32. Not used if ``alpha`` is the
+            number 1.5 or 2: these are computed exactly by entmax15 and sparsemax.
+        ensure_sum_one: divide the result by its sum.
 
     Returns:
-        Probabilities, the shape and dtype of ``X`` (float32 for half precision under autocast).
+        Probabilities in the shape and dtype of ``X`` (float32 for half precision under autocast).
 
     Raises:
-        TypeError: ``X`` or ``alpha`` of another type or dtype, ``dim`` or ``n_iter`` no int, or
-            ``ensure_sum_one`` no bool.
-        IndexError: ``dim`` out of range.
-        ValueError: alpha ≤ 0 or not finite, a shape that does not broadcast, another device, or ``n_iter`` < 1.
+        TypeError: an argument has the wrong type or dtype.
+        IndexError: ``dim`` is out of range.
+        ValueError: ``alpha`` is not positive and finite, does not broadcast or is on another device, or ``n_iter`` < 1.
     """
     op = "entmax_bisect"
     dim, alpha = _check(X, alpha, "alpha", dim, n_iter, op, low=0.0, high=math.inf, above=True)
@@ -76,8 +75,10 @@ def entmax_bisect(
 
 
 def sparsemax_bisect(X: Tensor, dim: int = -1, n_iter: int = 50, ensure_sum_one: bool = True) -> Tensor:
-    """Sparsemax under the name of its bisection. The exact :func:`sparsemax` answers: nothing is bisected,
-    ``n_iter`` and ``ensure_sum_one`` are accepted for compatibility. Shapes and errors as there.
+    """Compute :func:`sparsemax`, exactly and without bisection.
+
+    ``n_iter`` and ``ensure_sum_one`` are accepted for compatibility and ignored. Shapes and errors are those of
+    :func:`sparsemax`.
     """
     op = "sparsemax_bisect"
     check_float_tensor(X, "X", op)
@@ -88,13 +89,13 @@ def sparsemax_bisect(X: Tensor, dim: int = -1, n_iter: int = 50, ensure_sum_one:
 
 
 def normmax_bisect(X: Tensor, alpha: float | Tensor = 2, dim: int = -1, n_iter: int = 50) -> Tensor:
-    """Alpha-normmax: max_p ⟨x, p⟩ − ‖p‖_α over the simplex; on its support nearly uniform for large α.
+    """Compute alpha-normmax; for large α it is nearly uniform on its support.
 
-    p ∝ [x − τ]₊^(1/(α−1)), with τ such that Σ[x − τ]₊^(α/(α−1)) = 1 (Blondel, Martins and Niculae 2020,
-    "Learning with Fenchel–Young losses", arXiv 1901.02324, section 4.3). Differentiable, twice, in ``X`` and
-    ``alpha``.
+    Solves max_p ⟨x, p⟩ − ‖p‖_α over the simplex: p ∝ [x − τ]₊^(1/(α−1)) with τ such that Σ[x − τ]₊^(α/(α−1)) = 1
+    (Blondel, Martins and Niculae 2020, "Learning with Fenchel–Young losses", arXiv 1901.02324, section 4.3). Twice
+    differentiable in ``X`` and ``alpha``.
 
-    Args, returns and errors are those of :func:`entmax_bisect`, but alpha ≥ 1.0001: at 1 the solution is not
+    Arguments, results and errors are those of :func:`entmax_bisect`, but alpha ≥ 1.0001: at 1 the solution is not
     unique.
     """
     op = "normmax_bisect"
@@ -110,19 +111,19 @@ def normmax_bisect(X: Tensor, alpha: float | Tensor = 2, dim: int = -1, n_iter: 
 
 
 def budget_bisect(X: Tensor, budget: float | Tensor = 2, dim: int = -1, n_iter: int = 50) -> Tensor:
-    """Budget-sparsemax: the Euclidean projection onto {0 ≤ p ≤ 1, Σp = budget}; a soft choice of k of n.
+    """Compute budget-sparsemax, the Euclidean projection onto {0 ≤ p ≤ 1, Σp = budget}: a soft choice of k of n.
 
-    p = min(max(x − τ, 0), 1) (Malaviya, Ferreira and Martins 2018, arXiv 1805.08241). Differentiable, twice,
-    in ``X`` and ``budget``.
+    p = min(max(x − τ, 0), 1) (Malaviya, Ferreira and Martins 2018, arXiv 1805.08241). Twice differentiable in ``X``
+    and ``budget``.
 
     Args:
-        X: scores, as in :func:`entmax_bisect`. A row with fewer entries that are not −inf than its budget
-            gives them all 1.
-        budget: in [0, size of ``dim``]; a number or a tensor as ``alpha`` there.
-        dim: the dimension that sums to ``budget``.
-        n_iter: halvings of the bracket, ≥ 1.
+        X: scores, as in :func:`entmax_bisect`. If a row has fewer unmasked entries than its budget, each of them
+            gets 1.
+        budget: in [0, size of ``dim``]; a number, or a tensor like ``alpha`` in :func:`entmax_bisect`.
+        dim: the dim that sums to ``budget``.
+        n_iter: number of halvings of the bracket, ≥ 1.
 
-    Returns and errors are those of :func:`entmax_bisect`.
+    Results and errors are those of :func:`entmax_bisect`.
     """
     op = "budget_bisect"
     check_float_tensor(X, "X", op)
@@ -163,17 +164,17 @@ def _along(rows, x: Tensor, parameter: float | Tensor, dim: int) -> Tensor:  # t
         return _along(rows, x.unsqueeze(0), parameter, 0).squeeze(0)
     work = compute_dtype(x)
     parameter = parameter_tensor(parameter, work, x.device)
-    # Leading dims are added so that both move the same dim to the back.
+    # Add leading dims, so that movedim moves the same dim of both.
     parameter = parameter[(None,) * (x.ndim - parameter.ndim)]
     y = rows(x.movedim(dim, -1).to(work), parameter.movedim(dim, -1))
     return y.movedim(-1, dim).to(dtype)
 
 
 def _bisect(excess, low: Tensor, high: Tensor, n_iter: int) -> Tensor:  # type: ignore[no-untyped-def]
-    """Where the increasing ``excess`` turns from negative to positive in [low, high]."""
+    """Return the root in [low, high] of the increasing function ``excess``."""
     with torch.no_grad():
         width = high - low
-        # More halvings than the dtype has digits change nothing.
+        # More halvings than the dtype has binary digits have no effect.
         for _ in range(min(n_iter, 32 if low.dtype == torch.float32 else 64)):
             width = width / 2
             low = torch.where(excess(low + width) < 0, low + width, low)
@@ -181,20 +182,20 @@ def _bisect(excess, low: Tensor, high: Tensor, n_iter: int) -> Tensor:  # type: 
 
 
 def _carry_derivatives(root: Tensor, excess: Tensor, slope: Tensor) -> Tensor:
-    """``root`` with one more order of exact derivatives: a Newton step whose value is taken off again."""
+    """Return ``root`` with one more order of exact derivatives, by a Newton step that does not change the value."""
     slope = slope.detach()
     return root - (excess - excess.detach()) / torch.where(slope > 0, slope, 1)
 
 
 def _normalize(p: Tensor) -> Tensor:
     total = row_sum(p)
-    return p / torch.where(total > 0, total, 1)  # a row all -inf stays 0
+    return p / torch.where(total > 0, total, 1)  # a row of only -inf stays 0
 
 
 def _outputs(delta: Tensor, a: Tensor, power: Tensor, n_iter: int) -> Tensor:
-    """p with Σ p^power = 1 over the last dim, see the top of the file. delta [..., n]; a, power [..., 1]."""
+    """Return p with Σ p^power = 1 over the last dim, see the module docstring. delta [..., n]; a, power [..., 1]."""
 
-    # With a tiny a in place of 0 the value is exact; only the derivative in a needs the series further down.
+    # With a tiny a instead of 0 the value is exact; only the derivative in a needs the series of _log1p_ratio.
     fixed_a, fixed_power = away_from_zero(a.detach()), power.detach()
     stretched, exponent = fixed_a * delta.detach(), fixed_power / fixed_a
 
@@ -216,17 +217,17 @@ def _outputs(delta: Tensor, a: Tensor, power: Tensor, n_iter: int) -> Tensor:
 
 
 def away_from_zero(a: Tensor) -> Tensor:
-    """``a`` with 1e-12 in place of what is smaller: a divisor whose limit at 0 is reached to the last digit."""
+    """Return ``a`` with 1e-12 for smaller values: a divisor for formulas that have a limit at 0."""
     return torch.where(a.abs() < 1e-12, 1e-12, a)
 
 
 def _scale(a: Tensor, log_m: Tensor) -> Tensor:
-    """m^(−a), kept finite: the largest score has w = 0 times it."""
+    """Return m^(−a), clamped to be finite because the largest score multiplies it by δ = 0."""
     return (-a * log_m).clamp(max=0.9 * math.log(torch.finfo(log_m.dtype).max)).exp()
 
 
 def _stretch(delta: Tensor, a: Tensor, log_m: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """(y, w, on): y = a·w > −1 and w = δ·m^(−a) on the support, 0 off it, where an infinity may hide."""
+    """Return (y, w, on): y = a·w > −1 and w = δ·m^(−a) on the support; 0 off it, where δ may be infinite."""
     scale = _scale(a, log_m)
     on = ((delta * scale * a > -1) & (delta > -torch.inf)).detach()
     w = torch.where(on, delta, 0) * scale
@@ -234,7 +235,7 @@ def _stretch(delta: Tensor, a: Tensor, log_m: Tensor) -> tuple[Tensor, Tensor, T
 
 
 def _log1p_ratio(y: Tensor) -> Tensor:
-    """log1p(y)/y, with derivatives that are exact at and near 0, where the quotient's cancel."""
+    """Return log1p(y)/y with exact derivatives at and near 0, where those of the quotient cancel."""
     small = y.abs() < 0.03
     near, far = torch.where(small, y, 0), torch.where(small, 1, y)
     series = torch.zeros_like(y)
@@ -244,16 +245,16 @@ def _log1p_ratio(y: Tensor) -> Tensor:
 
 
 def _budget_outputs(x: Tensor, budget: Tensor, n_iter: int) -> Tensor:
-    """p with Σp = budget over the last dim. x [..., n], budget [..., 1]."""
+    """Return p with Σp = budget over the last dim. x [..., n], budget [..., 1]."""
     fixed, fixed_budget = x.detach(), budget.detach()
-    # With s sorted downwards and B the budget: at τ = s[⌈B⌉] − 1 the first ⌈B⌉ entries get 1 each, at s[⌊B⌋ + 1]
-    # at most ⌊B⌋ entries get anything. So the bracket is no wider than 1, whatever the range of the scores.
+    # Let s be the scores in descending order and B the budget. At τ = s[⌈B⌉] − 1 the first ⌈B⌉ entries get 1 each; at
+    # τ = s[⌊B⌋ + 1] at most ⌊B⌋ entries are not 0. The bracket between them is at most 1 wide for any range of scores.
     ordered = fixed.sort(-1, descending=True).values
     last = (fixed > -torch.inf).sum(-1, keepdim=True) - 1
     enough = ordered.gather(-1, torch.minimum(fixed_budget.ceil().long() - 1, last).clamp(min=0))
     beyond = ordered.gather(-1, torch.minimum(fixed_budget.floor().long(), last).clamp(min=0))
-    # Scores are measured from the upper end of the bracket: −1 ≤ τ ≤ 0 there, and no other score, however large,
-    # takes digits from those near the threshold. Beyond ±2 an entry is surely 0 or 1.
+    # Subtract the upper end of the bracket, so that −1 ≤ τ ≤ 0 and large scores do not reduce the precision near the
+    # threshold. An entry beyond ±2 is 0 or 1 for every τ of the bracket.
     delta = (x - torch.where(beyond.isinf(), 0, beyond)).clamp(-2, 2)
     low = (torch.where(last < 0, 0, enough - beyond) - 1).clamp(-1, 0)
 
@@ -268,7 +269,7 @@ def _budget_outputs(x: Tensor, budget: Tensor, n_iter: int) -> Tensor:
 
 
 def _clipped(delta: Tensor, tau: Tensor) -> tuple[Tensor, Tensor]:
-    """min(max(δ − τ, 0), 1), and which entries are strictly between."""
+    """Return min(max(δ − τ, 0), 1) and the mask of the entries strictly between 0 and 1."""
     gap = (delta - tau).detach()
     free = (gap > 0) & (gap < 1)
     return torch.where(free, delta - tau, (gap >= 1).to(delta.dtype)), free

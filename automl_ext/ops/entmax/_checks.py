@@ -20,6 +20,7 @@ from automl_ext.ops._checks import (
 
 
 def check_positive_int(value: object, name: str, op: str) -> None:
+    """Raise TypeError or ValueError unless ``value`` is an int of at least 1."""
     if not isinstance(value, int) or isinstance(value, bool):
         raise TypeError(f"{op}: {name}: expected a positive int, got {describe(value)}")
     if value < 1:
@@ -27,12 +28,13 @@ def check_positive_int(value: object, name: str, op: str) -> None:
 
 
 def check_device(value: Tensor, name: str, op: str, X: Tensor) -> None:
+    """Raise ValueError unless ``value`` is on the device of X."""
     if value.device != X.device:
         raise wrong_device(value, name, op, X)
 
 
 def readable_values(t: Tensor) -> Tensor | None:
-    """The values of ``t`` to check; None where they cannot be read, or only by waiting for a GPU."""
+    """Return the values of ``t`` for a check, or None if they cannot be read without a GPU synchronization."""
     if torch.compiler.is_compiling() or t.device.type != "cpu":
         return None
     return torch.func.debug_unwrap(t.detach())
@@ -41,9 +43,9 @@ def readable_values(t: Tensor) -> Tensor | None:
 def check_row_parameter(
     value: object, name: str, op: str, X: Tensor, row_shape: list[int], low: float, high: float, *, above: bool = False
 ) -> float | Tensor:
-    """A number in [low, high] (greater than ``low`` with ``above``), or a tensor of such numbers.
+    """Check a parameter of the rows: a number in [low, high], or in (low, high] with ``above``, or a tensor of those.
 
-    A tensor must be on X's device and broadcast to ``row_shape``.
+    A tensor must be on the device of X and broadcast to ``row_shape``.
     """
     if not isinstance(value, Tensor):
         return check_number(value, name, op, low, high, above=above)
@@ -53,7 +55,7 @@ def check_row_parameter(
     fits = value.ndim <= len(row_shape) and all(
         given in (1, wanted) for given, wanted in zip(reversed(value.shape), reversed(row_shape), strict=False)
     )
-    # A scalar X has no dims, but one row.
+    # A 0-dim X has one row.
     if not fits and not (not row_shape and value.shape == (1,)):
         raise ValueError(f"{op}: {name}: expected a shape that broadcasts to {tuple(row_shape)}, got {describe(value)}")
     values = readable_values(value)
@@ -68,14 +70,14 @@ def check_row_parameter(
 
 
 def parameter_tensor(value: float | Tensor, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """A checked row parameter as a tensor; a number above the largest of ``dtype`` becomes that."""
+    """Return a checked row parameter as a tensor; a number is clamped to the largest of ``dtype``."""
     if isinstance(value, Tensor):
         return value.to(dtype)
     return torch.full((), min(value, torch.finfo(dtype).max), dtype=dtype, device=device)
 
 
 def check_class_targets(X: Tensor, target: object, op: str) -> None:
-    """``target`` [...] int64 for scores ``X`` [..., C]; the values are looked at by check_target_range."""
+    """Check the type and shape of ``target``, int64 [...], for scores ``X`` [..., C]."""
     if X.ndim == 0:
         raise ValueError(f"{op}: X: expected at least one dim, the classes, got {describe(X)}")
     if X.shape[-1] == 0 and X.shape[:-1].numel():
@@ -91,6 +93,7 @@ def check_class_targets(X: Tensor, target: object, op: str) -> None:
 
 
 def check_target_range(target: Tensor, classes: int, op: str) -> None:
+    """Raise IndexError if a class index is out of range, where the values can be read."""
     values = readable_values(target)
     if values is None:
         return

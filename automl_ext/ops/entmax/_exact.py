@@ -1,4 +1,4 @@
-"""Entmax-1.5 and sparsemax: the compiled kernel where there is one, the reference elsewhere."""
+"""Exact entmax-1.5 and sparsemax, by the compiled kernel where available and the reference elsewhere."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from automl_ext.ops.entmax._reference import _entmax15_reference, _sparsemax_ref
 
 
 def entmax15(X: Tensor, dim: int = -1, k: int | None = None) -> Tensor:
-    """Entmax-1.5: like softmax, with exact zeros.
+    """Compute entmax-1.5: like softmax, with exact zeros.
 
-    Solves max_p ⟨x, p⟩ + H(p) over the simplex, H the Tsallis entropy with α = 1.5:
-    p = max(x/2 − τ, 0)², with τ such that Σp = 1 (Peters, Niculae and Martins 2019,
-    "Sparse Sequence-to-Sequence Models", arXiv 1905.05702).
+    Solves max_p ⟨x, p⟩ + H(p) over the simplex, where H is the Tsallis entropy with α = 1.5. The solution is
+    p = max(x/2 − τ, 0)² with τ such that Σp = 1 (Peters, Niculae and Martins 2019, "Sparse Sequence-to-Sequence
+    Models", arXiv 1905.05702).
 
     Args:
-        X: scores of any shape; float64, float32, bfloat16 or float16 (computed in float32).
-            −inf masks an entry (exact 0); a row all −inf gives zeros with zero gradient; NaN or +inf in a
-            row gives a NaN row.
-        dim: the dimension that sums to one.
-        k: accepted for compatibility and not used: the answer is always exact.
+        X: scores of any shape; float64, float32, bfloat16 or float16 (half precision is computed in float32).
+            −inf masks an entry (exact 0). A row of only −inf gives zeros with zero gradient. NaN or +inf in a row
+            gives a NaN row.
+        dim: the dim that sums to one.
+        k: accepted for compatibility and ignored; the result is always exact.
 
     Returns:
-        Probabilities, the shape and dtype of ``X`` (float32 for half precision under autocast).
+        Probabilities in the shape and dtype of ``X`` (float32 for half precision under autocast).
 
     Raises:
-        TypeError: ``X`` is no tensor of these dtypes, or ``dim`` or ``k`` no int.
-        IndexError: ``dim`` out of range.
+        TypeError: ``X`` is not a tensor of these dtypes, or ``dim`` or ``k`` is not an int.
+        IndexError: ``dim`` is out of range.
         ValueError: ``k`` is not positive.
     """
     check_float_tensor(X, "X", "entmax15")
@@ -43,12 +43,10 @@ def entmax15(X: Tensor, dim: int = -1, k: int | None = None) -> Tensor:
 
 
 def sparsemax(X: Tensor, dim: int = -1, k: int | None = None) -> Tensor:
-    """Sparsemax: the Euclidean projection onto the simplex; like softmax, with exact zeros.
+    """Compute sparsemax, the Euclidean projection onto the simplex: like softmax, with exact zeros.
 
-    p = max(x − τ, 0), with τ such that Σp = 1 (Martins and Astudillo 2016, "From Softmax to Sparsemax",
-    arXiv 1602.02068).
-
-    Args, returns and errors are those of :func:`entmax15`.
+    p = max(x − τ, 0) with τ such that Σp = 1 (Martins and Astudillo 2016, "From Softmax to Sparsemax",
+    arXiv 1602.02068). Arguments, results and errors are those of :func:`entmax15`.
     """
     check_float_tensor(X, "X", "sparsemax")
     dim = check_dim(dim, X.ndim, "sparsemax")

@@ -1,4 +1,4 @@
-"""The Fenchel–Young losses as modules, with ignored targets and a reduction."""
+"""Fenchel–Young losses as modules, with an ignored target and a reduction."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ REDUCTIONS = ("elementwise_mean", "mean", "sum", "none")
 
 
 def _as_int(value: object, op: str) -> int:
-    """The ``ignore_index``: an int of 64 bits, or an integer tensor of one element."""
+    """Return ``ignore_index`` as an int; it must be a 64-bit int or an integer tensor of one element."""
     if isinstance(value, Tensor) and value.dtype in INT_DTYPES and value.numel() == 1 and not value.is_meta:
         return int(value)
     if not isinstance(value, int) or isinstance(value, bool):
@@ -30,19 +30,19 @@ def _as_int(value: object, op: str) -> int:
 
 
 class _FenchelYoungLoss(nn.Module):
-    """The mean, the sum or each of the rows' losses.
+    """Base class: the losses of the rows, their mean or their sum.
 
     Shape:
-        X [..., C] scores, target [...] int64 class indices; output scalar, or [...] with reduction "none".
+        X: scores, [..., C]. target: class indices, int64 [...]. Output: 0-dim, or [...] with reduction "none".
 
     Args:
-        ignore_index: a target that is left out, negative or not: its row gives loss 0 and gradient 0 and does
-            not count in the mean.
-        reduction: "mean", or "elementwise_mean" (the default), divides the sum by the number of rows not left
-            out, NaN if there are none; "sum"; "none".
+        ignore_index: target value to ignore, negative or not. Its rows have loss 0 and gradient 0 and are excluded
+            from the mean.
+        reduction: "sum", "none", or "mean", also called "elementwise_mean" (the default). The mean is over the rows
+            that are not ignored; it is NaN if there are none.
 
     Raises:
-        ValueError: unknown reduction. A call raises what the function of the same name raises.
+        ValueError: unknown reduction. ``forward`` raises the errors of the function of the same name.
     """
 
     def __init__(self, ignore_index: int = -100, reduction: str = "elementwise_mean") -> None:
@@ -54,7 +54,7 @@ class _FenchelYoungLoss(nn.Module):
         self.reduction = reduction
 
     def loss(self, X: Tensor, target: Tensor) -> Tensor:
-        """Losses [...] of the rows of X [..., C], none left out."""
+        """Return the losses [...] of all rows of X [..., C]."""
         raise NotImplementedError
 
     def forward(self, X: Tensor, target: Tensor) -> Tensor:
@@ -62,7 +62,7 @@ class _FenchelYoungLoss(nn.Module):
         check_float_tensor(X, "X", op)
         check_class_targets(X, target, op)
         ignored = target == self.ignore_index
-        # Zeroed before, not only after: a NaN in a row that is left out must not reach the gradient.
+        # Zero ignored rows before the loss too: a NaN there must not reach the gradient.
         x = X.to(compute_dtype(X)).masked_fill(ignored.unsqueeze(-1), 0)
         losses = self.loss(x, target.masked_fill(ignored, 0)).masked_fill(ignored, 0)
         if self.reduction != "none":
@@ -75,8 +75,8 @@ class _FenchelYoungLoss(nn.Module):
 class SparsemaxLoss(_FenchelYoungLoss):
     """Sparsemax loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
 
-    ``k`` is accepted for compatibility and not used. A target equal to ``ignore_index`` gives loss 0 and
-    gradient 0; ``reduction`` "mean" divides by the number of the other rows.
+    ``k`` is accepted for compatibility and ignored. A target equal to ``ignore_index`` gives loss 0 and gradient 0;
+    ``reduction`` "mean" averages over the other rows.
     """
 
     def __init__(self, k: int | None = None, ignore_index: int = -100, reduction: str = "elementwise_mean") -> None:
@@ -90,7 +90,7 @@ class SparsemaxLoss(_FenchelYoungLoss):
 class Entmax15Loss(_FenchelYoungLoss):
     """Entmax-1.5 loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
 
-    Arguments as in :class:`SparsemaxLoss`.
+    Arguments are those of :class:`SparsemaxLoss`.
     """
 
     def __init__(self, k: int | None = 100, ignore_index: int = -100, reduction: str = "elementwise_mean") -> None:
@@ -102,9 +102,10 @@ class Entmax15Loss(_FenchelYoungLoss):
 
 
 class SparsemaxBisectLoss(_FenchelYoungLoss):
-    """Sparsemax loss by bisection's name: X [..., C], target [...] → scalar, or [...] with reduction "none".
+    """Sparsemax loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
 
-    Arguments as in :class:`SparsemaxLoss`; ``n_iter`` is accepted for compatibility and not used.
+    Computed exactly; ``n_iter`` is accepted for compatibility and ignored. The other arguments are those of
+    :class:`SparsemaxLoss`.
     """
 
     def __init__(self, n_iter: int = 50, ignore_index: int = -100, reduction: str = "elementwise_mean") -> None:
@@ -118,8 +119,8 @@ class SparsemaxBisectLoss(_FenchelYoungLoss):
 class EntmaxBisectLoss(_FenchelYoungLoss):
     """Alpha-entmax loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
 
-    ``alpha`` > 0, a number or a constant tensor that broadcasts to [..., 1]; ``n_iter`` halvings of the
-    bracket; the rest as in :class:`SparsemaxLoss`.
+    ``alpha`` > 0 is a number or a constant tensor that broadcasts to [..., 1]. ``n_iter`` is the number of halvings of
+    the bracket. The other arguments are those of :class:`SparsemaxLoss`.
     """
 
     def __init__(
@@ -140,7 +141,7 @@ class EntmaxBisectLoss(_FenchelYoungLoss):
 class NormmaxBisectLoss(_FenchelYoungLoss):
     """Alpha-normmax loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
 
-    ``alpha`` ≥ 1.0001; the rest as in :class:`EntmaxBisectLoss`.
+    ``alpha`` ≥ 1.0001; the other arguments are those of :class:`EntmaxBisectLoss`.
     """
 
     def __init__(

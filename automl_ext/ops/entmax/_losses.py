@@ -1,8 +1,8 @@
-"""Fenchel–Young losses: cross-entropy with sparsemax, entmax or normmax in the place of softmax.
+"""Fenchel–Young losses: cross-entropy with sparsemax, entmax or normmax in place of softmax.
 
-L(x, y) = H(p) + ⟨p − e_y, x⟩ with p the map of x, H its entropy and e_y the target's one-hot; the gradient is
-p − e_y (Blondel, Martins and Niculae 2020, "Learning with Fenchel–Young losses", arXiv 1901.02324). L is zero
-once the target leads by the map's margin.
+L(x, y) = H(p) + ⟨p − e_y, x⟩, where p is the map of x, H its entropy and e_y the one-hot vector of the target. The
+gradient is p − e_y (Blondel, Martins and Niculae 2020, "Learning with Fenchel–Young losses", arXiv 1901.02324). L is
+zero if the score of the target exceeds the others by the margin of the map.
 """
 
 from __future__ import annotations
@@ -33,41 +33,41 @@ from automl_ext.ops.entmax._reference import compute_dtype, output_dtype, row_su
 
 
 def sparsemax_loss(X: Tensor, target: Tensor, k: int | None = None) -> Tensor:
-    """Sparsemax loss of each row; H(p) = (1 − ‖p‖²)/2.
+    """Compute the sparsemax loss of each row; H(p) = (1 − ‖p‖²)/2.
 
     Args:
-        X: scores [..., C]; float64, float32, bfloat16 or float16 (computed in float32). −inf masks a class;
-            a target among the masked costs +inf.
+        X: scores [..., C]; float64, float32, bfloat16 or float16 (half precision is computed in float32). −inf masks
+            a class; a masked target has loss +inf.
         target: class indices [...], int64.
-        k: accepted for compatibility and not used.
+        k: accepted for compatibility and ignored.
 
     Returns:
-        Losses [...], the dtype of ``X`` (float32 for half precision under autocast). Differentiable, twice.
+        Losses [...] in the dtype of ``X`` (float32 for half precision under autocast). Twice differentiable.
 
     Raises:
-        TypeError: ``X`` no tensor of these dtypes or ``target`` not int64.
-        ValueError: shapes that do not fit, tensors on different devices, or ``k`` not positive.
-        IndexError: a target outside [0, C−1]. Where the values cannot be read freely (on a GPU, inside
-            torch.compile) such a row's loss is NaN instead.
+        TypeError: ``X`` is not a tensor of these dtypes or ``target`` is not int64.
+        ValueError: shapes do not match, devices differ, or ``k`` is not positive.
+        IndexError: a target is outside [0, C−1]. On a GPU and inside torch.compile, the loss of such a row is NaN
+            instead.
     """
     return _loss(X, target, "sparsemax_loss", lambda x: sparsemax(x, -1, k), _gini_entropy)
 
 
 def entmax15_loss(X: Tensor, target: Tensor, k: int | None = None) -> Tensor:
-    """Entmax-1.5 loss of each row; H(p) = (1 − Σp^1.5)/0.75. See :func:`sparsemax_loss`."""
+    """Compute the entmax-1.5 loss of each row; H(p) = (1 − Σp^1.5)/0.75. See :func:`sparsemax_loss`."""
     return _loss(X, target, "entmax15_loss", lambda x: entmax15(x, -1, k), _entropy15)
 
 
 def sparsemax_bisect_loss(X: Tensor, target: Tensor, n_iter: int = 50) -> Tensor:
-    """Sparsemax loss by bisection's name (the exact map answers). See :func:`sparsemax_loss`."""
+    """Compute the sparsemax loss of each row, exactly; ``n_iter`` is ignored. See :func:`sparsemax_loss`."""
     return _loss(X, target, "sparsemax_bisect_loss", lambda x: sparsemax_bisect(x, n_iter=n_iter), _gini_entropy)
 
 
 def entmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 1.5, n_iter: int = 50) -> Tensor:
-    """Alpha-entmax loss of each row; cross-entropy at α = 1. H(p) = (1 − Σp^α)/(α(α−1)).
+    """Compute the alpha-entmax loss of each row, cross-entropy at α = 1; H(p) = (1 − Σp^α)/(α(α−1)).
 
-    ``alpha``: > 0, a number or a tensor that broadcasts to [..., 1]. It is a constant of the loss: one that
-    requires a gradient is a ValueError (detach it). The rest as in :func:`sparsemax_loss`.
+    ``alpha`` > 0 is a number or a tensor that broadcasts to [..., 1]. It is a constant of the loss: a tensor that
+    requires a gradient raises a ValueError. The rest is as in :func:`sparsemax_loss`.
     """
     op = "entmax_bisect_loss"
     check_float_tensor(X, "X", op)
@@ -76,7 +76,7 @@ def entmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 1.5, n
 
 
 def normmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 2, n_iter: int = 50) -> Tensor:
-    """Alpha-normmax loss of each row; H(p) = 1 − ‖p‖_α, α ≥ 1.0001. See :func:`entmax_bisect_loss`."""
+    """Compute the alpha-normmax loss of each row; H(p) = 1 − ‖p‖_α, α ≥ 1.0001. See :func:`entmax_bisect_loss`."""
     op = "normmax_bisect_loss"
     check_float_tensor(X, "X", op)
     alpha = _constant(alpha, X, op, NORMMAX_MIN_ALPHA)
@@ -105,7 +105,7 @@ def _tsallis_entropy(p: Tensor, alpha: float | Tensor) -> Tensor:
 
 def _norm_entropy(p: Tensor, alpha: float | Tensor) -> Tensor:
     alpha = parameter_tensor(alpha, p.dtype, p.device)
-    # Divided by the largest first: its power must not underflow.
+    # Divide by the largest entry first, so that the powers do not underflow.
     top = p.amax(-1, keepdim=True) if p.numel() else p.sum(-1, keepdim=True)
     ratio = p / torch.where(top == 0, 1, top)
     return (1 - top * row_sum(ratio.pow(alpha)).pow(1 / alpha)).squeeze(-1)
@@ -129,7 +129,7 @@ def _loss(
     class_of = torch.arange(classes, device=X.device)
     residual = p - (target.unsqueeze(-1) == class_of).to(p.dtype)
     q = residual.detach()
-    # Scores less their maximum: Σq = 0, so nothing changes, and large scores do not cancel.
+    # Subtract the maximum of the scores: Σq = 0, so the result does not change, and large scores do not cancel.
     gain = row_sum(torch.where(q == 0, 0, q * shift_by_max(x.detach())[0])).squeeze(-1)
     value = (entropy(p.detach()) + gain).clamp(min=0)
     value = torch.where((target >= 0) & (target < classes), value, torch.nan)
@@ -137,11 +137,11 @@ def _loss(
 
 
 class _WithGradient(torch.autograd.Function):
-    """``value`` [...], whose gradient to x [..., C] is ``residual`` [..., C].
+    """Return ``value`` [...] with ``residual`` [..., C] as its gradient with respect to x [..., C].
 
-    The residual is itself a function of x and its graph is kept, so the second derivative is the Jacobian of
-    the map. In plain operations the first derivative would be a difference of rounded terms. No forward mode:
-    torch.compile takes no autograd.Function that has one.
+    The graph of the residual is kept, so the second derivative is the Jacobian of the map. With plain operations the
+    first derivative would be a difference of rounded terms. There is no forward mode, because torch.compile does not
+    support an autograd.Function with one.
     """
 
     generate_vmap_rule = True

@@ -1,4 +1,4 @@
-"""The sparse maps as modules. Each takes a tensor of any shape and returns one of the same shape."""
+"""Sparse maps as modules. Each maps a tensor of any shape to one of the same shape."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from automl_ext.ops.entmax._exact import entmax15, sparsemax
 
 
 class Sparsemax(nn.Module):
-    """:func:`sparsemax` over ``dim``; ``k`` is accepted for compatibility and not used."""
+    """:func:`sparsemax` over ``dim``; ``k`` is accepted for compatibility and ignored."""
 
     def __init__(self, dim: int = -1, k: int | None = None) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Sparsemax(nn.Module):
 
 
 class Entmax15(nn.Module):
-    """:func:`entmax15` over ``dim``; ``k`` is accepted for compatibility and not used."""
+    """:func:`entmax15` over ``dim``; ``k`` is accepted for compatibility and ignored."""
 
     def __init__(self, dim: int = -1, k: int | None = None) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Entmax15(nn.Module):
 
 
 class SparsemaxBisect(nn.Module):
-    """:func:`sparsemax_bisect` over ``dim``; ``n_iter`` None stands for 50."""
+    """:func:`sparsemax_bisect` over ``dim``; ``n_iter`` is accepted for compatibility and ignored."""
 
     def __init__(self, dim: int = -1, n_iter: int | None = None) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class SparsemaxBisect(nn.Module):
 
 
 class EntmaxBisect(nn.Module):
-    """:func:`entmax_bisect` over ``dim``. An ``alpha`` that is an nn.Parameter is learned."""
+    """:func:`entmax_bisect` over ``dim``. Pass ``alpha`` as an nn.Parameter to learn it."""
 
     def __init__(self, alpha: float | Tensor = 1.5, dim: int = -1, n_iter: int = 50) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class EntmaxBisect(nn.Module):
 
 
 class NormmaxBisect(nn.Module):
-    """:func:`normmax_bisect` over ``dim``. An ``alpha`` that is an nn.Parameter is learned."""
+    """:func:`normmax_bisect` over ``dim``. Pass ``alpha`` as an nn.Parameter to learn it."""
 
     def __init__(self, alpha: float | Tensor = 2, dim: int = -1, n_iter: int = 50) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class NormmaxBisect(nn.Module):
 
 
 class BudgetBisect(nn.Module):
-    """:func:`budget_bisect` over ``dim``. A ``budget`` that is an nn.Parameter is learned."""
+    """:func:`budget_bisect` over ``dim``. Pass ``budget`` as an nn.Parameter to learn it."""
 
     def __init__(self, budget: float | Tensor = 2, dim: int = -1, n_iter: int = 50) -> None:
         super().__init__()

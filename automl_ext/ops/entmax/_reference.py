@@ -1,8 +1,8 @@
-"""Entmax-1.5 and sparsemax in plain PyTorch operations: exact, by sorting.
+"""PyTorch references of entmax-1.5 and sparsemax: exact, by sorting.
 
-The support (which entries are not zero) is found without a gradient. On a known support the threshold has a
-closed form, and that form is written in differentiable operations: first and higher derivatives, torch.func
-and torch.compile follow by themselves, and entries off the support get an exact 0.
+The support (the set of non-zero entries) is found without a gradient. On a given support the threshold has a closed
+form, written in differentiable operations. It gives first and higher derivatives and works with torch.func and
+torch.compile. Entries off the support are exactly 0.
 """
 
 from __future__ import annotations
@@ -14,33 +14,33 @@ from automl_ext.ops._checks import autocast_enabled
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
-    """Half precision is computed in float32."""
+    """Return the compute dtype: float32 for half precision, else the dtype of x."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
 def output_dtype(x: Tensor) -> torch.dtype:
-    """The input's dtype; under autocast float32 for half precision, as torch.softmax does."""
+    """Return the output dtype: that of x, or under autocast float32 for half precision, as in torch.softmax."""
     return compute_dtype(x) if autocast_enabled(x) else x.dtype
 
 
 def shift_by_max(x: Tensor) -> tuple[Tensor, Tensor]:
-    """``x`` minus its maximum over the last dim, and which rows [..., 1] hold a NaN or +inf.
+    """Return ``x`` minus its maximum over the last dim, and the mask [..., 1] of rows with a NaN or +inf.
 
-    The result of every map here is unchanged by the shift, so the maximum needs no gradient.
+    The maps do not change under the shift, so the maximum needs no gradient.
     """
     top = x.detach().amax(-1, keepdim=True)
     return x - torch.where(top.isinf(), 0, top), ~(top < torch.inf)
 
 
 def nan_rows(p: Tensor, x: Tensor, bad: Tensor) -> Tensor:
-    """``p`` with NaN in the rows that are ``bad``; their gradient is NaN too."""
+    """Return ``p`` with NaN in the ``bad`` rows, whose gradient is NaN too."""
     return torch.where(bad, x, p) * torch.where(bad, torch.nan, 1.0).to(p.dtype)
 
 
 def row_sum(x: Tensor) -> Tensor:
-    """``x.sum(-1, keepdim=True)`` with the same bits for any number of threads.
+    """Return ``x.sum(-1, keepdim=True)``, bit-identical for any number of threads.
 
-    PyTorch splits a sum among threads where the result is one number; other sums it adds up row by row.
+    PyTorch splits a sum among threads only if the result is a single number.
     """
     n, block = x.shape[-1], 1024
     if x.device.type != "cpu" or n < 32_768 or x.numel() != n:
@@ -55,7 +55,7 @@ def _ranks(n: int, like: Tensor) -> Tensor:
 
 
 def _entmax15_support(z: Tensor) -> Tensor:
-    # In double: on a long flat row the variance cancels. (On a GPU a float32 cumsum adds in float32.)
+    # In double, because the variance cancels on long flat rows. On a GPU, a float32 cumsum would add in float32.
     top = z.sort(-1, descending=True).values.double()
     rank = _ranks(z.shape[-1], top)
     mean = top.cumsum(-1) / rank
@@ -107,10 +107,10 @@ def _along(rows, x: Tensor, dim: int) -> Tensor:  # type: ignore[no-untyped-def]
 
 
 def _entmax15_reference(x: Tensor, dim: int) -> Tensor:
-    """p = max(x/2 − τ, 0)², Σp = 1, over ``dim`` (Peters, Niculae and Martins 2019, algorithm 2)."""
+    """Compute p = max(x/2 − τ, 0)² with Σp = 1 over ``dim`` (Peters, Niculae and Martins 2019, algorithm 2)."""
     return _along(_entmax15_rows, x, dim)
 
 
 def _sparsemax_reference(x: Tensor, dim: int) -> Tensor:
-    """p = max(x − τ, 0), Σp = 1, over ``dim`` (Martins and Astudillo 2016, algorithm 1)."""
+    """Compute p = max(x − τ, 0) with Σp = 1 over ``dim`` (Martins and Astudillo 2016, algorithm 1)."""
     return _along(_sparsemax_rows, x, dim)

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from automl_ext.ops._checks import check_number
+from automl_ext.ops._checks import check_count, check_number
 from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.replay import _sum_tree_reference, _windows_reference
-from automl_ext.rl.replay.uniform import Batch, UniformReplay, backend_of, check_count
+from automl_ext.rl.replay.uniform import Batch, UniformReplay, backend_of
 
 
 def sum_tree(capacity: int) -> Any:

@@ -12,7 +12,6 @@ Each finished episode takes one more observation. Memory is allocated while the 
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +20,7 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import check_number
+from automl_ext.ops._checks import check_count, check_number
 from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.replay import _windows_reference
 from automl_ext.rl.replay._ring import Ring
@@ -188,24 +187,3 @@ class UniformReplay:
             tensors = [x.to(self.device) for x in tensors]
         tensors.append(indices)
         return Batch(*tensors)
-
-
-def check_count(value: Any, name: str, op: str) -> int:
-    """Return ``value`` as an int of at least 1.
-
-    Args:
-        value: the argument.
-        name: the argument's name.
-        op: the function or class, for the message.
-
-    Raises:
-        TypeError: not an int.
-        ValueError: below 1.
-    """
-    try:
-        number = operator.index(value)
-    except TypeError:
-        raise TypeError(f"{op}: {name}: expected an int, got {type(value).__name__}") from None
-    if number < 1:
-        raise ValueError(f"{op}: {name}: expected at least 1, got {number}")
-    return number

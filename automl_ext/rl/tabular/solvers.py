@@ -21,9 +21,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from automl_ext.ops._checks import check_number
+from automl_ext.ops._checks import check_count, check_number
 from automl_ext.ops.targets import td_targets
-from automl_ext.rl.replay.uniform import check_count
 from automl_ext.rl.tabular.mdp import MDP, check_ends, policy_probabilities
 
 _EPS = torch.finfo(torch.float64).eps

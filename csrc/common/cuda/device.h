@@ -1,5 +1,5 @@
-// One call of an op on a GPU: its device made current, its stream, its errors. For the entry functions; kernels and
-// their launches know nothing of torch.
+// A call of an op on a GPU: sets the current device, returns its stream and checks for errors. Used by the entry functions;
+// kernels and launches do not depend on torch.
 #pragma once
 #include <ATen/core/Tensor.h>
 #include <c10/cuda/CUDAException.h>
@@ -18,7 +18,7 @@ class CudaCall {
 
   void* stream() const { return at::cuda::getCurrentCUDAStream().stream(); }
 
-  // After the launches: what the driver refused, without waiting for the kernels.
+  // Call after the launches: raises launch errors, without waiting for the kernels.
   void check() const {
     const cudaError_t error = cudaGetLastError();
     if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
@@ -35,7 +35,7 @@ class CudaCall {
   }
 
  private:
-  // Another argument is on a GPU, or this would not have been called.
+  // Another argument is on a GPU, because the dispatcher selected the CUDA op.
   static c10::Device device_of(const char* op, const at::Tensor& x) {
     TORCH_CHECK_VALUE(x.is_cuda(), op, ": expected all tensors on one device, got some on CUDA and one on ", x.device(),
                       "; use .to('cuda') with that one");

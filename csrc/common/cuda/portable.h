@@ -1,5 +1,5 @@
-// What CUDA kernels and their launches use beyond plain C++. nvcc reads it as CUDA. Tests without a GPU define the same
-// names first and run the kernels on the CPU, one fiber per CUDA thread (cpp_tests/cuda_on_cpu).
+// The CUDA features that kernels and launches use. Tests without a GPU define the same names first and run the kernels on the
+// CPU, with one fiber per CUDA thread (cpp_tests/cuda_on_cpu).
 #pragma once
 #include <cmath>
 #include <cstdint>
@@ -8,14 +8,14 @@
 #ifdef __CUDACC__
 #include <cuda_runtime.h>
 
-// An array of n elements in shared memory, and the one whose size is given at the launch.
+// An array of n elements in shared memory, and the dynamic shared memory whose size is given at the launch.
 #define KERNEL_SHARED(T, name, n) __shared__ T name[n]
 #define KERNEL_DYNAMIC_SHARED(T, name)                                  \
   extern __shared__ __align__(16) unsigned char kernel_dynamic_shared[]; \
   T* const name = reinterpret_cast<T*>(kernel_dynamic_shared)
 // Whether for_dtype compiles a launch for the dtype. Sanitizer builds of the tests on the CPU compile fewer.
 #define KERNEL_COMPILES(dtype) true
-// kernel in parentheses where its template arguments hold a comma.
+// Put the kernel in parentheses if its template arguments contain a comma.
 #define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 #elif !defined(KERNEL_LAUNCH)
 #error "CUDA kernels are compiled by nvcc, or after cpp_tests/cuda_on_cpu/cuda_on_cpu.h"

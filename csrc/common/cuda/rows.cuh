@@ -1,20 +1,20 @@
-// A row of n values, spread over the threads of a team, by where it is kept: in registers, in shared memory, or only
-// where it came from (read again on every pass). They answer, as far as anyone asks,
+// A row of n values shared by the threads of a team. The classes differ in where the values are: in registers, in shared
+// memory, or in global memory (read again on every pass). Interface, implemented only where used:
 //   each(f)                      f(x) for every value of this thread
 //   each_indexed(f)              f(i, x), i rising within a thread
 //   shift(top, scale)            x becomes (x − top)·scale
 //   exponentiate(top, scale, f)  x becomes e = exp((x − top)·scale); f(e)
 //   store(out, f)                out[i] = f(x)
 //   write(out, f)                out[i] = f(i)
-// so that an algorithm over rows is written once. A thread sees its own values alone: none of this needs a barrier.
+// An algorithm over rows is written once for all classes. Each thread accesses only its own values: no barrier is needed.
 #pragma once
 #include "team.cuh"
 #include "types.cuh"
 
 namespace automl_ext {
 
-// Sums of a thread's share of a row: of a few terms in C, of any number in double, where terms go through a short chain
-// of additions in C first.
+// Sums of the values of one thread. ShortSum adds a few terms in C. Sum adds any number of terms in double, after short
+// chains of additions in C.
 template <class C>
 struct ShortSum {
   C total = 0;
@@ -42,8 +42,8 @@ struct Sum {
   }
 };
 
-// A row of n elements in memory, seen by one thread of the team. In packs where alignment allows, else in turns:
-// neighbouring threads read neighbouring elements either way.
+// A row of n elements in memory, as accessed by one thread of the team: in packs of adjacent elements if the alignment
+// allows, else single elements with the stride of the team. Both are coalesced.
 template <class T, class Team>
 struct MemoryRow {
   static constexpr int width = pack_width<T, 8>();
@@ -51,7 +51,7 @@ struct MemoryRow {
   const int64_t n;
   const bool packed;
 
-  // f(i, in[i]…) for every index of this thread. An `in` may be of another type than T, aligned as its packs are.
+  // f(i, in[i]…) for every index of this thread. `in` may have another type than T, with the alignment of its packs.
   template <class F, class... In>
   __device__ __forceinline__ void read(const F& f, const In*... in) const {
     if (packed) {
@@ -107,14 +107,14 @@ struct RegisterRow {
   static constexpr int width = pack_width<T, kItems>();
   static constexpr int longest_chain = kItems;
   using Accumulator = ShortSum<C>;
-  using Total = std::conditional_t<(kItems <= 4), C, double>;  // of a sum over the team
-  using Scalar = C;                                            // for what is computed once for the row
+  using Total = std::conditional_t<(kItems <= 4), C, double>;  // type of a sum over the team
+  using Scalar = C;                                            // type of values computed once per row
   const Team team;
-  const int n;  // 0 for a row that is not there
+  const int n;  // 0 for a missing row
   const bool packed;
   C values[kItems];
 
-  // row may be of another type than T, with the alignment of its packs.
+  // `row` may have another type than T, with the alignment of its packs.
   template <class In>
   __device__ __forceinline__ RegisterRow(const Team& team_, const In* row, int n_, bool packed_,
                                          C fill = -infinity<C>())
@@ -133,7 +133,7 @@ struct RegisterRow {
       for (int j = 0; j < kItems; ++j) values[j] = index(j) < n ? C(widen(row[index(j)])) : fill;
     }
   }
-  // Of item j.
+  // The index in the row of item j.
   __device__ __forceinline__ int index(int j) const {
     return packed ? (j / width * team.size() + team.rank()) * width + j % width : j * team.size() + team.rank();
   }
@@ -164,7 +164,7 @@ struct RegisterRow {
   __device__ __forceinline__ void write(T* out, const F& f) const {
     store_items(out, [&](int j) { return f(index(j)); });
   }
-  // out at item j = f(j), for what is computed from several rows.
+  // Stores f(j) at the index of item j; for results computed from several rows.
   template <class F>
   __device__ __forceinline__ void store_items(T* out, const F& f) const {
     if (packed) {
@@ -183,7 +183,7 @@ struct RegisterRow {
   }
 };
 
-// In shared memory, aligned to 16 bytes, n values of the type computed in.
+// n values of the compute type in shared memory, aligned to 16 bytes.
 template <class T, class Team>
 struct SharedRow {
   using C = Compute<T>;
@@ -196,7 +196,7 @@ struct SharedRow {
   const MemoryRow<T, Team> memory;
   C* const values;
 
-  // Of values that are there.
+  // Uses values that are in shared memory already.
   __device__ __forceinline__ SharedRow(const Team& team, C* values_, int64_t n, bool packed)
       : memory{team, n, packed}, values(values_) {}
   __device__ __forceinline__ SharedRow(const Team& team, const T* row, int64_t n, bool packed, C* values_)
@@ -233,7 +233,7 @@ struct SharedRow {
   }
 };
 
-// In global memory.
+// A row in global memory.
 template <class T, class Team>
 struct GlobalRow {
   using C = Compute<T>;

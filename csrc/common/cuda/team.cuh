@@ -1,6 +1,6 @@
-// The threads that share a row, and how they reduce. Every thread of the team gets the result, always from the same
-// order of operations. All threads of the warp (WarpTeam) or block (BlockTeam) take part in every call: a loop around
-// a reduction runs as long as `any` says.
+// Teams: the threads that share a row, and their reductions. Every thread of the team gets the result, computed in a fixed
+// order. All threads of the warp (WarpTeam) or block (BlockTeam) must take part in every call; a loop around a reduction
+// must use `any` as its condition.
 #pragma once
 #include "portable.h"
 
@@ -8,7 +8,7 @@ namespace automl_ext {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
 
-// NaN is larger than all.
+// NaN counts as the largest.
 template <class V>
 __device__ __forceinline__ V larger(V a, V b) {
   return a > b || a != a ? a : b;
@@ -18,17 +18,17 @@ __device__ __forceinline__ V smaller(V a, V b) {
   return a < b ? a : b;
 }
 
-// kLanes neighbouring lanes of a warp.
+// kLanes adjacent lanes of a warp.
 template <int kLanes>
 struct WarpTeam {
   static_assert(kLanes > 0 && kLanes <= 32 && (kLanes & (kLanes - 1)) == 0, "a power of two up to 32");
-  // Additions that a term of a sum goes through.
+  // Number of additions per term of a sum.
   static constexpr int depth = kLanes < 2 ? 0 : kLanes < 4 ? 1 : kLanes < 8 ? 2 : kLanes < 16 ? 3 : kLanes < 32 ? 4 : 5;
 
   __device__ __forceinline__ int rank() const { return int(threadIdx.x) % kLanes; }
   __device__ __forceinline__ int size() const { return kLanes; }
 
-  // Each of the values is summed over the team.
+  // Sums each of the values over the team.
   template <class V, int count>
   __device__ __forceinline__ void sum(V (&values)[count]) const {
 #pragma unroll
@@ -44,7 +44,7 @@ struct WarpTeam {
     sum(values);
     return values[0];
   }
-  // A sum of counts, of which a warp has few enough for an int.
+  // A sum of counts; that of a warp fits an int.
   __device__ __forceinline__ int count(int value) const { return sum(value); }
   template <class V>
   __device__ __forceinline__ V largest(V value) const {
@@ -60,11 +60,11 @@ struct WarpTeam {
       value = smaller(value, __shfl_xor_sync(kAllLanes, value, distance));
     return value;
   }
-  // Whether it holds anywhere in the warp: all its teams loop together.
+  // Whether the condition holds in any thread of the warp: all its teams loop together.
   __device__ __forceinline__ bool any(bool condition) const { return __any_sync(kAllLanes, condition); }
 };
 
-// All threads of a block, whole warps.
+// All threads of a block; the block consists of whole warps.
 struct BlockTeam {
   static constexpr int depth = 10;
 
@@ -76,7 +76,7 @@ struct BlockTeam {
     KERNEL_SHARED(V, of_warps, 32 * count);
     const WarpTeam<32> warp;
     warp.sum(values);
-    __syncthreads();  // what an earlier call left there has been read
+    __syncthreads();  // all threads have read the values of an earlier call
     if (warp.rank() == 0) {
 #pragma unroll
       for (int i = 0; i < count; ++i) of_warps[32 * i + rank() / 32] = values[i];
@@ -96,20 +96,20 @@ struct BlockTeam {
   template <class V>
   __device__ __forceinline__ V largest(V value) const {
     const WarpTeam<32> warp;
-    return warp.largest(one_of_each_warp(warp.largest(value)));
+    return warp.largest(values_of_warps(warp.largest(value)));
   }
   template <class V>
   __device__ __forceinline__ V smallest(V value) const {
     const WarpTeam<32> warp;
-    return warp.smallest(one_of_each_warp(warp.smallest(value)));
+    return warp.smallest(values_of_warps(warp.smallest(value)));
   }
-  // What reductions decide is the same in all threads already.
+  // Conditions come from reductions, so they are equal in all threads.
   __device__ __forceinline__ bool any(bool condition) const { return condition; }
 
  private:
-  // The values of all warps, spread over the lanes, with repeats.
+  // The value of one warp in each lane, with repeats.
   template <class V>
-  __device__ __forceinline__ V one_of_each_warp(V value) const {
+  __device__ __forceinline__ V values_of_warps(V value) const {
     KERNEL_SHARED(V, of_warps, 32);
     __syncthreads();
     if (rank() % 32 == 0) of_warps[rank() / 32] = value;

@@ -1,4 +1,4 @@
-// Element types: T is what memory holds, Compute<T> what is computed in: double for double, else float.
+// Element types: T is the storage type and Compute<T> the compute type: double for double, else float.
 #pragma once
 #include <cstdlib>
 #include <limits>
@@ -69,7 +69,7 @@ inline float16 narrow<float16>(float x) {
 }
 #endif
 
-// One element of an untyped array, as the type that kernels compute in.
+// Loads and stores one element of an untyped array, in the compute type.
 template <class T>
 __device__ __forceinline__ Compute<T> load(const void* p, int64_t at) {
   return widen(static_cast<const T*>(p)[at]);
@@ -78,7 +78,7 @@ template <class T>
 __device__ __forceinline__ void store(void* p, int64_t at, Compute<T> value) {
   static_cast<T*>(p)[at] = narrow<T>(value);
 }
-// Selects instead of multiplying: a value that does not count may be NaN.
+// Selects instead of multiplying, because an ignored value may be NaN.
 template <class C>
 __device__ __forceinline__ C keep(bool counts, C value) {
   return counts ? value : C(0);
@@ -92,7 +92,7 @@ inline void launch_if_compiled(const Launch& launch) {
     std::abort();
 }
 
-// Runs `launch`, a generic lambda, with a value of the type that `dtype` names.
+// Calls `launch`, a generic lambda, with a value of the element type.
 template <class Launch>
 inline void for_dtype(DType dtype, const Launch& launch) {
   switch (dtype) {
@@ -103,7 +103,7 @@ inline void for_dtype(DType dtype, const Launch& launch) {
   }
 }
 
-// As many elements as a 16-byte load holds, at most `limit`.
+// The number of elements in a 16-byte load, at most `limit`.
 template <class T, int limit>
 constexpr int pack_width() {
   constexpr int whole = 16 / int(sizeof(T));
@@ -113,7 +113,7 @@ template <class T, int width>
 struct alignas(sizeof(T) * width < 16 ? sizeof(T) * width : 16) Pack {
   T values[width];
 };
-// In one instruction, of which nvcc makes several when it cannot tell where `to` came from.
+// Stores a pack in one instruction; nvcc emits several if it cannot infer the address space of `to`.
 template <class T, int width>
 __device__ __forceinline__ void store_pack(T* to, const Pack<T, width>& pack) {
 #ifdef __CUDACC__
@@ -128,13 +128,13 @@ __device__ __forceinline__ void store_pack(T* to, const Pack<T, width>& pack) {
 #endif
   *reinterpret_cast<Pack<T, width>*>(to) = pack;
 }
-// Whether rows of n elements from p on can be read in packs.
+// Whether consecutive rows of n elements from p on can be accessed in packs.
 template <int width, class T>
 __device__ __forceinline__ bool packs_fit(const T* p, int64_t n) {
   return n % width == 0 && reinterpret_cast<uintptr_t>(p) % (sizeof(T) * width) == 0;
 }
 
-// As constants, not by their functions, which nvcc calls host functions.
+// Constants, because nvcc treats the functions of numeric_limits as host functions.
 template <class V>
 constexpr V kSmallestNormal = std::numeric_limits<V>::min();
 template <class V>

@@ -47,7 +47,7 @@ def test_value_and_gradient(loss, Loss, sparse_map, scale):
 
 @every_loss
 def test_large_scores_do_not_cancel(loss, Loss, sparse_map):
-    # Quarters, so that the scores are exact in float32 with the offset too.
+    # Multiples of 1/4, so that the scores plus the offset are exact in float32.
     X, target = batch(n=500, dtype=torch.float32, scale=4.0)
     X = X.round() / 4
     assert torch.equal(loss(X + 2.0**20, target), loss(X, target))
@@ -55,7 +55,7 @@ def test_large_scores_do_not_cancel(loss, Loss, sparse_map):
 
 @every_loss
 @pytest.mark.parametrize("large", [10.0**k for k in range(9)] + [1e30])
-def test_one_large_score_takes_no_digits_from_the_others(loss, Loss, sparse_map, large):
+def test_one_large_score_does_not_reduce_the_precision_of_the_others(loss, Loss, sparse_map, large):
     X = torch.tensor([[large, 0.3, 0.1, -0.2, 0.5], [0.3, 0.1, large, 0.0, large]])
     for target in ([0, 2], [1, 0], [4, 4]):
         got, exact = loss(X, torch.tensor(target)), loss(X.double(), torch.tensor(target))
@@ -63,8 +63,8 @@ def test_one_large_score_takes_no_digits_from_the_others(loss, Loss, sparse_map,
 
 
 @every_loss
-def test_rounding_makes_no_loss_negative(loss, Loss, sparse_map):
-    # The target leads by a hair less than the margin: the true loss is smaller than the rounding.
+def test_losses_are_not_negative_after_rounding(loss, Loss, sparse_map):
+    # The target leads by slightly less than the margin: the exact loss is smaller than the rounding error.
     X, _ = batch(n=20_000, dtype=torch.float32, scale=0.3)
     margin = 2 if sparse_map is entmax.entmax15 else 1
     X[:, 0] = X[:, 1:].amax(-1) + margin - 10 ** torch.linspace(-8, 0, len(X))
@@ -85,7 +85,7 @@ def test_alpha_per_row_and_cross_entropy():
     alpha = torch.tensor([[1.0], [0.3], [1.5], [1.7], [2.0], [2.5]], dtype=X.dtype)
     one_by_one = [entmax.entmax_bisect_loss(x, y, a.item()) for x, y, a in zip(X, target, alpha, strict=True)]
     torch.testing.assert_close(entmax.entmax_bisect_loss(X, target, alpha), torch.stack(one_by_one))
-    below = 0.3 * X[1:2].log_softmax(-1)  # any scores: the loss at alpha < 1 by its definition
+    below = 0.3 * X[1:2].log_softmax(-1)  # arbitrary scores: the loss at alpha < 1 by its definition
     p = entmax.entmax_bisect(below, 0.3)
     entropy = (1 - p.pow(0.3).sum(-1)) / (0.3 * (0.3 - 1))
     definition = entropy + ((p - F.one_hot(target[1:2], 5)) * below).sum(-1)
@@ -121,7 +121,7 @@ def test_half_precision(loss, Loss, sparse_map, dtype):
     X, target = batch(n=4096, dtype=dtype, scale=30.0)
     assert loss(X, target).dtype == dtype
     torch.testing.assert_close(loss(X, target), loss(X.double(), target).to(dtype))
-    # The sum of 4096 losses overflows in float16, their mean does not.
+    # In float16, the sum of 4096 losses overflows but their mean does not.
     torch.testing.assert_close(Loss()(X, target), Loss()(X.double(), target).to(dtype))
     X.requires_grad_()
     (grad,) = torch.autograd.grad(loss(X, target).sum(), X)
@@ -164,7 +164,7 @@ def test_ignored_targets(loss, Loss, sparse_map, ignore_index):
     assert grad[[0, 2, 3, 5]].isfinite().all()
 
 
-def test_nothing_left_to_average():
+def test_mean_of_only_ignored_rows_is_nan():
     X = torch.randn(2, 3, requires_grad=True)
     value = entmax.Entmax15Loss(ignore_index=1)(X, torch.tensor([1, 1]))
     value.backward()
@@ -178,7 +178,7 @@ def test_vmap_and_compile(loss, Loss, sparse_map):
     torch.testing.assert_close(torch.vmap(loss)(X, target), loss(X, target))
     gradient = torch.func.grad(loss)
     torch.testing.assert_close(torch.vmap(gradient)(X, target), sparse_map(X) - F.one_hot(target, 5).double())
-    # Few halvings: tracing 50 takes seconds and shows nothing more.
+    # Few halvings, because tracing 50 takes seconds.
     few = {"n_iter": 4} if Loss in (entmax.EntmaxBisectLoss, entmax.NormmaxBisectLoss) else {}
     module = Loss(ignore_index=int(target[0]), **few)
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
@@ -188,7 +188,7 @@ def test_vmap_and_compile(loss, Loss, sparse_map):
     expected.backward()
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(a.grad, b.grad)
-    # Targets are not read while tracing: one out of range shows as NaN.
+    # Targets are not checked while tracing; one out of range gives NaN.
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
     assert compiled(X, target + 5, **few).isnan().all()
 

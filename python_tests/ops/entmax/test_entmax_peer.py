@@ -1,4 +1,4 @@
-"""The test files that the ``entmax`` package ships, run against ``automl_ext.ops.entmax``."""
+"""Run the test files of the ``entmax`` package on ``automl_ext.ops.entmax``."""
 
 import importlib.metadata
 import os
@@ -17,12 +17,12 @@ pytest.importorskip("entmax")
 DESELECTED = ["test_topk.py::test_entmax_topk", "test_topk.py::test_sparsemax_topk"]
 PASSED = 100
 
-# Only the imports change: (pattern, replacement, times in all files).
+# Changes of the imports: (pattern, replacement, number of occurrences in all files).
 EDITS = [
     (r"from entmax\.(activations|root_finding|losses) import", "from automl_ext.ops.entmax import", 6),
     (r"    _\w+_threshold_and_support,\n", "", 2),
 ]
-# With some seeds test_budget_grad_multiple_k draws an alpha below 1 for normmax: there the package fails its own test.
+# For some seeds, test_budget_grad_multiple_k samples an alpha below 1 for normmax, where the package fails it too.
 SEED = """
 import pytest
 import torch
@@ -37,7 +37,7 @@ def seed():
 
 
 @pytest.mark.slow
-def test_the_tests_of_the_entmax_package_pass(tmp_path):
+def test_tests_of_the_entmax_package_pass(tmp_path):
     distribution = importlib.metadata.distribution("entmax")
     if distribution.version != "1.3":
         pytest.skip(f"the counts are those of entmax 1.3, not {distribution.version}")
@@ -49,7 +49,7 @@ def test_the_tests_of_the_entmax_package_pass(tmp_path):
         sources = {name: text for name, (text, _) in edited.items()}
     for name, text in sources.items():
         (tmp_path / name).write_text(text)
-    (tmp_path / "conftest.py").write_text(SEED)  # unseeded, a gradient check now and then meets a kink
+    (tmp_path / "conftest.py").write_text(SEED)  # without a seed, a gradient check occasionally hits a kink
 
     package_root = pathlib.Path(automl_ext.__file__).parents[1]
     path = os.pathsep.join([str(package_root), *filter(None, [os.environ.get("PYTHONPATH")])])

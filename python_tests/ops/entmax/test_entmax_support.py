@@ -1,4 +1,4 @@
-"""Rows of which the forward pass keeps the support for the gradient: nothing but the time depends on it."""
+"""The support that the forward pass keeps for the gradient changes only the time, not the result."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 
 def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Some sparse, one with everything in its support, one of masks, one with a NaN."""
+    """Return sparse rows, one with full support, one of only −inf, and one with a NaN."""
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     x[1] *= 1e-3
     x[2] = -torch.inf
@@ -28,10 +28,10 @@ def rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("length", [256, 257, 1000, 2049, 5000])
 @pytest.mark.parametrize("name", OPS)
-def test_gradients_are_those_without_it(name: str, length: int, dtype: torch.dtype) -> None:
+def test_gradients_equal_those_without_support(name: str, length: int, dtype: torch.dtype) -> None:
     x = rows(37, length, dtype=dtype).requires_grad_()
     grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(dtype)
-    grad[5:, ::7] = torch.inf  # what comes in outside the support counts for nothing
+    grad[5:, ::7] = torch.inf  # gradients outside the support are ignored
     backward = getattr(torch.ops.automl_ext, f"_{name}_backward")
     threads = torch.get_num_threads()
     try:
@@ -43,13 +43,13 @@ def test_gradients_are_those_without_it(name: str, length: int, dtype: torch.dty
             torch.testing.assert_close(got, want, rtol=0, atol=0, equal_nan=True)
     finally:
         torch.set_num_threads(threads)
-    spoiled = ((p != 0) & (grad == torch.inf)).any(-1)
-    assert not got[~spoiled & (torch.arange(37) != 3)].isnan().any()
+    has_inf = ((p != 0) & (grad == torch.inf)).any(-1)
+    assert not got[~has_inf & (torch.arange(37) != 3)].isnan().any()
     assert (got[4:][(p == 0)[4:]] == 0).all()
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_along_another_dim_and_through_two_gradients(name: str) -> None:
+def test_another_dim_and_second_derivatives(name: str) -> None:
     x = torch.randn(300, 7, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
     grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
 
@@ -82,7 +82,7 @@ def test_compiled_for_any_length(name: str) -> None:
 
 @pytest.mark.parametrize("name", OPS)
 @pytest.mark.parametrize("masked_dim", [0, 1])
-def test_compiled_where_the_data_decide_the_shape(name: str, masked_dim: int) -> None:
+def test_compiled_with_a_data_dependent_shape(name: str, masked_dim: int) -> None:
     def loss(x: Tensor, mask: Tensor) -> Tensor:
         return getattr(automl_ext, name)(x[mask] if masked_dim == 0 else x[:, mask]).square().sum()
 
@@ -111,7 +111,7 @@ def test_opcheck(name: str, length: int) -> None:
 
 
 @pytest.mark.parametrize("name", OPS)
-def test_another_support_is_refused(name: str) -> None:
+def test_a_support_of_another_layout_is_refused(name: str) -> None:
     x = torch.randn(4, 300)
     p, support = getattr(torch.ops.automl_ext, f"_{name}_trained")(x, -1)
     backward = getattr(torch.ops.automl_ext, f"_{name}_backward")
@@ -121,7 +121,7 @@ def test_another_support_is_refused(name: str) -> None:
 
 
 def _forged(support: Tensor, changes: dict[int, int]) -> Tensor:
-    """``support`` with other 4-byte words in its second row: words 0 and 1 are the count, the next the places."""
+    """Return ``support`` with changed 4-byte words in its second row: words 0 and 1 are the count, then indices."""
     forged = support.clone()
     words = forged.view(torch.int32)
     for word, value in changes.items():
@@ -132,7 +132,7 @@ def _forged(support: Tensor, changes: dict[int, int]) -> Tensor:
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", OPS)
-def test_a_forged_support_is_refused_not_followed(name: str, dtype: torch.dtype, threads: int) -> None:
+def test_a_forged_support_is_refused(name: str, dtype: torch.dtype, threads: int) -> None:
     x = torch.randn(400, 300, generator=torch.Generator().manual_seed(7)).to(dtype)
     p, support = getattr(torch.ops.automl_ext, f"_{name}_trained")(x, -1)
     backward = getattr(torch.ops.automl_ext, f"_{name}_backward")
@@ -140,19 +140,19 @@ def test_a_forged_support_is_refused_not_followed(name: str, dtype: torch.dtype,
     torch.set_num_threads(threads)
     try:
         for changes in (
-            {0: 65},  # more places than there is room for
-            {0: 0, 1: 1},  # 2^32 places
+            {0: 65},  # more entries than fit
+            {0: 0, 1: 1},  # 2^32 entries
             {0: -2},
             {0: -2, 1: -1},
-            {0: 1, 1: 0, 2: 300},  # a place behind the row
+            {0: 1, 1: 0, 2: 300},  # an index past the end of the row
             {0: 1, 1: 0, 2: 2**31 - 1},
             {0: 1, 1: 0, 2: -1},
             {0: 1, 1: 0, 2: -(2**31)},
             {0: 64, 1: 0, **dict.fromkeys(range(2, 65), 5), 65: 300},
         ):
-            with pytest.raises(ValueError, match=f"{name}: support: expected .* got places outside the rows"):
+            with pytest.raises(ValueError, match=f"{name}: support: expected .* outside the rows"):
                 backward(x, p, -1, _forged(support, changes))
-        # Places inside the row may be wrong, and then so is the gradient, but nothing else is touched.
+        # Wrong indices inside the row give a wrong gradient but access no other memory.
         backward(x, p, -1, _forged(support, {0: 1, 1: 0, 2: 299}))
         misaligned = torch.empty(support.numel() + 1, dtype=torch.uint8)[1:].view_as(support)
         with pytest.raises(ValueError, match=f"{name}: support: expected what the forward pass returned"):

@@ -1,4 +1,4 @@
-"""The Gumbel ops' contract: seeds, temperatures, masks, hard samples, shapes, gradients."""
+"""The contract of the Gumbel ops: seeds, temperatures, masks, hard samples, shapes, gradients."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def some_logits(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) 
 
 @pytest.mark.parametrize("dim", [0, 1, 2, -1])
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-def test_the_three_ops_choose_alike(dim: int, dtype: torch.dtype) -> None:
+def test_the_three_ops_make_the_same_choices(dim: int, dtype: torch.dtype) -> None:
     logits = some_logits(5, 6, 7, dtype=dtype)
     index = gumbel_argmax(logits, dim, seed=11)
     assert index.dtype == torch.int64
@@ -43,8 +43,8 @@ def test_the_three_ops_choose_alike(dim: int, dtype: torch.dtype) -> None:
 
 @each_op
 @pytest.mark.parametrize("dim", [0, 1])
-def test_noise_follows_the_position_with_dim_last(op: Callable, dim: int) -> None:
-    """So a sample depends on neither strides nor on where dim stands."""
+def test_noise_depends_on_the_position_with_dim_last(op: Callable, dim: int) -> None:
+    """A sample does not depend on the strides or on the position of dim."""
     logits = some_logits(5, 6, 7)
     last = logits.movedim(dim, -1)
     expected = op(last.contiguous(), dim=-1, seed=5)
@@ -60,7 +60,7 @@ def test_seed_is_an_int_or_a_tensor(op: Callable) -> None:
     for seed in (0, 3, -3, -(2**63), 2**63 - 1):
         assert torch.equal(op(logits, seed=seed), op(logits, seed=torch.tensor(seed)))
     assert not torch.equal(op(logits, seed=3), op(logits, seed=4))
-    assert not torch.equal(op(logits, seed=3), op(logits, seed=3 + 2**32))  # the upper half counts
+    assert not torch.equal(op(logits, seed=3), op(logits, seed=3 + 2**32))  # the upper half is used
 
 
 @each_op
@@ -142,7 +142,7 @@ def test_tau_on_another_device(sample: Callable) -> None:
 @each_sample
 @pytest.mark.parametrize("tau_dtype", [torch.float64, torch.float32, torch.bfloat16], ids=str)
 def test_gradient_to_tau(sample: Callable, tau_dtype: torch.dtype) -> None:
-    """dτ = −(1/τ)·Σ dz·log y for softmax, −(2/τ)·Σ dz·√y for entmax; a float and a tensor sample alike."""
+    """dτ = −(1/τ)·Σ dz·log y for softmax, −(2/τ)·Σ dz·√y for entmax. A float and a tensor give equal samples."""
     logits = some_logits(40, 6).requires_grad_()
     tau = torch.tensor(0.75, dtype=tau_dtype, requires_grad=True)
     y = sample(logits, tau, seed=3)
@@ -161,7 +161,7 @@ def test_gradient_to_tau(sample: Callable, tau_dtype: torch.dtype) -> None:
 
 @each_sample
 @pytest.mark.parametrize("hard", [False, True])
-def test_masked_categories_do_not_spoil_the_gradient_to_tau(sample: Callable, hard: bool) -> None:
+def test_masked_categories_keep_the_gradient_to_tau_finite(sample: Callable, hard: bool) -> None:
     logits, grad = some_logits(4, 6, dtype=torch.float64), some_logits(4, 6, dtype=torch.float64, seed=1)
 
     def tau_gradient(low: float) -> Tensor:
@@ -172,7 +172,7 @@ def test_masked_categories_do_not_spoil_the_gradient_to_tau(sample: Callable, ha
         return tau.grad
 
     assert tau_gradient(-INF).isfinite()
-    torch.testing.assert_close(tau_gradient(-INF), tau_gradient(-1e4), rtol=1e-12, atol=0)  # never chosen either
+    torch.testing.assert_close(tau_gradient(-INF), tau_gradient(-1e4), rtol=1e-12, atol=0)  # neither is ever chosen
 
 
 @each_sample
@@ -180,6 +180,16 @@ def test_low_temperature_sharpens(sample: Callable) -> None:
     logits = some_logits(100, 5)
     assert torch.equal(sample(logits, 1e-6, seed=1), sample(logits, hard=True, seed=1))
     torch.testing.assert_close(sample(logits, 1e6, seed=1), torch.full((100, 5), 0.2), rtol=0, atol=1e-4)
+
+
+@each_sample
+@pytest.mark.parametrize("tau", [1e-320, 1e-40, 1e-38])
+@pytest.mark.parametrize("as_tensor", [False, True])
+def test_tau_below_the_smallest_float32_gives_one_hot_samples(sample: Callable, tau: float, as_tensor: bool) -> None:
+    logits = some_logits(100, 5)
+    value = torch.tensor(tau, dtype=torch.float64) if as_tensor else tau
+    assert torch.equal(sample(logits, value, seed=1), sample(logits, hard=True, seed=1))
+    assert torch.equal(sample(logits[:, :1], value, seed=1), torch.ones(100, 1))
 
 
 # ---- masks, NaN, hard samples, shapes
@@ -230,11 +240,21 @@ def test_gradient_of_a_row_that_is_all_masked() -> None:
         assert gradient.isfinite().all()
 
 
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize("shape", [(), (3,), (40,)])
+def test_softmax_gradient_of_a_row_that_is_all_masked_is_nan(hard: bool, shape: tuple[int, ...]) -> None:
+    logits = torch.full(shape, -INF, requires_grad=True)
+    tau = torch.tensor(0.5, requires_grad=True)
+    y = gumbel_softmax(logits, tau, hard, seed=1)
+    gradients = torch.autograd.grad(y, (logits, tau), torch.ones_like(y))
+    assert all(gradient.isnan().all() for gradient in gradients)  # y is NaN too, as in torch.softmax
+
+
 @each_sample
 @pytest.mark.parametrize("hard", [False, True])
 @pytest.mark.parametrize("bad", [NAN, INF])
 @pytest.mark.parametrize("position", [0, 17, 39])
-def test_nan_and_infinity_spoil_their_row_only(sample: Callable, hard: bool, bad: float, position: int) -> None:
+def test_nan_and_infinity_affect_only_their_row(sample: Callable, hard: bool, bad: float, position: int) -> None:
     logits = some_logits(3, 40)
     expected = sample(logits, hard=hard, seed=1)
     logits[1, position] = bad
@@ -242,7 +262,7 @@ def test_nan_and_infinity_spoil_their_row_only(sample: Callable, hard: bool, bad
     assert y[1].isnan().all()
     assert torch.equal(y[[0, 2]], expected[[0, 2]])
     assert index[1] == position
-    assert gumbel_argmax(logits, seed=1)[1] == position  # as torch.argmax: a NaN is larger than all
+    assert gumbel_argmax(logits, seed=1)[1] == position  # as in torch.argmax, NaN counts as the largest
 
 
 @each_sample
@@ -268,7 +288,7 @@ def test_straight_through_gradient_is_that_of_the_soft_sample(sample: Callable, 
 
 @each_sample
 def test_zeros_of_entmax_are_exact(sample: Callable) -> None:
-    """Entmax has exact zeros, softmax none: the support of the first is what is worth running."""
+    """Entmax has exact zeros; softmax has none."""
     zeros = (sample(some_logits(100, 20), seed=1) == 0).sum()
     assert zeros == 0 if sample is gumbel_softmax else zeros > 500
 

@@ -1,4 +1,4 @@
-"""Where the samples come from: Philox words, the noise made of them, and the frequencies that follow."""
+"""Sampling: Philox words, the noise computed from them, and the frequencies of the samples."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEEDS = (0, 1, -1, 2**40 + 3, -(2**63), 2**63 - 1)
     ],
 )
 def test_published_vectors(counter: list[int], key: list[int], expected: list[int]) -> None:
-    """Of Random123's known answers; the stream below is compared with this implementation."""
+    """Known answers of Random123. The stream below is compared with this implementation."""
     assert philox(counter, key) == expected
 
 
@@ -57,7 +57,7 @@ def test_noise_is_finite_and_decreasing_for_every_word(dtype: torch.dtype) -> No
 
 
 def differences(seed: int, n: int, dtype: torch.dtype) -> Tensor:
-    """Noise of element 2i minus noise of element 2i + 1, read from pairs sampled at τ = 1."""
+    """Return the noise of element 2i minus that of element 2i + 1, from pairs sampled at τ = 1."""
     y = gumbel_softmax(torch.zeros(n // 2, 2, dtype=dtype), seed=seed).double()
     return y[:, 0].log() - y[:, 1].log()
 
@@ -78,7 +78,7 @@ def test_ops_use_the_noise_of_the_stream(seed: int, each_backend: str) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 @pytest.mark.parametrize(("seed", "element"), [ZERO_WORD, ONES_WORD])
 def test_extreme_words_inside_the_ops(seed: int, element: int, dtype: torch.dtype, each_backend: str) -> None:
-    """The usual (u >> 8 + ½)·2⁻²⁴ is 1 in float32 for the largest words, and its noise infinite."""
+    """The common formula (u >> 8 + ½)·2⁻²⁴ is 1 in float32 for the largest words, which gives infinite noise."""
     word = word_at(seed, element)
     assert word in (0, LAST_WORD)
     noise = gumbel_from_words(philox_words(torch.tensor(seed), 64), dtype).double()
@@ -95,12 +95,12 @@ def test_extreme_words_inside_the_ops(seed: int, element: int, dtype: torch.dtyp
 
 
 def p_value(chi_square: Tensor, degrees: int) -> float:
-    """The probability of a statistic at least this large."""
+    """Return the probability of a chi-square statistic at least this large."""
     return float(torch.special.gammaincc(torch.tensor(degrees / 2, dtype=torch.float64), chi_square / 2))
 
 
 def fit(index: Tensor, probabilities: Tensor) -> float:
-    """Pearson's test of drawn categories against their probabilities, the rare ones together."""
+    """Return the p-value of Pearson's test of sampled categories; rare categories are merged."""
     counts = torch.bincount(index.flatten(), minlength=len(probabilities)).double()
     expected = probabilities.double() * index.numel()
     rare = expected < 10
@@ -131,18 +131,18 @@ def test_frequencies_are_softmax_of_the_logits(
     assert 1e-3 < p < 1 - 1e-3
 
 
-def test_the_frequency_test_notices_wrong_noise() -> None:
+def test_the_frequency_test_detects_wrong_noise() -> None:
     logits = some_logits(8)
     rows = logits.expand(200_000, -1)
     u = torch.rand(rows.shape, generator=torch.Generator().manual_seed(0)).clamp(1e-7, 1 - 1e-7)
-    normal = math.pi / math.sqrt(6) * torch.special.ndtri(u)  # of the same variance
+    normal = math.pi / math.sqrt(6) * torch.special.ndtri(u)  # with the same variance
     upside_down = torch.log(-torch.log(u))
     for noise in (normal, upside_down, 1.05 * -torch.log(-torch.log(u))):
         assert fit((rows + noise).argmax(-1), logits.softmax(-1)) < 1e-6
 
 
 def test_frequencies_over_seeds(each_backend: str) -> None:
-    """One row, a new seed for each draw: consecutive seeds are as good as any."""
+    """One row with a new seed for each sample: samples of consecutive seeds are independent."""
     logits = some_logits(5)
     draws = torch.stack([gumbel_argmax(logits, seed=seed) for seed in range(1500)])
     assert 1e-3 < fit(draws, logits.softmax(-1)) < 1 - 1e-3
@@ -150,17 +150,17 @@ def test_frequencies_over_seeds(each_backend: str) -> None:
 
 @pytest.mark.parametrize("distance", [1, 2, 8, 16])
 def test_rows_are_independent(distance: int) -> None:
-    """Pairs of draws at a distance, against the product of their probabilities."""
+    """The frequencies of pairs of samples at a distance are the products of their probabilities."""
     logits = some_logits(4)
     index = gumbel_argmax(logits.expand(200_000, -1), seed=distance)
     pairs = 4 * index[:-distance] + index[distance:]
     p = logits.double().softmax(-1)
-    disjoint = pairs[(torch.arange(len(pairs)) // distance) % 2 == 0]  # every draw stands in one pair
+    disjoint = pairs[(torch.arange(len(pairs)) // distance) % 2 == 0]  # every sample is in one pair
     assert 1e-3 < fit(disjoint, torch.outer(p, p).flatten()) < 1 - 1e-3
 
 
 def test_rare_categories_keep_their_probability(each_backend: str) -> None:
-    """Counts are Poisson: within four standard deviations."""
+    """Counts are Poisson distributed and must be within four standard deviations."""
     rows = 2**22 if each_backend == "native" else 2**20
     for gap in (8.0, 10.0):
         expected = rows / (1 + math.exp(gap))
@@ -169,7 +169,7 @@ def test_rare_categories_keep_their_probability(each_backend: str) -> None:
 
 
 def test_far_tail() -> None:
-    """Element 48's word is 0: its noise, 22.87, overtakes a lead of 22. From 24 bits it could be 17.3 at most."""
+    """The word of element 48 is 0: its noise, 22.87, exceeds a lead of 22. With 24 bits, noise is at most 17.3."""
     seed, element = ZERO_WORD
     logits = torch.zeros(64)
     logits[1] = 22.0
@@ -178,7 +178,7 @@ def test_far_tail() -> None:
 
 @pytest.mark.parametrize("tau", [0.3, 1.0, 3.0])
 def test_same_distribution_as_torch(tau: float) -> None:
-    """Kolmogorov and Smirnov's distance of two samples of 200 000, each component, at the 1 in 1000 level."""
+    """Kolmogorov–Smirnov test of two samples of 200 000, for each component, at the 0.1 % level."""
     rows = 200_000
     logits = some_logits(3).expand(rows, -1)
     torch.manual_seed(3)

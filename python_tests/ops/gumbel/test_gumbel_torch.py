@@ -1,4 +1,4 @@
-"""The Gumbel ops among PyTorch's tools: compile, checkpoint, vmap, autocast."""
+"""The Gumbel ops with torch.compile, checkpoint, vmap and autocast."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def some_logits(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) 
 
 @each_sample
 @pytest.mark.parametrize("hard", [False, True])
-def test_traced_tau_is_not_checked_but_nan(sample: Callable, hard: bool) -> None:
+def test_an_invalid_traced_tau_gives_nan(sample: Callable, hard: bool) -> None:
     logits = some_logits(4, 3)
     torch._dynamo.reset()
     compiled = torch.compile(lambda x, tau: sample(x, tau, hard, seed=1), fullgraph=True, backend="eager")
@@ -65,11 +65,11 @@ def test_vmap_randomness(op: Callable) -> None:
 
 @each_sample
 def test_annealing_does_not_recompile(sample: Callable) -> None:
-    """A tensor's value is no part of a graph. A float is at first; from its second value on it is not."""
+    """The value of a tensor is not part of the graph. A float is a constant for its first value only."""
     for wrap, graphs in ((torch.tensor, 1), (float, 2)):
         torch._dynamo.reset()
         counters.clear()
-        # Not the "eager" backend: only later passes of the compiler make some numbers part of the graph.
+        # Not the "eager" backend, because only later compiler passes make some numbers part of the graph.
         compiled = torch.compile(lambda x, tau: sample(x, tau, seed=3), fullgraph=True, backend="aot_eager")
         for tau in (1.0, 0.9, 0.7, 0.5):
             x, y = (some_logits(4, 5).requires_grad_() for _ in range(2))
@@ -93,7 +93,7 @@ def test_seeds_drawn_in_compiled_code(sample: Callable) -> None:
 
 @each_sample
 def test_autocast_keeps_the_sample(sample: Callable) -> None:
-    """Under autocast half logits are sampled in float32, with the noise they have outside."""
+    """Under autocast, half-precision logits are sampled in float32 with the same noise as outside."""
     logits = some_logits(50, 8, dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y, index = sample(logits, seed=1, return_index=True)
@@ -107,7 +107,7 @@ POSITIONAL = [
     ((0,), {}, 0),
     ((1e-10,), {}, -1),
     ((1e-10, 0), {}, 0),
-    ((0, 0), {}, 0),  # with a dim after it an int is eps
+    ((0, 0), {}, 0),  # an int followed by dim is eps
     ((1e-10,), {"dim": 0}, 0),
     ((), {"dim": 0}, 0),
     ((), {"eps": 1e-10}, -1),
@@ -122,10 +122,10 @@ def test_arguments_in_the_order_of_pytorch(sample: Callable, args: tuple, keywor
     logits = some_logits(4, 3)
     expected = sample(logits, 0.5, True, dim=dim, seed=1)
     assert torch.equal(sample(logits, 0.5, True, *args, **keywords, seed=1), expected)
-    # PyTorch itself takes every form with an eps.
+    # PyTorch accepts every form with an eps.
     if len(args) == 2 or ("eps" in keywords and not args):
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an eps that is not 1e-10 is deprecated
+            warnings.simplefilter("ignore")  # an eps other than 1e-10 is deprecated
             torch.nn.functional.gumbel_softmax(logits, 0.5, True, *args, **keywords)
 
 

@@ -1,4 +1,4 @@
-"""MixedOp and GumbelMixedOp: what runs, what learns, what is saved."""
+"""MixedOp and GumbelMixedOp: which candidates run, learning, state."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from automl_ext import GumbelMixedOp, MixedOp
 
 
 class Scale(nn.Module):
-    """x times a fixed number, counting its calls."""
+    """Multiply x by a constant and count the calls."""
 
     def __init__(self, factor: float) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ def calls(candidates: nn.ModuleList) -> list[int]:
     return [op.calls for op in candidates]
 
 
-def test_mixed_op_runs_what_has_a_weight() -> None:
+def test_mixed_op_runs_candidates_with_a_weight() -> None:
     edge = MixedOp(Scale(factor) for factor in (1.0, 10.0, 100.0))
     x = torch.randn(3)
     weights = torch.tensor([0.5, 0.0, -1.0], requires_grad=True)
@@ -38,13 +38,13 @@ def test_mixed_op_runs_what_has_a_weight() -> None:
 
 
 @pytest.mark.parametrize("weights", [torch.ones(2), torch.ones(()), torch.ones(3, 1), [1.0, 1.0, 1.0]], ids=str)
-def test_mixed_op_wants_one_weight_per_candidate(weights: object) -> None:
+def test_mixed_op_requires_one_weight_per_candidate(weights: object) -> None:
     edge = MixedOp(Scale(1.0) for _ in range(3))
     with pytest.raises(ValueError, match=r"MixedOp: weights: expected a tensor of shape \(3,\), got"):
         edge(torch.ones(3), weights)
 
 
-def test_mixed_op_of_nothing() -> None:
+def test_mixed_op_without_candidates_or_weights() -> None:
     with pytest.raises(ValueError, match="MixedOp: candidates: expected at least one module"):
         MixedOp([])
     with pytest.raises(ValueError, match="MixedOp: weights: expected at least one non-zero weight"):
@@ -72,7 +72,7 @@ def test_gumbel_runs_one_candidate_in_training_and_the_best_in_evaluation() -> N
     assert [b - a for a, b in zip(before, calls(edge.mixed.candidates), strict=True)] == [0, 1, 0]
 
 
-def test_gumbel_draws_in_proportion_to_softmax_of_alpha() -> None:
+def test_gumbel_samples_with_probability_softmax_of_alpha() -> None:
     torch.manual_seed(1)
     edge = GumbelMixedOp([Scale(0.0), Scale(1.0)])
     with torch.no_grad():
@@ -87,7 +87,7 @@ def test_sparse_runs_the_support() -> None:
     runs = []
     for _ in range(50):
         before = sum(calls(edge.mixed.candidates))
-        torch.testing.assert_close(edge(torch.ones(3)), torch.ones(3))  # its weights sum to one
+        torch.testing.assert_close(edge(torch.ones(3)), torch.ones(3))  # the weights sum to one
         runs.append(sum(calls(edge.mixed.candidates)) - before)
     assert min(runs) >= 1
     assert max(runs) < 8
@@ -97,7 +97,7 @@ def test_sparse_runs_the_support() -> None:
 @pytest.mark.parametrize("sparse", [False, True])
 @pytest.mark.parametrize("better", [0, 1])
 def test_alpha_learns_the_better_candidate(sparse: bool, better: int) -> None:
-    """One candidate is the target, the other its negative: a gradient of the wrong sign would choose the other."""
+    """One candidate is the target and the other its negative: a gradient of the wrong sign would select the other."""
     torch.manual_seed(3)
     factors = [-1.0, -1.0]
     factors[better] = 1.0
@@ -112,7 +112,7 @@ def test_alpha_learns_the_better_candidate(sparse: bool, better: int) -> None:
     assert edge.alpha.detach().softmax(0)[better] > 0.9
 
 
-def test_gradients_reach_the_drawn_candidate_only() -> None:
+def test_gradients_reach_only_the_sampled_candidate() -> None:
     torch.manual_seed(4)
     edge = GumbelMixedOp(nn.Linear(3, 3) for _ in range(4))
     edge(torch.randn(2, 3)).sum().backward()

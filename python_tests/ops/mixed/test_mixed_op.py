@@ -1,4 +1,4 @@
-"""mixed_op and cell_aggregate: what is not read, what gets a gradient, sums, layouts, errors."""
+"""mixed_op and cell_aggregate: skipped inputs, gradients, sums, layouts, errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_none_is_an_operation_that_was_not_run() -> None:
     assert (gradient[[1, 3]] == 0).all()
 
 
-def test_weight_of_a_none_is_not_looked_at() -> None:
+def test_weight_of_a_none_is_ignored() -> None:
     (x,) = tensors(1, 5)
     weights = torch.tensor([math.nan, 2.0, math.inf], requires_grad=True)
     y = mixed_op([None, x, None], weights)
@@ -62,7 +62,7 @@ def test_inputs_of_weight_zero_are_not_read(bad: float, n: int, zero: float) -> 
 
 
 def test_a_zero_weight_gets_its_gradient() -> None:
-    """DARTS-like relaxations lift a weight from 0 by ⟨g, x⟩; with an input that is not finite that is not finite."""
+    """The gradient of a weight 0 is ⟨g, x⟩, as DARTS needs; it is not finite if x is not."""
     a, b = tensors(2, 6, 5)
     weights = torch.tensor([1.0, 0.0], requires_grad=True)
     (c,) = tensors(1, 6, 5, seed=1)
@@ -84,11 +84,11 @@ def test_all_weights_zero() -> None:
 
 @pytest.mark.parametrize("dtype", HALVES, ids=str)
 @pytest.mark.parametrize("n", [5, 1000, 2100])
-@pytest.mark.parametrize("k", [8, 19])  # 19: sums wait for the next inputs, in float
+@pytest.mark.parametrize("k", [8, 19])  # 19: partial sums are kept in float32
 def test_float32_weights_with_half_inputs_are_summed_in_float(dtype: torch.dtype, n: int, k: int) -> None:
-    """One rounding to the inputs' dtype: within half an ulp (and float32's error) of the float64 sum."""
+    """The sum is rounded once to the dtype of the inputs: within half an ulp, plus the float32 error, of float64."""
     inputs = [x.requires_grad_() for x in tensors(k, n, dtype=dtype)]
-    weights = torch.linspace(-1, 1, k).mul(1.001).requires_grad_()  # no half number
+    weights = torch.linspace(-1, 1, k).mul(1.001).requires_grad_()  # not representable in half precision
     y = mixed_op(inputs, weights)
     exact = eager([x.double() for x in inputs], weights.double())
     half_ulp = torch.finfo(dtype).eps / 2
@@ -97,7 +97,7 @@ def test_float32_weights_with_half_inputs_are_summed_in_float(dtype: torch.dtype
     assert ((y.double() - exact).abs() <= half_ulp * exact.abs() + 1e-6 * magnitude + 2e-7).all()
 
     (c,) = tensors(1, n, dtype=dtype, seed=1)
-    for create_graph in (False, True):  # the kernel, and the composite that can be differentiated again
+    for create_graph in (False, True):  # the kernel, and the differentiable composite
         *dx, dw = torch.autograd.grad(y, [*inputs, weights], c, retain_graph=True, create_graph=create_graph)
         assert dw.dtype == torch.float32
         for k, x in enumerate(inputs):
@@ -118,13 +118,13 @@ def test_half_weights_with_half_inputs(dtype: torch.dtype) -> None:
     assert dw.dtype == dtype
 
 
-def test_sum_does_not_overflow_on_the_way() -> None:
+def test_partial_sums_do_not_overflow() -> None:
     big = torch.full((40,), 6e4, dtype=torch.float16)
     assert torch.equal(mixed_op([big, big, -big], torch.ones(3)), big)
 
 
 def test_long_dot_products_keep_their_precision() -> None:
-    """⟨g, x⟩ over a million elements: one running float32 sum would be off by 1e-4 and more."""
+    """⟨g, x⟩ over a million elements: a single float32 accumulator would have an error of 1e-4 or more."""
     n = 2**20
     x = torch.rand(n, generator=torch.Generator().manual_seed(0))
     weights = torch.ones(1, requires_grad=True)
@@ -133,7 +133,7 @@ def test_long_dot_products_keep_their_precision() -> None:
 
 
 @pytest.mark.parametrize("k", [1, 2, 7, 8, 9, 16, 17, 63, 64, 65, 70, 200])
-@pytest.mark.parametrize("n", [11, 700])  # 700: the kernel's blocks of 1,024 elements, and a part of one
+@pytest.mark.parametrize("n", [11, 700])  # 700: whole and partial blocks of 1,024 elements
 def test_many_inputs(k: int, n: int) -> None:
     inputs = [x.requires_grad_() for x in tensors(k, 3, n, dtype=torch.float64)]
     weights = torch.linspace(-1, 1, k, dtype=torch.float64, requires_grad=True)
@@ -192,7 +192,7 @@ def test_channels_last_is_kept(weights_need: bool) -> None:
 
 @pytest.mark.parametrize("first", [torch.contiguous_format, channels_last])
 def test_mixed_layouts(first: torch.memory_format) -> None:
-    """The result is laid out as the first input, and right whatever the others are."""
+    """The result has the layout of the first input for any layout of the others."""
     a, b, c, d = tensors(4, 2, 5, 4, 3)
     wide = torch.stack([c, -c], -1).requires_grad_()
     turned = d.transpose(0, 3).contiguous().requires_grad_()
@@ -226,7 +226,7 @@ def test_inputs_are_saved_only_for_the_weights_gradient(each_backend: str) -> No
     assert saved_by(lambda: mixed_op(inputs, weights)) == [(2,), (40, 5), (40, 5)]
 
 
-def test_a_changed_input_is_noticed_in_backward() -> None:
+def test_an_input_changed_in_place_is_an_error_in_backward() -> None:
     (x,) = tensors(1, 4)
     weights = torch.ones(1, requires_grad=True)
     y = mixed_op([x], weights)
@@ -240,7 +240,7 @@ def test_a_changed_input_is_noticed_in_backward() -> None:
 
 @pytest.mark.parametrize("order", [(torch.bfloat16, torch.float32), (torch.float32, torch.bfloat16)])
 def test_autocast_promotes_mixed_dtypes(order: tuple[torch.dtype, torch.dtype]) -> None:
-    """A skip connection in float32 beside a bfloat16 convolution, as any sum under autocast."""
+    """A float32 skip connection and a bfloat16 convolution are promoted, as in any sum under autocast."""
     a, b = (tensors(1, 6, dtype=dtype, seed=i)[0].requires_grad_() for i, dtype in enumerate(order))
     weights = torch.tensor([0.5, 2.0], requires_grad=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -276,7 +276,7 @@ def test_cell_is_the_sum_of_its_edges() -> None:
         return y, *torch.autograd.grad(y, [*xs, weights], c)
 
     torch.testing.assert_close(results(cell_aggregate(edges, weights)), results(nested()))
-    # an edge whose operations were all skipped gives nothing, where mixed_op alone would refuse
+    # an edge of only skipped operations contributes nothing, while mixed_op would refuse it
     torch.testing.assert_close(cell_aggregate([[xs[0]], [None]], weights[:2, :1]), weights[0, 0] * xs[0])
 
 
@@ -288,7 +288,7 @@ X = torch.ones(2, 3)
 @pytest.mark.parametrize(
     ("inputs", "weights", "error", "message"),
     [
-        ([None, None], torch.ones(2), ValueError, "inputs: expected at least one tensor, got none but None"),
+        ([None, None], torch.ones(2), ValueError, "inputs: expected at least one tensor, got only None"),
         ([], torch.ones(0), ValueError, "inputs: expected at least one tensor"),
         ([X], torch.ones(2), ValueError, r"inputs: expected as many as weights \(2\), got 1"),
         (5, torch.ones(2), TypeError, "inputs: expected a sequence, got int 5"),
@@ -304,9 +304,9 @@ X = torch.ones(2, 3)
         ([X], torch.ones(1, 1), TypeError, r"weights: expected a 1-dim float tensor, got .* shape \(1, 1\)"),
         ([X], torch.ones(()), TypeError, "weights: expected a 1-dim float tensor"),
         ([X], torch.ones(1).int(), TypeError, "weights: expected a float64, .*, got int32"),
-        ([X], torch.ones(1).double(), TypeError, "weights: expected torch.float32 beside .* inputs, got .*64"),
-        ([X.half()], torch.ones(1).double(), TypeError, "weights: expected torch.float16 or torch.float32 beside"),
-        ([X.double()], torch.ones(1), TypeError, "weights: expected torch.float64 beside torch.float64"),
+        ([X], torch.ones(1).double(), TypeError, "weights: expected torch.float32 for .* inputs, got .*64"),
+        ([X.half()], torch.ones(1).double(), TypeError, "weights: expected torch.float16 or torch.float32 for"),
+        ([X.double()], torch.ones(1), TypeError, "weights: expected torch.float64 for torch.float64"),
     ],
 )
 def test_errors_name_the_argument(inputs: object, weights: object, error: type[Exception], message: str) -> None:

@@ -1,4 +1,4 @@
-"""The returns family in plain Python, each sum written out from its definition (no recursion over time)."""
+"""The returns family in plain Python: each sum follows its definition, without recursion over time."""
 
 import math
 
@@ -9,7 +9,7 @@ FLAGS = ("terminated", "truncated", "valid")
 
 
 def batch(T, B, *, seed=0, dtype=torch.float64, ends=0.15, invalid=0.15, names=()):
-    """Random float tensors by name and the three flags, with every kind of cut in them."""
+    """Return random float tensors by name and the three flags, with every kind of cut."""
     generator = torch.Generator().manual_seed(seed)
     data = {n: torch.randn(T, B, generator=generator, dtype=torch.float64).to(dtype) for n in names}
     for name, p in (("terminated", ends), ("truncated", ends), ("valid", invalid)):
@@ -19,7 +19,7 @@ def batch(T, B, *, seed=0, dtype=torch.float64, ends=0.15, invalid=0.15, names=(
 
 
 def spoil(data):
-    """The same batch with NaN and infinities wherever nothing may be read."""
+    """Return the batch with NaN and infinities wherever values must not be read."""
     spoilt = dict(data)
     for i, name in enumerate(n for n in data if n not in FLAGS):
         unread = ~data["valid"]
@@ -31,7 +31,7 @@ def spoil(data):
 
 
 def _columns(data):
-    """One dict of float64 NumPy columns per environment."""
+    """Return one dict of float64 NumPy columns per environment."""
     arrays = {n: x.detach().to(torch.float64 if x.is_floating_point() else x.dtype) for n, x in data.items()}
     arrays = {n: x.numpy() for n, x in arrays.items()}
     width = next(iter(arrays.values())).shape[1]
@@ -39,7 +39,7 @@ def _columns(data):
 
 
 def _window(c, t):
-    """Steps from t to the first cut, inclusive."""
+    """Return the steps from t to the first cut, inclusive."""
     T, steps = len(c["rewards"]), [t]
     while True:
         j = steps[-1]
@@ -53,7 +53,7 @@ def _bootstrap(c, j):
 
 
 def _over_steps(data, function, at_invalid):
-    """function(column, t) at every valid step, at_invalid(column, t) elsewhere, as a [T, B] tensor."""
+    """Return function(column, t) at valid steps and at_invalid(column, t) elsewhere, as a [T, B] tensor."""
     columns = [
         [function(c, t) if c["valid"][t] else at_invalid(c, t) for t in range(len(c["rewards"]))]
         for c in _columns(data)
@@ -92,7 +92,7 @@ def n_step_returns(data, gamma, n):
 
 
 def _sum_of_deltas(c, t, gamma, deltas, weights):
-    """sum_k gamma^k (product of the weights of the k steps before) delta_{t+k}."""
+    """Return sum_k gamma^k (product of the weights of the k steps before) delta_{t+k}."""
     total, product = 0.0, 1.0
     for k, s in enumerate(_window(c, t)):
         total += gamma**k * product * deltas(c, s)
@@ -113,7 +113,7 @@ def gae(data, gamma, lam):
 
 
 def lambda_returns(data, gamma, lam, discounts=False):
-    """The forward view: n-step returns weighted (1 - lambda) lambda^(n-1), the last one by what is left."""
+    """Forward view: n-step returns with weights (1 - lambda) lambda^(n-1), and the last one with the rest."""
 
     def g(c, s):
         return c["discounts"][s] if discounts else 0.0 if c["terminated"][s] else gamma
@@ -167,7 +167,7 @@ def retrace(data, gamma, lam=1.0):
 
 
 def categorical_projection(probs, rewards, terminated, discounts, v_min, v_max):
-    """Every atom's mass to its two neighbours by distance: m_i = sum_j p_j max(0, 1 - |Tz_j - z_i| / dz)."""
+    """Distribute the mass of each atom to its two neighbors: m_i = sum_j p_j max(0, 1 - |Tz_j - z_i| / dz)."""
     N, atoms = probs.shape
     z = np.linspace(v_min, v_max, atoms)
     out = np.zeros((N, atoms))

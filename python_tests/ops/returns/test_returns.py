@@ -1,4 +1,4 @@
-"""The returns family against brute force, hand-computed cases, identities, and bugs seen in other code."""
+"""The returns family against brute force, hand-computed cases and identities."""
 
 import math
 
@@ -134,15 +134,15 @@ def test_by_hand():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_garbage_at_invalid_steps_and_at_terminated_next_values_does_not_leak(name):
+def test_nan_at_invalid_steps_and_terminated_next_values_is_ignored(name):
     _, call, _ = FAMILY[name]
     data = family_batch(name, 24, 6)
     spoilt = brute.spoil(data)
-    if "discounts" in data:  # they take the place of (1 - terminated), so V' of a terminated step counts
+    if "discounts" in data:  # they replace (1 - terminated), so V' of a terminated step is used
         spoilt["next_values"] = torch.where(data["valid"], data["next_values"], math.nan)
     assert spoilt["next_values"].isnan().any() or spoilt["next_values"].isinf().any()
     for i, (got, want) in enumerate(zip(tup(call(spoilt)), tup(call(data)), strict=True)):
-        if (name, i) in {("gae", 1), ("vtrace", 0), ("retrace", 0)}:  # the garbage value itself where invalid
+        if (name, i) in {("gae", 1), ("vtrace", 0), ("retrace", 0)}:  # the value itself at invalid steps
             got, want = (torch.where(data["valid"], x, 0) for x in (got, want))
         assert_equal(got, want)
 
@@ -171,7 +171,7 @@ def test_outputs_at_invalid_steps():
 @pytest.mark.parametrize("layout", ["time_dim=1", "time_dim=-1", "transposed", "sliced", "expanded", "1d", "4d"])
 @pytest.mark.parametrize("name", NAMES)
 def test_layouts(name, layout):
-    """PufferLib's kernels answered wrongly, and silently, for what was not contiguous."""
+    """The kernels of PufferLib gave silently wrong results for non-contiguous tensors."""
     _, call, _ = FAMILY[name]
     data = family_batch(name, 9, 6)
     if layout == "expanded":
@@ -209,7 +209,7 @@ def test_empty(name, shape):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("name", NAMES)
 def test_dtypes(name, dtype):
-    """Halves compute in float32: one rounding of the output (and gamma's, in float32) is all the error."""
+    """Half precision is computed in float32: the error is one rounding of the output, plus that of gamma in float32."""
     _, call, _ = FAMILY[name]
     data = family_batch(name, 40, 8, dtype=dtype)
     want = tup(call({n: x.double() if x.is_floating_point() else x for n, x in data.items()}))
@@ -223,7 +223,7 @@ def test_dtypes(name, dtype):
         assert ((got.double() - exact).abs() <= slack).all()
 
 
-# Identities
+# ---- identities
 
 
 def test_lambda_one_is_discounted():
@@ -253,7 +253,7 @@ def test_n_step_bootstrap_can_be_added_later():
 
 
 def consistent_values(data):
-    """V'_t = V_{t+1} inside an episode, as on-policy identities need."""
+    """Return the batch with V'_t = V_{t+1} inside episodes, as the on-policy identities require."""
     shifted = torch.cat([data["values"][1:], data["next_values"][-1:]])
     ends = data["terminated"] | data["truncated"]
     return data | {"next_values": torch.where(ends, data["next_values"], shifted)}
@@ -280,8 +280,8 @@ def test_on_policy_vtrace_and_retrace_are_lambda_returns(lam):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_next_step_autoreset_equals_episodes_apart(name):
-    """Gymnasium's NEXT_STEP makes the step after a done invalid: masked, episodes are as if run alone."""
+def test_next_step_autoreset_equals_separate_episodes(name):
+    """With NEXT_STEP autoreset the step after a done is invalid; the results equal those of separate episodes."""
     names, call, _ = FAMILY[name]
     lengths, ends = (5, 1, 8, 3), ("terminated", "truncated", "terminated", None)
     generator = torch.Generator().manual_seed(3)

@@ -1,4 +1,4 @@
-"""Bugs of other libraries, one test each, named by what went wrong there."""
+"""Bugs of other libraries, one test each."""
 
 import math
 
@@ -15,7 +15,7 @@ ZERO = torch.zeros(4, dtype=torch.float64)
 
 
 def calls(next_values, terminated, truncated, **kwargs):
-    """Every function of the family on four steps of reward 1, values 0: the first output of each."""
+    """Return the first output of every function on four steps of reward 1 with values 0."""
     args = (next_values, terminated, truncated)
     return {
         "discounted": R.discounted_returns(R1, *args, 1.0, **kwargs),
@@ -28,7 +28,7 @@ def calls(next_values, terminated, truncated, **kwargs):
 
 
 def at_the_end_only(terminated, truncated):
-    """V' = 9 at cuts and V = 0 elsewhere."""
+    """Return V' = 9 at cuts and 0 elsewhere."""
     cut = terminated | truncated
     cut[-1] = True
     return torch.where(cut, V9, 0)
@@ -44,8 +44,8 @@ def test_termination_does_not_bootstrap():
         assert x.tolist() == [2.0, 1.0, 11.0, 10.0], name
 
 
-def test_truncation_is_not_nothing():
-    """What follows a truncation belongs to another episode: it must not change what came before."""
+def test_truncation_cuts_the_episode():
+    """Steps after a truncation belong to another episode and must not change the steps before it."""
     huge = torch.where(torch.arange(4) < 2, R1, 1e6)
     for function in (
         lambda r: R.discounted_returns(r, V9, N, AT1, 1.0),
@@ -68,7 +68,7 @@ def test_terminated_wins_over_truncated():
 
 @pytest.mark.parametrize("flags", [(AT1, N), (N, AT1)], ids=["terminated", "truncated"])
 def test_vtrace_does_not_leak_the_next_episode(flags):
-    """torchrl #4209: the policy advantage at an episode's end used vs of the episode that came next."""
+    """torchrl #4209: the policy advantage at the end of an episode used vs of the next episode."""
     quiet, loud = ZERO, torch.tensor([0.0, 0.0, 1e6, 1e6], dtype=torch.float64)
     for a, b in zip(
         R.vtrace(ZERO, R1, quiet, V9, *flags, 0.9),
@@ -80,7 +80,7 @@ def test_vtrace_does_not_leak_the_next_episode(flags):
 
 @pytest.mark.parametrize("flags", [(AT1, N), (N, AT1)], ids=["terminated", "truncated"])
 def test_n_step_windows_do_not_cross_an_episode(flags):
-    """cleanrl's rainbow, FastTD3 #6 and #7."""
+    """A bug in the rainbow of cleanrl, and FastTD3 #6 and #7."""
     _, discounts, last = R.n_step_returns(R1, V9, *flags, 0.5, 3)
     assert last.tolist() == [1, 1, 3, 3]
     ended = flags[0][1].item()
@@ -88,15 +88,15 @@ def test_n_step_windows_do_not_cross_an_episode(flags):
 
 
 def test_n_step_keeps_the_last_starts():
-    """The last n - 1 starts have shorter windows: not dropped, nor wrapped to the first steps."""
+    """The last n - 1 starts have shorter windows; they are neither dropped nor wrapped around."""
     returns, discounts, last = R.n_step_returns(R1, V9, N, N, 0.5, 3)
     assert last.tolist() == [2, 3, 3, 3]
     assert discounts.tolist() == [0.125, 0.125, 0.25, 0.5]
     assert returns.tolist() == [1.75 + 9 / 8, 1.75 + 9 / 8, 1.5 + 9 / 4, 1 + 9 / 2]
 
 
-def test_next_step_reset_transitions_do_not_count():
-    """cleanrl #499: the step after a done (reward 0, action ignored) taken for a transition."""
+def test_next_step_reset_transitions_are_ignored():
+    """cleanrl #499: the step after a done (reward 0, action ignored) was used as a transition."""
     valid = torch.tensor([True, True, False, True])
     for name, x in calls(V9, AT1, N, valid=valid).items():
         assert x[2] == 0, name
@@ -110,8 +110,8 @@ def test_step_before_an_invalid_one_bootstraps_even_if_not_done():
         assert x.tolist() == [11.0, 10.0, 0.0, 10.0], name
 
 
-def test_retrace_weighs_by_the_next_steps_ratio():
-    """The usual off-by-one: the correction at t takes rho of t + 1, not of t."""
+def test_retrace_uses_the_ratio_of_the_next_step():
+    """A common off-by-one error: the correction at t uses rho at t + 1, not at t."""
     never = torch.tensor([-math.inf, 0.0, 0.0, 0.0], dtype=torch.float64)
     got = R.retrace(never, ZERO, R1, ZERO, N, N, 1.0)
     assert got.tolist() == [4.0, 3.0, 2.0, 1.0]
@@ -120,7 +120,7 @@ def test_retrace_weighs_by_the_next_steps_ratio():
 
 
 def test_next_values_of_other_steps_are_not_read_by_discounted_returns():
-    """Only a cut's V' counts: NaN (0 times NaN) elsewhere must not spoil the sum."""
+    """V' is used only at cuts; NaN elsewhere (0 times NaN) must not reach the sum."""
     spoilt = torch.where(torch.tensor([False, True, False, True]), V9, math.nan)
     got = R.discounted_returns(R1, spoilt, N, AT1, 1.0)
     assert got.tolist() == [11.0, 10.0, 11.0, 10.0]

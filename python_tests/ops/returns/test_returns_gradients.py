@@ -1,4 +1,4 @@
-"""Gradients of the returns family, and how it composes with torch.compile and torch.func."""
+"""Gradients of the returns family; torch.compile and torch.func."""
 
 import math
 
@@ -63,7 +63,7 @@ def tup(x):
 
 
 def arguments(name, T=9, B=4, **kwargs):
-    """The float tensors, the flags, the function."""
+    """Return the float tensors, the flags and the function."""
     names, function = ALL[name]
     data = brute.batch(T, B, names=names, **kwargs)
     return [data[n] for n in names], {n: data[n] for n in brute.FLAGS}, function
@@ -74,7 +74,7 @@ def leaves(tensors):
 
 
 def weighted_sum(outputs):
-    """A scalar with a different weight per element."""
+    """Return a scalar with a different weight per element."""
     return sum((x * torch.linspace(1, 2 + i, x.numel()).to(x).view_as(x)).sum() for i, x in enumerate(outputs))
 
 
@@ -86,7 +86,7 @@ def test_gradcheck(name, flags):
         del masks["valid"]
         assert gradcheck(lambda *x: function(*x, **masks), leaves(tensors))
         return
-    # gae's return at an invalid step is its value with gradient 0: a constant that gradcheck must not vary.
+    # The return of gae at an invalid step is its value with gradient 0, which gradcheck cannot verify.
     f = lambda *x: tuple(torch.where(masks["valid"], y, 0) for y in tup(function(*x, **masks)))  # noqa: E731
     assert gradcheck(f, leaves(tensors))
 
@@ -94,7 +94,7 @@ def test_gradcheck(name, flags):
 @pytest.mark.parametrize("name", NAMES)
 def test_gradgradcheck(name):
     tensors, masks, function = arguments(name, T=5, B=3)
-    # Squared: the outputs are linear in all but the discounts.
+    # Squared, because the outputs are linear in all inputs except the discounts.
     assert gradgradcheck(lambda *x: tuple(y**2 for y in tup(function(*x, **masks))), leaves(tensors))
 
 
@@ -115,12 +115,12 @@ def test_gradient_is_zero_at_invalid_steps(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_garbage_does_not_leak_into_gradients(name):
+def test_nan_in_ignored_values_does_not_reach_gradients(name):
     names, function = ALL[name]
     data = brute.batch(20, 4, names=names)
     masks = {n: data[n] for n in brute.FLAGS}
     spoilt = brute.spoil(data)
-    if "discounts" in names:  # V' of a terminated step counts when discounts are given
+    if "discounts" in names:  # V' of a terminated step is used if discounts are given
         spoilt["next_values"] = torch.where(data["valid"], data["next_values"], math.nan)
     gradients = []
     for d in (data, spoilt):

@@ -1,4 +1,4 @@
-"""What the returns family refuses, and what it says."""
+"""Argument checks of the returns family and their messages."""
 
 import math
 
@@ -53,7 +53,7 @@ def test_floats(op, name):
         with pytest.raises(ValueError, match=f"{op}: {name}: expected a tensor on"):
             call(op, **{name: X.to("meta")})
         with pytest.raises(ValueError, match=f"{op}: {name}: expected the shape"):
-            call(op, **{name: X[:, :1]})  # no broadcasting: [T, 1] for [T, B] is a mistake
+            call(op, **{name: X[:, :1]})  # no broadcasting: [T, 1] for [T, B] is probably a mistake
 
 
 @pytest.mark.parametrize("name", FLAGS)
@@ -70,7 +70,7 @@ def test_flags(op, name):
 
 
 @pytest.mark.parametrize("op", NAMES)
-def test_flags_may_be_none_only_where_it_is_documented(op):
+def test_flags_may_be_none_only_where_documented(op):
     call(op, valid=None)
     for name in ("terminated", "truncated"):
         if op == "lambda_returns":

@@ -1,4 +1,4 @@
-"""What only the compiled kernels of the returns family can get wrong: lanes, strips, threads, instruction sets."""
+"""The compiled kernels of the returns family: lanes, strips, threads and instruction sets."""
 
 import math
 import os
@@ -35,7 +35,7 @@ def outputs_and_gradients(name, data):
 @pytest.mark.parametrize("columns", [1, 3, 4, 5, 8, 15, 16, 17, 63, 65, 1023, 1024, 1025, 2100])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_every_lane_and_strip(dtype, columns):
-    """As the reference, whatever of a vector or of a strip of columns is left over."""
+    """Results equal the reference for any remainder of a vector or of a strip of columns."""
     for name in NAMES:
         data = batch(name, 5, columns, dtype=dtype)
         got = outputs_and_gradients(name, data)
@@ -43,7 +43,7 @@ def test_every_lane_and_strip(dtype, columns):
             want = outputs_and_gradients(name, data)
         eps = torch.finfo(dtype).eps
         for a, b in zip(got, want, strict=True):
-            largest = float(b.abs().max())  # sums cancel: their terms are of this size
+            largest = float(b.abs().max())  # sums cancel; their terms have this size
             torch.testing.assert_close(a, b, rtol=0, atol=4 * eps * largest if b.is_floating_point() else 0)
 
 
@@ -63,7 +63,7 @@ def test_threads_give_the_same_bits(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_column_does_not_depend_on_its_neighbours(name):
+def test_a_column_does_not_depend_on_its_neighbors(name):
     data = batch(name, 20, 1100)
     together = outputs_and_gradients(name, data)
     for b in (0, 17, 1099):
@@ -72,7 +72,7 @@ def test_a_column_does_not_depend_on_its_neighbours(name):
 
 
 def test_long_trajectories():
-    """5,000 steps in float32 stay as close to float64 as the horizon 1/(1 - gamma) allows."""
+    """The float32 error over 5,000 steps is bounded by the horizon 1/(1 - gamma)."""
     data = batch("discounted_returns", 5000, 3, ends=0.0005, invalid=0.0)
     args = {n: x for n, x in data.items() if n != "valid"}
     exact = automl_ext.discounted_returns(**args, gamma=0.999)
@@ -91,7 +91,7 @@ def test_n_longer_than_the_trajectory_and_no_flag_set():
 
 
 def every_result():
-    """Every op's outputs and gradients, in every dtype."""
+    """Return the outputs and gradients of every op in every dtype."""
     return {
         (name, dtype): outputs_and_gradients(name, batch(name, 20, 37, dtype=dtype))
         for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -100,7 +100,7 @@ def every_result():
 
 
 def test_every_instruction_set_gives_the_same_bits(tmp_path):
-    """But for the last ones of the two that take an exponential, which is rounded once or twice in places."""
+    """Except for the last bits of the two ops with an exponential, whose rounding differs."""
     here = os.path.dirname(__file__)
     results = {}
     for name in automl_ext.build_info()["instruction_sets"].split(", "):
@@ -165,7 +165,7 @@ def projection_arguments(N, atoms, dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(("N", "atoms"), [(1, 2), (7, 3), (100, 51), (5000, 51), (3, 1000)])
-def test_projection_is_the_references(N, atoms, dtype):
+def test_projection_equals_the_reference(N, atoms, dtype):
     args = projection_arguments(N, atoms, dtype)
     threads = torch.get_num_threads()
     try:
@@ -190,21 +190,21 @@ def test_projection_opcheck():
             torch.library.opcheck(op, (p, *rest[:2], None, 0.9, -2.0, 2.0))
 
 
-# ---- targets of Q-learning
+# ---- Q-learning targets
 
 
 def td_arguments(N, actions, dtype):
     generator = torch.Generator().manual_seed(N)
     q, online = torch.randn(2, N, actions, generator=generator, dtype=torch.float64).to(dtype)
     q[::7, 0], online[::11, -1] = math.nan, math.nan
-    online = (2 * online).round() / 2  # many actions are as good as another
+    online = (2 * online).round() / 2  # many actions have equal values
     rewards, discounts = torch.randn(N, generator=generator), torch.rand(N, generator=generator)
     return rewards.to(dtype), q, torch.rand(N, generator=generator) < 0.2, discounts.to(dtype), online
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize(("N", "actions"), [(1, 1), (7, 3), (100, 4), (5000, 18), (33, 33), (3, 1000)])
-def test_td_targets_are_the_references_to_the_bit(N, actions, dtype):
+def test_td_targets_equal_the_reference_bit_for_bit(N, actions, dtype):
     r, q, end, d, online = td_arguments(N, actions, dtype)
     threads = torch.get_num_threads()
     for discounts in (0.99, d):

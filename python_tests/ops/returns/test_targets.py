@@ -29,7 +29,7 @@ def test_td_targets_by_hand():
 
 
 @pytest.mark.parametrize("double", [False, True])
-def test_td_targets_do_not_read_a_terminated_steps_next_state(double):
+def test_td_targets_do_not_read_the_next_state_of_terminated_steps(double):
     r, end = torch.ones(3), torch.tensor([False, True, True])
     q = torch.tensor([[2.0, 4.0], [math.nan, 0.0], [math.inf, math.inf]])
     online = q if double else None
@@ -57,7 +57,7 @@ def test_projection_brute_force(atoms, bounds):
     torch.testing.assert_close(got, want, rtol=1e-9, atol=1e-12)
     got = categorical_projection(probs, rewards, end, 0.9, *bounds)
     want = brute.categorical_projection(probs, rewards, end, torch.full((64,), 0.9), *bounds)
-    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-7)  # 0.9 in float32 in the second
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=1e-7)  # rounding of 0.9 to float32
 
 
 def test_projection_by_hand():
@@ -69,7 +69,7 @@ def test_projection_by_hand():
 
 @pytest.mark.parametrize("reward", [-3.0, -2.0, -1.0, 0.0, 1.0, 2.0, 3.0])
 def test_no_mass_is_lost_when_an_atom_falls_on_the_grid(reward):
-    """The usual (u - b), (b - l) weights are both 0 at an integer b and lose the atom's mass."""
+    """The common weights (u - b) and (b - l) are both 0 at an integer b and lose the mass of the atom."""
     p = torch.tensor([[0.1, 0.2, 0.3, 0.15, 0.25]], dtype=torch.float64)
     for end in (True, False):
         args = (torch.tensor([reward], dtype=torch.float64), torch.tensor([end]), 1.0, -2.0, 2.0)
@@ -77,8 +77,8 @@ def test_no_mass_is_lost_when_an_atom_falls_on_the_grid(reward):
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-def test_rows_sum_to_what_they_summed_to(dtype):
-    """Unnormalised rows too; C51's own bounds put atoms on the grid."""
+def test_row_sums_are_preserved(dtype):
+    """Also for unnormalized rows; with the bounds of C51, atoms fall on the grid."""
     generator = torch.Generator().manual_seed(1)
     p = torch.rand(500, 51, generator=generator, dtype=torch.float64).to(dtype) / 32
     r = torch.randint(-30, 30, (500,), generator=generator).to(dtype) * 0.1
@@ -86,7 +86,7 @@ def test_rows_sum_to_what_they_summed_to(dtype):
     got = categorical_projection(p, r, end, 0.99, -10.0, 10.0)
     assert got.dtype == dtype
     assert (got >= 0).all()
-    # Each output is rounded once, to half an ulp at most; the rest is float64's own in sums of 51.
+    # Each output is rounded once, by at most half an ulp; the rest is the float64 error of sums of 51 terms.
     slack = (torch.finfo(dtype).eps + 51 * torch.finfo(torch.float64).eps) * got.double().sum(-1)
     assert ((got.double().sum(-1) - p.double().sum(-1)).abs() <= slack).all()
 
@@ -109,7 +109,7 @@ def test_projection_nan_rows_and_infinite_rewards():
     torch.testing.assert_close(got[4], torch.tensor([1 / 6, 2 / 3, 1 / 6]))
 
 
-def test_projection_does_not_read_a_terminated_steps_next_distribution():
+def test_projection_does_not_read_the_next_distribution_of_terminated_steps():
     p = torch.tensor([[math.nan] * 3, [math.inf, 0.0, 0.0], [0.2, 0.3, 0.5]])
     end = torch.tensor([True, True, True])
     d = torch.tensor([math.nan, math.inf, 0.9])

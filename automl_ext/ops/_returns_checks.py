@@ -1,0 +1,69 @@
+"""Argument checks shared by the functions of the returns family."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from automl_ext.ops._checks import check_dim, check_float_tensor, is_dense, wrong_device, wrong_type
+
+FLAGS = ("terminated", "truncated", "valid")
+
+
+def raise_unlike(op: str, name: str, x: object, rewards: Tensor, flag: bool) -> None:
+    """Raise the error that says how x differs from rewards."""
+    dtype = torch.bool if flag else rewards.dtype
+    if not isinstance(x, Tensor) or x.dtype != dtype or not is_dense(x):
+        raise wrong_type(x, name, op, dtype, "" if flag else " like rewards")
+    if x.shape != rewards.shape:
+        expected = f"the shape of rewards {tuple(rewards.shape)}"
+        raise ValueError(f"{op}: {name}: expected {expected}, got {tuple(x.shape)}")
+    raise wrong_device(x, name, op, rewards)
+
+
+def check_alike(
+    op: str, names: tuple[str, ...], floats: tuple[Any, ...], flags: tuple[Any, ...], optional: int = 1
+) -> None:
+    """Check that all tensors have the shape and device of rewards, the floats its dtype, and the flags dtype bool.
+
+    Args:
+        op: name of the public function, for error messages.
+        names: names of ``floats``.
+        floats: the float tensors; rewards comes first.
+        flags: terminated, truncated and valid.
+        optional: number of the last flags that may be None.
+    """
+    rewards = floats[0]
+    check_float_tensor(rewards, "rewards", op)
+    shape, dtype, device = rewards.shape, rewards.dtype, rewards.device
+
+    def matches_rewards(x: object, dtype: torch.dtype) -> bool:
+        return isinstance(x, Tensor) and is_dense(x) and x.dtype == dtype and x.shape == shape and x.device == device
+
+    for name, x in zip(names, floats, strict=True):
+        if not matches_rewards(x, dtype):
+            raise_unlike(op, name, x, rewards, flag=False)
+    for i, x in enumerate(flags):
+        if x is None and i >= 3 - optional:
+            continue
+        if not matches_rewards(x, torch.bool):
+            raise_unlike(op, FLAGS[i], x, rewards, flag=True)
+
+
+def check_time_dim(op: str, time_dim: int, rewards: Tensor) -> int:
+    """Return ``time_dim`` as a non-negative index."""
+    if rewards.dim() == 0:
+        raise ValueError(f"{op}: rewards: expected at least the time dim, got a 0-dimensional tensor")
+    return check_dim(time_dim, rewards.dim(), op, "time_dim")
+
+
+def time_first(dim: int, *tensors: Tensor | None) -> tuple[Any, ...]:
+    """Return the tensors with dim ``dim``, the time, moved to the front."""
+    return tensors if dim == 0 else tuple(None if x is None else x.movedim(dim, 0) for x in tensors)
+
+
+def time_back(dim: int, x: Tensor) -> Tensor:
+    """Return x with its first dim, the time, moved back to ``dim``."""
+    return x if dim == 0 else x.movedim(0, dim)
