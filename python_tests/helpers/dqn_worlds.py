@@ -8,13 +8,13 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from automl_ext.rl.dqn.config import DQNConfig
+from automl_ext.rl.dqn.agent import DQNConfig
 
 GAMMA = 0.8
 
 
 class Fork(gymnasium.Env):
-    """Action 0 leads from the start through three steps with rewards 0, 0, 1 to the end; action 1 pays 0.3 and stays.
+    """From the start, action 0 leads through steps with rewards 0, 0 and 1 to the end; action 1 stays with reward 0.3.
 
     Episodes are truncated after ``limit`` steps if given. Observations are one-hot, [4]: start, first, second, the end.
     """
