@@ -18,7 +18,7 @@ import torch
 from automl_ext.training.errors import UserError
 
 Result = TypeVar("Result")
-DEATHS = 3  # largest number of process deaths over the same work
+DEATHS = 3  # largest number of process deaths during the same call
 
 
 class Workers(Generic[Result]):
