@@ -7,6 +7,8 @@ from collections.abc import Callable
 from importlib import import_module
 from typing import Any, NamedTuple
 
+from automl_ext.rl.loop import loop
+
 # name: (module, configuration, agent); a module is imported when its algorithm is used.
 ALGORITHMS = {
     "reinforce": ("automl_ext.rl.actor_critic.reinforce", "ReinforceConfig", "Reinforce"),
@@ -34,8 +36,6 @@ class Algorithm(NamedTuple):
 
 def algorithm(name: str) -> Algorithm:
     """Import an algorithm by its name in :data:`ALGORITHMS`."""
-    from automl_ext.rl.loop import loop  # late: importing it takes a second, and the command line lists the names
-
     module, config, agent = ALGORITHMS[name]
     found = import_module(module)
     built = getattr(found, agent)

@@ -164,6 +164,14 @@ def test_several_runs_give_one_picture_per_environment(tmp_path: Path, monkeypat
     ]
 
 
+@pytest.mark.parametrize("depth", [200, 100_000])
+def test_plot_refuses_a_deeply_nested_configuration(tmp_path: Path, capsys: pytest.CaptureFixture, depth: int) -> None:
+    pytest.importorskip("matplotlib")
+    run = fake_run(tmp_path / "run", "toy", 0, [1.0, 2.0])
+    (run / "config.json").write_text('{"env_id": "CartPole-v1", "x": ' + "[" * depth + "]" * depth + "}")
+    refused(capsys, "config.json is (nested more than|not valid JSON)", "plot", str(run))
+
+
 def test_band_is_students_t_on_common_steps(tmp_path: Path) -> None:
     from automl_ext.rl.reports.plot import Curve
 

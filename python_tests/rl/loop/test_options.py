@@ -194,3 +194,23 @@ def test_offline_counts(name: str) -> None:
     numbers = {"actions": 2, "updates": 1} | {name: 0}
     with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
         train_offline(DQNConfig(), replay, **numbers)
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["a3c", "--frame-stack", "3"], "observations: expected "),
+        (["a2c", "--device", "meta"], "unknown device 'meta'"),
+        (["dreamer", "--frame-stack", "3"], "observations: dreamer takes "),
+    ],
+)
+def test_agent_that_cannot_be_made_leaves_no_run_directory(
+    flags: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("tyro")
+    out = tmp_path / "run"
+    assert cli.main(["train", *flags, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+    assert not out.exists()
