@@ -130,15 +130,15 @@ def check_ends(continuing: Tensor, gamma: float, op: str) -> None:
     if gamma < 1:
         return
     may_end = continuing.sum(-1) < 1 - 1e-12
-    kept = torch.ones_like(may_end[..., 0])
+    remaining = torch.ones_like(may_end[..., 0])
     while True:
-        leaves = ((continuing > 0) & ~kept[..., None, None, :]).any(-1) | may_end
-        smaller = kept & ~leaves.all(-1)
-        if smaller.equal(kept):
+        leaves = ((continuing > 0) & ~remaining[..., None, None, :]).any(-1) | may_end
+        smaller = remaining & ~leaves.all(-1)
+        if smaller.equal(remaining):
             break
-        kept = smaller
-    if kept.any():
-        *mdp, state = kept.nonzero()[0].tolist()
+        remaining = smaller
+    if remaining.any():
+        *mdp, state = remaining.nonzero()[0].tolist()
         where = f"state {state}" + (f" of MDP {mdp}" if mdp else "")
         raise ValueError(
             f"{op}: gamma: 1 requires episodes that end with certainty, but from {where} an episode can last forever; "
