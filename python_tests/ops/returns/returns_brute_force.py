@@ -18,16 +18,16 @@ def batch(T, B, *, seed=0, dtype=torch.float64, ends=0.15, invalid=0.15, names=(
     return data
 
 
-def spoil(data):
+def corrupt(data):
     """Return the batch with NaN and infinities wherever values must not be read."""
-    spoilt = dict(data)
+    corrupted = dict(data)
     for i, name in enumerate(n for n in data if n not in FLAGS):
         unread = ~data["valid"]
         if name == "next_values":
             unread = unread | data["terminated"]
-        garbage = (math.nan, math.inf, -math.inf)[i % 3]
-        spoilt[name] = torch.where(unread, garbage, data[name])
-    return spoilt
+        bad = (math.nan, math.inf, -math.inf)[i % 3]
+        corrupted[name] = torch.where(unread, bad, data[name])
+    return corrupted
 
 
 def _columns(data):

@@ -137,11 +137,11 @@ def test_by_hand():
 def test_nan_at_invalid_steps_and_terminated_next_values_is_ignored(name):
     _, call, _ = FAMILY[name]
     data = family_batch(name, 24, 6)
-    spoilt = brute.spoil(data)
+    corrupted = brute.corrupt(data)
     if "discounts" in data:  # they replace (1 - terminated), so V' of a terminated step is used
-        spoilt["next_values"] = torch.where(data["valid"], data["next_values"], math.nan)
-    assert spoilt["next_values"].isnan().any() or spoilt["next_values"].isinf().any()
-    for i, (got, want) in enumerate(zip(tup(call(spoilt)), tup(call(data)), strict=True)):
+        corrupted["next_values"] = torch.where(data["valid"], data["next_values"], math.nan)
+    assert corrupted["next_values"].isnan().any() or corrupted["next_values"].isinf().any()
+    for i, (got, want) in enumerate(zip(tup(call(corrupted)), tup(call(data)), strict=True)):
         if (name, i) in {("gae", 1), ("vtrace", 0), ("retrace", 0)}:  # the value itself at invalid steps
             got, want = (torch.where(data["valid"], x, 0) for x in (got, want))
         assert_equal(got, want)

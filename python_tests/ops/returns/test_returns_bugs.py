@@ -121,6 +121,6 @@ def test_retrace_uses_the_ratio_of_the_next_step():
 
 def test_next_values_of_other_steps_are_not_read_by_discounted_returns():
     """V' is used only at cuts; NaN elsewhere (0 times NaN) must not reach the sum."""
-    spoilt = torch.where(torch.tensor([False, True, False, True]), V9, math.nan)
-    got = R.discounted_returns(R1, spoilt, N, AT1, 1.0)
+    corrupted = torch.where(torch.tensor([False, True, False, True]), V9, math.nan)
+    got = R.discounted_returns(R1, corrupted, N, AT1, 1.0)
     assert got.tolist() == [11.0, 10.0, 11.0, 10.0]

@@ -119,11 +119,11 @@ def test_nan_in_ignored_values_does_not_reach_gradients(name):
     names, function = ALL[name]
     data = brute.batch(20, 4, names=names)
     masks = {n: data[n] for n in brute.FLAGS}
-    spoilt = brute.spoil(data)
+    corrupted = brute.corrupt(data)
     if "discounts" in names:  # V' of a terminated step is used if discounts are given
-        spoilt["next_values"] = torch.where(data["valid"], data["next_values"], math.nan)
+        corrupted["next_values"] = torch.where(data["valid"], data["next_values"], math.nan)
     gradients = []
-    for d in (data, spoilt):
+    for d in (data, corrupted):
         inputs = leaves([d[n] for n in names])
         weighted_sum([torch.where(d["valid"], x, 0) for x in tup(function(*inputs, **masks))]).backward()
         gradients.append([x.grad for x in inputs])
