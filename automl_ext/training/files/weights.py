@@ -20,6 +20,7 @@ from torch import Tensor
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.files.reading import short
+from automl_ext.training.memory import is_out_of_memory
 
 PREFIX = b"automl_ext weights 1 sha256 "
 COMMENT = len(PREFIX) + 64  # bytes of the whole comment
@@ -85,10 +86,8 @@ def check_fit(value: Any, like: Any, key: str) -> None:
 
 
 def why_unloadable(error: Exception) -> str:
-    """One line that tells why a state cannot be loaded; an error that the state did not cause is raised again."""
-    if isinstance(error, (UserError, OSError, MemoryError, torch.OutOfMemoryError)):
-        raise error
-    if "allocate memory" in str(error) or type(error).__name__ == "AcceleratorError":
+    """Return one line that says why a state cannot be loaded; raise an error again that the state did not cause."""
+    if isinstance(error, (UserError, OSError)) or is_out_of_memory(error) or type(error).__name__ == "AcceleratorError":
         raise error
     return f"{type(error).__name__}: {short(error)}" if isinstance(error, (KeyError, IndexError)) else short(error)
 
