@@ -16,25 +16,28 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from automl_ext.training.config import to_dict
+from automl_ext._version import __version__
+from automl_ext.training.config import from_dict, to_dict
 from automl_ext.training.environment import check_compatible, environment
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint, metrics
 from automl_ext.training.files.atomic import fsync_path, write_json
-from automl_ext.training.files.checkpoint import DamagedCheckpoint
-from automl_ext.training.files.lock import LOCK, Lock
-from automl_ext.training.files.reading import read_object
+from automl_ext.training.files.checkpoint import DamagedCheckpoint, UnfitState
+from automl_ext.training.files.reading import read_object, short
+from automl_ext.training.files.run_folder import RunFolder
 from automl_ext.training.memory import keep_freed_memory
 from automl_ext.training.progress import Progress
 
 CONFIG, ENVIRONMENT, RESULT, CHECKPOINTS = "config.json", "environment.json", "result.json", "checkpoints"
+Config = TypeVar("Config")
 Load = Callable[[dict[str, Any]], object]
 Origin = tuple[Path, dict[str, Any], dict[str, Any]]  # of a resumed run: checkpoint, manifest, state
 
@@ -53,7 +56,7 @@ class Run:
         self._facts = facts
         self._saved_step = step if state is not None else -1
         self._metrics = metrics.Metrics(path, step)
-        self._folder: _Folder | None = None  # set by open
+        self._folder: RunFolder | None = None  # set by open
         self._finished = False
 
     @classmethod
@@ -91,18 +94,19 @@ class Run:
             raise TypeError(f"config: expected a dataclass instance, got {type(config).__name__}")
         facts = {"algorithm": algorithm, "config": to_dict(config), "environment": environment()}
         try:
-            folder = _Folder(out)
+            folder = RunFolder(out)
             try:
                 entries = folder.entries or []
                 origin = None
+                read = functools.partial(_read, facts=facts, config=config, load=load)
                 if resume is None:
                     if entries:
                         raise UserError(f"{out} is not empty: choose another --out, or go on with --resume auto")
                 elif resume == "auto":
                     _check_run_directory(out, entries)
-                    origin = _newest_intact(out / CHECKPOINTS, facts, load)
+                    origin = _newest_intact(out / CHECKPOINTS, read)
                 else:
-                    origin = _at_path(Path(resume), out, entries, facts, load)
+                    origin = _at_path(Path(resume), out, entries, read)
                 run = _fresh(out, facts) if origin is None else _go_on(out, facts, *origin)
             except BaseException as error:
                 folder.close(undo=isinstance(error, Exception))
@@ -179,43 +183,6 @@ class Run:
             self._close(undo=unused and isinstance(error, Exception))
 
 
-class _Folder:
-    """The locked run directory, made where it is absent, and how to undo that.
-
-    Attributes:
-        entries: what was in it, without the lock.
-    """
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.made = [path for path in (out, *out.parents) if not path.exists()]
-        self.entries: list[Path] | None = None
-        self.lock: Lock | None = None
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            self.lock = Lock(out)
-            self.entries = [path for path in out.iterdir() if path.name != LOCK]
-        except BaseException:
-            self.close(undo=True)
-            raise
-
-    def close(self, undo: bool) -> None:
-        """Release the lock; ``undo``: delete what the run has made, if the directory was empty before."""
-        empty_before = undo and self.entries == []
-        with contextlib.suppress(OSError):
-            for path in list(self.out.iterdir()) if empty_before else []:
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)
-                elif path.name != LOCK:
-                    path.unlink()
-        if self.lock is not None:
-            self.lock.release()
-        if undo:
-            with contextlib.suppress(OSError):  # not empty: somebody else uses it
-                for path in self.made:
-                    path.rmdir()
-
-
 def algorithm_of(run: Path) -> str | None:
     """The algorithm of a run directory; None where it is none."""
     try:
@@ -223,6 +190,16 @@ def algorithm_of(run: Path) -> str | None:
     except UserError:
         return None
     return name if isinstance(name, str) else None
+
+
+def read_config(run: Path, config: Config) -> Config:
+    """Return the configuration of a run directory; ``config`` is an instance of its class.
+
+    Raises:
+        UserError: the file is missing or damaged, or has an option that this version does not have.
+    """
+    version = read_object(run / ENVIRONMENT).get("automl_ext")
+    return from_dict(config, read_object(run / CONFIG), str(run / CONFIG), version)
 
 
 def _check_run_directory(out: Path, entries: list[Path]) -> None:
@@ -237,39 +214,45 @@ def _check_run_directory(out: Path, entries: list[Path]) -> None:
         raise UserError(f"{out} is not empty and no run directory ({ENVIRONMENT} is missing or unreadable)")
 
 
-def _newest_intact(folder: Path, facts: dict[str, Any], load: Load | None) -> Origin | None:
-    tried = False
+def _read(path: Path, facts: dict[str, Any], config: Any, load: Load | None) -> Origin:
+    """Read and check one checkpoint; call ``load`` with its state."""
+    manifest = checkpoint.read_manifest(path)
+    check_compatible(str(path), manifest, facts, config)
+    state = checkpoint.read_state(path, manifest)
+    if load is not None:
+        try:
+            checkpoint.load_into(load, state)
+        except UnfitState as error:
+            version = manifest["environment"].get("automl_ext")
+            if version == __version__:
+                raise
+            raise UnfitState(f"{error} (written by automl_ext {short(version)}, this is {__version__})") from None
+    return path, manifest, state
+
+
+def _newest_intact(folder: Path, read: Callable[[Path], Origin]) -> Origin | None:
+    half_filled = False
     for path in reversed(checkpoint.list_steps(folder)):
         try:
-            manifest = checkpoint.read_manifest(path)
-            check_compatible(str(path), manifest, facts)
-            state = checkpoint.read_state(path, manifest)
-            if load is not None:
-                tried = True
-                checkpoint.load_into(load, state)
-            return path, manifest, state
+            return read(path)
         except DamagedCheckpoint as error:
-            warnings.warn(f"passing over the damaged checkpoint {path}: {error}", stacklevel=3)
-    if tried:  # what load fills is half filled, so a fresh start would not be one
+            half_filled |= isinstance(error, UnfitState)
+            warnings.warn(f"skipping the damaged checkpoint {path}: {error}", stacklevel=3)
+    if half_filled:  # a new run must not start from half-filled objects
         raise UserError(f"no checkpoint in {folder} fits, see the warnings above: choose another --out")
     return None
 
 
-def _at_path(path: Path, out: Path, entries: list[Path], facts: dict[str, Any], load: Load | None) -> Origin:
+def _at_path(path: Path, out: Path, entries: list[Path], read: Callable[[Path], Origin]) -> Origin:
     if not path.exists():
         raise UserError(f"there is no checkpoint at {path}")
     given, path = path, (path if path.is_dir() else path.parent).resolve()
     if not path.name.startswith(checkpoint.PREFIX):
         raise UserError(f"--resume: expected a checkpoint, a folder {CHECKPOINTS}/{checkpoint.PREFIX}…, got {given}")
     if entries and path.parent != (out / CHECKPOINTS).resolve():
-        raise UserError(f"the checkpoint {path} is not one of {out}, which is not empty: choose another --out")
+        raise UserError(f"the checkpoint {path} does not belong to {out}, which is not empty: choose another --out")
     try:
-        manifest = checkpoint.read_manifest(path)
-        check_compatible(str(path), manifest, facts)
-        state = checkpoint.read_state(path, manifest)
-        if load is not None:
-            checkpoint.load_into(load, state)
-        return path, manifest, state
+        return read(path)
     except DamagedCheckpoint as error:
         raise UserError(f"the checkpoint {path} is damaged: {error}") from None
 

@@ -132,11 +132,11 @@ def test_what_a_user_gets_wrong_is_one_line(tmp_path: Path, capsys: pytest.Captu
     refused(capsys, "config.json: unknown key 'env_idd'", "eval", "run", "--policy", "last")
 
 
-def test_a_damaged_last_checkpoint_is_passed_over(tmp_path: Path) -> None:
+def test_a_damaged_last_checkpoint_is_skipped(tmp_path: Path) -> None:
     loop.train("toy", Toy, ToyConfig(), tmp_path / "run")
     newest = max((tmp_path / "run/checkpoints").iterdir())
     (newest / "state.pt").write_bytes(b"")
-    with pytest.warns(UserWarning, match="passing over the damaged checkpoint"):
+    with pytest.warns(UserWarning, match="skipping the damaged checkpoint"):
         assert evaluate_run(tmp_path / "run", 1, policy="last")["policy_step"] < int(newest.name[5:])
 
 

@@ -39,7 +39,11 @@ FACTS = {  # what a manifest must hold
 
 
 class DamagedCheckpoint(Exception):
-    """The checkpoint was changed, or holds no state that can be loaded here; the text says what is wrong."""
+    """A checkpoint that was changed, or whose state cannot be loaded; the message says what is wrong."""
+
+
+class UnfitState(DamagedCheckpoint):
+    """An intact checkpoint whose state does not fit the objects that it is loaded into."""
 
 
 def check_state(state: Any, key: str = "state") -> None:
@@ -205,12 +209,12 @@ def load_into(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -
     """Call ``load(state)``.
 
     Raises:
-        DamagedCheckpoint: ``load`` failed: keys are missing or shapes do not fit. What it fills is then half filled.
+        UnfitState: ``load`` failed, because of missing keys or other shapes. The objects it fills may be half filled.
     """
     try:
         load(state)
     except Exception as error:
-        raise DamagedCheckpoint(f"{STATE} does not fit: {why_unloadable(error)}") from None
+        raise UnfitState(f"{STATE} does not fit: {why_unloadable(error)}") from None
 
 
 def _render(manifest: dict[str, Any]) -> bytes:
