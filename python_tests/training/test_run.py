@@ -190,7 +190,7 @@ def test_a_changed_configuration_names_key_and_values(tmp_path, path):
     class Other:
         epochs: int = 4
 
-    with pytest.raises(UserError, match="options removed or renamed: betas, optimizer.clip, optimizer.lr, where"):
+    with pytest.raises(UserError, match=r"options removed or renamed: betas, optimizer\.clip, optimizer\.lr, where"):
         make(tmp_path, Other(), resume=resume)
     assert logged(tmp_path) == [1, 2, 3]
     assert json.loads((tmp_path / "config.json").read_text())["epochs"] == 4
