@@ -15,7 +15,7 @@ from rich.console import Console
 
 from automl_ext._native import BackendError
 from automl_ext.rl.registry import ALGORITHMS
-from automl_ext.runners import RUNNERS, DQNOptions, Runner, RunOptions, TrainOptions
+from automl_ext.runners import RUNNERS, DQNOptions, Runner, TrainOptions
 from automl_ext.training.config import apply_toml
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from automl_ext.nas.search.config import ALIASES, STRATEGIES
 from automl_ext.rl.registry import ALGORITHMS, algorithm
+from automl_ext.training.checks import check_range
 
 Run = Callable[..., dict[str, Any] | None]  # (configuration, out, resume, stop_after) -> result, None when interrupted
 
@@ -33,8 +34,7 @@ class RunOptions:
     """TOML file with values for the options below; flags override it."""
 
     def __post_init__(self) -> None:
-        if self.stop_after is not None and self.stop_after < 1:
-            raise ValueError(f"--stop-after: expected at least 1, got {self.stop_after}")
+        check_range(self, "stop_after", low=1)
 
 
 @dataclass

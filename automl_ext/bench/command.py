@@ -22,11 +22,14 @@ from automl_ext.bench.reports import readme
 from automl_ext.bench.reports import terminal as report
 from automl_ext.bench.scaling import scaling
 from automl_ext.bench.timing import WARM_UP_ELEMENTS, warm_allocator
+from automl_ext.training.checks import check_range
+from automl_ext.training.device import choose_device
 from automl_ext.training.environment import cpu_name
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import check_writable, write_atomic
 from automl_ext.training.files.reading import read_object
 
+MOST_THREADS = 4096
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
@@ -44,10 +47,11 @@ def parse(prog: str, args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--table", type=Path, metavar="JSON", help="measure nothing: print a result as Markdown")
     parser.add_argument("--readme", type=Path, metavar="FILE", help="put the Markdown between this file's markers")
     options = parser.parse_args(args)
-    if options.threads < 1:
-        raise UserError(f"--threads: expected at least 1, got {options.threads}")
-    if not 0 < options.seconds < float("inf"):
-        raise UserError(f"--seconds: expected a positive number, got {options.seconds}")
+    try:
+        check_range(options, "threads", low=1, high=MOST_THREADS)
+        check_range(options, "seconds", above=0)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
     return options
 
 
@@ -113,9 +117,7 @@ def as_json(result: dict[str, Any]) -> str:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    device = torch.device(options.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("no GPU is found; --device cpu measures the CPU")
+    device = choose_device(options.device)
     warm_allocator()
     modules, skipped = peers.load()
     threads_before = torch.get_num_threads()
@@ -124,7 +126,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     dtypes = options.dtype or (["float32", "bfloat16"] if device.type == "cuda" else ["float32"])
 
     def build(wanted: Sequence[torch.dtype]) -> list[Case]:
-        return chosen(cases(options.device, shapes, wanted, modules), options.ops)
+        return chosen(cases(str(device), shapes, wanted, modules), options.ops)
 
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from automl_ext.training.checks import check_seed
 from automl_ext.training.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,8 +24,7 @@ def seed_everything(seed: int) -> None:
     """
     if type(seed) is not int:
         raise TypeError(f"seed: expected an int, got {type(seed).__name__}")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed: expected 0 to 2**32 - 1, got {seed}")
+    check_seed(seed)
     random.seed(seed)
     torch.manual_seed(seed)
     if "numpy" in sys.modules:

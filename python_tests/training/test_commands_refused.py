@@ -140,10 +140,14 @@ def test_a_start_that_is_refused_leaves_nothing(tmp_path: Path, refused: Refused
 
 
 # torch's CPU allocator raises a plain RuntimeError.
-ALLOCATOR = "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to\n..."
+ALLOCATOR = (
+    "[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to\n..."
+)
 
 
-@pytest.mark.parametrize("error", [MemoryError(), RuntimeError(ALLOCATOR), torch.OutOfMemoryError("CUDA out of memory")])
+@pytest.mark.parametrize(
+    "error", [MemoryError(), RuntimeError(ALLOCATOR), torch.OutOfMemoryError("CUDA out of memory")]
+)
 def test_too_little_memory_is_one_line(
     error: Exception, refused: Refused, monkeypatch: pytest.MonkeyPatch, policy: Path
 ) -> None:

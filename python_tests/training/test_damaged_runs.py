@@ -175,7 +175,14 @@ def test_states_of_wrong_types(refused: Refused, network: Path) -> None:
     """The SHA-256 is right, so only the values can be refused."""
     newest = max((network / "checkpoints").iterdir())
     intact = torch.load(newest / "state.pt", weights_only=True)
-    for changes in ({"epoch": []}, {"epoch": -1}, {"epoch": 10**9}, {"epoch": 1.0}, {"wall": "x"}, {"cpu": float("nan")}):
+    for changes in (
+        {"epoch": []},
+        {"epoch": -1},
+        {"epoch": 10**9},
+        {"epoch": 1.0},
+        {"wall": "x"},
+        {"cpu": float("nan")},
+    ):
         replace_state(newest, {**intact, "job": {**intact["job"], **changes}})
         assert next(iter(changes)) in refused("retrain", *COMMANDS["retrain"], "--out", network, "--resume", newest)
     replace_state(newest, {})
