@@ -220,7 +220,10 @@ def gae(
     refused: Exception | None = None
     if _checked_below(rewards, time_dim):
         try:
-            return native.gae.default(rewards, values, next_values, terminated, truncated, valid, gamma, lam)
+            both: tuple[Tensor, Tensor] = native.gae.default(
+                rewards, values, next_values, terminated, truncated, valid, gamma, lam
+            )
+            return both
         except Exception as error:  # of any type: the dispatcher prints an argument that is no tensor, which may raise
             refused = error
     names, floats = ("rewards", "values", "next_values"), (rewards, values, next_values)

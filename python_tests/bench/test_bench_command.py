@@ -194,7 +194,9 @@ def test_cli(capsys: pytest.CaptureFixture[str]) -> None:
     assert "td_targets" in capsys.readouterr().out
     for args, word in [
         (["--ops", "gea"], "'gea'"),
-        (["--threads", "0"], "--threads"),
+        (["--threads", "0"], "--threads: expected at least 1"),
+        (["--threads", "9" * 30], "--threads"),
+        (["--device", "gpu"], "'gpu'"),
         (["--seconds", "nan"], "--seconds"),
         (["--table", "nowhere.json"], "nowhere.json"),
         (["--readme", "nowhere.md"], "nowhere.md"),
@@ -205,7 +207,7 @@ def test_cli(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="no GPU is found; --device cpu measures the CPU"):
+    with pytest.raises(UserError, match="device 'cuda': .*use cpu or auto"):
         bench("--device", "cuda")
 
 
