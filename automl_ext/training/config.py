@@ -110,7 +110,7 @@ def apply_toml(config: Config, path: str | Path) -> Config:
     return _replace(config, _read_toml(path), str(path), "")
 
 
-def from_dict(config: Config, stored: dict[str, Any], source: str, version: object = "of another version") -> Config:
+def from_dict(config: Config, stored: dict[str, Any], source: str, version: object) -> Config:
     """Return the dataclass from which :func:`to_dict` made ``stored``. Options that ``stored`` lacks are unchanged.
 
     Args:

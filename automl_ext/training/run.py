@@ -1,15 +1,15 @@
 """The run directory: configuration, environment, measurements, checkpoints and result of one run.
 
     config.json  environment.json  metrics.jsonl  result.json
-    checkpoints/step-00000012/{state.pt, manifest.json}     the last two
-    tensorboard/                                            where TensorBoard is installed
+    checkpoints/step-00000012/{state.pt, manifest.json}     the last two checkpoints
+    tensorboard/                                            if TensorBoard is installed
     .lock                                                   while a process writes the run
 
-A run that is killed at any moment and resumed with the same configuration ends with the result of the
-uninterrupted one, bit for bit, if its state holds everything that changes: parameters, optimisers,
-schedulers and random states (:mod:`~automl_ext.training.seeding`). "Bit for bit" holds for the same number of
-threads, PyTorch version, backend and kind of processor: PyTorch's own sums (batch norm, gradients of convolutions)
-round differently with another number of threads, and training amplifies that. Our ops do not depend on the threads.
+A run can be killed at any moment. Resumed with the same configuration, it ends with the result of the uninterrupted
+run, bit for bit. Its state must hold everything that changes: parameters, optimizers, schedulers and random states
+(:mod:`~automl_ext.training.seeding`). The results are equal for the same number of threads, PyTorch version, backend
+and kind of processor: PyTorch's own sums (batch norm, gradients of convolutions) round differently with another number
+of threads, and training amplifies the difference. The ops of automl_ext do not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ from automl_ext.training.progress import Progress
 CONFIG, ENVIRONMENT, RESULT, CHECKPOINTS = "config.json", "environment.json", "result.json", "checkpoints"
 Config = TypeVar("Config")
 Load = Callable[[dict[str, Any]], object]
-Origin = tuple[Path, dict[str, Any], dict[str, Any]]  # of a resumed run: checkpoint, manifest, state
+Origin = tuple[Path, dict[str, Any], dict[str, Any]]  # where a run is resumed: checkpoint, manifest, state
 
 
 class Run:
-    """One run in one directory; make it with :meth:`open`, close it or use it as a context manager.
+    """One run in one directory. Create it with :meth:`open`; close it, or use it as a context manager.
 
     Attributes:
         path: the run directory.
-        step: steps (or epochs) that the checkpoint had completed, 0 when fresh.
-        state: the checkpoint's state, tensors on the CPU; None when fresh.
+        step: number of steps (or epochs) that the checkpoint had completed; 0 for a new run.
+        state: the checkpoint's state, tensors on the CPU; None for a new run.
     """
 
     def __init__(self, path: Path, facts: dict[str, Any], step: int, state: dict[str, Any] | None) -> None:
@@ -63,30 +63,31 @@ class Run:
     def open(
         cls, out: str | Path, config: Any, *, algorithm: str, resume: str | None = None, load: Load | None = None
     ) -> Run:
-        """Start a run in ``out``, or go on with one. Memory that is freed stays with the process from here on.
+        """Start a run in ``out``, or resume one.
 
-        The directory is locked until the run is closed or the process ends. A fresh run that fails before it has
-        logged or saved anything leaves nothing behind, so that ``out`` can be used again.
+        The directory is locked until the run is closed or the process ends. A new run that fails before it has logged
+        or saved anything removes its files, so that ``out`` can be used again. The process keeps freed memory from
+        here on (:func:`~automl_ext.training.memory.keep_freed_memory`).
 
         Args:
             out: the run directory.
-            config: a (nested) dataclass with all that decides the result. What does not (where to write, when
-                to interrupt) stays out, because a resumed run must have the same configuration.
-            algorithm: its name; a checkpoint of another algorithm is refused.
-            resume: None: ``out`` is absent or empty. ``"auto"``: the newest intact checkpoint, with a warning
-                for each damaged one that is passed over (and deleted); a fresh start when there is none. A
-                path: that checkpoint, of this run (later ones are deleted) or of another (``out`` is then
-                absent or empty; the checkpoint and the metrics up to it are copied).
+            config: a (nested) dataclass with all options that affect the result. Other options (where to write, when
+                to interrupt) are left out: a resumed run must have the same configuration.
+            algorithm: name of the algorithm; a checkpoint of another one is refused.
+            resume: None: ``out`` must be absent or empty. ``"auto"``: resume from the newest intact checkpoint; damaged
+                ones are skipped with a warning, and deleted; without a checkpoint, start a new run. A path: resume
+                from that checkpoint. If it belongs to this run, later ones are deleted. If it belongs to another run,
+                ``out`` must be absent or empty, and the checkpoint and the metrics up to it are copied.
             load: fills the caller's objects from the state of the checkpoint, before anything on the disk changes.
                 A checkpoint for which it raises an exception counts as damaged, and ``"auto"`` tries an older one.
-                It must set everything anew, because the attempt before may have stopped half way. :attr:`state` is
-                None afterwards, and its memory free.
+                It must set every value, because an earlier attempt may have set some. :attr:`state` is None
+                afterwards, and its memory is free.
 
         Raises:
-            UserError: ``out`` is not empty or no run directory, another process writes it, the checkpoint at the path
-                is missing, damaged or of another run, no checkpoint fits ``load``, or algorithm, torch minor version,
-                thread count or configuration differ.
-            TypeError: a configuration value that cannot be stored.
+            UserError: ``out`` is not empty or no run directory; another process writes it; the checkpoint at the path
+                is missing, damaged or belongs to another run; no checkpoint fits ``load``; or the algorithm, torch's
+                minor version, the number of threads or the configuration differs.
+            TypeError: a configuration value cannot be stored.
         """
         keep_freed_memory()
         out = Path(out)
@@ -101,13 +102,13 @@ class Run:
                 read = functools.partial(_read, facts=facts, config=config, load=load)
                 if resume is None:
                     if entries:
-                        raise UserError(f"{out} is not empty: choose another --out, or go on with --resume auto")
+                        raise UserError(f"{out} is not empty: choose another --out, or resume it with --resume auto")
                 elif resume == "auto":
                     _check_run_directory(out, entries)
                     origin = _newest_intact(out / CHECKPOINTS, read)
                 else:
                     origin = _at_path(Path(resume), out, entries, read)
-                run = _fresh(out, facts) if origin is None else _go_on(out, facts, *origin)
+                run = _fresh(out, facts) if origin is None else _resume(out, facts, *origin)
             except BaseException as error:
                 folder.close(undo=isinstance(error, Exception))
                 raise
@@ -119,20 +120,20 @@ class Run:
         return run
 
     def log(self, step: int, **scalars: float) -> None:
-        """Add one line to ``metrics.jsonl`` and TensorBoard; NaN becomes null.
+        """Append scalars to ``metrics.jsonl`` and TensorBoard; NaN becomes null.
 
-        ``step`` counts completed steps, as in :meth:`save`: the first epoch's losses are logged at 1.
+        ``step`` is the number of completed steps, as in :meth:`save`: the first epoch's losses are logged at 1.
         """
         self._metrics.log(step, scalars)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write a checkpoint after ``step`` completed steps. The last two are kept.
+        """Write a checkpoint after ``step`` completed steps. The last two checkpoints are kept.
 
-        ``state`` holds tensors and plain Python only. Resuming cuts ``metrics.jsonl`` back to what had been
-        logged by now.
+        ``state`` may hold tensors and plain Python values. Resuming cuts ``metrics.jsonl`` back to what had been
+        logged when the checkpoint was written.
 
         Raises:
-            TypeError: names the key path of a value that is neither.
+            TypeError: a value is neither a tensor nor plain Python; names its key path.
             ValueError: ``step`` is not above the last one saved.
         """
         if type(state) is not dict:
@@ -148,14 +149,14 @@ class Run:
         """Write ``result.json``: strict JSON, NaN and infinities as null.
 
         Raises:
-            TypeError: names the key of a value that is not plain Python.
+            TypeError: a value is not plain Python; names its key.
         """
         self._metrics.sync()
         write_json(self.path / RESULT, result)
         self._finished = True
 
     def progress(self, total: int, description: str) -> Progress:
-        """A bar from :attr:`step` to ``total``: ``for epoch in run.progress(epochs, "search"): …``."""
+        """Return a progress bar from :attr:`step` to ``total``: ``for epoch in run.progress(epochs, "search"): …``."""
         return Progress(total, description, start=self.step)
 
     def close(self) -> None:
@@ -179,12 +180,12 @@ class Run:
             self.close()
             return
         unused = self._saved_step < 0 and not self._metrics.written and not self._finished
-        with contextlib.suppress(OSError):  # a full disk again; the first error tells more
+        with contextlib.suppress(OSError):  # the disk is still full; the first error says more
             self._close(undo=unused and isinstance(error, Exception))
 
 
 def algorithm_of(run: Path) -> str | None:
-    """The algorithm of a run directory; None where it is none."""
+    """Return the algorithm of a run directory; None if ``run`` is no run directory."""
     try:
         name = read_object(run / ENVIRONMENT).get("algorithm")
     except UserError:
@@ -203,7 +204,7 @@ def read_config(run: Path, config: Config) -> Config:
 
 
 def _check_run_directory(out: Path, entries: list[Path]) -> None:
-    """Refuse a folder of other things: a fresh start deletes leftovers. ``environment.json`` comes first."""
+    """Refuse a folder that is no run directory: a new run deletes old files. ``environment.json`` is written first."""
     if all(path.name == f".{ENVIRONMENT}.tmp" for path in entries):
         return
     try:
@@ -267,11 +268,11 @@ def _fresh(out: Path, facts: dict[str, Any]) -> Run:
     return Run(out, facts, 0, None)
 
 
-def _go_on(out: Path, facts: dict[str, Any], path: Path, manifest: dict[str, Any], state: dict[str, Any]) -> Run:
+def _resume(out: Path, facts: dict[str, Any], path: Path, manifest: dict[str, Any], state: dict[str, Any]) -> Run:
     folder = out / CHECKPOINTS
     own = path.parent == folder or path.parent == folder.resolve()
     if own:
-        # Before metrics.jsonl is cut: after a crash in between it still covers every checkpoint there is.
+        # Before metrics.jsonl is cut: after a crash in between, it still covers every checkpoint.
         for later in checkpoint.list_steps(folder):
             if checkpoint.step_of(later) > manifest["step"]:
                 checkpoint.remove(later)
@@ -282,7 +283,7 @@ def _go_on(out: Path, facts: dict[str, Any], path: Path, manifest: dict[str, Any
         fsync_path(out / metrics.FILE)
     metrics.cut(out / metrics.FILE, manifest["metrics_bytes"])
     if not own:
-        checkpoint.copy(path, folder)  # last: with it the new run is complete
+        checkpoint.copy(path, folder)  # last: this completes the new run
     return Run(out, facts, manifest["step"], state)
 
 
@@ -290,7 +291,7 @@ def _prepare(out: Path, facts: dict[str, Any], record: dict[str, Any]) -> None:
     folder = out / CHECKPOINTS
     for name in (metrics.FILE, ENVIRONMENT, CONFIG, RESULT):
         path = out / name
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        if path.exists() and not path.is_file():  # opening a pipe would wait forever
             raise UserError(f"{path}: expected a regular file")
     write_json(out / ENVIRONMENT, {"algorithm": facts["algorithm"], **record})
     write_json(out / CONFIG, facts["config"])
@@ -302,7 +303,7 @@ def _prepare(out: Path, facts: dict[str, Any], record: dict[str, Any]) -> None:
 
 
 def _resumed(out: Path, now: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
-    """The record of the first start, with this one added to its list ``resumed``."""
+    """Return the environment of the first start, with the present one appended to its list ``resumed``."""
     try:
         first = read_object(out / ENVIRONMENT)
         earlier = list(first.get("resumed", []))

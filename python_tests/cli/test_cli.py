@@ -274,8 +274,8 @@ def test_doctor_finds_every_op_well(automl_ext: Run) -> None:
         assert name in process.stdout
     assert "WRONG" not in process.stdout
     words = " ".join(process.stdout.split())
-    assert "who answers on cpu" in words
-    assert "who answers on cuda" in words
+    assert "backend on cpu" in words
+    assert "backend on cuda" in words
     if _native.is_loaded() and not automl_ext_cuda():
         assert "AUTOML_EXT_CUDA=1" in words
 

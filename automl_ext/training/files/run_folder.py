@@ -1,4 +1,4 @@
-"""The folder of a run: made, locked, and removed again where the run has not used it."""
+"""The folder of a run: it is created and locked, and removed again if the run does not use it."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from automl_ext.training.files.lock import LOCK, Lock
 
 
 class RunFolder:
-    """The locked run directory, made where it is absent, and how to undo that.
+    """A locked run directory, created if it is absent.
 
     Attributes:
-        entries: what was in it, without the lock.
+        entries: the paths that were in it, without the lock.
     """
 
     def __init__(self, out: Path) -> None:
@@ -30,7 +30,7 @@ class RunFolder:
             raise
 
     def close(self, undo: bool) -> None:
-        """Release the lock; ``undo``: delete what the run has made, if the directory was empty before."""
+        """Release the lock. ``undo``: delete the run's files, if the directory was empty before."""
         empty_before = undo and self.entries == []
         with contextlib.suppress(OSError):
             for path in list(self.out.iterdir()) if empty_before else []:
@@ -41,6 +41,6 @@ class RunFolder:
         if self.lock is not None:
             self.lock.release()
         if undo:
-            with contextlib.suppress(OSError):  # not empty: somebody else uses it
+            with contextlib.suppress(OSError):  # not empty: another process uses it
                 for path in self.made:
                     path.rmdir()
