@@ -1,10 +1,10 @@
-"""`make cuda-build`: compiles the CUDA kernels where there need not be a GPU, and holds them to the rules.
+"""`make cuda-build`: compile the CUDA kernels, without a GPU, and check their resources.
 
-In build/cuda: a virtual environment with a CUDA build of torch, a copy of the sources, built there. Checks, in order:
-nvcc warns of nothing; no kernel spills, has a stack frame (backward ones may) or more than 128 registers, and none is
-left out (build/cuda/resources.json has the table); the package imports without a GPU, and each op with a CPU kernel
-has a CUDA kernel; the Python tests that are not slow pass on the CPU with that torch. The checkout's own build is not
-touched. Standard library only.
+build/cuda gets a virtual environment with a CUDA build of torch, and a copy of the sources, which is built there.
+Checks, in order: nvcc gives no warnings. No kernel spills, has a stack frame (backward kernels may) or more than 128
+registers, and none is missing (build/cuda/resources.json has the table). The package imports without a GPU, and each op
+with a CPU kernel has a CUDA kernel. The Python tests not marked slow pass on the CPU with that torch. The checkout's
+own build is not changed. Standard library only.
 """
 
 import argparse
@@ -52,7 +52,7 @@ def make_environment():
 
 
 def install(requirements):
-    """pip install, unless the environment's list of what was installed has it all."""
+    """Run pip install for the requirements that the environment's list does not have."""
     stamp = HOME / "venv/installed.txt"
     have = stamp.read_text().splitlines() if stamp.exists() else []
     wanted = [requirement for requirement in requirements if requirement not in have]
@@ -63,7 +63,7 @@ def install(requirements):
 
 
 def export_sources():
-    """Copy what git tracks, or would, to build/cuda/src; equal files stay as they are, so that ninja compiles few."""
+    """Copy the files that git tracks, or would track, to build/cuda/src. Equal files are not touched, for ninja."""
     listed = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     output = subprocess.run(listed, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     files = [name for name in output.split("\0") if name and (ROOT / name).is_file()]
@@ -79,7 +79,7 @@ def export_sources():
 
 
 def choose_compiler(asked, torch_cuda):
-    """The toolkit's folder, "system" or "pypi". PyPI's compiler is installed where it is asked for or needed."""
+    """Return the toolkit's folder. ``asked``: "system", "pypi" or None; PyPI's compiler is installed if needed."""
     homes = cuda_toolkit.system_homes()
     if asked == "pypi" or (asked is None and cuda_toolkit.missing_packages(torch_cuda, homes)):
         install(cuda_toolkit.compiler_packages(torch_cuda))
@@ -97,7 +97,7 @@ def output(code):
 
 
 def environment(home):
-    """That of the build: this compiler and no other, every warning an error, ptxas telling what kernels take."""
+    """Return the environment of the build: this compiler, warnings as errors, and ptxas's report of resources."""
     unset = ("CUDA_PATH", "PYTHONPATH", "AUTOML_EXT_BACKEND", "AUTOML_EXT_CPU")
     return {
         **{name: value for name, value in os.environ.items() if name not in unset},
@@ -111,7 +111,7 @@ def environment(home):
 
 
 def build(env):
-    """Build in place in the copy; what the compilers said. All kernels are compiled anew, for ptxas to tell of each."""
+    """Build in place in the copy. Return the compilers' output. All kernels are recompiled, for ptxas's report."""
     for compiled in SOURCE.glob("build/**/*.cu.o"):
         compiled.unlink()
     log = HOME / "build.log"
@@ -123,12 +123,12 @@ def build(env):
         ).returncode
     text = log.read_text(errors="replace")
     if code:
-        sys.exit(f"{text[-20000:]}\nmake cuda-build: the build failed; all it said: {log.relative_to(ROOT)}")
+        sys.exit(f"{text[-20000:]}\nmake cuda-build: the build failed; log: {log.relative_to(ROOT)}")
     return text
 
 
 def check_resources(log):
-    """Print the table of what kernels take, write it to resources.json, and exit where a rule is broken."""
+    """Print the table of the kernels' resources, write it to resources.json, and exit if a rule is violated."""
     archs = list(ARCHS.values())
     functions = ptxas.parse(log)
     sources = [path.read_text() for path in SOURCE.glob("csrc/*/*_kernels.cuh")]
@@ -144,7 +144,7 @@ def check_resources(log):
 
 
 def test_requirements(requires):
-    """What an egg-info's requires.txt asks for, extras and all, as pip takes it."""
+    """Return the requirements in an egg-info's requires.txt, extras included, in pip's format."""
     requirements, marker = [], ""
     for line in requires.splitlines():
         if section := re.fullmatch(r"\[([^:\]]*):?(.*)\]", line):

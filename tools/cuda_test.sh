@@ -1,5 +1,5 @@
 #!/bin/sh
-# `make cuda-test`: builds for the GPU that is here, runs the tests that need one, and the benchmark.
+# `make cuda-test`: build for this machine's GPU, run the tests that need a GPU, and the benchmark.
 # AUTOML_EXT_PYTHON=/path/to/python builds in place with that interpreter, whose environment needs torch, numpy, pytest,
 # pybind11 and ninja, and nothing from a package index. Otherwise the checkout's .venv is used, as by `make`.
 set -eu
@@ -24,7 +24,7 @@ if [ -n "${AUTOML_EXT_PYTHON:-}" ]; then
   PATH="$(dirname "$(command -v "$python")"):$PATH"  # ninja is beside the interpreter
   AUTOML_EXT_CUDA=1 "$python" setup.py --quiet build_ext --inplace > build/cuda_test.log 2>&1 || {
     tail -n 50 build/cuda_test.log
-    stop "the build failed; all it said: build/cuda_test.log"
+    stop "the build failed; log: build/cuda_test.log"
   }
 else
   "${MAKE:-make}" --no-print-directory setup

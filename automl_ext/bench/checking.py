@@ -25,7 +25,7 @@ def as_leaves(tensors: Sequence[Tensor], trained: int) -> list[Tensor]:
 
 
 def with_gradients(outputs: list[Tensor], leaves: Sequence[Tensor], trained: int, grad: Tensor) -> list[Tensor]:
-    """Return the outputs, then the gradients of the first ``trained`` leaves. Every output gets the gradient ``grad``."""
+    """Return the outputs, then the gradients of the first ``trained`` leaves. ``grad``: gradient of every output."""
     on = [y for y in outputs if y.requires_grad]
     return [*outputs, *torch.autograd.grad(on, leaves[:trained], [grad] * len(on))]
 

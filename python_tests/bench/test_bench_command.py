@@ -207,7 +207,7 @@ def test_cli(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="device 'cuda': .*use cpu or auto"):
+    with pytest.raises(UserError, match=r"device 'cuda': .*use cpu or auto"):
         bench("--device", "cuda")
 
 

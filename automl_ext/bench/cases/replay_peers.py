@@ -1,4 +1,7 @@
-"""Prioritized replay of other packages, filled: observations [capacity + 1, n], |δ| of all transitions and of a batch."""
+"""Prioritized replay of other packages, filled.
+
+Arguments: observations [capacity + 1, n], |δ| of all transitions [capacity], and of a batch.
+"""
 
 from __future__ import annotations
 

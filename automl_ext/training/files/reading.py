@@ -92,7 +92,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def is_shallow(value: Any) -> bool:
-    """Return whether lists and dicts in ``value`` are nested at most ``DEEPEST`` levels. A loop: recursion is limited."""
+    """Return whether lists and dicts in ``value`` have at most ``DEEPEST`` levels. A loop: recursion is limited."""
     level = [value]
     for _ in range(DEEPEST):
         level = [
