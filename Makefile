@@ -1,15 +1,15 @@
 # make       set up .venv, build, and run the demonstration: a search on the digits data (runs/demo)
 # make test      set up .venv, build, and run the Python and C++ tests, without sanitizers and the tests marked slow
 # make test-all  all tests: also the sanitizer builds of the C++ tests and the Python tests marked slow; CI runs this
-# make bench every op beside plain PyTorch, torch.compile and the packages people use, on one core: some twenty minutes.
+# make bench measure the ops beside PyTorch, torch.compile and other packages, on one core: about twenty minutes.
 #            It replaces benchmarks/results/ and the table in README.md
 # make docs  the documentation in build/docs: pages, tutorials (they run) and docstrings; warnings are errors
 # make docs-tables  fill the tables of measurements in docs/ from benchmarks/results/
-# make cuda-build  compile the CUDA kernels apart, in build/cuda, and check what they take; no GPU needed
+# make cuda-build  compile the CUDA kernels in build/cuda, and check their resources; no GPU needed
 # make cuda-test   build, then the tests and the benchmark that need a GPU
 #
 # PYTHON=python3.12   the interpreter for the virtual environment
-# AUTOML_EXT_CUDA=1   build for CUDA although there is no GPU here; =0 never to
+# AUTOML_EXT_CUDA=1   build for CUDA although there is no GPU here; =0 never
 # AUTOML_EXT_PYTHON=/path/to/python   for cuda-test: build in place with this one (torch, numpy, pytest, pybind11, ninja)
 PYTHON ?= python3
 VENV := .venv
@@ -78,8 +78,8 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/python -m pip install --quiet "torch>=2.10" "setuptools>=77" wheel ninja pybind11 numpy
 	touch $@
 
-# Where torch is a CUDA build but there is no GPU, CUDA kernels would be minutes of compiling for nothing. Where they are
-# wanted and there is no nvcc for them, NVIDIA's compiler comes from PyPI.
+# With a CUDA build of torch but no GPU, CUDA kernels are not compiled, which would take minutes. If they are requested
+# and there is no nvcc, NVIDIA's compiler is installed from PyPI.
 SOURCES := $(wildcard csrc/*.* csrc/*/*.*) setup.py tools/cuda_toolkit.py pyproject.toml
 $(VENV)/.built: $(VENV)/.installed $(SOURCES) $(VENV)/.cuda
 	@cuda=$${AUTOML_EXT_CUDA:-auto}; \
@@ -95,7 +95,7 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES) $(VENV)/.cuda
 	@mkdir -p build
 	@touch $@
 
-# Holds what was asked of AUTOML_EXT_CUDA, and changes with it, so that asking for another build makes one.
+# Holds the value of AUTOML_EXT_CUDA, so that another value causes a new build.
 $(VENV)/.cuda: FORCE | $(VENV)/.installed
 	@echo "$$AUTOML_EXT_CUDA" | cmp -s - $@ || echo "$$AUTOML_EXT_CUDA" > $@
 FORCE:

@@ -1,8 +1,8 @@
-"""The build that ships: one extension module, for the CPU always, for CUDA by a printed decision.
+"""Build the extension module ``automl_ext._C``: CPU kernels always, CUDA kernels if possible.
 
-AUTOML_EXT_CUDA=auto|0|1 decides for CUDA (auto: where nvcc, a CUDA build of torch and equal majors are found).
-A GPU is not needed; where there is one, its architecture is what the kernels are compiled for, unless
-TORCH_CUDA_ARCH_LIST says otherwise. The CPU kernels choose their instruction set at run time.
+AUTOML_EXT_CUDA=auto|0|1 selects CUDA kernels. auto: build them if nvcc and a CUDA build of torch with the same major
+version are found; the decision is printed. No GPU is needed. Kernels are compiled for the GPUs of this machine, unless
+TORCH_CUDA_ARCH_LIST is set. The CPU kernels select their instruction set at run time.
 """
 
 import logging
@@ -21,7 +21,7 @@ sys.path.insert(0, str(ROOT / "tools"))
 import cuda_toolkit  # noqa: E402
 
 OLDEST_TORCH = (2, 10)
-OLDEST_SETUPTOOLS = 77  # reads the licence as pyproject.toml writes it
+OLDEST_SETUPTOOLS = 77  # the oldest that reads the license field of pyproject.toml
 
 
 def fail(message):
@@ -29,7 +29,7 @@ def fail(message):
 
 
 remarks = logging.getLogger("torch.utils.cpp_extension")
-remarks.setLevel(logging.ERROR)  # says which CUDA_HOME it would take: cuda_toolkit decides that
+remarks.setLevel(logging.ERROR)  # it reports its own choice of CUDA_HOME, but cuda_toolkit chooses
 try:
     import torch
     from torch.utils import cpp_extension
@@ -44,14 +44,17 @@ def torch_minor(version):
 
 
 def decide_cuda(asked, nvcc, torch_cuda, has_sources):
-    """Whether to build for CUDA, and the reason in words. ``asked`` is AUTOML_EXT_CUDA.
+    """Return whether to build for CUDA, and the reason. ``asked``: the value of AUTOML_EXT_CUDA.
 
-    Raises SystemExit with one line when CUDA is demanded and cannot be had.
+    Raises:
+        SystemExit: CUDA is required but cannot be built; the message is one line.
     """
     if asked not in ("auto", "0", "1"):
         fail(f"AUTOML_EXT_CUDA: expected auto, 0 or 1, got {asked!r}")
     if asked == "0":
-        return False, os.environ.get("AUTOML_EXT_NO_CUDA_WHY", "AUTOML_EXT_CUDA=0")  # make's own reason, if it decided
+        return False, os.environ.get(
+            "AUTOML_EXT_NO_CUDA_WHY", "AUTOML_EXT_CUDA=0"
+        )  # the Makefile's reason, if it made the decision
     if not has_sources:
         missing = "this version has no CUDA kernels"
     elif torch_cuda is None:
@@ -68,19 +71,19 @@ def decide_cuda(asked, nvcc, torch_cuda, has_sources):
 
 
 def choose_archs(home):
-    """What to compile for: TORCH_CUDA_ARCH_LIST, or the GPUs that are here, or the usual ones."""
+    """Return the GPU architectures: TORCH_CUDA_ARCH_LIST, or this machine's GPUs, or the defaults."""
     gpus, known = [], cuda_toolkit.nvcc_archs(home)
     if torch.cuda.is_available():
         gpus = [torch.cuda.get_device_capability(i) for i in range(torch.cuda.device_count())]
         newest = max(int(re.sub(r"\D", "", arch)) for arch in torch.cuda.get_arch_list())
-        known = [(a, b) for a, b in known if 10 * a + b <= newest]  # torch itself has no code for newer ones
+        known = [(a, b) for a, b in known if 10 * a + b <= newest]  # torch has no code for newer ones
     return cuda_toolkit.arch_list(os.environ.get("TORCH_CUDA_ARCH_LIST"), gpus, known)
 
 
 def compiler_version():
-    """The C++ compiler's first line of --version; one line of help when there is none."""
+    """Return the first line of the C++ compiler's --version; exit with one line if there is no compiler."""
     compiler = os.environ.get("CXX", "c++").split()[0]
-    path = shutil.which(compiler)  # torch calls this one and no other
+    path = shutil.which(compiler)  # the one that torch calls
     if path is None:
         fail(f"no C++ compiler ({compiler}) found: install one (Debian: apt install g++) or set CXX")
     output = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
@@ -88,14 +91,14 @@ def compiler_version():
 
 
 def limit_jobs():
-    """A file with torch's headers takes up to 2 GB to compile; more jobs than memory end in a killed compiler."""
+    """Limit the number of parallel jobs by memory: compiling a file with torch's headers takes up to 2 GB."""
     if "MAX_JOBS" not in os.environ and hasattr(os, "sysconf"):
         gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
         os.environ["MAX_JOBS"] = str(max(1, min(os.cpu_count() or 1, int(gigabytes / 2))))
 
 
 class Build(BuildExtension):
-    """Also leaves the facts of the build beside the library, for automl_ext._native to compare."""
+    """Build the library and write the facts of the build beside it, for automl_ext._native."""
 
     def run(self):
         compiler = compiler_version()
@@ -117,7 +120,7 @@ class Build(BuildExtension):
         print(f"automl_ext: built for the CPU and CUDA {archs}" if use_cuda else f"automl_ext: no CUDA: {reason}")
 
     def build_extensions(self):
-        """Gives entmax_cuda.cu an object file of its own: setuptools has one name for it and entmax_cuda.cpp."""
+        """Give .cu and .cpp files of the same name different object files, which setuptools does not."""
         names = self.compiler.object_filenames
 
         def object_filenames(sources, *args, **kwargs):
@@ -129,14 +132,14 @@ class Build(BuildExtension):
 
 
 class WithoutPyproject(setuptools.Distribution):
-    """Reads no pyproject.toml, whose licence an older setuptools refuses."""
+    """A distribution that does not read pyproject.toml, whose license field an older setuptools refuses."""
 
     def parse_config_files(self, *args, **kwargs):
         pass
 
 
 def sources(cuda):
-    """Files to compile, relative to the root. csrc/*/*_cuda.cpp and *.cu make the CUDA part."""
+    """Return the files to compile, relative to the root. CUDA files are csrc/*/*_cuda.cpp and *.cu."""
     paths = [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/*/*.cpp")]
     if cuda:
         paths += ROOT.glob("csrc/*/*.cu")
@@ -146,8 +149,10 @@ def sources(cuda):
 
 
 def use_wheels(cuda_extension, folders):
-    """Takes the headers a toolkit may lack (cuSPARSE's) from the wheels in site-packages/nvidia, and links the very
-    libcudart that torch loads. Wheels have it under its full name alone, which -lcudart does not find."""
+    """Add headers that a toolkit may lack (cuSPARSE's) from the wheels in site-packages/nvidia, and link torch's libcudart.
+
+    Wheels have libcudart under its full name only, which -lcudart does not find.
+    """
     for folder in folders:
         cuda_extension.include_dirs.append(str(folder / "include"))
         runtime = next(folder.glob("lib/libcudart.so.*"), None)
@@ -158,7 +163,7 @@ def use_wheels(cuda_extension, folders):
 
 def extension():
     openmp = [] if sys.platform == "darwin" else ["-fopenmp"]
-    # What is rounded once, and what twice, is said in the sources (mul_add).
+    # No implicit fused multiply-add: the sources call mul_add where one is wanted.
     cxx = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", *openmp]
     if not use_cuda:
         flags = {"cxx": cxx}
@@ -174,7 +179,7 @@ def extension():
 if __name__ == "__main__":
     if not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists():
         fail("Python.h is missing: install Python's headers (Debian: apt install python3-dev)")
-    # An in-place build needs nothing from pyproject.toml, so that an older setuptools will do.
+    # An in-place build reads nothing from pyproject.toml, so that an older setuptools suffices.
     in_place = sys.argv[1:2] == ["build_ext"]
     if not in_place and int(setuptools.__version__.split(".")[0]) < OLDEST_SETUPTOOLS:
         fail(f"setuptools ≥ {OLDEST_SETUPTOOLS} is needed, got {setuptools.__version__}: pip install -U setuptools")
@@ -195,7 +200,7 @@ if __name__ == "__main__":
         distclass=WithoutPyproject if in_place else setuptools.Distribution,
         version=version,
         install_requires=[
-            # Compiled code runs under the minor version it was compiled against, and no other.
+            # Compiled code runs only under the minor version it was compiled against.
             f"torch>={minor[0]}.{minor[1]},<{minor[0]}.{minor[1] + 1}",
             "numpy>=1.24",
             "gymnasium>=1.1",

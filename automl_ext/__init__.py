@@ -1,6 +1,7 @@
-"""automl_ext: fast C++ ops for architecture search and reinforcement learning in PyTorch.
+"""Fast C++ and CUDA ops for architecture search and reinforcement learning in PyTorch.
 
-The ops are importable from here; algorithms live in ``automl_ext.nas``, what they share in ``automl_ext.training``.
+The ops are importable from here. ``automl_ext.nas`` and ``automl_ext.rl`` hold the algorithms, ``automl_ext.training``
+the run infrastructure.
 """
 
 from automl_ext import ops

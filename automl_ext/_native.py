@@ -1,13 +1,13 @@
-"""Loads the compiled library, compares versions and chooses the backend.
+"""Load the compiled library, compare its torch version, and select the backend.
 
 ``AUTOML_EXT_BACKEND`` is read once, at import:
 
-- ``auto`` (default): compiled kernels where they exist, the PyTorch reference elsewhere, with one warning
-  at the first eager call when the library is missing;
+- ``auto`` (default): compiled kernels where they exist, the PyTorch reference elsewhere. If the library is missing,
+  the first eager call warns once;
 - ``native``: a missing library or kernel is an error;
 - ``reference``: PyTorch only.
 
-``with automl_ext.backend("reference"):`` does the same for a block of code.
+``with automl_ext.backend("reference"):`` selects the backend for a block of code.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ REBUILD = "pip install --no-build-isolation --force-reinstall --no-deps <path to
 
 
 class BackendError(ImportError):
-    """The compiled library, or a kernel of it, is required but not available."""
+    """The compiled library, or one of its kernels, is required but not available."""
 
 
 def _check_backend(name: str, source: str) -> str:
@@ -36,7 +36,7 @@ def _check_backend(name: str, source: str) -> str:
 
 
 def _load() -> tuple[bool, str | None, bool]:
-    """Import ``automl_ext._C``. Returns (loaded, why not, whether a library is there but unusable)."""
+    """Import ``automl_ext._C``. Return (loaded, why not, whether a library exists but is unusable)."""
     here = pathlib.Path(__file__).parent
     if not any(here.glob("_C*.so")) and not any(here.glob("_C*.pyd")):
         return False, "the compiled library is missing", False
@@ -45,12 +45,12 @@ def _load() -> tuple[bool, str | None, bool]:
     except ImportError:
         return False, "the compiled library has no build facts (automl_ext/_build.py is missing)", True
     built, running = build.TORCH_VERSION, torch.__version__
-    # Another minor version ends in `undefined symbol` or worse: compare before the library is touched.
+    # A library of another minor version fails with `undefined symbol` or worse: compare before it is loaded.
     if built.split(".")[:2] != running.split(".")[:2]:
         return False, f"the library was built for torch {built} but torch {running} is running", True
     try:
         importlib.import_module("automl_ext._C")
-    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: an op registered twice, for one
+    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: for example an op registered twice
         return (
             False,
             f"the library, built for torch {built}, fails to load under torch {running}: {error}",
@@ -71,33 +71,33 @@ if _loaded:
 elif _backend == "native":
     raise BackendError(f"AUTOML_EXT_BACKEND=native, but {_why_not}. Rebuild: {REBUILD}")
 elif _broken and _backend == "auto":
-    warnings.warn(f"automl_ext: {_why_not}; PyTorch answers instead. Rebuild: {REBUILD}", stacklevel=2)
+    warnings.warn(f"automl_ext: {_why_not}; falling back to PyTorch. Rebuild: {REBUILD}", stacklevel=2)
     _warned = True
 
 
 def is_loaded() -> bool:
-    """Whether the compiled library is loaded."""
+    """Return whether the compiled library is loaded."""
     return _loaded
 
 
 def why_not_loaded() -> str | None:
-    """Why the compiled library is not loaded; None when it is."""
+    """Return why the compiled library is not loaded; None if it is."""
     return _why_not
 
 
 def current_backend() -> str:
-    """The backend asked for: ``auto``, ``native`` or ``reference``."""
+    """Return the selected backend: ``auto``, ``native`` or ``reference``."""
     return _backend
 
 
 @contextlib.contextmanager
 def backend(name: str) -> Iterator[None]:
-    """Choose who answers inside the block: ``auto``, ``native`` or ``reference``.
+    """Select the backend for a block of code: ``auto``, ``native`` or ``reference``.
 
-    The choice is for the whole process, other threads among it; do not enter it from several threads at once.
+    The selection affects all threads of the process. Do not enter the block from several threads at once.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: the name is unknown.
         BackendError: ``native`` without the compiled library.
     """
     global _backend
@@ -112,7 +112,7 @@ def backend(name: str) -> Iterator[None]:
 
 
 def why_not_native(device: torch.device) -> str | None:
-    """Why no compiled kernel can answer for tensors on ``device``, and what mends it; None when one can."""
+    """Return why there is no compiled kernel for ``device``, and how to get one; None if there is one."""
     if not _loaded:
         return f"{_why_not}. Rebuild: {REBUILD}"
     if device.type in _devices:
@@ -124,7 +124,7 @@ def why_not_native(device: torch.device) -> str | None:
 
 
 def use_native(x: torch.Tensor) -> bool:
-    """Whether a compiled kernel answers for tensors on ``x``'s device under the current backend.
+    """Return whether the current backend uses a compiled kernel for tensors on ``x``'s device.
 
     Raises:
         BackendError: the backend is ``native`` and there is no kernel for this device.
@@ -135,7 +135,7 @@ def use_native(x: torch.Tensor) -> bool:
         return True
     if _backend == "native":
         raise BackendError(f"backend 'native': {why_not_native(x.device)}")
-    # Not while tracing: a warning breaks the graph. (torch.compiler's decorators would import all of torch._dynamo.)
+    # Not while tracing: a warning breaks the graph. (torch.compiler's decorators would import torch._dynamo.)
     if not _loaded and not torch.compiler.is_compiling() and not _warned:
         _warn_once()
     return False
@@ -144,12 +144,15 @@ def use_native(x: torch.Tensor) -> bool:
 def _warn_once() -> None:
     global _warned
     _warned = True
-    warnings.warn(f"automl_ext: {_why_not}; PyTorch answers instead, slower. Rebuild: {REBUILD}", stacklevel=4)
+    warnings.warn(f"automl_ext: {_why_not}; falling back to PyTorch, which is slower. Rebuild: {REBUILD}", stacklevel=4)
 
 
 def build_info() -> dict[str, str | None]:
-    """Build facts: torch, CUDA (its version, the GPU architectures, why or why not) and compiler of the build, CPU
-    instruction set in use. Empty without a library."""
+    """Return facts about the build; an empty dict without a library.
+
+    Versions of torch, CUDA and the compiler, GPU architectures, why CUDA was or was not built, and the CPU's
+    instruction set in use.
+    """
     if not _loaded:
         return {}
     from automl_ext import _C  # type: ignore[attr-defined,unused-ignore]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,49 +13,18 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import tyro
 from rich.console import Console
 
-from automl_ext import __version__
 from automl_ext._native import BackendError
-from automl_ext.rl.registry import ALGORITHMS, algorithm
+from automl_ext.rl.registry import ALGORITHMS
+from automl_ext.runners import RUNNERS, DQNOptions, Runner, TrainOptions
 from automl_ext.training.config import apply_toml
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
+from automl_ext.training.memory import is_out_of_memory
+from automl_ext_cli import answer, command_name, flush_output
 
 Options = TypeVar("Options")
 Settings = TypeVar("Settings")
-
-
-@dataclass
-class RunOptions:
-    """Where a run lives and how far it goes; no part of its configuration."""
-
-    out: Path
-    """Run directory; must be absent or empty, unless --resume is given."""
-    resume: str | None = None
-    """"auto": go on from the newest intact checkpoint, or start afresh. A path: from that checkpoint."""
-    stop_after: int | None = None
-    """Interrupt, with a checkpoint, after so many epochs; of a search, evaluations; of ``train``, steps."""
-    config: Path | None = None
-    """TOML file with values for the options below; flags override it."""
-
-    def __post_init__(self) -> None:
-        if self.stop_after is not None and self.stop_after < 1:
-            raise ValueError(f"--stop-after: expected at least 1, got {self.stop_after}")
-
-
-@dataclass
-class TrainOptions(RunOptions):
-    """The same of an agent's training."""
-
-    preset: str | None = None
-    """Other values for the options below, by name ("minatar"); --config and flags override it."""
-
-
-@dataclass
-class DQNOptions(TrainOptions):
-    """Those of DQN's training."""
-
-    ablate: bool = False
-    """Train Rainbow, Rainbow less one part each, and DQN with the settings below, and draw the comparison."""
+Command = Callable[[str, Sequence[str]], int]  # (name of the program, arguments) -> exit code
 
 
 @dataclass
@@ -68,14 +36,14 @@ class RunCommand(Generic[Options, Settings]):
 @dataclass
 class PlotCommand:
     runs: Annotated[list[Path], tyro.conf.Positional] = field(default_factory=list)
-    """Run directories: training curves, and the picture of the cell that a search found, are drawn into each. Runs of
-    ``train`` given together are also drawn into one picture, their seeds' mean with a confidence band."""
+    """Run directories. Training curves, and the cell that a search found, are drawn into each of them. Several runs of
+    ``train`` are also drawn into one plot: the mean over seeds with a confidence band."""
     genotype: str | None = None
     """Draw this cell instead, into --out."""
     space: str = "nb201"
-    """The search space of --genotype."""
+    """Search space of --genotype."""
     out: Path = Path(".")
-    """Folder for the picture of --genotype, or of several runs together."""
+    """Folder for the plot of --genotype, or of several runs."""
 
 
 @dataclass
@@ -83,17 +51,17 @@ class EvalCommand:
     run: Annotated[Path, tyro.conf.Positional]
     """Run directory of ``train``."""
     episodes: int = 30
-    """Whole episodes, played with the deterministic policy."""
+    """Number of whole episodes, played with the deterministic policy."""
     seed: int = 0
-    """Of these episodes."""
+    """Seed of the episodes."""
     policy: Literal["best", "last"] = "best"
-    """The one that did best in training's evaluations, or that of the newest checkpoint."""
+    """"best": the policy with the highest return in training's evaluations. "last": that of the newest checkpoint."""
     eval_max_steps: int | None = None
-    """Longer episodes are cut; the result counts them. Default: as in training."""
+    """Maximum length of an episode in steps; the result counts the episodes cut. Default: as in training."""
     gif: Path | None = None
-    """Show one more episode in this file."""
+    """Record one more episode to this GIF file."""
     mp4: Path | None = None
-    """The same as a video."""
+    """Record one more episode to this MP4 file."""
 
 
 @dataclass
@@ -107,7 +75,7 @@ class ExportCommand:
 @dataclass
 class DoctorCommand:
     device: str = "auto"
-    """Where to check the ops: auto, cpu or cuda."""
+    """Device on which the ops are checked: auto, cpu or cuda."""
 
 
 @dataclass
@@ -115,65 +83,59 @@ class NASTableCommand:
     source: Annotated[Path, tyro.conf.Positional]
     """NATS-tss-v1_0-….pickle.pbz2, or the folder NATS-tss-v1_0-…-simple."""
     out: Path = Path("nasbench201_cifar10.csv.gz")
-    """The table, for --table and AUTOML_EXT_NB201."""
+    """Table to write, for --table and AUTOML_EXT_NB201."""
 
 
 @dataclass
 class DemoCommand:
     out: Path = Path("runs/demo")
-    """Folder of the demonstration; a finished part is not done again."""
+    """Folder of the demonstration; a finished part is not repeated."""
 
 
-Runner = tuple[type, Callable[..., dict[str, Any] | None]]  # a configuration, and what runs with it
+def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
+    """Parse the options of a run command, and run it."""
+    settings, function = runner.load()
+    kind = runner.options
+    try:  # the dataclasses check their values and raise ValueError
+        defaults, toml, preset = settings(), _value("--config", args), _value("--preset", args)
+        if preset is not None and issubclass(kind, TrainOptions):
+            from automl_ext.rl.presets import preset as with_preset
 
+            defaults = with_preset(preset, defaults)
+        if toml is not None:
+            defaults = apply_toml(defaults, toml)
+        default = RunCommand(kind(Path("runs") / prog.split()[-1]), defaults)
+        with _raise_user_errors(settings), _raise_user_errors(kind):
+            parsed = tyro.cli(
+                RunCommand[kind, settings],  # type: ignore[valid-type]
+                prog=prog,
+                args=args,
+                default=default,
+            )
+    except (ValueError, OverflowError) as error:  # an int with hundreds of digits overflows
+        raise UserError(str(error)) from None
+    options = parsed.options
+    if isinstance(options, DQNOptions) and options.ablate:
+        from automl_ext.rl.dqn.ablation import ablate
 
-def _run_command(
-    load: Callable[[], Runner], options_of: type[RunOptions] = RunOptions
-) -> Callable[[str, Sequence[str]], int]:
-    def command(prog: str, args: Sequence[str]) -> int:
-        settings, run = load()
-        try:  # the dataclasses check their values themselves, with a ValueError
-            defaults, toml, preset = settings(), _value("--config", args), _value("--preset", args)
-            if preset is not None and issubclass(options_of, TrainOptions):
-                from automl_ext.rl.presets import preset as with_preset
-
-                defaults = with_preset(preset, defaults)
-            if toml is not None:
-                defaults = apply_toml(defaults, toml)
-            default = RunCommand(options_of(Path("runs") / prog.split()[-1]), defaults)
-            with _one_line(settings), _one_line(options_of):
-                parsed = tyro.cli(
-                    RunCommand[options_of, settings],  # type: ignore[valid-type]
-                    prog=prog,
-                    args=args,
-                    default=default,
-                )
-        except (ValueError, OverflowError) as error:  # an int with hundreds of digits overflows
-            raise UserError(str(error)) from None
-        options = parsed.options
-        if isinstance(options, DQNOptions) and options.ablate:
-            from automl_ext.rl.dqn.ablation import ablate
-
-            ablate(parsed.settings, options.out, resume=options.resume)
-            print(f"written to {options.out}/ablation.json and ablation.png")
-            return 0
-        result = run(parsed.settings, options.out, resume=options.resume, stop_after=options.stop_after)
-        if result is None:
-            print(f"stopped; go on with: {prog} --out {options.out} --resume auto and the same options")
-        else:
-            Console().print_json(data={k: v for k, v in result.items() if k not in ("alpha", "network")})
-            print(f"written to {options.out}/result.json")
+        ablate(parsed.settings, options.out, resume=options.resume)
+        print(f"written to {options.out}/ablation.json and ablation.png")
         return 0
-
-    return command
+    result = function(parsed.settings, options.out, resume=options.resume, stop_after=options.stop_after)
+    if result is None:
+        print(f"stopped; continue with: {prog} --out {options.out} --resume auto and the same options")
+    else:
+        Console().print_json(data={k: v for k, v in result.items() if k not in ("alpha", "network")})
+        print(f"written to {options.out}/result.json")
+    return 0
 
 
 @contextlib.contextmanager
-def _one_line(kind: type) -> Iterator[None]:
-    """Within, what a dataclass's own checks refuse is a UserError: tyro draws a box of several lines for a ValueError.
+def _raise_user_errors(kind: type) -> Iterator[None]:
+    """Make a dataclass's own checks raise UserError inside the block: tyro prints a ValueError as a box of lines.
 
     Args:
-        kind: a dataclass; one without ``__post_init__`` stays as it is.
+        kind: a dataclass; without ``__post_init__`` it is left as it is.
     """
     check, own = getattr(kind, "__post_init__", None), "__post_init__" in vars(kind)
     if check is None:
@@ -197,7 +159,7 @@ def _one_line(kind: type) -> Iterator[None]:
 
 
 def _value(flag: str, args: Sequence[str]) -> str | None:
-    """The value of --config or --preset, needed before the other arguments: they change their defaults."""
+    """Return the value of --config or --preset, which set the defaults of the options that tyro parses."""
     for i, arg in enumerate(args):
         if arg == flag and i + 1 < len(args):
             return args[i + 1]
@@ -206,62 +168,8 @@ def _value(flag: str, args: Sequence[str]) -> str | None:
     return None
 
 
-def _gdas() -> Runner:
-    from automl_ext.nas.differentiable.gdas import GDASConfig, search
-
-    return GDASConfig, search
-
-
-def _strategy(name: str) -> Runner:
-    from automl_ext.nas.search.search import search
-    from automl_ext.nas.strategies.registry import STRATEGIES
-
-    return STRATEGIES[name], functools.partial(search, name)
-
-
-def _nas_bench() -> Runner:
-    from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig, nas_bench
-
-    return NASBenchConfig, nas_bench
-
-
-def _entmax_gdas() -> Runner:
-    from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig, search
-
-    return EntmaxGDASConfig, search
-
-
-def _darts() -> Runner:
-    from automl_ext.nas.differentiable.darts import DARTSConfig, search
-
-    return DARTSConfig, search
-
-
-def _retrain() -> Runner:
-    from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
-
-    return RetrainConfig, retrain
-
-
-def _compare() -> Runner:
-    from automl_ext.nas.retraining.compare import CompareConfig, compare
-
-    return CompareConfig, compare
-
-
-def _ensemble() -> Runner:
-    from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
-
-    return EnsembleConfig, ensemble
-
-
-def _train(name: str) -> Runner:
-    found = algorithm(name)
-    return found.config, found.train
-
-
 def _plot(prog: str, args: Sequence[str]) -> int:
-    command = tyro.cli(PlotCommand, prog=prog, args=args, description="Draw runs, or one cell.")
+    command = tyro.cli(PlotCommand, prog=prog, args=args, description="Plot runs, or draw one cell.")
     from automl_ext.nas.plot import plot_genotype, plot_run
     from automl_ext.rl.reports.plot import plot_runs
     from automl_ext.training.run import algorithm_of
@@ -292,7 +200,9 @@ def _eval(prog: str, args: Sequence[str]) -> int:
 
 
 def _export(prog: str, args: Sequence[str]) -> int:
-    command = tyro.cli(ExportCommand, prog=prog, args=args, description="A trained network, without automl_ext.")
+    command = tyro.cli(
+        ExportCommand, prog=prog, args=args, description="Write a trained network as files that need no automl_ext."
+    )
     from automl_ext.nas.export.export import export
 
     for path in export(command.run, command.out):
@@ -302,7 +212,7 @@ def _export(prog: str, args: Sequence[str]) -> int:
 
 def _doctor(prog: str, args: Sequence[str]) -> int:
     command = tyro.cli(
-        DoctorCommand, prog=prog, args=args, description="Build facts, backend, and every op against its reference."
+        DoctorCommand, prog=prog, args=args, description="Show the build and the backend; check every op."
     )
     from automl_ext.doctor import doctor
 
@@ -311,7 +221,7 @@ def _doctor(prog: str, args: Sequence[str]) -> int:
 
 def _nas_table(prog: str, args: Sequence[str]) -> int:
     command = tyro.cli(
-        NASTableCommand, prog=prog, args=args, description="The official files of NATS-Bench as a table."
+        NASTableCommand, prog=prog, args=args, description="Convert the official files of NATS-Bench to a table."
     )
     from automl_ext.nas.benchmarks.nats_files import convert
 
@@ -322,7 +232,7 @@ def _nas_table(prog: str, args: Sequence[str]) -> int:
 
 def _demo(prog: str, args: Sequence[str]) -> int:
     command = tyro.cli(
-        DemoCommand, prog=prog, args=args, description="GDAS on the digits data, against randomly drawn cells."
+        DemoCommand, prog=prog, args=args, description="Compare GDAS with random cells on the digits data."
     )
     from automl_ext.nas.demo import demo
 
@@ -331,82 +241,66 @@ def _demo(prog: str, args: Sequence[str]) -> int:
 
 
 def _bench(prog: str, args: Sequence[str]) -> int:
-    from automl_ext.bench.command import main  # parses for itself: it also runs where tyro is missing
+    from automl_ext.bench.command import main  # has its own parser, so that it also runs without tyro
 
     return main(prog, args)
 
 
-COMMANDS: dict[str, tuple[str, Callable[[str, Sequence[str]], int]]] = {
-    "search gdas": ("search an architecture, then train it", _run_command(_gdas)),
-    "search entmax-gdas": ("the same, with a few operations per edge in a pass", _run_command(_entmax_gdas)),
-    "search darts": ("the same, with all operations in every pass", _run_command(_darts)),
-    **{
-        f"search {name}": (f"search by {name}", _run_command(functools.partial(_strategy, name)))
-        for name in ("random", "reinforce", "rea", "renas", "successive-halving")
-    },
-    "search reinas": ("the same as search renas", _run_command(functools.partial(_strategy, "renas"))),
-    "nas-bench": ("search strategies on the table of NAS-Bench-201", _run_command(_nas_bench)),
-    "nas-table": ("make that table of the benchmark's official files", _nas_table),
-    "retrain": ("train one architecture from scratch", _run_command(_retrain)),
-    "compare": ("train uniformly drawn architectures alike", _run_command(_compare)),
-    "ensemble": ("train several networks and choose those that are best together", _run_command(_ensemble)),
-    **{
-        f"train {name}": (f"learn by {name}", _run_command(functools.partial(_train, name), TrainOptions))
-        for name in ALGORITHMS
-    },
-    "train dqn": ("learn by dqn; --ablate: Rainbow's parts compared", _run_command(lambda: _train("dqn"), DQNOptions)),
+_RUN_COMMANDS: dict[str, tuple[str, Command]] = {
+    name: (runner.help, functools.partial(_run, runner)) for name, runner in RUNNERS.items()
+}
+COMMANDS: dict[str, tuple[str, Command]] = {
+    **_RUN_COMMANDS,
+    "nas-table": ("convert the official files of NATS-Bench to that table", _nas_table),
     "eval": ("play episodes with a trained policy", _eval),
-    "plot": ("draw runs, or one cell", _plot),
+    "plot": ("plot runs, or draw one cell", _plot),
     "export": ("write a trained network as files that need no automl_ext", _export),
     "doctor": ("check this installation", _doctor),
-    "bench": ("measure every op beside PyTorch and the packages people use", _bench),
-    "demo": ("a search on the digits data, in minutes", _demo),
+    "bench": ("measure the ops beside PyTorch and other packages", _bench),
+    "demo": ("search a cell on the digits data, in minutes", _demo),
 }
 
 
-def _usage() -> str:
-    lines = [f"  {name:<26}{text}" for name, (text, _) in COMMANDS.items()]
+def usage() -> str:
+    """Return the list of commands: the text of ``usage.txt``, which ``automl-ext --help`` prints."""
+    lines = [f"  {name:<28}{text}" for name, (text, _) in COMMANDS.items()]
     return "usage: automl-ext COMMAND [OPTIONS]   (COMMAND --help lists the options)\n\n" + "\n".join(lines)
 
 
-def _flush_output() -> None:
-    """Flush standard output. What a full disk refuses is dropped, or Python would try again as it ends: code 120."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        devnull = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(devnull, sys.stdout.fileno())
-        os.close(devnull)
-        raise
+def _fail(error: Exception) -> int:
+    """Print one line for an error of the user or the machine; raise any other error again. Return exit code 2."""
+    own_module = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("automl_ext")
+    if is_out_of_memory(error):
+        message = f"not enough memory: {short(error)}"
+    # A missing extra or kernel explains itself. OSError: a full disk, no permission.
+    elif isinstance(error, (UserError, ModuleNotFoundError, BackendError, OSError)) and not own_module:
+        message = str(error)
+    else:
+        raise error
+    with contextlib.suppress(OSError):
+        flush_output()
+    print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
+    return 2
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command. Exit code: 0 done, 1 doctor or bench found a fault, 2 wrong input, full disk: one line."""
+    """Run one command.
+
+    Returns:
+        The exit code. 0: success. 1: doctor or bench found a fault. 2: wrong input, or not enough disk or memory; one
+        line on standard error says which. 130: interrupted.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
-    if argv in ([], ["-h"], ["--help"]):
-        print(_usage())
-        return 0 if argv else 2
-    if argv == ["--version"]:
-        print(__version__)
-        return 0
-    for words in (2, 1):
-        name = " ".join(argv[:words])
-        if name in COMMANDS:
-            try:
-                code = COMMANDS[name][1](f"automl-ext {name}", argv[words:])
-                _flush_output()  # a full disk shows here
-                return code
-            # A missing extra and a missing kernel name themselves; OSError: a full disk, no permission.
-            except (UserError, ModuleNotFoundError, BackendError, OSError) as error:
-                with contextlib.suppress(OSError):
-                    _flush_output()
-                print(f"error: {error}", file=sys.stderr)
-                return 2
-            except MemoryError as error:
-                print(f"error: not enough memory: {short(error)}", file=sys.stderr)
-                return 2
-            except KeyboardInterrupt:
-                print("interrupted; --resume auto goes on from the last checkpoint", file=sys.stderr)
-                return 130
-    print(f"error: unknown command {' '.join(argv[:1])!r}\n{_usage()}", file=sys.stderr)
-    return 2
+    code = answer(argv)
+    if code is not None:
+        return code
+    name = command_name(argv, list(COMMANDS)) or argv[0]
+    try:
+        code = COMMANDS[name][1](f"automl-ext {name}", argv[len(name.split()) :])
+        flush_output()  # a full disk is found here
+        return code
+    except KeyboardInterrupt:
+        print("interrupted; --resume auto continues from the last checkpoint", file=sys.stderr)
+        return 130
+    except Exception as error:
+        return _fail(error)

@@ -1,4 +1,4 @@
-"""``automl-ext doctor``: how the library was built, who answers, and every op and its gradient checked."""
+"""``automl-ext doctor``: show the build and the backend, and check every op and its gradient."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import automl_ext
 from automl_ext import _native
 from automl_ext.training.device import choose_device
 
-# Largest error allowed, relative to the largest value of the result in float32: many times what rounding does.
+# Largest error allowed in float32, relative to the largest value of the result: far above the rounding error.
 _TOLERANCE = 1e-4
 
 
@@ -21,7 +21,7 @@ Outputs = Tensor | Sequence[Tensor]
 
 
 def checks(device: torch.device) -> tuple[dict[str, Callable[[], Outputs]], list[Tensor]]:
-    """Every op on a small problem, as a function of nothing; and the float inputs that the problems share."""
+    """Return functions without arguments that call each op on a small problem, and the float inputs they share."""
     g = torch.Generator().manual_seed(0)
     inputs: list[Tensor] = []
 
@@ -63,7 +63,7 @@ def checks(device: torch.device) -> tuple[dict[str, Callable[[], Outputs]], list
 
 
 def outputs_and_gradients(op: Callable[[], Outputs], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """All outputs, and the gradient to every input (zeros where there is none) of their sines' sum."""
+    """Return all outputs, and the gradients of the sum of their sines with respect to every input (zeros if unused)."""
     outputs = op()
     outputs = [outputs] if isinstance(outputs, Tensor) else outputs
     loss = sum((y.sin().sum() for y in outputs if y.requires_grad), 0 * inputs[0].sum())
@@ -72,7 +72,7 @@ def outputs_and_gradients(op: Callable[[], Outputs], inputs: Sequence[Tensor]) -
 
 
 def relative_error(op: Callable[[], Outputs], inputs: Sequence[Tensor]) -> float:
-    """The largest of the current backend against the reference, relative to each tensor's largest value."""
+    """Return the largest error against the reference backend, relative to each tensor's largest value."""
     ours = outputs_and_gradients(op, inputs)
     with automl_ext.backend("reference"):
         expected = outputs_and_gradients(op, inputs)
@@ -81,10 +81,10 @@ def relative_error(op: Callable[[], Outputs], inputs: Sequence[Tensor]) -> float
 
 
 def doctor(device_name: str = "auto") -> bool:
-    """Print the report; whether all is well. A missing library is reported, and is no fault.
+    """Print the report. Return whether all ops are correct. A missing library is reported, and is no fault.
 
     Raises:
-        UserError: no such device.
+        UserError: there is no such device.
     """
     device = choose_device(device_name)
     console = Console()
@@ -95,27 +95,27 @@ def doctor(device_name: str = "auto") -> bool:
     facts.add_row("threads", str(torch.get_num_threads()))
     facts.add_row("backend", f"{_native.current_backend()} (AUTOML_EXT_BACKEND)")
     for name in dict.fromkeys([device.type, "cpu", "cuda"]):
-        facts.add_row(f"who answers on {name}", who_answers(torch.device(name)))
+        facts.add_row(f"backend on {name}", backend_on(torch.device(name)))
     console.print(facts)
 
-    table = Table("op", "answered by", "error, gradients included", "", title=f"ops on {device}")
-    well = True
+    table = Table("op", "computed by", "error, gradients included", "", title=f"ops on {device}")
+    correct = True
     ops, inputs = checks(device)
-    answered_by = "kernel" if who_answers(device).startswith("compiled") else "PyTorch"
+    computed_by = "kernel" if backend_on(device).startswith("compiled") else "PyTorch"
     for name, op in ops.items():
         error = relative_error(op, inputs)
         passed = error <= _TOLERANCE
-        well &= passed
-        table.add_row(name, answered_by, f"{error:.1e}", "ok" if passed else "[red]WRONG")
+        correct &= passed
+        table.add_row(name, computed_by, f"{error:.1e}", "ok" if passed else "[red]WRONG")
     console.print(table)
-    return well
+    return correct
 
 
-def who_answers(device: torch.device) -> str:
-    """The backend in force on a device, and why."""
+def backend_on(device: torch.device) -> str:
+    """Return the backend in use on a device, and the reason."""
     if _native.current_backend() == "reference":
-        return "PyTorch: the backend 'reference' was asked for"
+        return "PyTorch: the backend 'reference' is selected"
     why_not = _native.why_not_native(device)
     if why_not is None:
         return f"compiled kernels for {device.type}"
-    return f"{'nobody' if _native.current_backend() == 'native' else 'PyTorch'}: {why_not}"
+    return f"{'none' if _native.current_backend() == 'native' else 'PyTorch'}: {why_not}"

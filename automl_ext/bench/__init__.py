@@ -1,6 +1,6 @@
-"""``automl-ext bench``: every op beside eager PyTorch, ``torch.compile`` and the packages people use.
+"""``automl-ext bench``: measure the ops beside eager PyTorch, ``torch.compile`` and other packages.
 
-``cases`` says what is measured, ``checking`` whether it is right, ``timing`` how long it takes, ``measure`` puts these
-together into rows, ``targets`` holds what is asked of them. Only torch and numpy are imported, so that
-``python -m automl_ext.bench`` runs where nothing else is installed.
+``cases`` defines the problems, ``checking`` compares results with the reference, ``timing`` measures, ``measure``
+combines these into rows, and ``targets`` holds the required speeds. The package imports torch and numpy only, so that
+``python -m automl_ext.bench`` runs without the other dependencies.
 """

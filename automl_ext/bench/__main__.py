@@ -1,4 +1,4 @@
-"""``python -m automl_ext.bench`` is ``automl-ext bench``, and needs neither tyro nor rich."""
+"""``python -m automl_ext.bench`` is ``automl-ext bench`` without tyro and rich."""
 
 import sys
 
@@ -8,5 +8,5 @@ from automl_ext.training.errors import UserError
 if __name__ == "__main__":
     try:
         sys.exit(main("python -m automl_ext.bench", sys.argv[1:]))
-    except (UserError, ModuleNotFoundError, OSError) as error:  # ModuleNotFoundError: an extra, which names itself
+    except (UserError, ModuleNotFoundError, OSError) as error:  # ModuleNotFoundError: a missing extra
         sys.exit(f"error: {error}")

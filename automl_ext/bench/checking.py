@@ -1,4 +1,4 @@
-"""Whether a contender's results are right: a sample of its rows against the reference in float64 on the CPU."""
+"""Checks of results: a sample of rows is compared with the reference in float64 on the CPU."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SAMPLED_ELEMENTS = 100_000
 
 
 class Exact(NamedTuple):
-    """What the sampled rows `at` should be: outputs, then the gradients that these rows have for themselves."""
+    """Expected values of the sampled rows ``at``: outputs, then the gradients that depend on these rows only."""
 
     at: Tensor
     results: list[Tensor]
@@ -25,7 +25,7 @@ def as_leaves(tensors: Sequence[Tensor], trained: int) -> list[Tensor]:
 
 
 def with_gradients(outputs: list[Tensor], leaves: Sequence[Tensor], trained: int, grad: Tensor) -> list[Tensor]:
-    """The outputs, then the gradients to the first `trained` leaves. Every output gets the same gradient."""
+    """Return the outputs, then the gradients of the first ``trained`` leaves. ``grad``: gradient of every output."""
     on = [y for y in outputs if y.requires_grad]
     return [*outputs, *torch.autograd.grad(on, leaves[:trained], [grad] * len(on))]
 
@@ -54,9 +54,9 @@ def exact_sample(case: Case, tensors: Sequence[Tensor], grad: Tensor | None) -> 
 
 
 def error_of(case: Case, exact: Exact, results: Sequence[Tensor]) -> float:
-    """The largest error of the sampled rows of the results, relative to each one's largest value in the sample.
+    """Return the largest error of the sampled rows, relative to the largest value of each result in the sample.
 
-    Infinite where an integer is wrong or an output is missing; NaN where a result is NaN.
+    Infinite if an integer is wrong or an output is missing; NaN if a result is NaN.
     """
     if len(results) < len(exact.results):
         return float("inf")
@@ -74,8 +74,8 @@ def error_of(case: Case, exact: Exact, results: Sequence[Tensor]) -> float:
 
 
 def allowed_error(dtype: torch.dtype, ours: bool) -> float:
-    """Rounding in the output's dtype, and of the sums in float32; a wrong result is off by far more.
+    """Return the error allowed for rounding in the output's dtype and in float32 sums; wrong results exceed it by far.
 
-    Others are not held to our accuracy, they may sum in the inputs' dtype: eight times as much.
+    Other packages may sum in the inputs' dtype: they are allowed eight times as much.
     """
     return (1 if ours else 8) * (4 * torch.finfo(dtype).eps + 64 * torch.finfo(torch.float32).eps)

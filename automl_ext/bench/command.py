@@ -1,4 +1,4 @@
-"""``automl-ext bench``: arguments, the run, and what is written."""
+"""``automl-ext bench``: arguments, measurement and output."""
 
 from __future__ import annotations
 
@@ -22,41 +22,51 @@ from automl_ext.bench.reports import readme
 from automl_ext.bench.reports import terminal as report
 from automl_ext.bench.scaling import scaling
 from automl_ext.bench.timing import WARM_UP_ELEMENTS, warm_allocator
+from automl_ext.training.checks import check_range
+from automl_ext.training.device import choose_device
 from automl_ext.training.environment import cpu_name
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import check_writable, write_atomic
 from automl_ext.training.files.reading import read_object
 
+MOST_THREADS = 4096
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
 def parse(prog: str, args: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog, description="Measure every op beside PyTorch and the packages people use.")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N (default: cpu)")
-    parser.add_argument("--ops", nargs="+", default=[], metavar="OP", help="these only")
-    parser.add_argument("--dtype", nargs="+", default=None, choices=DTYPES, help="float32, on cuda bfloat16 too")
-    parser.add_argument("--seconds", type=float, default=1.0, help="per row, at least (default: 1)")
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU (default: 1, as the targets are set)")
-    parser.add_argument("--quick", action="store_true", help="tiny shapes: whether it works, not how fast it is")
-    parser.add_argument("--no-compile", action="store_true", help="leave torch.compile out")
-    parser.add_argument("--check", action="store_true", help="exit 1 and name what falls short of the targets")
-    parser.add_argument("--out", type=Path, help="folder for bench.json and bench.png (extra: plot)")
-    parser.add_argument("--table", type=Path, metavar="JSON", help="measure nothing: print a result as Markdown")
-    parser.add_argument("--readme", type=Path, metavar="FILE", help="put the Markdown between this file's markers")
+    parser = argparse.ArgumentParser(prog, description="Measure the ops beside PyTorch and other packages.")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (default: cpu)")
+    parser.add_argument("--ops", nargs="+", default=[], metavar="OP", help="measure these ops only")
+    parser.add_argument(
+        "--dtype", nargs="+", default=None, choices=DTYPES, help="default: float32; on cuda also bfloat16"
+    )
+    parser.add_argument("--seconds", type=float, default=1.0, help="minimum time per row (default: 1)")
+    parser.add_argument(
+        "--threads", type=int, default=1, help="number of CPU threads (default: 1, for which the targets are set)"
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny shapes: a check that everything runs")
+    parser.add_argument("--no-compile", action="store_true", help="do not measure torch.compile")
+    parser.add_argument("--check", action="store_true", help="exit with code 1 if a target is missed, and list these")
+    parser.add_argument("--out", type=Path, help="folder for bench.json and bench.png (needs the extra plot)")
+    parser.add_argument("--table", type=Path, metavar="JSON", help="do not measure; print this result as Markdown")
+    parser.add_argument(
+        "--readme", type=Path, metavar="FILE", help="write the Markdown between the markers in this file"
+    )
     options = parser.parse_args(args)
-    if options.threads < 1:
-        raise UserError(f"--threads: expected at least 1, got {options.threads}")
-    if not 0 < options.seconds < float("inf"):
-        raise UserError(f"--seconds: expected a positive number, got {options.seconds}")
+    try:
+        check_range(options, "threads", low=1, high=MOST_THREADS)
+        check_range(options, "seconds", above=0)
+    except ValueError as error:
+        raise UserError(f"--{error}") from None
     return options
 
 
 def main(prog: str, args: Sequence[str]) -> int:
-    """Exit code 0; 1 where ours is wrong or, with --check, short of a target.
+    """Run ``automl-ext bench``. Return exit code 0, or 1 if our results are wrong or, with --check, miss a target.
 
     Raises:
-        UserError: an argument that makes no sense here, a damaged --table, a --readme without markers.
-        ModuleNotFoundError: --out without matplotlib, after the JSON is written.
+        UserError: an argument is wrong, --table is damaged, or --readme has no markers.
+        ModuleNotFoundError: matplotlib is missing for --out; the JSON has been written.
     """
     options = parse(prog, args)
     if options.table is not None:
@@ -73,9 +83,9 @@ def main(prog: str, args: Sequence[str]) -> int:
     report.show(result)
     falling_short = list(targets.shortfalls(result)) if options.check else []
     for line in falling_short:
-        print(f"falls short: {line}")
+        print(f"target missed: {line}")
     if options.check and not falling_short:
-        print("every target is met" + (f" (of {', '.join(options.ops)})" if options.ops else ""))
+        print("all targets are met" + (f" (of {', '.join(options.ops)})" if options.ops else ""))
     if options.readme is not None:
         readme.replace_table(options.readme, result)
     if options.out is not None:
@@ -90,7 +100,7 @@ def read(path: Path) -> dict[str, Any]:
         result = read_object(path)
         readme.markdown(result)
     except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
-        raise UserError(f"--table: {path} is no result of this command: {error!r}") from None
+        raise UserError(f"--table: {path} is not a result of this command: {error!r}") from None
     return result
 
 
@@ -104,7 +114,7 @@ def write(result: dict[str, Any], folder: Path) -> None:
 
 
 def as_json(result: dict[str, Any]) -> str:
-    """A line per fact and per row, so that two results can be compared as text."""
+    """Convert a result to JSON with one line per fact and per row, so that two results can be compared as text."""
     facts = []
     for key, value in result.items():
         rows = ",\n  ".join(json.dumps(row) for row in value) if key in ("rows", "scaling") else None
@@ -113,9 +123,7 @@ def as_json(result: dict[str, Any]) -> str:
 
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
-    device = torch.device(options.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise UserError("no GPU is found; --device cpu measures the CPU")
+    device = choose_device(options.device)
     warm_allocator()
     modules, skipped = peers.load()
     threads_before = torch.get_num_threads()
@@ -124,7 +132,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     dtypes = options.dtype or (["float32", "bfloat16"] if device.type == "cuda" else ["float32"])
 
     def build(wanted: Sequence[torch.dtype]) -> list[Case]:
-        return chosen(cases(options.device, shapes, wanted, modules), options.ops)
+        return chosen(cases(str(device), shapes, wanted, modules), options.ops)
 
     result: dict[str, Any] = {
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
@@ -134,7 +142,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,  # before the first row
         "versions": {"automl_ext": __version__, "torch": torch.__version__, **peers.versions(modules)},
         "build_info": build_info(),
-        "ops": options.ops,  # none: all
+        "ops": options.ops,  # empty: all
         "seconds_per_row": options.seconds,
         "allocator": f"freed memory is kept; allocator warmed: {4 * WARM_UP_ELEMENTS // 10**6} MB allocated and freed",
         "skipped": skipped,
@@ -149,7 +157,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         if device.type == "cpu" and not options.quick:
             result["scaling"] += scaling(build, options.seconds, result["cores"])
     except KeyboardInterrupt:
-        print("interrupted: what was measured until now follows", file=sys.stderr)
+        print("interrupted: the rows measured so far follow", file=sys.stderr)
     finally:
         torch.set_num_threads(threads_before)
     return result

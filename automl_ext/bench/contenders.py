@@ -1,4 +1,4 @@
-"""Who computes a case, and what to call for each: ours, eager PyTorch, the same compiled, and the peers."""
+"""The contenders of a case: our op, eager PyTorch, compiled PyTorch, and other packages (peers)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Call = Callable[[], Any]
 
 
 def contenders(case: Case, pass_: str, compiled: bool) -> tuple[dict[str, Bind], dict[str, str]]:
-    """(how each is bound to tensors, why one that might be expected is missing)."""
+    """Return (for each contender the function that binds it to tensors, for each missing one the reason)."""
     bound, skipped = {"ours": case.bound(case.ours), "eager": case.bound(case.eager)}, {}
     if not compiled:
         skipped["compiled"] = "not asked for"
@@ -35,7 +35,7 @@ def contenders(case: Case, pass_: str, compiled: bool) -> tuple[dict[str, Bind],
 
 
 def compile_afresh(function: Function) -> Function:
-    """For one shape: the best the compiler can do. It compiles at the first call, which is not timed."""
+    """Compile ``function`` for one static shape. It compiles at the first call, which is not timed."""
     torch._dynamo.reset()
     return torch.compile(function, dynamic=False)
 
@@ -43,13 +43,13 @@ def compile_afresh(function: Function) -> Function:
 def first_results(
     bound: dict[str, Bind], tensors: Sequence[Tensor], trained: int, grad: Tensor | None
 ) -> tuple[dict[str, list[Tensor]], dict[str, str]]:
-    """(results of one call of each, why one cannot be called). Ours must be able to."""
+    """Return (results of one call of each contender, for each that fails the reason). Ours must not fail."""
     results, failed = {}, {}
     for name, bind in bound.items():
         torch.manual_seed(1)
         try:
             results[name] = results_of(bind, tensors, trained, grad)
-        except Exception as error:  # no C++ compiler, a dtype it does not take, another release's arguments
+        except Exception as error:  # no C++ compiler, an unsupported dtype, arguments of another release
             if name == "ours":
                 raise
             failed[name] = f"{type(error).__name__}: {error}".strip().splitlines()[0][:200]
@@ -57,7 +57,7 @@ def first_results(
 
 
 def results_of(bind: Bind, tensors: Sequence[Tensor], trained: int, grad: Tensor | None) -> list[Tensor]:
-    """Outputs; with `grad` then the gradients to the first `trained` tensors."""
+    """Return the outputs and, with ``grad``, the gradients of the first ``trained`` tensors."""
     if grad is None:
         return as_list(bind(tensors)())
     leaves = as_leaves(tensors, trained)
@@ -65,7 +65,7 @@ def results_of(bind: Bind, tensors: Sequence[Tensor], trained: int, grad: Tensor
 
 
 def timed(bind: Bind, sets: Sequence[Sequence[Tensor]], trained: int, grads: Sequence[Tensor] | None) -> Call:
-    """One call on the next set of tensors, in turn."""
+    """Return a function that makes one call on the next of the sets of tensors, in rotation."""
     if grads is None:
         calls = [bind(tensors) for tensors in sets]
     else:

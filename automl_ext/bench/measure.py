@@ -1,4 +1,4 @@
-"""One row of the result for each pass of a case: times, errors, and how they compare."""
+"""One row of the result per pass of a case: times, errors and ratios."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from automl_ext.bench.timing import cache_bytes, interleaved
 
 Row = dict[str, Any]
 MOST_SETS = 64
-CUDA_COPY_BYTES = 2**29  # read and written
-YARDSTICKS = ("softmax", "copy")  # timed with the others, no competitors
+CUDA_COPY_BYTES = 2**29  # bytes read and written
+YARDSTICKS = ("softmax", "copy")  # timed like contenders, for comparison only
 
 
 def measure(case: Case, device: torch.device, seconds: float, compiled: bool) -> Iterator[Row]:
-    """A row for each pass. Interrupting between two of them loses nothing."""
+    """Yield a row for each pass."""
     for pass_ in case.passes:
         torch.manual_seed(0)
         yield measure_pass(case, pass_, device, seconds, compiled)
@@ -60,7 +60,7 @@ def measure_pass(case: Case, pass_: str, device: torch.device, seconds: float, c
 
 
 def rotation(case: Case, device: torch.device) -> list[list[Tensor]]:
-    """Inputs that together are larger than a GPU's cache (as far as MOST_SETS are), on a CPU one set."""
+    """Return sets of inputs that together exceed a GPU's cache (at most MOST_SETS); one set on a CPU."""
     first = case.make()
     if device.type != "cuda":
         return [first]
@@ -69,7 +69,7 @@ def rotation(case: Case, device: torch.device) -> list[list[Tensor]]:
 
 
 def copy_call(size: int, device: torch.device) -> Any:
-    """A copy that reads and writes `size` bytes in all."""
+    """Return a function that makes a copy, which reads and writes ``size`` bytes in total."""
     source = torch.ones(max(1, size // 2), dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
@@ -78,7 +78,7 @@ def copy_call(size: int, device: torch.device) -> Any:
 def contender_errors(
     case: Case, tensors: Sequence[Tensor], results: dict[str, list[Tensor]], grad: Tensor | None
 ) -> dict[str, float]:
-    """Ours is compared with the reference; so are others, unless they draw their own noise."""
+    """Return the error of every contender against the reference; those that draw their own noise are tested by law."""
     exact = None if case.prepares else exact_sample(case, tensors, grad)
     errors = {}
     for name, result in results.items():
@@ -94,7 +94,10 @@ def contender_errors(
 
 
 def moved_bytes(case: Case, pass_: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
-    """Inputs read once, outputs written once; backward: their gradients and what was saved read, gradients written."""
+    """Return the bytes that must move.
+
+    Forward: inputs read, outputs written. Backward: their gradients and the saved tensors read, gradients written.
+    """
     forward_bytes = nbytes(inputs) + nbytes(outputs)
     if pass_ == FORWARD:
         return forward_bytes
@@ -105,7 +108,7 @@ def moved_bytes(case: Case, pass_: str, inputs: Sequence[Tensor], outputs: Seque
 
 
 def compared(row: Row) -> Row:
-    """The fastest right contender, its time over ours, and the time of a copy and of softmax over ours."""
+    """Return the fastest correct contender, its time over ours, and the ratios to a copy and to softmax."""
     medians = {name: times["median"] for name, times in row["seconds"].items()}
     ours = medians["ours"]
     others = {n: t for n, t in medians.items() if n != "ours" and n not in YARDSTICKS and n not in row["wrong"]}

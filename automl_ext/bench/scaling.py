@@ -1,6 +1,6 @@
-"""How ours scales: two threads against one, and the time per element of float64 and bfloat16 against float32's.
+"""Scaling of our ops: two threads against one, and the time per element of float64 and bfloat16 against float32.
 
-Beside it how copies of as many bytes do, and what a second thread gains where threads share nothing.
+For comparison: copies of the same number of bytes, and arithmetic whose threads share no memory.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from automl_ext.bench.timing import Run, Times, elapsed, interleaved, summary
 LARGE = 1_000_000  # elements
 BLOCKS = 3
 SETTLE = 0.05
-ARITHMETIC_ELEMENTS = 65_536  # as many as PyTorch divides between two threads
+ARITHMETIC_ELEMENTS = 65_536  # PyTorch divides this number between two threads
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 
 
 def scaling(
     build: Callable[[Sequence[torch.dtype]], list[Case]], seconds: float, cores: int
 ) -> Iterator[dict[str, Any]]:
-    """Rows of every large case on the CPU. `build(dtypes)` gives the cases."""
+    """Yield the rows of every large case on the CPU. ``build(dtypes)`` returns the cases."""
     groups: dict[tuple[str, tuple[int, ...]], dict[torch.dtype, Case]] = {}
     for case in build(DTYPES):
         if math.prod(case.shape) >= LARGE and not case.prepares:
@@ -58,14 +58,14 @@ def scaling(
 
 
 def arithmetic() -> Run:
-    """A call of which two threads share no memory beyond their own caches: it gains what the machine has to give."""
+    """Return a call whose threads work within their own caches: its speedup is the machine's limit."""
     x = torch.full((ARITHMETIC_ELEMENTS,), 0.5)
     out = torch.empty_like(x)
     return lambda: torch.lgamma(x, out=out)
 
 
 def copy_of(case: Case, pass_: str) -> Run:
-    """A copy of the bytes that a case's pass must move."""
+    """Return a copy of the bytes that a case's pass must move."""
     tensors = case.make()
     outputs = results_of(case.bound(case.ours), tensors, 0, None)
     return copy_call(case.moved or moved_bytes(case, pass_, tensors, outputs), torch.device("cpu"))
@@ -80,11 +80,10 @@ def call(case: Case, pass_: str) -> Callable[[], object]:
 
 
 def by_threads(runs: dict[str, Run], seconds: float, counts: Sequence[int]) -> dict[str, dict[str, Times]]:
-    """Times of each call by the number of threads, in BLOCKS blocks of every number that take turns.
+    """Return the times of each call by the number of threads, measured in BLOCKS alternating blocks per number.
 
-    Numbers of threads cannot alternate at every turn, as other contenders do: a thread that has just been woken shares
-    a core for some scheduler ticks, and the one that waits for it spins. So a block begins with SETTLE seconds that do
-    not count.
+    The number of threads does not alternate at every turn, as contenders do: a thread that has just woken shares a core
+    for some scheduler ticks, while the other thread spins. Each block therefore starts with SETTLE untimed seconds.
     """
     before, device = torch.get_num_threads(), torch.device("cpu")
     readings: dict[str, dict[str, list[float]]] = {name: {threads_in_words(n): [] for n in counts} for name in runs}
@@ -107,7 +106,7 @@ def threads_in_words(count: int) -> str:
 
 
 def spend(seconds: float, run: Callable[[], Any]) -> list[Any]:
-    """What calls of run return, three or more."""
+    """Call ``run`` for ``seconds``, at least three times. Return the results."""
     results: list[Any] = []
     end = time.perf_counter() + seconds
     while len(results) < 3 or time.perf_counter() < end:

@@ -1,12 +1,12 @@
-"""What is asked of the kernels, and which measurements fall short of it.
+"""Speed targets of the kernels, and the measurements that miss them.
 
-All are ratios of times of one run but the two of gae at (128, 8), which are microseconds. PufferLib's are left out:
-what is asked against it is, within 6 %, the time that is asked against Stable-Baselines3.
+Targets are ratios of times of one run; gae at (128, 8) has targets in microseconds. Targets against PufferLib are left
+out: they equal, within 6 %, the times required against Stable-Baselines3.
 
-Where a copy of the bytes that an op must move, timed in the same run, takes longer than what is asked, the line says
-so. That explains and excuses nothing: ops that read more than they write, or write past the caches, do beat the copy.
-Where not even arithmetic that shares no memory gains what is asked of a second thread, the line says so, too: the
-machine was busy.
+A missed target is reported with the time of a copy of the bytes that the op must move, if the copy takes longer than
+the target. This is no excuse: ops that read more than they write, or write past the caches, are faster than the copy.
+If arithmetic that shares no memory does not gain enough from a second thread either, the machine was busy; this is
+reported too.
 """
 
 from __future__ import annotations
@@ -17,16 +17,21 @@ from typing import Any
 
 from automl_ext.bench.cases.case import FORWARD, TRAINING
 
-TWO_THREADS = 1.7  # times as fast as one, from a million elements
-OTHER_DTYPES = 2.5  # times float32's time, at most
-OF_COPY_ON_CUDA = 0.9  # of a device copy's bandwidth,
-CUDA_BYTES = 64_000_000  # from so many bytes
+TWO_THREADS = 1.7  # speedup over one thread, for cases of at least a million elements
+OTHER_DTYPES = 2.5  # maximum time, relative to float32
+OF_COPY_ON_CUDA = 0.9  # minimum bandwidth, relative to a device copy
+CUDA_BYTES = 64_000_000  # for cases of at least this number of bytes
 
 
 @dataclass(frozen=True)
 class Target:
-    """`ask`, of float32 on one thread: against a contender how many times its speed; "softmax": at most so many times
-    its time; "µs": at most so many; "copy": at least this part of its bandwidth. None: only the moonshot is set."""
+    """A target for float32 on one thread.
+
+    Attributes:
+        ask: required value. ``against`` a contender: minimum speed relative to it; "softmax": maximum time relative to
+            it; "µs": maximum time; "copy": minimum bandwidth relative to it. None: there is a moonshot only.
+        moonshot: desirable value.
+    """
 
     op: str
     shape: tuple[int, ...]
@@ -66,7 +71,7 @@ AT_MOST = ("softmax", "µs")
 
 
 def measured(target: Target, row: dict[str, Any]) -> float | None:
-    """None where the contender was not measured, or is wrong."""
+    """Return the measured value; None if the contender was not measured or is wrong."""
     if target.against == "copy":
         return row["of_copy"]
     if target.against == "softmax":
@@ -89,7 +94,7 @@ def in_words(target: Target, value: float) -> str:
 
 
 def asked_seconds(target: Target, row: dict[str, Any]) -> float | None:
-    """The most that ours may take; None where that does not depend on others' time."""
+    """Return the maximum time of our op in seconds; None if it does not depend on other times."""
     assert target.ask is not None
     if target.against == "copy":
         return None
@@ -100,9 +105,9 @@ def asked_seconds(target: Target, row: dict[str, Any]) -> float | None:
 
 
 def shortfalls(result: dict[str, Any]) -> list[str]:
-    """A line for everything that falls short, or that is wrong or was not measured and so cannot be said to be met.
+    """Return a line for each target that is missed or was not measured, and for each wrong result.
 
-    Where the run was of some ops only, these alone are looked at.
+    If only some ops were measured, only their targets count.
     """
     if result["device_type"] == "cuda":
         return [*wrong(result), *cuda_shortfalls(result)]
@@ -138,19 +143,19 @@ def cpu_shortfalls(result: dict[str, Any]) -> Iterator[str]:
 
 
 def copy_seconds(row: dict[str, Any]) -> float:
-    """Of the bytes that the op must move."""
+    """Return the seconds of a copy of the bytes that the op must move."""
     return row["seconds"]["copy"]["median"] * row["bytes"] / row["copied_bytes"]
 
 
 def beside_a_copy(copy: float, asked: float | None) -> str:
-    """What to add where a copy takes longer than ours may."""
+    """Return a remark if a copy takes longer than the target."""
     if asked is None or copy <= asked:
         return ""
     return f" ({1e6 * asked:.3g} µs; a copy of as many bytes takes {1e6 * copy:.3g})"
 
 
 def beside_arithmetic(row: dict[str, Any]) -> str:
-    """What to add where a second thread had less to give than is asked."""
+    """Return a remark if arithmetic gains less from a second thread than the target."""
     gain = row["arithmetic"]["1 thread"]["median"] / row["arithmetic"]["2 threads"]["median"]
     return "" if gain >= TWO_THREADS else f" (arithmetic alone gains {gain:.2f}×: the machine was busy)"
 

@@ -1,4 +1,4 @@
-"""How long a call takes: contenders take turns, and the median and quartiles of their turns count."""
+"""Timing: contenders take turns; the result is the median and the quartiles of their turns."""
 
 from __future__ import annotations
 
@@ -10,24 +10,25 @@ import torch
 
 from automl_ext.training.memory import keep_freed_memory
 
-TURN = 2e-3  # seconds of calls between two readings of the clock, which is then exact to a thousandth
+TURN = 2e-3  # seconds of calls between two clock readings, so that the clock's error is below 0.1 %
 FEWEST_TURNS = 5
-LONG = 2.0  # a call of so many seconds has had its turn
+LONG = 2.0  # seconds; a longer call gets a single turn
 WARM_UP_ELEMENTS = 7_500_000
 Run = Callable[[], object]
 Times = dict[str, float]  # median, low and high quartile, in seconds; turns
 
 
 def warm_allocator() -> None:
-    """Have what is freed kept: else large results fault in again, page by page, at every call, and more for whoever has
-    more neighbours in the run. Where the C library cannot be told so, one large block, allocated and freed, has to do.
+    """Make the C library keep freed memory: otherwise large results cause page faults at every call.
+
+    Where the C library has no such setting, one large block is allocated and freed instead.
     """
     keep_freed_memory()
     torch.empty(WARM_UP_ELEMENTS)
 
 
 def elapsed(device: torch.device, run: Run, calls: int = 1) -> float:
-    """Seconds per call that the device spends on run; on a GPU without the host's waiting, by events."""
+    """Return the seconds per call that the device spends on ``run``; on a GPU they are measured by events."""
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
@@ -49,10 +50,10 @@ def summary(times: list[float]) -> Times:
 
 
 def interleaved(device: torch.device, runs: dict[str, Run], seconds: float) -> dict[str, Times]:
-    """Seconds per call of each: five turns or more, as many as fit into `seconds`.
+    """Return the seconds per call of each contender, from at least five turns and as many as fit into ``seconds``.
 
-    Before its turn a contender makes a call that does not count, so that it does not pay for the last one's traces in
-    the cache. What takes longer than LONG for one call gets a single turn.
+    Each turn starts with an untimed call, so that a contender does not pay for the cache contents of the last one.
+    A call longer than LONG gets a single turn.
     """
     times: dict[str, list[float]] = {}
     calls: dict[str, int] = {}

@@ -45,4 +45,5 @@ def mixed_op_reference(inputs: list[Tensor], weights: Tensor, positions: list[in
     """Return Σ weights[positions[k]]·inputs[k] in the inputs' dtype, accumulated in at least float32."""
     given = weights[torch.tensor(positions, device=weights.device)]
     accumulate = torch.float64 if inputs[0].dtype == torch.float64 else torch.float32
-    return _MixedOp.apply(given.to(accumulate), *inputs)
+    y: Tensor = _MixedOp.apply(given.to(accumulate), *inputs)  # type: ignore[no-untyped-call]
+    return y

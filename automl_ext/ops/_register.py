@@ -30,7 +30,7 @@ def _without_dim(x: Tensor, dim: int) -> list[int]:
 def _batch_size(in_dims: Any, args: Any) -> int:
     for dim, arg in zip(in_dims, args, strict=True):
         if isinstance(dim, int):
-            return arg.shape[dim]
+            return int(arg.shape[dim])
         if isinstance(dim, (list, tuple)) and any(d is not None for d in dim):
             return _batch_size(dim, arg)
     raise AssertionError("vmap without a batched argument")

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from typing import Literal, Protocol, overload
+from typing import Any, Literal, Protocol, overload
 
 import torch
 from torch import Tensor
@@ -74,7 +74,7 @@ class _Sampler(Protocol):
     def __call__(self, logits: Tensor, tau: float | Tensor, hard: bool, eps: float, /, *, dim: int) -> Tensor: ...
 
 
-def _sampler(function: Callable) -> _Sampler:
+def _sampler(function: Callable[..., Any]) -> _Sampler:
     return function
 
 
@@ -182,7 +182,8 @@ def gumbel_argmax(
     _check_categories(logits, dim, "gumbel_argmax")
     seed = _seed_tensor(seed, generator, logits, "gumbel_argmax")
     if _native.use_native(logits):
-        return torch.ops.automl_ext.gumbel_argmax.default(logits, seed, dim)
+        index: Tensor = torch.ops.automl_ext.gumbel_argmax.default(logits, seed, dim)
+        return index
     return gumbel_argmax_reference(logits, seed, dim)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -66,11 +67,11 @@ def cell_aggregate(inputs: Sequence[Sequence[Tensor | None]], weights: Tensor) -
     return _aggregate([x for edge in edges for x in edge], weights.reshape(-1), "cell_aggregate")
 
 
-def _as_list(values: object, name: str, op: str) -> list:
+def _as_list(values: object, name: str, op: str) -> list[Any]:
     """Return the elements of a sequence."""
     if not is_sequence(values):
         raise TypeError(f"{op}: {name}: expected a sequence, got {describe(values)}")
-    return list(values)  # type: ignore[call-overload]
+    return list(values)  # type: ignore[call-overload,no-any-return]
 
 
 def _aggregate(inputs: list[Tensor | None], weights: Tensor, op: str) -> Tensor:
@@ -91,7 +92,8 @@ def _aggregate(inputs: list[Tensor | None], weights: Tensor, op: str) -> Tensor:
     if weights.device != given[0].device:
         raise wrong_device(weights, "weights", op, given[0])
     if _native.use_native(given[0]):
-        return torch.ops.automl_ext.mixed_op.default(given, weights, positions)
+        y: Tensor = torch.ops.automl_ext.mixed_op.default(given, weights, positions)
+        return y
     return mixed_op_reference(given, weights, positions)
 
 

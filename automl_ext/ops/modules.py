@@ -73,7 +73,9 @@ class GumbelMixedOp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            return self.mixed.candidates[self.choice](x)
+            chosen: Tensor = self.mixed.candidates[self.choice](x)
+            return chosen
         logits = torch.log_softmax(self.alpha, -1)
         weights = gumbel_entmax15(logits, self.tau) if self.sparse else gumbel_softmax(logits, self.tau, hard=True)
-        return self.mixed(x, weights)
+        mixed: Tensor = self.mixed(x, weights)
+        return mixed

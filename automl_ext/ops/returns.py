@@ -168,7 +168,10 @@ def gae(
     kernel_error: Exception | None = None
     if _can_call_kernel(rewards, time_dim):
         try:
-            return native.gae.default(rewards, values, next_values, terminated, truncated, valid, gamma, lam)
+            both: tuple[Tensor, Tensor] = native.gae.default(
+                rewards, values, next_values, terminated, truncated, valid, gamma, lam
+            )
+            return both
         except Exception as error:  # any type: the dispatcher prints arguments, which may raise
             kernel_error = error
     names, floats = ("rewards", "values", "next_values"), (rewards, values, next_values)

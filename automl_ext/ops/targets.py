@@ -76,7 +76,8 @@ def td_targets(
         _check_tensor(op, "next_q_online", next_q_online, next_q.dtype, next_q.shape, next_q)
     per_step, gamma = _split(discounts)
     if _native.use_native(next_q):
-        return torch.ops.automl_ext.td_targets(rewards, next_q, terminated, per_step, next_q_online, gamma)
+        targets: Tensor = torch.ops.automl_ext.td_targets(rewards, next_q, terminated, per_step, next_q_online, gamma)
+        return targets
     return reference.td_targets(rewards, next_q, terminated, per_step, next_q_online, gamma)
 
 
@@ -124,5 +125,6 @@ def categorical_projection(
     per_step, gamma = _split(discounts)
     if _native.use_native(next_probs):
         native = torch.ops.automl_ext.categorical_projection
-        return native(next_probs, rewards, terminated, per_step, gamma, v_min, v_max)
+        projected: Tensor = native(next_probs, rewards, terminated, per_step, gamma, v_min, v_max)
+        return projected
     return reference.categorical_projection(next_probs, rewards, terminated, per_step, gamma, v_min, v_max)

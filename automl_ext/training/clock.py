@@ -1,19 +1,36 @@
-"""Time spent."""
+"""A clock of time spent."""
 
 from __future__ import annotations
 
+import math
 import time
 
 
 class Clock:
-    """Wall and CPU seconds (of all threads) spent inside ``with clock``, over interruptions."""
+    """Time spent inside ``with clock``, over interruptions.
+
+    Attributes:
+        wall: wall-clock seconds.
+        cpu: CPU seconds of all threads.
+
+    Raises:
+        ValueError: a time is set, from a checkpoint, that is no finite number of at least 0.
+    """
+
+    wall: float
+    cpu: float
 
     def __init__(self) -> None:
         self.wall, self.cpu = 0.0, 0.0
 
+    def __setattr__(self, name: str, value: float) -> None:
+        if type(value) not in (int, float) or not 0 <= value < math.inf:
+            raise ValueError(f"{name}: expected seconds, a number of at least 0, got {value!r}")
+        super().__setattr__(name, value)
+
     def __enter__(self) -> None:
-        self._start = time.perf_counter(), time.process_time()
+        self._wall_start, self._cpu_start = time.perf_counter(), time.process_time()
 
     def __exit__(self, *_: object) -> None:
-        self.wall += time.perf_counter() - self._start[0]
-        self.cpu += time.process_time() - self._start[1]
+        self.wall += time.perf_counter() - self._wall_start
+        self.cpu += time.process_time() - self._cpu_start

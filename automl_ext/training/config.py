@@ -1,4 +1,4 @@
-"""Configurations: dataclasses to plain dicts, their differences, and values from a TOML file."""
+"""Configurations: dataclasses to plain dicts and back, their differences, and values from a TOML file."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import math
 import sys
 import types
 import typing
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+from automl_ext._version import __version__
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_small, short
 
@@ -19,12 +21,12 @@ _MISSING = object()
 
 
 def to_dict(config: Any, key: str = "config") -> Any:
-    """A (nested) dataclass as strict JSON can hold it.
+    """Convert a (nested) dataclass to values that strict JSON can hold.
 
     Paths become strings, enums their names, tuples lists, and NaN and infinities strings.
 
     Raises:
-        TypeError: a value that has no such form; names its key.
+        TypeError: a value cannot be converted; names its key.
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         fields = dataclasses.fields(config)
@@ -45,7 +47,7 @@ def to_dict(config: Any, key: str = "config") -> Any:
 
 
 def differences(stored: Any, given: Any, key: str = "") -> list[tuple[str, str, str]]:
-    """Where two dicts from :func:`to_dict` differ: dotted key, stored value, given value, as text."""
+    """Compare two dicts from :func:`to_dict`. Return dotted key, stored value and given value, as text."""
     if isinstance(stored, dict) and isinstance(given, dict):
         found = []
         for name in [*stored, *(name for name in given if name not in stored)]:
@@ -55,23 +57,72 @@ def differences(stored: Any, given: Any, key: str = "") -> list[tuple[str, str, 
     return [] if stored == given else [(key, _show(stored), _show(given))]
 
 
-def apply_toml(config: Config, path: str | Path) -> Config:
-    """A copy of the dataclass ``config`` with the values of a TOML file; a table is a nested dataclass.
+def check_options(name: str, stored: dict[str, Any], given: dict[str, Any], version: object) -> None:
+    """Refuse a stored configuration with an option that this version does not have.
+
+    Args:
+        name: of the run or file, for the message.
+        stored, given: the stored configuration, and one of this version, from :func:`to_dict`.
+        version: of automl_ext that wrote ``stored``.
 
     Raises:
-        UserError: missing file, invalid TOML, unknown key (the valid ones are listed) or a value of another
-            type.
+        UserError: names both versions, the options that are unknown now, and those that are new.
+    """
+    before, now = set(_options(stored)), set(_options(given))
+    if unknown := sorted(before - now):
+        text = f"removed or renamed: {', '.join(unknown)}"
+        if added := sorted(now - before):
+            text += f"; added: {', '.join(added)}"
+        text = text if len(text) <= 500 else text[:497] + "..."
+        raise UserError(
+            f"{name} was written by automl_ext {short(version).strip(chr(39))}, this is {__version__}: options {text}"
+        )
+
+
+def with_defaults(stored: Any, config: Any) -> Any:
+    """Return a stored configuration with the options that it lacks, at their defaults in the class of ``config``.
+
+    An option without a default stays absent.
+    """
+    if not isinstance(stored, dict):
+        return stored
+    filled = dict(stored)
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in filled:
+            if dataclasses.is_dataclass(value):
+                filled[field.name] = with_defaults(filled[field.name], value)
+        elif field.default is not dataclasses.MISSING:
+            filled[field.name] = to_dict(field.default)
+        elif field.default_factory is not dataclasses.MISSING:
+            filled[field.name] = to_dict(field.default_factory())
+    return filled
+
+
+def apply_toml(config: Config, path: str | Path) -> Config:
+    """Return a copy of the dataclass ``config`` with the values of a TOML file; a table is a nested dataclass.
+
+    Raises:
+        UserError: the file is missing or no valid TOML, a key is unknown (the valid ones are listed), or a value has
+            the wrong type.
     """
     path = Path(path)
     return _replace(config, _read_toml(path), str(path), "")
 
 
-def from_dict(config: Config, stored: dict[str, Any], source: str) -> Config:
-    """The dataclass of which :func:`to_dict` made ``stored``: ``config`` is one of its class, ``source`` a file.
+def from_dict(config: Config, stored: dict[str, Any], source: str, version: object) -> Config:
+    """Return the dataclass from which :func:`to_dict` made ``stored``. Options that ``stored`` lacks are unchanged.
+
+    Args:
+        config: an instance of the class.
+        stored: the stored configuration.
+        source: the file of ``stored``, for messages.
+        version: of automl_ext that wrote it.
 
     Raises:
-        UserError: a key or a value that the class does not have.
+        UserError: an option is unknown, or a value has the wrong type.
     """
+    check_options(source, stored, to_dict(config), version)
     return _replace(config, stored, source, "")
 
 
@@ -123,7 +174,7 @@ def _replace(config: Any, table: dict[str, Any], path: str, prefix: str) -> Any:
 
 
 def _convert(value: Any, hint: Any) -> Any:
-    """``value`` as the annotation wants it, or _MISSING where it does not fit."""
+    """Convert ``value`` to the annotated type. Return _MISSING if it does not fit."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
@@ -169,6 +220,15 @@ def _convert_list(value: Any, kind: Any, arguments: tuple[Any, ...]) -> Any:
         return _MISSING
     items = [_convert(item, hint) for item, hint in zip(value, hints, strict=True)]
     return _MISSING if any(item is _MISSING for item in items) else kind(items)
+
+
+def _options(config: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted names of a configuration's options."""
+    for name, value in config.items():
+        if isinstance(value, dict):
+            yield from _options(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def _show(value: Any) -> str:

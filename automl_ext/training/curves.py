@@ -1,4 +1,4 @@
-"""Curves of what runs logged."""
+"""Curves of the measurements that runs logged."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ COLORS = ("#1b6ca8", "#d1495b", "#66a182", "#8d6a9f")
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """The lines of a run's ``metrics.jsonl``. A last one that a crash, or a run still going on, left half written is
-    skipped.
+    """Return the rows of a run's ``metrics.jsonl``. An incomplete last line, of a crash or a running run, is skipped.
 
     Raises:
-        UserError: no run directory, one without measurements, or a damaged file in it.
+        UserError: ``run`` is no run directory, or its file is empty or damaged.
     """
     metrics = run / FILE
     if not metrics.is_file():
@@ -31,7 +30,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
             row = json.loads(line)
         except (ValueError, RecursionError):
             if i < len(lines) - 1:
-                raise UserError(f"plot: {metrics}: line {i + 1} is no JSON") from None
+                raise UserError(f"plot: {metrics}: line {i + 1} is not valid JSON") from None
             continue
         if not isinstance(row, dict) or type(row.get("step")) is not int or not all(map(_is_number, row.values())):
             raise UserError(f"plot: {metrics}: line {i + 1}: expected an object of a step and numbers")
@@ -42,19 +41,19 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether a curve can show it: an int64, a finite float, or null."""
+    """Return whether a curve can show ``value``: an int64, a finite float, or null."""
     if type(value) is int:
         return abs(value) < 2**63
     return value is None or (type(value) is float and math.isfinite(value))
 
 
 def plain(text: str) -> str:
-    """``text`` as matplotlib shows it literally: a dollar sign would start a formula."""
+    """Escape ``text`` so that matplotlib shows it literally: a dollar sign would start a formula."""
     return text.replace("$", r"\$")
 
 
 def figure(width: float, height: float) -> Any:
-    """An empty matplotlib figure, in inches.
+    """Return an empty matplotlib figure; sizes in inches.
 
     Raises:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
@@ -69,10 +68,12 @@ def figure(width: float, height: float) -> Any:
 
 
 def draw_curves(rows: list[dict[str, Any]], path: Path, together: dict[str, dict[str, str]] | None = None) -> None:
-    """One small panel per quantity, over steps.
+    """Draw one panel per quantity, over steps.
 
     Args:
-        together: quantities that share a panel: title → names → labels. What was not logged is left out.
+        rows: the rows of ``metrics.jsonl``.
+        path: image file to write.
+        together: quantities that share a panel: title → names → labels. Quantities not logged are left out.
     """
     logged = sorted({name for row in rows for name in row} - {"step"})
     shared = {

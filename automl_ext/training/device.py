@@ -1,4 +1,4 @@
-"""Where tensors live."""
+"""Devices by name."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from automl_ext.training.errors import UserError
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device for ``auto`` (a GPU if there is one, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
+    """Return the device for ``auto`` (a GPU if there is one, else the CPU), ``cpu``, ``cuda`` or ``cuda:N``.
 
-    A GPU is initialised here, so that one that cannot be used fails now and not an hour later. Call it before
+    A GPU is initialized here, so that an unusable one fails at the start. Call this before
     :meth:`Run.open <automl_ext.training.run.Run.open>`, which records the GPU's name.
 
     Raises:
-        UserError: unknown name, or a GPU that is not there.
+        UserError: the name is unknown, or there is no such GPU.
     """
     if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
         raise UserError(f"unknown device {name!r}: expected auto, cpu, cuda or cuda:N")

@@ -1,4 +1,4 @@
-"""Where and how a run was made, and whether a checkpoint can go on here."""
+"""The environment of a run, and the check whether a checkpoint can be resumed in the present one."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from automl_ext import __version__, _native, build_info
-from automl_ext.training.config import differences
+from automl_ext.training.config import check_options, differences, with_defaults
 from automl_ext.training.errors import UserError
 
-# A checkpoint goes on under another of these, but the numbers may then differ in the last bit.
+# A checkpoint can be resumed where these differ, but numbers may then differ in the last bit.
 MAY_DIFFER = {
     "automl_ext": "automl_ext version",
     "backend": "backend",
@@ -23,12 +23,12 @@ MAY_DIFFER = {
     "cpu": "CPU",
     "gpu": "GPU",
 }
-# Settings that cannot change a result: a run that hit the time limit may go on with a longer one.
+# Options that cannot change a result: a run that hit the time limit can be resumed with a longer one.
 WITHOUT_EFFECT = ("env.step_timeout",)
 
 
 def environment() -> dict[str, Any]:
-    """What ``environment.json`` records: versions, build facts, threads, hardware, command line, UTC time."""
+    """Return the contents of ``environment.json``: versions, build facts, threads, hardware, command line, UTC time."""
     info = build_info()
     native = _native.is_loaded() and _native.current_backend() != "reference"
     return {
@@ -40,7 +40,7 @@ def environment() -> dict[str, Any]:
         "instruction_set": info.get("instruction_set") if native else None,
         "threads": torch.get_num_threads(),
         "cpu": cpu_name(),
-        # Only where choose_device has woken the GPU: asking for its name takes memory on it.
+        # Only where choose_device has initialized the GPU: reading its name would allocate memory on it.
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_initialized() else None,
         "platform": platform.platform(),
         "command_line": list(sys.argv),
@@ -49,7 +49,7 @@ def environment() -> dict[str, Any]:
 
 
 def cpu_name() -> str:
-    """The processor's model name, or its architecture where the system does not tell."""
+    """Return the processor's model name, or its architecture where the system does not report one."""
     try:
         for line in Path("/proc/cpuinfo").read_text(errors="replace").splitlines():
             if line.startswith("model name"):
@@ -59,13 +59,20 @@ def cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any]) -> None:
-    """Whether a checkpoint can go on here and end where the uninterrupted run would have ended.
+def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], config: Any) -> None:
+    """Check that a resumed checkpoint ends with the result of the uninterrupted run.
 
-    ``stored`` and ``given`` hold ``algorithm``, ``config`` and ``environment``; ``name`` is for the message.
+    An option that the stored configuration lacks is new in this version. It is compared as if its present default had
+    been stored, so that default must keep the former behavior.
+
+    Args:
+        name: of the checkpoint, for messages.
+        stored, given: ``algorithm``, ``config`` and ``environment``, in dicts.
+        config: the dataclass of ``given["config"]``, for the defaults.
 
     Raises:
-        UserError: another algorithm, torch minor version, thread count or configuration; says what to set.
+        UserError: another algorithm, torch minor version, thread count or configuration; says what to set. An option
+            that this version does not have; names the version that wrote it.
     """
     if stored["algorithm"] != given["algorithm"]:
         raise UserError(
@@ -73,6 +80,7 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any]) -
             f"resume it with {stored['algorithm']!r} or choose another --out"
         )
     was, now = stored["environment"], given["environment"]
+    check_options(name, stored["config"], given["config"], was.get("automl_ext"))
     if not isinstance(was.get("torch"), str) or type(was.get("threads")) is not int:
         raise UserError(f"{name}: its environment lacks torch's version or the number of threads")
     if was["torch"].split(".")[:2] != now["torch"].split(".")[:2]:
@@ -85,7 +93,8 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any]) -
             f"{name} was made with {was['threads']} threads, now there are {now['threads']}: "
             f"set OMP_NUM_THREADS={was['threads']} (or call torch.set_num_threads({was['threads']}))"
         )
-    changed = [entry for entry in differences(stored["config"], given["config"]) if entry[0] not in WITHOUT_EFFECT]
+    before = with_defaults(stored["config"], config)
+    changed = [entry for entry in differences(before, given["config"]) if entry[0] not in WITHOUT_EFFECT]
     if changed:
         text = ", ".join(f"{key} was {old} and is now {new}" for key, old, new in changed)
         raise UserError(f"{name} has another configuration: {text}")
@@ -94,5 +103,5 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any]) -
             warnings.warn(
                 f"{name} was made with {label} {was.get(key)}, now it is {now[key]}: "
                 "the result may differ from the uninterrupted one in the last bits",
-                stacklevel=4,
+                stacklevel=5,
             )

@@ -1,4 +1,4 @@
-"""Work that proceeds by epochs, checkpointed after each of them."""
+"""Jobs that proceed by epochs, with a checkpoint after each epoch."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from typing import Any, Protocol
 from torch.optim import Optimizer
 
 from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
 from automl_ext.training.progress import Progress
 from automl_ext.training.run import Run
 
 
 class Job(Protocol):
-    """A search or a training; ``state_dict`` holds all that decides how it goes on."""
+    """A search or a training. ``state_dict`` holds everything that its continuation depends on."""
 
-    epochs: int  # to do in total
-    epoch: int  # done
+    epochs: int  # total number
+    epoch: int  # number completed
 
     def run_epoch(self) -> dict[str, float]:
-        """Do one epoch and count it; what it measured."""
+        """Run one epoch and increment ``epoch``. Return the measurements by name."""
         ...
 
     def state_dict(self) -> dict[str, Any]: ...
@@ -28,14 +29,16 @@ class Job(Protocol):
 
 
 class Epochs:
-    """Runs jobs one after the other inside one Run, whose steps count the epochs of all of them.
+    """Runs jobs one after another inside one Run, whose steps count the epochs of all jobs.
 
     Args:
-        total: epochs of all jobs.
-        stop_after: stop after so many epochs of this invocation, None: never.
+        run: an open run.
+        total: number of epochs of all jobs.
+        description: text beside the progress bar.
+        stop_after: stop after this number of epochs, None: never.
 
     Raises:
-        ValueError: stop_after below 1.
+        ValueError: ``stop_after`` is below 1.
     """
 
     def __init__(self, run: Run, total: int, description: str, stop_after: int | None) -> None:
@@ -53,12 +56,20 @@ class Epochs:
         self.bar.__exit__(*exception)
 
     def run(self, job: Job, name: str, state: dict[str, Any]) -> bool:
-        """Bring ``job`` to its end; False when it was stopped before.
+        """Run the remaining epochs of ``job``. Return False if ``stop_after`` ended it early.
 
         Args:
-            name: of the job, a prefix of its measurements.
+            job: the job, new or loaded from a checkpoint.
+            name: prefix of the job's measurements.
             state: saved beside the job's own state, which is ``state["job"]``.
+
+        Raises:
+            UserError: the checkpoint's number of epochs is wrong, or a measurement is not finite.
         """
+        if type(job.epoch) is not int or not 0 <= job.epoch <= job.epochs:
+            raise UserError(
+                f"{self.run_directory.path}: epoch: expected an int from 0 to {job.epochs}, got {short(job.epoch)}"
+            )
         while job.epoch < job.epochs:
             if self.step == self.stop_at:
                 return False
@@ -73,9 +84,9 @@ class Epochs:
 
 
 def set_cosine_lr(optimizer: Optimizer, progress: float, lr: float, lr_min: float) -> float:
-    """Learning rate on a half cosine from ``lr`` (progress 0) to ``lr_min`` (progress 1).
+    """Set the learning rate on a half cosine from ``lr`` (progress 0) to ``lr_min`` (progress 1). Return it.
 
-    A function of the progress, so there is no scheduler whose state could be lost.
+    The rate depends on the progress alone, so that no scheduler state must be saved.
     """
     value = lr_min + (lr - lr_min) * (1 + math.cos(math.pi * progress)) / 2
     for group in optimizer.param_groups:

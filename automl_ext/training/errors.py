@@ -1,5 +1,5 @@
-"""The one exception that is meant for the person at the keyboard."""
+"""The exception for wrong input by the user."""
 
 
 class UserError(Exception):
-    """Bad input from outside: one clear line. The command line prints ``error: …`` and exits with code 2."""
+    """Wrong input, described in one line. The command line prints ``error: …`` and exits with code 2."""

@@ -1,4 +1,4 @@
-"""The memory of the machine: freed blocks, requests that cannot be met, and denormal numbers."""
+"""The memory of the machine: its size, freed blocks, failed allocations, and denormal numbers."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
 def keep_freed_memory() -> None:
-    """Have the C library keep what is freed, for the rest of the process.
+    """Make the C library keep freed memory, for the rest of the process.
 
-    Else it gives large blocks back, and the tensors of the next step fault in again, page by page: 5,000 faults and
-    4 % of the time of an update of Dreamer. It is told so where it is glibc; elsewhere nothing happens.
+    By default it returns large blocks to the system, and the tensors of the next step cause page faults: 5,000 faults
+    and 4 % of the time of one Dreamer update. Only glibc has these settings; elsewhere this does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the most that is allowed
+        mallopt(M_MMAP_THRESHOLD, 32 << 20)  # the maximum that glibc accepts
         mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
@@ -45,7 +45,7 @@ def flushed_denormals() -> Iterator[None]:
 
 
 def machine_memory() -> int:
-    """Bytes of memory that this process can use at most: the machine's, or the limit of its container."""
+    """Return the bytes of memory that this process can use: the machine's, or the limit of its container."""
     sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")]
     for path in CGROUP_LIMITS:
         with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
@@ -54,15 +54,22 @@ def machine_memory() -> int:
 
 
 def check_memory(name: str, needed: int) -> None:
-    """Refuse an option that asks for more memory than the machine has.
+    """Refuse an option that needs more memory than the machine has.
 
     Args:
         name: the option.
         needed: bytes.
 
     Raises:
-        UserError: names the option, the bytes that it needs and those that there are.
+        UserError: names the option, the bytes that it needs and the bytes available.
     """
     available = machine_memory()
     if needed > available:
         raise UserError(f"{name}: needs {needed / 1e9:,.1f} GB of memory, this machine has {available / 1e9:,.1f} GB")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Return whether an exception reports a failed allocation. torch's CPU allocator raises a plain RuntimeError."""
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "allocate memory" in str(error)

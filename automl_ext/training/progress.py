@@ -1,4 +1,4 @@
-"""A progress bar that a terminal shows and everything else ignores."""
+"""A progress bar, shown on terminals only."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from typing import Any
 
 
 class Progress:
-    """Counts from ``start`` to ``total``: a context manager with :meth:`advance`, or an iterator.
+    """A progress bar from ``start`` to ``total``: a context manager with :meth:`advance`, or an iterator.
 
-    ``for step in progress`` yields ``start … total - 1``. Nothing is shown where standard error is no
-    terminal or the logger ``automl_ext`` does not let warnings through.
+    ``for step in progress`` yields ``start … total - 1``. Nothing is shown if standard error is no terminal, or if the
+    logger ``automl_ext`` suppresses warnings.
     """
 
     def __init__(self, total: int, description: str, start: int = 0) -> None:
@@ -52,6 +52,6 @@ class Progress:
                 self.advance()
 
     def advance(self, steps: int = 1, description: str | None = None) -> None:
-        """Move on by ``steps``; a new ``description`` replaces the text on the left."""
+        """Advance by ``steps``; a new ``description`` replaces the text beside the bar."""
         if self._bar is not None:
             self._bar.update(self._task, advance=steps, description=description)

@@ -1,51 +1,54 @@
 """The run directory: configuration, environment, measurements, checkpoints and result of one run.
 
     config.json  environment.json  metrics.jsonl  result.json
-    checkpoints/step-00000012/{state.pt, manifest.json}     the last two
-    tensorboard/                                            where TensorBoard is installed
+    checkpoints/step-00000012/{state.pt, manifest.json}     the last two checkpoints
+    tensorboard/                                            if TensorBoard is installed
     .lock                                                   while a process writes the run
 
-A run that is killed at any moment and resumed with the same configuration ends with the result of the
-uninterrupted one, bit for bit, if its state holds everything that changes: parameters, optimisers,
-schedulers and random states (:mod:`~automl_ext.training.seeding`). "Bit for bit" holds for the same number of
-threads, PyTorch version, backend and kind of processor: PyTorch's own sums (batch norm, gradients of convolutions)
-round differently with another number of threads, and training amplifies that. Our ops do not depend on the threads.
+A run can be killed at any moment. Resumed with the same configuration, it ends with the result of the uninterrupted
+run, bit for bit. Its state must hold everything that changes: parameters, optimizers, schedulers and random states
+(:mod:`~automl_ext.training.seeding`). The results are equal for the same number of threads, PyTorch version, backend
+and kind of processor: PyTorch's own sums (batch norm, gradients of convolutions) round differently with another number
+of threads, and training amplifies the difference. The ops of automl_ext do not depend on the number of threads.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import shutil
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
-from automl_ext.training.config import to_dict
+from automl_ext._version import __version__
+from automl_ext.training.config import from_dict, to_dict
 from automl_ext.training.environment import check_compatible, environment
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint, metrics
 from automl_ext.training.files.atomic import fsync_path, write_json
-from automl_ext.training.files.checkpoint import DamagedCheckpoint
-from automl_ext.training.files.lock import LOCK, Lock
-from automl_ext.training.files.reading import read_object
+from automl_ext.training.files.checkpoint import DamagedCheckpoint, UnfitState
+from automl_ext.training.files.reading import read_object, short
+from automl_ext.training.files.run_folder import RunFolder
 from automl_ext.training.memory import keep_freed_memory
 from automl_ext.training.progress import Progress
 
 CONFIG, ENVIRONMENT, RESULT, CHECKPOINTS = "config.json", "environment.json", "result.json", "checkpoints"
+Config = TypeVar("Config")
 Load = Callable[[dict[str, Any]], object]
-Origin = tuple[Path, dict[str, Any], dict[str, Any]]  # of a resumed run: checkpoint, manifest, state
+Origin = tuple[Path, dict[str, Any], dict[str, Any]]  # where a run is resumed: checkpoint, manifest, state
 
 
 class Run:
-    """One run in one directory; make it with :meth:`open`, close it or use it as a context manager.
+    """One run in one directory. Create it with :meth:`open`; close it, or use it as a context manager.
 
     Attributes:
         path: the run directory.
-        step: steps (or epochs) that the checkpoint had completed, 0 when fresh.
-        state: the checkpoint's state, tensors on the CPU; None when fresh.
+        step: number of steps (or epochs) that the checkpoint had completed; 0 for a new run.
+        state: the checkpoint's state, tensors on the CPU; None for a new run.
     """
 
     def __init__(self, path: Path, facts: dict[str, Any], step: int, state: dict[str, Any] | None) -> None:
@@ -53,37 +56,38 @@ class Run:
         self._facts = facts
         self._saved_step = step if state is not None else -1
         self._metrics = metrics.Metrics(path, step)
-        self._folder: _Folder | None = None  # set by open
+        self._folder: RunFolder | None = None  # set by open
         self._finished = False
 
     @classmethod
     def open(
         cls, out: str | Path, config: Any, *, algorithm: str, resume: str | None = None, load: Load | None = None
     ) -> Run:
-        """Start a run in ``out``, or go on with one. Memory that is freed stays with the process from here on.
+        """Start a run in ``out``, or resume one.
 
-        The directory is locked until the run is closed or the process ends. A fresh run that fails before it has
-        logged or saved anything leaves nothing behind, so that ``out`` can be used again.
+        The directory is locked until the run is closed or the process ends. A new run that fails before it has logged
+        or saved anything removes its files, so that ``out`` can be used again. The process keeps freed memory from
+        here on (:func:`~automl_ext.training.memory.keep_freed_memory`).
 
         Args:
             out: the run directory.
-            config: a (nested) dataclass with all that decides the result. What does not (where to write, when
-                to interrupt) stays out, because a resumed run must have the same configuration.
-            algorithm: its name; a checkpoint of another algorithm is refused.
-            resume: None: ``out`` is absent or empty. ``"auto"``: the newest intact checkpoint, with a warning
-                for each damaged one that is passed over (and deleted); a fresh start when there is none. A
-                path: that checkpoint, of this run (later ones are deleted) or of another (``out`` is then
-                absent or empty; the checkpoint and the metrics up to it are copied).
+            config: a (nested) dataclass with all options that affect the result. Other options (where to write, when
+                to interrupt) are left out: a resumed run must have the same configuration.
+            algorithm: name of the algorithm; a checkpoint of another one is refused.
+            resume: None: ``out`` must be absent or empty. ``"auto"``: resume from the newest intact checkpoint; damaged
+                ones are skipped with a warning, and deleted; without a checkpoint, start a new run. A path: resume
+                from that checkpoint. If it belongs to this run, later ones are deleted. If it belongs to another run,
+                ``out`` must be absent or empty, and the checkpoint and the metrics up to it are copied.
             load: fills the caller's objects from the state of the checkpoint, before anything on the disk changes.
                 A checkpoint for which it raises an exception counts as damaged, and ``"auto"`` tries an older one.
-                It must set everything anew, because the attempt before may have stopped half way. :attr:`state` is
-                None afterwards, and its memory free.
+                It must set every value, because an earlier attempt may have set some. :attr:`state` is None
+                afterwards, and its memory is free.
 
         Raises:
-            UserError: ``out`` is not empty or no run directory, another process writes it, the checkpoint at the path
-                is missing, damaged or of another run, no checkpoint fits ``load``, or algorithm, torch minor version,
-                thread count or configuration differ.
-            TypeError: a configuration value that cannot be stored.
+            UserError: ``out`` is not empty or no run directory; another process writes it; the checkpoint at the path
+                is missing, damaged or belongs to another run; no checkpoint fits ``load``; or the algorithm, torch's
+                minor version, the number of threads or the configuration differs.
+            TypeError: a configuration value cannot be stored.
         """
         keep_freed_memory()
         out = Path(out)
@@ -91,19 +95,20 @@ class Run:
             raise TypeError(f"config: expected a dataclass instance, got {type(config).__name__}")
         facts = {"algorithm": algorithm, "config": to_dict(config), "environment": environment()}
         try:
-            folder = _Folder(out)
+            folder = RunFolder(out)
             try:
                 entries = folder.entries or []
                 origin = None
+                read = functools.partial(_read, facts=facts, config=config, load=load)
                 if resume is None:
                     if entries:
-                        raise UserError(f"{out} is not empty: choose another --out, or go on with --resume auto")
+                        raise UserError(f"{out} is not empty: choose another --out, or resume it with --resume auto")
                 elif resume == "auto":
                     _check_run_directory(out, entries)
-                    origin = _newest_intact(out / CHECKPOINTS, facts, load)
+                    origin = _newest_intact(out / CHECKPOINTS, read)
                 else:
-                    origin = _at_path(Path(resume), out, entries, facts, load)
-                run = _fresh(out, facts) if origin is None else _go_on(out, facts, *origin)
+                    origin = _at_path(Path(resume), out, entries, read)
+                run = _fresh(out, facts) if origin is None else _resume(out, facts, *origin)
             except BaseException as error:
                 folder.close(undo=isinstance(error, Exception))
                 raise
@@ -115,20 +120,20 @@ class Run:
         return run
 
     def log(self, step: int, **scalars: float) -> None:
-        """Add one line to ``metrics.jsonl`` and TensorBoard; NaN becomes null.
+        """Append scalars to ``metrics.jsonl`` and TensorBoard; NaN becomes null.
 
-        ``step`` counts completed steps, as in :meth:`save`: the first epoch's losses are logged at 1.
+        ``step`` is the number of completed steps, as in :meth:`save`: the first epoch's losses are logged at 1.
         """
         self._metrics.log(step, scalars)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
-        """Write a checkpoint after ``step`` completed steps. The last two are kept.
+        """Write a checkpoint after ``step`` completed steps. The last two checkpoints are kept.
 
-        ``state`` holds tensors and plain Python only. Resuming cuts ``metrics.jsonl`` back to what had been
-        logged by now.
+        ``state`` may hold tensors and plain Python values. Resuming cuts ``metrics.jsonl`` back to what had been
+        logged when the checkpoint was written.
 
         Raises:
-            TypeError: names the key path of a value that is neither.
+            TypeError: a value is neither a tensor nor plain Python; names its key path.
             ValueError: ``step`` is not above the last one saved.
         """
         if type(state) is not dict:
@@ -144,14 +149,14 @@ class Run:
         """Write ``result.json``: strict JSON, NaN and infinities as null.
 
         Raises:
-            TypeError: names the key of a value that is not plain Python.
+            TypeError: a value is not plain Python; names its key.
         """
         self._metrics.sync()
         write_json(self.path / RESULT, result)
         self._finished = True
 
     def progress(self, total: int, description: str) -> Progress:
-        """A bar from :attr:`step` to ``total``: ``for epoch in run.progress(epochs, "search"): …``."""
+        """Return a progress bar from :attr:`step` to ``total``: ``for epoch in run.progress(epochs, "search"): …``."""
         return Progress(total, description, start=self.step)
 
     def close(self) -> None:
@@ -175,49 +180,12 @@ class Run:
             self.close()
             return
         unused = self._saved_step < 0 and not self._metrics.written and not self._finished
-        with contextlib.suppress(OSError):  # a full disk again; the first error tells more
+        with contextlib.suppress(OSError):  # the disk is still full; the first error says more
             self._close(undo=unused and isinstance(error, Exception))
 
 
-class _Folder:
-    """The locked run directory, made where it is absent, and how to undo that.
-
-    Attributes:
-        entries: what was in it, without the lock.
-    """
-
-    def __init__(self, out: Path) -> None:
-        self.out = out
-        self.made = [path for path in (out, *out.parents) if not path.exists()]
-        self.entries: list[Path] | None = None
-        self.lock: Lock | None = None
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-            self.lock = Lock(out)
-            self.entries = [path for path in out.iterdir() if path.name != LOCK]
-        except BaseException:
-            self.close(undo=True)
-            raise
-
-    def close(self, undo: bool) -> None:
-        """Release the lock; ``undo``: delete what the run has made, if the directory was empty before."""
-        empty_before = undo and self.entries == []
-        with contextlib.suppress(OSError):
-            for path in list(self.out.iterdir()) if empty_before else []:
-                if path.is_dir() and not path.is_symlink():
-                    shutil.rmtree(path, ignore_errors=True)
-                elif path.name != LOCK:
-                    path.unlink()
-        if self.lock is not None:
-            self.lock.release()
-        if undo:
-            with contextlib.suppress(OSError):  # not empty: somebody else uses it
-                for path in self.made:
-                    path.rmdir()
-
-
 def algorithm_of(run: Path) -> str | None:
-    """The algorithm of a run directory; None where it is none."""
+    """Return the algorithm of a run directory; None if ``run`` is no run directory."""
     try:
         name = read_object(run / ENVIRONMENT).get("algorithm")
     except UserError:
@@ -225,8 +193,18 @@ def algorithm_of(run: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def read_config(run: Path, config: Config) -> Config:
+    """Return the configuration of a run directory; ``config`` is an instance of its class.
+
+    Raises:
+        UserError: the file is missing or damaged, or has an option that this version does not have.
+    """
+    version = read_object(run / ENVIRONMENT).get("automl_ext")
+    return from_dict(config, read_object(run / CONFIG), str(run / CONFIG), version)
+
+
 def _check_run_directory(out: Path, entries: list[Path]) -> None:
-    """Refuse a folder of other things: a fresh start deletes leftovers. ``environment.json`` comes first."""
+    """Refuse a folder that is no run directory: a new run deletes old files. ``environment.json`` is written first."""
     if all(path.name == f".{ENVIRONMENT}.tmp" for path in entries):
         return
     try:
@@ -237,39 +215,45 @@ def _check_run_directory(out: Path, entries: list[Path]) -> None:
         raise UserError(f"{out} is not empty and no run directory ({ENVIRONMENT} is missing or unreadable)")
 
 
-def _newest_intact(folder: Path, facts: dict[str, Any], load: Load | None) -> Origin | None:
-    tried = False
+def _read(path: Path, facts: dict[str, Any], config: Any, load: Load | None) -> Origin:
+    """Read and check one checkpoint; call ``load`` with its state."""
+    manifest = checkpoint.read_manifest(path)
+    check_compatible(str(path), manifest, facts, config)
+    state = checkpoint.read_state(path, manifest)
+    if load is not None:
+        try:
+            checkpoint.load_into(load, state)
+        except UnfitState as error:
+            version = manifest["environment"].get("automl_ext")
+            if version == __version__:
+                raise
+            raise UnfitState(f"{error} (written by automl_ext {short(version)}, this is {__version__})") from None
+    return path, manifest, state
+
+
+def _newest_intact(folder: Path, read: Callable[[Path], Origin]) -> Origin | None:
+    half_filled = False
     for path in reversed(checkpoint.list_steps(folder)):
         try:
-            manifest = checkpoint.read_manifest(path)
-            check_compatible(str(path), manifest, facts)
-            state = checkpoint.read_state(path, manifest)
-            if load is not None:
-                tried = True
-                checkpoint.load_into(load, state)
-            return path, manifest, state
+            return read(path)
         except DamagedCheckpoint as error:
-            warnings.warn(f"passing over the damaged checkpoint {path}: {error}", stacklevel=3)
-    if tried:  # what load fills is half filled, so a fresh start would not be one
+            half_filled |= isinstance(error, UnfitState)
+            warnings.warn(f"skipping the damaged checkpoint {path}: {error}", stacklevel=3)
+    if half_filled:  # a new run must not start from half-filled objects
         raise UserError(f"no checkpoint in {folder} fits, see the warnings above: choose another --out")
     return None
 
 
-def _at_path(path: Path, out: Path, entries: list[Path], facts: dict[str, Any], load: Load | None) -> Origin:
+def _at_path(path: Path, out: Path, entries: list[Path], read: Callable[[Path], Origin]) -> Origin:
     if not path.exists():
         raise UserError(f"there is no checkpoint at {path}")
     given, path = path, (path if path.is_dir() else path.parent).resolve()
     if not path.name.startswith(checkpoint.PREFIX):
         raise UserError(f"--resume: expected a checkpoint, a folder {CHECKPOINTS}/{checkpoint.PREFIX}…, got {given}")
     if entries and path.parent != (out / CHECKPOINTS).resolve():
-        raise UserError(f"the checkpoint {path} is not one of {out}, which is not empty: choose another --out")
+        raise UserError(f"the checkpoint {path} does not belong to {out}, which is not empty: choose another --out")
     try:
-        manifest = checkpoint.read_manifest(path)
-        check_compatible(str(path), manifest, facts)
-        state = checkpoint.read_state(path, manifest)
-        if load is not None:
-            checkpoint.load_into(load, state)
-        return path, manifest, state
+        return read(path)
     except DamagedCheckpoint as error:
         raise UserError(f"the checkpoint {path} is damaged: {error}") from None
 
@@ -284,11 +268,11 @@ def _fresh(out: Path, facts: dict[str, Any]) -> Run:
     return Run(out, facts, 0, None)
 
 
-def _go_on(out: Path, facts: dict[str, Any], path: Path, manifest: dict[str, Any], state: dict[str, Any]) -> Run:
+def _resume(out: Path, facts: dict[str, Any], path: Path, manifest: dict[str, Any], state: dict[str, Any]) -> Run:
     folder = out / CHECKPOINTS
     own = path.parent == folder or path.parent == folder.resolve()
     if own:
-        # Before metrics.jsonl is cut: after a crash in between it still covers every checkpoint there is.
+        # Before metrics.jsonl is cut: after a crash in between, it still covers every checkpoint.
         for later in checkpoint.list_steps(folder):
             if checkpoint.step_of(later) > manifest["step"]:
                 checkpoint.remove(later)
@@ -299,7 +283,7 @@ def _go_on(out: Path, facts: dict[str, Any], path: Path, manifest: dict[str, Any
         fsync_path(out / metrics.FILE)
     metrics.cut(out / metrics.FILE, manifest["metrics_bytes"])
     if not own:
-        checkpoint.copy(path, folder)  # last: with it the new run is complete
+        checkpoint.copy(path, folder)  # last: this completes the new run
     return Run(out, facts, manifest["step"], state)
 
 
@@ -307,7 +291,7 @@ def _prepare(out: Path, facts: dict[str, Any], record: dict[str, Any]) -> None:
     folder = out / CHECKPOINTS
     for name in (metrics.FILE, ENVIRONMENT, CONFIG, RESULT):
         path = out / name
-        if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        if path.exists() and not path.is_file():  # opening a pipe would wait forever
             raise UserError(f"{path}: expected a regular file")
     write_json(out / ENVIRONMENT, {"algorithm": facts["algorithm"], **record})
     write_json(out / CONFIG, facts["config"])
@@ -319,7 +303,7 @@ def _prepare(out: Path, facts: dict[str, Any], record: dict[str, Any]) -> None:
 
 
 def _resumed(out: Path, now: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
-    """The record of the first start, with this one added to its list ``resumed``."""
+    """Return the environment of the first start, with the present one appended to its list ``resumed``."""
     try:
         first = read_object(out / ENVIRONMENT)
         earlier = list(first.get("resumed", []))

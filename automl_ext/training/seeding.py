@@ -1,4 +1,4 @@
-"""Seeds, and random states in a form that a checkpoint can hold (tensors and plain Python)."""
+"""Seeds, and random states as tensors and plain Python, which checkpoints can hold."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from automl_ext.training.checks import check_seed
 from automl_ext.training.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,12 +20,11 @@ def seed_everything(seed: int) -> None:
 
     Raises:
         TypeError: ``seed`` is not an int.
-        ValueError: not in 0 … 2³² − 1, NumPy's range.
+        ValueError: ``seed`` is not in [0, 2³²), NumPy's range.
     """
     if type(seed) is not int:
         raise TypeError(f"seed: expected an int, got {type(seed).__name__}")
-    if not 0 <= seed < 2**32:
-        raise ValueError(f"seed: expected 0 to 2**32 - 1, got {seed}")
+    check_seed(seed)
     random.seed(seed)
     torch.manual_seed(seed)
     if "numpy" in sys.modules:
@@ -32,14 +32,14 @@ def seed_everything(seed: int) -> None:
 
 
 def generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
-    """A torch generator of its own, seeded. Its state for a checkpoint is ``get_state()``, a tensor."""
+    """Return a new torch generator with a seed. Its state for a checkpoint is ``get_state()``, a tensor."""
     return torch.Generator(device).manual_seed(seed)
 
 
 def derived_seed(*numbers: int) -> int:
-    """A seed in 0 … 2³⁰ − 1 that follows from numbers of 0 and above; other numbers give unrelated ones.
+    """Derive a seed in [0, 2³⁰) from non-negative integers; other integers give an unrelated seed.
 
-    So small that what counts on from it, one seed per environment, stays within 31 bits.
+    The range leaves room for seeds counted up from it, one per environment, within 31 bits.
     """
     import numpy
 
@@ -47,7 +47,7 @@ def derived_seed(*numbers: int) -> int:
 
 
 def rng_state() -> dict[str, Any]:
-    """The global generators' states: torch (CPU, GPUs in use), Python's ``random``, NumPy's legacy one."""
+    """Return the states of the global generators: torch (CPU, GPUs in use), Python's ``random``, NumPy's legacy one."""
     numpy_state = None
     if "numpy" in sys.modules:
         numpy_state = _plain(sys.modules["numpy"].random.get_state(legacy=False))
@@ -60,14 +60,14 @@ def rng_state() -> dict[str, Any]:
 
 
 def set_rng_state(state: dict[str, Any]) -> None:
-    """Restore what :func:`rng_state` returned.
+    """Restore the states that :func:`rng_state` returned.
 
     Raises:
-        UserError: the state was taken with another number of GPUs.
+        UserError: the states were saved with another number of GPUs.
     """
     gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if state["cuda"] and len(state["cuda"]) != gpus:
-        raise UserError(f"the random state was taken with {len(state['cuda'])} GPUs, here there are {gpus}")
+        raise UserError(f"the random state was saved with {len(state['cuda'])} GPUs, here there are {gpus}")
     torch.set_rng_state(state["torch"])
     if state["cuda"]:
         torch.cuda.set_rng_state_all(state["cuda"])
@@ -80,15 +80,15 @@ def set_rng_state(state: dict[str, Any]) -> None:
 
 
 def numpy_generator_state(rng: numpy.random.Generator) -> dict[str, Any]:
-    """``rng.bit_generator.state`` with its arrays as lists, which ``weights_only`` loading needs."""
+    """Return ``rng.bit_generator.state`` with its arrays as lists, as ``torch.load(weights_only=True)`` requires."""
     return _plain(rng.bit_generator.state)
 
 
 def set_numpy_generator_state(rng: numpy.random.Generator, state: dict[str, Any]) -> None:
-    """Restore what :func:`numpy_generator_state` returned.
+    """Restore the state that :func:`numpy_generator_state` returned.
 
     Raises:
-        ValueError: the state is that of another kind of bit generator.
+        ValueError: the state belongs to another kind of bit generator.
     """
     kind = type(rng.bit_generator).__name__
     if state["bit_generator"] != kind:

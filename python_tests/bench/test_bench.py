@@ -1,4 +1,4 @@
-"""`automl-ext bench` measures every op, notices a wrong result, and says what falls short."""
+"""`automl-ext bench` measures every op and detects wrong results."""
 
 from __future__ import annotations
 

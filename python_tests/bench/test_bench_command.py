@@ -1,4 +1,4 @@
-"""`automl-ext bench`: what falls short of the targets, the README's table, and the command."""
+"""`automl-ext bench`: missed targets, the README's table, and the command."""
 
 from __future__ import annotations
 
@@ -154,9 +154,9 @@ def test_check_names_what_falls_short(capsys: pytest.CaptureFixture[str]) -> Non
     assert bench("--no-compile", "--check", "--ops", "gae") == 1
     shown = capsys.readouterr().out
     assert "entmax15" not in shown
-    assert "falls short: gae (128, 8) forward: not measured against µs (no such row in this run)" in shown
+    assert "target missed: gae (128, 8) forward: not measured against µs (no such row in this run)" in shown
     assert bench("--no-compile", "--check", "--ops", "td_targets") == 0
-    assert "every target is met (of td_targets)" in capsys.readouterr().out
+    assert "all targets are met (of td_targets)" in capsys.readouterr().out
 
 
 # ---- the command
@@ -194,7 +194,9 @@ def test_cli(capsys: pytest.CaptureFixture[str]) -> None:
     assert "td_targets" in capsys.readouterr().out
     for args, word in [
         (["--ops", "gea"], "'gea'"),
-        (["--threads", "0"], "--threads"),
+        (["--threads", "0"], "--threads: expected at least 1"),
+        (["--threads", "9" * 30], "--threads"),
+        (["--device", "gpu"], "'gpu'"),
         (["--seconds", "nan"], "--seconds"),
         (["--table", "nowhere.json"], "nowhere.json"),
         (["--readme", "nowhere.md"], "nowhere.md"),
@@ -205,7 +207,7 @@ def test_cli(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_no_gpu_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(UserError, match="no GPU is found; --device cpu measures the CPU"):
+    with pytest.raises(UserError, match=r"device 'cuda': .*use cpu or auto"):
         bench("--device", "cuda")
 
 
@@ -238,7 +240,7 @@ def test_table_and_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(UserError, match="expected the lines"):
         bench("--table", tmp_path / "bench.json", "--readme", readme)
     (tmp_path / "bench.json").write_text("{}")
-    with pytest.raises(UserError, match="no result of this command"):
+    with pytest.raises(UserError, match="not a result of this command"):
         bench("--table", tmp_path / "bench.json")
 
 

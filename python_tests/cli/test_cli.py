@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+import fresh_python
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ from automl_ext import __version__, _native, build_info
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
+from automl_ext import cli
 from automl_ext.cli import main
 
 SMALL = ["--subset", "200", "--epochs", "2", "--channels", "4", "--retrain-epochs", "1", "--retrain-channels", "4"]
@@ -65,12 +67,60 @@ def refused(process: Done, *words: str) -> None:
         assert word in lines[0], lines[0]
 
 
-def test_no_command_and_an_unknown_one_show_the_usage(automl_ext: Run, tmp_path: Path) -> None:
+def test_no_command_prints_the_usage(automl_ext: Run) -> None:
     nothing = automl_ext()
     assert nothing.returncode == 2
     assert "search gdas" in nothing.stdout
-    refused(automl_ext("serach"), "serach")
+    assert automl_ext("--help") == Done(0, nothing.stdout, "")
     assert automl_ext("--version").stdout.strip() == __version__
+    group = automl_ext("search", "--help")
+    assert group.returncode == 0
+    assert "search darts" in group.stdout
+    assert "train" not in group.stdout.replace("then train", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["serach"], "unknown command 'serach'; did you mean 'search'?"),
+        (["evl", "run"], "unknown command 'evl'; did you mean 'eval'?"),
+        (["train-dqn"], "unknown command 'train-dqn'; did you mean 'train dqn'?"),
+        (["a\nb"], "unknown command 'a\\nb'"),
+        (["train", "rainbw"], "expected one of reinforce, a2c, a3c, dqn, rainbow, dreamer, got 'rainbw'; did you mean"),
+        (["train"], "train: expected one of reinforce, a2c, a3c, dqn, rainbow, dreamer, got nothing"),
+        (["search", "foo"], "search: expected one of gdas, entmax-gdas, darts,"),
+    ],
+)
+def test_an_unknown_command_names_the_nearest(automl_ext: Run, arguments: list[str], error: str) -> None:
+    refused(automl_ext(*arguments), error)
+
+
+def test_usage_file_lists_the_commands() -> None:
+    path = Path(cli.__file__).with_name("usage.txt")
+    regenerate = 'python -c "from automl_ext.cli import usage; print(usage())" > automl_ext/usage.txt'
+    assert path.read_text(encoding="utf-8") == cli.usage() + "\n", f"commands have changed: run {regenerate}"
+
+
+def test_help_and_version_do_not_load_torch() -> None:
+    code = (
+        "import contextlib, io, json, sys\n"
+        "from automl_ext_cli import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):\n"
+        "    codes = [main([word]) for word in ('--help', '--version', 'serach')]\n"
+        "print(json.dumps([codes, sorted({'torch', 'automl_ext'} & sys.modules.keys())]))\n"
+    )
+    assert fresh_python.facts(code) == [[0, 0, 2], []]
+
+
+def test_the_package_loads_torch_and_its_ops_only() -> None:
+    code = (
+        "import json, sys\n"
+        "import automl_ext\n"
+        "rooms = ['nas', 'rl', 'training', 'data', 'parallel', 'bench', 'cli', 'runners']\n"
+        "unwanted = ['gymnasium', 'tyro', 'rich', 'sklearn', 'matplotlib', *(f'automl_ext.{r}' for r in rooms)]\n"
+        "print(json.dumps([name for name in unwanted if name in sys.modules]))\n"
+    )
+    assert fresh_python.facts(code) == []
 
 
 def test_search_retrain_and_plot(automl_ext: Run, tmp_path: Path) -> None:
@@ -150,7 +200,7 @@ def test_what_a_user_gets_wrong_is_one_line_and_exit_code_2(automl_ext: Run, tmp
     assert (full / "mine.txt").read_text() == "keep"
     refused(automl_ext("retrain", "--genotype", "|sep_conv_3x3~0|", "--out", "r"), "sep_conv_3x3")
     refused(automl_ext("retrain", "--genotype", GENOTYPE, "--data", "mnist", "--out", "r"), "mnist")
-    for flags, word in ((["--epochs", 0], "epochs"), (["--stop-after", 0], "stop-after"), (["--epoch", 1], "--epoch")):
+    for flags, word in ((["--epochs", 0], "epochs"), (["--stop-after", 0], "stop_after"), (["--epoch", 1], "--epoch")):
         parsed = automl_ext("search", "gdas", *flags)  # tyro's own message, in a box
         assert parsed.returncode == 2
         assert word in parsed.stderr
@@ -224,8 +274,8 @@ def test_doctor_finds_every_op_well(automl_ext: Run) -> None:
         assert name in process.stdout
     assert "WRONG" not in process.stdout
     words = " ".join(process.stdout.split())
-    assert "who answers on cpu" in words
-    assert "who answers on cuda" in words
+    assert "backend on cpu" in words
+    assert "backend on cuda" in words
     if _native.is_loaded() and not automl_ext_cuda():
         assert "AUTOML_EXT_CUDA=1" in words
 

@@ -186,7 +186,7 @@ def test_missing_library_warns_once_at_first_use(package: pathlib.Path) -> None:
     assert facts["build_info"] == {}
     assert facts["at_import"] == facts["second"] == []
     assert len(facts["first"]) == 1
-    assert "the compiled library is missing; PyTorch answers instead" in facts["first"][0]
+    assert "the compiled library is missing; falling back to PyTorch" in facts["first"][0]
     assert REBUILD in facts["first"][0]
     assert "the compiled library is missing" in facts["native_error"]
     assert REBUILD in facts["native_error"]

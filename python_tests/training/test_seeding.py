@@ -75,7 +75,7 @@ def test_states_of_missing_gpus_are_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     before = draw, rng_state()
     state = rng_state() | {"cuda": [torch.zeros(16, dtype=torch.uint8)]}
-    with pytest.raises(UserError, match="taken with 1 GPUs, here there are 0"):
+    with pytest.raises(UserError, match="saved with 1 GPUs, here there are 0"):
         set_rng_state(state)
     assert torch.equal(torch.get_rng_state(), before[1]["torch"])
 

@@ -1,4 +1,4 @@
-"""Fills the tables of measurements in docs/ from benchmarks/results/: nobody types numbers.
+"""Fill the tables of measurements in docs/ from benchmarks/results/.
 
     PYTHONPATH=tools python -m docs_tables           # replace the tables between the markers
     PYTHONPATH=tools python -m docs_tables --check   # exit code 1, and the pages whose tables differ from the results
@@ -27,7 +27,7 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """The page with its tables made anew."""
+    """Return the page with regenerated tables."""
     return MARKED.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n{m[4]}", text)
 
 

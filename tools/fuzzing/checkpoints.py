@@ -50,7 +50,7 @@ def _resume(rng: random.Random, folder: Path, base: Base) -> Finding:
     violation = fault(done)
     if violation is None and done.code == 0:
         violation = runs.difference(base, path)
-        if violation is None and changed and "passing over the damaged checkpoint" not in done.err:
+        if violation is None and changed and "skipping the damaged checkpoint" not in done.err:
             violation = "no warning that a damaged checkpoint is passed over"
     return _finding(what, done, violation)
 
@@ -98,8 +98,8 @@ def _export(rng: random.Random, folder: Path, base: Base) -> Finding:
 
 
 def _finding(what: str, done: Done, violation: str | None) -> Finding:
-    passed_over = done.code == 0 and "passing over" in done.err
-    outcome = "violation" if violation else "older checkpoint used" if passed_over else f"exit {done.code}"
+    skipped = done.code == 0 and "skipping" in done.err
+    outcome = "violation" if violation else "older checkpoint used" if skipped else f"exit {done.code}"
     return Finding(what, outcome, violation, done.err[-3000:] if violation else "")
 
 

@@ -38,24 +38,12 @@ def line(rng: random.Random) -> Line:
 
 
 def options_of(command: str) -> dict[str, Any]:
-    """The names and types of a command's options."""
-    from automl_ext import cli
-    from automl_ext.nas.benchmarks import nats_bench as nas_bench
-    from automl_ext.nas.differentiable import entmax_gdas, gdas
-    from automl_ext.nas.differentiable.darts import DARTSConfig
-    from automl_ext.nas.ensembles import ensemble
-    from automl_ext.nas.retraining import compare, retrain
-    from automl_ext.nas.strategies.registry import ALIASES, STRATEGIES
-    from automl_ext.rl.registry import algorithm
+    """Return the names and types of a command's options."""
+    from automl_ext.runners import RUNNERS
 
-    kind, _, name = command.partition(" ")
-    others = {"gdas": gdas.GDASConfig, "entmax-gdas": entmax_gdas.EntmaxGDASConfig, "darts": DARTSConfig}
-    others |= {"nas-bench": nas_bench.NASBenchConfig, "retrain": retrain.RetrainConfig}
-    others |= {"compare": compare.CompareConfig, "ensemble": ensemble.EnsembleConfig}
-    if kind == "train":
-        return _fields(cli.TrainOptions) | _fields(algorithm(name).config)
-    name = ALIASES.get(name, name) or kind
-    return _fields(cli.RunOptions) | _fields(others[name] if name in others else STRATEGIES[name])
+    runner = RUNNERS[command]
+    config, _ = runner.load()
+    return _fields(runner.options) | _fields(config)
 
 
 def _fields(kind: type) -> dict[str, Any]:

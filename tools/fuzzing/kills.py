@@ -89,6 +89,6 @@ def _wrong_end(done: Done, base: Base, folder: Path) -> str | None:
     violation = fault(done)
     if violation is None and done.code != 0:
         violation = f"the run cannot be resumed: {done.err[-200:]}"
-    if violation is None and "passing over the damaged checkpoint" in done.err:
+    if violation is None and "skipping the damaged checkpoint" in done.err:
         violation = "a kill left a checkpoint that looks damaged"
     return violation or runs.difference(base, folder / "run")

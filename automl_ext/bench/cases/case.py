@@ -1,4 +1,4 @@
-"""One op at one shape: its inputs, who computes it, how a part of it is checked, and the bytes it cannot avoid."""
+"""A case of the benchmark: one op at one shape, its inputs, its contenders and its checks."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 from automl_ext._native import backend
 
 FORWARD, TRAINING = "forward", "forward + backward"
-Function = Callable[..., Any]  # of the case's tensors; a tensor, an array, or a tuple of them
-Bind = Callable[[Sequence[Tensor]], Callable[[], Any]]  # what it prepares for given tensors is not timed
+Function = Callable[..., Any]  # (*tensors) -> a tensor, an array, or a tuple of them
+Bind = Callable[[Sequence[Tensor]], Callable[[], Any]]  # preparation for given tensors is not timed
 Law = Callable[[Tensor, Sequence[Tensor], Tensor | None], float]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Another package's way to the same outputs. ``trained``: it gives gradients too."""
+    """Another package's function for the same outputs. ``trained``: it also computes gradients."""
 
     bind: Bind
     trained: bool
@@ -29,13 +29,25 @@ class Peer:
 class Case:
     """One op at one shape.
 
-    make(): its tensors, on the device.
-    sample(tensors, at): the problem of the rows (columns, elements) `at` alone.
-    pick(output, at): the same rows of an output or of a gradient.
-    saved(inputs, outputs): what the backward pass cannot do without, besides the gradients of the outputs.
-    seeded: ours with fixed noise, which alone can be compared with the reference.
-    law(inputs, results, grad): the error of a contender that draws its own noise; infinite where the samples cannot
-      come from the distribution asked for.
+    Attributes:
+        op, shape, dtype: name, shape and dtype of the problem.
+        make: make() returns the tensors, on the device.
+        ours, eager: our op, and eager PyTorch.
+        sample: sample(tensors, at) returns the problem restricted to the rows (columns, elements) ``at``.
+        pick: pick(output, at) returns the same rows of an output or of a gradient.
+        count: number of rows that can be sampled.
+        peers: other packages, by name.
+        trained: number of tensors that get a gradient.
+        compared: number of tensors whose gradient depends on the sampled rows only; None: all.
+        saved: saved(inputs, outputs) returns the tensors that the backward pass needs besides gradients.
+        from_the_front: a row depends on its position, so that only the first rows can be sampled.
+        seeded: our op with fixed noise, which can be compared with the reference.
+        law: law(inputs, results, grad) returns the error of a contender that draws its own noise; infinite if the
+            samples do not follow the distribution.
+        softmax: torch.softmax of the same rows is also timed.
+        prepares: ``ours`` and ``eager`` have the type Bind.
+        moved: bytes that must move, if not all inputs and outputs.
+        loop: the eager formula is a loop over time.
     """
 
     op: str
@@ -46,18 +58,18 @@ class Case:
     eager: Function
     sample: Callable[[Sequence[Tensor], Tensor], list[Tensor]]
     pick: Callable[[Tensor, Tensor], Tensor]
-    count: int  # of rows that can be sampled
+    count: int
     peers: dict[str, Peer] = field(default_factory=dict)
-    trained: int = 1  # so many of the tensors get a gradient,
-    compared: int | None = None  # and of so many the sampled rows have it for themselves (None: of all)
+    trained: int = 1
+    compared: int | None = None
     saved: Callable[[Sequence[Tensor], Sequence[Tensor]], Sequence[Tensor]] = lambda inputs, outputs: outputs
-    from_the_front: bool = False  # a row depends on its place: only the first ones make a problem of their own
+    from_the_front: bool = False
     seeded: Function | None = None
     law: Law | None = None
-    softmax: bool = False  # torch.softmax of the same rows is a yardstick
-    prepares: bool = False  # ours and eager are of kind Bind
-    moved: int | None = None  # bytes that must move, where it is not inputs and outputs whole
-    loop: bool = False  # the eager formula is a loop over time
+    softmax: bool = False
+    prepares: bool = False
+    moved: int | None = None
+    loop: bool = False
 
     def bound(self, function: Function) -> Bind:
         return function if self.prepares else plain(function)
@@ -72,7 +84,7 @@ def plain(function: Function) -> Bind:
 
 
 def by_reference(op: Function) -> Function:
-    """The same call, answered by PyTorch: the formula in tensor operations, over time a loop."""
+    """Return the same call with the reference backend: PyTorch operations, loops over time."""
 
     def run(*args: object) -> Any:
         with backend("reference"):

@@ -1,4 +1,4 @@
-"""Checks of contenders that draw their own noise: samples by their distribution, gradients by their own samples."""
+"""Checks of contenders that draw their own noise: tests of the distribution, and of gradients given the samples."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ from torch import Tensor
 
 from automl_ext.bench.cases.case import Law
 
-# Kolmogorov's statistic is above this in 7 of a million samples that do follow the distribution (2·exp(−2·2.5²)).
+# Kolmogorov's statistic exceeds this for 7 of a million samples that follow the distribution (2·exp(−2·2.5²)).
 LARGEST_DISTANCE = 2.5
 LAW_ELEMENTS = 200_000
 
 
 def follows_uniform(u: Tensor) -> bool:
-    """Whether u [n], in [0, 1], may be uniform, by Kolmogorov's test; False for NaN."""
+    """Test whether ``u`` [n], in [0, 1], is uniform, with Kolmogorov's test; False for NaN."""
     n = u.numel()
     ranks = (torch.arange(n, dtype=torch.float64) + 0.5) / n
     return bool((u.double().sort().values - ranks).abs().max() * n**0.5 <= LARGEST_DISTANCE)
 
 
 def noise_is_gumbel(logits: Tensor, y: Tensor) -> bool:
-    """log y − logits is the noise up to a constant of the row; the difference of two Gumbels is logistic."""
+    """Test the noise: log y − logits equals it up to a constant per row; the difference of two Gumbels is logistic."""
     noise = y.log() - logits
     even = noise.shape[-1] // 2 * 2
     return follows_uniform(torch.sigmoid(noise[:, :even:2] - noise[:, 1:even:2]).flatten())
 
 
 def choices_follow_softmax(logits: Tensor, index: Tensor) -> bool:
-    """The cumulative probability of what was chosen, spread evenly over the category's own, is uniform.
+    """Test chosen categories: their cumulative probability, spread evenly over the category's own, is uniform.
 
-    Added up from the most probable category on: in their own order choices that ignore the logits would pass.
+    Categories are sorted by probability: otherwise choices that ignore the logits would pass.
     """
     return choices_follow(logits.softmax(-1), index.unsqueeze(-1))
 
 
 def choices_follow(p: Tensor, index: Tensor) -> bool:
-    """The same for probabilities p [..., n] and any number of choices from each row of them, [..., choices]."""
+    """Test choices [..., choices] from the rows of probabilities ``p`` [..., n], as ``choices_follow_softmax`` does."""
     p, order = p.sort(-1, descending=True)
     chosen = order.argsort(-1).gather(-1, index)
     spread = torch.rand(chosen.shape, dtype=p.dtype, generator=torch.Generator().manual_seed(0))
@@ -69,7 +69,7 @@ def sparse(logits: Tensor, y: Tensor, dx: Tensor | None, grad: Tensor | None) ->
 
 
 def hard(logits: Tensor, y: Tensor, dx: Tensor | None, grad: Tensor | None) -> float:
-    """The soft sample does not show: of its gradient only that it is there, and sums to 0, is known."""
+    """Test hard samples. The soft sample is unknown; its gradient must exist and sum to 0."""
     one_hot = bool(((y == 0) | ((y - 1).abs() < 1e-2)).all() and (y.sum(-1).round() == 1).all())
     if not one_hot or not choices_follow_softmax(logits, y.argmax(-1)):
         return float("inf")
@@ -84,7 +84,7 @@ def choice(logits: Tensor, index: Tensor, dx: Tensor | None, grad: Tensor | None
 
 
 def law(of_rows: Callable[[Tensor, Tensor, Tensor | None, Tensor | None], float]) -> Law:
-    """The first rows of logits, outputs and gradients, in float64 on the CPU."""
+    """Make a law from a test of rows: it gets the first rows in float64 on the CPU."""
 
     def error(logits: Tensor, results: Sequence[Tensor], grad: Tensor | None) -> float:
         rows = max(4, LAW_ELEMENTS // logits.shape[-1])

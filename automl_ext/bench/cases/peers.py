@@ -1,4 +1,4 @@
-"""Packages that compute the same, where they are installed (extra ``bench``)."""
+"""Other packages that compute the same outputs, if they are installed (extra ``bench``)."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ INSTALL = 'pip install "automl_ext[bench]"'
 
 
 def load() -> tuple[dict[str, Any], dict[str, str]]:
-    """(modules by package, the reason by package that cannot be measured)."""
+    """Return (modules by package, for each package that cannot be measured the reason)."""
     modules, skipped = {}, {}
     for name, module in PACKAGES.items():
         try:
@@ -32,7 +32,7 @@ def load() -> tuple[dict[str, Any], dict[str, str]]:
                 modules[name] = importlib.import_module(module)
         except ModuleNotFoundError as error:
             skipped[name] = f"not installed (no module {error.name!r}): {INSTALL}"
-        except Exception as error:  # packages built for another torch fail in many ways
+        except Exception as error:  # a package built for another torch may raise any exception
             skipped[name] = f"cannot be imported: {type(error).__name__}: {error}".splitlines()[0]
     return modules, skipped
 

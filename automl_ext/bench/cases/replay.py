@@ -1,4 +1,4 @@
-"""Prioritised replay: a call samples a batch, gathers it with its importance weights, and updates its priorities."""
+"""Prioritized replay: a call samples a batch with its importance weights and updates its priorities."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from automl_ext.bench.cases.case import Case, Peer
 from automl_ext.bench.cases.laws import choices_follow, relative
 from automl_ext.bench.cases.replay_peers import tianshou, torchrl
 
-ALPHA, BETA, EPS = 0.6, 0.4, float(np.finfo(np.float32).eps)  # EPS: tianshou's, which cannot be chosen
-OBSERVATION = 4  # numbers; as many as CartPole's
-BYTES = 2 * (2 * 4 * OBSERVATION + 8 + 4 + 4 + 1 + 4 + 8)  # of a batch's transition, read and written
+ALPHA, BETA, EPS = 0.6, 0.4, float(np.finfo(np.float32).eps)  # EPS: tianshou's fixed value
+OBSERVATION = 4  # size of CartPole's observation
+BYTES = 2 * (2 * 4 * OBSERVATION + 8 + 4 + 4 + 1 + 4 + 8)  # per transition of a batch, read and written
 Call = Callable[[], tuple[Any, Any]]
 
 
 def replay_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modules: dict[str, Any]) -> list[Case]:
-    """The tensors are |δ| of every transition, and of a batch. A call returns observations and weights."""
+    """Return the cases. Tensors: |δ| of all transitions and of a batch. A call returns observations and weights."""
     if dtype != torch.float32 or device != "cpu":
         return []
     return [
@@ -88,13 +88,13 @@ def law(td_errors: Tensor, results: Sequence[Tensor], grad: Tensor | None) -> fl
 
 
 def numbered(capacity: int) -> np.ndarray:
-    """Observations, one more than transitions, that begin with their number (float32 has them all below 2^24)."""
+    """Return capacity + 1 observations that start with their number (exact in float32 below 2²⁴)."""
     return (np.arange(capacity + 1)[:, None] + np.arange(OBSERVATION)).astype(np.float32)
 
 
 def ours(tensors: Sequence[Tensor], n_step: int) -> Call:
-    """Full, by sqrt(capacity) environments whose episode goes on."""
-    from automl_ext.rl import PrioritizedReplay, Step  # wants gymnasium, which a GPU machine's bench does without
+    """Return a call on our buffer, filled by sqrt(capacity) environments without ends of episodes."""
+    from automl_ext.rl import PrioritizedReplay, Step  # imports gymnasium, which the benchmark on a GPU machine lacks
 
     td_errors, new_errors = tensors
     capacity, batch_size = len(td_errors), len(new_errors)

@@ -1,4 +1,7 @@
-"""Other packages' prioritised replay, full: observations [capacity + 1, n], |δ| of every transition and of a batch."""
+"""Prioritized replay of other packages, filled.
+
+Arguments: observations [capacity + 1, n], |δ| of all transitions [capacity], and of a batch.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ Call = Callable[[], tuple[Any, Any]]
 def tianshou(
     package: Any, observations: np.ndarray, td_errors: Tensor, new_errors: Tensor, alpha: float, beta: float
 ) -> Call:
-    """Windows of its batches have one step: longer ones it computes elsewhere."""
+    """Return a call for tianshou's buffer. Its batches have windows of one step."""
     capacity, batch_size = len(td_errors), len(new_errors)
     buffer = package.PrioritizedReplayBuffer(capacity, alpha=alpha, beta=beta)
     no = np.array(False)
     step = {"obs": observations[0], "act": np.int64(0), "rew": 1.0, "terminated": no, "truncated": no, "done": no}
     buffer.add(package.Batch(**step, obs_next=observations[1], info=package.Batch()))
-    # One at a time a million would take minutes: write where add() would have written.
+    # Adding a million transitions one by one takes minutes: write directly where add() would write.
     buffer._meta.obs[:], buffer._meta.obs_next[:] = observations[:-1], observations[1:]
     buffer._size = capacity
     buffer.update_weight(np.arange(capacity), td_errors)
@@ -37,7 +40,7 @@ def tianshou(
 def torchrl(
     package: Any, observations: np.ndarray, td_errors: Tensor, new_errors: Tensor, alpha: float, beta: float
 ) -> Call:
-    """The plain buffer; the one for prioritised TensorDicts wraps it and its sampler."""
+    """Return a call for torchrl's ReplayBuffer with a PrioritizedSampler."""
     from tensordict import TensorDict
     from torchrl.data import LazyTensorStorage, ReplayBuffer
     from torchrl.data.replay_buffers.samplers import PrioritizedSampler

@@ -22,7 +22,7 @@ def returns_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modul
         return [torch.rand(shape, device=device) < 0.01 for _ in range(2)]
 
     def episodes() -> list[Tensor]:
-        """What a collector records: V′ is the next step's V unless an episode ended (most packages know no other)."""
+        """Return tensors as a collector records them: V′ is the next step's V unless an episode ended."""
         steps, envs = shape
         values = randn(steps + 1, envs)
         terminated, truncated = ends()
@@ -32,7 +32,7 @@ def returns_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modul
     def floats(count: int) -> Any:
         return lambda: [*(randn(*shape) for _ in range(count)), *ends()]
 
-    # (op, its tensors, of these with a gradient, call)
+    # (op, its tensors, number of tensors with a gradient, call)
     ops: list[tuple[str, Any, int, Function]] = [
         ("gae", episodes, 3, lambda r, v, w, e, u: a.gae(r, v, w, e, u, GAMMA, LAMBDA)),
         ("lambda_returns", floats(2), 2, lambda r, w, e, u: a.lambda_returns(r, w, e, u, GAMMA, LAMBDA)),

@@ -1,4 +1,4 @@
-"""The table: which ops at which shapes."""
+"""The cases of the benchmark: ops and their shapes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ CPU_SHAPES: Shapes = {
     "actions": [(256, 18), (65_536, 18)],
     "replay": [(1_000_000, 256)],
 }
-# On a GPU what takes 64 MB or more in bfloat16 tells the bandwidth, what is small the cost of a call.
+# On a GPU, cases of 64 MB or more in bfloat16 measure the bandwidth, small cases the cost of a call.
 CUDA_SHAPES: Shapes = {
     "rows": [(14, 8), (4_194_304, 8), (65_536, 512), (1024, 32_768)],
     "mixed": [(8, 16, 8, 8, 8), (8, 64, 64, 32, 32)],
     "returns": [(128, 8), (128, 262_144), (1024, 32_768)],
     "atoms": [(256, 51), (655_360, 51)],
     "actions": [(256, 18), (2_097_152, 18)],
-    "replay": [],  # it lives in the host's memory
+    "replay": [],  # the buffer is in the host's memory
 }
 QUICK_SHAPES: Shapes = {
     "rows": [(14, 8), (60, 300)],
@@ -53,7 +53,7 @@ FAMILIES: dict[str, Callable[..., list[Case]]] = {
 def cases(
     device: str, shapes: Shapes, dtypes: Sequence[torch.dtype], modules: dict[str, Any] | None = None
 ) -> list[Case]:
-    """Every op at every shape of its family. ``modules``: packages to compare with, as ``peers.load`` gives them."""
+    """Return every op at every shape of its family. ``modules``: packages to compare with, from ``peers.load``."""
     return [
         case
         for family, build in FAMILIES.items()

@@ -1,11 +1,11 @@
-"""Rows of a result as words: shared by the terminal, the README's table and the chart."""
+"""Rows of a result as text, for the terminal, the README's table and the chart."""
 
 from __future__ import annotations
 
 from typing import Any
 
 OURS_AND_PYTORCH = ("ours", "eager", "compiled")
-BUSY = 0.7  # processes that ran on average in the minute before
+BUSY = 0.7  # load average of the minute before, in processes
 YARDSTICKS = ("softmax", "copy")
 
 
@@ -21,7 +21,7 @@ def shape_of(row: dict[str, Any]) -> str:
 
 
 def time_of(row: dict[str, Any], name: str) -> str:
-    """The median with half the distance of the quartiles; "wrong" after a time that does not count."""
+    """Return the median ± half the interquartile range, and "wrong" if the result was wrong."""
     times = row["seconds"].get(name)
     if times is None:
         return "–"
@@ -30,7 +30,7 @@ def time_of(row: dict[str, Any], name: str) -> str:
 
 
 def best_peer(row: dict[str, Any]) -> str | None:
-    """The fastest of the other packages, right ones first."""
+    """Return the fastest of the other packages; correct ones come first."""
     peers = [name for name in row["seconds"] if name not in (*OURS_AND_PYTORCH, *YARDSTICKS)]
     return min(peers, key=lambda name: (name in row["wrong"], row["seconds"][name]["median"]), default=None)
 
@@ -68,7 +68,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def bandwidth(row: dict[str, Any]) -> str:
-    """What ours moves in a second, of what a copy does."""
+    """Return our bandwidth and that of a copy, in GB/s."""
     achieved = row["bytes"] / row["seconds"]["ours"]["median"] / 1e9
     return f"{achieved:.0f} of {row['copy_gb_per_s']:.0f}"
 

@@ -1,4 +1,4 @@
-"""The picture of a result: how many times as long the others take."""
+"""The chart of a result: times of the other contenders, relative to ours."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OTHERS = [("^", "tab:red"), ("v", "tab:purple"), ("<", "tab:brown")]
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """One line per float32 row, a mark per right contender at its time over ours, on a logarithmic axis.
+    """Draw one line per float32 row, with a mark per correct contender at its time over ours, on a logarithmic axis.
 
     Raises:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.

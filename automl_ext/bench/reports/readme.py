@@ -1,4 +1,4 @@
-"""The README's table, made from a result: nobody types numbers."""
+"""The README's table, generated from a result."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from automl_ext.training.files.reading import read_small
 
 BEGIN, END = "<!-- bench: made by `automl-ext bench --table`, do not edit -->\n", "<!-- bench: end -->"
 HEADER = ["op", "shape", "forward: ours", "the best other", "ratio", "of a copy's speed", "forward + backward: ratio"]
-MOST_ELEMENTS = 10_000_000  # of the one row shown of ops without targets
+MOST_ELEMENTS = 10_000_000  # of the single row shown for an op without targets
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The float32 rows for which something is asked, and of each other op the largest; then where they come from."""
+    """Return the float32 rows with targets, the largest row of every other op, and the machine, as Markdown."""
     lines = [HEADER, ["---"] * len(HEADER)]
     by_place: dict[tuple[str, tuple[int, ...]], dict[str, dict[str, Any]]] = {}
     for row in result["rows"]:
@@ -58,10 +58,10 @@ def table_line(forward: dict[str, Any], training: dict[str, Any] | None) -> list
 
 
 def replace_table(readme: Path, result: dict[str, Any]) -> None:
-    """Put the result's table between the two markers.
+    """Write the result's table between the two markers.
 
     Raises:
-        UserError: the file has not both markers.
+        UserError: a marker is missing in the file.
     """
     text = read_small(readme).decode()
     before, begin, rest = text.partition(BEGIN)

@@ -1,4 +1,4 @@
-"""A result on the terminal: with rich where it is installed, as plain lines elsewhere."""
+"""A result on the terminal: tables if rich is installed, else plain lines."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ def gpu_cells(row: dict[str, Any]) -> list[str]:
 
 
 def show(result: dict[str, Any]) -> None:
-    """Both tables, what was skipped and why, what is wrong, and where it ran."""
+    """Print both tables, skipped contenders and the reasons, wrong results, and the machine."""
     header, to_cells = (GPU_HEADER, gpu_cells) if result["device_type"] == "cuda" else (HEADER, cells)
     tables = [
         (
-            "medians ± half the distance of the quartiles; ratio: the best right contender to ours",
+            "medians ± half the interquartile range; ratio: time of the fastest correct contender over ours",
             header,
             to_cells,
             "rows",
         ),
-        ("ours: speed of two threads, and time per element", SCALING_HEADER, scaling_cells, "scaling"),
+        ("our ops: speedup with two threads, and time per element", SCALING_HEADER, scaling_cells, "scaling"),
     ]
     for title, titles, words, name in tables:
         if result[name]:

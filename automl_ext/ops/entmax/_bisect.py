@@ -15,6 +15,7 @@ This form is accurate on long flat rows, because no threshold is subtracted from
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -156,7 +157,7 @@ def _check(
     return dim, check_row_parameter(value, name, op, X, row_shape, low, high, above=above)
 
 
-def _along(rows, x: Tensor, parameter: float | Tensor, dim: int) -> Tensor:  # type: ignore[no-untyped-def]
+def _along(rows: Callable[[Tensor, Tensor], Tensor], x: Tensor, parameter: float | Tensor, dim: int) -> Tensor:
     dtype = output_dtype(x)
     if x.numel() == 0:
         return x.to(dtype, copy=True)

@@ -38,7 +38,8 @@ def entmax15(X: Tensor, dim: int = -1, k: int | None = None) -> Tensor:
     if k is not None:
         check_positive_int(k, "k", "entmax15")
     if _native.use_native(X):
-        return torch.ops.automl_ext.entmax15(X, dim)
+        y: Tensor = torch.ops.automl_ext.entmax15(X, dim)
+        return y
     return _entmax15_reference(X, dim)
 
 
@@ -53,5 +54,6 @@ def sparsemax(X: Tensor, dim: int = -1, k: int | None = None) -> Tensor:
     if k is not None:
         check_positive_int(k, "k", "sparsemax")
     if _native.use_native(X):
-        return torch.ops.automl_ext.sparsemax(X, dim)
+        y: Tensor = torch.ops.automl_ext.sparsemax(X, dim)
+        return y
     return _sparsemax_reference(X, dim)

@@ -133,7 +133,8 @@ def _loss(
     gain = row_sum(torch.where(q == 0, 0, q * shift_by_max(x.detach())[0])).squeeze(-1)
     value = (entropy(p.detach()) + gain).clamp(min=0)
     value = torch.where((target >= 0) & (target < classes), value, torch.nan)
-    return _WithGradient.apply(x, residual, value).to(dtype)
+    loss: Tensor = _WithGradient.apply(x, residual, value)  # type: ignore[no-untyped-call]
+    return loss.to(dtype)
 
 
 class _WithGradient(torch.autograd.Function):

@@ -7,6 +7,8 @@ torch.compile. Entries off the support are exactly 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -46,7 +48,7 @@ def row_sum(x: Tensor) -> Tensor:
     if x.device.type != "cpu" or n < 32_768 or x.numel() != n:
         return x.sum(-1, keepdim=True)
     whole = n - n % block
-    blocks = x[..., :whole].unflatten(-1, (-1, block)).sum(-1)
+    blocks = x[..., :whole].unflatten(-1, (-1, block)).sum(-1)  # type: ignore[no-untyped-call]
     return row_sum(torch.cat([blocks, x[..., whole:].sum(-1, keepdim=True)], -1))
 
 
@@ -97,7 +99,7 @@ def _sparsemax_rows(x: Tensor) -> Tensor:
     return nan_rows(p, x, bad)
 
 
-def _along(rows, x: Tensor, dim: int) -> Tensor:  # type: ignore[no-untyped-def]
+def _along(rows: Callable[[Tensor], Tensor], x: Tensor, dim: int) -> Tensor:
     dtype = output_dtype(x)
     if x.numel() == 0:
         return x.to(dtype, copy=True)

@@ -12,13 +12,12 @@ from automl_ext.rl.loop.evaluate import play
 from automl_ext.rl.loop.loop import BEST
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.reports.video import LONGEST, Film, check_writer, record, write_video
-from automl_ext.training.config import from_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
 from automl_ext.training.files.atomic import check_writable
-from automl_ext.training.files.reading import read_object, short
+from automl_ext.training.files.reading import short
 from automl_ext.training.files.weights import check_fit, read_tensors
-from automl_ext.training.run import CHECKPOINTS, CONFIG, algorithm_of
+from automl_ext.training.run import CHECKPOINTS, CONFIG, algorithm_of, read_config
 from automl_ext.training.seeding import derived_seed
 
 
@@ -101,7 +100,7 @@ def agent_of(run: Path) -> tuple[Any, Any]:
         what = f"a run of {name!r}" if name else "no run directory"
         raise UserError(f"{run}: expected a run of {', '.join(ALGORITHMS)}; this is {what}")
     found = algorithm(name)
-    config = from_dict(found.config(), read_object(run / CONFIG), str(run / CONFIG))
+    config = read_config(run, found.config())
     if config.device != "cpu":
         config = dataclasses.replace(config, device="auto")  # this machine may have no GPU
     try:

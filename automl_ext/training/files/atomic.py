@@ -1,4 +1,4 @@
-"""Files that are either old or new after a crash, never half written."""
+"""Atomic writes: after a crash, a file has either its old or its new contents."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def fsync_path(path: Path) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Add ``path`` to an OSError that names no file: a full disk is found by a write, which does not know the name."""
+    """Add ``path`` to an OSError that names no file: a failed write, on a full disk, does not know the name."""
     try:
         yield
     except OSError as error:
@@ -51,10 +51,10 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 
 def check_writable(path: Path) -> None:
-    """Make the folder of ``path`` and write an empty file there, before a long computation ends in the same error.
+    """Create the folder of ``path`` and an empty file in it, to find errors before a long computation.
 
     Raises:
-        OSError: the folder cannot be made or written, or ``path`` is a folder.
+        OSError: the folder cannot be created or written, or ``path`` is a folder.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
@@ -65,7 +65,7 @@ def check_writable(path: Path) -> None:
 
 
 def save_tensors(value: Any, path: Path) -> None:
-    """``torch.save``, except that a failed write raises OSError: torch reports a full disk as RuntimeError."""
+    """Call ``torch.save``, but raise OSError for a failed write: torch reports a full disk as RuntimeError."""
     try:
         with naming(path), path.open("wb") as file:
             torch.save(value, file)
@@ -78,18 +78,17 @@ def save_tensors(value: Any, path: Path) -> None:
 
 
 def write_picture(picture: Any, path: Path, **options: Any) -> None:
-    """Save a matplotlib figure atomically; the suffix of ``path`` decides the format."""
+    """Save a matplotlib figure atomically, in the format of ``path``'s suffix."""
     buffer = io.BytesIO()
     picture.savefig(buffer, format=path.suffix.removeprefix("."), **options)
     write_atomic(path, buffer.getvalue())
 
 
 def strict(value: Any, key: str = "") -> Any:
-    """``value`` as strict JSON can hold it: tuples become lists, NaN and infinities become None.
+    """Convert ``value`` for strict JSON: tuples become lists, NaN and infinities become None.
 
     Raises:
-        TypeError: anything but dict (string keys), list, tuple, str, int, float, bool and None; names the
-            key.
+        TypeError: a value is no dict (string keys), list, tuple, str, int, float, bool or None; names the key.
     """
     if isinstance(value, dict):
         for name in value:

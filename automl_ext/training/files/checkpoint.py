@@ -1,8 +1,8 @@
 """Checkpoints on disk: one folder per step, holding ``state.pt`` and ``manifest.json``.
 
-A checkpoint is written under a temporary name, flushed to the disk and renamed, so a crash at any moment
-leaves it either whole or absent. The manifest holds the SHA-256 of ``state.pt`` and of itself; nothing is
-unpickled before both are checked, and then only with ``weights_only=True``.
+A checkpoint is written under a temporary name, flushed to the disk and renamed, so that a crash leaves it either
+complete or absent. The manifest holds the SHA-256 of ``state.pt`` and of itself. Both are checked before the state is
+loaded, with ``weights_only=True``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from automl_ext.training.files.weights import why_unloadable
 KEEP = 2
 PREFIX, TEMPORARY = "step-", ".tmp-"
 STATE, MANIFEST = "state.pt", "manifest.json"
-FACTS = {  # what a manifest must hold
+FACTS = {  # entries of a manifest, and their types
     "algorithm": str,
     "config": dict,
     "environment": dict,
@@ -39,16 +39,20 @@ FACTS = {  # what a manifest must hold
 
 
 class DamagedCheckpoint(Exception):
-    """The checkpoint was changed, or holds no state that can be loaded here; the text says what is wrong."""
+    """A checkpoint that was changed, or whose state cannot be loaded; the message says what is wrong."""
+
+
+class UnfitState(DamagedCheckpoint):
+    """An intact checkpoint whose state does not fit the objects that it is loaded into."""
 
 
 def check_state(state: Any, key: str = "state") -> None:
-    """Refuse what ``torch.load(weights_only=True)`` would not read back.
+    """Refuse values that ``torch.load(weights_only=True)`` cannot load.
 
-    Exact types, because ``numpy.float64`` is a float by inheritance and still cannot be loaded.
+    Types are compared exactly: ``numpy.float64`` is a subclass of float and cannot be loaded.
 
     Raises:
-        TypeError: names the key path of the first value that is neither a tensor nor plain Python.
+        TypeError: a value is neither a tensor nor plain Python; names the key path of the first one.
     """
     kind = type(state)
     if kind in (dict, OrderedDict, Counter):  # a module's and a scheduler's state_dict use the last two
@@ -67,7 +71,7 @@ def check_state(state: Any, key: str = "state") -> None:
 
 
 def list_steps(folder: Path) -> list[Path]:
-    """The checkpoints in ``folder``, oldest first, intact or not."""
+    """Return the checkpoints in ``folder``, intact or damaged, oldest first."""
     if not folder.is_dir():
         return []
     found = [p for p in folder.iterdir() if re.fullmatch(PREFIX + "[0-9]+", p.name)]
@@ -75,15 +79,15 @@ def list_steps(folder: Path) -> list[Path]:
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step in a checkpoint's name."""
+    """Return the step in a checkpoint's name."""
     return int(checkpoint.name[len(PREFIX) :])
 
 
 def write(folder: Path, step: int, state: dict[str, Any], facts: dict[str, Any]) -> Path:
-    """Write checkpoint ``step`` with its ``facts`` (plain JSON) into ``folder``; only the newest two stay.
+    """Write checkpoint ``step`` with its ``facts`` (plain JSON) into ``folder``; delete all but the newest two.
 
     Raises:
-        OSError: it cannot be written, on a full disk for example; the earlier ones are as they were.
+        OSError: the checkpoint cannot be written, for example on a full disk; the earlier ones are unchanged.
     """
     name = f"{PREFIX}{step:08d}"
     temporary, final = folder / (TEMPORARY + name), folder / name
@@ -113,7 +117,7 @@ def write(folder: Path, step: int, state: dict[str, Any], facts: dict[str, Any])
 
 
 def copy(checkpoint: Path, folder: Path) -> None:
-    """Copy a checkpoint of another run into ``folder``, as safely as it was written."""
+    """Copy a checkpoint of another run into ``folder``, atomically."""
     temporary = folder / (TEMPORARY + checkpoint.name)
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
@@ -126,7 +130,7 @@ def copy(checkpoint: Path, folder: Path) -> None:
 
 
 def remove(checkpoint: Path) -> None:
-    """Delete a checkpoint. It is renamed first, so a crash on the way cannot leave one that looks damaged."""
+    """Delete a checkpoint. It is renamed first, so that a crash does not leave a damaged one."""
     temporary = checkpoint.with_name(f"{TEMPORARY}old-{checkpoint.name}")
     shutil.rmtree(temporary, ignore_errors=True)
     os.replace(checkpoint, temporary)
@@ -137,7 +141,7 @@ def remove(checkpoint: Path) -> None:
 
 
 def clean(folder: Path) -> None:
-    """Delete what a crash left under temporary names."""
+    """Delete temporary files that a crash left."""
     for path in folder.glob(f"{TEMPORARY}*"):
         if path.is_dir():
             shutil.rmtree(path)
@@ -146,10 +150,10 @@ def clean(folder: Path) -> None:
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """The facts stored with a checkpoint, checked against their own SHA-256.
+    """Return the facts stored with a checkpoint, checked against their SHA-256.
 
     Raises:
-        DamagedCheckpoint: missing, unreadable or changed.
+        DamagedCheckpoint: the manifest is missing, unreadable or changed.
     """
     try:
         raw = read_small(checkpoint / MANIFEST)
@@ -159,7 +163,7 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
         raise DamagedCheckpoint(str(error)) from None
     try:
         manifest = json.loads(raw)["manifest"]
-        intact = raw == _render(manifest)  # byte for byte, the SHA-256 of the contents among them
+        intact = raw == _render(manifest)  # all bytes, including the SHA-256
     except (ValueError, KeyError, TypeError, RecursionError):
         manifest, intact = None, False
     if not intact or not isinstance(manifest, dict):
@@ -177,12 +181,10 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 
 
 def read_state(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """The state of a checkpoint, on the CPU, checked against the manifest before it is loaded.
-
-    A state whose bytes are right and that ``weights_only`` refuses counts as damaged: nothing of ours wrote it.
+    """Return the state of a checkpoint, on the CPU, checked against the manifest before it is loaded.
 
     Raises:
-        DamagedCheckpoint: missing, of another length, with another SHA-256, or not loadable.
+        DamagedCheckpoint: the file is missing, has another length or SHA-256, or ``weights_only`` loading refuses it.
     """
     path = checkpoint / STATE
     if not path.is_file():
@@ -197,7 +199,7 @@ def read_state(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     except Exception as error:
         raise DamagedCheckpoint(f"{STATE} cannot be loaded: {why_unloadable(error)}") from None
     if type(state) is not dict:
-        raise DamagedCheckpoint(f"{STATE} holds no dict but {type(state).__name__}")
+        raise DamagedCheckpoint(f"{STATE}: expected a dict, got {type(state).__name__}")
     return state
 
 
@@ -205,12 +207,12 @@ def load_into(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -
     """Call ``load(state)``.
 
     Raises:
-        DamagedCheckpoint: ``load`` failed: keys are missing or shapes do not fit. What it fills is then half filled.
+        UnfitState: ``load`` failed, because of missing keys or other shapes. The objects it fills may be half filled.
     """
     try:
         load(state)
     except Exception as error:
-        raise DamagedCheckpoint(f"{STATE} does not fit: {why_unloadable(error)}") from None
+        raise UnfitState(f"{STATE} does not fit: {why_unloadable(error)}") from None
 
 
 def _render(manifest: dict[str, Any]) -> bytes:

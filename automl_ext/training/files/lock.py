@@ -1,7 +1,7 @@
-"""The lock of a run directory: one process writes it.
+"""The lock of a run directory, so that one process at a time writes it.
 
-The kernel holds the lock (``flock``) and releases it when the process dies. The file ``.lock`` also names the process,
-for the message, and for file systems where ``flock`` does not reach other machines.
+The kernel holds the lock (``flock``) and releases it when the process ends. The file ``.lock`` also names the process,
+for the message, and for file systems on which ``flock`` does not lock out other machines.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _held: dict[int, Path] = {}  # descriptors of this process
 
 
 def _after_fork() -> None:
-    """A forked process shares its parent's locks: it would hold them after the parent's death."""
+    """Close the locks in a forked process: it would hold them after its parent's end."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()
@@ -34,7 +34,7 @@ os.register_at_fork(after_in_child=_after_fork)
 
 
 class Lock:
-    """Locks the folder ``folder`` until :meth:`release`, garbage collection or the end of the process.
+    """A lock of ``folder`` until :meth:`release`, garbage collection or the end of the process.
 
     Raises:
         UserError: another process, or another Run of this one, holds the lock.
@@ -54,7 +54,7 @@ def _acquire(folder: Path, path: Path) -> int:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise UserError(f"{path}: expected a regular file: delete it")
             kernel = _flock(descriptor, folder)
-            if _is_at(descriptor, path):  # else its holder has just removed it
+            if _is_at(descriptor, path):  # else the holder has just removed the file
                 _check_holder(_read(descriptor), folder, kernel)
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, json.dumps(_this_process()).encode(), 0)
@@ -67,7 +67,7 @@ def _acquire(folder: Path, path: Path) -> int:
 
 
 def _flock(descriptor: int, folder: Path) -> bool:
-    """Take the kernel's lock; False where the file system has none."""
+    """Take the kernel's lock. Return False if the file system has no locks."""
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -80,7 +80,7 @@ def _flock(descriptor: int, folder: Path) -> bool:
 
 
 def _check_holder(holder: dict[str, Any], folder: Path, kernel: bool) -> None:
-    """Refuse where the process that the file names may be alive although the lock was free."""
+    """Raise UserError if the process that the file names may still run, although the lock was free."""
     if not holder:
         return
     here = _this_process()
@@ -88,7 +88,7 @@ def _check_holder(holder: dict[str, Any], folder: Path, kernel: bool) -> None:
     if not same_machine:
         raise UserError(f"{_in_use(folder, holder)}; if that process has ended, delete {folder / LOCK}")
     if holder["pid"] == here["pid"] and holder.get("started") == here["started"]:
-        # This process has a free lock's file left over, unless there are no kernel locks.
+        # The file is a leftover of a released lock, unless there are no kernel locks.
         if not kernel and folder / LOCK in _held.values():
             raise UserError(_in_use(folder, holder))
     elif holder.get("started") is not None and _started(holder["pid"]) == holder["started"]:
@@ -105,7 +105,7 @@ def _this_process() -> dict[str, Any]:
 
 
 def _started(pid: int) -> int | None:
-    """When a process started, in clock ticks since the machine did; None where there is none, or no /proc."""
+    """Return the start of a process in clock ticks since boot; None if it does not exist or there is no /proc."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return None if fields[0] == "Z" else int(fields[19])  # a zombie writes nothing
@@ -114,7 +114,7 @@ def _started(pid: int) -> int | None:
 
 
 def _boot() -> str | None:
-    """Identifies the running kernel: containers of one machine have it in common, whatever their host names."""
+    """Return an identifier of the running kernel, which is the same in all containers of a machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -139,7 +139,7 @@ def _is_at(descriptor: int, path: Path) -> bool:
 
 def _release(path: Path, descriptor: int, owner: int) -> None:
     if os.getpid() != owner or _held.pop(descriptor, None) is None:
-        return  # in a forked process, which has closed it
+        return  # a forked process has closed the lock
     try:
         with contextlib.suppress(OSError):
             if _is_at(descriptor, path):

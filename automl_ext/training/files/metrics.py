@@ -1,4 +1,4 @@
-"""``metrics.jsonl``, one line per call, and the same scalars for TensorBoard where it is installed."""
+"""``metrics.jsonl``, one line per call, and the same scalars for TensorBoard if it is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILE, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
 class Metrics:
-    """Appends to ``out/metrics.jsonl``; ``step`` is where the run goes on from, 0 when fresh."""
+    """A writer that appends to ``out/metrics.jsonl``. ``step``: step of the resumed checkpoint, 0 for a new run."""
 
     def __init__(self, out: Path, step: int) -> None:
         self._tensorboard_folder = out / TENSORBOARD
@@ -26,7 +26,7 @@ class Metrics:
         fsync_path(out)
 
     def log(self, step: int, scalars: dict[str, float]) -> None:
-        """Write one line, flushed. NaN and infinities become null."""
+        """Write one line and flush it. NaN and infinities become null."""
         values = {}
         for name, value in scalars.items():
             try:
@@ -65,18 +65,18 @@ class Metrics:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError:
                 return None
-            # Curves drawn after the checkpoint are taken back: those at step + 1 and later.
+            # TensorBoard drops points logged after the checkpoint: those at step + 1 and later.
             purge = self._step + 1 if self._step else None
             self._writer = SummaryWriter(str(self._tensorboard_folder), purge_step=purge)
         return self._writer
 
 
 def cut(path: Path, length: int) -> None:
-    """Cut ``metrics.jsonl`` back to the ``length`` bytes that it had when the checkpoint was made."""
+    """Cut ``metrics.jsonl`` to the ``length`` bytes that it had when the checkpoint was written."""
     size = path.stat().st_size if path.exists() else 0
     if size < length:
-        warnings.warn(f"{path} has lost lines: {size} bytes, the checkpoint knew of {length}", stacklevel=4)
-        length = path.read_bytes().rfind(b"\n") + 1 if size else 0  # the last line may be torn
+        warnings.warn(f"{path} has lost lines: it has {size} bytes, expected {length}", stacklevel=4)
+        length = path.read_bytes().rfind(b"\n") + 1 if size else 0  # the last line may be incomplete
     if size > length:
         os.truncate(path, length)
         fsync_path(path)

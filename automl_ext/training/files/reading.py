@@ -1,4 +1,4 @@
-"""Reading files from outside, so that no content and no kind of file can crash or hang the reader."""
+"""Functions that read untrusted files: no content and no kind of file makes them crash or hang."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Any
 
 from automl_ext.training.errors import UserError
 
-LARGEST = 64 << 20  # bytes of a configuration or a result; the largest real ones have a few MB
-DEEPEST = 100  # levels of nesting; a configuration has four
+LARGEST = 64 << 20  # bytes; real configurations and results have at most a few MB
+DEEPEST = 100  # levels of nesting; configurations have four
 
 
 def check_regular(path: Path, name: str) -> None:
@@ -19,7 +19,7 @@ def check_regular(path: Path, name: str) -> None:
 
     Args:
         path: the file; links are followed.
-        name: what the message calls it.
+        name: what to call it in the message.
 
     Raises:
         UserError: it is a folder, a pipe, a socket or a device.
@@ -34,7 +34,7 @@ def check_regular(path: Path, name: str) -> None:
 
 
 def largest_data() -> int:
-    """The number of bytes that a data file may unpack to: half of this machine's memory."""
+    """Return the number of bytes that a data file may unpack to: half of this machine's memory."""
     return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
 
 
@@ -51,11 +51,11 @@ def check_size(path: Path, size: int) -> None:
 
 
 def read_small(path: Path) -> bytes:
-    """The bytes of a regular file of at most 64 MiB.
+    """Return the bytes of a regular file of at most 64 MiB.
 
     Raises:
-        UserError: a folder, pipe or device, or too large.
-        OSError: missing or unreadable.
+        UserError: the file is a folder, pipe or device, or too large.
+        OSError: the file is missing or unreadable.
     """
     size = path.stat().st_size
     check_regular(path, str(path))  # before it is opened: opening a pipe waits for a writer
@@ -66,10 +66,11 @@ def read_small(path: Path) -> bytes:
 
 
 def read_json(path: Path) -> Any:
-    """The value in a JSON file.
+    """Return the value in a JSON file.
 
     Raises:
-        UserError: unreadable, not UTF-8, not JSON, nested too deeply, or an integer with thousands of digits.
+        UserError: the file is unreadable, not UTF-8, not JSON or nested too deeply, or has an integer with thousands of
+            digits.
     """
     try:
         value = json.loads(read_small(path))
@@ -83,7 +84,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; raises as :func:`read_json`."""
+    """Return the JSON object in a file; raises as :func:`read_json`."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}")
@@ -91,7 +92,7 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def is_shallow(value: Any) -> bool:
-    """Whether lists and dicts in ``value`` are nested at most ``DEEPEST`` levels. A loop: recursion has limits."""
+    """Return whether lists and dicts in ``value`` have at most ``DEEPEST`` levels. A loop: recursion is limited."""
     level = [value]
     for _ in range(DEEPEST):
         level = [
@@ -106,7 +107,7 @@ def is_shallow(value: Any) -> bool:
 
 
 def short(value: object) -> str:
-    """One line of at most 200 characters: an exception's message, or another value's ``repr``."""
+    """Return one line of at most 200 characters: an exception's message, or another value's ``repr``."""
     try:
         text = (str(value) or type(value).__name__) if isinstance(value, BaseException) else repr(value)
     except (ValueError, RecursionError):  # an integer with thousands of digits; a deep list

@@ -1,7 +1,7 @@
 """Files of tensors with a checksum: best policies, members of an ensemble, exported weights.
 
-A file is what ``torch.save`` writes, a ZIP archive, whose archive comment holds the SHA-256 of all bytes before the
-comment. ``torch.load`` and ``unzip`` read it as any other.
+A file is a ZIP archive as ``torch.save`` writes it. The archive's comment holds the SHA-256 of all bytes before the
+comment. ``torch.load`` and ``unzip`` can read it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from torch import Tensor
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.files.reading import short
+from automl_ext.training.memory import is_out_of_memory
 
 PREFIX = b"automl_ext weights 1 sha256 "
 COMMENT = len(PREFIX) + 64  # bytes of the whole comment
@@ -35,11 +36,11 @@ def write_tensors(path: Path, value: Any) -> None:
 
 
 def read_tensors(path: Path) -> Any:
-    """What :func:`write_tensors` wrote, on the CPU. A file without checksum, as versions up to 1.0 wrote, is read too.
+    """Return the value that :func:`write_tensors` wrote, on the CPU. A file without checksum is read too.
 
     Raises:
-        UserError: missing, no regular file, truncated or changed, of a later format, or holding more than tensors and
-            plain Python.
+        UserError: the file is missing, no regular file, truncated, changed, of a later format, or holds other values
+            than tensors and plain Python.
     """
     if not path.is_file():
         raise UserError(f"{path} is {'no regular file' if path.exists() else 'missing'}")
@@ -53,7 +54,7 @@ def read_tensors(path: Path) -> Any:
             raise UserError(f"{path} is damaged: it does not match its SHA-256")
     elif match := re.match(rb"automl_ext weights ([0-9]+) ", comment):
         raise UserError(f"{path} has format {match[1].decode()}, expected 1: a later version of automl_ext wrote it")
-    elif data[-22:-18] != END or data[-2:] != b"\0\0":  # no comment, as of before
+    elif data[-22:-18] != END or data[-2:] != b"\0\0":  # neither a comment, nor the end of an archive without one
         raise UserError(f"{path} is damaged: it is truncated or was not written by automl_ext")
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
@@ -62,7 +63,7 @@ def read_tensors(path: Path) -> Any:
 
 
 def check_fit(value: Any, like: Any, key: str) -> None:
-    """Compare the keys, and the tensors' shapes and types, with those of ``like``.
+    """Check that ``value`` has the keys of ``like``, and tensors of the same shapes and dtypes.
 
     Raises:
         ValueError: names the first key that is missing, unexpected or of another kind.
@@ -85,10 +86,8 @@ def check_fit(value: Any, like: Any, key: str) -> None:
 
 
 def why_unloadable(error: Exception) -> str:
-    """One line that tells why a state cannot be loaded; an error that the state did not cause is raised again."""
-    if isinstance(error, (UserError, OSError, MemoryError, torch.OutOfMemoryError)):
-        raise error
-    if "allocate memory" in str(error) or type(error).__name__ == "AcceleratorError":
+    """Return one line that says why a state cannot be loaded; raise an error again that the state did not cause."""
+    if isinstance(error, (UserError, OSError)) or is_out_of_memory(error) or type(error).__name__ == "AcceleratorError":
         raise error
     return f"{type(error).__name__}: {short(error)}" if isinstance(error, (KeyError, IndexError)) else short(error)
 
