@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from paths import ROOT
 import importlib.util
 import pathlib
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from paths import ROOT
 
 SETUP = ROOT / "setup.py"
 
