@@ -1,4 +1,4 @@
-"""Measure parts of prioritized replay that ``automl-ext bench`` does not: ``python benchmarks/replay.py [--json FILE]``.
+"""Measure parts of prioritized replay beyond ``automl-ext bench``: ``python benchmarks/replay.py [--json FILE]``.
 
 The cost of adding a transition, eight environments at a time, and images beside tianshou's. A cycle samples a batch,
 gathers it with its importance weights and updates its priorities. Contenders take turns, the median counts, and a ratio
