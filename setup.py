@@ -149,7 +149,7 @@ def sources(cuda):
 
 
 def use_wheels(cuda_extension, folders):
-    """Add headers a toolkit may lack (cuSPARSE) from the wheels in site-packages/nvidia, and link torch's libcudart.
+    """Add headers that a toolkit may lack (cuSPARSE) from the wheels in site-packages/nvidia; link torch's libcudart.
 
     Wheels have libcudart under its full name only, which -lcudart does not find.
     """

@@ -1,9 +1,9 @@
-"""Dreamer's updates per CPU-second beside SheepRL's Dreamer V1: vector observations, the same sizes for both.
+"""Compare Dreamer's updates per CPU-second with SheepRL's Dreamer V1: vector observations, equal sizes.
 
     python benchmarks/dreamer_updates.py [--rounds 5] [--updates 10] [--json FILE]
 
-One thread. Both update in turn, round by round, so that whatever else the machine does slows both alike; the ratio of a
-round is of two measurements next to each other. Needs sheeprl (without it only ours is measured).
+One thread. Both alternate, round by round, so that other work on the machine slows both equally. A round's ratio
+compares two adjacent measurements. Needs sheeprl; without it only automl_ext is measured.
 """
 
 from __future__ import annotations

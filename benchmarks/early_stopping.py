@@ -1,4 +1,6 @@
-"""What early stopping by learning curves saves: ``python benchmarks/early_stopping.py [--json FILE] [--curves FILE]``.
+"""Measure the epochs saved by early stopping with learning curves.
+
+    python benchmarks/early_stopping.py [--json FILE] [--curves FILE]
 
 Random NAS-Bench-201 cells are trained to the end on the digits, their validation accuracy taken after every epoch
 (``--curves`` keeps them; a run that was interrupted goes on). A search that meets the cells in a random order is then

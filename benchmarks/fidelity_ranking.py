@@ -1,4 +1,4 @@
-"""What 12 epochs say of 200: ``python benchmarks/fidelity_ranking.py TABLE [--json FILE]``.
+"""Correlate accuracies after 12 and after 200 epochs: ``python benchmarks/fidelity_ranking.py TABLE [--json FILE]``.
 
 Rank correlation, over the cells of NAS-Bench-201 on CIFAR-10, of the validation accuracy after 12 epochs (a training of
 its own, with the whole fall of the learning rate) with that after 200: over all cells, over the best tenth by 200

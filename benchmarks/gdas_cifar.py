@@ -1,4 +1,4 @@
-"""GDAS, entmax-GDAS and DARTS on CIFAR-10 images, what they find looked up in NAS-Bench-201's table.
+"""Run GDAS, entmax-GDAS and DARTS on CIFAR-10, and look the found cells up in NAS-Bench-201's table.
 
     python benchmarks/gdas_cifar.py --data folder:CIFAR --table nasbench201_cifar10.csv.gz --out runs/gdas-cifar \\
         --json benchmarks/results/gdas_cifar.json

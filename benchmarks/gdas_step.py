@@ -1,4 +1,4 @@
-"""A GDAS search step, ours against plain PyTorch: ``python benchmarks/gdas_step.py [--json FILE] [--steps N]``.
+"""Compare a GDAS search step with plain PyTorch: ``python benchmarks/gdas_step.py [--json FILE] [--steps N]``.
 
 A step is one of the weights and one of α, on NAS-Bench-201's supernet (C = 16, N = 1) and 64 images of 32 × 32 each.
 Rows: with one operation drawn per edge, plain as GDAS's own code does it; with all operations mixed on every edge.

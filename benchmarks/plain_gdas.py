@@ -1,6 +1,6 @@
-"""What a GDAS step is compared with: NAS-Bench-201's supernet and the step on it in plain PyTorch, as people write it.
+"""NAS-Bench-201's supernet and a GDAS step on it in plain PyTorch, for comparison.
 
-Parameters and buffers are called as in automl_ext, so that a state_dict of one loads into the other.
+Parameters and buffers have the names of automl_ext, so that state_dicts are interchangeable.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What ``automl-ext bench`` leaves out of prioritised replay: ``python benchmarks/replay.py [--json FILE]``.
+"""Measure parts of prioritized replay beyond ``automl-ext bench``: ``python benchmarks/replay.py [--json FILE]``.
 
 The cost of adding a transition, eight environments at a time, and images beside tianshou's. A cycle samples a batch,
 gathers it with its importance weights and updates its priorities. Contenders take turns, the median counts, and a ratio

@@ -1,9 +1,9 @@
-"""What the algorithms learn, seed by seed: runs the commands below and gathers what they reached.
+"""Train the algorithms with several seeds, and collect their returns.
 
     OMP_NUM_THREADS=1 python benchmarks/rl_learning.py --out runs/learning [--only NAME ...] [--json FILE]
 
-Some five hours of one core in all, most of it MinAtar; interrupted, it goes on where it stopped. ``--json`` replaces in
-FILE the rows of what ran. Curves: ``automl-ext plot runs/learning/dqn-minatar-*  runs/learning/rainbow-minatar-*``.
+About five hours of one core in total, mostly MinAtar; an interrupted run is resumed. ``--json`` replaces the rows of
+the runs in FILE. Curves: ``automl-ext plot runs/learning/dqn-minatar-*  runs/learning/rainbow-minatar-*``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Reinforcement learning's steps per CPU-second beside what people use, and A3C's speed-up by processes.
+"""Compare steps per CPU-second with other packages, and measure A3C's speedup by processes.
 
     OMP_NUM_THREADS=1 python benchmarks/rl_peers.py --algorithm a2c [--steps 40000] [--repeats 5] [--json FILE]
 

@@ -1,4 +1,4 @@
-"""DQN's environment steps per CPU-second beside Stable-Baselines3's: CartPole-v1, the zoo's settings, no evaluation.
+"""Compare DQN's environment steps per CPU-second with Stable-Baselines3: CartPole-v1, zoo settings, no evaluation.
 
     python benchmarks/rl_peers_dqn.py [--steps 50000] [--seeds 0 1 2]
 

@@ -1,4 +1,4 @@
-"""Does a supernet rank cells as training does? ``python benchmarks/supernet_ranking.py [--json FILE]``.
+"""Correlate a supernet's ranking with training: ``python benchmarks/supernet_ranking.py [--json FILE]``.
 
 A supernet of NAS-Bench-201 is trained by uniform sampling and scores randomly drawn cells with its weights. Kendall's
 τ-b and Spearman's ρ of that against what the cells reach when they are trained each on its own (``--train-epochs``) or,

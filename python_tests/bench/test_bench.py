@@ -42,7 +42,7 @@ def bench(*args: object) -> int:
 
 
 def case_of(op: str, dtype: torch.dtype = torch.float32) -> Case:
-    """The last of the op's quick shapes."""
+    """Return the op's last quick shape."""
     return next(c for c in reversed(cases("cpu", QUICK_SHAPES, [dtype], {})) if c.op == op)
 
 
@@ -108,7 +108,7 @@ def spoil(y: Tensor) -> Tensor:
 @pytest.mark.parametrize("who", ["ours", "eager"])
 @pytest.mark.parametrize("op", ["sparsemax", "mixed_op", "gae", "n_step_returns"])
 def test_a_wrong_result_is_noticed(op: str, who: str) -> None:
-    """Wrong in one row in the forward pass, and wrong in the gradient alone."""
+    """One op is wrong in one row of the forward pass, another only in the gradient."""
     case = case_of(op)
     right = getattr(case, who)
 
@@ -169,7 +169,7 @@ def test_samples_of_another_distribution_are_noticed(op: str, sampler: Any, pass
 
 @pytest.mark.parametrize("who", ["ours", "eager"])
 def test_a_wrong_replay_is_noticed(who: str) -> None:
-    """Draws without regard to priorities, or with alpha = 1, weights without beta, and a torn row."""
+    """Faults: draws that ignore priorities or use alpha = 1, weights without beta, and a torn row."""
     (case, *_) = cases(
         "cpu", {**{family: [] for family in QUICK_SHAPES}, "replay": [(4096, 1000)]}, [torch.float32], {}
     )
@@ -275,7 +275,7 @@ def test_interleaved_times(monkeypatch: pytest.MonkeyPatch) -> None:
     ("op", "sets", "beyond"), [("gumbel_softmax", 9, True), ("gae", 64, True), ("mixed_op", 64, False)]
 )
 def test_inputs_rotate_on_a_gpu(op: str, sets: int, beyond: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rehearsed on the CPU: what measures a GPU differs in the clock and in the place of the copy."""
+    """Rehearsed on the CPU: on a GPU only the clock and the device of the copy differ."""
     case, made, cuda = case_of(op), [], torch.device("cuda")
 
     def make() -> list[Tensor]:

@@ -36,7 +36,7 @@ def bench(*args: object) -> int:
 
 
 def planted(target: targets.Target, value: float) -> dict[str, Any]:
-    """A row in which ours takes 1 µs, a copy nothing, and the target's measurement has this value."""
+    """Return a row in which our op takes 1 µs, a copy 0, and the target's measurement has this value."""
     seconds = {"ours": 1e-6, "copy": 1e-12, "softmax": 1e-6, "eager": 1e-6}
     if target.against == "µs":
         seconds["ours"] = value * 1e-6
@@ -150,7 +150,7 @@ def test_a_gpus_bandwidth_is_shown_beside_the_copys(capsys: pytest.CaptureFixtur
 
 
 def test_check_names_what_falls_short(capsys: pytest.CaptureFixture[str]) -> None:
-    """Quick shapes are not those of most targets."""
+    """Most targets have other shapes than the quick ones."""
     assert bench("--no-compile", "--check", "--ops", "gae") == 1
     shown = capsys.readouterr().out
     assert "entmax15" not in shown
@@ -163,7 +163,7 @@ def test_check_names_what_falls_short(capsys: pytest.CaptureFixture[str]) -> Non
 
 
 def test_as_a_module_without_rich() -> None:
-    """As on a GPU machine that has torch, numpy and the test tools alone."""
+    """A GPU machine may have torch, numpy and the test tools only."""
     status, out, err = run(
         "import runpy, sys\n"
         "sys.modules.update(dict.fromkeys(['rich', 'tyro', 'matplotlib', 'gymnasium', 'entmax']))\n"

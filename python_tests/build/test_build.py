@@ -1,8 +1,7 @@
-"""setup.py: the CUDA decision and the one-line errors. Nothing is built."""
+"""setup.py: the CUDA decision and one-line errors, without a build."""
 
 from __future__ import annotations
 
-from paths import ROOT
 import importlib.util
 import pathlib
 import subprocess
@@ -10,6 +9,7 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
+from paths import ROOT
 
 SETUP = ROOT / "setup.py"
 
@@ -156,7 +156,7 @@ def test_wheels_give_headers_and_the_runtime(setup: ModuleType, tmp_path: pathli
 
 
 def test_cuda_files_have_objects_of_their_own(setup: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As setuptools names them, a_cuda.cpp and a_cuda.cu would write the same file."""
+    """With setuptools' names, a_cuda.cpp and a_cuda.cu would write the same object file."""
     builder = setup.Build(setup.setuptools.Distribution())
     builder.compiler = SimpleNamespace(
         object_filenames=lambda names, output_dir="": [f"{n.split('.')[0]}.o" for n in names]

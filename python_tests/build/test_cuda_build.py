@@ -1,4 +1,4 @@
-"""tools/ptxas.py and tools/cuda_build.py: what the compiler says is read right, and the rules are held."""
+"""tools/ptxas.py and tools/cuda_build.py: the compiler's output is parsed, and violated rules are found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tools/cuda_toolkit.py on fake toolkits: which nvcc is taken, what pip would install, what is compiled for."""
+"""tools/cuda_toolkit.py on fake toolkits: the chosen nvcc, pip packages and architectures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PACKAGES = ["nvidia-cuda-nvcc==13.0.*", "nvidia-cuda-crt==13.0.*", "nvidia-nvvm=
 
 
 def toolkit(home: pathlib.Path, release: str, more: str = "") -> pathlib.Path:
-    """A folder with an nvcc that says it is of this release, and a header."""
+    """Create a folder with an nvcc that reports this release, and a header."""
     (home / "bin").mkdir(parents=True)
     (home / "include").mkdir()
     (home / "include/cuda_runtime.h").touch()
@@ -25,7 +25,7 @@ def toolkit(home: pathlib.Path, release: str, more: str = "") -> pathlib.Path:
 
 @pytest.fixture
 def machine(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> pathlib.Path:
-    """No compiler anywhere."""
+    """Hide all compilers."""
     monkeypatch.setattr(cuda_toolkit, "USUAL_HOME", tmp_path / "usual")
     monkeypatch.setenv("PATH", str(tmp_path / "path/bin"))
     monkeypatch.delenv("CUDA_HOME", raising=False)

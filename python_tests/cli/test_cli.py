@@ -1,4 +1,4 @@
-"""The command line as a user meets it."""
+"""The command line, run in this process."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ Run = Callable[..., Done]
 
 @pytest.fixture
 def automl_ext(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs a command in tmp_path, inside this process: torch takes seconds to import."""
+    """Return a function that runs a command in tmp_path, in this process: torch takes seconds to import."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -58,7 +58,7 @@ def automl_ext(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
 
 def refused(process: Done, *words: str) -> None:
-    """Exit code 2 and one line that has all the words, no traceback."""
+    """Check for exit code 2 and one error line with all the words, without a traceback."""
     assert process.returncode == 2, process.stderr
     lines = [line for line in process.stderr.splitlines() if line.startswith("error:")]
     assert len(lines) == 1, process.stderr

@@ -1,4 +1,4 @@
-"""Runs code in a fresh interpreter, for what is decided once per process: backend, instruction set, imports."""
+"""Run code in a new interpreter, to test choices made once per process: backend, instruction set, imports."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PACKAGE = pathlib.Path(automl_ext.__file__).parent
 
 
 def start(code: str, root: pathlib.Path = PACKAGE.parent, **environment: str) -> subprocess.Popen:
-    """Starts `python -c code` with root/automl_ext as the package and no AUTOML_EXT_* but those given."""
+    """Start `python -c code` with root/automl_ext as the package; AUTOML_EXT_* variables are unset unless given."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("AUTOML_EXT_")}
     env |= {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8", **environment}
     return subprocess.Popen(
@@ -32,14 +32,14 @@ def start(code: str, root: pathlib.Path = PACKAGE.parent, **environment: str) ->
 
 
 def run(code: str, root: pathlib.Path = PACKAGE.parent, **environment: str) -> tuple[int, str, str]:
-    """(exit code, stdout, stderr)."""
+    """Run the code. Return (exit code, stdout, stderr)."""
     process = start(code, root, **environment)
     out, err = process.communicate(timeout=120)
     return process.returncode, out, err
 
 
 def facts(code: str, root: pathlib.Path = PACKAGE.parent, **environment: str) -> Any:
-    """What the code printed, as JSON."""
+    """Run the code. Return the JSON value that it printed."""
     status, out, err = run(code, root, **environment)
     assert status == 0, err
     return json.loads(out)

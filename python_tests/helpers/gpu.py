@@ -1,4 +1,4 @@
-"""Where the tests marked `cuda` run, and why they do not.
+"""The device of the tests marked `cuda`, and why they cannot run.
 
 `AUTOML_EXT_TEST_GPU=cpu pytest -m cuda` rehearses them on the CPU: all but those that need a real GPU.
 """
@@ -16,7 +16,7 @@ REHEARSAL = GPU == "cpu"
 
 
 def why_no_gpu() -> str | None:
-    """Why the tests marked cuda cannot run here; None when they can."""
+    """Return why the tests marked cuda cannot run here; None if they can."""
     if REHEARSAL:
         return None
     if torch.version.cuda is None:

@@ -1,4 +1,4 @@
-"""Where the checkout's files are, for tests that read or run them."""
+"""Paths of the checkout, for tests that read or run its files."""
 
 from pathlib import Path
 

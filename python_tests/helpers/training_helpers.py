@@ -1,4 +1,4 @@
-"""What the tests of training share: a toy run, and the check of a refused data set."""
+"""Helpers of the tests of training: a toy run, and a check that a data set is refused."""
 
 import json
 import math
@@ -33,7 +33,7 @@ def make(out, config=None, *, resume=None, algorithm="toy", load=None):
 
 
 def train(out, steps=3):
-    """A run that logs and saves after each of ``steps`` steps; returns the checkpoints that are left."""
+    """Run ``steps`` steps with a log and a checkpoint after each. Return the checkpoints that are left."""
     with make(out) as run:
         for step in range(1, steps + 1):
             run.log(step, loss=1 / step)
@@ -53,7 +53,7 @@ def flip(path, at=None):
 
 
 def refused(spec, *texts, subset=None):
-    """Loading and splitting ends in one clear line that holds all the texts."""
+    """Check that a data set is refused in one line that contains all the texts."""
     with pytest.raises(UserError) as caught:
         split_images(load_images(spec, subset=subset))
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""Commands that must be refused, and finished runs to damage."""
+"""Fixtures: commands that must be refused, and finished runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from run_commands import COMMANDS, Refused, command
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Refused:
-    """Runs a command in tmp_path, which must end in one line and exit code 2; returns the line."""
+    """Return a function that runs a command, checks for exit code 2 and one line, and returns the line."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 

@@ -1,4 +1,4 @@
-"""Run commands with settings that make them take a second, for tests of what can go wrong around them."""
+"""Run commands with settings that make them short."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoints: damage, what a state may hold, how many are kept."""
+"""Checkpoints: damage, allowed states, number kept."""
 
 import pytest
 import torch

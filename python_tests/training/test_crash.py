@@ -1,4 +1,4 @@
-"""A crash at any operation, simulated at every one of them in turn; and real kills."""
+"""Crashes simulated at every disk operation in turn, and real kills."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from training_helpers import logged, make, train
 
 
 class Crash(BaseException):
-    """The power goes off."""
+    """A simulated power failure."""
 
 
 def crash_at(monkeypatch, call):
@@ -36,7 +36,7 @@ def crash_at(monkeypatch, call):
 
 
 def crashes(tmp_path, monkeypatch, prepare, action):
-    """Prepare a directory and crash ``action`` at its k-th operation, for every k; yields the directories."""
+    """Prepare a directory and crash ``action`` at its k-th operation, for every k. Yield the directories."""
     for k in range(1, 200):
         out = tmp_path / str(k)
         prepare(out)
@@ -125,7 +125,7 @@ def _resumed_step(out):
 
 
 def test_kill_9_at_random_moments_changes_nothing(tmp_path):
-    """Ten kills or more of a training process; the results are those of the undisturbed one, bit for bit."""
+    """At least ten kills of a training process do not change its results in any bit."""
     script = Path(__file__).with_name("training_killed.py")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(

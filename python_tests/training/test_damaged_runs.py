@@ -113,7 +113,7 @@ def without_times(path: Path) -> dict[str, Any]:
 
 
 def spoil(state: dict[str, Any]) -> bool:
-    """Give the first matrix another shape; tells whether there was one."""
+    """Give the first matrix another shape. Return whether there was one."""
     for key, value in state.items():
         if isinstance(value, torch.Tensor) and value.ndim > 1:
             state[key] = torch.zeros(9)

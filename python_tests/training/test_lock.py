@@ -1,4 +1,4 @@
-"""One process writes a run directory."""
+"""The lock of a run directory."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def end(process: int) -> None:
 
 
 def test_the_lock_dies_with_its_process_whatever_that_has_forked(tmp_path: Path) -> None:
-    """The holder forks a child and is killed; the child lives on."""
+    """The holder forks a child and is killed; the child keeps running."""
     ready, wait = os.pipe(), os.pipe()
     holder = os.fork()
     if holder == 0:

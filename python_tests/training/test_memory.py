@@ -1,4 +1,4 @@
-"""Memory that is freed stays with a process that trains."""
+"""A training process keeps freed memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A run that fails before it has measured anything leaves nothing behind; a full disk costs nothing already saved."""
+"""A run that fails before its first measurement leaves no files; a full disk does not damage saved files."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from automl_ext.training.run import Run
 
 @contextlib.contextmanager
 def full_disk(largest: int) -> Iterator[None]:
-    """No file grows above ``largest`` bytes: the kernel refuses the write, as on a full disk."""
+    """Limit files to ``largest`` bytes: the kernel refuses further writes, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (largest, before[1]))
     try:

@@ -1,4 +1,4 @@
-"""The run directory: opening, resuming, logging, refusing."""
+"""The run directory: opening, resuming, logging, refusals."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""Seeds, and random states that go on where they stopped."""
+"""Seeds, and saved and restored random states."""
 
 import random
 
@@ -19,7 +19,7 @@ from automl_ext.training.seeding import (
 
 
 def draw():
-    """From every global generator; an odd number of normals, so that each has one left over."""
+    """Draw from every global generator. The number of normals is odd, so that each generator caches one."""
     return (
         torch.randn(3).tolist(),
         random.gauss(0, 1),
@@ -36,7 +36,7 @@ def _restore():
 
 
 def through_a_checkpoint(folder, state):
-    """What ``weights_only`` loading makes of a state."""
+    """Save and load a state with ``weights_only``."""
     with make(folder) as run:
         run.save(1, state)
     with make(folder, resume="auto") as run:

@@ -1,4 +1,4 @@
-"""Files of weights: they are read whole and fitting, or refused in one line."""
+"""Files of weights are read if they are intact and fit; else they are refused in one line."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ def test_a_checkpoint_that_does_not_fit_is_passed_over(tmp_path: Path, state: di
 
 
 def test_too_little_memory_is_no_damage(tmp_path: Path) -> None:
-    """Else ``auto`` would delete the newest checkpoint."""
+    """Otherwise ``auto`` would delete the newest checkpoint."""
 
     def load(state: dict[str, Any]) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory")

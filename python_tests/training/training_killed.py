@@ -42,7 +42,7 @@ class Config:
 
 
 def toy(out, config):
-    """Everything that has a state: parameters, optimiser, scheduler and generators of five kinds."""
+    """All objects with a state: parameters, optimizer, scheduler and five kinds of generators."""
     seed_everything(config.seed)
     rng = numpy.random.default_rng(config.seed)
     x = torch.randn(100, 8, generator=generator(1))
@@ -96,7 +96,7 @@ def start(out):
 
 
 def finished(child, seconds):
-    """Whether the child ends by itself within ``seconds``; it must end well."""
+    """Return whether the child ends within ``seconds``; its exit code must be 0."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         pid, status = os.waitpid(child, os.WNOHANG)
