@@ -291,10 +291,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         line on standard error says which. 130: interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    code = answer(argv)
-    if code is not None:
+    name = command_name(argv, list(COMMANDS))
+    if name is None:
+        code = answer(argv)
+        assert code is not None, "usage.txt lists another command"
         return code
-    name = command_name(argv, list(COMMANDS)) or argv[0]
     try:
         code = COMMANDS[name][1](f"automl-ext {name}", argv[len(name.split()) :])
         flush_output()  # a full disk is found here

@@ -15,11 +15,12 @@ pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
 from rl_worlds import Toy, ToyConfig
 
-from automl_ext import cli
+from automl_ext import cli, runners
 from automl_ext.rl import registry as algorithms
 from automl_ext.rl.loop import loop
 from automl_ext.rl.reports.evaluate_run import evaluate_run
 from automl_ext.rl.reports.plot import T, interval, plot_runs, together
+from automl_ext.runners import Runner, TrainOptions
 from automl_ext.training.errors import UserError
 
 
@@ -27,7 +28,8 @@ from automl_ext.training.errors import UserError
 def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Register the algorithm "toy"."""
     monkeypatch.setitem(algorithms.ALGORITHMS, "toy", ("rl_worlds", "ToyConfig", "Toy"))
-    monkeypatch.setitem(cli.COMMANDS, "train toy", ("", cli._run_command(functools.partial(cli._train, "toy"))))
+    runner = Runner("", functools.partial(runners._algorithm, "toy"), TrainOptions)
+    monkeypatch.setitem(cli.COMMANDS, "train toy", ("", functools.partial(cli._run, runner)))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 
@@ -124,7 +126,7 @@ def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture)
     (tmp_path / "run/best.pt").write_bytes(b"no checkpoint")
     refused(capsys, "best.pt is damaged", "eval", "run")
     (tmp_path / "run/config.json").write_text('{"env_idd": 1}')
-    refused(capsys, "config.json: unknown key 'env_idd'", "eval", "run", "--policy", "last")
+    refused(capsys, "options removed or renamed: env_idd", "eval", "run", "--policy", "last")
 
 
 def test_damaged_last_checkpoint_is_skipped(tmp_path: Path) -> None:

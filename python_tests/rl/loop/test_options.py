@@ -201,7 +201,7 @@ def test_offline_counts(name: str) -> None:
     [
         (["a3c", "--frame-stack", "3"], "observations: expected "),
         (["a2c", "--device", "meta"], "unknown device 'meta'"),
-        (["dreamer", "--frame-stack", "3"], "observations: dreamer takes "),
+        (["dreamer", "--frame-stack", "3"], "observations: expected vectors of floats or uint8 images"),
     ],
 )
 def test_agent_that_cannot_be_made_leaves_no_run_directory(
