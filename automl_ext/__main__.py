@@ -2,7 +2,7 @@
 
 import sys
 
-from automl_ext_cli import main
+from automl_ext_cli.entry import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,7 +20,7 @@ from automl_ext.training.config import apply_toml
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.memory import is_out_of_memory
-from automl_ext_cli import answer, command_name, flush_output
+from automl_ext_cli.commands import answer, command_name, flush_output
 
 Options = TypeVar("Options")
 Settings = TypeVar("Settings")

@@ -104,7 +104,7 @@ def test_usage_file_lists_the_commands() -> None:
 def test_help_and_version_do_not_load_torch() -> None:
     code = (
         "import contextlib, io, json, sys\n"
-        "from automl_ext_cli import main\n"
+        "from automl_ext_cli.entry import main\n"
         "with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):\n"
         "    codes = [main([word]) for word in ('--help', '--version', 'serach')]\n"
         "print(json.dumps([codes, sorted({'torch', 'automl_ext'} & sys.modules.keys())]))\n"

@@ -1,7 +1,4 @@
-"""The console script ``automl-ext``: help, version and unknown commands without loading torch.
-
-``import automl_ext`` loads torch, which takes seconds. This module is outside the package for that reason.
-"""
+"""Command lines that need no torch: help, version, and commands that do not exist."""
 
 from __future__ import annotations
 
@@ -86,18 +83,3 @@ def answer(argv: Sequence[str]) -> int | None:
     if not of_first:
         print(usage, file=sys.stderr)
     return 2
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line. Return its exit code: see :func:`automl_ext.cli.main`."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    code = answer(argv)
-    if code is not None:
-        return code
-    from automl_ext.cli import main as run
-
-    return run(argv)
-
-
-if __name__ == "__main__":
-    sys.exit(main())
