@@ -16,7 +16,7 @@ PAGE = ROOT / "docs/extending.md"
 MOST_FILES = 10  # of an op
 # A line that names a file and where the block goes, and the block below it.
 BLOCK = re.compile(
-    r"^`(?P<file>[\w./]+)`(?:, (?P<how>after|in place of) `(?P<text>.+)`)?:\n\n```\w+\n(?P<code>.*?)^```$",
+    r"^`(?P<file>[\w./]+)`(?:, (?P<how>after|in place of) `(?P<text>[^`\n]+)`)?:\n\n```\w+\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 
