@@ -100,7 +100,7 @@ def replay(curves: Sequence[Curve], orders: int, min_epochs: int) -> dict[str, A
 
 
 def calibration(curves: Sequence[Curve], seen: int) -> dict[str, float]:
-    """Compute the coverage of the 90 % interval, and the errors, of predictions of the last epoch from ``seen`` epochs."""
+    """Compute coverage and errors of predictions of the last epoch from the first ``seen`` epochs."""
     last = np.array([curve[-1] for curve in curves])
     predictions = [fit(curve[:seen]).predict(len(curve)) for curve in curves]
     low, high = (np.array([p.quantile(q) for p in predictions]) for q in (0.05, 0.95))

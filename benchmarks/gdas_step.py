@@ -6,8 +6,8 @@ every edge.
 
 All contenders start every step from the same weights, with the same images and the same sampled operations, and their
 losses are compared. The plain step is also measured on channels-last images. Contenders alternate; the times are
-medians. For steady numbers use ``OMP_NUM_THREADS=1 taskset -c 0 python …``, and on a busy machine ``--clock cpu``, which
-measures the CPU time of the process.
+medians. For steady numbers use ``OMP_NUM_THREADS=1 taskset -c 0 python …``, and on a busy machine ``--clock cpu``,
+which measures the CPU time of the process.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class Residual(nn.Module):
 
 
 class Network(nn.Module):
-    """A network from images [N, 3, H, W] to logits [N, 10], with three stages; ``channels`` is the width of the first."""
+    """Maps images [N, 3, H, W] to logits [N, 10]. The first of three stages has C = ``channels`` channels."""
 
     def __init__(self, channels: int, cells: int, mixed: bool) -> None:
         super().__init__()

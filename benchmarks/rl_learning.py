@@ -3,7 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/rl_learning.py --out runs/learning [--only NAME ...] [--json FILE]
 
 Takes about five hours on one core in total, mostly for MinAtar. Interrupted runs are resumed. ``--json`` replaces the
-rows of these tasks in FILE. To plot the curves: ``automl-ext plot runs/learning/dqn-minatar-*  runs/learning/rainbow-minatar-*``.
+rows of these tasks in FILE. To plot the curves:
+
+    automl-ext plot runs/learning/dqn-minatar-* runs/learning/rainbow-minatar-*
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
     OMP_NUM_THREADS=1 python benchmarks/rl_peers.py --algorithm a2c [--steps 40000] [--repeats 5] [--json FILE]
 
-a2c: both sides train on CartPole-v1 with Stable-Baselines3's defaults: 8 environments, 5 steps per rollout, two networks
-of 64-64 tanh units, RMSprop with a constant learning rate of 7e-4. Only acting and learning are measured, in CPU time of
-the process. Contenders alternate; the ratio is the ratio of the medians.
+a2c: both sides train on CartPole-v1 with Stable-Baselines3's defaults: 8 environments, 5 steps per rollout, two
+networks of 64-64 tanh units, RMSprop with a constant learning rate of 7e-4. Only acting and learning are measured, in
+CPU time of the process. Contenders alternate; the ratio is the ratio of the medians.
 
 a3c: steps per wall-clock second of two workers compared with one. Each worker has its own core, and its start is not
 measured. Needs two idle cores.

@@ -1,4 +1,4 @@
-"""Correlate a supernet's ranking of cells with their true ranking: ``python benchmarks/supernet_ranking.py [--json FILE]``.
+"""Compare a supernet's ranking of cells with the true one: ``python benchmarks/supernet_ranking.py [--json FILE]``.
 
 A supernet of NAS-Bench-201 is trained with uniform sampling and scores random cells with its weights. The scores are
 compared with the true accuracies by Kendall's τ-b and Spearman's ρ. The true accuracy of a cell is that of its separate

@@ -1,4 +1,4 @@
-"""Checks of numeric configuration values. Each raises ValueError: the option, the value received and the value expected."""
+"""Checks of numeric configuration values. A ValueError names the option, the value received and the value expected."""
 
 from __future__ import annotations
 

@@ -84,9 +84,9 @@ class Run:
                 afterwards, and its memory is free.
 
         Raises:
-            UserError: ``out`` is not empty or not a run directory; another process writes it; the checkpoint at the path
-                is missing, damaged or belongs to another run; no checkpoint fits ``load``; or the algorithm, torch's
-                minor version, the number of threads or the configuration differs.
+            UserError: ``out`` is not empty or not a run directory; another process writes it; the checkpoint at the
+                path is missing, damaged or belongs to another run; no checkpoint fits ``load``; or the algorithm,
+                torch's minor version, the number of threads or the configuration differs.
             TypeError: a configuration value cannot be stored.
         """
         keep_freed_memory()

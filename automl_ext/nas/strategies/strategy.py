@@ -31,7 +31,8 @@ class Strategy(Protocol):
     """Interface of a search strategy.
 
     Results are reported with :meth:`tell` in the order in which the candidates were proposed. Several candidates may be
-    requested before the first result is reported. A strategy has its own random state, so equal seeds and results lead to equal candidates.
+    requested before the first result is reported. A strategy has its own random state, so equal seeds and results lead
+    to equal candidates.
     """
 
     def ask(self) -> Candidate | None:
