@@ -1,4 +1,4 @@
-"""Cell magics for the tutorials, imported by their hidden first cell. They print output and stop the build at errors."""
+"""Cell magics for the tutorials, imported by their hidden first cell. They stop the build at errors."""
 
 from __future__ import annotations
 

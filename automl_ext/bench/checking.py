@@ -76,6 +76,7 @@ def error_of(case: Case, exact: Exact, results: Sequence[Tensor]) -> float:
 def allowed_error(dtype: torch.dtype, ours: bool) -> float:
     """Return the error allowed for rounding in the output's dtype and in float32 sums.
 
-    Errors of wrong results are far larger. For other packages the limit is eight times as large, because they may sum in the inputs' dtype.
+    Errors of wrong results are far larger. For other packages the limit is eight times as large, because they may sum
+    in the inputs' dtype.
     """
     return (1 if ours else 8) * (4 * torch.finfo(dtype).eps + 64 * torch.finfo(torch.float32).eps)
