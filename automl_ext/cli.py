@@ -55,8 +55,7 @@ class EvalCommand:
     seed: int = 0
     """Seed of the episodes."""
     policy: Literal["best", "last"] = "best"
-    """"best": the policy with the highest return in training's evaluations. "last": the policy of the newest
-    checkpoint."""
+    """"best": the policy with the best evaluation in training. "last": the policy of the newest checkpoint."""
     eval_max_steps: int | None = None
     """Maximum length of an episode in steps; the result counts the episodes cut. Default: as in training."""
     gif: Path | None = None
