@@ -55,7 +55,7 @@ class EvalCommand:
     seed: int = 0
     """Seed of the episodes."""
     policy: Literal["best", "last"] = "best"
-    """"best": the policy with the highest return in training's evaluations. "last": that of the newest checkpoint."""
+    """"best": the policy with the best evaluation in training. "last": the policy of the newest checkpoint."""
     eval_max_steps: int | None = None
     """Maximum length of an episode in steps; the result counts the episodes cut. Default: as in training."""
     gif: Path | None = None
@@ -256,7 +256,7 @@ COMMANDS: dict[str, tuple[str, Command]] = {
     "plot": ("plot runs, or draw one cell", _plot),
     "export": ("write a trained network as files that need no automl_ext", _export),
     "doctor": ("check this installation", _doctor),
-    "bench": ("measure the ops beside PyTorch and other packages", _bench),
+    "bench": ("compare the ops with PyTorch and other packages", _bench),
     "demo": ("search a cell on the digits data, in minutes", _demo),
 }
 

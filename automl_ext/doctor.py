@@ -81,7 +81,7 @@ def relative_error(op: Callable[[], Outputs], inputs: Sequence[Tensor]) -> float
 
 
 def doctor(device_name: str = "auto") -> bool:
-    """Print the report. Return whether all ops are correct. A missing library is reported, and is no fault.
+    """Print the report. Return whether all ops are correct. A missing library is reported but is not a failure.
 
     Raises:
         UserError: there is no such device.

@@ -59,7 +59,7 @@ class Runner(NamedTuple):
     Attributes:
         help: one line for the list of commands.
         load: imports and returns the configuration's class and the function that runs it.
-        options: the options beside the configuration.
+        options: the options in addition to the configuration.
     """
 
     help: str

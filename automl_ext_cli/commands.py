@@ -67,7 +67,7 @@ def show(text: str) -> int:
 
 
 def answer(argv: Sequence[str]) -> int | None:
-    """Answer a command line that needs no torch. Return its exit code, or None where there is a command to run."""
+    """Handle a command line that needs no torch. Return its exit code, or None if a command must be run."""
     usage = (package_folder() / "usage.txt").read_text(encoding="utf-8").rstrip("\n")
     names = command_names(usage)
     if not argv or argv[0] in ("-h", "--help"):

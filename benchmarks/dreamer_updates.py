@@ -1,9 +1,9 @@
-"""Compare Dreamer's updates per CPU-second with SheepRL's Dreamer V1: vector observations, equal sizes.
+"""Compare Dreamer's updates per CPU-second with SheepRL's Dreamer V1, for vector observations and equal sizes.
 
     python benchmarks/dreamer_updates.py [--rounds 5] [--updates 10] [--json FILE]
 
-One thread. Both alternate, round by round, so that other work on the machine slows both equally. A round's ratio
-compares two adjacent measurements. Needs sheeprl; without it only automl_ext is measured.
+Both use one thread. They alternate round by round, so that other work on the machine slows both equally. The ratio of
+a round compares two adjacent measurements. Without the package sheeprl, only automl_ext is measured.
 """
 
 from __future__ import annotations
@@ -26,21 +26,23 @@ BATCH, LENGTH, SIZE, STOCH, HORIZON = 16, 32, 128, 30, 15
 
 
 def ours() -> Callable[[], object]:
-    """An update of CartPole's model, four numbers observed and two actions. Its batch is there already, and full: no
-    episode ends in it, so that every row is learned from and imagined from."""
+    """Return a call that makes one update of the model for CartPole: observations of four numbers, two actions.
+
+    The batch is made beforehand and has no episode end, so every row counts in the losses and starts a trajectory.
+    """
     sizes = {"deter": SIZE, "hidden": SIZE, "units": SIZE, "stoch": STOCH, "horizon": HORIZON}
     layers = {"encoder_layers": 2, "reward_layers": 2, "continue_layers": 3, "value_layers": 3, "actor_layers": 4}
     config = DreamerConfig(batch_size=BATCH, sequence_length=LENGTH, **sizes, **layers)
     learner = Dreamer(config).learner
-    nowhere, everywhere = torch.zeros(LENGTH, BATCH, dtype=torch.bool), torch.ones(LENGTH, BATCH, dtype=torch.bool)
+    never, always = torch.zeros(LENGTH, BATCH, dtype=torch.bool), torch.ones(LENGTH, BATCH, dtype=torch.bool)
     actions = torch.nn.functional.one_hot(torch.randint(2, (LENGTH, BATCH)), 2).float()
     observations, rewards = torch.randn(LENGTH, BATCH, 4), torch.ones(LENGTH, BATCH)
-    sequences = Sequences(observations, actions, rewards, nowhere, everywhere, everywhere)
+    sequences = Sequences(observations, actions, rewards, never, always, always)
     return lambda: learner.update(sequences)
 
 
 def sheeprl() -> Callable[[], object]:
-    """The same update by SheepRL."""
+    """Return a call that makes the same update with SheepRL."""
     import gymnasium
     import hydra
     import lightning
@@ -76,7 +78,7 @@ def sheeprl() -> Callable[[], object]:
     with hydra.initialize_config_dir(str(Path(sheeprl.__file__).parent / "configs"), version_base="1.3"):
         composed = hydra.compose("config", [f"{name}={value}" for name, value in chosen.items()])
     cfg = dotdict(OmegaConf.to_container(composed, resolve=True, throw_on_missing=False))
-    torch.distributions.Distribution.set_default_validate_args(False)  # as its command line does
+    torch.distributions.Distribution.set_default_validate_args(False)  # as SheepRL's command line does
     fabric = lightning.Fabric(accelerator="cpu", devices=1)
     space = gymnasium.spaces.Dict({"state": gymnasium.spaces.Box(-5, 5, (4,))})
     model, actor, critic, _ = build_agent(fabric, (2,), False, cfg, space)
@@ -99,7 +101,7 @@ def sheeprl() -> Callable[[], object]:
 
 
 def rate(update: Callable[[], object], updates: int) -> float:
-    """Updates per CPU-second."""
+    """Measure the number of updates per CPU-second."""
     start = time.process_time()
     for _ in range(updates):
         update()
@@ -107,7 +109,8 @@ def rate(update: Callable[[], object], updates: int) -> float:
 
 
 def measure(rounds: int, updates: int) -> dict[str, object]:
-    keep_freed_memory()  # as a training run does; both have it here
+    """Return the rates of both contenders in every round, the ratios of the rounds, and their median."""
+    keep_freed_memory()  # as a training run does; it applies to both contenders
     contenders = {"automl_ext": ours()}
     if find_spec("sheeprl") is not None:
         contenders["sheeprl"] = sheeprl()

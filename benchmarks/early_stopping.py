@@ -2,10 +2,12 @@
 
     python benchmarks/early_stopping.py [--json FILE] [--curves FILE]
 
-Random NAS-Bench-201 cells are trained to the end on the digits, their validation accuracy taken after every epoch
-(``--curves`` keeps them; a run that was interrupted goes on). A search that meets the cells in a random order is then
-replayed from these curves, many times: the epochs it saves, and whether it still ends with the best cell. Also how
-often the 90 % interval of the prediction holds the last accuracy. Intervals of the search: 95 %, over orders.
+Random NAS-Bench-201 cells are trained to the end on the digits, and their validation accuracy is recorded after every
+epoch. ``--curves`` stores these learning curves; an interrupted run continues from them.
+
+A search that evaluates the cells in a random order is then simulated from the curves, for many orders. The report has
+the share of epochs saved, with a 95 % interval over orders, and how often the search still finds the best cell. It also
+has the coverage of the 90 % prediction interval for the final accuracy.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ Curve = list[float]
 
 
 class Recorded:
-    """An Evaluator that knows the curves already; a genotype is the number of one."""
+    """An Evaluator that replays recorded curves; a genotype is the index of a curve."""
 
     def __init__(self, curves: Sequence[Curve]) -> None:
         self.curves = curves
@@ -41,8 +43,8 @@ class Recorded:
         return Evaluation(self.curves[genotype][(budget or 0) - 1], cost=1.0, state={})
 
 
-class Remembering(EarlyStopping):
-    """The same, that predicts from a curve once for all orders."""
+class CachedEarlyStopping(EarlyStopping):
+    """Early stopping with cached predictions, because the same curves occur in every order."""
 
     def predict(self, curve: Curve) -> Prediction:
         return predict(tuple(curve), self.epochs)
@@ -54,7 +56,10 @@ def predict(curve: tuple[float, ...], epoch: int) -> Prediction:
 
 
 def record(count: int, epochs: int, channels: int, file: Path | None) -> list[Curve]:
-    """The validation accuracy of ``count`` random cells after every epoch."""
+    """Train ``count`` random cells. Return their validation accuracies after every epoch.
+
+    Curves that ``file`` already has are read from it, and new ones are added.
+    """
     rows = json.loads(file.read_text()) if file and file.exists() else []
     evaluator = LowerFidelity(TrainingConfig(epochs=epochs, channels=channels))
     rng = Random(100)
@@ -74,10 +79,11 @@ def record(count: int, epochs: int, channels: int, file: Path | None) -> list[Cu
 
 
 def replay(curves: Sequence[Curve], orders: int, min_epochs: int) -> dict[str, Any]:
+    """Simulate searches with early stopping, one for each random order of the curves. Return statistics over orders."""
     epochs, best = len(curves[0]), max(curve[-1] for curve in curves)
     saved, kept, lost = [], [], []
     for seed in range(orders):
-        search = Remembering(Recorded(curves), epochs, min_epochs=min_epochs)
+        search = CachedEarlyStopping(Recorded(curves), epochs, min_epochs=min_epochs)
         for i in Random(seed).sample(range(len(curves)), len(curves)):
             search.evaluate(i)
         saved.append(search.epochs_saved / (len(curves) * epochs))
@@ -94,7 +100,7 @@ def replay(curves: Sequence[Curve], orders: int, min_epochs: int) -> dict[str, A
 
 
 def calibration(curves: Sequence[Curve], seen: int) -> dict[str, float]:
-    """Of the prediction of the last epoch from the first ``seen``."""
+    """Compute coverage and errors of predictions of the last epoch from the first ``seen`` epochs."""
     last = np.array([curve[-1] for curve in curves])
     predictions = [fit(curve[:seen]).predict(len(curve)) for curve in curves]
     low, high = (np.array([p.quantile(q) for p in predictions]) for q in (0.05, 0.95))
@@ -111,12 +117,12 @@ def calibration(curves: Sequence[Curve], seen: int) -> dict[str, float]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cells", type=int, default=20, help="drawn")
+    parser.add_argument("--cells", type=int, default=20, help="number of random cells")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--channels", type=int, default=4)
     parser.add_argument("--orders", type=int, default=50)
-    parser.add_argument("--curves", type=Path, help="keep the curves here")
-    parser.add_argument("--json", type=Path, help="write the result here")
+    parser.add_argument("--curves", type=Path, help="store the curves in this file")
+    parser.add_argument("--json", type=Path, help="write the result to this file")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     curves = record(args.cells, args.epochs, args.channels, args.curves)

@@ -1,9 +1,10 @@
 """Correlate accuracies after 12 and after 200 epochs: ``python benchmarks/fidelity_ranking.py TABLE [--json FILE]``.
 
-Rank correlation, over the cells of NAS-Bench-201 on CIFAR-10, of the validation accuracy after 12 epochs (a training of
-its own, with the whole fall of the learning rate) with that after 200: over all cells, over the best tenth by 200
-epochs (does it tell good ones apart?) and over the best tenth by 12 (would it, among what a search keeps?). TABLE is
-the benchmark's, .csv.gz, or what the environment variable AUTOML_EXT_NB201 names.
+Computes rank correlations of the validation accuracies of NAS-Bench-201's cells on CIFAR-10 after 12 and after 200
+epochs. The 12 epochs are a separate training with a complete learning-rate schedule. There are three sets of cells: all
+cells; the best tenth after 200 epochs, to see whether 12 epochs distinguish good cells; and the best tenth after 12
+epochs, to see whether they distinguish the cells that a search would keep. TABLE is the benchmark's table, .csv.gz; the
+default is the path in the environment variable AUTOML_EXT_NB201.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from automl_ext.nas.estimators.rank_correlation import kendall, spearman
 
 
 def read(table: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Validation accuracies in per cent after 12 and after 200 epochs: [cells] each."""
+    """Read the validation accuracies after 12 and after 200 epochs, in percent, [cells] each."""
     with gzip.open(table, "rt") as file:
         rows = [(row["cifar10_val_12ep"], row["cifar10_val_200ep"]) for row in csv.DictReader(file)]
     short, long = np.array(rows, dtype=np.float64).T
@@ -30,14 +31,14 @@ def read(table: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def best(scores: np.ndarray, share: float) -> np.ndarray:
-    """Which are among the best, [n] bool, ties with the last one too."""
+    """Return a mask of the best ``share``, with ties, bool [n]."""
     return scores >= np.sort(scores)[-round(share * len(scores))]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("table", nargs="?", type=Path, default=os.environ.get("AUTOML_EXT_NB201"))
-    parser.add_argument("--json", type=Path, help="write the rows here too")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args(arguments)
     if args.table is None:
         parser.error("TABLE or the environment variable AUTOML_EXT_NB201 is needed")

@@ -1,12 +1,12 @@
-"""Run GDAS, entmax-GDAS and DARTS on CIFAR-10, and look the found cells up in NAS-Bench-201's table.
+"""Run GDAS, entmax-GDAS and DARTS on CIFAR-10, and look up the cells they find in NAS-Bench-201's table.
 
     python benchmarks/gdas_cifar.py --data folder:CIFAR --table nasbench201_cifar10.csv.gz --out runs/gdas-cifar \\
         --json benchmarks/results/gdas_cifar.json
 
-Equal steps for all, each seed the same images. The searches are runs of ``automl-ext search`` and are resumed where
-they are; ``--algorithms`` and ``--seeds`` share them out to processes, the last of which writes the whole table.
-CIFAR is a folder, or a zip, with one folder of images per class. The table has the columns arch, cifar10_val_12ep,
-cifar10_test_200ep.
+All searches have the same number of steps; for equal seeds they have the same images. They are runs of ``automl-ext
+search``, and interrupted runs are resumed. ``--algorithms`` and ``--seeds`` divide them among processes; the last
+process to finish writes the complete report. CIFAR is a folder, or a zip file, with one folder of images per class. The
+table needs the columns arch and cifar10_test_200ep.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ SEARCHES: dict[str, tuple[type[SupernetConfig], Callable[..., dict[str, Any] | N
 
 
 def read_table(path: Path) -> dict[str, float]:
-    """Test accuracy after 200 epochs, in %, of every cell."""
+    """Read the test accuracy of every cell after 200 epochs, in percent."""
     with gzip.open(path, "rt") as file:
         return {row["arch"]: float(row["cifar10_test_200ep"]) for row in csv.DictReader(file)}
 
 
 def run(name: str, args: argparse.Namespace, seed: int) -> None:
+    """Run or resume one search."""
     make, search = SEARCHES[name]
     config = make(
         data=args.data,
@@ -49,7 +50,7 @@ def run(name: str, args: argparse.Namespace, seed: int) -> None:
         epochs=args.epochs,
         shift=2,
         flip=True,
-        retrain_epochs=1,  # the table says how good the cell is
+        retrain_epochs=1,  # the table has the accuracy of the cell
         retrain_channels=1,
         **json.loads(args.set),
     )
@@ -57,14 +58,14 @@ def run(name: str, args: argparse.Namespace, seed: int) -> None:
 
 
 def measured(name: str, seed: int, args: argparse.Namespace, table: dict[str, float]) -> dict[str, Any] | None:
-    """A row of the report; None for a search that has not ended."""
+    """Return a row of the report, or None if the search is not finished."""
     folder = args.out / f"{name}-{seed}"
     if not (folder / "result.json").is_file():
         return None
     result = json.loads((folder / "result.json").read_text())
     config = json.loads((folder / "config.json").read_text())
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][: config["epochs"]]
-    half = round(config["subset"] * 0.6) // 2  # of the training images
+    half = round(config["subset"] * 0.6) // 2  # training images for the weights; as many are for α
     steps = max(half // config["batch_size"], 1) * config["epochs"]
     return {
         "search": name,
@@ -85,14 +86,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder:PATH")
     parser.add_argument("--table", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True, help="folder of the runs")
-    parser.add_argument("--json", type=Path, help="write the report here")
+    parser.add_argument("--out", type=Path, required=True, help="folder for the run directories")
+    parser.add_argument("--json", type=Path, help="write the report to this file")
     parser.add_argument("--algorithms", nargs="+", choices=SEARCHES, default=list(SEARCHES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--subset", type=int, default=10_000)
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--epochs", type=int, default=20)
-    parser.add_argument("--set", default="{}", metavar="JSON", help="other values of the searches' configurations")
+    parser.add_argument("--set", default="{}", metavar="JSON", help="other configuration values, for all searches")
     args = parser.parse_args()
     table = read_table(args.table)
     for seed in args.seeds:

@@ -1,11 +1,13 @@
 """Compare a GDAS search step with plain PyTorch: ``python benchmarks/gdas_step.py [--json FILE] [--steps N]``.
 
-A step is one of the weights and one of α, on NAS-Bench-201's supernet (C = 16, N = 1) and 64 images of 32 × 32 each.
-Rows: with one operation drawn per edge, plain as GDAS's own code does it; with all operations mixed on every edge.
-All take every step from the same weights, on the same images, with the same operations drawn, and their losses are
-compared. The plain step runs as written, and once more on channels-last images. Contenders take turns; medians. For
-steady numbers: ``OMP_NUM_THREADS=1 taskset -c 0 python …``, and where others use the machine too ``--clock cpu``: the
-seconds that the process was given.
+A step updates the weights, then α, of NAS-Bench-201's supernet (C = 16, N = 1) on 64 images of 32 × 32 each. One row
+samples one operation per edge; the plain version is written like GDAS's own code. The other row mixes all operations on
+every edge.
+
+All contenders start every step from the same weights, with the same images and the same sampled operations, and their
+losses are compared. The plain step is also measured on channels-last images. Contenders alternate; the times are
+medians. For steady numbers use ``OMP_NUM_THREADS=1 taskset -c 0 python …``, and on a busy machine ``--clock cpu``,
+which measures the CPU time of the process.
 """
 
 from __future__ import annotations
@@ -40,20 +42,23 @@ Clock = Callable[[], float]
 
 
 class Batches(NamedTuple):
-    """Of one step: for the weights and for α."""
+    """Batches of one step: the first for the weights, the second for α."""
 
     images: tuple[Tensor, Tensor]
     labels: tuple[Tensor, Tensor]
     seeds: tuple[int, int]
 
     def noise(self) -> tuple[Tensor, Tensor]:
-        """What the library adds to α for these seeds."""
+        """Return the Gumbel noise that the library adds to α for these seeds."""
         zero = torch.zeros(6, 5)
         return perturbed(zero, torch.tensor(self.seeds[0]), -1), perturbed(zero, torch.tensor(self.seeds[1]), -1)
 
 
 def draw_batches(steps: int, batch: int, size: int) -> list[Batches]:
-    """Seeds as :func:`automl_ext.nas.differentiable.samplers.sample` draws them from a generator with seed 0."""
+    """Sample the batches of all steps.
+
+    The seeds are those that :func:`automl_ext.nas.differentiable.samplers.sample` draws from a generator with seed 0.
+    """
     rng = torch.Generator().manual_seed(0)
     return [
         Batches(
@@ -72,7 +77,7 @@ def build(channels: int, cells: int) -> Supernet:
 
 
 class OurStep:
-    """One operation per edge: the search's own two steps."""
+    """The two steps of the library's search, with one sampled operation per edge."""
 
     def __init__(self, supernet: Supernet) -> None:
         self.supernet = supernet
@@ -86,7 +91,7 @@ class OurStep:
 
 
 class OurMixedStep(OurStep):
-    """All operations: the same with soft weights."""
+    """The same two steps with soft weights, so that all operations are computed."""
 
     def __call__(self, batches: Batches) -> Losses:
         sgd, adam = self.optimizers
@@ -117,7 +122,7 @@ def plain_step(channels: int, cells: int, mixed: bool) -> plain_gdas.PlainStep:
 
 @torch.no_grad()
 def copy_state(ours: OurStep, plain: plain_gdas.PlainStep) -> None:
-    """So that every step is compared on its own: rounding errors grow over the steps of a training."""
+    """Copy the state, because rounding errors grow over steps: every step is compared separately."""
     plain.network.load_state_dict(ours.supernet.network.state_dict())
     plain.alpha.copy_(ours.supernet.alphas[0])
     for optimizer, source in zip(plain.optimizers, ours.optimizers, strict=True):
@@ -125,9 +130,10 @@ def copy_state(ours: OurStep, plain: plain_gdas.PlainStep) -> None:
 
 
 def compare(name: str, mixed: bool, channels: int, cells: int, todo: Sequence[Batches], clock: Clock) -> dict[str, Any]:
-    """Median seconds of each; AssertionError when their losses part.
+    """Return the median seconds of each contender, and the ratios. The first two steps are not timed.
 
-    The first two steps are not timed.
+    Raises:
+        AssertionError: if their losses differ.
     """
     ours = OurMixedStep(build(channels, cells)) if mixed else OurStep(build(channels, cells))
     plain = {"plain": torch.contiguous_format, "plain_channels_last": torch.channels_last}
@@ -149,7 +155,7 @@ def compare(name: str, mixed: bool, channels: int, cells: int, todo: Sequence[Ba
     timed = {contender: seconds[2:] for contender, seconds in times.items()}
     row: dict[str, Any] = {"step": name, "ours_s": statistics.median(timed["ours"])}
     for contender in plain:
-        # Step by step, for what is drawn decides how long a step takes.
+        # Ratios are per step because the sampled operation determines the time.
         ratios = [p / o for p, o in zip(timed[contender], timed["ours"], strict=True)]
         row[f"{contender}_s"] = statistics.median(timed[contender])
         row[f"{contender}_ratio"] = statistics.median(ratios)
@@ -167,10 +173,10 @@ def cells_of(row: dict[str, Any]) -> list[str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the rows here too")
-    parser.add_argument("--steps", type=int, default=25, help="timed steps of each row, at least 2")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--steps", type=int, default=25, help="number of timed steps of each row, at least 2")
     parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--size", type=int, default=32, help="of the images")
+    parser.add_argument("--size", type=int, default=32, help="height and width of the images")
     parser.add_argument("--channels", type=int, default=16)
     parser.add_argument("--cells", type=int, default=1)
     parser.add_argument("--clock", choices=["wall", "cpu"], default="wall")

@@ -1,6 +1,6 @@
-"""NAS-Bench-201's supernet and a GDAS step on it in plain PyTorch, for comparison.
+"""Implement NAS-Bench-201's supernet and its GDAS step in plain PyTorch, for comparison.
 
-Parameters and buffers have the names of automl_ext, so that state_dicts are interchangeable.
+Parameters and buffers have the same names as in automl_ext, so that state_dicts are interchangeable.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-Weights = tuple[Tensor, list[int]]  # [6 edges, 5 operations], and the index that was drawn on each edge
+Weights = tuple[Tensor, list[int]]  # weights [6 edges, 5 operations], and the index sampled for each edge
 
 
 class Zero(nn.Module):
@@ -35,7 +35,10 @@ def candidates(c: int) -> nn.ModuleList:
 
 
 class Cell(nn.Module):
-    """``mixed``: all operations run, else the drawn one, and the other weights are added as constants."""
+    """A cell. With ``mixed``, all operations are computed.
+
+    Otherwise only the sampled operation of each edge is computed, and the other weights are added as constants.
+    """
 
     def __init__(self, channels: int, mixed: bool) -> None:
         super().__init__()
@@ -70,7 +73,7 @@ class Residual(nn.Module):
 
 
 class Network(nn.Module):
-    """Images [N, 3, H, W] → logits [N, 10]; C channels and N cells in the first of three stages."""
+    """Maps images [N, 3, H, W] to logits [N, 10]. The first of three stages has C = ``channels`` channels."""
 
     def __init__(self, channels: int, cells: int, mixed: bool) -> None:
         super().__init__()
@@ -92,7 +95,7 @@ class Network(nn.Module):
 
 
 def hard_weights(alpha: Tensor, tau: float, noise: Tensor) -> Weights:
-    """GDAS's: one-hot, with the gradient of the softmax."""
+    """Return the weights of GDAS: one-hot, with the gradient of the softmax."""
     p = torch.softmax((torch.log_softmax(alpha, -1) + noise) / tau, -1)
     index = p.argmax(-1, keepdim=True)
     one_hot = torch.zeros_like(p).scatter_(-1, index, 1.0)
@@ -100,12 +103,12 @@ def hard_weights(alpha: Tensor, tau: float, noise: Tensor) -> Weights:
 
 
 def soft_weights(alpha: Tensor, tau: float, noise: Tensor) -> Weights:
-    """All operations mixed."""
+    """Return soft weights, for which all operations are computed."""
     return torch.softmax((torch.log_softmax(alpha, -1) + noise) / tau, -1), [0] * len(alpha)
 
 
 class PlainStep:
-    """A step on the weights, then one on α, whose losses it returns."""
+    """Updates the weights, then α. Returns the losses of both steps."""
 
     def __init__(
         self, network: nn.Module, alpha: Tensor, weigh: Callable[[Tensor, float, Tensor], Weights], tau: float
@@ -131,6 +134,6 @@ class PlainStep:
 
 
 def optimizers(weights: Any, alphas: Any) -> tuple[Optimizer, Optimizer]:
-    """The paper's."""
+    """Make the optimizers of the GDAS paper, for the weights and for α."""
     sgd = torch.optim.SGD(weights, lr=0.025, momentum=0.9, weight_decay=5e-4, nesterov=True)
     return sgd, torch.optim.Adam(alphas, lr=3e-4, betas=(0.5, 0.999), weight_decay=1e-3)

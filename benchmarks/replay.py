@@ -1,8 +1,9 @@
-"""Measure parts of prioritized replay beyond ``automl-ext bench``: ``python benchmarks/replay.py [--json FILE]``.
+"""Measure prioritized replay in more detail than ``automl-ext bench``: ``python benchmarks/replay.py [--json FILE]``.
 
-The cost of adding a transition, eight environments at a time, and images beside tianshou's. A cycle samples a batch,
-gathers it with its importance weights and updates its priorities. Contenders take turns, the median counts, and a ratio
-above 1 means that ours is faster. tianshou 2 is measured where it is installed. For steady numbers pin the process:
+Measures the time to add a transition with eight environments, and the time of a cycle with image observations compared
+with tianshou 2, if it is installed. A cycle samples a batch with its importance weights and updates its priorities.
+Contenders alternate, and the times are medians. A ratio above 1 means that ours is faster. For steady numbers pin the
+process:
 ``OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/replay.py``.
 """
 
@@ -31,7 +32,7 @@ def observations(rng: np.random.Generator, n: int, observation: Observation) -> 
 
 
 def make_ours(capacity: int, observation: Observation) -> tuple[PrioritizedReplay, Callable[[], None]]:
-    """A full replay and a call that adds one step of eight environments."""
+    """Return a full replay, and a function that adds one step of eight environments."""
     rng = np.random.default_rng(0)
     replay = PrioritizedReplay(capacity, *observation, n_envs=N_ENVS, generator=rng)
     steps = observations(rng, 50 * N_ENVS, observation).reshape(50, N_ENVS, *observation[0])
@@ -59,7 +60,7 @@ def ours_cycle(replay: PrioritizedReplay, errors: torch.Tensor) -> Callable[[], 
 
 
 def tianshou_cycle(capacity: int, observation: Observation, errors: torch.Tensor) -> Callable[[], None] | None:
-    """tianshou's, full."""
+    """Return a call that makes one cycle of tianshou's buffer, which is full; None if tianshou is not installed."""
     try:
         from tianshou.data import Batch, PrioritizedReplayBuffer
     except ImportError:
@@ -71,7 +72,7 @@ def tianshou_cycle(capacity: int, observation: Observation, errors: torch.Tensor
     buffer.add(
         Batch(obs=obs[0], act=np.int64(0), rew=1.0, terminated=no, truncated=no, done=no, obs_next=obs[1], info=Batch())
     )
-    # One at a time a million would take minutes: write where add() would have written.
+    # Adding a million transitions one by one takes minutes: write directly where add() would write.
     for name in ("obs", "obs_next"):
         getattr(buffer._meta, name)[:] = observations(rng, capacity, observation)
     buffer._size = capacity
@@ -85,7 +86,7 @@ def tianshou_cycle(capacity: int, observation: Observation, errors: torch.Tensor
 
 
 def medians(calls: list[Callable[[], None]], seconds: float) -> list[float]:
-    """Median seconds per call of each, in turns of 50 calls."""
+    """Return the median seconds per call of each function. They alternate every 50 calls."""
     times: list[list[float]] = [[] for _ in calls]
     for call in calls:
         call()
@@ -101,10 +102,10 @@ def medians(calls: list[Callable[[], None]], seconds: float) -> list[float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--json", type=Path, help="write the rows here too")
-    parser.add_argument("--seconds", type=float, default=5, help="per row")
+    parser.add_argument("--json", type=Path, help="also write the rows to this file")
+    parser.add_argument("--seconds", type=float, default=5, help="minimum time per row")
     args = parser.parse_args()
-    torch.empty(7_500_000)  # the C library's first large blocks fault in at every call; one that was freed ends that
+    torch.empty(7_500_000)  # after freeing a large block, the C library keeps memory; else every call page-faults
     errors = torch.rand(BATCH_SIZE) + 0.01
     rows = []
     cases = (("vector", 1_000_000, ((4,), np.float32)), ("image", 20_000, ((4, 84, 84), np.uint8)))

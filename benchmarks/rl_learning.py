@@ -1,9 +1,11 @@
-"""Train the algorithms with several seeds, and collect their returns.
+"""Train the algorithms with several seeds and collect their returns.
 
     OMP_NUM_THREADS=1 python benchmarks/rl_learning.py --out runs/learning [--only NAME ...] [--json FILE]
 
-About five hours of one core in total, mostly MinAtar; an interrupted run is resumed. ``--json`` replaces the rows of
-the runs in FILE. Curves: ``automl-ext plot runs/learning/dqn-minatar-*  runs/learning/rainbow-minatar-*``.
+Takes about five hours on one core in total, mostly for MinAtar. Interrupted runs are resumed. ``--json`` replaces the
+rows of these tasks in FILE. To plot the curves:
+
+    automl-ext plot runs/learning/dqn-minatar-* runs/learning/rainbow-minatar-*
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ PIXELS = "--preset pixels --total-steps 6000 --eval-episodes 5 --final-episodes 
 
 class Task(NamedTuple):
     what: str
-    arguments: str  # of ``automl-ext train``
+    arguments: str  # command-line arguments of ``automl-ext train``
     seeds: int
 
 
@@ -59,7 +61,7 @@ TASKS = {
 
 
 def train(name: str, out: Path) -> list[dict[str, Any]]:
-    """A row per seed; its evaluations are returns by steps."""
+    """Train one task. Return a row per seed, with the learning curve under ``evaluations``."""
     task, rows = TASKS[name], []
     for seed in range(task.seeds):
         run = out / f"{name}-{seed}"
@@ -74,7 +76,7 @@ def train(name: str, out: Path) -> list[dict[str, Any]]:
 
 
 def evaluations(run: Path) -> list[tuple[int, float]]:
-    """The learning curve: steps, and the mean return of the episodes played then."""
+    """Return the learning curve: pairs of environment steps and mean evaluation return."""
     rows = read_metrics(run)
     return [(row["step"], round(row["eval_return"], 2)) for row in rows if row.get("eval_return") is not None]
 

@@ -1,13 +1,13 @@
-"""Compare steps per CPU-second with other packages, and measure A3C's speedup by processes.
+"""Compare A2C's steps per CPU-second with Stable-Baselines3, and measure A3C's speedup by processes.
 
     OMP_NUM_THREADS=1 python benchmarks/rl_peers.py --algorithm a2c [--steps 40000] [--repeats 5] [--json FILE]
 
-a2c: Stable-Baselines3's A2C on CartPole-v1 with its defaults on both sides: 8 environments, 5 steps, two networks of
-64-64 tanh, RMSprop at a constant 7e-4. Acting and learning only, no evaluation; the time of the process's CPU.
-Contenders take turns, and the ratio is that of medians.
+a2c: both sides train on CartPole-v1 with Stable-Baselines3's defaults: 8 environments, 5 steps per rollout, two
+networks of 64-64 tanh units, RMSprop with a constant learning rate of 7e-4. Only acting and learning are measured, in
+CPU time of the process. Contenders alternate; the ratio is the ratio of the medians.
 
-a3c: wall-clock steps per second of two workers beside one's, each on a core of its own, after they have started. Needs
-two cores that nobody else uses.
+a3c: steps per wall-clock second of two workers compared with one. Each worker has its own core, and its start is not
+measured. Needs two idle cores.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def our_a2c(steps: int, seed: int) -> float:
     from automl_ext.rl import A2C, A2CConfig
 
     agent = A2C(A2CConfig(total_steps=steps, seed=seed, lr=7e-4, lr_decay=False))
-    agent.iterate()  # first calls are slower, on both sides
+    agent.iterate()  # the first calls are slower, for both contenders
     before, start = agent.envs.steps, time.process_time()
     while agent.envs.steps < steps:
         agent.iterate()
@@ -44,12 +44,12 @@ def stable_baselines3_a2c(steps: int, seed: int) -> float:
     agent = A2C("MlpPolicy", make_vec_env("CartPole-v1", n_envs=8, seed=seed), seed=seed, device="cpu")
     agent.learn(40)
     start = time.process_time()
-    agent.learn(steps)  # counts anew
+    agent.learn(steps)  # learn() counts its steps from 0
     return steps / (time.process_time() - start)
 
 
 def in_turn(contenders: dict[str, Callable[[int, int], float]], steps: int, repeats: int) -> Rates:
-    """Each contender's rates, one per seed."""
+    """Return the rates of each contender, one per seed."""
     rates: Rates = {name: [] for name in contenders}
     for seed in range(repeats):
         for name, contender in contenders.items():
@@ -66,7 +66,7 @@ def a3c_rate(workers: int, steps: int, seed: int) -> float:
 
     agent = A3C(A3CConfig(n_workers=workers, seed=seed, eval_every=10**9, checkpoint_every=10**9, total_steps=10**9))
     try:
-        agent.iterate()  # workers start
+        agent.iterate()  # starts the workers
         before, start = agent.envs.steps, time.perf_counter()
         while agent.envs.steps < before + steps:
             agent.iterate()

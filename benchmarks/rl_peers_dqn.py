@@ -1,8 +1,8 @@
-"""Compare DQN's environment steps per CPU-second with Stable-Baselines3: CartPole-v1, zoo settings, no evaluation.
+"""Compare DQN's environment steps per CPU-second with Stable-Baselines3 on CartPole-v1, without evaluation.
 
     python benchmarks/rl_peers_dqn.py [--steps 50000] [--seeds 0 1 2]
 
-Both learn with one thread, in turn, one after the other for each seed. Needs stable-baselines3.
+Both use the settings of RL Baselines3 Zoo and one thread, and alternate seed by seed. Needs stable-baselines3.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from automl_ext.rl.dqn.config import DQNConfig
 
 
 def ours(steps: int, seed: int) -> float:
-    """Steps per CPU-second of our DQN."""
+    """Measure the steps per CPU-second of our DQN."""
     agent = DQN(DQNConfig(total_steps=steps, seed=seed))
     start = time.process_time()
     while agent.envs.steps < steps:
@@ -29,7 +29,7 @@ def ours(steps: int, seed: int) -> float:
 
 
 def stable_baselines3(steps: int, seed: int) -> float:
-    """Steps per CPU-second of Stable-Baselines3's DQN with the same settings."""
+    """Measure the steps per CPU-second of Stable-Baselines3's DQN with the same settings."""
     import stable_baselines3
 
     c = DQNConfig()
@@ -56,7 +56,7 @@ def stable_baselines3(steps: int, seed: int) -> float:
 
 
 def measure_dqn(steps: int, seeds: list[int]) -> dict[str, list[float]]:
-    """Steps per CPU-second of both, a number per seed."""
+    """Return the steps per CPU-second of both contenders, one number per seed."""
     rates: dict[str, list[float]] = {"automl_ext": [], "stable_baselines3": []}
     for seed in seeds:
         rates["automl_ext"].append(ours(steps, seed))

@@ -1,10 +1,12 @@
-"""Correlate a supernet's ranking with training: ``python benchmarks/supernet_ranking.py [--json FILE]``.
+"""Compare a supernet's ranking of cells with the true one: ``python benchmarks/supernet_ranking.py [--json FILE]``.
 
-A supernet of NAS-Bench-201 is trained by uniform sampling and scores randomly drawn cells with its weights. Kendall's
-τ-b and Spearman's ρ of that against what the cells reach when they are trained each on its own (``--train-epochs``) or,
-with ``--table`` and CIFAR-10 images (``--data``), what the benchmark's table says of them after 200 epochs. Beside it
-the same for the number of parameters, which costs nothing. Intervals: 95 %, bootstrap over cells. A row of the file is
-replaced by a later run on the same data.
+A supernet of NAS-Bench-201 is trained with uniform sampling and scores random cells with its weights. The scores are
+compared with the true accuracies by Kendall's τ-b and Spearman's ρ. The true accuracy of a cell is that of its separate
+training for ``--train-epochs`` epochs. With ``--table`` and CIFAR-10 images (``--data``) it is the benchmark's accuracy
+after 200 epochs instead.
+
+As a baseline, cells are also ranked by their number of parameters, which costs nothing. Intervals: 95 %, bootstrap over
+cells. A later run on the same data replaces the row in FILE.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ SPACE = NASBench201()
 
 
 def draw(count: int, seed: int) -> list[Genotype]:
-    """Different cells."""
+    """Sample ``count`` different cells."""
     rng = Random(seed)
     drawn: dict[Genotype, None] = {}
     while len(drawn) < count:
@@ -41,18 +43,20 @@ def draw(count: int, seed: int) -> list[Genotype]:
 
 
 def trained(genotypes: Sequence[Genotype], splits: Splits, config: TrainingConfig) -> list[float]:
-    """Validation accuracy of each."""
+    """Train each cell separately. Return the validation accuracies."""
     evaluator = LowerFidelity(config, splits)
     return [evaluator.evaluate(genotype).score for genotype in genotypes]
 
 
 def looked_up(genotypes: Sequence[Genotype], table: Path) -> list[float]:
+    """Return the validation accuracies after 200 epochs from the benchmark's table."""
     with gzip.open(table, "rt") as file:
         accuracy = {row["arch"]: float(row["cifar10_val_200ep"]) for row in csv.DictReader(file)}
     return [accuracy[str(genotype)] / 100 for genotype in genotypes]
 
 
 def correlation(scores: Sequence[float], truth: Sequence[float]) -> dict[str, Any]:
+    """Return the rank correlations, with a bootstrap interval for Kendall's τ-b."""
     a, b = np.array(scores), np.array(truth)
     rng = np.random.default_rng(0)
     draws = [kendall(a[i], b[i]) for i in rng.integers(len(a), size=(1000, len(a)))]
@@ -100,17 +104,17 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="digits")
-    parser.add_argument("--subset", type=int, help="use so many images only")
-    parser.add_argument("--table", type=Path, help="the benchmark's table, .csv.gz, in place of training")
-    parser.add_argument("--cells", type=int, default=20, help="drawn")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--channels", type=int, default=4, help="of the supernet")
+    parser.add_argument("--subset", type=int, help="number of images to use")
+    parser.add_argument("--table", type=Path, help="the benchmark's table, .csv.gz, instead of training")
+    parser.add_argument("--cells", type=int, default=20, help="number of random cells")
+    parser.add_argument("--seed", type=int, default=0, help="seed for the random cells")
+    parser.add_argument("--channels", type=int, default=4, help="channels of the supernet")
     parser.add_argument("--supernet-epochs", type=int, default=100)
     parser.add_argument("--train-epochs", type=int, default=10)
     parser.add_argument("--shift", type=int, default=1)
     parser.add_argument("--flip", action="store_true")
-    parser.add_argument("--state", type=Path, help="keep the supernet here, and go on with what is there")
-    parser.add_argument("--json", type=Path, help="keep the row here")
+    parser.add_argument("--state", type=Path, help="store the supernet in this file, and continue from it")
+    parser.add_argument("--json", type=Path, help="write the row to this file")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
     row = measure(args)

@@ -1,4 +1,4 @@
-"""What a tutorial's hidden first cell imports: commands that print for a reader, and end the build where they fail."""
+"""Cell magics for the tutorials, imported by their hidden first cell. They stop the build at errors."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ os.environ["COLUMNS"] = "100"
 
 @register_cell_magic
 def bash(line: str, cell: str) -> None:
-    """``%%bash``, in place of IPython's, which breaks lines of output and overlooks all failures but the last."""
+    """Replace IPython's ``%%bash``, which breaks output lines and ignores all failures except the last."""
     done = subprocess.run(["bash", "-e", "-c", cell], capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"exit code {done.returncode}\n{done.stdout}{done.stderr}")

@@ -21,7 +21,7 @@ fi
 
 if [ -n "${AUTOML_EXT_PYTHON:-}" ]; then
   mkdir -p build
-  PATH="$(dirname "$(command -v "$python")"):$PATH"  # ninja is beside the interpreter
+  PATH="$(dirname "$(command -v "$python")"):$PATH"  # ninja is next to the interpreter
   AUTOML_EXT_CUDA=1 "$python" setup.py --quiet build_ext --inplace > build/cuda_test.log 2>&1 || {
     tail -n 50 build/cuda_test.log
     stop "the build failed; full output: build/cuda_test.log"

@@ -1,13 +1,13 @@
-"""Random bad input for automl_ext: it must never give a traceback, a silent change, a crash or a hang.
+"""Give automl_ext random bad input. It must never cause a traceback, a silent change, a crash or a hang.
 
-    python tools/fuzz.py calls --count 14500 --workers 2 --out calls.json    # ops, and command lines, 24 to 5
+    python tools/fuzz.py calls --count 14500 --workers 2 --out calls.json    # ops and command lines, 24 : 5
     python tools/fuzz.py checkpoints --count 300                             # damaged run directories
     python tools/fuzz.py inputs --count 300                                  # hostile data, TOML, tables, pickles …
-    python tools/fuzz.py kills --count 60                                    # SIGKILL, and double starts
-    python tools/fuzz.py all                                                 # all of these, with these counts
-    python tools/fuzz.py all --only inputs:17                                # one case again, with its evidence
+    python tools/fuzz.py kills --count 60                                    # SIGKILL and double starts
+    python tools/fuzz.py all                                                 # all of them, with these counts
+    python tools/fuzz.py all --only inputs:17                                # replay one case, with its evidence
 
-Each case is drawn from --seed, its kind and its index alone. Exit code 1 if there is any violation.
+A case depends only on --seed, its kind and its index. The exit code is 1 if there is a violation.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # a fork has no threads but one
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a forked process has only one thread
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 
 from fuzzing.case import Finding, rng_of, short
@@ -34,12 +34,12 @@ from fuzzing.case import Finding, rng_of, short
 COUNTS = {"calls": 14_500, "checkpoints": 300, "inputs": 300, "kills": 60}
 OPS_SHARE = 24 / 29
 KINDS = ("ops", "commands", "checkpoints", "inputs", "kills")
-CHUNK = 100  # op calls that a worker makes before it looks at other cases
+CHUNK = 100  # number of op calls per forked child
 Case = tuple[str, int]
 
 
 def cases(name: str, count: int | None) -> list[Case]:
-    """The cases of one or all subcommands."""
+    """Return the cases of one or all subcommands."""
     found: list[Case] = []
     for part, usual in COUNTS.items():
         if name not in (part, "all"):
@@ -54,7 +54,7 @@ def cases(name: str, count: int | None) -> list[Case]:
 
 
 def check(seed: int, case: Case, folder: Path, bases: Any) -> Finding:
-    """Run one case that is no op call."""
+    """Run one case that is not an op call."""
     from fuzzing import checkpoints, commands, inputs, kills
 
     kind, index = case
@@ -66,7 +66,7 @@ def check(seed: int, case: Case, folder: Path, bases: Any) -> Finding:
 
 
 def confirmed(seed: int, case: Case, folder: Path, bases: Any) -> Finding:
-    """Run a case; one that exceeded its time is run again, because other work on the machine may be the cause."""
+    """Run a case. If it exceeds its time, run it again, because other work on the machine may be the cause."""
     try:
         finding = check(seed, case, folder, bases)
         if finding.violation and finding.violation.startswith("hang"):
@@ -93,7 +93,7 @@ def findings(seed: int, wanted: list[Case], folder: Path) -> Iterator[tuple[Case
 
 
 def work(seed: int, wanted: list[Case], folder: Path, report: Path) -> None:
-    """A worker process: one line of JSON for each case."""
+    """Run cases in a worker process. Write one line of JSON per case to ``report``."""
     folder.mkdir(parents=True)
     with report.open("w", encoding="utf-8") as file:
         began = time.monotonic()
@@ -158,7 +158,7 @@ def _failure(text: str) -> dict[str, Any]:
 
 
 def summary(lines: list[dict[str, Any]], seed: int) -> str:
-    """Counts by kind and outcome, and the violations by cause, each with a command that shows one again."""
+    """Format the counts by kind and outcome, and the violations by cause, each with a command that replays one case."""
     counts = collections.Counter((line["case"].split(":")[0], line["outcome"]) for line in lines)
     text = [f"{kind:<12}{outcome:<28}{count:>7}" for (kind, outcome), count in sorted(counts.items())]
     causes: dict[str, list[dict[str, Any]]] = {}
@@ -192,7 +192,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser("fuzz.py", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("what", choices=[*COUNTS, "all"])
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--count", type=int, help=f"cases of each part (default: {COUNTS})")
+    parser.add_argument("--count", type=int, help=f"number of cases of each part (default: {COUNTS})")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--out", type=Path, help="write all cases to this JSON file")
     parser.add_argument("--only", type=_case, metavar="KIND:INDEX", help="run this case again and print its evidence")

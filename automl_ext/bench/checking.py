@@ -74,8 +74,9 @@ def error_of(case: Case, exact: Exact, results: Sequence[Tensor]) -> float:
 
 
 def allowed_error(dtype: torch.dtype, ours: bool) -> float:
-    """Return the error allowed for rounding in the output's dtype and in float32 sums; wrong results exceed it by far.
+    """Return the error allowed for rounding in the output's dtype and in float32 sums.
 
-    Other packages may sum in the inputs' dtype: they are allowed eight times as much.
+    Errors of wrong results are far larger. For other packages the limit is eight times as large, because they may sum
+    in the inputs' dtype.
     """
     return (1 if ours else 8) * (4 * torch.finfo(dtype).eps + 64 * torch.finfo(torch.float32).eps)

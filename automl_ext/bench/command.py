@@ -34,7 +34,7 @@ DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.
 
 
 def parse(prog: str, args: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog, description="Measure the ops beside PyTorch and other packages.")
+    parser = argparse.ArgumentParser(prog, description="Compare the ops with PyTorch and other packages.")
     parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (default: cpu)")
     parser.add_argument("--ops", nargs="+", default=[], metavar="OP", help="measure these ops only")
     parser.add_argument(

@@ -16,7 +16,11 @@ Call = Callable[[], Any]
 
 
 def contenders(case: Case, pass_: str, compiled: bool) -> tuple[dict[str, Bind], dict[str, str]]:
-    """Return (for each contender the function that binds it to tensors, for each missing one the reason)."""
+    """Choose the contenders of a case.
+
+    Returns:
+        The function that binds each contender to tensors, by name, and the reason for each contender left out.
+    """
     bound, skipped = {"ours": case.bound(case.ours), "eager": case.bound(case.eager)}, {}
     if not compiled:
         skipped["compiled"] = "not asked for"
@@ -43,7 +47,11 @@ def compile_afresh(function: Function) -> Function:
 def first_results(
     bound: dict[str, Bind], tensors: Sequence[Tensor], trained: int, grad: Tensor | None
 ) -> tuple[dict[str, list[Tensor]], dict[str, str]]:
-    """Return (results of one call of each contender, for each that fails the reason). Ours must not fail."""
+    """Call each contender once.
+
+    Returns:
+        Its results by name, and the error message of each contender that failed. An error of our op is raised.
+    """
     results, failed = {}, {}
     for name, bind in bound.items():
         torch.manual_seed(1)

@@ -78,7 +78,7 @@ def copy_call(size: int, device: torch.device) -> Any:
 def contender_errors(
     case: Case, tensors: Sequence[Tensor], results: dict[str, list[Tensor]], grad: Tensor | None
 ) -> dict[str, float]:
-    """Return the error of every contender against the reference; those that draw their own noise are tested by law."""
+    """Return the error of every contender: against the reference or, with its own noise, by the distribution's law."""
     exact = None if case.prepares else exact_sample(case, tensors, grad)
     errors = {}
     for name, result in results.items():
@@ -94,9 +94,10 @@ def contender_errors(
 
 
 def moved_bytes(case: Case, pass_: str, inputs: Sequence[Tensor], outputs: Sequence[Tensor]) -> int:
-    """Return the bytes that must move.
+    """Return the number of bytes that must move.
 
-    Forward: inputs read, outputs written. Backward: their gradients and the saved tensors read, gradients written.
+    The forward pass reads the inputs and writes the outputs. The backward pass reads the gradients of the outputs and
+    the saved tensors, and writes the gradients of the inputs.
     """
     forward_bytes = nbytes(inputs) + nbytes(outputs)
     if pass_ == FORWARD:

@@ -82,8 +82,8 @@ def call(case: Case, pass_: str) -> Callable[[], object]:
 def by_threads(runs: dict[str, Run], seconds: float, counts: Sequence[int]) -> dict[str, dict[str, Times]]:
     """Return the times of each call by the number of threads, measured in BLOCKS alternating blocks per number.
 
-    The number of threads does not alternate at every turn, as contenders do: a thread that has just woken shares a core
-    for some scheduler ticks, while the other thread spins. Each block therefore starts with SETTLE untimed seconds.
+    Contenders alternate at every turn, but the number of threads does not: a thread that has just woken shares a core
+    with the other, spinning thread for some scheduler ticks. Each block therefore starts with SETTLE untimed seconds.
     """
     before, device = torch.get_num_threads(), torch.device("cpu")
     readings: dict[str, dict[str, list[float]]] = {name: {threads_in_words(n): [] for n in counts} for name in runs}

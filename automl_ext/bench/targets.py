@@ -1,12 +1,12 @@
 """Speed targets of the kernels, and the measurements that miss them.
 
-Targets are ratios of times of one run; gae at (128, 8) has targets in microseconds. Targets against PufferLib are left
-out: they equal, within 6 %, the times required against Stable-Baselines3.
+Targets are ratios of times of one run; gae at (128, 8) has targets in microseconds. There are no targets against
+PufferLib: they would equal, within 6 %, the times required against Stable-Baselines3.
 
 A missed target is reported with the time of a copy of the bytes that the op must move, if the copy takes longer than
-the target. This is no excuse: ops that read more than they write, or write past the caches, are faster than the copy.
-If arithmetic that shares no memory does not gain enough from a second thread either, the machine was busy; this is
-reported too.
+the target. The target remains missed: ops that read more than they write, or write past the caches, are faster than
+the copy. If arithmetic that shares no memory does not gain enough from a second thread either, the machine was busy;
+this is reported too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Target:
 
     Attributes:
         ask: required value. ``against`` a contender: minimum speed relative to it; "softmax": maximum time relative to
-            it; "µs": maximum time; "copy": minimum bandwidth relative to it. None: there is a moonshot only.
+            it; "µs": maximum time; "copy": minimum bandwidth relative to it. None: the target has a moonshot only.
         moonshot: desirable value.
     """
 
@@ -138,8 +138,8 @@ def cpu_shortfalls(result: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: not measured against {target.against} ({why}), {asked}"
         elif not met(target, value, target.ask):
             assert row is not None
-            beside = beside_a_copy(copy_seconds(row), asked_seconds(target, row))
-            yield f"{name}: {in_words(target, value)}, {asked}{beside}"
+            remark = copy_remark(copy_seconds(row), asked_seconds(target, row))
+            yield f"{name}: {in_words(target, value)}, {asked}{remark}"
 
 
 def copy_seconds(row: dict[str, Any]) -> float:
@@ -147,14 +147,14 @@ def copy_seconds(row: dict[str, Any]) -> float:
     return row["seconds"]["copy"]["median"] * row["bytes"] / row["copied_bytes"]
 
 
-def beside_a_copy(copy: float, asked: float | None) -> str:
+def copy_remark(copy: float, asked: float | None) -> str:
     """Return a remark if a copy takes longer than the target."""
     if asked is None or copy <= asked:
         return ""
     return f" ({1e6 * asked:.3g} µs; a copy of as many bytes takes {1e6 * copy:.3g})"
 
 
-def beside_arithmetic(row: dict[str, Any]) -> str:
+def arithmetic_remark(row: dict[str, Any]) -> str:
     """Return a remark if arithmetic gains less from a second thread than the target."""
     gain = row["arithmetic"]["1 thread"]["median"] / row["arithmetic"]["2 threads"]["median"]
     return "" if gain >= TWO_THREADS else f" (arithmetic alone gains {gain:.2f}×: the machine was busy)"
@@ -174,13 +174,13 @@ def scaling_shortfalls(result: dict[str, Any]) -> Iterator[str]:
     for row in result["scaling"]:
         copies, ours = ({n: t["median"] for n, t in row[which].items()} for which in ("copies", "seconds"))
         if row["two_threads"] is not None and row["two_threads"] < TWO_THREADS:
-            beside = beside_a_copy(copies["2 threads"], ours["1 thread"] / TWO_THREADS) + beside_arithmetic(row)
-            yield f"{where(row)}: two threads {row['two_threads']:.2f}× one, asked {TWO_THREADS}×{beside}"
+            remark = copy_remark(copies["2 threads"], ours["1 thread"] / TWO_THREADS) + arithmetic_remark(row)
+            yield f"{where(row)}: two threads {row['two_threads']:.2f}× one, asked {TWO_THREADS}×{remark}"
         for dtype in ("float64", "bfloat16"):
             if row[dtype] > OTHER_DTYPES:
-                beside = beside_a_copy(copies[dtype], ours["float32"] * OTHER_DTYPES)
+                remark = copy_remark(copies[dtype], ours["float32"] * OTHER_DTYPES)
                 what = f"{dtype} takes {row[dtype]:.2f}× float32's time, asked at most {OTHER_DTYPES}×"
-                yield f"{where(row)}: {what}{beside}"
+                yield f"{where(row)}: {what}{remark}"
 
 
 def cuda_shortfalls(result: dict[str, Any]) -> Iterator[str]:

@@ -19,7 +19,7 @@ Times = dict[str, float]  # median, low and high quartile, in seconds; turns
 
 
 def warm_allocator() -> None:
-    """Make the C library keep freed memory: otherwise large results cause page faults at every call.
+    """Make the C library keep freed memory. Otherwise large results cause page faults at every call.
 
     Where the C library has no such setting, one large block is allocated and freed instead.
     """
@@ -28,7 +28,7 @@ def warm_allocator() -> None:
 
 
 def elapsed(device: torch.device, run: Run, calls: int = 1) -> float:
-    """Return the seconds per call that the device spends on ``run``; on a GPU they are measured by events."""
+    """Return the seconds per call that the device spends on ``run``, measured by events on a GPU."""
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         start.record()
@@ -52,7 +52,7 @@ def summary(times: list[float]) -> Times:
 def interleaved(device: torch.device, runs: dict[str, Run], seconds: float) -> dict[str, Times]:
     """Return the seconds per call of each contender, from at least five turns and as many as fit into ``seconds``.
 
-    Each turn starts with an untimed call, so that a contender does not pay for the cache contents of the last one.
+    Each turn starts with an untimed call, so that the cache contents left by the previous contender do not count.
     A call longer than LONG gets a single turn.
     """
     times: dict[str, list[float]] = {}

@@ -173,7 +173,7 @@ def _open(spec: str) -> Source:
 
 
 def _suggestion(spec: str) -> str:
-    """Return a hint for a path without a kind."""
+    """Return a hint if ``spec`` is an existing path without the prefix ``folder:`` or ``npz:``; else ""."""
     path = Path(spec).expanduser()
     if path.is_dir() or (path.is_file() and path.suffix == ".zip"):
         return f"; did you mean folder:{spec}?"

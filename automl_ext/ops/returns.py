@@ -239,7 +239,7 @@ def vtrace(
 ) -> tuple[Tensor, Tensor]:
     """Compute V-trace targets and policy-gradient advantages (IMPALA, Espeholt et al. 2018, eq. 1, section 4.2).
 
-    With rho = exp(log_rhos), rho' = min(rho_clip, rho) and w = lambda min(c_clip, rho):
+    With rho = exp(log_rhos), rho' = min(rho_clip, rho) and w = lambda min(c_clip, rho), where w_t is the paper's c_t:
     vs_t = V_t + rho'_t (r_t + g_t V'_t - V_t) + g_t c_t w_t (vs_{t+1} - V_{t+1}), and the advantage is
     rho'_t (r_t + g_t X_t - V_t) with X_t = V'_t at a cut, else vs_{t+1}.
 

@@ -1,4 +1,4 @@
-"""Checks of numeric configuration values. Each raises ValueError: the option, what came and what was expected."""
+"""Checks of numeric configuration values. A ValueError names the option, the value received and the value expected."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ class Clock:
         cpu: CPU seconds of all threads.
 
     Raises:
-        ValueError: a time is set, from a checkpoint, that is no finite number of at least 0.
+        ValueError: a time read from a checkpoint is not a finite number of at least 0.
     """
 
     wall: float

@@ -18,7 +18,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """Return the rows of a run's ``metrics.jsonl``. An incomplete last line, of a crash or a running run, is skipped.
 
     Raises:
-        UserError: ``run`` is no run directory, or its file is empty or damaged.
+        UserError: ``run`` is not a run directory, or its file is empty or damaged.
     """
     metrics = run / FILE
     if not metrics.is_file():

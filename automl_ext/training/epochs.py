@@ -34,7 +34,7 @@ class Epochs:
     Args:
         run: an open run.
         total: number of epochs of all jobs.
-        description: text beside the progress bar.
+        description: text next to the progress bar.
         stop_after: stop after this number of epochs, None: never.
 
     Raises:
@@ -61,7 +61,7 @@ class Epochs:
         Args:
             job: the job, new or loaded from a checkpoint.
             name: prefix of the job's measurements.
-            state: saved beside the job's own state, which is ``state["job"]``.
+            state: saved in addition to the job's own state, which is ``state["job"]``.
 
         Raises:
             UserError: the checkpoint's number of epochs is wrong, or a measurement is not finite.

@@ -12,8 +12,8 @@ from typing import Any
 class Progress:
     """A progress bar from ``start`` to ``total``: a context manager with :meth:`advance`, or an iterator.
 
-    ``for step in progress`` yields ``start … total - 1``. Nothing is shown if standard error is no terminal, or if the
-    logger ``automl_ext`` suppresses warnings.
+    ``for step in progress`` yields ``start … total - 1``. Nothing is shown if standard error is not a terminal, or if
+    the logger ``automl_ext`` suppresses warnings.
     """
 
     def __init__(self, total: int, description: str, start: int = 0) -> None:
@@ -52,6 +52,6 @@ class Progress:
                 self.advance()
 
     def advance(self, steps: int = 1, description: str | None = None) -> None:
-        """Advance by ``steps``; a new ``description`` replaces the text beside the bar."""
+        """Advance by ``steps``; a new ``description`` replaces the text next to the bar."""
         if self._bar is not None:
             self._bar.update(self._task, advance=steps, description=description)

@@ -84,9 +84,9 @@ class Run:
                 afterwards, and its memory is free.
 
         Raises:
-            UserError: ``out`` is not empty or no run directory; another process writes it; the checkpoint at the path
-                is missing, damaged or belongs to another run; no checkpoint fits ``load``; or the algorithm, torch's
-                minor version, the number of threads or the configuration differs.
+            UserError: ``out`` is not empty or not a run directory; another process writes it; the checkpoint at the
+                path is missing, damaged or belongs to another run; no checkpoint fits ``load``; or the algorithm,
+                torch's minor version, the number of threads or the configuration differs.
             TypeError: a configuration value cannot be stored.
         """
         keep_freed_memory()
@@ -185,7 +185,7 @@ class Run:
 
 
 def algorithm_of(run: Path) -> str | None:
-    """Return the algorithm of a run directory; None if ``run`` is no run directory."""
+    """Return the algorithm of a run directory; None if ``run`` is not a run directory."""
     try:
         name = read_object(run / ENVIRONMENT).get("algorithm")
     except UserError:
@@ -204,7 +204,10 @@ def read_config(run: Path, config: Config) -> Config:
 
 
 def _check_run_directory(out: Path, entries: list[Path]) -> None:
-    """Refuse a folder that is no run directory: a new run deletes old files. ``environment.json`` is written first."""
+    """Refuse a folder that is not a run directory: a new run deletes old files.
+
+    A run writes ``environment.json`` first.
+    """
     if all(path.name == f".{ENVIRONMENT}.tmp" for path in entries):
         return
     try:
@@ -212,7 +215,7 @@ def _check_run_directory(out: Path, entries: list[Path]) -> None:
     except UserError:
         ours = False
     if not ours and not checkpoint.list_steps(out / CHECKPOINTS):
-        raise UserError(f"{out} is not empty and no run directory ({ENVIRONMENT} is missing or unreadable)")
+        raise UserError(f"{out} is not empty and not a run directory ({ENVIRONMENT} is missing or unreadable)")
 
 
 def _read(path: Path, facts: dict[str, Any], config: Any, load: Load | None) -> Origin:

@@ -59,7 +59,8 @@ struct Grads {
   const std::vector<bool>& needs;    // which inputs of the forward need a gradient
 };
 
-// Whether a gradient is batched (vmap, or torch.autograd.grad(is_grads_batched=True)); composites support that.
+// Returns true if a gradient is batched (vmap, or torch.autograd.grad(is_grads_batched=True)). Composites support batched
+// gradients.
 inline bool is_batched(const variable_list& grads) {
   constexpr c10::DispatchKeySet keys({c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched});
   for (const auto& grad : grads)

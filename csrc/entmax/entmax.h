@@ -24,8 +24,8 @@ inline int64_t entmax_support_bytes(int64_t n, int64_t element_size) {
   return n > kLongestWithoutSupport && n <= INT32_MAX ? 8 + most * (4 + element_size) : 0;
 }
 
-// Whether all indices of the supports are inside rows of n elements, so that a kernel accesses no other memory. The supports
-// come from the caller of a backward op and may contain anything.
+// Returns true if all indices of the supports are inside rows of n elements, so that a kernel accesses no other memory.
+// The supports come from the caller of a backward op and may contain anything.
 template <class T>
 bool entmax_supports_fit(const EntmaxSupport<T>* support, int64_t rows, int64_t n) {
   uint32_t wrong = 0;  // the sign bit is set if an index is negative or not below n

@@ -46,8 +46,8 @@ struct SparsemaxGrad {
   }
 };
 
-// Whether the forward pass should return the support. On a GPU, and for a traced length that is unknown, the gradient
-// reads p instead.
+// Returns true if the forward pass should return the support. On a GPU, and for a traced length that is unknown, the
+// gradient reads p instead.
 bool has_support(const at::Tensor& x, int64_t dim) {
   return x.device().is_cpu() && x.dim() > 0 && TORCH_GUARD_OR_FALSE(x.sym_size(dim).sym_gt(kLongestWithoutSupport));
 }

@@ -32,13 +32,13 @@ EntmaxTrained forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::For
   return {p, support};
 }
 
-// Whether x has the layout of supports; says nothing about its values.
+// Returns true if x has the layout of supports. The values are not checked.
 bool is_support(const at::Tensor& x, int64_t bytes) {
   return x.device().is_cpu() && x.layout() == at::kStrided && x.scalar_type() == at::kByte && x.numel() == bytes &&
          x.is_contiguous() && reinterpret_cast<uintptr_t>(x.const_data_ptr()) % alignof(EntmaxSupport<double>) == 0;
 }
 
-// Whether the supports of rows [begin, end) keep the kernel inside these rows.
+// Returns true if the supports of rows [begin, end) keep the kernel inside these rows.
 bool supports_fit(DType dtype, const void* supports, int64_t n, int64_t begin, int64_t end) {
   const auto fit = [&](auto element) {
     return entmax_supports_fit(static_cast<const EntmaxSupport<decltype(element)>*>(supports) + begin, end - begin, n);

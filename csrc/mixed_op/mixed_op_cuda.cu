@@ -22,7 +22,7 @@ MixedOpInputs chunk_of(const void* const* inputs, void* const* grad_inputs, cons
   return chunk;
 }
 
-// Whether all arrays are 16-byte aligned, so that they can be read in packs.
+// Returns true if all arrays are 16-byte aligned, so that they can be read in packs.
 bool aligned(const MixedOpInputs& chunk, const void* other) {
   uintptr_t bits = reinterpret_cast<uintptr_t>(other);
   for (int k = 0; k < chunk.count; ++k)

@@ -74,10 +74,10 @@ def test_a_folder_that_is_not_empty_needs_resume(tmp_path):
 
 def test_auto_never_clears_a_folder_of_other_things(tmp_path):
     (tmp_path / "metrics.jsonl").write_text("mine")
-    with pytest.raises(UserError, match="no run directory"):
+    with pytest.raises(UserError, match="not a run directory"):
         make(tmp_path, resume="auto")
     (tmp_path / "environment.json").write_text("[1]")
-    with pytest.raises(UserError, match="no run directory"):
+    with pytest.raises(UserError, match="not a run directory"):
         make(tmp_path, resume="auto")
     assert (tmp_path / "metrics.jsonl").read_text() == "mine"
 

@@ -1,4 +1,4 @@
-"""The command line; see the package's docstring."""
+"""Command line of the package; see its docstring."""
 
 from __future__ import annotations
 

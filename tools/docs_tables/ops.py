@@ -6,7 +6,7 @@ from typing import Any
 
 from docs_tables.text import load, percent, ratio, table
 
-# What limits an op of performance.md, at the shape shown there.
+# The shape of each op in performance.md, and what limits its speed.
 LIMITS = {
     "entmax15": ((1024, 1024), "reading the row twice; the gradient reads only the support"),
     "sparsemax": ((1024, 1024), "as `entmax15`"),
@@ -30,7 +30,7 @@ LIMITS = {
 
 
 def against(row: dict[str, Any] | None) -> str:
-    """The ratio to the best other contender, and its name."""
+    """Return the ratio to the best other contender, and its name."""
     return f"{ratio(row['ratio'])} {row['best']}" if row and row["best"] else "–"
 
 

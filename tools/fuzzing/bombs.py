@@ -1,4 +1,4 @@
-"""Files that hold far more than their size says, and pickles that run code."""
+"""Decompression bombs, files whose headers promise too much data, and pickles that run code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 BLOCK = 16 << 20
 TIMES = 400  # 6.7 GB
-PARTS = {}  # the compressed block, made once
+PARTS = {}  # cache of the compressed block
 
 
 def _block() -> bytes:
@@ -26,7 +26,10 @@ def _block() -> bytes:
 
 
 def deflated(head: bytes = b"") -> bytes:
-    """``head`` and 6.7 GB of zeros as a deflate stream of a few MB: full flushes make its parts repeatable."""
+    """Compress ``head`` and 6.7 GB of zeros to a few MB.
+
+    After a full flush, the compressed block can be repeated in the deflate stream.
+    """
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     return packer.compress(head) + packer.flush(zlib.Z_FULL_FLUSH) + _block() * TIMES + b"\x03\x00"
 
@@ -40,7 +43,7 @@ def bz(head: bytes = b"") -> bytes:
 
 
 def zip_of(names: list[str], head: bytes) -> bytes:
-    """A zip whose members unpack to 6.7 GB each; their checksums are wrong."""
+    """Return a zip file whose members unpack to 6.7 GB each. Their checksums are wrong."""
     data, size = deflated(head), len(head) + BLOCK * TIMES
     body, directory = io.BytesIO(), io.BytesIO()
     for name in names:
@@ -55,7 +58,7 @@ def zip_of(names: list[str], head: bytes) -> bytes:
 
 
 def npy(shape: tuple[int, ...], descr: str = "|u1") -> bytes:
-    """The header of an array of this shape, without its data."""
+    """Return the .npy header of an array of this shape, without its data."""
     head = f"{{'descr': '{descr}', 'fortran_order': False, 'shape': {shape}, }}"
     head += " " * (-(len(head) + 11) % 64) + "\n"
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head)) + head.encode()
@@ -80,7 +83,7 @@ class Reduced:
 
 
 def code(canary: Path) -> list[bytes]:
-    """Pickles that would create the file ``canary``."""
+    """Return pickles that would create the file ``canary``."""
     import builtins
     import os
     import subprocess
@@ -104,7 +107,7 @@ def _global(module: str, name: str) -> bytes:
 
 
 def odd_pickles(rng: random.Random) -> bytes:
-    """Pickles of allowed classes with arguments that they do not expect, and of no sense at all."""
+    """Return a pickle of an allowed class with invalid arguments, or an invalid pickle."""
     import collections
 
     import numpy as np

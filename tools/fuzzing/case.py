@@ -1,4 +1,4 @@
-"""Test cases: how they are named, what they return, and how they draw random numbers."""
+"""Test cases: their results and their random generators."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Finding:
     """The result of one case.
 
     Attributes:
-        what: the input, for a reader.
-        outcome: a short class name, counted in the report.
-        violation: what went wrong; None if nothing did.
+        what: a description of the input.
+        outcome: a short name of the kind of result; the report counts the results of each kind.
+        violation: a description of the fault; None if there is none.
         detail: the evidence for a violation, for example the end of stderr.
     """
 
@@ -24,12 +24,12 @@ class Finding:
 
 
 def rng_of(seed: int, kind: str, index: int) -> random.Random:
-    """The random numbers of one case. They depend on no other case, so each case can be replayed alone."""
+    """Return the random generator of one case. It is independent of other cases, so each case can be replayed alone."""
     return random.Random(f"{seed}:{kind}:{index}")
 
 
 def short(value: object, length: int = 200) -> str:
-    """``repr`` of a value, shortened; values whose ``repr`` fails (an int of 5,000 digits) give their type."""
+    """Return a shortened ``repr`` of a value, or its type if ``repr`` fails (an int of 5,000 digits)."""
     try:
         text = repr(value)
     except Exception as error:

@@ -1,4 +1,7 @@
-"""Damaged run directories: they are refused in one line, or the older checkpoint gives the undisturbed result."""
+"""Check damaged run directories.
+
+A command refuses them with a one-line error, or continues from the older checkpoint to the result of an undamaged run.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ NAMES = ("step-²", "step-00000099", "step-99999999999999999999", "step-", "step
 
 
 def check(rng: random.Random, folder: Path, bases: Bases) -> Finding:
-    """Damage a copy of a small run, then resume, evaluate, draw or export it."""
+    """Damage a copy of a small run, then resume, evaluate, plot or export it."""
     kind = rng.choices(list(runs.KINDS), (4, 4, 3, 3, 1))[0]
     base = bases[kind]
     actions: list[Callable[[random.Random, Path, Base], Finding]] = [_resume, _resume, _plot]
@@ -51,12 +54,12 @@ def _resume(rng: random.Random, folder: Path, base: Base) -> Finding:
     if violation is None and done.code == 0:
         violation = runs.difference(base, path)
         if violation is None and changed and "skipping the damaged checkpoint" not in done.err:
-            violation = "no warning that a damaged checkpoint is passed over"
+            violation = "no warning that a damaged checkpoint is skipped"
     return _finding(what, done, violation)
 
 
 def _eval(rng: random.Random, folder: Path, base: Base) -> Finding:
-    """The policy's returns are those of the undamaged run, or those of its older checkpoint."""
+    """Check that a damaged run gives the returns of the undamaged run's policy, or of its older checkpoint's policy."""
     path = runs.copy(base.whole, folder)
     argv = ["eval", "run", "--episodes", "2", "--policy", rng.choice(("best", "last"))]
     expected = [run(argv, folder).out]
@@ -69,7 +72,7 @@ def _eval(rng: random.Random, folder: Path, base: Base) -> Finding:
     done = run(argv, folder)
     violation = fault(done)
     if violation is None and done.code == 0 and done.out not in expected:
-        violation = "eval: other returns than those of the undamaged run"
+        violation = "eval: the returns differ from those of the undamaged run"
     return _finding(f"{argv[-1]}, {what}", done, violation)
 
 
@@ -138,7 +141,7 @@ def _damage_run(rng: random.Random, path: Path) -> str:
 
 
 def _forge_state(rng: random.Random, newest: Path) -> str:
-    """Another state with correct hashes."""
+    """Change the state and write it with correct hashes. Return a description of the change."""
     facts = checkpoint.read_manifest(newest)
     state = torch.load(newest / "state.pt", weights_only=True, map_location="cpu")
     what = change_state(rng, state)
@@ -151,7 +154,7 @@ def _forge_state(rng: random.Random, newest: Path) -> str:
 
 
 def change_state(rng: random.Random, value: Any) -> str:
-    """Change a tensor's shape or dtype, or a value's type, or remove a key, somewhere inside; returns where."""
+    """Change a tensor's shape or dtype, or a value's type, or remove a key, somewhere inside. Return a description."""
     keys: list[Any] = list(value) if isinstance(value, dict) else list(range(len(value)))
     keys = [key for key in keys if key not in runs.CLOCKS]
     key = rng.choice(keys)
@@ -170,7 +173,7 @@ def change_state(rng: random.Random, value: Any) -> str:
 
 
 def _forge_manifest(rng: random.Random, newest: Path) -> str:
-    """Other facts with a correct hash of their own."""
+    """Change the manifest and write it with a correct hash. Return a description of the change."""
     manifest = json.loads((newest / "manifest.json").read_bytes())["manifest"]
     what = change_json(rng, manifest)
     (newest / "manifest.json").write_bytes(checkpoint._render(manifest))

@@ -1,4 +1,4 @@
-"""Random command lines: small runs with one to three options replaced, and lines that are no commands at all."""
+"""Random command lines: small runs with one to three options replaced, and invalid lines."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ from fuzzing.command_tables import BUDGETS, INTS, KNOWN, LARGE, OTHERS, REALS, R
 
 @dataclasses.dataclass
 class Line:
-    """A command line. ``given`` holds the options replaced, by field name; ``large``: it may ask for too much."""
+    """A command line.
+
+    Attributes:
+        given: values of the replaced options, by field name.
+        large: the values may need more memory or time than the limits allow.
+    """
 
     argv: list[str]
     given: dict[str, str]
@@ -66,7 +71,7 @@ def _give(rng: random.Random, made: Line, name: str, hint: Any) -> None:
     values = [value] if rng.random() < 0.95 else [value, rng.choice(pool)]
     if typing.get_origin(hint) is tuple and rng.random() < 0.5:
         values = values * rng.choice((0, 2, 3))
-    # A value with a leading dash is an option for the parser, unless it follows an equals sign.
+    # The parser takes a value with a leading dash as an option, unless it follows an equals sign.
     made.argv += [f"{flag}={value}"] if len(values) == 1 and rng.random() < 0.5 else [flag, *values]
 
 
@@ -104,7 +109,7 @@ def _other(rng: random.Random) -> Line:
         argv += ["--device", rng.choice(KNOWN["device"] + TEXTS)]
     elif command == "demo":
         argv += ["--out", rng.choice(["file", "/dev/null", "file/x", "/proc/x"])]
-    else:  # bench: nothing that measures for long
+    else:  # bench: only lines that end quickly
         argv += rng.choice((["--ops", "x"], ["--threads", rng.choice(["0", "-1", "x"])], ["--seconds", "nan"]))
         argv += rng.choice(([], ["--table", rng.choice(paths)], ["--dtype", "x"], ["--device", "x"]))
     return Line(argv, {})
@@ -132,7 +137,7 @@ def _noise(rng: random.Random) -> list[str]:
 
 
 def _spoil(rng: random.Random, made: Line) -> None:
-    """Drop, double or misspell a word."""
+    """Make a line invalid: misspell or insert a word, or add an unknown or incomplete option."""
     i = rng.randrange(1, len(made.argv))
     how = rng.randrange(4)
     if how == 0 and made.argv[i].startswith("--out"):
@@ -149,7 +154,7 @@ def _spoil(rng: random.Random, made: Line) -> None:
 
 
 def prepare_folder(folder: Path) -> None:
-    """Files that command lines name."""
+    """Create the files that command lines name."""
     folder.mkdir(parents=True)
     (folder / "full").mkdir()
     (folder / "full/mine.txt").write_text("keep")

@@ -1,4 +1,4 @@
-"""Commands with options that keep them small, and values for options."""
+"""Tables of commands, with options that make their runs small, and of values for options."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Q = [
 DREAMER = (
     "--prefill 20 --pretrain 1 --batch-size 2 --sequence-length 4 --deter 8 --stoch 4 --hidden 8 --units 8 --horizon 3"
 )
-# Command → options that keep it small.
+# Command → options that make its run small.
 SMALL: dict[str, list[str]] = {
     "search gdas": SUPERNET,
     "search entmax-gdas": SUPERNET,
@@ -43,7 +43,7 @@ SMALL: dict[str, list[str]] = {
 }
 OTHERS = ("eval", "plot", "export", "doctor", "bench", "nas-table", "demo")
 RUNS = {"trained": "a2c", "retrained": "retrain"}  # run directories that a line may name, by kind
-# Options that say how much is done: never large.
+# Words in the names of options that set the amount of work. These get no large values.
 BUDGETS = ("steps", "epochs", "evaluations", "budget", "every", "episodes", "runs", "rounds", "restarts", "cells")
 BUDGETS += ("prefill", "pretrain", "candidates", "members", "workers", "updates", "horizon", "interval", "layers")
 INTS = [

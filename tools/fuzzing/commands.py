@@ -1,4 +1,7 @@
-"""Random command lines end with exit code 0, 1 or 2, say in one line what is wrong, and leave nothing behind."""
+"""Check random command lines.
+
+They must end with exit code 0, 1 or 2, report an error in one line, and change no other files.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from fuzzing.process import Done, fault, run
 from fuzzing.runs import Bases
 
 LIMIT = 30.0  # seconds of CPU time
-STARTED = ("diverged", "failed", "candidates", "interrupted")  # refusals that come after a run has begun
+STARTED = ("diverged", "failed", "candidates", "interrupted")  # words in errors that a run may raise after its start
 
 
 def check(rng: random.Random, folder: Path, bases: Bases) -> Finding:
@@ -44,9 +47,9 @@ def judge(line: command_lines.Line, done: Done, folder: Path) -> Finding:
 
 
 def _silent(line: command_lines.Line, done: Done, folder: Path) -> str | None:
-    """What the command changed or left without saying so."""
+    """Return a description of what the command changed or left without an error; None if nothing."""
     if (folder / "full/mine.txt").read_text() != "keep" or (folder / "file").read_text() != "keep":
-        return "a file that was there has changed"
+        return "an existing file was changed"
     if done.code == 1 and line.argv[0] not in ("doctor", "bench"):
         return "exit code 1"
     run_folder = folder / "run"
@@ -70,7 +73,7 @@ def _flat(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def _not_as_asked(given: dict[str, str], config: dict[str, Any]) -> str | None:
-    """A number given as an option is the number in config.json."""
+    """Check that config.json has the numbers given as options."""
     for name, text in given.items():
         value = config.get(name)
         if type(value) in (int, float):
@@ -95,5 +98,5 @@ def _not_json(run_folder: Path) -> str | None:
             try:
                 json.loads(text, parse_constant=no_constant)
             except ValueError as error:
-                return f"{name} is no strict JSON: {error}"
+                return f"{name} is not strict JSON: {error}"
     return None

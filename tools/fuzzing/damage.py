@@ -1,4 +1,4 @@
-"""Damage to files: to their bytes, to their place in the file system, and to JSON values."""
+"""Damage files: change their bytes, replace them by other kinds of files, or change JSON values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ DEEP = 100_000
 
 
 def damage(rng: random.Random, path: Path) -> str:
-    """Damage the file at ``path``; returns what was done."""
+    """Damage the file at ``path``. Return a description."""
     if rng.random() < 0.7:
         how = rng.choice(BYTES)
         data = path.read_bytes()
@@ -95,7 +95,7 @@ PLACES = (remove, folder_instead, fifo, link_to_itself, broken_link, device)
 
 
 def odd_value(rng: random.Random) -> Any:
-    """A JSON value of another type or range."""
+    """Return a JSON value of an unexpected type or range."""
     plain = (
         None,
         True,
@@ -118,7 +118,7 @@ def odd_value(rng: random.Random) -> Any:
 
 
 def change_json(rng: random.Random, value: Any) -> str:
-    """Replace, remove or add a value somewhere inside a JSON object or list, in place; returns where."""
+    """Replace, remove or add a value somewhere inside a JSON object or list, in place. Return a description."""
     key: Any = rng.choice(list(value) if isinstance(value, dict) else range(len(value)))
     inner = value[key]
     if isinstance(inner, (dict, list)) and inner and rng.random() < 0.75:
@@ -134,7 +134,7 @@ def change_json(rng: random.Random, value: Any) -> str:
 
 
 def damage_json(rng: random.Random, path: Path) -> str:
-    """Write other JSON, or text that is nearly JSON, to ``path``."""
+    """Write changed JSON, or text that is almost JSON, to ``path``. Return a description."""
     if rng.random() < 0.6:
         value = json.loads(path.read_bytes())
         where = change_json(rng, value)

@@ -1,4 +1,7 @@
-"""Hostile data sets and pickles. A maker returns what it made, the command line, and one for the undamaged file."""
+"""Make hostile data sets and pickles.
+
+A maker returns a description, the command line, and, if there is one, the command line for the undamaged file.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +134,7 @@ def _folder(rng: random.Random, folder: Path, _: Any) -> Made:
         what = "another file: " + _place_odd(rng, path.with_name("odd.png"))
     elif how == 4:
         what = "a class: " + _place_odd(rng, path.parent.with_name("odd"))
-    else:  # a header that promises 60000 x 60000 pixels
+    else:  # a header that declares 60000 x 60000 pixels
         data = bytearray(path.read_bytes())
         data[16:24] = (60000).to_bytes(4, "big") * 2
         data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")

@@ -1,4 +1,7 @@
-"""Hostile TOML files, genotypes, tables and result.json. A maker returns as those of ``hostile_data`` do."""
+"""Make hostile TOML files, genotypes, tables and results.
+
+Each function returns the same as in ``hostile_data``.
+"""
 
 from __future__ import annotations
 
@@ -131,7 +134,7 @@ def _table(rng: random.Random, folder: Path, _: Bases) -> Made:
 
 
 def _result(rng: random.Random, folder: Path, bases: Bases) -> Made:
-    """Code in the values of result.json, which an exported module contains."""
+    """Put code into values of result.json, which are written into an exported module."""
     kind = rng.choice(("retrain", "gdas"))
     path = runs.copy(bases[kind].whole, folder) / "result.json"
     result = json.loads(path.read_bytes())
@@ -165,7 +168,7 @@ def _result(rng: random.Random, folder: Path, bases: Bases) -> Made:
 
 
 def _export_name(rng: random.Random, folder: Path, bases: Bases) -> Made:
-    """Code in the name of the exported file, which the module's docstring contains."""
+    """Put code into the name of the exported file, which is written into the module's docstring."""
     runs.copy(bases["retrain"].whole, folder)
     call = f"open('{'canary'}', 'w')"
     name = rng.choice(

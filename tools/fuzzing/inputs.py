@@ -1,6 +1,7 @@
-"""Damaged and hostile data sets, TOML files, genotypes, tables, pickles and results.
+"""Check damaged and hostile data sets, TOML files, genotypes, tables, pickles and results.
 
-Each is refused in one line or read rightly, in bounded memory and time, and nothing in it is executed.
+A command must refuse each with a one-line error or read it correctly, in bounded memory and time, and execute nothing
+in it.
 """
 
 from __future__ import annotations
@@ -17,11 +18,11 @@ from fuzzing.runs import Bases
 
 LIMIT = 30.0  # seconds of CPU time
 MEMORY = 2 << 30  # bytes
-CANARY = "canary"  # this file appears if something in an input was executed
+CANARY = "canary"  # this file exists if code in an input was executed
 
 
 def check(rng: random.Random, folder: Path, bases: Bases) -> Finding:
-    """Make a hostile file in ``folder`` and have a command read it."""
+    """Make a hostile file in ``folder`` and run a command that reads it."""
     folder.mkdir(parents=True)
     makers = {**hostile_data.MAKERS, **hostile_text.MAKERS}
     name = rng.choices(list(makers), [weight for weight, _ in makers.values()])[0]
@@ -48,11 +49,11 @@ def _left(done: Done, folder: Path) -> str | None:
 
 
 def _other_result(done: Done, folder: Path, like: list[str] | None) -> str | None:
-    """The result of what was read in spite of damage is that of the undamaged file."""
+    """Check that a damaged file, if it is read, gives the same result as the undamaged file."""
     if done.code != 0 or like is None:
         return None
     expected = run(like, folder, LIMIT)
     if expected.code != 0:
         return f"the undamaged input is refused: {expected.err[-300:]}"
     a, b = (json.loads((folder / name / "result.json").read_bytes()) for name in ("out", "expected"))
-    return None if runs.without_times(a) == runs.without_times(b) else "a damaged input gives another result"
+    return None if runs.without_times(a) == runs.without_times(b) else "a damaged input changes the result"

@@ -1,4 +1,4 @@
-"""Small runs killed with SIGKILL at random moments, or started twice, end as a run left alone does."""
+"""Check that small runs killed with SIGKILL, or started twice, end like an undisturbed run."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from fuzzing.case import Finding
 from fuzzing.process import Done, end_group, fault, group_ends, poll, start, wait
 from fuzzing.runs import Base, Bases
 
-TRIES = 8  # starts, to hit a run before its end
+TRIES = 8  # maximum number of starts to kill a run before its end
 
 
 def check(rng: random.Random, folder: Path, bases: Bases) -> Finding:
-    """Kill one run (or start it twice at once), resume it until it is done, and compare."""
+    """Kill one run, or start it twice at once, then resume it to its end and compare."""
     kind = rng.choices(list(runs.KINDS), (4, 4, 3, 3, 2))[0]
     base = bases[kind]
     try:
@@ -38,14 +38,14 @@ def _killed(rng: random.Random, folder: Path, base: Base) -> Finding:
         moment = rng.uniform(0.05, longest) * base.seconds
         pid = start(argv, folder)
         if poll(pid, moment) is None:
-            os.kill(pid, signal.SIGKILL)  # this process only: its workers have to notice
+            os.kill(pid, signal.SIGKILL)  # this process only: its workers must end by themselves
             os.waitpid(pid, 0)
             moments.append(moment)
             if not group_ends(pid):
                 return Finding(_what(base, moments), "violation", "worker processes outlive a killed run")
             if rng.random() < 0.7:
                 break
-        else:  # it came to its end before
+        else:  # the run ended before the signal
             end_group(pid)
             shutil.rmtree(folder / "run", ignore_errors=True)
             moments, longest = [], longest * 0.7
@@ -56,9 +56,12 @@ def _killed(rng: random.Random, folder: Path, base: Base) -> Finding:
 
 
 def _twice(rng: random.Random, folder: Path, base: Base) -> Finding:
-    """Two processes on one directory: each does the run or is refused; then the run is as it should be."""
+    """Start two processes on one directory.
+
+    Each must make the run or be refused, and the final run must be correct.
+    """
     folder.mkdir(parents=True)
-    second = folder / "second"  # its output goes elsewhere
+    second = folder / "second"  # a separate folder for its output
     second.mkdir()
     pause = rng.choice((0.0, 0.0, rng.uniform(0, base.seconds)))
     argv = [*runs.KINDS[base.kind], "--out", str(folder / "run"), "--resume", "auto"]

@@ -1,6 +1,6 @@
-"""One command in a forked child: its exit code, output and time, with limits on memory and time.
+"""Run a command in a forked child, with limits on memory and time. Return its exit code, output and time.
 
-torch is imported once, by the parent; a fork then costs milliseconds where a new Python costs seconds.
+The parent imports torch once. A fork then takes milliseconds, while a new Python process takes seconds.
 """
 
 from __future__ import annotations
@@ -19,14 +19,20 @@ from pathlib import Path
 
 RAISED = 70  # exit code of a child whose command raised
 MEMORY = 3 << 30  # bytes that a command may add to the parent's address space
-IDLE = 20.0  # seconds without any CPU time, after which a command hangs
-LINGER = 30.0  # seconds that a command's own processes have to end after it
+IDLE = 20.0  # seconds without CPU time after which a command counts as hanging
+LINGER = 30.0  # seconds within which the processes of a command must end after it
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 @dataclass
 class Done:
-    """How a command ended. ``code`` is None if it was killed: by signal ``killed_by``, or by us at its time limit."""
+    """The result of a command.
+
+    Attributes:
+        code: exit code; None if the command was killed, by the signal ``killed_by`` or by us at its time limit.
+        killed_by: number of the signal, or 0.
+        left_behind: processes that the command started still ran LINGER seconds after its end.
+    """
 
     argv: list[str]
     code: int | None
@@ -35,11 +41,11 @@ class Done:
     seconds: float
     killed_by: int = 0
     timed_out: bool = False
-    left_behind: bool = False  # processes that it started were still there after LINGER seconds
+    left_behind: bool = False
 
 
 def preload() -> None:
-    """Import what commands import lazily, so that forked children need not."""
+    """Import the modules that commands import lazily, so that forked children need not import them."""
     import matplotlib.pyplot  # noqa: F401
     import torch
     import torch._dynamo
@@ -63,13 +69,16 @@ def preload() -> None:
 
 
 def start(argv: Sequence[str], folder: Path, memory: int = MEMORY) -> int:
-    """Start a command in ``folder``, in a process group of its own; output goes to ``.out`` and ``.err`` beside it."""
+    """Start a command in ``folder``, in its own process group. Return its PID.
+
+    Its output goes to the files FOLDER.out and FOLDER.err.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     pid = os.fork()
     if pid:
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.setpgid(pid, pid)  # here and in the child: whoever comes first
+            os.setpgid(pid, pid)  # both processes set the group, because either may run first
         return pid
     code = RAISED
     try:
@@ -109,7 +118,7 @@ def log(folder: Path, name: str) -> Path:
 def wait(pid: int, argv: Sequence[str], folder: Path, limit: float) -> Done:
     """Wait for a started command. Its process group is killed after ``limit`` seconds of CPU time, or when it is idle.
 
-    Wall time would depend on what else runs on the machine.
+    The limit is not on wall time, which depends on other work on the machine.
     """
     began = changed = time.monotonic()
     used = 0.0
@@ -131,12 +140,12 @@ def wait(pid: int, argv: Sequence[str], folder: Path, limit: float) -> Done:
 
 
 def cpu_seconds(group: int) -> float:
-    """CPU time of all processes of a group that still run, and of their children that have ended."""
+    """Return the CPU time of all running processes of a group and of their ended children."""
     ticks = 0
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             fields = (folder / "stat").read_text().rpartition(")")[2].split()
-        except OSError:  # it has ended
+        except OSError:  # the process has ended
             continue
         if int(fields[2]) == group:
             ticks += sum(map(int, fields[11:15]))
@@ -144,7 +153,7 @@ def cpu_seconds(group: int) -> float:
 
 
 def poll(pid: int, limit: float) -> int | None:
-    """The child's wait status, or None if it still runs after ``limit`` seconds."""
+    """Return the child's wait status, or None if it still runs after ``limit`` seconds."""
     deadline, pause = time.monotonic() + limit, 0.0005
     while True:
         found, status = os.waitpid(pid, os.WNOHANG)
@@ -162,7 +171,7 @@ def end_group(pid: int) -> None:
 
 
 def group_ends(pid: int, limit: float = LINGER) -> bool:
-    """Whether all processes of the group end by themselves; they are killed if they do not."""
+    """Return True if all processes of the group end by themselves within ``limit`` seconds. Otherwise kill them."""
     deadline = time.monotonic() + limit
     while time.monotonic() < deadline:
         try:
@@ -181,9 +190,9 @@ def run(argv: Sequence[str], folder: Path, limit: float = 30.0, memory: int = ME
 
 
 def fault(done: Done, codes: Sequence[int] = (0, 1, 2)) -> str | None:
-    """What is wrong with how a command ended; None if nothing is."""
+    """Return a description of a command's fault: a hang, crash, traceback or bad error text. None if there is none."""
     if done.timed_out:
-        return "hang: it waits for ever, or exceeds the limit of its CPU time"
+        return "hang: idle for too long, or over the limit of CPU time"
     if done.code is None:
         return f"crash: {signal.Signals(done.killed_by).name}"
     if done.code == RAISED or "Traceback (most recent call last)" in done.err + done.out:
@@ -196,7 +205,7 @@ def fault(done: Done, codes: Sequence[int] = (0, 1, 2)) -> str | None:
 
 
 def raised(text: str) -> str:
-    """The exception of a traceback, with the last place in automl_ext that it went through."""
+    """Return the exception of a traceback, with the innermost line of automl_ext."""
     places = re.findall(r'File "[^"]*(automl_ext/[^"]+)", line (\d+), in (\S+)', text)
     where = f" at {places[-1][0]}:{places[-1][1]} {places[-1][2]}" if places else ""
     ends = re.findall(r"^(?:\w+\.)*(\w*(?:Error|Exception|Interrupt|Exit|Warning|Stop\w*)\b.*)$", text, re.MULTILINE)
@@ -204,7 +213,10 @@ def raised(text: str) -> str:
 
 
 def bad_error_text(err: str) -> str | None:
-    """Exit code 2 comes with one line ``error: …``, last of all, or with the argument parser's own message."""
+    """Return a description of what is wrong with the error text of exit code 2; None if it is right.
+
+    The last line must be the only line ``error: …``, unless the text is the argument parser's own message.
+    """
     lines = [line for line in err.splitlines() if line.strip()]
     errors = [i for i, line in enumerate(lines) if line.startswith("error: ")]
     if not errors:

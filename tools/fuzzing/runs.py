@@ -1,4 +1,4 @@
-"""Small real runs, left alone and interrupted, and the comparison of a disturbed run with the one left alone."""
+"""Make small runs, undisturbed and interrupted, and compare a disturbed run with the undisturbed one."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ KINDS: dict[str, list[str]] = {
         f"search renas --epochs 1 --channels 2 --evaluations 8 --workers 2 --population 4 --sample 2 {DIGITS}"
     ),
 }
-STOP = {"a2c": "320", "dqn": "320", "gdas": "2", "retrain": "2", "renas": "2"}  # twice, of --stop-after
+STOP = {"a2c": "320", "dqn": "320", "gdas": "2", "retrain": "2", "renas": "2"}  # values of --stop-after, used twice
 RL = ("a2c", "dqn")
-TIMES = ("seconds", "per_second", "times")  # parts of names in result.json that measure time
-CLOCKS = ("clock", "wall", "cpu", "cost")  # keys of a state that measure time
+TIMES = ("seconds", "per_second", "times")  # substrings of the names of times in result.json
+CLOCKS = ("clock", "wall", "cpu", "cost")  # keys of times in a state
 
 
 @dataclass
 class Base:
-    """A run left alone (``whole``) and the same interrupted twice, so that it has two checkpoints (``parts``)."""
+    """An undisturbed run (``whole``), and the same run interrupted twice, with two checkpoints (``parts``)."""
 
     kind: str
     whole: Path
@@ -47,7 +47,7 @@ class Base:
 
 
 class Bases:
-    """Makes the base runs when they are asked for, in ``folder``."""
+    """Makes each base run in ``folder`` at its first use."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -67,37 +67,37 @@ class Bases:
         )
         for done in (whole, *stopped):
             if done.code != 0:
-                raise RuntimeError(f"{kind}: a run without any damage fails: {done.code} {done.err[-2000:]}")
+                raise RuntimeError(f"{kind}: an undamaged run fails: {done.code} {done.err[-2000:]}")
         return Base(kind, place / "whole", place / "parts", whole.seconds)
 
 
 def resume(kind: str, folder: Path) -> Done:
-    """Go on with ``folder/run``."""
+    """Resume ``folder/run``."""
     return run([*KINDS[kind], "--out", "run", "--resume", "auto"], folder, LIMIT)
 
 
 def copy(source: Path, folder: Path) -> Path:
-    """A copy of a run directory as ``folder/run``."""
+    """Copy a run directory to ``folder/run``."""
     folder.mkdir(parents=True, exist_ok=True)
     shutil.copytree(source, folder / "run")
     return folder / "run"
 
 
 def difference(base: Base, found: Path) -> str | None:
-    """Where the end of the run in ``found`` differs from that of the run left alone; None if nowhere."""
+    """Return the first difference between the final state of the run in ``found`` and the undisturbed run, or None."""
     a, b = (without_times(json.loads((path / "result.json").read_bytes())) for path in (base.whole, found))
     if a != b:
-        return f"another result: {_first_difference(a, b)}"
+        return f"the result differs: {_first_difference(a, b)}"
     last, other = (checkpoint.list_steps(path / "checkpoints")[-1] for path in (base.whole, found))
-    if last.name != other.name:  # a search by a strategy does not save at its end
+    if last.name != other.name:  # a search with a strategy saves no checkpoint at its end
         return None if base.kind == "renas" else f"the last checkpoint is {other.name}, not {last.name}"
     states = [torch.load(path / "state.pt", weights_only=True, map_location="cpu") for path in (last, other)]
     where = _unequal(*states, "state")
-    return where and f"another final state: {where}"
+    return where and f"the final state differs: {where}"
 
 
 def without_times(value: Any) -> Any:
-    """A result without what measures time."""
+    """Return a result without its times."""
     if isinstance(value, dict):
         return {k: without_times(v) for k, v in value.items() if not _is_time(k)}
     return value

@@ -40,13 +40,13 @@ class Case:
         trained: number of tensors that get a gradient.
         compared: number of tensors whose gradient depends on the sampled rows only; None: all.
         saved: saved(inputs, outputs) returns the tensors that the backward pass needs besides gradients.
-        from_the_front: a row depends on its position, so that only the first rows can be sampled.
+        from_the_front: only the first rows can be sampled, because a row depends on its position.
         seeded: our op with fixed noise, which can be compared with the reference.
         law: law(inputs, results, grad) returns the error of a contender that draws its own noise; infinite if the
             samples do not follow the distribution.
         softmax: torch.softmax of the same rows is also timed.
         prepares: ``ours`` and ``eager`` have the type Bind.
-        moved: bytes that must move, if not all inputs and outputs.
+        moved: number of bytes that must move; None: those of all inputs and outputs.
         loop: the eager formula is a loop over time.
     """
 

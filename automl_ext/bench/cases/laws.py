@@ -22,16 +22,20 @@ def follows_uniform(u: Tensor) -> bool:
 
 
 def noise_is_gumbel(logits: Tensor, y: Tensor) -> bool:
-    """Test the noise: log y − logits equals it up to a constant per row; the difference of two Gumbels is logistic."""
+    """Test whether the noise is Gumbel: the difference of two Gumbel variables is logistic.
+
+    log y − logits equals the noise up to a constant per row.
+    """
     noise = y.log() - logits
     even = noise.shape[-1] // 2 * 2
     return follows_uniform(torch.sigmoid(noise[:, :even:2] - noise[:, 1:even:2]).flatten())
 
 
 def choices_follow_softmax(logits: Tensor, index: Tensor) -> bool:
-    """Test chosen categories: their cumulative probability, spread evenly over the category's own, is uniform.
+    """Test whether categories are chosen with the probabilities softmax(logits).
 
-    Categories are sorted by probability: otherwise choices that ignore the logits would pass.
+    A choice is mapped to a random point in its category's interval of the cumulative distribution; the points must be
+    uniform. Categories are sorted by probability: otherwise choices that ignore the logits would pass.
     """
     return choices_follow(logits.softmax(-1), index.unsqueeze(-1))
 
@@ -69,7 +73,7 @@ def sparse(logits: Tensor, y: Tensor, dx: Tensor | None, grad: Tensor | None) ->
 
 
 def hard(logits: Tensor, y: Tensor, dx: Tensor | None, grad: Tensor | None) -> float:
-    """Test hard samples. The soft sample is unknown; its gradient must exist and sum to 0."""
+    """Test hard samples. The soft sample is unknown, so only its gradient is tested: nonzero, with sum 0."""
     one_hot = bool(((y == 0) | ((y - 1).abs() < 1e-2)).all() and (y.sum(-1).round() == 1).all())
     if not one_hot or not choices_follow_softmax(logits, y.argmax(-1)):
         return float("inf")
@@ -84,7 +88,7 @@ def choice(logits: Tensor, index: Tensor, dx: Tensor | None, grad: Tensor | None
 
 
 def law(of_rows: Callable[[Tensor, Tensor, Tensor | None, Tensor | None], float]) -> Law:
-    """Make a law from a test of rows: it gets the first rows in float64 on the CPU."""
+    """Make a law from a test of rows. The test is given the first rows, in float64 on the CPU."""
 
     def error(logits: Tensor, results: Sequence[Tensor], grad: Tensor | None) -> float:
         rows = max(4, LAW_ELEMENTS // logits.shape[-1])

@@ -23,7 +23,7 @@ INSTALL = 'pip install "automl_ext[bench]"'
 
 
 def load() -> tuple[dict[str, Any], dict[str, str]]:
-    """Return (modules by package, for each package that cannot be measured the reason)."""
+    """Return the modules by package, and the reason for each package that cannot be measured."""
     modules, skipped = {}, {}
     for name, module in PACKAGES.items():
         try:
@@ -69,7 +69,10 @@ def torchrl_gae(function: Callable, gamma: float, lam: float) -> Callable:
 
 
 def rollout_buffer(buffer_class: Any, tensors: Sequence[Tensor], gamma: float, lam: float) -> Callable[[], Any]:
-    """Stable-Baselines3's buffer, filled as its collector does: truncated steps get γV(final observation) as reward."""
+    """Return a call on Stable-Baselines3's buffer, filled as its collector does.
+
+    γV(final observation) is added to the reward of a truncated step.
+    """
     from gymnasium.spaces import Box
 
     rewards, values, next_values, terminated, truncated = tensors

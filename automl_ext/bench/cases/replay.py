@@ -73,11 +73,13 @@ def replay_case(op: str, n_step: int, shape: tuple[int, ...], modules: dict[str,
 
 
 def law(td_errors: Tensor, results: Sequence[Tensor], grad: Tensor | None) -> float:
-    """The error of the weights, which are (min P / P)^beta over the batch; infinite where a row of observations is
-    torn, or what was drawn is not in proportion to P = (|δ| + eps)^alpha."""
-    drawn, weights = (x.double() for x in results)
-    index = drawn[:, 0].long()
-    whole = torch.equal(drawn, index[:, None] + torch.arange(OBSERVATION, dtype=torch.float64))
+    """Return the largest error of the weights; inf if a row is inconsistent or the sampling frequencies do not match P.
+
+    The weights are (min P / P)^beta over the batch, with P in proportion to (|δ| + eps)^alpha.
+    """
+    sampled, weights = (x.double() for x in results)
+    index = sampled[:, 0].long()
+    whole = torch.equal(sampled, index[:, None] + torch.arange(OBSERVATION, dtype=torch.float64))
     if not whole or not 0 <= int(index.min()) <= int(index.max()) < len(td_errors):
         return float("inf")
     priorities = (td_errors.double() + EPS) ** ALPHA
@@ -93,7 +95,7 @@ def numbered(capacity: int) -> np.ndarray:
 
 
 def ours(tensors: Sequence[Tensor], n_step: int) -> Call:
-    """Return a call on our buffer, filled by sqrt(capacity) environments without ends of episodes."""
+    """Return a call on our buffer, filled by sqrt(capacity) environments whose episodes do not end."""
     from automl_ext.rl import PrioritizedReplay, Step  # imports gymnasium, which the benchmark on a GPU machine lacks
 
     td_errors, new_errors = tensors

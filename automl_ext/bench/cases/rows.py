@@ -61,7 +61,7 @@ def row_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modules: 
             lambda x: _sparsemax_reference(x, -1),
             peers=entmax_peers(modules, "sparsemax"),
             softmax=True,
-            # half types often put an entry on the threshold, where the gradient has a kink
+            # in half precision an entry is often rounded exactly onto the threshold, where the gradient is not unique
             compared=0 if dtype in (torch.bfloat16, torch.float16) else None,
         ),
         sampler("gumbel_softmax", a.gumbel_softmax, F.gumbel_softmax, laws.soft),

@@ -21,7 +21,7 @@ def shape_of(row: dict[str, Any]) -> str:
 
 
 def time_of(row: dict[str, Any], name: str) -> str:
-    """Return the median ± half the interquartile range, and "wrong" if the result was wrong."""
+    """Return the median ± half the interquartile range, followed by "wrong" if the result was wrong."""
     times = row["seconds"].get(name)
     if times is None:
         return "–"
@@ -30,7 +30,7 @@ def time_of(row: dict[str, Any], name: str) -> str:
 
 
 def best_peer(row: dict[str, Any]) -> str | None:
-    """Return the fastest of the other packages; correct ones come first."""
+    """Return the fastest of the other packages with a correct result; the fastest wrong one if none is correct."""
     peers = [name for name in row["seconds"] if name not in (*OURS_AND_PYTORCH, *YARDSTICKS)]
     return min(peers, key=lambda name: (name in row["wrong"], row["seconds"][name]["median"]), default=None)
 

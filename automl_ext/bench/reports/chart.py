@@ -13,7 +13,7 @@ OTHERS = [("^", "tab:red"), ("v", "tab:purple"), ("<", "tab:brown")]
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Draw one line per float32 row, with a mark per correct contender at its time over ours, on a logarithmic axis.
+    """Draw one line per float32 row on a logarithmic axis: a mark per correct contender, at its time relative to ours.
 
     Raises:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.

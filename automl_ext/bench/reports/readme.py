@@ -19,7 +19,11 @@ MOST_ELEMENTS = 10_000_000  # of the single row shown for an op without targets
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """Return the float32 rows with targets, the largest row of every other op, and the machine, as Markdown."""
+    """Format README's table as Markdown.
+
+    It has the float32 rows with a performance target; for other ops, the largest row of at most ``MOST_ELEMENTS``
+    elements; then the machine.
+    """
     lines = [HEADER, ["---"] * len(HEADER)]
     by_place: dict[tuple[str, tuple[int, ...]], dict[str, dict[str, Any]]] = {}
     for row in result["rows"]:

@@ -25,7 +25,7 @@ def gpu_cells(row: dict[str, Any]) -> list[str]:
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print both tables, skipped contenders and the reasons, wrong results, and the machine."""
+    """Print both tables, the skipped contenders with the reasons, wrong results, and the machine."""
     header, to_cells = (GPU_HEADER, gpu_cells) if result["device_type"] == "cuda" else (HEADER, cells)
     tables = [
         (

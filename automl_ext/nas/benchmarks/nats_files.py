@@ -53,8 +53,8 @@ def convert(source: Path, out: Path) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([("arch", *COLUMNS), *rows])
     data = text.getvalue().encode()
-    # No modification time, so that equal tables give equal files.
     out.parent.mkdir(parents=True, exist_ok=True)
+    # mtime=0 makes the gzip file depend only on its content.
     write_atomic(out, gzip.compress(data, mtime=0) if out.suffix == ".gz" else data)
 
 

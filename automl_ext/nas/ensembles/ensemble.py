@@ -179,10 +179,10 @@ def select(trained: list[dict[str, Any]], splits: Splits, rounds: int) -> dict[s
 
 
 def measure_votes(votes: list[int], valid: Tensor, test: Tensor, splits: Splits) -> dict[str, Any]:
-    """Measure the average of the members' probabilities, weighted by votes.
+    """Compute log loss and accuracy of the ensemble whose probabilities are the members' average, weighted by votes.
 
     Args:
-        votes: one per member.
+        votes: number of votes of each member.
         valid, test: probabilities of the validation and test images, [members, images, classes].
     """
     weights = torch.tensor(votes, dtype=torch.float64) / sum(votes)

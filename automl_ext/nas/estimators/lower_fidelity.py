@@ -62,7 +62,7 @@ class LowerFidelity:
             if not 1 <= images <= len(train.labels):
                 raise ValueError(f"images: expected 1 to {len(train.labels)} training images, got {images}")
             train = take(train, draw_stratified(train.labels, images, generator(config.seed)))
-        # A NetworkTraining takes the training and the validation images together: of the latter there are none here.
+        # A NetworkTraining takes the training and validation images together; here there are no validation images.
         self.splits = replace(splits, train=train, valid=take(splits.valid, splits.valid.labels.new_zeros(0)))
         self.training(self.space.random(Random(config.seed)))  # raises here if the space does not support an option
 

@@ -167,8 +167,7 @@ class WeightSharing:
     """Scores genotypes with the weights of a supernet. The score is the validation accuracy, 0 to 1.
 
     This is an :class:`~automl_ext.nas.evaluation.Evaluator` that ignores budgets and has no state. Any trained supernet
-    can be used: that of :class:`UniformSupernet`, or that of a GDAS search, whose weights favor the operations with
-    large α.
+    can be used: from :class:`UniformSupernet`, or from a GDAS search, whose weights favor the operations with large α.
 
     Args:
         supernet: a trained supernet; it is copied.

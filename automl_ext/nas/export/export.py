@@ -43,7 +43,7 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) ->
         out: ``NAME.pt2``, or ``NAME.py`` (which also writes the weights ``NAME.pt``), or ``NAME`` for both.
         space: the run's space, if it is not a built-in one. The module contains the source code that its ``build``
             needs, from the space's own package and from automl_ext. The ``repr`` of the genotype must be a Python
-            expression; that of the space too, if it is a dataclass.
+            expression. If the space is a dataclass, its ``repr`` must be one too.
 
     Returns:
         The files. Both formats map normalized images, float32 [N, C, H, W] for any N, to logits. Each file has been
@@ -237,7 +237,7 @@ MODULE = '''"""A trained network, exported by automl_ext {version}. Using it doe
 
     {genotype_text}
 
-    network = load()                          # reads {name}.pt beside this file
+    network = load()                          # reads {name}.pt next to this file
     logits = network(normalize(images))       # images: uint8 [N, {image}], any N
 """
 
@@ -262,7 +262,7 @@ def normalize(images: Tensor) -> Tensor:
 
 
 def load(weights: str | Path | None = None) -> nn.Module:
-    """Load the trained network in evaluation mode, by default with the weights {name}.pt beside this file."""
+    """Load the trained network in evaluation mode, by default with the weights {name}.pt next to this file."""
     network = {made}.build(GENOTYPE, {shape})
     path = Path(__file__).with_suffix(".pt") if weights is None else weights
     data = Path(path).read_bytes()

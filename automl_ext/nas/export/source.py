@@ -59,7 +59,9 @@ def _is_kept(item: ast.stmt, used: set[str]) -> bool:
 
 @dataclass
 class Sources:
-    """Collects definitions: call :meth:`add`, then :meth:`close`, then :meth:`text`.
+    """Collects the source code of classes and functions, with all that they depend on, into one module.
+
+    Call :meth:`add`, then :meth:`close`, then :meth:`text`.
 
     Args:
         packages: top-level packages whose code is copied; others are imported.

@@ -62,7 +62,10 @@ class Darts:
         return mutate_one_decision(self, genotype, rng)
 
     def legal(self, genotype: DartsGenotype, decision: int) -> tuple[int, ...]:
-        """Return all other operations, or the other pairs of inputs that share one input with the present pair."""
+        """Return the choices that ``decision`` may change to, as indices.
+
+        For an operation, these are all others. For a pair of inputs, they are the pairs that share an input with it.
+        """
         node, kind, choices = DECISIONS[decision % len(DECISIONS)]
         present = self.encode(genotype)[decision]
         others = (k for k in range(choices) if k != present)

@@ -25,7 +25,7 @@ DRAWS = 1000  # largest number of draws until the space accepts one
 class ReinforceSearch:
     """REINFORCE, a :class:`~automl_ext.nas.strategies.strategy.Strategy`.
 
-    The reward is the score; that of a failed candidate is the lowest reward so far.
+    The reward is the score. A failed candidate gets the lowest reward so far.
 
     Args:
         lr: Adam's learning rate.

@@ -30,8 +30,9 @@ class Candidate:
 class Strategy(Protocol):
     """Interface of a search strategy.
 
-    Results are told in the order in which the candidates were proposed. Several candidates may be requested before the
-    first result is told. A strategy has its own random state, so equal seeds and results lead to equal candidates.
+    Results are reported with :meth:`tell` in the order in which the candidates were proposed. Several candidates may be
+    requested before the first result is reported. A strategy has its own random state, so equal seeds and results lead
+    to equal candidates.
     """
 
     def ask(self) -> Candidate | None:
@@ -39,7 +40,7 @@ class Strategy(Protocol):
         ...
 
     def tell(self, candidate: Candidate, evaluation: Evaluation) -> None:
-        """Learn from the evaluation of a candidate. A failed one has the score −inf."""
+        """Learn from the reported result of a candidate. A failed one has the score −inf."""
         ...
 
     def state_dict(self) -> dict[str, Any]:

@@ -93,7 +93,10 @@ def check_class_targets(X: Tensor, target: object, op: str) -> None:
 
 
 def check_target_range(target: Tensor, classes: int, op: str) -> None:
-    """Raise IndexError if a class index is out of range, where the values can be read."""
+    """Raise IndexError if a class index is out of range.
+
+    Skipped while tracing and for GPU tensors, whose values cannot be read without synchronization.
+    """
     values = readable_values(target)
     if values is None:
         return

@@ -142,11 +142,11 @@ class ActorProcesses:
 
 
 class Watch:
-    """Detect workers that make no step for ``limit`` seconds during a leg.
+    """Detect workers that make no step for ``limit`` seconds between two reports (a leg).
 
     Args:
         heartbeats: step counters of the workers, int64 [n_workers], updated by them.
-        limit: seconds.
+        limit: time limit of one step, in seconds.
 
     Attributes:
         period: seconds between checks.

@@ -1,4 +1,4 @@
-"""What REINFORCE and A2C share: configuration, network, the gradient step, acting and checkpoints."""
+"""Code shared by REINFORCE and A2C: configuration, network, the gradient step, acting and checkpoints."""
 
 from __future__ import annotations
 

@@ -122,7 +122,7 @@ class TanhNormal:
         return (actions + amount * noise).clamp(-1, 1)
 
     def random(self, n: int, generator: torch.Generator) -> Tensor:
-        """Sample uniformly random actions, [n, A]."""
+        """Sample uniformly random actions from [−1, 1], [n, A]."""
         return torch.rand(n, self.size, generator=generator, device=generator.device) * 2 - 1
 
     def to_env(self, actions: Tensor) -> np.ndarray:

@@ -159,7 +159,10 @@ class Dreamer(Agent):
 
     @torch.inference_mode()
     def act(self, observations: np.ndarray) -> np.ndarray:
-        """Return the most probable actions, given all observations since the episodes started."""
+        """Return deterministic actions [B, …] (argmax, or tanh of the mean) and advance the recurrent state.
+
+        :meth:`begin` resets the state.
+        """
         deter, stoch, outputs = self.policy(self.eval_state, observations, None)
         actions = self.actions.mode(outputs)
         self.eval_state = RecurrentState(deter, stoch, actions)

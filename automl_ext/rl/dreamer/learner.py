@@ -95,7 +95,7 @@ class Learner:
         if model.continues is not None:
             logits = model.continues(states.features).squeeze(-1)
             terms["continue_loss"] = losses.continue_loss(logits, sequences.terminated)
-        masks = {"reward_loss": sequences.paid}  # an episode's first observation has a placeholder reward
+        masks = {"reward_loss": sequences.has_reward}  # an episode's first observation has a placeholder reward
         means = {name: losses.masked_mean(term, masks.get(name, sequences.valid)) for name, term in terms.items()}
         scales = {"kl": config.kl_scale, "continue_loss": config.continue_scale}
         penalized = means | {"kl": losses.free_nats_loss(means["kl"], config.free_nats)}

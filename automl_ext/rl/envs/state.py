@@ -132,7 +132,10 @@ def _encode(value: Any) -> Any:
 
 
 def _decode(value: Any, own: Any) -> Any:
-    """Decode a value. Generators and objects are restored in place, into ``own``, since parts may share them."""
+    """Decode a value. ``own`` is the object that is now in its place.
+
+    Generators and objects are restored in place, because several attributes may refer to the same one.
+    """
     if type(value) in (list, tuple):
         return type(value)(_decode(item, None) for item in value)
     if type(value) is not dict:

@@ -53,10 +53,10 @@ class TrainConfig:
 
 
 def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False) -> Envs:
-    """Make environments by a configuration, for training and for evaluation.
+    """Make environments from a configuration, for training and for evaluation.
 
     Raises:
-        UserError: the environment does not exist, or so many environments do not fit into memory.
+        UserError: the environment does not exist, or ``n_envs`` environments do not fit into memory.
     """
     for name in ("n_envs", "eval_episodes", "final_episodes"):
         check_environments(name, getattr(config, name), config.env_id, config.env)
@@ -69,7 +69,7 @@ def multiples(after: int, until: int, every: int) -> int:
 
 
 class Environments(Protocol):
-    """The members of an agent's environments that the training loop uses."""
+    """Interface that the training loop needs from ``Agent.envs``."""
 
     episodes: list[Episode]
 

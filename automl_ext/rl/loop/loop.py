@@ -107,7 +107,7 @@ def kept(run: Path) -> str:
 
 
 class Training:
-    """The training of an agent in a run: iterations with what is due after each, and the state between them."""
+    """Trains an agent in a run: runs iterations, and evaluations and checkpoints when due."""
 
     run: Run  # set by begin()
 

@@ -24,7 +24,7 @@ class Sequences(NamedTuple):
         rewards: float32 [L, B], the reward of that action.
         terminated: bool [L, B], whether the episode terminated at the observation; False at truncations.
         valid: bool [L, B], False for padding after an episode that is shorter than the window.
-        paid: bool [L, B], True for valid rows except an episode's start, whose reward of 0 is a placeholder.
+        has_reward: bool [L, B], True for valid rows except an episode's start, whose reward of 0 is a placeholder.
     """
 
     observations: Tensor
@@ -32,7 +32,7 @@ class Sequences(NamedTuple):
     rewards: Tensor
     terminated: Tensor
     valid: Tensor
-    paid: Tensor
+    has_reward: Tensor
 
 
 class StoredEpisode:
@@ -134,7 +134,7 @@ class SequenceReplay:
             name: np.zeros((length, batch_size, *array.shape[1:]), array.dtype)
             for name, array in episodes[0].arrays.items()
         }
-        valid, paid = (np.zeros((length, batch_size), bool) for _ in range(2))
+        valid, has_reward = (np.zeros((length, batch_size), bool) for _ in range(2))
         for b, (row, e) in enumerate(zip(rows.tolist(), which.tolist(), strict=True)):
             episode = episodes[e]
             start = min(row - (int(ends[e]) - episode.length), max(episode.length - length, 0))
@@ -142,8 +142,8 @@ class SequenceReplay:
             for name, array in episode.arrays.items():
                 sampled[name][: stop - start, b] = array[start:stop]
             valid[: stop - start, b] = True
-            paid[int(start == 0) : stop - start, b] = True
-        tensors = [torch.from_numpy(x).to(device) for x in (*(sampled[name] for name in FIELDS), valid, paid)]
+            has_reward[int(start == 0) : stop - start, b] = True
+        tensors = [torch.from_numpy(x).to(device) for x in (*(sampled[name] for name in FIELDS), valid, has_reward)]
         return Sequences(*tensors)
 
     def state_dict(self) -> dict[str, Any]:

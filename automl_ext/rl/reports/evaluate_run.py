@@ -97,7 +97,7 @@ def agent_of(run: Path) -> tuple[Any, Any]:
     """
     name = algorithm_of(run)
     if name not in ALGORITHMS:
-        what = f"a run of {name!r}" if name else "no run directory"
+        what = f"a run of {name!r}" if name else "a folder that is not a run directory"
         raise UserError(f"{run}: expected a run of {', '.join(ALGORITHMS)}; this is {what}")
     found = algorithm(name)
     config = read_config(run, found.config())

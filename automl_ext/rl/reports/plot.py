@@ -32,7 +32,7 @@ class Curve(NamedTuple):
 def plot_runs(runs: list[Path], out: Path) -> list[Path]:
     """Draw ``curves.png`` of every run, and ``learning.png`` with the evaluation returns.
 
-    A run of Dreamer also gets ``imagined.png``, an episode beside its imagination. ``learning.png`` of one run is
+    A run of Dreamer also gets ``imagined.png``, an episode next to its imagination. ``learning.png`` of one run is
     written into the run, and of several runs into ``out``. If these have several environments, there is one file
     ``learning-ENVIRONMENT.png`` for each. Runs that differ only in their seed are drawn as one line, their mean, with
     the 95 % interval of Student's t for the mean if there are two or more.

@@ -44,7 +44,7 @@ struct WarpTeam {
     sum(values);
     return values[0];
   }
-  // A sum of counts; that of a warp fits an int.
+  // Sums counts. The sum of a warp fits an int.
   __device__ __forceinline__ int count(int value) const { return sum(value); }
   template <class V>
   __device__ __forceinline__ V largest(V value) const {
@@ -60,7 +60,7 @@ struct WarpTeam {
       value = smaller(value, __shfl_xor_sync(kAllLanes, value, distance));
     return value;
   }
-  // Whether the condition holds in any thread of the warp: all its teams loop together.
+  // Returns true if the condition holds in any thread of the warp: all its teams loop together.
   __device__ __forceinline__ bool any(bool condition) const { return __any_sync(kAllLanes, condition); }
 };
 

@@ -128,7 +128,7 @@ __device__ __forceinline__ void store_pack(T* to, const Pack<T, width>& pack) {
 #endif
   *reinterpret_cast<Pack<T, width>*>(to) = pack;
 }
-// Whether consecutive rows of n elements from p on can be accessed in packs.
+// Returns true if consecutive rows of n elements from p on can be accessed in packs.
 template <int width, class T>
 __device__ __forceinline__ bool packs_fit(const T* p, int64_t n) {
   return n % width == 0 && reinterpret_cast<uintptr_t>(p) % (sizeof(T) * width) == 0;

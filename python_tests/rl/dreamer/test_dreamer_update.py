@@ -67,10 +67,10 @@ def test_imagination_starts_from_valid_nonterminal_states(register_world, monkey
 def test_placeholder_rewards_are_not_learned() -> None:
     def reward_loss(rewards: Tensor) -> float:
         learner = Learner(TINY, spaces.Box(-1, 1, (3,), np.float32), actions_of(spaces.Discrete(2)), (0, 1))
-        all_valid, paid = torch.ones(4, 2, dtype=torch.bool), torch.ones(4, 2, dtype=torch.bool)
-        paid[0, 0] = False
+        all_valid, has_reward = torch.ones(4, 2, dtype=torch.bool), torch.ones(4, 2, dtype=torch.bool)
+        has_reward[0, 0] = False
         observations, actions = torch.ones(4, 2, 3), torch.zeros(4, 2, 2)
-        sequences = Sequences(observations, actions, rewards, ~all_valid, all_valid, paid)
+        sequences = Sequences(observations, actions, rewards, ~all_valid, all_valid, has_reward)
         return float(learner.learn_dynamics(sequences)[1]["reward_loss"])
 
     ones = torch.ones(4, 2)

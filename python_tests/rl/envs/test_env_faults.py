@@ -250,7 +250,7 @@ def test_eval_and_plot_refuse_damaged_runs_and_missing_images(capsys, tmp_path: 
     refused(capsys, text, "eval", "Blind", "--gif", "x.gif")
     refused(capsys, r"NoImage-v0: .*render\(\) must return an image", "eval", "NoImage", "--gif", "x.gif")
     assert not Path("x.gif").exists()
-    refused(capsys, "this is no run directory", "eval", ".")
+    refused(capsys, "this is a folder that is not a run directory", "eval", ".")
     refused(capsys, "expected a run directory with metrics.jsonl", "plot", ".")
     best = torch.load("Blind/best.pt", weights_only=True)
     for policy in ({"strange": 1}, {k: v[:1] for k, v in best["policy"].items() if v.ndim}):

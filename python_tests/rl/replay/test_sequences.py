@@ -45,7 +45,7 @@ def test_windows_lie_within_an_episode(mode: AutoresetMode, length: int) -> None
         last = 2 + int(env[0] + episode[0]) % 3
         assert step[-1] <= last
         assert n == length or (step[0] == 0 and n <= last + 1)  # padded only if the episode is shorter
-        assert batch.paid[:, b].tolist() == [*(step > 0).tolist(), *[False] * (length - n)]
+        assert batch.has_reward[:, b].tolist() == [*(step > 0).tolist(), *[False] * (length - n)]
         for t in range(n):
             if step[t] == 0:
                 assert not batch.actions[t, b].any()

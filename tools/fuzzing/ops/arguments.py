@@ -1,4 +1,4 @@
-"""Valid random arguments of each public op."""
+"""Make valid random arguments for each public op."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _exact(rng: random.Random) -> Arguments:
 
 
 def _row_parameter(rng: random.Random, size: list[int], dim: int, value: Callable[[], float]) -> Any:
-    """A number, or a tensor with one number for each row."""
+    """Return a number, or a tensor with one number per row."""
     if rng.random() < 0.6 or not size:
         return value()
     rows = [1 if i == dim % len(size) or rng.random() < 0.3 else n for i, n in enumerate(size)]
@@ -109,7 +109,7 @@ def _cell(rng: random.Random) -> Arguments:
 
 
 def _steps(*names: str, **numbers: Callable[[random.Random], Any]) -> Maker:
-    """Arguments of a function of the returns family: float tensors by name, flags, and numbers."""
+    """Return a maker for a function of the returns family: float tensors by name, flags, and numbers."""
 
     def make(rng: random.Random) -> Arguments:
         size, dtype = values.shape(rng, (1, 2, 2, 2, 3), 30), rng.choice(values.FLOATS)

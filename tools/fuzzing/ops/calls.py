@@ -1,4 +1,4 @@
-"""Random calls of the public ops: valid ones, and the same with one or two arguments replaced."""
+"""Make random calls of the public ops: valid calls, and calls with one or two arguments replaced."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MAKERS = FUNCTIONS | MODULES
 
 @dataclass
 class Call:
-    """One call. ``mutated`` names the arguments that were replaced."""
+    """One call. ``mutated`` has the names of the replaced arguments."""
 
     name: str
     function: Callable[..., Any]
@@ -31,7 +31,7 @@ class Call:
 
 
 def call(rng: random.Random) -> Call:
-    """A random call; 45 % are valid."""
+    """Make a random call. 45 % of the calls are valid."""
     name = rng.choice(list(MAKERS))
     arguments = {k: values.laid_out(rng, v) if isinstance(v, Tensor) else v for k, v in MAKERS[name](rng).items()}
     target = WRAPPED.get(name) or getattr(ops, name, None) or getattr(sparse_maps, name)
@@ -43,7 +43,7 @@ def call(rng: random.Random) -> Call:
 
 
 def _mutate(rng: random.Random, arguments: Arguments) -> str:
-    name = rng.choice([name for name in arguments if name != "x"])  # x goes to the caller's own modules
+    name = rng.choice([name for name in arguments if name != "x"])  # x is the input of the caller's own modules
     value = arguments[name]
     if isinstance(value, list) and value and rng.random() < 0.7:  # the inputs of mixed_op and cell_aggregate
         i = rng.randrange(len(value))
@@ -68,7 +68,7 @@ def _replaced(rng: random.Random, value: Any) -> Any:
 
 
 def _module(name: str) -> Callable[..., Tensor]:
-    """A module of the entmax family as a function: its constructor's arguments, then ``X`` (and ``target``)."""
+    """Return a module of the entmax family as a function of its constructor's arguments and ``X`` (and ``target``)."""
 
     def function(**arguments: Any) -> Tensor:
         tensors = [arguments.pop(key) for key in ("X", "target") if key in arguments]
@@ -86,7 +86,7 @@ def _gumbel_module(x: Any, tau: Any, sparse: Any) -> Tensor:
     return ops.GumbelMixedOp([torch.nn.Identity(), torch.nn.Tanh(), torch.nn.ReLU()], tau=tau, sparse=sparse)(x)
 
 
-# What is no attribute of the package under its own name.
+# Callables that are not attributes of the package under their own names.
 WRAPPED: dict[str, Callable[..., Any]] = {
     **{name: _module(name) for name in MODULES},
     "MixedOp": _mixed_module,

@@ -1,4 +1,4 @@
-"""Whether an op's answer is right: the reference's result, or an error that names an argument."""
+"""Check the result of an op: the reference's result, or an error that names an argument."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fuzzing.case import Finding, short
 from fuzzing.ops.calls import Call
 
 REFUSALS = (ValueError, TypeError, IndexError, NotImplementedError)
-LONGEST = 1000  # characters of an error
+LONGEST = 1000  # maximum number of characters of an error
 # Differences between two correct computations, relative to the largest number in the tensor.
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 2e-5, torch.bfloat16: 2e-2, torch.float16: 3e-3}
 DISTRIBUTIONS = ("gumbel_softmax", "gumbel_entmax15", "entmax", "sparsemax", "normmax", "budget")
@@ -80,7 +80,7 @@ def _same_bits(a: list[Tensor], b: list[Tensor]) -> bool:
 
 
 def _result(call: Call, backend: str, with_gradient: bool) -> tuple[Any, Exception | None]:
-    """The outputs as a list (gradients follow if asked for), or the error."""
+    """Return the outputs as a list, followed by the gradients if requested, or the error."""
     arguments, leaves = call.arguments, []
     if with_gradient and not call.mutated:
         arguments, leaves = _with_leaves(arguments)
@@ -113,7 +113,7 @@ def _with_leaves(arguments: dict[str, Any]) -> tuple[dict[str, Any], list[Tensor
         leaves.append(value.detach().requires_grad_())
         return leaves[-1]
 
-    constants = ("tau", "alpha", "budget")  # their gradients are sums over rows of any condition
+    constants = ("tau", "alpha", "budget")  # their gradients are sums over rows, which may be ill-conditioned
     return {name: value if name in constants else leaf(value) for name, value in arguments.items()}, leaves
 
 
@@ -134,7 +134,7 @@ def _bad_error(call: Call, error: Exception) -> str | None:
 
 
 def _start(call: Call, text: str) -> str:
-    """The beginning of an error without the names of op and argument, so that equal causes read alike."""
+    """Return the beginning of an error without the names of op and argument, so that equal causes give equal text."""
     text = text.splitlines()[0].removeprefix(f"{call.name}: ")
     return re.sub(r"automl_ext::\w+|\w*CPU\w*|^[\w\[\]]+(?=: )", "…", text)[:80]
 
@@ -153,11 +153,11 @@ def _differs(ours: list[Tensor], theirs: list[Tensor], call: Call) -> str | None
             continue
         x, y = a.double(), b.double()
         if not torch.equal(x.isnan(), y.isnan()):
-            return f"output {i} has NaN elsewhere than the reference's"
+            return f"output {i} and the reference's have NaN in different places"
         both = x.isfinite() & y.isfinite()
-        limit = torch.finfo(a.dtype).max / 4  # beyond, one may round to infinity and the other not
+        limit = torch.finfo(a.dtype).max / 4  # above it, only one of the two may round to infinity
         if not torch.equal(x[~both].nan_to_num(), y[~both].nan_to_num()) and max(_largest(a), _largest(b)) < limit:
-            return f"output {i} has infinities elsewhere than the reference's"
+            return f"output {i} and the reference's have infinities in different places"
         distribution = call.name.lower().startswith(DISTRIBUTIONS) and "loss" not in call.name.lower()
         if distribution and i == 0:
             scale = 1e-30
@@ -181,7 +181,7 @@ def _largest(x: Tensor) -> float:
 
 
 def _no_distribution(call: Call, outputs: list[Tensor]) -> str | None:
-    """A check that does not need the reference: p ≥ 0, its sum, and larger scores get no less."""
+    """Check without the reference that p ≥ 0, that its sum is right, and that larger scores get no less probability."""
     name = call.name.lower().replace("_", "")
     p = outputs[0]
     if not name.startswith(tuple(n.replace("_", "") for n in DISTRIBUTIONS)) or "loss" in name or not p.numel():
@@ -207,7 +207,7 @@ def _no_distribution(call: Call, outputs: list[Tensor]) -> str | None:
     if bool((p < 0).any(-1)[good].any()):
         return "a probability is negative"
     if bool(((p.sum(-1) - wanted).abs() > tolerance * (1 + p.sum(-1).abs()))[good].any()):
-        return "probabilities do not have the sum that they should have"
+        return "the sum of the probabilities is wrong"
     if name.startswith("gumbel"):
         return None
     ordered = p.gather(-1, x.argsort(-1))
@@ -217,18 +217,20 @@ def _no_distribution(call: Call, outputs: list[Tensor]) -> str | None:
 
 
 def _imprecise(call: Call, outputs: list[Tensor]) -> str | None:
-    """The maps of the entmax family give in float32 what they give in float64: large scores lose no digits."""
+    """Check that the maps of the entmax family are as accurate as in float64, also for large scores."""
     x, name = call.arguments.get("X"), call.name.lower()
     exact = isinstance(x, Tensor) and x.dtype in (torch.float32, torch.bfloat16, torch.float16) and _plain(x)
     if not exact or "loss" in name or call.arguments.get("n_iter", 50) < 30 or not outputs[0].numel():
         return None
     alpha = call.arguments.get("alpha", 1.5)
-    if (alpha.detach().double().max() if isinstance(alpha, Tensor) else alpha) > 2:  # steep: may lose digits
+    if (
+        alpha.detach().double().max() if isinstance(alpha, Tensor) else alpha
+    ) > 2:  # the map is steep and may lose digits
         return None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         expected = call.function(**{**call.arguments, "X": x.detach().double()})
     error = (outputs[0].double() - expected.detach().double()).abs().nan_to_num()
     if float(error.max()) > 10 * TOLERANCE[x.dtype]:
-        return f"{call.name}: another result than in float64"
+        return f"{call.name}: the result differs from the result in float64"
     return None

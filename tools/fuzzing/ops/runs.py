@@ -1,4 +1,4 @@
-"""Many op calls in a forked child, each logged before it is made, so that a crash or a hang names its call."""
+"""Make op calls in a forked child. Each is logged before it is made, so that a crash or a hang names its call."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import IO, Any
 from fuzzing.case import Finding, rng_of
 from fuzzing.process import PAGE, end_group, poll
 
-LIMIT = 120.0  # seconds for one call, which takes milliseconds
+LIMIT = 120.0  # seconds for one call, which normally takes milliseconds
 MEMORY = 4 << 30
 
 
@@ -31,7 +31,7 @@ def one(seed: int, index: int) -> Finding:
 
 
 def many(seed: int, indices: list[int]) -> Iterator[tuple[int, Finding]]:
-    """Make the calls in children; a new one goes on after the call that ended the last."""
+    """Make the calls in child processes. If a call ends its child, a new child continues after that call."""
     while indices:
         ended = 0
         for index, finding in _in_child(seed, indices):
@@ -87,7 +87,7 @@ def _child(seed: int, indices: list[int], writing: int) -> None:
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
         with os.fdopen(writing, "wb") as file:
             for index in indices:
-                _write(file, {"index": index})  # before the call, which may end this process
+                _write(file, {"index": index})  # first, because the call may end this process
                 _write(file, {"index": index, "finding": dataclasses.asdict(one(seed, index))})
         os._exit(0)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Random tensors in odd layouts, and values of wrong types, shapes and ranges."""
+"""Make random tensors in unusual layouts, and values of wrong types, shapes and ranges."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HUGE = (2**31, 2**63 - 1, 2**63, -(2**63) - 1, 2**64, 10**30, 10**400, -(10**400
 
 
 def not_a_tensor(rng: random.Random) -> Any:
-    """A value that most arguments do not expect."""
+    """Return a value that is invalid for most arguments."""
     made = (
         lambda: None,
         lambda: rng.choice(NUMBERS),
@@ -46,7 +46,7 @@ def shape(rng: random.Random, dims: Sequence[int] = (1, 2, 2, 2, 3, 4), largest:
 
 
 def floats(rng: random.Random, size: Sequence[int], dtype: torch.dtype, *, wild: bool = True) -> Tensor:
-    """Normal numbers; ``wild`` also gives ties, zeros, NaN, infinities and other scales."""
+    """Return normally distributed numbers; with ``wild``, also ties, zeros, NaN, infinities and other scales."""
     generator = torch.Generator().manual_seed(rng.getrandbits(60))
     x = torch.randn(list(size), generator=generator, dtype=torch.float64) * rng.choice((1, 1, 1, 5, 30, 1e-3))
     if wild and x.numel():
@@ -69,7 +69,7 @@ def flags(rng: random.Random, size: Sequence[int], share: float) -> Tensor:
 
 
 def laid_out(rng: random.Random, x: Tensor) -> Tensor:
-    """The same values with other strides, offset, bits or class."""
+    """Return the same values with other strides, offset, bits or class."""
     how = rng.randrange(16)
     if how == 0 and x.ndim >= 2:
         return x.transpose(0, -1).contiguous().transpose(0, -1)
@@ -95,7 +95,7 @@ def laid_out(rng: random.Random, x: Tensor) -> Tensor:
 
 
 def odd_tensor(rng: random.Random, x: Tensor) -> Any:
-    """A tensor of another dtype, shape, layout or device than ``x``."""
+    """Return a variant of ``x`` with another dtype, shape, layout, device or values."""
     other = (torch.float32, torch.float64, torch.float16, torch.int64, torch.bool, torch.complex64, torch.uint8)
     made = (
         lambda: x.to(rng.choice(other)),
@@ -120,7 +120,7 @@ def odd_tensor(rng: random.Random, x: Tensor) -> Any:
         lambda: x.clone().requires_grad_() if _float(x) else x,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # prototypes in torch
+        warnings.simplefilter("ignore")  # torch warns about prototype features
         try:
             return rng.choice(made)()
         except (RuntimeError, NotImplementedError, TypeError):  # not every dtype has every layout
