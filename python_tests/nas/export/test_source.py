@@ -103,7 +103,7 @@ def test_only_needed_definitions_are_copied(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_custom_space_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the code of docs/extending-nas.md: define a space, search it, and export a network that needs neither file."""
+    """Run the code of docs/extending-nas.md: define a space, search it, and export a network that needs neither."""
     if not DOCS.exists():
         pytest.skip("the package is tested without its documents")
     pytest.importorskip("matplotlib", reason='needs matplotlib: pip install "automl_ext[plot]"')
