@@ -232,9 +232,9 @@ def test_table_and_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "| `gumbel_softmax` | (4096, 8) | 1 µs | eager 20 µs | 20× | 0 % | 20× eager |",
         "| `vtrace` | (4, 3) | 1 µs | eager 20 µs | 20× | 0 % | – |",
         "",
-        "A CPU, 1 thread; torch 9; medians of interleaved runs, at least 0.5 s a row.",
+        "A CPU, 1 thread; torch 9; medians of interleaved runs, at least 0.5 s per row.",
     ]
-    assert "load 1.5" in markdown(result | {"load": 1.5})
+    assert "load average 1.5" in markdown(result | {"load": 1.5})
     assert readme.read_text() == f"before\n{BEGIN}\n{table}\n{END}\nafter\n"
     readme.write_text("no markers")
     with pytest.raises(UserError, match="expected the lines"):

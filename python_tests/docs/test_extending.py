@@ -1,4 +1,4 @@
-"""docs/extending.md: the op is added to a copy of the repository, built and tested; the strategy searches."""
+"""docs/extending*.md: the op is added to a copy of the repository, built and tested; the strategy searches."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-PAGE = ROOT / "docs/extending.md"
-MOST_FILES = 10  # of an op
+OPS_PAGE, NAS_PAGE = ROOT / "docs/extending.md", ROOT / "docs/extending-nas.md"
+OP_FILES = 10
 # A line that names a file and where the block goes, and the block below it.
 BLOCK = re.compile(
-    r"^`(?P<file>[\w./]+)`(?:, (?P<how>after|in place of) `(?P<text>[^`\n]+)`)?:\n\n```\w+\n(?P<code>.*?)^```$",
+    r"^`(?P<file>[\w./]+)`(?:, (?P<how>after|in place of) `(?P<text>[^\n]+)`)?:\n\n```\w+\n(?P<code>.*?)^```$",
     re.MULTILINE | re.DOTALL,
 )
 
 
-def blocks(heading: str) -> list[dict[str, str]]:
-    section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+def blocks(page: Path, heading: str) -> list[dict[str, str]]:
+    section = re.search(rf"^## {heading}\n(.*?)(?=^## |\Z)", page.read_text(), re.MULTILINE | re.DOTALL)
     assert section, heading
     return [match.groupdict() for match in BLOCK.finditer(section[1])]
 
@@ -44,8 +44,16 @@ def apply(block: dict[str, str], root: Path) -> None:
     path.write_text(before[:end] + block["code"] + before[end:])
 
 
-def test_the_op_touches_few_files() -> None:
-    assert len({block["file"] for block in blocks("An op")}) <= MOST_FILES
+def test_the_blocks_of_the_op_fit_the_repository(tmp_path: Path) -> None:
+    found = blocks(OPS_PAGE, "An op")
+    files = {block["file"] for block in found}
+    assert len(files) == OP_FILES  # as the page says
+    for name in files:
+        if (ROOT / name).exists():
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(ROOT / name, tmp_path / name)
+    for block in found:
+        apply(block, tmp_path)
 
 
 @pytest.mark.slow  # it builds the library: three minutes of CPU time
@@ -56,7 +64,7 @@ def test_the_op_is_built_and_conforms(tmp_path: Path) -> None:
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, root)
-    for block in blocks("An op"):
+    for block in blocks(OPS_PAGE, "An op"):
         apply(block, root)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST")}
     environment |= {"AUTOML_EXT_CUDA": "0", "PYTHONPATH": str(root), "AUTOML_EXT_BACKEND": "native"}
@@ -71,7 +79,7 @@ def test_the_op_is_built_and_conforms(tmp_path: Path) -> None:
 
 def test_the_strategy_searches(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-    (block,) = blocks("A search strategy")
+    (block,) = blocks(NAS_PAGE, "A search strategy")
     apply(block, tmp_path)
     done = subprocess.run([sys.executable, block["file"]], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

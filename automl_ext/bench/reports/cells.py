@@ -76,5 +76,5 @@ def bandwidth(row: dict[str, Any]) -> str:
 def machine(result: dict[str, Any]) -> str:
     threads = "" if result["device_type"] == "cuda" else f", {result['threads']} thread" + "s" * (result["threads"] > 1)
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
-    busy = "" if result["load"] < BUSY else f" (busy with other work when it began: load {result['load']:.1f})"
+    busy = "" if result["load"] < BUSY else f" (load average {result['load']:.1f} at the start)"
     return f"{result['device']}{threads}{busy}; {versions}"

@@ -34,7 +34,9 @@ def markdown(result: dict[str, Any]) -> str:
         if FORWARD in passes:
             lines.append(table_line(passes[FORWARD], passes.get("forward + backward")))
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return f"{table}\n{machine(result)}; medians of interleaved runs, at least {result['seconds_per_row']:g} s a row.\n"
+    return (
+        f"{table}\n{machine(result)}; medians of interleaved runs, at least {result['seconds_per_row']:g} s per row.\n"
+    )
 
 
 def shown(places: list[tuple[str, tuple[int, ...]]]) -> list[tuple[str, tuple[int, ...]]]:
