@@ -140,7 +140,7 @@ def test_message_names_a_failed_worker(fault, text) -> None:
 @pytest.mark.parametrize(
     ("fault", "text"),
     [
-        ("worker constructor", rf"environment 1: its constructor raised RuntimeError: no licence for you \({HERE}\)"),
+        ("worker constructor", rf"environment \d: its constructor raised RuntimeError: no licence for you \({HERE}\)"),
         ("worker dies early", r"environment \d died \(exit code 3\)"),
     ],
 )
