@@ -37,6 +37,21 @@ class Averages:
             self.sums[name] = self.sums.get(name, 0.0) + value
             self.counts[name] = self.counts.get(name, 0) + 1
 
+    def load(self, sums: Any, counts: Any) -> None:
+        """Restore both dicts of a checkpoint.
+
+        Raises:
+            ValueError: they are not dicts of numbers with the same keys.
+        """
+        for name, values, kinds in (("sums", sums, (float, Tensor)), ("counts", counts, (int,))):
+            if type(values) is not dict or not all(isinstance(value, kinds) for value in values.values()):
+                raise ValueError(f"{name}: expected a dict of numbers")
+        if sums.keys() != counts.keys() or not all(
+            value.ndim == 0 for value in sums.values() if isinstance(value, Tensor)
+        ):
+            raise ValueError("sums: expected one number for each of counts")
+        self.sums, self.counts = sums, counts
+
     def means(self) -> dict[str, float]:
         return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
 
@@ -121,10 +136,11 @@ class Training:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state of a checkpoint."""
         best = state["best"]
+        check_fit({"step": best["step"], "return": best["return"]}, {"step": 0, "return": 0.0}, "best")
         if best["policy"] is not None:
             check_fit(best["policy"], self.agent.policy_state(), "best policy")
+        self.averages.load(state["sums"], state["counts"])
         self.agent.load_state_dict(state["agent"])
-        self.averages.sums, self.averages.counts = state["sums"], state["counts"]
         self.best, self.saved = best, self.agent.envs.steps
         self.clock.wall, self.clock.cpu = state["clock"]
 

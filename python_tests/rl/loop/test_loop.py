@@ -182,3 +182,24 @@ def test_averages_of_tensors_and_numbers() -> None:
     averages.add({"a": 2.0})
     assert averages.take() == {"a": 1.5, "b": 1.0}
     assert averages.take() == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("best", {"step": 1, "return": "x", "policy": None}),
+        ("best", {"step": None, "return": 1.0, "policy": None}),
+        ("sums", torch.zeros(2)),
+        ("sums", {"loss": "x"}),
+        ("sums", {"loss": torch.zeros(3)}),
+        ("counts", {"loss": 1.5}),
+        ("counts", {}),
+    ],
+)
+def test_state_of_wrong_types_is_refused(tmp_path: Path, name: str, value: object) -> None:
+    train(tmp_path / "run", stop_after=60)
+    state = newest(tmp_path / "run")[1] | {"sums": {"loss": 1.0}, "counts": {"loss": 1}}
+    config = ToyConfig()
+    loop.Training(Toy(config), config).load_state_dict(state)
+    with pytest.raises(ValueError, match=name if name == "best" else "sums|counts"):
+        loop.Training(Toy(config), config).load_state_dict(state | {name: value})
