@@ -35,7 +35,8 @@ class MixedOp(nn.Module):
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """Return Σₖ weights[k]·candidates[k](x), for weights of shape [K]."""
         shape = (len(self.candidates),)
-        if not isinstance(weights, Tensor) or not is_dense(weights) or weights.shape != shape or weights.is_meta:
+        readable = isinstance(weights, Tensor) and is_dense(weights) and not (weights.is_meta or weights.is_quantized)
+        if not readable or weights.shape != shape:
             device = " on the meta device" if isinstance(weights, Tensor) and weights.is_meta else ""
             raise ValueError(f"MixedOp: weights: expected a tensor of shape {shape}, got {describe(weights)}{device}")
         active = [w != 0 for w in weights.detach().tolist()]

@@ -8,6 +8,8 @@ from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_max_grad_norm
 from automl_ext.training.checks import check_range
 
+WIDEST, DEEPEST = 2**14, 100  # bounds of sizes and of numbers of layers, which a typing error may pass
+
 
 @dataclass
 class DreamerConfig(TrainConfig):
@@ -57,11 +59,10 @@ class DreamerConfig(TrainConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        counts = (
-            "train_every updates_each batch_size sequence_length replay_size deter stoch hidden units depth horizon"
-        )
+        check_range(self, *["train_every", "updates_each", "batch_size", "replay_size", "horizon"], low=1)
+        check_range(self, "deter", "stoch", "hidden", "units", "depth", low=1, high=WIDEST)
         layers = "encoder_layers reward_layers continue_layers value_layers actor_layers"
-        check_range(self, *f"{counts} {layers}".split(), low=1)
+        check_range(self, *layers.split(), low=1, high=DEEPEST)
         check_range(self, "sequence_length", low=2)
         check_range(self, "prefill", "pretrain", low=0)
         check_range(self, "gamma", "lam", "exploration", low=0, high=1)

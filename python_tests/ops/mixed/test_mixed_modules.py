@@ -37,7 +37,12 @@ def test_mixed_op_runs_candidates_with_a_weight() -> None:
     torch.testing.assert_close(weights.grad, torch.stack([x.sum(), 0 * x.sum(), 100 * x.sum()]))
 
 
-@pytest.mark.parametrize("weights", [torch.ones(2), torch.ones(()), torch.ones(3, 1), [1.0, 1.0, 1.0]], ids=str)
+QUANTIZED = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8)
+
+
+@pytest.mark.parametrize(
+    "weights", [torch.ones(2), torch.ones(()), torch.ones(3, 1), [1.0, 1.0, 1.0], QUANTIZED], ids=range(5)
+)
 def test_mixed_op_requires_one_weight_per_candidate(weights: object) -> None:
     edge = MixedOp(Scale(1.0) for _ in range(3))
     with pytest.raises(ValueError, match=r"MixedOp: weights: expected a tensor of shape \(3,\), got"):

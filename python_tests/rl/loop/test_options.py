@@ -40,6 +40,7 @@ OTHERS: dict[str, list[Any]] = {
     "v_min": [math.nan, math.inf, -math.inf],
     "v_max": [math.nan, math.inf, -11.0],
     "frame_stack": [0, 10**9],
+    **{name: [0, -1, 2**64] for name in ("deter", "stoch", "units", "depth", "encoder_layers", "actor_layers")},
 }
 
 
