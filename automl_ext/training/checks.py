@@ -7,6 +7,8 @@ from typing import Any
 
 from automl_ext.training.files.reading import short
 
+LARGEST = 1e30  # larger floats overflow float32, in which networks compute, as soon as they are multiplied
+
 
 def check_range(
     config: Any,
@@ -16,7 +18,7 @@ def check_range(
     above: float | None = None,
     below: float | None = None,
 ) -> None:
-    """Check that the named fields are finite numbers within bounds.
+    """Check that the named fields are finite numbers within bounds, and floats within ±1e30.
 
     Args:
         config: a dataclass instance; a field that is None is skipped.
@@ -48,6 +50,8 @@ def check_range(
             and (high is None or value <= high)
             and (below is None or value < below)
         )
+        if inside and isinstance(value, float) and abs(value) > LARGEST:
+            raise ValueError(f"{name}: expected a number within ±{LARGEST:g}, got {value}")
         if not inside:
             raise ValueError(f"{name}: expected {expected}, got {short(value)}")
 

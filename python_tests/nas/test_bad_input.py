@@ -96,6 +96,8 @@ def test_command_line_rejects_bad_seeds(
 
 def test_error_for_a_huge_number_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     refused(["retrain", "--epochs", "1" + "0" * 400, "--out", str(tmp_path / "run")], capsys)
+    error = refused(["search", "reinforce", "--weight-decay", "1e308", "--out", str(tmp_path / "run")], capsys)
+    assert "weight_decay: expected a number within ±1e+30, got 1e+308" in error
     assert not (tmp_path / "run").exists()
 
 
