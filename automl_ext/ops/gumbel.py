@@ -156,7 +156,7 @@ def _dim_of(op: str, args: tuple[object, ...], dim: object, eps: object) -> obje
         raise TypeError(f"{op}: eps: expected a number, got {describe(eps)}")
     positional = args[has_eps:]
     if not positional:
-        return dim
+        return -1 if dim is _LAST else dim  # torch.compile of torch 2.11 cannot compare subclasses of int
     if dim is not _LAST:
         raise TypeError(f"{op}: dim: expected once, got it by position and by keyword")
     return positional[0]
