@@ -140,7 +140,7 @@ def test_infinite_logits_fail() -> None:
 
 def test_infinite_weights_fail() -> None:
     """The loss of a single step is computed before the weights change."""
-    config = replace(CONFIG, batch_size=96, lr=1e38, weight_decay=1e3)
+    config = replace(CONFIG, batch_size=96, lr=1e30, weight_decay=1e12)
     found = LowerFidelity(config, SPLITS).evaluate(CELL, 1)
     assert math.isfinite(found.measured["loss"])
     assert found.failed
