@@ -26,7 +26,7 @@ def pytest_without_extras(*arguments: str, **environment: str) -> tuple[int, str
     process = subprocess.run(
         [sys.executable, "-c", WITHOUT, "-q", "-p", "no:cacheprovider", "-m", "cuda", *arguments],
         cwd=ROOT,
-        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} | environment,
+        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "PYTEST_ADDOPTS": ""} | environment,
         capture_output=True,
         text=True,
     )
