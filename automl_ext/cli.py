@@ -36,8 +36,8 @@ class RunCommand(Generic[Options, Settings]):
 @dataclass
 class PlotCommand:
     runs: Annotated[list[Path], tyro.conf.Positional] = field(default_factory=list)
-    """Run directories. Training curves, and the cell that a search found, are drawn into each of them. Several runs of
-    ``train`` are also drawn into one plot: the mean over seeds with a confidence band."""
+    """Run directories. Training curves, and the cell that a search found, are drawn into each of them. Several training
+    runs of agents are also drawn into one plot: the mean over seeds with a confidence band."""
     genotype: str | None = None
     """Draw this cell instead, into --out."""
     space: str = "nb201"
@@ -49,7 +49,7 @@ class PlotCommand:
 @dataclass
 class EvalCommand:
     run: Annotated[Path, tyro.conf.Positional]
-    """Run directory of ``train``."""
+    """Run directory of a training (command train)."""
     episodes: int = 30
     """Number of whole episodes, played with the deterministic policy."""
     seed: int = 0
@@ -57,7 +57,7 @@ class EvalCommand:
     policy: Literal["best", "last"] = "best"
     """"best": the policy with the best evaluation in training. "last": the policy of the newest checkpoint."""
     eval_max_steps: int | None = None
-    """Maximum length of an episode in steps; the result counts the episodes cut. Default: as in training."""
+    """Maximum length of an episode in steps; the result counts the truncated episodes. Default: as in training."""
     gif: Path | None = None
     """Record one more episode to this GIF file."""
     mp4: Path | None = None
@@ -67,7 +67,7 @@ class EvalCommand:
 @dataclass
 class ExportCommand:
     run: Annotated[Path, tyro.conf.Positional]
-    """Run directory of a finished ``retrain`` or ``search``."""
+    """Run directory of a finished retrain or search command."""
     out: Path
     """NAME.pt2 (torch.export), NAME.py (a Python module, its weights in NAME.pt), or NAME: all of them."""
 
@@ -221,7 +221,7 @@ def _doctor(prog: str, args: Sequence[str]) -> int:
 
 def _nas_table(prog: str, args: Sequence[str]) -> int:
     command = tyro.cli(
-        NASTableCommand, prog=prog, args=args, description="Convert the official files of NATS-Bench to a table."
+        NASTableCommand, prog=prog, args=args, description="Convert the official NATS-Bench files to a table."
     )
     from automl_ext.nas.benchmarks.nats_files import convert
 
@@ -251,13 +251,13 @@ _RUN_COMMANDS: dict[str, tuple[str, Command]] = {
 }
 COMMANDS: dict[str, tuple[str, Command]] = {
     **_RUN_COMMANDS,
-    "nas-table": ("convert the official files of NATS-Bench to that table", _nas_table),
+    "nas-table": ("convert the official NATS-Bench files to the table that nas-bench reads", _nas_table),
     "eval": ("play episodes with a trained policy", _eval),
     "plot": ("plot runs, or draw one cell", _plot),
     "export": ("write a trained network as files that need no automl_ext", _export),
     "doctor": ("check this installation", _doctor),
     "bench": ("compare the ops with PyTorch and other packages", _bench),
-    "demo": ("search a cell on the digits data, in minutes", _demo),
+    "demo": ("search for a cell on the digits data, in minutes", _demo),
 }
 
 

@@ -68,7 +68,8 @@ def discounted_returns(
 ) -> Tensor:
     """Compute discounted sums of rewards to the end of the episode, bootstrapped at cuts.
 
-    G_t = r_t + gamma c_t G_{t+1} + gamma cut_t (1 - terminated_t) V'_t. ``next_values`` is read only at cuts.
+    G_t = r_t + gamma c_t G_{t+1} + gamma cut_t (1 - terminated_t) V'_t, where V'_t = ``next_values[t]`` and
+    cut_t = 1 - c_t is 1 where the episode ends or the sequence ends, else 0. ``next_values`` is read only at cuts.
 
     Args:
         rewards, next_values: [T, B].

@@ -144,8 +144,9 @@ __global__ void __launch_bounds__(1024) entmax_huge_rows(const T* x, T* p, int64
   }
 }
 
-// dx = s(g − ⟨s, g⟩/⟨s, 1⟩), where s is √p for entmax-1.5 and 1 on the support for sparsemax. Outside the support dx is 0 for
-// any g.
+// The gradient dx of the scores, from the gradient g of the probabilities p: dx = s(g − ⟨s, g⟩/⟨s, 1⟩). For entmax-1.5
+// s = √p: the Jacobian of α-entmax with s = p^(2 − α) (Peters et al. 2019), for α = 3/2. For sparsemax s is 1 on the support,
+// where p > 0, and else 0 (Martins & Astudillo 2016, section 2.5). Outside the support dx is 0, even if g is infinite or NaN.
 template <int power, class C>
 __device__ __forceinline__ C support_weight(C p) {
   if (power == 2) return sqrt(p);

@@ -34,7 +34,7 @@ class SupernetConfig:
     alpha_weight_decay: float = 1e-3  # Weight decay of Adam for α.
     shift: int = 1  # Largest random shift of a training image, in pixels.
     flip: bool = False  # Mirror each training image with probability 1/2.
-    retrain_epochs: int = 40  # Number of epochs of the final training; other options as the defaults of `retrain`.
+    retrain_epochs: int = 40  # Epochs of the final training. Its other options are the defaults of the command retrain.
     retrain_channels: int = 16  # Number of channels C in the final training.
     retrain_cells: int = 1  # Number of cells N per stage in the final training.
 

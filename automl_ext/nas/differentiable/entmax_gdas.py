@@ -39,9 +39,9 @@ from automl_ext.nas.spaces.space import Space
 
 @dataclass
 class EntmaxGDASConfig(AnnealedConfig):
-    """Search with entmax-GDAS, then train the architecture that it found.
+    """Configuration of a search with entmax-GDAS and of the training of the architecture that it finds.
 
-    The defaults are GDAS's, except for the temperature.
+    The defaults are those of GDAS, except for the temperature.
     """
 
     tau_max: float = 1.0  # Temperature in the first epoch.

@@ -41,13 +41,13 @@ from automl_ext.training.seeding import derived_seed
 
 @dataclass
 class EnsembleConfig(TrainingConfig):
-    """Train members in the same way, each with its own seed, and select an ensemble of them."""
+    """Configuration of an ensemble: its members, trained in the same way with different seeds, and their selection."""
 
     genotype: str | None = None  # Architecture to train `restarts` times; none by default.
     restarts: int = 5  # Number of trainings of `genotype`.
     members: tuple[str, ...] = ()  # Architectures to train once each.
     random_cells: int = 0  # Number of further architectures, drawn uniformly.
-    rounds: int = 50  # Number of rounds of the greedy selection, which is the largest total of votes.
+    rounds: int = 50  # Number of rounds of the greedy selection; each round adds one vote for a member.
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -35,8 +35,8 @@ SUFFIXES = {"": (".pt2", ".py"), ".pt2": (".pt2",), ".py": (".py",)}
 def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) -> list[Path]:
     """Export the network that a finished ``retrain`` or differentiable ``search`` trained.
 
-    The run directory is not trusted: sizes are bounded, weights are loaded as data, and the generated module contains
-    only checked numbers and the ``repr`` of checked values.
+    The run directory is not trusted. Sizes are bounded, and weights are loaded with ``weights_only=True``. The module
+    contains only checked numbers and the ``repr`` of checked values.
 
     Args:
         run: the run directory.

@@ -21,7 +21,7 @@ from automl_ext.training.device import choose_device
 
 @dataclass
 class CompareConfig(TrainingConfig):
-    """Train random architectures, and optionally a given one, in the same way."""
+    """Configuration of a comparison of random architectures, and optionally a given one, trained in the same way."""
 
     genotype: str | None = None  # Architecture to train first; none by default.
     random_cells: int = 5  # Number of random architectures; the seed decides which.
@@ -78,10 +78,11 @@ def compare(
 
 
 def summarize(results: list[dict[str, Any]], has_found: bool) -> dict[str, Any]:
-    """Collect the results of all trainings and the statistics of the random ones.
+    """Return the contents of ``result.json``: the results, and statistics over the random architectures.
 
     Args:
-        has_found: whether the first result is of a given architecture.
+        results: one result per trained architecture.
+        has_found: whether the first result belongs to ``config.genotype``; the others belong to random architectures.
     """
     found, drawn = (results[0], results[1:]) if has_found else (None, results)
     accuracies = [r["test_accuracy"] for r in drawn]

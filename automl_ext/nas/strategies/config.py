@@ -28,7 +28,7 @@ class SearchConfig(TrainingConfig):
     table: str | None = None  # CSV file of NAS-Bench-201. Default: the environment variable AUTOML_EXT_NB201.
     evaluations: int | None = None  # Largest number of evaluations. Default: 50 if no budget is given either.
     budget: float | None = None  # Seconds of evaluation (simulated with a table). Default with a table: 20,000.
-    workers: int = 1  # Number of processes that evaluate. More than 1: proposals do not see the latest results.
+    workers: int = 1  # Evaluating processes. With more than 1, proposals are made before all results are known.
     channels: int = 8  # Channels of the first stage.
     epochs: int = 4  # Epochs of each training, or of the supernet.
 

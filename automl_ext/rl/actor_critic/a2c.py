@@ -40,8 +40,8 @@ from automl_ext.training.memory import check_memory
 class A2CConfig(PolicyGradientConfig):
     """Configuration of A2C.
 
-    The defaults are for CartPole-v1. They are those of Stable-Baselines3 except for the learning rate, which falls
-    linearly from 3e-3 to 0. With the constant 7e-4 of Stable-Baselines3, policies found during training are lost again.
+    The defaults are for CartPole-v1. They are those of Stable-Baselines3 except for the learning rate: it decays
+    linearly from 3e-3 to 0 instead of being 7e-4 throughout, so that late updates do not destroy a good policy.
     """
 
     n_steps: int = 5  # Steps per environment and update.

@@ -49,7 +49,7 @@ class EnvOptions:
     frame_stack: int | None = None
     """Stack the last n observations: [n, ...]. None: no stacking, except for Atari, which stacks 4."""
     reward_clip: float | None = None
-    """Clip the rewards that are learned from to ±this value. Reported returns are not clipped."""
+    """Largest absolute value of a reward in training; larger rewards are clipped. Reported returns are not clipped."""
     action_repeat: int = 1
     """Repeat every action this number of times; the repeats count as one step."""
     pixels: bool = False

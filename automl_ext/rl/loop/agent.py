@@ -27,7 +27,7 @@ class TrainConfig:
     """Gymnasium id of the environment, for example CartPole-v1, ALE/Pong-v5, MinAtar/Breakout-v1 or
     dmc/cartpole-swingup."""
     total_steps: int = 100_000
-    """Number of training steps."""
+    """Number of environment steps, summed over the environments."""
     seed: int = 0
     """Seed of the weights, the exploration, the batches and the environments."""
     n_envs: int = 1
@@ -39,7 +39,7 @@ class TrainConfig:
     eval_episodes: int = 10
     """Episodes per evaluation."""
     eval_max_steps: int = MAX_STEPS
-    """Longest episode of an evaluation, in steps. Longer episodes are cut and counted in the result."""
+    """Longest episode of an evaluation, in steps. Longer episodes are truncated; the result counts them."""
     final_episodes: int = 30
     """Episodes of the final evaluation of the last and of the best policy."""
     checkpoint_every: int = 20_000

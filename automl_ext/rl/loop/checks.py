@@ -34,7 +34,12 @@ def check_max_grad_norm(config: Any) -> None:
 
 
 def check_hidden(config: Any, units: int = 1, layers: int = 0) -> None:
-    """Check ``hidden``: at least ``layers`` layers of at least ``units`` units, which fit into memory.
+    """Check ``config.hidden``, the number of units of each hidden layer.
+
+    Args:
+        config: a configuration with the option ``hidden``.
+        units: smallest number of units per layer.
+        layers: smallest number of layers.
 
     Raises:
         ValueError: too few layers, or too few units in one.

@@ -131,7 +131,7 @@ class Training:
         self.averages, self.clock = Averages(), Clock()
         self.best: dict[str, Any] = {"step": -1, "return": -float("inf"), "policy": None}
         self.saved = -1  # number of steps at the last checkpoint
-        self.cut = 0  # number of episodes that the last evaluation cut
+        self.cut = 0  # number of episodes of the last evaluation that were truncated at eval_max_steps
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state of a checkpoint."""

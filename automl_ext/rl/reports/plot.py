@@ -1,4 +1,4 @@
-"""Learning curves of one run, or of several runs with the mean over seeds and a confidence band."""
+"""Plots learning curves: of one run, or of several runs as means over seeds with 95 % confidence bands."""
 
 from __future__ import annotations
 
