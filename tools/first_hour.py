@@ -3,6 +3,7 @@
     python tools/first_hour.py                 # README's install lines build the package: minutes
     python tools/first_hour.py --wheel FILE    # the same, but a built wheel replaces the sources: what CI runs
     python tools/first_hour.py --json FILE     # also record the seconds of each command
+    python tools/first_hour.py --folder NEW    # keep the environment and all outputs in this new folder
 
 The environment is a new virtual environment in a temporary folder. Its packages come from the lines of README's section
 "Install", and pip's cache is used. Then the `sh` and Python blocks of README and of the tutorials run in their order,
@@ -22,7 +23,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -45,6 +45,7 @@ class Timed(NamedTuple):
     page: str
     command: str
     seconds: float
+    cpu_seconds: float
 
 
 def blocks(page: str) -> Iterator[Block]:
@@ -94,9 +95,11 @@ def script(page: str) -> str:
     """Return a page as one Python script, whose blocks share their names as in a notebook. It prints the seconds."""
     return "\n".join(
         [
-            "import json, subprocess, time",
+            "import json, os, subprocess",
+            "def _now():",
+            "    return os.times().elapsed, sum(os.times()[:4])",
             "def _timed(what, start):",
-            "    print('TIMED ' + json.dumps([what, time.perf_counter() - start]), flush=True)",
+            "    print('TIMED ' + json.dumps([what, *(b - a for a, b in zip(start, _now()))]), flush=True)",
             *(_step(i, block) for i, block in enumerate(steps(page))),
         ]
     )
@@ -105,13 +108,19 @@ def script(page: str) -> str:
 def _step(i: int, block: Block) -> str:
     name = f"Python block {i + 1}" if block.language == "python" else block.code.strip().splitlines()[0]
     run = block.code if block.language == "python" else f"subprocess.run(['bash', '-ec', {block.code!r}], check=True)\n"
-    return f"_start = time.perf_counter()\n{run}\n_timed({name!r}, _start)"
+    return f"_start = _now()\n{run}\n_timed({name!r}, _start)"
 
 
 def environment(venv: Path) -> dict[str, str]:
     """Return the variables of a user who has activated ``venv``: none of the package's own, and no PYTHONPATH."""
     own = {n: v for n, v in os.environ.items() if n not in OWN_VARIABLES and not n.startswith("AUTOML_EXT_")}
     return own | {"VIRTUAL_ENV": str(venv), "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}"}
+
+
+def now() -> tuple[float, float]:
+    """Return wall-clock seconds, and the CPU seconds of this process and of its finished children."""
+    times = os.times()
+    return times.elapsed, sum(times[:4])
 
 
 def run(command: Sequence[str], folder: Path, env: dict[str, str], log: Path) -> str:
@@ -128,17 +137,17 @@ def run(command: Sequence[str], folder: Path, env: dict[str, str], log: Path) ->
 def install(folder: Path, wheel: Path | None) -> Iterator[Timed]:
     """Make the environment in ``folder``/venv, and run README's install lines from the sources or with ``wheel``."""
     env = environment(folder / "venv")
-    start = time.perf_counter()
+    start = now()
     run([sys.executable, "-m", "venv", str(folder / "venv")], folder, os.environ.copy(), folder / "venv.log")
-    yield Timed("install", "python -m venv", time.perf_counter() - start)
+    yield Timed("install", "python -m venv", *(b - a for a, b in zip(start, now(), strict=True)))
     sources = folder / "sources"
     sources.mkdir()
     if wheel is None:
         copy_tracked(sources)
     for i, line in enumerate(install_commands(README.read_text(), wheel)):
-        start = time.perf_counter()
+        start = now()
         run(["bash", "-ec", line], sources, env, folder / f"install{i}.log")
-        yield Timed("install", line, time.perf_counter() - start)
+        yield Timed("install", line, *(b - a for a, b in zip(start, now(), strict=True)))
 
 
 def copy_tracked(target: Path) -> None:
@@ -164,21 +173,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--wheel", type=lambda text: Path(text).resolve(strict=True))
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--folder", type=lambda text: Path(text).resolve())
     options = parser.parse_args(argv)
     timed: list[Timed] = []
     with tempfile.TemporaryDirectory(prefix="first_hour_") as name:
-        folder = Path(name)
+        folder = options.folder or Path(name)
+        folder.mkdir(parents=True, exist_ok=options.folder is None)
         pages = [README, *TUTORIALS]
         todo = [install(folder, options.wheel)]
         todo += [run_page(page, folder / page.stem, environment(folder / "venv")) for page in pages]
         for results in todo:
             for result in results:
-                print(f"{result.seconds:7.1f} s  {result.page}: {result.command}", flush=True)
+                print(show(result), flush=True)
                 timed.append(result)
-    print(f"{sum(result.seconds for result in timed):7.1f} s  in all")
+    print(show(Timed("in all", "", *(sum(row[i] for row in timed) for i in (2, 3)))))
     if options.json:
         options.json.write_text(json.dumps(record(timed, options.wheel is None), indent=1, ensure_ascii=False) + "\n")
     return 0
+
+
+def show(row: Timed) -> str:
+    return f"{row.seconds:7.1f} s  {row.cpu_seconds:7.1f} CPU-s  {row.page}: {row.command}"
 
 
 def record(timed: Sequence[Timed], built: bool) -> dict[str, object]:
@@ -189,7 +204,8 @@ def record(timed: Sequence[Timed], built: bool) -> dict[str, object]:
         "machine": f"{os.cpu_count()} cores, {model[1] if model else platform.machine()}",
         "python": platform.python_version(),
         "built": built,
-        "commands": [{**row._asdict(), "seconds": round(row.seconds, 1)} for row in timed],
+        "columns": Timed._fields,
+        "commands": [[page, what, *(round(x, 1) for x in costs)] for page, what, *costs in timed],
     }
 
 

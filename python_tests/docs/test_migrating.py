@@ -34,11 +34,11 @@ def rollout() -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(0)
     rewards, values, final_values = torch.randn(3, T, B, generator=generator, dtype=torch.float64)
     ends = torch.rand(T, B, generator=generator) < 0.2
-    ends[-1] = torch.arange(B) % 3 != 0
     truncated = ends & (torch.rand(T, B, generator=generator) < 0.5)
+    ends[-1], truncated[-1] = torch.arange(B) % 3 > 0, torch.arange(B) % 3 > 1
     last_values = torch.randn(B, generator=generator, dtype=torch.float64)
-    assert truncated[-1].any()
-    assert (ends & ~truncated)[-1].any()
+    assert truncated[:-1].any()
+    assert (ends & ~truncated)[:-1].any()
     return {
         "paid_rewards": rewards,
         "values": values,
