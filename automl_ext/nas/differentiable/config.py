@@ -13,13 +13,13 @@ from automl_ext.training.checks import check_range, check_seed
 class SupernetConfig:
     """Options of a search over a supernet, and of the final training of the architecture it finds."""
 
-    space: str = "nb201"  # Search space: nb201, darts or darts-frc (GDAS's fixed reduction cell).
+    space: str = "nb201"  # Search space: nb201, darts, or darts-frc, whose reduction cell is fixed.
     data: str = "digits"  # Data set: digits, fashion-mnist:PATH, folder:PATH or npz:PATH.
     subset: int | None = None  # Number of images to use; all by default.
-    seed: int = 0  # Seed of the weights, α, samples, batches and augmentation.
+    seed: int = 0  # Seed of the weights, of α, samples, batches and augmentation.
     device: str = "auto"  # Device: auto, cpu or cuda.
-    channels: int = 4  # Number of channels C of the first stage.
-    cells: int = 1  # Number of cells N per stage.
+    channels: int = 4  # Number of channels C of the first stage; later stages have 2C and 4C.
+    cells: int = 1  # Number of cells N per stage, all with the same genotype.
     epochs: int = 200  # Number of search epochs.
     warmup: float = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
     batch_size: int = 64  # Number of images per batch.
@@ -28,7 +28,7 @@ class SupernetConfig:
     momentum: float = 0.9  # Nesterov momentum of SGD.
     weight_decay: float = 5e-4  # Weight decay of SGD.
     grad_clip: float = 5.0  # Largest norm of the gradient of the weights.
-    alpha_lr: float = 0.03  # Learning rate of Adam for α.
+    alpha_lr: float = 0.03  # Learning rate of Adam for α, the logits of each edge's operations.
     alpha_beta1: float = 0.5  # First decay rate of Adam for α.
     alpha_beta2: float = 0.999  # Second decay rate of Adam for α.
     alpha_weight_decay: float = 1e-3  # Weight decay of Adam for α.
@@ -61,8 +61,8 @@ class SupernetConfig:
 class AnnealedConfig(SupernetConfig):
     """Options of a search with a temperature that falls linearly over the epochs."""
 
-    tau_max: float = 10.0  # Temperature in the first epoch.
-    tau_min: float = 0.1  # Temperature in the last epoch.
+    tau_max: float = 10.0  # Temperature τ of the samples in the first epoch; it falls linearly.
+    tau_min: float = 0.1  # Temperature τ of the samples in the last epoch.
 
     def __post_init__(self) -> None:
         super().__post_init__()

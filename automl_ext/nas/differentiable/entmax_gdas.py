@@ -44,7 +44,7 @@ class EntmaxGDASConfig(AnnealedConfig):
     The defaults are those of GDAS, except for the temperature.
     """
 
-    tau_max: float = 1.0  # Temperature in the first epoch.
+    tau_max: float = 1.0  # Temperature τ in the first epoch; the higher, the more operations run per edge.
 
 
 def search(

@@ -20,7 +20,7 @@ from automl_ext.training.run import Run
 class RetrainConfig(TrainingConfig):
     """Train one architecture on the training and validation images, then test it once."""
 
-    genotype: str = ""  # Architecture, e.g. |nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|none~2|.
+    genotype: str = ""  # Architecture as text: |nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|none~2|.
 
 
 def retrain(

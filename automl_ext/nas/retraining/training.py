@@ -27,13 +27,13 @@ MANY = 1_000_000  # largest number of objects that are built one by one before t
 class TrainingConfig:
     """Options of the training of a network: SGD with Nesterov momentum and a cosine learning rate."""
 
-    space: str = "nb201"  # Search space: nb201, darts, darts-frc (GDAS's fixed reduction cell) or renas.
+    space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed) or renas.
     data: str = "digits"  # Data set: digits, fashion-mnist:PATH, folder:PATH or npz:PATH.
     subset: int | None = None  # Number of images to use; all by default.
     seed: int = 0  # Seed of the weights, batches and augmentation.
     device: str = "auto"  # Device: auto, cpu or cuda.
-    channels: int = 16  # Number of channels C of the first stage.
-    cells: int = 1  # Number of cells N per stage.
+    channels: int = 16  # Number of channels C of the first stage; later stages have 2C and 4C.
+    cells: int = 1  # Number of cells N per stage, all with the same genotype.
     epochs: int = 40  # Number of training epochs.
     batch_size: int = 64  # Number of images per batch.
     lr: float = 0.05  # Initial learning rate of SGD; the cosine schedule ends at 0.

@@ -45,7 +45,7 @@ class A2CConfig(PolicyGradientConfig):
     """
 
     n_steps: int = 5  # Steps per environment and update.
-    gae_lambda: float = 1.0  # Lambda of generalized advantage estimation; 1: n-step returns.
+    gae_lambda: float = 1.0  # λ of generalized advantage estimation. 0: trust the next value; 1: n-step returns.
     optimizer: Literal["rmsprop", "adam"] = "rmsprop"  # Optimization algorithm.
     lr_decay: bool = True  # Decrease the learning rate linearly to 0 at total_steps.
 

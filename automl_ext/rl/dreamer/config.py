@@ -44,7 +44,7 @@ class DreamerConfig(TrainConfig):
     actor_layers: int = 2  # Hidden layers of the policy.
     horizon: int = 15  # Imagined steps per trajectory.
     gamma: float = 0.99  # Discount factor.
-    lam: float = 0.95  # Lambda of the lambda-returns.
+    lam: float = 0.95  # λ of the λ-returns. 0: trust the next value; 1: the imagined rewards up to the horizon.
     free_nats: float = 0.0  # Minimum of the KL loss in nats; a batch mean below it gives no gradient.
     kl_scale: float = 1.0  # Weight of the KL loss.
     continue_scale: float = 10.0  # Weight of the loss of the termination predictor; 0: imagined episodes never end.
