@@ -205,7 +205,7 @@ if __name__ == "__main__":
             f"torch>={minor[0]}.{minor[1]},<{minor[0]}.{minor[1] + 1}",
             "numpy>=1.24",
             "gymnasium>=1.1",
-            "tyro>=0.9",
+            "tyro>=1.0.17",
             "rich>=13",
         ],
         ext_modules=[extension()],

@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import tyro
 
 from automl_ext.nas.strategies.registry import ALIASES, STRATEGIES
 from automl_ext.rl.registry import ALGORITHMS, algorithm
@@ -21,7 +23,7 @@ Run = Callable[..., dict[str, Any] | None]  # (configuration, out, resume, stop_
 
 @dataclass
 class RunOptions:
-    """Options of the run directory: its path, whether to resume, and when to stop."""
+    """Where to write, when to stop and what to print."""
 
     out: Path
     """Run directory; must be absent or empty, unless --resume is given."""
@@ -32,6 +34,10 @@ class RunOptions:
     runs of strategies (nas-bench) or epochs (all other commands)."""
     config: Path | None = None
     """TOML file with values for the options below; flags override it."""
+    trust: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Python module that the --config file may name, for example in env_id; it is imported. May be repeated."""
+    json: bool = False
+    """Print the content of result.json, and nothing else, on standard output."""
 
     def __post_init__(self) -> None:
         check_range(self, "stop_after", low=1)
@@ -39,7 +45,7 @@ class RunOptions:
 
 @dataclass
 class TrainOptions(RunOptions):
-    """Options of a training run of a reinforcement-learning agent."""
+    """Where to write, when to stop and what to print; named settings."""
 
     preset: str | None = None
     """Named values for the options below, for example "minatar"; --config and flags override them."""
@@ -47,7 +53,7 @@ class TrainOptions(RunOptions):
 
 @dataclass
 class DQNOptions(TrainOptions):
-    """Options of a training run of DQN."""
+    """Where to write, when to stop and what to print; named settings; the ablation."""
 
     ablate: bool = False
     """Train Rainbow, Rainbow without each of its parts, and DQN with the settings below; plot the comparison."""

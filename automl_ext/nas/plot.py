@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from automl_ext.nas.search.plot import plot_search
-from automl_ext.nas.spaces.registry import parse_genotype, space
+from automl_ext.nas.spaces.registry import parse_genotype, space, stored_space
+from automl_ext.nas.spaces.space import Space
 from automl_ext.training.curves import draw_curves, read_metrics
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object
+from automl_ext.training.run import CONFIG
 
 # Metrics in one panel: they show a collapse of a search to skip connections or "none".
 WATCH = {
@@ -17,17 +21,22 @@ WATCH = {
 }
 
 
-def plot_run(run: Path) -> list[Path]:
+def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
     """Plot a run of architecture search.
 
     Writes ``curves.png`` of the logged metrics. A search by a strategy also gets ``trajectory.png`` and
     ``pareto.png``. A run with a genotype also gets ``cell.png`` and ``cell.svg``.
 
+    Args:
+        run: a run directory, perhaps written by somebody else.
+        trust: Python modules that its configuration may name (``space``); they are imported.
+
     Returns:
         The files written.
 
     Raises:
-        UserError: ``run`` is not a run directory, has no metrics, or has a damaged file.
+        UserError: ``run`` is not a run directory, has no metrics, has a damaged file, or names a module that is not in
+            ``trust``.
         ModuleNotFoundError: matplotlib (extra ``plot``) is not installed.
     """
     curves = run / "curves.png"
@@ -36,7 +45,8 @@ def plot_run(run: Path) -> list[Path]:
     result = run / "result.json"
     drawn = []
     if result.is_file() and (genotype := _text(result, "genotype")) is not None:
-        drawn = plot_genotype(genotype, run, _text(run / "config.json", "space") or "nb201")
+        name = _text(run / CONFIG, "space") or "nb201"
+        drawn = _draw(genotype, run, stored_space(name, trust, run / CONFIG))
     return [curves, *plot_search(rows, run), *drawn]
 
 
@@ -53,7 +63,10 @@ def plot_genotype(genotype: str, out: Path, space_name: str = "nb201") -> list[P
     Raises:
         UserError: the space or the genotype is unknown, or ``out`` cannot be made a folder.
     """
-    of_space = space(space_name)
+    return _draw(genotype, out, space(space_name))
+
+
+def _draw(genotype: str, out: Path, of_space: Space[Any]) -> list[Path]:
     parsed = parse_genotype(of_space, genotype)
     try:
         out.mkdir(parents=True, exist_ok=True)

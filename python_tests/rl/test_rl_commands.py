@@ -52,10 +52,10 @@ def test_train_eval_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     assert {"seconds", "cpu_seconds", "steps_per_second"} <= set(result)
     capsys.readouterr()
 
-    assert command("eval", "runs/toy", "--episodes", 4) == 0
+    assert command("eval", "runs/toy", "--episodes", 4, "--json") == 0
     best = json.loads(capsys.readouterr().out)
     assert (best["episodes"], best["policy"]) == (4, "best")
-    assert command("eval", "runs/toy", "--episodes", 4, "--policy", "last", "--seed", 1) == 0
+    assert command("eval", "runs/toy", "--episodes", 4, "--policy", "last", "--seed", 1, "--json") == 0
     last = json.loads(capsys.readouterr().out)
     assert last["policy_step"] == result["env_steps"]
     assert last["eval_return_min"] <= last["eval_return_mean"] <= last["eval_return_max"]
@@ -83,6 +83,7 @@ def test_environment_options_are_stored_and_used_again(tmp_path: Path) -> None:
         "action_repeat": 1,
         "pixels": False,
         "step_timeout": 300.0,
+        "wrapper": [],
     }
     result = evaluate_run(tmp_path / "r", 3)
     assert result["eval_return_mean"] >= 8  # not clipped: an episode has at least eight steps

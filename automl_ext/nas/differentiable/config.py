@@ -13,7 +13,7 @@ from automl_ext.training.checks import check_range, check_seed
 class SupernetConfig:
     """Options of a search over a supernet, and of the final training of the architecture it finds."""
 
-    space: str = "nb201"  # Search space: nb201, darts, or darts-frc, whose reduction cell is fixed.
+    space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed) or MODULE:CLASS.
     data: str = "digits"  # Data set: digits, fashion-mnist:PATH, folder:PATH or npz:PATH.
     subset: int | None = None  # Number of images to use; all by default.
     seed: int = 0  # Seed of the weights, of α, samples, batches and augmentation.

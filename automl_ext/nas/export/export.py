@@ -32,7 +32,7 @@ from automl_ext.training.files.weights import check_fit, write_tensors
 SUFFIXES = {"": (".pt2", ".py"), ".pt2": (".pt2",), ".py": (".py",)}
 
 
-def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) -> list[Path]:
+def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, trust: Iterable[str] = ()) -> list[Path]:
     """Export the network that a finished ``retrain`` or differentiable ``search`` trained.
 
     The run directory is not trusted. Sizes are bounded, and weights are loaded with ``weights_only=True``. The module
@@ -41,9 +41,10 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) ->
     Args:
         run: the run directory.
         out: ``NAME.pt2``, or ``NAME.py`` (which also writes the weights ``NAME.pt``), or ``NAME`` for both.
-        space: the run's space, if it is not a built-in one. The module contains the source code that its ``build``
-            needs, from the space's own package and from automl_ext. The ``repr`` of the genotype must be a Python
-            expression. If the space is a dataclass, its ``repr`` must be one too.
+        space: the run's space, if it is not the one that the result names. For a space of your own, the module contains
+            the source code that its ``build`` needs, from the space's own package and from automl_ext. The ``repr`` of
+            the genotype must be a Python expression. If the space is a dataclass, its ``repr`` must be one too.
+        trust: Python modules that the result may name (``space``); they are imported.
 
     Returns:
         The files. Both formats map normalized images, float32 [N, C, H, W] for any N, to logits. Each file has been
@@ -59,13 +60,13 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) ->
             f"--out {out}: expected a name of letters, digits, spaces and _ . + -, ending in .pt2, .py or nothing"
         )
     result, facts = read_result(run)
-    built_in = space is None
-    space = space or spaces.space(facts["space"])
+    built_in = space is None and ":" not in facts["space"]
+    space = space or spaces.stored_space(facts["space"], trust, run / "result.json")
     try:
         genotype = space.parse(result["genotype"])
     except ValueError as error:
         raise UserError(
-            f"export: {run}: {error}; to export a network of a custom space, call export from Python"
+            f"export: {run}: {error}; a space of your own is given as export(…, space=…) in Python"
         ) from None
     if built_in:
         with torch.device("meta"):  # checks the checkpoint before memory is allocated for the sizes

@@ -27,7 +27,7 @@ MANY = 1_000_000  # largest number of objects that are built one by one before t
 class TrainingConfig:
     """Options of the training of a network: SGD with Nesterov momentum and a cosine learning rate."""
 
-    space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed) or renas.
+    space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed), renas or MODULE:CLASS.
     data: str = "digits"  # Data set: digits, fashion-mnist:PATH, folder:PATH or npz:PATH.
     subset: int | None = None  # Number of images to use; all by default.
     seed: int = 0  # Seed of the weights, batches and augmentation.

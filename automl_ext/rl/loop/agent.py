@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
+import tyro
 
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import Envs, Episode, make_envs
@@ -44,7 +45,8 @@ class TrainConfig:
     """Episodes of the final evaluation of the last and of the best policy."""
     checkpoint_every: int = 20_000
     """Steps between checkpoints."""
-    env: EnvOptions = field(default_factory=EnvOptions)
+    env: Annotated[EnvOptions, tyro.conf.arg(name="Environment", prefix_name=False)] = field(default_factory=EnvOptions)
+    """Options of environments, the same in training and in evaluation."""
 
     def __post_init__(self) -> None:
         check_range(self, "total_steps", "n_envs", "eval_every", "checkpoint_every", low=1)

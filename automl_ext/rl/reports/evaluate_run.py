@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from automl_ext.rl.loop.evaluate import play
 from automl_ext.rl.loop.loop import BEST
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.reports.video import LONGEST, Film, check_writer, record, write_video
+from automl_ext.training.config import to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
 from automl_ext.training.files.atomic import check_writable
@@ -19,6 +21,7 @@ from automl_ext.training.files.reading import short
 from automl_ext.training.files.weights import check_fit, read_tensors
 from automl_ext.training.run import CHECKPOINTS, CONFIG, algorithm_of, read_config
 from automl_ext.training.seeding import derived_seed
+from automl_ext.training.user_code import check_trusted, own_names
 
 
 def evaluate_run(
@@ -28,6 +31,7 @@ def evaluate_run(
     policy: str = "best",
     videos: tuple[Path, ...] = (),
     max_steps: int | None = None,
+    trust: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Evaluate the deterministic policy of a run on whole episodes.
 
@@ -38,6 +42,7 @@ def evaluate_run(
         policy: "best" by the evaluations of training, or "last", from the newest intact checkpoint.
         videos: files ``….gif`` or ``….mp4`` to which one more episode is written.
         max_steps: longer episodes are cut and counted as ``episodes_cut``. None: the run's ``eval_max_steps``.
+        trust: see :func:`agent_of`.
 
     Returns:
         Mean, standard deviation, minimum and maximum of the returns, and facts about the evaluation.
@@ -54,7 +59,7 @@ def evaluate_run(
         raise UserError(f"--seed: expected an int in [0, 2**32), got {seed}")
     for path in videos:
         check_writer(path)
-    config, agent = agent_of(run)
+    config, agent = agent_of(run, trust)
     try:
         for path in videos:
             check_writable(path)
@@ -89,11 +94,16 @@ def _film(config: Any, agent: Agent, seed: int, max_steps: int) -> Film:
     return record(agent.act, envs, agent.begin, max_steps)
 
 
-def agent_of(run: Path) -> tuple[Any, Any]:
+def agent_of(run: Path, trust: Iterable[str] = ()) -> tuple[Any, Any]:
     """Return the configuration of a run, and an untrained agent with this configuration.
 
+    Args:
+        run: a run directory, perhaps written by somebody else.
+        trust: Python modules that its configuration may name (``env_id``, ``wrapper``). They are imported.
+
     Raises:
-        UserError: not a run of an RL algorithm, or a configuration of which no agent can be made.
+        UserError: not a run of an RL algorithm, a configuration of which no agent can be made, or one that names a
+            module that is not in ``trust``.
     """
     name = algorithm_of(run)
     if name not in ALGORITHMS:
@@ -101,6 +111,7 @@ def agent_of(run: Path) -> tuple[Any, Any]:
         raise UserError(f"{run}: expected a run of {', '.join(ALGORITHMS)}; this is {what}")
     found = algorithm(name)
     config = read_config(run, found.config())
+    check_trusted(own_names(to_dict(config)), trust, run / CONFIG)
     if config.device != "cpu":
         config = dataclasses.replace(config, device="auto")  # this machine may have no GPU
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,14 +21,18 @@ from automl_ext.training.seeding import derived_seed
 SHOWN = 6  # plotted dimensions of an observation
 
 
-def draw_run(run: Path) -> Path:
+def draw_run(run: Path, trust: Iterable[str] = ()) -> Path:
     """Draw an episode of a run's best policy into ``imagined.png`` in the run, and return the file.
+
+    Args:
+        run: the run directory.
+        trust: see :func:`~automl_ext.rl.reports.evaluate_run.agent_of`.
 
     Raises:
         UserError: not an evaluated run of Dreamer, or a damaged file.
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
-    config, agent = agent_of(run)
+    config, agent = agent_of(run, trust)
     try:
         load_best(run, agent)
         draw_dream(dream(agent, envs_of(config, 1, derived_seed(config.seed, 3))), run / "imagined.png")

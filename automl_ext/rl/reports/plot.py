@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,7 +30,7 @@ class Curve(NamedTuple):
     returns: np.ndarray
 
 
-def plot_runs(runs: list[Path], out: Path) -> list[Path]:
+def plot_runs(runs: list[Path], out: Path, trust: Iterable[str] = ()) -> list[Path]:
     """Draw ``curves.png`` of every run, and ``learning.png`` with the evaluation returns.
 
     A run of Dreamer also gets ``imagined.png``, an episode next to its imagination. ``learning.png`` of one run is
@@ -40,6 +41,7 @@ def plot_runs(runs: list[Path], out: Path) -> list[Path]:
     Args:
         runs: run directories.
         out: folder for the picture of several runs.
+        trust: Python modules that the configuration of a run of Dreamer may name; they are imported.
 
     Returns:
         The files written.
@@ -57,7 +59,7 @@ def plot_runs(runs: list[Path], out: Path) -> list[Path]:
         if algorithm_of(run) == "dreamer":
             from automl_ext.rl.reports.imagination import draw_run
 
-            written.append(draw_run(run))
+            written.append(draw_run(run, trust))
         env_id, curve = _curve(run, rows)
         worlds.setdefault(env_id, []).append(curve)
     folder = runs[0] if len(runs) == 1 else out
