@@ -125,7 +125,7 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
     if result is None:
         print(f"stopped; continue with: {prog} --out {options.out} --resume auto and the same options")
     else:
-        Console().print_json(data={k: v for k, v in result.items() if k not in ("alpha", "network")})
+        Console().print_json(data={k: v for k, v in result.items() if k not in ("alpha", "network", "confusion")})
         print(f"written to {options.out}/result.json")
     return 0
 

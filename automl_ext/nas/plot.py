@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from automl_ext.nas.retraining.confusion import plot_confusion
 from automl_ext.nas.search.plot import plot_search
 from automl_ext.nas.spaces.registry import parse_genotype, space
 from automl_ext.training.curves import draw_curves, read_metrics
@@ -21,7 +22,8 @@ def plot_run(run: Path) -> list[Path]:
     """Plot a run of architecture search.
 
     Writes ``curves.png`` of the logged metrics. A search by a strategy also gets ``trajectory.png`` and
-    ``pareto.png``. A run with a genotype also gets ``cell.png`` and ``cell.svg``.
+    ``pareto.png``. A run with a genotype also gets ``cell.png`` and ``cell.svg``, one with a trained network
+    ``confusion.png``.
 
     Returns:
         The files written.
@@ -37,6 +39,7 @@ def plot_run(run: Path) -> list[Path]:
     drawn = []
     if result.is_file() and (genotype := _text(result, "genotype")) is not None:
         drawn = plot_genotype(genotype, run, _text(run / "config.json", "space") or "nb201")
+        drawn += plot_confusion(read_object(result), run)
     return [curves, *plot_search(rows, run), *drawn]
 
 
