@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from automl_ext.nas.retraining.confusion import plot_confusion
 from automl_ext.nas.search.plot import plot_search
 from automl_ext.nas.spaces.registry import parse_genotype, space, stored_space
 from automl_ext.nas.spaces.space import Space
@@ -25,7 +26,8 @@ def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
     """Plot a run of architecture search.
 
     Writes ``curves.png`` of the logged metrics. A search by a strategy also gets ``trajectory.png`` and
-    ``pareto.png``. A run with a genotype also gets ``cell.png`` and ``cell.svg``.
+    ``pareto.png``. A run with a genotype also gets ``cell.png`` and ``cell.svg``, one with a trained network
+    ``confusion.png``.
 
     Args:
         run: a run directory, perhaps written by somebody else.
@@ -47,6 +49,7 @@ def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
     if result.is_file() and (genotype := _text(result, "genotype")) is not None:
         name = _text(run / CONFIG, "space") or "nb201"
         drawn = _draw(genotype, run, stored_space(name, trust, run / CONFIG))
+        drawn += plot_confusion(read_object(result), run)
     return [curves, *plot_search(rows, run), *drawn]
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from automl_ext.data.pixels import check_mode, parse_size
+from automl_ext.nas.retraining.class_weights import ClassWeights, check_class_weights
 from automl_ext.nas.retraining.training import LARGEST
 from automl_ext.nas.spaces.supernet import Form
 from automl_ext.training.checks import check_range, check_seed
@@ -16,6 +18,8 @@ class SupernetConfig:
     space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed) or MODULE:CLASS.
     data: str = "digits"  # Data set: digits, fashion-mnist:PATH, folder:PATH or npz:PATH.
     subset: int | None = None  # Number of images to use; all by default.
+    image_size: str | None = None  # N or HxW: resize all images to this size. Default: they must have equal sizes.
+    image_mode: str = "auto"  # Color mode: rgb, gray, or auto (RGB if any image has color).
     seed: int = 0  # Seed of the weights, of α, samples, batches and augmentation.
     device: str = "auto"  # Device: auto, cpu or cuda.
     channels: int = 4  # Number of channels C of the first stage; later stages have 2C and 4C.
@@ -34,6 +38,7 @@ class SupernetConfig:
     alpha_weight_decay: float = 1e-3  # Weight decay of Adam for α.
     shift: int = 1  # Largest random shift of a training image, in pixels.
     flip: bool = False  # Mirror each training image with probability 1/2.
+    class_weights: ClassWeights = None  # Weights of the classes in the loss: balanced, or one number per class.
     retrain_epochs: int = 40  # Epochs of the final training. Its other options are the defaults of the command retrain.
     retrain_channels: int = 16  # Number of channels C in the final training.
     retrain_cells: int = 1  # Number of cells N per stage in the final training.
@@ -47,6 +52,9 @@ class SupernetConfig:
         check_range(self, "lr", "alpha_lr", "grad_clip", above=0)
         check_range(self, "lr_min", "weight_decay", "alpha_weight_decay", low=0)
         check_range(self, "momentum", "warmup", "alpha_beta1", "alpha_beta2", low=0, below=1)
+        parse_size(self.image_size)
+        check_mode(self.image_mode)
+        check_class_weights(self.class_weights)
 
     def tau(self, epoch: int) -> float:
         """Return the temperature in ``epoch``."""

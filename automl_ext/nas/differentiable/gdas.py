@@ -48,9 +48,10 @@ def search(
     resume: str | None = None,
     stop_after: int | None = None,
     space: Space[Any] | None = None,
+    data: Any = None,
 ) -> dict[str, Any] | None:
     """Search with GDAS, then train and test the architecture that it found.
 
     Arguments, result and errors are those of :func:`automl_ext.nas.differentiable.search.search_supernet`.
     """
-    return search_supernet(config, out, sample, "gdas", resume, stop_after, space)
+    return search_supernet(config, out, sample, "gdas", resume, stop_after, space, data)

@@ -13,23 +13,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from automl_ext.data.images import Split, Splits, load_images, split_images
+from automl_ext.data.images import Split, Splits
+from automl_ext.nas.data import prepare
 from automl_ext.nas.differentiable.collapse import alpha_scalars
 from automl_ext.nas.differentiable.config import SupernetConfig
 from automl_ext.nas.differentiable.samplers import Sampler
 from automl_ext.nas.differentiable.steps import alpha_step, weight_step
+from automl_ext.nas.retraining.class_weights import class_weights
 from automl_ext.nas.retraining.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.retraining.optimizer import nesterov_sgd
 from automl_ext.nas.retraining.retrain import RetrainConfig
 from automl_ext.nas.retraining.training import NetworkTraining, measure, network_shape
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.spaces.supernet import Choice, recalibrate
+from automl_ext.nas.spaces.supernet import Choice, batch_accuracy, recalibrate
 from automl_ext.training.clock import Clock
 from automl_ext.training.device import choose_device
 from automl_ext.training.epochs import Epochs, set_cosine_lr
 from automl_ext.training.run import Run
 from automl_ext.training.seeding import generator, seed_everything
+
+VALID_IMAGES = 500  # largest number of validation images for the accuracy after each epoch
 
 
 class SupernetSearch:
@@ -53,6 +57,8 @@ class SupernetSearch:
         order = torch.randperm(len(splits.train.labels), generator=self.rng)
         train = to_device(splits.train, device)
         self.weight_images, self.alpha_images = (take(train, half) for half in order.tensor_split(2))
+        self.valid = to_device(take(splits.valid, torch.arange(min(VALID_IMAGES, len(splits.valid.labels)))), device)
+        self.class_weights = class_weights(config.class_weights, train.labels, splits.num_classes)
         seed_everything(config.seed)
         shape = network_shape(splits, config.channels, config.cells)
         self.supernet = space.build_supernet(**shape, form=config.supernet_form()).to(device)
@@ -70,6 +76,8 @@ class SupernetSearch:
         Returns:
             The mean losses, the temperature, the mean number of operations run per edge (``support``), and
             :func:`~automl_ext.nas.differentiable.collapse.alpha_scalars`. No ``alpha_loss`` during the warm-up.
+            ``supernet_accuracy`` is that of the architecture argmax α with the shared weights, on validation images and
+            with their batch statistics.
         """
         config = self.config
         with self.clock:
@@ -85,19 +93,21 @@ class SupernetSearch:
                 progress = (self.epoch + i / steps) / self.epochs
                 set_cosine_lr(self.weight_optimizer, progress, config.lr, config.lr_min)
                 batch = self.batch(self.weight_images, weight_batches[i])
-                loss = weight_step(
-                    self.supernet, self.weight_optimizer, batch, tau, config.grad_clip, self.rng, self.draw
-                )
+                common = self.rng, self.draw, self.class_weights
+                loss = weight_step(self.supernet, self.weight_optimizer, batch, tau, config.grad_clip, *common)
                 losses.append(loss)
                 if self.epoch >= config.warmup * self.epochs:
                     batch = self.batch(self.alpha_images, alpha_batches[i])
-                    loss = alpha_step(self.supernet, self.alpha_optimizer, batch, tau, self.rng, self.draw)
+                    loss = alpha_step(self.supernet, self.alpha_optimizer, batch, tau, *common)
                     alpha_losses.append(loss)
             self.epoch += 1
-            means = {"loss": losses, "alpha_loss": alpha_losses}
-            scalars = {name: torch.stack(values).mean().item() for name, values in means.items() if values}
-            scalars |= {"tau": tau, "support": sum(self.support) / len(self.support)}
-            return scalars | alpha_scalars(list(self.supernet.alphas), self.supernet.operations)
+        means = {"loss": losses, "alpha_loss": alpha_losses}
+        scalars = {name: torch.stack(values).mean().item() for name, values in means.items() if values}
+        scalars["supernet_accuracy"] = batch_accuracy(
+            self.supernet, self.valid.images, self.valid.labels, self.supernet.argmax()
+        )
+        scalars |= {"tau": tau, "support": sum(self.support) / len(self.support)}
+        return scalars | alpha_scalars(list(self.supernet.alphas), self.supernet.operations)
 
     def draw(self, alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
         """Choose what a step runs, and record the number of operations run on each edge."""
@@ -139,6 +149,7 @@ def search_supernet(
     resume: str | None = None,
     stop_after: int | None = None,
     space: Space[Any] | None = None,
+    data: Any = None,
 ) -> dict[str, Any] | None:
     """Search, then train the found architecture on the training and validation images and test it once.
 
@@ -155,16 +166,18 @@ def search_supernet(
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: the number of epochs, of search and final training together, after which to interrupt the run.
         space: the search space; by default the one that ``config.space`` names.
+        data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
 
     Returns:
-        The contents of ``result.json``: genotype, test_accuracy, valid_accuracy (of the found architecture with the
-        supernet's weights), alpha, parameters, network and times. None if the run was interrupted.
+        The contents of ``result.json``: those of :func:`automl_ext.nas.retraining.retrain.retrain`, supernet_accuracy
+        (of the found architecture with the supernet's weights, on the validation images) and alpha. None if the run
+        was interrupted.
 
     Raises:
         UserError: the data, the configuration or the run directory is invalid, or the search diverges.
     """
     space = space or spaces.space(config.space)
-    splits = split_images(load_images(config.data, subset=config.subset))
+    config, splits = prepare(config, data)
     device = choose_device(config.device)
     job = SupernetSearch(config, space, splits, device, sample)  # may raise: before the run directory exists
     found: dict[str, Any] | None = None
@@ -172,7 +185,7 @@ def search_supernet(
 
     def load(state: dict[str, Any]) -> None:
         nonlocal found, training
-        found, training = state["found"], None
+        found, training = renamed(state["found"]), None
         if found is None:
             job.load_state_dict(state["job"])
         else:
@@ -200,11 +213,18 @@ def search_supernet(
         return result
 
 
+def renamed(found: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return the found architecture of a checkpoint with the present names: versions before 0.2.0 had another one."""
+    if found is None or "valid_accuracy" not in found:
+        return found
+    return {"supernet_accuracy" if key == "valid_accuracy" else key: value for key, value in found.items()}
+
+
 def conclude(job: SupernetSearch, splits: Splits) -> dict[str, Any]:
     """Derive the architecture of a finished search and measure it with the supernet's weights.
 
     Returns:
-        genotype, valid_accuracy, alpha and times, as plain Python values.
+        genotype, supernet_accuracy, alpha and times, as plain Python values.
     """
     genotype = job.supernet.derive()
     valid = to_device(splits.valid, job.weight_images.labels.device)
@@ -212,7 +232,7 @@ def conclude(job: SupernetSearch, splits: Splits) -> dict[str, Any]:
     recalibrate(job.supernet, job.weight_images.images, choices)
     return {
         "genotype": str(genotype),
-        "valid_accuracy": accuracy(job.supernet, valid, *choices),
+        "supernet_accuracy": accuracy(job.supernet, valid, *choices),
         "alpha": [alpha.tolist() for alpha in job.supernet.alphas],
         "times": {"search_seconds": job.clock.wall, "search_cpu_seconds": job.clock.cpu},
     }
@@ -225,11 +245,14 @@ def retrain_config(config: SupernetConfig, genotype: Any) -> RetrainConfig:
         space=config.space,
         data=config.data,
         subset=config.subset,
+        image_size=config.image_size,
+        image_mode=config.image_mode,
         seed=config.seed,
         device=config.device,
         channels=config.retrain_channels,
         shift=config.shift,
         flip=config.flip,
+        class_weights=config.class_weights,
         cells=config.retrain_cells,
         epochs=config.retrain_epochs,
     )

@@ -23,6 +23,7 @@ def weight_step(
     grad_clip: float,
     rng: torch.Generator,
     sample: Sampler = sample,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Take one SGD step on the supernet's weights.
 
@@ -34,7 +35,7 @@ def weight_step(
     """
     with torch.no_grad():
         choices = sample(supernet.alphas, tau, rng)
-    loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels)
+    loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels, class_weights)
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(supernet.weights(), grad_clip)
@@ -49,6 +50,7 @@ def alpha_step(
     tau: float,
     rng: torch.Generator,
     sample: Sampler = sample,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Take one step on α. No gradients of the weights are computed.
 
@@ -57,7 +59,7 @@ def alpha_step(
     """
     with frozen(supernet.weights()):
         choices = sample(supernet.alphas, tau, rng)
-        loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels)
+        loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels, class_weights)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

@@ -23,6 +23,7 @@ from automl_ext.data.images import Split, Splits
 from automl_ext.nas.differentiable.samplers import draw_seed
 from automl_ext.nas.differentiable.steps import weight_step
 from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.retraining.class_weights import ClassWeights, check_class_weights, class_weights
 from automl_ext.nas.retraining.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.retraining.optimizer import nesterov_sgd
 from automl_ext.nas.retraining.training import LARGEST, network_shape
@@ -51,6 +52,7 @@ class UniformSupernetConfig:
     grad_clip: float = 5.0  # Largest norm of the gradient.
     shift: int = 1  # Largest random shift of training images, in pixels.
     flip: bool = False  # Mirror training images horizontally with probability 1/2.
+    class_weights: ClassWeights = None  # Weights of the classes in the loss: balanced, or one number per class.
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -60,6 +62,7 @@ class UniformSupernetConfig:
         check_range(self, "lr", "grad_clip", above=0)
         check_range(self, "lr_min", "weight_decay", low=0)
         check_range(self, "momentum", low=0, below=1)
+        check_class_weights(self.class_weights)
 
 
 Choices = Callable[[Any], list[Choice]]  # maps a genotype to the choices that a pass of the supernet runs
@@ -112,6 +115,7 @@ class UniformSupernet:
         self.space = space
         self.train = to_device(splits.train, device)
         self.rng = generator(config.seed, torch.device("cpu"))
+        self.class_weights = class_weights(config.class_weights, self.train.labels, splits.num_classes)
         seed_everything(config.seed)
         shape = network_shape(splits, config.channels, config.cells)
         self.supernet = space.build_supernet(**shape, form="darts").to(device)
@@ -140,7 +144,8 @@ class UniformSupernet:
                 set_cosine_lr(self.optimizer, progress, config.lr, config.lr_min)
                 batch = take(self.train, index)
                 batch = Split(augment(batch.images, config.shift, config.flip, self.rng), batch.labels)
-                loss = weight_step(self.supernet, self.optimizer, batch, 1.0, config.grad_clip, self.rng, self.draw)
+                common = self.rng, self.draw, self.class_weights
+                loss = weight_step(self.supernet, self.optimizer, batch, 1.0, config.grad_clip, *common)
                 losses.append(loss)
             self.epoch += 1
             return {"loss": torch.stack(losses).mean().item()}

@@ -8,7 +8,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib.util
-import io
 import re
 import sys
 from collections.abc import Iterable
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext._version import __version__
+from automl_ext.nas.export.program import RawImages, check, sample_images, write_program
 from automl_ext.nas.export.run_facts import check_network
 from automl_ext.nas.export.source import Sources
 from automl_ext.nas.spaces import registry as spaces
@@ -47,8 +47,10 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, tr
         trust: Python modules that the result may name (``space``); they are imported.
 
     Returns:
-        The files. Both formats map normalized images, float32 [N, C, H, W] for any N, to logits. Each file has been
-        loaded and checked to give the logits of the run's network.
+        The files. The program maps uint8 images [N, C, H, W] to logits; the normalization is part of it. The module has
+        the normalization as a function. Both take any N, and any H and W if the network does, as all networks of the
+        built-in spaces do. Each file has been loaded and checked to give the logits of the run's network, at the size
+        of the training and, if it takes any, at a larger one.
 
     Raises:
         UserError: ``run`` is not a finished run of one network, its result or checkpoint is invalid, the name ``out``
@@ -59,6 +61,37 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, tr
         raise UserError(
             f"--out {out}: expected a name of letters, digits, spaces and _ . + -, ending in .pt2, .py or nothing"
         )
+    network, genotype, space, facts = load_network(run, space, trust)
+    program = RawImages(network, facts["mean"], facts["std"]).eval()
+    samples = sample_images(program, facts)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix in SUFFIXES[out.suffix]:
+        path = out.with_suffix(suffix)
+        if suffix == ".pt2":
+            taken = write_program(program, samples, path)
+            check(torch.export.load(path).module(), program, taken, path)
+            written.append(path)
+        else:
+            text = module_text(space, genotype, facts, path.stem, any_size=len(samples) > 1)
+            write_atomic(path, text.encode())
+            write_tensors(path.with_suffix(".pt"), dict(network.state_dict()))
+            check(nn.Sequential(program.normalization, load_module(path)), program, samples, path)
+            written += [path, path.with_suffix(".pt")]
+    return written
+
+
+def load_network(
+    run: Path, space: Space[Any] | None = None, trust: Iterable[str] = ()
+) -> tuple[nn.Module, Any, Space[Any], dict[str, Any]]:
+    """Load the network that a finished run trained, in evaluation mode on the CPU. For the arguments, see :func:`export`.
+
+    Returns:
+        The network, its genotype, its space, and the result of :func:`check_network`.
+
+    Raises:
+        UserError: as :func:`export`.
+    """
     result, facts = read_result(run)
     built_in = space is None and ":" not in facts["space"]
     space = space or spaces.stored_space(facts["space"], trust, run / "result.json")
@@ -72,26 +105,8 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, tr
         with torch.device("meta"):  # checks the checkpoint before memory is allocated for the sizes
             read_weights(run, space.build(genotype, **facts["shape"]))
     network = space.build(genotype, **facts["shape"])
-    weights = read_weights(run, network)
-    network.load_state_dict(weights)
-    network.eval()
-    images = torch.randn(3, facts["shape"]["in_channels"], *facts["image_size"])
-    with torch.no_grad():
-        logits = network(images)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    for suffix in SUFFIXES[out.suffix]:
-        path = out.with_suffix(suffix)
-        if suffix == ".pt2":
-            write_program(network, images, path)
-            check(torch.export.load(path).module(), images, logits, path)
-            written.append(path)
-        else:
-            write_atomic(path, module_text(space, genotype, facts, path.stem).encode())
-            write_tensors(path.with_suffix(".pt"), weights)
-            check(load_module(path), images, logits, path)
-            written += [path, path.with_suffix(".pt")]
-    return written
+    network.load_state_dict(read_weights(run, network))
+    return network.eval(), genotype, space, facts
 
 
 def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -137,26 +152,6 @@ def read_weights(run: Path, network: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
-def write_program(network: nn.Module, images: Tensor, path: Path) -> None:
-    """Write a ``torch.export`` program that takes any number of images of this size."""
-    shapes = {"x": {0: torch.export.Dim("batch", min=1)}}
-    buffer = io.BytesIO()
-    torch.export.save(torch.export.export(network, (images,), dynamic_shapes=shapes), buffer)
-    write_atomic(path, buffer.getvalue())
-
-
-def check(network: Any, images: Tensor, logits: Tensor, path: Path) -> None:
-    """Check that a loaded network gives these logits, for all images and for the first one.
-
-    Raises:
-        RuntimeError: the logits differ.
-    """
-    with torch.no_grad():
-        for n in (len(images), 1):
-            if not torch.allclose(network(images[:n]), logits[:n], rtol=1e-4, atol=1e-4):
-                raise RuntimeError(f"export: {path}: the logits differ from those of the run's network")
-
-
 def load_module(path: Path) -> nn.Module:
     """Execute an exported module and load its network."""
     spec = importlib.util.spec_from_file_location(f"exported_{path.stem}", path)
@@ -171,13 +166,14 @@ def load_module(path: Path) -> nn.Module:
         del sys.modules[spec.name]
 
 
-def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: str) -> str:
+def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: str, any_size: bool) -> str:
     """Return the source code of the exported module: the classes that ``space.build`` needs, and ``load``.
 
     Args:
         genotype: the architecture.
         facts: the result of :func:`check_network`.
         name: the module's file name without its suffix; must not contain quotes or backslashes.
+        any_size: whether the network takes images of any size.
 
     Raises:
         UserError: the source of the space cannot be copied.
@@ -204,15 +200,18 @@ def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: s
         "nn": "from torch import nn",
     }
     shape = ", ".join(f"{key}={value!r}" for key, value in facts["shape"].items())
-    image = ", ".join(map(str, (facts["shape"]["in_channels"], *facts["image_size"])))
+    sides = ("H", "W") if any_size else facts["image_size"]
+    image = ", ".join(map(str, (facts["shape"]["in_channels"], *sides)))
     return MODULE.format(
         version=__version__,
         name=name,
         genotype_text=str(genotype).replace("\\", "\\\\").replace('"', '\\"'),  # this goes into a docstring
         image=image,
+        sizes="any N, H and W" if any_size else "any N",
         imports=import_lines(sources.imports.values()),
         definitions=sources.text(),
         genotype=repr(genotype),
+        trained="×".join(map(str, facts["image_size"])),
         mean=repr(facts["mean"]),
         std=repr(facts["std"]),
         classes=repr(facts["classes"]),
@@ -239,7 +238,7 @@ MODULE = '''"""A trained network, exported by automl_ext {version}. Using it doe
     {genotype_text}
 
     network = load()                          # reads {name}.pt next to this file
-    logits = network(normalize(images))       # images: uint8 [N, {image}], any N
+    logits = network(normalize(images))       # images: uint8 [N, {image}], {sizes}; trained at {trained}
 """
 
 from __future__ import annotations

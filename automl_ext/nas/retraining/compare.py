@@ -10,7 +10,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from automl_ext.data.images import load_images, split_images
+from automl_ext.nas.data import prepare
+from automl_ext.nas.retraining.class_report import KEYS
 from automl_ext.nas.retraining.series import train_series
 from automl_ext.nas.retraining.training import MANY, NetworkTraining, TrainingConfig, measure
 from automl_ext.nas.spaces import registry as spaces
@@ -37,6 +38,7 @@ def compare(
     resume: str | None = None,
     stop_after: int | None = None,
     space: Space[Any] | None = None,
+    data: Any = None,
 ) -> dict[str, Any] | None:
     """Train ``config.genotype`` and ``config.random_cells`` uniformly drawn architectures in the same way.
 
@@ -45,13 +47,14 @@ def compare(
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: the number of epochs, of all networks together, after which to interrupt the run.
         space: the search space; by default the one that ``config.space`` names.
+        data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
 
     Returns:
         The contents of ``result.json``; None if the run was interrupted. ``found`` is a result as of
-        :func:`~automl_ext.nas.retraining.retrain.retrain`, None without a genotype; ``random`` is a list of such
-        results. ``random_mean``, ``random_median`` and ``random_std`` are of their test accuracies; the standard
-        deviation divides by n − 1 and is None for n = 1. A uniformly drawn cell may have no path from input to output
-        (2 % of NAS-Bench-201): it lowers the mean but hardly the median.
+        :func:`~automl_ext.nas.retraining.retrain.retrain`, without entries on the classes, None without a genotype;
+        ``random`` is a list of such results. ``random_mean``, ``random_median`` and ``random_std`` are of their test
+        accuracies; the standard deviation divides by n − 1 and is None for n = 1. A uniformly drawn cell may have no
+        path from input to output (2 % of NAS-Bench-201): it lowers the mean but hardly the median.
 
     Raises:
         UserError: the data, the genotype, the configuration or the run directory is invalid.
@@ -61,7 +64,7 @@ def compare(
     genotypes = [space.random(rng) for _ in range(config.random_cells)]
     if config.genotype is not None:
         genotypes.insert(0, spaces.parse_genotype(space, config.genotype))
-    splits = split_images(load_images(config.data, subset=config.subset))
+    config, splits = prepare(config, data)
     device = choose_device(config.device)
     return train_series(
         config,
@@ -69,12 +72,17 @@ def compare(
         "compare",
         count=len(genotypes),
         start=lambda i: NetworkTraining(config, space, genotypes[i], splits, device),
-        measure=lambda i, training, _: measure(training, genotypes[i], splits),
+        measure=lambda i, training, _: without_classes(measure(training, genotypes[i], splits)),
         summarize=partial(summarize, has_found=config.genotype is not None),
         prefix="cell",
         resume=resume,
         stop_after=stop_after,
     )
+
+
+def without_classes(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result without its entries on the classes, which are large if there are many."""
+    return {key: value for key, value in result.items() if key not in KEYS}
 
 
 def summarize(results: list[dict[str, Any]], has_found: bool) -> dict[str, Any]:

@@ -12,7 +12,12 @@ from automl_ext.training.curves import figure
 from automl_ext.training.files.atomic import write_picture
 
 COLOR, FAINT = "#1b6ca8", "#b9c3cc"
-COSTS = {"parameters": "parameters", "cost": "seconds of evaluation"}
+COSTS = {
+    "parameters": "parameters",
+    "macs": "multiply-adds",
+    "latency_ms": "latency in ms (one image, one thread)",
+    "cost": "seconds of evaluation",
+}
 
 
 def plot_search(rows: Sequence[dict[str, Any]], out: Path) -> list[Path]:

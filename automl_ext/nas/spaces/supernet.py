@@ -170,6 +170,31 @@ class Supernet(nn.Module):
 
 
 @torch.no_grad()
+def batch_accuracy(supernet: Supernet, images: Tensor, labels: Tensor, choices: list[Choice]) -> float:
+    """Compute the accuracy, 0 to 1, of one architecture on one batch, normalized by its own batch statistics.
+
+    This is how the official code of GDAS validates. The running statistics, which average over all architectures that
+    were sampled, are neither used nor changed.
+
+    Args:
+        images: [N, C, H, W], N at least 2.
+        labels: [N].
+        choices: the architecture.
+    """
+    norms = [module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)]
+    was_training = supernet.training
+    supernet.train()
+    for norm in norms:
+        norm.track_running_stats = False
+    try:
+        return (supernet(images, *choices).argmax(-1) == labels).double().mean().item()
+    finally:
+        supernet.train(was_training)
+        for norm in norms:
+            norm.track_running_stats = True
+
+
+@torch.no_grad()
 def recalibrate(supernet: Supernet, images: Tensor, choices: list[Choice]) -> None:
     """Recompute the batch norm statistics of a supernet for one architecture.
 
