@@ -1,4 +1,4 @@
-"""Export of a trained network to files that do not need automl_ext.
+"""Exports a trained network to files that do not need automl_ext.
 
 The formats are a ``torch.export`` program, and a Python module with a file of weights.
 """
