@@ -271,7 +271,7 @@ def _fail(error: Exception) -> int:
     own_module = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("automl_ext")
     if is_out_of_memory(error):
         message = f"not enough memory: {short(error)}"
-    # A missing extra or kernel explains itself. OSError: a full disk, no permission.
+    # The messages of missing extras and kernels are complete. OSError: for example a full disk or no permission.
     elif isinstance(error, (UserError, ModuleNotFoundError, BackendError, OSError)) and not own_module:
         message = str(error)
     else:

@@ -47,7 +47,10 @@ def unknown_command(argv: Sequence[str], names: Sequence[str]) -> str:
 
 
 def flush_output() -> None:
-    """Flush standard output. On a full disk the rest is dropped, or Python would flush again at exit: code 120."""
+    """Flush standard output. Raises OSError on a full disk.
+
+    The rest of the output is then dropped. Otherwise Python would flush again at exit and return code 120.
+    """
     try:
         sys.stdout.flush()
     except OSError:

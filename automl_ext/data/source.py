@@ -1,4 +1,4 @@
-"""Data sets before their images are read."""
+"""Descriptions of data sets, from which images are read on demand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Curves of the measurements that runs logged."""
+"""Plots curves of the measurements that runs logged."""
 
 from __future__ import annotations
 

@@ -77,7 +77,7 @@ def peers() -> str:
             a3c["ratio"],
         ],
     ]
-    return table("algorithm | unit | here | beside | ratio", [[*line[:-1], f"{line[-1]:.2f}×"] for line in lines])
+    return table("algorithm | unit | here | other | ratio", [[*line[:-1], f"{line[-1]:.2f}×"] for line in lines])
 
 
 def swingup() -> str:

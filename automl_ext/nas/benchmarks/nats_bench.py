@@ -41,7 +41,7 @@ SAVE_EVERY = 2.0  # seconds between checkpoints
 
 @dataclass
 class NASBenchConfig:
-    """Repeated runs of search strategies on the table of NAS-Bench-201."""
+    """Configuration of a comparison of search strategies on the table of NAS-Bench-201, each in repeated runs."""
 
     table: str | None = None  # CSV file of NAS-Bench-201. Default: the environment variable AUTOML_EXT_NB201.
     runs: int = 200  # Number of runs of each algorithm.

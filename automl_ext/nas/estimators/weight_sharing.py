@@ -38,7 +38,7 @@ from automl_ext.training.seeding import generator, seed_everything
 
 @dataclass
 class UniformSupernetConfig:
-    """Training of the weights of a supernet. The defaults are those of the GDAS search on the digits."""
+    """Configuration of the training of a supernet. The defaults are those of the GDAS search on the digits."""
 
     seed: int = 0  # Random seed of weights, samples, batches and augmentation.
     channels: int = 4  # Channels of the first stage (C).

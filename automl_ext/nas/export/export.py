@@ -1,4 +1,4 @@
-"""Export of a trained network to files that do not need automl_ext.
+"""Exports a trained network to files that do not need automl_ext.
 
 The formats are a ``torch.export`` program, and a Python module with a file of weights.
 """
@@ -84,7 +84,7 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, tr
 def load_network(
     run: Path, space: Space[Any] | None = None, trust: Iterable[str] = ()
 ) -> tuple[nn.Module, Any, Space[Any], dict[str, Any]]:
-    """Load the network that a finished run trained, in evaluation mode on the CPU. For the arguments, see :func:`export`.
+    """Load the network that a finished run trained, in evaluation mode on the CPU. Arguments as in :func:`export`.
 
     Returns:
         The network, its genotype, its space, and the result of :func:`check_network`.

@@ -1,4 +1,4 @@
-"""Comparison of an architecture with random ones that are trained in the same way."""
+"""Compares an architecture with random ones that are trained in the same way."""
 
 from __future__ import annotations
 

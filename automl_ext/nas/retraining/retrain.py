@@ -1,4 +1,4 @@
-"""Training one architecture from scratch."""
+"""Trains one architecture from scratch."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from automl_ext.training.run import Run
 
 @dataclass
 class RetrainConfig(TrainingConfig):
-    """Train one architecture on the training and validation images, then test it once."""
+    """Configuration of the training of one architecture on the training and validation images, and of its test."""
 
     genotype: str = ""  # Architecture as text: |nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|none~2|.
     validate: bool = False  # Hold the validation images out, and log the accuracy on them after each epoch.

@@ -1,4 +1,4 @@
-"""Drawing of cells as graphs."""
+"""Draws cells as graphs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Drawing of cells whose nodes add operations on earlier states (DARTS, ReNAS).
+"""Draws cells whose nodes add operations on earlier states (DARTS, ReNAS).
 
 A state is drawn as a horizontal line to the right of its box. Each operation has its own column: a dot on the line of
 its input, a vertical line, and its name above the node that it enters. Names therefore do not overlap.

@@ -16,7 +16,7 @@ MOST_WORKERS = 256  # processes
 
 @dataclass
 class SearchConfig(TrainingConfig):
-    """The search space and the evaluation of its architectures.
+    """Configuration that all strategies share: the search space and the evaluation of its architectures.
 
     Evaluator "train" trains each architecture on the training images and scores it on the validation images; the
     options of a training apply. A short training is enough, because only the ranking matters. Evaluator "supernet"

@@ -70,7 +70,7 @@ class ReinforceSearch:
         self.optimizer.step()
 
     def log_policy_gradient(self, genotype: Any) -> Tensor:
-        """Gradient of log π(genotype) with respect to the logits [decisions, choices].
+        """Compute the gradient of log π(genotype) with respect to the logits [decisions, choices].
 
         It is one-hot − softmax, and 0 for choices that do not exist.
         """
@@ -96,7 +96,7 @@ class ReinforceSearch:
 
 @dataclass
 class ReinforceSearchConfig(SearchConfig):
-    """A policy of independent choices, trained by REINFORCE."""
+    """Configuration of a search with a policy of independent choices, trained by REINFORCE (Williams 1992)."""
 
     policy_lr: float = 0.01  # Learning rate of the policy (Adam).
     baseline_decay: float = 0.9  # Decay of the moving average of rewards, in [0, 1).

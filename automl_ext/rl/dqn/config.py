@@ -23,8 +23,8 @@ class DQNConfig(TrainConfig):
     eval_every: int = 2_500  # Steps between evaluations.
     double: bool = False  # Double Q-learning: select the next action with the online network.
     dueling: bool = False  # Separate streams for the state value and the advantages.
-    prioritized: bool = False  # Sample transitions in proportion to their error.
-    n_step: int = 1  # n-step returns: rewards in a target before the estimated value of the next state.
+    prioritized: bool = False  # Sample transitions with probability proportional to |TD error|^alpha.
+    n_step: int = 1  # Number of rewards in a target before it bootstraps.
     distributional: bool = False  # Learn the distribution of returns (C51).
     noisy: bool = False  # Explore with noisy layers instead of epsilon-greedy.
     hidden: tuple[int, ...] = (256, 256)  # Units of each hidden layer.

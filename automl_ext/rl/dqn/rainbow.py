@@ -25,7 +25,7 @@ class RainbowConfig(DQNConfig):
     checkpoint_every: int = 250_000  # Steps between checkpoints.
     double: bool = True  # Double Q-learning: select the next action with the online network.
     dueling: bool = True  # Separate streams for the state value and the advantages.
-    prioritized: bool = True  # Sample transitions in proportion to their error.
+    prioritized: bool = True  # Sample transitions with probability proportional to |TD error|^alpha.
     n_step: int = 3  # Number of rewards in a target before it bootstraps.
     distributional: bool = True  # Learn the distribution of returns (C51).
     noisy: bool = True  # Explore with noisy layers instead of epsilon-greedy.

@@ -1,4 +1,4 @@
-"""Making vector environments by name: Gymnasium's own and those of the packages in our extras."""
+"""Makes vector environments by name: Gymnasium's own and those of the packages in the extras."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ PROCESS = 20 << 20  # a worker process, without the memory that all share
 OBJECT = 5_000  # a Python object with a random generator
 STATE = 100  # a row in the arrays of a vector environment
 OBSERVATIONS = 3  # copies of an observation: in the environment, the current one, the next one
-UNCHECKED = 1_000  # up to this number of environments there is no check, which makes an environment
+UNCHECKED = 1_000  # fewer or as many environments are not checked, because the check makes an environment
 
 
 def check_max_grad_norm(config: Any) -> None:

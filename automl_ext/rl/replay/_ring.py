@@ -120,7 +120,7 @@ class Ring:
         return rows, head
 
     def cut(self, envs: np.ndarray) -> None:
-        """End windows at the newest transition of these environments, bool [n_envs]."""
+        """Let n-step windows of these environments, bool [n_envs], end at the newest transition."""
         envs = envs & self.open
         if envs.any():
             head = self._first[envs] + self.counts[envs] % self.slots

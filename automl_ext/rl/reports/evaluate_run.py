@@ -41,7 +41,7 @@ def evaluate_run(
         seed: seed of the environments; the episodes differ from those of training.
         policy: "best" by the evaluations of training, or "last", from the newest intact checkpoint.
         videos: files ``….gif`` or ``….mp4`` to which one more episode is written.
-        max_steps: longer episodes are cut and counted as ``episodes_cut``. None: the run's ``eval_max_steps``.
+        max_steps: longer episodes are truncated and counted as ``episodes_cut``. None: the run's ``eval_max_steps``.
         trust: see :func:`agent_of`.
 
     Returns:
