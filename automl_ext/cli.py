@@ -67,9 +67,11 @@ class EvalCommand:
 @dataclass
 class ExportCommand:
     run: Annotated[Path, tyro.conf.Positional]
-    """Run directory of a finished ``retrain`` or ``search``."""
+    """Run directory of a finished ``retrain`` or ``search``, or of ``train`` (not of dreamer)."""
     out: Path
     """NAME.pt2 (torch.export), NAME.py (a Python module, its weights in NAME.pt), or NAME: all of them."""
+    policy: Literal["best", "last"] = "best"
+    """Policy of a run of ``train``: "best" by the evaluations, or "last", that of the newest checkpoint."""
 
 
 @dataclass
@@ -200,12 +202,19 @@ def _eval(prog: str, args: Sequence[str]) -> int:
 
 
 def _export(prog: str, args: Sequence[str]) -> int:
-    command = tyro.cli(
-        ExportCommand, prog=prog, args=args, description="Write a trained network as files that need no automl_ext."
-    )
-    from automl_ext.nas.export.export import export
+    text = "Write a trained network or policy as files that need no automl_ext."
+    command = tyro.cli(ExportCommand, prog=prog, args=args, description=text)
+    from automl_ext.training.run import algorithm_of
 
-    for path in export(command.run, command.out):
+    if algorithm_of(command.run) in ALGORITHMS:
+        from automl_ext.rl.export.export import export_policy
+
+        written = export_policy(command.run, command.out, command.policy)
+    else:
+        from automl_ext.nas.export.export import export
+
+        written = export(command.run, command.out)
+    for path in written:
         print(path)
     return 0
 

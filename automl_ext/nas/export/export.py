@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib.util
-import io
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,12 +21,11 @@ from automl_ext.nas.export.source import Sources
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
+from automl_ext.training.exporting import READ_WEIGHTS, check_out, load_module, write_program
 from automl_ext.training.files import checkpoint
 from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.files.weights import check_fit, write_tensors
-
-SUFFIXES = {"": (".pt2", ".py"), ".pt2": (".pt2",), ".py": (".py",)}
 
 
 def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) -> list[Path]:
@@ -54,10 +50,7 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) ->
             is invalid, or the source of the space cannot be copied.
     """
     run, out = Path(run), Path(out)
-    if out.suffix not in SUFFIXES or not re.fullmatch(r"[\w .+-]+", out.name):
-        raise UserError(
-            f"--out {out}: expected a name of letters, digits, spaces and _ . + -, ending in .pt2, .py or nothing"
-        )
+    suffixes = check_out(out)
     result, facts = read_result(run)
     built_in = space is None
     space = space or spaces.space(facts["space"])
@@ -79,10 +72,10 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) ->
         logits = network(images)
     out.parent.mkdir(parents=True, exist_ok=True)
     written = []
-    for suffix in SUFFIXES[out.suffix]:
+    for suffix in suffixes:
         path = out.with_suffix(suffix)
         if suffix == ".pt2":
-            write_program(network, images, path)
+            write_program(network, images, {"x": {0: torch.export.Dim("batch", min=1)}}, path)
             check(torch.export.load(path).module(), images, logits, path)
             written.append(path)
         else:
@@ -136,14 +129,6 @@ def read_weights(run: Path, network: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
-def write_program(network: nn.Module, images: Tensor, path: Path) -> None:
-    """Write a ``torch.export`` program that takes any number of images of this size."""
-    shapes = {"x": {0: torch.export.Dim("batch", min=1)}}
-    buffer = io.BytesIO()
-    torch.export.save(torch.export.export(network, (images,), dynamic_shapes=shapes), buffer)
-    write_atomic(path, buffer.getvalue())
-
-
 def check(network: Any, images: Tensor, logits: Tensor, path: Path) -> None:
     """Check that a loaded network gives these logits, for all images and for the first one.
 
@@ -154,20 +139,6 @@ def check(network: Any, images: Tensor, logits: Tensor, path: Path) -> None:
         for n in (len(images), 1):
             if not torch.allclose(network(images[:n]), logits[:n], rtol=1e-4, atol=1e-4):
                 raise RuntimeError(f"export: {path}: the logits differ from those of the run's network")
-
-
-def load_module(path: Path) -> nn.Module:
-    """Execute an exported module and load its network."""
-    spec = importlib.util.spec_from_file_location(f"exported_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look up their module
-    try:
-        spec.loader.exec_module(module)
-        return module.load()
-    finally:
-        del sys.modules[spec.name]
 
 
 def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: str) -> str:
@@ -217,6 +188,7 @@ def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: s
         classes=repr(facts["classes"]),
         made=made,
         shape=shape,
+        read_weights=READ_WEIGHTS,
     )
 
 
@@ -261,14 +233,12 @@ def normalize(images: Tensor) -> Tensor:
     return (images / 255 - mean) / std
 
 
+{read_weights}
+
+
 def load(weights: str | Path | None = None) -> nn.Module:
     """Load the trained network in evaluation mode, by default with the weights {name}.pt next to this file."""
     network = {made}.build(GENOTYPE, {shape})
-    path = Path(__file__).with_suffix(".pt") if weights is None else weights
-    data = Path(path).read_bytes()
-    content, _, digest = data.rpartition(b"automl_ext weights 1 sha256 ")
-    if hashlib.sha256(content).hexdigest().encode() != digest:
-        raise ValueError(f"{{path}} is damaged: it does not match its SHA-256")
-    network.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+    network.load_state_dict(read_weights(Path(__file__).with_suffix(".pt") if weights is None else weights))
     return network.eval()
 '''
