@@ -76,9 +76,11 @@ class EvalCommand:
 @dataclass
 class ExportCommand:
     run: Annotated[Path, tyro.conf.Positional]
-    """Run directory of a finished retrain or search command."""
+    """Run directory of a finished retrain or search command, or of train (not of dreamer)."""
     out: Path
     """NAME.pt2 (torch.export), NAME.py (a Python module, its weights in NAME.pt), or NAME: all of them."""
+    policy: Literal["best", "last"] = "best"
+    """Policy of a run of train: "best" by the evaluations, or "last", that of the newest checkpoint."""
     trust: Trust = ()
     """Python module that the run may name (space); it is imported. May be repeated."""
 
@@ -186,12 +188,19 @@ def _eval(prog: str, args: Sequence[str]) -> int:
 
 
 def _export(prog: str, args: Sequence[str]) -> int:
-    command = tyro.cli(
-        ExportCommand, prog=prog, args=args, description="Write a trained network as files that need no automl_ext."
-    )
-    from automl_ext.nas.export.export import export
+    text = "Write a trained network or policy as files that need no automl_ext."
+    command = tyro.cli(ExportCommand, prog=prog, args=args, description=text)
+    from automl_ext.training.run import algorithm_of
 
-    for path in export(command.run, command.out, trust=command.trust):
+    if algorithm_of(command.run) in ALGORITHMS:
+        from automl_ext.rl.export.export import export_policy
+
+        written = export_policy(command.run, command.out, command.policy, command.trust)
+    else:
+        from automl_ext.nas.export.export import export
+
+        written = export(command.run, command.out, trust=command.trust)
+    for path in written:
         print(path)
     return 0
 

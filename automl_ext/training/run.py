@@ -121,13 +121,18 @@ class Run:
         return run
 
     def log(self, step: int, **scalars: float) -> None:
-        """Append scalars to ``metrics.jsonl`` and TensorBoard, and report them; NaN becomes null.
+        """Append scalars to ``metrics.jsonl``, and to TensorBoard with the names of
+        :func:`~automl_ext.training.files.tags.tag`, and report them; NaN becomes null.
 
         ``step`` is the number of completed steps, as in :meth:`save`: the first epoch's losses are logged at 1.
         """
         self._metrics.log(step, scalars)
         if self._progress is not None:
             self._progress.report(step, scalars)
+
+    def chart(self, step: int, **scalars: float) -> None:
+        """Write scalars to TensorBoard only: times, which would make ``metrics.jsonl`` of equal runs differ."""
+        self._metrics.chart(step, scalars)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write a checkpoint after ``step`` completed steps. The last two checkpoints are kept.

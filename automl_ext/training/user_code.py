@@ -111,7 +111,7 @@ def check_trusted(names: Iterable[str], trust: Iterable[str], source: str | Path
         if module and not any(f"{module}.".startswith(f"{t}.") for t in trusted):
             raise UserError(
                 f"{source} names the Python module {short(module)[1:-1]} ({short(name)[1:-1]}). Importing it executes "
-                f"its code, so name it on the command line if you trust it: --trust {short(module)[1:-1]}"
+                f"its code, so name it if you trust it: --trust {short(module)[1:-1]} (in Python, trust=[…])"
             )
 
 

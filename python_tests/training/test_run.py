@@ -224,7 +224,7 @@ def test_tensorboard_scalars_when_installed(tmp_path):
     train(tmp_path)
     with make(tmp_path, resume=str(tmp_path / "checkpoints" / "step-00000002")) as run:
         run.log(3, loss=7.0)
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("train/loss")
     assert [(e.step, e.value) for e in events] == [(1, 1.0), (2, 0.5), (3, 7.0)]
 
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib.util
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -24,12 +22,11 @@ from automl_ext.nas.export.source import Sources
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
+from automl_ext.training.exporting import READ_WEIGHTS, check_out, load_module
 from automl_ext.training.files import checkpoint
 from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.files.weights import check_fit, write_tensors
-
-SUFFIXES = {"": (".pt2", ".py"), ".pt2": (".pt2",), ".py": (".py",)}
 
 
 def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, trust: Iterable[str] = ()) -> list[Path]:
@@ -57,16 +54,13 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, tr
             is invalid, or the source of the space cannot be copied.
     """
     run, out = Path(run), Path(out)
-    if out.suffix not in SUFFIXES or not re.fullmatch(r"[\w .+-]+", out.name):
-        raise UserError(
-            f"--out {out}: expected a name of letters, digits, spaces and _ . + -, ending in .pt2, .py or nothing"
-        )
+    suffixes = check_out(out)
     network, genotype, space, facts = load_network(run, space, trust)
     program = RawImages(network, facts["mean"], facts["std"]).eval()
     samples = sample_images(program, facts)
     out.parent.mkdir(parents=True, exist_ok=True)
     written = []
-    for suffix in SUFFIXES[out.suffix]:
+    for suffix in suffixes:
         path = out.with_suffix(suffix)
         if suffix == ".pt2":
             taken = write_program(program, samples, path)
@@ -152,20 +146,6 @@ def read_weights(run: Path, network: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
-def load_module(path: Path) -> nn.Module:
-    """Execute an exported module and load its network."""
-    spec = importlib.util.spec_from_file_location(f"exported_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look up their module
-    try:
-        spec.loader.exec_module(module)
-        return module.load()
-    finally:
-        del sys.modules[spec.name]
-
-
 def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: str, any_size: bool) -> str:
     """Return the source code of the exported module: the classes that ``space.build`` needs, and ``load``.
 
@@ -217,6 +197,7 @@ def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: s
         classes=repr(facts["classes"]),
         made=made,
         shape=shape,
+        read_weights=READ_WEIGHTS,
     )
 
 
@@ -261,14 +242,12 @@ def normalize(images: Tensor) -> Tensor:
     return (images / 255 - mean) / std
 
 
+{read_weights}
+
+
 def load(weights: str | Path | None = None) -> nn.Module:
     """Load the trained network in evaluation mode, by default with the weights {name}.pt next to this file."""
     network = {made}.build(GENOTYPE, {shape})
-    path = Path(__file__).with_suffix(".pt") if weights is None else weights
-    data = Path(path).read_bytes()
-    content, _, digest = data.rpartition(b"automl_ext weights 1 sha256 ")
-    if hashlib.sha256(content).hexdigest().encode() != digest:
-        raise ValueError(f"{{path}} is damaged: it does not match its SHA-256")
-    network.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+    network.load_state_dict(read_weights(Path(__file__).with_suffix(".pt") if weights is None else weights))
     return network.eval()
 '''

@@ -56,7 +56,7 @@ class A2CConfig(PolicyGradientConfig):
 
 
 class A2C(PolicyGradientAgent):
-    """The A2C agent; see :class:`automl_ext.rl.loop.agent.Agent`.
+    """The A2C agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
 
     Training is reproducible bit for bit on one machine with a fixed number of threads. The initial weights are the same
     for every number of threads, but rounding may differ between numbers of threads: PyTorch splits sums of more than
@@ -69,6 +69,8 @@ class A2C(PolicyGradientAgent):
     Raises:
         UserError: unsupported observation or action space; environments or a rollout that do not fit into memory.
     """
+
+    algorithm = "a2c"
 
     def __init__(self, config: A2CConfig, envs: Envs | None = None) -> None:
         self.config = config

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.agent import Agent, TrainConfig
+from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
+from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.parameters import clip_norm
 from automl_ext.training.checks import check_range
@@ -45,7 +46,7 @@ class PolicyGradientConfig(TrainConfig):
         check_hidden(self)
 
 
-class PolicyGradientAgent(Agent):
+class PolicyGradientAgent(LearningAgent):
     """Acting and checkpoints of an agent with an :class:`ActorCritic`. Subclasses set the attributes and learn.
 
     Attributes:
@@ -74,6 +75,10 @@ class PolicyGradientAgent(Agent):
         """Return the most probable actions."""
         distribution = self.network.distribution
         return distribution.to_env(distribution.mode(self.outputs(observations)))
+
+    def random_actions(self, observations: np.ndarray) -> np.ndarray:
+        distribution = self.network.distribution
+        return distribution.to_env(distribution.sample(self.outputs(observations), self.random))
 
     def policy_state(self) -> dict[str, Any]:
         return self.network.state_dict()

@@ -45,6 +45,8 @@ class RainbowConfig(DQNConfig):
 class Rainbow(DQN):
     """The Rainbow agent: :class:`DQN` with a :class:`RainbowConfig`."""
 
+    algorithm = "rainbow"
+
 
 def train(
     config: RainbowConfig, out: str | Path, resume: str | None = None, stop_after: int | None = None

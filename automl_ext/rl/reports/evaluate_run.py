@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from automl_ext.rl.envs.callables import check_known
 from automl_ext.rl.loop.agent import Agent, envs_of
 from automl_ext.rl.loop.evaluate import play
 from automl_ext.rl.loop.loop import BEST
@@ -63,7 +64,7 @@ def evaluate_run(
     try:
         for path in videos:
             check_writable(path)
-        step = load_best(run, agent) if policy == "best" else _load_last(run, agent)
+        step = load_best(run, agent) if policy == "best" else load_last(run, agent)
         limit = config.eval_max_steps if max_steps is None else max_steps
         film = _film(config, agent, seed, min(limit, LONGEST)) if videos else None  # first, since rendering may fail
         returns, cut = play(agent.act, envs_of(config, episodes, derived_seed(seed, 1)), agent.begin, limit)
@@ -94,16 +95,17 @@ def _film(config: Any, agent: Agent, seed: int, max_steps: int) -> Film:
     return record(agent.act, envs, agent.begin, max_steps)
 
 
-def agent_of(run: Path, trust: Iterable[str] = ()) -> tuple[Any, Any]:
+def agent_of(run: Path, trust: Iterable[str] = (), env_id: str | None = None) -> tuple[Any, Any]:
     """Return the configuration of a run, and an untrained agent with this configuration.
 
     Args:
         run: a run directory, perhaps written by somebody else.
         trust: Python modules that its configuration may name (``env_id``, ``wrapper``). They are imported.
+        env_id: replaces the environment of the configuration. None: do not replace it.
 
     Raises:
         UserError: not a run of an RL algorithm, a configuration of which no agent can be made, or one that names a
-            module that is not in ``trust``.
+            module that is not in ``trust``, or an environment that was made by a callable of another process.
     """
     name = algorithm_of(run)
     if name not in ALGORITHMS:
@@ -111,6 +113,9 @@ def agent_of(run: Path, trust: Iterable[str] = ()) -> tuple[Any, Any]:
         raise UserError(f"{run}: expected a run of {', '.join(ALGORITHMS)}; this is {what}")
     found = algorithm(name)
     config = read_config(run, found.config())
+    if env_id is not None:
+        config = dataclasses.replace(config, env_id=env_id)
+    check_known(config.env_id, str(run))
     check_trusted(own_names(to_dict(config)), trust, run / CONFIG)
     if config.device != "cpu":
         config = dataclasses.replace(config, device="auto")  # this machine may have no GPU
@@ -140,7 +145,7 @@ def load_best(run: Path, agent: Agent) -> int:
     return best["step"]
 
 
-def _load_last(run: Path, agent: Agent) -> int:
+def load_last(run: Path, agent: Agent) -> int:
     """Load the newest intact checkpoint into an agent. Return its step."""
     for path in reversed(checkpoint.list_steps(run / CHECKPOINTS)):
         try:
