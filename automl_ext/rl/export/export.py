@@ -36,8 +36,8 @@ def export_policy(
     actions; the logits of the actions, the mean of the policy, or the values Q; and V(s) or None. The normalization of
     observations is included. With options such as ``frame_stack``, observations are those of the wrapped environment.
 
-    A run directory is not trusted: weights are loaded with ``weights_only=True``, and the generated module contains only numbers and the
-    ``repr`` of strings.
+    A run directory is not trusted. Weights are loaded with ``weights_only=True``. The generated module contains only
+    numbers and the ``repr`` of strings.
 
     Args:
         source: a run directory of dqn, rainbow, a2c, a3c or reinforce; or an agent, whose present policy is exported.
