@@ -15,7 +15,7 @@ from rich.console import Console
 
 from automl_ext._native import BackendError
 from automl_ext.rl.registry import ALGORITHMS
-from automl_ext.runners import RUNNERS, DQNOptions, Runner, TrainOptions
+from automl_ext.runners import RUNNERS, DQNOptions, Runner, SupernetOptions, TrainOptions
 from automl_ext.training.config import apply_toml
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -102,6 +102,10 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
             from automl_ext.rl.presets import preset as with_preset
 
             defaults = with_preset(preset, defaults)
+        if issubclass(kind, SupernetOptions):
+            from automl_ext.nas.differentiable.recipes import with_recipe
+
+            defaults = with_recipe(_value("--recipe", args) or kind.recipe, defaults)
         if toml is not None:
             defaults = apply_toml(defaults, toml)
         default = RunCommand(kind(Path("runs") / prog.split()[-1]), defaults)
@@ -159,7 +163,7 @@ def _raise_user_errors(kind: type) -> Iterator[None]:
 
 
 def _value(flag: str, args: Sequence[str]) -> str | None:
-    """Return the value of --config or --preset, which set the defaults of the options that tyro parses."""
+    """Return the value of --config, --preset or --recipe, which set the defaults of the options that tyro parses."""
     for i, arg in enumerate(args):
         if arg == flag and i + 1 < len(args):
             return args[i + 1]
