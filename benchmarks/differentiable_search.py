@@ -90,22 +90,22 @@ def choose_epochs(config: SupernetConfig, sample: Sampler, splits: Splits, secon
     """Return the number of epochs with which a search takes ``seconds`` of CPU time, from a short measurement."""
     images = 2 * CALIBRATION_STEPS * config.batch_size
     small = replace(splits, train=Split(splits.train.images[:images], splits.train.labels[:images]))
-    steps = len(splits.train.labels) // 2 // config.batch_size
+    steps, few = (max(len(part.train.labels) // 2 // config.batch_size, 1) for part in (splits, small))
     short = replace(config, epochs=CALIBRATION_EPOCHS[-1] + 1)
     job = SupernetSearch(short, NASBench201(), small, torch.device("cpu"), sample)
     job.run_epoch()  # allocates memory
     start = time.process_time()
     for job.epoch in CALIBRATION_EPOCHS:
         job.run_epoch()
-    per_step = (time.process_time() - start) / (CALIBRATION_STEPS * len(CALIBRATION_EPOCHS))
+    per_step = (time.process_time() - start) / (few * len(CALIBRATION_EPOCHS))
     derivation = 0.0
     if config.derive == "perturbation":
-        derivation = derivation_seconds(job, steps)
+        derivation = derivation_seconds(job, steps / few)
     return max(int((seconds - derivation) / (per_step * steps)), 1)
 
 
-def derivation_seconds(job: SupernetSearch, steps: int) -> float:
-    """Return the CPU time of a derivation by perturbation, from one with few images."""
+def derivation_seconds(job: SupernetSearch, longer: float) -> float:
+    """Return the CPU time of a derivation by perturbation, from one whose epochs are shorter by this factor."""
     spent = []
     for tune_epochs in (0, 1):
         job.config = replace(job.config, tune_epochs=tune_epochs)
@@ -115,7 +115,7 @@ def derivation_seconds(job: SupernetSearch, steps: int) -> float:
             derivation.run_epoch()
         spent.append(time.process_time() - start)
     deciding, tuning = spent[0], max(spent[1] - spent[0], 0.0)
-    return deciding * IMAGES / len(derivation.images.labels) + tuning * steps / CALIBRATION_STEPS
+    return deciding * IMAGES / len(derivation.images.labels) + tuning * longer
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -149,7 +149,7 @@ def measured(
         "cells_of_table_above": round(sum(value > accuracy for value in table.values()) / len(table), 4),
         "share_none": round(operations.count("none") / 6, 3),
         "share_skip": round(operations.count("skip_connect") / 6, 3),
-        "search_cpu_seconds": round(result["times"]["search_cpu_seconds"], 1),
+        "search_cpu_seconds": round(result["times"]["search_cpu_seconds"], 2),
         "search_epochs": sum("search_loss" in line for line in lines),
         "config": {k: v for k, v in to_dict(config).items() if k != "data" and not k.startswith("retrain")},
     }
