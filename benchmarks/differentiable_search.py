@@ -147,6 +147,7 @@ def measured(
         "genotype": result["genotype"],
         "table_test_accuracy": accuracy,
         "cells_of_table_above": round(sum(value > accuracy for value in table.values()) / len(table), 4),
+        "table_3x3_everywhere": table[str(NASBench201().decode([3] * 6))],  # the baseline without a search
         "share_none": round(operations.count("none") / 6, 3),
         "share_skip": round(operations.count("skip_connect") / 6, 3),
         "search_cpu_seconds": round(result["times"]["search_cpu_seconds"], 2),
@@ -156,16 +157,18 @@ def measured(
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return one line per algorithm and variant."""
+    """Return one line per algorithm, variant and budget."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in KEY if name != "seed"), []).append(row)
     lines = []
-    for algorithm, variant in dict.fromkeys((row["algorithm"], row["variant"]) for row in rows):
-        mine = [row for row in rows if (row["algorithm"], row["variant"]) == (algorithm, variant)]
+    for mine in groups.values():
         accuracies = [row["table_test_accuracy"] for row in mine]
         bad = statistics.fmean(row["share_none"] + row["share_skip"] for row in mine)
+        minutes = statistics.fmean(row["search_cpu_seconds"] for row in mine) / 60
         lines.append(
-            f"{algorithm:12} {variant:17} mean {statistics.fmean(accuracies):.2f}, lowest {min(accuracies):.2f}, "
-            f"none + skip {bad:.2f}, {len(mine)} seeds, "
-            f"{statistics.fmean(row['search_cpu_seconds'] for row in mine) / 60:.1f} CPU-minutes"
+            f"{mine[0]['algorithm']:12} {mine[0]['variant']:17} mean {statistics.fmean(accuracies):.2f}, "
+            f"lowest {min(accuracies):.2f}, none + skip {bad:.2f}, {len(mine)} seeds, {minutes:.1f} CPU-minutes"
         )
     return lines
 

@@ -61,9 +61,13 @@ class Perturbation:
             nodes = [(kind, i) for kind in range(len(self.allowed)) for i in range(len(supernet.nodes))]
             self.nodes = [nodes[i] for i in torch.randperm(len(nodes), generator=search.rng)]
         self.epoch, self.epochs = 0, count_decisions(supernet)
-        self.tau = config.tau(config.epochs - 1)
         self.images = Split(search.alpha_images.images[:IMAGES], search.alpha_images.labels[:IMAGES])
         self.optimizer = nesterov_sgd(supernet.weights(), config.lr / 10, config.momentum, config.weight_decay)
+
+    @property
+    def tau(self) -> float:
+        """The temperature of the last epoch of the search, which may have ended early."""
+        return self.search.config.tau(self.search.epoch - 1)
 
     def run_epoch(self) -> dict[str, float]:
         """Decide one edge or node.

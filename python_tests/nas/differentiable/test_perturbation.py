@@ -69,6 +69,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, name: str, alpha: list[float], edges: i
 def fake_search(net: Supernet, images: Split, sampler: Sampler, allowed: Any = None) -> Any:
     return SimpleNamespace(
         config=DARTSConfig(tune_epochs=0, batch_size=20, derive="perturbation"),
+        epoch=1,
         supernet=net,
         allowed=allowed,
         rng=torch.Generator().manual_seed(0),
