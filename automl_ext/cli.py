@@ -15,7 +15,7 @@ import tyro
 from automl_ext._native import BackendError
 from automl_ext.parsing import option_value, raise_user_errors
 from automl_ext.rl.registry import ALGORITHMS
-from automl_ext.runners import RUNNERS, DQNOptions, Run, Runner, TrainOptions
+from automl_ext.runners import RUNNERS, DQNOptions, Run, Runner, SupernetOptions, TrainOptions
 from automl_ext.summary import print_evaluation, print_json, print_run
 from automl_ext.training.config import apply_toml, to_dict
 from automl_ext.training.errors import UserError
@@ -115,6 +115,10 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
             from automl_ext.rl.presets import preset as with_preset
 
             defaults = with_preset(preset, defaults)
+        if issubclass(kind, SupernetOptions):
+            from automl_ext.nas.differentiable.recipes import with_recipe
+
+            defaults = with_recipe(option_value("--recipe", args) or kind.recipe, defaults)
         if toml is not None:
             defaults = apply_toml(defaults, toml)
         named = list(own_names(to_dict(defaults)))

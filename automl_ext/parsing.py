@@ -38,7 +38,7 @@ def raise_user_errors(kind: type) -> Iterator[None]:
 
 
 def option_value(flag: str, args: Sequence[str]) -> str | None:
-    """Return the value of --config or --preset, which set the defaults of the options that tyro parses."""
+    """Return the value of --config, --preset or --recipe, which set the defaults of the options that tyro parses."""
     for i, arg in enumerate(args):
         if arg == flag and i + 1 < len(args):
             return args[i + 1]

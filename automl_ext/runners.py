@@ -59,6 +59,15 @@ class DQNOptions(TrainOptions):
     """Train Rainbow, Rainbow without each of its parts, and DQN with the settings below; plot the comparison."""
 
 
+@dataclass
+class SupernetOptions(RunOptions):
+    """Options of a differentiable search."""
+
+    recipe: str = "paper"
+    """Named values for the options below: "paper" (as published) or "robust" (against collapse to operations without
+    weights); --config and flags override them."""
+
+
 class Runner(NamedTuple):
     """A command that makes a run directory.
 
@@ -91,23 +100,26 @@ def _algorithm(name: str) -> tuple[type, Run]:
     return found.config, found.train
 
 
-# Per command: help text, configuration, function.
-_NAMED = {
-    "search gdas": (
+# Per search over a supernet: help text, configuration, function.
+_SUPERNETS = {
+    "gdas": (
         "search for a cell with GDAS (Dong & Yang 2019), then train it",
         "nas.differentiable.gdas:GDASConfig",
         "nas.differentiable.gdas:search",
     ),
-    "search entmax-gdas": (
+    "entmax-gdas": (
         "GDAS with entmax: evaluates only a few operations per edge in each forward pass",
         "nas.differentiable.entmax_gdas:EntmaxGDASConfig",
         "nas.differentiable.entmax_gdas:search",
     ),
-    "search darts": (
+    "darts": (
         "search for a cell with first-order DARTS (Liu et al. 2019): evaluates all operations",
         "nas.differentiable.darts:DARTSConfig",
         "nas.differentiable.darts:search",
     ),
+}
+# The same per other command.
+_NAMED = {
     "nas-bench": (
         "compare search strategies on the table of NAS-Bench-201",
         "nas.benchmarks.nats_bench:NASBenchConfig",
@@ -146,6 +158,10 @@ _HELP = {
 }
 
 RUNNERS: dict[str, Runner] = {
+    **{
+        f"search {name}": Runner(text, functools.partial(_load, *names), SupernetOptions)
+        for name, (text, *names) in _SUPERNETS.items()
+    },
     **{name: Runner(text, functools.partial(_load, *names)) for name, (text, *names) in _NAMED.items()},
     **{
         f"search {name}": Runner(

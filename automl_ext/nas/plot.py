@@ -15,10 +15,14 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.run import CONFIG
 
-# Metrics in one panel: they show a collapse of a search to skip connections or "none".
+# Metrics in one panel: a collapse of a search to skip connections or "none", and decisions by perturbation.
 WATCH = {
     "share of edges where α is largest": {"search_share_skip": "skip", "search_share_none": "none"},
     "mean probability softmax(α)": {"search_prob_skip": "skip", "search_prob_none": "none"},
+    "accuracy without one operation": {
+        "derive_accuracy_without_best": "the one that is kept",
+        "derive_accuracy_without_worst": "the one needed least",
+    },
 }
 
 

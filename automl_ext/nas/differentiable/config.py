@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from automl_ext.data.pixels import check_mode, parse_size
 from automl_ext.nas.retraining.class_weights import ClassWeights, check_class_weights
@@ -39,6 +40,14 @@ class SupernetConfig:
     shift: int = 1  # Largest random shift of a training image, in pixels.
     flip: bool = False  # Mirror each training image with probability 1/2.
     class_weights: ClassWeights = None  # Weights of the classes in the loss: balanced, or one number per class.
+    beta_decay: float = 0.0  # Final weight of β-decay, which rises linearly from 0 (β-DARTS: 50; 0: off).
+    none: bool = True  # Whether "none" is a candidate during the search; if not, the derived cell has none either.
+    fair_warmup: bool = False  # Run every operation of an edge equally often during the warm-up (FairNAS).
+    partial_channels: int = 1  # k: 1/k of the channels pass through the operations (PC-DARTS: 4; 1: all).
+    stop_skip: float | None = None  # End the search when this share of derived operations are skips (DARTS+: 0.25).
+    derive: Literal["alpha", "perturbation"] = "alpha"  # Largest α, or the operation whose removal hurts most.
+    tune_epochs: int = 1  # Epochs of training after each edge that perturbation has decided.
+    tie: float = 0.0  # Difference of probabilities up to which a training-free score decides (Python only).
     retrain_epochs: int = 40  # Epochs of the final training. Its other options are the defaults of the command retrain.
     retrain_channels: int = 16  # Number of channels C in the final training.
     retrain_cells: int = 1  # Number of cells N per stage in the final training.
@@ -51,10 +60,34 @@ class SupernetConfig:
         check_range(self, "shift", low=0, high=LARGEST)
         check_range(self, "lr", "alpha_lr", "grad_clip", above=0)
         check_range(self, "lr_min", "weight_decay", "alpha_weight_decay", low=0)
-        check_range(self, "momentum", "warmup", "alpha_beta1", "alpha_beta2", low=0, below=1)
+        check_range(self, "momentum", "alpha_beta1", "alpha_beta2", low=0, below=1)
+        check_range(self, "beta_decay", "tie", low=0)
+        check_range(self, "tune_epochs", low=0, high=LARGEST)
+        check_range(self, "stop_skip", above=0, high=1)
+        self._check_warmup()
+        self._check_switches()
         parse_size(self.image_size)
         check_mode(self.image_mode)
         check_class_weights(self.class_weights)
+
+    def _check_warmup(self) -> None:
+        if self.derive == "perturbation":
+            check_range(self, "warmup", low=0, high=1)  # 1: α stays fixed
+        else:
+            check_range(self, "warmup", low=0, below=1)
+        if self.fair_warmup and self.warmup == 0:
+            raise ValueError("fair_warmup: expected warmup above 0, got 0")
+
+    def _check_switches(self) -> None:
+        check_range(self, "partial_channels", low=1, high=LARGEST)
+        if self.channels % self.partial_channels:
+            raise ValueError(
+                f"partial_channels: expected a divisor of channels ({self.channels}), got {self.partial_channels}"
+            )
+        if self.derive not in ("alpha", "perturbation"):
+            raise ValueError(f'derive: expected "alpha" or "perturbation", got {self.derive!r}')
+        if self.derive == "perturbation" and self.tie > 0:
+            raise ValueError(f"tie: expected 0 with derive perturbation, which has no probabilities, got {self.tie}")
 
     def tau(self, epoch: int) -> float:
         """Return the temperature in ``epoch``."""

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.nas.differentiable.config import SupernetConfig
+from automl_ext.nas.differentiable.deriving import Score
 from automl_ext.nas.differentiable.samplers import softmax_weights
 from automl_ext.nas.differentiable.search import search_supernet
 from automl_ext.nas.spaces.space import Space
@@ -43,9 +44,10 @@ def search(
     stop_after: int | None = None,
     space: Space[Any] | None = None,
     data: Any = None,
+    score: Score | None = None,
 ) -> dict[str, Any] | None:
     """Search with DARTS, then train and test the architecture that it found.
 
     Arguments, result and errors are those of :func:`automl_ext.nas.differentiable.search.search_supernet`.
     """
-    return search_supernet(config, out, softmax_weights, "darts", resume, stop_after, space, data)
+    return search_supernet(config, out, softmax_weights, "darts", resume, stop_after, space, data, score)
