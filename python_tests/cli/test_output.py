@@ -23,8 +23,9 @@ pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
 from automl_ext import cli
 from automl_ext.cli import main
+from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.runners import RUNNERS
-from automl_ext.summary import duration, formatted, network_rows
+from automl_ext.summary import duration, formatted, network_rows, print_run
 from automl_ext.training import progress
 
 IMAGES = shlex.split("--subset 200 --epochs 1 --channels 4 --device cpu")
@@ -119,6 +120,20 @@ def test_values_have_units() -> None:
         ("rea", "test accuracy 93.90 % in 1 runs"),
         ("search CPU time", "2.0 s"),
     ]
+
+
+def test_summary_of_an_ablation(capsys: pytest.CaptureFixture[str]) -> None:
+    print_run(
+        "automl-ext train dqn",
+        Path("out"),
+        DQNConfig(),
+        {"rainbow": [{"eval_return_mean": 1}], "dqn": [{"eval_return_mean": 3}, {"eval_return_mean": 4}]},
+    )
+    out = capsys.readouterr().out
+    assert re.search(r"^rainbow +return of the last policy 1\.00 *$", out, re.MULTILINE)
+    assert re.search(r"^dqn +return of the last policy 3\.50 *$", out, re.MULTILINE)
+    assert re.search(r"^written to +out/ablation.json and ablation.png *$", out, re.MULTILINE)
+    assert "next:" not in out
 
 
 def completion(shell: str) -> str:
