@@ -309,7 +309,7 @@ class Training:
             "cpu_seconds": self.clock.cpu,
             "steps_per_second": self.speed,
         }
-        if self.stopped:
+        if steps < self.config.total_steps:  # the callback ended the training
             result["stopped_early"] = True
         updates = self.agent.updates
         if updates is not None:

@@ -111,6 +111,7 @@ def test_callback_ends_the_training(tmp_path: Path, out: str | None) -> None:
         assert timeless(json.loads((path / "result.json").read_text())) == timeless(result)
         assert same(rl.load_run(path, "last"), agent)
     assert agent.learn(100)["env_steps"] >= 300
+    assert "stopped_early" not in agent.learn(50, callback=lambda report: False)  # the last evaluation
 
 
 def test_predicting_does_not_change_the_training() -> None:
