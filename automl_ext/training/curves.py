@@ -196,6 +196,7 @@ def draw_panel(axes: Any, panel: Panel, best: tuple[int, str] | None = None) -> 
     named = {"_"} if not many else {"_", *labels}  # names that are in the legend, or that must not be
     for line in panel.lines:
         thin = many or sum(other.label == line.label for other in panel.lines) > 1
+        dots = panel.x == "evaluation" and line.label != "best so far"  # candidates are independent of each other
         axes.plot(
             line.x,
             line.y,
@@ -203,7 +204,9 @@ def draw_panel(axes: Any, panel: Panel, best: tuple[int, str] | None = None) -> 
             linewidth=1.0 if thin else 1.8,
             zorder=2 if thin else 3,
             label="_" if line.label in named else plain(line.label),
-            marker="o" if len(line.x) == 1 else None,
+            linestyle="" if dots else "-",
+            marker="o" if dots or len(line.x) == 1 else None,
+            markersize=4 if dots else None,
         )
         named.add(line.label)
     if best is not None and (y := dict(zip(panel.lines[0].x, panel.lines[0].y, strict=True)).get(best[0])) is not None:

@@ -33,8 +33,11 @@ def draw_comparison(result: dict[str, Any], out: Path, title: str = "") -> list[
             lines["median of the random cells"] = result["random_median"]
     if members := _points(result.get("members")):
         groups["members"] = members
-        names = {"greedy": "ensemble, greedy selection", "average": "ensemble of all members", "best_single": "best"}
-        names["best_single"] = "best member in validation"
+        names = {
+            "greedy": "ensemble, greedy selection",
+            "average": "ensemble of all members",
+            "best_single": "best member in validation",
+        }
         for key, name in names.items():
             if isinstance(result.get(key), dict) and is_number(result[key].get("test_accuracy")):
                 lines[name] = result[key]["test_accuracy"]

@@ -22,7 +22,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.pictures.colors import distinct_colors
-from automl_ext.training.pictures.titles import algorithm_name, count, is_number
+from automl_ext.training.pictures.titles import algorithm_name, is_number
 from automl_ext.training.run import CONFIG, RESULT, algorithm_of
 
 # 97.5 % quantiles of Student's t for 1 … 30 degrees of freedom.
@@ -146,13 +146,13 @@ def _learning_title(env_id: str, curves: list[Curve], band: bool, seeds: int) ->
 
 
 def run_title(env_id: str, curve: Curve) -> str:
-    """Return the title of a run's pictures, such as "A2C on CartPole-v1: best policy 500, 100 k environment steps"."""
+    """Return the title of a run's pictures, such as "A2C on CartPole-v1: return 500 (best policy, …), …"."""
     facts = curve.result or {}
     best, steps = facts.get("best_eval_return"), facts.get("env_steps")
     if is_number(best) and is_number(steps):
-        result = f"return {best:.4g} (best policy, new episodes), {count(steps)} {STEPS}"
+        result = f"return {best:.4g} (best policy, new episodes), {steps:,} {STEPS}"
     else:
-        result = f"not finished, {count(float(curve.steps[-1]))} {STEPS}"
+        result = f"not finished, {curve.steps[-1]:,.0f} {STEPS}"
     return f"{algorithm_name(curve.algorithm)} on {env_id}: {result}"
 
 
