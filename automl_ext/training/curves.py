@@ -14,7 +14,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.files.metrics import FILE
 from automl_ext.training.pictures.colors import GRAY, PALETTE
-from automl_ext.training.pictures.metric_names import SCHEDULES, in_unit, metric, order, order_of_lines
+from automl_ext.training.pictures.metric_names import LEGEND_ALWAYS, SCHEDULES, in_unit, metric, order, order_of_lines
 
 WIDTH, HEIGHT = 3.9, 2.5  # of a panel, in inches: text is readable where the picture is 800 pixels wide
 MANY_LINES = 7  # more lines of a panel are drawn in gray, without a legend entry each
@@ -205,13 +205,14 @@ def draw_panel(axes: Any, panel: Panel, best: tuple[int, str] | None = None) -> 
             zorder=2 if thin else 3,
             label="_" if line.label in named else plain(line.label),
             linestyle="" if dots else "-",
+            drawstyle="steps-post" if line.label == "best so far" else "default",
             marker="o" if dots or len(line.x) == 1 else None,
             markersize=4 if dots else None,
         )
         named.add(line.label)
     if best is not None and (y := dict(zip(panel.lines[0].x, panel.lines[0].y, strict=True)).get(best[0])) is not None:
         mark_best(axes, best[0], y, PALETTE[0], best[1])
-    if (len(panel.lines) > 1 and not many) or best is not None:
+    if not many and (len(panel.lines) > 1 or best is not None or panel.y in LEGEND_ALWAYS):
         axes.legend(fontsize=8)
     axes.set_title(plain(panel.title), fontsize=9, loc="left")
     set_axes(axes, panel.x, panel.y)
@@ -226,13 +227,20 @@ def mark_best(axes: Any, x: float, y: float, color: str, label: str) -> None:
 
 def set_axes(axes: Any, x: str, y: str) -> None:
     """Set the titles of the axes. An axis in percent ends at 100, one that counts has whole numbers only."""
-    from matplotlib.ticker import EngFormatter, MaxNLocator
+    from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 
     axes.set_xlabel(plain(x), fontsize=9)
     axes.set_ylabel(plain(y), fontsize=9)
     axes.tick_params(labelsize=8)
+    if isinstance(axes.yaxis.get_major_formatter(), ScalarFormatter):
+        axes.yaxis.get_major_formatter().set_useOffset(False)  # an offset would be written over the title
     if x in ("epoch", "evaluation"):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        left, right = axes.get_xlim()
+        if right - left < 1:  # a single point
+            middle = round((left + right) / 2)
+            axes.set_xticks([middle])
+            axes.set_xlim(middle - 0.5, middle + 0.5)
     elif "steps" in x:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     if y.endswith("%"):

@@ -76,7 +76,16 @@ def test_picture_has_title_legend_and_axes(tmp_path: Path, drawn_figures: list[A
 def test_axis_in_percent_ends_at_100(tmp_path: Path, drawn_figures: list[Any]) -> None:
     rows = [{"step": e, "valid_accuracy": 0.98 + 0.01 * e} for e in (0, 1, 2)]
     draw_curves(rows, tmp_path / "curves.png")
-    assert drawn_figures[0].axes[0].get_ylim()[1] == 100.0
+    axes = drawn_figures[0].axes[0]
+    assert axes.get_ylim()[1] == 100.0
+    assert [t.get_text() for t in axes.get_legend().get_texts()] == ["validation"]
+
+
+def test_single_epoch_has_a_whole_number(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    draw_curves([{"step": 7, "retrain_loss": 2.0}], tmp_path / "curves.png", stages=STAGES)
+    (axes,) = drawn_figures[0].axes
+    assert axes.get_xlim() == (0.5, 1.5)
+    assert axes.lines[0].get_xdata().tolist() == [1]
 
 
 def test_many_lines_have_no_legend(tmp_path: Path, drawn_figures: list[Any]) -> None:
