@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from automl_ext.nas.benchmarks.report import draw
+from automl_ext.nas.demo import draw_rows
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.run_title import run_title
 from automl_ext.training.pictures.colors import color_of
@@ -102,6 +103,13 @@ def test_ensemble_of_restarts_is_drawn_by_member(tmp_path: Path, drawn_figures: 
     assert axes.collections[0].get_offsets()[:, 0].tolist() == [1, 2, 3]
     assert axes.get_xlabel() == "network"
     assert len(texts(drawn_figures[1])) == 4
+
+
+def test_demonstration_draws_its_comparison(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    rows = [{"parameters": 1000 * i, "test_accuracy": 0.9 + 0.01 * i} for i in range(4)]
+    assert draw_rows(rows, 0.92, tmp_path / "comparison.png").is_file()
+    assert texts(drawn_figures[0]) == ["found by GDAS: 90.0 %", "random cells (3)", "median of the random cells: 92.0 %"]
+    assert drawn_figures[0].get_suptitle() == "GDAS and random cells on digits"
 
 
 def test_damaged_results_are_not_compared(tmp_path: Path) -> None:
