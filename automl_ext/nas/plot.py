@@ -49,6 +49,7 @@ def stages(config: dict[str, Any]) -> dict[str, Stage]:
         "": Stage("", "evaluation"),
         "search": Stage("search"),
         "supernet": Stage("training of the supernet"),
+        "derive": Stage("derivation of the cell", "decision"),
         "retrain": Stage("training of the cell"),
         "cell": Stage("training", label=lambda i: "given cell" if given and i == 0 else "random cells"),
         "member": Stage("training", label=lambda i: f"member {i + 1}"),

@@ -234,7 +234,7 @@ def set_axes(axes: Any, x: str, y: str) -> None:
     axes.tick_params(labelsize=8)
     if isinstance(axes.yaxis.get_major_formatter(), ScalarFormatter):
         axes.yaxis.get_major_formatter().set_useOffset(False)  # an offset would be written over the title
-    if x in ("epoch", "evaluation"):
+    if x in ("epoch", "evaluation", "decision"):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         left, right = axes.get_xlim()
         if right - left < 1:  # a single point

@@ -13,7 +13,7 @@ from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLUE, GRAY, RED
 from automl_ext.training.pictures.metric_names import VALID_ACCURACY, in_unit, metric
 
-COSTS = ("parameters", "cost")
+COSTS = ("parameters", "macs", "latency_ms", "cost")
 
 
 def plot_search(rows: Sequence[dict[str, Any]], out: Path, title: str = "") -> list[Path]:
@@ -69,10 +69,12 @@ def draw_pareto(rows: Sequence[dict[str, Any]], path: Path, title: str = "") -> 
     budget = max(row.get("budget") or 0 for row in rows)
     rows = [row for row in rows if row["score"] is not None and (row.get("budget") or 0) == budget]
     costs = [name for name in COSTS if rows and all(row.get(name) is not None for row in rows)]
-    picture = figure(max(4.2 * len(costs), 6.0), 3.8)
+    columns = min(max(len(costs), 1), 2)
+    lines = -(-len(costs) // columns) or 1
+    picture = figure(max(4.2 * columns, 6.0), 3.4 * lines + 0.4)
     y = in_unit([row["score"] for row in rows], None)
     for i, name in enumerate(costs):
-        axes = picture.add_subplot(1, len(costs), i + 1)
+        axes = picture.add_subplot(lines, columns, i + 1)
         x = in_unit([row[name] for row in rows], metric(name).scale)
         front = pareto_front(x, y)
         axes.scatter(x, y, s=14, color=GRAY, label="candidate")
