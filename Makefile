@@ -46,6 +46,7 @@ bench: setup
 	@$(BIN)/python -c "import importlib.metadata as m; print(*(r.split(';')[0] for r in m.requires('automl_ext') if r.endswith('\"bench\"')))" \
 	  | xargs $(BIN)/python -m pip install --quiet || echo "make bench: packages that cannot be installed are left out"
 	OMP_NUM_THREADS=1 $(BIN)/automl-ext bench --out benchmarks/results --readme README.md
+	mv benchmarks/results/bench.png docs/images/bench.png
 
 # The requirements of the extra are installed by name: installing the extra would build the package again.
 docs: setup

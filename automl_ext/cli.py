@@ -40,7 +40,8 @@ class RunCommand(Generic[Options, Settings]):
 class PlotCommand:
     runs: Annotated[list[Path], tyro.conf.Positional] = field(default_factory=list)
     """Run directories. Training curves, and the cell that a search found, are drawn into each of them. Several training
-    runs of agents are also drawn into one plot: the mean over seeds with a confidence band."""
+    runs of agents are also drawn into one plot: the seeds and their median, or, from five seeds on, the mean with
+    a band."""
     genotype: str | None = None
     """Draw this cell instead, into --out."""
     space: str = "nb201"

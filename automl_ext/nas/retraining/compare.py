@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import statistics
 from dataclasses import dataclass
@@ -12,11 +13,14 @@ from typing import Any
 
 from automl_ext.nas.data import prepare
 from automl_ext.nas.retraining.class_report import KEYS
+from automl_ext.nas.retraining.comparison import draw_comparison
 from automl_ext.nas.retraining.series import train_series
 from automl_ext.nas.retraining.training import MANY, NetworkTraining, TrainingConfig, measure
+from automl_ext.nas.run_title import run_title
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.checks import check_range
+from automl_ext.training.config import to_dict
 from automl_ext.training.device import choose_device
 
 
@@ -42,6 +46,8 @@ def compare(
 ) -> dict[str, Any] | None:
     """Train ``config.genotype`` and ``config.random_cells`` uniformly drawn architectures in the same way.
 
+    If matplotlib is installed, ``comparison.png`` is drawn too: test accuracy against the number of parameters.
+
     Args:
         out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
@@ -66,7 +72,7 @@ def compare(
         genotypes.insert(0, spaces.parse_genotype(space, config.genotype))
     config, splits = prepare(config, data)
     device = choose_device(config.device)
-    return train_series(
+    result = train_series(
         config,
         out,
         "compare",
@@ -78,6 +84,9 @@ def compare(
         resume=resume,
         stop_after=stop_after,
     )
+    if result is not None and importlib.util.find_spec("matplotlib"):
+        draw_comparison(result, Path(out), run_title("compare", to_dict(config), result))
+    return result
 
 
 def without_classes(result: dict[str, Any]) -> dict[str, Any]:

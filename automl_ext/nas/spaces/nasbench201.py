@@ -237,10 +237,10 @@ class NASBench201:
     ) -> NASBench201Supernet:
         return NASBench201Supernet(in_channels, num_classes, channels, cells, form, partial_channels)
 
-    def draw(self, genotype: Genotype, path: str | Path) -> None:
+    def draw(self, genotype: Genotype, path: str | Path, title: str = "") -> None:
         from automl_ext.nas.spaces.draw import draw_graph
 
-        draw_graph(*self.graph(genotype), OPERATIONS, path)
+        draw_graph(*self.graph(genotype), OPERATIONS, path, title)
 
     def graph(self, genotype: Genotype) -> tuple[dict[str, tuple[float, float]], list[tuple[str, str, str]]]:
         """Return the positions of the nodes and the labeled edges, as :func:`draw_graph` takes them."""
