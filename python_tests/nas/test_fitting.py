@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import TensorDataset
+from paths import ROOT
+from torch.utils.data import DataLoader, TensorDataset
 
 from automl_ext.nas import fit
 from automl_ext.training.errors import UserError
@@ -42,7 +44,8 @@ def test_fit_takes_a_dataset_and_a_folder_and_keeps_the_run(tmp_path: Path) -> N
     pytest.importorskip("PIL", reason="needs Pillow")
     from PIL import Image
 
-    first = fit(TensorDataset(IMAGES, LABELS), out=tmp_path / "run", search="gdas", **SHORT)
+    loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=7, shuffle=True)
+    first = fit(loader, out=tmp_path / "run", search="gdas", **SHORT)
     again = fit(TensorDataset(IMAGES, LABELS), out=tmp_path / "run", search="gdas", resume="auto", **SHORT)
     assert first.genotype == again.genotype
     assert torch.equal(first.predict(IMAGES), again.predict(IMAGES))
@@ -68,3 +71,16 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="labels: expected one per image, got 3 for 90 images"):
         fit(IMAGES, LABELS[:3], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "docs/nas-data.md"
+    if not page.exists():
+        pytest.skip("the package is tested without its documents")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+    assert code.count("epochs=") == 3
+    monkeypatch.chdir(tmp_path)
+    values: dict[str, object] = {}
+    exec(re.sub(r"epochs=\d+", "epochs=1", code), values)
+    assert values["result"].predict(values["images"]).shape == (120,)  # type: ignore[attr-defined]
+    assert (tmp_path / "runs/network.pt2").exists()

@@ -127,7 +127,8 @@ class LowerFidelity:
         if state["genotype"] != str(genotype):
             raise ValueError(f"state: expected one of {genotype}, got one of {state['genotype']}")
         fidelity = self.fidelity()
-        other = [key for key in fidelity if state["fidelity"].get(key) != fidelity[key]]
+        # A state of an earlier version lacks the options added since, which are then at their defaults.
+        other = [key for key in fidelity if state["fidelity"].get(key, fidelity[key]) != fidelity[key]]
         if other:
             pairs = ", ".join(f"{key} {state['fidelity'].get(key)} (here {fidelity[key]})" for key in other)
             raise ValueError(f"state: belongs to another training: {pairs}")
