@@ -70,7 +70,7 @@ def test_beta_decay_enters_the_step_of_alpha() -> None:
     optimizer = torch.optim.SGD(net.alphas.parameters(), lr=1e-6)
     before = net.alphas[0].detach().clone()
     penalty = 1e6 * beta_loss(net.alphas)
-    loss = alpha_step(net, optimizer, images, 1.0, torch.Generator(), softmax_weights, penalty)
+    loss = alpha_step(net, optimizer, images, 1.0, torch.Generator(), softmax_weights, penalty=penalty)
     torch.testing.assert_close(net.alphas[0].detach() - before, -torch.softmax(before, -1) / 6, rtol=1e-3, atol=1e-5)
     assert loss < 10
 
