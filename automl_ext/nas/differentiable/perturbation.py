@@ -33,6 +33,7 @@ from automl_ext.nas.differentiable.supernet_search import SupernetSearch
 from automl_ext.nas.retraining.images import epoch_batches
 from automl_ext.nas.retraining.optimizer import nesterov_sgd
 from automl_ext.nas.spaces.supernet import Choice, Supernet
+from automl_ext.training.optimizer_state import load_optimizer
 
 IMAGES = 1000  # validation images of an accuracy
 Draw = Callable[[torch.Generator], list[Choice]]
@@ -174,7 +175,7 @@ class Perturbation:
         self.epoch, self.edges, self.nodes = state["epoch"], state["edges"], state["nodes"]
         for mask, stored in zip(self.allowed, state["allowed"], strict=True):
             mask.copy_(stored)
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
 
 
 def count_decisions(supernet: Supernet) -> int:

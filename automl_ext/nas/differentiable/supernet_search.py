@@ -32,6 +32,7 @@ from automl_ext.nas.spaces.supernet import Choice, Supernet, batch_accuracy
 from automl_ext.training.clock import Clock
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.errors import UserError
+from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator, seed_everything
 
 VALID_IMAGES = 500  # largest number of validation images for the accuracy after each epoch
@@ -175,8 +176,8 @@ class SupernetSearch:
         self.epoch = state["epoch"]
         self.epochs = self.epoch if state.get("stopped", False) else self.config.epochs  # absent in older versions
         self.supernet.load_state_dict(state["supernet"])
-        self.weight_optimizer.load_state_dict(state["weight_optimizer"])
-        self.alpha_optimizer.load_state_dict(state["alpha_optimizer"])
+        load_optimizer(self.weight_optimizer, state["weight_optimizer"])
+        load_optimizer(self.alpha_optimizer, state["alpha_optimizer"])
         self.rng.set_state(state["rng"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 

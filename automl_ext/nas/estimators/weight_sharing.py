@@ -33,6 +33,7 @@ from automl_ext.nas.spaces.supernet import Choice, Supernet, recalibrate
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.clock import Clock
 from automl_ext.training.epochs import set_cosine_lr
+from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator, seed_everything
 
 
@@ -163,7 +164,7 @@ class UniformSupernet:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch = state["epoch"]
         self.supernet.load_state_dict(state["supernet"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.rng.set_state(state["rng"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 

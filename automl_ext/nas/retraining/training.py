@@ -21,6 +21,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.clock import Clock
 from automl_ext.training.epochs import set_cosine_lr
+from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator, seed_everything
 
 LARGEST = 2**31 - 1  # largest count: PyTorch and NumPy cannot convert larger values
@@ -159,7 +160,7 @@ class NetworkTraining:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch = state["epoch"]
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.generator.set_state(state["generator"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 

@@ -10,6 +10,7 @@ from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.search.costs import COSTS, best_within
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.strategy import Candidate
+from automl_ext.training.files.reading import short
 
 
 class Entry(NamedTuple):
@@ -107,6 +108,8 @@ class History:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.entries, self.seconds, self.best = [Entry(*entry) for entry in state["entries"]], state["seconds"], None
+        if type(self.seconds) not in (int, float) or not 0 <= self.seconds < math.inf:
+            raise ValueError(f"seconds: expected a number of at least 0, got {short(self.seconds)}")
         self.failed = sum(entry.failed for entry in self.entries)
         for entry in self.entries:
             self._compare(entry)

@@ -18,6 +18,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.config import SearchConfig
 from automl_ext.nas.strategies.strategy import Candidate
 from automl_ext.training.checks import check_range
+from automl_ext.training.optimizer_state import load_optimizer
 
 DRAWS = 1000  # largest number of draws until the space accepts one
 
@@ -90,7 +91,7 @@ class ReinforceSearch:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rng.set_state(state["rng"])
         self.logits.copy_(state["logits"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.baseline, self.lowest = state["baseline"], state["lowest"]
 
 

@@ -17,6 +17,7 @@ from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.parameters import clip_norm
 from automl_ext.training.checks import check_range
+from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
 
@@ -96,7 +97,7 @@ class PolicyGradientAgent(LearningAgent):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         set_numpy_generator_state(self.rng, state["rng"])
         self.envs.load_state_dict(state["envs"])
 
