@@ -15,7 +15,7 @@ from rich.console import Console
 
 from automl_ext._native import BackendError
 from automl_ext.rl.registry import ALGORITHMS
-from automl_ext.runners import RUNNERS, DQNOptions, Runner, TrainOptions
+from automl_ext.runners import RUNNERS, DQNOptions, Runner, ScoreOptions, TrainOptions
 from automl_ext.training.config import apply_toml
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -124,6 +124,11 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
     result = function(parsed.settings, options.out, resume=options.resume, stop_after=options.stop_after)
     if result is None:
         print(f"stopped; continue with: {prog} --out {options.out} --resume auto and the same options")
+    elif isinstance(options, ScoreOptions) and not options.json:
+        from automl_ext.nas.screening.report import print_scores
+
+        print_scores(result)
+        print(f"written to {options.out}/scores.csv and result.json")
     else:
         Console().print_json(data={k: v for k, v in result.items() if k not in ("alpha", "network")})
         print(f"written to {options.out}/result.json")

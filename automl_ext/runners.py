@@ -53,6 +53,14 @@ class DQNOptions(TrainOptions):
     """Train Rainbow, Rainbow without each of its parts, and DQN with the settings below; plot the comparison."""
 
 
+@dataclass
+class ScoreOptions(RunOptions):
+    """Options of ``score``."""
+
+    json: bool = False
+    """Print the result as JSON instead of tables."""
+
+
 class Runner(NamedTuple):
     """A command that makes a run directory.
 
@@ -102,6 +110,11 @@ _NAMED = {
         "nas.differentiable.darts:DARTSConfig",
         "nas.differentiable.darts:search",
     ),
+    "score": (
+        "rank architectures without training them",
+        "nas.screening.score:ScoreConfig",
+        "nas.screening.score:score",
+    ),
     "nas-bench": (
         "compare search strategies on the table of NAS-Bench-201",
         "nas.benchmarks.nats_bench:NASBenchConfig",
@@ -139,6 +152,7 @@ RUNNERS: dict[str, Runner] = {
         for name in ALGORITHMS
     },
 }
+RUNNERS["score"] = RUNNERS["score"]._replace(options=ScoreOptions)
 RUNNERS["train dqn"] = RUNNERS["train dqn"]._replace(
     help="train an agent with dqn; --ablate compares Rainbow's parts", options=DQNOptions
 )

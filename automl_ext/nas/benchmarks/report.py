@@ -22,6 +22,7 @@ PUBLISHED = {
     "bohb": (93.94, 0.28),
 }
 COLORS = {"random": "#6b7280", "reinforce": "#c8553d", "rea": "#1b6ca8", "renas": "#4f772d"}
+SCREENED = "+screen"  # an algorithm with screening has the color of the algorithm, and a dashed line
 
 
 def print_table(result: Mapping[str, Mapping[str, Any]], optimum: float) -> None:
@@ -74,8 +75,9 @@ def draw(curves: Mapping[str, NDArray[np.float64]], budget: float, path: Path) -
         known = ~np.isnan(values).any(axis=0)  # every run has finished an evaluation
         seconds = (np.arange(values.shape[1])[known] + 1) * budget / values.shape[1]
         mean, half = values[:, known].mean(axis=0), 1.96 * values[:, known].std(axis=0) / len(values) ** 0.5
-        axes.plot(seconds, mean, color=COLORS[name], label=f"{name}: {mean[-1]:.2f}", linewidth=1.6)
-        axes.fill_between(seconds, mean - half, mean + half, color=COLORS[name], alpha=0.25, linewidth=0)
+        color, style = COLORS[name.removesuffix(SCREENED)], "--" if name.endswith(SCREENED) else "-"
+        axes.plot(seconds, mean, style, color=color, label=f"{name}: {mean[-1]:.2f}", linewidth=1.6)
+        axes.fill_between(seconds, mean - half, mean + half, color=color, alpha=0.25, linewidth=0)
     axes.set_ylim(92.0, 94.4)
     axes.set_xlim(0, budget)
     axes.set_xlabel("simulated seconds")
