@@ -120,6 +120,11 @@ _SUPERNETS = {
 }
 # The same per other command.
 _NAMED = {
+    "score": (
+        "rank architectures without training them",
+        "nas.screening.score:ScoreConfig",
+        "nas.screening.score:score",
+    ),
     "nas-bench": (
         "compare search strategies on the table of NAS-Bench-201",
         "nas.benchmarks.nats_bench:NASBenchConfig",
