@@ -15,9 +15,9 @@ from automl_ext.nas.estimators.lower_fidelity import global_rng_kept
 from automl_ext.nas.estimators.training_free.scores import score_network
 from automl_ext.nas.retraining.images import take, to_device
 from automl_ext.nas.retraining.training import count_parameters, network_shape
+from automl_ext.nas.screening.equal_cells import representative
 from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces.nasbench201 import NASBench201
-from automl_ext.nas.spaces.nasbench201_equal import representative
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import generator, seed_everything
@@ -32,7 +32,7 @@ class ScoreJob:
 
     Every network starts from the same seed, so a score does not depend on the other architectures. In NAS-Bench-201,
     cells that compute the same function are scored once; see
-    :func:`~automl_ext.nas.spaces.nasbench201_equal.representative`.
+    :func:`~automl_ext.nas.screening.equal_cells.representative`.
 
     Args:
         space: the search space.

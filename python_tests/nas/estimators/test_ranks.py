@@ -11,8 +11,8 @@ import torch
 
 from automl_ext.nas.estimators.rank_correlation import mean_ranks
 from automl_ext.nas.estimators.training_free.ranks import log_rank_sum
+from automl_ext.nas.screening.equal_cells import function_of, representative
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
-from automl_ext.nas.spaces.nasbench201_equal import function_of, representative
 
 SPACE = NASBench201()
 

@@ -17,10 +17,10 @@ pytest.importorskip("tyro", reason="the command line needs tyro")
 
 from automl_ext.cli import main
 from automl_ext.nas.estimators.training_free.scores import RANK, SCORES
+from automl_ext.nas.screening.equal_cells import representative
 from automl_ext.nas.screening.score import ScoreConfig, score
 from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
-from automl_ext.nas.spaces.nasbench201_equal import representative
 from automl_ext.training.errors import UserError
 
 SMALL: dict[str, Any] = {"subset": 200, "channels": 4, "images": 8}

@@ -17,10 +17,10 @@ pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 
 from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig, nas_bench
 from automl_ext.nas.estimators.training_free.scores import RANK
+from automl_ext.nas.screening.equal_cells import representative
 from automl_ext.nas.screening.screen import draw_candidates, screened, screening_seconds
 from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.search.search import search
-from automl_ext.nas.spaces.nasbench201_equal import representative
 from automl_ext.nas.spaces.registry import SPACES
 from automl_ext.nas.strategies.config import ScreenedSearchConfig
 from automl_ext.nas.strategies.evolution import Evolution, EvolutionConfig
