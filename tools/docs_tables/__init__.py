@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from docs_tables import ops, rl, search
+from docs_tables import ops, rl, search, training_free
 from docs_tables.text import ROOT
 
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n)((?:(?!<!--).)*)(<!-- table end -->)", re.DOTALL)
@@ -21,6 +21,7 @@ TABLES: dict[str, Callable[[], str]] = {
     for function in (
         *(ops.performance, ops.scaling, search.nas_bench, search.gdas_cifar, search.fidelity, search.early_stopping),
         *(search.supernet_ranking, search.ensemble, search.darts_fashion, rl.rl_learning, rl.dreamer_learning),
+        *(training_free.training_free, training_free.nas_screening),
         *(rl.minatar, rl.peers, rl.swingup, rl.pixels, rl.costs_rl),
     )
 }
