@@ -1,0 +1,47 @@
+"""Tables of training-free scores and of searches with screening: docs/nas-estimation.md and docs/results/search.md."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from docs_tables.text import integer, load, table
+
+
+def interval(row: dict[str, Any], name: str) -> str:
+    low, high = row[f"{name}_interval"]
+    return f"{row[name]:.2f} ({low:.2f} to {high:.2f})"
+
+
+def training_free() -> str:
+    lines = []
+    for run in load("training_free")["runs"]:
+        cells = f"{integer(run['architectures'])}, {run['images']} images"
+        for row in sorted(run["rows"], key=lambda row: -row["spearman"]):
+            one = row["of"] == [row["score"]]
+            name = f"`{row['score']}`" if one else f"**{row['score']}**"
+            picks = [f"{row['pick']:.2f}", f"{row['best_of_20_after_12_epochs']:.2f}"]
+            numbers = [interval(row, "spearman"), interval(row, "kendall"), *picks, f"{row['cpu_seconds']:.3f}"]
+            lines.append([cells, name, *numbers])
+    return table(
+        "cells | score | Spearman ρ (95 % interval) | Kendall τ | its pick, % | best of its 20 after 12 epochs, % "
+        "| CPU-seconds a cell",
+        lines,
+    )
+
+
+def nas_screening() -> str:
+    lines = []
+    for row in load("nas_screening")["rows"]:
+        for name, found in row["algorithms"].items():
+            algorithm, screen = name.removesuffix("+screen"), name.endswith("+screen")
+            over = found.get("over_rea") if algorithm == "renas" else None
+            gain = "–" if over is None else f"{over['mean']:+.3f} ({over['ci95'][0]:+.3f} to {over['ci95'][1]:+.3f})"
+            population = f"{row['population']}, {row['sample']}" if algorithm != "random" else "–"
+            settings = [integer(row["budget"]), f"`{algorithm}`", integer(row["screen"]) if screen else "–", population]
+            result = f"{found['mean']:.2f} ± {found['std']:.2f}"
+            lines.append([*settings, result, integer(found["runs"]), gain, f"{found['evaluations']:.0f}"])
+    return table(
+        "simulated seconds | strategy | cells screened | population, sample | test accuracy, % | runs "
+        "| over REA with the same screening (95 % interval) | evaluations per run",
+        lines,
+    )
