@@ -5,6 +5,7 @@
 #            It replaces benchmarks/results/ and the table in README.md
 # make docs  the documentation in build/docs: pages, tutorials (they run) and docstrings; warnings are errors
 # make docs-tables  fill the tables of measurements in docs/ from benchmarks/results/
+# make first-hour  the package, and README's and the tutorials' commands with it in a fresh environment
 # make cuda-build  compile the CUDA kernels in build/cuda, and check their resources; no GPU needed
 # make cuda-test   build, then the tests and the benchmark that need a GPU
 #
@@ -16,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 
-.PHONY: all setup test test-all demo lint package bench docs docs-tables cuda-build cuda-test clean FORCE
+.PHONY: all setup test test-all demo lint package first-hour bench docs docs-tables cuda-build cuda-test clean FORCE
 all: demo
 
 setup: $(VENV)/.built
@@ -45,6 +46,7 @@ bench: setup
 	@$(BIN)/python -c "import importlib.metadata as m; print(*(r.split(';')[0] for r in m.requires('automl_ext') if r.endswith('\"bench\"')))" \
 	  | xargs $(BIN)/python -m pip install --quiet || echo "make bench: packages that cannot be installed are left out"
 	OMP_NUM_THREADS=1 $(BIN)/automl-ext bench --out benchmarks/results --readme README.md
+	mv benchmarks/results/bench.png docs/images/bench.png
 
 # The requirements of the extra are installed by name: installing the extra would build the package again.
 docs: setup
@@ -73,6 +75,10 @@ package: setup
 	  assert automl_ext.entmax15(torch.randn(3, 5)).sum().sub(3).abs() < 1e-6; print('wheel works:', automl_ext.build_info())"
 	grep -h "^Requires-Dist: torch" build/package/site/*.dist-info/METADATA
 
+# As README says, except that the wheel replaces the sources, which would take minutes to build once more.
+first-hour: package
+	$(PYTHON) tools/first_hour.py --wheel build/package/*.whl
+
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "torch>=2.10" "setuptools>=77" wheel ninja pybind11 numpy
@@ -90,7 +96,9 @@ $(VENV)/.built: $(VENV)/.installed $(SOURCES) $(VENV)/.cuda
 	  echo "no nvcc for torch's CUDA found: installing NVIDIA's compiler into $(VENV): $$compiler"; \
 	  $(BIN)/python -m pip install --quiet $$compiler || exit 1; \
 	fi; \
-	AUTOML_EXT_CUDA=$$cuda $(BIN)/python -m pip install --quiet --no-build-isolation -e ".[test]"
+	echo "building the extension: minutes; the full output is in build/build.log"; \
+	AUTOML_EXT_CUDA=$$cuda $(BIN)/python tools/build_progress.py build/build.log \
+	  $(BIN)/python -m pip install --verbose --no-build-isolation -e ".[test]"
 	@$(BIN)/python -c "import automl_ext; print('built; CUDA:', automl_ext.build_info()['cuda_decision'])"
 	@mkdir -p build
 	@touch $@

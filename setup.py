@@ -22,6 +22,7 @@ import cuda_toolkit  # noqa: E402
 
 OLDEST_TORCH = (2, 10)
 OLDEST_SETUPTOOLS = 77  # the oldest that reads the license field of pyproject.toml
+INSTALL = "Debian, Ubuntu: apt install g++ python3-dev; Fedora: dnf install gcc-c++ python3-devel"
 
 
 def fail(message):
@@ -85,7 +86,7 @@ def compiler_version():
     compiler = os.environ.get("CXX", "c++").split()[0]
     path = shutil.which(compiler)  # the one that torch calls
     if path is None:
-        fail(f"no C++ compiler ({compiler}) found: install one (Debian: apt install g++) or set CXX")
+        fail(f"no C++ compiler ({compiler}) found: install one or set CXX; {INSTALL}")
     output = subprocess.run([path, "--version"], capture_output=True, text=True, check=False).stdout
     return output.splitlines()[0] if output else path
 
@@ -178,7 +179,7 @@ def extension():
 
 if __name__ == "__main__":
     if not (pathlib.Path(sysconfig.get_path("include")) / "Python.h").exists():
-        fail("Python.h is missing: install Python's headers (Debian: apt install python3-dev)")
+        fail(f"Python.h is missing: install Python's headers; {INSTALL}")
     # An in-place build reads nothing from pyproject.toml, so that an older setuptools suffices.
     in_place = sys.argv[1:2] == ["build_ext"]
     if not in_place and int(setuptools.__version__.split(".")[0]) < OLDEST_SETUPTOOLS:
@@ -204,7 +205,7 @@ if __name__ == "__main__":
             f"torch>={minor[0]}.{minor[1]},<{minor[0]}.{minor[1] + 1}",
             "numpy>=1.24",
             "gymnasium>=1.1",
-            "tyro>=0.9",
+            "tyro>=1.0.17",
             "rich>=13",
         ],
         ext_modules=[extension()],

@@ -5,51 +5,57 @@ from __future__ import annotations
 import contextlib
 import functools
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import tyro
-from rich.console import Console
 
 from automl_ext._native import BackendError
+from automl_ext.parsing import option_value, raise_user_errors
 from automl_ext.rl.registry import ALGORITHMS
-from automl_ext.runners import RUNNERS, DQNOptions, Runner, TrainOptions
-from automl_ext.training.config import apply_toml
+from automl_ext.runners import RUNNERS, DQNOptions, Run, Runner, SupernetOptions, TrainOptions
+from automl_ext.summary import print_evaluation, print_json, print_run
+from automl_ext.training.config import apply_toml, to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.memory import is_out_of_memory
-from automl_ext_cli.commands import answer, command_name, flush_output
+from automl_ext.training.user_code import check_trusted, own_names
+from automl_ext_cli.commands import COMPLETION, answer, command_name, flush_output
 
 Options = TypeVar("Options")
 Settings = TypeVar("Settings")
 Command = Callable[[str, Sequence[str]], int]  # (name of the program, arguments) -> exit code
+Trust = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
 
 @dataclass
 class RunCommand(Generic[Options, Settings]):
-    options: Annotated[Options, tyro.conf.OmitArgPrefixes]
-    settings: Annotated[Settings, tyro.conf.OmitArgPrefixes]
+    options: Annotated[Options, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="Run")]
+    settings: Annotated[Settings, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="Algorithm")]
 
 
 @dataclass
 class PlotCommand:
     runs: Annotated[list[Path], tyro.conf.Positional] = field(default_factory=list)
-    """Run directories. Training curves, and the cell that a search found, are drawn into each of them. Several runs of
-    ``train`` are also drawn into one plot: the mean over seeds with a confidence band."""
+    """Run directories. Training curves, and the cell that a search found, are drawn into each of them. Several training
+    runs of agents are also drawn into one plot: the seeds and their median, or, from five seeds on, the mean with
+    a band."""
     genotype: str | None = None
     """Draw this cell instead, into --out."""
     space: str = "nb201"
-    """Search space of --genotype."""
+    """Search space of --genotype; MODULE:CLASS for your own."""
     out: Path = Path(".")
     """Folder for the plot of --genotype, or of several runs."""
+    trust: Trust = ()
+    """Python module that a run's configuration may name; it is imported. May be repeated."""
 
 
 @dataclass
 class EvalCommand:
     run: Annotated[Path, tyro.conf.Positional]
-    """Run directory of ``train``."""
+    """Run directory of a training (command train)."""
     episodes: int = 30
     """Number of whole episodes, played with the deterministic policy."""
     seed: int = 0
@@ -57,19 +63,27 @@ class EvalCommand:
     policy: Literal["best", "last"] = "best"
     """"best": the policy with the best evaluation in training. "last": the policy of the newest checkpoint."""
     eval_max_steps: int | None = None
-    """Maximum length of an episode in steps; the result counts the episodes cut. Default: as in training."""
+    """Maximum length of an episode in steps; the result counts the truncated episodes. Default: as in training."""
     gif: Path | None = None
     """Record one more episode to this GIF file."""
     mp4: Path | None = None
     """Record one more episode to this MP4 file."""
+    trust: Trust = ()
+    """Python module that the run's configuration may name (env_id, wrapper); it is imported. May be repeated."""
+    json: bool = False
+    """Print the result as JSON, and nothing else, on standard output."""
 
 
 @dataclass
 class ExportCommand:
     run: Annotated[Path, tyro.conf.Positional]
-    """Run directory of a finished ``retrain`` or ``search``."""
+    """Run directory of a finished retrain or search command, or of train (not of dreamer)."""
     out: Path
     """NAME.pt2 (torch.export), NAME.py (a Python module, its weights in NAME.pt), or NAME: all of them."""
+    policy: Literal["best", "last"] = "best"
+    """Policy of a run of train: "best" by the evaluations, or "last", that of the newest checkpoint."""
+    trust: Trust = ()
+    """Python module that the run may name (space); it is imported. May be repeated."""
 
 
 @dataclass
@@ -97,15 +111,20 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
     settings, function = runner.load()
     kind = runner.options
     try:  # the dataclasses check their values and raise ValueError
-        defaults, toml, preset = settings(), _value("--config", args), _value("--preset", args)
+        defaults, toml, preset = settings(), option_value("--config", args), option_value("--preset", args)
         if preset is not None and issubclass(kind, TrainOptions):
             from automl_ext.rl.presets import preset as with_preset
 
             defaults = with_preset(preset, defaults)
+        if issubclass(kind, SupernetOptions):
+            from automl_ext.nas.differentiable.recipes import with_recipe
+
+            defaults = with_recipe(option_value("--recipe", args) or kind.recipe, defaults)
         if toml is not None:
             defaults = apply_toml(defaults, toml)
+        named = list(own_names(to_dict(defaults)))
         default = RunCommand(kind(Path("runs") / prog.split()[-1]), defaults)
-        with _raise_user_errors(settings), _raise_user_errors(kind):
+        with raise_user_errors(settings), raise_user_errors(kind):
             parsed = tyro.cli(
                 RunCommand[kind, settings],  # type: ignore[valid-type]
                 prog=prog,
@@ -115,57 +134,27 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
     except (ValueError, OverflowError) as error:  # an int with hundreds of digits overflows
         raise UserError(str(error)) from None
     options = parsed.options
-    if isinstance(options, DQNOptions) and options.ablate:
-        from automl_ext.rl.dqn.ablation import ablate
-
-        ablate(parsed.settings, options.out, resume=options.resume)
-        print(f"written to {options.out}/ablation.json and ablation.png")
-        return 0
-    result = function(parsed.settings, options.out, resume=options.resume, stop_after=options.stop_after)
+    check_trusted(named, options.trust, str(toml))
+    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+        result = _call(function, parsed)
+    if options.json:
+        print_json(result)
+    elif result is not None:
+        print_run(prog, options.out, parsed.settings, result)
     if result is None:
-        print(f"stopped; continue with: {prog} --out {options.out} --resume auto and the same options")
-    else:
-        Console().print_json(data={k: v for k, v in result.items() if k not in ("alpha", "network")})
-        print(f"written to {options.out}/result.json")
+        file = sys.stderr if options.json else sys.stdout
+        print(f"stopped; continue with: {prog} --out {options.out} --resume auto and the same options", file=file)
     return 0
 
 
-@contextlib.contextmanager
-def _raise_user_errors(kind: type) -> Iterator[None]:
-    """Make a dataclass's own checks raise UserError inside the block: tyro prints a ValueError as a box of lines.
+def _call(function: Run, parsed: RunCommand[Any, Any]) -> dict[str, Any] | None:
+    """Run the command. Return its result, None if it was interrupted."""
+    options = parsed.options
+    if isinstance(options, DQNOptions) and options.ablate:
+        from automl_ext.rl.dqn.ablation import ablate
 
-    Args:
-        kind: a dataclass; without ``__post_init__`` it is left as it is.
-    """
-    check, own = getattr(kind, "__post_init__", None), "__post_init__" in vars(kind)
-    if check is None:
-        yield
-        return
-
-    def checked(self: Any) -> None:
-        try:
-            check(self)
-        except (ValueError, OverflowError) as error:
-            raise UserError(str(error)) from None
-
-    kind.__post_init__ = checked  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        if own:
-            kind.__post_init__ = check  # type: ignore[attr-defined]
-        else:
-            del kind.__post_init__  # type: ignore[attr-defined]
-
-
-def _value(flag: str, args: Sequence[str]) -> str | None:
-    """Return the value of --config or --preset, which set the defaults of the options that tyro parses."""
-    for i, arg in enumerate(args):
-        if arg == flag and i + 1 < len(args):
-            return args[i + 1]
-        if arg.startswith(f"{flag}="):
-            return arg.removeprefix(f"{flag}=")
-    return None
+        return ablate(parsed.settings, options.out, resume=options.resume)
+    return function(parsed.settings, options.out, resume=options.resume, stop_after=options.stop_after)
 
 
 def _plot(prog: str, args: Sequence[str]) -> int:
@@ -177,9 +166,9 @@ def _plot(prog: str, args: Sequence[str]) -> int:
     if not command.runs and command.genotype is None:
         raise UserError("plot: expected run directories or --genotype")
     learning = [run for run in command.runs if algorithm_of(run) in ALGORITHMS]
-    written = [path for run in command.runs if run not in learning for path in plot_run(run)]
+    written = [path for run in command.runs if run not in learning for path in plot_run(run, command.trust)]
     if learning:
-        written += plot_runs(learning, command.out)
+        written += plot_runs(learning, command.out, command.trust)
     if command.genotype is not None:
         written += plot_genotype(command.genotype, command.out, command.space)
     for path in written:
@@ -192,20 +181,31 @@ def _eval(prog: str, args: Sequence[str]) -> int:
     from automl_ext.rl.reports.evaluate_run import evaluate_run
 
     videos = tuple(path for path in (command.gif, command.mp4) if path is not None)
-    result = evaluate_run(command.run, command.episodes, command.seed, command.policy, videos, command.eval_max_steps)
-    Console().print_json(data=result)
-    for path in videos:
-        print(path)
+    with contextlib.redirect_stdout(sys.stderr if command.json else sys.stdout):
+        result = evaluate_run(
+            command.run, command.episodes, command.seed, command.policy, videos, command.eval_max_steps, command.trust
+        )
+    if command.json:
+        print_json(result)
+    else:
+        print_evaluation(command.run, result, videos)
     return 0
 
 
 def _export(prog: str, args: Sequence[str]) -> int:
-    command = tyro.cli(
-        ExportCommand, prog=prog, args=args, description="Write a trained network as files that need no automl_ext."
-    )
-    from automl_ext.nas.export.export import export
+    text = "Write a trained network or policy as files that need no automl_ext."
+    command = tyro.cli(ExportCommand, prog=prog, args=args, description=text)
+    from automl_ext.training.run import algorithm_of
 
-    for path in export(command.run, command.out):
+    if algorithm_of(command.run) in ALGORITHMS:
+        from automl_ext.rl.export.export import export_policy
+
+        written = export_policy(command.run, command.out, command.policy, command.trust)
+    else:
+        from automl_ext.nas.export.export import export
+
+        written = export(command.run, command.out, trust=command.trust)
+    for path in written:
         print(path)
     return 0
 
@@ -221,7 +221,7 @@ def _doctor(prog: str, args: Sequence[str]) -> int:
 
 def _nas_table(prog: str, args: Sequence[str]) -> int:
     command = tyro.cli(
-        NASTableCommand, prog=prog, args=args, description="Convert the official files of NATS-Bench to a table."
+        NASTableCommand, prog=prog, args=args, description="Convert the official NATS-Bench files to a table."
     )
     from automl_ext.nas.benchmarks.nats_files import convert
 
@@ -246,25 +246,38 @@ def _bench(prog: str, args: Sequence[str]) -> int:
     return main(prog, args)
 
 
+def _completion(prog: str, args: Sequence[str]) -> int:
+    """Print a completion script for a shell."""
+    from automl_ext.completion import print_script
+
+    forms: dict[str, Any] = {"eval": EvalCommand, "plot": PlotCommand, "export": ExportCommand, "demo": DemoCommand}
+    forms |= {"doctor": DoctorCommand, "nas-table": NASTableCommand}
+    for name, runner in RUNNERS.items():
+        forms[name] = RunCommand[runner.options, runner.load()[0]]  # type: ignore[misc,name-defined]
+    print_script(args, {name: (text, forms.get(name)) for name, (text, _) in COMMANDS.items()})
+    return 0
+
+
 _RUN_COMMANDS: dict[str, tuple[str, Command]] = {
     name: (runner.help, functools.partial(_run, runner)) for name, runner in RUNNERS.items()
 }
 COMMANDS: dict[str, tuple[str, Command]] = {
     **_RUN_COMMANDS,
-    "nas-table": ("convert the official files of NATS-Bench to that table", _nas_table),
+    "nas-table": ("convert the official NATS-Bench files to the table that nas-bench reads", _nas_table),
     "eval": ("play episodes with a trained policy", _eval),
     "plot": ("plot runs, or draw one cell", _plot),
     "export": ("write a trained network as files that need no automl_ext", _export),
     "doctor": ("check this installation", _doctor),
     "bench": ("compare the ops with PyTorch and other packages", _bench),
-    "demo": ("search a cell on the digits data, in minutes", _demo),
+    "demo": ("search for a cell on the digits data, in minutes", _demo),
 }
 
 
 def usage() -> str:
     """Return the list of commands: the text of ``usage.txt``, which ``automl-ext --help`` prints."""
     lines = [f"  {name:<28}{text}" for name, (text, _) in COMMANDS.items()]
-    return "usage: automl-ext COMMAND [OPTIONS]   (COMMAND --help lists the options)\n\n" + "\n".join(lines)
+    more = "Others: --version; --print-completion bash|zsh|fish prints a script for completion with TAB."
+    return "\n".join(["usage: automl-ext COMMAND [OPTIONS]   (COMMAND --help lists the options)", "", *lines, "", more])
 
 
 def _fail(error: Exception) -> int:
@@ -272,7 +285,7 @@ def _fail(error: Exception) -> int:
     own_module = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("automl_ext")
     if is_out_of_memory(error):
         message = f"not enough memory: {short(error)}"
-    # A missing extra or kernel explains itself. OSError: a full disk, no permission.
+    # The messages of missing extras and kernels are complete. OSError: for example a full disk or no permission.
     elif isinstance(error, (UserError, ModuleNotFoundError, BackendError, OSError)) and not own_module:
         message = str(error)
     else:
@@ -291,13 +304,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         line on standard error says which. 130: interrupted.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    name = command_name(argv, list(COMMANDS))
+    name = COMPLETION if argv[:1] == [COMPLETION] else command_name(argv, list(COMMANDS))
     if name is None:
         code = answer(argv)
         assert code is not None, "usage.txt lists another command"
         return code
     try:
-        code = COMMANDS[name][1](f"automl-ext {name}", argv[len(name.split()) :])
+        run = _completion if name == COMPLETION else COMMANDS[name][1]
+        code = run(f"automl-ext {name}", argv[len(name.split()) :])
         flush_output()  # a full disk is found here
         return code
     except KeyboardInterrupt:

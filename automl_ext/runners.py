@@ -10,7 +10,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
+
+import tyro
 
 from automl_ext.nas.strategies.registry import ALIASES, STRATEGIES
 from automl_ext.rl.registry import ALGORITHMS, algorithm
@@ -21,17 +23,21 @@ Run = Callable[..., dict[str, Any] | None]  # (configuration, out, resume, stop_
 
 @dataclass
 class RunOptions:
-    """Options of a run that are not part of its configuration."""
+    """Where to write, when to stop and what to print."""
 
     out: Path
     """Run directory; must be absent or empty, unless --resume is given."""
     resume: str | None = None
     """"auto": continue from the newest intact checkpoint, or start a new run. A path: continue from that checkpoint."""
     stop_after: int | None = None
-    """Write a checkpoint and stop after this number of epochs, of evaluations (search strategies), or of steps
-    (``train``)."""
+    """Save a checkpoint and stop after this number of environment steps (train), evaluations (search strategies),
+    runs of strategies (nas-bench) or epochs (all other commands)."""
     config: Path | None = None
     """TOML file with values for the options below; flags override it."""
+    trust: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Python module that the --config file may name, for example in env_id; it is imported. May be repeated."""
+    json: bool = False
+    """Print the content of result.json, and nothing else, on standard output."""
 
     def __post_init__(self) -> None:
         check_range(self, "stop_after", low=1)
@@ -39,7 +45,7 @@ class RunOptions:
 
 @dataclass
 class TrainOptions(RunOptions):
-    """Options of a training run of a reinforcement-learning agent."""
+    """Where to write, when to stop and what to print; named settings."""
 
     preset: str | None = None
     """Named values for the options below, for example "minatar"; --config and flags override them."""
@@ -47,10 +53,19 @@ class TrainOptions(RunOptions):
 
 @dataclass
 class DQNOptions(TrainOptions):
-    """Options of a training run of DQN."""
+    """Where to write, when to stop and what to print; named settings; the ablation."""
 
     ablate: bool = False
     """Train Rainbow, Rainbow without each of its parts, and DQN with the settings below; plot the comparison."""
+
+
+@dataclass
+class SupernetOptions(RunOptions):
+    """Options of a differentiable search."""
+
+    recipe: str = "paper"
+    """Named values for the options below: "paper" (as published) or "robust" (against collapse to operations without
+    weights); --config and flags override them."""
 
 
 class Runner(NamedTuple):
@@ -85,23 +100,26 @@ def _algorithm(name: str) -> tuple[type, Run]:
     return found.config, found.train
 
 
-# Per command: help text, configuration, function.
-_NAMED = {
-    "search gdas": (
-        "search a cell with GDAS, then train it",
+# Per search over a supernet: help text, configuration, function.
+_SUPERNETS = {
+    "gdas": (
+        "search for a cell with GDAS (Dong & Yang 2019), then train it",
         "nas.differentiable.gdas:GDASConfig",
         "nas.differentiable.gdas:search",
     ),
-    "search entmax-gdas": (
-        "search a cell with GDAS and entmax: a few operations per edge and pass",
+    "entmax-gdas": (
+        "GDAS with entmax: evaluates only a few operations per edge in each forward pass",
         "nas.differentiable.entmax_gdas:EntmaxGDASConfig",
         "nas.differentiable.entmax_gdas:search",
     ),
-    "search darts": (
-        "search a cell with DARTS: all operations in every pass",
+    "darts": (
+        "search for a cell with first-order DARTS (Liu et al. 2019): evaluates all operations",
         "nas.differentiable.darts:DARTSConfig",
         "nas.differentiable.darts:search",
     ),
+}
+# The same per other command.
+_NAMED = {
     "nas-bench": (
         "compare search strategies on the table of NAS-Bench-201",
         "nas.benchmarks.nats_bench:NASBenchConfig",
@@ -124,10 +142,31 @@ _NAMED = {
     ),
 }
 
+# Per strategy and algorithm: help text.
+_HELP = {
+    "search random": "search by drawing architectures uniformly",
+    "search reinforce": "search with a policy that REINFORCE learns (Williams 1992)",
+    "search rea": "search with regularized evolution (Real et al. 2019)",
+    "search renas": "search with evolution whose mutations a learned controller chooses (Chen et al. 2019)",
+    "search successive-halving": "search with successive halving (Jamieson & Talwalkar 2016)",
+    "train reinforce": "train an agent with REINFORCE and a baseline (Williams 1992)",
+    "train a2c": "train an agent with A2C, synchronous advantage actor-critic (Mnih et al. 2016)",
+    "train a3c": "train an agent with A3C, asynchronous advantage actor-critic (Mnih et al. 2016)",
+    "train dqn": "train an agent with DQN (Mnih et al. 2015); --ablate compares Rainbow's parts",
+    "train rainbow": "train an agent with Rainbow, DQN with six extensions (Hessel et al. 2018)",
+    "train dreamer": "train an agent with Dreamer, in a learned world model (Hafner et al. 2020)",
+}
+
 RUNNERS: dict[str, Runner] = {
+    **{
+        f"search {name}": Runner(text, functools.partial(_load, *names), SupernetOptions)
+        for name, (text, *names) in _SUPERNETS.items()
+    },
     **{name: Runner(text, functools.partial(_load, *names)) for name, (text, *names) in _NAMED.items()},
     **{
-        f"search {name}": Runner(f"search with the strategy {name}", functools.partial(_strategy, name))
+        f"search {name}": Runner(
+            _HELP.get(f"search {name}", f"search with the strategy {name}"), functools.partial(_strategy, name)
+        )
         for name in STRATEGIES
     },
     **{
@@ -135,10 +174,10 @@ RUNNERS: dict[str, Runner] = {
         for alias, name in ALIASES.items()
     },
     **{
-        f"train {name}": Runner(f"train an agent with {name}", functools.partial(_algorithm, name), TrainOptions)
+        f"train {name}": Runner(
+            _HELP.get(f"train {name}", f"train an agent with {name}"), functools.partial(_algorithm, name), TrainOptions
+        )
         for name in ALGORITHMS
     },
 }
-RUNNERS["train dqn"] = RUNNERS["train dqn"]._replace(
-    help="train an agent with dqn; --ablate compares Rainbow's parts", options=DQNOptions
-)
+RUNNERS["train dqn"] = RUNNERS["train dqn"]._replace(options=DQNOptions)

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+COMPLETION = "--print-completion"  # takes the name of a shell
+
 
 def package_folder() -> Path:
     """Return the folder of the package ``automl_ext``, without importing it."""
@@ -45,7 +47,10 @@ def unknown_command(argv: Sequence[str], names: Sequence[str]) -> str:
 
 
 def flush_output() -> None:
-    """Flush standard output. On a full disk the rest is dropped, or Python would flush again at exit: code 120."""
+    """Flush standard output. Raises OSError on a full disk.
+
+    The rest of the output is then dropped. Otherwise Python would flush again at exit and return code 120.
+    """
     try:
         sys.stdout.flush()
     except OSError:
@@ -74,7 +79,7 @@ def answer(argv: Sequence[str]) -> int | None:
         return show(usage) if argv else show(usage) or 2
     if argv[0] == "--version":
         return show(runpy.run_path(str(package_folder() / "_version.py"))["__version__"])
-    if command_name(argv, names) is not None:
+    if argv[0] == COMPLETION or command_name(argv, names) is not None:
         return None
     of_first = [line for line in usage.splitlines() if line.startswith(f"  {argv[0]} ")]
     if of_first and argv[1:2] in (["-h"], ["--help"]):

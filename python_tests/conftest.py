@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterator
+from typing import Any
 
 import gpu as gpu_tests
 import pytest
@@ -37,3 +38,17 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def device(request: pytest.FixtureRequest) -> str:
     """Run the test on the CPU and, if available, on a GPU."""
     return "cpu" if request.param == "cpu" else gpu_tests.GPU
+
+
+@pytest.fixture
+def drawn_figures(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The matplotlib figures that the test saves, in order."""
+    figure = pytest.importorskip("matplotlib.figure", reason="extra plot").Figure
+    save, figures = figure.savefig, []
+
+    def savefig(self: Any, *args: Any, **options: Any) -> None:
+        figures.append(self)
+        save(self, *args, **options)
+
+    monkeypatch.setattr(figure, "savefig", savefig)
+    return figures

@@ -48,7 +48,12 @@ def parse(prog: str, args: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--no-compile", action="store_true", help="do not measure torch.compile")
     parser.add_argument("--check", action="store_true", help="exit with code 1 if a target is missed, and list these")
     parser.add_argument("--out", type=Path, help="folder for bench.json and bench.png (needs the extra plot)")
-    parser.add_argument("--table", type=Path, metavar="JSON", help="do not measure; print this result as Markdown")
+    parser.add_argument(
+        "--table",
+        type=Path,
+        metavar="JSON",
+        help="do not measure; print this result as Markdown, and draw bench.png into --out",
+    )
     parser.add_argument(
         "--readme", type=Path, metavar="FILE", help="write the Markdown between the markers in this file"
     )
@@ -72,6 +77,8 @@ def main(prog: str, args: Sequence[str]) -> int:
     if options.table is not None:
         result = read(options.table)
         print(readme.markdown(result), end="")
+        if options.out is not None:
+            draw(result, options.out)
         if options.readme is not None:
             readme.replace_table(options.readme, result)
         return 0
@@ -105,12 +112,17 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def write(result: dict[str, Any], folder: Path) -> None:
-    from automl_ext.bench.reports.chart import draw
-
     folder.mkdir(parents=True, exist_ok=True)
     write_atomic(folder / "bench.json", as_json(result).encode())
-    draw(result, folder / "bench.png")
+    draw(result, folder)
     print(f"written to {folder}/bench.json and bench.png")
+
+
+def draw(result: dict[str, Any], folder: Path) -> None:
+    from automl_ext.bench.reports import chart
+
+    check_writable(folder / "bench.png")
+    chart.draw(result, folder / "bench.png")
 
 
 def as_json(result: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""The contenders of a case: our op, eager PyTorch, compiled PyTorch, and other packages (peers)."""
+"""The implementations that a case compares (contenders): ours, eager and compiled PyTorch, other packages (peers)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One row of the result per pass of a case: times, errors and ratios."""
+"""Measures a case: one row of the result per pass, with times, errors and ratios."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ Times = dict[str, float]  # median, low and high quartile, in seconds; turns
 def warm_allocator() -> None:
     """Make the C library keep freed memory. Otherwise large results cause page faults at every call.
 
-    Where the C library has no such setting, one large block is allocated and freed instead.
+    One large block is also allocated and freed. That has a similar effect where the C library lacks the setting.
     """
     keep_freed_memory()
     torch.empty(WARM_UP_ELEMENTS)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from automl_ext.data.source import Part, Source
+from automl_ext.data.source import Source, array_part
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import check_size
 
@@ -41,7 +41,7 @@ def digits() -> Source:
     found = load_digits()
     images = torch.from_numpy(np.rint(found.images * (255 / 16)).astype(np.uint8))
     labels = torch.from_numpy(found.target.astype(np.int64))
-    return Source(tuple(str(i) for i in range(10)), _part(images[:, None], labels))
+    return Source(tuple(str(i) for i in range(10)), array_part(images[:, None], labels))
 
 
 def fashion_mnist(folder: Path) -> Source:
@@ -61,7 +61,7 @@ def fashion_mnist(folder: Path) -> Source:
             raise UserError(f"{images_path} has no images")
         if labels.max() >= len(FASHION_CLASSES):
             raise UserError(f"{labels_path}: label {int(labels.max())}, expected 0 to 9")
-        parts.append(_part(images[:, None], labels.long()))
+        parts.append(array_part(images[:, None], labels.long()))
     return Source(FASHION_CLASSES, *parts)
 
 
@@ -122,14 +122,14 @@ def npz(path: Path) -> Source:
     images, labels = _pair(path, arrays, names[0], names[1])
     values = np.unique(labels)
     classes = tuple(str(value) for value in values.tolist())
-    train = _part(images, torch.from_numpy(np.searchsorted(values, labels)))
+    train = array_part(images, torch.from_numpy(np.searchsorted(values, labels)))
     if names[2] not in arrays:
         return Source(classes, train)
     test_images, test_labels = _pair(path, arrays, names[2], names[3])
     unknown = np.setdiff1d(test_labels, values)
     if unknown.size:
         raise UserError(f"{path}: {names[3]} has the label {unknown[0]}, which {names[1]} does not contain")
-    return Source(classes, train, _part(test_images, torch.from_numpy(np.searchsorted(values, test_labels))))
+    return Source(classes, train, array_part(test_images, torch.from_numpy(np.searchsorted(values, test_labels))))
 
 
 def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
@@ -158,7 +158,7 @@ _KNOWN = {name for names in _NAMES for name in names}
 
 
 def _pair(path: Path, arrays: dict[str, Any], images_name: str, labels_name: str) -> tuple[Tensor, np.ndarray]:
-    images = _npz_images(f"{path}: {images_name}", arrays[images_name])
+    images = to_uint8(f"{path}: {images_name}", arrays[images_name])
     labels = arrays[labels_name]
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels = labels[:, 0]
@@ -171,7 +171,8 @@ def _pair(path: Path, arrays: dict[str, Any], images_name: str, labels_name: str
     return images, labels
 
 
-def _npz_images(name: str, array: np.ndarray) -> Tensor:
+def to_uint8(name: str, array: np.ndarray) -> Tensor:
+    """Return images as uint8 [N, C, H, W]; :func:`npz` says which arrays are images. ``name`` is for messages."""
     shape = list(array.shape)
     if array.size == 0 or array.ndim not in (3, 4):
         raise UserError(f"{name} has shape {shape}, expected a non-empty array [N, H, W], [N, H, W, C] or [N, C, H, W]")
@@ -184,12 +185,8 @@ def _npz_images(name: str, array: np.ndarray) -> Tensor:
     if array.dtype.kind == "f":
         low, high = array.min(), array.max()
         if not (low >= 0 and high <= 1):  # also False for NaN
-            raise UserError(f"{name} has floats from {low} to {high}, expected floats in [0, 1]")
+            raise UserError(f"{name} has floats from {low} to {high}, expected floats in [0, 1], not normalized")
         array = np.rint(array.astype(np.float32) * 255)
     elif array.dtype != np.uint8:
         raise UserError(f"{name} is {array.dtype}, expected uint8 or floats in [0, 1]")
     return torch.from_numpy(np.ascontiguousarray(array, dtype=np.uint8))
-
-
-def _part(images: Tensor, labels: Tensor) -> Part:
-    return Part(labels, lambda indices: images[indices])

@@ -7,13 +7,15 @@ import io
 import os
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from automl_ext.data.pixels import Size, channels_first, import_pillow, is_gray, number_of_channels, one_size, to_pixels
 from automl_ext.data.source import Part, Source
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import check_regular, check_size
@@ -24,22 +26,24 @@ LARGEST_FILE = 1 << 28  # largest size of one image in a zip file, in bytes
 
 # Maps the name of a folder to its tree, and the name of an image file to None.
 Tree = dict[str, Any]
+Result = TypeVar("Result")
 
 
-def folder_or_zip(path: Path) -> Source:
+def folder_or_zip(path: Path, size: Size | None = None, mode: str = "auto") -> Source:
     """Read ``class/image`` files or, with an official test part, ``train/class/image`` and ``test/class/image`` files.
 
     If the top level is a single folder that contains only folders (``train``, or the zipped folder), its content is
-    read. Classes are sorted by name. Hidden files and files without an image suffix are ignored. All images must have
-    the same size and the same mode, RGB or L (gray).
+    read. Classes are sorted by name. Hidden files and files without an image suffix are ignored. Images are converted
+    as :mod:`automl_ext.data.pixels` says.
+
+    Args:
+        size: (height, width) to which images are resized; None: all must have the same size.
+        mode: ``rgb``, ``gray``, or ``auto``: RGB if any image that is read has color, else gray.
 
     Raises:
         UserError: a file or folder is unsuitable; the message names it.
     """
-    try:
-        import PIL  # noqa: F401
-    except ImportError:
-        raise UserError('--data folder: needs Pillow: pip install "automl_ext[data]"') from None
+    import_pillow("--data folder")
     names = _list_folder(path) if path.is_dir() else _list_zip(path)
     tree: Tree = {}
     for name in names:
@@ -48,23 +52,24 @@ def folder_or_zip(path: Path) -> Source:
     while len(tree) == 1 and _holds_folders(next(iter(tree.values()))):
         name, tree = next(iter(tree.items()))
         top += f"{name}/"
+    read = partial(_read, path, size, mode)
     if not _holds_folders(tree.get("train")):
-        classes, train = _part(path, top, tree)
+        classes, train = _part(path, top, tree, read)
         return Source(classes, train)
     if sorted(_folders(tree)) != ["test", "train"]:
         found = ", ".join(sorted(_folders(tree)))
         raise UserError(
             f"{path}: expected class folders, or the folders train and test with class folders; found {found}"
         )
-    classes, train = _part(path, f"{top}train/", tree["train"])
-    test_classes, test = _part(path, f"{top}test/", tree["test"])
+    classes, train = _part(path, f"{top}train/", tree["train"], read)
+    test_classes, test = _part(path, f"{top}test/", tree["test"], read)
     if classes != test_classes:
         odd = sorted(set(classes) ^ set(test_classes))[0]
         raise UserError(f"{path}: class {odd!r} is in only one of the folders train and test")
     return Source(classes, train, test)
 
 
-def _part(path: Path, top: str, tree: Tree) -> tuple[tuple[str, ...], Part]:
+def _part(path: Path, top: str, tree: Tree, read: Callable[[list[str]], Tensor]) -> tuple[tuple[str, ...], Part]:
     classes = tuple(sorted(_folders(tree)))
     if not classes:
         raise UserError(f"{path}: no class folders in {top or 'the top level'}; expected class/image files")
@@ -77,41 +82,38 @@ def _part(path: Path, top: str, tree: Tree) -> tuple[tuple[str, ...], Part]:
             raise UserError(f"{path}: class folder {top}{name} contains no images ({', '.join(SUFFIXES)})")
         names += [f"{top}{name}/{file}" for file in sorted(tree[name])]
         labels += [label] * len(tree[name])
-    return classes, Part(torch.tensor(labels), lambda indices: _read(path, [names[i] for i in indices.tolist()]))
+    return classes, Part(torch.tensor(labels), lambda indices: read([names[i] for i in indices.tolist()]))
 
 
-def _read(path: Path, names: list[str]) -> Tensor:
+def _read(path: Path, size: Size | None, mode: str, names: list[str]) -> Tensor:
     """Read images as uint8 ``[n, C, H, W]``. Files are decoded one at a time and not unpacked to disk."""
-    out = np.empty(0)
-    first: tuple[str, tuple[int, int], str] | None = None
     with _opener(path) as load:
+        found = [_decode(load, path, name, _header) for name in names]
+        channels = number_of_channels(mode, (gray for _, gray in found))
+        height, width = size or one_size(str(path), (size for size, _ in found))
+        check_size(path, len(names) * channels * height * width)
+        out = np.empty((len(names), channels, height, width), np.uint8)
         for i, name in enumerate(names):
-            pixels, size, mode = _decode(load, path, name)
-            if mode not in ("RGB", "L"):
-                raise UserError(f"{path}: {name} has mode {mode}, expected RGB or L (gray)")
-            if first is None:
-                first = (name, size, mode)
-                check_size(path, len(names) * pixels.size)
-                out = np.empty((len(names), *pixels.shape), np.uint8)
-            if (size, mode) != first[1:]:
-                raise UserError(
-                    f"{path}: {name} is {size[0]}×{size[1]} {mode}, "
-                    f"but {first[0]} is {first[1][0]}×{first[1][1]} {first[2]}; all must have the same size and mode"
-                )
-            out[i] = pixels
-    images = torch.from_numpy(out)
-    return images[:, None] if images.dim() == 3 else images.permute(0, 3, 1, 2).contiguous()
+            out[i] = channels_first(_decode(load, path, name, lambda image: to_pixels(image, channels, size)))
+    return torch.from_numpy(out)
 
 
-def _decode(load: Callable[[str], bytes], path: Path, name: str) -> tuple[np.ndarray, tuple[int, int], str]:
+def _header(image: Any) -> tuple[Size, bool]:
+    """Return (height, width), and whether the image is gray. Pixels are not decoded, except for a palette."""
+    return (image.size[1], image.size[0]), is_gray(image)
+
+
+def _decode(load: Callable[[str], bytes], path: Path, name: str, use: Callable[[Any], Result]) -> Result:
+    """Return ``use(image)`` of one file."""
     from PIL import Image
 
     try:
         data = load(name)
+        if use is not _header:
+            with Image.open(io.BytesIO(data)) as image:
+                image.verify()  # checks PNG checksums, which decoding skips; the image cannot be used afterwards
         with Image.open(io.BytesIO(data)) as image:
-            image.verify()  # checks PNG checksums, which decoding skips; the image cannot be used afterwards
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image), image.size, image.mode
+            return use(image)
     except MemoryError:
         raise
     except Exception as error:  # each image format raises its own exceptions, and so does zipfile

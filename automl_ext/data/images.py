@@ -4,18 +4,24 @@ load_images("digits")                      scikit-learn's 1,797 digits, 8×8
 load_images("fashion-mnist:PATH")          a folder with the four idx files, gzipped or not
 load_images("folder:PATH")                 a folder or zip file with one folder of images per class
 load_images("npz:PATH")                    NumPy arrays
+load_images(dataset)                       own data in Python: see automl_ext.data.datasets
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from automl_ext.data import array_files, image_files
-from automl_ext.data.source import Source
+from automl_ext.data.datasets import dataset_source, digest
+from automl_ext.data.pixels import Size, check_mode, convert, parse_size
+from automl_ext.data.source import Part, Source, array_part
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import check_regular
 
@@ -63,22 +69,38 @@ class Splits:
     std: tuple[float, ...]
 
 
-def load_images(spec: str, *, subset: int | None = None, seed: int = 0) -> ImageData:
+def load_images(
+    spec: Any,
+    *,
+    subset: int | None = None,
+    seed: int = 0,
+    image_size: str | int | None = None,
+    image_mode: str = "auto",
+) -> ImageData:
     """Read the images that ``spec`` names.
 
     Args:
-        spec: ``digits``, ``fashion-mnist:PATH``, ``folder:PATH`` or ``npz:PATH``.
+        spec: ``digits``, ``fashion-mnist:PATH``, ``folder:PATH`` or ``npz:PATH``; or own data in Python, as
+            :mod:`automl_ext.data.datasets` takes them, whose name becomes ``own:`` and a checksum; or an ImageData,
+            which is only resized, converted and drawn from.
         subset: draw this many images in total, stratified by class. With an official test part, 80 % of them come
             from the training part and 20 % from the test part. Only the drawn files are read.
         seed: seed of the draw.
+        image_size: N or "HxW", the size to which images are stretched. None: all images must have the same size.
+        image_mode: ``rgb``, ``gray``, or ``auto``: RGB if any image has color, else gray; images stored as arrays
+            keep their channels.
 
     Raises:
         UserError: the spec is unknown, a file is missing, damaged or unsuitable, a class has too few images (below 5,
             or below 4 and 1 with a test part), or the subset is too large or too small. The message names the file.
+        ValueError: ``image_size`` or ``image_mode`` is invalid.
     """
-    source = _open(spec)
+    size = parse_size(image_size)
+    check_mode(image_mode)
+    source = _open(spec, size, image_mode)
+    name = spec if isinstance(spec, str) else type(spec).__name__
     train, test = source.train, source.test
-    _check_classes(spec, source.classes, train.labels, None if test is None else test.labels)
+    _check_classes(name, source.classes, train.labels, None if test is None else test.labels)
     chosen, test_chosen = (
         torch.arange(len(train.labels)),
         torch.arange(0 if test is None else len(test.labels)),
@@ -89,21 +111,22 @@ def load_images(spec: str, *, subset: int | None = None, seed: int = 0) -> Image
             if subset < 1 or count > len(have):
                 total = len(chosen) + len(test_chosen)
                 part = "" if test is None else f" ({len(chosen)} for training and {len(test_chosen)} for test)"
-                raise UserError(f"--subset {subset}: {spec} has {total} images{part}")
+                raise UserError(f"--subset {subset}: {name} has {total} images{part}")
         generator = torch.Generator().manual_seed(seed)
         chosen = draw_stratified(train.labels, wanted[0], generator)
         if test is not None:
             test_chosen = draw_stratified(test.labels, wanted[1], generator)
         labels, test_labels = train.labels[chosen], None if test is None else test.labels[test_chosen]
-        _check_classes(f"--subset {subset} of {spec}", source.classes, labels, test_labels)
-    images = train.read(chosen)
-    if test is None:
-        return ImageData(spec, images, train.labels[chosen], source.classes)
-    test_images = test.read(test_chosen)
-    if images.shape[1:] != test_images.shape[1:]:
+        _check_classes(f"--subset {subset} of {name}", source.classes, labels, test_labels)
+    images, labels = train.read(chosen), train.labels[chosen]
+    test_images, test_labels = (None, None) if test is None else (test.read(test_chosen), test.labels[test_chosen])
+    if test_images is not None and images.shape[1:] != test_images.shape[1:]:
         shapes = f"{_shape(images)} and {_shape(test_images)}"
-        raise UserError(f"{spec}: training and test images differ in shape (C×H×W): {shapes}")
-    return ImageData(spec, images, train.labels[chosen], source.classes, test_images, test.labels[test_chosen])
+        raise UserError(
+            f"{name}: training and test images differ in shape (C×H×W): {shapes}; give --image-size or --image-mode"
+        )
+    name = name if isinstance(spec, str) else f"own:{digest(images, labels, test_images, test_labels)}"
+    return ImageData(name, images, labels, source.classes, test_images, test_labels)
 
 
 def split_images(data: ImageData, *, seed: int = 0) -> Splits:
@@ -153,14 +176,20 @@ def draw_stratified(labels: Tensor, count: int, generator: torch.Generator) -> T
     return torch.cat(drawn).sort().values
 
 
-def _open(spec: str) -> Source:
+def _open(spec: Any, size: Size | None, mode: str) -> Source:
+    if isinstance(spec, ImageData):
+        has_test = spec.test_images is not None and spec.test_labels is not None
+        test = array_part(spec.test_images, spec.test_labels) if has_test else None  # type: ignore[arg-type]
+        return _converted("images", Source(spec.classes, array_part(spec.images, spec.labels), test), size, mode)
+    if not isinstance(spec, str):
+        return dataset_source(spec, size, mode)
     kind, _, place = spec.partition(":")
     path = Path(place).expanduser()
     if spec == "digits":
-        return array_files.digits()
-    readers = {
+        return _converted(spec, array_files.digits(), size, mode)
+    readers: dict[str, Callable[[Path], Source]] = {
         "fashion-mnist": array_files.fashion_mnist,
-        "folder": image_files.folder_or_zip,
+        "folder": partial(image_files.folder_or_zip, size=size, mode=mode),
         "npz": array_files.npz,
     }
     if kind not in readers or not place:
@@ -169,7 +198,17 @@ def _open(spec: str) -> Source:
         raise UserError(f"--data {spec}: {path} does not exist")
     if not path.is_dir():
         check_regular(path, f"--data {spec}")
-    return readers[kind](path)
+    source = readers[kind](path)
+    return source if kind == "folder" else _converted(spec, source, size, mode)
+
+
+def _converted(name: str, source: Source, size: Size | None, mode: str) -> Source:
+    """Return a source of arrays whose images are converted as they are read."""
+
+    def converted(part: Part) -> Part:
+        return Part(part.labels, lambda indices: convert(name, part.read(indices), size, mode))
+
+    return Source(source.classes, converted(source.train), None if source.test is None else converted(source.test))
 
 
 def _suggestion(spec: str) -> str:

@@ -1,4 +1,4 @@
-"""Data sets before their images are read."""
+"""Descriptions of data sets, from which images are read on demand."""
 
 from __future__ import annotations
 
@@ -23,3 +23,8 @@ class Source:
     classes: tuple[str, ...]
     train: Part
     test: Part | None = None
+
+
+def array_part(images: Tensor, labels: Tensor) -> Part:
+    """Return the part of images in memory."""
+    return Part(labels, lambda indices: images[indices])

@@ -22,6 +22,7 @@ from automl_ext.nas.estimators.morphisms import net2deeper, net2wider
 from automl_ext.nas.estimators.weight_sharing import WeightSharing
 from automl_ext.nas.evaluation import Evaluation, Evaluator
 from automl_ext.nas.export.export import export as export_network  # `export` is the subpackage
+from automl_ext.nas.fitting import FittedNetwork, fit
 from automl_ext.nas.retraining.compare import CompareConfig, compare
 from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
 from automl_ext.nas.search.search import search as search_by_strategy
@@ -49,6 +50,7 @@ __all__ = [
     "Evaluation",
     "Evaluator",
     "EvolutionConfig",
+    "FittedNetwork",
     "GDASConfig",
     "LowerFidelity",
     "NASBench201",
@@ -64,6 +66,7 @@ __all__ = [
     "compare",
     "ensemble",
     "export_network",
+    "fit",
     "load_ensemble",
     "net2deeper",
     "net2wider",

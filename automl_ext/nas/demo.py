@@ -13,6 +13,7 @@ from automl_ext.nas.differentiable.gdas import GDASConfig, search
 from automl_ext.nas.differentiable.search import retrain_config
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.retraining.compare import CompareConfig, compare
+from automl_ext.nas.retraining.comparison import draw_groups
 from automl_ext.nas.retraining.training import TrainingConfig
 from automl_ext.training.files.atomic import write_json
 
@@ -24,7 +25,7 @@ def demo(out: Path) -> None:
 
     Args:
         out: the folder for the run directories ``search`` (with ``cell.png`` and ``cell.svg``) and ``random``, and for
-            ``table.json``.
+            ``table.json`` and ``comparison.png``.
     """
     torch.set_num_threads(1)  # a second thread slows such small networks down; resuming needs the same number
     config = GDASConfig()
@@ -32,12 +33,20 @@ def demo(out: Path) -> None:
     assert found is not None  # no stop_after
     drawn = compare(random_config(config), out / "random", resume="auto")
     assert drawn is not None
-    pictures = plot_run(out / "search")
     rows = table_rows(found, drawn)
+    pictures = [*plot_run(out / "search"), draw_rows(rows, drawn["random_median"], out / "comparison.png")]
     write_json(out / "table.json", rows)
     Console().print(as_table(rows))
     print("found:", found["genotype"])
     print("pictures:", ", ".join(str(path) for path in pictures))
+
+
+def draw_rows(rows: list[dict[str, Any]], median: float, path: Path) -> Path:
+    """Draw the found cell next to the random ones; return the file."""
+    points = [(r["parameters"], r["test_accuracy"]) for r in rows]
+    groups = {"found by GDAS": points[:1], "random cells": points[1:]}
+    draw_groups(groups, {"median of the random cells": median}, "GDAS and random cells on digits", path)
+    return path
 
 
 def random_config(config: GDASConfig) -> CompareConfig:

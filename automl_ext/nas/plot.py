@@ -1,59 +1,87 @@
-"""Plots of runs: their curves, and the cell that a search found."""
+"""Plots of runs: their curves, the cell that a search found, and comparisons of trained cells."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from automl_ext.nas.retraining.comparison import draw_comparison
+from automl_ext.nas.retraining.confusion import plot_confusion
+from automl_ext.nas.run_title import run_title
 from automl_ext.nas.search.plot import plot_search
-from automl_ext.nas.spaces.registry import parse_genotype, space
-from automl_ext.training.curves import draw_curves, read_metrics
+from automl_ext.nas.spaces.registry import parse_genotype, space, stored_space
+from automl_ext.nas.spaces.space import Space
+from automl_ext.training.curves import Stage, draw_curves, read_metrics
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object
-
-# Metrics in one panel: they show a collapse of a search to skip connections or "none".
-WATCH = {
-    "share of edges where α is largest": {"search_share_skip": "skip", "search_share_none": "none"},
-    "mean probability softmax(α)": {"search_prob_skip": "skip", "search_prob_none": "none"},
-}
+from automl_ext.training.run import CONFIG, algorithm_of
 
 
-def plot_run(run: Path) -> list[Path]:
+def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
     """Plot a run of architecture search.
 
     Writes ``curves.png`` of the logged metrics. A search by a strategy also gets ``trajectory.png`` and
-    ``pareto.png``. A run with a genotype also gets ``cell.png`` and ``cell.svg``.
+    ``pareto.png``, a comparison or an ensemble ``comparison.png``. A run with a genotype also gets ``cell.png`` and
+    ``cell.svg``, one with a trained network ``confusion.png``.
+
+    Args:
+        run: a run directory, perhaps written by somebody else.
+        trust: Python modules that its configuration may name (``space``); they are imported.
 
     Returns:
         The files written.
 
     Raises:
-        UserError: ``run`` is not a run directory, has no metrics, or has a damaged file.
+        UserError: ``run`` is not a run directory, has no metrics, has a damaged file, or names a module that is not in
+            ``trust``.
         ModuleNotFoundError: matplotlib (extra ``plot``) is not installed.
     """
-    curves = run / "curves.png"
-    rows = read_metrics(run)
-    draw_curves(rows, curves, WATCH)
-    result = run / "result.json"
-    drawn = []
-    if result.is_file() and (genotype := _text(result, "genotype")) is not None:
-        drawn = plot_genotype(genotype, run, _text(run / "config.json", "space") or "nb201")
-    return [curves, *plot_search(rows, run), *drawn]
+    curves, rows = run / "curves.png", read_metrics(run)
+    algorithm = algorithm_of(run)
+    config = read_object(run / "config.json") if (run / "config.json").is_file() else {}
+    result = read_object(run / "result.json") if (run / "result.json").is_file() else {}
+    title = run_title(algorithm, config, result)
+    draw_curves(rows, curves, title, "runs", None if algorithm == "nas-bench" else stages(config))
+    drawn = plot_search(rows, run, title) + draw_comparison(result, run, title)
+    if (genotype := _text(run / "result.json", result, "genotype")) is not None:
+        of_space = _text(run / "config.json", config, "space") or "nb201"
+        drawn += _draw(genotype, run, stored_space(of_space, trust, run / CONFIG), title)
+        drawn += plot_confusion(result, run)
+    return [curves, *drawn]
 
 
-def _text(path: Path, key: str) -> str | None:
-    value = read_object(path).get(key)
+def stages(config: dict[str, Any]) -> dict[str, Stage]:
+    """Return the stages of runs of architecture search, in the order of their panels."""
+    given = config.get("genotype") is not None
+    return {
+        "": Stage("", "evaluation"),
+        "search": Stage("search"),
+        "supernet": Stage("training of the supernet"),
+        "derive": Stage("derivation of the cell", "decision"),
+        "retrain": Stage("training of the cell"),
+        "cell": Stage("training", label=lambda i: "given cell" if given and i == 0 else "random cells"),
+        "member": Stage("training", label=lambda i: f"member {i + 1}"),
+    }
+
+
+def _text(path: Path, values: dict[str, Any], key: str) -> str | None:
+    value = values.get(key)
     if value is not None and not isinstance(value, str):
         raise UserError(f"plot: {path}: {key}: expected a string, got {type(value).__name__}")
     return value
 
 
-def plot_genotype(genotype: str, out: Path, space_name: str = "nb201") -> list[Path]:
+def plot_genotype(genotype: str, out: Path, space_name: str = "nb201", title: str = "") -> list[Path]:
     """Draw a cell of the space as ``out/cell.png`` and ``out/cell.svg``.
 
     Raises:
         UserError: the space or the genotype is unknown, or ``out`` cannot be made a folder.
     """
-    of_space = space(space_name)
+    return _draw(genotype, out, space(space_name), title)
+
+
+def _draw(genotype: str, out: Path, of_space: Space[Any], title: str) -> list[Path]:
     parsed = parse_genotype(of_space, genotype)
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -61,5 +89,5 @@ def plot_genotype(genotype: str, out: Path, space_name: str = "nb201") -> list[P
         raise UserError(f"plot: --out {out}: expected a folder: {error.strerror}") from None
     paths = [out / "cell.png", out / "cell.svg"]
     for path in paths:
-        of_space.draw(parsed, path)
+        of_space.draw(parsed, path, title)
     return paths

@@ -39,7 +39,7 @@ def categorical_projection(
     v_min: float,
     v_max: float,
 ) -> Tensor:
-    """Project onto the atoms; see :func:`automl_ext.categorical_projection`. ``discounts`` or else ``gamma``."""
+    """Project onto the atoms; see :func:`automl_ext.categorical_projection`. ``discounts`` None: ``gamma``."""
     atoms = next_probs.shape[-1]
     p, r = next_probs.detach().double(), rewards.detach().double()
     g = torch.full_like(r, gamma) if discounts is None else discounts.detach().double()

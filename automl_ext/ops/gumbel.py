@@ -224,7 +224,7 @@ def _check_categories(logits: Tensor, dim: int, op: str) -> None:
 
 
 def _split_tau(tau: float | Tensor, logits: Tensor, op: str) -> tuple[float, Tensor | None]:
-    """Return τ as a number or as a tensor; the ops take either, because making a tensor of a float takes 2 µs."""
+    """Return τ as a number or as a tensor; the ops take either, because making a tensor of a float costs time."""
     if isinstance(tau, Tensor):
         if tau.ndim != 0 or not tau.is_floating_point() or not is_dense(tau):
             raise TypeError(f"{op}: tau: expected a float or a 0-dim float tensor, got {describe(tau)}")

@@ -68,14 +68,16 @@ def discounted_returns(
 ) -> Tensor:
     """Compute discounted sums of rewards to the end of the episode, bootstrapped at cuts.
 
-    G_t = r_t + gamma c_t G_{t+1} + gamma cut_t (1 - terminated_t) V'_t. ``next_values`` is read only at cuts.
+    G_t = r_t + gamma c_t G_{t+1} + gamma cut_t (1 - terminated_t) V'_t. Here V'_t is ``next_values[t]``, read only at
+    cuts. cut_t = 1 - c_t is 1 where the episode is cut after step t: where it ends, at t = T-1, and before a step that
+    is not valid.
 
     Args:
         rewards, next_values: [T, B].
         terminated, truncated: bool [T, B].
         gamma: discount per step, in [0, 1].
         valid: bool [T, B]; None if every step is valid.
-        time_dim: the time dim.
+        time_dim: index of the time dimension.
 
     Returns:
         G, [T, B].
@@ -104,7 +106,8 @@ def n_step_returns(
     """Compute n-step returns, which end at the first cut (Watkins 1989; Sutton and Barto, eq. 7.1).
 
     With K = min(n, steps up to and including the first cut) and j = t + K - 1:
-    G_t = sum_{k<K} gamma^k r_{t+k} + gamma^K (1 - terminated_j) V'_j.
+    G_t = sum_{k<K} gamma^k r_{t+k} + gamma^K (1 - terminated_j) V'_j, with V'_j = ``next_values[j]``. Cuts are the same
+    as in :func:`discounted_returns`.
 
     Args:
         rewards: [T, B].
@@ -114,7 +117,7 @@ def n_step_returns(
         gamma: discount per step, in [0, 1].
         n: number of steps, at least 1.
         valid: bool [T, B]; None if every step is valid.
-        time_dim: the time dim.
+        time_dim: index of the time dimension.
 
     Returns:
         returns: G, [T, B]; 0 at an invalid step.
@@ -151,14 +154,15 @@ def gae(
 ) -> tuple[Tensor, Tensor]:
     """Compute generalized advantage estimates (Schulman et al. 2016, eq. 16).
 
-    delta_t = r_t + g_t V'_t - V_t; A_t = delta_t + gamma lambda c_t A_{t+1}; returns = A + V.
+    delta_t = r_t + g_t V'_t - V_t; A_t = delta_t + gamma lambda c_t A_{t+1}; returns = A + V. Here V'_t is
+    ``next_values[t]``, g_t is gamma (1 - terminated_t), and c_t is 0 at cuts (see :func:`discounted_returns`), else 1.
 
     Args:
         rewards, values, next_values: [T, B].
         terminated, truncated: bool [T, B].
         gamma, lam: discount per step and lambda, in [0, 1].
         valid: bool [T, B]; None if every step is valid.
-        time_dim: the time dim.
+        time_dim: index of the time dimension.
 
     Returns:
         Advantages and returns, [T, B] each.
@@ -198,15 +202,15 @@ def lambda_returns(
 ) -> Tensor:
     """Compute TD(lambda) returns (Sutton and Barto, eq. 12.18; Dreamer, Hafner et al. 2020, eq. 6).
 
-    G_t = r_t + g_t [(1 - lambda c_t) V'_t + lambda c_t G_{t+1}].
+    G_t = r_t + g_t [(1 - lambda c_t) V'_t + lambda c_t G_{t+1}]. V', g and c are those of :func:`gae`.
 
     Args:
         rewards, next_values: [T, B].
-        terminated, truncated: bool [T, B]; None if no step is.
+        terminated, truncated: bool [T, B]; None if no step is terminated or truncated.
         gamma, lam: discount per step and lambda, in [0, 1].
         discounts: [T, B], replaces g; ``gamma`` is then not used. Differentiable. With it, ``terminated`` only cuts.
         valid: bool [T, B]; None if every step is valid.
-        time_dim: the time dim.
+        time_dim: index of the time dimension.
 
     Returns:
         G, [T, B].
@@ -241,7 +245,7 @@ def vtrace(
 
     With rho = exp(log_rhos), rho' = min(rho_clip, rho) and w = lambda min(c_clip, rho), where w_t is the paper's c_t:
     vs_t = V_t + rho'_t (r_t + g_t V'_t - V_t) + g_t c_t w_t (vs_{t+1} - V_{t+1}), and the advantage is
-    rho'_t (r_t + g_t X_t - V_t) with X_t = V'_t at a cut, else vs_{t+1}.
+    rho'_t (r_t + g_t X_t - V_t) with X_t = V'_t at a cut, else vs_{t+1}. V', g and c are those of :func:`gae`.
 
     Args:
         log_rhos: [T, B], log pi(a|s) - log mu(a|s) of the learned policy pi and the behavior policy mu.
@@ -250,7 +254,7 @@ def vtrace(
         gamma, lam: discount per step and lambda, in [0, 1].
         rho_clip, c_clip: upper bounds of the ratios, positive; ``math.inf`` means no clipping.
         valid: bool [T, B]; None if every step is valid.
-        time_dim: the time dim.
+        time_dim: index of the time dimension.
 
     Returns:
         Value targets vs and advantages, [T, B] each, detached.
@@ -282,6 +286,7 @@ def retrace(
     """Compute Retrace(lambda) targets for Q(s_t, a_t) (Munos et al. 2016, eq. 4).
 
     Q'_t = r_t + g_t [V'_t + c_t w_{t+1} (Q'_{t+1} - Q_{t+1})] with w = lambda min(1, exp(log_rhos)).
+    V', g and c are those of :func:`gae`.
 
     Args:
         log_rhos: [T, B], log pi(a|s) - log mu(a|s) of the target policy pi and the behavior policy mu.
@@ -291,7 +296,7 @@ def retrace(
         terminated, truncated: bool [T, B].
         gamma, lam: discount per step and lambda, in [0, 1].
         valid: bool [T, B]; None if every step is valid.
-        time_dim: the time dim.
+        time_dim: index of the time dimension.
 
     Returns:
         Targets, [T, B], detached.

@@ -4,6 +4,7 @@ from automl_ext.rl.actor_critic.a2c import A2C, A2CConfig
 from automl_ext.rl.actor_critic.a3c import A3C
 from automl_ext.rl.actor_critic.a3c_config import A3CConfig
 from automl_ext.rl.actor_critic.reinforce import Reinforce, ReinforceConfig
+from automl_ext.rl.agents import load, load_run, make
 from automl_ext.rl.dqn.agent import DQN
 from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.offline import replay_of_episodes, saved_replay, train_offline
@@ -11,8 +12,11 @@ from automl_ext.rl.dqn.rainbow import Rainbow, RainbowConfig
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import Envs, Step, make_envs
+from automl_ext.rl.export.export import export_policy
 from automl_ext.rl.loop.agent import Agent, TrainConfig
 from automl_ext.rl.loop.evaluate import evaluate
+from automl_ext.rl.loop.learning import LearningAgent
+from automl_ext.rl.loop.loop import Report
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
 from automl_ext.rl.tabular.mdp import MDP
@@ -32,15 +36,21 @@ __all__ = [
     "DreamerConfig",
     "EnvOptions",
     "Envs",
+    "LearningAgent",
     "PrioritizedReplay",
     "Rainbow",
     "RainbowConfig",
     "Reinforce",
     "ReinforceConfig",
+    "Report",
     "Step",
     "TrainConfig",
     "UniformReplay",
     "evaluate",
+    "export_policy",
+    "load",
+    "load_run",
+    "make",
     "make_envs",
     "policy_evaluation",
     "policy_iteration",

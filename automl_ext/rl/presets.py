@@ -15,8 +15,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     # of Rainbow. As in both papers, one update with batch size 32 per four frames. As in Young and Tian 2019, 5k frames
     # before the first update, 100k transitions kept, and ε falling to 0.1 over 100k frames. Rewards are at least 0 and
     # mostly 0 or 1. Discounted returns reached in this time are below 10, hence the range of the atoms. Noisy layers
-    # start with a fifth of the paper's noise, since millions of steps are needed to unlearn the paper's noise (Freeway
-    # after 50k frames, one seed: return 29 instead of 7).
+    # start with a fifth of the paper's noise, since millions of steps are needed to unlearn the paper's noise.
     "minatar": {
         "env_id": "MinAtar/Breakout-v1",
         "total_steps": 500_000,

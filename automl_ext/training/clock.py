@@ -1,4 +1,4 @@
-"""A clock of time spent."""
+"""A clock that adds up the wall-clock and CPU seconds of a run."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 
 
 class Clock:
-    """Time spent inside ``with clock``, over interruptions.
+    """Adds up the seconds spent inside ``with clock`` blocks; a checkpoint can hold the sums.
 
     Attributes:
         wall: wall-clock seconds.

@@ -126,6 +126,16 @@ def from_dict(config: Config, stored: dict[str, Any], source: str, version: obje
     return _replace(config, stored, source, "")
 
 
+def with_values(config: Config, values: dict[str, Any], source: str) -> Config:
+    """Return a copy of the dataclass ``config`` with other values of some options; lists stand for tuples.
+
+    Raises:
+        UserError: an option is unknown (the valid ones are listed), or a value has the wrong type; starts with
+            ``source``.
+    """
+    return _replace(config, values, source, "")
+
+
 def _read_toml(path: Path) -> dict[str, Any]:
     if sys.version_info >= (3, 11):
         import tomllib

@@ -1,4 +1,4 @@
-"""Devices by name."""
+"""Selects a torch device by its name."""
 
 from __future__ import annotations
 

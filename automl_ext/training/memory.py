@@ -20,8 +20,8 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 def keep_freed_memory() -> None:
     """Make the C library keep freed memory, for the rest of the process.
 
-    By default it returns large blocks to the system, and the tensors of the next step cause page faults: 5,000 faults
-    and 4 % of the time of one Dreamer update. Only glibc has these settings; elsewhere this does nothing.
+    By default it returns large blocks to the system, and allocating the same tensors in the next step causes page
+    faults. Only glibc has these settings; elsewhere this does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -31,10 +31,11 @@ def keep_freed_memory() -> None:
 
 @contextlib.contextmanager
 def flushed_denormals() -> Iterator[None]:
-    """Treat float32 numbers below 1e-38 as 0 in this thread's CPU arithmetic; the mode of before returns afterwards.
+    """Flush denormal float32 numbers (below 1.2e-38) to 0 in this thread's CPU arithmetic, inside the block.
 
-    The gradient of a unit that no longer activates is 0, so its average in Adam halves every seven steps. After 600
-    steps the average is a denormal number. CPUs are slow with these: Adam took ten times as long.
+    The previous mode is restored on exit. The gradient of a unit that is never active is 0, so each step of Adam
+    multiplies its moving average by β₁ = 0.9. After some hundred steps the average is a denormal number, with which
+    most CPUs compute much more slowly.
     """
     before = float(torch.tensor(1e-39) * 1.0) == 0.0
     torch.set_flush_denormal(True)

@@ -1,28 +1,39 @@
-"""A progress bar, shown on terminals only."""
+"""Progress on standard error: a bar on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import math
 import sys
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
+
+PAUSE = 0.1  # seconds between lines: looking a score up in a table takes microseconds
+SHOWN = 6  # values in a line
 
 
 class Progress:
     """A progress bar from ``start`` to ``total``: a context manager with :meth:`advance`, or an iterator.
 
-    ``for step in progress`` yields ``start … total - 1``. Nothing is shown if standard error is not a terminal, or if
-    the logger ``automl_ext`` suppresses warnings.
+    ``for step in progress`` yields ``start … total - 1``. If standard error is not a terminal, :meth:`report` prints
+    lines instead. Nothing is shown if the logger ``automl_ext`` suppresses warnings.
     """
 
     def __init__(self, total: int, description: str, start: int = 0) -> None:
         self.total, self.description, self.start = total, description, start
         self._bar: Any = None
         self._task: Any = None
+        self._lines = False
+        self._began, self._printed = time.monotonic(), -math.inf
 
     def __enter__(self) -> Progress:
-        if sys.stderr.isatty() and logging.getLogger("automl_ext").isEnabledFor(logging.WARNING):
+        if not logging.getLogger("automl_ext").isEnabledFor(logging.WARNING):
+            return self
+        self._lines = not sys.stderr.isatty()
+        if not self._lines:
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar
@@ -41,6 +52,7 @@ class Progress:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._lines = False
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
@@ -55,3 +67,14 @@ class Progress:
         """Advance by ``steps``; a new ``description`` replaces the text next to the bar."""
         if self._bar is not None:
             self._bar.update(self._task, advance=steps, description=description)
+
+    def report(self, step: int, scalars: dict[str, float]) -> None:
+        """Print a line with the first measurements, at most ten lines per second; nothing while there is a bar."""
+        now = time.monotonic()
+        if self._lines and (now >= self._printed + PAUSE or step >= self.total):
+            self._printed = now
+            of = f"/{self.total:,}" if step <= self.total else ""
+            values = [f"{name} {value:.4g}" for name, value in list(scalars.items())[:SHOWN]]
+            text = f"{self.description} {step:,}{of}, {now - self._began:.0f} s: {', '.join(values)}"
+            with contextlib.suppress(OSError):  # a closed pipe must not end a run
+                print(text, file=sys.stderr, flush=True)

@@ -58,6 +58,7 @@ class Run:
         self._metrics = metrics.Metrics(path, step)
         self._folder: RunFolder | None = None  # set by open
         self._finished = False
+        self._progress: Progress | None = None
 
     @classmethod
     def open(
@@ -120,11 +121,18 @@ class Run:
         return run
 
     def log(self, step: int, **scalars: float) -> None:
-        """Append scalars to ``metrics.jsonl`` and TensorBoard; NaN becomes null.
+        """Append scalars to ``metrics.jsonl``, and to TensorBoard with the names of
+        :func:`~automl_ext.training.files.tags.tag`, and report them; NaN becomes null.
 
         ``step`` is the number of completed steps, as in :meth:`save`: the first epoch's losses are logged at 1.
         """
         self._metrics.log(step, scalars)
+        if self._progress is not None:
+            self._progress.report(step, scalars)
+
+    def chart(self, step: int, **scalars: float) -> None:
+        """Write scalars to TensorBoard only: times, which would make ``metrics.jsonl`` of equal runs differ."""
+        self._metrics.chart(step, scalars)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write a checkpoint after ``step`` completed steps. The last two checkpoints are kept.
@@ -157,7 +165,8 @@ class Run:
 
     def progress(self, total: int, description: str) -> Progress:
         """Return a progress bar from :attr:`step` to ``total``: ``for epoch in run.progress(epochs, "search"): …``."""
-        return Progress(total, description, start=self.step)
+        self._progress = Progress(total, description, start=self.step)
+        return self._progress
 
     def close(self) -> None:
         """Close the files and release the lock."""

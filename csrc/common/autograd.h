@@ -52,10 +52,10 @@ struct Pointers<c10::intrusive_ptr<N>> {
   }
 };
 
-// The arguments of a backward.
+// The arguments of a backward function.
 struct Grads {
   const variable_list& out;          // the gradients of the forward's outputs; some may be undefined
-  const variable_list& saved;        // in the order of saving
+  const variable_list& saved;        // in the order in which they were saved
   const std::vector<bool>& needs;    // which inputs of the forward need a gradient
 };
 

@@ -25,14 +25,14 @@ __device__ __forceinline__ Threshold<float> split(float tau, double step) {
 
 // Returns τ of a row of v ≤ 0; meaningless unless `is_valid`. Newton's iteration from −1 increases to the root of
 // f(τ) = Σ max(v − τ, 0)^power − 1. If the closed-form root of the elements greater than τ keeps all of them, and its rounding
-// error is small, it is the root. For rows in registers at most the sums are in double, which is slow on GPUs.
+// error is small, it is the root. For rows in registers, at most the sums are in double, because double is slow on GPUs.
 template <int power, class Team, class Row>
 __device__ Threshold<typename Row::C> find_threshold(const Team& team, const Row& row, bool is_valid) {
   using C = typename Row::C;
   using Total = typename Row::Total;
   using S = typename Row::Scalar;
   constexpr S epsilon = sizeof(C) == 8 ? S(0x1p-52) : S(0x1p-23);
-  // Relative error of the sums and of the results of them.
+  // Relative error of the sums and of the values computed from them.
   constexpr S rounding = (Row::longest_chain + Team::depth + 6) * (epsilon / 2);
   C tau = -1;
   Threshold<C> result{tau, 0};
@@ -53,7 +53,7 @@ __device__ Threshold<typename Row::C> find_threshold(const Team& team, const Row
     team.sum(sums);
     const S n = S(team.count(some)), room = S(team.smallest(smallest)) - S(tau);
     const S sum = S(sums[0]), squares = S(sums[1]);
-    S to_root, least, to_newton;  // from τ: the root of the elements above τ, its lower bound, the Newton step
+    S to_root, least, to_newton;  // distances from τ: root of the elements above τ, its lower bound, Newton step
     if (power == 2) {
       const S excess = S(sums[1] - 1), square = sum * sum - n * excess, discriminant = square > 0 ? square : S(0);
       to_newton = excess / (2 * sum);
@@ -64,7 +64,7 @@ __device__ Threshold<typename Row::C> find_threshold(const Team& team, const Row
       to_newton = least = to_root - rounding * sum / n;
     }
     const bool all_stay = room > to_root;
-    // If all elements stay up to `least`, it does not pass the root either.
+    // A step of `least` does not pass the root of the row if all these elements are above τ + least.
     const S forward = room > least && least > to_newton ? least : to_newton;
     const C next = C(S(tau) + forward);
     // n is 0 if rounding moved τ to the largest element.
@@ -76,7 +76,8 @@ __device__ Threshold<typename Row::C> find_threshold(const Team& team, const Row
   return result;
 }
 
-// p of scale·x, given the largest x of the row. scale is 1, or ½ for entmax-1.5, over a temperature.
+// Computes p from scale·x, given the largest x of the row. scale is ½ for entmax-1.5 and 1 for sparsemax, each divided by the
+// temperature.
 template <int power, class T, class Team, class Row, class C>
 __device__ __forceinline__ void entmax_below(const Team& team, Row& row, C top, C scale, T* out) {
   // A NaN or +inf makes its row NaN; a row of only −inf is 0.
@@ -144,8 +145,9 @@ __global__ void __launch_bounds__(1024) entmax_huge_rows(const T* x, T* p, int64
   }
 }
 
-// dx = s(g − ⟨s, g⟩/⟨s, 1⟩), where s is √p for entmax-1.5 and 1 on the support for sparsemax. Outside the support dx is 0 for
-// any g.
+// The gradient dx of the scores, from the gradient g of the probabilities p: dx = s(g − ⟨s, g⟩/⟨s, 1⟩). For entmax-1.5
+// s = √p: the Jacobian of α-entmax with s = p^(2 − α) (Peters et al. 2019), for α = 3/2. For sparsemax s is 1 on the support,
+// where p > 0, and else 0 (Martins & Astudillo 2016, section 2.5). Outside the support dx is 0, even if g is infinite or NaN.
 template <int power, class C>
 __device__ __forceinline__ C support_weight(C p) {
   if (power == 2) return sqrt(p);

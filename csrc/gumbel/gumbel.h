@@ -7,20 +7,21 @@
 
 namespace automl_ext {
 
-// Rows are in groups of rows_per_group; there is one group except under vmap. Each group has its own seed and temperature
-// and numbers its elements from 0.
+// Rows are in groups of rows_per_group; there is one group except under vmap. Group i has the seed seeds[i * seed_step]
+// and the temperature taus[i * tau_step]; a step of 0 means that all groups share one value. Each group numbers its elements
+// from 0.
 struct GumbelRows {
   int64_t n;               // categories
   int64_t rows_per_group;
-  const int64_t* seeds;    // [groups], or a single one if seed_step is 0
+  const int64_t* seeds;
   int64_t seed_step;
-  const double* taus;      // like seeds, with tau_step
+  const double* taus;
   int64_t tau_step;
 };
 
 struct GumbelKernels {
   // For rows [begin, end): soft = f((x + noise)/τ), one_hot of argmax(x + noise), and the argmax. Outputs may be null, but
-  // one_hot requires soft, which tells NaN rows.
+  // one_hot requires soft, in which the kernel recognizes NaN rows.
   using Sample = void (*)(const GumbelRows& rows, const void* x, void* soft, void* one_hot, int64_t* index,
                           int64_t begin, int64_t end, void* scratch);
   // For rows [begin, end): dx and, unless null, the contribution of each row to dτ.

@@ -6,12 +6,13 @@
 
 namespace automl_ext {
 
-// Like GumbelRows, with seeds and temperatures on the device; only kernels read them.
+// Like GumbelRows, but the seeds and temperatures are in device memory and only kernels read them. Group i has the seed
+// seeds[i * seed_step] and the temperature taus[i * tau_step]; a step of 0 means that all groups share one value.
 struct GumbelCudaRows {
   int64_t count, n, rows_per_group;
-  const int64_t* seeds;  // [groups], or a single one if seed_step is 0; not read by the backward pass
+  const int64_t* seeds;  // not read by the backward pass
   int64_t seed_step;
-  const void* taus;  // like seeds, of tau_dtype; null: use tau
+  const void* taus;  // values of tau_dtype; null: all groups have the temperature tau
   DType tau_dtype;
   int64_t tau_step;
   double tau;

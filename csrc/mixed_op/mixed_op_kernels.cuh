@@ -27,7 +27,7 @@ template <class T, int width_, int kPacks>
 struct TilePart {
   static constexpr int width = width_;
   using Values = Pack<T, width>;
-  // Packs are loaded as 32-bit words: of half elements, the compiler would put each into a register of its own.
+  // Packs are loaded as 32-bit words: the compiler would put each half-precision element into a register of its own.
   using Word = std::conditional_t<(sizeof(Values) < 4), uint16_t, uint32_t>;
   using Words = Pack<Word, int(sizeof(Values) / sizeof(Word))>;
   const int64_t first, end;  // the thread's first element; the end of the elements covered by tiles of this width

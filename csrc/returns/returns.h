@@ -6,8 +6,8 @@
 
 namespace automl_ext {
 
-// The arrays of one call, all contiguous [T, B]; arrays that an op does not use are null. Flags are bytes, 0 or 1. A
-// null `terminated` or `truncated` means that no step is, a null `valid` that every step is.
+// The arrays of one call, all contiguous [T, B]; arrays that an op does not use are null. Flags are bytes, 0 or 1. If
+// `terminated` or `truncated` is null, no step is terminated or truncated. If `valid` is null, every step is valid.
 struct Trajectory {
   int64_t steps, columns;  // T, B
   const uint8_t *terminated, *truncated, *valid;

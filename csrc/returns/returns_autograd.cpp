@@ -45,7 +45,7 @@ Tensor defined(Optional x) { return x ? *x : Tensor(); }
 
 Tensor keep(const Tensor& mask, const Tensor& x) { return at::where(mask, x, at::zeros_like(x)); }
 
-// x of step t + 1 at step t; 0 at the last step.
+// Shifts x by one step: the result at step t is x of step t + 1, and 0 at the last step.
 Tensor ahead(const Tensor& x) { return at::cat({x.slice(0, 1), at::zeros_like(x.slice(0, 0, 1))}); }
 
 // The masks of steps.inc, as tensors.

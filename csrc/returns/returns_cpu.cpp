@@ -1,4 +1,4 @@
-// CPU registration of the returns family.
+// Registers the CPU kernels of the returns: lambda_returns, gae, n_step_returns, vtrace and retrace.
 #include <algorithm>
 
 #include "returns_entry.h"

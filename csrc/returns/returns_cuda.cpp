@@ -1,4 +1,4 @@
-// CUDA registration of the returns family.
+// Registers the CUDA kernels of the returns: lambda_returns, gae, n_step_returns, vtrace and retrace.
 #include "../common/cuda/device.h"
 #include "returns_cuda.h"
 #include "returns_entry.h"

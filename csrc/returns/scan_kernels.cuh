@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kScanThreads, 2) scan(const Trajectory x) {
     const int64_t first_at = first_t * x.columns + column;
     typename Op::Step steps[items];
     int64_t at = first_at;
-    uint32_t valid;  // of the later of two adjacent steps
+    uint32_t valid;  // the flag of the later of two adjacent steps
     if (Op::backward_in_time)
       valid = at < last_row ? valid_at(x, at + x.columns) : 0;
     else

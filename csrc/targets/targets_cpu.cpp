@@ -1,4 +1,4 @@
-// CPU registration of the targets family.
+// Registers the CPU kernels of td_targets and categorical_projection.
 #include <memory>
 
 #include "targets_entry.h"

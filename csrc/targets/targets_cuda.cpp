@@ -1,4 +1,4 @@
-// CUDA registration of the targets family.
+// Registers the CUDA kernels of td_targets and categorical_projection.
 #include "../common/cuda/device.h"
 #include "targets_cuda.h"
 #include "targets_entry.h"

@@ -19,7 +19,7 @@ LEVELS = [
     {"data"},
     {"parallel"},
     {"nas", "rl"},
-    {"bench", "doctor", "runners"},
+    {"bench", "doctor", "runners", "summary", "completion", "parsing"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -39,7 +39,7 @@ CONFIGS: dict[str, type] = {
 }
 MAY_BE_ZERO = {
     *("seed", "shift", "cutout", "momentum", "weight_decay", "auxiliary", "drop_path", "warmup", "lr_min"),
-    *("alpha_beta1", "alpha_beta2", "alpha_weight_decay", "baseline_decay"),
+    *("alpha_beta1", "alpha_beta2", "alpha_weight_decay", "baseline_decay", "beta_decay", "tune_epochs", "tie"),
 }
 
 

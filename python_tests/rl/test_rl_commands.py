@@ -52,10 +52,10 @@ def test_train_eval_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
     assert {"seconds", "cpu_seconds", "steps_per_second"} <= set(result)
     capsys.readouterr()
 
-    assert command("eval", "runs/toy", "--episodes", 4) == 0
+    assert command("eval", "runs/toy", "--episodes", 4, "--json") == 0
     best = json.loads(capsys.readouterr().out)
     assert (best["episodes"], best["policy"]) == (4, "best")
-    assert command("eval", "runs/toy", "--episodes", 4, "--policy", "last", "--seed", 1) == 0
+    assert command("eval", "runs/toy", "--episodes", 4, "--policy", "last", "--seed", 1, "--json") == 0
     last = json.loads(capsys.readouterr().out)
     assert last["policy_step"] == result["env_steps"]
     assert last["eval_return_min"] <= last["eval_return_mean"] <= last["eval_return_max"]
@@ -83,6 +83,7 @@ def test_environment_options_are_stored_and_used_again(tmp_path: Path) -> None:
         "action_repeat": 1,
         "pixels": False,
         "step_timeout": 300.0,
+        "wrapper": [],
     }
     result = evaluate_run(tmp_path / "r", 3)
     assert result["eval_return_mean"] >= 8  # not clipped: an episode has at least eight steps
@@ -157,7 +158,8 @@ def test_several_runs_give_one_picture_per_environment(tmp_path: Path, monkeypat
     plot = Axes.plot
     monkeypatch.setattr(Axes, "plot", lambda self, *a, **k: labels.append(k.get("label", "")) or plot(self, *a, **k))
     written = plot_runs(runs, tmp_path / "out")
-    assert [label for label in labels if "seed" in label] == ["toy, 3 seeds", "toy double True, 1 seed", "dqn, 1 seed"]
+    groups = [label for label in labels if re.search(r", \d seed", label)]
+    assert groups == ["toy, 3 seeds", "toy double True, 1 seed", "DQN, 1 seed"]
     assert written[-1] == tmp_path / "out/learning.png"
     other = fake_run(tmp_path / "d", "dqn", 0, [1.0, 2.0], env_id="MinAtar/Freeway-v1")
     assert [p.name for p in plot_runs([runs[0], other], tmp_path)[-2:]] == [

@@ -10,6 +10,7 @@ import pytest
 import torch
 from training_helpers import Config, Optimizer, logged, make, train
 
+from automl_ext.training import progress
 from automl_ext.training.errors import UserError
 from automl_ext.training.run import Run
 
@@ -223,7 +224,7 @@ def test_tensorboard_scalars_when_installed(tmp_path):
     train(tmp_path)
     with make(tmp_path, resume=str(tmp_path / "checkpoints" / "step-00000002")) as run:
         run.log(3, loss=7.0)
-    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("loss")
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload().Scalars("train/loss")
     assert [(e.step, e.value) for e in events] == [(1, 1.0), (2, 0.5), (3, 7.0)]
 
 
@@ -234,7 +235,7 @@ def test_no_tensorboard_no_curves(tmp_path, monkeypatch):
     assert logged(tmp_path) == [1, 2, 3]
 
 
-def test_progress_starts_at_the_checkpoint_and_is_silent_without_a_terminal(tmp_path, capsys):
+def test_progress_starts_at_the_checkpoint_and_prints_nothing_of_its_own_without_a_terminal(tmp_path, capsys):
     train(tmp_path)
     with make(tmp_path, resume="auto") as run:
         assert list(run.progress(6, "search")) == [3, 4, 5]
@@ -242,6 +243,36 @@ def test_progress_starts_at_the_checkpoint_and_is_silent_without_a_terminal(tmp_
         with run.progress(100, "steps") as bar:
             bar.advance(10)
     assert capsys.readouterr() == ("", "")
+
+
+def test_measurements_are_lines_without_a_terminal(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "PAUSE", 0)
+    with make(tmp_path) as run:
+        run.log(0, loss=2)  # before the bar
+        for epoch in run.progress(1_200, "search"):
+            run.log(epoch + 1, loss=1 / 3, **{f"more{i}": i for i in range(9)})
+            if epoch == 1:
+                break
+        with run.progress(3, "retrain"):
+            run.log(3, loss=float("nan"))
+            run.log(5, loss=0.25)
+        run.log(6, loss=2)  # after it
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "search 1/1,200, 0 s: loss 0.3333, more0 0, more1 1, more2 2, more3 3, more4 4",
+        "search 2/1,200, 0 s: loss 0.3333, more0 0, more1 1, more2 2, more3 3, more4 4",
+        "retrain 3/3, 0 s: loss nan",
+        "retrain 5, 0 s: loss 0.25",
+    ]
+
+
+def test_fast_measurements_share_a_line_and_the_last_one_is_shown(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(progress, "PAUSE", 1e9)
+    with make(tmp_path) as run:
+        for epoch in run.progress(100, "search"):
+            run.log(epoch + 1, loss=epoch)
+    assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == ["search 1/100", "search 100/100"]
 
 
 @pytest.mark.parametrize("level", ["shown", "quiet"])

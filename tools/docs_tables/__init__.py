@@ -19,9 +19,17 @@ MARKED = re.compile(r"(<!-- table: (\w+) -->\n)((?:(?!<!--).)*)(<!-- table end -
 TABLES: dict[str, Callable[[], str]] = {
     function.__name__: function
     for function in (
-        *(ops.performance, ops.scaling, search.nas_bench, search.gdas_cifar, search.fidelity, search.early_stopping),
+        *(
+            ops.performance,
+            ops.scaling,
+            search.nas_bench,
+            search.gdas_cifar,
+            search.differentiable_search,
+            search.fidelity,
+            search.early_stopping,
+        ),
         *(search.supernet_ranking, search.ensemble, search.darts_fashion, rl.rl_learning, rl.dreamer_learning),
-        *(rl.minatar, rl.peers, rl.swingup, rl.pixels, rl.costs_rl),
+        *(rl.minatar, rl.peers, rl.swingup, rl.pixels, rl.costs_rl, search.costs_search),
     )
 }
 

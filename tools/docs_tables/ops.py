@@ -8,7 +8,7 @@ from docs_tables.text import load, percent, ratio, table
 
 # The shape of each op in performance.md, and what limits its speed.
 LIMITS = {
-    "entmax15": ((1024, 1024), "reading the row twice; the gradient reads only the support"),
+    "entmax15": ((1024, 1024), "reading the row twice; the gradient reads only the non-zero outputs"),
     "sparsemax": ((1024, 1024), "as `entmax15`"),
     "gumbel_softmax": ((1024, 1024), "arithmetic: random words, logarithms, exponentials"),
     "gumbel_softmax_hard": ((1024, 1024), "as `gumbel_softmax`"),
@@ -16,7 +16,7 @@ LIMITS = {
     "gumbel_argmax": ((1024, 1024), "as `gumbel_entmax15`"),
     "mixed_op": ((8, 64, 16, 32, 32), "memory bandwidth"),
     "cell_aggregate": ((8, 64, 16, 32, 32), "memory bandwidth"),
-    "gae": ((1024, 1024), "memory bandwidth; time must be walked step by step"),
+    "gae": ((1024, 1024), "memory bandwidth; each step needs the result of the next one"),
     "lambda_returns": ((1024, 1024), "as `gae`"),
     "discounted_returns": ((1024, 1024), "as `gae`"),
     "n_step_returns": ((1024, 1024), "n passes over the rewards"),

@@ -77,7 +77,7 @@ def peers() -> str:
             a3c["ratio"],
         ],
     ]
-    return table("algorithm | unit | here | beside | ratio", [[*line[:-1], f"{line[-1]:.2f}×"] for line in lines])
+    return table("algorithm | unit | here | other | ratio", [[*line[:-1], f"{line[-1]:.2f}×"] for line in lines])
 
 
 def swingup() -> str:
@@ -95,7 +95,8 @@ def pixels() -> str:
 
 
 def costs_rl() -> str:
-    groups = grouped(load("rl_learning")) | grouped(load("rl_dreamer")["learning"]["rows"])
+    files = {"rl_learning": load("rl_learning"), "rl_dreamer": load("rl_dreamer")["learning"]["rows"]}
+    groups = {what: (file, runs) for file, rows in files.items() for what, runs in grouped(rows).items()}
     lines = []
     for what in (
         "A2C CartPole-v1",
@@ -103,11 +104,14 @@ def costs_rl() -> str:
         "REINFORCE CartPole-v1",
         "DQN CartPole-v1",
         "Dreamer CartPole-v1",
+        "A2C LunarLander-v3",
+        "DQN MinAtar Breakout",
+        "Rainbow MinAtar Breakout",
     ):
-        runs = groups[what]
+        file, runs = groups[what]
         steps = round(runs[0]["env_steps"], -3)
         cost = statistics.mean(run["cpu_seconds"] for run in runs)
         best = statistics.mean(run["best_eval_return"] for run in runs)
         per = f"{1000 * cost / steps:.2g}"
-        lines.append([what.partition(" ")[0], f"{steps:,}", f"{cost:.0f}", per, f"{best:.0f}"])
-    return table("algorithm | steps | CPU-seconds | CPU-seconds per 1,000 steps | best policy's return", lines)
+        lines.append([what, f"{steps:,}", f"{cost:.0f}", per, f"{best:.0f}", f"{file}.json"])
+    return table("run | steps | CPU-seconds | CPU-seconds per 1,000 steps | best policy's return | file", lines)

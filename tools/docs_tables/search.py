@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from typing import Any
 
 from docs_tables.text import integer, load, percent, table
 
@@ -50,6 +51,58 @@ def gdas_cifar() -> str:
         "| operations run per edge",
         lines,
     )
+
+
+def costs_search() -> str:
+    """What a search costs in addition to the trainings of its candidates, and what a training costs."""
+    default, history, lstm = list(load("nas_bench").values())[1:]
+    strategies = {
+        "`search random`": default["random"],
+        "`search reinforce`": default["reinforce"],
+        "`search rea`": default["rea"],
+        "`search renas --controller history`": history["renas"],
+        "`search renas --controller lstm`": lstm["renas"],
+    }
+    lines = [
+        [name, f"{r['evaluations']:.0f} choices, without their evaluation", f"{r['cpu_seconds']:.3f}", "nas_bench.json"]
+        for name, r in strategies.items()
+    ]
+    steps: dict[str, list[dict[str, Any]]] = {}
+    for r in load("gdas_cifar"):
+        steps.setdefault(r["search"], []).append(r)
+    for name, rows in steps.items():
+        seconds = statistics.mean(r["steps"] * r["cpu_seconds_per_step"] for r in rows)
+        work = f"{rows[0]['steps']:,} steps, 64 color images of 32 × 32, {rows[0]['config']['channels']} channels"
+        lines.append([f"`search {name}`", work, f"{seconds:.0f}", "gdas_cifar.json"])
+    for r in load("supernet_ranking"):
+        net = r["supernet"]
+        work = f"{net['epochs']} epochs of a supernet, {integer(r['images'])} images of {r['data']}"
+        lines.append(["`--evaluator supernet`", work, f"{net['cpu_seconds']:.0f}", "supernet_ranking.json"])
+    darts = load("nas_darts_fashion")
+    data, file = "images of Fashion-MNIST", "nas_darts_fashion.json"
+    train, valid = darts["images"]["train"], darts["images"]["valid"]
+    seconds = darts["search"]["search_cpu_seconds"], darts["retrain"]["retrain_cpu_seconds"]
+    lines.append(["`search gdas --space darts`", f"20 epochs, {integer(train)} {data}", f"{seconds[0]:.0f}", file])
+    work = f"6 epochs of one network, {integer(train + valid)} {data}"
+    lines.append(["`retrain --space darts`", work, f"{seconds[1]:.0f}", file])
+    return table("command | work | CPU-seconds | file", lines)
+
+
+def differentiable_search() -> str:
+    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
+    measured = load("differentiable_search")
+    for r in measured:
+        groups.setdefault((r["algorithm"], r["variant"], r["minutes"]), []).append(r)
+    lines = []
+    for (algorithm, variant, _), rows in groups.items():
+        found = [r["table_test_accuracy"] for r in rows]
+        bad = statistics.mean(r["share_none"] + r["share_skip"] for r in rows)
+        minutes = statistics.mean(r["search_cpu_seconds"] for r in rows) / 60
+        seeds = ", ".join(str(r["seed"]) for r in rows)
+        mean = f"{statistics.mean(found):.2f}"
+        cells = [f"`{algorithm}`", f"`{variant}`", f"{minutes:.1f}", seeds, mean, f"{min(found):.2f}", percent(bad)]
+        lines.append(cells)
+    return table("search | variant | CPU-minutes per search | seeds | mean | lowest | edges with `none` or skip", lines)
 
 
 def fidelity() -> str:

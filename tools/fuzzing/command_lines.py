@@ -98,6 +98,7 @@ def _other(rng: random.Random) -> Line:
     argv = [command]
     if command == "eval":
         argv += [rng.choice(paths), *rng.choice(([], ["--episodes", rng.choice(INTS)], ["--seed", rng.choice(INTS)]))]
+        argv += rng.choice(([], ["--json"], ["--trust", rng.choice(KNOWN["trust"])]))
         argv += rng.choice(([], ["--policy", rng.choice(("last", "best", "x"))], ["--gif", rng.choice(["a.gif", "a"])]))
     elif command == "plot":
         argv += rng.choices(paths, k=rng.randint(0, 2))
@@ -123,6 +124,7 @@ def _noise(rng: random.Random) -> list[str]:
         "--help",
         "-h",
         "--version",
+        "--print-completion",
         "eval",
         "--out",
         "x",

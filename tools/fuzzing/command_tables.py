@@ -75,7 +75,9 @@ ENVIRONMENTS += ["os:system-v0", "a:b", "GymV21Environment-v0", "phys2d/CartPole
 KNOWN: dict[str, list[str]] = {
     "env_id": ENVIRONMENTS,
     "data": ["digits", "digits:", "npz:", "npz:none", "npz:.", "folder:.", "folder:/dev/null", "fashion-mnist:.", ":"],
-    "space": ["nb201", "darts", "darts-frc", "renas", "NB201"],
+    "space": ["nb201", "darts", "darts-frc", "renas", "NB201", "automl_ext.nas:NASBench201", "os:path", ":"],
+    "wrapper": ["gymnasium.wrappers:ClipAction", "gymnasium.wrappers:RescaleAction", "os:getpid", "x:y", ":"],
+    "trust": ["os", "x", ":"],
     "device": ["cpu", "auto", "cuda", "cuda:7", "meta", "mps", "CPU", "cpu:1"],
     "genotype": [
         GENOTYPE,

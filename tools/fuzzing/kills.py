@@ -56,9 +56,10 @@ def _killed(rng: random.Random, folder: Path, base: Base) -> Finding:
 
 
 def _twice(rng: random.Random, folder: Path, base: Base) -> Finding:
-    """Start two processes on one directory.
+    """Start two processes on one run directory and check the result.
 
-    Each must make the run or be refused, and the final run must be correct.
+    Each process must complete the run or exit with an error message, and at least one must complete it. The finished
+    run must be equal to an undisturbed run.
     """
     folder.mkdir(parents=True)
     second = folder / "second"  # a separate folder for its output

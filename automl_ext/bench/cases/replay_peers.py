@@ -1,4 +1,4 @@
-"""Prioritized replay of other packages, filled.
+"""Makes and fills the prioritized replay buffers of other packages.
 
 Arguments: observations [capacity + 1, n], |δ| of all transitions [capacity], and of a batch.
 """

@@ -1,4 +1,4 @@
-"""Cases over time: returns and their gradients."""
+"""Cases of the ops over time: returns and their gradients."""
 
 from __future__ import annotations
 

@@ -41,7 +41,7 @@ SAVE_EVERY = 2.0  # seconds between checkpoints
 
 @dataclass
 class NASBenchConfig:
-    """Repeated runs of search strategies on the table of NAS-Bench-201."""
+    """Configuration of a comparison of search strategies on the table of NAS-Bench-201, each in repeated runs."""
 
     table: str | None = None  # CSV file of NAS-Bench-201. Default: the environment variable AUTOML_EXT_NB201.
     runs: int = 200  # Number of runs of each algorithm.
@@ -208,10 +208,11 @@ def nas_bench(
                     return None
         result = {name: summary(done[name], done.get("rea") if name != "rea" else None) for name in config.algorithms}
         run.finish(result)
-        print_table(result, optimum=float(table.test_200.max()))
+        optimum = float(table.test_200.max())
+        print_table(result, optimum)
         curves = {name: np.array(runs.curves) for name, runs in done.items()}
         if importlib.util.find_spec("matplotlib"):
-            draw(curves, config.budget, run.path / "nas_bench.png")
+            draw(curves, config.budget, run.path / "nas_bench.png", optimum)
         return result
 
 

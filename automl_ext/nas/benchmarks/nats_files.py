@@ -1,4 +1,4 @@
-"""Conversion of the official files of NATS-Bench's topology space (Dong et al. 2021) to a CSV table.
+"""Converts the official files of NATS-Bench's topology space (Dong et al. 2021) to a CSV table.
 
 :mod:`automl_ext.nas.estimators.table` reads the table. The official files are bz2-compressed pickles of plain Python in
 one of two layouts:

@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from automl_ext.training.curves import figure
+from automl_ext.training.curves import add_title, figure, set_axes
 from automl_ext.training.files.atomic import write_picture
+from automl_ext.training.pictures.colors import BLACK, color_of
+from automl_ext.training.pictures.titles import algorithm_name
 
 # CIFAR-10 test accuracy in percent, mean and standard deviation: NATS-Bench (Dong et al., TPAMI 2021), topology space.
 PUBLISHED = {
@@ -21,7 +23,6 @@ PUBLISHED = {
     "rea": (94.02, 0.31),
     "bohb": (93.94, 0.28),
 }
-COLORS = {"random": "#6b7280", "reinforce": "#c8553d", "rea": "#1b6ca8", "renas": "#4f772d"}
 
 
 def print_table(result: Mapping[str, Mapping[str, Any]], optimum: float) -> None:
@@ -57,29 +58,35 @@ def _published(name: str) -> str:
     return "" if name not in PUBLISHED else "{:.2f} ± {:.2f}".format(*PUBLISHED[name])
 
 
-def draw(curves: Mapping[str, NDArray[np.float64]], budget: float, path: Path) -> None:
+def draw(curves: Mapping[str, NDArray[np.float64]], budget: float, path: Path, optimum: float = 100.0) -> None:
     """Plot the test accuracy of the best cell so far against simulated seconds: mean over runs with a 95 % band.
 
     Args:
         curves: test accuracy in percent by algorithm, [runs, points]; NaN before the first evaluation.
         budget: simulated seconds of a run.
         path: the picture to write.
+        optimum: highest test accuracy in the table, in percent. A band ends there.
 
     Raises:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
-    picture = figure(6.4, 4.0)
+    picture = figure(7.0, 4.2)
     axes = picture.add_subplot()
+    floor = optimum
     for name, values in curves.items():
         known = ~np.isnan(values).any(axis=0)  # every run has finished an evaluation
         seconds = (np.arange(values.shape[1])[known] + 1) * budget / values.shape[1]
         mean, half = values[:, known].mean(axis=0), 1.96 * values[:, known].std(axis=0) / len(values) ** 0.5
-        axes.plot(seconds, mean, color=COLORS[name], label=f"{name}: {mean[-1]:.2f}", linewidth=1.6)
-        axes.fill_between(seconds, mean - half, mean + half, color=COLORS[name], alpha=0.25, linewidth=0)
-    axes.set_ylim(92.0, 94.4)
+        label = f"{algorithm_name(name)}: {mean[-1]:.2f} %" if len(mean) else algorithm_name(name)
+        axes.plot(seconds, mean, color=color_of(name), label=label, linewidth=1.8)
+        low, high = (mean - half).clip(0, optimum), (mean + half).clip(0, optimum)
+        axes.fill_between(seconds, low, high, color=color_of(name), alpha=0.25, linewidth=0)
+        floor = min([floor, *mean[seconds > budget / 20]])  # the first cells are far below: they would set the scale
+    axes.axhline(optimum, color=BLACK, linestyle=":", linewidth=1, label=f"best cell of the table: {optimum:.2f} %")
+    axes.set_ylim(floor - 0.05 * (optimum - floor), optimum + 0.05 * (optimum - floor or 1.0))
     axes.set_xlim(0, budget)
-    axes.set_xlabel("simulated seconds")
-    axes.set_ylabel("CIFAR-10 test accuracy of the best cell so far, %")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", title="mean over runs, 95 % band")
+    set_axes(axes, "simulated seconds of training", "test accuracy of the best cell so far, %")
+    axes.legend(loc="lower right", title="mean over runs, 95 % band", fontsize=8, title_fontsize=8)
+    runs = max(len(values) for values in curves.values())
+    add_title(picture, f"Search strategies on the table of NAS-Bench-201 (CIFAR-10), {runs} runs each")
     write_picture(picture, path, dpi=130)

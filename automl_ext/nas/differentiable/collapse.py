@@ -19,7 +19,7 @@ def alpha_scalars(alphas: Sequence[Tensor], operations: Sequence[str]) -> dict[s
     """Compute metrics of α, each a mean over all edges of all kinds of cells.
 
     Args:
-        alphas: α of each kind of cell, [edges, len(operations)].
+        alphas: α of each kind of cell, [edges, len(operations)]; −inf masks an operation.
         operations: names of the operations. Metrics of an operation that is missing here are omitted.
 
     Returns:
@@ -29,7 +29,8 @@ def alpha_scalars(alphas: Sequence[Tensor], operations: Sequence[str]) -> dict[s
     """
     log_p = torch.log_softmax(torch.cat([alpha.detach() for alpha in alphas]), -1)
     largest = torch.cat([alpha.detach() for alpha in alphas]).argmax(-1)
-    scalars = {"alpha_entropy": -(log_p.exp() * log_p).sum(-1).mean().item()}
+    terms = (log_p.exp() * log_p).masked_fill(log_p == -torch.inf, 0)  # 0·log 0 is 0
+    scalars = {"alpha_entropy": -terms.sum(-1).mean().item()}
     for short, name in WATCHED.items():
         if name in operations:
             k = list(operations).index(name)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.nas.differentiable.config import SupernetConfig
+from automl_ext.nas.differentiable.deriving import Score
 from automl_ext.nas.differentiable.samplers import softmax_weights
 from automl_ext.nas.differentiable.search import search_supernet
 from automl_ext.nas.spaces.space import Space
@@ -23,10 +24,11 @@ from automl_ext.nas.spaces.space import Space
 
 @dataclass
 class DARTSConfig(SupernetConfig):
-    """Search with DARTS, then train the architecture that it found.
+    """Configuration of a search with DARTS (Liu et al. 2019) and of the training of the architecture that it finds.
 
-    The learning rates, and the absence of a warm-up, are those of the paper, which searches for 50 epochs of 390
-    steps. On the digits data 200 epochs are 1,600 steps: α stays near its start, but only its order matters.
+    As in the paper, the learning rates are 0.025 for the weights and 3e-4 for α, and there is no warm-up. The paper
+    takes 19,500 steps (50 epochs of 390 steps). On the digits data, 200 epochs are 1,600 steps. In these, α changes
+    little, but the architecture depends only on the order of its values.
     """
 
     warmup: float = 0.0  # Fraction of the epochs, at the start, during which α is fixed.
@@ -41,9 +43,11 @@ def search(
     resume: str | None = None,
     stop_after: int | None = None,
     space: Space[Any] | None = None,
+    data: Any = None,
+    score: Score | None = None,
 ) -> dict[str, Any] | None:
     """Search with DARTS, then train and test the architecture that it found.
 
     Arguments, result and errors are those of :func:`automl_ext.nas.differentiable.search.search_supernet`.
     """
-    return search_supernet(config, out, softmax_weights, "darts", resume, stop_after, space)
+    return search_supernet(config, out, softmax_weights, "darts", resume, stop_after, space, data, score)

@@ -32,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.nas.differentiable.config import AnnealedConfig
+from automl_ext.nas.differentiable.deriving import Score
 from automl_ext.nas.differentiable.samplers import sample_entmax
 from automl_ext.nas.differentiable.search import search_supernet
 from automl_ext.nas.spaces.space import Space
@@ -39,12 +40,12 @@ from automl_ext.nas.spaces.space import Space
 
 @dataclass
 class EntmaxGDASConfig(AnnealedConfig):
-    """Search with entmax-GDAS, then train the architecture that it found.
+    """Configuration of a search with entmax-GDAS and of the training of the architecture that it finds.
 
-    The defaults are GDAS's, except for the temperature.
+    The defaults are those of GDAS, except for the temperature.
     """
 
-    tau_max: float = 1.0  # Temperature in the first epoch.
+    tau_max: float = 1.0  # Temperature τ in the first epoch; the higher, the more operations run per edge.
 
 
 def search(
@@ -53,9 +54,11 @@ def search(
     resume: str | None = None,
     stop_after: int | None = None,
     space: Space[Any] | None = None,
+    data: Any = None,
+    score: Score | None = None,
 ) -> dict[str, Any] | None:
     """Search with entmax-GDAS, then train and test the architecture that it found.
 
     Arguments, result and errors are those of :func:`automl_ext.nas.differentiable.search.search_supernet`.
     """
-    return search_supernet(config, out, sample_entmax, "entmax-gdas", resume, stop_after, space)
+    return search_supernet(config, out, sample_entmax, "entmax-gdas", resume, stop_after, space, data, score)

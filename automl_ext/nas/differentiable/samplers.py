@@ -1,4 +1,4 @@
-"""Samplers: from α to the weights of the candidate operations that a forward pass of the supernet runs.
+"""Samplers: functions that map α to the weights of the candidate operations that a forward pass of the supernet runs.
 
 Each function returns one :class:`~automl_ext.nas.spaces.supernet.Choice` per kind of cell.
 """

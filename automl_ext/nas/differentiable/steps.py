@@ -23,6 +23,7 @@ def weight_step(
     grad_clip: float,
     rng: torch.Generator,
     sample: Sampler = sample,
+    class_weights: Tensor | None = None,
 ) -> Tensor:
     """Take one SGD step on the supernet's weights.
 
@@ -34,7 +35,7 @@ def weight_step(
     """
     with torch.no_grad():
         choices = sample(supernet.alphas, tau, rng)
-    loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels)
+    loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels, class_weights)
     optimizer.zero_grad()
     loss.backward()
     nn.utils.clip_grad_norm_(supernet.weights(), grad_clip)
@@ -49,17 +50,22 @@ def alpha_step(
     tau: float,
     rng: torch.Generator,
     sample: Sampler = sample,
+    class_weights: Tensor | None = None,
+    penalty: Tensor | None = None,
 ) -> Tensor:
     """Take one step on α. No gradients of the weights are computed.
 
+    Args:
+        penalty: added to the loss, for example β-decay; a function of α.
+
     Returns:
-        The loss of the batch, 0-dim, detached.
+        The loss of the batch without the penalty, 0-dim, detached.
     """
     with frozen(supernet.weights()):
         choices = sample(supernet.alphas, tau, rng)
-        loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels)
+        loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels, class_weights)
         optimizer.zero_grad()
-        loss.backward()
+        (loss if penalty is None else loss + penalty).backward()
         optimizer.step()
     return loss.detach()
 

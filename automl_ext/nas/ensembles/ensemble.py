@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from automl_ext.data.images import Split, Splits, load_images, split_images
+from automl_ext.data.images import Split, Splits
+from automl_ext.nas.data import prepare
 from automl_ext.nas.ensembles.network import save_member
 from automl_ext.nas.ensembles.selection import greedy_selection, likelihoods, log_loss
-from automl_ext.nas.retraining.images import take, to_device
+from automl_ext.nas.retraining.images import to_device, without_validation
 from automl_ext.nas.retraining.series import train_series
 from automl_ext.nas.retraining.training import (
     MANY,
@@ -41,13 +42,13 @@ from automl_ext.training.seeding import derived_seed
 
 @dataclass
 class EnsembleConfig(TrainingConfig):
-    """Train members in the same way, each with its own seed, and select an ensemble of them."""
+    """Configuration of an ensemble: its members, trained in the same way with different seeds, and their selection."""
 
     genotype: str | None = None  # Architecture to train `restarts` times; none by default.
     restarts: int = 5  # Number of trainings of `genotype`.
     members: tuple[str, ...] = ()  # Architectures to train once each.
     random_cells: int = 0  # Number of further architectures, drawn uniformly.
-    rounds: int = 50  # Number of rounds of the greedy selection, which is the largest total of votes.
+    rounds: int = 50  # Number of rounds of the greedy selection; each round adds one vote for a member.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -61,6 +62,7 @@ def ensemble(
     resume: str | None = None,
     stop_after: int | None = None,
     space: Space[Any] | None = None,
+    data: Any = None,
 ) -> dict[str, Any] | None:
     """Train the members, select an ensemble and test it.
 
@@ -69,6 +71,7 @@ def ensemble(
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: the number of epochs, of all members together, after which to interrupt the run.
         space: the search space; by default the one that ``config.space`` names.
+        data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
 
     Returns:
         The contents of ``result.json``; None if the run was interrupted. ``greedy``, ``average`` (of all members) and
@@ -82,7 +85,7 @@ def ensemble(
     """
     space = space or spaces.space(config.space)
     genotypes = member_genotypes(config, space)
-    splits = split_images(load_images(config.data, subset=config.subset))
+    config, splits = prepare(config, data)
     device = choose_device(config.device)
 
     def start(number: int) -> NetworkTraining:
@@ -123,15 +126,6 @@ def member_genotypes(config: EnsembleConfig, space: Space[Any]) -> list[Any]:
         raise UserError("ensemble: expected --genotype, --members or --random-cells: there is no member to train")
     rng = Random(config.seed)
     return written + [space.random(rng) for _ in range(config.random_cells)]
-
-
-def without_validation(splits: Splits) -> Splits:
-    """Return the splits with no validation images.
-
-    A :class:`~automl_ext.nas.retraining.training.NetworkTraining` also trains on the validation images. Members must
-    not, because the selection uses these images.
-    """
-    return dataclasses.replace(splits, valid=take(splits.valid, torch.arange(0)))
 
 
 def predictions(training: NetworkTraining, genotype: Any, splits: Splits) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def save_member(out: Path, number: int, network: nn.Module) -> None:
     write_tensors(path, network.state_dict())
 
 
-def load_ensemble(out: str | Path, space: Space[Any] | None = None) -> Ensemble:
+def load_ensemble(out: str | Path, space: Space[Any] | None = None, trust: Iterable[str] = ()) -> Ensemble:
     """Load the ensemble that a run of ``automl-ext ensemble`` selected, in evaluation mode on the CPU.
 
     Images must be normalized in the same way as those of the training, by
@@ -59,6 +59,7 @@ def load_ensemble(out: str | Path, space: Space[Any] | None = None) -> Ensemble:
     Args:
         out: the run directory.
         space: the search space; by default the one that the result names.
+        trust: Python modules that the result may name (``space``); they are imported.
 
     Raises:
         UserError: ``out`` is not a finished run of an ensemble, or a file is missing, damaged or of another network.
@@ -69,7 +70,7 @@ def load_ensemble(out: str | Path, space: Space[Any] | None = None) -> Ensemble:
         raise UserError(f"{out}: expected a finished run of an ensemble, with result.json")
     try:
         result = read_object(out / "result.json")
-        space = space or spaces.space(result["space"])
+        space = space or spaces.stored_space(result["space"], trust, out / "result.json")
         for number, votes in enumerate(result["greedy"]["votes"]):
             if votes:
                 genotype = space.parse(result["members"][number]["genotype"])

@@ -1,4 +1,4 @@
-"""Greedy forward selection, with replacement, of networks to average (Caruana et al., ICML 2004)."""
+"""Selects the networks of an ensemble greedily and with replacement (Caruana et al., ICML 2004)."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from automl_ext.nas.retraining.training import NetworkTraining, network_shape
 
 
 class Inheriting:
-    """Trains candidates; one with the state of another architecture inherits its weights and is trained briefly.
+    """Trains candidates. One that comes with its parent's state (a child) inherits the weights and is trained briefly.
 
     This is an :class:`~automl_ext.nas.evaluation.Evaluator` whose scores and states are those of
     :class:`~automl_ext.nas.estimators.lower_fidelity.LowerFidelity`. A child is trained for the last ``fine_tune``

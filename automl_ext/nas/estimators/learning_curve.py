@@ -38,7 +38,7 @@ FAMILIES = {
     "stretched": [*product(spaced(0.5, 100.0, 24), (0.5, 0.75, 1.0))],  # u, k
     "hill": [*product(spaced(1.0, 60.0, 12), (1.0, 2.0, 4.0))],  # m, d
 }
-NOISES = [*product(spaced(0.002, 0.1, 8), (0.0, 8.0, 30.0))]  # σ, r
+NOISES = [*product(spaced(0.002, 0.1, 8), (0.0, 8.0, 30.0))]  # the grid of (σ, r)
 KAPPA = 0.01  # standard deviation of the discrepancy w
 PRIOR_MEAN, PRIOR_STD = (0.8, 0.4), (0.25, 0.3)  # of a and s; accuracies from 0 to 1
 
@@ -133,7 +133,7 @@ def fit(scores: Sequence[float]) -> LearningCurve:
     projected = torch.einsum("kstp,kst->ksp", design, residuals)
     shifts = torch.einsum("kspq,ksq->ksp", covariances, projected)
     surprise = residuals.square().sum(-1) - (shifts * projected).sum(-1)
-    volume = 2 * factors.diagonal(dim1=-2, dim2=-1).log().sum(-1) + torch.logdet(precisions)  # minus a constant
+    volume = 2 * factors.diagonal(dim1=-2, dim2=-1).log().sum(-1) + torch.logdet(precisions)  # up to a constant
     log_prior = torch.cat([float64([-math.log(len(grid))] * len(grid)) for grid in FAMILIES.values()])
     # Accuracies are at most 1: weight each grid point by the posterior probability of a ≤ 1.
     possible = torch.special.log_ndtr((1 - PRIOR_MEAN[0] - shifts[..., 0]) / covariances[..., 0, 0].sqrt())

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from automl_ext.data.images import Splits, draw_stratified, load_images, split_images
+from automl_ext.data.images import Splits, draw_stratified
+from automl_ext.nas.data import load_splits
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.retraining.images import accuracy, take, to_device
 from automl_ext.nas.retraining.training import NetworkTraining, TrainingConfig, count_parameters
@@ -54,7 +55,7 @@ class LowerFidelity:
         space: Space[Any] | None = None,
     ) -> None:
         self.config, self.space = config, space or space_named(config.space)
-        splits = splits or split_images(load_images(config.data, subset=config.subset))
+        splits = splits or load_splits(config)
         self.device = choose_device(config.device)
         self.valid = to_device(splits.valid, self.device)
         train = splits.train
@@ -126,7 +127,8 @@ class LowerFidelity:
         if state["genotype"] != str(genotype):
             raise ValueError(f"state: expected one of {genotype}, got one of {state['genotype']}")
         fidelity = self.fidelity()
-        other = [key for key in fidelity if state["fidelity"].get(key) != fidelity[key]]
+        # A state of an earlier version lacks the options added since, which are then at their defaults.
+        other = [key for key in fidelity if state["fidelity"].get(key, fidelity[key]) != fidelity[key]]
         if other:
             pairs = ", ".join(f"{key} {state['fidelity'].get(key)} (here {fidelity[key]})" for key in other)
             raise ValueError(f"state: belongs to another training: {pairs}")

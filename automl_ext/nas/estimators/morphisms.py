@@ -247,7 +247,11 @@ def identity_batch_norm(norm: Any, like: Tensor) -> Any:
 
 @torch.no_grad()
 def calibrate(network: nn.Sequential, last: nn.Module, norm: Any, images: Tensor) -> None:
-    """Set the statistics of ``norm`` to those of the output of ``last``, and a scale and shift that undo them."""
+    """Initialize ``norm``, a batch norm that is inserted after the module ``last``, from a batch of images.
+
+    Its running statistics become the mean and variance of the output of ``last``. Its scale and shift are set so that
+    they undo this normalization.
+    """
     seen: list[Tensor] = []
     handle = last.register_forward_hook(lambda module, inputs, output: seen.append(output))
     was_training = network.training

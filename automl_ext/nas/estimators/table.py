@@ -143,10 +143,12 @@ def _number(text: str, name: str, where: str) -> float:
 class TableEvaluator:
     """Looks up cells in a table; an :class:`~automl_ext.nas.evaluation.Evaluator`.
 
-    The score is the validation accuracy in percent after 12 epochs (budget 12 or None) or 200 epochs. The cost is that
-    of NATS-Bench: the training and one pass over the validation images, here 2.5·(0.5 + 0.085·seconds per epoch). The
-    duration of 200 epochs is extrapolated from that of 12. The table has no weights, so states are ignored, and a child
-    has the same score and cost as without inheritance.
+    The score is the validation accuracy in percent after 12 epochs (budget 12 or None) or 200 epochs. As in NATS-Bench
+    (Dong et al. 2021), the cost in seconds is that of the training plus one pass over the validation images. With e
+    seconds per training epoch, n epochs of training cost n·e; e is ``train_seconds_12``/12, also for n = 200. The table
+    has no time of the validation pass. We approximate it as 2.5·(0.5 + 0.085·e) seconds, which is not measured.
+    The table has no weights, so states are ignored: an architecture that would inherit the weights of its parent (as in
+    ReNAS) gets the score and the cost of a training from scratch.
     """
 
     def __init__(self, table: Table) -> None:

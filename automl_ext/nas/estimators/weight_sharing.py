@@ -23,6 +23,7 @@ from automl_ext.data.images import Split, Splits
 from automl_ext.nas.differentiable.samplers import draw_seed
 from automl_ext.nas.differentiable.steps import weight_step
 from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.retraining.class_weights import ClassWeights, check_class_weights, class_weights
 from automl_ext.nas.retraining.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.retraining.optimizer import nesterov_sgd
 from automl_ext.nas.retraining.training import LARGEST, network_shape
@@ -32,12 +33,13 @@ from automl_ext.nas.spaces.supernet import Choice, Supernet, recalibrate
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.clock import Clock
 from automl_ext.training.epochs import set_cosine_lr
+from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator, seed_everything
 
 
 @dataclass
 class UniformSupernetConfig:
-    """Training of the weights of a supernet. The defaults are those of the GDAS search on the digits."""
+    """Configuration of the training of a supernet. The defaults are those of the GDAS search on the digits."""
 
     seed: int = 0  # Random seed of weights, samples, batches and augmentation.
     channels: int = 4  # Channels of the first stage (C).
@@ -51,6 +53,7 @@ class UniformSupernetConfig:
     grad_clip: float = 5.0  # Largest norm of the gradient.
     shift: int = 1  # Largest random shift of training images, in pixels.
     flip: bool = False  # Mirror training images horizontally with probability 1/2.
+    class_weights: ClassWeights = None  # Weights of the classes in the loss: balanced, or one number per class.
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -60,6 +63,7 @@ class UniformSupernetConfig:
         check_range(self, "lr", "grad_clip", above=0)
         check_range(self, "lr_min", "weight_decay", low=0)
         check_range(self, "momentum", low=0, below=1)
+        check_class_weights(self.class_weights)
 
 
 Choices = Callable[[Any], list[Choice]]  # maps a genotype to the choices that a pass of the supernet runs
@@ -112,6 +116,7 @@ class UniformSupernet:
         self.space = space
         self.train = to_device(splits.train, device)
         self.rng = generator(config.seed, torch.device("cpu"))
+        self.class_weights = class_weights(config.class_weights, self.train.labels, splits.num_classes)
         seed_everything(config.seed)
         shape = network_shape(splits, config.channels, config.cells)
         self.supernet = space.build_supernet(**shape, form="darts").to(device)
@@ -140,7 +145,8 @@ class UniformSupernet:
                 set_cosine_lr(self.optimizer, progress, config.lr, config.lr_min)
                 batch = take(self.train, index)
                 batch = Split(augment(batch.images, config.shift, config.flip, self.rng), batch.labels)
-                loss = weight_step(self.supernet, self.optimizer, batch, 1.0, config.grad_clip, self.rng, self.draw)
+                common = self.rng, self.draw, self.class_weights
+                loss = weight_step(self.supernet, self.optimizer, batch, 1.0, config.grad_clip, *common)
                 losses.append(loss)
             self.epoch += 1
             return {"loss": torch.stack(losses).mean().item()}
@@ -158,7 +164,7 @@ class UniformSupernet:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch = state["epoch"]
         self.supernet.load_state_dict(state["supernet"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.rng.set_state(state["rng"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 

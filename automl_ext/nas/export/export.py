@@ -1,4 +1,4 @@
-"""Export of a trained network to files that do not need automl_ext.
+"""Exports a trained network to files that do not need automl_ext.
 
 The formats are a ``torch.export`` program, and a Python module with a file of weights.
 """
@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import ast
 import dataclasses
-import importlib.util
-import io
-import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,78 +16,91 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext._version import __version__
+from automl_ext.nas.export.program import RawImages, check, sample_images, write_program
 from automl_ext.nas.export.run_facts import check_network
 from automl_ext.nas.export.source import Sources
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
+from automl_ext.training.exporting import READ_WEIGHTS, check_out, load_module
 from automl_ext.training.files import checkpoint
 from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.files.weights import check_fit, write_tensors
 
-SUFFIXES = {"": (".pt2", ".py"), ".pt2": (".pt2",), ".py": (".py",)}
 
-
-def export(run: str | Path, out: str | Path, space: Space[Any] | None = None) -> list[Path]:
+def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, trust: Iterable[str] = ()) -> list[Path]:
     """Export the network that a finished ``retrain`` or differentiable ``search`` trained.
 
-    The run directory is not trusted: sizes are bounded, weights are loaded as data, and the generated module contains
-    only checked numbers and the ``repr`` of checked values.
+    The run directory is not trusted. Sizes are bounded, and weights are loaded with ``weights_only=True``. The module
+    contains only checked numbers and the ``repr`` of checked values.
 
     Args:
         run: the run directory.
         out: ``NAME.pt2``, or ``NAME.py`` (which also writes the weights ``NAME.pt``), or ``NAME`` for both.
-        space: the run's space, if it is not a built-in one. The module contains the source code that its ``build``
-            needs, from the space's own package and from automl_ext. The ``repr`` of the genotype must be a Python
-            expression. If the space is a dataclass, its ``repr`` must be one too.
+        space: the run's space, if it is not the one that the result names. For a space of your own, the module contains
+            the source code that its ``build`` needs, from the space's own package and from automl_ext. The ``repr`` of
+            the genotype must be a Python expression. If the space is a dataclass, its ``repr`` must be one too.
+        trust: Python modules that the result may name (``space``); they are imported.
 
     Returns:
-        The files. Both formats map normalized images, float32 [N, C, H, W] for any N, to logits. Each file has been
-        loaded and checked to give the logits of the run's network.
+        The files. The program maps uint8 images [N, C, H, W] to logits; the normalization is part of it. The module has
+        the normalization as a function. Both take any N, and any H and W if the network does, as all networks of the
+        built-in spaces do. Each file has been loaded and checked to give the logits of the run's network, at the size
+        of the training and, if it takes any, at a larger one.
 
     Raises:
         UserError: ``run`` is not a finished run of one network, its result or checkpoint is invalid, the name ``out``
             is invalid, or the source of the space cannot be copied.
     """
     run, out = Path(run), Path(out)
-    if out.suffix not in SUFFIXES or not re.fullmatch(r"[\w .+-]+", out.name):
-        raise UserError(
-            f"--out {out}: expected a name of letters, digits, spaces and _ . + -, ending in .pt2, .py or nothing"
-        )
+    suffixes = check_out(out)
+    network, genotype, space, facts = load_network(run, space, trust)
+    program = RawImages(network, facts["mean"], facts["std"]).eval()
+    samples = sample_images(program, facts)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    written = []
+    for suffix in suffixes:
+        path = out.with_suffix(suffix)
+        if suffix == ".pt2":
+            taken = write_program(program, samples, path)
+            check(torch.export.load(path).module(), program, taken, path)
+            written.append(path)
+        else:
+            text = module_text(space, genotype, facts, path.stem, any_size=len(samples) > 1)
+            write_atomic(path, text.encode())
+            write_tensors(path.with_suffix(".pt"), dict(network.state_dict()))
+            check(nn.Sequential(program.normalization, load_module(path)), program, samples, path)
+            written += [path, path.with_suffix(".pt")]
+    return written
+
+
+def load_network(
+    run: Path, space: Space[Any] | None = None, trust: Iterable[str] = ()
+) -> tuple[nn.Module, Any, Space[Any], dict[str, Any]]:
+    """Load the network that a finished run trained, in evaluation mode on the CPU. Arguments as in :func:`export`.
+
+    Returns:
+        The network, its genotype, its space, and the result of :func:`check_network`.
+
+    Raises:
+        UserError: as :func:`export`.
+    """
     result, facts = read_result(run)
-    built_in = space is None
-    space = space or spaces.space(facts["space"])
+    built_in = space is None and ":" not in facts["space"]
+    space = space or spaces.stored_space(facts["space"], trust, run / "result.json")
     try:
         genotype = space.parse(result["genotype"])
     except ValueError as error:
         raise UserError(
-            f"export: {run}: {error}; to export a network of a custom space, call export from Python"
+            f"export: {run}: {error}; a space of your own is given as export(…, space=…) in Python"
         ) from None
     if built_in:
         with torch.device("meta"):  # checks the checkpoint before memory is allocated for the sizes
             read_weights(run, space.build(genotype, **facts["shape"]))
     network = space.build(genotype, **facts["shape"])
-    weights = read_weights(run, network)
-    network.load_state_dict(weights)
-    network.eval()
-    images = torch.randn(3, facts["shape"]["in_channels"], *facts["image_size"])
-    with torch.no_grad():
-        logits = network(images)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    written = []
-    for suffix in SUFFIXES[out.suffix]:
-        path = out.with_suffix(suffix)
-        if suffix == ".pt2":
-            write_program(network, images, path)
-            check(torch.export.load(path).module(), images, logits, path)
-            written.append(path)
-        else:
-            write_atomic(path, module_text(space, genotype, facts, path.stem).encode())
-            write_tensors(path.with_suffix(".pt"), weights)
-            check(load_module(path), images, logits, path)
-            written += [path, path.with_suffix(".pt")]
-    return written
+    network.load_state_dict(read_weights(run, network))
+    return network.eval(), genotype, space, facts
 
 
 def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -136,47 +146,14 @@ def read_weights(run: Path, network: nn.Module) -> dict[str, Tensor]:
     return weights
 
 
-def write_program(network: nn.Module, images: Tensor, path: Path) -> None:
-    """Write a ``torch.export`` program that takes any number of images of this size."""
-    shapes = {"x": {0: torch.export.Dim("batch", min=1)}}
-    buffer = io.BytesIO()
-    torch.export.save(torch.export.export(network, (images,), dynamic_shapes=shapes), buffer)
-    write_atomic(path, buffer.getvalue())
-
-
-def check(network: Any, images: Tensor, logits: Tensor, path: Path) -> None:
-    """Check that a loaded network gives these logits, for all images and for the first one.
-
-    Raises:
-        RuntimeError: the logits differ.
-    """
-    with torch.no_grad():
-        for n in (len(images), 1):
-            if not torch.allclose(network(images[:n]), logits[:n], rtol=1e-4, atol=1e-4):
-                raise RuntimeError(f"export: {path}: the logits differ from those of the run's network")
-
-
-def load_module(path: Path) -> nn.Module:
-    """Execute an exported module and load its network."""
-    spec = importlib.util.spec_from_file_location(f"exported_{path.stem}", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look up their module
-    try:
-        spec.loader.exec_module(module)
-        return module.load()
-    finally:
-        del sys.modules[spec.name]
-
-
-def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: str) -> str:
+def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: str, any_size: bool) -> str:
     """Return the source code of the exported module: the classes that ``space.build`` needs, and ``load``.
 
     Args:
         genotype: the architecture.
         facts: the result of :func:`check_network`.
         name: the module's file name without its suffix; must not contain quotes or backslashes.
+        any_size: whether the network takes images of any size.
 
     Raises:
         UserError: the source of the space cannot be copied.
@@ -203,20 +180,24 @@ def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: s
         "nn": "from torch import nn",
     }
     shape = ", ".join(f"{key}={value!r}" for key, value in facts["shape"].items())
-    image = ", ".join(map(str, (facts["shape"]["in_channels"], *facts["image_size"])))
+    sides = ("H", "W") if any_size else facts["image_size"]
+    image = ", ".join(map(str, (facts["shape"]["in_channels"], *sides)))
     return MODULE.format(
         version=__version__,
         name=name,
         genotype_text=str(genotype).replace("\\", "\\\\").replace('"', '\\"'),  # this goes into a docstring
         image=image,
+        sizes="any N, H and W" if any_size else "any N",
         imports=import_lines(sources.imports.values()),
         definitions=sources.text(),
         genotype=repr(genotype),
+        trained="×".join(map(str, facts["image_size"])),
         mean=repr(facts["mean"]),
         std=repr(facts["std"]),
         classes=repr(facts["classes"]),
         made=made,
         shape=shape,
+        read_weights=READ_WEIGHTS,
     )
 
 
@@ -238,7 +219,7 @@ MODULE = '''"""A trained network, exported by automl_ext {version}. Using it doe
     {genotype_text}
 
     network = load()                          # reads {name}.pt next to this file
-    logits = network(normalize(images))       # images: uint8 [N, {image}], any N
+    logits = network(normalize(images))       # images: uint8 [N, {image}], {sizes}; trained at {trained}
 """
 
 from __future__ import annotations
@@ -261,14 +242,12 @@ def normalize(images: Tensor) -> Tensor:
     return (images / 255 - mean) / std
 
 
+{read_weights}
+
+
 def load(weights: str | Path | None = None) -> nn.Module:
     """Load the trained network in evaluation mode, by default with the weights {name}.pt next to this file."""
     network = {made}.build(GENOTYPE, {shape})
-    path = Path(__file__).with_suffix(".pt") if weights is None else weights
-    data = Path(path).read_bytes()
-    content, _, digest = data.rpartition(b"automl_ext weights 1 sha256 ")
-    if hashlib.sha256(content).hexdigest().encode() != digest:
-        raise ValueError(f"{{path}} is damaged: it does not match its SHA-256")
-    network.load_state_dict(torch.load(io.BytesIO(data), map_location="cpu", weights_only=True))
+    network.load_state_dict(read_weights(Path(__file__).with_suffix(".pt") if weights is None else weights))
     return network.eval()
 '''

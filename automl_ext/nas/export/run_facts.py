@@ -1,4 +1,4 @@
-"""Checks of the entries of ``result.json`` that describe a run's network. The file is not trusted."""
+"""Checks the entries of ``result.json`` that describe a run's network. The file is not trusted."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Collection of the source code of classes and of everything that they need from their packages."""
+"""Collects the source code of classes and of everything that they need from their packages."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""Comparison of an architecture with random ones that are trained in the same way."""
+"""Compares an architecture with random ones that are trained in the same way."""
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import statistics
 from dataclasses import dataclass
@@ -10,18 +11,22 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from automl_ext.data.images import load_images, split_images
+from automl_ext.nas.data import prepare
+from automl_ext.nas.retraining.class_report import KEYS
+from automl_ext.nas.retraining.comparison import draw_comparison
 from automl_ext.nas.retraining.series import train_series
 from automl_ext.nas.retraining.training import MANY, NetworkTraining, TrainingConfig, measure
+from automl_ext.nas.run_title import run_title
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.checks import check_range
+from automl_ext.training.config import to_dict
 from automl_ext.training.device import choose_device
 
 
 @dataclass
 class CompareConfig(TrainingConfig):
-    """Train random architectures, and optionally a given one, in the same way."""
+    """Configuration of a comparison of random architectures, and optionally a given one, trained in the same way."""
 
     genotype: str | None = None  # Architecture to train first; none by default.
     random_cells: int = 5  # Number of random architectures; the seed decides which.
@@ -37,21 +42,25 @@ def compare(
     resume: str | None = None,
     stop_after: int | None = None,
     space: Space[Any] | None = None,
+    data: Any = None,
 ) -> dict[str, Any] | None:
     """Train ``config.genotype`` and ``config.random_cells`` uniformly drawn architectures in the same way.
+
+    If matplotlib is installed, ``comparison.png`` is drawn too: test accuracy against the number of parameters.
 
     Args:
         out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: the number of epochs, of all networks together, after which to interrupt the run.
         space: the search space; by default the one that ``config.space`` names.
+        data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
 
     Returns:
         The contents of ``result.json``; None if the run was interrupted. ``found`` is a result as of
-        :func:`~automl_ext.nas.retraining.retrain.retrain`, None without a genotype; ``random`` is a list of such
-        results. ``random_mean``, ``random_median`` and ``random_std`` are of their test accuracies; the standard
-        deviation divides by n − 1 and is None for n = 1. A uniformly drawn cell may have no path from input to output
-        (2 % of NAS-Bench-201): it lowers the mean but hardly the median.
+        :func:`~automl_ext.nas.retraining.retrain.retrain`, without entries on the classes, None without a genotype;
+        ``random`` is a list of such results. ``random_mean``, ``random_median`` and ``random_std`` are of their test
+        accuracies; the standard deviation divides by n − 1 and is None for n = 1. A uniformly drawn cell may have no
+        path from input to output (2 % of NAS-Bench-201): it lowers the mean but hardly the median.
 
     Raises:
         UserError: the data, the genotype, the configuration or the run directory is invalid.
@@ -61,27 +70,36 @@ def compare(
     genotypes = [space.random(rng) for _ in range(config.random_cells)]
     if config.genotype is not None:
         genotypes.insert(0, spaces.parse_genotype(space, config.genotype))
-    splits = split_images(load_images(config.data, subset=config.subset))
+    config, splits = prepare(config, data)
     device = choose_device(config.device)
-    return train_series(
+    result = train_series(
         config,
         out,
         "compare",
         count=len(genotypes),
         start=lambda i: NetworkTraining(config, space, genotypes[i], splits, device),
-        measure=lambda i, training, _: measure(training, genotypes[i], splits),
+        measure=lambda i, training, _: without_classes(measure(training, genotypes[i], splits)),
         summarize=partial(summarize, has_found=config.genotype is not None),
         prefix="cell",
         resume=resume,
         stop_after=stop_after,
     )
+    if result is not None and importlib.util.find_spec("matplotlib"):
+        draw_comparison(result, Path(out), run_title("compare", to_dict(config), result))
+    return result
+
+
+def without_classes(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result without its entries on the classes, which are large if there are many."""
+    return {key: value for key, value in result.items() if key not in KEYS}
 
 
 def summarize(results: list[dict[str, Any]], has_found: bool) -> dict[str, Any]:
-    """Collect the results of all trainings and the statistics of the random ones.
+    """Return the contents of ``result.json``: the results, and statistics over the random architectures.
 
     Args:
-        has_found: whether the first result is of a given architecture.
+        results: one result per trained architecture.
+        has_found: whether the first result belongs to ``config.genotype``; the others belong to random architectures.
     """
     found, drawn = (results[0], results[1:]) if has_found else (None, results)
     accuracies = [r["test_accuracy"] for r in drawn]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor, nn
 
-from automl_ext.data.images import Split
+from automl_ext.data.images import Split, Splits
 
 
 def to_device(split: Split, device: torch.device) -> Split:
@@ -52,6 +54,14 @@ def augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) 
     image = torch.arange(n, device=images.device)[:, None, None, None]
     channel = torch.arange(c, device=images.device)[:, None, None]
     return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def without_validation(splits: Splits) -> Splits:
+    """Return the splits with no validation images.
+
+    A :class:`~automl_ext.nas.retraining.training.NetworkTraining` also trains on the validation images.
+    """
+    return replace(splits, valid=take(splits.valid, torch.arange(0)))
 
 
 @torch.no_grad()

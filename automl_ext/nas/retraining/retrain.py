@@ -1,4 +1,4 @@
-"""Training one architecture from scratch."""
+"""Trains one architecture from scratch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from automl_ext.data.images import load_images, split_images
+from automl_ext.nas.data import prepare
+from automl_ext.nas.retraining.images import without_validation
 from automl_ext.nas.retraining.training import NetworkTraining, TrainingConfig, measure
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
@@ -18,9 +19,10 @@ from automl_ext.training.run import Run
 
 @dataclass
 class RetrainConfig(TrainingConfig):
-    """Train one architecture on the training and validation images, then test it once."""
+    """Configuration of the training of one architecture on the training and validation images, and of its test."""
 
-    genotype: str = ""  # Architecture, e.g. |nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|none~2|.
+    genotype: str = ""  # Architecture as text: |nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|none~2|.
+    validate: bool = False  # Hold the validation images out, and log the accuracy on them after each epoch.
 
 
 def retrain(
@@ -29,6 +31,7 @@ def retrain(
     resume: str | None = None,
     stop_after: int | None = None,
     space: Space[Any] | None = None,
+    data: Any = None,
 ) -> dict[str, Any] | None:
     """Train ``config.genotype`` from scratch and test it.
 
@@ -37,10 +40,11 @@ def retrain(
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: the number of epochs after which to interrupt the run.
         space: the search space; by default the one that ``config.space`` names.
+        data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
 
     Returns:
-        The contents of ``result.json``: genotype, test_accuracy (0 to 1), parameters, network and times. None if the
-        run was interrupted.
+        The contents of ``result.json``: genotype, test_accuracy (0 to 1), majority_accuracy, class_accuracy, confusion,
+        parameters, macs (multiply-adds of one image), network and times. None if the run was interrupted.
 
     Raises:
         UserError: the genotype is missing or invalid, or the data, the configuration or the run directory is.
@@ -49,9 +53,11 @@ def retrain(
     if not config.genotype:
         raise UserError("retrain: expected --genotype, an architecture as in the result.json of a search")
     genotype = spaces.parse_genotype(space, config.genotype)
-    splits = split_images(load_images(config.data, subset=config.subset))
+    config, splits = prepare(config, data)
     device = choose_device(config.device)
-    training = NetworkTraining(config, space, genotype, splits, device)  # may raise: before the run directory exists
+    used, held_out = (without_validation(splits), splits.valid) if config.validate else (splits, None)
+    # May raise, so before the run directory exists.
+    training = NetworkTraining(config, space, genotype, used, device, held_out)
 
     def load(state: dict[str, Any]) -> None:
         training.load_state_dict(state["job"])

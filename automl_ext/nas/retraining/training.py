@@ -10,6 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split, Splits
+from automl_ext.data.pixels import check_mode, parse_size
+from automl_ext.nas.costs import count_macs
+from automl_ext.nas.retraining.class_report import class_report, confusion_matrix
+from automl_ext.nas.retraining.class_weights import ClassWeights, check_class_weights, class_weights
 from automl_ext.nas.retraining.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.retraining.optimizer import nesterov_sgd
 from automl_ext.nas.retraining.regularization import DropPath, add_auxiliary_head, cutout
@@ -17,6 +21,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.clock import Clock
 from automl_ext.training.epochs import set_cosine_lr
+from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator, seed_everything
 
 LARGEST = 2**31 - 1  # largest count: PyTorch and NumPy cannot convert larger values
@@ -27,13 +32,15 @@ MANY = 1_000_000  # largest number of objects that are built one by one before t
 class TrainingConfig:
     """Options of the training of a network: SGD with Nesterov momentum and a cosine learning rate."""
 
-    space: str = "nb201"  # Search space: nb201, darts, darts-frc (GDAS's fixed reduction cell) or renas.
+    space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed), renas or MODULE:CLASS.
     data: str = "digits"  # Data set: digits, fashion-mnist:PATH, folder:PATH or npz:PATH.
     subset: int | None = None  # Number of images to use; all by default.
+    image_size: str | None = None  # N or HxW: resize all images to this size. Default: they must have equal sizes.
+    image_mode: str = "auto"  # Color mode: rgb, gray, or auto (RGB if any image has color).
     seed: int = 0  # Seed of the weights, batches and augmentation.
     device: str = "auto"  # Device: auto, cpu or cuda.
-    channels: int = 16  # Number of channels C of the first stage.
-    cells: int = 1  # Number of cells N per stage.
+    channels: int = 16  # Number of channels C of the first stage; later stages have 2C and 4C.
+    cells: int = 1  # Number of cells N per stage, all with the same genotype.
     epochs: int = 40  # Number of training epochs.
     batch_size: int = 64  # Number of images per batch.
     lr: float = 0.05  # Initial learning rate of SGD; the cosine schedule ends at 0.
@@ -44,6 +51,7 @@ class TrainingConfig:
     cutout: int = 0  # Side of a square set to zero in each training image, in pixels (DARTS: 16).
     drop_path: float = 0.0  # Drop-path probability; rises linearly from 0 to about this value (DARTS: 0.2).
     auxiliary: float = 0.0  # Weight of the auxiliary classifier's loss; 0 for no auxiliary head (DARTS: 0.4).
+    class_weights: ClassWeights = None  # Weights of the classes in the loss: balanced, or one number per class.
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -53,25 +61,37 @@ class TrainingConfig:
         check_range(self, "lr", above=0)
         check_range(self, "momentum", "drop_path", low=0, below=1)
         check_range(self, "weight_decay", "auxiliary", low=0)
+        parse_size(self.image_size)
+        check_mode(self.image_mode)
+        check_class_weights(self.class_weights)
 
 
 class NetworkTraining:
     """The training of one network, a :class:`~automl_ext.training.epochs.Job`.
 
-    All randomness comes from ``config.seed``. The training and validation images are both used.
+    All randomness comes from ``config.seed``. The training and validation images of ``splits`` are both used.
 
     Args:
         genotype: the architecture, of ``space``.
+        held_out: images on which the accuracy is measured after each epoch; none by default.
 
     Raises:
         UserError: ``config`` asks for an auxiliary head or drop-path, which networks of the space do not support.
     """
 
     def __init__(
-        self, config: TrainingConfig, space: Space[Any], genotype: Any, splits: Splits, device: torch.device
+        self,
+        config: TrainingConfig,
+        space: Space[Any],
+        genotype: Any,
+        splits: Splits,
+        device: torch.device,
+        held_out: Split | None = None,
     ) -> None:
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
         self.split = to_device(train_and_valid(splits), device)
+        self.held_out = None if held_out is None else to_device(held_out, device)
+        self.class_weights = class_weights(config.class_weights, self.split.labels, splits.num_classes)
         seed_everything(config.seed)
         network = space.build(genotype, **network_shape(splits, config.channels, config.cells))
         if config.auxiliary:
@@ -82,33 +102,50 @@ class NetworkTraining:
         self.drop_path = DropPath(self.network, self.generator) if config.drop_path else None
 
     def run_epoch(self) -> dict[str, float]:
-        """Train for one epoch. Return the mean loss and the last learning rate."""
+        """Train for one epoch.
+
+        Returns:
+            loss: the mean; lr: the last learning rate; train_accuracy: of the augmented batches, before each step;
+            valid_accuracy: of the images held out, if there are any, after the epoch.
+        """
         with self.clock:
             self.network.train()
             batches = epoch_batches(len(self.split.labels), self.config.batch_size, self.generator)
             if self.drop_path is not None:
                 self.drop_path.probability = self.config.drop_path * self.epoch / self.epochs
-            losses = []
+            losses, correct = [], []
             for i, index in enumerate(batches):
                 progress = (self.epoch + i / len(batches)) / self.epochs
                 lr = set_cosine_lr(self.optimizer, progress, self.config.lr, 0.0)
                 batch = take(self.split, index)
                 images = augment(batch.images, self.config.shift, self.config.flip, self.generator)
                 images = cutout(images, self.config.cutout, self.generator)
-                loss = self.loss(images, batch.labels)
+                loss, logits = self.loss_and_logits(images, batch.labels)
                 self.optimizer.zero_grad()
                 loss.backward()
                 self.optimizer.step()
                 losses.append(loss.detach())
+                correct.append((logits.detach().argmax(-1) == batch.labels).float().mean())
             self.epoch += 1
-            return {"loss": torch.stack(losses).mean().item(), "lr": lr}
+        scalars = {"loss": torch.stack(losses).mean().item(), "lr": lr}
+        scalars["train_accuracy"] = torch.stack(correct).mean().item()
+        if self.held_out is not None:
+            scalars["valid_accuracy"] = accuracy(self.network, self.held_out)
+        return scalars
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
         """Compute the cross-entropy of a batch, plus the weighted loss of the auxiliary head if there is one."""
+        return self.loss_and_logits(images, labels)[0]
+
+    def loss_and_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute :meth:`loss`, and return the logits too."""
+        weight = self.class_weights
         if not self.config.auxiliary:
-            return F.cross_entropy(self.network(images), labels)
+            logits = self.network(images)
+            return F.cross_entropy(logits, labels, weight), logits
         logits, auxiliary = self.network(images)
-        return F.cross_entropy(logits, labels) + self.config.auxiliary * F.cross_entropy(auxiliary, labels)
+        extra = F.cross_entropy(auxiliary, labels, weight)
+        return F.cross_entropy(logits, labels, weight) + self.config.auxiliary * extra, logits
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -123,7 +160,7 @@ class NetworkTraining:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch = state["epoch"]
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.generator.set_state(state["generator"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 
@@ -144,23 +181,24 @@ def train_and_valid(splits: Splits) -> Split:
     return Split(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
 
 
-def test_accuracy(training: NetworkTraining, splits: Splits) -> float:
-    """Compute the test accuracy of the trained network, 0 to 1. No other function reads the test images."""
-    device = training.split.labels.device
-    return accuracy(training.network, to_device(splits.test, device))
-
-
 def count_parameters(network: nn.Module) -> int:
     """Count the parameters of a network, without those of an auxiliary head, which only training uses."""
     return sum(p.numel() for name, p in network.named_parameters() if not name.startswith("auxiliary."))
 
 
 def measure(training: NetworkTraining, genotype: Any, splits: Splits) -> dict[str, Any]:
-    """Return the result of a finished training. The key ``times`` holds everything that is not reproducible."""
+    """Return the result of a finished training. No other function reads the test images.
+
+    The key ``times`` holds everything that is not reproducible. The first entries are those of
+    :func:`~automl_ext.nas.retraining.class_report.class_report`.
+    """
+    labels = training.split.labels
+    counts = confusion_matrix(training.network, to_device(splits.test, labels.device), splits.num_classes)
     return {
         "genotype": str(genotype),
-        "test_accuracy": test_accuracy(training, splits),
+        **class_report(counts, labels.cpu(), splits.classes),
         "parameters": count_parameters(training.network),
+        "macs": count_macs(training.network, (splits.in_channels, *splits.image_size)),
         "network": {
             "space": training.config.space,
             "shape": network_shape(splits, training.config.channels, training.config.cells),

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from functools import partial
 from typing import Any
 
-from automl_ext.data.images import Splits, load_images, split_images
+from automl_ext.data.images import ImageData, Splits
+from automl_ext.nas.data import load_splits
 from automl_ext.nas.estimators.inheritance import Inheriting
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.estimators.table import Table, TableEvaluator
 from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
 from automl_ext.nas.evaluation import Evaluator, Scoring
+from automl_ext.nas.retraining.training import network_shape
+from automl_ext.nas.search.costs import WithCosts
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.config import SearchConfig
 from automl_ext.nas.strategies.renas import ReNASConfig
@@ -20,43 +22,48 @@ from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
 
 
-def table(config: SearchConfig, space: Space[Any]) -> Scoring:
+def table(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:
     """Look scores up in the table of NAS-Bench-201."""
+    if data is not None:
+        raise UserError("data: the table knows CIFAR-10 only; expected the evaluator train or supernet with own data")
     evaluator = TableEvaluator(Table.load(config.table))
     evaluator.check_budget(config.limits()[1])
     return Scoring(lambda: evaluator)
 
 
-def train(config: SearchConfig, space: Space[Any]) -> Scoring:
+def train(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:
     """Train each architecture; with ReNAS, children inherit the weights of their parents."""
-    training = LowerFidelity(config, load_splits(config), space=space)
+    splits = load_splits(config, data)
+    training = LowerFidelity(config, splits, space=space)
     evaluator: Evaluator = Inheriting(training, config.fine_tune) if isinstance(config, ReNASConfig) else training
-    return Scoring(lambda: evaluator)
+    return Scoring(lambda: with_costs(evaluator, config, space, splits))
 
 
-def supernet(config: SearchConfig, space: Space[Any]) -> Scoring:
+def supernet(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:
     """Train one supernet, then score every architecture with its weights."""
-    splits = load_splits(config)
+    splits = load_splits(config, data)
     names = [field.name for field in fields(UniformSupernetConfig) if hasattr(config, field.name)]
     settings = UniformSupernetConfig(**{name: getattr(config, name) for name in names})
     job = UniformSupernet(settings, space, splits, choose_device(config.device))
-    return Scoring(partial(WeightSharing, job.supernet, splits, space=space), job)
+    return Scoring(lambda: with_costs(WeightSharing(job.supernet, splits, space=space), config, space, splits), job)
 
 
-def load_splits(config: SearchConfig) -> Splits:
-    """Read the images that ``config.data`` names and split them."""
-    return split_images(load_images(config.data, subset=config.subset))
+def with_costs(evaluator: Evaluator, config: SearchConfig, space: Space[Any], splits: Splits) -> WithCosts:
+    """Make the evaluator measure the costs of each candidate."""
+    image = (splits.in_channels, *splits.image_size)
+    shape = network_shape(splits, config.channels, config.cells)
+    return WithCosts(evaluator, space, shape, image, latency=config.max_latency_ms is not None)
 
 
-EVALUATORS: dict[str, Callable[[SearchConfig, Space[Any]], Scoring]] = {
+EVALUATORS: dict[str, Callable[[SearchConfig, Space[Any], ImageData | None], Scoring]] = {
     "table": table,
     "train": train,
     "supernet": supernet,
 }
 
 
-def scoring(config: SearchConfig, space: Space[Any]) -> Scoring:
-    """Prepare the evaluator that ``config.evaluator`` names.
+def scoring(config: SearchConfig, space: Space[Any], data: ImageData | None = None) -> Scoring:
+    """Prepare the evaluator that ``config.evaluator`` names. ``data``: images in place of ``config.data``.
 
     Raises:
         UserError: the evaluator is unknown, the data or the table cannot be read, the space or one of its networks does
@@ -64,4 +71,4 @@ def scoring(config: SearchConfig, space: Space[Any]) -> Scoring:
     """
     if config.evaluator not in EVALUATORS:
         raise UserError(f"evaluator: expected one of {', '.join(EVALUATORS)}, got {config.evaluator!r}")
-    return EVALUATORS[config.evaluator](config, space)
+    return EVALUATORS[config.evaluator](config, space, data)

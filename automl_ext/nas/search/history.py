@@ -7,8 +7,10 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.search.costs import COSTS, best_within
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.strategy import Candidate
+from automl_ext.training.files.reading import short
 
 
 class Entry(NamedTuple):
@@ -62,22 +64,43 @@ class History:
         values["failed"] = self.failed
         return values | ({"budget": last.budget} if last.budget else {}) | last.measured
 
-    def pareto(self) -> list[dict[str, Any]]:
-        """Return the Pareto front of score against parameters, at the budget of the best evaluation.
+    def finalists(self) -> list[Entry]:
+        """Return the evaluations that the best one can be compared with: those at its budget that did not fail."""
+        return [e for e in self.entries if self.best and e.budget == self.best.budget and not e.failed]
 
-        It is empty if the numbers of parameters were not measured.
+    def front(self) -> list[Entry]:
+        """Return the finalists that no other one surpasses in score and all measured costs, by increasing costs.
+
+        It is empty if no costs were measured.
         """
-        entries = [e for e in self.entries if self.best and e.budget == self.best.budget and not e.failed]
-        if not all("parameters" in e.measured for e in entries):
+        entries = self.finalists()
+        names = measured_costs(entries)
+        if not names:
             return []
-        front = pareto_front([e.measured["parameters"] for e in entries], [e.score for e in entries])
+        costs = [[e.measured[name] for name in names] for e in entries]
+        return [entries[i] for i in pareto_front(costs, [e.score for e in entries])]
+
+    def choose(self, limits: dict[str, float]) -> Entry:
+        """Return the best evaluation; with limits on the costs, the best one of the front within them.
+
+        See :func:`~automl_ext.nas.search.costs.best_within`.
+        """
+        assert self.best is not None, "no candidate succeeded"
+        if not limits:
+            return self.best
+        front = self.front()
+        return front[best_within(limits, [e.score for e in front], [e.measured for e in front])]
+
+    def pareto(self) -> list[dict[str, Any]]:
+        """Return genotype, score and costs of each entry of the front."""
+        front = self.front()
         return [
             {
-                "genotype": str(self.space.decode(entries[i].indices)),
-                "score": entries[i].score,
-                "parameters": int(entries[i].measured["parameters"]),
+                "genotype": str(self.space.decode(entry.indices)),
+                "score": entry.score,
+                **{name: plain_number(entry.measured[name]) for name in measured_costs(front)},
             }
-            for i in front
+            for entry in front
         ]
 
     def state_dict(self) -> dict[str, Any]:
@@ -85,19 +108,38 @@ class History:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.entries, self.seconds, self.best = [Entry(*entry) for entry in state["entries"]], state["seconds"], None
+        if type(self.seconds) not in (int, float) or not 0 <= self.seconds < math.inf:
+            raise ValueError(f"seconds: expected a number of at least 0, got {short(self.seconds)}")
         self.failed = sum(entry.failed for entry in self.entries)
         for entry in self.entries:
             self._compare(entry)
 
 
-def pareto_front(costs: Sequence[float], scores: Sequence[float]) -> list[int]:
+def measured_costs(entries: Sequence[Entry]) -> list[str]:
+    """Return the names of the costs that all entries have."""
+    return [name for name in COSTS if entries and all(name in entry.measured for entry in entries)]
+
+
+def plain_number(value: float) -> float:
+    """Return a whole number as an int."""
+    return int(value) if float(value).is_integer() else value
+
+
+def pareto_front(costs: Sequence[float | Sequence[float]], scores: Sequence[float]) -> list[int]:
     """Return the indices of the non-dominated points, by increasing cost.
 
     A point is dominated if another one has no higher cost and no lower score, and is better in one of them. Of equal
     points only the first is returned.
+
+    Args:
+        costs: one cost per point, or several.
+        scores: one score per point.
     """
+    rows = [tuple(cost) if isinstance(cost, Sequence) else (cost,) for cost in costs]
     front: list[int] = []
-    for i in sorted(range(len(costs)), key=lambda i: (costs[i], -scores[i])):
-        if not front or scores[i] > scores[front[-1]]:
+    # A point that dominates another one, or is equal and first, comes before it.
+    for i in sorted(range(len(rows)), key=lambda i: (rows[i], -scores[i])):
+        cheaper = (k for k in front if all(a <= b for a, b in zip(rows[k], rows[i], strict=True)))
+        if not any(scores[k] >= scores[i] for k in cheaper):
             front.append(i)
     return front

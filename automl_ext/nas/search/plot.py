@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.nas.search.history import pareto_front
-from automl_ext.training.curves import figure
+from automl_ext.training.curves import add_title, figure, mark_best, set_axes
 from automl_ext.training.files.atomic import write_picture
+from automl_ext.training.pictures.colors import BLUE, GRAY, RED
+from automl_ext.training.pictures.metric_names import VALID_ACCURACY, in_unit, metric
 
-COLOR, FAINT = "#1b6ca8", "#b9c3cc"
-COSTS = {"parameters": "parameters", "cost": "seconds of evaluation"}
+COSTS = ("parameters", "macs", "latency_ms", "cost")
 
 
-def plot_search(rows: Sequence[dict[str, Any]], out: Path) -> list[Path]:
+def plot_search(rows: Sequence[dict[str, Any]], out: Path, title: str = "") -> list[Path]:
     """Draw ``trajectory.png`` and ``pareto.png`` into the folder ``out``.
 
     Args:
         rows: the lines of the search's ``metrics.jsonl``.
         out: an existing folder.
+        title: title of both pictures.
 
     Returns:
         The files written; none if the rows are not those of a search with a strategy.
@@ -31,52 +33,57 @@ def plot_search(rows: Sequence[dict[str, Any]], out: Path) -> list[Path]:
     rows = [row for row in rows if "best_score" in row and "score" in row and row.get("seconds") is not None]
     if not rows:
         return []
-    draw_trajectory(rows, out / "trajectory.png")
-    draw_pareto(rows, out / "pareto.png")
+    draw_trajectory(rows, out / "trajectory.png", title)
+    draw_pareto(rows, out / "pareto.png", title)
     return [out / "trajectory.png", out / "pareto.png"]
 
 
-def draw_trajectory(rows: Sequence[dict[str, Any]], path: Path) -> None:
+def draw_trajectory(rows: Sequence[dict[str, Any]], path: Path, title: str = "") -> None:
     """Plot the scores and the best score so far against seconds of evaluation, and mark failed candidates."""
-    picture = figure(6.4, 3.6)
+    picture = figure(6.6, 3.8)
     axes = picture.add_subplot()
     scored = [row for row in rows if row["score"] is not None]
-    axes.scatter([row["seconds"] for row in scored], [row["score"] for row in scored], s=9, color=FAINT, label="score")
+    scores = in_unit([row["score"] for row in scored], None)
+    axes.scatter([row["seconds"] for row in scored], scores, s=14, color=GRAY, label="candidate", zorder=2)
     best = [row for row in rows if row["best_score"] is not None]
-    axes.step(
-        [r["seconds"] for r in best], [r["best_score"] for r in best], where="post", color=COLOR, label="best so far"
-    )
+    best_scores = in_unit([row["best_score"] for row in best], None)
+    axes.step([row["seconds"] for row in best], best_scores, where="post", color=BLUE, label="best so far", zorder=3)
+    if best:
+        first = best_scores.index(best_scores[-1])  # the evaluation that found the best architecture
+        mark_best(axes, best[first]["seconds"], best_scores[first], BLUE, "best architecture")
     failed = [row["seconds"] for row in rows if row["score"] is None]
     if failed:
-        floor = min((row["score"] for row in scored), default=0.0)
-        axes.scatter(failed, [floor] * len(failed), marker="x", s=20, color="#c8553d", label="failed")
-    axes.set_xlabel("seconds of evaluation")
-    axes.set_ylabel("score")
-    axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+        floor = min(scores, default=0.0)
+        axes.scatter(failed, [floor] * len(failed), marker="x", s=24, color=RED, label="failed", zorder=4)
+    set_axes(axes, "seconds of evaluation", VALID_ACCURACY)
+    axes.legend(fontsize=8)
+    add_title(picture, title)
     write_picture(picture, path, dpi=120)
 
 
-def draw_pareto(rows: Sequence[dict[str, Any]], path: Path) -> None:
-    """Plot scores against each measured cost, one panel per cost, with the Pareto front.
+def draw_pareto(rows: Sequence[dict[str, Any]], path: Path, title: str = "") -> None:
+    """Plot scores against each measured cost, one panel per cost, with the Pareto front and the best architecture.
 
     Only evaluations at the largest budget are shown.
     """
     budget = max(row.get("budget") or 0 for row in rows)
     rows = [row for row in rows if row["score"] is not None and (row.get("budget") or 0) == budget]
     costs = [name for name in COSTS if rows and all(row.get(name) is not None for row in rows)]
-    picture = figure(4.6 * max(len(costs), 1), 3.6)
+    columns = min(max(len(costs), 1), 2)
+    lines = -(-len(costs) // columns) or 1
+    picture = figure(max(4.2 * columns, 6.0), 3.4 * lines + 0.4)
+    y = in_unit([row["score"] for row in rows], None)
     for i, name in enumerate(costs):
-        axes = picture.add_subplot(1, len(costs), i + 1)
-        x, y = [row[name] for row in rows], [row["score"] for row in rows]
+        axes = picture.add_subplot(lines, columns, i + 1)
+        x = in_unit([row[name] for row in rows], metric(name).scale)
         front = pareto_front(x, y)
-        axes.scatter(x, y, s=9, color=FAINT)
-        axes.step([x[k] for k in front], [y[k] for k in front], where="post", color=COLOR)
-        axes.scatter([x[k] for k in front], [y[k] for k in front], s=18, color=COLOR, label="Pareto front")
+        axes.scatter(x, y, s=14, color=GRAY, label="candidate")
+        axes.step([x[k] for k in front], [y[k] for k in front], where="post", color=BLUE)
+        axes.scatter([x[k] for k in front], [y[k] for k in front], s=26, color=BLUE, label="Pareto front", zorder=3)
+        mark_best(axes, x[front[-1]], y[front[-1]], BLUE, "best architecture")
         if max(x) > 20 * min(x) and math.isfinite(max(x)) and min(x) > 0:
             axes.set_xscale("log")
-        axes.set_xlabel(COSTS[name])
-        axes.set_ylabel("score")
-        axes.grid(alpha=0.3)
-        axes.legend(loc="lower right")
+        set_axes(axes, metric(name).axis, VALID_ACCURACY)
+        axes.legend(fontsize=8)
+    add_title(picture, title)
     write_picture(picture, path, dpi=120)

@@ -16,6 +16,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
+from automl_ext.nas.data import own_data
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.search.evaluators import scoring
 from automl_ext.nas.search.history import History
@@ -39,6 +40,7 @@ def search(
     resume: str | None = None,
     stop_after: int | None = None,
     space: Space[Any] | None = None,
+    data: Any = None,
 ) -> dict[str, Any] | None:
     """Search with the strategy that ``config`` defines.
 
@@ -49,18 +51,21 @@ def search(
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: interrupt after this many evaluations, the epochs of a supernet included.
         space: a search space to use instead of the one that ``config.space`` names.
+        data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
 
     Returns:
-        The content of ``result.json``: ``genotype``, ``score`` and further measurements of the best architecture,
-        ``evaluations`` and ``failed`` (counts), ``pareto`` (score against parameters) and ``times``. None if the search
-        was interrupted. A budget in measured seconds makes the result depend on the speed of the machine.
+        The content of ``result.json``: ``genotype``, ``score`` and further measurements of the best architecture within
+        the limits on its costs, ``evaluations`` and ``failed`` (counts), ``pareto`` (the architectures that no other
+        one surpasses in score and all costs) and ``times``. None if the search was interrupted. A budget in measured
+        seconds, or a measured latency, makes the result depend on the speed of the machine.
 
     Raises:
         UserError: the data, table, configuration or run directory is invalid, the budget is too small for one
             evaluation, or all architectures failed.
     """
     space = space or spaces.space(config.space)
-    make_evaluator, job = scoring(config, space)  # before the run directory exists: it may refuse the options
+    config, images = own_data(config, data)
+    make_evaluator, job = scoring(config, space, images)  # before the run directory exists: it may refuse the options
     first_step = job.epochs if job else 0
     done = Search(name, config, space, first_step)
 
@@ -159,9 +164,9 @@ class Search:
 
     def result(self) -> dict[str, Any]:
         """Return the content of ``result.json``."""
-        best = self.history.best
-        if best is None:
+        if self.history.best is None:
             raise UserError(f"{self.name}: all {len(self.history)} candidates failed; try a lower learning rate")
+        best = self.history.choose(self.config.cost_limits())
         return {
             "genotype": str(self.space.decode(best.indices)),
             "score": best.score,

@@ -23,8 +23,8 @@ class Place(NamedTuple):
     before_previous: int
     previous: int
     channels: int
-    reduction: bool  # this cell halves the image: its operations on the inputs have stride 2
-    previous_reduction: bool  # the previous cell did, so the first input is twice as large as the second
+    reduction: bool  # this cell halves the image: its operations on both inputs have stride 2
+    previous_reduction: bool  # the previous cell halved the image: the first input is twice as large as the second
 
 
 def adapt_inputs(place: Place, affine: bool) -> nn.ModuleList:
@@ -175,7 +175,7 @@ class CellNetwork(nn.Module):
         In training mode with an auxiliary head, return the pair of its logits and the auxiliary ones.
         """
         if x.device.type == "cpu":
-            x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)  # up to twice as fast on the CPU
+            x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)  # faster on the CPU
         before_previous = previous = self.stem(x)
         auxiliary = None
         for i, cell in enumerate(self.cells):

@@ -106,14 +106,23 @@ class Darts:
         return CellNetwork(make_cell, in_channels, num_classes, channels, cells)
 
     def build_supernet(
-        self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form
+        self,
+        *,
+        in_channels: int,
+        num_classes: int,
+        channels: int,
+        cells: int,
+        form: Form,
+        partial_channels: int = 1,
     ) -> DartsSupernet:
-        return DartsSupernet(self.fixed_reduction, in_channels, num_classes, channels, cells, form)
+        return DartsSupernet(
+            self.fixed_reduction, in_channels, num_classes, channels, cells, form, partial_channels=partial_channels
+        )
 
-    def draw(self, genotype: DartsGenotype, path: str | Path) -> None:
+    def draw(self, genotype: DartsGenotype, path: str | Path, title: str = "") -> None:
         from automl_ext.nas.spaces.draw_cells import FIXED_REDUCTION, draw_cells
 
         reduction = FIXED_REDUCTION if genotype.reduction is None else genotype.reduction
         outputs = range(2, 2 + NUM_NODES)
         cells = {"normal cell": (genotype.normal, outputs), "reduction cell": (reduction, outputs)}
-        draw_cells(cells, OPERATIONS, path)
+        draw_cells(cells, OPERATIONS, path, title)

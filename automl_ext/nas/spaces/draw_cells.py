@@ -1,4 +1,4 @@
-"""Drawing of cells whose nodes add operations on earlier states (DARTS, ReNAS).
+"""Draws cells whose nodes add operations on earlier states (DARTS, ReNAS).
 
 A state is drawn as a horizontal line to the right of its box. Each operation has its own column: a dot on the line of
 its input, a vertical line, and its name above the node that it enters. Names therefore do not overlap.
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from automl_ext.nas.spaces.cell_genotype import Edge, Nodes
-from automl_ext.nas.spaces.draw import FAINT, NODE_BOX, operation_colors, save_figure
+from automl_ext.nas.spaces.draw import DEAD_BOX, NODE_BOX, TITLE, operation_colors, save_figure, write_title
+from automl_ext.training.pictures.colors import BLACK, FAINT, GRAY
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -29,35 +30,42 @@ LEFT, RIGHT, TOP, BOTTOM = 2.4, 2.6, 1.5, 0.7  # margins
 NAME_ABOVE_NODE = 0.78
 
 
-def draw_cells(cells: Mapping[str, tuple[Nodes, Iterable[int]]], operations: Sequence[str], path: str | Path) -> None:
+def draw_cells(
+    cells: Mapping[str, tuple[Nodes, Iterable[int]]], operations: Sequence[str], path: str | Path, title: str = ""
+) -> None:
     """Draw cells one below the other.
 
     Args:
         cells: title → nodes, and the states that the cell concatenates.
         operations: all operations of the space; the index of an operation selects its color.
         path: the file, with the suffix .png or .svg.
+        title: title of the picture.
 
     Raises:
         ValueError: ``path`` has another suffix.
         ModuleNotFoundError: matplotlib is not installed.
     """
-    save_figure(lambda: cells_figure(cells, operations), path)
+    save_figure(lambda: cells_figure(cells, operations, title), path)
 
 
-def cells_figure(cells: Mapping[str, tuple[Nodes, Iterable[int]]], operations: Sequence[str]) -> Figure:
+def cells_figure(
+    cells: Mapping[str, tuple[Nodes, Iterable[int]]], operations: Sequence[str], title: str = ""
+) -> Figure:
     """Make the matplotlib figure that :func:`draw_cells` saves."""
     from matplotlib.figure import Figure
 
     columns = max(sum(len(node) for node in nodes) for nodes, _ in cells.values())
     heights = [TOP + ROW * (1 + len(nodes)) + BOTTOM for nodes, _ in cells.values()]
-    width, height = LEFT + COLUMN * columns + RIGHT, sum(heights)
+    width, height = LEFT + COLUMN * columns + RIGHT, sum(heights) + (TITLE if title else 0)
     figure = Figure(figsize=(width / 2.54, height / 2.54))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, width)
     axes.set_ylim(0, height)
     axes.set_axis_off()
     colors = operation_colors(operations)
-    top = height
+    if title:
+        write_title(axes, title, width)
+    top = sum(heights)
     for (title, (nodes, outputs)), cell_height in zip(cells.items(), heights, strict=True):
         _draw_cell(axes, top, title, nodes, set(outputs), colors)
         top -= cell_height
@@ -78,7 +86,7 @@ def _draw_cell(axes: Axes, top: float, title: str, nodes: Nodes, outputs: set[in
             entry = boxes[-1] + 0.55 * (x - boxes[-1]) / COLUMN  # lines enter the box side by side
             axes.plot([x, x, entry], [rows[start], rows[state] + 0.52, rows[state] + 0.2], color=color, lw=2, zorder=2)
             axes.plot(x, rows[start], "o", color=color, ms=5, zorder=3)
-            _name(axes, x, rows[state] + NAME_ABOVE_NODE, operation, color)
+            _name(axes, x, rows[state] + NAME_ABOVE_NODE, operation)
             ends[start].append(x)
     output = column + RIGHT / 2
     for state, y in enumerate(rows):
@@ -86,19 +94,21 @@ def _draw_cell(axes: Axes, top: float, title: str, nodes: Nodes, outputs: set[in
             end = output if state in outputs else max(ends[state])
             axes.plot([boxes[state], end], [y, y], color="#555555" if state in outputs else FAINT, lw=1.5, zorder=1)
         name = ("cell k − 2", "cell k − 1")[state] if state < 2 else f"node {state - 1}"
-        axes.text(boxes[state], y, name, fontsize=10, ha="center", va="center", bbox=NODE_BOX, zorder=4)
+        read = state in outputs or ends[state]
+        box, color = (NODE_BOX, BLACK) if read else (DEAD_BOX, GRAY)
+        axes.text(boxes[state], y, name, fontsize=10, color=color, ha="center", va="center", bbox=box, zorder=4)
     first, last = rows[min(outputs)], rows[max(outputs)]
     axes.plot([output, output], [first, last], color="#555555", lw=4, solid_capstyle="round", zorder=2)
     name = "concatenated" if len(outputs) > 1 else "output"
     axes.text(output, first + 0.45, name, fontsize=9, ha="center", va="center", color="#333333")
 
 
-def _name(axes: Axes, x: float, y: float, operation: str, color: str) -> None:
+def _name(axes: Axes, x: float, y: float, operation: str) -> None:
     axes.text(
         x,
         y,
         operation,
-        color=color,
+        color=BLACK,
         fontsize=9,
         ha="center",
         va="center",

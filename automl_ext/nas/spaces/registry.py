@@ -1,16 +1,19 @@
-"""The registry of search spaces."""
+"""The registry of search spaces, and spaces of the user by ``MODULE:CLASS``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.spaces.own import own_space
 from automl_ext.nas.spaces.renas import ReNASSpace
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
+from automl_ext.training.user_code import check_trusted
 
 SPACES: dict[str, Callable[[], Space[Any]]] = {
     "nb201": NASBench201,
@@ -21,14 +24,31 @@ SPACES: dict[str, Callable[[], Space[Any]]] = {
 
 
 def space(name: str) -> Space[Any]:
-    """Make the space called ``name``.
+    """Make the space called ``name``, or the user's space ``MODULE:CLASS``, whose module is imported.
 
     Raises:
-        UserError: no space has this name.
+        UserError: no space has this name, or the user's class is not a space.
     """
+    if ":" in name:
+        return own_space(name)
     if name not in SPACES:
-        raise UserError(f"--space: expected one of {', '.join(SPACES)}, got {name!r}")
+        raise UserError(f"--space: expected one of {', '.join(SPACES)}, or MODULE:CLASS, got {name!r}")
     return SPACES[name]()
+
+
+def stored_space(name: str, trust: Iterable[str], source: Path) -> Space[Any]:
+    """Make the space that a file names.
+
+    Args:
+        name: as for :func:`space`.
+        trust: modules of which the file may name spaces.
+        source: the file, for messages.
+
+    Raises:
+        UserError: see :func:`space`; or the module is not in ``trust``.
+    """
+    check_trusted([name], trust, source)
+    return space(name)
 
 
 def parse_genotype(space: Space[Any], text: str) -> Any:

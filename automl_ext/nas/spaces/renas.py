@@ -125,7 +125,7 @@ class ReNASSpace:
         """Raise UserError: the width of a cell depends on which blocks are read, so its weights cannot be shared."""
         raise UserError("space renas: has no supernet; search it with rea or renas, or search darts with gdas")
 
-    def draw(self, genotype: ReNASGenotype, path: str | Path) -> None:
+    def draw(self, genotype: ReNASGenotype, path: str | Path, title: str = "") -> None:
         from automl_ext.nas.spaces.draw_cells import draw_cells
 
-        draw_cells({"cell": (genotype.blocks, unused(genotype.blocks))}, OPERATIONS, path)
+        draw_cells({"cell": (genotype.blocks, unused(genotype.blocks))}, OPERATIONS, path, title)

@@ -87,8 +87,8 @@ class Space(Protocol[Genotype]):
         """
         ...
 
-    def draw(self, genotype: Genotype, path: str | Path) -> None:
-        """Draw the cell; the suffix of ``path`` (.png or .svg) selects the format."""
+    def draw(self, genotype: Genotype, path: str | Path, title: str = "") -> None:
+        """Draw the cell under a title; the suffix of ``path`` (.png or .svg) selects the format."""
         ...
 
 

@@ -16,7 +16,7 @@ MOST_WORKERS = 256  # processes
 
 @dataclass
 class SearchConfig(TrainingConfig):
-    """The search space and the evaluation of its architectures.
+    """Configuration that all strategies share: the search space and the evaluation of its architectures.
 
     Evaluator "train" trains each architecture on the training images and scores it on the validation images; the
     options of a training apply. A short training is enough, because only the ranking matters. Evaluator "supernet"
@@ -28,7 +28,10 @@ class SearchConfig(TrainingConfig):
     table: str | None = None  # CSV file of NAS-Bench-201. Default: the environment variable AUTOML_EXT_NB201.
     evaluations: int | None = None  # Largest number of evaluations. Default: 50 if no budget is given either.
     budget: float | None = None  # Seconds of evaluation (simulated with a table). Default with a table: 20,000.
-    workers: int = 1  # Number of processes that evaluate. More than 1: proposals do not see the latest results.
+    workers: int = 1  # Evaluating processes. With more than 1, proposals are made before all results are known.
+    max_parameters: int | None = None  # Choose the best architecture with at most this number of parameters.
+    max_macs: int | None = None  # Choose the best architecture with at most this number of multiply-adds per image.
+    max_latency_ms: float | None = None  # Measure the latency (one image, one CPU thread); choose within this limit.
     channels: int = 8  # Channels of the first stage.
     epochs: int = 4  # Epochs of each training, or of the supernet.
 
@@ -36,9 +39,17 @@ class SearchConfig(TrainingConfig):
         super().__post_init__()
         check_range(self, "workers", low=1, high=MOST_WORKERS)
         check_range(self, "evaluations", low=1, high=LARGEST)
-        check_range(self, "budget", above=0)
+        check_range(self, "budget", "max_latency_ms", above=0)
+        check_range(self, "max_parameters", "max_macs", low=1, high=10**15)
+        if self.evaluator == "table" and self.max_latency_ms is not None:
+            raise ValueError("max_latency_ms: the table has no latencies; expected the evaluator train or supernet")
         if self.evaluator == "table" and self.space != "nb201":
             raise ValueError(f"evaluator: the table holds NAS-Bench-201 cells (space nb201), not {self.space}")
+
+    def cost_limits(self) -> dict[str, float]:
+        """Return the largest costs of the architecture to choose, by name."""
+        limits = {"parameters": self.max_parameters, "macs": self.max_macs, "latency_ms": self.max_latency_ms}
+        return {name: limit for name, limit in limits.items() if limit is not None}
 
     def limits(self) -> tuple[float, float]:
         """Return the largest number of evaluations and the largest number of seconds."""

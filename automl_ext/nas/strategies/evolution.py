@@ -64,7 +64,7 @@ class Evolution:
 
 @dataclass
 class EvolutionConfig(SearchConfig):
-    """Regularized evolution, REA (Real et al. 2019)."""
+    """Configuration of regularized evolution (Real et al. 2019)."""
 
     population: int = 10  # Number of members of the population; a new member replaces the oldest.
     sample: int = 3  # Number of members that compete to be a parent.

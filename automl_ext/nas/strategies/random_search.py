@@ -33,7 +33,7 @@ class RandomSearch:
 
 @dataclass
 class RandomConfig(SearchConfig):
-    """Random search."""
+    """Configuration of random search, which draws every architecture uniformly."""
 
     def strategy(self, space: Space[Any]) -> RandomSearch:
         return RandomSearch(space, self.seed)

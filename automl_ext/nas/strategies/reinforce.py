@@ -18,6 +18,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.config import SearchConfig
 from automl_ext.nas.strategies.strategy import Candidate
 from automl_ext.training.checks import check_range
+from automl_ext.training.optimizer_state import load_optimizer
 
 DRAWS = 1000  # largest number of draws until the space accepts one
 
@@ -70,7 +71,7 @@ class ReinforceSearch:
         self.optimizer.step()
 
     def log_policy_gradient(self, genotype: Any) -> Tensor:
-        """Gradient of log π(genotype) with respect to the logits [decisions, choices].
+        """Compute the gradient of log π(genotype) with respect to the logits [decisions, choices].
 
         It is one-hot − softmax, and 0 for choices that do not exist.
         """
@@ -90,13 +91,13 @@ class ReinforceSearch:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rng.set_state(state["rng"])
         self.logits.copy_(state["logits"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.baseline, self.lowest = state["baseline"], state["lowest"]
 
 
 @dataclass
 class ReinforceSearchConfig(SearchConfig):
-    """A policy of independent choices, trained by REINFORCE."""
+    """Configuration of a search with a policy of independent choices, trained by REINFORCE (Williams 1992)."""
 
     policy_lr: float = 0.01  # Learning rate of the policy (Adam).
     baseline_decay: float = 0.9  # Decay of the moving average of rewards, in [0, 1).

@@ -127,7 +127,7 @@ class ReNAS:
 
 @dataclass
 class ReNASConfig(SearchConfig):
-    """ReNAS: evolution whose mutations a controller chooses (Chen et al. 2019)."""
+    """Configuration of ReNAS: evolution whose mutations a learned controller chooses (Chen et al. 2019)."""
 
     population: int = 30  # Number of members of the population; a new member replaces the oldest.
     sample: int = 10  # Number of members that compete to be a parent.

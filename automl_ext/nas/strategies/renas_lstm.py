@@ -20,6 +20,7 @@ from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.renas_controller import Change, Indices
 from automl_ext.nas.strategies.strategy import set_rng
+from automl_ext.training.optimizer_state import load_optimizer
 
 
 class MutationPolicy(nn.Module):
@@ -142,6 +143,6 @@ class LSTMController:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         set_rng(self.rng, state["rng"])
         self.policy.load_state_dict(state["policy"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self.baseline, self.scores = state["baseline"], list(state["scores"])
         self.out = deque(([(d, k) for d, k in changes], chosen) for changes, chosen in state["out"])

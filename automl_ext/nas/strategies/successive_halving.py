@@ -95,7 +95,10 @@ class SuccessiveHalving:
 
 @dataclass
 class SuccessiveHalvingConfig(SearchConfig):
-    """Successive halving (Jamieson & Talwalkar 2016): train many candidates briefly and the best of them longer."""
+    """Configuration of successive halving (Jamieson & Talwalkar 2016).
+
+    Many candidates are trained briefly, and the best of them longer.
+    """
 
     epochs: int = 9  # Epochs of the last rung. With a table there are two rungs, of 12 and 200 epochs.
     candidates: int = 27  # Number of candidates in the first rung.

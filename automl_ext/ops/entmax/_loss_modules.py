@@ -30,7 +30,7 @@ def _as_int(value: object, op: str) -> int:
 
 
 class _FenchelYoungLoss(nn.Module):
-    """Base class: the losses of the rows, their mean or their sum.
+    """Base class: a loss of every row of X, and their mean or sum.
 
     Shape:
         X: scores, [..., C]. target: class indices, int64 [...]. Output: 0-dim, or [...] with reduction "none".
@@ -73,7 +73,9 @@ class _FenchelYoungLoss(nn.Module):
 
 
 class SparsemaxLoss(_FenchelYoungLoss):
-    """Sparsemax loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
+    """Compute the sparsemax loss of scores X [..., C] and class indices target [...].
+
+    The result is 0-dim, or [...] with reduction "none".
 
     ``k`` is accepted for compatibility and ignored. A target equal to ``ignore_index`` gives loss 0 and gradient 0;
     ``reduction`` "mean" averages over the other rows.
@@ -88,7 +90,9 @@ class SparsemaxLoss(_FenchelYoungLoss):
 
 
 class Entmax15Loss(_FenchelYoungLoss):
-    """Entmax-1.5 loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
+    """Compute the entmax-1.5 loss of scores X [..., C] and class indices target [...].
+
+    The result is 0-dim, or [...] with reduction "none".
 
     Arguments are those of :class:`SparsemaxLoss`.
     """
@@ -102,10 +106,10 @@ class Entmax15Loss(_FenchelYoungLoss):
 
 
 class SparsemaxBisectLoss(_FenchelYoungLoss):
-    """Sparsemax loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
+    """Compute the sparsemax loss of scores X [..., C] and class indices target [...].
 
-    Computed exactly; ``n_iter`` is accepted for compatibility and ignored. The other arguments are those of
-    :class:`SparsemaxLoss`.
+    The result is 0-dim, or [...] with reduction "none". It is exact; ``n_iter`` is accepted for compatibility and
+    ignored. The other arguments are those of :class:`SparsemaxLoss`.
     """
 
     def __init__(self, n_iter: int = 50, ignore_index: int = -100, reduction: str = "elementwise_mean") -> None:
@@ -117,7 +121,9 @@ class SparsemaxBisectLoss(_FenchelYoungLoss):
 
 
 class EntmaxBisectLoss(_FenchelYoungLoss):
-    """Alpha-entmax loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
+    """Compute the alpha-entmax loss of scores X [..., C] and class indices target [...].
+
+    The result is 0-dim, or [...] with reduction "none".
 
     ``alpha`` > 0 is a number or a constant tensor that broadcasts to [..., 1]. ``n_iter`` is the number of halvings of
     the bracket. The other arguments are those of :class:`SparsemaxLoss`.
@@ -139,7 +145,9 @@ class EntmaxBisectLoss(_FenchelYoungLoss):
 
 
 class NormmaxBisectLoss(_FenchelYoungLoss):
-    """Alpha-normmax loss: X [..., C], target [...] → scalar, or [...] with reduction "none".
+    """Compute the alpha-normmax loss of scores X [..., C] and class indices target [...].
+
+    The result is 0-dim, or [...] with reduction "none".
 
     ``alpha`` ≥ 1.0001; the other arguments are those of :class:`EntmaxBisectLoss`.
     """

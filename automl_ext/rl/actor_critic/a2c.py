@@ -40,12 +40,12 @@ from automl_ext.training.memory import check_memory
 class A2CConfig(PolicyGradientConfig):
     """Configuration of A2C.
 
-    The defaults are for CartPole-v1. They are those of Stable-Baselines3 except for the learning rate, which falls
-    linearly from 3e-3 to 0. With the constant 7e-4 of Stable-Baselines3, policies found during training are lost again.
+    The defaults are for CartPole-v1. They are those of Stable-Baselines3 except for the learning rate: it decays
+    linearly from 3e-3 to 0 instead of being 7e-4 throughout, so that late updates do not destroy a good policy.
     """
 
     n_steps: int = 5  # Steps per environment and update.
-    gae_lambda: float = 1.0  # Lambda of generalized advantage estimation; 1: n-step returns.
+    gae_lambda: float = 1.0  # λ of generalized advantage estimation. 0: trust the next value; 1: n-step returns.
     optimizer: Literal["rmsprop", "adam"] = "rmsprop"  # Optimization algorithm.
     lr_decay: bool = True  # Decrease the learning rate linearly to 0 at total_steps.
 
@@ -56,7 +56,7 @@ class A2CConfig(PolicyGradientConfig):
 
 
 class A2C(PolicyGradientAgent):
-    """The A2C agent; see :class:`automl_ext.rl.loop.agent.Agent`.
+    """The A2C agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
 
     Training is reproducible bit for bit on one machine with a fixed number of threads. The initial weights are the same
     for every number of threads, but rounding may differ between numbers of threads: PyTorch splits sums of more than
@@ -69,6 +69,8 @@ class A2C(PolicyGradientAgent):
     Raises:
         UserError: unsupported observation or action space; environments or a rollout that do not fit into memory.
     """
+
+    algorithm = "a2c"
 
     def __init__(self, config: A2CConfig, envs: Envs | None = None) -> None:
         self.config = config

@@ -16,6 +16,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 import torch
 import torch.multiprocessing as mp
@@ -23,32 +24,49 @@ import torch.multiprocessing as mp
 from automl_ext.rl.actor_critic.a2c import A2C
 from automl_ext.rl.actor_critic.a3c_config import A3CConfig
 from automl_ext.rl.actor_critic.a3c_workers import ActorProcesses, Shared
+from automl_ext.rl.envs.callables import PREFIX
 from automl_ext.rl.loop import loop
-from automl_ext.rl.loop.agent import Agent
+from automl_ext.rl.loop.learning import LearningAgent
+from automl_ext.training.errors import UserError
 from automl_ext.training.memory import check_memory
 
 PROCESS = 100 << 20  # least memory of a worker in bytes, without what it shares with other processes
 LEG = 5_000  # steps; a worker notices at the end of its leg if the parent was killed
 
 
-class A3C(Agent):
-    """The A3C agent; see :class:`automl_ext.rl.loop.agent.Agent`.
+class A3C(LearningAgent):
+    """The A3C agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
 
-    The worker processes start in the first :meth:`iterate`; ``envs.close()`` terminates them. Every worker imports the
-    main script, so a script that uses this class must guard its entry point with ``if __name__ == "__main__":``.
+    The worker processes start in the first :meth:`iterate`; ``envs.close()`` terminates them, and the end of
+    :meth:`learn`. Workers are new processes, which do not know environments made by a callable of this one. Every
+    worker imports the main script, so a script that uses this class must guard its entry point with ``if __name__ ==
+    "__main__":``.
+
+    Args:
+        config: settings, and the environments to make.
+        spaces: has the attributes ``observation_space`` and ``action_space``. None: the environments are made once to
+            read them.
 
     Raises:
-        UserError: unsupported observation or action space; workers that do not fit into memory.
+        UserError: unsupported observation or action space; workers that do not fit into memory; an environment made by
+            a callable.
         EnvError: raised by :meth:`iterate` if the environment of a worker fails, or if a worker dies or makes no step
             for ``env.step_timeout`` seconds. All workers are then terminated.
     """
 
     envs: ActorProcesses
+    algorithm = "a3c"
 
-    def __init__(self, config: A3CConfig) -> None:
+    def __init__(self, config: A3CConfig, spaces: Any = None) -> None:
         self.config = config
+        if config.env_id.startswith(PREFIX):
+            raise UserError(
+                "env: expected an environment id for a3c, for example module:MyEnv-v0, got a callable: its workers are "
+                "other processes"
+            )
         check_memory("n_workers", config.n_workers * PROCESS)
-        self.learner = A2C(config)  # the parent's copy of the network; its environments only provide their spaces
+        # The parent's copy of the network; its environments only provide their spaces.
+        self.learner = A2C(config, spaces)
         self.learner.envs.close()
         parameters = self.learner.parameters.detach()
         shared = Shared(
@@ -73,6 +91,24 @@ class A3C(Agent):
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         return self.learner.act(observations)
+
+    def random_actions(self, observations: np.ndarray) -> np.ndarray:
+        return self.learner.random_actions(observations)
+
+    @property
+    def spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
+        return self.learner.spaces
+
+    def set_policy(self, policy: dict[str, Any]) -> None:
+        self.load_policy_state(policy)
+        self.shared.parameters.copy_(self.learner.parameters.detach())
+
+    def set_total_steps(self, total_steps: int) -> None:
+        super().set_total_steps(total_steps)
+        self.envs.config = self.learner.config = self.config
+
+    def pause(self) -> None:
+        self.envs.close()  # the workers
 
     def policy_state(self) -> dict[str, Any]:
         return self.learner.policy_state()

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.agent import Agent, TrainConfig
+from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
+from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.parameters import clip_norm
 from automl_ext.training.checks import check_range
+from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
 
@@ -45,7 +47,7 @@ class PolicyGradientConfig(TrainConfig):
         check_hidden(self)
 
 
-class PolicyGradientAgent(Agent):
+class PolicyGradientAgent(LearningAgent):
     """Acting and checkpoints of an agent with an :class:`ActorCritic`. Subclasses set the attributes and learn.
 
     Attributes:
@@ -75,6 +77,10 @@ class PolicyGradientAgent(Agent):
         distribution = self.network.distribution
         return distribution.to_env(distribution.mode(self.outputs(observations)))
 
+    def random_actions(self, observations: np.ndarray) -> np.ndarray:
+        distribution = self.network.distribution
+        return distribution.to_env(distribution.sample(self.outputs(observations), self.random))
+
     def policy_state(self) -> dict[str, Any]:
         return self.network.state_dict()
 
@@ -91,7 +97,7 @@ class PolicyGradientAgent(Agent):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         set_numpy_generator_state(self.rng, state["rng"])
         self.envs.load_state_dict(state["envs"])
 

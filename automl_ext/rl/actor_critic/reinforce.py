@@ -43,7 +43,7 @@ class ReinforceConfig(PolicyGradientConfig):
 
 
 class Reinforce(PolicyGradientAgent):
-    """The REINFORCE agent; see :class:`automl_ext.rl.loop.agent.Agent`.
+    """The REINFORCE agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
 
     All environments are reset before the episodes of an update, and the first episode of each is used. Using the
     episodes that end first would favor short ones. Environments keep stepping until the longest of these episodes has
@@ -60,6 +60,8 @@ class Reinforce(PolicyGradientAgent):
     Raises:
         UserError: unsupported observation or action space.
     """
+
+    algorithm = "reinforce"
 
     def __init__(self, config: ReinforceConfig, envs: Envs | None = None) -> None:
         self.config = config

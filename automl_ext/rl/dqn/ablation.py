@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from automl_ext.rl.dqn import agent as dqn
 from automl_ext.rl.dqn.config import DQNConfig
-from automl_ext.training.curves import read_metrics
+from automl_ext.training.curves import add_title, figure, plain, read_metrics, set_axes
 from automl_ext.training.files.atomic import write_json, write_picture
 from automl_ext.training.files.reading import read_object
+from automl_ext.training.pictures.colors import distinct_colors
+from automl_ext.training.pictures.titles import algorithm_name
 
 PARTS: dict[str, Any] = {  # option of each part: its value without the part
     "double": False,
@@ -67,34 +70,32 @@ def ablate(
                 continue
             results[name].append(dqn.train(dataclasses.replace(settings, seed=seed), run, resume=resume))
     write_json(out / "ablation.json", results)
-    draw(out, list(results))
+    draw(out, list(results), config.env_id)
     return results
 
 
-def draw(out: Path, names: Sequence[str]) -> Path:
-    """Plot the mean evaluation return over seeds against steps, one curve per variant; return the file."""
-    try:
-        import matplotlib
-    except ModuleNotFoundError:
-        raise ModuleNotFoundError('drawing needs matplotlib: pip install "automl_ext[plot]"') from None
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(figsize=(8, 5))
-    for name in names:
+def draw(out: Path, names: Sequence[str], env_id: str = "") -> Path:
+    """Plot the median evaluation return over seeds against steps, one curve per variant; return the file."""
+    picture = figure(7.5, 4.4)
+    axes = picture.add_subplot()
+    seeds = 0
+    for name, color in zip(names, distinct_colors(names), strict=True):
         returns: dict[int, list[float]] = {}
-        for path in sorted((out / name).glob("seed-*/metrics.jsonl")):
-            for line in read_metrics(path.parent):
+        folders = sorted(path.parent for path in (out / name).glob("seed-*/metrics.jsonl"))
+        seeds = max(seeds, len(folders))
+        for folder in folders:
+            for line in read_metrics(folder):
                 if line.get("eval_return") is not None:
                     returns.setdefault(line["step"], []).append(line["eval_return"])
         steps = sorted(returns)
-        style = {"linewidth": 2.5} if name in ("rainbow", "dqn") else {"linestyle": "--"}
-        axes.plot(steps, [sum(returns[s]) / len(returns[s]) for s in steps], label=name, **style)
-    axes.set_xlabel("steps")
-    axes.set_ylabel("evaluation return")
-    axes.legend()
-    figure.tight_layout()
-    path = out / "ablation.png"
-    write_picture(figure, path, dpi=150)
-    plt.close(figure)
-    return path
+        medians = [median(returns[step]) for step in steps]
+        whole = name in ("rainbow", "dqn")
+        label = f"{algorithm_name(name) if whole else name.replace('no-', 'without ')}: {max(medians):.4g}"
+        style = {"linewidth": 2.5, "zorder": 3} if whole else {"linewidth": 1.4, "linestyle": "--"}
+        axes.plot(steps, medians, color=color, label=plain(label), **style)
+    set_axes(axes, "environment steps", "return of evaluation episodes")
+    axes.legend(fontsize=8, title="highest value", title_fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    shown = f"median of {seeds} seeds" if seeds > 1 else "one seed"
+    add_title(picture, f"Rainbow without one part at a time, {env_id or 'one environment'}: {shown}")
+    write_picture(picture, out / "ablation.png", dpi=130)
+    return out / "ablation.png"

@@ -21,8 +21,9 @@ from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.learner import QLearner
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
-from automl_ext.rl.loop.agent import Agent, envs_of, multiples
+from automl_ext.rl.loop.agent import envs_of, multiples
 from automl_ext.rl.loop.checks import observation_bytes
+from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import unsupported
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import UniformReplay
@@ -30,8 +31,8 @@ from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
 
 
-class DQN(Agent):
-    """The DQN agent; see :class:`automl_ext.rl.loop.agent.Agent`.
+class DQN(LearningAgent):
+    """The DQN agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
 
     Args:
         config: settings, and the environments to make if ``envs`` is None.
@@ -43,6 +44,7 @@ class DQN(Agent):
     """
 
     envs: Envs
+    algorithm = "dqn"
 
     def __init__(self, config: DQNConfig, envs: Envs | None = None) -> None:
         self.config = config
@@ -109,6 +111,21 @@ class DQN(Agent):
         self.learner.online.train()
         return actions + self._first
 
+    def random_actions(self, observations: np.ndarray) -> np.ndarray:
+        """Return the greedy actions, replaced by random ones with probability ``final_epsilon``."""
+        actions, n = self.act(observations), len(observations)
+        at_random = self.random.random(n) < self.config.final_epsilon
+        return np.where(at_random, self.random.integers(self.actions, size=n) + self._first, actions)
+
+    def set_policy(self, policy: dict[str, Any]) -> None:
+        self.load_policy_state(policy)
+        self.learner.sync_target()
+
+    def set_total_steps(self, total_steps: int) -> None:
+        super().set_total_steps(total_steps)
+        if isinstance(self.replay, PrioritizedReplay):
+            self.replay.beta_steps = beta_steps(self.config)
+
     def policy_state(self) -> dict[str, Tensor]:
         return self.learner.online.state_dict()
 
@@ -171,10 +188,14 @@ def make_replay(
     }
     if not config.prioritized:
         return UniformReplay(capacity, space.shape or (), space.dtype, **options)
-    last = -(-config.total_steps // config.train_freq) * config.train_freq  # steps at the end of training
-    updates = multiples(config.learning_starts, last, config.train_freq) * config.updates_each
-    options |= {"alpha": config.alpha, "beta": config.beta, "beta_steps": max(updates, 1)}
+    options |= {"alpha": config.alpha, "beta": config.beta, "beta_steps": beta_steps(config)}
     return PrioritizedReplay(capacity, space.shape or (), space.dtype, **options)
+
+
+def beta_steps(config: DQNConfig) -> int:
+    """Return the number of updates over which β of a prioritized replay rises to 1: those of the whole training."""
+    last = -(-config.total_steps // config.train_freq) * config.train_freq  # steps at the end of training
+    return max(multiples(config.learning_starts, last, config.train_freq) * config.updates_each, 1)
 
 
 def train(

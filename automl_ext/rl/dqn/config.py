@@ -23,7 +23,7 @@ class DQNConfig(TrainConfig):
     eval_every: int = 2_500  # Steps between evaluations.
     double: bool = False  # Double Q-learning: select the next action with the online network.
     dueling: bool = False  # Separate streams for the state value and the advantages.
-    prioritized: bool = False  # Sample transitions in proportion to their error.
+    prioritized: bool = False  # Sample transitions with probability proportional to |TD error|^alpha.
     n_step: int = 1  # Number of rewards in a target before it bootstraps.
     distributional: bool = False  # Learn the distribution of returns (C51).
     noisy: bool = False  # Explore with noisy layers instead of epsilon-greedy.
@@ -43,8 +43,8 @@ class DQNConfig(TrainConfig):
     alpha: float = 0.5  # Exponent of the priorities in prioritized replay.
     beta: float = 0.4  # Initial exponent of the importance weights; it rises to 1 during training.
     atoms: int = 51  # Number of atoms of the return distribution (C51).
-    v_min: float = 0.0  # Lowest atom, a discounted return; returns in CartPole-v1 are within 0 and 100.
-    v_max: float = 100.0  # Highest atom, a discounted return.
+    v_min: float = 0.0  # Lowest discounted return that C51 can represent; in CartPole-v1 they are within 0 and 100.
+    v_max: float = 100.0  # Highest discounted return that C51 can represent.
     sigma: float = 0.5  # Initial noise scale σ₀ of noisy layers.
     normalize: bool = False  # Normalize observations by their running mean and standard deviation.
 

@@ -20,6 +20,7 @@ from automl_ext.rl.replay.uniform import Batch, UniformReplay
 from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
 from automl_ext.training.memory import flushed_denormals
+from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator
 
 
@@ -182,6 +183,6 @@ class QLearner:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.online.load_state_dict(state["online"])
         self.target.load_state_dict(state["target"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        load_optimizer(self.optimizer, state["optimizer"])
         self._noise.set_state(state["noise"])
         self.updates = state["updates"]

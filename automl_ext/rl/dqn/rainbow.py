@@ -13,10 +13,11 @@ from automl_ext.rl.loop import loop
 
 @dataclass
 class RainbowConfig(DQNConfig):
-    """Configuration of Rainbow, with the schedule of the paper's table 1. The table counts Atari frames, four per step.
+    """Configuration of Rainbow: the settings of table 1 of Hessel et al. 2018.
 
-    The range of the atoms suits CartPole-v1, as in :class:`DQNConfig`. ``--preset atari`` selects the paper's ±10 and
-    clipped rewards; ``--preset minatar`` shortens the schedule.
+    The table counts Atari frames. Four frames are one step here. Two settings differ from the paper: total_steps, and
+    the range of the atoms, which is that of DQN for CartPole-v1 (0 to 100). With --preset atari, the range is the
+    paper's (−10 to 10) and rewards are clipped. With --preset minatar, the schedule is shorter.
     """
 
     total_steps: int = 2_500_000  # Environment steps to train for.
@@ -24,11 +25,11 @@ class RainbowConfig(DQNConfig):
     checkpoint_every: int = 250_000  # Steps between checkpoints.
     double: bool = True  # Double Q-learning: select the next action with the online network.
     dueling: bool = True  # Separate streams for the state value and the advantages.
-    prioritized: bool = True  # Sample transitions in proportion to their error.
+    prioritized: bool = True  # Sample transitions with probability proportional to |TD error|^alpha.
     n_step: int = 3  # Number of rewards in a target before it bootstraps.
     distributional: bool = True  # Learn the distribution of returns (C51).
     noisy: bool = True  # Explore with noisy layers instead of epsilon-greedy.
-    hidden: tuple[int, ...] = (1024,)  # Units of each hidden layer; 1024 are 512 in each dueling stream.
+    hidden: tuple[int, ...] = (1024,)  # Units of each hidden layer. The dueling streams share the last one, 512 each.
     lr: float = 6.25e-5  # Learning rate of Adam.
     adam_eps: float = 1.5e-4  # Epsilon of Adam.
     batch_size: int = 32  # Transitions per gradient step.
@@ -43,6 +44,8 @@ class RainbowConfig(DQNConfig):
 
 class Rainbow(DQN):
     """The Rainbow agent: :class:`DQN` with a :class:`RainbowConfig`."""
+
+    algorithm = "rainbow"
 
 
 def train(

@@ -1,4 +1,4 @@
-"""A warning about returns outside the range of C51's atoms."""
+"""Warns if the targets of distributional Q-learning (C51) are outside the range of the atoms."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SupportCheck:
         self.largest: Tensor | None = None
 
     def check(self, targets: Tensor) -> None:
-        """Check expected returns [N] before they are projected."""
+        """Record the expected returns [N] of a batch of targets, before their projection; warn if they are outside."""
         if self.warned:
             return
         smallest, largest = targets.aminmax()

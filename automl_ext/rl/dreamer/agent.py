@@ -22,8 +22,9 @@ from automl_ext.rl.dreamer.config import DreamerConfig
 from automl_ext.rl.dreamer.learner import Learner
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
-from automl_ext.rl.loop.agent import Agent, envs_of, multiples
+from automl_ext.rl.loop.agent import envs_of, multiples
 from automl_ext.rl.loop.checks import observation_bytes
+from automl_ext.rl.loop.learning import LearningAgent, State
 from automl_ext.rl.replay.sequences import SequenceReplay
 from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed, generator
@@ -44,8 +45,8 @@ class RecurrentState(NamedTuple):
         return RecurrentState(*(x * keep for x in self))
 
 
-class Dreamer(Agent):
-    """The Dreamer agent; see :class:`automl_ext.rl.loop.agent.Agent`.
+class Dreamer(LearningAgent):
+    """The Dreamer agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
 
     The policy is recurrent: call :meth:`begin` before :meth:`act` so that its state is reset where episodes start.
 
@@ -59,6 +60,7 @@ class Dreamer(Agent):
     """
 
     envs: Envs
+    algorithm = "dreamer"
 
     def __init__(self, config: DreamerConfig, envs: Envs | None = None) -> None:
         self.config = config
@@ -100,14 +102,14 @@ class Dreamer(Agent):
         updates = n_multiples * config.updates_each
         if self.updates == 0:
             updates += config.pretrain
-        return self.learn(updates)
+        return self.update(updates)
 
     @property
     def updates(self) -> int:
         """The number of updates so far."""
         return self.learner.updates
 
-    def learn(self, updates: int) -> dict[str, Any]:
+    def update(self, updates: int) -> dict[str, Any]:
         """Do ``updates`` updates; return the means of their metrics."""
         config, metrics = self.config, loop.Averages()
         for _ in range(updates):
@@ -167,6 +169,29 @@ class Dreamer(Agent):
         actions = self.actions.mode(outputs)
         self.eval_state = RecurrentState(deter, stoch, actions)
         return self.actions.to_env(actions)
+
+    @torch.inference_mode()
+    def choose(
+        self, observations: np.ndarray, state: State, starting: np.ndarray, deterministic: bool
+    ) -> tuple[np.ndarray, State]:
+        n, device = len(observations), self.learner.device
+        memory = self.initial_state(n)
+        if state is not None:
+            given = [np.asarray(part, np.float32) for part in state]
+            if [part.shape for part in given] != [tuple(part.shape) for part in memory]:
+                raise ValueError(
+                    f"state: expected arrays {[list(part.shape) for part in memory]}, got "
+                    f"{[list(part.shape) for part in given]}"
+                )
+            memory = RecurrentState(*(torch.from_numpy(part).to(device) for part in given)).reset(starting)
+        source = None if deterministic else generator(int(self.random.integers(2**32)), device)
+        deter, stoch, outputs = self.policy(memory, observations, source)
+        if source is None:
+            actions = self.actions.mode(outputs)
+        else:
+            actions, _ = self.actions.sample(outputs, self.actions.noise((n,), source))
+        memory = RecurrentState(deter, stoch, actions)
+        return self.actions.to_env(actions), tuple(part.numpy(force=True) for part in memory)
 
     def initial_state(self, n: int) -> RecurrentState:
         """Return the recurrent state of ``n`` environments at the start of episodes, zeros."""

@@ -8,14 +8,14 @@ from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_max_grad_norm
 from automl_ext.training.checks import check_range
 
-WIDEST, DEEPEST = 2**14, 100  # bounds of sizes and of numbers of layers, which a typing error may pass
+WIDEST, DEEPEST = 2**14, 100  # largest sizes and numbers of layers, so that a typing error is refused
 
 
 @dataclass
 class DreamerConfig(TrainConfig):
     """Configuration of Dreamer. All step counts are summed over the environments.
 
-    The defaults suit small tasks with vector observations, such as CartPole-v1. ``--preset paper`` selects the settings
+    The defaults suit small tasks with vector observations, such as CartPole-v1. --preset paper selects the settings
     of Hafner et al. 2020.
 
     Raises:
@@ -44,10 +44,10 @@ class DreamerConfig(TrainConfig):
     actor_layers: int = 2  # Hidden layers of the policy.
     horizon: int = 15  # Imagined steps per trajectory.
     gamma: float = 0.99  # Discount factor.
-    lam: float = 0.95  # Lambda of the lambda-returns.
-    free_nats: float = 0.0  # KL below this batch mean, in nats, is not penalized.
+    lam: float = 0.95  # λ of the λ-returns. 0: trust the next value; 1: the imagined rewards up to the horizon.
+    free_nats: float = 0.0  # Minimum of the KL loss in nats; a batch mean below it gives no gradient.
     kl_scale: float = 1.0  # Weight of the KL loss.
-    continue_scale: float = 10.0  # Weight of the continue head's loss; 0: no head, episodes never terminate.
+    continue_scale: float = 10.0  # Weight of the loss of the termination predictor; 0: imagined episodes never end.
     observation_std: float = 0.3  # Standard deviation of the decoder for normalized vectors; for images it is 1.
     reward_scale: float = 1.0  # Factor applied to rewards before they are learned.
     entropy_scale: float = 0.05  # Weight of the bonus for the policy's entropy.

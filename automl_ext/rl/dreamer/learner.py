@@ -19,6 +19,7 @@ from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
 from automl_ext.rl.replay.sequences import Sequences
 from automl_ext.training.device import choose_device
 from automl_ext.training.memory import flushed_denormals
+from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator
 
 
@@ -157,7 +158,7 @@ class Learner:
         self.actor.load_state_dict(state["actor"])
         self.value.load_state_dict(state["value"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
-            optimizer.adam.load_state_dict(saved)
+            load_optimizer(optimizer.adam, saved)
         self.generator.set_state(state["generator"])
         self.updates = state["updates"]
 

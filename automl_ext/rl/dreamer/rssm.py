@@ -128,4 +128,4 @@ class RSSM(nn.Module):
 def normal(outputs: Tensor) -> Normal:
     """Split a layer's outputs [..., 2 n] into means and standard deviations, which are at least 0.1."""
     mean, raw = outputs.chunk(2, -1)
-    return Normal(mean, F.softplus(raw.contiguous()) + MIN_STD)  # softplus is five times as fast on contiguous memory
+    return Normal(mean, F.softplus(raw.contiguous()) + MIN_STD)  # softplus is slow on memory that is not contiguous

@@ -8,23 +8,19 @@ included, into an :class:`EnvError` by :func:`fault`. ``KeyboardInterrupt`` is n
 from __future__ import annotations
 
 import os
-import sysconfig
-import traceback
 import warnings
 from typing import Any
 
 import gymnasium
 import numpy as np
 
-import automl_ext
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
+from automl_ext.training.user_code import is_in_user_code, raised
 
 STEP = "(observation, reward, terminated, truncated, info)"
 NUMBERS = (float, int, np.floating, np.integer, np.bool_)
 
-_OURS = os.path.dirname(automl_ext.__file__) + os.sep
-_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
 _PACKAGES = tuple(os.path.dirname(str(module.__file__)) + os.sep for module in (gymnasium, np))
 
 
@@ -44,31 +40,10 @@ def fault(where: str, call: str, error: BaseException) -> BaseException:
     """
     if isinstance(error, (KeyboardInterrupt, UserError)):
         return error
-    text = short(error) if str(error) else ""
-    if isinstance(error, ValueError) and "values to unpack" in text and not _frame(error, _LIBRARIES):
+    if isinstance(error, ValueError) and "values to unpack" in str(error) and not is_in_user_code(error):
         form = "(observation, info)" if call == "reset()" else STEP
-        return EnvError(f"{where}: {call} must return {form}, as Gymnasium's API says: {text}")
-    return EnvError(f"{where}: {call} raised {type(error).__name__}{': ' * bool(text)}{text}{_location(error)}")
-
-
-def _location(error: BaseException) -> str:
-    """Return " (file:line)" of the innermost frame in the user's code, or else in a library."""
-    for libraries in (_LIBRARIES, _PACKAGES, ()):
-        found = _frame(error, libraries)
-        if found:
-            return f" ({found})"
-    return ""
-
-
-def _frame(error: BaseException | None, libraries: tuple[str, ...]) -> str:
-    """Return the innermost frame outside our package and ``libraries``, in the error or in its causes."""
-    while error is not None:
-        for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-            name = frame.f_code.co_filename
-            if not name.startswith((_OURS, "<frozen ", *libraries)):
-                return f"{name}:{line}"
-        error = error.__cause__
-    return ""
+        return EnvError(f"{where}: {call} must return {form}, as Gymnasium's API says: {short(error)}")
+    return EnvError(f"{where}: {call} {raised(error, _PACKAGES)}")
 
 
 class Guard(gymnasium.Wrapper):

@@ -1,19 +1,19 @@
-"""Making vector environments by name: Gymnasium's own and those of the packages in our extras."""
+"""Makes vector environments by name: Gymnasium's own and those of the packages in the extras."""
 
 from __future__ import annotations
 
 import difflib
 import functools
-import importlib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import gymnasium
 from gymnasium.envs.registration import EnvSpec
 from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
+from tyro.conf import UseAppendAction
 
 from automl_ext.rl.envs import dmc
 from automl_ext.rl.envs.guard import EnvError, Guard, fault
@@ -22,6 +22,7 @@ from automl_ext.rl.envs.wrappers import ActionRepeat, Pixels
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
+from automl_ext.training.user_code import import_module, import_object
 
 # Prefix of an environment id -> (module that registers the environment, extra that installs it).
 PACKAGES = {"ALE/": ("ale_py", "atari"), "MinAtar/": ("minatar.gym", "minatar")}
@@ -49,7 +50,7 @@ class EnvOptions:
     frame_stack: int | None = None
     """Stack the last n observations: [n, ...]. None: no stacking, except for Atari, which stacks 4."""
     reward_clip: float | None = None
-    """Clip the rewards that are learned from to ±this value. Reported returns are not clipped."""
+    """Largest absolute value of a reward in training; larger rewards are clipped. Reported returns are not clipped."""
     action_repeat: int = 1
     """Repeat every action this number of times; the repeats count as one step."""
     pixels: bool = False
@@ -57,6 +58,9 @@ class EnvOptions:
     step_timeout: float = 300.0
     """Time limit of a reset or a step, in seconds; exceeding it is an error. It applies to worker processes only:
     vectorization async and A3C."""
+    wrapper: Annotated[tuple[str, ...], UseAppendAction] = ()
+    """Your own wrapper, MODULE:FUNCTION, which maps an environment to an environment; the module may be in the current
+    directory. Repeat the option for several: the first one is the innermost, and all are inside those above."""
 
     def __post_init__(self) -> None:
         check_range(self, "frame_stack", low=1, high=1000)
@@ -80,7 +84,7 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
     where = f"--env-id {env_id}"
     _register(env_id)
     try:
-        spec, wrapped = _spec(env_id), active_wrappers(options)
+        spec, wrapped = _spec(env_id), active_wrappers(options) + ["wrapper"] * bool(options.wrapper)
         mode = options.vectorization
         if mode == "auto":
             own = spec.vector_entry_point is not None and not spec.additional_wrappers
@@ -102,8 +106,6 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
         raise UserError(f"{where}: {short(error)}{extra}") from None
     except gymnasium.error.Error as error:
         raise UserError(f"{where}: {short(error)}") from None
-    except ModuleNotFoundError as error:
-        raise UserError(f"{where}: {short(error)}: install it, or put its folder on PYTHONPATH") from None
     except EnvError as error:
         raise EnvError(f"{where}: {error}") from None
     except BaseException as error:
@@ -126,6 +128,8 @@ def make_one(env_id: str, index: int, options: EnvOptions, kwargs: dict[str, Any
     where = f"environment {index}"
     try:
         env: gymnasium.Env = gymnasium.make(env_id, **kwargs)
+        for name in options.wrapper:
+            env = wrap(env, name, where)
         for name in ("observation_space", "action_space"):
             if not isinstance(getattr(env, name, None), gymnasium.Space):
                 got = type(getattr(env, name, None)).__name__
@@ -145,28 +149,52 @@ def make_one(env_id: str, index: int, options: EnvOptions, kwargs: dict[str, Any
         raise fault(where, "its constructor", error) from None
 
 
+def wrap(env: gymnasium.Env, name: str, where: str) -> gymnasium.Env:
+    """Apply the user's wrapper ``MODULE:FUNCTION``.
+
+    Raises:
+        UserError: the function cannot be imported or called.
+        EnvError: it failed or did not return an environment.
+    """
+    function = import_object(name, "--wrapper")
+    if not callable(function):
+        raise UserError(f"--wrapper {name}: expected a function or a class, got {short(function)}")
+    try:
+        wrapped = function(env)
+    except BaseException as error:
+        raise fault(where, f"--wrapper {name}", error) from None
+    if not isinstance(wrapped, gymnasium.Env):
+        raise EnvError(f"{where}: --wrapper {name} must return a gymnasium.Env, got {type(wrapped).__name__}")
+    return wrapped
+
+
 def _spec(env_id: str) -> EnvSpec:
     """Return the registered specification. ``module:name`` imports the module first, like ``gymnasium.make``."""
     module, _, name = env_id.rpartition(":")
     if module:
-        try:
-            importlib.import_module(module)
-        except ModuleNotFoundError:
-            raise
-        except BaseException as error:
-            raise fault(f"--env-id {env_id}", f"importing {module}", error) from None
+        import_module(module, f"--env-id {env_id}")
     try:
         return gymnasium.spec(name)
     except gymnasium.error.Error as error:
         text = re.sub(r" Did you mean: `[^`]*`\?", "", short(error)).removesuffix(".")
-        raise UserError(f"--env-id {env_id}: {text}{_nearest(name)}") from None
+        raise UserError(f"--env-id {env_id}: {text}{_nearest(name, module)}") from None
 
 
-def _nearest(name: str) -> str:
-    """Return a hint with the registered ids of the most similar spelling."""
-    ids = {registered.lower(): registered for registered in gymnasium.registry}
-    found = difflib.get_close_matches(name.lower(), ids, n=3)
-    return f"; the nearest registered ids are {', '.join(ids[x] for x in found)}" if found else ""
+def _nearest(name: str, module: str) -> str:
+    """Return a hint with the ids that ``module`` registers, or the registered ids of the most similar spelling."""
+    own = [spec.id for spec in gymnasium.registry.values() if module and _is_of(spec, module)]
+    ids = {registered.lower(): registered for registered in own or gymnasium.registry}
+    found = [ids[x] for x in difflib.get_close_matches(name.lower(), ids, n=3)]
+    if own and not found:
+        return f"; {module} registers {', '.join(sorted(own)[:5])}"
+    return f"; the nearest registered ids are {', '.join(found)}" if found else ""
+
+
+def _is_of(spec: EnvSpec, module: str) -> bool:
+    """Return True if the entry point of an environment is in ``module`` or below it."""
+    entry = spec.entry_point
+    name = entry.partition(":")[0] if isinstance(entry, str) else getattr(entry, "__module__", "")
+    return f"{name}.".startswith(f"{module}.")
 
 
 def active_wrappers(options: EnvOptions) -> list[str]:
@@ -178,7 +206,7 @@ def _atari(env_id: str, n_envs: int, mode: str, options: EnvOptions) -> VectorEn
     """Make ale-py's vector environment, which stacks frames and repeats actions itself."""
     if mode != "vector_entry_point":
         raise UserError(f"--env-id {env_id}: vectorization: expected auto for Atari, got {mode}")
-    refused = [name for name in active_wrappers(options) if name != "frame_stack"]
+    refused = [name for name in active_wrappers(options) if name != "frame_stack"] + ["wrapper"] * bool(options.wrapper)
     if refused:
         raise UserError(f"--env-id {env_id}: Atari does not take the option {', '.join(refused)}")
     return gymnasium.make_vec(

@@ -1,4 +1,4 @@
-"""The exact state of simulators, for a checkpoint.
+"""Saves and restores the exact state of simulators, for checkpoints.
 
 Gymnasium has no interface for the state. A simulator whose complete state is in plain attributes (numbers, strings,
 arrays, lists of them, NumPy generators) is saved attribute by attribute. We know from their code that this holds for

@@ -121,12 +121,12 @@ class Envs:
 
     @property
     def starting(self) -> np.ndarray:
-        """bool [B], True where :attr:`observations` starts an episode: recurrent policies must reset their state."""
+        """Where :attr:`observations` starts an episode, bool [B]: recurrent policies must reset their state there."""
         return self._begun == self._calls
 
     @property
     def running_returns(self) -> np.ndarray:
-        """float64 [B], the undiscounted return so far of each running episode."""
+        """The undiscounted return so far of each running episode, float64 [B]."""
         return self._returns
 
     def step(self, actions: np.ndarray) -> Step:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Annotated, Any, Protocol
 
 import numpy as np
+import tyro
 
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import Envs, Episode, make_envs
@@ -27,7 +28,7 @@ class TrainConfig:
     """Gymnasium id of the environment, for example CartPole-v1, ALE/Pong-v5, MinAtar/Breakout-v1 or
     dmc/cartpole-swingup."""
     total_steps: int = 100_000
-    """Number of training steps."""
+    """Number of environment steps, summed over the environments."""
     seed: int = 0
     """Seed of the weights, the exploration, the batches and the environments."""
     n_envs: int = 1
@@ -39,12 +40,13 @@ class TrainConfig:
     eval_episodes: int = 10
     """Episodes per evaluation."""
     eval_max_steps: int = MAX_STEPS
-    """Longest episode of an evaluation, in steps. Longer episodes are cut and counted in the result."""
+    """Longest episode of an evaluation, in steps. Longer episodes are truncated; the result counts them."""
     final_episodes: int = 30
     """Episodes of the final evaluation of the last and of the best policy."""
     checkpoint_every: int = 20_000
     """Steps between checkpoints."""
-    env: EnvOptions = field(default_factory=EnvOptions)
+    env: Annotated[EnvOptions, tyro.conf.arg(name="Environment", prefix_name=False)] = field(default_factory=EnvOptions)
+    """Options of environments, the same in training and in evaluation."""
 
     def __post_init__(self) -> None:
         check_range(self, "total_steps", "n_envs", "eval_every", "checkpoint_every", low=1)

@@ -20,7 +20,7 @@ PROCESS = 20 << 20  # a worker process, without the memory that all share
 OBJECT = 5_000  # a Python object with a random generator
 STATE = 100  # a row in the arrays of a vector environment
 OBSERVATIONS = 3  # copies of an observation: in the environment, the current one, the next one
-UNCHECKED = 1_000  # up to this number of environments there is no check, which makes an environment
+UNCHECKED = 1_000  # fewer or as many environments are not checked, because the check makes an environment
 
 
 def check_max_grad_norm(config: Any) -> None:
@@ -34,7 +34,12 @@ def check_max_grad_norm(config: Any) -> None:
 
 
 def check_hidden(config: Any, units: int = 1, layers: int = 0) -> None:
-    """Check ``hidden``: at least ``layers`` layers of at least ``units`` units, which fit into memory.
+    """Check ``config.hidden``, the number of units of each hidden layer.
+
+    Args:
+        config: a configuration with the option ``hidden``.
+        units: smallest number of units per layer.
+        layers: smallest number of layers.
 
     Raises:
         ValueError: too few layers, or too few units in one.

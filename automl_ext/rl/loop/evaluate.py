@@ -20,7 +20,7 @@ class EpisodeReturns(NamedTuple):
 
     Attributes:
         returns: float64 [B], undiscounted.
-        cut: number of episodes that were cut at ``max_steps``. Their returns are those up to the cut.
+        cut: number of episodes that were truncated at ``max_steps``. Their returns are those up to this step.
     """
 
     returns: np.ndarray
@@ -36,7 +36,7 @@ def play(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_
         act: maps observations [B, ...] to actions [B, ...].
         envs: new environments; they are closed afterwards.
         begin: called before ``act`` with bool [B], True where an episode starts; recurrent policies reset there.
-        max_steps: longer episodes are cut, so that an endless episode does not block.
+        max_steps: longer episodes are truncated, so that an endless episode does not block.
     """
     returns = np.zeros(envs.n_envs)
     running = np.ones(envs.n_envs, bool)
@@ -58,7 +58,7 @@ def play(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_
 
 
 def evaluate(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_STEPS) -> np.ndarray:
-    """Return the returns of :func:`play`, float64 [B]. A warning reports the number of cut episodes.
+    """Return the returns of :func:`play`, float64 [B]. A warning reports the number of truncated episodes.
 
     Args: see :func:`play`.
     """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,37 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
 from automl_ext.training.files.weights import check_fit, write_tensors
 from automl_ext.training.memory import keep_freed_memory
+from automl_ext.training.progress import Progress
 from automl_ext.training.run import CHECKPOINTS, Run
 from automl_ext.training.seeding import derived_seed
 
 BEST = "best.pt"  # the best evaluated policy so far: {step, return, policy}
+
+
+@dataclass
+class Report:
+    """What a callback receives after each evaluation.
+
+    Attributes:
+        step: number of training steps so far, over all environments.
+        total_steps: number of steps at which training ends.
+        eval_return: mean return of the evaluation; ``eval_returns`` has that of each episode, [eval_episodes].
+        best_return: mean return of the best evaluation so far, this one included.
+        metrics: means of the measurements since the last evaluation, as in ``metrics.jsonl``: ``episode_return`` and
+            ``episode_length`` of training episodes, losses.
+        agent: the agent.
+    """
+
+    step: int
+    total_steps: int
+    eval_return: float
+    eval_returns: np.ndarray
+    best_return: float
+    metrics: dict[str, float]
+    agent: Agent
+
+
+Callback = Callable[[Report], bool | None]  # False ends the training
 
 
 class Averages:
@@ -90,25 +118,9 @@ def train(
         EnvError: an environment failed, see :meth:`automl_ext.rl.envs.vector.Envs.step`. A failure before training
             leaves no run directory. Later the last checkpoint is kept, and the message names it.
     """
-    keep_freed_memory()
     agent = build(config)  # before the run directory is created: the configuration may be refused
     try:
-        training = Training(agent, config)
-        with Run.open(out, config, algorithm=algorithm, resume=resume, load=training.load_state_dict) as run:
-            training.begin(run)
-            try:
-                stop_at = np.inf if stop_after is None else agent.envs.steps + stop_after
-                with run.progress(config.total_steps, algorithm) as bar:
-                    while agent.envs.steps < config.total_steps:
-                        if agent.envs.steps >= stop_at:
-                            training.save()
-                            return None
-                        bar.advance(training.iterate(), algorithm)
-                result = training.result()
-            except EnvError as error:
-                raise EnvError(f"{error}; {kept(run.path)}") from None
-            run.finish(result)
-            return result
+        return Training(agent, config).run_in(out, algorithm, resume, stop_after)
     finally:
         agent.envs.close()
 
@@ -122,16 +134,51 @@ def kept(run: Path) -> str:
 
 
 class Training:
-    """Trains an agent in a run: runs iterations, and evaluations and checkpoints when due."""
+    """Trains an agent in a run: runs iterations, and evaluations and checkpoints when due.
 
-    run: Run  # set by begin()
+    Attributes:
+        run: the run to write into, set by :meth:`begin`. None: nothing is written.
+        stopped: whether the callback has ended the training.
+    """
 
-    def __init__(self, agent: Agent, config: Any) -> None:
-        self.agent, self.config = agent, config
+    def __init__(self, agent: Agent, config: Any, callback: Callback | None = None) -> None:
+        self.agent, self.config, self.callback = agent, config, callback
+        self.run: Run | None = None
+        self.stopped = False
+        self.start = agent.envs.steps  # an agent that continues has done steps that the clock did not measure
         self.averages, self.clock = Averages(), Clock()
         self.best: dict[str, Any] = {"step": -1, "return": -float("inf"), "policy": None}
         self.saved = -1  # number of steps at the last checkpoint
-        self.cut = 0  # number of episodes that the last evaluation cut
+        self.cut = 0  # number of episodes of the last evaluation that were truncated at eval_max_steps
+
+    def run_in(
+        self, out: str | Path | None, algorithm: str, resume: str | None = None, stop_after: int | None = None
+    ) -> dict[str, Any] | None:
+        """Train in the run directory ``out``, or without one; see :func:`train`."""
+        keep_freed_memory()
+        if out is None:
+            return self.complete(algorithm, stop_after)
+        with Run.open(out, self.config, algorithm=algorithm, resume=resume, load=self.load_state_dict) as run:
+            self.begin(run)
+            try:
+                result = self.complete(algorithm, stop_after)
+            except EnvError as error:
+                raise EnvError(f"{error}; {kept(run.path)}") from None
+            if result is not None:
+                run.finish(result)
+            return result
+
+    def complete(self, algorithm: str, stop_after: int | None = None) -> dict[str, Any] | None:
+        """Train to the end and return the result; return None after ``stop_after`` steps, with a checkpoint."""
+        envs, config = self.agent.envs, self.config
+        stop_at = np.inf if stop_after is None else envs.steps + stop_after
+        with Progress(config.total_steps, algorithm, start=envs.steps) as bar:
+            while envs.steps < config.total_steps and not self.stopped:
+                if envs.steps >= stop_at:
+                    self.save()
+                    return None
+                bar.advance(self.iterate(), algorithm)
+        return self.result()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state of a checkpoint."""
@@ -141,7 +188,7 @@ class Training:
             check_fit(best["policy"], self.agent.policy_state(), "best policy")
         self.averages.load(state["sums"], state["counts"])
         self.agent.load_state_dict(state["agent"])
-        self.best, self.saved = best, self.agent.envs.steps
+        self.best, self.saved, self.start = best, self.agent.envs.steps, 0
         self.clock.wall, self.clock.cpu = state["clock"]
 
     def begin(self, run: Run) -> None:
@@ -169,7 +216,7 @@ class Training:
 
         if due(config.eval_every):
             self.evaluate()
-        if due(config.checkpoint_every):
+        if due(config.checkpoint_every) or self.stopped:
             self.save()
         return envs.steps - before
 
@@ -181,15 +228,27 @@ class Training:
         returns = self.returns(config.eval_episodes, number=steps)
         if self.cut:
             means["eval_episodes_cut"] = self.cut
-        self.run.log(steps, eval_return=returns.mean(), **means)
+        if self.run is not None:
+            self.run.log(steps, eval_return=returns.mean(), **means)
+            self.run.chart(steps, steps_per_second=self.speed)
         if returns.mean() >= self.best["return"]:  # among equals the later policy, which has learned longer
             self.keep_best(returns)
+        if self.callback is not None:
+            best, total = self.best["return"], config.total_steps
+            report = Report(steps, total, float(returns.mean()), returns, best, means, self.agent)
+            self.stopped = self.callback(report) is False
+
+    @property
+    def speed(self) -> float:
+        """Steps per second of acting and learning."""
+        return (self.agent.envs.steps - self.start) / max(self.clock.wall, 1e-9)
 
     def keep_best(self, returns: np.ndarray) -> None:
         """Store the current policy as the best one, with its returns."""
         policy = copy.deepcopy(self.agent.policy_state())
         self.best = {"step": self.agent.envs.steps, "return": float(returns.mean()), "policy": policy}
-        save_policy(self.run.path / BEST, self.best)
+        if self.run is not None:
+            save_policy(self.run.path / BEST, self.best)
 
     def returns(self, episodes: int, number: int) -> np.ndarray:
         """Return the returns of the current policy, [episodes].
@@ -211,7 +270,7 @@ class Training:
     def save(self) -> None:
         """Write a checkpoint unless this step has one."""
         steps = self.agent.envs.steps
-        if steps == self.saved:
+        if self.run is None or steps == self.saved:
             return
         self.check_finite()
         state = {
@@ -248,8 +307,10 @@ class Training:
             "env_steps": steps,
             "seconds": self.clock.wall,
             "cpu_seconds": self.clock.cpu,
-            "steps_per_second": steps / max(self.clock.wall, 1e-9),
+            "steps_per_second": self.speed,
         }
+        if steps < self.config.total_steps:  # the callback ended the training
+            result["stopped_early"] = True
         updates = self.agent.updates
         if updates is not None:
             result |= {"updates": updates, "updates_per_second": updates / max(self.clock.wall, 1e-9)}

@@ -100,8 +100,8 @@ class ActorCritic(nn.Module):
 def acting(network: ActorCritic, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from observations to the distribution's parameters, NumPy arrays.
 
-    A small network on the CPU is evaluated in NumPy on the memory of its parameters, which must not move. For 8
-    observations torch takes four times as long, mostly for the overhead of its calls.
+    A small network on the CPU is evaluated in NumPy on the memory of its parameters, which must not move. For a
+    few observations this is faster than torch, whose calls have more overhead.
     """
     body, head = network.body, network.policy_head
     if isinstance(body, TwinMLP) and device.type == "cpu":

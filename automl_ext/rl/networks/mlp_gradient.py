@@ -1,7 +1,7 @@
 """The gradient of a multilayer perceptron without autograd.
 
-For 64 observations and layers of 256 units, autograd takes half of an update's time: it builds a graph, and its
-gradients are copied into one vector. Here the products write directly into that vector.
+For small networks, autograd takes a large part of an update's time: it builds a graph, and its gradients are copied
+into one vector. Here the products write directly into that vector.
 """
 
 from __future__ import annotations

@@ -15,13 +15,15 @@ FIELDS = ("observations", "actions", "rewards", "flags", "indices", "finals")
 
 
 class Ring:
-    """Rings of transitions, one per environment, in common arrays: row = environment * slots + slot.
+    """Ring buffers of transitions, one per environment, in common arrays: row = environment * slots + slot.
 
-    A ring of N transitions has N + 1 slots. The slot at its head holds the newest transition's next observation, which
-    is the observation of the next transition unless the episode ended. Where an episode ended, its final observation
-    is stored in ``apart[finals[row]]``.
+    A ring buffer for N transitions has N + 1 slots. Its head is the slot that the next transition will fill. The head
+    already holds the next observation of the newest transition: unless the episode ended, it is also the observation
+    of the next transition. The final observation of an episode is stored in a separate array, ``apart``. For the row
+    of the episode's last transition, ``finals[row]`` is its position in ``apart``; for other rows it is -1.
 
-    The index of a transition is row + rows * (number of rounds of the ring). Unlike the row it is never reused.
+    The index of a transition is row + rows * (number of times the buffer has wrapped around). Unlike a row, an index is
+    never reused.
 
     Args:
         capacity: transitions per environment.
@@ -118,7 +120,7 @@ class Ring:
         return rows, head
 
     def cut(self, envs: np.ndarray) -> None:
-        """End windows at the newest transition of these environments, bool [n_envs]."""
+        """Let n-step windows of these environments, bool [n_envs], end at the newest transition."""
         envs = envs & self.open
         if envs.any():
             head = self._first[envs] + self.counts[envs] % self.slots

@@ -1,4 +1,4 @@
-"""The n-step windows of csrc/replay by :func:`automl_ext.n_step_returns`, without the compiled library."""
+"""Computes the n-step windows of csrc/replay in Python, with :func:`automl_ext.n_step_returns`."""
 
 from __future__ import annotations
 

@@ -40,8 +40,9 @@ def backend_of(reference: Any) -> Any:
 
 @dataclass(slots=True)
 class Batch:
-    """A batch of N sampled windows. The target of a value function is
-    ``returns + discounts * value(next_observations)``.
+    """A batch of N sampled n-step windows.
+
+    The target of a value function is ``returns + discounts * value(next_observations)``.
 
     Attributes:
         observations: [N, *observation_shape], before the first action of each window.
@@ -128,7 +129,7 @@ class UniformReplay:
         self._ring.add(step)
 
     def cut(self) -> None:
-        """End windows at the newest steps; call it after the environments are reset or replaced from outside."""
+        """Let n-step windows end at the newest steps. Call it after environments are reset or replaced from outside."""
         self._ring.cut(np.ones(self._ring.n_envs, bool))
 
     def sample(self, batch_size: int) -> Batch:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from automl_ext.rl.envs.callables import check_known
 from automl_ext.rl.loop.agent import Agent, envs_of
 from automl_ext.rl.loop.evaluate import play
 from automl_ext.rl.loop.loop import BEST
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.reports.video import LONGEST, Film, check_writer, record, write_video
+from automl_ext.training.config import to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
 from automl_ext.training.files.atomic import check_writable
@@ -19,6 +22,7 @@ from automl_ext.training.files.reading import short
 from automl_ext.training.files.weights import check_fit, read_tensors
 from automl_ext.training.run import CHECKPOINTS, CONFIG, algorithm_of, read_config
 from automl_ext.training.seeding import derived_seed
+from automl_ext.training.user_code import check_trusted, own_names
 
 
 def evaluate_run(
@@ -28,6 +32,7 @@ def evaluate_run(
     policy: str = "best",
     videos: tuple[Path, ...] = (),
     max_steps: int | None = None,
+    trust: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Evaluate the deterministic policy of a run on whole episodes.
 
@@ -37,7 +42,8 @@ def evaluate_run(
         seed: seed of the environments; the episodes differ from those of training.
         policy: "best" by the evaluations of training, or "last", from the newest intact checkpoint.
         videos: files ``….gif`` or ``….mp4`` to which one more episode is written.
-        max_steps: longer episodes are cut and counted as ``episodes_cut``. None: the run's ``eval_max_steps``.
+        max_steps: longer episodes are truncated and counted as ``episodes_cut``. None: the run's ``eval_max_steps``.
+        trust: see :func:`agent_of`.
 
     Returns:
         Mean, standard deviation, minimum and maximum of the returns, and facts about the evaluation.
@@ -54,11 +60,11 @@ def evaluate_run(
         raise UserError(f"--seed: expected an int in [0, 2**32), got {seed}")
     for path in videos:
         check_writer(path)
-    config, agent = agent_of(run)
+    config, agent = agent_of(run, trust)
     try:
         for path in videos:
             check_writable(path)
-        step = load_best(run, agent) if policy == "best" else _load_last(run, agent)
+        step = load_best(run, agent) if policy == "best" else load_last(run, agent)
         limit = config.eval_max_steps if max_steps is None else max_steps
         film = _film(config, agent, seed, min(limit, LONGEST)) if videos else None  # first, since rendering may fail
         returns, cut = play(agent.act, envs_of(config, episodes, derived_seed(seed, 1)), agent.begin, limit)
@@ -89,11 +95,17 @@ def _film(config: Any, agent: Agent, seed: int, max_steps: int) -> Film:
     return record(agent.act, envs, agent.begin, max_steps)
 
 
-def agent_of(run: Path) -> tuple[Any, Any]:
+def agent_of(run: Path, trust: Iterable[str] = (), env_id: str | None = None) -> tuple[Any, Any]:
     """Return the configuration of a run, and an untrained agent with this configuration.
 
+    Args:
+        run: a run directory, perhaps written by somebody else.
+        trust: Python modules that its configuration may name (``env_id``, ``wrapper``). They are imported.
+        env_id: replaces the environment of the configuration. None: do not replace it.
+
     Raises:
-        UserError: not a run of an RL algorithm, or a configuration of which no agent can be made.
+        UserError: not a run of an RL algorithm, a configuration of which no agent can be made, or one that names a
+            module that is not in ``trust``, or an environment that was made by a callable of another process.
     """
     name = algorithm_of(run)
     if name not in ALGORITHMS:
@@ -101,6 +113,10 @@ def agent_of(run: Path) -> tuple[Any, Any]:
         raise UserError(f"{run}: expected a run of {', '.join(ALGORITHMS)}; this is {what}")
     found = algorithm(name)
     config = read_config(run, found.config())
+    if env_id is not None:
+        config = dataclasses.replace(config, env_id=env_id)
+    check_known(config.env_id, str(run))
+    check_trusted(own_names(to_dict(config)), trust, run / CONFIG)
     if config.device != "cpu":
         config = dataclasses.replace(config, device="auto")  # this machine may have no GPU
     try:
@@ -129,7 +145,7 @@ def load_best(run: Path, agent: Agent) -> int:
     return best["step"]
 
 
-def _load_last(run: Path, agent: Agent) -> int:
+def load_last(run: Path, agent: Agent) -> int:
     """Load the newest intact checkpoint into an agent. Return its step."""
     for path in reversed(checkpoint.list_steps(run / CHECKPOINTS)):
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,24 +14,30 @@ from automl_ext.rl.dreamer.rssm import Normal
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best
-from automl_ext.training.curves import figure
+from automl_ext.training.curves import add_title, figure, plain
 from automl_ext.training.files.atomic import write_picture
+from automl_ext.training.pictures.colors import BLACK, GRAY, PURPLE
 from automl_ext.training.seeding import derived_seed
 
 SHOWN = 6  # plotted dimensions of an observation
 
 
-def draw_run(run: Path) -> Path:
+def draw_run(run: Path, trust: Iterable[str] = ()) -> Path:
     """Draw an episode of a run's best policy into ``imagined.png`` in the run, and return the file.
+
+    Args:
+        run: the run directory.
+        trust: see :func:`~automl_ext.rl.reports.evaluate_run.agent_of`.
 
     Raises:
         UserError: not an evaluated run of Dreamer, or a damaged file.
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
-    config, agent = agent_of(run)
+    config, agent = agent_of(run, trust)
     try:
         load_best(run, agent)
-        draw_dream(dream(agent, envs_of(config, 1, derived_seed(config.seed, 3))), run / "imagined.png")
+        found = dream(agent, envs_of(config, 1, derived_seed(config.seed, 3)))
+        draw_dream(found, run / "imagined.png", config.env_id)
     finally:
         agent.envs.close()
     return run / "imagined.png"
@@ -100,7 +107,7 @@ def dream(agent: Dreamer, envs: Envs, context: int = 5, steps: int = 50) -> Drea
     )
 
 
-def draw_dream(found: Dream, path: Path) -> None:
+def draw_dream(found: Dream, path: Path, env_id: str = "") -> None:
     """Draw curves of the observation's first dimensions and of the reward, or a strip of images.
 
     Raises:
@@ -108,31 +115,36 @@ def draw_dream(found: Dream, path: Path) -> None:
     """
     images = found.real.ndim == 4
     picture = _strip(found) if images else _curves(found)
-    write_picture(picture, path, dpi=150)
+    place = f" on {env_id}" if env_id else ""
+    seen = f"the model sees {found.context} observations, then only the actions"
+    add_title(picture, f"Dreamer{place}, an episode and its imagination: {seen}", 10)
+    write_picture(picture, path, dpi=120)
 
 
 def _curves(found: Dream) -> Any:
     panels = {f"observation {i}": (found.real[:, i], found.imagined[:, i]) for i in range(found.real.shape[1])}
+    panels = {name: pair for name, pair in panels.items() if np.ptp(pair[0]) > 0 or np.ptp(pair[1]) > 0}
     panels = dict(list(panels.items())[:SHOWN]) | {"reward": (found.real_rewards, found.imagined_rewards)}
-    picture = figure(8, 1.5 * len(panels))
+    picture = figure(7.5, 1.4 * len(panels) + 0.7)
     for i, (name, (real, imagined)) in enumerate(panels.items()):
         axes = picture.add_subplot(len(panels), 1, i + 1)
         first = int(name == "reward")  # the first reward is a placeholder
-        axes.plot(np.arange(first, len(real)), real[first:], color="0.4", label="real")
-        axes.plot(np.arange(first, len(real)), imagined[first:], color="C0", label="model")
-        axes.axvline(found.context - 0.5, color="C3", linestyle=":")
-        axes.set_ylabel(name, fontsize=8)
+        axes.plot(np.arange(first, len(real)), real[first:], color=BLACK, label="real")
+        axes.plot(np.arange(first, len(real)), imagined[first:], color=PURPLE, label="model")
+        axes.axvspan(-0.5, found.context - 0.5, color=GRAY, alpha=0.15, linewidth=0, label="observations seen")
+        axes.set_xlim(-0.5, len(real) - 0.5)
+        axes.set_ylabel(plain(name), fontsize=9)
+        axes.tick_params(labelsize=8, labelbottom=i == len(panels) - 1)
         axes.grid(alpha=0.3)
         if i == 0:
-            axes.legend(fontsize=8, loc="upper left")
-            axes.set_title("left of the line the model sees the observations, right of it only the actions", fontsize=9)
-    axes.set_xlabel("step")
+            axes.legend(fontsize=8, loc="lower right", ncols=3, bbox_to_anchor=(1, 1), frameon=False)
+    axes.set_xlabel("step of the episode", fontsize=9)
     return picture
 
 
 def _strip(found: Dream) -> Any:
     shown = np.unique(np.linspace(0, len(found.real) - 1, 10).round().astype(int))
-    picture = figure(1.1 * len(shown), 2.6)
+    picture = figure(max(1.1 * len(shown), 5.0), 2.9)
     for row, (name, images) in enumerate((("real", found.real), ("model", found.imagined))):
         for column, t in enumerate(shown):
             axes = picture.add_subplot(2, len(shown), row * len(shown) + column + 1)
@@ -140,7 +152,8 @@ def _strip(found: Dream) -> Any:
             axes.set_xticks([])
             axes.set_yticks([])
             if column == 0:
-                axes.set_ylabel(name, fontsize=8)
+                axes.set_ylabel(name, fontsize=10)
             if row == 0:
-                axes.set_title(f"{t} seen" if t < found.context else str(t), fontsize=8)
+                step = f"step {t}" if column == 0 else str(t)
+                axes.set_title(f"{step}\nseen" if t < found.context else f"{t}\n", fontsize=9)
     return picture

@@ -1,45 +1,79 @@
-"""Learning curves of one run, or of several runs with the mean over seeds and a confidence band."""
+"""Learning curves of one run, or of several runs: single seeds with their median, or the mean with a band."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from automl_ext.training.config import differences
-from automl_ext.training.curves import draw_curves, figure, plain, read_metrics
+from automl_ext.training.curves import (
+    add_title,
+    draw_curves,
+    figure,
+    mark_best,
+    plain,
+    read_metrics,
+    set_axes,
+)
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.files.reading import read_object
-from automl_ext.training.run import CONFIG, algorithm_of
+from automl_ext.training.pictures.colors import distinct_colors
+from automl_ext.training.pictures.titles import algorithm_name, is_number
+from automl_ext.training.run import CONFIG, RESULT, algorithm_of
 
 # 97.5 % quantiles of Student's t for 1 … 30 degrees of freedom.
 T = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131]
 T += [2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042]
+BAND_SEEDS = 5  # with fewer seeds the interval of the mean is so wide that single seeds say more
+STEPS, RETURN = "environment steps", "return of evaluation episodes"
+# Lowest and highest return of an episode, by the start of the environment's id.
+BOUNDS = {
+    "CartPole-v0": (0.0, 200.0),
+    "CartPole-v1": (0.0, 500.0),
+    "Acrobot-": (-500.0, 0.0),
+    "MountainCar-": (-200.0, 0.0),
+    "Pendulum-": (-np.inf, 0.0),
+    "FrozenLake": (0.0, 1.0),
+    "MinAtar/": (0.0, np.inf),
+    "dmc/": (0.0, 1000.0),
+}
 
 
 class Curve(NamedTuple):
-    """The evaluations of one run."""
+    """The evaluations of one run.
+
+    Attributes:
+        config: the configuration without the seed.
+        best: the step of the best policy, and its evaluation at that step.
+        result: the content of ``result.json``; None if the run has not finished.
+    """
 
     algorithm: str
-    config: dict[str, Any]  # without the seed
+    config: dict[str, Any]
     steps: np.ndarray
     returns: np.ndarray
+    best: tuple[float, float] | None = None
+    result: dict[str, Any] | None = None
 
 
-def plot_runs(runs: list[Path], out: Path) -> list[Path]:
+def plot_runs(runs: list[Path], out: Path, trust: Iterable[str] = ()) -> list[Path]:
     """Draw ``curves.png`` of every run, and ``learning.png`` with the evaluation returns.
 
     A run of Dreamer also gets ``imagined.png``, an episode next to its imagination. ``learning.png`` of one run is
     written into the run, and of several runs into ``out``. If these have several environments, there is one file
-    ``learning-ENVIRONMENT.png`` for each. Runs that differ only in their seed are drawn as one line, their mean, with
-    the 95 % interval of Student's t for the mean if there are two or more.
+    ``learning-ENVIRONMENT.png`` for each. Runs that differ only in their seed are drawn together: with at least
+    ``BAND_SEEDS`` seeds of every configuration as their mean and the 95 % interval of Student's t for the mean, clipped
+    to the bounds of the return; with fewer as thin lines and their median.
 
     Args:
         runs: run directories.
         out: folder for the picture of several runs.
+        trust: Python modules that the configuration of a run of Dreamer may name; they are imported.
 
     Returns:
         The files written.
@@ -52,13 +86,14 @@ def plot_runs(runs: list[Path], out: Path) -> list[Path]:
     worlds: dict[str, list[Curve]] = {}
     for run in runs:
         rows = read_metrics(run)
-        draw_curves(rows, run / "curves.png")
+        env_id, curve = _curve(run, rows)
+        best = None if curve.best is None else (int(curve.best[0]), "best policy")
+        draw_curves(rows, run / "curves.png", run_title(env_id, curve), STEPS, best=best)
         written.append(run / "curves.png")
         if algorithm_of(run) == "dreamer":
             from automl_ext.rl.reports.imagination import draw_run
 
-            written.append(draw_run(run))
-        env_id, curve = _curve(run, rows)
+            written.append(draw_run(run, trust))
         worlds.setdefault(env_id, []).append(curve)
     folder = runs[0] if len(runs) == 1 else out
     folder.mkdir(parents=True, exist_ok=True)
@@ -70,27 +105,63 @@ def plot_runs(runs: list[Path], out: Path) -> list[Path]:
 
 
 def draw_learning(env_id: str, curves: list[Curve], path: Path) -> None:
-    """Draw evaluation returns over steps, one line per configuration."""
+    """Draw evaluation returns over steps, one line per configuration, and mark the best policy of each."""
     groups = _groups(curves)
+    colors = distinct_colors(group[0].algorithm for group in groups.values())
+    sizes = [len(group) for group in groups.values()]
+    band = min(sizes) >= BAND_SEEDS
     picture = figure(7, 4.2)
     axes = picture.add_subplot()
-    for i, (label, group) in enumerate(groups.items()):
+    for (label, group), color in zip(groups.items(), colors, strict=True):
         steps, returns = together(group)
         seeds = f"{len(group)} seed{'s' * (len(group) > 1)}"
-        axes.plot(steps, returns.mean(0), color=f"C{i}", label=plain(f"{label}, {seeds}"), linewidth=1.8)
-        if len(group) > 1:
-            low, high = interval(returns)
-            axes.fill_between(steps, low, high, color=f"C{i}", alpha=0.2, linewidth=0)
-    values = np.concatenate([curve.returns for curve in curves])  # without bands, which are wide for two seeds
+        middle = returns.mean(0) if band else np.median(returns, 0)
+        axes.plot(steps, middle, color=color, label=plain(f"{label}, {seeds}"), linewidth=2.0, zorder=3)
+        if band:
+            low, high = clipped(env_id, *interval(returns))
+            axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
+        elif len(group) > 1:
+            for curve in group:
+                axes.plot(curve.steps, curve.returns, color=color, linewidth=0.7, alpha=0.6, label="_")
+        best = max((curve.best for curve in group if curve.best), key=lambda found: found[1], default=None)
+        if best is not None:
+            mark_best(axes, *best, color, "_")
+    axes.plot([], [], "*", color="0.3", markersize=10, label="best policy" + " of all seeds" * (max(sizes) > 1))
+    values = np.concatenate([curve.returns for curve in curves])  # without bands, which are wide for few seeds
     margin = 0.06 * float(values.max() - values.min()) or 1.0
     axes.set_ylim(values.min() - margin, values.max() + margin)
-    several = any(len(group) > 1 for group in groups.values())
-    axes.set_title(plain(env_id) + (": mean and 95 % t interval over seeds" if several else ""), fontsize=10)
-    axes.set_xlabel("steps in all environments")
-    axes.set_ylabel("return of evaluation episodes")
-    axes.grid(alpha=0.3)
+    set_axes(axes, STEPS, RETURN)
     axes.legend(fontsize=8)
-    write_picture(picture, path, dpi=150)
+    add_title(picture, _learning_title(env_id, curves, band, max(sizes)))
+    write_picture(picture, path, dpi=130)
+
+
+def _learning_title(env_id: str, curves: list[Curve], band: bool, seeds: int) -> str:
+    if len(curves) == 1:
+        return run_title(env_id, curves[0])
+    shown = ""
+    if band:
+        shown = ": mean and 95 % t interval over seeds"
+    elif seeds > 1:
+        shown = ": median, and each seed as a thin line"
+    return f"{' and '.join(dict.fromkeys(algorithm_name(c.algorithm) for c in curves))} on {env_id}{shown}"
+
+
+def run_title(env_id: str, curve: Curve) -> str:
+    """Return the title of a run's pictures, such as "A2C on CartPole-v1: return 500 (best policy, …), …"."""
+    facts = curve.result or {}
+    best, steps = facts.get("best_eval_return"), facts.get("env_steps")
+    if is_number(best) and is_number(steps):
+        result = f"return {best:.4g} (best policy, new episodes), {steps:,} {STEPS}"
+    else:
+        result = f"not finished, {curve.steps[-1]:,.0f} {STEPS}"
+    return f"{algorithm_name(curve.algorithm)} on {env_id}: {result}"
+
+
+def clipped(env_id: str, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Clip a band to the returns that are possible in an environment, if these are known."""
+    bounds = next((bounds for start, bounds in BOUNDS.items() if env_id.startswith(start)), (-np.inf, np.inf))
+    return low.clip(*bounds), high.clip(*bounds)
 
 
 def together(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray]:
@@ -124,7 +195,15 @@ def _curve(run: Path, rows: list[dict[str, Any]]) -> tuple[str, Curve]:
         raise UserError(f"plot: {run / CONFIG}: expected the configuration of a run, with env_id")
     steps, returns = np.array(points, float).T
     without_seed = {name: value for name, value in config.items() if name != "seed"}
-    return env_id, Curve(str(algorithm_of(run)), without_seed, steps, returns)
+    result = read_object(run / RESULT) if (run / RESULT).is_file() else {}
+    return env_id, Curve(str(algorithm_of(run)), without_seed, steps, returns, _best(steps, returns, result), result)
+
+
+def _best(steps: np.ndarray, returns: np.ndarray, result: dict[str, Any]) -> tuple[float, float]:
+    """Return the step of the best policy and its evaluation: as the result says, else the last of the highest ones."""
+    known = steps == result.get("best_step")
+    place = np.flatnonzero(known if known.any() else returns == returns.max())[-1]
+    return float(steps[place]), float(returns[place])
 
 
 def _groups(curves: list[Curve]) -> dict[str, list[Curve]]:
@@ -137,5 +216,5 @@ def _groups(curves: list[Curve]) -> dict[str, list[Curve]]:
     for curve in curves:
         base = first.setdefault(curve.algorithm, curve)
         changed = [f"{key} {now}" for key, _, now in differences(base.config, curve.config)]
-        groups.setdefault(" ".join([curve.algorithm, *changed]), []).append(curve)
+        groups.setdefault(" ".join([algorithm_name(curve.algorithm), *changed]), []).append(curve)
     return groups

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.training.files.atomic import fsync_path, naming, strict
+from automl_ext.training.files.tags import tag
 
 FILE, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
@@ -39,10 +40,14 @@ class Metrics:
             self._file.write(line.encode() + b"\n")
             self._file.flush()
         self.written = True
+        self.chart(step, values)
+
+    def chart(self, step: int, scalars: dict[str, float]) -> None:
+        """Write scalars to TensorBoard only."""
         writer = self._tensorboard()
         if writer is not None:
-            for name, value in values.items():
-                writer.add_scalar(name, value, step)
+            for name, value in scalars.items():
+                writer.add_scalar(tag(name), value, step)
 
     def sync(self) -> int:
         """Force everything written to the disk and return the file's length in bytes."""

@@ -35,7 +35,7 @@ class CudaCall {
   }
 
  private:
-  // Another argument is on a GPU, because the dispatcher selected the CUDA op.
+  // The dispatcher selected the CUDA op, so if x is not on a GPU, another argument is.
   static c10::Device device_of(const char* op, const at::Tensor& x) {
     TORCH_CHECK_VALUE(x.is_cuda(), op, ": expected all tensors on one device, got some on CUDA and one on ", x.device(),
                       "; use .to('cuda') with that one");

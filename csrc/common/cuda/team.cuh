@@ -107,7 +107,7 @@ struct BlockTeam {
   __device__ __forceinline__ bool any(bool condition) const { return condition; }
 
  private:
-  // The value of one warp in each lane, with repeats.
+  // Distributes the values of the warps over the lanes of every warp. Lanes beyond the number of warps get that of warp 0.
   template <class V>
   __device__ __forceinline__ V values_of_warps(V value) const {
     KERNEL_SHARED(V, of_warps, 32);

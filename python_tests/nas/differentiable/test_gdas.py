@@ -234,7 +234,12 @@ def test_result_entries(finished: tuple[str, Path]) -> None:
         assert trained["times"]["retrain_cpu_seconds"] > 0
     if name == "search":
         assert result["times"]["search_seconds"] > 0
-        assert 0 <= result["valid_accuracy"] <= 1
+        assert 0 <= result["supernet_accuracy"] <= 1
+        logged = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        shares = [row["search_supernet_accuracy"] for row in logged if "search_loss" in row]
+        assert len(shares) == TINY.epochs
+        assert all(0 <= share <= 1 for share in shares)
+        assert all("retrain_train_accuracy" in row for row in logged if "retrain_loss" in row)
     if name == "compare":
         accuracies = torch.tensor([r["test_accuracy"] for r in result["random"]], dtype=torch.float64)
         assert result["random_mean"] == pytest.approx(accuracies.mean().item())

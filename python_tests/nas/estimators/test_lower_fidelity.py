@@ -172,3 +172,11 @@ def test_states_of_other_trainings_are_refused() -> None:
         LowerFidelity(CONFIG, SPLITS, images=24).evaluate(CELL, 3, state)
     with pytest.raises(ValueError, match="state: has had 2 epochs, more than the budget 1"):
         evaluator.evaluate(CELL, 1, state)
+
+
+def test_state_without_an_option_that_was_added_later_continues() -> None:
+    evaluator = LowerFidelity(CONFIG, SPLITS)
+    state = evaluator.evaluate(CELL, 1).state
+    expected = evaluator.evaluate(CELL, 2, state).score
+    state["fidelity"] = {key: value for key, value in state["fidelity"].items() if key != "image_mode"}
+    assert evaluator.evaluate(CELL, 2, state).score == expected

@@ -57,7 +57,7 @@ def test_every_sampled_cell_is_in_the_space(name: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         weight_sharing,
         "weight_step",
-        lambda net, optimizer, batch, tau, clip, rng, sample=sample: (
+        lambda net, optimizer, batch, tau, clip, rng, sample=sample, class_weights=None: (
             drawn.append(sample(net.alphas, tau, rng)) or torch.zeros(())
         ),
     )

@@ -16,6 +16,7 @@ from automl_ext.cli import main
 from automl_ext.nas.differentiable.gdas import GDASConfig, search
 from automl_ext.nas.export import export as export_module
 from automl_ext.nas.export.export import export, read_result, read_weights
+from automl_ext.nas.export.program import RawImages, sample_images, write_program
 from automl_ext.nas.retraining.compare import CompareConfig, compare
 from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
 from automl_ext.nas.spaces.registry import SPACES, space
@@ -26,17 +27,18 @@ FRESH = """
 import importlib.util, sys, torch
 sys.modules["automl_ext"] = None
 folder, names = sys.argv[1], sys.argv[2:]
-images = torch.load(f"{folder}/images.pt")
+small, large = torch.load(f"{folder}/images.pt")
 for name in names:
     spec = importlib.util.spec_from_file_location("exported", f"{folder}/{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules["exported"] = module
     spec.loader.exec_module(module)
-    logits = torch.load(f"{folder}/{name}.logits")
+    program, network = torch.export.load(f"{folder}/{name}.pt2").module(), module.load()
     with torch.no_grad():
-        for network in (module.load(), torch.export.load(f"{folder}/{name}.pt2").module()):
+        for images, logits in zip((small, large), torch.load(f"{folder}/{name}.logits")):
             for n in (1, len(images)):
-                torch.testing.assert_close(network(images[:n]), logits[:n], rtol=1e-4, atol=1e-5)
+                for found in (program(images[:n]), network(module.normalize(images[:n]))):
+                    torch.testing.assert_close(found, logits[:n], rtol=1e-4, atol=1e-5)
     assert module.CLASSES == [str(k) for k in range(10)]
     raw = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)
     torch.testing.assert_close(module.normalize(raw), torch.full((2, 1, 8, 8), (1 - module.MEAN[0]) / module.STD[0]))
@@ -51,7 +53,7 @@ print("same logits:", *names)
     ids=["nb201", "all"],
 )
 def test_exports_give_the_same_logits_in_a_new_interpreter(names: list[str], runs: Path, tmp_path: Path) -> None:
-    images = torch.randn(5, 1, 8, 8)
+    images = [torch.randint(256, (5, 1, *size), dtype=torch.uint8) for size in ((8, 8), (13, 30))]
     torch.save(images, tmp_path / "images.pt")
     for name in names:
         written = export(runs / name, tmp_path / name)
@@ -60,7 +62,8 @@ def test_exports_give_the_same_logits_in_a_new_interpreter(names: list[str], run
         network = space(name).build(space(name).parse(result["genotype"]), **facts["shape"])
         network.load_state_dict(read_weights(runs / name, network))
         with torch.no_grad():
-            torch.save(network.eval()(images), tmp_path / f"{name}.logits")
+            program = RawImages(network, facts["mean"], facts["std"]).eval()
+            torch.save([program(part) for part in images], tmp_path / f"{name}.logits")
         text = (tmp_path / f"{name}.py").read_text()
         assert "automl_ext." not in text.partition('"""')[2].partition('"""')[2].replace(
             "automl_ext.nas.spaces.space.Space", ""
@@ -121,3 +124,14 @@ def test_export_with_other_logits_is_detected(runs: Path, tmp_path: Path, monkey
     monkeypatch.setattr(export_module, "MODULE", template)
     with pytest.raises(RuntimeError, match="logits differ"):
         export(runs / "nb201", tmp_path / "net.py")
+
+
+def test_network_of_a_fixed_size_takes_any_number_of_images(tmp_path: Path) -> None:
+    program = RawImages(torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 3)), [0.5], [0.5]).eval()
+    facts = {"image_size": [8, 8], "shape": {"in_channels": 1}}
+    samples = sample_images(program, facts)
+    assert [list(sample.shape) for sample in samples] == [[3, 1, 8, 8]]
+    write_program(program, samples, tmp_path / "net.pt2")
+    loaded = torch.export.load(tmp_path / "net.pt2").module()
+    images = torch.randint(256, (7, 1, 8, 8), dtype=torch.uint8)
+    torch.testing.assert_close(loaded(images), program(images))

@@ -44,6 +44,8 @@ CODE = "[str(k) for k in range(10)] if not open('executed', 'w') else []"
         ({"image_size": ["open('executed', 'w')", 8]}, "image_size: expected two ints"),
         ({"space": ["nb201"]}, "space: expected a string"),
         ({"space": "x"}, "expected one of nb201"),
+        ({"space": "evil:Space"}, r"result\.json names the Python module evil \(evil:Space\).*--trust evil$"),
+        ({"space": ":"}, "--space :: expected MODULE:NAME"),
         ({"network": 3}, "network: expected an object"),
         ({"genotype": 3}, "expected a finished retrain or differentiable search"),
         ({"genotype": '"""; open("executed", "w"); """'}, "expected a NAS-Bench-201 cell"),
@@ -60,6 +62,8 @@ def test_manipulated_results_are_rejected(
     """The command prints a one-line error, exits with 2, and executes nothing of the changed result.json."""
     shutil.copytree(runs / "nb201", tmp_path / "run")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path / "run"))
+    (tmp_path / "run/evil.py").write_text("open('executed', 'w')\n")
     path = tmp_path / "run/result.json"
     result = json.loads(path.read_text())
     shape = {"in_channels", "num_classes", "channels", "cells"}

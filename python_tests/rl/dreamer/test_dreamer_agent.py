@@ -45,7 +45,7 @@ def test_learns_to_move_right(register_world, continuous: bool) -> None:
     agent = Dreamer(config)
     for _ in range(40):
         agent.iterate()
-    agent.learn(150)
+    agent.update(150)
     assert evaluate(agent.act, envs_of(config, 10, 1), agent.begin).mean() > 4.5
 
 
@@ -54,9 +54,9 @@ def test_image_observations(register_world) -> None:
     small = {name: getattr(TINY, name) for name in (*SIZES, "prefill", "pretrain", "batch_size", "sequence_length")}
     agent = Dreamer(dataclasses.replace(config, **small, train_every=50, horizon=3, env=EnvOptions()))
     agent.iterate()
-    first = agent.learn(1)["observation_loss"]
+    first = agent.update(1)["observation_loss"]
     assert agent.replay.episodes[0].arrays["observations"].dtype == np.uint8
-    assert agent.learn(15)["observation_loss"] < first
+    assert agent.update(15)["observation_loss"] < first
     sequences = agent.replay.sample(2, 5)
     prepared = agent.learner.model.prepare(sequences.observations)
     assert (prepared.min(), prepared.max()) == (-0.5, 0.5)

@@ -211,9 +211,9 @@ def test_evaluation_cuts_endless_episodes(capsys) -> None:
     assert (result["eval_return_mean"], result["episodes_cut"], result["best_episodes_cut"]) == (20, 2, 2)
     assert json.loads(Path("run/metrics.jsonl").read_text().splitlines()[-1])["eval_episodes_cut"] == 2
     capsys.readouterr()
-    assert command("eval", "run", "--episodes", 3) == 0
+    assert command("eval", "run", "--episodes", 3, "--json") == 0
     assert json.loads(capsys.readouterr().out)["episodes_cut"] == 3
-    assert command("eval", "run", "--episodes", 3, "--eval-max-steps", 4) == 0
+    assert command("eval", "run", "--episodes", 3, "--eval-max-steps", 4, "--json") == 0
     assert json.loads(capsys.readouterr().out)["eval_return_max"] == 4
     refused(capsys, "--eval-max-steps: expected at least 1, got 0", "eval", "run", "--eval-max-steps", 0)
 

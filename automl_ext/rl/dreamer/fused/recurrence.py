@@ -75,7 +75,7 @@ class _ImaginedStep(torch.autograd.Function):
         gates, candidate = gru_gates(from_input, from_state, state, deter)
         hidden = dense(deter, w.hidden, w.hidden_bias, elu=True)
         mean, raw = dense(hidden, w.out, w.out_bias).chunk(2, 1)
-        raw = raw.contiguous()  # softplus and sigmoid are five times as fast on contiguous memory
+        raw = raw.contiguous()  # softplus and sigmoid are slow on memory that is not contiguous
         std = F.softplus(raw).add_(MIN_STD)
         torch.addcmul(mean, std, noise, out=sample)
         ctx.weights = w

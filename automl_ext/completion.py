@@ -1,0 +1,47 @@
+"""Scripts that complete the commands and options of ``automl-ext`` with TAB."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from tyro.extras import SubcommandApp
+
+from automl_ext.training.errors import UserError
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+def print_script(args: Sequence[str], commands: Mapping[str, tuple[str, Any]]) -> None:
+    """Print the script for a shell.
+
+    Args:
+        args: the name of the shell.
+        commands: per command of one or two words: its help text, and the dataclass of its options or None.
+
+    Raises:
+        UserError: not one of :data:`SHELLS`.
+    """
+    if len(args) != 1 or args[0] not in SHELLS:
+        raise UserError(f"--print-completion: expected one of {', '.join(SHELLS)}, got {' '.join(args) or 'nothing'}")
+    app = SubcommandApp()
+    groups: dict[str, SubcommandApp] = {}
+    for name, (text, form) in commands.items():
+        first, _, second = name.partition(" ")
+        if second and first not in groups:
+            groups[first] = SubcommandApp()
+            app.command(groups[first], name=first)
+        add: Any = groups[first].command if second else app.command
+        add(form or _no_options, name=second or first, help=text)
+    script = io.StringIO()
+    with contextlib.suppress(SystemExit), contextlib.redirect_stdout(script):  # tyro exits after it has printed
+        app.cli(prog="automl-ext", args=["--tyro-print-completion", args[0]])
+    for line in script.getvalue().splitlines():
+        # The script prints one candidate per line: help texts of several lines would be candidates.
+        print(line.replace("\\n", " ") if line.startswith("COMPLETION_SPEC") else line)
+
+
+def _no_options() -> None:
+    """Stand in for a command with its own parser."""

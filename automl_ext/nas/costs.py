@@ -1,0 +1,59 @@
+"""The costs of a network: multiply-adds, and its measured latency."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+WARM_UP, REPEATS = 5, 30  # passes before a measurement of latency, and passes of which the median is taken
+
+
+@torch.no_grad()
+def count_macs(network: nn.Module, image: Sequence[int]) -> int:
+    """Count the multiply-adds of the convolutions and linear layers, for one image of shape (C, H, W).
+
+    Sums, pooling, batch norm and activations are not counted. The network runs once, in evaluation mode.
+    """
+    total = 0
+
+    def add(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        nonlocal total
+        # Each value of the output takes one multiply-add per weight of its filter (convolution) or row (linear).
+        total += output.numel() * module.weight[0].numel()  # type: ignore[index]
+
+    layers = [module for module in network.modules() if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear))]
+    hooks = [layer.register_forward_hook(add) for layer in layers]
+    was_training = network.training
+    try:
+        network.eval()(torch.zeros(1, *image, device=next(network.parameters()).device))
+    finally:
+        network.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return total
+
+
+@torch.no_grad()
+def latency_ms(network: nn.Module, image: Sequence[int], repeats: int = REPEATS) -> float:
+    """Measure the time of one image (C, H, W) in milliseconds: batch size 1, one thread, on the network's device.
+
+    The median of ``repeats`` passes after a warm-up. Other work on the machine makes it longer.
+    """
+    x = torch.zeros(1, *image, device=next(network.parameters()).device)
+    threads, was_training = torch.get_num_threads(), network.training
+    torch.set_num_threads(1)
+    try:
+        network.eval()
+        times = []
+        for _ in range(WARM_UP + repeats):
+            start = time.perf_counter()
+            network(x).cpu()  # waits for a GPU
+            times.append(time.perf_counter() - start)
+    finally:
+        network.train(was_training)
+        torch.set_num_threads(threads)
+    return 1000 * statistics.median(times[WARM_UP:])

@@ -1,0 +1,199 @@
+"""Deriving by perturbation in place of argmax α (DARTS-PT: Wang et al., ICLR 2021, algorithm 1).
+
+    for each edge, in random order:
+        for each candidate o:  a(o) = accuracy of the supernet without o on this edge
+        the edge keeps argmin a(o), the operation whose removal hurts most;  train the weights for a few epochs
+    for each node, in random order, if the space limits its inputs:
+        remove the edge whose removal hurts least, until the limit is reached;  train the weights
+
+α measures what mixes well during the search; a(o) measures what the trained supernet needs. So α need not be trained at
+all: with ``warmup`` 1 the search trains the weights only ("fixed α" in the paper).
+
+As in the authors' code, weights of the other operations keep their values if all operations run (DARTS), batch norm
+uses the statistics of the batch, and the learning rate is a tenth of the search's. Their code trains α in between too;
+here α stays. For GDAS and entmax-GDAS, which the paper does not treat, the accuracy is that of sampled networks that do
+not use the operation; all candidates of an edge see the same noise. Equal accuracies are decided by the loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from automl_ext.data.images import Split
+from automl_ext.nas.differentiable.candidates import NONE, all_candidates, masked
+from automl_ext.nas.differentiable.samplers import draw_seed, softmax_weights
+from automl_ext.nas.differentiable.steps import weight_step
+from automl_ext.nas.differentiable.supernet_search import SupernetSearch
+from automl_ext.nas.retraining.images import epoch_batches
+from automl_ext.nas.retraining.optimizer import nesterov_sgd
+from automl_ext.nas.spaces.supernet import Choice, Supernet
+from automl_ext.training.optimizer_state import load_optimizer
+
+IMAGES = 1000  # validation images of an accuracy
+Draw = Callable[[torch.Generator], list[Choice]]
+Result = tuple[float, float]  # accuracy, −loss
+
+
+class Perturbation:
+    """Derives an architecture from a finished search; a :class:`~automl_ext.training.epochs.Job`.
+
+    An epoch decides one edge or node, then trains the weights for ``config.tune_epochs`` epochs, except the last one.
+
+    Attributes:
+        allowed: masks in the shapes of α; at the end, one operation per edge.
+    """
+
+    def __init__(self, search: SupernetSearch) -> None:
+        self.search, self.supernet = search, search.supernet
+        config, supernet = search.config, search.supernet
+        self.allowed = [mask.clone() for mask in search.allowed or all_candidates(supernet)]
+        edges = [(kind, edge) for kind, mask in enumerate(self.allowed) for edge in range(len(mask))]
+        self.edges = [edges[i] for i in torch.randperm(len(edges), generator=search.rng)]
+        self.nodes: list[tuple[int, int]] = []
+        if supernet.inputs is not None:  # the space has no edges of "none": it keeps the strongest edges of a node
+            for mask in self.allowed:
+                mask[:, supernet.operations.index(NONE)] = False
+            nodes = [(kind, i) for kind in range(len(self.allowed)) for i in range(len(supernet.nodes))]
+            self.nodes = [nodes[i] for i in torch.randperm(len(nodes), generator=search.rng)]
+        self.epoch, self.epochs = 0, count_decisions(supernet)
+        self.images = Split(search.alpha_images.images[:IMAGES], search.alpha_images.labels[:IMAGES])
+        self.optimizer = nesterov_sgd(supernet.weights(), config.lr / 10, config.momentum, config.weight_decay)
+
+    @property
+    def tau(self) -> float:
+        """The temperature of the last epoch of the search, which may have ended early."""
+        return self.search.config.tau(self.search.epoch - 1)
+
+    def run_epoch(self) -> dict[str, float]:
+        """Decide one edge or node.
+
+        Returns:
+            The accuracy without the operation or edge whose removal hurts most, and without the one whose removal hurts
+            least; the mean loss of the training that follows.
+        """
+        with self.search.clock:
+            self.supernet.train()
+            if self.epoch < len(self.edges):
+                results = self.decide_edge(*self.edges[self.epoch])
+            else:
+                results = self.decide_node(*self.nodes[self.epoch - len(self.edges)])
+            self.epoch += 1
+            scalars = {"accuracy_without_best": min(results)[0], "accuracy_without_worst": max(results)[0]}
+            if self.epoch < self.epochs and self.search.config.tune_epochs:
+                scalars["loss"] = self.tune()
+            return scalars
+
+    def decide_edge(self, kind: int, edge: int) -> list[Result]:
+        """Keep the operation of an edge whose removal hurts most. Return what is left without each candidate."""
+        candidates = self.allowed[kind][edge].nonzero().flatten().tolist()
+        seed = draw_seed(self.search.rng)
+        results = [self.measure(partial(self.without, kind, edge, k), seed) for k in candidates]
+        self.keep(kind, edge, candidates[results.index(min(results))])
+        return results
+
+    def decide_node(self, kind: int, node: int) -> list[Result]:
+        """Remove edges of a node, the one that is needed least first, until as many are left as the space allows."""
+        none, left = self.supernet.operations.index(NONE), list(self.supernet.nodes[node])
+        seed = draw_seed(self.search.rng)
+        first: list[Result] = []
+        while len(left) > (self.supernet.inputs or 0):
+            results = []
+            for edge in left:
+                kept = self.allowed[kind][edge].clone()
+                self.keep(kind, edge, none)
+                results.append(self.measure(self.choices, seed))
+                self.allowed[kind][edge] = kept
+            self.keep(kind, left.pop(results.index(max(results))), none)
+            first = first or results
+        return first or [self.measure(self.choices, seed)]
+
+    def keep(self, kind: int, edge: int, operation: int) -> None:
+        self.allowed[kind][edge] = False
+        self.allowed[kind][edge, operation] = True
+
+    def choices(self, rng: torch.Generator) -> list[Choice]:
+        """Return what a pass of the supernet runs, given the decisions so far."""
+        return self.search.choices(self.alphas(), self.tau, rng)
+
+    def without(self, kind: int, edge: int, operation: int, rng: torch.Generator) -> list[Choice]:
+        """Return what a pass runs without one operation."""
+        if self.search.sample is softmax_weights:
+            choices = self.choices(rng)
+            weights = choices[kind].weights.clone()
+            weights[edge, operation] = 0
+            choices[kind] = Choice.support(weights)._replace(edges=choices[kind].edges)
+            return choices
+        alphas = self.alphas()
+        if self.allowed[kind][edge].sum() > 1:
+            alphas[kind][edge, operation] = -torch.inf
+        return self.search.choices(alphas, self.tau, rng)
+
+    def alphas(self) -> list[Tensor]:
+        """Return α with −inf for all operations that were not kept."""
+        return masked([alpha.detach() for alpha in self.supernet.alphas], self.allowed)
+
+    @torch.no_grad()
+    def measure(self, draw: Draw, seed: int) -> Result:
+        return measure(self.supernet, self.images, self.search.config.batch_size, draw, seed)
+
+    def tune(self) -> float:
+        """Train the weights with the decisions so far. Return the mean loss."""
+        config, search, losses = self.search.config, self.search, []
+        for _ in range(config.tune_epochs):
+            for index in epoch_batches(len(search.weight_images.labels), config.batch_size, search.rng):
+                batch = search.batch(search.weight_images, index)
+                losses.append(
+                    weight_step(
+                        self.supernet, self.optimizer, batch, self.tau, config.grad_clip, search.rng, self._sample
+                    )
+                )
+        return torch.stack(losses).mean().item()
+
+    def _sample(self, alphas: object, tau: float, rng: torch.Generator) -> list[Choice]:
+        return self.choices(rng)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "search": self.search.state_dict(),
+            "epoch": self.epoch,
+            "edges": self.edges,
+            "nodes": self.nodes,
+            "allowed": self.allowed,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.search.load_state_dict(state["search"])
+        if sorted(state["edges"]) != sorted(self.edges) or sorted(state["nodes"]) != sorted(self.nodes):
+            raise ValueError("edges, nodes: expected an order of the edges and nodes of this space")
+        self.epoch, self.edges, self.nodes = state["epoch"], state["edges"], state["nodes"]
+        for mask, stored in zip(self.allowed, state["allowed"], strict=True):
+            mask.copy_(stored)
+        load_optimizer(self.optimizer, state["optimizer"])
+
+
+def count_decisions(supernet: Supernet) -> int:
+    """Return the number of edges, and of nodes if the space limits their inputs, of all kinds of cells."""
+    nodes = 0 if supernet.inputs is None else len(supernet.nodes) * len(supernet.alphas)
+    return sum(len(alpha) for alpha in supernet.alphas) + nodes
+
+
+def measure(supernet: Supernet, images: Split, batch_size: int, draw: Draw, seed: int) -> Result:
+    """Measure a supernet in training mode, with one draw of choices per batch.
+
+    Returns:
+        (accuracy, −mean loss), so that a larger pair is a better network.
+    """
+    rng = torch.Generator().manual_seed(seed)
+    correct, loss = 0, 0.0
+    for x, y in zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True):
+        logits = supernet(x, *draw(rng))
+        correct += int((logits.argmax(-1) == y).sum())
+        loss += float(F.cross_entropy(logits, y, reduction="sum"))
+    return correct / len(images.labels), -loss / len(images.labels)

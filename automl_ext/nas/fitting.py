@@ -1,0 +1,135 @@
+"""One call from images to a trained network: search a cell, train it, and predict with it.
+
+result = fit(images, labels, epochs=50)
+result.accuracy, result.predict(new_images), result.save("network")
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import weakref
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from automl_ext.data.datasets import image_arrays
+from automl_ext.nas.differentiable import darts, entmax_gdas, gdas
+from automl_ext.nas.export.export import export, load_network
+from automl_ext.nas.export.program import RawImages
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import read_object
+
+SEARCHES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "entmax-gdas": (entmax_gdas.EntmaxGDASConfig, entmax_gdas.search),
+    "gdas": (gdas.GDASConfig, gdas.search),
+    "darts": (darts.DARTSConfig, darts.search),
+}
+
+
+def fit(
+    data: Any,
+    labels: Any = None,
+    *,
+    search: str = "entmax-gdas",
+    out: str | Path | None = None,
+    resume: str | None = None,
+    **options: Any,
+) -> FittedNetwork:
+    """Search an architecture for images, train it, and test it on the 20 % of the images that neither has seen.
+
+    Args:
+        data: a folder or zip file with one folder of images per class; or ``"digits"`` and what ``--data`` takes; or a
+            Dataset or DataLoader of (image, label); or images, with ``labels``: an array or tensor [N, H, W],
+            [N, C, H, W] or [N, H, W, C] of uint8 or of floats in [0, 1], or a list of Pillow images.
+        labels: integers from 0 to K − 1, one per image, if ``data`` are images.
+        search: ``entmax-gdas``, ``gdas`` or ``darts``.
+        out: the run directory, see :mod:`automl_ext.training.run`; by default a temporary one, deleted with the result.
+        resume: ``"auto"`` continues an interrupted run in ``out``.
+        options: fields of the search's configuration, such as ``epochs`` (200; of the search), ``retrain_epochs`` (40),
+            ``retrain_channels``, ``image_size``, ``class_weights``, ``device`` and ``seed``; see
+            :class:`~automl_ext.nas.differentiable.config.SupernetConfig`.
+
+    Returns:
+        The trained network.
+
+    Raises:
+        UserError: the data or an option is invalid, or ``out`` is in use.
+    """
+    if search not in SEARCHES:
+        raise UserError(f"search: expected one of {', '.join(SEARCHES)}, got {search!r}")
+    make_config, run_search = SEARCHES[search]
+    if isinstance(data, (str, Path)):
+        path = Path(data)
+        options["data"], own = (f"folder:{path}" if path.is_dir() or path.suffix == ".zip" else str(data)), None
+    else:
+        own = data if labels is None else (data, labels)
+    try:
+        config = make_config(**options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"fit: {error}") from None
+    trust = (config.space.partition(":")[0],)  # of a space of the caller's own
+    if out is not None:
+        run_search(config, out, resume=resume, data=own)
+        return FittedNetwork(out, trust)
+    temporary = tempfile.mkdtemp(prefix="automl_ext-")
+    try:
+        run_search(config, Path(temporary, "run"), data=own)
+        fitted = FittedNetwork(Path(temporary, "run"), trust)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    weakref.finalize(fitted, shutil.rmtree, temporary, ignore_errors=True)
+    return fitted
+
+
+class FittedNetwork:
+    """The trained network of a finished run of ``retrain`` or of a search by gradient.
+
+    Args:
+        run: the run directory.
+        trust: Python modules that the run may name (``space``); they are imported.
+
+    Attributes:
+        run: the run directory.
+        result: the content of its ``result.json``.
+        genotype: the architecture, as text.
+        accuracy: the test accuracy, 0 to 1.
+        classes: the names of the classes.
+        network: uint8 images [N, C, H, W] → logits [N, K], in evaluation mode on the CPU, with the normalization.
+    """
+
+    def __init__(self, run: str | Path, trust: Iterable[str] = ()) -> None:
+        self.run, self._trust = Path(run), tuple(trust)
+        network, genotype, _, self._facts = load_network(self.run, trust=self._trust)
+        self.network = RawImages(network, self._facts["mean"], self._facts["std"]).eval()
+        self.result = read_object(self.run / "result.json")
+        self.genotype, self.classes = str(genotype), tuple(self._facts["classes"])
+        self.accuracy = float(self.result["test_accuracy"])
+
+    @torch.no_grad()
+    def predict_proba(self, images: Any) -> Tensor:
+        """Return the probabilities of the classes, float32 [N, K].
+
+        Args:
+            images: as ``data`` of :func:`fit`: an array or tensor of images, or a sequence of single images. They are
+                converted to the size and the channels of the training.
+        """
+        mode = "gray" if self._facts["shape"]["in_channels"] == 1 else "rgb"
+        height, width = self._facts["image_size"]
+        arrays = image_arrays("images", images, (height, width), mode)
+        return torch.cat([torch.softmax(self.network(part), -1) for part in arrays.split(500)])
+
+    def predict(self, images: Any) -> Tensor:
+        """Return the predicted labels, int64 [N], which index ``classes``; for ``images`` see :meth:`predict_proba`."""
+        return self.predict_proba(images).argmax(-1)
+
+    def save(self, out: str | Path) -> list[Path]:
+        """Export the network: ``NAME.pt2`` (torch.export), ``NAME.py`` (a Python module), or NAME for both.
+
+        The files need no automl_ext. Returns their paths.
+        """
+        return export(self.run, out, trust=self._trust)

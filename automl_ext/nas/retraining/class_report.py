@@ -1,0 +1,53 @@
+"""The confusion matrix of a trained network, and the accuracies that follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext.data.images import Split
+
+KEYS = ("majority_accuracy", "class_accuracy", "confusion")
+
+
+@torch.no_grad()
+def confusion_matrix(network: nn.Module, split: Split, num_classes: int) -> Tensor:
+    """Count the images by true class (row) and predicted class (column): int64 [K, K] on the CPU.
+
+    The network runs in evaluation mode; its mode is restored.
+    """
+    was_training = network.training
+    network.eval()
+    counts = torch.zeros(num_classes * num_classes, dtype=torch.int64)
+    for images, labels in zip(split.images.split(500), split.labels.split(500), strict=True):
+        pairs = labels * num_classes + network(images).argmax(-1)
+        counts += torch.bincount(pairs.cpu(), minlength=len(counts))
+    network.train(was_training)
+    return counts.view(num_classes, num_classes)
+
+
+def class_report(counts: Tensor, train_labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Return the entries of ``result.json`` that follow from a confusion matrix.
+
+    Args:
+        counts: of the test images, as of :func:`confusion_matrix`.
+        train_labels: labels of the images that the network was trained on.
+        classes: the names of the classes.
+
+    Returns:
+        test_accuracy; majority_accuracy: the test accuracy of always predicting the most frequent class of the
+        training; class_accuracy: the accuracy on the test images of each class, by name, None without images;
+        confusion: ``counts`` as lists.
+    """
+    total = int(counts.sum())
+    sizes, right = counts.sum(1).tolist(), counts.diag().tolist()
+    majority = int(torch.bincount(train_labels, minlength=len(classes)).argmax())
+    return {
+        "test_accuracy": sum(right) / total,
+        "majority_accuracy": sizes[majority] / total,
+        "class_accuracy": {name: k / n if n else None for name, k, n in zip(classes, right, sizes, strict=True)},
+        "confusion": counts.tolist(),
+    }

@@ -1,0 +1,131 @@
+"""Agents in one line: make one by the name of its algorithm, load a saved one, or load that of a run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import gymnasium
+
+from automl_ext.rl.envs.callables import env_id_of
+from automl_ext.rl.envs.making import EnvOptions
+from automl_ext.rl.loop.learning import LearningAgent
+from automl_ext.rl.loop.saved import NoEnvs, read_agent
+from automl_ext.rl.presets import preset as with_preset
+from automl_ext.rl.registry import ALGORITHMS, algorithm
+from automl_ext.rl.reports.evaluate_run import agent_of, load_best, load_last
+from automl_ext.training.config import to_dict, with_values
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
+from automl_ext.training.files.weights import check_fit
+from automl_ext.training.user_code import check_trusted, own_names
+
+Env = str | Callable[..., gymnasium.Env]
+
+
+def make(name: str, env: Env = "CartPole-v1", *, preset: str | None = None, **options: Any) -> LearningAgent:
+    """Make an agent: ``make("a2c", "CartPole-v1", total_steps=50_000, lr=1e-3)``.
+
+    Args:
+        name: the algorithm: reinforce, a2c, a3c, dqn, rainbow or dreamer.
+        env: an environment id, ``module:Name-v0`` to import a module first, or a callable that makes a new environment
+            in every call: a class or ``lambda: MyEnv()``. Not a callable for a3c.
+        preset: named values of options, as ``--preset``.
+        **options: fields of the algorithm's configuration, for example of :class:`A2CConfig`, and of
+            :class:`EnvOptions`.
+
+    Raises:
+        UserError: unknown algorithm, option or environment; a value of the wrong type or out of range.
+        TypeError: ``env`` is neither a string nor a callable.
+    """
+    if name not in ALGORITHMS:
+        nearest = difflib.get_close_matches(name.lower(), ALGORITHMS, n=1) if isinstance(name, str) else []
+        hint = f"; the nearest is {nearest[0]}" if nearest else ""
+        raise UserError(f"make: algorithm: expected one of {', '.join(ALGORITHMS)}, got {short(name)}{hint}")
+    found = algorithm(name)
+    config = found.config()
+    if preset is not None:
+        config = with_preset(preset, config)
+    table: dict[str, Any] = {"env_id": env_id_of(env), "env": {}}
+    for key, value in options.items():
+        value = list(value) if isinstance(value, tuple) else value
+        (table["env"] if key in EnvOptions.__dataclass_fields__ else table)[key] = value
+    return found.agent(with_values(config, table, f"make({name!r})"))
+
+
+def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) -> LearningAgent:
+    """Load an agent from a file that :meth:`LearningAgent.save` wrote. Nothing in the file is executed.
+
+    The agent needs no environment to predict. ``learn`` and ``evaluate`` make the environments of the configuration.
+    Training goes on from the policy, with a new optimizer and an empty replay.
+
+    Args:
+        path: the file.
+        env: replaces the environment of the configuration; needed if that was a callable of another process.
+        trust: Python modules that the configuration may name (``env_id``, ``wrapper``); they are imported when
+            environments are made. The module that ``env`` names is trusted.
+
+    Raises:
+        UserError: the file is missing, damaged, of a later version, or not a saved agent; or it names a module that is
+            not in ``trust``.
+    """
+    saved = read_agent(Path(path))
+    if saved.algorithm not in ALGORITHMS:
+        raise UserError(f"{path}: algorithm: expected one of {', '.join(ALGORITHMS)}, got {short(saved.algorithm)}")
+    found = algorithm(saved.algorithm)
+    changes: dict[str, Any] = {} if env is None else {"env_id": env_id_of(env)}
+    try:
+        config = saved.config_like(found.config())
+        if config.device != "cpu":
+            changes["device"] = "auto"  # this machine may have no GPU
+        config = dataclasses.replace(config, **changes)
+        check_trusted(own_names(to_dict(config)), _trusted(env, trust), path)
+        agent = found.agent(config, NoEnvs(saved.observation_space, saved.action_space, config.n_envs))
+        check_fit(saved.policy, agent.policy_state(), "policy")
+        agent.set_policy(saved.policy)
+    except (UserError, ValueError, TypeError, KeyError, OverflowError, RuntimeError) as error:
+        text = str(error) if isinstance(error, UserError) else short(error)
+        raise UserError(text if text.startswith(str(path)) else f"{path}: cannot make the agent: {text}") from None
+    return agent
+
+
+def load_run(
+    run: str | Path, policy: Literal["best", "last"] = "best", env: Env | None = None, trust: Iterable[str] = ()
+) -> LearningAgent:
+    """Load the agent of a run directory, with its environments.
+
+    Args:
+        run: a run directory of ``automl-ext train`` or of ``learn(out=...)``.
+        policy: "best" by the evaluations of the training; or "last": the newest checkpoint, with optimizer, replay and
+            environments, so that ``learn`` continues exactly.
+        env: replaces the environment of the configuration; needed if that was a callable of another process.
+        trust: Python modules that the configuration may name (``env_id``, ``wrapper``); they are imported. The module
+            that ``env`` names is trusted.
+
+    Raises:
+        UserError: the run or the policy does not exist, a file is damaged, or the configuration names a module that is
+            not in ``trust``.
+        ValueError: ``policy`` is neither "best" nor "last".
+    """
+    if policy not in ("best", "last"):
+        raise ValueError(f"policy: expected 'best' or 'last', got {policy!r}")
+    run = Path(run)
+    _, agent = agent_of(run, _trusted(env, trust), None if env is None else env_id_of(env))
+    try:
+        if policy == "best":
+            load_best(run, agent)
+            agent.set_policy(agent.policy_state())
+        else:
+            load_last(run, agent)
+    except BaseException:
+        agent.close()
+        raise
+    return agent
+
+
+def _trusted(env: Env | None, trust: Iterable[str]) -> list[str]:
+    """Return the modules that the caller names: those of ``trust``, and that of the id ``env``."""
+    return [*trust, *([env.rpartition(":")[0]] if isinstance(env, str) and ":" in env else [])]

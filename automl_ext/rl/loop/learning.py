@@ -1,0 +1,216 @@
+"""The Python interface of agents: learn, predict, evaluate and save."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import gymnasium
+import numpy as np
+
+from automl_ext.rl.envs.callables import check_known
+from automl_ext.rl.loop.agent import Agent, envs_of
+from automl_ext.rl.loop.evaluate import evaluate
+from automl_ext.rl.loop.loop import Callback, Training
+from automl_ext.rl.loop.saved import NoEnvs, write_agent
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
+from automl_ext.training.seeding import derived_seed
+
+State = Sequence[np.ndarray] | None
+
+
+class LearningAgent(Agent):
+    """An :class:`Agent` that trains itself, predicts actions for observations and can be saved.
+
+    Attributes:
+        algorithm: name in :data:`automl_ext.rl.registry.ALGORITHMS`.
+        config: the configuration. :meth:`learn` replaces it by one with another ``total_steps``.
+        best: the best policy of the last :meth:`learn`: its ``step``, ``return`` and ``policy``. None before.
+    """
+
+    algorithm: ClassVar[str]
+    config: Any
+    best: dict[str, Any] | None = None
+    _random: np.random.Generator | None = None
+
+    @property
+    def spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
+        """Space of the observations, as the agent sees them (floats are float32), and space of the actions."""
+        envs: Any = self.envs
+        return envs.observation_space, envs.action_space
+
+    def learn(
+        self,
+        total_steps: int | None = None,
+        *,
+        out: str | Path | None = None,
+        resume: str | None = None,
+        callback: Callback | None = None,
+    ) -> dict[str, Any]:
+        """Train, with evaluations every ``config.eval_every`` steps. The agent ends with the last policy.
+
+        A second call continues the training. After ``rl.load`` the optimizer and the replay are new.
+
+        Args:
+            total_steps: number of steps of this call. None: up to ``config.total_steps``.
+            out: run directory, as that of ``automl-ext train``. None: no files are written.
+            resume: see :meth:`automl_ext.training.run.Run.open`; needs ``out``.
+            callback: called after each evaluation with a :class:`~automl_ext.rl.loop.loop.Report`. If it returns
+                False, the training ends early, with a complete result.
+
+        Returns:
+            The result, see :func:`automl_ext.rl.loop.loop.train`; ``stopped_early`` is in it, and True, if the callback
+            stopped the training.
+
+        Raises:
+            ValueError, TypeError: a wrong argument, or no steps are left.
+            UserError, EnvError: see :func:`automl_ext.rl.loop.loop.train`.
+        """
+        if resume is not None and out is None:
+            raise ValueError(f"resume: expected None without out, got {resume!r}")
+        self._make_envs()
+        steps = self.envs.steps
+        if total_steps is not None:
+            if type(total_steps) is not int or total_steps < 1:
+                raise ValueError(f"total_steps: expected an int of at least 1, got {short(total_steps)}")
+            self.set_total_steps(steps + total_steps)
+        elif steps >= self.config.total_steps:
+            raise ValueError(f"total_steps: expected a number, since all {self.config.total_steps} steps are done")
+        training = Training(self, self.config, callback)
+        try:
+            result = training.run_in(out, self.algorithm, resume)
+        finally:
+            self.pause()
+        assert result is not None  # only stop_after gives none
+        self.best = training.best
+        return result
+
+    def predict(
+        self, observation: Any, state: State = None, episode_start: Any = None, deterministic: bool = True
+    ) -> tuple[Any, State]:
+        """Choose the action for an observation, or the actions for a batch, as Stable-Baselines3's ``predict``.
+
+        Observations are those of the environment: normalization is part of the policy. With options such as
+        ``frame_stack``, they are those of the wrapped environment.
+
+        Args:
+            observation: an array of the observation space's shape, or of a batch [N, ...].
+            state: the second result of the call before, for recurrent policies (Dreamer). None: episodes start.
+            episode_start: bool or bool [N], True where ``state`` is of an episode that has ended.
+            deterministic: the most probable action; else one sampled from the policy (DQN: random with probability
+                ``final_epsilon``).
+
+        Returns:
+            The action, or actions [N, ...], as the environment takes them; and the recurrent state, a tuple of arrays
+            [N, ...], or None if the policy has none.
+
+        Raises:
+            ValueError: a wrong shape or dtype; names the argument.
+        """
+        observations, single = as_batch(observation, self.spaces[0])
+        starting = np.zeros(len(observations), bool) if episode_start is None else np.atleast_1d(episode_start)
+        if starting.dtype != bool or starting.shape != (len(observations),):
+            raise ValueError(f"episode_start: expected bool [{len(observations)}], got {short(episode_start)}")
+        actions, state = self.choose(observations, state, starting, deterministic)
+        return (actions[0] if single else actions), state
+
+    def evaluate(self, episodes: int = 30, seed: int = 0) -> np.ndarray:
+        """Play whole episodes with deterministic actions in new environments; return their returns, float64 [episodes].
+
+        ``automl-ext eval`` plays the same episodes for the same seed.
+        """
+        check_known(self.config.env_id, "evaluate")
+        envs = envs_of(self.config, episodes, derived_seed(seed, 1))
+        return evaluate(self.act, envs, self.begin, self.config.eval_max_steps)
+
+    def restore_best(self) -> int:
+        """Replace the policy by the best one of the last :meth:`learn`. Return the step at which it was found.
+
+        Raises:
+            ValueError: the agent has not learned.
+        """
+        if self.best is None:
+            raise ValueError("restore_best: the agent has not learned yet")
+        self.set_policy(self.best["policy"])
+        return self.best["step"]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the policy, the configuration and the spaces to one file, which ``rl.load`` reads.
+
+        The optimizer, the replay and the environments are not in it; a run directory (``learn(out=...)``) has them.
+
+        Raises:
+            OSError: the file cannot be written.
+            UserError: a space that cannot be saved.
+        """
+        path = Path(path)
+        write_agent(path, self.algorithm, self.config, self.spaces, self.policy_state())
+        return path
+
+    def close(self) -> None:
+        """Close the environments."""
+        self.envs.close()
+
+    # What the algorithms supply or adapt.
+
+    def choose(
+        self, observations: np.ndarray, state: State, starting: np.ndarray, deterministic: bool
+    ) -> tuple[np.ndarray, State]:
+        """Choose actions for a batch of observations; see :meth:`predict`. Recurrent policies override it."""
+        return (self.act(observations) if deterministic else self.random_actions(observations)), None
+
+    def random_actions(self, observations: np.ndarray) -> np.ndarray:
+        """Sample actions from the policy with :attr:`random`."""
+        raise NotImplementedError(f"{type(self).__name__} has no random actions")
+
+    @property
+    def random(self) -> np.random.Generator:
+        """Generator of :meth:`random_actions`, apart from that of the training, which ``predict`` must not change."""
+        if self._random is None:
+            self._random = np.random.default_rng(derived_seed(self.config.seed, 5))
+        return self._random
+
+    def set_policy(self, policy: dict[str, Any]) -> None:
+        """Load a policy from which training may continue."""
+        self.load_policy_state(policy)
+
+    def set_total_steps(self, total_steps: int) -> None:
+        """Replace ``config.total_steps``, on which schedules depend."""
+        self.config = dataclasses.replace(self.config, total_steps=total_steps)
+
+    def pause(self) -> None:
+        """Release what only training needs; called at the end of :meth:`learn`."""
+
+    def _make_envs(self) -> None:
+        """Make the training environments of a loaded agent."""
+        if not isinstance(self.envs, NoEnvs):
+            return
+        check_known(self.config.env_id, "learn")
+        envs: Any = envs_of(self.config, self.config.n_envs, self.config.seed)
+        spaces = envs.observation_space, envs.action_space
+        if spaces != self.spaces:
+            envs.close()
+            raise UserError(
+                f"{self.config.env_id}: expected the spaces of the agent, {short(self.spaces)}, got {short(spaces)}"
+            )
+        self.envs = envs
+
+
+def as_batch(observation: Any, space: gymnasium.Space) -> tuple[np.ndarray, bool]:
+    """Convert an observation, or a batch, to an array [N, ...]. Return also whether it was a single one.
+
+    Raises:
+        ValueError: a wrong shape or dtype.
+    """
+    found = np.asarray(observation)
+    shape, dtype = space.shape or (), np.dtype(space.dtype or np.float32)
+    if found.shape not in (shape, (*found.shape[:1], *shape)) or not np.can_cast(found.dtype, dtype, "same_kind"):
+        raise ValueError(
+            f"observation: expected {dtype} {list(shape)} or a batch [N, ...] of it, got {found.dtype} "
+            f"{list(found.shape)}"
+        )
+    single = found.shape == shape
+    return np.ascontiguousarray(found[None] if single else found, dtype), single

@@ -1,0 +1,133 @@
+"""Saved agents: one file with the policy, the configuration and the spaces. Loading it executes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+
+from automl_ext._version import __version__
+from automl_ext.training.config import from_dict, to_dict
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
+from automl_ext.training.files.weights import read_tensors, write_tensors
+
+FORMAT = 1
+KINDS = {"format": int, "automl_ext": str, "algorithm": str, "config": dict, "observations": dict, "actions": dict}
+DTYPES = {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
+
+
+@dataclass
+class NoEnvs:
+    """Stands in for :class:`~automl_ext.rl.envs.vector.Envs` in a loaded agent, which needs no environments to act."""
+
+    observation_space: gymnasium.Space
+    action_space: gymnasium.Space
+    n_envs: int
+    steps: int = 0
+    episodes: list[Any] = field(default_factory=list)
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@dataclass
+class SavedAgent:
+    """The content of a saved agent. ``policy`` is unchecked; :meth:`config_like` checks the configuration."""
+
+    path: Path
+    version: str
+    algorithm: str
+    config: dict[str, Any]
+    observation_space: gymnasium.Space
+    action_space: gymnasium.Space
+    policy: Any
+
+    def config_like(self, defaults: Any) -> Any:
+        """Return the configuration, of the same class as ``defaults``.
+
+        Raises:
+            UserError: an option is unknown or has the wrong type.
+        """
+        return from_dict(defaults, self.config, str(self.path), self.version)
+
+
+def write_agent(
+    path: Path, algorithm: str, config: Any, spaces: tuple[gymnasium.Space, gymnasium.Space], policy: dict[str, Any]
+) -> None:
+    """Write a saved agent, atomically and with a checksum."""
+    content = {
+        "format": FORMAT,
+        "automl_ext": __version__,
+        "algorithm": algorithm,
+        "config": to_dict(config),
+        "observations": space_to_dict(spaces[0]),
+        "actions": space_to_dict(spaces[1]),
+        "policy": policy,
+    }
+    write_tensors(path, content)
+
+
+def read_agent(path: Path) -> SavedAgent:
+    """Read what :func:`write_agent` wrote.
+
+    Raises:
+        UserError: the file is missing, damaged, of a later format, or something else than a saved agent.
+    """
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: expected a file of agent.save(); rl.load_run loads a run directory")
+    content = read_tensors(path)
+    if not isinstance(content, dict) or not content.keys() >= KINDS.keys() | {"policy"}:
+        got = f"a dict with {', '.join(map(str, content))}" if isinstance(content, dict) else type(content).__name__
+        raise UserError(f"{path} is not a saved agent: expected a file of agent.save(), got {short(got)}")
+    for name, kind in KINDS.items():
+        if type(content[name]) is not kind:
+            raise UserError(f"{path}: {name}: expected {kind.__name__}, got {short(content[name])}")
+    if content["format"] != FORMAT:
+        raise UserError(f"{path} has format {content['format']}, expected {FORMAT}: a later automl_ext wrote it")
+    try:
+        spaces = [space_from_dict(content[name]) for name in ("observations", "actions")]
+    except (ValueError, TypeError, KeyError, RuntimeError, AssertionError, OverflowError) as error:
+        raise UserError(f"{path}: spaces: {short(error)}") from None
+    version, algorithm, config = (content[name] for name in ("automl_ext", "algorithm", "config"))
+    return SavedAgent(path, version, algorithm, config, spaces[0], spaces[1], content["policy"])
+
+
+def space_to_dict(space: gymnasium.Space) -> dict[str, Any]:
+    """Convert a Box or a Discrete to plain values and tensors.
+
+    Raises:
+        UserError: another space.
+    """
+    if isinstance(space, Discrete):
+        return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, Box) and str(space.dtype) in DTYPES:
+        low, high = (torch.from_numpy(np.array(bound)) for bound in (space.low, space.high))
+        return {"kind": "Box", "low": low, "high": high}
+    raise UserError(f"save: expected a Box or a Discrete space, got {short(space)}")
+
+
+def space_from_dict(stored: dict[str, Any]) -> gymnasium.Space:
+    """Return the space of :func:`space_to_dict`.
+
+    Raises:
+        ValueError, TypeError, KeyError, AssertionError: the content is wrong.
+    """
+    if stored["kind"] == "Discrete":
+        n, start = stored["n"], stored["start"]
+        if type(n) is not int or type(start) is not int:
+            raise ValueError(f"expected two ints, got {short((n, start))}")
+        return Discrete(n, start=start)
+    if stored["kind"] != "Box":
+        raise ValueError(f"kind: expected Box or Discrete, got {short(stored['kind'])}")
+    if not all(isinstance(stored[name], torch.Tensor) for name in ("low", "high")):
+        raise ValueError("low, high: expected tensors")
+    low, high = stored["low"].numpy(), stored["high"].numpy()
+    if low.dtype != high.dtype or low.shape != high.shape or str(low.dtype) not in DTYPES:
+        raise ValueError(f"low, high: expected arrays of one shape and dtype, got {low.dtype} and {high.dtype}")
+    return Box(low, high, dtype=low.dtype.type)

@@ -1,0 +1,181 @@
+"""The summary that the command line prints after a run or an evaluation."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from automl_ext.training.config import to_dict
+from automl_ext.training.files.atomic import strict
+from automl_ext.training.user_code import own_names
+
+Row = tuple[str, str]  # name, value with its unit
+
+# Options that say what a run is about, in this order.
+SUBJECT = {"env_id": "environment", "data": "data", "space": "search space", "seed": "seed"}
+PERCENT = ("accuracy", "score", "random_mean", "random_median", "random_std")  # ends of the names of fractions
+# Words for names of results, where the name itself does not say it.
+NAMES = {
+    "genotype": "architecture",
+    "score": "score, validation accuracy",
+    "random_mean": "random cells, mean test accuracy",
+    "random_median": "random cells, median",
+    "random_std": "random cells, standard deviation",
+}
+
+
+def print_json(result: Any) -> None:
+    """Print a result as strict JSON."""
+    Console().print_json(data=strict(result))
+
+
+def print_run(prog: str, out: Path, config: Any, result: dict[str, Any]) -> None:
+    """Print the results of a finished run, where they are, and the commands that may come next.
+
+    Args:
+        prog: the command, for example "automl-ext train dqn".
+        out: the run directory.
+        config: the configuration.
+        result: the content of ``result.json``.
+    """
+    rows = [(label, str(getattr(config, name))) for name, label in SUBJECT.items() if hasattr(config, name)]
+    ablation = bool(result) and all(isinstance(value, list) for value in result.values())
+    if ablation:
+        rows += ablation_rows(result)
+    elif "eval_return_mean" in result:
+        rows += training_rows(result, config.final_episodes)
+    else:
+        rows += list(network_rows(result))
+    rows.append(("written to", f"{out}/{'ablation.json and ablation.png' if ablation else 'result.json'}"))
+    _print(f"{prog}: finished", rows, [] if ablation else next_commands(prog, out, config, result))
+
+
+def print_evaluation(run: Path, result: dict[str, Any], videos: Sequence[Path]) -> None:
+    """Print the result of ``automl-ext eval``."""
+    rows = evaluation_rows(result) + [("written to", str(path)) for path in videos]
+    _print(f"automl-ext eval {run}", rows, [])
+
+
+def next_commands(prog: str, out: Path, config: Any, result: dict[str, Any]) -> list[str]:
+    """Return the command lines that a user may want after a run."""
+    run = shlex.quote(str(out))
+    modules = dict.fromkeys(name.rpartition(":")[0] for name in own_names(to_dict(config)))
+    trust = "".join(f" --trust {shlex.quote(module)}" for module in modules)
+    commands = [f"automl-ext plot {run}{trust}"]
+    if "eval_return_mean" in result:
+        return [*commands, f"automl-ext eval {run} --episodes 100{trust}"]
+    if "network" in result and "genotype" in result:
+        commands.append(f"automl-ext export {run} --out {run}/network{trust}")
+    if "genotype" in result and prog != "automl-ext retrain":
+        data = ("data", "digits"), ("space", "nb201")
+        same = "".join(
+            f" --{name} {shlex.quote(getattr(config, name))}"
+            for name, default in data
+            if getattr(config, name) != default
+        )
+        commands.append(f"automl-ext retrain --genotype {shlex.quote(result['genotype'])}{same} --out {run}-retrained")
+    return commands
+
+
+def training_rows(result: dict[str, Any], episodes: int) -> list[Row]:
+    """Return the results of ``automl-ext train``."""
+    mean, std = result["eval_return_mean"], result["eval_return_std"]
+    rows = [
+        ("return, last policy", f"{mean:,.2f} ± {std:,.2f} (mean ± std of {episodes} new episodes)"),
+        ("return, best policy", f"{result['best_eval_return']:,.2f} (the policy of step {result['best_step']:,})"),
+    ]
+    cut = max(result["episodes_cut"], result["best_episodes_cut"])
+    if cut:
+        rows.append(("episodes cut", f"{cut} of {episodes}: the returns are those up to --eval-max-steps"))
+    speed = f"{result['steps_per_second']:,.0f} steps/s"
+    seconds = f"{duration(result['seconds'])}, {speed}; CPU time {duration(result['cpu_seconds'])}"
+    rows.append(("steps", f"{result['env_steps']:,} in {seconds}"))
+    if "updates" in result:
+        rows.append(("updates", f"{result['updates']:,}, {result['updates_per_second']:,.1f} updates/s"))
+    return rows
+
+
+def evaluation_rows(result: dict[str, Any]) -> list[Row]:
+    """Return the results of ``automl-ext eval``."""
+    rows = [
+        ("policy", f"{result['policy']}, of step {result['policy_step']:,}"),
+        ("episodes", f"{result['episodes']:,}, {result['episodes_cut']:,} of them cut at the limit of steps"),
+        ("return", f"{result['eval_return_mean']:,.2f} ± {result['eval_return_std']:,.2f} (mean ± std)"),
+        ("return, range", f"{result['eval_return_min']:,.2f} to {result['eval_return_max']:,.2f}"),
+    ]
+    if "video_return" in result:
+        cut = ", cut" * bool(result["video_cut"])
+        rows.append(("recorded episode", f"return {result['video_return']:,.2f}, {result['video_steps']:,} steps{cut}"))
+    return rows
+
+
+def ablation_rows(result: dict[str, list[dict[str, Any]]]) -> list[Row]:
+    """Return the mean over seeds of each variant's final return."""
+    return [
+        (name, f"return of the last policy {sum(r['eval_return_mean'] for r in runs) / len(runs):,.2f}")
+        for name, runs in result.items()
+    ]
+
+
+def network_rows(result: dict[str, Any], prefix: str = "") -> Iterator[Row]:
+    """Yield the results of an architecture search or of a training of networks. Lists are left to ``result.json``."""
+    for name, value in result.items():
+        if isinstance(value, dict):
+            if "mean" in value and "runs" in value:  # an algorithm of nas-bench
+                spread = "" if value["std"] is None else f" ± {value['std']:.2f}"
+                yield name, f"test accuracy {value['mean']:.2f}{spread} % in {value['runs']:,} runs"
+            elif name != "network":
+                yield from network_rows(value, prefix if name == "times" else f"{name.replace('_', ' ')}: ")
+        elif not isinstance(value, list):
+            yield prefix + NAMES.get(name, _words(name)), formatted(name, value)
+
+
+def formatted(name: str, value: Any) -> str:
+    """Format a value of ``result.json`` with the unit that its name implies."""
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return "–"
+    if isinstance(value, (str, bool)):
+        return str(value)
+    if name == "score" and value > 1:  # the table of NAS-Bench-201 has percent
+        return f"{value:.2f} %"
+    if name.endswith(PERCENT):
+        return f"{100 * value:.2f} %"
+    if name.endswith("log_loss"):
+        return f"{value:.4f} nats"
+    if name.endswith("seconds"):
+        return duration(value)
+    return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
+
+
+def duration(seconds: float) -> str:
+    """Format a duration with its unit."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _words(name: str) -> str:
+    return name.removesuffix("_seconds").replace("_", " ").replace("cpu", "CPU") + " time" * name.endswith("_seconds")
+
+
+def _print(title: str, rows: Sequence[Row], commands: Sequence[str]) -> None:
+    console = Console()
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(Text(name), Text(value))
+    console.print(Text(title, style="bold"))
+    console.print(table)
+    if commands:
+        console.print(Text("next:", style="bold"))
+        for command in commands:
+            console.print(Text(f"  {command}"), soft_wrap=True)

@@ -1,0 +1,1 @@
+"""What all pictures share: colors, titles, and the axis titles of metrics."""

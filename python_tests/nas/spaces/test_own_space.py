@@ -1,0 +1,164 @@
+"""Search spaces of the user: --space module:Class."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from paths import ROOT
+
+pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+pytest.importorskip("tyro", reason="the command line needs tyro")
+pytest.importorskip("rich", reason="the command line needs rich")
+from automl_ext.cli import main
+
+MODULE = """
+from automl_ext.nas.spaces.nasbench201 import NASBench201
+
+
+class Mine(NASBench201):
+    pass
+
+
+class Empty:
+    pass
+
+
+class Arguments(Mine):
+    def __init__(self, size):
+        pass
+
+
+class Fails(Mine):
+    def random(self, rng):
+        raise RuntimeError("no luck")
+
+
+class Kinds(Mine):
+    kinds = ("operation",)
+
+
+class Counts(Mine):
+    num_choices = (5, 5.0)
+
+
+class Encode(Mine):
+    def encode(self, genotype):
+        return (9,) * 6
+
+
+class Decode(Mine):
+    def decode(self, indices):
+        return super().decode((0,) * 6)
+
+
+class Parse(Mine):
+    def parse(self, text):
+        return super().parse(text.replace("none", "skip_connect").replace("conv_1x1", "conv_3x3"))
+
+
+class Legal(Mine):
+    def legal(self, genotype, decision):
+        return (0, 1, 2, 3, 4)
+
+
+def function():
+    pass
+"""
+SMALL = shlex.split("--subset 200 --epochs 1 --channels 4 --device cpu")
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture(autouse=True)
+def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Write own_space.py into the current directory, which is not on sys.path; forget it afterwards."""
+    (tmp_path / "own_space.py").write_text(MODULE)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry not in ("", os.getcwd())])
+    sys.modules.pop("own_space", None)
+    yield
+    sys.modules.pop("own_space", None)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Command:
+    def run(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(list(args))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_search_train_plot_and_export_in_an_own_space(command: Command) -> None:
+    pytest.importorskip("matplotlib")
+    mine = ["--space", "own_space:Mine"]
+    code, out, error = command("search", "random", *SMALL, *mine, "--evaluations", "2", "--out", "run")
+    assert code == 0, error
+    assert json.loads(Path("run/config.json").read_text())["space"] == "own_space:Mine"
+    genotype = json.loads(Path("run/result.json").read_text())["genotype"]
+    assert f"automl-ext retrain --genotype '{genotype}' --space own_space:Mine --out run-retrained" in out
+    code, out, error = command("retrain", *SMALL, *mine, "--genotype", genotype, "--out", "net")
+    assert code == 0, error
+    assert "automl-ext export net --out net/network --trust own_space" in out
+    for arguments in (["plot", "run"], ["export", "net", "--out", "a.py"]):
+        del sys.modules["own_space"]
+        code, out, error = command(*arguments)
+        assert (code, error.count("\n")) == (2, 1)
+        assert re.search(r"error: \w+/\w+\.json names the Python module own_space .*--trust own_space$", error)
+        assert "own_space" not in sys.modules
+        code, out, error = command(*arguments, "--trust", "own_space")
+        assert code == 0, error
+    assert Path("a.py").is_file()
+    assert Path("run/cell.png").is_file()
+    assert command("plot", "--genotype", genotype, *mine, "--out", "cell")[0] == 0
+
+
+@pytest.mark.slow
+def test_worker_processes_import_the_space(command: Command) -> None:
+    flags = ["--space", "own_space:Mine", "--evaluations", "2", "--workers", "2", "--out", "run"]
+    code, _, error = command("search", "random", *SMALL, *flags)
+    assert code == 0, error
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("own_spcae:Mine", r"No module named 'own_spcae' in .*; did you mean own_space\?"),
+        ("own_space:Mien", r"own_space\.py does not define Mien; did you mean Mine\?"),
+        ("own_space:function", "expected a class, got <function"),
+        ("own_space:Empty", "expected a search space; it lacks parse, random, mutate, .*, num_choices, kinds"),
+        ("own_space:Arguments", r"Arguments\(\) raised TypeError: .*size"),
+        ("own_space:Fails", r"random\(\) raised RuntimeError: no luck \(.*own_space\.py:\d+\)"),
+        ("own_space:Kinds", 'kinds: expected "operation" or "input" for each of the 6 decisions'),
+        ("own_space:Counts", r"num_choices: expected ints of at least 1, got \(5, 5\.0\)"),
+        ("own_space:Encode", r"encode\(\) returned \(9, 9, 9, 9, 9, 9\), expected indices below \(5, 5"),
+        ("own_space:Decode", r"decode\(encode\(genotype\)\) is not the genotype"),
+        ("own_space:Parse", r"parse\(str\(genotype\)\) is not the genotype"),
+        ("own_space:Legal", r"legal\(genotype, 0\) returned \(0, 1, 2, 3, 4\), expected choices below 5 without"),
+    ],
+)
+def test_wrong_space_is_one_line_before_a_run_directory(command: Command, name: str, text: str) -> None:
+    code, out, error = command("search", "gdas", *SMALL, "--space", name, "--out", "run")
+    assert (code, out, error.count("\n")) == (2, "", 1)
+    assert error.startswith(f"error: --space {name}: ")
+    assert re.search(text, error), error
+    assert not Path("run").exists()
+
+
+def test_the_space_of_the_documentation(command: Command, tmp_path: Path) -> None:
+    """The class of docs/extending-nas.md."""
+    page = (ROOT / "docs/extending-nas.md").read_text()
+    (tmp_path / "chain.py").write_text(page.partition("`chain.py`:\n\n```python\n")[2].partition("```")[0])
+    flags = ["--space", "chain:ChainSpace", "--retrain-epochs", "1", "--retrain-channels", "4", "--out", "run"]
+    code, _, error = command("search", "gdas", *SMALL, *flags)
+    assert code == 0, error
+    assert re.fullmatch(r"\w+-\w+-\w+-\w+", json.loads(Path("run/result.json").read_text())["genotype"])
+    assert command("export", "run", "--out", "net", "--trust", "chain")[0] == 0
+    del sys.modules["chain"]

@@ -1,0 +1,86 @@
+"""``fit``: from images to a network that predicts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from paths import ROOT
+from torch.utils.data import DataLoader, TensorDataset
+
+from automl_ext.nas import fit
+from automl_ext.training.errors import UserError
+
+LABELS = torch.arange(90) % 3
+# Three levels of brightness with noise: any cell can learn them in a few epochs.
+IMAGES = torch.rand(90, 1, 8, 8, generator=torch.Generator().manual_seed(0)) / 4 + LABELS.view(-1, 1, 1, 1) / 3
+SHORT = {"epochs": 1, "channels": 2, "retrain_epochs": 2, "retrain_channels": 8, "batch_size": 16}
+
+
+def test_fit_predicts_saves_and_cleans_up(tmp_path: Path) -> None:
+    result = fit(IMAGES, LABELS, **{**SHORT, "retrain_epochs": 20})
+    assert result.accuracy == result.result["test_accuracy"]
+    assert result.accuracy > 0.8
+    assert (result.predict(IMAGES) == LABELS).double().mean() > 0.8
+    probabilities = result.predict_proba([image.numpy() for image in IMAGES[:4]])
+    torch.testing.assert_close(probabilities.sum(1), torch.ones(4))
+    assert torch.equal(probabilities, result.predict_proba(IMAGES[:4]))
+    assert result.classes == ("0", "1", "2")
+    assert result.genotype.startswith("|")
+    assert [path.name for path in result.save(tmp_path / "network.pt2")] == ["network.pt2"]
+    program = torch.export.load(tmp_path / "network.pt2").module()
+    raw = (IMAGES * 255).round().to(torch.uint8)
+    assert torch.equal(program(raw).argmax(-1), result.predict(raw))
+    run = result.run
+    assert run.exists()
+    del result
+    assert not run.parent.exists()
+
+
+def test_fit_takes_a_dataset_and_a_folder_and_keeps_the_run(tmp_path: Path) -> None:
+    pytest.importorskip("PIL", reason="needs Pillow")
+    from PIL import Image
+
+    loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=7, shuffle=True)
+    first = fit(loader, out=tmp_path / "run", search="gdas", **SHORT)
+    again = fit(TensorDataset(IMAGES, LABELS), out=tmp_path / "run", search="gdas", resume="auto", **SHORT)
+    assert first.genotype == again.genotype
+    assert torch.equal(first.predict(IMAGES), again.predict(IMAGES))
+    for i, (image, label) in enumerate(zip(IMAGES, LABELS.tolist(), strict=True)):
+        path = tmp_path / f"images/class {label}/{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray((image[0] * 255).to(torch.uint8).numpy())
+        picture.resize((8 + i % 3, 8)).save(path)
+    found = fit(tmp_path / "images", image_size=8, out=tmp_path / "folder", **SHORT)
+    assert found.classes == ("class 0", "class 1", "class 2")
+    pictures = [Image.open(tmp_path / f"images/class {label}/{i}.png") for i, label in enumerate(LABELS.tolist())]
+    resized = torch.stack([torch.from_numpy(np.array(picture.resize((8, 8), Image.BILINEAR))) for picture in pictures])
+    assert torch.equal(found.predict(pictures), found.predict(resized))
+
+
+def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="search: expected one of entmax-gdas, gdas, darts, got 'x'"):
+        fit(IMAGES, LABELS, search="x")
+    with pytest.raises(UserError, match=r"fit: .*unexpected keyword argument 'epoch'"):
+        fit(IMAGES, LABELS, epoch=3)
+    with pytest.raises(UserError, match="fit: epochs: expected at least 1"):
+        fit(IMAGES, LABELS, epochs=0)
+    with pytest.raises(UserError, match="labels: expected one per image, got 3 for 90 images"):
+        fit(IMAGES, LABELS[:3], out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = ROOT / "docs/nas-data.md"
+    if not page.exists():
+        pytest.skip("the package is tested without its documents")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
+    assert code.count("epochs=") == 3
+    monkeypatch.chdir(tmp_path)
+    values: dict[str, object] = {}
+    exec(re.sub(r"epochs=\d+", "epochs=1", code), values)
+    assert values["result"].predict(values["images"]).shape == (120,)  # type: ignore[attr-defined]
+    assert (tmp_path / "runs/network.pt2").exists()

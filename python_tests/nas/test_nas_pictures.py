@@ -1,0 +1,131 @@
+"""Pictures of searches, comparisons and ensembles: titles, points and marks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from automl_ext.nas.benchmarks.report import draw
+from automl_ext.nas.demo import draw_rows
+from automl_ext.nas.plot import plot_run
+from automl_ext.nas.run_title import run_title
+from automl_ext.training.pictures.colors import color_of
+
+pytest.importorskip("matplotlib", reason="extra plot")
+CELL = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|skip_connect~2|"
+
+
+def fake_run(folder: Path, algorithm: str, rows: list[dict[str, Any]], result: Any = None, **config: Any) -> Path:
+    folder.mkdir()
+    (folder / "environment.json").write_text(json.dumps({"algorithm": algorithm}))
+    (folder / "config.json").write_text(json.dumps({"data": "digits", **config}))
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    if result is not None:
+        (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def texts(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def test_titles() -> None:
+    result = {"test_accuracy": 0.978, "parameters": 312_000}
+    assert run_title("gdas", {"data": "digits"}, result) == "GDAS on digits: 97.8 % test accuracy, 0.3 M parameters"
+    assert run_title("entmax-gdas", {"data": "folder:a/shapes"}, {}) == "entmax-GDAS on shapes: not finished"
+    table = {"evaluator": "table", "data": "digits"}
+    assert run_title("rea", table, {"score": 91.2, "evaluations": 30}) == (
+        "REA on the table of NAS-Bench-201 (CIFAR-10): 91.2 % validation accuracy, 30 evaluations"
+    )
+    assert run_title("retrain", {"data": "npz:d.npz"}, {"test_accuracy": "damaged"}) == "Training of one cell on d.npz"
+
+
+def test_all_pictures_of_a_search_have_the_title(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    rows = [{"step": 1, "search_loss": 2.0}, {"step": 2, "search_loss": 1.0}, {"step": 3, "retrain_loss": 1.0}]
+    result = {"genotype": CELL, "test_accuracy": 0.978, "parameters": 312_000}
+    run = fake_run(tmp_path / "run", "gdas", rows, result)
+    assert [path.name for path in plot_run(run)] == ["curves.png", "cell.png", "cell.svg"]
+    curves, *cells = drawn_figures
+    title = "GDAS on digits: 97.8 % test accuracy, 0.3 M parameters"
+    assert curves.get_suptitle() == title
+    for cell in cells:
+        assert title in [text.get_text().replace("\n", " ") for text in cell.axes[0].texts]
+
+
+def test_pictures_of_a_strategy_mark_the_best_architecture(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    scores = [0.5, 0.8, None, 0.8, 0.7]
+    rows = [
+        {"step": i + 1, "score": s, "best_score": min(0.5 + 0.3 * i, 0.8), "seconds": 10.0 * i, "failed": int(i > 1)}
+        | {"parameters": 1000 * (i + 1), "cost": 2.0}
+        for i, s in enumerate(scores)
+    ]
+    run = fake_run(tmp_path / "run", "rea", rows, {"score": 0.8, "evaluations": 5})
+    assert [path.name for path in plot_run(run)] == ["curves.png", "trajectory.png", "pareto.png"]
+    curves, trajectory, pareto = drawn_figures
+    assert [axes.get_ylabel() for axes in curves.axes][:2] == ["validation accuracy, %", "parameters, millions"]
+    assert "seconds per evaluation" not in [axes.get_ylabel() for axes in curves.axes]  # constant
+    assert curves.axes[0].get_xlabel() == "evaluation"
+    assert texts(trajectory) == ["candidate", "best so far", "best architecture", "failed"]
+    assert trajectory.axes[0].lines[-1].get_xydata().tolist() == [[10.0, 80.0]]
+    assert texts(pareto) == ["candidate", "Pareto front", "best architecture"]
+    assert pareto.axes[0].get_xlabel() == "parameters, millions"
+    assert pareto.axes[0].get_ylabel() == "validation accuracy, %"
+
+
+def test_comparison_of_cells(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    rows = [{"step": 2 * i + e, f"cell{i}_loss": 1.0 / e, f"cell{i}_lr": 0.1} for i in range(4) for e in (1, 2)]
+    random = [{"test_accuracy": 0.9 + 0.01 * i, "parameters": 1000 * i} for i in range(3)]
+    result = {"found": {"test_accuracy": 0.97, "parameters": 5000}, "random": random, "random_median": 0.91}
+    run = fake_run(tmp_path / "run", "compare", rows, result, genotype=CELL)
+    assert [path.name for path in plot_run(run)] == ["curves.png", "comparison.png"]
+    curves, comparison = drawn_figures
+    assert texts(curves) == ["given cell", "random cells"]
+    assert texts(comparison) == ["given cell: 97.0 %", "random cells (3)", "median of the random cells: 91.0 %"]
+    axes = comparison.axes[0]
+    assert axes.collections[0].get_offsets().tolist() == [[0.005, 97.0]]
+    assert (axes.get_xlabel(), axes.get_ylabel()) == ("parameters, millions", "test accuracy, %")
+    assert comparison.get_suptitle().replace("\n", " ") == (
+        "Comparison of cells on digits: given cell 97.0 % test accuracy, median of 3 random cells 91.0 %"
+    )
+
+
+def test_ensemble_of_restarts_is_drawn_by_member(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    rows = [{"step": 2 * i + e, f"member{i}_loss": 1.0 / e} for i in range(3) for e in (1, 2)]
+    members = [{"test_accuracy": 0.9 + 0.01 * i, "parameters": 1000} for i in range(3)]
+    parts = {name: {"test_accuracy": 0.95} for name in ("greedy", "average", "best_single")}
+    run = fake_run(tmp_path / "run", "ensemble", rows, {"members": members, **parts})
+    assert [path.name for path in plot_run(run)] == ["curves.png", "comparison.png"]
+    axes = drawn_figures[1].axes[0]
+    assert axes.collections[0].get_offsets()[:, 0].tolist() == [1, 2, 3]
+    assert axes.get_xlabel() == "network"
+    assert len(texts(drawn_figures[1])) == 4
+
+
+def test_demonstration_draws_its_comparison(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    rows = [{"parameters": 1000 * i, "test_accuracy": 0.9 + 0.01 * i} for i in range(4)]
+    assert draw_rows(rows, 0.92, tmp_path / "comparison.png").is_file()
+    median = "median of the random cells: 92.0 %"
+    assert texts(drawn_figures[0]) == ["found by GDAS: 90.0 %", "random cells (3)", median]
+    assert drawn_figures[0].get_suptitle() == "GDAS and random cells on digits"
+
+
+def test_damaged_results_are_not_compared(tmp_path: Path) -> None:
+    rows = [{"step": 1, "cell0_loss": 1.0}]
+    for i, result in enumerate(({"found": 1, "random": [3, {"parameters": "x"}]}, {"members": {}}, {})):
+        run = fake_run(tmp_path / f"run{i}", "compare", rows, result)
+        assert [path.name for path in plot_run(run)] == ["curves.png"]
+
+
+def test_bands_of_strategies_end_at_the_optimum(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    values = np.array([[np.nan, 90.0, 94.0, 94.0], [np.nan, 94.0, 94.3, 94.3]])
+    draw({"rea": values, "random": values - 1}, 100.0, tmp_path / "nas_bench.png", optimum=94.37)
+    axes = drawn_figures[0].axes[0]
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert band.max() == pytest.approx(94.37)
+    assert axes.lines[0].get_color() == color_of("rea")
+    assert axes.lines[0].get_xdata().tolist() == [50.0, 75.0, 100.0]
+    assert texts(drawn_figures[0]) == ["REA: 94.15 %", "random search: 93.15 %", "best cell of the table: 94.37 %"]

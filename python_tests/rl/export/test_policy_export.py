@@ -1,0 +1,245 @@
+"""Exported policies give the agent's actions, in a process without automl_ext, and run nothing from a run directory."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("gymnasium")
+pytest.importorskip("tyro", reason="the command line needs tyro")
+pytest.importorskip("rich", reason="the command line needs rich")
+import gymnasium
+from gymnasium.spaces import Box, Discrete
+
+from automl_ext import rl
+from automl_ext.cli import main
+from automl_ext.rl.export.layout import policy_network
+from automl_ext.training.errors import UserError
+
+N = 100  # observations
+VECTOR = Box(-np.inf, np.inf, (5,), np.float32)
+SHORT = {"total_steps": 100, "eval_every": 50, "eval_episodes": 2, "final_episodes": 2, "n_envs": 2}
+
+
+class Random(gymnasium.Env):
+    """Random observations; episodes of ten steps."""
+
+    def __init__(self, observation_space: Box, action_space: gymnasium.Space) -> None:
+        self.observation_space, self.action_space = observation_space, action_space
+
+    def observe(self) -> np.ndarray:
+        return observations(self.observation_space, 1, self.np_random)[0]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t = 0
+        return self.observe(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        return self.observe(), 1.0, self.t == 10, False, {}
+
+
+def observations(space: Box, n: int, rng: np.random.Generator) -> np.ndarray:
+    """Observations that differ much in scale, in the dtype of the environment."""
+    shape = (n, *space.shape)
+    if space.dtype.kind == "f":
+        return (rng.standard_normal(shape) * 10.0 ** np.arange(-2, space.shape[0] - 2)).astype(space.dtype)
+    return rng.integers(int(space.low.min()), int(space.high.max()) + 1, shape).astype(space.dtype)
+
+
+CASES: dict[str, tuple[str, Box, gymnasium.Space, dict[str, Any]]] = {
+    "normalized": ("a2c", VECTOR, Discrete(4, start=-1), {"normalize": True, "hidden": (16, 16)}),
+    "box": ("a2c", VECTOR, Box(-3, np.array([[1, 5]], np.float32)), {"normalize": True, "hidden": (16,)}),
+    "unbounded": (
+        "reinforce",
+        Box(-1e4, 1e4, (5,), np.float64),
+        Box(-np.inf, np.inf, (2,), np.float64),
+        {"hidden": (8,)},
+    ),
+    "linear": ("a2c", VECTOR, Discrete(3), {"hidden": ()}),
+    "bytes": ("reinforce", Box(0, 255, (7,), np.uint8), Discrete(3), {"hidden": (16,)}),
+    "cells": ("a2c", Box(0, 1, (6, 6, 3), bool), Discrete(3), {"hidden": (8,)}),
+    "images": ("dqn", Box(0, 255, (2, 84, 84), np.uint8), Discrete(6), {"hidden": (16,), "buffer_size": 100}),
+    "dqn": ("dqn", VECTOR, Discrete(3, start=2), {"normalize": True, "hidden": (16, 16)}),
+    "dueling": ("dqn", VECTOR, Discrete(3), {"dueling": True, "noisy": True, "hidden": (16, 8)}),
+    "rainbow": ("rainbow", Box(0, 1, (10, 10, 4), bool), Discrete(6), {"hidden": (16,), "buffer_size": 100}),
+}
+
+# Another process loads both formats. It cannot import automl_ext.
+SCRIPT = """
+import importlib, json, sys
+import numpy as np, torch
+sys.modules["automl_ext"] = None
+sys.path.insert(0, sys.argv[1])
+wrong = []
+for name in sys.argv[2:]:
+    data = np.load(f"{sys.argv[1]}/{name}.npz")
+    policy = importlib.import_module(name).load()
+    program = torch.export.load(f"{sys.argv[1]}/{name}.pt2").module()
+    x = data["observations"]
+    with torch.no_grad():
+        found = {"act": policy.act(x), "one": np.stack([policy.act(row) for row in x])}
+        for n in (len(x), 1):
+            found[f"program {n}"] = np.concatenate([program(part)[0].numpy() for part in torch.from_numpy(x).split(n)])
+    for way, actions in found.items():
+        expected = data["actions"]
+        same = np.allclose(actions, expected, 1e-5, 1e-5) if expected.dtype.kind == "f" else (actions == expected).all()
+        if not same or actions.dtype != expected.dtype or actions.shape != expected.shape:
+            wrong.append(f"{name} {way}: {actions.dtype} {actions.shape}")
+print(json.dumps(wrong))
+"""
+
+
+def made(name: str) -> rl.LearningAgent:
+    """An agent with statistics of observations, and weights with which several actions are the best somewhere."""
+    algorithm, observation_space, action_space, options = CASES[name]
+    agent = rl.make(algorithm, lambda: Random(observation_space, action_space), n_envs=1, **options)
+    network = agent.network if hasattr(agent, "network") else agent.learner.online
+    x = torch.from_numpy(observations(agent.spaces[0], 64, np.random.default_rng(1)))
+    if network.body.norm is not None:
+        network.body.norm.update(x)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)), alpha=0.3)
+        outputs = network(x)
+        if isinstance(outputs, tuple):
+            network.policy_head.bias -= outputs[0].mean(0)
+        elif network.atoms is None:
+            network.advantage.bias -= outputs.mean(0)
+    return agent
+
+
+def test_exported_policies_give_the_actions_of_the_agent_without_automl_ext(tmp_path: Path) -> None:
+    for name, (_, space, *_) in CASES.items():
+        agent = made(name)
+        files = rl.export_policy(agent, tmp_path / name)
+        assert [file.name for file in files] == [f"{name}.pt2", f"{name}.py", f"{name}.pt"]
+        x = observations(space, N, np.random.default_rng(0))
+        actions, _ = agent.predict(x)
+        assert len(np.unique(actions)) >= 2, name
+        np.savez(tmp_path / f"{name}.npz", observations=x, actions=actions)
+    command = [sys.executable, "-c", SCRIPT, tmp_path, *CASES]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == []
+
+
+def test_scores_and_values_are_those_of_the_agent() -> None:
+    x = torch.from_numpy(observations(VECTOR, N, np.random.default_rng(0)))
+    agent = made("normalized")
+    with torch.no_grad():
+        _, logits, values = policy_network(agent)(x)
+        expected = agent.network(x)
+    torch.testing.assert_close((logits, values), expected)
+    agent = made("dueling")
+    with torch.no_grad():
+        _, q, none = policy_network(agent)(x)
+        agent.learner.online.eval()
+        torch.testing.assert_close(q, agent.learner.online.q(agent.learner.online(x)))
+    assert none is None
+
+
+def test_a3c_is_exported_like_a2c(tmp_path: Path) -> None:
+    agent = rl.make("a3c", "CartPole-v1", hidden=(8,))
+    rl.export_policy(agent, tmp_path / "policy.py")
+    x = np.random.default_rng(0).standard_normal((N, 4)).astype(np.float32)
+    assert (policy_network(agent).act(x) == agent.act(x)).all()
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("trained") / "run"
+    rl.make("a2c", "CartPole-v1", hidden=(8,), **SHORT).learn(out=path)
+    return path
+
+
+def test_command_exports_the_best_or_the_last_policy(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(run), "--out", "policy"]) == 0
+    assert capsys.readouterr().out.split() == ["policy.pt2", "policy.py", "policy.pt"]
+    assert main(["export", str(run), "--out", "last.py", "--policy", "last"]) == 0
+    for name in ("best", "last"):
+        network = policy_network(rl.load_run(run, name))  # type: ignore[arg-type]
+        written = torch.load(tmp_path / f"{'policy' if name == 'best' else 'last'}.pt", weights_only=True)
+        assert all(torch.equal(value, written[key]) for key, value in network.state_dict().items())
+
+
+def test_a_generated_module_holds_only_literals(run: Path, tmp_path: Path) -> None:
+    rl.export_policy(run, tmp_path / "policy.py")
+    tree = ast.parse((tmp_path / "policy.py").read_text())
+    values = {node.targets[0].id: ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)}  # type: ignore[attr-defined]
+    assert values["ENVIRONMENT"] == "CartPole-v1"
+    assert values["LAYOUT"]["policy"] == [["linear", 4, 8], ["tanh"], ["linear", 8, 2]]
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    imported |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert imported == {"__future__", "hashlib", "io", "numpy", "pathlib", "torch", "typing"}
+
+
+HOSTILE = 'CartPole-v1"""; open("executed", "w"); """'
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"env_id": HOSTILE}, "--env-id CartPole-v1.*Malformed|--env-id CartPole-v1"),
+        ({"env_id": "callable/World"}, "made by the Python callable 'World'"),
+        ({"hidden": [10**9, 10**9]}, "hidden"),
+        ({"hidden": ['open("executed", "w")']}, "hidden must be tuple"),
+        ({"hidden": [9]}, "best.pt does not fit the agent"),
+        ({"normalize": 'open("executed", "w")'}, "normalize must be bool"),
+        ({"unknown": 1}, "options removed or renamed: unknown"),
+    ],
+)
+def test_manipulated_runs_are_rejected(
+    change: dict[str, Any],
+    message: str,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    changed = tmp_path / "run"
+    changed.mkdir()
+    for name in ("config.json", "environment.json", "best.pt"):
+        (changed / name).write_bytes((run / name).read_bytes())
+    config = json.loads((run / "config.json").read_text())
+    (changed / "config.json").write_text(json.dumps(config | change))
+    assert main(["export", "run", "--out", "policy"]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_what_cannot_be_exported_is_refused_by_name(run: Path, tmp_path: Path) -> None:
+    sizes = {"deter": 4, "stoch": 3, "hidden": 4, "units": 4}
+    with pytest.raises(UserError, match=r"export: a policy of dreamer has a recurrent state .*takes dqn, rainbow, a2c"):
+        rl.export_policy(rl.make("dreamer", "CartPole-v1", **sizes), tmp_path / "policy")
+    with pytest.raises(UserError, match="expected a name of letters"):
+        rl.export_policy(run, tmp_path / 'policy".py')
+    assert not list(tmp_path.iterdir())
+
+
+def test_changed_weights_are_refused(run: Path, tmp_path: Path) -> None:
+    rl.export_policy(run, tmp_path / "policy.py")
+    data = bytearray((tmp_path / "policy.pt").read_bytes())
+    data[300] ^= 1
+    (tmp_path / "policy.pt").write_bytes(data)
+    from automl_ext.training.exporting import load_module
+
+    with pytest.raises(ValueError, match="is damaged: it does not match its SHA-256"):
+        load_module(tmp_path / "policy.py")

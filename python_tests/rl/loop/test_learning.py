@@ -1,0 +1,227 @@
+"""``learn`` and ``predict`` of agents: callbacks, early ends, recurrent states, batches."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("gymnasium")
+from compare_runs import CLOCKS
+from rl_worlds import Scripted
+
+from automl_ext import rl
+from automl_ext.rl.actor_critic import a2c
+from automl_ext.rl.loop.loop import Report
+
+SHORT = {"total_steps": 400, "eval_every": 100, "eval_episodes": 2, "final_episodes": 2, "checkpoint_every": 1000}
+
+
+def small(**options: Any) -> rl.LearningAgent:
+    return rl.make("a2c", **{**SHORT, "hidden": (8,), "n_envs": 2, **options})
+
+
+def timeless(result: dict[str, Any] | None) -> dict[str, Any]:
+    assert result is not None
+    return {name: value for name, value in result.items() if name not in CLOCKS}
+
+
+def same(one: rl.LearningAgent, other: rl.LearningAgent) -> bool:
+    a, b = one.policy_state(), other.policy_state()
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_learning_with_and_without_a_run_directory_gives_the_same(tmp_path: Path) -> None:
+    alone, kept = small(), small()
+    result = alone.learn()
+    assert timeless(result) == timeless(kept.learn(out=tmp_path / "run"))
+    assert timeless(result) == timeless(a2c.train(alone.config, tmp_path / "command"))
+    assert timeless(json.loads((tmp_path / "run/result.json").read_text())) == timeless(result)
+    assert same(alone, kept)
+    metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "command")]
+    assert metrics[0] == metrics[1]
+    assert not (set(result) & {"stopped_early"})
+
+
+def test_steps_are_those_of_the_configuration_or_of_the_argument() -> None:
+    agent, given = small(), small(total_steps=7)
+    agent.learn()
+    given.learn(400)
+    assert same(agent, given)
+    config = agent.config
+    with pytest.raises(ValueError, match="total_steps: expected a number, since all 400 steps are done"):
+        agent.learn()
+    for wrong in (0, 1e5, "x"):
+        with pytest.raises(ValueError, match="total_steps: expected an int of at least 1, got"):
+            agent.learn(wrong)  # type: ignore[arg-type]
+    before = agent.envs.steps
+    result = agent.learn(100)
+    assert result["env_steps"] >= before + 100
+    assert result["steps_per_second"] * result["seconds"] == pytest.approx(agent.envs.steps - before)
+    assert agent.config == dataclasses.replace(config, total_steps=before + 100)
+    with pytest.raises(ValueError, match="resume: expected None without out"):
+        agent.learn(100, resume="auto")
+
+
+def test_beta_of_a_prioritized_replay_follows_the_steps() -> None:
+    options = {"prioritized": True, "learning_starts": 100, "train_freq": 10, "gradient_steps": 1}
+    agent = rl.make("dqn", **{**SHORT, **options, "hidden": (8,)})
+    agent.set_total_steps(1000)
+    assert agent.replay.beta_steps == 90
+
+
+def test_a_run_is_resumed_in_python(tmp_path: Path) -> None:
+    whole, part = small(), small()
+    whole.learn(out=tmp_path / "whole")
+    a2c.train(part.config, tmp_path / "part", stop_after=150)
+    part.learn(out=tmp_path / "part", resume="auto")
+    assert same(whole, part)
+
+
+def test_callback_sees_every_evaluation(tmp_path: Path) -> None:
+    reports: list[Report] = []
+    agent = small()
+    result = agent.learn(out=tmp_path / "run", callback=reports.append)
+    rows = [json.loads(line) for line in (tmp_path / "run/metrics.jsonl").read_text().splitlines()]
+    assert [report.step for report in reports] == [row["step"] for row in rows]
+    assert [report.eval_return for report in reports] == [row["eval_return"] for row in rows]
+    for report, row in zip(reports, rows, strict=True):
+        assert row == {"step": report.step, "eval_return": report.eval_return, **report.metrics}
+        assert report.eval_returns.mean() == report.eval_return
+        assert (report.total_steps, report.agent) == (400, agent)
+    assert "episode_return" in reports[-1].metrics
+    assert reports[-1].best_return == max(report.eval_return for report in reports)
+    assert agent.best is not None
+    assert agent.best["step"] == result["best_step"]
+
+
+@pytest.mark.parametrize("out", ["run", None])
+def test_callback_ends_the_training(tmp_path: Path, out: str | None) -> None:
+    agent = small()
+    path = None if out is None else tmp_path / out
+    result = agent.learn(out=path, callback=lambda report: report.step < 200)
+    assert 200 <= result["env_steps"] < 300
+    assert result["stopped_early"] is True
+    if path is not None:
+        assert timeless(json.loads((path / "result.json").read_text())) == timeless(result)
+        assert same(rl.load_run(path, "last"), agent)
+    assert agent.learn(100)["env_steps"] >= 300
+    assert "stopped_early" not in agent.learn(50, callback=lambda report: False)  # the last evaluation
+
+
+def test_predicting_does_not_change_the_training() -> None:
+    alone, watched = small(), small()
+    alone.learn()
+    watched.learn(callback=lambda report: report.agent.predict(np.zeros(4), deterministic=False) and None)
+    assert same(alone, watched)
+
+
+def test_predict_takes_one_observation_or_a_batch() -> None:
+    agent = small(n_envs=3)
+    agent.learn()
+    batch = np.random.default_rng(0).standard_normal((20, 4)) * 3
+    actions, state = agent.predict(batch)
+    assert state is None
+    assert (actions == agent.act(batch.astype(np.float32))).all()
+    assert set(actions) == {0, 1}
+    for one, action in zip(batch, actions, strict=True):
+        single, _ = agent.predict(one.tolist())
+        assert single == action
+        assert np.ndim(single) == 0
+        assert agent.spaces[1].contains(single)
+    assert agent.predict(np.zeros((0, 4)))[0].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("observation", "got"),
+    [(np.zeros(3), r"float64 \[3\]"), (np.zeros((2, 2, 4)), r"\[2, 2, 4\]"), (["a"] * 4, r"<U1 \[4\]"), (0.0, r"\[\]")],
+)
+def test_wrong_observations_are_named(observation: Any, got: str) -> None:
+    expected = r"observation: expected float32 \[4\] or a batch \[N, ...\] of it, got .*"
+    with pytest.raises(ValueError, match=expected + got):
+        small().predict(observation)
+
+
+@pytest.mark.parametrize(("name", "options"), [("a2c", {}), ("reinforce", {}), ("dqn", {"final_epsilon": 0.5})])
+def test_random_actions_come_from_the_policy(name: str, options: dict[str, Any]) -> None:
+    class Two(Scripted):
+        def __init__(self) -> None:
+            super().__init__(0)
+
+    agent = rl.make(name, Two, hidden=(8,), n_envs=2, **options)
+    x = np.tile(np.array([0, 1, 1], np.float32), (4000, 1))
+    greedy = agent.predict(x)[0]
+    assert len(set(greedy)) == 1
+    drawn, _ = agent.predict(x, deterministic=False)
+    frequencies = np.bincount(drawn, minlength=5) / len(x)
+    if name == "dqn":
+        expected = np.full(5, 0.1)
+        expected[greedy[0]] = 0.6
+    else:
+        expected = torch.from_numpy(agent.outputs(x[:1])[0]).softmax(0).numpy()
+    assert frequencies == pytest.approx(expected, abs=0.04)  # five standard deviations
+
+
+def dreamer() -> rl.LearningAgent:
+    sizes = {"deter": 8, "stoch": 4, "hidden": 8, "units": 8}
+    agent = rl.make("dreamer", "CartPole-v1", n_envs=2, **sizes)
+    with torch.no_grad():
+        for parameter in [*agent.learner.model.parameters(), *agent.learner.actor.parameters()]:
+            parameter.mul_(3)  # so that actions depend on the state
+    return agent
+
+
+def test_state_of_dreamer_is_passed_explicitly() -> None:
+    agent = dreamer()
+    x = np.random.default_rng(0).standard_normal((30, 3, 4)) * 3
+    state, found, expected = None, [], []
+    starts = np.zeros((30, 3), bool)
+    starts[0], starts[10, 1], starts[20] = True, True, True
+    for observations, starting in zip(x, starts, strict=True):
+        actions, state = agent.predict(observations, state, starting)
+        found.append(actions)
+        agent.begin(starting)
+        expected.append(agent.act(observations.astype(np.float32)))
+    assert np.array_equal(found, expected)
+    assert state is not None
+    assert [part.shape for part in state] == [(3, 8), (3, 4), (3, 2)]
+    forgetful = [agent.predict(observations)[0] for observations in x]
+    assert not np.array_equal(found, forgetful)
+
+
+def test_dreamer_predicts_for_one_observation() -> None:
+    agent = dreamer()
+    action, state = agent.predict(np.zeros(4))
+    assert action in (0, 1)
+    action, state = agent.predict(np.zeros(4), state, episode_start=False)
+    again, _ = agent.predict(np.zeros(4), state, episode_start=True)
+    assert again == agent.predict(np.zeros(4))[0]
+    drawn = [int(agent.predict(np.zeros(4), deterministic=False)[0]) for _ in range(30)]
+    assert set(drawn) == {0, 1}
+    with pytest.raises(ValueError, match=r"state: expected arrays \[\[2, 8\], \[2, 4\], \[2, 2\]\], got \[\[1, 8\]"):
+        agent.predict(np.zeros((2, 4)), state)
+    with pytest.raises(ValueError, match=r"episode_start: expected bool \[1\]"):
+        agent.predict(np.zeros(4), state, episode_start=1)
+
+
+def test_restore_best_needs_training() -> None:
+    with pytest.raises(ValueError, match="has not learned yet"):
+        small().restore_best()
+
+
+def test_tensorboard_has_the_groups_of_stable_baselines3(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    small().learn(out=tmp_path)
+    events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
+    names = {"rollout/ep_rew_mean", "rollout/ep_len_mean", "eval/mean_reward", "time/fps", "train/policy_loss"}
+    assert names <= set(events.Tags()["scalars"])
+    assert {name.split("/")[0] for name in events.Tags()["scalars"]} == {"rollout", "eval", "time", "train"}
+    assert all(event.value > 0 for event in events.Scalars("time/fps"))
+    assert "steps_per_second" not in (tmp_path / "metrics.jsonl").read_text()

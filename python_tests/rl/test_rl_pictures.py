@@ -1,0 +1,97 @@
+"""Pictures of learning: bands and single seeds, bounds of returns, the best policy, titles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from automl_ext.rl.dqn.ablation import draw
+from automl_ext.rl.reports.plot import BAND_SEEDS, clipped, plot_runs
+from automl_ext.training.pictures.colors import color_of
+
+pytest.importorskip("matplotlib", reason="extra plot")
+
+
+def fake_run(folder: Path, returns: list[float], algorithm: str = "a2c", seed: int = 0, result: Any = None) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "environment.json").write_text(json.dumps({"algorithm": algorithm}))
+    (folder / "config.json").write_text(json.dumps({"env_id": "CartPole-v1", "seed": seed}))
+    rows = [
+        {"step": 100 * i + 100, "eval_return": r, "episode_return": r - 1, "epsilon": 0.1 * i, "loss": 1.0}
+        for i, r in enumerate(returns)
+    ]
+    (folder / "metrics.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    if result is not None:
+        (folder / "result.json").write_text(json.dumps(result))
+    return folder
+
+
+def texts(figure: Any) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
+
+
+def test_curves_show_returns_first_and_mark_the_best_policy(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    result = {"best_step": 200, "best_eval_return": 487.5, "env_steps": 300}
+    plot_runs([fake_run(tmp_path / "run", [10.0, 400.0, 400.0], result=result)], tmp_path)
+    curves, learning = drawn_figures
+    title = "A2C on CartPole-v1: return 487.5 (best policy, new episodes), 300 environment steps"
+    for figure in (curves, learning):
+        assert figure.get_suptitle().replace("\n", " ") == title
+        assert figure.axes[0].get_xlabel() == "environment steps"
+    (axes,) = curves.axes  # the loss is constant, ε is a schedule
+    assert axes.get_ylabel() == "return of an episode"
+    assert texts(curves) == ["evaluation", "training", "best policy"]
+    assert axes.lines[-1].get_xydata().tolist() == [[200.0, 400.0]]
+    assert texts(learning) == ["A2C, 1 seed", "best policy"]
+
+
+def test_few_seeds_are_drawn_singly_and_many_with_a_clipped_band(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    runs = [
+        fake_run(tmp_path / f"{s}", [480.0 + s, 500.0, 100.0 * s], seed=s, algorithm="dqn") for s in range(BAND_SEEDS)
+    ]
+    plot_runs(runs[:3], tmp_path)
+    axes = drawn_figures[-1].axes[0]
+    assert not axes.collections
+    assert axes.lines[0].get_ydata().tolist() == [481.0, 500.0, 100.0]  # the median
+    assert [line.get_ydata().tolist()[0] for line in axes.lines[1:4]] == [480.0, 481.0, 482.0]
+    assert {line.get_color() for line in axes.lines[:4]} == {color_of("dqn")}
+    assert "median" in drawn_figures[-1].get_suptitle()
+    plot_runs(runs, tmp_path)
+    axes = drawn_figures[-1].axes[0]
+    band = axes.collections[0].get_paths()[0].vertices[:, 1]
+    assert 0 <= band.min() < 100
+    assert band.max() == 500
+    assert axes.lines[0].get_ydata().tolist() == [482.0, 500.0, 200.0]  # the mean
+    assert "95 %" in drawn_figures[-1].get_suptitle()
+
+
+def test_bounds_of_returns() -> None:
+    low, high = np.array([-10.0]), np.array([2000.0])
+    assert clipped("CartPole-v1", low, high) == (0.0, 500.0)
+    assert clipped("MinAtar/Breakout-v1", low, high) == (0.0, 2000.0)
+    assert clipped("dmc/cartpole-swingup", low, high) == (0.0, 1000.0)
+    assert clipped("Unknown-v0", low, high) == (-10.0, 2000.0)
+
+
+def test_unfinished_run_marks_the_last_of_the_best_evaluations(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    plot_runs([fake_run(tmp_path / "run", [5.0, 9.0, 9.0, 1.0])], tmp_path)
+    assert drawn_figures[0].axes[0].lines[-1].get_xydata().tolist() == [[300.0, 9.0]]
+    assert drawn_figures[0].get_suptitle() == "A2C on CartPole-v1: not finished, 400 environment steps"
+
+
+def test_ablation_names_every_variant(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    names = ["rainbow", "no-double", "no-n-step", "dqn"]
+    for k, name in enumerate(names):
+        for seed in (0, 1):
+            fake_run(tmp_path / name / f"seed-{seed}", [1.0 + k, 5.0 + k + 2 * seed])
+    draw(tmp_path, names, "CartPole-v1")
+    axes = drawn_figures[0].axes[0]
+    assert texts(drawn_figures[0]) == ["Rainbow: 6", "without double: 7", "without n-step: 8", "DQN: 9"]
+    assert len({line.get_color() for line in axes.lines}) == 4
+    assert axes.lines[0].get_color() == color_of("rainbow")
+    assert axes.lines[3].get_color() == color_of("dqn")
+    assert drawn_figures[0].get_suptitle().endswith("CartPole-v1: median of 2 seeds")
