@@ -21,17 +21,18 @@ from typing import Any
 
 import torch
 
-from automl_ext.data.images import Splits, load_images, split_images
+from automl_ext.data.images import Splits
 from automl_ext.nas.auto.config import AutoConfig
 from automl_ext.nas.auto.plan import CHUNK, Done, Task, next_task
 from automl_ext.nas.auto.result import summarize
 from automl_ext.nas.auto.state import pack_done, unpack_done
-from automl_ext.nas.ensembles.ensemble import log_probabilities, without_validation
+from automl_ext.nas.data import prepare
+from automl_ext.nas.ensembles.ensemble import log_probabilities
 from automl_ext.nas.ensembles.network import member_path, save_member
 from automl_ext.nas.estimators.lower_fidelity import all_finite, finite_logits
 from automl_ext.nas.estimators.training_free.scores import RANK
-from automl_ext.nas.retraining.images import accuracy, to_device
-from automl_ext.nas.retraining.training import NetworkTraining, count_parameters
+from automl_ext.nas.retraining.images import accuracy, to_device, without_validation
+from automl_ext.nas.retraining.training import NetworkTraining, count_parameters, network_facts
 from automl_ext.nas.screening.score_job import ScoreJob, distinct
 from automl_ext.nas.screening.screen import draw_candidates, screened
 from automl_ext.nas.screening.table import ScoreTable
@@ -52,6 +53,7 @@ def auto(
     resume: str | None = None,
     stop_after: int | None = None,
     space: Space[Any] | None = None,
+    data: Any = None,
 ) -> dict[str, Any] | None:
     """Search for a network within ``config.minutes``.
 
@@ -62,6 +64,7 @@ def auto(
         stop_after: the number of steps after which to interrupt the run; a step is an epoch of a training, or a
             hundredth of a screening.
         space: the search space; by default the one that ``config.space`` names.
+        data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
 
     Returns:
         The contents of ``result.json``; see :func:`~automl_ext.nas.auto.result.summarize`. None if the run was
@@ -71,7 +74,7 @@ def auto(
         UserError: the data, the configuration or the run directory is invalid, or all trainings diverged.
     """
     space = space or spaces.space(config.space)
-    splits = split_images(load_images(config.data, subset=config.subset))
+    config, splits = prepare(config, data)
     search = Auto(config, space, splits, Path(out))
     search.start(Task("probe", 0, search.largest, epochs=1))  # raises if the options do not fit the space
     with Run.open(out, config, algorithm="auto", resume=resume, load=search.load_state_dict) as run:
@@ -89,7 +92,7 @@ def auto(
                     run.save(step, search.state_dict())
                     bar.advance(description=search.description(task))
                 search.finish(task)
-        result = {**summarize(splits, config.rounds, search.done), **network_facts(config, splits)}
+        result = {**summarize(splits, config.rounds, search.done), "network": network_facts(config, splits)}
         run.finish(result)
         return result
 

@@ -14,6 +14,7 @@ from automl_ext.nas.ensembles.ensemble import measure_votes
 from automl_ext.nas.ensembles.selection import greedy_selection, likelihoods
 from automl_ext.training.errors import UserError
 
+
 def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, Any]:
     """Select networks and ensembles by their loss on the validation images, and test them.
 
@@ -35,7 +36,9 @@ def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, An
     Raises:
         UserError: all full trainings diverged.
     """
-    full, random = ([d for d in done if d.task.stage == stage and d.valid_accuracy >= 0] for stage in ("full", "random"))
+    full, random = (
+        [d for d in done if d.task.stage == stage and d.valid_accuracy >= 0] for stage in ("full", "random")
+    )
     if not full:
         raise UserError("search auto: all full trainings diverged; try a lower --lr")
     cost = search_seconds(done)
@@ -83,9 +86,7 @@ def network_rows(done: Sequence[Done], splits: Splits, name: str, seconds: float
     return [{"name": name, **facts, **losses[i], "parameters": done[i].measured["parameters"], "seconds": seconds}]
 
 
-def ensemble_rows(
-    done: Sequence[Done], splits: Splits, rounds: int, name: str, seconds: float
-) -> list[dict[str, Any]]:
+def ensemble_rows(done: Sequence[Done], splits: Splits, rounds: int, name: str, seconds: float) -> list[dict[str, Any]]:
     """Return the row of the greedily selected ensemble; no row if there is no network."""
     if not done:
         return []
