@@ -125,6 +125,11 @@ _NAMED = {
         "nas.auto.config:AutoConfig",
         "nas.auto.auto:auto",
     ),
+    "score": (
+        "rank architectures without training them",
+        "nas.screening.score:ScoreConfig",
+        "nas.screening.score:score",
+    ),
     "nas-bench": (
         "compare search strategies on the table of NAS-Bench-201",
         "nas.benchmarks.nats_bench:NASBenchConfig",

@@ -45,6 +45,12 @@ def print_run(prog: str, out: Path, config: Any, result: dict[str, Any]) -> None
         config: the configuration.
         result: the content of ``result.json``.
     """
+    if "rank_of" in result:  # automl-ext score
+        from automl_ext.nas.screening.report import print_scores
+
+        print_scores(result)
+        Console().print(f"written to {out}/scores.csv and result.json", soft_wrap=True)
+        return
     rows = [(label, str(getattr(config, name))) for name, label in SUBJECT.items() if hasattr(config, name)]
     ablation = bool(result) and all(isinstance(value, list) for value in result.values())
     if ablation:

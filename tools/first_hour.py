@@ -202,6 +202,7 @@ def record(timed: Sequence[Timed], built: bool) -> dict[str, object]:
     return {
         "command": "python tools/first_hour.py --json FILE",
         "machine": f"{os.cpu_count()} cores, {model[1] if model else platform.machine()}",
+        "load": round(os.getloadavg()[2], 1),  # over the last 15 minutes
         "python": platform.python_version(),
         "built": built,
         "columns": Timed._fields,

@@ -19,12 +19,16 @@ from automl_ext.nas.ensembles.network import load_ensemble
 from automl_ext.nas.estimators.early_stopping import EarlyStopping
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.estimators.morphisms import net2deeper, net2wider
+from automl_ext.nas.estimators.training_free.ranks import log_rank_sum
+from automl_ext.nas.estimators.training_free.scores import score_network
 from automl_ext.nas.estimators.weight_sharing import WeightSharing
 from automl_ext.nas.evaluation import Evaluation, Evaluator
 from automl_ext.nas.export.export import export as export_network  # `export` is the subpackage
 from automl_ext.nas.fitting import FittedNetwork, fit
 from automl_ext.nas.retraining.compare import CompareConfig, compare
 from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
+from automl_ext.nas.screening.score import ScoreConfig
+from automl_ext.nas.screening.score import score as score_architectures
 from automl_ext.nas.search.search import search as search_by_strategy
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.nasbench201 import NASBench201
@@ -59,6 +63,7 @@ __all__ = [
     "ReNASSpace",
     "ReinforceSearchConfig",
     "RetrainConfig",
+    "ScoreConfig",
     "Space",
     "Strategy",
     "SuccessiveHalvingConfig",
@@ -68,9 +73,12 @@ __all__ = [
     "export_network",
     "fit",
     "load_ensemble",
+    "log_rank_sum",
     "net2deeper",
     "net2wider",
     "retrain",
+    "score_architectures",
+    "score_network",
     "search_by_strategy",
     "search_darts",
     "search_entmax_gdas",

@@ -24,6 +24,7 @@ from automl_ext.nas.differentiable.gdas import GDASConfig
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig
 from automl_ext.nas.retraining.compare import CompareConfig
 from automl_ext.nas.retraining.retrain import RetrainConfig
+from automl_ext.nas.screening.score import ScoreConfig
 from automl_ext.nas.strategies.registry import STRATEGIES
 from automl_ext.training.files import reading
 
@@ -36,6 +37,7 @@ CONFIGS: dict[str, type] = {
     "compare": CompareConfig,
     "ensemble": EnsembleConfig,
     "nas-bench": NASBenchConfig,
+    "score": ScoreConfig,
 }
 MAY_BE_ZERO = {
     *("seed", "shift", "cutout", "momentum", "weight_decay", "auxiliary", "drop_path", "warmup", "lr_min"),

@@ -23,6 +23,7 @@ import torch
 
 from automl_ext.data.images import Splits
 from automl_ext.nas.auto.config import AutoConfig
+from automl_ext.nas.auto.largest import largest
 from automl_ext.nas.auto.plan import CHUNK, Done, Task, next_task
 from automl_ext.nas.auto.result import summarize
 from automl_ext.nas.auto.state import pack_done, unpack_done
@@ -37,7 +38,6 @@ from automl_ext.nas.screening.score_job import ScoreJob, distinct
 from automl_ext.nas.screening.screen import draw_candidates, screened
 from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces import registry as spaces
-from automl_ext.nas.spaces.largest import largest
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.device import choose_device
 from automl_ext.training.files.weights import check_fit, read_tensors

@@ -3,6 +3,9 @@
 A run of a strategy spends ``budget`` simulated seconds. Every evaluation costs a training of 12 epochs and one pass
 over the validation images, also if the cell was evaluated before. An evaluation that exceeds the budget does not count.
 The reported number is the test accuracy after 200 epochs of the cell with the highest validation accuracy after 12.
+
+An algorithm ``NAME+screen`` first draws ``screen`` cells and ranks them by training-free scores, which a file holds.
+The CPU-seconds that these scores took are charged as simulated seconds.
 """
 
 from __future__ import annotations
@@ -10,17 +13,20 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_ext.nas.benchmarks.report import draw, print_table
-from automl_ext.nas.estimators.table import Table, TableEvaluator
+from automl_ext.nas.benchmarks.report import SCREENED, draw, print_table
+from automl_ext.nas.estimators.table import CELLS, Table, TableEvaluator
 from automl_ext.nas.retraining.training import MANY
+from automl_ext.nas.screening.screen import draw_rows, screened, screening_seconds
+from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.strategies.config import MOST_WORKERS
 from automl_ext.nas.strategies.evolution import Evolution
@@ -28,15 +34,17 @@ from automl_ext.nas.strategies.random_search import RandomSearch
 from automl_ext.nas.strategies.registry import ALIASES
 from automl_ext.nas.strategies.reinforce import ReinforceSearch
 from automl_ext.nas.strategies.renas import CONTROLLERS, ControllerName, ReNAS
-from automl_ext.nas.strategies.strategy import Strategy
+from automl_ext.nas.strategies.strategy import Screened, Strategy
 from automl_ext.parallel.workers import Workers
 from automl_ext.training.checks import check_range, check_seed
+from automl_ext.training.errors import UserError
 from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed
 
 POINTS = 200  # number of points of a curve, equally spaced in simulated seconds
 CHUNK = 10  # number of runs per call of a worker
 SAVE_EVERY = 2.0  # seconds between checkpoints
+SCREEN_STREAM = 2  # random stream of the screened cells; the controller of ReNAS has stream 1
 
 
 @dataclass
@@ -45,7 +53,9 @@ class NASBenchConfig:
 
     table: str | None = None  # CSV file of NAS-Bench-201. Default: the environment variable AUTOML_EXT_NB201.
     runs: int = 200  # Number of runs of each algorithm.
-    algorithms: tuple[str, ...] = ("random", "reinforce", "rea", "renas")  # Strategies to run.
+    algorithms: tuple[str, ...] = ("random", "reinforce", "rea", "renas")  # Strategies to run; +screen: with screening.
+    screen: int = 1000  # Number of cells that an algorithm with +screen scores without training.
+    scores: str | None = None  # File that `automl-ext score --all` wrote, for algorithms with +screen.
     budget: float = 20_000.0  # Simulated seconds of a run.
     workers: int = 2  # Number of processes; it does not affect the results.
     seed: int = 0  # Random seed; the seed of each run is derived from it.
@@ -55,39 +65,49 @@ class NASBenchConfig:
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
-        check_range(self, "runs", "population", "sample", low=1, high=MANY)
+        check_range(self, "runs", "population", "sample", "screen", low=1, high=MANY)
         check_range(self, "workers", low=1, high=MOST_WORKERS)
         check_range(self, "budget", above=0)
-        self.algorithms = tuple(ALIASES.get(name, name) for name in self.algorithms)
+        self.algorithms = tuple(_full_name(name) for name in self.algorithms)
         for name in self.algorithms:
             if name not in ALGORITHMS:
                 raise ValueError(f"algorithms: expected some of {', '.join(ALGORITHMS)}, got {name!r}")
         if not self.algorithms or len({*self.algorithms}) < len(self.algorithms):
             raise ValueError(f"algorithms: expected each at most once, got {' '.join(self.algorithms) or 'none'}")
+        if any(name.endswith(SCREENED) for name in self.algorithms) and self.scores is None:
+            raise ValueError("scores: expected a file that `automl-ext score --all` wrote, for algorithms with +screen")
 
 
-def _random(config: NASBenchConfig, seed: int) -> Strategy:
-    return RandomSearch(NASBench201(), seed)
+def _full_name(name: str) -> str:
+    base = name.removesuffix(SCREENED)
+    return ALIASES.get(base, base) + name[len(base) :]
 
 
-def _reinforce(config: NASBenchConfig, seed: int) -> Strategy:
+def _random(config: NASBenchConfig, seed: int, first: Sequence[Screened]) -> Strategy:
+    return RandomSearch(NASBench201(), seed, first)
+
+
+def _reinforce(config: NASBenchConfig, seed: int, first: Sequence[Screened]) -> Strategy:
     return ReinforceSearch(NASBench201(), seed)
 
 
-def _rea(config: NASBenchConfig, seed: int) -> Strategy:
-    return Evolution(NASBench201(), seed, config.population or 10, config.sample or 3)
+def _rea(config: NASBenchConfig, seed: int, first: Sequence[Screened]) -> Strategy:
+    return Evolution(NASBench201(), seed, config.population or 10, config.sample or 3, first)
 
 
-def _renas(config: NASBenchConfig, seed: int) -> Strategy:
-    controller = CONTROLLERS[config.controller](NASBench201(), derived_seed(seed, 1))
-    return ReNAS(NASBench201(), seed, controller, config.population or 30, config.sample or 10)
+def _renas(config: NASBenchConfig, seed: int, first: Sequence[Screened]) -> Strategy:
+    controller = CONTROLLERS[config.controller](NASBench201(), derived_seed(seed, 1), first)
+    return ReNAS(NASBench201(), seed, controller, config.population or 30, config.sample or 10, screened=first)
 
 
-ALGORITHMS: dict[str, Callable[[NASBenchConfig, int], Strategy]] = {
+ALGORITHMS: dict[str, Callable[[NASBenchConfig, int, Sequence[Screened]], Strategy]] = {
     "random": _random,
     "reinforce": _reinforce,
     "rea": _rea,
     "renas": _renas,
+    "random+screen": _random,
+    "rea+screen": _rea,
+    "renas+screen": _renas,
 }
 
 
@@ -114,16 +134,18 @@ class Runs(NamedTuple):
 class Simulation:
     """Runs strategies on the table; executed by the worker processes."""
 
-    def __init__(self, config: NASBenchConfig, table: Table) -> None:
-        self.config, self.evaluator = config, TableEvaluator(table)
+    def __init__(self, config: NASBenchConfig, table: Table, scores: ScoreTable | None = None) -> None:
+        self.config, self.evaluator, self.scores = config, TableEvaluator(table), scores
 
     def runs(self, algorithm: str, first: int, count: int) -> Runs:
         """Simulate the runs ``first`` … ``first + count − 1``. The seed of each run is derived from its number."""
         runs = Runs([], [], [], [], [])
         for number in range(first, first + count):
             start = time.process_time()
-            strategy = ALGORITHMS[algorithm](self.config, derived_seed(self.config.seed, number))
-            test, evaluations, seconds, curve = self.run(strategy)
+            seed = derived_seed(self.config.seed, number)
+            best, spent = self.screen(seed) if algorithm.endswith(SCREENED) else ([], 0.0)
+            strategy = ALGORITHMS[algorithm](self.config, seed, best)
+            test, evaluations, seconds, curve = self.run(strategy, spent)
             runs.test.append(test)
             runs.evaluations.append(evaluations)
             runs.seconds.append(seconds)
@@ -131,9 +153,25 @@ class Simulation:
             runs.cpu_seconds.append(time.process_time() - start)
         return runs
 
-    def run(self, strategy: Strategy) -> tuple[float, int, float, list[float]]:
-        """Simulate one run. Returns test accuracy, number of evaluations, simulated seconds and the curve."""
-        budget, spent, evaluations, best, test = self.config.budget, 0.0, 0, -math.inf, math.nan
+    def most_screening_seconds(self) -> float:
+        """Return an upper bound of the seconds that the screening of a run costs; 0 without screening."""
+        if self.scores is None or not any(name.endswith(SCREENED) for name in self.config.algorithms):
+            return 0.0
+        return float(np.sort(self.scores.seconds)[-self.config.screen :].sum())
+
+    def screen(self, seed: int) -> tuple[list[Screened], float]:
+        """Draw and rank the cells of one run. Returns them, best first, and the seconds to charge."""
+        assert self.scores is not None
+        drawn = draw_rows(self.scores, self.config.screen, Random(derived_seed(seed, SCREEN_STREAM)))
+        return screened(drawn), screening_seconds(NASBench201(), drawn)
+
+    def run(self, strategy: Strategy, spent: float = 0.0) -> tuple[float, int, float, list[float]]:
+        """Simulate one run. Returns test accuracy, number of evaluations, simulated seconds and the curve.
+
+        Args:
+            spent: simulated seconds spent on a screening before.
+        """
+        budget, evaluations, best, test = self.config.budget, 0, -math.inf, math.nan
         curve = np.full(POINTS, math.nan)
         while True:
             candidate = strategy.ask()
@@ -167,14 +205,15 @@ def nas_bench(
         The content of ``result.json``. For every algorithm: ``mean`` and ``std`` (with n − 1; None for one run) of the
         test accuracy in percent, ``runs``, and the means over runs of ``evaluations``, simulated ``seconds`` and
         ``cpu_seconds`` of this machine. If "rea" is among the algorithms, the others have ``over_rea``: the difference
-        of the means with its 95 % confidence interval. None if interrupted.
+        of the means with its 95 % confidence interval; "+screen" is compared with "rea+screen". None if interrupted.
 
     Raises:
         UserError: the table is missing or broken, or the budget is too small for one evaluation.
     """
     table = Table.load(config.table)
-    simulation = Simulation(config, table)
-    simulation.evaluator.check_budget(config.budget)
+    simulation = Simulation(config, table, _scores(config))
+    reserve = simulation.most_screening_seconds()
+    simulation.evaluator.check_budget(config.budget - reserve)
     done: dict[str, Runs] = {}
 
     def load(state: dict[str, Any]) -> None:
@@ -206,7 +245,7 @@ def nas_bench(
                     saved_at = time.monotonic()
                 if stop:
                     return None
-        result = {name: summary(done[name], done.get("rea") if name != "rea" else None) for name in config.algorithms}
+        result = {name: summary(done[name], done.get(rival(name))) for name in config.algorithms}
         run.finish(result)
         optimum = float(table.test_200.max())
         print_table(result, optimum)
@@ -214,6 +253,22 @@ def nas_bench(
         if importlib.util.find_spec("matplotlib"):
             draw(curves, config.budget, run.path / "nas_bench.png", optimum)
         return result
+
+
+def _scores(config: NASBenchConfig) -> ScoreTable | None:
+    """Read the file of scores; it must hold every cell, so that a draw from it is a draw from the space."""
+    if config.scores is None:
+        return None
+    scores = ScoreTable.read(Path(config.scores), NASBench201())
+    if len({*scores.genotypes}) != CELLS or len(scores.genotypes) != CELLS:
+        raise UserError(f"scores: {config.scores}: expected each of the {CELLS} cells once; see automl-ext score --all")
+    return scores
+
+
+def rival(name: str) -> str:
+    """Return the algorithm that ``name`` is compared with: REA, with screening if ``name`` has it. REA itself: ""."""
+    rea = "rea+screen" if name.endswith(SCREENED) else "rea"
+    return "" if name == rea else rea
 
 
 def summary(runs: Runs, rea: Runs | None) -> dict[str, Any]:

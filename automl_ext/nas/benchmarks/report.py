@@ -23,6 +23,7 @@ PUBLISHED = {
     "rea": (94.02, 0.31),
     "bohb": (93.94, 0.28),
 }
+SCREENED = "+screen"  # an algorithm with screening has the color of the algorithm, and a dashed line
 
 
 def print_table(result: Mapping[str, Mapping[str, Any]], optimum: float) -> None:
@@ -77,10 +78,12 @@ def draw(curves: Mapping[str, NDArray[np.float64]], budget: float, path: Path, o
         known = ~np.isnan(values).any(axis=0)  # every run has finished an evaluation
         seconds = (np.arange(values.shape[1])[known] + 1) * budget / values.shape[1]
         mean, half = values[:, known].mean(axis=0), 1.96 * values[:, known].std(axis=0) / len(values) ** 0.5
-        label = f"{algorithm_name(name)}: {mean[-1]:.2f} %" if len(mean) else algorithm_name(name)
-        axes.plot(seconds, mean, color=color_of(name), label=label, linewidth=1.8)
+        strategy, style = name.removesuffix(SCREENED), "--" if name.endswith(SCREENED) else "-"
+        text = algorithm_name(strategy) + (" with screening" if name.endswith(SCREENED) else "")
+        color, label = color_of(strategy), f"{text}: {mean[-1]:.2f} %" if len(mean) else text
+        axes.plot(seconds, mean, style, color=color, label=label, linewidth=1.8)
         low, high = (mean - half).clip(0, optimum), (mean + half).clip(0, optimum)
-        axes.fill_between(seconds, low, high, color=color_of(name), alpha=0.25, linewidth=0)
+        axes.fill_between(seconds, low, high, color=color, alpha=0.25, linewidth=0)
         floor = min([floor, *mean[seconds > budget / 20]])  # the first cells are far below: they would set the scale
     axes.axhline(optimum, color=BLACK, linestyle=":", linewidth=1, label=f"best cell of the table: {optimum:.2f} %")
     axes.set_ylim(floor - 0.05 * (optimum - floor), optimum + 0.05 * (optimum - floor or 1.0))

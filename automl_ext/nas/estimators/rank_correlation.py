@@ -45,6 +45,18 @@ def spearman(x: ArrayLike, y: ArrayLike) -> float:
     return float(a @ b) / scale if scale else float("nan")
 
 
+def mean_ranks(x: ArrayLike) -> NDArray[np.float64]:
+    """Return the rank of every score in ``x`` [n], 1 for the lowest. Ties get their mean rank, which may be fractional.
+
+    Raises:
+        ValueError: a score is NaN.
+    """
+    scores = np.asarray(x, dtype=np.float64)
+    if np.isnan(scores).any():
+        raise ValueError(f"x: expected scores without NaN, got {int(np.isnan(scores).sum())} of them")
+    return _mean_ranks(np.unique(scores, return_inverse=True)[1].astype(np.int64))
+
+
 def _dense_ranks(x: ArrayLike, y: ArrayLike) -> list[NDArray[np.int64]]:
     """Return ranks from 0. Equal scores have the same rank."""
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
@@ -57,9 +69,10 @@ def _dense_ranks(x: ArrayLike, y: ArrayLike) -> list[NDArray[np.int64]]:
 
 
 def _mean_ranks(ranks: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Turn dense ranks from 0 into ranks from 1, where ties have the mean of their ranks."""
     counts = np.bincount(ranks)
     ends = counts.cumsum()
-    return (ends - (counts + 1) / 2)[ranks]
+    return (ends - (counts - 1) / 2)[ranks]
 
 
 def _tied_pairs(values: NDArray[np.int64]) -> int:

@@ -25,12 +25,16 @@ class Entry(NamedTuple):
 
 
 class History:
-    """All evaluations within the budget, in order. The best one has the highest score at the largest budget."""
+    """All evaluations within the budget, in order. The best one has the highest score at the largest budget.
 
-    def __init__(self, space: Space[Any]) -> None:
+    Args:
+        seconds: cost of a screening before the evaluations.
+    """
+
+    def __init__(self, space: Space[Any], seconds: float = 0.0) -> None:
         self.space = space
         self.entries: list[Entry] = []
-        self.seconds = 0.0  # total cost of all evaluations
+        self.seconds = seconds  # total cost of the screening and all evaluations
         self.failed = 0  # number of failed evaluations
         self.best: Entry | None = None
 

@@ -1,5 +1,6 @@
 """A search with a strategy: it proposes architectures, which are evaluated until the budget is spent.
 
+    with --screen: score candidates without training; the strategy starts from the best
     while the budget lasts:
         keep ``workers`` candidates of the strategy in evaluation
         wait for the result of the oldest candidate;  stop if its cost exceeds the budget
@@ -20,9 +21,10 @@ from automl_ext.nas.data import own_data
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.search.evaluators import scoring
 from automl_ext.nas.search.history import History
+from automl_ext.nas.search.screening import Screening, prepare_screening
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.config import SearchConfig
+from automl_ext.nas.strategies.config import ScreenedSearchConfig, SearchConfig
 from automl_ext.nas.strategies.strategy import Candidate, pack, unpack
 from automl_ext.parallel.workers import Workers
 from automl_ext.training.clock import Clock
@@ -49,7 +51,8 @@ def search(
         config: options of the strategy and of the evaluator.
         out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
-        stop_after: interrupt after this many evaluations, the epochs of a supernet included.
+        stop_after: interrupt after this many evaluations, the epochs of a supernet and the checkpoints of a screening
+            included.
         space: a search space to use instead of the one that ``config.space`` names.
         data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
 
@@ -66,25 +69,38 @@ def search(
     space = space or spaces.space(config.space)
     config, images = own_data(config, data)
     make_evaluator, job = scoring(config, space, images)  # before the run directory exists: it may refuse the options
-    first_step = job.epochs if job else 0
-    done = Search(name, config, space, first_step)
+    screening = prepare_screening(config, space, images)
+    screen_job = screening.job if screening else None
+    first_step = (screen_job.epochs if screen_job else 0) + (job.epochs if job else 0)
+    search_state: dict[str, Any] | None = None
 
     def load(state: dict[str, Any]) -> None:
-        nonlocal done
-        if job is not None:
+        nonlocal search_state
+        screens = state.get("screens", False)  # the checkpoint was written during the screening
+        if screen_job is not None:
+            screen_job.load_state_dict(state["job"] if screens else state["screening"])
+        if job is not None and not screens:
             job.load_state_dict(state["job"])
-        done = Search(name, config, space, first_step)  # new: an earlier attempt to load may have failed halfway
-        if state["search"] is not None:
-            done.load_state_dict(state["search"])
+        search_state = state["search"]
+        if search_state is not None:  # raises here if the checkpoint is damaged
+            Search(name, config, space, first_step, screening).load_state_dict(search_state)
 
     with Run.open(out, config, algorithm=name, resume=resume, load=load) as run:
-        done.directory, done.saved = run, run.step
-        if job is not None:
-            with Epochs(run, job.epochs, config.evaluator, stop_after) as epochs:
-                if not epochs.run(job, config.evaluator, {"search": None}):
+        states: dict[str, Any] = {"search": None}
+        if first_step:
+            with Epochs(run, first_step, config.evaluator, stop_after) as epochs:
+                if screen_job is not None:
+                    if not epochs.run(screen_job, "screening", {**states, "screens": True}):
+                        return None
+                    states["screening"] = screen_job.state_dict()
+                if job is not None and not epochs.run(job, config.evaluator, states):
                     return None
-            done.saved = max(run.step, first_step)  # the last epoch of the job has been saved
-            done.job = job.state_dict()
+        done = Search(name, config, space, first_step, screening)
+        if search_state is not None:
+            done.load_state_dict(search_state)
+        done.directory = run
+        done.saved = max(run.step, first_step)  # the last epoch of a job has been saved
+        done.before = {**states, "job": job.state_dict() if job else None}
         with Workers(make_evaluator().evaluate, config.workers) as workers:
             if not done.run(workers, stop_after):
                 return None
@@ -97,17 +113,25 @@ class Search:
     """The state of a search: the strategy, the results so far, and the candidates in evaluation.
 
     Args:
-        first_step: number of epochs of the training that precedes the search; 0 without one.
+        first_step: number of epochs of the jobs that precede the search; 0 without one.
+        screening: the finished screening, or None.
     """
 
     directory: Run
     saved: int  # the step of the last checkpoint
-    job: dict[str, Any] | None = None  # the final state of the training before the search, part of every checkpoint
+    before: dict[str, Any]  # the final states of the jobs before the search, part of every checkpoint
 
-    def __init__(self, name: str, config: SearchConfig, space: Space[Any], first_step: int) -> None:
+    def __init__(
+        self, name: str, config: SearchConfig, space: Space[Any], first_step: int, screening: Screening | None
+    ) -> None:
         self.name, self.config, self.space, self.first_step = name, config, space, first_step
-        self.strategy = config.strategy(space)
-        self.history = History(space)
+        self.screening_seconds: float | None = None
+        if screening is not None and isinstance(config, ScreenedSearchConfig):
+            candidates, self.screening_seconds = screening.outcome()
+            self.strategy = config.strategy(space, candidates)
+        else:
+            self.strategy = config.strategy(space)
+        self.history = History(space, self.screening_seconds or 0.0)
         self.pending: deque[Candidate] = deque()
         self.clock = Clock()
 
@@ -149,7 +173,9 @@ class Search:
         evaluation = workers.next()
         if self.history.seconds + evaluation.cost > seconds:
             if len(self.history) == 0:
-                raise UserError(f"budget: one evaluation takes {evaluation.cost:.1f} s, more than {seconds:g} s")
+                left = seconds - self.history.seconds
+                after = " after screening" if self.screening_seconds is not None else ""
+                raise UserError(f"budget: one evaluation takes {evaluation.cost:.1f} s, more than {left:g} s{after}")
             return True
         candidate = self.pending.popleft()
         self.strategy.tell(candidate, evaluation)
@@ -159,7 +185,7 @@ class Search:
     def save(self) -> None:
         """Write a checkpoint, unless the last one is of this step."""
         if self.step > self.saved:
-            self.directory.save(self.step, {"job": self.job, "search": self.state_dict()})
+            self.directory.save(self.step, {**self.before, "search": self.state_dict()})
             self.saved = self.step
 
     def result(self) -> dict[str, Any]:
@@ -167,6 +193,7 @@ class Search:
         if self.history.best is None:
             raise UserError(f"{self.name}: all {len(self.history)} candidates failed; try a lower learning rate")
         best = self.history.choose(self.config.cost_limits())
+        screening = {} if self.screening_seconds is None else {"screening_seconds": self.screening_seconds}
         return {
             "genotype": str(self.space.decode(best.indices)),
             "score": best.score,
@@ -175,7 +202,8 @@ class Search:
             "failed": self.history.failed,
             "pareto": self.history.pareto(),
             "times": {
-                "evaluation_seconds": self.history.seconds,  # simulated with a table
+                "evaluation_seconds": self.history.seconds - (self.screening_seconds or 0.0),  # simulated with a table
+                **screening,
                 "search_seconds": self.clock.wall,
                 "search_cpu_seconds": self.clock.cpu,  # of this process
             },

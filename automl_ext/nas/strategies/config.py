@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from automl_ext.nas.retraining.training import LARGEST, TrainingConfig
+from automl_ext.nas.retraining.training import LARGEST, MANY, TrainingConfig
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.strategy import Strategy
+from automl_ext.nas.strategies.strategy import Screened, Strategy
 from automl_ext.training.checks import check_range
 
 MOST_WORKERS = 256  # processes
@@ -59,4 +60,26 @@ class SearchConfig(TrainingConfig):
 
     def strategy(self, space: Space[Any]) -> Strategy:
         """Create the strategy. Every strategy's configuration implements it."""
+        raise NotImplementedError
+
+
+@dataclass
+class ScreenedSearchConfig(SearchConfig):
+    """A search that can start from candidates that were screened by training-free scores (automl_ext.nas.screening).
+
+    Screening scores ``screen`` candidates, drawn uniformly; the strategy evaluates the best of them first. Its
+    CPU-seconds count in the budget.
+    """
+
+    screen: int | None = None  # Number of candidates to screen by training-free scores; small spaces: at most all.
+    scores: str | None = None  # File that `automl-ext score` wrote, to screen from. Default: scores are computed.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "screen", low=1, high=MANY)
+        if self.scores is not None and self.screen is None:
+            raise ValueError("scores: expected --screen N beside it")
+
+    def strategy(self, space: Space[Any], screened: Sequence[Screened] = ()) -> Strategy:
+        """Create the strategy, which evaluates ``screened`` candidates first, best first."""
         raise NotImplementedError

@@ -1,6 +1,6 @@
 """Regularized evolution, REA (Real et al., AAAI 2019, algorithm 1).
 
-draw the first ``population`` candidates uniformly, then repeat:
+draw the first ``population`` candidates uniformly, or take the best screened ones, then repeat:
     parent = the best of ``sample`` members drawn with replacement
     child  = a neighbor of the parent, drawn uniformly
     add the child to the population and remove the oldest member, whatever its score
@@ -9,6 +9,7 @@ draw the first ``population`` candidates uniformly, then repeat:
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any
@@ -16,8 +17,18 @@ from typing import Any
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.retraining.training import MANY
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.config import SearchConfig
-from automl_ext.nas.strategies.strategy import Candidate, Evaluated, at_least, pack, set_rng, tournament, unpack
+from automl_ext.nas.strategies.config import ScreenedSearchConfig
+from automl_ext.nas.strategies.strategy import (
+    Candidate,
+    Evaluated,
+    Screened,
+    at_least,
+    pack,
+    set_rng,
+    starting,
+    tournament,
+    unpack,
+)
 from automl_ext.training.checks import check_range
 
 
@@ -27,22 +38,30 @@ class Evolution:
     Args:
         population: number of members.
         sample: number of members that compete to be a parent.
+        screened: candidates for the initial population, best first.
 
     Raises:
         ValueError: ``population`` or ``sample`` is below 1.
     """
 
-    def __init__(self, space: Space[Any], seed: int, population: int = 10, sample: int = 3) -> None:
+    def __init__(
+        self,
+        space: Space[Any],
+        seed: int,
+        population: int = 10,
+        sample: int = 3,
+        screened: Sequence[Screened] = (),
+    ) -> None:
         at_least("population", population, 1)
         at_least("sample", sample, 1)
         self.space, self.rng, self.size, self.sample = space, Random(seed), population, sample
-        self.asked = 0
+        self.screened, self.asked = screened, 0
         self.population: deque[Evaluated] = deque(maxlen=population)  # oldest first
 
     def ask(self) -> Candidate:
         self.asked += 1
         if self.asked <= self.size or not self.population:
-            return Candidate(self.space.random(self.rng))
+            return Candidate(starting(self.space, self.rng, self.screened, self.asked - 1))
         parent = tournament(self.population, self.sample, self.rng)
         return Candidate(self.space.mutate(parent.genotype, self.rng))
 
@@ -63,7 +82,7 @@ class Evolution:
 
 
 @dataclass
-class EvolutionConfig(SearchConfig):
+class EvolutionConfig(ScreenedSearchConfig):
     """Configuration of regularized evolution (Real et al. 2019)."""
 
     population: int = 10  # Number of members of the population; a new member replaces the oldest.
@@ -73,5 +92,5 @@ class EvolutionConfig(SearchConfig):
         super().__post_init__()
         check_range(self, "population", "sample", low=1, high=MANY)
 
-    def strategy(self, space: Space[Any]) -> Evolution:
-        return Evolution(space, self.seed, self.population, self.sample)
+    def strategy(self, space: Space[Any], screened: Sequence[Screened] = ()) -> Evolution:
+        return Evolution(space, self.seed, self.population, self.sample, screened)

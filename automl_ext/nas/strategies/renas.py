@@ -1,6 +1,6 @@
 """ReNAS: evolution whose mutations a controller chooses (Chen et al., CVPR 2019, "RENAS: Reinforced Evolutionary NAS").
 
-    draw the first ``population`` candidates uniformly, then repeat:
+    draw the first ``population`` candidates uniformly, or take the best screened ones, then repeat:
         parent = the best of ``sample`` members drawn with replacement
         child  = the parent with one decision changed, as the controller chooses
         the child inherits the parent's weights (changed layers are initialized) and is trained for a few epochs
@@ -16,7 +16,7 @@ evaluator "table" has no weights and ignores it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, Literal
@@ -24,15 +24,28 @@ from typing import Any, Literal
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.retraining.training import LARGEST, MANY
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.config import SearchConfig
+from automl_ext.nas.strategies.config import ScreenedSearchConfig
 from automl_ext.nas.strategies.renas_controller import Change, Controller, HistoryController
 from automl_ext.nas.strategies.renas_lstm import LSTMController
-from automl_ext.nas.strategies.strategy import Candidate, Evaluated, at_least, pack, set_rng, tournament, unpack
+from automl_ext.nas.strategies.strategy import (
+    Candidate,
+    Evaluated,
+    Screened,
+    at_least,
+    pack,
+    set_rng,
+    tournament,
+    unpack,
+)
 from automl_ext.training.checks import check_range
 from automl_ext.training.seeding import derived_seed
 
 ControllerName = Literal["history", "lstm"]
-CONTROLLERS: dict[str, Callable[[Space[Any], int], Controller]] = {"history": HistoryController, "lstm": LSTMController}
+# A function of (space, seed, screened candidates). The LSTM of the paper knows no ranks.
+CONTROLLERS: dict[str, Callable[[Space[Any], int, Sequence[Screened]], Controller]] = {
+    "history": lambda space, seed, screened: HistoryController(space, seed, screened=screened),
+    "lstm": lambda space, seed, screened: LSTMController(space, seed),
+}
 
 DRAWS = 1000  # largest number of draws until an architecture is new
 
@@ -45,6 +58,7 @@ class ReNAS:
         population: number of members.
         sample: number of members that compete to be a parent.
         inherit: whether children inherit from their parent's state; the population then keeps the states.
+        screened: candidates for the initial population, best first.
 
     Raises:
         ValueError: ``population`` or ``sample`` is below 1.
@@ -58,11 +72,13 @@ class ReNAS:
         population: int = 30,
         sample: int = 10,
         inherit: bool = False,
+        screened: Sequence[Screened] = (),
     ) -> None:
         at_least("population", population, 1)
         at_least("sample", sample, 1)
         self.space, self.rng, self.controller = space, Random(seed), controller
         self.size, self.sample, self.inherit = population, sample, inherit
+        self.screened = screened
         self.asked = 0
         self.seen: set[tuple[int, ...]] = set()
         self.population: deque[Evaluated] = deque(maxlen=population)  # oldest first
@@ -91,7 +107,13 @@ class ReNAS:
         return [(d, k) for d, k in changes if (*indices[:d], k, *indices[d + 1 :]) not in self.seen]
 
     def unseen(self) -> Any:
-        """Draw uniformly among new architectures; after ``DRAWS`` attempts the result may be a known one."""
+        """Return the best screened architecture that is new, or draw uniformly among new ones.
+
+        After ``DRAWS`` attempts the result may be a known one.
+        """
+        for candidate in self.screened:
+            if tuple(self.space.encode(candidate.genotype)) not in self.seen:
+                return candidate.genotype
         for _ in range(DRAWS):
             genotype = self.space.random(self.rng)
             if tuple(self.space.encode(genotype)) not in self.seen:
@@ -126,7 +148,7 @@ class ReNAS:
 
 
 @dataclass
-class ReNASConfig(SearchConfig):
+class ReNASConfig(ScreenedSearchConfig):
     """Configuration of ReNAS: evolution whose mutations a learned controller chooses (Chen et al. 2019)."""
 
     population: int = 30  # Number of members of the population; a new member replaces the oldest.
@@ -141,6 +163,6 @@ class ReNASConfig(SearchConfig):
         if self.evaluator == "train" and self.fine_tune > self.epochs:
             raise ValueError(f"fine_tune: expected at most {self.epochs} (epochs), got {self.fine_tune}")
 
-    def strategy(self, space: Space[Any]) -> ReNAS:
-        controller = CONTROLLERS[self.controller](space, derived_seed(self.seed, 1))
-        return ReNAS(space, self.seed, controller, self.population, self.sample, inherit=self.evaluator == "train")
+    def strategy(self, space: Space[Any], screened: Sequence[Screened] = ()) -> ReNAS:
+        controller = CONTROLLERS[self.controller](space, derived_seed(self.seed, 1), screened)
+        return ReNAS(space, self.seed, controller, self.population, self.sample, self.evaluator == "train", screened)

@@ -14,10 +14,10 @@ import numpy as np
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.strategy import set_rng
+from automl_ext.nas.strategies.linear import Indices, RankModel, one_hot, ridge_regression, standardized
+from automl_ext.nas.strategies.strategy import Screened, set_rng
 
 Change = tuple[int, int]  # a decision and its new choice
-Indices = tuple[int, ...]  # an architecture, encoded by the space
 
 
 class Controller(Protocol):
@@ -58,6 +58,10 @@ class HistoryController:
         w = argmin ‖Zw − y‖² + ridge · ‖w‖²,  Z one-hot choices, y standardized scores
         P(change) ∝ exp((w[new choice] − w[old choice]) / temperature), or uniform with probability ``explore``
 
+    With screened candidates, Z has one more column, the training-free rank of the architecture (see
+    :class:`~automl_ext.nas.strategies.linear.RankModel`), and its change adds to the predicted gain. The regression
+    learns from the evaluations how much the rank tells.
+
     The regression uses every evaluation for the effect of every choice, whereas a policy is rewarded for one change at
     a time. A failed architecture counts as the worst one so far.
 
@@ -65,39 +69,48 @@ class HistoryController:
         ridge: weight of the penalty ‖w‖².
         temperature: in standard deviations of the scores.
         explore: probability of a uniformly drawn change.
+        screened: candidates with their training-free ranks.
     """
 
     def __init__(
-        self, space: Space[Any], seed: int, ridge: float = 1.0, temperature: float = 0.3, explore: float = 0.1
+        self,
+        space: Space[Any],
+        seed: int,
+        ridge: float = 1.0,
+        temperature: float = 0.3,
+        explore: float = 0.1,
+        screened: Sequence[Screened] = (),
     ) -> None:
         self.rng = Random(seed)
         self.ridge, self.temperature, self.explore = ridge, temperature, explore
-        self.first = np.cumsum([0, *space.num_choices])  # column of choice 0 of each decision
+        self.num_choices = space.num_choices
+        self.first = np.cumsum([0, *space.num_choices]).tolist()  # column of choice 0 of each decision
+        self.rank = RankModel(space, screened) if screened else None
         self.history: list[Indices] = []
         self.scores: list[float] = []
 
     def choose(self, parent: Indices, changes: Sequence[Change]) -> Change:
         if self.rng.random() < self.explore or not self.history:
             return self.rng.choice(changes)
-        effects = self.effects()
-        first = self.first.tolist()
+        effects, first = self.effects(), self.first
         gains = [effects[first[d] + k] - effects[first[d] + parent[d]] for d, k in changes]
+        if self.rank is not None:
+            before = self.rank(parent)
+            for i, (d, k) in enumerate(changes):
+                gains[i] += effects[-1] * (self.rank((*parent[:d], k, *parent[d + 1 :])) - before)
         best = max(gains)
         return self.rng.choices(changes, [math.exp((gain - best) / self.temperature) for gain in gains])[0]
 
     def effects(self) -> list[float]:
-        """Return the effect of every choice of every decision on the score, in standard deviations."""
-        columns = np.array(self.history) + self.first[:-1]
-        design = np.zeros((len(columns), self.first[-1]))
-        np.put_along_axis(design, columns, 1.0, axis=1)
-        scores = np.array(self.scores)
-        finite = np.isfinite(scores)
-        if not finite.any():
-            return [0.0] * design.shape[1]
-        scores = np.where(finite, scores, scores[finite].min())
-        scores = (scores - scores.mean()) / max(scores.std(), 1e-12)
-        gram = design.T @ design + self.ridge * np.eye(design.shape[1])
-        return np.linalg.solve(gram, design.T @ scores).tolist()
+        """Return the effect of every choice of every decision on the score, in standard deviations.
+
+        With screened candidates, the last number is the effect of one standard deviation of the rank.
+        """
+        design = one_hot(self.num_choices, self.history)
+        if self.rank is not None:
+            ranks = np.array([self.rank(architecture) for architecture in self.history])
+            design = np.column_stack([design, ranks])
+        return ridge_regression(design, standardized(np.array(self.scores)), self.ridge).tolist()
 
     def learn(
         self,

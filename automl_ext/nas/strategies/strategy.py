@@ -27,6 +27,13 @@ class Candidate:
     parent: Evaluated | None = None  # the evaluation continues or inherits from its state
 
 
+class Screened(NamedTuple):
+    """An architecture with its training-free rank among the screened candidates (automl_ext.nas.screening)."""
+
+    genotype: Any
+    rank: float  # sum of log-ranks, at most 0; −inf: not defined
+
+
 class Strategy(Protocol):
     """Interface of a search strategy.
 
@@ -50,6 +57,11 @@ class Strategy(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state that :meth:`state_dict` returned."""
         ...
+
+
+def starting(space: Space[Any], rng: Random, screened: Sequence[Screened], number: int) -> Any:
+    """Return the architecture to start with as number 0, 1, …: the screened ones in order, then uniform draws."""
+    return screened[number].genotype if number < len(screened) else space.random(rng)
 
 
 def tournament(population: Sequence[Evaluated], sample: int, rng: Random) -> Evaluated:

@@ -1,7 +1,7 @@
 """Successive halving (Jamieson & Talwalkar, AISTATS 2016).
 
 repeat until the search ends (one bracket):
-    draw ``candidates`` architectures uniformly
+    draw ``candidates`` architectures uniformly; screened ones come first, best first
     for budget in ``budgets`` (one rung):
         train the remaining architectures up to the budget and keep the best 1/eta
 """
@@ -17,8 +17,17 @@ from typing import Any
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.retraining.training import LARGEST, MANY
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.config import SearchConfig
-from automl_ext.nas.strategies.strategy import Candidate, Evaluated, at_least, pack, set_rng, unpack
+from automl_ext.nas.strategies.config import ScreenedSearchConfig
+from automl_ext.nas.strategies.strategy import (
+    Candidate,
+    Evaluated,
+    Screened,
+    at_least,
+    pack,
+    set_rng,
+    starting,
+    unpack,
+)
 from automl_ext.training.checks import check_range
 
 
@@ -30,13 +39,20 @@ class SuccessiveHalving:
         budgets: increasing numbers of epochs since the start of the training, one per rung. The training of a promoted
             candidate continues if the evaluator returns a state.
         eta: one in ``eta`` candidates of a rung is promoted (at least one).
+        screened: candidates for the first rungs, best first.
 
     Raises:
         ValueError: ``candidates`` is below 1, ``budgets`` do not increase from at least 1, or ``eta`` is below 2.
     """
 
     def __init__(
-        self, space: Space[Any], seed: int, candidates: int = 27, budgets: Sequence[int] = (1, 3, 9), eta: int = 3
+        self,
+        space: Space[Any],
+        seed: int,
+        candidates: int = 27,
+        budgets: Sequence[int] = (1, 3, 9),
+        eta: int = 3,
+        screened: Sequence[Screened] = (),
     ) -> None:
         at_least("candidates", candidates, 1)
         at_least("eta", eta, 2)
@@ -44,6 +60,7 @@ class SuccessiveHalving:
             raise ValueError(f"budgets: expected increasing numbers of epochs, at least 1, got {tuple(budgets)}")
         self.space, self.rng = space, Random(seed)
         self.candidates, self.budgets, self.eta = candidates, tuple(budgets), eta
+        self.screened, self.started = screened, 0  # number of candidates of first rungs so far
         self.rung = -1  # index into budgets; −1 before the first rung
         self.waiting: deque[Evaluated | None] = (
             deque()
@@ -58,8 +75,11 @@ class SuccessiveHalving:
             self.next_rung()
         parent = self.waiting.popleft()
         self.out += 1
-        genotype = self.space.random(self.rng) if parent is None else parent.genotype
-        return Candidate(genotype, self.budgets[self.rung], parent)
+        if parent is not None:
+            return Candidate(parent.genotype, self.budgets[self.rung], parent)
+        self.started += 1
+        genotype = starting(self.space, self.rng, self.screened, self.started - 1)
+        return Candidate(genotype, self.budgets[self.rung])
 
     def next_rung(self) -> None:
         """Queue the promoted candidates of the next rung, or the candidates of a new bracket."""
@@ -79,6 +99,7 @@ class SuccessiveHalving:
     def state_dict(self) -> dict[str, Any]:
         return {
             "rng": self.rng.getstate(),
+            "started": self.started,
             "rung": self.rung,
             "out": self.out,
             "to_draw": sum(member is None for member in self.waiting),
@@ -88,13 +109,14 @@ class SuccessiveHalving:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         set_rng(self.rng, state["rng"])
+        self.started = state.get("started", 0)  # version 0.1.0 had no screening and did not count
         self.rung, self.out = state["rung"], state["out"]
         self.waiting = deque([None] * state["to_draw"] + [*unpack(self.space, state["survivors"])])
         self.results = unpack(self.space, state["results"])
 
 
 @dataclass
-class SuccessiveHalvingConfig(SearchConfig):
+class SuccessiveHalvingConfig(ScreenedSearchConfig):
     """Configuration of successive halving (Jamieson & Talwalkar 2016).
 
     Many candidates are trained briefly, and the best of them longer.
@@ -118,7 +140,7 @@ class SuccessiveHalvingConfig(SearchConfig):
                 f"got {self.epochs}"
             )
 
-    def strategy(self, space: Space[Any]) -> SuccessiveHalving:
+    def strategy(self, space: Space[Any], screened: Sequence[Screened] = ()) -> SuccessiveHalving:
         rising = [self.epochs // self.eta**k for k in reversed(range(self.rungs))]
         budgets = [12, 200] if self.evaluator == "table" else rising
-        return SuccessiveHalving(space, self.seed, self.candidates, budgets, self.eta)
+        return SuccessiveHalving(space, self.seed, self.candidates, budgets, self.eta, screened)

@@ -12,9 +12,9 @@ import torch
 from automl_ext.nas.auto import plan
 from automl_ext.nas.auto.auto import auto
 from automl_ext.nas.auto.config import AutoConfig
+from automl_ext.nas.auto.largest import largest
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.plot import plot_run
-from automl_ext.nas.spaces.largest import largest
 from automl_ext.nas.spaces.registry import space
 
 CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"

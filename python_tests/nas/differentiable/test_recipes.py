@@ -62,6 +62,11 @@ def test_resume_equals_uninterrupted_search(name: str, switches: str, tmp_path: 
     assert metrics[0] == metrics[1]
     if not config.none:
         assert "none" not in NASBench201().parse(again["genotype"]).operations
+    if config.fair_warmup:
+        first = json.loads(metrics[0].splitlines()[0])
+        assert first["search_support"] == 1.0, "DARTS would run all operations"
+    if config.beta_decay and config.alpha_lr > 0.01:
+        assert max(max(row[1:]) for row in again["alpha"][0]) < 0, "λ outweighs the loss and lowers every α"
 
 
 def test_darts_space_with_perturbation_and_partial_channels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

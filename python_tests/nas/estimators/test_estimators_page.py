@@ -13,8 +13,8 @@ TEXT = (ROOT / "docs/nas-estimation.md").read_text()
 def test_python_blocks(capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     blocks = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
     names: dict[str, object] = {}
     for block in blocks:
         exec(compile(block, "docs/nas-estimation.md", "exec"), names)
-    assert len(capsys.readouterr().out.splitlines()) == 6
+    assert len(capsys.readouterr().out.splitlines()) == 7

@@ -1,0 +1,1 @@
+"""Screening: ranking many architectures by training-free scores, for the user or for a search."""

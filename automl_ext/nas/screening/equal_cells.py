@@ -1,0 +1,48 @@
+"""Untrained cells of NAS-Bench-201 that compute the same function.
+
+They differ in unused edges, in the order of nodes, or in skip connections that can be drawn in several ways.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import product
+
+from automl_ext.nas.spaces.nasbench201 import EDGES, NUM_NODES, OPERATIONS, Genotype
+
+
+def function_of(genotype: Genotype) -> tuple[str, ...]:
+    """Return the sorted terms whose sum is the output, for example ``("nor_conv_3x3(input)", "input")``.
+
+    A skip connection adds the terms of its start node. "none", and every operation on a node without terms, adds none:
+    pools and untrained convolutions with batch norm, whose shift is 0, map zeros to zeros. Untrained cells with equal
+    terms compute the same function of their weights, up to the order in which floats are added.
+    """
+    terms: list[tuple[str, ...]] = [("input",)]
+    for node in range(1, NUM_NODES):
+        found: list[str] = []
+        for operation, (start, end) in zip(genotype.operations, EDGES, strict=True):
+            if end != node or operation == "none" or not terms[start]:
+                continue
+            found += terms[start] if operation == "skip_connect" else [f"{operation}({'+'.join(terms[start])})"]
+        terms.append(tuple(sorted(found)))
+    return terms[-1]
+
+
+@cache
+def representative(genotype: Genotype) -> Genotype:
+    """Return one cell for all that compute the same function: the first in the order of encodings.
+
+    The 15,625 cells have few thousand representatives. Parameters must be counted on ``genotype`` itself: convolutions
+    on unused edges have some.
+    """
+    return _representatives()[function_of(genotype)]
+
+
+@cache
+def _representatives() -> dict[tuple[str, ...], Genotype]:
+    first: dict[tuple[str, ...], Genotype] = {}
+    for operations in product(OPERATIONS, repeat=len(EDGES)):
+        genotype = Genotype(operations)
+        first.setdefault(function_of(genotype), genotype)
+    return first

@@ -1,0 +1,91 @@
+"""The report of ``automl-ext score``: tables for the terminal, and a plot against true accuracies."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from automl_ext.nas.estimators.rank_correlation import kendall, spearman
+from automl_ext.nas.screening.table import ScoreTable
+from automl_ext.training.curves import figure
+from automl_ext.training.files.atomic import write_picture
+
+COLOR, GRAY = "#1b6ca8", "#6b7280"
+
+
+def print_scores(result: Mapping[str, Any]) -> None:
+    """Print the content of the ``result.json`` of ``automl-ext score``: the best architectures, and correlations."""
+    console = Console()
+    best = result["best"]
+    combined = " + ".join(result["rank_of"])
+    shown = Table(title=f"best {len(best)} of {result['architectures']} by the sum of log-ranks of {combined}")
+    known = "test_accuracy" in best[0]
+    for name in ["#", "architecture", "log-ranks", "parameters", *(["accuracy, %"] if known else [])]:
+        shown.add_column(name, justify="left" if name == "architecture" else "right", overflow="fold")
+    for i, row in enumerate(best, start=1):
+        cells = [str(i), row["genotype"], _number(row["rank"]), _number(row["parameters"])]
+        shown.add_row(*cells, *([f"{row['test_accuracy']:.2f}"] if known else []))
+    console.print(shown, markup=False)
+    if "correlations" in result:
+        title = f"rank correlation with the test accuracy, {result['architectures']} architectures"
+        found = Table("score", "Spearman ρ", "Kendall τ", title=title)
+        rest = [name for name in result["correlations"] if name not in ("rank", "parameters")]
+        for name in ["rank", "parameters", *rest]:
+            row = result["correlations"][name]
+            found.add_row(
+                "combined rank" if name == "rank" else name, _number(row["spearman"]), _number(row["kendall"])
+            )
+        console.print(found)
+        pick = result["pick_accuracy"]
+        console.print(f"best by rank: {pick['rank']:.2f} %, by parameters alone: {pick['parameters']:.2f} %")
+    times = result["times"]
+    console.print(f"{times['seconds_per_network']:.2f} s per network, {result['networks']} networks")
+
+
+def _number(value: float | None) -> str:
+    if value is None or not np.isfinite(value):  # JSON has no infinities: None is a score that is not defined
+        return "–"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3f}"
+
+
+def draw_scatter(table: ScoreTable, accuracies: Sequence[float], path: Path) -> None:
+    """Plot true accuracies against the place by rank, and against the number of parameters, side by side.
+
+    Args:
+        table: the scores [n], with "parameters".
+        accuracies: test accuracies in percent [n].
+        path: the picture to write.
+
+    Raises:
+        ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
+    """
+    rank = table.rank()
+    order = np.argsort(np.argsort(-rank, kind="stable"), kind="stable") + 1
+    panels = [
+        ("place by training-free rank (1: best)", order, rank, COLOR),
+        ("parameters", table.scores["parameters"], table.scores["parameters"], GRAY),
+    ]
+    picture = figure(9.0, 3.8)
+    truth = np.asarray(accuracies)
+    for i, (label, x, score, color) in enumerate(panels):
+        axes = picture.add_subplot(1, 2, i + 1)
+        size = 16 if len(truth) <= 1000 else 3
+        axes.scatter(x, truth, s=size, color=color, alpha=0.5, linewidths=0, rasterized=True)
+        pick = int(np.argmax(score))
+        axes.scatter(
+            x[pick], truth[pick], s=60, facecolors="none", edgecolors="black", label=f"best: {truth[pick]:.2f} %"
+        )
+        axes.set_title(f"Spearman ρ {spearman(score, truth):.3f}, Kendall τ {kendall(score, truth):.3f}", fontsize=10)
+        axes.set_ylim(max(0.0, float(np.percentile(truth, 5)) - 5), min(100.0, float(truth.max()) + 1))
+        axes.set_xlabel(label)
+        axes.set_ylabel("test accuracy, %")
+        axes.grid(alpha=0.3)
+        axes.legend(loc="lower right" if i else "lower left")
+    picture.axes[0].invert_xaxis()
+    picture.axes[1].set_xscale("log")
+    write_picture(picture, path, dpi=130)

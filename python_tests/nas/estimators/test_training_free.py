@@ -1,0 +1,255 @@
+"""Training-free scores against literal implementations of their formulas, on a small network."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable
+from random import Random
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from automl_ext.nas.estimators.training_free.az_nas import expressivity, progressivity, trainability
+from automl_ext.nas.estimators.training_free.jacobian import jacobian_covariance
+from automl_ext.nas.estimators.training_free.meco import meco
+from automl_ext.nas.estimators.training_free.naswot import naswot
+from automl_ext.nas.estimators.training_free.passes import NotScorableError, observe
+from automl_ext.nas.estimators.training_free.scores import RANK, SCORES, score_network
+from automl_ext.nas.estimators.training_free.size import multiply_adds, parameters
+from automl_ext.nas.estimators.training_free.synflow import synflow
+from automl_ext.nas.estimators.training_free.zico import zico
+from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
+from automl_ext.nas.spaces.operations import FactorizedReduction
+from automl_ext.nas.spaces.registry import SPACES
+from automl_ext.training.seeding import generator
+
+IMAGES, LABELS = torch.randn(6, 2, 6, 6, generator=generator(1)), torch.tensor([0, 1, 2, 0, 1, 2])
+
+
+def conv_bn_relu(c_in: int, c_out: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(c_in, c_out, 3, stride, padding=1), nn.BatchNorm2d(c_out), nn.ReLU())
+
+
+def small(seed: int = 0) -> nn.Sequential:
+    """Three blocks with feature maps, the last of which halves the image, and a linear layer."""
+    torch.manual_seed(seed)
+    head = [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3)]
+    blocks = [conv_bn_relu(2, 3), conv_bn_relu(3, 3), conv_bn_relu(3, 4, stride=2)]
+    return nn.Sequential(*blocks, nn.Sequential(*head))
+
+
+def states(network: nn.Sequential, images: Tensor) -> list[list[bool]]:
+    """Return which ReLU units are on, per image."""
+    found: list[list[bool]] = [[] for _ in images]
+    x = images
+    for block in network[:3]:
+        x = block(x)
+        for n, values in enumerate(x.flatten(1).tolist()):
+            found[n] += [value > 0 for value in values]
+    return found
+
+
+def test_naswot() -> None:
+    codes = states(small().train(), IMAGES)
+    kernel = np.array([[sum(a == b for a, b in zip(x, y, strict=True)) for y in codes] for x in codes], dtype=float)
+    assert naswot(small(), IMAGES) == pytest.approx(math.log(abs(np.linalg.det(kernel))), rel=1e-6)
+
+
+def test_jacobian_covariance() -> None:
+    network, rows = small().train(), []
+    jacobian = torch.autograd.functional.jacobian(network, IMAGES)  # [N, classes, N, C, H, W]
+    for n in range(len(IMAGES)):
+        rows.append(sum(jacobian[m, k, n] for m in range(len(IMAGES)) for k in range(3)).flatten().double().numpy())
+    eigenvalues = np.linalg.eigvalsh(np.corrcoef(rows))
+    literal = -sum(math.log(value + 1e-5) + 1 / (value + 1e-5) for value in eigenvalues)
+    assert jacobian_covariance(small(), IMAGES) == pytest.approx(literal, rel=1e-3)
+
+
+def test_synflow() -> None:
+    """R is linear in each weight, so θ·∂R/∂θ is what R loses when the weight is set to 0."""
+    layers = [module for module in small().modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+    linear = nn.Sequential(*layers[:3], nn.AdaptiveAvgPool2d(1), nn.Flatten(), layers[3]).double()
+    for p in linear.parameters():
+        p.data.abs_()
+    ones = torch.ones(1, 2, 6, 6, dtype=torch.float64)
+    whole, flow = linear(ones).sum().item(), 0.0
+    for layer in layers:
+        flat = layer.weight.data.view(-1)
+        for i in range(len(flat)):
+            kept, flat[i] = flat[i].item(), 0.0
+            flow += whole - linear(ones).sum().item()
+            flat[i] = kept
+    assert synflow(small(), IMAGES) == pytest.approx(math.log(flow), rel=1e-6)
+
+
+def test_zico() -> None:
+    network, total = small().train(), 0.0
+    gradients: list[list[np.ndarray]] = []
+    for part in (slice(0, 3), slice(3, 6)):
+        network.zero_grad()
+        F.cross_entropy(network(IMAGES[part]), LABELS[part]).backward()
+        layers = [module for module in network.modules() if isinstance(module, (nn.Conv2d, nn.Linear))]
+        gradients.append([layer.weight.grad.double().flatten().numpy() for layer in layers])
+    for first, second in zip(*gradients, strict=True):
+        layer = 0.0
+        for a, b in zip(first, second, strict=True):
+            mean = (a + b) / 2
+            deviation = math.sqrt(((a - mean) ** 2 + (b - mean) ** 2) / 2)
+            layer += (abs(a) + abs(b)) / 2 / deviation if deviation > 0 else 0.0
+        total += math.log(layer)
+    assert zico(small(), IMAGES, LABELS) == pytest.approx(total, rel=1e-3)
+
+
+def test_az_nas() -> None:
+    network, draw = small().train(), generator(5)
+    x, entropies, terms = IMAGES, [], []
+    for i, block in enumerate(network[:3]):
+        x = x.detach().requires_grad_()
+        output = block(x)
+        pixels = output.detach().permute(0, 2, 3, 1).reshape(-1, output.shape[1]).double().numpy()
+        eigenvalues = np.clip(np.linalg.eigvalsh(np.cov(pixels.T)), 0, None)
+        share = eigenvalues / eigenvalues.sum()
+        entropies.append(-sum(p * math.log(p + 1e-8) for p in share))
+        if i > 0:
+            u = torch.randint(0, 2, output.shape, generator=draw) * 2.0 - 1
+            (v,) = torch.autograd.grad(output, x, u)
+            factor = x.shape[2] // u.shape[2]
+            products = []
+            for n, h, w in itertools.product(range(u.shape[0]), range(u.shape[2]), range(u.shape[3])):
+                window = v[n, :, factor * h : factor * (h + 1), factor * w : factor * (w + 1)].flatten()
+                products.append(torch.outer(window, u[n, :, h, w]).double().numpy())
+            sigma = np.linalg.svd(np.mean(products, axis=0), compute_uv=False)[0]
+            terms.append(2 - sigma - 1 / sigma)
+        x = output
+    least = min(b - a for a, b in itertools.pairwise(entropies))
+    assert expressivity(small(), IMAGES) == pytest.approx(sum(entropies), rel=1e-5)
+    assert progressivity(small(), IMAGES) == pytest.approx(least, rel=1e-4)
+    assert trainability(small(), IMAGES, seed=5) == pytest.approx(float(np.mean(terms)), rel=1e-4)
+
+
+def test_meco() -> None:
+    network, total, x = small().train(), 0.0, IMAGES
+    for block in network[:3]:
+        channels = block[0](x)[0].detach().flatten(1).double().numpy()
+        total += np.linalg.eigvalsh(np.corrcoef(channels))[0]
+        x = block(x)
+    assert meco(small(), IMAGES) == pytest.approx(total, rel=1e-4)
+
+
+def test_size() -> None:
+    convolutions = 36 * 2 * 3 * 9 + 36 * 3 * 3 * 9 + 9 * 3 * 4 * 9
+    assert multiply_adds(small(), IMAGES) == convolutions + 4 * 3
+    assert parameters(small(), IMAGES) == (2 * 27 + 3 + 6) + (3 * 27 + 3 + 6) + (3 * 36 + 4 + 8) + (4 * 3 + 3)
+
+
+def test_equal_seeds_give_equal_scores_and_the_network_does_not_change() -> None:
+    network = small().eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    first = score_network(network, IMAGES, LABELS, SCORES)
+    assert score_network(network, IMAGES, LABELS, SCORES) == first
+    assert list(first) == list(SCORES)
+    assert all(math.isfinite(value) for value in first.values())
+    assert {
+        name for name, value in score_network(small(1), IMAGES, LABELS, SCORES).items() if value == first[name]
+    } == {
+        "parameters",
+        "multiply_adds",
+    }
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert not any(module.training for module in network.modules())
+    assert all(p.grad is None for p in network.parameters())
+
+
+FUNCTIONS: dict[str, Callable[[nn.Module], object]] = {
+    "naswot": lambda network: naswot(network, IMAGES),
+    "jacobian_covariance": lambda network: jacobian_covariance(network, IMAGES),
+    "synflow": lambda network: synflow(network, IMAGES),
+    "zico": lambda network: zico(network, IMAGES, LABELS),
+    "meco": lambda network: meco(network, IMAGES),
+    "expressivity": lambda network: expressivity(network, IMAGES),
+    "progressivity": lambda network: progressivity(network, IMAGES),
+    "trainability": lambda network: trainability(network, IMAGES),
+    "multiply_adds": lambda network: multiply_adds(network, IMAGES),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_nan_is_refused(name: str) -> None:
+    network = small()
+    network[1][0].weight.data[0, 0, 0, 0] = math.nan
+    with pytest.raises(NotScorableError, match=r"not finite|got nan"):
+        FUNCTIONS[name](network)
+
+
+class Constant(nn.Module):
+    """Ignores the images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.Linear(1, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.logits(torch.ones(len(x), 1)))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("naswot", "two images switch on the same ReLUs"),
+        ("jacobian_covariance", "logits do not depend on the images"),
+        ("zico", "no gradient is finite and varies"),
+        ("meco", "expected a convolution with two channels that vary"),
+        ("progressivity", "expected at least two blocks with feature maps, got 0"),
+        ("trainability", "expected at least two blocks with feature maps, got 0"),
+    ],
+)
+def test_a_network_that_ignores_the_images_is_refused(name: str, message: str) -> None:
+    torch.manual_seed(0)
+    with pytest.raises(NotScorableError, match=message):
+        FUNCTIONS[name](Constant())
+
+
+def test_a_network_without_relu_is_refused_by_naswot_only() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.Conv2d(3, 3, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    with pytest.raises(NotScorableError, match="no ReLU"):
+        naswot(network, IMAGES)
+    scores = score_network(network, IMAGES, LABELS, SCORES)
+    assert scores["naswot"] == -math.inf
+    assert {name for name, value in scores.items() if not math.isfinite(value)} <= {"naswot", "jacobian_covariance"}
+
+
+def test_relus_that_are_functions_count() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(FactorizedReduction(2, 4), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    assert [tuple(output.shape) for output in observe(network, IMAGES).relus] == [(6, 2, 6, 6)]
+
+
+def test_invalid_arguments() -> None:
+    with pytest.raises(ValueError, match="zico: expected at least 2 batches of 2 images, got 3 images, 2 batches"):
+        zico(small(), IMAGES[:3], LABELS[:3])
+    with pytest.raises(ValueError, match=r"names: expected some of parameters, .*, got 'accuracy'"):
+        score_network(small(), IMAGES, LABELS, ["accuracy"])
+
+
+@pytest.mark.parametrize("size", [8, 9])
+@pytest.mark.parametrize("name", SPACES)
+def test_every_space_has_all_scores(name: str, size: int) -> None:
+    space = SPACES[name]()
+    images, labels = torch.randn(6, 1, size, size, generator=generator(0)), LABELS
+    torch.manual_seed(0)
+    genotype = space.random(Random(3))
+    network = space.build(genotype, in_channels=1, num_classes=3, channels=4, cells=1)
+    scores = score_network(network, images, labels, SCORES)
+    assert {score for score, value in scores.items() if not math.isfinite(value)} == set()
+
+
+def test_a_disconnected_cell_is_not_scorable() -> None:
+    torch.manual_seed(0)
+    network = NASBench201().build(Genotype(("none",) * 6), in_channels=2, num_classes=3, channels=4, cells=1)
+    scores = score_network(network, IMAGES, LABELS, RANK)
+    assert -math.inf in scores.values()

@@ -1,0 +1,17 @@
+"""The table of build times: docs/install.md."""
+
+from __future__ import annotations
+
+from docs_tables.text import load, table
+
+
+def install_times() -> str:
+    recorded = load("first_hour")
+    make = recorded["make"]
+    lines = [
+        ["`make`: environment, packages, build, demonstration", f"{make['seconds'] / 60:.1f}", make["cpu_seconds"]]
+    ]
+    for page, command, _, cpu_seconds in recorded["commands"]:
+        if page == "install":  # the machine was not idle, so these minutes say nothing
+            lines.append([f"`{command}`", "–", cpu_seconds])
+    return table("in a fresh environment | minutes | CPU-seconds", [[*line[:2], f"{line[2]:.0f}"] for line in lines])
