@@ -110,7 +110,8 @@ class Auto:
         self.training_splits = without_validation(splits)
         self.largest = largest(space)
         self.candidates = draw_candidates(space, config.candidates, Random(derived_seed(config.seed, CANDIDATES)))
-        self.random, self.drawn = Random(derived_seed(config.seed, BASELINE)), []
+        self.random = Random(derived_seed(config.seed, BASELINE))
+        self.drawn: list[Any] = []
         self.done: list[Done] = []
         self.task: Task | None = None
         self.current: ScoreJob | NetworkTraining | None = None

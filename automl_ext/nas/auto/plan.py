@@ -121,7 +121,7 @@ def next_task(
     spent = sum(d.seconds for d in screened)
     if chunk < len(candidates) and (spent < plan.screening or chunk < plan.rungs[0][0]):
         return Task("screen", number, chunk=chunk)
-    entrants = [(genotype, None) for genotype in ranked(screened)]
+    entrants: list[tuple[Any, int | None]] = [(genotype, None) for genotype in ranked(screened)]
     for rung, (count, epochs) in enumerate(plan.rungs):
         short = [d for d in done if d.task.stage == "short" and d.task.rung == rung]
         if len(short) < min(count, len(entrants)):
