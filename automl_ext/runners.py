@@ -120,6 +120,11 @@ _SUPERNETS = {
 }
 # The same per other command.
 _NAMED = {
+    "search auto": (
+        "search within a budget: screening, short trainings, full trainings, an ensemble",
+        "nas.auto.config:AutoConfig",
+        "nas.auto.auto:auto",
+    ),
     "score": (
         "rank architectures without training them",
         "nas.screening.score:ScoreConfig",

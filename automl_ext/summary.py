@@ -60,6 +60,10 @@ def print_run(prog: str, out: Path, config: Any, result: dict[str, Any]) -> None
     else:
         rows += list(network_rows(result))
     rows.append(("written to", f"{out}/{'ablation.json and ablation.png' if ablation else 'result.json'}"))
+    if "trajectory" in result:
+        from automl_ext.nas.auto.report import table_of
+
+        Console().print(table_of(result, f"{prog} on {config.data}"))
     _print(f"{prog}: finished", rows, [] if ablation else next_commands(prog, out, config, result))
 
 

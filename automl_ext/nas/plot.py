@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from automl_ext.nas.auto.plot import plot_auto
 from automl_ext.nas.retraining.comparison import draw_comparison
 from automl_ext.nas.retraining.confusion import plot_confusion
 from automl_ext.nas.run_title import run_title
@@ -22,7 +23,8 @@ def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
     """Plot a run of architecture search.
 
     Writes ``curves.png`` of the logged metrics. A search by a strategy also gets ``trajectory.png`` and
-    ``pareto.png``, a comparison or an ensemble ``comparison.png``. A run with a genotype also gets ``cell.png`` and
+    ``pareto.png``, a comparison or an ensemble ``comparison.png``, and
+    ``search auto`` also gets ``accuracy.png``. A run with a genotype also gets ``cell.png`` and
     ``cell.svg``, one with a trained network ``confusion.png``.
 
     Args:
@@ -48,6 +50,7 @@ def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
         of_space = _text(run / "config.json", config, "space") or "nb201"
         drawn += _draw(genotype, run, stored_space(of_space, trust, run / CONFIG), title)
         drawn += plot_confusion(result, run)
+    drawn += plot_auto(result, run / "accuracy.png", title)
     return [curves, *drawn]
 
 

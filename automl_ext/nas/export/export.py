@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext._version import __version__
+from automl_ext.nas.ensembles.network import member_path
 from automl_ext.nas.export.program import RawImages, check, sample_images, write_program
 from automl_ext.nas.export.run_facts import check_network
 from automl_ext.nas.export.source import Sources
@@ -26,7 +27,7 @@ from automl_ext.training.exporting import READ_WEIGHTS, check_out, load_module
 from automl_ext.training.files import checkpoint
 from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.files.reading import read_object
-from automl_ext.training.files.weights import check_fit, write_tensors
+from automl_ext.training.files.weights import check_fit, read_tensors, write_tensors
 
 
 def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, trust: Iterable[str] = ()) -> list[Path]:
@@ -97,9 +98,9 @@ def load_network(
         ) from None
     if built_in:
         with torch.device("meta"):  # checks the checkpoint before memory is allocated for the sizes
-            read_weights(run, space.build(genotype, **facts["shape"]))
+            read_weights(run, space.build(genotype, **facts["shape"]), result)
     network = space.build(genotype, **facts["shape"])
-    network.load_state_dict(read_weights(run, network))
+    network.load_state_dict(read_weights(run, network, result))
     return network.eval(), genotype, space, facts
 
 
@@ -120,12 +121,19 @@ def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UserError(f"export: {run}/result.json: network: {error}") from None
 
 
-def read_weights(run: Path, network: nn.Module) -> dict[str, Tensor]:
-    """Read the network's weights from the run's last checkpoint, without those of an auxiliary head.
+def read_weights(run: Path, network: nn.Module, result: dict[str, Any]) -> dict[str, Tensor]:
+    """Read the network's weights, without those of an auxiliary head.
+
+    They are in the run's last checkpoint or, after ``search auto``, in the file of the best network.
 
     Raises:
-        UserError: the checkpoint is missing, damaged, or of another network.
+        UserError: the checkpoint or the file is missing, damaged, or of another network.
     """
+    if type(member := result.get("member")) is int:
+        path = member_path(run, member)
+        weights: dict[str, Tensor] = read_tensors(path)
+        check_fit(weights, network.state_dict(), str(path))
+        return weights
     steps = checkpoint.list_steps(run / "checkpoints")
     if not steps:
         raise UserError(f"export: {run} has no checkpoint")

@@ -199,13 +199,18 @@ def measure(training: NetworkTraining, genotype: Any, splits: Splits) -> dict[st
         **class_report(counts, labels.cpu(), splits.classes),
         "parameters": count_parameters(training.network),
         "macs": count_macs(training.network, (splits.in_channels, *splits.image_size)),
-        "network": {
-            "space": training.config.space,
-            "shape": network_shape(splits, training.config.channels, training.config.cells),
-            "image_size": list(splits.image_size),
-            "mean": list(splits.mean),
-            "std": list(splits.std),
-            "classes": list(splits.classes),
-        },
+        "network": network_facts(training.config, splits),
         "times": {"retrain_seconds": training.clock.wall, "retrain_cpu_seconds": training.clock.cpu},
+    }
+
+
+def network_facts(config: TrainingConfig, splits: Splits) -> dict[str, Any]:
+    """Return what is needed to build a trained network again: the entry ``network`` of a result."""
+    return {
+        "space": config.space,
+        "shape": network_shape(splits, config.channels, config.cells),
+        "image_size": list(splits.image_size),
+        "mean": list(splits.mean),
+        "std": list(splits.std),
+        "classes": list(splits.classes),
     }

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 ALGORITHMS = {
+    "auto": "search auto",
     "gdas": "GDAS",
     "entmax-gdas": "entmax-GDAS",
     "darts": "DARTS",

@@ -1,0 +1,149 @@
+"""The plan of ``search auto``: how the budget is divided, and which task is next.
+
+Both are functions of the configuration and of the finished tasks alone, so a resumed run continues exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from automl_ext.nas.auto.config import AutoConfig
+
+Stage = Literal["probe", "screen", "short", "full", "random"]
+CHUNK = 50  # number of architectures per screening task
+
+# Shares of the budget. The rest is for what differs from the estimate.
+SCREENING, SHORT, FULL = 0.15, 0.3, 0.5
+ETA = 3  # one in ETA architectures of a rung is promoted, and trained ETA times as long
+RUNGS = 2
+LEAST_EPOCHS = 3  # of a full training
+
+
+@dataclass(frozen=True)
+class Task:
+    """One task of the search.
+
+    Attributes:
+        stage: the stage that it belongs to.
+        number: the index of the task in the list of tasks.
+        genotype: the architecture to train; None for a screening.
+        epochs: the number of epochs of the training.
+        start: the number of the task whose weights the training starts from; None: random weights.
+        chunk: the index of the first candidate of a screening.
+        rung: the rung of a short training.
+    """
+
+    stage: Stage
+    number: int
+    genotype: Any = None
+    epochs: int = 0
+    start: int | None = None
+    chunk: int = 0
+    rung: int = 0
+
+
+@dataclass
+class Done:
+    """A finished task and its measurements.
+
+    Attributes:
+        task: the task.
+        seconds: its cost in CPU-seconds (seconds on a GPU).
+        valid_accuracy: the accuracy on the validation images, 0 to 1; −1 if the training diverged.
+        measured: what the stage measured besides: the scores of a screening, or the predictions of a full training.
+    """
+
+    task: Task
+    seconds: float
+    valid_accuracy: float = -1.0
+    measured: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The division of the budget.
+
+    Attributes:
+        screening: seconds after which no further candidates are screened.
+        rungs: number of architectures and epochs of each rung of the short trainings.
+        finalists: number of architectures that are trained fully, besides the largest one.
+        epochs: number of epochs of a full training.
+    """
+
+    screening: float
+    rungs: tuple[tuple[int, int], ...]
+    finalists: int
+    epochs: int
+
+
+def make_plan(config: AutoConfig, epoch: float) -> Plan:
+    """Divide the budget.
+
+    Args:
+        config: its ``epochs`` and ``finalists`` are upper limits.
+        epoch: seconds that an epoch of the largest architecture takes. Most others take less.
+    """
+    budget = 60 * config.minutes
+    epochs = max(min(config.epochs, int(FULL * budget / (2 * epoch))), LEAST_EPOCHS)
+    finalists = max(min(config.finalists, int(FULL * budget / (epochs * epoch))) - 1, 1)
+    short = max(epochs // ETA ** (RUNGS + 1), 1)
+    first = max(int(SHORT * budget / (RUNGS * short * epoch)), finalists * ETA ** (RUNGS - 1))
+    first = min(first, config.candidates)
+    counts = [max(first // ETA**rung, finalists) for rung in range(RUNGS)]
+    return Plan(
+        SCREENING * budget,
+        tuple((min(count, first), short * ETA**rung) for rung, count in enumerate(counts)),
+        finalists,
+        epochs,
+    )
+
+
+def next_task(
+    config: AutoConfig, candidates: Sequence[Any], largest: Any, ranked: Any, drawn: Any, done: Sequence[Done]
+) -> Task | None:
+    """Return the next task, or None after the last one.
+
+    Args:
+        candidates: the architectures to screen.
+        largest: the largest architecture of the space.
+        ranked: finished screenings → their architectures without duplicates, the best first.
+        drawn: i → the i-th random architecture of the baseline.
+        done: the finished tasks, in order.
+    """
+    number = len(done)
+    if not done:
+        return Task("probe", 0, largest, epochs=1)
+    plan = make_plan(config, done[0].seconds)
+    screened = [d for d in done if d.task.stage == "screen"]
+    chunk = CHUNK * len(screened)
+    spent = sum(d.seconds for d in screened)
+    if chunk < len(candidates) and (spent < plan.screening or chunk < plan.rungs[0][0]):
+        return Task("screen", number, chunk=chunk)
+    entrants: list[tuple[Any, int | None]] = [(genotype, None) for genotype in ranked(screened)]
+    for rung, (count, epochs) in enumerate(plan.rungs):
+        short = [d for d in done if d.task.stage == "short" and d.task.rung == rung]
+        if len(short) < min(count, len(entrants)):
+            genotype, start = entrants[len(short)]
+            return Task("short", number, genotype, epochs, start, rung=rung)
+        entrants = [(d.task.genotype, d.task.number) for d in best(short)]
+    finalists = [entrant for entrant in entrants if entrant[0] != largest][: plan.finalists]
+    full = [d for d in done if d.task.stage == "full"]
+    if len(full) < len(finalists) + 1:
+        genotype, start = [*finalists, (largest, None)][len(full)]
+        return Task("full", number, genotype, plan.epochs, start)
+    random = [d for d in done if d.task.stage == "random"]
+    if config.baselines and sum(d.seconds for d in random) < search_seconds(done):
+        return Task("random", number, drawn(len(random)), plan.epochs)
+    return None
+
+
+def best(done: Sequence[Done]) -> list[Done]:
+    """Return the trainings that did not diverge, the most accurate first; of equal ones the earlier first."""
+    return sorted((d for d in done if d.valid_accuracy >= 0), key=lambda d: -d.valid_accuracy)
+
+
+def search_seconds(done: Sequence[Done]) -> float:
+    """Return the cost of the search: of all tasks except the random baseline."""
+    return sum(d.seconds for d in done if d.task.stage != "random")

@@ -1,0 +1,90 @@
+"""``search auto`` on a few digits: the result, its files, and resuming."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from automl_ext.nas.auto import plan
+from automl_ext.nas.auto.auto import auto
+from automl_ext.nas.auto.config import AutoConfig
+from automl_ext.nas.auto.largest import largest
+from automl_ext.nas.export.export import export, load_network
+from automl_ext.nas.plot import plot_run
+from automl_ext.nas.spaces.registry import space
+
+CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
+
+
+@pytest.fixture
+def small_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same plan at any speed."""
+    fixed = plan.Plan(screening=0.0, rungs=((3, 1), (2, 2)), finalists=1, epochs=2)
+    monkeypatch.setattr(plan, "make_plan", lambda config, epoch: fixed)
+
+
+def config(**options: Any) -> AutoConfig:
+    return AutoConfig(subset=150, channels=2, epochs=2, candidates=6, minutes=0.01, **options)
+
+
+def test_largest_architecture_of_the_spaces() -> None:
+    assert str(largest(space("nb201"))) == CONV
+    sizes = []
+    darts = space("darts")
+    for genotype in (largest(darts), darts.random(__import__("random").Random(1))):
+        with torch.device("meta"):
+            network = darts.build(genotype, in_channels=3, num_classes=10, channels=4, cells=1)
+        sizes.append(sum(p.numel() for p in network.parameters()))
+    assert sizes[0] > sizes[1]
+
+
+def test_result_and_files(tmp_path: Path, small_plan: None) -> None:
+    result = auto(config(), tmp_path / "run")
+    assert result is not None
+    assert json.loads((tmp_path / "run/result.json").read_text())["genotype"] == result["genotype"]
+    rows = {row["name"]: row for row in result["rows"]}
+    networks = [row for row in result["rows"] if "member" in row]
+    assert result["source"] == min(networks, key=lambda row: row["valid_log_loss"])["name"]
+    assert rows["largest"]["genotype"] == CONV
+    assert rows["found"]["genotype"] != CONV
+    best = min(rows["found"]["valid_log_loss"], rows["largest"]["valid_log_loss"])
+    assert rows["ensemble"]["valid_log_loss"] <= best + 1e-9
+    stages = result["stages"]
+    assert [stages[s]["tasks"] for s in ("probe", "screen", "short", "full")] == [1, 1, 5, 2]
+    search = sum(stages[s]["seconds"] for s in ("probe", "screen", "short", "full"))
+    assert rows["found"]["seconds"] == pytest.approx(search)
+    assert stages["random"]["seconds"] >= search
+    network, genotype, _, facts = load_network(tmp_path / "run")
+    assert str(genotype) == result["genotype"]
+    assert network(torch.zeros(2, 1, *facts["image_size"])).shape == (2, 10)
+    assert [path.suffix for path in export(tmp_path / "run", tmp_path / "net.py")] == [".py", ".pt"]
+    pytest.importorskip("matplotlib")
+    assert {"accuracy.png", "cell.png"} <= {path.name for path in plot_run(tmp_path / "run")}
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k != "seconds"}
+    return [without_times(v) for v in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("steps", [2, 4, 6])  # in the screening, in a short training, in a full one
+def test_an_interrupted_search_ends_alike(tmp_path: Path, small_plan: None, steps: int) -> None:
+    options = config(baselines=False)
+    whole = auto(options, tmp_path / "whole")
+    assert auto(options, tmp_path / "parts", stop_after=steps) is None
+    parts = auto(options, tmp_path / "parts", resume="auto")
+    assert whole is not None
+    assert without_times(parts) == without_times(whole)
+
+
+def test_options_that_do_not_fit_are_refused_before_there_is_a_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="minutes"):
+        AutoConfig(minutes=0)
+    with pytest.raises(ValueError, match="finalists"):
+        AutoConfig(finalists=1)
+    assert not (tmp_path / "run").exists()

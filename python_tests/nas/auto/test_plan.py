@@ -1,0 +1,81 @@
+"""The plan of ``search auto``: what the budget buys, and the order of the tasks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from automl_ext.nas.auto.config import AutoConfig
+from automl_ext.nas.auto.plan import CHUNK, Done, Task, make_plan, next_task
+
+CANDIDATES = [f"g{i}" for i in range(120)]
+CONFIG = AutoConfig(minutes=10, epochs=12, candidates=120, finalists=3)
+
+
+def run_through(config: AutoConfig, accuracy: dict[str, float], epoch: float = 1.0) -> list[Done]:
+    """Run all tasks; a training takes ``epoch`` seconds per epoch, a screening 1 second per architecture."""
+
+    def ranked(screened: Sequence[Done]) -> list[str]:
+        return ["largest", *CANDIDATES[: CHUNK * len(screened)]]
+
+    done: list[Done] = []
+    while (task := next_task(config, CANDIDATES, "largest", ranked, lambda i: f"random{i}", done)) is not None:
+        seconds = CHUNK if task.stage == "screen" else task.epochs * epoch
+        done.append(Done(task, seconds, accuracy.get(task.genotype, 0.5)))
+        assert len(done) < 1000
+    return done
+
+
+def stage(done: Sequence[Done], name: str, rung: int = 0) -> list[Task]:
+    return [d.task for d in done if d.task.stage == name and d.task.rung == rung]
+
+
+@pytest.mark.parametrize("minutes", [0.1, 1, 10, 100])
+@pytest.mark.parametrize("epoch", [0.05, 1.0, 20.0])
+def test_the_trainings_fit_into_the_budget(minutes: float, epoch: float) -> None:
+    config = AutoConfig(minutes=minutes, epochs=40, finalists=5)
+    plan = make_plan(config, epoch)
+    seconds = epoch * (sum(n * e for n, e in plan.rungs) + plan.epochs * (plan.finalists + 1))
+    assert 1 <= plan.finalists <= 4
+    assert plan.rungs[0][0] >= plan.rungs[1][0] >= plan.finalists
+    smallest = epoch * (3 * 1 + 3 * 3 + 2 * 3)  # at least one finalist from two rungs, and the largest architecture
+    assert seconds <= max(60 * minutes * 0.85, smallest)
+
+
+def test_the_best_are_promoted_with_their_weights() -> None:
+    accuracy = {"g0": 0.7, "g1": 0.9, "g2": 0.8, "largest": 0.6}
+    done = run_through(CONFIG, accuracy)
+    first, second, full = stage(done, "short"), stage(done, "short", rung=1), stage(done, "full")
+    assert first[0].genotype == "largest"
+    assert {t.start for t in first} == {None}
+    number = {t.genotype: t.number for t in first}
+    assert [t.genotype for t in second[:3]] == ["g1", "g2", "g0"]
+    assert [t.start for t in second[:3]] == [number["g1"], number["g2"], number["g0"]]
+    assert [t.genotype for t in full] == ["g1", "g2", "largest"]  # two finalists and the baseline
+    number = {t.genotype: t.number for t in second}
+    assert [t.start for t in full] == [number["g1"], number["g2"], None]
+    assert {t.epochs for t in full} == {make_plan(CONFIG, 1.0).epochs}
+
+
+def test_the_random_baseline_costs_as_much_as_the_search() -> None:
+    done = run_through(CONFIG, {})
+    search = sum(d.seconds for d in done if d.task.stage != "random")
+    random = [d for d in done if d.task.stage == "random"]
+    assert search <= sum(d.seconds for d in random) < search + random[-1].seconds
+    assert [d.task.genotype for d in random] == [f"random{i}" for i in range(len(random))]
+    assert {d.task.epochs for d in random} == {make_plan(CONFIG, 1.0).epochs}
+    assert {d.task.start for d in random} == {None}
+    assert not stage(run_through(AutoConfig(minutes=10, epochs=12, baselines=False), {}), "random")
+
+
+def test_screening_ends_with_its_share_of_the_budget() -> None:
+    assert len(stage(run_through(CONFIG, {}), "screen")) == 2  # 90 s of 600; the second chunk starts after 50 s
+    long = AutoConfig(minutes=100, epochs=12, candidates=120)
+    assert len(stage(run_through(long, {}), "screen")) == 3  # all 120
+
+
+def test_diverged_trainings_are_not_promoted() -> None:
+    done = run_through(CONFIG, {"g0": -1.0, "g1": 0.9})
+    assert "g0" in [t.genotype for t in stage(done, "short")]
+    assert "g0" not in [t.genotype for t in stage(done, "short", rung=1)]
