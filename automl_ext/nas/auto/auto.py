@@ -88,7 +88,7 @@ def auto(
                         return None
                     measured = job.run_epoch()
                     step += 1
-                    run.log(step, **{f"{task.stage}_{key}": value for key, value in measured.items()})
+                    run.log(step, **named(task, measured))
                     run.save(step, search.state_dict())
                     bar.advance(description=search.description(task))
                 search.finish(task)
@@ -204,3 +204,11 @@ class Auto:
             raise ValueError("done: expected at least one task to be left")
         self.task, self.current = task, self.start(task)
         self.current.load_state_dict(state["job"])
+
+
+def named(task: Task, measured: dict[str, float]) -> dict[str, float]:
+    """Return the measurements of an epoch by name, with the stage and the number of the task."""
+    if task.stage == "screen":
+        return {"screen_architectures": task.chunk + measured["architectures"]}
+    stage = "short" if task.stage == "probe" else task.stage
+    return {f"{stage}{task.number}_{key}": value for key, value in measured.items()}

@@ -72,7 +72,7 @@ METRICS = {
     "value_grad_norm": Metric("gradient norm", "value"),
 }
 # Functions of the epoch or step alone, which the configuration states; "seconds" is the total so far.
-SCHEDULES = {"lr", "tau", "epsilon", "beta", "seconds"}
+SCHEDULES = {"lr", "tau", "epsilon", "beta", "seconds", "architectures"}
 
 
 def metric(name: str) -> Metric:
