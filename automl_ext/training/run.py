@@ -163,9 +163,15 @@ class Run:
         write_json(self.path / RESULT, result)
         self._finished = True
 
-    def progress(self, total: int, description: str) -> Progress:
-        """Return a progress bar from :attr:`step` to ``total``: ``for epoch in run.progress(epochs, "search"): …``."""
-        self._progress = Progress(total, description, start=self.step)
+    def progress(self, total: int, description: str, start: int | None = None) -> Progress:
+        """Return a progress bar from ``start`` to ``total``: ``for epoch in run.progress(epochs, "search"): …``.
+
+        Args:
+            total: the last step.
+            description: the text beside the bar.
+            start: the first step; by default :attr:`step`.
+        """
+        self._progress = Progress(total, description, start=self.step if start is None else start)
         return self._progress
 
     def close(self) -> None:

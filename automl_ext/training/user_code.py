@@ -111,7 +111,8 @@ def check_trusted(names: Iterable[str], trust: Iterable[str], source: str | Path
         if module and not any(f"{module}.".startswith(f"{t}.") for t in trusted):
             raise UserError(
                 f"{source} names the Python module {short(module)[1:-1]} ({short(name)[1:-1]}). Importing it executes "
-                f"its code, so name it if you trust it: --trust {short(module)[1:-1]} (in Python, trust=[…])"
+                "its code, so name it if you trust it, in Python with trust=[…], on the command line with --trust "
+                f"{short(module)[1:-1]}"
             )
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("rich", reason="tables are printed with rich")
+from automl_ext.nas.auto.plot import plot_auto
 from automl_ext.nas.benchmarks.report import draw
-from automl_ext.nas.demo import draw_rows
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.run_title import run_title
 from automl_ext.training.pictures.colors import color_of
@@ -105,12 +106,22 @@ def test_ensemble_of_restarts_is_drawn_by_member(tmp_path: Path, drawn_figures: 
     assert len(texts(drawn_figures[1])) == 4
 
 
-def test_demonstration_draws_its_comparison(tmp_path: Path, drawn_figures: list[Any]) -> None:
-    rows = [{"parameters": 1000 * i, "test_accuracy": 0.9 + 0.01 * i} for i in range(4)]
-    assert draw_rows(rows, 0.92, tmp_path / "comparison.png").is_file()
-    median = "median of the random cells: 92.0 %"
-    assert texts(drawn_figures[0]) == ["found by GDAS: 90.0 %", "random cells (3)", median]
-    assert drawn_figures[0].get_suptitle() == "GDAS and random cells on digits"
+def test_accuracy_against_cost_of_search_auto(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    names = ["found", "largest", "best of 2 random", "ensemble", "ensemble of 2 random"]
+    rows = [{"name": name, "seconds": 10 * i, "test_accuracy": 0.9 + 0.01 * i} for i, name in enumerate(names)]
+    for row in rows[3:]:
+        row["members"] = []
+    points = [{"seconds": 5, "test_accuracy": 0.9}, {"seconds": 8, "test_accuracy": 0.95}]
+    result = {"rows": rows, "trajectory": {"search": points, "random": []}}
+    assert plot_auto(result, tmp_path / "accuracy.png", "a title") == [tmp_path / "accuracy.png"]
+    axes = drawn_figures[0].axes[0]
+    assert axes.get_lines()[0].get_ydata().tolist() == [90, 95]
+    assert texts(drawn_figures[0]) == [
+        *("search: best so far", "random: best so far", "largest architecture, no search"),
+        *("ensemble", "ensemble of 2 random"),
+    ]
+    assert drawn_figures[0].get_suptitle() == "a title"
+    assert plot_auto({"genotype": "x"}, tmp_path / "no.png", "") == []
 
 
 def test_damaged_results_are_not_compared(tmp_path: Path) -> None:

@@ -172,7 +172,8 @@ class Training:
         """Train to the end and return the result; return None after ``stop_after`` steps, with a checkpoint."""
         envs, config = self.agent.envs, self.config
         stop_at = np.inf if stop_after is None else envs.steps + stop_after
-        with Progress(config.total_steps, algorithm, start=envs.steps) as bar:
+        progress = Progress if self.run is None else self.run.progress
+        with progress(config.total_steps, algorithm, start=envs.steps) as bar:
             while envs.steps < config.total_steps and not self.stopped:
                 if envs.steps >= stop_at:
                     self.save()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 from automl_ext.nas.auto import plan
 from automl_ext.nas.auto.auto import auto
 from automl_ext.nas.auto.config import AutoConfig
@@ -35,7 +37,7 @@ def test_largest_architecture_of_the_spaces() -> None:
     assert str(largest(space("nb201"))) == CONV
     sizes = []
     darts = space("darts")
-    for genotype in (largest(darts), darts.random(__import__("random").Random(1))):
+    for genotype in (largest(darts), darts.random(random.Random(1))):
         with torch.device("meta"):
             network = darts.build(genotype, in_channels=3, num_classes=10, channels=4, cells=1)
         sizes.append(sum(p.numel() for p in network.parameters()))

@@ -11,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from automl_ext.cli import main
 from automl_ext.nas.differentiable import darts as darts_search
 from automl_ext.nas.differentiable import entmax_gdas, gdas
 from automl_ext.nas.differentiable.config import SupernetConfig
@@ -23,6 +22,9 @@ from automl_ext.nas.differentiable.recipes import RECIPES, with_recipe
 from automl_ext.nas.spaces.nasbench201 import NASBench201, NASBench201Supernet
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.checkpoint import list_steps
+
+pytest.importorskip("tyro", reason="the command line needs tyro")
+from automl_ext.cli import main
 
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 

@@ -204,7 +204,7 @@ def test_resume_equals_uninterrupted_search(name: str, tmp_path: Path) -> None:
     assert len(found["alpha"]) == 1 + (name == "darts")
     pytest.importorskip("matplotlib", reason='needs matplotlib: pip install "automl_ext[plot]"')
     written = plot_run(tmp_path / "whole")
-    assert [path.name for path in written] == ["curves.png", "cell.png", "cell.svg"]
+    assert [path.name for path in written] == ["curves.png", "cell.png", "cell.svg", "confusion.png"]
 
 
 def without(result: dict[str, Any]) -> dict[str, Any]:
