@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from automl_ext.nas.estimators.rank_correlation import kendall, spearman
 from automl_ext.nas.screening.table import ScoreTable
@@ -20,6 +18,9 @@ COLOR, GRAY = "#1b6ca8", "#6b7280"
 
 def print_scores(result: Mapping[str, Any]) -> None:
     """Print the content of the ``result.json`` of ``automl-ext score``: the best architectures, and correlations."""
+    from rich.console import Console  # here, because `import automl_ext.nas` must not load rich
+    from rich.table import Table
+
     console = Console()
     best = result["best"]
     combined = " + ".join(result["rank_of"])
