@@ -19,11 +19,12 @@ class Progress:
     """A progress bar from ``start`` to ``total``: a context manager with :meth:`advance`, or an iterator.
 
     ``for step in progress`` yields ``start … total - 1``. If standard error is not a terminal, :meth:`report` prints
-    lines instead. Nothing is shown if the logger ``automl_ext`` suppresses warnings.
+    lines instead. Nothing is shown if the logger ``automl_ext`` suppresses warnings. With ``percent``, the bar counts
+    the percentage of a budget, and the lines count steps.
     """
 
-    def __init__(self, total: int, description: str, start: int = 0) -> None:
-        self.total, self.description, self.start = total, description, start
+    def __init__(self, total: int, description: str, start: int = 0, percent: bool = False) -> None:
+        self.total, self.description, self.start, self.percent = total, description, start, percent
         self._bar: Any = None
         self._task: Any = None
         self._lines = False
@@ -73,7 +74,7 @@ class Progress:
         now = time.monotonic()
         if self._lines and (now >= self._printed + PAUSE or step >= self.total):
             self._printed = now
-            of = f"/{self.total:,}" if step <= self.total else ""
+            of = f"/{self.total:,}" if step <= self.total and not self.percent else ""
             values = [f"{name} {value:.4g}" for name, value in list(scalars.items())[:SHOWN]]
             text = f"{self.description} {step:,}{of}, {now - self._began:.0f} s: {', '.join(values)}"
             with contextlib.suppress(OSError):  # a closed pipe must not end a run

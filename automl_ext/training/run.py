@@ -163,15 +163,16 @@ class Run:
         write_json(self.path / RESULT, result)
         self._finished = True
 
-    def progress(self, total: int, description: str, start: int | None = None) -> Progress:
+    def progress(self, total: int, description: str, start: int | None = None, percent: bool = False) -> Progress:
         """Return a progress bar from ``start`` to ``total``: ``for epoch in run.progress(epochs, "search"): …``.
 
         Args:
             total: the last step.
             description: the text beside the bar.
             start: the first step; by default :attr:`step`.
+            percent: the bar counts the percentage of a budget; ``total`` is 100.
         """
-        self._progress = Progress(total, description, start=self.step if start is None else start)
+        self._progress = Progress(total, description, self.step if start is None else start, percent)
         return self._progress
 
     def close(self) -> None:

@@ -80,7 +80,8 @@ def auto(
     with Run.open(out, config, algorithm="auto", resume=resume, load=search.load_state_dict) as run:
         stop_at = None if stop_after is None else run.step + stop_after
         step = run.step
-        with run.progress(100, "auto") as bar:
+        shown = search.percent()
+        with run.progress(100, "search auto", shown, percent=True) as bar:
             while (task := search.next_task()) is not None:
                 job = search.job(task)
                 while job.epoch < job.epochs:
@@ -90,7 +91,8 @@ def auto(
                     step += 1
                     run.log(step, **named(task, measured))
                     run.save(step, search.state_dict())
-                    bar.advance(description=search.description(task))
+                    bar.advance(search.percent() - shown, description=search.description(task))
+                    shown = search.percent()
                 search.finish(task)
         result = {**summarize(splits, config.rounds, search.done), "network": network_facts(config, splits)}
         run.finish(result)
@@ -184,8 +186,18 @@ class Auto:
             measured["test"] = log_probabilities(network, self.splits.test)
         if task.stage != "probe":
             save_member(self.out, task.number, network)
-        clock = training.clock
-        return Done(task, clock.cpu if self.device.type == "cpu" else clock.wall, score, measured)
+        return Done(task, self.seconds(training), score, measured)
+
+    def percent(self) -> int:
+        """Return the spent percentage of the budget, of the random baseline too; at most 99, for the last training."""
+        spent = sum(d.seconds for d in self.done) + (self.seconds(self.current) if self.current else 0.0)
+        return min(int(100 * spent / (60 * self.config.minutes * (2 if self.config.baselines else 1))), 99)
+
+    def seconds(self, job: ScoreJob | NetworkTraining) -> float:
+        """Return the cost of a job: CPU-seconds on a CPU, seconds on a GPU."""
+        if isinstance(job, ScoreJob):
+            return job.seconds
+        return job.clock.cpu if self.device.type == "cpu" else job.clock.wall
 
     def description(self, task: Task) -> str:
         """Return the text beside the progress bar: where the search is, and the best result so far."""

@@ -14,7 +14,7 @@ class AutoConfig(TrainingConfig):
 
     minutes: float = 10.0  # Budget of the search in CPU-minutes; the baselines take about as long again.
     candidates: int = 1000  # Largest number of architectures that are screened.
-    finalists: int = 4  # Largest number of architectures that are trained fully, the largest one of the space included.
+    finalists: int = 8  # Largest number of architectures that are trained fully, the largest one of the space included.
     baselines: bool = True  # Also train random architectures for as long as the search took.
     rounds: int = 50  # Number of rounds of the ensemble's greedy selection.
 

@@ -15,7 +15,7 @@ Stage = Literal["probe", "screen", "short", "full", "random"]
 CHUNK = 50  # number of architectures per screening task
 
 # Shares of the budget. The rest is for what differs from the estimate.
-SCREENING, SHORT, FULL = 0.15, 0.3, 0.5
+SCREENING, SHORT, FULL = 0.1, 0.25, 0.6
 ETA = 3  # one in ETA architectures of a rung is promoted, and trained ETA times as long
 RUNGS = 2
 LEAST_EPOCHS = 3  # of a full training
@@ -68,7 +68,8 @@ class Plan:
     Attributes:
         screening: seconds after which no further candidates are screened.
         rungs: number of architectures and epochs of each rung of the short trainings.
-        finalists: number of architectures that are trained fully, besides the largest one.
+        finalists: least number of architectures that are trained fully, besides the largest one; if there is time left,
+            more are.
         epochs: number of epochs of a full training.
     """
 
@@ -128,15 +129,22 @@ def next_task(
             genotype, start = entrants[len(short)]
             return Task("short", number, genotype, epochs, start, rung=rung)
         entrants = [(d.task.genotype, d.task.number) for d in best(short)]
-    finalists = [entrant for entrant in entrants if entrant[0] != largest][: plan.finalists]
+    others = [entrant for entrant in entrants if entrant[0] != largest]
+    order = [*others[: plan.finalists], (largest, None), *others[plan.finalists : config.finalists - 1]]
     full = [d for d in done if d.task.stage == "full"]
-    if len(full) < len(finalists) + 1:
-        genotype, start = [*finalists, (largest, None)][len(full)]
+    planned = min(plan.finalists, len(others)) + 1
+    if len(full) < planned or (len(full) < len(order) and time_for_another(config, done, full)):
+        genotype, start = order[len(full)]
         return Task("full", number, genotype, plan.epochs, start)
     random = [d for d in done if d.task.stage == "random"]
     if config.baselines and sum(d.seconds for d in random) < search_seconds(done):
         return Task("random", number, drawn(len(random)), plan.epochs)
     return None
+
+
+def time_for_another(config: AutoConfig, done: Sequence[Done], full: Sequence[Done]) -> bool:
+    """Return whether the budget has time left for a further full training, which costs as much as the mean one."""
+    return search_seconds(done) + sum(d.seconds for d in full) / len(full) <= 60 * config.minutes
 
 
 def best(done: Sequence[Done]) -> list[Done]:

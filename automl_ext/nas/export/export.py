@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext._version import __version__
-from automl_ext.nas.ensembles.network import member_path
 from automl_ext.nas.export.program import RawImages, check, sample_images, write_program
 from automl_ext.nas.export.run_facts import check_network
 from automl_ext.nas.export.source import Sources
@@ -130,7 +129,7 @@ def read_weights(run: Path, network: nn.Module, result: dict[str, Any]) -> dict[
         UserError: the checkpoint or the file is missing, damaged, or of another network.
     """
     if type(member := result.get("member")) is int:
-        path = member_path(run, member)
+        path = run / "members" / f"{member}.pt"
         weights: dict[str, Tensor] = read_tensors(path)
         check_fit(weights, network.state_dict(), str(path))
         return weights
