@@ -143,7 +143,7 @@ def _work(
     except BaseException as error:
         failure = fault(f"environment {index}", "its constructor", error)
         parent_pipe.close()
-        pipe.recv()  # the request to check the spaces, the first one to every worker
+        pipe.recv()  # discard the first request: Gymnasium asks every worker to check its spaces before anything else
         rest[1].put((index, EnvError, str(failure), ""))
         pipe.send((None, False))
         return

@@ -84,7 +84,9 @@ def step_of(checkpoint: Path) -> int:
 
 
 def write(folder: Path, step: int, state: dict[str, Any], facts: dict[str, Any]) -> Path:
-    """Write checkpoint ``step`` with its ``facts`` (plain JSON) into ``folder``; delete all but the newest two.
+    """Write checkpoint ``step`` into ``folder``, then delete all but the newest two.
+
+    The manifest contains ``facts``, the metadata as plain JSON: algorithm, configuration and environment.
 
     Raises:
         OSError: the checkpoint cannot be written, for example on a full disk; the earlier ones are unchanged.

@@ -80,7 +80,7 @@ def _flock(descriptor: int, folder: Path) -> bool:
 
 
 def _check_holder(holder: dict[str, Any], folder: Path, kernel: bool) -> None:
-    """Raise UserError if the process that the file names may still run, although the lock was free."""
+    """Raise UserError if the process recorded in the lock file may still be running, although the lock was free."""
     if not holder:
         return
     here = _this_process()
