@@ -32,7 +32,7 @@ STYLES = {
     "tianshou": (">", BROWN),
 }
 NAMES = {"eager": "PyTorch, eager", "compiled": "torch.compile"}
-MOST_PLACES = 30  # rows of the chart, above which it has the rows of README's table only
+MOST_PLACES = 30  # a chart with more rows than this is reduced to the rows of README's table
 
 Place = tuple[str, tuple[int, ...]]  # op, shape
 

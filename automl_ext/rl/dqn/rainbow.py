@@ -16,8 +16,8 @@ class RainbowConfig(DQNConfig):
     """Configuration of Rainbow: the settings of table 1 of Hessel et al. 2018.
 
     The table counts Atari frames. Four frames are one step here. Two settings differ from the paper: total_steps, and
-    the range of the atoms, which is that of DQN for CartPole-v1 (0 to 100). With --preset atari, the range is the
-    paper's (−10 to 10) and rewards are clipped. With --preset minatar, the schedule is shorter.
+    the range of the atoms, which is 0 to 100 and fits CartPole-v1. With --preset atari, the range is −10 to 10 as in
+    the paper, and rewards are clipped. With --preset minatar, the schedule is shorter.
     """
 
     total_steps: int = 2_500_000  # Environment steps to train for.

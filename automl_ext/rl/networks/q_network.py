@@ -53,7 +53,7 @@ class NoisyLinear(nn.Module):
 
 
 def noisy_layers(network: nn.Module) -> list[NoisyLinear]:
-    """Return the noisy layers for :func:`resample`, once: the search takes longer than drawing the noise."""
+    """Return the noisy layers for :func:`resample`. Call it once, because finding them takes longer than resampling."""
     return [layer for layer in network.modules() if isinstance(layer, NoisyLinear)]
 
 
