@@ -80,7 +80,7 @@ def install_commands(readme: str, wheel: Path | None) -> list[str]:
 
 
 def steps(page: str) -> list[Block]:
-    """Return what to run after the installation: shell commands one by one, Python blocks as they are."""
+    """Return what to run after the installation: single shell commands, and complete Python blocks."""
     found = []
     for block in blocks(page):
         if block.language == "sh":

@@ -206,7 +206,7 @@ def _open(spec: Any, size: Size | None, mode: str) -> Source:
 
 
 def _converted(name: str, source: Source, size: Size | None, mode: str) -> Source:
-    """Return a source of arrays whose images are converted as they are read."""
+    """Return a source of arrays that converts the images when they are read."""
 
     def converted(part: Part) -> Part:
         return Part(part.labels, lambda indices: convert(name, part.read(indices), size, mode))

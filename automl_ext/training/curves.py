@@ -226,7 +226,7 @@ def mark_best(axes: Any, x: float, y: float, color: str, label: str) -> None:
 
 
 def set_axes(axes: Any, x: str, y: str) -> None:
-    """Set the titles of the axes. An axis in percent ends at 100, one that counts has whole numbers only."""
+    """Set the titles of the axes. An axis in percent ends at 100. An axis of counts has integer ticks only."""
     from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 
     axes.set_xlabel(plain(x), fontsize=9)

@@ -42,7 +42,7 @@ class Case:
         saved: saved(inputs, outputs) returns the tensors that the backward pass needs besides gradients.
         from_the_front: only the first rows can be sampled, because a row depends on its position.
         seeded: our op with fixed noise, which can be compared with the reference.
-        law: law(inputs, results, grad) returns the error of a contender that draws its own noise; infinite if the
+        law: law(inputs, results, grad) returns the error of a contender that uses its own noise; infinite if the
             samples do not follow the distribution.
         softmax: whether torch.softmax of the same rows is also timed.
         prepares: ``ours`` and ``eager`` have the type Bind.

@@ -70,7 +70,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 
 def places_by_family(rows: list[dict[str, Any]]) -> dict[str, list[Place]]:
-    """Return the ops and shapes to show: all, or those of README's table if there are too many."""
+    """Return the ops and shapes to show: all, or the rows of README's table if there are too many."""
     places = list(dict.fromkeys(place_of(row) for row in rows))
     if len(places) > MOST_PLACES:
         places = shown(places)

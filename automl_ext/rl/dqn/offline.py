@@ -68,7 +68,7 @@ def saved_replay(config: DQNConfig, state: dict[str, Any]) -> UniformReplay:
     """Restore a replay from ``replay.state_dict()``, such as ``state["agent"]["replay"]`` of a checkpoint.
 
     Raises:
-        ValueError: ``config.prioritized`` differs from that of the saved replay.
+        ValueError: ``config.prioritized`` does not match the saved replay.
     """
     if ("priorities" in state) != config.prioritized:
         raise ValueError(f"prioritized: expected {not config.prioritized} for this replay, got {config.prioritized}")

@@ -118,7 +118,7 @@ def train(
         EnvError: an environment failed, see :meth:`automl_ext.rl.envs.vector.Envs.step`. A failure before training
             leaves no run directory. Later the last checkpoint is kept, and the message names it.
     """
-    agent = build(config)  # before the run directory is created: the configuration may be refused
+    agent = build(config)  # before the run directory is created, because it may raise an error
     try:
         return Training(agent, config).run_in(out, algorithm, resume, stop_after)
     finally:

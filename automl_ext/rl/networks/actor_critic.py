@@ -19,7 +19,7 @@ from automl_ext.rl.networks.parameters import check_layers
 class TwinMLP(nn.Module):
     """Two networks of tanh layers, evaluated together by batched products, which halves the number of calls.
 
-    Maps observations [N, inputs] to features [2, N, features]. ``norm`` is that of :class:`Body`.
+    Maps observations [N, inputs] to features [2, N, features]. ``norm`` is as in :class:`Body`.
     """
 
     def __init__(self, inputs: int, hidden: tuple[int, ...], normalize: bool = False) -> None:

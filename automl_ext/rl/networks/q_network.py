@@ -23,7 +23,7 @@ class NoisyLinear(nn.Module):
 
     w = μ + σ ⊙ f(ε_out) f(ε_in)ᵀ,  b = μ_b + σ_b ⊙ f(ε_out),  f(x) = sign(x) √|x|
 
-    The noise is constant until :func:`resample` draws new noise. There is none in ``eval()`` mode.
+    The noise is constant until :func:`resample` samples new noise. In ``eval()`` mode there is no noise.
 
     Args:
         inputs, outputs: sizes.

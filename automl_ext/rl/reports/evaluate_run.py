@@ -39,7 +39,7 @@ def evaluate_run(
     Args:
         run: a run directory of one of :data:`automl_ext.rl.registry.ALGORITHMS`.
         episodes: number of episodes.
-        seed: seed of the environments; the episodes differ from those of training.
+        seed: seed of the environments; the episodes differ from the training episodes.
         policy: "best", the best policy of the run; or "last", the policy of the newest intact checkpoint.
         videos: files ``….gif`` or ``….mp4`` to which one more episode is written.
         max_steps: longer episodes are truncated and counted as ``episodes_cut``. None: the run's ``eval_max_steps``.
