@@ -31,8 +31,8 @@ SOURCE = HOME / "src"
 PYTHON = HOME / "venv/bin/python"
 ARCHS = {"8.0": "sm_80", "9.0": "sm_90"}
 TORCH = "torch==2.11.0"  # the default package index has a build for CUDA 13.0
-# What the build and torch's version change: the ops and their torch.compile, the build, exported networks. The rest is
-# Python that calls them, and `make test` covers it.
+# Tests of everything that depends on the build and on torch's version: the ops, torch.compile of them, the build, and
+# exported networks. The rest is Python that calls them, and `make test` covers it.
 TESTED = ("build", "cuda", "ops", "nas/export")
 TO_BUILD = [TORCH, "setuptools>=77", "wheel", "ninja", "pybind11", "numpy"]
 

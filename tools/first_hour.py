@@ -7,9 +7,9 @@
 
 The environment is a new virtual environment in a temporary folder. Its packages come from the lines of README's section
 "Install", and pip's cache is used. Then the `sh` and Python blocks of README and of the tutorials run in their order,
-with their own options, each page in a folder of its own. Of README, `make …` lines are left out: CI runs them itself.
-Of the tutorials, cells that the reader does not see are left out. A build starts from a copy of the tracked files, so
-that no object file of an earlier build is used.
+with their own options, each page in a folder of its own. The `make …` lines of README are left out, because CI runs
+them separately. Tutorial cells that the reader does not see are left out. A build starts from a copy of the tracked
+files, so that no object file of an earlier build is used.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def install_commands(readme: str, wheel: Path | None) -> list[str]:
 
 
 def steps(page: str) -> list[Block]:
-    """Return what to run after the installation: shell commands one by one, Python blocks as they are."""
+    """Return what to run after the installation: single shell commands, and complete Python blocks."""
     found = []
     for block in blocks(page):
         if block.language == "sh":
@@ -112,7 +112,7 @@ def _step(i: int, block: Block) -> str:
 
 
 def environment(venv: Path) -> dict[str, str]:
-    """Return the variables of a user who has activated ``venv``: none of the package's own, and no PYTHONPATH."""
+    """Return the environment variables of a user who has activated ``venv``, without PYTHONPATH and our variables."""
     own = {n: v for n, v in os.environ.items() if n not in OWN_VARIABLES and not n.startswith("AUTOML_EXT_")}
     return own | {"VIRTUAL_ENV": str(venv), "PATH": f"{venv / 'bin'}{os.pathsep}{os.environ['PATH']}"}
 

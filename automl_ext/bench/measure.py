@@ -1,4 +1,4 @@
-"""Measures a case: one row of the result per pass, with times, errors and ratios."""
+"""The measurement of a case: one row of the result per pass, with times, errors and ratios."""
 
 from __future__ import annotations
 

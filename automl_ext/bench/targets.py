@@ -28,8 +28,9 @@ class Target:
     """A target for float32 on one thread.
 
     Attributes:
-        ask: required value. ``against`` a contender: minimum speed relative to it; "softmax": maximum time relative to
-            it; "µs": maximum time; "copy": minimum bandwidth relative to it. None: the target has a moonshot only.
+        ask: required value, whose meaning depends on ``against``. A contender: minimum speed relative to it.
+            "softmax": maximum time relative to it. "µs": maximum time. "copy": minimum bandwidth relative to it.
+            None: there is no required value, only a moonshot.
         moonshot: desirable value.
     """
 

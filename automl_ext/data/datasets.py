@@ -53,7 +53,7 @@ def dataset_source(data: Any, size: Size | None, mode: str) -> Source:
 
 
 def digest(images: Tensor, labels: Tensor, *more: Tensor | None) -> str:
-    """Return a name for data: a checksum of their content, by which a resumed run recognizes them."""
+    """Return a name for data. It contains a checksum of the data, by which a resumed run recognizes them."""
     found = hashlib.sha256()
     for tensor in (images, labels, *more):
         if tensor is not None:
@@ -117,7 +117,7 @@ def _in_order(loader: DataLoader[Any]) -> Iterator[Any]:
 
 
 def _limited(name: str, items: Iterable[Any]) -> Iterator[Any]:
-    """Stop a dataset that does not end, or does not fit the memory."""
+    """Raise an error for a dataset that does not end or does not fit into memory."""
     total = 0
     for item in items:
         image = item[0] if isinstance(item, (tuple, list)) and item else None

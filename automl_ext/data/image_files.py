@@ -33,8 +33,8 @@ def folder_or_zip(path: Path, size: Size | None = None, mode: str = "auto") -> S
     """Read ``class/image`` files or, with an official test part, ``train/class/image`` and ``test/class/image`` files.
 
     If the top level is a single folder that contains only folders (``train``, or the zipped folder), its content is
-    read. Classes are sorted by name. Hidden files and files without an image suffix are ignored. Images are converted
-    as :mod:`automl_ext.data.pixels` says.
+    read. Classes are sorted by name. Hidden files and files without an image suffix are ignored.
+    :mod:`automl_ext.data.pixels` describes the conversion of the images.
 
     Args:
         size: (height, width) to which images are resized; None: all must have the same size.
@@ -111,7 +111,7 @@ def _decode(load: Callable[[str], bytes], path: Path, name: str, use: Callable[[
         data = load(name)
         if use is not _header:
             with Image.open(io.BytesIO(data)) as image:
-                image.verify()  # checks PNG checksums, which decoding skips; the image cannot be used afterwards
+                image.verify()  # checks PNG checksums, unlike decoding; the image cannot be used afterwards
         with Image.open(io.BytesIO(data)) as image:
             return use(image)
     except MemoryError:

@@ -53,7 +53,7 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Splits:
-    """The three parts, and the facts that a network depends on.
+    """The three parts, and the properties of the data that a network depends on.
 
     ``image_size`` is (height, width). ``mean`` and ``std``, one per channel, normalize images in [0, 1].
     """
@@ -82,10 +82,10 @@ def load_images(
     Args:
         spec: ``digits``, ``fashion-mnist:PATH``, ``folder:PATH`` or ``npz:PATH``; or own data in Python, as
             :mod:`automl_ext.data.datasets` takes them, whose name becomes ``own:`` and a checksum; or an ImageData,
-            which is only resized, converted and drawn from.
-        subset: draw this many images in total, stratified by class. With an official test part, 80 % of them come
-            from the training part and 20 % from the test part. Only the drawn files are read.
-        seed: seed of the draw.
+            of which only the size, the mode and the number of images are changed.
+        subset: select this number of images at random, stratified by class. With an official test part, 80 % of them
+            come from the training part and 20 % from the test part. Only the selected files are read.
+        seed: seed of the random selection.
         image_size: N or "HxW", the size to which images are stretched. None: all images must have the same size.
         image_mode: ``rgb``, ``gray``, or ``auto``: RGB if any image has color, else gray; images stored as arrays
             keep their channels.
@@ -163,7 +163,10 @@ def split_images(data: ImageData, *, seed: int = 0) -> Splits:
 
 
 def draw_stratified(labels: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draw ``count`` of the labels ``[N]``, stratified by class (largest remainders). Returns sorted indices."""
+    """Select ``count`` of the labels ``[N]`` at random, stratified by class. Return sorted indices.
+
+    The numbers per class are rounded by the method of largest remainders.
+    """
     sizes = torch.bincount(labels)
     exact = sizes * count  # in units of 1 / N
     quota = exact // len(labels)
@@ -203,7 +206,7 @@ def _open(spec: Any, size: Size | None, mode: str) -> Source:
 
 
 def _converted(name: str, source: Source, size: Size | None, mode: str) -> Source:
-    """Return a source of arrays whose images are converted as they are read."""
+    """Return a source of arrays that converts the images when they are read."""
 
     def converted(part: Part) -> Part:
         return Part(part.labels, lambda indices: convert(name, part.read(indices), size, mode))

@@ -127,8 +127,8 @@ def convert(name: str, images: Tensor, size: Size | None, mode: str) -> Tensor:
 
     Args:
         name: the source, for messages.
-        images: returned as they are if they have the size and the mode.
-        size: None for that of the images.
+        images: returned unchanged if they have this size and mode.
+        size: (height, width); None: keep the size.
         mode: one of ``MODES``; ``auto`` keeps the channels.
     """
     channels = {"auto": images.shape[1], "rgb": 3, "gray": 1}[mode]

@@ -71,7 +71,7 @@ def fit(
         config = make_config(**options)
     except (TypeError, ValueError) as error:
         raise UserError(f"fit: {error}") from None
-    trust = (config.space.partition(":")[0],)  # of a space of the caller's own
+    trust = (config.space.partition(":")[0],)  # for a user-defined space, MODULE:CLASS: the module that may be imported
     if out is not None:
         run_search(config, out, resume=resume, data=own)
         return FittedNetwork(out, trust)

@@ -92,7 +92,7 @@ def _divided(z: Tensor, tau: float | Tensor, dim: int, activation: str) -> Tenso
         tau = max(tau, tiny)
     top = z.detach().amax(dim, keepdim=True)
     z = z - torch.where(top.isinf(), 0, top)
-    # Masked entries are not divided: the derivative of −inf/τ in τ would be 0 · inf, NaN.
+    # Masked entries are not divided: the derivative of −inf/τ with respect to τ would be 0 · inf, which is NaN.
     masked = z == -math.inf
     if activation == "softmax":  # a row of only -inf is NaN, and so is its gradient, as in torch.softmax
         masked = masked & (top > -math.inf)

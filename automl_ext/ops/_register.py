@@ -158,7 +158,7 @@ def _register_gumbel_argmax() -> None:
 
 
 def _dense_like(x: Tensor) -> Tensor:
-    """Return an output in the layout of the kernels: that of a dense x, else the memory format of x."""
+    """Return an output in the layout of the kernels: the strides of x if x is dense, else its memory format."""
     return torch.empty_like(x)
 
 

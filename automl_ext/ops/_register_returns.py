@@ -17,7 +17,7 @@ def _like(x: Tensor) -> Tensor:
 
 
 def _fake(name: str) -> Callable[[Callable[..., Any]], None]:
-    """Call register_fake with a function that refuses tensors of which only some are on the meta device."""
+    """Call register_fake with a function that raises an error if only some of the tensors are on the meta device."""
 
     def register(function: Callable[..., Any]) -> None:
         def checked(*args: Any) -> Any:

@@ -101,7 +101,7 @@ def gumbel_softmax(
         tau: temperature > 0, a float or a 0-dim float tensor on the device of ``logits``. A tensor gets a gradient and
             can be annealed without recompilation. Values on a GPU or under tracing are not checked; there, τ ≤ 0 gives
             NaN. A τ below the smallest normal number of the compute dtype counts as that number.
-        hard: return the one-hot argmax of logits + g. The gradient is that of the soft sample (straight-through).
+        hard: return the one-hot argmax of logits + g, with the gradient of the soft sample (straight-through).
         dim: the dim of the categories.
         eps: accepted for compatibility and ignored; deprecated in PyTorch.
         generator: source of the random seed, on the device of ``logits``; None uses PyTorch's default generator.
@@ -268,7 +268,7 @@ def _check_generator(generator: object, logits: Tensor, op: str) -> None:
 
 
 def _seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, logits: Tensor, op: str) -> Tensor:
-    """Return the seed as a 0-dim int64 tensor, drawn from the generator unless it is given."""
+    """Return the seed as a 0-dim int64 tensor. Without a given seed, sample one from the generator."""
     if generator is not None:
         _check_generator(generator, logits, op)
     if seed is None:

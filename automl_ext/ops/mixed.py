@@ -127,7 +127,7 @@ def _promote(given: list[Tensor]) -> list[Tensor]:
 
 
 def _check_weights_dtype(weights: Tensor, x: Tensor, op: str) -> Tensor:
-    """Check the dtype of weights that differs from that of the input x; under autocast, return them converted."""
+    """Check weights whose dtype differs from the dtype of the input x. Under autocast, return them converted."""
     half_input = x.dtype in (torch.float16, torch.bfloat16)
     if half_input and weights.dtype == torch.float32:
         return weights

@@ -51,7 +51,7 @@ class Workers(Generic[Result]):
             try:
                 self._submit_pending()
             except BrokenProcessPool:
-                self._discard_pool()  # next() submits the calls again
+                self._discard_pool()  # next() then submits the calls again
 
     def next(self) -> Result:
         """Wait for the oldest pending call and return its result.
@@ -106,7 +106,7 @@ class Workers(Generic[Result]):
     ) -> None:
         if self.pool is not None:
             for process in list((self.pool._processes or {}).values()):
-                process.terminate()  # results still in evaluation are not needed
+                process.terminate()  # the results of unfinished calls are not needed
             self.pool.shutdown(wait=True, cancel_futures=True)
             self.pool = None
 

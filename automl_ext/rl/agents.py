@@ -1,4 +1,4 @@
-"""Agents in one line: make one by the name of its algorithm, load a saved one, or load that of a run directory."""
+"""Make an agent by the name of its algorithm, load a saved agent, or load the agent of a run directory."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def make(name: str, env: Env = "CartPole-v1", *, preset: str | None = None, **op
     Args:
         name: the algorithm: reinforce, a2c, a3c, dqn, rainbow or dreamer.
         env: an environment id, ``module:Name-v0`` to import a module first, or a callable that makes a new environment
-            in every call: a class or ``lambda: MyEnv()``. Not a callable for a3c.
-        preset: named values of options, as ``--preset``.
+            in every call: a class or ``lambda: MyEnv()``. a3c takes no callable.
+        preset: name of a set of option values, as in ``--preset``.
         **options: fields of the algorithm's configuration, for example of :class:`A2CConfig`, and of
             :class:`EnvOptions`.
 
@@ -60,7 +60,7 @@ def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) ->
     """Load an agent from a file that :meth:`LearningAgent.save` wrote. Nothing in the file is executed.
 
     The agent needs no environment to predict. ``learn`` and ``evaluate`` make the environments of the configuration.
-    Training goes on from the policy, with a new optimizer and an empty replay.
+    Training continues from the saved policy, with a new optimizer and an empty replay.
 
     Args:
         path: the file.
@@ -99,7 +99,7 @@ def load_run(
 
     Args:
         run: a run directory of ``automl-ext train`` or of ``learn(out=...)``.
-        policy: "best" by the evaluations of the training; or "last": the newest checkpoint, with optimizer, replay and
+        policy: "best", the best policy of the run; or "last", the newest checkpoint with optimizer, replay and
             environments, so that ``learn`` continues exactly.
         env: replaces the environment of the configuration; needed if that was a callable of another process.
         trust: Python modules that the configuration may name (``env_id``, ``wrapper``); they are imported. The module
@@ -127,5 +127,5 @@ def load_run(
 
 
 def _trusted(env: Env | None, trust: Iterable[str]) -> list[str]:
-    """Return the modules that the caller names: those of ``trust``, and that of the id ``env``."""
+    """Return the modules that the caller names: the modules in ``trust``, and the module of the id ``env``."""
     return [*trust, *([env.rpartition(":")[0]] if isinstance(env, str) and ":" in env else [])]

@@ -12,10 +12,11 @@ Config = TypeVar("Config")
 
 PRESETS: dict[str, dict[str, Any]] = {
     # DQN and Rainbow on MinAtar with 500k frames. Both have the same settings, so that a comparison isolates the parts
-    # of Rainbow. As in both papers, one update with batch size 32 per four frames. As in Young and Tian 2019, 5k frames
-    # before the first update, 100k transitions kept, and ε falling to 0.1 over 100k frames. Rewards are at least 0 and
-    # mostly 0 or 1. Discounted returns reached in this time are below 10, hence the range of the atoms. Noisy layers
-    # start with a fifth of the paper's noise, since millions of steps are needed to unlearn the paper's noise.
+    # of Rainbow. As in both papers, there is one update with batch size 32 per four frames. As in Young and Tian 2019,
+    # the first update follows after 5k frames, the replay has 100k transitions, and ε falls to 0.1 over 100k frames.
+    # Rewards are at least 0 and mostly 0 or 1. The discounted returns that agents reach in 500k frames are below 10,
+    # hence the range of the atoms. Noisy layers start with a fifth of the paper's noise, since agents need millions of
+    # steps to reduce the paper's noise.
     "minatar": {
         "env_id": "MinAtar/Breakout-v1",
         "total_steps": 500_000,
@@ -58,7 +59,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "v_min": -10.0,
         "v_max": 10.0,
     },
-    # The name for Dreamer's defaults, which are for vector observations.
+    # Dreamer on vector observations: the defaults.
     "vector": {"prefill": 1_000},
     # Dreamer on 64 × 64 images on a CPU, with a quarter of the paper's channels.
     "pixels": {
@@ -73,7 +74,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "depth": 8,
         "kl_scale": 0.1,
     },
-    # Dreamer as in Hafner et al. 2020, appendix A, and the authors' code for what the appendix leaves open.
+    # Dreamer as in Hafner et al. 2020, appendix A. Settings that are not in the appendix are from the authors' code.
     "paper": {
         "env": EnvOptions(pixels=True, action_repeat=2),
         "total_steps": 2_500_000,
@@ -110,7 +111,7 @@ def preset(name: str, config: Config) -> Config:
     """Return the configuration with the values of a preset.
 
     Raises:
-        UserError: the preset does not exist or has values for other algorithms' options.
+        UserError: the preset does not exist, or is for another algorithm.
     """
     settings = {field.name for field in dataclasses.fields(config)}  # type: ignore[arg-type]
     fitting = [known for known, values in PRESETS.items() if values.keys() <= settings]

@@ -7,7 +7,7 @@ from typing import Any
 
 from automl_ext.training.files.reading import short
 
-LARGEST = 1e30  # larger floats overflow float32, in which networks compute, as soon as they are multiplied
+LARGEST = 1e30  # products of larger floats overflow float32, the dtype of the networks
 
 
 def check_range(

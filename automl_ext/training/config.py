@@ -1,4 +1,4 @@
-"""Configurations: dataclasses to plain dicts and back, their differences, and values from a TOML file."""
+"""Configurations: conversion of dataclasses to plain dicts and back, comparison, and values from a TOML file."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def differences(stored: Any, given: Any, key: str = "") -> list[tuple[str, str, 
 
 
 def check_options(name: str, stored: dict[str, Any], given: dict[str, Any], version: object) -> None:
-    """Refuse a stored configuration with an option that this version does not have.
+    """Raise UserError for a stored configuration with an option that this version does not have.
 
     Args:
         name: of the run or file, for the message.

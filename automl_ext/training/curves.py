@@ -1,4 +1,4 @@
-"""Plots curves of the measurements that runs logged."""
+"""Plots of the measurements that runs logged."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from automl_ext.training.files.metrics import FILE
 from automl_ext.training.pictures.colors import GRAY, PALETTE
 from automl_ext.training.pictures.metric_names import LEGEND_ALWAYS, SCHEDULES, in_unit, metric, order, order_of_lines
 
-WIDTH, HEIGHT = 3.9, 2.5  # of a panel, in inches: text is readable where the picture is 800 pixels wide
-MANY_LINES = 7  # more lines of a panel are drawn in gray, without a legend entry each
+WIDTH, HEIGHT = 3.9, 2.5  # of a panel, in inches, so that text is readable if the picture is 800 pixels wide
+MANY_LINES = 7  # if a panel has more lines, they are gray and have no legend entries of their own
 
 
 class Stage(NamedTuple):
@@ -136,7 +136,7 @@ def draw_curves(
 
 
 def panels_of(rows: list[dict[str, Any]], x: str, stages: Mapping[str, Stage]) -> list[Panel]:
-    """Return the panels of the metrics that change: those that a user wants to know first come first.
+    """Return the panels of the metrics that change, the most important metrics first.
 
     If none changes, all are returned.
     """
@@ -181,7 +181,7 @@ def _stage_of(name: str, stages: Mapping[str, Stage]) -> tuple[str, str, str]:
 
 
 def _changes(values: Sequence[float]) -> bool:
-    """Return whether there is something to see: the values differ, or there is only one yet."""
+    """Return whether a curve is worth drawing: its values differ, or it has only one value so far."""
     return len(values) < 2 or any(value != values[0] for value in values)
 
 
@@ -226,7 +226,7 @@ def mark_best(axes: Any, x: float, y: float, color: str, label: str) -> None:
 
 
 def set_axes(axes: Any, x: str, y: str) -> None:
-    """Set the titles of the axes. An axis in percent ends at 100, one that counts has whole numbers only."""
+    """Set the titles of the axes. An axis in percent ends at 100. An axis of counts has integer ticks only."""
     from matplotlib.ticker import EngFormatter, MaxNLocator, ScalarFormatter
 
     axes.set_xlabel(plain(x), fontsize=9)

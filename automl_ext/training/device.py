@@ -1,4 +1,4 @@
-"""Selects a torch device by its name."""
+"""Selection of a torch device by its name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The environment of a run, and the check whether a checkpoint can be resumed in the present one."""
+"""The environment of a run, and the check whether a checkpoint can be resumed in the current environment."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WITHOUT_EFFECT = ("env.step_timeout",)
 
 
 def environment() -> dict[str, Any]:
-    """Return the contents of ``environment.json``: versions, build facts, threads, hardware, command line, UTC time."""
+    """Return the content of ``environment.json``: versions, build, threads, hardware, command line and UTC time."""
     info = build_info()
     native = _native.is_loaded() and _native.current_backend() != "reference"
     return {
@@ -60,10 +60,10 @@ def cpu_name() -> str:
 
 
 def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], config: Any) -> None:
-    """Check that a resumed checkpoint ends with the result of the uninterrupted run.
+    """Check that a run resumed from a checkpoint will give the result of the uninterrupted run.
 
-    An option that the stored configuration lacks is new in this version. It is compared as if its present default had
-    been stored, so that default must keep the former behavior.
+    An option that the stored configuration lacks is new in this version. It is compared as if its default had been
+    stored. The default of a new option must therefore keep the former behavior.
 
     Args:
         name: of the checkpoint, for messages.
@@ -71,8 +71,9 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], c
         config: the dataclass of ``given["config"]``, for the defaults.
 
     Raises:
-        UserError: another algorithm, torch minor version, thread count or configuration; says what to set. An option
-            that this version does not have; names the version that wrote it.
+        UserError: the algorithm, torch's minor version, the number of threads or the configuration differs; the message
+            says what to set. Or the stored configuration has an option that this version does not have; the message
+            names the version that wrote it.
     """
     if stored["algorithm"] != given["algorithm"]:
         raise UserError(

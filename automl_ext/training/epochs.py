@@ -14,7 +14,7 @@ from automl_ext.training.run import Run
 
 
 class Job(Protocol):
-    """A search or a training. ``state_dict`` holds everything that its continuation depends on."""
+    """A search or a training run. ``state_dict`` holds everything that its continuation depends on."""
 
     epochs: int  # total number
     epoch: int  # number completed

@@ -55,7 +55,7 @@ def machine_memory() -> int:
 
 
 def check_memory(name: str, needed: int) -> None:
-    """Refuse an option that needs more memory than the machine has.
+    """Raise UserError for an option that needs more memory than the machine has.
 
     Args:
         name: the option.

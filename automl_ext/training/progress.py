@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-PAUSE = 0.1  # seconds between lines: looking a score up in a table takes microseconds
+PAUSE = 0.1  # smallest time between lines, in seconds: an evaluation by a table takes microseconds
 SHOWN = 6  # values in a line
 
 

@@ -39,7 +39,7 @@ from automl_ext.training.progress import Progress
 CONFIG, ENVIRONMENT, RESULT, CHECKPOINTS = "config.json", "environment.json", "result.json", "checkpoints"
 Config = TypeVar("Config")
 Load = Callable[[dict[str, Any]], object]
-Origin = tuple[Path, dict[str, Any], dict[str, Any]]  # where a run is resumed: checkpoint, manifest, state
+Origin = tuple[Path, dict[str, Any], dict[str, Any]]  # of the resumed checkpoint: path, manifest, state
 
 
 class Run:
@@ -74,7 +74,7 @@ class Run:
             out: the run directory.
             config: a (nested) dataclass with all options that affect the result. Other options (where to write, when
                 to interrupt) are left out: a resumed run must have the same configuration.
-            algorithm: name of the algorithm; a checkpoint of another one is refused.
+            algorithm: name of the algorithm; a checkpoint of another algorithm causes an error.
             resume: None: ``out`` must be absent or empty. ``"auto"``: resume from the newest intact checkpoint; damaged
                 ones are skipped with a warning, and deleted; without a checkpoint, start a new run. A path: resume
                 from that checkpoint. If it belongs to this run, later ones are deleted. If it belongs to another run,
@@ -220,7 +220,7 @@ def read_config(run: Path, config: Config) -> Config:
 
 
 def _check_run_directory(out: Path, entries: list[Path]) -> None:
-    """Refuse a folder that is not a run directory: a new run deletes old files.
+    """Raise UserError for a folder that is not a run directory, because a new run deletes old files.
 
     A run writes ``environment.json`` first.
     """
@@ -322,7 +322,7 @@ def _prepare(out: Path, facts: dict[str, Any], record: dict[str, Any]) -> None:
 
 
 def _resumed(out: Path, now: dict[str, Any], manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the environment of the first start, with the present one appended to its list ``resumed``."""
+    """Return the environment of the first start, with the current one appended to its list ``resumed``."""
     try:
         first = read_object(out / ENVIRONMENT)
         earlier = list(first.get("resumed", []))

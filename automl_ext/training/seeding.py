@@ -37,7 +37,7 @@ def generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
 
 
 def derived_seed(*numbers: int) -> int:
-    """Derive a seed in [0, 2³⁰) from non-negative integers; other integers give an unrelated seed.
+    """Derive a seed in [0, 2³⁰) from non-negative integers. Different integers give unrelated seeds.
 
     The range leaves room for seeds counted up from it, one per environment, within 31 bits.
     """

@@ -95,7 +95,7 @@ def own_names(config: Any) -> Iterator[str]:
 
 
 def check_trusted(names: Iterable[str], trust: Iterable[str], source: str | Path) -> None:
-    """Refuse modules that a file names and the user does not.
+    """Raise UserError for modules that a file names and the user does not.
 
     Args:
         names: values of :data:`OPTIONS`; those without a colon name no module.

@@ -211,9 +211,9 @@ __global__ void __launch_bounds__(kMixedOpThreads, 5)
   });
 }
 
-// The gradient of the weights, one block per weight: before[weight] plus the dots of the inputs with this weight, 0 if
-// there are none. If `after` is not null the sum is stored there instead of in grad_weights. before and after may be
-// the same array.
+// The gradient of the weights, one block per weight: grad_weights[w] = before[w] + the sum of dots over all tiles and
+// over the inputs k with position[k] == w. A sum without inputs is 0. A null `before` counts as 0. If `after` is not
+// null, the result is stored there instead of in grad_weights. before and after may be the same array.
 template <class W>
 __global__ void __launch_bounds__(kMixedOpThreads)
     mixed_op_weights_backward(MixedOpInputs in, const double* dots, int64_t tiles, int64_t count, const double* before,

@@ -54,7 +54,7 @@ def gdas_cifar() -> str:
 
 
 def costs_search() -> str:
-    """What a search costs in addition to the trainings of its candidates, and what a training costs."""
+    """Return the table of the costs of a search, without the training of its candidates, and of training a network."""
     default, history, lstm = list(load("nas_bench").values())[1:]
     strategies = {
         "`search random`": default["random"],

@@ -1,6 +1,6 @@
 """Check damaged run directories.
 
-A command refuses them with a one-line error, or continues from the older checkpoint to the result of an undamaged run.
+A command must end with a one-line error, or continue from the older checkpoint to the result of an undamaged run.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Check damaged and hostile data sets, TOML files, genotypes, tables, pickles and results.
 
-A command must refuse each with a one-line error or read it correctly, in bounded memory and time, and execute nothing
-in it.
+For each input, a command must end with a one-line error or read it correctly, in bounded memory and time. It must not
+execute code from the input.
 """
 
 from __future__ import annotations

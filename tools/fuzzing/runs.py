@@ -89,7 +89,7 @@ def difference(base: Base, found: Path) -> str | None:
     if a != b:
         return f"the result differs: {_first_difference(a, b)}"
     last, other = (checkpoint.list_steps(path / "checkpoints")[-1] for path in (base.whole, found))
-    if base.kind == "renas":  # a search with a strategy saves checkpoints by time, with measured costs
+    if base.kind == "renas":  # a black-box search saves checkpoints by time, with measured costs
         return None
     if last.name != other.name:
         return f"the last checkpoint is {other.name}, not {last.name}"

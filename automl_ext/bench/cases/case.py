@@ -13,13 +13,13 @@ from automl_ext._native import backend
 
 FORWARD, TRAINING = "forward", "forward + backward"
 Function = Callable[..., Any]  # (*tensors) -> a tensor, an array, or a tuple of them
-Bind = Callable[[Sequence[Tensor]], Callable[[], Any]]  # preparation for given tensors is not timed
+Bind = Callable[[Sequence[Tensor]], Callable[[], Any]]  # the preparation of a call for given tensors; it is not timed
 Law = Callable[[Tensor, Sequence[Tensor], Tensor | None], float]
 
 
 @dataclass(frozen=True)
 class Peer:
-    """Another package's function for the same outputs. ``trained``: it also computes gradients."""
+    """Another package's function for the same outputs. ``trained`` says whether it also computes gradients."""
 
     bind: Bind
     trained: bool
@@ -32,7 +32,7 @@ class Case:
     Attributes:
         op, shape, dtype: name, shape and dtype of the problem.
         make: make() returns the tensors, on the device.
-        ours, eager: our op, and eager PyTorch.
+        ours, eager: our op, and the same computation in eager PyTorch.
         sample: sample(tensors, at) returns the problem restricted to the rows (columns, elements) ``at``.
         pick: pick(output, at) returns the same rows of an output or of a gradient.
         count: number of rows that can be sampled.
@@ -42,12 +42,12 @@ class Case:
         saved: saved(inputs, outputs) returns the tensors that the backward pass needs besides gradients.
         from_the_front: only the first rows can be sampled, because a row depends on its position.
         seeded: our op with fixed noise, which can be compared with the reference.
-        law: law(inputs, results, grad) returns the error of a contender that draws its own noise; infinite if the
+        law: law(inputs, results, grad) returns the error of a contender that uses its own noise; infinite if the
             samples do not follow the distribution.
-        softmax: torch.softmax of the same rows is also timed.
+        softmax: whether torch.softmax of the same rows is also timed.
         prepares: ``ours`` and ``eager`` have the type Bind.
-        moved: number of bytes that must move; None: those of all inputs and outputs.
-        loop: the eager formula is a loop over time.
+        moved: number of bytes that must move; None: the bytes of all inputs and outputs.
+        loop: whether the eager formula is a loop over time.
     """
 
     op: str

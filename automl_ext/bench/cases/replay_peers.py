@@ -1,4 +1,4 @@
-"""Makes and fills the prioritized replay buffers of other packages.
+"""Functions that make and fill the prioritized replay buffers of other packages.
 
 Arguments: observations [capacity + 1, n], |δ| of all transitions [capacity], and of a batch.
 """

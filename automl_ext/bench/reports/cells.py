@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 OURS_AND_PYTORCH = ("ours", "eager", "compiled")
-BUSY = 0.7  # load average of the minute before, in processes
+BUSY = 0.7  # load average of the minute before the start, in processes; above it, the machine counts as busy
 YARDSTICKS = ("softmax", "copy")
 
 
@@ -68,7 +68,7 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def bandwidth(row: dict[str, Any]) -> str:
-    """Return our bandwidth and that of a copy, in GB/s."""
+    """Return our bandwidth and the bandwidth of a copy, in GB/s."""
     achieved = row["bytes"] / row["seconds"]["ours"]["median"] / 1e9
     return f"{achieved:.0f} of {row['copy_gb_per_s']:.0f}"
 

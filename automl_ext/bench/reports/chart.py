@@ -32,7 +32,7 @@ STYLES = {
     "tianshou": (">", BROWN),
 }
 NAMES = {"eager": "PyTorch, eager", "compiled": "torch.compile"}
-MOST_PLACES = 30  # rows of the chart, above which it has the rows of README's table only
+MOST_PLACES = 30  # a chart with more rows than this is reduced to the rows of README's table
 
 Place = tuple[str, tuple[int, ...]]  # op, shape
 
@@ -70,7 +70,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
 
 
 def places_by_family(rows: list[dict[str, Any]]) -> dict[str, list[Place]]:
-    """Return the ops and shapes to show: all, or those of README's table if there are too many."""
+    """Return the ops and shapes to show: all, or the rows of README's table if there are too many."""
     places = list(dict.fromkeys(place_of(row) for row in rows))
     if len(places) > MOST_PLACES:
         places = shown(places)

@@ -1,4 +1,4 @@
-"""A result on the terminal: tables if rich is installed, else plain lines."""
+"""Printing of a result on the terminal, as tables if rich is installed and as plain lines otherwise."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def check_names(supernet: Supernet, option: str) -> None:
 
 
 def masked(alphas: Iterable[Tensor], allowed: Sequence[Tensor] | None) -> list[Tensor]:
-    """Return α with −inf where ``allowed`` is False; None: α itself."""
+    """Return α with −inf where ``allowed`` is False. If ``allowed`` is None, return α unchanged."""
     alphas = list(alphas)
     if allowed is None:
         return alphas

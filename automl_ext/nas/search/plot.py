@@ -25,7 +25,7 @@ def plot_search(rows: Sequence[dict[str, Any]], out: Path, title: str = "") -> l
         title: title of both pictures.
 
     Returns:
-        The files written; none if the rows are not those of a search with a strategy.
+        The paths of the files written. An empty list if no row has a score and a best score, as in a supernet search.
 
     Raises:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.

@@ -35,8 +35,9 @@ class Darts:
     """The DARTS space, an :class:`automl_ext.nas.spaces.space.Space`.
 
     A cell has three decisions per node: the pair of its inputs and its two operations. The first node has only one
-    possible pair, so no decision for it. Any indices within ``num_choices`` are a genotype, and different indices
-    are different networks. With ``cells`` = N normal cells per stage, a network has 3N + 2 cells.
+    possible pair, so it has no such decision. Every sequence of indices within ``num_choices`` encodes a genotype.
+    Different sequences encode different networks. With N = ``cells`` normal cells per stage, a network has 3N + 2
+    cells.
     """
 
     fixed_reduction: bool = False  # use GDAS's fixed reduction cell instead of searching for one

@@ -106,7 +106,9 @@ def live_edges(genotype: Genotype) -> list[int]:
 
 
 class Network(nn.Module):
-    """The network around the cells. Arguments after the images are passed to every cell.
+    """The macro skeleton of NAS-Bench-201: stem, three stages of N cells, classifier.
+
+    ``forward`` passes its arguments after the images to every cell.
 
     Args:
         make_cell: number of channels → cell.

@@ -43,7 +43,10 @@ class ReluConvBN(nn.Sequential):
 
 
 class SeparableConv(nn.Sequential):
-    """Two times ReLU → depthwise → 1×1 convolution → batch norm; the first depthwise convolution has the stride."""
+    """(ReLU → depthwise convolution → 1×1 convolution → batch norm), applied twice.
+
+    ``stride`` applies to the first depthwise convolution.
+    """
 
     def __init__(self, channels: int, kernel: int, stride: int = 1, affine: bool = True) -> None:
         super().__init__(

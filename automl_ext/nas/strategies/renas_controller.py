@@ -36,10 +36,10 @@ class Controller(Protocol):
     ) -> None:
         """Learn from an evaluated architecture.
 
-        Mutated architectures come in the order in which :meth:`choose` chose them.
+        It is called for mutated architectures in the order of the calls to :meth:`choose` that produced them.
 
         Args:
-            parent: None if the architecture was drawn uniformly.
+            parent: None if the architecture was sampled uniformly.
         """
         ...
 

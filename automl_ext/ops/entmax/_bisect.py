@@ -205,7 +205,7 @@ def _outputs(delta: Tensor, a: Tensor, power: Tensor, n_iter: int) -> Tensor:
         mass = row_sum(torch.exp(exponent * torch.log1p(y)))
         return torch.exp(fixed_power * log_m) * mass - 1
 
-    # The largest output is at most 1, and at least that of a flat row.
+    # Bracket of log m: the largest output m is at most 1, and at least n^(−1/power), its value for equal inputs.
     low = -math.log(delta.shape[-1]) / fixed_power
     log_m = _bisect(excess, low, torch.zeros_like(low), n_iter)
     for _ in range(2):

@@ -43,7 +43,7 @@ def readable_values(t: Tensor) -> Tensor | None:
 def check_row_parameter(
     value: object, name: str, op: str, X: Tensor, row_shape: list[int], low: float, high: float, *, above: bool = False
 ) -> float | Tensor:
-    """Check a parameter of the rows: a number in [low, high], or in (low, high] with ``above``, or a tensor of those.
+    """Check a parameter of the rows: a number or tensor with values in [low, high], or in (low, high] with ``above``.
 
     A tensor must be on the device of X and broadcast to ``row_shape``.
     """

@@ -21,7 +21,7 @@ def compute_dtype(x: Tensor) -> torch.dtype:
 
 
 def output_dtype(x: Tensor) -> torch.dtype:
-    """Return the output dtype: that of x, or under autocast float32 for half precision, as in torch.softmax."""
+    """Return the output dtype, as in torch.softmax: the dtype of x, but float32 for half precision under autocast."""
     return compute_dtype(x) if autocast_enabled(x) else x.dtype
 
 

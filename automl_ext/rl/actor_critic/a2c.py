@@ -2,7 +2,7 @@
 
 repeat:
     act for ``n_steps`` in every environment
-    G_t, A_t ← n-step returns and advantages, or those of GAE
+    G_t, A_t ← n-step returns and advantages, or λ-returns and advantages of GAE
     one step of the optimizer on  −A log π(a|s) + vf_coef (G − V)² − ent_coef H(π)
 """
 
@@ -99,7 +99,7 @@ class A2C(PolicyGradientAgent):
         rollout = collect(self.envs, self.sample, self.config.n_steps, self.device)
         loss, metrics = self.loss(rollout)
         metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
-        self.network.saw(rollout.observations)  # only now: actions and loss must use the same normalization
+        self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
         return metrics
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:

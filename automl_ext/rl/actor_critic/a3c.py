@@ -30,16 +30,16 @@ from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.training.errors import UserError
 from automl_ext.training.memory import check_memory
 
-PROCESS = 100 << 20  # least memory of a worker in bytes, without what it shares with other processes
-LEG = 5_000  # steps; a worker notices at the end of its leg if the parent was killed
+PROCESS = 100 << 20  # lower bound of a worker's memory in bytes, without the memory shared between processes
+LEG = 5_000  # steps. If the parent is killed, a worker ends at the end of its leg
 
 
 class A3C(LearningAgent):
     """The A3C agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
 
-    The worker processes start in the first :meth:`iterate`; ``envs.close()`` terminates them, and the end of
-    :meth:`learn`. Workers are new processes, which do not know environments made by a callable of this one. Every
-    worker imports the main script, so a script that uses this class must guard its entry point with ``if __name__ ==
+    The worker processes start in the first :meth:`iterate`. ``envs.close()`` and the end of :meth:`learn` terminate
+    them. Workers are new processes, so they cannot use environments made by a callable of this process. Every worker
+    imports the main script, so a script that uses this class must guard its entry point with ``if __name__ ==
     "__main__":``.
 
     Args:

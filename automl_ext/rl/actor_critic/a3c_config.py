@@ -10,7 +10,7 @@ from automl_ext.training.checks import check_range
 
 @dataclass
 class A3CConfig(A2CConfig):
-    """Configuration of A3C: that of A2C for every worker."""
+    """Configuration of A3C. Every worker uses the options of A2C."""
 
     n_envs: int = 8  # Number of environments of each worker.
     n_workers: int = 2  # Number of worker processes; use one core for each and set OMP_NUM_THREADS=1.

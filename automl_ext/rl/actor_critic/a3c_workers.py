@@ -72,7 +72,7 @@ class ActorProcesses:
             self._start()
         try:
             for pipe in self.pipes:
-                with contextlib.suppress(BrokenPipeError):  # the worker has failed; its report says why
+                with contextlib.suppress(BrokenPipeError):  # the worker has failed; its report gives the reason
                     pipe.send(until)
             reports = self._reports()
         except BaseException:

@@ -45,10 +45,10 @@ class ReinforceConfig(PolicyGradientConfig):
 class Reinforce(PolicyGradientAgent):
     """The REINFORCE agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
 
-    All environments are reset before the episodes of an update, and the first episode of each is used. Using the
-    episodes that end first would favor short ones. Environments keep stepping until the longest of these episodes has
-    ended. The further steps count in ``envs.steps``, but they are neither learned from nor reported. The environments
-    need a time limit.
+    Before each update all environments are reset, and the first episode of each environment is used. Using the episodes
+    that end first instead would favor short ones. All environments are stepped until the longest of these episodes has
+    ended. Steps after an environment's first episode count in ``envs.steps``, but the agent does not learn from them or
+    report them. The environments need a time limit.
 
     A truncated episode bootstraps from the learned value of its final state. With ``baseline="mean"`` there is no value
     function; the return is then the sum of the rewards received.
@@ -78,12 +78,12 @@ class Reinforce(PolicyGradientAgent):
         rollout = self.play_episodes()
         loss, metrics = self.loss(rollout)
         metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
-        self.network.saw(rollout.observations)  # only now: actions and loss must use the same normalization
+        self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
         self.optimizer.step()
         return metrics
 
     def play_episodes(self) -> Rollout:
-        """Reset all environments and play one episode in each; the steps after it are marked invalid."""
+        """Reset all environments and play one episode in each. Steps after that episode are marked as not valid."""
         self.envs.reset()
         reported = len(self.envs.episodes)
         steps, actions = [], []

@@ -52,7 +52,7 @@ class DQN(LearningAgent):
         self.actions, self._first = discrete(self.envs.action_space)
         seeds = [derived_seed(config.seed, i) for i in range(4)]
         self.learner = QLearner(config, self.envs.observation_space, self.actions, (seeds[0], seeds[1]))
-        self.rng = np.random.default_rng(seeds[2])  # of epsilon-greedy exploration
+        self.rng = np.random.default_rng(seeds[2])  # for epsilon-greedy exploration
         self.replay = make_replay(config, self.envs.observation_space, self.envs.n_envs, seeds[3])
 
     def iterate(self) -> dict[str, Any]:
@@ -73,7 +73,7 @@ class DQN(LearningAgent):
         first = (max(before, config.learning_starts) // config.train_freq + 1) * config.train_freq
         losses = []
         for multiple in range(first, envs.steps + 1, config.train_freq):
-            # The online network has not changed since the last multiple: copying late gives the same target network.
+            # The online network has not changed since the last multiple, so a late copy gives the same target network.
             if multiples(multiple - config.train_freq, multiple, config.target_update_interval):
                 self.learner.sync_target()
             losses.append(self.learner.update(self.replay, config.updates_each))
@@ -193,7 +193,7 @@ def make_replay(
 
 
 def beta_steps(config: DQNConfig) -> int:
-    """Return the number of updates over which β of a prioritized replay rises to 1: those of the whole training."""
+    """Return the number of gradient steps of the whole training, over which β of a prioritized replay rises to 1."""
     last = -(-config.total_steps // config.train_freq) * config.train_freq  # steps at the end of training
     return max(multiples(config.learning_starts, last, config.train_freq) * config.updates_each, 1)
 

@@ -36,7 +36,7 @@ class DQNConfig(TrainConfig):
     buffer_size: int = 100_000  # Capacity of the replay, in transitions.
     learning_starts: int = 1_000  # Steps of random actions before training starts.
     train_freq: int = 256  # Steps between updates.
-    gradient_steps: int = 128  # Gradient steps per update; -1: as many as train_freq.
+    gradient_steps: int = 128  # Gradient steps every train_freq environment steps; -1: train_freq gradient steps.
     target_update_interval: int = 10  # Steps between updates of the target network.
     exploration_fraction: float = 0.16  # Fraction of total_steps over which epsilon falls from 1 to final_epsilon.
     final_epsilon: float = 0.04  # Probability of a random action after exploration_fraction.

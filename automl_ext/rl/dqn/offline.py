@@ -24,11 +24,12 @@ def replay_of_episodes(config: DQNConfig, episodes: Iterable[Any]) -> UniformRep
     Args:
         config: settings of the replay.
         episodes: objects or dicts with the arrays observations [T + 1, ...], actions [T], rewards [T], terminations [T]
-            and truncations [T], as from a Minari data set. A last step that is neither terminated nor truncated counts
+            and truncations [T], as in a Minari data set. A last step that is neither terminated nor truncated counts
             as truncated.
 
     Raises:
-        ValueError: no steps at all, arrays of other lengths, rewards or observations that are not finite.
+        ValueError: there are no steps, the lengths of the arrays do not match, or rewards or observations are not
+            finite.
     """
     fields = ("observations", "actions", "rewards", "terminations", "truncations")
     arrays = [{name: np.asarray(_get(episode, name)) for name in fields} for episode in episodes]
@@ -67,7 +68,7 @@ def saved_replay(config: DQNConfig, state: dict[str, Any]) -> UniformReplay:
     """Restore a replay from ``replay.state_dict()``, such as ``state["agent"]["replay"]`` of a checkpoint.
 
     Raises:
-        ValueError: ``config.prioritized`` differs from that of the saved replay.
+        ValueError: ``config.prioritized`` does not match the saved replay.
     """
     if ("priorities" in state) != config.prioritized:
         raise ValueError(f"prioritized: expected {not config.prioritized} for this replay, got {config.prioritized}")
@@ -104,7 +105,7 @@ def train_offline(config: DQNConfig, replay: UniformReplay, actions: int, update
     if config.normalize:
         learner.update_statistics(replay.sample(10_000).observations)
     if isinstance(replay, PrioritizedReplay):
-        replay.restart_beta(updates)  # the replay has the schedule of a run with environments
+        replay.restart_beta(updates)  # the replay was built with the schedule of a run with environments
     while learner.updates < updates:
         learner.sync_target()
         learner.update(replay, min(config.target_update_interval, updates - learner.updates))
@@ -113,7 +114,7 @@ def train_offline(config: DQNConfig, replay: UniformReplay, actions: int, update
 
 
 def space_of(shape: tuple[int, ...], dtype: Any) -> Box:
-    """Build the widest space of observations with this shape and dtype."""
+    """Build a space that contains every observation of this shape and dtype."""
     kind = np.dtype(dtype)
     if kind.kind == "f":
         return Box(-np.inf, np.inf, shape, kind)

@@ -16,8 +16,8 @@ class RainbowConfig(DQNConfig):
     """Configuration of Rainbow: the settings of table 1 of Hessel et al. 2018.
 
     The table counts Atari frames. Four frames are one step here. Two settings differ from the paper: total_steps, and
-    the range of the atoms, which is that of DQN for CartPole-v1 (0 to 100). With --preset atari, the range is the
-    paper's (−10 to 10) and rewards are clipped. With --preset minatar, the schedule is shorter.
+    the range of the atoms, which is 0 to 100 and fits CartPole-v1. With --preset atari, the range is −10 to 10 as in
+    the paper, and rewards are clipped. With --preset minatar, the schedule is shorter.
     """
 
     total_steps: int = 2_500_000  # Environment steps to train for.
@@ -36,7 +36,7 @@ class RainbowConfig(DQNConfig):
     buffer_size: int = 1_000_000  # Capacity of the replay, in transitions.
     learning_starts: int = 20_000  # Steps of random actions before training starts (80k frames).
     train_freq: int = 4  # Steps between updates.
-    gradient_steps: int = 1  # Gradient steps per update; -1: as many as train_freq.
+    gradient_steps: int = 1  # Gradient steps every train_freq environment steps; -1: train_freq gradient steps.
     target_update_interval: int = 8_000  # Steps between updates of the target network (32k frames).
     final_epsilon: float = 0.01  # Probability of a random action after exploration_fraction, without noisy layers.
     exploration_fraction: float = 0.1  # Fraction of total_steps over which epsilon falls from 1 to final_epsilon.

@@ -1,4 +1,4 @@
-"""Warns if the targets of distributional Q-learning (C51) are outside the range of the atoms."""
+"""A warning for targets of distributional Q-learning (C51) that are outside the range of the atoms."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 EVERY = 10  # calls between checks; a check synchronizes with the device
-TOLERANCE = 0.01  # relative to the support's width: allows for rounding and for values close to the ends
+TOLERANCE = 0.01  # relative to the support's width; tolerates rounding, and values just outside the support
 
 
 class SupportCheck:

@@ -33,7 +33,7 @@ class OneHot:
         return -exponential.clamp_min(1e-30).log()
 
     def sample(self, outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Sample actions from the actor's outputs: returns actions [..., A] and the policy's entropy [...], in nats."""
+        """Sample actions from the actor's outputs. Return actions [..., A] and the policy's entropy [...], in nats."""
         return _StraightThrough.apply(outputs, noise)
 
     def mode(self, outputs: Tensor) -> Tensor:
@@ -52,12 +52,12 @@ class OneHot:
         return F.one_hot(indices, self.size).float()
 
     def to_env(self, actions: Tensor) -> np.ndarray:
-        """Convert actions [N, A] to those of the environment, int64 [N]."""
+        """Convert one-hot actions [N, A] to the environment's actions, int64 [N]."""
         return (actions.argmax(-1) + self.start).numpy(force=True)
 
 
 class _StraightThrough(torch.autograd.Function):
-    """A one-hot sample whose gradient is that of its probabilities, and the entropy."""
+    """A one-hot sample with the gradient of the probabilities (straight-through), and the entropy."""
 
     @staticmethod
     def forward(ctx: Any, outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:

@@ -72,11 +72,11 @@ class Dreamer(LearningAgent):
         check_memory("batch_size", config.batch_size * config.sequence_length * (row + state))
         seeds = [derived_seed(config.seed, i) for i in range(4)]
         self.learner = Learner(config, self.envs.observation_space, self.actions, (seeds[0], seeds[1]))
-        self.generator = generator(seeds[2], self.learner.device)  # of actions and of states during acting
+        self.generator = generator(seeds[2], self.learner.device)  # for actions and states during acting
         sampling = np.random.default_rng(seeds[3])
         self.replay = SequenceReplay(config.replay_size, self.actions.size, self.envs.n_envs, sampling)
         self.state = self.initial_state(self.envs.n_envs)
-        self.eval_state = self.state  # the state of act(), which acts in other environments
+        self.eval_state = self.state  # the recurrent state of act(), which is called for evaluation environments
 
     def iterate(self) -> dict[str, Any]:
         """Act up to the next multiple of ``train_every`` steps, then update; return scalar metrics.

@@ -8,7 +8,7 @@ from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_max_grad_norm
 from automl_ext.training.checks import check_range
 
-WIDEST, DEEPEST = 2**14, 100  # largest sizes and numbers of layers, so that a typing error is refused
+WIDEST, DEEPEST = 2**14, 100  # largest sizes and numbers of layers; a typing error then causes an error message
 
 
 @dataclass

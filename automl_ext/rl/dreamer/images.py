@@ -1,4 +1,4 @@
-"""Convolutional encoder and decoder of images (Ha and Schmidhuber 2018)."""
+"""Convolutional encoder and decoder for images (Ha and Schmidhuber 2018)."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ class Learner:
         seeds: two seeds, for initial weights and for noise.
 
     Attributes:
-        optimizers: of world model, policy and value network, in this order.
+        optimizers: the optimizers of world model, policy and value network, in this order.
         updates: number of updates so far.
 
     Raises:

@@ -33,7 +33,7 @@ def continue_loss(logits: Tensor, terminated: Tensor) -> Tensor:
 
 
 def free_nats_loss(kl: Tensor, free_nats: float) -> Tensor:
-    """Return the batch mean of the divergence, at least ``free_nats``; below, it has no gradient."""
+    """Return the batch mean of the divergence, but at least ``free_nats``. A mean below it has no gradient."""
     return kl.clamp_min(free_nats)
 
 

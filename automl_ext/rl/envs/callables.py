@@ -13,7 +13,7 @@ from gymnasium.vector import VectorEnv
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
-PREFIX = "callable/"  # of the ids; another process does not know them
+PREFIX = "callable/"  # of the ids, which are registered in this process only
 
 _registered: list[tuple[Callable[..., gymnasium.Env], str]] = []
 
@@ -22,8 +22,8 @@ def env_id_of(env: str | Callable[..., gymnasium.Env]) -> str:
     """Return the id of an environment, and register a callable that makes one.
 
     Args:
-        env: an id, which is returned as it is; or a callable that returns a new environment in every call, for example
-            a class. To record videos, it must accept ``render_mode``.
+        env: an id, which is returned unchanged; or a callable that returns a new environment in every call, for
+            example a class. To record videos, the callable must accept ``render_mode``.
 
     Raises:
         TypeError: neither a string nor a callable.

@@ -102,7 +102,7 @@ class Guard(gymnasium.Wrapper):
         return image
 
     def close(self) -> None:
-        """Close the environment. A failure is a warning, since it cannot change a result."""
+        """Close the environment. A failure causes only a warning, since it cannot change a result."""
         try:
             self.env.close()
         except (Exception, SystemExit) as error:

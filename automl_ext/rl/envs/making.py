@@ -1,4 +1,4 @@
-"""Makes vector environments by name: Gymnasium's own and those of the packages in the extras."""
+"""Make vector environments by name: Gymnasium's environments, and the environments of the packages in the extras."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def make_one(env_id: str, index: int, options: EnvOptions, kwargs: dict[str, Any
     Args:
         env_id: Gymnasium id.
         index: number of the environment, for messages.
-        options: decide on the wrappers.
+        options: select the wrappers.
         kwargs: arguments of ``gymnasium.make``.
 
     Raises:

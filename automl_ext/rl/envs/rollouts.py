@@ -18,9 +18,9 @@ class Rollout(NamedTuple):
     """T steps of B environments.
 
     Attributes:
-        observations: [T·B + B + F, ...]: the observations before each action, those after the last step, and the final
-            observations of the F truncated episodes. One forward pass computes all values to bootstrap from, since
-            V(s_{t+1}) of one step is V(s_t) of the next within an episode.
+        observations: [T·B + B + F, ...]: the observations before each action, the observations after the last step, and
+            the final observations of the F truncated episodes. One forward pass then computes all values to bootstrap
+            from, since within an episode V(s_{t+1}) of one step is V(s_t) of the next.
         actions: [T·B, ...], as sampled from the policy.
         rewards: [T, B].
         terminated, truncated, valid: bool [T, B].

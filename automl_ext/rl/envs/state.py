@@ -1,4 +1,4 @@
-"""Saves and restores the exact state of simulators, for checkpoints.
+"""Saving and restoring the exact state of simulators, for checkpoints.
 
 Gymnasium has no interface for the state. A simulator whose complete state is in plain attributes (numbers, strings,
 arrays, lists of them, NumPy generators) is saved attribute by attribute. We know from their code that this holds for
@@ -66,7 +66,7 @@ def restore_simulators(vector: VectorEnv[Any, Any, Any], state: list[Any] | None
 
 
 def _parts(vector: VectorEnv[Any, Any, Any]) -> list[Any] | None:
-    """Return every simulator and wrapper, from the outside in; None if one is not known to be plain."""
+    """Return every wrapper and simulator, outermost first; None if the state of one may not be in plain attributes."""
     if not isinstance(vector, SyncVectorEnv):
         return [vector] if _known(vector) else None
     parts: list[Any] = []

@@ -121,7 +121,7 @@ class Envs:
 
     @property
     def starting(self) -> np.ndarray:
-        """Where :attr:`observations` starts an episode, bool [B]: recurrent policies must reset their state there."""
+        """Whether :attr:`observations` starts an episode, bool [B]. Recurrent policies must then reset their state."""
         return self._begun == self._calls
 
     @property
@@ -144,7 +144,7 @@ class Envs:
         if self.heartbeat is not None:
             self.heartbeat()
         if rewards.dtype != np.float32:
-            with np.errstate(over="ignore"):  # _check_finite refuses infinite rewards
+            with np.errstate(over="ignore"):  # _check_finite raises an error for infinite rewards
                 rewards = rewards.astype(np.float32)
         # In C order: CartPole's vector environment returns transposed arrays, which a network rounds differently.
         true_next = after = float32_array(after)
@@ -181,7 +181,7 @@ class Envs:
             raise self._fault("render()", error) from None
 
     def close(self) -> None:
-        """Close the environments and end worker processes, in whatever state they are."""
+        """Close the environments and end worker processes, whatever their state."""
         if not isinstance(self.vector, AsyncVectorEnv):
             self.vector.close()
         elif self._broken:
@@ -264,12 +264,12 @@ class Envs:
                 if array.dtype.kind not in kinds or array.shape != self._returns.shape:
                     raise EnvError(f"step() returned {name} that are {array.dtype} {list(array.shape)}")
             return result[0], rewards, terminated, truncated, result[4]
-        except BaseException as error:  # also after Ctrl-C the workers are in an unknown state
+        except BaseException as error:  # after any exception, Ctrl-C included, the workers are in an unknown state
             self._broken = True
             raise self._fault("step()", error) from None
 
     def _check_observations(self, call: str, observations: Any) -> None:
-        """Check a vector version as :class:`~automl_ext.rl.envs.guard.Guard` checks single environments."""
+        """Check a vector environment in the same way as :class:`~automl_ext.rl.envs.guard.Guard` checks single ones."""
         space: Any = self.vector.observation_space
         if getattr(observations, "shape", None) == space.shape and observations.dtype == space.dtype:
             return

@@ -1,4 +1,4 @@
-"""Environments in worker processes, one each. Crashes, hangs and errors become one-line messages that name the worker.
+"""Environments in one worker process each. Crashes, hangs and errors become one-line messages that name the worker.
 
 The time limit covers the workers. It does not cover the first environment's constructor, which Gymnasium also calls in
 this process to read the spaces: code that hangs in our own process cannot be stopped.
@@ -36,7 +36,7 @@ class WorkerVectorEnv(AsyncVectorEnv):
         try:
             super().__init__(makers, autoreset_mode=AutoresetMode.SAME_STEP, worker=_work)
         except BaseException:
-            if hasattr(self, "processes"):  # False if the first environment failed in this process
+            if hasattr(self, "processes"):  # absent if the first environment failed in this process
                 terminate(self)
             raise
 
@@ -65,7 +65,7 @@ def set_limit(vector: AsyncVectorEnv, limit: float) -> None:
 
 
 def reset(vector: AsyncVectorEnv, seed: int, limit: float) -> tuple[Any, dict[str, Any]]:
-    """Call ``vector.reset``; raises as :func:`step`."""
+    """Call ``vector.reset``. Raises the same errors as :func:`step`."""
     with _translated(vector, "reset()", limit):
         return vector.reset(seed=seed)
 
@@ -143,7 +143,7 @@ def _work(
     except BaseException as error:
         failure = fault(f"environment {index}", "its constructor", error)
         parent_pipe.close()
-        pipe.recv()  # the request to check the spaces, the first one to every worker
+        pipe.recv()  # discard the first request: Gymnasium asks every worker to check its spaces before anything else
         rest[1].put((index, EnvError, str(failure), ""))
         pipe.send((None, False))
         return

@@ -33,16 +33,16 @@ def export_policy(
     """Export the deterministic policy of a run directory, or of an agent.
 
     Both formats take raw observations, [N, ...] in the dtype of the environment, for any N. They return a tuple: the
-    actions; the logits of the actions, the mean of the policy, or the values Q; and V(s) or None. The normalization of
-    observations is included. With options such as ``frame_stack``, observations are those of the wrapped environment.
+    actions; the network's outputs (logits, the mean of the Gaussian, or Q-values); and V(s) or None. The normalization
+    of observations is included. With options such as ``frame_stack``, pass the observations of the wrapped environment.
 
     A run directory is not trusted. Weights are loaded with ``weights_only=True``. The generated module contains only
     numbers and the ``repr`` of strings.
 
     Args:
-        source: a run directory of dqn, rainbow, a2c, a3c or reinforce; or an agent, whose present policy is exported.
+        source: a run directory of dqn, rainbow, a2c, a3c or reinforce; or an agent, whose current policy is exported.
         out: ``NAME.pt2``, or ``NAME.py`` (which also writes the weights ``NAME.pt``), or ``NAME`` for both.
-        policy: "best" by the evaluations of the training, or "last"; of a run directory.
+        policy: "best" or "last", the policy of a run directory to export.
         trust: Python modules that the run directory may name (``env_id``, ``wrapper``); they are imported.
 
     Returns:
@@ -97,7 +97,7 @@ def example_observations(agent: LearningAgent) -> Tensor:
 
 
 def check_actions(agent: LearningAgent, observations: Tensor, outputs: tuple[Tensor, Tensor, Tensor | None]) -> None:
-    """Check that a network chooses the agent's actions; where two are equally good, either may be chosen.
+    """Check that a network chooses the agent's actions. If two actions are equally good, either may be chosen.
 
     Raises:
         RuntimeError: an action differs.

@@ -107,7 +107,7 @@ def _build(
 
 
 def _parts(layers: Iterable[nn.Module]) -> list[Part]:
-    """Return the layers of a body or head; normalization and the order of channels are apart in a layout."""
+    """Return the layers of a body or head. The layout stores normalization and the order of channels separately."""
     found: list[Part] = []
     for layer in layers:
         if isinstance(layer, (RunningNorm, ChannelsFirst)):

@@ -16,11 +16,11 @@ from automl_ext.training.files.reading import short
 from automl_ext.training.memory import check_memory
 
 # Lower bounds of an environment's memory, in bytes.
-PROCESS = 20 << 20  # a worker process, without the memory that all share
+PROCESS = 20 << 20  # a worker process, without the memory that all workers share
 OBJECT = 5_000  # a Python object with a random generator
 STATE = 100  # a row in the arrays of a vector environment
 OBSERVATIONS = 3  # copies of an observation: in the environment, the current one, the next one
-UNCHECKED = 1_000  # fewer or as many environments are not checked, because the check makes an environment
+UNCHECKED = 1_000  # up to this number, environments are not checked, because the check makes an environment
 
 
 def check_max_grad_norm(config: Any) -> None:

@@ -20,7 +20,7 @@ class EpisodeReturns(NamedTuple):
 
     Attributes:
         returns: float64 [B], undiscounted.
-        cut: number of episodes that were truncated at ``max_steps``. Their returns are those up to this step.
+        cut: number of episodes that were truncated at ``max_steps``. Their returns count rewards up to this step.
     """
 
     returns: np.ndarray
@@ -30,7 +30,8 @@ class EpisodeReturns(NamedTuple):
 def play(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_STEPS) -> EpisodeReturns:
     """Play one episode in every environment.
 
-    One episode each: several in a given number of steps would count short episodes more often than long ones.
+    Each environment plays one episode only: playing as many as fit into a given number of steps would count short
+    episodes more often than long ones.
 
     Args:
         act: maps observations [B, ...] to actions [B, ...].

@@ -28,7 +28,8 @@ class LearningAgent(Agent):
     Attributes:
         algorithm: name in :data:`automl_ext.rl.registry.ALGORITHMS`.
         config: the configuration. :meth:`learn` replaces it by one with another ``total_steps``.
-        best: the best policy of the last :meth:`learn`: its ``step``, ``return`` and ``policy``. None before.
+        best: the ``step``, ``return`` and ``policy`` of the best policy of the last :meth:`learn`. None before the
+            first call.
     """
 
     algorithm: ClassVar[str]
@@ -50,20 +51,20 @@ class LearningAgent(Agent):
         resume: str | None = None,
         callback: Callback | None = None,
     ) -> dict[str, Any]:
-        """Train, with evaluations every ``config.eval_every`` steps. The agent ends with the last policy.
+        """Train, with evaluations every ``config.eval_every`` steps. Afterwards the agent has the last policy.
 
         A second call continues the training. After ``rl.load`` the optimizer and the replay are new.
 
         Args:
             total_steps: number of steps of this call. None: up to ``config.total_steps``.
-            out: run directory, as that of ``automl-ext train``. None: no files are written.
+            out: run directory, with the same files as from ``automl-ext train``. None: no files are written.
             resume: see :meth:`automl_ext.training.run.Run.open`; needs ``out``.
             callback: called after each evaluation with a :class:`~automl_ext.rl.loop.loop.Report`. If it returns
                 False, the training ends early, with a complete result.
 
         Returns:
-            The result, see :func:`automl_ext.rl.loop.loop.train`; ``stopped_early`` is in it, and True, if the callback
-            stopped the training.
+            The result, see :func:`automl_ext.rl.loop.loop.train`. If the callback stopped the training, the result also
+            has ``stopped_early`` = True.
 
         Raises:
             ValueError, TypeError: a wrong argument, or no steps are left.
@@ -84,7 +85,7 @@ class LearningAgent(Agent):
             result = training.run_in(out, self.algorithm, resume)
         finally:
             self.pause()
-        assert result is not None  # only stop_after gives none
+        assert result is not None  # None is returned only with stop_after
         self.best = training.best
         return result
 
@@ -93,19 +94,19 @@ class LearningAgent(Agent):
     ) -> tuple[Any, State]:
         """Choose the action for an observation, or the actions for a batch, as Stable-Baselines3's ``predict``.
 
-        Observations are those of the environment: normalization is part of the policy. With options such as
-        ``frame_stack``, they are those of the wrapped environment.
+        Pass raw observations, because normalization is part of the policy. With options such as ``frame_stack``, pass
+        the observations of the wrapped environment.
 
         Args:
             observation: an array of the observation space's shape, or of a batch [N, ...].
-            state: the second result of the call before, for recurrent policies (Dreamer). None: episodes start.
-            episode_start: bool or bool [N], True where ``state`` is of an episode that has ended.
-            deterministic: the most probable action; else one sampled from the policy (DQN: random with probability
-                ``final_epsilon``).
+            state: the state that the previous call returned, for recurrent policies (Dreamer). None: episodes start.
+            episode_start: bool or bool [N], True where the observation starts a new episode; ``state`` is reset there.
+            deterministic: return the most probable action. Otherwise sample from the policy (DQN: a random action with
+                probability ``final_epsilon``).
 
         Returns:
-            The action, or actions [N, ...], as the environment takes them; and the recurrent state, a tuple of arrays
-            [N, ...], or None if the policy has none.
+            The action, or actions [N, ...], in the form that the environment takes.
+            The recurrent state, a tuple of arrays [N, ...]; None if the policy has no state.
 
         Raises:
             ValueError: a wrong shape or dtype; names the argument.
@@ -168,7 +169,7 @@ class LearningAgent(Agent):
 
     @property
     def random(self) -> np.random.Generator:
-        """Generator of :meth:`random_actions`, apart from that of the training, which ``predict`` must not change."""
+        """Generator of :meth:`random_actions`. ``predict`` must not change the generator of the training."""
         if self._random is None:
             self._random = np.random.default_rng(derived_seed(self.config.seed, 5))
         return self._random

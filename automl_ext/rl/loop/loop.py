@@ -28,12 +28,12 @@ BEST = "best.pt"  # the best evaluated policy so far: {step, return, policy}
 
 @dataclass
 class Report:
-    """What a callback receives after each evaluation.
+    """The argument of a callback, which is called after each evaluation.
 
     Attributes:
         step: number of training steps so far, over all environments.
         total_steps: number of steps at which training ends.
-        eval_return: mean return of the evaluation; ``eval_returns`` has that of each episode, [eval_episodes].
+        eval_return: mean return of the evaluation; ``eval_returns`` has the return of each episode, [eval_episodes].
         best_return: mean return of the best evaluation so far, this one included.
         metrics: means of the measurements since the last evaluation, as in ``metrics.jsonl``: ``episode_return`` and
             ``episode_length`` of training episodes, losses.
@@ -118,7 +118,7 @@ def train(
         EnvError: an environment failed, see :meth:`automl_ext.rl.envs.vector.Envs.step`. A failure before training
             leaves no run directory. Later the last checkpoint is kept, and the message names it.
     """
-    agent = build(config)  # before the run directory is created: the configuration may be refused
+    agent = build(config)  # before the run directory is created, because it may raise an error
     try:
         return Training(agent, config).run_in(out, algorithm, resume, stop_after)
     finally:
@@ -145,7 +145,7 @@ class Training:
         self.agent, self.config, self.callback = agent, config, callback
         self.run: Run | None = None
         self.stopped = False
-        self.start = agent.envs.steps  # an agent that continues has done steps that the clock did not measure
+        self.start = agent.envs.steps  # the clock does not measure the steps that the agent did before
         self.averages, self.clock = Averages(), Clock()
         self.best: dict[str, Any] = {"step": -1, "return": -float("inf"), "policy": None}
         self.saved = -1  # number of steps at the last checkpoint
@@ -232,7 +232,7 @@ class Training:
         if self.run is not None:
             self.run.log(steps, eval_return=returns.mean(), **means)
             self.run.chart(steps, steps_per_second=self.speed)
-        if returns.mean() >= self.best["return"]:  # among equals the later policy, which has learned longer
+        if returns.mean() >= self.best["return"]:  # if equal, keep the later policy, which has learned longer
             self.keep_best(returns)
         if self.callback is not None:
             best, total = self.best["return"], config.total_steps

@@ -17,9 +17,9 @@ from automl_ext.rl.networks.parameters import check_layers
 
 
 class TwinMLP(nn.Module):
-    """Two networks of tanh layers, evaluated as a batch of two, which halves the number of calls.
+    """Two networks of tanh layers, evaluated together by batched products, which halves the number of calls.
 
-    Maps observations [N, inputs] to features [2, N, features]. ``norm`` is that of :class:`Body`.
+    Maps observations [N, inputs] to features [2, N, features]. ``norm`` is as in :class:`Body`.
     """
 
     def __init__(self, inputs: int, hidden: tuple[int, ...], normalize: bool = False) -> None:
@@ -100,8 +100,8 @@ class ActorCritic(nn.Module):
 def acting(network: ActorCritic, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from observations to the distribution's parameters, NumPy arrays.
 
-    A small network on the CPU is evaluated in NumPy on the memory of its parameters, which must not move. For a
-    few observations this is faster than torch, whose calls have more overhead.
+    A small network on the CPU is evaluated in NumPy, on arrays that share memory with the parameters. The parameters
+    must therefore not be moved. For a few observations NumPy is faster than torch, whose calls have more overhead.
     """
     body, head = network.body, network.policy_head
     if isinstance(body, TwinMLP) and device.type == "cpu":

@@ -165,7 +165,7 @@ def orthogonal_(weight: Tensor, gain: float) -> None:
 def float32_array(observations: np.ndarray) -> np.ndarray:
     """Convert observations of any float dtype to float32, in C order. Other dtypes are kept.
 
-    Networks compute in float32, and a replay of float64 would take twice the memory.
+    Networks compute in float32, and a float64 replay would take twice the memory.
     """
     dtype = np.float32 if observations.dtype.kind == "f" else observations.dtype
     return np.ascontiguousarray(observations, dtype)

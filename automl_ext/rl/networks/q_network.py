@@ -23,7 +23,7 @@ class NoisyLinear(nn.Module):
 
     w = μ + σ ⊙ f(ε_out) f(ε_in)ᵀ,  b = μ_b + σ_b ⊙ f(ε_out),  f(x) = sign(x) √|x|
 
-    The noise is constant until :func:`resample` draws new noise. There is none in ``eval()`` mode.
+    The noise is constant until :func:`resample` samples new noise. In ``eval()`` mode there is no noise.
 
     Args:
         inputs, outputs: sizes.
@@ -53,7 +53,7 @@ class NoisyLinear(nn.Module):
 
 
 def noisy_layers(network: nn.Module) -> list[NoisyLinear]:
-    """Return the noisy layers for :func:`resample`, once: the search takes longer than drawing the noise."""
+    """Return the noisy layers for :func:`resample`. Call it once, because finding them takes longer than resampling."""
     return [layer for layer in network.modules() if isinstance(layer, NoisyLinear)]
 
 

@@ -43,7 +43,7 @@ class SumTree:
             self._levels.append(np.zeros((size, CHILDREN)))
 
     def set(self, indices: np.ndarray, priorities: np.ndarray) -> None:
-        """Set the priorities, float64 [N], of indices, int64 [N]. The last priority of a repeated index counts."""
+        """Set the priorities, float64 [N], of indices, int64 [N]. The last priority of a repeated index is used."""
         self._check_indices(indices)
         _check_array("priorities", priorities, np.float64)
         _check_length("priorities", priorities, len(indices), "indices")

@@ -1,4 +1,4 @@
-"""Computes the n-step windows of csrc/replay in Python, with :func:`automl_ext.n_step_returns`."""
+"""The n-step windows of csrc/replay, computed in Python with :func:`automl_ext.n_step_returns`."""
 
 from __future__ import annotations
 

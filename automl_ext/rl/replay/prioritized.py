@@ -94,8 +94,8 @@ class PrioritizedReplay(UniformReplay):
     def update_priorities(self, indices: Tensor, td_errors: Tensor) -> None:
         """Set the priorities of transitions to (\\|td_errors\\| + eps)^alpha.
 
-        Transitions that were overwritten since they were sampled are skipped. The last error of a repeated index
-        counts.
+        Transitions that were overwritten since they were sampled are skipped. If an index is repeated, its last error
+        is used.
 
         Args:
             indices: int64 [N], from a batch.
@@ -129,7 +129,7 @@ class PrioritizedReplay(UniformReplay):
         return super().state_dict() | {"priorities": priorities, "largest": self._largest, "samples": self._samples}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore :meth:`state_dict`; raises as :meth:`UniformReplay.load_state_dict`."""
+        """Restore :meth:`state_dict`. Raises the same errors as :meth:`UniformReplay.load_state_dict`."""
         super().load_state_dict(state)
         self._tree.load(state["priorities"].numpy())
         self._largest, self._samples = state["largest"], state["samples"]

@@ -114,11 +114,11 @@ class UniformReplay:
         return int(self._ring.sizes.sum())
 
     def add(self, step: Step) -> None:
-        """Add one step of every environment. The replay is unchanged if the step is refused.
+        """Add one step of every environment. If the step is invalid, an error is raised and the replay is unchanged.
 
         Args:
-            step: arrays or CPU tensors. Nothing is stored where ``valid`` is False. Rewards become float32. Actions
-                that are to be stored in another form than the environment's: ``step._replace(actions=...)``.
+            step: arrays or CPU tensors. Nothing is stored where ``valid`` is False. Rewards become float32. To store
+                actions in another form than the environment's, pass ``step._replace(actions=...)``.
 
         Raises:
             ValueError: a wrong shape, a reward that is not finite or a NaN observation; or an observation differs

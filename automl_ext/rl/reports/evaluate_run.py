@@ -39,14 +39,14 @@ def evaluate_run(
     Args:
         run: a run directory of one of :data:`automl_ext.rl.registry.ALGORITHMS`.
         episodes: number of episodes.
-        seed: seed of the environments; the episodes differ from those of training.
-        policy: "best" by the evaluations of training, or "last", from the newest intact checkpoint.
+        seed: seed of the environments; the episodes differ from the training episodes.
+        policy: "best", the best policy of the run; or "last", the policy of the newest intact checkpoint.
         videos: files ``….gif`` or ``….mp4`` to which one more episode is written.
         max_steps: longer episodes are truncated and counted as ``episodes_cut``. None: the run's ``eval_max_steps``.
         trust: see :func:`agent_of`.
 
     Returns:
-        Mean, standard deviation, minimum and maximum of the returns, and facts about the evaluation.
+        Mean, standard deviation, minimum and maximum of the returns, and the settings of the evaluation.
 
     Raises:
         UserError: the run or the policy does not exist, a file is damaged, or the environment cannot be rendered.
@@ -104,8 +104,8 @@ def agent_of(run: Path, trust: Iterable[str] = (), env_id: str | None = None) ->
         env_id: replaces the environment of the configuration. None: do not replace it.
 
     Raises:
-        UserError: not a run of an RL algorithm, a configuration of which no agent can be made, or one that names a
-            module that is not in ``trust``, or an environment that was made by a callable of another process.
+        UserError: the directory is not a run of an RL algorithm, the configuration is invalid or names a module that is
+            not in ``trust``, or the environment was made by a callable of another process.
     """
     name = algorithm_of(run)
     if name not in ALGORITHMS:
@@ -152,7 +152,7 @@ def load_last(run: Path, agent: Agent) -> int:
             manifest = checkpoint.read_manifest(path)
             state = checkpoint.read_state(path, manifest)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # that the environments of training start new episodes
+                warnings.simplefilter("ignore", UserWarning)  # about training environments that start new episodes
                 checkpoint.load_into(lambda state: agent.load_state_dict(state["agent"]), state)
             return manifest["step"]
         except checkpoint.DamagedCheckpoint as error:

@@ -200,7 +200,7 @@ def _curve(run: Path, rows: list[dict[str, Any]]) -> tuple[str, Curve]:
 
 
 def _best(steps: np.ndarray, returns: np.ndarray, result: dict[str, Any]) -> tuple[float, float]:
-    """Return the step of the best policy and its evaluation: as the result says, else the last of the highest ones."""
+    """Return the step of the best policy and its evaluation: from the result, else the last of the highest ones."""
     known = steps == result.get("best_step")
     place = np.flatnonzero(known if known.any() else returns == returns.max())[-1]
     return float(steps[place]), float(returns[place])

@@ -1,4 +1,4 @@
-"""Records an episode as GIF or MP4."""
+"""Recording of an episode as GIF or MP4."""
 
 from __future__ import annotations
 

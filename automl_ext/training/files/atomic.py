@@ -26,7 +26,7 @@ def fsync_path(path: Path) -> None:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Add ``path`` to an OSError that names no file: a failed write, on a full disk, does not know the name."""
+    """Add ``path`` to an OSError that names no file, such as the error of a write on a full disk."""
     try:
         yield
     except OSError as error:
@@ -36,7 +36,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write under a temporary name, fsync, rename, fsync the folder. A failed write leaves nothing behind."""
+    """Write under a temporary name, fsync, rename, fsync the folder. A failed write leaves no temporary file."""
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with naming(path):

@@ -39,15 +39,15 @@ FACTS = {  # entries of a manifest, and their types
 
 
 class DamagedCheckpoint(Exception):
-    """A checkpoint that was changed, or whose state cannot be loaded; the message says what is wrong."""
+    """The checkpoint was changed, or its state cannot be loaded. The message says what is wrong."""
 
 
 class UnfitState(DamagedCheckpoint):
-    """An intact checkpoint whose state does not fit the objects that it is loaded into."""
+    """The checkpoint is intact, but its state does not match the objects that it is loaded into."""
 
 
 def check_state(state: Any, key: str = "state") -> None:
-    """Refuse values that ``torch.load(weights_only=True)`` cannot load.
+    """Raise TypeError for values that ``torch.load(weights_only=True)`` cannot load.
 
     Types are compared exactly: ``numpy.float64`` is a subclass of float and cannot be loaded.
 
@@ -84,7 +84,9 @@ def step_of(checkpoint: Path) -> int:
 
 
 def write(folder: Path, step: int, state: dict[str, Any], facts: dict[str, Any]) -> Path:
-    """Write checkpoint ``step`` with its ``facts`` (plain JSON) into ``folder``; delete all but the newest two.
+    """Write checkpoint ``step`` into ``folder``, then delete all but the newest two.
+
+    The manifest contains ``facts``, the metadata as plain JSON: algorithm, configuration and environment.
 
     Raises:
         OSError: the checkpoint cannot be written, for example on a full disk; the earlier ones are unchanged.
@@ -150,7 +152,7 @@ def clean(folder: Path) -> None:
 
 
 def read_manifest(checkpoint: Path) -> dict[str, Any]:
-    """Return the facts stored with a checkpoint, checked against their SHA-256.
+    """Return the metadata stored with a checkpoint, checked against their SHA-256.
 
     Raises:
         DamagedCheckpoint: the manifest is missing, unreadable or changed.
@@ -207,7 +209,7 @@ def load_into(load: Callable[[dict[str, Any]], object], state: dict[str, Any]) -
     """Call ``load(state)``.
 
     Raises:
-        UnfitState: ``load`` failed, because of missing keys or other shapes. The objects it fills may be half filled.
+        UnfitState: ``load`` failed, because of missing keys or other shapes. It may have changed some of its objects.
     """
     try:
         load(state)

@@ -24,7 +24,7 @@ _held: dict[int, Path] = {}  # descriptors of this process
 
 
 def _after_fork() -> None:
-    """Close the locks in a forked process: it would hold them after its parent's end."""
+    """Close the locks in a forked process, which would otherwise hold them after its parent has ended."""
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()
@@ -54,7 +54,7 @@ def _acquire(folder: Path, path: Path) -> int:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise UserError(f"{path}: expected a regular file: delete it")
             kernel = _flock(descriptor, folder)
-            if _is_at(descriptor, path):  # else the holder has just removed the file
+            if _is_at(descriptor, path):  # otherwise the previous holder has just removed the file
                 _check_holder(_read(descriptor), folder, kernel)
                 os.ftruncate(descriptor, 0)
                 os.pwrite(descriptor, json.dumps(_this_process()).encode(), 0)
@@ -80,7 +80,7 @@ def _flock(descriptor: int, folder: Path) -> bool:
 
 
 def _check_holder(holder: dict[str, Any], folder: Path, kernel: bool) -> None:
-    """Raise UserError if the process that the file names may still run, although the lock was free."""
+    """Raise UserError if the process recorded in the lock file may still be running, although the lock was free."""
     if not holder:
         return
     here = _this_process()

@@ -1,4 +1,4 @@
-"""Functions that read untrusted files: no content and no kind of file makes them crash or hang."""
+"""Functions that read untrusted files. They neither crash nor hang, whatever the file is or contains."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def read_json(path: Path) -> Any:
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """Return the JSON object in a file; raises as :func:`read_json`."""
+    """Return the JSON object in a file. Raises the same errors as :func:`read_json`."""
     value = read_json(path)
     if not isinstance(value, dict):
         raise UserError(f"{path}: expected a JSON object, got {type(value).__name__}")
@@ -92,7 +92,10 @@ def read_object(path: Path) -> dict[str, Any]:
 
 
 def is_shallow(value: Any) -> bool:
-    """Return whether lists and dicts in ``value`` have at most ``DEEPEST`` levels. A loop: recursion is limited."""
+    """Return whether lists and dicts in ``value`` have at most ``DEEPEST`` levels.
+
+    The function is a loop, because the depth of recursion is limited.
+    """
     level = [value]
     for _ in range(DEEPEST):
         level = [

@@ -23,8 +23,9 @@ GROUPS = ("valid", "test", "train")
 def tag(name: str) -> str:
     """Return the name of a scalar in TensorBoard.
 
-    A name of :data:`TAGS` has its own. Others go to the group that is a word of the name, which is dropped:
-    ``retrain_valid_accuracy`` is ``valid/retrain_accuracy``. Times go to ``time/``, everything else to ``train/``.
+    :data:`TAGS` has the names of some scalars. If another name contains the name of a group as a word, the scalar goes
+    to this group and the word is dropped: ``retrain_valid_accuracy`` becomes ``valid/retrain_accuracy``. Times go to
+    ``time/``, everything else to ``train/``.
     """
     if name in TAGS:
         return TAGS[name]

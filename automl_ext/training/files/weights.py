@@ -86,7 +86,7 @@ def check_fit(value: Any, like: Any, key: str) -> None:
 
 
 def why_unloadable(error: Exception) -> str:
-    """Return one line that says why a state cannot be loaded; raise an error again that the state did not cause."""
+    """Return one line that says why a state cannot be loaded. If the state did not cause the error, raise it again."""
     if isinstance(error, (UserError, OSError)) or is_out_of_memory(error) or type(error).__name__ == "AcceleratorError":
         raise error
     return f"{type(error).__name__}: {short(error)}" if isinstance(error, (KeyError, IndexError)) else short(error)

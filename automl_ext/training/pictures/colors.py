@@ -37,7 +37,7 @@ def color_of(algorithm: str) -> str:
 
 
 def distinct_colors(algorithms: Iterable[str]) -> list[str]:
-    """Return one color per line. The first line of an algorithm has its color, each other line one that is free."""
+    """Return one color per line: the algorithm's color for its first line, and an unused color for every other line."""
     wanted = [ALGORITHMS.get(name) for name in algorithms]
     taken: set[str] = set()
     colors: list[str] = []

@@ -47,7 +47,7 @@ def percent(accuracy: Any) -> str:
 
 
 def count(number: float) -> str:
-    """Format a count with three digits at most: 950, 56 k, 0.3 M."""
+    """Format a count with at most three digits: 950, 56 k, 0.3 M."""
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if number >= size or (unit == "M" and number >= 1e5):
             value = number / size
@@ -56,5 +56,5 @@ def count(number: float) -> str:
 
 
 def is_number(value: Any) -> TypeGuard[float]:
-    """Return whether a value of a result can be shown: files are read as they are, also damaged ones."""
+    """Return whether a value of a result can be shown. Results are read from files that may be damaged."""
     return type(value) in (int, float)

@@ -155,7 +155,7 @@ def _differs(ours: list[Tensor], theirs: list[Tensor], call: Call) -> str | None
         if not torch.equal(x.isnan(), y.isnan()):
             return f"output {i} and the reference's have NaN in different places"
         both = x.isfinite() & y.isfinite()
-        limit = torch.finfo(a.dtype).max / 4  # above it, only one of the two may round to infinity
+        limit = torch.finfo(a.dtype).max / 4  # above it, one of the two results may round to infinity
         if not torch.equal(x[~both].nan_to_num(), y[~both].nan_to_num()) and max(_largest(a), _largest(b)) < limit:
             return f"output {i} and the reference's have infinities in different places"
         distribution = call.name.lower().startswith(DISTRIBUTIONS) and "loss" not in call.name.lower()

@@ -49,7 +49,7 @@ def dense_backward(gradient: Tensor, weight: Tensor, y: Tensor | None = None, ad
     Args:
         gradient: gradient of the outputs, [N, outputs].
         weight: W, [outputs, inputs].
-        y: the inputs, if they are y = ELU(z): the result is then the gradient of z.
+        y: the inputs, if they are the outputs of ELU, y = ELU(z). The result is then the gradient of z.
         add: gradient of the inputs from other paths, [N, inputs].
     """
     if compiled(gradient):
@@ -102,7 +102,7 @@ def gru_gates_backward(gradient: Tensor, gates: Tensor, candidate: Tensor, state
         The gradients of the products, [N, 4 n]: candidate (state's part), reset, update, candidate (input's part).
         Columns n to 4 n are the gradient of ``from_input``. Columns 0 to 3 n are the gradient of ``from_state`` in the
         order candidate, reset, update.
-        The direct gradient of ``state``, without its product's part, [N, n].
+        The direct gradient of ``state``, [N, n], without the part that flows through the product of the state.
     """
     if compiled(gradient):
         return _C.gru_gates_backward(gradient, gates, candidate, state)

@@ -1,8 +1,8 @@
-"""MLPs with hand-written gradients, in which an update spends most of its time.
+"""MLPs with hand-written gradients. An update of Dreamer spends most of its time in MLPs.
 
-An update consists of a few hundred small matrix products and pointwise operations. Called one by one on newly allocated
-memory, the pointwise operations take as long as the products. Here a layer is one call (``layers.py``) that saves only
-what its gradient needs, and a network is one node of autograd's graph.
+An update consists of a few hundred small matrix products and pointwise operations. If PyTorch calls them one by one on
+newly allocated memory, the pointwise operations take as long as the products. Here a layer is one call (``layers.py``)
+that saves only the tensors that its gradient needs, and a network is one node of autograd's graph.
 """
 
 from __future__ import annotations
@@ -68,8 +68,8 @@ class ScalarHead:
     The gradient of a scalar output with respect to each layer is one row per sample, up to the factor that arrives in
     the backward pass. It is computed in the forward pass, while the activations are still in the cache.
 
-    Autograd propagates the gradient to ``x`` only. :meth:`backward` computes that of the parameters, so that one
-    forward pass serves a loss that must not change the parameters and another loss that must.
+    Autograd propagates the gradient to ``x`` only. :meth:`backward` computes the gradient of the parameters. One
+    forward pass can therefore be used by two losses, of which only one changes the parameters.
 
     Attributes:
         values: the outputs, [N], differentiable with respect to x.
