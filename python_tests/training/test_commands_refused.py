@@ -42,10 +42,10 @@ def test_a_locked_directory_a_full_disk_and_a_file_in_the_way(name: str, tmp_pat
     assert "Not a directory" in refused(*flags, "--out", "file/below")
 
 
-def test_demo_is_locked_by_its_parts(tmp_path: Path, refused: Refused) -> None:
+def test_demo_is_locked(tmp_path: Path, refused: Refused) -> None:
     threads = torch.get_num_threads()
-    (tmp_path / "demo/search").mkdir(parents=True)
-    lock = Lock(tmp_path / "demo/search")
+    (tmp_path / "demo").mkdir()
+    lock = Lock(tmp_path / "demo")
     try:
         assert "in use by process" in refused("demo", "--out", "demo")
         lock.release()

@@ -97,9 +97,9 @@ def load_network(
         ) from None
     if built_in:
         with torch.device("meta"):  # checks the checkpoint before memory is allocated for the sizes
-            read_weights(run, space.build(genotype, **facts["shape"]), result)
+            read_weights(run, space.build(genotype, **facts["shape"]), result.get("member"))
     network = space.build(genotype, **facts["shape"])
-    network.load_state_dict(read_weights(run, network, result))
+    network.load_state_dict(read_weights(run, network, result.get("member")))
     return network.eval(), genotype, space, facts
 
 
@@ -120,15 +120,20 @@ def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UserError(f"export: {run}/result.json: network: {error}") from None
 
 
-def read_weights(run: Path, network: nn.Module, result: dict[str, Any]) -> dict[str, Tensor]:
+def read_weights(run: Path, network: nn.Module, member: Any = None) -> dict[str, Tensor]:
     """Read the network's weights, without those of an auxiliary head.
 
-    They are in the run's last checkpoint or, after ``search auto``, in the file of the best network.
+    They are in the run's last checkpoint or, after ``search auto``, in a file.
+
+    Args:
+        run: the run directory.
+        network: a network of the same structure.
+        member: the number of the file, the entry ``member`` of the result. None: the last checkpoint.
 
     Raises:
         UserError: the checkpoint or the file is missing, damaged, or of another network.
     """
-    if type(member := result.get("member")) is int:
+    if type(member) is int:
         path = run / "members" / f"{member}.pt"
         weights: dict[str, Tensor] = read_tensors(path)
         check_fit(weights, network.state_dict(), str(path))
