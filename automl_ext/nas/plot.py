@@ -65,6 +65,7 @@ def stages(config: dict[str, Any]) -> dict[str, Stage]:
         "retrain": Stage("training of the cell"),
         "cell": Stage("training", label=lambda i: "given cell" if given and i == 0 else "random cells"),
         "member": Stage("training", label=lambda i: f"member {i + 1}"),
+        "screen": Stage("screening"),
         "short": Stage("short trainings", label=lambda i: f"task {i}"),
         "full": Stage("full trainings", label=lambda i: f"task {i}"),
         "random": Stage("random architectures", label=lambda i: f"task {i}"),

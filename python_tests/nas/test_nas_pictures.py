@@ -118,7 +118,7 @@ def test_accuracy_against_cost_of_search_auto(tmp_path: Path, drawn_figures: lis
     assert axes.get_lines()[0].get_ydata().tolist() == [90, 95]
     assert texts(drawn_figures[0]) == [
         *("search: best so far", "random: best so far", "largest architecture, no search"),
-        *("ensemble", "ensemble of 2 random"),
+        *("ensemble of the search", "ensemble of 2 random"),
     ]
     assert drawn_figures[0].get_suptitle() == "a title"
     assert plot_auto({"genotype": "x"}, tmp_path / "no.png", "") == []

@@ -10,6 +10,7 @@ from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLUE, GRAY, GREEN
 
 COLORS = {"search": BLUE, "random": GRAY}
+NAMES = {"ensemble": "ensemble of the search"}
 
 
 def plot_auto(result: dict[str, Any], path: Path, title: str) -> list[Path]:
@@ -42,7 +43,7 @@ def plot_auto(result: dict[str, Any], path: Path, title: str) -> list[Path]:
             axes.scatter(*at, color=GREEN, marker="s", s=50, zorder=3, label="largest architecture, no search")
         elif "members" in row:
             color = COLORS["random" if "random" in row["name"] else "search"]
-            axes.scatter(*at, color=color, marker="*", s=160, zorder=3, label=row["name"])
+            axes.scatter(*at, color=color, marker="*", s=160, zorder=3, label=NAMES.get(row["name"], row["name"]))
     axes.set_xlabel("cost in CPU-seconds")
     axes.set_ylabel("test accuracy in %")
     axes.set_xlim(left=0)

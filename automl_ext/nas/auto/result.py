@@ -16,7 +16,7 @@ from automl_ext.training.errors import UserError
 
 
 def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, Any]:
-    """Select networks and ensembles by their loss on the validation images, and test them.
+    """Select networks and ensembles on the validation images, and test them.
 
     Args:
         splits: the images.
@@ -28,8 +28,8 @@ def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, An
         random one, the ensemble of the finalists and the largest one, and the ensemble of the random ones. A row has
         valid_accuracy, test_accuracy (0 to 1), valid_log_loss, test_log_loss (nats), parameters and ``seconds``, what
         it cost. A network also has ``genotype`` and ``member``: its weights are in ``members/MEMBER.pt``.
-        ``source`` is the name of the network with the lowest validation loss; ``genotype``, ``member`` and the
-        measurements are of this network. ``trajectory`` has, for "search" and "random", the cost after each full
+        ``source`` is the name of the network with the highest validation accuracy; ``genotype``, ``member`` and
+        the measurements are of this network. ``trajectory`` has, for "search" and "random", the cost after each full
         training and the test accuracy of the best network so far. ``stages`` has the number of tasks and the cost of
         each stage.
 
@@ -48,7 +48,7 @@ def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, An
     rows += network_rows(alone, splits, "largest", sum(d.seconds for d in alone))
     random_cost = sum(d.seconds for d in random)
     rows += network_rows(random, splits, f"best of {len(random)} random", random_cost)
-    best = min(rows, key=lambda row: row["valid_log_loss"])
+    best = max(rows, key=merit)
     rows += ensemble_rows(full, splits, rounds, "ensemble", cost)
     rows += ensemble_rows(random, splits, rounds, f"ensemble of {len(random)} random", random_cost)
     return {
@@ -67,6 +67,11 @@ def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, An
     }
 
 
+def merit(losses: dict[str, Any]) -> tuple[float, float]:
+    """Return what networks are selected by: the validation accuracy; of equal ones, the lower validation loss."""
+    return losses["valid_accuracy"], -losses["valid_log_loss"]
+
+
 def measure(votes: list[int], done: Sequence[Done], splits: Splits) -> dict[str, float]:
     """Return valid_accuracy, valid_log_loss, test_accuracy and test_log_loss of an average of networks."""
     valid, test = (torch.stack([d.measured[part] for d in done]).double().exp() for part in ("valid", "test"))
@@ -77,11 +82,11 @@ def measure(votes: list[int], done: Sequence[Done], splits: Splits) -> dict[str,
 
 
 def network_rows(done: Sequence[Done], splits: Splits, name: str, seconds: float) -> list[dict[str, Any]]:
-    """Return the row of the network with the lowest validation loss; no row if there is no network."""
+    """Return the row of the network with the highest validation accuracy; no row if there is no network."""
     if not done:
         return []
     losses = [measure([1], [d], splits) for d in done]
-    i = min(range(len(done)), key=lambda k: losses[k]["valid_log_loss"])
+    i = max(range(len(done)), key=lambda k: merit(losses[k]))
     facts = {"genotype": str(done[i].task.genotype), "member": done[i].task.number}
     return [{"name": name, **facts, **losses[i], "parameters": done[i].measured["parameters"], "seconds": seconds}]
 
@@ -110,10 +115,11 @@ def trajectory(done: Sequence[Done], splits: Splits, start: float) -> list[dict[
     Args:
         start: the cost before the first of them.
     """
-    points, least = [], float("inf")
+    points: list[dict[str, float]] = []
+    best: dict[str, float] | None = None
     for d, seconds in zip(done, accumulate(d.seconds for d in done), strict=True):
         losses = measure([1], [d], splits)
-        if losses["valid_log_loss"] < least:
-            least, accuracy = losses["valid_log_loss"], losses["test_accuracy"]
-        points.append({"seconds": start + seconds, "test_accuracy": accuracy})
+        if best is None or merit(losses) > merit(best):
+            best = losses
+        points.append({"seconds": start + seconds, "test_accuracy": best["test_accuracy"]})
     return points
