@@ -8,7 +8,7 @@ import typing
 from pathlib import Path
 from typing import Any
 
-from fuzzing.command_tables import BUDGETS, INTS, KNOWN, LARGE, OTHERS, REALS, RUNS, SMALL, TEXTS
+from fuzzing.command_tables import BUDGETS, INTS, KNOWN, LARGE, OTHERS, PROCESSES, REALS, RUNS, SMALL, TEXTS
 
 
 @dataclasses.dataclass
@@ -67,6 +67,7 @@ def _give(rng: random.Random, made: Line, name: str, hint: Any) -> None:
     pool = _pool(rng, name, hint)
     value = rng.choice(pool)
     made.large |= value in LARGE or "e308" in value
+    made.large |= name in PROCESSES and value not in ("0", "1", "2", "3")
     made.given[name] = value
     values = [value] if rng.random() < 0.95 else [value, rng.choice(pool)]
     if typing.get_origin(hint) is tuple and rng.random() < 0.5:

@@ -65,6 +65,7 @@ INTS = [
     "None",
     "--5",
 ]
+PROCESSES = ("workers", "n_workers")  # each process takes seconds of CPU time to import torch
 LARGE = ["2147483648", "4294967296", "18446744073709551616", "1000000", "1" + "0" * 5000]
 REALS = ["-1", "0", "-0.0", "1", "0.5", "2", "nan", "inf", "-inf", "1e308", "1e-320", "1e999", "", "x", "½", "1,5"]
 TEXTS = ["", "x", "None", "-", "--", "../..", "/", "a" * 3000, "é🙂", "a\nb", "[red]", "{x}", "%s", "$(id)", "\x1b[31m"]

@@ -134,28 +134,36 @@ def read_weights(run: Path, network: nn.Module, member: Any = None) -> dict[str,
         UserError: the checkpoint or the file is missing, damaged, or of another network.
     """
     if type(member) is int:
-        path = run / "members" / f"{member}.pt"
-        weights: dict[str, Tensor] = read_tensors(path)
-        check_fit(weights, network.state_dict(), str(path))
-        return weights
-    steps = checkpoint.list_steps(run / "checkpoints")
-    if not steps:
-        raise UserError(f"export: {run} has no checkpoint")
-    try:
-        state = checkpoint.read_state(steps[-1], checkpoint.read_manifest(steps[-1]))["job"]["network"]
-        if not isinstance(state, dict):
-            raise TypeError
-    except checkpoint.DamagedCheckpoint as error:
-        raise UserError(f"export: the checkpoint {steps[-1]} is damaged: {error}") from None
-    except (AttributeError, KeyError, TypeError):
-        raise UserError(f"export: the checkpoint {steps[-1]} does not contain the state of a network") from None
+        source = run / "members" / f"{member}.pt"
+        state = read_tensors(source)
+    else:
+        source, state = read_checkpoint(run)
+    if not isinstance(state, dict):
+        raise UserError(f"export: {source} does not contain the state of a network")
     expected = network.state_dict()
     try:
         weights = {name: state[name] for name in expected if name in state}
         check_fit(weights, expected, "network")
     except (ValueError, TypeError) as error:
-        raise UserError(f"export: the checkpoint {steps[-1]} is of another network: {error}") from None
+        raise UserError(f"export: {source} is of another network: {error}") from None
     return weights
+
+
+def read_checkpoint(run: Path) -> tuple[Path, Any]:
+    """Return the run's last checkpoint, and the entry for the network in its state.
+
+    Raises:
+        UserError: the checkpoint is missing or damaged.
+    """
+    steps = checkpoint.list_steps(run / "checkpoints")
+    if not steps:
+        raise UserError(f"export: {run} has no checkpoint")
+    try:
+        return steps[-1], checkpoint.read_state(steps[-1], checkpoint.read_manifest(steps[-1]))["job"]["network"]
+    except checkpoint.DamagedCheckpoint as error:
+        raise UserError(f"export: the checkpoint {steps[-1]} is damaged: {error}") from None
+    except (AttributeError, KeyError, TypeError):
+        raise UserError(f"export: {steps[-1]} does not contain the state of a network") from None
 
 
 def module_text(space: Space[Any], genotype: Any, facts: dict[str, Any], name: str, any_size: bool) -> str:
