@@ -77,7 +77,7 @@ package: setup
 
 # As README says, except that the wheel replaces the sources, which would take minutes to build once more.
 first-hour: package
-	OMP_NUM_THREADS=1 $(PYTHON) tools/first_hour.py --wheel build/package/*.whl
+	OMP_NUM_THREADS=1 $(PYTHON) tools/first_hour.py --wheel build/package/*.whl --pages $(CORES)
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

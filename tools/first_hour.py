@@ -3,6 +3,7 @@
     python tools/first_hour.py                 # README's install lines build the package: minutes
     python tools/first_hour.py --wheel FILE    # the same, but a built wheel replaces the sources: what CI runs
     python tools/first_hour.py --json FILE     # also record the seconds of each command
+    python tools/first_hour.py --pages 2       # run two pages at a time
     python tools/first_hour.py --folder NEW    # keep the environment and all outputs in this new folder
 
 The environment is a new virtual environment in a temporary folder. Its packages come from the lines of README's section
@@ -24,6 +25,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -174,18 +176,21 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--wheel", type=lambda text: Path(text).resolve(strict=True))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=lambda text: Path(text).resolve())
+    parser.add_argument("--pages", type=int, default=1, metavar="N", help="run N pages at a time")
     options = parser.parse_args(argv)
     timed: list[Timed] = []
     with tempfile.TemporaryDirectory(prefix="first_hour_") as name:
         folder = options.folder or Path(name)
         folder.mkdir(parents=True, exist_ok=options.folder is None)
         pages = [README, *TUTORIALS]
-        todo = [install(folder, options.wheel)]
-        todo += [run_page(page, folder / page.stem, environment(folder / "venv")) for page in pages]
-        for results in todo:
-            for result in results:
-                print(show(result), flush=True)
-                timed.append(result)
+        env = environment(folder / "venv")
+        for result in install(folder, options.wheel):
+            print(show(result), flush=True)
+            timed.append(result)
+        with ThreadPoolExecutor(options.pages) as pool:
+            for results in pool.map(lambda page: list(run_page(page, folder / page.stem, env)), pages):
+                print(*map(show, results), sep="\n", flush=True)
+                timed += results
     print(show(Timed("in all", "", *(sum(row[i] for row in timed) for i in (2, 3)))))
     if options.json:
         options.json.write_text(json.dumps(record(timed, options.wheel is None), indent=1, ensure_ascii=False) + "\n")
