@@ -239,3 +239,12 @@ def test_the_version_is_in_the_file(tmp_path: Path) -> None:
     saved = read_agent(small("a2c").save(tmp_path / "agent.pt"))
     assert (saved.algorithm, saved.config["env_id"]) == ("a2c", "CartPole-v1")
     assert saved.version
+
+
+@pytest.mark.parametrize("name", ["dqn", "rainbow", "a2c", "reinforce"])
+def test_device_auto_is_resolved(name: str, tmp_path: Path) -> None:
+    """Runs of other devices are loaded with "auto": it once reached torch as it is."""
+    agent = rl.make(
+        name, "CartPole-v1", device="auto", total_steps=64, hidden=(8, 8), final_episodes=1, eval_episodes=1
+    )
+    assert agent.learn()["env_steps"] >= 64

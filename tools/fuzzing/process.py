@@ -11,6 +11,7 @@ import re
 import resource
 import signal
 import sys
+import tempfile
 import time
 import traceback
 from collections.abc import Sequence
@@ -66,6 +67,7 @@ def preload() -> None:
     # Importing TensorBoard takes a second in each child, and its files are not under test.
     sys.modules["torch.utils.tensorboard"] = None  # type: ignore[assignment]
     torch.set_num_threads(1)
+    os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())  # SDL prints an error without it
 
 
 def start(argv: Sequence[str], folder: Path, memory: int = MEMORY) -> int:

@@ -27,6 +27,7 @@ from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import unsupported
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import UniformReplay
+from automl_ext.training.device import choose_device
 from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
 
@@ -184,7 +185,7 @@ def make_replay(
         "n_envs": n_envs,
         "n_step": config.n_step,
         "gamma": config.gamma,
-        "device": config.device,
+        "device": choose_device(config.device),
     }
     if not config.prioritized:
         return UniformReplay(capacity, space.shape or (), space.dtype, **options)
