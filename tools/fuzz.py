@@ -1,11 +1,13 @@
-"""Give automl_ext random bad input. It must never cause a traceback, a silent change, a crash or a hang.
+"""Give automl_ext random bad input.
 
-    python tools/fuzz.py calls --count 14500 --workers 2 --out calls.json    # ops and command lines, 24 : 5
+It must never cause a traceback, an unreported change of files or results, a crash or a hang.
+
+    python tools/fuzz.py calls --count 14500 --workers 2 --out calls.json    # calls of ops and of commands (24 to 5)
     python tools/fuzz.py checkpoints --count 300                             # damaged run directories
     python tools/fuzz.py inputs --count 300                                  # hostile data, TOML, tables, pickles …
-    python tools/fuzz.py kills --count 60                                    # SIGKILL and double starts
+    python tools/fuzz.py kills --count 60                                    # SIGKILL; two runs in one directory
     python tools/fuzz.py all                                                 # all of them, with these counts
-    python tools/fuzz.py all --only inputs:17                                # replay one case, with its evidence
+    python tools/fuzz.py all --only inputs:17                                # repeat one case and print what it found
 
 A case depends only on --seed, its kind and its index. The exit code is 1 if there is a violation.
 """

@@ -1,6 +1,7 @@
 """Scaling of our ops: two threads against one, and the time per element of float64 and bfloat16 against float32.
 
-For comparison: copies of the same number of bytes, and arithmetic whose threads share no memory.
+For comparison: copies of the same number of bytes, and arithmetic on data small enough for each core's own cache, which
+memory bandwidth does not limit.
 """
 
 from __future__ import annotations
@@ -21,8 +22,8 @@ from automl_ext.bench.timing import Run, Times, elapsed, interleaved, summary
 LARGE = 1_000_000  # elements
 BLOCKS = 3
 SETTLE = 0.05
-# Two grains of 32,768 elements, so that PyTorch splits an elementwise op over two threads. A grain fits into a core's
-# cache.
+# Twice PyTorch's default grain size (at::internal::GRAIN_SIZE, 32,768 elements), so that each of two threads gets a
+# whole grain. Each thread's half fits into its core's cache.
 ARITHMETIC_ELEMENTS = 65_536
 DTYPES = (torch.float32, torch.float64, torch.bfloat16)
 

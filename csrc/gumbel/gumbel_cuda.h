@@ -20,12 +20,13 @@ struct GumbelCudaRows {
   int64_t groups() const { return count / rows_per_group; }
 };
 
-// Computes the non-null outputs: softmax or entmax-1.5 of (x + noise)/τ, one_hot of argmax(x + noise), and the argmax. one_hot
-// requires soft.
+// Computes the non-null outputs: softmax or entmax-1.5 of (x + noise)/τ, one_hot of argmax(x + noise), and the argmax.
+// one_hot requires soft.
 void launch_gumbel(bool entmax, DType dtype, const GumbelCudaRows& rows, const void* x, void* soft, void* one_hot,
                    int64_t* index, void* stream);
 
-// Computes dx and, unless null, dtau of tau_dtype, one per τ. partials has gumbel_tau_partials(rows) elements.
+// Computes dx. If dtau is not null, also computes dtau, one value of type tau_dtype per temperature, with the workspace
+// partials of gumbel_tau_partials(rows) elements.
 void launch_gumbel_backward(bool entmax, DType dtype, const GumbelCudaRows& rows, const void* grad, const void* y,
                             void* dx, double* partials, void* dtau, void* stream);
 int64_t gumbel_tau_partials(const GumbelCudaRows& rows);

@@ -173,7 +173,7 @@ __device__ __forceinline__ C clip(C value, C high) {
   return value > high ? high : value;  // NaN is kept
 }
 
-// The state is vs - V.
+// The scan's state is v_s - V(x_s) (V-trace, Espeholt et al. 2018, Remark 1).
 template <class T>
 struct VtraceScan {
   using C = Compute<T>;

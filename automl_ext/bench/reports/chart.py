@@ -38,9 +38,10 @@ Place = tuple[str, tuple[int, ...]]  # op, shape
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    """Draw one line per op and shape, in float32: a mark per correct contender, at its time relative to ours.
+    """Draw one row per op and shape (float32).
 
-    A filled mark is the forward pass, a hollow one forward and backward.
+    Each implementation with correct results gets a marker at its time relative to ours. A filled marker is the forward
+    pass, a hollow one forward and backward.
 
     Raises:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.

@@ -68,8 +68,8 @@ class Plan:
     Attributes:
         screening: seconds after which no further candidates are screened.
         rungs: number of architectures and epochs of each rung of the short trainings.
-        finalists: least number of architectures that are trained fully, besides the largest one; if there is time left,
-            more are.
+        finalists: minimum number of architectures to train fully, not counting the largest one. More are trained if
+            time is left.
         epochs: number of epochs of a full training.
     """
 

@@ -1,1 +1,4 @@
-"""Performance estimation: scores of architectures that cost less than a full training. See docs/nas-estimation.md."""
+"""Performance estimation: estimate an architecture's score at a lower cost than full training.
+
+See docs/nas-estimation.md.
+"""

@@ -32,7 +32,8 @@ def spaced(low: float, high: float, count: int) -> list[float]:
     return [low * (high / low) ** (i / (count - 1)) for i in range(count)]
 
 
-# A much coarser grid is overconfident, because none of its points fits a curve with little noise.
+# With a much coarser grid, no point fits a curve with little noise, and predictions are overconfident: their standard
+# deviations are too small.
 FAMILIES = {
     "power": [*product((0.0, 2.0, 8.0), spaced(0.1, 4.5, 14))],  # c, d
     "stretched": [*product(spaced(0.5, 100.0, 24), (0.5, 0.75, 1.0))],  # u, k

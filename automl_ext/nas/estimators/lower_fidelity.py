@@ -141,7 +141,11 @@ class LowerFidelity:
         return Evaluation(-math.inf, time.perf_counter() - start, failed=True, measured=measured)
 
     def measured(self, training: NetworkTraining, before: int, loss: float) -> dict[str, float]:
-        """Return the measurements of a training that had ``before`` epochs when the call started."""
+        """Return the measurements of this call.
+
+        Args:
+            before: number of epochs trained before the call, which are not counted.
+        """
         return {"epochs": training.epoch - before, "loss": loss, "parameters": count_parameters(training.network)}
 
 

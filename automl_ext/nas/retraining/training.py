@@ -69,7 +69,8 @@ class TrainingConfig:
 class NetworkTraining:
     """The training of one network, a :class:`~automl_ext.training.epochs.Job`.
 
-    All randomness comes from ``config.seed``. The training and validation images of ``splits`` are both used.
+    All randomness comes from ``config.seed``. The network is trained on the training and validation images of
+    ``splits`` together.
 
     Args:
         genotype: the architecture, of ``space``.

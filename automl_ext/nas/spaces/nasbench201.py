@@ -146,7 +146,7 @@ class Network(nn.Module):
     def forward(self, x: Tensor, *cell_arguments: Any) -> Tensor:
         """Compute logits [N, num_classes] from images [N, in_channels, H, W]."""
         if x.device.type == "cpu":
-            # On a CPU, convolutions, batch norms and pools of 16 or more channels are faster in channels-last.
+            # On a CPU, convolutions, batch norms and pools are faster in channels-last, unless they have few channels.
             # For one-channel images, .contiguous() would not change the strides, which decide the layout of the layers.
             x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)
         x = self.stem(x)

@@ -28,7 +28,10 @@ class Candidate:
 
 
 class Screened(NamedTuple):
-    """An architecture with its training-free rank among the screened candidates (automl_ext.nas.screening)."""
+    """An architecture and its combined rank by training-free scores among the screened candidates.
+
+    See automl_ext.nas.screening.
+    """
 
     genotype: Any
     rank: float  # sum of log-ranks, at most 0; −inf: not defined

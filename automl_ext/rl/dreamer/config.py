@@ -31,7 +31,7 @@ class DreamerConfig(TrainConfig):
     updates_each: int = 1  # Updates every train_every steps.
     batch_size: int = 16  # Sequences per update.
     sequence_length: int = 32  # Steps per sequence.
-    replay_size: int = 1_000_000  # Capacity of the replay in steps; whole episodes are kept.
+    replay_size: int = 1_000_000  # Replay capacity in steps. Only whole episodes are removed, the oldest first.
     deter: int = 64  # Size of the RSSM's deterministic state.
     stoch: int = 16  # Size of the RSSM's stochastic state.
     hidden: int = 64  # Units of the RSSM's hidden layers.

@@ -15,7 +15,11 @@ from automl_ext.rl.networks.action_spaces import BoxScaling, unsupported
 
 
 class Categorical(nn.Module):
-    """A distribution over discrete actions; ``outputs`` are logits, [N, actions]."""
+    """A categorical distribution over discrete actions.
+
+    The argument ``outputs`` of the methods contains logits, [N, actions]. The attribute ``outputs`` is their number per
+    state.
+    """
 
     def __init__(self, space: Discrete) -> None:
         super().__init__()

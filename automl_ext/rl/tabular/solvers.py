@@ -253,7 +253,10 @@ def _evaluate(mdp: MDP, probabilities: Tensor, gamma: float, op: str) -> tuple[T
 
 
 def _longest_horizon(mdp: MDP, gamma: float, op: str) -> Tensor:
-    """Return an upper bound of the horizon over all policies, [...]; for γ = 1 it is attained."""
+    """Return an upper bound on the expected discounted number of steps, Σ γᵗ, [...], over all policies and states.
+
+    For γ = 1 the bound is exact: it is the maximum.
+    """
     if gamma < 1:
         return torch.full(mdp.batch, 1 / (1 - gamma), dtype=torch.float64, device=mdp.rewards.device)
     check_ends(mdp.continuing, gamma, op)
