@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gpu as gpu_tests
@@ -23,6 +23,19 @@ def each_backend(request: pytest.FixtureRequest) -> Iterator[str]:
         pytest.skip("the native library is not built")
     with automl_ext.backend(request.param):
         yield request.param
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Run the command line in this process: exit code, standard output and standard error."""
+    from automl_ext.cli import main
+
+    def run(*args: str) -> tuple[int, str, str]:
+        capsys.readouterr()
+        code = main(list(args))
+        return code, *capsys.readouterr()
+
+    return run
 
 
 # A skip from a single place takes one line of the summary.

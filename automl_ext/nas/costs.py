@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from automl_ext.nas.hooks import forward_hooks
+
 WARM_UP, REPEATS = 5, 30  # passes before a measurement of latency, and passes of which the median is taken
 
 
@@ -26,14 +28,12 @@ def count_macs(network: nn.Module, image: Sequence[int]) -> int:
         total += output.numel() * module.weight[0].numel()  # type: ignore[index]
 
     layers = [module for module in network.modules() if isinstance(module, (nn.Conv1d, nn.Conv2d, nn.Linear))]
-    hooks = [layer.register_forward_hook(add) for layer in layers]
     was_training = network.training
     try:
-        network.eval()(torch.zeros(1, *image, device=next(network.parameters()).device))
+        with forward_hooks(layers, add):
+            network.eval()(torch.zeros(1, *image, device=next(network.parameters()).device))
     finally:
         network.train(was_training)
-        for hook in hooks:
-            hook.remove()
     return total
 
 

@@ -5,15 +5,16 @@
     short    train the best of them for a few epochs, the best of those for more, from the weights they have
     full     train the finalists and the largest architecture
     random   baseline: fully train random architectures for as long as all of the above took
-    result   the best network and the best ensemble, selected on the validation images, tested once
+    result   the best network and the best ensemble, selected on the validation images
 
 Every task is chosen by :func:`~automl_ext.nas.auto.plan.next_task` from the results so far. All trainings leave the
-validation images out. The test images are used after the last task only.
+validation images out. Nothing is decided on the test images.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
@@ -45,6 +46,7 @@ from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed
 
 CANDIDATES, BASELINE = 1, 2  # random streams
+SAVE_EVERY = 2.0  # seconds between checkpoints; one takes as long as the scores of an architecture
 
 
 def auto(
@@ -79,7 +81,7 @@ def auto(
     search.start(Task("probe", 0, search.largest, epochs=1))  # raises if the options do not fit the space
     with Run.open(out, config, algorithm="auto", resume=resume, load=search.load_state_dict) as run:
         stop_at = None if stop_after is None else run.step + stop_after
-        step = run.step
+        step, saved_at = run.step, time.monotonic()
         shown = search.percent()
         with run.progress(100, "search auto", shown, percent=True) as bar:
             while (task := search.next_task()) is not None:
@@ -90,7 +92,9 @@ def auto(
                     measured = job.run_epoch()
                     step += 1
                     run.log(step, **named(task, measured))
-                    run.save(step, search.state_dict())
+                    if step == stop_at or time.monotonic() - saved_at >= SAVE_EVERY:
+                        run.save(step, search.state_dict())
+                        saved_at = time.monotonic()
                     bar.advance(search.percent() - shown, description=search.description(task))
                     shown = search.percent()
                 search.finish(task)

@@ -76,9 +76,7 @@ def measure(votes: list[int], done: Sequence[Done], splits: Splits) -> dict[str,
     """Return valid_accuracy, valid_log_loss, test_accuracy and test_log_loss of an average of networks."""
     valid, test = (torch.stack([d.measured[part] for d in done]).double().exp() for part in ("valid", "test"))
     losses = measure_votes(votes, valid, test, splits)
-    mean = torch.einsum("m,mnc->nc", torch.tensor(votes, dtype=torch.float64) / sum(votes), valid)
-    accuracy = (mean.argmax(-1) == splits.valid.labels).double().mean().item()
-    return {"valid_accuracy": accuracy, **{key: value for key, value in losses.items() if key != "votes"}}
+    return {key: value for key, value in losses.items() if key != "votes"}
 
 
 def network_rows(done: Sequence[Done], splits: Splits, name: str, seconds: float) -> list[dict[str, Any]]:

@@ -75,9 +75,9 @@ def ensemble(
 
     Returns:
         The contents of ``result.json``; None if the run was interrupted. ``greedy``, ``average`` (of all members) and
-        ``best_single`` (lowest validation log-loss) each have test_log_loss (nats), test_accuracy (0 to 1),
-        valid_log_loss and ``votes``, one per member. ``members`` has the genotype, seed, parameters and the same
-        losses of each member. The weights are in the folder ``members`` of the run; see
+        ``best_single`` (lowest validation log-loss) each have test_log_loss, valid_log_loss (nats), test_accuracy,
+        valid_accuracy (0 to 1) and ``votes``, one per member. ``members`` has the genotype, seed, parameters and the
+        same measurements of each member. The weights are in the folder ``members`` of the run; see
         :func:`automl_ext.nas.ensembles.network.load_ensemble`.
 
     Raises:
@@ -185,5 +185,6 @@ def measure_votes(votes: list[int], valid: Tensor, test: Tensor, splits: Splits)
         "test_log_loss": log_loss(test_mean, splits.test.labels),
         "test_accuracy": (test_mean.argmax(-1) == splits.test.labels).double().mean().item(),
         "valid_log_loss": log_loss(valid_mean, splits.valid.labels),
+        "valid_accuracy": (valid_mean.argmax(-1) == splits.valid.labels).double().mean().item(),
         "votes": votes,
     }

@@ -16,7 +16,6 @@ from paths import ROOT
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
-from automl_ext.cli import main
 
 MODULE = """
 from automl_ext.nas.spaces.nasbench201 import NASBench201
@@ -84,16 +83,6 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
     sys.modules.pop("own_space", None)
     yield
     sys.modules.pop("own_space", None)
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(list(args))
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_search_train_plot_and_export_in_an_own_space(command: Command) -> None:

@@ -17,7 +17,6 @@ from paths import ROOT
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
-from automl_ext.cli import main
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import make_envs
 from automl_ext.rl.reports.evaluate_run import evaluate_run
@@ -86,16 +85,6 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None
 def forget() -> None:
     sys.modules.pop("own_walk", None)
     gymnasium.registry.pop("OwnWalk-v0", None)
-
-
-@pytest.fixture
-def command(capsys: pytest.CaptureFixture[str]) -> Command:
-    def run(*args: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(list(args))
-        return code, *capsys.readouterr()
-
-    return run
 
 
 def test_own_environment_and_wrappers_in_training_evaluation_and_resume(command: Command) -> None:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.nas.estimators.training_free.passes import NotScorableError, block_features, blocks, logits
+from automl_ext.nas.hooks import forward_hooks
 from automl_ext.training.seeding import generator
 
 SMALL = 1e-8  # as in the authors' code
@@ -98,12 +99,8 @@ def _cut_blocks(network: nn.Module, images: Tensor) -> tuple[list[Tensor], list[
         inputs.append(output.detach().requires_grad_())
         return inputs[-1]
 
-    handles = [block.register_forward_hook(cut) for block in blocks(network)]
-    try:
+    with forward_hooks(blocks(network), cut):
         logits(network, images)
-    finally:
-        for handle in handles:
-            handle.remove()
     return outputs, inputs
 
 

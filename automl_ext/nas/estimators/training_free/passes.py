@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from automl_ext.nas.hooks import forward_hooks
+
 
 class NotScorableError(ValueError):
     """A score is not defined for a network: it has no ReLU, its outputs are not finite, or it ignores the images."""
@@ -94,12 +96,8 @@ def block_features(network: nn.Module, images: Tensor) -> list[Tensor]:
         if isinstance(output, Tensor) and output.dim() == 4:
             features.append(output)
 
-    handles = [block.register_forward_hook(record) for block in blocks(network)]
-    try:
+    with forward_hooks(blocks(network), record):
         logits(network, images)
-    finally:
-        for handle in handles:
-            handle.remove()
     return features
 
 
