@@ -12,8 +12,7 @@ from automl_ext.nas.estimators.rank_correlation import kendall, spearman
 from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.training.curves import figure
 from automl_ext.training.files.atomic import write_picture
-
-COLOR, GRAY = "#1b6ca8", "#6b7280"
+from automl_ext.training.pictures.colors import BLUE, GRAY
 
 
 def print_scores(result: Mapping[str, Any]) -> None:
@@ -68,7 +67,7 @@ def draw_scatter(table: ScoreTable, accuracies: Sequence[float], path: Path) -> 
     rank = table.rank()
     order = np.argsort(np.argsort(-rank, kind="stable"), kind="stable") + 1
     panels = [
-        ("place by training-free rank (1: best)", order, rank, COLOR),
+        ("place by training-free rank (1: best)", order, rank, BLUE),
         ("parameters", table.scores["parameters"], table.scores["parameters"], GRAY),
     ]
     picture = figure(9.0, 3.8)
