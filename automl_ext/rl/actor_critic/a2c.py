@@ -29,6 +29,7 @@ from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
 from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.checks import observation_bytes
+from automl_ext.rl.loop.extensions import Acted, total_loss
 from automl_ext.rl.networks.actor_critic import acting
 from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.training.checks import check_range
@@ -99,6 +100,8 @@ class A2C(PolicyGradientAgent):
         rollout = collect(self.envs, self.sample, self.config.n_steps, self.device)
         loss, metrics = self.loss(rollout)
         metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
+        for term in self.extra_losses:
+            term.step()
         self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
         return metrics
 
@@ -118,7 +121,12 @@ class A2C(PolicyGradientAgent):
             entropy = torch.dot(distribution.entropy(outputs), weights)
         if config.ent_coef:
             loss = loss - config.ent_coef * entropy
-        return loss, {"policy_loss": policy.detach(), "value_loss": value.detach(), "entropy": entropy.detach()}
+        metrics = {"policy_loss": policy.detach(), "value_loss": value.detach(), "entropy": entropy.detach()}
+        if self.extra_losses:
+            batch = Acted(rollout.observations[:acted], rollout.actions, weights)
+            loss, measured = total_loss(loss, self.extra_losses, self.network, batch)
+            metrics |= measured
+        return loss, metrics
 
 
 def make_optimizer(config: A2CConfig, parameters: torch.nn.Parameter) -> torch.optim.Optimizer:

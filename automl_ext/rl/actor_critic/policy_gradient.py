@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
+from automl_ext.rl.loop.extensions import ExtraLoss, load_states, states
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.parameters import clip_norm
@@ -57,6 +58,7 @@ class PolicyGradientAgent(LearningAgent):
         optimizer: optimizer of ``parameters``.
         outputs: function from observations to the policy's outputs, in NumPy.
         rng: random generator of the actions.
+        extra_losses: terms that are added to the loss; empty unless set after construction.
     """
 
     envs: Envs
@@ -65,6 +67,7 @@ class PolicyGradientAgent(LearningAgent):
     optimizer: torch.optim.Optimizer
     outputs: Callable[[np.ndarray], np.ndarray]
     rng: np.random.Generator
+    extra_losses: Sequence[ExtraLoss] = ()
 
     def sample(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sample actions; return them as sampled and as the environment takes them."""
@@ -93,6 +96,7 @@ class PolicyGradientAgent(LearningAgent):
             "optimizer": self.optimizer.state_dict(),
             "rng": numpy_generator_state(self.rng),
             "envs": self.envs.state_dict(),
+            "extra_losses": states(self.extra_losses),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -100,6 +104,7 @@ class PolicyGradientAgent(LearningAgent):
         load_optimizer(self.optimizer, state["optimizer"])
         set_numpy_generator_state(self.rng, state["rng"])
         self.envs.load_state_dict(state["envs"])
+        load_states(self.extra_losses, state.get("extra_losses", []))
 
 
 def make_network(config: PolicyGradientConfig, envs: Envs, device: torch.device) -> ActorCritic:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
@@ -12,6 +13,7 @@ from automl_ext.ops.targets import categorical_projection, td_targets
 from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.losses import categorical_loss, q_loss, q_loss_gradient, take_action
 from automl_ext.rl.dqn.support import SupportCheck
+from automl_ext.rl.loop.extensions import BatchTransform, ExtraLoss, load_states, states, total_loss
 from automl_ext.rl.networks.mlp_gradient import MLPGradient
 from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
 from automl_ext.rl.networks.q_network import QNetwork, noisy_layers, resample
@@ -36,6 +38,8 @@ class QLearner:
     Attributes:
         online, target: the networks.
         updates: number of gradient steps so far.
+        transform: if not None, applied to every batch before its targets are computed.
+        extra_losses: terms that are added to the loss.
 
     Raises:
         UserError: unsupported observation space.
@@ -62,6 +66,8 @@ class QLearner:
         self._noisy, self._target_noisy = noisy_layers(self.online), noisy_layers(self.target)
         self.resample()
         self.updates = 0
+        self.transform: BatchTransform | None = None
+        self.extra_losses: Sequence[ExtraLoss] = ()
 
     def _network(self, space: gymnasium.Space, actions: int) -> QNetwork:
         c = self.config
@@ -89,15 +95,18 @@ class QLearner:
         config = self.config
         # If the targets and the sampling do not change between gradient steps, sample all batches and compute all
         # targets at once: the results are the same and the matrix products are larger.
-        at_once = 1 if config.double or config.noisy or config.prioritized else steps
+        changing = config.double or config.noisy or config.prioritized or self.extra_losses or self.transform
+        at_once = 1 if changing else steps
         losses = []
         with flushed_denormals():
             for _ in range(steps // at_once):
                 batch = replay.sample(config.batch_size * at_once)
+                if self.transform is not None:
+                    batch = self.transform(batch)
                 parts = [x.split(config.batch_size) for x in (batch.observations, batch.actions, self.targets(batch))]
                 weights = batch.weights if config.prioritized else None
                 for observations, actions, targets in zip(*parts, strict=True):
-                    loss, errors = self.step(observations, actions, targets, weights)
+                    loss, errors = self.step(observations, actions, targets, weights, batch)
                     losses.append(loss)
                 if isinstance(replay, PrioritizedReplay):
                     try:
@@ -127,17 +136,32 @@ class QLearner:
         )
 
     def step(
-        self, observations: Tensor, actions: Tensor, targets: Tensor, weights: Tensor | None
+        self,
+        observations: Tensor,
+        actions: Tensor,
+        targets: Tensor,
+        weights: Tensor | None,
+        batch: Batch | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Take one gradient step; return the loss and the error of each transition, detached."""
+        """Take one gradient step; return the loss and the error of each transition, detached.
+
+        The extra losses, if any, are computed from ``batch``, which holds the same transitions.
+        """
         gradient = self._weights.grad
         assert gradient is not None
-        if self._mlp is not None and observations.dtype == torch.float32:
+        loss_function = categorical_loss if self.config.distributional else q_loss
+        if self.extra_losses:
+            loss, errors = loss_function(self.online(observations), actions, targets, weights)
+            total, _ = total_loss(loss, self.extra_losses, self.online, batch)
+            gradient.zero_()
+            total.backward()
+            for term in self.extra_losses:
+                term.step()
+        elif self._mlp is not None and observations.dtype == torch.float32:
             out = self._mlp.forward(observations)
             loss, errors, grad_out = q_loss_gradient(out, actions, targets, weights)
             self._mlp.backward(grad_out)
         else:
-            loss_function = categorical_loss if self.config.distributional else q_loss
             loss, errors = loss_function(self.online(observations), actions, targets, weights)
             gradients = torch.autograd.grad(loss, list(self.online.parameters()))
             torch.cat([g.reshape(-1) for g in gradients], out=gradient)
@@ -178,6 +202,8 @@ class QLearner:
             "optimizer": self.optimizer.state_dict(),
             "noise": self._noise.get_state(),
             "updates": self.updates,
+            "extra_losses": states(self.extra_losses),
+            **({} if self.transform is None else {"transform": self.transform.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -186,3 +212,8 @@ class QLearner:
         load_optimizer(self.optimizer, state["optimizer"])
         self._noise.set_state(state["noise"])
         self.updates = state["updates"]
+        load_states(self.extra_losses, state.get("extra_losses", []))
+        if ("transform" in state) != (self.transform is not None):
+            raise ValueError(f"transform: expected {self.transform}, got {state.get('transform')}")
+        if self.transform is not None:
+            self.transform.load_state_dict(state["transform"])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -53,6 +53,19 @@ class Step(NamedTuple):
     valid: np.ndarray
 
 
+class StepTransform(Protocol):
+    """A change of every step before the agent sees it, such as an exploration bonus added to the rewards.
+
+    It changes neither the reported returns nor the evaluation. Checkpoints contain its state.
+    """
+
+    def __call__(self, step: Step) -> Step: ...
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
 class Episode(NamedTuple):
     """A finished episode: undiscounted return without clipping, length in steps, number of the environment."""
 
@@ -77,6 +90,7 @@ class Envs:
         episodes: the finished episodes. The reader empties the list.
         steps: number of transitions so far, over all environments. Steps that are not valid do not count.
         heartbeat: if not None, called after every step, so that another process can detect a hang.
+        transform: if not None, applied to the result of every :meth:`step`.
 
     Raises:
         UserError: an unsupported autoreset mode, or observations that are not arrays.
@@ -102,6 +116,7 @@ class Envs:
         self.observation_space = float32_space(vector.single_observation_space)
         self.action_space = vector.single_action_space
         self.heartbeat: Callable[[], None] | None = None
+        self.transform: StepTransform | None = None
         self._where, self._step_timeout = f"--env-id {env_id}: " * bool(env_id), step_timeout
         if not isinstance(self.observation_space, ARRAYS):
             vector.close()
@@ -167,7 +182,8 @@ class Envs:
         self.observations = after
         if self.reward_clip is not None:
             rewards = np.clip(rewards, -self.reward_clip, self.reward_clip)
-        return Step(before, actions, rewards, true_next, terminated, truncated, valid)
+        step = Step(before, actions, rewards, true_next, terminated, truncated, valid)
+        return step if self.transform is None else self.transform(step)
 
     def reset(self) -> None:
         """Abort the running episodes and start new ones, determined by the seed and the number of steps."""
@@ -191,7 +207,8 @@ class Envs:
 
     def state_dict(self) -> dict[str, Any]:
         """Return all counts, and the simulators if they can be saved (:mod:`automl_ext.rl.envs.state`)."""
-        return {
+        transform = {} if self.transform is None else {"transform": self.transform.state_dict()}
+        return transform | {
             "simulators": simulators_state(self.vector),
             "observations": torch.from_numpy(self.observations.copy()),
             "restarting": torch.from_numpy(self._restarting.copy()),
@@ -211,7 +228,7 @@ class Envs:
             replay.
 
         Raises:
-            ValueError: the state has another number of environments or other observations.
+            ValueError: the state has another number of environments, other observations or no state of the transform.
         """
         saved = state["observations"].numpy()
         if saved.shape != self.observations.shape or saved.dtype != self.observations.dtype:
@@ -219,6 +236,10 @@ class Envs:
             raise ValueError(
                 f"state: observations: expected {own.dtype} {list(own.shape)}, got {saved.dtype} {list(saved.shape)}"
             )
+        if ("transform" in state) != (self.transform is not None):
+            raise ValueError(f"state: transform: expected {self.transform}, got {state.get('transform')}")
+        if self.transform is not None:
+            self.transform.load_state_dict(state["transform"])
         self.steps, self._calls = state["steps"], state["calls"]
         self.episodes = [Episode(*episode) for episode in state["episodes"]]
         if not restore_simulators(self.vector, state["simulators"]):
