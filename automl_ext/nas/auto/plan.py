@@ -122,14 +122,17 @@ def next_task(
     spent = sum(d.seconds for d in screened)
     if chunk < len(candidates) and (spent < plan.screening or chunk < plan.rungs[0][0]):
         return Task("screen", number, chunk=chunk)
-    entrants: list[tuple[Any, int | None]] = [(genotype, None) for genotype in ranked(screened)]
+    # The largest architecture is trained fully in any case, so it takes no place in the rungs.
+    entrants: list[tuple[Any, int | None]] = [(genotype, None) for genotype in ranked(screened) if genotype != largest]
+    others: list[tuple[Any, int | None]] = []  # the candidates of the full trainings: first those of the last rung
     for rung, (count, epochs) in enumerate(plan.rungs):
         short = [d for d in done if d.task.stage == "short" and d.task.rung == rung]
         if len(short) < min(count, len(entrants)):
             genotype, start = entrants[len(short)]
             return Task("short", number, genotype, epochs, start, rung=rung)
         entrants = [(d.task.genotype, d.task.number) for d in best(short)]
-    others = [entrant for entrant in entrants if entrant[0] != largest]
+        promoted = [genotype for genotype, _ in entrants]
+        others = entrants + [other for other in others if other[0] not in promoted]
     order = [*others[: plan.finalists], (largest, None), *others[plan.finalists : config.finalists - 1]]
     full = [d for d in done if d.task.stage == "full"]
     planned = min(plan.finalists, len(others)) + 1
