@@ -71,7 +71,8 @@ def _not_a_cell(text: str) -> str:
 class Cell(nn.Module):
     """The cell of one genotype: [N, channels, H, W] → the same shape.
 
-    Operations that do not reach the output exist, because the benchmark counts their parameters, but do not run.
+    Operations from which no path leads to the output are built, because the benchmark counts their parameters, but they
+    do not run.
     """
 
     def __init__(self, genotype: Genotype, channels: int, affine: bool = True) -> None:
@@ -106,7 +107,7 @@ def live_edges(genotype: Genotype) -> list[int]:
 
 
 class Network(nn.Module):
-    """The macro skeleton of NAS-Bench-201: stem, three stages of N cells, classifier.
+    """The network around the cells of NAS-Bench-201: stem, three stages of N cells, classifier.
 
     ``forward`` passes its arguments after the images to every cell.
 
