@@ -4,9 +4,9 @@ Targets are ratios of times of one run; gae at (128, 8) has targets in microseco
 PufferLib: they would equal, within 6 %, the times required against Stable-Baselines3.
 
 A missed target is reported with the time of a copy of the bytes that the op must move, if the copy takes longer than
-the target. The target remains missed: ops that read more than they write, or write past the caches, are faster than
-the copy. If arithmetic that shares no memory does not gain enough from a second thread either, the machine was busy;
-this is reported too.
+the target. The target still counts as missed, because ops that read more than they write, or bypass the caches when
+they write, can be faster than the copy. If arithmetic that shares no memory does not gain enough from a second thread
+either, the machine was busy; this is reported too.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Target:
     Attributes:
         ask: required value, whose meaning depends on ``against``. A contender: minimum speed relative to it.
             "softmax": maximum time relative to it. "µs": maximum time. "copy": minimum bandwidth relative to it.
-            None: there is no required value, only a moonshot.
-        moonshot: desirable value.
+            None: there is no required value.
+        moonshot: a desirable value; missing it is not reported.
     """
 
     op: str

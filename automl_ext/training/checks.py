@@ -27,7 +27,7 @@ def check_range(
         above, below: exclusive bounds.
 
     Raises:
-        ValueError: names the field, the bounds and the value.
+        ValueError: a value is out of bounds; the message names the field, the bounds and the value.
     """
     bounds = []
     if low is not None:

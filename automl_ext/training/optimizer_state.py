@@ -14,7 +14,7 @@ from automl_ext.training.files.reading import short
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Load a state that ``optimizer.state_dict()`` returned in an earlier process.
 
-    ``Optimizer.load_state_dict`` takes over whatever it is given. A state with other settings or tensors would raise at
+    ``Optimizer.load_state_dict`` checks little. A state with other settings or tensors would raise at
     the next step, or change the training without an error.
 
     Args:

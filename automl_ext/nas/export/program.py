@@ -52,7 +52,7 @@ def sample_images(program: nn.Module, facts: dict[str, Any]) -> list[Tensor]:
     trained, larger = (
         sample(3, height, width),
         sample(2, height + 3, width + 6),
-    )  # has an odd side if the first has none
+    )  # odd if both are even
     try:
         with torch.no_grad():
             program(larger)

@@ -67,7 +67,8 @@ def entmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 1.5, n
     """Compute the alpha-entmax loss of each row, cross-entropy at α = 1; H(p) = (1 − Σp^α)/(α(α−1)).
 
     ``alpha`` > 0 is a number or a tensor that broadcasts to [..., 1]. It is a constant of the loss: a tensor that
-    requires a gradient raises a ValueError. The rest is as in :func:`sparsemax_loss`.
+    requires a gradient raises a ValueError. The other arguments, the result and the errors are those of
+    :func:`sparsemax_loss`.
     """
     op = "entmax_bisect_loss"
     check_float_tensor(X, "X", op)

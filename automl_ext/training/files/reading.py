@@ -42,7 +42,7 @@ def check_size(path: Path, size: int) -> None:
     """Check that ``path`` unpacks to at most :func:`largest_data` bytes.
 
     Raises:
-        UserError: it is larger; gives both sizes.
+        UserError: it is larger; the message has both sizes.
     """
     if size > (largest := largest_data()):
         raise UserError(
