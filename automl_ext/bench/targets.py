@@ -1,7 +1,7 @@
 """Speed targets of the kernels, and the measurements that miss them.
 
 Targets are ratios of times of one run; gae at (128, 8) has targets in microseconds. There are no targets against
-PufferLib: they would equal, within 6 %, the times required against Stable-Baselines3.
+PufferLib, because they would require the same times, within 6 %, as the targets against Stable-Baselines3.
 
 A missed target is reported with the time of a copy of the bytes that the op must move, if the copy takes longer than
 the target. The target still counts as missed, because ops that read more than they write, or bypass the caches when

@@ -65,7 +65,7 @@ def with_edge_strengths(supernet: Supernet, alphas: Sequence[Tensor]) -> list[Te
 
 
 def skip_share(choices: Sequence[Choice], operations: Sequence[str]) -> float:
-    """Return the share of skip connections among the operations of a derived architecture, "none" not counted."""
+    """Return the share of skip connections among the operations, except "none", of a derived architecture."""
     names = [operations[k] for choice in choices for active in choice.active for k in active]
     chosen = [name for name in names if name != NONE]
     return chosen.count(SKIP) / max(len(chosen), 1)

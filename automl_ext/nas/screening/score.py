@@ -69,7 +69,7 @@ class ScoreConfig:
 
 
 def genotypes(config: ScoreConfig, space: Space[Any]) -> list[Any]:
-    """Return the different architectures that the options name, in their order.
+    """Return the architectures that the options name, in their order and without duplicates.
 
     Raises:
         UserError: the file cannot be read, an architecture is not of the space, or the space is too large for ``all``.

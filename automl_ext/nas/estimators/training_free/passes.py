@@ -72,7 +72,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def observe(network: nn.Module, images: Tensor) -> Observation:
-    """Run a network on a batch in training mode and record its features; it does not change.
+    """Run a network on a batch in training mode and record its features. The network does not change.
 
     Raises:
         NotScorableError: a logit is not finite.
