@@ -24,7 +24,7 @@ def shown(value: object) -> str:
     """Return ``repr(value)`` in one line of at most MESSAGE_LIMIT characters."""
     try:
         text = _REPR.repr(value)
-    except ValueError:  # Python refuses to print an int of more than 4300 digits
+    except ValueError:  # raised for an int of more than 4300 digits
         text = "a number too long to print"
     text = " ".join(text.split())  # a NumPy array's repr has several lines
     return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 3] + "..."

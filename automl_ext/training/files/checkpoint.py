@@ -188,7 +188,7 @@ def read_state(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Any]:
     The file is checked against the manifest before it is loaded.
 
     Raises:
-        DamagedCheckpoint: the file is missing, has another length or SHA-256, or ``weights_only`` loading refuses it.
+        DamagedCheckpoint: the file is missing, has another length or SHA-256, or ``weights_only`` cannot load it.
     """
     path = checkpoint / STATE
     if not path.is_file():
