@@ -15,7 +15,7 @@ FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-MESSAGE_LIMIT = 80  # characters of a value in an error message
+MESSAGE_LIMIT = 80  # largest number of characters of a value in an error message
 _REPR = reprlib.Repr()  # formats only the first few elements of a container
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = MESSAGE_LIMIT
 

@@ -103,7 +103,7 @@ def apply_toml(config: Config, path: str | Path) -> Config:
     """Return a copy of the dataclass ``config`` with the values of a TOML file; a table is a nested dataclass.
 
     Raises:
-        UserError: the file is missing or no valid TOML, a key is unknown (the valid ones are listed), or a value has
+        UserError: the file is missing or not valid TOML, a key is unknown (the valid ones are listed), or a value has
             the wrong type.
     """
     path = Path(path)

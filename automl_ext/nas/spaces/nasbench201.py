@@ -247,7 +247,7 @@ class NASBench201:
 
     def graph(self, genotype: Genotype) -> tuple[dict[str, tuple[float, float]], list[tuple[str, str, str]]]:
         """Return the positions of the nodes and the labeled edges, as :func:`draw_graph` takes them."""
-        # A planar drawing of K4: edges do not cross, so labels do not overlap.
+        # At these positions the six edges do not cross, so their labels do not overlap.
         nodes = {"input": (0.0, 0.0), "node 1": (5.0, 5.2), "node 2": (5.0, 2.0), "output": (10.0, 0.0)}
         names = list(nodes)
         edges = [

@@ -2,7 +2,8 @@
 
 L(x, y) = H(p) + ⟨p − e_y, x⟩, where p is the map of x, H its entropy and e_y the one-hot vector of the target. The
 gradient is p − e_y (Blondel, Martins and Niculae 2020, "Learning with Fenchel–Young losses", arXiv 1901.02324). L is
-zero if the score of the target exceeds the others by the margin of the map.
+zero if the score of the target exceeds the others by the margin of the map, which is 1 for sparsemax and normmax and
+1/(α − 1) for α-entmax, 2 for entmax-1.5.
 """
 
 from __future__ import annotations
