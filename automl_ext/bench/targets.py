@@ -95,7 +95,7 @@ def in_words(target: Target, value: float) -> str:
 
 
 def asked_seconds(target: Target, row: dict[str, Any]) -> float | None:
-    """Return the maximum time of our op in seconds; None if it does not depend on other times."""
+    """Return the maximum time of our op in seconds; None for a target against a copy, which is a bandwidth."""
     assert target.ask is not None
     if target.against == "copy":
         return None
