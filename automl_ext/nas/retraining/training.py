@@ -25,7 +25,7 @@ from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator, seed_everything
 
 LARGEST = 2**31 - 1  # largest count: PyTorch and NumPy cannot convert larger values
-MANY = 1_000_000  # largest number of objects that are built one by one before the run starts
+MANY = 1_000_000  # largest number of networks, genotypes or rounds that an option may set
 
 
 @dataclass
