@@ -14,7 +14,7 @@ from automl_ext.nas.auto.config import AutoConfig
 Stage = Literal["probe", "screen", "short", "full", "random"]
 CHUNK = 50  # number of architectures per screening task
 
-# Shares of the budget. The rest is for what differs from the estimate.
+# Shares of the budget. The rest is a reserve, because times are estimated.
 SCREENING, SHORT, FULL = 0.1, 0.25, 0.6
 ETA = 3  # one in ETA architectures of a rung is promoted, and trained ETA times as long
 RUNGS = 2
@@ -52,7 +52,7 @@ class Done:
         task: the task.
         seconds: its cost in CPU-seconds (seconds on a GPU).
         valid_accuracy: the accuracy on the validation images, 0 to 1; −1 if the training diverged.
-        measured: what the stage measured besides: the scores of a screening, or the predictions of a full training.
+        measured: further measurements of the stage: the scores of a screening, or the predictions of a full training.
     """
 
     task: Task
