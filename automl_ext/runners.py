@@ -63,9 +63,9 @@ class DQNOptions(TrainOptions):
 class SupernetOptions(RunOptions):
     """Options of a differentiable search."""
 
-    recipe: str = "paper"
-    """Named values for the options below: "paper" (as published) or "robust" (against collapse to operations without
-    weights); --config and flags override them."""
+    recipe: str = "robust"
+    """Named values for the options below: "robust" (against collapse to operations without weights) or "paper" (as
+    published); --config and flags override them."""
 
 
 class Runner(NamedTuple):
