@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from automl_ext import gae
 from automl_ext.rl.actor_critic.losses import policy_gradient_loss, value_loss
@@ -66,6 +66,8 @@ class A2C(PolicyGradientAgent):
     Args:
         config: settings, and the environments to make if ``envs`` is None.
         envs: training environments. The agent owns them.
+        encoder: a network from observations to features, see :class:`~automl_ext.rl.networks.body.Body`; it is trained
+            with the policy. Runs and saved agents do not contain its architecture.
 
     Raises:
         UserError: unsupported observation or action space; environments or a rollout that do not fit into memory.
@@ -73,13 +75,13 @@ class A2C(PolicyGradientAgent):
 
     algorithm = "a2c"
 
-    def __init__(self, config: A2CConfig, envs: Envs | None = None) -> None:
+    def __init__(self, config: A2CConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
         self.config = config
         self.device = choose_device(config.device)
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
         row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
         check_memory("n_steps", config.n_steps * self.envs.n_envs * row)
-        self.network = make_network(config, self.envs, self.device)
+        self.network = make_network(config, self.envs, self.device, encoder)
         self.parameters = flatten_parameters(self.network)
         self.optimizer = make_optimizer(config, self.parameters)
         self.outputs = acting(self.network, self.device)

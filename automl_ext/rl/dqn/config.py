@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
+from automl_ext.rl.networks.encoders import Kind
 from automl_ext.training.checks import check_range
 
 
@@ -47,6 +48,8 @@ class DQNConfig(TrainConfig):
     v_max: float = 100.0  # Highest discounted return that C51 can represent.
     sigma: float = 0.5  # Initial noise scale σ₀ of noisy layers.
     normalize: bool = False  # Normalize observations by their running mean and standard deviation.
+    body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
+    layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
 
     def __post_init__(self) -> None:
         super().__post_init__()
