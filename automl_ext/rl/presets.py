@@ -103,6 +103,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "actor_lr": 8e-5,
         "value_lr": 8e-5,
         "exploration": 0.3,
+        "initialization": "keras",
+        "mode_samples": 100,
     },
 }
 
