@@ -1,0 +1,148 @@
+"""Train agents with and without the parts that make reinforcement learning work in practice, and compare them.
+
+    OMP_NUM_THREADS=1 python benchmarks/rl_practice.py --out runs/practice [--only TASK ...] [--part PART ...] \\
+        [--json benchmarks/results/rl_practice.json] [--pictures docs/images]
+
+The tasks are in ``benchmarks/practice/PART.toml``. A task has variants, usually with and without a part, each a command
+of ``automl-ext train``. ``prepare`` holds commands that run once before; ``{out}`` in any command is the folder of the
+task. Finished runs are not repeated and interrupted ones are resumed. ``--json`` replaces the rows of these tasks in
+the file; ``--pictures`` draws the mean return of every variant over the steps, with the 95 % interval.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tomllib
+
+from automl_ext.training.curves import figure, read_metrics
+from automl_ext.training.pictures.colors import PALETTE
+
+TASKS = Path(__file__).parent / "practice"
+T975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # Student's t by number of seeds
+
+
+def read_tasks() -> dict[str, dict[str, Any]]:
+    """Return the tasks of all files by name, each with the name of its part."""
+    tasks: dict[str, dict[str, Any]] = {}
+    for path in sorted(TASKS.glob("*.toml")):
+        for name, task in tomllib.loads(path.read_text()).items():
+            tasks[name] = {"part": path.stem, "seeds": 5, **task}
+    return tasks
+
+
+def command(arguments: str) -> None:
+    subprocess.run([sys.executable, "-m", "automl_ext", *arguments.split()], check=True)
+
+
+def run_task(name: str, task: dict[str, Any], out: Path) -> list[dict[str, Any]]:
+    """Train all variants of a task with all seeds; return a row per run."""
+    folder = out / name
+    done = folder / "prepared"
+    if task.get("prepare") and not done.exists():
+        for line in task["prepare"]:
+            command(line.format(out=folder))
+        done.touch()
+    rows = []
+    for variant, arguments in task["variants"].items():
+        for seed in range(task["seeds"]):
+            run = folder / re.sub(r"[^A-Za-z0-9]+", "-", variant) / f"seed-{seed}"
+            given = arguments.format(out=folder)
+            if not (run / "result.json").exists():
+                command(f"train {given} --seed {seed} --out {run} --resume auto")
+            result = json.loads((run / "result.json").read_text())
+            rows.append(
+                {
+                    "part": task["part"],
+                    "task": name,
+                    "title": task["title"],
+                    "variant": variant,
+                    "seed": seed,
+                    "command": f"automl-ext train {arguments} --seed {seed}",
+                    "last": round(result["eval_return_mean"], 3),
+                    "best": round(result["best_eval_return"], 3),
+                    "env_steps": result["env_steps"],
+                    "cpu_seconds": round(result["cpu_seconds"], 1),
+                    "machine": platform.machine(),
+                    "evaluations": evaluations(run),
+                }
+            )
+    return rows
+
+
+def evaluations(run: Path) -> list[tuple[int, float]]:
+    """Return the learning curve: pairs of environment steps and mean evaluation return."""
+    rows = read_metrics(run)
+    return [(row["step"], round(row["eval_return"], 3)) for row in rows if row.get("eval_return") is not None]
+
+
+def draw(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the mean return of each variant over the steps, with the 95 % interval of the mean over the seeds."""
+    picture = figure(7, 4.2)
+    axes = picture.add_subplot()
+    for variant, color in zip(dict.fromkeys(row["variant"] for row in rows), PALETTE, strict=False):
+        curves = [np.array(row["evaluations"], float) for row in rows if row["variant"] == variant]
+        steps = curves[0][:, 0]
+        returns = np.array([np.interp(steps, curve[:, 0], curve[:, 1]) for curve in curves])
+        mean, label = returns.mean(0), f"{variant}, {len(curves)} seed{'s' * (len(curves) > 1)}"
+        axes.plot(steps, mean, color=color, label=label, linewidth=2)
+        if len(curves) in T975:
+            error = T975[len(curves)] * returns.std(0, ddof=1) / np.sqrt(len(curves))
+            low, high = returns.min(), returns.max()
+            axes.fill_between(
+                steps, np.clip(mean - error, low, high), np.clip(mean + error, low, high), color=color, alpha=0.2, lw=0
+            )
+    axes.set_title(f"{rows[0]['title']}: mean and 95 % interval")
+    axes.set_xlabel("environment steps")
+    axes.set_ylabel("return of evaluation episodes")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False)
+    picture.savefig(path, dpi=110)
+
+
+def describe(rows: list[dict[str, Any]]) -> list[str]:
+    """Return one line per variant: mean last and best return over the seeds."""
+    lines = []
+    for variant in dict.fromkeys(row["variant"] for row in rows):
+        mine = [row for row in rows if row["variant"] == variant]
+        last, best = ([row[key] for row in mine] for key in ("last", "best"))
+        lines.append(
+            f"{rows[0]['task']}: {variant}: last {np.mean(last):.2f} {last}, best {np.mean(best):.2f}, "
+            f"{np.mean([row['cpu_seconds'] for row in mine]):.0f} CPU-s"
+        )
+    return lines
+
+
+def main() -> None:
+    tasks = read_tasks()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=tasks)
+    parser.add_argument("--part", nargs="+", choices=sorted({task["part"] for task in tasks.values()}))
+    parser.add_argument("--seeds", type=int, help="number of seeds, in place of the one that a task names")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--pictures", type=Path, help="folder of the pictures practice_TASK.png")
+    args = parser.parse_args()
+    for name, task in tasks.items():
+        if (args.only and name not in args.only) or (args.part and task["part"] not in args.part):
+            continue
+        rows = run_task(name, task | ({"seeds": args.seeds} if args.seeds else {}), args.out)
+        print("\n".join(describe(rows)), flush=True)
+        if args.json:
+            others = json.loads(args.json.read_text()) if args.json.exists() else []
+            kept = sorted([r for r in others if r["task"] != name] + rows, key=lambda r: (r["part"], r["task"]))
+            args.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in kept) + "\n]\n")
+        if args.pictures:
+            draw(rows, args.pictures / f"practice_{name}.png")
+
+
+if __name__ == "__main__":
+    main()
