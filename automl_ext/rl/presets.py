@@ -25,6 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "checkpoint_every": 100_000,
         "hidden": (128,),
         "lr": 2.5e-4,
+        "lr_decay": False,
         "adam_eps": 1.5e-4,
         "batch_size": 32,
         "buffer_size": 100_000,
@@ -47,6 +48,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "checkpoint_every": 250_000,
         "hidden": (1024,),
         "lr": 6.25e-5,
+        "lr_decay": False,
         "adam_eps": 1.5e-4,
         "batch_size": 32,
         "buffer_size": 1_000_000,
@@ -108,6 +110,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
+# Values for one configuration only: DQN has one-step targets as in its paper, Rainbow keeps its three steps.
+ONE_STEP = {"n_step": 1}
+ONLY: dict[tuple[str, str], dict[str, Any]] = {("minatar", "DQNConfig"): ONE_STEP, ("atari", "DQNConfig"): ONE_STEP}
+
 
 def preset(name: str, config: Config) -> Config:
     """Return the configuration with the values of a preset.
@@ -119,4 +125,5 @@ def preset(name: str, config: Config) -> Config:
     fitting = [known for known, values in PRESETS.items() if values.keys() <= settings]
     if name not in fitting:
         raise UserError(f"--preset: expected {'one of ' + ', '.join(fitting) if fitting else 'none'}, got {name!r}")
-    return dataclasses.replace(config, **PRESETS[name])  # type: ignore[type-var]
+    values = PRESETS[name] | ONLY.get((name, type(config).__name__), {})
+    return dataclasses.replace(config, **values)  # type: ignore[type-var]

@@ -79,6 +79,7 @@ class DQN(LearningAgent):
             # The online network has not changed since the last multiple, so a late copy gives the same target network.
             if multiples(multiple - config.train_freq, multiple, config.target_update_interval):
                 self.learner.sync_target()
+            self.learner.schedule(multiple / config.total_steps)
             losses.append(self.learner.update(self.replay, config.updates_each))
         if losses:
             metrics["loss"] = torch.stack(losses).mean()

@@ -180,6 +180,11 @@ class QLearner:
         self.resample()
         return loss.detach(), errors
 
+    def schedule(self, progress: float) -> None:
+        """Set the learning rate for a fraction of the training, from 0 to 1, if it decays."""
+        if self.config.lr_decay:
+            self.optimizer.param_groups[0]["lr"] = self.config.lr * max(1 - progress, 0.0)
+
     def resample(self) -> None:
         """Sample new noise for the online network, used in acting and in the next update."""
         resample(self._noisy, self._noise)
