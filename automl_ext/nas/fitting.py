@@ -42,7 +42,7 @@ def fit(
     resume: str | None = None,
     **options: Any,
 ) -> FittedNetwork:
-    """Search an architecture for images, train it, and test it on the 20 % of the images that neither has seen.
+    """Search an architecture for images, train it, and test it on 20 % of the images, which are used for nothing else.
 
     Args:
         data: a folder or zip file with one folder of images per class; or ``"digits"`` and what ``--data`` takes; or a
@@ -52,10 +52,11 @@ def fit(
         search: ``auto``, a search within a budget; or ``darts``, ``gdas`` or ``entmax-gdas``.
         out: the run directory, see :mod:`automl_ext.training.run`; by default a temporary one, deleted with the result.
         resume: ``"auto"`` continues an interrupted run in ``out``.
-        options: fields of the search's configuration. Of all: ``image_size``, ``class_weights``, ``device``, ``seed``.
-            Of ``auto``: ``minutes`` (10 CPU-minutes), ``baselines`` (True: also train random architectures, for as long
-            again), ``channels`` and the others of :class:`~automl_ext.nas.auto.config.AutoConfig`. Of the others:
-            ``epochs`` (200; of the search), ``retrain_epochs`` (40), ``retrain_channels`` and those of
+        options: fields of the search's configuration. All searches have ``image_size``, ``class_weights``, ``device``
+            and ``seed``. ``auto`` also has ``minutes`` (10 CPU-minutes), ``baselines`` (True: also train random
+            architectures, for as long again), ``channels`` and the other fields of
+            :class:`~automl_ext.nas.auto.config.AutoConfig`. The other searches also have ``epochs`` (200, of the
+            search), ``retrain_epochs`` (40), ``retrain_channels`` and the other fields of
             :class:`~automl_ext.nas.differentiable.config.SupernetConfig`.
 
     Returns:
@@ -92,7 +93,7 @@ def fit(
 
 
 class FittedNetwork:
-    """The trained network of a finished run of ``search auto``, of a search by gradient, or of ``retrain``.
+    """The trained network of a finished run of ``search auto``, of a differentiable search, or of ``retrain``.
 
     Args:
         run: the run directory.
