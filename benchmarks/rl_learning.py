@@ -22,7 +22,7 @@ from automl_ext.training.curves import read_metrics
 ACROBOT = (
     "--env-id Acrobot-v1 --total-steps 100000 --eval-every 10000 --lr 6.3e-4 --batch-size 128 --buffer-size 50000 "
     "--learning-starts 0 --target-update-interval 250 --train-freq 4 --gradient-steps -1 --exploration-fraction 0.12 "
-    "--final-epsilon 0.1"
+    "--final-epsilon 0.1 --n-step 1 --no-lr-decay"
 )
 LUNAR_LANDER = (
     "--env-id LunarLander-v3 --total-steps 1000000 --n-envs 16 --n-steps 10 --gae-lambda 0.95 --ent-coef 0.01 "

@@ -2,7 +2,8 @@
 
     python benchmarks/rl_peers_dqn.py [--steps 50000] [--seeds 0 1 2]
 
-Both use the settings of RL Baselines3 Zoo and one thread, and alternate seed by seed. Needs stable-baselines3.
+Both use the settings of RL Baselines3 Zoo, that is one-step targets and a constant learning rate, and one thread. They
+alternate seed by seed. Needs stable-baselines3.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from automl_ext.rl.dqn.config import DQNConfig
 
 def ours(steps: int, seed: int) -> float:
     """Measure the steps per CPU-second of our DQN."""
-    agent = DQN(DQNConfig(total_steps=steps, seed=seed))
+    agent = DQN(DQNConfig(total_steps=steps, seed=seed, n_step=1, lr_decay=False))
     start = time.process_time()
     while agent.envs.steps < steps:
         agent.iterate()

@@ -25,6 +25,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "checkpoint_every": 100_000,
         "hidden": (128,),
         "lr": 2.5e-4,
+        "lr_decay": False,
         "adam_eps": 1.5e-4,
         "batch_size": 32,
         "buffer_size": 100_000,
@@ -77,6 +78,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "checkpoint_every": 250_000,
         "hidden": (1024,),
         "lr": 6.25e-5,
+        "lr_decay": False,
         "adam_eps": 1.5e-4,
         "batch_size": 32,
         "buffer_size": 1_000_000,
@@ -133,8 +135,14 @@ PRESETS: dict[str, dict[str, Any]] = {
         "actor_lr": 8e-5,
         "value_lr": 8e-5,
         "exploration": 0.3,
+        "initialization": "keras",
+        "mode_samples": 100,
     },
 }
+
+# Values for one configuration only: DQN has one-step targets as in its paper, Rainbow keeps its three steps.
+ONE_STEP = {"n_step": 1}
+ONLY: dict[tuple[str, str], dict[str, Any]] = {("minatar", "DQNConfig"): ONE_STEP, ("atari", "DQNConfig"): ONE_STEP}
 
 
 def preset(name: str, config: Config) -> Config:
@@ -147,4 +155,5 @@ def preset(name: str, config: Config) -> Config:
     fitting = [known for known, values in PRESETS.items() if values.keys() <= settings]
     if name not in fitting:
         raise UserError(f"--preset: expected {'one of ' + ', '.join(fitting) if fitting else 'none'}, got {name!r}")
-    return dataclasses.replace(config, **PRESETS[name])  # type: ignore[type-var]
+    values = PRESETS[name] | ONLY.get((name, type(config).__name__), {})
+    return dataclasses.replace(config, **values)  # type: ignore[type-var]

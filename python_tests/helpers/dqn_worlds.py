@@ -46,6 +46,8 @@ def small(**changes: Any) -> DQNConfig:
         "n_envs": 4,
         "hidden": (32,),
         "lr": 5e-3,
+        "lr_decay": False,
+        "n_step": 1,
         "gamma": GAMMA,
         "batch_size": 32,
         "buffer_size": 4_000,

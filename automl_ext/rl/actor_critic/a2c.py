@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from automl_ext import gae
 from automl_ext.rl.actor_critic.losses import policy_gradient_loss, value_loss
@@ -24,6 +24,7 @@ from automl_ext.rl.actor_critic.policy_gradient import (
     clipped_gradient,
     make_network,
 )
+from automl_ext.rl.actor_critic.reward_scale import RewardScale
 from automl_ext.rl.envs.rollouts import Rollout, collect
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
@@ -49,6 +50,8 @@ class A2CConfig(PolicyGradientConfig):
     gae_lambda: float = 1.0  # λ of generalized advantage estimation. 0: trust the next value; 1: n-step returns.
     optimizer: Literal["rmsprop", "adam"] = "rmsprop"  # Optimization algorithm.
     lr_decay: bool = True  # Decrease the learning rate linearly to 0 at total_steps.
+    scale_rewards: bool = False  # Divide rewards by the running standard deviation of the discounted returns.
+    normalize_advantages: bool = False  # Normalize the advantages of every update to mean 0 and standard deviation 1.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -66,6 +69,8 @@ class A2C(PolicyGradientAgent):
     Args:
         config: settings, and the environments to make if ``envs`` is None.
         envs: training environments. The agent owns them.
+        encoder: a network from observations to features, see :class:`~automl_ext.rl.networks.body.Body`; it is trained
+            with the policy. Runs and saved agents do not contain its architecture.
 
     Raises:
         UserError: unsupported observation or action space; environments or a rollout that do not fit into memory.
@@ -73,17 +78,18 @@ class A2C(PolicyGradientAgent):
 
     algorithm = "a2c"
 
-    def __init__(self, config: A2CConfig, envs: Envs | None = None) -> None:
+    def __init__(self, config: A2CConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
         self.config = config
         self.device = choose_device(config.device)
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
         row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
         check_memory("n_steps", config.n_steps * self.envs.n_envs * row)
-        self.network = make_network(config, self.envs, self.device)
+        self.network = make_network(config, self.envs, self.device, encoder)
         self.parameters = flatten_parameters(self.network)
         self.optimizer = make_optimizer(config, self.parameters)
         self.outputs = acting(self.network, self.device)
         self.rng = np.random.default_rng(config.seed)
+        self.reward_scale = RewardScale(self.envs.n_envs, config.gamma, self.device) if config.scale_rewards else None
 
     def iterate(self) -> dict[str, Any]:
         """Act for ``n_steps`` in every environment and take one gradient step; return scalar metrics."""
@@ -98,12 +104,23 @@ class A2C(PolicyGradientAgent):
     def compute_gradient(self) -> dict[str, Any]:
         """Act for ``n_steps`` and set ``parameters.grad`` to the clipped gradient; return scalar metrics."""
         rollout = collect(self.envs, self.sample, self.config.n_steps, self.device)
+        if self.reward_scale is not None:
+            rollout = rollout._replace(rewards=self.reward_scale(rollout))
         loss, metrics = self.loss(rollout)
         metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
         for term in self.extra_losses:
             term.step()
         self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
         return metrics
+
+    def state_dict(self) -> dict[str, Any]:
+        scale = {} if self.reward_scale is None else {"reward_scale": self.reward_scale.state_dict()}
+        return super().state_dict() | scale
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        super().load_state_dict(state)
+        if self.reward_scale is not None:
+            self.reward_scale.load_state_dict(state["reward_scale"])
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
         """Compute −A log π + vf_coef (G − V)² − ent_coef H, averaged over the valid steps, and scalar metrics."""
@@ -114,7 +131,10 @@ class A2C(PolicyGradientAgent):
         acted = len(rollout.actions)
         outputs, values, weights = outputs[:acted], all_values[:acted], rollout.weights
         log_probs = distribution.log_probs(outputs, rollout.actions)
-        policy = policy_gradient_loss(log_probs, advantages.flatten(), weights)
+        advantages = advantages.flatten()
+        if config.normalize_advantages:
+            advantages = standardized(advantages, weights)
+        policy = policy_gradient_loss(log_probs, advantages, weights)
         value = value_loss(values, returns.flatten(), weights)
         loss = policy + config.vf_coef * value
         with torch.set_grad_enabled(config.ent_coef != 0):  # without a bonus the entropy is only a metric
@@ -127,6 +147,12 @@ class A2C(PolicyGradientAgent):
             loss, measured = total_loss(loss, self.extra_losses, self.network, batch)
             metrics |= measured
         return loss, metrics
+
+
+def standardized(x: Tensor, weights: Tensor, eps: float = 1e-8) -> Tensor:
+    """Return x [N] with mean 0 and standard deviation 1, both weighted by ``weights``, which sum to 1."""
+    centered = x - torch.dot(x, weights)
+    return centered / (torch.dot(centered.square(), weights).sqrt() + eps)
 
 
 def make_optimizer(config: A2CConfig, parameters: torch.nn.Parameter) -> torch.optim.Optimizer:

@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.multiprocessing as mp
-from torch import Tensor, nn
+from torch import Tensor
 
-from automl_ext.rl.actor_critic.a2c import A2C, make_optimizer
+from automl_ext.rl.actor_critic.a2c import A2C
 from automl_ext.rl.actor_critic.a3c_config import A3CConfig
+from automl_ext.rl.actor_critic.rmsprop import shared_rmsprop
 from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.envs.vector import Episode
 from automl_ext.rl.envs.workers import how_ended
@@ -217,10 +218,8 @@ def received(pipe: Connection) -> Iterator[int]:
 def leg(learner: A2C, shared: Shared, until: int) -> dict[str, float]:
     """Update the shared parameters until the shared step count reaches ``until``; return the means of the metrics."""
     config = learner.config
-    parameters = nn.Parameter(shared.parameters)
-    parameters.grad = learner.parameters.grad
-    optimizer = make_optimizer(config, parameters)
-    optimizer.state[parameters] = {"step": torch.zeros(()), "square_avg": shared.square_avg}
+    gradient = learner.parameters.grad
+    assert gradient is not None
     sums: dict[str, Any] = defaultdict(float)
     updates = 0
     while shared.steps.value < until:
@@ -230,8 +229,7 @@ def leg(learner: A2C, shared: Shared, until: int) -> dict[str, float]:
             sums[name] += value
         with shared.steps.get_lock():
             shared.steps.value += learner.envs.steps - before
-        if config.lr_decay:
-            optimizer.param_groups[0]["lr"] = config.lr * max(0.0, 1 - shared.steps.value / config.total_steps)
-        optimizer.step()
+        remaining = max(0.0, 1 - shared.steps.value / config.total_steps) if config.lr_decay else 1.0
+        shared_rmsprop(shared.parameters, gradient, shared.square_avg, config.lr * remaining)
         updates += 1
     return {name: float(total) / updates for name, total in sums.items()}

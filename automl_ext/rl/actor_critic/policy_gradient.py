@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import TrainConfig
@@ -16,6 +16,7 @@ from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
 from automl_ext.rl.loop.extensions import ExtraLoss, load_states, states
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
+from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.parameters import clip_norm
 from automl_ext.training.checks import check_range
 from automl_ext.training.optimizer_state import load_optimizer
@@ -38,6 +39,8 @@ class PolicyGradientConfig(TrainConfig):
     max_grad_norm: float = 0.5  # Gradient norm to clip at; inf: no clipping.
     hidden: tuple[int, ...] = (64, 64)  # Units of each hidden layer.
     normalize: bool = False  # Normalize observations by their running mean and standard deviation.
+    body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
+    layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,15 +110,31 @@ class PolicyGradientAgent(LearningAgent):
         load_states(self.extra_losses, state.get("extra_losses", []))
 
 
-def make_network(config: PolicyGradientConfig, envs: Envs, device: torch.device) -> ActorCritic:
+def make_network(
+    config: PolicyGradientConfig, envs: Envs, device: torch.device, encoder: nn.Module | None = None
+) -> ActorCritic:
     """Build policy and value function, with initial weights from ``config.seed``.
 
+    Args:
+        config: sizes and switches of the network.
+        envs: have the spaces of observations and actions.
+        device: of the network.
+        encoder: see :class:`~automl_ext.rl.networks.body.Body`.
+
     Raises:
-        UserError: unsupported observation or action space.
+        UserError: unsupported observation or action space, or an encoder that does not fit the observations.
     """
     with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
         torch.manual_seed(config.seed)
-        network = ActorCritic(envs.observation_space, envs.action_space, config.hidden, config.normalize)
+        network = ActorCritic(
+            envs.observation_space,
+            envs.action_space,
+            config.hidden,
+            config.normalize,
+            body=config.body,
+            layer_norm=config.layer_norm,
+            encoder=encoder,
+        )
     return network.to(device)
 
 

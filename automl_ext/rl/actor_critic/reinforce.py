@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from automl_ext import discounted_returns
 from automl_ext.rl.actor_critic.losses import policy_gradient_loss, value_loss
@@ -56,6 +56,8 @@ class Reinforce(PolicyGradientAgent):
     Args:
         config: settings, and the environments to make if ``envs`` is None.
         envs: training environments. The agent owns them.
+        encoder: a network from observations to features, see :class:`~automl_ext.rl.networks.body.Body`; it is trained
+            with the policy. Runs and saved agents do not contain its architecture.
 
     Raises:
         UserError: unsupported observation or action space.
@@ -63,11 +65,11 @@ class Reinforce(PolicyGradientAgent):
 
     algorithm = "reinforce"
 
-    def __init__(self, config: ReinforceConfig, envs: Envs | None = None) -> None:
+    def __init__(self, config: ReinforceConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
         self.config = config
         self.device = choose_device(config.device)
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
-        self.network = make_network(config, self.envs, self.device)
+        self.network = make_network(config, self.envs, self.device, encoder)
         self.parameters = flatten_parameters(self.network)
         self.optimizer = torch.optim.Adam([self.parameters], config.lr)
         self.outputs = acting(self.network, self.device)

@@ -15,7 +15,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.learner import QLearner
@@ -38,6 +38,8 @@ class DQN(LearningAgent):
     Args:
         config: settings, and the environments to make if ``envs`` is None.
         envs: training environments. The agent owns them.
+        encoder: a network from observations to features, see :class:`~automl_ext.rl.networks.body.Body`; it is trained
+            with the values. Runs and saved agents do not contain its architecture.
 
     Raises:
         UserError: an action space that is not Discrete, an unsupported observation space, a replay or environments
@@ -47,12 +49,12 @@ class DQN(LearningAgent):
     envs: Envs
     algorithm = "dqn"
 
-    def __init__(self, config: DQNConfig, envs: Envs | None = None) -> None:
+    def __init__(self, config: DQNConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
         self.config = config
         self.envs = envs or envs_of(config, config.n_envs, config.seed)
         self.actions, self._first = discrete(self.envs.action_space)
         seeds = [derived_seed(config.seed, i) for i in range(4)]
-        self.learner = QLearner(config, self.envs.observation_space, self.actions, (seeds[0], seeds[1]))
+        self.learner = QLearner(config, self.envs.observation_space, self.actions, (seeds[0], seeds[1]), encoder)
         self.rng = np.random.default_rng(seeds[2])  # for epsilon-greedy exploration
         self.replay = make_replay(config, self.envs.observation_space, self.envs.n_envs, seeds[3])
 
@@ -77,6 +79,7 @@ class DQN(LearningAgent):
             # The online network has not changed since the last multiple, so a late copy gives the same target network.
             if multiples(multiple - config.train_freq, multiple, config.target_update_interval):
                 self.learner.sync_target()
+            self.learner.schedule(multiple / config.total_steps)
             losses.append(self.learner.update(self.replay, config.updates_each))
         if losses:
             metrics["loss"] = torch.stack(losses).mean()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
+from automl_ext.rl.networks.encoders import Kind
 from automl_ext.training.checks import check_range
 
 
@@ -13,7 +14,8 @@ from automl_ext.training.checks import check_range
 class DQNConfig(TrainConfig):
     """Configuration of DQN. All step counts are summed over the environments.
 
-    The defaults are those of Stable-Baselines3's zoo for CartPole-v1.
+    The defaults are those of Stable-Baselines3's zoo for CartPole-v1, except for n_step and lr_decay. With one-step
+    targets and a constant learning rate, good policies are lost again (docs/rl-dqn.md).
 
     Raises:
         ValueError: a number out of range.
@@ -24,11 +26,13 @@ class DQNConfig(TrainConfig):
     double: bool = False  # Double Q-learning: select the next action with the online network.
     dueling: bool = False  # Separate streams for the state value and the advantages.
     prioritized: bool = False  # Sample transitions with probability proportional to |TD error|^alpha.
-    n_step: int = 1  # Number of rewards in a target before it bootstraps.
+    n_step: int = 5  # Number of rewards in a target before it bootstraps.
     distributional: bool = False  # Learn the distribution of returns (C51).
     noisy: bool = False  # Explore with noisy layers instead of epsilon-greedy.
     hidden: tuple[int, ...] = (256, 256)  # Units of each hidden layer.
     lr: float = 2.3e-3  # Learning rate of Adam.
+    lr_decay: bool = field(default=True, metadata={"before": False})
+    """Decrease the learning rate linearly to 0 at total_steps."""
     adam_eps: float = 1e-8  # Epsilon of Adam.
     max_grad_norm: float = 10.0  # Gradient norm to clip at; inf: no clipping.
     gamma: float = 0.99  # Discount factor.
@@ -47,6 +51,8 @@ class DQNConfig(TrainConfig):
     v_max: float = 100.0  # Highest discounted return that C51 can represent.
     sigma: float = 0.5  # Initial noise scale σ₀ of noisy layers.
     normalize: bool = False  # Normalize observations by their running mean and standard deviation.
+    body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
+    layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
 import gymnasium
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from automl_ext.ops.targets import categorical_projection, td_targets
 from automl_ext.rl.dqn.config import DQNConfig
@@ -34,6 +35,8 @@ class QLearner:
         space: observation space.
         actions: number of actions.
         seeds: two seeds, for initial weights and for the noise of noisy layers.
+        encoder: a network from observations to features, see :class:`~automl_ext.rl.networks.body.Body`. The target
+            network has a copy.
 
     Attributes:
         online, target: the networks.
@@ -45,12 +48,19 @@ class QLearner:
         UserError: unsupported observation space.
     """
 
-    def __init__(self, config: DQNConfig, space: gymnasium.Space, actions: int, seeds: tuple[int, int]) -> None:
+    def __init__(
+        self,
+        config: DQNConfig,
+        space: gymnasium.Space,
+        actions: int,
+        seeds: tuple[int, int],
+        encoder: nn.Module | None = None,
+    ) -> None:
         self.config, self.device = config, choose_device(config.device)
         with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator
             torch.manual_seed(seeds[0])
-            self.online = self._network(space, actions)
-        self.target = self._network(space, actions).requires_grad_(False)
+            self.online = self._network(space, actions, encoder)
+        self.target = self._network(space, actions, copy.deepcopy(encoder)).requires_grad_(False)
         # The target network shares the online network's observation statistics; only its weights lag behind.
         self.target.body.norm = self.online.body.norm
         self._weights, self._target_weights = flatten_parameters(self.online), flatten_parameters(self.target)
@@ -69,7 +79,7 @@ class QLearner:
         self.transform: BatchTransform | None = None
         self.extra_losses: Sequence[ExtraLoss] = ()
 
-    def _network(self, space: gymnasium.Space, actions: int) -> QNetwork:
+    def _network(self, space: gymnasium.Space, actions: int, encoder: nn.Module | None) -> QNetwork:
         c = self.config
         atoms = c.atoms if c.distributional else None
         network = QNetwork(
@@ -83,6 +93,9 @@ class QLearner:
             v_max=c.v_max,
             sigma=c.sigma,
             normalize=c.normalize,
+            body=c.body,
+            layer_norm=c.layer_norm,
+            encoder=encoder,
         )
         return network.to(self.device)
 
@@ -149,27 +162,28 @@ class QLearner:
         """
         gradient = self._weights.grad
         assert gradient is not None
-        loss_function = categorical_loss if self.config.distributional else q_loss
-        if self.extra_losses:
+        if self._mlp is not None and not self.extra_losses and observations.dtype == torch.float32:
+            out = self._mlp.forward(observations)
+            loss, errors, grad_out = q_loss_gradient(out, actions, targets, weights)
+            self._mlp.backward(grad_out)
+        else:
+            loss_function = categorical_loss if self.config.distributional else q_loss
             loss, errors = loss_function(self.online(observations), actions, targets, weights)
             total, _ = total_loss(loss, self.extra_losses, self.online, batch)
             gradient.zero_()
             total.backward()
             for term in self.extra_losses:
                 term.step()
-        elif self._mlp is not None and observations.dtype == torch.float32:
-            out = self._mlp.forward(observations)
-            loss, errors, grad_out = q_loss_gradient(out, actions, targets, weights)
-            self._mlp.backward(grad_out)
-        else:
-            loss, errors = loss_function(self.online(observations), actions, targets, weights)
-            gradients = torch.autograd.grad(loss, list(self.online.parameters()))
-            torch.cat([g.reshape(-1) for g in gradients], out=gradient)
         clip_norm(gradient, self.config.max_grad_norm)
         self.optimizer.step()
         self.updates += 1
         self.resample()
         return loss.detach(), errors
+
+    def schedule(self, progress: float) -> None:
+        """Set the learning rate for a fraction of the training, from 0 to 1, if it decays."""
+        if self.config.lr_decay:
+            self.optimizer.param_groups[0]["lr"] = self.config.lr * max(1 - progress, 0.0)
 
     def resample(self) -> None:
         """Sample new noise for the online network, used in acting and in the next update."""

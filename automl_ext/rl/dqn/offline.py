@@ -108,6 +108,7 @@ def train_offline(config: DQNConfig, replay: UniformReplay, actions: int, update
         replay.restart_beta(updates)  # the replay was built with the schedule of a run with environments
     while learner.updates < updates:
         learner.sync_target()
+        learner.schedule(learner.updates / updates)
         learner.update(replay, min(config.target_update_interval, updates - learner.updates))
     learner.online.eval()
     return learner

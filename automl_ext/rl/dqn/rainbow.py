@@ -31,6 +31,7 @@ class RainbowConfig(DQNConfig):
     noisy: bool = True  # Explore with noisy layers instead of epsilon-greedy.
     hidden: tuple[int, ...] = (1024,)  # Units of each hidden layer. The dueling streams share the last one, 512 each.
     lr: float = 6.25e-5  # Learning rate of Adam.
+    lr_decay: bool = False  # Decrease the learning rate linearly to 0 at total_steps.
     adam_eps: float = 1.5e-4  # Epsilon of Adam.
     batch_size: int = 32  # Transitions per gradient step.
     buffer_size: int = 1_000_000  # Capacity of the replay, in transitions.

@@ -77,6 +77,10 @@ class _StraightThrough(torch.autograd.Function):
 class TanhNormal:
     """Continuous actions in (−1, 1), the tanh of a normal sample, mapped to the box of the environment.
 
+    Args:
+        space: action space.
+        mode_samples: number of samples of which :meth:`mode` returns the likeliest; 0: the tanh of the mean.
+
     Attributes:
         size: numbers per action, A.
         outputs: numbers per action that the actor outputs: A means and A raw standard deviations.
@@ -84,9 +88,11 @@ class TanhNormal:
 
     MEAN_SCALE, INIT_STD, MIN_STD = 5.0, 5.0, 1e-4
 
-    def __init__(self, space: Box) -> None:
+    def __init__(self, space: Box, mode_samples: int = 0) -> None:
         self.size = math.prod(space.shape)
         self.outputs = 2 * self.size
+        # The same noise for every state, so that the mode is a function of the state.
+        self.mode_noise = torch.randn(mode_samples, 1, self.size, generator=torch.Generator().manual_seed(0))
         self.scaling = BoxScaling(space)
         self.raw_init_std = math.log(math.expm1(self.INIT_STD))
 
@@ -103,7 +109,7 @@ class TanhNormal:
         """Sample actions from the actor's outputs.
 
         Returns:
-            Actions [..., A], and an unbiased estimate of the policy's entropy [...], in nats.
+            Actions [..., A], and an unbiased estimate of the policy's entropy [...], in nats: −log π of the action.
         """
         mean, std = self._mean_std(outputs)
         x = torch.addcmul(mean, std, noise)
@@ -113,8 +119,15 @@ class TanhNormal:
         return x.tanh(), entropy
 
     def mode(self, outputs: Tensor) -> Tensor:
-        """Return the tanh of the means, [..., A]."""
-        return self._mean_std(outputs)[0].tanh()
+        """Return the most probable actions, [N, A] for outputs [N, 2 A].
+
+        It is the likeliest of ``mode_samples`` samples, as in the authors' code (``SampleDist``), or the tanh of the
+        means. The tanh of a normal distribution with a large standard deviation has its modes near −1 and 1.
+        """
+        if not len(self.mode_noise):
+            return self._mean_std(outputs)[0].tanh()
+        actions, surprise = self.sample(outputs, self.mode_noise.to(outputs.device).expand(-1, len(outputs), -1))
+        return actions.take_along_dim(surprise.argmin(0)[None, :, None], 0)[0]
 
     def explore(self, actions: Tensor, amount: float, generator: torch.Generator) -> Tensor:
         """Add normal noise with standard deviation ``amount`` to actions [N, A]; clip to [−1, 1]."""
@@ -130,8 +143,8 @@ class TanhNormal:
         return self.scaling.to_env(actions.numpy(force=True))
 
 
-def actions_of(space: gymnasium.Space) -> OneHot | TanhNormal:
-    """Return the action distribution of an action space.
+def actions_of(space: gymnasium.Space, mode_samples: int = 0) -> OneHot | TanhNormal:
+    """Return the action distribution of an action space; ``mode_samples`` is for :class:`TanhNormal`.
 
     Raises:
         UserError: a space that is neither Discrete nor a Box of floats with all bounds within ±1e6.
@@ -139,5 +152,5 @@ def actions_of(space: gymnasium.Space) -> OneHot | TanhNormal:
     if isinstance(space, Discrete):
         return OneHot(space)
     if isinstance(space, Box) and space.dtype.kind == "f" and BoxScaling(space).bounded.all():
-        return TanhNormal(space)
+        return TanhNormal(space, mode_samples)
     raise unsupported(space)

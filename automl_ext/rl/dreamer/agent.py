@@ -65,7 +65,7 @@ class Dreamer(LearningAgent):
     def __init__(self, config: DreamerConfig, envs: Envs | None = None) -> None:
         self.config = config
         self.envs = envs or envs_of(config, config.n_envs, config.seed)
-        self.actions = actions_of(self.envs.action_space)
+        self.actions = actions_of(self.envs.action_space, config.mode_samples)
         row = observation_bytes(self.envs.observation_space) + 4 * self.actions.size + 5
         check_memory("replay_size", min(config.replay_size, config.total_steps) * row)
         state = 4 * (config.deter + config.stoch + config.units)
@@ -161,7 +161,7 @@ class Dreamer(LearningAgent):
 
     @torch.inference_mode()
     def act(self, observations: np.ndarray) -> np.ndarray:
-        """Return deterministic actions [B, …] (argmax, or tanh of the mean) and advance the recurrent state.
+        """Return deterministic actions [B, …], the modes of the policy, and advance the recurrent state.
 
         :meth:`begin` resets the state.
         """

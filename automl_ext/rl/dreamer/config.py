@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_max_grad_norm
@@ -56,6 +57,8 @@ class DreamerConfig(TrainConfig):
     value_lr: float = 1e-3  # Learning rate of the value network.
     max_grad_norm: float = 100.0  # Gradient norm to clip at, for each network; inf: no clipping.
     exploration: float = 0.1  # Std of noise on continuous actions; probability of a random discrete action.
+    initialization: Literal["torch", "keras"] = "torch"  # Initial weights: as PyTorch or as Keras (the authors).
+    mode_samples: int = 0  # Evaluation takes the likeliest of this number of continuous actions; 0: tanh of the mean.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -64,7 +67,7 @@ class DreamerConfig(TrainConfig):
         layers = "encoder_layers reward_layers continue_layers value_layers actor_layers"
         check_range(self, *layers.split(), low=1, high=DEEPEST)
         check_range(self, "sequence_length", low=2)
-        check_range(self, "prefill", "pretrain", low=0)
+        check_range(self, "prefill", "pretrain", "mode_samples", low=0)
         check_range(self, "gamma", "lam", "exploration", low=0, high=1)
         check_range(self, "free_nats", "kl_scale", "continue_scale", "entropy_scale", low=0)
         check_range(self, "observation_std", "reward_scale", "model_lr", "actor_lr", "value_lr", above=0)

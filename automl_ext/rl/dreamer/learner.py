@@ -14,6 +14,7 @@ from automl_ext.rl.dreamer.actions import OneHot, TanhNormal
 from automl_ext.rl.dreamer.config import DreamerConfig
 from automl_ext.rl.dreamer.fused.mlp import MLP, ScalarHead
 from automl_ext.rl.dreamer.imagination import imagine
+from automl_ext.rl.dreamer.initialization import keras_
 from automl_ext.rl.dreamer.world_model import WorldModel
 from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
 from automl_ext.rl.replay.sequences import Sequences
@@ -50,6 +51,8 @@ class Learner:
             features, units = self.model.features, config.units
             self.actor = MLP(features, units, config.actor_layers, actions.outputs).to(self.device)
             self.value = MLP(features, units, config.value_layers, 1).to(self.device)
+            if config.initialization == "keras":
+                keras_([self.model, self.actor, self.value])
         self.optimizers = [
             Optimizer(network, lr, config.max_grad_norm)
             for network, lr in (

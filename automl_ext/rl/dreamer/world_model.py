@@ -10,7 +10,8 @@ from automl_ext.rl.dreamer.config import DreamerConfig
 from automl_ext.rl.dreamer.fused.mlp import MLP
 from automl_ext.rl.dreamer.images import SIDE, image_decoder, image_encoder
 from automl_ext.rl.dreamer.rssm import RSSM
-from automl_ext.rl.networks.body import ChannelsFirst, RunningNorm
+from automl_ext.rl.networks.body import RunningNorm
+from automl_ext.rl.networks.encoders import ChannelsFirst
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 

@@ -16,6 +16,7 @@ from automl_ext._version import __version__
 from automl_ext.rl.export.layout import policy_network
 from automl_ext.rl.export.network import PolicyNetwork
 from automl_ext.rl.loop.learning import LearningAgent
+from automl_ext.rl.networks.encoders import Residual
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best, load_last
 from automl_ext.training.exporting import READ_WEIGHTS, check_out, load_module, write_program
 from automl_ext.training.files.atomic import write_atomic
@@ -140,6 +141,7 @@ def module_text(network: PolicyNetwork, env_id: str, name: str) -> str:
         name=name,
         env_id=ascii(env_id),
         layout=pprint.pformat(network.layout, width=110, sort_dicts=False),
+        residual=inspect.getsource(Residual).rstrip(),
         definition=inspect.getsource(PolicyNetwork).rstrip(),
         read_weights=READ_WEIGHTS,
     )
@@ -165,6 +167,9 @@ from torch import Tensor, nn
 
 ENVIRONMENT = {env_id}
 LAYOUT = {layout}
+
+
+{residual}
 
 
 {definition}

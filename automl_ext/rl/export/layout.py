@@ -13,9 +13,11 @@ from automl_ext.rl.actor_critic.policy_gradient import PolicyGradientAgent
 from automl_ext.rl.dqn.agent import DQN
 from automl_ext.rl.export.network import PolicyNetwork
 from automl_ext.rl.loop.learning import LearningAgent
-from automl_ext.rl.networks.actor_critic import TwinMLP
-from automl_ext.rl.networks.body import Body, ChannelsFirst, RunningNorm
+from automl_ext.rl.networks.actor_critic import TwinBodies, TwinMLP
+from automl_ext.rl.networks.body import Body, RunningNorm
 from automl_ext.rl.networks.distributions import Categorical
+from automl_ext.rl.networks.encoders import ChannelsFirst, Residual
+from automl_ext.rl.networks.q_network import NoisyLinear, QNetwork
 from automl_ext.training.errors import UserError
 
 Part = tuple[list[Any], nn.Module]  # (layer of a layout, the module whose weights it has)
@@ -25,7 +27,7 @@ def policy_network(agent: LearningAgent) -> PolicyNetwork:
     """Return the policy of an agent as a network with the same weights, on the CPU, in evaluation mode.
 
     Raises:
-        UserError: the policy is recurrent (Dreamer).
+        UserError: the policy is recurrent (Dreamer), or has an encoder that was passed in.
     """
     if isinstance(agent, A3C):
         agent = agent.learner
@@ -47,6 +49,8 @@ def _actor_critic(agent: PolicyGradientAgent) -> PolicyNetwork:
     shared: list[Part] = []
     if isinstance(body, TwinMLP):
         policy, value = (_twin(body, i) for i in range(2))
+    elif isinstance(body, TwinBodies):
+        policy, value = _parts(body.policy), _parts(body.value)
     else:
         shared, policy, value = _parts(body), [], []
     policy, value = policy + _parts([heads[0]]), value + _parts([heads[1]])
@@ -64,23 +68,31 @@ def _actor_critic(agent: PolicyGradientAgent) -> PolicyNetwork:
 def _q_network(agent: DQN) -> PolicyNetwork:
     network = agent.learner.online
     shared, policy, value = _parts(network.body), _parts([network.advantage]), []
-    hidden, relu = _linear(network.hidden), nn.ReLU()
+    streams = [[layer, *norm, nn.ReLU()] for layer, norm in _streams(network)]
     if network.value is None:
-        shared += _parts([hidden, relu])
-    else:  # the hidden layer holds the units of both streams
-        for_value, for_advantage = (
-            _as_linear(weight, bias) for weight, bias in zip(hidden.weight.chunk(2), hidden.bias.chunk(2), strict=True)
-        )
-        policy = _parts([for_advantage, relu]) + policy
-        value = _parts([for_value, relu, network.value])
+        shared += _parts(streams[0])
+    else:
+        policy = _parts(streams[1]) + policy
+        value = _parts([*streams[0], network.value])
     actions = {"kind": "q", "actions": [agent.actions, agent._first], "atoms": network.atoms}
     buffers = {"support": network.support} if network.atoms else {}
     return _build(agent, network.body, {"shared": shared, "policy": policy, "value": value}, actions, buffers)
 
 
+def _streams(network: QNetwork) -> list[tuple[nn.Linear, list[nn.LayerNorm]]]:
+    """Return the last hidden layer and its normalization, if any; one pair per stream: of the value, the advantages."""
+    hidden, norm = _linear(network.hidden), network.layer_norm
+    n = 1 if network.value is None else 2
+    layers = [_as_linear(*part) for part in zip(hidden.weight.chunk(n), hidden.bias.chunk(n), strict=True)]
+    if norm is None:
+        return [(layer, []) for layer in layers]
+    norms = [_as_layer_norm(*part) for part in zip(norm.weight.chunk(n), norm.bias.chunk(n), strict=True)]
+    return [(layer, [norm]) for layer, norm in zip(layers, norms, strict=True)]
+
+
 def _build(
     agent: LearningAgent,
-    body: TwinMLP | Body,
+    body: TwinMLP | TwinBodies | Body,
     parts: dict[str, list[Part]],
     actions: dict[str, Any],
     buffers: dict[str, Tensor],
@@ -113,15 +125,23 @@ def _parts(layers: Iterable[nn.Module]) -> list[Part]:
         if isinstance(layer, (RunningNorm, ChannelsFirst)):
             continue
         if isinstance(layer, nn.Conv2d):
-            sizes = layer.in_channels, layer.out_channels, layer.kernel_size[0], layer.stride[0]
+            sizes = layer.in_channels, layer.out_channels, layer.kernel_size[0], layer.stride[0], layer.padding[0]
             found.append((["conv", *sizes], layer))
+        elif isinstance(layer, nn.MaxPool2d):
+            found.append((["max_pool", layer.kernel_size, layer.stride, layer.padding], layer))
+        elif isinstance(layer, Residual):
+            found.append((["residual", layer.first.in_channels], layer))
+        elif isinstance(layer, nn.LayerNorm):
+            found.append((["layer_norm", *layer.normalized_shape], layer))
         elif isinstance(layer, nn.Flatten):
             found.append((["flatten"], layer))
         elif isinstance(layer, (nn.ReLU, nn.Tanh)):
             found.append((["relu" if isinstance(layer, nn.ReLU) else "tanh"], layer))
-        else:
+        elif isinstance(layer, (nn.Linear, NoisyLinear)):
             linear = _linear(layer)
             found.append((["linear", linear.in_features, linear.out_features], linear))
+        else:
+            raise UserError(f"export: an encoder that was passed in, {type(layer).__name__}, cannot be exported")
     return found
 
 
@@ -142,3 +162,9 @@ def _as_linear(weight: Tensor, bias: Tensor) -> nn.Linear:
     linear = nn.Linear(weight.shape[1], weight.shape[0])
     linear.load_state_dict({"weight": weight.detach(), "bias": bias.detach()})
     return linear
+
+
+def _as_layer_norm(weight: Tensor, bias: Tensor) -> nn.LayerNorm:
+    norm = nn.LayerNorm(len(weight))
+    norm.load_state_dict({"weight": weight.detach(), "bias": bias.detach()})
+    return norm

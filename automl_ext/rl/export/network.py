@@ -1,4 +1,4 @@
-"""The network of an exported policy. Exported modules contain the source code of this class."""
+"""The network of an exported policy. Exported modules contain the source code of this class and of Residual."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from automl_ext.rl.networks.encoders import Residual
 
 
 class PolicyNetwork(nn.Module):
@@ -35,6 +37,7 @@ class PolicyNetwork(nn.Module):
         super().__init__()
         self.layout = layout
         kinds = {"linear": nn.Linear, "conv": nn.Conv2d, "relu": nn.ReLU, "tanh": nn.Tanh, "flatten": nn.Flatten}
+        kinds |= {"max_pool": nn.MaxPool2d, "residual": Residual, "layer_norm": nn.LayerNorm}
         self.shared, self.policy, self.value = (
             nn.Sequential(*(kinds[name](*arguments) for name, *arguments in layout[part]))
             for part in ("shared", "policy", "value")
@@ -57,7 +60,7 @@ class PolicyNetwork(nn.Module):
         if layout["normalize"]:
             x = ((x - self.shift) * self.factor).clamp(-layout["clip"], layout["clip"])
         if layout["channels_last"]:
-            x = x.permute(0, 3, 1, 2)
+            x = x.permute(0, 3, 1, 2) if x.dim() == 4 else x.permute(0, 1, 4, 2, 3).flatten(1, 2)
         features = self.shared(x)
         out, value = self.policy(features), self.value(features) if len(self.value) else None
         if layout["kind"] == "mean":

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from automl_ext.rl.networks.body import Body, RunningNorm, orthogonal, orthogonal_, to_tensor
+from automl_ext.rl.networks.body import Body, RunningNorm, orthogonal, orthogonal_, orthogonal_layers, to_tensor
 from automl_ext.rl.networks.distributions import distribution_of
+from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.parameters import check_layers
 
 
@@ -43,17 +44,34 @@ class TwinMLP(nn.Module):
         return x
 
 
+class TwinBodies(nn.Module):
+    """Two networks of tanh layers with layer normalization. Maps observations [N, inputs] to [2, N, features]."""
+
+    def __init__(self, space: gymnasium.Space, hidden: tuple[int, ...], normalize: bool = False) -> None:
+        super().__init__()
+        self.norm = RunningNorm(space.shape or ()) if normalize else None
+        self.policy, self.value = (Body(space, hidden, nn.Tanh, layer_norm=True) for _ in range(2))
+        for body in (self.policy, self.value):
+            orthogonal_layers(body)
+
+    def forward(self, observations: Tensor) -> Tensor:
+        x = observations.float() if self.norm is None else self.norm(observations.float())
+        return torch.stack([self.policy(x), self.value(x)])
+
+
 class ActorCritic(nn.Module):
     """A policy π(a|s) and its value V(s).
 
-    Vectors of floats have separate networks for policy and value. Images and vectors of bytes have one :class:`Body`
-    with two heads.
+    Vectors of floats have separate networks for policy and value. Images, vectors of bytes and observations with an
+    encoder have one :class:`Body` with two heads.
 
     Args:
         observation_space: space of the observations.
         action_space: space of the actions.
         hidden: sizes of the hidden layers.
         normalize: normalize vectors by their running statistics, which :meth:`saw` updates.
+        body, layer_norm, encoder: ``kind``, ``layer_norm`` and ``encoder`` of :class:`Body`. The initial weights of an
+            encoder are not changed.
 
     Attributes:
         distribution: :class:`Categorical` for Discrete actions, :class:`DiagonalGaussian` for Box.
@@ -69,26 +87,33 @@ class ActorCritic(nn.Module):
         action_space: gymnasium.Space,
         hidden: tuple[int, ...] = (64, 64),
         normalize: bool = False,
+        *,
+        body: Kind = "auto",
+        layer_norm: bool = False,
+        encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.distribution = distribution_of(action_space)
         shape = observation_space.shape or ()
-        self.body: TwinMLP | Body
-        if len(shape) == 1 and np.issubdtype(observation_space.dtype, np.floating) and hidden:
-            self.body, features = TwinMLP(shape[0], hidden, normalize), hidden[-1]
+        self.body: TwinMLP | TwinBodies | Body
+        floats = len(shape) == 1 and np.issubdtype(observation_space.dtype, np.floating)
+        if floats and hidden and encoder is None and body == "auto":
+            features = hidden[-1]
+            if layer_norm:
+                self.body = TwinBodies(observation_space, hidden, normalize)
+            else:
+                self.body = TwinMLP(shape[0], hidden, normalize)
         else:
-            self.body = Body(observation_space, hidden, nn.ReLU, normalize)
+            self.body = Body(observation_space, hidden, nn.ReLU, normalize, body, layer_norm, encoder)
             features = self.body.features
-            for layer in self.body:
-                if isinstance(layer, nn.Linear):
-                    orthogonal(layer, math.sqrt(2))
+            orthogonal_layers(self.body)
         self.policy_head = orthogonal(nn.Linear(features, self.distribution.outputs), 0.01)
         self.value_head = orthogonal(nn.Linear(features, 1), 1.0)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Return the distribution's parameters, [N, outputs], and the values, [N]."""
         features = self.body(observations)
-        for_policy, for_value = features if isinstance(self.body, TwinMLP) else (features, features)
+        for_policy, for_value = (features, features) if isinstance(self.body, Body) else features
         return self.policy_head(for_policy), self.value_head(for_value).squeeze(-1)
 
     def saw(self, observations: Tensor) -> None:

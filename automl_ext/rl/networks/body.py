@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from automl_ext.rl.networks.encoders import Kind, encoder_features, image_layers
 from automl_ext.rl.networks.parameters import check_layers
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -18,23 +20,29 @@ from automl_ext.training.files.reading import short
 class Body(nn.Sequential):
     """A network from observations [N, ...] to features [N, features].
 
-    Vectors go through the hidden layers. Images of 84 × 84, channels first, first go through the convolutions of Mnih
-    et al. 2015. Small images (MinAtar's 10 × 10, channels last) first go through one 3 × 3 convolution of 16 channels
-    (Young and Tian 2019). Inputs have the environment's dtype: uint8 is divided by 255, booleans become 0 and 1.
+    Vectors go through the hidden layers. Images first go through convolutions, see
+    :mod:`~automl_ext.rl.networks.encoders`. Inputs have the environment's dtype: uint8 is divided by 255, booleans
+    become 0 and 1.
 
     Args:
         space: space of the observations.
         hidden: sizes of the hidden layers.
         activation: activation after every hidden layer.
         normalize: normalize observations by their running statistics; vectors only.
+        kind: the convolutions for images: "nature", "small", "impala", or "auto" to choose by the image's size.
+        layer_norm: normalize the outputs of every hidden layer, before the activation (Ba et al. 2016).
+        encoder: a network from observations, as float32 [N, ...] with uint8 divided by 255, to features [N, F]. It
+            replaces the convolutions, and precedes the hidden layers of vectors.
 
     Attributes:
         features: number of features.
+        linear: the hidden layers, ``nn.Linear``.
         norm: the :class:`RunningNorm` of the observations, or None without ``normalize``. Agents call
             ``body.norm.update(observations)``.
 
     Raises:
-        UserError: unsupported observations, images with ``normalize``, or layers that do not fit into memory.
+        UserError: unsupported observations, images with ``normalize``, vectors with a ``kind``, an encoder that does
+            not fit the observations, or layers that do not fit into memory.
     """
 
     def __init__(
@@ -43,6 +51,9 @@ class Body(nn.Sequential):
         hidden: Sequence[int] = (64, 64),
         activation: type[nn.Module] = nn.Tanh,
         normalize: bool = False,
+        kind: Kind = "auto",
+        layer_norm: bool = False,
+        encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if not isinstance(space, gymnasium.spaces.Box):
@@ -50,23 +61,24 @@ class Body(nn.Sequential):
         shape = space.shape
         if normalize and len(shape) != 1:
             raise UserError(f"normalize: expected vectors of observations, got shape {list(shape)}")
+        if kind != "auto" and (len(shape) == 1 or encoder is not None):
+            got = "an encoder" if encoder is not None else f"vectors, {list(shape)}"
+            raise UserError(f"body: {kind}: expected images, got {got}")
         self.norm = RunningNorm(shape) if normalize else None  # a submodule, so forward() applies it first
         self.scale = 1 / 255 if space.dtype == "uint8" else 1.0
-        if len(shape) == 1:
-            layers: list[nn.Module] = []
-            sizes = [shape[0], *hidden]
-        elif len(shape) == 3 and shape[1:] == (84, 84):
-            layers = convolutions(shape[0])
-            sizes = [64 * 7 * 7, *hidden]
-        elif len(shape) == 3 and shape[0] == shape[1] and shape[0] < 20:
-            layers = [ChannelsFirst(), nn.Conv2d(shape[2], 16, 3), nn.ReLU(), nn.Flatten()]
-            sizes = [16 * (shape[0] - 2) ** 2, *hidden]
+        layers: list[nn.Module]
+        if encoder is not None:
+            layers, features = [encoder], encoder_features(encoder, shape)
+        elif len(shape) == 1:
+            layers, features = [], shape[0]
         else:
-            expected = "a vector, [channels, 84, 84] or a small [n, n, channels] image"
-            raise UserError(f"observations: expected {expected}, got {list(shape)}")
+            layers, features = image_layers(shape, kind)
+        sizes = [features, *hidden]
         check_layers(sizes)
+        self.linear: list[nn.Linear] = []
         for inputs, outputs in pairwise(sizes):
-            layers += [nn.Linear(inputs, outputs), activation()]
+            self.linear.append(nn.Linear(inputs, outputs))
+            layers += [self.linear[-1], *[nn.LayerNorm(outputs)] * layer_norm, activation()]
         self.extend(layers)
         self.features = sizes[-1]
 
@@ -122,31 +134,17 @@ class RunningNorm(nn.Module):
         return ((observations - self.shift) * self.scale).clamp(-self.clip, self.clip)
 
 
-class ChannelsFirst(nn.Module):
-    """Permute [N, H, W, C] to [N, C, H, W] without a copy; the result is in channels-last memory format."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x.permute(0, 3, 1, 2)
-
-
-def convolutions(channels: int) -> list[nn.Module]:
-    """Return the layers from [N, channels, 84, 84] to [N, 3136] (Mnih et al. 2015)."""
-    return [
-        nn.Conv2d(channels, 32, 8, stride=4),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 4, stride=2),
-        nn.ReLU(),
-        nn.Conv2d(64, 64, 3),
-        nn.ReLU(),
-        nn.Flatten(),
-    ]
-
-
 def orthogonal(layer: nn.Linear, gain: float) -> nn.Linear:
     """Initialize a layer with orthogonal weights and zero bias, as on-policy methods do. Return the layer."""
     orthogonal_(layer.weight, gain)
     nn.init.zeros_(layer.bias)
     return layer
+
+
+def orthogonal_layers(body: Body) -> None:
+    """Initialize the hidden layers of a body for ReLU or tanh, by :func:`orthogonal`."""
+    for layer in body.linear:
+        orthogonal(layer, math.sqrt(2))
 
 
 def orthogonal_(weight: Tensor, gain: float) -> None:

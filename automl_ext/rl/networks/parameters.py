@@ -33,18 +33,19 @@ def flatten_parameters(module: nn.Module) -> nn.Parameter:
     Move the module to its device first.
 
     Returns:
-        The vector. Its ``grad`` is set: ``backward`` adds to it, ``grad.zero_()`` clears it. The vector of a module
-        whose parameters require no gradient has none.
+        The vector. Its ``grad`` is set: ``backward`` adds to it, ``grad.zero_()`` clears it. The gradient of parameters
+        that require none stays 0. The vector of a module whose parameters all require no gradient has none.
     """
     parameters = list(module.parameters())
     sizes = [p.numel() for p in parameters]
-    flat = nn.Parameter(parameters_to_vector(parameters).detach().clone(), parameters[0].requires_grad)
+    trained = any(p.requires_grad for p in parameters)
+    flat = nn.Parameter(parameters_to_vector(parameters).detach().clone(), trained)
     for p, data in zip(parameters, flat.data.split(sizes), strict=True):
         p.data = data.view_as(p)
     if flat.requires_grad:
         flat.grad = torch.zeros_like(flat)
         for p, gradient in zip(parameters, flat.grad.split(sizes), strict=True):
-            p.grad = gradient.view_as(p)
+            p.grad = gradient.view_as(p) if p.requires_grad else None
     return flat
 
 

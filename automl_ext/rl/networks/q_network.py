@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.rl.networks.body import Body
+from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.mlp_gradient import linear_chain
 from automl_ext.rl.networks.parameters import check_layers
 
@@ -82,6 +83,8 @@ class QNetwork(nn.Module):
         v_min, v_max: range of the atoms.
         sigma: σ₀ of the noisy layers.
         normalize: normalize vectors by their running statistics; see :class:`Body`.
+        body, encoder: ``kind`` and ``encoder`` of :class:`Body`.
+        layer_norm: normalize the outputs of every hidden layer before the activation; of each stream, if dueling.
 
     Raises:
         ValueError: ``hidden`` is empty or has a layer of fewer than two units.
@@ -103,6 +106,9 @@ class QNetwork(nn.Module):
         v_max: float = 10.0,
         sigma: float = 0.5,
         normalize: bool = False,
+        body: Kind = "auto",
+        layer_norm: bool = False,
+        encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if not hidden or min(hidden) < 2:
@@ -113,16 +119,18 @@ class QNetwork(nn.Module):
 
         self.actions, self.atoms, self.dueling = actions, atoms, dueling
         width, depth = hidden[-1] // 2 if dueling else hidden[-1], atoms or 1
-        self.body = Body(space, hidden[:-1], nn.ReLU, normalize)
+        self.body = Body(space, hidden[:-1], nn.ReLU, normalize, body, layer_norm, encoder)
         check_layers((self.body.features, width * (1 + dueling), (actions + dueling) * depth))
         self.hidden = linear(self.body.features, 2 * width if dueling else width)  # both streams in one product
+        self.layer_norm = nn.GroupNorm(1 + dueling, width * (1 + dueling)) if layer_norm else None
         self.advantage = linear(width, actions * depth)
         self.value = linear(width, depth) if dueling else None
         self.register_buffer("support", torch.linspace(v_min, v_max, depth), persistent=False)
 
     def forward(self, observations: Tensor) -> Tensor:
         """Compute Q [N, A], or logits [N, A, atoms], from observations [N, ...]."""
-        features = F.relu(self.hidden(self.body(observations)))
+        features = self.hidden(self.body(observations))
+        features = F.relu(features if self.layer_norm is None else self.layer_norm(features))
         if self.value is None:
             out = self.advantage(features)
             return out if self.atoms is None else out.unflatten(1, (self.actions, self.atoms))
@@ -134,7 +142,7 @@ class QNetwork(nn.Module):
 
     def chain(self) -> list[nn.Linear] | None:
         """Return the linear layers if the network is linear layers with ReLU between them, else None."""
-        if self.value is not None or self.atoms is not None or self.body.scale != 1:
+        if self.value is not None or self.atoms is not None or self.layer_norm is not None or self.body.scale != 1:
             return None
         return linear_chain([*self.body, self.hidden, nn.ReLU(), self.advantage])
 

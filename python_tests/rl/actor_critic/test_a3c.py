@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
 import signal
 import subprocess
@@ -11,11 +12,14 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+import torch.multiprocessing as mp
 
-from automl_ext.rl import A3C, A3CConfig
+from automl_ext.rl import A2C, A3C, A3CConfig
 from automl_ext.rl.actor_critic.a3c import train
+from automl_ext.rl.actor_critic.a3c_workers import Shared, leg
 from automl_ext.training.errors import UserError
 
 SMALL = A3CConfig(total_steps=4_000, eval_every=2_000, eval_episodes=3, final_episodes=3, checkpoint_every=2_000)
@@ -52,6 +56,20 @@ def test_workers_update_the_shared_parameters() -> None:
         assert sum(episode.length for episode in agent.envs.episodes) <= agent.envs.steps
     finally:
         agent.envs.close()
+
+
+def test_epsilon_of_rmsprop_is_inside_the_root() -> None:
+    """The update of a worker equals equation S3 of Mnih et al. 2016, g / √(s + ε), computed in NumPy."""
+    learner = A2C(dataclasses.replace(SMALL, lr=0.1, lr_decay=False))
+    before = learner.parameters.detach().clone()
+    square_avg = torch.rand(before.shape, generator=torch.Generator().manual_seed(0)) * 1e-4
+    shared = Shared(before.clone(), square_avg.clone(), mp.get_context("spawn").Value("q", 0), torch.zeros(1))
+    leg(learner, shared, 1)
+    g, s = (x.numpy().astype(np.float64) for x in (learner.parameters.grad, square_avg))
+    s = 0.99 * s + 0.01 * g**2
+    np.testing.assert_allclose(shared.square_avg.numpy(), s, rtol=1e-4)
+    np.testing.assert_allclose(shared.parameters.numpy(), before.numpy() - 0.1 * g / np.sqrt(s + 1e-5), atol=1e-5)
+    assert np.abs(g / np.sqrt(s + 1e-5) - g / (np.sqrt(s) + 1e-5)).max() > 1e-2  # ε outside the root is another update
 
 
 @pytest.mark.slow

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 pytest.importorskip("gymnasium")
 import gymnasium
 from gymnasium import spaces
 
-from automl_ext.rl.dreamer.actions import actions_of
+from automl_ext.rl.dreamer.actions import TanhNormal, actions_of
 from automl_ext.training.errors import UserError
 
 
@@ -39,3 +42,25 @@ def test_actions_are_mapped_to_the_action_space(space: gymnasium.Space, actions:
     noisy = distribution.explore(random, 0.5, torch.Generator().manual_seed(0))
     assert (noisy != random).any(1).any()
     assert all(space.contains(a) for a in distribution.to_env(noisy))
+
+
+def test_the_likeliest_of_the_samples_is_the_mode() -> None:
+    distribution = actions_of(spaces.Box(-1, 1, (2,), np.float32), mode_samples=100)
+    assert isinstance(distribution, TanhNormal)
+    outputs = torch.randn(6, 4, generator=torch.Generator().manual_seed(1)) * 3
+    outputs[:3, 2:] -= 12  # narrow distributions
+    found = distribution.mode(outputs)
+    mean, std = 5 * (outputs[:, :2] / 5).tanh(), F.softplus(outputs[:, 2:] + math.log(math.expm1(5.0))) + 1e-4
+    normal = torch.distributions.Normal(mean.double(), std.double())
+    x = mean + std * distribution.mode_noise
+    log_cosh = torch.logaddexp(x.double(), -x.double()) - math.log(2)
+    log_probs = (normal.log_prob(x.double()) + 2 * log_cosh).sum(-1)  # [100, 6]; 1 − tanh² x = 1 / cosh² x
+    expected = torch.stack([x[best, i].tanh() for i, best in enumerate(log_probs.argmax(0))])
+    torch.testing.assert_close(found, expected)
+    assert torch.equal(distribution.mode(outputs), found)
+    torch.testing.assert_close(distribution.mode(outputs[2:4]), found[2:4])  # whatever the rest of the batch is
+
+    means = actions_of(spaces.Box(-1, 1, (2,), np.float32)).mode(outputs)
+    torch.testing.assert_close(means, mean.tanh())
+    assert (found[:3] - means[:3]).abs().max() < 0.1
+    assert found[3:].abs().mean() > means[3:].abs().mean()  # the tanh of a wide normal has its modes near −1 and 1

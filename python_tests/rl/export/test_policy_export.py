@@ -73,6 +73,9 @@ CASES: dict[str, tuple[str, Box, gymnasium.Space, dict[str, Any]]] = {
     "images": ("dqn", Box(0, 255, (2, 84, 84), np.uint8), Discrete(6), {"hidden": (16,), "buffer_size": 100}),
     "dqn": ("dqn", VECTOR, Discrete(3, start=2), {"normalize": True, "hidden": (16, 16)}),
     "dueling": ("dqn", VECTOR, Discrete(3), {"dueling": True, "noisy": True, "hidden": (16, 8)}),
+    "layer_norm": ("a2c", VECTOR, Discrete(3), {"layer_norm": True, "normalize": True, "hidden": (8,)}),
+    "dueling_layer_norm": ("dqn", VECTOR, Discrete(3), {"dueling": True, "layer_norm": True, "hidden": (16, 8)}),
+    "impala": ("a2c", Box(0, 255, (2, 9, 12, 3), np.uint8), Discrete(3), {"body": "impala", "hidden": (8,)}),
     "rainbow": ("rainbow", Box(0, 1, (10, 10, 4), bool), Discrete(6), {"hidden": (16,), "buffer_size": 100}),
 }
 

@@ -31,7 +31,7 @@ CONFIGS = (A2CConfig, A3CConfig, ReinforceConfig, DQNConfig, RainbowConfig, Drea
 ABOVE_0 = {"lr", "adam_eps", "max_grad_norm", "reward_clip", "model_lr", "actor_lr", "value_lr"}
 ABOVE_0 |= {"observation_std", "reward_scale", "step_timeout"}
 UP_TO_1 = {"gamma", "gae_lambda", "lam", "exploration_fraction", "final_epsilon", "alpha", "beta", "exploration"}
-FROM_0 = {"seed", "learning_starts", "prefill", "pretrain"}  # counts that may be 0
+FROM_0 = {"seed", "learning_starts", "prefill", "pretrain", "mode_samples"}  # counts that may be 0
 OTHERS: dict[str, list[Any]] = {
     "seed": [-1, 2**32],
     "gradient_steps": [0, -2],

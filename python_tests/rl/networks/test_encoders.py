@@ -1,0 +1,204 @@
+"""Bodies for images of any size, layer normalization, and encoders that are passed in."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import gymnasium
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from automl_ext import rl
+from automl_ext.rl.networks.actor_critic import ActorCritic
+from automl_ext.rl.networks.body import Body
+from automl_ext.rl.networks.encoders import ChannelsFirst, channels_last, image_layers, impala
+from automl_ext.rl.networks.q_network import QNetwork
+from automl_ext.training.errors import UserError
+
+VECTOR = Box(-1, 1, (3,), np.float32)
+
+
+def image(*shape: int) -> Box:
+    return Box(0, 255, shape, np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kind"),
+    [
+        ((4, 84, 84), "auto"),
+        ((2, 36, 50), "nature"),
+        ((64, 48, 3), "auto"),
+        ((10, 10, 10), "auto"),
+        ((3, 3, 1), "small"),
+        ((7, 11, 3), "impala"),
+        ((1, 1, 1), "impala"),
+        ((3, 9, 16, 2), "impala"),
+    ],
+)
+def test_bodies_take_images_of_any_size(shape: tuple[int, ...], kind: Any) -> None:
+    body = Body(image(*shape), (5,), kind=kind)
+    x = torch.randint(256, (2, *shape), dtype=torch.uint8)
+    assert body(x).shape == (2, 5)
+    torch.testing.assert_close(body(x), nn.Sequential(*body)(x / 255))
+
+
+def test_channels_are_found_on_either_side() -> None:
+    assert [channels_last(shape) for shape in ((4, 84, 84), (84, 84, 3), (3, 20, 30), (20, 30, 3), (6, 6, 6))] == [
+        *(False, True, False, True, True)
+    ]
+    x = torch.arange(2 * 2 * 3 * 4 * 5.0).view(2, 2, 3, 4, 5)  # two stacked images
+    stacked = ChannelsFirst()(x)
+    assert stacked.shape == (2, 10, 3, 4)
+    assert torch.equal(stacked[0, 7], x[0, 1, :, :, 2])
+
+
+def test_impala_equals_its_formula() -> None:
+    layers, features = impala(2, 9, 13, depths=(3, 4))
+    x = torch.randn(2, 2, 9, 13)
+    convolutions = [m for layer in layers for m in layer.modules() if isinstance(m, nn.Conv2d)]
+    assert len(convolutions) == 2 * 5
+    y = x
+    for stage in range(2):
+        first, *blocks = convolutions[5 * stage : 5 * stage + 5]
+        y = F.max_pool2d(first(y), 3, 2, 1)
+        for a, b in zip(blocks[::2], blocks[1::2], strict=True):
+            y = y + b(a(y.relu()).relu())
+    expected = y.relu().flatten(1)
+    torch.testing.assert_close(nn.Sequential(*layers)(x), expected)
+    assert expected.shape[1] == features
+    assert impala(4, 84, 84)[1] == 32 * 11 * 11
+
+
+def test_layer_norm_precedes_every_activation() -> None:
+    network = QNetwork(VECTOR, 2, (6, 8), layer_norm=True, dueling=True)
+    x = torch.randn(4, 3)
+    y = F.layer_norm(network.body[0](x), (6,)).relu()
+    value, advantage = (F.layer_norm(part, (4,)).relu() for part in network.hidden(y).chunk(2, 1))
+    expected = network.value(value) + network.advantage(advantage)
+    torch.testing.assert_close(network(x), expected - network.advantage(advantage).mean(1, keepdim=True))
+    assert network.chain() is None
+
+    critic = ActorCritic(VECTOR, Discrete(2), (6,), layer_norm=True)
+    for head, body, found in zip(
+        (critic.policy_head, critic.value_head), (critic.body.policy, critic.body.value), critic(x), strict=True
+    ):
+        expected = head(F.layer_norm(body[0](x), (6,)).tanh())
+        torch.testing.assert_close(found, expected.view_as(found))
+
+
+def test_default_networks_have_the_names_and_weights_of_before() -> None:
+    torch.manual_seed(0)
+    names = list(QNetwork(image(4, 84, 84), 2, (8, 8)).state_dict())
+    assert names[:8] == [f"body.{i}.{name}" for i in (0, 2, 4, 7) for name in ("weight", "bias")]
+    assert names[8:] == ["hidden.weight", "hidden.bias", "advantage.weight", "advantage.bias"]
+    assert list(ActorCritic(image(6, 6, 2), Discrete(2), (8,)).body.state_dict())[:3] == [
+        *("1.weight", "1.bias", "4.weight")
+    ]
+    torch.manual_seed(0)
+    body = Body(VECTOR, (4,))
+    torch.manual_seed(0)
+    assert torch.equal(body[0].weight, nn.Linear(3, 4).weight)
+
+
+class Cells(gymnasium.Env):
+    """Ten steps; the reward is 1 for the action 1."""
+
+    observation_space, action_space = image(5, 7, 3), Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.t = 0
+        return self.observation_space.low, {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        return self.observation_space.low + self.t, float(action), self.t == 10, False, {}
+
+
+def encoder(frozen: bool = False) -> nn.Module:
+    torch.manual_seed(1)
+    return nn.Sequential(nn.Flatten(), nn.Linear(105, 6)).requires_grad_(not frozen)
+
+
+def agent_with(network: nn.Module, name: str, env_id: str = "") -> rl.LearningAgent:
+    options: dict[str, Any] = {"total_steps": 150, "eval_every": 75, "final_episodes": 2, "eval_episodes": 2}
+    options |= {"env_id": env_id or rl.make("a2c", Cells).config.env_id, "hidden": (8,), "lr": 0.01}
+    if name == "a2c":
+        return rl.A2C(rl.A2CConfig(**options), encoder=network)
+    return rl.DQN(rl.DQNConfig(**options, learning_starts=20, train_freq=10, gradient_steps=2), encoder=network)
+
+
+@pytest.mark.parametrize("name", ["a2c", "dqn"])
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_encoder_is_trained_unless_it_is_frozen(name: str, frozen: bool) -> None:
+    network = encoder(frozen)
+    before = copy.deepcopy(network.state_dict())
+    agent: Any = agent_with(network, name)
+    online = agent.network if name == "a2c" else agent.learner.online
+    heads = online.policy_head.weight.clone() if name == "a2c" else online.advantage.weight.clone()
+    assert online.body[0] is network
+    assert torch.equal(network[1].weight, before["1.weight"])  # its initial weights are kept
+    agent.learn()
+    assert torch.equal(network[1].weight, before["1.weight"]) == frozen
+    assert not torch.equal(online.policy_head.weight if name == "a2c" else online.advantage.weight, heads)
+    if name == "dqn":
+        target = agent.learner.target.body[0]
+        assert target is not network
+        agent.learner.sync_target()
+        assert torch.equal(target[1].weight, network[1].weight)
+
+
+def test_a_run_with_an_encoder_is_resumed_exactly(tmp_path: Any) -> None:
+    def agent() -> Any:
+        torch.manual_seed(1)
+        return agent_with(nn.Linear(4, 6), "dqn", "CartPole-v1")
+
+    whole, part, rest = agent(), agent(), agent()
+    whole.learn(out=tmp_path / "run")
+    while part.envs.steps < 80:
+        part.iterate()
+    rest.load_state_dict(copy.deepcopy(part.state_dict()))
+    while rest.envs.steps < 150:
+        rest.iterate()
+    weights = whole.policy_state()
+    assert all(torch.equal(value, weights[key]) for key, value in rest.policy_state().items())
+    with pytest.raises(UserError, match=r"best.pt does not fit the agent of .*policy"):
+        rl.load_run(tmp_path / "run")  # which cannot make the encoder
+
+
+class NoFeatures(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize(
+    ("space", "options", "message"),
+    [
+        (image(2, 20, 20), {"kind": "nature"}, r"body: nature: expected images of at least 36 × 36, got \[2, 20, 20\]"),
+        (image(2, 2, 1), {}, "body: small: expected images of at least 3 × 3"),
+        (VECTOR, {"kind": "impala"}, r"body: impala: expected images, got vectors, \[3\]"),
+        (image(5, 7, 3), {"kind": "small", "encoder": NoFeatures()}, "body: small: expected images, got an encoder"),
+        (image(5, 7), {}, r"observations: expected a vector or an image, .*, got \[5, 7\]"),
+        (image(5, 7, 3), {"encoder": NoFeatures()}, r"encoder: expected features \[2, F\] .*got \[2, 5, 7, 3\]"),
+        (image(5, 7, 3), {"encoder": nn.Linear(2, 2)}, r"encoder: expected features .*got mat1 and mat2 shapes"),
+    ],
+)
+def test_what_does_not_fit_is_named(space: Box, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        Body(space, (4,), **options)
+    assert "\n" not in str(error.value)
+
+
+def test_layers_of_images_are_those_of_the_kind() -> None:
+    assert image_layers((40, 40, 1))[1] == image_layers((40, 40, 1), "nature")[1] == 64
+    assert image_layers((35, 35, 1))[1] == image_layers((35, 35, 1), "small")[1]
+
+
+def test_an_encoder_is_not_exported(tmp_path: Any) -> None:
+    with pytest.raises(UserError, match="export: an encoder that was passed in, Sequential, cannot be exported"):
+        rl.export_policy(agent_with(encoder(), "a2c"), tmp_path / "policy")
