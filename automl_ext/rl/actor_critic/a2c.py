@@ -22,10 +22,12 @@ from automl_ext.rl.actor_critic.policy_gradient import (
     PolicyGradientAgent,
     PolicyGradientConfig,
     clipped_gradient,
+    explore,
     make_network,
 )
 from automl_ext.rl.envs.rollouts import Rollout, collect
 from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.exploration.self_imitation import SelfImitation
 from automl_ext.rl.loop import loop
 from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.checks import observation_bytes
@@ -35,6 +37,7 @@ from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.training.checks import check_range
 from automl_ext.training.device import choose_device
 from automl_ext.training.memory import check_memory
+from automl_ext.training.seeding import derived_seed
 
 
 @dataclass
@@ -49,10 +52,13 @@ class A2CConfig(PolicyGradientConfig):
     gae_lambda: float = 1.0  # λ of generalized advantage estimation. 0: trust the next value; 1: n-step returns.
     optimizer: Literal["rmsprop", "adam"] = "rmsprop"  # Optimization algorithm.
     lr_decay: bool = True  # Decrease the learning rate linearly to 0 at total_steps.
+    self_imitation: bool = False  # Also imitate the own past actions that turned out better than expected.
+    imitation_updates: int = 4  # Gradient steps of self-imitation after each update.
+    imitation_batch_size: int = 512  # Transitions per gradient step of self-imitation.
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "n_steps", low=1)
+        check_range(self, "n_steps", "imitation_updates", "imitation_batch_size", low=1)
         check_range(self, "gae_lambda", low=0, high=1)
 
 
@@ -84,6 +90,8 @@ class A2C(PolicyGradientAgent):
         self.optimizer = make_optimizer(config, self.parameters)
         self.outputs = acting(self.network, self.device)
         self.rng = np.random.default_rng(config.seed)
+        self.bonus = explore(config, self.envs, self.device)
+        self.imitation = self._self_imitation() if config.self_imitation else None
 
     def iterate(self) -> dict[str, Any]:
         """Act for ``n_steps`` in every environment and take one gradient step; return scalar metrics."""
@@ -93,6 +101,8 @@ class A2C(PolicyGradientAgent):
             remaining = max(0.0, 1 - self.envs.steps / config.total_steps)
             self.optimizer.param_groups[0]["lr"] = config.lr * remaining
         self.optimizer.step()
+        if self.imitation is not None:
+            metrics |= self.imitation.update()
         return metrics
 
     def compute_gradient(self) -> dict[str, Any]:
@@ -103,7 +113,35 @@ class A2C(PolicyGradientAgent):
         for term in self.extra_losses:
             term.step()
         self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
+        metrics |= self.bonus_metrics()
+        if self.imitation is not None:
+            self.imitation.add(rollout)
         return metrics
+
+    def _self_imitation(self) -> SelfImitation:
+        config, trained = self.config, (self.network, self.parameters, self.optimizer)
+        return SelfImitation(
+            *trained,
+            (self.envs.observation_space, self.envs.action_space),
+            self.envs.n_envs,
+            gamma=config.gamma,
+            max_grad_norm=config.max_grad_norm,
+            updates=config.imitation_updates,
+            batch_size=config.imitation_batch_size,
+            seed=derived_seed(config.seed, 7),
+        )
+
+    def restarted(self) -> None:
+        if self.imitation is not None:
+            self.imitation.cut()
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | ({} if self.imitation is None else {"imitation": self.imitation.state_dict()})
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        if self.imitation is not None:
+            self.imitation.load_state_dict(state["imitation"])
+        super().load_state_dict(state)
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
         """Compute −A log π + vf_coef (G − V)² − ent_coef H, averaged over the valid steps, and scalar metrics."""
