@@ -65,7 +65,7 @@ class DQNConfig(TrainConfig):
         check_max_grad_norm(self)
         check_hidden(self, units=2, layers=1)
         if self.bonus != "none" and self.n_step > 1:
-            raise ValueError(f"bonus: expected none with n_step above 1, got {self.bonus} with n_step {self.n_step}")
+            raise ValueError(f"n_step: expected 1 with a bonus, got {self.n_step} with bonus {self.bonus}")
         if self.buffer_size < self.n_envs:
             raise ValueError(f"buffer_size: expected at least n_envs ({self.n_envs}), got {self.buffer_size}")
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from automl_ext.rl.envs.transforms import add_transform
 from automl_ext.rl.envs.vector import Envs, Step
 from automl_ext.rl.exploration.count import CountBonus
 from automl_ext.rl.exploration.icm import ICM
@@ -124,7 +125,7 @@ def explore_steps(
     Args:
         name: the bonus; "none" changes nothing.
         weight: factor of the bonus.
-        envs: their ``transform`` is set.
+        envs: a transform is added to them.
         gamma: the agent's discount factor.
         seed: of the bonus.
         device: device of the bonus' networks.
@@ -138,7 +139,8 @@ def explore_steps(
     bonus = make_bonus(name, envs, gamma, seed, device)
     if bonus is None:
         return None
-    envs.transform = transform = StepBonus(bonus, weight, first_action(envs.action_space))
+    transform = StepBonus(bonus, weight, first_action(envs.action_space))
+    add_transform(envs, transform)
     return transform
 
 
@@ -153,7 +155,7 @@ def explore_batches(
     bonus = make_bonus(name, envs, gamma, seed, device)
     if bonus is None:
         return None
-    envs.transform = StepBonus(bonus, 0.0, first_action(envs.action_space))
+    add_transform(envs, StepBonus(bonus, 0.0, first_action(envs.action_space)))
     return BatchBonus(bonus, weight)
 
 

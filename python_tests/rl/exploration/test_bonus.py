@@ -15,14 +15,15 @@ from gymnasium import spaces
 from torch import Tensor, nn
 
 from automl_ext import cli, rl
-from automl_ext.rl import A2C, DQN, A2CConfig, DQNConfig, EnvOptions, ReinforceConfig
+from automl_ext.rl import A2C, DQN, A2CConfig, DQNConfig, EnvOptions, ReinforceConfig, make_envs
 from automl_ext.rl.actor_critic.a3c_config import A3CConfig
 from automl_ext.rl.envs.vector import Step
-from automl_ext.rl.exploration.bonus import BatchBonus, StepBonus
+from automl_ext.rl.exploration.bonus import BatchBonus, StepBonus, explore_steps
 from automl_ext.rl.exploration.count import CountBonus
 from automl_ext.rl.exploration.icm import ICM
 from automl_ext.rl.exploration.learned import LearnedBonus
 from automl_ext.rl.exploration.rnd import RND
+from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.replay.uniform import Batch
 
 CPU = torch.device("cpu")
@@ -266,6 +267,25 @@ def test_resumed_run_equals_uninterrupted_run(command: str, tmp_path: Path) -> N
     assert all(-0.02 < row["episode_return"] < 1 for row in rows)  # the task's: without a bonus
 
 
+@pytest.mark.parametrize("name", sorted(ALGORITHMS.keys() - {"a3c"}))
+def test_no_algorithm_ignores_the_option(name: str) -> None:
+    found = algorithm(name)
+    if "bonus" not in found.config.__dataclass_fields__:
+        return
+    one_step = {"n_step": 1} if "n_step" in found.config.__dataclass_fields__ else {}
+    agent = found.agent(found.config(**one_step, env_id="CartPole-v1", bonus="count"))
+    assert isinstance(agent.bonus, (StepBonus, BatchBonus))
+    agent.envs.step(np.zeros(agent.envs.n_envs, np.int64))
+    assert sum(agent.bonus.bonus.counts.values()) == agent.envs.n_envs
+
+
+def test_bonus_comes_after_other_transforms() -> None:
+    envs = make_envs(SEA["env_id"], 2, 0, SEA["env"])
+    envs.transform = StepBonus(CountBonus(envs.observation_space), 2.0)
+    explore_steps("count", 0.5, envs, 0.99, 0, CPU)
+    assert envs.step(np.array([1, 0])).rewards.max() == pytest.approx(2.5, abs=0.01)
+
+
 def test_loaded_agent_trains_with_its_bonus(tmp_path: Path) -> None:
     config = A2CConfig(**SEA, total_steps=400, eval_every=400, eval_episodes=1, final_episodes=1, bonus="count")
     loaded = rl.load(A2C(config).save(tmp_path / "agent.pt"))
@@ -276,7 +296,7 @@ def test_loaded_agent_trains_with_its_bonus(tmp_path: Path) -> None:
 
 
 def test_settings_that_do_not_fit_are_refused() -> None:
-    with pytest.raises(ValueError, match="bonus: expected none with n_step above 1, got count with n_step 3"):
+    with pytest.raises(ValueError, match="n_step: expected 1 with a bonus, got 3 with bonus count"):
         DQNConfig(bonus="count", n_step=3)
     with pytest.raises(ValueError, match="bonus: expected none for A3C"):
         A3CConfig(bonus="rnd")
