@@ -22,11 +22,13 @@ from automl_ext.rl.actor_critic.policy_gradient import (
     PolicyGradientAgent,
     PolicyGradientConfig,
     clipped_gradient,
+    explore,
     make_network,
 )
 from automl_ext.rl.actor_critic.reward_scale import RewardScale
 from automl_ext.rl.envs.rollouts import Rollout, collect
 from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.exploration.self_imitation import SelfImitation
 from automl_ext.rl.loop import loop
 from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.checks import observation_bytes
@@ -36,6 +38,7 @@ from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.training.checks import check_range
 from automl_ext.training.device import choose_device
 from automl_ext.training.memory import check_memory
+from automl_ext.training.seeding import derived_seed
 
 
 @dataclass
@@ -52,10 +55,13 @@ class A2CConfig(PolicyGradientConfig):
     lr_decay: bool = True  # Decrease the learning rate linearly to 0 at total_steps.
     scale_rewards: bool = False  # Divide rewards by the running standard deviation of the discounted returns.
     normalize_advantages: bool = False  # Normalize the advantages of every update to mean 0 and standard deviation 1.
+    self_imitation: bool = False  # Also imitate the own past actions that turned out better than expected.
+    imitation_updates: int = 4  # Gradient steps of self-imitation after each update.
+    imitation_batch_size: int = 512  # Transitions per gradient step of self-imitation.
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, "n_steps", low=1)
+        check_range(self, "n_steps", "imitation_updates", "imitation_batch_size", low=1)
         check_range(self, "gae_lambda", low=0, high=1)
 
 
@@ -90,6 +96,8 @@ class A2C(PolicyGradientAgent):
         self.outputs = acting(self.network, self.device)
         self.rng = np.random.default_rng(config.seed)
         self.reward_scale = RewardScale(self.envs.n_envs, config.gamma, self.device) if config.scale_rewards else None
+        self.bonus = explore(config, self.envs, self.device)
+        self.imitation = self._self_imitation() if config.self_imitation else None
 
     def iterate(self) -> dict[str, Any]:
         """Act for ``n_steps`` in every environment and take one gradient step; return scalar metrics."""
@@ -99,6 +107,8 @@ class A2C(PolicyGradientAgent):
             remaining = max(0.0, 1 - self.envs.steps / config.total_steps)
             self.optimizer.param_groups[0]["lr"] = config.lr * remaining
         self.optimizer.step()
+        if self.imitation is not None:
+            metrics |= self.imitation.update()
         return metrics
 
     def compute_gradient(self) -> dict[str, Any]:
@@ -111,16 +121,38 @@ class A2C(PolicyGradientAgent):
         for term in self.extra_losses:
             term.step()
         self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
+        metrics |= self.bonus_metrics()
+        if self.imitation is not None:
+            self.imitation.add(rollout)
         return metrics
 
+    def _self_imitation(self) -> SelfImitation:
+        config, trained = self.config, (self.network, self.parameters, self.optimizer)
+        return SelfImitation(
+            *trained,
+            (self.envs.observation_space, self.envs.action_space),
+            self.envs.n_envs,
+            gamma=config.gamma,
+            max_grad_norm=config.max_grad_norm,
+            updates=config.imitation_updates,
+            batch_size=config.imitation_batch_size,
+            seed=derived_seed(config.seed, 7),
+        )
+
+    def restarted(self) -> None:
+        if self.imitation is not None:
+            self.imitation.cut()
+
     def state_dict(self) -> dict[str, Any]:
-        scale = {} if self.reward_scale is None else {"reward_scale": self.reward_scale.state_dict()}
-        return super().state_dict() | scale
+        parts = {"reward_scale": self.reward_scale, "imitation": self.imitation}
+        return super().state_dict() | {name: part.state_dict() for name, part in parts.items() if part is not None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        super().load_state_dict(state)
         if self.reward_scale is not None:
             self.reward_scale.load_state_dict(state["reward_scale"])
+        if self.imitation is not None:
+            self.imitation.load_state_dict(state["imitation"])
+        super().load_state_dict(state)
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
         """Compute −A log π + vf_coef (G − V)² − ent_coef H, averaged over the valid steps, and scalar metrics."""

@@ -28,6 +28,10 @@ class A3CConfig(A2CConfig):
             )
         if self.scale_rewards:
             raise ValueError("scale_rewards: expected False for A3C, whose workers share no statistics; use a2c")
+        if self.bonus != "none":
+            raise ValueError(f"bonus: expected none for A3C, whose workers share no bonus, got {self.bonus}; use a2c")
+        if self.self_imitation:
+            raise ValueError("self_imitation: expected False for A3C, whose workers share no replay; use a2c")
         if self.env.vectorization == "async":
             raise ValueError(
                 "vectorization: expected auto, sync or vector_entry_point for A3C, got async: its workers "

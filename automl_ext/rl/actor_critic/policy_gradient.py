@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.exploration.bonus import BonusName, StepBonus, explore_steps
 from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
 from automl_ext.rl.loop.extensions import ExtraLoss, load_states, states
@@ -41,12 +42,14 @@ class PolicyGradientConfig(TrainConfig):
     normalize: bool = False  # Normalize observations by their running mean and standard deviation.
     body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
     layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
+    bonus: BonusName = "none"  # Reward for novelty: counts of observations, RND or ICM. Reported returns exclude it.
+    bonus_weight: float = 0.1  # Weight of the bonus.
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "gamma", low=0, high=1)
         check_range(self, "lr", above=0)
-        check_range(self, "vf_coef", "ent_coef", low=0)
+        check_range(self, "vf_coef", "ent_coef", "bonus_weight", low=0)
         check_max_grad_norm(self)
         check_hidden(self)
 
@@ -62,6 +65,7 @@ class PolicyGradientAgent(LearningAgent):
         outputs: function from observations to the policy's outputs, in NumPy.
         rng: random generator of the actions.
         extra_losses: terms that are added to the loss; empty unless set after construction.
+        bonus: the exploration bonus; None for none.
     """
 
     envs: Envs
@@ -71,6 +75,7 @@ class PolicyGradientAgent(LearningAgent):
     outputs: Callable[[np.ndarray], np.ndarray]
     rng: np.random.Generator
     extra_losses: Sequence[ExtraLoss] = ()
+    bonus: StepBonus | None = None
 
     def sample(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sample actions; return them as sampled and as the environment takes them."""
@@ -86,6 +91,13 @@ class PolicyGradientAgent(LearningAgent):
     def random_actions(self, observations: np.ndarray) -> np.ndarray:
         distribution = self.network.distribution
         return distribution.to_env(distribution.sample(self.outputs(observations), self.random))
+
+    def bonus_metrics(self) -> dict[str, float]:
+        """Return the mean bonus of the steps since the last call; {} without a bonus."""
+        return {} if self.bonus is None else self.bonus.measured()
+
+    def restarted(self) -> None:
+        """Forget the running episodes; called when a resumed run starts new ones."""
 
     def policy_state(self) -> dict[str, Any]:
         return self.network.state_dict()
@@ -106,8 +118,14 @@ class PolicyGradientAgent(LearningAgent):
         self.network.load_state_dict(state["network"])
         load_optimizer(self.optimizer, state["optimizer"])
         set_numpy_generator_state(self.rng, state["rng"])
-        self.envs.load_state_dict(state["envs"])
+        if not self.envs.load_state_dict(state["envs"]):
+            self.restarted()
         load_states(self.extra_losses, state.get("extra_losses", []))
+
+
+def explore(config: PolicyGradientConfig, envs: Envs, device: torch.device) -> StepBonus | None:
+    """Add the configuration's exploration bonus to the rewards of the environments; None for none."""
+    return explore_steps(config.bonus, config.bonus_weight, envs, config.gamma, config.seed, device)
 
 
 def make_network(

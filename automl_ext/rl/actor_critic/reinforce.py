@@ -22,6 +22,7 @@ from automl_ext.rl.actor_critic.policy_gradient import (
     PolicyGradientAgent,
     PolicyGradientConfig,
     clipped_gradient,
+    explore,
     make_network,
 )
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
@@ -74,6 +75,7 @@ class Reinforce(PolicyGradientAgent):
         self.optimizer = torch.optim.Adam([self.parameters], config.lr)
         self.outputs = acting(self.network, self.device)
         self.rng = np.random.default_rng(config.seed)
+        self.bonus = explore(config, self.envs, self.device)
 
     def iterate(self) -> dict[str, Any]:
         """Play one episode in every environment and take one gradient step; return scalar metrics."""
@@ -81,6 +83,7 @@ class Reinforce(PolicyGradientAgent):
         loss, metrics = self.loss(rollout)
         metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
         self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
+        metrics |= self.bonus_metrics()
         self.optimizer.step()
         return metrics
 

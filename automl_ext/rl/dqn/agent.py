@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.learner import QLearner
 from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.exploration.bonus import explore_batches
 from automl_ext.rl.loop import loop
 from automl_ext.rl.loop.agent import envs_of, multiples
 from automl_ext.rl.loop.checks import observation_bytes
@@ -57,6 +58,10 @@ class DQN(LearningAgent):
         self.learner = QLearner(config, self.envs.observation_space, self.actions, (seeds[0], seeds[1]), encoder)
         self.rng = np.random.default_rng(seeds[2])  # for epsilon-greedy exploration
         self.replay = make_replay(config, self.envs.observation_space, self.envs.n_envs, seeds[3])
+        self.bonus = explore_batches(
+            config.bonus, config.bonus_weight, self.envs, config.gamma, config.seed, self.learner.device
+        )
+        self.learner.transform = self.bonus
 
     def iterate(self) -> dict[str, Any]:
         """Act up to the next multiple of ``train_freq`` steps, then update; return scalar metrics.
@@ -83,6 +88,8 @@ class DQN(LearningAgent):
             losses.append(self.learner.update(self.replay, config.updates_each))
         if losses:
             metrics["loss"] = torch.stack(losses).mean()
+        if self.bonus is not None:
+            metrics |= self.bonus.measured()
         return metrics
 
     @property

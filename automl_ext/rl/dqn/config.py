@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from automl_ext.rl.exploration.bonus import BonusName
 from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
 from automl_ext.rl.networks.encoders import Kind
@@ -53,13 +54,15 @@ class DQNConfig(TrainConfig):
     normalize: bool = False  # Normalize observations by their running mean and standard deviation.
     body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
     layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
+    bonus: BonusName = "none"  # Reward for novelty: counts of observations, RND or ICM. Reported returns exclude it.
+    bonus_weight: float = 0.1  # Weight of the bonus.
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "n_step", "batch_size", "buffer_size", "train_freq", "target_update_interval", low=1)
         if self.gradient_steps < 1 and self.gradient_steps != -1:
             raise ValueError(f"gradient_steps: expected at least 1, or -1, got {self.gradient_steps}")
-        check_range(self, "learning_starts", "sigma", low=0)
+        check_range(self, "learning_starts", "sigma", "bonus_weight", low=0)
         check_range(self, "gamma", "exploration_fraction", "final_epsilon", "alpha", "beta", low=0, high=1)
         check_range(self, "lr", "adam_eps", above=0)
         check_range(self, "atoms", low=2)
@@ -67,6 +70,8 @@ class DQNConfig(TrainConfig):
         check_range(self, "v_max", above=self.v_min)
         check_max_grad_norm(self)
         check_hidden(self, units=2, layers=1)
+        if self.bonus != "none" and self.n_step > 1:
+            raise ValueError(f"n_step: expected 1 with a bonus, got {self.n_step} with bonus {self.bonus}")
         if self.buffer_size < self.n_envs:
             raise ValueError(f"buffer_size: expected at least n_envs ({self.n_envs}), got {self.buffer_size}")
 

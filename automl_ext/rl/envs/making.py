@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import functools
+import json
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 from tyro.conf import UseAppendAction
 
-from automl_ext.rl.envs import dmc
+from automl_ext.rl.envs import dmc, minigrid
 from automl_ext.rl.envs.guard import EnvError, Guard, fault
 from automl_ext.rl.envs.workers import WorkerVectorEnv
 from automl_ext.rl.envs.wrappers import ActionRepeat, Pixels
@@ -25,7 +26,12 @@ from automl_ext.training.files.reading import short
 from automl_ext.training.user_code import import_module, import_object
 
 # Prefix of an environment id -> (module that registers the environment, extra that installs it).
-PACKAGES = {"ALE/": ("ale_py", "atari"), "MinAtar/": ("minatar.gym", "minatar")}
+PACKAGES = {
+    "ALE/": ("ale_py", "atari"),
+    "MinAtar/": ("minatar.gym", "minatar"),
+    minigrid.PREFIX: ("minigrid", "minigrid"),
+    "automl_ext/": ("automl_ext.rl.envs.deep_sea", ""),
+}
 
 # Field of EnvOptions -> wrapper(env, value of the field), from the innermost to the outermost. A field with its default
 # value adds no wrapper.
@@ -61,11 +67,29 @@ class EnvOptions:
     wrapper: Annotated[tuple[str, ...], UseAppendAction] = ()
     """Your own wrapper, MODULE:FUNCTION, which maps an environment to an environment; the module may be in the current
     directory. Repeat the option for several: the first one is the innermost, and all are inside those above."""
+    env_kwarg: Annotated[tuple[str, ...], UseAppendAction] = ()
+    """Argument of the environment, NAME=VALUE, for example size=20 for automl_ext/DeepSea-v0. The value is read as JSON
+    if it is JSON, else as text. May be repeated."""
 
     def __post_init__(self) -> None:
+        for argument in self.env_kwarg:
+            if not argument.partition("=")[0].isidentifier() or "=" not in argument:
+                raise ValueError(f"env_kwarg: expected NAME=VALUE, got {short(argument)}")
         check_range(self, "frame_stack", low=1, high=1000)
         check_range(self, "action_repeat", low=1)
         check_range(self, "reward_clip", "step_timeout", above=0)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of the environment by name."""
+        named = {}
+        for argument in self.env_kwarg:
+            name, _, value = argument.partition("=")
+            try:
+                named[name] = json.loads(value)
+            except ValueError:
+                named[name] = value
+        return named
 
 
 def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = False) -> VectorEnv[Any, Any, Any]:
@@ -75,6 +99,8 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
     step. Episodes span all lives and rewards are not clipped.
     dm_control (``dmc/DOMAIN-TASK``): see :mod:`automl_ext.rl.envs.dmc`.
     MinAtar (``MinAtar/…``): bool [10, 10, channels]. Freeway reports its limit of 2500 steps as a termination.
+    MiniGrid (``MiniGrid-…``): what the agent sees, one-hot, bool [7, 7, 20].
+    DeepSea (``automl_ext/DeepSea-v0``): see :mod:`automl_ext.rl.envs.deep_sea`.
 
     Raises:
         UserError, ModuleNotFoundError: see :func:`automl_ext.rl.envs.vector.make_envs`.
@@ -90,7 +116,7 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
             own = spec.vector_entry_point is not None and not spec.additional_wrappers
             apart = bool(wrapped) and not env_id.startswith("ALE/")  # our wrappers are for single environments
             mode = "vector_entry_point" if own and not apart else "sync"
-        kwargs: dict[str, Any] = {"render_mode": "rgb_array"} if render or options.pixels else {}
+        kwargs = options.arguments | ({"render_mode": "rgb_array"} if render or options.pixels else {})
         if env_id.startswith("ALE/"):
             return _atari(env_id, n_envs, mode, options)
         if mode == "vector_entry_point":
@@ -130,6 +156,8 @@ def make_one(env_id: str, index: int, options: EnvOptions, kwargs: dict[str, Any
         env: gymnasium.Env = gymnasium.make(env_id, **kwargs)
         for name in options.wrapper:
             env = wrap(env, name, where)
+        if env_id.startswith(minigrid.PREFIX) and isinstance(env.observation_space, gymnasium.spaces.Dict):
+            env = minigrid.OneHotView(env)
         for name in ("observation_space", "action_space"):
             if not isinstance(getattr(env, name, None), gymnasium.Space):
                 got = type(getattr(env, name, None)).__name__
@@ -207,6 +235,7 @@ def _atari(env_id: str, n_envs: int, mode: str, options: EnvOptions) -> VectorEn
     if mode != "vector_entry_point":
         raise UserError(f"--env-id {env_id}: vectorization: expected auto for Atari, got {mode}")
     refused = [name for name in active_wrappers(options) if name != "frame_stack"] + ["wrapper"] * bool(options.wrapper)
+    refused += ["env_kwarg"] * bool(options.env_kwarg)
     if refused:
         raise UserError(f"--env-id {env_id}: Atari does not take the option {', '.join(refused)}")
     return gymnasium.make_vec(

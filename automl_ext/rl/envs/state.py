@@ -2,7 +2,7 @@
 
 Gymnasium has no interface for the state. A simulator whose complete state is in plain attributes (numbers, strings,
 arrays, lists of them, NumPy generators) is saved attribute by attribute. We know from their code that this holds for
-classic control (single environments in ``SyncVectorEnv``, and CartPole's vector version), for MinAtar, and for the
+classic control (single environments in ``SyncVectorEnv``, and CartPole's vector version), for MinAtar, DeepSea, and the
 wrappers of ``gymnasium.make`` and :mod:`automl_ext.rl.envs.making`. Other environments have no saved state, and a
 resumed run starts new episodes.
 """
@@ -21,7 +21,8 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from automl_ext.rl.envs.guard import Guard
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
-MODULES = ("gymnasium.envs.classic_control.", "minatar.gym", "automl_ext.rl.envs.wrappers")
+OWN = ("automl_ext.rl.envs.wrappers", "automl_ext.rl.envs.deep_sea")
+MODULES = ("gymnasium.envs.classic_control.", "minatar.gym", *OWN)
 WRAPPERS = ("TimeLimit", "OrderEnforcing", "FrameStackObservation")
 # Checks an environment's first steps; its attributes do not affect later steps.
 STATELESS = ("PassiveEnvChecker",)

@@ -197,6 +197,7 @@ class LearningAgent(Agent):
             raise UserError(
                 f"{self.config.env_id}: expected the spaces of the agent, {short(self.spaces)}, got {short(spaces)}"
             )
+        envs.transform = self.envs.transform
         self.envs = envs
 
 

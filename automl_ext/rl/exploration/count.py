@@ -1,0 +1,59 @@
+"""Count-based exploration: b(s′) = 1 / √n(s′), where n counts the visits (Strehl & Littman 2008; Tang et al. 2017).
+
+Observations are hashed as in Tang et al. 2017 (https://arxiv.org/abs/1611.04717), but exactly: observations that are
+equal up to rounding have equal hashes, and others differ except with a probability of about 2⁻⁶⁴.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import gymnasium
+import numpy as np
+import torch
+from torch import Tensor
+
+from automl_ext.rl.envs.vector import Step
+
+
+class CountBonus:
+    """1 / √n(s′) for the next observation s′, and 1 if it was never visited.
+
+    Args:
+        space: space of the observations.
+        seed: determines the hash function.
+        digits: floats are rounded to this number of decimals.
+    """
+
+    def __init__(self, space: gymnasium.Space, seed: int = 0, digits: int = 1) -> None:
+        size = math.prod(space.shape or ())
+        self.factors = np.random.default_rng(seed).integers(2**64, size=size, dtype=np.uint64) | np.uint64(1)
+        self.digits = digits
+        self.counts: dict[int, int] = {}
+
+    def observe(self, step: Step) -> None:
+        """Count the next observations of one step of every environment."""
+        for key in self.keys(step.next_observations[step.valid]).tolist():
+            self.counts[key] = self.counts.get(key, 0) + 1
+
+    def __call__(self, observations: Tensor, actions: Tensor, next_observations: Tensor) -> Tensor:
+        """Return the bonus of transitions, float32 [N]."""
+        counts = [self.counts.get(key, 1) for key in self.keys(next_observations.numpy(force=True)).tolist()]
+        return torch.tensor(counts, dtype=torch.float32, device=next_observations.device).rsqrt()
+
+    def keys(self, observations: np.ndarray) -> np.ndarray:
+        """Hash observations [N, ...] to Σᵢ aᵢ xᵢ modulo 2⁶⁴ with random odd aᵢ, uint64 [N]."""
+        x = observations.reshape(len(observations), -1)
+        if x.dtype.kind == "f":
+            with np.errstate(invalid="ignore"):  # numbers beyond 64 bits
+                x = np.rint(x * 10.0**self.digits).astype(np.int64)
+        return (x.astype(np.uint64) * self.factors).sum(axis=1)
+
+    def state_dict(self) -> dict[str, Any]:
+        keys = np.fromiter(self.counts.keys(), np.uint64, len(self.counts)).view(np.int64)
+        return {"keys": torch.from_numpy(keys), "counts": torch.tensor(list(self.counts.values()), dtype=torch.int64)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        keys = state["keys"].numpy().view(np.uint64)
+        self.counts = dict(zip(keys.tolist(), state["counts"].tolist(), strict=True))
