@@ -22,6 +22,7 @@ from automl_ext.rl.actor_critic.policy_gradient import (
     PolicyGradientAgent,
     PolicyGradientConfig,
     clipped_gradient,
+    make_extra_losses,
     make_network,
 )
 from automl_ext.rl.envs.rollouts import Rollout, collect
@@ -84,6 +85,7 @@ class A2C(PolicyGradientAgent):
         self.optimizer = make_optimizer(config, self.parameters)
         self.outputs = acting(self.network, self.device)
         self.rng = np.random.default_rng(config.seed)
+        self.extra_losses = make_extra_losses(config, self.envs, self.device)
 
     def iterate(self) -> dict[str, Any]:
         """Act for ``n_steps`` in every environment and take one gradient step; return scalar metrics."""

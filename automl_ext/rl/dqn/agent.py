@@ -52,9 +52,10 @@ class DQN(LearningAgent):
         self.envs = envs or envs_of(config, config.n_envs, config.seed)
         self.actions, self._first = discrete(self.envs.action_space)
         seeds = [derived_seed(config.seed, i) for i in range(4)]
-        self.learner = QLearner(config, self.envs.observation_space, self.actions, (seeds[0], seeds[1]))
+        space = self.envs.observation_space
+        self.learner = QLearner(config, space, self.actions, (seeds[0], seeds[1]))
         self.rng = np.random.default_rng(seeds[2])  # for epsilon-greedy exploration
-        self.replay = make_replay(config, self.envs.observation_space, self.envs.n_envs, seeds[3])
+        self.replay = make_replay(config, space, self.envs.n_envs, seeds[3])
 
     def iterate(self) -> dict[str, Any]:
         """Act up to the next multiple of ``train_freq`` steps, then update; return scalar metrics.
@@ -79,7 +80,7 @@ class DQN(LearningAgent):
                 self.learner.sync_target()
             losses.append(self.learner.update(self.replay, config.updates_each))
         if losses:
-            metrics["loss"] = torch.stack(losses).mean()
+            metrics |= {"loss": torch.stack(losses).mean()} | self.learner.measured
         return metrics
 
     @property

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.ops.targets import categorical_projection, td_targets
+from automl_ext.rl.augmentation.batches import augmentation, average_copies
 from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.losses import categorical_loss, q_loss, q_loss_gradient, take_action
 from automl_ext.rl.dqn.support import SupportCheck
@@ -19,11 +20,12 @@ from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
 from automl_ext.rl.networks.q_network import QNetwork, noisy_layers, resample
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
+from automl_ext.rl.representation.prediction import auxiliary_losses
 from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
 from automl_ext.training.memory import flushed_denormals
 from automl_ext.training.optimizer_state import load_optimizer
-from automl_ext.training.seeding import generator
+from automl_ext.training.seeding import derived_seed, generator
 
 
 class QLearner:
@@ -39,7 +41,9 @@ class QLearner:
         online, target: the networks.
         updates: number of gradient steps so far.
         transform: if not None, applied to every batch before its targets are computed.
+        copies: number of copies that ``transform`` makes of every transition; their targets are averaged.
         extra_losses: terms that are added to the loss.
+        measured: metrics of the extra losses in the last gradient step.
 
     Raises:
         UserError: unsupported observation space.
@@ -66,8 +70,11 @@ class QLearner:
         self._noisy, self._target_noisy = noisy_layers(self.online), noisy_layers(self.target)
         self.resample()
         self.updates = 0
-        self.transform: BatchTransform | None = None
-        self.extra_losses: Sequence[ExtraLoss] = ()
+        shifted = augmentation(config, space, derived_seed(seeds[1], 1), self.device)
+        self.transform: BatchTransform | None = shifted
+        self.copies = 1 if shifted is None else shifted.copies
+        self.extra_losses: Sequence[ExtraLoss] = auxiliary_losses(config, self.online, derived_seed(seeds[1], 2))
+        self.measured: dict[str, Tensor] = {}
 
     def _network(self, space: gymnasium.Space, actions: int) -> QNetwork:
         c = self.config
@@ -103,7 +110,11 @@ class QLearner:
                 batch = replay.sample(config.batch_size * at_once)
                 if self.transform is not None:
                     batch = self.transform(batch)
-                parts = [x.split(config.batch_size) for x in (batch.observations, batch.actions, self.targets(batch))]
+                all_targets = self.targets(batch)
+                if self.copies > 1:
+                    all_targets = average_copies(all_targets, self.copies)
+                size = self.copies * config.batch_size
+                parts = [x.split(size) for x in (batch.observations, batch.actions, all_targets)]
                 weights = batch.weights if config.prioritized else None
                 for observations, actions, targets in zip(*parts, strict=True):
                     loss, errors = self.step(observations, actions, targets, weights, batch)
@@ -152,7 +163,7 @@ class QLearner:
         loss_function = categorical_loss if self.config.distributional else q_loss
         if self.extra_losses:
             loss, errors = loss_function(self.online(observations), actions, targets, weights)
-            total, _ = total_loss(loss, self.extra_losses, self.online, batch)
+            total, self.measured = total_loss(loss, self.extra_losses, self.online, batch)
             gradient.zero_()
             total.backward()
             for term in self.extra_losses:
