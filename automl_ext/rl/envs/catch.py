@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-BOARD, SIDE = 7, 12  # fields of the board, pixels of the image
+BOARD, SIDE, MARGIN = 7, 14, 2  # sides of the board and of the image, smallest distance between their borders
 
 
 class Catch(gymnasium.Env):
@@ -18,7 +18,7 @@ class Catch(gymnasium.Env):
     starts in a random column of the bottom row. The actions move it left (0), not at all (1) or right (2). When the
     ball reaches the bottom row, the episode ends with reward 1 if the paddle is there, else −1.
 
-    The image has 12 × 12 pixels, uint8 [12, 12, 1]: ball and paddle are one white pixel each. In every episode the
+    The image has 14 × 14 pixels, uint8 [14, 14, 1]: ball and paddle are one white pixel each. In every episode the
     board is at a random place in the image, so the best action depends on the position of the ball relative to the
     paddle, not on the pixels' positions.
     """
@@ -29,7 +29,7 @@ class Catch(gymnasium.Env):
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
         super().reset(seed=seed)
-        self.top, self.left = (int(x) for x in self.np_random.integers(SIDE - BOARD + 1, size=2))
+        self.top, self.left = (int(x) for x in self.np_random.integers(MARGIN, SIDE - BOARD - MARGIN + 1, size=2))
         self.column, self.paddle = (int(x) for x in self.np_random.integers(BOARD, size=2))
         self.row = 0
         return self._observe(), {}
