@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 
 pytest.importorskip("gymnasium")
+from gymnasium.vector import AutoresetMode
+from policy_worlds import World, envs_in
 from torch import Tensor
 from torch.distributions import Categorical, Normal, kl_divergence
 
@@ -191,6 +193,48 @@ def test_drac_makes_the_policy_invariant() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
+
+
+class Bars(World):
+    """A contextual bandit: the action must be the direction of a bar in the middle of the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = gymnasium.spaces.Box(0, 255, (9, 9, 1), np.uint8)
+
+    def first(self) -> int:
+        return int(self.np_random.integers(2))
+
+    def move(self, action: int) -> tuple[float, bool, bool]:
+        return float(action == self.state), True, False
+
+    def observe(self) -> np.ndarray:
+        return self.bar(self.state, 4, 4)
+
+    @staticmethod
+    def bar(direction: int, row: int, column: int) -> np.ndarray:
+        image = np.zeros((9, 9, 1), np.uint8)
+        if direction:
+            image[row, column - 1 : column + 2] = 255
+        else:
+            image[row - 1 : row + 2, column] = 255
+        return image
+
+
+def test_drac_generalizes_to_places_that_training_does_not_show() -> None:
+    places = [(row, column) for row in range(2, 7) for column in range(2, 7)]
+    images = np.array([Bars.bar(direction, *place) for direction in (0, 1) for place in places])
+    correct = {}
+    for weight in (0.0, 1.0):
+        config = A2CConfig(hidden=(32,), optimizer="adam", lr=2e-3, ent_coef=0.01, drac=weight, augment_shift=2)
+        agent = A2C(config, envs_in(Bars, mode=AutoresetMode.SAME_STEP))
+        for _ in range(150):
+            agent.iterate()
+        actions = agent.act(images)
+        assert actions[[12, 37]].tolist() == [0, 1]  # the places of the training
+        correct[weight] = float(np.mean(actions == np.repeat([0, 1], len(places))))
+    assert correct[1.0] > 0.95
+    assert correct[0.0] < 0.8
 
 
 def test_catch() -> None:
