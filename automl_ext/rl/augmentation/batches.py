@@ -66,7 +66,9 @@ def average_copies(targets: Tensor, copies: int) -> Tensor:
     return repeated(targets.unflatten(0, (copies, -1)).mean(0), copies)
 
 
-def augmentation(config: Any, space: gymnasium.Space, seed: int, device: str | torch.device) -> ShiftedBatch | None:
+def make_augmentation(
+    config: Any, space: gymnasium.Space, seed: int, device: str | torch.device
+) -> ShiftedBatch | None:
     """Make the augmentation of the options ``augment`` and ``augment_shift`` of a configuration; "none": None.
 
     Raises:

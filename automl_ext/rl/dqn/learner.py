@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.ops.targets import categorical_projection, td_targets
-from automl_ext.rl.augmentation.batches import augmentation, average_copies
+from automl_ext.rl.augmentation.batches import average_copies, make_augmentation
 from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.losses import categorical_loss, q_loss, q_loss_gradient, take_action
 from automl_ext.rl.dqn.support import SupportCheck
@@ -41,7 +41,7 @@ class QLearner:
         online, target: the networks.
         updates: number of gradient steps so far.
         transform: if not None, applied to every batch before its targets are computed.
-        copies: number of copies that ``transform`` makes of every transition; their targets are averaged.
+        augmentation: if not None, applied after ``transform``. The targets of its copies of a transition are averaged.
         extra_losses: terms that are added to the loss.
         measured: metrics of the extra losses in the last gradient step.
 
@@ -70,9 +70,8 @@ class QLearner:
         self._noisy, self._target_noisy = noisy_layers(self.online), noisy_layers(self.target)
         self.resample()
         self.updates = 0
-        shifted = augmentation(config, space, derived_seed(seeds[1], 1), self.device)
-        self.transform: BatchTransform | None = shifted
-        self.copies = 1 if shifted is None else shifted.copies
+        self.transform: BatchTransform | None = None
+        self.augmentation = make_augmentation(config, space, derived_seed(seeds[1], 1), self.device)
         self.extra_losses: Sequence[ExtraLoss] = auxiliary_losses(config, self.online, derived_seed(seeds[1], 2))
         self.measured: dict[str, Tensor] = {}
 
@@ -102,19 +101,18 @@ class QLearner:
         config = self.config
         # If the targets and the sampling do not change between gradient steps, sample all batches and compute all
         # targets at once: the results are the same and the matrix products are larger.
-        changing = config.double or config.noisy or config.prioritized or self.extra_losses or self.transform
-        at_once = 1 if changing else steps
+        added = self.extra_losses or self.transform or self.augmentation
+        at_once = 1 if config.double or config.noisy or config.prioritized or added else steps
+        size = config.batch_size * (1 if self.augmentation is None else self.augmentation.copies)
         losses = []
         with flushed_denormals():
             for _ in range(steps // at_once):
                 batch = replay.sample(config.batch_size * at_once)
                 if self.transform is not None:
                     batch = self.transform(batch)
-                all_targets = self.targets(batch)
-                if self.copies > 1:
-                    all_targets = average_copies(all_targets, self.copies)
-                size = self.copies * config.batch_size
-                parts = [x.split(size) for x in (batch.observations, batch.actions, all_targets)]
+                if self.augmentation is not None:
+                    batch = self.augmentation(batch)
+                parts = [x.split(size) for x in (batch.observations, batch.actions, self.targets(batch))]
                 weights = batch.weights if config.prioritized else None
                 for observations, actions, targets in zip(*parts, strict=True):
                     loss, errors = self.step(observations, actions, targets, weights, batch)
@@ -126,8 +124,13 @@ class QLearner:
                         raise UserError(f"diverged at update {self.updates}: {error}") from None
         return torch.stack(losses).mean()
 
-    @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
+        """Compute the targets of a batch, averaged over the augmentation's copies of each transition, as in DrQ."""
+        targets = self.single_targets(batch)
+        return targets if self.augmentation is None else average_copies(targets, self.augmentation.copies)
+
+    @torch.no_grad()
+    def single_targets(self, batch: Batch) -> Tensor:
         """Compute the targets, returns + discounts · V(next): [N], or distributions [N, atoms] if distributional.
 
         V is the target network's value of the greedy action. The target network selects that action, or the online
@@ -215,6 +218,7 @@ class QLearner:
             "updates": self.updates,
             "extra_losses": states(self.extra_losses),
             **({} if self.transform is None else {"transform": self.transform.state_dict()}),
+            **({} if self.augmentation is None else {"augmentation": self.augmentation.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -228,3 +232,5 @@ class QLearner:
             raise ValueError(f"transform: expected {self.transform}, got {state.get('transform')}")
         if self.transform is not None:
             self.transform.load_state_dict(state["transform"])
+        if self.augmentation is not None:
+            self.augmentation.load_state_dict(state["augmentation"])

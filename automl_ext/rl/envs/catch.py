@@ -1,4 +1,7 @@
-"""Catch (Mnih et al. 2014, section 4.1.1; Osband et al. 2020) seen by a camera at a random place."""
+"""Catch (Mnih et al. 2014, section 4.1.1; Osband et al. 2020) seen by a camera at a random place.
+
+Importing this module registers ``automl_ext/Catch-v0`` with Gymnasium.
+"""
 
 from __future__ import annotations
 
@@ -46,3 +49,6 @@ class Catch(gymnasium.Env):
         image[self.top + self.row, self.left + self.column] = 255
         image[self.top + BOARD - 1, self.left + self.paddle] = 255
         return image
+
+
+gymnasium.register("automl_ext/Catch-v0", entry_point=f"{__name__}:Catch", disable_env_checker=True)

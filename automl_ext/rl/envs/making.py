@@ -25,10 +25,11 @@ from automl_ext.training.files.reading import short
 from automl_ext.training.user_code import import_module, import_object
 
 # Prefix of an environment id -> (module that registers the environment, extra that installs it).
-PACKAGES = {"ALE/": ("ale_py", "atari"), "MinAtar/": ("minatar.gym", "minatar")}
-
-# The package's own environments: id -> entry point.
-OWN = {"automl_ext/Catch-v0": "automl_ext.rl.envs.catch:Catch"}
+PACKAGES = {
+    "ALE/": ("ale_py", "atari"),
+    "MinAtar/": ("minatar.gym", "minatar"),
+    "automl_ext/Catch": ("automl_ext.rl.envs.catch", ""),
+}
 
 # Field of EnvOptions -> wrapper(env, value of the field), from the innermost to the outermost. A field with its default
 # value adds no wrapper.
@@ -222,9 +223,7 @@ def _atari(env_id: str, n_envs: int, mode: str, options: EnvOptions) -> VectorEn
 
 
 def _register(env_id: str) -> None:
-    """Import the package that registers the environment, or register our own."""
-    if env_id in OWN and env_id not in gymnasium.registry:
-        gymnasium.register(env_id, OWN[env_id])
+    """Import the package that registers the environment."""
     if env_id.startswith(dmc.PREFIX):
         dmc.register(env_id)
     for prefix, (module, extra) in PACKAGES.items():

@@ -21,8 +21,8 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from automl_ext.rl.envs.guard import Guard
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
-OURS = ("automl_ext.rl.envs.wrappers", "automl_ext.rl.envs.catch")
-MODULES = ("gymnasium.envs.classic_control.", "minatar.gym", *OURS)
+OWN = ("automl_ext.rl.envs.wrappers", "automl_ext.rl.envs.catch")
+MODULES = ("gymnasium.envs.classic_control.", "minatar.gym", *OWN)
 WRAPPERS = ("TimeLimit", "OrderEnforcing", "FrameStackObservation")
 # Checks an environment's first steps; its attributes do not affect later steps.
 STATELESS = ("PassiveEnvChecker",)

@@ -20,8 +20,8 @@ from torch import Tensor
 from torch.distributions import Categorical, Normal, kl_divergence
 
 from automl_ext.cli import main
-from automl_ext.rl import A2C, DQN, A2CConfig, DQNConfig
-from automl_ext.rl.augmentation.batches import average_copies
+from automl_ext.rl import A2C, DQN, A2CConfig, Batch, DQNConfig
+from automl_ext.rl.augmentation.batches import ShiftedBatch, average_copies
 from automl_ext.rl.augmentation.drac import DrAC
 from automl_ext.rl.augmentation.shift import RandomShift, image_axes, random_shift
 from automl_ext.rl.envs.catch import Catch
@@ -85,17 +85,24 @@ def filled(agent: DQN) -> DQN:
     return agent
 
 
+class Recorded(ShiftedBatch):
+    """Keep the batch before and after the augmentation."""
+
+    def __call__(self, batch: Batch) -> Batch:
+        self.seen = batch, super().__call__(batch)
+        return self.seen[1]
+
+
 def test_drq_averages_the_targets_and_the_loss_over_two_shifts() -> None:
     """The gradient equals that of eq. 1 to 3 of Yarats et al. 2021, computed from the same shifts."""
     agent = filled(dqn(augment="drq", double=True, max_grad_norm=1e9))
-    learner, seen = agent.learner, []
-    shift = learner.transform
-    assert shift is not None
-    learner.transform = lambda batch: seen.append((batch, shift(batch))) or seen[-1][1]  # type: ignore[assignment, func-returns-value]
+    learner = agent.learner
+    assert learner.augmentation is not None
+    learner.augmentation = recorded = Recorded(learner.augmentation.shift, learner.augmentation.copies)
     before = {name: p.detach().clone() for name, p in learner.online.named_parameters()}
     learner.update(agent.replay, 1)
     gradient = torch.cat([p.grad.flatten() for p in learner.online.parameters() if p.grad is not None])
-    (batch, shifted), n = seen[0], 8
+    (batch, shifted), n = recorded.seen, 8
     for field in ("actions", "returns", "discounts", "terminated", "indices"):
         assert torch.equal(getattr(shifted, field), torch.cat([getattr(batch, field)] * 2)), field
     assert not torch.equal(shifted.observations[:n], shifted.observations[n:])
@@ -124,10 +131,9 @@ def test_average_of_distributions() -> None:
 
 def test_rad_shifts_the_batch() -> None:
     agent = filled(dqn(augment="rad"))
-    assert agent.learner.copies == 1
     batch = agent.replay.sample(200)
-    assert agent.learner.transform is not None
-    shifted = agent.learner.transform(batch)
+    assert agent.learner.augmentation is not None
+    shifted = agent.learner.augmentation(batch)
     for field in fields(batch):
         same = torch.equal(getattr(shifted, field.name), getattr(batch, field.name))
         assert same == (not field.name.endswith("observations")), field.name
