@@ -23,6 +23,7 @@ from automl_ext.rl.actor_critic.policy_gradient import (
     PolicyGradientConfig,
     clipped_gradient,
     explore,
+    make_extra_losses,
     make_network,
 )
 from automl_ext.rl.actor_critic.reward_scale import RewardScale
@@ -98,6 +99,7 @@ class A2C(PolicyGradientAgent):
         self.reward_scale = RewardScale(self.envs.n_envs, config.gamma, self.device) if config.scale_rewards else None
         self.bonus = explore(config, self.envs, self.device)
         self.imitation = self._self_imitation() if config.self_imitation else None
+        self.extra_losses = make_extra_losses(config, self.envs, self.device)
 
     def iterate(self) -> dict[str, Any]:
         """Act for ``n_steps`` in every environment and take one gradient step; return scalar metrics."""

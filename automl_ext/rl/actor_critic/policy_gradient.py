@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from automl_ext.rl.augmentation.drac import DrAC
+from automl_ext.rl.augmentation.shift import RandomShift
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.exploration.bonus import BonusName, StepBonus, explore_steps
 from automl_ext.rl.loop.agent import TrainConfig
@@ -21,7 +23,7 @@ from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.parameters import clip_norm
 from automl_ext.training.checks import check_range
 from automl_ext.training.optimizer_state import load_optimizer
-from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
+from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
 
 
 @dataclass
@@ -44,12 +46,15 @@ class PolicyGradientConfig(TrainConfig):
     layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
     bonus: BonusName = "none"  # Reward for novelty: counts of observations, RND or ICM. Reported returns exclude it.
     bonus_weight: float = 0.1  # Weight of the bonus.
+    drac: float = 0.0  # Weight of DrAC's loss, which keeps policy and value equal for shifted images.
+    augment_shift: int = 4  # Largest shift of an image by drac, in pixels.
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "gamma", low=0, high=1)
         check_range(self, "lr", above=0)
-        check_range(self, "vf_coef", "ent_coef", "bonus_weight", low=0)
+        check_range(self, "vf_coef", "ent_coef", "bonus_weight", "drac", low=0)
+        check_range(self, "augment_shift", low=1)
         check_max_grad_norm(self)
         check_hidden(self)
 
@@ -64,7 +69,7 @@ class PolicyGradientAgent(LearningAgent):
         optimizer: optimizer of ``parameters``.
         outputs: function from observations to the policy's outputs, in NumPy.
         rng: random generator of the actions.
-        extra_losses: terms that are added to the loss; empty unless set after construction.
+        extra_losses: terms that are added to the loss, as from :func:`make_extra_losses`.
         bonus: the exploration bonus; None for none.
     """
 
@@ -154,6 +159,19 @@ def make_network(
             encoder=encoder,
         )
     return network.to(device)
+
+
+def make_extra_losses(config: PolicyGradientConfig, envs: Envs, device: torch.device) -> list[ExtraLoss]:
+    """Make the terms of the loss that the configuration asks for.
+
+    Raises:
+        UserError: ``drac`` with observations that are not images, or images not larger than the shift.
+    """
+    extra: list[ExtraLoss] = []
+    if config.drac:
+        seed = derived_seed(config.seed, 4)
+        extra.append(DrAC(config.drac, RandomShift("drac", envs.observation_space, config.augment_shift, seed, device)))
+    return extra
 
 
 def clipped_gradient(loss: Tensor, parameters: torch.nn.Parameter, max_norm: float) -> Tensor:

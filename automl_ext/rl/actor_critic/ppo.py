@@ -31,6 +31,8 @@ from automl_ext.rl.actor_critic.policy_gradient import (
     PolicyGradientAgent,
     PolicyGradientConfig,
     clipped_gradient,
+    explore,
+    make_extra_losses,
     make_network,
 )
 from automl_ext.rl.envs.rollouts import Rollout, collect
@@ -119,6 +121,8 @@ class PPO(PolicyGradientAgent):
         self.optimizer = torch.optim.Adam([self.parameters], config.lr, eps=1e-5, fused=True)
         self.outputs = acting(self.network, self.device)
         self.rng = np.random.default_rng(config.seed)
+        self.extra_losses = make_extra_losses(config, self.envs, self.device)
+        self.bonus = explore(config, self.envs, self.device)
         small = isinstance(self.network.body, TwinMLP) and self.device.type == "cpu" and config.value_clip is None
         self._gradient = ActorCriticGradient(self.network) if small else None
 
@@ -139,7 +143,7 @@ class PPO(PolicyGradientAgent):
         with flushed_denormals(), np.errstate(over="ignore", invalid="ignore"):
             measured = [update(batch, clip) for _ in range(config.n_epochs) for batch in self.minibatches(batches)]
         metrics = {name: sum(x[name] for x in measured) / len(measured) for name in measured[0]}
-        metrics |= self.change(steps, clip)
+        metrics |= self.change(steps, clip) | self.bonus_metrics()
         self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
         return metrics
 

@@ -23,12 +23,14 @@ from automl_ext.rl.actor_critic.policy_gradient import (
     PolicyGradientConfig,
     clipped_gradient,
     explore,
+    make_extra_losses,
     make_network,
 )
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
 from automl_ext.rl.loop.agent import envs_of
+from automl_ext.rl.loop.extensions import Acted, total_loss
 from automl_ext.rl.networks.actor_critic import acting
 from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.training.device import choose_device
@@ -76,12 +78,15 @@ class Reinforce(PolicyGradientAgent):
         self.outputs = acting(self.network, self.device)
         self.rng = np.random.default_rng(config.seed)
         self.bonus = explore(config, self.envs, self.device)
+        self.extra_losses = make_extra_losses(config, self.envs, self.device)
 
     def iterate(self) -> dict[str, Any]:
         """Play one episode in every environment and take one gradient step; return scalar metrics."""
         rollout = self.play_episodes()
         loss, metrics = self.loss(rollout)
         metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
+        for term in self.extra_losses:
+            term.step()
         self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
         metrics |= self.bonus_metrics()
         self.optimizer.step()
@@ -124,6 +129,10 @@ class Reinforce(PolicyGradientAgent):
             value = value_loss(all_values[:acted], returns, weights)
             loss = loss + config.vf_coef * value
             metrics["value_loss"] = value.detach()
+        if self.extra_losses:
+            batch = Acted(rollout.observations[:acted], rollout.actions, weights)
+            loss, measured = total_loss(loss, self.extra_losses, self.network, batch)
+            metrics |= measured
         return loss, metrics
 
 

@@ -55,13 +55,15 @@ class DQN(LearningAgent):
         self.envs = envs or envs_of(config, config.n_envs, config.seed)
         self.actions, self._first = discrete(self.envs.action_space)
         seeds = [derived_seed(config.seed, i) for i in range(4)]
-        self.learner = QLearner(config, self.envs.observation_space, self.actions, (seeds[0], seeds[1]), encoder)
+        space = self.envs.observation_space
+        self.learner = QLearner(config, space, self.actions, (seeds[0], seeds[1]), encoder)
         self.rng = np.random.default_rng(seeds[2])  # for epsilon-greedy exploration
-        self.replay = make_replay(config, self.envs.observation_space, self.envs.n_envs, seeds[3])
+        self.replay = make_replay(config, space, self.envs.n_envs, seeds[3])
         self.bonus = explore_batches(
             config.bonus, config.bonus_weight, self.envs, config.gamma, config.seed, self.learner.device
         )
-        self.learner.transform = self.bonus
+        if self.bonus is not None:
+            self.learner.transform = self.bonus
 
     def iterate(self) -> dict[str, Any]:
         """Act up to the next multiple of ``train_freq`` steps, then update; return scalar metrics.
@@ -87,7 +89,7 @@ class DQN(LearningAgent):
             self.learner.schedule(multiple / config.total_steps)
             losses.append(self.learner.update(self.replay, config.updates_each))
         if losses:
-            metrics["loss"] = torch.stack(losses).mean()
+            metrics |= {"loss": torch.stack(losses).mean()} | self.learner.measured
         if self.bonus is not None:
             metrics |= self.bonus.measured()
         return metrics

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from automl_ext.rl.augmentation.batches import Augment
 from automl_ext.rl.exploration.bonus import BonusName
 from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
 from automl_ext.rl.networks.encoders import Kind
+from automl_ext.rl.representation.prediction import Auxiliary
 from automl_ext.training.checks import check_range
 
 
@@ -56,13 +58,22 @@ class DQNConfig(TrainConfig):
     layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
     bonus: BonusName = "none"  # Reward for novelty: counts of observations, RND or ICM. Reported returns exclude it.
     bonus_weight: float = 0.1  # Weight of the bonus.
+    augment: Augment = "none"
+    """Learn from randomly shifted images. rad: one shift of each image. drq: the mean over two shifts, for targets
+    too."""
+    augment_shift: int = 4  # Largest shift of an image by augment, in pixels.
+    auxiliary: Auxiliary = "none"
+    """Also train the encoder to predict the next latent state: by its cosine (spr), or among those of the batch
+    (contrastive)."""
+    auxiliary_weight: float = 1.0  # Weight of the auxiliary loss.
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "n_step", "batch_size", "buffer_size", "train_freq", "target_update_interval", low=1)
+        check_range(self, "augment_shift", low=1)
         if self.gradient_steps < 1 and self.gradient_steps != -1:
             raise ValueError(f"gradient_steps: expected at least 1, or -1, got {self.gradient_steps}")
-        check_range(self, "learning_starts", "sigma", "bonus_weight", low=0)
+        check_range(self, "learning_starts", "sigma", "bonus_weight", "auxiliary_weight", low=0)
         check_range(self, "gamma", "exploration_fraction", "final_epsilon", "alpha", "beta", low=0, high=1)
         check_range(self, "lr", "adam_eps", above=0)
         check_range(self, "atoms", low=2)

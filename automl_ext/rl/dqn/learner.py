@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.ops.targets import categorical_projection, td_targets
+from automl_ext.rl.augmentation.batches import average_copies, make_augmentation
 from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.losses import categorical_loss, q_loss, q_loss_gradient, take_action
 from automl_ext.rl.dqn.support import SupportCheck
@@ -20,11 +21,12 @@ from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
 from automl_ext.rl.networks.q_network import QNetwork, noisy_layers, resample
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
+from automl_ext.rl.representation.prediction import auxiliary_losses
 from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
 from automl_ext.training.memory import flushed_denormals
 from automl_ext.training.optimizer_state import load_optimizer
-from automl_ext.training.seeding import generator
+from automl_ext.training.seeding import derived_seed, generator
 
 
 class QLearner:
@@ -42,7 +44,9 @@ class QLearner:
         online, target: the networks.
         updates: number of gradient steps so far.
         transform: if not None, applied to every batch before its targets are computed.
+        augmentation: if not None, applied after ``transform``. The targets of its copies of a transition are averaged.
         extra_losses: terms that are added to the loss.
+        measured: metrics of the extra losses in the last gradient step.
 
     Raises:
         UserError: unsupported observation space.
@@ -77,7 +81,9 @@ class QLearner:
         self.resample()
         self.updates = 0
         self.transform: BatchTransform | None = None
-        self.extra_losses: Sequence[ExtraLoss] = ()
+        self.augmentation = make_augmentation(config, space, derived_seed(seeds[1], 1), self.device)
+        self.extra_losses: Sequence[ExtraLoss] = auxiliary_losses(config, self.online, derived_seed(seeds[1], 2))
+        self.measured: dict[str, Tensor] = {}
 
     def _network(self, space: gymnasium.Space, actions: int, encoder: nn.Module | None) -> QNetwork:
         c = self.config
@@ -108,15 +114,18 @@ class QLearner:
         config = self.config
         # If the targets and the sampling do not change between gradient steps, sample all batches and compute all
         # targets at once: the results are the same and the matrix products are larger.
-        changing = config.double or config.noisy or config.prioritized or self.extra_losses or self.transform
-        at_once = 1 if changing else steps
+        added = self.extra_losses or self.transform or self.augmentation
+        at_once = 1 if config.double or config.noisy or config.prioritized or added else steps
+        size = config.batch_size * (1 if self.augmentation is None else self.augmentation.copies)
         losses = []
         with flushed_denormals():
             for _ in range(steps // at_once):
                 batch = replay.sample(config.batch_size * at_once)
                 if self.transform is not None:
                     batch = self.transform(batch)
-                parts = [x.split(config.batch_size) for x in (batch.observations, batch.actions, self.targets(batch))]
+                if self.augmentation is not None:
+                    batch = self.augmentation(batch)
+                parts = [x.split(size) for x in (batch.observations, batch.actions, self.targets(batch))]
                 weights = batch.weights if config.prioritized else None
                 for observations, actions, targets in zip(*parts, strict=True):
                     loss, errors = self.step(observations, actions, targets, weights, batch)
@@ -128,8 +137,13 @@ class QLearner:
                         raise UserError(f"diverged at update {self.updates}: {error}") from None
         return torch.stack(losses).mean()
 
-    @torch.no_grad()
     def targets(self, batch: Batch) -> Tensor:
+        """Compute the targets of a batch, averaged over the augmentation's copies of each transition, as in DrQ."""
+        targets = self.single_targets(batch)
+        return targets if self.augmentation is None else average_copies(targets, self.augmentation.copies)
+
+    @torch.no_grad()
+    def single_targets(self, batch: Batch) -> Tensor:
         """Compute the targets, returns + discounts · V(next): [N], or distributions [N, atoms] if distributional.
 
         V is the target network's value of the greedy action. The target network selects that action, or the online
@@ -169,7 +183,7 @@ class QLearner:
         else:
             loss_function = categorical_loss if self.config.distributional else q_loss
             loss, errors = loss_function(self.online(observations), actions, targets, weights)
-            total, _ = total_loss(loss, self.extra_losses, self.online, batch)
+            total, self.measured = total_loss(loss, self.extra_losses, self.online, batch)
             gradient.zero_()
             total.backward()
             for term in self.extra_losses:
@@ -218,6 +232,7 @@ class QLearner:
             "updates": self.updates,
             "extra_losses": states(self.extra_losses),
             **({} if self.transform is None else {"transform": self.transform.state_dict()}),
+            **({} if self.augmentation is None else {"augmentation": self.augmentation.state_dict()}),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
@@ -231,3 +246,5 @@ class QLearner:
             raise ValueError(f"transform: expected {self.transform}, got {state.get('transform')}")
         if self.transform is not None:
             self.transform.load_state_dict(state["transform"])
+        if self.augmentation is not None:
+            self.augmentation.load_state_dict(state["augmentation"])

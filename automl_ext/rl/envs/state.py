@@ -21,7 +21,7 @@ from gymnasium.vector import SyncVectorEnv, VectorEnv
 from automl_ext.rl.envs.guard import Guard
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
-OWN = ("automl_ext.rl.envs.wrappers", "automl_ext.rl.envs.deep_sea")
+OWN = ("automl_ext.rl.envs.wrappers", "automl_ext.rl.envs.deep_sea", "automl_ext.rl.envs.catch")
 MODULES = ("gymnasium.envs.classic_control.", "minatar.gym", *OWN)
 WRAPPERS = ("TimeLimit", "OrderEnforcing", "FrameStackObservation")
 # Checks an environment's first steps; its attributes do not affect later steps.

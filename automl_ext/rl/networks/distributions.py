@@ -42,6 +42,11 @@ class Categorical(nn.Module):
         logs = outputs.log_softmax(-1)
         return -(logs.exp() * logs).sum(-1)
 
+    def divergence(self, outputs: Tensor, others: Tensor) -> Tensor:
+        """Return KL(π ‖ π′) of the distributions π of ``outputs`` and π′ of ``others``, [N]."""
+        logs = outputs.log_softmax(-1)
+        return (logs.exp() * (logs - others.log_softmax(-1))).sum(-1)
+
     def to_env(self, actions: np.ndarray) -> np.ndarray:
         """Convert actions to the environment's numbering."""
         return actions + self.start if self.start else actions
@@ -77,6 +82,13 @@ class DiagonalGaussian(nn.Module):
     def entropy(self, outputs: Tensor) -> Tensor:
         """Return the entropy in nats, [N]."""
         return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(outputs))
+
+    def divergence(self, outputs: Tensor, others: Tensor) -> Tensor:
+        """Return KL(π ‖ π′) of the distributions π of ``outputs`` and π′ of ``others``, [N].
+
+        Both have the same standard deviation. It gets no gradient, because a larger one would lower every divergence.
+        """
+        return 0.5 * ((outputs - others) * (-self.log_std.detach()).exp()).square().sum(-1)
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
         """Map normalized actions [N, dims] to the environment's box, [N, *shape]."""
