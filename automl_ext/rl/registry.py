@@ -16,6 +16,9 @@ ALGORITHMS = {
     "a3c": ("automl_ext.rl.actor_critic.a3c", "A3CConfig", "A3C"),
     "dqn": ("automl_ext.rl.dqn.agent", "DQNConfig", "DQN"),
     "rainbow": ("automl_ext.rl.dqn.rainbow", "RainbowConfig", "Rainbow"),
+    "bc": ("automl_ext.rl.imitation.bc", "BCConfig", "BC"),
+    "cql": ("automl_ext.rl.offline.cql", "CQLConfig", "CQL"),
+    "iql": ("automl_ext.rl.offline.iql", "IQLConfig", "IQL"),
     "dreamer": ("automl_ext.rl.dreamer.agent", "DreamerConfig", "Dreamer"),
 }
 

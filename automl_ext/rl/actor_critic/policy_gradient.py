@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.imitation.initial import initial_policy
 from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
 from automl_ext.rl.loop.extensions import ExtraLoss, load_states, states
@@ -38,6 +39,8 @@ class PolicyGradientConfig(TrainConfig):
     max_grad_norm: float = 0.5  # Gradient norm to clip at; inf: no clipping.
     hidden: tuple[int, ...] = (64, 64)  # Units of each hidden layer.
     normalize: bool = False  # Normalize observations by their running mean and standard deviation.
+    init_policy: str | None = None  # Start from the policy of this run directory or file, such as one of train bc.
+    potential: str | None = None  # Shape rewards: a potential, mountain-car, frozen-lake or MODULE:FUNCTION.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,6 +71,13 @@ class PolicyGradientAgent(LearningAgent):
     outputs: Callable[[np.ndarray], np.ndarray]
     rng: np.random.Generator
     extra_losses: Sequence[ExtraLoss] = ()
+    _policy_given = False  # whether a policy was loaded, which replaces config.init_policy
+
+    def prepare(self) -> None:
+        """Load the policy ``config.init_policy``, unless training has begun or another policy was loaded."""
+        path = self.config.init_policy
+        if path is not None and not self.envs.steps and not self._policy_given:
+            self.load_policy_state(initial_policy(path, self.policy_state()))
 
     def sample(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sample actions; return them as sampled and as the environment takes them."""
@@ -89,6 +99,7 @@ class PolicyGradientAgent(LearningAgent):
 
     def load_policy_state(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state)
+        self._policy_given = True
 
     def state_dict(self) -> dict[str, Any]:
         return {

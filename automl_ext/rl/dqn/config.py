@@ -47,6 +47,7 @@ class DQNConfig(TrainConfig):
     v_max: float = 100.0  # Highest discounted return that C51 can represent.
     sigma: float = 0.5  # Initial noise scale σ₀ of noisy layers.
     normalize: bool = False  # Normalize observations by their running mean and standard deviation.
+    potential: str | None = None  # Shape rewards: a potential, mountain-car, frozen-lake or MODULE:FUNCTION.
 
     def __post_init__(self) -> None:
         super().__post_init__()

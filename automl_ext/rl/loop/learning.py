@@ -73,6 +73,7 @@ class LearningAgent(Agent):
         if resume is not None and out is None:
             raise ValueError(f"resume: expected None without out, got {resume!r}")
         self._make_envs()
+        self.prepare()
         steps = self.envs.steps
         if total_steps is not None:
             if type(total_steps) is not int or total_steps < 1:
@@ -197,6 +198,7 @@ class LearningAgent(Agent):
             raise UserError(
                 f"{self.config.env_id}: expected the spaces of the agent, {short(self.spaces)}, got {short(spaces)}"
             )
+        envs.transform = self.envs.transform
         self.envs = envs
 
 

@@ -1,0 +1,32 @@
+"""Several transforms of steps in the same environments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from automl_ext.rl.envs.vector import Step, StepTransform
+
+
+class Transforms:
+    """A :class:`~automl_ext.rl.envs.vector.StepTransform` that applies several, one after the other."""
+
+    def __init__(self, parts: Sequence[StepTransform]) -> None:
+        self.parts = list(parts)
+
+    def __call__(self, step: Step) -> Step:
+        for part in self.parts:
+            step = part(step)
+        return step
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"parts": [part.state_dict() for part in self.parts]}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for part, saved in zip(self.parts, state["parts"], strict=True):
+            part.load_state_dict(saved)
+
+
+def add_transform(envs: Any, transform: StepTransform) -> None:
+    """Apply ``transform`` after the transforms that the environments have."""
+    envs.transform = transform if envs.transform is None else Transforms([envs.transform, transform])
