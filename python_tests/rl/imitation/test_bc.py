@@ -13,8 +13,8 @@ import torch
 pytest.importorskip("gymnasium")
 import gymnasium
 from compare_runs import same_runs
+from dqn_worlds import Corridor, corridor_values, walks
 from gymnasium import spaces
-from recorded_worlds import Corridor, corridor_values, walks
 
 from automl_ext import rl
 from automl_ext.cli import main
@@ -41,7 +41,7 @@ def test_the_clone_has_the_probabilities_and_values_of_the_recorded_policy() -> 
 
 def test_a_truncated_episode_bootstraps() -> None:
     """Every episode is truncated after three steps of reward 1: all values are 1 / (1 − γ)."""
-    agent = rl.make("bc", Corridor, total_steps=600, gamma=0.8, **FAST)
+    agent = rl.make("bc", Corridor, total_steps=450, gamma=0.8, **FAST)
     observations, no = np.eye(5)[[1, 2, 1, 2]], np.zeros(3, bool)
     episode = {"observations": observations, "actions": [11, 10, 11], "rewards": [1, 1, 1], "terminations": no}
     agent.set_episodes([episode | {"truncations": no}])
