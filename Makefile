@@ -64,11 +64,16 @@ cuda-build:
 cuda-test:
 	@sh tools/cuda_test.sh
 
-# A source distribution, the wheel built from it, and the wheel used on its own, away from the sources.
+# A source distribution, which must hold every file that a build reads; a wheel; and the wheel used on its own, away from
+# the sources. The wheel is built in the checkout, whose object files make it a matter of seconds.
 package: setup
-	rm -rf build/package && mkdir -p build/package
+	rm -rf build/package && mkdir -p build/package/sources
 	$(BIN)/python setup.py --quiet sdist --dist-dir build/package
-	AUTOML_EXT_CUDA=0 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w build/package build/package/*.tar.gz
+	tar -xzf build/package/*.tar.gz --strip-components 1 -C build/package/sources
+	for path in csrc tools setup.py pyproject.toml README.md LICENSE; do \
+	  diff -r --exclude=__pycache__ $$path build/package/sources/$$path || exit 1; done
+	diff -r --exclude=__pycache__ --exclude='*.so' --exclude=_build.py automl_ext build/package/sources/automl_ext
+	AUTOML_EXT_CUDA=0 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w build/package .
 	$(BIN)/python -m pip install --quiet --no-deps --target build/package/site build/package/*.whl
 	cd build/package && PYTHONPATH=site AUTOML_EXT_BACKEND=native ../../$(BIN)/python -c "import automl_ext, torch; \
 	  assert 'package/site' in automl_ext.__file__, automl_ext.__file__; \

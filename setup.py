@@ -101,6 +101,14 @@ def limit_jobs():
 class Build(BuildExtension):
     """Build the library and write the facts of the build beside it, for automl_ext._native."""
 
+    def finalize_options(self):
+        """Keep the object files in the checkout, so that the next build compiles only what has changed.
+
+        For an editable installation setuptools would choose a temporary folder.
+        """
+        super().finalize_options()
+        self.build_temp = str(ROOT / "build" / f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}")
+
     def run(self):
         compiler = compiler_version()
         decision = f"{'yes' if use_cuda else 'no'}: {reason}"

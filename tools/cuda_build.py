@@ -31,9 +31,16 @@ SOURCE = HOME / "src"
 PYTHON = HOME / "venv/bin/python"
 ARCHS = {"8.0": "sm_80", "9.0": "sm_90"}
 TORCH = "torch==2.11.0"  # the default package index has a build for CUDA 13.0
-# Tests of everything that depends on the build and on torch's version: the ops, torch.compile of them, the build, and
-# exported networks. The rest is Python that calls them, and `make test` covers it.
-TESTED = ("build", "cuda", "ops", "nas/export")
+# Tests of what depends on the version of torch: how it calls the ops (values, gradients, torch.compile, devices,
+# threads), and exported networks. What the kernels compute does not depend on it, and `make test` covers it.
+TESTED = (
+    "cuda",
+    "nas/export",
+    *(f"ops/test_{name}.py" for name in ("backend", "backward_ops", "conformance", "devices", "threads")),
+    "ops/gumbel/test_gumbel_torch.py",
+    "ops/mixed/test_mixed_modules.py",
+)
+TEST_PACKAGES = ("pytest", "pytest-xdist", "hypothesis", "scikit-learn")
 TO_BUILD = [TORCH, "setuptools>=77", "wheel", "ninja", "pybind11", "numpy"]
 
 IMPORT_CHECK = """
@@ -159,14 +166,16 @@ def check_resources(log):
 
 
 def test_requirements(requires):
-    """Convert the requires.txt of an egg-info, with its extras, to requirements for pip."""
-    requirements, marker = [], ""
+    """Convert the requires.txt of an egg-info to requirements for pip: the core's, and TEST_PACKAGES of the extras."""
+    requirements, extra, marker = [], "", ""
     for line in requires.splitlines():
         if section := re.fullmatch(r"\[([^:\]]*):?(.*)\]", line):
-            marker = section.group(2)
-        elif line and not line.startswith(("automl_ext", "automl-ext", "torch")):
+            extra, marker = section.groups()
+            continue
+        name = re.split(r"[^\w-]", line)[0]
+        if name and name != "torch" and (not extra or name in TEST_PACKAGES):
             requirements.append(f"{line}; {marker}" if marker else line)
-    return requirements
+    return list(dict.fromkeys(requirements))
 
 
 def run_tests(env):

@@ -142,6 +142,8 @@ matplotlib>=3.7
 [test]
 automl_ext[data,plot,tensorboard,toml]
 pytest>=8
+pytest-xdist>=3.5
+mypy>=1.10
 
 [toml]
 
@@ -153,9 +155,8 @@ colorama
 """
     assert cuda_build.test_requirements(requires) == [
         "numpy>=1.24",
-        "matplotlib>=3.7",
         "pytest>=8",
-        'tomli>=2; python_version < "3.11"',
+        "pytest-xdist>=3.5",
         'colorama; sys_platform == "win32"',
     ]
 

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -188,15 +183,6 @@ CARTPOLE: dict[str, Any] = {
     "checkpoint_every": 150,
     "buffer_size": 800,
 }
-TRAIN = """
-import json, sys
-from automl_ext.rl.dqn import agent as dqn
-from automl_ext.rl.dqn import rainbow
-from automl_ext.rl.dqn.config import DQNConfig
-module = {"dqn": dqn.train, "rainbow": rainbow.train}[sys.argv[1]]
-config = {"dqn": DQNConfig, "rainbow": rainbow.RainbowConfig}[sys.argv[1]](**json.loads(sys.argv[3]))
-module(config, sys.argv[2], resume="auto")
-"""
 
 
 def outcome(out: Path) -> tuple[Any, str, Any]:
@@ -215,26 +201,6 @@ def test_resumed_run_equals_uninterrupted_run(name: str, tmp_path: Path) -> None
     assert run(config, tmp_path / "resumed", resume="auto", stop_after=300) is None
     run(config, tmp_path / "resumed", resume="auto")
     assert outcome(tmp_path / "resumed") == outcome(tmp_path / "whole")
-
-
-@pytest.mark.slow  # faster tests of the same: test_resumed_run_equals_uninterrupted_run, and rl_killed.py on a toy
-@pytest.mark.parametrize("name", ["dqn", "rainbow"])
-def test_killed_and_resumed_run_equals_uninterrupted_run(name: str, tmp_path: Path) -> None:
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", TRAIN, name, str(out), json.dumps(CARTPOLE)]
-        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-    assert start(tmp_path / "whole").wait(300) == 0
-    process = start(tmp_path / "killed")
-    deadline = time.monotonic() + 120
-    while process.poll() is None and not (tmp_path / "killed/checkpoints/step-00000480").exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "killed/result.json").exists()
-    assert start(tmp_path / "killed").wait(300) == 0
-    assert outcome(tmp_path / "killed") == outcome(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("name", ["plain", "prioritized", "distributional"])

@@ -3,19 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("gymnasium")
 from compare_runs import newest, same, same_runs
-from dreamer_worlds import SIZES, TINY, PointOnLine
+from dreamer_worlds import TINY, PointOnLine
 
 from automl_ext.rl.dreamer import train
 
@@ -32,35 +26,6 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path: Path, continuous: bool) 
     assert result["updates"] == newest(parts)[1]["agent"]["learner"]["updates"] == 10  # one more at first
     assert result["updates_per_second"] > 0
     same_runs(tmp_path / "whole", parts, {"updates_per_second"})
-
-
-KILLABLE = """
-import json, sys
-from automl_ext.rl.dreamer import DreamerConfig, train
-train(DreamerConfig(**json.loads(sys.argv[2])), sys.argv[1], resume="auto")
-"""
-
-
-@pytest.mark.slow  # faster tests of the same: test_resumed_run_equals_uninterrupted_run, and rl_killed.py on a toy
-def test_killed_and_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
-    settings = SIZES | {"total_steps": 300, "prefill": 40, "pretrain": 1, "train_every": 5, "batch_size": 3}
-    settings |= {"sequence_length": 5, "horizon": 3, "eval_every": 100, "eval_episodes": 2, "final_episodes": 2}
-
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", KILLABLE, str(out), json.dumps(settings | {"checkpoint_every": 20})]
-        return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-    assert start(tmp_path / "whole").wait(300) == 0
-    killed = tmp_path / "killed"
-    process = start(killed)
-    while not any(int(p.name.split("-")[-1]) >= 160 for p in killed.glob("checkpoints/step-*")):
-        assert process.poll() is None, "finished before it could be killed"
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (killed / "result.json").exists()
-    assert start(killed).wait(300) == 0
-    same_runs(tmp_path / "whole", killed, {"updates_per_second"})
 
 
 def test_resume_starts_new_episodes_if_environments_cannot_be_saved(tmp_path: Path, register_world) -> None:
