@@ -14,9 +14,10 @@ import tyro
 
 from automl_ext._native import BackendError
 from automl_ext.parsing import option_value, raise_user_errors
+from automl_ext.rl.episodes.record import RecordCommand, record_run
 from automl_ext.rl.registry import ALGORITHMS
 from automl_ext.runners import RUNNERS, DQNOptions, Run, Runner, SupernetOptions, TrainOptions
-from automl_ext.summary import print_evaluation, print_json, print_run
+from automl_ext.summary import print_evaluation, print_json, print_recording, print_run
 from automl_ext.training.config import apply_toml, to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -192,6 +193,18 @@ def _eval(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
+def _record(prog: str, args: Sequence[str]) -> int:
+    text = "Record episodes of a trained policy, from which bc, cql and iql learn."
+    command = tyro.cli(RecordCommand, prog=prog, args=args, description=text)
+    with contextlib.redirect_stdout(sys.stderr if command.json else sys.stdout):
+        result = record_run(command)
+    if command.json:
+        print_json(result)
+    else:
+        print_recording(command.out, result)
+    return 0
+
+
 def _export(prog: str, args: Sequence[str]) -> int:
     text = "Write a trained network or policy as files that need no automl_ext."
     command = tyro.cli(ExportCommand, prog=prog, args=args, description=text)
@@ -250,8 +263,8 @@ def _completion(prog: str, args: Sequence[str]) -> int:
     """Print a completion script for a shell."""
     from automl_ext.completion import print_script
 
-    forms: dict[str, Any] = {"eval": EvalCommand, "plot": PlotCommand, "export": ExportCommand, "demo": DemoCommand}
-    forms |= {"doctor": DoctorCommand, "nas-table": NASTableCommand}
+    forms: dict[str, Any] = {"eval": EvalCommand, "record": RecordCommand, "plot": PlotCommand, "export": ExportCommand}
+    forms |= {"doctor": DoctorCommand, "nas-table": NASTableCommand, "demo": DemoCommand}
     for name, runner in RUNNERS.items():
         forms[name] = RunCommand[runner.options, runner.load()[0]]  # type: ignore[misc,name-defined]
     print_script(args, {name: (text, forms.get(name)) for name, (text, _) in COMMANDS.items()})
@@ -265,6 +278,7 @@ COMMANDS: dict[str, tuple[str, Command]] = {
     **_RUN_COMMANDS,
     "nas-table": ("convert the official NATS-Bench files to the table that nas-bench reads", _nas_table),
     "eval": ("play episodes with a trained policy", _eval),
+    "record": ("record episodes of a trained policy", _record),
     "plot": ("plot runs, or draw one cell", _plot),
     "export": ("write a trained network as files that need no automl_ext", _export),
     "doctor": ("check this installation", _doctor),

@@ -165,6 +165,9 @@ _HELP = {
     "train ppo": "train an agent with PPO, proximal policy optimization (Schulman et al. 2017)",
     "train dqn": "train an agent with DQN (Mnih et al. 2015); --ablate compares Rainbow's parts",
     "train rainbow": "train an agent with Rainbow, DQN with six extensions (Hessel et al. 2018)",
+    "train bc": "clone the policy of recorded episodes (behavior cloning)",
+    "train cql": "train an agent on recorded episodes with CQL, conservative Q-learning (Kumar et al. 2020)",
+    "train iql": "train an agent on recorded episodes with IQL, implicit Q-learning (Kostrikov et al. 2021)",
     "train dreamer": "train an agent with Dreamer, in a learned world model (Hafner et al. 2020)",
 }
 

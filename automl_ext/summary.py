@@ -73,6 +73,16 @@ def print_evaluation(run: Path, result: dict[str, Any], videos: Sequence[Path]) 
     _print(f"automl-ext eval {run}", rows, [])
 
 
+def print_recording(out: Path, result: dict[str, Any]) -> None:
+    """Print the result of ``automl-ext record``."""
+    rows = [
+        ("episodes", f"{result['episodes']:,}, {result['steps']:,} steps"),
+        ("return", f"{result['return_mean']:,.2f} ± {result['return_std']:,.2f} (mean ± std)"),
+        ("written to", str(out)),
+    ]
+    _print("automl-ext record: finished", rows, [f"automl-ext train bc --episodes {shlex.quote(str(out))}"])
+
+
 def next_commands(prog: str, out: Path, config: Any, result: dict[str, Any]) -> list[str]:
     """Return the command lines that a user may want after a run."""
     run = shlex.quote(str(out))

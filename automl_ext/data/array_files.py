@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import math
-import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from automl_ext.data.source import Source, array_part
 from automl_ext.training.errors import UserError
+from automl_ext.training.files.npz import read_npz
 from automl_ext.training.files.reading import check_size
 
 FASHION_CLASSES = (
@@ -111,7 +111,7 @@ def npz(path: Path) -> Source:
         UserError: the file is not an npz file, too large or encrypted, or an array is missing or has an unsuitable
             shape, type or range. The message names the file and the array.
     """
-    arrays, present = _read_npz(path)
+    arrays, present = read_npz(path, _KNOWN)
     for names in _NAMES:
         if names[0] in arrays and names[1] in arrays:
             break
@@ -130,27 +130,6 @@ def npz(path: Path) -> Source:
     if unknown.size:
         raise UserError(f"{path}: {names[3]} has the label {unknown[0]}, which {names[1]} does not contain")
     return Source(classes, train, array_part(test_images, torch.from_numpy(np.searchsorted(values, test_labels))))
-
-
-def _read_npz(path: Path) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Read the arrays whose names are in ``_KNOWN``. Also return the names of all members."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}
-            # zipfile never reads more of a member than its declared size.
-            check_size(path, sum(size for name, size in sizes.items() if name in _KNOWN))
-        with np.load(path, allow_pickle=False) as arrays:
-            found = {name: arrays[name] for name in arrays.files if name in _KNOWN}
-    except MemoryError:
-        raise UserError(f"{path} declares arrays larger than the memory") from None
-    # RuntimeError: encrypted; its subclass NotImplementedError: an unsupported compression
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{path} is not a readable npz file of plain arrays: {reason}") from None
-    for name, array in found.items():
-        if not isinstance(array, np.ndarray):  # for a member that is not a .npy file, NumPy returns its bytes
-            raise UserError(f"{path}: {name} is not a NumPy array")
-    return found, list(sizes)
 
 
 _NAMES = (("images", "labels", "test_images", "test_labels"), ("x_train", "y_train", "x_test", "y_test"))

@@ -14,30 +14,40 @@ from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import Envs, Step, make_envs
 from automl_ext.rl.export.export import export_policy
+from automl_ext.rl.imitation.bc import BC, BCConfig
 from automl_ext.rl.loop.agent import Agent, TrainConfig
 from automl_ext.rl.loop.evaluate import evaluate
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.loop.loop import Report
+from automl_ext.rl.offline.cql import CQL, CQLConfig
+from automl_ext.rl.offline.iql import IQL, IQLConfig
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
+from automl_ext.rl.shaping.shaping import Shaping
 from automl_ext.rl.tabular.mdp import MDP
 from automl_ext.rl.tabular.solvers import policy_evaluation, policy_iteration, q_learning, value_iteration
 
 __all__ = [
     "A2C",
     "A3C",
+    "BC",
+    "CQL",
     "DQN",
+    "IQL",
     "MDP",
     "PPO",
     "A2CConfig",
     "A3CConfig",
     "Agent",
+    "BCConfig",
     "Batch",
+    "CQLConfig",
     "DQNConfig",
     "Dreamer",
     "DreamerConfig",
     "EnvOptions",
     "Envs",
+    "IQLConfig",
     "LearningAgent",
     "PPOConfig",
     "PrioritizedReplay",
@@ -46,6 +56,7 @@ __all__ = [
     "Reinforce",
     "ReinforceConfig",
     "Report",
+    "Shaping",
     "Step",
     "TrainConfig",
     "UniformReplay",

@@ -17,6 +17,9 @@ ALGORITHMS = {
     "ppo": ("automl_ext.rl.actor_critic.ppo", "PPOConfig", "PPO"),
     "dqn": ("automl_ext.rl.dqn.agent", "DQNConfig", "DQN"),
     "rainbow": ("automl_ext.rl.dqn.rainbow", "RainbowConfig", "Rainbow"),
+    "bc": ("automl_ext.rl.imitation.bc", "BCConfig", "BC"),
+    "cql": ("automl_ext.rl.offline.cql", "CQLConfig", "CQL"),
+    "iql": ("automl_ext.rl.offline.iql", "IQLConfig", "IQL"),
     "dreamer": ("automl_ext.rl.dreamer.agent", "DreamerConfig", "Dreamer"),
 }
 

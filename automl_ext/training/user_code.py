@@ -22,7 +22,7 @@ import automl_ext
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
-OPTIONS = ("env_id", "wrapper", "space")  # options whose values may name a module: MODULE:NAME
+OPTIONS = ("env_id", "wrapper", "potential", "space")  # options whose values may name a module: MODULE:NAME
 
 _OURS = os.path.dirname(automl_ext.__file__) + os.sep
 _LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})

@@ -23,6 +23,7 @@ pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
 from automl_ext import cli
 from automl_ext.cli import main
+from automl_ext.rl.registry import ALGORITHMS
 
 SMALL = ["--subset", "200", "--epochs", "2", "--channels", "4", "--retrain-epochs", "1", "--retrain-channels", "4"]
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
@@ -86,11 +87,8 @@ def test_no_command_prints_the_usage(automl_ext: Run) -> None:
         (["evl", "run"], "unknown command 'evl'; did you mean 'eval'?"),
         (["train-dqn"], "unknown command 'train-dqn'; did you mean 'train dqn'?"),
         (["a\nb"], "unknown command 'a\\nb'"),
-        (
-            ["train", "rainbw"],
-            "expected one of reinforce, a2c, a3c, ppo, dqn, rainbow, dreamer, got 'rainbw'; did you mean",
-        ),
-        (["train"], "train: expected one of reinforce, a2c, a3c, ppo, dqn, rainbow, dreamer, got nothing"),
+        (["train", "rainbw"], f"expected one of {', '.join(ALGORITHMS)}, got 'rainbw'; did you mean"),
+        (["train"], f"train: expected one of {', '.join(ALGORITHMS)}, got nothing"),
         (["search", "foo"], "search: expected one of gdas, entmax-gdas, darts,"),
     ],
 )

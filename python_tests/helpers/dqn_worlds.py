@@ -1,4 +1,4 @@
-"""A chain with known action values, and a small DQN configuration for it."""
+"""Small environments with known values, their recorded episodes, and a small DQN configuration."""
 
 from __future__ import annotations
 
@@ -78,3 +78,55 @@ def random_episodes(n: int) -> list[dict[str, np.ndarray]]:
         columns = {name: np.array(column) for name, column in zip(names, zip(*steps, strict=True), strict=True)}
         episodes.append({"observations": np.array(observations), **columns})
     return episodes
+
+
+class Corridor(gymnasium.Env):
+    """Five fields in a row. Action 11 goes right, action 10 left; the right end pays 1, the left end 0.2.
+
+    Both ends terminate an episode, which starts on the second field. An episode is truncated after 20 steps.
+    Observations are one-hot, [5].
+    """
+
+    def __init__(self) -> None:
+        self.observation_space = spaces.Box(0, 1, (5,), np.float32)
+        self.action_space = spaces.Discrete(2, start=10)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
+        super().reset(seed=seed)
+        self.place, self.t = 1, 0
+        return self._observe(), {}
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        self.t += 1
+        self.place += 1 if action == 11 else -1
+        reward = {4: 1.0, 0: 0.2}.get(self.place, 0.0)
+        return self._observe(), reward, self.place in (0, 4), self.t == 20, {}
+
+    def _observe(self) -> np.ndarray:
+        return np.eye(5, dtype=np.float32)[self.place]
+
+
+def walks(right: float, episodes: int = 60, seed: int = 0) -> list[dict[str, Any]]:
+    """Return episodes of a policy that goes right with this probability, in Minari's form."""
+    rng, env, found = np.random.default_rng(seed), Corridor(), []
+    for _ in range(episodes):
+        observations, rows, over = [env.reset()[0]], [], False
+        while not over:
+            action = 11 if rng.random() < right else 10
+            observation, reward, terminated, truncated, _ = env.step(action)
+            over = terminated or truncated
+            observations.append(observation)
+            rows.append((action, reward, terminated, truncated))
+        names = ("actions", "rewards", "terminations", "truncations")
+        columns = dict(zip(names, map(np.array, zip(*rows, strict=True)), strict=True))
+        found.append({"observations": np.array(observations), **columns})
+    return found
+
+
+def corridor_values(episodes: list[dict[str, Any]], gamma: float) -> np.ndarray:
+    """Return the values of fields 1 to 3, without a time limit, under a policy with the frequencies of the episodes."""
+    places = np.concatenate([episode["observations"][:-1].argmax(1) for episode in episodes])
+    actions = np.concatenate([episode["actions"] for episode in episodes])
+    right = np.array([(actions[places == place] == 11).mean() for place in (1, 2, 3)])
+    P = np.diag(right[:2], 1) + np.diag(1 - right[1:], -1)
+    return np.linalg.solve(np.eye(3) - gamma * P, [(1 - right[0]) * 0.2, 0, right[2]])

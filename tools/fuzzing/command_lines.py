@@ -105,8 +105,12 @@ def _other(rng: random.Random) -> Line:
         argv += rng.choices(paths, k=rng.randint(0, 2))
         argv += rng.choice(([], ["--genotype", rng.choice(KNOWN["genotype"] + TEXTS)], ["--out", rng.choice(paths)]))
         argv += rng.choice(([], ["--space", rng.choice(KNOWN["space"])]))
-    elif command in ("export", "nas-table"):
-        argv += [rng.choice(paths), "--out", rng.choice([*paths, "net.py", "net.pt2", "net.exe", "none/a/net.py"])]
+    elif command in ("export", "nas-table", "record"):
+        argv += [
+            rng.choice(paths),
+            "--out",
+            rng.choice([*paths, "net.py", "net.pt2", "net.npz", "net.exe", "none/a/net.py"]),
+        ]
     elif command == "doctor":
         argv += ["--device", rng.choice(KNOWN["device"] + TEXTS)]
     elif command == "demo":

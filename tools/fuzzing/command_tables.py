@@ -39,9 +39,12 @@ SMALL: dict[str, list[str]] = {
     "train a3c": [*STEPS, "--hidden", "16", "--n-workers", "1"],
     "train dqn": [*Q, "--gradient-steps", "1"],
     "train rainbow": [*Q, "--gradient-steps", "1"],
+    "train bc": [*STEPS, "--hidden", "16", "--episodes", "file"],
+    "train cql": [*STEPS, "--hidden", "16", "--episodes", "file"],
+    "train iql": [*STEPS, "--hidden", "16", "--episodes", "file"],
     "train dreamer": [*STEPS, *DREAMER.split()],
 }
-OTHERS = ("eval", "plot", "export", "doctor", "bench", "nas-table", "demo")
+OTHERS = ("eval", "record", "plot", "export", "doctor", "bench", "nas-table", "demo")
 RUNS = {"trained": "a2c", "retrained": "retrain"}  # run directories that a line may name, by kind
 # Words in the names of options that set the amount of work. These get no large values.
 BUDGETS = ("steps", "epochs", "evaluations", "budget", "every", "episodes", "runs", "rounds", "restarts", "cells")

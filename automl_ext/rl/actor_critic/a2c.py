@@ -36,6 +36,7 @@ from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.loop.extensions import Acted, total_loss
 from automl_ext.rl.networks.actor_critic import acting
 from automl_ext.rl.networks.parameters import flatten_parameters
+from automl_ext.rl.shaping.shaping import shape_rewards
 from automl_ext.training.checks import check_range
 from automl_ext.training.device import choose_device
 from automl_ext.training.memory import check_memory
@@ -89,6 +90,7 @@ class A2C(PolicyGradientAgent):
         self.config = config
         self.device = choose_device(config.device)
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
+        shape_rewards(self.envs, config.potential, config.gamma)
         row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
         check_memory("n_steps", config.n_steps * self.envs.n_envs * row)
         self.network = make_network(config, self.envs, self.device, encoder)

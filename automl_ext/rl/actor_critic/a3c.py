@@ -77,6 +77,11 @@ class A3C(LearningAgent):
         )
         self.shared, self.envs = shared, ActorProcesses(config, shared)
 
+    def prepare(self) -> None:
+        if not self.envs.steps:
+            self.learner.prepare()
+            self.shared.parameters.copy_(self.learner.parameters.detach())
+
     def iterate(self) -> dict[str, Any]:
         """Run one leg; return scalar metrics.
 

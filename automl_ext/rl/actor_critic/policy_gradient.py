@@ -14,6 +14,7 @@ from automl_ext.rl.augmentation.drac import DrAC
 from automl_ext.rl.augmentation.shift import RandomShift
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.exploration.bonus import BonusName, StepBonus, explore_steps
+from automl_ext.rl.imitation.initial import initial_policy
 from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
 from automl_ext.rl.loop.extensions import ExtraLoss, load_states, states
@@ -48,6 +49,8 @@ class PolicyGradientConfig(TrainConfig):
     bonus_weight: float = 0.1  # Weight of the bonus.
     drac: float = 0.0  # Weight of DrAC's loss, which keeps policy and value equal for shifted images.
     augment_shift: int = 4  # Largest shift of an image by drac, in pixels.
+    init_policy: str | None = None  # Start from the policy of this run directory or file, such as one of train bc.
+    potential: str | None = None  # Shape rewards: a potential, mountain-car, frozen-lake or MODULE:FUNCTION.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -81,6 +84,13 @@ class PolicyGradientAgent(LearningAgent):
     rng: np.random.Generator
     extra_losses: Sequence[ExtraLoss] = ()
     bonus: StepBonus | None = None
+    _policy_given = False  # whether a policy was loaded, which replaces config.init_policy
+
+    def prepare(self) -> None:
+        """Load the policy ``config.init_policy``, unless training has begun or another policy was loaded."""
+        path = self.config.init_policy
+        if path is not None and not self.envs.steps and not self._policy_given:
+            self.load_policy_state(initial_policy(path, self.policy_state()))
 
     def sample(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sample actions; return them as sampled and as the environment takes them."""
@@ -109,6 +119,7 @@ class PolicyGradientAgent(LearningAgent):
 
     def load_policy_state(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state)
+        self._policy_given = True
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from automl_ext import gae
 from automl_ext.rl.actor_critic.losses import (
@@ -45,6 +45,7 @@ from automl_ext.rl.networks import numpy_adam
 from automl_ext.rl.networks.actor_critic import TwinMLP, acting
 from automl_ext.rl.networks.actor_critic_gradient import ActorCriticGradient, differentiable
 from automl_ext.rl.networks.parameters import flatten_parameters
+from automl_ext.rl.shaping.shaping import shape_rewards
 from automl_ext.training.checks import check_range
 from automl_ext.training.device import choose_device
 from automl_ext.training.memory import check_memory, flushed_denormals
@@ -103,6 +104,8 @@ class PPO(PolicyGradientAgent):
     Args:
         config: settings, and the environments to make if ``envs`` is None.
         envs: training environments. The agent owns them.
+        encoder: a network from observations to features, see :class:`~automl_ext.rl.networks.body.Body`; it is trained
+            with the policy. Runs and saved agents do not contain its architecture.
 
     Raises:
         UserError: unsupported observation or action space; environments or a rollout that do not fit into memory.
@@ -110,13 +113,14 @@ class PPO(PolicyGradientAgent):
 
     algorithm = "ppo"
 
-    def __init__(self, config: PPOConfig, envs: Envs | None = None) -> None:
+    def __init__(self, config: PPOConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
         self.config = config
         self.device = choose_device(config.device)
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
+        shape_rewards(self.envs, config.potential, config.gamma)
         row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
         check_memory("n_steps", config.n_steps * self.envs.n_envs * row)
-        self.network = make_network(config, self.envs, self.device)
+        self.network = make_network(config, self.envs, self.device, encoder)
         self.parameters = flatten_parameters(self.network)
         self.optimizer = torch.optim.Adam([self.parameters], config.lr, eps=1e-5, fused=True)
         self.outputs = acting(self.network, self.device)

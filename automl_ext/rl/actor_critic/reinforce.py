@@ -33,6 +33,7 @@ from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.extensions import Acted, total_loss
 from automl_ext.rl.networks.actor_critic import acting
 from automl_ext.rl.networks.parameters import flatten_parameters
+from automl_ext.rl.shaping.shaping import shape_rewards
 from automl_ext.training.device import choose_device
 
 
@@ -72,6 +73,7 @@ class Reinforce(PolicyGradientAgent):
         self.config = config
         self.device = choose_device(config.device)
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
+        shape_rewards(self.envs, config.potential, config.gamma)
         self.network = make_network(config, self.envs, self.device, encoder)
         self.parameters = flatten_parameters(self.network)
         self.optimizer = torch.optim.Adam([self.parameters], config.lr)

@@ -28,6 +28,7 @@ from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import unsupported
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import UniformReplay
+from automl_ext.rl.shaping.shaping import shape_rewards
 from automl_ext.training.device import choose_device
 from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
@@ -53,6 +54,7 @@ class DQN(LearningAgent):
     def __init__(self, config: DQNConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
         self.config = config
         self.envs = envs or envs_of(config, config.n_envs, config.seed)
+        shape_rewards(self.envs, config.potential, config.gamma)
         self.actions, self._first = discrete(self.envs.action_space)
         seeds = [derived_seed(config.seed, i) for i in range(4)]
         space = self.envs.observation_space

@@ -66,6 +66,7 @@ class DQNConfig(TrainConfig):
     """Also train the encoder to predict the next latent state: by its cosine (spr), or among those of the batch
     (contrastive)."""
     auxiliary_weight: float = 1.0  # Weight of the auxiliary loss.
+    potential: str | None = None  # Shape rewards: a potential, mountain-car, frozen-lake or MODULE:FUNCTION.
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,7 @@ from gymnasium.spaces import Box
 from automl_ext.rl.dqn.agent import make_replay
 from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.learner import QLearner
-from automl_ext.rl.envs.vector import Step
-from automl_ext.rl.networks.body import float32_array
+from automl_ext.rl.replay.episodes import as_recorded, fill
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import UniformReplay
 from automl_ext.training.seeding import derived_seed
@@ -31,36 +30,11 @@ def replay_of_episodes(config: DQNConfig, episodes: Iterable[Any]) -> UniformRep
         ValueError: there are no steps, the lengths of the arrays do not match, or rewards or observations are not
             finite.
     """
-    fields = ("observations", "actions", "rewards", "terminations", "truncations")
-    arrays = [{name: np.asarray(_get(episode, name)) for name in fields} for episode in episodes]
-    for episode in arrays:
-        episode["observations"] = float32_array(episode["observations"])
-    for i, episode in enumerate(arrays):
-        steps = len(episode["actions"])
-        for name, x in episode.items():
-            expected = steps + (name == "observations")
-            if len(x) != expected:
-                raise ValueError(f"episode {i}: {name}: expected length {expected}, got {len(x)}")
-    total = sum(len(episode["actions"]) for episode in arrays)
-    if not total:
-        raise ValueError("episodes: expected at least one step")
-    first = arrays[0]["observations"]
+    found = as_recorded(episodes)
+    first = found[0].observations
+    total = sum(len(episode.actions) for episode in found)
     replay = make_replay(config, space_of(first.shape[1:], first.dtype), 1, config.seed, capacity=total)
-    for episode in arrays:
-        observations, last = episode["observations"], len(episode["actions"]) - 1
-        for t in range(last + 1):
-            terminated = bool(episode["terminations"][t])
-            truncated = bool(episode["truncations"][t]) or (t == last and not terminated)
-            step = Step(
-                observations[t : t + 1],
-                episode["actions"][t : t + 1].astype(np.int64),
-                episode["rewards"][t : t + 1].astype(np.float32),
-                observations[t + 1 : t + 2],
-                terminated=np.array([terminated]),
-                truncated=np.array([truncated]),
-                valid=np.array([True]),
-            )
-            replay.add(step)
+    fill(replay, (episode._replace(actions=episode.actions.astype(np.int64)) for episode in found))
     return replay
 
 
@@ -121,7 +95,3 @@ def space_of(shape: tuple[int, ...], dtype: Any) -> Box:
         return Box(-np.inf, np.inf, shape, kind)
     low, high = (0, 1) if kind.kind == "b" else (np.iinfo(kind).min, np.iinfo(kind).max)
     return Box(low, high, shape, kind)
-
-
-def _get(episode: Any, name: str) -> Any:
-    return episode[name] if isinstance(episode, Mapping) else getattr(episode, name)

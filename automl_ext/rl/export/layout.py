@@ -12,12 +12,15 @@ from automl_ext.rl.actor_critic.a3c import A3C
 from automl_ext.rl.actor_critic.policy_gradient import PolicyGradientAgent
 from automl_ext.rl.dqn.agent import DQN
 from automl_ext.rl.export.network import PolicyNetwork
+from automl_ext.rl.imitation.bc import BC
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import TwinBodies, TwinMLP
 from automl_ext.rl.networks.body import Body, RunningNorm
 from automl_ext.rl.networks.distributions import Categorical
 from automl_ext.rl.networks.encoders import ChannelsFirst, Residual
 from automl_ext.rl.networks.q_network import NoisyLinear, QNetwork
+from automl_ext.rl.offline.cql import CQL
+from automl_ext.rl.offline.iql import IQL
 from automl_ext.training.errors import UserError
 
 Part = tuple[list[Any], nn.Module]  # (layer of a layout, the module whose weights it has)
@@ -31,19 +34,19 @@ def policy_network(agent: LearningAgent) -> PolicyNetwork:
     """
     if isinstance(agent, A3C):
         agent = agent.learner
-    if isinstance(agent, PolicyGradientAgent):
+    if isinstance(agent, (PolicyGradientAgent, BC, IQL)):
         network = _actor_critic(agent)
-    elif isinstance(agent, DQN):
+    elif isinstance(agent, (DQN, CQL)):
         network = _q_network(agent)
     else:
         raise UserError(
             f"export: a policy of {agent.algorithm} has a recurrent state and cannot be exported; "
-            "export takes dqn, rainbow, a2c, a3c, ppo and reinforce"
+            "export takes dqn, rainbow, a2c, a3c, ppo, reinforce, bc, cql and iql"
         )
     return network.cpu().eval()
 
 
-def _actor_critic(agent: PolicyGradientAgent) -> PolicyNetwork:
+def _actor_critic(agent: PolicyGradientAgent | BC | IQL) -> PolicyNetwork:
     network, distribution = agent.network, agent.network.distribution
     body, heads = network.body, (network.policy_head, network.value_head)
     shared: list[Part] = []
@@ -65,7 +68,7 @@ def _actor_critic(agent: PolicyGradientAgent) -> PolicyNetwork:
     return _build(agent, body, {"shared": shared, "policy": policy, "value": value}, actions, buffers)
 
 
-def _q_network(agent: DQN) -> PolicyNetwork:
+def _q_network(agent: DQN | CQL) -> PolicyNetwork:
     network = agent.learner.online
     shared, policy, value = _parts(network.body), _parts([network.advantage]), []
     streams = [[layer, *norm, nn.ReLU()] for layer, norm in _streams(network)]

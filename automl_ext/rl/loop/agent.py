@@ -95,6 +95,13 @@ class Agent(ABC):
         """Number of gradient steps so far; None if the agent does not count them. The result reports it."""
         return None
 
+    def prepare(self) -> None:  # noqa: B027  # most agents need nothing
+        """Read the files that only training needs; called before training, before a run directory exists.
+
+        Raises:
+            UserError: a file is missing or damaged, or does not fit.
+        """
+
     @abstractmethod
     def iterate(self) -> dict[str, Any]:
         """Act for some steps and update the networks.

@@ -73,6 +73,7 @@ class LearningAgent(Agent):
         if resume is not None and out is None:
             raise ValueError(f"resume: expected None without out, got {resume!r}")
         self._make_envs()
+        self.prepare()
         steps = self.envs.steps
         if total_steps is not None:
             if type(total_steps) is not int or total_steps < 1:

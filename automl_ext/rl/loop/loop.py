@@ -120,6 +120,7 @@ def train(
     """
     agent = build(config)  # before the run directory is created, because it may raise an error
     try:
+        agent.prepare()
         return Training(agent, config).run_in(out, algorithm, resume, stop_after)
     finally:
         agent.envs.close()

@@ -25,6 +25,9 @@ ALGORITHMS = {
     "sac": "SAC",
     "dqn": "DQN",
     "rainbow": "Rainbow",
+    "bc": "behavior cloning",
+    "cql": "CQL",
+    "iql": "IQL",
     "dreamer": "Dreamer",
 }
 DATA = {"fashion-mnist": "Fashion-MNIST"}
