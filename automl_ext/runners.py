@@ -164,6 +164,8 @@ _HELP = {
     "train a3c": "train an agent with A3C, asynchronous advantage actor-critic (Mnih et al. 2016)",
     "train dqn": "train an agent with DQN (Mnih et al. 2015); --ablate compares Rainbow's parts",
     "train rainbow": "train an agent with Rainbow, DQN with six extensions (Hessel et al. 2018)",
+    "train vdn": "train a team with VDN, whose value is the sum of its agents' values (Sunehag et al. 2017)",
+    "train qmix": "train a team with QMIX, whose value is monotonic in its agents' values (Rashid et al. 2018)",
     "train dreamer": "train an agent with Dreamer, in a learned world model (Hafner et al. 2020)",
 }
 

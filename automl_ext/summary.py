@@ -14,7 +14,7 @@ from rich.text import Text
 
 from automl_ext.training.config import to_dict
 from automl_ext.training.files.atomic import strict
-from automl_ext.training.user_code import own_names
+from automl_ext.training.user_code import module_in, own_names
 
 Row = tuple[str, str]  # name, value with its unit
 
@@ -76,7 +76,7 @@ def print_evaluation(run: Path, result: dict[str, Any], videos: Sequence[Path]) 
 def next_commands(prog: str, out: Path, config: Any, result: dict[str, Any]) -> list[str]:
     """Return the command lines that a user may want after a run."""
     run = shlex.quote(str(out))
-    modules = dict.fromkeys(name.rpartition(":")[0] for name in own_names(to_dict(config)))
+    modules = dict.fromkeys(module_in(name) for name in own_names(to_dict(config)))
     trust = "".join(f" --trust {shlex.quote(module)}" for module in modules)
     commands = [f"automl-ext plot {run}{trust}"]
     if "eval_return_mean" in result:

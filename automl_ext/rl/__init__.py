@@ -17,6 +17,8 @@ from automl_ext.rl.loop.agent import Agent, TrainConfig
 from automl_ext.rl.loop.evaluate import evaluate
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.loop.loop import Report
+from automl_ext.rl.multi_agent.qmix import QMIX, QMIXConfig
+from automl_ext.rl.multi_agent.vdn import VDN, VDNConfig
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
 from automl_ext.rl.tabular.mdp import MDP
@@ -27,6 +29,8 @@ __all__ = [
     "A3C",
     "DQN",
     "MDP",
+    "QMIX",
+    "VDN",
     "A2CConfig",
     "A3CConfig",
     "Agent",
@@ -38,6 +42,7 @@ __all__ = [
     "Envs",
     "LearningAgent",
     "PrioritizedReplay",
+    "QMIXConfig",
     "Rainbow",
     "RainbowConfig",
     "Reinforce",
@@ -46,6 +51,7 @@ __all__ = [
     "Step",
     "TrainConfig",
     "UniformReplay",
+    "VDNConfig",
     "evaluate",
     "export_policy",
     "load",

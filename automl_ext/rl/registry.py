@@ -16,6 +16,8 @@ ALGORITHMS = {
     "a3c": ("automl_ext.rl.actor_critic.a3c", "A3CConfig", "A3C"),
     "dqn": ("automl_ext.rl.dqn.agent", "DQNConfig", "DQN"),
     "rainbow": ("automl_ext.rl.dqn.rainbow", "RainbowConfig", "Rainbow"),
+    "vdn": ("automl_ext.rl.multi_agent.vdn", "VDNConfig", "VDN"),
+    "qmix": ("automl_ext.rl.multi_agent.qmix", "QMIXConfig", "QMIX"),
     "dreamer": ("automl_ext.rl.dreamer.agent", "DreamerConfig", "Dreamer"),
 }
 

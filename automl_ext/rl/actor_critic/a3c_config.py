@@ -26,6 +26,8 @@ class A3CConfig(A2CConfig):
             raise ValueError(
                 "normalize: expected False for A3C, whose workers share no observation statistics; use a2c"
             )
+        if self.popart:
+            raise ValueError("popart: expected False for A3C, whose workers share no statistics of values; use a2c")
         if self.env.vectorization == "async":
             raise ValueError(
                 "vectorization: expected auto, sync or vector_entry_point for A3C, got async: its workers "

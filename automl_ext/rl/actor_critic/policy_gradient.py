@@ -16,6 +16,7 @@ from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
 from automl_ext.rl.loop.extensions import ExtraLoss, load_states, states
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
+from automl_ext.rl.networks.grouped import GroupedActorCritic, Separate
 from automl_ext.rl.networks.parameters import clip_norm
 from automl_ext.training.checks import check_range
 from automl_ext.training.optimizer_state import load_optimizer
@@ -38,6 +39,7 @@ class PolicyGradientConfig(TrainConfig):
     max_grad_norm: float = 0.5  # Gradient norm to clip at; inf: no clipping.
     hidden: tuple[int, ...] = (64, 64)  # Units of each hidden layer.
     normalize: bool = False  # Normalize observations by their running mean and standard deviation.
+    separate: Separate = "none"  # What each of several agents or tasks has for itself: none, heads or networks.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,15 +109,25 @@ class PolicyGradientAgent(LearningAgent):
         load_states(self.extra_losses, state.get("extra_losses", []))
 
 
-def make_network(config: PolicyGradientConfig, envs: Envs, device: torch.device) -> ActorCritic:
+def make_network(config: PolicyGradientConfig, envs: Envs, device: torch.device, popart: bool = False) -> ActorCritic:
     """Build policy and value function, with initial weights from ``config.seed``.
+
+    Args:
+        config: settings.
+        envs: have the spaces.
+        device: device of the network.
+        popart: normalize the values by PopArt.
 
     Raises:
         UserError: unsupported observation or action space.
     """
     with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
         torch.manual_seed(config.seed)
-        network = ActorCritic(envs.observation_space, envs.action_space, config.hidden, config.normalize)
+        spaces = envs.observation_space, envs.action_space
+        if popart or config.separate != "none" or config.env.central_critic:
+            network: ActorCritic = GroupedActorCritic(*spaces, config.hidden, config.normalize, config.separate, popart)
+        else:
+            network = ActorCritic(*spaces, config.hidden, config.normalize)
     return network.to(device)
 
 

@@ -16,6 +16,7 @@ from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import TwinMLP
 from automl_ext.rl.networks.body import Body, ChannelsFirst, RunningNorm
 from automl_ext.rl.networks.distributions import Categorical
+from automl_ext.rl.networks.grouped import GroupedActorCritic
 from automl_ext.training.errors import UserError
 
 Part = tuple[list[Any], nn.Module]  # (layer of a layout, the module whose weights it has)
@@ -43,6 +44,8 @@ def policy_network(agent: LearningAgent) -> PolicyNetwork:
 
 def _actor_critic(agent: PolicyGradientAgent) -> PolicyNetwork:
     network, distribution = agent.network, agent.network.distribution
+    if isinstance(network, GroupedActorCritic):
+        raise UserError("export: networks with central_critic, separate or popart cannot be exported")
     body, heads = network.body, (network.policy_head, network.value_head)
     shared: list[Part] = []
     if isinstance(body, TwinMLP):

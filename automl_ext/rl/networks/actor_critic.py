@@ -103,8 +103,8 @@ def acting(network: ActorCritic, device: torch.device) -> Callable[[np.ndarray],
     A small network on the CPU is evaluated in NumPy, on arrays that share memory with the parameters. The parameters
     must therefore not be moved. For a few observations NumPy is faster than torch, whose calls have more overhead.
     """
-    body, head = network.body, network.policy_head
-    if isinstance(body, TwinMLP) and device.type == "cpu":
+    if type(network) is ActorCritic and isinstance(network.body, TwinMLP) and device.type == "cpu":
+        body, head = network.body, network.policy_head
         weights = [*(x.detach().numpy()[0] for x in body.weights), head.weight.detach().numpy().T]
         biases = [*(x.detach().numpy()[0] for x in body.biases), head.bias.detach().numpy()]
 
