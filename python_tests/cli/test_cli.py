@@ -86,8 +86,11 @@ def test_no_command_prints_the_usage(automl_ext: Run) -> None:
         (["evl", "run"], "unknown command 'evl'; did you mean 'eval'?"),
         (["train-dqn"], "unknown command 'train-dqn'; did you mean 'train dqn'?"),
         (["a\nb"], "unknown command 'a\\nb'"),
-        (["train", "rainbw"], "expected one of reinforce, a2c, a3c, dqn, rainbow, dreamer, got 'rainbw'; did you mean"),
-        (["train"], "train: expected one of reinforce, a2c, a3c, dqn, rainbow, dreamer, got nothing"),
+        (
+            ["train", "rainbw"],
+            "expected one of reinforce, a2c, a3c, dqn, rainbow, vdn, qmix, dreamer, got 'rainbw'; did you mean",
+        ),
+        (["train"], "train: expected one of reinforce, a2c, a3c, dqn, rainbow, vdn, qmix, dreamer, got nothing"),
         (["search", "foo"], "search: expected one of gdas, entmax-gdas, darts,"),
     ],
 )

@@ -17,7 +17,7 @@ from tyro.conf import UseAppendAction
 
 from automl_ext.rl.envs import dmc, lanes
 from automl_ext.rl.envs.guard import EnvError, Guard, fault
-from automl_ext.rl.envs.tasks import Task, space_of_tasks, tasks_of
+from automl_ext.rl.envs.tasks import TaskObservation, space_of_tasks, tasks_of
 from automl_ext.rl.envs.workers import WorkerVectorEnv
 from automl_ext.rl.envs.wrappers import ActionRepeat, Pixels
 from automl_ext.rl.networks.groups import GroupedBox
@@ -121,6 +121,8 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
         raise UserError(f"{where}: {short(error)}") from None
     except EnvError as error:
         raise EnvError(f"{where}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}".removeprefix(f"{where}: " if str(error).startswith("--") else "")) from None
     except BaseException as error:
         raise fault(where, "making the environment", error) from None
 
@@ -164,7 +166,7 @@ def _tasks(names: list[str], n_each: int, options: EnvOptions, render: bool) -> 
 def _task(
     env_id: str, task: int, index: int, space: GroupedBox, options: EnvOptions, kwargs: dict[str, Any]
 ) -> gymnasium.Env:
-    return Task(make_one(env_id, index, options, kwargs), task, space)
+    return TaskObservation(make_one(env_id, index, options, kwargs), task, space)
 
 
 def make_one(env_id: str, index: int, options: EnvOptions, kwargs: dict[str, Any]) -> gymnasium.Env:

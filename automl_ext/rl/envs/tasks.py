@@ -24,7 +24,7 @@ def tasks_of(env_id: str) -> list[str]:
     return [name.strip() for name in env_id.split(SEPARATOR)]
 
 
-class Task(gymnasium.ObservationWrapper):
+class TaskObservation(gymnasium.ObservationWrapper):
     """Pad the observations of one of several tasks and append the task's one-hot vector. It has no state."""
 
     def __init__(self, env: gymnasium.Env, task: int, space: GroupedBox) -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.rl.dqn.agent import discrete
+from automl_ext.rl.envs.tasks import SEPARATOR
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
 from automl_ext.rl.loop.agent import TrainConfig, envs_of
@@ -69,6 +70,8 @@ class VDNConfig(TrainConfig):
         check_range(self, "lr", above=0)
         check_max_grad_norm(self)
         check_hidden(self)
+        if SEPARATOR in self.env_id:
+            raise ValueError(f"env_id: expected one environment of several agents, got several tasks: {self.env_id}")
         if self.buffer_size < self.n_envs:
             raise ValueError(f"buffer_size: expected at least n_envs ({self.n_envs}), got {self.buffer_size}")
 

@@ -26,6 +26,8 @@ ALGORITHMS = {
     "dqn": "DQN",
     "rainbow": "Rainbow",
     "dreamer": "Dreamer",
+    "vdn": "VDN",
+    "qmix": "QMIX",
 }
 DATA = {"fashion-mnist": "Fashion-MNIST"}
 

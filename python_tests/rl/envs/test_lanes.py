@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from agent_worlds import Staggered, Together, lanes_of
+from policy_worlds import Staggered, Together, lanes_of
 from gymnasium import spaces
 
 from automl_ext.rl import A2C, A2CConfig, DQNConfig, EnvOptions, make, make_envs
@@ -126,10 +126,10 @@ def test_an_agent_that_never_starts_is_refused() -> None:
 
 
 def test_own_modules_need_trust_and_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = "pettingzoo/agent_worlds:Together"
+    name = "pettingzoo/policy_worlds:Together"
     assert list(own_names({"env_id": name})) == [name]
-    check_trusted([name], ["agent_worlds"], "config")
-    with pytest.raises(UserError, match="--trust agent_worlds"):
+    check_trusted([name], ["policy_worlds"], "config")
+    with pytest.raises(UserError, match="--trust policy_worlds"):
         check_trusted([name], [], "config")
     agent = make("a2c", name, total_steps=64, n_envs=2, hidden=(8,))
     assert set(agent.learn()) >= {"eval_return/a", "eval_return/b"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from agent_worlds import Staggered, Together, lanes_of
+from policy_worlds import Staggered, Together, lanes_of
 
 from automl_ext.rl import VDN, VDNConfig, load, make
 from automl_ext.rl.loop.loop import train
@@ -63,7 +63,7 @@ def test_mixers() -> None:
         w1 = mixer.first_weight(state[i]).view(3, 5).abs()
         hidden = torch.nn.functional.elu(values[i] @ w1 + mixer.first_bias(state[i]))
         expected = hidden @ mixer.last_weight(state[i]).abs() + mixer.last_bias(state[i])
-        assert float(mixed[i]) == pytest.approx(float(expected), rel=1e-5)
+        assert mixed[i].item() == pytest.approx(expected.item(), rel=1e-5)
     (gradient,) = torch.autograd.grad(mixed.sum(), values)
     assert (gradient > 0).all()
 

@@ -87,12 +87,12 @@ def test_learns_tasks_whose_rewards_differ_by_five_orders_of_magnitude() -> None
         """The probability of the better action, [4]."""
         return agent.network(observations)[0].softmax(-1)[torch.arange(4), torch.tensor([0, 1, 1, 0])]
 
-    agent = learner(True, 80)
+    agent = learner(True, 160)
     assert (correct(agent) > 0.9).all()
     values = agent.network(observations)[1]
     assert (values[:2] < 0.015).all()
     assert (values[2:] > 800).all()
-    assert (correct(learner(False, 80))[:2] < 0.9).all()  # cents have no effect beside thousands
+    assert (correct(learner(False, 160))[:2] < 0.9).all()  # cents have no effect beside thousands
 
 
 def test_loss_is_that_of_normalized_values_and_advantages() -> None:

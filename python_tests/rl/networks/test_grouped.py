@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from agent_worlds import Staggered, Together, lanes_of
+from policy_worlds import Staggered, Together, lanes_of
 from gymnasium.spaces import Box, Discrete
 
 from automl_ext.rl import A2C, A2CConfig, EnvOptions, export_policy
