@@ -162,6 +162,7 @@ _HELP = {
     "train reinforce": "train an agent with REINFORCE and a baseline (Williams 1992)",
     "train a2c": "train an agent with A2C, synchronous advantage actor-critic (Mnih et al. 2016)",
     "train a3c": "train an agent with A3C, asynchronous advantage actor-critic (Mnih et al. 2016)",
+    "train ppo": "train an agent with PPO, proximal policy optimization (Schulman et al. 2017)",
     "train dqn": "train an agent with DQN (Mnih et al. 2015); --ablate compares Rainbow's parts",
     "train rainbow": "train an agent with Rainbow, DQN with six extensions (Hessel et al. 2018)",
     "train vdn": "train a team with VDN, whose value is the sum of its agents' values (Sunehag et al. 2017)",

@@ -3,6 +3,7 @@
 from automl_ext.rl.actor_critic.a2c import A2C, A2CConfig
 from automl_ext.rl.actor_critic.a3c import A3C
 from automl_ext.rl.actor_critic.a3c_config import A3CConfig
+from automl_ext.rl.actor_critic.ppo import PPO, PPOConfig
 from automl_ext.rl.actor_critic.reinforce import Reinforce, ReinforceConfig
 from automl_ext.rl.agents import load, load_run, make
 from automl_ext.rl.dqn.agent import DQN
@@ -29,6 +30,7 @@ __all__ = [
     "A3C",
     "DQN",
     "MDP",
+    "PPO",
     "QMIX",
     "VDN",
     "A2CConfig",
@@ -41,6 +43,7 @@ __all__ = [
     "EnvOptions",
     "Envs",
     "LearningAgent",
+    "PPOConfig",
     "PrioritizedReplay",
     "QMIXConfig",
     "Rainbow",

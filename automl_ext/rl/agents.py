@@ -31,7 +31,7 @@ def make(name: str, env: Env = "CartPole-v1", *, preset: str | None = None, **op
     """Make an agent: ``make("a2c", "CartPole-v1", total_steps=50_000, lr=1e-3)``.
 
     Args:
-        name: the algorithm: reinforce, a2c, a3c, dqn, rainbow, vdn, qmix or dreamer.
+        name: the algorithm: reinforce, a2c, a3c, ppo, dqn, rainbow, vdn, qmix or dreamer.
         env: an environment id, ``module:Name-v0`` to import a module first, or a callable that makes a new environment
             in every call: a class or ``lambda: MyEnv()``. a3c takes no callable.
         preset: name of a set of option values, as in ``--preset``.

@@ -14,6 +14,7 @@ ALGORITHMS = {
     "reinforce": ("automl_ext.rl.actor_critic.reinforce", "ReinforceConfig", "Reinforce"),
     "a2c": ("automl_ext.rl.actor_critic.a2c", "A2CConfig", "A2C"),
     "a3c": ("automl_ext.rl.actor_critic.a3c", "A3CConfig", "A3C"),
+    "ppo": ("automl_ext.rl.actor_critic.ppo", "PPOConfig", "PPO"),
     "dqn": ("automl_ext.rl.dqn.agent", "DQNConfig", "DQN"),
     "rainbow": ("automl_ext.rl.dqn.rainbow", "RainbowConfig", "Rainbow"),
     "vdn": ("automl_ext.rl.multi_agent.vdn", "VDNConfig", "VDN"),

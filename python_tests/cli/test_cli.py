@@ -88,9 +88,9 @@ def test_no_command_prints_the_usage(automl_ext: Run) -> None:
         (["a\nb"], "unknown command 'a\\nb'"),
         (
             ["train", "rainbw"],
-            "expected one of reinforce, a2c, a3c, dqn, rainbow, vdn, qmix, dreamer, got 'rainbw'; did you mean",
+            "expected one of reinforce, a2c, a3c, ppo, dqn, rainbow, vdn, qmix, dreamer, got 'rainbw'; did you mean",
         ),
-        (["train"], "train: expected one of reinforce, a2c, a3c, dqn, rainbow, vdn, qmix, dreamer, got nothing"),
+        (["train"], "train: expected one of reinforce, a2c, a3c, ppo, dqn, rainbow, vdn, qmix, dreamer, got nothing"),
         (["search", "foo"], "search: expected one of gdas, entmax-gdas, darts,"),
     ],
 )

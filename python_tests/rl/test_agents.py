@@ -25,6 +25,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "a2c": {"hidden": (8,), "normalize": True, "n_envs": 2},
     "reinforce": {"hidden": (8,), "n_envs": 2},
     "a3c": {"hidden": (8,), "n_envs": 2},
+    "ppo": {"hidden": (8,), "normalize": True, "n_envs": 2},
     "dqn": {"hidden": (8,), "normalize": True, "learning_starts": 50, "train_freq": 50, "gradient_steps": 2},
     "rainbow": {"hidden": (8,), "atoms": 5, "learning_starts": 50, "train_freq": 50, "buffer_size": 500},
     "dreamer": {"prefill": 20, "pretrain": 2, "train_every": 100, "batch_size": 2, "sequence_length": 4}
@@ -57,7 +58,7 @@ def test_options_are_fields_of_the_configuration_and_of_the_environment() -> Non
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (("ppoo",), {}, "make: algorithm: expected one of reinforce, .*got 'ppoo'$"),
+        (("sarsa",), {}, "make: algorithm: expected one of reinforce, .*got 'sarsa'$"),
         (("A2C",), {}, "got 'A2C'; the nearest is a2c"),
         (("a2c",), {"learning_rate": 1}, "make.'a2c'.: unknown key 'learning_rate'; valid ones are env_id, .*lr"),
         (("a2c",), {"lr": "fast"}, "lr must be float, got 'fast'"),
@@ -241,7 +242,7 @@ def test_the_version_is_in_the_file(tmp_path: Path) -> None:
     assert saved.version
 
 
-@pytest.mark.parametrize("name", ["dqn", "rainbow", "a2c", "reinforce"])
+@pytest.mark.parametrize("name", ["dqn", "rainbow", "a2c", "reinforce", "ppo"])
 def test_device_auto_is_resolved(name: str, tmp_path: Path) -> None:
     """Runs of other devices are loaded with "auto": it once reached torch as it is."""
     agent = rl.make(

@@ -48,13 +48,15 @@ def minatar() -> str:
 
 
 def peers() -> str:
-    a2c, a3c, dqn, dreamer = load("rl_a2c"), load("rl_a3c"), load("rl_dqn"), load("rl_dreamer")["updates"]
+    a2c, ppo, a3c, dqn = load("rl_a2c"), load("rl_ppo"), load("rl_a3c"), load("rl_dqn")
+    dreamer = load("rl_dreamer")["updates"]
     steps, updates = dqn["steps_per_cpu_second"], dreamer["updates_per_cpu_second"]
     q, d = ({name: statistics.median(rates) for name, rates in of.items()} for of in (steps, updates))
-    m, p = a2c["medians"], a3c["medians"]
+    m, o, p = a2c["medians"], ppo["medians"], a3c["medians"]
     sb3, unit = "stable_baselines3", "steps per CPU-second"
     lines = [
         ["A2C", unit, integer(m["automl_ext"]), f"{integer(m[sb3])} (Stable-Baselines3)", a2c["ratio"]],
+        ["PPO", unit, integer(o["automl_ext"]), f"{integer(o[sb3])} (Stable-Baselines3)", ppo["ratio"]],
         [
             "DQN",
             unit,
@@ -101,6 +103,7 @@ def costs_rl() -> str:
     for what in (
         "A2C CartPole-v1",
         "A3C CartPole-v1, 2 processes",
+        "PPO CartPole-v1",
         "REINFORCE CartPole-v1",
         "DQN CartPole-v1",
         "Dreamer CartPole-v1",

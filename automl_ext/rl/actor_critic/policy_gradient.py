@@ -1,4 +1,4 @@
-"""Code shared by REINFORCE and A2C: configuration, network, the gradient step, acting and checkpoints."""
+"""Code shared by REINFORCE, A2C and PPO: configuration, network, the gradient step, acting and checkpoints."""
 
 from __future__ import annotations
 

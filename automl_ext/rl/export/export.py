@@ -40,7 +40,7 @@ def export_policy(
     numbers and the ``repr`` of strings.
 
     Args:
-        source: a run directory of dqn, rainbow, a2c, a3c or reinforce; or an agent, whose current policy is exported.
+        source: a run directory of dqn, rainbow, a2c, a3c, ppo or reinforce; or an agent, to export its current policy.
         out: ``NAME.pt2``, or ``NAME.py`` (which also writes the weights ``NAME.pt``), or ``NAME`` for both.
         policy: "best" or "last", the policy of a run directory to export.
         trust: Python modules that the run directory may name (``env_id``, ``wrapper``); they are imported.

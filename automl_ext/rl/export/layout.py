@@ -37,7 +37,7 @@ def policy_network(agent: LearningAgent) -> PolicyNetwork:
     else:
         raise UserError(
             f"export: a policy of {agent.algorithm} has a recurrent state and cannot be exported; "
-            "export takes dqn, rainbow, a2c, a3c and reinforce"
+            "export takes dqn, rainbow, a2c, a3c, ppo and reinforce"
         )
     return network.cpu().eval()
 

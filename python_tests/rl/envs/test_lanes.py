@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from policy_worlds import Staggered, Together, lanes_of
 from gymnasium import spaces
+from policy_worlds import Staggered, Together, lanes_of
 
 from automl_ext.rl import A2C, A2CConfig, DQNConfig, EnvOptions, make, make_envs
 from automl_ext.rl.dqn.agent import DQN

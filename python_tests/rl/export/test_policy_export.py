@@ -66,6 +66,7 @@ CASES: dict[str, tuple[str, Box, gymnasium.Space, dict[str, Any]]] = {
         Box(-np.inf, np.inf, (2,), np.float64),
         {"hidden": (8,)},
     ),
+    "ppo": ("ppo", VECTOR, Discrete(3), {"hidden": (16,)}),
     "linear": ("a2c", VECTOR, Discrete(3), {"hidden": ()}),
     "bytes": ("reinforce", Box(0, 255, (7,), np.uint8), Discrete(3), {"hidden": (16,)}),
     "cells": ("a2c", Box(0, 1, (6, 6, 3), bool), Discrete(3), {"hidden": (8,)}),

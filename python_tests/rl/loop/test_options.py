@@ -134,6 +134,7 @@ HUGE = 10**12
         ("a2c", "n_envs"),
         ("a2c", "eval_episodes"),
         ("a2c", "n_steps"),
+        ("ppo", "n_steps"),
         ("a2c", "hidden"),
         ("dqn", "hidden"),
         ("reinforce", "hidden"),

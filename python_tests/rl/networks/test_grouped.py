@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from policy_worlds import Staggered, Together, lanes_of
 from gymnasium.spaces import Box, Discrete
+from policy_worlds import Staggered, Together, lanes_of
 
 from automl_ext.rl import A2C, A2CConfig, EnvOptions, export_policy
 from automl_ext.rl.networks.grouped import GroupedActorCritic, PerGroup

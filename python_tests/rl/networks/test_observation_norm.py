@@ -10,7 +10,7 @@ pytest.importorskip("gymnasium")
 from gymnasium import spaces
 from policy_worlds import Bandit, envs_in, one_hot
 
-from automl_ext.rl import A2C, DQN, A2CConfig, DQNConfig, Reinforce, ReinforceConfig
+from automl_ext.rl import A2C, DQN, PPO, A2CConfig, DQNConfig, PPOConfig, Reinforce, ReinforceConfig
 from automl_ext.rl.actor_critic.a3c_config import A3CConfig
 from automl_ext.rl.networks.body import Body, RunningNorm
 from automl_ext.training.errors import UserError
@@ -80,6 +80,7 @@ class FarBandit(Bandit):
 FAR = (1000 + one_hot(3) / 1000).astype(np.float32)
 AGENTS = {
     "a2c": lambda **c: A2C(A2CConfig(hidden=(16,), lr=5e-3, optimizer="adam", **c), envs_in(FarBandit)),
+    "ppo": lambda **c: PPO(PPOConfig(hidden=(16,), lr=5e-3, n_steps=5, n_epochs=4, **c), envs_in(FarBandit)),
     "reinforce": lambda **c: Reinforce(ReinforceConfig(hidden=(16,), lr=1e-2, **c), envs_in(FarBandit)),
     "dqn": lambda **c: DQN(
         DQNConfig(hidden=(16,), lr=5e-3, learning_starts=64, train_freq=8, gradient_steps=2, n_envs=8, **c),

@@ -1,0 +1,244 @@
+"""PPO: proximal policy optimization with a clipped objective (Schulman et al. 2017, https://arxiv.org/abs/1707.06347).
+
+repeat:
+    act for ``n_steps`` in every environment
+    A_t, G_t ← advantages and λ-returns of GAE; π_old ← π
+    ``n_epochs`` times, for each minibatch of a new permutation of the steps:
+        A ← (A − mean A) / std A;  r ← π(a|s) / π_old(a|s)
+        one Adam step on  −min(r A, clip(r, 1 − ε, 1 + ε) A) + vf_coef (G − V)² − ent_coef H(π)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from automl_ext import gae
+from automl_ext.rl.actor_critic.losses import (
+    clipped_surrogate,
+    clipped_surrogate_gradient,
+    clipped_value_loss,
+    value_loss,
+)
+from automl_ext.rl.actor_critic.policy_gradient import (
+    PolicyGradientAgent,
+    PolicyGradientConfig,
+    clipped_gradient,
+    make_network,
+)
+from automl_ext.rl.envs.rollouts import Rollout, collect
+from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.agent import envs_of
+from automl_ext.rl.loop.checks import observation_bytes
+from automl_ext.rl.loop.extensions import Acted, total_loss
+from automl_ext.rl.networks import numpy_adam
+from automl_ext.rl.networks.actor_critic import TwinMLP, acting
+from automl_ext.rl.networks.actor_critic_gradient import ActorCriticGradient, differentiable
+from automl_ext.rl.networks.parameters import flatten_parameters
+from automl_ext.training.checks import check_range
+from automl_ext.training.device import choose_device
+from automl_ext.training.memory import check_memory, flushed_denormals
+
+EPS = 1e-8  # added to the standard deviation of the advantages
+
+
+@dataclass
+class PPOConfig(PolicyGradientConfig):
+    """Configuration of PPO. The defaults are for CartPole-v1, as in Stable-Baselines3's zoo."""
+
+    n_steps: int = 32  # Steps per environment and rollout.
+    batch_size: int = 256  # Largest number of steps in a minibatch.
+    n_epochs: int = 20  # Passes over each rollout.
+    gamma: float = 0.98  # Discount factor.
+    gae_lambda: float = 0.8  # λ of generalized advantage estimation. 0: trust the next value; 1: n-step returns.
+    clip_range: float = 0.2  # ε: the ratio of the new to the old probability counts within 1 ± ε.
+    value_clip: float | None = None  # Largest change of a value that lowers the value loss. None: no clipping.
+    lr: float = 1e-3  # Learning rate.
+    lr_decay: bool = True  # Decrease the learning rate linearly to 0 at total_steps.
+    clip_decay: bool = True  # Decrease the clip range linearly to 0 at total_steps.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "n_steps", "n_epochs", low=1)
+        check_range(self, "batch_size", low=2)  # the normalized advantage of a single step is 0
+        check_range(self, "gae_lambda", low=0, high=1)
+        check_range(self, "clip_range", "value_clip", above=0)
+        if self.n_steps * self.n_envs < 2:
+            raise ValueError("n_steps: expected n_steps × n_envs to be at least 2, got 1")
+
+
+class Transitions(NamedTuple):
+    """N valid steps of a rollout: tensors, or arrays.
+
+    Attributes:
+        observations, actions: [N, ...].
+        log_probs: log π_old(a|s), [N], of the policy before the update.
+        values, advantages, returns: V(s) before the update, A(s, a) and the λ-returns G, [N].
+    """
+
+    observations: Any
+    actions: Any
+    log_probs: Any
+    values: Any
+    advantages: Any
+    returns: Any
+
+
+class PPO(PolicyGradientAgent):
+    """The PPO agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
+
+    On the CPU, the networks of vector observations are updated in NumPy, with the gradient of :meth:`loss` but without
+    autograd. With extra losses or ``value_clip``, autograd is used.
+
+    Args:
+        config: settings, and the environments to make if ``envs`` is None.
+        envs: training environments. The agent owns them.
+
+    Raises:
+        UserError: unsupported observation or action space; environments or a rollout that do not fit into memory.
+    """
+
+    algorithm = "ppo"
+
+    def __init__(self, config: PPOConfig, envs: Envs | None = None) -> None:
+        self.config = config
+        self.device = choose_device(config.device)
+        self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
+        row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
+        check_memory("n_steps", config.n_steps * self.envs.n_envs * row)
+        self.network = make_network(config, self.envs, self.device)
+        self.parameters = flatten_parameters(self.network)
+        self.optimizer = torch.optim.Adam([self.parameters], config.lr, eps=1e-5, fused=True)
+        self.outputs = acting(self.network, self.device)
+        self.rng = np.random.default_rng(config.seed)
+        small = isinstance(self.network.body, TwinMLP) and self.device.type == "cpu" and config.value_clip is None
+        self._gradient = ActorCriticGradient(self.network) if small else None
+
+    def iterate(self) -> dict[str, Any]:
+        """Act for ``n_steps`` in every environment and update on the rollout; return scalar metrics."""
+        config = self.config
+        remaining = max(0.0, 1 - self.envs.steps / config.total_steps)
+        self.optimizer.param_groups[0]["lr"] = config.lr * (remaining if config.lr_decay else 1)
+        clip = config.clip_range * (remaining if config.clip_decay else 1)
+        rollout = collect(self.envs, self.sample, config.n_steps, self.device)
+        steps = self.transitions(rollout)
+        if not len(steps.actions):  # all environments were restarting
+            return {}
+        update, batches = self.update, steps
+        if self._gradient is not None and not self.extra_losses:
+            update, batches = self.update_in_numpy, self.as_arrays(steps)
+        # The training loop ends the run if a loss is not finite.
+        with flushed_denormals(), np.errstate(over="ignore", invalid="ignore"):
+            measured = [update(batch, clip) for _ in range(config.n_epochs) for batch in self.minibatches(batches)]
+        metrics = {name: sum(x[name] for x in measured) / len(measured) for name in measured[0]}
+        metrics |= self.change(steps, clip)
+        self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
+        return metrics
+
+    @torch.no_grad()
+    def transitions(self, rollout: Rollout) -> Transitions:
+        """Compute advantages, returns and log π_old, and leave out the steps that are not valid."""
+        config = self.config
+        outputs, all_values = self.network(rollout.observations)
+        values, next_values = rollout.split_values(all_values)
+        sequences = rollout.rewards, values, next_values, rollout.terminated, rollout.truncated
+        advantages, returns = gae(*sequences, config.gamma, config.gae_lambda, valid=rollout.valid)
+        acted, valid = len(rollout.actions), rollout.valid.flatten()
+        log_probs = self.network.distribution.log_probs(outputs[:acted], rollout.actions)
+        flat = values.flatten(), advantages.flatten(), returns.flatten()
+        arrays = rollout.observations[:acted], rollout.actions, log_probs, *flat
+        return Transitions(*(x[valid] for x in arrays))
+
+    @torch.no_grad()
+    def as_arrays(self, steps: Transitions) -> Transitions:
+        """Convert to arrays for :meth:`update_in_numpy`, with normalized observations."""
+        norm, observations = self.network.body.norm, steps.observations.float()
+        observations = observations if norm is None else norm(observations)
+        return Transitions(*(x.numpy() for x in steps._replace(observations=observations)))
+
+    def minibatches(self, steps: Transitions) -> Iterator[Transitions]:
+        """Yield minibatches of a random permutation: as few as possible, whose sizes differ by at most 1."""
+        n = len(steps.actions)
+        parts = math.ceil(n / self.config.batch_size)
+        order = self.rng.permutation(n)
+        shuffled = [x[order] for x in steps]
+        for i in range(parts):
+            yield Transitions(*(x[i * n // parts : (i + 1) * n // parts] for x in shuffled))
+
+    def update(self, batch: Transitions, clip: float) -> dict[str, Any]:
+        """Take one gradient step on a minibatch; return scalar metrics."""
+        loss, metrics = self.loss(batch, clip)
+        metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
+        self.optimizer.step()
+        for term in self.extra_losses:
+            term.step()
+        return metrics
+
+    def loss(self, batch: Transitions, clip: float) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the loss of a minibatch, with its normalized advantages, and scalar metrics."""
+        config, distribution = self.config, self.network.distribution
+        outputs, values = self.network(batch.observations)
+        weights = torch.full_like(values, 1 / len(values))
+        log_probs = distribution.log_probs(outputs, batch.actions)
+        policy = clipped_surrogate(log_probs, batch.log_probs, normalized(batch.advantages), weights, clip)
+        if config.value_clip is None:
+            value = value_loss(values, batch.returns, weights)
+        else:
+            value = clipped_value_loss(values, batch.values, batch.returns, weights, config.value_clip)
+        entropy = torch.dot(distribution.entropy(outputs), weights)
+        loss = policy + config.vf_coef * value - config.ent_coef * entropy
+        metrics = {"policy_loss": policy.detach(), "value_loss": value.detach(), "entropy": entropy.detach()}
+        if self.extra_losses:
+            acted = Acted(batch.observations, batch.actions, weights)
+            loss, measured = total_loss(loss, self.extra_losses, self.network, acted)
+            metrics |= measured
+        return loss, metrics
+
+    def update_in_numpy(self, batch: Transitions, clip: float) -> dict[str, Any]:
+        """Do :meth:`update` for a minibatch of arrays with normalized observations, without autograd."""
+        config, network, gradient, n = self.config, self._gradient, self.parameters.grad, len(batch.actions)
+        assert network is not None
+        assert gradient is not None
+        outputs, values = network.forward(batch.observations)
+        log_probs, entropy, backward = differentiable(self.network.distribution, outputs, batch.actions)
+        advantages, errors = normalized(batch.advantages), values - batch.returns
+        policy, of_log_probs = clipped_surrogate_gradient(log_probs, batch.log_probs, advantages, clip)
+        network.backward(backward(of_log_probs, -config.ent_coef / n), errors * (2 * config.vf_coef / n))
+        norm = numpy_adam.clip_norm(gradient.numpy(), config.max_grad_norm)
+        numpy_adam.step(self.optimizer, self.parameters)
+        value = float(errors.dot(errors)) / n
+        return {"policy_loss": policy, "value_loss": value, "entropy": float(entropy.mean()), "grad_norm": norm}
+
+    @torch.no_grad()
+    def change(self, steps: Transitions, clip: float) -> dict[str, Tensor]:
+        """Measure how far the update moved the policy on the rollout.
+
+        Returns:
+            kl: estimate of KL(π_old ‖ π) by r − 1 − log r, which is at least 0 (http://joschu.net/blog/kl-approx.html).
+            clip_fraction: fraction of the steps whose ratio r left 1 ± ε.
+        """
+        outputs, _ = self.network(steps.observations)
+        log_ratio = self.network.distribution.log_probs(outputs, steps.actions) - steps.log_probs
+        change = log_ratio.expm1()
+        return {"kl": (change - log_ratio).mean(), "clip_fraction": (change.abs() > clip).float().mean()}
+
+
+def normalized(advantages: Any) -> Any:
+    """Shift and scale the advantages [N] of a minibatch to mean 0 and standard deviation 1."""
+    centered = advantages - advantages.mean()
+    return centered / ((centered * centered).mean() ** 0.5 + EPS)
+
+
+def train(
+    config: PPOConfig, out: str | Path, resume: str | None = None, stop_after: int | None = None
+) -> dict[str, Any] | None:
+    """Train PPO in a run directory; see :func:`automl_ext.rl.loop.loop.train`."""
+    return loop.train("ppo", PPO, config, out, resume, stop_after)
