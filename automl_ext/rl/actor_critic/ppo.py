@@ -40,8 +40,9 @@ from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.loop.extensions import Acted, total_loss
 from automl_ext.rl.networks import numpy_adam
-from automl_ext.rl.networks.actor_critic import TwinMLP, acting
+from automl_ext.rl.networks.actor_critic import acting, is_twin
 from automl_ext.rl.networks.actor_critic_gradient import ActorCriticGradient, differentiable
+from automl_ext.rl.networks.grouped import popart_of
 from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.training.checks import check_range
 from automl_ext.training.device import choose_device
@@ -64,6 +65,7 @@ class PPOConfig(PolicyGradientConfig):
     lr: float = 1e-3  # Learning rate.
     lr_decay: bool = True  # Decrease the learning rate linearly to 0 at total_steps.
     clip_decay: bool = True  # Decrease the clip range linearly to 0 at total_steps.
+    popart: bool = False  # Normalize the values of each task, and its advantages, by PopArt.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -114,12 +116,13 @@ class PPO(PolicyGradientAgent):
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
         row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
         check_memory("n_steps", config.n_steps * self.envs.n_envs * row)
-        self.network = make_network(config, self.envs, self.device)
+        self.network = make_network(config, self.envs, self.device, config.popart)
+        self.popart = popart_of(self.network)
         self.parameters = flatten_parameters(self.network)
         self.optimizer = torch.optim.Adam([self.parameters], config.lr, eps=1e-5, fused=True)
         self.outputs = acting(self.network, self.device)
         self.rng = np.random.default_rng(config.seed)
-        small = isinstance(self.network.body, TwinMLP) and self.device.type == "cpu" and config.value_clip is None
+        small = is_twin(self.network) and self.device.type == "cpu" and config.value_clip is None
         self._gradient = ActorCriticGradient(self.network) if small else None
 
     def iterate(self) -> dict[str, Any]:
@@ -152,6 +155,10 @@ class PPO(PolicyGradientAgent):
         sequences = rollout.rewards, values, next_values, rollout.terminated, rollout.truncated
         advantages, returns = gae(*sequences, config.gamma, config.gae_lambda, valid=rollout.valid)
         acted, valid = len(rollout.actions), rollout.valid.flatten()
+        if self.popart is not None:  # the values do not change
+            seen = rollout.observations[:acted]
+            self.popart.update_popart(seen[valid], returns.flatten()[valid])
+            advantages = advantages / self.popart.sigma(seen).view_as(advantages)
         log_probs = self.network.distribution.log_probs(outputs[:acted], rollout.actions)
         flat = values.flatten(), advantages.flatten(), returns.flatten()
         arrays = rollout.observations[:acted], rollout.actions, log_probs, *flat
@@ -186,6 +193,9 @@ class PPO(PolicyGradientAgent):
         """Compute the loss of a minibatch, with its normalized advantages, and scalar metrics."""
         config, distribution = self.config, self.network.distribution
         outputs, values = self.network(batch.observations)
+        if self.popart is not None:
+            sigma = self.popart.sigma(batch.observations)
+            values, batch = values / sigma, batch._replace(values=batch.values / sigma, returns=batch.returns / sigma)
         weights = torch.full_like(values, 1 / len(values))
         log_probs = distribution.log_probs(outputs, batch.actions)
         policy = clipped_surrogate(log_probs, batch.log_probs, normalized(batch.advantages), weights, clip)
