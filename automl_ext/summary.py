@@ -101,6 +101,7 @@ def training_rows(result: dict[str, Any], episodes: int) -> list[Row]:
         ("return, last policy", f"{mean:,.2f} ± {std:,.2f} (mean ± std of {episodes} new episodes)"),
         ("return, best policy", f"{result['best_eval_return']:,.2f} (the policy of step {result['best_step']:,})"),
     ]
+    rows += group_rows(result)
     cut = max(result["episodes_cut"], result["best_episodes_cut"])
     if cut:
         rows.append(("episodes cut", f"{cut} of {episodes}: the returns are those up to --eval-max-steps"))
@@ -112,6 +113,13 @@ def training_rows(result: dict[str, Any], episodes: int) -> list[Row]:
     return rows
 
 
+def group_rows(result: dict[str, Any]) -> list[Row]:
+    """Return the mean returns of single agents or tasks, if there are several."""
+    prefix = "eval_return/"
+    means = {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
+    return [(f"return, {name}", f"{mean:,.2f}") for name, mean in means.items()]
+
+
 def evaluation_rows(result: dict[str, Any]) -> list[Row]:
     """Return the results of ``automl-ext eval``."""
     rows = [
@@ -119,6 +127,7 @@ def evaluation_rows(result: dict[str, Any]) -> list[Row]:
         ("episodes", f"{result['episodes']:,}, {result['episodes_cut']:,} of them cut at the limit of steps"),
         ("return", f"{result['eval_return_mean']:,.2f} ± {result['eval_return_std']:,.2f} (mean ± std)"),
         ("return, range", f"{result['eval_return_min']:,.2f} to {result['eval_return_max']:,.2f}"),
+        *group_rows(result),
     ]
     if "video_return" in result:
         cut = ", cut" * bool(result["video_cut"])

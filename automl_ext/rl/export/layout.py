@@ -26,7 +26,7 @@ def policy_network(agent: LearningAgent) -> PolicyNetwork:
     """Return the policy of an agent as a network with the same weights, on the CPU, in evaluation mode.
 
     Raises:
-        UserError: the policy is recurrent (Dreamer).
+        UserError: the agent is of another algorithm, or its network has parts for each of several agents or tasks.
     """
     if isinstance(agent, A3C):
         agent = agent.learner
@@ -36,7 +36,7 @@ def policy_network(agent: LearningAgent) -> PolicyNetwork:
         network = _q_network(agent)
     else:
         raise UserError(
-            f"export: a policy of {agent.algorithm} has a recurrent state and cannot be exported; "
+            f"export: a policy of {agent.algorithm} cannot be exported; "
             "export takes dqn, rainbow, a2c, a3c, ppo and reinforce"
         )
     return network.cpu().eval()
