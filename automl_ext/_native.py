@@ -36,7 +36,11 @@ def _check_backend(name: str, source: str) -> str:
 
 
 def _load() -> tuple[bool, str | None, bool]:
-    """Import ``automl_ext._C``. Return (loaded, why not, whether a library exists but is unusable)."""
+    """Import ``automl_ext._C``.
+
+    Returns:
+        Whether it is loaded; if not, the reason; and whether a library exists but cannot be used.
+    """
     here = pathlib.Path(__file__).parent
     if not any(here.glob("_C*.so")) and not any(here.glob("_C*.pyd")):
         return False, "the compiled library is missing", False
@@ -45,7 +49,7 @@ def _load() -> tuple[bool, str | None, bool]:
     except ImportError:
         return False, "the compiled library has no build facts (automl_ext/_build.py is missing)", True
     built, running = build.TORCH_VERSION, torch.__version__
-    # A library of another minor version fails with `undefined symbol` or worse: compare before it is loaded.
+    # A library of another minor version may fail with `undefined symbol` or crash, so compare before it is loaded.
     if built.split(".")[:2] != running.split(".")[:2]:
         return False, f"the library was built for torch {built} but torch {running} is running", True
     try:
@@ -148,10 +152,10 @@ def _warn_once() -> None:
 
 
 def build_info() -> dict[str, str | None]:
-    """Return facts about the build; an empty dict without a library.
+    """Return facts about the build; an empty dict if the compiled library is missing.
 
-    Versions of torch, CUDA and the compiler, GPU architectures, why CUDA was or was not built, and the CPU's
-    instruction set in use.
+    The facts are the versions of torch, CUDA and the compiler, the GPU architectures, why CUDA was or was not built,
+    and the CPU's instruction set in use.
     """
     if not _loaded:
         return {}

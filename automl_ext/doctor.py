@@ -1,4 +1,4 @@
-"""``automl-ext doctor``: show the build and the backend, and check every op and its gradient."""
+"""``automl-ext doctor``: shows the build and the backend, and checks every op and its gradient."""
 
 from __future__ import annotations
 

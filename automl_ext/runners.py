@@ -45,7 +45,7 @@ class RunOptions:
 
 @dataclass
 class TrainOptions(RunOptions):
-    """Where to write, when to stop and what to print; named settings."""
+    """Where to write, when to stop and what to print, and named values for the settings."""
 
     preset: str | None = None
     """Named values for the options below, for example "minatar"; --config and flags override them."""
@@ -53,7 +53,7 @@ class TrainOptions(RunOptions):
 
 @dataclass
 class DQNOptions(TrainOptions):
-    """Where to write, when to stop and what to print; named settings; the ablation."""
+    """Where to write, when to stop and what to print, named values for the settings, and whether to run an ablation."""
 
     ablate: bool = False
     """Train Rainbow, Rainbow without each of its parts, and DQN with the settings below; plot the comparison."""
@@ -63,9 +63,9 @@ class DQNOptions(TrainOptions):
 class SupernetOptions(RunOptions):
     """Options of a differentiable search."""
 
-    recipe: str = "paper"
-    """Named values for the options below: "paper" (as published) or "robust" (against collapse to operations without
-    weights); --config and flags override them."""
+    recipe: str = "robust"
+    """Named values for the options below: "robust" (against collapse to operations without weights) or "paper" (as
+    published); --config and flags override them."""
 
 
 class Runner(NamedTuple):
@@ -118,7 +118,7 @@ _SUPERNETS = {
         "nas.differentiable.darts:search",
     ),
 }
-# The same per other command.
+# Per other command: help text, configuration, function.
 _NAMED = {
     "search auto": (
         "search within a budget: screening, short trainings, full trainings, an ensemble",

@@ -21,7 +21,7 @@ Row = tuple[str, str]  # name, value with its unit
 # Options that say what a run is about, in this order.
 SUBJECT = {"env_id": "environment", "data": "data", "space": "search space", "seed": "seed"}
 PERCENT = ("accuracy", "score", "random_mean", "random_median", "random_std")  # ends of the names of fractions
-# Words for names of results, where the name itself does not say it.
+# Names of results that are shown in other words.
 NAMES = {
     "genotype": "architecture",
     "score": "score, validation accuracy",

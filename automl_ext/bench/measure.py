@@ -78,7 +78,7 @@ def copy_call(size: int, device: torch.device) -> Any:
 def contender_errors(
     case: Case, tensors: Sequence[Tensor], results: dict[str, list[Tensor]], grad: Tensor | None
 ) -> dict[str, float]:
-    """Return the error of every contender: against the reference or, with its own noise, by the distribution's law."""
+    """Return the error of every contender: against the reference or, if it draws its own noise, by ``case.law``."""
     exact = None if case.prepares else exact_sample(case, tensors, grad)
     errors = {}
     for name, result in results.items():

@@ -1,7 +1,7 @@
 """Scaling of our ops: two threads against one, and the time per element of float64 and bfloat16 against float32.
 
-For comparison: copies of the same number of bytes, and arithmetic on data small enough for each core's own cache, which
-memory bandwidth does not limit.
+For comparison, the module also measures copies of the same number of bytes, and arithmetic that memory bandwidth does
+not limit, because its data fit into each core's own cache.
 """
 
 from __future__ import annotations

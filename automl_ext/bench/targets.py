@@ -1,12 +1,12 @@
 """Speed targets of the kernels, and the measurements that miss them.
 
 Targets are ratios of times of one run; gae at (128, 8) has targets in microseconds. There are no targets against
-PufferLib: they would equal, within 6 %, the times required against Stable-Baselines3.
+PufferLib, because they would require the same times, within 6 %, as the targets against Stable-Baselines3.
 
 A missed target is reported with the time of a copy of the bytes that the op must move, if the copy takes longer than
-the target. The target remains missed: ops that read more than they write, or write past the caches, are faster than
-the copy. If arithmetic that shares no memory does not gain enough from a second thread either, the machine was busy;
-this is reported too.
+the target. The target still counts as missed, because ops that read more than they write, or bypass the caches when
+they write, can be faster than the copy. If arithmetic that shares no memory does not gain enough from a second thread
+either, the machine was busy; this is reported too.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Target:
     Attributes:
         ask: required value, whose meaning depends on ``against``. A contender: minimum speed relative to it.
             "softmax": maximum time relative to it. "µs": maximum time. "copy": minimum bandwidth relative to it.
-            None: there is no required value, only a moonshot.
-        moonshot: desirable value.
+            None: there is no required value.
+        moonshot: a desirable value; missing it is not reported.
     """
 
     op: str
@@ -95,7 +95,7 @@ def in_words(target: Target, value: float) -> str:
 
 
 def asked_seconds(target: Target, row: dict[str, Any]) -> float | None:
-    """Return the maximum time of our op in seconds; None if it does not depend on other times."""
+    """Return the maximum time of our op in seconds; None for a target against a copy, which is a bandwidth."""
     assert target.ask is not None
     if target.against == "copy":
         return None

@@ -168,7 +168,7 @@ def draw_stratified(labels: Tensor, count: int, generator: torch.Generator) -> T
     The numbers per class are rounded by the method of largest remainders.
     """
     sizes = torch.bincount(labels)
-    exact = sizes * count  # in units of 1 / N
+    exact = sizes * count  # exact number per class, in units of 1/N
     quota = exact // len(labels)
     order = torch.sort(exact % len(labels), descending=True, stable=True).indices
     quota[order[: count - int(quota.sum())]] += 1

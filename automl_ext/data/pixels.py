@@ -1,8 +1,9 @@
 """Conversion of images to uint8 pixels of one size and one mode, by Pillow (extra ``data``).
 
-Modes: palette, CMYK and others become RGB or gray. Transparent pixels are shown on white. 16-bit gray values are scaled
-to 8 bits. An image is gray if its mode or its palette has no color; EXIF rotation is ignored.
-Sizes: an image of another size is stretched to it, bilinear with antialiasing. The result depends on nothing else.
+Modes: palette, CMYK and others become RGB or gray. Transparent pixels are blended with white. 16-bit gray values are
+scaled to 8 bits. An image is gray if its mode or its palette has no color; EXIF rotation is ignored.
+Sizes: an image of another size is stretched to the wanted one, by bilinear resampling with antialiasing. The result
+depends only on the image, the size and the mode.
 """
 
 from __future__ import annotations
@@ -77,7 +78,7 @@ def one_size(name: str, sizes: Iterable[Size]) -> Size:
     """Return the common size.
 
     Raises:
-        UserError: there are several; lists the most frequent ones and names the option.
+        UserError: there are several; the message lists the most frequent ones and names the option.
     """
     counts = Counter(sizes).most_common()
     if len(counts) > 1:
@@ -96,7 +97,7 @@ def to_pixels(image: Any, channels: int, size: Size | None = None) -> np.ndarray
     """Convert a Pillow image to uint8 [H, W] (1 channel) or [H, W, 3].
 
     Raises:
-        ValueError: the image has 32-bit values that are not 16-bit ones.
+        ValueError: the image has floats, or 32-bit values outside the range of 16 bits.
     """
     from PIL import Image
 
@@ -146,5 +147,5 @@ def convert(name: str, images: Tensor, size: Size | None, mode: str) -> Tensor:
 
 
 def channels_first(pixels: np.ndarray) -> np.ndarray:
-    """[H, W] or [H, W, 3] → [1, H, W] or [3, H, W]."""
+    """Move the channels first: [H, W] or [H, W, 3] → [1, H, W] or [3, H, W]."""
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)

@@ -8,6 +8,8 @@ interrupted::
     result = search_gdas(GDASConfig(epochs=20), "runs/gdas")
 """
 
+from automl_ext.nas.auto.auto import auto as search_auto  # `auto` is the subpackage
+from automl_ext.nas.auto.config import AutoConfig
 from automl_ext.nas.differentiable.darts import DARTSConfig
 from automl_ext.nas.differentiable.darts import search as search_darts
 from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig
@@ -44,6 +46,7 @@ from automl_ext.nas.strategies.successive_halving import SuccessiveHalvingConfig
 
 __all__ = [
     "SPACES",
+    "AutoConfig",
     "Candidate",
     "CompareConfig",
     "DARTSConfig",
@@ -79,6 +82,7 @@ __all__ = [
     "retrain",
     "score_architectures",
     "score_network",
+    "search_auto",
     "search_by_strategy",
     "search_darts",
     "search_entmax_gdas",

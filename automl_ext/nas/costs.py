@@ -41,7 +41,7 @@ def count_macs(network: nn.Module, image: Sequence[int]) -> int:
 def latency_ms(network: nn.Module, image: Sequence[int], repeats: int = REPEATS) -> float:
     """Measure the time of one image (C, H, W) in milliseconds: batch size 1, one thread, on the network's device.
 
-    The median of ``repeats`` passes after a warm-up. Other work on the machine makes it longer.
+    The result is the median of ``repeats`` passes after a warm-up. Other work on the machine increases it.
     """
     x = torch.zeros(1, *image, device=next(network.parameters()).device)
     threads, was_training = torch.get_num_threads(), network.training

@@ -1,4 +1,4 @@
-"""The demonstration that ``make`` runs: ``search auto`` on the digits data, beside the baselines."""
+"""The demonstration that ``make`` runs: ``search auto`` on the digits data, with its baselines."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from automl_ext.nas.auto.config import AutoConfig
 from automl_ext.nas.auto.report import table_of
 from automl_ext.nas.plot import plot_run
 
-MINUTES = 0.6  # of the search; the baselines take as long again
+MINUTES = 0.6  # CPU-minutes of the search; the random baseline takes as many again
 
 
 def demo(out: Path) -> None:

@@ -30,6 +30,9 @@ class Evaluator(Protocol):
             genotype: the architecture.
             budget: number of epochs; None: the evaluator's default.
             state: the state of an earlier evaluation, to continue from or to inherit weights from.
+
+        Returns:
+            The score, the cost in seconds, and what else was measured.
         """
         ...
 

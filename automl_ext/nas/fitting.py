@@ -1,6 +1,6 @@
 """One call from images to a trained network: search a cell, train it, and predict with it.
 
-result = fit(images, labels, epochs=50)
+result = fit(images, labels, minutes=10)
 result.accuracy, result.predict(new_images), result.save("network")
 """
 
@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 
 from automl_ext.data.datasets import image_arrays
+from automl_ext.nas.auto.auto import auto
+from automl_ext.nas.auto.config import AutoConfig
 from automl_ext.nas.differentiable import darts, entmax_gdas, gdas
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.export.program import RawImages
@@ -24,6 +26,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object
 
 SEARCHES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+    "auto": (AutoConfig, auto),
     "entmax-gdas": (entmax_gdas.EntmaxGDASConfig, entmax_gdas.search),
     "gdas": (gdas.GDASConfig, gdas.search),
     "darts": (darts.DARTSConfig, darts.search),
@@ -34,23 +37,26 @@ def fit(
     data: Any,
     labels: Any = None,
     *,
-    search: str = "entmax-gdas",
+    search: str = "auto",
     out: str | Path | None = None,
     resume: str | None = None,
     **options: Any,
 ) -> FittedNetwork:
-    """Search an architecture for images, train it, and test it on the 20 % of the images that neither has seen.
+    """Search an architecture for images, train it, and test it on 20 % of the images, which are used for nothing else.
 
     Args:
         data: a folder or zip file with one folder of images per class; or ``"digits"`` and what ``--data`` takes; or a
             Dataset or DataLoader of (image, label); or images, with ``labels``: an array or tensor [N, H, W],
             [N, C, H, W] or [N, H, W, C] of uint8 or of floats in [0, 1], or a list of Pillow images.
         labels: integers from 0 to K − 1, one per image, if ``data`` are images.
-        search: ``entmax-gdas``, ``gdas`` or ``darts``.
+        search: ``auto``, a search within a budget; or ``darts``, ``gdas`` or ``entmax-gdas``.
         out: the run directory, see :mod:`automl_ext.training.run`; by default a temporary one, deleted with the result.
         resume: ``"auto"`` continues an interrupted run in ``out``.
-        options: fields of the search's configuration, such as ``epochs`` (200; of the search), ``retrain_epochs`` (40),
-            ``retrain_channels``, ``image_size``, ``class_weights``, ``device`` and ``seed``; see
+        options: fields of the search's configuration. All searches have ``image_size``, ``class_weights``, ``device``
+            and ``seed``. ``auto`` also has ``minutes`` (10 CPU-minutes), ``baselines`` (True: also train random
+            architectures, for as long again), ``channels`` and the other fields of
+            :class:`~automl_ext.nas.auto.config.AutoConfig`. The other searches also have ``epochs`` (200, of the
+            search), ``retrain_epochs`` (40), ``retrain_channels`` and the other fields of
             :class:`~automl_ext.nas.differentiable.config.SupernetConfig`.
 
     Returns:
@@ -87,7 +93,7 @@ def fit(
 
 
 class FittedNetwork:
-    """The trained network of a finished run of ``retrain`` or of a search by gradient.
+    """The trained network of a finished run of ``search auto``, of a differentiable search, or of ``retrain``.
 
     Args:
         run: the run directory.

@@ -22,10 +22,10 @@ from automl_ext.training.run import CONFIG, algorithm_of
 def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
     """Plot a run of architecture search.
 
-    Writes ``curves.png`` of the logged metrics. A search by a strategy also gets ``trajectory.png`` and
-    ``pareto.png``, a comparison or an ensemble ``comparison.png``, and
-    ``search auto`` also gets ``accuracy.png``. A run with a genotype also gets ``cell.png`` and
-    ``cell.svg``, one with a trained network ``confusion.png``.
+    Every run gets ``curves.png`` of its logged metrics. Further files depend on the run: ``trajectory.png`` and
+    ``pareto.png`` for a search with a strategy, ``comparison.png`` for a comparison or an ensemble, ``accuracy.png``
+    for ``search auto``, ``cell.png`` and ``cell.svg`` for a run with a genotype, ``confusion.png`` for a run with a
+    trained network.
 
     Args:
         run: a run directory, perhaps written by somebody else.

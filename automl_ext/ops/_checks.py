@@ -15,7 +15,7 @@ FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
-MESSAGE_LIMIT = 80  # characters of a value in an error message
+MESSAGE_LIMIT = 80  # largest number of characters of a value in an error message
 _REPR = reprlib.Repr()  # formats only the first few elements of a container
 _REPR.maxstring = _REPR.maxlong = _REPR.maxother = MESSAGE_LIMIT
 
@@ -24,7 +24,7 @@ def shown(value: object) -> str:
     """Return ``repr(value)`` in one line of at most MESSAGE_LIMIT characters."""
     try:
         text = _REPR.repr(value)
-    except ValueError:  # Python refuses to print an int of more than 4300 digits
+    except ValueError:  # raised for an int of more than 4300 digits
         text = "a number too long to print"
     text = " ".join(text.split())  # a NumPy array's repr has several lines
     return text if len(text) <= MESSAGE_LIMIT else text[: MESSAGE_LIMIT - 3] + "..."

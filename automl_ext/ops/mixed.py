@@ -45,12 +45,11 @@ def mixed_op(inputs: Sequence[Tensor | None], weights: Tensor) -> Tensor:
 def cell_aggregate(inputs: Sequence[Sequence[Tensor | None]], weights: Tensor) -> Tensor:
     """Compute the value of a node, the sum of :func:`mixed_op` over its edges: y = Σₑ Σₖ weights[e, k]·inputs[e][k].
 
+    Results and errors are those of :func:`mixed_op`.
+
     Args:
         inputs: E sequences (one per incoming edge) of K tensors or None.
         weights: [E, K].
-
-    Returns and raises:
-        As :func:`mixed_op`.
     """
     if not isinstance(weights, Tensor) or not is_dense(weights) or weights.ndim != 2:
         raise TypeError(f"cell_aggregate: weights: expected a 2-dim float tensor, got {describe(weights)}")

@@ -57,6 +57,10 @@ class GumbelMixedOp(nn.Module):
         candidates: modules with the same output shape.
         tau: temperature > 0; anneal it by assignment (``edge.tau = 0.1``).
         sparse: sample soft Gumbel-entmax weights instead, and run the candidates in their support.
+
+    Attributes:
+        alpha: the logits of the candidates, a parameter [K].
+        mixed: the :class:`MixedOp` of the candidates.
     """
 
     def __init__(self, candidates: Iterable[nn.Module], *, tau: float = 1.0, sparse: bool = False) -> None:

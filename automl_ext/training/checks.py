@@ -27,7 +27,7 @@ def check_range(
         above, below: exclusive bounds.
 
     Raises:
-        ValueError: names the field, the bounds and the value.
+        ValueError: a value is out of bounds; the message names the field, the bounds and the value.
     """
     bounds = []
     if low is not None:
@@ -44,7 +44,7 @@ def check_range(
         if value is None:
             continue
         inside = (
-            (isinstance(value, int) or math.isfinite(value))  # math.isfinite refuses ints above 1e308
+            (isinstance(value, int) or math.isfinite(value))  # math.isfinite raises for ints above 1e308
             and (low is None or value >= low)
             and (above is None or value > above)
             and (high is None or value <= high)

@@ -26,7 +26,7 @@ def to_dict(config: Any, key: str = "config") -> Any:
     Paths become strings, enums their names, tuples lists, and NaN and infinities strings.
 
     Raises:
-        TypeError: a value cannot be converted; names its key.
+        TypeError: a value cannot be converted; the message names its key.
     """
     if dataclasses.is_dataclass(config) and not isinstance(config, type):
         fields = dataclasses.fields(config)
@@ -61,12 +61,12 @@ def check_options(name: str, stored: dict[str, Any], given: dict[str, Any], vers
     """Raise UserError for a stored configuration with an option that this version does not have.
 
     Args:
-        name: of the run or file, for the message.
+        name: the name of the run or file, for the message.
         stored, given: the stored configuration, and one of this version, from :func:`to_dict`.
-        version: of automl_ext that wrote ``stored``.
+        version: the version of automl_ext that wrote ``stored``.
 
     Raises:
-        UserError: names both versions, the options that are unknown now, and those that are new.
+        UserError: an option is unknown. The message names both versions, the unknown options and the new ones.
     """
     before, now = set(_options(stored)), set(_options(given))
     if unknown := sorted(before - now):
@@ -103,7 +103,7 @@ def apply_toml(config: Config, path: str | Path) -> Config:
     """Return a copy of the dataclass ``config`` with the values of a TOML file; a table is a nested dataclass.
 
     Raises:
-        UserError: the file is missing or no valid TOML, a key is unknown (the valid ones are listed), or a value has
+        UserError: the file is missing or not valid TOML, a key is unknown (the valid ones are listed), or a value has
             the wrong type.
     """
     path = Path(path)
@@ -117,7 +117,7 @@ def from_dict(config: Config, stored: dict[str, Any], source: str, version: obje
         config: an instance of the class.
         stored: the stored configuration.
         source: the file of ``stored``, for messages.
-        version: of automl_ext that wrote it.
+        version: the version of automl_ext that wrote it.
 
     Raises:
         UserError: an option is unknown, or a value has the wrong type.
@@ -130,8 +130,8 @@ def with_values(config: Config, values: dict[str, Any], source: str) -> Config:
     """Return a copy of the dataclass ``config`` with other values of some options; lists stand for tuples.
 
     Raises:
-        UserError: an option is unknown (the valid ones are listed), or a value has the wrong type; starts with
-            ``source``.
+        UserError: an option is unknown (the valid ones are listed), or a value has the wrong type. The message starts
+            with ``source``.
     """
     return _replace(config, values, source, "")
 

@@ -1,4 +1,4 @@
-"""Plots of the measurements that runs logged."""
+"""Draws the measurements that runs logged."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ class Panel(NamedTuple):
 
 
 def read_metrics(run: Path) -> list[dict[str, Any]]:
-    """Return the rows of a run's ``metrics.jsonl``. An incomplete last line, of a crash or a running run, is skipped.
+    """Return the rows of a run's ``metrics.jsonl``.
+
+    An incomplete last line, from a crash or of a run in progress, is skipped.
 
     Raises:
         UserError: ``run`` is not a run directory, or its file is empty or damaged.
@@ -196,7 +198,8 @@ def draw_panel(axes: Any, panel: Panel, best: tuple[int, str] | None = None) -> 
     named = {"_"} if not many else {"_", *labels}  # names that are in the legend, or that must not be
     for line in panel.lines:
         thin = many or sum(other.label == line.label for other in panel.lines) > 1
-        dots = panel.x == "evaluation" and line.label != "best so far"  # candidates are independent of each other
+        # Candidates are independent of each other, so no line connects them.
+        dots = panel.x == "evaluation" and line.label != "best so far"
         axes.plot(
             line.x,
             line.y,
@@ -237,7 +240,7 @@ def set_axes(axes: Any, x: str, y: str) -> None:
     if x in ("epoch", "evaluation", "decision"):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         left, right = axes.get_xlim()
-        if right - left < 1:  # a single point
+        if right - left < 1:  # there is only one point
             middle = round((left + right) / 2)
             axes.set_xticks([middle])
             axes.set_xlim(middle - 0.5, middle + 0.5)

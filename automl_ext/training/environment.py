@@ -15,7 +15,7 @@ from automl_ext import __version__, _native, build_info
 from automl_ext.training.config import check_options, differences, with_defaults
 from automl_ext.training.errors import UserError
 
-# A checkpoint can be resumed where these differ, but numbers may then differ in the last bit.
+# A checkpoint can be resumed if these facts differ, but numbers may then differ in the last bit.
 MAY_DIFFER = {
     "automl_ext": "automl_ext version",
     "backend": "backend",
@@ -66,7 +66,7 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], c
     stored. The default of a new option must therefore keep the former behavior.
 
     Args:
-        name: of the checkpoint, for messages.
+        name: the name of the checkpoint, for messages.
         stored, given: ``algorithm``, ``config`` and ``environment``, in dicts.
         config: the dataclass of ``given["config"]``, for the defaults.
 

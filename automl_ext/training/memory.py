@@ -34,7 +34,7 @@ def flushed_denormals() -> Iterator[None]:
     """Flush denormal float32 numbers (below 1.2e-38) to 0 in this thread's CPU arithmetic, inside the block.
 
     The previous mode is restored on exit. The gradient of a unit that is never active is 0, so each step of Adam
-    multiplies its moving average by β₁ = 0.9. After some hundred steps the average is a denormal number, with which
+    multiplies its moving average by β₁ = 0.9. After a few hundred steps the average is a denormal number, with which
     most CPUs compute much more slowly.
     """
     before = float(torch.tensor(1e-39) * 1.0) == 0.0
@@ -62,7 +62,7 @@ def check_memory(name: str, needed: int) -> None:
         needed: bytes.
 
     Raises:
-        UserError: names the option, the bytes that it needs and the bytes available.
+        UserError: the machine has less; the message names the option, the bytes that it needs and the bytes available.
     """
     available = machine_memory()
     if needed > available:

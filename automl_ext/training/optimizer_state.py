@@ -14,8 +14,8 @@ from automl_ext.training.files.reading import short
 def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     """Load a state that ``optimizer.state_dict()`` returned in an earlier process.
 
-    ``Optimizer.load_state_dict`` takes over whatever it is given. A state with other settings or tensors would raise at
-    the next step, or change the training without an error.
+    ``Optimizer.load_state_dict`` does not check most of the state. A state with other settings or tensors would raise
+    at the next step, or change the training without an error.
 
     Args:
         optimizer: newly made, with the settings of the configuration.

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-PAUSE = 0.1  # smallest time between lines, in seconds: an evaluation by a table takes microseconds
-SHOWN = 6  # values in a line
+PAUSE = 0.1  # smallest time between lines, in seconds; a look-up in a table takes microseconds
+SHOWN = 6  # largest number of values in a line
 
 
 class Progress:

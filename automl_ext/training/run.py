@@ -85,7 +85,7 @@ class Run:
                 afterwards, and its memory is free.
 
         Raises:
-            UserError: ``out`` is not empty or not a run directory; another process writes it; the checkpoint at the
+            UserError: ``out`` is not empty or not a run directory; another process writes to it; the checkpoint at the
                 path is missing, damaged or belongs to another run; no checkpoint fits ``load``; or the algorithm,
                 torch's minor version, the number of threads or the configuration differs.
             TypeError: a configuration value cannot be stored.
@@ -121,27 +121,28 @@ class Run:
         return run
 
     def log(self, step: int, **scalars: float) -> None:
-        """Append scalars to ``metrics.jsonl``, and to TensorBoard with the names of
-        :func:`~automl_ext.training.files.tags.tag`, and report them; NaN becomes null.
+        """Append scalars to ``metrics.jsonl``, where NaN becomes null.
 
-        ``step`` is the number of completed steps, as in :meth:`save`: the first epoch's losses are logged at 1.
+        They are also written to TensorBoard, with the names of :func:`~automl_ext.training.files.tags.tag`, and
+        reported by the progress bar. ``step`` is the number of completed steps, as in :meth:`save`: the first epoch's
+        losses are logged at 1.
         """
         self._metrics.log(step, scalars)
         if self._progress is not None:
             self._progress.report(step, scalars)
 
     def chart(self, step: int, **scalars: float) -> None:
-        """Write scalars to TensorBoard only: times, which would make ``metrics.jsonl`` of equal runs differ."""
+        """Write scalars to TensorBoard only, such as times: in ``metrics.jsonl`` they would make equal runs differ."""
         self._metrics.chart(step, scalars)
 
     def save(self, step: int, state: dict[str, Any]) -> None:
         """Write a checkpoint after ``step`` completed steps. The last two checkpoints are kept.
 
-        ``state`` may hold tensors and plain Python values. Resuming cuts ``metrics.jsonl`` back to what had been
-        logged when the checkpoint was written.
+        ``state`` may hold tensors and plain Python values. A resumed run first removes the lines of ``metrics.jsonl``
+        that were written after its checkpoint.
 
         Raises:
-            TypeError: a value is neither a tensor nor plain Python; names its key path.
+            TypeError: a value is neither a tensor nor plain Python; the message names its key path.
             ValueError: ``step`` is not above the last one saved.
         """
         if type(state) is not dict:
@@ -157,7 +158,7 @@ class Run:
         """Write ``result.json``: strict JSON, NaN and infinities as null.
 
         Raises:
-            TypeError: a value is not plain Python; names its key.
+            TypeError: a value is not plain Python; the message names its key.
         """
         self._metrics.sync()
         write_json(self.path / RESULT, result)

@@ -1,8 +1,7 @@
 """Code of the user: its import by name, the modules that a file may name, and the location of its errors.
 
-To import a module is to execute it. A module is therefore imported only if the user names it, on the command line or in
-Python. A module that only a file names, such as the ``config.json`` of a run directory, is refused
-(:func:`check_trusted`).
+Importing a module executes it. A module is therefore imported only if the user names it, on the command line or in
+Python. If only a file names it, such as the ``config.json`` of a run directory, :func:`check_trusted` raises an error.
 """
 
 from __future__ import annotations
@@ -39,7 +38,7 @@ def import_module(name: str, where: str) -> ModuleType:
         where: start of the error messages, for example ``--wrapper my_envs:Noise``.
 
     Raises:
-        UserError: the module does not exist or fails; one line with the location.
+        UserError: the module does not exist, or importing it fails. The message is one line with the location.
     """
     if not all(part.isidentifier() for part in name.split(".")):
         raise UserError(f"{where}: expected a module name, got {short(name)}")
@@ -109,7 +108,7 @@ def check_trusted(names: Iterable[str], trust: Iterable[str], source: str | Path
         source: the file.
 
     Raises:
-        UserError: names the module and the option that allows it.
+        UserError: a module is not trusted; the message names it and the option that allows it.
     """
     trusted = list(trust)
     for name in names:

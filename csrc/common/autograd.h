@@ -1,5 +1,5 @@
-// Autograd of the ops, on the Autograd key: a graph node whose backward is a fused op, or a composite of ATen ops if the
-// backward is batched or must be differentiable (create_graph, torch.func).
+// Gradients of the ops, registered for the dispatch key Autograd. The backward of an op's graph node calls a fused op;
+// if it is batched or must be differentiable (create_graph, torch.func), it calls a composite of ATen ops instead.
 //
 // An op supplies a struct with its attributes and
 //   static constexpr const char* kName;

@@ -1,4 +1,4 @@
-// From at::Tensor to the raw pointers of the kernels: dtypes, rows along a dim, parallel loops.
+// Converts at::Tensor to what the kernels take: dtypes, and rows along a dim as raw pointers. Also parallel loops.
 #pragma once
 #include <ATen/Parallel.h>
 #include <ATen/WrapDimUtils.h>
@@ -58,7 +58,7 @@ inline at::Tensor from_rows(const at::Tensor& rows, const at::Tensor& like, int6
   return Rows::is_last(like, dim) ? rows : rows.movedim(-1, dim).contiguous();
 }
 
-// Scratch memory of one thread, aligned to cache lines: a vector across two lines takes two accesses.
+// Scratch memory of one thread, aligned to cache lines, because a vector across two lines takes two accesses.
 class Scratch {
  public:
   explicit Scratch(size_t bytes) : lines_(new Line[bytes / sizeof(Line) + 1]) {}

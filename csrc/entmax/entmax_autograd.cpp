@@ -52,7 +52,7 @@ bool has_support(const at::Tensor& x, int64_t dim) {
   return x.device().is_cpu() && x.dim() > 0 && TORCH_GUARD_OR_FALSE(x.sym_size(dim).sym_gt(kLongestWithoutSupport));
 }
 
-// Differentiable too, because it is what an outer torch.func.grad sees of an inner one.
+// Differentiable too: if calls of torch.func.grad are nested, the outer one differentiates this function.
 template <class Grad>
 std::tuple<at::Tensor, at::Tensor> trained(c10::DispatchKeySet keys, const at::Tensor& x, int64_t dim) {
   static const auto op = autograd::find_op<Trained>(Grad::kTrained);

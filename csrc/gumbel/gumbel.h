@@ -21,7 +21,7 @@ struct GumbelRows {
 
 struct GumbelKernels {
   // For rows [begin, end): soft = f((x + noise)/τ), one_hot of argmax(x + noise), and the argmax. Outputs may be null, but
-  // one_hot requires soft, in which the kernel recognizes NaN rows.
+  // one_hot requires soft, from which the kernel detects NaN rows.
   using Sample = void (*)(const GumbelRows& rows, const void* x, void* soft, void* one_hot, int64_t* index,
                           int64_t begin, int64_t end, void* scratch);
   // For rows [begin, end): dx and, unless null, the contribution of each row to dτ.

@@ -142,9 +142,10 @@ class SumTree {
     return sum;
   }
 
-  // Returns the first child whose prefix sum is greater than the mass, and reduces the mass by the sum of the children
-  // before it. The child exists, because the mass is clamped below the last prefix sum, which is the parent. Its
-  // priority is positive, because only a positive child increases the prefix sum.
+  // `mass` is the sampled point in the cumulative priorities of the children. Returns the first child whose prefix sum
+  // is greater than the mass, and reduces the mass by the sum of the children before it. The child exists, because the
+  // mass is clamped below the last prefix sum, which is the parent. Its priority is positive, because only a positive
+  // child increases the prefix sum.
   static int64_t descend(const double* sums, double& mass) {
     static_assert(kChildren == 8);
     mass = std::min(mass, next_below(sums[7]));  // rounding may have left more mass than the parent has
@@ -157,7 +158,7 @@ class SumTree {
     return chosen;
   }
 
-  // The next smaller double of a positive one, without the function call of std::nextafter.
+  // The largest double below x > 0, without the function call of std::nextafter.
   static double next_below(double x) {
     int64_t bits;
     std::memcpy(&bits, &x, sizeof bits);

@@ -1,5 +1,5 @@
-// n-step windows in the ring buffers of a replay buffer, from any start row. Same definition as n_step_returns
-// (returns/n_step_kernel.inc). Host code.
+// n-step windows in the ring buffers of a replay buffer, from any start row. The definition of
+// n_step_returns (returns/n_step_kernel.inc) applies. Host code.
 #pragma once
 #include <cstdint>
 

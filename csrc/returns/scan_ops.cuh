@@ -102,7 +102,7 @@ struct LambdaInputs {
     const uint32_t bootstraps = (x.discounts ? flags.valid : flags.live) & (uses_all_values ? 1u : flags.cut);
     return keep(bootstraps, load<T>(x.next_values, at));
   }
-  // The factor of g.
+  // The factor of g in G = r + g·ahead.
   __device__ __forceinline__ C ahead(const Flags& flags, C next, C following) const {
     return flags.cut ? next : rest * next + lam * following;
   }

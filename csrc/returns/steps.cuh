@@ -19,7 +19,7 @@ __device__ __forceinline__ Flags flags_at(const Trajectory& x, int64_t at, uint3
   const uint32_t terminated = x.terminated ? x.terminated[at] : 0u, truncated = x.truncated ? x.truncated[at] : 0u;
   return {terminated | truncated | (next_valid ^ 1u) | (valid ^ 1u), valid & (terminated ^ 1u), valid};
 }
-// The flags of step t, whose element is `at`.
+// The flags of step t; `at` is the index of its element in the arrays.
 __device__ __forceinline__ Flags flags_at(const Trajectory& x, int64_t t, int64_t at) {
   const bool last = t + 1 >= x.steps;
   const uint32_t next_valid = last ? 0u : valid_at(x, at + x.columns);

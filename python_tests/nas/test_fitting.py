@@ -17,7 +17,14 @@ from automl_ext.training.errors import UserError
 LABELS = torch.arange(90) % 3
 # Three levels of brightness with noise: any cell can learn them in a few epochs.
 IMAGES = torch.rand(90, 1, 8, 8, generator=torch.Generator().manual_seed(0)) / 4 + LABELS.view(-1, 1, 1, 1) / 3
-SHORT = {"epochs": 1, "channels": 2, "retrain_epochs": 2, "retrain_channels": 8, "batch_size": 16}
+SHORT = {
+    "search": "entmax-gdas",
+    "epochs": 1,
+    "channels": 2,
+    "retrain_epochs": 2,
+    "retrain_channels": 8,
+    "batch_size": 16,
+}
 
 
 def test_fit_predicts_saves_and_cleans_up(tmp_path: Path) -> None:
@@ -40,13 +47,22 @@ def test_fit_predicts_saves_and_cleans_up(tmp_path: Path) -> None:
     assert not run.parent.exists()
 
 
+def test_fit_within_a_budget_predicts_with_the_network_that_the_result_names() -> None:
+    result = fit(IMAGES, LABELS, minutes=0.02, channels=4, epochs=8, candidates=4, batch_size=16, finalists=2)
+    rows = {row["name"]: row for row in result.result["rows"]}
+    assert rows.keys() >= {"found", "largest", "ensemble"}
+    assert result.genotype == rows[result.result["source"]]["genotype"]
+    test = IMAGES[54:]  # more than the test images, whose accuracy the result states
+    assert (result.predict(test) == LABELS[54:]).double().mean() > 0.5
+
+
 def test_fit_takes_a_dataset_and_a_folder_and_keeps_the_run(tmp_path: Path) -> None:
     pytest.importorskip("PIL", reason="needs Pillow")
     from PIL import Image
 
     loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=7, shuffle=True)
-    first = fit(loader, out=tmp_path / "run", search="gdas", **SHORT)
-    again = fit(TensorDataset(IMAGES, LABELS), out=tmp_path / "run", search="gdas", resume="auto", **SHORT)
+    first = fit(loader, out=tmp_path / "run", **{**SHORT, "search": "gdas"})
+    again = fit(TensorDataset(IMAGES, LABELS), out=tmp_path / "run", resume="auto", **{**SHORT, "search": "gdas"})
     assert first.genotype == again.genotype
     assert torch.equal(first.predict(IMAGES), again.predict(IMAGES))
     for i, (image, label) in enumerate(zip(IMAGES, LABELS.tolist(), strict=True)):
@@ -62,7 +78,7 @@ def test_fit_takes_a_dataset_and_a_folder_and_keeps_the_run(tmp_path: Path) -> N
 
 
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="search: expected one of entmax-gdas, gdas, darts, got 'x'"):
+    with pytest.raises(UserError, match="search: expected one of auto, entmax-gdas, gdas, darts, got 'x'"):
         fit(IMAGES, LABELS, search="x")
     with pytest.raises(UserError, match=r"fit: .*unexpected keyword argument 'epoch'"):
         fit(IMAGES, LABELS, epoch=3)

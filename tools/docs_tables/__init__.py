@@ -30,7 +30,7 @@ TABLES: dict[str, Callable[[], str]] = {
         ),
         *(search.supernet_ranking, search.ensemble, search.darts_fashion, rl.rl_learning, rl.dreamer_learning),
         *(rl.minatar, rl.peers, rl.swingup, rl.pixels, rl.costs_rl, search.costs_search, install.install_times),
-        *(training_free.training_free, training_free.nas_screening),
+        *(training_free.training_free, training_free.nas_screening, search.auto_search),
     )
 }
 

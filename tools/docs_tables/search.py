@@ -174,3 +174,32 @@ def darts_fashion() -> str:
         ],
     ]
     return table("step | CPU-seconds | test accuracy | parameters", lines)
+
+
+def auto_search() -> str:
+    """One row per data set, space and budget: means over the seeds of test accuracies in percent."""
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for run in load("auto_search"):
+        groups.setdefault((run["name"], run["space"], run["minutes"]), []).append(run)
+    lines = []
+    for (name, space, minutes), runs in groups.items():
+        compared = [run for run in runs if run["baselines"]]
+        cells = [f"{AUTO_DATA[name]}, `{space}`", f"{minutes:g}", ", ".join(str(run["seed"]) for run in compared)]
+        for kind in ("returned", "found", "largest", "best of", "ensemble"):
+            values = [100 * auto_row(run, kind)["test_accuracy"] for run in compared]
+            error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+            cells.append(f"{statistics.mean(values):.2f}" + (f" ± {error:.2f}" if error is not None else ""))
+        tabulated = [run["table_test_accuracy"] for run in runs if "table_test_accuracy" in run]
+        cells.append(f"{statistics.mean(tabulated):.2f} ({len(tabulated)} seeds)" if tabulated else "–")
+        lines.append(cells)
+    header = "images, space | CPU-minutes | seeds | returned | found | largest cell | best of random | ensemble"
+    return table(f"{header} | in the table", lines)
+
+
+AUTO_DATA = {"fashion": "Fashion-MNIST", "cifar10": "CIFAR-10"}
+
+
+def auto_row(run: dict[str, Any], kind: str) -> dict[str, Any]:
+    """Return the row of a run: of the network that it returned, or the first whose name starts with ``kind``."""
+    name = run["source"] if kind == "returned" else kind
+    return next(row for row in run["rows"] if row["name"].startswith(name))

@@ -45,7 +45,7 @@ class Case:
         law: law(inputs, results, grad) returns the error of a contender that uses its own noise; infinite if the
             samples do not follow the distribution.
         softmax: whether torch.softmax of the same rows is also timed.
-        prepares: ``ours`` and ``eager`` have the type Bind.
+        prepares: whether ``ours`` and ``eager`` have the type Bind, which prepares a call, instead of Function.
         moved: number of bytes that must move; None: the bytes of all inputs and outputs.
         loop: whether the eager formula is a loop over time.
     """

@@ -96,7 +96,7 @@ def numbered(capacity: int) -> np.ndarray:
 
 def ours(tensors: Sequence[Tensor], n_step: int) -> Call:
     """Return a call on our buffer, filled by sqrt(capacity) environments whose episodes do not end."""
-    from automl_ext.rl import PrioritizedReplay, Step  # imports gymnasium, which the benchmark on a GPU machine lacks
+    from automl_ext.rl import PrioritizedReplay, Step  # imported here, because gymnasium may be missing
 
     td_errors, new_errors = tensors
     capacity, batch_size = len(td_errors), len(new_errors)

@@ -2,13 +2,13 @@
 
     probe    train the largest architecture of the space for one epoch; plan the rest from its time
     screen   rank candidates by training-free scores
-    short    train the best of them for a few epochs, the best of those for more, from the weights they have
+    short    train the best candidates for a few epochs; train the best of these further, from their weights
     full     train the finalists and the largest architecture
     random   baseline: fully train random architectures for as long as all of the above took
     result   the best network and the best ensemble, selected on the validation images
 
-Every task is chosen by :func:`~automl_ext.nas.auto.plan.next_task` from the results so far. All trainings leave the
-validation images out. Nothing is decided on the test images.
+Every task is chosen by :func:`~automl_ext.nas.auto.plan.next_task` from the results so far. No training uses the
+validation images. The test images influence no choice.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed
 
 CANDIDATES, BASELINE = 1, 2  # random streams
-SAVE_EVERY = 2.0  # seconds between checkpoints; one takes as long as the scores of an architecture
+SAVE_EVERY = 2.0  # seconds between checkpoints; writing one takes as long as scoring an architecture
 
 
 def auto(
@@ -63,8 +63,8 @@ def auto(
         config: the options.
         out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
-        stop_after: the number of steps after which to interrupt the run; a step is an epoch of a training, or a
-            hundredth of a screening.
+        stop_after: the number of steps after which to interrupt the run; a step is an epoch of a training, or the
+            scores of one architecture.
         space: the search space; by default the one that ``config.space`` names.
         data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
 
@@ -178,7 +178,7 @@ class Auto:
         return Done(task, job.seconds, measured={"table": {**columns, "seconds": torch.from_numpy(table.seconds)}})
 
     def trained(self, task: Task, training: Any) -> Done:
-        """Measure the validation accuracy of a training, and the predictions of a full one."""
+        """Measure the validation accuracy of a training; after a full training, also its predictions."""
         with training.clock:
             valid = to_device(self.splits.valid, self.device)
             network = training.network
@@ -193,7 +193,10 @@ class Auto:
         return Done(task, self.seconds(training), score, measured)
 
     def percent(self) -> int:
-        """Return the spent percentage of the budget, of the random baseline too; at most 99, for the last training."""
+        """Return how much of the budget is spent, in percent: of the search and the random baseline together.
+
+        The last training may exceed the budget, so the result is at most 99.
+        """
         spent = sum(d.seconds for d in self.done) + (self.seconds(self.current) if self.current else 0.0)
         return min(int(100 * spent / (60 * self.config.minutes * (2 if self.config.baselines else 1))), 99)
 

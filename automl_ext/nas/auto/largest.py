@@ -11,11 +11,11 @@ from automl_ext.nas.spaces.space import Space
 
 
 def largest(space: Space[Any], channels: int = 4) -> Any:
-    """Return an architecture with as many parameters as coordinate ascent finds.
+    """Return the architecture with the most parameters that coordinate ascent finds.
 
-    The search starts from a random architecture. It sets one decision at a time to its largest choice, and ends when no
-    single change adds parameters. In NAS-Bench-201 the result is a 3×3 convolution on every edge. The result does not
-    depend on the data.
+    The ascent starts from a random architecture. It sets one decision at a time to the choice with the most parameters,
+    and ends when no single change adds parameters. In NAS-Bench-201 the result is a 3×3 convolution on every edge. The
+    result does not depend on the data.
 
     Args:
         space: the search space.

@@ -14,7 +14,7 @@ from automl_ext.nas.auto.config import AutoConfig
 Stage = Literal["probe", "screen", "short", "full", "random"]
 CHUNK = 50  # number of architectures per screening task
 
-# Shares of the budget. The rest is for what differs from the estimate.
+# Shares of the budget. The rest is a reserve, because times are estimated.
 SCREENING, SHORT, FULL = 0.1, 0.25, 0.6
 ETA = 3  # one in ETA architectures of a rung is promoted, and trained ETA times as long
 RUNGS = 2
@@ -52,7 +52,7 @@ class Done:
         task: the task.
         seconds: its cost in CPU-seconds (seconds on a GPU).
         valid_accuracy: the accuracy on the validation images, 0 to 1; −1 if the training diverged.
-        measured: what the stage measured besides: the scores of a screening, or the predictions of a full training.
+        measured: further measurements of the stage: the scores of a screening, or the predictions of a full training.
     """
 
     task: Task
@@ -122,14 +122,17 @@ def next_task(
     spent = sum(d.seconds for d in screened)
     if chunk < len(candidates) and (spent < plan.screening or chunk < plan.rungs[0][0]):
         return Task("screen", number, chunk=chunk)
-    entrants: list[tuple[Any, int | None]] = [(genotype, None) for genotype in ranked(screened)]
+    # The largest architecture is trained fully in any case, so it takes no place in the rungs.
+    entrants: list[tuple[Any, int | None]] = [(genotype, None) for genotype in ranked(screened) if genotype != largest]
+    others: list[tuple[Any, int | None]] = []  # the candidates of the full trainings: first those of the last rung
     for rung, (count, epochs) in enumerate(plan.rungs):
         short = [d for d in done if d.task.stage == "short" and d.task.rung == rung]
         if len(short) < min(count, len(entrants)):
             genotype, start = entrants[len(short)]
             return Task("short", number, genotype, epochs, start, rung=rung)
         entrants = [(d.task.genotype, d.task.number) for d in best(short)]
-    others = [entrant for entrant in entrants if entrant[0] != largest]
+        promoted = [genotype for genotype, _ in entrants]
+        others = entrants + [other for other in others if other[0] not in promoted]
     order = [*others[: plan.finalists], (largest, None), *others[plan.finalists : config.finalists - 1]]
     full = [d for d in done if d.task.stage == "full"]
     planned = min(plan.finalists, len(others)) + 1

@@ -16,7 +16,7 @@ NAMES = {"ensemble": "ensemble of the search"}
 def plot_auto(result: dict[str, Any], path: Path, title: str) -> list[Path]:
     """Plot the test accuracy of the best network so far against the cost.
 
-    There is a line for the search, and one for random architectures that are trained alike. The largest architecture
+    There is a line for the search, and one for random architectures, trained in the same way. The largest architecture
     and the ensembles are points.
 
     Args:

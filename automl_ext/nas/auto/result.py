@@ -1,4 +1,4 @@
-"""The result of ``search auto``: what it found, beside the baselines at the same cost."""
+"""The result of ``search auto``: the networks that it found, and the baselines of the same cost."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, An
     Returns:
         ``rows`` has one entry for each of: the best finalist ("found"), the largest architecture of the space, the best
         random one, the ensemble of the finalists and the largest one, and the ensemble of the random ones. A row has
-        valid_accuracy, test_accuracy (0 to 1), valid_log_loss, test_log_loss (nats), parameters and ``seconds``, what
-        it cost. A network also has ``genotype`` and ``member``: its weights are in ``members/MEMBER.pt``.
-        ``source`` is the name of the network with the highest validation accuracy; ``genotype``, ``member`` and
-        the measurements are of this network. ``trajectory`` has, for "search" and "random", the cost after each full
-        training and the test accuracy of the best network so far. ``stages`` has the number of tasks and the cost of
-        each stage.
+        valid_accuracy, test_accuracy (0 to 1), valid_log_loss, test_log_loss (nats), parameters and ``seconds``, its
+        cost. A network also has ``genotype`` and ``member``: its weights are in ``members/MEMBER.pt``. ``source`` is
+        the name of the network with the highest validation accuracy; ``genotype``, ``member`` and the measurements are
+        of this network. ``trajectory`` has, for "search" and "random", the cost after each full training and the test
+        accuracy of the best network so far. ``stages`` has the number of tasks and the cost of each stage.
 
     Raises:
         UserError: all full trainings diverged.
@@ -68,7 +67,7 @@ def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, An
 
 
 def merit(losses: dict[str, Any]) -> tuple[float, float]:
-    """Return what networks are selected by: the validation accuracy; of equal ones, the lower validation loss."""
+    """Return the criterion of selection: the validation accuracy; of equal ones, the lower validation log-loss."""
     return losses["valid_accuracy"], -losses["valid_log_loss"]
 
 

@@ -1,8 +1,9 @@
 """The protocol of NATS-Bench's topology space on CIFAR-10 (Dong et al., TPAMI 2021, table 4).
 
-A run of a strategy spends ``budget`` simulated seconds. Every evaluation costs a training of 12 epochs and one pass
-over the validation images, also if the cell was evaluated before. An evaluation that exceeds the budget does not count.
-The reported number is the test accuracy after 200 epochs of the cell with the highest validation accuracy after 12.
+A run of a strategy spends ``budget`` simulated seconds. Every evaluation costs the time of a training of 12 epochs and
+of one pass over the validation images, also if the cell was evaluated before. An evaluation that exceeds the budget
+does not count. The reported number is the test accuracy after 200 epochs of the cell with the highest validation
+accuracy after 12.
 
 An algorithm ``NAME+screen`` first draws ``screen`` cells and ranks them by training-free scores, which a file holds.
 The CPU-seconds that these scores took are charged as simulated seconds.
@@ -266,7 +267,7 @@ def _scores(config: NASBenchConfig) -> ScoreTable | None:
 
 
 def rival(name: str) -> str:
-    """Return the algorithm that ``name`` is compared with: REA, with screening if ``name`` has it. REA itself: ""."""
+    """Return the algorithm that ``name`` is compared with: REA, with screening if ``name`` has it; "" for REA."""
     rea = "rea+screen" if name.endswith(SCREENED) else "rea"
     return "" if name == rea else rea
 

@@ -84,7 +84,7 @@ def draw(curves: Mapping[str, NDArray[np.float64]], budget: float, path: Path, o
         axes.plot(seconds, mean, style, color=color, label=label, linewidth=1.8)
         low, high = (mean - half).clip(0, optimum), (mean + half).clip(0, optimum)
         axes.fill_between(seconds, low, high, color=color, alpha=0.25, linewidth=0)
-        floor = min([floor, *mean[seconds > budget / 20]])  # the first cells are far below: they would set the scale
+        floor = min([floor, *mean[seconds > budget / 20]])  # the first cells are much worse and would stretch the axis
     axes.axhline(optimum, color=BLACK, linestyle=":", linewidth=1, label=f"best cell of the table: {optimum:.2f} %")
     axes.set_ylim(floor - 0.05 * (optimum - floor), optimum + 0.05 * (optimum - floor or 1.0))
     axes.set_xlim(0, budget)

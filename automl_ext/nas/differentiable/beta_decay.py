@@ -26,5 +26,5 @@ def beta_loss(alphas: Iterable[Tensor]) -> Tensor:
 
 
 def beta_weight(epoch: int, epochs: int, final: float) -> float:
-    """Return λ in ``epoch``: ``final``·epoch/epochs, as in the authors' code, where ``final`` is 50."""
+    """Return the weight λ in ``epoch``: ``final``·epoch/epochs, as in the authors' code, where ``final`` is 50."""
     return final * epoch / epochs

@@ -41,7 +41,7 @@ def check_names(supernet: Supernet, option: str) -> None:
     if len(supernet.operations) != count:
         raise UserError(
             f"{option}: {type(supernet).__name__}.operations: expected the names of {count} operations, "
-            f"got {len(supernet.operations)}"
+            f"got {len(supernet.operations)}; --recipe paper does not need them"
         )
 
 

@@ -23,7 +23,7 @@ def alpha_scalars(alphas: Sequence[Tensor], operations: Sequence[str]) -> dict[s
         operations: names of the operations. Metrics of an operation that is missing here are omitted.
 
     Returns:
-        alpha_entropy: of softmax(α), in nats.
+        alpha_entropy: the entropy of softmax(α), in nats.
         share_skip, share_none: the share of edges on which the operation has the largest α.
         prob_skip, prob_none: the operation's mean probability softmax(α).
     """

@@ -44,7 +44,7 @@ class SupernetConfig:
     none: bool = True  # Whether "none" is a candidate during the search; if not, the derived cell has none either.
     fair_warmup: bool = False  # Run every operation of an edge equally often during the warm-up (FairNAS).
     partial_channels: int = 1  # k: 1/k of the channels pass through the operations (PC-DARTS: 4; 1: all).
-    stop_skip: float | None = None  # End the search when this share of derived operations are skips (DARTS+: 0.25).
+    stop_skip: float | None = None  # End the search at this share of skip connections in the cell (DARTS+: 0.25).
     derive: Literal["alpha", "perturbation"] = "alpha"  # Largest α, or the operation whose removal hurts most.
     tune_epochs: int = 1  # Epochs of training after each edge that perturbation has decided.
     tie: float = 0.0  # Difference of probabilities up to which a training-free score decides (Python only).
@@ -90,7 +90,7 @@ class SupernetConfig:
             raise ValueError(f"tie: expected 0 with derive perturbation, which has no probabilities, got {self.tie}")
 
     def tau(self, epoch: int) -> float:
-        """Return the temperature in ``epoch``."""
+        """Return the temperature τ in ``epoch``; searches without a temperature use 1."""
         return 1.0
 
     def supernet_form(self) -> Form:

@@ -1,4 +1,4 @@
-"""From α to the derived architecture: decoding by the space, edge strengths, ties, share of skip connections."""
+"""Derives the architecture from α: decoding by the space, edge strengths, ties, share of skip connections."""
 
 from __future__ import annotations
 
@@ -47,10 +47,10 @@ def derived_choices(supernet: Supernet, alphas: Sequence[Tensor]) -> list[Choice
 
 @torch.no_grad()
 def with_edge_strengths(supernet: Supernet, alphas: Sequence[Tensor]) -> list[Tensor]:
-    """Include edge normalization in α, for spaces whose nodes keep their strongest edges only (PC-DARTS, section 3.3).
+    """Include edge normalization in α, for spaces whose nodes keep only their strongest edges (PC-DARTS, section 3.3).
 
     The strength of an edge is softmax(α)·softmax(β). The result is an α whose softmax is this product, with the rest
-    of the probability on "none". Without β, or if all edges are kept, it is α itself.
+    of the probability on "none". Without β, or if the space keeps all edges, the result is α itself.
     """
     if not supernet.betas or supernet.inputs is None:
         return list(alphas)
@@ -65,7 +65,7 @@ def with_edge_strengths(supernet: Supernet, alphas: Sequence[Tensor]) -> list[Te
 
 
 def skip_share(choices: Sequence[Choice], operations: Sequence[str]) -> float:
-    """Return the share of skip connections among the operations of a derived architecture, "none" not counted."""
+    """Return the share of skip connections among the operations, except "none", of a derived architecture."""
     names = [operations[k] for choice in choices for active in choice.active for k in active]
     chosen = [name for name in names if name != NONE]
     return chosen.count(SKIP) / max(len(chosen), 1)

@@ -1,4 +1,4 @@
-"""entmax-GDAS: GDAS with sparse samples in place of a straight-through argmax. A variant of our own.
+"""entmax-GDAS: GDAS with sparse samples in place of a straight-through argmax. It is a variant of this package.
 
     g ~ Gumbel(0, 1);  w = entmax₁.₅((log_softmax(α) + g)/τ)
     1. training batch:    ω ← ω − SGD step on the loss of the supernet, which runs the operations with w > 0
@@ -19,10 +19,11 @@ Starting from GDAS's τ = 10, most of the search would be a noisy DARTS at DARTS
 end much below 0.1 either. An edge with all weight on one operation has no gradient, because the Jacobian of entmax is 0
 there, so α could no longer change. GDAS's straight-through estimate still has a gradient in that case.
 
-**Derived architecture.** argmax α, as in GDAS. The noise has the same distribution for all operations. So the operation
-with the largest α also has the largest mean weight, is most often in the support, and most often has the largest
-weight (with probability softmax(α), by the Gumbel-max trick, at any τ). A derived operation runs alone, without those
-it was mixed with during the search; τ → 0 closes this gap, because the search then trains single operations.
+**Derived architecture.** As in GDAS, each edge keeps the operation with the largest α. The noise has the same
+distribution for all operations. So the operation with the largest α also has the largest mean weight, is most often in
+the support, and most often has the largest weight (with probability softmax(α), by the Gumbel-max trick, at any τ). A
+derived operation runs alone, without the operations with which it was mixed during the search. A τ that falls to 0
+closes this gap, because the search then trains single operations.
 """
 
 from __future__ import annotations

@@ -51,7 +51,13 @@ def fair_weight_step(
     cycle: Sequence[list[Choice]],
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Take one SGD step on the supernet's weights, with the gradients of all networks of a cycle summed.
+    """Take one SGD step on the supernet's weights, with the sum of the gradients of several networks.
+
+    Args:
+        batch: images and labels.
+        grad_clip: the largest norm of the summed gradient.
+        cycle: the networks, as :func:`fair_cycle` draws them.
+        class_weights: weights of the classes in the loss, [classes]; None: 1.
 
     Returns:
         The mean loss of the networks, 0-dim, detached.

@@ -6,13 +6,13 @@
     for each node, in random order, if the space limits its inputs:
         remove the edge whose removal hurts least, until the limit is reached;  train the weights
 
-α measures what mixes well during the search; a(o) measures what the trained supernet needs. So α need not be trained at
-all: with ``warmup`` 1 the search trains the weights only ("fixed α" in the paper).
+α is the weight of an operation in the mixture; a(o) shows how much the trained supernet depends on the operation. So α
+need not be trained at all: with ``warmup`` 1 the search trains the weights only ("fixed α" in the paper).
 
 As in the authors' code, weights of the other operations keep their values if all operations run (DARTS), batch norm
-uses the statistics of the batch, and the learning rate is a tenth of the search's. Their code trains α in between too;
-here α stays. For GDAS and entmax-GDAS, which the paper does not treat, the accuracy is that of sampled networks that do
-not use the operation; all candidates of an edge see the same noise. Equal accuracies are decided by the loss.
+uses the statistics of the batch, and the learning rate is a tenth of the search's. Their code also trains α in between;
+here α is fixed. For GDAS and entmax-GDAS, which the paper does not treat, the accuracy is that of sampled networks that
+do not use the operation; all candidates of an edge see the same noise. Equal accuracies are decided by the loss.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from automl_ext.nas.retraining.optimizer import nesterov_sgd
 from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.training.optimizer_state import load_optimizer
 
-IMAGES = 1000  # validation images of an accuracy
+IMAGES = 1000  # number of images on which an accuracy is measured
 Draw = Callable[[torch.Generator], list[Choice]]
 Result = tuple[float, float]  # accuracy, −loss
 
@@ -90,7 +90,11 @@ class Perturbation:
             return scalars
 
     def decide_edge(self, kind: int, edge: int) -> list[Result]:
-        """Keep the operation of an edge whose removal hurts most. Return what is left without each candidate."""
+        """Keep the operation of an edge whose removal hurts most.
+
+        Returns:
+            The accuracy and −loss of the supernet without each candidate.
+        """
         candidates = self.allowed[kind][edge].nonzero().flatten().tolist()
         seed = draw_seed(self.search.rng)
         results = [self.measure(partial(self.without, kind, edge, k), seed) for k in candidates]
@@ -98,7 +102,11 @@ class Perturbation:
         return results
 
     def decide_node(self, kind: int, node: int) -> list[Result]:
-        """Remove edges of a node, the one that is needed least first, until as many are left as the space allows."""
+        """Remove those edges of a node whose removal hurts least, until as many are left as the space allows.
+
+        Returns:
+            The accuracy and −loss of the supernet without each of the node's edges, before the first removal.
+        """
         none, left = self.supernet.operations.index(NONE), list(self.supernet.nodes[node])
         seed = draw_seed(self.search.rng)
         first: list[Result] = []
@@ -118,11 +126,11 @@ class Perturbation:
         self.allowed[kind][edge, operation] = True
 
     def choices(self, rng: torch.Generator) -> list[Choice]:
-        """Return what a pass of the supernet runs, given the decisions so far."""
+        """Return the operations that a pass of the supernet runs, given the decisions so far."""
         return self.search.choices(self.alphas(), self.tau, rng)
 
     def without(self, kind: int, edge: int, operation: int, rng: torch.Generator) -> list[Choice]:
-        """Return what a pass runs without one operation."""
+        """Return the operations that a pass runs if ``operation`` is removed from ``edge``."""
         if self.search.sample is softmax_weights:
             choices = self.choices(rng)
             weights = choices[kind].weights.clone()

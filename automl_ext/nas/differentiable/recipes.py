@@ -1,8 +1,9 @@
 """Recipes: named values for the options of a differentiable search, for ``--recipe``.
 
-"paper" is the algorithm as published, with this package's defaults for the lengths and rates: all switches are off.
-"robust" switches on what prevents a collapse to operations without weights. Options given on the command line or in a
-file override a recipe. The configuration that a run stores has the resulting values, not the name of the recipe.
+"paper" is the algorithm as published, with this package's defaults for the number of epochs and the learning rates: all
+switches against collapse are off. "robust" turns on the switches that prevent a collapse to operations without weights.
+Options given on the command line or in a file override a recipe. The configuration that a run stores has the resulting
+values, not the name of the recipe.
 """
 
 from __future__ import annotations

@@ -47,10 +47,10 @@ def search_supernet(
     """Search, then train the found architecture on the training and validation images and test it once.
 
     The result is bitwise reproducible for the same configuration, number of threads, PyTorch version, backend and
-    processor type. Another number of threads rounds differently: PyTorch sums the batch norm statistics of
-    channels-last images, and oneDNN the weight gradients of convolutions, in one part per thread. The reference
-    backend rounds the gradients of α differently. Training amplifies rounding differences, so such a search may find
-    another architecture. The architectures that a step samples depend on α and the seed only, not on threads.
+    processor type. The number of threads changes the rounding, because some sums have one part per thread: those of
+    batch norm statistics of channels-last images (PyTorch) and of weight gradients of convolutions (oneDNN). The
+    reference backend rounds the gradients of α differently. Training amplifies rounding differences, so such a search
+    may find another architecture. The architectures that a step samples depend on α and the seed only, not on threads.
 
     Args:
         out: the run directory.
@@ -120,7 +120,7 @@ def search_supernet(
 
 
 def renamed(found: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Return the found architecture of a checkpoint with the present names: versions before 0.2.0 had another one."""
+    """Rename a key in the found architecture of a checkpoint: before 0.2.0, supernet_accuracy was valid_accuracy."""
     if found is None or "valid_accuracy" not in found:
         return found
     return {"supernet_accuracy" if key == "valid_accuracy" else key: value for key, value in found.items()}

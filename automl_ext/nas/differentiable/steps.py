@@ -28,7 +28,15 @@ def weight_step(
     """Take one SGD step on the supernet's weights.
 
     ``zero_grad`` sets the gradients to None. So operations that were not sampled get no update at all, neither weight
-    decay nor momentum. In the official code, which zeroes the gradients, both still apply.
+    decay nor momentum. In the official code, which sets the gradients to zero, both still apply.
+
+    Args:
+        batch: images and labels.
+        tau: the temperature τ.
+        grad_clip: the largest norm of the gradient.
+        rng: generator of the noise.
+        sample: chooses the operations that run.
+        class_weights: weights of the classes in the loss, [classes]; None: 1.
 
     Returns:
         The loss of the batch, 0-dim, detached.
@@ -56,6 +64,11 @@ def alpha_step(
     """Take one step on α. No gradients of the weights are computed.
 
     Args:
+        batch: images and labels, apart from those of the weights.
+        tau: the temperature τ.
+        rng: generator of the noise.
+        sample: chooses the operations that run.
+        class_weights: weights of the classes in the loss, [classes]; None: 1.
         penalty: added to the loss, for example β-decay; a function of α.
 
     Returns:

@@ -41,7 +41,7 @@ VALID_IMAGES = 500  # largest number of validation images for the accuracy after
 class SupernetSearch:
     """The search, a :class:`~automl_ext.training.epochs.Job`.
 
-    One half of the training images trains the weights, the other half α.
+    One half of the training images is used to train the weights, the other half to train α.
 
     Args:
         sample: chooses the operations that a forward pass runs.
@@ -133,16 +133,16 @@ class SupernetSearch:
         return alpha_step(self.supernet, self.alpha_optimizer, batch, tau, *common)
 
     def penalty(self) -> Tensor | None:
-        """Return what is added to the loss of α."""
+        """Return the term to add to the loss of α; None: none."""
         weight = beta_weight(self.epoch, self.config.epochs, self.config.beta_decay)
         return weight * beta_loss(masked(self.supernet.alphas, self.allowed)) if self.config.beta_decay else None
 
     def draw(self, alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
-        """Choose what a step runs, and record the number of operations run on each edge."""
+        """Choose the operations that a step runs, and record their number on each edge."""
         return self.record(self.choices(masked(alphas, self.allowed), tau, rng))
 
     def choices(self, alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
-        """Choose what a pass runs, given α in which −inf masks an operation."""
+        """Choose the operations that a pass runs, given α in which −inf masks an operation."""
         return normalize_edges(self.sample(alphas, tau, rng), self.supernet)
 
     def record(self, choices: list[Choice]) -> list[Choice]:

@@ -129,7 +129,7 @@ def member_genotypes(config: EnsembleConfig, space: Space[Any]) -> list[Any]:
 
 
 def predictions(training: NetworkTraining, genotype: Any, splits: Splits) -> dict[str, Any]:
-    """Return what the selection needs of a trained member: its predictions, and its facts for the result."""
+    """Return the predictions of a trained member, which the selection needs, and its facts for the result."""
     return {
         "genotype": str(genotype),
         "seed": training.config.seed,
@@ -173,7 +173,7 @@ def select(trained: list[dict[str, Any]], splits: Splits, rounds: int) -> dict[s
 
 
 def measure_votes(votes: list[int], valid: Tensor, test: Tensor, splits: Splits) -> dict[str, Any]:
-    """Compute log loss and accuracy of the ensemble whose probabilities are the members' average, weighted by votes.
+    """Compute log-loss and accuracy of the ensemble whose probabilities are the members' average, weighted by votes.
 
     Args:
         votes: number of votes of each member.

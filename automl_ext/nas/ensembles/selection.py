@@ -26,8 +26,8 @@ def greedy_selection(likelihood: Tensor, rounds: int) -> list[int]:
     """Select networks, and return the number of votes of each.
 
     Each round adds the network with which the average has the lowest log-loss; a network may be added again. The best
-    average of all rounds is returned, the smallest of equal ones. So the result is never worse than the best single
-    network on the images of the selection.
+    average of all rounds is returned; of equal ones, that with the fewest votes. So the result is never worse than the
+    best single network on the images of the selection.
 
     Args:
         likelihood: [networks, images], the probabilities of the true labels, for images that no network was trained on.

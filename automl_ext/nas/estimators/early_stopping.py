@@ -13,8 +13,8 @@ class EarlyStopping:
     """Trains epoch by epoch and stops if the final score is unlikely to exceed the best one so far.
 
     This is an :class:`~automl_ext.nas.evaluation.Evaluator` that wraps another one. Only complete trainings count for
-    the best score, and the first training is always complete. ``best`` belongs to this object. A resumed search, and a
-    search with several processes, must read and set it.
+    the best score, and the first training is always complete. ``best`` is not part of the returned states: a resumed
+    search, or a search with several processes, must save and set it.
 
     Args:
         evaluator: an evaluator that continues from its own state; its scores are accuracies from 0 to 1.

@@ -150,13 +150,16 @@ class LowerFidelity:
 
 
 def all_finite(network: nn.Module) -> bool:
-    """Return whether all weights and batch norm statistics are finite. The loss does not show a bad last step."""
+    """Return whether all weights and batch norm statistics are finite.
+
+    The loss alone does not show this, because it is computed before the last step.
+    """
     return all(bool(value.isfinite().all()) for value in network.state_dict().values())
 
 
 @torch.no_grad()
 def finite_logits(network: nn.Module, images: Tensor) -> bool:
-    """Return whether all logits are finite in evaluation mode. Large finite weights overflow, which argmax hides."""
+    """Return whether all logits are finite in evaluation mode. Large weights can overflow, which argmax would hide."""
     network.eval()
     return bool(network(images).isfinite().all())
 
@@ -165,7 +168,8 @@ def finite_logits(network: nn.Module, images: Tensor) -> bool:
 def global_rng_kept() -> Iterator[None]:
     """Restore the state of the global random generators at the end of the block.
 
-    A NetworkTraining seeds them; without this, a search that draws from them would repeat its draws after every one.
+    A NetworkTraining seeds these generators. Otherwise, a search that draws from them would repeat its draws after
+    every training.
     """
     state = rng_state()
     try:

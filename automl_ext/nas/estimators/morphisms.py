@@ -8,8 +8,8 @@ then uses its running statistics.
     net2deeper   insert a layer that is initialized to the identity
 
 The functions accept an ``nn.Sequential``, possibly nested, of convolutions, linear layers, batch norms, activations,
-pooling, dropout and flatten. They do not accept residual sums, whose terms need a common mapping. For the networks of
-NAS-Bench-201, see :mod:`automl_ext.nas.estimators.wider_cells`.
+pooling, dropout and flatten. They do not accept residual sums, because all terms of a sum would have to be widened in
+the same way. For the networks of NAS-Bench-201, see :mod:`automl_ext.nas.estimators.wider_cells`.
 """
 
 from __future__ import annotations

@@ -153,6 +153,7 @@ class TableEvaluator:
 
     def __init__(self, table: Table) -> None:
         epoch = table.train_seconds_12 / 12
+        # Approximation, see the class.
         evaluation = 2.5 * (0.5 + 0.085 * epoch)
         # Lists, because indexing single items of arrays is slow.
         self.scores = {12: table.valid_12.tolist(), 200: table.valid_200.tolist()}
@@ -162,7 +163,7 @@ class TableEvaluator:
         )
 
     def check_budget(self, seconds: float) -> None:
-        """Raise UserError if ``seconds`` do not suffice for the most expensive cell, trained for 12 epochs."""
+        """Raise UserError if ``seconds`` are too few to train the most expensive cell for 12 epochs."""
         most = max(self.costs[12])
         if seconds < most:
             raise UserError(f"budget: one evaluation takes up to {most:.1f} s, more than {seconds:g} s")

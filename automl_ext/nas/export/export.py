@@ -46,8 +46,8 @@ def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, tr
     Returns:
         The files. The program maps uint8 images [N, C, H, W] to logits; the normalization is part of it. The module has
         the normalization as a function. Both take any N, and any H and W if the network does, as all networks of the
-        built-in spaces do. Each file has been loaded and checked to give the logits of the run's network, at the size
-        of the training and, if it takes any, at a larger one.
+        built-in spaces do. Each file has been loaded, and its logits have been compared with those of the run's
+        network, at the image size of the training and, if it takes any size, at a larger one.
 
     Raises:
         UserError: ``run`` is not a finished run of one network, its result or checkpoint is invalid, the name ``out``

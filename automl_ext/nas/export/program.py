@@ -29,7 +29,7 @@ class Normalization(nn.Module):
 
 
 class RawImages(nn.Module):
-    """A network after its normalization: uint8 images [N, C, H, W] → logits [N, classes]."""
+    """A network preceded by its normalization: uint8 images [N, C, H, W] → logits [N, classes]."""
 
     def __init__(self, network: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
@@ -49,7 +49,10 @@ def sample_images(program: nn.Module, facts: dict[str, Any]) -> list[Tensor]:
         shape = (n, facts["shape"]["in_channels"], *size)
         return torch.randint(256, shape, dtype=torch.uint8, generator=generator)
 
-    trained, larger = sample(3, height, width), sample(2, height + 3, width + 6)  # also an odd side, if both are even
+    trained, larger = (
+        sample(3, height, width),
+        sample(2, height + 3, width + 6),
+    )  # odd if both are even
     try:
         with torch.no_grad():
             program(larger)
@@ -70,7 +73,7 @@ def write_program(program: nn.Module, samples: list[Tensor], path: Path) -> list
         try:
             exported = torch.export.export(program, (samples[1],), dynamic_shapes={"images": any_size})
             exported.module()(samples[0])
-        except (RuntimeError, AssertionError):  # the size decides what runs, or is below a bound that export adds
+        except (RuntimeError, AssertionError):  # the layers depend on the size, or it is below a bound that export adds
             exported, samples = None, samples[:1]
     if exported is None:
         any_number = {0: torch.export.Dim("batch", min=1)}

@@ -7,7 +7,7 @@ from typing import Any
 
 from automl_ext.training.files.reading import short
 
-# Bounds on what a malicious file can make us build; far above the sizes that are trained.
+# Bounds on the network that a malicious file can request; far above the sizes that are trained.
 LARGEST = {"in_channels": 1024, "num_classes": 100_000, "channels": 4096, "cells": 256}
 LARGEST_IMAGE = 2**24  # number of values in an image
 

@@ -33,14 +33,14 @@ def class_report(counts: Tensor, train_labels: Tensor, classes: Sequence[str]) -
     """Return the entries of ``result.json`` that follow from a confusion matrix.
 
     Args:
-        counts: of the test images, as of :func:`confusion_matrix`.
+        counts: the result of :func:`confusion_matrix` on the test images.
         train_labels: labels of the images that the network was trained on.
         classes: the names of the classes.
 
     Returns:
-        test_accuracy; majority_accuracy: the test accuracy of always predicting the most frequent class of the
-        training; class_accuracy: the accuracy on the test images of each class, by name, None without images;
-        confusion: ``counts`` as lists.
+        test_accuracy; majority_accuracy, the test accuracy of always predicting the most frequent class of the training
+        images; class_accuracy, by class name, the accuracy on the test images of the class, None if there are none;
+        confusion, which is ``counts`` as lists.
     """
     total = int(counts.sum())
     sizes, right = counts.sum(1).tolist(), counts.diag().tolist()

@@ -56,11 +56,12 @@ def compare(
         data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
 
     Returns:
-        The contents of ``result.json``; None if the run was interrupted. ``found`` is a result as of
-        :func:`~automl_ext.nas.retraining.retrain.retrain`, without entries on the classes, None without a genotype;
-        ``random`` is a list of such results. ``random_mean``, ``random_median`` and ``random_std`` are of their test
-        accuracies; the standard deviation divides by n − 1 and is None for n = 1. A uniformly drawn cell may have no
-        path from input to output (2 % of NAS-Bench-201): it lowers the mean but hardly the median.
+        The contents of ``result.json``; None if the run was interrupted. ``found`` is the result of ``config.genotype``
+        as :func:`~automl_ext.nas.retraining.retrain.retrain` returns it, without the entries on the classes; None if no
+        genotype is given. ``random`` is a list of such results. ``random_mean``, ``random_median`` and ``random_std``
+        are statistics of their test accuracies; the standard deviation divides by n − 1 and is None for n = 1. A
+        uniformly drawn cell may have no path from input to output (2 % of NAS-Bench-201): it lowers the mean but hardly
+        the median.
 
     Raises:
         UserError: the data, the genotype, the configuration or the run directory is invalid.

@@ -59,7 +59,8 @@ def _points(results: Any) -> list[Point]:
 def draw_groups(groups: Mapping[str, Sequence[Point]], lines: Mapping[str, float], title: str, path: Path) -> None:
     """Draw points, and horizontal lines for accuracies such as a median.
 
-    Networks of one size are drawn side by side, by their number. A group of one network is drawn as a star.
+    The x axis is the number of parameters; if all networks have the same number, it is the index of the network. A
+    group of one network is drawn as a star.
 
     Args:
         groups: legend entry → points. The first group is drawn on top.

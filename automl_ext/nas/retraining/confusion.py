@@ -10,14 +10,14 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.files.reading import short
 
-NUMBERED = 20  # largest number of classes with a number in each cell
-NAMED = 60  # largest number of classes with names at the axes
+NUMBERED = 20  # largest number of classes for which each cell shows its number
+NAMED = 60  # largest number of classes for which the axes show names
 
 
 def plot_confusion(result: dict[str, Any], out: Path) -> list[Path]:
     """Draw the confusion matrix of a run's result as ``out/confusion.png``. Return the files written.
 
-    The color of a cell is the share of its row, the true class. The accuracy of each class stands at the right.
+    The color of a cell is the share of its row, the true class. The accuracy of each class is written at the right.
 
     Args:
         result: content of ``result.json``; without the key ``confusion`` nothing is drawn.

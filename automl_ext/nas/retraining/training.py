@@ -25,7 +25,7 @@ from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator, seed_everything
 
 LARGEST = 2**31 - 1  # largest count: PyTorch and NumPy cannot convert larger values
-MANY = 1_000_000  # largest number of objects that are built one by one before the run starts
+MANY = 1_000_000  # largest number of networks, genotypes or rounds that an option may set
 
 
 @dataclass
@@ -106,8 +106,8 @@ class NetworkTraining:
         """Train for one epoch.
 
         Returns:
-            loss: the mean; lr: the last learning rate; train_accuracy: of the augmented batches, before each step;
-            valid_accuracy: of the images held out, if there are any, after the epoch.
+            ``loss``, the mean; ``lr``, the last learning rate; ``train_accuracy``, on the augmented batches, each
+            before its step; and, if images are held out, ``valid_accuracy``, on these images after the epoch.
         """
         with self.clock:
             self.network.train()
@@ -206,7 +206,7 @@ def measure(training: NetworkTraining, genotype: Any, splits: Splits) -> dict[st
 
 
 def network_facts(config: TrainingConfig, splits: Splits) -> dict[str, Any]:
-    """Return what is needed to build a trained network again: the entry ``network`` of a result."""
+    """Return the facts from which a trained network can be built again: the entry ``network`` of a result."""
     return {
         "space": config.space,
         "shape": network_shape(splits, config.channels, config.cells),

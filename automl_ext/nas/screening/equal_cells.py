@@ -14,9 +14,9 @@ from automl_ext.nas.spaces.nasbench201 import EDGES, NUM_NODES, OPERATIONS, Geno
 def function_of(genotype: Genotype) -> tuple[str, ...]:
     """Return the sorted terms whose sum is the output, for example ``("nor_conv_3x3(input)", "input")``.
 
-    A skip connection adds the terms of its start node. "none", and every operation on a node without terms, adds none:
-    pools and untrained convolutions with batch norm, whose shift is 0, map zeros to zeros. Untrained cells with equal
-    terms compute the same function of their weights, up to the order in which floats are added.
+    A skip connection adds the terms of its start node. "none" adds no term, and neither does an operation on a node
+    without terms: pools and untrained convolutions with batch norm, whose shift is 0, map zeros to zeros. Untrained
+    cells with equal terms compute the same function of their weights, up to the order in which floats are added.
     """
     terms: list[tuple[str, ...]] = [("input",)]
     for node in range(1, NUM_NODES):
@@ -33,8 +33,8 @@ def function_of(genotype: Genotype) -> tuple[str, ...]:
 def representative(genotype: Genotype) -> Genotype:
     """Return one cell for all that compute the same function: the first in the order of encodings.
 
-    The 15,625 cells have few thousand representatives. Parameters must be counted on ``genotype`` itself: convolutions
-    on unused edges have some.
+    The 15,625 cells have a few thousand representatives. Parameters must be counted on ``genotype`` itself, because
+    convolutions on unused edges have parameters too.
     """
     return _representatives()[function_of(genotype)]
 

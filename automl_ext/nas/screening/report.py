@@ -54,7 +54,7 @@ def _number(value: float | None) -> str:
 
 
 def draw_scatter(table: ScoreTable, accuracies: Sequence[float], path: Path) -> None:
-    """Plot true accuracies against the place by rank, and against the number of parameters, side by side.
+    """Plot true accuracies against the position in the ranking, and against the number of parameters, side by side.
 
     Args:
         table: the scores [n], with "parameters".

@@ -40,7 +40,7 @@ class ScoreConfig:
     space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed), renas or MODULE:CLASS.
     genotype: tuple[str, ...] = ()  # Architectures to score.
     file: str | None = None  # File with one architecture per line.
-    random: int | None = None  # Number of different architectures to draw. Default: 100 if none is given otherwise.
+    random: int | None = None  # Number of different architectures to draw. Default: 100 if no other option names any.
     all: bool = False  # Score the whole space (nb201: 15,625 cells).
     scores: tuple[str, ...] = tuple(SCORES)  # Scores to compute; those of the combined rank are always computed.
     table: str | None = None  # CSV file of NAS-Bench-201: compare the ranks with its test accuracies.
@@ -69,7 +69,7 @@ class ScoreConfig:
 
 
 def genotypes(config: ScoreConfig, space: Space[Any]) -> list[Any]:
-    """Return the different architectures that the options name, in their order.
+    """Return the architectures that the options name, in their order and without duplicates.
 
     Raises:
         UserError: the file cannot be read, an architecture is not of the space, or the space is too large for ``all``.
@@ -145,8 +145,9 @@ def summary(table: ScoreTable, accuracies: list[float] | None) -> dict[str, Any]
     Returns:
         ``architectures`` (a count), ``rank_of`` (names of the scores that are combined), and ``best``: the 20
         architectures with the best rank, each with its scores, and ``test_accuracy`` if it is known. With accuracies
-        also ``correlations``: Spearman's ρ and Kendall's τ of every score and of the combined rank, None for one that
-        is constant; and ``pick_accuracy``, that of the best by rank and by parameters.
+        also ``correlations``: Spearman's ρ and Kendall's τ of every score and of the combined rank with the accuracies,
+        None for a constant score; and ``pick_accuracy``, the accuracies of the architecture with the best rank and of
+        the one with the most parameters.
     """
     rank = table.rank()
     order = sorted(range(len(rank)), key=lambda i: -rank[i])

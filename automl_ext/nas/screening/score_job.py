@@ -22,7 +22,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import generator, seed_everything
 
-CHANNELS, CELLS, IMAGES = 16, 1, 16  # the networks and the batch that are scored, unless a caller chooses others
+CHANNELS, CELLS, IMAGES = 16, 1, 16  # default size of the networks and of the batch
 LEAST_IMAGES = 4  # two batches of two, for ZiCo
 CHECKPOINTS = 100  # largest number of epochs, and so of checkpoints, of a job
 

@@ -18,7 +18,8 @@ COSTS = {"parameters": "parameters", "macs": "multiply-adds", "latency_ms": "ms 
 class WithCosts:
     """An evaluator that adds the costs of the candidate's network to the measurements of another one.
 
-    It adds ``parameters``, ``macs`` and, if asked, ``latency_ms``: of one image, on the CPU, with one thread.
+    It adds ``parameters``, ``macs`` (multiply-adds per image) and, if ``latency``, ``latency_ms``: the time of one
+    image on the CPU with one thread.
 
     Args:
         shape: the keyword arguments of ``Space.build``.

@@ -69,11 +69,11 @@ class History:
         return values | ({"budget": last.budget} if last.budget else {}) | last.measured
 
     def finalists(self) -> list[Entry]:
-        """Return the evaluations that the best one can be compared with: those at its budget that did not fail."""
+        """Return the evaluations that are comparable with the best one: those at its budget that did not fail."""
         return [e for e in self.entries if self.best and e.budget == self.best.budget and not e.failed]
 
     def front(self) -> list[Entry]:
-        """Return the finalists that no other one surpasses in score and all measured costs, by increasing costs.
+        """Return the Pareto front of the finalists in score and all measured costs, by increasing costs.
 
         It is empty if no costs were measured.
         """

@@ -51,16 +51,16 @@ def search(
         config: options of the strategy and of the evaluator.
         out: the run directory.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
-        stop_after: interrupt after this many evaluations, the epochs of a supernet and the checkpoints of a screening
-            included.
+        stop_after: the number of steps after which to interrupt the run; a step is an evaluation, an epoch of a
+            supernet, or a checkpoint of a screening.
         space: a search space to use instead of the one that ``config.space`` names.
         data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
 
     Returns:
         The content of ``result.json``: ``genotype``, ``score`` and further measurements of the best architecture within
-        the limits on its costs, ``evaluations`` and ``failed`` (counts), ``pareto`` (the architectures that no other
-        one surpasses in score and all costs) and ``times``. None if the search was interrupted. A budget in measured
-        seconds, or a measured latency, makes the result depend on the speed of the machine.
+        the limits on its costs, ``evaluations`` and ``failed`` (counts), ``pareto`` (the Pareto front of score and
+        costs) and ``times``. None if the search was interrupted. A budget in measured seconds, or a measured latency,
+        makes the result depend on the speed of the machine.
 
     Raises:
         UserError: the data, table, configuration or run directory is invalid, the budget is too small for one
@@ -68,7 +68,8 @@ def search(
     """
     space = space or spaces.space(config.space)
     config, images = own_data(config, data)
-    make_evaluator, job = scoring(config, space, images)  # before the run directory exists: it may refuse the options
+    # Before the run directory exists, because it raises an error for invalid options.
+    make_evaluator, job = scoring(config, space, images)
     screening = prepare_screening(config, space, images)
     screen_job = screening.job if screening else None
     first_step = (screen_job.epochs if screen_job else 0) + (job.epochs if job else 0)

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Edge(NamedTuple):
-    """An operation on the state ``start``; a node adds two of them."""
+    """An operation on the state ``start``. A node is the sum of two edges."""
 
     operation: str
     start: int

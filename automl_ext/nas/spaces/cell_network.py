@@ -68,7 +68,7 @@ class BlockCell(nn.Module):
         return torch.cat([states[k] for k in self.outputs], dim=1)
 
     def paths(self) -> Iterator[nn.Module]:
-        """Iterate over the operations that drop-path may drop: all except identities."""
+        """Iterate over the operations that drop-path may drop, which are all except identities."""
         for node in self.nodes:
             yield from (op for op in cast(nn.ModuleList, node) if not isinstance(op, nn.Identity))
 
@@ -130,7 +130,7 @@ class AuxiliaryHead(nn.Sequential):
 
 
 class CellNetwork(nn.Module):
-    """The network around the cells. Cells that do not reach the output are neither built nor run.
+    """The network around the cells. Cells from which no path leads to the output are neither built nor run.
 
     Args:
         make_cell: place → cell. A cell has the attributes ``out_channels`` and ``inputs``, the subset of {0, 1} that
@@ -149,7 +149,7 @@ class CellNetwork(nn.Module):
         for name, value in [("channels", channels), ("cells", cells)]:
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
-        widths = [3 * channels, 3 * channels]  # channels of the outputs so far; the stem counts as two
+        widths = [3 * channels, 3 * channels]  # channels of the outputs so far; the first cell reads the stem twice
         self.stem = nn.Sequential(
             nn.Conv2d(in_channels, widths[0], 3, padding=1, bias=False), nn.BatchNorm2d(widths[0])
         )

@@ -1,8 +1,8 @@
 """The DARTS search space (Liu, Simonyan & Yang, ICLR 2019), also with GDAS's fixed reduction cell.
 
 A network consists of normal cells and two reduction cells, which halve the image. A genotype has one cell of each kind
-(:mod:`automl_ext.nas.spaces.darts_genotype`); there are 10¹⁸ pairs. With GDAS's fixed reduction cell (FRC), a genotype
-has the normal cell only.
+(:mod:`automl_ext.nas.spaces.darts_genotype`); there are about 10¹⁸ such pairs. With GDAS's fixed reduction cell (FRC),
+a genotype has the normal cell only.
 """
 
 from __future__ import annotations

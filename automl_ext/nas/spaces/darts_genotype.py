@@ -1,7 +1,7 @@
 """The genotypes of the DARTS search space (Liu, Simonyan & Yang, ICLR 2019), and their encoding as indices.
 
 A cell has two inputs, the outputs of the two previous cells, and four nodes. Each node adds two operations on two
-different earlier states; "none" is excluded. The four nodes are concatenated. There are 10⁹ such cells.
+different earlier states; "none" is excluded. The four nodes are concatenated. There are about 10⁹ such cells.
 """
 
 from __future__ import annotations
@@ -37,7 +37,10 @@ DECISIONS = tuple(
 
 @dataclass(frozen=True)
 class DartsGenotype:
-    """A normal and a reduction cell (None for GDAS's fixed one). The inputs of each node are in ascending order."""
+    """A normal cell and a reduction cell (None: GDAS's fixed reduction cell).
+
+    The inputs of each node are in ascending order.
+    """
 
     normal: Nodes
     reduction: Nodes | None

@@ -28,8 +28,8 @@ def draw_graph(
 ) -> None:
     """Draw a cell as a graph: a box per node, and an arrow per edge, labeled with its operation.
 
-    Edges with "none" are not drawn. Nodes that are on no path from an input to an output are gray and marked as unused,
-    and their edges are gray.
+    Edges with "none" are not drawn. Nodes that are on no path from an input to an output are gray and marked as unused;
+    their edges are gray too.
 
     Args:
         nodes: name → position in centimeters. Choose positions so that edges do not cross.
@@ -63,7 +63,7 @@ def save_figure(make: Callable[[], Figure], path: str | Path) -> None:
         ) from None
     figure = make()
 
-    with rc_context({"svg.hashsalt": "automl_ext"}):  # makes the files of equal cells equal
+    with rc_context({"svg.hashsalt": "automl_ext"}):  # otherwise, two files of the same cell differ
         write_picture(figure, path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
@@ -73,7 +73,10 @@ def operation_colors(operations: Sequence[str]) -> dict[str, str]:
 
 
 def live_nodes(edges: Sequence[tuple[str, str, str]]) -> set[str]:
-    """Return the nodes on a path, without "none", from a node that no edge enters to a node that no edge leaves."""
+    """Return the nodes on any path from an input to an output, over edges without "none".
+
+    Inputs are nodes that no edge enters, outputs nodes that no edge leaves.
+    """
     starts, ends = {start for start, _, _ in edges}, {end for _, end, _ in edges}
     used = [(start, end) for start, end, operation in edges if operation != "none"]
     return reachable(starts - ends, used) & reachable(ends - starts, [(end, start) for start, end in used])

@@ -71,7 +71,8 @@ def _not_a_cell(text: str) -> str:
 class Cell(nn.Module):
     """The cell of one genotype: [N, channels, H, W] → the same shape.
 
-    Operations that do not reach the output exist, because the benchmark counts their parameters, but do not run.
+    Operations from which no path leads to the output are built, because the benchmark counts their parameters, but they
+    do not run.
     """
 
     def __init__(self, genotype: Genotype, channels: int, affine: bool = True) -> None:
@@ -106,7 +107,7 @@ def live_edges(genotype: Genotype) -> list[int]:
 
 
 class Network(nn.Module):
-    """The macro skeleton of NAS-Bench-201: stem, three stages of N cells, classifier.
+    """The network around the cells of NAS-Bench-201: stem, three stages of N cells, classifier.
 
     ``forward`` passes its arguments after the images to every cell.
 
@@ -246,7 +247,7 @@ class NASBench201:
 
     def graph(self, genotype: Genotype) -> tuple[dict[str, tuple[float, float]], list[tuple[str, str, str]]]:
         """Return the positions of the nodes and the labeled edges, as :func:`draw_graph` takes them."""
-        # A planar drawing of K4: edges do not cross, so labels do not overlap.
+        # At these positions the six edges do not cross, so their labels do not overlap.
         nodes = {"input": (0.0, 0.0), "node 1": (5.0, 5.2), "node 2": (5.0, 2.0), "output": (10.0, 0.0)}
         names = list(nodes)
         edges = [

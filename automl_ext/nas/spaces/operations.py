@@ -1,6 +1,6 @@
 """Building blocks of convolutional search spaces: candidate operations, and blocks that halve the image.
 
-At stride 2 all of them map H × W to ⌈H/2⌉ × ⌈W/2⌉, so outputs have equal sizes for odd H and W too.
+At stride 2, all of them map H × W to ⌈H/2⌉ × ⌈W/2⌉, so their outputs have equal sizes for odd H and W too.
 """
 
 from __future__ import annotations
@@ -97,7 +97,11 @@ class FactorizedReduction(nn.Module):
 
 
 class ResidualBlock(nn.Module):
-    """Two 3×3 ReLU-conv-BN, the first with stride 2, plus an average-pooled 1×1 convolution as the shortcut."""
+    """A block that halves the image: the sum of a branch and a shortcut.
+
+    The branch is ReLU → 3×3 convolution → batch norm, twice, first with stride 2. The shortcut is an average pool and a
+    1×1 convolution.
+    """
 
     def __init__(self, c_in: int, c_out: int) -> None:
         super().__init__()

@@ -21,7 +21,7 @@ def own_space(name: str) -> Space[Any]:
         name: ``MODULE:CLASS``; the class is called without arguments.
 
     Raises:
-        UserError: the class cannot be imported or called, or it is not a space; says which part is wrong.
+        UserError: the class cannot be imported or called, or it is not a space. The message names the wrong part.
     """
     where = f"--space {name}"
     kind = import_object(name, "--space")

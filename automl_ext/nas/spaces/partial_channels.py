@@ -1,11 +1,11 @@
 """Partial channels and edge normalization (PC-DARTS: Xu et al., ICLR 2020).
 
-    xₑ = [aₑ, bₑ], aₑ the first C/k channels of the start of edge e
+    xₑ = [aₑ, bₑ],  xₑ the tensor at the start of edge e, aₑ its first C/k channels
     node = shuffle([Σₑ νₑ Σₖ wₑₖ·opₖ(aₑ), Σₑ νₑ·bₑ]),  ν = softmax(β) over the edges into the node
 
 Only 1/k of the channels pass through the candidate operations; the rest bypasses them. The shuffle mixes both parts, so
-that other channels are selected in the next node. The edge weights ν keep the choice stable although each step trains
-a part of the channels only.
+that other channels are selected in the next node. The edge weights ν make the choice of edges stable, although the
+operations see only a part of the channels.
 """
 
 from __future__ import annotations

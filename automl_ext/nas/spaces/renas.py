@@ -1,10 +1,10 @@
 """The block search space of ReNAS (Chen et al., CVPR 2019): NASNet's space (Zoph et al., CVPR 2018) with one cell.
 
-A cell has five blocks. A block adds two operations, each on any earlier state: an output of the two previous cells or
-an earlier block. The blocks that no other block reads are concatenated.
+A cell has five blocks. A block is the sum of two operations, each on any earlier state: an output of the two previous
+cells or an earlier block. The blocks that no other block reads are concatenated.
 
 Two choices are ours, because the paper does not state them. The operations are the eight of regularized evolution
-(Real et al., AAAI 2019), whose cell is the most similar. The reduction cell is the same cell with stride 2 for
+(Real et al., AAAI 2019), whose space is the most similar. The reduction cell is the same cell with stride 2 for
 operations on the cell's inputs. A genotype is thus one cell, as the mutation controller expects.
 """
 
@@ -72,9 +72,9 @@ def unused(blocks: Nodes) -> tuple[int, ...]:
 class ReNASSpace:
     """The ReNAS space, an :class:`automl_ext.nas.spaces.space.Space`.
 
-    Each block has four decisions: an operation and its input, twice. Any indices within ``num_choices`` are a genotype.
-    Exchanging the two halves of a block gives another genotype of the same network. With ``cells`` = N per stage, a
-    network has 3N + 2 cells.
+    Each block has four decisions: an operation and its input, twice. Any indices within ``num_choices`` encode a
+    genotype. Exchanging the two halves of a block gives another genotype of the same network. With ``cells`` = N per
+    stage, a network has 3N + 2 cells.
     """
 
     num_choices = tuple(n for i in range(NUM_BLOCKS) for n in (len(OPERATIONS), 2 + i) * 2)

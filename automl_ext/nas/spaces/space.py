@@ -15,7 +15,7 @@ Genotype = TypeVar("Genotype")
 
 
 class Space(Protocol[Genotype]):
-    """A set of architectures.
+    """A search space: a set of architectures, and the networks built from them.
 
     A genotype describes one architecture. It is immutable and hashable, and ``str(genotype)`` is its text form. It is
     equivalent to a sequence of decisions, one index each; ``encode`` and ``decode`` convert between the two.
@@ -88,7 +88,7 @@ class Space(Protocol[Genotype]):
         ...
 
     def draw(self, genotype: Genotype, path: str | Path, title: str = "") -> None:
-        """Draw the cell under a title; the suffix of ``path`` (.png or .svg) selects the format."""
+        """Draw the cell with a title above it; the suffix of ``path`` (.png or .svg) selects the format."""
         ...
 
 

@@ -25,7 +25,7 @@ class Choice(NamedTuple):
     weights: Tensor  # [edges, operations]
     active: list[list[int]]  # the operations to run on each edge
     rest: Tensor | None = None  # [edges], sum of the weights of operations that do not run: 0, with a gradient
-    one_hot: bool = False  # whether each operation that runs has exactly the weight 1
+    one_hot: bool = False  # whether the weight of each operation that runs is exactly 1
     edges: Tensor | None = None  # [edges], factors of the edges (edge normalization); None: 1
 
     @classmethod
@@ -140,7 +140,8 @@ def node_value(
     if not ran:
         value = zero + 0 * weights.sum()  # the gradient of α is 0, but α stays in the graph
     elif choice.one_hot and factors is None and not weights.requires_grad:
-        value = sum(ran[1:], ran[0])  # as below, without a copy of the gradient per operation
+        # The same value as below, but the backward pass does not copy the gradient for each operation.
+        value = sum(ran[1:], ran[0])
     else:
         value = cell_aggregate(outputs, weights)
     if form == "nb201" and choice.rest is not None and choice.rest.requires_grad:
@@ -173,7 +174,7 @@ class Supernet(nn.Module):
         nodes: the edges into each node of a cell, consecutive and in ascending order; subclasses set it so that edges
             can be normalized and derived cells can leave out edges.
         inputs: the number of edges that a node keeps in a derived cell; None: all.
-        betas: parameters of the edges of each kind of cell; empty without edge normalization.
+        betas: parameters β of the edges of each kind of cell, [edges]; empty without edge normalization.
     """
 
     operations: tuple[str, ...] = ()
@@ -194,7 +195,7 @@ class Supernet(nn.Module):
         return self.network.parameters()
 
     def add_betas(self) -> None:
-        """Create the parameters of edge normalization, in the range of α."""
+        """Create the parameters β of edge normalization, initialized like α."""
         self.betas.extend(nn.Parameter(1e-3 * torch.randn(alpha.shape[0])) for alpha in self.alphas)
 
     def argmax(self) -> list[Choice]:

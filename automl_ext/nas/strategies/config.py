@@ -17,19 +17,20 @@ MOST_WORKERS = 256  # processes
 
 @dataclass
 class SearchConfig(TrainingConfig):
-    """Configuration that all strategies share: the search space and the evaluation of its architectures.
+    """Options that all strategies share: the search space and the evaluation of its architectures.
 
     Evaluator "train" trains each architecture on the training images and scores it on the validation images; the
-    options of a training apply. A short training is enough, because only the ranking matters. Evaluator "supernet"
-    trains one supernet and scores all architectures with its weights; the options then apply to the supernet.
-    Evaluator "table" looks architectures up in the table of NAS-Bench-201 and needs no training options.
+    options of a training apply. A short training is often enough, because only the ranking of the architectures
+    matters. Evaluator "supernet" trains one supernet and scores all architectures with its weights; the options then
+    apply to the supernet. Evaluator "table" looks architectures up in the table of NAS-Bench-201 and needs no training
+    options.
     """
 
     evaluator: str = "train"  # Source of the scores: train, supernet or table.
     table: str | None = None  # CSV file of NAS-Bench-201. Default: the environment variable AUTOML_EXT_NB201.
     evaluations: int | None = None  # Largest number of evaluations. Default: 50 if no budget is given either.
     budget: float | None = None  # Seconds of evaluation (simulated with a table). Default with a table: 20,000.
-    workers: int = 1  # Evaluating processes. With more than 1, proposals are made before all results are known.
+    workers: int = 1  # Number of evaluating processes. With several, proposals precede some earlier results.
     max_parameters: int | None = None  # Choose the best architecture with at most this number of parameters.
     max_macs: int | None = None  # Choose the best architecture with at most this number of multiply-adds per image.
     max_latency_ms: float | None = None  # Measure the latency (one image, one CPU thread); choose within this limit.
@@ -71,7 +72,7 @@ class ScreenedSearchConfig(SearchConfig):
     CPU-seconds count in the budget.
     """
 
-    screen: int | None = None  # Number of candidates to screen by training-free scores; small spaces: at most all.
+    screen: int | None = None  # Number of candidates to screen by training-free scores, at most the whole space.
     scores: str | None = None  # File that `automl-ext score` wrote, to screen from. Default: scores are computed.
 
     def __post_init__(self) -> None:

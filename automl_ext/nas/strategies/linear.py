@@ -42,7 +42,8 @@ def standardized(scores: Array) -> Array:
 class RankModel:
     """The training-free rank of any architecture, in standard deviations of the screened ones.
 
-    It is the measured rank of a screened architecture, else a ridge regression of all measured ranks on the choices.
+    For a screened architecture it is the measured rank. For others it is predicted by a ridge regression of all
+    measured ranks on the choices.
     """
 
     def __init__(self, space: Space[object], screened: Sequence[Screened]) -> None:

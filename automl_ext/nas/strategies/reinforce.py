@@ -20,7 +20,7 @@ from automl_ext.nas.strategies.strategy import Candidate
 from automl_ext.training.checks import check_range
 from automl_ext.training.optimizer_state import load_optimizer
 
-DRAWS = 1000  # largest number of draws until the space accepts one
+DRAWS = 1000  # largest number of samples of the policy until one is an architecture of the space
 
 
 class ReinforceSearch:
@@ -30,7 +30,7 @@ class ReinforceSearch:
 
     Args:
         lr: Adam's learning rate.
-        decay: decay of the moving average, whose first value is the first reward.
+        decay: decay of the moving average of the reward, whose first value is the first reward.
 
     Raises:
         ValueError: ``lr`` is negative, or ``decay`` is outside [0, 1).

@@ -7,10 +7,10 @@
         the controller learns from the child's score
         add the child to the population and remove the oldest member
 
-The paper states neither the population size nor the tournament size, and the authors' code contains no search.
-Population, sample, replacement of the oldest member and the rewards of the controllers are our choice. We also never
-evaluate an architecture twice. Inheritance is implemented by the evaluator (automl_ext.nas.estimators.inheritance); the
-evaluator "table" has no weights and ignores it.
+The paper states neither the population size nor the tournament size, and the authors' code contains no search. The
+sizes, the replacement of the oldest member and the rewards of the controllers are therefore choices of this package. It
+also never evaluates an architecture twice. Inheritance is implemented by the evaluator
+(automl_ext.nas.estimators.inheritance); the evaluator "table" has no weights and ignores it.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ from automl_ext.training.checks import check_range
 from automl_ext.training.seeding import derived_seed
 
 ControllerName = Literal["history", "lstm"]
-# A function of (space, seed, screened candidates). The LSTM of the paper knows no ranks.
+# A function of (space, seed, screened candidates). The LSTM of the paper does not use the ranks.
 CONTROLLERS: dict[str, Callable[[Space[Any], int, Sequence[Screened]], Controller]] = {
     "history": lambda space, seed, screened: HistoryController(space, seed, screened=screened),
     "lstm": lambda space, seed, screened: LSTMController(space, seed),
 }
 
-DRAWS = 1000  # largest number of draws until an architecture is new
+DRAWS = 1000  # largest number of draws until one is an architecture that was not proposed before
 
 
 class ReNAS:

@@ -17,7 +17,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.linear import Indices, RankModel, one_hot, ridge_regression, standardized
 from automl_ext.nas.strategies.strategy import Screened, set_rng
 
-Change = tuple[int, int]  # a decision and its new choice
+Change = tuple[int, int]  # index of a decision, index of its new choice
 
 
 class Controller(Protocol):
@@ -59,11 +59,11 @@ class HistoryController:
         P(change) ∝ exp((w[new choice] − w[old choice]) / temperature), or uniform with probability ``explore``
 
     With screened candidates, Z has one more column, the training-free rank of the architecture (see
-    :class:`~automl_ext.nas.strategies.linear.RankModel`), and its change adds to the predicted gain. The regression
-    learns from the evaluations how much the rank tells.
+    :class:`~automl_ext.nas.strategies.linear.RankModel`), and its change adds to the predicted gain. The weight of this
+    column is fitted to the evaluations, like the others.
 
-    The regression uses every evaluation for the effect of every choice, whereas a policy is rewarded for one change at
-    a time. A failed architecture counts as the worst one so far.
+    In contrast to a policy, which is rewarded for one change at a time, the regression estimates the effects of all
+    choices from all evaluations. A failed architecture counts as the worst one so far.
 
     Args:
         ridge: weight of the penalty ‖w‖².

@@ -68,7 +68,7 @@ class MutationPolicy(nn.Module):
 
 
 class LSTMController:
-    """The policy and its training by REINFORCE.
+    """The LSTM controller: a mutation policy and its training by REINFORCE.
 
     The reward of a child is its score minus its parent's, in standard deviations of the scores so far, clipped to ±1.
     The reward of a failed child is −1.
@@ -86,7 +86,8 @@ class LSTMController:
             self.policy = MutationPolicy(space)
         self.optimizer = torch.optim.Adam(self.policy.parameters(), lr=lr)
         self.scores: list[float] = []
-        self.out: deque[tuple[list[Change], int]] = deque()  # children in evaluation: changes, chosen index
+        # For each child in evaluation: the legal changes of its parent, and the index of the chosen one.
+        self.out: deque[tuple[list[Change], int]] = deque()
 
     def choose(self, parent: Indices, changes: Sequence[Change]) -> Change:
         with torch.no_grad():

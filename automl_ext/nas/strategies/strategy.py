@@ -24,7 +24,7 @@ class Candidate:
 
     genotype: Any
     budget: int | None = None  # epochs; None: the evaluator's default
-    parent: Evaluated | None = None  # the evaluation continues or inherits from its state
+    parent: Evaluated | None = None  # the evaluation continues from its state, or inherits its weights
 
 
 class Screened(NamedTuple):

@@ -60,11 +60,10 @@ class SuccessiveHalving:
             raise ValueError(f"budgets: expected increasing numbers of epochs, at least 1, got {tuple(budgets)}")
         self.space, self.rng = space, Random(seed)
         self.candidates, self.budgets, self.eta = candidates, tuple(budgets), eta
-        self.screened, self.started = screened, 0  # number of candidates of first rungs so far
+        self.screened, self.started = screened, 0  # started: number of candidates proposed in first rungs
         self.rung = -1  # index into budgets; −1 before the first rung
-        self.waiting: deque[Evaluated | None] = (
-            deque()
-        )  # not proposed yet: promoted candidates, or None for one to draw
+        # Candidates of the rung that are not proposed yet: promoted ones, or None for one to draw.
+        self.waiting: deque[Evaluated | None] = deque()
         self.out = 0  # number of candidates in evaluation
         self.results: list[Evaluated] = []
 
@@ -84,9 +83,8 @@ class SuccessiveHalving:
     def next_rung(self) -> None:
         """Queue the promoted candidates of the next rung, or the candidates of a new bracket."""
         alive = [member for member in self.results if not member.evaluation.failed]
-        alive.sort(
-            key=lambda member: -member.evaluation.score
-        )  # stable: of equal scores the earlier candidates come first
+        # The sort is stable: of equal scores the earlier candidates come first.
+        alive.sort(key=lambda member: -member.evaluation.score)
         self.rung = (self.rung + 1) % len(self.budgets) if alive else 0
         keep = max(len(self.results) // self.eta, 1)
         self.waiting = deque([None] * self.candidates if self.rung == 0 else alive[:keep])
@@ -124,7 +122,7 @@ class SuccessiveHalvingConfig(ScreenedSearchConfig):
 
     epochs: int = 9  # Epochs of the last rung. With a table there are two rungs, of 12 and 200 epochs.
     candidates: int = 27  # Number of candidates in the first rung.
-    eta: int = 3  # One in eta candidates is promoted to the next rung, with eta times the epochs.
+    eta: int = 3  # One in eta candidates is promoted to the next rung, which has eta times the epochs.
     rungs: int = 3  # Number of rungs.
 
     def __post_init__(self) -> None:

@@ -2,7 +2,8 @@
 
 L(x, y) = H(p) + ⟨p − e_y, x⟩, where p is the map of x, H its entropy and e_y the one-hot vector of the target. The
 gradient is p − e_y (Blondel, Martins and Niculae 2020, "Learning with Fenchel–Young losses", arXiv 1901.02324). L is
-zero if the score of the target exceeds the others by the margin of the map.
+zero if the score of the target exceeds the others by the margin of the map, which is 1 for sparsemax and normmax and
+1/(α − 1) for α-entmax, 2 for entmax-1.5.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def entmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 1.5, n
     """Compute the alpha-entmax loss of each row, cross-entropy at α = 1; H(p) = (1 − Σp^α)/(α(α−1)).
 
     ``alpha`` > 0 is a number or a tensor that broadcasts to [..., 1]. It is a constant of the loss: a tensor that
-    requires a gradient raises a ValueError. The rest is as in :func:`sparsemax_loss`.
+    requires a gradient raises a ValueError. The other arguments, the result and the errors are those of
+    :func:`sparsemax_loss`.
     """
     op = "entmax_bisect_loss"
     check_float_tensor(X, "X", op)

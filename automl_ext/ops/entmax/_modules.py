@@ -9,7 +9,7 @@ from automl_ext.ops.entmax._exact import entmax15, sparsemax
 
 
 class Sparsemax(nn.Module):
-    """:func:`sparsemax` over ``dim``; ``k`` is accepted for compatibility and ignored."""
+    """A module that computes :func:`sparsemax` over ``dim``; ``k`` is accepted for compatibility and ignored."""
 
     def __init__(self, dim: int = -1, k: int | None = None) -> None:
         super().__init__()
@@ -21,7 +21,7 @@ class Sparsemax(nn.Module):
 
 
 class Entmax15(nn.Module):
-    """:func:`entmax15` over ``dim``; ``k`` is accepted for compatibility and ignored."""
+    """A module that computes :func:`entmax15` over ``dim``; ``k`` is accepted for compatibility and ignored."""
 
     def __init__(self, dim: int = -1, k: int | None = None) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Entmax15(nn.Module):
 
 
 class SparsemaxBisect(nn.Module):
-    """:func:`sparsemax_bisect` over ``dim``; ``n_iter`` is accepted for compatibility and ignored."""
+    """A module that computes :func:`sparsemax_bisect` over ``dim``; ``n_iter`` is ignored, as there."""
 
     def __init__(self, dim: int = -1, n_iter: int | None = None) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class SparsemaxBisect(nn.Module):
 
 
 class EntmaxBisect(nn.Module):
-    """:func:`entmax_bisect` over ``dim``. Pass ``alpha`` as an nn.Parameter to learn it."""
+    """A module that computes :func:`entmax_bisect` over ``dim``. Pass ``alpha`` as an nn.Parameter to learn it."""
 
     def __init__(self, alpha: float | Tensor = 1.5, dim: int = -1, n_iter: int = 50) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class EntmaxBisect(nn.Module):
 
 
 class NormmaxBisect(nn.Module):
-    """:func:`normmax_bisect` over ``dim``. Pass ``alpha`` as an nn.Parameter to learn it."""
+    """A module that computes :func:`normmax_bisect` over ``dim``. Pass ``alpha`` as an nn.Parameter to learn it."""
 
     def __init__(self, alpha: float | Tensor = 2, dim: int = -1, n_iter: int = 50) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class NormmaxBisect(nn.Module):
 
 
 class BudgetBisect(nn.Module):
-    """:func:`budget_bisect` over ``dim``. Pass ``budget`` as an nn.Parameter to learn it."""
+    """A module that computes :func:`budget_bisect` over ``dim``. Pass ``budget`` as an nn.Parameter to learn it."""
 
     def __init__(self, budget: float | Tensor = 2, dim: int = -1, n_iter: int = 50) -> None:
         super().__init__()

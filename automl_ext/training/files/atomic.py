@@ -88,7 +88,8 @@ def strict(value: Any, key: str = "") -> Any:
     """Convert ``value`` for strict JSON: tuples become lists, NaN and infinities become None.
 
     Raises:
-        TypeError: a value is not a dict (string keys), list, tuple, str, int, float, bool or None; names the key.
+        TypeError: a value is not a dict (string keys), list, tuple, str, int, float, bool or None; the message
+            names the key.
     """
     if isinstance(value, dict):
         for name in value:

@@ -52,7 +52,7 @@ def check_state(state: Any, key: str = "state") -> None:
     Types are compared exactly: ``numpy.float64`` is a subclass of float and cannot be loaded.
 
     Raises:
-        TypeError: a value is neither a tensor nor plain Python; names the key path of the first one.
+        TypeError: a value is neither a tensor nor plain Python; the message names the key path of the first such value.
     """
     kind = type(state)
     if kind in (dict, OrderedDict, Counter):  # a module's and a scheduler's state_dict use the last two
@@ -183,10 +183,12 @@ def read_manifest(checkpoint: Path) -> dict[str, Any]:
 
 
 def read_state(checkpoint: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Return the state of a checkpoint, on the CPU, checked against the manifest before it is loaded.
+    """Return the state of a checkpoint, with tensors on the CPU.
+
+    The file is checked against the manifest before it is loaded.
 
     Raises:
-        DamagedCheckpoint: the file is missing, has another length or SHA-256, or ``weights_only`` loading refuses it.
+        DamagedCheckpoint: the file is missing, has another length or SHA-256, or ``weights_only`` cannot load it.
     """
     path = checkpoint / STATE
     if not path.is_file():

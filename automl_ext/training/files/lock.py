@@ -1,4 +1,4 @@
-"""The lock of a run directory, so that one process at a time writes it.
+"""The lock of a run directory, with which only one process at a time writes to it.
 
 The kernel holds the lock (``flock``) and releases it when the process ends. The file ``.lock`` also names the process,
 for the message, and for file systems on which ``flock`` does not lock out other machines.
@@ -20,7 +20,7 @@ from typing import Any
 from automl_ext.training.errors import UserError
 
 LOCK = ".lock"
-_held: dict[int, Path] = {}  # descriptors of this process
+_held: dict[int, Path] = {}  # descriptor of each lock that this process holds → its path
 
 
 def _after_fork() -> None:

@@ -15,7 +15,12 @@ FILE, TENSORBOARD = "metrics.jsonl", "tensorboard"
 
 
 class Metrics:
-    """A writer that appends to ``out/metrics.jsonl``. ``step``: step of the resumed checkpoint, 0 for a new run."""
+    """A writer that appends to ``out/metrics.jsonl``.
+
+    Args:
+        out: the run directory.
+        step: the step of the resumed checkpoint; 0 for a new run.
+    """
 
     def __init__(self, out: Path, step: int) -> None:
         self._tensorboard_folder = out / TENSORBOARD

@@ -42,7 +42,7 @@ def check_size(path: Path, size: int) -> None:
     """Check that ``path`` unpacks to at most :func:`largest_data` bytes.
 
     Raises:
-        UserError: it is larger; gives both sizes.
+        UserError: it is larger; the message has both sizes.
     """
     if size > (largest := largest_data()):
         raise UserError(
@@ -113,7 +113,7 @@ def short(value: object) -> str:
     """Return one line of at most 200 characters: an exception's message, or another value's ``repr``."""
     try:
         text = (str(value) or type(value).__name__) if isinstance(value, BaseException) else repr(value)
-    except (ValueError, RecursionError):  # an integer with thousands of digits; a deep list
+    except (ValueError, RecursionError):  # repr fails for huge integers and deeply nested lists
         text = f"a large {type(value).__name__}"
     text = " ".join(text.split())
     return text if len(text) <= 200 else text[:197] + "..."

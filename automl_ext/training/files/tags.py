@@ -1,4 +1,4 @@
-"""The names of scalars in TensorBoard: groups as in Stable-Baselines3. ``metrics.jsonl`` has the plain names."""
+"""The names of scalars in TensorBoard, grouped as in Stable-Baselines3. ``metrics.jsonl`` has the plain names."""
 
 from __future__ import annotations
 

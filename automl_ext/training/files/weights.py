@@ -39,7 +39,7 @@ def read_tensors(path: Path) -> Any:
     """Return the value that :func:`write_tensors` wrote, on the CPU. A file without checksum is read too.
 
     Raises:
-        UserError: the file is missing, no regular file, truncated, changed, of a later format, or holds other values
+        UserError: the file is missing, not a regular file, truncated, changed, of a later format, or holds other values
             than tensors and plain Python.
     """
     if not path.is_file():
@@ -66,7 +66,7 @@ def check_fit(value: Any, like: Any, key: str) -> None:
     """Check that ``value`` has the keys of ``like``, and tensors of the same shapes and dtypes.
 
     Raises:
-        ValueError: names the first key that is missing, unexpected or of another kind.
+        ValueError: a key is missing, unexpected or of another kind; the message names the first such key.
     """
     if isinstance(like, Mapping):
         if not isinstance(value, Mapping):

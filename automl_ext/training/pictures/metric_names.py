@@ -25,7 +25,7 @@ class Metric(NamedTuple):
 
 
 RETURN, ACCURACY, VALID_ACCURACY = "return of an episode", "accuracy, %", "validation accuracy, %"
-LEGEND_ALWAYS = {RETURN, ACCURACY}  # the axis title does not say which one: a single line needs a legend, too
+LEGEND_ALWAYS = {RETURN, ACCURACY}  # shown by several quantities, so that even a single line needs a legend
 OF_GROUP = "eval_return/"  # prefix of the evaluation's returns of single agents or tasks
 METRICS = {
     "eval_return": Metric(RETURN, "evaluation"),

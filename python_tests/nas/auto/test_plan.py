@@ -13,15 +13,19 @@ CANDIDATES = [f"g{i}" for i in range(120)]
 CONFIG = AutoConfig(minutes=10, epochs=12, candidates=120, finalists=3)
 
 
-def run_through(config: AutoConfig, accuracy: dict[str, float], epoch: float = 1.0) -> list[Done]:
-    """Run all tasks; a training takes ``epoch`` seconds per epoch, a screening 1 second per architecture."""
+def run_through(config: AutoConfig, accuracy: dict[str, float], largest: float = 1.0) -> list[Done]:
+    """Run all tasks.
+
+    A training takes 1 second per epoch, of the largest architecture ``largest`` seconds; a screening 1 second per
+    architecture.
+    """
 
     def ranked(screened: Sequence[Done]) -> list[str]:
         return ["largest", *CANDIDATES[: CHUNK * len(screened)]]
 
     done: list[Done] = []
     while (task := next_task(config, CANDIDATES, "largest", ranked, lambda i: f"random{i}", done)) is not None:
-        seconds = CHUNK if task.stage == "screen" else task.epochs * epoch
+        seconds = CHUNK if task.stage == "screen" else task.epochs * (largest if task.genotype == "largest" else 1.0)
         done.append(Done(task, seconds, accuracy.get(task.genotype, 0.5)))
         assert len(done) < 1000
     return done
@@ -47,7 +51,7 @@ def test_the_best_are_promoted_with_their_weights() -> None:
     accuracy = {"g0": 0.7, "g1": 0.9, "g2": 0.8, "largest": 0.6}
     done = run_through(CONFIG, accuracy)
     first, second, full = stage(done, "short"), stage(done, "short", rung=1), stage(done, "full")
-    assert first[0].genotype == "largest"
+    assert "largest" not in [t.genotype for t in first]  # it is trained fully in any case
     assert {t.start for t in first} == {None}
     number = {t.genotype: t.number for t in first}
     assert [t.genotype for t in second[:3]] == ["g1", "g2", "g0"]
@@ -56,6 +60,17 @@ def test_the_best_are_promoted_with_their_weights() -> None:
     number = {t.genotype: t.number for t in second}
     assert [t.start for t in full] == [number["g1"], number["g2"], None]
     assert {t.epochs for t in full} == {make_plan(CONFIG, 1.0).epochs}
+
+
+def test_time_that_is_left_goes_to_the_best_of_the_earlier_rung() -> None:
+    """The plan counts on the cost of the largest architecture, so cheaper ones leave time for more of them."""
+    config = AutoConfig(minutes=10, epochs=12, candidates=120, finalists=6, baselines=False)
+    done = run_through(config, {"g1": 0.9, "g2": 0.8}, largest=20.0)
+    first, second, full = stage(done, "short"), stage(done, "short", rung=1), stage(done, "full")
+    assert len(second) == make_plan(config, 20.0).finalists == 1
+    assert [t.genotype for t in full] == ["g1", "largest", "g2", "g0"]
+    numbers = {t.genotype: t.number for t in first}
+    assert [t.start for t in full] == [second[0].number, None, *(numbers[t.genotype] for t in full[2:])]
 
 
 def test_the_random_baseline_costs_as_much_as_the_search() -> None:

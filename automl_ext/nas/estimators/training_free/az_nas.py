@@ -2,7 +2,7 @@
 
 Lee & Ham, CVPR 2024, "AZ-NAS: Assembling Zero-Cost Proxies for Network Architecture Search". Their fourth score,
 complexity, is the number of multiply-adds (:func:`automl_ext.nas.estimators.training_free.size.multiply_adds`). They
-feed Gaussian noise; on NAS-Bench-201, images order the cells better.
+use Gaussian noise as input; on NAS-Bench-201, images order the cells better.
 """
 
 from __future__ import annotations
@@ -34,7 +34,10 @@ def expressivity(network: nn.Module, images: Tensor) -> float:
 
 
 def progressivity(network: nn.Module, images: Tensor) -> float:
-    """Compute min_l (s_l − s_{l−1}): the least gain from block to block; s_l, arguments and errors as above."""
+    """Compute min_l (s_l − s_{l−1}), the smallest increase from block to block; see :func:`expressivity` for s_l.
+
+    Arguments and errors are those of :func:`expressivity`.
+    """
     return entropies(network, images).diff().min().item()
 
 
@@ -55,7 +58,7 @@ def _entropy(features: Tensor) -> Tensor:
 
 
 def trainability(network: nn.Module, images: Tensor, seed: int = 0) -> float:
-    """Compute how well gradients keep their size from block to block; 0, the maximum, where they do.
+    """Compute how well gradients keep their norm from block to block; the maximum is 0.
 
         score = mean_l (2 − σ_l − 1/σ_l),  σ_l the largest singular value of E[v uᵀ]
         u random signs, v = (∂block l/∂its input)ᵀ u, so that σ_l estimates the norm of the block's mean Jacobian
@@ -87,7 +90,7 @@ def trainability(network: nn.Module, images: Tensor, seed: int = 0) -> float:
 def _cut_blocks(network: nn.Module, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Run the network; return the feature maps of its blocks in order of execution, and the leaves that replace them.
 
-    The network goes on with a leaf instead of each feature map, so the graph of a map starts at the leaves before it.
+    Each feature map is replaced by a leaf with the same values, so the graph of a map starts at the leaves before it.
     """
     outputs: list[Tensor] = []
     inputs: list[Tensor] = []
@@ -105,7 +108,7 @@ def _cut_blocks(network: nn.Module, images: Tensor) -> tuple[list[Tensor], list[
 
 
 def _spectral_norm(gradient: Tensor, signs: Tensor) -> Tensor:
-    """Return the largest singular value of E[v uᵀ], where a block that shrinks the image unfolds v's pixels."""
+    """Return the largest singular value of E[v uᵀ]. If a block shrinks the image, v's extra pixels become channels."""
     factor = -(-gradient.shape[2] // signs.shape[2])
     height, width = (factor * size - have for size, have in zip(signs.shape[2:], gradient.shape[2:], strict=True))
     v = F.pixel_unshuffle(F.pad(gradient, (0, width, 0, height)), factor)  # odd sizes are padded with zeros

@@ -27,7 +27,7 @@ def jacobian_covariance(network: nn.Module, images: Tensor) -> float:
 
 
 def jacobian_covariance_of(seen: Observation) -> float:
-    """Compute :func:`jacobian_covariance` from a forward pass, whose graph it uses up."""
+    """Compute :func:`jacobian_covariance` from a forward pass, whose graph is freed."""
     (gradient,) = torch.autograd.grad(seen.logits.sum(), seen.images, allow_unused=True)
     if gradient is None:
         raise NotScorableError("jacobian_covariance: the logits do not depend on the images")

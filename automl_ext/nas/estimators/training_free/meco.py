@@ -15,7 +15,7 @@ def meco(network: nn.Module, images: Tensor) -> float:
 
     Args:
         network: an untrained network; it is not changed.
-        images: float32 [N, C, H, W]. The correlations are those of the first image; the others serve batch norm.
+        images: float32 [N, C, H, W]. The correlations are those of the first image; batch norm uses all images.
 
     Raises:
         NotScorableError: an output is not finite, or no convolution has two channels that vary.

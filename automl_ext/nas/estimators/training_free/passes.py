@@ -46,7 +46,7 @@ def _training_mode(network: nn.Module) -> Iterator[None]:
 
 
 class Observation(NamedTuple):
-    """What one forward pass of an untrained network shows; several scores can be computed from it."""
+    """Tensors recorded in one forward pass of an untrained network, from which several scores can be computed."""
 
     images: Tensor  # [N, C, H, W], a leaf of the graph of the logits
     logits: Tensor  # [N, classes], with a graph
@@ -72,7 +72,7 @@ class _Recorder(TorchDispatchMode):
 
 
 def observe(network: nn.Module, images: Tensor) -> Observation:
-    """Run a network on a batch in training mode and record its features; it does not change.
+    """Run a network on a batch in training mode and record its features. The network does not change.
 
     Raises:
         NotScorableError: a logit is not finite.

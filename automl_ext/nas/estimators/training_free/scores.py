@@ -19,7 +19,7 @@ from automl_ext.nas.estimators.training_free.zico import zico
 
 
 class Subject:
-    """A network and the images to score it with; scores that need the same pass share it."""
+    """A network and the images to score it with. Scores that need the same forward pass share its result."""
 
     def __init__(self, network: nn.Module, images: Tensor, labels: Tensor) -> None:
         self.network, self.images, self.labels = network, images, labels
@@ -33,7 +33,7 @@ class Subject:
         return entropies(self.network, self.images)
 
 
-# Higher is better. Each is the function of the same name of (network, images[, labels]).
+# Higher is better. An entry computes the function of the same name, which takes (network, images[, labels]).
 SCORES: dict[str, Callable[[Subject], float]] = {
     "parameters": lambda s: parameters(s.network, s.images),
     "multiply_adds": lambda s: multiply_adds(s.network, s.images),

@@ -1,4 +1,4 @@
-"""Size: the scores that every other score is shown beside."""
+"""Size of a network: the baselines with which the other scores are compared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Synaptic flow: the product of the weights along all paths, which needs no images."""
+"""Synaptic flow: the products of the absolute weights along all paths. It needs no images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def synflow(network: nn.Module, images: Tensor) -> float:
         score = log Σ_θ |θ · ∂R/∂θ|,  R = the sum of the logits for an image of ones and the weights |θ|
 
     The sum is over the weights of convolutions and linear layers. Batch norms are left out, as Abdelfattah et al. do.
-    It is computed in float64, where networks of some hundred layers do not overflow.
+    It is computed in float64, so that networks of a few hundred layers do not overflow.
 
     Args:
         network: an untrained network; it is not changed.

@@ -16,8 +16,8 @@ def zico(network: nn.Module, images: Tensor, labels: Tensor, batches: int = 2) -
 
         score = Σ_layers log Σ_w mean(|g_w|) / std(g_w),  g_w the gradients of the cross-entropy in each batch
 
-    Layers are convolutions and linear layers. The standard deviation is that of the gradients, as in the authors' code;
-    weights whose gradients do not vary are left out.
+    Layers are convolutions and linear layers. The standard deviation is that of g_w, not of |g_w|, as in the authors'
+    code. Weights whose gradients do not vary are left out.
 
     Args:
         network: an untrained network; it is not changed.
