@@ -168,6 +168,8 @@ _HELP = {
     "train bc": "clone the policy of recorded episodes (behavior cloning)",
     "train cql": "train an agent on recorded episodes with CQL, conservative Q-learning (Kumar et al. 2020)",
     "train iql": "train an agent on recorded episodes with IQL, implicit Q-learning (Kostrikov et al. 2021)",
+    "train vdn": "train a team with VDN, whose value is the sum of its agents' values (Sunehag et al. 2017)",
+    "train qmix": "train a team with QMIX, whose value is monotonic in its agents' values (Rashid et al. 2018)",
     "train dreamer": "train an agent with Dreamer, in a learned world model (Hafner et al. 2020)",
 }
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from automl_ext.training.config import to_dict
 from automl_ext.training.files.atomic import strict
-from automl_ext.training.user_code import own_names
+from automl_ext.training.user_code import module_in, own_names
 
 Row = tuple[str, str]  # name, value with its unit
 
@@ -86,7 +86,7 @@ def print_recording(out: Path, result: dict[str, Any]) -> None:
 def next_commands(prog: str, out: Path, config: Any, result: dict[str, Any]) -> list[str]:
     """Return the command lines that a user may want after a run."""
     run = shlex.quote(str(out))
-    modules = dict.fromkeys(name.rpartition(":")[0] for name in own_names(to_dict(config)))
+    modules = dict.fromkeys(module_in(name) for name in own_names(to_dict(config)))
     trust = "".join(f" --trust {shlex.quote(module)}" for module in modules)
     commands = [f"automl-ext plot {run}{trust}"]
     if "eval_return_mean" in result:
@@ -111,6 +111,7 @@ def training_rows(result: dict[str, Any], episodes: int) -> list[Row]:
         ("return, last policy", f"{mean:,.2f} ± {std:,.2f} (mean ± std of {episodes} new episodes)"),
         ("return, best policy", f"{result['best_eval_return']:,.2f} (the policy of step {result['best_step']:,})"),
     ]
+    rows += group_rows(result)
     cut = max(result["episodes_cut"], result["best_episodes_cut"])
     if cut:
         rows.append(("episodes cut", f"{cut} of {episodes}: the returns are those up to --eval-max-steps"))
@@ -122,6 +123,13 @@ def training_rows(result: dict[str, Any], episodes: int) -> list[Row]:
     return rows
 
 
+def group_rows(result: dict[str, Any]) -> list[Row]:
+    """Return the mean returns of single agents or tasks, if there are several."""
+    prefix = "eval_return/"
+    means = {name.removeprefix(prefix): value for name, value in result.items() if name.startswith(prefix)}
+    return [(f"return, {name}", f"{mean:,.2f}") for name, mean in means.items()]
+
+
 def evaluation_rows(result: dict[str, Any]) -> list[Row]:
     """Return the results of ``automl-ext eval``."""
     rows = [
@@ -129,6 +137,7 @@ def evaluation_rows(result: dict[str, Any]) -> list[Row]:
         ("episodes", f"{result['episodes']:,}, {result['episodes_cut']:,} of them cut at the limit of steps"),
         ("return", f"{result['eval_return_mean']:,.2f} ± {result['eval_return_std']:,.2f} (mean ± std)"),
         ("return, range", f"{result['eval_return_min']:,.2f} to {result['eval_return_max']:,.2f}"),
+        *group_rows(result),
     ]
     if "video_return" in result:
         cut = ", cut" * bool(result["video_cut"])

@@ -69,6 +69,9 @@ def run_task(name: str, task: dict[str, Any], out: Path) -> list[dict[str, Any]]
                     "command": f"automl-ext train {arguments} --seed {seed}",
                     "last": round(result["eval_return_mean"], 3),
                     "best": round(result["best_eval_return"], 3),
+                    **{
+                        key: round(result[key], 3) for key in result if key.startswith("eval_return/")
+                    },  # agents or tasks
                     "env_steps": result["env_steps"],
                     "cpu_seconds": round(result["cpu_seconds"], 1),
                     "machine": platform.machine(),

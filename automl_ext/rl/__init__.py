@@ -19,6 +19,8 @@ from automl_ext.rl.loop.agent import Agent, TrainConfig
 from automl_ext.rl.loop.evaluate import evaluate
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.loop.loop import Report
+from automl_ext.rl.multi_agent.qmix import QMIX, QMIXConfig
+from automl_ext.rl.multi_agent.vdn import VDN, VDNConfig
 from automl_ext.rl.offline.cql import CQL, CQLConfig
 from automl_ext.rl.offline.iql import IQL, IQLConfig
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
@@ -36,6 +38,8 @@ __all__ = [
     "IQL",
     "MDP",
     "PPO",
+    "QMIX",
+    "VDN",
     "A2CConfig",
     "A3CConfig",
     "Agent",
@@ -51,6 +55,7 @@ __all__ = [
     "LearningAgent",
     "PPOConfig",
     "PrioritizedReplay",
+    "QMIXConfig",
     "Rainbow",
     "RainbowConfig",
     "Reinforce",
@@ -60,6 +65,7 @@ __all__ = [
     "Step",
     "TrainConfig",
     "UniformReplay",
+    "VDNConfig",
     "evaluate",
     "export_policy",
     "load",

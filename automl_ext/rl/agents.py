@@ -14,6 +14,7 @@ from automl_ext.rl.envs.callables import env_id_of
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.loop.saved import NoEnvs, read_agent
+from automl_ext.rl.networks.groups import names_of
 from automl_ext.rl.presets import preset as with_preset
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best, load_last
@@ -21,7 +22,7 @@ from automl_ext.training.config import to_dict, with_values
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.files.weights import check_fit
-from automl_ext.training.user_code import check_trusted, own_names
+from automl_ext.training.user_code import check_trusted, module_in, own_names
 
 Env = str | Callable[..., gymnasium.Env]
 
@@ -30,7 +31,7 @@ def make(name: str, env: Env = "CartPole-v1", *, preset: str | None = None, **op
     """Make an agent: ``make("a2c", "CartPole-v1", total_steps=50_000, lr=1e-3)``.
 
     Args:
-        name: the algorithm: reinforce, a2c, a3c, ppo, dqn, rainbow, bc, cql, iql or dreamer.
+        name: the algorithm: reinforce, a2c, a3c, ppo, dqn, rainbow, bc, cql, iql, vdn, qmix or dreamer.
         env: an environment id, ``module:Name-v0`` to import a module first, or a callable that makes a new environment
             in every call: a class or ``lambda: MyEnv()``. a3c takes no callable.
         preset: name of a set of option values, as in ``--preset``.
@@ -83,7 +84,8 @@ def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) ->
             changes["device"] = "auto"  # this machine may have no GPU
         config = dataclasses.replace(config, **changes)
         check_trusted(own_names(to_dict(config)), _trusted(env, trust), path)
-        agent = found.agent(config, NoEnvs(saved.observation_space, saved.action_space, config.n_envs))
+        n_envs = config.n_envs * len(names_of(saved.observation_space))
+        agent = found.agent(config, NoEnvs(saved.observation_space, saved.action_space, n_envs))
         check_fit(saved.policy, agent.policy_state(), "policy")
         agent.set_policy(saved.policy)
     except (UserError, ValueError, TypeError, KeyError, OverflowError, RuntimeError) as error:
@@ -128,4 +130,4 @@ def load_run(
 
 def _trusted(env: Env | None, trust: Iterable[str]) -> list[str]:
     """Return the modules that the caller names: the modules in ``trust``, and the module of the id ``env``."""
-    return [*trust, *([env.rpartition(":")[0]] if isinstance(env, str) and ":" in env else [])]
+    return [*trust, *(module_in(name) for name in own_names({"env_id": env}))]

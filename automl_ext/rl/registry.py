@@ -20,6 +20,8 @@ ALGORITHMS = {
     "bc": ("automl_ext.rl.imitation.bc", "BCConfig", "BC"),
     "cql": ("automl_ext.rl.offline.cql", "CQLConfig", "CQL"),
     "iql": ("automl_ext.rl.offline.iql", "IQLConfig", "IQL"),
+    "vdn": ("automl_ext.rl.multi_agent.vdn", "VDNConfig", "VDN"),
+    "qmix": ("automl_ext.rl.multi_agent.qmix", "QMIXConfig", "QMIX"),
     "dreamer": ("automl_ext.rl.dreamer.agent", "DreamerConfig", "Dreamer"),
 }
 

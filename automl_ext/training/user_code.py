@@ -89,8 +89,14 @@ def own_names(config: Any) -> Iterator[str]:
     for key, value in config.items() if isinstance(config, dict) else ():
         if key in OPTIONS:
             values = value if isinstance(value, (list, tuple)) else [value]
-            yield from (name for name in values if isinstance(name, str) and ":" in name)
+            names = [name for value in values if isinstance(value, str) for name in value.split(",")]
+            yield from (name.strip() for name in names if ":" in name)
         yield from own_names(value)
+
+
+def module_in(name: str) -> str:
+    """Return the module that a value such as ``my_envs:Grid-v0`` or ``pettingzoo/my_envs:make`` names, or ""."""
+    return name.rpartition(":")[0].rpartition("/")[2]
 
 
 def check_trusted(names: Iterable[str], trust: Iterable[str], source: str | Path) -> None:
@@ -106,7 +112,7 @@ def check_trusted(names: Iterable[str], trust: Iterable[str], source: str | Path
     """
     trusted = list(trust)
     for name in names:
-        module = name.rpartition(":")[0]
+        module = module_in(name)
         if module and not any(f"{module}.".startswith(f"{t}.") for t in trusted):
             raise UserError(
                 f"{source} names the Python module {short(module)[1:-1]} ({short(name)[1:-1]}). Importing it executes "

@@ -12,6 +12,7 @@ IMAGES = words("--subset 60 --epochs 1 --channels 2 --batch-size 16 --device cpu
 SUPERNET = [*IMAGES, *words("--retrain-epochs 1 --retrain-channels 2")]
 SEARCH = [*IMAGES, "--evaluations", "2"]
 STEPS = words("--total-steps 64 --eval-every 64 --eval-episodes 1 --final-episodes 1 --checkpoint-every 32")
+TEAM = words("--hidden 16 --batch-size 8 --buffer-size 100 --learning-starts 16")
 Q = [
     *STEPS,
     *words("--hidden 16 --batch-size 8 --buffer-size 100 --learning-starts 16 --train-freq 8"),
@@ -42,6 +43,8 @@ SMALL: dict[str, list[str]] = {
     "train bc": [*STEPS, "--hidden", "16", "--episodes", "file"],
     "train cql": [*STEPS, "--hidden", "16", "--episodes", "file"],
     "train iql": [*STEPS, "--hidden", "16", "--episodes", "file"],
+    "train vdn": [*STEPS, *TEAM],
+    "train qmix": [*STEPS, *TEAM],
     "train dreamer": [*STEPS, *DREAMER.split()],
 }
 OTHERS = ("eval", "record", "plot", "export", "doctor", "bench", "nas-table", "demo")
@@ -76,6 +79,14 @@ ENVIRONMENTS = ["CartPole-v1", "CartPole-v9", "CartPole", "Acrobot-v1", "Pendulu
 ENVIRONMENTS += ["FrozenLake-v1", "Taxi-v3", "Blackjack-v1", "MountainCar-v0", "CliffWalking-v1", "LunarLander-v3"]
 ENVIRONMENTS += ["ALE/Pong-v5", "ALE/x", "MinAtar/Breakout-v1", "MinAtar/x", "dmc/cartpole-swingup", "dmc/x-y", "dmc/"]
 ENVIRONMENTS += ["os:system-v0", "a:b", "GymV21Environment-v0", "phys2d/CartPole-v1", "tabular/Blackjack-v0", "Ant-v5"]
+ENVIRONMENTS += ["pettingzoo/automl_ext.rl.multi_agent.two_step", "pettingzoo/x", "pettingzoo/os:getpid", "pettingzoo/"]
+ENVIRONMENTS += [
+    "CartPole-v1,MountainCar-v0",
+    "CartPole-v1,CartPole-v1",
+    "Acrobot-v1,MountainCar-v0",
+    ",",
+    "CartPole-v1,",
+]
 KNOWN: dict[str, list[str]] = {
     "env_id": ENVIRONMENTS,
     "data": ["digits", "digits:", "npz:", "npz:none", "npz:.", "folder:.", "folder:/dev/null", "fashion-mnist:.", ":"],

@@ -35,6 +35,7 @@ from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.loop.extensions import Acted, total_loss
 from automl_ext.rl.networks.actor_critic import acting
+from automl_ext.rl.networks.grouped import GroupedActorCritic, popart_of
 from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.rl.shaping.shaping import shape_rewards
 from automl_ext.training.checks import check_range
@@ -60,6 +61,7 @@ class A2CConfig(PolicyGradientConfig):
     self_imitation: bool = False  # Also imitate the own past actions that turned out better than expected.
     imitation_updates: int = 4  # Gradient steps of self-imitation after each update.
     imitation_batch_size: int = 512  # Transitions per gradient step of self-imitation.
+    popart: bool = False  # Normalize the values of each task, and its advantages, by PopArt.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -93,7 +95,8 @@ class A2C(PolicyGradientAgent):
         shape_rewards(self.envs, config.potential, config.gamma)
         row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
         check_memory("n_steps", config.n_steps * self.envs.n_envs * row)
-        self.network = make_network(config, self.envs, self.device, encoder)
+        self.network = make_network(config, self.envs, self.device, config.popart, encoder)
+        self.popart = popart_of(self.network)
         self.parameters = flatten_parameters(self.network)
         self.optimizer = make_optimizer(config, self.parameters)
         self.outputs = acting(self.network, self.device)
@@ -117,11 +120,14 @@ class A2C(PolicyGradientAgent):
 
     def compute_gradient(self) -> dict[str, Any]:
         """Act for ``n_steps`` and set ``parameters.grad`` to the clipped gradient; return scalar metrics."""
-        rollout = collect(self.envs, self.sample, self.config.n_steps, self.device)
+        config = self.config
+        rollout = collect(self.envs, self.sample, config.n_steps, self.device)
         if self.reward_scale is not None:
             rollout = rollout._replace(rewards=self.reward_scale(rollout))
+        if self.popart is not None:
+            self.update_popart(self.popart, rollout)
         loss, metrics = self.loss(rollout)
-        metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
+        metrics["grad_norm"] = clipped_gradient(loss, self.parameters, config.max_grad_norm)
         for term in self.extra_losses:
             term.step()
         self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
@@ -158,20 +164,34 @@ class A2C(PolicyGradientAgent):
             self.imitation.load_state_dict(state["imitation"])
         super().load_state_dict(state)
 
+    def targets(self, rollout: Rollout, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute advantages and returns, [T·B] each, from the values of the rollout's observations."""
+        sequences = rollout.rewards, *rollout.split_values(values), rollout.terminated, rollout.truncated
+        advantages, returns = gae(*sequences, self.config.gamma, self.config.gae_lambda, valid=rollout.valid)
+        return advantages.flatten(), returns.flatten()
+
+    @torch.no_grad()
+    def update_popart(self, network: GroupedActorCritic, rollout: Rollout) -> None:
+        """Update the statistics of PopArt with the returns of the valid steps."""
+        _, returns = self.targets(rollout, network(rollout.observations)[1])
+        valid = rollout.valid.flatten()
+        network.update_popart(rollout.observations[: len(valid)][valid], returns[valid])
+
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
         """Compute −A log π + vf_coef (G − V)² − ent_coef H, averaged over the valid steps, and scalar metrics."""
         config, distribution = self.config, self.network.distribution
         outputs, all_values = self.network(rollout.observations)
-        sequences = rollout.rewards, *rollout.split_values(all_values.detach()), rollout.terminated, rollout.truncated
-        advantages, returns = gae(*sequences, config.gamma, config.gae_lambda, valid=rollout.valid)
+        advantages, returns = self.targets(rollout, all_values.detach())
         acted = len(rollout.actions)
         outputs, values, weights = outputs[:acted], all_values[:acted], rollout.weights
+        if self.popart is not None:
+            sigma = self.popart.sigma(rollout.observations[:acted])
+            advantages, values, returns = advantages / sigma, values / sigma, returns / sigma
         log_probs = distribution.log_probs(outputs, rollout.actions)
-        advantages = advantages.flatten()
         if config.normalize_advantages:
             advantages = standardized(advantages, weights)
         policy = policy_gradient_loss(log_probs, advantages, weights)
-        value = value_loss(values, returns.flatten(), weights)
+        value = value_loss(values, returns, weights)
         loss = policy + config.vf_coef * value
         with torch.set_grad_enabled(config.ent_coef != 0):  # without a bonus the entropy is only a metric
             entropy = torch.dot(distribution.entropy(outputs), weights)

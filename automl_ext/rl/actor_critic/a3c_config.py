@@ -32,6 +32,8 @@ class A3CConfig(A2CConfig):
             raise ValueError(f"bonus: expected none for A3C, whose workers share no bonus, got {self.bonus}; use a2c")
         if self.self_imitation:
             raise ValueError("self_imitation: expected False for A3C, whose workers share no replay; use a2c")
+        if self.popart:
+            raise ValueError("popart: expected False for A3C, whose workers share no statistics of values; use a2c")
         if self.env.vectorization == "async":
             raise ValueError(
                 "vectorization: expected auto, sync or vector_entry_point for A3C, got async: its workers "

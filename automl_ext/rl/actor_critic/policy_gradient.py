@@ -21,8 +21,10 @@ from automl_ext.rl.loop.extensions import ExtraLoss, load_states, states
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.encoders import Kind
+from automl_ext.rl.networks.grouped import GroupedActorCritic, Separate
 from automl_ext.rl.networks.parameters import clip_norm
 from automl_ext.training.checks import check_range
+from automl_ext.training.errors import UserError
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
 
@@ -51,6 +53,7 @@ class PolicyGradientConfig(TrainConfig):
     augment_shift: int = 4  # Largest shift of an image by drac, in pixels.
     init_policy: str | None = None  # Start from the policy of this run directory or file, such as one of train bc.
     potential: str | None = None  # Shape rewards: a potential, mountain-car, frozen-lake or MODULE:FUNCTION.
+    separate: Separate = "none"  # What each of several agents or tasks has for itself: none, heads or networks.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -145,7 +148,11 @@ def explore(config: PolicyGradientConfig, envs: Envs, device: torch.device) -> S
 
 
 def make_network(
-    config: PolicyGradientConfig, envs: Envs, device: torch.device, encoder: nn.Module | None = None
+    config: PolicyGradientConfig,
+    envs: Envs,
+    device: torch.device,
+    popart: bool = False,
+    encoder: nn.Module | None = None,
 ) -> ActorCritic:
     """Build policy and value function, with initial weights from ``config.seed``.
 
@@ -153,6 +160,7 @@ def make_network(
         config: sizes and switches of the network.
         envs: have the spaces of observations and actions.
         device: of the network.
+        popart: normalize the values by PopArt.
         encoder: see :class:`~automl_ext.rl.networks.body.Body`.
 
     Raises:
@@ -160,15 +168,14 @@ def make_network(
     """
     with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
         torch.manual_seed(config.seed)
-        network = ActorCritic(
-            envs.observation_space,
-            envs.action_space,
-            config.hidden,
-            config.normalize,
-            body=config.body,
-            layer_norm=config.layer_norm,
-            encoder=encoder,
-        )
+        spaces = envs.observation_space, envs.action_space
+        if popart or config.separate != "none" or config.env.central_critic:
+            if config.body != "auto" or config.layer_norm or encoder is not None:
+                raise UserError("body, layer_norm, encoder: expected none of them with several agents or tasks")
+            network: ActorCritic = GroupedActorCritic(*spaces, config.hidden, config.normalize, config.separate, popart)
+        else:
+            switches: dict[str, Any] = {"body": config.body, "layer_norm": config.layer_norm, "encoder": encoder}
+            network = ActorCritic(*spaces, config.hidden, config.normalize, **switches)
     return network.to(device)
 
 

@@ -42,8 +42,9 @@ from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.loop.extensions import Acted, total_loss
 from automl_ext.rl.networks import numpy_adam
-from automl_ext.rl.networks.actor_critic import TwinMLP, acting
+from automl_ext.rl.networks.actor_critic import acting, is_twin
 from automl_ext.rl.networks.actor_critic_gradient import ActorCriticGradient, differentiable
+from automl_ext.rl.networks.grouped import popart_of
 from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.rl.shaping.shaping import shape_rewards
 from automl_ext.training.checks import check_range
@@ -67,6 +68,7 @@ class PPOConfig(PolicyGradientConfig):
     lr: float = 1e-3  # Learning rate.
     lr_decay: bool = True  # Decrease the learning rate linearly to 0 at total_steps.
     clip_decay: bool = True  # Decrease the clip range linearly to 0 at total_steps.
+    popart: bool = False  # Normalize the values of each task, and its advantages, by PopArt.
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -120,14 +122,15 @@ class PPO(PolicyGradientAgent):
         shape_rewards(self.envs, config.potential, config.gamma)
         row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
         check_memory("n_steps", config.n_steps * self.envs.n_envs * row)
-        self.network = make_network(config, self.envs, self.device, encoder)
+        self.network = make_network(config, self.envs, self.device, config.popart, encoder)
+        self.popart = popart_of(self.network)
         self.parameters = flatten_parameters(self.network)
         self.optimizer = torch.optim.Adam([self.parameters], config.lr, eps=1e-5, fused=True)
         self.outputs = acting(self.network, self.device)
         self.rng = np.random.default_rng(config.seed)
         self.extra_losses = make_extra_losses(config, self.envs, self.device)
         self.bonus = explore(config, self.envs, self.device)
-        small = isinstance(self.network.body, TwinMLP) and self.device.type == "cpu" and config.value_clip is None
+        small = is_twin(self.network) and self.device.type == "cpu" and config.value_clip is None
         self._gradient = ActorCriticGradient(self.network) if small else None
 
     def iterate(self) -> dict[str, Any]:
@@ -160,6 +163,10 @@ class PPO(PolicyGradientAgent):
         sequences = rollout.rewards, values, next_values, rollout.terminated, rollout.truncated
         advantages, returns = gae(*sequences, config.gamma, config.gae_lambda, valid=rollout.valid)
         acted, valid = len(rollout.actions), rollout.valid.flatten()
+        if self.popart is not None:  # the values do not change
+            seen = rollout.observations[:acted]
+            self.popart.update_popart(seen[valid], returns.flatten()[valid])
+            advantages = advantages / self.popart.sigma(seen).view_as(advantages)
         log_probs = self.network.distribution.log_probs(outputs[:acted], rollout.actions)
         flat = values.flatten(), advantages.flatten(), returns.flatten()
         arrays = rollout.observations[:acted], rollout.actions, log_probs, *flat
@@ -194,6 +201,9 @@ class PPO(PolicyGradientAgent):
         """Compute the loss of a minibatch, with its normalized advantages, and scalar metrics."""
         config, distribution = self.config, self.network.distribution
         outputs, values = self.network(batch.observations)
+        if self.popart is not None:
+            sigma = self.popart.sigma(batch.observations)
+            values, batch = values / sigma, batch._replace(values=batch.values / sigma, returns=batch.returns / sigma)
         weights = torch.full_like(values, 1 / len(values))
         log_probs = distribution.log_probs(outputs, batch.actions)
         policy = clipped_surrogate(log_probs, batch.log_probs, normalized(batch.advantages), weights, clip)

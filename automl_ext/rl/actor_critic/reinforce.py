@@ -74,7 +74,7 @@ class Reinforce(PolicyGradientAgent):
         self.device = choose_device(config.device)
         self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
         shape_rewards(self.envs, config.potential, config.gamma)
-        self.network = make_network(config, self.envs, self.device, encoder)
+        self.network = make_network(config, self.envs, self.device, encoder=encoder)
         self.parameters = flatten_parameters(self.network)
         self.optimizer = torch.optim.Adam([self.parameters], config.lr)
         self.outputs = acting(self.network, self.device)

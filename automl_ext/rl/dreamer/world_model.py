@@ -12,6 +12,7 @@ from automl_ext.rl.dreamer.images import SIDE, image_decoder, image_encoder
 from automl_ext.rl.dreamer.rssm import RSSM
 from automl_ext.rl.networks.body import RunningNorm
 from automl_ext.rl.networks.encoders import ChannelsFirst
+from automl_ext.rl.networks.groups import check_nothing_hidden
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
@@ -38,6 +39,7 @@ class WorldModel(nn.Module):
         super().__init__()
         c = config
         self.features = c.deter + c.stoch
+        check_nothing_hidden(space)
         shape = space.shape or ()
         self.images = len(shape) == 3 and shape[:2] == (SIDE, SIDE) and space.dtype == np.uint8
         if self.images:

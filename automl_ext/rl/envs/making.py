@@ -6,7 +6,7 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -16,10 +16,12 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv, VectorEnv
 from gymnasium.wrappers import FrameStackObservation
 from tyro.conf import UseAppendAction
 
-from automl_ext.rl.envs import dmc, minigrid
+from automl_ext.rl.envs import dmc, lanes, minigrid
 from automl_ext.rl.envs.guard import EnvError, Guard, fault
+from automl_ext.rl.envs.tasks import TaskObservation, space_of_tasks, tasks_of
 from automl_ext.rl.envs.workers import WorkerVectorEnv
 from automl_ext.rl.envs.wrappers import ActionRepeat, Pixels
+from automl_ext.rl.networks.groups import GroupedBox
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -65,6 +67,9 @@ class EnvOptions:
     step_timeout: float = 300.0
     """Time limit of a reset or a step, in seconds; exceeding it is an error. It applies to worker processes only:
     vectorization async and A3C."""
+    central_critic: bool = False
+    """PettingZoo only: the value function sees the observations of all agents, the policy of an agent only its own
+    (Yu et al. 2022). For a2c, ppo and reinforce."""
     wrapper: Annotated[tuple[str, ...], UseAppendAction] = ()
     """Your own wrapper, MODULE:FUNCTION, which maps an environment to an environment; the module may be in the current
     directory. Repeat the option for several: the first one is the innermost, and all are inside those above."""
@@ -102,6 +107,9 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
     MinAtar (``MinAtar/…``): bool [10, 10, channels]. Freeway reports its limit of 2500 steps as a termination.
     MiniGrid (``MiniGrid-…``): what the agent sees, one-hot, bool [7, 7, 20].
     DeepSea (``automl_ext/DeepSea-v0``): see :mod:`automl_ext.rl.envs.deep_sea`.
+    PettingZoo (``pettingzoo/MODULE``): ``n_envs`` copies, see :mod:`automl_ext.rl.envs.lanes`.
+    Several tasks (``A,B,C``): ``n_envs`` environments of each task, see :mod:`automl_ext.rl.envs.tasks`. Environment
+    c · tasks + i is of task i.
 
     Raises:
         UserError, ModuleNotFoundError: see :func:`automl_ext.rl.envs.vector.make_envs`.
@@ -109,25 +117,30 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
     if n_envs < 1:
         raise UserError(f"n_envs: expected at least 1, got {n_envs}")
     where = f"--env-id {env_id}"
-    _register(env_id)
+    names = tasks_of(env_id)
+    for name in names:
+        _register(name)
     try:
+        if len(names) > 1:
+            return _tasks(names, n_envs, options, render)
+        if env_id.startswith(lanes.PREFIX):
+            return _lanes(env_id, n_envs, options, render)
+        if options.central_critic:
+            raise UserError(f"{where}: central_critic: expected an environment of PettingZoo")
         spec, wrapped = _spec(env_id), active_wrappers(options) + ["wrapper"] * bool(options.wrapper)
         mode = options.vectorization
         if mode == "auto":
             own = spec.vector_entry_point is not None and not spec.additional_wrappers
             apart = bool(wrapped) and not env_id.startswith("ALE/")  # our wrappers are for single environments
             mode = "vector_entry_point" if own and not apart else "sync"
-        kwargs = options.arguments | ({"render_mode": "rgb_array"} if render or options.pixels else {})
+        kwargs = options.arguments | _render_mode(options, render)
         if env_id.startswith("ALE/"):
             return _atari(env_id, n_envs, mode, options)
         if mode == "vector_entry_point":
             if wrapped:
                 raise UserError(f"{where}: {', '.join(wrapped)}: expected vectorization sync or async, got {mode}")
             return gymnasium.make_vec(env_id, n_envs, mode, **kwargs)
-        makers = [functools.partial(make_one, env_id, i, options, kwargs) for i in range(n_envs)]
-        if mode == "async":
-            return WorkerVectorEnv(makers, options.step_timeout)
-        return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+        return _together([functools.partial(make_one, env_id, i, options, kwargs) for i in range(n_envs)], options)
     except gymnasium.error.DependencyNotInstalled as error:
         extra = ' or "automl_ext[box2d]"' if "box2d" in str(error).lower() else ""
         raise UserError(f"{where}: {short(error)}{extra}") from None
@@ -135,8 +148,52 @@ def make_vector(env_id: str, n_envs: int, options: EnvOptions, render: bool = Fa
         raise UserError(f"{where}: {short(error)}") from None
     except EnvError as error:
         raise EnvError(f"{where}: {error}") from None
+    except UserError as error:
+        raise UserError(f"{where}: {error}".removeprefix(f"{where}: " if str(error).startswith("--") else "")) from None
     except BaseException as error:
         raise fault(where, "making the environment", error) from None
+
+
+def _render_mode(options: EnvOptions, render: bool) -> dict[str, Any]:
+    return {"render_mode": "rgb_array"} if render or options.pixels else {}
+
+
+def _together(makers: Sequence[Callable[[], gymnasium.Env]], options: EnvOptions) -> VectorEnv[Any, Any, Any]:
+    if options.vectorization == "async":
+        return WorkerVectorEnv(makers, options.step_timeout)
+    return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.SAME_STEP)
+
+
+def _lanes(env_id: str, n_copies: int, options: EnvOptions, render: bool) -> lanes.Lanes:
+    refused = active_wrappers(options) + ["wrapper"] * bool(options.wrapper)
+    if options.vectorization not in ("auto", "sync") or refused:
+        got = ", ".join([options.vectorization, *refused])
+        raise UserError(f"--env-id {env_id}: expected vectorization sync and no wrappers, got {got}")
+    return lanes.make_lanes(env_id, n_copies, options.central_critic, render)
+
+
+def _tasks(names: list[str], n_each: int, options: EnvOptions, render: bool) -> VectorEnv[Any, Any, Any]:
+    where = f"--env-id {','.join(names)}"
+    apart = [name for name in names if name.startswith(("ALE/", lanes.PREFIX))]
+    if apart or options.central_critic or options.vectorization == "vector_entry_point":
+        raise UserError(f"{where}: expected single environments, without central_critic and vector_entry_point")
+    kwargs = _render_mode(options, render)
+    for name in names:
+        _spec(name)
+    examples = [make_one(name, i, options, kwargs) for i, name in enumerate(names)]
+    try:
+        space = space_of_tasks(names, examples)
+    finally:
+        for env in examples:
+            env.close()
+    indices = [(copy * len(names) + i, i) for copy in range(n_each) for i in range(len(names))]
+    return _together([functools.partial(_task, names[i], i, n, space, options, kwargs) for n, i in indices], options)
+
+
+def _task(
+    env_id: str, task: int, index: int, space: GroupedBox, options: EnvOptions, kwargs: dict[str, Any]
+) -> gymnasium.Env:
+    return TaskObservation(make_one(env_id, index, options, kwargs), task, space)
 
 
 def make_one(env_id: str, index: int, options: EnvOptions, kwargs: dict[str, Any]) -> gymnasium.Env:
@@ -252,6 +309,8 @@ def _register(env_id: str) -> None:
     """Import the package that registers the environment."""
     if env_id.startswith(dmc.PREFIX):
         dmc.register(env_id)
+    if env_id.startswith(lanes.PREFIX):
+        lanes.check_package(env_id)
     for prefix, (module, extra) in PACKAGES.items():
         if not env_id.startswith(prefix):
             continue

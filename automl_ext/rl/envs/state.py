@@ -2,9 +2,9 @@
 
 Gymnasium has no interface for the state. A simulator whose complete state is in plain attributes (numbers, strings,
 arrays, lists of them, NumPy generators) is saved attribute by attribute. We know from their code that this holds for
-classic control (single environments in ``SyncVectorEnv``, and CartPole's vector version), for MinAtar, DeepSea, and the
-wrappers of ``gymnasium.make`` and :mod:`automl_ext.rl.envs.making`. Other environments have no saved state, and a
-resumed run starts new episodes.
+classic control (single environments in ``SyncVectorEnv``, and CartPole's vector version), for MinAtar, DeepSea, mpe2's
+environments without scripted agents, and for the wrappers of ``gymnasium.make`` and :mod:`automl_ext.rl.envs.making`.
+Other environments have no saved state, and a resumed run starts new episodes.
 """
 
 from __future__ import annotations
@@ -19,15 +19,17 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from automl_ext.rl.envs.guard import Guard
+from automl_ext.rl.envs.lanes import Lanes
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
-OWN = ("automl_ext.rl.envs.wrappers", "automl_ext.rl.envs.deep_sea", "automl_ext.rl.envs.catch")
-MODULES = ("gymnasium.envs.classic_control.", "minatar.gym", *OWN)
+MODULES = ("gymnasium.envs.classic_control.", "minatar.gym", "automl_ext.rl.", "pettingzoo.utils.conversions")
+OBJECTS = ("minatar.", "mpe2.", "pettingzoo.utils.")  # modules of the objects inside an environment
 WRAPPERS = ("TimeLimit", "OrderEnforcing", "FrameStackObservation")
 # Checks an environment's first steps; its attributes do not affect later steps.
 STATELESS = ("PassiveEnvChecker",)
 # Attributes that describe or render an environment.
 NO_STATE = {"spec", "_cached_spec", "metadata", "_metadata", "_saved_kwargs"}
+NO_STATE |= {"observation_spaces", "action_spaces", "copies", "viewer", "game_font"}
 NO_STATE |= {"screen", "screens", "surf", "clock", "isopen", "ax", "cmap", "norm", "visualized", "closed"}
 KIND = "kind"  # a dict with this key encodes an object of the named kind, not a dict of the simulator
 
@@ -68,9 +70,10 @@ def restore_simulators(vector: VectorEnv[Any, Any, Any], state: list[Any] | None
 
 def _parts(vector: VectorEnv[Any, Any, Any]) -> list[Any] | None:
     """Return every wrapper and simulator, outermost first; None if the state of one may not be in plain attributes."""
-    if not isinstance(vector, SyncVectorEnv):
-        return [vector] if _known(vector) else None
     parts: list[Any] = []
+    if not isinstance(vector, SyncVectorEnv):
+        parts = [vector, *vector.copies] if isinstance(vector, Lanes) else [vector]
+        return parts if all(_known(part) for part in parts) else None
     for env in vector.envs:
         while isinstance(env, gymnasium.Wrapper):
             if not isinstance(env, Guard):  # stateless
@@ -127,7 +130,7 @@ def _encode(value: Any) -> Any:
             "key": torch.from_numpy(inner["key"].astype(np.int64)),
             "rest": (inner["pos"], legacy["has_gauss"], legacy["gauss"]),
         }
-    if kind.__module__.startswith("minatar."):
+    if kind.__module__.startswith(OBJECTS):
         return _encode_object(value)
     raise NotPlain(f"{kind.__module__}.{kind.__qualname__}")
 
@@ -138,7 +141,8 @@ def _decode(value: Any, own: Any) -> Any:
     Generators and objects are restored in place, because several attributes may refer to the same one.
     """
     if type(value) in (list, tuple):
-        return type(value)(_decode(item, None) for item in value)
+        each = own if type(own) is list and len(own) == len(value) else [None] * len(value)
+        return type(value)(_decode(*pair) for pair in zip(value, each, strict=True))
     if type(value) is not dict:
         return value
     kind = value[KIND]

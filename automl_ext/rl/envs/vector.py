@@ -41,7 +41,8 @@ class Step(NamedTuple):
         next_observations: [B, ...], the true next observations: the final observation where an episode ended.
         terminated, truncated: bool [B]. Bootstrap from the final observation of a truncated episode, but not of a
             terminated one.
-        valid: bool [B], False where the step only restarted an episode. Such a step is not a transition.
+        valid: bool [B], False where the step only restarted an episode, or an agent that is done waits for the others.
+            Such a step is not a transition.
     """
 
     observations: np.ndarray
@@ -172,6 +173,9 @@ class Envs:
             true_next = after.copy()
             for i in ended:
                 true_next[i] = info["final_obs"][i]
+        if "waiting" in info:  # agents that are done before the others, see automl_ext.rl.envs.lanes
+            self._restarting = info["waiting"]
+            self._begun[~valid & ~self._restarting] = self._calls
         self._check_finite("reward", rewards, self._no_rewards)
         if self._no_observations is not None:
             self._check_finite("observation", true_next, self._no_observations)
@@ -331,7 +335,7 @@ def make_envs(env_id: str, n_envs: int, seed: int, options: EnvOptions | None = 
 
     Args:
         env_id: Gymnasium id; see :func:`automl_ext.rl.envs.making.make_vector` for other packages.
-        n_envs: number of environments, at least 1.
+        n_envs: number of environments, at least 1; with several agents or tasks, number of copies of each.
         seed: determines all episodes.
         options: None for the defaults.
         render: make environments that can render images.

@@ -18,6 +18,7 @@ from automl_ext.rl.networks.actor_critic import TwinBodies, TwinMLP
 from automl_ext.rl.networks.body import Body, RunningNorm
 from automl_ext.rl.networks.distributions import Categorical
 from automl_ext.rl.networks.encoders import ChannelsFirst, Residual
+from automl_ext.rl.networks.grouped import GroupedActorCritic
 from automl_ext.rl.networks.q_network import NoisyLinear, QNetwork
 from automl_ext.rl.offline.cql import CQL
 from automl_ext.rl.offline.iql import IQL
@@ -30,7 +31,8 @@ def policy_network(agent: LearningAgent) -> PolicyNetwork:
     """Return the policy of an agent as a network with the same weights, on the CPU, in evaluation mode.
 
     Raises:
-        UserError: the policy is recurrent (Dreamer), or has an encoder that was passed in.
+        UserError: the agent is of another algorithm, has an encoder that was passed in, or its network has parts for
+            each of several agents or tasks.
     """
     if isinstance(agent, A3C):
         agent = agent.learner
@@ -40,7 +42,7 @@ def policy_network(agent: LearningAgent) -> PolicyNetwork:
         network = _q_network(agent)
     else:
         raise UserError(
-            f"export: a policy of {agent.algorithm} has a recurrent state and cannot be exported; "
+            f"export: a policy of {agent.algorithm} cannot be exported; "
             "export takes dqn, rainbow, a2c, a3c, ppo, reinforce, bc, cql and iql"
         )
     return network.cpu().eval()
@@ -48,6 +50,8 @@ def policy_network(agent: LearningAgent) -> PolicyNetwork:
 
 def _actor_critic(agent: PolicyGradientAgent | BC | IQL) -> PolicyNetwork:
     network, distribution = agent.network, agent.network.distribution
+    if isinstance(network, GroupedActorCritic):
+        raise UserError("export: networks with central_critic, separate or popart cannot be exported")
     body, heads = network.body, (network.policy_head, network.value_head)
     shared: list[Part] = []
     if isinstance(body, TwinMLP):

@@ -26,13 +26,13 @@ class TrainConfig:
 
     env_id: str = "CartPole-v1"
     """Gymnasium id of the environment, for example CartPole-v1, ALE/Pong-v5, MinAtar/Breakout-v1 or
-    dmc/cartpole-swingup."""
+    dmc/cartpole-swingup. Several agents: pettingzoo/MODULE. Several tasks: ids with commas between them."""
     total_steps: int = 100_000
     """Number of environment steps, summed over the environments."""
     seed: int = 0
     """Seed of the weights, the exploration, the batches and the environments."""
     n_envs: int = 1
-    """Number of parallel environments."""
+    """Number of parallel environments; with several agents or tasks, number of copies of each."""
     device: str = "cpu"
     """Device of the networks: cpu, cuda or auto. Small networks are faster on the CPU."""
     eval_every: int = 10_000

@@ -63,7 +63,7 @@ def check_environments(name: str, n: int, env_id: str, options: EnvOptions) -> N
 
     Args:
         name: the option that sets the number.
-        n: number of environments.
+        n: number of environments, of each agent or task if there are several.
         env_id, options: see :func:`automl_ext.rl.envs.vector.make_envs`.
 
     Raises:
@@ -76,4 +76,4 @@ def check_environments(name: str, n: int, env_id: str, options: EnvOptions) -> N
         size = OBJECT if isinstance(one, SyncVectorEnv) else STATE
         size += OBSERVATIONS * observation_bytes(one.single_observation_space)
         one.close()
-        check_memory(name, n * size)
+        check_memory(name, n * one.num_envs * size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +56,18 @@ def play(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_
     finally:
         envs.close()
     return EpisodeReturns(returns, int(running.sum()))
+
+
+def by_group(returns: np.ndarray, names: Sequence[str]) -> dict[str, float]:
+    """Return the mean return of each agent or task by ``eval_return/NAME``; an empty dict if there is only one.
+
+    Args:
+        returns: [B], of environments whose groups alternate: environment i has the group i modulo the number of groups.
+        names: names of the groups.
+    """
+    if len(names) == 1:
+        return {}
+    return {f"eval_return/{name}": float(returns[i :: len(names)].mean()) for i, name in enumerate(names)}
 
 
 def evaluate(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = MAX_STEPS) -> np.ndarray:

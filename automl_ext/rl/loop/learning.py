@@ -122,6 +122,7 @@ class LearningAgent(Agent):
     def evaluate(self, episodes: int = 30, seed: int = 0) -> np.ndarray:
         """Play whole episodes with deterministic actions in new environments; return their returns, float64 [episodes].
 
+        With several agents or tasks there are ``episodes`` returns of each, in turn.
         ``automl-ext eval`` plays the same episodes for the same seed.
         """
         check_known(self.config.env_id, "evaluate")

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.loop.agent import Agent, envs_of, multiples
-from automl_ext.rl.loop.evaluate import play
+from automl_ext.rl.loop.evaluate import by_group, play
+from automl_ext.rl.networks.groups import names_of
 from automl_ext.training.clock import Clock
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
@@ -150,6 +151,7 @@ class Training:
         self.averages, self.clock = Averages(), Clock()
         self.best: dict[str, Any] = {"step": -1, "return": -float("inf"), "policy": None}
         self.saved = -1  # number of steps at the last checkpoint
+        self.groups: tuple[str, ...] = ("",)  # agents or tasks of the last evaluation
         self.cut = 0  # number of episodes of the last evaluation that were truncated at eval_max_steps
 
     def run_in(
@@ -230,6 +232,7 @@ class Training:
         returns = self.returns(config.eval_episodes, number=steps)
         if self.cut:
             means["eval_episodes_cut"] = self.cut
+        means |= by_group(returns, self.groups)
         if self.run is not None:
             self.run.log(steps, eval_return=returns.mean(), **means)
             self.run.chart(steps, steps_per_second=self.speed)
@@ -258,6 +261,7 @@ class Training:
         The environments' seed is derived from the run's seed and ``number``, so evaluation has no state to save.
         """
         envs = envs_of(self.config, episodes, derived_seed(self.config.seed, number))
+        self.groups = names_of(envs.observation_space)
         returns, self.cut = play(self.agent.act, envs, self.agent.begin, self.config.eval_max_steps)
         return returns
 
@@ -304,6 +308,7 @@ class Training:
             "eval_return_std": float(last.std()),
             "best_eval_return": float(best.mean()),
             "best_step": self.best["step"],
+            **by_group(last, self.groups),
             "episodes_cut": cut,  # in the evaluation of the last policy
             "best_episodes_cut": best_cut,
             "env_steps": steps,

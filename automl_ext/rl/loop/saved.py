@@ -12,6 +12,7 @@ import torch
 from gymnasium.spaces import Box, Discrete
 
 from automl_ext._version import __version__
+from automl_ext.rl.networks.groups import GroupedBox
 from automl_ext.training.config import from_dict, to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -100,13 +101,16 @@ def read_agent(path: Path) -> SavedAgent:
 
 
 def space_to_dict(space: gymnasium.Space) -> dict[str, Any]:
-    """Convert a Box or a Discrete to plain values and tensors.
+    """Convert a Box, a GroupedBox or a Discrete to plain values and tensors.
 
     Raises:
         UserError: another space.
     """
     if isinstance(space, Discrete):
         return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
+    if isinstance(space, GroupedBox):
+        form = {"shape": list(space.shape), "dtype": str(space.dtype), "names": list(space.names)}
+        return {"kind": "GroupedBox", "visible": space.visible, **form}
     if isinstance(space, Box) and str(space.dtype) in DTYPES:
         low, high = (torch.from_numpy(np.array(bound)) for bound in (space.low, space.high))
         return {"kind": "Box", "low": low, "high": high}
@@ -124,6 +128,13 @@ def space_from_dict(stored: dict[str, Any]) -> gymnasium.Space:
         if type(n) is not int or type(start) is not int:
             raise ValueError(f"expected two ints, got {short((n, start))}")
         return Discrete(n, start=start)
+    if stored["kind"] == "GroupedBox":
+        shape, dtype, names, visible = (stored[name] for name in ("shape", "dtype", "names", "visible"))
+        if dtype not in DTYPES or {type(n) for n in (*shape, visible)} != {int} or {type(n) for n in names} != {str}:
+            raise ValueError(f"expected a shape, a dtype and names, got {short((shape, dtype, names, visible))}")
+        if min(shape) < 1 or not len(names) < visible <= shape[-1]:
+            raise ValueError(f"visible: expected a number in ({len(names)}, {shape[-1]}], got {visible}")
+        return GroupedBox(tuple(shape), dtype, names, visible)
     if stored["kind"] != "Box":
         raise ValueError(f"kind: expected Box or Discrete, got {short(stored['kind'])}")
     if not all(isinstance(stored[name], torch.Tensor) for name in ("low", "high")):

@@ -122,14 +122,19 @@ class ActorCritic(nn.Module):
             self.body.norm.update(observations)
 
 
+def is_twin(network: ActorCritic) -> bool:
+    """Return whether a network is a :class:`TwinMLP` with two heads, and no subclass with other layers."""
+    return type(network) is ActorCritic and isinstance(network.body, TwinMLP)
+
+
 def acting(network: ActorCritic, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
     """Return a function from observations to the distribution's parameters, NumPy arrays.
 
     A small network on the CPU is evaluated in NumPy, on arrays that share memory with the parameters. The parameters
     must therefore not be moved. For a few observations NumPy is faster than torch, whose calls have more overhead.
     """
-    body, head = network.body, network.policy_head
-    if isinstance(body, TwinMLP) and device.type == "cpu":
+    if is_twin(network) and isinstance(network.body, TwinMLP) and device.type == "cpu":
+        body, head = network.body, network.policy_head
         weights = [*(x.detach().numpy()[0] for x in body.weights), head.weight.detach().numpy().T]
         biases = [*(x.detach().numpy()[0] for x in body.biases), head.bias.detach().numpy()]
 

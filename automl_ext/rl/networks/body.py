@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.rl.networks.encoders import Kind, encoder_features, image_layers
+from automl_ext.rl.networks.groups import check_nothing_hidden
 from automl_ext.rl.networks.parameters import check_layers
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -59,6 +60,7 @@ class Body(nn.Sequential):
         if not isinstance(space, gymnasium.spaces.Box):
             raise UserError(f"observations: expected arrays (a Box space), got {short(space)}")
         shape = space.shape
+        check_nothing_hidden(space)
         if normalize and len(shape) != 1:
             raise UserError(f"normalize: expected vectors of observations, got shape {list(shape)}")
         if kind != "auto" and (len(shape) == 1 or encoder is not None):

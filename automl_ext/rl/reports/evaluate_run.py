@@ -10,8 +10,9 @@ from typing import Any
 
 from automl_ext.rl.envs.callables import check_known
 from automl_ext.rl.loop.agent import Agent, envs_of
-from automl_ext.rl.loop.evaluate import play
+from automl_ext.rl.loop.evaluate import by_group, play
 from automl_ext.rl.loop.loop import BEST
+from automl_ext.rl.networks.groups import names_of
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.reports.video import LONGEST, Film, check_writer, record, write_video
 from automl_ext.training.config import to_dict
@@ -67,7 +68,9 @@ def evaluate_run(
         step = load_best(run, agent) if policy == "best" else load_last(run, agent)
         limit = config.eval_max_steps if max_steps is None else max_steps
         film = _film(config, agent, seed, min(limit, LONGEST)) if videos else None  # first, since rendering may fail
-        returns, cut = play(agent.act, envs_of(config, episodes, derived_seed(seed, 1)), agent.begin, limit)
+        envs = envs_of(config, episodes, derived_seed(seed, 1))
+        names = names_of(envs.observation_space)
+        returns, cut = play(agent.act, envs, agent.begin, limit)
         result = {
             "eval_return_mean": float(returns.mean()),
             "eval_return_std": float(returns.std()),
@@ -77,6 +80,7 @@ def evaluate_run(
             "episodes_cut": cut,
             "policy": policy,
             "policy_step": step,
+            **by_group(returns, names),
         }
         if film is not None:
             for path in videos:

@@ -29,6 +29,8 @@ def tag(name: str) -> str:
     """
     if name in TAGS:
         return TAGS[name]
+    if name.startswith("eval_return/"):  # of an agent or a task
+        return f"eval/mean_reward/{name.partition('/')[2]}"
     words = name.split("_")
     for group in GROUPS:
         if group in words:

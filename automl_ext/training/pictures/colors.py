@@ -28,6 +28,8 @@ ALGORITHMS = {
     "dreamer": PURPLE,
     "ppo": BLACK,
     "sac": BROWN,
+    "vdn": GREEN,
+    "qmix": RED,
 }
 
 

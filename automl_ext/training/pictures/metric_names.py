@@ -26,6 +26,7 @@ class Metric(NamedTuple):
 
 RETURN, ACCURACY, VALID_ACCURACY = "return of an episode", "accuracy, %", "validation accuracy, %"
 LEGEND_ALWAYS = {RETURN, ACCURACY}  # shown by several quantities, so that even a single line needs a legend
+OF_GROUP = "eval_return/"  # prefix of the evaluation's returns of single agents or tasks
 METRICS = {
     "eval_return": Metric(RETURN, "evaluation"),
     "episode_return": Metric(RETURN, "training"),
@@ -79,6 +80,8 @@ def metric(name: str) -> Metric:
     """Return how a metric is drawn."""
     if name in METRICS:
         return METRICS[name]
+    if name.startswith(OF_GROUP):
+        return Metric("return of each agent or task", name.removeprefix(OF_GROUP))
     words = name.replace("_", " ")
     return Metric(f"{words}, %", scale=None) if name.endswith("accuracy") else Metric(words)
 

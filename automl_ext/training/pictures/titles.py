@@ -29,6 +29,8 @@ ALGORITHMS = {
     "cql": "CQL",
     "iql": "IQL",
     "dreamer": "Dreamer",
+    "vdn": "VDN",
+    "qmix": "QMIX",
 }
 DATA = {"fashion-mnist": "Fashion-MNIST"}
 

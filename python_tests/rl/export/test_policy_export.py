@@ -231,7 +231,7 @@ def test_manipulated_runs_are_rejected(
 
 def test_what_cannot_be_exported_is_refused_by_name(run: Path, tmp_path: Path) -> None:
     sizes = {"deter": 4, "stoch": 3, "hidden": 4, "units": 4}
-    with pytest.raises(UserError, match=r"export: a policy of dreamer has a recurrent state .*takes dqn, rainbow, a2c"):
+    with pytest.raises(UserError, match=r"export: a policy of dreamer cannot be exported; .*takes dqn, rainbow, a2c"):
         rl.export_policy(rl.make("dreamer", "CartPole-v1", **sizes), tmp_path / "policy")
     with pytest.raises(UserError, match="expected a name of letters"):
         rl.export_policy(run, tmp_path / 'policy".py')

@@ -100,7 +100,7 @@ def test_dreamer_actions_are_in_the_box() -> None:
 @pytest.mark.parametrize("space", [spaces.MultiDiscrete([2, 2]), spaces.MultiBinary(3)])
 @pytest.mark.parametrize("take", [discrete, distribution_of, actions_of])
 def test_unsupported_space_lists_the_supported_ones(take: Any, space: Any) -> None:
-    takes = "cql and iql take Discrete; a2c, a3c, ppo, reinforce and bc take Discrete and Box of floats; dreamer takes"
+    takes = "vdn and qmix take Discrete; a2c, a3c, ppo, reinforce and bc take Discrete and Box of floats; dreamer takes"
     with pytest.raises(UserError, match=takes) as refused:
         take(space)
     assert "take it" not in str(refused.value)

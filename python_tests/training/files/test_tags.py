@@ -12,6 +12,7 @@ from automl_ext.training.files.tags import tag
     [
         ("episode_return", "rollout/ep_rew_mean"),
         ("episode_length", "rollout/ep_len_mean"),
+        ("eval_return/MinAtar/Breakout-v0", "eval/mean_reward/MinAtar/Breakout-v0"),
         ("eval_return", "eval/mean_reward"),
         ("steps_per_second", "time/fps"),
         ("policy_loss", "train/policy_loss"),

@@ -98,6 +98,7 @@ def test_many_lines_have_no_legend(tmp_path: Path, drawn_figures: list[Any]) -> 
 
 
 def test_names_of_metrics() -> None:
+    assert metric("eval_return/agent_0")[:2] == ("return of each agent or task", "agent_0")
     assert metric("late_accuracy").axis == "late accuracy, %"
     assert metric("noise_scale").axis == "noise scale"
     assert in_unit([0.5, 1.0], metric("late_accuracy").scale) == [50.0, 100.0]
