@@ -47,6 +47,9 @@ TASKS = {
     "a3c-cartpole": Task("A3C CartPole-v1, 2 processes", "a3c --env-id CartPole-v1", 3),
     "reinforce-cartpole": Task("REINFORCE CartPole-v1", "reinforce --env-id CartPole-v1", 3),
     "dqn-cartpole": Task("DQN CartPole-v1", "dqn --env-id CartPole-v1", 5),
+    "dqn-cartpole-zoo": Task(
+        "DQN CartPole-v1, one-step targets, constant rate", "dqn --env-id CartPole-v1 --n-step 1 --no-lr-decay", 5
+    ),
     "dqn-acrobot": Task("DQN Acrobot-v1", f"dqn {ACROBOT}", 3),
     "a2c-lunarlander": Task("A2C LunarLander-v3", f"a2c {LUNAR_LANDER}", 3),
     "ppo-cartpole": Task("PPO CartPole-v1", "ppo --env-id CartPole-v1", 5),
