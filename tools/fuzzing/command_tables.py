@@ -91,7 +91,7 @@ KNOWN: dict[str, list[str]] = {
     "env_id": ENVIRONMENTS,
     "data": ["digits", "digits:", "npz:", "npz:none", "npz:.", "folder:.", "folder:/dev/null", "fashion-mnist:.", ":"],
     "space": ["nb201", "darts", "darts-frc", "renas", "NB201", "automl_ext.nas:NASBench201", "os:path", ":"],
-    "env_kwarg": ["size=5", "sutton_barto_reward=true", "size", "=1", "render_mode=human", "size=1e400"],
+    "env_kwarg": ["size=5", "sutton_barto_reward=true", "size", "=1", "size=1e400"],
     "wrapper": ["gymnasium.wrappers:ClipAction", "gymnasium.wrappers:RescaleAction", "os:getpid", "x:y", ":"],
     "trust": ["os", "x", ":"],
     "device": ["cpu", "auto", "cuda", "cuda:7", "meta", "mps", "CPU", "cpu:1"],
