@@ -64,6 +64,7 @@ def run_task(name: str, task: dict[str, Any], out: Path) -> list[dict[str, Any]]
                     "part": task["part"],
                     "task": name,
                     "title": task["title"],
+                    **({"x": task["x"]} if "x" in task else {}),
                     "variant": variant,
                     "seed": seed,
                     "command": f"automl-ext train {arguments} --seed {seed}",
@@ -104,7 +105,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
                 steps, np.clip(mean - error, low, high), np.clip(mean + error, low, high), color=color, alpha=0.2, lw=0
             )
     axes.set_title(f"{rows[0]['title']}: mean and 95 % interval")
-    axes.set_xlabel("environment steps")
+    axes.set_xlabel(rows[0].get("x", "environment steps"))
     axes.set_ylabel("return of evaluation episodes")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
