@@ -90,7 +90,7 @@ class CQL(OfflineAgent):
         seeds = derived_seed(config.seed, 0), derived_seed(config.seed, 1)
         self.learner = QLearner(learner_config(config), self.envs.observation_space, self.actions, seeds)
         self.term = ConservativeTerm(config.alpha)
-        self.learner.extra_losses = (self.term,)
+        self.learner.extra_losses = (*self.learner.extra_losses, self.term)
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         learner = self.learner
