@@ -5,8 +5,8 @@
     python benchmarks/auto_search.py --name cifar10 --data folder:CIFAR --table nasbench201_cifar10.csv.gz ...
 
 Every row of the JSON is one run of ``automl-ext search auto``. Rows that are in the file are not repeated, and
-interrupted runs are resumed. FASHION is a folder with the four files of Fashion-MNIST. CIFAR is a folder, or a zip file,
-with one folder of images per class. The table has the columns arch and cifar10_test_200ep.
+interrupted runs are resumed. FASHION is a folder with the four files of Fashion-MNIST. CIFAR is a folder, or a zip
+file, with one folder of images per class. The table has the columns arch and cifar10_test_200ep.
 """
 
 from __future__ import annotations

@@ -94,7 +94,7 @@ def test_code_of_the_page_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     if not page.exists():
         pytest.skip("the package is tested without its documents")
     code = "\n".join(re.findall(r"```python\n(.*?)```", page.read_text(), re.DOTALL))
-    assert code.count("epochs=") == 3
+    assert code.count("epochs=") == 1
     monkeypatch.chdir(tmp_path)
     values: dict[str, object] = {}
     exec(re.sub(r"epochs=\d+", "epochs=1", code), values)

@@ -84,6 +84,8 @@ def test_environment_options_are_stored_and_used_again(tmp_path: Path) -> None:
         "pixels": False,
         "step_timeout": 300.0,
         "wrapper": [],
+        "env_kwarg": [],
+        "central_critic": False,
     }
     result = evaluate_run(tmp_path / "r", 3)
     assert result["eval_return_mean"] >= 8  # not clipped: an episode has at least eight steps

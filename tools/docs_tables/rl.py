@@ -105,7 +105,7 @@ def costs_rl() -> str:
         "A3C CartPole-v1, 2 processes",
         "PPO CartPole-v1",
         "REINFORCE CartPole-v1",
-        "DQN CartPole-v1, one-step targets, constant rate",
+        "DQN CartPole-v1",
         "Dreamer CartPole-v1",
         "A2C LunarLander-v3",
         "DQN MinAtar Breakout",

@@ -30,7 +30,8 @@ def small_plan(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def config(**options: Any) -> AutoConfig:
-    return AutoConfig(subset=150, channels=2, epochs=2, candidates=6, minutes=0.01, **options)
+    """A small search. Two finalists, because further ones depend on the time that is left."""
+    return AutoConfig(subset=150, channels=2, epochs=2, candidates=6, minutes=0.01, finalists=2, **options)
 
 
 def test_largest_architecture_of_the_spaces() -> None:

@@ -218,7 +218,7 @@ def test_a2c_learns_deep_sea_only_with_a_bonus(name: Any) -> None:
 
 def test_dqn_learns_deep_sea_with_a_bonus() -> None:
     sea = SEA | {"env": EnvOptions(env_kwarg=("size=7",))}
-    agent = DQN(DQNConfig(**sea, **Q, total_steps=4_500, bonus="count"))
+    agent = DQN(DQNConfig(**sea, **Q, total_steps=4_500, n_step=1, lr_decay=False, bonus="count"))
     assert treasures(agent, 4_500) > 60
     cost = 0.01 / 7  # the replay keeps the task's rewards
     returns = agent.replay.sample(500).returns.numpy()
@@ -250,7 +250,7 @@ COMMANDS = [
     "a2c --bonus icm",
     "reinforce --bonus count",
     "a2c --self-imitation --imitation-batch-size 16",
-    "dqn --bonus rnd --hidden 16 --learning-starts 100 --train-freq 32 --gradient-steps 2",
+    "dqn --bonus rnd --n-step 1 --hidden 16 --learning-starts 100 --train-freq 32 --gradient-steps 2",
 ]
 
 

@@ -128,7 +128,7 @@ def test_other_data_under_the_same_name_end_a_resumed_run(tmp_path: Path, capsys
         ("bc", [], "episodes: expected a file of automl-ext record, got none: --episodes FILE"),
         ("cql", ["--episodes", "none.npz"], "none.npz is not a readable npz file"),
         ("iql", ["--expectile", "1"], "expectile: expected above 0 and below 1, got 1"),
-        ("cql", ["--env-id", "Pendulum-v1"], "action space .*cql and iql take Discrete"),
+        ("cql", ["--env-id", "Pendulum-v1"], "action space .*cql, iql, vdn and qmix take Discrete"),
     ],
 )
 def test_errors_come_before_a_run_directory(
