@@ -39,8 +39,8 @@ PRESETS: dict[str, dict[str, Any]] = {
         "v_max": 10.0,
         "sigma": 0.1,
     },
-    # PPO on LunarLander-v3 and Pendulum-v1, as in Stable-Baselines3's zoo, without gSDE. On LunarLander the learning rate
-    # falls to 0, so that the last policy is a good one.
+    # PPO on LunarLander-v3 and Pendulum-v1, as in Stable-Baselines3's zoo, without gSDE. On LunarLander the learning
+    # rate falls to 0, so that the last policy is a good one.
     "lunarlander": {
         "env_id": "LunarLander-v3",
         "total_steps": 1_000_000,
