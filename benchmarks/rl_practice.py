@@ -90,7 +90,7 @@ def evaluations(run: Path) -> list[tuple[int, float]]:
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
     """Draw the mean return of each variant over the steps, with the 95 % interval of the mean over the seeds."""
-    picture = figure(7, 4.2)
+    picture = figure(8.5, 4.2)
     axes = picture.add_subplot()
     for variant, color in zip(dict.fromkeys(row["variant"] for row in rows), PALETTE, strict=False):
         curves = [np.array(row["evaluations"], float) for row in rows if row["variant"] == variant]
@@ -108,7 +108,7 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     axes.set_xlabel(rows[0].get("x", "environment steps"))
     axes.set_ylabel("return of evaluation episodes")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False)
+    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
     picture.savefig(path, dpi=110)
 
 
