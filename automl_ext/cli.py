@@ -70,7 +70,8 @@ class EvalCommand:
     mp4: Path | None = None
     """Record one more episode to this MP4 file."""
     trust: Trust = ()
-    """Python module that the run's configuration may name (env_id, wrapper); it is imported. May be repeated."""
+    """Python module that the run's configuration may name (env_id, wrapper, potential); it is imported. May be
+    repeated."""
     json: bool = False
     """Print the result as JSON, and nothing else, on standard output."""
 

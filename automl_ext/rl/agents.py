@@ -66,8 +66,8 @@ def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) ->
     Args:
         path: the file.
         env: replaces the environment of the configuration; needed if that was a callable of another process.
-        trust: Python modules that the configuration may name (``env_id``, ``wrapper``); they are imported when
-            environments are made. The module that ``env`` names is trusted.
+        trust: Python modules that the configuration may name (``env_id``, ``wrapper``, ``potential``); they are
+            imported when environments are made. The module that ``env`` names is trusted.
 
     Raises:
         UserError: the file is missing, damaged, of a later version, or not a saved agent; or it names a module that is
@@ -104,8 +104,8 @@ def load_run(
         policy: "best", the best policy of the run; or "last", the newest checkpoint with optimizer, replay and
             environments, so that ``learn`` continues exactly.
         env: replaces the environment of the configuration; needed if that was a callable of another process.
-        trust: Python modules that the configuration may name (``env_id``, ``wrapper``); they are imported. The module
-            that ``env`` names is trusted.
+        trust: Python modules that the configuration may name (``env_id``, ``wrapper``, ``potential``); they are
+            imported. The module that ``env`` names is trusted.
 
     Raises:
         UserError: the run or the policy does not exist, a file is damaged, or the configuration names a module that is

@@ -150,8 +150,9 @@ class A2C(PolicyGradientAgent):
         )
 
     def restarted(self) -> None:
-        if self.imitation is not None:
-            self.imitation.cut()
+        for part in (self.imitation, self.reward_scale):
+            if part is not None:
+                part.cut()
 
     def state_dict(self) -> dict[str, Any]:
         parts = {"reward_scale": self.reward_scale, "imitation": self.imitation}

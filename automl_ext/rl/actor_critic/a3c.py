@@ -77,9 +77,9 @@ class A3C(LearningAgent):
         )
         self.shared, self.envs = shared, ActorProcesses(config, shared)
 
-    def prepare(self) -> None:
+    def prepare(self, resuming: bool = False) -> None:
         if not self.envs.steps:
-            self.learner.prepare()
+            self.learner.prepare(resuming)
             self.shared.parameters.copy_(self.learner.parameters.detach())
 
     def iterate(self) -> dict[str, Any]:

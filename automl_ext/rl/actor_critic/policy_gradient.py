@@ -22,6 +22,7 @@ from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.grouped import GroupedActorCritic, Separate
+from automl_ext.rl.networks.groups import names_of
 from automl_ext.rl.networks.parameters import clip_norm
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
@@ -89,10 +90,10 @@ class PolicyGradientAgent(LearningAgent):
     bonus: StepBonus | None = None
     _policy_given = False  # whether a policy was loaded, which replaces config.init_policy
 
-    def prepare(self) -> None:
+    def prepare(self, resuming: bool = False) -> None:
         """Load the policy ``config.init_policy``, unless training has begun or another policy was loaded."""
         path = self.config.init_policy
-        if path is not None and not self.envs.steps and not self._policy_given:
+        if path is not None and not (resuming or self.envs.steps or self._policy_given):
             self.load_policy_state(initial_policy(path, self.policy_state()))
 
     def sample(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -169,9 +170,11 @@ def make_network(
     with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
         torch.manual_seed(config.seed)
         spaces = envs.observation_space, envs.action_space
+        if config.separate != "none" and len(names_of(envs.observation_space)) == 1:
+            raise UserError(f"separate: expected none without several agents or tasks, got {config.separate}")
         if popart or config.separate != "none" or config.env.central_critic:
             if config.body != "auto" or config.layer_norm or encoder is not None:
-                raise UserError("body, layer_norm, encoder: expected none of them with several agents or tasks")
+                raise UserError("body, layer_norm, encoder: not possible with separate, central_critic or popart")
             network: ActorCritic = GroupedActorCritic(*spaces, config.hidden, config.normalize, config.separate, popart)
         else:
             switches: dict[str, Any] = {"body": config.body, "layer_norm": config.layer_norm, "encoder": encoder}

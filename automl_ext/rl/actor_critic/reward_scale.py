@@ -40,9 +40,13 @@ class RewardScale:
         self.norm.update(returns[rollout.valid])
         return (rollout.rewards * self.norm.scale).clamp(-CLIP, CLIP)
 
+    def cut(self) -> None:
+        """Forget the returns of the running episodes."""
+        self.returns = torch.zeros_like(self.returns)
+
     def state_dict(self) -> dict[str, Any]:
         return {"returns": self.returns.clone(), "norm": self.norm.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.returns = state["returns"].clone()
+        self.returns = state["returns"].clone().to(self.returns.device)
         self.norm.load_state_dict(state["norm"])

@@ -84,6 +84,8 @@ class DQNConfig(TrainConfig):
         check_hidden(self, units=2, layers=1)
         if self.bonus != "none" and self.n_step > 1:
             raise ValueError(f"n_step: expected 1 with a bonus, got {self.n_step} with bonus {self.bonus}")
+        if self.auxiliary == "contrastive" and self.augment == "drq":  # the copies of a state would be told apart
+            raise ValueError("auxiliary: expected none or spr with augment drq, got contrastive")
         if self.buffer_size < self.n_envs:
             raise ValueError(f"buffer_size: expected at least n_envs ({self.n_envs}), got {self.buffer_size}")
 

@@ -143,7 +143,9 @@ def check_package(env_id: str) -> None:
         ) from None
 
 
-def make_lanes(env_id: str, n_copies: int, central: bool, render: bool) -> Lanes:
+def make_lanes(
+    env_id: str, n_copies: int, central: bool, render: bool, arguments: dict[str, Any] | None = None
+) -> Lanes:
     """Make copies of ``pettingzoo/MODULE``, or of the user's ``pettingzoo/MODULE:FUNCTION``.
 
     The module belongs to pettingzoo or mpe2, for example ``mpe2.simple_spread_v3``, and its ``parallel_env`` is called.
@@ -153,5 +155,5 @@ def make_lanes(env_id: str, n_copies: int, central: bool, render: bool) -> Lanes
     """
     name = env_id.removeprefix(PREFIX)
     factory = import_object(name if ":" in name else f"{name}:{FACTORY}", "--env-id")
-    kwargs = {"render_mode": "rgb_array"} if render else {}
+    kwargs = (arguments or {}) | ({"render_mode": "rgb_array"} if render else {})
     return Lanes([functools.partial(factory, **kwargs)] * n_copies, central)

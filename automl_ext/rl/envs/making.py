@@ -169,7 +169,7 @@ def _lanes(env_id: str, n_copies: int, options: EnvOptions, render: bool) -> lan
     if options.vectorization not in ("auto", "sync") or refused:
         got = ", ".join([options.vectorization, *refused])
         raise UserError(f"--env-id {env_id}: expected vectorization sync and no wrappers, got {got}")
-    return lanes.make_lanes(env_id, n_copies, options.central_critic, render)
+    return lanes.make_lanes(env_id, n_copies, options.central_critic, render, options.arguments)
 
 
 def _tasks(names: list[str], n_each: int, options: EnvOptions, render: bool) -> VectorEnv[Any, Any, Any]:
@@ -177,7 +177,7 @@ def _tasks(names: list[str], n_each: int, options: EnvOptions, render: bool) -> 
     apart = [name for name in names if name.startswith(("ALE/", lanes.PREFIX))]
     if apart or options.central_critic or options.vectorization == "vector_entry_point":
         raise UserError(f"{where}: expected single environments, without central_critic and vector_entry_point")
-    kwargs = _render_mode(options, render)
+    kwargs = options.arguments | _render_mode(options, render)
     for name in names:
         _spec(name)
     examples = [make_one(name, i, options, kwargs) for i, name in enumerate(names)]

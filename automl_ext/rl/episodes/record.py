@@ -34,7 +34,7 @@ class RecordCommand:
     out: Path
     """File to write, NAME.npz."""
     episodes: int = 10
-    """Number of whole episodes."""
+    """Number of whole episodes, of each agent or task."""
     epsilon: float = 0.0
     """Probability of a random action in each step. 1: a random policy."""
     seed: int = 0
@@ -42,7 +42,8 @@ class RecordCommand:
     policy: Literal["best", "last"] = "best"
     """"best": the policy with the best evaluation in training. "last": the policy of the newest checkpoint."""
     trust: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
-    """Python module that the run's configuration may name (env_id, wrapper); it is imported. May be repeated."""
+    """Python module that the run's configuration may name (env_id, wrapper, potential); it is imported. May be
+    repeated."""
     json: bool = False
     """Print the result as JSON, and nothing else, on standard output."""
 
@@ -71,10 +72,9 @@ def record_run(options: RecordCommand) -> dict[str, Any]:
             (load_best if options.policy == "best" else load_last)(options.run, agent)
         check_writable(out)
         recorded: list[RecordedEpisode] = []
-        while len(recorded) < options.episodes:
-            n = min(AT_ONCE, options.episodes - len(recorded))
-            envs = envs_of(config, n, derived_seed(seed, 1 + len(recorded)))
-            rng = np.random.default_rng(derived_seed(seed, 2 + len(recorded)))
+        for played in range(0, options.episodes, AT_ONCE):
+            envs = envs_of(config, min(AT_ONCE, options.episodes - played), derived_seed(seed, 1 + played))
+            rng = np.random.default_rng(derived_seed(seed, 2 + played))
             recorded += record(agent.act, envs, agent.begin, options.epsilon, rng, config.eval_max_steps)
     finally:
         agent.envs.close()

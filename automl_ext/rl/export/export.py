@@ -45,7 +45,8 @@ def export_policy(
             policy is exported.
         out: ``NAME.pt2``, or ``NAME.py`` (which also writes the weights ``NAME.pt``), or ``NAME`` for both.
         policy: "best" or "last", the policy of a run directory to export.
-        trust: Python modules that the run directory may name (``env_id``, ``wrapper``); they are imported.
+        trust: Python modules that the run directory may name (``env_id``, ``wrapper``, ``potential``); they are
+            imported.
 
     Returns:
         The files. Each has been loaded, and compared with the agent on some observations.

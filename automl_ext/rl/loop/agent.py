@@ -95,8 +95,11 @@ class Agent(ABC):
         """Number of gradient steps so far; None if the agent does not count them. The result reports it."""
         return None
 
-    def prepare(self) -> None:  # noqa: B027  # most agents need nothing
+    def prepare(self, resuming: bool = False) -> None:  # noqa: B027  # most agents need nothing
         """Read the files that only training needs; called before training, before a run directory exists.
+
+        Args:
+            resuming: a checkpoint will be loaded afterwards, which replaces the policy.
 
         Raises:
             UserError: a file is missing or damaged, or does not fit.

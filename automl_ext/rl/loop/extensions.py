@@ -36,7 +36,8 @@ class ExtraLoss(Protocol):
         Args:
             network: the :class:`~automl_ext.rl.networks.actor_critic.ActorCritic`, or the online
                 :class:`~automl_ext.rl.networks.q_network.QNetwork`.
-            batch: :class:`Acted` from A2C and PPO, :class:`~automl_ext.rl.replay.uniform.Batch` from Q-learning.
+            batch: :class:`Acted` from the policy-gradient agents, :class:`~automl_ext.rl.replay.uniform.Batch` from
+                Q-learning.
         """
 
     def step(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from automl_ext.rl.envs.callables import check_known
 from automl_ext.rl.loop.agent import Agent, envs_of
 from automl_ext.rl.loop.evaluate import evaluate
-from automl_ext.rl.loop.loop import Callback, Training
+from automl_ext.rl.loop.loop import Callback, Training, has_checkpoint
 from automl_ext.rl.loop.saved import NoEnvs, write_agent
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -73,7 +73,7 @@ class LearningAgent(Agent):
         if resume is not None and out is None:
             raise ValueError(f"resume: expected None without out, got {resume!r}")
         self._make_envs()
-        self.prepare()
+        self.prepare(has_checkpoint(out, resume))
         steps = self.envs.steps
         if total_steps is not None:
             if type(total_steps) is not int or total_steps < 1:

@@ -121,10 +121,15 @@ def train(
     """
     agent = build(config)  # before the run directory is created, because it may raise an error
     try:
-        agent.prepare()
+        agent.prepare(has_checkpoint(out, resume))
         return Training(agent, config).run_in(out, algorithm, resume, stop_after)
     finally:
         agent.envs.close()
+
+
+def has_checkpoint(out: str | Path | None, resume: str | None) -> bool:
+    """Return whether a run resumes from a checkpoint."""
+    return resume is not None and out is not None and bool(checkpoint.list_steps(Path(out) / CHECKPOINTS))
 
 
 def kept(run: Path) -> str:

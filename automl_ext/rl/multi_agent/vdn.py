@@ -161,6 +161,10 @@ class VDN(LearningAgent):
         actions = self.random.integers(self.actions, size=len(observations)) + self._first
         return np.where(at_random, actions, self.act(observations))
 
+    def set_policy(self, policy: dict[str, Any]) -> None:
+        self.load_policy_state(policy)
+        self.learner.target.load_state_dict(policy)
+
     def policy_state(self) -> dict[str, Any]:
         return self.learner.online.state_dict()
 

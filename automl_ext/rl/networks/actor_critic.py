@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from automl_ext.rl.networks.body import Body, RunningNorm, orthogonal, orthogonal_, orthogonal_layers, to_tensor
 from automl_ext.rl.networks.distributions import distribution_of
 from automl_ext.rl.networks.encoders import Kind
+from automl_ext.rl.networks.groups import check_nothing_hidden
 from automl_ext.rl.networks.parameters import check_layers
 
 
@@ -93,6 +94,7 @@ class ActorCritic(nn.Module):
         encoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        check_nothing_hidden(observation_space)
         self.distribution = distribution_of(action_space)
         shape = observation_space.shape or ()
         self.body: TwinMLP | TwinBodies | Body

@@ -29,6 +29,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
 
 UPDATES = 10  # gradient steps per iteration
+OTHER_DATA = "episodes: expected those with which the training began, got others"
 
 
 @dataclass
@@ -98,7 +99,7 @@ class OfflineAgent(LearningAgent):
         self.replay: UniformReplay | None = None
         self._digest = ""
 
-    def prepare(self) -> None:
+    def prepare(self, resuming: bool = False) -> None:
         """Read the files of episodes, unless :meth:`set_episodes` was called.
 
         Raises:
@@ -125,16 +126,21 @@ class OfflineAgent(LearningAgent):
 
         Raises:
             UserError: their observations or actions are not those of the environment.
-            ValueError: their lengths do not match, or there are no steps.
+            ValueError: their lengths do not match, there are no steps, or training began with other episodes.
         """
         found = as_recorded(episodes)
         check_spaces(found, *self.spaces, "episodes")
         total = sum(len(episode.actions) for episode in found)
         space, digest = self.envs.observation_space, hashlib.sha256()
         found = [e._replace(actions=normalized_actions(e.actions, self.envs.action_space)) for e in found]
+        clip = self.config.env.reward_clip
+        if clip is not None:
+            found = [e._replace(rewards=e.rewards.clip(-clip, clip)) for e in found]
         for episode in found:
             for x in episode:
                 digest.update(x.tobytes())
+        if self.envs.steps and digest.hexdigest() != self._digest:
+            raise ValueError(OTHER_DATA)
         self.replay = UniformReplay(
             total,
             space.shape or (),
@@ -168,7 +174,8 @@ class OfflineAgent(LearningAgent):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         if self.replay is not None and state["data"] != self._digest:
-            raise ValueError("episodes: expected those with which the training began, got others")
+            raise ValueError(OTHER_DATA)
+        self._digest = state["data"]
         set_numpy_generator_state(self.rng, state["rng"])
         self.load_learning_state(state["learning"])
         self.envs.steps = state["steps"]

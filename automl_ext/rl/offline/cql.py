@@ -21,6 +21,7 @@ from automl_ext.rl.dqn.agent import discrete
 from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.dqn.learner import QLearner
 from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.checks import check_hidden
 from automl_ext.rl.offline.agent import OfflineAgent, OfflineConfig
 from automl_ext.rl.replay.uniform import Batch
 from automl_ext.training.checks import check_range
@@ -42,6 +43,7 @@ class CQLConfig(OfflineConfig):
         super().__post_init__()
         check_range(self, "alpha", low=0)
         check_range(self, "target_update_interval", low=1)
+        check_hidden(self, units=2, layers=1)
 
 
 def conservative_loss(q: Tensor, actions: Tensor) -> Tensor:

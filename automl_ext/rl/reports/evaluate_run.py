@@ -104,7 +104,8 @@ def agent_of(run: Path, trust: Iterable[str] = (), env_id: str | None = None) ->
 
     Args:
         run: a run directory, perhaps written by somebody else.
-        trust: Python modules that its configuration may name (``env_id``, ``wrapper``). They are imported.
+        trust: Python modules that its configuration may name (``env_id``, ``wrapper``, ``potential``). They are
+            imported.
         env_id: replaces the environment of the configuration. None: do not replace it.
 
     Raises:
