@@ -28,6 +28,7 @@ def initial_policy(path: str, like: dict[str, Any]) -> dict[str, Any]:
         check_fit(content["policy"], like, "policy")
     except ValueError as error:
         raise UserError(
-            f"--init-policy {path}: {error}: the network must be that of the agent, with the same hidden, normalize and body"
+            f"--init-policy {path}: {error}: the network must be that of the agent, with the same hidden, normalize "
+            "and body"
         ) from None
     return content["policy"]
