@@ -109,11 +109,11 @@ def test_network_without_encoder_is_refused(tmp_path: Path, capsys: pytest.Captu
 def test_images_and_the_other_parts() -> None:
     switches: dict[str, Any] = {"augment": "drq", "augment_shift": 2, "prioritized": True, "noisy": True, "n_step": 2}
     settings: dict[str, Any] = {"n_envs": 4, "hidden": (8,), "batch_size": 8, "learning_starts": 0, "train_freq": 16}
-    settings |= {"env_id": "automl_ext/Catch-v0", "gradient_steps": 2, "auxiliary": "contrastive", **switches}
+    settings |= {"env_id": "automl_ext/Catch-v0", "gradient_steps": 2, "auxiliary": "spr", **switches}
     agent = DQN(DQNConfig(**settings))
     metrics = agent.iterate()
     assert agent.learner.updates == 2
-    assert 0 < metrics["contrastive"] < 10
+    assert -1 <= metrics["spr"] <= 1
 
 
 def test_noise_dimensions() -> None:
