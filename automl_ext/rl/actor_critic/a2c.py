@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,26 +20,16 @@ from automl_ext.rl.actor_critic.losses import policy_gradient_loss, value_loss
 from automl_ext.rl.actor_critic.policy_gradient import (
     PolicyGradientAgent,
     PolicyGradientConfig,
-    clipped_gradient,
-    explore,
-    make_extra_losses,
-    make_network,
 )
 from automl_ext.rl.actor_critic.reward_scale import RewardScale
 from automl_ext.rl.envs.rollouts import Rollout, collect
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.exploration.self_imitation import SelfImitation
 from automl_ext.rl.loop import loop
-from automl_ext.rl.loop.agent import envs_of
-from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.loop.extensions import Acted, total_loss
-from automl_ext.rl.networks.actor_critic import acting
 from automl_ext.rl.networks.grouped import GroupedActorCritic, popart_of
-from automl_ext.rl.networks.parameters import flatten_parameters
-from automl_ext.rl.shaping.shaping import shape_rewards
+from automl_ext.rl.networks.parameters import clipped_gradient
 from automl_ext.training.checks import check_range
-from automl_ext.training.device import choose_device
-from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed
 
 
@@ -89,22 +78,11 @@ class A2C(PolicyGradientAgent):
     algorithm = "a2c"
 
     def __init__(self, config: A2CConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
-        self.config = config
-        self.device = choose_device(config.device)
-        self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
-        shape_rewards(self.envs, config.potential, config.gamma)
-        row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
-        check_memory("n_steps", config.n_steps * self.envs.n_envs * row)
-        self.network = make_network(config, self.envs, self.device, config.popart, encoder)
+        self.set_up(config, envs, encoder, steps=config.n_steps, popart=config.popart)
         self.popart = popart_of(self.network)
-        self.parameters = flatten_parameters(self.network)
         self.optimizer = make_optimizer(config, self.parameters)
-        self.outputs = acting(self.network, self.device)
-        self.rng = np.random.default_rng(config.seed)
         self.reward_scale = RewardScale(self.envs.n_envs, config.gamma, self.device) if config.scale_rewards else None
-        self.bonus = explore(config, self.envs, self.device)
         self.imitation = self._self_imitation() if config.self_imitation else None
-        self.extra_losses = make_extra_losses(config, self.envs, self.device)
 
     def iterate(self) -> dict[str, Any]:
         """Act for ``n_steps`` in every environment and take one gradient step; return scalar metrics."""

@@ -8,24 +8,27 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from automl_ext.rl.augmentation.drac import DrAC
 from automl_ext.rl.augmentation.shift import RandomShift
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.exploration.bonus import BonusName, StepBonus, explore_steps
 from automl_ext.rl.imitation.initial import initial_policy
-from automl_ext.rl.loop.agent import TrainConfig
-from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
+from automl_ext.rl.loop.agent import TrainConfig, envs_of
+from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.extensions import ExtraLoss, load_states, states
-from automl_ext.rl.loop.learning import LearningAgent
-from automl_ext.rl.networks.actor_critic import ActorCritic
+from automl_ext.rl.loop.policy import PolicyAgent
+from automl_ext.rl.networks.actor_critic import ActorCritic, acting
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.grouped import GroupedActorCritic, Separate
 from automl_ext.rl.networks.groups import names_of
-from automl_ext.rl.networks.parameters import clip_norm
+from automl_ext.rl.networks.parameters import flatten_parameters
+from automl_ext.rl.shaping.shaping import shape_rewards
 from automl_ext.training.checks import check_range
+from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
+from automl_ext.training.memory import check_memory
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
 
@@ -66,7 +69,7 @@ class PolicyGradientConfig(TrainConfig):
         check_hidden(self)
 
 
-class PolicyGradientAgent(LearningAgent):
+class PolicyGradientAgent(PolicyAgent):
     """Acting and checkpoints of an agent with an :class:`ActorCritic`. Subclasses set the attributes and learn.
 
     Attributes:
@@ -96,20 +99,40 @@ class PolicyGradientAgent(LearningAgent):
         if path is not None and not (resuming or self.envs.steps or self._policy_given):
             self.load_policy_state(initial_policy(path, self.policy_state()))
 
+    def set_up(
+        self,
+        config: PolicyGradientConfig,
+        envs: Envs | None,
+        encoder: nn.Module | None,
+        *,
+        steps: int = 0,
+        popart: bool = False,
+    ) -> None:
+        """Set every attribute that the algorithms share, which is all but the optimizer.
+
+        Args:
+            config: the configuration, an attribute too.
+            envs: None: they are made.
+            encoder, popart: see :func:`make_network`.
+            steps: steps per environment and rollout, which must fit into memory. 0: not checked.
+        """
+        self.config, self.device = config, choose_device(config.device)
+        self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
+        shape_rewards(self.envs, config.potential, config.gamma)
+        row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
+        check_memory("n_steps", steps * self.envs.n_envs * row)
+        self.network = make_network(config, self.envs, self.device, popart, encoder)
+        self.parameters = flatten_parameters(self.network)
+        self.outputs = acting(self.network, self.device)
+        self.rng = np.random.default_rng(config.seed)
+        self.extra_losses = make_extra_losses(config, self.envs, self.device)
+        self.bonus = explore(config, self.envs, self.device)
+
     def sample(self, observations: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Sample actions; return them as sampled and as the environment takes them."""
         distribution = self.network.distribution
         actions = distribution.sample(self.outputs(observations), self.rng)
         return actions, distribution.to_env(actions)
-
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """Return the most probable actions."""
-        distribution = self.network.distribution
-        return distribution.to_env(distribution.mode(self.outputs(observations)))
-
-    def random_actions(self, observations: np.ndarray) -> np.ndarray:
-        distribution = self.network.distribution
-        return distribution.to_env(distribution.sample(self.outputs(observations), self.random))
 
     def bonus_metrics(self) -> dict[str, float]:
         """Return the mean bonus of the steps since the last call; {} without a bonus."""
@@ -118,11 +141,8 @@ class PolicyGradientAgent(LearningAgent):
     def restarted(self) -> None:
         """Forget the running episodes; called when a resumed run starts new ones."""
 
-    def policy_state(self) -> dict[str, Any]:
-        return self.network.state_dict()
-
     def load_policy_state(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state)
+        super().load_policy_state(state)
         self._policy_given = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -193,12 +213,3 @@ def make_extra_losses(config: PolicyGradientConfig, envs: Envs, device: torch.de
         seed = derived_seed(config.seed, 4)
         extra.append(DrAC(config.drac, RandomShift("drac", envs.observation_space, config.augment_shift, seed, device)))
     return extra
-
-
-def clipped_gradient(loss: Tensor, parameters: torch.nn.Parameter, max_norm: float) -> Tensor:
-    """Set ``parameters.grad`` to the gradient of ``loss``, clipped to ``max_norm``; return its norm before clipping."""
-    gradient = parameters.grad  # the gradients of the network's parameters are views of it
-    assert gradient is not None
-    gradient.zero_()
-    loss.backward()
-    return clip_norm(gradient, max_norm)

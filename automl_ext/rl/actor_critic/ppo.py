@@ -30,26 +30,18 @@ from automl_ext.rl.actor_critic.losses import (
 from automl_ext.rl.actor_critic.policy_gradient import (
     PolicyGradientAgent,
     PolicyGradientConfig,
-    clipped_gradient,
-    explore,
-    make_extra_losses,
-    make_network,
 )
 from automl_ext.rl.envs.rollouts import Rollout, collect
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
-from automl_ext.rl.loop.agent import envs_of
-from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.loop.extensions import Acted, total_loss
 from automl_ext.rl.networks import numpy_adam
-from automl_ext.rl.networks.actor_critic import acting, is_twin
+from automl_ext.rl.networks.actor_critic import is_twin
 from automl_ext.rl.networks.actor_critic_gradient import ActorCriticGradient, differentiable
 from automl_ext.rl.networks.grouped import popart_of
-from automl_ext.rl.networks.parameters import flatten_parameters
-from automl_ext.rl.shaping.shaping import shape_rewards
+from automl_ext.rl.networks.parameters import clipped_gradient
 from automl_ext.training.checks import check_range
-from automl_ext.training.device import choose_device
-from automl_ext.training.memory import check_memory, flushed_denormals
+from automl_ext.training.memory import flushed_denormals
 
 EPS = 1e-8  # added to the standard deviation of the advantages
 
@@ -116,20 +108,9 @@ class PPO(PolicyGradientAgent):
     algorithm = "ppo"
 
     def __init__(self, config: PPOConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
-        self.config = config
-        self.device = choose_device(config.device)
-        self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
-        shape_rewards(self.envs, config.potential, config.gamma)
-        row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
-        check_memory("n_steps", config.n_steps * self.envs.n_envs * row)
-        self.network = make_network(config, self.envs, self.device, config.popart, encoder)
+        self.set_up(config, envs, encoder, steps=config.n_steps, popart=config.popart)
         self.popart = popart_of(self.network)
-        self.parameters = flatten_parameters(self.network)
         self.optimizer = torch.optim.Adam([self.parameters], config.lr, eps=1e-5, fused=True)
-        self.outputs = acting(self.network, self.device)
-        self.rng = np.random.default_rng(config.seed)
-        self.extra_losses = make_extra_losses(config, self.envs, self.device)
-        self.bonus = explore(config, self.envs, self.device)
         small = is_twin(self.network) and self.device.type == "cpu" and config.value_clip is None
         self._gradient = ActorCriticGradient(self.network) if small else None
 

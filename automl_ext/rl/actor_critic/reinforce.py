@@ -21,20 +21,12 @@ from automl_ext.rl.actor_critic.losses import policy_gradient_loss, value_loss
 from automl_ext.rl.actor_critic.policy_gradient import (
     PolicyGradientAgent,
     PolicyGradientConfig,
-    clipped_gradient,
-    explore,
-    make_extra_losses,
-    make_network,
 )
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
-from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.extensions import Acted, total_loss
-from automl_ext.rl.networks.actor_critic import acting
-from automl_ext.rl.networks.parameters import flatten_parameters
-from automl_ext.rl.shaping.shaping import shape_rewards
-from automl_ext.training.device import choose_device
+from automl_ext.rl.networks.parameters import clipped_gradient
 
 
 @dataclass
@@ -70,17 +62,8 @@ class Reinforce(PolicyGradientAgent):
     algorithm = "reinforce"
 
     def __init__(self, config: ReinforceConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
-        self.config = config
-        self.device = choose_device(config.device)
-        self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
-        shape_rewards(self.envs, config.potential, config.gamma)
-        self.network = make_network(config, self.envs, self.device, encoder=encoder)
-        self.parameters = flatten_parameters(self.network)
+        self.set_up(config, envs, encoder)
         self.optimizer = torch.optim.Adam([self.parameters], config.lr)
-        self.outputs = acting(self.network, self.device)
-        self.rng = np.random.default_rng(config.seed)
-        self.bonus = explore(config, self.envs, self.device)
-        self.extra_losses = make_extra_losses(config, self.envs, self.device)
 
     def iterate(self) -> dict[str, Any]:
         """Play one episode in every environment and take one gradient step; return scalar metrics."""

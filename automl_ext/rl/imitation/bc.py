@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.policy import PolicyAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic, acting
-from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
+from automl_ext.rl.networks.parameters import clipped_gradient, flatten_parameters
 from automl_ext.rl.offline.agent import OfflineAgent, OfflineConfig
 from automl_ext.rl.replay.uniform import Batch
 from automl_ext.training.checks import check_range
@@ -42,7 +42,7 @@ class BCConfig(OfflineConfig):
         check_range(self, "vf_coef", low=0)
 
 
-class BC(OfflineAgent):
+class BC(PolicyAgent, OfflineAgent):
     """The agent of behavior cloning; see :class:`automl_ext.rl.offline.agent.OfflineAgent`.
 
     Attributes:
@@ -69,11 +69,7 @@ class BC(OfflineAgent):
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         loss, metrics = self.loss(batch)
-        gradient = self.parameters.grad
-        assert gradient is not None
-        gradient.zero_()
-        loss.backward()
-        clip_norm(gradient, self.config.max_grad_norm)
+        clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
         self.optimizer.step()
         return metrics
 
@@ -88,21 +84,6 @@ class BC(OfflineAgent):
 
     def update_statistics(self, observations: Tensor) -> None:
         self.network.saw(observations)
-
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """Return the most probable actions."""
-        distribution = self.network.distribution
-        return distribution.to_env(distribution.mode(self.outputs(observations)))
-
-    def random_actions(self, observations: np.ndarray) -> np.ndarray:
-        distribution = self.network.distribution
-        return distribution.to_env(distribution.sample(self.outputs(observations), self.random))
-
-    def policy_state(self) -> dict[str, Any]:
-        return self.network.state_dict()
-
-    def load_policy_state(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state)
 
     def learning_state(self) -> dict[str, Any]:
         return {"network": self.network.state_dict(), "optimizer": self.optimizer.state_dict()}

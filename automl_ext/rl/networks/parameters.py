@@ -60,3 +60,18 @@ def clip_norm(gradient: Tensor, max_norm: float) -> Tensor:
     norm = torch.linalg.vector_norm(gradient)
     gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
     return norm
+
+
+def clipped_gradient(loss: Tensor, parameters: nn.Parameter, max_norm: float) -> Tensor:
+    """Set ``parameters.grad`` to the gradient of ``loss``, clipped to ``max_norm``; return its norm before clipping.
+
+    Args:
+        loss: 0-dim.
+        parameters: the vector of :func:`flatten_parameters`.
+        max_norm: see :func:`clip_norm`.
+    """
+    gradient = parameters.grad  # the gradients of the network's parameters are views of it
+    assert gradient is not None
+    gradient.zero_()
+    loss.backward()
+    return clip_norm(gradient, max_norm)

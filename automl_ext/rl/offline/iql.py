@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from automl_ext.rl.dqn.agent import discrete
 from automl_ext.rl.loop import loop
 from automl_ext.rl.loop.checks import check_hidden
+from automl_ext.rl.loop.policy import PolicyAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic, acting
-from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
+from automl_ext.rl.networks.parameters import clipped_gradient, flatten_parameters
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.offline.agent import OfflineAgent, OfflineConfig
 from automl_ext.rl.replay.uniform import Batch
@@ -65,7 +65,7 @@ def weighted_cloning_loss(log_probs: Tensor, advantages: Tensor, beta: float) ->
     return -(weights * log_probs).mean()
 
 
-class IQL(OfflineAgent):
+class IQL(PolicyAgent, OfflineAgent):
     """The IQL agent; see :class:`automl_ext.rl.offline.agent.OfflineAgent`.
 
     Attributes:
@@ -95,11 +95,7 @@ class IQL(OfflineAgent):
 
     def update(self, batch: Batch) -> dict[str, Tensor]:
         loss, metrics = self.loss(batch)
-        gradient = self.parameters.grad
-        assert gradient is not None
-        gradient.zero_()
-        loss.backward()
-        clip_norm(gradient, self.config.max_grad_norm)
+        clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
         self.optimizer.step()
         with torch.no_grad():
             for target, online in zip(self.q_target.parameters(), self.q.parameters(), strict=True):
@@ -126,21 +122,6 @@ class IQL(OfflineAgent):
         self.network.saw(observations)
         for q in (*self.q, *self.q_target):
             q.body.norm.update(observations)
-
-    def act(self, observations: np.ndarray) -> np.ndarray:
-        """Return the most probable actions."""
-        distribution = self.network.distribution
-        return distribution.to_env(distribution.mode(self.outputs(observations)))
-
-    def random_actions(self, observations: np.ndarray) -> np.ndarray:
-        distribution = self.network.distribution
-        return distribution.to_env(distribution.sample(self.outputs(observations), self.random))
-
-    def policy_state(self) -> dict[str, Any]:
-        return self.network.state_dict()
-
-    def load_policy_state(self, state: dict[str, Any]) -> None:
-        self.network.load_state_dict(state)
 
     def learning_state(self) -> dict[str, Any]:
         modules = {"network": self.network, "q": self.q, "q_target": self.q_target}
