@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.groups import GroupedBox
-from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
+from automl_ext.rl.networks.parameters import clipped_gradient, flatten_parameters
 from automl_ext.rl.replay.uniform import UniformReplay
 from automl_ext.training.errors import UserError
 from automl_ext.training.optimizer_state import load_optimizer
@@ -93,11 +93,7 @@ class TeamLearner:
             targets = batch.returns + batch.discounts * self.target.total(values, batch.next_observations)
         chosen = self.online(batch.observations).gather(2, batch.actions.unsqueeze(2)).squeeze(2)
         loss = F.mse_loss(self.online.total(chosen, batch.observations), targets)
-        gradient = self._weights.grad
-        assert gradient is not None
-        gradient.zero_()
-        loss.backward()
-        clip_norm(gradient, self.max_grad_norm)
+        clipped_gradient(loss, self._weights, self.max_grad_norm)
         self.optimizer.step()
         self.updates += 1
         return loss.detach()
