@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from automl_ext.training.curves import read_metrics
+from automl_ext.training.pictures.curves import read_metrics
 
 ACROBOT = (
     "--env-id Acrobot-v1 --total-steps 100000 --eval-every 10000 --lr 6.3e-4 --batch-size 128 --buffer-size 50000 "

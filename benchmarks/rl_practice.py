@@ -23,8 +23,8 @@ from typing import Any
 import numpy as np
 import tomllib
 
-from automl_ext.training.curves import figure, read_metrics
 from automl_ext.training.pictures.colors import PALETTE
+from automl_ext.training.pictures.curves import figure, read_metrics
 
 TASKS = Path(__file__).parent / "practice"
 T975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # Student's t by number of seeds

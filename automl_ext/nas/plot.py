@@ -13,9 +13,9 @@ from automl_ext.nas.run_title import run_title
 from automl_ext.nas.search.plot import plot_search
 from automl_ext.nas.spaces.registry import parse_genotype, space, stored_space
 from automl_ext.nas.spaces.space import Space
-from automl_ext.training.curves import Stage, draw_curves, read_metrics
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object
+from automl_ext.training.pictures.curves import Stage, draw_curves, read_metrics
 from automl_ext.training.run import CONFIG, algorithm_of
 
 

@@ -18,7 +18,8 @@ LEVELS = [
     {"training"},
     {"data"},
     {"parallel"},
-    {"nas", "rl"},
+    {"nas", "rl", "tune"},
+    {"tabular"},
     {"bench", "doctor", "runners", "summary", "completion", "parsing"},
     {"cli"},
 ]

@@ -8,9 +8,9 @@ from typing import Any
 from automl_ext.bench.cases.case import FORWARD
 from automl_ext.bench.reports.cells import YARDSTICKS, machine
 from automl_ext.bench.reports.readme import shown
-from automl_ext.training.curves import add_title, figure
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLACK, BLUE, BROWN, GRAY, GREEN, ORANGE, PURPLE, RED, SKY
+from automl_ext.training.pictures.curves import add_title, figure
 
 # Family → starts of its ops' names, in the order of the panels.
 FAMILIES = {

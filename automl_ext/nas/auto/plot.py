@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from automl_ext.training.curves import add_title, figure
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLUE, GRAY, GREEN
+from automl_ext.training.pictures.curves import add_title, figure
 
 COLORS = {"search": BLUE, "random": GRAY}
 NAMES = {"ensemble": "ensemble of the search"}

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
-from automl_ext.training.curves import add_title, figure, set_axes
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLACK, color_of
+from automl_ext.training.pictures.curves import add_title, figure, set_axes
 from automl_ext.training.pictures.titles import algorithm_name
 
 # CIFAR-10 test accuracy in percent, mean and standard deviation: NATS-Bench (Dong et al., TPAMI 2021), topology space.

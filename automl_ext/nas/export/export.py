@@ -22,9 +22,9 @@ from automl_ext.nas.export.source import Sources
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
-from automl_ext.training.exporting import READ_WEIGHTS, check_out, load_module
 from automl_ext.training.files import checkpoint
 from automl_ext.training.files.atomic import write_atomic
+from automl_ext.training.files.exporting import READ_WEIGHTS, check_out, load_module
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.files.weights import check_fit, read_tensors, write_tensors
 

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from automl_ext.training.curves import add_title, figure, plain, set_axes
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLUE, GRAY, GREEN, ORANGE, PURPLE
+from automl_ext.training.pictures.curves import add_title, figure, plain, set_axes
 from automl_ext.training.pictures.titles import is_number, percent
 
 Point = tuple[float, float]  # parameters, test accuracy (0 to 1)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from automl_ext.training.curves import figure, plain
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.files.reading import short
+from automl_ext.training.pictures.curves import figure, plain
 
 NUMBERED = 20  # largest number of classes for which each cell shows its number
 NAMED = 60  # largest number of classes for which the axes show names

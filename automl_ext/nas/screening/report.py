@@ -10,9 +10,9 @@ import numpy as np
 
 from automl_ext.nas.estimators.rank_correlation import kendall, spearman
 from automl_ext.nas.screening.table import ScoreTable
-from automl_ext.training.curves import figure
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLUE, GRAY
+from automl_ext.training.pictures.curves import figure
 
 
 def print_scores(result: Mapping[str, Any]) -> None:

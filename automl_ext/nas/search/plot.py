@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.nas.search.history import pareto_front
-from automl_ext.training.curves import add_title, figure, mark_best, set_axes
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLUE, GRAY, RED
+from automl_ext.training.pictures.curves import add_title, figure, mark_best, set_axes
 from automl_ext.training.pictures.metric_names import VALID_ACCURACY, in_unit, metric
 
 COSTS = ("parameters", "macs", "latency_ms", "cost")

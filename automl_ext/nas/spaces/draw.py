@@ -7,9 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from automl_ext.training.curves import plain
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLACK, FAINT, GRAY, PALETTE
+from automl_ext.training.pictures.curves import plain
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

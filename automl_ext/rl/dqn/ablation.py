@@ -10,10 +10,10 @@ from typing import Any
 
 from automl_ext.rl.dqn import agent as dqn
 from automl_ext.rl.dqn.config import DQNConfig
-from automl_ext.training.curves import add_title, figure, plain, read_metrics, set_axes
 from automl_ext.training.files.atomic import write_json, write_picture
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.pictures.colors import distinct_colors
+from automl_ext.training.pictures.curves import add_title, figure, plain, read_metrics, set_axes
 from automl_ext.training.pictures.titles import algorithm_name
 
 PARTS: dict[str, Any] = {  # option of each part: its value without the part

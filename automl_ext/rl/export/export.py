@@ -18,8 +18,8 @@ from automl_ext.rl.export.network import PolicyNetwork
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.encoders import Residual
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best, load_last
-from automl_ext.training.exporting import READ_WEIGHTS, check_out, load_module, write_program
 from automl_ext.training.files.atomic import write_atomic
+from automl_ext.training.files.exporting import READ_WEIGHTS, check_out, load_module, write_program
 from automl_ext.training.files.weights import write_tensors
 
 CHECKED = 16  # observations on which the files are compared with the agent

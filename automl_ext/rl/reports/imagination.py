@@ -14,9 +14,9 @@ from automl_ext.rl.dreamer.rssm import Normal
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best
-from automl_ext.training.curves import add_title, figure, plain
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLACK, GRAY, PURPLE
+from automl_ext.training.pictures.curves import add_title, figure, plain
 from automl_ext.training.seeding import derived_seed
 
 SHOWN = 6  # plotted dimensions of an observation

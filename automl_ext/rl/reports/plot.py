@@ -10,7 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from automl_ext.training.config import differences
-from automl_ext.training.curves import (
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.atomic import write_picture
+from automl_ext.training.files.reading import read_object
+from automl_ext.training.pictures.colors import distinct_colors
+from automl_ext.training.pictures.curves import (
     add_title,
     draw_curves,
     figure,
@@ -19,10 +23,6 @@ from automl_ext.training.curves import (
     read_metrics,
     set_axes,
 )
-from automl_ext.training.errors import UserError
-from automl_ext.training.files.atomic import write_picture
-from automl_ext.training.files.reading import read_object
-from automl_ext.training.pictures.colors import distinct_colors
 from automl_ext.training.pictures.titles import algorithm_name, is_number
 from automl_ext.training.run import CONFIG, RESULT, algorithm_of
 

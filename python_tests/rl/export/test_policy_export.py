@@ -243,7 +243,7 @@ def test_changed_weights_are_refused(run: Path, tmp_path: Path) -> None:
     data = bytearray((tmp_path / "policy.pt").read_bytes())
     data[300] ^= 1
     (tmp_path / "policy.pt").write_bytes(data)
-    from automl_ext.training.exporting import load_module
+    from automl_ext.training.files.exporting import load_module
 
     with pytest.raises(ValueError, match="is damaged: it does not match its SHA-256"):
         load_module(tmp_path / "policy.py")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from automl_ext.training.curves import Stage, draw_curves, panels_of
 from automl_ext.training.pictures.colors import ALGORITHMS, PALETTE, distinct_colors
+from automl_ext.training.pictures.curves import Stage, draw_curves, panels_of
 from automl_ext.training.pictures.metric_names import METRICS, in_unit, metric
 from automl_ext.training.pictures.titles import count, data_name, percent
 
