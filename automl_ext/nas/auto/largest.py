@@ -15,8 +15,8 @@ def largest(space: Space[Any], channels: int = 4) -> Any:
     """Return the architecture with the most parameters that coordinate ascent finds.
 
     The ascent starts from a random architecture. It sets one decision at a time to the choice with the most parameters,
-    and ends when no change of a single decision adds parameters. In NAS-Bench-201 the result is a 3×3 convolution on every edge. The
-    result does not depend on the data.
+    and ends when no change of a single decision adds parameters. In NAS-Bench-201 the result is a 3×3 convolution on
+    every edge. The result does not depend on the data.
 
     Args:
         space: the search space.
