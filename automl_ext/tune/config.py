@@ -17,10 +17,10 @@ PACKAGES = {"gp": "scipy", "cmaes": "cmaes"}  # that a sampler needs beside Optu
 
 @dataclass
 class TuneConfig:
-    """Options of a tuning run: its budget, the choice of points, and where the study is stored.
+    """Options of a tuning run: budget (``trials``, ``minutes`` or both), choice of points, and storage of the study.
 
     Raises:
-        ValueError: a number out of range, or no budget.
+        ValueError: a number out of range.
     """
 
     trials: int | None = None
@@ -45,8 +45,6 @@ class TuneConfig:
     seed: tyro.conf.Suppress[int] = 0
 
     def __post_init__(self) -> None:
-        if self.trials is None and self.minutes is None:
-            raise ValueError("trials, minutes: expected at least one of them, the budget")
         check_range(self, "trials", low=1, high=10**6)
         check_range(self, "minutes", above=0)
         check_range(self, "workers", low=1, high=MOST_WORKERS)

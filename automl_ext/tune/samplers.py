@@ -8,7 +8,7 @@ from typing import Any
 import optuna
 from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, CmaEsSampler, GPSampler, RandomSampler, TPESampler
-from optuna.study import Study
+from optuna.study import Study, StudyDirection
 from optuna.trial import FrozenTrial
 
 from automl_ext.training.seeding import derived_seed
@@ -70,14 +70,19 @@ class SeededSampler(BaseSampler):
         return self.sampler.sample_independent(study, trial, param_name, param_distribution)
 
 
+def direction_of(minimize: bool) -> StudyDirection:
+    """Return Optuna's name of a direction."""
+    return StudyDirection.MINIMIZE if minimize else StudyDirection.MAXIMIZE
+
+
 def in_memory(name: str, minimize: bool, sampler: BaseSampler | None = None) -> Study:
     """Create an empty study that no file holds."""
-    direction = "minimize" if minimize else "maximize"
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     pruner = optuna.pruners.NopPruner()
     return optuna.create_study(
         storage=optuna.storages.InMemoryStorage(),
         study_name=name,
-        direction=direction,
+        direction=direction_of(minimize),
         sampler=sampler or RandomSampler(seed=0),
         pruner=pruner,
     )

@@ -11,6 +11,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from automl_ext.training.search_space import Range, Space, Values
 
 Distributions = dict[str, BaseDistribution]
+DIGITS = 4  # significant ones of a value to try
 
 
 def distributions(space: Space) -> Distributions:
@@ -42,6 +43,15 @@ def _nearest(values: Values, value: Any) -> Any:
         return values.low
     inside = min(max(value, values.low), values.high)
     return round(inside) if values.whole else float(inside)
+
+
+def rounded(space: Space, point: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a point with fractions of ``DIGITS`` significant digits, inside of the ranges: to read and to copy."""
+    found = dict(point)
+    for name, values in space.items():
+        if isinstance(values, Range) and isinstance(point[name], float):
+            found[name] = min(max(float(f"{point[name]:.{DIGITS}g}"), values.low), values.high)
+    return found
 
 
 def described(space: Space) -> dict[str, Any]:

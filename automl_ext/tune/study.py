@@ -24,8 +24,8 @@ from automl_ext.training.files.reading import read_object, short
 from automl_ext.training.search_space import Space
 from automl_ext.tune.config import TuneConfig
 from automl_ext.tune.pruning import Rule, hyperband, pruned
-from automl_ext.tune.samplers import SeededSampler, in_memory
-from automl_ext.tune.space import Distributions, distributions, nearest
+from automl_ext.tune.samplers import SeededSampler, direction_of, in_memory
+from automl_ext.tune.space import Distributions, distributions, nearest, rounded
 from automl_ext.tune.trials import Outcome
 
 LOG, TUNER, JOURNAL = "study.log", "tuner.json", "journal:"
@@ -48,7 +48,7 @@ class Study:
 
     def __init__(self, name: str, config: TuneConfig, space: Space, first: Sequence[dict[str, Any]], out: Path) -> None:
         self.config = config
-        self.space = distributions(space)
+        self.ranges, self.space = space, distributions(space)
         points = [nearest(space, point) for point in first]
         self.sampler = SeededSampler(config.sampler, config.seed, self.space, points)
         self.memory = in_memory(name, config.minimize, self.sampler)
@@ -56,15 +56,15 @@ class Study:
         self.steps: tuple[int, int] | None = None  # first and last step that the first finished trial reported
         self.storage = Storage(name, config, self.space, out)
 
-    def propose(self, index: int) -> dict[str, Any]:
-        """Return the parameters of a new trial."""
+    def propose(self, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the parameters of a new trial as the sampler chose them, and as the point to try."""
         self._add_others()
         self.sampler.index = index
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # experimental samplers, and infinite values of failed trials
             trial = self.memory.ask(self.space)
         self.running[index] = trial
-        return trial.params
+        return trial.params, rounded(self.ranges, trial.params)
 
     def restore(self, index: int, params: dict[str, Any]) -> None:
         """Start a trial again whose parameters are known.
@@ -77,7 +77,7 @@ class Study:
         except ValueError as error:
             raise UserError(f"trial {index}: the parameters are not of this search space: {short(error)}") from None
         if self.config.sampler == "cmaes":  # its state is that of the trials that it proposed
-            if self.propose(index) != params:
+            if self.propose(index)[0] != params:
                 raise UserError(f"trial {index}: CMA-ES now proposes another point; was Optuna's version another one?")
             return
         self.memory.enqueue_trial(params)
@@ -129,21 +129,18 @@ class Storage:
                 path.unlink(missing_ok=True)
         else:
             self.tuner = tuner_of(out)
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         url = config.storage or f"{JOURNAL}{out / LOG}"
         try:
             storage: Any = url
             if url.startswith(JOURNAL):
                 storage = optuna.storages.JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
-            direction = "minimize" if config.minimize else "maximize"
-            self.study = optuna.create_study(
-                storage=storage, study_name=name, direction=direction, load_if_exists=True
-            )
+            direction = direction_of(config.minimize)
+            self.study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
             mine = [t for t in self.study.get_trials(deepcopy=False) if t.user_attrs.get("tuner") == self.tuner]
         except Exception as error:  # of SQLAlchemy, of a driver, of the file
             raise UserError(f"storage: cannot use {url}: {short(error)}") from None
-        if self.study.direction.name.lower() != direction:
-            raise UserError(f"storage: the study {name} in {url} is to be {self.study.direction.name.lower()}d")
+        if self.study.direction != direction:
+            raise UserError(f"minimize: expected that of the study {name} in {url}, {self.study.direction.name}")
         self.added = {trial.user_attrs.get("trial") for trial in mine}
 
     def add(self, index: int, trial: FrozenTrial, error: str | None) -> None:

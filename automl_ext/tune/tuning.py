@@ -114,8 +114,8 @@ def tune(
         ``seconds``. None if it was interrupted.
 
     Raises:
-        UserError: the space is empty, the run directory or the storage cannot be used, the objective cannot be pickled,
-            or all of the first trials failed.
+        UserError: there is no budget, the space is empty, the run directory or the storage cannot be used, the
+            objective cannot be pickled, or all of the first trials failed.
         ModuleNotFoundError: Optuna is not installed.
     """
     check_installed(config.sampler)
@@ -123,6 +123,10 @@ def tune(
     from automl_ext.tune.space import described
     from automl_ext.tune.study import Study
 
+    if config.trials is None and config.minutes is None and config.sampler != "experience":
+        raise UserError("trials, minutes: expected a budget, at least one of the two")
+    if resume not in (None, "auto"):
+        raise UserError(f"resume: expected auto, got {resume}")
     if not space:
         raise UserError("space: expected at least one name, got none")
     if config.workers > 1:
@@ -132,7 +136,14 @@ def tune(
             raise UserError(f"objective: expected a function that can be pickled, {short(error)}") from None
     points = [dict(point) for point in first]
     facts = TuningFacts(
-        about or {}, described(space), points, config.sampler, config.pruner, config.minimize, config.seed, config.workers
+        about or {},
+        described(space),
+        points,
+        config.sampler,
+        config.pruner,
+        config.minimize,
+        config.seed,
+        config.workers,
     )
     with Run.open(out, facts, algorithm="tune", resume=resume) as run:
         (run.path / TRIALS).mkdir(exist_ok=True)
@@ -209,9 +220,10 @@ class Tuning:
             spent = proposal.elapsed + (0.0 if known is None else known.seconds)
             self.began = min(self.began, time.monotonic() - spent)
         elif self.has_budget():
-            params = self.study.propose(index)
-            point = self.first[index] if index < len(self.first) else params
-            proposal = Proposal(index, dict(point), params, self.seconds)
+            params, point = self.study.propose(index)
+            proposal = Proposal(
+                index, dict(self.first[index]) if index < len(self.first) else point, params, self.seconds
+            )
             write_trial(self.folder, proposal)
         else:
             return False
