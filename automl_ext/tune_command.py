@@ -84,7 +84,7 @@ def without_shared(kind: type) -> type:
         return kind
 
     @dataclass
-    class OneWorker(kind):  # type: ignore[misc]
+    class OneWorker(kind):
         workers: tyro.conf.Suppress[int] = 1
 
     return OneWorker

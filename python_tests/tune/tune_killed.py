@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import torch._dynamo  # noqa: F401  # before the forks
+import torch._dynamo  # before the forks
 import torch.utils.tensorboard  # noqa: F401
 
 from automl_ext.tune import Range, TuneConfig, report, tune
