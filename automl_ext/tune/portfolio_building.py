@@ -26,7 +26,8 @@ def build_portfolio(studies: Sequence[PastStudy], size: int = 10, source: str = 
     """Build a portfolio greedily.
 
     Args:
-        studies: studies of one command. Those with meta-features also serve for warm starts.
+        studies: studies of one command. Those with meta-features also serve for warm starts. Their empty point stands
+            for the command's defaults: it counts as evaluated first, and is not in the portfolio.
         size: maximum number of points; fewer if no further point improves any study.
         source: how the studies were made, for readers of the file.
 
@@ -39,30 +40,35 @@ def build_portfolio(studies: Sequence[PastStudy], size: int = 10, source: str = 
     if size < 1:
         raise UserError(f"size: expected at least 1, got {size}")
     points, scores = score_table(studies)
-    chosen = greedy(scores, size)
+    defaults = [i for i, point in enumerate(points) if not point]
+    chosen = greedy(scores, size, defaults)
     known = []
     for row, study in zip(scores, studies, strict=True):
         if study.meta is not None:
-            evaluated = {key(trial.point) for trial in study.trials if trial.value is not None}
+            evaluated = {key(trial.point) for trial in study.trials if trial.value is not None and trial.point}
             order = [i for i in np.argsort(-row, kind="stable") if key(points[i]) in evaluated]
             known.append(KnownData(study.meta, [points[i] for i in order[:KEPT]]))
     return Portfolio(commands[0], [points[i] for i in chosen], known, source)
 
 
-def greedy(scores: np.ndarray, size: int) -> list[int]:
+def greedy(scores: np.ndarray, size: int, first: Sequence[int] = ()) -> list[int]:
     """Return the columns of the portfolio, in the order in which they were added.
 
     Args:
         scores: [S, P] normalized scores of P points in S studies.
         size: maximum number of columns.
+        first: columns that are evaluated before the portfolio.
 
     Returns:
-        Columns. Once no column improves the mean of the best scores, it ends.
+        Columns without ``first``. Once no column improves the mean of the best scores, it ends.
     """
     best, chosen = np.zeros(len(scores)), list[int]()
+    for i in first:
+        best = np.maximum(best, scores[:, i])
     while len(chosen) < size:
         gains = np.maximum(scores, best[:, None]).mean(0) - best.mean()
-        if chosen and gains.max() <= 1e-9:
+        gains[list(first)] = 0.0
+        if (chosen or first) and gains.max() <= 1e-9:
             break
         gains[chosen] = -1.0
         chosen.append(int(np.argmax(gains)))
@@ -112,13 +118,18 @@ def gower_distances(points: Sequence[Point]) -> np.ndarray:
     total = np.zeros((len(points), len(points)))
     names = sorted({name for point in points for name in point})
     for name in names:
-        column = [point.get(name) for point in points]
-        if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in column):
-            _, ranks = np.unique(np.array(column, dtype=float), return_inverse=True)
-            total += np.abs(ranks[:, None] - ranks[None, :]) / max(1, ranks.max())
+        present = [i for i, point in enumerate(points) if name in point]
+        values = [points[i][name] for i in present]
+        apart = np.ones(len(points), dtype=bool)
+        apart[present] = False
+        one = (apart[:, None] != apart[None, :]).astype(float)
+        if all(isinstance(value, (int, float)) and not isinstance(value, bool) for value in values):
+            _, ranks = np.unique(np.array(values, dtype=float), return_inverse=True)
+            one[np.ix_(present, present)] = np.abs(ranks[:, None] - ranks[None, :]) / max(1, ranks.max())
         else:
-            _, codes = np.unique([json.dumps(value) for value in column], return_inverse=True)
-            total += codes[:, None] != codes[None, :]
+            _, codes = np.unique([json.dumps(value) for value in values], return_inverse=True)
+            one[np.ix_(present, present)] = codes[:, None] != codes[None, :]
+        total += one
     return total / max(1, len(names))
 
 

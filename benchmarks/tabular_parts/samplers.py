@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,19 +14,25 @@ Tell = Callable[[float], None]
 Ask = Callable[[], tuple[tuple[str, Point], Tell]]  # -> ((learner, point), function that takes the loss)
 
 
-def optuna_sampler(kind: str, learners: tuple[str, ...] = ("lightgbm", "xgboost")) -> Callable[[int], Ask]:
+def optuna_sampler(
+    kind: str, learners: tuple[str, ...] = ("lightgbm", "xgboost"), first: Sequence[Point] = (), **options: Any
+) -> Callable[[int], Ask]:
     """Return the start of a study with Optuna's sampler ``kind``: "random", "tpe", "gp" or "cma".
 
     Args:
         kind: the sampler, with its default settings.
         learners: learners to choose from; the choice is a category if there are several.
+        first: points of the only learner that are evaluated first.
+        options: of the sampler.
     """
 
     def start(seed: int) -> Ask:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        study = optuna.create_study(sampler=_sampler(kind, seed))
+        study = optuna.create_study(sampler=_sampler(kind, seed, options))
+        for point in first:
+            study.enqueue_trial({f"{learners[0]}.{name}": value for name, value in point.items()})
 
         def ask() -> tuple[tuple[str, Point], Tell]:
             trial = study.ask()
@@ -39,19 +45,19 @@ def optuna_sampler(kind: str, learners: tuple[str, ...] = ("lightgbm", "xgboost"
     return start
 
 
-def _sampler(kind: str, seed: int) -> Any:
+def _sampler(kind: str, seed: int, options: dict[str, Any]) -> Any:
     import warnings
 
     from optuna import samplers
 
     warnings.filterwarnings("ignore", module="optuna")
     if kind == "random":
-        return samplers.RandomSampler(seed=seed)
+        return samplers.RandomSampler(seed=seed, **options)
     if kind == "tpe":
-        return samplers.TPESampler(seed=seed)
+        return samplers.TPESampler(seed=seed, **options)
     if kind == "gp":
-        return samplers.GPSampler(seed=seed)
-    return samplers.CmaEsSampler(seed=seed)
+        return samplers.GPSampler(seed=seed, **options)
+    return samplers.CmaEsSampler(seed=seed, **options)
 
 
 def _suggest(trial: Any, name: str, values: Values) -> Any:

@@ -51,6 +51,17 @@ def test_portfolio_of_complete_studies() -> None:
     assert built.data_sets[1] == KnownData({"rows": 4.0}, [{"name": "a"}, {"name": "c"}, {"name": "b"}])
 
 
+def test_the_defaults_are_evaluated_first_and_never_chosen() -> None:
+    scores = np.array([[1.0, 0.9, 0.0], [0.0, 0.8, 0.9]])
+    assert greedy(scores, 10) == [1, 0, 2]
+    assert greedy(scores, 10, first=[0]) == [2]  # after column 0, column 1 would add less, and then nothing
+    trials = [PastTrial({}, 1.0), PastTrial({"lr": 1}, 0.9), PastTrial({"lr": 2}, 0.0), PastTrial({"lr": 3}, 0.0)]
+    other = [PastTrial({}, 0.0), PastTrial({"lr": 1}, 0.8), PastTrial({"lr": 2}, 0.9), PastTrial({"lr": 3}, 0.0)]
+    built = build_portfolio([PastStudy("x", {"rows": 1.0}, t, True, "") for t in (trials, other)])
+    assert built.points == [{"lr": 2}]
+    assert {} not in [point for data in built.data_sets for point in data.best]
+
+
 def test_a_missing_score_is_that_of_the_nearest_points() -> None:
     def of(values: dict[float, float]) -> PastStudy:
         return PastStudy("x", None, [PastTrial({"lr": lr}, value) for lr, value in values.items()], True, "")
@@ -64,7 +75,7 @@ def test_a_missing_score_is_that_of_the_nearest_points() -> None:
 def test_distances_of_numbers_words_and_absent_options() -> None:
     distances = gower_distances([{"a": 1, "b": "x"}, {"a": 10, "b": "x"}, {"a": 100, "b": None}, {"a": 1}])
     assert distances[0].tolist() == [0.0, 0.25, 1.0, 0.5]
-    assert distances[2, 3] == 0.5  # an absent option counts as None
+    assert distances[2, 3] == 1.0  # an absent option differs from None
     assert (distances == distances.T).all()
 
 
