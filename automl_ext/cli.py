@@ -21,6 +21,7 @@ from automl_ext.summary import print_evaluation, print_json, print_recording, pr
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.memory import is_out_of_memory
+from automl_ext.tune.portfolio_command import PortfolioCommand, run_portfolio
 from automl_ext.tune_command import TUNE, run_tune, tune_forms
 from automl_ext_cli.commands import COMPLETION, answer, command_name, flush_output
 
@@ -247,7 +248,8 @@ def _completion(prog: str, args: Sequence[str]) -> int:
     from automl_ext.completion import print_script
 
     forms: dict[str, Any] = {"eval": EvalCommand, "record": RecordCommand, "plot": PlotCommand, "export": ExportCommand}
-    forms |= {"doctor": DoctorCommand, "nas-table": NASTableCommand, "demo": DemoCommand}
+    forms |= {"portfolio": PortfolioCommand, "doctor": DoctorCommand}
+    forms |= {"nas-table": NASTableCommand, "demo": DemoCommand}
     for name, runner in RUNNERS.items():
         forms[name] = RunCommand[runner.options, runner.load()[0]]  # type: ignore[misc,name-defined]
     commands = {name: (text, forms.get(name)) for name, (text, _) in COMMANDS.items() if name != "tune"}
@@ -266,6 +268,7 @@ COMMANDS: dict[str, tuple[str, Command]] = {
     "record": ("record episodes of a trained policy", _record),
     "plot": ("plot runs, or draw one cell", _plot),
     "export": ("write a trained network as files that need no automl_ext", _export),
+    "portfolio": ("build from finished studies what a new study evaluates first", run_portfolio),
     "doctor": ("check this installation", _doctor),
     "bench": ("compare the ops with PyTorch and other packages", _bench),
     "demo": ("search for a cell on the digits data, in minutes", _demo),

@@ -30,7 +30,7 @@ WITH_EXPERIENCE = ("default", "experience")  # samplers
 class CommandTuneConfig(TuneConfig):
     """Options of the tuning of a command."""
 
-    metric: str | None = None
+    objective: str | None = None
     """Number to tune by, of result.json or else of metrics.jsonl. Default: the return of the last policy, the accuracy
     on validation data, or the score of the search."""
     ranges: Path | None = None
@@ -65,10 +65,10 @@ def tune_command(
         UserError: the metric, the ranges or the settings are wrong.
     """
     check_installed(config.sampler)
-    if config.metric is not None:
-        if "test" in config.metric or config.metric.startswith(("class_accuracy", "confusion")):
-            raise UserError(f"metric: expected one of validation data, got {config.metric}: tuning would fit the test")
-        metric = Metric(config.metric, config.metric)
+    if config.objective is not None:
+        metric = Metric(config.objective, config.objective)
+        if "test" in metric.name or metric.name.startswith(("class_accuracy", "confusion")):
+            raise UserError(f"objective: expected a number from validation data, got {metric.name}: of the test data")
     kind = type(settings)
     space = space_of(kind, config.ranges)
     settings = with_point(settings, dict(metric.needs))

@@ -108,7 +108,7 @@ def value_of(run: Path, name: str) -> float:
     lines = read_metrics(run) if (run / FILE).is_file() else []
     values = [line[name] for line in lines if line.get(name) is not None]
     if not values:
-        raise UserError(f"metric: expected one of {', '.join(numbers)}, or a number that the run logs, got {name}")
+        raise UserError(f"objective: expected one of {', '.join(numbers)}, or a number that the run logs, got {name}")
     return float(values[-1])
 
 
