@@ -19,12 +19,12 @@ from automl_ext.nas.differentiable.steps import alpha_step, weight_step
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice, Supernet
 
-BENCHMARKS = ROOT / "benchmarks"
+BENCHMARKS = ROOT / "benchmarks" / "steps"
 
 
 @pytest.fixture
 def bench(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """Import benchmarks/gdas_step.py."""
+    """Import benchmarks/steps/gdas_step.py."""
     if not BENCHMARKS.exists():
         pytest.skip("the package is tested without its sources")
     monkeypatch.syspath_prepend(str(BENCHMARKS))

@@ -1,4 +1,4 @@
-"""Compare a GDAS search step with plain PyTorch: ``python benchmarks/gdas_step.py [--json FILE] [--steps N]``.
+"""Compare a GDAS search step with plain PyTorch: ``python benchmarks/steps/gdas_step.py [--json FILE] [--steps N]``.
 
 A step updates the weights, then α, of NAS-Bench-201's supernet (C = 16, N = 1) on 64 images of 32 × 32 each. One row
 samples one operation per edge; the plain version is written like GDAS's own code. The other row mixes all operations on

@@ -1,0 +1,67 @@
+"""The command ``automl-ext portfolio``: builds a portfolio file from finished studies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.atomic import check_writable, write_atomic
+from automl_ext.tune.past_studies import read_study
+from automl_ext.tune.portfolio_building import build_portfolio
+
+
+@dataclass
+class PortfolioCommand:
+    """The options of ``automl-ext portfolio``."""
+
+    out: Path
+    """File to write, NAME.json."""
+    studies: Annotated[list[Path], tyro.conf.Positional] = field(default_factory=list)
+    """Run directories of the command tune, or their result.json, all of one tuned command."""
+    size: int = 10
+    """Maximum number of points."""
+    json: bool = False
+    """Print the result as JSON, and nothing else, on standard output."""
+
+
+def run_portfolio(prog: str, args: Sequence[str]) -> int:
+    """Parse the options, build the portfolio and print a summary. Return exit code 0."""
+    text = "Build a portfolio, the points that a new study evaluates first, from finished studies."
+    options = tyro.cli(PortfolioCommand, prog=prog, args=args, description=text)
+    result = write_portfolio(options)
+    summary = f"{options.out}: {result['points']} points from {result['studies']} studies of {result['command']}"
+    print(json.dumps(result) if options.json else summary)
+    return 0
+
+
+def write_portfolio(options: PortfolioCommand) -> dict[str, Any]:
+    """Build a portfolio from studies and write it.
+
+    Returns:
+        The command, the number of studies, of different data sets with meta-features and of points.
+
+    Raises:
+        UserError: an option out of range, or a file that is not a study; the message says which.
+    """
+    if not options.studies:
+        raise UserError("portfolio: expected run directories of the command tune")
+    if options.size < 1:
+        raise UserError(f"--size: expected at least 1, got {options.size}")
+    if options.out.suffix != ".json":
+        raise UserError(f"--out: expected a file NAME.json, got {options.out}")
+    studies = [read_study(path) for path in options.studies]
+    built = build_portfolio(studies, options.size, f"automl-ext portfolio, {len(studies)} studies")
+    check_writable(options.out)
+    write_atomic(options.out, (json.dumps(built.as_dict(), indent=1) + "\n").encode())
+    return {
+        "command": built.command,
+        "studies": len(studies),
+        "with_meta_features": len(built.data_sets),
+        "points": len(built.points),
+    }

@@ -1,0 +1,109 @@
+"""Mean ranks of contenders over data sets, and the picture with the critical difference (Demšar 2006)."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+Errors = dict[str, dict[str, float]]  # method -> data set -> mean test error over seeds, ∞ where it failed
+
+
+def mean_errors(rows: list[dict[str, Any]], minutes: float) -> Errors:
+    """Return mean test errors of the data sets on which every method has rows, of the same seeds.
+
+    A method that failed with any seed has the error ∞ on that data set.
+    """
+    values: dict[str, dict[str, dict[int, float]]] = {}
+    for row in rows:
+        if row["minutes"] == minutes:
+            of_set = values.setdefault(row["method"], {}).setdefault(row["set"], {})
+            of_set[row["seed"]] = row.get("value", math.inf)
+    found: Errors = {method: {} for method in values}
+    for name in sorted({name for sets in values.values() for name in sets}):
+        seeds = set.intersection(*(set(sets.get(name, {})) for sets in values.values()))
+        if seeds:
+            for method, sets in values.items():
+                found[method][name] = statistics.fmean(sets[name][seed] for seed in seeds)
+    return found
+
+
+def mean_ranks(errors: Errors) -> dict[str, float]:
+    """Return each method's mean rank; 1 is the best, equal errors share their ranks."""
+    from scipy.stats import rankdata
+
+    methods = list(errors)
+    names = list(errors[methods[0]])
+    table = np.array([[errors[method][name] for method in methods] for name in names])
+    ranks = np.array([rankdata(row) for row in table]).mean(0)
+    return dict(sorted(zip(methods, map(float, ranks), strict=True), key=lambda item: item[1]))
+
+
+def critical_difference(methods: int, data_sets: int, level: float = 0.05) -> float:
+    """Return the difference of mean ranks above which two methods differ (Nemenyi 1963; Demšar 2006, section 3.2.2)."""
+    from scipy.stats import studentized_range
+
+    q = float(studentized_range.ppf(1 - level, methods, np.inf)) / math.sqrt(2)
+    return q * math.sqrt(methods * (methods + 1) / (6 * data_sets))
+
+
+def groups(ranks: dict[str, float], difference: float) -> list[tuple[float, float]]:
+    """Return the largest intervals of mean ranks in which no two methods differ; each has at least two methods."""
+    values = sorted(ranks.values())
+    ends = [(low, max(high for high in values if high - low <= difference)) for low in values]
+    spans = [span for span in dict.fromkeys(ends) if span[1] > span[0]]
+    return [a for a in spans if not any(b != a and b[0] <= a[0] and a[1] <= b[1] for b in spans)]
+
+
+def draw(ranks: dict[str, float], data_sets: int, path: Path) -> None:
+    """Draw mean ranks on a line; bars join methods whose ranks differ by less than the critical difference."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    k, difference = len(ranks), critical_difference(len(ranks), data_sets)
+    bars = groups(ranks, difference)
+    half = math.ceil(k / 2)
+    height = 1.3 + 0.22 * (half + len(bars))
+    figure = Figure(figsize=(8, height), dpi=150)
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.02, 0.02, 0.96, 0.96))
+    axes.set_axis_off()
+    low, high = 1, k
+    below = 0.35 * len(bars) + 0.5  # depth of the first label
+    bottom = below + 0.5 * half
+    axes.set_xlim(low - 0.30 * (high - low), high + 0.30 * (high - low))
+    axes.set_ylim(bottom + 0.2, -1.5)
+    axes.plot([low, high], [0, 0], color="black", linewidth=1)
+    for tick in range(low, high + 1):
+        axes.plot([tick, tick], [0, -0.12], color="black", linewidth=1)
+        axes.text(tick, -0.2, str(tick), ha="center", va="bottom", fontsize=8)
+    axes.plot([low, low + difference], [-1.0, -1.0], color="black", linewidth=1.5)
+    axes.text(
+        low + difference / 2, -1.05, f"critical difference {difference:.2f}", ha="center", va="bottom", fontsize=8
+    )
+    for i, (begin, end) in enumerate(bars):
+        depth = 0.3 + 0.35 * i
+        axes.plot([begin - 0.04, end + 0.04], [depth, depth], color="tab:blue", linewidth=3, solid_capstyle="butt")
+    for i, (name, rank) in enumerate(ranks.items()):
+        left = i < half
+        depth = below + 0.5 * (i if left else k - 1 - i)
+        side = low - 0.05 * (high - low) if left else high + 0.05 * (high - low)
+        axes.plot([rank, rank, side], [0, depth, depth], color="grey", linewidth=0.8)
+        axes.text(side, depth, f" {name}  {rank:.2f} ", ha="right" if left else "left", va="center", fontsize=8)
+    figure.savefig(path)
+
+
+def summary(rows: list[dict[str, Any]], minutes: float, path: Path) -> str:
+    """Draw the picture. Return the mean ranks and the gains of features as text."""
+    errors = mean_errors(rows, minutes)
+    count = len(next(iter(errors.values()), {}))
+    if not count or len(errors) < 2:
+        return f"no data set with rows of two methods at {minutes:g} minutes"
+    ranks = mean_ranks(errors)
+    draw(ranks, count, path)
+    lines = [f"{name:<16} {rank:.2f}" for name, rank in ranks.items()]
+    lines.append(f"critical difference of {count} data sets: {critical_difference(len(ranks), count):.2f}")
+    return "\n".join(lines)

@@ -1,0 +1,218 @@
+"""Portfolios: reading of studies, the greedy choice, warm starts and the command."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from automl_ext.training.errors import UserError
+from automl_ext.tune import experience
+from automl_ext.tune.experience import KnownData, Portfolio, file_name, nearest, portfolio, read_portfolio
+from automl_ext.tune.past_studies import PastStudy, PastTrial, read_study
+from automl_ext.tune.portfolio_building import build_portfolio, gower_distances, greedy, normalized, score_table
+
+
+def study_file(path: Path, values: dict[float, float | None], **changes: Any) -> Path:
+    """Write a study whose points have one option, ``lr``; the value None is a failed trial."""
+    trials = [
+        {"point": {"lr": lr}, "value": value, "state": "failed" if value is None else "finished"}
+        for lr, value in values.items()
+    ]
+    path.write_text(json.dumps({"command": "train x", "meta": None, "trials": trials, "maximize": True, **changes}))
+    return path
+
+
+def past(values: dict[str, float], meta: dict[str, float] | None = None, maximize: bool = True) -> PastStudy:
+    trials = [PastTrial({"name": name}, value) for name, value in values.items()]
+    return PastStudy("train x", meta, trials, maximize, "study")
+
+
+def test_scores_go_from_the_median_to_the_best() -> None:
+    assert normalized([0.0, 2.0, 3.0, 4.0, -math.inf]) == [0.0, 0.0, 0.5 / 1.5, 1.0, 0.0]
+    assert normalized([1.0, 1.0, -math.inf]) == [1.0, 1.0, 0.0]
+
+
+def test_the_first_point_is_good_everywhere_the_next_ones_fill_gaps() -> None:
+    scores = np.array([[0.9, 1.0, 0.0, 0.0], [0.8, 0.0, 1.0, 0.1], [0.8, 0.0, 1.0, 0.0]])
+    assert greedy(scores, 10) == [0, 2, 1]
+    assert greedy(scores, 2) == [0, 2]
+
+
+def test_portfolio_of_complete_studies() -> None:
+    first = past({"a": 0.9, "b": 1.0, "c": 0.1, "d": 0.0}, {"rows": 2.0})
+    second = past({"a": -9.0, "b": 0.0, "c": -8.0, "d": 0.0}, {"rows": 4.0}, maximize=False)  # an error: −9 is best
+    built = build_portfolio([first, second], size=2)
+    assert built.points == [{"name": "a"}, {"name": "b"}]
+    assert built.data_sets[1] == KnownData({"rows": 4.0}, [{"name": "a"}, {"name": "c"}, {"name": "b"}])
+
+
+def test_the_defaults_are_evaluated_first_and_never_chosen() -> None:
+    scores = np.array([[1.0, 0.9, 0.0], [0.0, 0.8, 0.9]])
+    assert greedy(scores, 10) == [1, 0, 2]
+    assert greedy(scores, 10, first=[0]) == [2]  # after column 0, column 1 would add less, and then nothing
+    trials = [PastTrial({}, 1.0), PastTrial({"lr": 1}, 0.9), PastTrial({"lr": 2}, 0.0), PastTrial({"lr": 3}, 0.0)]
+    other = [PastTrial({}, 0.0), PastTrial({"lr": 1}, 0.8), PastTrial({"lr": 2}, 0.9), PastTrial({"lr": 3}, 0.0)]
+    built = build_portfolio([PastStudy("x", {"rows": 1.0}, t, True, "") for t in (trials, other)])
+    assert built.points == [{"lr": 2}]
+    assert {} not in [point for data in built.data_sets for point in data.best]
+
+
+def test_a_missing_score_is_that_of_the_nearest_points() -> None:
+    def of(values: dict[float, float]) -> PastStudy:
+        return PastStudy("x", None, [PastTrial({"lr": lr}, value) for lr, value in values.items()], True, "")
+
+    points, scores = score_table([of({1.0: 0.0, 2.0: 0.5, 3.0: 1.0}), of({1.1: 0.0, 3.1: 1.0, 2.9: 1.0})])
+    estimated = dict(zip([point["lr"] for point in points], scores[0], strict=True))
+    assert not np.isnan(scores).any()
+    assert estimated[1.1] < estimated[2.9] < estimated[3.0] == 1.0
+
+
+def test_distances_of_numbers_words_and_absent_options() -> None:
+    distances = gower_distances([{"a": 1, "b": "x"}, {"a": 10, "b": "x"}, {"a": 100, "b": None}, {"a": 1}])
+    assert distances[0].tolist() == [0.0, 0.25, 1.0, 0.5]
+    assert distances[2, 3] == 1.0  # an absent option differs from None
+    assert (distances == distances.T).all()
+
+
+def test_failed_and_pruned_trials_are_never_chosen(tmp_path: Path) -> None:
+    path = study_file(tmp_path / "a.json", {0.1: 1.0, 0.2: 2.0, 0.3: None})
+    content = json.loads(path.read_text())
+    content["trials"].append({"point": {"lr": 0.4}, "value": 9.0, "state": "pruned"})
+    path.write_text(json.dumps(content))
+    built = build_portfolio([read_study(path)])
+    assert built.points == [{"lr": 0.2}]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"command": 3}, '"command": expected a str; got 3'),
+        ({"trials": {}}, '"trials": expected a list'),
+        ({"trials": []}, "expected at least one finished trial"),
+        ({"trials": [3]}, "trial 0: expected a JSON object"),
+        ({"trials": [{"point": {}, "value": 1, "state": "done"}]}, '"state": expected one of finished'),
+        ({"trials": [{"point": {}, "value": None, "state": "finished"}]}, '"value": expected a finite number'),
+        ({"trials": [{"point": {"a": [1]}, "value": 1, "state": "finished"}]}, '"point", a: expected'),
+        ({"meta": {"rows": "many"}}, '"meta": expected an object of finite numbers'),
+        ({"maximize": "yes"}, '"maximize": expected a bool'),
+    ],
+)
+def test_a_file_that_is_no_study_is_refused_by_key(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read_study(study_file(tmp_path / "a.json", {0.1: 1.0}, **changes))
+
+
+def test_studies_of_two_commands_are_refused() -> None:
+    other = PastStudy("train y", None, [PastTrial({}, 1.0)], True, "")
+    with pytest.raises(UserError, match=r"one command, got 'train x', 'train y'"):
+        build_portfolio([past({"a": 1.0}), other])
+    with pytest.raises(UserError, match="got none"):
+        build_portfolio([])
+
+
+def test_a_warm_start_takes_the_points_of_similar_data(tmp_path: Path) -> None:
+    known = [
+        KnownData({"rows": 2.0, "columns": 100.0}, [{"a": 1}, {"a": 9}]),
+        KnownData({"rows": 2.1, "columns": 300.0}, [{"a": 1}]),
+        KnownData({"rows": 5.0, "columns": 900.0}, [{"a": 2}]),
+    ]
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps(Portfolio("train x", [], known, "test").as_dict()))
+    assert nearest("train x", {"rows": 4.9, "columns": 800.0}, file=file) == [{"a": 2}, {"a": 1}]
+    assert nearest("train x", {"rows": 2.0, "columns": 100.0, "other": 1.0}, 1, file) == [{"a": 1}]
+    assert nearest("train x", {"other": 1.0}, file=file) == []
+
+
+def test_what_the_package_contains_is_readable() -> None:
+    files = sorted(experience.FOLDER.glob("*.json"))
+    for path in files:
+        found = read_portfolio(path)
+        assert path.name == file_name(found.command)
+        assert portfolio(found.command) == found.points != []
+    assert portfolio("train unknown") == []
+    assert nearest("train ../unknown", {"rows": 2.0}) == []
+
+
+def test_the_command_builds_a_file_that_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("tyro", reason="the command line needs tyro")
+    from automl_ext.cli import main
+
+    studies = [
+        study_file(tmp_path / "a.json", {0.1: 0.8, 0.2: 0.9, 0.3: 0.1, 0.4: None}, meta={"rows": 2.0}),
+        study_file(tmp_path / "b.json", {0.1: 0.8, 0.2: 0.3, 0.3: 0.1, 0.4: 0.2}),
+    ]
+    out = tmp_path / "new" / "p.json"
+    assert main(["portfolio", *map(str, studies), "--out", str(out), "--size", "2", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == {
+        "command": "train x",
+        "studies": 2,
+        "with_meta_features": 1,
+        "points": 2,
+    }
+    assert portfolio("train x", out) == [{"lr": 0.2}, {"lr": 0.1}]
+    with pytest.raises(UserError, match=r"expected a portfolio of 'train y', got one of 'train x'"):
+        portfolio("train y", out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "p.json"], "expected run directories"),
+        (["a.json", "--out", "p.json", "--size", "0"], "--size: expected at least 1, got 0"),
+        (["a.json", "--out", "p.txt"], "--out: expected a file NAME.json"),
+        (["a.json", "--out", "p.json"], "cannot read a.json"),
+    ],
+)
+def test_wrong_options_end_the_command(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    pytest.importorskip("tyro", reason="the command line needs tyro")
+    from automl_ext.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["portfolio", *arguments]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [{"format": 2}, {"points": [3]}, {"data_sets": [3]}, {"command": None}])
+def test_a_damaged_portfolio_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps(Portfolio("train x", [], [], "test").as_dict() | change))
+    with pytest.raises(UserError, match=next(iter(change)) if "points" not in change else '"point"'):
+        read_portfolio(file)
+
+
+def test_meta_features() -> None:
+    pd = pytest.importorskip("pandas", reason="meta-features are of a pandas table")
+    from automl_ext.tune.meta_features import meta_features
+
+    frame = pd.DataFrame(
+        {
+            "a": [1.0, 2.0, np.nan, 4.0, 100.0] * 20,
+            "b": ["x", "y", "z", "x", None] * 20,
+            "c": [True] * 100,
+            "y": ["no", "no", "no", "yes", "no"] * 20,
+        }
+    )
+    found = meta_features(frame, "y", classes=True)
+    assert found["rows"] == 2.0
+    assert found["categorical"] == pytest.approx(2 / 3)
+    assert found["missing"] == pytest.approx(40 / 300)
+    assert found["cardinality"] == pytest.approx(math.log10(3))
+    assert found["classes"] == 2.0
+    assert found["balance"] == pytest.approx(0.7219, abs=1e-4)  # entropy of (0.8, 0.2) in bits
+    assert found["target_skewness"] == 0.0
+    skewed = meta_features(frame[["a", "c"]], "a", classes=False)
+    assert skewed["target_skewness"] == pytest.approx(math.log1p(1.1525), abs=1e-3)  # of 1, 2, 4 and 100
+    with pytest.raises(ValueError, match="expected rows and a column 'z'"):
+        meta_features(frame, "z", classes=True)
