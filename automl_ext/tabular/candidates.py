@@ -89,10 +89,13 @@ def defaults() -> list[Candidate]:
 
 def presets() -> list[Candidate]:
     """Return different kinds of models that do well on many tables: linear, forests, slow boosting."""
-    slow = {"learning_rate": 0.05, "feature_fraction": 0.8, "bagging_fraction": 0.8}
     return [
         Candidate("linear", "linear", LinearSettings()),
-        Candidate("lightgbm slow", "lightgbm", LightGBMSettings(**slow, num_leaves=24)),
+        Candidate(
+            "lightgbm slow",
+            "lightgbm",
+            LightGBMSettings(learning_rate=0.05, num_leaves=24, feature_fraction=0.8, bagging_fraction=0.8),
+        ),
         Candidate("extra trees", "forest", ForestSettings()),
         Candidate(
             "xgboost slow",

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import time as clock
 from collections.abc import Mapping
-from time import monotonic
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def fit(
         UserError: an argument or the table is invalid; the message names it.
         ModuleNotFoundError: a library of the extra ``tabular`` is missing.
     """
-    started = monotonic()
+    started = clock.monotonic()
     _check(minutes, seed, workers, candidates, features)
     for name in ("lightgbm", "xgboost", "sklearn", "optuna"):
         library(name)
@@ -115,7 +115,7 @@ def fit(
         "failed": search.failed,
         "seed": seed,
         "minutes": minutes,
-        "seconds": round(monotonic() - started, 2),
+        "seconds": round(clock.monotonic() - started, 2),
     }
     evaluation = {"y": y[search.valid_rows], "predicted": average(search, votes)}
     return Fitted(found, columns, preparations, members, facts, evaluation)

@@ -67,6 +67,11 @@ class Fitted:
     evaluation: dict[str, Array] = field(default_factory=dict)
 
     @property
+    def classes(self) -> tuple[Any, ...]:
+        """The labels in the order of the columns of :meth:`predict_proba`; () for a regression."""
+        return self.task.classes
+
+    @property
     def leaderboard(self) -> Any:
         """The trials as a ``pandas.DataFrame``, the best first."""
         return library("pandas").DataFrame(self.report["leaderboard"])

@@ -135,7 +135,7 @@ class ForestModel:
         return self.arrays["importance"]
 
     def save(self, path: Path) -> None:
-        np.savez_compressed(path, **self.arrays)
+        np.savez_compressed(path, allow_pickle=False, **self.arrays)
 
 
 def load(path: Path, task: Task) -> ForestModel:

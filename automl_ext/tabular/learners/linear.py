@@ -118,7 +118,7 @@ class LinearModel:
         return np.add.reduceat(sums, np.cumsum([0, *widths])[:-1]) if len(widths) else sums
 
     def save(self, path: Path) -> None:
-        np.savez_compressed(path, **self.arrays)
+        np.savez_compressed(path, allow_pickle=False, **self.arrays)
 
 
 def load(path: Path, task: Task) -> LinearModel:

@@ -73,7 +73,7 @@ def train(settings: XGBoostSettings, job: Job) -> XGBoostModel:
         watched = [(_data(job.valid.x, types, job.threads, job.valid_y), "valid")]
     stopper = Stopper(settings.patience if watched else 0, job.deadline)
 
-    class AfterRound(xgb.callback.TrainingCallback):  # type: ignore[misc,name-defined]
+    class AfterRound(xgb.callback.TrainingCallback):  # type: ignore[name-defined]
         def after_iteration(self, model: Any, epoch: int, evals_log: Any) -> bool:
             value = next(iter(evals_log["valid"].values()))[-1] if watched else None
             return stopper.is_over(epoch + 1, value)
