@@ -12,12 +12,13 @@ import torch
 
 from automl_ext.tabular.candidates import Candidate, Fold, Trial
 from automl_ext.tabular.columns import Column
+from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.preparation import prepare
 from automl_ext.tabular.learners.job import Job, Model
 from automl_ext.tabular.learners.registry import LEARNERS
 from automl_ext.tabular.metrics import likelihood, loss
-from automl_ext.tabular.splits import Split
-from automl_ext.tabular.task import Array, Task
+from automl_ext.tabular.problem import Problem
+from automl_ext.tabular.task import Array
 from automl_ext.training.ensembles.selection import mean_negative_log, select_members
 
 VOTES = 30  # rounds of the greedy selection
@@ -37,20 +38,10 @@ class Search:
         families: the families of constructed features that are used.
     """
 
-    def __init__(
-        self,
-        task: Task,
-        frame: Any,
-        columns: list[Column],
-        y: Array,
-        splits: Sequence[Split],
-        deadline: float,
-        seed: int,
-        threads: int,
-    ) -> None:
-        self.task, self.frame, self.y = task, frame, y
-        self.columns = [column for column in columns if column.is_used]
-        self.folds = [Fold(split.train, split.valid) for split in splits]
+    def __init__(self, problem: Problem, deadline: float, seed: int, threads: int) -> None:
+        self.task, self.frame, self.y = problem.task, problem.frame, problem.y
+        self.columns = [column for column in problem.columns if column.is_used]
+        self.folds = [Fold(split.train, split.valid) for split in problem.splits]
         self.deadline, self.seed, self.threads = deadline, seed, threads
         self.trials: list[Trial] = []
         self.failed: dict[str, str] = {}
@@ -106,13 +97,20 @@ class Search:
             models.append(self._train(first, fold, self.deadline))
         self._record(first, models, started)
 
-    def run(self, candidate: Candidate, deadline: float, bar: float | None = None) -> Trial | None:
+    def run(
+        self,
+        candidate: Candidate,
+        deadline: float,
+        bar: float | None = None,
+        after_fold: Callable[[float], None] | None = None,
+    ) -> Trial | None:
         """Train a candidate on every fold.
 
         Args:
             candidate: the candidate.
             deadline: when to give up.
             bar: give up if the first of several folds' loss is above it.
+            after_fold: is called with each fold's loss.
 
         Returns:
             The trial; None if it was given up or failed.
@@ -122,19 +120,29 @@ class Search:
         try:
             for k, fold in enumerate(self.folds):
                 model = self._train(candidate, fold, deadline)
-                if model.was_cut and len(self.folds) > 1:
+                is_late = k + 1 < len(self.folds) and time.monotonic() > deadline
+                if is_late or (model.was_cut and len(self.folds) > 1):
                     return None
                 models.append(model)
-                if k == 0 and bar is not None and len(self.folds) > 1:
-                    _, _, valid = self.matrices(fold, candidate.basic)
-                    if loss(self.task, self.y[fold.valid], model.predict(valid.x, model.rounds)) > bar:
+                if after_fold is not None or (k == 0 and bar is not None and len(self.folds) > 1):
+                    value = self._fold_loss(candidate, fold, model)
+                    if after_fold is not None:
+                        after_fold(value)
+                    elif bar is not None and value > bar:
                         return None
-                if time.monotonic() > deadline and k + 1 < len(self.folds):
-                    return None
             return self._record(candidate, models, started)
-        except Exception as error:  # one library's failure on unusual data must not end the search
+        except self._failures() as error:  # one library's failure on unusual data must not end the search
             self.failed[candidate.name] = f"{type(error).__name__}: {error}"
             return None
+
+    def _fold_loss(self, candidate: Candidate, fold: Fold, model: Model) -> float:
+        _, _, valid = self.matrices(fold, candidate.basic)
+        return loss(self.task, self.y[fold.valid], model.predict(valid.x, model.rounds))
+
+    @staticmethod
+    def _failures() -> tuple[type[Exception], ...]:
+        """Return the exceptions by which libraries refuse data."""
+        return ValueError, library("lightgbm").basic.LightGBMError, library("xgboost").core.XGBoostError
 
     def _train(self, candidate: Candidate, fold: Fold, deadline: float) -> Model:
         _, train, valid = self.matrices(fold, candidate.basic)

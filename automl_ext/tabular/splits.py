@@ -33,7 +33,7 @@ def split_kind(task: Task, time: Any, group: Any) -> Kind:
     )
 
 
-def folds(kind: Kind, y: Array, time: Any, group: Any, count: int, seed: int, task: Task) -> list[Split]:
+def make_folds(kind: Kind, y: Array, time: Any, group: Any, count: int, seed: int, task: Task) -> list[Split]:
     """Split rows into ``count`` folds.
 
     Args:
