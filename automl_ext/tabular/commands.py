@@ -164,7 +164,7 @@ def _result(fitted: Fitted) -> dict[str, Any]:
     value = facts["leaderboard"][0][metric]
     keys = ("rows", "split", "folds", "refitted", "features", "leaderboard", "notes", "failed", "seconds")
     return {
-        "valid_score": value - 1 if metric in HIGHER_IS_BETTER else -value,
+        "negative_loss": value - 1 if metric in HIGHER_IS_BETTER else -value,
         f"valid_{metric}": value,
         "task": fitted.task.kind,
         **{key: facts[key] for key in keys},

@@ -110,7 +110,7 @@ def cross_validate(
         stop_after: None.
 
     Returns:
-        The content of ``result.json``. ``valid_score``, also logged after each fold, is higher where the model is
+        The content of ``result.json``. ``negative_loss``, also logged after each fold, is higher where the model is
         better, for any metric: the negative loss.
 
     Raises:
@@ -130,7 +130,7 @@ def cross_validate(
 
             def after_fold(loss: float) -> None:
                 losses.append(loss)
-                run.log(len(losses), valid_score=-sum(losses) / len(losses))
+                run.log(len(losses), negative_loss=-sum(losses) / len(losses))
 
             with run.progress(len(search.folds), learner):
                 trial = search.run(Candidate(learner, learner, settings), NEVER, after_fold=after_fold)
@@ -142,7 +142,7 @@ def cross_validate(
         evaluation = {"y": problem.y[search.valid_rows], "predicted": average(search, [1])}
         Fitted(problem.task, problem.columns, preparations, members, facts, evaluation).save(run.path)
         result = {
-            "valid_score": -trial.loss,
+            "negative_loss": -trial.loss,
             f"valid_{metric}": shown(metric, trial.loss),
             "rounds": trial.rounds if trial.models[0].rounds else None,
             "task": problem.task.kind,
