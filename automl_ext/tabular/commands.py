@@ -57,11 +57,6 @@ class FitCommand:
     json: bool = False
     """Print the content of result.json, and nothing else, on standard output."""
 
-    def __post_init__(self) -> None:
-        check_range(self, "minutes", above=0)
-        check_range(self, "workers", low=1, high=1024)
-        check_seed(self.seed)
-
 
 @dataclass
 class PredictCommand:
@@ -76,8 +71,11 @@ class PredictCommand:
 def fit_command(prog: str, args: Sequence[str]) -> int:
     """Run ``automl-ext fit``. Return the exit code."""
     began = clock.monotonic()
+    command = tyro.cli(FitCommand, prog=prog, args=args, description="Fit an ensemble of models to a table.")
     try:
-        command = tyro.cli(FitCommand, prog=prog, args=args, description="Fit an ensemble of models to a table.")
+        check_range(command, "minutes", above=0)
+        check_range(command, "workers", low=1, high=1024)
+        check_seed(command.seed)
     except ValueError as error:
         raise UserError(str(error)) from None
     types = dict(_pair(text) for text in command.type)

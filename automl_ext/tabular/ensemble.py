@@ -76,11 +76,12 @@ def leaderboard(search: Search, votes: list[int]) -> list[dict[str, Any]]:
     ensemble = loss(search.task, y, average(search, votes))
     rows = [{"name": "ensemble", metric: shown(metric, ensemble), "std": None, "votes": sum(votes), "rounds": None}]
     rows[0] |= {"features": None, "seconds": None}
-    for trial, n in sorted(zip(search.trials, votes, strict=True), key=lambda pair: pair[0].loss):
+    pooled = [loss(search.task, y, trial.predicted) for trial in search.trials]
+    for value, trial, n in sorted(zip(pooled, search.trials, votes, strict=True), key=lambda row: row[0]):
         rows.append(
             {
                 "name": trial.candidate.name,
-                metric: shown(metric, trial.loss),
+                metric: shown(metric, value),
                 "std": float(np.std(trial.losses, ddof=1)) if len(trial.losses) > 1 else None,
                 "votes": n,
                 "rounds": trial.rounds if trial.models[0].rounds else None,
