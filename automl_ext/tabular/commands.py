@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from automl_ext.tabular.columns import table_of
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.fit import fit
 from automl_ext.tabular.fitted import Fitted, load
-from automl_ext.tabular.problem import Problem
-from automl_ext.tabular.reading import read_table
-from automl_ext.tabular.report import final_models, validation, write_report
-from automl_ext.tabular.task import HIGHER_IS_BETTER
+from automl_ext.tabular.reports.page import final_models, validation, write_report
+from automl_ext.tabular.table.columns import table_of
+from automl_ext.tabular.table.problem import Problem
+from automl_ext.tabular.table.reading import read_table
+from automl_ext.tabular.table.task import HIGHER_IS_BETTER
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import check_writable, write_atomic

@@ -9,17 +9,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from automl_ext.tabular.candidates import Candidate
+from automl_ext.tabular.candidates import ModelCandidate
 from automl_ext.tabular.ensemble import average, bagged, leaderboard
 from automl_ext.tabular.fitted import Fitted
 from automl_ext.tabular.learners.forest import ForestSettings
 from automl_ext.tabular.learners.lightgbm import LightGBMSettings
 from automl_ext.tabular.learners.registry import LEARNERS
 from automl_ext.tabular.learners.xgboost import XGBoostSettings
-from automl_ext.tabular.metrics import shown
-from automl_ext.tabular.problem import Problem, find_problem
-from automl_ext.tabular.reading import read_table
-from automl_ext.tabular.search import Search
+from automl_ext.tabular.search import TableSearch
+from automl_ext.tabular.table.metrics import shown
+from automl_ext.tabular.table.problem import Problem, find_problem
+from automl_ext.tabular.table.reading import read_table
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.clock import Clock
 from automl_ext.training.errors import UserError
@@ -124,7 +124,7 @@ def cross_validate(
     )
     with Run.open(out, config, algorithm=learner, resume=resume) as run:
         clock = Clock()
-        search = Search(problem, NEVER, config.seed, config.threads)
+        search = TableSearch(problem, NEVER, config.seed, config.threads)
         with clock:
             losses = []
 
@@ -133,7 +133,7 @@ def cross_validate(
                 run.log(len(losses), negative_loss=-sum(losses) / len(losses))
 
             with run.progress(len(search.folds), learner):
-                trial = search.run(Candidate(learner, learner, settings), NEVER, after_fold=after_fold)
+                trial = search.run(ModelCandidate(learner, learner, settings), NEVER, after_fold=after_fold)
         if trial is None:
             raise UserError(f"{learner} failed on {config.table}: {search.failed.get(learner, 'it gave no result')}")
         preparations, members = bagged(search, [1])

@@ -13,11 +13,11 @@ import pytest
 from tables import classes, numbers, table
 
 from automl_ext.tabular import Fitted, fit, load
-from automl_ext.tabular.candidates import Candidate
+from automl_ext.tabular.candidates import ModelCandidate
 from automl_ext.tabular.learners.registry import LEARNERS
-from automl_ext.tabular.metrics import auc, loss
-from automl_ext.tabular.problem import find_problem
-from automl_ext.tabular.search import Search
+from automl_ext.tabular.search import TableSearch
+from automl_ext.tabular.table.metrics import auc, loss
+from automl_ext.tabular.table.problem import find_problem
 from automl_ext.training.errors import UserError
 
 NEVER = float("inf")
@@ -70,11 +70,11 @@ def test_saved_and_loaded(small: Fitted, tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["y", "price"])
 def test_each_learner_is_saved_and_loaded(learner: str, target: str, tmp_path: Path) -> None:
     problem = find_problem(classes() if target == "y" else numbers(), target)
-    search = Search(problem, NEVER, 0, 1)
+    search = TableSearch(problem, NEVER, 0, 1)
     settings = LEARNERS[learner].settings()
     if learner == "forest":
         settings.trees = 12
-    trial = search.run(Candidate(learner, learner, settings), NEVER)
+    trial = search.run(ModelCandidate(learner, learner, settings), NEVER)
     assert trial is not None, search.failed
     x = search.matrices(search.folds[0], basic=True)[2].x
     path = tmp_path / f"model{LEARNERS[learner].suffix}"
@@ -92,7 +92,7 @@ def test_the_forest_is_scikit_learns() -> None:
     from automl_ext.tabular.learners.forest import ForestSettings, train
 
     problem = find_problem(classes().drop(columns=["b", "city"]), "y")
-    search = Search(problem, NEVER, 0, 1)
+    search = TableSearch(problem, NEVER, 0, 1)
     _, matrix, valid = search.matrices(search.folds[0], basic=True)
     model = train(ForestSettings(trees=10), search.job(search.folds[0], matrix, None))
     y = problem.y[search.folds[0].train]

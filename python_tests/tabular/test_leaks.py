@@ -9,13 +9,13 @@ from tables import classes, numbers
 
 from automl_ext.tabular import fit
 from automl_ext.tabular.candidates import defaults
-from automl_ext.tabular.columns import Column, find_columns
 from automl_ext.tabular.features.choice import judge_families
 from automl_ext.tabular.features.families import FAMILIES, Rows, target_means_out_of_fold
 from automl_ext.tabular.features.preparation import prepare
-from automl_ext.tabular.problem import find_problem
-from automl_ext.tabular.search import Search
-from automl_ext.tabular.task import find_task
+from automl_ext.tabular.search import TableSearch
+from automl_ext.tabular.table.columns import Column, find_columns
+from automl_ext.tabular.table.problem import find_problem
+from automl_ext.tabular.table.task import find_task
 
 NEVER = float("inf")
 CODE = [Column("code", "categorical", "")]
@@ -60,7 +60,7 @@ def test_training_rows_get_the_target_means_out_of_fold() -> None:
 def test_noise_with_many_categories_is_not_worth_target_means() -> None:
     frame, y = codes(300, 150)
     problem = find_problem(frame.assign(z=np.random.default_rng(1).normal(size=300), y=y), "y")
-    search = Search(problem, NEVER, 0, 1)
+    search = TableSearch(problem, NEVER, 0, 1)
     trial = search.run(defaults()[1], NEVER)
     assert trial is not None
     verdicts = {verdict.family: verdict for verdict in judge_families(search, trial, NEVER)}
@@ -89,7 +89,7 @@ def test_each_fold_is_prepared_by_its_own_training_rows() -> None:
     problem = find_problem(frame, "y")
     only = int(problem.splits[0].valid[0])
     problem.frame.loc[only, "city"] = "Only here"
-    search = Search(problem, NEVER, 0, 1)
+    search = TableSearch(problem, NEVER, 0, 1)
     categories = [search.matrices(fold, basic=True)[0].categories["city"] for fold in search.folds]
     assert ["Only here" in found for found in categories] == [False, True, True, True, True]
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 from tables import classes
 
-from automl_ext.tabular.cleaning import clean
-from automl_ext.tabular.columns import find_column, find_columns
-from automl_ext.tabular.problem import find_problem
-from automl_ext.tabular.reading import check_frame, read_table
-from automl_ext.tabular.task import find_task
+from automl_ext.tabular.table.cleaning import clean
+from automl_ext.tabular.table.columns import find_column, find_columns
+from automl_ext.tabular.table.problem import find_problem
+from automl_ext.tabular.table.reading import check_frame, read_table
+from automl_ext.tabular.table.task import find_task
 from automl_ext.training.errors import UserError
 
 WORDS = [f"the order {i} came too late again" for i in range(40)]

@@ -11,12 +11,12 @@ import pytest
 from tables import numbers
 
 from automl_ext.tabular.candidates import defaults
-from automl_ext.tabular.columns import Column
 from automl_ext.tabular.features.choice import corrected_error, judge_families
 from automl_ext.tabular.features.families import FAMILIES, SMOOTHING, Rows
 from automl_ext.tabular.features.preparation import MOST_CATEGORIES, Preparation, prepare
-from automl_ext.tabular.problem import find_problem
-from automl_ext.tabular.search import Search
+from automl_ext.tabular.search import TableSearch
+from automl_ext.tabular.table.columns import Column
+from automl_ext.tabular.table.problem import find_problem
 
 NEVER = float("inf")
 FRAME = pd.DataFrame({"c": ["x", "x", "y", None], "a": [1.0, 3.0, 5.0, np.nan], "b": [2.0, 0.0, 4.0, 1.0]})
@@ -100,7 +100,7 @@ def test_a_family_is_kept_if_and_only_if_it_gains() -> None:
     a, b = rng.normal(size=(2, 400))
     day = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, 400), unit="D")
     problem = find_problem(pd.DataFrame({"a": a, "b": b, "day": day, "y": a > b}), "y")
-    search = Search(problem, NEVER, 0, 1)
+    search = TableSearch(problem, NEVER, 0, 1)
     trial = search.run(defaults()[1], NEVER)
     assert trial is not None
     verdicts = {verdict.family: verdict for verdict in judge_families(search, trial, NEVER)}

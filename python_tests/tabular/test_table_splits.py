@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from automl_ext.tabular.splits import make_folds, split_kind
-from automl_ext.tabular.task import find_task
+from automl_ext.tabular.table.splits import make_folds, split_kind
+from automl_ext.tabular.table.task import find_task
 from automl_ext.training.errors import UserError
 
 CLASSES = find_task(pd.Series(["a", "b"] * 10), "y")

@@ -155,7 +155,7 @@ def check_duplicates(frame: Any, columns: list[Column], y: Any, is_classificatio
     of the column. For numbers: the order of the rows by the column and by the target is the same.
 
     Args:
-        frame: the cleaned table (:mod:`automl_ext.tabular.cleaning`).
+        frame: the cleaned table (:mod:`automl_ext.tabular.table.cleaning`).
         columns: its columns.
         y: class numbers or numbers, [N].
         is_classification: whether ``y`` has class numbers.

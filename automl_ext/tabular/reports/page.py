@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.tabular.fitted import Fitted
-from automl_ext.tabular.pictures import draw_pictures
+from automl_ext.tabular.reports.pictures import draw_pictures
 from automl_ext.training.files.atomic import write_atomic
 
 REPORT = "report.html"
