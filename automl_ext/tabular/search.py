@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from automl_ext.tabular.candidates import ModelCandidate, Fold, Trial
+from automl_ext.tabular.candidates import Fold, ModelCandidate, Trial
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.preparation import prepare
 from automl_ext.tabular.learners.job import FitJob, Model

@@ -34,7 +34,7 @@ def split_kind(task: TableTask, time: Any, group: Any) -> Kind:
 
 
 def make_folds(kind: Kind, y: Array, time: Any, group: Any, count: int, seed: int, task: TableTask) -> list[RowSplit]:
-    """RowSplit rows into ``count`` folds.
+    """Split rows into ``count`` folds.
 
     Args:
         kind: "stratified": each fold has the classes' shares. "random". "group": all rows of a group are in one fold.
