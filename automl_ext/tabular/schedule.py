@@ -15,6 +15,8 @@ from automl_ext.tabular.table.metrics import shown
 
 JUDGING = 0.3  # largest share of the remaining time in which families of features are judged
 SPARE = 1.4  # how much longer than estimated the final trainings may take
+# Largest share of the time left that a candidate may be expected to take. Forests are slow on many rows.
+AFFORDABLE = {"lightgbm": 1.0, "xgboost": 1.0, "forest": 0.2, "linear": 1.0}
 STALE = 40  # end after this number of TPE's trials in a row without a new best one
 
 
@@ -42,7 +44,7 @@ def run_schedule(search: TableSearch, features: bool, limit: int | None, refits:
     for candidate in itertools.chain(presets(), portfolio()):
         if limit is not None and len(search.trials) + len(search.failed) >= limit:
             return verdicts
-        if candidate.name == "linear" or _expected(search, candidate.learner) < _time_left(search, refits):
+        if _expected(search, candidate.learner) < AFFORDABLE[candidate.learner] * _time_left(search, refits):
             _try(search, candidate, refits, report)
     _tune(search, limit, refits, report)
     return verdicts
