@@ -96,14 +96,39 @@ def draw(ranks: dict[str, float], data_sets: int, path: Path) -> None:
     figure.savefig(path)
 
 
-def summary(rows: list[dict[str, Any]], minutes: float, path: Path) -> str:
-    """Draw the picture. Return the mean ranks and the gains of features as text."""
+def comparison(rows: list[dict[str, Any]], minutes: float) -> dict[str, Any] | None:
+    """Return mean ranks, mean errors and the seeds' errors at one budget; None without rows of two methods.
+
+    An error is None where the method failed.
+    """
     errors = mean_errors(rows, minutes)
-    count = len(next(iter(errors.values()), {}))
-    if not count or len(errors) < 2:
-        return f"no data set with rows of two methods at {minutes:g} minutes"
-    ranks = mean_ranks(errors)
-    draw(ranks, count, path)
-    lines = [f"{name:<16} {rank:.2f}" for name, rank in ranks.items()]
-    lines.append(f"critical difference of {count} data sets: {critical_difference(len(ranks), count):.2f}")
+    names = list(next(iter(errors.values()), {}))
+    if not names or len(errors) < 2:
+        return None
+    kept = [row for row in rows if row["minutes"] == minutes and row["set"] in names]
+    seeds = {
+        method: {
+            name: [row.get("value") for row in kept if (row["method"], row["set"]) == (method, name)] for name in names
+        }
+        for method in errors
+    }
+    return {
+        "minutes": minutes,
+        "data_sets": {row["set"]: row["metric"] for row in kept if "metric" in row},
+        "machines": sorted({row["machine"] for row in kept}),
+        "ranks": mean_ranks(errors),
+        "critical_difference": critical_difference(len(errors), len(names)),
+        "failed": {
+            f"{row['set']}, {row['method']}, seed {row['seed']}": row["error"] for row in kept if "error" in row
+        },
+        "errors": seeds,
+    }
+
+
+def summary(found: dict[str, Any]) -> str:
+    """Return mean ranks, and per data set the errors without and with features, as text."""
+    lines = [f"{found['minutes']:g} CPU-minutes, {len(found['data_sets'])} data sets"]
+    lines += [f"{name:<16} {rank:.2f}" for name, rank in found["ranks"].items()]
+    lines.append(f"critical difference {found['critical_difference']:.2f}")
+    lines += [f"failed: {what}: {why}" for what, why in found["failed"].items()]
     return "\n".join(lines)
