@@ -255,6 +255,18 @@ def _demo(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
+def _fit(prog: str, args: Sequence[str]) -> int:
+    from automl_ext.tabular.commands import fit_command
+
+    return fit_command(prog, args)
+
+
+def _predict(prog: str, args: Sequence[str]) -> int:
+    from automl_ext.tabular.commands import predict_command
+
+    return predict_command(prog, args)
+
+
 def _bench(prog: str, args: Sequence[str]) -> int:
     from automl_ext.bench.command import main  # has its own parser, so that it also runs without tyro
 
@@ -264,10 +276,17 @@ def _bench(prog: str, args: Sequence[str]) -> int:
 def _completion(prog: str, args: Sequence[str]) -> int:
     """Print a completion script for a shell."""
     from automl_ext.completion import print_script
+    from automl_ext.tabular.commands import FitCommand, PredictCommand
 
     forms: dict[str, Any] = {"eval": EvalCommand, "record": RecordCommand, "plot": PlotCommand, "export": ExportCommand}
-    forms |= {"portfolio": PortfolioCommand, "doctor": DoctorCommand}
-    forms |= {"nas-table": NASTableCommand, "demo": DemoCommand}
+    forms |= {
+        "fit": FitCommand,
+        "predict": PredictCommand,
+        "portfolio": PortfolioCommand,
+        "doctor": DoctorCommand,
+        "nas-table": NASTableCommand,
+        "demo": DemoCommand,
+    }
     for name, runner in RUNNERS.items():
         forms[name] = RunCommand[runner.options, runner.load()[0]]  # type: ignore[misc,name-defined]
     print_script(args, {name: (text, forms.get(name)) for name, (text, _) in COMMANDS.items()})
@@ -279,6 +298,8 @@ _RUN_COMMANDS: dict[str, tuple[str, Command]] = {
 }
 COMMANDS: dict[str, tuple[str, Command]] = {
     **_RUN_COMMANDS,
+    "fit": ("fit an ensemble of models to a table", _fit),
+    "predict": ("predict the new rows of a table", _predict),
     "nas-table": ("convert the official NATS-Bench files to the table that nas-bench reads", _nas_table),
     "eval": ("play episodes with a trained policy", _eval),
     "record": ("record episodes of a trained policy", _record),
