@@ -104,8 +104,9 @@ def ours(features: bool) -> Callable[[Problem, float, int], Learned]:
     """
 
     def learn(problem: Problem, seconds: float, seed: int) -> Learned:
-        from automl_ext.tabular import fit
         from portfolios import without
+
+        from automl_ext.tabular import fit
 
         without(problem.name)
         frame, by_time = problem.train, {}
