@@ -13,17 +13,16 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import tyro
 
 from automl_ext._native import BackendError
-from automl_ext.parsing import option_value, raise_user_errors
+from automl_ext.parsing import parse
 from automl_ext.rl.episodes.record import RecordCommand, record_run
 from automl_ext.rl.registry import ALGORITHMS
-from automl_ext.runners import RUNNERS, DQNOptions, Run, Runner, SupernetOptions, TrainOptions
+from automl_ext.runners import RUNNERS, DQNOptions, Run, Runner
 from automl_ext.summary import print_evaluation, print_json, print_recording, print_run
-from automl_ext.training.config import apply_toml, to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.memory import is_out_of_memory
-from automl_ext.training.user_code import check_trusted, own_names
 from automl_ext.tune.portfolio_command import PortfolioCommand, run_portfolio
+from automl_ext.tune_command import TUNE, run_tune, tune_forms
 from automl_ext_cli.commands import COMPLETION, answer, command_name, flush_output
 
 Options = TypeVar("Options")
@@ -113,31 +112,14 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
     """Parse the options of a run command, and run it."""
     settings, function = runner.load()
     kind = runner.options
-    try:  # the dataclasses check their values and raise ValueError
-        defaults, toml, preset = settings(), option_value("--config", args), option_value("--preset", args)
-        if preset is not None and issubclass(kind, TrainOptions):
-            from automl_ext.rl.presets import preset as with_preset
-
-            defaults = with_preset(preset, defaults)
-        if issubclass(kind, SupernetOptions):
-            from automl_ext.nas.differentiable.recipes import with_recipe
-
-            defaults = with_recipe(option_value("--recipe", args) or kind.recipe, defaults)
-        if toml is not None:
-            defaults = apply_toml(defaults, toml)
-        named = list(own_names(to_dict(defaults)))
-        default = RunCommand(kind(Path("runs") / prog.split()[-1]), defaults)
-        with raise_user_errors(settings), raise_user_errors(kind):
-            parsed = tyro.cli(
-                RunCommand[kind, settings],  # type: ignore[valid-type]
-                prog=prog,
-                args=args,
-                default=default,
-            )
-    except (ValueError, OverflowError) as error:  # an int with hundreds of digits overflows
-        raise UserError(str(error)) from None
+    parsed = parse(
+        RunCommand[kind, settings],  # type: ignore[valid-type]
+        (kind, settings),
+        lambda defaults: RunCommand(kind(Path("runs") / prog.split()[-1]), defaults),
+        prog,
+        args,
+    )
     options = parsed.options
-    check_trusted(named, options.trust, str(toml))
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
         result = _call(function, parsed)
     if options.json:
@@ -289,7 +271,8 @@ def _completion(prog: str, args: Sequence[str]) -> int:
     }
     for name, runner in RUNNERS.items():
         forms[name] = RunCommand[runner.options, runner.load()[0]]  # type: ignore[misc,name-defined]
-    print_script(args, {name: (text, forms.get(name)) for name, (text, _) in COMMANDS.items()})
+    commands = {name: (text, forms.get(name)) for name, (text, _) in COMMANDS.items() if name != "tune"}
+    print_script(args, commands | tune_forms())
     return 0
 
 
@@ -300,6 +283,7 @@ COMMANDS: dict[str, tuple[str, Command]] = {
     **_RUN_COMMANDS,
     "fit": ("fit an ensemble of models to a table", _fit),
     "predict": ("predict the new rows of a table", _predict),
+    "tune": (TUNE, run_tune),
     "nas-table": ("convert the official NATS-Bench files to the table that nas-bench reads", _nas_table),
     "eval": ("play episodes with a trained policy", _eval),
     "record": ("record episodes of a trained policy", _record),

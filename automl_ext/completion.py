@@ -19,22 +19,23 @@ def print_script(args: Sequence[str], commands: Mapping[str, tuple[str, Any]]) -
 
     Args:
         args: the name of the shell.
-        commands: per command of one or two words: its help text, and the dataclass of its options or None.
+        commands: per command of one or more words: its help text, and the dataclass of its options or None.
 
     Raises:
         UserError: not one of :data:`SHELLS`.
     """
     if len(args) != 1 or args[0] not in SHELLS:
         raise UserError(f"--print-completion: expected one of {', '.join(SHELLS)}, got {' '.join(args) or 'nothing'}")
-    app = SubcommandApp()
-    groups: dict[str, SubcommandApp] = {}
+    groups: dict[str, SubcommandApp] = {"": SubcommandApp()}  # by the first words of their commands
+    app = groups[""]
     for name, (text, form) in commands.items():
-        first, _, second = name.partition(" ")
-        if second and first not in groups:
-            groups[first] = SubcommandApp()
-            app.command(groups[first], name=first)
-        add: Any = groups[first].command if second else app.command
-        add(form or _no_options, name=second or first, help=text)
+        *words, last = name.split()
+        for i, word in enumerate(words):
+            if (group := " ".join(words[: i + 1])) not in groups:
+                groups[group] = SubcommandApp()
+                groups[" ".join(words[:i])].command(groups[group], name=word)
+        add: Any = groups[" ".join(words)].command
+        add(form or _no_options, name=last, help=text)
     script = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(script):  # tyro exits after it has printed
         app.cli(prog="automl-ext", args=["--tyro-print-completion", args[0]])

@@ -3,10 +3,59 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import tyro
+
+from automl_ext.training.config import apply_toml, to_dict
 from automl_ext.training.errors import UserError
+from automl_ext.training.user_code import check_trusted, own_names
+
+
+def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog: str, args: Sequence[str]) -> Any:
+    """Parse the options of a command with a configuration.
+
+    Args:
+        form: the dataclass to parse; it has ``options`` with ``trust``.
+        kinds: the dataclasses in it: first that of ``options``, last that of the configuration. Their checks raise
+            UserError.
+        default: returns the default of ``form`` with given settings: --config, --preset and --recipe set them.
+        prog: the command, for messages.
+        args: the arguments.
+
+    Raises:
+        UserError: a value is wrong, a file is missing, or a file names a module that --trust does not name.
+    """
+    options, settings = kinds[0], kinds[-1]
+    toml = option_value("--config", args)
+    try:  # the dataclasses check their values and raise ValueError
+        with contextlib.ExitStack() as stack:
+            defaults = named_values(options, settings(), args)
+            if toml is not None:
+                defaults = apply_toml(defaults, toml)
+            named = list(own_names(to_dict(defaults)))
+            for kind in kinds:
+                stack.enter_context(raise_user_errors(kind))
+            parsed = tyro.cli(form, prog=prog, args=args, default=default(defaults))
+    except (ValueError, OverflowError) as error:  # an int with hundreds of digits overflows
+        raise UserError(str(error)) from None
+    check_trusted(named, parsed.options.trust, str(toml))
+    return parsed
+
+
+def named_values(options: Any, defaults: Any, args: Sequence[str]) -> Any:
+    """Return a configuration with the values of --preset or --recipe, if the command has that option."""
+    preset = option_value("--preset", args)
+    if preset is not None and hasattr(options, "preset"):
+        from automl_ext.rl.presets import preset as with_preset
+
+        return with_preset(preset, defaults)
+    if hasattr(options, "recipe"):
+        from automl_ext.nas.differentiable.recipes import with_recipe
+
+        return with_recipe(option_value("--recipe", args) or options.recipe, defaults)
+    return defaults
 
 
 @contextlib.contextmanager

@@ -17,6 +17,7 @@ import tyro
 from automl_ext.nas.strategies.registry import ALIASES, STRATEGIES
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.training.checks import check_range
+from automl_ext.tune.commands.objective import Metric
 
 Run = Callable[..., dict[str, Any] | None]  # (configuration, out, resume, stop_after) -> result, None when interrupted
 
@@ -75,11 +76,13 @@ class Runner(NamedTuple):
         help: one line for the list of commands.
         load: imports and returns the configuration's class and the function that runs it.
         options: the options in addition to the configuration.
+        metric: what ``automl-ext tune`` tunes the command by; None: it cannot be tuned.
     """
 
     help: str
     load: Callable[[], tuple[type, Run]]
     options: type[RunOptions] = RunOptions
+    metric: Metric | None = None
 
 
 def _load(config: str, function: str) -> tuple[type, Run]:
@@ -99,6 +102,12 @@ def _algorithm(name: str) -> tuple[type, Run]:
     found = algorithm(name)
     return found.config, found.train
 
+
+# The metrics of commands that can be tuned; none is measured on test data.
+_RETURN = Metric("eval_return_mean", "eval_return")  # of the last policy, in new episodes; on the way: evaluations
+_SUPERNET = Metric("supernet_accuracy", "search_supernet_accuracy")  # of the derived architecture, validation images
+_SCORE = Metric("score", "best_score")  # of the best architecture, validation images
+_RETRAIN = Metric("retrain_valid_accuracy", "retrain_valid_accuracy", (("validate", True),))
 
 # Per search over a supernet: help text, configuration, function.
 _SUPERNETS = {
@@ -193,26 +202,33 @@ _HELP = {
 
 RUNNERS: dict[str, Runner] = {
     **{
-        f"search {name}": Runner(text, functools.partial(_load, *names), SupernetOptions)
+        f"search {name}": Runner(text, functools.partial(_load, *names), SupernetOptions, _SUPERNET)
         for name, (text, *names) in _SUPERNETS.items()
     },
     **{name: Runner(text, functools.partial(_load, *names)) for name, (text, *names) in _NAMED.items()},
     **{
         f"search {name}": Runner(
-            _HELP.get(f"search {name}", f"search with the strategy {name}"), functools.partial(_strategy, name)
+            _HELP.get(f"search {name}", f"search with the strategy {name}"),
+            functools.partial(_strategy, name),
+            metric=_SCORE,
         )
         for name in STRATEGIES
     },
     **{
-        f"search {alias}": Runner(f"the same as search {name}", functools.partial(_strategy, name))
+        f"search {alias}": Runner(f"the same as search {name}", functools.partial(_strategy, name), metric=_SCORE)
         for alias, name in ALIASES.items()
     },
     **{
         f"train {name}": Runner(
-            _HELP.get(f"train {name}", f"train an agent with {name}"), functools.partial(_algorithm, name), TrainOptions
+            _HELP.get(f"train {name}", f"train an agent with {name}"),
+            functools.partial(_algorithm, name),
+            TrainOptions,
+            _RETURN,
         )
         for name in ALGORITHMS
     },
     **{name: Runner(text, functools.partial(_load, *names)) for name, (text, *names) in _TABLES.items()},
 }
 RUNNERS["train dqn"] = RUNNERS["train dqn"]._replace(options=DQNOptions)
+RUNNERS["retrain"] = RUNNERS["retrain"]._replace(metric=_RETRAIN)
+TUNABLE = {name: runner for name, runner in RUNNERS.items() if runner.metric is not None}

@@ -67,6 +67,15 @@ def print_run(prog: str, out: Path, config: Any, result: dict[str, Any]) -> None
     _print(f"{prog}: finished", rows, [] if ablation else next_commands(prog, out, config, result))
 
 
+def print_tuning(out: Path, result: dict[str, Any]) -> None:
+    """Print the result of ``automl-ext tune``."""
+    from automl_ext.tune.commands.report import summary_rows, table_of
+
+    Console().print(table_of(result))
+    rows = [*summary_rows(result), ("written to", f"{out}/result.json, best.toml")]
+    _print(f"automl-ext tune {result['command']}: finished", rows, [result["command_line"]])
+
+
 def print_evaluation(run: Path, result: dict[str, Any], videos: Sequence[Path]) -> None:
     """Print the result of ``automl-ext eval``."""
     rows = evaluation_rows(result) + [("written to", str(path)) for path in videos]

@@ -110,7 +110,7 @@ def apply_toml(config: Config, path: str | Path) -> Config:
             the wrong type.
     """
     path = Path(path)
-    return _replace(config, _read_toml(path), str(path), "")
+    return _replace(config, read_toml(path), str(path), "")
 
 
 def from_dict(config: Config, stored: dict[str, Any], source: str, version: object) -> Config:
@@ -139,7 +139,8 @@ def with_values(config: Config, values: dict[str, Any], source: str) -> Config:
     return _replace(config, values, source, "")
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return the content of a TOML file. Raises UserError: it is missing, too large or not valid."""
     if sys.version_info >= (3, 11):
         import tomllib
     else:

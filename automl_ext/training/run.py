@@ -34,6 +34,7 @@ from automl_ext.training.files.checkpoint import DamagedCheckpoint, UnfitState
 from automl_ext.training.files.reading import read_object, short
 from automl_ext.training.files.run_folder import RunFolder
 from automl_ext.training.memory import keep_freed_memory
+from automl_ext.training.observer import observe
 from automl_ext.training.progress import Progress
 
 CONFIG, ENVIRONMENT, RESULT, CHECKPOINTS = "config.json", "environment.json", "result.json", "checkpoints"
@@ -125,11 +126,12 @@ class Run:
 
         They are also written to TensorBoard, with the names of :func:`~automl_ext.training.files.tags.tag`, and
         reported by the progress bar. ``step`` is the number of completed steps, as in :meth:`save`: the first epoch's
-        losses are logged at 1.
+        losses are logged at 1. The observer sees them last (:mod:`~automl_ext.training.observer`), and may raise.
         """
         self._metrics.log(step, scalars)
         if self._progress is not None:
             self._progress.report(step, scalars)
+        observe(self.path, step, scalars)
 
     def chart(self, step: int, **scalars: float) -> None:
         """Write scalars to TensorBoard only, such as times: in ``metrics.jsonl`` they would make equal runs differ."""

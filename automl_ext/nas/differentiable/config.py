@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from automl_ext.data.pixels import check_mode, parse_size
 from automl_ext.nas.retraining.class_weights import ClassWeights, check_class_weights
 from automl_ext.nas.retraining.training import LARGEST
 from automl_ext.nas.spaces.supernet import Form
 from automl_ext.training.checks import check_range, check_seed
+from automl_ext.training.search_space import Range
 
 
 @dataclass
@@ -26,17 +27,18 @@ class SupernetConfig:
     channels: int = 4  # Number of channels C of the first stage; later stages have 2C and 4C.
     cells: int = 1  # Number of cells N per stage, all with the same genotype.
     epochs: int = 200  # Number of search epochs.
-    warmup: float = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
+    warmup: Annotated[float, Range(0.0, 0.8)] = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
     batch_size: int = 64  # Number of images per batch.
-    lr: float = 0.1  # Initial learning rate of SGD for the weights.
+    lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.1  # Initial learning rate of SGD for the weights.
     lr_min: float = 0.001  # Final learning rate of the cosine schedule.
     momentum: float = 0.9  # Nesterov momentum of SGD.
-    weight_decay: float = 5e-4  # Weight decay of SGD.
+    weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 5e-4  # Weight decay of SGD.
     grad_clip: float = 5.0  # Largest norm of the gradient of the weights.
-    alpha_lr: float = 0.03  # Learning rate of Adam for α, the logits of each edge's operations.
+    alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 0.03
+    """Learning rate of Adam for α, the logits of each edge's operations."""
     alpha_beta1: float = 0.5  # First decay rate of Adam for α.
     alpha_beta2: float = 0.999  # Second decay rate of Adam for α.
-    alpha_weight_decay: float = 1e-3  # Weight decay of Adam for α.
+    alpha_weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 1e-3  # Weight decay of Adam for α.
     shift: int = 1  # Largest random shift of a training image, in pixels.
     flip: bool = False  # Mirror each training image with probability 1/2.
     class_weights: ClassWeights = None  # Weights of the classes in the loss: balanced, or one number per class.
@@ -102,8 +104,9 @@ class SupernetConfig:
 class AnnealedConfig(SupernetConfig):
     """Options of a search with a temperature that falls linearly over the epochs."""
 
-    tau_max: float = 10.0  # Temperature τ of the samples in the first epoch; it falls linearly.
-    tau_min: float = 0.1  # Temperature τ of the samples in the last epoch.
+    tau_max: Annotated[float, Range(1.0, 20.0, log=True)] = 10.0
+    """Temperature τ of the samples in the first epoch; it falls linearly."""
+    tau_min: Annotated[float, Range(0.05, 1.0, log=True)] = 0.1  # Temperature τ of the samples in the last epoch.
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from automl_ext.nas.differentiable.config import SupernetConfig
 from automl_ext.nas.differentiable.deriving import Score
 from automl_ext.nas.differentiable.samplers import softmax_weights
 from automl_ext.nas.differentiable.search import search_supernet
 from automl_ext.nas.spaces.space import Space
+from automl_ext.training.search_space import Range
 
 
 @dataclass
@@ -31,10 +32,10 @@ class DARTSConfig(SupernetConfig):
     little, but the architecture depends only on the order of its values.
     """
 
-    warmup: float = 0.0  # Fraction of the epochs, at the start, during which α is fixed.
-    weight_decay: float = 3e-4  # Weight decay of SGD.
-    lr: float = 0.025  # Initial learning rate of SGD for the weights.
-    alpha_lr: float = 3e-4  # Learning rate of Adam for α.
+    warmup: Annotated[float, Range(0.0, 0.8)] = 0.0  # Fraction of the epochs, at the start, during which α is fixed.
+    weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 3e-4  # Weight decay of SGD.
+    lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.025  # Initial learning rate of SGD for the weights.
+    alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 3e-4  # Learning rate of Adam for α.
 
 
 def search(

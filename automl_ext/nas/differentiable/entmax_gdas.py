@@ -30,13 +30,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from automl_ext.nas.differentiable.config import AnnealedConfig
 from automl_ext.nas.differentiable.deriving import Score
 from automl_ext.nas.differentiable.samplers import sample_entmax
 from automl_ext.nas.differentiable.search import search_supernet
 from automl_ext.nas.spaces.space import Space
+from automl_ext.training.search_space import Range
 
 
 @dataclass
@@ -46,7 +47,8 @@ class EntmaxGDASConfig(AnnealedConfig):
     The defaults are those of GDAS, except for the temperature.
     """
 
-    tau_max: float = 1.0  # Temperature τ in the first epoch; the higher, the more operations run per edge.
+    tau_max: Annotated[float, Range(0.3, 5.0, log=True)] = 1.0
+    """Temperature τ in the first epoch; the higher, the more operations run per edge."""
 
 
 def search(

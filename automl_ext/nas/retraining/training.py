@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.clock import Clock
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.optimizer_state import load_optimizer
+from automl_ext.training.search_space import Range
 from automl_ext.training.seeding import generator, seed_everything
 
 LARGEST = 2**31 - 1  # largest count: PyTorch and NumPy cannot convert larger values
@@ -42,11 +43,12 @@ class TrainingConfig:
     channels: int = 16  # Number of channels C of the first stage; later stages have 2C and 4C.
     cells: int = 1  # Number of cells N per stage, all with the same genotype.
     epochs: int = 40  # Number of training epochs.
-    batch_size: int = 64  # Number of images per batch.
-    lr: float = 0.05  # Initial learning rate of SGD; the cosine schedule ends at 0.
-    momentum: float = 0.9  # Nesterov momentum of SGD.
-    weight_decay: float = 5e-4  # Weight decay of SGD.
-    shift: int = 1  # Largest random shift of a training image, in pixels.
+    batch_size: Annotated[int, Range(16, 256, log=True)] = 64  # Number of images per batch.
+    lr: Annotated[float, Range(1e-3, 0.5, log=True)] = 0.05
+    """Initial learning rate of SGD; the cosine schedule ends at 0."""
+    momentum: Annotated[float, Range(0.5, 0.99)] = 0.9  # Nesterov momentum of SGD.
+    weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 5e-4  # Weight decay of SGD.
+    shift: Annotated[int, Range(0, 4)] = 1  # Largest random shift of a training image, in pixels.
     flip: bool = False  # Mirror each training image with probability 1/2.
     cutout: int = 0  # Side of a square set to zero in each training image, in pixels (DARTS: 16).
     drop_path: float = 0.0  # Drop-path probability; rises linearly from 0 to about this value (DARTS: 0.2).

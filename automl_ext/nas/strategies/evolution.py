@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from random import Random
-from typing import Any
+from typing import Annotated, Any
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.retraining.training import MANY
@@ -30,6 +30,7 @@ from automl_ext.nas.strategies.strategy import (
     unpack,
 )
 from automl_ext.training.checks import check_range
+from automl_ext.training.search_space import Range
 
 
 class Evolution:
@@ -85,8 +86,9 @@ class Evolution:
 class EvolutionConfig(ScreenedSearchConfig):
     """Configuration of regularized evolution (Real et al. 2019)."""
 
-    population: int = 10  # Number of members of the population; a new member replaces the oldest.
-    sample: int = 3  # Number of members that compete to be a parent.
+    population: Annotated[int, Range(5, 100, log=True)] = 10
+    """Number of members of the population; a new member replaces the oldest."""
+    sample: Annotated[int, Range(2, 20)] = 3  # Number of members that compete to be a parent.
 
     def __post_init__(self) -> None:
         super().__post_init__()

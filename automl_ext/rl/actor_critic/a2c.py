@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +27,11 @@ from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.exploration.self_imitation import SelfImitation
 from automl_ext.rl.loop import loop
 from automl_ext.rl.loop.extensions import Acted, total_loss
+from automl_ext.rl.loop.ranges import LAMBDAS
 from automl_ext.rl.networks.grouped import GroupedActorCritic, popart_of
 from automl_ext.rl.networks.parameters import clipped_gradient
 from automl_ext.training.checks import check_range
+from automl_ext.training.search_space import Categories, Range
 from automl_ext.training.seeding import derived_seed
 
 
@@ -41,12 +43,15 @@ class A2CConfig(PolicyGradientConfig):
     linearly from 3e-3 to 0 instead of being 7e-4 throughout, so that late updates do not destroy a good policy.
     """
 
-    n_steps: int = 5  # Steps per environment and update.
-    gae_lambda: float = 1.0  # λ of generalized advantage estimation. 0: trust the next value; 1: n-step returns.
+    n_steps: Annotated[int, Range(5, 256, log=True)] = 5  # Steps per environment and update.
+    gae_lambda: Annotated[float, LAMBDAS] = 1.0
+    """λ of generalized advantage estimation. 0: trust the next value; 1: n-step returns."""
     optimizer: Literal["rmsprop", "adam"] = "rmsprop"  # Optimization algorithm.
-    lr_decay: bool = True  # Decrease the learning rate linearly to 0 at total_steps.
+    lr_decay: Annotated[bool, Categories(False, True)] = True
+    """Decrease the learning rate linearly to 0 at total_steps."""
     scale_rewards: bool = False  # Divide rewards by the running standard deviation of the discounted returns.
-    normalize_advantages: bool = False  # Normalize the advantages of every update to mean 0 and standard deviation 1.
+    normalize_advantages: Annotated[bool, Categories(False, True)] = False
+    """Normalize the advantages of every update to mean 0 and standard deviation 1."""
     self_imitation: bool = False  # Also imitate the own past actions that turned out better than expected.
     imitation_updates: int = 4  # Gradient steps of self-imitation after each update.
     imitation_batch_size: int = 512  # Transitions per gradient step of self-imitation.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from automl_ext.rl.loop.agent import TrainConfig, envs_of
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.extensions import ExtraLoss, load_states, states
 from automl_ext.rl.loop.policy import PolicyAgent
+from automl_ext.rl.loop.ranges import GAMMAS
 from automl_ext.rl.networks.actor_critic import ActorCritic, acting
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.grouped import GroupedActorCritic, Separate
@@ -30,6 +31,7 @@ from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
 from automl_ext.training.memory import check_memory
 from automl_ext.training.optimizer_state import load_optimizer
+from automl_ext.training.search_space import Range
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
 
 
@@ -42,11 +44,11 @@ class PolicyGradientConfig(TrainConfig):
     """
 
     n_envs: int = 8  # Number of environments.
-    gamma: float = 0.99  # Discount factor.
-    lr: float = 3e-3  # Learning rate.
-    vf_coef: float = 0.5  # Weight of the value loss.
-    ent_coef: float = 0.0  # Weight of the entropy bonus.
-    max_grad_norm: float = 0.5  # Gradient norm to clip at; inf: no clipping.
+    gamma: Annotated[float, GAMMAS] = 0.99  # Discount factor.
+    lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 3e-3  # Learning rate.
+    vf_coef: Annotated[float, Range(0.1, 1.0)] = 0.5  # Weight of the value loss.
+    ent_coef: Annotated[float, Range(1e-8, 0.1, log=True)] = 0.0  # Weight of the entropy bonus.
+    max_grad_norm: Annotated[float, Range(0.3, 5.0, log=True)] = 0.5  # Gradient norm to clip at; inf: no clipping.
     hidden: tuple[int, ...] = (64, 64)  # Units of each hidden layer.
     normalize: bool = False  # Normalize observations by their running mean and standard deviation.
     body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.

@@ -14,7 +14,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ from automl_ext.rl.envs.rollouts import Rollout, collect
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
 from automl_ext.rl.loop.extensions import Acted, total_loss
+from automl_ext.rl.loop.ranges import GAMMAS, LAMBDAS
 from automl_ext.rl.networks import numpy_adam
 from automl_ext.rl.networks.actor_critic import is_twin
 from automl_ext.rl.networks.actor_critic_gradient import ActorCriticGradient, differentiable
@@ -42,6 +43,7 @@ from automl_ext.rl.networks.grouped import popart_of
 from automl_ext.rl.networks.parameters import clipped_gradient
 from automl_ext.training.checks import check_range
 from automl_ext.training.memory import flushed_denormals
+from automl_ext.training.search_space import Categories, Range
 
 EPS = 1e-8  # added to the standard deviation of the advantages
 
@@ -50,16 +52,19 @@ EPS = 1e-8  # added to the standard deviation of the advantages
 class PPOConfig(PolicyGradientConfig):
     """Configuration of PPO. The defaults are for CartPole-v1, as in Stable-Baselines3's zoo."""
 
-    n_steps: int = 32  # Steps per environment and rollout.
-    batch_size: int = 256  # Largest number of steps in a minibatch.
-    n_epochs: int = 20  # Passes over each rollout.
-    gamma: float = 0.98  # Discount factor.
-    gae_lambda: float = 0.8  # λ of generalized advantage estimation. 0: trust the next value; 1: n-step returns.
-    clip_range: float = 0.2  # ε: the ratio of the new to the old probability counts within 1 ± ε.
+    n_steps: Annotated[int, Range(16, 2048, log=True)] = 32  # Steps per environment and rollout.
+    batch_size: Annotated[int, Range(16, 1024, log=True)] = 256  # Largest number of steps in a minibatch.
+    n_epochs: Annotated[int, Range(1, 20)] = 20  # Passes over each rollout.
+    gamma: Annotated[float, GAMMAS] = 0.98  # Discount factor.
+    gae_lambda: Annotated[float, LAMBDAS] = 0.8
+    """λ of generalized advantage estimation. 0: trust the next value; 1: n-step returns."""
+    clip_range: Annotated[float, Range(0.1, 0.4)] = 0.2
+    """ε: the ratio of the new to the old probability counts within 1 ± ε."""
     value_clip: float | None = None  # Largest change of a value that lowers the value loss. None: no clipping.
-    lr: float = 1e-3  # Learning rate.
-    lr_decay: bool = True  # Decrease the learning rate linearly to 0 at total_steps.
-    clip_decay: bool = True  # Decrease the clip range linearly to 0 at total_steps.
+    lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 1e-3  # Learning rate.
+    lr_decay: Annotated[bool, Categories(False, True)] = True
+    """Decrease the learning rate linearly to 0 at total_steps."""
+    clip_decay: Annotated[bool, Categories(False, True)] = True  # Decrease the clip range linearly to 0 at total_steps.
     popart: bool = False  # Normalize the values of each task, and its advantages, by PopArt.
 
     def __post_init__(self) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Annotated
 
 from automl_ext.rl.augmentation.batches import Augment
 from automl_ext.rl.exploration.bonus import BonusName
 from automl_ext.rl.loop.agent import TrainConfig
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
+from automl_ext.rl.loop.ranges import GAMMAS
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.representation.prediction import Auxiliary
 from automl_ext.training.checks import check_range
+from automl_ext.training.search_space import Categories, Range
 
 
 @dataclass
@@ -29,24 +32,27 @@ class DQNConfig(TrainConfig):
     double: bool = False  # Double Q-learning: select the next action with the online network.
     dueling: bool = False  # Separate streams for the state value and the advantages.
     prioritized: bool = False  # Sample transitions with probability proportional to |TD error|^alpha.
-    n_step: int = 5  # Number of rewards in a target before it bootstraps.
+    n_step: Annotated[int, Range(1, 10)] = 5  # Number of rewards in a target before it bootstraps.
     distributional: bool = False  # Learn the distribution of returns (C51).
     noisy: bool = False  # Explore with noisy layers instead of epsilon-greedy.
     hidden: tuple[int, ...] = (256, 256)  # Units of each hidden layer.
-    lr: float = 2.3e-3  # Learning rate of Adam.
-    lr_decay: bool = field(default=True, metadata={"before": False})
+    lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 2.3e-3  # Learning rate of Adam.
+    lr_decay: Annotated[bool, Categories(False, True)] = field(default=True, metadata={"before": False})
     """Decrease the learning rate linearly to 0 at total_steps."""
     adam_eps: float = 1e-8  # Epsilon of Adam.
     max_grad_norm: float = 10.0  # Gradient norm to clip at; inf: no clipping.
-    gamma: float = 0.99  # Discount factor.
-    batch_size: int = 64  # Transitions per gradient step.
+    gamma: Annotated[float, GAMMAS] = 0.99  # Discount factor.
+    batch_size: Annotated[int, Range(16, 512, log=True)] = 64  # Transitions per gradient step.
     buffer_size: int = 100_000  # Capacity of the replay, in transitions.
     learning_starts: int = 1_000  # Steps of random actions before training starts.
     train_freq: int = 256  # Steps between updates.
     gradient_steps: int = 128  # Gradient steps every train_freq environment steps; -1: train_freq gradient steps.
-    target_update_interval: int = 10  # Steps between updates of the target network.
-    exploration_fraction: float = 0.16  # Fraction of total_steps over which epsilon falls from 1 to final_epsilon.
-    final_epsilon: float = 0.04  # Probability of a random action after exploration_fraction.
+    target_update_interval: Annotated[int, Range(1, 10_000, log=True)] = 10
+    """Steps between updates of the target network."""
+    exploration_fraction: Annotated[float, Range(0.0, 0.5)] = 0.16
+    """Fraction of total_steps over which epsilon falls from 1 to final_epsilon."""
+    final_epsilon: Annotated[float, Range(0.0, 0.2)] = 0.04
+    """Probability of a random action after exploration_fraction."""
     alpha: float = 0.5  # Exponent of the priorities in prioritized replay.
     beta: float = 0.4  # Initial exponent of the importance weights; it rises to 1 during training.
     atoms: int = 51  # Number of atoms of the return distribution (C51).

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from automl_ext.rl.dqn.agent import DQN
 from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.rl.loop import loop
+from automl_ext.training.search_space import Range
 
 
 @dataclass
@@ -26,19 +27,20 @@ class RainbowConfig(DQNConfig):
     double: bool = True  # Double Q-learning: select the next action with the online network.
     dueling: bool = True  # Separate streams for the state value and the advantages.
     prioritized: bool = True  # Sample transitions with probability proportional to |TD error|^alpha.
-    n_step: int = 3  # Number of rewards in a target before it bootstraps.
+    n_step: Annotated[int, Range(1, 10)] = 3  # Number of rewards in a target before it bootstraps.
     distributional: bool = True  # Learn the distribution of returns (C51).
     noisy: bool = True  # Explore with noisy layers instead of epsilon-greedy.
     hidden: tuple[int, ...] = (1024,)  # Units of each hidden layer. The dueling streams share the last one, 512 each.
-    lr: float = 6.25e-5  # Learning rate of Adam.
+    lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 6.25e-5  # Learning rate of Adam.
     lr_decay: bool = False  # Decrease the learning rate linearly to 0 at total_steps.
     adam_eps: float = 1.5e-4  # Epsilon of Adam.
-    batch_size: int = 32  # Transitions per gradient step.
+    batch_size: Annotated[int, Range(16, 512, log=True)] = 32  # Transitions per gradient step.
     buffer_size: int = 1_000_000  # Capacity of the replay, in transitions.
     learning_starts: int = 20_000  # Steps of random actions before training starts (80k frames).
     train_freq: int = 4  # Steps between updates.
     gradient_steps: int = 1  # Gradient steps every train_freq environment steps; -1: train_freq gradient steps.
-    target_update_interval: int = 8_000  # Steps between updates of the target network (32k frames).
+    target_update_interval: Annotated[int, Range(100, 20_000, log=True)] = 8_000
+    """Steps between updates of the target network (32k frames)."""
     final_epsilon: float = 0.01  # Probability of a random action after exploration_fraction, without noisy layers.
     exploration_fraction: float = 0.1  # Fraction of total_steps over which epsilon falls from 1 to final_epsilon.
 

@@ -1,0 +1,1 @@
+"""Tuning of the commands of ``automl-ext`` that make a run directory."""

@@ -1,0 +1,128 @@
+"""``automl-ext tune``: tunes a command that makes a run directory."""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from automl_ext.training.config import to_dict
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.atomic import write_atomic
+from automl_ext.training.files.reading import read_object
+from automl_ext.training.run import RESULT
+from automl_ext.training.search_space import Space, with_point
+from automl_ext.tune.commands.flags import as_flags, as_toml
+from automl_ext.tune.commands.objective import CommandObjective, Metric
+from automl_ext.tune.commands.ranges import space_of
+from automl_ext.tune.config import TuneConfig, check_installed
+from automl_ext.tune.trials import folder_of
+from automl_ext.tune.tuning import TRIALS, tune
+
+BEST = "best.toml"
+WITH_EXPERIENCE = ("default", "experience")  # samplers
+
+
+@dataclass
+class CommandTuneConfig(TuneConfig):
+    """Options of the tuning of a command."""
+
+    objective: str | None = None
+    """Number to tune by, of result.json or else of metrics.jsonl. Default: the return of the last policy, the accuracy
+    on validation data, or the score of the search."""
+    ranges: Path | None = None
+    """TOML file with other ranges: tables [OPTION] with low, high and log, or values; lists exclude or only."""
+
+
+def tune_command(
+    name: str,
+    load: Callable[[], tuple[type, Callable[..., Any]]],
+    metric: Metric,
+    settings: Any,
+    config: CommandTuneConfig,
+    out: Path,
+    resume: str | None = None,
+    stop_after: int | None = None,
+) -> dict[str, Any] | None:
+    """Tune a command.
+
+    Args:
+        name: the command, for example "train ppo".
+        load: imports and returns the configuration's class and the function; it is pickled.
+        metric: the command's own metric.
+        settings: the configuration of trial 0, and of what is not searched.
+        config: the options of the tuning.
+        out, resume, stop_after: see :func:`automl_ext.tune.tuning.tune`.
+
+    Returns:
+        The result of :func:`~automl_ext.tune.tuning.tune`, and ``metric``, ``command_line`` of the best settings, and
+        ``meta`` if the trials have it (meta-features of a data set). None if it was interrupted.
+
+    Raises:
+        UserError: the metric, the ranges or the settings are wrong.
+    """
+    check_installed(config.sampler)
+    if config.objective is not None:
+        metric = Metric(config.objective, config.objective)
+        if "test" in metric.name or metric.name.startswith(("class_accuracy", "confusion")):
+            raise UserError(f"objective: expected a number from validation data, got {metric.name}: of the test data")
+    kind = type(settings)
+    space = space_of(kind, config.ranges)
+    settings = with_point(settings, dict(metric.needs))
+    # One seed for both, so that all trials differ in their points only.
+    config = dataclasses.replace(config, seed=getattr(settings, "seed", 0))
+    objective = CommandObjective(load, settings, metric)
+    about = {"command": name, "settings": to_dict(settings), "metric": metric.name}
+
+    def conclude(result: dict[str, Any]) -> dict[str, Any]:
+        best = with_point(settings, result["best"]["point"])
+        line = f"automl-ext {name} {as_flags(best)}".strip()
+        write_atomic(out / BEST, as_toml(best, f"{line}\n{metric.name}: {result['best']['value']}").encode())
+        run = read_object(folder_of(out / TRIALS, result["best"]["trial"]) / RESULT)
+        meta = {"meta": run["meta"]} if "meta" in run else {}
+        return {"metric": metric.name, "command_line": line, "best_toml": shlex.quote(str(out / BEST)), **meta}
+
+    first = [point_of(settings, space)]
+    if config.sampler in WITH_EXPERIENCE:
+        first += known_points(name, space, first[0])
+        if config.sampler == "experience" and len(first) == 1:
+            raise UserError(f"sampler: there is no experience with {name}; expected default, random, tpe, gp or cmaes")
+    return tune(
+        objective,
+        space,
+        config,
+        out,
+        first=first,
+        resume=resume,
+        stop_after=stop_after,
+        name=name,
+        about=about,
+        conclude=conclude,
+    )
+
+
+def point_of(settings: Any, space: Space) -> dict[str, Any]:
+    """Return the values that a configuration has for the names of a space."""
+    point = {}
+    for name in space:
+        value = settings
+        for part in name.split("."):
+            value = getattr(value, part)
+        point[name] = value
+    return point
+
+
+def known_points(command: str, space: Space, usual: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the points of the portfolio, best first, moved into the space; names without a value keep ``usual``."""
+    from automl_ext.tune.experience import portfolio
+    from automl_ext.tune.space import nearest
+
+    points: list[dict[str, Any]] = []
+    for known in portfolio(command):
+        point = nearest(space, usual | {name: value for name, value in known.items() if name in space})
+        if point not in points:
+            points.append(point)
+    return points

@@ -1,0 +1,75 @@
+"""A configuration as the flags of its command, and as a TOML file for --config."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import typing
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+
+def changes(config: Any, default: Any, prefix: str = "", flag: str = "") -> Iterator[tuple[str, str, Any]]:
+    """Yield dotted name, name of the flag and value of each option that differs from the one of ``default``."""
+    hints = typing.get_type_hints(type(config), include_extras=True)
+    for field in dataclasses.fields(config):
+        value, usual = getattr(config, field.name), getattr(default, field.name)
+        if dataclasses.is_dataclass(value):
+            # tyro.conf.arg(prefix_name=False) leaves the outer name out of the flags
+            notes = getattr(hints[field.name], "__metadata__", ())
+            omitted = any(getattr(note, "prefix_name", True) is False for note in notes)
+            yield from changes(value, usual, f"{prefix}{field.name}.", flag if omitted else f"{flag}{field.name}.")
+        elif type(value) is not type(usual) or value != usual:
+            yield prefix + field.name, (flag + field.name).replace("_", "-"), value
+
+
+def as_flags(config: Any) -> str:
+    """Return the flags with which a command has this configuration; options with their defaults are left out."""
+    words = []
+    for _, name, value in changes(config, type(config)()):
+        if isinstance(value, bool):
+            words.append(
+                f"--{name}" if value else "--" + ".".join([*name.split(".")[:-1], f"no-{name.split('.')[-1]}"])
+            )
+        elif isinstance(value, (tuple, list)):
+            words += [f"--{name}", *(shlex.quote(text(item)) for item in value)]
+        else:
+            words += [f"--{name}", shlex.quote(text(value))]
+    return " ".join(words)
+
+
+def text(value: Any) -> str:
+    """Return a value as a word of the command line."""
+    return value.name if isinstance(value, Enum) else str(value)
+
+
+def as_toml(config: Any, comment: str) -> str:
+    """Return a TOML file for --config; options with their defaults are left out.
+
+    TOML has no None: an option that is None, but not by default, becomes a comment.
+    """
+    lines, tables = [f"# {line}" for line in comment.splitlines()], dict[str, list[str]]()
+    for name, flag, value in changes(config, type(config)()):
+        table, _, last = name.rpartition(".")
+        line = f"# {last}: None; add --{flag} None" if value is None else f"{last} = {toml_value(value)}"
+        tables.setdefault(table, []).append(line)
+    lines += tables.pop("", [])
+    for table, inner in tables.items():
+        lines += ["", f"[{table}]", *inner]
+    return "\n".join(lines) + "\n"
+
+
+def toml_value(value: Any) -> str:
+    """Return a value in TOML's notation."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, (tuple, list)):
+        return "[" + ", ".join(toml_value(item) for item in value) + "]"
+    if isinstance(value, float):
+        return repr(value)  # inf and nan are valid
+    if isinstance(value, int):
+        return str(value)
+    return json.dumps(value.name if isinstance(value, Enum) else str(value) if isinstance(value, Path) else value)

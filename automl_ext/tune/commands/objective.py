@@ -1,0 +1,133 @@
+"""The objective of a command: it runs the command in the trial's folder and reads the metric."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.lock import Lock
+from automl_ext.training.files.metrics import FILE
+from automl_ext.training.files.reading import read_object
+from automl_ext.training.observer import observing
+from automl_ext.training.pictures.curves import read_metrics
+from automl_ext.training.run import RESULT
+from automl_ext.training.search_space import with_point
+from automl_ext.tune.reporting import report
+
+PATIENCE = 30.0  # seconds to wait for the lock of a trial's folder: a killed process may still be ending
+
+
+@dataclass(frozen=True)
+class Metric:
+    """What a command is tuned by.
+
+    Attributes:
+        name: an entry of ``result.json``, with dots between levels, or else of ``metrics.jsonl``, its last value.
+        logged: the entry of ``metrics.jsonl`` by which trials are pruned; None: they are not.
+        needs: values of the command's options without which there is no such metric.
+    """
+
+    name: str
+    logged: str | None = None
+    needs: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class CommandObjective:
+    """Runs a command with the values of a point. It can be pickled.
+
+    Args:
+        load: imports and returns the configuration's class and the function ``(config, out, resume, stop_after)``.
+        settings: the configuration; a point replaces some of its values.
+        metric: the result.
+    """
+
+    load: Callable[[], tuple[type, Callable[..., Any]]]
+    settings: Any
+    metric: Metric
+
+    def __call__(self, point: Mapping[str, Any], out: Path) -> float:
+        """Run the command in ``out``, or continue it, and return the metric.
+
+        Raises:
+            ValueError: the configuration refuses the point.
+            UserError: the run failed, or has no such metric.
+        """
+        _, function = self.load()
+        config = with_point(self.settings, point)
+        wait_for(out)
+        if not (out / RESULT).is_file():
+            with observing(self.watch(out)):
+                function(config, out, resume="auto", stop_after=None)
+        for step, value in self.logged(out):
+            with contextlib.suppress(Exception):
+                report(step, value)
+        return value_of(out, self.metric.name)
+
+    def watch(self, trial: Path) -> Callable[[Path, int, Mapping[str, float]], None]:
+        """Return an observer that reports what the run logs, from the first line of ``metrics.jsonl`` on."""
+        started = False
+
+        def observer(run: Path, step: int, scalars: Mapping[str, float]) -> None:
+            nonlocal started
+            if run != trial or self.metric.logged is None:
+                return
+            if not started:  # a resumed run has earlier lines
+                started = True
+                for earlier, value in self.logged(run):
+                    report(earlier, value)
+            elif self.metric.logged in scalars:
+                report(step, float(scalars[self.metric.logged]))
+
+        return observer
+
+    def logged(self, run: Path) -> Iterator[tuple[int, float]]:
+        """Yield step and value of the logged metric."""
+        name = self.metric.logged
+        if name is not None and (run / FILE).is_file():
+            for line in read_metrics(run):
+                if name in line:
+                    yield line["step"], float("nan") if line[name] is None else float(line[name])
+
+
+def value_of(run: Path, name: str) -> float:
+    """Return a metric of a finished run.
+
+    Raises:
+        UserError: there is no such number; the message lists the numbers of ``result.json``.
+    """
+    result = read_object(run / RESULT)
+    numbers = dict(numbers_in(result))
+    if name in numbers:
+        return numbers[name]
+    lines = read_metrics(run) if (run / FILE).is_file() else []
+    values = [line[name] for line in lines if line.get(name) is not None]
+    if not values:
+        raise UserError(f"objective: expected one of {', '.join(numbers)}, or a number that the run logs, got {name}")
+    return float(values[-1])
+
+
+def numbers_in(value: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, float]]:
+    """Yield the numbers of a JSON object by dotted name."""
+    for name, inner in value.items():
+        if isinstance(inner, dict):
+            yield from numbers_in(inner, f"{prefix}{name}.")
+        elif isinstance(inner, (int, float)) and not isinstance(inner, bool):
+            yield prefix + name, float(inner)
+
+
+def wait_for(folder: Path) -> None:
+    """Wait until no process holds the lock of a run directory; give up after ``PATIENCE`` seconds."""
+    end = time.monotonic() + PATIENCE
+    while folder.is_dir() and time.monotonic() < end:
+        try:
+            Lock(folder).release()
+        except UserError:
+            time.sleep(0.1)
+        else:
+            return

@@ -1,0 +1,183 @@
+"""The study of a tuning run: Optuna's, in memory for decisions, and in a storage for other programs and machines.
+
+Proposals and pruning depend on the study in memory, to which a resumed run tells the outcomes of all trials again in
+their order. So they are what they would have been without the interruption. The storage gets each trial when it has
+ended; from a shared one, the trials of other tuning runs are read.
+"""
+
+from __future__ import annotations
+
+import math
+import uuid
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.atomic import write_json
+from automl_ext.training.files.reading import read_object, short
+from automl_ext.training.search_space import Space
+from automl_ext.tune.config import TuneConfig
+from automl_ext.tune.pruning import Rule, hyperband, pruned
+from automl_ext.tune.samplers import SeededSampler, direction_of, in_memory
+from automl_ext.tune.space import Distributions, distributions, nearest, rounded
+from automl_ext.tune.trials import Outcome
+
+LOG, TUNER, JOURNAL = "study.log", "tuner.json", "journal:"
+ENDED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+class Study:
+    """Proposes points and is told outcomes, in the order of the trials' numbers.
+
+    Args:
+        name: name of the study.
+        config: sampler, pruner, seed and storage.
+        space: the search space.
+        first: points of the first trials.
+        out: folder of the tuning run.
+
+    Raises:
+        UserError: the storage cannot be used.
+    """
+
+    def __init__(self, name: str, config: TuneConfig, space: Space, first: Sequence[dict[str, Any]], out: Path) -> None:
+        self.config = config
+        self.ranges, self.space = space, distributions(space)
+        points = [nearest(space, point) for point in first]
+        self.sampler = SeededSampler(config.sampler, config.seed, self.space, points)
+        self.memory = in_memory(name, config.minimize, self.sampler)
+        self.running: dict[int, Trial] = {}
+        self.steps: tuple[int, int] | None = None  # first and last step that the first finished trial reported
+        self.storage = Storage(name, config, self.space, out)
+
+    def propose(self, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Return the parameters of a new trial as the sampler chose them, and as the point to try."""
+        self._add_others()
+        self.sampler.index = index
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # experimental samplers, and infinite values of failed trials
+            trial = self.memory.ask(self.space)
+        self.running[index] = trial
+        return trial.params, rounded(self.ranges, trial.params)
+
+    def restore(self, index: int, params: dict[str, Any]) -> None:
+        """Start a trial again whose parameters are known.
+
+        Raises:
+            UserError: the parameters are not in the space, or CMA-ES would choose others.
+        """
+        try:
+            create_trial(params=params, distributions=self.space, value=0.0)
+        except ValueError as error:
+            raise UserError(f"trial {index}: the parameters are not of this search space: {short(error)}") from None
+        if self.config.sampler == "cmaes":  # its state is that of the trials that it proposed
+            if self.propose(index)[0] != params:
+                raise UserError(f"trial {index}: CMA-ES now proposes another point; was Optuna's version another one?")
+            return
+        self.memory.enqueue_trial(params)
+        self.running[index] = self.memory.ask(self.space)
+
+    def rule(self) -> Rule | None:
+        """Return the pruning rule of the trial that was proposed last; None: it is not pruned."""
+        if self.steps is None:
+            return None
+        trials = self.memory.get_trials(deepcopy=False)[:-1]
+        return Rule(self.memory.study_name, self.config.minimize, *self.steps, trials)
+
+    def tell(self, index: int, outcome: Outcome) -> None:
+        """Tell the outcome of a trial."""
+        trial = self.running.pop(index)
+        reports = [(step, value) for step, value in outcome.reports if value is not None]
+        hyperbanded = self.config.pruner == "hyperband"
+        if hyperbanded and self.steps is None and outcome.state == "finished" and reports:
+            self.steps = reports[0][0], reports[-1][0]
+        before = self.memory.pruner
+        if self.steps is not None:
+            # Only here: with this pruner, a sampler would use the trials of one bracket only.
+            self.memory.pruner = hyperband(*self.steps)
+        for step, value in reports:
+            pruned(trial, step, value)  # notes the value at each rung
+        self.memory.pruner = before
+        if outcome.state == "pruned":
+            self.memory.tell(trial, state=TrialState.PRUNED)
+        else:
+            worst = math.inf if self.config.minimize else -math.inf
+            self.memory.tell(trial, worst if outcome.value is None else outcome.value)
+        self.storage.add(index, self.memory.trials[trial.number], outcome.error)
+
+    def _add_others(self) -> None:
+        """Learn from other tuning runs with the same storage. CMA-ES learns from its own points only."""
+        if self.config.storage is not None and self.config.sampler != "cmaes":
+            self.memory.add_trials(self.storage.others())
+
+
+class Storage:
+    """The storage of a study, which holds the trials that have ended."""
+
+    def __init__(self, name: str, config: TuneConfig, space: Distributions, out: Path) -> None:
+        self.space, self.tuner = space, "this"
+        self.known: set[int] = set()  # numbers of the trials of others that were returned
+        if config.storage is None:
+            # It is written again from the trials' files: a killed process may have left half a line and a lock.
+            for path in (out / LOG, out / f"{LOG}.lock"):
+                path.unlink(missing_ok=True)
+        else:
+            self.tuner = tuner_of(out)
+        url = config.storage or f"{JOURNAL}{out / LOG}"
+        try:
+            storage: Any = url
+            if url.startswith(JOURNAL):
+                storage = optuna.storages.JournalStorage(JournalFileBackend(url.removeprefix(JOURNAL)))
+            direction = direction_of(config.minimize)
+            self.study = optuna.create_study(storage=storage, study_name=name, direction=direction, load_if_exists=True)
+            mine = [t for t in self.study.get_trials(deepcopy=False) if t.user_attrs.get("tuner") == self.tuner]
+        except Exception as error:  # of SQLAlchemy, of a driver, of the file
+            raise UserError(f"storage: cannot use {url}: {short(error)}") from None
+        if self.study.direction != direction:
+            raise UserError(f"minimize: expected that of the study {name} in {url}, {self.study.direction.name}")
+        self.added = {trial.user_attrs.get("trial") for trial in mine}
+
+    def add(self, index: int, trial: FrozenTrial, error: str | None) -> None:
+        """Add a trial that has ended, unless it was added before the tuning run was resumed."""
+        if index in self.added:
+            return
+        self.added.add(index)
+        self.study.add_trial(
+            create_trial(
+                state=trial.state,
+                value=trial.value,
+                params=trial.params,
+                distributions=trial.distributions,
+                intermediate_values=trial.intermediate_values,
+                user_attrs={"tuner": self.tuner, "trial": index} | ({"error": error} if error else {}),
+            )
+        )
+
+    def others(self) -> list[FrozenTrial]:
+        """Return the ended trials of other tuning runs that were not returned before, without Optuna's own notes."""
+        found = []
+        for trial in self.study.get_trials(deepcopy=False, states=ENDED):
+            ours = trial.user_attrs.get("tuner") == self.tuner
+            if ours or trial.number in self.known or trial.distributions != self.space:
+                continue
+            self.known.add(trial.number)
+            found.append(
+                create_trial(
+                    state=trial.state, value=trial.value, params=trial.params, distributions=trial.distributions
+                )
+            )
+        return found
+
+
+def tuner_of(out: Path) -> str:
+    """Return the name of the tuning run in ``out`` in shared storages; choose one at first."""
+    path = out / TUNER
+    if not path.exists():
+        write_json(path, {"tuner": uuid.uuid4().hex})
+    return str(read_object(path).get("tuner"))

@@ -1,0 +1,304 @@
+"""Tuning: find the point of a search space at which a function has its best value.
+
+    trial 0 has the given settings; then, with up to ``workers`` trials in flight:
+        propose a point and write it into the trial's file; evaluate it in a worker, which writes the outcome
+        wait for the oldest trial, tell the study its outcome, log it
+
+A resumed run goes through the same loop. It takes points and outcomes from the trials' files as far as they exist.
+"""
+
+from __future__ import annotations
+
+import math
+import pickle
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from automl_ext.parallel.workers import Workers
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
+from automl_ext.training.run import Run
+from automl_ext.training.search_space import Space
+from automl_ext.tune.config import TuneConfig, check_installed
+from automl_ext.tune.evaluation import Evaluate, Objective
+from automl_ext.tune.trials import Outcome, Proposal, read_trial, write_trial
+
+if TYPE_CHECKING:
+    from automl_ext.tune.study import Study
+
+TRIALS = "trials"
+HOPELESS = 3  # tuning ends if this number of trials fail before one succeeds
+Conclude = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+@dataclass
+class TuningFacts:
+    """Everything on which the points of a tuning run depend; a resumed run must have the same."""
+
+    about: dict[str, Any]
+    space: dict[str, Any]
+    first: list[dict[str, Any]]
+    sampler: str
+    pruner: str
+    minimize: bool
+    seed: int
+    workers: int
+
+
+@dataclass
+class Trials:
+    """The trials of a tuning run that have ended, in the order of their numbers."""
+
+    minimize: bool
+    ended: list[tuple[Proposal, Outcome]] = field(default_factory=list)
+
+    @property
+    def best(self) -> tuple[Proposal, Outcome] | None:
+        """The finished trial with the best value; of equal ones, the first."""
+        finished = [trial for trial in self.ended if trial[1].value is not None]
+        sign = 1 if self.minimize else -1
+        return min(finished, key=lambda trial: sign * (trial[1].value or 0.0), default=None)
+
+    def count(self, state: str) -> int:
+        return sum(outcome.state == state for _, outcome in self.ended)
+
+    def scalars(self) -> dict[str, float]:
+        """Return the values of the last trial, and the best one so far, for ``metrics.jsonl``."""
+        best, last = self.best, self.ended[-1][1].value
+        return {
+            "value": math.nan if last is None else last,
+            "best": math.nan if best is None or best[1].value is None else best[1].value,
+            "failed": self.count("failed"),
+            "pruned": self.count("pruned"),
+        }
+
+
+def tune(
+    objective: Objective,
+    space: Space,
+    config: TuneConfig,
+    out: str | Path,
+    *,
+    first: Sequence[dict[str, Any]] = (),
+    resume: str | None = None,
+    stop_after: int | None = None,
+    name: str = "tune",
+    about: dict[str, Any] | None = None,
+    conclude: Conclude | None = None,
+) -> dict[str, Any] | None:
+    """Find the point at which ``objective`` has its best value.
+
+    Args:
+        objective: called with a point (a value by name) and the folder of the trial, which it may create and write
+            into; returns the value. An exception, or a value that is not finite, makes the trial a failed one, which
+            counts as infinitely bad. It may call :func:`~automl_ext.tune.reporting.report`, so that it can be pruned.
+            If it is interrupted, it is called again with the same folder. With several workers it is pickled: a
+            function at the top level of a module.
+        space: the values of each name (:mod:`automl_ext.training.search_space`).
+        config: budget, sampler and workers.
+        out: run directory of the tuning run, with the trials in ``trials``.
+        first: points to evaluate first; those outside of the space are allowed.
+        resume: None, or "auto" to continue; see :meth:`automl_ext.training.run.Run.open`.
+        stop_after: stop after this number of trials of this call.
+        name: name of the study.
+        about: what is tuned, as plain values; a resumed run must have the same.
+        conclude: adds entries to the result.
+
+    Returns:
+        The content of ``result.json``: ``best`` (trial, value, point), ``first_value`` (of trial 0), ``trials`` (of
+        each: trial, point, value, state, seconds, error), the numbers ``finished``, ``failed`` and ``pruned``, and
+        ``seconds``. None if it was interrupted.
+
+    Raises:
+        UserError: there is no budget, the space is empty, the run directory or the storage cannot be used, the
+            objective cannot be pickled, or all of the first trials failed.
+        ModuleNotFoundError: Optuna is not installed.
+    """
+    check_installed(config.sampler)
+    from automl_ext.tune.pictures import draw
+    from automl_ext.tune.space import described
+    from automl_ext.tune.study import Study
+
+    if config.trials is None and config.minutes is None and config.sampler != "experience":
+        raise UserError("trials, minutes: expected a budget, at least one of the two")
+    if resume not in (None, "auto"):
+        raise UserError(f"resume: expected auto, got {resume}")
+    if not space:
+        raise UserError("space: expected at least one name, got none")
+    if config.workers > 1:
+        try:
+            pickle.dumps(objective)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise UserError(f"objective: expected a function that can be pickled, {short(error)}") from None
+    points = [dict(point) for point in first]
+    facts = TuningFacts(
+        about or {},
+        described(space),
+        points,
+        config.sampler,
+        config.pruner,
+        config.minimize,
+        config.seed,
+        config.workers,
+    )
+    with Run.open(out, facts, algorithm="tune", resume=resume) as run:
+        (run.path / TRIALS).mkdir(exist_ok=True)
+        study = Study(config.study or name, config, space, points, run.path)
+        tuning = Tuning(run, study, config, points, objective)
+        if not tuning.run_trials(stop_after, name):
+            return None
+        result = {"command": name, "maximize": not config.minimize, **tuning.result()}
+        if conclude is not None:
+            result |= conclude(result)
+        run.finish(result)
+        draw(study.memory, run.path)
+        return result
+
+
+class Tuning:
+    """The loop of a tuning run.
+
+    Args:
+        run: the open run; its steps count the trials that have ended.
+        study: proposes points.
+        config: budget and workers.
+        first: points of the first trials.
+        objective: the function to tune.
+    """
+
+    def __init__(
+        self, run: Run, study: Study, config: TuneConfig, first: Sequence[dict[str, Any]], objective: Objective
+    ) -> None:
+        self.run, self.study, self.config, self.first = run, study, config, first
+        self.folder = run.path / TRIALS
+        self.evaluate = Evaluate(objective, self.folder)
+        self.workers: Workers[Outcome] = Workers(self.evaluate, config.workers)
+        self.pending: deque[tuple[Proposal, Any, Outcome | None]] = deque()  # proposal, pruning rule, known outcome
+        self.trials = Trials(config.minimize)
+        self.began = time.monotonic()  # shifted by the time of earlier starts
+        self.proposed, self.percent = 0, 0
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def run_trials(self, stop_after: int | None, name: str) -> bool:
+        """Run the trials. Return False if ``stop_after`` ended them."""
+        stop_at = None if stop_after is None else self.run.step + stop_after
+        by_time = self.config.trials is None
+        try:
+            with self.run.progress(self.config.trials or 100, name, 0, percent=by_time) as bar:
+                while len(self.trials.ended) != stop_at:
+                    while len(self.pending) < self.config.workers and self.propose():
+                        pass
+                    if not self.pending:
+                        return True
+                    self.end_oldest()
+                    best = self.trials.scalars()["best"]
+                    bar.advance(self.advanced() if by_time else 1, f"{name}, best {best:.6g}")
+            return False
+        finally:
+            self.workers.__exit__(None, None, None)
+
+    def advanced(self) -> int:
+        """Return by how many percent of the budget in time the run has advanced since the last call."""
+        before = self.percent
+        self.percent = min(int(100 * self.seconds / (60 * (self.config.minutes or 1))), 100)
+        return max(self.percent - before, 0)
+
+    def propose(self) -> bool:
+        """Start the next trial, and return True; False: the budget or the points are used up."""
+        index, known = self.proposed, None
+        found = read_trial(self.folder, index)
+        if found is not None:
+            proposal, known = found
+            self.study.restore(index, proposal.params)
+            spent = proposal.elapsed + (0.0 if known is None else known.seconds)
+            self.began = min(self.began, time.monotonic() - spent)
+        elif self.has_budget():
+            params, point = self.study.propose(index)
+            proposal = Proposal(
+                index, dict(self.first[index]) if index < len(self.first) else point, params, self.seconds
+            )
+            write_trial(self.folder, proposal)
+        else:
+            return False
+        rule = self.study.rule()
+        self.pending.append((proposal, rule, known))
+        if known is None:
+            self.workers.submit(proposal, rule)
+        self.proposed += 1
+        return True
+
+    def has_budget(self) -> bool:
+        """Return whether another trial may start."""
+        if self.config.trials is not None and self.proposed >= self.config.trials:
+            return False
+        if self.config.sampler == "experience" and self.proposed >= len(self.first):
+            return False
+        # The first trial always starts, so that there is a result.
+        return self.config.minutes is None or self.proposed == 0 or self.seconds < 60 * self.config.minutes
+
+    def end_oldest(self) -> None:
+        """Wait for the oldest trial, tell its outcome and log it.
+
+        Raises:
+            UserError: no trial has succeeded, and ``HOPELESS`` ones, or all, have failed.
+        """
+        proposal, _, outcome = self.pending[0]
+        if outcome is None:
+            outcome = self.next_outcome()
+        self.pending.popleft()
+        self.study.tell(proposal.index, outcome)
+        self.trials.ended.append((proposal, outcome))
+        done = len(self.trials.ended)
+        if done > self.run.step:
+            self.run.log(done, **self.trials.scalars())
+            self.run.save(done, {})
+        failed = self.trials.count("failed")
+        if failed == done and (done >= HOPELESS or not (self.pending or self.has_budget())):
+            raise UserError(f"the first {done} trials failed, so the settings are probably wrong: {outcome.error}")
+
+    def next_outcome(self) -> Outcome:
+        """Return the outcome of the oldest trial in the workers; the trial has failed if its processes were killed."""
+        try:
+            return self.workers.next()
+        except UserError as error:
+            outcome = Outcome("failed", None, [], 0.0, short(error))
+            write_trial(self.folder, self.pending[0][0], outcome)
+            self.workers.__exit__(None, None, None)
+            self.workers = Workers(self.evaluate, self.config.workers)
+            for proposal, rule, known in list(self.pending)[1:]:
+                if known is None:
+                    self.workers.submit(proposal, rule)
+            return outcome
+
+    def result(self) -> dict[str, Any]:
+        """Return the entries of ``result.json``."""
+        assert self.trials.best is not None, "end_oldest raises if all trials fail"
+        proposal, outcome = self.trials.best
+        return {
+            "best": {"trial": proposal.index, "value": outcome.value, "point": proposal.point},
+            "first_value": self.trials.ended[0][1].value,
+            "finished": self.trials.count("finished"),
+            "failed": self.trials.count("failed"),
+            "pruned": self.trials.count("pruned"),
+            "trials": [row(*trial) for trial in self.trials.ended],
+            "seconds": self.seconds,
+        }
+
+
+def row(proposal: Proposal, outcome: Outcome) -> dict[str, Any]:
+    """Return the entry of a trial in ``result.json``."""
+    return {
+        "trial": proposal.index,
+        "state": outcome.state,
+        "value": outcome.value,
+        "point": proposal.point,
+        "seconds": outcome.seconds,
+        **({"error": outcome.error} if outcome.error else {}),
+    }

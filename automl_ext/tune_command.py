@@ -1,0 +1,105 @@
+"""The command ``automl-ext tune``, which is followed by the command to tune and its options."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
+
+import tyro
+
+from automl_ext.parsing import parse
+from automl_ext.runners import TUNABLE, Runner, TrainOptions
+from automl_ext.summary import print_json, print_tuning
+from automl_ext.training.errors import UserError
+from automl_ext.tune.commands.command import CommandTuneConfig, tune_command
+from automl_ext_cli.commands import command_name, unknown_command
+
+TUNE = "find settings of a command by trials, for example: automl-ext tune train ppo"
+Options = TypeVar("Options")
+Settings = TypeVar("Settings")
+
+
+@dataclass
+class TuneCommand(Generic[Options, Settings]):
+    options: Annotated[Options, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="Run")]
+    tuning: Annotated[CommandTuneConfig, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="Tuning")]
+    settings: Annotated[Settings, tyro.conf.OmitArgPrefixes, tyro.conf.arg(name="Algorithm")]
+
+
+def run_tune(prog: str, args: Sequence[str]) -> int:
+    """Parse the options of tuning and of the tuned command, and tune it. Return the exit code."""
+    name = command_name(args, list(TUNABLE))
+    if name is None:
+        if args and args[0] not in ("-h", "--help"):
+            raise UserError(f"tune: {unknown_command(args, list(TUNABLE))}")
+        lines = [f"  {name:<28}{runner.help}" for name, runner in TUNABLE.items()]
+        print("\n".join([f"usage: {prog} COMMAND [OPTIONS]   (COMMAND --help lists the options)", "", *lines]))
+        return 0 if args else 2
+    runner, prog = TUNABLE[name], f"{prog} {name}"
+    kind = runner.load()[0]
+    hidden = without_shared(kind)
+    parsed = parse(
+        TuneCommand[options_of(runner), hidden],  # type: ignore[misc]
+        (options_of(runner), CommandTuneConfig, kind),
+        default_of(name, runner, hidden),
+        prog,
+        args[len(name.split()) :],
+    )
+    options, settings = parsed.options, with_class(parsed.settings, kind)
+    assert runner.metric is not None
+    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+        how = {"resume": options.resume, "stop_after": options.stop_after}
+        result = tune_command(name, runner.load, runner.metric, settings, parsed.tuning, options.out, **how)
+    if options.json:
+        print_json(result)
+    elif result is not None:
+        print_tuning(options.out, result)
+    if result is None:
+        file = sys.stderr if options.json else sys.stdout
+        print(f"stopped; continue with: {prog} --out {options.out} --resume auto and the same options", file=file)
+    return 0
+
+
+def tune_forms() -> dict[str, tuple[str, Any]]:
+    """Return help text and dataclass of the options of each command, for completion."""
+    return {
+        f"tune {name}": (runner.help, TuneCommand[options_of(runner), without_shared(runner.load()[0])])  # type: ignore[misc]
+        for name, runner in TUNABLE.items()
+    }
+
+
+def options_of(runner: Runner) -> type:
+    """Return the options of a command that a trial can have: an ablation is no trial."""
+    return TrainOptions if issubclass(runner.options, TrainOptions) else runner.options
+
+
+def without_shared(kind: type) -> type:
+    """Return a configuration's class without the flag --workers, which is that of tuning: a trial has one worker."""
+    if "workers" not in {field.name for field in dataclasses.fields(kind)}:
+        return kind
+
+    @dataclass
+    class OneWorker(kind):
+        workers: tyro.conf.Suppress[int] = 1
+
+    return OneWorker
+
+
+def with_class(config: Any, kind: type) -> Any:
+    """Return a configuration as an instance of another class with the same fields."""
+    return kind(**{field.name: getattr(config, field.name) for field in dataclasses.fields(config)})
+
+
+def default_of(name: str, runner: Runner, kind: type) -> Callable[[Any], Any]:
+    """Return a function from the settings to the default of the form."""
+    out = Path("runs") / f"tune-{name.split()[-1]}"
+
+    def default(settings: Any) -> Any:
+        return TuneCommand(options_of(runner)(out), CommandTuneConfig(), with_class(settings, kind))
+
+    return default
