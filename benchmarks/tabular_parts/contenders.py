@@ -71,12 +71,10 @@ def tuned(start: Callable[[int], Ask], features: Callable[[], Any] | None = None
 def flaml(problem: Problem, seconds: float, seed: int) -> Learned:
     from flaml import AutoML
 
-    features = problem.train.drop(columns=problem.target)
-    by_time = {"split_type": "time", "period": 1} if problem.time is not None and problem.kind != "regression" else {}
-    by_time = {"split_type": "time"} if problem.time is not None else by_time
+    by_time = {"split_type": "time"} if problem.time is not None else {}
     automl = AutoML()
     automl.fit(
-        X_train=features,
+        X_train=problem.features(problem.train),
         y_train=problem.codes(problem.train),
         task="regression" if problem.kind == "regression" else "classification",
         metric="rmse" if problem.kind == "regression" else "log_loss",
@@ -98,10 +96,7 @@ def flaml(problem: Problem, seconds: float, seed: int) -> Learned:
 
 
 def ours(features: bool) -> Callable[[Problem, float, int], Learned]:
-    """Call ``automl_ext.tabular.fit``, with portfolios that were built without this data set.
-
-    The column of a split by time is no feature of ``fit``. The other contenders learn from it, so ``fit`` gets a copy.
-    """
+    """Call ``automl_ext.tabular.fit``, with portfolios that were built without this data set."""
 
     def learn(problem: Problem, seconds: float, seed: int) -> Learned:
         from portfolios import without
@@ -109,10 +104,8 @@ def ours(features: bool) -> Callable[[Problem, float, int], Learned]:
         from automl_ext.tabular import fit
 
         without(problem.name)
-        frame, by_time = problem.train, {}
-        if problem.time is not None:
-            frame, by_time = frame.assign(split_time=frame[problem.time]), {"time": "split_time"}
-        fitted = fit(frame, problem.target, minutes=seconds / 60, seed=seed, features=features, **by_time)
+        budget = {"minutes": seconds / 60, "seed": seed, "features": features}
+        fitted = fit(problem.train, problem.target, time=problem.time, **budget)
         if problem.kind == "regression":
             return Learned(lambda new: np.asarray(fitted.predict(new), dtype=float), len(fitted.leaderboard))
         names = [str(name) for name in fitted.classes]
@@ -148,7 +141,7 @@ PEERS = [name for name in CONTENDERS if not name.startswith("ours")]
 
 def _encoded(problem: Problem, generator: Any = None) -> tuple[Predict, Rows]:
     """Return the encoder of tables and the encoded training rows."""
-    features = problem.train.drop(columns=problem.target)
+    features = problem.features(problem.train)
     prepare: Predict = lambda frame: frame  # noqa: E731
     if generator is not None:
         features = _plain(generator.fit_transform(features))

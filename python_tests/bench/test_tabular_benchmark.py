@@ -215,3 +215,31 @@ def test_rows_are_appended_and_replaced(part: Import, tmp_path: Path) -> None:
     assert tabular.read_rows(path) == [row("a", "y", 2.0), row("a", "x", 1.0)]
     assert json.loads(path.read_text())["libraries"].keys() == set(tabular.LIBRARIES)
     assert sorted(p.name for p in path.parent.iterdir()) == ["rows.json"]
+
+
+def test_results_become_tables_of_the_page(part: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("scipy", reason="ranks are scipy's")
+    from docs_tables import tabular, text
+
+    for module in (tabular, text):
+        monkeypatch.setattr(module, "RESULTS", tmp_path)
+    assert tabular.tabular_ranks() == tabular.samplers() == tabular.experience() == "Not measured yet.\n"
+    rows = [row("a", "ours", 2.0, seed) for seed in (0, 1)] + [row("a", "ours-features", 1.5, 0)]
+    rows += [row("a", "ours-features", 2.2, 1), row("b", "ours", 1.0, 0), row("b", "ours-features", None, 0)]
+    found = part("ranks").comparison(rows, 1.0)
+    (tmp_path / "tabular_summary.json").write_text(json.dumps({"comparisons": [found]}))
+    assert "| `fit` with features | 1.50 |" in tabular.tabular_ranks()
+    assert "| `a` | RMSE | 1.85 ± 0.49 | 2 ± 0 |" in tabular.tabular_errors()
+    assert "| `b` | RMSE | failed | 1 |" in tabular.tabular_errors()
+    assert tabular.tabular_features().endswith("| 1 | `a` | +7.5 | +25.0, -10.0 |\n")
+    judged = {"set": "a", "learner": "lightgbm", "metric": "RMSE", "defaults": 3.0, "portfolio": 1.0}
+    judged |= {"random": 2.0, "tpe": 0.5}
+    (tmp_path / "experience.json").write_text(json.dumps({"rows": [judged]}))
+    assert tabular.experience().endswith("| `a` | lightgbm | RMSE | 3 | 1 | 2 | **0.5** |\n")
+    assert tabular.experience_wins().endswith("| lightgbm | 1 of 1 | 0 of 1 | 0 of 1 |\n")
+    best = {"random": [3.0, 2.0, 2.0], "tpe": [2.0, 2.0, 1.0], "gp": [3.0, 2.0, 2.0], "cma": [3.0, 2.0, 2.0]}
+    best["experience"] = [1.0, 1.0, 1.0]
+    runs = [{"set": "a", "sampler": name, "seed": seed, "best": best[name]} for name in best for seed in (0, 1)]
+    compared = part("sampler_runs").compared({"rows": runs})
+    (tmp_path / "samplers_summary.json").write_text(json.dumps({"rows": compared}))
+    assert "| TPE (Optuna) | -50.00 (-50.00 to -50.00) | +0.00 (+0.00 to +0.00) | -50.00" in tabular.samplers()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from typing import Any
 
-from docs_tables.text import RESULTS, load, table
+from docs_tables.text import RESULTS, ROOT, load, table
 
 MISSING = "Not measured yet.\n"
 NAMES = {
@@ -51,7 +51,11 @@ def tabular_ranks() -> str:
         [NAMES[name], *(f"{one['ranks'][name]:.2f}" if name in one["ranks"] else "–" for one in found)]
         for name in methods
     ]
-    return table(header, [*lines, ["critical difference", *(f"{one['critical_difference']:.2f}" for one in found)]])
+    ranks = table(header, [*lines, ["critical difference", *(f"{one['critical_difference']:.2f}" for one in found)]])
+    drawn = [one["minutes"] for one in found if (ROOT / "docs/images" / f"tabular_{one['minutes']:g}.png").exists()]
+    return ranks + "".join(
+        f"\n![Mean ranks at {minutes:g} CPU-minutes](../images/tabular_{minutes:g}.png)\n" for minutes in drawn
+    )
 
 
 def tabular_errors() -> str:
