@@ -56,8 +56,11 @@ def test_ranks_count_a_failure_as_the_worst(part: Import) -> None:
 
 def test_only_seeds_of_all_methods_count(part: Import) -> None:
     ranks = part("ranks")
-    rows = [row("a", "x", 1.0), row("a", "y", 2.0), row("a", "x", 9.0, seed=1)]
-    assert ranks.mean_errors(rows, 1.0) == {"x": {"a": 1.0}, "y": {"a": 2.0}}
+    rows = [row("a", "x", 9.0, seed=2), row("a", "y", 3.0, seed=1), row("a", "x", 2.0, seed=1)]
+    rows += [row("a", "x", 1.0), row("a", "y", None)]
+    errors = ranks.seed_errors(rows, 1.0)
+    assert errors == {"x": {"a": [1.0, 2.0]}, "y": {"a": [None, 3.0]}}
+    assert ranks.mean_errors(errors) == {"x": {"a": 1.5}, "y": {"a": math.inf}}
 
 
 def test_the_critical_difference_is_that_of_the_paper(part: Import) -> None:
@@ -229,8 +232,8 @@ def test_results_become_tables_of_the_page(part: Import, tmp_path: Path, monkeyp
     found = part("ranks").comparison(rows, 1.0)
     (tmp_path / "tabular_summary.json").write_text(json.dumps({"comparisons": [found]}))
     assert "| `fit` with features | 1.50 |" in tabular.tabular_ranks()
-    assert "| `a` | RMSE | 1.85 ± 0.49 | 2 ± 0 |" in tabular.tabular_errors()
-    assert "| `b` | RMSE | failed | 1 |" in tabular.tabular_errors()
+    assert "| `a` | RMSE | 2 ± 0 | 1.85 ± 0.49 |" in tabular.tabular_errors()
+    assert "| `b` | RMSE | 1 | failed |" in tabular.tabular_errors()
     assert tabular.tabular_features().endswith("| 1 | `a` | +7.5 | +25.0, -10.0 |\n")
     judged = {"set": "a", "learner": "lightgbm", "metric": "RMSE", "defaults": 3.0, "portfolio": 1.0}
     judged |= {"random": 2.0, "tpe": 0.5}
