@@ -95,7 +95,7 @@ def score_table(studies: Sequence[PastStudy]) -> tuple[list[Point], np.ndarray]:
         for trial, score in zip(study.trials, normalized(values_of(study)), strict=True):
             i = column[key(trial.point)]
             row[i] = score if math.isnan(row[i]) else max(row[i], score)
-        own = np.flatnonzero(~np.isnan(row))
+        own = [int(i) for i in np.flatnonzero(~np.isnan(row))]
         scores, mean = row[own], row[own].mean()
         weights = np.linalg.solve(correlation[np.ix_(own, own)] + NOISE * np.eye(len(own)), scores - mean)
         row[:] = mean + correlation[:, own] @ weights
