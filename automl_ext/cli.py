@@ -138,9 +138,13 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
     options = parsed.options
     check_trusted(named, options.trust, str(toml))
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
-        result = _call(function, parsed)
+        result = _call(prog, function, parsed)
     if options.json:
         print_json(result)
+    elif result is not None and "summary" in result:
+        from automl_ext.multi_seed import print_seeds
+
+        print_seeds(prog, options.out, result)
     elif result is not None:
         print_run(prog, options.out, parsed.settings, result)
     if result is None:
@@ -149,14 +153,26 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
     return 0
 
 
-def _call(function: Run, parsed: RunCommand[Any, Any]) -> dict[str, Any] | None:
-    """Run the command. Return its result, None if it was interrupted."""
-    options = parsed.options
-    if isinstance(options, DQNOptions) and options.ablate:
-        from automl_ext.rl.dqn.ablation import ablate
+def _call(prog: str, function: Run, parsed: RunCommand[Any, Any]) -> dict[str, Any] | None:
+    """Run the command on the cluster, once or for each seed. Return its result, None if it was interrupted."""
+    from automl_ext.parallel.cluster import Cluster
+    from automl_ext.parallel.seeds import parse_seeds
 
-        return ablate(parsed.settings, options.out, resume=options.resume)
-    return function(parsed.settings, options.out, resume=options.resume, stop_after=options.stop_after)
+    options, settings = parsed.options, parsed.settings
+    seeds = parse_seeds(options.seeds) if options.seeds is not None else None
+    one_run = seeds is None and (prog.split()[1] == "train" or not hasattr(settings, "workers"))
+    if options.cluster is not None and one_run:
+        raise UserError(f"--cluster: {prog} is one run; expected --seeds beside it, to run several on the cluster")
+    with Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial):
+        if isinstance(options, DQNOptions) and options.ablate:
+            from automl_ext.rl.dqn.ablation import ablate
+
+            return ablate(settings, options.out, seeds, resume=options.resume)
+        if seeds is not None:
+            from automl_ext.multi_seed import run_with_seeds
+
+            return run_with_seeds(prog, function, settings, options, seeds)
+        return function(settings, options.out, resume=options.resume, stop_after=options.stop_after)
 
 
 def _plot(prog: str, args: Sequence[str]) -> int:

@@ -1,0 +1,56 @@
+"""The interface between :class:`~automl_ext.parallel.workers.Workers` and a place where calls run."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from torch import Tensor
+
+
+class Backend(Protocol):
+    """A place where calls of one function run. Arguments and results are pickled, tensors by value."""
+
+    def start(self, call: bytes) -> Any:
+        """Start a call with the pickled arguments. Return its handle."""
+        ...
+
+    def wait(self, handles: Sequence[Any], block: bool) -> list[bool]:
+        """Return for each call whether it has finished, was lost or raised an exception.
+
+        Args:
+            block: wait until this is so for at least one call.
+        """
+        ...
+
+    def lost(self, handle: Any) -> bool:
+        """Return whether a finished call was lost: its process or its node died."""
+        ...
+
+    def result(self, handle: Any) -> Any:
+        """Return the result of a finished call, or raise the exception that the function raised."""
+        ...
+
+    def close(self) -> None:
+        """Stop the calls that have not finished, and free everything."""
+        ...
+
+
+class _Pickler(pickle.Pickler):
+    """Moves tensors to the CPU: the receiving machine may have no GPU."""
+
+    proto = pickle.HIGHEST_PROTOCOL
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_cuda:
+            return value.cpu().__reduce_ex__(self.proto)
+        return NotImplemented
+
+
+def dumps(value: Any) -> bytes:
+    """Pickle a value, tensors by value: ``torch.multiprocessing`` shares them in files that end with their process."""
+    buffer = io.BytesIO()
+    _Pickler(buffer, _Pickler.proto).dump(value)
+    return buffer.getvalue()
