@@ -11,7 +11,6 @@ from rich.table import Table
 
 from automl_ext.nas.strategies.registry import ALIASES
 from automl_ext.parallel.seeds import FILE, run_of, run_seeds
-from automl_ext.rl.registry import ALGORITHMS
 from automl_ext.runners import Run, RunOptions
 from automl_ext.summary import NAMES, formatted
 

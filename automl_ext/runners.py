@@ -14,9 +14,9 @@ from typing import Annotated, Any, NamedTuple
 
 import tyro
 
-from automl_ext.nas.strategies.config import MOST_WORKERS
 from automl_ext.nas.strategies.registry import ALIASES, STRATEGIES
 from automl_ext.parallel.seeds import parse_seeds
+from automl_ext.parallel.workers import MOST_WORKERS
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.training.checks import check_range
 

@@ -39,7 +39,7 @@ class Backend(Protocol):
 
 
 class _Pickler(pickle.Pickler):
-    """Moves tensors to the CPU: the receiving machine may have no GPU."""
+    """Moves tensors to the CPU."""
 
     proto = pickle.HIGHEST_PROTOCOL
 
@@ -49,8 +49,11 @@ class _Pickler(pickle.Pickler):
         return NotImplemented
 
 
-def dumps(value: Any) -> bytes:
-    """Pickle a value, tensors by value: ``torch.multiprocessing`` shares them in files that end with their process."""
+def dumps_result(value: Any) -> bytes:
+    """Pickle a result, tensors on the CPU and by value: the receiving machine may have no GPU.
+
+    ``torch.multiprocessing`` would share tensors through files that vanish with their process.
+    """
     buffer = io.BytesIO()
     _Pickler(buffer, _Pickler.proto).dump(value)
     return buffer.getvalue()

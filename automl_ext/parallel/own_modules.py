@@ -41,9 +41,7 @@ def own_modules() -> Files:
             files[f"{name.replace('.', '/')}/{source.relative_to(path.parent).as_posix()}"] = source.read_bytes()
     size = sum(len(content) for content in files.values())
     if size > LARGEST:
-        raise UserError(
-            f"--cluster: your modules have {size >> 20} MiB, expected at most {LARGEST >> 20} to send"
-        )
+        raise UserError(f"--cluster: your modules have {size >> 20} MiB, expected at most {LARGEST >> 20} to send")
     return files
 
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from automl_ext.parallel.backend import dumps
+from automl_ext.parallel.backend import dumps_result
 
 
 class _Handle(NamedTuple):
@@ -43,7 +43,7 @@ class Processes:
                 self.count,
                 multiprocessing.get_context("spawn"),  # fork would copy locks held by threads of torch
                 initializer=_prepare,
-                initargs=(dumps(self.function), self.threads),
+                initargs=(pickle.dumps(self.function), self.threads),
             )
         try:
             return _Handle(self.pool.submit(_call, call), self.pool)
@@ -96,4 +96,4 @@ def _end_with_parent() -> None:
 
 
 def _call(arguments: bytes) -> bytes:
-    return dumps(_function(*pickle.loads(arguments)))
+    return dumps_result(_function(*pickle.loads(arguments)))

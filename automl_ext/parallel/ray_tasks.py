@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from automl_ext._version import __version__
-from automl_ext.parallel.backend import dumps
+from automl_ext.parallel.backend import dumps_result
 from automl_ext.parallel.own_modules import Files, install, own_modules
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -160,14 +160,14 @@ def _run(key: str, setup: list[Any], call: bytes) -> bytes:
             import ray
 
             _functions[key] = _prepare(*ray.get(setup[0]))
-        return dumps((_functions[key](*pickle.loads(call)), None))
+        return dumps_result((_functions[key](*pickle.loads(call)), None))
     except Exception as error:
         error.__cause__ = None
         text = "".join(traceback.format_exception(error))
         try:
-            return dumps((None, error))
+            return dumps_result((None, error))
         except Exception:  # the exception cannot be pickled
-            return dumps((None, RuntimeError(text)))
+            return dumps_result((None, RuntimeError(text)))
 
 
 def _prepare(

@@ -9,17 +9,19 @@ What the caller sees depends on ``count`` at most, not on the back end and not o
 
 from __future__ import annotations
 
+import pickle
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-from automl_ext.parallel.backend import Backend, dumps
+from automl_ext.parallel.backend import Backend
 from automl_ext.parallel.cluster import current_cluster
 from automl_ext.training.errors import UserError
 
 Result = TypeVar("Result")
+MOST_WORKERS = 256  # calls in flight that an option may set
 DEATHS = 3  # largest number of process deaths during the same call
 
 
@@ -57,7 +59,7 @@ class Workers(Generic[Result]):
 
     def submit(self, *arguments: Any) -> None:
         """Queue a call of the function."""
-        call = _Call(dumps(arguments))
+        call = _Call(pickle.dumps(arguments))  # here: torch.multiprocessing would share tensors
         self.calls.append(call)
         self.waiting.append(call)
         self._start()

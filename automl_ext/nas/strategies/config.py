@@ -10,9 +10,8 @@ from typing import Any
 from automl_ext.nas.retraining.training import LARGEST, MANY, TrainingConfig
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.strategy import Screened, Strategy
+from automl_ext.parallel.workers import MOST_WORKERS
 from automl_ext.training.checks import check_range
-
-MOST_WORKERS = 256  # processes
 
 
 @dataclass
