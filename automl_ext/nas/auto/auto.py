@@ -119,8 +119,8 @@ def side_by_side(run: Run, search: Auto, stop_at: int | None) -> bool:
         Workers(search.tasks.whole, search.config.workers) as pool,
         run.progress(100, "search auto", shown, percent=True) as bar,
     ):
-        for i, task in enumerate(search.pending):  # in work when the run was interrupted
-            pool.submit(task, search.weights(task), search.job_state if i == 0 else None)
+        for i, begun in enumerate(search.pending):  # in work when the run was interrupted
+            pool.submit(begun, search.weights(begun), search.job_state if i == 0 else None)
         while True:
             while len(search.pending) < search.config.workers and (task := search.next_beside()) is not None:
                 search.pending.append(task)
