@@ -160,10 +160,11 @@ def _call(prog: str, function: Run, parsed: RunCommand[Any, Any]) -> dict[str, A
 
     options, settings = parsed.options, parsed.settings
     seeds = parse_seeds(options.seeds) if options.seeds is not None else None
+    cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
     one_run = seeds is None and (prog.split()[1] == "train" or not hasattr(settings, "workers"))
     if options.cluster is not None and one_run:
         raise UserError(f"--cluster: {prog} is one run; expected --seeds beside it, to run several on the cluster")
-    with Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial):
+    with cluster:
         if isinstance(options, DQNOptions) and options.ablate:
             from automl_ext.rl.dqn.ablation import ablate
 

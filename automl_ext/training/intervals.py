@@ -16,9 +16,9 @@ def t_quantile(count: int) -> float:
     return T[min(count - 2, len(T) - 1)]
 
 
-def t_interval(values: Sequence[float]) -> tuple[float, float] | None:
+def t_interval(values: Sequence[float]) -> list[float] | None:
     """Return the bounds of the 95 % interval of Student's t for the mean; None for fewer than 2 values."""
     if len(values) < 2:
         return None
     half = t_quantile(len(values)) * stdev(values) / sqrt(len(values))
-    return fmean(values) - half, fmean(values) + half
+    return [fmean(values) - half, fmean(values) + half]

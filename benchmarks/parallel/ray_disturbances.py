@@ -68,10 +68,18 @@ def processes_below(root: int) -> dict[int, str]:
 
 
 def kill_worker(rng: random.Random) -> bool:
-    """Kill one worker of Ray that runs a call. Return False if there is none."""
-    workers = sorted(pid for pid, name in processes_below(os.getpid()).items() if name.startswith("ray::_run"))
+    """Kill one worker of Ray, if possible one that runs a call. Return False if there is none."""
+    end = time.monotonic() + 1.0
+    workers: list[int] = []
+    while time.monotonic() < end:
+        names = processes_below(os.getpid())
+        workers = [pid for pid, name in names.items() if name.startswith("ray::")]
+        busy = [pid for pid in workers if names[pid].startswith("ray::_run")]
+        if busy:
+            workers = busy
+            break
     if workers:
-        os.kill(rng.choice(workers), signal.SIGKILL)
+        os.kill(rng.choice(sorted(workers)), signal.SIGKILL)
     return bool(workers)
 
 
