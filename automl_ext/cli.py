@@ -13,10 +13,11 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import tyro
 
 from automl_ext._native import BackendError
+from automl_ext.multi_seed import print_seeds, run_command
 from automl_ext.parsing import option_value, raise_user_errors
 from automl_ext.rl.episodes.record import RecordCommand, record_run
 from automl_ext.rl.registry import ALGORITHMS
-from automl_ext.runners import RUNNERS, DQNOptions, Run, Runner, SupernetOptions, TrainOptions
+from automl_ext.runners import RUNNERS, Runner, SupernetOptions, TrainOptions
 from automl_ext.summary import print_evaluation, print_json, print_recording, print_run
 from automl_ext.training.config import apply_toml, to_dict
 from automl_ext.training.errors import UserError
@@ -138,12 +139,10 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
     options = parsed.options
     check_trusted(named, options.trust, str(toml))
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
-        result = _call(prog, function, parsed)
+        result = run_command(prog, function, parsed.settings, options)
     if options.json:
         print_json(result)
     elif result is not None and "summary" in result:
-        from automl_ext.multi_seed import print_seeds
-
         print_seeds(prog, options.out, result)
     elif result is not None:
         print_run(prog, options.out, parsed.settings, result)
@@ -151,29 +150,6 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
         file = sys.stderr if options.json else sys.stdout
         print(f"stopped; continue with: {prog} --out {options.out} --resume auto and the same options", file=file)
     return 0
-
-
-def _call(prog: str, function: Run, parsed: RunCommand[Any, Any]) -> dict[str, Any] | None:
-    """Run the command on the cluster, once or for each seed. Return its result, None if it was interrupted."""
-    from automl_ext.parallel.cluster import Cluster
-    from automl_ext.parallel.seeds import parse_seeds
-
-    options, settings = parsed.options, parsed.settings
-    seeds = parse_seeds(options.seeds) if options.seeds is not None else None
-    cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
-    one_run = seeds is None and (prog.split()[1] == "train" or not hasattr(settings, "workers"))
-    if options.cluster is not None and one_run:
-        raise UserError(f"--cluster: {prog} is one run; expected --seeds beside it, to run several on the cluster")
-    with cluster:
-        if isinstance(options, DQNOptions) and options.ablate:
-            from automl_ext.rl.dqn.ablation import ablate
-
-            return ablate(settings, options.out, seeds, resume=options.resume)
-        if seeds is not None:
-            from automl_ext.multi_seed import run_with_seeds
-
-            return run_with_seeds(prog, function, settings, options, seeds)
-        return function(settings, options.out, resume=options.resume, stop_after=options.stop_after)
 
 
 def _plot(prog: str, args: Sequence[str]) -> int:

@@ -1,4 +1,4 @@
-"""``--seeds``: run a command once per seed, draw one picture and print one table."""
+"""Runs a command on the cluster that its options name: once, or with ``--seeds`` once per seed, with one table."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from rich.console import Console
 from rich.table import Table
 
 from automl_ext.nas.strategies.registry import ALIASES
-from automl_ext.parallel.seeds import FILE, run_of, run_seeds
-from automl_ext.runners import Run, RunOptions
+from automl_ext.parallel.cluster import Cluster
+from automl_ext.parallel.seeds import FILE, parse_seeds, run_of, run_seeds
+from automl_ext.runners import DQNOptions, Run, RunOptions
 from automl_ext.summary import NAMES, formatted
+from automl_ext.training.errors import UserError
 
 # Results that the table shows, if a command has them.
 SHOWN = {
@@ -22,6 +24,30 @@ SHOWN = {
     "score": NAMES["score"],
     "random_mean": NAMES["random_mean"],
 }
+
+
+def run_command(prog: str, function: Run, config: Any, options: RunOptions) -> dict[str, Any] | None:
+    """Run a command, once or for each seed.
+
+    Returns:
+        The content of ``result.json`` or ``seeds.json``; None if it was interrupted.
+
+    Raises:
+        UserError: an option is invalid, or the run failed.
+    """
+    seeds = parse_seeds(options.seeds) if options.seeds is not None else None
+    cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
+    one_run = seeds is None and (prog.split()[1] == "train" or not hasattr(config, "workers"))
+    if options.cluster is not None and one_run:
+        raise UserError(f"--cluster: {prog} is one run; expected --seeds beside it, to run several on the cluster")
+    with cluster:
+        if isinstance(options, DQNOptions) and options.ablate:
+            from automl_ext.rl.dqn.ablation import ablate
+
+            return ablate(config, options.out, seeds, resume=options.resume)
+        if seeds is not None:
+            return run_with_seeds(prog, function, config, options, seeds)
+        return function(config, options.out, resume=options.resume, stop_after=options.stop_after)
 
 
 def run_with_seeds(

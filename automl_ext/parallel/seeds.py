@@ -61,7 +61,7 @@ def parse_seeds(text: str) -> list[int]:
     return seeds
 
 
-class Task(NamedTuple):
+class SeedTask(NamedTuple):
     """One seed: what a worker needs. ``files`` are those of an interrupted run, for a node that does not see it."""
 
     config: Any
@@ -81,7 +81,7 @@ class SeedRunner:
     def __init__(self, function: Run) -> None:
         self.function = function
 
-    def __call__(self, task: Task) -> tuple[dict[str, Any] | None, Files | None]:
+    def __call__(self, task: SeedTask) -> tuple[dict[str, Any] | None, Files | None]:
         """Return the result, None if interrupted; and the files of the run, None if the caller sees them."""
         if (task.folder.parent / task.mark).is_file():
             release_lock(task.folder)
@@ -91,7 +91,7 @@ class SeedRunner:
             unpack(task.files, folder)
             return self.run(task, folder), pack(folder)
 
-    def run(self, task: Task, folder: Path) -> dict[str, Any] | None:
+    def run(self, task: SeedTask, folder: Path) -> dict[str, Any] | None:
         with quiet():
             return self.function(task.config, folder, resume="auto", stop_after=task.stop_after)
 
@@ -174,7 +174,7 @@ def remaining(
         ):
             for seed in left:
                 run = run_of(out, seed)
-                pool.submit(Task(configs[seed], run, mark, stop_after, pack(run) if remote else {}))
+                pool.submit(SeedTask(configs[seed], run, mark, stop_after, pack(run) if remote else {}))
             for seed in left:
                 results[seed], files = pool.next()
                 if files is not None:

@@ -53,7 +53,6 @@ STRATEGIES: dict[str, Callable[[int, int], Strategy]] = {
     "random": lambda seed, workers: RandomSearch(NASBench201(), seed),
     "REA": lambda seed, workers: Evolution(NASBench201(), seed),
     "ReNAS": _renas,
-    "REA, population ≥ workers": lambda seed, workers: Evolution(NASBench201(), seed, max(10, workers)),
     "successive halving, 27 candidates": lambda seed, workers: SuccessiveHalving(NASBench201(), seed, 27, EPOCHS),
     "successive halving, candidates ≥ workers": lambda seed, workers: SuccessiveHalving(
         NASBench201(), seed, max(27, workers), EPOCHS

@@ -13,7 +13,7 @@ import pytest
 from automl_ext.cli import main
 from automl_ext.parallel import seeds
 from automl_ext.parallel.cluster import Cluster
-from automl_ext.parallel.seeds import SeedRunner, Task, parse_seeds, run_seeds
+from automl_ext.parallel.seeds import SeedRunner, SeedTask, parse_seeds, run_seeds
 from automl_ext.rl.registry import algorithm
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.lock import Lock
@@ -91,11 +91,11 @@ def test_a_folder_of_something_else_is_kept(tmp_path: Path) -> None:
 def test_a_node_that_does_not_see_the_folder_sends_the_run_back(tmp_path: Path) -> None:
     runner = SeedRunner(A2C.train)
     folder = tmp_path / "out/seed-0"
-    first, files = runner(Task(CONFIG, folder, "no-mark", 40, {}))
+    first, files = runner(SeedTask(CONFIG, folder, "no-mark", 40, {}))
     assert first is None
     assert files is not None
     assert not folder.parent.exists()
-    result, files = runner(Task(CONFIG, folder, "no-mark", None, files))
+    result, files = runner(SeedTask(CONFIG, folder, "no-mark", None, files))
     assert files is not None
     seeds.replace_folder(folder, files)
     assert json.loads((folder / "result.json").read_text()) == result
