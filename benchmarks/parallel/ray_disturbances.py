@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 SMALL = {"num_cpus": 1, "object_store_memory": 80 << 20}
+KINDS = ("worker", "node", "driver", "driver with its node")
 TIMED = ("seconds", "times", "trajectory", "updates_per_second", "steps_per_second")  # parts of the names of times
 
 
@@ -90,13 +91,17 @@ def disturbed(command: list[str], out: Path, rng: random.Random, span: float) ->
     cluster = Cluster(initialize_head=True, head_node_args={**SMALL, "include_dashboard": False})
     node = cluster.add_node(**SMALL)
     os.environ["RAY_ADDRESS"] = cluster.address
-    counts = {"worker": 0, "node": 0, "driver": 0}
+    counts = dict.fromkeys(KINDS, 0)
     try:
         driver = start(command, out, "--cluster", "ray")
         for kind in rng.sample(["worker", "worker", "node", "driver"], 4):
             wait_for_progress(driver, out, rng.uniform(0.02, 1.0) * span)
-            if driver.poll() is not None:
+            if driver.poll() == 0:
                 break
+            if driver.poll() is not None and counts["node"]:
+                counts["driver with its node"] += 1  # Ray had attached it to the removed node
+                driver = start(command, out, "--cluster", "ray", "--resume", "auto")
+                wait_for_progress(driver, out, rng.uniform(0.02, 1.0) * span)
             counts[kind] += 1
             if kind == "worker":
                 counts[kind] -= not kill_worker(rng)
@@ -107,7 +112,9 @@ def disturbed(command: list[str], out: Path, rng: random.Random, span: float) ->
                 driver.kill()
                 driver.wait()
                 driver = start(command, out, "--cluster", "ray", "--resume", "auto")
-        driver.wait()
+        if driver.wait() != 0 and counts["node"]:
+            counts["driver with its node"] += 1
+            start(command, out, "--cluster", "ray", "--resume", "auto").wait()
     finally:
         cluster.shutdown()
     return counts
@@ -149,7 +156,7 @@ def main() -> None:
         rows.append({"equal": same, "disturbances": counts, "seconds": round(time.monotonic() - begin, 1)})
         print(f"{i + 1}/{args.repeat}: {'equal' if same else 'DIFFERENT'} after {counts}", flush=True)
     equal = sum(row["equal"] for row in rows)
-    total = {kind: sum(row["disturbances"][kind] for row in rows) for kind in ("worker", "node", "driver")}
+    total = {kind: sum(row["disturbances"][kind] for row in rows) for kind in KINDS}
     print(f"{equal} of {len(rows)} equal; killed: {total}; files: {folder}")
     if args.out is not None:
         facts = {"command": " ".join(args.command), "equal": equal, "of": len(rows), "killed": total, "runs": rows}
