@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import pickle
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from torch import Tensor
+
+Death = Literal["process", "node"]
 
 
 class Backend(Protocol):
@@ -25,8 +27,8 @@ class Backend(Protocol):
         """
         ...
 
-    def lost(self, handle: Any) -> bool:
-        """Return whether a finished call was lost: its process or its node died."""
+    def lost(self, handle: Any) -> Death | None:
+        """Return what died during a finished call, if this lost its result: its process, or its whole node."""
         ...
 
     def result(self, handle: Any) -> Any:

@@ -19,8 +19,8 @@ class InProcess:
     def wait(self, handles: Sequence[bytes], block: bool) -> list[bool]:
         return [True] * len(handles)
 
-    def lost(self, handle: bytes) -> bool:
-        return False
+    def lost(self, handle: bytes) -> None:
+        return None
 
     def result(self, handle: bytes) -> Any:
         return self.function(*pickle.loads(handle))

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from automl_ext.parallel.backend import dumps_result
+from automl_ext.parallel.backend import Death, dumps_result
 
 
 class _Handle(NamedTuple):
@@ -57,13 +57,13 @@ class Processes:
             wait([handle.future for handle in handles], return_when=FIRST_COMPLETED)
         return [handle.future.done() for handle in handles]
 
-    def lost(self, handle: _Handle) -> bool:
+    def lost(self, handle: _Handle) -> Death | None:
         future = handle.future
         lost = future.cancelled() or isinstance(future.exception(), BrokenProcessPool)
         if lost and handle.pool is self.pool:
             self.pool.shutdown(wait=True, cancel_futures=True)
             self.pool = None
-        return lost
+        return "process" if lost else None
 
     def result(self, handle: _Handle) -> Any:
         return pickle.loads(handle.future.result())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
 import traceback
 import uuid
 import warnings
@@ -17,11 +18,12 @@ from typing import Any
 import torch
 
 from automl_ext._version import __version__
-from automl_ext.parallel.backend import dumps_result
+from automl_ext.parallel.backend import Death, dumps_result
 from automl_ext.parallel.own_modules import Files, install, own_modules
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
+PAUSE = 0.5  # seconds until a call is repeated whose node has died
 PATIENCE = 30.0  # seconds of waiting after which the resources of the cluster are checked again
 
 
@@ -129,14 +131,16 @@ class RayTasks:
         self.unfinished -= done
         return [handle in done for handle in handles]
 
-    def lost(self, handle: Any) -> bool:
+    def lost(self, handle: Any) -> Death | None:
         errors = self.ray.exceptions
-        died = (errors.WorkerCrashedError, errors.NodeDiedError, errors.LocalRayletDiedError)
         try:
             self.results[handle] = self.ray.get(handle)
-        except (*died, errors.OutOfMemoryError, errors.ObjectLostError):
-            return True
-        return False
+        except (errors.WorkerCrashedError, errors.OutOfMemoryError):
+            return "process"
+        except (errors.NodeDiedError, errors.LocalRayletDiedError, errors.ObjectLostError):
+            time.sleep(PAUSE)  # until Ray knows that the node is dead, it sends calls there
+            return "node"
+        return None
 
     def result(self, handle: Any) -> Any:
         value, error = pickle.loads(self.results.pop(handle))

@@ -100,8 +100,9 @@ class Workers(Generic[Result]):
         finished = [call for call, is_done in zip(self.running, done, strict=True) if is_done]
         self.running = [call for call, is_done in zip(self.running, done, strict=True) if not is_done]
         for call in reversed(finished):
-            if self.backend.lost(call.handle):
-                call.deaths += 1
+            death = self.backend.lost(call.handle)
+            if death is not None:
+                call.deaths += death == "process"  # a call hardly kills its node, and nodes may go at any time
                 self.waiting.appendleft(call)
             else:
                 call.finished = True

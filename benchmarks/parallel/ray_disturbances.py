@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 SMALL = {"num_cpus": 1, "object_store_memory": 80 << 20}
+FAILED = 2  # exit code of a command that reports an error
 KINDS = ("worker", "node", "driver", "driver with its node")
 TIMED = ("seconds", "times", "trajectory", "updates_per_second", "steps_per_second")  # parts of the names of times
 
@@ -96,7 +97,7 @@ def disturbed(command: list[str], out: Path, rng: random.Random, span: float) ->
         driver = start(command, out, "--cluster", "ray")
         for kind in rng.sample(["worker", "worker", "node", "driver"], 4):
             wait_for_progress(driver, out, rng.uniform(0.02, 1.0) * span)
-            if driver.poll() == 0:
+            if driver.poll() in (0, FAILED):
                 break
             if driver.poll() is not None and counts["node"]:
                 counts["driver with its node"] += 1  # Ray had attached it to the removed node
@@ -112,7 +113,7 @@ def disturbed(command: list[str], out: Path, rng: random.Random, span: float) ->
                 driver.kill()
                 driver.wait()
                 driver = start(command, out, "--cluster", "ray", "--resume", "auto")
-        if driver.wait() != 0 and counts["node"]:
+        if driver.wait() not in (0, FAILED) and counts["node"]:
             counts["driver with its node"] += 1
             start(command, out, "--cluster", "ray", "--resume", "auto").wait()
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,15 @@ def test_bad_options_are_one_line(
     error = capsys.readouterr().err
     assert message in error
     assert error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_ray_names_the_extra(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
+    assert command("train", "a2c", "--seeds", "0:2", "--cluster", "ray", "--out", tmp_path / "out") == 2
+    assert 'error: --cluster needs ray: pip install "automl_ext[ray]"' in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
