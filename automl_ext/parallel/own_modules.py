@@ -73,6 +73,8 @@ def unpack(files: Files, folder: Path) -> None:
 def _own_path(name: str, module: ModuleType) -> Path | None:
     """Return the source file of a module of the user; None for libraries, this package and the main script."""
     file = getattr(module, "__file__", None)
-    if name.startswith("__") or not isinstance(file, str) or not file.endswith(".py") or not Path(file).is_file():
+    if name.startswith("__") or not isinstance(file, str) or not file.endswith(".py"):
         return None
-    return None if file.startswith((_OURS, *LIBRARIES)) else Path(file)
+    if file.startswith((_OURS, *LIBRARIES)) or {"site-packages", "dist-packages"} & {*Path(file).parts}:
+        return None
+    return Path(file) if Path(file).is_file() else None

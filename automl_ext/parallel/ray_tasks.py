@@ -6,6 +6,7 @@ worker process, with the user's modules and the environment variables AUTOML_EXT
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import time
@@ -70,6 +71,10 @@ def connect(address: str) -> Callable[[], None]:
     except (ConnectionError, ValueError, RuntimeError, TimeoutError) as error:
         raise UserError(f"--cluster {address}: cannot connect to Ray: {short(error)}") from None
     return lambda: ray.shutdown()
+
+
+class RemoteTraceback(Exception):
+    """The traceback of an exception in a worker of Ray, as text: the cause of the exception that is raised here."""
 
 
 class RayTasks:
@@ -143,14 +148,15 @@ class RayTasks:
         return None
 
     def result(self, handle: Any) -> Any:
-        value, error = pickle.loads(self.results.pop(handle))
+        value, error, text = pickle.loads(self.results.pop(handle))
         if error is not None:
-            raise error
+            raise error from RemoteTraceback(text)
         return value
 
     def close(self) -> None:
-        for handle in self.unfinished:
-            self.ray.cancel(handle, force=True)  # the results of unfinished calls are not needed
+        with contextlib.suppress(Exception):  # the cluster is gone: the first error says more
+            for handle in self.unfinished:
+                self.ray.cancel(handle, force=True)  # the results of unfinished calls are not needed
         self.unfinished.clear()
 
 
@@ -158,20 +164,19 @@ _functions: dict[str, Callable[..., Any]] = {}  # set in worker processes only
 
 
 def _run(key: str, setup: list[Any], call: bytes) -> bytes:
-    """Call the function in a worker of Ray. Return its pickled result and exception, one of which is None."""
+    """Call the function in a worker of Ray. Return, pickled: the result, the exception or None, and its traceback."""
     try:
         if key not in _functions:
             import ray
 
             _functions[key] = _prepare(*ray.get(setup[0]))
-        return dumps_result((_functions[key](*pickle.loads(call)), None))
+        return dumps_result((_functions[key](*pickle.loads(call)), None, ""))
     except Exception as error:
-        error.__cause__ = None
         text = "".join(traceback.format_exception(error))
         try:
-            return dumps_result((None, error))
+            return dumps_result((None, error, text))
         except Exception:  # the exception cannot be pickled
-            return dumps_result((None, RuntimeError(text)))
+            return dumps_result((None, RuntimeError(text), text))
 
 
 def _prepare(
