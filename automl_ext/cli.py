@@ -13,10 +13,11 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 import tyro
 
 from automl_ext._native import BackendError
+from automl_ext.multi_seed import print_seeds, run_command
 from automl_ext.parsing import parse
 from automl_ext.rl.episodes.record import RecordCommand, record_run
 from automl_ext.rl.registry import ALGORITHMS
-from automl_ext.runners import RUNNERS, DQNOptions, Run, Runner
+from automl_ext.runners import RUNNERS, Runner
 from automl_ext.summary import print_evaluation, print_json, print_recording, print_run
 from automl_ext.tabular.commands import FitCommand, PredictCommand, fit_command, predict_command
 from automl_ext.training.errors import UserError
@@ -122,25 +123,17 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
     )
     options = parsed.options
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
-        result = _call(function, parsed)
+        result = run_command(prog, function, parsed.settings, options)
     if options.json:
         print_json(result)
+    elif result is not None and "summary" in result:
+        print_seeds(prog, options.out, result)
     elif result is not None:
         print_run(prog, options.out, parsed.settings, result)
     if result is None:
         file = sys.stderr if options.json else sys.stdout
         print(f"stopped; continue with: {prog} --out {options.out} --resume auto and the same options", file=file)
     return 0
-
-
-def _call(function: Run, parsed: RunCommand[Any, Any]) -> dict[str, Any] | None:
-    """Run the command. Return its result, None if it was interrupted."""
-    options = parsed.options
-    if isinstance(options, DQNOptions) and options.ablate:
-        from automl_ext.rl.dqn.ablation import ablate
-
-        return ablate(parsed.settings, options.out, resume=options.resume)
-    return function(parsed.settings, options.out, resume=options.resume, stop_after=options.stop_after)
 
 
 def _plot(prog: str, args: Sequence[str]) -> int:

@@ -15,6 +15,8 @@ from typing import Annotated, Any, NamedTuple
 import tyro
 
 from automl_ext.nas.strategies.registry import ALIASES, STRATEGIES
+from automl_ext.parallel.seeds import parse_seeds
+from automl_ext.parallel.workers import MOST_WORKERS
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.training.checks import check_range
 from automl_ext.tune.commands.objective import TunedBy
@@ -39,9 +41,23 @@ class RunOptions:
     """Python module that the --config file may name, for example in env_id; it is imported. May be repeated."""
     json: bool = False
     """Print the content of result.json, and nothing else, on standard output."""
+    seeds: str | None = None
+    """Run once per seed, into OUT/seed-N, and average: FIRST:END (without END), or seeds separated by commas."""
+    seed_workers: int = 1
+    """Number of --seeds that run at the same time."""
+    cluster: str | None = None
+    """Run seeds and evaluations on Ray: "ray" (the running cluster, else this machine) or ray://HOST:PORT."""
+    cpus_per_trial: int | None = None
+    """Number of threads of a seed or evaluation, and of CPUs that Ray reserves for it. Default: the threads of this
+    process, divided among the workers, and one CPU."""
+    gpus_per_trial: float | None = None
+    """Number of GPUs that Ray reserves for a seed or evaluation, or a fraction below 1."""
 
     def __post_init__(self) -> None:
         check_range(self, "stop_after", low=1)
+        check_range(self, "seed_workers", low=1, high=MOST_WORKERS)
+        if self.seeds is not None:
+            parse_seeds(self.seeds)
 
 
 @dataclass

@@ -181,7 +181,7 @@ def formatted(name: str, value: Any) -> str:
         return "–"
     if isinstance(value, (str, bool)):
         return str(value)
-    if name == "score" and value > 1:  # the table of NAS-Bench-201 has percent
+    if name in ("score", "test_accuracy") and value > 1:  # the table of NAS-Bench-201 has percent
         return f"{value:.2f} %"
     if name.endswith(PERCENT):
         return f"{100 * value:.2f} %"

@@ -1,102 +1,114 @@
-"""A pool of worker processes whose results come in the order of submission."""
+"""Calls of one function on a back end; the results come in the order of submission.
+
+    with Workers(function, count) as workers:      where the calls run: automl_ext.parallel.cluster
+        workers.submit(*arguments)                 at most ``count`` calls run at the same time
+        workers.next()                             the result of the oldest call
+
+What the caller sees depends on ``count`` at most, not on the back end and not on which call was faster.
+"""
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import pickle
-import threading
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
-import torch
-
+from automl_ext.parallel.backend import Backend
+from automl_ext.parallel.cluster import current_cluster
 from automl_ext.training.errors import UserError
 
 Result = TypeVar("Result")
+MOST_WORKERS = 256  # calls in flight that an option may set
 DEATHS = 3  # largest number of process deaths during the same call
 
 
-class Workers(Generic[Result]):
-    """Calls ``function`` in ``count`` processes. With one worker, the calls run in this process.
+@dataclass
+class _Call:
+    arguments: bytes  # pickled
+    handle: Any = None  # of the back end
+    finished: bool = False
+    deaths: int = 0
 
-    If a process is killed, all processes are replaced and unfinished calls are submitted again. Worker processes end
-    when this process ends, even if it is killed.
+
+class Workers(Generic[Result]):
+    """Calls ``function`` with at most ``count`` calls at the same time.
+
+    The calls run on the cluster that is in effect (:class:`~automl_ext.parallel.cluster.Cluster`): on the nodes of Ray,
+    else in ``count`` processes, or in this process if ``count`` is 1. A call whose process or node dies is repeated.
 
     Args:
-        function: the function to call; it is pickled once per process. Arguments and results are pickled too, tensors
-            by value.
-        count: number of workers.
+        function: the function to call; it is pickled. Arguments and results are pickled too, tensors by value.
+        count: number of calls in flight.
 
     Raises:
         ValueError: ``count`` is below 1.
+        UserError: the cluster has no node for a call.
     """
 
     def __init__(self, function: Callable[..., Result], count: int) -> None:
         if count < 1:
             raise ValueError(f"workers: expected at least 1, got {count}")
         self.function, self.count = function, count
-        self.pending: deque[tuple[bytes, Future[bytes] | None]] = deque()
-        self.pool: ProcessPoolExecutor | None = None
+        self.calls: deque[_Call] = deque()  # in the order of submission
+        self.waiting: deque[_Call] = deque()
+        self.running: list[_Call] = []
+        self.backend: Backend = current_cluster().backend(function, count)
 
     def submit(self, *arguments: Any) -> None:
         """Queue a call of the function."""
-        # Pickle here: torch.multiprocessing would share tensors through files that vanish with their process.
-        self.pending.append((pickle.dumps(arguments), None))
-        if self.count > 1:
-            try:
-                self._submit_pending()
-            except BrokenProcessPool:
-                self._discard_pool()  # next() then submits the calls again
+        call = _Call(pickle.dumps(arguments))  # here: torch.multiprocessing would share tensors
+        self.calls.append(call)
+        self.waiting.append(call)
+        self._start()
 
     def next(self) -> Result:
         """Wait for the oldest pending call and return its result.
 
         Raises:
             UserError: processes were killed ``DEATHS`` times during this call.
+            Exception: the function raised it.
         """
-        if self.count == 1:
-            call, _ = self.pending.popleft()
-            return self.function(*pickle.loads(call))
-        for _ in range(DEATHS):
-            try:
-                self._submit_pending()
-                future = self.pending[0][1]
-                assert future is not None
-                result = future.result()
-            except BrokenProcessPool:
-                self._discard_pool()
-                continue
-            self.pending.popleft()
-            return pickle.loads(result)
-        raise UserError(f"a worker process was killed {DEATHS} times during the same call; is there enough memory?")
+        oldest = self.calls[0]
+        self._collect(block=False)
+        while not oldest.finished:
+            self._collect(block=True)
+        self.calls.popleft()
+        result: Result = self.backend.result(oldest.handle)
+        return result
 
-    def _submit_pending(self) -> None:
-        """Submit the pending calls to the pool. Raises BrokenProcessPool if a process has died."""
-        if self.pool is None:
-            self.pool = ProcessPoolExecutor(
-                self.count,
-                multiprocessing.get_context("spawn"),  # fork would copy locks held by threads of torch
-                initializer=_prepare,
-                initargs=(pickle.dumps(self.function), max(torch.get_num_threads() // self.count, 1)),
-            )
-        for i, (call, future) in enumerate(self.pending):
-            if future is None:
-                self.pending[i] = (call, self.pool.submit(_call, call))
+    def cancel(self) -> None:
+        """Drop all pending calls, and stop those that run."""
+        self.calls.clear()
+        self.waiting.clear()
+        self.running.clear()
+        self.backend.close()
 
-    def _discard_pool(self) -> None:
-        """Discard the broken pool and mark unfinished calls for submission to a new one."""
-        if self.pool is not None:
-            self.pool.shutdown(wait=True, cancel_futures=True)
-            self.pool = None
-        for i, (call, future) in enumerate(self.pending):
-            lost = future is not None and (future.cancelled() or isinstance(future.exception(), BrokenProcessPool))
-            if lost:
-                self.pending[i] = (call, None)
+    def _start(self) -> None:
+        """Start waiting calls, up to ``count`` at the same time."""
+        while self.waiting and len(self.running) < self.count:
+            call = self.waiting.popleft()
+            call.handle = self.backend.start(call.arguments)
+            self.running.append(call)
+
+    def _collect(self, block: bool) -> None:
+        """Note which calls have finished, and start others in their place; lost calls come first."""
+        self._start()
+        done = self.backend.wait([call.handle for call in self.running], block)
+        finished = [call for call, is_done in zip(self.running, done, strict=True) if is_done]
+        self.running = [call for call, is_done in zip(self.running, done, strict=True) if not is_done]
+        for call in reversed(finished):
+            death = self.backend.lost(call.handle)
+            if death is not None:
+                call.deaths += death == "process"  # a call hardly kills its node, and nodes may go at any time
+                self.waiting.appendleft(call)
+            else:
+                call.finished = True
+        if any(call.deaths >= DEATHS for call in finished):
+            raise UserError(f"a worker process was killed {DEATHS} times during the same call; is there enough memory?")
+        self._start()
 
     def __enter__(self) -> Workers[Result]:
         return self
@@ -104,31 +116,4 @@ class Workers(Generic[Result]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self.pool is not None:
-            for process in list((self.pool._processes or {}).values()):
-                process.terminate()  # the results of unfinished calls are not needed
-            self.pool.shutdown(wait=True, cancel_futures=True)
-            self.pool = None
-
-
-_function: Callable[..., Any]  # set in worker processes only
-
-
-def _prepare(function: bytes, threads: int) -> None:
-    """Initialize a worker process."""
-    global _function
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(threads)
-    _function = pickle.loads(function)
-
-
-def _end_with_parent() -> None:
-    """Wait until the parent process ends, then end this process."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
-
-
-def _call(arguments: bytes) -> bytes:
-    return pickle.dumps(_function(*pickle.loads(arguments)))
+        self.cancel()

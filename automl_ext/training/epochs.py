@@ -75,12 +75,17 @@ class Epochs:
                 return False
             scalars = job.run_epoch()
             self.step += 1
-            if not all(math.isfinite(value) for value in scalars.values()):
-                raise UserError(f"{name}: diverged in epoch {job.epoch}: {scalars}; try a lower learning rate")
+            check_finite(name, job, scalars)
             self.run_directory.log(self.step, **{f"{name}_{key}": value for key, value in scalars.items()})
             self.run_directory.save(self.step, {**state, "job": job.state_dict()})
             self.bar.advance(description=name)
         return True
+
+
+def check_finite(name: str, job: Job, scalars: dict[str, float]) -> None:
+    """Raise UserError if a measurement of the job's last epoch is not finite."""
+    if not all(math.isfinite(value) for value in scalars.values()):
+        raise UserError(f"{name}: diverged in epoch {job.epoch}: {scalars}; try a lower learning rate")
 
 
 def set_cosine_lr(optimizer: Optimizer, progress: float, lr: float, lr_min: float) -> float:

@@ -25,7 +25,7 @@ from automl_ext.training.files.reading import short
 OPTIONS = ("env_id", "wrapper", "potential", "space")  # options whose values may name a module: MODULE:NAME
 
 _OURS = os.path.dirname(automl_ext.__file__) + os.sep
-_LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
+LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
 
 
 def import_module(name: str, where: str) -> ModuleType:
@@ -129,7 +129,7 @@ def raised(error: BaseException, packages: tuple[str, ...] = ()) -> str:
 
 def location(error: BaseException, packages: tuple[str, ...] = ()) -> str:
     """Return " (file:line)" of the innermost frame in the user's code, or else in a library outside ``packages``."""
-    for folders in (_LIBRARIES, packages, ()):
+    for folders in (LIBRARIES, packages, ()):
         found = _frame(error, folders)
         if found:
             return f" ({found})"
@@ -138,7 +138,7 @@ def location(error: BaseException, packages: tuple[str, ...] = ()) -> str:
 
 def is_in_user_code(error: BaseException) -> bool:
     """Return True if a frame of the error is outside this package and all libraries."""
-    return bool(_frame(error, _LIBRARIES))
+    return bool(_frame(error, LIBRARIES))
 
 
 def _frame(error: BaseException | None, folders: tuple[str, ...]) -> str:

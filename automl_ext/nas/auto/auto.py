@@ -7,41 +7,42 @@
     random   baseline: fully train random architectures for as long as all of the above took
     result   the best network and the best ensemble, selected on the validation images
 
-Every task is chosen by :func:`~automl_ext.nas.auto.plan.next_task` from the results so far. No training uses the
-validation images. The test images influence no choice.
+Every task is chosen by :func:`~automl_ext.nas.auto.plan.next_task` from the results so far. With several workers,
+tasks of the same stage are done side by side. No training uses the validation images. The test images influence no
+choice.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from automl_ext.data.images import Splits
 from automl_ext.nas.auto.config import AutoConfig
 from automl_ext.nas.auto.largest import largest
-from automl_ext.nas.auto.plan import CHUNK, Done, Task, next_task
+from automl_ext.nas.auto.plan import Done, Task, next_task
 from automl_ext.nas.auto.result import summarize
 from automl_ext.nas.auto.state import pack_done, unpack_done
+from automl_ext.nas.auto.tasks import Finished, Job, Tasks
 from automl_ext.nas.data import prepare
-from automl_ext.nas.ensembles.ensemble import log_probabilities
 from automl_ext.nas.ensembles.network import member_path, save_member
-from automl_ext.nas.estimators.lower_fidelity import all_finite, finite_logits
 from automl_ext.nas.estimators.training_free.scores import RANK
-from automl_ext.nas.retraining.images import accuracy, to_device, without_validation
-from automl_ext.nas.retraining.training import NetworkTraining, count_parameters, network_facts
-from automl_ext.nas.screening.score_job import ScoreJob, distinct
+from automl_ext.nas.retraining.training import network_facts
+from automl_ext.nas.screening.score_job import distinct
 from automl_ext.nas.screening.screen import draw_candidates, screened
 from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
-from automl_ext.training.device import choose_device
-from automl_ext.training.files.weights import check_fit, read_tensors
+from automl_ext.parallel.cluster import current_cluster
+from automl_ext.parallel.workers import Workers
+from automl_ext.training.files.weights import read_tensors
 from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed
 
@@ -78,29 +79,66 @@ def auto(
     space = space or spaces.space(config.space)
     config, splits = prepare(config, data)
     search = Auto(config, space, splits, Path(out))
-    search.start(Task("probe", 0, search.largest, epochs=1))  # raises if the options do not fit the space
+    search.tasks.start(Task("probe", 0, search.largest, epochs=1))  # raises if the options do not fit the space
     with Run.open(out, config, algorithm="auto", resume=resume, load=search.load_state_dict) as run:
         stop_at = None if stop_after is None else run.step + stop_after
-        step, saved_at = run.step, time.monotonic()
-        shown = search.percent()
-        with run.progress(100, "search auto", shown, percent=True) as bar:
-            while (task := search.next_task()) is not None:
-                job = search.job(task)
-                while job.epoch < job.epochs:
-                    if step == stop_at:
-                        return None
-                    measured = job.run_epoch()
-                    step += 1
-                    run.log(step, **named(task, measured))
-                    if step == stop_at or time.monotonic() - saved_at >= SAVE_EVERY:
-                        run.save(step, search.state_dict())
-                        saved_at = time.monotonic()
-                    bar.advance(search.percent() - shown, description=search.description(task))
-                    shown = search.percent()
-                search.finish(task)
+        apart = config.workers > 1 or current_cluster().address is not None
+        if not (side_by_side if apart else one_by_one)(run, search, stop_at):
+            return None
         result = {**summarize(splits, config.rounds, search.done), "network": network_facts(config, splits)}
         run.finish(result)
         return result
+
+
+def one_by_one(run: Run, search: Auto, stop_at: int | None) -> bool:
+    """Do the tasks in this process, with checkpoints inside of them. Return False if interrupted."""
+    step, saved_at = run.step, time.monotonic()
+    shown = search.percent()
+    with run.progress(100, "search auto", shown, percent=True) as bar:
+        while (task := search.next_task()) is not None:
+            job = search.job(task)
+            while job.epoch < job.epochs:
+                if step == stop_at:
+                    return False
+                measured = job.run_epoch()
+                step += 1
+                run.log(step, **named(task, measured))
+                if step == stop_at or time.monotonic() - saved_at >= SAVE_EVERY:
+                    run.save(step, search.state_dict())
+                    saved_at = time.monotonic()
+                bar.advance(search.percent() - shown, description=search.description(task))
+                shown = search.percent()
+            search.finish(*search.tasks.finish(task, job))
+    return True
+
+
+def side_by_side(run: Run, search: Auto, stop_at: int | None) -> bool:
+    """Do tasks that do not depend on each other in workers; save after each. Return False if interrupted."""
+    step, shown = run.step, search.percent()
+    with (
+        Workers(search.tasks.whole, search.config.workers) as pool,
+        run.progress(100, "search auto", shown, percent=True) as bar,
+    ):
+        for i, begun in enumerate(search.pending):  # in work when the run was interrupted
+            pool.submit(begun, search.weights(begun), search.job_state if i == 0 else None)
+        while True:
+            while len(search.pending) < search.config.workers and (task := search.next_beside()) is not None:
+                search.pending.append(task)
+                pool.submit(task, search.weights(task), None)
+            if not search.pending:
+                return True
+            finished: Finished = pool.next()
+            task = search.pending.popleft()
+            for measured in finished.epochs:
+                step += 1
+                run.log(step, **named(task, measured))
+            search.finish(finished.done, finished.weights)
+            if finished.epochs:
+                run.save(step, search.state_dict())
+            bar.advance(search.percent() - shown, description=search.description(task))
+            shown = search.percent()
+            if stop_at is not None and step >= stop_at:
+                return False
 
 
 class Auto:
@@ -112,18 +150,38 @@ class Auto:
 
     def __init__(self, config: AutoConfig, space: Space[Any], splits: Splits, out: Path) -> None:
         self.config, self.space, self.out = config, space, out
-        self.splits, self.device = splits, choose_device(config.device)
-        self.training_splits = without_validation(splits)
         self.largest = largest(space)
         self.candidates = draw_candidates(space, config.candidates, Random(derived_seed(config.seed, CANDIDATES)))
+        self.tasks = Tasks(config, space, splits, self.candidates)
         self.random = Random(derived_seed(config.seed, BASELINE))
         self.drawn: list[Any] = []
         self.done: list[Done] = []
         self.task: Task | None = None
-        self.current: ScoreJob | NetworkTraining | None = None
+        self.current: Job | None = None  # of the present task, in this process
+        self.pending: deque[Task] = deque()  # in work by workers
+        self.job_state: dict[str, Any] | None = None  # of the first pending task, from a checkpoint
 
     def next_task(self) -> Task | None:
         return next_task(self.config, self.candidates, self.largest, self.ranked, self.draw, self.done)
+
+    def next_beside(self) -> Task | None:
+        """Return the next task if it can be done beside the pending ones, else None.
+
+        It then has the stage and the rung of the pending ones, whose results it does not need. They are assumed to
+        cost as much as the finished tasks of the stage.
+        """
+        if not self.pending:
+            return self.next_task()
+        last = self.pending[-1]
+        if last.stage == "probe":
+            return None
+        costs = [d.seconds for d in self.done if (d.task.stage, d.task.rung) == (last.stage, last.rung)]
+        cost = sum(costs) / len(costs) if costs else self.done[0].seconds * last.epochs
+        assumed = [*self.done, *(Done(task, cost) for task in self.pending)]
+        screens = last.stage == "screen"
+        ranked = (lambda _: []) if screens else self.ranked  # a pending screening has no ranking yet
+        found = next_task(self.config, self.candidates, self.largest, ranked, self.draw, assumed)
+        return found if found is not None and (found.stage, found.rung) == (last.stage, last.rung) else None
 
     def ranked(self, screenings: Sequence[Done]) -> list[Any]:
         """Return the largest architecture and the screened ones, the best first.
@@ -144,67 +202,30 @@ class Auto:
             self.drawn.append(self.space.random(self.random))
         return self.drawn[number]
 
-    def job(self, task: Task) -> ScoreJob | NetworkTraining:
+    def job(self, task: Task) -> Job:
         """Return the job of ``task``: the one that a checkpoint held, or a new one."""
         if self.current is None or self.task != task:
-            self.task, self.current = task, self.start(task)
+            self.task, self.current = task, self.tasks.start(task, self.weights(task))
         return self.current
 
-    def start(self, task: Task) -> ScoreJob | NetworkTraining:
-        """Create the job of ``task``."""
-        if task.stage == "screen":
-            chunk = self.candidates[task.chunk : task.chunk + CHUNK]
-            return ScoreJob(self.space, chunk, self.splits, self.device, RANK, seed=self.config.seed)
-        seeded = dataclasses.replace(
-            self.config, epochs=task.epochs, seed=derived_seed(self.config.seed, 1000 + task.number)
-        )
-        training = NetworkTraining(seeded, self.space, task.genotype, self.training_splits, self.device)
-        if task.start is not None:
-            path = member_path(self.out, task.start)
-            weights = read_tensors(path)
-            check_fit(weights, training.network.state_dict(), str(path))
-            training.network.load_state_dict(weights)
-        return training
+    def weights(self, task: Task) -> dict[str, Tensor] | None:
+        """Return the weights that the training of ``task`` starts from; None: random ones."""
+        return None if task.start is None else read_tensors(member_path(self.out, task.start))
 
-    def finish(self, task: Task) -> None:
-        """Measure the finished job of ``task`` and keep the results."""
-        job = self.current
-        self.done.append(self.screening(task, job) if isinstance(job, ScoreJob) else self.trained(task, job))
+    def finish(self, done: Done, weights: dict[str, Tensor] | None) -> None:
+        """Keep the results of a finished task, and the weights of its network."""
+        if weights is not None and done.task.stage != "probe":
+            save_member(self.out, done.task.number, weights)
+        self.done.append(done)
         self.current = None
-
-    def screening(self, task: Task, job: ScoreJob) -> Done:
-        table = job.table()
-        columns = {name: torch.from_numpy(values) for name, values in table.scores.items()}
-        return Done(task, job.seconds, measured={"table": {**columns, "seconds": torch.from_numpy(table.seconds)}})
-
-    def trained(self, task: Task, training: Any) -> Done:
-        """Measure the validation accuracy of a training; after a full training, also its predictions."""
-        with training.clock:
-            valid = to_device(self.splits.valid, self.device)
-            network = training.network
-            failed = not all_finite(network) or not finite_logits(network, valid.images[:1])
-            score = -1.0 if failed else accuracy(network, valid)
-        measured: dict[str, Any] = {"parameters": count_parameters(network)}
-        if task.stage in ("full", "random") and not failed:
-            measured["valid"] = log_probabilities(network, self.splits.valid)
-            measured["test"] = log_probabilities(network, self.splits.test)
-        if task.stage != "probe":
-            save_member(self.out, task.number, network)
-        return Done(task, self.seconds(training), score, measured)
 
     def percent(self) -> int:
         """Return how much of the budget is spent, in percent: of the search and the random baseline together.
 
         The last training may exceed the budget, so the result is at most 99.
         """
-        spent = sum(d.seconds for d in self.done) + (self.seconds(self.current) if self.current else 0.0)
+        spent = sum(d.seconds for d in self.done) + (self.tasks.seconds(self.current) if self.current else 0.0)
         return min(int(100 * spent / (60 * self.config.minutes * (2 if self.config.baselines else 1))), 99)
-
-    def seconds(self, job: ScoreJob | NetworkTraining) -> float:
-        """Return the cost of a job: CPU-seconds on a CPU, seconds on a GPU."""
-        if isinstance(job, ScoreJob):
-            return job.seconds
-        return job.clock.cpu if self.device.type == "cpu" else job.clock.wall
 
     def description(self, task: Task) -> str:
         """Return the text beside the progress bar: where the search is, and the best result so far."""
@@ -213,16 +234,24 @@ class Auto:
         return f"{task.stage}{best}"
 
     def state_dict(self) -> dict[str, Any]:
-        assert self.current is not None
-        return {"done": [pack_done(d, self.space) for d in self.done], "job": self.current.state_dict()}
+        return {
+            "done": [pack_done(d, self.space) for d in self.done],
+            "job": None if self.current is None else self.current.state_dict(),
+            "pending": [pack_done(Done(task, 0.0), self.space) for task in self.pending],
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.done = [unpack_done(values, self.space) for values in state["done"]]
-        task = self.next_task()
-        if task is None:
-            raise ValueError("done: expected at least one task to be left")
-        self.task, self.current = task, self.start(task)
-        self.current.load_state_dict(state["job"])
+        pending = [unpack_done(values, self.space).task for values in state.get("pending", ())]
+        self.job_state, self.current = state["job"], None
+        if self.job_state is not None:
+            task = self.next_task()
+            if task is None:
+                raise ValueError("done: expected at least one task to be left")
+            self.task, self.current = task, self.tasks.start(task, self.weights(task))
+            self.current.load_state_dict(self.job_state)
+            pending = [task]
+        self.pending = deque(pending)
 
 
 def named(task: Task, measured: dict[str, float]) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from automl_ext.nas.retraining.training import MANY, TrainingConfig
+from automl_ext.parallel.workers import MOST_WORKERS
 from automl_ext.training.checks import check_range
 
 
@@ -17,10 +18,12 @@ class AutoConfig(TrainingConfig):
     finalists: int = 8  # Largest number of architectures that are trained fully, the largest one of the space included.
     baselines: bool = True  # Also train random architectures for as long as the search took.
     rounds: int = 50  # Number of rounds of the ensemble's greedy selection.
+    workers: int = 1  # Number of tasks that are done at the same time; the budget counts the seconds of all of them.
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "minutes", above=0)
+        check_range(self, "workers", low=1, high=MOST_WORKERS)
         check_range(self, "candidates", low=2, high=MANY)
         check_range(self, "finalists", low=2, high=100)
         check_range(self, "rounds", low=1, high=MANY)

@@ -14,7 +14,7 @@ import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +33,7 @@ from automl_ext.nas.retraining.training import (
 )
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
+from automl_ext.parallel.workers import MOST_WORKERS
 from automl_ext.training.checks import check_range
 from automl_ext.training.device import choose_device
 from automl_ext.training.ensembles.selection import greedy_selection, likelihoods, log_loss
@@ -49,11 +50,34 @@ class EnsembleConfig(TrainingConfig):
     members: tuple[str, ...] = ()  # Architectures to train once each.
     random_cells: int = 0  # Number of further architectures, drawn uniformly.
     rounds: int = 50  # Number of rounds of the greedy selection; each round adds one vote for a member.
+    workers: int = 1  # Number of members that are trained at the same time; it does not affect the results.
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_range(self, "workers", low=1, high=MOST_WORKERS)
         check_range(self, "restarts", "rounds", low=1, high=MANY)
         check_range(self, "random_cells", low=0, high=MANY)
+
+
+class MemberTrainings(NamedTuple):
+    """The trainings of the members, :class:`~automl_ext.nas.retraining.series.Trainings`."""
+
+    config: EnsembleConfig
+    space: Space[Any]
+    genotypes: list[Any]
+    splits: Splits
+    prefix: str = "member"
+
+    def start(self, number: int) -> NetworkTraining:
+        seeded = dataclasses.replace(self.config, seed=derived_seed(self.config.seed, number))
+        device = choose_device(self.config.device)
+        return NetworkTraining(seeded, self.space, self.genotypes[number], without_validation(self.splits), device)
+
+    def measure(self, number: int, training: NetworkTraining) -> dict[str, Any]:
+        return predictions(training, self.genotypes[number], self.splits)
+
+    def keep(self, number: int, weights: dict[str, Tensor], run: Path) -> None:
+        save_member(run, number, weights)
 
 
 def ensemble(
@@ -86,15 +110,6 @@ def ensemble(
     space = space or spaces.space(config.space)
     genotypes = member_genotypes(config, space)
     config, splits = prepare(config, data)
-    device = choose_device(config.device)
-
-    def start(number: int) -> NetworkTraining:
-        seeded = dataclasses.replace(config, seed=derived_seed(config.seed, number))
-        return NetworkTraining(seeded, space, genotypes[number], without_validation(splits), device)
-
-    def measure(number: int, training: NetworkTraining, run: Path) -> dict[str, Any]:
-        save_member(run, number, training.network)
-        return predictions(training, genotypes[number], splits)
 
     def summarize(trained: list[dict[str, Any]]) -> dict[str, Any]:
         shape = network_shape(splits, config.channels, config.cells)
@@ -104,11 +119,10 @@ def ensemble(
         config,
         out,
         "ensemble",
+        MemberTrainings(config, space, genotypes, splits),
         count=len(genotypes),
-        start=start,
-        measure=measure,
+        workers=config.workers,
         summarize=summarize,
-        prefix="member",
         resume=resume,
         stop_after=stop_after,
     )

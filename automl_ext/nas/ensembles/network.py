@@ -43,11 +43,11 @@ class Ensemble(nn.Module):
         return torch.logsumexp(log_p + self.log_weights[:, None, None], 0)
 
 
-def save_member(out: Path, number: int, network: nn.Module) -> None:
+def save_member(out: Path, number: int, weights: dict[str, Tensor]) -> None:
     """Write the weights of member ``number`` into ``out/members``."""
     path = member_path(out, number)
     path.parent.mkdir(exist_ok=True)
-    write_tensors(path, network.state_dict())
+    write_tensors(path, weights)
 
 
 def load_ensemble(out: str | Path, space: Space[Any] | None = None, trust: Iterable[str] = ()) -> Ensemble:

@@ -67,6 +67,15 @@ class LowerFidelity:
         self.splits = replace(splits, train=train, valid=take(splits.valid, splits.valid.labels.new_zeros(0)))
         self.training(self.space.random(Random(config.seed)))  # raises here if the space does not support an option
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**vars(self), "device": None, "valid": to_device(self.valid, torch.device("cpu"))}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Choose the device again: the machine of a worker may have a GPU, or none."""
+        vars(self).update(state)
+        self.device = choose_device(self.config.device)
+        self.valid = to_device(self.valid, self.device)
+
     def training(self, genotype: Any) -> NetworkTraining:
         """Create the training of ``genotype``, without side effects on the global random generators."""
         with global_rng_kept():

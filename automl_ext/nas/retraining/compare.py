@@ -9,8 +9,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, NamedTuple
 
+from torch import Tensor
+
+from automl_ext.data.images import Splits
 from automl_ext.nas.data import prepare
 from automl_ext.nas.retraining.class_report import KEYS
 from automl_ext.nas.retraining.comparison import draw_comparison
@@ -19,6 +22,7 @@ from automl_ext.nas.retraining.training import MANY, NetworkTraining, TrainingCo
 from automl_ext.nas.run_title import run_title
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
+from automl_ext.parallel.workers import MOST_WORKERS
 from automl_ext.training.checks import check_range
 from automl_ext.training.config import to_dict
 from automl_ext.training.device import choose_device
@@ -30,10 +34,32 @@ class CompareConfig(TrainingConfig):
 
     genotype: str | None = None  # Architecture to train first; none by default.
     random_cells: int = 5  # Number of random architectures; the seed decides which.
+    workers: int = 1  # Number of networks that are trained at the same time; it does not affect the results.
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        check_range(self, "workers", low=1, high=MOST_WORKERS)
         check_range(self, "random_cells", low=1, high=MANY)
+
+
+class CellTrainings(NamedTuple):
+    """The trainings of the architectures, :class:`~automl_ext.nas.retraining.series.Trainings`."""
+
+    config: CompareConfig
+    space: Space[Any]
+    genotypes: list[Any]
+    splits: Splits
+    prefix: str = "cell"
+
+    def start(self, number: int) -> NetworkTraining:
+        device = choose_device(self.config.device)
+        return NetworkTraining(self.config, self.space, self.genotypes[number], self.splits, device)
+
+    def measure(self, number: int, training: NetworkTraining) -> dict[str, Any]:
+        return without_classes(measure(training, self.genotypes[number], self.splits))
+
+    def keep(self, number: int, weights: dict[str, Tensor], run: Path) -> None:
+        pass
 
 
 def compare(
@@ -72,16 +98,14 @@ def compare(
     if config.genotype is not None:
         genotypes.insert(0, spaces.parse_genotype(space, config.genotype))
     config, splits = prepare(config, data)
-    device = choose_device(config.device)
     result = train_series(
         config,
         out,
         "compare",
+        CellTrainings(config, space, genotypes, splits),
         count=len(genotypes),
-        start=lambda i: NetworkTraining(config, space, genotypes[i], splits, device),
-        measure=lambda i, training, _: without_classes(measure(training, genotypes[i], splits)),
+        workers=config.workers,
         summarize=partial(summarize, has_found=config.genotype is not None),
-        prefix="cell",
         resume=resume,
         stop_after=stop_after,
     )

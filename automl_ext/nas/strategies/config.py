@@ -10,9 +10,8 @@ from typing import Any
 from automl_ext.nas.retraining.training import LARGEST, MANY, TrainingConfig
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.strategy import Screened, Strategy
+from automl_ext.parallel.workers import MOST_WORKERS
 from automl_ext.training.checks import check_range
-
-MOST_WORKERS = 256  # processes
 
 
 @dataclass
@@ -30,7 +29,7 @@ class SearchConfig(TrainingConfig):
     table: str | None = None  # CSV file of NAS-Bench-201. Default: the environment variable AUTOML_EXT_NB201.
     evaluations: int | None = None  # Largest number of evaluations. Default: 50 if no budget is given either.
     budget: float | None = None  # Seconds of evaluation (simulated with a table). Default with a table: 20,000.
-    workers: int = 1  # Number of evaluating processes. With several, proposals precede some earlier results.
+    workers: int = 1  # Number of evaluations at a time. With several, proposals precede some earlier results.
     max_parameters: int | None = None  # Choose the best architecture with at most this number of parameters.
     max_macs: int | None = None  # Choose the best architecture with at most this number of multiply-adds per image.
     max_latency_ms: float | None = None  # Measure the latency (one image, one CPU thread); choose within this limit.

@@ -13,6 +13,7 @@ from automl_ext.training.config import differences
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.files.reading import read_object
+from automl_ext.training.intervals import t_quantile
 from automl_ext.training.pictures.colors import distinct_colors
 from automl_ext.training.pictures.curves import (
     add_title,
@@ -26,9 +27,6 @@ from automl_ext.training.pictures.curves import (
 from automl_ext.training.pictures.titles import algorithm_name, is_number
 from automl_ext.training.run import CONFIG, RESULT, algorithm_of
 
-# 97.5 % quantiles of Student's t for 1 … 30 degrees of freedom.
-T = [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131]
-T += [2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042]
 BAND_SEEDS = 5  # with fewer seeds the interval of the mean is so wide that single seeds say more
 STEPS, RETURN = "environment steps", "return of evaluation episodes"
 # Lowest and highest return of an episode, by the start of the environment's id.
@@ -102,6 +100,13 @@ def plot_runs(runs: list[Path], out: Path, trust: Iterable[str] = ()) -> list[Pa
         draw_learning(env_id, curves, folder / name)
         written.append(folder / name)
     return written
+
+
+def draw_seeds(runs: list[Path], out: Path) -> Path:
+    """Draw runs that differ only in their seed into ``out/learning.png``; see :func:`plot_runs`."""
+    found = [_curve(run, read_metrics(run)) for run in runs]
+    draw_learning(found[0][0], [curve for _, curve in found], out / "learning.png")
+    return out / "learning.png"
 
 
 def draw_learning(env_id: str, curves: list[Curve], path: Path) -> None:
@@ -180,7 +185,7 @@ def together(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray]:
 def interval(returns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the bounds of the 95 % interval of Student's t for the mean of [seeds, T]."""
     seeds = len(returns)
-    half = T[min(seeds - 2, len(T) - 1)] * returns.std(0, ddof=1) / np.sqrt(seeds)
+    half = t_quantile(seeds) * returns.std(0, ddof=1) / np.sqrt(seeds)
     return returns.mean(0) - half, returns.mean(0) + half
 
 

@@ -1,0 +1,86 @@
+"""Runs a command on the cluster that its options name: once, or with ``--seeds`` once per seed, with one table."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from automl_ext.nas.strategies.registry import ALIASES
+from automl_ext.parallel.cluster import Cluster
+from automl_ext.parallel.seeds import FILE, parse_seeds, run_of, run_seeds
+from automl_ext.runners import DQNOptions, Run, RunOptions
+from automl_ext.summary import NAMES, formatted
+from automl_ext.training.errors import UserError
+
+# Results that the table shows, if a command has them.
+SHOWN = {
+    "eval_return_mean": "return, last policy",
+    "best_eval_return": "return, best policy",
+    "test_accuracy": "test accuracy",
+    "score": NAMES["score"],
+    "random_mean": NAMES["random_mean"],
+}
+
+
+def run_command(prog: str, function: Run, config: Any, options: RunOptions) -> dict[str, Any] | None:
+    """Run a command, once or for each seed.
+
+    Returns:
+        The content of ``result.json`` or ``seeds.json``; None if it was interrupted.
+
+    Raises:
+        UserError: an option is invalid, or the run failed.
+    """
+    seeds = parse_seeds(options.seeds) if options.seeds is not None else None
+    cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
+    one_run = seeds is None and (prog.split()[1] == "train" or not hasattr(config, "workers"))
+    if options.cluster is not None and one_run:
+        raise UserError(f"--cluster: {prog} is one run; expected --seeds beside it, to run several on the cluster")
+    with cluster:
+        if isinstance(options, DQNOptions) and options.ablate:
+            from automl_ext.rl.dqn.ablation import ablate
+
+            return ablate(config, options.out, seeds, resume=options.resume)
+        if seeds is not None:
+            return run_with_seeds(prog, function, config, options, seeds)
+        return function(config, options.out, resume=options.resume, stop_after=options.stop_after)
+
+
+def run_with_seeds(
+    prog: str, function: Run, config: Any, options: RunOptions, seeds: list[int]
+) -> dict[str, Any] | None:
+    """Run ``function`` once per seed; see :func:`automl_ext.parallel.seeds.run_seeds`.
+
+    If matplotlib is installed, trainings of agents are drawn together in ``OUT/learning.png``.
+    """
+    name = prog.split()[-1]
+    algorithm = ALIASES.get(name, name)
+    result = run_seeds(
+        function, algorithm, config, options.out, seeds, options.seed_workers, options.resume, options.stop_after
+    )
+    if result is not None and prog.split()[1] == "train" and importlib.util.find_spec("matplotlib"):
+        from automl_ext.rl.reports.plot import draw_seeds
+
+        draw_seeds([run_of(options.out, seed) for seed in seeds], options.out)
+    return result
+
+
+def print_seeds(prog: str, out: Path, result: dict[str, Any]) -> None:
+    """Print a table: the results per seed, their mean, and its 95 % interval."""
+    summary = result["summary"]
+    names = [name for name in SHOWN if name in summary] or list(summary)[:5]
+    table = Table("seed", *(SHOWN.get(name, name) for name in names), title=f"{prog}: {len(result['seeds'])} seeds")
+    for i, seed in enumerate(result["seeds"]):
+        table.add_row(str(seed), *(formatted(name, summary[name]["values"][i]) for name in names))
+    table.add_section()
+    table.add_row("mean", *(formatted(name, summary[name]["mean"]) for name in names))
+    if len(result["seeds"]) > 1:
+        bounds = [[formatted(name, bound) for bound in summary[name]["ci95"]] for name in names]
+        table.add_row("95 % interval", *(f"{low} to {high}" for low, high in bounds))
+    console = Console()
+    console.print(table)
+    console.print(f"written to {out}/{FILE}; the runs are {out}/seed-…", soft_wrap=True)

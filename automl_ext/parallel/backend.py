@@ -1,0 +1,61 @@
+"""The interface between :class:`~automl_ext.parallel.workers.Workers` and a place where calls run."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from collections.abc import Sequence
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+Death = Literal["process", "node"]
+
+
+class Backend(Protocol):
+    """A place where calls of one function run. Arguments and results are pickled, tensors by value."""
+
+    def start(self, call: bytes) -> Any:
+        """Start a call with the pickled arguments. Return its handle."""
+        ...
+
+    def wait(self, handles: Sequence[Any], block: bool) -> list[bool]:
+        """Return for each call whether it has finished, was lost or raised an exception.
+
+        Args:
+            block: wait until this is so for at least one call.
+        """
+        ...
+
+    def lost(self, handle: Any) -> Death | None:
+        """Return what died during a finished call, if this lost its result: its process, or its whole node."""
+        ...
+
+    def result(self, handle: Any) -> Any:
+        """Return the result of a finished call, or raise the exception that the function raised."""
+        ...
+
+    def close(self) -> None:
+        """Stop the calls that have not finished, and free everything."""
+        ...
+
+
+class _Pickler(pickle.Pickler):
+    """Moves tensors to the CPU."""
+
+    proto = pickle.HIGHEST_PROTOCOL
+
+    def reducer_override(self, value: Any) -> Any:
+        if isinstance(value, Tensor) and value.is_cuda:
+            return value.cpu().__reduce_ex__(self.proto)
+        return NotImplemented
+
+
+def dumps_result(value: Any) -> bytes:
+    """Pickle a result, tensors on the CPU and by value: the receiving machine may have no GPU.
+
+    ``torch.multiprocessing`` would share tensors through files that vanish with their process.
+    """
+    buffer = io.BytesIO()
+    _Pickler(buffer, _Pickler.proto).dump(value)
+    return buffer.getvalue()

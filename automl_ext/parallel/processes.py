@@ -1,0 +1,99 @@
+"""Calls that run in processes on this machine."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import pickle
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from typing import Any, NamedTuple
+
+import torch
+
+from automl_ext.parallel.backend import Death, dumps_result
+
+
+class _Handle(NamedTuple):
+    future: Future[bytes]
+    pool: ProcessPoolExecutor
+
+
+class Processes:
+    """A :class:`~automl_ext.parallel.backend.Backend` of processes, which are started with the first call.
+
+    If a process is killed, all processes are replaced, and the calls that they were running are lost. The processes end
+    when this process ends, even if it is killed.
+
+    Args:
+        function: the function to call; it is pickled once per process.
+        count: number of processes.
+        threads: number of threads of PyTorch in each process.
+    """
+
+    def __init__(self, function: Callable[..., Any], count: int, threads: int) -> None:
+        self.function, self.count, self.threads = function, count, threads
+        self.pool: ProcessPoolExecutor | None = None
+
+    def start(self, call: bytes) -> _Handle:
+        if self.pool is None:
+            self.pool = ProcessPoolExecutor(
+                self.count,
+                multiprocessing.get_context("spawn"),  # fork would copy locks held by threads of torch
+                initializer=_prepare,
+                initargs=(pickle.dumps(self.function), self.threads),
+            )
+        try:
+            return _Handle(self.pool.submit(_call, call), self.pool)
+        except BrokenProcessPool as error:  # a process died while no result was awaited
+            failed: Future[bytes] = Future()
+            failed.set_exception(error)
+            return _Handle(failed, self.pool)
+
+    def wait(self, handles: Sequence[_Handle], block: bool) -> list[bool]:
+        if block:
+            wait([handle.future for handle in handles], return_when=FIRST_COMPLETED)
+        return [handle.future.done() for handle in handles]
+
+    def lost(self, handle: _Handle) -> Death | None:
+        future = handle.future
+        lost = future.cancelled() or isinstance(future.exception(), BrokenProcessPool)
+        if lost and handle.pool is self.pool:
+            self.pool.shutdown(wait=True, cancel_futures=True)
+            self.pool = None
+        return "process" if lost else None
+
+    def result(self, handle: _Handle) -> Any:
+        return pickle.loads(handle.future.result())
+
+    def close(self) -> None:
+        if self.pool is not None:
+            for process in list((self.pool._processes or {}).values()):
+                process.terminate()  # the results of unfinished calls are not needed
+            self.pool.shutdown(wait=True, cancel_futures=True)
+            self.pool = None
+
+
+_function: Callable[..., Any]  # set in worker processes only
+
+
+def _prepare(function: bytes, threads: int) -> None:
+    """Initialize a worker process."""
+    global _function
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    torch.set_num_threads(threads)
+    _function = pickle.loads(function)
+
+
+def _end_with_parent() -> None:
+    """Wait until the parent process ends, then end this process."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+def _call(arguments: bytes) -> bytes:
+    return dumps_result(_function(*pickle.loads(arguments)))

@@ -1,0 +1,258 @@
+"""The same run with several seeds, side by side: ``automl-ext … --seeds 0:5``.
+
+    OUT/seed-0, OUT/seed-1, …      run directories, as of the command without --seeds
+    OUT/seeds.json                 the results, and their mean with its interval; written at the end
+
+Finished seeds are not repeated. An interrupted one continues from its checkpoint. On a node that does not see ``OUT``,
+a seed runs in a temporary folder, which is sent back when it ends; if the node dies before, the seed starts again from
+the files that were last sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from automl_ext.parallel.cluster import current_cluster
+from automl_ext.parallel.own_modules import Files, pack, unpack
+from automl_ext.parallel.workers import Workers
+from automl_ext.training.config import differences, to_dict, with_defaults
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.atomic import write_json
+from automl_ext.training.files.lock import LOCK, Lock
+from automl_ext.training.files.reading import read_object, short
+from automl_ext.training.files.run_folder import RunFolder
+from automl_ext.training.intervals import t_interval
+from automl_ext.training.progress import Progress
+from automl_ext.training.run import CONFIG, RESULT, algorithm_of
+
+FILE, MARK = "seeds.json", ".visible-"  # MARK: a file by which a node sees that it shares OUT
+MOST = 1000  # seeds
+Run = Callable[..., dict[str, Any] | None]  # (configuration, out, resume=…, stop_after=…)
+
+
+def parse_seeds(text: str) -> list[int]:
+    """Return the seeds that "A:B" (A … B − 1), "A,B,C" or "A" names.
+
+    Raises:
+        ValueError: the text has another form, names a seed twice, no seed, or more than ``MOST``.
+    """
+    expected = f"expected FIRST:END or seeds separated by commas, at most {MOST}, got {short(text)}"
+    first, colon, end = text.partition(":")
+    parts = [first, end] if colon else text.split(",")
+    if not all(part.isdecimal() and len(part) <= 10 for part in parts):
+        raise ValueError(f"seeds: {expected}")
+    numbers = [int(part) for part in parts]
+    if colon and not 0 < numbers[1] - numbers[0] <= MOST:
+        raise ValueError(f"seeds: {expected}")
+    seeds = list(range(*numbers)) if colon else numbers
+    if len({*seeds}) != len(seeds) or len(seeds) > MOST:
+        raise ValueError(f"seeds: {expected}")
+    return seeds
+
+
+class SeedTask(NamedTuple):
+    """One seed: what a worker needs. ``files`` are those of an interrupted run, for a node that does not see it."""
+
+    config: Any
+    folder: Path
+    mark: str
+    stop_after: int | None
+    files: Files
+
+
+class SeedRunner:
+    """Runs one seed; executed by the workers.
+
+    Args:
+        function: the command's function.
+    """
+
+    def __init__(self, function: Run) -> None:
+        self.function = function
+
+    def __call__(self, task: SeedTask) -> tuple[dict[str, Any] | None, Files | None]:
+        """Return the result, None if interrupted; and the files of the run, None if the caller sees them."""
+        if (task.folder.parent / task.mark).is_file():
+            release_lock(task.folder)
+            return self.run(task, task.folder), None
+        with tempfile.TemporaryDirectory(prefix="automl_ext-seed-") as name:
+            folder = Path(name) / task.folder.name
+            unpack(task.files, folder)
+            return self.run(task, folder), pack(folder)
+
+    def run(self, task: SeedTask, folder: Path) -> dict[str, Any] | None:
+        with quiet():
+            return self.function(task.config, folder, resume="auto", stop_after=task.stop_after)
+
+
+def run_seeds(
+    function: Run,
+    algorithm: str,
+    config: Any,
+    out: str | Path,
+    seeds: Sequence[int],
+    workers: int = 1,
+    resume: str | None = None,
+    stop_after: int | None = None,
+) -> dict[str, Any] | None:
+    """Run ``function`` once per seed.
+
+    Args:
+        function: the function of a command, such as :func:`automl_ext.nas.retraining.retrain.retrain`.
+        algorithm: the name under which it stores its runs.
+        config: its configuration; the field ``seed`` is replaced.
+        out: parent of the run directories; absent or empty, unless ``resume`` is "auto".
+        seeds: the seeds.
+        workers: number of seeds that run at the same time.
+        resume: None or "auto".
+        stop_after: interrupt each seed after this number of steps.
+
+    Returns:
+        The content of ``seeds.json``: ``seeds``; ``results``, those of the seeds; ``summary``, which has for each
+        number that all results have the ``mean``, its 95 % interval ``ci95`` (Student's t; None for one seed) and
+        ``values``. None if a seed was interrupted.
+
+    Raises:
+        UserError: ``out`` is not empty, a finished seed had another configuration, or a run failed.
+    """
+    if resume not in (None, "auto"):
+        raise UserError(f"--resume: expected auto with --seeds, got {short(resume)}")
+    out = Path(out).resolve()
+    configs = {seed: dataclasses.replace(config, seed=seed) for seed in seeds}
+    try:
+        folder = RunFolder(out)
+    except OSError as error:
+        raise UserError(f"cannot use the run directory {out}: {error}") from error
+    try:
+        check_entries(out, folder.entries or [], resume)
+        ended = [seed for seed in seeds if (run_of(out, seed) / RESULT).is_file()]
+        for seed in ended:
+            check_finished(run_of(out, seed), configs[seed], algorithm)
+        finished = {seed: read_object(run_of(out, seed) / RESULT) for seed in ended}
+        results = finished | remaining(function, configs, out, finished, workers, stop_after)
+    except BaseException as error:
+        folder.close(undo=isinstance(error, Exception) and not any(out.glob("seed-*")))
+        raise
+    folder.close(undo=False)
+    if any(result is None for result in results.values()):
+        return None
+    done = [results[seed] for seed in seeds]
+    summary = {"seeds": list(seeds), "results": done, "summary": summarize(done)}
+    write_json(out / FILE, summary)
+    return summary
+
+
+def run_of(out: Path, seed: int) -> Path:
+    """Return the run directory of a seed."""
+    return out / f"seed-{seed}"
+
+
+def remaining(
+    function: Run, configs: dict[int, Any], out: Path, finished: dict[int, Any], workers: int, stop_after: int | None
+) -> dict[int, dict[str, Any] | None]:
+    """Run the seeds that have not finished. Return their results, None for those that were interrupted."""
+    results: dict[int, dict[str, Any] | None] = {}
+    left = [seed for seed in configs if seed not in finished]
+    remote = current_cluster().address is not None
+    mark = f"{MARK}{os.getpid()}-{time.time_ns()}"
+    (out / mark).touch()
+    try:
+        with (
+            Workers(SeedRunner(function), workers) as pool,
+            Progress(len(configs), "seeds", len(finished)) as bar,
+        ):
+            for seed in left:
+                run = run_of(out, seed)
+                pool.submit(SeedTask(configs[seed], run, mark, stop_after, pack(run) if remote else {}))
+            for seed in left:
+                results[seed], files = pool.next()
+                if files is not None:
+                    replace_folder(run_of(out, seed), files)
+                bar.advance()
+                bar.report(len(finished) + len(results), {"seed": seed} | numbers(results[seed] or {}))
+    finally:
+        with contextlib.suppress(OSError):
+            (out / mark).unlink()
+    return results
+
+
+def replace_folder(folder: Path, files: Files) -> None:
+    """Replace the content of a folder by the files that a node has sent."""
+    fresh = folder.with_name(f".{folder.name}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    unpack(files, fresh)
+    shutil.rmtree(folder, ignore_errors=True)
+    fresh.rename(folder)
+
+
+def check_entries(out: Path, entries: list[Path], resume: str | None) -> None:
+    """Raise UserError if ``out`` is in use by something else."""
+    if entries and resume is None:
+        raise UserError(f"{out} is not empty: choose another --out, or resume it with --resume auto")
+    if entries and not any(path.name.startswith(("seed-", MARK)) for path in entries):
+        raise UserError(f"{out} is not empty and holds no run of --seeds: choose another --out")
+
+
+def check_finished(run: Path, config: Any, algorithm: str) -> None:
+    """Raise UserError if a finished run belongs to another algorithm or configuration."""
+    stored = algorithm_of(run)
+    if stored != algorithm:
+        raise UserError(f"{run} belongs to algorithm {short(stored)}, not {algorithm!r}: choose another --out")
+    changed = differences(with_defaults(read_object(run / CONFIG), config), to_dict(config))
+    if changed:
+        text = ", ".join(f"{key} was {old} and is now {new}" for key, old, new in changed)
+        raise UserError(f"{run} has another configuration: {text}")
+
+
+def release_lock(folder: Path, patience: float = 10.0) -> None:
+    """Wait until a killed worker has released its run directory; delete the lock that a dead machine has left.
+
+    Only for run directories below a folder that the caller has locked, so that no other command uses them.
+    """
+    end = time.monotonic() + patience
+    while (folder / LOCK).exists():
+        try:
+            Lock(folder).release()
+        except UserError:
+            if time.monotonic() > end:
+                (folder / LOCK).unlink(missing_ok=True)
+            time.sleep(0.2)
+
+
+def summarize(results: Sequence[Any]) -> dict[str, Any]:
+    """Return mean, interval and values of each number that all results have."""
+    shared = [name for name in numbers(results[0]) if all(name in numbers(result) for result in results)]
+    values = {name: [float(result[name]) for result in results] for name in shared}
+    return {name: {"mean": fmean(v), "ci95": t_interval(v), "values": v} for name, v in values.items()}
+
+
+def numbers(result: dict[str, Any]) -> dict[str, float]:
+    """Return the entries of a result that are finite numbers."""
+    return {
+        name: value
+        for name, value in result.items()
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    }
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Show no progress bars inside the block: those of several seeds would overwrite each other."""
+    logger = logging.getLogger("automl_ext")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -1,0 +1,195 @@
+"""Ray: two nodes on this machine; killed workers, a removed node, resources, and equality with the other back ends."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import nas_search_world
+import pytest
+import torch
+
+from automl_ext.nas.auto import plan
+from automl_ext.nas.auto.auto import auto
+from automl_ext.nas.auto.config import AutoConfig
+from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
+from automl_ext.nas.search.search import search
+from automl_ext.nas.strategies.renas import ReNASConfig
+from automl_ext.parallel.cluster import Cluster
+from automl_ext.parallel.seeds import run_seeds
+from automl_ext.parallel.workers import Workers
+from automl_ext.rl.registry import algorithm
+from automl_ext.training.errors import UserError
+
+ray = pytest.importorskip("ray", reason='needs ray: pip install "automl_ext[ray]"')
+calls = pytest.importorskip("ray_calls")
+
+
+@pytest.fixture(scope="module")
+def nodes() -> Iterator[Any]:
+    """A cluster: a head with one CPU, and a node with one CPU and one (pretended) GPU."""
+    from ray.cluster_utils import Cluster as Nodes
+
+    os.environ["RAY_DISABLE_MEMORY_MONITOR"] = "1"
+    small = {"num_cpus": 1, "object_store_memory": 80 << 20}
+    cluster = Nodes(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    cluster.gpu_node = cluster.add_node(**small, num_gpus=1)
+    ray.init(cluster.address, logging_level="error", log_to_driver=False)
+    cluster.wait_for_nodes()
+    yield cluster
+    ray.shutdown()
+    cluster.shutdown()
+
+
+def test_results_are_in_order_after_killed_workers(nodes: Any, tmp_path: Path) -> None:
+    with Cluster("ray"), Workers(partial(calls.work, tmp_path), 2) as workers:
+        for number in range(5):
+            workers.submit(number, 0.3 if number == 0 else 0.0, 1 if number in (1, 3) else 0)
+        results = [workers.next() for _ in range(5)]
+    assert [number for number, _, _ in results] == list(range(5))
+    assert all(torch.equal(ones, torch.ones(number)) for number, ones, _ in results)
+    assert os.getpid() not in {process for _, _, process in results}
+    assert [len(list(tmp_path.glob(f"{number}-*"))) for number in range(5)] == [1, 2, 1, 2, 1]
+
+
+def test_repeated_deaths_raise_an_error(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("automl_ext.parallel.workers.DEATHS", 2)
+    with Cluster("ray"), Workers(partial(calls.work, tmp_path), 2) as workers:
+        workers.submit(0, 0.0, 100)
+        with pytest.raises(UserError, match="killed 2 times during the same call"):
+            workers.next()
+
+
+def test_exceptions_of_the_function_are_raised(nodes: Any) -> None:
+    with Cluster("ray"), Workers(calls.fail, 2) as workers:
+        for number in range(3):
+            workers.submit(number)
+        assert workers.next() == 0
+        with pytest.raises(UserError, match=r"^bad input, in a worker$"):
+            workers.next()
+        with pytest.raises(RuntimeError, match="Unpicklable"):
+            workers.next()
+
+
+def test_calls_have_their_resources_and_the_settings_of_the_driver(
+    nodes: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("AUTOML_EXT_TEST", "value")
+    monkeypatch.chdir(tmp_path)
+    with Cluster("ray", cpus=1, gpus=0.5), Workers(calls.facts, 2) as workers:
+        for number in range(2):
+            workers.submit(number)
+        found = [workers.next() for _ in range(2)]
+    assert found == [{"threads": 1, "folder": str(tmp_path), "variable": "value", "gpus": "0"}] * 2
+
+
+def test_resources_that_no_node_has_are_an_error(nodes: Any) -> None:
+    with (
+        Cluster("ray", gpus=2),
+        pytest.raises(UserError, match="no node of the Ray cluster has 1 CPUs and 2 GPUs; its nodes have: "),
+    ):
+        Workers(calls.facts, 2)
+
+
+def test_cancelled_calls_stop(nodes: Any, tmp_path: Path) -> None:
+    begin = time.monotonic()
+    with Cluster("ray"), Workers(partial(calls.work, tmp_path), 2) as workers:
+        for number in range(4):
+            workers.submit(number, 300.0)
+        while len(list(tmp_path.iterdir())) < 1:
+            time.sleep(0.05)
+        workers.cancel()
+        workers.submit(9)
+        assert workers.next()[0] == 9
+    assert time.monotonic() - begin < 120
+    assert len(list(tmp_path.iterdir())) <= 3  # of at most two in flight, and the last one
+
+
+def same_metrics(a: Path, b: Path) -> bool:
+    return (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
+
+
+def test_a_search_is_equal_on_every_back_end_and_resumed(nodes: Any, tmp_path: Path) -> None:
+    table = str(nas_search_world.write(tmp_path / "table.csv", nas_search_world.rows()))
+    for count in (1, 2):
+        config = ReNASConfig(evaluator="table", table=table, evaluations=30, population=6, sample=3, workers=count)
+        search("renas", config, tmp_path / f"here-{count}")  # in this process, and in processes
+        with Cluster("ray"):
+            assert search("renas", config, tmp_path / f"ray-{count}", stop_after=12) is None
+            search("renas", config, tmp_path / f"ray-{count}", resume="auto")
+        assert same_metrics(tmp_path / f"here-{count}", tmp_path / f"ray-{count}")
+    assert not same_metrics(tmp_path / "here-1", tmp_path / "here-2")
+
+
+def test_an_ensemble_is_equal_side_by_side_and_resumed(nodes: Any, tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+    config = EnsembleConfig(random_cells=3, subset=120, epochs=2, channels=2, rounds=2)
+    one = ensemble(config, tmp_path / "one")
+    with Cluster("ray"):
+        assert ensemble(config, tmp_path / "ray", stop_after=1) is None
+        apart = ensemble(config, tmp_path / "ray", resume="auto")
+    assert ensemble(config, tmp_path / "mixed", stop_after=3) is None  # within the second member
+    with Cluster("ray"):
+        mixed = ensemble(config, tmp_path / "mixed", resume="auto")
+    assert one is not None
+    assert apart is not None
+    assert mixed is not None
+    assert one["greedy"] == apart["greedy"] == mixed["greedy"]
+    assert same_metrics(tmp_path / "one", tmp_path / "ray")
+    assert same_metrics(tmp_path / "one", tmp_path / "mixed")
+    for member in range(3):
+        path = Path("members") / f"{member}.pt"
+        assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "ray" / path).read_bytes()
+
+
+def test_search_auto_is_equal_side_by_side_and_resumed(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+    fixed = plan.Plan(screening=0.0, rungs=((3, 1), (2, 2)), finalists=1, epochs=2)
+    monkeypatch.setattr(plan, "make_plan", lambda config, epoch: fixed)  # the same plan at any speed
+    config = AutoConfig(
+        subset=150, channels=2, epochs=2, candidates=6, minutes=0.01, finalists=2, baselines=False, workers=2
+    )
+    one = auto(dataclasses.replace(config, workers=1), tmp_path / "one")
+    with Cluster("ray"):
+        assert auto(config, tmp_path / "ray", stop_after=4) is None
+        apart = auto(config, tmp_path / "ray", resume="auto")
+    assert one is not None
+    assert apart is not None
+    for key in ("genotype", "member", "test_log_loss", "valid_log_loss"):
+        assert one[key] == apart[key]
+    assert {name: stage["tasks"] for name, stage in one["stages"].items()} == {
+        name: stage["tasks"] for name, stage in apart["stages"].items()
+    }
+    assert same_metrics(tmp_path / "one", tmp_path / "ray")
+
+
+def test_seeds_run_on_the_nodes(nodes: Any, tmp_path: Path) -> None:
+    found = algorithm("a2c")
+    config = found.config(total_steps=60, eval_every=30, eval_episodes=1, final_episodes=1)
+    here = run_seeds(found.train, "a2c", config, tmp_path / "here", [3, 4])
+    with Cluster("ray"):
+        there = run_seeds(found.train, "a2c", config, tmp_path / "there", [3, 4], workers=2)
+    assert here is not None
+    assert there is not None
+    assert here["summary"]["eval_return_mean"] == there["summary"]["eval_return_mean"]
+    assert same_metrics(tmp_path / "here/seed-4", tmp_path / "there/seed-4")
+
+
+def test_a_removed_node_loses_no_call(nodes: Any, tmp_path: Path) -> None:
+    """The last test that needs the second node."""
+    with Cluster("ray"), Workers(partial(calls.work, tmp_path), 2) as workers:
+        for number in range(4):
+            workers.submit(number, 1.0)
+        while len(list(tmp_path.iterdir())) < 2:
+            time.sleep(0.05)
+        nodes.remove_node(nodes.gpu_node, allow_graceful=False)
+        results = [workers.next() for _ in range(4)]
+    assert [number for number, _, _ in results] == list(range(4))
+    assert len(list(tmp_path.iterdir())) == 5

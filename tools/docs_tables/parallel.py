@@ -1,0 +1,29 @@
+"""The tables of docs/parallel.md."""
+
+from __future__ import annotations
+
+from docs_tables.text import load, table
+
+
+def parallel_costs() -> str:
+    recorded = load("parallel")
+    rows = [
+        [name, f"{recorded[name]['overhead_ms']:.2f}", f"{recorded[name].get('speedup', 1.0):.2f}"]
+        for name in ("in this process", "processes", "ray")
+    ]
+    return table("back end | overhead per call in ms | trainings: 1 worker's time / 2 workers' time", rows)
+
+
+def parallel_workers() -> str:
+    recorded = load("parallel_workers")
+    lines = []
+    for name, rows in recorded["submission"].items():
+        cells = [f"{short(row['wall'])} ({short(row['evaluations'])})" for row in rows.values()]
+        lines.append([name, *cells])
+    counts = next(iter(recorded["submission"].values()))
+    return table("strategy | " + " | ".join(f"{int(count):,}" for count in counts), lines)
+
+
+def short(value: float) -> str:
+    """Return a number with three digits, or without decimals."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
