@@ -16,8 +16,9 @@ from automl_ext._native import BackendError
 from automl_ext.parsing import option_value, raise_user_errors
 from automl_ext.rl.episodes.record import RecordCommand, record_run
 from automl_ext.rl.registry import ALGORITHMS
-from automl_ext.runners import RUNNERS, DQNOptions, Run, Runner, SupernetOptions, TrainOptions
+from automl_ext.runners import RANKED, RUNNERS, DQNOptions, Run, Runner, SupernetOptions, TrainOptions
 from automl_ext.summary import print_evaluation, print_json, print_recording, print_run
+from automl_ext.training import ranks
 from automl_ext.training.config import apply_toml, to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -137,8 +138,11 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
         raise UserError(str(error)) from None
     options = parsed.options
     check_trusted(named, options.trust, str(toml))
+    ranks.join()
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
         result = _call(function, parsed)
+    if ranks.rank() > 0:  # rank 0 prints
+        return 0
     if options.json:
         print_json(result)
     elif result is not None:
@@ -325,6 +329,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         assert code is not None, "usage.txt lists another command"
         return code
     try:
+        if ranks.requested() > 1 and name not in RANKED:
+            raise UserError(f"{name}: expected one process, got {ranks.requested()}; torchrun is for {', '.join(RANKED)}")
         run = _completion if name == COMPLETION else COMMANDS[name][1]
         code = run(f"automl-ext {name}", argv[len(name.split()) :])
         flush_output()  # a full disk is found here

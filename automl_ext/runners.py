@@ -196,4 +196,6 @@ RUNNERS: dict[str, Runner] = {
         for name in ALGORITHMS
     },
 }
+# The commands that torchrun may start in several processes.
+RANKED = ("search gdas", "search entmax-gdas", "search darts", "retrain", "train a2c", "train ppo", "train dreamer")
 RUNNERS["train dqn"] = RUNNERS["train dqn"]._replace(options=DQNOptions)

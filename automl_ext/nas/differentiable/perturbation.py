@@ -33,6 +33,7 @@ from automl_ext.nas.differentiable.supernet_search import SupernetSearch
 from automl_ext.nas.retraining.images import epoch_batches
 from automl_ext.nas.retraining.optimizer import nesterov_sgd
 from automl_ext.nas.spaces.supernet import Choice, Supernet
+from automl_ext.training import ranks
 from automl_ext.training.optimizer_state import load_optimizer
 
 IMAGES = 1000  # number of images on which an accuracy is measured
@@ -161,7 +162,7 @@ class Perturbation:
                         self.supernet, self.optimizer, batch, self.tau, config.grad_clip, search.rng, self._sample
                     )
                 )
-        return torch.stack(losses).mean().item()
+        return ranks.add_up(torch.stack(losses).mean()).item()
 
     def _sample(self, alphas: object, tau: float, rng: torch.Generator) -> list[Choice]:
         return self.choices(rng)

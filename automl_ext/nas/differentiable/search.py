@@ -30,7 +30,7 @@ from automl_ext.nas.spaces.supernet import recalibrate
 from automl_ext.training.device import choose_device
 from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError
-from automl_ext.training.run import Run
+from automl_ext.training.ranked_run import open_run
 
 
 def search_supernet(
@@ -97,7 +97,7 @@ def search_supernet(
         genotype = space.parse(found["genotype"])
         return NetworkTraining(retrain_config(config, genotype), space, genotype, splits, device)
 
-    with Run.open(out, config, algorithm=algorithm, resume=resume, load=load) as run:
+    with open_run(out, config, algorithm=algorithm, resume=resume, load=load) as run:
         perturb = config.derive == "perturbation"
         total = config.epochs + config.retrain_epochs + (count_decisions(job.supernet) if perturb else 0)
         with Epochs(run, total, "search", stop_after) as epochs:
