@@ -299,6 +299,12 @@ def usage() -> str:
     return "\n".join(["usage: automl-ext COMMAND [OPTIONS]   (COMMAND --help lists the options)", "", *lines, "", more])
 
 
+def _check_ranks(name: str) -> None:
+    """Raise UserError if torchrun has started several processes of a command that runs in one."""
+    if ranks.requested() > 1 and name not in RANKED:
+        raise UserError(f"{name}: expected one process, got {ranks.requested()}: torchrun is for {', '.join(RANKED)}")
+
+
 def _fail(error: Exception) -> int:
     """Print one line for an error of the user or the machine; raise any other error again. Return exit code 2."""
     own_module = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("automl_ext")
@@ -329,8 +335,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         assert code is not None, "usage.txt lists another command"
         return code
     try:
-        if ranks.requested() > 1 and name not in RANKED:
-            raise UserError(f"{name}: expected one process, got {ranks.requested()}; torchrun is for {', '.join(RANKED)}")
+        _check_ranks(name)
         run = _completion if name == COMPLETION else COMMANDS[name][1]
         code = run(f"automl-ext {name}", argv[len(name.split()) :])
         flush_output()  # a full disk is found here

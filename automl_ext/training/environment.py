@@ -73,9 +73,9 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], c
         config: the dataclass of ``given["config"]``, for the defaults.
 
     Raises:
-        UserError: the algorithm, torch's minor version, the number of threads or of ranks, or the configuration differs; the
-            message says what to set. Or the stored configuration has an option that this version does not have; the message
-            names the version that wrote it.
+        UserError: the algorithm, torch's minor version, the number of threads or of ranks, or the configuration
+            differs; the message says what to set. Or the stored configuration has an option that this version does not
+            have; the message names the version that wrote it.
     """
     if stored["algorithm"] != given["algorithm"]:
         raise UserError(

@@ -74,9 +74,15 @@ def join() -> None:
     _rank, _count = dist.get_rank(), dist.get_world_size()
 
 
-def part(size: int) -> slice:
-    """Return the part of ``size`` items that this rank computes. The sizes of the parts differ by at most 1."""
-    return slice(_rank * size // _count, (_rank + 1) * size // _count)
+def part(total: int) -> slice:
+    """Return the part of ``total`` items that this rank computes. The sizes of the parts differ by at most 1."""
+    return slice(_rank * total // _count, (_rank + 1) * total // _count)
+
+
+def size(total: int) -> int:
+    """Return the number of items in this rank's part of ``total`` items."""
+    own = part(total)
+    return own.stop - own.start
 
 
 def add_up(x: Tensor) -> Tensor:
@@ -113,22 +119,22 @@ def totals(measured: dict[str, Any]) -> dict[str, Any]:
     return dict(zip(measured, summed.unbind(), strict=True))
 
 
-def gather(own: Tensor, size: int) -> Tensor:
+def gather(own: Tensor, total: int) -> Tensor:
     """Concatenate the parts of all ranks.
 
     Args:
         own: this rank's :func:`part` of the rows, [n, ...].
-        size: number of rows of all ranks.
+        total: number of rows of all ranks.
     """
     if _count == 1:
         return own
-    longest = -(-size // _count)
+    longest = -(-total // _count)
     padded = own.new_zeros(longest, *own.shape[1:])
     padded[: len(own)] = own
     parts = [torch.empty_like(padded) for _ in range(_count)]
     with _talking():
         dist.all_gather(parts, padded)
-    sizes = [(r + 1) * size // _count - r * size // _count for r in range(_count)]
+    sizes = [(r + 1) * total // _count - r * total // _count for r in range(_count)]
     return torch.cat([x[:n] for x, n in zip(parts, sizes, strict=True)])
 
 

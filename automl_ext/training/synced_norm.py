@@ -1,7 +1,7 @@
 """Batch norm whose statistics are those of the whole batch, of which each rank has a part.
 
-PyTorch's SyncBatchNorm does the same on GPUs only. One exchange in the forward pass and one in the backward pass, of two
-numbers per channel each.
+PyTorch's SyncBatchNorm does the same on GPUs only. A batch norm exchanges two numbers per channel in the forward pass
+and two in the backward pass.
 """
 
 from __future__ import annotations
