@@ -98,7 +98,7 @@ class Perturbation:
         """
         candidates = self.allowed[kind][edge].nonzero().flatten().tolist()
         seed = draw_seed(self.search.rng)
-        results = [self.measure(partial(self.without, kind, edge, k), seed) for k in candidates]
+        results = ranks.from_first([self.measure(partial(self.without, kind, edge, k), seed) for k in candidates])
         self.keep(kind, edge, candidates[results.index(min(results))])
         return results
 
@@ -118,6 +118,7 @@ class Perturbation:
                 self.keep(kind, edge, none)
                 results.append(self.measure(self.choices, seed))
                 self.allowed[kind][edge] = kept
+            results = ranks.from_first(results)
             self.keep(kind, left.pop(results.index(max(results))), none)
             first = first or results
         return first or [self.measure(self.choices, seed)]

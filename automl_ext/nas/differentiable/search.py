@@ -27,6 +27,7 @@ from automl_ext.nas.retraining.training import NetworkTraining, measure
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import recalibrate
+from automl_ext.training import ranks
 from automl_ext.training.device import choose_device
 from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError
@@ -108,7 +109,7 @@ def search_supernet(
                     derivation = derivation or Perturbation(job)
                     if not epochs.run(derivation, "derive", {"found": None}):
                         return None
-                found = conclude(job, splits, derivation, score)
+                found = ranks.from_first(conclude(job, splits, derivation, score))
             training = training or final_training(found)
             if not epochs.run(training, "retrain", {"found": found}):
                 return None

@@ -27,6 +27,8 @@ from automl_ext.rl.loop.averages import Averages
 from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent, State
 from automl_ext.rl.replay.sequences import SequenceReplay
+from automl_ext.training import ranks
+from automl_ext.training.errors import UserError
 from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed, generator
 
@@ -69,6 +71,8 @@ class Dreamer(LearningAgent):
         self.actions = actions_of(self.envs.action_space, config.mode_samples)
         row = observation_bytes(self.envs.observation_space) + 4 * self.actions.size + 5
         check_memory("replay_size", min(config.replay_size, config.total_steps) * row)
+        if config.batch_size < ranks.count():
+            raise UserError(f"batch_size: expected at least 1 for each process, got {config.batch_size}")
         state = 4 * (config.deter + config.stoch + config.units)
         check_memory("batch_size", config.batch_size * config.sequence_length * (row + state))
         seeds = [derived_seed(config.seed, i) for i in range(4)]
