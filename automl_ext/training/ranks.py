@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from automl_ext.training.errors import UserError
 
-TIMEOUT = timedelta(minutes=10)  # of each exchange; the death of a rank is noticed at once, a stopped one after this
+TIMEOUT = timedelta(minutes=30)  # of an exchange, in which ranks also wait for rank 0 to evaluate an agent
 _rank, _count = 0, 1
 
 
@@ -194,4 +194,5 @@ def _talking() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise UserError(f"rank {_rank} lost the connection to the other ranks: {str(error).splitlines()[0]}") from None
+        reason = str(error).partition("\n")[0].partition(". This is typically")[0]
+        raise UserError(f"rank {_rank} lost the connection to the other ranks: {reason}") from None

@@ -18,14 +18,14 @@ import torch
 import torch.nn.functional as F
 
 from automl_ext.cli import main
+from automl_ext.nas.retraining.synced_norm import batch_norm
 from automl_ext.training import ranks
-from automl_ext.training.synced_norm import batch_norm
 
 ROOT = Path(__file__).parents[2]
 CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_3x3~2|"
 IMAGES = ["--subset", "150", "--batch-size", "15", "--epochs", "2", "--channels", "4", "--flip"]
 SEARCH = [*IMAGES, "--recipe", "paper", "--retrain-epochs", "1", "--retrain-channels", "4"]
-WEIGHTS = ["--class-weights", *"1 2 1 1 1 1 1 3 1 1".split()]
+WEIGHTS = ["--class-weights", "1", "2", "1", "1", "1", "1", "1", "3", "1", "1"]
 EVALUATION = ["--eval-episodes", "1", "--final-episodes", "1", "--vectorization", "sync"]
 AGENT = [*EVALUATION, "--total-steps", "240", "--eval-every", "120", "--checkpoint-every", "120"]
 DREAMER = ["--n-envs", "2", "--prefill", "100", "--pretrain", "1", "--batch-size", "5", "--sequence-length", "8"]
@@ -69,8 +69,8 @@ def norm_error() -> float:
     return max(float((a - b).abs().max()) for a, b in zip(*found, strict=True))
 
 
-def die_at(step: int, last: bool = False) -> None:
-    """Make the last rank kill itself in the middle of an A2C run, or of its first start by torchrun."""
+def die_at(step: int) -> None:
+    """Make rank 1 kill itself in the middle of an A2C run, unless torchrun has restarted it."""
     from automl_ext.rl.actor_critic.a2c import A2C
 
     iterate = A2C.iterate

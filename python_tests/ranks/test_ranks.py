@@ -135,9 +135,7 @@ def _two_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_two_ranks")
 @pytest.mark.parametrize("command", ["search random", "train dqn", "train a3c", "compare", "bench", "plot"])
-def test_other_commands_refuse_several_ranks(
-    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_commands_refuse_several_ranks(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command.split(), "--out", str(tmp_path / "run")]) == 2
     assert f"error: {command}: expected one process, got 2" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

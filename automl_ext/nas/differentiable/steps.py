@@ -12,9 +12,9 @@ from torch.optim import Optimizer
 from automl_ext.data.images import Split
 from automl_ext.nas.differentiable.samplers import Sampler, sample
 from automl_ext.nas.retraining.batch_loss import batch_loss
+from automl_ext.nas.retraining.synced_norm import synced_norms
 from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.training import ranks
-from automl_ext.training.synced_norm import synced_norms
 
 
 def weight_step(

@@ -17,6 +17,7 @@ from automl_ext.nas.retraining.class_weights import ClassWeights, check_class_we
 from automl_ext.nas.retraining.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.retraining.optimizer import nesterov_sgd
 from automl_ext.nas.retraining.regularization import DropPath, add_auxiliary_head, cutout
+from automl_ext.nas.retraining.synced_norm import synced_norms
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training import ranks
 from automl_ext.training.checks import check_range, check_seed
@@ -24,7 +25,6 @@ from automl_ext.training.clock import Clock
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator, seed_everything
-from automl_ext.training.synced_norm import synced_norms
 
 LARGEST = 2**31 - 1  # largest count: PyTorch and NumPy cannot convert larger values
 MANY = 1_000_000  # largest number of networks, genotypes or rounds that an option may set

@@ -18,9 +18,9 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
-from automl_ext.rl.envs.divided import DividedVector
 from automl_ext.rl.envs.guard import Guard
 from automl_ext.rl.envs.lanes import Lanes
+from automl_ext.rl.envs.ranks.divided import DividedVector
 from automl_ext.training import ranks
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 

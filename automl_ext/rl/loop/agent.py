@@ -9,8 +9,8 @@ from typing import Annotated, Any, Protocol
 import numpy as np
 import tyro
 
-from automl_ext.rl.envs.divided import make_divided
 from automl_ext.rl.envs.making import EnvOptions
+from automl_ext.rl.envs.ranks.divided import make_divided
 from automl_ext.rl.envs.vector import Envs, Episode, make_envs
 from automl_ext.rl.loop.checks import check_environments
 from automl_ext.rl.loop.evaluate import MAX_STEPS

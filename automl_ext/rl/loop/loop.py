@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from automl_ext.parallel.ranked_run import open_run
 from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.loop.agent import Agent, envs_of, multiples
 from automl_ext.rl.loop.averages import Averages
@@ -23,7 +24,6 @@ from automl_ext.training.files import checkpoint
 from automl_ext.training.files.weights import check_fit, write_tensors
 from automl_ext.training.memory import keep_freed_memory
 from automl_ext.training.progress import Progress
-from automl_ext.training.ranked_run import open_run
 from automl_ext.training.run import CHECKPOINTS, Run
 from automl_ext.training.seeding import derived_seed
 
