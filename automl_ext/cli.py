@@ -17,9 +17,10 @@ from automl_ext.multi_seed import print_seeds, run_command
 from automl_ext.parsing import parse
 from automl_ext.rl.episodes.record import RecordCommand, record_run
 from automl_ext.rl.registry import ALGORITHMS
-from automl_ext.runners import RUNNERS, Runner
+from automl_ext.runners import RANKED, RUNNERS, Runner
 from automl_ext.summary import print_evaluation, print_json, print_recording, print_run
 from automl_ext.tabular.commands import FitCommand, PredictCommand, fit_command, predict_command
+from automl_ext.training import ranks
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.memory import is_out_of_memory
@@ -122,8 +123,11 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
         args,
     )
     options = parsed.options
+    ranks.join()
     with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
         result = run_command(prog, function, parsed.settings, options)
+    if ranks.rank() > 0:  # rank 0 prints
+        return 0
     if options.json:
         print_json(result)
     elif result is not None and "summary" in result:
@@ -279,6 +283,12 @@ def usage() -> str:
     return "\n".join(["usage: automl-ext COMMAND [OPTIONS]   (COMMAND --help lists the options)", "", *lines, "", more])
 
 
+def _check_ranks(name: str) -> None:
+    """Raise UserError if torchrun has started several processes of a command that runs in one."""
+    if ranks.requested() > 1 and name not in RANKED:
+        raise UserError(f"{name}: expected one process, got {ranks.requested()}: torchrun is for {', '.join(RANKED)}")
+
+
 def _fail(error: Exception) -> int:
     """Print one line for an error of the user or the machine; raise any other error again. Return exit code 2."""
     own_module = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("automl_ext")
@@ -309,6 +319,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         assert code is not None, "usage.txt lists another command"
         return code
     try:
+        _check_ranks(name)
         run = _completion if name == COMPLETION else COMMANDS[name][1]
         code = run(f"automl-ext {name}", argv[len(name.split()) :])
         flush_output()  # a full disk is found here

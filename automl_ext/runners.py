@@ -245,6 +245,8 @@ RUNNERS: dict[str, Runner] = {
     },
     **{name: Runner(text, functools.partial(_load, *names)) for name, (text, *names) in _TABLES.items()},
 }
+# The commands that torchrun may start in several processes.
+RANKED = ("search gdas", "search entmax-gdas", "search darts", "retrain", "train a2c", "train ppo", "train dreamer")
 RUNNERS["train dqn"] = RUNNERS["train dqn"]._replace(options=DQNOptions)
 RUNNERS["retrain"] = RUNNERS["retrain"]._replace(metric=_RETRAIN)
 TUNABLE = {name: runner for name, runner in RUNNERS.items() if runner.metric is not None}

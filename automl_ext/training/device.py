@@ -6,6 +6,7 @@ import re
 
 import torch
 
+from automl_ext.training import ranks
 from automl_ext.training.errors import UserError
 
 
@@ -14,6 +15,8 @@ def choose_device(name: str = "auto") -> torch.device:
 
     A GPU is initialized here, so that an unusable one fails at the start. Call this before
     :meth:`Run.open <automl_ext.training.run.Run.open>`, which records the GPU's name.
+
+    With several ranks, ``auto`` and ``cuda`` are the GPU whose number is the rank's on its machine.
 
     Raises:
         UserError: the name is unknown, or there is no such GPU.
@@ -26,6 +29,15 @@ def choose_device(name: str = "auto") -> torch.device:
     if not available:
         reason = "sees no GPU" if torch.version.cuda else "is built without CUDA"
         raise UserError(f"device {name!r}: torch {torch.__version__} {reason}; use cpu or auto")
+    if ranks.count() > 1:
+        if name not in ("auto", "cuda"):
+            raise UserError(f"device: expected auto, cuda or cpu with several processes, got {name}")
+        if ranks.local_rank() >= torch.cuda.device_count():
+            raise UserError(
+                f"torchrun: expected at most one process for each of the {torch.cuda.device_count()} GPUs; "
+                "use --nproc-per-node gpu, or --device cpu"
+            )
+        torch.cuda.set_device(ranks.local_rank())
     device = torch.device("cuda" if name == "auto" else name)
     if (device.index or 0) >= torch.cuda.device_count():
         raise UserError(f"device {name!r}: there are {torch.cuda.device_count()} GPUs, counted from cuda:0")

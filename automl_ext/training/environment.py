@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from automl_ext import __version__, _native, build_info
+from automl_ext.training import ranks
 from automl_ext.training.config import check_options, differences, with_defaults
 from automl_ext.training.errors import UserError
 
@@ -39,6 +40,7 @@ def environment() -> dict[str, Any]:
         "backend": "native" if native else "reference",
         "instruction_set": info.get("instruction_set") if native else None,
         "threads": torch.get_num_threads(),
+        "ranks": ranks.count(),
         "cpu": cpu_name(),
         # Only where choose_device has initialized the GPU: reading its name would allocate memory on it.
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_initialized() else None,
@@ -71,9 +73,9 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], c
         config: the dataclass of ``given["config"]``, for the defaults.
 
     Raises:
-        UserError: the algorithm, torch's minor version, the number of threads or the configuration differs; the message
-            says what to set. Or the stored configuration has an option that this version does not have; the message
-            names the version that wrote it.
+        UserError: the algorithm, torch's minor version, the number of threads or of ranks, or the configuration
+            differs; the message says what to set. Or the stored configuration has an option that this version does not
+            have; the message names the version that wrote it.
     """
     if stored["algorithm"] != given["algorithm"]:
         raise UserError(
@@ -93,6 +95,10 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], c
         raise UserError(
             f"{name} was made with {was['threads']} threads, now there are {now['threads']}: "
             f"set OMP_NUM_THREADS={was['threads']} (or call torch.set_num_threads({was['threads']}))"
+        )
+    if was.get("ranks", 1) != now["ranks"]:  # absent in older versions
+        raise UserError(
+            f"{name} was made by {was['ranks']} processes, now there are {now['ranks']}: use torchrun with as many"
         )
     before = with_defaults(stored["config"], config)
     changed = [entry for entry in differences(before, given["config"]) if entry[0] not in WITHOUT_EFFECT]

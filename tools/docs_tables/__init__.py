@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from docs_tables import install, ops, parallel, rl, search, tabular, training_free
+from docs_tables import install, ops, parallel, rl, search, tabular, torchrun, training_free
 from docs_tables.text import ROOT
 
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n)((?:(?!<!--).)*)(<!-- table end -->)", re.DOTALL)
@@ -33,7 +33,7 @@ TABLES: dict[str, Callable[[], str]] = {
         *(tabular.tabular_ranks, tabular.tabular_errors, tabular.tabular_features),
         *(tabular.experience, tabular.experience_wins, tabular.samplers),
         *(training_free.training_free, training_free.nas_screening, search.auto_search),
-        *(parallel.parallel_costs, parallel.parallel_workers),
+        *(parallel.parallel_costs, parallel.parallel_workers, torchrun.torchrun_steps),
     )
 }
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from automl_ext.data.images import Split
+from automl_ext.nas.differentiable.steps import part_loss
 from automl_ext.nas.spaces.supernet import Choice, Supernet
+from automl_ext.training import ranks
 
 
 def fair_cycle(allowed: Sequence[Tensor], rng: torch.Generator) -> list[list[Choice]]:
@@ -60,14 +61,15 @@ def fair_weight_step(
         class_weights: weights of the classes in the loss, [classes]; None: 1.
 
     Returns:
-        The mean loss of the networks, 0-dim, detached.
+        The mean loss of the networks, 0-dim, detached; with several ranks, this rank's part of it.
     """
     optimizer.zero_grad()
     losses = []
     for choices in cycle:
-        loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels, class_weights)
+        loss = part_loss(supernet, batch, choices, class_weights)
         loss.backward()
         losses.append(loss.detach())
+    ranks.add_up_gradients(supernet.weights())
     nn.utils.clip_grad_norm_(supernet.weights(), grad_clip)
     optimizer.step()
     return torch.stack(losses).mean()

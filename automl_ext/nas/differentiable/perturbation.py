@@ -33,6 +33,7 @@ from automl_ext.nas.differentiable.supernet_search import SupernetSearch
 from automl_ext.nas.retraining.images import epoch_batches
 from automl_ext.nas.retraining.optimizer import nesterov_sgd
 from automl_ext.nas.spaces.supernet import Choice, Supernet
+from automl_ext.training import ranks
 from automl_ext.training.optimizer_state import load_optimizer
 
 IMAGES = 1000  # number of images on which an accuracy is measured
@@ -97,7 +98,7 @@ class Perturbation:
         """
         candidates = self.allowed[kind][edge].nonzero().flatten().tolist()
         seed = draw_seed(self.search.rng)
-        results = [self.measure(partial(self.without, kind, edge, k), seed) for k in candidates]
+        results = ranks.from_first([self.measure(partial(self.without, kind, edge, k), seed) for k in candidates])
         self.keep(kind, edge, candidates[results.index(min(results))])
         return results
 
@@ -117,6 +118,7 @@ class Perturbation:
                 self.keep(kind, edge, none)
                 results.append(self.measure(self.choices, seed))
                 self.allowed[kind][edge] = kept
+            results = ranks.from_first(results)
             self.keep(kind, left.pop(results.index(max(results))), none)
             first = first or results
         return first or [self.measure(self.choices, seed)]
@@ -161,7 +163,7 @@ class Perturbation:
                         self.supernet, self.optimizer, batch, self.tau, config.grad_clip, search.rng, self._sample
                     )
                 )
-        return torch.stack(losses).mean().item()
+        return ranks.add_up(torch.stack(losses).mean()).item()
 
     def _sample(self, alphas: object, tau: float, rng: torch.Generator) -> list[Choice]:
         return self.choices(rng)

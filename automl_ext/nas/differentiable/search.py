@@ -27,10 +27,11 @@ from automl_ext.nas.retraining.training import NetworkTraining, measure
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import recalibrate
+from automl_ext.parallel.ranked_run import open_run
+from automl_ext.training import ranks
 from automl_ext.training.device import choose_device
 from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError
-from automl_ext.training.run import Run
 
 
 def search_supernet(
@@ -97,7 +98,7 @@ def search_supernet(
         genotype = space.parse(found["genotype"])
         return NetworkTraining(retrain_config(config, genotype), space, genotype, splits, device)
 
-    with Run.open(out, config, algorithm=algorithm, resume=resume, load=load) as run:
+    with open_run(out, config, algorithm=algorithm, resume=resume, load=load) as run:
         perturb = config.derive == "perturbation"
         total = config.epochs + config.retrain_epochs + (count_decisions(job.supernet) if perturb else 0)
         with Epochs(run, total, "search", stop_after) as epochs:
@@ -108,7 +109,7 @@ def search_supernet(
                     derivation = derivation or Perturbation(job)
                     if not epochs.run(derivation, "derive", {"found": None}):
                         return None
-                found = conclude(job, splits, derivation, score)
+                found = ranks.from_first(conclude(job, splits, derivation, score))
             training = training or final_training(found)
             if not epochs.run(training, "retrain", {"found": found}):
                 return None

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from automl_ext.data.images import Split
 from automl_ext.nas.differentiable.samplers import Sampler, sample
-from automl_ext.nas.spaces.supernet import Supernet
+from automl_ext.nas.retraining.batch_loss import batch_loss
+from automl_ext.nas.retraining.synced_norm import synced_norms
+from automl_ext.nas.spaces.supernet import Choice, Supernet
+from automl_ext.training import ranks
 
 
 def weight_step(
@@ -39,13 +41,14 @@ def weight_step(
         class_weights: weights of the classes in the loss, [classes]; None: 1.
 
     Returns:
-        The loss of the batch, 0-dim, detached.
+        The loss of the batch, 0-dim, detached; with several ranks, this rank's part of it.
     """
     with torch.no_grad():
         choices = sample(supernet.alphas, tau, rng)
-    loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels, class_weights)
+    loss = part_loss(supernet, batch, choices, class_weights)
     optimizer.zero_grad()
     loss.backward()
+    ranks.add_up_gradients(supernet.weights())
     nn.utils.clip_grad_norm_(supernet.weights(), grad_clip)
     optimizer.step()
     return loss.detach()
@@ -72,15 +75,23 @@ def alpha_step(
         penalty: added to the loss, for example β-decay; a function of α.
 
     Returns:
-        The loss of the batch without the penalty, 0-dim, detached.
+        The loss of the batch without the penalty, 0-dim, detached; with several ranks, this rank's part of it.
     """
     with frozen(supernet.weights()):
         choices = sample(supernet.alphas, tau, rng)
-        loss = F.cross_entropy(supernet(batch.images, *choices), batch.labels, class_weights)
+        loss = part_loss(supernet, batch, choices, class_weights)
         optimizer.zero_grad()
-        (loss if penalty is None else loss + penalty).backward()
+        (loss if penalty is None else loss + penalty / ranks.count()).backward()
+        ranks.add_up_gradients([*supernet.alphas, *supernet.betas])
         optimizer.step()
     return loss.detach()
+
+
+def part_loss(supernet: Supernet, batch: Split, choices: Sequence[Choice], class_weights: Tensor | None) -> Tensor:
+    """Compute this rank's part of the loss of a batch; with one rank, the loss."""
+    with synced_norms():
+        logits = supernet(batch.images[ranks.part(len(batch.labels))], *choices)
+    return batch_loss(logits, batch.labels, class_weights)
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from automl_ext.nas.differentiable.deriving import derived_choices, skip_share, 
 from automl_ext.nas.differentiable.fair_sampling import fair_cycle, fair_weight_step
 from automl_ext.nas.differentiable.samplers import Sampler
 from automl_ext.nas.differentiable.steps import alpha_step, weight_step
+from automl_ext.nas.retraining.batch_loss import check_batches
 from automl_ext.nas.retraining.class_weights import class_weights
 from automl_ext.nas.retraining.images import augment, epoch_batches, take, to_device
 from automl_ext.nas.retraining.optimizer import nesterov_sgd
@@ -29,6 +30,7 @@ from automl_ext.nas.retraining.training import network_shape
 from automl_ext.nas.spaces.partial_channels import edge_weights
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice, Supernet, batch_accuracy
+from automl_ext.training import ranks
 from automl_ext.training.clock import Clock
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.errors import UserError
@@ -59,6 +61,7 @@ class SupernetSearch:
         order = torch.randperm(len(splits.train.labels), generator=self.rng)
         train = to_device(splits.train, device)
         self.weight_images, self.alpha_images = (take(train, half) for half in order.tensor_split(2))
+        check_batches(config.batch_size, len(self.alpha_images.labels))
         self.valid = to_device(take(splits.valid, torch.arange(min(VALID_IMAGES, len(splits.valid.labels)))), device)
         self.class_weights = class_weights(config.class_weights, train.labels, splits.num_classes)
         seed_everything(config.seed)
@@ -105,7 +108,7 @@ class SupernetSearch:
                     alpha_losses.append(self.alpha_step(batch, tau))
             self.epoch += 1
         means = {"loss": losses, "alpha_loss": alpha_losses}
-        scalars = {name: torch.stack(values).mean().item() for name, values in means.items() if values}
+        scalars = {name: ranks.add_up(torch.stack(values).mean()).item() for name, values in means.items() if values}
         derived = derived_choices(self.supernet, self.strengths())
         scalars["supernet_accuracy"] = batch_accuracy(
             self.supernet, self.valid.images, self.valid.labels, normalize_edges(derived, self.supernet)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from automl_ext.training import ranks
 from automl_ext.training.errors import UserError
 
 
@@ -41,6 +42,7 @@ class DropPath:
 
     Attributes:
         probability: the present drop probability, initially 0.
+        images: size of the present batch, of which a rank's network sees a part; None: as many as the network sees.
 
     Raises:
         UserError: the network has no method ``paths``.
@@ -50,6 +52,7 @@ class DropPath:
         if not hasattr(network, "paths"):
             raise UserError("--drop-path: networks of this space have no method paths, so drop-path is not supported")
         self.generator, self.probability = generator, 0.0
+        self.images: int | None = None
         for operation in network.paths():  # type: ignore[operator]
             operation.register_forward_hook(self._drop)
 
@@ -57,7 +60,8 @@ class DropPath:
         if not module.training or not self.probability:
             return output
         keep = 1 - self.probability
-        kept = torch.rand(len(output), generator=self.generator) < keep
+        images = len(output) if self.images is None else self.images
+        kept = (torch.rand(images, generator=self.generator) < keep)[ranks.part(images)]
         return output * (kept / keep).to(output)[:, None, None, None]
 
 

@@ -11,10 +11,10 @@ from automl_ext.nas.retraining.images import without_validation
 from automl_ext.nas.retraining.training import NetworkTraining, TrainingConfig, measure
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
+from automl_ext.parallel.ranked_run import open_run
 from automl_ext.training.device import choose_device
 from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError
-from automl_ext.training.run import Run
 
 
 @dataclass
@@ -62,7 +62,7 @@ def retrain(
     def load(state: dict[str, Any]) -> None:
         training.load_state_dict(state["job"])
 
-    with Run.open(out, config, algorithm="retrain", resume=resume, load=load) as run:
+    with open_run(out, config, algorithm="retrain", resume=resume, load=load) as run:
         with Epochs(run, config.epochs, "retrain", stop_after) as epochs:
             if not epochs.run(training, "retrain", {}):
                 return None

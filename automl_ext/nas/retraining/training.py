@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split, Splits
 from automl_ext.data.pixels import check_mode, parse_size
 from automl_ext.nas.costs import count_macs
+from automl_ext.nas.retraining.batch_loss import batch_loss, check_batches
 from automl_ext.nas.retraining.class_report import class_report, confusion_matrix
 from automl_ext.nas.retraining.class_weights import ClassWeights, check_class_weights, class_weights
 from automl_ext.nas.retraining.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.retraining.optimizer import nesterov_sgd
 from automl_ext.nas.retraining.regularization import DropPath, add_auxiliary_head, cutout
+from automl_ext.nas.retraining.synced_norm import synced_norms
 from automl_ext.nas.spaces.space import Space
+from automl_ext.training import ranks
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.clock import Clock
 from automl_ext.training.epochs import set_cosine_lr
@@ -93,6 +95,7 @@ class NetworkTraining:
     ) -> None:
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
         self.split = to_device(train_and_valid(splits), device)
+        check_batches(config.batch_size, len(self.split.labels))
         self.held_out = None if held_out is None else to_device(held_out, device)
         self.class_weights = class_weights(config.class_weights, self.split.labels, splits.num_classes)
         seed_everything(config.seed)
@@ -116,6 +119,7 @@ class NetworkTraining:
             batches = epoch_batches(len(self.split.labels), self.config.batch_size, self.generator)
             if self.drop_path is not None:
                 self.drop_path.probability = self.config.drop_path * self.epoch / self.epochs
+                self.drop_path.images = len(batches[0])
             losses, correct = [], []
             for i, index in enumerate(batches):
                 progress = (self.epoch + i / len(batches)) / self.epochs
@@ -123,32 +127,45 @@ class NetworkTraining:
                 batch = take(self.split, index)
                 images = augment(batch.images, self.config.shift, self.config.flip, self.generator)
                 images = cutout(images, self.config.cutout, self.generator)
-                loss, logits = self.loss_and_logits(images, batch.labels)
+                own = ranks.part(len(index))
+                loss, logits = self.loss_and_logits(images[own], batch.labels)
                 self.optimizer.zero_grad()
                 loss.backward()
+                ranks.add_up_gradients(self.network.parameters())
                 self.optimizer.step()
                 losses.append(loss.detach())
-                correct.append((logits.detach().argmax(-1) == batch.labels).float().mean())
+                right = (logits.detach().argmax(-1) == batch.labels[own]).float().mean()
+                correct.append(right * (len(logits) / len(index)))
             self.epoch += 1
-        scalars = {"loss": torch.stack(losses).mean().item(), "lr": lr}
-        scalars["train_accuracy"] = torch.stack(correct).mean().item()
+        scalars = {"loss": ranks.add_up(torch.stack(losses).mean()).item(), "lr": lr}
+        scalars["train_accuracy"] = ranks.add_up(torch.stack(correct).mean()).item()
         if self.held_out is not None:
             scalars["valid_accuracy"] = accuracy(self.network, self.held_out)
         return scalars
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Compute the cross-entropy of a batch, plus the weighted loss of the auxiliary head if there is one."""
+        """Compute the cross-entropy of a batch, plus the weighted loss of the auxiliary head if there is one.
+
+        Args:
+            images: this rank's part of the batch; with one rank, the batch.
+            labels: of the whole batch.
+
+        Returns:
+            This rank's part of the loss.
+        """
         return self.loss_and_logits(images, labels)[0]
 
     def loss_and_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute :meth:`loss`, and return the logits too."""
         weight = self.class_weights
         if not self.config.auxiliary:
-            logits = self.network(images)
-            return F.cross_entropy(logits, labels, weight), logits
-        logits, auxiliary = self.network(images)
-        extra = F.cross_entropy(auxiliary, labels, weight)
-        return F.cross_entropy(logits, labels, weight) + self.config.auxiliary * extra, logits
+            with synced_norms():
+                logits = self.network(images)
+            return batch_loss(logits, labels, weight), logits
+        with synced_norms():
+            logits, auxiliary = self.network(images)
+        extra = batch_loss(auxiliary, labels, weight)
+        return batch_loss(logits, labels, weight) + self.config.auxiliary * extra, logits
 
     def state_dict(self) -> dict[str, Any]:
         return {

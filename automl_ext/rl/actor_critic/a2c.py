@@ -30,6 +30,7 @@ from automl_ext.rl.loop.extensions import Acted, total_loss
 from automl_ext.rl.loop.ranges import LAMBDAS
 from automl_ext.rl.networks.grouped import GroupedActorCritic, popart_of
 from automl_ext.rl.networks.parameters import clipped_gradient
+from automl_ext.training import ranks
 from automl_ext.training.checks import check_range
 from automl_ext.training.search_space import Categories, Range
 from automl_ext.training.seeding import derived_seed
@@ -110,6 +111,7 @@ class A2C(PolicyGradientAgent):
         if self.popart is not None:
             self.update_popart(self.popart, rollout)
         loss, metrics = self.loss(rollout)
+        metrics = ranks.totals(metrics)
         metrics["grad_norm"] = clipped_gradient(loss, self.parameters, config.max_grad_norm)
         for term in self.extra_losses:
             term.step()
@@ -162,18 +164,23 @@ class A2C(PolicyGradientAgent):
         network.update_popart(rollout.observations[: len(valid)][valid], returns[valid])
 
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
-        """Compute −A log π + vf_coef (G − V)² − ent_coef H, averaged over the valid steps, and scalar metrics."""
+        """Compute −A log π + vf_coef (G − V)² − ent_coef H, averaged over the valid steps, and scalar metrics.
+
+        With several ranks, both are this rank's part of the sum.
+        """
         config, distribution = self.config, self.network.distribution
-        outputs, all_values = self.network(rollout.observations)
-        advantages, returns = self.targets(rollout, all_values.detach())
+        outputs, values = self.network(rollout.own_observations())
+        advantages, returns = self.targets(rollout, rollout.values_of_all(values.detach()))
         acted = len(rollout.actions)
-        outputs, values, weights = outputs[:acted], all_values[:acted], rollout.weights
+        own, n = ranks.part(acted), ranks.size(acted)
+        outputs, values, weights = outputs[:n], values[:n], rollout.weights[own]
         if self.popart is not None:
             sigma = self.popart.sigma(rollout.observations[:acted])
-            advantages, values, returns = advantages / sigma, values / sigma, returns / sigma
-        log_probs = distribution.log_probs(outputs, rollout.actions)
+            advantages, values, returns = advantages / sigma, values / sigma[own], returns / sigma
         if config.normalize_advantages:
-            advantages = standardized(advantages, weights)
+            advantages = standardized(advantages, rollout.weights)
+        advantages, returns, actions = advantages[own], returns[own], rollout.actions[own]
+        log_probs = distribution.log_probs(outputs, actions)
         policy = policy_gradient_loss(log_probs, advantages, weights)
         value = value_loss(values, returns, weights)
         loss = policy + config.vf_coef * value
@@ -183,7 +190,7 @@ class A2C(PolicyGradientAgent):
             loss = loss - config.ent_coef * entropy
         metrics = {"policy_loss": policy.detach(), "value_loss": value.detach(), "entropy": entropy.detach()}
         if self.extra_losses:
-            batch = Acted(rollout.observations[:acted], rollout.actions, weights)
+            batch = Acted(rollout.observations[:acted][own], actions, weights)
             loss, measured = total_loss(loss, self.extra_losses, self.network, batch)
             metrics |= measured
         return loss, metrics

@@ -40,17 +40,20 @@ def clipped_surrogate(
 
 
 def clipped_surrogate_gradient(
-    log_probs: np.ndarray, old_log_probs: np.ndarray, advantages: np.ndarray, clip: float
+    log_probs: np.ndarray, old_log_probs: np.ndarray, advantages: np.ndarray, clip: float, total: int | None = None
 ) -> tuple[float, np.ndarray]:
     """Compute :func:`clipped_surrogate` for equal weights, and its gradient with respect to ``log_probs``, in NumPy.
 
+    Args:
+        total: number of steps over which the gradient is averaged, of which these are a part; None: N.
+
     Returns:
-        The loss, and the gradient [N]: −r A / N where the unclipped term is the smaller one, else 0.
+        The loss of these steps, and the gradient [N]: −r A / total where the unclipped term is the smaller one, else 0.
     """
     ratio = np.exp(log_probs - old_log_probs)
     gain, clipped = ratio * advantages, ratio.clip(1 - clip, 1 + clip) * advantages
     loss = -float(np.minimum(gain, clipped).mean())
-    return loss, np.where(gain <= clipped, gain, 0) * (-1 / len(gain))
+    return loss, np.where(gain <= clipped, gain, 0) * (-1 / (total or len(gain)))
 
 
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, weights: Tensor, clip: float) -> Tensor:

@@ -15,7 +15,7 @@ from automl_ext.rl.augmentation.shift import RandomShift
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.exploration.bonus import BonusName, StepBonus, explore_steps
 from automl_ext.rl.imitation.initial import initial_policy
-from automl_ext.rl.loop.agent import TrainConfig, envs_of
+from automl_ext.rl.loop.agent import TrainConfig, training_envs
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.extensions import ExtraLoss, load_states, states
 from automl_ext.rl.loop.policy import PolicyAgent
@@ -26,6 +26,7 @@ from automl_ext.rl.networks.grouped import GroupedActorCritic, Separate
 from automl_ext.rl.networks.groups import names_of
 from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.rl.shaping.shaping import shape_rewards
+from automl_ext.training import ranks
 from automl_ext.training.checks import check_range
 from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
@@ -119,7 +120,7 @@ class PolicyGradientAgent(PolicyAgent):
             steps: steps per environment and rollout, which must fit into memory. 0: not checked.
         """
         self.config, self.device = config, choose_device(config.device)
-        self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
+        self.envs = envs if envs is not None else training_envs(config)
         shape_rewards(self.envs, config.potential, config.gamma)
         row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
         check_memory("n_steps", steps * self.envs.n_envs * row)
@@ -208,8 +209,10 @@ def make_extra_losses(config: PolicyGradientConfig, envs: Envs, device: torch.de
     """Make the terms of the loss that the configuration asks for.
 
     Raises:
-        UserError: ``drac`` with observations that are not images, or images not larger than the shift.
+        UserError: ``drac`` with observations that are not images, images not larger than the shift, or several ranks.
     """
+    if config.drac and ranks.count() > 1:
+        raise UserError(f"drac: expected 0 with several processes, got {config.drac}")
     extra: list[ExtraLoss] = []
     if config.drac:
         seed = derived_seed(config.seed, 4)

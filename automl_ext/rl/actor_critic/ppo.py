@@ -41,7 +41,9 @@ from automl_ext.rl.networks.actor_critic import is_twin
 from automl_ext.rl.networks.actor_critic_gradient import ActorCriticGradient, differentiable
 from automl_ext.rl.networks.grouped import popart_of
 from automl_ext.rl.networks.parameters import clipped_gradient
+from automl_ext.training import ranks
 from automl_ext.training.checks import check_range
+from automl_ext.training.errors import UserError
 from automl_ext.training.memory import flushed_denormals
 from automl_ext.training.search_space import Categories, Range
 
@@ -114,6 +116,8 @@ class PPO(PolicyGradientAgent):
 
     def __init__(self, config: PPOConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
         self.set_up(config, envs, encoder, steps=config.n_steps, popart=config.popart)
+        if config.batch_size < 2 * ranks.count():  # so that every rank has a part of every minibatch
+            raise UserError(f"batch_size: expected at least 2 for each process, got {config.batch_size}")
         self.popart = popart_of(self.network)
         self.optimizer = torch.optim.Adam([self.parameters], config.lr, eps=1e-5, fused=True)
         small = is_twin(self.network) and self.device.type == "cpu" and config.value_clip is None
@@ -136,7 +140,8 @@ class PPO(PolicyGradientAgent):
         with flushed_denormals(), np.errstate(over="ignore", invalid="ignore"):
             measured = [update(batch, clip) for _ in range(config.n_epochs) for batch in self.minibatches(batches)]
         metrics = {name: sum(x[name] for x in measured) / len(measured) for name in measured[0]}
-        metrics |= self.change(steps, clip) | self.bonus_metrics()
+        summed = {name: metrics[name] for name in metrics if name != "grad_norm"} | self.change(steps, clip)
+        metrics |= ranks.totals(summed) | self.bonus_metrics()
         self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
         return metrics
 
@@ -144,8 +149,8 @@ class PPO(PolicyGradientAgent):
     def transitions(self, rollout: Rollout) -> Transitions:
         """Compute advantages, returns and log π_old, and leave out the steps that are not valid."""
         config = self.config
-        outputs, all_values = self.network(rollout.observations)
-        values, next_values = rollout.split_values(all_values)
+        outputs, own_values = self.network(rollout.own_observations())
+        values, next_values = rollout.split_values(rollout.values_of_all(own_values))
         sequences = rollout.rewards, values, next_values, rollout.terminated, rollout.truncated
         advantages, returns = gae(*sequences, config.gamma, config.gae_lambda, valid=rollout.valid)
         acted, valid = len(rollout.actions), rollout.valid.flatten()
@@ -153,7 +158,8 @@ class PPO(PolicyGradientAgent):
             seen = rollout.observations[:acted]
             self.popart.update_popart(seen[valid], returns.flatten()[valid])
             advantages = advantages / self.popart.sigma(seen).view_as(advantages)
-        log_probs = self.network.distribution.log_probs(outputs[:acted], rollout.actions)
+        own, n = ranks.part(acted), ranks.size(acted)
+        log_probs = ranks.gather(self.network.distribution.log_probs(outputs[:n], rollout.actions[own]), acted)
         flat = values.flatten(), advantages.flatten(), returns.flatten()
         arrays = rollout.observations[:acted], rollout.actions, log_probs, *flat
         return Transitions(*(x[valid] for x in arrays))
@@ -175,7 +181,7 @@ class PPO(PolicyGradientAgent):
             yield Transitions(*(x[i * n // parts : (i + 1) * n // parts] for x in shuffled))
 
     def update(self, batch: Transitions, clip: float) -> dict[str, Any]:
-        """Take one gradient step on a minibatch; return scalar metrics."""
+        """Take one gradient step on a minibatch; return scalar metrics: with several ranks, this rank's part."""
         loss, metrics = self.loss(batch, clip)
         metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
         self.optimizer.step()
@@ -184,15 +190,19 @@ class PPO(PolicyGradientAgent):
         return metrics
 
     def loss(self, batch: Transitions, clip: float) -> tuple[Tensor, dict[str, Tensor]]:
-        """Compute the loss of a minibatch, with its normalized advantages, and scalar metrics."""
-        config, distribution = self.config, self.network.distribution
+        """Compute the loss of a minibatch, with its normalized advantages, and scalar metrics.
+
+        With several ranks, both are this rank's part of the sum.
+        """
+        config, distribution, total = self.config, self.network.distribution, len(batch.actions)
+        batch = own_part(batch._replace(advantages=normalized(batch.advantages)))
         outputs, values = self.network(batch.observations)
         if self.popart is not None:
             sigma = self.popart.sigma(batch.observations)
             values, batch = values / sigma, batch._replace(values=batch.values / sigma, returns=batch.returns / sigma)
-        weights = torch.full_like(values, 1 / len(values))
+        weights = torch.full_like(values, 1 / total)
         log_probs = distribution.log_probs(outputs, batch.actions)
-        policy = clipped_surrogate(log_probs, batch.log_probs, normalized(batch.advantages), weights, clip)
+        policy = clipped_surrogate(log_probs, batch.log_probs, batch.advantages, weights, clip)
         if config.value_clip is None:
             value = value_loss(values, batch.returns, weights)
         else:
@@ -211,28 +221,41 @@ class PPO(PolicyGradientAgent):
         config, network, gradient, n = self.config, self._gradient, self.parameters.grad, len(batch.actions)
         assert network is not None
         assert gradient is not None
+        batch = own_part(batch._replace(advantages=normalized(batch.advantages)))
+        share = len(batch.actions) / n  # 1 without several ranks
         outputs, values = network.forward(batch.observations)
         log_probs, entropy, backward = differentiable(self.network.distribution, outputs, batch.actions)
-        advantages, errors = normalized(batch.advantages), values - batch.returns
-        policy, of_log_probs = clipped_surrogate_gradient(log_probs, batch.log_probs, advantages, clip)
+        errors = values - batch.returns
+        policy, of_log_probs = clipped_surrogate_gradient(log_probs, batch.log_probs, batch.advantages, clip, n)
         network.backward(backward(of_log_probs, -config.ent_coef / n), errors * (2 * config.vf_coef / n))
+        ranks.add_up(gradient)
         norm = numpy_adam.clip_norm(gradient.numpy(), config.max_grad_norm)
         numpy_adam.step(self.optimizer, self.parameters)
         value = float(errors.dot(errors)) / n
-        return {"policy_loss": policy, "value_loss": value, "entropy": float(entropy.mean()), "grad_norm": norm}
+        mean_entropy = float(entropy.mean()) * share
+        return {"policy_loss": policy * share, "value_loss": value, "entropy": mean_entropy, "grad_norm": norm}
 
     @torch.no_grad()
     def change(self, steps: Transitions, clip: float) -> dict[str, Tensor]:
-        """Measure how far the update moved the policy on the rollout.
+        """Measure how far the update moved the policy on the rollout; with several ranks, this rank's part.
 
         Returns:
             kl: estimate of KL(π_old ‖ π) by r − 1 − log r, which is at least 0 (http://joschu.net/blog/kl-approx.html).
             clip_fraction: fraction of the steps whose ratio r left 1 ± ε.
         """
-        outputs, _ = self.network(steps.observations)
-        log_ratio = self.network.distribution.log_probs(outputs, steps.actions) - steps.log_probs
+        own = own_part(steps)
+        share = len(own.actions) / len(steps.actions)
+        outputs, _ = self.network(own.observations)
+        log_ratio = self.network.distribution.log_probs(outputs, own.actions) - own.log_probs
         change = log_ratio.expm1()
-        return {"kl": (change - log_ratio).mean(), "clip_fraction": (change.abs() > clip).float().mean()}
+        clipped = (change.abs() > clip).float().mean()
+        return {"kl": (change - log_ratio).mean() * share, "clip_fraction": clipped * share}
+
+
+def own_part(batch: Transitions) -> Transitions:
+    """Return this rank's part of a minibatch."""
+    own = ranks.part(len(batch.actions))
+    return Transitions(*(x[own] for x in batch))
 
 
 def normalized(advantages: Any) -> Any:

@@ -22,10 +22,13 @@ from automl_ext.rl.dreamer.config import DreamerConfig
 from automl_ext.rl.dreamer.learner import Learner
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
-from automl_ext.rl.loop.agent import envs_of, multiples
+from automl_ext.rl.loop.agent import multiples, training_envs
+from automl_ext.rl.loop.averages import Averages
 from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent, State
 from automl_ext.rl.replay.sequences import SequenceReplay
+from automl_ext.training import ranks
+from automl_ext.training.errors import UserError
 from automl_ext.training.memory import check_memory
 from automl_ext.training.seeding import derived_seed, generator
 
@@ -64,10 +67,12 @@ class Dreamer(LearningAgent):
 
     def __init__(self, config: DreamerConfig, envs: Envs | None = None) -> None:
         self.config = config
-        self.envs = envs or envs_of(config, config.n_envs, config.seed)
+        self.envs = envs or training_envs(config)
         self.actions = actions_of(self.envs.action_space, config.mode_samples)
         row = observation_bytes(self.envs.observation_space) + 4 * self.actions.size + 5
         check_memory("replay_size", min(config.replay_size, config.total_steps) * row)
+        if config.batch_size < ranks.count():
+            raise UserError(f"batch_size: expected at least 1 for each process, got {config.batch_size}")
         state = 4 * (config.deter + config.stoch + config.units)
         check_memory("batch_size", config.batch_size * config.sequence_length * (row + state))
         seeds = [derived_seed(config.seed, i) for i in range(4)]
@@ -111,7 +116,7 @@ class Dreamer(LearningAgent):
 
     def update(self, updates: int) -> dict[str, Any]:
         """Do ``updates`` updates; return the means of their metrics."""
-        config, metrics = self.config, loop.Averages()
+        config, metrics = self.config, Averages()
         for _ in range(updates):
             sequences = self.replay.sample(config.batch_size, config.sequence_length, self.learner.device)
             metrics.add(self.learner.update(sequences))

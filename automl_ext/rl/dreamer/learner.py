@@ -18,6 +18,7 @@ from automl_ext.rl.dreamer.initialization import keras_
 from automl_ext.rl.dreamer.world_model import WorldModel
 from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
 from automl_ext.rl.replay.sequences import Sequences
+from automl_ext.training import ranks
 from automl_ext.training.device import choose_device
 from automl_ext.training.memory import flushed_denormals
 from automl_ext.training.optimizer_state import load_optimizer
@@ -68,13 +69,20 @@ class Learner:
         """Take one gradient step for each network; return scalar metrics.
 
         Args:
-            sequences: observed sequences, [T, B, ...].
+            sequences: observed sequences, [T, B, ...]. With several ranks, this rank computes the gradients of a part
+                of the B sequences.
         """
         with flushed_denormals():
             features, metrics = self.learn_dynamics(sequences)
             # Skip padding and terminal states: trajectories imagined from them are meaningless.
             continuing = sequences.valid & ~sequences.terminated
-            metrics |= self.learn_behavior(features[continuing])
+            part = ranks.part(continuing.shape[1])
+            own = None
+            if ranks.count() > 1:
+                own = torch.zeros_like(continuing)
+                own[:, part] = True
+                own = own[continuing]
+            metrics |= self.learn_behavior(features[continuing[:, part]], own)
         self.updates += 1
         return metrics
 
@@ -82,11 +90,15 @@ class Learner:
         """Take one gradient step for the world model.
 
         Returns:
-            Features of the posterior states, detached [T, B, features], and scalar metrics.
+            Features of the posterior states, detached [T, B, features], and scalar metrics. With several ranks, the
+            features are those of this rank's part of the sequences.
         """
         config, model = self.config, self.model
-        observations = model.prepare(sequences.observations)
         noise = torch.randn(*sequences.rewards.shape, config.stoch, generator=self.generator, device=self.device)
+        masks = {"reward_loss": sequences.has_reward}  # an episode's first observation has a placeholder reward
+        valid, part = sequences.valid, ranks.part(sequences.valid.shape[1])
+        sequences, noise = Sequences(*(x[:, part] for x in sequences)), noise[:, part]
+        observations = model.prepare(sequences.observations)
         states = model.rssm.observe(model.encode(observations), sequences.actions, noise)
 
         std = 1.0 if model.images else config.observation_std
@@ -99,24 +111,31 @@ class Learner:
         if model.continues is not None:
             logits = model.continues(states.features).squeeze(-1)
             terms["continue_loss"] = losses.continue_loss(logits, sequences.terminated)
-        masks = {"reward_loss": sequences.has_reward}  # an episode's first observation has a placeholder reward
-        means = {name: losses.masked_mean(term, masks.get(name, sequences.valid)) for name, term in terms.items()}
+        means = {name: losses.masked_mean(term, masks.get(name, valid), part) for name, term in terms.items()}
+        measured = ranks.totals({name: x.detach() for name, x in means.items()})
         scales = {"kl": config.kl_scale, "continue_loss": config.continue_scale}
         penalized = means | {"kl": losses.free_nats_loss(means["kl"], config.free_nats)}
+        if ranks.count() > 1:  # the mean of the whole batch is at least free_nats, not that of each part
+            penalized["kl"] = means["kl"] * (measured["kl"] >= config.free_nats)
         loss = torch.stack([scales.get(name, 1.0) * mean for name, mean in penalized.items()]).sum()
         norm = self.optimizers[0].step(loss.backward)
-        return states.features.detach(), {name: x.detach() for name, x in means.items()} | {"model_grad_norm": norm}
+        return states.features.detach(), measured | {"model_grad_norm": norm}
 
-    def learn_behavior(self, start: Tensor) -> dict[str, Tensor]:
+    def learn_behavior(self, start: Tensor, own: Tensor | None = None) -> dict[str, Tensor]:
         """Take one gradient step each for policy and value network; return scalar metrics.
 
         Args:
             start: features of the states where imagined trajectories start, [N, features], detached.
+            own: with several ranks, which of the states of all ranks these are, bool.
         """
-        config, model, n = self.config, self.model, len(start)
-        action_noise = self.actions.noise((config.horizon, n), self.generator)
-        shape = config.horizon, n, config.stoch
+        config, model = self.config, self.model
+        total = len(start) if own is None else len(own)
+        action_noise = self.actions.noise((config.horizon, total), self.generator)
+        shape = config.horizon, total, config.stoch
         state_noise = torch.randn(shape, generator=self.generator, device=self.device)
+        if own is not None:
+            action_noise, state_noise = action_noise[:, own], state_noise[:, own]
+        share = len(start) / total
         states, entropy = imagine(model.rssm, self.actor, self.actions, start, action_noise, state_noise)
         value_heads = [ScalarHead(self.value, state) for state in states]
         values = torch.stack([v.values for v in value_heads])
@@ -125,11 +144,11 @@ class Learner:
         if model.continues is not None:
             continues = torch.stack([ScalarHead(model.continues, state).values for state in states[1:]]).sigmoid()
         returns, weights = losses.imagined_returns(rewards, values[1:], continues, config.gamma, config.lam)
-        actor_loss = losses.actor_loss(returns, entropy, weights, config.entropy_scale)
+        actor_loss = losses.actor_loss(returns, entropy, weights, config.entropy_scale) * share
         actor_norm = self.optimizers[1].step(actor_loss.backward)
 
         values = values[:-1].detach().requires_grad_()
-        value_loss = losses.value_loss(values, returns, weights)
+        value_loss = losses.value_loss(values, returns, weights) * share
 
         def regress() -> None:
             (gradients,) = torch.autograd.grad(value_loss, values)
@@ -137,11 +156,20 @@ class Learner:
                 head.backward(gradient)
 
         value_norm = self.optimizers[2].step(regress)
+        measured = ranks.totals(
+            {
+                "actor_loss": actor_loss.detach(),
+                "value_loss": value_loss.detach(),
+                "return": losses.weighted_mean(returns.detach(), weights) * share,
+                "entropy": losses.weighted_mean(entropy.detach(), weights) * share,
+                "weight": weights.mean() * share,
+            }
+        )
         return {
-            "actor_loss": actor_loss.detach(),
-            "value_loss": value_loss.detach(),
-            "imagined_return": losses.weighted_mean(returns.detach(), weights) / weights.mean(),
-            "entropy": losses.weighted_mean(entropy.detach(), weights) / weights.mean(),
+            "actor_loss": measured["actor_loss"],
+            "value_loss": measured["value_loss"],
+            "imagined_return": measured["return"] / measured["weight"],
+            "entropy": measured["entropy"] / measured["weight"],
             "actor_grad_norm": actor_norm,
             "value_grad_norm": value_norm,
         }
@@ -189,6 +217,7 @@ class Optimizer:
         assert gradient is not None
         gradient.zero_()
         backward()
+        ranks.add_up(gradient)
         norm = clip_norm(gradient, self.max_grad_norm)
         self.adam.step()
         return norm

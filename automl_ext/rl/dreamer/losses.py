@@ -77,7 +77,10 @@ def weighted_mean(x: Tensor, weights: Tensor) -> Tensor:
     return (x * weights).mean()
 
 
-def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
-    """Compute the mean of x [T, B] over the elements where ``valid``."""
+def masked_mean(x: Tensor, valid: Tensor, columns: slice = slice(None)) -> Tensor:
+    """Compute the mean of x [T, B] over the elements where ``valid``.
+
+    If x has some ``columns`` of the B only, the result is their part of the mean.
+    """
     weights = valid.to(x.dtype)
-    return torch.dot(x.flatten(), weights.flatten()) / weights.sum()
+    return torch.dot(x.flatten(), weights[:, columns].flatten()) / weights.sum()

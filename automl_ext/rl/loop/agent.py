@@ -10,9 +10,11 @@ import numpy as np
 import tyro
 
 from automl_ext.rl.envs.making import EnvOptions
+from automl_ext.rl.envs.ranks.divided import make_divided
 from automl_ext.rl.envs.vector import Envs, Episode, make_envs
 from automl_ext.rl.loop.checks import check_environments
 from automl_ext.rl.loop.evaluate import MAX_STEPS
+from automl_ext.training import ranks
 from automl_ext.training.checks import check_range, check_seed
 
 
@@ -63,6 +65,18 @@ def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False
     for name in ("n_envs", "eval_episodes", "final_episodes"):
         check_environments(name, getattr(config, name), config.env_id, config.env)
     return make_envs(config.env_id, n_envs, seed, config.env, render=render)
+
+
+def training_envs(config: TrainConfig) -> Envs:
+    """Make the training environments, which are divided among the ranks of torchrun if there are several.
+
+    Raises:
+        UserError: as :func:`envs_of`; or ``n_envs`` is not a multiple of the number of ranks.
+    """
+    if ranks.count() == 1:
+        return envs_of(config, config.n_envs, config.seed)
+    vector, options = make_divided(config.env_id, config.n_envs, config.env), config.env
+    return Envs(vector, config.seed, options.reward_clip, config.env_id, options.step_timeout)
 
 
 def multiples(after: int, until: int, every: int) -> int:

@@ -11,10 +11,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from automl_ext.parallel.ranked_run import open_run
 from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.loop.agent import Agent, envs_of, multiples
+from automl_ext.rl.loop.averages import Averages
 from automl_ext.rl.loop.evaluate import by_group, play
 from automl_ext.rl.networks.groups import names_of
+from automl_ext.training import ranks
 from automl_ext.training.clock import Clock
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
@@ -51,43 +54,6 @@ class Report:
 
 
 Callback = Callable[[Report], bool | None]  # False ends the training
-
-
-class Averages:
-    """Means of measurements since the last :meth:`take`. Tensors stay on their device until then."""
-
-    def __init__(self) -> None:
-        self.sums: dict[str, Any] = {}
-        self.counts: dict[str, int] = {}
-
-    def add(self, measured: dict[str, Any]) -> None:
-        for name, value in measured.items():
-            value = value.detach().double() if isinstance(value, Tensor) else float(value)
-            self.sums[name] = self.sums.get(name, 0.0) + value
-            self.counts[name] = self.counts.get(name, 0) + 1
-
-    def load(self, sums: Any, counts: Any) -> None:
-        """Restore both dicts of a checkpoint.
-
-        Raises:
-            ValueError: they are not dicts of numbers with the same keys.
-        """
-        for name, values, kinds in (("sums", sums, (float, Tensor)), ("counts", counts, (int,))):
-            if type(values) is not dict or not all(isinstance(value, kinds) for value in values.values()):
-                raise ValueError(f"{name}: expected a dict of numbers")
-        if sums.keys() != counts.keys() or not all(
-            value.ndim == 0 for value in sums.values() if isinstance(value, Tensor)
-        ):
-            raise ValueError("sums: expected one number for each of counts")
-        self.sums, self.counts = sums, counts
-
-    def means(self) -> dict[str, float]:
-        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
-
-    def take(self) -> dict[str, float]:
-        means = self.means()
-        self.sums, self.counts = {}, {}
-        return means
 
 
 def train(
@@ -166,7 +132,7 @@ class Training:
         keep_freed_memory()
         if out is None:
             return self.complete(algorithm, stop_after)
-        with Run.open(out, self.config, algorithm=algorithm, resume=resume, load=self.load_state_dict) as run:
+        with open_run(out, self.config, algorithm=algorithm, resume=resume, load=self.load_state_dict) as run:
             self.begin(run)
             try:
                 result = self.complete(algorithm, stop_after)
@@ -203,6 +169,8 @@ class Training:
     def begin(self, run: Run) -> None:
         """Set the run to write into, and restore its best policy, which may be newer than the checkpoint."""
         self.run = run
+        if ranks.rank() > 0:
+            return
         if self.best["policy"] is None:
             (run.path / BEST).unlink(missing_ok=True)
         else:
@@ -230,10 +198,16 @@ class Training:
         return envs.steps - before
 
     def evaluate(self) -> None:
-        """Evaluate the policy, log, and keep the policy if it is the best so far."""
-        steps, config = self.agent.envs.steps, self.config
+        """Evaluate the policy, log, and keep the policy if it is the best so far; on rank 0 only."""
         self.check_finite()
         means = self.averages.take()
+        if ranks.rank() == 0:
+            self.measure(means)
+        self.stopped = ranks.from_first(self.stopped)
+
+    def measure(self, means: dict[str, float]) -> None:
+        """Do the work of :meth:`evaluate`, given the means of the measurements since the last evaluation."""
+        steps, config = self.agent.envs.steps, self.config
         returns = self.returns(config.eval_episodes, number=steps)
         if self.cut:
             means["eval_episodes_cut"] = self.cut
@@ -295,10 +269,12 @@ class Training:
         self.saved = steps
 
     def result(self) -> dict[str, Any]:
-        """Evaluate the last and the best policy on the same ``final_episodes`` new episodes, and return the result.
+        """Evaluate the last and the best policy on the same ``final_episodes`` new episodes; return {} on other ranks.
 
         The best policy was chosen by few episodes, so the last one replaces it if it does as well on these.
         """
+        if ranks.rank() > 0:
+            return {}
         steps, episodes = self.agent.envs.steps, self.config.final_episodes
         last, cut = self.returns(episodes, number=0), self.cut
         policy = copy.deepcopy(self.agent.policy_state())

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
+from automl_ext.training import ranks
 from automl_ext.training.memory import check_memory
 
 COPIES = 3  # of every parameter: its value, its gradient and an average of the optimizer
@@ -66,7 +67,7 @@ def clipped_gradient(loss: Tensor, parameters: nn.Parameter, max_norm: float) ->
     """Set ``parameters.grad`` to the gradient of ``loss``, clipped to ``max_norm``; return its norm before clipping.
 
     Args:
-        loss: 0-dim.
+        loss: 0-dim; with several ranks, this rank's part.
         parameters: the vector of :func:`flatten_parameters`.
         max_norm: see :func:`clip_norm`.
     """
@@ -74,4 +75,5 @@ def clipped_gradient(loss: Tensor, parameters: nn.Parameter, max_norm: float) ->
     assert gradient is not None
     gradient.zero_()
     loss.backward()
+    ranks.add_up(gradient)
     return clip_norm(gradient, max_norm)

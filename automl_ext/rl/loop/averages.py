@@ -1,0 +1,44 @@
+"""Means of measurements between two evaluations."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+
+class Averages:
+    """Means of measurements since the last :meth:`take`. Tensors stay on their device until then."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, Any] = {}
+        self.counts: dict[str, int] = {}
+
+    def add(self, measured: dict[str, Any]) -> None:
+        for name, value in measured.items():
+            value = value.detach().double() if isinstance(value, Tensor) else float(value)
+            self.sums[name] = self.sums.get(name, 0.0) + value
+            self.counts[name] = self.counts.get(name, 0) + 1
+
+    def load(self, sums: Any, counts: Any) -> None:
+        """Restore both dicts of a checkpoint.
+
+        Raises:
+            ValueError: they are not dicts of numbers with the same keys.
+        """
+        for name, values, kinds in (("sums", sums, (float, Tensor)), ("counts", counts, (int,))):
+            if type(values) is not dict or not all(isinstance(value, kinds) for value in values.values()):
+                raise ValueError(f"{name}: expected a dict of numbers")
+        if sums.keys() != counts.keys() or not all(
+            value.ndim == 0 for value in sums.values() if isinstance(value, Tensor)
+        ):
+            raise ValueError("sums: expected one number for each of counts")
+        self.sums, self.counts = sums, counts
+
+    def means(self) -> dict[str, float]:
+        return {name: float(total) / self.counts[name] for name, total in self.sums.items()}
+
+    def take(self) -> dict[str, float]:
+        means = self.means()
+        self.sums, self.counts = {}, {}
+        return means
