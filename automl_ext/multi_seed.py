@@ -14,6 +14,7 @@ from automl_ext.parallel.cluster import Cluster
 from automl_ext.parallel.seeds import FILE, parse_seeds, run_of, run_seeds
 from automl_ext.runners import DQNOptions, Run, RunOptions
 from automl_ext.summary import NAMES, formatted
+from automl_ext.training import ranks
 from automl_ext.training.errors import UserError
 
 # Results that the table shows, if a command has them.
@@ -38,6 +39,8 @@ def run_command(prog: str, function: Run, config: Any, options: RunOptions) -> d
     seeds = parse_seeds(options.seeds) if options.seeds is not None else None
     cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
     one_run = seeds is None and (prog.split()[1] == "train" or not hasattr(config, "workers"))
+    if ranks.requested() > 1 and (seeds is not None or options.cluster is not None):
+        raise UserError("--seeds, --cluster: torchrun trains one network; leave these options out, or start one process")
     if options.cluster is not None and one_run:
         raise UserError(f"--cluster: {prog} is one run; expected --seeds beside it, to run several on the cluster")
     with cluster:
