@@ -18,6 +18,7 @@ from automl_ext.rl.episodes.record import RecordCommand, record_run
 from automl_ext.rl.registry import ALGORITHMS
 from automl_ext.runners import RUNNERS, DQNOptions, Run, Runner
 from automl_ext.summary import print_evaluation, print_json, print_recording, print_run
+from automl_ext.tabular.commands import FitCommand, PredictCommand, fit_command, predict_command
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.memory import is_out_of_memory
@@ -237,18 +238,6 @@ def _demo(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
-def _fit(prog: str, args: Sequence[str]) -> int:
-    from automl_ext.tabular.commands import fit_command
-
-    return fit_command(prog, args)
-
-
-def _predict(prog: str, args: Sequence[str]) -> int:
-    from automl_ext.tabular.commands import predict_command
-
-    return predict_command(prog, args)
-
-
 def _bench(prog: str, args: Sequence[str]) -> int:
     from automl_ext.bench.command import main  # has its own parser, so that it also runs without tyro
 
@@ -258,7 +247,6 @@ def _bench(prog: str, args: Sequence[str]) -> int:
 def _completion(prog: str, args: Sequence[str]) -> int:
     """Print a completion script for a shell."""
     from automl_ext.completion import print_script
-    from automl_ext.tabular.commands import FitCommand, PredictCommand
 
     forms: dict[str, Any] = {"eval": EvalCommand, "record": RecordCommand, "plot": PlotCommand, "export": ExportCommand}
     forms |= {
@@ -281,8 +269,8 @@ _RUN_COMMANDS: dict[str, tuple[str, Command]] = {
 }
 COMMANDS: dict[str, tuple[str, Command]] = {
     **_RUN_COMMANDS,
-    "fit": ("fit an ensemble of models to a table", _fit),
-    "predict": ("predict the new rows of a table", _predict),
+    "fit": ("fit an ensemble of models to a table", fit_command),
+    "predict": ("predict the new rows of a table", predict_command),
     "tune": (TUNE, run_tune),
     "nas-table": ("convert the official NATS-Bench files to the table that nas-bench reads", _nas_table),
     "eval": ("play episodes with a trained policy", _eval),

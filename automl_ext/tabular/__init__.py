@@ -2,6 +2,6 @@
 
 from automl_ext.tabular.fit import fit
 from automl_ext.tabular.fitted import Fitted, load
-from automl_ext.tabular.task import Task
+from automl_ext.tabular.table.task import TableTask
 
-__all__ = ["Fitted", "Task", "fit", "load"]
+__all__ = ["Fitted", "TableTask", "fit", "load"]

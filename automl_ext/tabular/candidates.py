@@ -15,14 +15,14 @@ from automl_ext.tabular.learners.lightgbm import LightGBMSettings
 from automl_ext.tabular.learners.linear import LinearSettings
 from automl_ext.tabular.learners.registry import LEARNERS
 from automl_ext.tabular.learners.xgboost import XGBoostSettings
-from automl_ext.tabular.task import Array
+from automl_ext.tabular.table.task import Array
 from automl_ext.training.search_space import search_space, with_point
 
 TUNED = ("lightgbm", "xgboost")  # learners that TPE and the portfolio tune
 
 
 @dataclass(frozen=True)
-class Candidate:
+class ModelCandidate:
     """Settings to try.
 
     Attributes:
@@ -66,7 +66,7 @@ class Trial:
         number: order of the trials.
     """
 
-    candidate: Candidate
+    candidate: ModelCandidate
     models: list[Model]
     rounds: int
     predicted: Array
@@ -79,45 +79,45 @@ class Trial:
         return float(np.mean(self.losses))
 
 
-def defaults() -> list[Candidate]:
+def defaults() -> list[ModelCandidate]:
     """Return both libraries' own defaults, exactly: 100 rounds, all of them used, no constructed features."""
     return [
-        Candidate("xgboost default", "xgboost", XGBoostSettings(rounds=100, patience=0), basic=True),
-        Candidate("lightgbm default", "lightgbm", LightGBMSettings(rounds=100, patience=0), basic=True),
+        ModelCandidate("xgboost default", "xgboost", XGBoostSettings(rounds=100, patience=0), basic=True),
+        ModelCandidate("lightgbm default", "lightgbm", LightGBMSettings(rounds=100, patience=0), basic=True),
     ]
 
 
-def presets() -> list[Candidate]:
+def presets() -> list[ModelCandidate]:
     """Return different kinds of models that do well on many tables: linear, forests, slow boosting."""
     return [
-        Candidate("linear", "linear", LinearSettings()),
-        Candidate(
+        ModelCandidate("linear", "linear", LinearSettings()),
+        ModelCandidate(
             "lightgbm slow",
             "lightgbm",
             LightGBMSettings(learning_rate=0.05, num_leaves=24, feature_fraction=0.8, bagging_fraction=0.8),
         ),
-        Candidate("extra trees", "forest", ForestSettings()),
-        Candidate(
+        ModelCandidate("extra trees", "forest", ForestSettings()),
+        ModelCandidate(
             "xgboost slow",
             "xgboost",
             XGBoostSettings(learning_rate=0.05, subsample=0.8, colsample_bytree=0.7, min_child_weight=2.0),
         ),
-        Candidate(
+        ModelCandidate(
             "lightgbm extra",
             "lightgbm",
             LightGBMSettings(extra_trees=True, learning_rate=0.06, num_leaves=48, feature_fraction=0.9),
         ),
-        Candidate("random forest", "forest", ForestSettings(extra=False, min_samples_leaf=3)),
+        ModelCandidate("random forest", "forest", ForestSettings(extra=False, min_samples_leaf=3)),
     ]
 
 
-def portfolio() -> Iterator[Candidate]:
+def portfolio() -> Iterator[ModelCandidate]:
     """Yield the settings that did best on earlier tables, the two learners in turn."""
     points = {name: _points(f"train {name}") for name in TUNED}
     for i in range(max(map(len, points.values()))):
         for name, found in points.items():
             if i < len(found):
-                yield Candidate(f"{name} portfolio {i + 1}", name, with_point(LEARNERS[name].settings(), found[i]))
+                yield ModelCandidate(f"{name} portfolio {i + 1}", name, with_point(LEARNERS[name].settings(), found[i]))
 
 
 def _points(command: str) -> list[dict[str, Any]]:
@@ -155,12 +155,12 @@ class Tuner:
         except ValueError:  # a default outside the space, such as no penalty
             return
 
-    def ask(self) -> tuple[Any, Candidate]:
+    def ask(self) -> tuple[Any, ModelCandidate]:
         """Draw settings. Return Optuna's trial, for :meth:`tell`, and the candidate."""
         self.drawn += 1
         trial = self._study.ask({name: _distribution(self._optuna, v) for name, v in self._space.items()})
         settings = with_point(LEARNERS[self.learner].settings(), trial.params)
-        return trial, Candidate(f"{self.learner} TPE {self.drawn}", self.learner, settings)
+        return trial, ModelCandidate(f"{self.learner} TPE {self.drawn}", self.learner, settings)
 
     def tell(self, trial: Any, loss: float | None) -> None:
         """Record the loss; None: the trial failed or was not finished."""

@@ -11,14 +11,14 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from automl_ext.tabular.columns import table_of
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.fit import fit
 from automl_ext.tabular.fitted import Fitted, load
-from automl_ext.tabular.problem import Problem
-from automl_ext.tabular.reading import read_table
-from automl_ext.tabular.report import final_models, validation, write_report
-from automl_ext.tabular.task import HIGHER_IS_BETTER
+from automl_ext.tabular.reports.page import final_models, validation, write_report
+from automl_ext.tabular.table.columns import table_of
+from automl_ext.tabular.table.problem import Problem
+from automl_ext.tabular.table.reading import read_table
+from automl_ext.tabular.table.task import HIGHER_IS_BETTER
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import check_writable, write_atomic
@@ -57,11 +57,6 @@ class FitCommand:
     json: bool = False
     """Print the content of result.json, and nothing else, on standard output."""
 
-    def __post_init__(self) -> None:
-        check_range(self, "minutes", above=0)
-        check_range(self, "workers", low=1, high=1024)
-        check_seed(self.seed)
-
 
 @dataclass
 class PredictCommand:
@@ -76,8 +71,11 @@ class PredictCommand:
 def fit_command(prog: str, args: Sequence[str]) -> int:
     """Run ``automl-ext fit``. Return the exit code."""
     began = clock.monotonic()
+    command = tyro.cli(FitCommand, prog=prog, args=args, description="Fit an ensemble of models to a table.")
     try:
-        command = tyro.cli(FitCommand, prog=prog, args=args, description="Fit an ensemble of models to a table.")
+        check_range(command, "minutes", above=0)
+        check_range(command, "workers", low=1, high=1024)
+        check_seed(command.seed)
     except ValueError as error:
         raise UserError(str(error)) from None
     types = dict(_pair(text) for text in command.type)
@@ -164,7 +162,7 @@ def _result(fitted: Fitted) -> dict[str, Any]:
     value = facts["leaderboard"][0][metric]
     keys = ("rows", "split", "folds", "refitted", "features", "leaderboard", "notes", "failed", "seconds")
     return {
-        "valid_score": value - 1 if metric in HIGHER_IS_BETTER else -value,
+        "negative_loss": value - 1 if metric in HIGHER_IS_BETTER else -value,
         f"valid_{metric}": value,
         "task": fitted.task.kind,
         **{key: facts[key] for key in keys},

@@ -9,14 +9,14 @@ import numpy as np
 from automl_ext.tabular.candidates import Fold, Trial
 from automl_ext.tabular.features.preparation import Preparation
 from automl_ext.tabular.fitted import Member
-from automl_ext.tabular.metrics import loss, shown
-from automl_ext.tabular.search import Search
-from automl_ext.tabular.task import Array
+from automl_ext.tabular.search import TableSearch
+from automl_ext.tabular.table.metrics import loss, shown
+from automl_ext.tabular.table.task import Array
 
 Parts = tuple[list[Preparation], list[Member]]
 
 
-def bagged(search: Search, votes: list[int]) -> Parts:
+def bagged(search: TableSearch, votes: list[int]) -> Parts:
     """Return the models of all folds: each row is in the training of all of them but one."""
     keys = [(k, constructed) for k, fold in enumerate(search.folds) for constructed in sorted(fold.sets)]
     members = []
@@ -28,7 +28,7 @@ def bagged(search: Search, votes: list[int]) -> Parts:
     return _without_unused([search.folds[k].sets[constructed][0] for k, constructed in keys], members)
 
 
-def refitted(search: Search, votes: list[int]) -> Parts:
+def refitted(search: TableSearch, votes: list[int]) -> Parts:
     """Train the chosen trials again on all rows, the one with most votes first.
 
     A trial for which no time is left takes part with the model of its last fold.
@@ -47,7 +47,7 @@ def refitted(search: Search, votes: list[int]) -> Parts:
     return preparations, members
 
 
-def _chosen(search: Search, votes: list[int]) -> list[tuple[Trial, float]]:
+def _chosen(search: TableSearch, votes: list[int]) -> list[tuple[Trial, float]]:
     """Return the trials with votes and their shares, the largest first."""
     total = sum(votes)
     chosen = [(trial, n / total) for trial, n in zip(search.trials, votes, strict=True) if n]
@@ -61,12 +61,12 @@ def _without_unused(preparations: list[Preparation], members: list[Member]) -> P
     return [preparations[i] for i in used], moved
 
 
-def average(search: Search, votes: list[int]) -> Array:
+def average(search: TableSearch, votes: list[int]) -> Array:
     """Return the ensemble's predictions of the validation rows."""
     return np.asarray(sum(share * trial.predicted for trial, share in _chosen(search, votes)))
 
 
-def leaderboard(search: Search, votes: list[int]) -> list[dict[str, Any]]:
+def leaderboard(search: TableSearch, votes: list[int]) -> list[dict[str, Any]]:
     """Return one row per trial, the best first; the ensemble is the first row.
 
     The losses are those of rows that the models were not trained on. The ensemble was selected by these rows, so its
@@ -76,11 +76,12 @@ def leaderboard(search: Search, votes: list[int]) -> list[dict[str, Any]]:
     ensemble = loss(search.task, y, average(search, votes))
     rows = [{"name": "ensemble", metric: shown(metric, ensemble), "std": None, "votes": sum(votes), "rounds": None}]
     rows[0] |= {"features": None, "seconds": None}
-    for trial, n in sorted(zip(search.trials, votes, strict=True), key=lambda pair: pair[0].loss):
+    pooled = [loss(search.task, y, trial.predicted) for trial in search.trials]
+    for value, trial, n in sorted(zip(pooled, search.trials, votes, strict=True), key=lambda row: row[0]):
         rows.append(
             {
                 "name": trial.candidate.name,
-                metric: shown(metric, trial.loss),
+                metric: shown(metric, value),
                 "std": float(np.std(trial.losses, ddof=1)) if len(trial.losses) > 1 else None,
                 "votes": n,
                 "rounds": trial.rounds if trial.models[0].rounds else None,

@@ -10,9 +10,9 @@ from typing import Any
 from automl_ext.tabular.ensemble import average, bagged, leaderboard, refitted
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.fitted import Fitted
-from automl_ext.tabular.problem import Problem, find_problem
 from automl_ext.tabular.schedule import run_schedule
-from automl_ext.tabular.search import Report, Search
+from automl_ext.tabular.search import Report, TableSearch
+from automl_ext.tabular.table.problem import Problem, find_problem
 from automl_ext.training.checks import check_seed
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -83,7 +83,7 @@ def fit(
         start(problem)
     seconds = 60 * minutes
     deadline = started + seconds - max(0.2, 0.03 * seconds)  # the rest is for the selection
-    search = Search(problem, deadline, seed, workers)
+    search = TableSearch(problem, deadline, seed, workers)
     by_time = problem.kind == "time"
     verdicts = run_schedule(search, bool(features), candidates, by_time, report or (lambda *_: None))
     votes = search.select()

@@ -11,15 +11,15 @@ from typing import Any
 import numpy as np
 
 from automl_ext._version import __version__
-from automl_ext.tabular.cleaning import clean
-from automl_ext.tabular.columns import IGNORED, KINDS, Column
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.families import FAMILIES
 from automl_ext.tabular.features.preparation import Preparation
 from automl_ext.tabular.learners.job import Model
 from automl_ext.tabular.learners.registry import LEARNERS
-from automl_ext.tabular.reading import check_frame
-from automl_ext.tabular.task import Array, Task
+from automl_ext.tabular.table.cleaning import clean
+from automl_ext.tabular.table.columns import IGNORED, KINDS, Column
+from automl_ext.tabular.table.reading import check_frame
+from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_json
 from automl_ext.training.files.reading import read_object, short
@@ -59,7 +59,7 @@ class Fitted:
         evaluation: the validation rows: "y" and "predicted".
     """
 
-    task: Task
+    task: TableTask
     columns: list[Column]
     preparations: list[Preparation]
     members: list[Member]
@@ -171,7 +171,7 @@ def load(path: str | Path) -> Fitted:
         raise UserError(f"{path / MODEL} is damaged: its content does not match its SHA-256")
     try:
         content = json.loads(data)
-        task = Task(**{**content["task"], "classes": tuple(content["task"]["classes"])})
+        task = TableTask(**{**content["task"], "classes": tuple(content["task"]["classes"])})
         columns = [_column(stored) for stored in content["columns"]]
         preparations = [_preparation(stored) for stored in content["preparations"]]
         members = [_member(path, stored, task, len(preparations)) for stored in content["members"]]
@@ -195,7 +195,7 @@ def _preparation(stored: dict[str, Any]) -> Preparation:
     return Preparation([_column(c) for c in stored["columns"]], stored["categories"], stored["families"])
 
 
-def _member(path: Path, stored: dict[str, Any], task: Task, preparations: int) -> Member:
+def _member(path: Path, stored: dict[str, Any], task: TableTask, preparations: int) -> Member:
     learner, preparation, file = stored["learner"], stored["preparation"], path / FOLDER / Path(stored["file"]).name
     if preparation not in range(preparations):
         raise ValueError(f"there is no preparation {preparation}")

@@ -9,17 +9,17 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from automl_ext.tabular.candidates import Candidate
+from automl_ext.tabular.candidates import ModelCandidate
 from automl_ext.tabular.ensemble import average, bagged, leaderboard
 from automl_ext.tabular.fitted import Fitted
 from automl_ext.tabular.learners.forest import ForestSettings
 from automl_ext.tabular.learners.lightgbm import LightGBMSettings
 from automl_ext.tabular.learners.registry import LEARNERS
 from automl_ext.tabular.learners.xgboost import XGBoostSettings
-from automl_ext.tabular.metrics import shown
-from automl_ext.tabular.problem import Problem, find_problem
-from automl_ext.tabular.reading import read_table
-from automl_ext.tabular.search import Search
+from automl_ext.tabular.search import TableSearch
+from automl_ext.tabular.table.metrics import shown
+from automl_ext.tabular.table.problem import Problem, find_problem
+from automl_ext.tabular.table.reading import read_table
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.clock import Clock
 from automl_ext.training.errors import UserError
@@ -110,7 +110,7 @@ def cross_validate(
         stop_after: None.
 
     Returns:
-        The content of ``result.json``. ``valid_score``, also logged after each fold, is higher where the model is
+        The content of ``result.json``. ``negative_loss``, also logged after each fold, is higher where the model is
         better, for any metric: the negative loss.
 
     Raises:
@@ -124,16 +124,16 @@ def cross_validate(
     )
     with Run.open(out, config, algorithm=learner, resume=resume) as run:
         clock = Clock()
-        search = Search(problem, NEVER, config.seed, config.threads)
+        search = TableSearch(problem, NEVER, config.seed, config.threads)
         with clock:
             losses = []
 
             def after_fold(loss: float) -> None:
                 losses.append(loss)
-                run.log(len(losses), valid_score=-sum(losses) / len(losses))
+                run.log(len(losses), negative_loss=-sum(losses) / len(losses))
 
             with run.progress(len(search.folds), learner):
-                trial = search.run(Candidate(learner, learner, settings), NEVER, after_fold=after_fold)
+                trial = search.run(ModelCandidate(learner, learner, settings), NEVER, after_fold=after_fold)
         if trial is None:
             raise UserError(f"{learner} failed on {config.table}: {search.failed.get(learner, 'it gave no result')}")
         preparations, members = bagged(search, [1])
@@ -142,7 +142,7 @@ def cross_validate(
         evaluation = {"y": problem.y[search.valid_rows], "predicted": average(search, [1])}
         Fitted(problem.task, problem.columns, preparations, members, facts, evaluation).save(run.path)
         result = {
-            "valid_score": -trial.loss,
+            "negative_loss": -trial.loss,
             f"valid_{metric}": shown(metric, trial.loss),
             "rounds": trial.rounds if trial.models[0].rounds else None,
             "task": problem.task.kind,

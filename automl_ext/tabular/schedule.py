@@ -8,17 +8,19 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from automl_ext.tabular.candidates import TUNED, Candidate, Trial, Tuner, defaults, portfolio, presets
+from automl_ext.tabular.candidates import TUNED, ModelCandidate, Trial, Tuner, defaults, portfolio, presets
 from automl_ext.tabular.features.choice import Verdict, judge_families
-from automl_ext.tabular.metrics import shown
-from automl_ext.tabular.search import Report, Search
+from automl_ext.tabular.search import Report, TableSearch
+from automl_ext.tabular.table.metrics import shown
 
 JUDGING = 0.3  # largest share of the remaining time in which families of features are judged
 SPARE = 1.4  # how much longer than estimated the final trainings may take
+# Largest share of the time left that a candidate may be expected to take. Forests are slow on many rows.
+AFFORDABLE = {"lightgbm": 1.0, "xgboost": 1.0, "forest": 0.2, "linear": 1.0}
 STALE = 40  # end after this number of TPE's trials in a row without a new best one
 
 
-def run_schedule(search: Search, features: bool, limit: int | None, refits: bool, report: Report) -> list[Verdict]:
+def run_schedule(search: TableSearch, features: bool, limit: int | None, refits: bool, report: Report) -> list[Verdict]:
     """Try candidates until the time or the number of candidates is used up.
 
     Args:
@@ -42,13 +44,13 @@ def run_schedule(search: Search, features: bool, limit: int | None, refits: bool
     for candidate in itertools.chain(presets(), portfolio()):
         if limit is not None and len(search.trials) + len(search.failed) >= limit:
             return verdicts
-        if candidate.name == "linear" or _expected(search, candidate.learner) < _time_left(search, refits):
+        if _expected(search, candidate.learner) < AFFORDABLE[candidate.learner] * _time_left(search, refits):
             _try(search, candidate, refits, report)
     _tune(search, limit, refits, report)
     return verdicts
 
 
-def _tune(search: Search, limit: int | None, refits: bool, report: Report) -> None:
+def _tune(search: TableSearch, limit: int | None, refits: bool, report: Report) -> None:
     """Let TPE draw settings, the learners in turn; a draw whose first fold is worse than the median is given up."""
     tuners = [Tuner(learner, search.seed) for learner in TUNED]
     for trial in search.trials:
@@ -73,7 +75,9 @@ def _in_turn(tuners: list[Tuner]) -> Iterator[Tuner]:
     return itertools.cycle(tuners)
 
 
-def _try(search: Search, candidate: Candidate, refits: bool, report: Report, bar: float | None = None) -> Trial | None:
+def _try(
+    search: TableSearch, candidate: ModelCandidate, refits: bool, report: Report, bar: float | None = None
+) -> Trial | None:
     left = _time_left(search, refits)
     if left <= 0:
         return None
@@ -83,12 +87,12 @@ def _try(search: Search, candidate: Candidate, refits: bool, report: Report, bar
     return trial
 
 
-def _tell(search: Search, report: Report) -> None:
+def _tell(search: TableSearch, report: Report) -> None:
     metric, trial = search.task.metric, search.trials[-1]
     report(len(search.trials), trial.candidate.name, shown(metric, trial.loss), shown(metric, search.best().loss))
 
 
-def _time_left(search: Search, refits: bool) -> float:
+def _time_left(search: TableSearch, refits: bool) -> float:
     """Return the seconds left for candidates, less those for the final trainings."""
     if not refits:
         return search.remaining()
@@ -97,7 +101,7 @@ def _time_left(search: Search, refits: bool) -> float:
     return search.remaining() - SPARE * growth * sum(trial.seconds / len(search.folds) for trial in chosen)
 
 
-def _expected(search: Search, learner: str) -> float:
+def _expected(search: TableSearch, learner: str) -> float:
     """Return the median time of the learner's trials; 0 if there is none."""
     seconds = [trial.seconds for trial in search.trials if trial.candidate.learner == learner]
     return float(np.median(seconds)) if seconds else 0.0

@@ -10,15 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from automl_ext.tabular.candidates import Candidate, Fold, Trial
-from automl_ext.tabular.columns import Column
+from automl_ext.tabular.candidates import Fold, ModelCandidate, Trial
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.preparation import prepare
-from automl_ext.tabular.learners.job import Job, Model
+from automl_ext.tabular.learners.job import FitJob, Model
 from automl_ext.tabular.learners.registry import LEARNERS
-from automl_ext.tabular.metrics import likelihood, loss
-from automl_ext.tabular.problem import Problem
-from automl_ext.tabular.task import Array
+from automl_ext.tabular.table.columns import Column
+from automl_ext.tabular.table.metrics import likelihood, loss
+from automl_ext.tabular.table.problem import Problem
+from automl_ext.tabular.table.task import Array
 from automl_ext.training.ensembles.selection import mean_negative_log, select_members
 
 VOTES = 30  # rounds of the greedy selection
@@ -28,7 +28,7 @@ IMPORTANCE_ROUNDS = 30  # of the model that orders columns by importance
 Report = Callable[[int, str, float, float], None]  # trials so far, name, its measure, the best one
 
 
-class Search:
+class TableSearch:
     """What was tried so far.
 
     Attributes:
@@ -77,12 +77,14 @@ class Search:
         gain = dict(zip(train.names, model.importance(), strict=True))
         return sorted(self.columns, key=lambda column: -gain.get(column.name, 0.0))
 
-    def job(self, fold: Fold, train: Any, valid: Any, deadline: float | None = None) -> Job:
+    def job(self, fold: Fold, train: Any, valid: Any, deadline: float | None = None) -> FitJob:
         deadline = self.deadline if deadline is None else deadline
         y = self.y[fold.valid] if valid is not None else None
-        return Job(self.task, train, self.y[fold.train], valid, y, self.seed + len(self.trials), self.threads, deadline)
+        return FitJob(
+            self.task, train, self.y[fold.train], valid, y, self.seed + len(self.trials), self.threads, deadline
+        )
 
-    def plan(self, first: Candidate) -> None:
+    def plan(self, first: ModelCandidate) -> None:
         """Train the first candidate, and keep the folds if there is time for ``WORTH`` such trainings.
 
         The first fold's model is kept even if the deadline cuts it.
@@ -99,7 +101,7 @@ class Search:
 
     def run(
         self,
-        candidate: Candidate,
+        candidate: ModelCandidate,
         deadline: float,
         bar: float | None = None,
         after_fold: Callable[[float], None] | None = None,
@@ -135,7 +137,7 @@ class Search:
             self.failed[candidate.name] = f"{type(error).__name__}: {error}"
             return None
 
-    def _fold_loss(self, candidate: Candidate, fold: Fold, model: Model) -> float:
+    def _fold_loss(self, candidate: ModelCandidate, fold: Fold, model: Model) -> float:
         _, _, valid = self.matrices(fold, candidate.basic)
         return loss(self.task, self.y[fold.valid], model.predict(valid.x, model.rounds))
 
@@ -144,12 +146,12 @@ class Search:
         """Return the exceptions by which libraries refuse data."""
         return ValueError, library("lightgbm").basic.LightGBMError, library("xgboost").core.XGBoostError
 
-    def _train(self, candidate: Candidate, fold: Fold, deadline: float) -> Model:
+    def _train(self, candidate: ModelCandidate, fold: Fold, deadline: float) -> Model:
         _, train, valid = self.matrices(fold, candidate.basic)
         model: Model = LEARNERS[candidate.learner].train(candidate.settings, self.job(fold, train, valid, deadline))
         return model
 
-    def _record(self, candidate: Candidate, models: list[Model], started: float) -> Trial:
+    def _record(self, candidate: ModelCandidate, models: list[Model], started: float) -> Trial:
         rounds = max(1, round(float(np.mean([model.rounds for model in models]))))
         predicted = []
         losses = []

@@ -15,11 +15,11 @@ import numpy as np
 
 from automl_ext.tabular.features.families import FAMILIES
 from automl_ext.tabular.learners.registry import LEARNERS
-from automl_ext.tabular.metrics import loss
+from automl_ext.tabular.table.metrics import loss
 
 if TYPE_CHECKING:
     from automl_ext.tabular.candidates import Trial
-    from automl_ext.tabular.search import Search
+    from automl_ext.tabular.search import TableSearch
 
 FEWEST_FOLDS = 3
 
@@ -46,7 +46,7 @@ class Verdict:
         return asdict(self)
 
 
-def judge_families(search: Search, without: Trial, deadline: float) -> list[Verdict]:
+def judge_families(search: TableSearch, without: Trial, deadline: float) -> list[Verdict]:
     """Judge each family of features.
 
     Args:
@@ -68,7 +68,7 @@ def judge_families(search: Search, without: Trial, deadline: float) -> list[Verd
     return verdicts
 
 
-def _judge(search: Search, without: Trial, family: str) -> Verdict:
+def _judge(search: TableSearch, without: Trial, family: str) -> Verdict:
     candidate = without.candidate
     gains = []
     for fold, loss_without in zip(search.folds, without.losses, strict=True):

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from automl_ext.tabular.columns import Column
-from automl_ext.tabular.task import Array
+from automl_ext.tabular.table.columns import Column
+from automl_ext.tabular.table.task import Array
 
 SMOOTHING = 20.0  # rows of the prior in a target mean (Micci-Barreca 2001)
 INNER_FOLDS = 5  # of the out-of-fold target encoding

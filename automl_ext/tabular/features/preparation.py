@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from automl_ext.tabular.columns import Column
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.families import FAMILIES, Named, Rows, State
-from automl_ext.tabular.task import Array, Task
+from automl_ext.tabular.table.columns import Column
+from automl_ext.tabular.table.task import Array, TableTask
 
 MOST_CATEGORIES = 250  # the trees' histograms have 255 bins; rarer categories count as missing
 MOST_INDICATORS = 10  # target means of more classes would be too many features
@@ -86,7 +86,7 @@ class Preparation:
 
 
 def prepare(
-    frame: Any, columns: list[Column], y: Array, task: Task, families: Sequence[str] = (), seed: int = 0
+    frame: Any, columns: list[Column], y: Array, task: TableTask, families: Sequence[str] = (), seed: int = 0
 ) -> tuple[Preparation, Matrix]:
     """Learn a preparation from training rows. Return it and the matrix of these rows.
 
@@ -111,7 +111,7 @@ def prepare(
     return preparation, preparation._matrix(frame, special)
 
 
-def indicators(y: Array, task: Task) -> Array:
+def indicators(y: Array, task: TableTask) -> Array:
     """Return the number to predict, or an indicator of each class, one for two classes: [N, m]."""
     if task.kind == "regression":
         return y[:, None].astype(np.float64)

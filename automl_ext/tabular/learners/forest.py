@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import numpy as np
 
 from automl_ext.tabular.extra import library
-from automl_ext.tabular.learners.job import Job
-from automl_ext.tabular.task import Array, Task
+from automl_ext.tabular.learners.job import FitJob
+from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.npz import read_npz
@@ -40,7 +40,7 @@ class ForestSettings:
         check_range(self, "min_samples_leaf", low=1)
 
 
-def train(settings: ForestSettings, job: Job) -> ForestModel:
+def train(settings: ForestSettings, job: FitJob) -> ForestModel:
     """Grow a forest, a few trees at a time; missing values become each feature's median."""
     ensemble = library("sklearn.ensemble")
     kind = ("ExtraTrees" if settings.extra else "RandomForest") + (
@@ -109,7 +109,7 @@ class ForestModel:
 
     rounds = 0
 
-    def __init__(self, arrays: dict[str, Array], task: Task, was_cut: bool) -> None:
+    def __init__(self, arrays: dict[str, Array], task: TableTask, was_cut: bool) -> None:
         self.arrays, self.task, self.was_cut = arrays, task, was_cut
 
     def predict(self, x: Array, rounds: int = 0) -> Array:
@@ -138,7 +138,7 @@ class ForestModel:
         np.savez_compressed(path, allow_pickle=False, **self.arrays)
 
 
-def load(path: Path, task: Task) -> ForestModel:
+def load(path: Path, task: TableTask) -> ForestModel:
     """Read a forest.
 
     Raises:

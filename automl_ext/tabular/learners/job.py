@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from automl_ext.tabular.features.preparation import Matrix
-from automl_ext.tabular.metrics import loss
-from automl_ext.tabular.task import Array, Task
+from automl_ext.tabular.table.metrics import loss
+from automl_ext.tabular.table.task import Array, TableTask
 
 
 @dataclass(frozen=True)
-class Job:
+class FitJob:
     """Rows to learn from.
 
     Attributes:
@@ -28,7 +28,7 @@ class Job:
         deadline: the time of ``time.monotonic`` at which training ends, with the rounds that are done.
     """
 
-    task: Task
+    task: TableTask
     train: Matrix
     y: Array
     valid: Matrix | None = None
@@ -62,7 +62,7 @@ class Model(Protocol):
         ...
 
 
-class Learner(NamedTuple):
+class TableLearner(NamedTuple):
     """A kind of model.
 
     Attributes:
@@ -103,13 +103,13 @@ class Stopper:
         return bool(self.patience) and rounds - self.best_rounds >= self.patience
 
 
-def as_probabilities(raw: Array, task: Task) -> Array:
+def as_probabilities(raw: Array, task: TableTask) -> Array:
     """Convert a binary model's probability of the second class, [N], to [N, 2]; others stay as they are."""
     if task.kind == "binary" and raw.ndim == 1:
         return np.stack([1 - raw, raw], axis=1)
     return raw
 
 
-def model_loss(model: Model, x: Array, y: Array, task: Task) -> float:
+def model_loss(model: Model, x: Array, y: Array, task: TableTask) -> float:
     """Compute the loss of a model at its own number of rounds."""
     return loss(task, y, model.predict(x, model.rounds))

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import numpy as np
 
 from automl_ext.tabular.extra import library
-from automl_ext.tabular.learners.job import Job, Stopper, as_probabilities
-from automl_ext.tabular.task import Array, Task
+from automl_ext.tabular.learners.job import FitJob, Stopper, as_probabilities
+from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 from automl_ext.training.search_space import Categories, Range
@@ -50,7 +50,7 @@ class LightGBMSettings:
         check_range(self, "rounds", low=1, high=MAX_ROUNDS)
 
 
-def train(settings: LightGBMSettings, job: Job) -> LightGBMModel:
+def train(settings: LightGBMSettings, job: FitJob) -> LightGBMModel:
     """Train a model."""
     lgb = library("lightgbm")
     n = len(job.y)
@@ -87,7 +87,7 @@ def train(settings: LightGBMSettings, job: Job) -> LightGBMModel:
     return LightGBMModel(booster, job.task, stopper.best_rounds, stopper.was_cut)
 
 
-def _objective(task: Task) -> dict[str, Any]:
+def _objective(task: TableTask) -> dict[str, Any]:
     if task.kind == "binary":
         return {"objective": "binary", "metric": "binary_logloss"}
     if task.kind == "multiclass":
@@ -95,14 +95,14 @@ def _objective(task: Task) -> dict[str, Any]:
     return {"objective": "regression_l1" if task.metric == "mae" else "regression", "metric": _loss_name(task)}
 
 
-def _loss_name(task: Task) -> str:
+def _loss_name(task: TableTask) -> str:
     return "l1" if task.metric == "mae" else "l2"
 
 
 class LightGBMModel:
     """A trained LightGBM model."""
 
-    def __init__(self, booster: Any, task: Task, rounds: int, was_cut: bool) -> None:
+    def __init__(self, booster: Any, task: TableTask, rounds: int, was_cut: bool) -> None:
         self.booster, self.task, self.rounds, self.was_cut = booster, task, rounds, was_cut
 
     def predict(self, x: Array, rounds: int) -> Array:
@@ -115,7 +115,7 @@ class LightGBMModel:
         path.write_text(self.booster.model_to_string(num_iteration=-1))
 
 
-def load(path: Path, task: Task) -> LightGBMModel:
+def load(path: Path, task: TableTask) -> LightGBMModel:
     """Read a model, whose bytes the caller has checked: LightGBM may crash on damaged ones."""
     lgb = library("lightgbm")
     try:

@@ -10,8 +10,8 @@ from typing import Annotated
 import numpy as np
 
 from automl_ext.tabular.extra import library
-from automl_ext.tabular.learners.job import Job
-from automl_ext.tabular.task import Array, Task
+from automl_ext.tabular.learners.job import FitJob
+from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.npz import read_npz
@@ -32,7 +32,7 @@ class LinearSettings:
         check_range(self, "penalty", above=0)
 
 
-def train(settings: LinearSettings, job: Job) -> LinearModel:
+def train(settings: LinearSettings, job: FitJob) -> LinearModel:
     """Train a model. A category's code becomes indicators, a missing number the mean."""
     linear = library("sklearn.linear_model")
     categorical = np.zeros(job.train.x.shape[1], dtype=np.int64)
@@ -100,7 +100,7 @@ class LinearModel:
 
     rounds, was_cut = 0, False
 
-    def __init__(self, arrays: dict[str, Array], task: Task) -> None:
+    def __init__(self, arrays: dict[str, Array], task: TableTask) -> None:
         self.arrays, self.task = arrays, task
 
     def predict(self, x: Array, rounds: int = 0) -> Array:
@@ -121,7 +121,7 @@ class LinearModel:
         np.savez_compressed(path, allow_pickle=False, **self.arrays)
 
 
-def load(path: Path, task: Task) -> LinearModel:
+def load(path: Path, task: TableTask) -> LinearModel:
     """Read a model. Raises UserError if the file is damaged."""
     arrays, _ = read_npz(path, ARRAYS)
     if missing := set(ARRAYS) - set(arrays):

@@ -10,9 +10,9 @@ import numpy as np
 
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.preparation import Matrix
-from automl_ext.tabular.learners.job import Job, Stopper, as_probabilities
+from automl_ext.tabular.learners.job import FitJob, Stopper, as_probabilities
 from automl_ext.tabular.learners.lightgbm import MAX_ROUNDS
-from automl_ext.tabular.task import Array, Task
+from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
 from automl_ext.training.search_space import Range
@@ -49,7 +49,7 @@ class XGBoostSettings:
         check_range(self, "rounds", low=1, high=MAX_ROUNDS)
 
 
-def train(settings: XGBoostSettings, job: Job) -> XGBoostModel:
+def train(settings: XGBoostSettings, job: FitJob) -> XGBoostModel:
     """Train a model."""
     xgb = library("xgboost")
     parameters = {
@@ -82,7 +82,7 @@ def train(settings: XGBoostSettings, job: Job) -> XGBoostModel:
     return XGBoostModel(booster, job.task, types, stopper.best_rounds, stopper.was_cut)
 
 
-def _objective(task: Task) -> dict[str, Any]:
+def _objective(task: TableTask) -> dict[str, Any]:
     if task.kind == "binary":
         return {"objective": "binary:logistic", "eval_metric": "logloss"}
     if task.kind == "multiclass":
@@ -106,7 +106,7 @@ def _data(x: Array, types: list[str], threads: int, y: Array | None = None) -> A
 class XGBoostModel:
     """A trained XGBoost model."""
 
-    def __init__(self, booster: Any, task: Task, types: list[str], rounds: int, was_cut: bool) -> None:
+    def __init__(self, booster: Any, task: TableTask, types: list[str], rounds: int, was_cut: bool) -> None:
         self.booster, self.task, self.types = booster, task, types
         self.rounds, self.was_cut = rounds, was_cut
 
@@ -126,7 +126,7 @@ class XGBoostModel:
         self.booster.save_model(path)
 
 
-def load(path: Path, task: Task) -> XGBoostModel:
+def load(path: Path, task: TableTask) -> XGBoostModel:
     """Read a model, whose bytes the caller has checked."""
     xgb = library("xgboost")
     booster = xgb.Booster()

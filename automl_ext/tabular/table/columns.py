@@ -20,7 +20,7 @@ MOST_CODES = 20  # integers with at most this number of values, and a name like 
 NUMBERS = 0.95  # smallest share of a text column's values that are numbers, if it is numeric
 TEXT_WORDS = 3  # text has on average at least this number of words
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
-ID_NAME = re.compile(r"(^|[_\W])(id|uuid|guid|index|rownames?|unnamed: 0)$|[a-z]I[Dd]$", re.IGNORECASE)
+ID_NAME = re.compile(r"(?i:(^|[_\W])(id|uuid|guid|index|rownames?|unnamed: 0)$)|[a-z]I[Dd]$")
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def check_duplicates(frame: Any, columns: list[Column], y: Any, is_classificatio
     of the column. For numbers: the order of the rows by the column and by the target is the same.
 
     Args:
-        frame: the cleaned table (:mod:`automl_ext.tabular.cleaning`).
+        frame: the cleaned table (:mod:`automl_ext.tabular.table.cleaning`).
         columns: its columns.
         y: class numbers or numbers, [N].
         is_classification: whether ``y`` has class numbers.

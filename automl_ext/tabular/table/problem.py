@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from automl_ext.tabular.cleaning import clean
-from automl_ext.tabular.columns import Column, check_duplicates, find_column, find_columns
 from automl_ext.tabular.extra import library
-from automl_ext.tabular.reading import check_frame
-from automl_ext.tabular.splits import Kind, Split, make_folds, split_kind
-from automl_ext.tabular.task import Array, Task, find_task
+from automl_ext.tabular.table.cleaning import clean
+from automl_ext.tabular.table.columns import Column, check_duplicates, find_column, find_columns
+from automl_ext.tabular.table.reading import check_frame
+from automl_ext.tabular.table.splits import Kind, RowSplit, make_folds, split_kind
+from automl_ext.tabular.table.task import Array, TableTask, find_task
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
@@ -34,12 +34,12 @@ class Problem:
         notes: what the user should know about the table.
     """
 
-    task: Task
+    task: TableTask
     columns: list[Column]
     frame: Any
     y: Array
     kind: Kind
-    splits: list[Split]
+    splits: list[RowSplit]
     notes: list[str]
 
 

@@ -22,7 +22,7 @@ HIGHER_IS_BETTER = ("auc", "accuracy")
 
 
 @dataclass(frozen=True)
-class Task:
+class TableTask:
     """What is predicted.
 
     Attributes:
@@ -64,7 +64,7 @@ def plain(value: Any) -> Any:
     return str(value)
 
 
-def find_task(values: Any, target: str, metric: str | None = None, kind: str | None = None) -> Task:
+def find_task(values: Any, target: str, metric: str | None = None, kind: str | None = None) -> TableTask:
     """Infer the task from the target's values, which has no missing ones.
 
     Text, booleans and categories are classes. Two different numbers are classes, and so are integers with at most
@@ -106,6 +106,6 @@ def find_task(values: Any, target: str, metric: str | None = None, kind: str | N
     if chosen not in allowed:
         raise UserError(f"metric: expected {' or '.join(allowed)} for {kind}, got {short(metric)}")
     if kind == "regression":
-        return Task(target, "regression", (), chosen, why)
+        return TableTask(target, "regression", (), chosen, why)
     ordered = tuple(sorted(labels, key=lambda label: (isinstance(label, str), label)))
-    return Task(target, "binary" if len(ordered) == 2 else "multiclass", ordered, chosen, why)
+    return TableTask(target, "binary" if len(ordered) == 2 else "multiclass", ordered, chosen, why)

@@ -7,20 +7,20 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from automl_ext.tabular.extra import library
-from automl_ext.tabular.task import Array, Task
+from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.errors import UserError
 
 Kind = Literal["stratified", "random", "time", "group"]
 
 
-class Split(NamedTuple):
+class RowSplit(NamedTuple):
     """Row numbers of one split."""
 
     train: Array
     valid: Array
 
 
-def split_kind(task: Task, time: Any, group: Any) -> Kind:
+def split_kind(task: TableTask, time: Any, group: Any) -> Kind:
     """Return how rows are split. Raises UserError if both a time and a group are given."""
     if time is not None and group is not None:
         raise UserError("time and group: expected at most one of them")
@@ -33,7 +33,7 @@ def split_kind(task: Task, time: Any, group: Any) -> Kind:
     )
 
 
-def make_folds(kind: Kind, y: Array, time: Any, group: Any, count: int, seed: int, task: Task) -> list[Split]:
+def make_folds(kind: Kind, y: Array, time: Any, group: Any, count: int, seed: int, task: TableTask) -> list[RowSplit]:
     """Split rows into ``count`` folds.
 
     Args:
@@ -67,8 +67,8 @@ def make_folds(kind: Kind, y: Array, time: Any, group: Any, count: int, seed: in
     return _by_fold(fold)
 
 
-def _by_fold(fold: Array) -> list[Split]:
-    return [Split(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(fold.max() + 1)]
+def _by_fold(fold: Array) -> list[RowSplit]:
+    return [RowSplit(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(fold.max() + 1)]
 
 
 def _group_folds(codes: Array, count: int, seed: int) -> Array:
@@ -83,11 +83,11 @@ def _group_folds(codes: Array, count: int, seed: int) -> Array:
     return fold[codes]
 
 
-def _by_time(time: Array, count: int) -> list[Split]:
+def _by_time(time: Array, count: int) -> list[RowSplit]:
     """Cut the rows at count + 1 moments; fold k trains on all parts before part k + 1."""
     borders = np.quantile(np.sort(time), np.linspace(0, 1, count + 2)[1:-1], method="nearest")
     borders = np.unique(borders[borders > time.min()])
     part = np.searchsorted(borders, time, side="right")  # part k: from border k − 1 on
     if len(borders) < 2:
         raise UserError(f"time: expected at least 3 different times spread over the rows, got {len(np.unique(time))}")
-    return [Split(np.flatnonzero(part < k), np.flatnonzero(part == k)) for k in range(1, len(borders) + 1)]
+    return [RowSplit(np.flatnonzero(part < k), np.flatnonzero(part == k)) for k in range(1, len(borders) + 1)]

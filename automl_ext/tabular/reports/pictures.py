@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from automl_ext.tabular.fitted import Fitted
-from automl_ext.tabular.task import HIGHER_IS_BETTER, Array
+from automl_ext.tabular.table.task import HIGHER_IS_BETTER, Array
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLUE, GRAY, PALETTE, RED
 from automl_ext.training.pictures.curves import figure, plain

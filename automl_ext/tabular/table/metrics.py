@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from automl_ext.tabular.task import HIGHER_IS_BETTER, Array, Task
+from automl_ext.tabular.table.task import HIGHER_IS_BETTER, Array, TableTask
 
 TINY = 1e-15
 
 
-def loss(task: Task, y: Array, predicted: Array, metric: str | None = None) -> float:
+def loss(task: TableTask, y: Array, predicted: Array, metric: str | None = None) -> float:
     """Compute the loss of predictions: 1 − the measure, if more of it is better.
 
     Args:

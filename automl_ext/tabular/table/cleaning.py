@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from automl_ext.tabular.columns import BOOLEANS, Column
 from automl_ext.tabular.extra import library
+from automl_ext.tabular.table.columns import BOOLEANS, Column
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.tabular.fitted import Fitted
-from automl_ext.tabular.pictures import draw_pictures
+from automl_ext.tabular.reports.pictures import draw_pictures
 from automl_ext.training.files.atomic import write_atomic
 
 REPORT = "report.html"
@@ -32,8 +32,8 @@ def write_report(fitted: Fitted, folder: Path) -> Path:
         f"<p>Split: {escape(validation(facts))} {escape(final_models(facts))}</p>",
         "<h2>Leaderboard</h2>",
         _picture(pictures.get("Leaderboard")),
-        "<p>Measured on rows that the models were not trained on. The ensemble was selected by these rows, so its value "
-        "is slightly too good.</p>",
+        "<p>Measured on rows that the models were not trained on. "
+        "The ensemble was selected by these rows, so its value is slightly too good.</p>",
         _table(facts["leaderboard"], ("name", task.metric, "std", "votes", "rounds", "features", "seconds")),
     ]
     for title in ("Calibration", "Predicted against true", "Importance of features"):
