@@ -17,7 +17,7 @@ import tyro
 from automl_ext.nas.strategies.registry import ALIASES, STRATEGIES
 from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.training.checks import check_range
-from automl_ext.tune.commands.objective import Metric
+from automl_ext.tune.commands.objective import TunedBy
 
 Run = Callable[..., dict[str, Any] | None]  # (configuration, out, resume, stop_after) -> result, None when interrupted
 
@@ -82,7 +82,7 @@ class Runner(NamedTuple):
     help: str
     load: Callable[[], tuple[type, Run]]
     options: type[RunOptions] = RunOptions
-    metric: Metric | None = None
+    metric: TunedBy | None = None
 
 
 def _load(config: str, function: str) -> tuple[type, Run]:
@@ -104,10 +104,10 @@ def _algorithm(name: str) -> tuple[type, Run]:
 
 
 # The metrics of commands that can be tuned; none is measured on test data.
-_RETURN = Metric("eval_return_mean", "eval_return")  # of the last policy, in new episodes; on the way: evaluations
-_SUPERNET = Metric("supernet_accuracy", "search_supernet_accuracy")  # of the derived architecture, validation images
-_SCORE = Metric("score", "best_score")  # of the best architecture, validation images
-_RETRAIN = Metric("retrain_valid_accuracy", "retrain_valid_accuracy", (("validate", True),))
+_RETURN = TunedBy("eval_return_mean", "eval_return")  # of the last policy, in new episodes; on the way: evaluations
+_SUPERNET = TunedBy("supernet_accuracy", "search_supernet_accuracy")  # of the derived architecture, validation images
+_SCORE = TunedBy("score", "best_score")  # of the best architecture, validation images
+_RETRAIN = TunedBy("retrain_valid_accuracy", "retrain_valid_accuracy", (("validate", True),))
 
 # Per search over a supernet: help text, configuration, function.
 _SUPERNETS = {

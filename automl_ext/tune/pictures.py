@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from optuna.study import Study
-from optuna.trial import TrialState
+from optuna.trial import TrialState, create_trial
 
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.tune.samplers import in_memory
@@ -17,12 +17,13 @@ from automl_ext.tune.samplers import in_memory
 FEWEST = 3  # finished trials from which pictures say something
 
 
-def draw(study: Study, out: Path) -> list[Path]:
+def draw(study: Study, out: Path, label: str = "value") -> list[Path]:
     """Draw ``history.png``, ``importance.png`` and ``slice.png`` of the trials that finished.
 
     Args:
-        study: the study; failed trials have infinite values and are left out.
+        study: the study; failed trials have infinite values.
         out: the folder.
+        label: name of the value.
 
     Returns:
         The files; none without matplotlib, or with fewer than ``FEWEST`` finished trials.
@@ -33,13 +34,10 @@ def draw(study: Study, out: Path) -> list[Path]:
         from optuna.visualization import matplotlib as pictures
     except ImportError:
         return []
-    finished = in_memory(study.study_name, study.direction.name == "MINIMIZE")
-    for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)):
-        if math.isfinite(trial.value or 0.0):
-            finished.add_trial(trial)
-    if len(finished.trials) < FEWEST:
+    finished = only_finished(study)
+    if len(finished.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < FEWEST:
         return []
-    kinds: dict[str, Callable[[Study], Any]] = {
+    kinds: dict[str, Callable[..., Any]] = {
         "history": pictures.plot_optimization_history,
         "importance": pictures.plot_param_importances,
         "slice": pictures.plot_slice,
@@ -48,9 +46,32 @@ def draw(study: Study, out: Path) -> list[Path]:
     for name, plot in kinds.items():
         with matplotlib.rc_context(), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the module is experimental
-            axes = plot(finished)
+            axes = plot(finished, target_name=label)
             picture = (axes if hasattr(axes, "figure") else axes.flat[0]).figure
+            if name == "slice":
+                label_logarithmic_axes(picture)
             write_picture(picture, out / f"{name}.png", dpi=110, bbox_inches="tight")
             pyplot.close(picture)
         written.append(out / f"{name}.png")
     return written
+
+
+def only_finished(study: Study) -> Study:
+    """Return a study in which only finished trials have values, with the same numbers of the trials."""
+    finished = in_memory(study.study_name, study.direction.name == "MINIMIZE")
+    for trial in study.get_trials(deepcopy=False):
+        complete = trial.state == TrialState.COMPLETE and math.isfinite(trial.value or 0.0)
+        finished.add_trial(trial if complete else create_trial(state=TrialState.FAIL))
+    return finished
+
+
+def label_logarithmic_axes(picture: Any) -> None:
+    """Label few numbers on logarithmic axes, whose panels are narrow."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    for axes in picture.axes:
+        low, high = axes.get_xlim()
+        if axes.get_xscale() == "log" and high < 100 * low:  # else the powers of ten are few and fit
+            axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=5))
+            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+            axes.xaxis.set_minor_formatter(NullFormatter())

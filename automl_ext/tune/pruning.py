@@ -14,7 +14,8 @@ from optuna.trial import FrozenTrial, Trial
 
 from automl_ext.tune.samplers import in_memory
 
-REDUCTION = 3  # of the trials that go on, one of three at each rung
+REDUCTION = 3  # one in three trials goes on at each rung
+PAID = 0.9  # fraction of the steps after which a trial is not ended any more
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,7 @@ class HyperbandJudge:
         self.last, self.trial = rule.last, study.ask()
 
     def __call__(self, step: int, value: float) -> bool:
-        # At the last step everything is paid already.
-        return pruned(self.trial, step, value) and step < self.last
+        return pruned(self.trial, step, value) and step < PAID * self.last
 
 
 def hyperband(first: int, last: int) -> optuna.pruners.HyperbandPruner:

@@ -155,7 +155,7 @@ def tune(
         if conclude is not None:
             result |= conclude(result)
         run.finish(result)
-        draw(study.memory, run.path)
+        draw(study.memory, run.path, str((about or {}).get("metric", "value")))
         return result
 
 

@@ -16,7 +16,7 @@ from automl_ext.training.files.reading import read_object
 from automl_ext.training.run import RESULT
 from automl_ext.training.search_space import Space, with_point
 from automl_ext.tune.commands.flags import as_flags, as_toml
-from automl_ext.tune.commands.objective import CommandObjective, Metric
+from automl_ext.tune.commands.objective import CommandObjective, TunedBy
 from automl_ext.tune.commands.ranges import space_of
 from automl_ext.tune.config import TuneConfig, check_installed
 from automl_ext.tune.trials import folder_of
@@ -40,7 +40,7 @@ class CommandTuneConfig(TuneConfig):
 def tune_command(
     name: str,
     load: Callable[[], tuple[type, Callable[..., Any]]],
-    metric: Metric,
+    metric: TunedBy,
     settings: Any,
     config: CommandTuneConfig,
     out: Path,
@@ -66,7 +66,7 @@ def tune_command(
     """
     check_installed(config.sampler)
     if config.objective is not None:
-        metric = Metric(config.objective, config.objective)
+        metric = TunedBy(config.objective, config.objective)
         if "test" in metric.name or metric.name.startswith(("class_accuracy", "confusion")):
             raise UserError(f"objective: expected a number from validation data, got {metric.name}: of the test data")
     kind = type(settings)

@@ -23,7 +23,7 @@ PATIENCE = 30.0  # seconds to wait for the lock of a trial's folder: a killed pr
 
 
 @dataclass(frozen=True)
-class Metric:
+class TunedBy:
     """What a command is tuned by.
 
     Attributes:
@@ -49,7 +49,7 @@ class CommandObjective:
 
     load: Callable[[], tuple[type, Callable[..., Any]]]
     settings: Any
-    metric: Metric
+    metric: TunedBy
 
     def __call__(self, point: Mapping[str, Any], out: Path) -> float:
         """Run the command in ``out``, or continue it, and return the metric.

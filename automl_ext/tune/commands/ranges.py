@@ -10,7 +10,7 @@
     [n_steps]
     values = [16, 32, 64]
 
-The name of an option of an inner configuration is written with a dot: ``["env.frame_skip"]``.
+The name of an option of an inner configuration is written with a dot: ``["env.frame_stack"]``.
 """
 
 from __future__ import annotations

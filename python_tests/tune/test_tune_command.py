@@ -1,0 +1,250 @@
+"""``automl-ext tune``: the objective of a command, its ranges, and the flags of what was found."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("optuna", reason="tuning needs the extra tune")
+pytest.importorskip("gymnasium")
+from automl_ext.cli import main
+from automl_ext.rl.actor_critic.a2c import A2CConfig
+from automl_ext.rl.envs.making import EnvOptions
+from automl_ext.runners import TUNABLE
+from automl_ext.training.errors import UserError
+from automl_ext.training.run import read_config
+from automl_ext.training.search_space import Categories, Range, search_space
+from automl_ext.tune.commands.command import CommandTuneConfig, known_points, tune_command
+from automl_ext.tune.commands.flags import as_flags, as_toml
+from automl_ext.tune.commands.objective import CommandObjective, TunedBy, value_of
+from automl_ext.tune.commands.ranges import space_of
+from automl_ext.tune.reporting import Pruned, Reports, reporting
+
+TINY = A2CConfig(total_steps=160, n_envs=2, eval_every=40, eval_episodes=1, final_episodes=1, hidden=(8,))
+FLAGS = as_flags(TINY).split()
+RETURN = TunedBy("eval_return_mean", "eval_return")
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+    """Return a function that runs a command in tmp_path. It returns exit code, standard output and error."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*args: object) -> tuple[int, str, str]:
+        capsys.readouterr()
+        try:
+            code = main([str(arg) for arg in args])
+        except SystemExit as exit_:
+            code = int(exit_.code or 0)
+        return (code, *capsys.readouterr())
+
+    return call
+
+
+def objective(settings: Any = TINY, by: TunedBy = RETURN) -> CommandObjective:
+    return CommandObjective(TUNABLE["train a2c"].load, settings, by)
+
+
+def test_tune_and_train_with_what_it_found(run: Any, tmp_path: Path) -> None:
+    code, out, err = run("tune", "train", "a2c", *FLAGS, "--trials", 3, "--out", "tuned", "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result == json.loads((tmp_path / "tuned/result.json").read_text())
+    assert result["command"] == "train a2c"
+    trial = tmp_path / f"tuned/trials/{result['best']['trial']:04d}"
+    assert json.loads((trial / "result.json").read_text())["eval_return_mean"] == result["best"]["value"]
+    assert read_config(tmp_path / "tuned/trials/0000", A2CConfig()) == TINY
+    line = result["command_line"].split()
+    assert line[:3] == ["automl-ext", "train", "a2c"]
+    for out_, arguments in (("flags", line[3:]), ("toml", ["--config", "tuned/best.toml"])):
+        assert run("train", "a2c", *arguments, "--out", out_)[0] == 0
+        assert (tmp_path / out_ / "config.json").read_text() == (trial / "config.json").read_text()
+        assert (tmp_path / out_ / "metrics.jsonl").read_text() == (trial / "metrics.jsonl").read_text()
+    code, out, err = run("tune", "train", "a2c", *FLAGS, "--trials", 3, "--out", "tuned", "--resume", "auto")
+    assert code == 0, err
+    assert "ent_coef" in out
+    assert "3 finished" in out
+    assert result["command_line"] in out
+
+
+def test_without_a_command_it_lists_those_that_can_be_tuned(run: Any) -> None:
+    code, out, _ = run("tune", "--help")
+    assert code == 0
+    assert "train ppo" in out
+    assert "nas-bench" not in out
+    assert run("tune") == (2, out, "")
+    code, out, err = run("tune", "train", "pppo")
+    assert (code, out) == (2, "")
+    assert "did you mean 'ppo'?" in err
+    code, _, err = run("tune", "compare")
+    assert code == 2
+    assert "tune: unknown command 'compare'" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        (["train", "a2c"], "trials, minutes: expected a budget"),
+        (["train", "a2c", "--trials", 0], "trials: expected at least 1"),
+        (["train", "a2c", "--trials", 1, "--lr", -1], "lr: expected above 0"),
+        (["train", "dreamer", "--trials", 1], "DreamerConfig declares no ranges"),
+        (["train", "reinforce", "--trials", 1, "--sampler", "experience"], "no experience with train reinforce"),
+        (["retrain", "--trials", 1, "--objective", "test_accuracy"], "of the test data"),
+        (["train", "a2c", "--trials", 1, "--env-id", "Nope-v0"], "the first 1 trials failed"),
+        (["train", "a2c", "--trials", 1, "--resume", "runs/x"], "resume: expected auto"),
+    ],
+)
+def test_wrong_options_are_one_line(run: Any, arguments: list[Any], error: str) -> None:
+    code, _, err = run("tune", *arguments, "--out", "tuned")
+    assert code == 2
+    assert error in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_no_option_of_tuning_hides_one_of_a_command() -> None:
+    tuning = {f.name for f in dataclasses.fields(CommandTuneConfig)} - {"seed", "workers"}
+    for name, runner in TUNABLE.items():
+        assert not tuning & {f.name for f in dataclasses.fields(runner.load()[0])}, name
+
+
+def test_declared_spaces_hold_the_defaults() -> None:
+    for name, runner in TUNABLE.items():
+        kind = runner.load()[0]
+        for option, values in search_space(kind).items():
+            value = getattr(kind(), option)
+            if isinstance(values, Range):
+                # A logarithmic range cannot hold 0.
+                assert values.low <= value <= values.high or (value == 0 and values.low < 1e-6), (name, option)
+            else:
+                assert value in values.values, (name, option)
+
+
+def test_a_trial_continues_from_its_checkpoint(tmp_path: Path) -> None:
+    settings = dataclasses.replace(TINY, checkpoint_every=40)
+    whole = objective(settings)({"lr": 0.01}, tmp_path / "whole")
+    _, train = TUNABLE["train a2c"].load()
+    assert train(dataclasses.replace(settings, lr=0.01), tmp_path / "parts", stop_after=80) is None
+    reports = Reports()
+    with reporting(reports):
+        assert objective(settings)({"lr": 0.01}, tmp_path / "parts") == whole
+    assert [step for step, _ in reports.values] == [49, 87, 126, 165]  # also those before the interruption
+    before = (tmp_path / "parts/result.json").stat().st_mtime_ns
+    assert objective(settings)({"lr": 0.01}, tmp_path / "parts") == whole  # finished: it is not repeated
+    assert (tmp_path / "parts/result.json").stat().st_mtime_ns == before
+
+
+def test_a_trial_is_pruned_by_what_the_run_logs(tmp_path: Path) -> None:
+    with reporting(Reports(lambda step, value: step >= 80)), pytest.raises(Pruned):
+        objective()({}, tmp_path / "run")
+    assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 2
+    assert not (tmp_path / "run/result.json").exists()
+
+
+def test_a_refused_point_makes_no_run(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="gamma: expected"):
+        objective()({"gamma": 2.0}, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_values_of_a_run(tmp_path: Path) -> None:
+    (tmp_path / "result.json").write_text('{"a": 1, "times": {"seconds": 2.5}, "ok": true}')
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "valid": 0.5}\n{"step": 2, "valid": 0.75}\n{"step": 3, "x": 1}\n'
+    )
+    assert [value_of(tmp_path, name) for name in ("a", "times.seconds", "valid")] == [1.0, 2.5, 0.75]
+    with pytest.raises(UserError, match=r"objective: expected one of a, times\.seconds, or"):
+        value_of(tmp_path, "ok")
+
+
+@dataclass
+class Inner:
+    depth: int = 3
+
+
+@dataclass
+class Settings:
+    lr: float = 0.1
+    size: int = 8
+    kind: str = "a"
+    limit: int | None = 5
+    inner: Inner = field(default_factory=Inner)
+
+
+def test_ranges_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "ranges.toml"
+
+    def space(text: str) -> Any:
+        path.write_text(text)
+        return space_of(Settings, path)
+
+    assert space('[lr]\nlow = 1\nhigh = 2\n["inner.depth"]\nlow = 1\nhigh = 9\nlog = true') == {
+        "lr": Range(1.0, 2.0),
+        "inner.depth": Range(1, 9, log=True),
+    }
+    assert space('only = ["kind"]\n[kind]\nvalues = ["a", "b"]\n[size]\nvalues = [1, 2]') == {
+        "kind": Categories("a", "b")
+    }
+    for text, error in {
+        "": "declares no ranges",
+        "[lrr]\nlow = 1\nhigh = 2": "unknown option 'lrr'; valid ones are lr, size",
+        "[lr]\nlow = 2\nhigh = 1": "lr: Range: expected finite low < high",
+        "[size]\nlow = 1.5\nhigh = 3": "size: expected whole numbers",
+        "[lr]\nvalues = [[1]]": "lr: expected numbers, strings or booleans",
+        "[lr]\nlo = 1": "lr: expected a table with low and high",
+        'only = ["lr"]': "only: lr has no range",
+        'exclude = "lr"': "exclude: expected a list of options",
+    }.items():
+        with pytest.raises(UserError, match=error):
+            space(text)
+
+
+def test_flags_and_toml_of_a_configuration() -> None:
+    config = A2CConfig(
+        env_id="a b", hidden=(4, 5), lr_decay=False, max_grad_norm=float("inf"), env=EnvOptions(frame_stack=2)
+    )
+    assert as_flags(config) == ("--env-id 'a b' --frame-stack 2 --max-grad-norm inf --hidden 4 5 --no-lr-decay")
+    text = as_toml(config, "note")
+    assert text == (
+        '# note\nenv_id = "a b"\nmax_grad_norm = inf\nhidden = [4, 5]\nlr_decay = false\n\n[env]\nframe_stack = 2\n'
+    )
+
+
+def test_known_points_fit_the_space(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = [{"lr": 5.0, "size": 3}, {"lr": 1.0}, {"other": 1}]
+    monkeypatch.setattr("automl_ext.tune.experience.portfolio", lambda command: known)
+    space = {"lr": Range(0.1, 1.0), "kind": Categories("a", "b")}
+    usual = {"lr": 0.5, "kind": "b"}
+    assert known_points("train x", space, usual) == [{"lr": 1.0, "kind": "b"}, {"lr": 0.5, "kind": "b"}]
+
+
+def saved(config: Any, out: Path, resume: str | None = None, stop_after: int | None = None) -> None:
+    """A command that needs ``validate``."""
+    out.mkdir(parents=True)
+    (out / "result.json").write_text(json.dumps({"score": config.lr if config.validate else None}))
+
+
+@dataclass
+class Validating:
+    lr: float = 0.1
+    validate: bool = False
+
+
+def _load() -> Any:
+    return Validating, saved
+
+
+def test_what_the_metric_needs_is_set(tmp_path: Path) -> None:
+    (tmp_path / "ranges.toml").write_text("[lr]\nlow = 0.1\nhigh = 1.0")
+    config = CommandTuneConfig(trials=2, ranges=tmp_path / "ranges.toml")
+    by = TunedBy("score", needs=(("validate", True),))
+    result = tune_command("x", functools.partial(_load), by, Validating(), config, tmp_path / "run")
+    assert result is not None
+    assert result["first_value"] == 0.1
+    assert result["command_line"].endswith("--validate")

@@ -1,0 +1,50 @@
+"""The commands of docs/tune.md run, with tiny budgets. Its Python block is run with those of the other pages."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from paths import ROOT
+
+pytest.importorskip("optuna", reason="tuning needs the extra tune")
+pytest.importorskip("gymnasium")
+from automl_ext.cli import main
+from automl_ext.runners import TUNABLE
+from automl_ext.training.search_space import Categories, Range
+from automl_ext.tune.commands.ranges import space_of
+
+PAGE = (ROOT / "docs/tune.md").read_text()
+TINY = {"--total-steps": "64", "--trials": "2", "--workers": "1"}
+
+
+def commands() -> list[list[str]]:
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    return [words[1:] for words in lines if words[0] == "automl-ext"]
+
+
+def tiny(words: list[str], folder: Path) -> list[str]:
+    small = [TINY.get(before, word) for before, word in zip(["", *words], words, strict=False)]
+    return [word.replace("/shared", str(folder)) for word in small] + ["--eval-episodes=1", "--final-episodes=1"]
+
+
+def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = commands()
+    assert len(found) == 3
+    for words in found:
+        assert main(tiny(words, tmp_path)) == 0, words
+    best = ["train", "ppo", "--config", "runs/tuned/best.toml", "--out", "runs/best"]
+    assert main(best) == 0
+    for command in (["plot", "runs/tuned/trials/0001"], ["eval", "runs/tuned/trials/0001", "--episodes", "1"]):
+        assert main(command) == 0
+    assert (tmp_path / "study.db").is_file()
+    (block,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+    (tmp_path / "ranges.toml").write_text(block)
+    space = space_of(TUNABLE["train ppo"].load()[0], tmp_path / "ranges.toml")
+    assert space["lr"] == Range(1e-4, 1e-2, log=True)
+    assert space["n_steps"] == Categories(16, 32, 64, 128)
+    assert not {"vf_coef", "max_grad_norm"} & set(space)

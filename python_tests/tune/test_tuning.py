@@ -1,0 +1,224 @@
+"""The loop of tuning: what it finds, what it does with failures, and that it is resumed exactly."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("optuna", reason="tuning needs the extra tune")
+import optuna
+
+from automl_ext.training.errors import UserError
+from automl_ext.tune import Categories, Range, TuneConfig, report, tune
+from automl_ext.tune.reporting import Pruned, Reports, reporting
+from automl_ext.tune.space import distributions, nearest, rounded
+
+SPACE = {"x": Range(0.0, 1.0), "n": Range(1, 100, log=True), "kind": Categories("a", "b", None)}
+FIRST = [{"x": 2.0, "n": 50, "kind": "a"}]  # outside of the space
+
+
+def value_of(point: dict[str, Any]) -> float:
+    return -((point["x"] - 0.3) ** 2) - abs(point["n"] - 7) / 100 - 0.1 * (point["kind"] == "b")
+
+
+def parabola(point: dict[str, Any], out: Path) -> float:
+    for step in range(1, 10):
+        report(step, value_of(point) * 10 / step)
+    return value_of(point)
+
+
+def interrupted(at: int, point: dict[str, Any], out: Path) -> float:
+    """Raise KeyboardInterrupt in trial ``at``, once."""
+    mark = out.parent.parent.parent / f"{out.parent.parent.name}-interrupted"
+    if int(out.name) == at and not mark.exists():
+        mark.touch()
+        report(1, value_of(point))
+        raise KeyboardInterrupt
+    return parabola(point, out)
+
+
+def failing(point: dict[str, Any], out: Path) -> float:
+    if out.name == "0001":
+        raise MemoryError("no memory")
+    if out.name == "0002":
+        return math.nan
+    if out.name == "0003":
+        raise RuntimeError("broken")
+    return value_of(point)
+
+
+def trials_of(result: dict[str, Any] | None) -> list[dict[str, Any]]:
+    assert result is not None
+    return [{key: trial[key] for key in ("trial", "state", "value", "point")} for trial in result["trials"]]
+
+
+def test_the_best_trial_is_found_beside_the_given_settings(tmp_path: Path) -> None:
+    result = tune(parabola, SPACE, TuneConfig(trials=25, sampler="tpe"), tmp_path / "run", first=FIRST)
+    assert result == json.loads((tmp_path / "run/result.json").read_text())
+    assert result["trials"][0]["point"] == FIRST[0]  # as given, not moved into the space
+    assert result["first_value"] == value_of(FIRST[0])
+    values = [trial["value"] for trial in result["trials"]]
+    assert result["best"]["value"] == max(values) > -0.1
+    assert result["best"]["value"] == value_of(result["best"]["point"])
+    for name in ("history", "importance", "slice"):
+        assert (tmp_path / f"run/{name}.png").stat().st_size > 2000
+
+
+def test_minimize(tmp_path: Path) -> None:
+    config = TuneConfig(trials=5, sampler="random", minimize=True)
+    result = tune(parabola, SPACE, config, tmp_path / "run", first=FIRST)
+    assert result is not None
+    assert result["best"]["trial"] == 0  # x = 2 is the worst of a maximum
+    assert result["maximize"] is False
+
+
+def test_failed_trials_are_counted_and_say_why(tmp_path: Path) -> None:
+    result = tune(failing, SPACE, TuneConfig(trials=6, sampler="tpe"), tmp_path / "run", first=FIRST)
+    assert result is not None
+    assert [trial["state"] for trial in result["trials"]] == [
+        "finished",
+        "failed",
+        "failed",
+        "failed",
+        *["finished"] * 2,
+    ]
+    errors = [trial.get("error") for trial in result["trials"]]
+    assert errors[1:4] == ["not enough memory: no memory", "the objective is nan", "RuntimeError: broken"]
+    assert "test_tuning.py" in (tmp_path / "run/trials/0003.error.txt").read_text()
+    storage = optuna.storages.JournalStorage(
+        optuna.storages.journal.JournalFileBackend(str(tmp_path / "run/study.log"))
+    )
+    study = optuna.load_study(study_name="tune", storage=storage)
+    assert [trial.value for trial in study.trials][1:4] == [-math.inf] * 3
+
+
+@pytest.mark.parametrize("sampler", ["random", "tpe", "cmaes", "gp"])
+def test_an_interrupted_run_is_resumed_exactly(tmp_path: Path, sampler: Any) -> None:
+    for package in {"cmaes": ["cmaes"], "gp": ["scipy"]}.get(sampler, []):
+        pytest.importorskip(package)
+    config = TuneConfig(trials=13, sampler=sampler, pruner="hyperband")
+    whole = tune(parabola, SPACE, config, tmp_path / "whole", first=FIRST)
+    objective = functools.partial(interrupted, 11)
+    with pytest.raises(KeyboardInterrupt):
+        tune(objective, SPACE, config, tmp_path / "parts", first=FIRST)
+    parts = tune(objective, SPACE, config, tmp_path / "parts", first=FIRST, resume="auto")
+    assert trials_of(parts) == trials_of(whole)
+    log = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
+    assert log[0] == log[1]
+
+
+def test_a_finished_run_can_have_a_larger_budget_and_no_other_settings(tmp_path: Path) -> None:
+    first = tune(parabola, SPACE, TuneConfig(trials=3), tmp_path / "run", first=FIRST)
+    assert (
+        tune(parabola, SPACE, TuneConfig(trials=6), tmp_path / "run", first=FIRST, resume="auto", stop_after=1) is None
+    )
+    more = tune(parabola, SPACE, TuneConfig(trials=6), tmp_path / "run", first=FIRST, resume="auto")
+    assert trials_of(more)[:3] == trials_of(first)
+    assert len(trials_of(more)) == 6
+    with pytest.raises(UserError, match="seed"):
+        tune(parabola, SPACE, TuneConfig(trials=6, seed=1), tmp_path / "run", first=FIRST, resume="auto")
+
+
+def test_no_trial_starts_after_the_budget_in_time(tmp_path: Path) -> None:
+    result = tune(parabola, SPACE, TuneConfig(minutes=1e-9), tmp_path / "run", first=FIRST)
+    assert len(trials_of(result)) == 1
+
+
+def test_hyperband_ends_bad_trials_early_and_never_the_first(tmp_path: Path) -> None:
+    config = TuneConfig(trials=20, sampler="random", pruner="hyperband")
+    result = tune(parabola, SPACE, config, tmp_path / "run", first=[{"x": 0.3, "n": 7, "kind": "a"}])
+    assert result is not None
+    states = [trial["state"] for trial in result["trials"]]
+    assert states[0] == "finished"
+    assert states.count("pruned") >= 5
+    for number, state in enumerate(states):
+        reports = json.loads((tmp_path / f"run/trials/{number:04d}.json").read_text())["outcome"]["reports"]
+        assert (len(reports) < 9) == (state == "pruned")
+
+
+def test_runs_with_one_storage_learn_from_each_other(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/study.db"
+    config = TuneConfig(trials=4, storage=url)
+    for name in ("one", "two"):
+        tune(parabola, SPACE, config, tmp_path / name, first=FIRST, name="shared")
+    tune(parabola, SPACE, config, tmp_path / "two", first=FIRST, name="shared", resume="auto")  # adds nothing
+    trials = optuna.load_study(study_name="shared", storage=url).trials
+    assert [trial.user_attrs["trial"] for trial in trials] == [0, 1, 2, 3] * 2
+    assert len({trial.user_attrs["tuner"] for trial in trials}) == 2
+    from automl_ext.tune.study import Study
+
+    (tmp_path / "three").mkdir()
+    study = Study("shared", config, SPACE, FIRST, tmp_path / "three")
+    study.propose(0)
+    assert len(study.memory.trials) == 8 + 1
+    with pytest.raises(UserError, match="minimize"):
+        tune(parabola, SPACE, TuneConfig(trials=1, storage=url, minimize=True), tmp_path / "four", name="shared")
+
+
+@pytest.mark.parametrize(
+    ("config", "space", "error"),
+    [
+        (TuneConfig(), SPACE, "trials, minutes"),
+        (TuneConfig(trials=1), {}, "space: expected at least one name"),
+        (TuneConfig(trials=1, workers=2), SPACE, "can be pickled"),
+        (TuneConfig(trials=1, storage="nonsense"), SPACE, "storage: cannot use nonsense"),
+    ],
+)
+def test_what_is_wrong_is_said_and_leaves_no_directory(
+    tmp_path: Path, config: TuneConfig, space: dict[str, Any], error: str
+) -> None:
+    with pytest.raises(UserError, match=error):
+        tune(lambda point, out: 1.0, space, config, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def always_failing(point: dict[str, Any], out: Path) -> float:
+    raise UserError("no such environment")
+
+
+def test_tuning_ends_if_the_first_trials_fail(tmp_path: Path) -> None:
+    for resume in (None, "auto"):
+        with pytest.raises(UserError, match=r"first 3 trials failed.*no such environment"):
+            tune(always_failing, SPACE, TuneConfig(trials=9), tmp_path / "run", resume=resume)
+    assert len(list((tmp_path / "run/trials").glob("*.json"))) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        '{"point": {}, "params": {}, "elapsed": 0}',
+        '{"point": {}, "params": {"x": 9, "n": 1, "kind": "a"}, "elapsed": 0}',
+    ],
+)
+def test_a_damaged_file_of_a_trial_is_named(tmp_path: Path, text: str) -> None:
+    tune(parabola, SPACE, TuneConfig(trials=2), tmp_path / "run", first=FIRST)
+    (tmp_path / "run/trials/0001.json").write_text(text)
+    with pytest.raises(UserError, match=r"0001\.json|trial 1"):
+        tune(parabola, SPACE, TuneConfig(trials=2), tmp_path / "run", first=FIRST, resume="auto")
+
+
+def test_points_are_moved_into_the_space_and_rounded() -> None:
+    assert nearest(SPACE, {"x": 2, "n": 0, "kind": None}) == {"x": 1.0, "n": 1, "kind": None}
+    assert nearest(SPACE, {"x": math.nan, "n": "?", "kind": "z"}) == {"x": 0.0, "n": 1, "kind": "a"}
+    space = {"x": Range(0.123456, 0.9), "n": Range(1, 9)}
+    assert rounded(space, {"x": 0.12346, "n": 5}) == {"x": 0.1235, "n": 5}
+    assert rounded(space, {"x": 0.12341, "n": 5}) == {"x": 0.123456, "n": 5}  # not below the range
+    assert rounded(space, {"x": 0.55555555, "n": 5}) == {"x": 0.5556, "n": 5}
+    assert distributions(SPACE)["n"] == optuna.distributions.IntDistribution(1, 100, log=True)
+
+
+def test_reports_of_earlier_steps_are_ignored_and_a_trial_is_ended() -> None:
+    report(1, 2.0)  # outside of a trial: nothing
+    reports = Reports(lambda step, value: value < 0)
+    with reporting(reports):
+        for step, value in ((1, 2.0), (2, 1.0), (1, -5.0)):
+            report(step, value)
+        with pytest.raises(Pruned):
+            report(3, -1.0)
+    assert reports.values == [(1, 2.0), (2, 1.0), (3, -1.0)]
