@@ -18,6 +18,7 @@ from automl_ext.rl.episodes.record import RecordCommand, record_run
 from automl_ext.rl.registry import ALGORITHMS
 from automl_ext.runners import RUNNERS, DQNOptions, Run, Runner
 from automl_ext.summary import print_evaluation, print_json, print_recording, print_run
+from automl_ext.tabular.commands import FitCommand, PredictCommand, fit_command, predict_command
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.memory import is_out_of_memory
@@ -248,8 +249,14 @@ def _completion(prog: str, args: Sequence[str]) -> int:
     from automl_ext.completion import print_script
 
     forms: dict[str, Any] = {"eval": EvalCommand, "record": RecordCommand, "plot": PlotCommand, "export": ExportCommand}
-    forms |= {"portfolio": PortfolioCommand, "doctor": DoctorCommand}
-    forms |= {"nas-table": NASTableCommand, "demo": DemoCommand}
+    forms |= {
+        "fit": FitCommand,
+        "predict": PredictCommand,
+        "portfolio": PortfolioCommand,
+        "doctor": DoctorCommand,
+        "nas-table": NASTableCommand,
+        "demo": DemoCommand,
+    }
     for name, runner in RUNNERS.items():
         forms[name] = RunCommand[runner.options, runner.load()[0]]  # type: ignore[misc,name-defined]
     commands = {name: (text, forms.get(name)) for name, (text, _) in COMMANDS.items() if name != "tune"}
@@ -262,6 +269,8 @@ _RUN_COMMANDS: dict[str, tuple[str, Command]] = {
 }
 COMMANDS: dict[str, tuple[str, Command]] = {
     **_RUN_COMMANDS,
+    "fit": ("fit an ensemble of models to a table", fit_command),
+    "predict": ("predict the new rows of a table", predict_command),
     "tune": (TUNE, run_tune),
     "nas-table": ("convert the official NATS-Bench files to the table that nas-bench reads", _nas_table),
     "eval": ("play episodes with a trained policy", _eval),

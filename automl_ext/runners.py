@@ -160,6 +160,24 @@ _NAMED = {
         "nas.ensembles.ensemble:ensemble",
     ),
 }
+# Per learner of tables: help text, configuration, function.
+_TABLES = {
+    "train lightgbm": (
+        "cross-validate LightGBM (Ke et al. 2017) on a table",
+        "tabular.runs:LightGBMRun",
+        "tabular.runs:train_lightgbm",
+    ),
+    "train xgboost": (
+        "cross-validate XGBoost (Chen and Guestrin 2016) on a table",
+        "tabular.runs:XGBoostRun",
+        "tabular.runs:train_xgboost",
+    ),
+    "train forest": (
+        "cross-validate a forest of randomized trees on a table",
+        "tabular.runs:ForestRun",
+        "tabular.runs:train_forest",
+    ),
+}
 
 # Per strategy and algorithm: help text.
 _HELP = {
@@ -209,6 +227,7 @@ RUNNERS: dict[str, Runner] = {
         )
         for name in ALGORITHMS
     },
+    **{name: Runner(text, functools.partial(_load, *names)) for name, (text, *names) in _TABLES.items()},
 }
 RUNNERS["train dqn"] = RUNNERS["train dqn"]._replace(options=DQNOptions)
 RUNNERS["retrain"] = RUNNERS["retrain"]._replace(metric=_RETRAIN)

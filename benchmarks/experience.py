@@ -26,7 +26,7 @@ from judging import judge, summary  # noqa: E402
 from learners import SPACES  # noqa: E402
 from objective import DEADLINE, Objective, random_points  # noqa: E402
 from portfolios import SIZE, past_studies  # noqa: E402
-from sampler_runs import run_samplers, sampler_summary  # noqa: E402
+from sampler_runs import compared, run_samplers, sampler_summary  # noqa: E402
 from tabular import libraries, processor  # noqa: E402
 
 from automl_ext.tune.experience import FOLDER, file_name  # noqa: E402
@@ -96,7 +96,9 @@ def main() -> None:
     else:
         names = args.sets or ["churn", "credit", "deliveries", "star"]
         run_samplers(RESULTS / "samplers.json", json.loads(path.read_text()), names, args.seeds)
-        print(sampler_summary(json.loads((RESULTS / "samplers.json").read_text())))
+        rows = compared(json.loads((RESULTS / "samplers.json").read_text()))
+        (RESULTS / "samplers_summary.json").write_text(json.dumps({"rows": rows}, indent=1) + "\n")
+        print(sampler_summary(rows))
 
 
 if __name__ == "__main__":

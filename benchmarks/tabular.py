@@ -5,7 +5,8 @@
 Each row is one contender on one data set with one seed, in a process with one thread. The budget is CPU time of that
 process, and at 1.5 budgets the process is ended: such a row, and a row of any other failure, has an error in place of
 the test error. Finished rows are in the file and are not repeated; a killed benchmark loses the row it was at.
-``--summary`` prints mean ranks and draws the picture. ``AUTOML_EXT_R_LIBRARY`` names the folder of R's packages.
+``--summary FOLDER`` writes mean ranks to ``tabular_summary.json`` beside the rows, and for each budget a picture to the
+folder. ``AUTOML_EXT_R_LIBRARY`` names the folder of R's packages.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ sys.path.insert(0, str(PARTS))
 from contend import HARD_LIMIT  # noqa: E402
 from contenders import CONTENDERS, PEERS  # noqa: E402
 from data_sets import ALL, SETS, read  # noqa: E402
-from ranks import summary  # noqa: E402
+from ranks import comparison, draw, summary  # noqa: E402
 
 LIBRARIES = ("lightgbm", "xgboost-cpu", "optuna", "hyperopt", "FLAML", "autogluon.features", "scikit-learn", "pandas")
 SLOWEST = 12  # wall-clock seconds per CPU second on a machine shared with other work
@@ -46,8 +47,9 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 def append(path: Path, row: dict[str, Any]) -> None:
     """Add a row to the file. Several processes may do so at once."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
         rows = [old for old in read_rows(path) if key(old) != key(row)] + [row]
         content = {"command": "python benchmarks/tabular.py", "libraries": libraries(), "rows": rows}
         text = json.dumps(content, indent=None)
@@ -55,6 +57,8 @@ def append(path: Path, row: dict[str, Any]) -> None:
         temporary = path.with_suffix(".tmp")
         temporary.write_text(text)
         os.replace(temporary, path)
+    finally:
+        os.close(folder)  # which ends the lock
 
 
 def libraries() -> dict[str, str]:
@@ -107,6 +111,18 @@ def missing(name: str) -> str | None:
     return None
 
 
+def summarize(path: Path, folder: Path) -> None:
+    """Write the summary of all budgets beside the rows, and one picture for each."""
+    rows = read_rows(path)
+    found = [comparison(rows, minutes) for minutes in sorted({row["minutes"] for row in rows})]
+    content = {"command": "python benchmarks/tabular.py --summary docs/images", "comparisons": [f for f in found if f]}
+    path.with_name(f"{path.stem}_summary.json").write_text(json.dumps(content, indent=1) + "\n")
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in content["comparisons"]:
+        draw(one["ranks"], len(one["data_sets"]), folder / f"tabular_{one['minutes']:g}.png")
+        print(summary(one))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=1.0, help="CPU budget of each contender")
@@ -115,10 +131,10 @@ def main() -> None:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0])
     parser.add_argument("--json", type=Path, default=ROOT / "benchmarks" / "results" / "tabular.json")
     parser.add_argument("--again", action="store_true", help="repeat rows that have an error")
-    parser.add_argument("--summary", type=Path, help="print mean ranks, draw them to this PNG file, run nothing")
+    parser.add_argument("--summary", type=Path, metavar="FOLDER", help="summarize the rows, draw, and run nothing")
     args = parser.parse_args()
     if args.summary is not None:
-        print(summary(read_rows(args.json), args.minutes, args.summary))
+        summarize(args.json, args.summary)
         return
     methods = [m for name in args.methods for m in (PEERS if name == "peers" else [name])]
     sets = [s for name in args.sets for s in (list(ALL) if name == "all" else [name])]

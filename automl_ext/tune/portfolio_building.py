@@ -1,8 +1,8 @@
 """Building of a portfolio from earlier studies: the few points whose best covers the known data sets best.
 
-The values of each study are normalized: 0 is its median or worse, 1 its best. The portfolio is built greedily: each
-next point is the one that most increases the mean over studies of the best score in the portfolio (Wistuba, Schilling &
-Schmidt-Thieme 2015; Feurer et al. 2022, "Auto-Sklearn 2.0", section 3.1).
+The values of each study are normalized: 0 is its median or worse, 1 its best. A regression over the points of a study
+takes the noise out of its scores, and estimates the scores of points that only other studies evaluated. The portfolio
+is built greedily (Wistuba, Schilling & Schmidt-Thieme 2015; Feurer et al. 2022, "Auto-Sklearn 2.0", section 3.1).
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from automl_ext.training.errors import UserError
 from automl_ext.tune.experience import KnownData, Portfolio
 from automl_ext.tune.past_studies import PastStudy, Point, values_of
 
-NEIGHBOURS = 3  # evaluated points from which the score of another point is estimated
+LENGTH = 0.3  # Gower's distance at which the correlation of two points' scores is 1/e
+NOISE = 0.3  # variance of a score's noise, relative to the variance of scores
+MEAN_WEIGHT = 0.3  # of a point's mean score beside what it adds to the best scores
 KEPT = 3  # best points that are kept of each data set
 
 
@@ -41,7 +43,9 @@ def build_portfolio(studies: Sequence[PastStudy], size: int = 10, source: str = 
         raise UserError(f"size: expected at least 1, got {size}")
     points, scores = score_table(studies)
     defaults = [i for i, point in enumerate(points) if not point]
-    chosen = greedy(scores, size, defaults)
+    worked = {key(trial.point) for study in studies for trial in study.trials if trial.value is not None}
+    left_out = [i for i, point in enumerate(points) if key(point) not in worked]
+    chosen = greedy(scores, size, defaults, left_out)
     known = []
     for row, study in zip(scores, studies, strict=True):
         if study.meta is not None:
@@ -51,49 +55,52 @@ def build_portfolio(studies: Sequence[PastStudy], size: int = 10, source: str = 
     return Portfolio(commands[0], [points[i] for i in chosen], known, source)
 
 
-def greedy(scores: np.ndarray, size: int, first: Sequence[int] = ()) -> list[int]:
+def greedy(scores: np.ndarray, size: int, first: Sequence[int] = (), left_out: Sequence[int] = ()) -> list[int]:
     """Return the columns of the portfolio, in the order in which they were added.
 
+    Each next column has the highest sum of what it adds to the mean over studies of the best score so far, and of
+    ``MEAN_WEIGHT`` times its mean score. The second part matters where few studies are known: a point that was good on
+    most of them is the safer choice for a new data set than one that is the best of a single study.
+
     Args:
-        scores: [S, P] normalized scores of P points in S studies.
+        scores: [S, P] scores of P points in S studies.
         size: maximum number of columns.
         first: columns that are evaluated before the portfolio.
-
-    Returns:
-        Columns without ``first``. Once no column improves the mean of the best scores, it ends.
+        left_out: other columns that are not chosen.
     """
     best, chosen = np.zeros(len(scores)), list[int]()
     for i in first:
         best = np.maximum(best, scores[:, i])
-    while len(chosen) < size:
-        gains = np.maximum(scores, best[:, None]).mean(0) - best.mean()
-        gains[list(first)] = 0.0
-        if (chosen or first) and gains.max() <= 1e-9:
-            break
-        gains[chosen] = -1.0
-        chosen.append(int(np.argmax(gains)))
+    free = np.ones(scores.shape[1], dtype=bool)
+    free[[*first, *left_out]] = False
+    while len(chosen) < size and free.any():
+        value = np.maximum(scores, best[:, None]).mean(0) + MEAN_WEIGHT * scores.mean(0)
+        chosen.append(int(np.argmax(np.where(free, value, -np.inf))))
+        free[chosen[-1]] = False
         best = np.maximum(best, scores[:, chosen[-1]])
     return chosen
 
 
 def score_table(studies: Sequence[PastStudy]) -> tuple[list[Point], np.ndarray]:
-    """Return the different points of all studies, and their normalized scores [S, P].
+    """Return the different points of all studies, and their scores [S, P] after the regression.
 
-    Where a study did not evaluate a point, its score is the mean of the scores of the three nearest points that it did
-    evaluate, weighted by inverse distance.
+    The regression of each study is the posterior mean of a Gaussian process with the correlation exp(−d/``LENGTH``), d
+    being Gower's distance. The empty point, which stands for the defaults, keeps its own score.
     """
     points = list({key(trial.point): trial.point for study in studies for trial in study.trials}.values())
     column = {key(point): i for i, point in enumerate(points)}
+    correlation = np.exp(-gower_distances(points) / LENGTH)
     table = np.full((len(studies), len(points)), np.nan)
     for row, study in zip(table, studies, strict=True):
         for trial, score in zip(study.trials, normalized(values_of(study)), strict=True):
             i = column[key(trial.point)]
             row[i] = score if math.isnan(row[i]) else max(row[i], score)
-    if np.isnan(table).any():
-        distances = gower_distances(points)
-        for row in table:
-            missing = np.isnan(row)
-            row[missing] = _estimate(row[~missing], distances[np.ix_(missing, ~missing)])
+        own = [int(i) for i in np.flatnonzero(~np.isnan(row))]
+        scores, mean = row[own], row[own].mean()
+        weights = np.linalg.solve(correlation[np.ix_(own, own)] + NOISE * np.eye(len(own)), scores - mean)
+        row[:] = mean + correlation[:, own] @ weights
+        for i, score in zip(own, scores, strict=True):
+            row[i] = row[i] if points[i] else score
     return points, table
 
 
@@ -136,10 +143,3 @@ def gower_distances(points: Sequence[Point]) -> np.ndarray:
 def key(point: Point) -> str:
     """Return a string that is equal for equal points."""
     return json.dumps(point, sort_keys=True)
-
-
-def _estimate(scores: np.ndarray, distances: np.ndarray) -> np.ndarray:
-    """Return the weighted mean of the nearest scores. Shapes: scores [E], distances [M, E], result [M]."""
-    near = np.argsort(distances, axis=1, kind="stable")[:, :NEIGHBOURS]
-    weights = 1 / (np.take_along_axis(distances, near, axis=1) + 1e-3)
-    return (weights * scores[near]).sum(1) / weights.sum(1)

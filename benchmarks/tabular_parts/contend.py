@@ -32,14 +32,14 @@ def contend(job: dict[str, Any]) -> dict[str, Any]:
     clock.use_cpu_clock()
     learned = CONTENDERS[job["method"]](problem, seconds, job["seed"])
     learning = time.process_time() - used
-    value = problem.loss(learned.predict(problem.test.drop(columns=problem.target)))
+    value = problem.loss(learned.predict(problem.features(problem.test)))
     return {
         "metric": problem.metric,
         "value": value,
         "trials": learned.trials,
         "train_rows": len(problem.train),
         "test_rows": len(problem.test),
-        "columns": problem.train.shape[1] - 1,
+        "columns": problem.features(problem.train).shape[1],
         "cpu_seconds": round(learning, 2),
         "cpu_seconds_with_prediction": round(time.process_time() - used, 2),
         "wall_seconds": round(wall() - began, 2),

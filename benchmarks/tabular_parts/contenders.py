@@ -71,12 +71,10 @@ def tuned(start: Callable[[int], Ask], features: Callable[[], Any] | None = None
 def flaml(problem: Problem, seconds: float, seed: int) -> Learned:
     from flaml import AutoML
 
-    features = problem.train.drop(columns=problem.target)
-    by_time = {"split_type": "time", "period": 1} if problem.time is not None and problem.kind != "regression" else {}
-    by_time = {"split_type": "time"} if problem.time is not None else by_time
+    by_time = {"split_type": "time"} if problem.time is not None else {}
     automl = AutoML()
     automl.fit(
-        X_train=features,
+        X_train=problem.features(problem.train),
         y_train=problem.codes(problem.train),
         task="regression" if problem.kind == "regression" else "classification",
         metric="rmse" if problem.kind == "regression" else "log_loss",
@@ -101,21 +99,22 @@ def ours(features: bool) -> Callable[[Problem, float, int], Learned]:
     """Call ``automl_ext.tabular.fit``, with portfolios that were built without this data set."""
 
     def learn(problem: Problem, seconds: float, seed: int) -> Learned:
-        from automl_ext.tabular import fit
         from portfolios import without
 
+        from automl_ext.tabular import fit
+
         without(problem.name)
-        by_time = {"time": problem.time} if problem.time is not None else {}
-        fitted = fit(problem.train, problem.target, minutes=seconds / 60, seed=seed, features=features, **by_time)
+        budget = {"minutes": seconds / 60, "seed": seed, "features": features}
+        fitted = fit(problem.train, problem.target, time=problem.time, **budget)
         if problem.kind == "regression":
-            return Learned(lambda frame: np.asarray(fitted.predict(frame), dtype=float), 0)
+            return Learned(lambda new: np.asarray(fitted.predict(new), dtype=float), len(fitted.leaderboard))
         names = [str(name) for name in fitted.classes]
 
         def predict(frame: pd.DataFrame) -> np.ndarray:
             probabilities = np.asarray(fitted.predict_proba(frame), dtype=float)
             return probabilities[:, [names.index(name) for name in problem.classes]]
 
-        return Learned(predict, 0)
+        return Learned(predict, len(fitted.leaderboard))
 
     return learn
 
@@ -142,7 +141,7 @@ PEERS = [name for name in CONTENDERS if not name.startswith("ours")]
 
 def _encoded(problem: Problem, generator: Any = None) -> tuple[Predict, Rows]:
     """Return the encoder of tables and the encoded training rows."""
-    features = problem.train.drop(columns=problem.target)
+    features = problem.features(problem.train)
     prepare: Predict = lambda frame: frame  # noqa: E731
     if generator is not None:
         features = _plain(generator.fit_transform(features))

@@ -30,7 +30,8 @@ class DataSet:
         target: column to predict.
         kind: "binary", "multiclass" or "regression".
         drop: columns that are not features.
-        time: column by which the split is made, the latest rows being the test rows. None: a random split.
+        time: column by which the split is made, the latest rows being the test rows; it is no feature. None: a random
+            split.
         prepare: changes the table first.
     """
 
@@ -65,6 +66,10 @@ class Problem:
     @property
     def metric(self) -> str:
         return "RMSE" if self.kind == "regression" else "log loss"
+
+    def features(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Return the columns from which contenders learn."""
+        return frame.drop(columns=[self.target, *([self.time] if self.time is not None else [])])
 
     def codes(self, frame: pd.DataFrame) -> np.ndarray:
         """Return the target: class numbers, or floats."""

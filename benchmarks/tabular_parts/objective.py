@@ -27,7 +27,7 @@ class Objective:
     def __init__(self, name: str, most: int, seed: int = 0) -> None:
         self.problem: Problem = load(name, seed, most)
         self.seed = seed
-        train, valid = (frame.drop(columns=self.problem.target) for frame in (self.problem.train, self.problem.test))
+        train, valid = map(self.problem.features, (self.problem.train, self.problem.test))
         encode, classes = encoder(train), len(self.problem.classes)
         self.train = Rows(encode(train), self.problem.codes(self.problem.train), classes)
         self.valid = Rows(encode(valid), self.problem.codes(self.problem.test), classes)

@@ -10,25 +10,32 @@ from typing import Any
 import numpy as np
 
 Errors = dict[str, dict[str, float]]  # method -> data set -> mean test error over seeds, ∞ where it failed
+Seeds = dict[str, dict[str, list[float | None]]]  # the same, one error per seed, None where it failed
 
 
-def mean_errors(rows: list[dict[str, Any]], minutes: float) -> Errors:
-    """Return mean test errors of the data sets on which every method has rows, of the same seeds.
-
-    A method that failed with any seed has the error ∞ on that data set.
-    """
-    values: dict[str, dict[str, dict[int, float]]] = {}
+def seed_errors(rows: list[dict[str, Any]], minutes: float) -> Seeds:
+    """Return the test errors of the data sets on which every method has rows, of the seeds that all of them have."""
+    rows = [row for row in rows if row["minutes"] == minutes]
+    values: dict[str, dict[str, dict[int, float | None]]] = {}
     for row in rows:
-        if row["minutes"] == minutes:
-            of_set = values.setdefault(row["method"], {}).setdefault(row["set"], {})
-            of_set[row["seed"]] = row.get("value", math.inf)
-    found: Errors = {method: {} for method in values}
-    for name in sorted({name for sets in values.values() for name in sets}):
-        seeds = set.intersection(*(set(sets.get(name, {})) for sets in values.values()))
-        if seeds:
+        values.setdefault(row["method"], {}).setdefault(row["set"], {})[row["seed"]] = row.get("value")
+    found: Seeds = {method: {} for method in values}
+    for name in dict.fromkeys(row["set"] for row in rows):
+        if seeds := set.intersection(*(set(sets.get(name, {})) for sets in values.values())):
             for method, sets in values.items():
-                found[method][name] = statistics.fmean(sets[name][seed] for seed in seeds)
+                found[method][name] = [sets[name][seed] for seed in sorted(seeds)]
     return found
+
+
+def mean_errors(errors: Seeds) -> Errors:
+    """Return the mean over seeds; a method that failed with any seed has the error ∞ on that data set."""
+    return {
+        method: {
+            name: statistics.fmean(math.inf if value is None else value for value in values)
+            for name, values in sets.items()
+        }
+        for method, sets in errors.items()
+    }
 
 
 def mean_ranks(errors: Errors) -> dict[str, float]:
@@ -96,14 +103,33 @@ def draw(ranks: dict[str, float], data_sets: int, path: Path) -> None:
     figure.savefig(path)
 
 
-def summary(rows: list[dict[str, Any]], minutes: float, path: Path) -> str:
-    """Draw the picture. Return the mean ranks and the gains of features as text."""
-    errors = mean_errors(rows, minutes)
-    count = len(next(iter(errors.values()), {}))
-    if not count or len(errors) < 2:
-        return f"no data set with rows of two methods at {minutes:g} minutes"
-    ranks = mean_ranks(errors)
-    draw(ranks, count, path)
-    lines = [f"{name:<16} {rank:.2f}" for name, rank in ranks.items()]
-    lines.append(f"critical difference of {count} data sets: {critical_difference(len(ranks), count):.2f}")
+def comparison(rows: list[dict[str, Any]], minutes: float) -> dict[str, Any] | None:
+    """Return mean ranks, mean errors and the seeds' errors at one budget; None without rows of two methods.
+
+    An error is None where the method failed.
+    """
+    seeds = seed_errors(rows, minutes)
+    names = list(next(iter(seeds.values()), {}))
+    if not names or len(seeds) < 2:
+        return None
+    kept = [row for row in rows if row["minutes"] == minutes and row["set"] in names]
+    return {
+        "minutes": minutes,
+        "data_sets": {row["set"]: row["metric"] for row in kept if "metric" in row},
+        "machines": sorted({row["machine"] for row in kept}),
+        "ranks": mean_ranks(mean_errors(seeds)),
+        "critical_difference": critical_difference(len(seeds), len(names)),
+        "failed": {
+            f"{row['set']}, {row['method']}, seed {row['seed']}": row["error"] for row in kept if "error" in row
+        },
+        "errors": seeds,
+    }
+
+
+def summary(found: dict[str, Any]) -> str:
+    """Return mean ranks, and per data set the errors without and with features, as text."""
+    lines = [f"{found['minutes']:g} CPU-minutes, {len(found['data_sets'])} data sets"]
+    lines += [f"{name:<16} {rank:.2f}" for name, rank in found["ranks"].items()]
+    lines.append(f"critical difference {found['critical_difference']:.2f}")
+    lines += [f"failed: {what}: {why}" for what, why in found["failed"].items()]
     return "\n".join(lines)

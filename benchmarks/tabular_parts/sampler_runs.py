@@ -104,11 +104,11 @@ def compared(content: dict[str, Any]) -> list[dict[str, Any]]:
     return rows
 
 
-def sampler_summary(content: dict[str, Any]) -> str:
-    """Return the table of :func:`compared` as text."""
+def sampler_summary(rows: list[dict[str, Any]]) -> str:
+    """Return the rows of :func:`compared` as text."""
     return "\n".join(
         f"{row['sampler']:<12}{row['trials']:>3} trials: {row['percent']:+.2f} % of random search's loss "
         f"({row['low']:+.2f} to {row['high']:+.2f})"
-        for row in compared(content)
+        for row in rows
         if row["sampler"] != "random"
     )

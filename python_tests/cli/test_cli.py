@@ -23,8 +23,9 @@ pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
 from automl_ext import cli
 from automl_ext.cli import main
-from automl_ext.rl.registry import ALGORITHMS
+from automl_ext.runners import RUNNERS
 
+TRAININGS = [name.removeprefix("train ") for name in RUNNERS if name.startswith("train ")]
 SMALL = ["--subset", "200", "--epochs", "2", "--channels", "4", "--retrain-epochs", "1", "--retrain-channels", "4"]
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
 
@@ -87,8 +88,8 @@ def test_no_command_prints_the_usage(automl_ext: Run) -> None:
         (["evl", "run"], "unknown command 'evl'; did you mean 'eval'?"),
         (["train-dqn"], "unknown command 'train-dqn'; did you mean 'train dqn'?"),
         (["a\nb"], "unknown command 'a\\nb'"),
-        (["train", "rainbw"], f"expected one of {', '.join(ALGORITHMS)}, got 'rainbw'; did you mean"),
-        (["train"], f"train: expected one of {', '.join(ALGORITHMS)}, got nothing"),
+        (["train", "rainbw"], f"expected one of {', '.join(TRAININGS)}, got 'rainbw'; did you mean"),
+        (["train"], f"train: expected one of {', '.join(TRAININGS)}, got nothing"),
         (["search", "foo"], "search: expected one of gdas, entmax-gdas, darts,"),
     ],
 )

@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from docs_tables import install, ops, rl, search, training_free
+from docs_tables import install, ops, rl, search, tabular, training_free
 from docs_tables.text import ROOT
 
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n)((?:(?!<!--).)*)(<!-- table end -->)", re.DOTALL)
@@ -30,6 +30,8 @@ TABLES: dict[str, Callable[[], str]] = {
         ),
         *(search.supernet_ranking, search.ensemble, search.darts_fashion, rl.rl_learning, rl.dreamer_learning),
         *(rl.minatar, rl.peers, rl.swingup, rl.pixels, rl.costs_rl, search.costs_search, install.install_times),
+        *(tabular.tabular_ranks, tabular.tabular_errors, tabular.tabular_features),
+        *(tabular.experience, tabular.experience_wins, tabular.samplers),
         *(training_free.training_free, training_free.nas_screening, search.auto_search),
     )
 }

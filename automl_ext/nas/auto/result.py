@@ -11,7 +11,7 @@ import torch
 from automl_ext.data.images import Splits
 from automl_ext.nas.auto.plan import Done, search_seconds
 from automl_ext.nas.ensembles.ensemble import measure_votes
-from automl_ext.nas.ensembles.selection import greedy_selection, likelihoods
+from automl_ext.training.ensembles.selection import greedy_selection, likelihoods
 from automl_ext.training.errors import UserError
 
 

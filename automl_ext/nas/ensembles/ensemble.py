@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from automl_ext.data.images import Split, Splits
 from automl_ext.nas.data import prepare
 from automl_ext.nas.ensembles.network import save_member
-from automl_ext.nas.ensembles.selection import greedy_selection, likelihoods, log_loss
 from automl_ext.nas.retraining.images import to_device, without_validation
 from automl_ext.nas.retraining.series import train_series
 from automl_ext.nas.retraining.training import (
@@ -36,6 +35,7 @@ from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.checks import check_range
 from automl_ext.training.device import choose_device
+from automl_ext.training.ensembles.selection import greedy_selection, likelihoods, log_loss
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
 

@@ -1,0 +1,177 @@
+"""Candidates: settings of learners that are trained on every fold, in the order in which they are tried."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from automl_ext.tabular.features.preparation import Matrix, Preparation
+from automl_ext.tabular.learners.forest import ForestSettings
+from automl_ext.tabular.learners.job import Model
+from automl_ext.tabular.learners.lightgbm import LightGBMSettings
+from automl_ext.tabular.learners.linear import LinearSettings
+from automl_ext.tabular.learners.registry import LEARNERS
+from automl_ext.tabular.learners.xgboost import XGBoostSettings
+from automl_ext.tabular.table.task import Array
+from automl_ext.training.search_space import search_space, with_point
+
+TUNED = ("lightgbm", "xgboost")  # learners that TPE and the portfolio tune
+
+
+@dataclass(frozen=True)
+class ModelCandidate:
+    """Settings to try.
+
+    Attributes:
+        name: for the leaderboard; unique.
+        learner: name of the learner.
+        settings: its settings.
+        basic: without constructed features.
+    """
+
+    name: str
+    learner: str
+    settings: Any
+    basic: bool = False
+
+
+@dataclass
+class Fold:
+    """One split, prepared by what its training rows say.
+
+    Attributes:
+        train, valid: row numbers.
+        sets: whether features are constructed → preparation, matrix of the training rows, of the validation rows.
+    """
+
+    train: Array
+    valid: Array
+    sets: dict[bool, tuple[Preparation, Matrix, Matrix]] = field(default_factory=dict)
+
+
+@dataclass
+class Trial:
+    """A candidate trained on every fold.
+
+    Attributes:
+        candidate: the candidate.
+        models: one per fold.
+        rounds: number of rounds that predictions use: the mean over the folds of the best ones.
+        predicted: predictions of the validation rows, fold after fold.
+        losses: one per fold.
+        seconds: wall-clock time of training and prediction.
+        number: order of the trials.
+    """
+
+    candidate: ModelCandidate
+    models: list[Model]
+    rounds: int
+    predicted: Array
+    losses: list[float]
+    seconds: float
+    number: int = 0
+
+    @property
+    def loss(self) -> float:
+        return float(np.mean(self.losses))
+
+
+def defaults() -> list[ModelCandidate]:
+    """Return both libraries' own defaults, exactly: 100 rounds, all of them used, no constructed features."""
+    return [
+        ModelCandidate("xgboost default", "xgboost", XGBoostSettings(rounds=100, patience=0), basic=True),
+        ModelCandidate("lightgbm default", "lightgbm", LightGBMSettings(rounds=100, patience=0), basic=True),
+    ]
+
+
+def presets() -> list[ModelCandidate]:
+    """Return different kinds of models that do well on many tables: linear, forests, slow boosting."""
+    return [
+        ModelCandidate("linear", "linear", LinearSettings()),
+        ModelCandidate(
+            "lightgbm slow",
+            "lightgbm",
+            LightGBMSettings(learning_rate=0.05, num_leaves=24, feature_fraction=0.8, bagging_fraction=0.8),
+        ),
+        ModelCandidate("extra trees", "forest", ForestSettings()),
+        ModelCandidate(
+            "xgboost slow",
+            "xgboost",
+            XGBoostSettings(learning_rate=0.05, subsample=0.8, colsample_bytree=0.7, min_child_weight=2.0),
+        ),
+        ModelCandidate(
+            "lightgbm extra",
+            "lightgbm",
+            LightGBMSettings(extra_trees=True, learning_rate=0.06, num_leaves=48, feature_fraction=0.9),
+        ),
+        ModelCandidate("random forest", "forest", ForestSettings(extra=False, min_samples_leaf=3)),
+    ]
+
+
+def portfolio() -> Iterator[ModelCandidate]:
+    """Yield the settings that did best on earlier tables, the two learners in turn."""
+    points = {name: _points(f"train {name}") for name in TUNED}
+    for i in range(max(map(len, points.values()))):
+        for name, found in points.items():
+            if i < len(found):
+                yield ModelCandidate(f"{name} portfolio {i + 1}", name, with_point(LEARNERS[name].settings(), found[i]))
+
+
+def _points(command: str) -> list[dict[str, Any]]:
+    """Return the portfolio's points of a command, without fields that are not settings of the learner."""
+    try:
+        from automl_ext.tune.experience import portfolio as experience
+    except ImportError:
+        return []
+    known = search_space(LEARNERS[command.split()[1]].settings)
+    return [{name: value for name, value in point.items() if name in known} for point in experience(command)]
+
+
+class Tuner:
+    """Draws settings of one learner by TPE (Bergstra et al. 2011), as Optuna implements it."""
+
+    def __init__(self, learner: str, seed: int) -> None:
+        from automl_ext.tabular.extra import library
+
+        optuna = library("optuna")
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._optuna, self.learner, self.drawn = optuna, learner, 0
+        self._space = search_space(LEARNERS[learner].settings)
+        sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=5)
+        self._study = optuna.create_study(sampler=sampler)
+
+    def add(self, trial: Trial) -> None:
+        """Record a trial with settings that came from elsewhere, if they are in the search space."""
+        optuna = self._optuna
+        values = {name: getattr(trial.candidate.settings, name) for name in self._space}
+        distributions = {name: _distribution(optuna, v) for name, v in self._space.items()}
+        try:
+            self._study.add_trial(
+                optuna.trial.create_trial(params=values, distributions=distributions, value=trial.loss)
+            )
+        except ValueError:  # a default outside the space, such as no penalty
+            return
+
+    def ask(self) -> tuple[Any, ModelCandidate]:
+        """Draw settings. Return Optuna's trial, for :meth:`tell`, and the candidate."""
+        self.drawn += 1
+        trial = self._study.ask({name: _distribution(self._optuna, v) for name, v in self._space.items()})
+        settings = with_point(LEARNERS[self.learner].settings(), trial.params)
+        return trial, ModelCandidate(f"{self.learner} TPE {self.drawn}", self.learner, settings)
+
+    def tell(self, trial: Any, loss: float | None) -> None:
+        """Record the loss; None: the trial failed or was not finished."""
+        state = self._optuna.trial.TrialState
+        self._study.tell(trial, loss, state=state.COMPLETE if loss is not None else state.FAIL)
+
+
+def _distribution(optuna: Any, values: Any) -> Any:
+    """Return Optuna's form of declared values."""
+    d = optuna.distributions
+    if hasattr(values, "values"):
+        return d.CategoricalDistribution(values.values)
+    kind = d.IntDistribution if values.whole else d.FloatDistribution
+    return kind(values.low, values.high, log=values.log)

@@ -1,0 +1,189 @@
+"""The commands ``fit`` and ``predict``."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from automl_ext.tabular.extra import library
+from automl_ext.tabular.fit import fit
+from automl_ext.tabular.fitted import Fitted, load
+from automl_ext.tabular.reports.page import final_models, validation, write_report
+from automl_ext.tabular.table.columns import table_of
+from automl_ext.tabular.table.problem import Problem
+from automl_ext.tabular.table.reading import read_table
+from automl_ext.tabular.table.task import HIGHER_IS_BETTER
+from automl_ext.training.checks import check_range, check_seed
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.atomic import check_writable, write_atomic
+from automl_ext.training.run import Run
+
+REPORT_SECONDS = 3.0  # for pictures and files, part of the budget
+MOST_OF_BUDGET = 0.7  # at least this share of a small budget is for the search
+
+
+@dataclass
+class FitCommand:
+    table: Annotated[Path, tyro.conf.Positional]
+    """Table to learn from: NAME.csv, NAME.csv.gz or NAME.parquet."""
+    target: str
+    """Column to predict."""
+    minutes: float = 1.0
+    """Budget: wall-clock time of the whole command after the start of Python."""
+    out: Path = Path("runs/fit")
+    """Run directory; must be absent or empty."""
+    time: str | None = None
+    """Column of dates or numbers: models are validated on later rows than they are trained on. It is no feature."""
+    group: str | None = None
+    """Column whose groups are never on both sides of a split. It is no feature."""
+    metric: str | None = None
+    """log_loss (default), auc or accuracy for classes; rmse (default) or mae for numbers."""
+    task: Literal["auto", "classification", "regression"] = "auto"
+    """auto: text, booleans, two numbers and few integers are classes."""
+    type: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """COLUMN=TYPE instead of the inferred type: numeric, categorical, boolean, date, text or ignore. Repeatable."""
+    features: Literal["auto", "yes", "no"] = "auto"
+    """Construct features and keep the families that lower the loss; auto: yes."""
+    seed: int = 0
+    """Seed of all randomness."""
+    workers: int = 1
+    """Number of threads."""
+    json: bool = False
+    """Print the content of result.json, and nothing else, on standard output."""
+
+
+@dataclass
+class PredictCommand:
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory of fit, train lightgbm, train xgboost or train forest."""
+    table: Annotated[Path, tyro.conf.Positional]
+    """Table with new rows: NAME.csv, NAME.csv.gz or NAME.parquet."""
+    out: Path = Path("predictions.csv")
+    """CSV file to write: the prediction of each row, and the probability of each class."""
+
+
+def fit_command(prog: str, args: Sequence[str]) -> int:
+    """Run ``automl-ext fit``. Return the exit code."""
+    began = clock.monotonic()
+    command = tyro.cli(FitCommand, prog=prog, args=args, description="Fit an ensemble of models to a table.")
+    try:
+        check_range(command, "minutes", above=0)
+        check_range(command, "workers", low=1, high=1024)
+        check_seed(command.seed)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    types = dict(_pair(text) for text in command.type)
+    frame = read_table(command.table)
+    console = Console(stderr=command.json, soft_wrap=True)
+    with Run.open(command.out, command, algorithm="fit") as run, run.progress(100, "fit", percent=True) as bar:
+        seconds = 60 * command.minutes - (clock.monotonic() - began)
+        seconds = max(seconds - REPORT_SECONDS, MOST_OF_BUDGET * seconds, 0.01)
+        done = 0
+
+        def report(number: int, name: str, value: float, best: float) -> None:
+            nonlocal done
+            percent = min(100, int(100 * (clock.monotonic() - began) / (60 * command.minutes)))
+            run.log(number, value=value, best=best)
+            bar.advance(percent - done, f"fit: {name}, best {best:.4g}")
+            done = percent
+
+        fitted = fit(
+            frame,
+            command.target,
+            minutes=seconds / 60,
+            seed=command.seed,
+            features=command.features != "no",
+            time=command.time,
+            group=command.group,
+            metric=command.metric,
+            task=None if command.task == "auto" else command.task,
+            types=types,
+            workers=command.workers,
+            start=lambda problem: _say(console, problem),
+            report=report,
+        )
+        fitted.save(run.path)
+        page = write_report(fitted, run.path)
+        result = _result(fitted)
+        run.finish(result)
+    if command.json:
+        Console().print_json(data=result)
+    else:
+        _summarize(console, fitted, command.out, page)
+    return 0
+
+
+def predict_command(prog: str, args: Sequence[str]) -> int:
+    """Run ``automl-ext predict``. Return the exit code."""
+    command = tyro.cli(PredictCommand, prog=prog, args=args, description="Predict new rows with a fitted ensemble.")
+    fitted = load(command.run)
+    frame = read_table(command.table)
+    check_writable(command.out)
+    columns: dict[str, Any] = {}
+    if fitted.task.is_classification:
+        probabilities = fitted.predict_proba(frame)
+        labels = [fitted.classes[i] for i in probabilities.argmax(1)]
+        columns[fitted.task.target] = labels
+        columns |= {f"probability of {label}": probabilities[:, i] for i, label in enumerate(fitted.classes)}
+    else:
+        columns[fitted.task.target] = fitted.predict(frame)
+    write_atomic(command.out, library("pandas").DataFrame(columns).to_csv(index=False).encode())
+    print(f"{command.out}: predictions of {len(frame):,} rows")
+    return 0
+
+
+def _pair(text: str) -> tuple[str, str]:
+    """Split COLUMN=TYPE; a column's name may contain "="."""
+    name, equals, kind = text.rpartition("=")
+    if not equals:
+        raise UserError(f"type: expected COLUMN=TYPE, got {text!r}")
+    return name, kind
+
+
+def _say(console: Console, problem: Problem) -> None:
+    """Print what was found out about the table."""
+    task = problem.task
+    classes = f", {len(task.classes)} classes" if task.is_classification else ""
+    console.print(table_of(problem.columns))
+    console.print(f"target {task.target}: {task.kind}{classes}, because {task.why}; metric {task.metric}", markup=False)
+    for note in problem.notes:
+        console.print(f"note: {note}", markup=False)
+
+
+def _result(fitted: Fitted) -> dict[str, Any]:
+    """Return the content of ``result.json``."""
+    metric, facts = fitted.task.metric, fitted.report
+    value = facts["leaderboard"][0][metric]
+    keys = ("rows", "split", "folds", "refitted", "features", "leaderboard", "notes", "failed", "seconds")
+    return {
+        "negative_loss": value - 1 if metric in HIGHER_IS_BETTER else -value,
+        f"valid_{metric}": value,
+        "task": fitted.task.kind,
+        **{key: facts[key] for key in keys},
+    }
+
+
+def _summarize(console: Console, fitted: Fitted, out: Path, page: Path) -> None:
+    """Print the leaderboard, what became of the features, and what may come next."""
+    from rich.table import Table
+    from rich.text import Text
+
+    metric, facts = fitted.task.metric, fitted.report
+    table = Table("model", metric.replace("_", " "), "votes", "seconds")
+    for row in facts["leaderboard"][:10]:
+        seconds = "" if row["seconds"] is None else f"{row['seconds']:.1f}"
+        table.add_row(Text(row["name"]), f"{row[metric]:.5g}", str(row["votes"]), seconds)
+    console.print(table)
+    for verdict in facts["features"]:
+        gain = "" if verdict["gain"] is None else f": gain {verdict['gain']:.3g} ± {verdict['error']:.2g}"
+        kept = "kept" if verdict["kept"] else "dropped"
+        console.print(f"features, {verdict['family']}: {kept}{gain}; {verdict['why']}", markup=False)
+    console.print(f"split: {validation(facts)} {final_models(facts)}", markup=False)
+    console.print(f"written to {page}", markup=False)
+    console.print(f"next:\n  automl-ext predict {out} NEW.csv --out predictions.csv", markup=False)

@@ -1,0 +1,92 @@
+"""The final ensemble: the folds' models, or models trained again on all rows; and the facts about how it came about."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from automl_ext.tabular.candidates import Fold, Trial
+from automl_ext.tabular.features.preparation import Preparation
+from automl_ext.tabular.fitted import Member
+from automl_ext.tabular.search import TableSearch
+from automl_ext.tabular.table.metrics import loss, shown
+from automl_ext.tabular.table.task import Array
+
+Parts = tuple[list[Preparation], list[Member]]
+
+
+def bagged(search: TableSearch, votes: list[int]) -> Parts:
+    """Return the models of all folds: each row is in the training of all of them but one."""
+    keys = [(k, constructed) for k, fold in enumerate(search.folds) for constructed in sorted(fold.sets)]
+    members = []
+    for trial, share in _chosen(search, votes):
+        constructed = bool(search.families) and not trial.candidate.basic
+        for k, model in enumerate(trial.models):
+            weight = share / len(trial.models)
+            members.append(Member(trial.candidate.learner, weight, trial.rounds, keys.index((k, constructed)), model))
+    return _without_unused([search.folds[k].sets[constructed][0] for k, constructed in keys], members)
+
+
+def refitted(search: TableSearch, votes: list[int]) -> Parts:
+    """Train the chosen trials again on all rows, the one with most votes first.
+
+    A trial for which no time is left takes part with the model of its last fold.
+    """
+    everything = Fold(np.arange(len(search.y)), np.arange(0))
+    preparations: list[Preparation] = []
+    members = []
+    for trial, share in _chosen(search, votes):
+        model = search.refit(trial, everything, search.deadline) if search.remaining() > 0 else None
+        fold = everything if model is not None else search.folds[-1]
+        preparation = search.matrices(fold, trial.candidate.basic)[0]
+        if not any(preparation is known for known in preparations):
+            preparations.append(preparation)
+        position = next(i for i, known in enumerate(preparations) if known is preparation)
+        members.append(Member(trial.candidate.learner, share, trial.rounds, position, model or trial.models[-1]))
+    return preparations, members
+
+
+def _chosen(search: TableSearch, votes: list[int]) -> list[tuple[Trial, float]]:
+    """Return the trials with votes and their shares, the largest first."""
+    total = sum(votes)
+    chosen = [(trial, n / total) for trial, n in zip(search.trials, votes, strict=True) if n]
+    return sorted(chosen, key=lambda pair: -pair[1])
+
+
+def _without_unused(preparations: list[Preparation], members: list[Member]) -> Parts:
+    used = sorted({member.preparation for member in members})
+    position = {old: new for new, old in enumerate(used)}
+    moved = [Member(m.learner, m.weight, m.rounds, position[m.preparation], m.model) for m in members]
+    return [preparations[i] for i in used], moved
+
+
+def average(search: TableSearch, votes: list[int]) -> Array:
+    """Return the ensemble's predictions of the validation rows."""
+    return np.asarray(sum(share * trial.predicted for trial, share in _chosen(search, votes)))
+
+
+def leaderboard(search: TableSearch, votes: list[int]) -> list[dict[str, Any]]:
+    """Return one row per trial, the best first; the ensemble is the first row.
+
+    The losses are those of rows that the models were not trained on. The ensemble was selected by these rows, so its
+    measure is slightly too good.
+    """
+    metric, y = search.task.metric, search.y[search.valid_rows]
+    ensemble = loss(search.task, y, average(search, votes))
+    rows = [{"name": "ensemble", metric: shown(metric, ensemble), "std": None, "votes": sum(votes), "rounds": None}]
+    rows[0] |= {"features": None, "seconds": None}
+    pooled = [loss(search.task, y, trial.predicted) for trial in search.trials]
+    for value, trial, n in sorted(zip(pooled, search.trials, votes, strict=True), key=lambda row: row[0]):
+        rows.append(
+            {
+                "name": trial.candidate.name,
+                metric: shown(metric, value),
+                "std": float(np.std(trial.losses, ddof=1)) if len(trial.losses) > 1 else None,
+                "votes": n,
+                "rounds": trial.rounds if trial.models[0].rounds else None,
+                "features": bool(search.families) and not trial.candidate.basic,
+                "seconds": round(trial.seconds, 2),
+            }
+        )
+    return rows

@@ -1,0 +1,96 @@
+"""The choice of constructed features: a family is kept only if an inner cross-validation says so.
+
+The rule: LightGBM with its default settings is trained on every fold with the family and without it. The family is kept
+if the mean over the folds of the paired differences of the loss is above its standard error. The folds' training rows
+overlap, so the error is the corrected one of Nadeau and Bengio (2003): variance · (1/k + valid/train).
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from automl_ext.tabular.features.families import FAMILIES
+from automl_ext.tabular.learners.registry import LEARNERS
+from automl_ext.tabular.table.metrics import loss
+
+if TYPE_CHECKING:
+    from automl_ext.tabular.candidates import Trial
+    from automl_ext.tabular.search import TableSearch
+
+FEWEST_FOLDS = 3
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a family of features gained.
+
+    Attributes:
+        family: its name.
+        kept: whether the models use it.
+        gain: mean decrease of the loss; None: not judged.
+        error: the corrected standard error of ``gain``.
+        why: the reason, for the user.
+    """
+
+    family: str
+    kept: bool
+    gain: float | None
+    error: float | None
+    why: str
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def judge_families(search: TableSearch, without: Trial, deadline: float) -> list[Verdict]:
+    """Judge each family of features.
+
+    Args:
+        search: has the folds.
+        without: LightGBM's default settings without constructed features, trained on every fold.
+        deadline: families whose turn has not come by then are not judged.
+    """
+    kinds = {column.kind for column in search.columns}
+    verdicts = []
+    for name, family in FAMILIES.items():
+        if family.needs not in kinds:
+            verdicts.append(Verdict(name, False, None, None, f"there is no {family.needs} column"))
+        elif len(search.folds) < FEWEST_FOLDS:
+            verdicts.append(Verdict(name, False, None, None, f"not judged: {len(search.folds)} fold, no time for more"))
+        elif time.monotonic() + without.seconds > deadline:
+            verdicts.append(Verdict(name, False, None, None, "not judged: no time left"))
+        else:
+            verdicts.append(_judge(search, without, name))
+    return verdicts
+
+
+def _judge(search: TableSearch, without: Trial, family: str) -> Verdict:
+    candidate = without.candidate
+    gains = []
+    for fold, loss_without in zip(search.folds, without.losses, strict=True):
+        _, train, valid = search.prepared(fold, [family])
+        if train.x.shape[1] == search.matrices(fold, basic=True)[1].x.shape[1]:
+            return Verdict(family, False, None, None, "it has no features for these columns")
+        model = LEARNERS[candidate.learner].train(candidate.settings, search.job(fold, train, None))
+        if model.was_cut:
+            return Verdict(family, False, None, None, "not judged: no time left")
+        y = search.y[fold.valid]
+        gains.append(loss_without - loss(search.task, y, model.predict(valid.x, model.rounds)))
+    share = float(np.mean([len(fold.valid) / len(fold.train) for fold in search.folds]))
+    gain, error = float(np.mean(gains)), corrected_error(gains, share)
+    kept = gain > error
+    return Verdict(family, kept, gain, error, "it gained more than its standard error" if kept else "not worth it")
+
+
+def corrected_error(differences: list[float], share: float) -> float:
+    """Compute the standard error of the mean of paired differences over folds (Nadeau and Bengio 2003, equation 9).
+
+    Args:
+        differences: one per fold, at least 2.
+        share: number of validation rows of a fold / number of its training rows.
+    """
+    return float(np.sqrt(np.var(differences, ddof=1) * (1 / len(differences) + share)))

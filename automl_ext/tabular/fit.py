@@ -1,0 +1,122 @@
+"""Fits a table: types, splits, candidates within a budget, features that earn their place, an ensemble."""
+
+from __future__ import annotations
+
+import math
+import time as clock
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from automl_ext.tabular.ensemble import average, bagged, leaderboard, refitted
+from automl_ext.tabular.extra import library
+from automl_ext.tabular.fitted import Fitted
+from automl_ext.tabular.schedule import run_schedule
+from automl_ext.tabular.search import Report, TableSearch
+from automl_ext.tabular.table.problem import Problem, find_problem
+from automl_ext.training.checks import check_seed
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
+
+FOLDS = 5
+SPLITS = {
+    "stratified": "each fold has the classes' shares",
+    "random": "rows are drawn at random",
+    "time": "models are validated on later rows than they are trained on",
+    "group": "all rows of a group are on the same side",
+}
+
+
+def fit(
+    frame: Any,
+    target: str,
+    *,
+    minutes: float = 1.0,
+    seed: int = 0,
+    features: bool | str = "auto",
+    time: str | None = None,
+    group: str | None = None,
+    metric: str | None = None,
+    task: str | None = None,
+    types: Mapping[str, str] | None = None,
+    workers: int = 1,
+    candidates: int | None = None,
+    start: Callable[[Problem], None] | None = None,
+    report: Report | None = None,
+) -> Fitted:
+    """Fit an ensemble to a table.
+
+    Candidates are trained on five folds, or on one held-out fold where there is no time for five: first the defaults
+    of XGBoost and LightGBM, then other kinds of models, then settings that did well on earlier tables, then settings
+    that TPE draws. Families of constructed features are kept only if they lower the loss
+    (:mod:`automl_ext.tabular.features.choice`). A greedy selection weighs the candidates by their predictions of rows
+    that they were not trained on. The ensemble averages the folds' models. After a held-out fold, and for splits by
+    time, the chosen candidates are trained again on all rows.
+
+    Args:
+        frame: a ``pandas.DataFrame``.
+        target: the column to predict; rows without it are left out.
+        minutes: wall-clock time for everything this function does.
+        seed: of all randomness.
+        features: whether families of features are tried; "auto" is True.
+        time: column of dates or numbers: models are validated on later rows than they are trained on. It is no feature.
+        group: column whose groups are never on both sides of a split. It is no feature.
+        metric: "log_loss" (default), "auc" or "accuracy"; "rmse" (default) or "mae".
+        task: "classification" or "regression", in place of the inferred one.
+        types: column → "numeric", "categorical", "boolean", "date", "text" or "ignore", in place of the inferred type.
+        workers: number of threads.
+        candidates: largest number of candidates; if ``minutes`` are ample, equal seeds then give equal results.
+        start: is called with what was found out about the table, before any training.
+        report: is called after each candidate with their number, its name, its measure and the best one so far.
+
+    Raises:
+        UserError: an argument or the table is invalid; the message names it.
+        ModuleNotFoundError: a library of the extra ``tabular`` is missing.
+    """
+    started = clock.monotonic()
+    _check(minutes, seed, workers, candidates, features)
+    for name in ("lightgbm", "xgboost", "sklearn", "optuna"):
+        library(name)
+    problem = find_problem(
+        frame, target, time=time, group=group, metric=metric, task=task, types=types, folds=FOLDS, seed=seed
+    )
+    if start is not None:
+        start(problem)
+    seconds = 60 * minutes
+    deadline = started + seconds - max(0.2, 0.03 * seconds)  # the rest is for the selection
+    search = TableSearch(problem, deadline, seed, workers)
+    by_time = problem.kind == "time"
+    verdicts = run_schedule(search, bool(features), candidates, by_time, report or (lambda *_: None))
+    votes = search.select()
+    again = by_time or len(search.folds) == 1
+    preparations, members = refitted(search, votes) if again else bagged(search, votes)
+    facts = {
+        "rows": len(problem.y),
+        "split": problem.kind,
+        "split_means": SPLITS[problem.kind],
+        "folds": len(search.folds),
+        "refitted": again,
+        "leaderboard": leaderboard(search, votes),
+        "features": [verdict.to_json() for verdict in verdicts],
+        "notes": problem.notes,
+        "failed": search.failed,
+        "seed": seed,
+        "minutes": minutes,
+        "seconds": round(clock.monotonic() - started, 2),
+    }
+    evaluation = {"y": problem.y[search.valid_rows], "predicted": average(search, votes)}
+    return Fitted(problem.task, problem.columns, preparations, members, facts, evaluation)
+
+
+def _check(minutes: float, seed: int, workers: int, candidates: int | None, features: bool | str) -> None:
+    """Check the arguments that do not depend on the table."""
+    if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 < minutes < math.inf:
+        raise UserError(f"minutes: expected a finite number above 0, got {short(minutes)}")
+    for name, value in (("workers", workers), ("candidates", candidates)):
+        if value is not None and (type(value) is not int or value < 1):
+            raise UserError(f"{name}: expected an int of at least 1, got {short(value)}")
+    if features not in (True, False, "auto"):
+        raise UserError(f"features: expected True, False or 'auto', got {short(features)}")
+    try:
+        check_seed(seed)
+    except (ValueError, TypeError) as error:
+        raise UserError(str(error)) from None

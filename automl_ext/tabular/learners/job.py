@@ -1,0 +1,115 @@
+"""What every learner takes and gives."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from automl_ext.tabular.features.preparation import Matrix
+from automl_ext.tabular.table.metrics import loss
+from automl_ext.tabular.table.task import Array, TableTask
+
+
+@dataclass(frozen=True)
+class FitJob:
+    """Rows to learn from.
+
+    Attributes:
+        task: the task.
+        train: the training rows.
+        y: their class numbers or numbers.
+        valid, valid_y: rows for early stopping; None: train all rounds.
+        seed: of all randomness.
+        threads: number of threads.
+        deadline: the time of ``time.monotonic`` at which training ends, with the rounds that are done.
+    """
+
+    task: TableTask
+    train: Matrix
+    y: Array
+    valid: Matrix | None = None
+    valid_y: Array | None = None
+    seed: int = 0
+    threads: int = 1
+    deadline: float = float("inf")
+
+
+class Model(Protocol):
+    """A trained model.
+
+    Attributes:
+        rounds: the number of rounds with the lowest validation loss; 0 for a model without rounds.
+        was_cut: whether the deadline ended the training.
+    """
+
+    rounds: int
+    was_cut: bool
+
+    def predict(self, x: Array, rounds: int) -> Array:
+        """Predict probabilities [N, classes] or numbers [N], with the first ``rounds`` rounds."""
+        ...
+
+    def importance(self) -> Array:
+        """Return the importance of each feature, at least 0: [features]."""
+        ...
+
+    def save(self, path: Path) -> None:
+        """Write the model to a file."""
+        ...
+
+
+class TableLearner(NamedTuple):
+    """A kind of model.
+
+    Attributes:
+        settings: the class of its settings, a dataclass.
+        train: (settings, job) → model.
+        load: (path, task) → model.
+        suffix: of its files.
+    """
+
+    settings: type
+    train: Any
+    load: Any
+    suffix: str
+
+
+@dataclass
+class Stopper:
+    """Ends boosting when the validation loss has not improved for ``patience`` rounds, or at the deadline.
+
+    With patience 0, all rounds are done, and all of them are used.
+    """
+
+    patience: int
+    deadline: float
+    best: float = float("inf")
+    best_rounds: int = 0
+    was_cut: bool = field(default=False)
+
+    def is_over(self, rounds: int, value: float | None) -> bool:
+        """Record the loss after ``rounds`` rounds. Return whether training ends."""
+        if value is None or not self.patience:
+            self.best_rounds = rounds
+        elif value < self.best:
+            self.best, self.best_rounds = value, rounds
+        if time.monotonic() > self.deadline:
+            self.was_cut = True
+            return True
+        return bool(self.patience) and rounds - self.best_rounds >= self.patience
+
+
+def as_probabilities(raw: Array, task: TableTask) -> Array:
+    """Convert a binary model's probability of the second class, [N], to [N, 2]; others stay as they are."""
+    if task.kind == "binary" and raw.ndim == 1:
+        return np.stack([1 - raw, raw], axis=1)
+    return raw
+
+
+def model_loss(model: Model, x: Array, y: Array, task: TableTask) -> float:
+    """Compute the loss of a model at its own number of rounds."""
+    return loss(task, y, model.predict(x, model.rounds))

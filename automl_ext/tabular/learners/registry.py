@@ -1,0 +1,13 @@
+"""The table of learners."""
+
+from __future__ import annotations
+
+from automl_ext.tabular.learners import forest, lightgbm, linear, xgboost
+from automl_ext.tabular.learners.job import TableLearner
+
+LEARNERS = {
+    "lightgbm": TableLearner(lightgbm.LightGBMSettings, lightgbm.train, lightgbm.load, ".txt"),
+    "xgboost": TableLearner(xgboost.XGBoostSettings, xgboost.train, xgboost.load, ".json"),
+    "forest": TableLearner(forest.ForestSettings, forest.train, forest.load, ".npz"),
+    "linear": TableLearner(linear.LinearSettings, linear.train, linear.load, ".npz"),
+}

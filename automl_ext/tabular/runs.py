@@ -1,0 +1,171 @@
+"""Commands ``train lightgbm``, ``train xgboost`` and ``train forest``: one learner, cross-validated on a table.
+
+``tune`` varies their settings; ``fit`` combines several learners.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from automl_ext.tabular.candidates import ModelCandidate
+from automl_ext.tabular.ensemble import average, bagged, leaderboard
+from automl_ext.tabular.fitted import Fitted
+from automl_ext.tabular.learners.forest import ForestSettings
+from automl_ext.tabular.learners.lightgbm import LightGBMSettings
+from automl_ext.tabular.learners.registry import LEARNERS
+from automl_ext.tabular.learners.xgboost import XGBoostSettings
+from automl_ext.tabular.search import TableSearch
+from automl_ext.tabular.table.metrics import shown
+from automl_ext.tabular.table.problem import Problem, find_problem
+from automl_ext.tabular.table.reading import read_table
+from automl_ext.training.checks import check_range, check_seed
+from automl_ext.training.clock import Clock
+from automl_ext.training.errors import UserError
+from automl_ext.training.run import Run
+
+NEVER = float("inf")
+
+
+@dataclass
+class TableOptions:
+    """The table, what is predicted, and how models are validated."""
+
+    table: str = ""
+    """Table to learn from: NAME.csv, NAME.csv.gz or NAME.parquet."""
+    target: str = ""
+    """Column to predict."""
+    time: str | None = None
+    """Column of dates or numbers: models are validated on later rows than they are trained on."""
+    group: str | None = None
+    """Column whose groups are never on both sides of a split."""
+    metric: str | None = None
+    """log_loss (default), auc or accuracy for classes; rmse (default) or mae for numbers."""
+    folds: int = 5
+    """Number of folds of the cross-validation."""
+    threads: int = 1
+    """Number of threads."""
+    seed: int = 0
+    """Seed of all randomness."""
+
+    def __post_init__(self) -> None:
+        check_range(self, "folds", low=2, high=100)
+        check_range(self, "threads", low=1, high=1024)
+        check_seed(self.seed)
+
+
+@dataclass
+class LightGBMRun(LightGBMSettings, TableOptions):
+    """Options of ``train lightgbm``."""
+
+    def __post_init__(self) -> None:
+        LightGBMSettings.__post_init__(self)
+        TableOptions.__post_init__(self)
+
+
+@dataclass
+class XGBoostRun(XGBoostSettings, TableOptions):
+    """Options of ``train xgboost``."""
+
+    def __post_init__(self) -> None:
+        XGBoostSettings.__post_init__(self)
+        TableOptions.__post_init__(self)
+
+
+@dataclass
+class ForestRun(ForestSettings, TableOptions):
+    """Options of ``train forest``."""
+
+    def __post_init__(self) -> None:
+        ForestSettings.__post_init__(self)
+        TableOptions.__post_init__(self)
+
+
+def train_lightgbm(config: LightGBMRun, out: Path, **how: Any) -> dict[str, Any]:
+    """Cross-validate LightGBM: see :func:`cross_validate`."""
+    return cross_validate("lightgbm", config, out, **how)
+
+
+def train_xgboost(config: XGBoostRun, out: Path, **how: Any) -> dict[str, Any]:
+    """Cross-validate XGBoost: see :func:`cross_validate`."""
+    return cross_validate("xgboost", config, out, **how)
+
+
+def train_forest(config: ForestRun, out: Path, **how: Any) -> dict[str, Any]:
+    """Cross-validate a forest: see :func:`cross_validate`."""
+    return cross_validate("forest", config, out, **how)
+
+
+def cross_validate(
+    learner: str, config: Any, out: Path, resume: str | None = None, stop_after: int | None = None
+) -> dict[str, Any]:
+    """Train one learner on every fold, and save the average of the folds' models.
+
+    Args:
+        learner: name of the learner.
+        config: its settings and the :class:`TableOptions`.
+        out: the run directory.
+        resume: None, or "auto": a run that did not finish starts again, since it has no checkpoints.
+        stop_after: None.
+
+    Returns:
+        The content of ``result.json``. ``negative_loss``, also logged after each fold, is higher where the model is
+        better, for any metric: the negative loss.
+
+    Raises:
+        UserError: an option, the table or the run directory is invalid.
+    """
+    if stop_after is not None:
+        raise UserError("stop_after: a training on a table has no checkpoints at which to stop")
+    problem = _problem(config)
+    settings = LEARNERS[learner].settings(
+        **{f.name: getattr(config, f.name) for f in fields(LEARNERS[learner].settings)}
+    )
+    with Run.open(out, config, algorithm=learner, resume=resume) as run:
+        clock = Clock()
+        search = TableSearch(problem, NEVER, config.seed, config.threads)
+        with clock:
+            losses = []
+
+            def after_fold(loss: float) -> None:
+                losses.append(loss)
+                run.log(len(losses), negative_loss=-sum(losses) / len(losses))
+
+            with run.progress(len(search.folds), learner):
+                trial = search.run(ModelCandidate(learner, learner, settings), NEVER, after_fold=after_fold)
+        if trial is None:
+            raise UserError(f"{learner} failed on {config.table}: {search.failed.get(learner, 'it gave no result')}")
+        preparations, members = bagged(search, [1])
+        metric = problem.task.metric
+        facts = {"rows": len(problem.y), "folds": len(search.folds), "leaderboard": leaderboard(search, [1])}
+        evaluation = {"y": problem.y[search.valid_rows], "predicted": average(search, [1])}
+        Fitted(problem.task, problem.columns, preparations, members, facts, evaluation).save(run.path)
+        result = {
+            "negative_loss": -trial.loss,
+            f"valid_{metric}": shown(metric, trial.loss),
+            "rounds": trial.rounds if trial.models[0].rounds else None,
+            "task": problem.task.kind,
+            "rows": len(problem.y),
+            "seconds": clock.wall,
+            "cpu_seconds": clock.cpu,
+        }
+        run.finish(result)
+    return result
+
+
+def _problem(config: TableOptions) -> Problem:
+    for name in ("table", "target"):
+        if not getattr(config, name):
+            raise UserError(f"{name}: expected a {'file' if name == 'table' else 'column'}, got none: --{name} NAME")
+    frame = read_table(Path(config.table))
+    return find_problem(
+        frame,
+        config.target,
+        time=config.time,
+        group=config.group,
+        metric=config.metric,
+        folds=config.folds,
+        seed=config.seed,
+        source=config.table,
+    )

@@ -1,0 +1,107 @@
+"""The order in which candidates are tried within a budget: defaults, features, presets, portfolio, TPE."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+
+import numpy as np
+
+from automl_ext.tabular.candidates import TUNED, ModelCandidate, Trial, Tuner, defaults, portfolio, presets
+from automl_ext.tabular.features.choice import Verdict, judge_families
+from automl_ext.tabular.search import Report, TableSearch
+from automl_ext.tabular.table.metrics import shown
+
+JUDGING = 0.3  # largest share of the remaining time in which families of features are judged
+SPARE = 1.4  # how much longer than estimated the final trainings may take
+# Largest share of the time left that a candidate may be expected to take. Forests are slow on many rows.
+AFFORDABLE = {"lightgbm": 1.0, "xgboost": 1.0, "forest": 0.2, "linear": 1.0}
+STALE = 40  # end after this number of TPE's trials in a row without a new best one
+
+
+def run_schedule(search: TableSearch, features: bool, limit: int | None, refits: bool, report: Report) -> list[Verdict]:
+    """Try candidates until the time or the number of candidates is used up.
+
+    Args:
+        search: records the trials.
+        features: whether families of features are judged, and used if they are worth it.
+        limit: largest number of candidates; None: no limit.
+        refits: the selected candidates are trained again on all rows, for which time must remain.
+        report: is called after each trial.
+    """
+    first, second = defaults()
+    search.plan(first)
+    _tell(search, report)
+    refits = refits or len(search.folds) == 1
+    verdicts: list[Verdict] = []
+    trial = None
+    if limit is None or limit > 1:
+        trial = _try(search, second, refits, report)
+    if features and trial is not None:
+        verdicts = judge_families(search, trial, time.monotonic() + JUDGING * search.remaining())
+        search.families = tuple(verdict.family for verdict in verdicts if verdict.kept)
+    for candidate in itertools.chain(presets(), portfolio()):
+        if limit is not None and len(search.trials) + len(search.failed) >= limit:
+            return verdicts
+        if _expected(search, candidate.learner) < AFFORDABLE[candidate.learner] * _time_left(search, refits):
+            _try(search, candidate, refits, report)
+    _tune(search, limit, refits, report)
+    return verdicts
+
+
+def _tune(search: TableSearch, limit: int | None, refits: bool, report: Report) -> None:
+    """Let TPE draw settings, the learners in turn; a draw whose first fold is worse than the median is given up."""
+    tuners = [Tuner(learner, search.seed) for learner in TUNED]
+    for trial in search.trials:
+        for tuner in tuners:
+            if tuner.learner == trial.candidate.learner:
+                tuner.add(trial)
+    stale, best = 0, search.best().loss
+    for tuner in _in_turn(tuners):
+        left = _time_left(search, refits)
+        if stale >= STALE or left <= min(_expected(search, t.learner) for t in tuners):
+            return
+        if limit is not None and len(search.trials) + len(search.failed) >= limit:
+            return
+        asked, candidate = tuner.ask()
+        found = _try(search, candidate, refits, report, bar=search.bar())
+        tuner.tell(asked, found.loss if found is not None else None)
+        stale = 0 if found is not None and found.loss < best else stale + 1
+        best = search.best().loss
+
+
+def _in_turn(tuners: list[Tuner]) -> Iterator[Tuner]:
+    return itertools.cycle(tuners)
+
+
+def _try(
+    search: TableSearch, candidate: ModelCandidate, refits: bool, report: Report, bar: float | None = None
+) -> Trial | None:
+    left = _time_left(search, refits)
+    if left <= 0:
+        return None
+    trial = search.run(candidate, time.monotonic() + left, bar)
+    if trial is not None:
+        _tell(search, report)
+    return trial
+
+
+def _tell(search: TableSearch, report: Report) -> None:
+    metric, trial = search.task.metric, search.trials[-1]
+    report(len(search.trials), trial.candidate.name, shown(metric, trial.loss), shown(metric, search.best().loss))
+
+
+def _time_left(search: TableSearch, refits: bool) -> float:
+    """Return the seconds left for candidates, less those for the final trainings."""
+    if not refits:
+        return search.remaining()
+    growth = sum(len(fold.train) + len(fold.valid) for fold in search.folds) / sum(len(f.train) for f in search.folds)
+    chosen = [trial for trial, votes in zip(search.trials, search.select(), strict=True) if votes]
+    return search.remaining() - SPARE * growth * sum(trial.seconds / len(search.folds) for trial in chosen)
+
+
+def _expected(search: TableSearch, learner: str) -> float:
+    """Return the median time of the learner's trials; 0 if there is none."""
+    seconds = [trial.seconds for trial in search.trials if trial.candidate.learner == learner]
+    return float(np.median(seconds)) if seconds else 0.0

@@ -1,0 +1,196 @@
+"""The search: trains candidates on every fold within a budget, and selects an ensemble of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from automl_ext.tabular.candidates import Fold, ModelCandidate, Trial
+from automl_ext.tabular.extra import library
+from automl_ext.tabular.features.preparation import prepare
+from automl_ext.tabular.learners.job import FitJob, Model
+from automl_ext.tabular.learners.registry import LEARNERS
+from automl_ext.tabular.table.columns import Column
+from automl_ext.tabular.table.metrics import likelihood, loss
+from automl_ext.tabular.table.problem import Problem
+from automl_ext.tabular.table.task import Array
+from automl_ext.training.ensembles.selection import mean_negative_log, select_members
+
+VOTES = 30  # rounds of the greedy selection
+WORTH = 20  # cross-validation needs time for this number of trainings like the first; else one fold is held out
+IMPORTANCE_ROUNDS = 30  # of the model that orders columns by importance
+
+Report = Callable[[int, str, float, float], None]  # trials so far, name, its measure, the best one
+
+
+class TableSearch:
+    """What was tried so far.
+
+    Attributes:
+        folds: the splits; only the first is used if there is no time for all.
+        trials: the candidates that were trained on every used fold.
+        failed: name → why a candidate has no result.
+        families: the families of constructed features that are used.
+    """
+
+    def __init__(self, problem: Problem, deadline: float, seed: int, threads: int) -> None:
+        self.task, self.frame, self.y = problem.task, problem.frame, problem.y
+        self.columns = [column for column in problem.columns if column.is_used]
+        self.folds = [Fold(split.train, split.valid) for split in problem.splits]
+        self.deadline, self.seed, self.threads = deadline, seed, threads
+        self.trials: list[Trial] = []
+        self.failed: dict[str, str] = {}
+        self.families: tuple[str, ...] = ()
+
+    @property
+    def valid_rows(self) -> Array:
+        """The row numbers of the predictions in :attr:`trials`."""
+        return np.concatenate([fold.valid for fold in self.folds])
+
+    def remaining(self) -> float:
+        return self.deadline - time.monotonic()
+
+    def matrices(self, fold: Fold, basic: bool) -> tuple[Any, Any, Any]:
+        """Return the preparation of a fold and its matrices; each is computed once."""
+        constructed = bool(self.families) and not basic
+        if constructed not in fold.sets:
+            fold.sets[constructed] = self.prepared(fold, self.families if constructed else ())
+        return fold.sets[constructed]
+
+    def prepared(self, fold: Fold, families: Sequence[str]) -> tuple[Any, Any, Any]:
+        """Learn a preparation from the fold's training rows, and apply it to both parts."""
+        columns = self.by_importance(fold) if families else self.columns
+        train = self.frame.iloc[fold.train]
+        preparation, matrix = prepare(train, columns, self.y[fold.train], self.task, families, self.seed)
+        return preparation, matrix, preparation.apply(self.frame.iloc[fold.valid])
+
+    def by_importance(self, fold: Fold) -> list[Column]:
+        """Order the columns by their importance in a small model of the fold's training rows."""
+        _, train, _ = self.matrices(fold, basic=True)
+        settings = LEARNERS["lightgbm"].settings(rounds=IMPORTANCE_ROUNDS, patience=0)
+        model = LEARNERS["lightgbm"].train(settings, self.job(fold, train, None))
+        gain = dict(zip(train.names, model.importance(), strict=True))
+        return sorted(self.columns, key=lambda column: -gain.get(column.name, 0.0))
+
+    def job(self, fold: Fold, train: Any, valid: Any, deadline: float | None = None) -> FitJob:
+        deadline = self.deadline if deadline is None else deadline
+        y = self.y[fold.valid] if valid is not None else None
+        return FitJob(
+            self.task, train, self.y[fold.train], valid, y, self.seed + len(self.trials), self.threads, deadline
+        )
+
+    def plan(self, first: ModelCandidate) -> None:
+        """Train the first candidate, and keep the folds if there is time for ``WORTH`` such trainings.
+
+        The first fold's model is kept even if the deadline cuts it.
+        """
+        started = time.monotonic()
+        model = self._train(first, self.folds[0], self.deadline)
+        seconds = time.monotonic() - started
+        if self.remaining() < WORTH * seconds:
+            self.folds = self.folds[:1]
+        models = [model]
+        for fold in self.folds[1:]:
+            models.append(self._train(first, fold, self.deadline))
+        self._record(first, models, started)
+
+    def run(
+        self,
+        candidate: ModelCandidate,
+        deadline: float,
+        bar: float | None = None,
+        after_fold: Callable[[float], None] | None = None,
+    ) -> Trial | None:
+        """Train a candidate on every fold.
+
+        Args:
+            candidate: the candidate.
+            deadline: when to give up.
+            bar: give up if the first of several folds' loss is above it.
+            after_fold: is called with each fold's loss.
+
+        Returns:
+            The trial; None if it was given up or failed.
+        """
+        started = time.monotonic()
+        models: list[Model] = []
+        try:
+            for k, fold in enumerate(self.folds):
+                model = self._train(candidate, fold, deadline)
+                is_late = k + 1 < len(self.folds) and time.monotonic() > deadline
+                if is_late or (model.was_cut and len(self.folds) > 1):
+                    return None
+                models.append(model)
+                if after_fold is not None or (k == 0 and bar is not None and len(self.folds) > 1):
+                    value = self._fold_loss(candidate, fold, model)
+                    if after_fold is not None:
+                        after_fold(value)
+                    elif bar is not None and value > bar:
+                        return None
+            return self._record(candidate, models, started)
+        except self._failures() as error:  # one library's failure on unusual data must not end the search
+            self.failed[candidate.name] = f"{type(error).__name__}: {error}"
+            return None
+
+    def _fold_loss(self, candidate: ModelCandidate, fold: Fold, model: Model) -> float:
+        _, _, valid = self.matrices(fold, candidate.basic)
+        return loss(self.task, self.y[fold.valid], model.predict(valid.x, model.rounds))
+
+    @staticmethod
+    def _failures() -> tuple[type[Exception], ...]:
+        """Return the exceptions by which libraries refuse data."""
+        return ValueError, library("lightgbm").basic.LightGBMError, library("xgboost").core.XGBoostError
+
+    def _train(self, candidate: ModelCandidate, fold: Fold, deadline: float) -> Model:
+        _, train, valid = self.matrices(fold, candidate.basic)
+        model: Model = LEARNERS[candidate.learner].train(candidate.settings, self.job(fold, train, valid, deadline))
+        return model
+
+    def _record(self, candidate: ModelCandidate, models: list[Model], started: float) -> Trial:
+        rounds = max(1, round(float(np.mean([model.rounds for model in models]))))
+        predicted = []
+        losses = []
+        for fold, model in zip(self.folds, models, strict=True):
+            predicted.append(model.predict(self.matrices(fold, candidate.basic)[2].x, rounds))
+            losses.append(loss(self.task, self.y[fold.valid], predicted[-1]))
+        if not all(np.isfinite(part).all() for part in predicted):
+            raise ValueError("a prediction is not finite")
+        seconds = time.monotonic() - started
+        trial = Trial(candidate, models, rounds, np.concatenate(predicted), losses, seconds, len(self.trials) + 1)
+        self.trials.append(trial)
+        return trial
+
+    def best(self) -> Trial:
+        return min(self.trials, key=lambda trial: trial.loss)
+
+    def bar(self) -> float:
+        """Return the median of the trials' losses on the first fold."""
+        return float(np.median([trial.losses[0] for trial in self.trials]))
+
+    def select(self) -> list[int]:
+        """Select the ensemble. Return the number of votes of each trial."""
+        y = self.y[self.valid_rows]
+        if self.task.is_classification:
+            likelihoods = np.stack([likelihood(y, trial.predicted) for trial in self.trials])
+            return select_members(torch.from_numpy(likelihoods), mean_negative_log, VOTES)
+        target = torch.from_numpy(y)
+
+        def losses(averages: Any) -> Any:
+            error = averages - target
+            return error.abs().mean(1) if self.task.metric == "mae" else error.square().mean(1)
+
+        return select_members(torch.from_numpy(np.stack([t.predicted for t in self.trials])), losses, VOTES)
+
+    def refit(self, trial: Trial, fold: Fold, deadline: float) -> Model | None:
+        """Train a trial's settings on the training rows of ``fold``, for its number of rounds. None if cut short."""
+        settings = trial.candidate.settings
+        if hasattr(settings, "patience"):
+            settings = replace(settings, rounds=trial.rounds, patience=0)
+        _, train, _ = self.matrices(fold, trial.candidate.basic)
+        model: Model = LEARNERS[trial.candidate.learner].train(settings, self.job(fold, train, None, deadline))
+        return None if model.was_cut else model

@@ -1,0 +1,1 @@
+"""The table: reading, kinds of columns, cleaning, the task, splits."""

@@ -1,0 +1,101 @@
+"""Cleaning: a table as the user has it becomes numbers and texts, row by row.
+
+Nothing is learned here, and a row's result does not depend on the other rows.
+"""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+
+from automl_ext.tabular.extra import library
+from automl_ext.tabular.table.columns import BOOLEANS, Column
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
+
+DAY = 86_400e9  # nanoseconds
+TRUE = {"true", "yes", "t", "y", "1", "1.0"}
+FALSE = {word for pair in BOOLEANS for word in pair if word not in TRUE} | {"0", "0.0"}
+
+
+def clean(frame: Any, columns: list[Column]) -> Any:
+    """Return a table with the used columns: float64 numbers with NaN, and texts with None.
+
+    Booleans become 0 and 1, dates days since 1970, infinite numbers missing.
+
+    Raises:
+        UserError: a column is missing, or has a value that does not fit its kind; the message names both.
+    """
+    pandas = library("pandas")
+    used = [column for column in columns if column.is_used]
+    if absent := [column.name for column in used if column.name not in frame.columns]:
+        raise UserError(f"the table lacks the columns {short(', '.join(absent))}, from which the models predict")
+    cleaned = {column.name: _CLEANERS[column.kind](frame[column.name], column) for column in used}
+    return pandas.DataFrame(cleaned, index=frame.index)
+
+
+def _numbers(values: Any, column: Column) -> Any:
+    pandas = library("pandas")
+    if pandas.api.types.is_datetime64_any_dtype(values.dtype):
+        raise UserError(f"column {column.name!r}: expected numbers, got dates")
+    if not pandas.api.types.is_numeric_dtype(values.dtype):
+        values = values.astype(object).where(values.notna(), None)
+        values = values.where(~values.isin(column.missing), None)
+        numbers = pandas.to_numeric(values, errors="coerce")
+        _refuse(values, numbers.isna(), column, "a number")
+        values = numbers
+    array = np.asarray(values.astype("float64"))
+    return np.where(np.isfinite(array), array, np.nan)
+
+
+def _booleans(values: Any, column: Column) -> Any:
+    words = _texts(values, column)
+    found = np.array([np.nan if w is None else _truth(w) for w in words], dtype=np.float64)
+    _refuse(values, (found == 2) | np.isnan(found), column, "true or false")
+    return found
+
+
+def _truth(word: str) -> float:
+    word = word.strip().lower()
+    return 1.0 if word in TRUE else 0.0 if word in FALSE else 2.0
+
+
+def _dates(values: Any, column: Column) -> Any:
+    pandas = library("pandas")
+    if pandas.api.types.is_numeric_dtype(values.dtype) and values.notna().any():
+        raise UserError(f"column {column.name!r}: expected dates, got numbers")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about formats that differ
+        dates = pandas.to_datetime(values, errors="coerce", format="mixed", utc=True)
+    _refuse(values, dates.isna(), column, "a date")
+    found = dates.to_numpy(dtype="datetime64[ns]").astype(np.int64) / DAY
+    return np.where(dates.isna(), np.nan, found)
+
+
+def _texts(values: Any, column: Column) -> Any:
+    """Return texts; 3.0 and 3 are the same text, because a missing value turns a file's integers into floats."""
+    found = np.empty(len(values), dtype=object)
+    codes, distinct = library("pandas").factorize(values.astype(object))
+    texts = np.array([*(as_text(value) for value in distinct), None], dtype=object)
+    found[:] = texts[codes]  # code -1, a missing value, takes the last
+    return found
+
+
+def as_text(value: Any) -> str:
+    """Return the text of one category."""
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+_CLEANERS = {"numeric": _numbers, "boolean": _booleans, "date": _dates, "categorical": _texts, "text": _texts}
+
+
+def _refuse(values: Any, failed: Any, column: Column, expected: str) -> None:
+    """Raise UserError for the first value that is present but did not become ``expected``."""
+    wrong = np.asarray(failed) & np.asarray(values.notna())
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise UserError(f"column {column.name!r}, row {row + 1}: expected {expected}, got {short(values.iloc[row])}")

@@ -1,0 +1,192 @@
+"""Kinds of columns: how each is found out, and how the user overrides it."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from automl_ext.tabular.extra import library
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
+
+KINDS = ("numeric", "categorical", "boolean", "date", "text")
+IGNORED = ("constant", "id", "ignore")  # kinds of columns from which nothing is learned
+MOST_CODES = 20  # integers with at most this number of values, and a name like "code", are still numbers
+NUMBERS = 0.95  # smallest share of a text column's values that are numbers, if it is numeric
+TEXT_WORDS = 3  # text has on average at least this number of words
+BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
+ID_NAME = re.compile(r"(?i:(^|[_\W])(id|uuid|guid|index|rownames?|unnamed: 0)$)|[a-z]I[Dd]$")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the training table.
+
+    Attributes:
+        name: its name.
+        kind: one of ``KINDS`` or ``IGNORED``.
+        why: how the kind was found out.
+        missing: texts that stand for a missing number.
+    """
+
+    name: str
+    kind: str
+    why: str
+    missing: tuple[str, ...] = ()
+
+    @property
+    def is_used(self) -> bool:
+        return self.kind in KINDS
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def find_columns(frame: Any, given: Mapping[str, str]) -> list[Column]:
+    """Find the kind of each column of a training table, without its target.
+
+    Args:
+        frame: a ``pandas.DataFrame``.
+        given: name → kind, the user's choice; "ignore" leaves a column out.
+
+    Raises:
+        UserError: ``given`` names a column or a kind that does not exist, or values do not fit a given kind.
+    """
+    for name, kind in given.items():
+        if name not in frame.columns:
+            raise UserError(f"type: there is no column {short(name)}; columns: {short(list(frame.columns))}")
+        if kind not in (*KINDS, "ignore"):
+            raise UserError(f"type: {name}: expected {', '.join(KINDS)} or ignore, got {short(kind)}")
+    return [
+        Column(name, given[name], "as given") if name in given else find_column(frame[name]) for name in frame.columns
+    ]
+
+
+def find_column(values: Any) -> Column:
+    """Find the kind of one column, a ``pandas.Series``."""
+    types = library("pandas").api.types
+    name, present = str(values.name), values.dropna()
+    distinct = present.nunique() if not _is_nested(present) else -1
+    if distinct < 0:
+        return Column(name, "ignore", "its values are lists or objects")
+    if distinct == 0 or (distinct == 1 and len(present) == len(values)):
+        return Column(name, "constant", "it has one value" if distinct else "all its values are missing")
+    if types.is_bool_dtype(values.dtype) or (set(present.unique()) <= {True, False} and values.dtype == object):
+        return Column(name, "boolean", "true and false")
+    if types.is_datetime64_any_dtype(values.dtype):
+        return Column(name, "date", "dates")
+    if types.is_numeric_dtype(values.dtype):
+        return _number(name, present, distinct)
+    if isinstance(values.dtype, library("pandas").CategoricalDtype):
+        return Column(name, "categorical", f"{distinct} categories")
+    return _text(name, present.astype(str), distinct)
+
+
+def _number(name: str, present: Any, distinct: int) -> Column:
+    """Find the kind of a column of numbers: numeric, or an id if no value repeats and the name or the order say so."""
+    array = np.asarray(present, dtype=np.float64)
+    whole = bool(np.isfinite(array).all() and (array % 1 == 0).all())
+    if whole and distinct == len(present) > MOST_CODES:
+        consecutive = array.max() - array.min() + 1 == distinct
+        if consecutive or ID_NAME.search(name):
+            return Column(name, "id", "each row has its own integer")
+    return Column(name, "numeric", f"{distinct} different numbers")
+
+
+def _text(name: str, present: Any, distinct: int) -> Column:
+    """Find the kind of a column of strings."""
+    pandas = library("pandas")
+    lower = {value.strip().lower() for value in present.unique()[:3]}
+    if distinct == 2 and lower in BOOLEANS:
+        return Column(name, "boolean", " and ".join(sorted(lower)))
+    numbers = pandas.to_numeric(present, errors="coerce")
+    if numbers.notna().mean() >= NUMBERS:
+        others = tuple(sorted(present[numbers.isna()].unique()))
+        if len(others) <= 5:
+            why = f"numbers; {short(', '.join(others))} counts as missing" if others else "numbers as text"
+            return Column(name, "numeric", why, others)
+    if _are_dates(present):
+        return Column(name, "date", "dates as text")
+    words = present.str.split().str.len().mean()
+    if words >= TEXT_WORDS and distinct > len(present) / 2:
+        return Column(name, "text", f"{words:.1f} words on average")
+    if distinct > 0.95 * len(present) and len(present) > MOST_CODES:
+        return Column(name, "id", "nearly each row has its own value")
+    return Column(name, "categorical", f"{distinct} categories")
+
+
+def _are_dates(present: Any) -> bool:
+    """Return whether all strings are dates with digits, the first 50 tried before the rest."""
+    pandas = library("pandas")
+    if not present.str.contains(r"\d{1,4}[-/.:]\d{1,2}", regex=True).head(50).all():
+        return False
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about formats that differ
+        return all(
+            bool(pandas.to_datetime(part, errors="coerce", format="mixed", utc=True).notna().all())
+            for part in (present.head(50), present)
+        )
+
+
+def _is_nested(present: Any) -> bool:
+    return bool(present.dtype == object and present.map(lambda v: isinstance(v, (list, dict, set, np.ndarray))).any())
+
+
+def table_of(columns: list[Column]) -> Any:
+    """Return the table of what was assumed about each column, for printing."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table("column", "type", "because", title="types; another one: --type COLUMN=TYPE", title_justify="left")
+    for column in columns:
+        table.add_row(Text(column.name), column.kind, Text(column.why))
+    return table
+
+
+def check_duplicates(frame: Any, columns: list[Column], y: Any, is_classification: bool) -> list[str]:
+    """Return the names of columns that predict the target perfectly, such as a copy of it under another name.
+
+    For classes: each value of the column occurs with one class only, and values repeat; or the classes are intervals
+    of the column. For numbers: the order of the rows by the column and by the target is the same.
+
+    Args:
+        frame: the cleaned table (:mod:`automl_ext.tabular.table.cleaning`).
+        columns: its columns.
+        y: class numbers or numbers, [N].
+        is_classification: whether ``y`` has class numbers.
+    """
+    pandas = library("pandas")
+    if len(y) < 20:
+        return []
+    found = []
+    target = pandas.Series(y)
+    for column in (c for c in columns if c.is_used):
+        values = frame[column.name]
+        values = values[values.notna()]
+        if len(values) < 0.9 * len(y) or values.nunique() < 2:
+            continue
+        own = target[values.index]
+        if is_classification:
+            repeats = values.nunique() <= len(values) / 2
+            pure = repeats and bool((own.groupby(values.to_numpy()).nunique() == 1).all())
+            if not pure and column.kind in ("numeric", "date"):
+                by_value = own.to_numpy()[np.argsort(values.to_numpy(), kind="stable")]
+                changes = int((by_value[1:] != by_value[:-1]).sum())
+                pure = changes == own.nunique() - 1 and not _shares_a_value(values, own)
+        elif column.kind in ("numeric", "date"):
+            pure = abs(values.astype(float).rank().corr(own.rank())) > 1 - 1e-9
+        else:
+            means = own.groupby(values.to_numpy())
+            pure = values.nunique() <= len(values) / 2 and bool((means.nunique() == 1).all())
+        if pure:
+            found.append(column.name)
+    return found
+
+
+def _shares_a_value(values: Any, own: Any) -> bool:
+    return bool((own.groupby(values.to_numpy()).nunique() > 1).any())

@@ -1,0 +1,121 @@
+"""The problem: a table's rows, the kinds of its columns, the task and the splits, found out before any training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from automl_ext.tabular.extra import library
+from automl_ext.tabular.table.cleaning import clean
+from automl_ext.tabular.table.columns import Column, check_duplicates, find_column, find_columns
+from automl_ext.tabular.table.reading import check_frame
+from automl_ext.tabular.table.splits import Kind, RowSplit, make_folds, split_kind
+from automl_ext.tabular.table.task import Array, TableTask, find_task
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
+
+FEWEST_ROWS = 10
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is learned from which rows.
+
+    Attributes:
+        task: the task.
+        columns: the columns of the table, without the target.
+        frame: the cleaned table.
+        y: class numbers or numbers, [N].
+        kind: kind of split.
+        splits: the splits.
+        notes: what the user should know about the table.
+    """
+
+    task: TableTask
+    columns: list[Column]
+    frame: Any
+    y: Array
+    kind: Kind
+    splits: list[RowSplit]
+    notes: list[str]
+
+
+def find_problem(
+    frame: Any,
+    target: str,
+    *,
+    time: str | None = None,
+    group: str | None = None,
+    metric: str | None = None,
+    task: str | None = None,
+    types: Mapping[str, str] | None = None,
+    folds: int = 5,
+    seed: int = 0,
+    source: str = "frame",
+) -> Problem:
+    """Find out the problem. The arguments are those of :func:`automl_ext.tabular.fit`.
+
+    Raises:
+        UserError: an argument or the table is invalid; the message names it.
+    """
+    frame, notes = _rows(check_frame(frame, source), target, time, group)
+    found = find_task(frame[target], target, metric, task)
+    y = found.encode(frame[target])
+    columns = _columns(frame.drop(columns=[target]), types or {}, time, group)
+    cleaned = clean(frame, columns)
+    if not len(cleaned.columns):
+        raise UserError("the table: expected columns to predict from, got none but constant, id and ignored ones")
+    notes += [
+        f"column {name!r} predicts the target perfectly: if it is not known before the target, ignore it"
+        for name in check_duplicates(cleaned, columns, y, found.is_classification)
+    ]
+    kind = split_kind(found, time, group)
+    moments = _moments(frame[time]) if time is not None else None
+    groups = frame[group].astype(str) if group is not None else None
+    splits = make_folds(kind, y, moments, groups, folds, seed, found)
+    return Problem(found, columns, cleaned, y, kind, splits, notes)
+
+
+def _rows(frame: Any, target: str, time: str | None, group: str | None) -> tuple[Any, list[str]]:
+    """Return the rows that have a target, and notes about the others."""
+    for argument, name in (("target", target), ("time", time), ("group", group)):
+        if name is not None and name not in frame.columns:
+            raise UserError(f"{argument}: there is no column {short(name)}; columns: {short(list(frame.columns))}")
+        if argument != "target" and name == target:
+            raise UserError(f"{argument}: expected another column than the target, got {short(name)}")
+    present = frame[target].notna().to_numpy()
+    types = library("pandas").api.types
+    if types.is_numeric_dtype(frame[target].dtype) and np.isinf(frame[target].to_numpy(float, na_value=0.0)).any():
+        raise UserError(f"target {target!r}: expected finite numbers, got an infinite one")
+    notes = [f"{int((~present).sum())} rows without a target are left out"] if not present.all() else []
+    for argument, name in (("time", time), ("group", group)):
+        if name is not None and frame.loc[present, name].isna().any():
+            raise UserError(f"{argument}: expected a value in each row, column {short(name)} lacks some")
+    if present.sum() < FEWEST_ROWS:
+        raise UserError(f"the table: expected at least {FEWEST_ROWS} rows with a target, got {int(present.sum())}")
+    return frame[present].reset_index(drop=True), notes
+
+
+def _columns(frame: Any, types: Mapping[str, str], time: str | None, group: str | None) -> list[Column]:
+    """Find the kinds of columns. The time and the group are no features."""
+    special = {time: "it orders the rows", group: "it groups the rows"}
+    special.pop(None, None)
+    return [
+        Column(column.name, "ignore", special[column.name]) if column.name in special else column
+        for column in find_columns(frame, types)
+    ]
+
+
+def _moments(values: Any) -> Array:
+    """Return the times as numbers."""
+    column = find_column(values)
+    if column.kind not in ("date", "numeric", "id"):
+        raise UserError(f"time: expected dates or numbers, column {column.name!r} is {column.kind} ({column.why})")
+    column = Column(column.name, "date" if column.kind == "date" else "numeric", "", column.missing)
+    moments = np.asarray(clean(values.to_frame(), [column])[column.name])
+    if np.isnan(moments).any():
+        raise UserError(f"time: expected a value in each row, column {column.name!r} lacks some")
+    return moments

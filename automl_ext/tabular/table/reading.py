@@ -1,0 +1,76 @@
+"""Reads tables from files, and checks tables that are given."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from automl_ext.tabular.extra import library
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import check_regular, check_size, short
+
+SUFFIXES = (".csv", ".csv.gz", ".parquet")
+
+
+def read_table(path: Path) -> Any:
+    """Read a CSV or Parquet file into a ``pandas.DataFrame``.
+
+    Args:
+        path: NAME.csv, NAME.csv.gz or NAME.parquet; the first line of a CSV file has the names of the columns.
+
+    Raises:
+        UserError: the file is missing, empty, of another kind, or unreadable.
+        ModuleNotFoundError: pandas, or pyarrow for Parquet, is missing.
+    """
+    pandas = library("pandas")
+    if not path.name.endswith(SUFFIXES):
+        raise UserError(f"{path}: expected a file {' or '.join(SUFFIXES)}")
+    check_regular(path, str(path))
+    try:
+        check_size(path, path.stat().st_size)
+        if path.suffix == ".parquet":
+            library("pyarrow")
+            frame = pandas.read_parquet(path)
+        else:
+            with path.open("rb") as file:
+                first = file.readline()
+            if path.suffix == ".csv":
+                repeated_names(_header(first), str(path))
+            frame = pandas.read_csv(path, low_memory=False)
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, OverflowError, EOFError) as error:  # pandas' and pyarrow's errors are ValueErrors
+        raise UserError(f"{path} is not a readable table: {short(error)}") from None
+    return check_frame(frame, str(path))
+
+
+def check_frame(frame: Any, name: str) -> Any:
+    """Return a table with names of columns that are strings, and rows that are numbered from 0.
+
+    Raises:
+        UserError: it is no ``pandas.DataFrame``, has no columns, or has two columns of one name.
+    """
+    pandas = library("pandas")
+    if not isinstance(frame, pandas.DataFrame):
+        raise UserError(f"{name}: expected a pandas.DataFrame, got {type(frame).__name__}")
+    if not len(frame.columns):
+        raise UserError(f"{name}: expected a table with columns, got none")
+    names = [str(column) for column in frame.columns]
+    repeated_names(names, name)
+    frame = frame.reset_index(drop=True)
+    frame.columns = names
+    return frame
+
+
+def repeated_names(names: list[str], source: str) -> None:
+    """Raise UserError if a name occurs twice: pandas would rename the second column of a CSV file in silence."""
+    repeated = [column for column, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise UserError(f"{source}: expected different names of columns, got {short(repeated[0])} twice")
+
+
+def _header(line: bytes) -> list[str]:
+    import csv
+
+    return next(csv.reader([line.decode(errors="replace").strip("\r\n")]), [])

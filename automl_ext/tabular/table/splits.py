@@ -1,0 +1,93 @@
+"""Splits into training and validation rows: stratified, by time or by group."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+
+from automl_ext.tabular.extra import library
+from automl_ext.tabular.table.task import Array, TableTask
+from automl_ext.training.errors import UserError
+
+Kind = Literal["stratified", "random", "time", "group"]
+
+
+class RowSplit(NamedTuple):
+    """Row numbers of one split."""
+
+    train: Array
+    valid: Array
+
+
+def split_kind(task: TableTask, time: Any, group: Any) -> Kind:
+    """Return how rows are split. Raises UserError if both a time and a group are given."""
+    if time is not None and group is not None:
+        raise UserError("time and group: expected at most one of them")
+    return (
+        "time"
+        if time is not None
+        else "group"
+        if group is not None
+        else ("stratified" if task.is_classification else "random")
+    )
+
+
+def make_folds(kind: Kind, y: Array, time: Any, group: Any, count: int, seed: int, task: TableTask) -> list[RowSplit]:
+    """Split rows into ``count`` folds.
+
+    Args:
+        kind: "stratified": each fold has the classes' shares. "random". "group": all rows of a group are in one fold.
+            "time": fold k trains on the earliest rows and validates on those right after them; rows of the same time
+            are never on both sides.
+        y: class numbers or numbers, [N].
+        time: numbers [N] without NaN, for "time".
+        group: hashable values [N], for "group".
+        count: number of folds, at least 2.
+        seed: of the random order.
+
+    Raises:
+        UserError: there are too few rows, groups or times.
+    """
+    rows = np.arange(len(y))
+    if len(rows) < 2 * count:
+        raise UserError(f"the table: expected at least {2 * count} rows with a target, got {len(rows)}")
+    if kind == "time":
+        return _by_time(np.asarray(time), count)
+    if kind == "group":
+        codes, values = library("pandas").factorize(group)
+        if len(values) < count:
+            raise UserError(f"group: expected at least {count} groups, got {len(values)}")
+        return _by_fold(_group_folds(codes, count, seed))
+    order = np.random.default_rng(seed).permutation(len(rows))
+    if task.is_classification:  # stratified: the rows of each class, in random order, go to the folds in turn
+        order = order[np.argsort(y[order], kind="stable")]
+    fold = np.empty(len(rows), dtype=np.int64)
+    fold[order] = rows % count
+    return _by_fold(fold)
+
+
+def _by_fold(fold: Array) -> list[RowSplit]:
+    return [RowSplit(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(fold.max() + 1)]
+
+
+def _group_folds(codes: Array, count: int, seed: int) -> Array:
+    """Return each row's fold: the largest groups first, each to the fold with the fewest rows."""
+    sizes = np.bincount(codes)
+    order = np.random.default_rng(seed).permutation(len(sizes))
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    fold, filled = np.empty(len(sizes), dtype=np.int64), np.zeros(count, dtype=np.int64)
+    for group in order:
+        fold[group] = filled.argmin()
+        filled[fold[group]] += sizes[group]
+    return fold[codes]
+
+
+def _by_time(time: Array, count: int) -> list[RowSplit]:
+    """Cut the rows at count + 1 moments; fold k trains on all parts before part k + 1."""
+    borders = np.quantile(np.sort(time), np.linspace(0, 1, count + 2)[1:-1], method="nearest")
+    borders = np.unique(borders[borders > time.min()])
+    part = np.searchsorted(borders, time, side="right")  # part k: from border k − 1 on
+    if len(borders) < 2:
+        raise UserError(f"time: expected at least 3 different times spread over the rows, got {len(np.unique(time))}")
+    return [RowSplit(np.flatnonzero(part < k), np.flatnonzero(part == k)) for k in range(1, len(borders) + 1)]

@@ -1,0 +1,111 @@
+"""The task: what is predicted, and how it is measured."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from automl_ext.tabular.extra import library
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
+
+Kind = Literal["binary", "multiclass", "regression"]
+Array = NDArray[Any]
+
+MOST_CLASSES = 100
+FEW_INTEGERS = 20  # integers with at most this number of values are classes
+METRICS = {"classification": ("log_loss", "auc", "accuracy"), "regression": ("rmse", "mae")}
+HIGHER_IS_BETTER = ("auc", "accuracy")
+
+
+@dataclass(frozen=True)
+class TableTask:
+    """What is predicted.
+
+    Attributes:
+        target: name of the column.
+        kind: "binary", "multiclass" or "regression".
+        classes: the labels in the order of the columns of probabilities; () for regression.
+        metric: the measure by which models are compared.
+        why: how the kind was found out, for the user.
+    """
+
+    target: str
+    kind: Kind
+    classes: tuple[Any, ...]
+    metric: str
+    why: str
+
+    @property
+    def is_classification(self) -> bool:
+        return self.kind != "regression"
+
+    def encode(self, values: Any) -> Array:
+        """Convert a column to class numbers (int64), or to float64."""
+        if not self.is_classification:
+            return np.asarray(values, dtype=np.float64)
+        index = {label: i for i, label in enumerate(self.classes)}
+        if all(isinstance(label, str) for label in self.classes):
+            return np.array([index[str(plain(value))] for value in values], dtype=np.int64)
+        return np.array([index[plain(value)] for value in values], dtype=np.int64)
+
+
+def plain(value: Any) -> Any:
+    """Return a label as plain Python: a bool, int, float or str."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return int(value) if float(value).is_integer() else float(value)
+    return str(value)
+
+
+def find_task(values: Any, target: str, metric: str | None = None, kind: str | None = None) -> TableTask:
+    """Infer the task from the target's values, which has no missing ones.
+
+    Text, booleans and categories are classes. Two different numbers are classes, and so are integers with at most
+    ``FEW_INTEGERS`` values of which each occurs five times on average. Other numbers are a regression.
+
+    Args:
+        values: a ``pandas.Series``.
+        target: its name.
+        metric: one of ``METRICS``; by default log_loss or rmse.
+        kind: "classification" or "regression" instead of the inferred one.
+
+    Raises:
+        UserError: the values cannot be predicted, or the metric does not fit.
+    """
+    pandas = library("pandas")
+    number = pandas.api.types.is_numeric_dtype(values.dtype) and not pandas.api.types.is_bool_dtype(values.dtype)
+    labels = list(dict.fromkeys(plain(value) for value in values.unique()))
+    if len(labels) < 2:
+        raise UserError(f"target {target!r}: expected at least two different values, got {short(labels)}")
+    whole = number and bool((np.asarray(values, dtype=np.float64) % 1 == 0).all())
+    if kind is not None:
+        why = "as given"
+    elif not number:
+        kind, why = "classification", f"its {len(labels)} values are not numbers"
+    elif len(labels) == 2:
+        kind, why = "classification", "it has two values"
+    elif whole and len(labels) <= FEW_INTEGERS and len(values) >= 5 * len(labels):
+        kind, why = "classification", f"it has {len(labels)} values, all integers"
+    else:
+        kind, why = "regression", f"it has {len(labels)} different numbers"
+    if kind == "classification" and len(labels) > MOST_CLASSES:
+        raise UserError(f"target {target!r}: expected at most {MOST_CLASSES} classes, got {len(labels)}")
+    if kind == "regression" and not number:
+        raise UserError(f"target {target!r}: regression expects numbers, got {short(labels[0])}")
+    if any(isinstance(label, str) for label in labels):  # of mixed types, all become text
+        labels = list(dict.fromkeys(str(label) for label in labels))
+    allowed = METRICS[kind]
+    chosen = metric or allowed[0]
+    if chosen not in allowed:
+        raise UserError(f"metric: expected {' or '.join(allowed)} for {kind}, got {short(metric)}")
+    if kind == "regression":
+        return TableTask(target, "regression", (), chosen, why)
+    ordered = tuple(sorted(labels, key=lambda label: (isinstance(label, str), label)))
+    return TableTask(target, "binary" if len(ordered) == 2 else "multiclass", ordered, chosen, why)

@@ -1,0 +1,1 @@
+"""Ensembles: selection of members by what their average loses."""

@@ -1,0 +1,212 @@
+"""fit, predict, save and load."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from tables import classes, numbers, table
+
+from automl_ext.tabular import Fitted, fit, load
+from automl_ext.tabular.candidates import ModelCandidate
+from automl_ext.tabular.learners.registry import LEARNERS
+from automl_ext.tabular.search import TableSearch
+from automl_ext.tabular.table.metrics import auc, loss
+from automl_ext.tabular.table.problem import find_problem
+from automl_ext.training.errors import UserError
+
+NEVER = float("inf")
+
+
+@pytest.fixture(scope="module")
+def small() -> Fitted:
+    """An ensemble of several learners, with constructed features."""
+    return fit(numbers(), "price", minutes=5, candidates=5)
+
+
+def test_it_learns_and_is_not_worse_than_its_members(small: Fitted) -> None:
+    new = numbers(400, seed=5)
+    error = float(np.sqrt(((small.predict(new) - new["price"]) ** 2).mean()))
+    assert error < 0.6 * new["price"].std()
+    board = small.leaderboard
+    assert board["name"][0] == "ensemble"
+    assert board["rmse"][0] <= board["rmse"][1:].min() + 1e-9
+    assert {"xgboost default", "lightgbm default", "linear"} <= set(board["name"])
+    assert sum(member.weight for member in small.members) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("target", ["y", "band"])
+def test_classes(target: str) -> None:
+    frame = table(300)
+    frame["band"] = pd.cut(frame["price"], 3, labels=["low", "mid", "top"])
+    frame = frame[["a", "b", "city", target]]
+    fitted = fit(frame, target, minutes=5, candidates=2, features=False)
+    probabilities = fitted.predict_proba(frame)
+    assert fitted.classes == tuple(sorted(set(frame[target])))
+    np.testing.assert_allclose(probabilities.sum(1), 1, atol=1e-6)
+    assert (fitted.predict(frame) == frame[target].astype(str)).mean() > 0.9
+    assert list(fitted.predict(frame)) == [fitted.classes[i] for i in probabilities.argmax(1)]
+
+
+def test_equal_seeds_give_equal_predictions(small: Fitted) -> None:
+    new = numbers(30, seed=5)
+    np.testing.assert_array_equal(fit(numbers(), "price", minutes=5, candidates=5).predict(new), small.predict(new))
+
+
+def test_saved_and_loaded(small: Fitted, tmp_path: Path) -> None:
+    small.save(tmp_path / "saved")
+    loaded, new = load(tmp_path / "saved"), numbers(50, seed=5)
+    np.testing.assert_array_equal(loaded.predict(new), small.predict(new))
+    assert loaded.report["leaderboard"] == json.loads(json.dumps(small.report["leaderboard"]))
+    assert loaded.importance() == pytest.approx(small.importance())
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("target", ["y", "price"])
+def test_each_learner_is_saved_and_loaded(learner: str, target: str, tmp_path: Path) -> None:
+    problem = find_problem(classes() if target == "y" else numbers(), target)
+    search = TableSearch(problem, NEVER, 0, 1)
+    settings = LEARNERS[learner].settings()
+    if learner == "forest":
+        settings.trees = 12
+    trial = search.run(ModelCandidate(learner, learner, settings), NEVER)
+    assert trial is not None, search.failed
+    x = search.matrices(search.folds[0], basic=True)[2].x
+    path = tmp_path / f"model{LEARNERS[learner].suffix}"
+    trial.models[0].save(path)
+    loaded = LEARNERS[learner].load(path, problem.task)
+    np.testing.assert_array_equal(loaded.predict(x, trial.rounds), trial.models[0].predict(x, trial.rounds))
+    worst = np.bincount(problem.y).max() / len(problem.y) if target == "y" else problem.y.std()
+    assert trial.loss < (np.log(2) if target == "y" else worst)
+    assert len(trial.models[0].importance()) == x.shape[1]
+
+
+def test_the_forest_is_scikit_learns() -> None:
+    from sklearn.ensemble import ExtraTreesClassifier
+
+    from automl_ext.tabular.learners.forest import ForestSettings, train
+
+    problem = find_problem(classes().drop(columns=["b", "city"]), "y")
+    search = TableSearch(problem, NEVER, 0, 1)
+    _, matrix, valid = search.matrices(search.folds[0], basic=True)
+    model = train(ForestSettings(trees=10), search.job(search.folds[0], matrix, None))
+    y = problem.y[search.folds[0].train]
+    theirs = ExtraTreesClassifier(10, max_features=0.4, min_samples_leaf=2, random_state=0).fit(matrix.x, y)
+    np.testing.assert_allclose(model.predict(valid.x), theirs.predict_proba(valid.x), atol=1e-6)
+
+
+def test_rows_to_predict_that_are_unusual(small: Fitted) -> None:
+    new = numbers(20, seed=5).drop(columns="price")
+    unseen = small.predict(new.assign(city="Quito"))
+    np.testing.assert_array_equal(unseen, small.predict(new.assign(city=None)))
+    np.testing.assert_array_equal(small.predict(new[new.columns[::-1]].assign(extra=1)), small.predict(new))
+    assert np.isfinite(small.predict(new.assign(a=np.inf, b=np.nan))).all()
+    assert len(small.predict(new.iloc[:0])) == 0
+    with pytest.raises(UserError, match="lacks the columns 'a, day'"):
+        small.predict(new.drop(columns=["a", "day"]))
+    with pytest.raises(UserError, match="column 'c', row 3: expected a number, got 'x'"):
+        small.predict(new.assign(c=["1", "2", "x"] + ["4"] * 17))
+    with pytest.raises(UserError, match="predict_proba: expected a classification"):
+        small.predict_proba(new)
+
+
+def test_damaged_files_are_refused(small: Fitted, tmp_path: Path) -> None:
+    small.save(tmp_path)
+    content = (tmp_path / "model.json").read_text()
+    for text, message in (
+        (content.replace("city", "town"), "does not match its SHA-256"),
+        ("[]", "expected a JSON object"),
+        ("", "not valid JSON"),
+        (
+            '{"content": "{}", "sha256": "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a"}',
+            "does not fit",
+        ),
+    ):
+        (tmp_path / "model.json").write_text(text)
+        with pytest.raises(UserError, match=message):
+            load(tmp_path)
+    (tmp_path / "model.json").write_text(content)
+    file = next((tmp_path / "models").iterdir())
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(UserError, match="damaged: it does not match"):
+        load(tmp_path)
+    file.unlink()
+    with pytest.raises(UserError, match="cannot read"):
+        load(tmp_path)
+
+
+def test_the_budget_is_kept() -> None:
+    fit(numbers(60), "price", minutes=5, candidates=1)  # imports
+    frame, seconds = numbers(400), 4.0
+    began = time.monotonic()
+    fitted = fit(frame, "price", minutes=seconds / 60)
+    assert time.monotonic() - began < 1.05 * seconds + 1  # a second for a machine that does other things
+    assert len(fitted.leaderboard) >= 2
+
+
+def test_no_time_for_folds_gives_one_model_trained_on_all_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("automl_ext.tabular.search.WORTH", 1e9)
+    fitted = fit(numbers(), "price", minutes=5, candidates=2, features=True)
+    assert fitted.report["folds"] == 1
+    assert fitted.report["refitted"]
+    assert {verdict["kept"] for verdict in fitted.report["features"]} == {False}
+    assert len(fitted.members) == sum(votes > 0 for votes in fitted.leaderboard["votes"][1:])
+    assert np.isfinite(fitted.predict(numbers(20))).all()
+
+
+def test_a_budget_that_is_far_too_small_still_gives_a_model() -> None:
+    assert np.isfinite(fit(numbers(), "price", minutes=1e-6).predict(numbers(5))).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"target": "Y"}, "target: there is no column 'Y'"),
+        ({"minutes": 0}, "minutes: expected a finite number above 0, got 0"),
+        ({"minutes": float("nan")}, "minutes: expected"),
+        ({"seed": -1}, "seed: expected"),
+        ({"workers": 0}, "workers: expected an int of at least 1"),
+        ({"features": "some"}, "features: expected True, False or 'auto'"),
+        ({"time": "y"}, "time: expected another column than the target"),
+        ({"time": "city"}, "time: expected a value in each row, column 'city' lacks some"),
+        ({"time": "member"}, "time: expected dates or numbers, column 'member' is boolean"),
+        ({"group": "town"}, "group: there is no column 'town'"),
+        ({"frame": [1]}, "expected a pandas.DataFrame"),
+        ({"frame": classes(9)}, "at least 10 rows"),
+        ({"frame": classes().assign(y=None)}, "at least 10 rows with a target, got 0"),
+        ({"frame": classes()[["y"]].assign(one=1)}, "expected columns to predict from"),
+        ({"frame": numbers().assign(y=np.inf)}, "expected finite numbers"),
+    ],
+)
+def test_arguments_that_are_refused(change: dict[str, Any], message: str) -> None:
+    arguments = {"frame": classes(), "target": "y"} | change
+    with pytest.raises(UserError, match=message):
+        fit(arguments.pop("frame"), arguments.pop("target"), **arguments)
+
+
+def test_rows_without_a_target_are_left_out_and_said() -> None:
+    frame = classes(60)
+    frame.loc[:9, "y"] = None
+    problem = find_problem(frame, "y")
+    assert len(problem.y) == 50
+    assert problem.notes == ["10 rows without a target are left out"]
+
+
+def test_metrics_are_scikit_learns() -> None:
+    from sklearn.metrics import log_loss, roc_auc_score
+
+    rng = np.random.default_rng(0)
+    y, p = rng.integers(0, 3, 200), rng.dirichlet([1, 1, 1], 200).round(2) + 0.01
+    p /= p.sum(1, keepdims=True)
+    assert auc(y, p) == pytest.approx(roc_auc_score(y, p, multi_class="ovr", average="weighted"))
+    two = np.stack([1 - p[:, 0], p[:, 0]], axis=1)
+    assert auc(y % 2, two) == pytest.approx(roc_auc_score(y % 2, p[:, 0]))
+    task = find_problem(classes().assign(y=["a", "b", "c"] * 80), "y").task
+    assert loss(task, y, p) == pytest.approx(log_loss(y, p))

@@ -1,0 +1,161 @@
+"""Types of columns, the task, and reading: inferred, overridden, or refused by name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tables import classes
+
+from automl_ext.tabular.table.cleaning import clean
+from automl_ext.tabular.table.columns import find_column, find_columns
+from automl_ext.tabular.table.problem import find_problem
+from automl_ext.tabular.table.reading import check_frame, read_table
+from automl_ext.tabular.table.task import find_task
+from automl_ext.training.errors import UserError
+
+WORDS = [f"the order {i} came too late again" for i in range(40)]
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ([1.5, 2.5, None, 4.0] * 10, "numeric"),
+        ([3, 1, 2, 2] * 10, "numeric"),
+        (["1", "2.5", "?", "7"] + ["3"] * 96, "numeric"),
+        ([True, False] * 20, "boolean"),
+        (["yes", "No"] * 20, "boolean"),
+        (["yes", "no", "maybe", "no"] * 10, "categorical"),
+        (["2020-01-05", "2021-11-30"] * 20, "date"),
+        (WORDS, "text"),
+        ([f"A{i}" for i in range(40)], "id"),
+        (list(range(100, 140)), "id"),
+        ([7] * 40, "constant"),
+        ([None] * 40, "constant"),
+        ([7, None] * 20, "numeric"),
+        ([[1], [2]] * 20, "ignore"),
+    ],
+)
+def test_kinds(values: list[object], kind: str) -> None:
+    assert find_column(pd.Series(values, name="column")).kind == kind
+
+
+def test_unique_integers_are_ids_only_if_the_name_or_the_order_says_so() -> None:
+    values = pd.Series(np.arange(50) ** 2 + 3)
+    assert find_column(values.rename("price")).kind == "numeric"
+    assert find_column(values.rename("order_id")).kind == "id"
+    assert find_column(values.rename("paid")).kind == "numeric"  # ends in "id"
+
+
+def test_types_can_be_given() -> None:
+    frame = pd.DataFrame({"zip": [1, 2, 3, 4] * 10, "n": range(40)})
+    kinds = [column.kind for column in find_columns(frame, {"zip": "categorical", "n": "numeric"})]
+    assert kinds == ["categorical", "numeric"]
+    for given, message in (({"zap": "numeric"}, "zap"), ({"zip": "nominal"}, "nominal")):
+        with pytest.raises(UserError, match=message):
+            find_columns(frame, given)
+    with pytest.raises(UserError, match=r"column 'city', row 1: expected a number, got"):
+        find_problem(classes(), "y", types={"city": "numeric"})
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        (["a", "b"] * 10, "binary"),
+        ([True, False] * 10, "binary"),
+        ([0, 1] * 10, "binary"),
+        ([1, 2, 3] * 10, "multiclass"),
+        (["a", "b", "c"] * 10, "multiclass"),
+        ([1.5, 2.5, 3.5] * 10, "regression"),
+        (list(range(30)), "regression"),
+    ],
+)
+def test_tasks(values: list[object], kind: str) -> None:
+    task = find_task(pd.Series(values), "y")
+    assert task.kind == kind
+    encoded = task.encode(pd.Series(values))
+    assert len(encoded) == len(values)
+    if task.is_classification:
+        assert [task.classes[i] for i in encoded] == values
+
+
+def test_tasks_that_are_refused() -> None:
+    for values, how, message in (
+        (["a"] * 20, {}, "at least two"),
+        ([f"c{i}" for i in range(200)], {}, "at most 100 classes"),
+        (["a", "b"] * 10, {"metric": "rmse"}, "metric: expected log_loss or auc or accuracy"),
+        (["a", "b"] * 10, {"kind": "regression"}, "expects numbers"),
+    ):
+        with pytest.raises(UserError, match=message):
+            find_task(pd.Series(values), "y", **how)
+
+
+def test_cleaning_is_the_same_for_other_forms_of_the_same_values() -> None:
+    train = pd.DataFrame(
+        {
+            "code": ["1", "2", "10", "2"] * 10,
+            "n": [1, 2, 3, 5] * 10,
+            "flag": [True, False] * 20,
+            "day": ["2020-01-01"] * 40,
+        }
+    )
+    columns = find_columns(train, {"code": "categorical", "day": "date"})
+    other = pd.DataFrame(
+        {
+            "day": pd.Timestamp("2020-01-01"),
+            "code": [1.0, 2.0, 10.0, 2.0] * 10,
+            "n": ["1", " 2", "3.0", "5"] * 10,
+            "flag": ["yes", "no"] * 20,
+            "more": 1,
+        }
+    )
+    pd.testing.assert_frame_equal(clean(train, columns), clean(other, columns))
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "message"),
+    [
+        ("a", "much", "column 'a', row 1: expected a number, got 'much'"),
+        ("a", pd.Timestamp("2020-01-01"), "column 'a': expected numbers, got dates"),
+        ("member", "perhaps", "column 'member', row 1: expected true or false, got 'perhaps'"),
+        ("day", 3.5, "column 'day': expected dates, got numbers"),
+        ("day", "soon", "column 'day', row 1: expected a date, got 'soon'"),
+    ],
+)
+def test_changed_types_are_refused_by_name(column: str, values: object, message: str) -> None:
+    frame = classes(40)
+    columns = find_columns(frame.drop(columns="y"), {})
+    with pytest.raises(UserError, match=message):
+        clean(frame.assign(**{column: values}), columns)
+
+
+def test_tables_that_are_refused(tmp_path: Path) -> None:
+    files = {
+        "empty.csv": (b"", "not a readable table"),
+        "twice.csv": (b"a,b,a\n1,2,3\n", "different names of columns, got 'a' twice"),
+        "ragged.csv": (b"a,b\n1,2\n1,2,3\n", "not a readable table"),
+        "binary.csv": (bytes(range(256)), "not a readable table|different names"),
+        "fake.parquet": (b"PAR1 no", "not a readable table"),
+        "table.xlsx": (b"", "expected a file .csv"),
+    }
+    for name, (data, message) in files.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UserError, match=message):
+            read_table(tmp_path / name)
+    with pytest.raises(UserError, match="cannot read"):
+        read_table(tmp_path / "absent.csv")
+    (tmp_path / "folder.csv").mkdir()
+    with pytest.raises(UserError, match="is a folder"):
+        read_table(tmp_path / "folder.csv")
+    with pytest.raises(UserError, match=r"pandas\.DataFrame, got list"):
+        check_frame([1], "frame")
+
+
+def test_parquet_and_csv_are_the_same(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="reads Parquet")
+    frame = classes(30).drop(columns="day")
+    frame.to_csv(tmp_path / "t.csv", index=False)
+    frame.to_parquet(tmp_path / "t.parquet")
+    pd.testing.assert_frame_equal(read_table(tmp_path / "t.csv"), read_table(tmp_path / "t.parquet"))

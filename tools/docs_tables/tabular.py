@@ -1,0 +1,124 @@
+"""Tables of docs/results/tabular.md: learning from tables, experience and samplers."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any
+
+from docs_tables.text import RESULTS, ROOT, load, table
+
+MISSING = "Not measured yet.\n"
+NAMES = {
+    "xgboost": "XGBoost, defaults",
+    "lightgbm": "LightGBM, defaults",
+    "random": "random search",
+    "tpe": "TPE (Optuna)",
+    "hyperopt": "TPE (HyperOpt)",
+    "flaml": "FLAML",
+    "autogluon": "AutoGluon's features, TPE",
+    "ours": "`fit` without features",
+    "ours-features": "`fit` with features",
+    "gp": "GP",
+    "cma": "CMA-ES",
+    "experience": "portfolio, then TPE",
+}
+
+
+def comparisons() -> list[dict[str, Any]]:
+    if not (RESULTS / "tabular_summary.json").exists():
+        return []
+    found: list[dict[str, Any]] = load("tabular_summary")["comparisons"]
+    return found
+
+
+def error(values: list[float | None]) -> str:
+    """Return a mean test error, and its standard deviation over seeds if there are several."""
+    if not values or None in values:
+        return "failed"
+    known = [value for value in values if value is not None]
+    mean = f"{statistics.fmean(known):.4g}"
+    return mean if len(known) < 2 else f"{mean} ± {statistics.stdev(known):.2g}"
+
+
+def tabular_ranks() -> str:
+    if not (found := comparisons()):
+        return MISSING
+    header = "contender | " + " | ".join(
+        f"{one['minutes']:g} CPU-minutes, {len(one['data_sets'])} data sets" for one in found
+    )
+    methods = dict.fromkeys(name for one in found for name in one["ranks"])
+    lines = [
+        [NAMES[name], *(f"{one['ranks'][name]:.2f}" if name in one["ranks"] else "–" for one in found)]
+        for name in methods
+    ]
+    ranks = table(header, [*lines, ["critical difference", *(f"{one['critical_difference']:.2f}" for one in found)]])
+    drawn = [one["minutes"] for one in found if (ROOT / "docs/images" / f"tabular_{one['minutes']:g}.png").exists()]
+    return ranks + "".join(
+        f"\n![Mean ranks at {minutes:g} CPU-minutes](../images/tabular_{minutes:g}.png)\n" for minutes in drawn
+    )
+
+
+def tabular_errors() -> str:
+    if not (found := comparisons()):
+        return MISSING
+    one = found[0]
+    lines = [
+        [f"`{name}`", metric, *(error(one["errors"][method][name]) for method in one["ranks"])]
+        for name, metric in one["data_sets"].items()
+    ]
+    return table("data set | measure | " + " | ".join(NAMES[method] for method in one["ranks"]), lines)
+
+
+def tabular_features() -> str:
+    lines = []
+    for one in comparisons():
+        without, with_them = one["errors"].get("ours", {}), one["errors"].get("ours-features", {})
+        for name in without.keys() & with_them.keys():
+            pairs = list(zip(without[name], with_them[name], strict=False))
+            if not pairs or any(a is None or b is None for a, b in pairs):
+                continue
+            gains = [100 * (a - b) / a for a, b in pairs]
+            each = ", ".join(f"{gain:+.1f}" for gain in gains)
+            lines.append([f"{one['minutes']:g}", f"`{name}`", f"{statistics.fmean(gains):+.1f}", each])
+    lines.sort(key=lambda line: (line[0], -float(line[2])))
+    return table("CPU-minutes | data set | lower error by features, % | each seed", lines) if lines else MISSING
+
+
+def experience() -> str:
+    if not (RESULTS / "experience.json").exists():
+        return MISSING
+    content = load("experience")
+    lines = []
+    for row in content["rows"]:
+        names = ("defaults", "portfolio", "random", "tpe")
+        best = min(("portfolio", "random", "tpe"), key=lambda name: row[name])
+        cells = [f"**{row[name]:.4g}**" if name == best else f"{row[name]:.4g}" for name in names]
+        lines.append([f"`{row['set']}`", row["learner"], row["metric"], *cells])
+    return table("data set | learner | measure | defaults | portfolio | random search | TPE", lines)
+
+
+def experience_wins() -> str:
+    if not (RESULTS / "experience.json").exists():
+        return MISSING
+    rows = load("experience")["rows"]
+    lines = []
+    for learner in dict.fromkeys(row["learner"] for row in rows):
+        own = [row for row in rows if row["learner"] == learner]
+        counts = [f"{sum(row['portfolio'] < row[o] for row in own)} of {len(own)}" for o in ("random", "tpe")]
+        both = sum(row["portfolio"] < min(row["random"], row["tpe"]) for row in own)
+        lines.append([learner, *counts, f"{both} of {len(own)}"])
+    return table("learner | portfolio better than random search | than TPE | than both", lines)
+
+
+def samplers() -> str:
+    if not (RESULTS / "samplers_summary.json").exists():
+        return MISSING
+    rows = load("samplers_summary")["rows"]
+    counts = list(dict.fromkeys(row["trials"] for row in rows))
+    cells = {
+        (row["sampler"], row["trials"]): f"{row['percent']:+.2f} ({row['low']:+.2f} to {row['high']:+.2f})"
+        for row in rows
+    }
+    names = [name for name in dict.fromkeys(row["sampler"] for row in rows) if name != "random"]
+    lines = [[NAMES[name], *(cells[name, trials] for trials in counts)] for name in names]
+    return table("sampler | " + " | ".join(f"{trials} trials" for trials in counts), lines)
