@@ -5,7 +5,7 @@
 #            It replaces benchmarks/results/ and the table in README.md
 # make docs  the documentation in build/docs: pages, tutorials (they run) and docstrings; warnings are errors
 # make docs-tables  fill the tables of measurements in docs/ from benchmarks/results/
-# make first-hour  the package, and README's and the tutorials' commands with it in a fresh environment
+# make first-hour  the package, and README's commands with it in a fresh environment
 # make cuda-build  compile the CUDA kernels in build/cuda, and check their resources; no GPU needed
 # make cuda-test   build, then the tests and the benchmark that need a GPU
 #
@@ -82,7 +82,7 @@ package: setup
 
 # As README says, except that the wheel replaces the sources, which would take minutes to build once more.
 first-hour: package
-	OMP_NUM_THREADS=1 $(PYTHON) tools/first_hour.py --wheel build/package/*.whl --pages $(CORES)
+	OMP_NUM_THREADS=1 $(PYTHON) tools/first_hour.py README.md --wheel build/package/*.whl
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

@@ -1,7 +1,8 @@
 """The first hour of a new user: install as README says, in a fresh environment, and run every command as it stands.
 
     python tools/first_hour.py                 # README's install lines build the package: minutes
-    python tools/first_hour.py --wheel FILE    # the same, but a built wheel replaces the sources: what CI runs
+    python tools/first_hour.py --wheel FILE    # the same, but a built wheel replaces the sources
+    python tools/first_hour.py README.md --wheel FILE   # README alone: what CI runs; `make docs` runs the tutorials
     python tools/first_hour.py --json FILE     # also record the seconds of each command
     python tools/first_hour.py --pages 2       # run two pages at a time
     python tools/first_hour.py --folder NEW    # keep the environment and all outputs in this new folder
@@ -173,6 +174,9 @@ def run_page(path: Path, folder: Path, env: dict[str, str]) -> Iterator[Timed]:
 
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "page", nargs="*", type=lambda text: Path(text).resolve(strict=True), default=[README, *TUTORIALS]
+    )
     parser.add_argument("--wheel", type=lambda text: Path(text).resolve(strict=True))
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=lambda text: Path(text).resolve())
@@ -182,13 +186,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory(prefix="first_hour_") as name:
         folder = options.folder or Path(name)
         folder.mkdir(parents=True, exist_ok=options.folder is None)
-        pages = [README, *TUTORIALS]
         env = environment(folder / "venv")
         for result in install(folder, options.wheel):
             print(show(result), flush=True)
             timed.append(result)
         with ThreadPoolExecutor(options.pages) as pool:
-            for results in pool.map(lambda page: list(run_page(page, folder / page.stem, env)), pages):
+            for results in pool.map(lambda page: list(run_page(page, folder / page.stem, env)), options.page):
                 print(*map(show, results), sep="\n", flush=True)
                 timed += results
     print(show(Timed("in all", "", *(sum(row[i] for row in timed) for i in (2, 3)))))

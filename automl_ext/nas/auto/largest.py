@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import cycle
 from random import Random
 from typing import Any
 
@@ -14,8 +15,8 @@ def largest(space: Space[Any], channels: int = 4) -> Any:
     """Return the architecture with the most parameters that coordinate ascent finds.
 
     The ascent starts from a random architecture. It sets one decision at a time to the choice with the most parameters,
-    and ends when no single change adds parameters. In NAS-Bench-201 the result is a 3×3 convolution on every edge. The
-    result does not depend on the data.
+    and ends when no change of a single decision adds parameters. In NAS-Bench-201 the result is a 3×3 convolution on
+    every edge. The result does not depend on the data.
 
     Args:
         space: the search space.
@@ -28,14 +29,19 @@ def largest(space: Space[Any], channels: int = 4) -> Any:
         return sum(p.numel() for p in network.parameters())
 
     best = space.random(Random(0))
-    size, before = parameters(best), -1
-    while size > before:
+    size, decisions = parameters(best), len(space.num_choices)
+    unchanged = 0  # number of decisions in a row without a better choice
+    for decision in cycle(range(decisions)):
+        if unchanged == decisions:
+            break
         before = size
-        for decision in range(len(space.num_choices)):
-            for choice in space.legal(best, decision):
-                indices = list(space.encode(best))
-                indices[decision] = choice
-                other = space.decode(indices)
-                if (count := parameters(other)) > size:
-                    best, size = other, count
+        for choice in space.legal(best, decision):
+            indices = list(space.encode(best))
+            if indices[decision] == choice:
+                continue
+            indices[decision] = choice
+            other = space.decode(indices)
+            if (count := parameters(other)) > size:
+                best, size = other, count
+        unchanged = unchanged + 1 if size == before else 0
     return best

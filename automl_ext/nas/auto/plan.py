@@ -17,8 +17,8 @@ CHUNK = 50  # number of architectures per screening task
 # Shares of the budget. The rest is a reserve, because times are estimated.
 SCREENING, SHORT, FULL = 0.1, 0.25, 0.6
 ETA = 3  # one in ETA architectures of a rung is promoted, and trained ETA times as long
-RUNGS = 2
-LEAST_EPOCHS = 3  # of a full training
+RUNGS = 2  # largest number of rungs
+LEAST_EPOCHS = 3  # of a training: after fewer, the training-free rank predicts better than the accuracy
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,8 @@ class Plan:
 
     Attributes:
         screening: seconds after which no further candidates are screened.
-        rungs: number of architectures and epochs of each rung of the short trainings.
+        rungs: number of architectures and epochs of each rung of the short trainings. Empty if the budget is so small
+            that they would be too short to be of use; the highest-ranked architectures are then trained fully.
         finalists: minimum number of architectures to train fully, not counting the largest one. More are trained if
             time is left.
         epochs: number of epochs of a full training.
@@ -88,17 +89,16 @@ def make_plan(config: AutoConfig, epoch: float) -> Plan:
     """
     budget = 60 * config.minutes
     epochs = max(min(config.epochs, int(FULL * budget / (2 * epoch))), LEAST_EPOCHS)
-    finalists = max(min(config.finalists, int(FULL * budget / (epochs * epoch))) - 1, 1)
-    short = max(epochs // ETA ** (RUNGS + 1), 1)
-    first = max(int(SHORT * budget / (RUNGS * short * epoch)), finalists * ETA ** (RUNGS - 1))
-    first = min(first, config.candidates)
-    counts = [max(first // ETA**rung, finalists) for rung in range(RUNGS)]
-    return Plan(
-        SCREENING * budget,
-        tuple((min(count, first), short * ETA**rung) for rung, count in enumerate(counts)),
-        finalists,
-        epochs,
-    )
+    rising = [LEAST_EPOCHS * ETA**rung for rung in range(RUNGS)]
+    short = [few for few in rising if few * ETA <= epochs]
+    share = FULL if short else SHORT + FULL
+    finalists = max(min(config.finalists, int(share * budget / (epochs * epoch))) - 1, 1)
+    rungs = []
+    if short:
+        first = max(int(SHORT * budget / (len(short) * short[0] * epoch)), finalists * ETA ** (len(short) - 1))
+        first = min(first, config.candidates)
+        rungs = [(min(max(first // ETA**rung, finalists), first), few) for rung, few in enumerate(short)]
+    return Plan(SCREENING * budget, tuple(rungs), finalists, epochs)
 
 
 def next_task(
@@ -120,11 +120,13 @@ def next_task(
     screened = [d for d in done if d.task.stage == "screen"]
     chunk = CHUNK * len(screened)
     spent = sum(d.seconds for d in screened)
-    if chunk < len(candidates) and (spent < plan.screening or chunk < plan.rungs[0][0]):
+    needed = plan.rungs[0][0] if plan.rungs else plan.finalists
+    if chunk < len(candidates) and (spent < plan.screening or chunk < needed):
         return Task("screen", number, chunk=chunk)
     # The largest architecture is trained fully in any case, so it takes no place in the rungs.
     entrants: list[tuple[Any, int | None]] = [(genotype, None) for genotype in ranked(screened) if genotype != largest]
-    others: list[tuple[Any, int | None]] = []  # the candidates of the full trainings: first those of the last rung
+    # The candidates of the full trainings: first those of the last rung.
+    others: list[tuple[Any, int | None]] = [] if plan.rungs else entrants
     for rung, (count, epochs) in enumerate(plan.rungs):
         short = [d for d in done if d.task.stage == "short" and d.task.rung == rung]
         if len(short) < min(count, len(entrants)):

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import pytest
 
 from automl_ext.nas.auto.config import AutoConfig
-from automl_ext.nas.auto.plan import CHUNK, Done, Task, make_plan, next_task
+from automl_ext.nas.auto.plan import CHUNK, LEAST_EPOCHS, Done, Task, make_plan, next_task
 
 CANDIDATES = [f"g{i}" for i in range(120)]
-CONFIG = AutoConfig(minutes=10, epochs=12, candidates=120, finalists=3)
+CONFIG = AutoConfig(minutes=10, epochs=27, candidates=120, finalists=3)
 
 
 def run_through(config: AutoConfig, accuracy: dict[str, float], largest: float = 1.0) -> list[Done]:
@@ -42,8 +42,10 @@ def test_the_trainings_fit_into_the_budget(minutes: float, epoch: float) -> None
     plan = make_plan(config, epoch)
     seconds = epoch * (sum(n * e for n, e in plan.rungs) + plan.epochs * (plan.finalists + 1))
     assert 1 <= plan.finalists <= 4
-    assert plan.rungs[0][0] >= plan.rungs[1][0] >= plan.finalists
-    smallest = epoch * (3 * 1 + 3 * 3 + 2 * 3)  # at least one finalist from two rungs, and the largest architecture
+    counts = [count for count, _ in plan.rungs]
+    assert counts == sorted(counts, reverse=True)
+    assert all(count >= plan.finalists for count in counts)
+    smallest = epoch * 2 * LEAST_EPOCHS  # one finalist and the largest architecture
     assert seconds <= max(60 * minutes * 0.85, smallest)
 
 
@@ -62,9 +64,18 @@ def test_the_best_are_promoted_with_their_weights() -> None:
     assert {t.epochs for t in full} == {make_plan(CONFIG, 1.0).epochs}
 
 
+def test_a_small_budget_has_no_trainings_too_short_to_tell_architectures_apart() -> None:
+    """After one epoch the accuracy is noise: the highest-ranked architectures are trained fully instead."""
+    done = run_through(AutoConfig(minutes=4, epochs=40, finalists=4, baselines=False), {"g0": 0.1}, largest=9.0)
+    assert make_plan(CONFIG, 1.0).rungs == ((25, 3), (8, 9))
+    assert not stage(done, "short")
+    assert [t.genotype for t in stage(done, "full")][:3] == ["g0", "largest", "g1"]
+    assert {t.epochs for t in stage(done, "full")} == {8}
+
+
 def test_time_that_is_left_goes_to_the_best_of_the_earlier_rung() -> None:
     """The plan counts on the cost of the largest architecture, so cheaper ones leave time for more of them."""
-    config = AutoConfig(minutes=10, epochs=12, candidates=120, finalists=6, baselines=False)
+    config = AutoConfig(minutes=30, epochs=27, candidates=120, finalists=6, baselines=False)
     done = run_through(config, {"g1": 0.9, "g2": 0.8}, largest=20.0)
     first, second, full = stage(done, "short"), stage(done, "short", rung=1), stage(done, "full")
     assert len(second) == make_plan(config, 20.0).finalists == 1
