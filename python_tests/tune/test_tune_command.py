@@ -121,7 +121,7 @@ def test_declared_spaces_hold_the_defaults() -> None:
             value = getattr(kind(), option)
             if isinstance(values, Range):
                 # A logarithmic range cannot hold 0.
-                assert values.low <= value <= values.high or (value == 0 and values.low < 1e-6), (name, option)
+                assert values.low <= value <= values.high or (value == 0 and values.log), (name, option)
             else:
                 assert value in values.values, (name, option)
 
