@@ -123,6 +123,7 @@ def _algorithm(name: str) -> tuple[type, Run]:
 _RETURN = TunedBy("eval_return_mean", "eval_return")  # of the last policy, in new episodes; on the way: evaluations
 _SUPERNET = TunedBy("supernet_accuracy", "search_supernet_accuracy")  # of the derived architecture, validation images
 _SCORE = TunedBy("score", "best_score")  # of the best architecture, validation images
+_VALID = TunedBy("negative_loss", "negative_loss")  # of the cross-validation of a table's rows
 _RETRAIN = TunedBy("retrain_valid_accuracy", "retrain_valid_accuracy", (("validate", True),))
 
 # Per search over a supernet: help text, configuration, function.
@@ -243,7 +244,7 @@ RUNNERS: dict[str, Runner] = {
         )
         for name in ALGORITHMS
     },
-    **{name: Runner(text, functools.partial(_load, *names)) for name, (text, *names) in _TABLES.items()},
+    **{name: Runner(text, functools.partial(_load, *names), metric=_VALID) for name, (text, *names) in _TABLES.items()},
 }
 # The commands that torchrun may start in several processes.
 RANKED = ("search gdas", "search entmax-gdas", "search darts", "retrain", "train a2c", "train ppo", "train dreamer")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import math
 import sys
@@ -22,6 +23,7 @@ from automl_ext.tune.trials import Outcome, Proposal, file_of, folder_of, read_t
 if TYPE_CHECKING:
     from automl_ext.tune.pruning import Rule
 
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 Objective = Callable[[dict[str, Any], Path], float]  # (point, folder of the trial) -> value
 
 
@@ -62,6 +64,8 @@ class Evaluate:
         except Pruned:
             return "pruned", None, None
         except Exception as error:
+            if isinstance(error, OSError) and error.errno in DISK_FULL:
+                raise  # no fault of the point: tuning ends, and the trial can be resumed
             memory = "not enough memory: " if is_out_of_memory(error) else ""
             kind = "" if isinstance(error, (UserError, ValueError)) or memory else f"{type(error).__name__}: "
             if not isinstance(error, (UserError, ValueError)):

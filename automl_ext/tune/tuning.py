@@ -9,6 +9,7 @@ A resumed run goes through the same loop. It takes points and outcomes from the 
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pickle
 import time
@@ -216,6 +217,8 @@ class Tuning:
         found = read_trial(self.folder, index)
         if found is not None:
             proposal, known = found
+            if index < len(self.first):  # the file cannot hold infinities
+                proposal = dataclasses.replace(proposal, point=dict(self.first[index]))
             self.study.restore(index, proposal.params)
             spent = proposal.elapsed + (0.0 if known is None else known.seconds)
             self.began = min(self.began, time.monotonic() - spent)
@@ -261,7 +264,10 @@ class Tuning:
             self.run.save(done, {})
         failed = self.trials.count("failed")
         if failed == done and (done >= HOPELESS or not (self.pending or self.has_budget())):
-            raise UserError(f"the first {done} trials failed, so the settings are probably wrong: {outcome.error}")
+            which = f"the first {done} trials" if done > 1 else "the first trial"
+            raise UserError(
+                f"{which} failed, so the settings are probably wrong: {outcome.error}; choose another --out"
+            )
 
     def next_outcome(self) -> Outcome:
         """Return the outcome of the oldest trial in the workers; the trial has failed if its processes were killed."""

@@ -15,7 +15,7 @@ from automl_ext.tune.past_studies import PastStudy
 from automl_ext.tune.portfolio_building import build_portfolio, key
 
 TRIALS = 10
-SEEDS = 50  # of TPE
+SEEDS = 20  # of TPE
 STARTUP = 4  # random trials of TPE; with Optuna's 10, TPE at 10 trials is random search
 
 

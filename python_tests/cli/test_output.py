@@ -189,10 +189,16 @@ def test_every_option_of_a_run_has_a_help_text(name: str, options: dict[str, dic
     assert without_help(options[name]) == []
 
 
-@pytest.mark.parametrize("name", sorted(cli.COMMANDS.keys() - RUNNERS.keys() - {"bench"}))
+@pytest.mark.parametrize("name", sorted(cli.COMMANDS.keys() - RUNNERS.keys() - {"bench", "tune"}))
 def test_every_option_of_a_command_has_a_help_text(name: str, options: dict[str, dict[str, str]]) -> None:
     assert len(options[name]) >= 2
     assert without_help(options[name]) == []
+
+
+def test_every_option_of_tuning_has_a_help_text(options: dict[str, dict[str, str]]) -> None:
+    for name in ("tune train ppo", "tune search rea", "tune retrain"):
+        assert {"--trials", "--sampler", "--workers", "--seed"} <= options[name].keys()
+        assert without_help(options[name]) == []
 
 
 def test_options_without_a_help_text_are_found() -> None:
@@ -221,6 +227,8 @@ def test_groups_of_options_have_titles(capsys: pytest.CaptureFixture[str], monke
         ("train dqn --en", {"--env-id"}),
         ("train dqn --vectorization ", {"auto", "sync", "async", "vector_entry_point"}),
         ("eval --tr", {"--trust"}),
+        ("tune train pp", {"ppo"}),
+        ("tune retrain --sampler ", {"tpe", "experience"}),
     ],
 )
 def test_completion_in_bash(bash_script: Path, line: str, expected: set[str]) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import math
+import multiprocessing
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +71,40 @@ def test_the_best_trial_is_found_beside_the_given_settings(tmp_path: Path) -> No
     assert result["best"]["value"] == value_of(result["best"]["point"])
     for name in ("history", "importance", "slice"):
         assert (tmp_path / f"run/{name}.png").stat().st_size > 2000
+
+
+def full(point: dict[str, Any], out: Path) -> float:
+    mark = out.parent.parent.parent / "full"
+    if out.name == "0001" and not mark.exists():
+        mark.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+    return value_of(point)
+
+
+def test_a_full_disk_ends_tuning_and_fails_no_trial(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space left"):
+        tune(full, SPACE, TuneConfig(trials=3, minimize=True), tmp_path / "run", first=[FIRST[0]])
+    result = tune(full, SPACE, TuneConfig(trials=3, minimize=True), tmp_path / "run", first=[FIRST[0]], resume="auto")
+    assert [trial["state"] for trial in trials_of(result)] == ["finished"] * 3
+
+
+def infinite(point: dict[str, Any], out: Path) -> float:
+    if out.name == "0000":
+        mark = out.parent.parent.parent / "interrupted"
+        if not mark.exists():
+            mark.touch()
+            raise KeyboardInterrupt
+        assert point["x"] == math.inf
+    return 1.0
+
+
+def test_an_infinite_setting_survives_an_interruption(tmp_path: Path) -> None:
+    first = [{"x": math.inf, "n": 3, "kind": "a"}]
+    with pytest.raises(KeyboardInterrupt):
+        tune(infinite, SPACE, TuneConfig(trials=2), tmp_path / "run", first=first)
+    result = tune(infinite, SPACE, TuneConfig(trials=2), tmp_path / "run", first=first, resume="auto")
+    assert result is not None
+    assert result["first_value"] == 1.0
 
 
 def test_minimize(tmp_path: Path) -> None:
@@ -222,3 +260,18 @@ def test_reports_of_earlier_steps_are_ignored_and_a_trial_is_ended() -> None:
         with pytest.raises(Pruned):
             report(3, -1.0)
     assert reports.values == [(1, 2.0), (2, 1.0), (3, -1.0)]
+
+
+def dying(point: dict[str, Any], out: Path) -> float:
+    if out.name == "0001":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return value_of(point)
+
+
+def test_a_trial_whose_process_is_killed_has_failed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fork = multiprocessing.get_context("fork")  # a start with spawn imports torch
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: fork)
+    result = tune(dying, SPACE, TuneConfig(trials=4, workers=2), tmp_path / "run", first=FIRST)
+    assert result is not None
+    assert [trial["state"] for trial in result["trials"]] == ["finished", "failed", "finished", "finished"]
+    assert "was killed 3 times" in result["trials"][1]["error"]

@@ -17,7 +17,7 @@ from automl_ext.training.observer import observing
 from automl_ext.training.pictures.curves import read_metrics
 from automl_ext.training.run import RESULT
 from automl_ext.training.search_space import with_point
-from automl_ext.tune.reporting import report
+from automl_ext.tune.reporting import Pruned, report
 
 PATIENCE = 30.0  # seconds to wait for the lock of a trial's folder: a killed process may still be ending
 
@@ -65,7 +65,7 @@ class CommandObjective:
             with observing(self.watch(out)):
                 function(config, out, resume="auto", stop_after=None)
         for step, value in self.logged(out):
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(Pruned):  # the run has finished
                 report(step, value)
         return value_of(out, self.metric.name)
 
