@@ -142,12 +142,14 @@ def test_damaged_files_are_refused(small: Fitted, tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_the_budget_is_kept() -> None:
+def test_the_budget_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is CPU time, so that other work on the machine takes nothing from the budget."""
     fit(numbers(60), "price", minutes=5, candidates=1)  # imports
-    frame, seconds = numbers(400), 4.0
+    frame, seconds = numbers(400), 3.0
+    monkeypatch.setattr(time, "monotonic", time.process_time)
     began = time.monotonic()
     fitted = fit(frame, "price", minutes=seconds / 60)
-    assert time.monotonic() - began < 1.05 * seconds + 1  # a second for a machine that does other things
+    assert time.monotonic() - began < 1.05 * seconds
     assert len(fitted.leaderboard) >= 2
 
 
