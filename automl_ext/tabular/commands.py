@@ -98,7 +98,7 @@ def fit_command(prog: str, args: Sequence[str]) -> int:
             command.target,
             minutes=seconds / 60,
             seed=command.seed,
-            features=command.features != "no",
+            features="auto" if command.features == "auto" else command.features == "yes",
             time=command.time,
             group=command.group,
             metric=command.metric,

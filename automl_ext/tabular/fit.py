@@ -18,6 +18,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
 FOLDS = 5
+AUTO_FEATURES = True  # whether features="auto" tries constructed features
 SPLITS = {
     "stratified": "each fold has the classes' shares",
     "random": "rows are drawn at random",
@@ -85,7 +86,8 @@ def fit(
     deadline = started + seconds - max(0.2, 0.03 * seconds)  # the rest is for the selection
     search = TableSearch(problem, deadline, seed, workers)
     by_time = problem.kind == "time"
-    verdicts = run_schedule(search, bool(features), candidates, by_time, report or (lambda *_: None))
+    tried = AUTO_FEATURES if features == "auto" else bool(features)
+    verdicts = run_schedule(search, tried, candidates, by_time, report or (lambda *_: None))
     votes = search.select()
     again = by_time or len(search.folds) == 1
     preparations, members = refitted(search, votes) if again else bagged(search, votes)

@@ -105,7 +105,7 @@ def test_rows_to_predict_that_are_unusual(small: Fitted) -> None:
     unseen = small.predict(new.assign(city="Quito"))
     np.testing.assert_array_equal(unseen, small.predict(new.assign(city=None)))
     np.testing.assert_array_equal(small.predict(new[new.columns[::-1]].assign(extra=1)), small.predict(new))
-    assert np.isfinite(small.predict(new.assign(a=np.inf, b=np.nan))).all()
+    assert np.isfinite(small.predict(new.assign(a=np.inf, b=np.nan, c=-1e200))).all()
     assert len(small.predict(new.iloc[:0])) == 0
     with pytest.raises(UserError, match="lacks the columns 'a, day'"):
         small.predict(new.drop(columns=["a", "day"]))
@@ -142,12 +142,14 @@ def test_damaged_files_are_refused(small: Fitted, tmp_path: Path) -> None:
         load(tmp_path)
 
 
-def test_the_budget_is_kept() -> None:
+def test_the_budget_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock is CPU time, so that other work on the machine takes nothing from the budget."""
     fit(numbers(60), "price", minutes=5, candidates=1)  # imports
-    frame, seconds = numbers(400), 4.0
+    frame, seconds = numbers(400), 3.0
+    monkeypatch.setattr(time, "monotonic", time.process_time)
     began = time.monotonic()
     fitted = fit(frame, "price", minutes=seconds / 60)
-    assert time.monotonic() - began < 1.05 * seconds + 1  # a second for a machine that does other things
+    assert time.monotonic() - began < 1.05 * seconds
     assert len(fitted.leaderboard) >= 2
 
 
@@ -183,6 +185,7 @@ def test_a_budget_that_is_far_too_small_still_gives_a_model() -> None:
         ({"frame": classes().assign(y=None)}, "at least 10 rows with a target, got 0"),
         ({"frame": classes()[["y"]].assign(one=1)}, "expected columns to predict from"),
         ({"frame": numbers().assign(y=np.inf)}, "expected finite numbers"),
+        ({"frame": numbers().assign(y=1e200 * numbers()["a"])}, "expected finite numbers within"),
     ],
 )
 def test_arguments_that_are_refused(change: dict[str, Any], message: str) -> None:

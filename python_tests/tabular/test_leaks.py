@@ -84,6 +84,15 @@ def test_a_preparation_learns_from_training_rows_alone(family: str) -> None:
     assert "Zurich" not in str(first.to_json())
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_rows_features_do_not_depend_on_the_other_rows(family: str) -> None:
+    problem = find_problem(numbers(60), "price")
+    columns = [column for column in problem.columns if column.is_used]
+    preparation, _ = prepare(problem.frame, columns, problem.y, problem.task, [family])
+    alone = [preparation.apply(problem.frame.iloc[[i]]).x for i in range(60)]
+    np.testing.assert_array_equal(preparation.apply(problem.frame).x, np.concatenate(alone))
+
+
 def test_each_fold_is_prepared_by_its_own_training_rows() -> None:
     frame = classes(100)
     problem = find_problem(frame, "y")

@@ -158,4 +158,5 @@ def test_parquet_and_csv_are_the_same(tmp_path: Path) -> None:
     frame = classes(30).drop(columns="day")
     frame.to_csv(tmp_path / "t.csv", index=False)
     frame.to_parquet(tmp_path / "t.parquet")
-    pd.testing.assert_frame_equal(read_table(tmp_path / "t.csv"), read_table(tmp_path / "t.parquet"))
+    read = [read_table(tmp_path / name).fillna({"city": "missing"}) for name in ("t.csv", "t.parquet")]
+    pd.testing.assert_frame_equal(*read)

@@ -12,6 +12,7 @@ from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.families import FAMILIES, Named, Rows, State
 from automl_ext.tabular.table.columns import Column
 from automl_ext.tabular.table.task import Array, TableTask
+from automl_ext.training.checks import LARGEST
 
 MOST_CATEGORIES = 250  # the trees' histograms have 255 bins; rarer categories count as missing
 MOST_INDICATORS = 10  # target means of more classes would be too many features
@@ -75,6 +76,7 @@ class Preparation:
         for family, state in self.families.items():
             named += training[family] if family in training else FAMILIES[family].apply(frame, state)
         x = np.column_stack([values for _, values in named]) if named else np.zeros((len(frame), 0))
+        x = np.clip(x, -LARGEST, LARGEST)  # XGBoost computes in float32 and refuses infinite numbers
         return Matrix(x, [name for name, _ in named], categorical)
 
     def to_json(self) -> dict[str, Any]:

@@ -18,6 +18,7 @@ KINDS = ("numeric", "categorical", "boolean", "date", "text")
 IGNORED = ("constant", "id", "ignore")  # kinds of columns from which nothing is learned
 MOST_CODES = 20  # integers with at most this number of values, and a name like "code", are still numbers
 NUMBERS = 0.95  # smallest share of a text column's values that are numbers, if it is numeric
+FEWEST_OF_CLASS = 5  # rows of each class, if it is no accident that the classes are intervals of a column
 TEXT_WORDS = 3  # text has on average at least this number of words
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 ID_NAME = re.compile(r"(?i:(^|[_\W])(id|uuid|guid|index|rownames?|unnamed: 0)$)|[a-z]I[Dd]$")
@@ -174,7 +175,8 @@ def check_duplicates(frame: Any, columns: list[Column], y: Any, is_classificatio
         if is_classification:
             repeats = values.nunique() <= len(values) / 2
             pure = repeats and bool((own.groupby(values.to_numpy()).nunique() == 1).all())
-            if not pure and column.kind in ("numeric", "date"):
+            rarest = own.value_counts().min()
+            if not pure and column.kind in ("numeric", "date") and rarest >= FEWEST_OF_CLASS:
                 by_value = own.to_numpy()[np.argsort(values.to_numpy(), kind="stable")]
                 changes = int((by_value[1:] != by_value[:-1]).sum())
                 pure = changes == own.nunique() - 1 and not _shares_a_value(values, own)

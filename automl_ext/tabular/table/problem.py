@@ -14,6 +14,7 @@ from automl_ext.tabular.table.columns import Column, check_duplicates, find_colu
 from automl_ext.tabular.table.reading import check_frame
 from automl_ext.tabular.table.splits import Kind, RowSplit, make_folds, split_kind
 from automl_ext.tabular.table.task import Array, TableTask, find_task
+from automl_ext.training.checks import LARGEST
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
@@ -88,8 +89,12 @@ def _rows(frame: Any, target: str, time: str | None, group: str | None) -> tuple
             raise UserError(f"{argument}: expected another column than the target, got {short(name)}")
     present = frame[target].notna().to_numpy()
     types = library("pandas").api.types
-    if types.is_numeric_dtype(frame[target].dtype) and np.isinf(frame[target].to_numpy(float, na_value=0.0)).any():
-        raise UserError(f"target {target!r}: expected finite numbers, got an infinite one")
+    if types.is_numeric_dtype(frame[target].dtype):
+        largest = float(np.abs(frame[target].to_numpy(float, na_value=0.0)).max(initial=0.0))
+        if largest > LARGEST:
+            raise UserError(
+                f"target {target!r}: expected finite numbers within ±{LARGEST:g}, got one of size {largest:g}"
+            )
     notes = [f"{int((~present).sum())} rows without a target are left out"] if not present.all() else []
     for argument, name in (("time", time), ("group", group)):
         if name is not None and frame.loc[present, name].isna().any():
