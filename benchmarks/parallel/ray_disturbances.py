@@ -90,11 +90,12 @@ def disturbed(command: list[str], out: Path, rng: random.Random, span: float) ->
     from ray.cluster_utils import Cluster
 
     cluster = Cluster(initialize_head=True, head_node_args={**SMALL, "include_dashboard": False})
-    node = cluster.add_node(**SMALL)
     os.environ["RAY_ADDRESS"] = cluster.address
     counts = dict.fromkeys(KINDS, 0)
     try:
         driver = start(command, out, "--cluster", "ray")
+        wait_for_progress(driver, out, 0.0)  # it belongs to the head, the only node so far
+        node = cluster.add_node(**SMALL)
         for kind in rng.sample(["worker", "worker", "node", "driver"], 4):
             wait_for_progress(driver, out, rng.uniform(0.02, 1.0) * span)
             if driver.poll() in (0, FAILED):

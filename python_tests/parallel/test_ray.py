@@ -38,8 +38,8 @@ def nodes() -> Iterator[Any]:
     os.environ["RAY_DISABLE_MEMORY_MONITOR"] = "1"
     small = {"num_cpus": 1, "object_store_memory": 80 << 20}
     cluster = Nodes(initialize_head=True, head_node_args={**small, "include_dashboard": False})
+    ray.init(cluster.address, logging_level="error", log_to_driver=False)  # belongs to the head: there is no other node
     cluster.gpu_node = cluster.add_node(**small, num_gpus=1)
-    ray.init(cluster.address, logging_level="error", log_to_driver=False)
     cluster.wait_for_nodes()
     yield cluster
     ray.shutdown()
