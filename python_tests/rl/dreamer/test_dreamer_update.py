@@ -53,9 +53,9 @@ def test_imagination_starts_from_valid_nonterminal_states(register_world, monkey
         states.append(features)
         return features, metrics
 
-    def behavior(start: Tensor) -> Any:
+    def behavior(start: Tensor, own: Tensor | None) -> Any:
         states.append(start)
-        return learn_behavior(start)
+        return learn_behavior(start, own)
 
     monkeypatch.setattr(learner, "learn_dynamics", dynamics)
     monkeypatch.setattr(learner, "learn_behavior", behavior)
