@@ -40,7 +40,7 @@ def run_command(prog: str, function: Run, config: Any, options: RunOptions) -> d
     cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
     one_run = seeds is None and (prog.split()[1] == "train" or not hasattr(config, "workers"))
     if ranks.requested() > 1 and (seeds is not None or options.cluster is not None):
-        raise UserError("--seeds, --cluster: torchrun trains one network; leave these options out, or start one process")
+        raise UserError("--seeds, --cluster: torchrun trains one network; leave them out, or start one process")
     if options.cluster is not None and one_run:
         raise UserError(f"--cluster: {prog} is one run; expected --seeds beside it, to run several on the cluster")
     with cluster:
