@@ -120,7 +120,8 @@ def report() -> None:
         print(f"{case:<45}", *(f"{ms:9.2f} ms" for ms in median))
     if options.json is not None:
         facts = {"machine": f"{os.cpu_count()} cores, {cpu_name()}", "load": load, "rounds": options.rounds}
-        facts["command"] = "OMP_NUM_THREADS=1 python benchmarks/parallel/torchrun.py --json FILE"
+        command = f"python benchmarks/parallel/torchrun.py --rounds {options.rounds} --json FILE"
+        facts["command"] = f"OMP_NUM_THREADS=1 {command}"
         content = facts | {"columns": ["case", *map(str, options.ranks)], "rows": rows}
         options.json.write_text(json.dumps(content, indent=1) + "\n")
 

@@ -32,7 +32,7 @@ def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of two ranks: all jobs, and last one in which rank 1 is killed."""
     out = tmp_path_factory.mktemp("ranks")
     processes = start_ranks(out, "norm", *JOBS, "undisturbed", "killed")
-    results = [process.communicate(timeout=300) for process in processes]
+    results = [process.communicate(timeout=900) for process in processes]
     (out / "codes.json").write_text(json.dumps([process.returncode for process in processes]))
     (out / "outputs.json").write_text(json.dumps(results))
     return out
@@ -90,7 +90,7 @@ def test_only_rank_0_prints(of_ranks: Path) -> None:
 def test_a_killed_rank_ends_the_others(of_ranks: Path) -> None:
     code, seconds = json.loads((of_ranks / "killed.json").read_text())
     assert code == 2
-    assert seconds < 30
+    assert seconds < 60  # of the whole run; far from the timeout of 30 minutes
     assert json.loads((of_ranks / "codes.json").read_text())[1] == -9
     errors = json.loads((of_ranks / "outputs.json").read_text())[0][1]
     assert "error: rank 0 lost the connection to the other ranks" in errors
@@ -105,7 +105,7 @@ def test_torchrun_restarts_killed_ranks_exactly(of_ranks: Path, tmp_path: Path) 
         env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=900,
     )
     assert done.returncode == 0, done.stderr
     run, undisturbed = tmp_path / "restarted", of_ranks / "undisturbed"
