@@ -86,6 +86,7 @@ def without_shared(kind: type) -> type:
     @dataclass
     class OneWorker(kind):
         workers: tyro.conf.Suppress[int] = 1
+        """Number of trials at the same time, as in the options of tuning."""
 
     return OneWorker
 
