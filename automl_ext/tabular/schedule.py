@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -58,7 +57,7 @@ def _tune(search: TableSearch, limit: int | None, refits: bool, report: Report) 
             if tuner.learner == trial.candidate.learner:
                 tuner.add(trial)
     stale, best = 0, search.best().loss
-    for tuner in _in_turn(tuners):
+    for tuner in itertools.cycle(tuners):
         left = _time_left(search, refits)
         if stale >= STALE or left <= min(_expected(search, t.learner) for t in tuners):
             return
@@ -69,10 +68,6 @@ def _tune(search: TableSearch, limit: int | None, refits: bool, report: Report) 
         tuner.tell(asked, found.loss if found is not None else None)
         stale = 0 if found is not None and found.loss < best else stale + 1
         best = search.best().loss
-
-
-def _in_turn(tuners: list[Tuner]) -> Iterator[Tuner]:
-    return itertools.cycle(tuners)
 
 
 def _try(

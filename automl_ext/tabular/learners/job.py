@@ -10,7 +10,6 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from automl_ext.tabular.features.preparation import Matrix
-from automl_ext.tabular.table.metrics import loss
 from automl_ext.tabular.table.task import Array, TableTask
 
 
@@ -108,8 +107,3 @@ def as_probabilities(raw: Array, task: TableTask) -> Array:
     if task.kind == "binary" and raw.ndim == 1:
         return np.stack([1 - raw, raw], axis=1)
     return raw
-
-
-def model_loss(model: Model, x: Array, y: Array, task: TableTask) -> float:
-    """Compute the loss of a model at its own number of rounds."""
-    return loss(task, y, model.predict(x, model.rounds))
