@@ -47,7 +47,7 @@ def build_table(path: Path, names: Sequence[str], learners: Sequence[str]) -> No
         "libraries": libraries(),
         "rows": ROWS,
         "seconds_limit": DEADLINE,
-        "points": {learner: random_points(learner, POINTS, seed=1) for learner in SPACES},
+        "points": table.get("points") or {learner: random_points(learner, POINTS, seed=1) for learner in SPACES},
     }
     data_sets = table.setdefault("data_sets", {})
     clock.use_cpu_clock()

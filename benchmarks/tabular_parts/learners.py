@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from data_sets import loss_of
 
-from automl_ext.training.search_space import Categories, Range, Values
+from automl_ext.tabular.learners.lightgbm import LightGBMSettings
+from automl_ext.tabular.learners.xgboost import XGBoostSettings
+from automl_ext.training.search_space import Values, search_space
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,25 +22,10 @@ Point = dict[str, Any]
 
 ROUNDS = 1000
 PATIENCE = 40
-LIGHTGBM: dict[str, Values] = {
-    "learning_rate": Range(0.02, 0.3, log=True),
-    "num_leaves": Range(4, 256, log=True),
-    "min_child_samples": Range(2, 128, log=True),
-    "feature_fraction": Range(0.3, 1.0),
-    "bagging_fraction": Range(0.5, 1.0),
-    "lambda_l2": Range(1e-3, 10.0, log=True),
-    "extra_trees": Categories(False, True),
+SPACES: dict[str, dict[str, Values]] = {
+    "lightgbm": search_space(LightGBMSettings),
+    "xgboost": search_space(XGBoostSettings),
 }
-XGBOOST: dict[str, Values] = {
-    "learning_rate": Range(0.02, 0.3, log=True),
-    "max_depth": Range(2, 10),
-    "min_child_weight": Range(0.3, 30.0, log=True),
-    "subsample": Range(0.5, 1.0),
-    "colsample_bytree": Range(0.3, 1.0),
-    "reg_lambda": Range(0.1, 20.0, log=True),
-    "reg_alpha": Range(1e-3, 5.0, log=True),
-}
-SPACES = {"lightgbm": LIGHTGBM, "xgboost": XGBOOST}
 
 
 def encoder(train: pd.DataFrame) -> Predict:

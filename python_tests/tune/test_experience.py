@@ -231,3 +231,23 @@ def test_meta_features() -> None:
     assert skewed["target_skewness"] == pytest.approx(math.log1p(1.1525), abs=1e-3)  # of 1, 2, 4 and 100
     with pytest.raises(ValueError, match="expected rows and a column 'z'"):
         meta_features(frame, "z", classes=True)
+
+
+@pytest.mark.parametrize("learner", ["lightgbm", "xgboost"])
+def test_the_points_of_the_package_are_in_the_spaces_of_the_learners(learner: str) -> None:
+    from automl_ext.tabular.learners.registry import LEARNERS
+    from automl_ext.training.search_space import Range, search_space
+
+    space = search_space(LEARNERS[learner].settings)
+    points = portfolio(f"train {learner}")
+    assert len(points) == 10
+    for point in points:
+        assert point.keys() == space.keys()
+        for name, values in space.items():
+            inside = (
+                values.low <= point[name] <= values.high if isinstance(values, Range) else point[name] in values.values
+            )
+            assert inside, (name, point[name])
+    known = nearest(f"train {learner}", {"rows": 3.5, "columns": 1.3, "categorical": 0.5})
+    assert len(known) == 3
+    assert known[0] != known[1]
