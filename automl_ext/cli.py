@@ -23,7 +23,7 @@ from automl_ext.tabular.commands import FitCommand, PredictCommand, fit_command,
 from automl_ext.training import ranks
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
-from automl_ext.training.memory import is_out_of_memory
+from automl_ext.training.machine.memory import is_out_of_memory
 from automl_ext.tune.portfolio_command import PortfolioCommand, run_portfolio
 from automl_ext.tune_command import TUNE, run_tune, tune_forms
 from automl_ext_cli.commands import COMPLETION, answer, command_name, flush_output

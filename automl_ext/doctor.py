@@ -11,7 +11,7 @@ from torch import Tensor
 
 import automl_ext
 from automl_ext import _native
-from automl_ext.training.device import choose_device
+from automl_ext.training.machine.device import choose_device
 
 # Largest error allowed in float32, relative to the largest value of the result: far above the rounding error.
 _TOLERANCE = 1e-4

@@ -20,7 +20,7 @@ import torch
 
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.replay.sequences import Sequences
-from automl_ext.training.memory import keep_freed_memory
+from automl_ext.training.machine.memory import keep_freed_memory
 
 BATCH, LENGTH, SIZE, STOCH, HORIZON = 16, 32, 128, 30, 15
 

@@ -23,11 +23,11 @@ from automl_ext.bench.reports import terminal as report
 from automl_ext.bench.scaling import scaling
 from automl_ext.bench.timing import WARM_UP_ELEMENTS, warm_allocator
 from automl_ext.training.checks import check_range
-from automl_ext.training.device import choose_device
-from automl_ext.training.environment import cpu_name
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import check_writable, write_atomic
 from automl_ext.training.files.reading import read_object
+from automl_ext.training.machine.device import choose_device
+from automl_ext.training.machine.environment import cpu_name
 
 MOST_THREADS = 4096
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import torch
 
-from automl_ext.training.memory import keep_freed_memory
+from automl_ext.training.machine.memory import keep_freed_memory
 
 TURN = 2e-3  # seconds of calls between two clock readings, so that the clock's error is below 0.1 %
 FEWEST_TURNS = 5

@@ -11,9 +11,9 @@ import torch
 from automl_ext._version import __version__
 from automl_ext.training import ranks
 from automl_ext.training.config import to_dict
-from automl_ext.training.environment import cpu_name
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
+from automl_ext.training.machine.environment import cpu_name
 from automl_ext.training.progress import Progress
 from automl_ext.training.run import Load, Run
 

@@ -21,8 +21,8 @@ from automl_ext.tabular.table.metrics import shown
 from automl_ext.tabular.table.problem import Problem, find_problem
 from automl_ext.tabular.table.reading import read_table
 from automl_ext.training.checks import check_range, check_seed
-from automl_ext.training.clock import Clock
 from automl_ext.training.errors import UserError
+from automl_ext.training.machine.clock import Clock
 from automl_ext.training.run import Run
 
 NEVER = float("inf")

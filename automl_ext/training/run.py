@@ -26,14 +26,14 @@ from typing import Any, TypeVar
 
 from automl_ext._version import __version__
 from automl_ext.training.config import from_dict, to_dict
-from automl_ext.training.environment import check_compatible, environment
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint, metrics
 from automl_ext.training.files.atomic import fsync_path, write_json
 from automl_ext.training.files.checkpoint import DamagedCheckpoint, UnfitState
 from automl_ext.training.files.reading import read_object, short
 from automl_ext.training.files.run_folder import RunFolder
-from automl_ext.training.memory import keep_freed_memory
+from automl_ext.training.machine.environment import check_compatible, environment
+from automl_ext.training.machine.memory import keep_freed_memory
 from automl_ext.training.observer import observe
 from automl_ext.training.progress import Progress
 
@@ -69,7 +69,7 @@ class Run:
 
         The directory is locked until the run is closed or the process ends. A new run that fails before it has logged
         or saved anything removes its files, so that ``out`` can be used again. The process keeps freed memory from
-        here on (:func:`~automl_ext.training.memory.keep_freed_memory`).
+        here on (:func:`~automl_ext.training.machine.memory.keep_freed_memory`).
 
         Args:
             out: the run directory.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
-from automl_ext.training.memory import is_out_of_memory
+from automl_ext.training.machine.memory import is_out_of_memory
 from automl_ext.tune.reporting import Pruned, Reports, reporting
 from automl_ext.tune.trials import Outcome, Proposal, file_of, folder_of, read_trial, write_trial
 

@@ -23,7 +23,7 @@ from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.retraining.training import TrainingConfig
 from automl_ext.parallel.cluster import Cluster
 from automl_ext.parallel.workers import Workers
-from automl_ext.training.environment import cpu_name
+from automl_ext.training.machine.environment import cpu_name
 
 ROOT = Path(__file__).parents[2]
 CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"

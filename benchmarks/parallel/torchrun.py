@@ -23,7 +23,7 @@ import gymnasium
 import numpy as np
 
 from automl_ext.cli import main
-from automl_ext.training.environment import cpu_name
+from automl_ext.training.machine.environment import cpu_name
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 EVALUATION = ["--eval-episodes", "1", "--final-episodes", "1", "--eval-max-steps", "10", "--vectorization", "sync"]

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from automl_ext.training.config import apply_toml, differences, to_dict
-from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
+from automl_ext.training.machine.device import choose_device
 
 needs_toml = pytest.mark.skipif(
     sys.version_info < (3, 11) and __import__("importlib.util").util.find_spec("tomli") is None,

@@ -212,7 +212,7 @@ def test_another_algorithm_torch_or_thread_count(tmp_path, monkeypatch):
         patch.setattr(torch, "__version__", "2.9.1")
         with pytest.raises(UserError, match=r"this is torch 2.9.1: install torch 2\.\d+$"):
             make(tmp_path, resume="auto")
-    monkeypatch.setattr("automl_ext.training.environment.cpu_name", lambda: "another CPU")
+    monkeypatch.setattr("automl_ext.training.machine.environment.cpu_name", lambda: "another CPU")
     with pytest.warns(UserWarning, match=r"now it is another CPU: the result may differ"):
         make(tmp_path, resume="auto").close()
 

@@ -18,8 +18,8 @@ from automl_ext.nas.retraining.images import accuracy, to_device, without_valida
 from automl_ext.nas.retraining.training import NetworkTraining, count_parameters
 from automl_ext.nas.screening.score_job import ScoreJob
 from automl_ext.nas.spaces.space import Space
-from automl_ext.training.device import choose_device
 from automl_ext.training.files.weights import check_fit
+from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import derived_seed
 
 Job = ScoreJob | NetworkTraining

@@ -29,9 +29,9 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import recalibrate
 from automl_ext.parallel.ranked_run import open_run
 from automl_ext.training import ranks
-from automl_ext.training.device import choose_device
 from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError
+from automl_ext.training.machine.device import choose_device
 
 
 def search_supernet(

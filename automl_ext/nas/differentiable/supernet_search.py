@@ -31,9 +31,9 @@ from automl_ext.nas.spaces.partial_channels import edge_weights
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice, Supernet, batch_accuracy
 from automl_ext.training import ranks
-from automl_ext.training.clock import Clock
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.errors import UserError
+from automl_ext.training.machine.clock import Clock
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator, seed_everything
 

@@ -35,9 +35,9 @@ from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.parallel.workers import MOST_WORKERS
 from automl_ext.training.checks import check_range
-from automl_ext.training.device import choose_device
 from automl_ext.training.ensembles.selection import greedy_selection, likelihoods, log_loss
 from automl_ext.training.errors import UserError
+from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import derived_seed
 
 

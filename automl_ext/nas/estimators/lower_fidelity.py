@@ -21,7 +21,7 @@ from automl_ext.nas.retraining.images import accuracy, take, to_device
 from automl_ext.nas.retraining.training import NetworkTraining, TrainingConfig, count_parameters
 from automl_ext.nas.spaces.registry import space as space_named
 from automl_ext.nas.spaces.space import Space
-from automl_ext.training.device import choose_device
+from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import generator, rng_state, set_rng_state
 
 

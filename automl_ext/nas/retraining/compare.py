@@ -25,7 +25,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.parallel.workers import MOST_WORKERS
 from automl_ext.training.checks import check_range
 from automl_ext.training.config import to_dict
-from automl_ext.training.device import choose_device
+from automl_ext.training.machine.device import choose_device
 
 
 @dataclass

@@ -12,9 +12,9 @@ from automl_ext.nas.retraining.training import NetworkTraining, TrainingConfig, 
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.parallel.ranked_run import open_run
-from automl_ext.training.device import choose_device
 from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError
+from automl_ext.training.machine.device import choose_device
 
 
 @dataclass

@@ -21,8 +21,8 @@ from automl_ext.nas.retraining.synced_norm import synced_norms
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training import ranks
 from automl_ext.training.checks import check_range, check_seed
-from automl_ext.training.clock import Clock
 from automl_ext.training.epochs import set_cosine_lr
+from automl_ext.training.machine.clock import Clock
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.search_space import Range
 from automl_ext.training.seeding import generator, seed_everything

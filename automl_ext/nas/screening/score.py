@@ -23,10 +23,10 @@ from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.checks import check_range, check_seed
-from automl_ext.training.device import choose_device
 from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_small
+from automl_ext.training.machine.device import choose_device
 from automl_ext.training.run import Run
 
 SHOWN = 20  # architectures in the result; scores.csv has all of them

@@ -18,8 +18,8 @@ from automl_ext.nas.search.costs import WithCosts
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.config import SearchConfig
 from automl_ext.nas.strategies.renas import ReNASConfig
-from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
+from automl_ext.training.machine.device import choose_device
 
 
 def table(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:

@@ -15,8 +15,8 @@ from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.config import ScreenedSearchConfig, SearchConfig
 from automl_ext.nas.strategies.strategy import Screened
-from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
+from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import derived_seed
 
 STREAM = 2  # random stream of the candidates; the controller of ReNAS has stream 1

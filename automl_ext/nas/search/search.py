@@ -27,9 +27,9 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.config import ScreenedSearchConfig, SearchConfig
 from automl_ext.nas.strategies.strategy import Candidate, pack, unpack
 from automl_ext.parallel.workers import Workers
-from automl_ext.training.clock import Clock
 from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError
+from automl_ext.training.machine.clock import Clock
 from automl_ext.training.run import Run
 
 SAVE_EVERY = 2.0  # seconds between checkpoints; one takes longer than a lookup in a table

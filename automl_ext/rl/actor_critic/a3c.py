@@ -28,7 +28,7 @@ from automl_ext.rl.envs.callables import PREFIX
 from automl_ext.rl.loop import loop
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.training.errors import UserError
-from automl_ext.training.memory import check_memory
+from automl_ext.training.machine.memory import check_memory
 
 PROCESS = 100 << 20  # lower bound of a worker's memory in bytes, without the memory shared between processes
 LEG = 5_000  # steps. If the parent is killed, a worker ends at the end of its leg

@@ -28,9 +28,9 @@ from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.rl.shaping.shaping import shape_rewards
 from automl_ext.training import ranks
 from automl_ext.training.checks import check_range
-from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
-from automl_ext.training.memory import check_memory
+from automl_ext.training.machine.device import choose_device
+from automl_ext.training.machine.memory import check_memory
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.search_space import Range
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state

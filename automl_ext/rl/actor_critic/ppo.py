@@ -44,7 +44,7 @@ from automl_ext.rl.networks.parameters import clipped_gradient
 from automl_ext.training import ranks
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
-from automl_ext.training.memory import flushed_denormals
+from automl_ext.training.machine.memory import flushed_denormals
 from automl_ext.training.search_space import Categories, Range
 
 EPS = 1e-8  # added to the standard deviation of the advantages

@@ -29,8 +29,8 @@ from automl_ext.rl.networks.action_spaces import unsupported
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import UniformReplay
 from automl_ext.rl.shaping.shaping import shape_rewards
-from automl_ext.training.device import choose_device
-from automl_ext.training.memory import check_memory
+from automl_ext.training.machine.device import choose_device
+from automl_ext.training.machine.memory import check_memory
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
 
 

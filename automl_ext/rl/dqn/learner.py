@@ -22,9 +22,9 @@ from automl_ext.rl.networks.q_network import QNetwork, noisy_layers, resample
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
 from automl_ext.rl.representation.prediction import auxiliary_losses
-from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
-from automl_ext.training.memory import flushed_denormals
+from automl_ext.training.machine.device import choose_device
+from automl_ext.training.machine.memory import flushed_denormals
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import derived_seed, generator
 

@@ -29,7 +29,7 @@ from automl_ext.rl.loop.learning import LearningAgent, State
 from automl_ext.rl.replay.sequences import SequenceReplay
 from automl_ext.training import ranks
 from automl_ext.training.errors import UserError
-from automl_ext.training.memory import check_memory
+from automl_ext.training.machine.memory import check_memory
 from automl_ext.training.seeding import derived_seed, generator
 
 

@@ -19,8 +19,8 @@ from automl_ext.rl.dreamer.world_model import WorldModel
 from automl_ext.rl.networks.parameters import clip_norm, flatten_parameters
 from automl_ext.rl.replay.sequences import Sequences
 from automl_ext.training import ranks
-from automl_ext.training.device import choose_device
-from automl_ext.training.memory import flushed_denormals
+from automl_ext.training.machine.device import choose_device
+from automl_ext.training.machine.memory import flushed_denormals
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator
 

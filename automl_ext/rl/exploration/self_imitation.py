@@ -22,9 +22,9 @@ from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.parameters import clip_norm
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
-from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
-from automl_ext.training.memory import check_memory
+from automl_ext.training.machine.device import choose_device
+from automl_ext.training.machine.memory import check_memory
 
 CAPACITY = 100_000  # transitions
 LONGEST = 100_000  # steps; returns of longer episodes are cut here

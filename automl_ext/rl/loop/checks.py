@@ -13,7 +13,7 @@ from automl_ext.rl.envs.making import EnvOptions, make_vector
 from automl_ext.rl.networks.parameters import check_layers
 from automl_ext.training.checks import check_range
 from automl_ext.training.files.reading import short
-from automl_ext.training.memory import check_memory
+from automl_ext.training.machine.memory import check_memory
 
 # Lower bounds of an environment's memory, in bytes.
 PROCESS = 20 << 20  # a worker process, without the memory that all workers share

@@ -18,11 +18,11 @@ from automl_ext.rl.loop.averages import Averages
 from automl_ext.rl.loop.evaluate import by_group, play
 from automl_ext.rl.networks.groups import names_of
 from automl_ext.training import ranks
-from automl_ext.training.clock import Clock
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
 from automl_ext.training.files.weights import check_fit, write_tensors
-from automl_ext.training.memory import keep_freed_memory
+from automl_ext.training.machine.clock import Clock
+from automl_ext.training.machine.memory import keep_freed_memory
 from automl_ext.training.progress import Progress
 from automl_ext.training.run import CHECKPOINTS, Run
 from automl_ext.training.seeding import derived_seed

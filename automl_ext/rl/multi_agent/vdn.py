@@ -29,10 +29,10 @@ from automl_ext.rl.multi_agent.team import TeamLearner, TeamNetwork, team_step
 from automl_ext.rl.networks.groups import GroupedBox
 from automl_ext.rl.replay.uniform import UniformReplay
 from automl_ext.training.checks import check_range
-from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
-from automl_ext.training.memory import check_memory
+from automl_ext.training.machine.device import choose_device
+from automl_ext.training.machine.memory import check_memory
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
 
 

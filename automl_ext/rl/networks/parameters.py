@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector
 
 from automl_ext.training import ranks
-from automl_ext.training.memory import check_memory
+from automl_ext.training.machine.memory import check_memory
 
 COPIES = 3  # of every parameter: its value, its gradient and an average of the optimizer
 

@@ -24,8 +24,8 @@ from automl_ext.rl.networks.action_spaces import BoxScaling, unsupported
 from automl_ext.rl.replay.episodes import RecordedEpisode, as_recorded, fill
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
 from automl_ext.training.checks import check_range
-from automl_ext.training.device import choose_device
 from automl_ext.training.errors import UserError
+from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import derived_seed, numpy_generator_state, set_numpy_generator_state
 
 UPDATES = 10  # gradient steps per iteration

@@ -20,7 +20,7 @@ from torch import Tensor
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.files.reading import short
-from automl_ext.training.memory import is_out_of_memory
+from automl_ext.training.machine.memory import is_out_of_memory
 
 PREFIX = b"automl_ext weights 1 sha256 "
 COMMENT = len(PREFIX) + 64  # bytes of the whole comment

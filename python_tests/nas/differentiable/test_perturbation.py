@@ -18,7 +18,7 @@ from automl_ext.nas.differentiable.samplers import Sampler, sample, sample_entma
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice, SuperCell, Supernet
-from automl_ext.training.clock import Clock
+from automl_ext.training.machine.clock import Clock
 
 SAMPLERS: dict[str, Sampler] = {"gdas": sample, "entmax-gdas": sample_entmax, "darts": softmax_weights}
 

@@ -23,7 +23,7 @@ from automl_ext.rl.dqn.rainbow import RainbowConfig
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.presets import preset
 from automl_ext.training.errors import UserError
-from automl_ext.training.memory import flushed_denormals
+from automl_ext.training.machine.memory import flushed_denormals
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "plain": {},

@@ -25,7 +25,7 @@ from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.parameters import clip_norm
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.training.errors import UserError
-from automl_ext.training.memory import machine_memory
+from automl_ext.training.machine.memory import machine_memory
 
 CONFIGS = (A2CConfig, A3CConfig, ReinforceConfig, DQNConfig, RainbowConfig, DreamerConfig, EnvOptions)
 ABOVE_0 = {"lr", "adam_eps", "max_grad_norm", "reward_clip", "model_lr", "actor_lr", "value_lr"}
