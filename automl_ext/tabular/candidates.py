@@ -137,9 +137,12 @@ class Tuner:
         from automl_ext.tabular.extra import library
 
         optuna = library("optuna")
+        from automl_ext.tune.space import distributions
+
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna, self.learner, self.drawn = optuna, learner, 0
         self._space = search_space(LEARNERS[learner].settings)
+        self._distributions = distributions(self._space)
         sampler = optuna.samplers.TPESampler(seed=seed, multivariate=True, n_startup_trials=5)
         self._study = optuna.create_study(sampler=sampler)
 
@@ -147,10 +150,9 @@ class Tuner:
         """Record a trial with settings that came from elsewhere, if they are in the search space."""
         optuna = self._optuna
         values = {name: getattr(trial.candidate.settings, name) for name in self._space}
-        distributions = {name: _distribution(optuna, v) for name, v in self._space.items()}
         try:
             self._study.add_trial(
-                optuna.trial.create_trial(params=values, distributions=distributions, value=trial.loss)
+                optuna.trial.create_trial(params=values, distributions=self._distributions, value=trial.loss)
             )
         except ValueError:  # a default outside the space, such as no penalty
             return
@@ -158,7 +160,7 @@ class Tuner:
     def ask(self) -> tuple[Any, ModelCandidate]:
         """Draw settings. Return Optuna's trial, for :meth:`tell`, and the candidate."""
         self.drawn += 1
-        trial = self._study.ask({name: _distribution(self._optuna, v) for name, v in self._space.items()})
+        trial = self._study.ask(self._distributions)
         settings = with_point(LEARNERS[self.learner].settings(), trial.params)
         return trial, ModelCandidate(f"{self.learner} TPE {self.drawn}", self.learner, settings)
 
@@ -166,12 +168,3 @@ class Tuner:
         """Record the loss; None: the trial failed or was not finished."""
         state = self._optuna.trial.TrialState
         self._study.tell(trial, loss, state=state.COMPLETE if loss is not None else state.FAIL)
-
-
-def _distribution(optuna: Any, values: Any) -> Any:
-    """Return Optuna's form of declared values."""
-    d = optuna.distributions
-    if hasattr(values, "values"):
-        return d.CategoricalDistribution(values.values)
-    kind = d.IntDistribution if values.whole else d.FloatDistribution
-    return kind(values.low, values.high, log=values.log)
