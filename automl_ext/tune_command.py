@@ -12,6 +12,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
+from automl_ext.parallel.cluster import Cluster
 from automl_ext.parsing import parse
 from automl_ext.runners import TUNABLE, Runner, TrainOptions
 from automl_ext.summary import print_json, print_tuning
@@ -52,7 +53,10 @@ def run_tune(prog: str, args: Sequence[str]) -> int:
     )
     options, settings = parsed.options, with_class(parsed.settings, kind)
     assert runner.metric is not None
-    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+    if options.seeds is not None:
+        raise UserError(f"--seeds: expected --seed, which all trials have, got --seeds {options.seeds}")
+    cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
+    with cluster, contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
         how = {"resume": options.resume, "stop_after": options.stop_after}
         result = tune_command(name, runner.load, runner.metric, settings, parsed.tuning, options.out, **how)
     if options.json:

@@ -52,6 +52,13 @@ def objective(settings: Any = TINY, by: TunedBy = RETURN) -> CommandObjective:
     return CommandObjective(TUNABLE["train a2c"].load, settings, by)
 
 
+def test_several_seeds_are_refused(run: Any, tmp_path: Path) -> None:
+    code, _, err = run("tune", "train", "a2c", *FLAGS, "--trials", 3, "--seeds", "0:2", "--out", "tuned")
+    assert code == 2
+    assert "--seeds: expected --seed" in err
+    assert not (tmp_path / "tuned").exists()
+
+
 def test_tune_and_train_with_what_it_found(run: Any, tmp_path: Path) -> None:
     code, out, err = run("tune", "train", "a2c", *FLAGS, "--trials", 3, "--out", "tuned", "--json")
     assert code == 0, err
