@@ -15,7 +15,7 @@ from automl_ext.tabular.extra import library
 from automl_ext.tabular.fit import fit
 from automl_ext.tabular.fitted import Fitted, load
 from automl_ext.tabular.reports.page import final_models, validation, write_report
-from automl_ext.tabular.table.columns import table_of
+from automl_ext.tabular.table.columns import AS_WRITTEN, table_of
 from automl_ext.tabular.table.problem import Problem
 from automl_ext.tabular.table.reading import read_table
 from automl_ext.tabular.table.task import HIGHER_IS_BETTER
@@ -79,7 +79,7 @@ def fit_command(prog: str, args: Sequence[str]) -> int:
     except ValueError as error:
         raise UserError(str(error)) from None
     types = dict(_pair(text) for text in command.type)
-    frame = read_table(command.table)
+    frame = read_table(command.table, [name for name, kind in types.items() if kind in AS_WRITTEN])
     console = Console(stderr=command.json, soft_wrap=True)
     with Run.open(command.out, command, algorithm="fit") as run, run.progress(100, "fit", percent=True) as bar:
         seconds = 60 * command.minutes - (clock.monotonic() - began)
@@ -123,7 +123,7 @@ def predict_command(prog: str, args: Sequence[str]) -> int:
     """Run ``automl-ext predict``. Return the exit code."""
     command = tyro.cli(PredictCommand, prog=prog, args=args, description="Predict new rows with a fitted ensemble.")
     fitted = load(command.run)
-    frame = read_table(command.table)
+    frame = read_table(command.table, [column.name for column in fitted.columns if column.kind in AS_WRITTEN])
     check_writable(command.out)
     columns: dict[str, Any] = {}
     if fitted.task.is_classification:

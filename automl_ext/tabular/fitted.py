@@ -186,7 +186,7 @@ def load(path: str | Path) -> Fitted:
 def _column(stored: dict[str, Any]) -> Column:
     if stored["kind"] not in (*KINDS, *IGNORED):
         raise ValueError(f"there is no kind of column {stored['kind']!r}")
-    return Column(stored["name"], stored["kind"], stored["why"], tuple(stored["missing"]))
+    return Column(stored["name"], stored["kind"], stored["why"], tuple(stored["missing"]), stored["day_first"])
 
 
 def _preparation(stored: dict[str, Any]) -> Preparation:
