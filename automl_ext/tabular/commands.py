@@ -78,7 +78,7 @@ def fit_command(prog: str, args: Sequence[str]) -> int:
         check_seed(command.seed)
     except ValueError as error:
         raise UserError(str(error)) from None
-    types = dict(_pair(text) for text in command.type)
+    types = _types(command)
     frame = read_table(command.table, [name for name, kind in types.items() if kind in AS_WRITTEN])
     console = Console(stderr=command.json, soft_wrap=True)
     with Run.open(command.out, command, algorithm="fit") as run, run.progress(100, "fit", percent=True) as bar:
@@ -136,6 +136,18 @@ def predict_command(prog: str, args: Sequence[str]) -> int:
     write_atomic(command.out, library("pandas").DataFrame(columns).to_csv(index=False).encode())
     print(f"{command.out}: predictions of {len(frame):,} rows")
     return 0
+
+
+def _types(command: FitCommand) -> dict[str, str]:
+    """Return the given types by column."""
+    types: dict[str, str] = {}
+    for name, kind in map(_pair, command.type):
+        if name in types:
+            raise UserError(f"type: expected one type of column {name!r}, got {types[name]} and {kind}")
+        if name in (command.time, command.group):
+            raise UserError(f"type: expected a column that models learn from, got {name!r}: it is no feature")
+        types[name] = kind
+    return types
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -80,6 +80,8 @@ def test_train(learner: str, command: Command, files: Path) -> None:
         ("fit train.csv --target y --minutes 0 --out run", "minutes: expected above 0"),
         ("fit train.csv --target y --type city --out run", "type: expected COLUMN=TYPE"),
         ("fit train.csv --target y --type city=blue --out run", "type: city: expected"),
+        ("fit train.csv --target y --type a=date --type a=text --out run", "type: expected one type of column 'a'"),
+        ("fit train.csv --target y --time day --type day=date --out run", "it is no feature"),
         ("fit train.csv --target y --metric rmse --out run", "metric: expected"),
         ("train lightgbm --target y --out run", "table: expected a file, got none"),
         ("train lightgbm --table train.csv --out run", "target: expected a column, got none"),
