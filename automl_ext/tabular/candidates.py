@@ -17,6 +17,7 @@ from automl_ext.tabular.learners.registry import LEARNERS
 from automl_ext.tabular.learners.xgboost import XGBoostSettings
 from automl_ext.tabular.table.task import Array
 from automl_ext.training.search_space import search_space, with_point
+from automl_ext.tune import experience
 
 TUNED = ("lightgbm", "xgboost")  # learners that TPE and the portfolio tune
 
@@ -122,12 +123,8 @@ def portfolio() -> Iterator[ModelCandidate]:
 
 def _points(command: str) -> list[dict[str, Any]]:
     """Return the portfolio's points of a command, without fields that are not settings of the learner."""
-    try:
-        from automl_ext.tune.experience import portfolio as experience
-    except ImportError:
-        return []
     known = search_space(LEARNERS[command.split()[1]].settings)
-    return [{name: value for name, value in point.items() if name in known} for point in experience(command)]
+    return [{name: value for name, value in point.items() if name in known} for point in experience.portfolio(command)]
 
 
 class Tuner:

@@ -15,7 +15,7 @@ from automl_ext.tabular.extra import library
 from automl_ext.tabular.fit import fit
 from automl_ext.tabular.fitted import Fitted, load
 from automl_ext.tabular.reports.page import final_models, validation, write_report
-from automl_ext.tabular.table.columns import table_of
+from automl_ext.tabular.table.columns import AS_WRITTEN, table_of
 from automl_ext.tabular.table.problem import Problem
 from automl_ext.tabular.table.reading import read_table
 from automl_ext.tabular.table.task import HIGHER_IS_BETTER
@@ -78,8 +78,8 @@ def fit_command(prog: str, args: Sequence[str]) -> int:
         check_seed(command.seed)
     except ValueError as error:
         raise UserError(str(error)) from None
-    types = dict(_pair(text) for text in command.type)
-    frame = read_table(command.table)
+    types = _types(command)
+    frame = read_table(command.table, [name for name, kind in types.items() if kind in AS_WRITTEN])
     console = Console(stderr=command.json, soft_wrap=True)
     with Run.open(command.out, command, algorithm="fit") as run, run.progress(100, "fit", percent=True) as bar:
         seconds = 60 * command.minutes - (clock.monotonic() - began)
@@ -123,7 +123,7 @@ def predict_command(prog: str, args: Sequence[str]) -> int:
     """Run ``automl-ext predict``. Return the exit code."""
     command = tyro.cli(PredictCommand, prog=prog, args=args, description="Predict new rows with a fitted ensemble.")
     fitted = load(command.run)
-    frame = read_table(command.table)
+    frame = read_table(command.table, [column.name for column in fitted.columns if column.kind in AS_WRITTEN])
     check_writable(command.out)
     columns: dict[str, Any] = {}
     if fitted.task.is_classification:
@@ -136,6 +136,18 @@ def predict_command(prog: str, args: Sequence[str]) -> int:
     write_atomic(command.out, library("pandas").DataFrame(columns).to_csv(index=False).encode())
     print(f"{command.out}: predictions of {len(frame):,} rows")
     return 0
+
+
+def _types(command: FitCommand) -> dict[str, str]:
+    """Return the given types by column."""
+    types: dict[str, str] = {}
+    for name, kind in map(_pair, command.type):
+        if name in types:
+            raise UserError(f"type: expected one type of column {name!r}, got {types[name]} and {kind}")
+        if name in (command.time, command.group):
+            raise UserError(f"type: expected a column that models learn from, got {name!r}: it is no feature")
+        types[name] = kind
+    return types
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -169,6 +169,7 @@ def load(path: str | Path) -> Fitted:
     data = outer.get("content")
     if not isinstance(data, str) or hashlib.sha256(data.encode()).hexdigest() != outer.get("sha256"):
         raise UserError(f"{path / MODEL} is damaged: its content does not match its SHA-256")
+    content = None
     try:
         content = json.loads(data)
         task = TableTask(**{**content["task"], "classes": tuple(content["task"]["classes"])})
@@ -176,7 +177,7 @@ def load(path: str | Path) -> Fitted:
         preparations = [_preparation(stored) for stored in content["preparations"]]
         members = [_member(path, stored, task, len(preparations)) for stored in content["members"]]
         return Fitted(task, columns, preparations, members, content["report"])
-    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError) as error:
         version = content.get("automl_ext") if isinstance(content, dict) else None
         raise UserError(
             f"{path / MODEL}, written by automl_ext {short(version)}, does not fit: {short(error)}"
@@ -186,7 +187,7 @@ def load(path: str | Path) -> Fitted:
 def _column(stored: dict[str, Any]) -> Column:
     if stored["kind"] not in (*KINDS, *IGNORED):
         raise ValueError(f"there is no kind of column {stored['kind']!r}")
-    return Column(stored["name"], stored["kind"], stored["why"], tuple(stored["missing"]))
+    return Column(stored["name"], stored["kind"], stored["why"], tuple(stored["missing"]), stored["day_first"])
 
 
 def _preparation(stored: dict[str, Any]) -> Preparation:

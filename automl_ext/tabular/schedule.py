@@ -91,7 +91,7 @@ def _time_left(search: TableSearch, refits: bool) -> float:
     """Return the seconds left for candidates, less those for the final trainings."""
     if not refits:
         return search.remaining()
-    growth = sum(len(fold.train) + len(fold.valid) for fold in search.folds) / sum(len(f.train) for f in search.folds)
+    growth = len(search.y) / float(np.mean([len(fold.train) for fold in search.folds]))  # of the training rows
     chosen = [trial for trial, votes in zip(search.trials, search.select(), strict=True) if votes]
     return search.remaining() - SPARE * growth * sum(trial.seconds / len(search.folds) for trial in chosen)
 

@@ -32,14 +32,14 @@ class TableSearch:
     """What was tried so far.
 
     Attributes:
-        folds: the splits; only the first is used if there is no time for all.
+        folds: the splits; only one is used if there is no time for all.
         trials: the candidates that were trained on every used fold.
         failed: name → why a candidate has no result.
         families: the families of constructed features that are used.
     """
 
     def __init__(self, problem: Problem, deadline: float, seed: int, threads: int) -> None:
-        self.task, self.frame, self.y = problem.task, problem.frame, problem.y
+        self.task, self.frame, self.y, self.kind = problem.task, problem.frame, problem.y, problem.kind
         self.columns = [column for column in problem.columns if column.is_used]
         self.folds = [Fold(split.train, split.valid) for split in problem.splits]
         self.deadline, self.seed, self.threads = deadline, seed, threads
@@ -85,18 +85,18 @@ class TableSearch:
         )
 
     def plan(self, first: ModelCandidate) -> None:
-        """Train the first candidate, and keep the folds if there is time for ``WORTH`` such trainings.
+        """Train the first candidate, and keep the folds if there is time for ``WORTH`` such trainings; else keep one.
 
-        The first fold's model is kept even if the deadline cuts it.
+        The model of this fold is kept even if the deadline cuts it. In splits by time it is the last fold, which has
+        the most training rows.
         """
         started = time.monotonic()
-        model = self._train(first, self.folds[0], self.deadline)
+        chosen = self.folds[-1] if self.kind == "time" else self.folds[0]
+        model = self._train(first, chosen, self.deadline)
         seconds = time.monotonic() - started
         if self.remaining() < WORTH * seconds:
-            self.folds = self.folds[:1]
-        models = [model]
-        for fold in self.folds[1:]:
-            models.append(self._train(first, fold, self.deadline))
+            self.folds = [chosen]
+        models = [model if fold is chosen else self._train(first, fold, self.deadline) for fold in self.folds]
         self._record(first, models, started)
 
     def run(

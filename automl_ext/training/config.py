@@ -174,17 +174,29 @@ def _replace(config: Any, table: dict[str, Any], path: str, prefix: str) -> Any:
                 raise UserError(f"{path}: {key} must be a table, got {short(value)}")
             values[name] = _replace(current, value, path, f"{key}.")
         else:
-            converted = _convert(value, hints[name])
-            if converted is _MISSING:
-                expected = getattr(hints[name], "__name__", None)
-                if expected is None or typing.get_origin(hints[name]) is not None:
-                    expected = str(hints[name]).replace("typing.", "")
-                raise UserError(f"{path}: {key} must be {expected}, got {short(value)}")
-            values[name] = converted
+            try:
+                values[name] = convert(value, hints[name])
+            except ValueError as error:
+                raise UserError(f"{path}: {key} {error}") from None
     try:
         return dataclasses.replace(config, **values)
     except (ValueError, TypeError) as error:  # the dataclass's own checks
         raise UserError(f"{path}: {short(error)}") from None
+
+
+def convert(value: Any, hint: Any) -> Any:
+    """Convert a value of a TOML file to the annotated type of an option.
+
+    Raises:
+        ValueError: it does not fit.
+    """
+    converted = _convert(value, hint)
+    if converted is _MISSING:
+        expected = getattr(hint, "__name__", None)
+        if expected is None or typing.get_origin(hint) is not None:
+            expected = str(hint).replace("typing.", "")
+        raise ValueError(f"must be {expected}, got {short(value)}")
+    return converted
 
 
 def _convert(value: Any, hint: Any) -> Any:

@@ -16,6 +16,11 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from automl_ext.training.checks import LARGEST
+from automl_ext.training.files.reading import short
+
+MOST_INTEGER = 2**53  # larger ones are no exact floats
+
 
 @dataclasses.dataclass(frozen=True)
 class Range:
@@ -26,7 +31,8 @@ class Range:
         log: the logarithm is uniform, not the number; both bounds are above 0.
 
     Raises:
-        ValueError: a bound is not finite, ``low`` is not below ``high``, or ``log`` with a bound that is not above 0.
+        ValueError: a bound is beyond ±1e30, or ±2^53 if both are integers; ``low`` is not below ``high``; or ``log``
+            with a bound that is not above 0.
     """
 
     low: float
@@ -34,8 +40,10 @@ class Range:
     log: bool = False
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
-            raise ValueError(f"Range: expected finite low < high, got {self.low} and {self.high}")
+        largest = MOST_INTEGER if self.whole else LARGEST
+        if not -largest <= self.low < self.high <= largest:
+            got = f"{short(self.low)} and {short(self.high)}"
+            raise ValueError(f"Range: expected low < high within ±{largest:g}, got {got}")
         if self.log and self.low <= 0:
             raise ValueError(f"Range: log needs low above 0, got {self.low}")
 
@@ -49,10 +57,10 @@ class Categories:
     """One of several values without an order.
 
     Args:
-        values: at least two different numbers, strings, booleans or None.
+        values: at least two different finite numbers, strings, booleans or None.
 
     Raises:
-        ValueError: fewer than two values, or equal ones.
+        ValueError: fewer than two values, equal ones, or a number that is not finite: no file of a trial can hold it.
     """
 
     def __init__(self, *values: str | float | bool | None) -> None:
@@ -60,6 +68,8 @@ class Categories:
             a is b or (a == b and type(a) is type(b)) for i, a in enumerate(values) for b in values[:i]
         ):
             raise ValueError(f"Categories: expected at least two different values, got {values}")
+        if any(isinstance(value, float) and not math.isfinite(value) for value in values):
+            raise ValueError(f"Categories: expected finite numbers, got {values}")
         self.values = values
 
     def __repr__(self) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ import pandas as pd
 import pytest
 from tables import classes, numbers, table
 
-from automl_ext.tabular import Fitted, fit, load
+from automl_ext.tabular import Fitted, fit, load, schedule
 from automl_ext.tabular.candidates import ModelCandidate
 from automl_ext.tabular.learners.registry import LEARNERS
 from automl_ext.tabular.search import TableSearch
@@ -130,6 +132,11 @@ def test_damaged_files_are_refused(small: Fitted, tmp_path: Path) -> None:
         (tmp_path / "model.json").write_text(text)
         with pytest.raises(UserError, match=message):
             load(tmp_path)
+    for text in ("no JSON", '{"members": [Infinity]}'):
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        (tmp_path / "model.json").write_text(json.dumps({"content": text, "sha256": digest}))
+        with pytest.raises(UserError, match="does not fit"):
+            load(tmp_path)
     (tmp_path / "model.json").write_text(content)
     file = next((tmp_path / "models").iterdir())
     data = bytearray(file.read_bytes())
@@ -161,6 +168,21 @@ def test_no_time_for_folds_gives_one_model_trained_on_all_rows(monkeypatch: pyte
     assert {verdict["kept"] for verdict in fitted.report["features"]} == {False}
     assert len(fitted.members) == sum(votes > 0 for votes in fitted.leaderboard["votes"][1:])
     assert np.isfinite(fitted.predict(numbers(20))).all()
+
+
+def test_no_time_for_folds_keeps_the_latest_rows_of_a_split_by_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("automl_ext.tabular.search.WORTH", 1e9)
+    frame = numbers().assign(step=np.arange(240)[::-1])
+    fitted = fit(frame, "price", time="step", minutes=5, candidates=1)
+    assert set(fitted.evaluation["y"]) == set(frame["price"][:41])
+
+
+def test_the_time_for_final_trainings_is_that_of_all_rows() -> None:
+    rows = np.arange(60)
+    folds = [SimpleNamespace(train=rows[: 10 * k], valid=rows[10 * k : 10 * k + 10]) for k in range(1, 6)]
+    trials = [SimpleNamespace(seconds=5.0), SimpleNamespace(seconds=70.0)]  # 1 second per 30 rows of the first
+    search = SimpleNamespace(folds=folds, y=rows, trials=trials, select=lambda: [30, 0], remaining=lambda: 10.0)
+    assert schedule._time_left(search, True) == pytest.approx(10 - schedule.SPARE * 2)  # type: ignore[arg-type]
 
 
 def test_a_budget_that_is_far_too_small_still_gives_a_model() -> None:

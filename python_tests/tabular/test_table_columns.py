@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from automl_ext.tabular.table.reading import check_frame, read_table
 from automl_ext.tabular.table.task import find_task
 from automl_ext.training.errors import UserError
 
+DAMAGED = gzip.compress(b"a,b\n" + b"".join(b"%d,%d\n" % (i * i % 97, i**3 % 89) for i in range(200)), mtime=0)
+DAMAGED = DAMAGED[:12] + bytes([DAMAGED[12] ^ 255]) + DAMAGED[13:]
 WORDS = [f"the order {i} came too late again" for i in range(40)]
 
 
@@ -29,6 +32,8 @@ WORDS = [f"the order {i} came too late again" for i in range(40)]
         (["yes", "No"] * 20, "boolean"),
         (["yes", "no", "maybe", "no"] * 10, "categorical"),
         (["2020-01-05", "2021-11-30"] * 20, "date"),
+        (["13/01/2020", "02/11/2020 12:30"] * 20, "date"),
+        (["12:30", "13:45"] * 20, "categorical"),  # pandas would take them for today's
         (WORDS, "text"),
         ([f"A{i}" for i in range(40)], "id"),
         (list(range(100, 140)), "id"),
@@ -95,7 +100,7 @@ def test_tasks_that_are_refused() -> None:
 def test_cleaning_is_the_same_for_other_forms_of_the_same_values() -> None:
     train = pd.DataFrame(
         {
-            "code": ["1", "2", "10", "2"] * 10,
+            "code": ["1", "2.0", "10", "2"] * 10,
             "n": [1, 2, 3, 5] * 10,
             "flag": [True, False] * 20,
             "day": ["2020-01-01"] * 40,
@@ -114,6 +119,17 @@ def test_cleaning_is_the_same_for_other_forms_of_the_same_values() -> None:
     pd.testing.assert_frame_equal(clean(train, columns), clean(other, columns))
 
 
+@pytest.mark.parametrize("given", [{}, {"day": "date"}])
+def test_one_date_tells_the_order_of_day_and_month(given: dict[str, str]) -> None:
+    days = pd.Series(["13/01/2020", "02/01/2020"] * 20)
+    (column,) = find_columns(pd.DataFrame({"day": days}), given)
+    assert column.day_first
+    new = pd.DataFrame({"day": ["02/01/2020", "2020-01-02"]})
+    assert list(clean(new, [column])["day"]) == [18263, 18263]  # 2 January
+    (column,) = find_columns(pd.DataFrame({"day": ["01/13/2020", "02/01/2020"] * 20}), given)
+    assert clean(new, [column])["day"][0] == 18293  # 1 February
+
+
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
@@ -122,6 +138,7 @@ def test_cleaning_is_the_same_for_other_forms_of_the_same_values() -> None:
         ("member", "perhaps", "column 'member', row 1: expected true or false, got 'perhaps'"),
         ("day", 3.5, "column 'day': expected dates, got numbers"),
         ("day", "soon", "column 'day', row 1: expected a date, got 'soon'"),
+        ("day", "12:30", "column 'day', row 1: expected a date, got '12:30'"),
     ],
 )
 def test_changed_types_are_refused_by_name(column: str, values: object, message: str) -> None:
@@ -135,7 +152,10 @@ def test_tables_that_are_refused(tmp_path: Path) -> None:
     files = {
         "empty.csv": (b"", "not a readable table"),
         "twice.csv": (b"a,b,a\n1,2,3\n", "different names of columns, got 'a' twice"),
+        "twice.csv.gz": (gzip.compress(b"\na,a\n1,2\n"), "different names of columns, got 'a' twice"),
+        "damaged.csv.gz": (DAMAGED, "not a readable table"),
         "ragged.csv": (b"a,b\n1,2\n1,2,3\n", "not a readable table"),
+        "longer.csv": (b"a,b\n1,2,3\n4,5,6\n", "expected 2 values in each row"),
         "binary.csv": (bytes(range(256)), "not a readable table|different names"),
         "fake.parquet": (b"PAR1 no", "not a readable table"),
         "table.xlsx": (b"", "expected a file .csv"),

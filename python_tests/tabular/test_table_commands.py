@@ -80,6 +80,8 @@ def test_train(learner: str, command: Command, files: Path) -> None:
         ("fit train.csv --target y --minutes 0 --out run", "minutes: expected above 0"),
         ("fit train.csv --target y --type city --out run", "type: expected COLUMN=TYPE"),
         ("fit train.csv --target y --type city=blue --out run", "type: city: expected"),
+        ("fit train.csv --target y --type a=date --type a=text --out run", "type: expected one type of column 'a'"),
+        ("fit train.csv --target y --time day --type day=date --out run", "it is no feature"),
         ("fit train.csv --target y --metric rmse --out run", "metric: expected"),
         ("train lightgbm --target y --out run", "table: expected a file, got none"),
         ("train lightgbm --table train.csv --out run", "target: expected a column, got none"),
@@ -93,6 +95,19 @@ def test_what_is_refused_leaves_no_run_directory(arguments: str, message: str, c
     assert code == 2
     assert message in errors.splitlines()[-1]
     assert not (files / "run").exists()
+
+
+def test_codes_of_digits_are_known_whatever_other_rows_the_file_has(command: Command, files: Path) -> None:
+    code = ["007", "010", "A1", "1.50"] * 50
+    frame = pd.DataFrame({"code": code, "y": [code[i % 4] in ("010", "1.50") and 5 + i / 1e4 for i in range(200)]})
+    frame.astype({"y": float}).to_csv("codes.csv", index=False)
+    flags = ("--table", "codes.csv", "--target", "y", "--rounds", "20", "--out", "run")
+    assert command("train", "xgboost", *flags)[0] == 0
+    assert command("predict", "run", "codes.csv", "--out", "all.csv")[0] == 0
+    for k in range(4):
+        frame[k::4].to_csv("some.csv", index=False)
+        assert command("predict", "run", "some.csv", "--out", "p.csv")[0] == 0
+        assert list(pd.read_csv("p.csv")["y"]) == list(pd.read_csv("all.csv")["y"][k::4])
 
 
 def test_rows_that_cannot_be_predicted_are_named(command: Command, files: Path) -> None:

@@ -198,12 +198,21 @@ def test_ranges_of_a_file(tmp_path: Path) -> None:
     assert space('only = ["kind"]\n[kind]\nvalues = ["a", "b"]\n[size]\nvalues = [1, 2]') == {
         "kind": Categories("a", "b")
     }
+    assert space("[limit]\nlow = 1\nhigh = 4") == {"limit": Range(1, 4)}
+    assert space("[limit]\nlow = 1\nhigh = 4")["limit"].whole  # type: ignore[union-attr]
     for text, error in {
         "": "declares no ranges",
         "[lrr]\nlow = 1\nhigh = 2": "unknown option 'lrr'; valid ones are lr, size",
-        "[lr]\nlow = 2\nhigh = 1": "lr: Range: expected finite low < high",
+        "[lr]\nlow = 2\nhigh = 1": "lr: Range: expected low < high",
         "[size]\nlow = 1.5\nhigh = 3": "size: expected whole numbers",
-        "[lr]\nvalues = [[1]]": "lr: expected numbers, strings or booleans",
+        "[lr]\nvalues = [[1]]": "lr: must be float",
+        "[lr]\nvalues = ['inf', 1]": "lr: Categories: expected finite numbers",
+        f"[lr]\nlow = 1\nhigh = {10**400}": "lr: int too large",
+        f"[size]\nlow = 1\nhigh = {10**400}": "size: Range: expected low < high within",
+        "[size]\nvalues = ['small', 'large']": "size: must be int, got 'small'",
+        "[size]\nvalues = [true, 2]": "size: must be int, got True",
+        "[kind]\nlow = 1\nhigh = 2": "kind: expected values",
+        'exclude = [["lr"]]': "exclude: expected a list of options",
         "[lr]\nlo = 1": "lr: expected a table with low and high",
         'only = ["lr"]': "only: lr has no range",
         'exclude = "lr"': "exclude: expected a list of options",

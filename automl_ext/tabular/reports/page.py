@@ -60,7 +60,7 @@ def write_report(fitted: Fitted, folder: Path) -> Path:
 
 def validation(facts: dict[str, Any]) -> str:
     """Return a sentence on how models were validated."""
-    how = f"{facts['folds']} folds" if facts["folds"] > 1 else "one held-out fifth (no time for five folds)"
+    how = f"{facts['folds']} folds" if facts["folds"] > 1 else "one held-out part (no time for five folds)"
     return f"{facts['split']}, {how}: {facts['split_means']}."
 
 

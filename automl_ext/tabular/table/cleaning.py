@@ -5,17 +5,18 @@ Nothing is learned here, and a row's result does not depend on the other rows.
 
 from __future__ import annotations
 
-import warnings
+import re
 from typing import Any
 
 import numpy as np
 
 from automl_ext.tabular.extra import library
-from automl_ext.tabular.table.columns import BOOLEANS, Column
+from automl_ext.tabular.table.columns import BOOLEANS, Column, to_dates
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
 DAY = 86_400e9  # nanoseconds
+WHOLE = re.compile(r"^(-?\d+)\.0$")
 TRUE = {"true", "yes", "t", "y", "1", "1.0"}
 FALSE = {word for pair in BOOLEANS for word in pair if word not in TRUE} | {"0", "0.0"}
 
@@ -66,9 +67,7 @@ def _dates(values: Any, column: Column) -> Any:
     pandas = library("pandas")
     if pandas.api.types.is_numeric_dtype(values.dtype) and values.notna().any():
         raise UserError(f"column {column.name!r}: expected dates, got numbers")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about formats that differ
-        dates = pandas.to_datetime(values, errors="coerce", format="mixed", utc=True)
+    dates = to_dates(values, column.day_first)
     _refuse(values, dates.isna(), column, "a date")
     found = dates.to_numpy(dtype="datetime64[ns]").astype(np.int64) / DAY
     return np.where(dates.isna(), np.nan, found)
@@ -84,7 +83,9 @@ def _texts(values: Any, column: Column) -> Any:
 
 
 def as_text(value: Any) -> str:
-    """Return the text of one category."""
+    """Return the text of one category, without the ".0" of whole numbers."""
+    if isinstance(value, str):
+        return WHOLE.sub(r"\1", value)
     if isinstance(value, (float, np.floating)) and float(value).is_integer():
         return str(int(value))
     return str(value)

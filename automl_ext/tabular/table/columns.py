@@ -15,12 +15,16 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
 KINDS = ("numeric", "categorical", "boolean", "date", "text")
+AS_WRITTEN = ("categorical", "text")  # kinds of columns whose values are texts: 007 is not 7
 IGNORED = ("constant", "id", "ignore")  # kinds of columns from which nothing is learned
 MOST_CODES = 20  # integers with at most this number of values, and a name like "code", are still numbers
 NUMBERS = 0.95  # smallest share of a text column's values that are numbers, if it is numeric
 FEWEST_OF_CLASS = 5  # rows of each class, if it is no accident that the classes are intervals of a column
 TEXT_WORDS = 3  # text has on average at least this number of words
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
+# A date has a year, a month and, if the year is not first, a day. pandas would take a time of the day for today's.
+DATE = re.compile(r"\d{4}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2}|[A-Za-z]{3}.*\b\d{4}\b")
+DAY_FIRST = re.compile(r"\s*(1[3-9]|2\d|3[01])[-/.]\d{1,2}[-/.]\d{2}")
 ID_NAME = re.compile(r"(?i:(^|[_\W])(id|uuid|guid|index|rownames?|unnamed: 0)$)|[a-z]I[Dd]$")
 
 
@@ -33,12 +37,14 @@ class Column:
         kind: one of ``KINDS`` or ``IGNORED``.
         why: how the kind was found out.
         missing: texts that stand for a missing number.
+        day_first: whether 01/02/2020 is the first of February.
     """
 
     name: str
     kind: str
     why: str
     missing: tuple[str, ...] = ()
+    day_first: bool = False
 
     @property
     def is_used(self) -> bool:
@@ -64,7 +70,10 @@ def find_columns(frame: Any, given: Mapping[str, str]) -> list[Column]:
         if kind not in (*KINDS, "ignore"):
             raise UserError(f"type: {name}: expected {', '.join(KINDS)} or ignore, got {short(kind)}")
     return [
-        Column(name, given[name], "as given") if name in given else find_column(frame[name]) for name in frame.columns
+        Column(name, given[name], "as given", day_first=given[name] == "date" and _is_day_first(frame[name]))
+        if name in given
+        else find_column(frame[name])
+        for name in frame.columns
     ]
 
 
@@ -112,7 +121,8 @@ def _text(name: str, present: Any, distinct: int) -> Column:
             why = f"numbers; {short(', '.join(others))} counts as missing" if others else "numbers as text"
             return Column(name, "numeric", why, others)
     if _are_dates(present):
-        return Column(name, "date", "dates as text")
+        day_first = _is_day_first(present)
+        return Column(name, "date", "dates as text" + ", day first" * day_first, day_first=day_first)
     words = present.str.split().str.len().mean()
     if words >= TEXT_WORDS and distinct > len(present) / 2:
         return Column(name, "text", f"{words:.1f} words on average")
@@ -123,15 +133,28 @@ def _text(name: str, present: Any, distinct: int) -> Column:
 
 def _are_dates(present: Any) -> bool:
     """Return whether all strings are dates with digits, the first 50 tried before the rest."""
+    return all(bool(to_dates(part, False).notna().all()) for part in (present.head(50), present))
+
+
+def to_dates(values: Any, day_first: bool) -> Any:
+    """Convert dates, or texts of dates, to times in UTC; NaT where a value is none.
+
+    Args:
+        values: a ``pandas.Series``.
+        day_first: whether 01/02/2020 is the first of February.
+    """
     pandas = library("pandas")
-    if not present.str.contains(r"\d{1,4}[-/.:]\d{1,2}", regex=True).head(50).all():
-        return False
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about formats that differ
-        return all(
-            bool(pandas.to_datetime(part, errors="coerce", format="mixed", utc=True).notna().all())
-            for part in (present.head(50), present)
-        )
+        dates = pandas.to_datetime(values, errors="coerce", format="mixed", utc=True, dayfirst=day_first)
+    if pandas.api.types.is_datetime64_any_dtype(values.dtype):
+        return dates
+    return dates.where(values.astype(str).str.contains(DATE).to_numpy(bool))
+
+
+def _is_day_first(values: Any) -> bool:
+    """Return whether a text has a number above 12 where the month would be, such as 13/01/2020."""
+    return bool(values.astype(str).str.match(DAY_FIRST).any())
 
 
 def _is_nested(present: Any) -> bool:

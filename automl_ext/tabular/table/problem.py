@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -119,7 +119,7 @@ def _moments(values: Any) -> Array:
     column = find_column(values)
     if column.kind not in ("date", "numeric", "id"):
         raise UserError(f"time: expected dates or numbers, column {column.name!r} is {column.kind} ({column.why})")
-    column = Column(column.name, "date" if column.kind == "date" else "numeric", "", column.missing)
+    column = replace(column, kind="date" if column.kind == "date" else "numeric")
     moments = np.asarray(clean(values.to_frame(), [column])[column.name])
     if np.isnan(moments).any():
         raise UserError(f"time: expected a value in each row, column {column.name!r} lacks some")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import zlib
 from collections import Counter
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +15,16 @@ from automl_ext.training.files.reading import check_regular, check_size, short
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 
-def read_table(path: Path) -> Any:
+def read_table(path: Path, texts: Collection[str] = ()) -> Any:
     """Read a CSV or Parquet file into a ``pandas.DataFrame``.
 
     Args:
         path: NAME.csv, NAME.csv.gz or NAME.parquet; the first line of a CSV file has the names of the columns.
+        texts: columns of a CSV file whose values stay as they are written, such as 007. Without it, pandas makes them
+            numbers if all values of the file are.
 
     Raises:
-        UserError: the file is missing, empty, of another kind, or unreadable.
+        UserError: the file is missing, empty, of another kind, or unreadable; or two columns have one name.
         ModuleNotFoundError: pandas, or pyarrow for Parquet, is missing.
     """
     pandas = library("pandas")
@@ -33,14 +37,16 @@ def read_table(path: Path) -> Any:
             library("pyarrow")
             frame = pandas.read_parquet(path)
         else:
-            with path.open("rb") as file:
-                first = file.readline()
-            if path.suffix == ".csv":
-                repeated_names(_header(first), str(path))
-            frame = pandas.read_csv(path, low_memory=False)
+            header = pandas.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+            repeated_names([name for name in header.iloc[0] if name], str(path))
+            frame = pandas.read_csv(path, low_memory=False, dtype=dict.fromkeys(texts, str))
+            if not isinstance(frame.index, pandas.RangeIndex):  # pandas takes the first columns for names of the rows
+                raise UserError(
+                    f"{path}: expected {len(frame.columns)} values in each row, as in the first line; got more"
+                )
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, OverflowError, EOFError) as error:  # pandas' and pyarrow's errors are ValueErrors
+    except (ValueError, OverflowError, EOFError, LookupError, TypeError, NotImplementedError, zlib.error) as error:
         raise UserError(f"{path} is not a readable table: {short(error)}") from None
     return check_frame(frame, str(path))
 
@@ -68,9 +74,3 @@ def repeated_names(names: list[str], source: str) -> None:
     repeated = [column for column, count in Counter(names).items() if count > 1]
     if repeated:
         raise UserError(f"{source}: expected different names of columns, got {short(repeated[0])} twice")
-
-
-def _header(line: bytes) -> list[str]:
-    import csv
-
-    return next(csv.reader([line.decode(errors="replace").strip("\r\n")]), [])

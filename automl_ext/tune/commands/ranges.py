@@ -16,11 +16,12 @@ The name of an option of an inner configuration is written with a dot: ``["env.f
 from __future__ import annotations
 
 import dataclasses
+import types
 import typing
 from pathlib import Path
 from typing import Any
 
-from automl_ext.training.config import read_toml
+from automl_ext.training.config import convert, read_toml
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.search_space import Categories, Range, Values, search_space
@@ -48,15 +49,15 @@ def space_of(kind: type, path: Path | None) -> dict[str, Values]:
 
 def changed(space: dict[str, Values], kind: type, table: dict[str, Any], path: str) -> dict[str, Values]:
     """Apply the content of a TOML file to a space."""
-    types = option_types(kind)
-    exclude, only = (names_in(table.pop(key, None), f"{path}: {key}", types) for key in ("exclude", "only"))
+    hints = option_types(kind)
+    exclude, only = (names_in(table.pop(key, None), f"{path}: {key}", hints) for key in ("exclude", "only"))
     new = dict(space)
     for name, values in table.items():
-        if name not in types:
-            raise UserError(f"{path}: unknown option {short(name)}; valid ones are {', '.join(types)}")
+        if name not in hints:
+            raise UserError(f"{path}: unknown option {short(name)}; valid ones are {', '.join(hints)}")
         if not isinstance(values, dict) or set(values) - KEYS:
             raise UserError(f"{path}: {name}: expected a table with low and high, or values, got {short(values)}")
-        new[name] = values_of(values, types[name], f"{path}: {name}")
+        new[name] = values_of(values, hints[name], f"{path}: {name}")
     if only is not None:
         if missing := [name for name in only if name not in new]:
             raise UserError(f"{path}: only: {missing[0]} has no range: add [{missing[0]}] with low and high, or values")
@@ -70,29 +71,36 @@ def values_of(table: dict[str, Any], hint: Any, where: str) -> Values:
         if "values" in table:
             if set(table) != {"values"} or not isinstance(table["values"], list):
                 raise ValueError(f"expected a list of values, or low and high, got {short(table)}")
-            numbers = hint is float  # 1 stands for 1.0
-            plain = [float(v) if numbers and type(v) is int else v for v in table["values"]]
-            if not all(isinstance(value, (str, int, float)) for value in plain):
-                raise ValueError(f"expected numbers, strings or booleans, got {short(plain)}")
-            return Categories(*plain)
+            values = [convert(value, hint) for value in table["values"]]  # 1 stands for 1.0, if it is a float
+            if not all(isinstance(value, (str, int, float)) for value in values):
+                raise ValueError(f"expected numbers, strings or booleans, got {short(values)}")
+            return Categories(*values)
         low, high, log = table.get("low"), table.get("high"), table.get("log", False)
-        if not (isinstance(low, (int, float)) and isinstance(high, (int, float)) and isinstance(log, bool)):
+        if not (type(low) in (int, float) and type(high) in (int, float) and isinstance(log, bool)):
             raise ValueError(f"expected numbers low and high, and log = true or false, got {short(table)}")
-        if hint is not int:
+        kinds = kinds_of(hint)
+        if not kinds & {int, float}:
+            raise ValueError("expected values = [...]: the option is no number")
+        if float in kinds:
             low, high = float(low), float(high)
         elif not (type(low) is int and type(high) is int):
             raise ValueError(f"expected whole numbers low and high, got {low} and {high}")
         return Range(low, high, log)
-    except ValueError as error:
+    except (ValueError, OverflowError) as error:  # OverflowError: an integer above 1e308
         raise UserError(f"{where}: {error}") from None
 
 
-def names_in(value: Any, where: str, types: dict[str, Any]) -> list[str] | None:
+def kinds_of(hint: Any) -> set[Any]:
+    """Return the types of ``int | None`` and the like; of another annotation, itself."""
+    return set(typing.get_args(hint)) if typing.get_origin(hint) in (typing.Union, types.UnionType) else {hint}
+
+
+def names_in(value: Any, where: str, hints: dict[str, Any]) -> list[str] | None:
     """Check a list of names of options."""
     if value is None:
         return None
-    if not isinstance(value, list) or not all(name in types for name in value):
-        raise UserError(f"{where}: expected a list of options, got {short(value)}; valid ones are {', '.join(types)}")
+    if not isinstance(value, list) or not all(isinstance(name, str) and name in hints for name in value):
+        raise UserError(f"{where}: expected a list of options, got {short(value)}; valid ones are {', '.join(hints)}")
     return value
 
 
