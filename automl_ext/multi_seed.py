@@ -12,6 +12,7 @@ from rich.table import Table
 from automl_ext.nas.strategies.registry import ALIASES
 from automl_ext.parallel.cluster import Cluster
 from automl_ext.parallel.seeds import FILE, parse_seeds, run_of, run_seeds
+from automl_ext.rl.registry import ALGORITHMS
 from automl_ext.runners import DQNOptions, Run, RunOptions
 from automl_ext.summary import NAMES, formatted
 from automl_ext.training import ranks
@@ -37,20 +38,33 @@ def run_command(prog: str, function: Run, config: Any, options: RunOptions) -> d
         UserError: an option is invalid, or the run failed.
     """
     seeds = parse_seeds(options.seeds) if options.seeds is not None else None
+    if seeds is None:
+        check_seed_workers(options)
     cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
+    ablates = isinstance(options, DQNOptions) and options.ablate
+    if ablates and (options.seed_workers > 1 or options.cluster is not None or options.stop_after is not None):
+        raise UserError(
+            "--ablate: trains one network after the other; leave out --seed-workers, --cluster, --stop-after"
+        )
     one_run = seeds is None and (prog.split()[1] == "train" or not hasattr(config, "workers"))
     if ranks.requested() > 1 and (seeds is not None or options.cluster is not None):
         raise UserError("--seeds, --cluster: torchrun trains one network; leave them out, or start one process")
     if options.cluster is not None and one_run:
         raise UserError(f"--cluster: {prog} is one run; expected --seeds beside it, to run several on the cluster")
     with cluster:
-        if isinstance(options, DQNOptions) and options.ablate:
+        if ablates:
             from automl_ext.rl.dqn.ablation import ablate
 
             return ablate(config, options.out, seeds, resume=options.resume)
         if seeds is not None:
             return run_with_seeds(prog, function, config, options, seeds)
         return function(config, options.out, resume=options.resume, stop_after=options.stop_after)
+
+
+def check_seed_workers(options: RunOptions) -> None:
+    """Raise UserError for ``--seed-workers`` without ``--seeds``, where it would have no effect."""
+    if options.seed_workers > 1:
+        raise UserError(f"--seed-workers {options.seed_workers}: expected --seeds beside it, which it runs in parallel")
 
 
 def run_with_seeds(
@@ -65,7 +79,7 @@ def run_with_seeds(
     result = run_seeds(
         function, algorithm, config, options.out, seeds, options.seed_workers, options.resume, options.stop_after
     )
-    if result is not None and prog.split()[1] == "train" and importlib.util.find_spec("matplotlib"):
+    if result is not None and name in ALGORITHMS and importlib.util.find_spec("matplotlib"):
         from automl_ext.rl.reports.plot import draw_seeds
 
         draw_seeds([run_of(options.out, seed) for seed in seeds], options.out)

@@ -8,6 +8,7 @@ kilobytes, not the working directory.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -19,7 +20,8 @@ from automl_ext.training.user_code import LIBRARIES
 
 LARGEST = 20 * 2**20  # bytes
 Files = dict[str, bytes]  # path relative to a folder → content
-_OURS = str(Path(automl_ext.__file__).parent)
+_PARENT = Path(automl_ext.__file__).parents[1]
+_OURS = tuple(f"{_PARENT / name}{os.sep}" for name in ("automl_ext", "automl_ext_cli"))
 _folders: list[tempfile.TemporaryDirectory[str]] = []  # removed when this process ends
 
 
@@ -75,6 +77,6 @@ def _own_path(name: str, module: ModuleType) -> Path | None:
     file = getattr(module, "__file__", None)
     if name.startswith("__") or not isinstance(file, str) or not file.endswith(".py"):
         return None
-    if file.startswith((_OURS, *LIBRARIES)) or {"site-packages", "dist-packages"} & {*Path(file).parts}:
+    if file.startswith((*_OURS, *LIBRARIES)) or {"site-packages", "dist-packages"} & {*Path(file).parts}:
         return None
     return Path(file) if Path(file).is_file() else None

@@ -29,15 +29,17 @@ from automl_ext.parallel.workers import Workers
 from automl_ext.training.config import differences, to_dict, with_defaults
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_json
-from automl_ext.training.files.lock import LOCK, Lock
+from automl_ext.training.files.lock import LOCK, Lock, is_held_here
 from automl_ext.training.files.reading import read_object, short
 from automl_ext.training.files.run_folder import RunFolder
 from automl_ext.training.intervals import t_interval
 from automl_ext.training.progress import Progress
 from automl_ext.training.run import CONFIG, RESULT, algorithm_of
+from automl_ext.training.user_code import import_module, module_in, own_names
 
 FILE, MARK = "seeds.json", ".visible-"  # MARK: a file by which a node sees that it shares OUT
 MOST = 1000  # seeds
+END = 2**32  # of the seeds that a configuration accepts
 Run = Callable[..., dict[str, Any] | None]  # (configuration, out, resume=…, stop_after=…)
 
 
@@ -45,9 +47,9 @@ def parse_seeds(text: str) -> list[int]:
     """Return the seeds that "A:B" (A … B − 1), "A,B,C" or "A" names.
 
     Raises:
-        ValueError: the text has another form, names a seed twice, no seed, or more than ``MOST``.
+        ValueError: the text has another form, names a seed twice, no seed, a seed of 2³² or more, or more than ``MOST``.
     """
-    expected = f"expected FIRST:END or seeds separated by commas, at most {MOST}, got {short(text)}"
+    expected = f"expected FIRST:END or seeds separated by commas, at most {MOST}, each below 2**32, got {short(text)}"
     first, colon, end = text.partition(":")
     parts = [first, end] if colon else text.split(",")
     if not all(part.isdecimal() and len(part) <= 10 for part in parts):
@@ -56,7 +58,7 @@ def parse_seeds(text: str) -> list[int]:
     if colon and not 0 < numbers[1] - numbers[0] <= MOST:
         raise ValueError(f"seeds: {expected}")
     seeds = list(range(*numbers)) if colon else numbers
-    if len({*seeds}) != len(seeds) or len(seeds) > MOST:
+    if len({*seeds}) != len(seeds) or len(seeds) > MOST or max(seeds) >= END:
         raise ValueError(f"seeds: {expected}")
     return seeds
 
@@ -93,7 +95,12 @@ class SeedRunner:
 
     def run(self, task: SeedTask, folder: Path) -> dict[str, Any] | None:
         with quiet():
-            return self.function(task.config, folder, resume="auto", stop_after=task.stop_after)
+            try:
+                return self.function(task.config, folder, resume="auto", stop_after=task.stop_after)
+            except UserError as error:
+                if not folder.exists():  # a wrong option, the same for all seeds
+                    raise
+                raise UserError(f"seed {task.config.seed}: {error}") from None
 
 
 def run_seeds(
@@ -165,6 +172,11 @@ def remaining(
     results: dict[int, dict[str, Any] | None] = {}
     left = [seed for seed in configs if seed not in finished]
     remote = current_cluster().address is not None
+    if remote:
+        for name in own_names(to_dict(next(iter(configs.values())))):
+            import_module(module_in(name), f"--cluster: {name}")  # so that it is sent
+    for left_over in out.glob(f"{MARK}*"):  # of a killed command
+        left_over.unlink()
     mark = f"{MARK}{os.getpid()}-{time.time_ns()}"
     (out / mark).touch()
     try:
@@ -218,7 +230,10 @@ def check_finished(run: Path, config: Any, algorithm: str) -> None:
 def release_lock(folder: Path, patience: float = 10.0) -> None:
     """Wait until a killed worker has released its run directory; delete the lock that a dead machine has left.
 
-    Only for run directories below a folder that the caller has locked, so that no other command uses them.
+    Only for run directories below a folder that the caller has locked, so that no other ``--seeds`` uses them.
+
+    Raises:
+        UserError: a process of this machine still writes to the run directory.
     """
     end = time.monotonic() + patience
     while (folder / LOCK).exists():
@@ -226,6 +241,8 @@ def release_lock(folder: Path, patience: float = 10.0) -> None:
             Lock(folder).release()
         except UserError:
             if time.monotonic() > end:
+                if is_held_here(folder):
+                    raise
                 (folder / LOCK).unlink(missing_ok=True)
             time.sleep(0.2)
 

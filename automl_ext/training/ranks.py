@@ -55,6 +55,10 @@ def requested() -> int:
     for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT"):
         if not os.environ.get(name, "").isdecimal():
             raise UserError(f"{name}: expected a number, as torchrun sets it, got {os.environ.get(name)!r}")
+    if not int(os.environ["RANK"]) < int(size):
+        raise UserError(f"RANK: expected a number below WORLD_SIZE={size}, got {os.environ['RANK']}")
+    if not os.environ.get("MASTER_ADDR"):
+        raise UserError("MASTER_ADDR: expected a host, as torchrun sets it, got none")
     return int(size)
 
 

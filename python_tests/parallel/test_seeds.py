@@ -7,15 +7,19 @@ import json
 import math
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from automl_ext import multi_seed
 from automl_ext.cli import main
 from automl_ext.parallel import seeds
 from automl_ext.parallel.cluster import Cluster
+from automl_ext.parallel.own_modules import own_modules
 from automl_ext.parallel.seeds import SeedRunner, SeedTask, parse_seeds, run_seeds
 from automl_ext.rl.registry import algorithm
+from automl_ext.runners import RunOptions
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.lock import Lock
 from automl_ext.training.intervals import t_interval
@@ -35,7 +39,23 @@ def test_parse_seeds(text: str, numbers: list[int]) -> None:
     assert parse_seeds(text) == numbers
 
 
-@pytest.mark.parametrize("text", ["", "a", "3:3", "3:1", "0:2000", "1,1", "1,", ":3", "-1:2", "0:99999999999"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a",
+        "3:3",
+        "3:1",
+        "0:2000",
+        "1,1",
+        "1,",
+        ":3",
+        "-1:2",
+        "0:99999999999",
+        "4294967296",
+        "4294967295:4294967297",
+    ],
+)
 def test_other_texts_are_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="seeds: expected FIRST:END or seeds separated by commas"):
         parse_seeds(text)
@@ -127,6 +147,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["--seeds", "x"], "seeds: expected FIRST:END"),
         (["--seed-workers", 0], "seed_workers: expected at least 1"),
+        (["--seed-workers", 2], "--seed-workers 2: expected --seeds beside it"),
         (["--cluster", "slurm"], "--cluster: expected ray or ray://HOST:PORT, got 'slurm'"),
         (["--cluster", "ray"], "--cluster: automl-ext train a2c is one run; expected --seeds beside it"),
         (["--seeds", "0:2", "--gpus-per-trial", 1], "--gpus-per-trial: expected --cluster ray beside it"),
@@ -161,3 +182,64 @@ def test_cpus_per_trial_are_the_threads_on_every_back_end() -> None:
         assert (torch.get_num_threads(), cluster.threads(1), cluster.threads(8)) == (2, 2, 2)
     assert torch.get_num_threads() == before
     assert Cluster().threads(1) == before
+
+
+@pytest.mark.parametrize("flag", [["--seed-workers", 2], ["--cluster", "ray"], ["--stop-after", 5]])
+def test_an_ablation_refuses_what_it_would_ignore(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flag: list[Any]
+) -> None:
+    assert command("train", "dqn", "--ablate", "--seeds", "0:2", *flag, "--out", tmp_path / "out") == 2
+    assert "error: --ablate: trains one network after the other" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_runs_without_episodes_are_not_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[str] = []
+    monkeypatch.setattr(multi_seed, "run_seeds", lambda *_: {"seeds": [0]})
+    monkeypatch.setattr("automl_ext.rl.reports.plot.draw_seeds", lambda runs, out: drawn.append(out.name))
+    for name in ("forest", "lightgbm", "a2c"):
+        options = RunOptions(tmp_path / name, seeds="0")
+        assert multi_seed.run_with_seeds(f"automl-ext train {name}", A2C.train, CONFIG, options, [0])
+    assert drawn == ["a2c"]
+
+
+def diverge(config: Any, out: Path, resume: str | None, stop_after: int | None) -> None:
+    out.mkdir()
+    raise UserError("diverged")
+
+
+def test_an_error_names_its_seed_and_a_mark_left_over_is_removed(tmp_path: Path) -> None:
+    (tmp_path / f"{seeds.MARK}1-2").touch()
+    with pytest.raises(UserError, match=r"^seed 7: diverged$"):
+        run_seeds(diverge, "a2c", CONFIG, tmp_path, [7], resume="auto")
+    assert not list(tmp_path.glob(f"{seeds.MARK}*"))
+
+
+def test_modules_that_options_name_are_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver does not run the seeds itself, so nothing else imports the module of an environment there."""
+    (tmp_path / "own_seed_env.py").write_text("")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(seeds, "current_cluster", lambda: SimpleNamespace(address="ray"))
+    sent: list[str] = []
+
+    def stop(*_: Any) -> None:
+        sent.extend(own_modules())
+        raise UserError("stop")
+
+    monkeypatch.setattr(seeds, "Workers", stop)
+    config = dataclasses.replace(CONFIG, env_id="own_seed_env:Name-v0")
+    try:
+        with pytest.raises(UserError, match="^stop$"):
+            run_seeds(A2C.train, "a2c", config, tmp_path / "out", [0])
+        assert "own_seed_env.py" in sent
+    finally:
+        sys.modules.pop("own_seed_env", None)
+
+
+def test_a_run_directory_in_use_on_this_machine_stays_locked(tmp_path: Path) -> None:
+    lock = Lock(tmp_path)
+    with pytest.raises(UserError, match="is in use"):
+        seeds.release_lock(tmp_path, patience=0.1)
+    assert (tmp_path / ".lock").exists()
+    lock.release()

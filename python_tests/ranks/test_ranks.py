@@ -129,7 +129,8 @@ def test_another_number_of_ranks_cannot_resume(of_ranks: Path, capsys: pytest.Ca
 @pytest.fixture
 def _two_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     """The variables that torchrun sets; nothing is connected."""
-    for name, value in {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_PORT": "1"}.items():
+    set_by_torchrun = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "host", "MASTER_PORT": "1"}
+    for name, value in set_by_torchrun.items():
         monkeypatch.setenv(name, value)
 
 
@@ -142,12 +143,21 @@ def test_other_commands_refuse_several_ranks(command: str, tmp_path: Path, capsy
 
 
 @pytest.mark.usefixtures("_two_ranks")
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("RANK", "first", "RANK: expected a number, as torchrun sets it, got 'first'"),
+        ("RANK", "2", "RANK: expected a number below WORLD_SIZE=2, got 2"),
+        ("WORLD_SIZE", "0", "RANK: expected a number below WORLD_SIZE=0, got 0"),
+        ("MASTER_ADDR", "", "MASTER_ADDR: expected a host, as torchrun sets it, got none"),
+    ],
+)
 def test_a_broken_environment_of_torchrun_is_one_line(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, value: str, message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("RANK", "first")
+    monkeypatch.setenv(name, value)
     assert main(["retrain", "--genotype", CELL]) == 2
-    assert capsys.readouterr().err.startswith("error: RANK: expected a number, as torchrun sets it, got 'first'")
+    assert capsys.readouterr().err == f"error: {message}\n"
 
 
 def test_what_does_not_divide_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -254,6 +254,8 @@ class PPO(PolicyGradientAgent):
 
 def own_part(batch: Transitions) -> Transitions:
     """Return this rank's part of a minibatch."""
+    if ranks.count() == 1:
+        return batch
     own = ranks.part(len(batch.actions))
     return Transitions(*(x[own] for x in batch))
 

@@ -47,6 +47,20 @@ class Lock:
         self.release = weakref.finalize(self, _release, path, descriptor, os.getpid())
 
 
+def is_held_here(folder: Path) -> bool:
+    """Return whether the lock file of ``folder`` names a living process of this machine."""
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except FileNotFoundError:
+        return False
+    try:
+        holder, here = _read(descriptor), _this_process()
+    finally:
+        os.close(descriptor)
+    same_machine = holder.get("host") == here["host"] or holder.get("boot") in {here["boot"]} - {None}
+    return same_machine and holder.get("started") is not None and _started(holder["pid"]) == holder["started"]
+
+
 def _acquire(folder: Path, path: Path) -> int:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
