@@ -270,18 +270,37 @@ class Tuning:
             )
 
     def next_outcome(self) -> Outcome:
-        """Return the outcome of the oldest trial in the workers; the trial has failed if its processes were killed."""
+        """Return the outcome of the oldest trial in the workers; the trial has failed if its processes were killed.
+
+        With several trials in flight, any of them may have killed the processes. So the oldest is repeated alone.
+        """
+        (proposal, rule, _), *others = self.pending
+        others = [(younger, its_rule) for younger, its_rule, known in others if known is None]
         try:
             return self.workers.next()
         except UserError as error:
-            outcome = Outcome("failed", None, [], 0.0, short(error))
-            write_trial(self.folder, self.pending[0][0], outcome)
-            self.workers.__exit__(None, None, None)
-            self.workers = Workers(self.evaluate, self.config.workers)
-            for proposal, rule, known in list(self.pending)[1:]:
-                if known is None:
-                    self.workers.submit(proposal, rule)
+            outcome = self._alone(proposal, rule) if others else None
+            if outcome is None:
+                outcome = Outcome("failed", None, [], 0.0, short(error))
+                write_trial(self.folder, proposal, outcome)
+            self._restart()
+            for call in others:
+                self.workers.submit(*call)
             return outcome
+
+    def _alone(self, proposal: Proposal, rule: Any) -> Outcome | None:
+        """Return the outcome of a trial while no other one runs; None: its processes were killed."""
+        self._restart()
+        self.workers.submit(proposal, rule)
+        try:
+            return self.workers.next()
+        except UserError:
+            return None
+
+    def _restart(self) -> None:
+        """Drop all calls of the workers."""
+        self.workers.__exit__(None, None, None)
+        self.workers = Workers(self.evaluate, self.config.workers)
 
     def result(self) -> dict[str, Any]:
         """Return the entries of ``result.json``."""

@@ -9,6 +9,7 @@ import math
 import multiprocessing
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -275,3 +276,19 @@ def test_a_trial_whose_process_is_killed_has_failed(tmp_path: Path, monkeypatch:
     assert result is not None
     assert [trial["state"] for trial in result["trials"]] == ["finished", "failed", "finished", "finished"]
     assert "was killed 3 times" in result["trials"][1]["error"]
+
+
+def slow_or_dying(point: dict[str, Any], out: Path) -> float:
+    if out.name == "0001":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.5)
+    return value_of(point)
+
+
+def test_a_trial_does_not_fail_because_of_another_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Trial 1 kills the processes while trial 0 is the oldest."""
+    fork = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: fork)
+    result = tune(slow_or_dying, SPACE, TuneConfig(trials=2, workers=2), tmp_path / "run", first=FIRST)
+    assert result is not None
+    assert [trial["state"] for trial in result["trials"]] == ["finished", "failed"]

@@ -75,15 +75,17 @@ def values_of(table: dict[str, Any], hint: Any, where: str) -> Values:
             if not all(isinstance(value, (str, int, float)) for value in values):
                 raise ValueError(f"expected numbers, strings or booleans, got {short(values)}")
             return Categories(*values)
-        low, high, log = table.get("low"), table.get("high"), table.get("log", False)
+        low: Any = table.get("low")
+        high: Any = table.get("high")
+        log = table.get("log", False)
         if not (type(low) in (int, float) and type(high) in (int, float) and isinstance(log, bool)):
             raise ValueError(f"expected numbers low and high, and log = true or false, got {short(table)}")
         kinds = kinds_of(hint)
         if not kinds & {int, float}:
             raise ValueError("expected values = [...]: the option is no number")
         if float in kinds:
-            low, high = float(low), float(high)
-        elif not (type(low) is int and type(high) is int):
+            return Range(float(low), float(high), log)
+        if not (type(low) is int and type(high) is int):
             raise ValueError(f"expected whole numbers low and high, got {low} and {high}")
         return Range(low, high, log)
     except (ValueError, OverflowError) as error:  # OverflowError: an integer above 1e308
