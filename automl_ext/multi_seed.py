@@ -38,8 +38,6 @@ def run_command(prog: str, function: Run, config: Any, options: RunOptions) -> d
         UserError: an option is invalid, or the run failed.
     """
     seeds = parse_seeds(options.seeds) if options.seeds is not None else None
-    if seeds is None:
-        check_seed_workers(options)
     cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
     ablates = isinstance(options, DQNOptions) and options.ablate
     if ablates and (options.seed_workers > 1 or options.cluster is not None or options.stop_after is not None):
@@ -59,12 +57,6 @@ def run_command(prog: str, function: Run, config: Any, options: RunOptions) -> d
         if seeds is not None:
             return run_with_seeds(prog, function, config, options, seeds)
         return function(config, options.out, resume=options.resume, stop_after=options.stop_after)
-
-
-def check_seed_workers(options: RunOptions) -> None:
-    """Raise UserError for ``--seed-workers`` without ``--seeds``, where it would have no effect."""
-    if options.seed_workers > 1:
-        raise UserError(f"--seed-workers {options.seed_workers}: expected --seeds beside it, which it runs in parallel")
 
 
 def run_with_seeds(

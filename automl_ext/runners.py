@@ -58,6 +58,8 @@ class RunOptions:
         check_range(self, "seed_workers", low=1, high=MOST_WORKERS)
         if self.seeds is not None:
             parse_seeds(self.seeds)
+        elif self.seed_workers > 1:
+            raise ValueError(f"seed_workers: expected --seeds beside it, got {self.seed_workers}")
 
 
 @dataclass

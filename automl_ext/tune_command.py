@@ -12,7 +12,6 @@ from typing import Annotated, Any, Generic, TypeVar
 
 import tyro
 
-from automl_ext.multi_seed import check_seed_workers
 from automl_ext.parallel.cluster import Cluster
 from automl_ext.parsing import parse
 from automl_ext.runners import TUNABLE, Runner, TrainOptions
@@ -56,7 +55,6 @@ def run_tune(prog: str, args: Sequence[str]) -> int:
     assert runner.metric is not None
     if options.seeds is not None:
         raise UserError(f"--seeds: expected --seed, which all trials have, got --seeds {options.seeds}")
-    check_seed_workers(options)
     cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
     with cluster, contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
         how = {"resume": options.resume, "stop_after": options.stop_after}

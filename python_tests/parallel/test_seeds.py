@@ -147,7 +147,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["--seeds", "x"], "seeds: expected FIRST:END"),
         (["--seed-workers", 0], "seed_workers: expected at least 1"),
-        (["--seed-workers", 2], "--seed-workers 2: expected --seeds beside it"),
+        (["--seed-workers", 2], "seed_workers: expected --seeds beside it, got 2"),
         (["--cluster", "slurm"], "--cluster: expected ray or ray://HOST:PORT, got 'slurm'"),
         (["--cluster", "ray"], "--cluster: automl-ext train a2c is one run; expected --seeds beside it"),
         (["--seeds", "0:2", "--gpus-per-trial", 1], "--gpus-per-trial: expected --cluster ray beside it"),
@@ -230,7 +230,7 @@ def test_modules_that_options_name_are_sent(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(seeds, "Workers", stop)
     config = dataclasses.replace(CONFIG, env_id="own_seed_env:Name-v0")
     try:
-        with pytest.raises(UserError, match="^stop$"):
+        with pytest.raises(UserError, match=r"^stop$"):
             run_seeds(A2C.train, "a2c", config, tmp_path / "out", [0])
         assert "own_seed_env.py" in sent
     finally:

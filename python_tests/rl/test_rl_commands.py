@@ -19,9 +19,10 @@ from automl_ext import cli, runners
 from automl_ext.rl import registry as algorithms
 from automl_ext.rl.loop import loop
 from automl_ext.rl.reports.evaluate_run import evaluate_run
-from automl_ext.rl.reports.plot import T, interval, plot_runs, together
+from automl_ext.rl.reports.plot import interval, plot_runs, together
 from automl_ext.runners import Runner, TrainOptions
 from automl_ext.training.errors import UserError
+from automl_ext.training.intervals import T
 
 
 @pytest.fixture(autouse=True)
