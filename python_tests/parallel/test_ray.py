@@ -12,6 +12,8 @@ from typing import Any
 
 import nas_search_world
 import pytest
+
+pytest.importorskip("gymnasium")
 import torch
 
 from automl_ext.nas.auto import plan

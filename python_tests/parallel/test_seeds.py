@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+pytest.importorskip("gymnasium")
+
 from automl_ext import multi_seed
 from automl_ext.cli import main
 from automl_ext.parallel import seeds

@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest.importorskip("gymnasium")
 import rank_jobs
 import torch
 from rank_jobs import CELL, JOBS, ROOT, start_ranks

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+pytest.importorskip("tyro", reason="the commands of automl-ext need tyro")
+
 from automl_ext.training.errors import UserError
 from automl_ext.tune import experience
 from automl_ext.tune.experience import KnownData, Portfolio, file_name, nearest, portfolio, read_portfolio

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("optuna", reason="tuning needs the extra tune")
+pytest.importorskip("tyro", reason="the options of tuning need tyro")
 import optuna
 
 from automl_ext.training.errors import UserError
