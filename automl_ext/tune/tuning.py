@@ -274,8 +274,8 @@ class Tuning:
 
         With several trials in flight, any of them may have killed the processes. So the oldest is repeated alone.
         """
-        (proposal, rule, _), *others = self.pending
-        others = [(younger, its_rule) for younger, its_rule, known in others if known is None]
+        (proposal, rule, _), *younger = self.pending
+        others = [(other, its_rule) for other, its_rule, known in younger if known is None]
         try:
             return self.workers.next()
         except UserError as error:
