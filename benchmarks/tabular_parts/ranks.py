@@ -12,6 +12,8 @@ import numpy as np
 Errors = dict[str, dict[str, float]]  # method -> data set -> mean test error over seeds, ∞ where it failed
 Seeds = dict[str, dict[str, list[float | None]]]  # the same, one error per seed, None where it failed
 
+SHOWN = {"ours": "fit", "ours-features": "fit with features"}  # names in the picture
+
 
 def seed_errors(rows: list[dict[str, Any]], minutes: float) -> Seeds:
     """Return the test errors of the data sets on which every method has rows, of the seeds that all of them have."""
@@ -99,7 +101,14 @@ def draw(ranks: dict[str, float], data_sets: int, path: Path) -> None:
         depth = below + 0.5 * (i if left else k - 1 - i)
         side = low - 0.05 * (high - low) if left else high + 0.05 * (high - low)
         axes.plot([rank, rank, side], [0, depth, depth], color="grey", linewidth=0.8)
-        axes.text(side, depth, f" {name}  {rank:.2f} ", ha="right" if left else "left", va="center", fontsize=8)
+        axes.text(
+            side,
+            depth,
+            f" {SHOWN.get(name, name)}  {rank:.2f} ",
+            ha="right" if left else "left",
+            va="center",
+            fontsize=8,
+        )
     figure.savefig(path)
 
 

@@ -44,7 +44,7 @@ def tabular_ranks() -> str:
     if not (found := comparisons()):
         return MISSING
     header = "contender | " + " | ".join(
-        f"{one['minutes']:g} CPU-minutes, {len(one['data_sets'])} data sets" for one in found
+        f"{one['minutes']:g} min of CPU time, {len(one['data_sets'])} data sets" for one in found
     )
     methods = dict.fromkeys(name for one in found for name in one["ranks"])
     lines = [
@@ -54,7 +54,7 @@ def tabular_ranks() -> str:
     ranks = table(header, [*lines, ["critical difference", *(f"{one['critical_difference']:.2f}" for one in found)]])
     drawn = [one["minutes"] for one in found if (ROOT / "docs/images" / f"tabular_{one['minutes']:g}.png").exists()]
     return ranks + "".join(
-        f"\n![Mean ranks at {minutes:g} CPU-minutes](../images/tabular_{minutes:g}.png)\n" for minutes in drawn
+        f"\n![Mean ranks at {minutes:g} min of CPU time](../images/tabular_{minutes:g}.png)\n" for minutes in drawn
     )
 
 
