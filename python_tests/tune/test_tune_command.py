@@ -104,6 +104,7 @@ def test_without_a_command_it_lists_those_that_can_be_tuned(run: Any) -> None:
         (["train", "dreamer", "--trials", 1], "DreamerConfig declares no ranges"),
         (["train", "reinforce", "--trials", 1, "--sampler", "experience"], "no experience with train reinforce"),
         (["retrain", "--trials", 1, "--objective", "test_accuracy"], "of the test data"),
+        (["retrain", "--trials", 1, "--objective", "valid_log_loss"], "valid_log_loss is a loss; expected --minimize"),
         (["train", "a2c", "--trials", 1, "--env-id", "Nope-v0"], "the first trial failed"),
         (["train", "a2c", "--trials", 1, "--resume", "runs/x"], "resume: expected auto"),
     ],

@@ -23,6 +23,7 @@ from automl_ext.tune.trials import folder_of
 from automl_ext.tune.tuning import TRIALS, tune
 
 BEST = "best.toml"
+LOSSES = {"loss", "error", "rmse", "mae"}  # words in the names of numbers whose small values are better
 WITH_EXPERIENCE = ("default", "experience")  # samplers
 
 
@@ -69,6 +70,8 @@ def tune_command(
         metric = TunedBy(config.objective, config.objective)
         if "test" in metric.name or metric.name.startswith(("class_accuracy", "confusion")):
             raise UserError(f"objective: expected a number from validation data, got {metric.name}: of the test data")
+        if LOSSES & {*metric.name.split("_")} and "negative" not in metric.name and not config.minimize:
+            raise UserError(f"objective: {metric.name} is a loss; expected --minimize beside it")
     kind = type(settings)
     space = space_of(kind, config.ranges)
     settings = with_point(settings, dict(metric.needs))
