@@ -33,7 +33,7 @@ def encoder(train: pd.DataFrame) -> Predict:
     import pandas as pd
 
     kinds = {
-        name: pd.CategoricalDtype(sorted(values.dropna().unique())) if values.dtype == object else float
+        name: float if pd.api.types.is_numeric_dtype(values) else pd.CategoricalDtype(sorted(values.dropna().unique()))
         for name, values in train.items()
     }
     return lambda frame: frame[list(kinds)].astype(kinds)

@@ -80,7 +80,7 @@ def tabular_features() -> str:
             gains = [100 * (a - b) / a for a, b in pairs]
             each = ", ".join(f"{gain:+.1f}" for gain in gains)
             lines.append([f"{one['minutes']:g}", f"`{name}`", f"{statistics.fmean(gains):+.1f}", each])
-    lines.sort(key=lambda line: (line[0], -float(line[2])))
+    lines.sort(key=lambda line: (line[0], -float(line[2]), line[1]))
     return table("CPU-minutes | data set | lower error by features, % | each seed", lines) if lines else MISSING
 
 

@@ -147,6 +147,9 @@ def to_dates(values: Any, day_first: bool) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about formats that differ
         dates = pandas.to_datetime(values, errors="coerce", format="mixed", utc=True, dayfirst=day_first)
+        if day_first:  # a date that starts with the year has no other order
+            plain = pandas.to_datetime(values, errors="coerce", format="mixed", utc=True)
+            dates = dates.where(~values.astype(str).str.match(r"\s*\d{4}").to_numpy(bool), plain)
     if pandas.api.types.is_datetime64_any_dtype(values.dtype):
         return dates
     return dates.where(values.astype(str).str.contains(DATE).to_numpy(bool))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections import Counter
 from collections.abc import Collection
@@ -39,11 +40,11 @@ def read_table(path: Path, texts: Collection[str] = ()) -> Any:
         else:
             header = pandas.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
             repeated_names([name for name in header.iloc[0] if name], str(path))
-            frame = pandas.read_csv(path, low_memory=False, dtype=dict.fromkeys(texts, str))
-            if not isinstance(frame.index, pandas.RangeIndex):  # pandas takes the first columns for names of the rows
-                raise UserError(
-                    f"{path}: expected {len(frame.columns)} values in each row, as in the first line; got more"
-                )
+            with warnings.catch_warnings():  # without index_col, pandas takes the first columns for names of the rows
+                warnings.simplefilter("error", pandas.errors.ParserWarning)
+                frame = pandas.read_csv(path, low_memory=False, dtype=dict.fromkeys(texts, str), index_col=False)
+    except pandas.errors.ParserWarning:
+        raise UserError(f"{path}: expected as many values in each row as names in the first line; got more") from None
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from None
     except (ValueError, OverflowError, EOFError, LookupError, TypeError, NotImplementedError, zlib.error) as error:
