@@ -7,6 +7,7 @@ import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -19,13 +20,10 @@ from automl_ext.rl.episodes.record import RecordCommand, record_run
 from automl_ext.rl.registry import ALGORITHMS
 from automl_ext.runners import RANKED, RUNNERS, Runner
 from automl_ext.summary import print_evaluation, print_json, print_recording, print_run
-from automl_ext.tabular.commands import FitCommand, PredictCommand, fit_command, predict_command
 from automl_ext.training import ranks
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.machine.memory import is_out_of_memory
-from automl_ext.tune.portfolio_command import PortfolioCommand, run_portfolio
-from automl_ext.tune_command import TUNE, run_tune, tune_forms
 from automl_ext_cli.commands import COMPLETION, answer, command_name, flush_output
 
 Options = TypeVar("Options")
@@ -244,6 +242,9 @@ def _bench(prog: str, args: Sequence[str]) -> int:
 def _completion(prog: str, args: Sequence[str]) -> int:
     """Print a completion script for a shell."""
     from automl_ext.completion import print_script
+    from automl_ext.tabular.commands import FitCommand, PredictCommand
+    from automl_ext.tune.portfolio_command import PortfolioCommand
+    from automl_ext.tune_command import tune_forms
 
     forms: dict[str, Any] = {"eval": EvalCommand, "record": RecordCommand, "plot": PlotCommand, "export": ExportCommand}
     forms |= {"portfolio": PortfolioCommand, "doctor": DoctorCommand}
@@ -256,20 +257,37 @@ def _completion(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
+def _late(where: str) -> Command:
+    """Return a command, "module:function" below ``automl_ext``, whose module is imported when it is used."""
+
+    def run(prog: str, args: Sequence[str]) -> int:
+        module, name = where.split(":")
+        code: int = getattr(import_module(f"automl_ext.{module}"), name)(prog, args)
+        return code
+
+    return run
+
+
 _RUN_COMMANDS: dict[str, tuple[str, Command]] = {
     name: (runner.help, functools.partial(_run, runner)) for name, runner in RUNNERS.items()
 }
 COMMANDS: dict[str, tuple[str, Command]] = {
     **_RUN_COMMANDS,
-    "tune": (TUNE, run_tune),
-    "fit": ("fit an ensemble of models to a table", fit_command),
-    "predict": ("predict the new rows of a table", predict_command),
+    "tune": (
+        "find settings of a command by trials, for example: automl-ext tune train ppo",
+        _late("tune_command:run_tune"),
+    ),
+    "fit": ("fit an ensemble of models to a table", _late("tabular.commands:fit_command")),
+    "predict": ("predict the new rows of a table", _late("tabular.commands:predict_command")),
     "nas-table": ("convert the official NATS-Bench files to the table that nas-bench reads", _nas_table),
     "eval": ("play episodes with a trained policy", _eval),
     "record": ("record episodes of a trained policy", _record),
     "plot": ("plot runs, or draw one cell", _plot),
     "export": ("write a trained network as files that need no automl_ext", _export),
-    "portfolio": ("build from finished studies what a new study evaluates first", run_portfolio),
+    "portfolio": (
+        "build from finished studies what a new study evaluates first",
+        _late("tune.portfolio_command:run_portfolio"),
+    ),
     "doctor": ("check this installation", _doctor),
     "bench": ("compare the ops with PyTorch and other packages", _bench),
     "demo": ("search for a cell on the digits data, in minutes", _demo),

@@ -20,7 +20,6 @@ from automl_ext.training.errors import UserError
 from automl_ext.tune.commands.command import CommandTuneConfig, tune_command
 from automl_ext_cli.commands import command_name, unknown_command
 
-TUNE = "find settings of a command by trials, for example: automl-ext tune train ppo"
 Options = TypeVar("Options")
 Settings = TypeVar("Settings")
 

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from automl_ext.nas.estimators.rank_correlation import kendall, spearman
+from automl_ext.training.rank_correlation import kendall, spearman
 
 
 def read(table: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -172,6 +172,10 @@ def run_page(path: Path, folder: Path, env: dict[str, str]) -> Iterator[Timed]:
             yield Timed(path.name, *json.loads(line.removeprefix("TIMED ")))
 
 
+def existing_path(text: str) -> Path:
+    return Path(text).resolve(strict=True)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(

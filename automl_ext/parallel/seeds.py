@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import logging
 import math
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -33,7 +32,7 @@ from automl_ext.training.files.lock import LOCK, Lock, is_held_here
 from automl_ext.training.files.reading import read_object, short
 from automl_ext.training.files.run_folder import RunFolder
 from automl_ext.training.intervals import t_interval
-from automl_ext.training.progress import Progress
+from automl_ext.training.progress import Progress, quiet
 from automl_ext.training.run import CONFIG, RESULT, algorithm_of
 from automl_ext.training.user_code import import_module, module_in, own_names
 
@@ -261,15 +260,3 @@ def numbers(result: dict[str, Any]) -> dict[str, float]:
         for name, value in result.items()
         if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
     }
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Show no progress bars inside the block: those of several seeds would overwrite each other."""
-    logger = logging.getLogger("automl_ext")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.preparation import Matrix, Preparation
 from automl_ext.tabular.learners.forest import ForestSettings
 from automl_ext.tabular.learners.job import Model
@@ -131,10 +132,8 @@ class Tuner:
     """Draws settings of one learner by TPE (Bergstra et al. 2011), as Optuna implements it."""
 
     def __init__(self, learner: str, seed: int) -> None:
-        from automl_ext.tabular.extra import library
-
         optuna = library("optuna")
-        from automl_ext.tune.space import distributions
+        from automl_ext.tune.space import distributions  # imports Optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._optuna, self.learner, self.drawn = optuna, learner, 0
@@ -144,15 +143,13 @@ class Tuner:
         self._study = optuna.create_study(sampler=sampler)
 
     def add(self, trial: Trial) -> None:
-        """Record a trial with settings that came from elsewhere, if they are in the search space."""
-        optuna = self._optuna
+        """Record a trial with settings that came from elsewhere; outside the space, as the nearest point of it."""
         values = {name: getattr(trial.candidate.settings, name) for name in self._space}
-        try:
-            self._study.add_trial(
-                optuna.trial.create_trial(params=values, distributions=self._distributions, value=trial.loss)
-            )
-        except ValueError:  # a default outside the space, such as no penalty
-            return
+        from automl_ext.tune.space import nearest  # imports Optuna
+
+        params = nearest(self._space, values)  # a default may be outside, such as no penalty
+        create = self._optuna.trial.create_trial
+        self._study.add_trial(create(params=params, distributions=self._distributions, value=trial.loss))
 
     def ask(self) -> tuple[Any, ModelCandidate]:
         """Draw settings. Return Optuna's trial, for :meth:`tell`, and the candidate."""
@@ -161,7 +158,19 @@ class Tuner:
         settings = with_point(LEARNERS[self.learner].settings(), trial.params)
         return trial, ModelCandidate(f"{self.learner} TPE {self.drawn}", self.learner, settings)
 
-    def tell(self, trial: Any, loss: float | None) -> None:
-        """Record the loss; None: the trial failed or was not finished."""
+    def tell(self, trial: Any, loss: float | None, rejected: float | None) -> None:
+        """Record a trial.
+
+        Args:
+            trial: what :meth:`ask` returned.
+            loss: its loss; None if it was not finished.
+            rejected: the first fold's loss for which it was given up; TPE counts it as worse than finished trials.
+        """
         state = self._optuna.trial.TrialState
-        self._study.tell(trial, loss, state=state.COMPLETE if loss is not None else state.FAIL)
+        if loss is not None:
+            self._study.tell(trial, loss)
+        elif rejected is not None:
+            trial.report(rejected, 0)
+            self._study.tell(trial, state=state.PRUNED)
+        else:
+            self._study.tell(trial, state=state.FAIL)

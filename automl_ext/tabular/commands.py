@@ -48,8 +48,8 @@ class FitCommand:
     """auto: text, booleans, two numbers and few integers are classes."""
     type: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
     """COLUMN=TYPE instead of the inferred type: numeric, categorical, boolean, date, text or ignore. Repeatable."""
-    features: Literal["auto", "yes", "no"] = "auto"
-    """Construct features and keep the families that lower the loss; auto: yes."""
+    features: bool = True
+    """Construct features, and keep the families that lower the loss."""
     seed: int = 0
     """Seed of all randomness."""
     workers: int = 1
@@ -98,7 +98,7 @@ def fit_command(prog: str, args: Sequence[str]) -> int:
             command.target,
             minutes=seconds / 60,
             seed=command.seed,
-            features="auto" if command.features == "auto" else command.features == "yes",
+            features=command.features,
             time=command.time,
             group=command.group,
             metric=command.metric,

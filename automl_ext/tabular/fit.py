@@ -18,7 +18,6 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
 FOLDS = 5
-AUTO_FEATURES = True  # whether features="auto" tries constructed features
 SPLITS = {
     "stratified": "each fold has the classes' shares",
     "random": "rows are drawn at random",
@@ -33,7 +32,7 @@ def fit(
     *,
     minutes: float = 1.0,
     seed: int = 0,
-    features: bool | str = "auto",
+    features: bool = True,
     time: str | None = None,
     group: str | None = None,
     metric: str | None = None,
@@ -58,7 +57,7 @@ def fit(
         target: the column to predict; rows without it are left out.
         minutes: wall-clock time for everything this function does.
         seed: of all randomness.
-        features: whether families of features are tried; "auto" is True.
+        features: whether families of constructed features are tried.
         time: column of dates or numbers: models are validated on later rows than they are trained on. It is no feature.
         group: column whose groups are never on both sides of a split. It is no feature.
         metric: "log_loss" (default), "auc" or "accuracy"; "rmse" (default) or "mae".
@@ -86,8 +85,7 @@ def fit(
     deadline = started + seconds - max(0.2, 0.03 * seconds)  # the rest is for the selection
     search = TableSearch(problem, deadline, seed, workers)
     by_time = problem.kind == "time"
-    tried = AUTO_FEATURES if features == "auto" else bool(features)
-    verdicts = run_schedule(search, tried, candidates, by_time, report or (lambda *_: None))
+    verdicts = run_schedule(search, features, candidates, by_time, report or (lambda *_: None))
     votes = search.select()
     again = by_time or len(search.folds) == 1
     preparations, members = refitted(search, votes) if again else bagged(search, votes)
@@ -109,15 +107,15 @@ def fit(
     return Fitted(problem.task, problem.columns, preparations, members, facts, evaluation)
 
 
-def _check(minutes: float, seed: int, workers: int, candidates: int | None, features: bool | str) -> None:
+def _check(minutes: float, seed: int, workers: int, candidates: int | None, features: bool) -> None:
     """Check the arguments that do not depend on the table."""
     if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 < minutes < math.inf:
         raise UserError(f"minutes: expected a finite number above 0, got {short(minutes)}")
     for name, value in (("workers", workers), ("candidates", candidates)):
         if value is not None and (type(value) is not int or value < 1):
             raise UserError(f"{name}: expected an int of at least 1, got {short(value)}")
-    if features not in (True, False, "auto"):
-        raise UserError(f"features: expected True, False or 'auto', got {short(features)}")
+    if features not in (True, False):
+        raise UserError(f"features: expected True or False, got {short(features)}")
     try:
         check_seed(seed)
     except (ValueError, TypeError) as error:

@@ -116,7 +116,7 @@ class Fitted:
         found: dict[str, float] = {}
         names = [p.feature_names() for p in self.preparations]
         for member in self.members:
-            values = member.model.importance()
+            values = member.model.importance(member.rounds)
             total = float(values.sum())
             if total > 0:
                 for name, value in zip(names[member.preparation], values, strict=True):

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.tabular.candidates import ModelCandidate
-from automl_ext.tabular.ensemble import average, bagged, leaderboard
+from automl_ext.tabular.ensemble import average, bagged, leaderboard, refitted
 from automl_ext.tabular.fitted import Fitted
 from automl_ext.tabular.learners.forest import ForestSettings
 from automl_ext.tabular.learners.lightgbm import LightGBMSettings
@@ -24,6 +24,7 @@ from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.clock import Clock
 from automl_ext.training.run import Run
+from automl_ext.tune.meta_features import meta_features
 
 NEVER = float("inf")
 
@@ -118,7 +119,7 @@ def cross_validate(
     """
     if stop_after is not None:
         raise UserError("stop_after: a training on a table has no checkpoints at which to stop")
-    problem = _problem(config)
+    frame, problem = _read(config)
     settings = LEARNERS[learner].settings(
         **{f.name: getattr(config, f.name) for f in fields(LEARNERS[learner].settings)}
     )
@@ -136,7 +137,7 @@ def cross_validate(
                 trial = search.run(ModelCandidate(learner, learner, settings), NEVER, after_fold=after_fold)
         if trial is None:
             raise UserError(f"{learner} failed on {config.table}: {search.failed.get(learner, 'it gave no result')}")
-        preparations, members = bagged(search, [1])
+        preparations, members = (refitted if problem.kind == "time" else bagged)(search, [1])
         metric = problem.task.metric
         facts = {"rows": len(problem.y), "folds": len(search.folds), "leaderboard": leaderboard(search, [1])}
         evaluation = {"y": problem.y[search.valid_rows], "predicted": average(search, [1])}
@@ -147,6 +148,7 @@ def cross_validate(
             "rounds": trial.rounds if trial.models[0].rounds else None,
             "task": problem.task.kind,
             "rows": len(problem.y),
+            "meta": meta_features(frame, config.target, problem.task.is_classification),
             "seconds": clock.wall,
             "cpu_seconds": clock.cpu,
         }
@@ -154,12 +156,13 @@ def cross_validate(
     return result
 
 
-def _problem(config: TableOptions) -> Problem:
+def _read(config: TableOptions) -> tuple[Any, Problem]:
+    """Read the table. Return it, and what was found out about it."""
     for name in ("table", "target"):
         if not getattr(config, name):
             raise UserError(f"{name}: expected a {'file' if name == 'table' else 'column'}, got none: --{name} NAME")
     frame = read_table(Path(config.table))
-    return find_problem(
+    problem = find_problem(
         frame,
         config.target,
         time=config.time,
@@ -169,3 +172,4 @@ def _problem(config: TableOptions) -> Problem:
         seed=config.seed,
         source=config.table,
     )
+    return frame, problem

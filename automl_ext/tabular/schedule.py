@@ -11,6 +11,7 @@ from automl_ext.tabular.candidates import TUNED, ModelCandidate, Trial, Tuner, d
 from automl_ext.tabular.features.choice import Verdict, judge_families
 from automl_ext.tabular.search import Report, TableSearch
 from automl_ext.tabular.table.metrics import shown
+from automl_ext.training.errors import UserError
 
 JUDGING = 0.3  # largest share of the remaining time in which families of features are judged
 SPARE = 1.4  # how much longer than estimated the final trainings may take
@@ -29,14 +30,16 @@ def run_schedule(search: TableSearch, features: bool, limit: int | None, refits:
         refits: the selected candidates are trained again on all rows, for which time must remain.
         report: is called after each trial.
     """
-    first, second = defaults()
-    search.plan(first)
+    untried = iter(defaults())
+    if not any(search.plan(candidate) for candidate in untried):
+        raise UserError(f"no model can be trained on the table: {'; '.join(search.failed.values())}")
     _tell(search, report)
     refits = refits or len(search.folds) == 1
     verdicts: list[Verdict] = []
     trial = None
     if limit is None or limit > 1:
-        trial = _try(search, second, refits, report)
+        for candidate in untried:
+            trial = _try(search, candidate, refits, report)
     if features and trial is not None:
         verdicts = judge_families(search, trial, time.monotonic() + JUDGING * search.remaining())
         search.families = tuple(verdict.family for verdict in verdicts if verdict.kept)
@@ -65,7 +68,7 @@ def _tune(search: TableSearch, limit: int | None, refits: bool, report: Report) 
             return
         asked, candidate = tuner.ask()
         found = _try(search, candidate, refits, report, bar=search.bar())
-        tuner.tell(asked, found.loss if found is not None else None)
+        tuner.tell(asked, found.loss if found is not None else None, search.rejected.get(candidate.name))
         stale = 0 if found is not None and found.loss < best else stale + 1
         best = search.best().loss
 

@@ -11,10 +11,9 @@ import numpy as np
 import torch
 
 from automl_ext.tabular.candidates import Fold, ModelCandidate, Trial
-from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.preparation import prepare
 from automl_ext.tabular.learners.job import FitJob, Model
-from automl_ext.tabular.learners.registry import LEARNERS
+from automl_ext.tabular.learners.registry import LEARNERS, failures
 from automl_ext.tabular.table.columns import Column
 from automl_ext.tabular.table.metrics import likelihood, loss
 from automl_ext.tabular.table.problem import Problem
@@ -35,6 +34,7 @@ class TableSearch:
         folds: the splits; only one is used if there is no time for all.
         trials: the candidates that were trained on every used fold.
         failed: name → why a candidate has no result.
+        rejected: name → the loss on the first fold, of a candidate that was given up for it.
         families: the families of constructed features that are used.
     """
 
@@ -45,6 +45,8 @@ class TableSearch:
         self.deadline, self.seed, self.threads = deadline, seed, threads
         self.trials: list[Trial] = []
         self.failed: dict[str, str] = {}
+        self.rejected: dict[str, float] = {}
+        self._selected: tuple[int, list[int]] = (0, [])  # number of trials, the votes among them
         self.families: tuple[str, ...] = ()
 
     @property
@@ -74,7 +76,7 @@ class TableSearch:
         _, train, _ = self.matrices(fold, basic=True)
         settings = LEARNERS["lightgbm"].settings(rounds=IMPORTANCE_ROUNDS, patience=0)
         model = LEARNERS["lightgbm"].train(settings, self.job(fold, train, None))
-        gain = dict(zip(train.names, model.importance(), strict=True))
+        gain = dict(zip(train.names, model.importance(IMPORTANCE_ROUNDS), strict=True))
         return sorted(self.columns, key=lambda column: -gain.get(column.name, 0.0))
 
     def job(self, fold: Fold, train: Any, valid: Any, deadline: float | None = None) -> FitJob:
@@ -84,20 +86,27 @@ class TableSearch:
             self.task, train, self.y[fold.train], valid, y, self.seed + len(self.trials), self.threads, deadline
         )
 
-    def plan(self, first: ModelCandidate) -> None:
+    def plan(self, first: ModelCandidate) -> Trial | None:
         """Train the first candidate, and keep the folds if there is time for ``WORTH`` such trainings; else keep one.
 
         The model of this fold is kept even if the deadline cuts it. In splits by time it is the last fold, which has
         the most training rows.
+
+        Returns:
+            The trial; None if it failed, and the next candidate has to be the first.
         """
         started = time.monotonic()
         chosen = self.folds[-1] if self.kind == "time" else self.folds[0]
-        model = self._train(first, chosen, self.deadline)
-        seconds = time.monotonic() - started
-        if self.remaining() < WORTH * seconds:
-            self.folds = [chosen]
-        models = [model if fold is chosen else self._train(first, fold, self.deadline) for fold in self.folds]
-        self._record(first, models, started)
+        try:
+            model = self._train(first, chosen, self.deadline)
+            seconds = time.monotonic() - started
+            if self.remaining() < WORTH * seconds:
+                self.folds = [chosen]
+            models = [model if fold is chosen else self._train(first, fold, self.deadline) for fold in self.folds]
+            return self._record(first, models, started)
+        except failures() as error:
+            self.failed[first.name] = f"{type(error).__name__}: {error}"
+            return None
 
     def run(
         self,
@@ -131,20 +140,16 @@ class TableSearch:
                     if after_fold is not None:
                         after_fold(value)
                     elif bar is not None and value > bar:
+                        self.rejected[candidate.name] = value
                         return None
             return self._record(candidate, models, started)
-        except self._failures() as error:  # one library's failure on unusual data must not end the search
+        except failures() as error:  # one library's failure on unusual data must not end the search
             self.failed[candidate.name] = f"{type(error).__name__}: {error}"
             return None
 
     def _fold_loss(self, candidate: ModelCandidate, fold: Fold, model: Model) -> float:
         _, _, valid = self.matrices(fold, candidate.basic)
         return loss(self.task, self.y[fold.valid], model.predict(valid.x, model.rounds))
-
-    @staticmethod
-    def _failures() -> tuple[type[Exception], ...]:
-        """Return the exceptions by which libraries refuse data."""
-        return ValueError, library("lightgbm").basic.LightGBMError, library("xgboost").core.XGBoostError
 
     def _train(self, candidate: ModelCandidate, fold: Fold, deadline: float) -> Model:
         _, train, valid = self.matrices(fold, candidate.basic)
@@ -174,6 +179,11 @@ class TableSearch:
 
     def select(self) -> list[int]:
         """Select the ensemble. Return the number of votes of each trial."""
+        if self._selected[0] != len(self.trials):
+            self._selected = len(self.trials), self._select()
+        return self._selected[1]
+
+    def _select(self) -> list[int]:
         y = self.y[self.valid_rows]
         if self.task.is_classification:
             likelihoods = np.stack([likelihood(y, trial.predicted) for trial in self.trials])
@@ -187,10 +197,16 @@ class TableSearch:
         return select_members(torch.from_numpy(np.stack([t.predicted for t in self.trials])), losses, VOTES)
 
     def refit(self, trial: Trial, fold: Fold, deadline: float) -> Model | None:
-        """Train a trial's settings on the training rows of ``fold``, for its number of rounds. None if cut short."""
+        """Train a trial's settings on the training rows of ``fold``, for its number of rounds.
+
+        None if the training fails or is cut short.
+        """
         settings = trial.candidate.settings
         if hasattr(settings, "patience"):
             settings = replace(settings, rounds=trial.rounds, patience=0)
         _, train, _ = self.matrices(fold, trial.candidate.basic)
-        model: Model = LEARNERS[trial.candidate.learner].train(settings, self.job(fold, train, None, deadline))
+        try:
+            model: Model = LEARNERS[trial.candidate.learner].train(settings, self.job(fold, train, None, deadline))
+        except failures():
+            return None
         return None if model.was_cut else model

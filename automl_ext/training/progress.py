@@ -79,3 +79,15 @@ class Progress:
             text = f"{self.description} {step:,}{of}, {now - self._began:.0f} s: {', '.join(values)}"
             with contextlib.suppress(OSError):  # a closed pipe must not end a run
                 print(text, file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Show no progress inside the block: that of several runs at the same time would overwrite each other."""
+    logger = logging.getLogger("automl_ext")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

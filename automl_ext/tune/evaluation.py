@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import math
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.machine.memory import is_out_of_memory
+from automl_ext.training.progress import quiet
 from automl_ext.tune.reporting import Pruned, Reports, reporting
 from automl_ext.tune.trials import Outcome, Proposal, file_of, folder_of, read_trial, write_trial
 
@@ -59,7 +59,7 @@ class Evaluate:
     def _call(self, proposal: Proposal, reports: Reports) -> tuple[str, float | None, str | None]:
         """Call the objective. Return state, value and error."""
         try:
-            with reporting(reports), quiet():
+            with reporting(reports), quiet(), contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
                 value = float(self.objective(proposal.point, folder_of(self.trials, proposal.index)))
         except Pruned:
             return "pruned", None, None
@@ -75,16 +75,3 @@ class Evaluate:
         if not math.isfinite(value):
             return "failed", None, f"the objective is {value}"
         return "finished", value, None
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Show no progress of the trial, and keep standard output for the result of the tuning run."""
-    logger = logging.getLogger("automl_ext")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(sys.stderr):
-            yield
-    finally:
-        logger.setLevel(level)

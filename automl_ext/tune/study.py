@@ -109,7 +109,7 @@ class Study:
         else:
             worst = math.inf if self.config.minimize else -math.inf
             self.memory.tell(trial, worst if outcome.value is None else outcome.value)
-        self.storage.add(index, self.memory.trials[trial.number], outcome.error)
+        self.storage.add(index, self.memory.get_trials(deepcopy=False)[trial.number], outcome.error)
 
     def _add_others(self) -> None:
         """Learn from other tuning runs with the same storage. CMA-ES learns from its own points only."""

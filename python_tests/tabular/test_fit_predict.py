@@ -85,7 +85,7 @@ def test_each_learner_is_saved_and_loaded(learner: str, target: str, tmp_path: P
     np.testing.assert_array_equal(loaded.predict(x, trial.rounds), trial.models[0].predict(x, trial.rounds))
     worst = np.bincount(problem.y).max() / len(problem.y) if target == "y" else problem.y.std()
     assert trial.loss < (np.log(2) if target == "y" else worst)
-    assert len(trial.models[0].importance()) == x.shape[1]
+    assert len(trial.models[0].importance(1)) == x.shape[1]
 
 
 def test_the_forest_is_scikit_learns() -> None:
@@ -197,7 +197,7 @@ def test_a_budget_that_is_far_too_small_still_gives_a_model() -> None:
         ({"minutes": float("nan")}, "minutes: expected"),
         ({"seed": -1}, "seed: expected"),
         ({"workers": 0}, "workers: expected an int of at least 1"),
-        ({"features": "some"}, "features: expected True, False or 'auto'"),
+        ({"features": "some"}, "features: expected True or False"),
         ({"time": "y"}, "time: expected another column than the target"),
         ({"time": "city"}, "time: expected a value in each row, column 'city' lacks some"),
         ({"time": "member"}, "time: expected dates or numbers, column 'member' is boolean"),

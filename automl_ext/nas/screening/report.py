@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from automl_ext.nas.estimators.rank_correlation import kendall, spearman
 from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLUE, GRAY
 from automl_ext.training.pictures.curves import figure
+from automl_ext.training.rank_correlation import kendall, spearman
 
 
 def print_scores(result: Mapping[str, Any]) -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 from automl_ext.data.pixels import check_mode, parse_size
 from automl_ext.nas.data import load_splits
-from automl_ext.nas.estimators.rank_correlation import kendall, spearman
 from automl_ext.nas.estimators.table import Table, place
 from automl_ext.nas.estimators.training_free.scores import RANK, SCORES
 from automl_ext.nas.retraining.training import LARGEST, MANY
@@ -27,6 +26,7 @@ from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_small
 from automl_ext.training.machine.device import choose_device
+from automl_ext.training.rank_correlation import kendall, spearman
 from automl_ext.training.run import Run
 
 SHOWN = 20  # architectures in the result; scores.csv has all of them

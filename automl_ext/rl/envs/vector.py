@@ -202,12 +202,7 @@ class Envs:
 
     def close(self) -> None:
         """Close the environments and end worker processes, whatever their state."""
-        if not isinstance(self.vector, AsyncVectorEnv):
-            self.vector.close()
-        elif self._broken:
-            env_workers.terminate(self.vector)
-        else:
-            env_workers.close(self.vector)
+        env_workers.close(self.vector, self._broken)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all counts, and the simulators if they can be saved (:mod:`automl_ext.rl.envs.state`)."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 from gymnasium.vector.async_vector_env import _async_worker
 
 from automl_ext.rl.envs.guard import EnvError, fault
@@ -82,8 +82,19 @@ def step(vector: AsyncVectorEnv, actions: np.ndarray, limit: float) -> tuple[Any
         return vector.step(actions)
 
 
-def close(vector: AsyncVectorEnv) -> None:
-    """Close the environments and end the workers. Workers that do not end are killed."""
+def close(vector: VectorEnv[Any, Any, Any], broken: bool) -> None:
+    """Close the environments and end the workers, if there are any. Workers that do not end are killed.
+
+    Args:
+        vector: the environments, in workers or in this process.
+        broken: a worker has failed, so that others may never reply.
+    """
+    if not isinstance(vector, AsyncVectorEnv):
+        vector.close()
+        return
+    if broken:
+        terminate(vector)
+        return
     if vector.closed:
         return
     for pipe in vector.parent_pipes:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from automl_ext.tabular.features.families import FAMILIES
-from automl_ext.tabular.learners.registry import LEARNERS
+from automl_ext.tabular.learners.registry import LEARNERS, failures
 from automl_ext.tabular.table.metrics import loss
 
 if TYPE_CHECKING:
@@ -60,11 +60,14 @@ def judge_families(search: TableSearch, without: Trial, deadline: float) -> list
         if family.needs not in kinds:
             verdicts.append(Verdict(name, False, None, None, f"there is no {family.needs} column"))
         elif len(search.folds) < FEWEST_FOLDS:
-            verdicts.append(Verdict(name, False, None, None, f"not judged: {len(search.folds)} fold, no time for more"))
+            verdicts.append(Verdict(name, False, None, None, f"not judged: there are fewer than {FEWEST_FOLDS} folds"))
         elif time.monotonic() + without.seconds > deadline:
             verdicts.append(Verdict(name, False, None, None, "not judged: no time left"))
         else:
-            verdicts.append(_judge(search, without, name))
+            try:
+                verdicts.append(_judge(search, without, name))
+            except failures() as error:
+                verdicts.append(Verdict(name, False, None, None, f"not judged: {error}"))
     return verdicts
 
 

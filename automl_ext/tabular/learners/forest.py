@@ -131,7 +131,7 @@ class ForestModel:
         mean = total / len(a["roots"])
         return mean if self.task.is_classification else mean[:, 0]
 
-    def importance(self) -> Array:
+    def importance(self, rounds: int) -> Array:
         return self.arrays["importance"]
 
     def save(self, path: Path) -> None:

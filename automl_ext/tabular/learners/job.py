@@ -52,8 +52,8 @@ class Model(Protocol):
         """Predict probabilities [N, classes] or numbers [N], with the first ``rounds`` rounds."""
         ...
 
-    def importance(self) -> Array:
-        """Return the importance of each feature, at least 0: [features]."""
+    def importance(self, rounds: int) -> Array:
+        """Return the importance of each feature in the first ``rounds`` rounds, at least 0: [features]."""
         ...
 
     def save(self, path: Path) -> None:

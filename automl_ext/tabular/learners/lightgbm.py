@@ -108,8 +108,8 @@ class LightGBMModel:
     def predict(self, x: Array, rounds: int) -> Array:
         return as_probabilities(np.asarray(self.booster.predict(x, num_iteration=rounds, num_threads=1)), self.task)
 
-    def importance(self) -> Array:
-        return np.asarray(self.booster.feature_importance("gain", iteration=self.rounds), dtype=np.float64)
+    def importance(self, rounds: int) -> Array:
+        return np.asarray(self.booster.feature_importance("gain", iteration=rounds), dtype=np.float64)
 
     def save(self, path: Path) -> None:
         path.write_text(self.booster.model_to_string(num_iteration=-1))

@@ -111,7 +111,7 @@ class LinearModel:
         exponential = np.exp(score - score.max(1, keepdims=True)) if len(score) else score
         return exponential / exponential.sum(1, keepdims=True)
 
-    def importance(self) -> Array:
+    def importance(self, rounds: int) -> Array:
         """Sum the absolute standardized weights of each feature."""
         widths = np.maximum(self.arrays["categorical"], 1)
         sums = np.abs(self.arrays["weight"]).sum(0)

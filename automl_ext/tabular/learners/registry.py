@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from automl_ext.tabular.extra import library
 from automl_ext.tabular.learners import forest, lightgbm, linear, xgboost
 from automl_ext.tabular.learners.job import TableLearner
 
@@ -11,3 +12,8 @@ LEARNERS = {
     "forest": TableLearner(forest.ForestSettings, forest.train, forest.load, ".npz"),
     "linear": TableLearner(linear.LinearSettings, linear.train, linear.load, ".npz"),
 }
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Return the exceptions by which the learners' libraries refuse data."""
+    return ValueError, library("lightgbm").basic.LightGBMError, library("xgboost").core.XGBoostError

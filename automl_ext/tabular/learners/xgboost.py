@@ -118,8 +118,8 @@ class XGBoostModel:
         )
         return as_probabilities(raw.astype(np.float64), self.task)
 
-    def importance(self) -> Array:
-        gains = self.booster[: self.rounds].get_score(importance_type="total_gain")
+    def importance(self, rounds: int) -> Array:
+        gains = self.booster[: min(rounds, self.booster.num_boosted_rounds())].get_score(importance_type="total_gain")
         return np.array([gains.get(f"f{i}", 0.0) for i in range(len(self.types))])
 
     def save(self, path: Path) -> None:

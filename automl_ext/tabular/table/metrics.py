@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from automl_ext.tabular.table.task import HIGHER_IS_BETTER, Array, TableTask
+from automl_ext.training.rank_correlation import mean_ranks
 
 TINY = 1e-15
 
@@ -53,14 +52,7 @@ def auc(y: Array, probabilities: Array) -> float:
         positive = y == k
         n = int(positive.sum())
         if 0 < n < len(y):
-            ranks = _mean_ranks(probabilities[:, k])
+            ranks = mean_ranks(probabilities[:, k])
             areas.append((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(y) - n)))
             weights.append(n)
     return float(np.average(areas, weights=weights)) if areas else 0.5
-
-
-def _mean_ranks(values: Array) -> Any:
-    """Return the ranks from 1; equal values share the mean of theirs."""
-    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
-    ends = counts.cumsum()
-    return (ends - (counts - 1) / 2)[inverse]

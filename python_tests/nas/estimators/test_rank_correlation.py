@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from automl_ext.nas.estimators.rank_correlation import kendall, spearman
+from automl_ext.training.rank_correlation import kendall, spearman
 
 
 def tau_b_by_pairs(x: np.ndarray, y: np.ndarray) -> float:

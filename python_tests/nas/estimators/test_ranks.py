@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from automl_ext.nas.estimators.rank_correlation import mean_ranks
 from automl_ext.nas.estimators.training_free.ranks import log_rank_sum
 from automl_ext.nas.screening.equal_cells import function_of, representative
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
+from automl_ext.training.rank_correlation import mean_ranks
 
 SPACE = NASBench201()
 

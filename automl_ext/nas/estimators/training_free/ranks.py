@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from automl_ext.nas.estimators.rank_correlation import mean_ranks
+from automl_ext.training.rank_correlation import mean_ranks
 
 
 def log_rank_sum(scores: Mapping[str, ArrayLike], names: Sequence[str]) -> NDArray[np.float64]:

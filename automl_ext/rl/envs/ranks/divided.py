@@ -96,12 +96,7 @@ class DividedVector(VectorEnv[Any, Any, Any]):
         return observations_of_all, of_all[0], of_all[1], of_all[2], info
 
     def close_extras(self, **kwargs: Any) -> None:
-        if not isinstance(self.own, AsyncVectorEnv):
-            self.own.close()
-        elif self._broken:
-            env_workers.terminate(self.own)
-        else:
-            env_workers.close(self.own)
+        env_workers.close(self.own, self._broken)
 
     def _checked(self, name: str, values: Any, shape: tuple[int, ...] | None) -> np.ndarray:
         """Return an array of the environments, which must have the same shape on all ranks."""

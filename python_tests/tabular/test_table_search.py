@@ -1,0 +1,94 @@
+"""The search for models of a table: what TPE learns from, failures of libraries, and importances of saved models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from tables import numbers
+
+from automl_ext.tabular import fit
+from automl_ext.tabular.candidates import ModelCandidate, Tuner, defaults
+from automl_ext.tabular.learners.lightgbm import LightGBMSettings
+from automl_ext.tabular.learners.registry import LEARNERS
+from automl_ext.tabular.learners.xgboost import XGBoostSettings
+from automl_ext.tabular.search import TableSearch
+from automl_ext.tabular.table.problem import find_problem
+from automl_ext.training.errors import UserError
+
+NEVER = float("inf")
+
+
+@pytest.fixture
+def search() -> TableSearch:
+    return TableSearch(find_problem(numbers(), "price", folds=3, seed=0), NEVER, 0, 1)
+
+
+@pytest.mark.parametrize("learner", ["lightgbm", "xgboost"])
+def test_tpe_learns_from_the_defaults_and_from_draws_that_were_given_up(learner: str, search: TableSearch) -> None:
+    tuner = Tuner(learner, 0)
+    (default,) = [candidate for candidate in defaults() if candidate.learner == learner]
+    tuner.add(SimpleNamespace(candidate=default, loss=1.0))  # its penalty of 0 is outside the space
+    asked, _ = tuner.ask()
+    tuner.tell(asked, None, rejected=3.0)
+    asked, _ = tuner.ask()
+    tuner.tell(asked, 2.0, None)
+    asked, _ = tuner.ask()
+    tuner.tell(asked, None, None)
+    states = [(trial.state.name, trial.value) for trial in tuner._study.trials]
+    assert states == [("COMPLETE", 1.0), ("PRUNED", 3.0), ("COMPLETE", 2.0), ("FAIL", None)]
+
+
+def test_a_draw_that_was_given_up_is_known_with_its_loss(search: TableSearch) -> None:
+    candidate = ModelCandidate("weak", "lightgbm", LightGBMSettings(rounds=1, patience=0))
+    assert search.run(candidate, NEVER, bar=0.0) is None
+    assert search.rejected["weak"] > 0
+    assert not search.failed
+
+
+@pytest.mark.parametrize("settings", [LightGBMSettings(patience=5), XGBoostSettings(patience=5)])
+def test_a_loaded_model_has_the_same_importances(
+    settings: Any, search: TableSearch, tmp_path: Path
+) -> None:
+    learner = type(settings).__name__.removesuffix("Settings").lower()
+    trial = search.run(ModelCandidate(learner, learner, settings), NEVER)
+    assert trial is not None
+    model, path = trial.models[0], tmp_path / "model"
+    path = path.with_suffix(LEARNERS[learner].suffix)
+    model.save(path)
+    loaded = LEARNERS[learner].load(path, search.task)
+    assert loaded.rounds > model.rounds  # training stopped after the best round
+    np.testing.assert_allclose(loaded.importance(model.rounds), model.importance(model.rounds), rtol=1e-6)
+    assert (loaded.importance(loaded.rounds) != model.importance(model.rounds)).any()
+
+
+def failing(*args: Any) -> Any:
+    raise ValueError("cannot be trained")
+
+
+def test_a_library_that_refuses_the_table_does_not_end_the_search(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LEARNERS, "xgboost", LEARNERS["xgboost"]._replace(train=failing))
+    fitted = fit(numbers(), "price", minutes=5, candidates=3)
+    assert "cannot be trained" in fitted.report["failed"]["xgboost default"]
+    assert "lightgbm default" in set(fitted.leaderboard["name"])
+
+
+def test_a_family_that_cannot_be_judged_is_dropped(monkeypatch: pytest.MonkeyPatch, search: TableSearch) -> None:
+    from automl_ext.tabular.features.choice import judge_families
+
+    without = search.run(defaults()[1], NEVER)
+    assert without is not None
+    monkeypatch.setitem(LEARNERS, "lightgbm", LEARNERS["lightgbm"]._replace(train=failing))
+    verdicts = judge_families(search, without, NEVER)
+    assert not any(verdict.kept for verdict in verdicts)
+    assert "not judged: cannot be trained" in {verdict.why for verdict in verdicts}
+
+
+def test_without_any_model_the_reasons_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("xgboost", "lightgbm"):
+        monkeypatch.setitem(LEARNERS, name, LEARNERS[name]._replace(train=failing))
+    with pytest.raises(UserError, match=r"no model can be trained on the table: .*cannot be trained"):
+        fit(numbers(), "price", minutes=5, candidates=3)
