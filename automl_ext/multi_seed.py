@@ -15,7 +15,6 @@ from automl_ext.parallel.seeds import FILE, parse_seeds, run_of, run_seeds
 from automl_ext.rl.registry import ALGORITHMS
 from automl_ext.runners import DQNOptions, Run, RunOptions
 from automl_ext.summary import NAMES, formatted
-from automl_ext.training import ranks
 from automl_ext.training.errors import UserError
 
 # Results that the table shows, if a command has them.
@@ -45,8 +44,6 @@ def run_command(prog: str, function: Run, config: Any, options: RunOptions) -> d
             "--ablate: trains one network after the other; leave out --seed-workers, --cluster, --stop-after"
         )
     one_run = seeds is None and (prog.split()[1] == "train" or not hasattr(config, "workers"))
-    if ranks.requested() > 1 and (seeds is not None or options.cluster is not None):
-        raise UserError("--seeds, --cluster: torchrun trains one network; leave them out, or start one process")
     if options.cluster is not None and one_run:
         raise UserError(f"--cluster: {prog} is one run; expected --seeds beside it, to run several on the cluster")
     with cluster:

@@ -18,6 +18,7 @@ from automl_ext.nas.strategies.registry import ALIASES, STRATEGIES
 from automl_ext.parallel.seeds import parse_seeds
 from automl_ext.parallel.workers import MOST_WORKERS
 from automl_ext.rl.registry import ALGORITHMS, algorithm
+from automl_ext.training import ranks
 from automl_ext.training.checks import check_range
 from automl_ext.tune.commands.objective import TunedBy
 
@@ -60,6 +61,8 @@ class RunOptions:
             parse_seeds(self.seeds)
         elif self.seed_workers > 1:
             raise ValueError(f"seed_workers: expected --seeds beside it, got {self.seed_workers}")
+        if ranks.requested() > 1 and (self.seeds is not None or self.cluster is not None):
+            raise ValueError("seeds, cluster: torchrun trains one network; leave them out, or start one process")
 
 
 @dataclass

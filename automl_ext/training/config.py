@@ -57,6 +57,19 @@ def differences(stored: Any, given: Any, key: str = "") -> list[tuple[str, str, 
     return [] if stored == given else [(key, _show(stored), _show(given))]
 
 
+def without_effect(config: Any, prefix: str = "") -> set[str]:
+    """Return the dotted names of a dataclass's options that cannot change a result.
+
+    Their fields say so in their metadata, as ``without_effect``. A run can be resumed with other values of them.
+    """
+    found = {f"{prefix}{f.name}" for f in dataclasses.fields(config) if f.metadata.get("without_effect")}
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= without_effect(value, f"{prefix}{field.name}.")
+    return found
+
+
 def check_options(name: str, stored: dict[str, Any], given: dict[str, Any], version: object) -> None:
     """Raise UserError for a stored configuration with an option that this version does not have.
 

@@ -132,9 +132,10 @@ def test_an_ensemble_is_equal_side_by_side_and_resumed(nodes: Any, tmp_path: Pat
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     config = EnsembleConfig(random_cells=3, subset=120, epochs=2, channels=2, rounds=2)
     one = ensemble(config, tmp_path / "one")
+    two = dataclasses.replace(config, workers=2)
     with Cluster("ray"):
-        assert ensemble(config, tmp_path / "ray", stop_after=1) is None
-        apart = ensemble(config, tmp_path / "ray", resume="auto")
+        assert ensemble(two, tmp_path / "ray", stop_after=1) is None
+        apart = ensemble(two, tmp_path / "ray", resume="auto")
     assert ensemble(config, tmp_path / "mixed", stop_after=3) is None  # within the second member
     with Cluster("ray"):
         mixed = ensemble(config, tmp_path / "mixed", resume="auto")

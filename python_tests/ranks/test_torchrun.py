@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -43,18 +44,26 @@ def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def differences(x: Any, y: Any, key: str = "") -> Iterator[tuple[float, str]]:
     """The differences of two states, of the numbers in them and of whatever is not equal."""
     if isinstance(x, dict):
+        assert x.keys() - NOT_COMPARED == y.keys() - NOT_COMPARED, key
         for name in x.keys() - NOT_COMPARED:
             yield from differences(x[name], y[name], f"{key}.{name}")
     elif isinstance(x, (list, tuple)):
         assert len(x) == len(y), key
         for i, (a, b) in enumerate(zip(x, y, strict=True)):
             yield from differences(a, b, f"{key}[{i}]")
-    elif isinstance(x, torch.Tensor) and x.numel():
-        yield float((x.double() - y.double()).abs().max()), key
+    elif isinstance(x, torch.Tensor):
+        assert (x.shape, x.dtype) == (y.shape, y.dtype), key
+        if x.numel():
+            yield finite_or_inf(float((x.double() - y.double()).abs().max())), key
     elif isinstance(x, float):
-        yield abs(x - y), key
-    elif not isinstance(x, torch.Tensor):
+        yield finite_or_inf(abs(x - y)), key
+    else:
         assert x == y, key
+
+
+def finite_or_inf(difference: float) -> float:
+    """A NaN is larger than any number; ``max`` would pass over it."""
+    return math.inf if math.isnan(difference) else difference
 
 
 def first_checkpoint(run: Path) -> dict[str, Any]:
@@ -142,6 +151,13 @@ def _two_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
     set_by_torchrun = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "host", "MASTER_PORT": "1"}
     for name, value in set_by_torchrun.items():
         monkeypatch.setenv(name, value)
+
+
+@pytest.mark.usefixtures("_two_ranks")
+def test_seeds_are_refused_before_the_ranks_connect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "a2c", "--seeds", "0:2", "--out", str(tmp_path / "run")]) == 2
+    assert "error: seeds, cluster: torchrun trains one network" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.usefixtures("_two_ranks")

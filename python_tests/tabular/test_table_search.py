@@ -50,9 +50,7 @@ def test_a_draw_that_was_given_up_is_known_with_its_loss(search: TableSearch) ->
 
 
 @pytest.mark.parametrize("settings", [LightGBMSettings(patience=5), XGBoostSettings(patience=5)])
-def test_a_loaded_model_has_the_same_importances(
-    settings: Any, search: TableSearch, tmp_path: Path
-) -> None:
+def test_a_loaded_model_has_the_same_importances(settings: Any, search: TableSearch, tmp_path: Path) -> None:
     learner = type(settings).__name__.removesuffix("Settings").lower()
     trial = search.run(ModelCandidate(learner, learner, settings), NEVER)
     assert trial is not None

@@ -11,7 +11,7 @@ architectures: Zaidi et al., "Neural ensemble search", NeurIPS 2021.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -50,7 +50,8 @@ class EnsembleConfig(TrainingConfig):
     members: tuple[str, ...] = ()  # Architectures to train once each.
     random_cells: int = 0  # Number of further architectures, drawn uniformly.
     rounds: int = 50  # Number of rounds of the greedy selection; each round adds one vote for a member.
-    workers: int = 1  # Number of members that are trained at the same time; it does not affect the results.
+    # Number of members that are trained at the same time; it does not affect the results.
+    workers: int = field(default=1, metadata={"without_effect": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()

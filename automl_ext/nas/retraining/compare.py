@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -34,7 +34,8 @@ class CompareConfig(TrainingConfig):
 
     genotype: str | None = None  # Architecture to train first; none by default.
     random_cells: int = 5  # Number of random architectures; the seed decides which.
-    workers: int = 1  # Number of networks that are trained at the same time; it does not affect the results.
+    # Number of networks that are trained at the same time; it does not affect the results.
+    workers: int = field(default=1, metadata={"without_effect": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()

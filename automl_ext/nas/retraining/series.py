@@ -96,7 +96,7 @@ def train_series(
     Returns:
         The result of the run, which ``result.json`` also holds. None if the run was interrupted.
     """
-    training = trainings.start(0)
+    training: NetworkTraining | None = trainings.start(0)
     state: dict[str, Any] | None = None  # of the interrupted training
     results: list[Result] = []
 
@@ -113,8 +113,10 @@ def train_series(
 
     with Run.open(out, config, algorithm=algorithm, resume=resume, load=load) as run:
         if workers == 1 and current_cluster().address is None:
+            assert training is not None
             done = one_by_one(run, algorithm, trainings, training, results, count, stop_after)
         else:
+            training = None  # it was created to find errors, and may hold the memory of a GPU
             done = side_by_side(run, algorithm, trainings, state, results, count, workers, stop_after)
         if not done:
             return None

@@ -7,7 +7,7 @@ import functools
 import json
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 import gymnasium
@@ -64,7 +64,7 @@ class EnvOptions:
     """Repeat every action this number of times; the repeats count as one step."""
     pixels: bool = False
     """Observe the rendered image, uint8 [64, 64, 3], instead of the environment's own observation."""
-    step_timeout: float = 300.0
+    step_timeout: float = field(default=300.0, metadata={"without_effect": True})
     """Time limit of a reset or a step, in seconds; exceeding it is an error. It applies to worker processes only:
     vectorization async and A3C."""
     central_critic: bool = False

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 
 from automl_ext.rl.envs import workers as env_workers
 from automl_ext.rl.envs.guard import STEP, EnvError, fault
@@ -127,8 +127,7 @@ class Envs:
         mode = vector.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise UserError(f"autoreset mode: expected NEXT_STEP or SAME_STEP, got {mode}")
-        if isinstance(vector, AsyncVectorEnv):
-            env_workers.set_limit(vector, step_timeout)
+        env_workers.set_limit(vector, step_timeout)
         self._next_step = mode == AutoresetMode.NEXT_STEP
         self._broken = False
         self.steps, self._calls = 0, 0
@@ -253,10 +252,7 @@ class Envs:
     def _reset(self) -> None:
         seed = derived_seed(self.seed, self.steps)
         try:
-            if isinstance(self.vector, AsyncVectorEnv):
-                first, _ = env_workers.reset(self.vector, seed, self._step_timeout)
-            else:
-                first, _ = self.vector.reset(seed=seed)
+            first, _ = env_workers.reset(self.vector, seed, self._step_timeout)
             self._check_observations("reset()", first)
         except BaseException as error:
             self._broken = True
@@ -272,10 +268,7 @@ class Envs:
 
     def _step_vector(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         try:
-            if isinstance(self.vector, AsyncVectorEnv):
-                result = env_workers.step(self.vector, actions, self._step_timeout)
-            else:
-                result = self.vector.step(actions)
+            result = env_workers.step(self.vector, actions, self._step_timeout)
             if len(result) != 5:
                 raise EnvError(f"step() must return {STEP}, got {len(result)} values")
             self._check_observations("step()", result[0])

@@ -53,31 +53,39 @@ class WorkerVectorEnv(AsyncVectorEnv):
                 super()._raise_if_errors(successes)
 
 
-def set_limit(vector: AsyncVectorEnv, limit: float) -> None:
-    """Set a time limit for replies of workers, in seconds.
+def set_limit(vector: VectorEnv[Any, Any, Any], limit: float) -> None:
+    """Set a time limit for replies of workers, in seconds; environments in this process have none.
 
     The kernel enforces it, without a cost per step. There is no limit where pipes are not sockets (Windows).
     """
+    if not isinstance(vector, AsyncVectorEnv):
+        return
     duration = struct.pack("ll", int(limit), int(limit % 1 * 1e6))
     for pipe in vector.parent_pipes:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(pipe.fileno())) as same:
             same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, duration)
 
 
-def reset(vector: AsyncVectorEnv, seed: int, limit: float) -> tuple[Any, dict[str, Any]]:
+def reset(vector: VectorEnv[Any, Any, Any], seed: int, limit: float) -> tuple[Any, dict[str, Any]]:
     """Call ``vector.reset``. Raises the same errors as :func:`step`."""
+    if not isinstance(vector, AsyncVectorEnv):
+        return vector.reset(seed=seed)
     with _translated(vector, "reset()", limit):
         return vector.reset(seed=seed)
 
 
-def step(vector: AsyncVectorEnv, actions: np.ndarray, limit: float) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
-    """Call ``vector.step`` under the time limit of :func:`set_limit`.
+def step(
+    vector: VectorEnv[Any, Any, Any], actions: np.ndarray, limit: float
+) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+    """Call ``vector.step``, with workers under the time limit of :func:`set_limit`.
 
     After an exception the workers are in an unknown state: call :func:`terminate`.
 
     Raises:
         EnvError: a worker died or exceeded the limit.
     """
+    if not isinstance(vector, AsyncVectorEnv):
+        return vector.step(actions)
     with _translated(vector, "step()", limit):
         return vector.step(actions)
 

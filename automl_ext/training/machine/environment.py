@@ -13,7 +13,7 @@ import torch
 
 from automl_ext import __version__, _native, build_info
 from automl_ext.training import ranks
-from automl_ext.training.config import check_options, differences, with_defaults
+from automl_ext.training.config import check_options, differences, with_defaults, without_effect
 from automl_ext.training.errors import UserError
 
 # A checkpoint can be resumed if these facts differ, but numbers may then differ in the last bit.
@@ -24,8 +24,6 @@ MAY_DIFFER = {
     "cpu": "CPU",
     "gpu": "GPU",
 }
-# Options that cannot change a result: a run that hit the time limit can be resumed with a longer one.
-WITHOUT_EFFECT = ("env.step_timeout",)
 
 
 def environment() -> dict[str, Any]:
@@ -101,7 +99,8 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], c
             f"{name} was made by {was['ranks']} processes, now there are {now['ranks']}: use torchrun with as many"
         )
     before = with_defaults(stored["config"], config)
-    changed = [entry for entry in differences(before, given["config"]) if entry[0] not in WITHOUT_EFFECT]
+    ignored = without_effect(config)
+    changed = [entry for entry in differences(before, given["config"]) if entry[0] not in ignored]
     if changed:
         text = ", ".join(f"{key} was {old} and is now {new}" for key, old, new in changed)
         raise UserError(f"{name} has another configuration: {text}")

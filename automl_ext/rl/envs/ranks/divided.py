@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from automl_ext.rl.envs import workers as env_workers
@@ -55,8 +55,7 @@ class DividedVector(VectorEnv[Any, Any, Any]):
         self.single_observation_space, self.single_action_space = own.single_observation_space, own.single_action_space
         self.observation_space = batch_space(own.single_observation_space, self.num_envs)
         self.action_space = batch_space(own.single_action_space, self.num_envs)
-        if isinstance(own, AsyncVectorEnv):
-            env_workers.set_limit(own, limit)
+        env_workers.set_limit(own, limit)
 
     def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
         # Adding 1 to the seed moves on by one environment; of several agents, by one copy.
@@ -64,10 +63,7 @@ class DividedVector(VectorEnv[Any, Any, Any]):
         assert seed is not None, "Envs seeds every reset"
         first = seed + ranks.rank() * seeds
         with self._named():
-            if isinstance(self.own, AsyncVectorEnv):
-                observations, _ = env_workers.reset(self.own, first, self.limit)
-            else:
-                observations, _ = self.own.reset(seed=first)
+            observations, _ = env_workers.reset(self.own, first, self.limit)
             observations = self._checked("observations", observations, self.own.observation_space.shape)
         return ranks.gather_arrays([observations])[0], {}
 
@@ -76,10 +72,7 @@ class DividedVector(VectorEnv[Any, Any, Any]):
         n = self.own.num_envs
         chosen = actions[ranks.rank() * n : (ranks.rank() + 1) * n]
         with self._named():
-            if isinstance(self.own, AsyncVectorEnv):
-                result = env_workers.step(self.own, chosen, self.limit)
-            else:
-                result = self.own.step(chosen)
+            result = env_workers.step(self.own, chosen, self.limit)
             observations = self._checked("observations", result[0], self.own.observation_space.shape)
             rewards = self._checked("rewards", result[1], (n,)).astype(np.float64)
             ends = [self._checked("ends", x, (n,)).astype(np.bool_) for x in result[2:4]]
