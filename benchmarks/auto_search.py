@@ -16,7 +16,6 @@ import csv
 import gzip
 import json
 import math
-import platform
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ import torch
 
 from automl_ext.nas.auto.auto import auto
 from automl_ext.nas.auto.config import AutoConfig
+from automl_ext.training.machine.environment import cpu_name
 
 KEY = ("name", "space", "seed", "minutes", "subset", "baselines", "set")
 
@@ -47,7 +47,7 @@ def configuration(args: argparse.Namespace, seed: int) -> AutoConfig:
 
 def row_of(key: dict[str, Any], result: dict[str, Any], table: dict[str, float] | None) -> dict[str, Any]:
     """Return the row of a finished run."""
-    row: dict[str, Any] = {**key, "processor": processor(), "source": result["source"], "stages": result["stages"]}
+    row: dict[str, Any] = {**key, "processor": cpu_name(), "source": result["source"], "stages": result["stages"]}
     row["rows"] = [{k: v for k, v in entry.items() if k != "members"} for entry in result["rows"]]
     if table is not None:
         row["table_test_accuracy"] = table[result["genotype"]]  # of the network that the search returns
@@ -61,11 +61,6 @@ def named(rows: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
     if name == "random":
         return next(row for row in rows if row["name"].startswith("best of"))
     return next(row for row in rows if row["name"] == name)
-
-
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

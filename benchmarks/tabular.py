@@ -15,7 +15,6 @@ import argparse
 import fcntl
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,8 @@ from contend import HARD_LIMIT  # noqa: E402
 from contenders import CONTENDERS, PEERS  # noqa: E402
 from data_sets import ALL, SETS, read  # noqa: E402
 from ranks import comparison, draw, summary  # noqa: E402
+
+from automl_ext.training.machine.environment import cpu_name  # noqa: E402
 
 LIBRARIES = ("lightgbm", "xgboost-cpu", "optuna", "hyperopt", "FLAML", "autogluon.features", "scikit-learn", "pandas")
 SLOWEST = 12  # wall-clock seconds per CPU second on a machine shared with other work
@@ -65,16 +66,17 @@ def libraries() -> dict[str, str]:
     return {name: version(name) for name in LIBRARIES}
 
 
-def processor() -> str:
-    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
-    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+def commit() -> str:
+    """Return the commit of the sources, "+" if they have changes that are not committed."""
+    describe = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(describe, capture_output=True, text=True).stdout.strip()
 
 
 def run(job: dict[str, Any]) -> dict[str, Any]:
     """Run one contender in a process of its own. Return its row; a failure is the row's error."""
     one = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "LOKY_MAX_CPU_COUNT")}
     environment = {**os.environ, **one, "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])}
-    row = {**job, "machine": f"1 thread of {processor()}"}
+    row = {**job, "machine": f"1 thread of {cpu_name()}", "commit": commit()}
     limit = 60 * job["minutes"] * HARD_LIMIT * SLOWEST + 120
     with tempfile.TemporaryDirectory() as folder:
         given, result = Path(folder, "job.json"), Path(folder, "result.json")

@@ -15,6 +15,8 @@ from objective import Objective
 from portfolios import SIZE, past_studies
 from samplers import optuna_sampler
 
+from automl_ext.training.intervals import t_interval
+from automl_ext.training.machine.environment import cpu_name
 from automl_ext.tune.portfolio_building import build_portfolio
 
 LEARNER = "lightgbm"
@@ -38,7 +40,7 @@ def run_samplers(path: Path, table: dict[str, Any], names: Sequence[str], seeds:
     content = json.loads(path.read_text()) if path.is_file() else {"rows": []}
     content |= {
         "command": "python benchmarks/experience.py samplers",
-        "machine": table["machine"],
+        "machine": f"1 thread of {cpu_name()}",
         "learner": LEARNER,
         "rows_of_data": ROWS,
         "trials": TRIALS,
@@ -96,11 +98,9 @@ def compared(content: dict[str, Any]) -> list[dict[str, Any]]:
             differences = [
                 100 * (by[name, sampler, seed][i] - by[name, "random", seed][i]) / scale[name] for name, seed in pairs
             ]
-            half = 1.96 * statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
             mean = statistics.fmean(differences) if differences else 0.0
-            rows.append(
-                {"sampler": sampler, "trials": trials, "percent": mean, "low": mean - half, "high": mean + half}
-            )
+            low, high = t_interval(differences) or (mean, mean)
+            rows.append({"sampler": sampler, "trials": trials, "percent": mean, "low": low, "high": high})
     return rows
 
 

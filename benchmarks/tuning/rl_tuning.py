@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import platform
 import shlex
 import subprocess
 import sys
@@ -21,8 +20,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from automl_ext.training.intervals import t_quantile
+from automl_ext.training.machine.environment import cpu_name
+
 TUNING_SEED, SEEDS = 100, (0, 1, 2)
-T975 = 4.303  # Student's t, 3 seeds
 
 
 class Task(NamedTuple):
@@ -92,13 +93,13 @@ def run_task(name: str, task: Task, out: Path, workers: int) -> dict[str, Any]:
         **{variant: interval(values) for variant, values in returns.items()},
         "gain": interval(gain),
         "env_steps": {variant: [run["env_steps"] for run in rows] for variant, rows in runs.items()},
-        "machine": platform.machine(),
+        "machine": cpu_name(),
     }
 
 
 def interval(values: np.ndarray) -> dict[str, Any]:
     """Return the values of the seeds, their mean, and half the width of the 95 % interval of the mean."""
-    half = T975 * values.std(ddof=1) / np.sqrt(len(values))
+    half = t_quantile(len(values)) * values.std(ddof=1) / np.sqrt(len(values))
     return {
         "seeds": [round(float(v), 2) for v in values],
         "mean": round(float(values.mean()), 2),

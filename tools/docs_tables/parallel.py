@@ -8,7 +8,7 @@ from docs_tables.text import load, table
 def parallel_costs() -> str:
     recorded = load("parallel")
     rows = [
-        [name, f"{recorded[name]['overhead_ms']:.2f}", f"{recorded[name].get('speedup', 1.0):.2f}"]
+        [name, f"{recorded[name]['overhead_ms']:.2g}", f"{recorded[name].get('speedup', 1.0):.2f}"]
         for name in ("in this process", "processes", "ray")
     ]
     return table("back end | overhead per call in ms | trainings: 1 worker's time / 2 workers' time", rows)

@@ -18,7 +18,9 @@ TWO = dataclasses.replace(ONE, workers=2)
 
 def results(run: Path) -> list[tuple[int, float]]:
     """Size and accuracy of each network, in order; the sizes differ."""
-    return [(row["parameters"], row["test_accuracy"]) for row in json.loads((run / "result.json").read_text())["random"]]
+    return [
+        (row["parameters"], row["test_accuracy"]) for row in json.loads((run / "result.json").read_text())["random"]
+    ]
 
 
 @pytest.fixture(scope="module")
