@@ -198,7 +198,7 @@ HOSTILE = 'CartPole-v1"""; open("executed", "w"); """'
     ("change", "message"),
     [
         ({"env_id": HOSTILE}, "--env-id CartPole-v1.*Malformed|--env-id CartPole-v1"),
-        ({"env_id": "callable/World"}, "made by the Python callable 'World'"),
+        ({"env_id": "callable/Unregistered"}, "made by the Python callable 'Unregistered'"),
         ({"hidden": [10**9, 10**9]}, "hidden"),
         ({"hidden": ['open("executed", "w")']}, "hidden must be tuple"),
         ({"hidden": [9]}, "best.pt does not fit the agent"),
