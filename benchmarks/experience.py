@@ -27,8 +27,9 @@ from learners import SPACES  # noqa: E402
 from objective import DEADLINE, Objective, random_points  # noqa: E402
 from portfolios import SIZE, past_studies  # noqa: E402
 from sampler_runs import compared, run_samplers, sampler_summary  # noqa: E402
-from tabular import libraries, processor  # noqa: E402
+from tabular import libraries  # noqa: E402
 
+from automl_ext.training.machine.environment import cpu_name  # noqa: E402
 from automl_ext.tune.experience import FOLDER, file_name  # noqa: E402
 from automl_ext.tune.meta_features import meta_features  # noqa: E402
 from automl_ext.tune.portfolio_building import build_portfolio  # noqa: E402
@@ -43,7 +44,7 @@ def build_table(path: Path, names: Sequence[str], learners: Sequence[str]) -> No
     table = json.loads(path.read_text()) if path.is_file() else {}
     table |= {
         "command": "python benchmarks/experience.py table",
-        "machine": f"1 thread of {processor()}",
+        "machine": f"1 thread of {cpu_name()}",
         "libraries": libraries(),
         "rows": ROWS,
         "seconds_limit": DEADLINE,

@@ -21,8 +21,10 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.rendezvous import rendezvous
 
 from automl_ext.training.errors import UserError
+from automl_ext.training.machine.rendezvous import agree
 
 TIMEOUT = timedelta(minutes=30)  # of an exchange, in which ranks also wait for rank 0 to evaluate an agent
 _rank, _count = 0, 1
@@ -73,7 +75,9 @@ def join() -> None:
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _talking():
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        store, own, size = next(rendezvous("env://", timeout=TIMEOUT))
+        store = agree(store, own, size, TIMEOUT)
+        dist.init_process_group(backend, store=store, rank=own, world_size=size, timeout=TIMEOUT)
     atexit.register(dist.destroy_process_group)
     _rank, _count = dist.get_rank(), dist.get_world_size()
 

@@ -90,7 +90,7 @@ def milliseconds(run: Path, steps: int) -> float:
 
 def measure(count: int) -> list[float]:
     """Start ``count`` ranks; return the milliseconds per step of each case."""
-    launch = ["-m", "torch.distributed.run", "--nproc-per-node", str(count)] if count > 1 else []
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else []
     with tempfile.TemporaryDirectory() as out:
         subprocess.run(
             [sys.executable, *launch, __file__, "--out", out],
