@@ -134,7 +134,7 @@ struct Test {
   }
 
   // Results must not depend on the order of threads. All combinations of needed gradients are tested for small cases.
-  void check_all(const Case<T, W>& in, int64_t offset, int seeds) {
+  void check_all(const Case<T, W>& in, int64_t offset, unsigned seeds) {
     const Array<T> grad(random.normals(in.n), offset);
     const std::vector<T> y = forward(in, offset);
     check_forward(in, y);
@@ -143,8 +143,8 @@ struct Test {
     for (int needs = 0; needs < 3 && in.n * in.count < 3000; ++needs)
       for (const bool weights_need : {false, needs != 2})
         check_backward(in, grad, needs, weights_need, backward(in, grad, needs, weights_need, offset));
-    for (int seed = 1; seed < seeds; ++seed) {
-      cuda_on_cpu::seed = unsigned(seed);
+    for (unsigned seed = 1; seed < cuda_on_cpu::orders(seeds); ++seed) {
+      cuda_on_cpu::seed = seed;
       CHECK(same_bits(forward(in, offset), y), "the result depends on the order of threads");
       CHECK(same(backward(in, grad, 2, true, offset), gradients), "the gradient depends on the order of threads");
     }

@@ -35,6 +35,15 @@ void AnnotateIgnoreWritesEnd(const char*, int);
 
 namespace cuda_on_cpu {
 
+// The number of orders of threads that a test runs. TSan reports a race in any order, so one is enough there.
+constexpr unsigned orders([[maybe_unused]] unsigned without_tsan) {
+#if defined(CUDA_ON_CPU_TSAN)
+  return 1;
+#else
+  return without_tsan;
+#endif
+}
+
 // Hides the emulator's own data accesses from TSan, which treats fibers as threads and would report races. Memory
 // allocated or freed in the meantime has no access history.
 struct Quiet {

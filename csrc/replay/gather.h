@@ -9,7 +9,7 @@
 
 namespace automl_ext {
 
-struct Rows {
+struct StoredRows {
   const char* data;
   int64_t size;  // bytes per row
   const char* operator[](int64_t row) const { return data + row * size; }
@@ -19,7 +19,7 @@ struct Rows {
 // rows. For a window that wraps around or ends early, the line of its last step is not prefetched, which costs one
 // cache miss.
 inline void prefetch_windows(const Rings& rings, const int64_t* rows, int64_t n, int64_t n_step,
-                             const Rows& observations, const Rows& actions) {
+                             const StoredRows& observations, const StoredRows& actions) {
   for (int64_t i = 0; i < n; ++i) {
     const int64_t row = rows[i], end = std::min(row + n_step, rings.count - 1);
     __builtin_prefetch(rings.steps + row);
@@ -39,12 +39,12 @@ inline void copy_row(const char* from, int64_t size, char* to) {
   }
 }
 
-inline void copy_rows(const Rows& from, const int64_t* rows, int64_t n, void* to) {
+inline void copy_rows(const StoredRows& from, const int64_t* rows, int64_t n, void* to) {
   char* out = static_cast<char*>(to);
   for (int64_t i = 0; i < n; ++i) copy_row(from[rows[i]], from.size, out + i * from.size);
 }
 
-inline void copy_next(const Rows& observations, const Rows& apart, const Next* places, int64_t n, void* to) {
+inline void copy_next(const StoredRows& observations, const StoredRows& apart, const Next* places, int64_t n, void* to) {
   char* out = static_cast<char*>(to);
   for (int64_t i = 0; i < n; ++i) {
     const Next& place = places[i];

@@ -99,7 +99,7 @@ py::array_t<int64_t> rows_held(const py::object& indices, const py::object& step
 constexpr const char* kGather = "gather_windows";
 
 // The rows of a contiguous CPU tensor with `count` rows (-1: any number).
-Rows rows_of(const at::Tensor& x, int64_t count, const char* name) {
+StoredRows rows_of(const at::Tensor& x, int64_t count, const char* name) {
   if (!x.device().is_cpu() || !x.is_contiguous() || x.dim() < 1 || (count >= 0 && x.size(0) != count)) {
     throw py::value_error(std::string(kGather) + ": " + name +
                           ": expected a contiguous CPU tensor with one row per step");
@@ -130,9 +130,9 @@ py::tuple gather_windows(const py::object& rows, const py::object& steps, int64_
                             std::to_string(starts.data()[i]));
     }
   }
-  const Rows all_observations = rows_of(observations, rings.count, "observations");
-  const Rows all_actions = rows_of(actions, rings.count, "actions");
-  const Rows finals = rows_of(apart, -1, "apart");
+  const StoredRows all_observations = rows_of(observations, rings.count, "observations");
+  const StoredRows all_actions = rows_of(actions, rings.count, "actions");
+  const StoredRows finals = rows_of(apart, -1, "apart");
   if (apart.size(0) && finals.size != all_observations.size) {
     throw py::value_error(where + "apart: expected rows of the same size as those of observations");
   }
