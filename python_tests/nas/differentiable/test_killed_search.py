@@ -19,7 +19,7 @@ KILLS = int(os.environ.get("AUTOML_EXT_TEST_KILLS", "3"))
 SEARCH = """
 import sys
 from automl_ext.nas.differentiable.gdas import GDASConfig, search
-config = GDASConfig(subset=200, epochs=30, retrain_epochs=20, channels=4, retrain_channels=4)
+config = GDASConfig(subset=200, epochs=12, retrain_epochs=8, channels=4, retrain_channels=4)
 search(config, sys.argv[1], resume="auto")
 """
 
