@@ -12,6 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
+import types
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -83,6 +84,24 @@ def test_expected_best_of_random_points(part: Import) -> None:
     losses = [0.3, 0.1, 0.7, 0.2, 0.9]
     drawn = [min(chosen) for chosen in itertools.combinations(losses, 3)]
     assert part("judging").expected_best(losses, 3) == pytest.approx(statistics.fmean(drawn))
+
+
+def test_only_missing_losses_of_experience_are_measured(
+    part: Import, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    experience, pandas = part("experience"), pytest.importorskip("pandas")
+    problem = types.SimpleNamespace(
+        metric="RMSE", train=pandas.DataFrame({"a": range(20), "y": [0.0, 1.0] * 10}), target="y", kind="regression"
+    )
+    monkeypatch.setattr(experience.clock, "use_cpu_clock", lambda: None)
+    monkeypatch.setattr(experience, "load", lambda name, seed: problem)
+    monkeypatch.setattr(experience, "Objective", lambda name, rows: lambda learner, point: 0.5)
+    known = {"k": {"metric": "RMSE", "losses": {"lightgbm": [0.25]}}}
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps({"points": {"lightgbm": [{}], "xgboost": [{}]}, "data_sets": known}))
+    experience.build_table(path, ["k"], ["lightgbm", "xgboost"])
+    losses = json.loads(path.read_text())["data_sets"]["k"]["losses"]
+    assert losses == {"lightgbm": [0.25], "xgboost": [0.5]}
 
 
 def test_a_portfolio_does_not_know_the_data_set_left_out(part: Import) -> None:
