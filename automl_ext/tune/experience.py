@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,12 @@ def nearest(command: str, meta: Mapping[str, float], count: int = 3, file: Path 
         UserError: ``file`` is damaged, or is a portfolio of another command.
     """
     found = _find(command, file)
-    known = [] if found is None else [data for data in found.data_sets if data.best and data.meta.keys() & meta.keys()]
+    return [] if found is None else nearest_points(found.data_sets, meta, count)
+
+
+def nearest_points(data_sets: Iterable[KnownData], meta: Mapping[str, float], count: int) -> list[Point]:
+    """Return the best points of the given data sets whose meta-features are nearest; see :func:`nearest`."""
+    known = [data for data in data_sets if data.best and data.meta.keys() & meta.keys()]
     spread = {name: _spread([data.meta[name] for data in known if name in data.meta]) for name in meta}
 
     def distance(data: KnownData) -> float:

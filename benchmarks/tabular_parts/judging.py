@@ -11,11 +11,14 @@ from objective import unit
 from portfolios import SIZE, past_studies
 from samplers import optuna_sampler
 
+from automl_ext.tune.experience import nearest_points
 from automl_ext.tune.past_studies import PastStudy
 from automl_ext.tune.portfolio_building import build_portfolio, key
 
 TRIALS = 10
 SEEDS = 20  # of TPE
+SHOWN = ("defaults", "portfolio", "warm", "random", "tpe")
+WARM = 3  # points of the nearest data sets
 STARTUP = 4  # random trials of TPE; with Optuna's 10, TPE at 10 trials is random search
 
 
@@ -28,11 +31,15 @@ def expected_best(losses: Sequence[float], trials: int) -> float:
     return sum(math.comb(n - i, trials - 1) / total * loss for i, loss in enumerate(sorted(losses), 1))
 
 
-def portfolio_best(studies: list[PastStudy], left_out: PastStudy, trials: int) -> float:
-    """Return the lowest loss, on the study left out, of the defaults and then the portfolio of the other studies."""
+def portfolio_best(studies: list[PastStudy], left_out: PastStudy, trials: int, warm: int = 0) -> float:
+    """Return the lowest loss on the study left out: of the defaults, then the portfolio of the other studies.
+
+    ``warm`` best points of the studies with the nearest meta-features come between the two.
+    """
     losses = {key(trial.point): trial.value for trial in left_out.trials}
-    points = build_portfolio([study for study in studies if study is not left_out], SIZE).points
-    return min(losses[key(point)] for point in [{}, *points][:trials])
+    built = build_portfolio([study for study in studies if study is not left_out], SIZE)
+    first = {key(point): None for point in [{}, *nearest_points(built.data_sets, left_out.meta, warm), *built.points]}
+    return min(losses[point] for point in [*first][:trials])
 
 
 def tpe_best(learner: str, points: list[dict[str, Any]], losses: list[float], trials: int, seed: int) -> float:
@@ -53,8 +60,8 @@ def tpe_best(learner: str, points: list[dict[str, Any]], losses: list[float], tr
 def judge(table: dict[str, Any]) -> dict[str, Any]:
     """Compare, on each data set and for each learner, the lowest losses of ten trials.
 
-    The trials of the portfolio are the defaults and its first nine points. Random search and TPE draw from the random
-    points only.
+    The trials of the portfolio are the defaults and its first nine points; "warm" has points of the nearest data sets
+    before the portfolio. Random search and TPE draw from the random points only.
     """
     rows = []
     for learner, points in table["points"].items():
@@ -69,6 +76,7 @@ def judge(table: dict[str, Any]) -> dict[str, Any]:
                     "metric": table["data_sets"][study.name]["metric"],
                     "defaults": losses[0],
                     "portfolio": portfolio_best(studies, study, TRIALS),
+                    "warm": portfolio_best(studies, study, TRIALS, WARM),
                     "random": expected_best(losses[1:], TRIALS),
                     "tpe": float(np.mean(tpe)),
                     "tpe_error": float(np.std(tpe, ddof=1) / math.sqrt(SEEDS)),
@@ -88,13 +96,15 @@ def judge(table: dict[str, Any]) -> dict[str, Any]:
 
 def summary(content: dict[str, Any]) -> str:
     """Return the losses, and on how many data sets the portfolio is better, as text."""
-    lines = [f"{'set':<14}{'learner':<10}" + "".join(f"{n:>11}" for n in ("defaults", "portfolio", "random", "tpe"))]
+    lines = [f"{'set':<14}{'learner':<10}" + "".join(f"{n:>11}" for n in SHOWN)]
     for row in content["rows"]:
-        values = "".join(f"{row[n]:>11.4g}" for n in ("defaults", "portfolio", "random", "tpe"))
+        values = "".join(f"{row[n]:>11.4g}" for n in SHOWN)
         lines.append(f"{row['set']:<14}{row['learner']:<10}{values}")
     for learner in dict.fromkeys(row["learner"] for row in content["rows"]):
         rows = [row for row in content["rows"] if row["learner"] == learner]
         for other in ("random", "tpe", "defaults"):
-            wins = sum(row["portfolio"] < row[other] for row in rows)
-            lines.append(f"{learner}: portfolio better than {other} on {wins} of {len(rows)}")
+            wins = [sum(row[name] < row[other] for row in rows) for name in ("portfolio", "warm")]
+            lines.append(
+                f"{learner}: portfolio better than {other} on {wins[0]} of {len(rows)}, warm start on {wins[1]}"
+            )
     return "\n".join(lines)
