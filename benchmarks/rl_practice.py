@@ -23,11 +23,11 @@ from typing import Any
 import numpy as np
 import tomllib
 
+from automl_ext.training.intervals import t_quantile
 from automl_ext.training.pictures.colors import PALETTE
 from automl_ext.training.pictures.curves import figure, read_metrics
 
 TASKS = Path(__file__).parent / "practice"
-T975 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 8: 2.365, 10: 2.262}  # Student's t by number of seeds
 
 
 def read_tasks() -> dict[str, dict[str, Any]]:
@@ -98,8 +98,8 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
         returns = np.array([np.interp(steps, curve[:, 0], curve[:, 1]) for curve in curves])
         mean, label = returns.mean(0), f"{variant}, {len(curves)} seed{'s' * (len(curves) > 1)}"
         axes.plot(steps, mean, color=color, label=label, linewidth=2)
-        if len(curves) in T975:
-            error = T975[len(curves)] * returns.std(0, ddof=1) / np.sqrt(len(curves))
+        if len(curves) > 1:
+            error = t_quantile(len(curves)) * returns.std(0, ddof=1) / np.sqrt(len(curves))
             low, high = returns.min(), returns.max()
             axes.fill_between(
                 steps, np.clip(mean - error, low, high), np.clip(mean + error, low, high), color=color, alpha=0.2, lw=0
