@@ -14,6 +14,7 @@ from automl_ext.tabular.table.metrics import shown
 from automl_ext.training.errors import UserError
 
 JUDGING = 0.3  # largest share of the remaining time in which families of features are judged
+ROOM = 20  # candidates that must fit into the remaining time; with fewer, settings gain more than features
 SPARE = 1.4  # how much longer than estimated the final trainings may take
 # Largest share of the time left that a candidate may be expected to take. Forests are slow on many rows.
 AFFORDABLE = {"lightgbm": 1.0, "xgboost": 1.0, "forest": 0.2, "linear": 1.0}
@@ -41,7 +42,8 @@ def run_schedule(search: TableSearch, features: bool, limit: int | None, refits:
         for candidate in untried:
             trial = _try(search, candidate, refits, report)
     if features and trial is not None:
-        verdicts = judge_families(search, trial, time.monotonic() + JUDGING * search.remaining())
+        judging = JUDGING * search.remaining() if ROOM * trial.seconds < search.remaining() else 0
+        verdicts = judge_families(search, trial, time.monotonic() + judging)
         search.families = tuple(verdict.family for verdict in verdicts if verdict.kept)
     for candidate in itertools.chain(presets(), portfolio()):
         if limit is not None and len(search.trials) + len(search.failed) >= limit:

@@ -109,4 +109,4 @@ def test_a_family_is_kept_if_and_only_if_it_gains() -> None:
     assert not verdicts["dates' parts"].kept
     assert verdicts["dates' parts"].gain < verdicts["dates' parts"].error
     assert verdicts["group means"].why == "there is no categorical column"
-    assert [v.why for v in judge_families(search, trial, 0.0)].count("not judged: no time left") == 2
+    assert [v.why for v in judge_families(search, trial, 0.0)].count("not judged: too little time") == 2

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from tables import numbers
 
-from automl_ext.tabular import fit
+from automl_ext.tabular import fit, schedule
 from automl_ext.tabular.candidates import ModelCandidate, Tuner, defaults
 from automl_ext.tabular.learners.lightgbm import LightGBMSettings
 from automl_ext.tabular.learners.registry import LEARNERS
@@ -61,6 +61,16 @@ def test_a_loaded_model_has_the_same_importances(settings: Any, search: TableSea
     assert loaded.rounds > model.rounds  # training stopped after the best round
     np.testing.assert_allclose(loaded.importance(model.rounds), model.importance(model.rounds), rtol=1e-6)
     assert (loaded.importance(loaded.rounds) != model.importance(model.rounds)).any()
+
+
+@pytest.mark.parametrize(("room", "judged"), [(0, True), (10**9, False)])
+def test_features_are_judged_only_if_many_candidates_fit(
+    room: int, judged: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schedule, "ROOM", room)
+    fitted = fit(numbers(), "price", minutes=5, candidates=2)
+    assert any(row["gain"] is not None for row in fitted.report["features"]) == judged
+    assert any(row["why"] == "not judged: too little time" for row in fitted.report["features"]) != judged
 
 
 def failing(*args: Any) -> Any:

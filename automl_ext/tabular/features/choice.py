@@ -62,7 +62,7 @@ def judge_families(search: TableSearch, without: Trial, deadline: float) -> list
         elif len(search.folds) < FEWEST_FOLDS:
             verdicts.append(Verdict(name, False, None, None, f"not judged: there are fewer than {FEWEST_FOLDS} folds"))
         elif time.monotonic() + without.seconds > deadline:
-            verdicts.append(Verdict(name, False, None, None, "not judged: no time left"))
+            verdicts.append(Verdict(name, False, None, None, "not judged: too little time"))
         else:
             try:
                 verdicts.append(_judge(search, without, name))
@@ -80,7 +80,7 @@ def _judge(search: TableSearch, without: Trial, family: str) -> Verdict:
             return Verdict(family, False, None, None, "it has no features for these columns")
         model = LEARNERS[candidate.learner].train(candidate.settings, search.job(fold, train, None))
         if model.was_cut:
-            return Verdict(family, False, None, None, "not judged: no time left")
+            return Verdict(family, False, None, None, "not judged: too little time")
         y = search.y[fold.valid]
         gains.append(loss_without - loss(search.task, y, model.predict(valid.x, model.rounds)))
     share = float(np.mean([len(fold.valid) / len(fold.train) for fold in search.folds]))
