@@ -53,7 +53,9 @@ def run_tune(prog: str, args: Sequence[str]) -> int:
     options, settings = parsed.options, with_class(parsed.settings, kind)
     assert runner.metric is not None
     if options.seeds is not None:
-        raise UserError(f"--seeds: expected --seed, which all trials have, got --seeds {options.seeds}")
+        raise UserError(
+            f"--seeds: expected --seed, or --trial-seeds for several runs a trial, got --seeds {options.seeds}"
+        )
     cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
     with cluster, contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
         how = {"resume": options.resume, "stop_after": options.stop_after}

@@ -3,9 +3,9 @@
     OMP_NUM_THREADS=1 python benchmarks/tuning/rl_tuning.py --out runs/rl-tuning [--only TASK ...] [--workers 2] \\
         [--json benchmarks/results/rl_tuning.json]
 
-All trials of a task have seed 100. The comparison has seeds 0, 1 and 2. Takes about 90 CPU-minutes without pruning;
-finished runs are not repeated, and interrupted ones are resumed. ``--json`` replaces the rows of these tasks in the
-file. ``--trials`` and ``--steps`` are for a short check.
+Every trial of a task trains the seeds 100, 101 and 102, and its value is their mean. The comparison has seeds 0, 1
+and 2. Finished runs are not repeated, and interrupted ones are resumed. ``--json`` replaces the rows of these tasks in
+the file. ``--trials`` and ``--steps`` are for a short check.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ def automl_ext(words: list[str]) -> None:
 def tuned(task: Task, out: Path, workers: int) -> dict[str, Any]:
     """Tune a task; return the content of ``result.json``."""
     if not (out / "result.json").exists():
-        options = ["--trials", str(task.trials), "--pruner", "hyperband", "--workers", str(workers)]
+        budget = ["--trials", str(task.trials), "--trial-seeds", "3"]
+        options = [*budget, "--pruner", "hyperband", "--workers", str(workers)]
         words = ["tune", "train", task.algorithm, *given(task), "--seed", str(TUNING_SEED), *options]
         automl_ext([*words, "--out", str(out), "--resume", "auto"])
     return json.loads((out / "result.json").read_text())

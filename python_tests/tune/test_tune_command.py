@@ -7,6 +7,7 @@ import functools
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -56,7 +57,17 @@ def test_several_seeds_are_refused(run: Any, tmp_path: Path) -> None:
     code, _, err = run("tune", "train", "a2c", *FLAGS, "--trials", 3, "--seeds", "0:2", "--out", "tuned")
     assert code == 2
     assert "--seeds: expected --seed" in err
+    assert "--trial-seeds" in err
     assert not (tmp_path / "tuned").exists()
+
+
+def test_trials_of_several_seeds(run: Any, tmp_path: Path) -> None:
+    code, out, err = run("tune", "train", "a2c", *FLAGS, "--trials", 2, "--trial-seeds", 2, "--out", "tuned", "--json")
+    assert code == 0, err
+    best = json.loads(out)["best"]
+    runs = (tmp_path / f"tuned/trials/{best['trial']:04d}").glob("run-*/result.json")
+    assert best["value"] == pytest.approx(fmean(json.loads(run.read_text())["eval_return_mean"] for run in runs))
+    assert "run-" not in json.loads(out)["command_line"]
 
 
 def test_tune_and_train_with_what_it_found(run: Any, tmp_path: Path) -> None:
@@ -101,6 +112,7 @@ def test_without_a_command_it_lists_those_that_can_be_tuned(run: Any) -> None:
         (["train", "a2c"], "trials, minutes: expected a budget"),
         (["train", "a2c", "--trials", 0], "trials: expected at least 1"),
         (["train", "a2c", "--trials", 1, "--lr", -1], "lr: expected above 0"),
+        (["train", "a2c", "--trials", 1, "--trial-seeds", 0], "trial_seeds: expected at least 1"),
         (["train", "dreamer", "--trials", 1], "DreamerConfig declares no ranges"),
         (["train", "reinforce", "--trials", 1, "--sampler", "experience"], "no experience with train reinforce"),
         (["retrain", "--trials", 1, "--objective", "test_accuracy"], "of the test data"),
@@ -153,6 +165,20 @@ def test_a_trial_is_pruned_by_what_the_run_logs(tmp_path: Path) -> None:
         objective()({}, tmp_path / "run")
     assert len((tmp_path / "run/metrics.jsonl").read_text().splitlines()) == 2
     assert not (tmp_path / "run/result.json").exists()
+
+
+def test_the_objective_of_several_seeds_is_their_mean(tmp_path: Path) -> None:
+    reports = Reports()
+    with reporting(reports):
+        found = dataclasses.replace(objective(), seeds=2)({"lr": 0.01}, tmp_path / "trial")
+    runs = [tmp_path / f"trial/run-{i}" for i in range(2)]
+    assert [read_config(run, A2CConfig()).seed for run in runs] == [TINY.seed, TINY.seed + 1]
+    returns = [json.loads((run / "result.json").read_text())["eval_return_mean"] for run in runs]
+    assert returns[0] != returns[1]
+    assert found == pytest.approx(sum(returns) / 2)
+    assert [step for step, _ in reports.values] == [49, 87, 126, 165]  # of the first run
+    (tmp_path / "trial/run-1/result.json").unlink()
+    assert dataclasses.replace(objective(), seeds=2)({"lr": 0.01}, tmp_path / "trial") == found
 
 
 def test_a_refused_point_makes_no_run(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from automl_ext.training.checks import check_range
 from automl_ext.training.config import to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_atomic
@@ -16,13 +17,14 @@ from automl_ext.training.files.reading import read_object
 from automl_ext.training.run import RESULT
 from automl_ext.training.search_space import Space, with_point
 from automl_ext.tune.commands.flags import as_flags, as_toml
-from automl_ext.tune.commands.objective import CommandObjective, TunedBy
+from automl_ext.tune.commands.objective import CommandObjective, TunedBy, run_of
 from automl_ext.tune.commands.ranges import space_of
 from automl_ext.tune.config import TuneConfig, check_installed
 from automl_ext.tune.trials import folder_of
 from automl_ext.tune.tuning import TRIALS, tune
 
 BEST = "best.toml"
+MOST_SEEDS = 100  # runs of a trial
 LOSSES = {"loss", "error", "rmse", "mae"}  # words in the names of numbers whose small values are better
 WITH_EXPERIENCE = ("default", "experience")  # samplers
 
@@ -34,8 +36,15 @@ class CommandTuneConfig(TuneConfig):
     objective: str | None = None
     """Number to tune by, of result.json or else of metrics.jsonl. Default: the return of the last policy, the accuracy
     on validation data, or the score of the search."""
+    trial_seeds: int = 1
+    """Number of runs per trial, with the seeds --seed, --seed + 1, …: the objective is their mean. Trials are pruned by
+    the first of them."""
     ranges: Path | None = None
     """TOML file with other ranges: tables [OPTION] with low, high and log, or values; lists exclude or only."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "trial_seeds", low=1, high=MOST_SEEDS)
 
 
 def tune_command(
@@ -73,18 +82,21 @@ def tune_command(
         if LOSSES & {*metric.name.split("_")} and "negative" not in metric.name and not config.minimize:
             raise UserError(f"objective: {metric.name} is a loss; expected --minimize beside it")
     kind = type(settings)
+    if config.trial_seeds > 1 and not hasattr(settings, "seed"):
+        raise UserError(f"trial_seeds: expected 1, because {name} has no --seed, got {config.trial_seeds}")
     space = space_of(kind, config.ranges)
     settings = with_point(settings, dict(metric.needs))
     # One seed for both, so that all trials differ in their points only.
     config = dataclasses.replace(config, seed=getattr(settings, "seed", 0))
-    objective = CommandObjective(load, settings, metric)
+    objective = CommandObjective(load, settings, metric, config.trial_seeds)
     about = {"command": name, "settings": to_dict(settings), "metric": metric.name}
 
     def conclude(result: dict[str, Any]) -> dict[str, Any]:
         best = with_point(settings, result["best"]["point"])
         line = f"automl-ext {name} {as_flags(best)}".strip()
         write_atomic(out / BEST, as_toml(best, f"{line}\n{metric.name}: {result['best']['value']}").encode())
-        run = read_object(folder_of(out / TRIALS, result["best"]["trial"]) / RESULT)
+        trial = folder_of(out / TRIALS, result["best"]["trial"])
+        run = read_object(run_of(trial, 0, config.trial_seeds) / RESULT)
         meta = {"meta": run["meta"]} if "meta" in run else {}
         return {"metric": metric.name, "command_line": line, "best_toml": shlex.quote(str(out / BEST)), **meta}
 

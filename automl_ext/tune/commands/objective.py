@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from automl_ext.training.errors import UserError
@@ -45,14 +47,16 @@ class CommandObjective:
         load: imports and returns the configuration's class and the function ``(config, out, resume, stop_after)``.
         settings: the configuration; a point replaces some of its values.
         metric: the result.
+        seeds: number of runs, whose seeds follow each other from that of ``settings``; the result is their mean.
     """
 
     load: Callable[[], tuple[type, Callable[..., Any]]]
     settings: Any
     metric: TunedBy
+    seeds: int = 1
 
     def __call__(self, point: Mapping[str, Any], out: Path) -> float:
-        """Run the command in ``out``, or continue it, and return the metric.
+        """Run the command in ``out``, or continue it, and return the metric, with several seeds its mean.
 
         Raises:
             ValueError: the configuration refuses the point.
@@ -60,14 +64,20 @@ class CommandObjective:
         """
         _, function = self.load()
         config = with_point(self.settings, point)
-        wait_for(out)
-        if not (out / RESULT).is_file():
-            with observing(self.watch(out)):
-                function(config, out, resume="auto", stop_after=None)
-        for step, value in self.logged(out):
-            with contextlib.suppress(Pruned):  # the run has finished
-                report(step, value)
-        return value_of(out, self.metric.name)
+        values = []
+        for i in range(self.seeds):
+            run = run_of(out, i, self.seeds)
+            wait_for(run)
+            if not (run / RESULT).is_file():
+                seeded = dataclasses.replace(config, seed=config.seed + i) if i else config
+                with observing(self.watch(run)) if i == 0 else contextlib.nullcontext():
+                    function(seeded, run, resume="auto", stop_after=None)
+            if i == 0:  # trials are pruned by their first run
+                for step, value in self.logged(run):
+                    with contextlib.suppress(Pruned):  # the run has finished
+                        report(step, value)
+            values.append(value_of(run, self.metric.name))
+        return fmean(values)
 
     def watch(self, trial: Path) -> Callable[[Path, int, Mapping[str, float]], None]:
         """Return an observer that reports what the run logs, from the first line of ``metrics.jsonl`` on."""
@@ -93,6 +103,11 @@ class CommandObjective:
             for line in read_metrics(run):
                 if name in line:
                     yield line["step"], float("nan") if line[name] is None else float(line[name])
+
+
+def run_of(trial: Path, index: int, seeds: int) -> Path:
+    """Return the directory of a run of a trial; the only run of a trial is in the trial's folder itself."""
+    return trial if seeds == 1 else trial / f"run-{index}"
 
 
 def value_of(run: Path, name: str) -> float:
