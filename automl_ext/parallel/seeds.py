@@ -17,7 +17,8 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
@@ -38,6 +39,7 @@ from automl_ext.training.user_code import import_module, module_in, own_names
 
 FILE, MARK = "seeds.json", ".visible-"  # MARK: a file by which a node sees that it shares OUT
 MOST = 1000  # seeds
+AHEAD = 2  # seeds per worker that are submitted at a time; the files of an interrupted one are in memory
 END = 2**32  # of the seeds that a configuration accepts
 Run = Callable[..., dict[str, Any] | None]  # (configuration, out, resume=…, stop_after=…)
 
@@ -183,11 +185,17 @@ def remaining(
             Workers(SeedRunner(function), workers) as pool,
             Progress(len(configs), "seeds", len(finished)) as bar,
         ):
-            for seed in left:
-                run = run_of(out, seed)
-                pool.submit(SeedTask(configs[seed], run, mark, stop_after, pack(run) if remote else {}))
+
+            def submit(seeds: Iterable[int]) -> None:
+                for seed in seeds:
+                    run = run_of(out, seed)
+                    pool.submit(SeedTask(configs[seed], run, mark, stop_after, pack(run) if remote else {}))
+
+            waiting = iter(left)
+            submit(islice(waiting, AHEAD * workers))
             for seed in left:
                 results[seed], files = pool.next()
+                submit(islice(waiting, 1))
                 if files is not None:
                     replace_folder(run_of(out, seed), files)
                 bar.advance()
