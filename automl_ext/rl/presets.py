@@ -39,6 +39,22 @@ PRESETS: dict[str, dict[str, Any]] = {
         "v_max": 10.0,
         "sigma": 0.1,
     },
+    # PPO on CartPole-v1 in few steps: options that `automl-ext tune` found (benchmarks/results/rl_tuning.json), rounded.
+    "cartpole": {
+        "env_id": "CartPole-v1",
+        "total_steps": 20_000,
+        "eval_every": 2_000,
+        "n_steps": 22,
+        "batch_size": 20,
+        "n_epochs": 15,
+        "gae_lambda": 0.9,
+        "clip_range": 0.23,
+        "lr": 4e-4,
+        "lr_decay": False,
+        "vf_coef": 0.13,
+        "ent_coef": 0.06,
+        "max_grad_norm": 0.8,
+    },
     # PPO on LunarLander-v3 and Pendulum-v1, as in Stable-Baselines3's zoo, without gSDE.
     "lunarlander": {
         "env_id": "LunarLander-v3",

@@ -6,7 +6,8 @@
 The arguments after ``--`` are a command of automl-ext without --out and --cluster. First it runs undisturbed on this
 machine. Each repetition runs it on the cluster and, at random times, kills a worker, removes a node (and adds a new
 one), and kills the driver with SIGKILL, which then resumes. It counts the repetitions whose ``result.json`` equals the
-undisturbed one, except for times. An early end is counted too: it leaves some disturbances out.
+undisturbed one, except for times. An early end is counted too: it leaves some disturbances out. ``--out`` replaces the
+row of this command in the file.
 """
 
 from __future__ import annotations
@@ -161,8 +162,11 @@ def main() -> None:
     total = {kind: sum(row["disturbances"][kind] for row in rows) for kind in KINDS}
     print(f"{equal} of {len(rows)} equal; killed: {total}; files: {folder}")
     if args.out is not None:
-        facts = {"command": " ".join(args.command), "equal": equal, "of": len(rows), "killed": total, "runs": rows}
-        args.out.write_text(json.dumps(facts, indent=1) + "\n")
+        name = " ".join(args.command)
+        known = json.loads(args.out.read_text()) if args.out.is_file() else []
+        found = {"command": name, "equal": equal, "of": len(rows), "killed": total, "runs": rows}
+        content = [*(row for row in known if row["command"] != name), found]
+        args.out.write_text("[\n" + ",\n".join(map(json.dumps, content)) + "\n]\n")
     sys.exit(equal != len(rows))
 
 

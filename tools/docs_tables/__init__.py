@@ -29,11 +29,20 @@ TABLES: dict[str, Callable[[], str]] = {
             search.early_stopping,
         ),
         *(search.supernet_ranking, search.ensemble, search.darts_fashion, rl.rl_learning, rl.dreamer_learning),
-        *(rl.minatar, rl.peers, rl.swingup, rl.pixels, rl.costs_rl, search.costs_search, install.install_times),
+        *(
+            rl.minatar,
+            rl.peers,
+            rl.swingup,
+            rl.pixels,
+            rl.costs_rl,
+            rl.tuned_agents,
+            search.costs_search,
+            install.install_times,
+        ),
         *(tabular.tabular_ranks, tabular.tabular_errors, tabular.tabular_features),
         *(tabular.experience, tabular.experience_wins, tabular.samplers),
         *(training_free.training_free, training_free.nas_screening, search.auto_search),
-        *(parallel.parallel_costs, parallel.parallel_workers, torchrun.torchrun_steps),
+        *(parallel.parallel_costs, parallel.parallel_workers, parallel.ray_disturbances, torchrun.torchrun_steps),
     )
 }
 

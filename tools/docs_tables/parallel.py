@@ -24,6 +24,16 @@ def parallel_workers() -> str:
     return table("strategy | " + " | ".join(f"{int(count):,}" for count in counts), lines)
 
 
+def ray_disturbances() -> str:
+    rows = []
+    for row in load("ray_disturbances"):
+        killed = row["killed"]
+        drivers = f"{killed['driver']}, and {killed['driver with its node']} with a removed node"
+        counts = [str(killed["worker"]), str(killed["node"]), drivers]
+        rows.append([f"`{' '.join(row['command'].split()[:2])}`", f"{row['equal']} of {row['of']}", *counts])
+    return table("command | runs equal to the undisturbed one | workers killed | nodes removed | commands killed", rows)
+
+
 def short(value: float) -> str:
     """Return a number with three digits, or without decimals."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

@@ -118,3 +118,12 @@ def costs_rl() -> str:
         per = f"{1000 * cost / steps:.2g}"
         lines.append([what, f"{steps:,}", f"{cost:.0f}", per, f"{best:.0f}", f"{file}.json"])
     return table("run | steps | CPU-seconds | CPU-seconds per 1,000 steps | best policy's return | file", lines)
+
+
+def tuned_agents() -> str:
+    rows = []
+    for row in load("rl_tuning"):
+        shipped, tuned, gain = (row[name] for name in ("shipped", "tuned", "gain"))
+        means = [f"{integer(part['mean'])} ± {integer(part['half'])}" for part in (shipped, tuned, gain)]
+        rows.append([f"`{row['task']}`", integer(row["steps"]), integer(row["trials"]), *means])
+    return table("task | steps | trials | shipped options | tuned options | gain", rows)

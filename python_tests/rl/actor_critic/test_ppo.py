@@ -225,6 +225,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
 
 
 def test_presets() -> None:
+    assert preset("cartpole", PPOConfig()).n_epochs == 15
     assert preset("lunarlander", PPOConfig()).n_envs == 16
     assert rl.make("ppo", preset="pendulum", env="Pendulum-v1").config.n_steps == 1024
 
