@@ -39,7 +39,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "v_max": 10.0,
         "sigma": 0.1,
     },
-    # PPO on CartPole-v1 in few steps: options that `automl-ext tune` found (benchmarks/results/rl_tuning.json), rounded.
+    # PPO on CartPole-v1 in few steps: what `automl-ext tune` found (benchmarks/results/rl_tuning.json), rounded.
     "cartpole": {
         "env_id": "CartPole-v1",
         "total_steps": 20_000,
