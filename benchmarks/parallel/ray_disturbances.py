@@ -6,8 +6,8 @@
 The arguments after ``--`` are a command of automl-ext without --out and --cluster. First it runs undisturbed on this
 machine. Each repetition runs it on the cluster and, at random times, kills a worker, removes a node (and adds a new
 one), and kills the driver with SIGKILL, which then resumes. It counts the repetitions whose ``result.json`` equals the
-undisturbed one, except for times. An early end is counted too: it leaves some disturbances out. ``--out`` replaces the
-row of this command in the file.
+undisturbed one, except for times and paths. An early end is counted too: it leaves some disturbances out. ``--out``
+replaces the row of this command in the file.
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from typing import Any
 SMALL = {"num_cpus": 1, "object_store_memory": 80 << 20}
 FAILED = 2  # exit code of a command that reports an error
 KINDS = ("worker", "node", "driver", "driver with its node")
-TIMED = ("seconds", "times", "trajectory", "updates_per_second", "steps_per_second")  # parts of the names of times
+# Parts of the names of times, and of the path of a file in the run directory.
+DIFFERENT = ("seconds", "times", "trajectory", "updates_per_second", "steps_per_second", "best_toml")
 
 
-def without_times(value: Any) -> Any:
-    """Return a result without its times."""
+def comparable(value: Any) -> Any:
+    """Return a result without its times and paths."""
     if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if not any(part in k for part in TIMED)}
-    return [without_times(v) for v in value] if isinstance(value, list) else value
+        return {k: comparable(v) for k, v in value.items() if not any(part in k for part in DIFFERENT)}
+    return [comparable(v) for v in value] if isinstance(value, list) else value
 
 
 def start(command: list[str], out: Path, *flags: str) -> subprocess.Popen[bytes]:
@@ -48,7 +49,7 @@ def result_of(out: Path) -> Any:
     """Return the result without times."""
     for name in ("result.json", "seeds.json"):
         if (out / name).is_file():
-            return without_times(json.loads((out / name).read_text()))
+            return comparable(json.loads((out / name).read_text()))
     raise SystemExit(f"{out} has no result; the last lines:\n{(out.parent / f'{out.name}.log').read_text()[-2000:]}")
 
 
