@@ -94,6 +94,7 @@ def test_only_missing_losses_of_experience_are_measured(
         metric="RMSE", train=pandas.DataFrame({"a": range(20), "y": [0.0, 1.0] * 10}), target="y", kind="regression"
     )
     monkeypatch.setattr(experience.clock, "use_cpu_clock", lambda: None)
+    monkeypatch.setattr(experience, "libraries", dict)  # versions of the peers, which need not be installed
     monkeypatch.setattr(experience, "load", lambda name, seed: problem)
     monkeypatch.setattr(experience, "Objective", lambda name, rows: lambda learner, point: 0.5)
     known = {"k": {"metric": "RMSE", "losses": {"lightgbm": [0.25]}}}

@@ -82,12 +82,10 @@ def tune_command(
         if LOSSES & {*metric.name.split("_")} and "negative" not in metric.name and not config.minimize:
             raise UserError(f"objective: {metric.name} is a loss; expected --minimize beside it")
     kind = type(settings)
-    if config.trial_seeds > 1 and not hasattr(settings, "seed"):
-        raise UserError(f"trial_seeds: expected 1, because {name} has no --seed, got {config.trial_seeds}")
     space = space_of(kind, config.ranges)
     settings = with_point(settings, dict(metric.needs))
     # One seed for both, so that all trials differ in their points only.
-    config = dataclasses.replace(config, seed=getattr(settings, "seed", 0))
+    config = dataclasses.replace(config, seed=settings.seed)
     objective = CommandObjective(load, settings, metric, config.trial_seeds)
     about = {"command": name, "settings": to_dict(settings), "metric": metric.name}
 
