@@ -277,6 +277,7 @@ def saved(config: Any, out: Path, resume: str | None = None, stop_after: int | N
 class Validating:
     lr: float = 0.1
     validate: bool = False
+    seed: int = 0
 
 
 def _load() -> Any:
