@@ -30,7 +30,7 @@ def ray_disturbances() -> str:
         killed = row["killed"]
         drivers = f"{killed['driver']}, and {killed['driver with its node']} with a removed node"
         counts = [str(killed["worker"]), str(killed["node"]), drivers]
-        rows.append([f"`{' '.join(row['command'].split()[:2])}`", f"{row['equal']} of {row['of']}", *counts])
+        rows.append([f"`{row['command'].partition(' --')[0]}`", f"{row['equal']} of {row['of']}", *counts])
     return table("command | runs equal to the undisturbed one | workers killed | nodes removed | commands killed", rows)
 
 
