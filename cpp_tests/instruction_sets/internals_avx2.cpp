@@ -1,0 +1,8 @@
+// The internal functions of the avx2 kernels.
+#include "internals.h"
+
+#ifdef AUTOML_EXT_X86
+#include "../../csrc/instruction_sets/avx2.inc"
+
+#include "internals.inc"
+#endif

@@ -1,7 +1,0 @@
-// The avx2 kernels of the library, and their internal functions.
-#include "internals.h"
-
-#include "../../csrc/instruction_sets/avx2.cpp"
-#ifdef AUTOML_EXT_X86
-#include "internals.inc"
-#endif
