@@ -37,7 +37,7 @@ def config(**options: Any) -> AutoConfig:
 def test_largest_architecture_of_the_spaces() -> None:
     assert str(largest(space("nb201"))) == CONV
     sizes = []
-    darts = space("darts")
+    darts = space("darts-frc")
     for genotype in (largest(darts), darts.random(random.Random(1))):
         with torch.device("meta"):
             network = darts.build(genotype, in_channels=3, num_classes=10, channels=4, cells=1)

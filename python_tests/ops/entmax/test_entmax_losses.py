@@ -179,7 +179,7 @@ def test_vmap_and_compile(loss, Loss, sparse_map):
     gradient = torch.func.grad(loss)
     torch.testing.assert_close(torch.vmap(gradient)(X, target), sparse_map(X) - F.one_hot(target, 5).double())
     # Few halvings, because tracing 50 takes seconds.
-    few = {"n_iter": 4} if Loss in (entmax.EntmaxBisectLoss, entmax.NormmaxBisectLoss) else {}
+    few = {"n_iter": 2} if Loss in (entmax.EntmaxBisectLoss, entmax.NormmaxBisectLoss) else {}
     module = Loss(ignore_index=int(target[0]), **few)
     compiled = torch.compile(module, fullgraph=True, dynamic=True, backend="aot_eager")
     a, b = X.clone().requires_grad_(), X.clone().requires_grad_()
