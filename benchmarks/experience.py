@@ -36,7 +36,7 @@ from automl_ext.tune.portfolio_building import build_portfolio  # noqa: E402
 
 RESULTS = Path(__file__).with_name("results")
 POINTS = 40  # per learner: the defaults and 39 random points
-ROWS = 4000  # three quarters to train on, one to validate
+ROWS = 4000  # most rows of a data set: three quarters to train on, one quarter to validate
 
 
 def build_table(path: Path, names: Sequence[str], learners: Sequence[str]) -> None:

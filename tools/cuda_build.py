@@ -167,7 +167,7 @@ def check_resources(log):
 
 
 def test_requirements(requires):
-    """Convert the requires.txt of an egg-info to requirements for pip: the core's, and TEST_PACKAGES of the extras."""
+    """Convert the requires.txt of an egg-info to pip's: the core's without torch, and TEST_PACKAGES of the extras."""
     requirements, extra, marker = [], "", ""
     for line in requires.splitlines():
         if section := re.fullmatch(r"\[([^:\]]*):?(.*)\]", line):

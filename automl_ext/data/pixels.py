@@ -62,7 +62,7 @@ def import_pillow(option: str) -> Any:
 
 
 def is_gray(image: Any) -> bool:
-    """Return whether a Pillow image has no color: by its mode, or by its palette."""
+    """Return whether a Pillow image is gray, as its mode or its palette shows."""
     if image.mode in ("P", "PA"):
         palette = np.array(image.getpalette() or [], np.uint8).reshape(-1, 3)
         return bool((palette == palette[:, :1]).all())

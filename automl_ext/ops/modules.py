@@ -18,9 +18,13 @@ class MixedOp(nn.Module):
     Only candidates with a non-zero weight run. To find them, ``weights`` is copied to the host (a GPU
     synchronization).
 
+    Args:
+        candidates: the K modules.
+
     Raises:
         TypeError: ``candidates`` is not a sequence of modules.
-        ValueError: no candidates; in ``forward``, weights of another shape than [K], or all zero.
+        ValueError: no candidates; in ``forward``, weights that are not a dense tensor of shape [K] with readable
+            values, or that are all zero.
     """
 
     def __init__(self, candidates: Iterable[nn.Module]) -> None:

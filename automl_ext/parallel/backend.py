@@ -20,10 +20,11 @@ class Backend(Protocol):
         ...
 
     def wait(self, handles: Sequence[Any], block: bool) -> list[bool]:
-        """Return for each call whether it has finished, was lost or raised an exception.
+        """Return for each call whether it has ended: with a result, with an exception, or because it was lost.
 
         Args:
-            block: wait until this is so for at least one call.
+            handles: the calls.
+            block: wait until at least one call has ended.
         """
         ...
 

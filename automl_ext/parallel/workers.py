@@ -22,7 +22,7 @@ from automl_ext.training.errors import UserError
 
 Result = TypeVar("Result")
 MOST_WORKERS = 256  # calls in flight that an option may set
-DEATHS = 3  # largest number of process deaths during the same call
+DEATHS = 3  # number of process deaths during the same call that raises an error
 
 
 @dataclass
@@ -102,7 +102,7 @@ class Workers(Generic[Result]):
         for call in reversed(finished):
             death = self.backend.lost(call.handle)
             if death is not None:
-                call.deaths += death == "process"  # a call hardly kills its node, and nodes may go at any time
+                call.deaths += death == "process"  # the loss of a node has other causes than the call
                 self.waiting.appendleft(call)
             else:
                 call.finished = True

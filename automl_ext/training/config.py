@@ -47,7 +47,7 @@ def to_dict(config: Any, key: str = "config") -> Any:
 
 
 def differences(stored: Any, given: Any, key: str = "") -> list[tuple[str, str, str]]:
-    """Compare two dicts from :func:`to_dict`. Return dotted key, stored value and given value, as text."""
+    """Compare two dicts from :func:`to_dict`. Return (dotted key, stored value, given value) of each difference."""
     if isinstance(stored, dict) and isinstance(given, dict):
         found = []
         for name in [*stored, *(name for name in given if name not in stored)]:

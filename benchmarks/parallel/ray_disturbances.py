@@ -1,13 +1,13 @@
-"""Disturbs commands that run on a Ray cluster of two nodes on this machine, and compares their results.
+"""Disturb commands that run on a Ray cluster of two nodes on this machine, and compare their results.
 
     python benchmarks/parallel/ray_disturbances.py --repeat 20 --out benchmarks/results/ray_disturbances.json -- \\
         search renas --evaluator table --evaluations 3000 --workers 4
 
 The arguments after ``--`` are a command of automl-ext without --out and --cluster. First it runs undisturbed on this
-machine. Each repetition runs it on the cluster and, at random times, kills a worker, removes a node (and adds a new
-one), and kills the driver with SIGKILL, which then resumes. It counts the repetitions whose ``result.json`` equals the
-undisturbed one, except for times and paths. An early end is counted too: it leaves some disturbances out. ``--out``
-replaces the row of this command in the file.
+machine. Each repetition runs it on the cluster and, at random times and in random order, kills two workers, replaces
+one node by a new one, and kills the driver, all with SIGKILL; the driver is then started again with ``--resume auto``.
+The script counts the repetitions whose ``result.json`` equals the undisturbed one, except for times and paths. A
+repetition that finishes before all disturbances counts too. ``--out`` replaces the row of this command in the file.
 """
 
 from __future__ import annotations

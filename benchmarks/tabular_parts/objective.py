@@ -16,12 +16,12 @@ DEADLINE = 2.0  # CPU seconds of one training; the rounds until then count
 
 
 class Objective:
-    """The loss of points on a data set, always with the same rows and seed.
+    """The validation loss of a learner with given hyperparameters, always on the same rows and with the same seed.
 
     Args:
         name: name of the data set.
-        most: rows, training and validation rows together.
-        seed: of the rows and the trainings.
+        most: largest number of rows, for training and validation together.
+        seed: seed of the choice of rows, of the split and of the trainings.
     """
 
     def __init__(self, name: str, most: int, seed: int = 0) -> None:

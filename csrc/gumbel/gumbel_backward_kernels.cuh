@@ -1,5 +1,6 @@
-// Gradients of Gumbel-softmax and Gumbel-entmax on CUDA: dz = y(g − ⟨g, y⟩) or s(g − ⟨s, g⟩/⟨s, 1⟩) with s = √y;
-// dx = dz/τ; dτ = −(1/τ)Σ dz·log y or −(2/τ)Σ dz·s.
+// Gradients on CUDA, for z = (x + noise)/τ and the gradient g of the result y; dx = dz/τ.
+// Gumbel-softmax: dz = y(g − ⟨g, y⟩), dτ = −(1/τ)Σ dz·log y.
+// Gumbel-entmax: dz = s(g − ⟨s, g⟩/⟨s, 1⟩) with s = √y, dτ = −(2/τ)Σ dz·s.
 #pragma once
 #include "gumbel_kernels.cuh"
 

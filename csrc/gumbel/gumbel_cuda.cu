@@ -10,8 +10,8 @@ namespace {
 
 constexpr int64_t kTileElements = 2048, kEnoughBlocks = 512;
 
-// Divides the rows into tiles. A tile is a whole number of passes of a block, with about kTileElements elements, or
-// fewer if there would be too few blocks.
+// Divides the rows into tiles, one for each block. In a pass, a block processes as many rows as it has threads for. A tile
+// consists of whole passes: of about kTileElements elements, or of fewer if there would be too few blocks.
 RowTiles short_row_tiles(const GumbelCudaRows& rows, int lanes) {
   const int64_t pass = kShortRowThreads / lanes, passes_of_group = (rows.rows_per_group + pass - 1) / pass;
   const int64_t most = std::min(kTileElements / (pass * rows.n), passes_of_group * rows.groups() / kEnoughBlocks);

@@ -53,7 +53,7 @@ __global__ void __launch_bounds__(kScanThreads, 2) scan(const Trajectory x) {
   const int64_t column = own_column < x.columns ? own_column : x.columns - 1;
   const int64_t stride = Op::backward_in_time ? -x.columns : x.columns;
   const int64_t last_row = (x.steps - 1) * x.columns;
-  C carry = 0;  // the state before the tile, the same in every chunk of the column
+  C carry = 0;  // the state before the tile, the same in every thread of the column
   bool odd = false;
   for (int64_t tile = 0; tile < x.steps; tile += int64_t(chunks) * items, odd = !odd) {
     // Items beyond the end repeat the last step; their state is not used.

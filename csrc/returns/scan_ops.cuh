@@ -134,7 +134,8 @@ struct LambdaScan {
   }
 };
 
-// a_t = grad_t + state, with the state lambda c_{t-1} g_{t-1} a_{t-1};
+// The gradient of lambda-returns, in the notation of lambda_kernel.inc: a_t = grad_t + state, with the state
+// lambda c_{t-1} g_{t-1} a_{t-1};
 // dr = a, dV' = (1 - lambda c) g a, dg = a·ahead
 template <class T>
 struct LambdaGradientScan {

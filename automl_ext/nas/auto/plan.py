@@ -158,5 +158,5 @@ def best(done: Sequence[Done]) -> list[Done]:
 
 
 def search_seconds(done: Sequence[Done]) -> float:
-    """Return the cost of the search: of all tasks except the random baseline."""
+    """Return the cost of the search in CPU-seconds (seconds on a GPU): of all tasks except the random baseline."""
     return sum(d.seconds for d in done if d.task.stage != "random")

@@ -79,6 +79,9 @@ class SupernetConfig:
             check_range(self, "warmup", low=0, below=1)
         if self.fair_warmup and self.warmup == 0:
             raise ValueError("fair_warmup: expected warmup above 0, got 0")
+        for name in ("beta_decay", "stop_skip"):
+            if self.warmup == 1 and getattr(self, name):
+                raise ValueError(f"{name}: expected warmup below 1, got 1: α is fixed during the warm-up")
 
     def _check_switches(self) -> None:
         check_range(self, "partial_channels", low=1, high=LARGEST)

@@ -18,7 +18,16 @@ Sampler = Callable[[Iterable[Tensor], float, torch.Generator], list[Choice]]  # 
 
 
 def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
-    """Sample one operation per edge for GDAS: hard Gumbel-softmax of log_softmax(α)."""
+    """Sample one operation per edge for GDAS: hard Gumbel-softmax of log_softmax(α).
+
+    Args:
+        alphas: α of each kind of cell, [edges, operations].
+        tau: temperature τ above 0.
+        rng: source of the random numbers.
+
+    Returns:
+        One choice for each kind of cell.
+    """
     choices = []
     for alpha in alphas:
         logits = torch.log_softmax(alpha, dim=-1)

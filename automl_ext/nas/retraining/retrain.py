@@ -56,7 +56,7 @@ def retrain(
     config, splits = prepare(config, data)
     device = choose_device(config.device)
     used, held_out = (without_validation(splits), splits.valid) if config.validate else (splits, None)
-    # May raise, so before the run directory exists.
+    # This may raise an error, so it comes before the run directory is made.
     training = NetworkTraining(config, space, genotype, used, device, held_out)
 
     def load(state: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> Tensor:
-    """Do ``F.batch_norm`` of x [N, C, ...], with the mean and the variance of the x of all ranks."""
+    """Compute ``F.batch_norm`` of x [N, C, ...]; in training mode, with the statistics of the batches of all ranks."""
     if not training:
         return torch.batch_norm(
             x, weight, bias, running_mean, running_var, False, momentum, eps, torch.backends.cudnn.enabled

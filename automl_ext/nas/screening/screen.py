@@ -47,7 +47,7 @@ def screened(table: ScoreTable) -> list[Screened]:
 
 
 def screening_seconds(space: Space[Any], table: ScoreTable) -> float:
-    """Return the cost of a table's scores; architectures that share scores count once."""
+    """Return the CPU-seconds of a table's scores; architectures that compute the same function count once."""
     return sum({distinct(space, g): float(s) for g, s in zip(table.genotypes, table.seconds, strict=True)}.values())
 
 

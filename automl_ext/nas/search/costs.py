@@ -16,14 +16,16 @@ COSTS = {"parameters": "parameters", "macs": "multiply-adds", "latency_ms": "ms 
 
 
 class WithCosts:
-    """An evaluator that adds the costs of the candidate's network to the measurements of another one.
+    """An evaluator that calls another one and adds the costs of the candidate's network to its measurements.
 
     It adds ``parameters``, ``macs`` (multiply-adds per image) and, if ``latency``, ``latency_ms``: the time of one
-    image on the CPU with one thread.
+    image on the CPU with one thread, in milliseconds.
 
     Args:
+        evaluator: the other evaluator.
+        space: the search space of the candidates.
         shape: the keyword arguments of ``Space.build``.
-        image: (C, H, W).
+        image: the shape (C, H, W) of an image.
         latency: whether to measure the latency.
     """
 

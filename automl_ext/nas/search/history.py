@@ -58,9 +58,9 @@ class History:
             self.best = entry
 
     def scalars(self) -> dict[str, float]:
-        """Return the values of the last evaluation for ``metrics.jsonl``.
+        """Return the measurements of the last evaluation, the best score so far and totals, for ``metrics.jsonl``.
 
-        ``seconds`` and ``failed`` are totals of all evaluations so far.
+        ``seconds`` is the cost of the screening and of all evaluations so far, ``failed`` the number of failed ones.
         """
         last = self.entries[-1]
         best = self.best.score if self.best else math.nan

@@ -199,7 +199,7 @@ class Supernet(nn.Module):
         self.betas.extend(nn.Parameter(1e-3 * torch.randn(alpha.shape[0])) for alpha in self.alphas)
 
     def argmax(self) -> list[Choice]:
-        """Choose the operation with the largest α on every edge."""
+        """Return the choice of the operation with the largest α on every edge, for each kind of cell."""
         return [Choice.fixed(a.argmax(-1).tolist(), a.shape[1], a.device) for a in self.alphas]
 
     def derive(self) -> Any:

@@ -97,10 +97,11 @@ class Transitions(NamedTuple):
 
 
 class PPO(PolicyGradientAgent):
-    """The PPO agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
+    """Proximal policy optimization with the clipped objective (Schulman et al. 2017).
 
-    On the CPU, the networks of vector observations are updated in NumPy, with the gradient of :meth:`loss` but without
-    autograd. With extra losses or ``value_clip``, autograd is used.
+    Its methods are those of :class:`automl_ext.rl.loop.learning.LearningAgent`. On the CPU, separate MLPs of policy and
+    value are updated in NumPy, with the gradient of :meth:`loss` but without autograd. Other networks, ``value_clip``
+    and :attr:`extra_losses` use autograd.
 
     Args:
         config: settings, and the environments to make if ``envs`` is None.

@@ -146,7 +146,7 @@ class SelfImitation:
         self.running = [[Taken(*x) for x in steps] for steps in state["running"]]
 
     def _store(self, ended: list[int]) -> None:
-        """Add the running episodes of these environments to the replay, step by step in parallel."""
+        """Move the finished episodes of these environments to the replay; each ``add`` takes step t of all of them."""
         lengths = np.zeros(len(self.running), np.int64)
         columns = [torch.from_numpy(x) for x in self._blank(max(len(self.running[b]) for b in ended))]
         for b in ended:

@@ -147,7 +147,7 @@ def check_ends(continuing: Tensor, gamma: float, op: str) -> None:
 
 
 def policy_probabilities(mdp: MDP, policy: Any, op: str) -> Tensor:
-    """Return the action probabilities of a policy, [..., S, A].
+    """Return the action probabilities of a policy, [..., S, A], normalized to sum 1; float64 for given actions.
 
     Args:
         mdp: the MDP.
@@ -155,7 +155,8 @@ def policy_probabilities(mdp: MDP, policy: Any, op: str) -> Tensor:
         op: name of the calling function, for error messages.
 
     Raises:
-        TypeError, ValueError: not a policy of this MDP.
+        TypeError: ``policy`` is neither an int64 nor a float tensor.
+        ValueError: its shape does not fit the MDP, an action is out of range, or probabilities do not sum to 1.
     """
     S, A = mdp.n_states, mdp.n_actions
     if not isinstance(policy, Tensor) or not (policy.is_floating_point() or policy.dtype == torch.int64):

@@ -34,17 +34,21 @@ def split_kind(task: TableTask, time: Any, group: Any) -> Kind:
 
 
 def make_folds(kind: Kind, y: Array, time: Any, group: Any, count: int, seed: int, task: TableTask) -> list[RowSplit]:
-    """Split rows into ``count`` folds.
+    """Split the rows of a table into folds.
 
     Args:
-        kind: "stratified": each fold has the classes' shares. "random". "group": all rows of a group are in one fold.
-            "time": fold k trains on the earliest rows and validates on those right after them; rows of the same time
-            are never on both sides.
-        y: class numbers or numbers, [N].
+        kind: "stratified": each fold has the class proportions of the table. "random": rows are assigned at random.
+            "group": all rows of a group are in one fold. "time": fold k trains on the earliest rows and validates on
+            those right after them; rows of the same time are never on both sides.
+        y: class indices, or the values of the target, [N].
         time: numbers [N] without NaN, for "time".
         group: hashable values [N], for "group".
         count: number of folds, at least 2.
-        seed: of the random order.
+        seed: the seed of the random order.
+        task: the task; folds of a classification without ``time`` and ``group`` are stratified.
+
+    Returns:
+        The training and validation rows of each fold. Many rows of the same time can make fewer folds than ``count``.
 
     Raises:
         UserError: there are too few rows, groups or times.

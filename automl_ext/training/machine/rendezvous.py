@@ -45,7 +45,7 @@ def _answer(store: dist.Store, rank: int, start: str) -> str | None:
 
 def _start(store: dist.Store, rank: int, own: str) -> str | None:
     """Answer to the newest start. Return its name if rank 0 has listed this rank."""
-    start = store.get("start").decode()  # the last one's, until rank 0 has drawn a name
+    start = store.get("start").decode()  # after a restart, the name of the previous start until rank 0 sets its own
     store.set(f"answer/{rank}", f"{start} {own}")
     key = f"members/{start}"
     return start if store.check([key]) and own in store.get(key).decode().split() else None

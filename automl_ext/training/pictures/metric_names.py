@@ -25,8 +25,8 @@ class Metric(NamedTuple):
 
 
 RETURN, ACCURACY, VALID_ACCURACY = "return of an episode", "accuracy, %", "validation accuracy, %"
-LEGEND_ALWAYS = {RETURN, ACCURACY}  # shown by several quantities, so that even a single line needs a legend
-OF_GROUP = "eval_return/"  # prefix of the evaluation's returns of single agents or tasks
+LEGEND_ALWAYS = {RETURN, ACCURACY}  # axes of several metrics, so that even a single line needs a legend
+OF_GROUP = "eval_return/"  # prefix of the metrics for the evaluation returns of each agent or task
 METRICS = {
     "eval_return": Metric(RETURN, "evaluation"),
     "episode_return": Metric(RETURN, "training"),

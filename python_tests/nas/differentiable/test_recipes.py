@@ -124,6 +124,9 @@ def test_command_line_overrides_the_recipe_and_stores_the_switches(
     assert not (tmp_path / "other").exists()
 
 
+FIXED = {"derive": "perturbation", "warmup": 1.0}  # α is not trained
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -133,6 +136,8 @@ def test_command_line_overrides_the_recipe_and_stores_the_switches(
         ({"derive": "other"}, "derive: expected"),
         ({"derive": "perturbation", "tie": 0.1}, "tie: expected 0 with derive perturbation"),
         ({"stop_skip": 0.0}, "stop_skip: expected above 0 and at most 1"),
+        ({**FIXED, "beta_decay": 5.0}, "beta_decay: expected warmup below 1, got 1: α is fixed during the warm-up"),
+        ({**FIXED, "stop_skip": 0.25}, "stop_skip: expected warmup below 1, got 1"),
     ],
 )
 @every_search

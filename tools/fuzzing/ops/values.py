@@ -46,7 +46,7 @@ def shape(rng: random.Random, dims: Sequence[int] = (1, 2, 2, 2, 3, 4), largest:
 
 
 def floats(rng: random.Random, size: Sequence[int], dtype: torch.dtype, *, wild: bool = True) -> Tensor:
-    """Return normally distributed numbers; with ``wild``, also ties, zeros, NaN, infinities and other scales."""
+    """Return normal random numbers of a random scale; with ``wild``, also ties, zeros, NaN, ±∞ and extreme scales."""
     generator = torch.Generator().manual_seed(rng.getrandbits(60))
     x = torch.randn(list(size), generator=generator, dtype=torch.float64) * rng.choice((1, 1, 1, 5, 30, 1e-3))
     if wild and x.numel():
