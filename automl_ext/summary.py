@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Iterator, Sequence
@@ -71,7 +72,7 @@ def print_tuning(out: Path, result: dict[str, Any]) -> None:
     """Print the result of ``automl-ext tune``."""
     from automl_ext.tune.commands.report import summary_rows, table_of
 
-    Console().print(table_of(result))
+    Console().print(table_of(result, json.loads((out / "config.json").read_text())["space"]))
     rows = [*summary_rows(result), ("written to", f"{out}/result.json, best.toml")]
     _print(f"automl-ext tune {result['command']}: finished", rows, [result["command_line"]])
 

@@ -28,18 +28,20 @@ class TuneConfig:
     minutes: float | None = None
     """Budget: no trial starts after this number of minutes; those that run are finished."""
     sampler: SamplerName = "default"
-    """Choice of the points after trial 0, which has the given settings. random, tpe, gp, cmaes: of Optuna. experience:
-    the points that did best in earlier studies, and no others. default: those, then tpe."""
+    """Choice of the points after trial 0, which has the given settings. random, tpe, gp, cmaes: samplers of Optuna.
+    experience: the package's portfolio of points that did well on other data sets, and no others. default: the
+    portfolio if the command has one, then tpe."""
     pruner: Literal["hyperband", "none"] = "none"
-    """hyperband: end unpromising trials early, by the values that they log on the way."""
+    """hyperband: end unpromising trials early, by comparing the values of the objective that trials log at equal steps
+    of their trainings."""
     minimize: bool = False
     """Small values are better. By default, large ones are."""
     workers: int = 1
-    """Number of trials at the same time, each in a process. The result depends on it: later points are chosen before
-    the results of earlier ones are known."""
+    """Number of trials at the same time, each in a process. The result depends on it: a point is chosen while earlier
+    trials are still running."""
     storage: str | None = None
-    """URL of Optuna's storage, such as sqlite:///study.db or journal:study.log. Several tuning runs with one storage
-    share what they learn. Default: study.log in --out."""
+    """URL of Optuna's storage, such as sqlite:///study.db or journal:study.log. The samplers of several tuning runs
+    with one storage learn from the trials of all. Default: study.log in --out."""
     study: str | None = None
     """Name of the study in the storage. Default: the tuned command."""
     seed: tyro.conf.Suppress[int] = 0

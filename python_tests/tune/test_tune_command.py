@@ -89,6 +89,7 @@ def test_tune_and_train_with_what_it_found(run: Any, tmp_path: Path) -> None:
     assert code == 0, err
     assert "ent_coef" in out
     assert "3 finished" in out
+    assert "0.1 to 1" in out
     assert result["command_line"] in out
 
 

@@ -155,14 +155,11 @@ class Perturbation:
     def tune(self) -> float:
         """Train the weights with the decisions so far. Return the mean loss."""
         config, search, losses = self.search.config, self.search, []
+        fixed = self.tau, config.grad_clip, search.rng, self._sample, search.class_weights
         for _ in range(config.tune_epochs):
             for index in epoch_batches(len(search.weight_images.labels), config.batch_size, search.rng):
                 batch = search.batch(search.weight_images, index)
-                losses.append(
-                    weight_step(
-                        self.supernet, self.optimizer, batch, self.tau, config.grad_clip, search.rng, self._sample
-                    )
-                )
+                losses.append(weight_step(self.supernet, self.optimizer, batch, *fixed))
         return ranks.add_up(torch.stack(losses).mean()).item()
 
     def _sample(self, alphas: object, tau: float, rng: torch.Generator) -> list[Choice]:

@@ -32,7 +32,7 @@ class DQNConfig(TrainConfig):
     double: bool = False  # Double Q-learning: select the next action with the online network.
     dueling: bool = False  # Separate streams for the state value and the advantages.
     prioritized: bool = False  # Sample transitions with probability proportional to |TD error|^alpha.
-    n_step: Annotated[int, Range(1, 10)] = 5  # Number of rewards in a target before it bootstraps.
+    n_step: Annotated[int, Range(1, 10)] = 5  # Number of rewards in a target, before the value of a later state.
     distributional: bool = False  # Learn the distribution of returns (C51).
     noisy: bool = False  # Explore with noisy layers instead of epsilon-greedy.
     hidden: tuple[int, ...] = (256, 256)  # Units of each hidden layer.

@@ -7,20 +7,28 @@ from typing import Any
 from rich.table import Table
 
 
-def table_of(result: dict[str, Any]) -> Table:
-    """Return a table of the given and of the best settings.
+def table_of(result: dict[str, Any], space: dict[str, dict[str, Any]]) -> Table:
+    """Return a table of the searched options: their ranges, the given and the best settings.
 
     Args:
         result: the content of ``result.json``.
+        space: the entry ``space`` of ``config.json``.
     """
     given, best = result["trials"][0]["point"], result["best"]["point"]
-    table = Table("option", "given (trial 0)", f"best (trial {result['best']['trial']})")
+    table = Table("option", "searched", "given (trial 0)", f"best (trial {result['best']['trial']})")
     for name in best:
-        table.add_row(name, formatted(given[name]), formatted(best[name]))
-    first = result["first_value"]
+        table.add_row(name, searched(space[name]), formatted(given[name]), formatted(best[name]))
+    first, best_value = result["first_value"], result["best"]["value"]
     table.add_section()
-    table.add_row(result["metric"], "failed" if first is None else f"{first:.6g}", f"{result['best']['value']:.6g}")
+    table.add_row(result["metric"], "", "failed" if first is None else f"{first:.6g}", f"{best_value:.6g}")
     return table
+
+
+def searched(values: dict[str, Any]) -> str:
+    """Return the text of an option's range or categories."""
+    if "values" in values:
+        return ", ".join(map(formatted, values["values"]))
+    return f"{formatted(values['low'])} to {formatted(values['high'])}{', log' if values['log'] else ''}"
 
 
 def formatted(value: Any) -> str:

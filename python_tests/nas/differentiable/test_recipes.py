@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from automl_ext.nas.differentiable import darts as darts_search
-from automl_ext.nas.differentiable import entmax_gdas, gdas
+from automl_ext.nas.differentiable import entmax_gdas, gdas, perturbation
 from automl_ext.nas.differentiable.config import SupernetConfig
 from automl_ext.nas.differentiable.darts import DARTSConfig
 from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig
@@ -125,6 +125,20 @@ def test_command_line_overrides_the_recipe_and_stores_the_switches(
 
 
 FIXED = {"derive": "perturbation", "warmup": 1.0}  # α is not trained
+
+
+def test_training_between_decisions_weighs_the_classes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, step, given = (2.0, *[1.0] * 9), perturbation.weight_step, []
+
+    def recorded(*args: Any) -> Any:
+        given.append(args[-1].tolist())
+        return step(*args)
+
+    monkeypatch.setattr(perturbation, "weight_step", recorded)
+    search, config = SEARCHES["darts"]
+    search(replace(config, **FIXED, class_weights=weights), tmp_path / "run")
+    assert given
+    assert all(w == list(weights) for w in given)
 
 
 @pytest.mark.parametrize(
