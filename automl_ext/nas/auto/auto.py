@@ -14,9 +14,10 @@ choice.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -152,6 +153,7 @@ class Auto:
         self.config, self.space, self.out = config, space, out
         self.largest = largest(space)
         self.candidates = draw_candidates(space, config.candidates, Random(derived_seed(config.seed, CANDIDATES)))
+        self.batches = math.ceil(len(splits.train.labels) / config.batch_size)
         self.tasks = Tasks(config, space, splits, self.candidates)
         self.random = Random(derived_seed(config.seed, BASELINE))
         self.drawn: list[Any] = []
@@ -162,7 +164,11 @@ class Auto:
         self.job_state: dict[str, Any] | None = None  # of the first pending task, from a checkpoint
 
     def next_task(self) -> Task | None:
-        return next_task(self.config, self.candidates, self.largest, self.ranked, self.draw, self.done)
+        return self.after(self.done, self.ranked)
+
+    def after(self, done: Sequence[Done], ranked: Callable[[Sequence[Done]], list[Any]]) -> Task | None:
+        """Return the task that follows on the tasks ``done``."""
+        return next_task(self.config, self.batches, self.candidates, self.largest, ranked, self.draw, done)
 
     def next_beside(self) -> Task | None:
         """Return the next task if it can be done beside the pending ones, else None.
@@ -180,7 +186,7 @@ class Auto:
         assumed = [*self.done, *(Done(task, cost) for task in self.pending)]
         screens = last.stage == "screen"
         ranked = (lambda _: []) if screens else self.ranked  # a pending screening has no ranking yet
-        found = next_task(self.config, self.candidates, self.largest, ranked, self.draw, assumed)
+        found = self.after(assumed, ranked)
         return found if found is not None and (found.stage, found.rung) == (last.stage, last.rung) else None
 
     def ranked(self, screenings: Sequence[Done]) -> list[Any]:

@@ -5,6 +5,7 @@ Both are functions of the configuration and of the finished tasks alone, so a re
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,9 +17,10 @@ CHUNK = 50  # number of architectures per screening task
 
 # Shares of the budget. The rest is a reserve, because times are estimated.
 SCREENING, SHORT, FULL = 0.1, 0.25, 0.6
-ETA = 3  # one in ETA architectures of a rung is promoted, and trained ETA times as long
-RUNGS = 2  # largest number of rungs
-LEAST_EPOCHS = 3  # of a training: after fewer, the training-free rank predicts better than the accuracy
+ETA = 3  # each rung trains ETA times as long as the one before, for equal time in all: so about one in ETA is promoted
+RUNGS = 3  # largest number of rungs
+LEAST_STEPS = 50  # of a short training: after fewer optimizer steps, the accuracy says little
+LEAST_EPOCHS = 3  # of a full training
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,10 @@ class Plan:
 
     Attributes:
         screening: seconds after which no further candidates are screened.
-        rungs: number of architectures and epochs of each rung of the short trainings. Empty if the budget is so small
-            that they would be too short to be of use; the highest-ranked architectures are then trained fully.
+        rungs: least number of architectures, and number of epochs, of each rung of the short trainings. Empty if the
+            budget is so small that they would be too short to be of use; the highest-ranked architectures are then
+            trained fully.
+        rung_seconds: seconds of each rung; more architectures are trained while there is time.
         finalists: minimum number of architectures to train fully, not counting the largest one. More are trained if
             time is left.
         epochs: number of epochs of a full training.
@@ -76,37 +80,43 @@ class Plan:
 
     screening: float
     rungs: tuple[tuple[int, int], ...]
+    rung_seconds: float
     finalists: int
     epochs: int
 
 
-def make_plan(config: AutoConfig, epoch: float) -> Plan:
+def make_plan(config: AutoConfig, epoch: float, batches: int) -> Plan:
     """Divide the budget.
 
     Args:
         config: its ``epochs`` and ``finalists`` are upper limits.
         epoch: seconds that an epoch of the largest architecture takes. Most others take less.
+        batches: number of batches, and so of optimizer steps, in an epoch.
     """
     budget = 60 * config.minutes
-    epochs = max(min(config.epochs, int(FULL * budget / (2 * epoch))), LEAST_EPOCHS)
-    rising = [LEAST_EPOCHS * ETA**rung for rung in range(RUNGS)]
-    short = [few for few in rising if few * ETA <= epochs]
+    most = min(config.epochs, int(FULL * budget / (2 * epoch)))
+    epochs = max(most, LEAST_EPOCHS)
+    least = math.ceil(LEAST_STEPS / batches)
+    short = [few for few in (least * ETA**rung for rung in range(RUNGS)) if few * ETA <= most]
     share = FULL if short else SHORT + FULL
     finalists = max(min(config.finalists, int(share * budget / (epochs * epoch))) - 1, 1)
-    rungs = []
-    if short:
-        first = max(int(SHORT * budget / (len(short) * short[0] * epoch)), finalists * ETA ** (len(short) - 1))
-        first = min(first, config.candidates)
-        rungs = [(min(max(first // ETA**rung, finalists), first), few) for rung, few in enumerate(short)]
-    return Plan(SCREENING * budget, tuple(rungs), finalists, epochs)
+    rungs = tuple((finalists, few) for few in short)
+    return Plan(SCREENING * budget, rungs, SHORT * budget / max(len(rungs), 1), finalists, epochs)
 
 
 def next_task(
-    config: AutoConfig, candidates: Sequence[Any], largest: Any, ranked: Any, drawn: Any, done: Sequence[Done]
+    config: AutoConfig,
+    batches: int,
+    candidates: Sequence[Any],
+    largest: Any,
+    ranked: Any,
+    drawn: Any,
+    done: Sequence[Done],
 ) -> Task | None:
     """Return the next task, or None after the last one.
 
     Args:
+        batches: number of batches in an epoch.
         candidates: the architectures to screen.
         largest: the largest architecture of the space.
         ranked: finished screenings → their architectures without duplicates, the best first.
@@ -116,10 +126,10 @@ def next_task(
     number = len(done)
     if not done:
         return Task("probe", 0, largest, epochs=1)
-    plan = make_plan(config, done[0].seconds)
+    plan = make_plan(config, done[0].seconds, batches)
     screened = [d for d in done if d.task.stage == "screen"]
     chunk = CHUNK * len(screened)
-    spent = sum(d.seconds for d in screened)
+    spent = seconds(screened)
     needed = plan.rungs[0][0] if plan.rungs else plan.finalists
     if chunk < len(candidates) and (spent < plan.screening or chunk < needed):
         return Task("screen", number, chunk=chunk)
@@ -129,7 +139,7 @@ def next_task(
     others: list[tuple[Any, int | None]] = [] if plan.rungs else entrants
     for rung, (count, epochs) in enumerate(plan.rungs):
         short = [d for d in done if d.task.stage == "short" and d.task.rung == rung]
-        if len(short) < min(count, len(entrants)):
+        if len(short) < len(entrants) and (len(short) < count or time_for_another(short, plan.rung_seconds)):
             genotype, start = entrants[len(short)]
             return Task("short", number, genotype, epochs, start, rung=rung)
         entrants = [(d.task.genotype, d.task.number) for d in best(short)]
@@ -138,18 +148,19 @@ def next_task(
     order = [*others[: plan.finalists], (largest, None), *others[plan.finalists : config.finalists - 1]]
     full = [d for d in done if d.task.stage == "full"]
     planned = min(plan.finalists, len(others)) + 1
-    if len(full) < planned or (len(full) < len(order) and time_for_another(config, done, full)):
+    left = 60 * config.minutes - search_seconds(done) + seconds(full)
+    if len(full) < planned or (len(full) < len(order) and time_for_another(full, left)):
         genotype, start = order[len(full)]
         return Task("full", number, genotype, plan.epochs, start)
     random = [d for d in done if d.task.stage == "random"]
-    if config.baselines and sum(d.seconds for d in random) < search_seconds(done):
+    if config.baselines and seconds(random) < search_seconds(done):
         return Task("random", number, drawn(len(random)), plan.epochs)
     return None
 
 
-def time_for_another(config: AutoConfig, done: Sequence[Done], full: Sequence[Done]) -> bool:
-    """Return whether the budget has time left for a further full training, which costs as much as the mean one."""
-    return search_seconds(done) + sum(d.seconds for d in full) / len(full) <= 60 * config.minutes
+def time_for_another(trainings: Sequence[Done], budget: float) -> bool:
+    """Return whether a budget in seconds suffices for one more training, which costs as much as the mean one."""
+    return seconds(trainings) * (1 + 1 / len(trainings)) <= budget
 
 
 def best(done: Sequence[Done]) -> list[Done]:
@@ -159,4 +170,9 @@ def best(done: Sequence[Done]) -> list[Done]:
 
 def search_seconds(done: Sequence[Done]) -> float:
     """Return the cost of the search in CPU-seconds (seconds on a GPU): of all tasks except the random baseline."""
-    return sum(d.seconds for d in done if d.task.stage != "random")
+    return seconds([d for d in done if d.task.stage != "random"])
+
+
+def seconds(done: Sequence[Done]) -> float:
+    """Return the sum of the costs of tasks."""
+    return sum(d.seconds for d in done)

@@ -25,8 +25,8 @@ CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_con
 @pytest.fixture
 def small_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same plan at any speed."""
-    fixed = plan.Plan(screening=0.0, rungs=((3, 1), (2, 2)), finalists=1, epochs=2)
-    monkeypatch.setattr(plan, "make_plan", lambda config, epoch: fixed)
+    fixed = plan.Plan(screening=0.0, rungs=((3, 1), (2, 2)), rung_seconds=0.0, finalists=1, epochs=2)
+    monkeypatch.setattr(plan, "make_plan", lambda *_: fixed)
 
 
 def config(**options: Any) -> AutoConfig:
