@@ -343,7 +343,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush_output()  # a full disk is found here
         return code
     except KeyboardInterrupt:
-        print("interrupted; --resume auto continues from the last checkpoint", file=sys.stderr)
+        resumable = name == "tune" or name in _RUN_COMMANDS
+        print("interrupted" + "; --resume auto continues from the last checkpoint" * resumable, file=sys.stderr)
         return 130
     except Exception as error:
         return _fail(error)

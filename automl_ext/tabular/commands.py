@@ -78,6 +78,8 @@ def fit_command(prog: str, args: Sequence[str]) -> int:
         check_seed(command.seed)
     except ValueError as error:
         raise UserError(str(error)) from None
+    if command.out.is_dir() and any(command.out.iterdir()):
+        raise UserError(f"out: {command.out} is not empty: choose another --out, or delete it; fit cannot be resumed")
     types = _types(command)
     frame = read_table(command.table, [name for name, kind in types.items() if kind in AS_WRITTEN])
     console = Console(stderr=command.json, soft_wrap=True)

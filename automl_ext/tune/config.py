@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Literal
+from typing import Literal, get_args
 
 import tyro
 
@@ -12,6 +12,7 @@ from automl_ext.training.checks import check_range, check_seed
 
 MOST_WORKERS = 256  # processes
 SamplerName = Literal["default", "random", "tpe", "gp", "cmaes", "experience"]
+PrunerName = Literal["hyperband", "none"]
 PACKAGES = {"gp": "scipy", "cmaes": "cmaes"}  # that a sampler needs beside Optuna
 
 
@@ -20,7 +21,7 @@ class TuneConfig:
     """Options of a tuning run: budget (``trials``, ``minutes`` or both), choice of points, and storage of the study.
 
     Raises:
-        ValueError: a number out of range.
+        ValueError: a number out of range, or an unknown sampler or pruner.
     """
 
     trials: int | None = None
@@ -31,7 +32,7 @@ class TuneConfig:
     """Choice of the points after trial 0, which has the given settings. random, tpe, gp, cmaes: samplers of Optuna.
     experience: the package's portfolio of points that did well on other data sets, and no others. default: the
     portfolio if the command has one, then tpe."""
-    pruner: Literal["hyperband", "none"] = "none"
+    pruner: PrunerName = "none"
     """hyperband: end unpromising trials early, by comparing the values of the objective that trials log at equal steps
     of their trainings."""
     minimize: bool = False
@@ -47,6 +48,9 @@ class TuneConfig:
     seed: tyro.conf.Suppress[int] = 0
 
     def __post_init__(self) -> None:
+        for name, known in (("sampler", get_args(SamplerName)), ("pruner", get_args(PrunerName))):
+            if (given := getattr(self, name)) not in known:
+                raise ValueError(f"{name}: expected one of {', '.join(known)}, got {given!r}")
         check_range(self, "trials", low=1, high=10**6)
         check_range(self, "minutes", above=0)
         check_range(self, "workers", low=1, high=MOST_WORKERS)

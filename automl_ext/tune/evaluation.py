@@ -60,7 +60,9 @@ class Evaluate:
         """Call the objective. Return state, value and error."""
         try:
             with reporting(reports), quiet(), contextlib.redirect_stdout(sys.stderr):  # stdout is for the result
-                value = float(self.objective(proposal.point, folder_of(self.trials, proposal.index)))
+                folder = folder_of(self.trials, proposal.index)
+                folder.mkdir(exist_ok=True)
+                value = float(self.objective(dict(proposal.point), folder))  # a copy, which the objective may change
         except Pruned:
             return "pruned", None, None
         except Exception as error:

@@ -57,7 +57,7 @@ class Portfolio:
         }
 
 
-def portfolio(command: str, file: Path | None = None) -> list[Point]:
+def portfolio(command: str, file: str | Path | None = None) -> list[Point]:
     """Return the points that a new study of a command evaluates first, best first.
 
     Args:
@@ -74,7 +74,7 @@ def portfolio(command: str, file: Path | None = None) -> list[Point]:
     return [] if found is None else found.points
 
 
-def nearest(command: str, meta: Mapping[str, float], count: int = 3, file: Path | None = None) -> list[Point]:
+def nearest(command: str, meta: Mapping[str, float], count: int = 3, file: str | Path | None = None) -> list[Point]:
     """Return the best points of the known data sets whose meta-features are nearest (warm start).
 
     The distance is the mean absolute difference of the common meta-features, each divided by its standard deviation
@@ -129,9 +129,9 @@ def file_name(command: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", command.lower()) + ".json"
 
 
-def _find(command: str, file: Path | None) -> Portfolio | None:
+def _find(command: str, file: str | Path | None) -> Portfolio | None:
     """Return the portfolio in ``file``, or the package's own; None if the package has none of this command."""
-    path = FOLDER / file_name(command) if file is None else file
+    path = FOLDER / file_name(command) if file is None else Path(file)
     if file is None and not path.is_file():
         return None
     found = read_portfolio(path)

@@ -30,7 +30,7 @@ def build_portfolio(studies: Sequence[PastStudy], size: int = 10, source: str = 
     Args:
         studies: studies of one command. Those with meta-features also serve for warm starts. Their empty point stands
             for the command's defaults: it counts as evaluated first, and is not in the portfolio.
-        size: maximum number of points; fewer if no further point improves any study.
+        size: maximum number of points; fewer if the studies have no more.
         source: how the studies were made, for readers of the file.
 
     Raises:

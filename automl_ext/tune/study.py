@@ -18,6 +18,7 @@ import optuna
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
+from automl_ext.training.config import differences
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_json
 from automl_ext.training.files.reading import read_object, short
@@ -158,6 +159,20 @@ class Storage:
                 user_attrs={"tuner": self.tuner, "trial": index} | ({"error": error} if error else {}),
             )
         )
+
+    def compare_settings(self, about: dict[str, Any]) -> None:
+        """Warn if the study was begun with other settings than ``about``: the values may not be comparable.
+
+        The seed may differ.
+        """
+        begun = self.study.user_attrs.get("about")
+        if begun is None:
+            self.study.set_user_attr("about", about)
+            return
+        other = [f"{key} {a} there, {b} here" for key, a, b in differences(begun, about) if key != "settings.seed"]
+        if other:
+            name = self.study.study_name
+            warnings.warn(f"study {name}: begun with {'; '.join(other[:3])}; --study separates studies", stacklevel=2)
 
     def others(self) -> list[FrozenTrial]:
         """Return the ended trials of other tuning runs that were not returned before, without Optuna's own notes."""

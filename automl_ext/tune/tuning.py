@@ -94,8 +94,8 @@ def tune(
     """Find the point at which ``objective`` has its best value.
 
     Args:
-        objective: called with a point (a value by name) and the folder of the trial, which it may create and write
-            into; returns the value. An exception, or a value that is not finite, makes the trial a failed one, which
+        objective: called with a point (a value by name) and the folder of the trial, which it may write into; returns
+            the value. An exception, or a value that is not finite, makes the trial a failed one, which
             counts as infinitely bad. It may call :func:`~automl_ext.tune.reporting.report`, so that it can be pruned.
             If it is interrupted, it is called again with the same folder. With several workers it is pickled: a
             function at the top level of a module.
@@ -115,8 +115,8 @@ def tune(
         ``seconds``. None if it was interrupted.
 
     Raises:
-        UserError: there is no budget, the space is empty, the run directory or the storage cannot be used, the
-            objective cannot be pickled, or all of the first trials failed.
+        UserError: there is no budget, the space is empty, a point of ``first`` has other names, the run directory or
+            the storage cannot be used, the objective cannot be pickled, or all of the first trials failed.
         ModuleNotFoundError: Optuna is not installed.
     """
     check_installed(config.sampler)
@@ -136,6 +136,11 @@ def tune(
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise UserError(f"objective: expected a function that can be pickled, {short(error)}") from None
     points = [dict(point) for point in first]
+    for point in points:
+        if point.keys() != space.keys():
+            raise UserError(f"first: expected points with the names {', '.join(space)}, got {short(point)}")
+    if config.sampler == "experience" and not points:
+        raise UserError("first: expected at least one point with the sampler experience, got none")
     facts = TuningFacts(
         about or {},
         described(space),
@@ -149,6 +154,8 @@ def tune(
     with Run.open(out, facts, algorithm="tune", resume=resume) as run:
         (run.path / TRIALS).mkdir(exist_ok=True)
         study = Study(config.study or name, config, space, points, run.path)
+        if config.storage is not None:
+            study.storage.compare_settings(about or {})
         tuning = Tuning(run, study, config, points, objective)
         if not tuning.run_trials(stop_after, name):
             return None

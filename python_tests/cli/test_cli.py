@@ -164,6 +164,18 @@ def test_ensemble(automl_ext: Run, tmp_path: Path) -> None:
     refused(automl_ext("ensemble", "--members", "|sep_conv_3x3~0|", "--out", "none"), "sep_conv_3x3")
 
 
+@pytest.mark.parametrize("name", ["train a2c", "tune", "fit", "doctor"])
+def test_advice_after_an_interruption(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(prog: str, args: object) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, name, ("", interrupted))
+    assert cli.main(name.split()) == 130
+    assert ("--resume auto" in capsys.readouterr().err) == (name in ("train a2c", "tune"))
+
+
 def test_interrupted_and_resumed_is_the_uninterrupted_run(automl_ext: Run, tmp_path: Path) -> None:
     def result(out: str) -> dict:
         values = json.loads((tmp_path / out / "result.json").read_text())

@@ -95,7 +95,7 @@ def make_plan(config: AutoConfig, epoch: float, batches: int) -> Plan:
     """
     budget = 60 * config.minutes
     most = min(config.epochs, int(FULL * budget / (2 * epoch)))
-    epochs = max(most, LEAST_EPOCHS)
+    epochs = max(most, min(LEAST_EPOCHS, config.epochs))
     least = math.ceil(LEAST_STEPS / batches)
     short = [few for few in (least * ETA**rung for rung in range(RUNGS)) if few * ETA <= most]
     share = FULL if short else SHORT + FULL

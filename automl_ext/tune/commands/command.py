@@ -81,6 +81,8 @@ def tune_command(
             raise UserError(f"objective: expected a number from validation data, got {metric.name}: of the test data")
         if LOSSES & {*metric.name.split("_")} and "negative" not in metric.name and not config.minimize:
             raise UserError(f"objective: {metric.name} is a loss; expected --minimize beside it")
+    elif config.minimize:
+        raise UserError(f"minimize: large {metric.name} is better; expected --objective with a loss beside it")
     kind = type(settings)
     space = space_of(kind, config.ranges)
     settings = with_point(settings, dict(metric.needs))
@@ -88,6 +90,8 @@ def tune_command(
     config = dataclasses.replace(config, seed=settings.seed)
     objective = CommandObjective(load, settings, metric, config.trial_seeds)
     about = {"command": name, "settings": to_dict(settings), "metric": metric.name}
+    if config.trial_seeds > 1:
+        about["trial_seeds"] = config.trial_seeds
 
     def conclude(result: dict[str, Any]) -> dict[str, Any]:
         best = with_point(settings, result["best"]["point"])
@@ -129,13 +133,16 @@ def point_of(settings: Any, space: Space) -> dict[str, Any]:
 
 
 def known_points(command: str, space: Space, usual: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return the points of the portfolio, best first, moved into the space; names without a value keep ``usual``."""
+    """Return the points of the portfolio, best first, moved into the space; names without a value keep ``usual``.
+
+    A point equal to ``usual``, which trial 0 evaluates, is left out.
+    """
     from automl_ext.tune.experience import portfolio
     from automl_ext.tune.space import nearest
 
-    points: list[dict[str, Any]] = []
+    points = [nearest(space, usual)]
     for known in portfolio(command):
         point = nearest(space, usual | {name: value for name, value in known.items() if name in space})
         if point not in points:
             points.append(point)
-    return points
+    return points[1:]

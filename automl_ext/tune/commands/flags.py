@@ -9,31 +9,52 @@ import typing
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import tyro
 
 
-def changes(config: Any, default: Any, prefix: str = "", flag: str = "") -> Iterator[tuple[str, str, Any]]:
-    """Yield dotted name, name of the flag and value of each option that differs from the one of ``default``."""
+class Change(NamedTuple):
+    """An option that differs from its default.
+
+    Attributes:
+        name: dotted name.
+        flag: name of the flag.
+        repeated: whether the flag takes one item at a time, and is repeated for each item of the value.
+    """
+
+    name: str
+    flag: str
+    value: Any
+    repeated: bool
+
+
+def changes(config: Any, default: Any, prefix: str = "", flag: str = "") -> Iterator[Change]:
+    """Yield each option that differs from the one of ``default``."""
     hints = typing.get_type_hints(type(config), include_extras=True)
     for field in dataclasses.fields(config):
         value, usual = getattr(config, field.name), getattr(default, field.name)
+        notes = getattr(hints[field.name], "__metadata__", ())
         if dataclasses.is_dataclass(value):
             # tyro.conf.arg(prefix_name=False) leaves the outer name out of the flags
-            notes = getattr(hints[field.name], "__metadata__", ())
             omitted = any(getattr(note, "prefix_name", True) is False for note in notes)
             yield from changes(value, usual, f"{prefix}{field.name}.", flag if omitted else f"{flag}{field.name}.")
         elif type(value) is not type(usual) or value != usual:
-            yield prefix + field.name, (flag + field.name).replace("_", "-"), value
+            repeated = tyro.conf.UseAppendAction in notes
+            yield Change(prefix + field.name, (flag + field.name).replace("_", "-"), value, repeated)
 
 
 def as_flags(config: Any) -> str:
     """Return the flags with which a command has this configuration; options with their defaults are left out."""
     words = []
-    for _, name, value in changes(config, type(config)()):
+    for _, name, value, repeated in changes(config, type(config)()):
         if isinstance(value, bool):
             words.append(
                 f"--{name}" if value else "--" + ".".join([*name.split(".")[:-1], f"no-{name.split('.')[-1]}"])
             )
+        elif repeated:
+            for item in value:
+                words += [f"--{name}", shlex.quote(text(item))]
         elif isinstance(value, (tuple, list)):
             words += [f"--{name}", *(shlex.quote(text(item)) for item in value)]
         else:
@@ -52,7 +73,7 @@ def as_toml(config: Any, comment: str) -> str:
     TOML has no None: an option that is None, but not by default, becomes a comment.
     """
     lines, tables = [f"# {line}" for line in comment.splitlines()], dict[str, list[str]]()
-    for name, flag, value in changes(config, type(config)()):
+    for name, flag, value, _ in changes(config, type(config)()):
         table, _, last = name.rpartition(".")
         line = f"# {last}: None; add --{flag} None" if value is None else f"{last} = {toml_value(value)}"
         tables.setdefault(table, []).append(line)

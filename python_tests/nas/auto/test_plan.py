@@ -82,6 +82,12 @@ def test_without_short_trainings_the_highest_ranked_are_trained_fully() -> None:
     assert {t.epochs for t in stage(done, "full")} == {8}
 
 
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_no_training_has_more_epochs_than_given(epochs: int) -> None:
+    config = AutoConfig(minutes=10, epochs=epochs, finalists=3)
+    assert {t.epochs for t in stage(run_through(config, {}), "full")} == {epochs}
+
+
 def test_a_rung_takes_its_share_of_the_budget() -> None:
     plan = make_plan(CONFIG, 1.0, MANY)
     done = run_through(CONFIG, {}, batches=MANY)
