@@ -81,7 +81,8 @@ def fit_command(prog: str, args: Sequence[str]) -> int:
     if command.out.is_dir() and any(command.out.iterdir()):
         raise UserError(f"out: {command.out} is not empty: choose another --out, or delete it; fit cannot be resumed")
     types = _types(command)
-    frame = read_table(command.table, [name for name, kind in types.items() if kind in AS_WRITTEN])
+    as_written = [name for name, kind in types.items() if kind in AS_WRITTEN]
+    frame = read_table(command.table, as_written, command.target)
     console = Console(stderr=command.json, soft_wrap=True)
     with Run.open(command.out, command, algorithm="fit") as run, run.progress(100, "fit", percent=True) as bar:
         seconds = 60 * command.minutes - (clock.monotonic() - began)

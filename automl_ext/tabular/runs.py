@@ -119,7 +119,7 @@ def cross_validate(
     """
     if stop_after is not None:
         raise UserError("stop_after: a training on a table has no checkpoints at which to stop")
-    frame, problem = _read(config)
+    problem, meta = _read(config)
     settings = LEARNERS[learner].settings(
         **{f.name: getattr(config, f.name) for f in fields(LEARNERS[learner].settings)}
     )
@@ -148,7 +148,7 @@ def cross_validate(
             "rounds": trial.rounds if trial.models[0].rounds else None,
             "task": problem.task.kind,
             "rows": len(problem.y),
-            "meta": meta_features(frame, config.target, problem.task.is_classification),
+            "meta": meta,
             "seconds": clock.wall,
             "cpu_seconds": clock.cpu,
         }
@@ -156,12 +156,12 @@ def cross_validate(
     return result
 
 
-def _read(config: TableOptions) -> tuple[Any, Problem]:
-    """Read the table. Return it, and what was found out about it."""
+def _read(config: TableOptions) -> tuple[Problem, dict[str, float]]:
+    """Read the table. Return what was found out about it, and its meta-features."""
     for name in ("table", "target"):
         if not getattr(config, name):
             raise UserError(f"{name}: expected a {'file' if name == 'table' else 'column'}, got none: --{name} NAME")
-    frame = read_table(Path(config.table))
+    frame = read_table(Path(config.table), target=config.target)
     problem = find_problem(
         frame,
         config.target,
@@ -172,4 +172,6 @@ def _read(config: TableOptions) -> tuple[Any, Problem]:
         seed=config.seed,
         source=config.table,
     )
-    return frame, problem
+    features = frame.loc[problem.rows, [column.name for column in problem.columns if column.kind != "ignore"]]
+    known = features.assign(**{config.target: problem.y})
+    return problem, meta_features(known, config.target, problem.task.is_classification)

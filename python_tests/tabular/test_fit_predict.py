@@ -193,6 +193,7 @@ def test_a_budget_that_is_far_too_small_still_gives_a_model() -> None:
     ("change", "message"),
     [
         ({"target": "Y"}, "target: there is no column 'Y'"),
+        ({"frame": classes().assign(y=[[1], [2]] * 120)}, "target: expected a column of numbers or texts, column 'y'"),
         ({"minutes": 0}, "minutes: expected a finite number above 0, got 0"),
         ({"minutes": float("nan")}, "minutes: expected"),
         ({"seed": -1}, "seed: expected"),

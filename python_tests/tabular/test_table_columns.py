@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import gzip
+from datetime import date
+from decimal import Decimal
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from tables import classes
+from tables import classes, numbers
 
 from automl_ext.tabular.table.cleaning import clean
 from automl_ext.tabular.table.columns import find_column, find_columns
@@ -41,6 +43,8 @@ WORDS = [f"the order {i} came too late again" for i in range(40)]
         ([None] * 40, "constant"),
         ([7, None] * 20, "numeric"),
         ([[1], [2]] * 20, "ignore"),
+        (["9999-12-31", "2021-11-30"] * 20, "date"),
+        ([date(9999, 12, 31), date(2021, 11, 30)] * 20, "date"),
     ],
 )
 def test_kinds(values: list[object], kind: str) -> None:
@@ -63,6 +67,14 @@ def test_types_can_be_given() -> None:
             find_columns(frame, given)
     with pytest.raises(UserError, match=r"column 'city', row 1: expected a number, got"):
         find_problem(classes(), "y", types={"city": "numeric"})
+
+
+def test_a_given_numeric_column_keeps_its_missing_words() -> None:
+    frame = classes().assign(z=["1", "2.5", "?", *["3"] * 237])
+    problem = find_problem(frame, "y", types={"z": "numeric"})
+    np.testing.assert_array_equal(problem.frame["z"][:4], [1, 2.5, np.nan, 3])
+    (column,) = (column for column in problem.columns if column.name == "z")
+    assert column.why == "as given; '?' counts as missing"
 
 
 @pytest.mark.parametrize(
@@ -130,6 +142,23 @@ def test_one_date_tells_the_order_of_day_and_month(given: dict[str, str]) -> Non
     assert clean(new, [column])["day"][0] == 18293  # 1 February
 
 
+@pytest.mark.parametrize("unit", ["us", "s"])
+def test_dates_that_do_not_fit_nanoseconds(unit: str) -> None:
+    expected = [2932896, 18262, -135140, np.nan]  # days since 1970
+    days = ["9999-12-31", "2020-01-01", "1600-01-01", None]
+    as_dates = pd.Series(np.array(days, dtype=f"datetime64[{unit}]"))
+    far = ["9999-12-31T00:00:00Z", "2020-01-01", "1600-01-01 01:00:00+01:00", None]
+    for values in (as_dates, as_dates.dt.tz_localize("UTC"), pd.Series(days), pd.Series(far)):
+        (column,) = find_columns(pd.DataFrame({"day": values}), {"day": "date"})
+        np.testing.assert_array_equal(clean(pd.DataFrame({"day": values}), [column])["day"], expected)
+
+
+def test_a_split_by_time_has_the_farthest_date_last() -> None:
+    day = np.array(["9999-12-31", *np.arange("2020-01-01", "2020-04-09", dtype="datetime64[D]")], dtype="datetime64[s]")
+    for split in find_problem(classes(100).assign(day=day), "y", time="day").splits:
+        assert 0 not in split.train
+
+
 @pytest.mark.parametrize(
     ("column", "values", "message"),
     [
@@ -171,6 +200,18 @@ def test_tables_that_are_refused(tmp_path: Path) -> None:
         read_table(tmp_path / "folder.csv")
     with pytest.raises(UserError, match=r"pandas\.DataFrame, got list"):
         check_frame([1], "frame")
+
+
+def test_decimals_are_numbers(tmp_path: Path) -> None:
+    pytest.importorskip("pyarrow", reason="writes Parquet")
+    frame = numbers(60).assign(cost=[None, *(Decimal(i * i) / 4 for i in range(59))])
+    frame["price"] = [Decimal(round(price * 100)) / 100 for price in frame["price"]]
+    frame.to_parquet(tmp_path / "t.parquet")
+    problem = find_problem(read_table(tmp_path / "t.parquet"), "price")
+    assert problem.task.kind == "regression"
+    np.testing.assert_allclose(problem.y, [float(price) for price in frame["price"]])
+    np.testing.assert_array_equal(problem.frame["cost"][:4], [np.nan, 0, 0.25, 1])
+    assert isinstance(frame["price"][0], Decimal)  # the given table is unchanged
 
 
 def test_parquet_and_csv_are_the_same(tmp_path: Path) -> None:

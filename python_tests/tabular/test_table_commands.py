@@ -92,6 +92,7 @@ def test_train_by_time_keeps_a_model_of_all_rows(command: Command, files: Path) 
         ("fit train.csv --target y --type city=blue --out run", "type: city: expected"),
         ("fit train.csv --target y --type a=date --type a=text --out run", "type: expected one type of column 'a'"),
         ("fit train.csv --target y --time day --type day=date --out run", "it is no feature"),
+        ("fit train.csv --target y --type y=categorical --out run", "got the target 'y': use --task"),
         ("fit train.csv --target y --metric rmse --out run", "metric: expected"),
         ("train lightgbm --target y --out run", "table: expected a file, got none"),
         ("train lightgbm --table train.csv --out run", "target: expected a column, got none"),
@@ -137,3 +138,14 @@ def test_rows_that_cannot_be_predicted_are_named(command: Command, files: Path) 
     new.iloc[:0].to_csv("none.csv", index=False)
     assert command("predict", "run", "none.csv", "--out", "p.csv")[0] == 0
     assert Path("p.csv").read_text() == "y,probability of high,probability of low\n"
+
+
+def test_lists_in_a_table_are_ignored(command: Command, files: Path) -> None:
+    pytest.importorskip("pyarrow", reason="writes Parquet")
+    frame = classes(200)
+    frame.assign(tags=[[i % 3] for i in range(200)]).to_parquet("lists.parquet")
+    for table in ("train.csv", "lists.parquet"):
+        flags = ("--table", table, "--target", "y", "--rounds", "5", "--out", table.split(".")[0])
+        assert command("train", "lightgbm", *flags)[0] == 0
+    results = [json.loads(Path(run, "result.json").read_text()) for run in ("train", "lists")]
+    assert results[1]["meta"]["columns"] == results[0]["meta"]["columns"]

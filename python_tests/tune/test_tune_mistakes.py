@@ -97,5 +97,5 @@ def test_a_portfolio_does_not_repeat_the_given_point(tmp_path: Path, monkeypatch
 
 
 def test_the_path_of_a_portfolio_may_be_a_string(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="none.json"):
+    with pytest.raises(UserError, match=r"none\.json"):
         portfolio("train a2c", str(tmp_path / "none.json"))

@@ -15,7 +15,6 @@ from automl_ext.tabular.table.columns import BOOLEANS, Column, to_dates
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
-DAY = 86_400e9  # nanoseconds
 WHOLE = re.compile(r"^(-?\d+)\.0$")
 TRUE = {"true", "yes", "t", "y", "1", "1.0"}
 FALSE = {word for pair in BOOLEANS for word in pair if word not in TRUE} | {"0", "0.0"}
@@ -69,8 +68,9 @@ def _dates(values: Any, column: Column) -> Any:
         raise UserError(f"column {column.name!r}: expected dates, got numbers")
     dates = to_dates(values, column.day_first)
     _refuse(values, dates.isna(), column, "a date")
-    found = dates.to_numpy(dtype="datetime64[ns]").astype(np.int64) / DAY
-    return np.where(dates.isna(), np.nan, found)
+    times = dates.dt.tz_localize(None).to_numpy()
+    since_1970 = times.view(f"timedelta64[{np.datetime_data(times.dtype)[0]}]")  # nanoseconds would overflow in 2262
+    return since_1970 / np.timedelta64(1, "D")
 
 
 def _texts(values: Any, column: Column) -> Any:

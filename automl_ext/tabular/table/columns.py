@@ -6,6 +6,7 @@ import re
 import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
@@ -19,11 +20,13 @@ AS_WRITTEN = ("categorical", "text")  # kinds of columns whose values are texts:
 IGNORED = ("constant", "id", "ignore")  # kinds of columns from which nothing is learned
 MOST_CODES = 20  # integers with at most this number of values, and a name like "code", are still numbers
 NUMBERS = 0.95  # smallest share of a text column's values that are numbers, if it is numeric
+MOST_WORDS = 5  # different words that count as missing in a text column of numbers
 FEWEST_OF_CLASS = 5  # rows of each class, if it is no accident that the classes are intervals of a column
 TEXT_WORDS = 3  # text has on average at least this number of words
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 # A date has a year, a month and, if the year is not first, a day. pandas would take a time of the day for today's.
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2}|[A-Za-z]{3}.*\b\d{4}\b")
+ISO_DATE = re.compile(r"\s*\d{4}-\d{2}-\d{2}")
 DAY_FIRST = re.compile(r"\s*(1[3-9]|2\d|3[01])[-/.]\d{1,2}[-/.]\d{2}")
 ID_NAME = re.compile(r"(?i:(^|[_\W])(id|uuid|guid|index|rownames?|unnamed: 0)$)|[a-z]I[Dd]$")
 
@@ -70,18 +73,23 @@ def find_columns(frame: Any, given: Mapping[str, str]) -> list[Column]:
         if kind not in (*KINDS, "ignore"):
             raise UserError(f"type: {name}: expected {', '.join(KINDS)} or ignore, got {short(kind)}")
     return [
-        Column(name, given[name], "as given", day_first=given[name] == "date" and _is_day_first(frame[name]))
-        if name in given
-        else find_column(frame[name])
-        for name in frame.columns
+        _given_column(frame[name], given[name]) if name in given else find_column(frame[name]) for name in frame.columns
     ]
+
+
+def _given_column(values: Any, kind: str) -> Column:
+    """Return a column of a given kind. Missing words and the order of day and month are inferred."""
+    name = str(values.name)
+    if kind == "numeric" and (words := number_words(values)):
+        return Column(name, kind, f"as given; {short(', '.join(words))} counts as missing", words)
+    return Column(name, kind, "as given", day_first=kind == "date" and _is_day_first(values))
 
 
 def find_column(values: Any) -> Column:
     """Find the kind of one column, a ``pandas.Series``."""
     types = library("pandas").api.types
     name, present = str(values.name), values.dropna()
-    distinct = present.nunique() if not _is_nested(present) else -1
+    distinct = present.nunique() if not is_nested(present) else -1
     if distinct < 0:
         return Column(name, "ignore", "its values are lists or objects")
     if distinct == 0 or (distinct == 1 and len(present) == len(values)):
@@ -110,16 +118,13 @@ def _number(name: str, present: Any, distinct: int) -> Column:
 
 def _text(name: str, present: Any, distinct: int) -> Column:
     """Find the kind of a column of strings."""
-    pandas = library("pandas")
     lower = {value.strip().lower() for value in present.unique()[:3]}
     if distinct == 2 and lower in BOOLEANS:
         return Column(name, "boolean", " and ".join(sorted(lower)))
-    numbers = pandas.to_numeric(present, errors="coerce")
-    if numbers.notna().mean() >= NUMBERS:
-        others = tuple(sorted(present[numbers.isna()].unique()))
-        if len(others) <= 5:
-            why = f"numbers; {short(', '.join(others))} counts as missing" if others else "numbers as text"
-            return Column(name, "numeric", why, others)
+    words = number_words(present)
+    if words is not None:
+        why = f"numbers; {short(', '.join(words))} counts as missing" if words else "numbers as text"
+        return Column(name, "numeric", why, words)
     if _are_dates(present):
         day_first = _is_day_first(present)
         return Column(name, "date", "dates as text" + ", day first" * day_first, day_first=day_first)
@@ -129,6 +134,14 @@ def _text(name: str, present: Any, distinct: int) -> Column:
     if distinct > 0.95 * len(present) and len(present) > MOST_CODES:
         return Column(name, "id", "nearly each row has its own value")
     return Column(name, "categorical", f"{distinct} categories")
+
+
+def number_words(values: Any) -> tuple[str, ...] | None:
+    """Return the words that count as missing in a column of numbers as text; None if the column is not numeric."""
+    present = values.dropna().astype(str)
+    numbers = library("pandas").to_numeric(present, errors="coerce")
+    words = tuple(sorted(present[numbers.isna()].unique()))
+    return words if numbers.notna().mean() >= NUMBERS and len(words) <= MOST_WORDS else None
 
 
 def _are_dates(present: Any) -> bool:
@@ -152,7 +165,27 @@ def to_dates(values: Any, day_first: bool) -> Any:
             dates = dates.where(~values.astype(str).str.match(r"\s*\d{4}").to_numpy(bool), plain)
     if pandas.api.types.is_datetime64_any_dtype(values.dtype):
         return dates
-    return dates.where(values.astype(str).str.contains(DATE).to_numpy(bool))
+    texts = values.astype(str)
+    return _with_far_dates(texts, dates).where(texts.str.contains(DATE).to_numpy(bool))
+
+
+def _with_far_dates(texts: Any, dates: Any) -> Any:
+    """Fill in ISO dates before 1677 and after 2262, such as 9999-12-31: pandas 2 reads texts in nanoseconds only."""
+    far = dates.isna() & texts.str.match(ISO_DATE).to_numpy(bool)
+    if not far.any():
+        return dates
+    dates = dates.dt.tz_localize(None).astype("datetime64[us]")
+    dates[far] = np.array([_iso_date(text) for text in texts[far]], dtype="datetime64[us]")
+    return dates.dt.tz_localize("UTC")
+
+
+def _iso_date(text: str) -> datetime | None:
+    """Return the time in UTC, without a time zone; None if the text is no date."""
+    try:
+        moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))  # Python 3.10 knows no Z
+        return moment if moment.tzinfo is None else moment.astimezone(timezone.utc).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        return None
 
 
 def _is_day_first(values: Any) -> bool:
@@ -160,7 +193,8 @@ def _is_day_first(values: Any) -> bool:
     return bool(values.astype(str).str.match(DAY_FIRST).any())
 
 
-def _is_nested(present: Any) -> bool:
+def is_nested(present: Any) -> bool:
+    """Return whether a column has lists or other containers, which cannot be compared."""
     return bool(present.dtype == object and present.map(lambda v: isinstance(v, (list, dict, set, np.ndarray))).any())
 
 

@@ -10,9 +10,10 @@ import numpy as np
 
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.table.cleaning import clean
-from automl_ext.tabular.table.columns import Column, check_duplicates, find_column, find_columns
+from automl_ext.tabular.table.columns import Column, check_duplicates, find_column, find_columns, is_nested
 from automl_ext.tabular.table.reading import check_frame
 from automl_ext.tabular.table.splits import Kind, RowSplit, make_folds, split_kind
+from automl_ext.tabular.table.target import as_target
 from automl_ext.tabular.table.task import Array, TableTask, find_task
 from automl_ext.training.checks import LARGEST
 from automl_ext.training.errors import UserError
@@ -28,7 +29,8 @@ class Problem:
     Attributes:
         task: the task.
         columns: the columns of the table, without the target.
-        frame: the cleaned table.
+        frame: the cleaned table, of the rows that have a target.
+        rows: their numbers in the given table, [N].
         y: class numbers or numbers, [N].
         kind: kind of split.
         splits: the splits.
@@ -38,6 +40,7 @@ class Problem:
     task: TableTask
     columns: list[Column]
     frame: Any
+    rows: Array
     y: Array
     kind: Kind
     splits: list[RowSplit]
@@ -62,7 +65,9 @@ def find_problem(
     Raises:
         UserError: an argument or the table is invalid; the message names it.
     """
-    frame, notes = _rows(check_frame(frame, source), target, time, group)
+    frame, rows, notes = _rows(check_frame(frame, source), target, time, group, task)
+    if target in (types or {}):
+        raise UserError(f"type: expected a column that models learn from, got the target {short(target)}: use --task")
     found = find_task(frame[target], target, metric, task)
     y = found.encode(frame[target])
     columns = _columns(frame.drop(columns=[target]), types or {}, time, group)
@@ -77,16 +82,21 @@ def find_problem(
     moments = _moments(frame[time]) if time is not None else None
     groups = frame[group].astype(str) if group is not None else None
     splits = make_folds(kind, y, moments, groups, folds, seed, found)
-    return Problem(found, columns, cleaned, y, kind, splits, notes)
+    return Problem(found, columns, cleaned, rows, y, kind, splits, notes)
 
 
-def _rows(frame: Any, target: str, time: str | None, group: str | None) -> tuple[Any, list[str]]:
-    """Return the rows that have a target, and notes about the others."""
+def _rows(
+    frame: Any, target: str, time: str | None, group: str | None, task: str | None
+) -> tuple[Any, Array, list[str]]:
+    """Return the rows that have a target, their numbers, and notes about the others. Converts the target in place."""
     for argument, name in (("target", target), ("time", time), ("group", group)):
         if name is not None and name not in frame.columns:
             raise UserError(f"{argument}: there is no column {short(name)}; columns: {short(list(frame.columns))}")
         if argument != "target" and name == target:
             raise UserError(f"{argument}: expected another column than the target, got {short(name)}")
+    if is_nested(frame[target].dropna()):
+        raise UserError(f"target: expected a column of numbers or texts, column {short(target)} has lists or objects")
+    frame[target], words = as_target(frame[target], task)
     present = frame[target].notna().to_numpy()
     types = library("pandas").api.types
     if types.is_numeric_dtype(frame[target].dtype):
@@ -95,13 +105,14 @@ def _rows(frame: Any, target: str, time: str | None, group: str | None) -> tuple
             raise UserError(
                 f"target {target!r}: expected finite numbers within ±{LARGEST:g}, got one of size {largest:g}"
             )
-    notes = [f"{int((~present).sum())} rows without a target are left out"] if not present.all() else []
+    notes = [f"target {target!r}: {short(', '.join(words))} counts as missing"] if words else []
+    notes += [f"{int((~present).sum())} rows without a target are left out"] if not present.all() else []
     for argument, name in (("time", time), ("group", group)):
         if name is not None and frame.loc[present, name].isna().any():
             raise UserError(f"{argument}: expected a value in each row, column {short(name)} lacks some")
     if present.sum() < FEWEST_ROWS:
         raise UserError(f"the table: expected at least {FEWEST_ROWS} rows with a target, got {int(present.sum())}")
-    return frame[present].reset_index(drop=True), notes
+    return frame[present].reset_index(drop=True), np.flatnonzero(present), notes
 
 
 def _columns(frame: Any, types: Mapping[str, str], time: str | None, group: str | None) -> list[Column]:

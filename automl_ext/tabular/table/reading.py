@@ -10,19 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.tabular.extra import library
+from automl_ext.tabular.table.target import as_written
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import check_regular, check_size, short
 
 SUFFIXES = (".csv", ".csv.gz", ".parquet")
 
 
-def read_table(path: Path, texts: Collection[str] = ()) -> Any:
+def read_table(path: Path, texts: Collection[str] = (), target: str | None = None) -> Any:
     """Read a CSV or Parquet file into a ``pandas.DataFrame``.
 
     Args:
         path: NAME.csv, NAME.csv.gz or NAME.parquet; the first line of a CSV file has the names of the columns.
         texts: columns of a CSV file whose values stay as they are written, such as 007. Without it, pandas makes them
             numbers if all values of the file are.
+        target: column of classes or numbers; in a CSV file, it is read by :func:`.target.as_written`.
 
     Raises:
         UserError: the file is missing, empty, of another kind, or unreadable; or two columns have one name.
@@ -43,6 +45,10 @@ def read_table(path: Path, texts: Collection[str] = ()) -> Any:
             with warnings.catch_warnings():  # without index_col, pandas takes the first columns for names of the rows
                 warnings.simplefilter("error", pandas.errors.ParserWarning)
                 frame = pandas.read_csv(path, low_memory=False, dtype=dict.fromkeys(texts, str), index_col=False)
+            if target in frame.columns:
+                only = {"usecols": [frame.columns.get_loc(target)], "dtype": str, "index_col": False}
+                written = pandas.read_csv(path, keep_default_na=False, na_values=[""], **only)
+                frame[target] = as_written(frame[target], written[target])
     except pandas.errors.ParserWarning:
         raise UserError(f"{path}: expected as many values in each row as names in the first line; got more") from None
     except OSError as error:
@@ -53,7 +59,7 @@ def read_table(path: Path, texts: Collection[str] = ()) -> Any:
 
 
 def check_frame(frame: Any, name: str) -> Any:
-    """Return a table with names of columns that are strings, and rows that are numbered from 0.
+    """Return a table with names of columns that are strings, rows that are numbered from 0, and decimals as floats.
 
     Raises:
         UserError: it is no ``pandas.DataFrame``, has no columns, or has two columns of one name.
@@ -67,6 +73,9 @@ def check_frame(frame: Any, name: str) -> Any:
     repeated_names(names, name)
     frame = frame.reset_index(drop=True)
     frame.columns = names
+    for column in names:
+        if frame[column].dtype == object and pandas.api.types.infer_dtype(frame[column]) == "decimal":
+            frame[column] = frame[column].astype(float)
     return frame
 
 

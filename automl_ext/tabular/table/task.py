@@ -88,7 +88,8 @@ def find_task(values: Any, target: str, metric: str | None = None, kind: str | N
     if kind is not None:
         why = "as given"
     elif not number:
-        kind, why = "classification", f"its {len(labels)} values are not numbers"
+        what = "text" if isinstance(labels[0], str) else "not numbers"
+        kind, why = "classification", f"its {len(labels)} values are {what}"
     elif len(labels) == 2:
         kind, why = "classification", "it has two values"
     elif whole and len(labels) <= FEW_INTEGERS and len(values) >= 5 * len(labels):

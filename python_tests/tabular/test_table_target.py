@@ -1,0 +1,102 @@
+"""The target: names of classes that look like missing values, codes, and words among numbers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from tables import table
+
+from automl_ext.tabular import load
+from automl_ext.tabular.table.problem import Problem, find_problem
+from automl_ext.tabular.table.reading import read_table
+
+NUMBERS = [str(i / 4) for i in range(60)]
+
+
+def problem_of(values: list[str], folder: Path, task: str | None = None) -> Problem:
+    """Write a CSV file with the cells ``values`` in the target, and read it."""
+    lines = [f"{i * i % 37},{value}" for i, value in enumerate(values)]
+    (folder / "t.csv").write_text("\n".join(["a,y", *lines, ""]))
+    return find_problem(read_table(folder / "t.csv", target="y"), "y", task=task)
+
+
+@pytest.mark.parametrize(
+    ("values", "classes", "rows"),
+    [
+        (["None", "red", "", "nan"] * 10, ("None", "nan", "red"), 30),
+        (["None", "NA"] * 10, ("NA", "None"), 20),
+        (["True", "False", "null"] * 10, ("False", "True", "null"), 30),
+        (["True", "False", ""] * 10, (False, True), 20),
+        (["1", "2", "NA", ""] * 10, (1, 2), 20),
+        (["011", "008"] * 10, ("008", "011"), 20),
+        (["011", "008", "NA"] * 10, ("008", "011"), 20),
+        (["011", "008"] * 10 + ["?"], ("008", "011"), 20),
+        (["1", "2", "3"] * 10 + ["?"], (1, 2, 3), 30),
+    ],
+)
+def test_classes_of_a_file(values: list[str], classes: tuple[object, ...], rows: int, tmp_path: Path) -> None:
+    problem = problem_of(values, tmp_path)
+    assert problem.task.classes == classes
+    assert [type(label) for label in problem.task.classes] == [type(label) for label in classes]
+    assert len(problem.y) == len(problem.rows) == rows
+    assert [str(classes[i]) for i in problem.y] == [values[row] for row in problem.rows]
+
+
+def test_a_word_among_numbers_is_missing(tmp_path: Path) -> None:
+    cells = [*NUMBERS[:7], "?", *NUMBERS[7:], "NA"]
+    problem = problem_of(cells, tmp_path)
+    assert problem.task.kind == "regression"
+    assert list(problem.y) == [float(cell) for cell in NUMBERS]
+    assert problem.notes[:2] == ["target 'y': '?' counts as missing", "2 rows without a target are left out"]
+    frame = pd.DataFrame({"a": np.arange(61) % 7, "y": cells[:-1]})
+    assert list(find_problem(frame, "y").y) == list(problem.y)
+    classes = problem_of(["1", "2"] * 30 + ["other"], tmp_path, "classification").task.classes
+    assert classes == ("1", "2", "other")
+
+
+def test_texts_of_numbers_are_labels_if_they_are_few() -> None:
+    def task(values: list[str], kind: str | None = None) -> object:
+        return find_problem(pd.DataFrame({"a": np.arange(len(values)) ** 2 % 37, "y": values}), "y", task=kind).task
+
+    assert task(["1", "2"] * 10).classes == ("1", "2")  # type: ignore[attr-defined]
+    assert task(NUMBERS).kind == "regression"  # type: ignore[attr-defined]
+    assert task(["007", "012", "015"] * 10, "regression").kind == "regression"  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(("low", "high"), [("None", "NA"), ("None", "red"), ("008", "011")])
+def test_classes_are_predicted_as_they_are_written(
+    low: str,
+    high: str,
+    command: Callable[..., tuple[int, str, str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = table(200).drop(columns="price")
+    frame["y"] = frame["y"].map({"low": low, "high": high})
+    frame.to_csv("t.csv", index=False)
+    assert command("train", "lightgbm", "--table", "t.csv", "--target", "y", "--rounds", "30", "--out", "run")[0] == 0
+    assert load("run").classes == tuple(sorted((low, high)))
+    assert command("predict", "run", "t.csv", "--out", "p.csv")[0] == 0
+    predicted = pd.read_csv("p.csv", dtype=str, keep_default_na=False)["y"]
+    assert (predicted == frame["y"]).mean() > 0.8
+    assert json.loads(Path("run/result.json").read_text())["meta"]["classes"] == 2
+
+
+def test_meta_features_of_a_target_with_a_missing_word(
+    command: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    frame = table(100).drop(columns="y").astype({"price": str})
+    frame.loc[3, "price"] = "?"
+    frame.to_csv("t.csv", index=False)
+    flags = ("--table", "t.csv", "--target", "price", "--rounds", "5", "--out", "run")
+    assert command("train", "lightgbm", *flags)[0] == 0
+    result = json.loads(Path("run/result.json").read_text())
+    assert (result["task"], result["rows"]) == ("regression", 99)
+    assert result["meta"]["rows"] == pytest.approx(np.log10(99))
