@@ -14,9 +14,7 @@ CONFIG = AutoConfig(minutes=10, epochs=27, candidates=120, finalists=3)
 FEW, MANY = LEAST_STEPS // 3 + 1, LEAST_STEPS  # batches per epoch: short trainings take at least 3 epochs, or 1
 
 
-def run_through(
-    config: AutoConfig, accuracy: dict[str, float], largest: float = 1.0, batches: int = FEW
-) -> list[Done]:
+def run_through(config: AutoConfig, accuracy: dict[str, float], largest: float = 1.0, batches: int = FEW) -> list[Done]:
     """Run all tasks.
 
     A training takes 1 second per epoch, of the largest architecture ``largest`` seconds; a screening 1 second per
