@@ -181,7 +181,7 @@ def _record(prog: str, args: Sequence[str]) -> int:
     if command.json:
         print_json(result)
     else:
-        print_recording(command.out, result)
+        print_recording(command.run, command.out, result)
     return 0
 
 

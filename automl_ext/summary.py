@@ -15,9 +15,12 @@ from rich.text import Text
 
 from automl_ext.training.config import to_dict
 from automl_ext.training.files.atomic import strict
+from automl_ext.training.files.reading import read_object
 from automl_ext.training.user_code import module_in, own_names
 
 Row = tuple[str, str]  # name, value with its unit
+# Options of searches that `retrain` has too, and without which it would train on other images.
+SAME_DATA = ("space", "data", "subset", "image_size", "image_mode", "seed", "class_weights", "flip", "shift")
 
 # Options that say what a run is about, in this order.
 SUBJECT = {"env_id": "environment", "data": "data", "space": "search space", "seed": "seed"}
@@ -83,14 +86,21 @@ def print_evaluation(run: Path, result: dict[str, Any], videos: Sequence[Path]) 
     _print(f"automl-ext eval {run}", rows, [])
 
 
-def print_recording(out: Path, result: dict[str, Any]) -> None:
-    """Print the result of ``automl-ext record``."""
+def print_recording(run: Path, out: Path, result: dict[str, Any]) -> None:
+    """Print the result of ``automl-ext record`` of a run."""
+    from automl_ext.rl.envs.making import EnvOptions
+    from automl_ext.rl.imitation.bc import BCConfig
+    from automl_ext.tune.commands.flags import as_flags
+
+    stored = read_object(run / "config.json")
+    options: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in stored["env"].items()}
+    flags = as_flags(BCConfig(env_id=stored["env_id"], env=EnvOptions(**options), episodes=(str(out),)))
     rows = [
         ("episodes", f"{result['episodes']:,}, {result['steps']:,} steps"),
         ("return", f"{result['return_mean']:,.2f} ± {result['return_std']:,.2f} (mean ± std)"),
         ("written to", str(out)),
     ]
-    _print("automl-ext record: finished", rows, [f"automl-ext train bc --episodes {shlex.quote(str(out))}"])
+    _print("automl-ext record: finished", rows, [f"automl-ext train bc {flags}"])
 
 
 def next_commands(prog: str, out: Path, config: Any, result: dict[str, Any]) -> list[str]:
@@ -104,13 +114,12 @@ def next_commands(prog: str, out: Path, config: Any, result: dict[str, Any]) -> 
     if "network" in result and "genotype" in result:
         commands.append(f"automl-ext export {run} --out {run}/network{trust}")
     if "genotype" in result and prog != "automl-ext retrain":
-        data = ("data", "digits"), ("space", "nb201")
-        same = "".join(
-            f" --{name} {shlex.quote(getattr(config, name))}"
-            for name, default in data
-            if getattr(config, name) != default
-        )
-        commands.append(f"automl-ext retrain --genotype {shlex.quote(result['genotype'])}{same} --out {run}-retrained")
+        from automl_ext.nas.retraining.retrain import RetrainConfig
+        from automl_ext.tune.commands.flags import as_flags
+
+        same = {name: getattr(config, name) for name in SAME_DATA if hasattr(config, name)}
+        flags = as_flags(RetrainConfig(genotype=result["genotype"], **same))
+        commands.append(f"automl-ext retrain {flags} --out {run}-retrained")
     return commands
 
 

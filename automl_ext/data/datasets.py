@@ -14,7 +14,16 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, IterableDataset, RandomSampler, SequentialSampler
+from torch.utils.data import (
+    DataLoader,
+    Dataset,
+    IterableDataset,
+    RandomSampler,
+    SequentialSampler,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 from automl_ext.data.array_files import to_uint8
 from automl_ext.data.pixels import (
@@ -98,11 +107,24 @@ def _read_all(data: Any, size: Size | None, mode: str) -> tuple[Tensor, Tensor]:
 
 
 def _in_order(loader: DataLoader[Any]) -> Iterator[Any]:
-    if isinstance(loader.sampler, RandomSampler) and loader.batch_size is not None:
+    """Iterate over the batches of a loader; if it shuffles, in the order of its dataset.
+
+    Raises:
+        UserError: its sampler repeats images, which could then be both training and test images.
+    """
+    sampler = loader.sampler
+    if isinstance(sampler, WeightedRandomSampler):
+        raise UserError(
+            "DataLoader: its WeightedRandomSampler repeats images; pass its dataset and class_weights='balanced'"
+        )
+    if isinstance(sampler, (RandomSampler, SubsetRandomSampler)) and loader.batch_size is not None:
+        dataset = loader.dataset
+        if isinstance(sampler, SubsetRandomSampler):
+            dataset = Subset(dataset, sorted(set(map(int, sampler.indices))))
         loader = DataLoader(
-            loader.dataset,
+            dataset,
             batch_size=loader.batch_size,
-            sampler=SequentialSampler(loader.dataset),  # type: ignore[arg-type]
+            sampler=SequentialSampler(dataset),  # type: ignore[arg-type]
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
         )

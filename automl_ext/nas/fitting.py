@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,7 +24,7 @@ from automl_ext.nas.differentiable import darts, entmax_gdas, gdas
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.export.program import RawImages
 from automl_ext.training.errors import UserError
-from automl_ext.training.files.reading import read_object
+from automl_ext.training.files.reading import read_object, short
 
 SEARCHES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
     "auto": (AutoConfig, auto),
@@ -67,6 +68,12 @@ def fit(
     """
     if search not in SEARCHES:
         raise UserError(f"search: expected one of {', '.join(SEARCHES)}, got {search!r}")
+    if data is None:
+        raise UserError("data: expected images, a dataset or a path, got None")
+    if labels is not None and isinstance(data, (str, Path)):
+        raise UserError(f"labels: expected none beside a path, which has its own, got {short(labels)}")
+    if resume is not None and out is None:
+        raise UserError("resume: expected out beside it, the run directory to resume")
     make_config, run_search = SEARCHES[search]
     if isinstance(data, (str, Path)):
         path = Path(data)
@@ -125,6 +132,9 @@ class FittedNetwork:
                 converted to the size and the channels of the training.
         """
         mode = "gray" if self._facts["shape"]["in_channels"] == 1 else "rgb"
+        if mode == "rgb" and isinstance(images, (Tensor, np.ndarray)) and images.ndim == 3 and 3 in images.shape[::2]:
+            shape = list(images.shape)
+            raise UserError(f"images: expected several images, got shape {shape}; for one image, pass images[None]")
         height, width = self._facts["image_size"]
         arrays = image_arrays("images", images, (height, width), mode)
         return torch.cat([torch.softmax(self.network(part), -1) for part in arrays.split(500)])

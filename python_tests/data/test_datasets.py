@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, TensorDataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import WeightedRandomSampler as Weighted
 
 from automl_ext.data.images import ImageData, load_images, split_images
 from automl_ext.training.errors import UserError
@@ -110,6 +111,10 @@ def test_test_part_class_names_and_subset():
         (Items([("cat.png", 0)]), "Items: item 0: expected a tensor, an array or a Pillow image, got str"),
         (Items([]), "Items: expected images, got none"),
         (DataLoader(Items(list(IMAGES))), "DataLoader: expected batches"),
+        (
+            DataLoader(TensorDataset(IMAGES, LABELS), sampler=Weighted([1.0] * 12, 12)),
+            "DataLoader: its WeightedRandomSampler repeats images; pass its dataset and class_weights",
+        ),
         (DataLoader(Items([(IMAGES[0], 0), (IMAGES[0, :, :2], 1)]), batch_size=2), "pass its dataset and --image-size"),
     ],
 )
@@ -117,3 +122,11 @@ def test_unsuitable_data_are_refused_in_one_line(data, message):
     with pytest.raises(UserError, match=message) as caught:
         load_images(data)
     assert "\n" not in str(caught.value)
+
+
+def test_a_loader_that_shuffles_a_part_gives_the_part_in_the_order_of_the_dataset():
+    chosen = [7, 2, 9, 4, 11, 0, 5, 6, 1, 8]
+    loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=3, sampler=SubsetRandomSampler(chosen))
+    data = load_images(loader)
+    assert torch.equal(data.images, IMAGES[sorted(chosen)])
+    assert torch.equal(data.labels, LABELS[sorted(chosen)])

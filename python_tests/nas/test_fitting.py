@@ -12,6 +12,7 @@ from paths import ROOT
 from torch.utils.data import DataLoader, TensorDataset
 
 from automl_ext.nas import fit
+from automl_ext.nas.fitting import FittedNetwork
 from automl_ext.training.errors import UserError
 
 LABELS = torch.arange(90) % 3
@@ -77,6 +78,16 @@ def test_fit_takes_a_dataset_and_a_folder_and_keeps_the_run(tmp_path: Path) -> N
     assert torch.equal(found.predict(pictures), found.predict(resized))
 
 
+@pytest.mark.parametrize("shape", [(3, 8, 8), (8, 8, 3)])
+def test_a_single_color_image_is_no_batch_of_gray_ones(shape: tuple[int, ...]) -> None:
+    fitted = object.__new__(FittedNetwork)
+    fitted._facts = {"shape": {"in_channels": 3}, "image_size": (8, 8)}
+    with pytest.raises(
+        UserError, match=r"images: expected several images, got shape .*; for one image, pass images\[None\]"
+    ):
+        fitted.predict(torch.rand(shape))
+
+
 def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="search: expected one of auto, entmax-gdas, gdas, darts, got 'x'"):
         fit(IMAGES, LABELS, search="x")
@@ -84,6 +95,12 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         fit(IMAGES, LABELS, epoch=3)
     with pytest.raises(UserError, match="fit: epochs: expected at least 1"):
         fit(IMAGES, LABELS, epochs=0)
+    with pytest.raises(UserError, match="data: expected images, a dataset or a path, got None"):
+        fit(None, LABELS)
+    with pytest.raises(UserError, match="labels: expected none beside a path"):
+        fit("digits", LABELS)
+    with pytest.raises(UserError, match="resume: expected out beside it"):
+        fit(IMAGES, LABELS, resume="auto")
     with pytest.raises(UserError, match="labels: expected one per image, got 3 for 90 images"):
         fit(IMAGES, LABELS[:3], out=tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import pickle
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import gymnasium
 from rl_worlds import Scripted
 
 from automl_ext import rl
-from automl_ext.rl.loop.saved import read_agent, space_from_dict, space_to_dict
+from automl_ext.rl.loop.saved import NoEnvs, read_agent, space_from_dict, space_to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.weights import read_tensors, write_tensors
 
@@ -105,6 +106,27 @@ def test_a_loaded_agent_predicts_the_same(name: str, tmp_path: Path) -> None:
     x = observations(50)
     assert (loaded.predict(x)[0] == agent.predict(x)[0]).all()
     assert loaded.spaces == agent.spaces
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint32, np.uint64])
+def test_an_agent_of_unsigned_integers_is_saved(dtype: Any, tmp_path: Path) -> None:
+    envs: Any = NoEnvs(gymnasium.spaces.Box(0, 9, (3,), dtype), gymnasium.spaces.Discrete(2), 1)
+    agent = rl.A2C(rl.A2CConfig(hidden=(8,)), envs)
+    loaded = rl.load(agent.save(tmp_path / "agent.pt"))
+    assert loaded.spaces == agent.spaces
+    x = np.arange(6, dtype=dtype).reshape(2, 3)
+    assert (loaded.predict(x)[0] == agent.predict(x)[0]).all()
+
+
+def test_an_agent_is_not_saved_to_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"^path: expected a file name, got the folder {re.escape(str(tmp_path))}$"):
+        small("a2c").save(tmp_path)
+
+
+@pytest.mark.parametrize("episodes", [0, 1.5])
+def test_a_wrong_number_of_episodes_is_named(episodes: Any) -> None:
+    with pytest.raises(ValueError, match=f"^episodes: expected an int of at least 1, got {episodes}$"):
+        small("a2c").evaluate(episodes)
 
 
 @pytest.mark.parametrize("env_id", ["Pendulum-v1", "MountainCarContinuous-v0"])

@@ -83,6 +83,19 @@ def test_unfinished_run_marks_the_last_of_the_best_evaluations(tmp_path: Path, d
     assert drawn_figures[0].get_suptitle() == "A2C on CartPole-v1: not finished, 400 environment steps"
 
 
+@pytest.mark.parametrize("algorithm", ["bc", "cql", "iql"])
+def test_offline_algorithms_take_gradient_steps(tmp_path: Path, drawn_figures: list[Any], algorithm: str) -> None:
+    result = {"best_step": 200, "best_eval_return": 4.0, "env_steps": 200}
+    done = fake_run(tmp_path / "done", [3.0, 4.0], algorithm, result=result)
+    plot_runs([done, fake_run(tmp_path / "begun", [3.0, 4.0], algorithm)], tmp_path)
+    assert [figure.axes[0].get_xlabel() for figure in drawn_figures] == ["gradient steps"] * 3
+    first, second, _ = (figure.get_suptitle().replace("\n", " ") for figure in drawn_figures)
+    assert first.endswith("new episodes), 200 gradient steps")
+    assert second.endswith("not finished, 200 gradient steps")
+    plot_runs([done, fake_run(tmp_path / "online", [3.0, 4.0])], tmp_path)
+    assert drawn_figures[-1].axes[0].get_xlabel() == "environment steps or gradient steps"
+
+
 def test_ablation_names_every_variant(tmp_path: Path, drawn_figures: list[Any]) -> None:
     names = ["rainbow", "no-double", "no-n-step", "dqn"]
     for k, name in enumerate(names):

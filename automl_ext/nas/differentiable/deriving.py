@@ -71,9 +71,18 @@ def skip_share(choices: Sequence[Choice], operations: Sequence[str]) -> float:
     return chosen.count(SKIP) / max(len(chosen), 1)
 
 
+def never_derived(supernet: Supernet) -> int | None:
+    """Return the index of "none" if its nodes keep only their strongest edges, so that no edge can have it."""
+    return supernet.operations.index(NONE) if supernet.inputs is not None else None
+
+
 @torch.no_grad()
 def break_ties(
-    alphas: Sequence[Tensor], tie: float, decode: Callable[[Sequence[Tensor]], Any], score: Score
+    alphas: Sequence[Tensor],
+    tie: float,
+    decode: Callable[[Sequence[Tensor]], Any],
+    score: Score,
+    never: int | None = None,
 ) -> list[Tensor]:
     """Choose by ``score`` among operations whose probabilities are nearly equal.
 
@@ -86,6 +95,7 @@ def break_ties(
         tie: largest difference of probabilities.
         decode: maps such α to a genotype.
         score: scores a genotype.
+        never: index of an operation that is not compared; see :func:`never_derived`.
 
     Returns:
         α, in which the chosen operation has exchanged its value with the largest one of its edge.
@@ -93,6 +103,8 @@ def break_ties(
     best = [alpha.detach().clone() for alpha in alphas]
     for kind, alpha in enumerate(alphas):
         for edge, p in enumerate(torch.softmax(alpha, dim=-1)):
+            if never is not None:
+                p[never] = 0
             order = p.argsort(descending=True, stable=True).tolist()
             tied = [k for k in order if p[k] > 0 and p[k] >= p[order[0]] - tie]
             if len(tied) > 1:

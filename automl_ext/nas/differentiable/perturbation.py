@@ -17,6 +17,7 @@ do not use the operation; all candidates of an edge see the same noise. Equal ac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -194,12 +195,15 @@ def count_decisions(supernet: Supernet) -> int:
 def measure(supernet: Supernet, images: Split, batch_size: int, draw: Draw, seed: int) -> Result:
     """Measure a supernet in training mode, with one draw of choices per batch.
 
+    The batches have equal sizes, up to one image, because each is normalized by its own statistics.
+
     Returns:
         (accuracy, −mean loss), so that a larger pair is a better network.
     """
     rng = torch.Generator().manual_seed(seed)
     correct, loss = 0, 0.0
-    for x, y in zip(images.images.split(batch_size), images.labels.split(batch_size), strict=True):
+    parts = math.ceil(len(images.labels) / batch_size)
+    for x, y in zip(images.images.tensor_split(parts), images.labels.tensor_split(parts), strict=True):
         logits = supernet(x, *draw(rng))
         correct += int((logits.argmax(-1) == y).sum())
         loss += float(F.cross_entropy(logits, y, reduction="sum"))

@@ -17,6 +17,7 @@ from automl_ext.nas.differentiable.deriving import (
     break_ties,
     decode,
     derived_choices,
+    never_derived,
 )
 from automl_ext.nas.differentiable.perturbation import Perturbation, count_decisions
 from automl_ext.nas.differentiable.samplers import Sampler
@@ -142,7 +143,8 @@ def conclude(
     alphas = job.strengths() if derivation is None else derivation.alphas()
     if score is not None:
         with job.clock:
-            alphas = break_ties(alphas, job.config.tie, lambda trial: decode(job.supernet, trial), score)
+            never = never_derived(job.supernet)
+            alphas = break_ties(alphas, job.config.tie, lambda trial: decode(job.supernet, trial), score, never)
     valid = to_device(splits.valid, job.weight_images.labels.device)
     choices = normalize_edges(derived_choices(job.supernet, alphas), job.supernet)
     recalibrate(job.supernet, job.weight_images.images, choices)

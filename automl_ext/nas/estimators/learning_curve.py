@@ -58,7 +58,9 @@ class Prediction:
         return min(1.0, (self.weights * self.means).sum().item())
 
     def exceeds(self, value: float) -> float:
-        """Return the probability of a score above ``value``."""
+        """Return the probability of a score above ``value``; 0 from 1 on."""
+        if value >= 1:
+            return 0.0
         return (self.weights * torch.special.ndtr((self.means - value) / self.stds)).sum().item()
 
     def quantile(self, q: float) -> float:

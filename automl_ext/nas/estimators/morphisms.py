@@ -68,7 +68,9 @@ def net2wider(
         raise ValueError(f"noise: expected at least 0, got {noise}")
     mapping = draw_mapping(old, width, generator)
     widen_output(source, mapping, noise, generator)
-    flat = isinstance(source, nn.Linear)  # after a Flatten, a unit is a block of consecutive features, one per pixel
+    # After a Flatten, a channel is a block of consecutive features, one per pixel; a linear layer's unit has one
+    # feature in each block of a token.
+    tokens = flat = isinstance(source, nn.Linear)
     for name, module in list(modules.items())[start + 1 :]:
         size = width_in(module)
         if size is not None:
@@ -76,7 +78,9 @@ def net2wider(
             pixels = size // old if flat else 1
             if pixels * old != size or (isinstance(module, nn.Linear) and not flat):
                 raise ValueError(f"{name}: expected to read the {old} units of layer {layer!r}, got {size} inputs")
-            features = (mapping[:, None] * pixels + torch.arange(pixels)).flatten()
+            blocks = torch.arange(pixels)
+            features = blocks[:, None] * old + mapping if tokens else mapping[:, None] * pixels + blocks
+            features = features.flatten()
             if isinstance(module, LAYERS):
                 widen_input(module, features)
                 return network

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from random import Random
 from typing import Any, cast
 
@@ -32,6 +33,8 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice, Supernet, recalibrate
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.epochs import set_cosine_lr
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
 from automl_ext.training.machine.clock import Clock
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import generator, seed_everything
@@ -73,24 +76,29 @@ def choices_of(supernet: Supernet, space: Space[Any]) -> Choices:
     """Return the function that maps a genotype to the choices of the supernet.
 
     It is the supernet's method ``choices`` if there is one, as in the DARTS space. Otherwise it is a function for
-    spaces with one decision per edge of one cell.
+    spaces with one decision per edge: of one cell, or of cells with one edge each, in the order of the decisions.
 
     Raises:
-        ValueError: the supernet has no such method, and the space has other decisions.
+        UserError: the supernet has no such method, and the space has other decisions.
     """
     if hasattr(supernet, "choices"):
         return cast(Choices, supernet.choices)
     shapes = [tuple(alpha.shape) for alpha in supernet.alphas]
-    if shapes != [(len(space.num_choices), max(space.num_choices))]:
-        raise ValueError(
-            f"choices: a function is needed for a space with the decisions {space.num_choices} and α of shapes {shapes}"
+    one_cell = (len(space.num_choices), max(space.num_choices))
+    if shapes not in ([one_cell], [(1, count) for count in space.num_choices]):
+        raise UserError(
+            f"--evaluator supernet: expected the method {type(supernet).__name__}.choices(genotype), one α of shape "
+            f"{one_cell}, or one of shape (1, K) per decision with K choices, got the decisions "
+            f"{short(space.num_choices)} and α of shapes {short(shapes)}"
         )
     return partial(_one_decision_per_edge, space, supernet)
 
 
 def _one_decision_per_edge(space: Space[Any], supernet: Supernet, genotype: Any) -> list[Choice]:
-    alpha = supernet.alphas[0]
-    return [Choice.fixed(space.encode(genotype), alpha.shape[1], alpha.device)]
+    indices = iter(space.encode(genotype))
+    return [
+        Choice.fixed(list(islice(indices, alpha.shape[0])), alpha.shape[1], alpha.device) for alpha in supernet.alphas
+    ]
 
 
 class UniformSupernet:
@@ -183,7 +191,8 @@ class WeightSharing:
         choices: maps a genotype to the choices of the supernet; None: the result of :func:`choices_of`.
 
     Raises:
-        ValueError: ``images`` is below 1, or ``choices`` is missing for a space that needs it.
+        ValueError: ``images`` is below 1.
+        UserError: ``choices`` is missing for a space that needs it.
     """
 
     def __init__(

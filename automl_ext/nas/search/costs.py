@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from automl_ext.nas.costs import count_macs, latency_ms
 from automl_ext.nas.estimators.lower_fidelity import global_rng_kept
@@ -12,6 +12,7 @@ from automl_ext.nas.evaluation import Evaluation, Evaluator
 from automl_ext.nas.retraining.training import count_parameters
 from automl_ext.nas.spaces.space import Space
 
+Score = TypeVar("Score", float, tuple[int, float])
 COSTS = {"parameters": "parameters", "macs": "multiply-adds", "latency_ms": "ms per image"}
 
 
@@ -46,13 +47,14 @@ class WithCosts:
         return evaluation
 
 
-def best_within(limits: dict[str, float], scores: Sequence[float], costs: Sequence[dict[str, float]]) -> int:
+def best_within(limits: dict[str, float], scores: Sequence[Score], costs: Sequence[dict[str, float]]) -> int:
     """Return the index of the highest score among the candidates within all limits; of equal ones the first.
 
     If there is none, warn and return the candidate that exceeds its limits by the smallest factor.
 
     Args:
         limits: name of a cost → its largest value.
+        scores: of each candidate; or its budget and score, if a larger budget takes precedence.
         costs: per candidate, name → value.
     """
     excess = [max((cost[name] / limit for name, limit in limits.items()), default=0.0) for cost in costs]

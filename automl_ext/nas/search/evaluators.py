@@ -16,7 +16,7 @@ from automl_ext.nas.evaluation import Evaluator, Scoring
 from automl_ext.nas.retraining.training import network_shape
 from automl_ext.nas.search.costs import WithCosts
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.config import SearchConfig
+from automl_ext.nas.strategies.config import ScreenedSearchConfig, SearchConfig
 from automl_ext.nas.strategies.renas import ReNASConfig
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device
@@ -24,8 +24,12 @@ from automl_ext.training.machine.device import choose_device
 
 def table(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:
     """Look scores up in the table of NAS-Bench-201."""
-    if data is not None:
-        raise UserError("data: the table knows CIFAR-10 only; expected the evaluator train or supernet with own data")
+    # A screening without a file of scores reads ``config.data``.
+    screens = isinstance(config, ScreenedSearchConfig) and config.screen is not None and config.scores is None
+    if data is not None or (config.data != type(config).data and not screens):
+        raise UserError(
+            f"data: the table knows CIFAR-10 only, got {config.data!r}; expected the evaluator train or supernet"
+        )
     evaluator = TableEvaluator(Table.load(config.table))
     evaluator.check_budget(config.limits()[1])
     return Scoring(lambda: evaluator)

@@ -68,16 +68,16 @@ class History:
         values["failed"] = self.failed
         return values | ({"budget": last.budget} if last.budget else {}) | last.measured
 
-    def finalists(self) -> list[Entry]:
-        """Return the evaluations that are comparable with the best one: those at its budget that did not fail."""
-        return [e for e in self.entries if self.best and e.budget == self.best.budget and not e.failed]
+    def finalists(self, budget: int) -> list[Entry]:
+        """Return the evaluations whose scores are comparable: those at ``budget`` that did not fail."""
+        return [e for e in self.entries if e.budget == budget and not e.failed]
 
-    def front(self) -> list[Entry]:
+    def front(self, budget: int) -> list[Entry]:
         """Return the Pareto front of the finalists in score and all measured costs, by increasing costs.
 
         It is empty if no costs were measured.
         """
-        entries = self.finalists()
+        entries = self.finalists(budget)
         names = measured_costs(entries)
         if not names:
             return []
@@ -85,19 +85,21 @@ class History:
         return [entries[i] for i in pareto_front(costs, [e.score for e in entries])]
 
     def choose(self, limits: dict[str, float]) -> Entry:
-        """Return the best evaluation; with limits on the costs, the best one of the front within them.
+        """Return the best evaluation; with limits on the costs, the best one within them.
 
-        See :func:`~automl_ext.nas.search.costs.best_within`.
+        Of the evaluations within the limits, the best one has the highest score at the largest budget. If none is
+        within them, see :func:`~automl_ext.nas.search.costs.best_within`.
         """
         assert self.best is not None, "no candidate succeeded"
         if not limits:
             return self.best
-        front = self.front()
-        return front[best_within(limits, [e.score for e in front], [e.measured for e in front])]
+        budgets = sorted({e.budget for e in self.entries}, reverse=True)
+        entries = [entry for budget in budgets for entry in self.front(budget)]
+        return entries[best_within(limits, [(e.budget, e.score) for e in entries], [e.measured for e in entries])]
 
-    def pareto(self) -> list[dict[str, Any]]:
+    def pareto(self, budget: int) -> list[dict[str, Any]]:
         """Return genotype, score and costs of each entry of the front."""
-        front = self.front()
+        front = self.front(budget)
         return [
             {
                 "genotype": str(self.space.decode(entry.indices)),

@@ -9,6 +9,7 @@ from typing import Any
 
 from automl_ext.nas.search.history import pareto_front
 from automl_ext.training.files.atomic import write_picture
+from automl_ext.training.files.reading import read_object
 from automl_ext.training.pictures.colors import BLUE, GRAY, RED
 from automl_ext.training.pictures.curves import add_title, figure, mark_best, set_axes
 from automl_ext.training.pictures.metric_names import VALID_ACCURACY, in_unit, metric
@@ -19,38 +20,54 @@ COSTS = ("parameters", "macs", "latency_ms", "cost")
 def plot_search(rows: Sequence[dict[str, Any]], out: Path, title: str = "") -> list[Path]:
     """Draw ``trajectory.png`` and ``pareto.png`` into the folder ``out``.
 
+    The best architecture is marked if the search has finished. With limits on the costs, it is the best one within
+    them.
+
     Args:
         rows: the lines of the search's ``metrics.jsonl``.
-        out: an existing folder.
+        out: the run directory.
         title: title of both pictures.
 
     Returns:
         The paths of the files written. An empty list if no row has a score and a best score, as in a supernet search.
 
     Raises:
+        UserError: ``result.json`` cannot be read.
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
     rows = [row for row in rows if "best_score" in row and "score" in row and row.get("seconds") is not None]
     if not rows:
         return []
-    draw_trajectory(rows, out / "trajectory.png", title)
-    draw_pareto(rows, out / "pareto.png", title)
+    best = row_of(read_object(out / "result.json"), rows) if (out / "result.json").is_file() else None
+    draw_trajectory(rows, out / "trajectory.png", title, best)
+    draw_pareto(rows, out / "pareto.png", title, best)
     return [out / "trajectory.png", out / "pareto.png"]
 
 
-def draw_trajectory(rows: Sequence[dict[str, Any]], path: Path, title: str = "") -> None:
-    """Plot the scores and the best score so far against seconds of evaluation, and mark failed candidates."""
+def row_of(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
+    """Return the first row, at the largest budget, with the score and the costs of the result; None: there is none."""
+    facts = {name: result[name] for name in ("score", *COSTS) if name in result}
+    equal = [row for row in rows if row["score"] is not None and all(row.get(k) == v for k, v in facts.items())]
+    return max(equal, key=lambda row: row.get("budget") or 0, default=None) if "score" in facts else None
+
+
+def draw_trajectory(
+    rows: Sequence[dict[str, Any]], path: Path, title: str = "", best: dict[str, Any] | None = None
+) -> None:
+    """Plot the scores and the best score so far against seconds of evaluation, and mark failed candidates.
+
+    ``best`` is the row of the best architecture, which is marked with a star.
+    """
     picture = figure(6.6, 3.8)
     axes = picture.add_subplot()
     scored = [row for row in rows if row["score"] is not None]
     scores = in_unit([row["score"] for row in scored], None)
     axes.scatter([row["seconds"] for row in scored], scores, s=14, color=GRAY, label="candidate", zorder=2)
-    best = [row for row in rows if row["best_score"] is not None]
-    best_scores = in_unit([row["best_score"] for row in best], None)
-    axes.step([row["seconds"] for row in best], best_scores, where="post", color=BLUE, label="best so far", zorder=3)
-    if best:
-        first = best_scores.index(best_scores[-1])  # the evaluation that found the best architecture
-        mark_best(axes, best[first]["seconds"], best_scores[first], BLUE, "best architecture")
+    known = [row for row in rows if row["best_score"] is not None]
+    best_scores = in_unit([row["best_score"] for row in known], None)
+    axes.step([row["seconds"] for row in known], best_scores, where="post", color=BLUE, label="best so far", zorder=3)
+    if best is not None:
+        mark_best(axes, best["seconds"], scores[scored.index(best)], BLUE, "best architecture")
     failed = [row["seconds"] for row in rows if row["score"] is None]
     if failed:
         floor = min(scores, default=0.0)
@@ -61,12 +78,14 @@ def draw_trajectory(rows: Sequence[dict[str, Any]], path: Path, title: str = "")
     write_picture(picture, path, dpi=120)
 
 
-def draw_pareto(rows: Sequence[dict[str, Any]], path: Path, title: str = "") -> None:
+def draw_pareto(
+    rows: Sequence[dict[str, Any]], path: Path, title: str = "", best: dict[str, Any] | None = None
+) -> None:
     """Plot scores against each measured cost, one panel per cost, with the Pareto front and the best architecture.
 
-    Only evaluations at the largest budget are shown.
+    Only evaluations at the budget of the best architecture are shown, without one those at the largest budget.
     """
-    budget = max(row.get("budget") or 0 for row in rows)
+    budget = max(row.get("budget") or 0 for row in ([best] if best is not None else rows))
     rows = [row for row in rows if row["score"] is not None and (row.get("budget") or 0) == budget]
     costs = [name for name in COSTS if rows and all(row.get(name) is not None for row in rows)]
     columns = min(max(len(costs), 1), 2)
@@ -80,7 +99,8 @@ def draw_pareto(rows: Sequence[dict[str, Any]], path: Path, title: str = "") -> 
         axes.scatter(x, y, s=14, color=GRAY, label="candidate")
         axes.step([x[k] for k in front], [y[k] for k in front], where="post", color=BLUE)
         axes.scatter([x[k] for k in front], [y[k] for k in front], s=26, color=BLUE, label="Pareto front", zorder=3)
-        mark_best(axes, x[front[-1]], y[front[-1]], BLUE, "best architecture")
+        if best is not None:
+            mark_best(axes, x[rows.index(best)], y[rows.index(best)], BLUE, "best architecture")
         if max(x) > 20 * min(x) and math.isfinite(max(x)) and min(x) > 0:
             axes.set_xscale("log")
         set_axes(axes, metric(name).axis, VALID_ACCURACY)

@@ -59,8 +59,9 @@ def search(
     Returns:
         The content of ``result.json``: ``genotype``, ``score`` and further measurements of the best architecture within
         the limits on its costs, ``evaluations`` and ``failed`` (counts), ``pareto`` (the Pareto front of score and
-        costs) and ``times``. None if the search was interrupted. A budget in measured seconds, or a measured latency,
-        makes the result depend on the speed of the machine.
+        costs, among the evaluations with the budget of the best one) and ``times``. None if the search was
+        interrupted. A budget in measured seconds, or a measured latency, makes the result depend on the speed of the
+        machine.
 
     Raises:
         UserError: the data, table, configuration or run directory is invalid, the budget is too small for one
@@ -201,7 +202,7 @@ class Search:
             **best.measured,
             "evaluations": len(self.history),
             "failed": self.history.failed,
-            "pareto": self.history.pareto(),
+            "pareto": self.history.pareto(best.budget),
             "times": {
                 "evaluation_seconds": self.history.seconds - (self.screening_seconds or 0.0),  # simulated with a table
                 **screening,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal, NamedTuple, cast
 
@@ -247,5 +248,5 @@ def recalibrate(supernet: Supernet, images: Tensor, choices: list[Choice]) -> No
             module.reset_running_stats()
             module.momentum = None  # a cumulative average over the following batches
     supernet.train()
-    for batch in images.split(500):
+    for batch in images.tensor_split(math.ceil(len(images) / 500)):  # equal parts, because all count alike
         supernet(batch, *choices)

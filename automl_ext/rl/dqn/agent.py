@@ -22,7 +22,7 @@ from automl_ext.rl.dqn.learner import QLearner
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.exploration.bonus import explore_batches
 from automl_ext.rl.loop import loop
-from automl_ext.rl.loop.agent import envs_of, multiples
+from automl_ext.rl.loop.agent import envs_of, last_before, multiples
 from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import unsupported
@@ -95,6 +95,17 @@ class DQN(LearningAgent):
         if self.bonus is not None:
             metrics |= self.bonus.measured()
         return metrics
+
+    @property
+    def updates(self) -> int:
+        """The number of gradient steps so far."""
+        return self.learner.updates
+
+    @property
+    def delay(self) -> tuple[str, int]:
+        every = self.config.train_freq
+        first = (self.config.learning_starts // every + 1) * every  # number of steps at the first update
+        return "learning_starts", last_before(first, every, self.envs.n_envs)
 
     @property
     def epsilon(self) -> float:

@@ -22,7 +22,7 @@ from automl_ext.rl.dreamer.config import DreamerConfig
 from automl_ext.rl.dreamer.learner import Learner
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
-from automl_ext.rl.loop.agent import multiples, training_envs
+from automl_ext.rl.loop.agent import last_before, multiples, training_envs
 from automl_ext.rl.loop.averages import Averages
 from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent, State
@@ -113,6 +113,10 @@ class Dreamer(LearningAgent):
     def updates(self) -> int:
         """The number of updates so far."""
         return self.learner.updates
+
+    @property
+    def delay(self) -> tuple[str, int]:
+        return "prefill", last_before(self.config.prefill, self.config.train_every, self.envs.n_envs)
 
     def update(self, updates: int) -> dict[str, Any]:
         """Do ``updates`` updates; return the means of their metrics."""

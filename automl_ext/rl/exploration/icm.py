@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.rl.exploration.learned import normalized_space
-from automl_ext.rl.networks.action_spaces import unsupported
+from automl_ext.rl.networks.action_spaces import BoxScaling, unsupported
 from automl_ext.rl.networks.body import Body
 
 BETA = 0.2
@@ -29,7 +29,8 @@ class ICM(nn.Module):
 
     Args:
         space: space of the observations.
-        actions: space of the actions, Discrete (inverse loss: cross entropy) or Box (squared error).
+        actions: space of the actions, Discrete (inverse loss: cross entropy) or Box (squared error of the actions as
+            :class:`~automl_ext.rl.networks.action_spaces.BoxScaling` normalizes them).
         hidden: units of the encoder's hidden layers; the last one gives the features. Both models have one hidden layer
             of that size.
 
@@ -38,13 +39,18 @@ class ICM(nn.Module):
             support.
     """
 
+    middle: Tensor
+    radius: Tensor
+
     def __init__(self, space: gymnasium.Space, actions: gymnasium.Space, hidden: Sequence[int] = (64, 64)) -> None:
         super().__init__()
         self.discrete = isinstance(actions, gymnasium.spaces.Discrete)
         if isinstance(actions, gymnasium.spaces.Discrete):
             self.actions = int(actions.n)
         elif isinstance(actions, gymnasium.spaces.Box):
-            self.actions = math.prod(actions.shape)
+            self.actions, box = math.prod(actions.shape), BoxScaling(actions)
+            for name, x in (("middle", box.middle), ("radius", box.half)):
+                self.register_buffer(name, torch.tensor(x, dtype=torch.float32).flatten(), persistent=False)
         else:
             raise unsupported(actions)
         self.encoder = Body(normalized_space(space), hidden, nn.ELU)
@@ -57,12 +63,15 @@ class ICM(nn.Module):
     def forward(self, observations: Tensor, actions: Tensor, next_observations: Tensor) -> tuple[Tensor, Tensor]:
         """Return the errors of the forward model and the losses, [N]."""
         before, after = self.encoder(observations), self.encoder(next_observations)
-        taken = F.one_hot(actions, self.actions) if self.discrete else actions.flatten(1)
+        if self.discrete:
+            taken = F.one_hot(actions, self.actions).float()
+        else:
+            taken = (actions.reshape(len(actions), -1).float() - self.middle) / self.radius
         guess = self.inverse(torch.cat([before, after], 1))
         if self.discrete:
             inverse_loss = F.cross_entropy(guess, actions, reduction="none")
         else:
             inverse_loss = (guess - taken).square().mean(1)
-        predicted = self.ahead(torch.cat([before, taken.float()], 1))
+        predicted = self.ahead(torch.cat([before, taken], 1))
         errors = 0.5 * (predicted - after).square().mean(1)
         return errors, (1 - BETA) * inverse_loss + BETA * errors

@@ -8,6 +8,7 @@ store finished episodes in a prioritized replay, with the return R that followed
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import gymnasium
@@ -84,7 +85,7 @@ class SelfImitation:
             max(CAPACITY, n_envs),
             spaces[0].shape or (),
             spaces[0].dtype,
-            () if discrete else spaces[1].shape or (),
+            () if discrete else (math.prod(spaces[1].shape or ()),),  # sampled actions are flat
             np.int64 if discrete else np.float32,
             n_envs=n_envs,
             n_step=LONGEST,

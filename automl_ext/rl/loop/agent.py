@@ -84,6 +84,14 @@ def multiples(after: int, until: int, every: int) -> int:
     return max(until // every - after // every, 0)
 
 
+def last_before(first: int, every: int, n_envs: int) -> int:
+    """Return the largest ``total_steps`` with which training surely ends before ``first`` steps.
+
+    Training ends at a multiple of ``every``, or up to ``n_envs`` − 1 steps later: one step counts for all environments.
+    """
+    return (first - n_envs) // every * every
+
+
 class Environments(Protocol):
     """Interface that the training loop needs from ``Agent.envs``."""
 
@@ -107,6 +115,14 @@ class Agent(ABC):
     @property
     def updates(self) -> int | None:
         """Number of gradient steps so far; None if the agent does not count them. The result reports it."""
+        return None
+
+    @property
+    def delay(self) -> tuple[str, int] | None:
+        """The option that delays the first gradient step, and the largest ``total_steps`` that end before this step.
+
+        None: no option delays it.
+        """
         return None
 
     def prepare(self, resuming: bool = False) -> None:  # noqa: B027  # most agents need nothing

@@ -124,7 +124,13 @@ class LearningAgent(Agent):
 
         With several agents or tasks there are ``episodes`` returns of each, in turn.
         ``automl-ext eval`` plays the same episodes for the same seed.
+
+        Raises:
+            ValueError: ``episodes`` is not an int of at least 1.
+            UserError: the environment is not known in this process.
         """
+        if type(episodes) is not int or episodes < 1:
+            raise ValueError(f"episodes: expected an int of at least 1, got {short(episodes)}")
         check_known(self.config.env_id, "evaluate")
         envs = envs_of(self.config, episodes, derived_seed(seed, 1))
         return evaluate(self.act, envs, self.begin, self.config.eval_max_steps)
@@ -147,7 +153,7 @@ class LearningAgent(Agent):
 
         Raises:
             OSError: the file cannot be written.
-            UserError: a space that cannot be saved.
+            UserError: ``path`` is a folder, or a space cannot be saved.
         """
         path = Path(path)
         write_agent(path, self.algorithm, self.config, self.spaces, self.policy_state())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,7 +119,8 @@ class Training:
         self.agent, self.config, self.callback = agent, config, callback
         self.run: Run | None = None
         self.stopped = False
-        self.start = agent.envs.steps  # the clock does not measure the steps that the agent did before
+        # The clock does not measure the steps and updates that the agent did before.
+        self.start, self.start_updates = agent.envs.steps, agent.updates or 0
         self.averages, self.clock = Averages(), Clock()
         self.best: dict[str, Any] = {"step": -1, "return": -float("inf"), "policy": None}
         self.saved = -1  # number of steps at the last checkpoint
@@ -145,6 +147,7 @@ class Training:
     def complete(self, algorithm: str, stop_after: int | None = None) -> dict[str, Any] | None:
         """Train to the end and return the result; return None after ``stop_after`` steps, with a checkpoint."""
         envs, config = self.agent.envs, self.config
+        self.warn_if_untrained()
         stop_at = np.inf if stop_after is None else envs.steps + stop_after
         progress = Progress if self.run is None else self.run.progress
         with progress(config.total_steps, algorithm, start=envs.steps) as bar:
@@ -155,6 +158,17 @@ class Training:
                 bar.advance(self.iterate(), algorithm)
         return self.result()
 
+    def warn_if_untrained(self) -> None:
+        """Warn if there are steps to do and training ends before the first gradient step."""
+        delay, total = self.agent.delay, self.config.total_steps
+        if delay is None or not self.agent.envs.steps < total <= delay[1] or ranks.rank() > 0:
+            return
+        value = getattr(self.config, delay[0])
+        warnings.warn(
+            f"total_steps: {total} end before the first gradient step, at {delay[0]} = {value}: nothing is learned",
+            stacklevel=2,
+        )
+
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore the state of a checkpoint."""
         best = state["best"]
@@ -163,7 +177,8 @@ class Training:
             check_fit(best["policy"], self.agent.policy_state(), "best policy")
         self.averages.load(state["sums"], state["counts"])
         self.agent.load_state_dict(state["agent"])
-        self.best, self.saved, self.start = best, self.agent.envs.steps, 0
+        self.best, self.saved = best, self.agent.envs.steps
+        self.start = self.start_updates = 0
         self.clock.wall, self.clock.cpu = state["clock"]
 
     def begin(self, run: Run) -> None:
@@ -301,7 +316,8 @@ class Training:
             result["stopped_early"] = True
         updates = self.agent.updates
         if updates is not None:
-            result |= {"updates": updates, "updates_per_second": updates / max(self.clock.wall, 1e-9)}
+            speed = (updates - self.start_updates) / max(self.clock.wall, 1e-9)
+            result |= {"updates": updates, "updates_per_second": speed}
         return result
 
 

@@ -20,7 +20,8 @@ from automl_ext.training.files.weights import read_tensors, write_tensors
 
 FORMAT = 1
 KINDS = {"format": int, "automl_ext": str, "algorithm": str, "config": dict, "observations": dict, "actions": dict}
-DTYPES = {"bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64"}
+INTEGERS = {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
+DTYPES = INTEGERS | {"bool", "float16", "float32", "float64"}
 
 
 @dataclass
@@ -62,7 +63,13 @@ class SavedAgent:
 def write_agent(
     path: Path, algorithm: str, config: Any, spaces: tuple[gymnasium.Space, gymnasium.Space], policy: dict[str, Any]
 ) -> None:
-    """Write a saved agent, atomically and with a checksum."""
+    """Write a saved agent, atomically and with a checksum.
+
+    Raises:
+        UserError: ``path`` is a folder, or a space cannot be saved.
+    """
+    if path.is_dir():
+        raise UserError(f"path: expected a file name, got the folder {path}")
     content = {
         "format": FORMAT,
         "automl_ext": __version__,

@@ -21,7 +21,7 @@ from automl_ext.rl.dqn.agent import discrete
 from automl_ext.rl.envs.tasks import SEPARATOR
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop import loop
-from automl_ext.rl.loop.agent import TrainConfig, envs_of
+from automl_ext.rl.loop.agent import TrainConfig, envs_of, last_before
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.multi_agent.mixers import Sum
@@ -138,6 +138,15 @@ class VDN(LearningAgent):
             losses = [self.learner.update(self.replay, config.batch_size) for _ in range(config.gradient_steps)]
             metrics["loss"] = torch.stack(losses).mean()
         return metrics
+
+    @property
+    def updates(self) -> int:
+        """The number of gradient steps so far."""
+        return self.learner.updates
+
+    @property
+    def delay(self) -> tuple[str, int]:
+        return "learning_starts", last_before(self.config.learning_starts, 1, self.envs.n_envs)
 
     @property
     def epsilon(self) -> float:

@@ -25,13 +25,15 @@ def unsupported(space: gymnasium.Space) -> UserError:
 class BoxScaling:
     """The affine map from normalized actions to a box: [−1, 1] to [low, high] in every bounded dimension.
 
-    A dimension with bounds that are infinite or beyond ±1e6 is not scaled.
+    A dimension with bounds that are infinite or beyond ±1e6 is not scaled. A dimension whose bounds are equal is
+    shifted only, so that recorded actions can be divided by ``half``.
 
     Args:
         space: a Box of floats.
 
     Attributes:
-        bounded: bool with the space's shape, True for dimensions that are scaled.
+        bounded: bool with the space's shape, True for dimensions with bounds within ±1e6.
+        middle, half: float64 with the space's shape; an action of the box is ``middle + half * normalized``.
     """
 
     def __init__(self, space: Box) -> None:
@@ -40,7 +42,7 @@ class BoxScaling:
         self.bounded = (np.abs(low) <= BOUNDED) & (np.abs(high) <= BOUNDED)
         with np.errstate(over="ignore", invalid="ignore"):  # infinite bounds, whose results are not used
             self.middle = np.where(self.bounded, (high + low) / 2, 0.0)
-            self.half = np.where(self.bounded, (high - low) / 2, 1.0)
+            self.half = np.where(self.bounded & (low < high), (high - low) / 2, 1.0)
 
     def warn_if_unscaled(self) -> None:
         """Warn about dimensions that are not scaled."""

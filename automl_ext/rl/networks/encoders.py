@@ -105,7 +105,8 @@ def image_layers(shape: Sequence[int], kind: str = "auto") -> Layers:
     last = len(shape) in (3, 4) and channels_last(shape)
     if not last and len(shape) != 3:
         expected = "a vector or an image, [H, W, channels] or [channels, H, W], or stacked ones [n, H, W, channels]"
-        raise UserError(f"observations: expected {expected}, got {list(shape)}")
+        hint = "; --frame-stack takes images, not vectors" if len(shape) == 2 else ""
+        raise UserError(f"observations: expected {expected}, got {list(shape)}{hint}")
     channels, height, width = (shape[-1], *shape[-3:-1]) if last else shape
     if len(shape) == 4:
         channels *= shape[0]

@@ -28,7 +28,8 @@ from automl_ext.training.pictures.titles import algorithm_name, is_number
 from automl_ext.training.run import CONFIG, RESULT, algorithm_of
 
 BAND_SEEDS = 5  # with fewer seeds the interval of the mean is so wide that single seeds say more
-STEPS, RETURN = "environment steps", "return of evaluation episodes"
+RETURN = "return of evaluation episodes"
+OFFLINE = {"bc", "cql", "iql"}  # algorithms whose steps are gradient steps
 # Lowest and highest return of an episode, by the start of the environment's id.
 BOUNDS = {
     "CartPole-v0": (0.0, 200.0),
@@ -86,7 +87,7 @@ def plot_runs(runs: list[Path], out: Path, trust: Iterable[str] = ()) -> list[Pa
         rows = read_metrics(run)
         env_id, curve = _curve(run, rows)
         best = None if curve.best is None else (int(curve.best[0]), "best policy")
-        draw_curves(rows, run / "curves.png", run_title(env_id, curve), STEPS, best=best)
+        draw_curves(rows, run / "curves.png", run_title(env_id, curve), steps_name([curve]), best=best)
         written.append(run / "curves.png")
         if algorithm_of(run) == "dreamer":
             from automl_ext.rl.reports.imagination import draw_run
@@ -135,7 +136,7 @@ def draw_learning(env_id: str, curves: list[Curve], path: Path) -> None:
     values = np.concatenate([curve.returns for curve in curves])  # without bands, which are wide for few seeds
     margin = 0.06 * float(values.max() - values.min()) or 1.0
     axes.set_ylim(values.min() - margin, values.max() + margin)
-    set_axes(axes, STEPS, RETURN)
+    set_axes(axes, steps_name(curves), RETURN)
     axes.legend(fontsize=8)
     add_title(picture, _learning_title(env_id, curves, band, max(sizes)))
     write_picture(picture, path, dpi=130)
@@ -155,12 +156,18 @@ def _learning_title(env_id: str, curves: list[Curve], band: bool, seeds: int) ->
 def run_title(env_id: str, curve: Curve) -> str:
     """Return the title of a run's pictures, such as "A2C on CartPole-v1: return 500 (best policy, …), …"."""
     facts = curve.result or {}
-    best, steps = facts.get("best_eval_return"), facts.get("env_steps")
+    best, steps, unit = facts.get("best_eval_return"), facts.get("env_steps"), steps_name([curve])
     if is_number(best) and is_number(steps):
-        result = f"return {best:.4g} (best policy, new episodes), {steps:,} {STEPS}"
+        result = f"return {best:.4g} (best policy, new episodes), {steps:,} {unit}"
     else:
-        result = f"not finished, {curve.steps[-1]:,.0f} {STEPS}"
+        result = f"not finished, {curve.steps[-1]:,.0f} {unit}"
     return f"{algorithm_name(curve.algorithm)} on {env_id}: {result}"
+
+
+def steps_name(curves: Iterable[Curve]) -> str:
+    """Return what the steps of these curves are, such as "environment steps"."""
+    kinds = {"gradient steps" if curve.algorithm in OFFLINE else "environment steps" for curve in curves}
+    return " or ".join(sorted(kinds))
 
 
 def clipped(env_id: str, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -105,6 +105,19 @@ def test_recalibrated_statistics_match_the_images() -> None:
     torch.testing.assert_close(net(images, *choices), expected, rtol=0.05, atol=0.05)
 
 
+def test_all_images_count_alike_in_the_recalibrated_statistics() -> None:
+    net = supernet()
+    x = torch.zeros(501, 1, 8, 8)
+    x[-1] = 100.0  # alone in a batch, it would have half of the weight
+    recalibrate(net, x, [Choice.fixed([3, 1, 2, 4, 1, 3], 5)])
+    norm = next(module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d))
+    assert int(norm.num_batches_tracked) == 2
+    one = x[-1:].mean() / 501
+    convolution = next(module for module in net.modules() if isinstance(module, torch.nn.Conv2d))
+    expected = convolution(x[-1:]).mean((0, 2, 3)) / 501
+    torch.testing.assert_close(norm.running_mean, expected, rtol=0.01, atol=float(one) * 1e-3)
+
+
 def test_temperature_falls_linearly() -> None:
     taus = [temperature(epoch, 5, 10.0, 0.1) for epoch in range(5)]
     assert taus == pytest.approx([10.0, 7.525, 5.05, 2.575, 0.1])

@@ -123,6 +123,13 @@ def test_measure_is_the_accuracy_and_loss_of_all_images(monkeypatch: pytest.Monk
     assert loss == pytest.approx(-nn.functional.cross_entropy(logits, images.labels).item(), rel=1e-5)
 
 
+def test_no_batch_of_a_measurement_is_much_smaller_than_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    derivation, sizes = toy(monkeypatch, "darts", [0.0, 0.0, 0.0]), []
+    derivation.supernet.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
+    measure(derivation.supernet, derivation.images, 199, derivation.choices, 0)
+    assert sizes == [100, 100]
+
+
 def digits_like(size: int = 40) -> Split:
     return Split(torch.randn(size, 1, 8, 8), torch.randint(10, (size,)))
 

@@ -19,6 +19,7 @@ from automl_ext.nas.differentiable.deriving import (
     break_ties,
     decode,
     derived_choices,
+    never_derived,
     skip_share,
     with_edge_strengths,
 )
@@ -253,3 +254,20 @@ def test_ties_are_decided_by_the_score() -> None:
     assert chosen(0.02) == [3, 3, 3, 3, 3, 4]
     assert chosen(0.005) == [1, 1, 1, 1, 1, 4]
     assert chosen(0.02, lambda genotype: 0.0) == [1, 1, 1, 1, 1, 4]
+
+
+@pytest.mark.parametrize("partial_channels", [1, 2])
+def test_ties_ignore_none_if_no_derived_cell_has_it(partial_channels: int) -> None:
+    net = darts_supernet(partial_channels)
+    if partial_channels > 1:
+        net.add_betas()
+    alpha = torch.full((14, 8), -9.0)
+    alpha[:, 0], alpha[:, 2], alpha[:, 4] = 3.0, 0.02, 0.0  # operation 0 is none
+    strengths = with_edge_strengths(net, [alpha, alpha])
+
+    def number_of(genotype: object) -> float:
+        return float(str(genotype).count(net.operations[4]))
+
+    tied = break_ties(strengths, 0.02, lambda trial: decode(net, trial), number_of, never_derived(net))
+    assert number_of(decode(net, strengths)) == 0
+    assert number_of(decode(net, tied)) == 16, "all edges of both cells"

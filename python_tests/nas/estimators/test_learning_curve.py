@@ -123,7 +123,9 @@ def test_quantiles_and_probabilities_agree() -> None:
     normal = Prediction(*torch.tensor([[1.0], [0.5], [0.1]], dtype=torch.float64))
     assert normal.quantile(0.975) == pytest.approx(0.695996, abs=1e-6)
     assert normal.mean == 0.5
-    assert Prediction(*torch.tensor([[1.0], [0.99], [0.1]], dtype=torch.float64)).quantile(0.9) == 1.0
+    high = Prediction(*torch.tensor([[1.0], [0.99], [0.1]], dtype=torch.float64))
+    assert high.quantile(0.9) == 1.0
+    assert high.exceeds(1.0) == 0.0
 
 
 def test_200_epochs_are_fitted_in_seconds() -> None:

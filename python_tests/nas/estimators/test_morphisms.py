@@ -113,6 +113,13 @@ def test_wider_through_the_batch_norm_of_flattened_features() -> None:
     assert wider[2].num_features == 180
 
 
+def test_wider_linear_layer_of_tokens() -> None:
+    """Flattened tokens have one feature of a unit per token."""
+    x = torch.randn(7, 3, 5, dtype=torch.float64)
+    network = nn.Sequential(nn.Linear(5, 4), nn.ReLU(), nn.Flatten(), nn.Linear(12, 3)).double()
+    assert distance(network, net2wider(network, "0", 6), x) < 1e-12
+
+
 @pytest.mark.parametrize("noise", [0.0, 0.1])
 def test_noise_separates_copies(noise: float) -> None:
     """Without noise, copies receive equal gradients and stay equal during training."""

@@ -23,6 +23,7 @@ from automl_ext.nas.spaces.darts_genotype import NUM_NODES, DartsGenotype
 from automl_ext.nas.spaces.darts_supernet import edges_of
 from automl_ext.nas.spaces.nasbench201 import OPERATIONS, Genotype, NASBench201
 from automl_ext.nas.spaces.supernet import Choice
+from automl_ext.training.errors import UserError
 
 SPACE = NASBench201()
 CPU = torch.device("cpu")
@@ -142,8 +143,9 @@ def test_other_spaces_need_a_function_for_choices(trained: UniformSupernet) -> N
     class Pairs(NASBench201):
         num_choices = (5,) * 7
 
-    with pytest.raises(ValueError, match="choices: a function is needed"):
+    with pytest.raises(UserError, match=r"--evaluator supernet: expected the method .*\.choices") as error:
         WeightSharing(trained.supernet, SPLITS, space=Pairs())
+    assert "\n" not in str(error.value)
     choices = [Choice.fixed(SPACE.encode(CELL), 5)]
     found = WeightSharing(trained.supernet, SPLITS, space=Pairs(), choices=lambda genotype: choices).evaluate("a pair")
     assert found.score == WeightSharing(trained.supernet, SPLITS).evaluate(CELL).score

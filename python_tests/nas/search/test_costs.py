@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import json
 import random
+import warnings
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
 from automl_ext.nas.costs import count_macs, latency_ms
+from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
+from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.search.costs import best_within
 from automl_ext.nas.search.history import pareto_front
 from automl_ext.nas.search.search import search
-from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 from automl_ext.nas.strategies.random_search import RandomConfig
+from automl_ext.nas.strategies.successive_halving import SuccessiveHalvingConfig
 from automl_ext.training.errors import UserError
 
 
@@ -98,6 +103,50 @@ def test_search_measures_costs_and_chooses_within_the_limit(tmp_path: Path) -> N
     assert limited is not None
     assert limited["macs"] == least
     assert limited["score"] == max(row["score"] for row in rows if row["macs"] == least)
+
+
+class ConvolutionsCount(LowerFidelity):
+    """The score is the number of convolutions, so the cheapest candidates are not promoted."""
+
+    def evaluate(self, genotype: Genotype, budget: int | None = None, state: Any = None) -> Evaluation:
+        return Evaluation(sum("conv" in name for name in genotype.operations), 0.0)
+
+
+def test_successive_halving_chooses_within_the_limit_at_the_largest_budget_that_has_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("automl_ext.nas.search.evaluators.LowerFidelity", ConvolutionsCount)
+    options: dict[str, Any] = {"channels": 2, "epochs": 2, "eta": 2, "rungs": 2, "candidates": 6, "evaluations": 9}
+
+    def found(name: str, **limits: int) -> dict[str, Any]:
+        config = SuccessiveHalvingConfig(**options, **limits)
+        result = search("successive-halving", config, tmp_path / name, data=(IMAGES, LABELS))
+        assert result is not None
+        return result
+
+    found("free")
+    rows = [json.loads(line) for line in (tmp_path / "free/metrics.jsonl").read_text().splitlines()]
+    low, high = (min(row["macs"] for row in rows if row["budget"] == budget) for budget in (1, 2))
+    assert low < high
+    for budget, limit in ((1, high - 1), (2, high)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            result = found(str(budget), max_macs=limit)
+        assert result["macs"] <= limit
+        assert result["score"] == max(row["score"] for row in rows if row["budget"] == budget and row["macs"] <= limit)
+        assert result["genotype"] in [point["genotype"] for point in result["pareto"]]
+    with pytest.warns(UserWarning, match="no evaluated architecture is within the limits"):
+        assert found("nearest", max_macs=low - 1)["macs"] == low
+
+
+def test_the_table_refuses_data_that_it_does_not_use(tmp_path: Path) -> None:
+    for screening in ({}, {"screen": 5, "scores": "scores.csv"}):
+        with pytest.raises(UserError, match="data: the table knows CIFAR-10 only, got 'folder:/no/such'") as error:
+            search("random", RandomConfig(evaluator="table", data="folder:/no/such", **screening), tmp_path / "run")
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match=r"^table: "):  # a screening reads the images
+        search("random", RandomConfig(evaluator="table", data="folder:x", screen=5, table="x"), tmp_path / "run")
 
 
 def test_latency_and_own_data_need_another_evaluator_than_the_table(tmp_path: Path) -> None:

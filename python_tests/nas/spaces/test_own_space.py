@@ -92,7 +92,9 @@ def test_search_train_plot_and_export_in_an_own_space(command: Command) -> None:
     assert code == 0, error
     assert json.loads(Path("run/config.json").read_text())["space"] == "own_space:Mine"
     genotype = json.loads(Path("run/result.json").read_text())["genotype"]
-    assert f"automl-ext retrain --genotype '{genotype}' --space own_space:Mine --out run-retrained" in out
+    retrain = next(line for line in out.splitlines() if "automl-ext retrain " in line)
+    for flags in ("--space own_space:Mine", f"--genotype '{genotype}'", "--subset", "--out run-retrained"):
+        assert flags in retrain
     code, out, error = command("retrain", *SMALL, *mine, "--genotype", genotype, "--out", "net")
     assert code == 0, error
     assert "automl-ext export net --out net/network --trust own_space" in out

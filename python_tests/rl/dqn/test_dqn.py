@@ -187,7 +187,7 @@ CARTPOLE: dict[str, Any] = {
 
 def outcome(out: Path) -> tuple[Any, str, Any]:
     result = json.loads((out / "result.json").read_text())
-    for name in ("seconds", "cpu_seconds", "steps_per_second"):
+    for name in ("seconds", "cpu_seconds", "steps_per_second", "updates_per_second"):
         del result[name]
     best = torch.load(out / "best.pt", weights_only=True)
     return result, (out / "metrics.jsonl").read_text(), {k: v.tolist() for k, v in best["policy"].items()}

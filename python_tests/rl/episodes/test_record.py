@@ -164,7 +164,7 @@ def test_the_command_records_a_run(tmp_path: Path, capsys: Any) -> None:
     recorded("--epsilon", "1", "--seed", "1")
     actions = np.concatenate([e.actions for e in read_episodes(str(tmp_path / "new/data.npz"))])
     assert 0.3 < actions.mean() < 0.7
-    capsys.readouterr()
+    assert "automl-ext train bc --episodes " in " ".join(capsys.readouterr().out.split())
     for arguments, message in [
         (["--episodes", "0"], "--episodes: expected at least 1, got 0"),
         (["--epsilon", "1.5"], "--epsilon: expected a number in .0, 1., got 1.5"),

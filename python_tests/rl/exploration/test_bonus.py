@@ -104,6 +104,20 @@ def test_icm_is_the_error_of_the_forward_model() -> None:
     torch.testing.assert_close(losses, 0.2 * errors + 0.8 * ((guess - a) ** 2).mean(1))
 
 
+@pytest.mark.parametrize("shape", [(), (2,), (2, 2)])
+def test_icm_scales_box_actions_of_any_shape(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    wide = ICM(BOX, spaces.Box(100, 300, shape))
+    torch.manual_seed(0)
+    unit = ICM(BOX, spaces.Box(-1, 1, shape))
+    x, after, actions = torch.randn(6, 3), torch.randn(6, 3), torch.rand(6, *shape)
+    for found, expected in zip(wide(x, 200 + 100 * actions, after), unit(x, actions, after), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert wide.state_dict().keys() == unit.encoder.state_dict(prefix="encoder.").keys() | {
+        f"{part}.{i}.{name}" for part in ("inverse", "ahead") for i in (0, 2) for name in ("weight", "bias")
+    }
+
+
 class Norm2(nn.Module):
     """Errors ‖s′‖² of the normalized next observations; nothing to learn."""
 

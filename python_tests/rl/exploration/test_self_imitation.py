@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
-from policy_worlds import Bandit, Cut, Patience, envs_in, one_hot
+from policy_worlds import Bandit, Cut, Patience, World, envs_in, one_hot
 
 from automl_ext.rl import A2C, A2CConfig
 from automl_ext.rl.envs.rollouts import collect
@@ -87,3 +88,20 @@ def test_learns_from_past_successes_alone(monkeypatch: pytest.MonkeyPatch) -> No
         imitation.add(collect(agent.envs, agent.sample, 5, agent.device))
     imitation.update()
     assert agent.act(one_hot(3)).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
+def test_actions_of_any_shape_are_stored(shape: tuple[int, ...]) -> None:
+    class Pad(World):
+        def __init__(self) -> None:
+            super().__init__()
+            self.action_space = spaces.Box(-1, 1, shape, np.float32)
+
+        def step(self, action: Any) -> Any:
+            return self.observe(), float(np.mean(action)), True, False, {}
+
+    agent, imitation = imitating(Pad, AutoresetMode.SAME_STEP, imitation_updates=2)
+    for _ in range(4):
+        agent.iterate()
+    assert imitation.replay.sample(5).actions.shape == (5, int(np.prod(shape)))
+    assert torch.isfinite(agent.parameters).all()

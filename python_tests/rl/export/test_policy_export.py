@@ -69,6 +69,12 @@ CASES: dict[str, tuple[str, Box, gymnasium.Space, dict[str, Any]]] = {
     "ppo": ("ppo", VECTOR, Discrete(3), {"hidden": (16,)}),
     "linear": ("a2c", VECTOR, Discrete(3), {"hidden": ()}),
     "bytes": ("reinforce", Box(0, 255, (7,), np.uint8), Discrete(3), {"hidden": (16,)}),
+    "normalized_bytes": (
+        "reinforce",
+        Box(0, 255, (7,), np.uint8),
+        Discrete(3),
+        {"normalize": True, "hidden": (16,)},
+    ),
     "cells": ("a2c", Box(0, 1, (6, 6, 3), bool), Discrete(3), {"hidden": (8,)}),
     "images": ("dqn", Box(0, 255, (2, 84, 84), np.uint8), Discrete(6), {"hidden": (16,), "buffer_size": 100}),
     "dqn": ("dqn", VECTOR, Discrete(3, start=2), {"normalize": True, "hidden": (16, 16)}),

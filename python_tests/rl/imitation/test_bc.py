@@ -72,6 +72,18 @@ def test_continuous_actions_are_cloned_in_the_units_of_the_environment() -> None
     np.testing.assert_allclose(agent.act(x[:50].astype(np.float32)), actions[:50], atol=0.6)
 
 
+def test_an_action_dimension_with_equal_bounds_is_cloned() -> None:
+    action_space = spaces.Box(np.float32([-1, 2]), np.float32([1, 2]))
+    agent = rl.BC(rl.BCConfig(**FAST), NoEnvs(spaces.Box(-1, 1, (2,), np.float32), action_space, 1))
+    no, actions = np.zeros(20, bool), np.float32([[0.5, 2]] * 20)
+    episode = {"observations": np.zeros((21, 2)), "actions": actions, "rewards": np.zeros(20), "terminations": no}
+    agent.set_episodes([episode | {"truncations": no}])
+    for _ in range(10):
+        measured = agent.iterate()
+    assert np.isfinite(measured["policy_loss"])
+    np.testing.assert_allclose(agent.act(np.zeros((1, 2), np.float32)), [[0.5, 2]], atol=0.3)
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> str:
     agent = rl.make("a2c", "CartPole-v1", hidden=(4,), n_envs=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from dqn_worlds import random_episodes, small
 from gymnasium.vector import AutoresetMode
 from policy_worlds import Bandit, Patience, envs_in
 
-from automl_ext.rl import DQN, Reinforce, ReinforceConfig
+from automl_ext.rl import DQN, VDN, Reinforce, ReinforceConfig, VDNConfig
 from automl_ext.rl.dqn.offline import replay_of_episodes, saved_replay, train_offline
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
-from automl_ext.rl.loop.agent import multiples
+from automl_ext.rl.loop.agent import Agent, multiples
+from automl_ext.rl.loop.loop import Training
 
 SAME = AutoresetMode.SAME_STEP  # every step is a transition
 
@@ -104,6 +106,66 @@ def test_dreamer_pretrains_once_for_any_prefill(prefill: int) -> None:
         agent.iterate()
         counts.append(agent.updates)
     assert counts == ([31, 32, 33, 34] if prefill == 0 else [0, 31, 32, 33])
+
+
+def vdn(copies: int, **changes: Any) -> VDN:
+    return VDN(VDNConfig(hidden=(4,), batch_size=2, n_envs=copies, **changes))
+
+
+STARTS = [  # agents, options, and the largest total_steps without a gradient step
+    (dqn, {"learning_starts": 40}, 40),
+    (dqn, {"learning_starts": 43}, 40),
+    (dreamer, {"prefill": 40}, 35),
+    (dreamer, {"prefill": 41, "pretrain": 3}, 40),
+    (vdn, {"learning_starts": 40}, 38),  # a step of one copy is two steps
+]
+
+
+@pytest.mark.parametrize(("build", "options", "last"), STARTS)
+def test_training_without_a_gradient_step_warns(build: Any, options: dict[str, Any], last: int) -> None:
+    agent = build(1, **options, total_steps=last)
+    name, value = next(iter(options.items()))
+    text = f"^total_steps: {last} end before the first gradient step, at {name} = {value}: nothing is learned$"
+    with pytest.warns(UserWarning, match=text):
+        train_only(agent)
+    assert agent.updates == 0
+    agent = build(1, **options, total_steps=last + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        train_only(agent)
+    assert agent.updates > 0
+
+
+@pytest.mark.parametrize(("build", "options", "last"), STARTS)
+@pytest.mark.parametrize("n", [3, 16])
+def test_training_with_a_gradient_step_does_not_warn(build: Any, options: dict[str, Any], last: int, n: int) -> None:
+    for total in range(last - 20, last + 1):
+        agent = build(n, **options, total_steps=total)
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            train_only(agent)
+        assert not (caught and agent.updates)
+
+
+def train_only(agent: Agent) -> None:
+    """Train without evaluations."""
+    training = Training(agent, agent.config)  # type: ignore[attr-defined]
+    training.evaluate = lambda: None  # type: ignore[method-assign]
+    training.result = dict  # type: ignore[method-assign]
+    training.complete("test")
+
+
+@pytest.mark.parametrize("build", [dqn, vdn])
+def test_the_result_counts_updates(build: Any) -> None:
+    changes = {"learning_starts": 8, "total_steps": 40, "eval_episodes": 1, "final_episodes": 1}
+    built = build(1, **changes)
+    agent = type(built)(built.config)  # with the environments of its configuration, in which it is evaluated
+    result = agent.learn()
+    assert result["updates"] == agent.learner.updates > 0
+    again = agent.learn(8)
+    assert again["updates"] == agent.learner.updates > result["updates"]
+    new = again["updates"] - result["updates"]
+    assert again["updates_per_second"] == pytest.approx(new / again["seconds"])
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])

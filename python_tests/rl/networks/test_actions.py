@@ -71,6 +71,12 @@ def test_box_scaling_is_affine_and_clips() -> None:
     assert BoxScaling(spaces.Box(0, 1, (2, 3), np.float64)).to_env(np.zeros((4, 6))).shape == (4, 2, 3)
 
 
+def test_a_dimension_with_equal_bounds_has_one_action() -> None:
+    scaling = BoxScaling(spaces.Box(np.float32([-1, 2]), np.float32([1, 2])))
+    assert scaling.half.tolist() == [1, 1]
+    assert scaling.to_env(np.float32([[0.5, -3], [1, 3]])).tolist() == [[0.5, 2], [1, 2]]
+
+
 @pytest.mark.parametrize("bound", [np.inf, float(np.finfo(np.float32).max), 1e7])
 def test_dimensions_without_useful_bounds_are_not_scaled_with_one_warning(bound: float) -> None:
     space = spaces.Box(np.float32([-bound, 0, 10]), np.float32([bound, bound, 20]))

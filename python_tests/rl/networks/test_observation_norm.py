@@ -65,6 +65,15 @@ def test_body_normalizes_first_and_saves_the_statistics() -> None:
     assert not any(p.requires_grad for p in body.norm.buffers())
 
 
+def test_bytes_are_normalized_by_their_own_statistics() -> None:
+    body = Body(spaces.Box(0, 255, (3,), np.uint8), (), normalize=True)
+    x = torch.randint(256, (100, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    body.norm.update(x)
+    y = body(x)
+    torch.testing.assert_close(y.mean(0), torch.zeros(3), atol=1e-5, rtol=0)
+    torch.testing.assert_close(y.std(0, correction=0), torch.ones(3))
+
+
 def test_normalizing_images_is_refused() -> None:
     with pytest.raises(UserError, match="normalize: expected vectors"):
         Body(spaces.Box(0, 255, (4, 84, 84), np.uint8), normalize=True)

@@ -1,0 +1,62 @@
+"""The star of the best architecture in the pictures of a search with a strategy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from automl_ext.nas.search.plot import plot_search
+
+pytest.importorskip("matplotlib", reason="extra plot")
+
+
+def evaluation(seconds: float, score: float, parameters: int, budget: int) -> dict[str, Any]:
+    return {
+        "seconds": seconds,
+        "score": score,
+        "best_score": 0.9,
+        "parameters": parameters,
+        "macs": 10 * parameters,
+        "budget": budget,
+    }
+
+
+ROWS = [
+    evaluation(1, 0.5, 1_000_000, 1),
+    evaluation(2, 0.7, 2_000_000, 1),
+    evaluation(3, 0.9, 3_000_000, 1),
+    evaluation(4, 0.7, 2_000_000, 2),
+    evaluation(5, 0.9, 4_000_000, 2),
+]
+
+
+def stars(figure: Any) -> list[list[list[float]]]:
+    lines = [line for axes in figure.axes for line in axes.lines if line.get_marker() == "*"]
+    return [line.get_xydata().tolist() for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("row", "seconds", "shown"),
+    [(1, 4, 2), (4, 5, 2), (0, 1, 3)],  # the first two rows of a result have the largest budget
+)
+def test_the_star_marks_the_result(
+    tmp_path: Path, drawn_figures: list[Any], row: int, seconds: int, shown: int
+) -> None:
+    result = {name: ROWS[row][name] for name in ("score", "parameters", "macs")}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    plot_search(ROWS, tmp_path)
+    trajectory, pareto = drawn_figures
+    score, millions = pytest.approx(100 * result["score"]), result["parameters"] / 1e6
+    assert stars(trajectory) == [[[seconds, score]]]
+    assert stars(pareto) == [[[pytest.approx(millions), score]], [[pytest.approx(10 * millions), score]]]
+    assert len(pareto.axes[0].collections[0].get_offsets()) == shown
+
+
+def test_without_a_result_there_is_no_star(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    plot_search(ROWS, tmp_path)
+    (tmp_path / "result.json").write_text(json.dumps({"score": "damaged", "parameters": 1}))
+    plot_search(ROWS, tmp_path)
+    assert [stars(figure) for figure in drawn_figures] == [[]] * 4
