@@ -343,8 +343,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         flush_output()  # a full disk is found here
         return code
     except KeyboardInterrupt:
-        resumable = name == "tune" or name in _RUN_COMMANDS
-        print("interrupted" + "; --resume auto continues from the last checkpoint" * resumable, file=sys.stderr)
+        advice = "; --resume auto continues the run" if name == "tune" or name in _RUN_COMMANDS else ""
+        print(f"interrupted{advice}", file=sys.stderr)
         return 130
     except Exception as error:
         return _fail(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Iterator, Sequence
@@ -75,7 +74,7 @@ def print_tuning(out: Path, result: dict[str, Any]) -> None:
     """Print the result of ``automl-ext tune``."""
     from automl_ext.tune.commands.report import summary_rows, table_of
 
-    Console().print(table_of(result, json.loads((out / "config.json").read_text())["space"]))
+    Console().print(table_of(result, read_object(out / "config.json")["space"]))
     rows = [*summary_rows(result), ("written to", f"{out}/result.json, best.toml")]
     _print(f"automl-ext tune {result['command']}: finished", rows, [result["command_line"]])
 

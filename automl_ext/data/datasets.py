@@ -14,16 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    IterableDataset,
-    RandomSampler,
-    SequentialSampler,
-    Subset,
-    SubsetRandomSampler,
-    WeightedRandomSampler,
-)
+from torch.utils.data import DataLoader, Dataset, IterableDataset, Subset
 
 from automl_ext.data.array_files import to_uint8
 from automl_ext.data.pixels import (
@@ -106,25 +97,28 @@ def _read_all(data: Any, size: Size | None, mode: str) -> tuple[Tensor, Tensor]:
     raise UserError(f"data: expected {EXPECTED}, got {short(data)}")
 
 
+def _selected(sampler: Iterable[Any]) -> list[Any]:
+    """Return the indices that a sampler draws, in increasing order. One that does not end repeats some of them."""
+    selected: set[Any] = set()
+    for drawn in sampler:
+        index = drawn.item() if isinstance(drawn, Tensor) else drawn
+        if index in selected:
+            name = type(sampler).__name__
+            raise UserError(f"DataLoader: its {name} repeats images; pass its dataset and class_weights='balanced'")
+        selected.add(index)
+    return sorted(selected)
+
+
 def _in_order(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Iterate over the batches of a loader; if it shuffles, in the order of its dataset.
+    """Iterate over the batches of a loader, in the order of its dataset, of the images that its sampler selects.
 
     Raises:
         UserError: its sampler repeats images, which could then be both training and test images.
     """
-    sampler = loader.sampler
-    if isinstance(sampler, WeightedRandomSampler):
-        raise UserError(
-            "DataLoader: its WeightedRandomSampler repeats images; pass its dataset and class_weights='balanced'"
-        )
-    if isinstance(sampler, (RandomSampler, SubsetRandomSampler)) and loader.batch_size is not None:
-        dataset = loader.dataset
-        if isinstance(sampler, SubsetRandomSampler):
-            dataset = Subset(dataset, sorted(set(map(int, sampler.indices))))
+    if loader.batch_size is not None and not isinstance(loader.dataset, IterableDataset):
         loader = DataLoader(
-            dataset,
+            Subset(loader.dataset, _selected(loader.sampler)),
             batch_size=loader.batch_size,
-            sampler=SequentialSampler(dataset),  # type: ignore[arg-type]
             num_workers=loader.num_workers,
             collate_fn=loader.collate_fn,
         )

@@ -1,5 +1,7 @@
 """Own data in Python: datasets, loaders, arrays and Pillow images."""
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,13 @@ from automl_ext.training.errors import UserError
 
 IMAGES = torch.arange(12 * 3 * 4 * 5).remainder(251).to(torch.uint8).view(12, 3, 4, 5)
 LABELS = torch.arange(12) % 2
+
+
+class Endless:
+    """A sampler for training without epochs."""
+
+    def __iter__(self):
+        return itertools.cycle(range(12))
 
 
 class Items(Dataset):
@@ -112,9 +121,10 @@ def test_test_part_class_names_and_subset():
         (Items([]), "Items: expected images, got none"),
         (DataLoader(Items(list(IMAGES))), "DataLoader: expected batches"),
         (
-            DataLoader(TensorDataset(IMAGES, LABELS), sampler=Weighted([1.0] * 12, 12)),
+            DataLoader(TensorDataset(IMAGES, LABELS), sampler=Weighted([1.0] * 12, 40)),
             "DataLoader: its WeightedRandomSampler repeats images; pass its dataset and class_weights",
         ),
+        (DataLoader(TensorDataset(IMAGES, LABELS), sampler=Endless()), "DataLoader: its Endless repeats images"),
         (DataLoader(Items([(IMAGES[0], 0), (IMAGES[0, :, :2], 1)]), batch_size=2), "pass its dataset and --image-size"),
     ],
 )
@@ -124,9 +134,10 @@ def test_unsuitable_data_are_refused_in_one_line(data, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_loader_that_shuffles_a_part_gives_the_part_in_the_order_of_the_dataset():
+@pytest.mark.parametrize("kind", [SubsetRandomSampler, list])
+def test_a_loader_that_shuffles_a_part_gives_the_part_in_the_order_of_the_dataset(kind):
     chosen = [7, 2, 9, 4, 11, 0, 5, 6, 1, 8]
-    loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=3, sampler=SubsetRandomSampler(chosen))
+    loader = DataLoader(TensorDataset(IMAGES, LABELS), batch_size=3, sampler=kind(chosen))
     data = load_images(loader)
     assert torch.equal(data.images, IMAGES[sorted(chosen)])
     assert torch.equal(data.labels, LABELS[sorted(chosen)])

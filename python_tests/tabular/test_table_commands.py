@@ -88,6 +88,7 @@ def test_train_by_time_keeps_a_model_of_all_rows(command: Command, files: Path) 
         ("fit absent.csv --target y --out run", "cannot read absent.csv"),
         ("fit train.csv --target z --out run", "target: there is no column 'z'"),
         ("fit train.csv --target y --minutes 0 --out run", "minutes: expected above 0"),
+        ("fit train.csv --target y --out .", "out: . is not empty: choose another --out, or delete it"),
         ("fit train.csv --target y --type city --out run", "type: expected COLUMN=TYPE"),
         ("fit train.csv --target y --type city=blue --out run", "type: city: expected"),
         ("fit train.csv --target y --type a=date --type a=text --out run", "type: expected one type of column 'a'"),

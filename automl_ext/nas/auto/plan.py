@@ -69,17 +69,16 @@ class Plan:
 
     Attributes:
         screening: seconds after which no further candidates are screened.
-        rungs: least number of architectures, and number of epochs, of each rung of the short trainings. Empty if the
-            budget is so small that they would be too short to be of use; the highest-ranked architectures are then
-            trained fully.
-        rung_seconds: seconds of each rung; more architectures are trained while there is time.
+        rungs: number of epochs of each rung of the short trainings. Empty if the budget is so small that they would be
+            too short to be of use; the highest-ranked architectures are then trained fully.
+        rung_seconds: seconds of each rung, which trains as many architectures as fit, and at least ``finalists``.
         finalists: minimum number of architectures to train fully, not counting the largest one. More are trained if
             time is left.
         epochs: number of epochs of a full training.
     """
 
     screening: float
-    rungs: tuple[tuple[int, int], ...]
+    rungs: tuple[int, ...]
     rung_seconds: float
     finalists: int
     epochs: int
@@ -100,8 +99,7 @@ def make_plan(config: AutoConfig, epoch: float, batches: int) -> Plan:
     short = [few for few in (least * ETA**rung for rung in range(RUNGS)) if few * ETA <= most]
     share = FULL if short else SHORT + FULL
     finalists = max(min(config.finalists, int(share * budget / (epochs * epoch))) - 1, 1)
-    rungs = tuple((finalists, few) for few in short)
-    return Plan(SCREENING * budget, rungs, SHORT * budget / max(len(rungs), 1), finalists, epochs)
+    return Plan(SCREENING * budget, tuple(short), SHORT * budget / max(len(short), 1), finalists, epochs)
 
 
 def next_task(
@@ -130,16 +128,15 @@ def next_task(
     screened = [d for d in done if d.task.stage == "screen"]
     chunk = CHUNK * len(screened)
     spent = seconds(screened)
-    needed = plan.rungs[0][0] if plan.rungs else plan.finalists
-    if chunk < len(candidates) and (spent < plan.screening or chunk < needed):
+    if chunk < len(candidates) and (spent < plan.screening or chunk < plan.finalists):
         return Task("screen", number, chunk=chunk)
     # The largest architecture is trained fully in any case, so it takes no place in the rungs.
     entrants: list[tuple[Any, int | None]] = [(genotype, None) for genotype in ranked(screened) if genotype != largest]
     # The candidates of the full trainings: first those of the last rung.
     others: list[tuple[Any, int | None]] = [] if plan.rungs else entrants
-    for rung, (count, epochs) in enumerate(plan.rungs):
+    for rung, epochs in enumerate(plan.rungs):
         short = [d for d in done if d.task.stage == "short" and d.task.rung == rung]
-        if len(short) < len(entrants) and (len(short) < count or time_for_another(short, plan.rung_seconds)):
+        if len(short) < len(entrants) and (len(short) < plan.finalists or time_for_another(short, plan.rung_seconds)):
             genotype, start = entrants[len(short)]
             return Task("short", number, genotype, epochs, start, rung=rung)
         entrants = [(d.task.genotype, d.task.number) for d in best(short)]

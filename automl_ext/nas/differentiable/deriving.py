@@ -73,7 +73,8 @@ def skip_share(choices: Sequence[Choice], operations: Sequence[str]) -> float:
 
 def never_derived(supernet: Supernet) -> int | None:
     """Return the index of "none" if its nodes keep only their strongest edges, so that no edge can have it."""
-    return supernet.operations.index(NONE) if supernet.inputs is not None else None
+    keeps_strongest = supernet.inputs is not None and NONE in supernet.operations
+    return supernet.operations.index(NONE) if keeps_strongest else None
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_con
 @pytest.fixture
 def small_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same plan at any speed."""
-    fixed = plan.Plan(screening=0.0, rungs=((3, 1), (2, 2)), rung_seconds=0.0, finalists=1, epochs=2)
+    fixed = plan.Plan(screening=0.0, rungs=(1, 2), rung_seconds=0.0, finalists=2, epochs=2)
     monkeypatch.setattr(plan, "make_plan", lambda *_: fixed)
 
 
@@ -57,7 +57,7 @@ def test_result_and_files(tmp_path: Path, small_plan: None) -> None:
     best = min(rows["found"]["valid_log_loss"], rows["largest"]["valid_log_loss"])
     assert rows["ensemble"]["valid_log_loss"] <= best + 1e-9
     stages = result["stages"]
-    assert [stages[s]["tasks"] for s in ("probe", "screen", "short", "full")] == [1, 1, 5, 2]
+    assert [stages[s]["tasks"] for s in ("probe", "screen", "short", "full")] == [1, 1, 4, 3]
     search = sum(stages[s]["seconds"] for s in ("probe", "screen", "short", "full"))
     assert rows["found"]["seconds"] == pytest.approx(search)
     assert stages["random"]["seconds"] >= search

@@ -43,10 +43,10 @@ def test_the_trainings_fit_into_the_budget(minutes: float, epoch: float, batches
     config = AutoConfig(minutes=minutes, epochs=40, finalists=5)
     plan = make_plan(config, epoch, batches)
     assert 1 <= plan.finalists <= 4
-    short = sum(max(plan.rung_seconds, count * epochs * epoch) for count, epochs in plan.rungs)
+    short = sum(max(plan.rung_seconds, plan.finalists * epochs * epoch) for epochs in plan.rungs)
     seconds = short + epoch * plan.epochs * (plan.finalists + 1)
     smallest = epoch * 2 * LEAST_EPOCHS  # one finalist and the largest architecture
-    assert seconds <= max(60 * minutes * 0.9, smallest)
+    assert seconds <= max(60 * minutes * 0.85, smallest)
 
 
 def test_the_best_are_promoted_with_their_weights() -> None:
@@ -66,8 +66,7 @@ def test_the_best_are_promoted_with_their_weights() -> None:
 
 def test_short_trainings_have_enough_steps_to_tell_architectures_apart() -> None:
     def epochs(minutes: float, batches: int) -> list[int]:
-        plan = make_plan(AutoConfig(minutes=minutes, epochs=40), 10.0, batches)
-        return [epochs for _, epochs in plan.rungs]
+        return list(make_plan(AutoConfig(minutes=minutes, epochs=40), 10.0, batches).rungs)
 
     assert [epochs(minutes, MANY) for minutes in (1, 2, 5, 15)] == [[], [1], [1, 3], [1, 3, 9]]
     assert [epochs(minutes, FEW) for minutes in (4, 5, 15, 20)] == [[], [3], [3, 9], [3, 9]]
@@ -89,7 +88,7 @@ def test_no_training_has_more_epochs_than_given(epochs: int) -> None:
 def test_a_rung_takes_its_share_of_the_budget() -> None:
     plan = make_plan(CONFIG, 1.0, MANY)
     done = run_through(CONFIG, {}, batches=MANY)
-    for rung, (_, epochs) in enumerate(plan.rungs):
+    for rung, epochs in enumerate(plan.rungs):
         seconds = epochs * len(stage(done, "short", rung))
         assert plan.rung_seconds - epochs < seconds <= plan.rung_seconds
 
