@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import re
 import sys
@@ -19,10 +20,13 @@ from rl_worlds import Scripted
 
 from automl_ext import rl
 from automl_ext.cli import main
+from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.episodes.files import FIELDS, read_episodes, write_episodes
 from automl_ext.rl.episodes.record import record
 from automl_ext.rl.replay.episodes import RecordedEpisode, as_recorded
+from automl_ext.summary import print_recording
+from automl_ext.training.config import to_dict
 from automl_ext.training.errors import UserError
 
 
@@ -174,3 +178,11 @@ def test_the_command_records_a_run(tmp_path: Path, capsys: Any) -> None:
         assert re.search(message, capsys.readouterr().err)
     assert main(["record", str(tmp_path / "none"), "--out", "x.npz"]) == 2
     assert "folder that is not a run directory" in capsys.readouterr().err
+
+
+def test_the_next_command_is_for_the_environment_of_the_run(tmp_path: Path, capsys: Any) -> None:
+    stored = {"env_id": "Acrobot-v1", "env": to_dict(EnvOptions(env_kwarg=("a=1", "b=2")))}
+    (tmp_path / "config.json").write_text(json.dumps(stored))
+    print_recording(tmp_path, Path("x.npz"), {"episodes": 1, "steps": 2, "return_mean": 0.0, "return_std": 0.0})
+    text = " ".join(capsys.readouterr().out.split())
+    assert "automl-ext train bc --env-id Acrobot-v1 --env-kwarg a=1 --env-kwarg b=2 --episodes x.npz" in text
