@@ -25,6 +25,7 @@ from automl_ext.tune.commands.command import CommandTuneConfig, known_points, tu
 from automl_ext.tune.commands.flags import as_flags, as_toml
 from automl_ext.tune.commands.objective import CommandObjective, TunedBy, value_of
 from automl_ext.tune.commands.ranges import space_of
+from automl_ext.tune.experience import Portfolio
 from automl_ext.tune.reporting import Pruned, Reports, reporting
 
 TINY = A2CConfig(total_steps=160, n_envs=2, eval_every=40, eval_episodes=1, final_episodes=1, hidden=(8,))
@@ -116,6 +117,11 @@ def test_without_a_command_it_lists_those_that_can_be_tuned(run: Any) -> None:
         (["train", "a2c", "--trials", 1, "--trial-seeds", 0], "trial_seeds: expected at least 1"),
         (["train", "dreamer", "--trials", 1], "DreamerConfig declares no ranges"),
         (["train", "reinforce", "--trials", 1, "--sampler", "experience"], "no experience with train reinforce"),
+        (["train", "a2c", "--trials", 1, "--portfolio", "none.json"], "none.json"),
+        (
+            ["train", "a2c", "--trials", 1, "--portfolio", "a.json", "--sampler", "gp"],
+            "portfolio: expected the sampler",
+        ),
         (["retrain", "--trials", 1, "--objective", "test_accuracy"], "of the test data"),
         (["retrain", "--trials", 1, "--objective", "valid_log_loss"], "valid_log_loss is a loss; expected --minimize"),
         (["train", "a2c", "--trials", 1, "--env-id", "Nope-v0"], "the first trial failed"),
@@ -262,10 +268,24 @@ def test_flags_and_toml_of_a_configuration() -> None:
 
 def test_known_points_fit_the_space(monkeypatch: pytest.MonkeyPatch) -> None:
     known = [{"lr": 5.0, "size": 3}, {"lr": 1.0}, {"other": 1}]
-    monkeypatch.setattr("automl_ext.tune.experience.portfolio", lambda command: known)
+    monkeypatch.setattr("automl_ext.tune.experience.portfolio", lambda command, file: known)
     space = {"lr": Range(0.1, 1.0), "kind": Categories("a", "b")}
     usual = {"lr": 0.5, "kind": "b"}
     assert known_points("train x", space, usual) == [{"lr": 1.0, "kind": "b"}]  # without the usual point
+
+
+def test_points_of_a_portfolio_file_come_after_the_given_settings(run: Any, tmp_path: Path) -> None:
+    known = Portfolio("train a2c", [{"lr": 0.004}, {"lr": 0.006, "gamma": 0.9}], [], "test")
+    (tmp_path / "known.json").write_text(json.dumps(known.as_dict()))
+    flags = ["train", "a2c", *FLAGS, "--sampler", "experience", "--portfolio", "known.json", "--out", "known"]
+    assert run("tune", *flags)[0] == 0
+    trials = json.loads((tmp_path / "known/result.json").read_text())["trials"]
+    usual = trials[0]["point"] | {"ent_coef": 1e-08}  # 0 is outside of the range
+    assert [trial["point"] for trial in trials[1:]] == [usual | point for point in known.points]
+    (tmp_path / "known.json").write_text(json.dumps(known.as_dict() | {"command": "train ppo"}))
+    code, _, err = run("tune", *flags[:-1], "other")
+    assert (code, (tmp_path / "other").exists()) == (2, False)
+    assert "expected a portfolio of 'train a2c', got one of 'train ppo'" in err
 
 
 def saved(config: Any, out: Path, resume: str | None = None, stop_after: int | None = None) -> None:

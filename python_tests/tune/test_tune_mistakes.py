@@ -92,7 +92,7 @@ def test_a_portfolio_does_not_repeat_the_given_point(tmp_path: Path, monkeypatch
     import automl_ext.tune.experience as experience
 
     known = [{"lr": 0.1}, {"lr": 0.01}]
-    monkeypatch.setattr(experience, "portfolio", lambda name: known)
+    monkeypatch.setattr(experience, "portfolio", lambda name, file: known)
     assert command.known_points("train a2c", SPACE, {"lr": 0.1}) == [{"lr": 0.01}]
 
 

@@ -97,6 +97,12 @@ class A3C(LearningAgent):
     def act(self, observations: np.ndarray) -> np.ndarray:
         return self.learner.act(observations)
 
+    def begin(self, starting: np.ndarray) -> None:
+        self.learner.begin(starting)
+
+    def evaluation_actions(self, observations: np.ndarray) -> np.ndarray:
+        return self.learner.evaluation_actions(observations)
+
     def random_actions(self, observations: np.ndarray) -> np.ndarray:
         return self.learner.random_actions(observations)
 

@@ -58,6 +58,7 @@ class PolicyGradientConfig(TrainConfig):
     bonus_weight: float = 0.1  # Weight of the bonus.
     drac: float = 0.0  # Weight of DrAC's loss, which keeps policy and value equal for shifted images.
     augment_shift: int = 4  # Largest shift of an image by drac, in pixels.
+    eval_sample: bool = False  # Sample the actions in evaluations. Default: take the most probable ones.
     init_policy: str | None = None  # Start from the policy of this run directory or file, such as one of train bc.
     potential: str | None = None  # Shape rewards: a potential, mountain-car, frozen-lake or MODULE:FUNCTION.
     separate: Separate = "none"  # What each of several agents or tasks has for itself: none, heads or networks.
@@ -94,6 +95,7 @@ class PolicyGradientAgent(PolicyAgent):
     rng: np.random.Generator
     extra_losses: Sequence[ExtraLoss] = ()
     bonus: StepBonus | None = None
+    eval_rng: np.random.Generator | None = None  # of the actions in evaluations
     _policy_given = False  # whether a policy was loaded, which replaces config.init_policy
 
     def prepare(self, resuming: bool = False) -> None:
@@ -136,6 +138,17 @@ class PolicyGradientAgent(PolicyAgent):
         distribution = self.network.distribution
         actions = distribution.sample(self.outputs(observations), self.rng)
         return actions, distribution.to_env(actions)
+
+    def begin(self, starting: np.ndarray) -> None:
+        if self.config.eval_sample and starting.all():  # a new evaluation
+            self.eval_rng = np.random.default_rng(derived_seed(self.config.seed, 8))
+
+    def evaluation_actions(self, observations: np.ndarray) -> np.ndarray:
+        """Return the most probable actions, or sampled ones with ``config.eval_sample``; draws nothing from ``rng``."""
+        if self.eval_rng is None:
+            return self.act(observations)
+        distribution = self.network.distribution
+        return distribution.to_env(distribution.sample(self.outputs(observations), self.eval_rng))
 
     def bonus_metrics(self) -> dict[str, float]:
         """Return the mean bonus of the steps since the last call; {} without a bonus."""

@@ -154,6 +154,10 @@ class Agent(ABC):
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Return the deterministic actions [B, ...] for observations [B, ...]."""
 
+    def evaluation_actions(self, observations: np.ndarray) -> np.ndarray:
+        """Return the actions [B, ...] of an evaluation: those of :meth:`act`, unless an option changes that."""
+        return self.act(observations)
+
     @abstractmethod
     def policy_state(self) -> dict[str, Any]:
         """Return the state that :meth:`act` depends on: tensors and plain Python values."""

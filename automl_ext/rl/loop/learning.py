@@ -120,8 +120,9 @@ class LearningAgent(Agent):
         return (actions[0] if single else actions), state
 
     def evaluate(self, episodes: int = 30, seed: int = 0) -> np.ndarray:
-        """Play whole episodes with deterministic actions in new environments; return their returns, float64 [episodes].
+        """Play whole episodes in new environments; return their returns, float64 [episodes].
 
+        The actions are deterministic, unless the configuration has ``eval_sample``.
         With several agents or tasks there are ``episodes`` returns of each, in turn.
         ``automl-ext eval`` plays the same episodes for the same seed.
 
@@ -133,7 +134,7 @@ class LearningAgent(Agent):
             raise ValueError(f"episodes: expected an int of at least 1, got {short(episodes)}")
         check_known(self.config.env_id, "evaluate")
         envs = envs_of(self.config, episodes, derived_seed(seed, 1))
-        return evaluate(self.act, envs, self.begin, self.config.eval_max_steps)
+        return evaluate(self.evaluation_actions, envs, self.begin, self.config.eval_max_steps)
 
     def restore_best(self) -> int:
         """Replace the policy by the best one of the last :meth:`learn`. Return the step at which it was found.

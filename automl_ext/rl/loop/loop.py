@@ -256,7 +256,7 @@ class Training:
         """
         envs = envs_of(self.config, episodes, derived_seed(self.config.seed, number))
         self.groups = names_of(envs.observation_space)
-        returns, self.cut = play(self.agent.act, envs, self.agent.begin, self.config.eval_max_steps)
+        returns, self.cut = play(self.agent.evaluation_actions, envs, self.agent.begin, self.config.eval_max_steps)
         return returns
 
     def check_finite(self) -> None:

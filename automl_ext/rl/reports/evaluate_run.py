@@ -35,7 +35,7 @@ def evaluate_run(
     max_steps: int | None = None,
     trust: Iterable[str] = (),
 ) -> dict[str, Any]:
-    """Evaluate the deterministic policy of a run on whole episodes.
+    """Evaluate the policy of a run on whole episodes, as its evaluations during training did.
 
     Args:
         run: a run directory of one of :data:`automl_ext.rl.registry.ALGORITHMS`.
@@ -70,7 +70,7 @@ def evaluate_run(
         film = _film(config, agent, seed, min(limit, LONGEST)) if videos else None  # first, since rendering may fail
         envs = envs_of(config, episodes, derived_seed(seed, 1))
         names = names_of(envs.observation_space)
-        returns, cut = play(agent.act, envs, agent.begin, limit)
+        returns, cut = play(agent.evaluation_actions, envs, agent.begin, limit)
         result = {
             "eval_return_mean": float(returns.mean()),
             "eval_return_std": float(returns.std()),
@@ -96,7 +96,7 @@ def _film(config: Any, agent: Agent, seed: int, max_steps: int) -> Film:
     if not config.env_id.startswith("ALE/"):  # Atari has no other vectorization
         config = dataclasses.replace(config, env=dataclasses.replace(config.env, vectorization="sync"))
     envs = envs_of(config, 1, derived_seed(seed, 2), render=True)
-    return record(agent.act, envs, agent.begin, max_steps)
+    return record(agent.evaluation_actions, envs, agent.begin, max_steps)
 
 
 def agent_of(run: Path, trust: Iterable[str] = (), env_id: str | None = None) -> tuple[Any, Any]:

@@ -41,10 +41,14 @@ class CommandTuneConfig(TuneConfig):
     the first of them."""
     ranges: Path | None = None
     """TOML file with other ranges: tables [OPTION] with low, high and log, or values; lists exclude or only."""
+    portfolio: Path | None = None
+    """Portfolio file for the samplers default and experience, made by automl-ext portfolio. Default: the package's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "trial_seeds", low=1, high=MOST_SEEDS)
+        if self.portfolio is not None and self.sampler not in WITH_EXPERIENCE:
+            raise ValueError(f"portfolio: expected the sampler default or experience with it, got {self.sampler}")
 
 
 def tune_command(
@@ -104,7 +108,7 @@ def tune_command(
 
     first = [point_of(settings, space)]
     if config.sampler in WITH_EXPERIENCE:
-        first += known_points(name, space, first[0])
+        first += known_points(name, space, first[0], config.portfolio)
         if config.sampler == "experience" and len(first) == 1:
             raise UserError(f"sampler: there is no experience with {name}; expected default, random, tpe, gp or cmaes")
     return tune(
@@ -132,16 +136,25 @@ def point_of(settings: Any, space: Space) -> dict[str, Any]:
     return point
 
 
-def known_points(command: str, space: Space, usual: dict[str, Any]) -> list[dict[str, Any]]:
+def known_points(command: str, space: Space, usual: dict[str, Any], file: Path | None = None) -> list[dict[str, Any]]:
     """Return the points of the portfolio, best first, moved into the space; names without a value keep ``usual``.
 
     A point equal to ``usual``, which trial 0 evaluates, is left out.
+
+    Args:
+        command: the tuned command.
+        space: the values of each name.
+        usual: the point of trial 0.
+        file: portfolio file; None: the package's.
+
+    Raises:
+        UserError: ``file`` is damaged, or is a portfolio of another command.
     """
     from automl_ext.tune.experience import portfolio
     from automl_ext.tune.space import nearest
 
     points = [nearest(space, usual)]
-    for known in portfolio(command):
+    for known in portfolio(command, file):
         point = nearest(space, usual | {name: value for name, value in known.items() if name in space})
         if point not in points:
             points.append(point)
