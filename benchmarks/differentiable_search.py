@@ -106,16 +106,17 @@ def choose_epochs(config: SupernetConfig, sample: Sampler, splits: Splits, secon
 
 def derivation_seconds(job: SupernetSearch, longer: float) -> float:
     """Return the CPU time of a derivation by perturbation, from one whose epochs are shorter by this factor."""
-    spent = []
+    spent, config = [], job.config
     for tune_epochs in (0, 1):
-        job.config = replace(job.config, tune_epochs=tune_epochs)
+        job.config = replace(config, tune_epochs=tune_epochs, orders=1)
         derivation = Perturbation(job)
         start = time.process_time()
         while derivation.epoch < derivation.epochs:
             derivation.run_epoch()
         spent.append(time.process_time() - start)
     deciding, tuning = spent[0], max(spent[1] - spent[0], 0.0)
-    return deciding * IMAGES / len(derivation.images.labels) + tuning * longer
+    deciding *= config.orders * IMAGES / len(derivation.images.labels)
+    return deciding + tuning * config.tune_epochs * longer
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:

@@ -49,6 +49,7 @@ class SupernetConfig:
     stop_skip: float | None = None  # End the search at this share of skip connections in the cell (DARTS+: 0.25).
     derive: Literal["alpha", "perturbation"] = "alpha"  # Largest α, or the operation whose removal hurts most.
     tune_epochs: int = 1  # Epochs of training after each edge that perturbation has decided.
+    orders: int = 1  # Derivations by perturbation, each with its own order of edges; training-free scores choose one.
     tie: float = 0.0  # Difference of probabilities up to which a training-free score decides (Python only).
     retrain_epochs: int = 40  # Epochs of the final training. Its other options are the defaults of the command retrain.
     retrain_channels: int = 16  # Number of channels C in the final training.
@@ -65,6 +66,7 @@ class SupernetConfig:
         check_range(self, "momentum", "alpha_beta1", "alpha_beta2", low=0, below=1)
         check_range(self, "beta_decay", "tie", low=0)
         check_range(self, "tune_epochs", low=0, high=LARGEST)
+        check_range(self, "orders", low=1, high=LARGEST)
         check_range(self, "stop_skip", above=0, high=1)
         self._check_warmup()
         self._check_switches()
@@ -93,6 +95,14 @@ class SupernetConfig:
             raise ValueError(f'derive: expected "alpha" or "perturbation", got {self.derive!r}')
         if self.derive == "perturbation" and self.tie > 0:
             raise ValueError(f"tie: expected 0 with derive perturbation, which has no probabilities, got {self.tie}")
+
+        if self.orders > 1 and self.derive != "perturbation":
+            raise ValueError(f"orders: expected 1 with derive {self.derive}, got {self.orders}")
+        if self.orders > 1 and self.tune_epochs:
+            raise ValueError(
+                f"orders: expected 1 with tune_epochs {self.tune_epochs}, got {self.orders}: all derivations start "
+                "from the same weights, so set tune_epochs to 0"
+            )
 
     def tau(self, epoch: int) -> float:
         """Return the temperature τ in ``epoch``; searches without a temperature use 1."""

@@ -1,4 +1,4 @@
-"""Derives the architecture from α: decoding by the space, edge strengths, ties, share of skip connections."""
+"""Derives the architecture from α: decoding by the space, edge strengths, ties, the choice among derived cells."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from automl_ext.data.images import Splits
+from automl_ext.nas.estimators.training_free.scores import RANK
+from automl_ext.nas.screening.score_job import ScoreJob
 from automl_ext.nas.spaces.partial_channels import edge_weights
+from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice, Supernet
 
 SKIP, NONE = "skip_connect", "none"
@@ -62,6 +66,20 @@ def with_edge_strengths(supernet: Supernet, alphas: Sequence[Tensor]) -> list[Te
         p[:, none] = (1 - p.sum(-1)).clamp(min=0)
         combined.append(p.log())
     return combined
+
+
+def best_scored(genotypes: Sequence[Any], space: Space[Any], splits: Splits, device: torch.device, seed: int) -> int:
+    """Return the index of the architecture with the highest rank by the training-free scores of a screening.
+
+    Its ranks are those among ``genotypes``; of equal ones, the first is taken.
+
+    Raises:
+        UserError: fewer than four training images.
+    """
+    scoring = ScoreJob(space, genotypes, splits, device, RANK, seed=seed)
+    while scoring.epoch < scoring.epochs:
+        scoring.run_epoch()
+    return int(scoring.table().rank().argmax())
 
 
 def skip_share(choices: Sequence[Choice], operations: Sequence[str]) -> float:

@@ -9,6 +9,10 @@
 α is the weight of an operation in the mixture; a(o) shows how much the trained supernet depends on the operation. So α
 need not be trained at all: with ``warmup`` 1 the search trains the weights only ("fixed α" in the paper).
 
+The found cell depends on the order of the edges. With ``orders`` above 1, several cells are derived from the same
+weights, each in its own random order, and training-free scores choose among them: the accuracy of a derived cell with
+the supernet's weights, which were trained for the mixture of all operations, does not show which cell is good.
+
 As in the authors' code, weights of the other operations keep their values if all operations run (DARTS), batch norm
 uses the statistics of the batch, and the learning rate is a tenth of the search's. Their code also trains α in between;
 here α is fixed. For GDAS and entmax-GDAS, which the paper does not treat, the accuracy is that of sampled networks that
@@ -48,12 +52,23 @@ class Perturbation:
     An epoch decides one edge or node, then trains the weights for ``config.tune_epochs`` epochs, except the last one.
 
     Attributes:
-        allowed: masks in the shapes of α; at the end, one operation per edge.
+        allowed: masks in the shapes of α; at the end of an order, one operation per edge.
+        derived: the masks of all finished orders.
     """
 
     def __init__(self, search: SupernetSearch) -> None:
         self.search, self.supernet = search, search.supernet
         config, supernet = search.config, search.supernet
+        self.derived: list[list[Tensor]] = []
+        self.begin_order()
+        self.decisions = count_decisions(supernet)
+        self.epoch, self.epochs = 0, config.orders * self.decisions
+        self.images = Split(search.alpha_images.images[:IMAGES], search.alpha_images.labels[:IMAGES])
+        self.optimizer = nesterov_sgd(supernet.weights(), config.lr / 10, config.momentum, config.weight_decay)
+
+    def begin_order(self) -> None:
+        """Allow all candidates again, and draw an order of edges and nodes."""
+        search, supernet = self.search, self.supernet
         self.allowed = [mask.clone() for mask in search.allowed or all_candidates(supernet)]
         edges = [(kind, edge) for kind, mask in enumerate(self.allowed) for edge in range(len(mask))]
         self.edges = [edges[i] for i in torch.randperm(len(edges), generator=search.rng)]
@@ -63,9 +78,6 @@ class Perturbation:
                 mask[:, supernet.operations.index(NONE)] = False
             nodes = [(kind, i) for kind in range(len(self.allowed)) for i in range(len(supernet.nodes))]
             self.nodes = [nodes[i] for i in torch.randperm(len(nodes), generator=search.rng)]
-        self.epoch, self.epochs = 0, count_decisions(supernet)
-        self.images = Split(search.alpha_images.images[:IMAGES], search.alpha_images.labels[:IMAGES])
-        self.optimizer = nesterov_sgd(supernet.weights(), config.lr / 10, config.momentum, config.weight_decay)
 
     @property
     def tau(self) -> float:
@@ -81,11 +93,16 @@ class Perturbation:
         """
         with self.search.clock:
             self.supernet.train()
-            if self.epoch < len(self.edges):
-                results = self.decide_edge(*self.edges[self.epoch])
+            place = self.epoch % self.decisions
+            if place == 0 and self.epoch:
+                self.begin_order()
+            if place < len(self.edges):
+                results = self.decide_edge(*self.edges[place])
             else:
-                results = self.decide_node(*self.nodes[self.epoch - len(self.edges)])
+                results = self.decide_node(*self.nodes[place - len(self.edges)])
             self.epoch += 1
+            if place == self.decisions - 1:
+                self.derived.append([mask.clone() for mask in self.allowed])
             scalars = {"accuracy_without_best": min(results)[0], "accuracy_without_worst": max(results)[0]}
             if self.epoch < self.epochs and self.search.config.tune_epochs:
                 scalars["loss"] = self.tune()
@@ -145,9 +162,9 @@ class Perturbation:
             alphas[kind][edge, operation] = -torch.inf
         return self.search.choices(alphas, self.tau, rng)
 
-    def alphas(self) -> list[Tensor]:
-        """Return α with −inf for all operations that were not kept."""
-        return masked([alpha.detach() for alpha in self.supernet.alphas], self.allowed)
+    def alphas(self, allowed: list[Tensor] | None = None) -> list[Tensor]:
+        """Return α with −inf for all operations that were not kept, or that the given masks exclude."""
+        return masked([alpha.detach() for alpha in self.supernet.alphas], self.allowed if allowed is None else allowed)
 
     @torch.no_grad()
     def measure(self, draw: Draw, seed: int) -> Result:
@@ -173,6 +190,7 @@ class Perturbation:
             "edges": self.edges,
             "nodes": self.nodes,
             "allowed": self.allowed,
+            "derived": self.derived,
             "optimizer": self.optimizer.state_dict(),
         }
 
@@ -183,6 +201,9 @@ class Perturbation:
         self.epoch, self.edges, self.nodes = state["epoch"], state["edges"], state["nodes"]
         for mask, stored in zip(self.allowed, state["allowed"], strict=True):
             mask.copy_(stored)
+        # Checkpoints without this key have one order.
+        stored_orders = state.get("derived", [self.allowed] if self.epoch == self.epochs else [])
+        self.derived = [[mask.to(self.allowed[0].device) for mask in masks] for masks in stored_orders]
         load_optimizer(self.optimizer, state["optimizer"])
 
 

@@ -19,8 +19,8 @@ from automl_ext.training.errors import UserError
 
 Config = TypeVar("Config", bound=SupernetConfig)
 
-# No "none", α fixed, and perturbation in place of argmax α ("DARTS-PT (fix α)" in Wang et al. 2021).
-ROBUST: dict[str, Any] = {"none": False, "warmup": 1.0, "derive": "perturbation"}
+# No "none", α fixed, and perturbation in place of argmax α ("DARTS-PT (fix α)" in Wang et al. 2021), in several orders.
+ROBUST: dict[str, Any] = {"none": False, "warmup": 1.0, "derive": "perturbation", "tune_epochs": 0, "orders": 8}
 RECIPES: dict[str, dict[type[SupernetConfig], dict[str, Any]]] = {
     "paper": {GDASConfig: {}, EntmaxGDASConfig: {}, DARTSConfig: {}},
     "robust": {GDASConfig: ROBUST, EntmaxGDASConfig: ROBUST, DARTSConfig: ROBUST},

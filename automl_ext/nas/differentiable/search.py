@@ -14,6 +14,7 @@ from automl_ext.nas.data import prepare
 from automl_ext.nas.differentiable.config import SupernetConfig
 from automl_ext.nas.differentiable.deriving import (
     Score,
+    best_scored,
     break_ties,
     decode,
     derived_choices,
@@ -101,7 +102,8 @@ def search_supernet(
 
     with open_run(out, config, algorithm=algorithm, resume=resume, load=load) as run:
         perturb = config.derive == "perturbation"
-        total = config.epochs + config.retrain_epochs + (count_decisions(job.supernet) if perturb else 0)
+        decisions = config.orders * count_decisions(job.supernet) if perturb else 0
+        total = config.epochs + decisions + config.retrain_epochs
         with Epochs(run, total, "search", stop_after) as epochs:
             if found is None:
                 if derivation is None and not epochs.run(job, "search", {"found": None}):
@@ -110,6 +112,7 @@ def search_supernet(
                     derivation = derivation or Perturbation(job)
                     if not epochs.run(derivation, "derive", {"found": None}):
                         return None
+                    keep_best(derivation, space, splits)
                 found = ranks.from_first(conclude(job, splits, derivation, score))
             training = training or final_training(found)
             if not epochs.run(training, "retrain", {"found": found}):
@@ -119,6 +122,17 @@ def search_supernet(
         result["times"] |= found["times"]
         run.finish(result)
         return result
+
+
+def keep_best(derivation: Perturbation, space: Space[Any], splits: Splits) -> None:
+    """Of the cells that were derived in several orders, keep the one with the highest training-free rank."""
+    if len(derivation.derived) == 1:
+        return
+    search = derivation.search
+    with search.clock:
+        genotypes = [decode(search.supernet, derivation.alphas(masks)) for masks in derivation.derived]
+        device = search.weight_images.labels.device
+        derivation.allowed = derivation.derived[best_scored(genotypes, space, splits, device, search.config.seed)]
 
 
 def renamed(found: dict[str, Any] | None) -> dict[str, Any] | None:
