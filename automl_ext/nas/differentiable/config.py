@@ -95,7 +95,6 @@ class SupernetConfig:
             raise ValueError(f'derive: expected "alpha" or "perturbation", got {self.derive!r}')
         if self.derive == "perturbation" and self.tie > 0:
             raise ValueError(f"tie: expected 0 with derive perturbation, which has no probabilities, got {self.tie}")
-
         if self.orders > 1 and self.derive != "perturbation":
             raise ValueError(f"orders: expected 1 with derive {self.derive}, got {self.orders}")
         if self.orders > 1 and self.tune_epochs:
