@@ -25,6 +25,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
 PAUSE = 0.5  # seconds until a call is repeated whose node has died
+GRACE = 0.5  # seconds in which calls may end before they are cancelled
 PATIENCE = 30.0  # seconds of waiting after which the resources of the cluster are checked again
 
 
@@ -155,7 +156,10 @@ class RayTasks:
 
     def close(self) -> None:
         with contextlib.suppress(Exception):  # the cluster is gone: the first error says more
-            for handle in self.unfinished:
+            # Ray (2.60) aborts this process if a call ends just when it is cancelled, so short calls may end first.
+            calls = list(self.unfinished)
+            _, unfinished = self.ray.wait(calls, num_returns=len(calls), timeout=GRACE) if calls else ([], [])
+            for handle in unfinished:
                 self.ray.cancel(handle, force=True)  # the results of unfinished calls are not needed
         self.unfinished.clear()
 

@@ -112,6 +112,23 @@ def test_cancelled_calls_stop(nodes: Any, tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) <= 3  # of at most two in flight, and the last one
 
 
+def test_short_calls_end_instead_of_being_cancelled(
+    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ray aborts this process if a call ends just when it is cancelled."""
+    import ray
+
+    cancelled: list[Any] = []
+    with Cluster("ray"), Workers(partial(calls.work, tmp_path), 2) as workers:
+        workers.submit(0)
+        assert workers.next()[0] == 0  # a process of Ray has started
+        monkeypatch.setattr(ray, "cancel", lambda handle, force: cancelled.append(handle))
+        workers.submit(1)
+        workers.cancel()
+    assert not cancelled
+    assert len(list(tmp_path.iterdir())) == 2
+
+
 def same_metrics(a: Path, b: Path) -> bool:
     return (a / "metrics.jsonl").read_bytes() == (b / "metrics.jsonl").read_bytes()
 
