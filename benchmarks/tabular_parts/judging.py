@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from draws import expected_best
 from objective import unit
 from portfolios import SIZE, past_studies
 from samplers import optuna_sampler
@@ -20,15 +20,6 @@ SEEDS = 20  # of TPE
 SHOWN = ("defaults", "portfolio", "warm", "random", "tpe")
 WARM = 3  # points of the nearest data sets
 STARTUP = 4  # random trials of TPE; with Optuna's 10, TPE at 10 trials is random search
-
-
-def expected_best(losses: Sequence[float], trials: int) -> float:
-    """Return the expected lowest loss of ``trials`` different points, drawn at random from all.
-
-    The i-th lowest of n losses is the lowest of the drawn ones with probability C(n − i, trials − 1)/C(n, trials).
-    """
-    n, total = len(losses), math.comb(len(losses), trials)
-    return sum(math.comb(n - i, trials - 1) / total * loss for i, loss in enumerate(sorted(losses), 1))
 
 
 def portfolio_best(studies: list[PastStudy], left_out: PastStudy, trials: int, warm: int = 0) -> float:

@@ -1,7 +1,7 @@
 """Build the portfolios of A2C, PPO and DQN, and judge them on environments that they were not built from.
 
     OMP_NUM_THREADS=1 python benchmarks/tuning/rl_experience.py --out runs/rl-experience [--only a2c ppo dqn] \\
-        [--json benchmarks/results/rl_experience.json] [--portfolios automl_ext/tune/portfolios]
+        [--json benchmarks/results/rl_experience.json] [--portfolios runs/portfolios]
 
 For each environment, ``automl-ext tune`` evaluates the default settings and the same random points, each with two
 seeds. The value of a point is the mean return of its last policies. The portfolio of all environments but one is then
@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -20,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tabular_parts"))
+from draws import expected_best
 
 from automl_ext.training.machine.environment import cpu_name
 from automl_ext.tune.experience import file_name
@@ -36,7 +38,7 @@ ENVIRONMENTS = {  # environment steps of a training
 DISCRETE = [name for name in ENVIRONMENTS if name != "Pendulum-v1"]
 ALGORITHMS = {"a2c": list(ENVIRONMENTS), "ppo": list(ENVIRONMENTS), "dqn": DISCRETE}
 POINTS, SEED, TRIAL_SEEDS = 33, 7, 2  # points: the defaults and 32 random ones
-SIZE = 8  # of the portfolios in the package
+SIZE = 8  # of the portfolios that are written
 SHOWN = (1, 4, 8)  # trials after the one of the defaults
 
 
@@ -67,18 +69,9 @@ def judged(studies: list[PastStudy], left_out: PastStudy, environment: str) -> d
     row: dict[str, Any] = {"environment": environment, "defaults": round(values[0], 2)}
     for trials in SHOWN:
         row[f"portfolio_{trials}"] = round(max(values[0], *portfolio[:trials]), 2)
-        row[f"random_{trials}"] = round(expected_best(values[0], values[1:], trials), 2)
+        drawn = [-max(values[0], value) for value in values[1:]]  # losses, of the defaults and a point together
+        row[f"random_{trials}"] = round(-expected_best(drawn, trials), 2)
     return row | {"median": round(float(np.median(values)), 2), "best": round(max(values), 2)}
-
-
-def expected_best(first: float, values: list[float], trials: int) -> float:
-    """Return the expected largest value of ``first`` and ``trials`` different ones, drawn from ``values``.
-
-    The i-th largest of n values is the largest drawn one with probability C(n − i, trials − 1)/C(n, trials).
-    """
-    n, total = len(values), math.comb(len(values), trials)
-    ranked = enumerate(sorted(values, reverse=True), 1)
-    return sum(math.comb(n - i, trials - 1) / total * max(first, value) for i, value in ranked)
 
 
 def main() -> None:

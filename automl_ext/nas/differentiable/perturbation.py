@@ -201,9 +201,8 @@ class Perturbation:
         self.epoch, self.edges, self.nodes = state["epoch"], state["edges"], state["nodes"]
         for mask, stored in zip(self.allowed, state["allowed"], strict=True):
             mask.copy_(stored)
-        # Checkpoints without this key have one order.
-        stored_orders = state.get("derived", [self.allowed] if self.epoch == self.epochs else [])
-        self.derived = [[mask.to(self.allowed[0].device) for mask in masks] for masks in stored_orders]
+        derived = state.get("derived", [])  # older checkpoints have one order
+        self.derived = [[mask.to(self.allowed[0].device) for mask in masks] for masks in derived]
         load_optimizer(self.optimizer, state["optimizer"])
 
 

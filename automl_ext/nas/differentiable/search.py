@@ -126,9 +126,9 @@ def search_supernet(
 
 def keep_best(derivation: Perturbation, space: Space[Any], splits: Splits) -> None:
     """Of the cells that were derived in several orders, keep the one with the highest training-free rank."""
-    if len(derivation.derived) == 1:
-        return
     search = derivation.search
+    if search.config.orders == 1:
+        return
     with search.clock:
         genotypes = [decode(search.supernet, derivation.alphas(masks)) for masks in derivation.derived]
         device = search.weight_images.labels.device

@@ -83,6 +83,7 @@ class PolicyGradientAgent(PolicyAgent):
         optimizer: optimizer of ``parameters``.
         outputs: function from observations to the policy's outputs, in NumPy.
         rng: random generator of the actions.
+        eval_rng: random generator of the actions in evaluations; each evaluation begins with the same state.
         extra_losses: terms that are added to the loss, as from :func:`make_extra_losses`.
         bonus: the exploration bonus; None for none.
     """
@@ -95,7 +96,7 @@ class PolicyGradientAgent(PolicyAgent):
     rng: np.random.Generator
     extra_losses: Sequence[ExtraLoss] = ()
     bonus: StepBonus | None = None
-    eval_rng: np.random.Generator | None = None  # of the actions in evaluations
+    eval_rng: np.random.Generator
     _policy_given = False  # whether a policy was loaded, which replaces config.init_policy
 
     def prepare(self, resuming: bool = False) -> None:
@@ -130,6 +131,7 @@ class PolicyGradientAgent(PolicyAgent):
         self.parameters = flatten_parameters(self.network)
         self.outputs = acting(self.network, self.device)
         self.rng = np.random.default_rng(config.seed)
+        self.eval_rng = np.random.default_rng(derived_seed(config.seed, 8))
         self.extra_losses = make_extra_losses(config, self.envs, self.device)
         self.bonus = explore(config, self.envs, self.device)
 
@@ -140,15 +142,12 @@ class PolicyGradientAgent(PolicyAgent):
         return actions, distribution.to_env(actions)
 
     def begin(self, starting: np.ndarray) -> None:
-        if self.config.eval_sample and starting.all():  # a new evaluation
+        if starting.all():  # a new evaluation
             self.eval_rng = np.random.default_rng(derived_seed(self.config.seed, 8))
 
     def evaluation_actions(self, observations: np.ndarray) -> np.ndarray:
         """Return the most probable actions, or sampled ones with ``config.eval_sample``; draws nothing from ``rng``."""
-        if self.eval_rng is None:
-            return self.act(observations)
-        distribution = self.network.distribution
-        return distribution.to_env(distribution.sample(self.outputs(observations), self.eval_rng))
+        return self.sampled(observations, self.eval_rng) if self.config.eval_sample else self.act(observations)
 
     def bonus_metrics(self) -> dict[str, float]:
         """Return the mean bonus of the steps since the last call; {} without a bonus."""

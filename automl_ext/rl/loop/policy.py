@@ -28,8 +28,12 @@ class PolicyAgent(LearningAgent):
         return distribution.to_env(distribution.mode(self.outputs(observations)))
 
     def random_actions(self, observations: np.ndarray) -> np.ndarray:
+        return self.sampled(observations, self.random)
+
+    def sampled(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Sample actions from the policy with ``rng``; return them as the environment takes them."""
         distribution = self.network.distribution
-        return distribution.to_env(distribution.sample(self.outputs(observations), self.random))
+        return distribution.to_env(distribution.sample(self.outputs(observations), rng))
 
     def policy_state(self) -> dict[str, Any]:
         return self.network.state_dict()
