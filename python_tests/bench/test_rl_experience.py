@@ -10,6 +10,7 @@ from types import ModuleType
 import pytest
 from docs_tables.text import ROOT
 
+pytest.importorskip("tyro", reason="the package's tuning needs tyro")
 from automl_ext.tune.past_studies import PastStudy, PastTrial
 
 FOLDER = ROOT / "benchmarks" / "tuning"
