@@ -56,6 +56,7 @@ class PolicyGradientConfig(TrainConfig):
     layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
     bonus: BonusName = "none"  # Reward for novelty: counts of observations, RND or ICM. Reported returns exclude it.
     bonus_weight: float = 0.1  # Weight of the bonus.
+    bonus_once: bool = False  # Give the bonus only at the first visit of an observation in an episode.
     drac: float = 0.0  # Weight of DrAC's loss, which keeps policy and value equal for shifted images.
     augment_shift: int = 4  # Largest shift of an image by drac, in pixels.
     eval_sample: bool = False  # Sample the actions in evaluations. Default: take the most probable ones.
@@ -69,6 +70,8 @@ class PolicyGradientConfig(TrainConfig):
         check_range(self, "lr", above=0)
         check_range(self, "vf_coef", "ent_coef", "bonus_weight", "drac", low=0)
         check_range(self, "augment_shift", low=1)
+        if self.bonus_once and self.bonus == "none":
+            raise ValueError("bonus_once: expected False without a bonus, got True; set bonus")
         check_max_grad_norm(self)
         check_hidden(self)
 
@@ -180,7 +183,9 @@ class PolicyGradientAgent(PolicyAgent):
 
 def explore(config: PolicyGradientConfig, envs: Envs, device: torch.device) -> StepBonus | None:
     """Add the configuration's exploration bonus to the rewards of the environments; None for none."""
-    return explore_steps(config.bonus, config.bonus_weight, envs, config.gamma, config.seed, device)
+    return explore_steps(
+        config.bonus, config.bonus_weight, envs, config.gamma, config.seed, device, once=config.bonus_once
+    )
 
 
 def make_network(

@@ -18,6 +18,8 @@ from torch import Tensor
 from automl_ext.rl.envs.transforms import add_transform
 from automl_ext.rl.envs.vector import Envs, Step
 from automl_ext.rl.exploration.count import CountBonus
+from automl_ext.rl.exploration.first_visits import FirstVisits
+from automl_ext.rl.exploration.hashing import ObservationHash
 from automl_ext.rl.exploration.icm import ICM
 from automl_ext.rl.exploration.learned import LearnedBonus
 from automl_ext.rl.exploration.rnd import RND
@@ -48,10 +50,11 @@ class StepBonus:
         bonus: learns from the steps.
         weight: factor of the bonus. With 0, steps are observed and not changed.
         first_action: the smallest of Discrete actions.
+        once: if not None, only steps that it selects get a bonus.
     """
 
-    def __init__(self, bonus: Bonus, weight: float, first_action: int = 0) -> None:
-        self.bonus, self.weight, self.first_action = bonus, weight, first_action
+    def __init__(self, bonus: Bonus, weight: float, first_action: int = 0, once: FirstVisits | None = None) -> None:
+        self.bonus, self.weight, self.first_action, self.once = bonus, weight, first_action, once
         self._sum, self._count = 0.0, 0
 
     def __call__(self, step: Step) -> Step:
@@ -61,6 +64,8 @@ class StepBonus:
             return step
         arrays = (torch.from_numpy(np.asarray(x)) for x in (step.observations, actions, step.next_observations))
         added = self.weight * self.bonus(*arrays).numpy() * step.valid
+        if self.once is not None:
+            added *= self.once(step)
         self._sum, self._count = self._sum + float(added.sum()), self._count + int(step.valid.sum())
         return step._replace(rewards=step.rewards + added)
 
@@ -71,10 +76,13 @@ class StepBonus:
         return {"bonus": mean}
 
     def state_dict(self) -> dict[str, Any]:
-        return self.bonus.state_dict()
+        once = {} if self.once is None else {"once": self.once.state_dict()}
+        return self.bonus.state_dict() | once
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.bonus.load_state_dict(state)
+        self.bonus.load_state_dict({key: value for key, value in state.items() if key != "once"})
+        if self.once is not None:
+            self.once.load_state_dict(state["once"])
 
 
 class BatchBonus:
@@ -118,7 +126,13 @@ def make_bonus(name: BonusName, envs: Envs, gamma: float, seed: int, device: tor
 
 
 def explore_steps(
-    name: BonusName, weight: float, envs: Envs, gamma: float, seed: int, device: torch.device
+    name: BonusName,
+    weight: float,
+    envs: Envs,
+    gamma: float,
+    seed: int,
+    device: torch.device,
+    once: bool = False,
 ) -> StepBonus | None:
     """Let an on-policy agent with these environments learn from rewards with a bonus.
 
@@ -129,6 +143,7 @@ def explore_steps(
         gamma: the agent's discount factor.
         seed: of the bonus.
         device: device of the bonus' networks.
+        once: whether an observation gets a bonus only when it is reached for the first time in its episode.
 
     Returns:
         The transform; None for "none".
@@ -139,7 +154,8 @@ def explore_steps(
     bonus = make_bonus(name, envs, gamma, seed, device)
     if bonus is None:
         return None
-    transform = StepBonus(bonus, weight, first_action(envs.action_space))
+    visits = FirstVisits(ObservationHash(envs.observation_space), envs.n_envs) if once else None
+    transform = StepBonus(bonus, weight, first_action(envs.action_space), visits)
     add_transform(envs, transform)
     return transform
 

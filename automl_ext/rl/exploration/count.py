@@ -1,12 +1,7 @@
-"""Count-based exploration: b(s′) = 1 / √n(s′), where n counts the visits (Strehl & Littman 2008; Tang et al. 2017).
-
-Observations are hashed as in Tang et al. 2017 (https://arxiv.org/abs/1611.04717), but exactly: observations that are
-equal up to rounding have equal hashes, and others differ except with a probability of about 2⁻⁶⁴.
-"""
+"""Count-based exploration: b(s′) = 1 / √n(s′), where n counts the visits (Strehl & Littman 2008; Tang et al. 2017)."""
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import gymnasium
@@ -15,6 +10,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.rl.envs.vector import Step
+from automl_ext.rl.exploration.hashing import ObservationHash
 
 
 class CountBonus:
@@ -27,9 +23,7 @@ class CountBonus:
     """
 
     def __init__(self, space: gymnasium.Space, seed: int = 0, digits: int = 1) -> None:
-        size = math.prod(space.shape or ())
-        self.factors = np.random.default_rng(seed).integers(2**64, size=size, dtype=np.uint64) | np.uint64(1)
-        self.digits = digits
+        self.keys = ObservationHash(space, seed, digits)
         self.counts: dict[int, int] = {}
 
     def observe(self, step: Step) -> None:
@@ -41,14 +35,6 @@ class CountBonus:
         """Return the bonus of transitions, float32 [N]."""
         counts = [self.counts.get(key, 1) for key in self.keys(next_observations.numpy(force=True)).tolist()]
         return torch.tensor(counts, dtype=torch.float32, device=next_observations.device).rsqrt()
-
-    def keys(self, observations: np.ndarray) -> np.ndarray:
-        """Hash observations [N, ...] to Σᵢ aᵢ xᵢ modulo 2⁶⁴ with random odd aᵢ, uint64 [N]."""
-        x = observations.reshape(len(observations), -1)
-        if x.dtype.kind == "f":
-            with np.errstate(invalid="ignore"):  # numbers beyond 64 bits
-                x = np.rint(x * 10.0**self.digits).astype(np.int64)
-        return (x.astype(np.uint64) * self.factors).sum(axis=1)
 
     def state_dict(self) -> dict[str, Any]:
         keys = np.fromiter(self.counts.keys(), np.uint64, len(self.counts)).view(np.int64)

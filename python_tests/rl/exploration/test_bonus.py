@@ -20,6 +20,8 @@ from automl_ext.rl.actor_critic.a3c_config import A3CConfig
 from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.exploration.bonus import BatchBonus, StepBonus, explore_steps
 from automl_ext.rl.exploration.count import CountBonus
+from automl_ext.rl.exploration.first_visits import FirstVisits
+from automl_ext.rl.exploration.hashing import ObservationHash
 from automl_ext.rl.exploration.icm import ICM
 from automl_ext.rl.exploration.learned import LearnedBonus
 from automl_ext.rl.exploration.rnd import RND
@@ -190,6 +192,31 @@ def test_step_bonus_adds_to_valid_rewards_and_leaves_the_rest() -> None:
     assert StepBonus(CountBonus(BOX), 0.0)(step) is step
 
 
+def test_a_bonus_once_is_paid_at_the_first_visit_in_an_episode() -> None:
+    space = spaces.Box(-100, 100, (1,), np.float32)
+
+    def move(before: list[int], after: list[int], terminated: list[bool], valid: list[bool]) -> Step:
+        step = step_of(np.array(after, np.float32)[:, None], valid=valid)
+        return step._replace(observations=np.array(before, np.float32)[:, None], terminated=np.array(terminated))
+
+    steps = [
+        move([0, 0], [1, 0], [False, False], [True, True]),  # the second environment stays where it began
+        move([1, 0], [0, 1], [False, True], [True, True]),  # the first one returns to where it began
+        move([0, 1], [2, 0], [False, False], [True, False]),  # the second one only restarts
+        move([2, 0], [1, 1], [False, False], [True, True]),  # 1 is old in the first episode, new in the second
+    ]
+    visits = [FirstVisits(ObservationHash(space), 2) for _ in range(2)]
+    expected = [[True, False], [False, True], [True, False], [False, True]]
+    assert [visits[0](step).tolist() for step in steps] == expected
+    for step in steps[:2]:
+        visits[1](step)
+    visits[0].load_state_dict(visits[1].state_dict())  # as after a resumed run
+    assert [visits[0](step).tolist() for step in steps[2:]] == expected[2:]
+    transform = StepBonus(CountBonus(space), 0.5, once=FirstVisits(ObservationHash(space), 2))
+    rewards = [transform(step._replace(rewards=np.zeros(2, np.float32))).rewards.tolist() for step in steps]
+    assert [[r > 0 for r in row] for row in rewards] == expected
+
+
 def test_batch_bonus_uses_the_counts_at_the_time_of_sampling() -> None:
     bonus = CountBonus(BOX)
     transform = BatchBonus(bonus, 2.0)
@@ -260,7 +287,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 COMMANDS = [
-    "a2c --bonus count",
+    "a2c --bonus count --bonus-once",
     "a2c --bonus icm",
     "reinforce --bonus count",
     "a2c --self-imitation --imitation-batch-size 16",
@@ -312,6 +339,8 @@ def test_loaded_agent_trains_with_its_bonus(tmp_path: Path) -> None:
 def test_settings_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="n_step: expected 1 with a bonus, got 3 with bonus count"):
         DQNConfig(bonus="count", n_step=3)
+    with pytest.raises(ValueError, match="bonus_once: expected False without a bonus"):
+        ReinforceConfig(bonus_once=True)
     with pytest.raises(ValueError, match="bonus: expected none for A3C"):
         A3CConfig(bonus="rnd")
     with pytest.raises(ValueError, match="self_imitation: expected False for A3C"):
