@@ -2,7 +2,8 @@
 
     probe    train the largest architecture of the space for one epoch; plan the rest from its time
     screen   rank candidates by training-free scores
-    short    train the best candidates for a few epochs; train the best of these further, from their weights
+    derive   train a supernet, derive further candidates from it by perturbation
+    short    if none was derived: train the best candidates for a few epochs; train the best of these further
     full     train the finalists and the largest architecture
     random   baseline: fully train random architectures for as long as all of the above took
     result   the best network and the best ensemble, selected on the validation images
@@ -18,6 +19,8 @@ import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -27,6 +30,7 @@ from torch import Tensor
 
 from automl_ext.data.images import Splits
 from automl_ext.nas.auto.config import AutoConfig
+from automl_ext.nas.auto.derive import has_supernet
 from automl_ext.nas.auto.largest import largest
 from automl_ext.nas.auto.plan import Done, Task, next_task
 from automl_ext.nas.auto.result import summarize
@@ -36,7 +40,7 @@ from automl_ext.nas.data import prepare
 from automl_ext.nas.ensembles.network import member_path, save_member
 from automl_ext.nas.estimators.training_free.scores import RANK
 from automl_ext.nas.retraining.training import network_facts
-from automl_ext.nas.screening.score_job import distinct
+from automl_ext.nas.screening.score_job import complete, distinct
 from automl_ext.nas.screening.screen import draw_candidates, screened
 from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces import registry as spaces
@@ -48,6 +52,7 @@ from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed
 
 CANDIDATES, BASELINE = 1, 2  # random streams
+VERSION = 2  # of the plan and the candidates that a checkpoint relies on
 SAVE_EVERY = 2.0  # seconds between checkpoints; writing one takes as long as scoring an architecture
 
 
@@ -152,7 +157,9 @@ class Auto:
     def __init__(self, config: AutoConfig, space: Space[Any], splits: Splits, out: Path) -> None:
         self.config, self.space, self.out = config, space, out
         self.largest = largest(space)
-        self.candidates = draw_candidates(space, config.candidates, Random(derived_seed(config.seed, CANDIDATES)))
+        self.supernet = has_supernet(space)
+        rng = Random(derived_seed(config.seed, CANDIDATES))
+        self.candidates = draw_candidates(space, config.candidates, rng, partial(complete, space))
         self.batches = math.ceil(len(splits.train.labels) / config.batch_size)
         self.tasks = Tasks(config, space, splits, self.candidates)
         self.random = Random(derived_seed(config.seed, BASELINE))
@@ -168,7 +175,8 @@ class Auto:
 
     def after(self, done: Sequence[Done], ranked: Callable[[Sequence[Done]], list[Any]]) -> Task | None:
         """Return the task that follows on the tasks ``done``."""
-        return next_task(self.config, self.batches, self.candidates, self.largest, ranked, self.draw, done)
+        facts = self.batches, self.candidates, self.largest
+        return next_task(self.config, *facts, ranked, self.draw, self.supernet, done)
 
     def next_beside(self) -> Task | None:
         """Return the next task if it can be done beside the pending ones, else None.
@@ -179,7 +187,7 @@ class Auto:
         if not self.pending:
             return self.next_task()
         last = self.pending[-1]
-        if last.stage == "probe":
+        if last.stage in ("probe", "derive"):
             return None
         costs = [d.seconds for d in self.done if (d.task.stage, d.task.rung) == (last.stage, last.rung)]
         cost = sum(costs) / len(costs) if costs else self.done[0].seconds * last.epochs
@@ -189,17 +197,24 @@ class Auto:
         found = self.after(assumed, ranked)
         return found if found is not None and (found.stage, found.rung) == (last.stage, last.rung) else None
 
-    def ranked(self, screenings: Sequence[Done]) -> list[Any]:
-        """Return the largest architecture and the screened ones, the best first.
+    def ranked(self, done: Sequence[Done]) -> list[Any]:
+        """Return the largest architecture, then derived and screened ones by turns, the best of each first.
 
         Of architectures that compute the same function, only the first is returned.
         """
-        tables = [d.measured["table"] for d in screenings]
+        tables = [d.measured["table"] for d in done if d.task.stage == "screen"]
         columns = {name: torch.cat([t[name] for t in tables]).numpy() for name in (*RANK, "seconds")}
         seconds = columns.pop("seconds")
+        table = ScoreTable(self.candidates[: len(seconds)], columns, seconds)
+        best = [candidate.genotype for candidate in screened(table)]
+        derived = [
+            self.space.decode(indices) for d in done if d.task.stage == "derive" for indices in d.measured["genotypes"]
+        ]
         unique = {distinct(self.space, self.largest): self.largest}
-        for candidate in screened(ScoreTable(self.candidates[: len(seconds)], columns, seconds)):
-            unique.setdefault(distinct(self.space, candidate.genotype), candidate.genotype)
+        for pair in zip_longest(derived, best):
+            for genotype in pair:
+                if genotype is not None:
+                    unique.setdefault(distinct(self.space, genotype), genotype)
         return list(unique.values())
 
     def draw(self, number: int) -> Any:
@@ -241,12 +256,17 @@ class Auto:
 
     def state_dict(self) -> dict[str, Any]:
         return {
+            "version": VERSION,
             "done": [pack_done(d, self.space) for d in self.done],
             "job": None if self.current is None else self.current.state_dict(),
             "pending": [pack_done(Done(task, 0.0), self.space) for task in self.pending],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        if state.get("version") != VERSION:  # the indices of its screenings are those of other candidates
+            raise ValueError(
+                f"version: expected {VERSION}, got {state.get('version')}: another version began this search"
+            )
         self.done = [unpack_done(values, self.space) for values in state["done"]]
         pending = [unpack_done(values, self.space).task for values in state.get("pending", ())]
         self.job_state, self.current = state["job"], None
@@ -262,6 +282,8 @@ class Auto:
 
 def named(task: Task, measured: dict[str, float]) -> dict[str, float]:
     """Return the measurements of an epoch by name, with the stage and the number of the task."""
+    if task.stage == "derive":
+        return measured
     if task.stage == "screen":
         return {"screen_architectures": task.chunk + measured["architectures"]}
     stage = "short" if task.stage == "probe" else task.stage

@@ -12,15 +12,16 @@ from typing import Any, Literal
 
 from automl_ext.nas.auto.config import AutoConfig
 
-Stage = Literal["probe", "screen", "short", "full", "random"]
+Stage = Literal["probe", "screen", "derive", "short", "full", "random"]
 CHUNK = 50  # number of architectures per screening task
 
 # Shares of the budget. The rest is a reserve, because times are estimated.
-SCREENING, SHORT, FULL = 0.1, 0.25, 0.6
+SCREENING, DERIVE, SHORT, FULL = 0.1, 0.35, 0.25, 0.6
 ETA = 3  # each rung trains ETA times as long as the one before, for equal time in all: so about one in ETA is promoted
 RUNGS = 3  # largest number of rungs
 LEAST_STEPS = 50  # of a short training: after fewer optimizer steps, the accuracy says little
 LEAST_EPOCHS = 3  # of a full training
+SUPERNET_STEPS = 300  # least number of optimizer steps of a supernet; each takes about twice those of a network
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Done:
         task: the task.
         seconds: its cost in CPU-seconds (seconds on a GPU).
         valid_accuracy: the accuracy on the validation images, 0 to 1; −1 if the training diverged.
-        measured: further measurements of the stage: the scores of a screening, or the predictions of a full training.
+        measured: further measurements of the stage: the scores of a screening, the encoded architectures that were
+            derived, or the predictions of a full training.
     """
 
     task: Task
@@ -69,8 +71,10 @@ class Plan:
 
     Attributes:
         screening: seconds after which no further candidates are screened.
-        rungs: number of epochs of each rung of the short trainings. Empty if the budget is so small that they would be
-            too short to be of use; the highest-ranked architectures are then trained fully.
+        derive: seconds for the training of a supernet and the derivation of architectures from it.
+        rungs: number of epochs of each rung of the short trainings. Empty if architectures were derived, or if the
+            budget is so small that short trainings would be too short to be of use; the first candidates are then
+            trained fully.
         rung_seconds: seconds of each rung, which trains as many architectures as fit, and at least ``finalists``.
         finalists: minimum number of architectures to train fully, not counting the largest one. More are trained if
             time is left.
@@ -78,28 +82,34 @@ class Plan:
     """
 
     screening: float
+    derive: float
     rungs: tuple[int, ...]
     rung_seconds: float
     finalists: int
     epochs: int
 
 
-def make_plan(config: AutoConfig, epoch: float, batches: int) -> Plan:
+def make_plan(config: AutoConfig, epoch: float, batches: int, derived: bool = False) -> Plan:
     """Divide the budget.
 
     Args:
         config: its ``epochs`` and ``finalists`` are upper limits.
         epoch: seconds that an epoch of the largest architecture takes. Most others take less.
         batches: number of batches, and so of optimizer steps, in an epoch.
+        derived: whether architectures were derived from a supernet. They take the place of short trainings.
     """
     budget = 60 * config.minutes
-    most = min(config.epochs, int(FULL * budget / (2 * epoch)))
+    share = SHORT + FULL - DERIVE if derived else FULL
+    most = min(config.epochs, int(share * budget / (2 * epoch)))
     epochs = max(most, min(LEAST_EPOCHS, config.epochs))
     least = math.ceil(LEAST_STEPS / batches)
-    short = [few for few in (least * ETA**rung for rung in range(RUNGS)) if few * ETA <= most]
-    share = FULL if short else SHORT + FULL
+    wanted = () if derived else (least * ETA**rung for rung in range(RUNGS))
+    short = [few for few in wanted if few * ETA <= most]
+    if not derived and not short:
+        share = SHORT + FULL
     finalists = max(min(config.finalists, int(share * budget / (epochs * epoch))) - 1, 1)
-    return Plan(SCREENING * budget, tuple(short), SHORT * budget / max(len(short), 1), finalists, epochs)
+    rung = SHORT * budget / max(len(short), 1)
+    return Plan(SCREENING * budget, DERIVE * budget, tuple(short), rung, finalists, epochs)
 
 
 def next_task(
@@ -109,6 +119,7 @@ def next_task(
     largest: Any,
     ranked: Any,
     drawn: Any,
+    supernet: bool,
     done: Sequence[Done],
 ) -> Task | None:
     """Return the next task, or None after the last one.
@@ -117,21 +128,26 @@ def next_task(
         batches: number of batches in an epoch.
         candidates: the architectures to screen.
         largest: the largest architecture of the space.
-        ranked: finished screenings → their architectures without duplicates, the best first.
+        ranked: finished screenings and derivations → their architectures without duplicates, the best first.
         drawn: i → the i-th random architecture of the baseline.
+        supernet: whether the space has a supernet.
         done: the finished tasks, in order.
     """
     number = len(done)
     if not done:
         return Task("probe", 0, largest, epochs=1)
-    plan = make_plan(config, done[0].seconds, batches)
+    derived = [d for d in done if d.task.stage == "derive"]
+    plan = make_plan(config, done[0].seconds, batches, any(d.measured.get("genotypes") for d in derived))
     screened = [d for d in done if d.task.stage == "screen"]
     chunk = CHUNK * len(screened)
     spent = seconds(screened)
     if chunk < len(candidates) and (spent < plan.screening or chunk < plan.finalists):
         return Task("screen", number, chunk=chunk)
+    if supernet and not derived and plan.derive / done[0].seconds * batches >= 2 * SUPERNET_STEPS:
+        return Task("derive", number)
     # The largest architecture is trained fully in any case, so it takes no place in the rungs.
-    entrants: list[tuple[Any, int | None]] = [(genotype, None) for genotype in ranked(screened) if genotype != largest]
+    candidates = [genotype for genotype in ranked([*screened, *derived]) if genotype != largest]
+    entrants: list[tuple[Any, int | None]] = [(genotype, None) for genotype in candidates]
     # The candidates of the full trainings: first those of the last rung.
     others: list[tuple[Any, int | None]] = [] if plan.rungs else entrants
     for rung, epochs in enumerate(plan.rungs):

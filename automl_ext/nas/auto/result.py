@@ -60,7 +60,7 @@ def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, An
         },
         "stages": {
             stage: {"tasks": len(tasks), "seconds": sum(d.seconds for d in tasks)}
-            for stage in ("probe", "screen", "short", "full", "random")
+            for stage in ("probe", "screen", "derive", "short", "full", "random")
             if (tasks := [d for d in done if d.task.stage == stage])
         },
     }

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from automl_ext.data.images import Splits
 from automl_ext.nas.auto.config import AutoConfig
-from automl_ext.nas.auto.plan import CHUNK, Done, Task
+from automl_ext.nas.auto.derive import DeriveJob
+from automl_ext.nas.auto.plan import CHUNK, DERIVE, Done, Task
 from automl_ext.nas.ensembles.ensemble import log_probabilities
 from automl_ext.nas.estimators.lower_fidelity import all_finite, finite_logits
 from automl_ext.nas.estimators.training_free.scores import RANK
@@ -22,7 +23,7 @@ from automl_ext.training.files.weights import check_fit
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import derived_seed
 
-Job = ScoreJob | NetworkTraining
+Job = ScoreJob | DeriveJob | NetworkTraining
 Weights = dict[str, Tensor]
 
 
@@ -66,6 +67,8 @@ class Tasks(NamedTuple):
         if task.stage == "screen":
             chunk = self.candidates[task.chunk : task.chunk + CHUNK]
             return ScoreJob(self.space, chunk, self.splits, device, RANK, seed=self.config.seed)
+        if task.stage == "derive":
+            return DeriveJob(self.config, self.space, self.splits, device, 60 * DERIVE * self.config.minutes)
         seeded = dataclasses.replace(
             self.config, epochs=task.epochs, seed=derived_seed(self.config.seed, 1000 + task.number)
         )
@@ -82,6 +85,9 @@ class Tasks(NamedTuple):
             columns = {name: torch.from_numpy(values) for name, values in table.scores.items()}
             columns["seconds"] = torch.from_numpy(table.seconds)
             return Done(task, job.seconds, measured={"table": columns}), None
+        if isinstance(job, DeriveJob):
+            genotypes = [list(self.space.encode(genotype)) for genotype in job.genotypes()]
+            return Done(task, job.seconds, measured={"genotypes": genotypes}), None
         return self.trained(task, job), {key: value.cpu() for key, value in job.network.state_dict().items()}
 
     def trained(self, task: Task, training: NetworkTraining) -> Done:
@@ -99,6 +105,6 @@ class Tasks(NamedTuple):
 
     def seconds(self, job: Job) -> float:
         """Return the cost of a job: CPU-seconds on a CPU, seconds on a GPU."""
-        if isinstance(job, ScoreJob):
+        if isinstance(job, ScoreJob | DeriveJob):
             return job.seconds
         return job.clock.cpu if job.split.labels.device.type == "cpu" else job.clock.wall

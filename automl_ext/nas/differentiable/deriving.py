@@ -68,10 +68,10 @@ def with_edge_strengths(supernet: Supernet, alphas: Sequence[Tensor]) -> list[Te
     return combined
 
 
-def best_scored(genotypes: Sequence[Any], space: Space[Any], splits: Splits, device: torch.device, seed: int) -> int:
-    """Return the index of the architecture with the highest rank by the training-free scores of a screening.
+def by_rank(genotypes: Sequence[Any], space: Space[Any], splits: Splits, device: torch.device, seed: int) -> list[int]:
+    """Return the indices of architectures, the one with the highest rank by the training-free scores first.
 
-    Its ranks are those among ``genotypes``; of equal ones, the first is taken.
+    The scores are those of a screening, and the ranks those among ``genotypes``. Equal ones keep their order.
 
     Raises:
         UserError: fewer than four training images.
@@ -79,7 +79,7 @@ def best_scored(genotypes: Sequence[Any], space: Space[Any], splits: Splits, dev
     scoring = ScoreJob(space, genotypes, splits, device, RANK, seed=seed)
     while scoring.epoch < scoring.epochs:
         scoring.run_epoch()
-    return int(scoring.table().rank().argmax())
+    return (-scoring.table().rank()).argsort(kind="stable").tolist()
 
 
 def skip_share(choices: Sequence[Choice], operations: Sequence[str]) -> float:

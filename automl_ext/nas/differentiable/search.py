@@ -14,8 +14,8 @@ from automl_ext.nas.data import prepare
 from automl_ext.nas.differentiable.config import SupernetConfig
 from automl_ext.nas.differentiable.deriving import (
     Score,
-    best_scored,
     break_ties,
+    by_rank,
     decode,
     derived_choices,
     never_derived,
@@ -132,7 +132,8 @@ def keep_best(derivation: Perturbation, space: Space[Any], splits: Splits) -> No
     with search.clock:
         genotypes = [decode(search.supernet, derivation.alphas(masks)) for masks in derivation.derived]
         device = search.weight_images.labels.device
-        derivation.allowed = derivation.derived[best_scored(genotypes, space, splits, device, search.config.seed)]
+        best = by_rank(genotypes, space, splits, device, search.config.seed)[0]
+        derivation.allowed = derivation.derived[best]
 
 
 def renamed(found: dict[str, Any] | None) -> dict[str, Any] | None:

@@ -29,6 +29,19 @@ def function_of(genotype: Genotype) -> tuple[str, ...]:
     return terms[-1]
 
 
+def has_dead_node(genotype: Genotype) -> bool:
+    """Return whether an inner node has no path from the input, or none to the output. It computes nothing of use."""
+    edges = [edge for edge, name in zip(EDGES, genotype.operations, strict=True) if name != "none"]
+    from_input, to_output = {0}, {NUM_NODES - 1}
+    for start, end in edges:  # ordered by their end node
+        if start in from_input:
+            from_input.add(end)
+    for start, end in reversed(edges):
+        if end in to_output:
+            to_output.add(start)
+    return len(from_input & to_output) < NUM_NODES
+
+
 @cache
 def representative(genotype: Genotype) -> Genotype:
     """Return one cell for all that compute the same function: the first in the order of encodings.

@@ -15,7 +15,7 @@ from automl_ext.nas.estimators.lower_fidelity import global_rng_kept
 from automl_ext.nas.estimators.training_free.scores import score_network
 from automl_ext.nas.retraining.images import take, to_device
 from automl_ext.nas.retraining.training import count_parameters, network_shape
-from automl_ext.nas.screening.equal_cells import representative
+from automl_ext.nas.screening.equal_cells import has_dead_node, representative
 from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.space import Space
@@ -140,3 +140,8 @@ class ScoreJob:
 def distinct(space: Space[Any], genotype: Any) -> Any:
     """Return the architecture whose scores ``genotype`` has: itself, or one that computes the same function."""
     return representative(genotype) if isinstance(space, NASBench201) else genotype
+
+
+def complete(space: Space[Any], genotype: Any) -> bool:
+    """Return whether all nodes of a cell of NAS-Bench-201 are of use; True in other spaces."""
+    return not (isinstance(space, NASBench201) and has_dead_node(genotype))

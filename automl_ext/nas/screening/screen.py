@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 from typing import Any
 
@@ -15,20 +15,27 @@ from automl_ext.nas.strategies.strategy import Screened
 DRAWS = 100  # largest number of draws per candidate until it is a new one
 
 
-def draw_candidates(space: Space[Any], count: int, rng: Random) -> list[Any]:
+def draw_candidates(
+    space: Space[Any], count: int, rng: Random, keep: Callable[[Any], bool] = lambda _: True
+) -> list[Any]:
     """Draw ``count`` different architectures uniformly, or list the whole space if it has no more than ``count``.
 
     A space in which new architectures are rare may return fewer.
+
+    Args:
+        keep: whether an architecture is a candidate; by default all are.
     """
     size = math.prod(space.num_choices)
     if count >= size:
-        return [space.decode(indices) for indices in _all_indices(space.num_choices)]
+        every = (space.decode(indices) for indices in _all_indices(space.num_choices))
+        return [genotype for genotype in every if keep(genotype)]
     found: dict[tuple[int, ...], Any] = {}
     for _ in range(DRAWS * count):
         if len(found) == count:
             break
         genotype = space.random(rng)
-        found.setdefault(tuple(space.encode(genotype)), genotype)
+        if keep(genotype):
+            found.setdefault(tuple(space.encode(genotype)), genotype)
     return list(found.values())
 
 

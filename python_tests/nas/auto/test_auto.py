@@ -25,7 +25,7 @@ CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_con
 @pytest.fixture
 def small_plan(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same plan at any speed."""
-    fixed = plan.Plan(screening=0.0, rungs=(1, 2), rung_seconds=0.0, finalists=2, epochs=2)
+    fixed = plan.Plan(screening=0.0, derive=0.0, rungs=(1, 2), rung_seconds=0.0, finalists=2, epochs=2)
     monkeypatch.setattr(plan, "make_plan", lambda *_: fixed)
 
 

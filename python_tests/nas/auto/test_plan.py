@@ -7,27 +7,50 @@ from collections.abc import Sequence
 import pytest
 
 from automl_ext.nas.auto.config import AutoConfig
-from automl_ext.nas.auto.plan import CHUNK, LEAST_EPOCHS, LEAST_STEPS, Done, Task, make_plan, next_task
+from automl_ext.nas.auto.plan import (
+    CHUNK,
+    DERIVE,
+    LEAST_EPOCHS,
+    LEAST_STEPS,
+    SUPERNET_STEPS,
+    Done,
+    Task,
+    make_plan,
+    next_task,
+)
 
 CANDIDATES = [f"g{i}" for i in range(120)]
 CONFIG = AutoConfig(minutes=10, epochs=27, candidates=120, finalists=3)
 FEW, MANY = LEAST_STEPS // 3 + 1, LEAST_STEPS  # batches per epoch: short trainings take at least 3 epochs, or 1
 
 
-def run_through(config: AutoConfig, accuracy: dict[str, float], largest: float = 1.0, batches: int = FEW) -> list[Done]:
+def run_through(
+    config: AutoConfig,
+    accuracy: dict[str, float],
+    largest: float = 1.0,
+    batches: int = FEW,
+    derived: Sequence[str] | None = None,
+) -> list[Done]:
     """Run all tasks.
+
+    Args:
+        derived: the architectures that a supernet gives; None: the space has no supernet.
 
     A training takes 1 second per epoch, of the largest architecture ``largest`` seconds; a screening 1 second per
     architecture.
     """
 
-    def ranked(screened: Sequence[Done]) -> list[str]:
-        return ["largest", *CANDIDATES[: CHUNK * len(screened)]]
+    def ranked(found: Sequence[Done]) -> list[str]:
+        screened = CANDIDATES[: CHUNK * sum(d.task.stage == "screen" for d in found)]
+        return ["largest", *[g for d in found for g in d.measured.get("genotypes", ())], *screened]
 
     done: list[Done] = []
-    while (task := next_task(config, batches, CANDIDATES, "largest", ranked, lambda i: f"random{i}", done)) is not None:
-        seconds = CHUNK if task.stage == "screen" else task.epochs * (largest if task.genotype == "largest" else 1.0)
-        done.append(Done(task, seconds, accuracy.get(task.genotype, 0.5)))
+    facts = batches, CANDIDATES, "largest", ranked, lambda i: f"random{i}", derived is not None
+    while (task := next_task(config, *facts, done)) is not None:
+        seconds = {"screen": CHUNK, "derive": 60 * config.minutes * DERIVE}.get(task.stage)
+        seconds = seconds or task.epochs * (largest if task.genotype == "largest" else 1.0)
+        measured = {"genotypes": derived} if task.stage == "derive" else {}
+        done.append(Done(task, seconds, accuracy.get(task.genotype, 0.5), measured))
         assert len(done) < 1000
     return done
 
@@ -39,14 +62,15 @@ def stage(done: Sequence[Done], name: str, rung: int = 0) -> list[Task]:
 @pytest.mark.parametrize("minutes", [0.1, 1, 10, 100])
 @pytest.mark.parametrize("epoch", [0.05, 1.0, 20.0])
 @pytest.mark.parametrize("batches", [FEW, MANY])
-def test_the_trainings_fit_into_the_budget(minutes: float, epoch: float, batches: int) -> None:
+@pytest.mark.parametrize("derived", [False, True])
+def test_the_trainings_fit_into_the_budget(minutes: float, epoch: float, batches: int, derived: bool) -> None:
     config = AutoConfig(minutes=minutes, epochs=40, finalists=5)
-    plan = make_plan(config, epoch, batches)
+    plan = make_plan(config, epoch, batches, derived)
     assert 1 <= plan.finalists <= 4
     short = sum(max(plan.rung_seconds, plan.finalists * epochs * epoch) for epochs in plan.rungs)
     seconds = short + epoch * plan.epochs * (plan.finalists + 1)
     smallest = epoch * 2 * LEAST_EPOCHS  # one finalist and the largest architecture
-    assert seconds <= max(60 * minutes * 0.85, smallest)
+    assert seconds <= max(60 * minutes * 0.85 - derived * plan.derive, smallest)
 
 
 def test_the_best_are_promoted_with_their_weights() -> None:
@@ -125,3 +149,27 @@ def test_diverged_trainings_are_not_promoted() -> None:
     done = run_through(CONFIG, {"g0": -1.0, "g1": 0.9})
     assert "g0" in [t.genotype for t in stage(done, "short")]
     assert "g0" not in [t.genotype for t in stage(done, "short", rung=1)]
+
+
+def test_derived_architectures_take_the_place_of_short_trainings() -> None:
+    config = AutoConfig(minutes=10, epochs=100, candidates=120, finalists=4)
+    done = run_through(config, {}, derived=["d0", "d1"])
+    stages = [d.task.stage for d in done]
+    assert stages == sorted(stages, key=["probe", "screen", "derive", "full", "random"].index)
+    assert stages.count("derive") == 1
+    assert [t.genotype for t in stage(done, "full")] == ["d0", "d1", "largest"]
+    assert sum(d.seconds for d in done if d.task.stage != "random") <= 600
+
+
+def test_a_supernet_without_results_leaves_the_plan_as_it_is() -> None:
+    without, given_up = run_through(CONFIG, {}), run_through(CONFIG, {}, derived=[])
+    assert len(stage(given_up, "derive")) == 1
+    assert make_plan(CONFIG, 1.0, FEW).rungs
+    assert [t.genotype for t in stage(given_up, "short")] == [t.genotype for t in stage(without, "short")]
+
+
+def test_no_supernet_is_trained_that_would_have_too_few_steps() -> None:
+    seconds = 2 * SUPERNET_STEPS / FEW / DERIVE  # an epoch of the largest architecture takes one
+    for minutes, trained in ((0.99 * seconds / 60, 0), (1.01 * seconds / 60, 1)):
+        config = AutoConfig(minutes=minutes, epochs=40, candidates=120, finalists=3)
+        assert len(stage(run_through(config, {}, derived=["d0"]), "derive")) == trained

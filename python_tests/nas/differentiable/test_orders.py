@@ -12,7 +12,7 @@ import torch
 from automl_ext.data.images import load_images, split_images
 from automl_ext.nas.differentiable import darts, search
 from automl_ext.nas.differentiable.darts import DARTSConfig
-from automl_ext.nas.differentiable.deriving import best_scored
+from automl_ext.nas.differentiable.deriving import by_rank
 from automl_ext.nas.differentiable.perturbation import Perturbation
 from automl_ext.nas.differentiable.recipes import with_recipe
 from automl_ext.nas.spaces.nasbench201 import NASBench201
@@ -30,8 +30,9 @@ def test_scores_choose_the_cell_that_can_compute_something() -> None:
     genotypes = [space.parse(cell) for cell in cells]
     for shift in range(3):
         rotated = genotypes[shift:] + genotypes[:shift]
-        found = best_scored(rotated, space, splits, torch.device("cpu"), seed=0)
-        assert rotated[found] == genotypes[1]
+        order = by_rank(rotated, space, splits, torch.device("cpu"), seed=0)
+        assert sorted(order) == [0, 1, 2]
+        assert rotated[order[0]] == genotypes[1]
 
 
 @pytest.mark.parametrize("chosen", [0, 2])
@@ -48,12 +49,12 @@ def test_every_order_derives_a_cell_from_the_same_weights(
         orders.append(derivation.edges)
         weights.append(torch.cat([w.detach().flatten() for w in derivation.supernet.weights()]))
 
-    def choose(genotypes: list[Any], *rest: Any) -> int:
+    def choose(genotypes: list[Any], *rest: Any) -> list[int]:
         derived.extend(genotypes)
-        return chosen
+        return [chosen]
 
     monkeypatch.setattr(Perturbation, "begin_order", recorded)
-    monkeypatch.setattr(search, "best_scored", choose)
+    monkeypatch.setattr(search, "by_rank", choose)
     config = replace(with_recipe("robust", TINY), orders=3)
     result = darts.search(config, tmp_path / "run")
     assert result is not None

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import importlib.util
 import json
+from functools import partial
+from itertools import combinations, pairwise, product
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import nas_search_world as world
@@ -17,10 +20,12 @@ pytest.importorskip("tyro", reason="the command line needs tyro")
 
 from automl_ext.cli import main
 from automl_ext.nas.estimators.training_free.scores import RANK, SCORES
-from automl_ext.nas.screening.equal_cells import representative
+from automl_ext.nas.screening.equal_cells import has_dead_node, representative
 from automl_ext.nas.screening.score import ScoreConfig, score
+from automl_ext.nas.screening.score_job import complete
+from automl_ext.nas.screening.screen import draw_candidates
 from automl_ext.nas.screening.table import ScoreTable
-from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
+from automl_ext.nas.spaces.nasbench201 import EDGES, Genotype, NASBench201
 from automl_ext.training.errors import UserError
 
 SMALL: dict[str, Any] = {"subset": 200, "channels": 4, "images": 8}
@@ -140,3 +145,21 @@ def test_cells_of_one_function_share_scores_but_not_parameters(tmp_path: Path) -
     assert float(first.pop("parameters")) > float(second.pop("parameters"))
     assert first.pop("genotype") != second.pop("genotype")
     assert first == second
+
+
+def test_dead_nodes_are_those_that_no_path_visits() -> None:
+    def visited(genotype: Genotype) -> set[int]:
+        edges = {edge for edge, name in zip(EDGES, genotype.operations, strict=True) if name != "none"}
+        inner = [subset for size in range(3) for subset in combinations((1, 2), size)]
+        paths = [(0, *nodes, 3) for nodes in inner]
+        return {node for path in paths for node in path if all(edge in edges for edge in pairwise(path))}
+
+    space = NASBench201()
+    for operations in product(("none", "nor_conv_3x3"), repeat=len(EDGES)):
+        genotype = Genotype(operations)
+        assert has_dead_node(genotype) == (visited(genotype) != {0, 1, 2, 3})
+    drawn = draw_candidates(space, 50, Random(0), partial(complete, space))
+    assert len(drawn) == 50
+    assert not any(map(has_dead_node, drawn))
+    every = draw_candidates(space, 10**6, Random(0), partial(complete, space))
+    assert len(every) == sum(not has_dead_node(genotype) for genotype in draw_candidates(space, 10**6, Random(0)))
