@@ -158,7 +158,7 @@ def test_derived_architectures_take_the_place_of_short_trainings() -> None:
     assert stages == sorted(stages, key=["probe", "screen", "derive", "full", "random"].index)
     assert stages.count("derive") == 1
     assert [t.genotype for t in stage(done, "full")] == ["d0", "d1", "largest"]
-    assert sum(d.seconds for d in done if d.task.stage != "random") <= 600
+    assert sum(d.seconds for d in done if d.task.stage != "random") <= 600 + CHUNK  # the last screening
 
 
 def test_a_supernet_without_results_leaves_the_plan_as_it_is() -> None:
