@@ -19,13 +19,14 @@ from automl_ext.nas.auto.plan import SUPERNET_STEPS
 from automl_ext.nas.differentiable.candidates import all_candidates
 from automl_ext.nas.differentiable.darts import DARTSConfig
 from automl_ext.nas.differentiable.deriving import by_rank, decode
-from automl_ext.nas.differentiable.perturbation import IMAGES, Perturbation, count_decisions
+from automl_ext.nas.differentiable.perturbation import Perturbation, count_decisions
 from automl_ext.nas.differentiable.recipes import with_recipe
 from automl_ext.nas.differentiable.samplers import softmax_weights
 from automl_ext.nas.differentiable.supernet_search import SupernetSearch
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
 
+IMAGES = 500  # number of images on which a decision is measured, by its loss
 MOST_STEPS = 2000  # largest number of optimizer steps of the supernet
 LEAST_ORDERS = 4  # among fewer architectures there is little choice
 DERIVING = 0.6  # largest share of the time for the derivations
@@ -68,7 +69,7 @@ class DeriveJob:
         """Train the supernet for an epoch, or decide one edge or node of a derivation.
 
         Returns:
-            Measurements of the epoch or of the decision, named by their stage.
+            Measurements of the epoch or of the decision.
         """
         if self.derivation is None:
             measured = self.search.run_epoch()
@@ -76,7 +77,7 @@ class DeriveJob:
             if self.epoch == 0:
                 self.set_plan(*self.plan())
             if self.orders and self.search.epoch == self.search.epochs:
-                self.derivation = Perturbation(self.search)
+                self.derivation = Perturbation(self.search, IMAGES, by_loss=True)
         else:
             named = {f"derive_{name}": value for name, value in self.derivation.run_epoch().items()}
         self.epoch += 1
@@ -122,7 +123,7 @@ class DeriveJob:
             self.set_plan(*state["plan"])
         self.epoch = state["epoch"]
         if state["derives"]:
-            self.derivation = Perturbation(self.search)
+            self.derivation = Perturbation(self.search, IMAGES, by_loss=True)
             self.derivation.load_state_dict(state["job"])
         else:
             self.search.load_state_dict(state["job"])

@@ -43,7 +43,7 @@ from automl_ext.training.optimizer_state import load_optimizer
 
 IMAGES = 1000  # number of images on which an accuracy is measured
 Draw = Callable[[torch.Generator], list[Choice]]
-Result = tuple[float, float]  # accuracy, −loss
+Result = tuple[float, float]  # accuracy and −loss, the deciding one first
 
 
 class Perturbation:
@@ -51,19 +51,25 @@ class Perturbation:
 
     An epoch decides one edge or node, then trains the weights for ``config.tune_epochs`` epochs, except the last one.
 
+    Args:
+        search: the finished search.
+        images: largest number of images on which a decision is measured.
+        by_loss: decide by the loss, and at equal losses by the accuracy. The loss needs fewer images, since every image
+            changes it.
+
     Attributes:
         allowed: masks in the shapes of α; at the end of an order, one operation per edge.
         derived: the masks of all finished orders.
     """
 
-    def __init__(self, search: SupernetSearch) -> None:
-        self.search, self.supernet = search, search.supernet
+    def __init__(self, search: SupernetSearch, images: int = IMAGES, by_loss: bool = False) -> None:
+        self.search, self.supernet, self.by_loss = search, search.supernet, by_loss
         config, supernet = search.config, search.supernet
         self.derived: list[list[Tensor]] = []
         self.begin_order()
         self.decisions = count_decisions(supernet)
         self.epoch, self.epochs = 0, config.orders * self.decisions
-        self.images = Split(search.alpha_images.images[:IMAGES], search.alpha_images.labels[:IMAGES])
+        self.images = Split(search.alpha_images.images[:images], search.alpha_images.labels[:images])
         self.optimizer = nesterov_sgd(supernet.weights(), config.lr / 10, config.momentum, config.weight_decay)
 
     def begin_order(self) -> None:
@@ -88,8 +94,8 @@ class Perturbation:
         """Decide one edge or node.
 
         Returns:
-            The accuracy without the operation or edge whose removal hurts most, and without the one whose removal hurts
-            least; the mean loss of the training that follows.
+            The accuracy, or with ``by_loss`` the mean log-likelihood, without the operation or edge whose removal hurts
+            most, and without the one whose removal hurts least; the mean loss of the training that follows.
         """
         with self.search.clock:
             self.supernet.train()
@@ -103,7 +109,8 @@ class Perturbation:
             self.epoch += 1
             if place == self.decisions - 1:
                 self.derived.append([mask.clone() for mask in self.allowed])
-            scalars = {"accuracy_without_best": min(results)[0], "accuracy_without_worst": max(results)[0]}
+            name = "log_likelihood" if self.by_loss else "accuracy"
+            scalars = {f"{name}_without_best": min(results)[0], f"{name}_without_worst": max(results)[0]}
             if self.epoch < self.epochs and self.search.config.tune_epochs:
                 scalars["loss"] = self.tune()
             return scalars
@@ -168,7 +175,8 @@ class Perturbation:
 
     @torch.no_grad()
     def measure(self, draw: Draw, seed: int) -> Result:
-        return measure(self.supernet, self.images, self.search.config.batch_size, draw, seed)
+        accuracy, likelihood = measure(self.supernet, self.images, self.search.config.batch_size, draw, seed)
+        return (likelihood, accuracy) if self.by_loss else (accuracy, likelihood)
 
     def tune(self) -> float:
         """Train the weights with the decisions so far. Return the mean loss."""

@@ -72,7 +72,7 @@ def test_without_time_the_job_ends_after_an_epoch() -> None:
 def test_an_interrupted_job_ends_alike(epochs: int, short: None) -> None:
     whole, begun, continued = job(), job(), job()
     rows = run(whole)
-    assert [sorted(row)[0] for row in rows] == ["supernet_loss"] * 2 + ["derive_accuracy_without_best"] * 12
+    assert [sorted(row)[0] for row in rows] == ["supernet_loss"] * 2 + ["derive_log_likelihood_without_best"] * 12
     first = run(begun, epochs)
     continued.load_state_dict(begun.state_dict())
     assert first + run(continued) == rows
