@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-PAUSE = 0.1  # smallest time between lines, in seconds; a look-up in a table takes microseconds
+PAUSE = 1.0  # smallest time between lines, in seconds; a look-up in a table takes microseconds
 SHOWN = 6  # largest number of values in a line
 
 
@@ -70,9 +70,9 @@ class Progress:
             self._bar.update(self._task, advance=steps, description=description)
 
     def report(self, step: int, scalars: dict[str, float]) -> None:
-        """Print a line with the first measurements, at most ten lines per second; nothing while there is a bar."""
+        """Print a line with the first measurements, at most one per second; nothing while there is a bar."""
         now = time.monotonic()
-        if self._lines and (now >= self._printed + PAUSE or step >= self.total):
+        if self._lines and (now >= self._printed + PAUSE or (step >= self.total and not self.percent)):
             self._printed = now
             of = f"/{self.total:,}" if step <= self.total and not self.percent else ""
             values = [f"{name} {value:.4g}" for name, value in list(scalars.items())[:SHOWN]]
