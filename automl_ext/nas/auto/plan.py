@@ -146,8 +146,8 @@ def next_task(
     if supernet and not derived and plan.derive / done[0].seconds * batches >= 2 * SUPERNET_STEPS:
         return Task("derive", number)
     # The largest architecture is trained fully in any case, so it takes no place in the rungs.
-    candidates = [genotype for genotype in ranked([*screened, *derived]) if genotype != largest]
-    entrants: list[tuple[Any, int | None]] = [(genotype, None) for genotype in candidates]
+    found = ranked([*screened, *derived])
+    entrants: list[tuple[Any, int | None]] = [(genotype, None) for genotype in found if genotype != largest]
     # The candidates of the full trainings: first those of the last rung.
     others: list[tuple[Any, int | None]] = [] if plan.rungs else entrants
     for rung, epochs in enumerate(plan.rungs):

@@ -204,9 +204,10 @@ def test_a_bonus_once_is_paid_at_the_first_visit_in_an_episode() -> None:
         move([1, 0], [0, 1], [False, True], [True, True]),  # the first one returns to where it began
         move([0, 1], [2, 0], [False, False], [True, False]),  # the second one only restarts
         move([2, 0], [1, 1], [False, False], [True, True]),  # 1 is old in the first episode, new in the second
+        move([0, 1], [1, 0], [False, False], [True, True]),  # the first one has a new episode, as after a resumed run
     ]
     visits = [FirstVisits(ObservationHash(space), 2) for _ in range(2)]
-    expected = [[True, False], [False, True], [True, False], [False, True]]
+    expected = [[True, False], [False, True], [True, False], [False, True], [True, False]]
     assert [visits[0](step).tolist() for step in steps] == expected
     for step in steps[:2]:
         visits[1](step)
