@@ -272,7 +272,8 @@ def test_fast_measurements_share_a_line_and_the_last_one_is_shown(tmp_path, caps
     with make(tmp_path) as run:
         for epoch in run.progress(100, "search"):
             run.log(epoch + 1, loss=epoch)
-        assert [line.split(",")[0] for line in capsys.readouterr().err.splitlines()] == ["search 1/100", "search 100/100"]
+        lines = capsys.readouterr().err.splitlines()
+        assert [line.split(",")[0] for line in lines] == ["search 1/100", "search 100/100"]
         with run.progress(100, "budget", percent=True):  # 100 percent are not 100 steps
             for epoch in range(100, 400):
                 run.log(epoch + 1, loss=epoch)
