@@ -36,6 +36,11 @@ def generator(seed: int, device: str | torch.device = "cpu") -> torch.Generator:
     return torch.Generator(device).manual_seed(seed)
 
 
+def draw_seed(rng: torch.Generator) -> int:
+    """Draw a seed in [0, 2⁶²) from a generator on the CPU, so that it is the same for every device."""
+    return int(torch.randint(2**62, (), generator=rng))
+
+
 def derived_seed(*numbers: int) -> int:
     """Derive a seed in [0, 2³⁰) from non-negative integers. Different integers give unrelated seeds.
 

@@ -10,13 +10,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
-from automl_ext.data.images import Split
-from automl_ext.nas.differentiable.steps import part_loss
-from automl_ext.nas.spaces.supernet import Choice, Supernet
-from automl_ext.training import ranks
+from automl_ext.nas.spaces.supernet import Choice
 
 
 def fair_cycle(allowed: Sequence[Tensor], rng: torch.Generator) -> list[list[Choice]]:
@@ -42,34 +38,3 @@ def fair_cycle(allowed: Sequence[Tensor], rng: torch.Generator) -> list[list[Cho
         ]
         for i in range(count)
     ]
-
-
-def fair_weight_step(
-    supernet: Supernet,
-    optimizer: Optimizer,
-    batch: Split,
-    grad_clip: float,
-    cycle: Sequence[list[Choice]],
-    class_weights: Tensor | None = None,
-) -> Tensor:
-    """Take one SGD step on the supernet's weights, with the sum of the gradients of several networks.
-
-    Args:
-        batch: images and labels.
-        grad_clip: the largest norm of the summed gradient.
-        cycle: the networks, as :func:`fair_cycle` draws them.
-        class_weights: weights of the classes in the loss, [classes]; None: 1.
-
-    Returns:
-        The mean loss of the networks, 0-dim, detached; with several ranks, this rank's part of it.
-    """
-    optimizer.zero_grad()
-    losses = []
-    for choices in cycle:
-        loss = part_loss(supernet, batch, choices, class_weights)
-        loss.backward()
-        losses.append(loss.detach())
-    ranks.add_up_gradients(supernet.weights())
-    nn.utils.clip_grad_norm_(supernet.weights(), grad_clip)
-    optimizer.step()
-    return torch.stack(losses).mean()

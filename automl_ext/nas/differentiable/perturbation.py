@@ -32,7 +32,7 @@ from torch import Tensor
 
 from automl_ext.data.images import Split
 from automl_ext.nas.differentiable.candidates import NONE, all_candidates, masked
-from automl_ext.nas.differentiable.samplers import draw_seed, softmax_weights
+from automl_ext.nas.differentiable.samplers import softmax_weights
 from automl_ext.nas.differentiable.steps import weight_step
 from automl_ext.nas.differentiable.supernet_search import SupernetSearch
 from automl_ext.nas.retraining.images import epoch_batches
@@ -40,6 +40,7 @@ from automl_ext.nas.retraining.optimizer import nesterov_sgd
 from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.training import ranks
 from automl_ext.training.optimizer_state import load_optimizer
+from automl_ext.training.seeding import draw_seed
 
 IMAGES = 1000  # number of images on which an accuracy is measured
 Draw = Callable[[torch.Generator], list[Choice]]

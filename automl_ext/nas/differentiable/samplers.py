@@ -13,6 +13,7 @@ from torch import Tensor
 
 from automl_ext.nas.spaces.supernet import Choice
 from automl_ext.ops.gumbel import gumbel_entmax15, gumbel_softmax
+from automl_ext.training.seeding import draw_seed
 
 Sampler = Callable[[Iterable[Tensor], float, torch.Generator], list[Choice]]  # (α, τ, random generator)
 
@@ -48,8 +49,3 @@ def sample_entmax(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) ->
 def softmax_weights(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
     """Weight all operations by softmax(α/τ) for DARTS; nothing is sampled."""
     return [Choice.support(torch.softmax(alpha / tau, dim=-1)) for alpha in alphas]
-
-
-def draw_seed(rng: torch.Generator) -> int:
-    """Draw a seed for a Gumbel op, on the CPU so that it is the same for every device."""
-    return int(torch.randint(2**62, (), generator=rng))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -11,9 +11,8 @@ from torch.optim import Optimizer
 
 from automl_ext.data.images import Split
 from automl_ext.nas.differentiable.samplers import Sampler, sample
-from automl_ext.nas.retraining.batch_loss import batch_loss
-from automl_ext.nas.retraining.synced_norm import synced_norms
-from automl_ext.nas.spaces.supernet import Choice, Supernet
+from automl_ext.nas.retraining.supernet_step import part_loss, supernet_step
+from automl_ext.nas.spaces.supernet import Supernet
 from automl_ext.training import ranks
 
 
@@ -27,10 +26,7 @@ def weight_step(
     sample: Sampler = sample,
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Take one SGD step on the supernet's weights.
-
-    ``zero_grad`` sets the gradients to None. So operations that were not sampled get no update at all, neither weight
-    decay nor momentum. In the official code, which sets the gradients to zero, both still apply.
+    """Take one SGD step on the supernet's weights; see :func:`~automl_ext.nas.retraining.supernet_step.supernet_step`.
 
     Args:
         batch: images and labels.
@@ -45,13 +41,7 @@ def weight_step(
     """
     with torch.no_grad():
         choices = sample(supernet.alphas, tau, rng)
-    loss = part_loss(supernet, batch, choices, class_weights)
-    optimizer.zero_grad()
-    loss.backward()
-    ranks.add_up_gradients(supernet.weights())
-    nn.utils.clip_grad_norm_(supernet.weights(), grad_clip)
-    optimizer.step()
-    return loss.detach()
+    return supernet_step(supernet, optimizer, batch, grad_clip, [choices], class_weights)
 
 
 def alpha_step(
@@ -85,13 +75,6 @@ def alpha_step(
         ranks.add_up_gradients([*supernet.alphas, *supernet.betas])
         optimizer.step()
     return loss.detach()
-
-
-def part_loss(supernet: Supernet, batch: Split, choices: Sequence[Choice], class_weights: Tensor | None) -> Tensor:
-    """Compute this rank's part of the loss of a batch; with one rank, the loss."""
-    with synced_norms():
-        logits = supernet(batch.images[ranks.part(len(batch.labels))], *choices)
-    return batch_loss(logits, batch.labels, class_weights)
 
 
 @contextmanager

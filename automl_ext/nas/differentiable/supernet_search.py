@@ -19,13 +19,14 @@ from automl_ext.nas.differentiable.candidates import all_candidates, check_names
 from automl_ext.nas.differentiable.collapse import alpha_scalars
 from automl_ext.nas.differentiable.config import SupernetConfig
 from automl_ext.nas.differentiable.deriving import derived_choices, skip_share, with_edge_strengths
-from automl_ext.nas.differentiable.fair_sampling import fair_cycle, fair_weight_step
+from automl_ext.nas.differentiable.fair_sampling import fair_cycle
 from automl_ext.nas.differentiable.samplers import Sampler
 from automl_ext.nas.differentiable.steps import alpha_step, weight_step
 from automl_ext.nas.retraining.batch_loss import check_batches
 from automl_ext.nas.retraining.class_weights import class_weights
 from automl_ext.nas.retraining.images import augment, epoch_batches, take, to_device
 from automl_ext.nas.retraining.optimizer import nesterov_sgd
+from automl_ext.nas.retraining.supernet_step import supernet_step
 from automl_ext.nas.retraining.training import network_shape
 from automl_ext.nas.spaces.partial_channels import edge_weights
 from automl_ext.nas.spaces.space import Space
@@ -128,7 +129,7 @@ class SupernetSearch:
         with torch.no_grad():
             cycle = fair_cycle(self.allowed or all_candidates(self.supernet), self.rng)
             cycle = [self.record(normalize_edges(choices, self.supernet)) for choices in cycle]
-        return fair_weight_step(self.supernet, optimizer, batch, clip, cycle, self.class_weights)
+        return supernet_step(self.supernet, optimizer, batch, clip, cycle, self.class_weights)
 
     def alpha_step(self, batch: Split, tau: float) -> Tensor:
         """Take one step on α. Return the loss."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -18,15 +18,13 @@ from random import Random
 from typing import Any, cast
 
 import torch
-from torch import Tensor
 
 from automl_ext.data.images import Split, Splits
-from automl_ext.nas.differentiable.samplers import draw_seed
-from automl_ext.nas.differentiable.steps import weight_step
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.retraining.class_weights import ClassWeights, check_class_weights, class_weights
 from automl_ext.nas.retraining.images import accuracy, augment, epoch_batches, take, to_device
 from automl_ext.nas.retraining.optimizer import nesterov_sgd
+from automl_ext.nas.retraining.supernet_step import supernet_step
 from automl_ext.nas.retraining.training import LARGEST, network_shape
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.space import Space
@@ -37,7 +35,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.machine.clock import Clock
 from automl_ext.training.optimizer_state import load_optimizer
-from automl_ext.training.seeding import generator, seed_everything
+from automl_ext.training.seeding import draw_seed, generator, seed_everything
 
 
 @dataclass
@@ -134,8 +132,8 @@ class UniformSupernet:
                 alpha.zero_()  # α is not used and not trained
         self.optimizer = nesterov_sgd(self.supernet.weights(), config.lr, config.momentum, config.weight_decay)
 
-    def draw(self, alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
-        """Draw an architecture uniformly: a sampler (automl_ext.nas.differentiable.samplers) that ignores α and τ.
+    def draw(self, rng: torch.Generator) -> list[Choice]:
+        """Draw an architecture uniformly.
 
         Edges cannot be drawn independently: in the DARTS space, nearly all such cells would have nodes with more or
         fewer than two inputs, which no genotype has.
@@ -153,9 +151,9 @@ class UniformSupernet:
                 set_cosine_lr(self.optimizer, progress, config.lr, config.lr_min)
                 batch = take(self.train, index)
                 batch = Split(augment(batch.images, config.shift, config.flip, self.rng), batch.labels)
-                common = self.rng, self.draw, self.class_weights
-                loss = weight_step(self.supernet, self.optimizer, batch, 1.0, config.grad_clip, *common)
-                losses.append(loss)
+                drawn = [self.draw(self.rng)]
+                step = self.supernet, self.optimizer, batch, config.grad_clip, drawn, self.class_weights
+                losses.append(supernet_step(*step))
             self.epoch += 1
             return {"loss": torch.stack(losses).mean().item()}
 

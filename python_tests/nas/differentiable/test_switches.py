@@ -23,10 +23,11 @@ from automl_ext.nas.differentiable.deriving import (
     skip_share,
     with_edge_strengths,
 )
-from automl_ext.nas.differentiable.fair_sampling import fair_cycle, fair_weight_step
+from automl_ext.nas.differentiable.fair_sampling import fair_cycle
 from automl_ext.nas.differentiable.samplers import Sampler, sample, sample_entmax, softmax_weights
 from automl_ext.nas.differentiable.steps import alpha_step
 from automl_ext.nas.differentiable.supernet_search import SupernetSearch
+from automl_ext.nas.retraining.supernet_step import supernet_step
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.darts_supernet import DartsSupernet
 from automl_ext.nas.spaces.nasbench201 import OPERATIONS, NASBench201, NASBench201Supernet
@@ -114,7 +115,7 @@ def test_fair_cycle_runs_every_candidate_of_every_edge_once() -> None:
 def test_fair_step_sums_the_gradients_of_a_cycle() -> None:
     net, other, images = supernet(), supernet(), batch()
     cycle = fair_cycle(without_none(net), torch.Generator().manual_seed(0))
-    fair_weight_step(net, torch.optim.SGD(net.weights(), lr=0.0), images, 1e9, cycle)
+    supernet_step(net, torch.optim.SGD(net.weights(), lr=0.0), images, 1e9, cycle)
     losses = [nn.functional.cross_entropy(other(images.images, *choices), images.labels) for choices in cycle]
     torch.stack(losses).sum().backward()
     trained = 0
