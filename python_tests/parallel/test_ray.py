@@ -171,7 +171,7 @@ def test_search_auto_is_equal_side_by_side_and_resumed(
     nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-    fixed = plan.Plan(screening=0.0, rungs=(1, 2), rung_seconds=0.0, finalists=2, epochs=2)
+    fixed = plan.Plan(screening=0.0, derive=0.0, rungs=(1, 2), rung_seconds=0.0, finalists=2, epochs=2)
     monkeypatch.setattr(plan, "make_plan", lambda *_: fixed)  # the same plan at any speed
     config = AutoConfig(
         subset=150, channels=2, epochs=2, candidates=6, minutes=0.01, finalists=2, baselines=False, workers=2
