@@ -218,9 +218,11 @@ class Auto:
         return list(unique.values())
 
     def draw(self, number: int) -> Any:
-        """Return the random architecture ``number`` of the baseline."""
+        """Return the random architecture ``number`` of the baseline; as the candidates, without dead nodes."""
         while len(self.drawn) <= number:
-            self.drawn.append(self.space.random(self.random))
+            drawn = self.space.random(self.random)
+            if complete(self.space, drawn):
+                self.drawn.append(drawn)
         return self.drawn[number]
 
     def job(self, task: Task) -> Job:

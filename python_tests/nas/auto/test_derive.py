@@ -17,6 +17,7 @@ from automl_ext.nas.auto.config import AutoConfig
 from automl_ext.nas.auto.derive import DeriveJob, has_supernet
 from automl_ext.nas.auto.plan import Done, Task
 from automl_ext.nas.estimators.training_free.scores import RANK
+from automl_ext.nas.screening.equal_cells import has_dead_node
 from automl_ext.nas.screening.score_job import distinct
 from automl_ext.nas.spaces.registry import space
 
@@ -88,6 +89,13 @@ def test_spaces_without_a_supernet() -> None:
         "darts",
         "darts-frc",
     ]
+
+
+def test_candidates_and_random_cells_have_no_dead_nodes(tmp_path: Path) -> None:
+    searching = Auto(CONFIG, space("nb201"), SPLITS, tmp_path)
+    cells = [*searching.candidates, *(searching.draw(i) for i in range(30))]
+    assert len(cells) == 36
+    assert not any(map(has_dead_node, cells))
 
 
 def test_derived_and_screened_candidates_take_turns(tmp_path: Path) -> None:
