@@ -43,7 +43,7 @@ class DeriveJob:
         seconds: time limit, in CPU-seconds (seconds on a GPU).
 
     Raises:
-        UserError: the space has no supernet, or a batch does not fit half of the training images.
+        UserError: the space has no supernet.
     """
 
     def __init__(
@@ -105,7 +105,8 @@ class DeriveJob:
         if self.derivation is None:
             return []
         found = [decode(self.search.supernet, self.derivation.alphas(masks)) for masks in self.derivation.derived]
-        order = by_rank(found, self.space, self.splits, self.device, self.search.config.seed)
+        with self.search.clock:
+            order = by_rank(found, self.space, self.splits, self.device, self.search.config.seed)
         return list(dict.fromkeys(found[i] for i in order))
 
     @property
@@ -130,6 +131,7 @@ class DeriveJob:
 
 
 def has_supernet(space: Space[Any]) -> bool:
+    """Return whether the space can build a supernet."""
     try:
         with torch.device("meta"):
             space.build_supernet(in_channels=1, num_classes=2, channels=4, cells=1, form="darts")

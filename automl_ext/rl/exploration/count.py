@@ -17,9 +17,7 @@ class CountBonus:
     """1 / √n(s′) for the next observation s′, and 1 if it was never visited.
 
     Args:
-        space: space of the observations.
-        seed: determines the hash function.
-        digits: floats are rounded to this number of decimals.
+        space, seed, digits: see :class:`~automl_ext.rl.exploration.hashing.ObservationHash`.
     """
 
     def __init__(self, space: gymnasium.Space, seed: int = 0, digits: int = 1) -> None:

@@ -47,20 +47,21 @@ def test_the_time_decides_on_epochs_and_orders(monkeypatch: pytest.MonkeyPatch) 
     deriving = job()
     deriving.run_epoch()
     monkeypatch.setattr(DeriveJob, "seconds", property(lambda self: 1.0))  # cost of the first epoch
-    images = len(deriving.search.weight_images.labels)
-    steps = images // 20
-    order = 24 / 3  # seconds: 6 edges with 4 operations each, on as many images as an epoch
-    most = -(-derive.MOST_STEPS // steps)
-    assert deriving.plan() == (most, 8)
-    deriving.limit = 8 * order / derive.DERIVING
-    assert deriving.plan() == (int(deriving.limit - 8 * order), 8) or deriving.limit - 8 * order < 300 / steps
-    deriving.limit = 5.5 * order / derive.DERIVING  # too few steps for the rest of the time
-    assert deriving.plan() == (1, 0)
-    deriving.limit = 3.9 * order / derive.DERIVING
-    monkeypatch.setattr(derive, "SUPERNET_STEPS", 1)
-    assert deriving.plan() == (1, 0)  # three orders are too few
-    deriving.limit = 4.1 * order / derive.DERIVING
-    assert deriving.plan() == (int(deriving.limit - 4 * order), 4)
+    steps = len(deriving.search.weight_images.labels) // 20
+    order = 24 / 3  # seconds: 6 edges with 4 operations each, on as many images as an epoch, a third of a training each
+    monkeypatch.setattr(derive, "SUPERNET_STEPS", 20 * steps)
+
+    def planned(seconds: float) -> tuple[int, int]:
+        deriving.limit = seconds
+        return deriving.plan()
+
+    assert planned(1e6) == (-(-derive.MOST_STEPS // steps), 8)
+    assert planned(8.5 * order / 0.6) == (49, 8)  # 113.3 s, 64 of them for the derivations
+    assert planned(6.5 * order / 0.6) == (38, 6)  # 86.7 s, 48 of them
+    assert planned(4.1 * order / 0.6) == (22, 4)
+    assert planned(3.9 * order / 0.6) == (1, 0)  # three orders are too few
+    monkeypatch.setattr(derive, "SUPERNET_STEPS", 23 * steps)
+    assert planned(4.1 * order / 0.6) == (1, 0)  # too few steps
 
 
 def test_without_time_the_job_ends_after_an_epoch() -> None:
@@ -81,6 +82,15 @@ def test_an_interrupted_job_ends_alike(epochs: int, short: None) -> None:
     assert len({g.operations for g in whole.genotypes()}) == len(whole.genotypes()) > 0
     assert all("none" not in g.operations for g in whole.genotypes())
     assert continued.seconds > begun.seconds > 0
+
+
+def test_a_search_that_an_older_version_began_is_refused(tmp_path: Path) -> None:
+    searching = Auto(CONFIG, space("nb201"), SPLITS, tmp_path)
+    state = searching.state_dict()
+    searching.load_state_dict(state)
+    del state["version"]  # as in older checkpoints, whose scores are of other candidates
+    with pytest.raises(ValueError, match="version: expected 2, got None"):
+        searching.load_state_dict(state)
 
 
 def test_spaces_without_a_supernet() -> None:
