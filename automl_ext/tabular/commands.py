@@ -35,7 +35,8 @@ class FitCommand:
     target: str
     """Column to predict."""
     minutes: float = 1.0
-    """Budget: wall-clock time of the whole command after the start of Python."""
+    """Budget: wall-clock time of the whole command after the start of Python. Ctrl-C ends the search early, with the
+    models that it has finished."""
     out: Path = Path("runs/fit")
     """Run directory; must be absent or empty."""
     time: str | None = None
@@ -175,7 +176,18 @@ def _result(fitted: Fitted) -> dict[str, Any]:
     """Return the content of ``result.json``."""
     metric, facts = fitted.task.metric, fitted.report
     value = facts["leaderboard"][0][metric]
-    keys = ("rows", "split", "folds", "refitted", "features", "leaderboard", "notes", "failed", "seconds")
+    keys = (
+        "rows",
+        "split",
+        "folds",
+        "refitted",
+        "features",
+        "leaderboard",
+        "notes",
+        "failed",
+        "interrupted",
+        "seconds",
+    )
     return {
         "negative_loss": value - 1 if metric in HIGHER_IS_BETTER else -value,
         f"valid_{metric}": value,
@@ -199,6 +211,8 @@ def _summarize(console: Console, fitted: Fitted, out: Path, page: Path) -> None:
         gain = "" if verdict["gain"] is None else f": gain {verdict['gain']:.3g} ± {verdict['error']:.2g}"
         kept = "kept" if verdict["kept"] else "dropped"
         console.print(f"features, {verdict['family']}: {kept}{gain}; {verdict['why']}", markup=False)
+    if facts["interrupted"]:
+        console.print("interrupted: these are the models that were finished until then", markup=False)
     console.print(f"split: {validation(facts)} {final_models(facts)}", markup=False)
     console.print(f"written to {page}", markup=False)
     console.print(f"next:\n  automl-ext predict {out} NEW.csv --out predictions.csv", markup=False)

@@ -9,6 +9,7 @@ from typing import Any
 
 from automl_ext.tabular.ensemble import average, bagged, leaderboard, refitted
 from automl_ext.tabular.extra import library
+from automl_ext.tabular.features.choice import Verdict
 from automl_ext.tabular.fitted import Fitted
 from automl_ext.tabular.schedule import run_schedule
 from automl_ext.tabular.search import Report, TableSearch
@@ -85,7 +86,14 @@ def fit(
     deadline = started + seconds - max(0.2, 0.03 * seconds)  # the rest is for the selection
     search = TableSearch(problem, deadline, seed, workers)
     by_time = problem.kind == "time"
-    verdicts = run_schedule(search, features, candidates, by_time, report or (lambda *_: None))
+    verdicts: list[Verdict] = []
+    interrupted = False
+    try:
+        run_schedule(search, features, candidates, by_time, report or (lambda *_: None), verdicts)
+    except KeyboardInterrupt:
+        if not search.trials:
+            raise
+        interrupted = True
     votes = search.select()
     again = by_time or len(search.folds) == 1
     preparations, members = refitted(search, votes) if again else bagged(search, votes)
@@ -99,6 +107,7 @@ def fit(
         "features": [verdict.to_json() for verdict in verdicts],
         "notes": problem.notes,
         "failed": search.failed,
+        "interrupted": interrupted,
         "seed": seed,
         "minutes": minutes,
         "seconds": round(clock.monotonic() - started, 2),

@@ -21,7 +21,9 @@ AFFORDABLE = {"lightgbm": 1.0, "xgboost": 1.0, "forest": 0.2, "linear": 1.0}
 STALE = 40  # end after this number of TPE's trials in a row without a new best one
 
 
-def run_schedule(search: TableSearch, features: bool, limit: int | None, refits: bool, report: Report) -> list[Verdict]:
+def run_schedule(
+    search: TableSearch, features: bool, limit: int | None, refits: bool, report: Report, verdicts: list[Verdict]
+) -> None:
     """Try candidates until the time or the number of candidates is used up.
 
     Args:
@@ -30,28 +32,27 @@ def run_schedule(search: TableSearch, features: bool, limit: int | None, refits:
         limit: largest number of candidates; None: no limit.
         refits: the selected candidates are trained again on all rows, for which time must remain.
         report: is called after each trial.
+        verdicts: gets what was decided about the families of features.
     """
     untried = iter(defaults())
     if not any(search.plan(candidate) for candidate in untried):
         raise UserError(f"no model can be trained on the table: {'; '.join(search.failed.values())}")
     _tell(search, report)
     refits = refits or len(search.folds) == 1
-    verdicts: list[Verdict] = []
     trial = None
     if limit is None or limit > 1:
         for candidate in untried:
             trial = _try(search, candidate, refits, report)
     if features and trial is not None:
         judging = JUDGING * search.remaining() if ROOM * trial.seconds < search.remaining() else 0
-        verdicts = judge_families(search, trial, time.monotonic() + judging)
+        verdicts += judge_families(search, trial, time.monotonic() + judging)
         search.families = tuple(verdict.family for verdict in verdicts if verdict.kept)
     for candidate in itertools.chain(presets(), portfolio()):
         if limit is not None and len(search.trials) + len(search.failed) >= limit:
-            return verdicts
+            return
         if _expected(search, candidate.learner) < AFFORDABLE[candidate.learner] * _time_left(search, refits):
             _try(search, candidate, refits, report)
     _tune(search, limit, refits, report)
-    return verdicts
 
 
 def _tune(search: TableSearch, limit: int | None, refits: bool, report: Report) -> None:

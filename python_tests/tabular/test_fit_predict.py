@@ -185,6 +185,27 @@ def test_the_time_for_final_trainings_is_that_of_all_rows() -> None:
     assert schedule._time_left(search, True) == pytest.approx(10 - schedule.SPARE * 2)  # type: ignore[arg-type]
 
 
+def test_ctrl_c_ends_the_search_with_the_finished_models() -> None:
+    def interrupt(number: int, *_: object) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+
+    fitted = fit(numbers(), "price", minutes=5, report=interrupt)
+    assert fitted.report["interrupted"]
+    assert set(fitted.leaderboard["name"]) == {"ensemble", "xgboost default", "lightgbm default"}
+    whole = fit(numbers(), "price", minutes=5, candidates=2)
+    assert not whole.report["interrupted"]
+    np.testing.assert_array_equal(fitted.predict(numbers(30)), whole.predict(numbers(30)))
+
+
+def test_ctrl_c_before_the_first_model_is_raised() -> None:
+    def interrupt(_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(numbers(), "price", minutes=5, start=interrupt)
+
+
 def test_a_budget_that_is_far_too_small_still_gives_a_model() -> None:
     assert np.isfinite(fit(numbers(), "price", minutes=1e-6).predict(numbers(5))).all()
 
