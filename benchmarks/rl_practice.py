@@ -6,7 +6,8 @@
 The tasks are in ``benchmarks/practice/PART.toml``. A task has variants, usually with and without a part, each a command
 of ``automl-ext train``. ``prepare`` holds commands that run once before; ``{out}`` in any command is the folder of the
 task. Finished runs are not repeated and interrupted ones are resumed. ``--json`` replaces the rows of these tasks in
-the file; ``--pictures`` draws the mean return of every variant over the steps, with the 95 % interval.
+the file; ``--pictures`` draws the mean return of every variant over the steps, with the 95 % interval, or with
+``picture = "tasks"`` the returns of the last policies on each of several tasks.
 """
 
 from __future__ import annotations
@@ -112,6 +113,39 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     picture.savefig(path, dpi=110)
 
 
+def draw_tasks(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the return of the last policies on each task, a panel each: of the agents for it alone, and for all tasks.
+
+    The bars are means over the seeds, with their 95 % interval.
+    """
+    together = [row for row in rows if "," in environments(row)]
+    names = environments(together[0]).split(",")
+    picture = figure(2.1 * len(names), 3.4)
+    for axes, name in zip(picture.subplots(1, len(names)), names, strict=True):
+        bars = {"alone": [row["last"] for row in rows if environments(row) == name]}
+        for row in together:
+            bars.setdefault(row["variant"], []).append(row[f"eval_return/{name}"])
+        for i, (label, color) in enumerate(zip(bars, PALETTE, strict=False)):
+            values = np.array(bars[label])
+            error = t_quantile(len(values)) * values.std(ddof=1) / np.sqrt(len(values))
+            axes.bar(i, values.mean(), yerr=error, color=color, label=label, capsize=3, alpha=0.9)
+            axes.plot(np.full(len(values), i), values, ".", color="black", markersize=4)
+        axes.set_title(name.split("/")[-1].split("-")[0], fontsize=10)
+        axes.set_ylim(bottom=0)
+        axes.set_xticks([])
+        axes.spines[["top", "right"]].set_visible(False)
+    picture.axes[0].set_ylabel("return of the last policy")
+    picture.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(bars), frameon=False)
+    picture.suptitle(f"{rows[0]['title']}: mean, 95 % interval and {len(values)} seeds")
+    picture.savefig(path, dpi=110)
+
+
+def environments(row: dict[str, Any]) -> str:
+    """Return the value of ``--env-id`` in a row's command: one environment, or several with commas between them."""
+    words = row["command"].split()
+    return str(words[words.index("--env-id") + 1])
+
+
 def describe(rows: list[dict[str, Any]]) -> list[str]:
     """Return one line per variant: mean last and best return over the seeds."""
     lines = []
@@ -145,7 +179,8 @@ def main() -> None:
             kept = sorted([r for r in others if r["task"] != name] + rows, key=lambda r: (r["part"], r["task"]))
             args.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in kept) + "\n]\n")
         if args.pictures:
-            draw(rows, args.pictures / f"practice_{name}.png")
+            draw_one = draw_tasks if task.get("picture") == "tasks" else draw
+            draw_one(rows, args.pictures / f"practice_{name}.png")
 
 
 if __name__ == "__main__":
