@@ -21,7 +21,6 @@ from automl_ext.rl.loop import loop
 from automl_ext.rl.reports.evaluate_run import evaluate_run
 from automl_ext.rl.reports.plot import interval, plot_runs, together
 from automl_ext.runners import Runner, TrainOptions
-from automl_ext.training.errors import UserError
 from automl_ext.training.intervals import T
 
 
@@ -194,11 +193,17 @@ def test_band_is_students_t_on_common_steps(tmp_path: Path) -> None:
     np.testing.assert_allclose(T, stats.t.ppf(0.975, np.arange(1, 31)), atol=5.1e-4)
 
 
-def test_seeds_without_common_steps_are_refused() -> None:
+def test_seeds_with_one_evaluation_each_are_drawn(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     from automl_ext.rl.reports.plot import Curve
 
-    with pytest.raises(UserError, match="no steps in common"):
-        together([Curve("a", {}, np.array([s]), np.array([1.0])) for s in (1.0, 2.0)])
+    steps, returns = together([Curve("a", {}, np.array([step]), np.array([step / 10])) for step in (10.0, 20.0)])
+    assert steps.tolist() == [20]
+    assert returns.tolist() == [[1], [2]]
+    pytest.importorskip("matplotlib")
+    few = ["--total-steps", 600, "--eval-every", 600, "--eval-episodes", 1, "--final-episodes", 1]
+    assert command("train", "a2c", *few, "--seeds", "0:2", "--out", tmp_path / "seeds") == 0
+    assert "a2c: 2 seeds" in capsys.readouterr().out
+    assert (tmp_path / "seeds/learning.png").is_file()
 
 
 def test_ablate(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -122,13 +122,15 @@ def draw_learning(env_id: str, curves: list[Curve], path: Path) -> None:
         steps, returns = together(group)
         seeds = f"{len(group)} seed{'s' * (len(group) > 1)}"
         middle = returns.mean(0) if band else np.median(returns, 0)
-        axes.plot(steps, middle, color=color, label=plain(f"{label}, {seeds}"), linewidth=2.0, zorder=3)
+        point = "o" if len(steps) == 1 else ""
+        axes.plot(steps, middle, point + "-", color=color, label=plain(f"{label}, {seeds}"), linewidth=2.0, zorder=3)
         if band:
             low, high = clipped(env_id, *interval(returns))
             axes.fill_between(steps, low, high, color=color, alpha=0.2, linewidth=0)
         elif len(group) > 1:
             for curve in group:
-                axes.plot(curve.steps, curve.returns, color=color, linewidth=0.7, alpha=0.6, label="_")
+                thin = "." if len(curve.steps) == 1 else ""
+                axes.plot(curve.steps, curve.returns, thin + "-", color=color, linewidth=0.7, alpha=0.6, label="_")
         best = max((curve.best for curve in group if curve.best), key=lambda found: found[1], default=None)
         if best is not None:
             mark_best(axes, *best, color, "_")
@@ -179,12 +181,11 @@ def clipped(env_id: str, low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray,
 def together(curves: list[Curve]) -> tuple[np.ndarray, np.ndarray]:
     """Return the steps [T] that all curves cover, and the linearly interpolated returns [curves, T].
 
-    Raises:
-        UserError: there are no such steps.
+    If there are no such steps, as with one evaluation per seed, each at its own step, T is 1: each curve's return there
+    is the one nearest to it.
     """
-    first, last = max(c.steps[0] for c in curves), min(c.steps[-1] for c in curves)
-    if first > last:
-        raise UserError("plot: the evaluations of these seeds have no steps in common")
+    first = max(c.steps[0] for c in curves)
+    last = max(first, min(c.steps[-1] for c in curves))
     steps = np.unique(np.clip(curves[0].steps, first, last))
     return steps, np.stack([np.interp(steps, c.steps, c.returns) for c in curves])
 
