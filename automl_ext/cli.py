@@ -342,9 +342,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = run(f"automl-ext {name}", argv[len(name.split()) :])
         flush_output()  # a full disk is found here
         return code
-    except KeyboardInterrupt:
-        advice = "; --resume auto continues the run" if name == "tune" or name in _RUN_COMMANDS else ""
-        print(f"interrupted{advice}", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        advice = str(error) or "--resume auto continues the run" * (name == "tune" or name in _RUN_COMMANDS)
+        print(f"interrupted{'; ' * bool(advice)}{advice}", file=sys.stderr)
         return 130
     except Exception as error:
         return _fail(error)

@@ -17,7 +17,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import logging
 import shutil
+import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -111,6 +113,8 @@ class Run:
                 else:
                     origin = _at_path(Path(resume), out, entries, read)
                 run = _fresh(out, facts) if origin is None else _resume(out, facts, *origin)
+                if resume == "auto" and entries:
+                    _say(f"{out}: " + (f"continues from step {run.step:,}" if origin else "no checkpoint, starts anew"))
             except BaseException as error:
                 folder.close(undo=isinstance(error, Exception))
                 raise
@@ -220,6 +224,12 @@ def read_config(run: Path, config: Config) -> Config:
     """
     version = read_object(run / ENVIRONMENT).get("automl_ext")
     return from_dict(config, read_object(run / CONFIG), str(run / CONFIG), version)
+
+
+def _say(text: str) -> None:
+    """Print a line, unless the logger ``automl_ext`` suppresses warnings."""
+    if logging.getLogger("automl_ext").isEnabledFor(logging.WARNING):
+        print(text, file=sys.stderr)
 
 
 def _check_run_directory(out: Path, entries: list[Path]) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 from run_commands import COMMANDS, Refused, command
 
-PROGRESS = re.compile(r"[\w-]+ [\d,]+(/[\d,]+)?, \d+ s: ")  # a line for an epoch or an evaluation
+# A line for an epoch or an evaluation, or for where a run continues.
+PROGRESS = re.compile(r"[\w-]+ [\d,]+(/[\d,]+)?, \d+ s: |.+: (continues from step [\d,]+|no checkpoint, starts anew)$")
 
 
 @pytest.fixture

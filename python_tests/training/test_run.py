@@ -242,7 +242,7 @@ def test_progress_starts_at_the_checkpoint_and_prints_nothing_of_its_own_without
         assert list(run.progress(2, "search")) == []
         with run.progress(100, "steps") as bar:
             bar.advance(10)
-    assert capsys.readouterr() == ("", "")
+    assert capsys.readouterr() == ("", f"{tmp_path}: continues from step 3\n")
 
 
 def test_measurements_are_lines_without_a_terminal(tmp_path, capsys, monkeypatch):

@@ -25,7 +25,8 @@ class Normalization(nn.Module):
         self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        return (images / 255 - self.mean) / self.std
+        # The conversion makes the exported program refuse other dtypes, such as floats in [0, 1].
+        return (images.to(torch.float32) / 255 - self.mean) / self.std
 
 
 class RawImages(nn.Module):

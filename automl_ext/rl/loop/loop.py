@@ -19,6 +19,7 @@ from automl_ext.rl.loop.averages import Averages
 from automl_ext.rl.loop.evaluate import by_group, play
 from automl_ext.rl.networks.groups import names_of
 from automl_ext.training import ranks
+from automl_ext.training.ctrl_c import CtrlC
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
 from automl_ext.training.files.weights import check_fit, write_tensors
@@ -140,21 +141,30 @@ class Training:
                 result = self.complete(algorithm, stop_after)
             except EnvError as error:
                 raise EnvError(f"{error}; {kept(run.path)}") from None
+            except KeyboardInterrupt:
+                raise KeyboardInterrupt(kept(run.path)) from None
             if result is not None:
                 run.finish(result)
             return result
 
     def complete(self, algorithm: str, stop_after: int | None = None) -> dict[str, Any] | None:
-        """Train to the end and return the result; return None after ``stop_after`` steps, with a checkpoint."""
+        """Train to the end and return the result; return None after ``stop_after`` steps, with a checkpoint.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C, after the end of the iteration and with a checkpoint.
+        """
         envs, config = self.agent.envs, self.config
         self.warn_if_untrained()
         stop_at = np.inf if stop_after is None else envs.steps + stop_after
         progress = Progress if self.run is None else self.run.progress
-        with progress(config.total_steps, algorithm, start=envs.steps) as bar:
+        with progress(config.total_steps, algorithm, start=envs.steps) as bar, CtrlC() as ctrl_c:
             while envs.steps < config.total_steps and not self.stopped:
                 if envs.steps >= stop_at:
                     self.save()
                     return None
+                if ctrl_c.requested:
+                    self.save()
+                    raise KeyboardInterrupt
                 bar.advance(self.iterate(), algorithm)
         return self.result()
 

@@ -45,6 +45,12 @@ for name in names:
     assert module.CLASSES == [str(k) for k in range(10)]
     raw = torch.full((2, 1, 8, 8), 255, dtype=torch.uint8)
     torch.testing.assert_close(module.normalize(raw), torch.full((2, 1, 8, 8), (1 - module.MEAN[0]) / module.STD[0]))
+    for refusing, error in ((module.normalize, TypeError), (program, (RuntimeError, AssertionError))):
+        try:
+            refusing(raw / 255)
+        except error:
+            continue
+        raise AssertionError(f"{refusing} takes floats as if they were pixels")
 assert not [name for name in sys.modules if name.startswith("automl_ext.")]
 print("same logits:", *names)
 """
@@ -138,3 +144,5 @@ def test_network_of_a_fixed_size_takes_any_number_of_images(tmp_path: Path) -> N
     loaded = torch.export.load(tmp_path / "net.pt2").module()
     images = torch.randint(256, (7, 1, 8, 8), dtype=torch.uint8)
     torch.testing.assert_close(loaded(images), program(images))
+    with pytest.raises(RuntimeError, match="dtype"):
+        loaded(images / 255)

@@ -6,6 +6,8 @@ import dataclasses
 import functools
 import json
 import os
+import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +26,7 @@ from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.loop import loop
 from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.evaluate import evaluate
+from automl_ext.training.ctrl_c import CtrlC
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
 
@@ -109,6 +112,53 @@ def test_best_policy_newer_than_the_checkpoint_is_removed(tmp_path: Path) -> Non
     (tmp_path / "run/best.pt").unlink()
     train(tmp_path / "run", resume="auto")
     same_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def test_ctrl_c_saves_and_the_resumed_run_equals_the_uninterrupted_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path / "whole")
+    before, whole = signal.getsignal(signal.SIGINT), loop.Training.iterate
+
+    def interrupted(self: loop.Training) -> int:
+        if not self.saved > 0:  # no regular checkpoint yet
+            os.kill(os.getpid(), signal.SIGINT)
+        return whole(self)
+
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes inherit an ignored SIGINT
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="the checkpoint of step 6 is kept"):
+            patch.setattr(loop.Training, "iterate", interrupted)
+            train(tmp_path / "run")
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    train(tmp_path / "run", resume="auto")
+    assert f"{tmp_path / 'run'}: continues from step 6\n" in capsys.readouterr().err
+    same_runs(tmp_path / "whole", tmp_path / "run")
+
+
+def test_a_second_ctrl_c_interrupts_at_once() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with CtrlC() as ctrl_c:
+            os.kill(os.getpid(), signal.SIGINT)
+            assert ctrl_c.requested
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_without_a_checkpoint_says_that_it_starts_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(tmp_path / "run", resume="auto")
+    assert "starts anew" not in capsys.readouterr().err
+    shutil.rmtree(tmp_path / "run/checkpoints")
+    train(tmp_path / "run", resume="auto")
+    assert f"{tmp_path / 'run'}: no checkpoint, starts anew" in capsys.readouterr().err
 
 
 def test_resuming_a_finished_run_returns_its_result(tmp_path: Path) -> None:
