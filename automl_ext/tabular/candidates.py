@@ -6,8 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.preparation import Matrix, Preparation
 from automl_ext.tabular.learners.forest import ForestSettings
@@ -63,6 +61,7 @@ class Trial:
         models: one per fold.
         rounds: number of rounds that predictions use: the mean over the folds of the best ones.
         predicted: predictions of the validation rows, fold after fold.
+        loss: of the validation rows of all folds together, as in the leaderboard.
         losses: one per fold.
         seconds: wall-clock time of training and prediction.
         number: order of the trials.
@@ -72,13 +71,10 @@ class Trial:
     models: list[Model]
     rounds: int
     predicted: Array
+    loss: float
     losses: list[float]
     seconds: float
     number: int = 0
-
-    @property
-    def loss(self) -> float:
-        return float(np.mean(self.losses))
 
 
 def defaults() -> list[ModelCandidate]:

@@ -76,12 +76,11 @@ def leaderboard(search: TableSearch, votes: list[int]) -> list[dict[str, Any]]:
     ensemble = loss(search.task, y, average(search, votes))
     rows = [{"name": "ensemble", metric: shown(metric, ensemble), "std": None, "votes": sum(votes), "rounds": None}]
     rows[0] |= {"features": None, "seconds": None}
-    pooled = [loss(search.task, y, trial.predicted) for trial in search.trials]
-    for value, trial, n in sorted(zip(pooled, search.trials, votes, strict=True), key=lambda row: row[0]):
+    for trial, n in sorted(zip(search.trials, votes, strict=True), key=lambda row: row[0].loss):
         rows.append(
             {
                 "name": trial.candidate.name,
-                metric: shown(metric, value),
+                metric: shown(metric, trial.loss),
                 "std": float(np.std(trial.losses, ddof=1)) if len(trial.losses) > 1 else None,
                 "votes": n,
                 "rounds": trial.rounds if trial.models[0].rounds else None,

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -127,11 +128,10 @@ def cross_validate(
         clock = Clock()
         search = TableSearch(problem, NEVER, config.seed, config.threads)
         with clock:
-            losses = []
+            folds = itertools.count(1)
 
             def after_fold(loss: float) -> None:
-                losses.append(loss)
-                run.log(len(losses), negative_loss=-sum(losses) / len(losses))
+                run.log(next(folds), negative_loss=-loss)
 
             with run.progress(len(search.folds), learner):
                 trial = search.run(ModelCandidate(learner, learner, settings), NEVER, after_fold=after_fold)

@@ -121,13 +121,14 @@ class TableSearch:
             candidate: the candidate.
             deadline: when to give up.
             bar: give up if the first of several folds' loss is above it.
-            after_fold: is called with each fold's loss.
+            after_fold: is called after each fold, with the loss of the validation rows so far.
 
         Returns:
             The trial; None if it was given up or failed.
         """
         started = time.monotonic()
         models: list[Model] = []
+        predicted: list[Array] = []
         try:
             for k, fold in enumerate(self.folds):
                 model = self._train(candidate, fold, deadline)
@@ -136,7 +137,9 @@ class TableSearch:
                     return None
                 models.append(model)
                 if after_fold is not None or (k == 0 and bar is not None and len(self.folds) > 1):
-                    value = self._fold_loss(candidate, fold, model)
+                    predicted.append(model.predict(self.matrices(fold, candidate.basic)[2].x, model.rounds))
+                    y = np.concatenate([self.y[f.valid] for f in self.folds[: k + 1]])
+                    value = loss(self.task, y, np.concatenate(predicted))
                     if after_fold is not None:
                         after_fold(value)
                     elif bar is not None and value > bar:
@@ -146,10 +149,6 @@ class TableSearch:
         except failures() as error:  # one library's failure on unusual data must not end the search
             self.failed[candidate.name] = f"{type(error).__name__}: {error}"
             return None
-
-    def _fold_loss(self, candidate: ModelCandidate, fold: Fold, model: Model) -> float:
-        _, _, valid = self.matrices(fold, candidate.basic)
-        return loss(self.task, self.y[fold.valid], model.predict(valid.x, model.rounds))
 
     def _train(self, candidate: ModelCandidate, fold: Fold, deadline: float) -> Model:
         _, train, valid = self.matrices(fold, candidate.basic)
@@ -165,8 +164,10 @@ class TableSearch:
             losses.append(loss(self.task, self.y[fold.valid], predicted[-1]))
         if not all(np.isfinite(part).all() for part in predicted):
             raise ValueError("a prediction is not finite")
+        together = np.concatenate(predicted)
+        value = loss(self.task, self.y[self.valid_rows], together)
         seconds = time.monotonic() - started
-        trial = Trial(candidate, models, rounds, np.concatenate(predicted), losses, seconds, len(self.trials) + 1)
+        trial = Trial(candidate, models, rounds, together, value, losses, seconds, len(self.trials) + 1)
         self.trials.append(trial)
         return trial
 

@@ -198,6 +198,16 @@ def test_ctrl_c_ends_the_search_with_the_finished_models() -> None:
     np.testing.assert_array_equal(fitted.predict(numbers(30)), whole.predict(numbers(30)))
 
 
+def test_reported_values_are_those_of_the_leaderboard() -> None:
+    """The RMSE of all rows is not the mean of the folds' RMSEs."""
+    reported = {}
+    fitted = fit(
+        numbers(), "price", minutes=5, candidates=2, report=lambda n, name, value, best: reported.update({name: value})
+    )
+    board = dict(zip(fitted.leaderboard["name"], fitted.leaderboard["rmse"], strict=True))
+    assert reported == {name: board[name] for name in ("xgboost default", "lightgbm default")}
+
+
 def test_ctrl_c_before_the_first_model_is_raised() -> None:
     def interrupt(_: object) -> None:
         raise KeyboardInterrupt

@@ -127,9 +127,10 @@ def test_ctrl_c_saves_and_the_resumed_run_equals_the_uninterrupted_one(
 
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # background processes inherit an ignored SIGINT
-        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt, match="the checkpoint of step 6 is kept"):
+        with monkeypatch.context() as patch:
             patch.setattr(loop.Training, "iterate", interrupted)
-            train(tmp_path / "run")
+            with pytest.raises(KeyboardInterrupt, match="the checkpoint of step 6 is kept"):
+                train(tmp_path / "run")
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     finally:
         signal.signal(signal.SIGINT, before)
