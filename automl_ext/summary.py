@@ -114,9 +114,12 @@ def next_commands(prog: str, out: Path, config: Any, result: dict[str, Any]) -> 
         commands.append(f"automl-ext export {run} --out {run}/network{trust}")
     if "genotype" in result and prog != "automl-ext retrain":
         from automl_ext.nas.retraining.retrain import RetrainConfig
+        from automl_ext.nas.strategies.config import SearchConfig
         from automl_ext.tune.commands.flags import as_flags
 
-        same = {name: getattr(config, name) for name in SAME_DATA if hasattr(config, name)}
+        # Without limits, the default network, which is larger than that of most searches. Limits hold for one size only.
+        size = ("channels", "cells") if isinstance(config, SearchConfig) and config.cost_limits() else ()
+        same = {name: getattr(config, name) for name in (*SAME_DATA, *size) if hasattr(config, name)}
         flags = as_flags(RetrainConfig(genotype=result["genotype"], **same))
         commands.append(f"automl-ext retrain {flags} --out {run}-retrained")
     return commands

@@ -91,6 +91,15 @@ def test_summary_of_networks_and_the_commands_that_follow(command: Command) -> N
     assert export == ["export", "found-retrained", "--out", "found-retrained/network"]
 
 
+def test_a_network_within_limits_keeps_its_size(command: Command) -> None:
+    size = ["--channels", "2", "--cells", "1", "--max-parameters", "100000"]
+    out, _ = command("search", "random", *IMAGES, "--evaluations", "2", *size, "--out", "found")
+    (found,) = re.findall(r"^parameters +([\d,]+)$", out, re.MULTILINE)
+    retrain = following(out)[-1]
+    out, _ = command(*retrain, "--epochs", "1", "--subset", "150")
+    assert re.findall(r"^parameters +([\d,]+)$", out, re.MULTILINE) == [found]
+
+
 def test_json_is_all_that_standard_output_holds(command: Command, tmp_path: Path) -> None:
     flags = ["retrain", *IMAGES, "--genotype", GENOTYPE, "--epochs", "2", "--out", "run", "--json"]
     out, err = command(*flags, "--stop-after", "1")
