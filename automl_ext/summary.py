@@ -117,7 +117,7 @@ def next_commands(prog: str, out: Path, config: Any, result: dict[str, Any]) -> 
         from automl_ext.nas.strategies.config import SearchConfig
         from automl_ext.tune.commands.flags import as_flags
 
-        # Without limits, the default network, which is larger than that of most searches. Limits hold for one size only.
+        # Without limits, the default network, larger than that of most searches. Limits hold for one size only.
         size = ("channels", "cells") if isinstance(config, SearchConfig) and config.cost_limits() else ()
         same = {name: getattr(config, name) for name in (*SAME_DATA, *size) if hasattr(config, name)}
         flags = as_flags(RetrainConfig(genotype=result["genotype"], **same))

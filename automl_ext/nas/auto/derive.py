@@ -23,7 +23,7 @@ from automl_ext.nas.differentiable.perturbation import Perturbation, count_decis
 from automl_ext.nas.differentiable.recipes import with_recipe
 from automl_ext.nas.differentiable.samplers import softmax_weights
 from automl_ext.nas.differentiable.supernet_search import SupernetSearch
-from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.spaces.space import Space, supernet_of
 from automl_ext.training.errors import UserError
 
 IMAGES = 500  # number of images on which a decision is measured, by its loss
@@ -134,7 +134,7 @@ def has_supernet(space: Space[Any]) -> bool:
     """Return whether the space can build a supernet."""
     try:
         with torch.device("meta"):
-            space.build_supernet(in_channels=1, num_classes=2, channels=4, cells=1, form="darts")
+            supernet_of(space, in_channels=1, num_classes=2, channels=4, cells=1, form="darts")
     except UserError:
         return False
     return True

@@ -29,7 +29,7 @@ from automl_ext.nas.retraining.optimizer import nesterov_sgd
 from automl_ext.nas.retraining.supernet_step import supernet_step
 from automl_ext.nas.retraining.training import network_shape
 from automl_ext.nas.spaces.partial_channels import edge_weights
-from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.spaces.space import Space, supernet_of
 from automl_ext.nas.spaces.supernet import Choice, Supernet, batch_accuracy
 from automl_ext.training import ranks
 from automl_ext.training.epochs import set_cosine_lr
@@ -196,7 +196,7 @@ def build_supernet(space: Space[Any], shape: dict[str, int], config: SupernetCon
         UserError: the space has no supernet, or none with partial channels.
     """
     if config.partial_channels == 1:
-        return space.build_supernet(**shape, form=config.supernet_form())
+        return supernet_of(space, **shape, form=config.supernet_form())
     build: Any = space.build_supernet
     if "partial_channels" not in inspect.signature(build).parameters:
         raise UserError(

@@ -27,7 +27,7 @@ from automl_ext.nas.retraining.optimizer import nesterov_sgd
 from automl_ext.nas.retraining.supernet_step import supernet_step
 from automl_ext.nas.retraining.training import LARGEST, network_shape
 from automl_ext.nas.spaces.nasbench201 import NASBench201
-from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.spaces.space import Space, supernet_of
 from automl_ext.nas.spaces.supernet import Choice, Supernet, recalibrate
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.epochs import set_cosine_lr
@@ -125,7 +125,7 @@ class UniformSupernet:
         self.class_weights = class_weights(config.class_weights, self.train.labels, splits.num_classes)
         seed_everything(config.seed)
         shape = network_shape(splits, config.channels, config.cells)
-        self.supernet = space.build_supernet(**shape, form="darts").to(device)
+        self.supernet = supernet_of(space, **shape, form="darts").to(device)
         self.choices = choices or choices_of(self.supernet, space)
         with torch.no_grad():
             for alpha in self.supernet.alphas:

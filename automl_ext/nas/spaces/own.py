@@ -33,7 +33,8 @@ def own_space(name: str) -> Space[Any]:
         call = "num_choices"
         missing = [member for member in (*METHODS, "num_choices", "kinds") if not hasattr(space, member)]
         if missing:
-            raise UserError(f"{where}: expected a search space; it lacks {', '.join(missing)}")
+            hint = "; without a supernet, let it raise NotImplementedError" * ("build_supernet" in missing)
+            raise UserError(f"{where}: expected a search space; it lacks {', '.join(missing)}{hint}")
         _check_decisions(space, where)
         rng = Random(0)
         for _ in range(DRAWN):

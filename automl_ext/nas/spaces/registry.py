@@ -13,7 +13,8 @@ from automl_ext.nas.spaces.own import own_space
 from automl_ext.nas.spaces.renas import ReNASSpace
 from automl_ext.nas.spaces.space import Space
 from automl_ext.training.errors import UserError
-from automl_ext.training.user_code import check_trusted
+from automl_ext.training.files.reading import short
+from automl_ext.training.user_code import check_trusted, raised
 
 SPACES: dict[str, Callable[[], Space[Any]]] = {
     "nb201": NASBench201,
@@ -61,3 +62,5 @@ def parse_genotype(space: Space[Any], text: str) -> Any:
         return space.parse(text)
     except ValueError as error:
         raise UserError(str(error)) from None
+    except Exception as error:  # of a user's space
+        raise UserError(f"{type(space).__name__}.parse({short(text)}) {raised(error)}") from None

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from torch import nn
 
 from automl_ext.nas.spaces.supernet import Form, Supernet
+from automl_ext.training.errors import UserError
 
 Genotype = TypeVar("Genotype")
 
@@ -83,13 +84,26 @@ class Space(Protocol[Genotype]):
         """Build a supernet, which contains all networks of the space with shared weights.
 
         Raises:
-            UserError: the space has no supernet.
+            UserError, NotImplementedError: the space has no supernet.
         """
         ...
 
     def draw(self, genotype: Genotype, path: str | Path, title: str = "") -> None:
         """Draw the cell with a title above it; the suffix of ``path`` (.png or .svg) selects the format."""
         ...
+
+
+def supernet_of(space: Space[Any], **arguments: Any) -> Supernet:
+    """Build a space's supernet; ``arguments`` are those of ``build_supernet``.
+
+    Raises:
+        UserError: the space has no supernet.
+    """
+    try:
+        return space.build_supernet(**arguments)
+    except NotImplementedError as error:
+        reason = f": {error}" if str(error) else ""
+        raise UserError(f"space {type(space).__name__}: has no supernet{reason}") from None
 
 
 def mutate_one_decision(space: Space[Genotype], genotype: Genotype, rng: Random) -> Genotype:

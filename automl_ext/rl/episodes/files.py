@@ -74,6 +74,14 @@ def read_file(path: Path) -> list[RecordedEpisode]:
     return as_recorded([{name: parts[name][i] for name in FIELDS} for i in range(len(lengths))])
 
 
+def recorded_in(name: str) -> str | None:
+    """Return the environment that a file names; None for a data set of Minari, or if the file names none."""
+    if name.startswith(MINARI):
+        return None
+    found = read_npz(Path(name), {"env_id"})[0].get("env_id")
+    return str(found)[:200] if found is not None and found.dtype.kind == "U" and found.ndim == 0 else None
+
+
 def read_minari(name: str) -> list[RecordedEpisode]:
     """Read the episodes of a Minari data set on this machine, ``minari:NAME``; nothing is downloaded.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import tyro
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
-from automl_ext.rl.episodes.files import read_episodes
+from automl_ext.rl.episodes.files import read_episodes, recorded_in
 from automl_ext.rl.loop.agent import TrainConfig, envs_of
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
 from automl_ext.rl.loop.learning import LearningAgent
@@ -112,8 +113,12 @@ class OfflineAgent(LearningAgent):
             raise UserError("episodes: expected a file of automl-ext record, got none: --episodes FILE")
         found: list[RecordedEpisode] = []
         for name in names:
-            episodes = read_episodes(name)
-            check_spaces(episodes, *self.spaces, f"--episodes {name}")
+            episodes, source = read_episodes(name), recorded_in(name)
+            is_other = source not in (None, self.config.env_id)
+            where = f"--episodes {name}" + is_other * f", recorded in {source}"
+            check_spaces(episodes, *self.spaces, where)
+            if is_other:
+                warnings.warn(f"{where}: the policy is evaluated in {self.config.env_id} (--env-id)", stacklevel=2)
             found += episodes
         self.set_episodes(found)
 

@@ -62,6 +62,14 @@ class Parse(Mine):
         return super().parse(text.replace("none", "skip_connect").replace("conv_1x1", "conv_3x3"))
 
 
+class NoSupernet(Mine):
+    def parse(self, text):
+        return super().parse(text) if "|" in text else None.parse
+
+    def build_supernet(self, **shape):
+        raise NotImplementedError("layers differ")
+
+
 class Legal(Mine):
     def legal(self, genotype, decision):
         return (0, 1, 2, 3, 4)
@@ -124,7 +132,10 @@ def test_worker_processes_import_the_space(command: Command) -> None:
         ("own_spcae:Mine", r"No module named 'own_spcae' in .*; did you mean own_space\?"),
         ("own_space:Mien", r"own_space\.py does not define Mien; did you mean Mine\?"),
         ("own_space:function", "expected a class, got <function"),
-        ("own_space:Empty", "expected a search space; it lacks parse, random, mutate, .*, num_choices, kinds"),
+        (
+            "own_space:Empty",
+            "expected a search space; it lacks parse, random, .*, kinds; without a supernet, let it raise",
+        ),
         ("own_space:Arguments", r"Arguments\(\) raised TypeError: .*size"),
         ("own_space:Fails", r"random\(\) raised RuntimeError: no luck \(.*own_space\.py:\d+\)"),
         ("own_space:Kinds", 'kinds: expected "operation" or "input" for each of the 6 decisions'),
@@ -141,6 +152,19 @@ def test_wrong_space_is_one_line_before_a_run_directory(command: Command, name: 
     assert error.startswith(f"error: --space {name}: ")
     assert re.search(text, error), error
     assert not Path("run").exists()
+
+
+def test_a_space_without_a_supernet(command: Command) -> None:
+    mine = ["--space", "own_space:NoSupernet"]
+    for search in (["gdas"], ["random", "--evaluator", "supernet"]):
+        code, _, error = command("search", *search, *SMALL, *mine, "--out", "run")
+        assert (code, error) == (2, "error: space NoSupernet: has no supernet: layers differ\n")
+    small = ["--minutes", "0.01", "--candidates", "4", "--subset", "200", "--channels", "2", "--no-baselines"]
+    code, _, error = command("search", "auto", *small, *mine, "--out", "run")
+    assert code == 0, error
+    code, _, error = command("retrain", *SMALL, *mine, "--genotype", "no", "--out", "net")
+    assert code == 2
+    assert re.match(r"error: NoSupernet\.parse\('no'\) raised AttributeError: .*own_space\.py:\d+\)\n$", error), error
 
 
 def test_the_space_of_the_documentation(command: Command, tmp_path: Path) -> None:

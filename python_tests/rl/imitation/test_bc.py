@@ -18,7 +18,7 @@ from gymnasium import spaces
 
 from automl_ext import rl
 from automl_ext.cli import main
-from automl_ext.rl.episodes.files import write_episodes
+from automl_ext.rl.episodes.files import read_episodes, write_episodes
 from automl_ext.rl.imitation.initial import initial_policy
 from automl_ext.rl.loop.saved import NoEnvs
 from automl_ext.rl.replay.episodes import as_recorded
@@ -131,7 +131,19 @@ def test_other_data_under_the_same_name_end_a_resumed_run(tmp_path: Path, capsys
     assert main([*command, "--stop-after", "30"]) == 0
     write_episodes(Path(data), as_recorded(walks(0.5, 1)), "Corridor")
     assert main([*command, "--resume", "auto"]) == 2
-    assert "observations: expected float32 [4], as in the environment, got float32 [5]" in capsys.readouterr().err
+    printed = capsys.readouterr().err
+    assert "data.npz, recorded in Corridor: episode 0: observations: expected float32 [4]" in printed
+    assert "as in the environment, got float32 [5]" in printed
+
+
+def test_episodes_of_another_environment_are_named(tmp_path: Path, data: str) -> None:
+    agent = rl.make("bc", "CartPole-v1", episodes=(data,))
+    agent.prepare()  # the same environment: no warning
+    write_episodes(tmp_path / "other.npz", read_episodes(data), "CartPole-v0")
+    with pytest.warns(
+        UserWarning, match=r"recorded in CartPole-v0: the policy is evaluated in CartPole-v1 \(--env-id\)"
+    ):
+        rl.make("bc", "CartPole-v1", episodes=(str(tmp_path / "other.npz"),)).prepare()
 
 
 @pytest.mark.parametrize(
