@@ -22,7 +22,8 @@ from automl_ext.tabular.table.task import HIGHER_IS_BETTER
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import check_writable, write_atomic
-from automl_ext.training.run import Run
+from automl_ext.training.files.reading import read_object
+from automl_ext.training.run import CONFIG, Run
 
 REPORT_SECONDS = 3.0  # for pictures and files, part of the budget
 MOST_OF_BUDGET = 0.7  # at least this share of a small budget is for the search
@@ -128,6 +129,11 @@ def predict_command(prog: str, args: Sequence[str]) -> int:
     command = tyro.cli(PredictCommand, prog=prog, args=args, description="Predict new rows with a fitted ensemble.")
     fitted = load(command.run)
     frame = read_table(command.table, [column.name for column in fitted.columns if column.kind in AS_WRITTEN])
+    config = command.run / CONFIG
+    learned_from = Path(str(read_object(config).get("table"))) if config.is_file() else command.table
+    for table in (command.table, learned_from):
+        if command.out.exists() and table.exists() and command.out.samefile(table):
+            raise UserError(f"out: {command.out} is the table {table}: choose another file")
     check_writable(command.out)
     columns: dict[str, Any] = {}
     if fitted.task.is_classification:

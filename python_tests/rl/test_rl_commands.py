@@ -120,7 +120,9 @@ def refused(capsys: pytest.CaptureFixture, text: str, *args: object) -> None:
 
 def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     refused(capsys, "Environment `Nope` doesn't exist", "train", "toy", "--env-id", "Nope-v1", "--out", "a")
-    refused(capsys, "nowhere: expected a run of .*dqn.*not a run directory", "eval", "nowhere")
+    refused(capsys, "nowhere: expected a run directory, it does not exist", "eval", "nowhere")
+    (tmp_path / "empty").mkdir()
+    refused(capsys, "empty: expected a run of .*dqn.*not a run directory", "eval", tmp_path / "empty")
     loop.train("toy", Toy, ToyConfig(), tmp_path / "run", stop_after=10)
     refused(capsys, "best.pt is missing.*--policy last", "eval", "run")
     refused(capsys, "episodes: expected at least 1", "eval", "run", "--episodes", 0, "--policy", "last")

@@ -184,6 +184,7 @@ def test_tables_that_are_refused(tmp_path: Path) -> None:
         "twice.csv.gz": (gzip.compress(b"\na,a\n1,2\n"), "different names of columns, got 'a' twice"),
         "damaged.csv.gz": (DAMAGED, "not a readable table"),
         "ragged.csv": (b"a,b\n1,2\n1,2,3\n", "not a readable table"),
+        "semicolons.csv": (b"a;b\n1,5;2\n", "expected commas between the columns, got ';' in the first line"),
         "longer.csv": (b"a,b\n1,2,3\n4,5,6\n", "expected as many values in each row"),
         "binary.csv": (bytes(range(256)), "not a readable table|different names"),
         "fake.parquet": (b"PAR1 no", "not a readable table"),

@@ -39,6 +39,9 @@ def test_fit_and_predict(command: Command, files: Path) -> None:
     assert "http" not in re.sub("base64,[^\"']*", "", page)  # all is inside
     code, printed, _ = command("predict", "run", "new.csv", "--out", "p.csv")
     assert (code, printed) == (0, "p.csv: predictions of 30 rows\n")
+    for table in ("new.csv", "train.csv"):
+        code, _, error = command("predict", "run", "new.csv", "--out", table)
+        assert (code, error) == (2, f"error: out: {table} is the table {table}: choose another file\n")
     predictions, new = pd.read_csv("p.csv"), pd.read_csv("new.csv")
     assert list(predictions) == ["y", "probability of high", "probability of low"]
     fitted = load("run")

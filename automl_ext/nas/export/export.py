@@ -113,7 +113,7 @@ def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UserError(f"export: {run} is not a finished run: it has no result.json")
     result = read_object(run / "result.json")
     if "network" not in result or not isinstance(result.get("genotype"), str):
-        raise UserError(f"export: {run}: expected a finished retrain or differentiable search, which has one network")
+        raise UserError(f"export: {run}: expected a run with one network; retrain the found cell first")
     try:
         return result, check_network(result["network"])
     except ValueError as error:

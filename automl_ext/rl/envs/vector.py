@@ -22,9 +22,8 @@ from automl_ext.rl.envs import workers as env_workers
 from automl_ext.rl.envs.guard import STEP, EnvError, fault
 from automl_ext.rl.envs.making import EnvOptions, make_vector
 from automl_ext.rl.envs.state import restore_simulators, simulators_state
-from automl_ext.rl.networks.body import float32_array, float32_space
+from automl_ext.rl.networks.body import float32_array, float32_space, no_arrays
 from automl_ext.training.errors import UserError
-from automl_ext.training.files.reading import short
 from automl_ext.training.seeding import derived_seed
 
 ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)  # spaces whose observations are arrays
@@ -121,9 +120,7 @@ class Envs:
         self._where, self._step_timeout = f"--env-id {env_id}: " * bool(env_id), step_timeout
         if not isinstance(self.observation_space, ARRAYS):
             vector.close()
-            raise UserError(
-                f"{self._where}observations: expected arrays (a Box space), got {short(self.observation_space)}"
-            )
+            raise no_arrays(self.observation_space, self._where)
         mode = vector.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise UserError(f"autoreset mode: expected NEXT_STEP or SAME_STEP, got {mode}")

@@ -66,6 +66,8 @@ def record_run(options: RecordCommand) -> dict[str, Any]:
         raise UserError(f"--seed: expected an int in [0, 2**32), got {seed}")
     if out.suffix != ".npz":
         raise UserError(f"--out: expected a file NAME.npz, got {out}")
+    if out.exists():
+        raise UserError(f"--out: {out} exists: choose another file, or delete it")
     config, agent = agent_of(options.run, options.trust)
     try:
         if options.epsilon < 1:  # a random policy needs no trained one

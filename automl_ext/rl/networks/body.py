@@ -58,7 +58,7 @@ class Body(nn.Sequential):
     ) -> None:
         super().__init__()
         if not isinstance(space, gymnasium.spaces.Box):
-            raise UserError(f"observations: expected arrays (a Box space), got {short(space)}")
+            raise no_arrays(space)
         shape = space.shape
         check_nothing_hidden(space)
         if normalize and len(shape) != 1:
@@ -170,6 +170,14 @@ def float32_array(observations: np.ndarray) -> np.ndarray:
     """
     dtype = np.float32 if observations.dtype.kind == "f" else observations.dtype
     return np.ascontiguousarray(observations, dtype)
+
+
+def no_arrays(space: gymnasium.Space, where: str = "") -> UserError:
+    """Return the error for observations that are no arrays of numbers, or numbers without an order."""
+    return UserError(
+        f"{where}observations: expected arrays (a Box space), got {short(space)}; "
+        "--wrapper gymnasium.wrappers:FlattenObservation makes arrays of them"
+    )
 
 
 def float32_space(space: gymnasium.Space) -> gymnasium.Space:

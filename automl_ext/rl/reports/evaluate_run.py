@@ -113,6 +113,8 @@ def agent_of(run: Path, trust: Iterable[str] = (), env_id: str | None = None) ->
             not in ``trust``, or the environment was made by a callable of another process.
     """
     name = algorithm_of(run)
+    if not run.exists():
+        raise UserError(f"{run}: expected a run directory, it does not exist")
     if name not in ALGORITHMS:
         what = f"a run of {name!r}" if name else "a folder that is not a run directory"
         raise UserError(f"{run}: expected a run of {', '.join(ALGORITHMS)}; this is {what}")

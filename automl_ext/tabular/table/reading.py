@@ -41,6 +41,7 @@ def read_table(path: Path, texts: Collection[str] = (), target: str | None = Non
             frame = pandas.read_parquet(path)
         else:
             header = pandas.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False)
+            check_commas(list(header.iloc[0]), path)
             repeated_names([name for name in header.iloc[0] if name], str(path))
             with warnings.catch_warnings():  # without index_col, pandas takes the first columns for names of the rows
                 warnings.simplefilter("error", pandas.errors.ParserWarning)
@@ -56,6 +57,16 @@ def read_table(path: Path, texts: Collection[str] = (), target: str | None = Non
     except (ValueError, OverflowError, EOFError, LookupError, TypeError, NotImplementedError, zlib.error) as error:
         raise UserError(f"{path} is not a readable table: {short(error)}") from None
     return check_frame(frame, str(path))
+
+
+def check_commas(header: list[str], path: Path) -> None:
+    """Raise UserError if the names of the columns are separated by something else than commas."""
+    for separator in (";", "\t"):
+        if len(header) == 1 and separator in header[0]:
+            raise UserError(
+                f"{path}: expected commas between the columns, got {separator!r} in the first line; convert the file, "
+                f"or read it with pandas.read_csv(…, sep={separator!r}) and call automl_ext.tabular.fit in Python"
+            )
 
 
 def check_frame(frame: Any, name: str) -> Any:

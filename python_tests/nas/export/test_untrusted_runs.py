@@ -47,7 +47,7 @@ CODE = "[str(k) for k in range(10)] if not open('executed', 'w') else []"
         ({"space": "evil:Space"}, r"result\.json names the Python module evil \(evil:Space\).*--trust evil$"),
         ({"space": ":"}, "--space :: expected MODULE:NAME"),
         ({"network": 3}, "network: expected an object"),
-        ({"genotype": 3}, "expected a finished retrain or differentiable search"),
+        ({"genotype": 3}, "expected a run with one network"),
         ({"genotype": '"""; open("executed", "w"); """'}, "expected a NAS-Bench-201 cell"),
     ],
 )

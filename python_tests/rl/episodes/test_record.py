@@ -155,6 +155,7 @@ def test_the_command_records_a_run(tmp_path: Path, capsys: Any) -> None:
 
     def recorded(*arguments: str) -> bytes:
         out = tmp_path / "new/data.npz"
+        out.unlink(missing_ok=True)
         assert main(["record", str(tmp_path / "run"), "--out", str(out), "--episodes", "34", *arguments]) == 0
         return out.read_bytes()
 
@@ -173,11 +174,12 @@ def test_the_command_records_a_run(tmp_path: Path, capsys: Any) -> None:
         (["--episodes", "0"], "--episodes: expected at least 1, got 0"),
         (["--epsilon", "1.5"], "--epsilon: expected a number in .0, 1., got 1.5"),
         (["--out", "data.npy"], "--out: expected a file NAME.npz, got data.npy"),
+        (["--out", str(tmp_path / "new/data.npz")], "--out: .*data.npz exists: choose another file, or delete it"),
     ]:
         assert main(["record", str(tmp_path / "run"), "--out", "x.npz", *arguments]) == 2
         assert re.search(message, capsys.readouterr().err)
     assert main(["record", str(tmp_path / "none"), "--out", "x.npz"]) == 2
-    assert "folder that is not a run directory" in capsys.readouterr().err
+    assert "none: expected a run directory, it does not exist" in capsys.readouterr().err
 
 
 def test_the_next_command_is_for_the_environment_of_the_run(tmp_path: Path, capsys: Any) -> None:
