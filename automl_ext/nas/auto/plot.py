@@ -48,7 +48,7 @@ def plot_auto(result: dict[str, Any], path: Path, title: str) -> list[Path]:
     axes.set_ylabel("test accuracy in %")
     axes.set_xlim(left=0)
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right", fontsize=8)
+    picture.legend(loc="outside lower center", ncols=3, fontsize=8)
     add_title(picture, title)
     write_picture(picture, path, dpi=120)
     return [path]

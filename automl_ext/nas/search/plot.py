@@ -103,6 +103,7 @@ def draw_pareto(
             mark_best(axes, x[rows.index(best)], y[rows.index(best)], BLUE, "best architecture")
         if max(x) > 20 * min(x) and math.isfinite(max(x)) and min(x) > 0:
             axes.set_xscale("log")
+            axes.xaxis.set_minor_formatter("")  # numbers between the powers of ten would overlap
         set_axes(axes, metric(name).axis, VALID_ACCURACY)
         axes.legend(fontsize=8)
     add_title(picture, title)
