@@ -8,6 +8,7 @@ draw the first ``population`` candidates uniformly, or take the best screened on
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -82,6 +83,15 @@ class Evolution:
         self.population = deque(unpack(self.space, state["population"]), maxlen=self.size)
 
 
+def warn_if_random(config: ScreenedSearchConfig, population: int) -> None:
+    """Warn if the search ends before the first mutation."""
+    most = config.limits()[0]
+    if most <= population:
+        warnings.warn(
+            f"evaluations: all {most} are of the initial population of {population}: nothing is mutated", stacklevel=3
+        )
+
+
 @dataclass
 class EvolutionConfig(ScreenedSearchConfig):
     """Configuration of regularized evolution (Real et al. 2019)."""
@@ -95,4 +105,5 @@ class EvolutionConfig(ScreenedSearchConfig):
         check_range(self, "population", "sample", low=1, high=MANY)
 
     def strategy(self, space: Space[Any], screened: Sequence[Screened] = ()) -> Evolution:
+        warn_if_random(self, self.population)
         return Evolution(space, self.seed, self.population, self.sample, screened)

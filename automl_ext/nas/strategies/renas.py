@@ -25,6 +25,7 @@ from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.retraining.training import LARGEST, MANY
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.config import ScreenedSearchConfig
+from automl_ext.nas.strategies.evolution import warn_if_random
 from automl_ext.nas.strategies.renas_controller import Change, Controller, HistoryController
 from automl_ext.nas.strategies.renas_lstm import LSTMController
 from automl_ext.nas.strategies.strategy import (
@@ -164,5 +165,6 @@ class ReNASConfig(ScreenedSearchConfig):
             raise ValueError(f"fine_tune: expected at most {self.epochs} (epochs), got {self.fine_tune}")
 
     def strategy(self, space: Space[Any], screened: Sequence[Screened] = ()) -> ReNAS:
+        warn_if_random(self, self.population)
         controller = CONTROLLERS[self.controller](space, derived_seed(self.seed, 1), screened)
         return ReNAS(space, self.seed, controller, self.population, self.sample, self.evaluator == "train", screened)

@@ -84,6 +84,8 @@ class PolicyNetwork(nn.Module):
         single = tuple(x.shape) == shape
         if not single and tuple(x.shape[1:]) != shape:
             raise ValueError(f"observation: expected {shape} or a batch [N, ...] of it, got {tuple(x.shape)}")
+        if x.is_floating_point() and not x.isfinite().all():
+            raise ValueError("observation: expected finite numbers")
         if self.layout["scale"] != 1 and x.is_floating_point():  # pixels
             raise ValueError(f"observation: expected integers from 0 to 255, got {x.dtype}")
         actions = self(x.reshape(-1, *shape))[0].numpy(force=True)

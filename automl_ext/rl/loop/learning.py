@@ -110,7 +110,7 @@ class LearningAgent(Agent):
             The recurrent state, a tuple of arrays [N, ...]; None if the policy has no state.
 
         Raises:
-            ValueError: a wrong shape or dtype; names the argument.
+            ValueError: a wrong shape or dtype, or values that are not finite; names the argument.
         """
         observations, single = as_batch(observation, self.spaces[0])
         starting = np.zeros(len(observations), bool) if episode_start is None else np.atleast_1d(episode_start)
@@ -214,7 +214,7 @@ def as_batch(observation: Any, space: gymnasium.Space) -> tuple[np.ndarray, bool
     """Convert an observation, or a batch, to an array [N, ...]. Return also whether it was a single one.
 
     Raises:
-        ValueError: a wrong shape or dtype.
+        ValueError: a wrong shape or dtype, or values that are not finite.
     """
     found = np.asarray(observation)
     shape, dtype = space.shape or (), np.dtype(space.dtype or np.float32)
@@ -223,5 +223,7 @@ def as_batch(observation: Any, space: gymnasium.Space) -> tuple[np.ndarray, bool
             f"observation: expected {dtype} {list(shape)} or a batch [N, ...] of it, got {found.dtype} "
             f"{list(found.shape)}"
         )
+    if found.dtype.kind == "f" and not np.isfinite(found).all():
+        raise ValueError(f"observation: expected finite numbers, got {short(observation)}")
     single = found.shape == shape
     return np.ascontiguousarray(found[None] if single else found, dtype), single

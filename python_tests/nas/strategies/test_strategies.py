@@ -16,10 +16,10 @@ import torch
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.nasbench201 import NASBench201
-from automl_ext.nas.strategies.evolution import Evolution
+from automl_ext.nas.strategies.evolution import Evolution, EvolutionConfig
 from automl_ext.nas.strategies.random_search import RandomSearch
 from automl_ext.nas.strategies.reinforce import ReinforceSearch
-from automl_ext.nas.strategies.renas import ReNAS
+from automl_ext.nas.strategies.renas import ReNAS, ReNASConfig
 from automl_ext.nas.strategies.renas_controller import HistoryController
 from automl_ext.nas.strategies.renas_lstm import LSTMController, MutationPolicy
 from automl_ext.nas.strategies.strategy import Candidate, Evaluated, Strategy, tournament
@@ -332,3 +332,11 @@ def test_nb201_legal_changes() -> None:
     genotype = NASBench201().decode([0, 1, 2, 3, 4, 0])
     assert SPACE.kinds == ("operation",) * 6
     assert [SPACE.legal(genotype, d) for d in (0, 3)] == [(1, 2, 3, 4), (0, 1, 2, 4)]
+
+
+@pytest.mark.parametrize("config", [EvolutionConfig, ReNASConfig])
+def test_a_search_without_mutations_warns(config: type, recwarn: pytest.WarningsRecorder) -> None:
+    config(evaluations=5, population=4, sample=2).strategy(NASBench201())
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="evaluations: all 4 are of the initial population of 4: nothing is mutated"):
+        config(evaluations=4, population=4, sample=2).strategy(NASBench201())

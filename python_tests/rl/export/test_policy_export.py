@@ -164,6 +164,8 @@ def test_a3c_is_exported_like_a2c(tmp_path: Path) -> None:
     rl.export_policy(agent, tmp_path / "policy.py")
     x = np.random.default_rng(0).standard_normal((N, 4)).astype(np.float32)
     assert (policy_network(agent).act(x) == agent.act(x)).all()
+    with pytest.raises(ValueError, match="observation: expected finite numbers"):
+        policy_network(agent).act(np.full_like(x, np.inf))
 
 
 @pytest.fixture(scope="module")

@@ -147,6 +147,11 @@ def test_wrong_observations_are_named(observation: Any, got: str) -> None:
         small().predict(observation)
 
 
+def test_observations_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"observation: expected finite numbers, got array\(\[ 0\., nan"):
+        small().predict(np.array([0, np.nan, 0, 0]))
+
+
 @pytest.mark.parametrize(("name", "options"), [("a2c", {}), ("reinforce", {}), ("dqn", {"final_epsilon": 0.5})])
 def test_random_actions_come_from_the_policy(name: str, options: dict[str, Any]) -> None:
     class Two(Scripted):
