@@ -233,8 +233,9 @@ def _check_classes(name: str, classes: tuple[str, ...], labels: Tensor, test_lab
         scarce = int(sizes.argmin())
         if sizes[scarce] < least:
             word = f"{part} images" if part else "images"
+            hint = "; labels count from 0" if not sizes[0] and classes[0] == "0" else ""
             raise UserError(
-                f"{name}: class {classes[scarce]!r} has {int(sizes[scarce])} {word}, at least {least} are needed"
+                f"{name}: class {classes[scarce]!r} has {int(sizes[scarce])} {word}, at least {least} are needed{hint}"
             )
 
 

@@ -114,6 +114,7 @@ def test_test_part_class_names_and_subset():
         ((IMAGES, LABELS - 1), "labels: expected integers from 0 to K − 1 for K classes, got -1"),
         ((IMAGES, LABELS * 99), "labels: expected integers from 0 to K − 1 for K classes, got 99"),
         ((IMAGES, LABELS * 2), "class '1' has 0 images, at least 5 are needed"),
+        ((IMAGES, LABELS + 1), "class '0' has 0 images, at least 5 are needed; labels count from 0"),
         (Items(pairs(), ["cat"]), "labels: expected integers from 0 to K − 1 for K classes, got 1"),
         (Items(list(IMAGES)), r"Items: item 0: expected a pair \(image, label\), got Tensor"),
         (Items([(IMAGES[0], "cat")]), "Items: item 0: label: expected integers, got <U3"),

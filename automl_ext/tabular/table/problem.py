@@ -100,10 +100,12 @@ def _rows(
     present = frame[target].notna().to_numpy()
     types = library("pandas").api.types
     if types.is_numeric_dtype(frame[target].dtype):
-        largest = float(np.abs(frame[target].to_numpy(float, na_value=0.0)).max(initial=0.0))
-        if largest > LARGEST:
+        sizes = np.abs(frame[target].to_numpy(float, na_value=0.0))
+        if sizes.max(initial=0.0) > LARGEST:
+            row = int(sizes.argmax())
             raise UserError(
-                f"target {target!r}: expected finite numbers within ±{LARGEST:g}, got one of size {largest:g}"
+                f"target {target!r}, row {row + 1}: expected a finite number within ±{LARGEST:g}, got one of size "
+                f"{sizes[row]:g}"
             )
     notes = [f"target {target!r}: {short(', '.join(words))} counts as missing"] if words else []
     notes += [f"{int((~present).sum())} rows without a target are left out"] if not present.all() else []
