@@ -197,12 +197,11 @@ def build_supernet(space: Space[Any], shape: dict[str, int], config: SupernetCon
     """
     if config.partial_channels == 1:
         return supernet_of(space, **shape, form=config.supernet_form())
-    build: Any = space.build_supernet
-    if "partial_channels" not in inspect.signature(build).parameters:
+    if "partial_channels" not in inspect.signature(space.build_supernet).parameters:
         raise UserError(
             f"--partial-channels: {type(space).__name__}.build_supernet does not have the argument partial_channels"
         )
-    supernet: Supernet = build(**shape, form=config.supernet_form(), partial_channels=config.partial_channels)
+    supernet = supernet_of(space, **shape, form=config.supernet_form(), partial_channels=config.partial_channels)
     if not supernet.nodes:
         raise UserError(
             f"--partial-channels: {type(supernet).__name__}.nodes: expected the edges into each node, got ()"

@@ -259,7 +259,7 @@ CLASSES = {classes}
 def normalize(images: Tensor) -> Tensor:
     """Convert uint8 images to the network's input: scale to [0, 1], then normalize as in training."""
     if images.dtype != torch.uint8:
-        raise TypeError(f"images: expected uint8, got {{images.dtype}}; for floats in [0, 1]: (images * 255).byte()")
+        raise TypeError(f"images: expected uint8, got {{images.dtype}}; of [0, 1]: (255 * images).round().byte()")
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
     return (images / 255 - mean) / std
 
