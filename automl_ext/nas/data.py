@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from automl_ext.data.images import ImageData, Splits, load_images, split_images
+from automl_ext.training.errors import UserError
 
 Config = TypeVar("Config")
 
@@ -37,8 +38,18 @@ def own_data(config: Config, data: Any) -> tuple[Config, ImageData | None]:
 
 
 def load_splits(config: Any, images: ImageData | None = None) -> Splits:
-    """Split ``images``, by default those that ``config.data`` names."""
-    return split_images(images or _load(config, config.data))
+    """Split ``images``, by default those that ``config.data`` names.
+
+    Raises:
+        UserError: the data are invalid, or ``config`` shifts or cuts out as much as a whole image.
+    """
+    splits = split_images(images or _load(config, config.data))
+    side = min(splits.image_size)
+    for name in ("shift", "cutout"):
+        if name in vars(config) and vars(config)[name] >= side:
+            size = " × ".join(map(str, splits.image_size))
+            raise UserError(f"{name}: expected less than the side of images of {size} pixels, got {vars(config)[name]}")
+    return splits
 
 
 def _load(config: Any, data: Any) -> ImageData:

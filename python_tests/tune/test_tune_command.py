@@ -229,9 +229,7 @@ def test_ranges_of_a_file(tmp_path: Path) -> None:
         "lr": Range(1.0, 2.0),
         "inner.depth": Range(1, 9, log=True),
     }
-    assert space('only = ["kind"]\n[kind]\nvalues = ["a", "b"]\n[size]\nvalues = [1, 2]') == {
-        "kind": Categories("a", "b")
-    }
+    assert space('only = ["kind"]\n[kind]\nvalues = ["a", "b"]') == {"kind": Categories("a", "b")}
     assert space("[limit]\nlow = 1\nhigh = 4") == {"limit": Range(1, 4)}
     assert space("[limit]\nlow = 1\nhigh = 4")["limit"].whole  # type: ignore[union-attr]
     for text, error in {
@@ -249,6 +247,8 @@ def test_ranges_of_a_file(tmp_path: Path) -> None:
         'exclude = [["lr"]]': "exclude: expected a list of options",
         "[lr]\nlo = 1": "lr: expected a table with low and high",
         'only = ["lr"]': "only: lr has no range",
+        'only = ["size"]\n[lr]\nlow = 1\nhigh = 2': "lr has a table, but only leaves it out",
+        'exclude = ["lr"]\n[lr]\nlow = 1\nhigh = 2': "lr has a table, but exclude leaves it out",
         'exclude = "lr"': "exclude: expected a list of options",
     }.items():
         with pytest.raises(UserError, match=error):

@@ -11,6 +11,7 @@ import torch
 from automl_ext.data.images import Splits
 from automl_ext.nas.auto.plan import Done, search_seconds
 from automl_ext.nas.ensembles.ensemble import measure_votes
+from automl_ext.nas.retraining.class_report import KEYS, class_report
 from automl_ext.training.ensembles.selection import greedy_selection, likelihoods
 from automl_ext.training.errors import UserError
 
@@ -28,9 +29,10 @@ def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, An
         random one, the ensemble of the finalists and the largest one, and the ensemble of the random ones. A row has
         valid_accuracy, test_accuracy (0 to 1), valid_log_loss, test_log_loss (nats), parameters and ``seconds``, its
         cost. A network also has ``genotype`` and ``member``: its weights are in ``members/MEMBER.pt``. ``source`` is
-        the name of the network with the highest validation accuracy; ``genotype``, ``member`` and the measurements are
-        of this network. ``trajectory`` has, for "search" and "random", the cost after each full training and the test
-        accuracy of the best network so far. ``stages`` has the number of tasks and the cost of each stage.
+        the name of the network with the highest validation accuracy; ``genotype``, ``member``, the measurements and the
+        accuracies by class (:func:`~automl_ext.nas.retraining.class_report.class_report`) are of this network.
+        ``trajectory`` has, for "search" and "random", the cost after each full training and the test accuracy of the
+        best network so far. ``stages`` has the number of tasks and the cost of each stage.
 
     Raises:
         UserError: all full trainings diverged.
@@ -53,6 +55,7 @@ def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, An
     return {
         "source": best["name"],
         **{key: value for key, value in best.items() if key not in ("name", "seconds")},
+        **classes_of(next(d for d in done if d.task.number == best["member"]), splits),
         "rows": rows,
         "trajectory": {
             "search": trajectory(full, splits, cost - sum(d.seconds for d in full)),
@@ -64,6 +67,15 @@ def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, An
             if (tasks := [d for d in done if d.task.stage == stage])
         },
     }
+
+
+def classes_of(done: Done, splits: Splits) -> dict[str, Any]:
+    """Return the confusion matrix of a network on the test images, and what follows from it."""
+    counts = torch.zeros(splits.num_classes, splits.num_classes, dtype=torch.int64)
+    pairs = splits.test.labels, done.measured["test"].argmax(-1)
+    counts.index_put_(pairs, torch.ones(len(pairs[0]), dtype=torch.int64), accumulate=True)
+    report = class_report(counts, splits.train.labels, splits.classes)
+    return {key: report[key] for key in KEYS}
 
 
 def merit(losses: dict[str, Any]) -> tuple[float, float]:

@@ -26,6 +26,7 @@ from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.config import ScreenedSearchConfig, SearchConfig
 from automl_ext.nas.strategies.strategy import Candidate, pack, unpack
+from automl_ext.parallel.cluster import current_cluster
 from automl_ext.parallel.workers import Workers
 from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError
@@ -195,6 +196,7 @@ class Search:
         if self.history.best is None:
             raise UserError(f"{self.name}: all {len(self.history)} candidates failed; try a lower learning rate")
         best = self.history.choose(self.config.cost_limits())
+        apart = self.config.workers > 1 or current_cluster().address is not None
         screening = {} if self.screening_seconds is None else {"screening_seconds": self.screening_seconds}
         return {
             "genotype": str(self.space.decode(best.indices)),
@@ -207,7 +209,8 @@ class Search:
                 "evaluation_seconds": self.history.seconds - (self.screening_seconds or 0.0),  # simulated with a table
                 **screening,
                 "search_seconds": self.clock.wall,
-                "search_cpu_seconds": self.clock.cpu,  # of this process
+                # The clock measures this process only, which does not train if there are workers.
+                **({} if apart else {"search_cpu_seconds": self.clock.cpu}),
             },
         }
 

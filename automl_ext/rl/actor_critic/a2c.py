@@ -26,6 +26,7 @@ from automl_ext.rl.envs.rollouts import Rollout, collect
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.exploration.self_imitation import SelfImitation
 from automl_ext.rl.loop import loop
+from automl_ext.rl.loop.checks import warn_without_effect
 from automl_ext.rl.loop.extensions import Acted, total_loss
 from automl_ext.rl.loop.ranges import LAMBDAS
 from automl_ext.rl.networks.grouped import GroupedActorCritic, popart_of
@@ -88,6 +89,7 @@ class A2C(PolicyGradientAgent):
         self.popart = popart_of(self.network)
         self.optimizer = make_optimizer(config, self.parameters)
         self.reward_scale = RewardScale(self.envs.n_envs, config.gamma, self.device) if config.scale_rewards else None
+        warn_without_effect(config, "self_imitation", "imitation_updates", "imitation_batch_size")
         self.imitation = self._self_imitation() if config.self_imitation else None
 
     def iterate(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.exploration.bonus import BonusName, StepBonus, explore_steps
 from automl_ext.rl.imitation.initial import initial_policy
 from automl_ext.rl.loop.agent import TrainConfig, training_envs
-from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
+from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes, warn_without_effect
 from automl_ext.rl.loop.extensions import ExtraLoss, load_states, states
 from automl_ext.rl.loop.policy import PolicyAgent
 from automl_ext.rl.loop.ranges import GAMMAS
@@ -183,6 +183,7 @@ class PolicyGradientAgent(PolicyAgent):
 
 def explore(config: PolicyGradientConfig, envs: Envs, device: torch.device) -> StepBonus | None:
     """Add the configuration's exploration bonus to the rewards of the environments; None for none."""
+    warn_without_effect(config, "bonus", "bonus_weight", "bonus_once")
     return explore_steps(
         config.bonus, config.bonus_weight, envs, config.gamma, config.seed, device, once=config.bonus_once
     )
@@ -230,6 +231,7 @@ def make_extra_losses(config: PolicyGradientConfig, envs: Envs, device: torch.de
     """
     if config.drac and ranks.count() > 1:
         raise UserError(f"drac: expected 0 with several processes, got {config.drac}")
+    warn_without_effect(config, "drac", "augment_shift")
     extra: list[ExtraLoss] = []
     if config.drac:
         seed = derived_seed(config.seed, 4)

@@ -23,7 +23,7 @@ from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.exploration.bonus import explore_batches
 from automl_ext.rl.loop import loop
 from automl_ext.rl.loop.agent import envs_of, last_before, multiples
-from automl_ext.rl.loop.checks import observation_bytes
+from automl_ext.rl.loop.checks import observation_bytes, warn_without_effect
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import unsupported
 from automl_ext.rl.replay.prioritized import PrioritizedReplay
@@ -61,6 +61,9 @@ class DQN(LearningAgent):
         self.learner = QLearner(config, space, self.actions, (seeds[0], seeds[1]), encoder)
         self.rng = np.random.default_rng(seeds[2])  # for epsilon-greedy exploration
         self.replay = make_replay(config, space, self.envs.n_envs, seeds[3])
+        warn_without_effect(config, "bonus", "bonus_weight")
+        warn_without_effect(config, "augment", "augment_shift")
+        warn_without_effect(config, "auxiliary", "auxiliary_weight")
         self.bonus = explore_batches(
             config.bonus, config.bonus_weight, self.envs, config.gamma, config.seed, self.learner.device
         )

@@ -43,6 +43,8 @@ class Lanes(VectorEnv[Any, Any, Any]):
     def __init__(self, makers: Sequence[Callable[[], Any]], central: bool = False) -> None:
         self.copies = [make() for make in makers]
         first = self.copies[0]
+        if hasattr(first, "agent_iter"):
+            raise UserError(f"expected a parallel environment of PettingZoo, got one whose agents take turns: {first}")
         self.agents, self.central = list(first.possible_agents), central
         self.render_mode = first.render_mode
         self.metadata = self.metadata | {"render_fps": first.metadata.get("render_fps")}

@@ -24,6 +24,7 @@ from automl_ext.training.optimizer_state import load_optimizer
 
 Auxiliary = Literal["none", "spr", "contrastive"]
 UNITS = 64  # of the projection
+MOST_HIDDEN = 256  # hidden units of h: an image has thousands of features, and h would cost more than the agent
 MOMENTUM = 0.99  # of the moving averages, as in SPR without augmentation
 TEMPERATURE = 0.1  # τ
 
@@ -74,13 +75,14 @@ class LatentPrediction:
         self._name = objective
         with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator
             torch.manual_seed(seed)
+            hidden = min(features, MOST_HIDDEN)
             model = nn.Sequential(
-                nn.Linear(features + network.actions, features), nn.ReLU(), nn.Linear(features, features), nn.ReLU()
+                nn.Linear(features + network.actions, hidden), nn.ReLU(), nn.Linear(hidden, features), nn.ReLU()
             )
             self.models = nn.ModuleDict(
                 {"model": model, "projection": nn.Linear(features, UNITS), "predictor": nn.Linear(UNITS, UNITS)}
             ).to(device)
-        self.optimizer = torch.optim.Adam(self.models.parameters(), lr)
+        self.optimizer = torch.optim.Adam(self.models.parameters(), lr, fused=True)
         self.averages = {name: p.detach().clone() for name, p in self._averaged(network)}
 
     def _averaged(self, network: QNetwork) -> list[tuple[str, nn.Parameter]]:

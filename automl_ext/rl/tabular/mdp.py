@@ -151,7 +151,7 @@ def policy_probabilities(mdp: MDP, policy: Any, op: str) -> Tensor:
 
     Args:
         mdp: the MDP.
-        policy: actions, int64 [..., S], or probabilities, float [..., S, A].
+        policy: actions, int64 [..., S], or probabilities, float [..., S, A]; a tensor or an array.
         op: name of the calling function, for error messages.
 
     Raises:
@@ -159,6 +159,8 @@ def policy_probabilities(mdp: MDP, policy: Any, op: str) -> Tensor:
         ValueError: its shape does not fit the MDP, an action is out of range, or probabilities do not sum to 1.
     """
     S, A = mdp.n_states, mdp.n_actions
+    if isinstance(policy, np.ndarray) and policy.dtype in (np.int64, np.float32, np.float64):
+        policy = torch.from_numpy(policy)
     if not isinstance(policy, Tensor) or not (policy.is_floating_point() or policy.dtype == torch.int64):
         raise TypeError(f"{op}: policy: expected an int64 or float tensor, got {describe(policy)}")
     shape, tail = list(policy.shape), [S, A] if policy.is_floating_point() else [S]

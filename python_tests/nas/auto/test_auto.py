@@ -56,6 +56,10 @@ def test_result_and_files(tmp_path: Path, small_plan: None) -> None:
     assert rows["found"]["genotype"] != CONV
     best = min(rows["found"]["valid_log_loss"], rows["largest"]["valid_log_loss"])
     assert rows["ensemble"]["valid_log_loss"] <= best + 1e-9
+    confusion = torch.tensor(result["confusion"])
+    assert float(confusion.diag().sum() / confusion.sum()) == pytest.approx(result["test_accuracy"])
+    assert list(result["class_accuracy"]) == [str(k) for k in range(10)]
+    assert result["majority_accuracy"] == pytest.approx(float(confusion.sum(1).max() / confusion.sum()), abs=0.05)
     stages = result["stages"]
     assert [stages[s]["tasks"] for s in ("probe", "screen", "short", "full")] == [1, 1, 4, 3]
     search = sum(stages[s]["seconds"] for s in ("probe", "screen", "short", "full"))
@@ -66,7 +70,7 @@ def test_result_and_files(tmp_path: Path, small_plan: None) -> None:
     assert network(torch.zeros(2, 1, *facts["image_size"])).shape == (2, 10)
     assert [path.suffix for path in export(tmp_path / "run", tmp_path / "net.py")] == [".py", ".pt"]
     pytest.importorskip("matplotlib")
-    assert {"accuracy.png", "cell.png"} <= {path.name for path in plot_run(tmp_path / "run")}
+    assert {"accuracy.png", "cell.png", "confusion.png"} <= {path.name for path in plot_run(tmp_path / "run")}
 
 
 def without_times(value: Any) -> Any:

@@ -146,6 +146,14 @@ def test_unsupported_options_of_a_space_are_rejected() -> None:
         DropPath(nn.Linear(1, 1), torch.Generator())
 
 
+@pytest.mark.parametrize("name", ["cutout", "shift"])
+def test_a_change_of_a_whole_image_is_rejected(tmp_path: Path, name: str) -> None:
+    config = RetrainConfig(genotype="|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|", epochs=1)
+    with pytest.raises(UserError, match=f"{name}: expected less than the side of images of 8 × 8 pixels, got 8"):
+        retrain(replace(config, **{name: 8}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
 def test_rejected_training_leaves_no_run_directory(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     cell = "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"

@@ -115,7 +115,9 @@ def test_number_of_workers_does_not_change_random_search(tmp_path: Path) -> None
     results = []
     for workers in (1, 2):
         config = RandomConfig(**TINY, evaluations=4, workers=workers)
-        results.append(without_times(search("random", config, tmp_path / str(workers))))
+        result = search("random", config, tmp_path / str(workers))
+        assert ("search_cpu_seconds" in result["times"]) == (workers == 1)  # workers' time is not measured
+        results.append(without_times(result))
     assert results[0] == results[1]
 
 

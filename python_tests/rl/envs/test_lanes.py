@@ -114,6 +114,16 @@ def test_errors_name_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         Lanes([Unlike])
 
 
+def test_agents_that_take_turns_are_refused() -> None:
+    class Turns(Together):
+        def agent_iter(self) -> None: ...
+
+    with pytest.raises(
+        UserError, match="expected a parallel environment of PettingZoo, got one whose agents take turns"
+    ):
+        Lanes([Turns])
+
+
 def test_an_agent_that_never_starts_is_refused() -> None:
     class Late(Together):
         def reset(self, seed=None, options=None):

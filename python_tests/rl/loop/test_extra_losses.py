@@ -143,6 +143,22 @@ def test_q_learning_adds_the_gradient_of_the_extra_loss(switches: dict[str, Any]
     torch.testing.assert_close(added, c * expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("name", "options", "text"),
+    [
+        ("a2c", {"bonus_weight": 3.0}, "bonus_weight: no effect without bonus"),
+        ("a2c", {"augment_shift": 2}, "augment_shift: no effect without drac"),
+        ("a2c", {"imitation_updates": 8}, "imitation_updates: no effect without self_imitation"),
+        ("dqn", {"auxiliary_weight": 3.0}, "auxiliary_weight: no effect without auxiliary"),
+        ("dqn", {"augment_shift": 2}, "augment_shift: no effect without augment"),
+    ],
+)
+def test_options_without_effect_cause_a_warning(name: str, options: dict[str, Any], text: str) -> None:
+    found = algorithm(name)
+    with pytest.warns(UserWarning, match=text):
+        found.agent(found.config(hidden=(8,), **options))
+
+
 def test_no_extra_losses_change_nothing() -> None:
     for make, updates in ((a2c, 5), (reinforce, 3), (dqn, 5)):
         agents = [make(), make()]

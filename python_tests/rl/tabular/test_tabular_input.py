@@ -86,6 +86,12 @@ def test_numpy_arrays_of_both_precisions():
     assert (MDP(third, torch.ones(3, 1)).transitions.sum(-1) - 1).abs().max() < 1e-15
 
 
+@pytest.mark.parametrize("policy", [np.array([0, 0]), np.ones((2, 1)), np.ones((2, 1), np.float32)])
+def test_policies_may_be_arrays(policy):
+    mdp = MDP(HALVES, [[1], [1]])
+    close(policy_evaluation(mdp, policy, 0.9), policy_evaluation(mdp, torch.from_numpy(policy), 0.9))
+
+
 @pytest.mark.parametrize(
     ("policy", "error", "message"),
     [
