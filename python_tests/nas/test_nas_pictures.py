@@ -116,7 +116,8 @@ def test_accuracy_against_cost_of_search_auto(tmp_path: Path, drawn_figures: lis
     assert plot_auto(result, tmp_path / "accuracy.png", "a title") == [tmp_path / "accuracy.png"]
     axes = drawn_figures[0].axes[0]
     assert axes.get_lines()[0].get_ydata().tolist() == [90, 95]
-    assert texts(drawn_figures[0]) == [
+    (legend,) = drawn_figures[0].legends  # below the axes, where it hides no point
+    assert [text.get_text() for text in legend.get_texts()] == [
         *("search: best so far", "random: best so far", "largest architecture, no search"),
         *("ensemble of the search", "ensemble of 2 random"),
     ]

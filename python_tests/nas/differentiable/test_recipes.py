@@ -52,7 +52,8 @@ def without_times(result: dict[str, Any] | None) -> dict[str, Any]:
 @pytest.mark.parametrize("switches", SWITCHES)
 def test_resume_equals_uninterrupted_search(name: str, switches: str, tmp_path: Path) -> None:
     search, config = SEARCHES[name]
-    config = with_recipe("robust", config) if switches == "robust" else replace(config, **SWITCHES[switches])
+    robust = replace(with_recipe("robust", config), orders=2)
+    config = robust if switches == "robust" else replace(config, **SWITCHES[switches])
     found = search(config, tmp_path / "whole")
     stops = 0
     while (again := search(config, tmp_path / "parts", resume="auto", stop_after=2)) is None:
