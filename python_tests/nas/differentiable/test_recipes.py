@@ -85,7 +85,7 @@ def test_darts_space_with_perturbation_and_partial_channels(tmp_path: Path, monk
     config = replace(
         with_recipe("robust", SEARCHES["darts"][1]), space="darts-frc", epochs=1, partial_channels=2, tune_epochs=0
     )
-    found = darts_search.search(replace(config, subset=60, batch_size=18), tmp_path / "run")
+    found = darts_search.search(replace(config, subset=60, batch_size=18, orders=2), tmp_path / "run")
     assert found is not None
     assert found["genotype"].endswith("reduction=fixed")
 
