@@ -10,6 +10,7 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from automl_ext.nas.export.program import RawImages
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object, short
 
-SEARCHES: dict[str, tuple[Callable[..., Any], Callable[..., Any]]] = {
+SEARCHES: dict[str, tuple[type, Callable[..., Any]]] = {
     "auto": (AutoConfig, auto),
     "entmax-gdas": (entmax_gdas.EntmaxGDASConfig, entmax_gdas.search),
     "gdas": (gdas.GDASConfig, gdas.search),
@@ -80,6 +81,9 @@ def fit(
         options["data"], own = (f"folder:{path}" if path.is_dir() or path.suffix == ".zip" else str(data)), None
     else:
         own = data if labels is None else (data, labels)
+    valid = [field.name for field in fields(make_config)]
+    if unknown := [name for name in options if name not in valid]:
+        raise UserError(f"fit: {unknown[0]} is no option of search={search!r}; options: {', '.join(valid)}")
     try:
         config = make_config(**options)
     except (TypeError, ValueError) as error:
