@@ -29,7 +29,7 @@ def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, An
         random one, the ensemble of the finalists and the largest one, and the ensemble of the random ones. A row has
         valid_accuracy, test_accuracy (0 to 1), valid_log_loss, test_log_loss (nats), parameters and ``seconds``, its
         cost. A network also has ``genotype`` and ``member``: its weights are in ``members/MEMBER.pt``. ``source`` is
-        the name of the network with the highest validation accuracy; ``genotype``, ``member``, the measurements and the
+        the name of the network with the lowest validation log-loss; ``genotype``, ``member``, the measurements and the
         accuracies by class (:func:`~automl_ext.nas.retraining.class_report.class_report`) are of this network.
         ``trajectory`` has, for "search" and "random", the cost after each full training and the test accuracy of the
         best network so far. ``stages`` has the number of tasks and the cost of each stage.
@@ -79,8 +79,12 @@ def classes_of(done: Done, splits: Splits) -> dict[str, Any]:
 
 
 def merit(losses: dict[str, Any]) -> tuple[float, float]:
-    """Return the criterion of selection: the validation accuracy; of equal ones, the lower validation log-loss."""
-    return losses["valid_accuracy"], -losses["valid_log_loss"]
+    """Return the criterion of selection: a low validation log-loss; of equal ones, the higher validation accuracy.
+
+    Networks of one space differ by less than the standard error of the accuracy on a few thousand images. Every image
+    changes the log-loss, so it tells them apart with fewer images.
+    """
+    return -losses["valid_log_loss"], losses["valid_accuracy"]
 
 
 def measure(votes: list[int], done: Sequence[Done], splits: Splits) -> dict[str, float]:
@@ -91,7 +95,7 @@ def measure(votes: list[int], done: Sequence[Done], splits: Splits) -> dict[str,
 
 
 def network_rows(done: Sequence[Done], splits: Splits, name: str, seconds: float) -> list[dict[str, Any]]:
-    """Return the row of the network with the highest validation accuracy; no row if there is no network."""
+    """Return the row of the network with the lowest validation log-loss; no row if there is no network."""
     if not done:
         return []
     losses = [measure([1], [d], splits) for d in done]

@@ -51,7 +51,7 @@ def test_result_and_files(tmp_path: Path, small_plan: None) -> None:
     assert json.loads((tmp_path / "run/result.json").read_text())["genotype"] == result["genotype"]
     rows = {row["name"]: row for row in result["rows"]}
     networks = [row for row in result["rows"] if "member" in row]
-    assert result["source"] == max(networks, key=lambda row: (row["valid_accuracy"], -row["valid_log_loss"]))["name"]
+    assert result["source"] == min(networks, key=lambda row: row["valid_log_loss"])["name"]
     assert rows["largest"]["genotype"] == CONV
     assert rows["found"]["genotype"] != CONV
     best = min(rows["found"]["valid_log_loss"], rows["largest"]["valid_log_loss"])
