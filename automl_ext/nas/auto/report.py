@@ -16,17 +16,16 @@ def table_of(result: dict[str, Any], title: str) -> Table:
         result: the content of ``result.json``.
         title: the title of the table.
     """
-    columns = ("", "test accuracy", "validation accuracy", "validation log-loss", "parameters", "CPU-seconds")
-    table = Table(*columns, title=title)
+    table = Table("accuracy in %", "test", "validation", "log-loss", "parameters", "CPU-s", title=title)
     for row in result["rows"]:
         star = " *" if row["name"] == result["source"] else ""
         table.add_row(
             NAMES.get(row["name"], row["name"]) + star,
-            f"{100 * row['test_accuracy']:.2f} %",
-            f"{100 * row['valid_accuracy']:.2f} %",
+            f"{100 * row['test_accuracy']:.2f}",
+            f"{100 * row['valid_accuracy']:.2f}",
             f"{row['valid_log_loss']:.3f}",
             f"{row['parameters']:,}",
             f"{row['seconds']:.0f}",
         )
-    table.caption = "* lowest validation log-loss: this is the result"
+    table.caption = "log-loss of the validation images, in nats; * the lowest of a network: this is the result"
     return table
