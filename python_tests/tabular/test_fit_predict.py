@@ -238,8 +238,8 @@ def test_a_budget_that_is_far_too_small_still_gives_a_model() -> None:
         ({"frame": classes(9)}, "at least 10 rows"),
         ({"frame": classes().assign(y=None)}, "at least 10 rows with a target, got 0"),
         ({"frame": classes()[["y"]].assign(one=1)}, "expected columns to predict from"),
-        ({"frame": numbers().assign(y=np.inf)}, "expected finite numbers"),
-        ({"frame": numbers().assign(y=1e200 * numbers()["a"])}, "expected finite numbers within"),
+        ({"frame": numbers().assign(y=np.inf)}, "expected a finite number"),
+        ({"frame": numbers().assign(y=1e200 * numbers()["a"])}, "expected a finite number within"),
     ],
 )
 def test_arguments_that_are_refused(change: dict[str, Any], message: str) -> None:
