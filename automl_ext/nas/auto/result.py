@@ -11,7 +11,7 @@ import torch
 from automl_ext.data.images import Splits
 from automl_ext.nas.auto.plan import Done, search_seconds
 from automl_ext.nas.ensembles.ensemble import measure_votes
-from automl_ext.nas.retraining.class_report import KEYS, class_report
+from automl_ext.nas.retraining.class_report import KEYS, class_report, count_pairs
 from automl_ext.training.ensembles.selection import greedy_selection, likelihoods
 from automl_ext.training.errors import UserError
 
@@ -71,9 +71,7 @@ def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, An
 
 def classes_of(done: Done, splits: Splits) -> dict[str, Any]:
     """Return the confusion matrix of a network on the test images, and what follows from it."""
-    counts = torch.zeros(splits.num_classes, splits.num_classes, dtype=torch.int64)
-    pairs = splits.test.labels, done.measured["test"].argmax(-1)
-    counts.index_put_(pairs, torch.ones(len(pairs[0]), dtype=torch.int64), accumulate=True)
+    counts = count_pairs(splits.test.labels, done.measured["test"].argmax(-1), splits.num_classes)
     report = class_report(counts, splits.train.labels, splits.classes)
     return {key: report[key] for key in KEYS}
 
@@ -81,8 +79,8 @@ def classes_of(done: Done, splits: Splits) -> dict[str, Any]:
 def merit(losses: dict[str, Any]) -> tuple[float, float]:
     """Return the criterion of selection: a low validation log-loss; of equal ones, the higher validation accuracy.
 
-    Networks of one space differ by less than the standard error of the accuracy on a few thousand images. Every image
-    changes the log-loss, so it tells them apart with fewer images.
+    Networks of one space often differ by less than the standard error of the accuracy on a few thousand images. Every
+    image changes the log-loss, so it tells them apart with fewer images.
     """
     return -losses["valid_log_loss"], losses["valid_accuracy"]
 

@@ -193,20 +193,22 @@ def build_supernet(space: Space[Any], shape: dict[str, int], config: SupernetCon
         shape: in_channels, num_classes, channels and cells.
 
     Raises:
-        UserError: the space has no supernet, or none with partial channels.
+        UserError: the space has no supernet, none with partial channels, or one that cannot derive.
     """
-    if config.partial_channels == 1:
-        return supernet_of(space, **shape, form=config.supernet_form())
-    if "partial_channels" not in inspect.signature(space.build_supernet).parameters:
+    partial = {} if config.partial_channels == 1 else {"partial_channels": config.partial_channels}
+    if partial and "partial_channels" not in inspect.signature(space.build_supernet).parameters:
         raise UserError(
             f"--partial-channels: {type(space).__name__}.build_supernet does not have the argument partial_channels"
         )
-    supernet = supernet_of(space, **shape, form=config.supernet_form(), partial_channels=config.partial_channels)
-    if not supernet.nodes:
+    supernet = supernet_of(space, **shape, form=config.supernet_form(), **partial)
+    if type(supernet).derive is Supernet.derive:  # otherwise found after the last epoch
+        raise UserError(f"{type(supernet).__name__}: expected a method derive, which returns a genotype")
+    if partial and not supernet.nodes:
         raise UserError(
             f"--partial-channels: {type(supernet).__name__}.nodes: expected the edges into each node, got ()"
         )
-    supernet.add_betas()
+    if partial:
+        supernet.add_betas()
     return supernet
 
 

@@ -21,12 +21,15 @@ def confusion_matrix(network: nn.Module, split: Split, num_classes: int) -> Tens
     """
     was_training = network.training
     network.eval()
-    counts = torch.zeros(num_classes * num_classes, dtype=torch.int64)
-    for images, labels in zip(split.images.split(500), split.labels.split(500), strict=True):
-        pairs = labels * num_classes + network(images).argmax(-1)
-        counts += torch.bincount(pairs.cpu(), minlength=len(counts))
+    predicted = torch.cat([network(images).argmax(-1) for images in split.images.split(500)])
     network.train(was_training)
-    return counts.view(num_classes, num_classes)
+    return count_pairs(split.labels, predicted, num_classes)
+
+
+def count_pairs(labels: Tensor, predicted: Tensor, num_classes: int) -> Tensor:
+    """Count the images by true class (row) and predicted class (column): int64 [N] twice → int64 [K, K] on the CPU."""
+    pairs = (labels * num_classes + predicted).cpu()
+    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
 
 
 def class_report(counts: Tensor, train_labels: Tensor, classes: Sequence[str]) -> dict[str, Any]:

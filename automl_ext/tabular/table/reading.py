@@ -62,7 +62,7 @@ def read_table(path: Path, texts: Collection[str] = (), target: str | None = Non
 def check_commas(header: list[str], path: Path) -> None:
     """Raise UserError if the names of the columns are separated by something else than commas."""
     for separator in (";", "\t"):
-        if len(header) == 1 and separator in header[0]:
+        if len(header) == 1 and separator in header[0] and header[0].replace("\t", "").isprintable():
             raise UserError(
                 f"{path}: expected commas between the columns, got {separator!r} in the first line; convert the file, "
                 f"or read it with pandas.read_csv(…, sep={separator!r}) and call automl_ext.tabular.fit in Python"

@@ -59,8 +59,9 @@ def changed(space: dict[str, Values], kind: type, table: dict[str, Any], path: s
             raise UserError(f"{path}: {name}: expected a table with low and high, or values, got {short(values)}")
         new[name] = values_of(values, hints[name], f"{path}: {name}")
     for name in table:
-        if name in (exclude or []) or (only is not None and name not in only):
-            raise UserError(f"{path}: {name} has a table, but {'exclude' if exclude else 'only'} leaves it out")
+        for key, leaves_out in (("exclude", name in (exclude or [])), ("only", only is not None and name not in only)):
+            if leaves_out:
+                raise UserError(f"{path}: {name} has a table, but {key} leaves it out")
     if only is not None:
         if missing := [name for name in only if name not in new]:
             raise UserError(f"{path}: only: {missing[0]} has no range: add [{missing[0]}] with low and high, or values")

@@ -18,7 +18,8 @@ pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
 
 MODULE = """
-from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.spaces.nasbench201 import NASBench201, NASBench201Supernet
+from automl_ext.nas.spaces.supernet import Supernet
 
 
 class Mine(NASBench201):
@@ -68,6 +69,15 @@ class NoSupernet(Mine):
 
     def build_supernet(self, **shape):
         raise NotImplementedError("layers differ")
+
+
+class Incomplete(NASBench201Supernet):
+    derive = Supernet.derive
+
+
+class NoDerive(Mine):
+    def build_supernet(self, **shape):
+        return Incomplete(**shape)
 
 
 class Legal(Mine):
@@ -165,6 +175,12 @@ def test_a_space_without_a_supernet(command: Command) -> None:
     code, _, error = command("retrain", *SMALL, *mine, "--genotype", "no", "--out", "net")
     assert code == 2
     assert re.match(r"error: NoSupernet\.parse\('no'\) raised AttributeError: .*own_space\.py:\d+\)\n$", error), error
+
+
+def test_a_supernet_that_cannot_derive_is_refused_before_the_search(command: Command) -> None:
+    code, _, error = command("search", "gdas", *SMALL, "--space", "own_space:NoDerive", "--out", "run")
+    assert (code, error) == (2, "error: Incomplete: expected a method derive, which returns a genotype\n")
+    assert not Path("run").exists()
 
 
 def test_the_space_of_the_documentation(command: Command, tmp_path: Path) -> None:

@@ -106,6 +106,14 @@ def test_network_without_encoder_is_refused(tmp_path: Path, capsys: pytest.Captu
     assert not (tmp_path / "run").exists()
 
 
+def test_the_predicting_network_of_images_stays_small() -> None:
+    """Images have thousands of features; a square matrix of them would cost more than the agent."""
+    online = QNetwork(Box(0, 255, (14, 14, 1), np.uint8), 3, (64,))
+    term = LatentPrediction("spr", 1.0, online, 1e-3, seed=1)
+    assert online.body.features > 2000
+    assert max(p.numel() for p in term.models["model"].parameters()) <= 256 * (online.body.features + 3)
+
+
 def test_images_and_the_other_parts() -> None:
     switches: dict[str, Any] = {"augment": "drq", "augment_shift": 2, "prioritized": True, "noisy": True, "n_step": 2}
     settings: dict[str, Any] = {"n_envs": 4, "hidden": (8,), "batch_size": 8, "learning_starts": 0, "train_freq": 16}
