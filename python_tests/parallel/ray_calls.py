@@ -22,6 +22,14 @@ def work(folder: Path, number: int, seconds: float = 0.0, deaths: int = 0) -> tu
     return number, torch.ones(number), os.getpid()
 
 
+def work_until(gate: Path, folder: Path, number: int) -> tuple[int, torch.Tensor, int]:
+    """Do the work of ``number`` when the file ``gate`` exists."""
+    result = work(folder, number)
+    while not gate.exists():
+        time.sleep(0.05)
+    return result
+
+
 def fail(number: int) -> int:
     """Return ``number``; raise an error for 1, and one that cannot be pickled for 2."""
     if number == 1:

@@ -203,13 +203,17 @@ def test_seeds_run_on_the_nodes(nodes: Any, tmp_path: Path) -> None:
 
 
 def test_a_removed_node_loses_no_call(nodes: Any, tmp_path: Path) -> None:
-    """The last test that needs the second node."""
-    with Cluster("ray"), Workers(partial(calls.work, tmp_path), 2) as workers:
+    """The last test that needs the second node. The calls last until it is gone, however long its removal takes."""
+    gate = tmp_path / "gate"
+    started = tmp_path / "started"
+    started.mkdir()
+    with Cluster("ray"), Workers(partial(calls.work_until, gate, started), 2) as workers:
         for number in range(4):
-            workers.submit(number, 1.0)
-        while len(list(tmp_path.iterdir())) < 2:
+            workers.submit(number)
+        while len(list(started.iterdir())) < 2:
             time.sleep(0.05)
         nodes.remove_node(nodes.gpu_node, allow_graceful=False)
+        gate.touch()
         results = [workers.next() for _ in range(4)]
     assert [number for number, _, _ in results] == list(range(4))
-    assert len(list(tmp_path.iterdir())) == 5
+    assert len(list(started.iterdir())) == 5
