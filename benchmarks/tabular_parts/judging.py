@@ -1,4 +1,4 @@
-"""Leave one data set out: portfolio, warm start, random search and TPE with ten trials each, by lookup in a table."""
+"""Leave one data set out: portfolio, warm start, random search and TPE with ten trials each, from measured losses."""
 
 from __future__ import annotations
 
@@ -7,19 +7,15 @@ from typing import Any
 
 import numpy as np
 from draws import expected_best
-from objective import unit
-from portfolios import SIZE, past_studies
-from samplers import optuna_sampler
+from portfolios import SIZE, measured, past_studies
 
 from automl_ext.tune.experience import nearest_points
 from automl_ext.tune.past_studies import PastStudy
 from automl_ext.tune.portfolio_building import build_portfolio, key
 
 TRIALS = 10
-SEEDS = 20  # of TPE
 SHOWN = ("defaults", "portfolio", "warm", "random", "tpe")
 WARM = 3  # points of the nearest data sets
-STARTUP = 4  # random trials of TPE; with Optuna's 10, TPE at 10 trials is random search
 
 
 def portfolio_best(studies: list[PastStudy], left_out: PastStudy, trials: int, warm: int = 0) -> float:
@@ -28,50 +24,37 @@ def portfolio_best(studies: list[PastStudy], left_out: PastStudy, trials: int, w
     ``warm`` best points of the studies with the nearest meta-features come between the two.
     """
     losses = {key(trial.point): trial.value for trial in left_out.trials}
-    built = build_portfolio([study for study in studies if study is not left_out], SIZE)
+    built = build_portfolio(studies, SIZE)
     first = {key(point): None for point in [{}, *nearest_points(built.data_sets, left_out.meta, warm), *built.points]}
     return min(losses[point] for point in [*first][:trials])
-
-
-def tpe_best(learner: str, points: list[dict[str, Any]], losses: list[float], trials: int, seed: int) -> float:
-    """Return the lowest loss that TPE finds in the table: a suggested point counts as the nearest one not yet taken."""
-    cube = np.array([unit(learner, point) for point in points])
-    ask = optuna_sampler("tpe", (learner,), n_startup_trials=STARTUP)(seed)
-    free, best = np.ones(len(points), dtype=bool), math.inf
-    for _ in range(trials):
-        (_, point), tell = ask()
-        distances = np.abs(cube - unit(learner, point)).sum(1)
-        chosen = int(np.argmin(np.where(free, distances, np.inf)))
-        free[chosen] = False
-        tell(losses[chosen])
-        best = min(best, losses[chosen])
-    return best
 
 
 def judge(table: dict[str, Any]) -> dict[str, Any]:
     """Compare, on each data set and for each learner, the lowest losses of ten trials.
 
     The trials of the portfolio are the defaults and its first nine points; "warm" has points of the nearest data sets
-    before the portfolio. Random search and TPE draw from the random points only.
+    before the portfolio. Neither knows the data set, nor the tuned points found on it. Random search draws from the
+    random points. TPE ran on the data set itself, once per seed.
     """
     rows = []
-    for learner, points in table["points"].items():
-        studies = past_studies(table, learner)
-        for study in studies:
-            losses = [trial.value for trial in study.trials]
-            tpe = [tpe_best(learner, points[1:], losses[1:], TRIALS, seed) for seed in range(SEEDS)]
+    for learner in table["points"]:
+        for name, data in table["data_sets"].items():
+            others, study = past_studies(table, learner, left_out=name), measured(table, learner, name, name)
+            losses = data["losses"][learner]
+            tpe = [min(losses[:TRIALS]) for losses in data["tpe"][learner]["losses"]]
             rows.append(
                 {
-                    "set": study.name,
+                    "set": name,
                     "learner": learner,
-                    "metric": table["data_sets"][study.name]["metric"],
+                    "metric": data["metric"],
                     "defaults": losses[0],
-                    "portfolio": portfolio_best(studies, study, TRIALS),
-                    "warm": portfolio_best(studies, study, TRIALS, WARM),
+                    "portfolio": portfolio_best(others, study, TRIALS),
+                    "warm": portfolio_best(others, study, TRIALS, WARM),
                     "random": expected_best(losses[1:], TRIALS),
                     "tpe": float(np.mean(tpe)),
-                    "tpe_error": float(np.std(tpe, ddof=1) / math.sqrt(SEEDS)),
-                    "best": min(losses),
+                    "tpe_error": float(np.std(tpe, ddof=1) / math.sqrt(len(tpe))),
+                    "tpe_seeds": len(tpe),
+                    "best": min([*losses, *(min(each) for each in data["tpe"][learner]["losses"])]),
                     "median": float(np.median(losses)),
                 }
             )
@@ -80,7 +63,6 @@ def judge(table: dict[str, Any]) -> dict[str, Any]:
         "table": "experience_table.json",
         "machine": table["machine"],
         "trials": TRIALS,
-        "tpe_seeds": SEEDS,
         "rows": rows,
     }
 

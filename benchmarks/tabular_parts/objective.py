@@ -45,6 +45,11 @@ def random_points(learner: str, count: int, seed: int) -> list[Point]:
     return [{}, *drawn]
 
 
+def rounded(point: Point) -> Point:
+    """Return a point with four digits of each number."""
+    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in point.items()}
+
+
 def _draw(values: Values, rng: np.random.Generator) -> float | int | str | bool | None:
     if not isinstance(values, Range):
         return values.values[int(rng.integers(len(values.values)))]
@@ -53,14 +58,3 @@ def _draw(values: Values, rng: np.random.Generator) -> float | int | str | bool 
     drawn = math.exp(drawn) if values.log else drawn
     return round(drawn) if values.whole else float(f"{drawn:.4g}")
 
-
-def unit(learner: str, point: Point) -> np.ndarray:
-    """Return a point in the unit cube, with logarithms where the space has them."""
-    return np.array([_place(values, point[name]) for name, values in SPACES[learner].items()])
-
-
-def _place(values: Values, value: float) -> float:
-    if not isinstance(values, Range):
-        return values.values.index(value) / (len(values.values) - 1)
-    transform = math.log if values.log else float
-    return (transform(value) - transform(values.low)) / (transform(values.high) - transform(values.low))
