@@ -6,7 +6,8 @@
     python benchmarks/experience.py samplers     # random, TPE, GP, CMA-ES and experience at 50 trials, live
     python benchmarks/experience.py portfolios   # from the table: the portfolios that the package contains
 
-Each part writes its file in ``benchmarks/results/``. All but ``judge`` and ``portfolios`` continue where they were stopped.
+Each part writes its file in ``benchmarks/results/``. ``table``, ``tuned`` and ``samplers`` continue where they were
+stopped.
 """
 
 from __future__ import annotations

@@ -57,4 +57,3 @@ def _draw(values: Values, rng: np.random.Generator) -> float | int | str | bool 
     drawn = float(rng.uniform(low, high))
     drawn = math.exp(drawn) if values.log else drawn
     return round(drawn) if values.whole else float(f"{drawn:.4g}")
-
