@@ -2,7 +2,7 @@
 # make test      set up .venv, build, and run the Python and C++ tests, without sanitizers and the tests marked slow
 # make test-all  all tests: also the sanitizer builds of the C++ tests and the Python tests marked slow; CI runs this
 # make bench measure the ops beside PyTorch, torch.compile and other packages, on one core: about twenty minutes.
-#            It replaces benchmarks/results/ and the table in README.md
+#            It replaces benchmarks/results/bench.json, its picture, and the table in README.md
 # make docs  the documentation in build/docs: pages, tutorials (they run) and docstrings; warnings are errors
 # make docs-tables  fill the tables of measurements in docs/ from benchmarks/results/
 # make first-hour  the package, and README's commands with it in a fresh environment

@@ -225,7 +225,10 @@ def _nas_table(prog: str, args: Sequence[str]) -> int:
 
 def _demo(prog: str, args: Sequence[str]) -> int:
     command = tyro.cli(
-        DemoCommand, prog=prog, args=args, description="Compare GDAS with random cells on the digits data."
+        DemoCommand,
+        prog=prog,
+        args=args,
+        description="Search for a cell on the digits data, and compare it with random cells and the largest cell.",
     )
     from automl_ext.nas.demo import demo
 

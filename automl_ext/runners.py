@@ -86,8 +86,8 @@ class SupernetOptions(RunOptions):
     """Options of a differentiable search."""
 
     recipe: str = "robust"
-    """Named values for the options below: "robust" (against collapse to operations without weights) or "paper" (as
-    published); --config and flags override them."""
+    """Named values for the options below: "robust" (against collapse to operations without weights) or "paper"
+    (without these switches); --config and flags override them."""
 
 
 class Runner(NamedTuple):

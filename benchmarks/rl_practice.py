@@ -2,12 +2,14 @@
 
     OMP_NUM_THREADS=1 python benchmarks/rl_practice.py --out runs/practice [--only TASK ...] [--part PART ...] \\
         [--json benchmarks/results/rl_practice.json] [--pictures docs/images]
+    python benchmarks/rl_practice.py --json benchmarks/results/rl_practice.json --pictures docs/images [--only TASK ...]
 
 The tasks are in ``benchmarks/practice/PART.toml``. A task has variants, usually with and without a part, each a command
 of ``automl-ext train``. ``prepare`` holds commands that run once before; ``{out}`` in any command is the folder of the
 task. Finished runs are not repeated and interrupted ones are resumed. ``--json`` replaces the rows of these tasks in
 the file; ``--pictures`` draws the mean return of every variant over the steps, with the 95 % interval, or with
-``picture = "tasks"`` the returns of the last policies on each of several tasks.
+``picture = "tasks"`` the returns of the last policies on each of several tasks. Without ``--out`` nothing is trained:
+the pictures are drawn from the rows of the file.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ import tomllib
 
 from automl_ext.training.intervals import t_quantile
 from automl_ext.training.pictures.colors import PALETTE
-from automl_ext.training.pictures.curves import figure, read_metrics
+from automl_ext.training.pictures.curves import figure, read_metrics, set_axes
 
 TASKS = Path(__file__).parent / "practice"
 
@@ -90,8 +92,11 @@ def evaluations(run: Path) -> list[tuple[int, float]]:
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw the mean return of each variant over the steps, with the 95 % interval of the mean over the seeds."""
-    picture = figure(8.5, 4.2)
+    """Draw the mean return of each variant over the steps, with the 95 % interval of the mean over the seeds.
+
+    The intervals are clipped to the returns that were observed.
+    """
+    picture = figure(7, 4.4)
     axes = picture.add_subplot()
     for variant, color in zip(dict.fromkeys(row["variant"] for row in rows), PALETTE, strict=False):
         curves = [np.array(row["evaluations"], float) for row in rows if row["variant"] == variant]
@@ -105,12 +110,11 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
             axes.fill_between(
                 steps, np.clip(mean - error, low, high), np.clip(mean + error, low, high), color=color, alpha=0.2, lw=0
             )
-    axes.set_title(f"{rows[0]['title']}: mean and 95 % interval")
-    axes.set_xlabel(rows[0].get("x", "environment steps"))
-    axes.set_ylabel("return of evaluation episodes")
+    set_axes(axes, rows[0].get("x", "environment steps"), rows[0].get("y", "return of evaluation episodes"))
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper left", bbox_to_anchor=(1, 1), frameon=False)
-    picture.savefig(path, dpi=110)
+    picture.suptitle(f"{rows[0]['title']}: mean, 95 % interval", fontsize=11)
+    picture.legend(loc="outside lower center", ncols=2, frameon=False, fontsize=8)
+    picture.savefig(path, dpi=130)
 
 
 def draw_tasks(rows: list[dict[str, Any]], path: Path) -> None:
@@ -131,13 +135,21 @@ def draw_tasks(rows: list[dict[str, Any]], path: Path) -> None:
             axes.bar(i, values.mean(), yerr=error, color=color, label=label, capsize=3, alpha=0.9)
             axes.plot(np.full(len(values), i), values, ".", color="black", markersize=4)
         axes.set_title(name.split("/")[-1].split("-")[0], fontsize=10)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(bottom=0)  # rewards are never negative
         axes.set_xticks([])
         axes.spines[["top", "right"]].set_visible(False)
     picture.axes[0].set_ylabel("return of the last policy")
     picture.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=len(bars), frameon=False)
     picture.suptitle(f"{rows[0]['title']}: mean, 95 % interval and {len(values)} seeds")
     picture.savefig(path, dpi=110)
+
+
+def draw_rows(task: dict[str, Any], rows: list[dict[str, Any]], folder: Path) -> None:
+    """Draw the rows of a task, if there are any."""
+    if rows:
+        rows = [row | {name: task[name] for name in ("title", "x", "y") if name in task} for row in rows]
+        draw_one = draw_tasks if task.get("picture") == "tasks" else draw
+        draw_one(rows, folder / f"practice_{rows[0]['task']}.png")
 
 
 def environments(row: dict[str, Any]) -> str:
@@ -162,15 +174,20 @@ def describe(rows: list[dict[str, Any]]) -> list[str]:
 def main() -> None:
     tasks = read_tasks()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path)
     parser.add_argument("--only", nargs="+", choices=tasks)
     parser.add_argument("--part", nargs="+", choices=sorted({task["part"] for task in tasks.values()}))
     parser.add_argument("--seeds", type=int, help="number of seeds, in place of the one that a task names")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--pictures", type=Path, help="folder of the pictures practice_TASK.png")
     args = parser.parse_args()
+    if args.out is None and not (args.json and args.pictures):
+        parser.error("expected --out, or --json and --pictures")
     for name, task in tasks.items():
         if (args.only and name not in args.only) or (args.part and task["part"] not in args.part):
+            continue
+        if args.out is None:
+            draw_rows(task, [row for row in json.loads(args.json.read_text()) if row["task"] == name], args.pictures)
             continue
         rows = run_task(name, task | ({"seeds": args.seeds} if args.seeds else {}), args.out)
         print("\n".join(describe(rows)), flush=True)
@@ -179,8 +196,7 @@ def main() -> None:
             kept = sorted([r for r in others if r["task"] != name] + rows, key=lambda r: (r["part"], r["task"]))
             args.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in kept) + "\n]\n")
         if args.pictures:
-            draw_one = draw_tasks if task.get("picture") == "tasks" else draw
-            draw_one(rows, args.pictures / f"practice_{name}.png")
+            draw_rows(task, rows, args.pictures)
 
 
 if __name__ == "__main__":

@@ -121,7 +121,7 @@ def summarize(path: Path, folder: Path) -> None:
     path.with_name(f"{path.stem}_summary.json").write_text(json.dumps(content, indent=1) + "\n")
     folder.mkdir(parents=True, exist_ok=True)
     for one in content["comparisons"]:
-        draw(one["ranks"], len(one["data_sets"]), folder / f"tabular_{one['minutes']:g}.png")
+        draw(one["ranks"], len(one["data_sets"]), folder / f"tabular_{one['minutes']:g}.png", one["minutes"])
         print(summary(one))
 
 

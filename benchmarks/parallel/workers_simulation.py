@@ -130,15 +130,17 @@ def draw(results: dict[str, Any], path: Path) -> None:
             rows = [results[name][str(count)] for count in workers]
             axes.plot(workers, [row[key] for row in rows], "o-", color=color, label=name, markersize=4)
             low, high = zip(*(row[f"{key}_ci95"] for row in rows), strict=True)
-            axes.fill_between(workers, low, high, color=color, alpha=0.2, linewidth=0)
+            axes.fill_between(workers, low, high, color=color, alpha=0.12, linewidth=0)
     first = results["random"]["1"]["wall"]
     right.plot(WORKERS, [first / count for count in WORKERS], "--", color="0.5", label="random, divided by workers")
-    left.set_title("evaluations", fontsize=10)
-    right.set_title("wall-clock time in mean evaluations", fontsize=10)
+    left.set_ylabel("evaluations until a best cell is found")
+    right.set_ylabel("wall-clock time, in durations of a mean evaluation")
     for axes in (left, right):
         axes.set_xscale("log")
         axes.set_yscale("log")
-        axes.set_xlabel("evaluations in flight (workers)")
+        axes.set_xlabel("workers (evaluations at the same time)")
+        axes.set_xticks(WORKERS, [f"{count:,}" for count in WORKERS])
+        axes.minorticks_off()
         axes.grid(alpha=0.3)
     handles, labels = right.get_legend_handles_labels()
     picture.legend(handles, labels, fontsize=8, loc="outside lower center", ncols=3)

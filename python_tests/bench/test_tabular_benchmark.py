@@ -74,7 +74,7 @@ def test_the_critical_difference_is_that_of_the_paper(part: Import) -> None:
 def test_the_picture_is_drawn(part: Import, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib", reason="the picture is matplotlib's")
     pytest.importorskip("scipy", reason="the studentized range is scipy's")
-    part("ranks").draw({"first": 1.2, "second": 1.9, "third": 2.9}, 12, tmp_path / "ranks.png")
+    part("ranks").draw({"first": 1.2, "second": 1.9, "third": 2.9}, 12, tmp_path / "ranks.png", 1.0)
     assert (tmp_path / "ranks.png").stat().st_size > 5000
 
 

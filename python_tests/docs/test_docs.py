@@ -10,6 +10,9 @@ import docs_tables
 import pytest
 from docs_tables.text import ROOT
 
+from automl_ext.cli import COMMANDS
+from automl_ext.nas.strategies.registry import ALIASES
+
 LINK = re.compile(r"(?<!`)\[[^\]\n]*\]\(([^)\s]+)\)")
 CODE = re.compile(r"```.*?```|`[^`\n]*`", re.DOTALL)
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/**/*.md"))]
@@ -94,3 +97,10 @@ def test_the_reference_has_every_public_name(package: str) -> None:
     page = ROOT / "docs/reference" / PACKAGES[package]
     names = set(public(package)) - {"__version__", "ops"}  # named in the text
     assert names - documented(page, package) == set()
+
+
+def test_the_reference_shows_every_command() -> None:
+    page = (ROOT / "docs/reference/cli.md").read_text()
+    shown = set(re.findall(r"^show\(\"(.+)\"\)$", page, re.M)) | {"tune"}  # shown with a command that it tunes
+    aliases = {f"search {alias}" for alias in ALIASES}
+    assert COMMANDS.keys() - aliases - shown == set()

@@ -11,7 +11,7 @@ def parallel_costs() -> str:
         [name, f"{recorded[name]['overhead_ms']:.2g}", f"{recorded[name].get('speedup', 1.0):.2f}"]
         for name in ("in this process", "processes", "ray")
     ]
-    return table("back end | overhead per call in ms | trainings: 1 worker's time / 2 workers' time", rows)
+    return table("backend | overhead per call in ms | trainings: 1 worker's time / 2 workers' time", rows)
 
 
 def parallel_workers() -> str:
