@@ -70,7 +70,7 @@ class Dreamer(LearningAgent):
         self.envs = envs or training_envs(config)
         self.actions = actions_of(self.envs.action_space, config.mode_samples)
         row = observation_bytes(self.envs.observation_space) + 4 * self.actions.size + 5
-        check_memory("replay_size", min(config.replay_size, config.total_steps) * row)
+        check_memory("replay_size", min(2 * config.replay_size, config.total_steps) * row)  # with running episodes
         if config.batch_size < ranks.count():
             raise UserError(f"batch_size: expected at least 1 for each process, got {config.batch_size}")
         state = 4 * (config.deter + config.stoch + config.units)

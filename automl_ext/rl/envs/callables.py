@@ -70,6 +70,10 @@ def _entry_point(make: Callable[..., gymnasium.Env]) -> Callable[..., gymnasium.
     def entry_point(**kwargs: Any) -> gymnasium.Env:
         nonlocal last
         env = make(**kwargs)
+        if hasattr(env, "possible_agents"):
+            raise UserError(
+                "env: expected a single agent, got several: name the environment pettingzoo/MODULE:FUNCTION"
+            )
         if env is not None and env is last():
             raise UserError("env: the callable returned the same environment twice; it must make a new one each time")
         if isinstance(env, gymnasium.Env):

@@ -7,6 +7,7 @@ included, into an :class:`EnvError` by :func:`fault`. ``KeyboardInterrupt`` is n
 
 from __future__ import annotations
 
+import copy
 import os
 import warnings
 from typing import Any
@@ -47,9 +48,11 @@ def fault(where: str, call: str, error: BaseException) -> BaseException:
 
 
 class Guard(gymnasium.Wrapper):
-    """A stateless wrapper that checks the results of one environment. It changes no value.
+    """A stateless wrapper that checks the results of one environment.
 
-    The info dictionaries are dropped: they are not used, and Gymnasium's vector environments fail on some.
+    It changes two of them. A rendered image becomes uint8 [height, width, 3] (:func:`rgb`). The observation that ends
+    an episode is copied, because an environment may write the next episode into the same array. The info dictionaries
+    are dropped: they are not used, and Gymnasium's vector environments fail on some.
 
     Raises:
         EnvError: an exception in ``reset``, ``step`` or ``render``; a result that does not follow Gymnasium's API; an
@@ -85,11 +88,13 @@ class Guard(gymnasium.Wrapper):
         if type(observation) is not np.ndarray or observation.dtype != self._dtype or observation.shape != self._shape:
             self._check(observation, "step()")
         if not isinstance(reward, NUMBERS):
-            reward = self._number("reward", reward)
+            reward = number(f"{self.where}: step() returned reward", reward)
         if not isinstance(terminated, (bool, np.bool_)):
-            terminated = bool(self._number("terminated", terminated))
+            terminated = bool(number(f"{self.where}: step() returned terminated", terminated, "a bool"))
         if not isinstance(truncated, (bool, np.bool_)):
-            truncated = bool(self._number("truncated", truncated))
+            truncated = bool(number(f"{self.where}: step() returned truncated", truncated, "a bool"))
+        if terminated or truncated:
+            observation = copy.deepcopy(observation)
         return observation, reward, terminated, truncated, {}
 
     def render(self) -> Any:
@@ -97,9 +102,7 @@ class Guard(gymnasium.Wrapper):
             image: Any = self.env.render()
         except BaseException as error:
             raise fault(self.where, "render()", error) from None
-        if not isinstance(image, np.ndarray) or image.ndim not in (2, 3) or image.dtype.kind not in "biuf":
-            raise EnvError(f"{self.where}: render() must return an image [height, width, 3], got {_described(image)}")
-        return image
+        return rgb(image, self.where)
 
     def close(self) -> None:
         """Close the environment. A failure causes only a warning, since it cannot change a result."""
@@ -121,15 +124,48 @@ class Guard(gymnasium.Wrapper):
             got = _described(observation if found.dtype == object else found)
             raise EnvError(f"{self.where}: {call} returned an observation {got}, expected {expected} by its space")
 
-    def _number(self, name: str, value: Any) -> float:
-        try:
-            found = np.asarray(value)
-        except Exception:
-            found = np.empty((), object)
-        if found.size != 1 or found.dtype.kind not in "biuf":
-            what = "a number" if name == "reward" else "a bool"
-            raise EnvError(f"{self.where}: step() returned {name} {short(value)}, expected {what}")
-        return float(found.item())
+
+def number(returned: str, value: Any, expected: str = "a number") -> float:
+    """Return a number that an environment returned as an array of one element, or as another type.
+
+    Args:
+        returned: the call and the name of the value, the start of the message.
+        value: what it returned.
+        expected: what it should be.
+
+    Raises:
+        EnvError: ``value`` is no number.
+    """
+    try:
+        found = np.asarray(value)
+    except Exception:
+        found = np.empty((), object)
+    if found.size != 1 or found.dtype.kind not in "biuf":
+        raise EnvError(f"{returned} {short(value)}, expected {expected}")
+    return float(found.item())
+
+
+def rgb(image: Any, where: str) -> np.ndarray:
+    """Convert a rendered image to uint8 [height, width, 3].
+
+    Gray images get three equal channels, and an alpha channel is dropped. Booleans, and floats if none is above 1, are
+    in the range 0 to 1 and are scaled to 0 to 255; other values are clipped to 0 to 255.
+
+    Raises:
+        EnvError: ``image`` is no image; ``where`` is the start of the message.
+    """
+    found = image[..., None] if isinstance(image, np.ndarray) and image.ndim == 2 else image
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in "biuf" or not _is_image(found.shape):
+        raise EnvError(f"{where}: render() must return an image [height, width, 3], got {_described(image)}")
+    found = np.repeat(found, 3, axis=2) if found.shape[2] == 1 else found[..., :3]
+    if found.dtype == np.uint8:
+        return found
+    scale = 255 if found.dtype.kind == "b" or (found.dtype.kind == "f" and not (found > 1).any()) else 1
+    return np.nan_to_num(found * float(scale)).clip(0, 255).round().astype(np.uint8)
+
+
+def _is_image(shape: tuple[int, ...]) -> bool:
+    return len(shape) == 3 and min(shape) > 0 and shape[2] in (1, 3, 4)
 
 
 def _form(result: object) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from automl_ext.rl.envs.guard import EnvError
+from automl_ext.rl.envs.guard import NUMBERS, EnvError, number
 from automl_ext.rl.networks.body import float32_array
 from automl_ext.rl.networks.groups import joint_space, marked
 from automl_ext.training.errors import UserError
@@ -24,6 +24,7 @@ from automl_ext.training.user_code import import_object
 
 PREFIX = "pettingzoo/"
 PACKAGES = ("pettingzoo", "mpe2", "automl_ext")  # whose modules need no trust
+STEP = ("observations", "rewards", "terminations", "truncations", "infos")  # what a step returns
 FACTORY = "parallel_env"  # the function of PettingZoo's modules that makes a parallel environment
 
 
@@ -45,13 +46,16 @@ class Lanes(VectorEnv[Any, Any, Any]):
         first = self.copies[0]
         if hasattr(first, "agent_iter"):
             raise UserError(f"expected a parallel environment of PettingZoo, got one whose agents take turns: {first}")
-        self.agents, self.central = list(first.possible_agents), central
-        self.render_mode = first.render_mode
-        self.metadata = self.metadata | {"render_fps": first.metadata.get("render_fps")}
+        self.agents, self.central = list(getattr(first, "possible_agents", None) or ()), central
+        if not self.agents:
+            raise UserError(f"expected a parallel environment of PettingZoo with possible_agents, got {short(first)}")
+        self.render_mode = getattr(first, "render_mode", None)  # ParallelEnv declares neither of the two
+        self.metadata = self.metadata | {"render_fps": getattr(first, "metadata", {}).get("render_fps")}
         spaces = [first.observation_space(agent) for agent in self.agents]
         if central and any(len(space.shape or ()) != 1 for space in spaces):
             raise UserError(f"central_critic: expected vectors of observations, got {short(spaces[0])}")
         own = max(space.shape[-1] for space in spaces) if central else 0
+        self.observation_spaces = spaces
         self.space = joint_space(spaces, self.agents, own * (len(self.agents) - 1))
         self.single_observation_space = self.space
         self.single_action_space = first.action_space(self.agents[0])
@@ -79,15 +83,16 @@ class Lanes(VectorEnv[Any, Any, Any]):
         acting = ~self._waiting
         for c, env in enumerate(self.copies):
             chosen = {agent: actions[c, i] for i, agent in enumerate(self.agents) if acting[c, i]}
-            observations, reward, terminations, truncations, _ = env.step(chosen)
-            self._write(c, observations)
+            observations, *results = _unpacked(env.step(chosen), "step()", STEP)[:4]
             for i, agent in enumerate(self.agents):
                 if acting[c, i]:
-                    rewards[c, i] = reward[agent]
-                    terminated[c, i], truncated[c, i] = terminations[agent], truncations[agent]
+                    rewards[c, i], terminated[c, i], truncated[c, i] = (
+                        _number(name, of_agents, agent) for name, of_agents in zip(STEP[1:4], results, strict=True)
+                    )
                     if agent not in env.agents and not terminated[c, i]:
                         truncated[c, i] = True  # the copy ended without a reason for this agent
                 self._waiting[c, i] = agent not in env.agents or terminated[c, i] or truncated[c, i]
+            self._write(c, "step()", observations, acting[c] & ~terminated[c])
         info: dict[str, Any] = {}
         if (terminated | truncated).any():
             info["final_obs"] = self._flat(self._observations).copy()
@@ -106,23 +111,49 @@ class Lanes(VectorEnv[Any, Any, Any]):
             env.close()
 
     def _restart(self, c: int, seed: int | None) -> None:
-        observations, _ = self.copies[c].reset(seed=seed)
+        observations, _ = _unpacked(self.copies[c].reset(seed=seed), "reset()", ("observations", "infos"))
         if list(self.copies[c].agents) != self.agents:
             raise EnvError(f"reset() must start all of the agents {self.agents}, got {list(self.copies[c].agents)}")
-        self._write(c, observations)
+        self._write(c, "reset()", observations, np.ones(len(self.agents), bool))
         self._waiting[c] = False
 
-    def _write(self, c: int, observations: dict[str, Any]) -> None:
+    def _write(self, c: int, call: str, observations: dict[str, Any], needed: np.ndarray) -> None:
+        """Store the observations of a copy. Those of agents that are ``needed`` (bool [agents]) must be there."""
         space, rows = self.space, self._observations[c]
         for i, agent in enumerate(self.agents):
             if agent in observations:
-                rows[i] = marked(float32_array(np.asarray(observations[agent])), i, space)
+                found = np.asarray(observations[agent])
+                shape, dtype = self.observation_spaces[i].shape, self.observation_spaces[i].dtype
+                if found.shape != shape or not np.can_cast(found.dtype, dtype, "same_kind"):
+                    got = f"{found.dtype} {list(found.shape)}"
+                    raise EnvError(
+                        f"{call} returned an observation of agent {agent} {got}, expected {dtype} {list(shape)} "
+                        "by its space"
+                    )
+                rows[i] = marked(float32_array(found), i, space)
+            elif needed[i]:
+                raise EnvError(f"{call}: observations has no entry of agent {agent}")
         if self.central:
             for i, row in enumerate(rows):
                 row[space.visible :] = np.delete(rows[:, : space.own], i, axis=0).ravel()
 
     def _flat(self, x: np.ndarray) -> np.ndarray:
         return x.reshape(self.num_envs, *x.shape[2:])
+
+
+def _unpacked(result: Any, call: str, names: tuple[str, ...]) -> tuple[Any, ...]:
+    """Return the results of a call, one for each name."""
+    if not isinstance(result, tuple) or len(result) != len(names):
+        raise EnvError(f"{call} must return ({', '.join(names)}), as PettingZoo's API says, got {short(result)}")
+    return result
+
+
+def _number(name: str, of_agents: dict[str, Any], agent: str) -> float:
+    """Return an agent's entry of one of the dictionaries that a step returns."""
+    if agent not in of_agents:
+        raise EnvError(f"step(): {name} has no entry of agent {agent}")
+    value = of_agents[agent]
+    return value if isinstance(value, NUMBERS) else number(f"step() returned {name} of agent {agent}", value)
 
 
 def check_package(env_id: str) -> None:

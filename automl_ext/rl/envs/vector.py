@@ -81,7 +81,7 @@ class Envs:
         vector: a Gymnasium vector environment, in autoreset mode NEXT_STEP or SAME_STEP.
         seed: determines all episodes. Adjacent seeds have no episodes in common.
         reward_clip: clip the rewards of :class:`Step` to ±this value. Returns of episodes are not clipped.
-        env_id: the environment's name, for messages.
+        env_id: the environment's id, for messages and for agents, which evaluate policies in environments of this id.
         step_timeout: time limit of a reset or a step of worker processes (AsyncVectorEnv), in seconds.
 
     Attributes:
@@ -113,6 +113,7 @@ class Envs:
         step_timeout: float = EnvOptions.step_timeout,
     ) -> None:
         self.vector, self.n_envs, self.seed, self.reward_clip = vector, vector.num_envs, seed, reward_clip
+        self.env_id = env_id
         self.observation_space = float32_space(vector.single_observation_space)
         self.action_space = vector.single_action_space
         self.heartbeat: Callable[[], None] | None = None

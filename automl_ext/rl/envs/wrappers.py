@@ -44,9 +44,7 @@ class Pixels(gymnasium.ObservationWrapper):
         self.observation_space = spaces.Box(0, 255, (SIDE, SIDE, 3), np.uint8)
 
     def observation(self, observation: Any) -> np.ndarray:
-        rendered: Any = self.env.render()
-        if rendered.ndim != 3:
-            raise EnvError(f"render() must return an image [height, width, 3], got {list(rendered.shape)}")
+        rendered: Any = self.env.render()  # uint8 [height, width, 3]: see Guard
         image = torch.from_numpy(np.array(rendered)).permute(2, 0, 1).unsqueeze(0).float()
         small = torch.nn.functional.adaptive_avg_pool2d(image, SIDE)[0].permute(1, 2, 0)
         return small.round().to(torch.uint8).contiguous().numpy()

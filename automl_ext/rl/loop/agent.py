@@ -16,6 +16,7 @@ from automl_ext.rl.loop.checks import check_environments
 from automl_ext.rl.loop.evaluate import MAX_STEPS
 from automl_ext.training import ranks
 from automl_ext.training.checks import check_range, check_seed
+from automl_ext.training.errors import UserError
 
 
 @dataclass
@@ -65,6 +66,20 @@ def envs_of(config: TrainConfig, n_envs: int, seed: int, *, render: bool = False
     for name in ("n_envs", "eval_episodes", "final_episodes"):
         check_environments(name, getattr(config, name), config.env_id, config.env)
     return make_envs(config.env_id, n_envs, seed, config.env, render=render)
+
+
+def check_evaluation(envs: object, config: TrainConfig) -> None:
+    """Check that the evaluation, which makes environments of ``config.env_id``, is in those of the training.
+
+    Raises:
+        UserError: the agent was given environments that are not known to be the same.
+    """
+    if isinstance(envs, Envs) and envs.env_id != config.env_id:
+        raise UserError(
+            f"envs: policies are evaluated in new environments of env_id {config.env_id!r}, and the agent was given "
+            f"other ones ({envs.env_id or 'without an id'}): make the agent with rl.make(algorithm, MyEnv), pass "
+            f"Envs(..., env_id={config.env_id!r}) if they are the same, or train with iterate()"
+        )
 
 
 def training_envs(config: TrainConfig) -> Envs:

@@ -11,7 +11,7 @@ import gymnasium
 import numpy as np
 
 from automl_ext.rl.envs.callables import check_known
-from automl_ext.rl.loop.agent import Agent, envs_of
+from automl_ext.rl.loop.agent import Agent, check_evaluation, envs_of
 from automl_ext.rl.loop.evaluate import evaluate
 from automl_ext.rl.loop.loop import Callback, Training, has_checkpoint
 from automl_ext.rl.loop.saved import NoEnvs, write_agent
@@ -133,6 +133,7 @@ class LearningAgent(Agent):
         if type(episodes) is not int or episodes < 1:
             raise ValueError(f"episodes: expected an int of at least 1, got {short(episodes)}")
         check_known(self.config.env_id, "evaluate")
+        check_evaluation(self.envs, self.config)
         envs = envs_of(self.config, episodes, derived_seed(seed, 1))
         return evaluate(self.evaluation_actions, envs, self.begin, self.config.eval_max_steps)
 

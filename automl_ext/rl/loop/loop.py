@@ -14,7 +14,7 @@ from torch import Tensor
 
 from automl_ext.parallel.ranked_run import open_run
 from automl_ext.rl.envs.guard import EnvError
-from automl_ext.rl.loop.agent import Agent, envs_of, multiples
+from automl_ext.rl.loop.agent import Agent, check_evaluation, envs_of, multiples
 from automl_ext.rl.loop.averages import Averages
 from automl_ext.rl.loop.evaluate import by_group, play
 from automl_ext.rl.networks.groups import names_of
@@ -117,6 +117,7 @@ class Training:
     """
 
     def __init__(self, agent: Agent, config: Any, callback: Callback | None = None) -> None:
+        check_evaluation(agent.envs, config)
         self.agent, self.config, self.callback = agent, config, callback
         self.run: Run | None = None
         self.stopped = False
@@ -275,7 +276,8 @@ class Training:
         bad = bad or [f"{name} is not finite" for name in not_finite(self.agent.policy_state(), "policy")]
         if bad:
             steps = self.agent.envs.steps
-            raise UserError(f"diverged before step {steps}: {', '.join(bad[:5])}; the last good checkpoint is kept")
+            rest = "" if self.run is None else f"; {kept(self.run.path)}"
+            raise UserError(f"diverged before step {steps}: {', '.join(bad[:5])}{rest}")
 
     def save(self) -> None:
         """Write a checkpoint unless this step has one."""

@@ -76,7 +76,8 @@ class SequenceReplay:
     episode's end. The ends of episodes, from which terminations are learned, are therefore sampled often.
 
     Args:
-        capacity: maximum number of rows in finished episodes; at least one episode is kept.
+        capacity: maximum number of rows in finished episodes; at least one episode is kept. A running episode with more
+            than capacity / n_envs rows is stored in parts, so that endless episodes do not fill the memory.
         actions: A, the length of an action vector.
         n_envs: number of parallel environments.
         generator: random generator of the sampling.
@@ -87,6 +88,7 @@ class SequenceReplay:
         self.episodes: deque[StoredEpisode] = deque()  # the finished episodes
         self.going_on: list[StoredEpisode | None] = [None] * n_envs
         self.rows = 0  # number of rows in finished episodes
+        self.longest = max(capacity // n_envs, 2)  # rows of a running episode
 
     def __len__(self) -> int:
         """Number of stored rows."""
@@ -99,7 +101,7 @@ class SequenceReplay:
             if episode is None:
                 episode = self.going_on[i] = StoredEpisode.begin(step.observations[i], self.actions)
             episode.append(step.next_observations[i], actions[i], step.rewards[i], step.terminated[i])
-            if step.terminated[i] or step.truncated[i]:
+            if step.terminated[i] or step.truncated[i] or episode.length > self.longest:
                 self._end(i)
 
     def cut(self) -> None:

@@ -142,13 +142,19 @@ def _curves(found: Dream) -> Any:
     return picture
 
 
+def _shown(image: np.ndarray) -> np.ndarray:
+    """Return what is drawn of an image [H, W, channels]: three channels in [0, 1], or the first one as gray."""
+    channels = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].repeat(3, axis=-1)
+    return np.clip(channels + 0.5, 0, 1)
+
+
 def _strip(found: Dream) -> Any:
     shown = np.unique(np.linspace(0, len(found.real) - 1, 10).round().astype(int))
     picture = figure(max(1.1 * len(shown), 5.0), 2.9)
     for row, (name, images) in enumerate((("real", found.real), ("model", found.imagined))):
         for column, t in enumerate(shown):
             axes = picture.add_subplot(2, len(shown), row * len(shown) + column + 1)
-            axes.imshow(np.clip(images[t] + 0.5, 0, 1))
+            axes.imshow(_shown(images[t]))
             axes.set_xticks([])
             axes.set_yticks([])
             if column == 0:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import gymnasium
 import numpy as np
 
+from automl_ext.rl.envs.guard import rgb
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.evaluate import Act, Begin
 from automl_ext.training.errors import UserError
@@ -66,6 +67,9 @@ def record(act: Act, envs: Envs, begin: Begin | None = None, max_steps: int = LO
     try:
         while not envs.episodes and len(frames) < max_steps:
             frames.append(_image(envs))
+            if frames[-1].shape != frames[0].shape:
+                sizes = " and ".join(str(list(frame.shape)) for frame in (frames[0], frames[-1]))
+                raise UserError(f"rendering: expected images of one size, got {sizes}")
             if begin is not None:
                 begin(envs.starting)
             envs.step(act(envs.observations))
@@ -109,15 +113,10 @@ def write_video(path: Path, frames: list[np.ndarray], fps: int) -> None:
 def _image(envs: Envs) -> np.ndarray:
     """Return an image of the first environment, uint8 [height, width, 3]."""
     if envs.vector.render_mode == "rgb_array":
-        image = np.asarray(envs.render()[0])
+        image = rgb(np.asarray(envs.render()[0]), "rendering")
     elif envs.observations.ndim == 4 and envs.observations.dtype == np.uint8:
-        image = envs.observations[0, -1]  # Atari's vector environment cannot render
+        image = rgb(envs.observations[0, -1], "rendering")  # Atari's vector environment cannot render
     else:
         raise UserError("rendering: this environment cannot render images")
-    if image.dtype.kind == "f":  # MinAtar, in [0, 1]
-        image = (image * 255).round()
-    image = image.astype(np.uint8)
-    if image.ndim == 2:
-        image = np.repeat(image[..., None], 3, axis=2)
     factor = -(-SMALLEST // min(image.shape[:2]))
     return image.repeat(factor, axis=0).repeat(factor, axis=1) if factor > 1 else image

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 pytest.importorskip("gymnasium")
@@ -13,7 +14,7 @@ from dreamer_worlds import TINY, PointOnLine
 from automl_ext.rl.dreamer import Dreamer, train
 from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.reports.evaluate_run import evaluate_run
-from automl_ext.rl.reports.imagination import draw_dream, dream
+from automl_ext.rl.reports.imagination import Dream, draw_dream, dream
 from automl_ext.rl.reports.plot import plot_runs
 
 
@@ -43,3 +44,11 @@ def test_runs_of_several_algorithms_are_plotted(tmp_path: Path) -> None:
     written = plot_runs([tmp_path / "dreamer", tmp_path / "a2c"], tmp_path)
     assert [path.name for path in written] == ["curves.png", "imagined.png", "curves.png", "learning.png"]
     assert evaluate_run(tmp_path / "dreamer", 2)["policy"] == "best"
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 6])
+def test_images_of_any_number_of_channels_are_drawn(tmp_path: Path, channels: int) -> None:
+    images = np.random.default_rng(0).uniform(-0.5, 0.5, (12, 8, 8, channels)).astype(np.float32)
+    rewards = np.zeros(12, np.float32)
+    draw_dream(Dream(5, images, images, rewards, rewards), tmp_path / "dream.png")
+    assert (tmp_path / "dream.png").stat().st_size > 1000

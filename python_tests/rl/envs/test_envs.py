@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ import gymnasium
 from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 from rl_worlds import Scripted
 
+from automl_ext.rl.envs.callables import env_id_of
 from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import Envs, Episode, make_envs
@@ -265,3 +267,34 @@ def test_pixels_are_the_rendered_image() -> None:
     envs.close()
     with pytest.raises(UserError, match="pixels: expected vectorization sync or async"):
         make_envs("CartPole-v1", 2, 0, EnvOptions("vector_entry_point", pixels=True))
+
+
+@pytest.mark.parametrize("options", [EnvOptions(), EnvOptions(vectorization="async")], ids=["sync", "async"])
+def test_an_environment_may_return_the_same_array_in_every_step(options: EnvOptions) -> None:
+    """Otherwise the final observation of a truncated episode is the first one of the next."""
+
+    class SameArray(gymnasium.Env[Any, Any]):
+        observation_space, action_space = gymnasium.spaces.Box(0, 9, (1,), np.float32), gymnasium.spaces.Discrete(2)
+
+        def __init__(self) -> None:
+            self.array = np.zeros(1, np.float32)
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            self.array[:] = 0
+            return self.array, {}
+
+        def step(self, action: Any) -> Any:
+            self.array += 1
+            return self.array, 0.0, False, bool(self.array[0] == 3), {}
+
+    envs = make_envs(env_id_of(SameArray), 2, 0, options)
+    steps = [envs.step(np.zeros(2, int)) for _ in range(5)]
+    envs.close()
+    valid = [step for step in steps if step.valid.all()]
+    assert [step.observations[0, 0] for step in valid][:4] == [0, 1, 2, 0]
+    assert [step.next_observations[0, 0] for step in valid][:4] == [1, 2, 3, 1]
+
+
+def test_a_callable_that_makes_several_agents_is_refused() -> None:
+    with pytest.raises(UserError, match=r"env: expected a single agent, .* pettingzoo/MODULE:FUNCTION"):
+        make_envs(env_id_of(type("Team", (), {"possible_agents": ["a"]})), 1, 0)

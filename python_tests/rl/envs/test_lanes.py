@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from policy_worlds import Staggered, Together, lanes_of
 
 from automl_ext.rl import A2C, A2CConfig, DQNConfig, EnvOptions, make, make_envs
 from automl_ext.rl.dqn.agent import DQN
+from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.envs.lanes import Lanes
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.saved import space_from_dict, space_to_dict
@@ -133,6 +135,66 @@ def test_an_agent_that_never_starts_is_refused() -> None:
 
     with pytest.raises(UserError, match="must start all of the agents"):
         Envs(Lanes([Late]), 0)
+
+
+def changed(**changes: Any) -> Envs:
+    """Return two agents whose environment returns other values: functions of what it returns now, by position."""
+
+    class Changed(Together):
+        def step(self, actions: Any) -> Any:
+            results = list(super().step(actions))
+            for place, change in ((int(name[1:]), change) for name, change in changes.items()):
+                results[place] = change(results[place])
+            return tuple(results)
+
+    return Envs(Lanes([Changed]), 0)
+
+
+FAULTS = {
+    "of agent b float64 \\[1\\], expected float64 \\[2\\] by its space": {"_0": lambda x: x | {"b": np.zeros(1)}},
+    "of agent a float64 \\[3\\], expected float64 \\[1\\] by its space": {"_0": lambda x: x | {"a": np.zeros(3)}},
+    "observations has no entry of agent b": {"_0": lambda x: {"a": x["a"]}},
+    "rewards has no entry of agent a": {"_1": lambda x: {"b": x["b"]}},
+    "returned rewards of agent a None, expected a number": {"_1": lambda x: x | {"a": None}},
+    "terminations has no entry of agent a": {"_2": lambda x: {}},
+    "truncations has no entry of agent a": {"_3": lambda x: {}},
+}
+
+
+@pytest.mark.parametrize("text", FAULTS)
+def test_mistakes_of_an_environment_are_named(text: str) -> None:
+    with pytest.raises(EnvError, match=rf"step\(\).*{text}"):
+        changed(**FAULTS[text]).step(np.zeros(2, int))
+
+
+def test_results_of_another_number_are_refused() -> None:
+    class Four(Together):
+        def step(self, actions: Any) -> Any:
+            return super().step(actions)[:4]
+
+    with pytest.raises(EnvError, match=r"step\(\) must return \(observations, rewards, .*as PettingZoo's API says"):
+        Envs(Lanes([Four]), 0).step(np.zeros(2, int))
+
+
+def test_rewards_may_be_arrays_of_one_number() -> None:
+    step = changed(_1=lambda x: {agent: np.full(1, 3.0) for agent in x}).step(np.zeros(2, int))
+    assert step.rewards.tolist() == [3, 3]
+
+
+def test_an_environment_needs_no_more_than_the_interface() -> None:
+    class Plain(Together):
+        def __getattribute__(self, name: str) -> Any:
+            if name in ("render_mode", "metadata"):
+                raise AttributeError(name)
+            return super().__getattribute__(name)
+
+    assert Envs(Lanes([Plain]), 0).vector.render_mode is None
+
+
+@pytest.mark.parametrize("made", [None, type("NoAgents", (), {"possible_agents": []})()])
+def test_an_environment_without_agents_is_refused(made: Any) -> None:
+    with pytest.raises(UserError, match="expected a parallel environment of PettingZoo with possible_agents, got "):
+        Lanes([lambda: made])
 
 
 def test_own_modules_need_trust_and_learn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,12 +12,16 @@ import pytest
 import torch
 
 pytest.importorskip("gymnasium")
+import gymnasium
 from compare_runs import CLOCKS
+from gymnasium.vector import SyncVectorEnv
 from rl_worlds import Scripted
 
 from automl_ext import rl
 from automl_ext.rl.actor_critic import a2c
+from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.loop import Report
+from automl_ext.training.errors import UserError
 
 SHORT = {"total_steps": 400, "eval_every": 100, "eval_episodes": 2, "final_episodes": 2, "checkpoint_every": 1000}
 
@@ -230,3 +234,18 @@ def test_tensorboard_has_the_groups_of_stable_baselines3(tmp_path: Path) -> None
     assert {name.split("/")[0] for name in events.Tags()["scalars"]} == {"rollout", "eval", "time", "train"}
     assert all(event.value > 0 for event in events.Scalars("time/fps"))
     assert "steps_per_second" not in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_policies_are_not_evaluated_in_other_environments(tmp_path: Path) -> None:
+    """The environments of ``env_id`` may have the same spaces, and then the returns would be wrong."""
+    config = rl.A2CConfig(total_steps=64, eval_every=64, eval_episodes=1, final_episodes=1)
+    for env_id in ("", "Other-v0"):
+        agent = rl.A2C(config, Envs(SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")]), 0, env_id=env_id))
+        with pytest.raises(UserError, match=r"^envs: policies are evaluated in new environments of env_id 'Cart"):
+            agent.learn(out=tmp_path / "run")
+        with pytest.raises(UserError, match=r"^envs: policies are evaluated in new environments"):
+            agent.evaluate(1)
+        assert not (tmp_path / "run").exists()
+        agent.iterate()
+    known = Envs(SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")]), 0, env_id="CartPole-v1")
+    assert rl.A2C(config, known).learn()["env_steps"] >= 64

@@ -178,7 +178,7 @@ def test_killed_and_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("sick_at", "text"), [(250, "loss nan"), (-250, "policy.weights is not finite")])
 def test_divergence_ends_the_run_and_keeps_the_last_good_checkpoint(tmp_path: Path, sick_at: int, text: str) -> None:
-    with pytest.raises(UserError, match=rf"diverged before step \d+: .*{text}.*the last good checkpoint is kept"):
+    with pytest.raises(UserError, match=rf"diverged before step \d+: .*{text}.*the checkpoint of step \d+ is kept"):
         train(tmp_path / "run", ToyConfig(sick_at=sick_at))
     step, state = newest(tmp_path / "run")
     assert step < 250

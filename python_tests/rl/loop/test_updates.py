@@ -149,6 +149,7 @@ def test_training_with_a_gradient_step_does_not_warn(build: Any, options: dict[s
 
 def train_only(agent: Agent) -> None:
     """Train without evaluations."""
+    agent.envs.env_id = agent.config.env_id  # type: ignore[attr-defined]
     training = Training(agent, agent.config)  # type: ignore[attr-defined]
     training.evaluate = lambda: None  # type: ignore[method-assign]
     training.result = dict  # type: ignore[method-assign]

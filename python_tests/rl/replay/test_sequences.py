@@ -13,7 +13,7 @@ from compare_runs import same
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from rl_worlds import Scripted
 
-from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.envs.vector import Envs, Step
 from automl_ext.rl.replay.sequences import SequenceReplay
 
 
@@ -106,3 +106,15 @@ def test_empty_replay() -> None:
     again = SequenceReplay(10, 1, 1, np.random.default_rng(0))
     again.load_state_dict(replay.state_dict())
     assert len(again) == 0
+
+
+def test_an_endless_episode_does_not_fill_the_memory() -> None:
+    replay = SequenceReplay(20, 1, 2, np.random.default_rng(0))
+    for t in range(200):
+        rows = np.full((2, 1), t, np.float32)
+        no = np.zeros(2, bool)
+        replay.add(Step(rows, no, np.zeros(2, np.float32), rows + 1, no, no, ~no), np.zeros((2, 1), np.float32))
+        assert len(replay) <= 40
+    values = replay.sample(50, 5).observations[..., 0]
+    assert values.min() > 175  # the newest rows
+    assert (values.diff(dim=0) == 1).all()  # of consecutive steps
