@@ -47,7 +47,7 @@ class WorldModel(nn.Module):
             self.encoder = nn.Sequential(ChannelsFirst(), *image_encoder(channels, c.depth))
             self.decoder: nn.Module = image_decoder(self.features, channels, c.depth)
             self.norm: RunningNorm | None = None
-        elif len(shape) == 1 and space.dtype is not None and space.dtype.kind == "f":
+        elif len(shape) == 1 and shape[0] and space.dtype is not None and space.dtype.kind == "f":
             embedding = c.units
             self.encoder = nn.Sequential(MLP(shape[0], c.units, c.encoder_layers - 1, embedding), nn.ELU())
             self.decoder = MLP(self.features, c.units, c.encoder_layers, shape[0])

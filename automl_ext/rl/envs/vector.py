@@ -118,6 +118,8 @@ class Envs:
         self.action_space = vector.single_action_space
         self.heartbeat: Callable[[], None] | None = None
         self.transform: StepTransform | None = None
+        # Discrete spaces with a dtype of their own contain no int64.
+        self._action_dtype = self.action_space.dtype if isinstance(self.action_space, spaces.Discrete) else None
         self._where, self._step_timeout = f"--env-id {env_id}: " * bool(env_id), step_timeout
         if not isinstance(self.observation_space, ARRAYS):
             vector.close()
@@ -152,7 +154,10 @@ class Envs:
                 this process cannot be interrupted.
         """
         before = self.observations
-        after, rewards, terminated, truncated, info = self._step_vector(actions)
+        taken = actions
+        if self._action_dtype is not None and actions.dtype.kind in "iu":
+            taken = actions.astype(self._action_dtype, copy=False)
+        after, rewards, terminated, truncated, info = self._step_vector(taken)
         self._calls += 1
         if self.heartbeat is not None:
             self.heartbeat()

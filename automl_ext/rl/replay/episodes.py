@@ -10,6 +10,7 @@ import numpy as np
 from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.networks.body import float32_array
 from automl_ext.rl.replay.uniform import UniformReplay
+from automl_ext.training.files.reading import short
 
 
 class RecordedEpisode(NamedTuple):
@@ -37,16 +38,23 @@ def as_recorded(episodes: Iterable[Any]) -> list[RecordedEpisode]:
             float dtype become float32, rewards float32.
 
     Raises:
-        ValueError: the lengths of the arrays do not match, or there are no steps.
+        ValueError: a field is missing, its length does not match, actions or rewards are not finite numbers, or there
+            are no steps.
     """
+    if isinstance(episodes, Mapping):
+        raise ValueError("episodes: expected several episodes, such as a list of dicts, got one dict")
     found = []
     for i, episode in enumerate(episodes):
-        arrays = RecordedEpisode(*(np.asarray(_get(episode, name)) for name in RecordedEpisode._fields))
+        arrays = RecordedEpisode(*(np.asarray(_get(episode, name, i)) for name in RecordedEpisode._fields))
         steps = len(arrays.actions)
         for name, x in arrays._asdict().items():
             expected = steps + (name == "observations")
             if len(x) != expected:
                 raise ValueError(f"episode {i}: {name}: expected length {expected}, got {len(x)}")
+        for name in ("actions", "rewards"):
+            x = getattr(arrays, name)
+            if x.dtype.kind not in "biuf" or not np.isfinite(x).all():
+                raise ValueError(f"episode {i}: {name}: expected finite numbers, got {short(x.tolist())}")
         observations, rewards = float32_array(arrays.observations), arrays.rewards.astype(np.float32)
         found.append(arrays._replace(observations=observations, rewards=rewards))
     if not sum(len(episode.actions) for episode in found):
@@ -80,5 +88,9 @@ def fill(replay: UniformReplay, episodes: Iterable[RecordedEpisode]) -> None:
             replay.add(step)
 
 
-def _get(episode: Any, name: str) -> Any:
-    return episode[name] if isinstance(episode, Mapping) else getattr(episode, name)
+def _get(episode: Any, name: str, i: int) -> Any:
+    try:
+        return episode[name] if isinstance(episode, Mapping) else getattr(episode, name)
+    except (KeyError, AttributeError):
+        expected = ", ".join(RecordedEpisode._fields)
+        raise ValueError(f"episode {i}: expected an object or a dict with {expected}; {name} is missing") from None

@@ -99,6 +99,8 @@ class MDP:
         if not isinstance(table, dict) or not table:
             got = getattr(getattr(env, "spec", None), "id", None) or type(env).__name__
             raise ValueError(f"MDP: env: expected a table env.unwrapped.P, as in FrozenLake-v1, got {got}")
+        if sorted(table) != [*range(len(table))]:
+            raise ValueError(f"MDP: env: expected a table P of the states 0 to {len(table) - 1}, got {list(table)[:5]}")
         S, A = len(table), len(table[0])
         p, ended, r = torch.zeros(3, S, A, S, dtype=torch.float64).unbind()
         for s, actions in table.items():
@@ -106,6 +108,8 @@ class MDP:
                 raise ValueError(f"MDP: env: expected {A} actions in every state, got {len(actions)} in state {s}")
             for a, outcomes in actions.items():
                 for probability, next_state, reward, done in outcomes:  # the same s' may be listed twice
+                    if not 0 <= next_state < S:
+                        raise ValueError(f"MDP: env: expected next states below {S}, got {next_state} after state {s}")
                     p[s, a, next_state] += probability
                     ended[s, a, next_state] += probability * bool(done)
                     r[s, a, next_state] += probability * float(reward)

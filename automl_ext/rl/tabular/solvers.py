@@ -185,7 +185,7 @@ def q_learning(
     gamma = check_number(gamma, "gamma", op, 0, 1)
     steps, W = check_count(steps, "steps", op), check_count(walkers, "walkers", op)
     epsilon, restart = check_number(epsilon, "epsilon", op, 1e-9, 1), check_number(restart, "restart", op, 1e-9, 1)
-    omega = check_number(omega, "omega", op, math.nextafter(0.5, 1), 1)
+    omega = check_number(omega, "omega", op, 0.5, 1, above=True)
     check_ends(mdp.continuing, gamma, op)
     S, A, device = mdp.n_states, mdp.n_actions, mdp.rewards.device
     assert mdp.terminated is not None

@@ -61,7 +61,8 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """
     metrics = run / FILE
     if not metrics.is_file():
-        raise UserError(f"plot: {run}: expected a run directory with {FILE}")
+        several = "; it holds one run directory per seed" if (run / "seeds.json").is_file() else ""
+        raise UserError(f"plot: {run}: expected a run directory with {FILE}{several}")
     rows = []
     lines = metrics.read_bytes().splitlines()
     for i, line in enumerate(lines):

@@ -298,3 +298,19 @@ def test_an_environment_may_return_the_same_array_in_every_step(options: EnvOpti
 def test_a_callable_that_makes_several_agents_is_refused() -> None:
     with pytest.raises(UserError, match=r"env: expected a single agent, .* pettingzoo/MODULE:FUNCTION"):
         make_envs(env_id_of(type("Team", (), {"possible_agents": ["a"]})), 1, 0)
+
+
+def test_actions_have_the_dtype_of_their_space() -> None:
+    """Gymnasium's ``Discrete.contains`` refuses other integers."""
+
+    class Bytes(Scripted):
+        def __init__(self, **kwargs: Any) -> None:
+            super().__init__(0)
+            self.action_space = gymnasium.spaces.Discrete(3, dtype=np.int8)
+
+        def step(self, action: Any) -> Any:
+            assert self.action_space.contains(action)
+            return super().step(action)
+
+    envs = make_envs(env_id_of(Bytes), 2, 0)
+    assert envs.step(np.ones(2, np.int64)).actions.dtype == np.int64

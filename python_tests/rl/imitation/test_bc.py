@@ -204,3 +204,24 @@ def test_training_goes_on_from_the_clone(tmp_path: Path, capsys: Any, data: str)
     assert "is missing" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"--init-policy .*agent: policy.body.weights.0: expected .*the same hidden"):
         initial_policy(str(tmp_path / "agent"), rl.make("a2c", "CartPole-v1").policy_state())
+
+
+MISTAKES: dict[str, Any] = {
+    "^episodes: expected several episodes, .* got one dict": lambda episode: episode,
+    "^episode 1: expected an object or a dict with observations, .*; rewards is missing": lambda episode: [
+        episode,
+        {name: value for name, value in episode.items() if name != "rewards"},
+    ],
+    "^episode 0: rewards: expected finite numbers, got ": lambda episode: [
+        episode | {"rewards": np.full(len(episode["rewards"]), np.nan)}
+    ],
+    "^episode 0: actions: expected finite numbers, got ": lambda episode: [
+        episode | {"actions": np.full(len(episode["actions"]), np.nan)}
+    ],
+}
+
+
+@pytest.mark.parametrize("text", MISTAKES)
+def test_mistakes_in_episodes_are_named(text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        as_recorded(MISTAKES[text](walks(0.5, 1)[0]))

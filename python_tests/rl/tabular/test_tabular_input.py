@@ -1,6 +1,8 @@
 """Input checks of finite MDPs and their solvers."""
 
 import math
+import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -132,3 +134,22 @@ def test_numbers_out_of_range_are_refused():
             q_learning(mdp, 0.9, 10, **{name: value})
     with pytest.raises(ValueError, match="q_learning: steps"):
         q_learning(mdp, 0.9, 0)
+
+
+@pytest.mark.parametrize(
+    ("table", "text"),
+    [
+        ({1: {0: [(1.0, 1, 0.0, True)]}}, r"expected a table P of the states 0 to 0, got \[1\]"),
+        ({0: {0: [(1.0, 7, 0.0, True)]}}, "expected next states below 1, got 7 after state 0"),
+        ({0: {0: [(1.0, -1, 0.0, True)]}}, "expected next states below 1, got -1 after state 0"),
+    ],
+)
+def test_tables_with_other_states_are_refused(table: dict[int, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
+        MDP.from_gymnasium(types.SimpleNamespace(unwrapped=types.SimpleNamespace(P=table)))
+
+
+def test_the_open_end_of_a_range_is_named() -> None:
+    mdp = MDP(torch.ones(1, 1, 1, dtype=torch.float64), torch.zeros(1, 1, dtype=torch.float64))
+    with pytest.raises(ValueError, match=r"omega: expected a number in \(0.5, 1\], got 0.5"):
+        q_learning(mdp, 0.9, steps=1, omega=0.5)
