@@ -1,12 +1,12 @@
 """Judge experience and samplers on the data sets of ``benchmarks/tabular.py``.
 
     python benchmarks/experience.py table        # evaluate random points of both learners on all data sets
-    python benchmarks/experience.py tuned        # add the best points that TPE finds on each, evaluated on all
+    python benchmarks/experience.py tpe          # add runs of TPE, ten trials on every data set
     python benchmarks/experience.py judge        # from the table: portfolio, random search and TPE at 10 trials
     python benchmarks/experience.py samplers     # random, TPE, GP, CMA-ES and experience at 50 trials, live
     python benchmarks/experience.py portfolios   # from the table: the portfolios that the package contains
 
-Each part writes its file in ``benchmarks/results/``. ``table``, ``tuned`` and ``samplers`` continue where they were
+Each part writes its file in ``benchmarks/results/``. ``table``, ``tpe`` and ``samplers`` continue where they were
 stopped.
 """
 
@@ -30,7 +30,7 @@ from objective import DEADLINE, Objective, random_points  # noqa: E402
 from portfolios import SIZE, past_studies  # noqa: E402
 from sampler_runs import compared, run_samplers, sampler_summary  # noqa: E402
 from tabular import libraries  # noqa: E402
-from tuned_points import evaluate_tuned  # noqa: E402
+from tpe_runs import add_tpe  # noqa: E402
 
 from automl_ext.training.machine.environment import cpu_name  # noqa: E402
 from automl_ext.tune.experience import FOLDER, file_name  # noqa: E402
@@ -70,14 +70,13 @@ def build_table(path: Path, names: Sequence[str], learners: Sequence[str]) -> No
             print(f"{name} {learner}: {time.process_time() - started:.0f} CPU seconds, best {min(losses)}", flush=True)
 
 
-def add_tuned(path: Path, learners: Sequence[str]) -> None:
-    """Add the tuned points of the data sets in the table."""
+def add_runs(path: Path, learners: Sequence[str]) -> None:
+    """Add runs of TPE on the data sets in the table."""
     table = json.loads(path.read_text())
     clock.use_cpu_clock()
-    for line in evaluate_tuned(table, learners, ROWS):
+    for line in add_tpe(table, learners, ROWS):
         write_table(path, table)
         print(f"{line}, {time.process_time():.0f} CPU seconds so far", flush=True)
-    write_table(path, table)
 
 
 def write_table(path: Path, table: dict[str, Any]) -> None:
@@ -97,7 +96,7 @@ def write_portfolios(table: dict[str, Any], folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("part", choices=["table", "tuned", "judge", "samplers", "portfolios"])
+    parser.add_argument("part", choices=["table", "tpe", "judge", "samplers", "portfolios"])
     parser.add_argument("--sets", nargs="+", choices=list(SETS), metavar="SET")
     parser.add_argument("--learners", nargs="+", choices=list(SPACES), default=list(SPACES))
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2, 3, 4])
@@ -106,8 +105,8 @@ def main() -> None:
     path = args.table
     if args.part == "table":
         build_table(path, args.sets or list(SETS), args.learners)
-    elif args.part == "tuned":
-        add_tuned(path, args.learners)
+    elif args.part == "tpe":
+        add_runs(path, args.learners)
     elif args.part == "portfolios":
         write_portfolios(json.loads(path.read_text()), FOLDER)
     elif args.part == "judge":

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 from draws import expected_best
-from portfolios import SIZE, measured, past_studies
+from portfolios import SIZE, past_studies
+from tpe_runs import TRIALS
 
 from automl_ext.tune.experience import nearest_points
 from automl_ext.tune.past_studies import PastStudy
 from automl_ext.tune.portfolio_building import build_portfolio, key
 
-TRIALS = 10
 SHOWN = ("defaults", "portfolio", "warm", "random", "tpe")
 WARM = 3  # points of the nearest data sets
 
@@ -24,7 +24,7 @@ def portfolio_best(studies: list[PastStudy], left_out: PastStudy, trials: int, w
     ``warm`` best points of the studies with the nearest meta-features come between the two.
     """
     losses = {key(trial.point): trial.value for trial in left_out.trials}
-    built = build_portfolio(studies, SIZE)
+    built = build_portfolio([study for study in studies if study is not left_out], SIZE)
     first = {key(point): None for point in [{}, *nearest_points(built.data_sets, left_out.meta, warm), *built.points]}
     return min(losses[point] for point in [*first][:trials])
 
@@ -33,28 +33,27 @@ def judge(table: dict[str, Any]) -> dict[str, Any]:
     """Compare, on each data set and for each learner, the lowest losses of ten trials.
 
     The trials of the portfolio are the defaults and its first nine points; "warm" has points of the nearest data sets
-    before the portfolio. Neither knows the data set, nor the tuned points found on it. Random search draws from the
-    random points. TPE ran on the data set itself, once per seed.
+    before the portfolio. Random search draws from the random points. TPE ran on the data set itself, once per seed.
     """
     rows = []
     for learner in table["points"]:
-        for name, data in table["data_sets"].items():
-            others, study = past_studies(table, learner, left_out=name), measured(table, learner, name, name)
-            losses = data["losses"][learner]
-            tpe = [min(losses[:TRIALS]) for losses in data["tpe"][learner]["losses"]]
+        studies = past_studies(table, learner)
+        for study in studies:
+            data = table["data_sets"][study.name]
+            losses, tpe = data["losses"][learner], [min(run) for run in data["tpe"][learner]]
             rows.append(
                 {
-                    "set": name,
+                    "set": study.name,
                     "learner": learner,
                     "metric": data["metric"],
                     "defaults": losses[0],
-                    "portfolio": portfolio_best(others, study, TRIALS),
-                    "warm": portfolio_best(others, study, TRIALS, WARM),
+                    "portfolio": portfolio_best(studies, study, TRIALS),
+                    "warm": portfolio_best(studies, study, TRIALS, WARM),
                     "random": expected_best(losses[1:], TRIALS),
                     "tpe": float(np.mean(tpe)),
                     "tpe_error": float(np.std(tpe, ddof=1) / math.sqrt(len(tpe))),
                     "tpe_seeds": len(tpe),
-                    "best": min([*losses, *(min(each) for each in data["tpe"][learner]["losses"])]),
+                    "best": min([*losses, *tpe]),
                     "median": float(np.median(losses)),
                 }
             )

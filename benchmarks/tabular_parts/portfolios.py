@@ -21,20 +21,20 @@ def past_studies(table: dict[str, Any], learner: str, left_out: str | None = Non
     Args:
         table: the content of ``experience_table.json``.
         learner: "lightgbm" or "xgboost".
-        left_out: name of a data set to leave out, with the tuned points that were found on it.
+        left_out: name of a data set to leave out.
     """
-    return [measured(table, learner, name, left_out) for name in table["data_sets"] if name != left_out]
-
-
-def measured(table: dict[str, Any], learner: str, name: str, left_out: str | None) -> PastStudy:
-    """Return the losses on one data set: of the random points, and of the tuned ones not found on ``left_out``."""
-    data, tuned = table["data_sets"][name], table.get("tuned", {}).get(learner, [])
-    trials = list(zip(table["points"][learner], data["losses"][learner], strict=True))
-    if tuned:
-        pairs = zip(tuned, data["tuned"][learner], strict=True)
-        trials += [(each["point"], loss) for each, loss in pairs if each["found_on"] != left_out]
-    past = [PastTrial(point, loss) for point, loss in trials]
-    return PastStudy(f"train {learner}", data["meta"], past, maximize=False, name=name)
+    points = table["points"][learner]
+    return [
+        PastStudy(
+            f"train {learner}",
+            data["meta"],
+            [PastTrial(point, loss) for point, loss in zip(points, data["losses"][learner], strict=True)],
+            maximize=False,
+            name=name,
+        )
+        for name, data in table["data_sets"].items()
+        if name != left_out
+    ]
 
 
 def without(name: str) -> None:

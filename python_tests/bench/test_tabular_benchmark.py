@@ -118,41 +118,32 @@ def test_a_portfolio_does_not_know_the_data_set_left_out(part: Import) -> None:
     assert built[0][0] == {"a": 2}
 
 
-def test_tuned_points_are_evaluated_on_all_data_sets(part: Import, monkeypatch: pytest.MonkeyPatch) -> None:
-    pytest.importorskip("optuna", reason="the studies are Optuna's")
-    tuned = part("tuned_points")
-    evaluated: list[str] = []
+def test_portfolios_are_judged_beside_runs_of_tpe(part: Import, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("optuna", reason="the runs are Optuna's")
+    runs, judging = part("tpe_runs"), part("judging")
+    best = {"k": 0.01, "o": 0.2}
 
     def objective(name: str, rows: int) -> Callable[[str, dict[str, Any]], float]:
-        evaluated.append(name)
-        best = {"k": 0.01, "o": 0.2}[name]
-        return lambda learner, point: abs(math.log(point.get("learning_rate", 0.1) / best))
+        return lambda learner, point: abs(math.log(point.get("learning_rate", 0.1) / best[name]))
 
-    monkeypatch.setattr(tuned, "Objective", objective)
-    sets = {name: {"metric": "RMSE", "meta": {"rows": 1.0}, "losses": {"xgboost": [9.0]}} for name in ("k", "o")}
-    table: dict[str, Any] = {"points": {"xgboost": [{}]}, "data_sets": sets, "machine": "m"}
-    assert len(list(tuned.evaluate_tuned(table, ["xgboost"], 10))) == 4
-    assert list(tuned.evaluate_tuned(table, ["xgboost"], 10)) == []  # nothing is done twice
-    assert evaluated == ["k", "o", "k", "o"]
-    found = table["tuned"]["xgboost"]
-    assert [each["found_on"] for each in found] == ["k"] * tuned.KEPT + ["o"] * tuned.KEPT
-    rates = [each["point"]["learning_rate"] for each in found]
-    assert max(rates[: tuned.KEPT]) < min(rates[tuned.KEPT :])
-    assert len(table["data_sets"]["k"]["tpe"]["xgboost"]["losses"]) == tuned.STUDIES
-    on_o = table["data_sets"]["o"]["tuned"]["xgboost"]
-    assert on_o[0] == pytest.approx(abs(math.log(found[0]["point"]["learning_rate"] / 0.2)), rel=1e-5)
-
-    portfolios, judging = part("portfolios"), part("judging")
-    known = portfolios.past_studies(table, "xgboost", left_out="o")
-    assert [[trial.point for trial in study.trials] for study in known] == [
-        [{}, *(each["point"] for each in found[: tuned.KEPT])]
-    ]
-    assert len(portfolios.past_studies(table, "xgboost")[0].trials) == 1 + 2 * tuned.KEPT
-    monkeypatch.setattr(judging, "expected_best", lambda losses, trials: 1.0)
+    monkeypatch.setattr(runs, "Objective", objective)
+    points: list[dict[str, Any]] = [{}, *({"learning_rate": rate} for rate in np.geomspace(0.01, 0.2, 30).tolist())]
+    sets = {
+        name: {
+            "metric": "RMSE",
+            "meta": {"rows": 1.0},
+            "losses": {"xgboost": [objective(name, 9)("", p) for p in points]},
+        }
+        for name in best
+    }
+    table: dict[str, Any] = {"points": {"xgboost": points}, "data_sets": sets, "machine": "m"}
+    assert len(list(runs.add_tpe(table, ["xgboost"], 9))) == 2
+    assert list(runs.add_tpe(table, ["xgboost"], 9)) == []  # nothing is done twice
+    found = table["data_sets"]["o"]["tpe"]["xgboost"]
+    assert [len(losses) for losses in found] == [runs.TRIALS] * runs.SEEDS
     row = judging.judge(table)["rows"][1]
-    assert row["portfolio"] == min(on_o[: tuned.KEPT])  # of the points that were found on k
-    studies = table["data_sets"]["o"]["tpe"]["xgboost"]["losses"]
-    assert row["tpe"] == pytest.approx(statistics.fmean(min(losses[:10]) for losses in studies))
+    assert row["tpe"] == pytest.approx(statistics.fmean(min(losses) for losses in found))
+    assert row["portfolio"] > row["best"] == 0  # the portfolio of k has the smallest rates first
 
 
 @pytest.mark.parametrize(
