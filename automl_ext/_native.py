@@ -63,7 +63,7 @@ def _load() -> tuple[bool, str | None, bool]:
     return True, None, False
 
 
-_backend: str = _check_backend(os.environ.get("AUTOML_EXT_BACKEND", "auto"), "AUTOML_EXT_BACKEND")
+_backend: str = _check_backend(os.environ.get("AUTOML_EXT_BACKEND") or "auto", "AUTOML_EXT_BACKEND")
 _loaded, _why_not, _broken = _load()
 _devices: frozenset[str] = frozenset()
 _warned = False

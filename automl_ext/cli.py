@@ -19,7 +19,7 @@ from automl_ext.parsing import parse
 from automl_ext.rl.episodes.record import RecordCommand, record_run
 from automl_ext.rl.registry import ALGORITHMS
 from automl_ext.runners import RANKED, RUNNERS, Runner
-from automl_ext.summary import print_evaluation, print_json, print_recording, print_run
+from automl_ext.summary import print_evaluation, print_json, print_recording, print_run, print_stopped
 from automl_ext.training import ranks
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -133,8 +133,7 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
     elif result is not None:
         print_run(prog, options.out, parsed.settings, result)
     if result is None:
-        file = sys.stderr if options.json else sys.stdout
-        print(f"stopped; continue with: {prog} --out {options.out} --resume auto and the same options", file=file)
+        print_stopped(prog, options.out, sys.stderr if options.json else sys.stdout)
     return 0
 
 
@@ -224,12 +223,7 @@ def _nas_table(prog: str, args: Sequence[str]) -> int:
 
 
 def _demo(prog: str, args: Sequence[str]) -> int:
-    command = tyro.cli(
-        DemoCommand,
-        prog=prog,
-        args=args,
-        description="Search for a cell on the digits data, and compare it with random cells and the largest cell.",
-    )
+    command = tyro.cli(DemoCommand, prog=prog, args=args, description="Search on the digits data, with baselines.")
     from automl_ext.nas.demo import demo
 
     demo(command.out)

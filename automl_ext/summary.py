@@ -6,7 +6,7 @@ import math
 import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -37,6 +37,11 @@ NAMES = {
 def print_json(result: Any) -> None:
     """Print a result as strict JSON."""
     Console().print_json(data=strict(result))
+
+
+def print_stopped(prog: str, out: Path, file: TextIO) -> None:
+    """Print how a run that ``--stop-after`` stopped is continued."""
+    print(f"stopped; continue with: {prog} --out {shlex.quote(str(out))} --resume auto and the same options", file=file)
 
 
 def print_run(prog: str, out: Path, config: Any, result: dict[str, Any]) -> None:

@@ -15,7 +15,7 @@ import tyro
 from automl_ext.parallel.cluster import Cluster
 from automl_ext.parsing import parse
 from automl_ext.runners import TUNABLE, Runner, TrainOptions
-from automl_ext.summary import print_json, print_tuning
+from automl_ext.summary import print_json, print_stopped, print_tuning
 from automl_ext.training.errors import UserError
 from automl_ext.tune.commands.command import CommandTuneConfig, tune_command
 from automl_ext_cli.commands import command_name, unknown_command
@@ -65,8 +65,7 @@ def run_tune(prog: str, args: Sequence[str]) -> int:
     elif result is not None:
         print_tuning(options.out, result)
     if result is None:
-        file = sys.stderr if options.json else sys.stdout
-        print(f"stopped; continue with: {prog} --out {options.out} --resume auto and the same options", file=file)
+        print_stopped(prog, options.out, sys.stderr if options.json else sys.stdout)
     return 0
 
 

@@ -14,6 +14,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     code = answer(argv)
     if code is not None:
         return code
-    from automl_ext.cli import main as run  # loads torch
-
+    try:
+        from automl_ext.cli import main as run  # loads torch
+    except (ValueError, ImportError) as error:
+        if "AUTOML_EXT_BACKEND" not in str(error):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        return 2
     return run(argv)

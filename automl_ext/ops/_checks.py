@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import operator
 import reprlib
 import sys
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -57,6 +59,15 @@ def is_sequence(value: object) -> bool:
 def autocast_enabled(x: Tensor) -> bool:
     """Return whether autocast is enabled for x's device; PyTorch's query raises for the meta device."""
     return x.device.type != "meta" and torch.is_autocast_enabled(x.device.type)
+
+
+def promoted(given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Under autocast, return the float tensors in one dtype, and other objects unchanged; else return ``given``."""
+    floats = [x for x in given if isinstance(x, Tensor) and x.is_floating_point()]
+    if len({x.dtype for x in floats}) < 2 or not autocast_enabled(floats[0]):
+        return given
+    dtype = functools.reduce(torch.promote_types, (x.dtype for x in floats))
+    return tuple(x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in given)
 
 
 def wrong_device(x: Tensor, name: str, op: str, like: Tensor) -> ValueError:

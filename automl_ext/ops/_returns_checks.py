@@ -7,7 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from automl_ext.ops._checks import check_dim, check_float_tensor, is_dense, wrong_device, wrong_type
+from automl_ext.ops._checks import (
+    autocast_enabled,
+    check_dim,
+    check_float_tensor,
+    is_dense,
+    promoted,
+    wrong_device,
+    wrong_type,
+)
 
 FLAGS = ("terminated", "truncated", "valid")
 
@@ -25,8 +33,11 @@ def raise_unlike(op: str, name: str, x: object, rewards: Tensor, flag: bool) -> 
 
 def check_alike(
     op: str, names: tuple[str, ...], floats: tuple[Any, ...], flags: tuple[Any, ...], optional: int = 1
-) -> None:
+) -> tuple[Any, ...]:
     """Check that all tensors have the shape and device of rewards, the floats its dtype, and the flags dtype bool.
+
+    Under autocast, floats of several dtypes are promoted: a critic has bfloat16 values and an environment float32
+    rewards.
 
     Args:
         op: name of the public function, for error messages.
@@ -34,6 +45,9 @@ def check_alike(
         floats: the float tensors; rewards comes first.
         flags: terminated, truncated and valid.
         optional: number of the last flags that may be None.
+
+    Returns:
+        ``floats``, promoted under autocast.
     """
     rewards = floats[0]
     check_float_tensor(rewards, "rewards", op)
@@ -44,12 +58,16 @@ def check_alike(
 
     for name, x in zip(names, floats, strict=True):
         if not matches_rewards(x, dtype):
+            differs = isinstance(x, Tensor) and x.is_floating_point() and x.dtype != dtype
+            if differs and autocast_enabled(rewards):
+                return check_alike(op, names, promoted(floats), flags, optional)
             raise_unlike(op, name, x, rewards, flag=False)
     for i, x in enumerate(flags):
         if x is None and i >= 3 - optional:
             continue
         if not matches_rewards(x, torch.bool):
             raise_unlike(op, FLAGS[i], x, rewards, flag=True)
+    return floats
 
 
 def check_time_dim(op: str, time_dim: int, rewards: Tensor) -> int:

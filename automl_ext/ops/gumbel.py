@@ -231,7 +231,7 @@ def _split_tau(tau: float | Tensor, logits: Tensor, op: str) -> tuple[float, Ten
         if tau.device != logits.device:
             raise wrong_device(tau, "tau", op, logits)
         if _is_plain_cpu(tau):
-            _check_tau(tau.item(), op)
+            check_tau(tau.item(), op)
         return 1.0, tau
     if isinstance(tau, bool) or not isinstance(tau, (int, float, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"{op}: tau: expected a float or a 0-dim float tensor, got {describe(tau)}")
@@ -239,11 +239,11 @@ def _split_tau(tau: float | Tensor, logits: Tensor, op: str) -> tuple[float, Ten
         # As an argument of the op or of torch.full, a number would become a constant of the graph: each new value of an
         # annealed τ would recompile.
         return 1.0, torch.ones((), dtype=torch.float64, device=logits.device) * tau
-    _check_tau(tau, op)
+    check_tau(tau, op)
     return float(tau), None
 
 
-def _check_tau(tau: float, op: str) -> None:
+def check_tau(tau: float, op: str) -> None:
     """Raise ValueError unless τ is positive and finite."""
     if not (0 < tau <= sys.float_info.max):
         raise ValueError(f"{op}: tau: expected a positive finite temperature, got {shown(tau)}")

@@ -15,6 +15,7 @@ from automl_ext.ops._checks import (
     describe,
     is_dense,
     is_sequence,
+    promoted,
     shown,
     wrong_device,
 )
@@ -84,7 +85,7 @@ def _aggregate(inputs: list[Tensor | None], weights: Tensor, op: str) -> Tensor:
             given.append(x)
             positions.append(k)
     if not given:
-        raise ValueError(f"{op}: inputs: expected at least one tensor, got only None")
+        raise ValueError(f"{op}: inputs: expected at least one tensor, got {'only None' if len(inputs) else 'none'}")
     given = _check_alike(given, positions, op)
     if weights.dtype != given[0].dtype:
         weights = _check_weights_dtype(weights, given[0], op)
@@ -113,16 +114,9 @@ def _check_alike(given: list[Tensor], positions: list[int], op: str) -> list[Ten
             raise wrong_device(x, f"inputs[{k}]", op, first)
         if x.dtype != first.dtype:
             if autocast_enabled(first):  # e.g. a float32 skip connection and a bfloat16 convolution
-                return _promote(given)
+                return list(promoted(tuple(given)))
             raise TypeError(f"{op}: inputs[{k}]: expected {first.dtype} as inputs[{positions[0]}], got {x.dtype}")
     return given
-
-
-def _promote(given: list[Tensor]) -> list[Tensor]:
-    dtype = given[0].dtype
-    for x in given[1:]:
-        dtype = torch.promote_types(dtype, x.dtype)
-    return [x.to(dtype) for x in given]
 
 
 def _check_weights_dtype(weights: Tensor, x: Tensor, op: str) -> Tensor:

@@ -84,7 +84,7 @@ def discounted_returns(
     """
     op = "discounted_returns"
     names, floats = ("rewards", "next_values"), (rewards, next_values)
-    check_alike(op, names, floats, (terminated, truncated, valid))
+    rewards, next_values = check_alike(op, names, floats, (terminated, truncated, valid))
     dim = check_time_dim(op, time_dim, rewards)
     gamma = check_number(gamma, "gamma", op, 0, 1)
     moved = time_first(dim, rewards, next_values, terminated, truncated, valid, None)
@@ -127,7 +127,8 @@ def n_step_returns(
     op = "n_step_returns"
     given = 1 if next_values is None else 2
     names, floats = ("rewards", "next_values")[:given], (rewards, next_values)[:given]
-    check_alike(op, names, floats, (terminated, truncated, valid))
+    rewards, *rest = check_alike(op, names, floats, (terminated, truncated, valid))
+    next_values = rest[0] if rest else None
     dim = check_time_dim(op, time_dim, rewards)
     gamma = check_number(gamma, "gamma", op, 0, 1)
     if not isinstance(n, int) or isinstance(n, bool):
@@ -179,10 +180,11 @@ def gae(
         except Exception as error:  # any type: the dispatcher prints arguments, which may raise
             kernel_error = error
     names, floats = ("rewards", "values", "next_values"), (rewards, values, next_values)
-    check_alike(op, names, floats, (terminated, truncated, valid))
+    checked = check_alike(op, names, floats, (terminated, truncated, valid))
     dim = check_time_dim(op, time_dim, rewards)
-    if kernel_error is not None:  # the arguments are valid, so the kernel itself failed
+    if kernel_error is not None and checked is floats:  # the arguments are valid, so the kernel itself failed
         raise kernel_error
+    rewards, values, next_values = checked
     moved = time_first(dim, rewards, values, next_values, terminated, truncated, valid)
     advantages, returns = _op(op, rewards)(*moved, gamma, lam)
     return time_back(dim, advantages), time_back(dim, returns)
@@ -219,7 +221,8 @@ def lambda_returns(
     given = 2 if discounts is None else 3
     names = ("rewards", "next_values", "discounts")[:given]
     floats = (rewards, next_values, discounts)[:given]
-    check_alike(op, names, floats, (terminated, truncated, valid), optional=3)
+    rewards, next_values, *rest = check_alike(op, names, floats, (terminated, truncated, valid), optional=3)
+    discounts = rest[0] if rest else None
     dim = check_time_dim(op, time_dim, rewards)
     gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
     moved = time_first(dim, rewards, next_values, terminated, truncated, valid, discounts)
@@ -261,7 +264,8 @@ def vtrace(
     """
     op = "vtrace"
     names = ("rewards", "log_rhos", "values", "next_values")
-    check_alike(op, names, (rewards, log_rhos, values, next_values), (terminated, truncated, valid))
+    floats = (rewards, log_rhos, values, next_values)
+    rewards, log_rhos, values, next_values = check_alike(op, names, floats, (terminated, truncated, valid))
     dim = check_time_dim(op, time_dim, rewards)
     gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
     rho_clip, c_clip = check_clip(rho_clip, "rho_clip", op), check_clip(c_clip, "c_clip", op)
@@ -303,7 +307,8 @@ def retrace(
     """
     op = "retrace"
     names = ("rewards", "log_rhos", "q_values", "next_values")
-    check_alike(op, names, (rewards, log_rhos, q_values, next_values), (terminated, truncated, valid))
+    floats = (rewards, log_rhos, q_values, next_values)
+    rewards, log_rhos, q_values, next_values = check_alike(op, names, floats, (terminated, truncated, valid))
     dim = check_time_dim(op, time_dim, rewards)
     gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
     moved = time_first(dim, log_rhos, q_values, rewards, next_values, terminated, truncated, valid)

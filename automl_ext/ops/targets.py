@@ -14,7 +14,15 @@ from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops import _targets_reference as reference
-from automl_ext.ops._checks import check_float_tensor, check_number, is_dense, shown, wrong_device, wrong_type
+from automl_ext.ops._checks import (
+    check_float_tensor,
+    check_number,
+    is_dense,
+    promoted,
+    shown,
+    wrong_device,
+    wrong_type,
+)
 
 
 def _check_tensor(op: str, name: str, x: object, dtype: torch.dtype, shape: torch.Size, like: Tensor) -> None:
@@ -71,6 +79,7 @@ def td_targets(
         ValueError: shapes or devices differ, there are no actions, or ``discounts`` is out of range.
     """
     op = "td_targets"
+    rewards, next_q, next_q_online, discounts = promoted((rewards, next_q, next_q_online, discounts))
     _check_transitions(op, "next_q", next_q, rewards, terminated, discounts)
     if next_q_online is not None:
         _check_tensor(op, "next_q_online", next_q_online, next_q.dtype, next_q.shape, next_q)
@@ -115,6 +124,7 @@ def categorical_projection(
             range.
     """
     op = "categorical_projection"
+    next_probs, rewards, discounts = promoted((next_probs, rewards, discounts))
     _check_transitions(op, "next_probs", next_probs, rewards, terminated, discounts)
     if next_probs.shape[-1] < 2:
         raise ValueError(f"{op}: next_probs: expected at least 2 atoms, got {next_probs.shape[-1]}")

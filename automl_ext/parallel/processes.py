@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -28,7 +29,7 @@ class Processes:
     when this process ends, even if it is killed.
 
     Args:
-        function: the function to call; it is pickled once per process.
+        function: the function to call; it is pickled once per set of processes.
         count: number of processes.
         threads: number of threads of PyTorch in each process.
     """
@@ -36,14 +37,20 @@ class Processes:
     def __init__(self, function: Callable[..., Any], count: int, threads: int) -> None:
         self.function, self.count, self.threads = function, count, threads
         self.pool: ProcessPoolExecutor | None = None
+        self.folder: tempfile.TemporaryDirectory[str] | None = None
 
     def start(self, call: bytes) -> _Handle:
         if self.pool is None:
+            # In a file: writing more to a new process than a pipe holds never ends if the process dies before it reads.
+            self.folder = tempfile.TemporaryDirectory(prefix="automl_ext-")
+            function = os.path.join(self.folder.name, "function")
+            with open(function, "wb") as file:
+                pickle.dump(self.function, file)
             self.pool = ProcessPoolExecutor(
                 self.count,
                 multiprocessing.get_context("spawn"),  # fork would copy locks held by threads of torch
                 initializer=_prepare,
-                initargs=(pickle.dumps(self.function), self.threads),
+                initargs=(function, self.threads),
             )
         try:
             return _Handle(self.pool.submit(_call, call), self.pool)
@@ -61,8 +68,7 @@ class Processes:
         future = handle.future
         lost = future.cancelled() or isinstance(future.exception(), BrokenProcessPool)
         if lost and handle.pool is self.pool:
-            self.pool.shutdown(wait=True, cancel_futures=True)
-            self.pool = None
+            self._end()
         return "process" if lost else None
 
     def result(self, handle: _Handle) -> Any:
@@ -72,19 +78,26 @@ class Processes:
         if self.pool is not None:
             for process in list((self.pool._processes or {}).values()):
                 process.terminate()  # the results of unfinished calls are not needed
-            self.pool.shutdown(wait=True, cancel_futures=True)
-            self.pool = None
+            self._end()
+
+    def _end(self) -> None:
+        assert self.pool is not None
+        assert self.folder is not None
+        self.pool.shutdown(wait=True, cancel_futures=True)
+        self.folder.cleanup()
+        self.pool = self.folder = None
 
 
 _function: Callable[..., Any]  # set in worker processes only
 
 
-def _prepare(function: bytes, threads: int) -> None:
-    """Initialize a worker process."""
+def _prepare(function: str, threads: int) -> None:
+    """Initialize a worker process; ``function`` is the file of the pickled function."""
     global _function
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _function = pickle.loads(function)
+    with open(function, "rb") as file:
+        _function = pickle.load(file)
 
 
 def _end_with_parent() -> None:

@@ -19,6 +19,7 @@ from typing import Any, Generic, TypeVar
 from automl_ext.parallel.backend import Backend
 from automl_ext.parallel.cluster import current_cluster
 from automl_ext.training.errors import UserError
+from automl_ext.training.user_code import GUARD
 
 Result = TypeVar("Result")
 MOST_WORKERS = 256  # calls in flight that an option may set
@@ -107,7 +108,10 @@ class Workers(Generic[Result]):
             else:
                 call.finished = True
         if any(call.deaths >= DEATHS for call in finished):
-            raise UserError(f"a worker process was killed {DEATHS} times during the same call; is there enough memory?")
+            raise UserError(
+                f"a worker process was killed {DEATHS} times during the same call; is there enough memory? "
+                f"(A script must start its runs below {GUARD})"
+            )
         self._start()
 
     def __enter__(self) -> Workers[Result]:

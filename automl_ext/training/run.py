@@ -38,6 +38,7 @@ from automl_ext.training.machine.environment import check_compatible, environmen
 from automl_ext.training.machine.memory import keep_freed_memory
 from automl_ext.training.observer import observe
 from automl_ext.training.progress import Progress
+from automl_ext.training.user_code import check_not_imported_by_a_worker
 
 CONFIG, ENVIRONMENT, RESULT, CHECKPOINTS = "config.json", "environment.json", "result.json", "checkpoints"
 Config = TypeVar("Config")
@@ -93,6 +94,7 @@ class Run:
                 torch's minor version, the number of threads or the configuration differs.
             TypeError: a configuration value cannot be stored.
         """
+        check_not_imported_by_a_worker()
         keep_freed_memory()
         out = Path(out)
         if not dataclasses.is_dataclass(config) or isinstance(config, type):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import multiprocessing
 import os
 import pkgutil
 import sys
@@ -22,10 +23,21 @@ import automl_ext
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
+GUARD = 'if __name__ == "__main__":'  # of scripts that start worker processes
 OPTIONS = ("env_id", "wrapper", "potential", "space")  # options whose values may name a module: MODULE:NAME
 
 _OURS = os.path.dirname(automl_ext.__file__) + os.sep
 LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
+
+
+def check_not_imported_by_a_worker() -> None:
+    """Check that this process is not a new worker process that imports the script which started it.
+
+    Raises:
+        UserError: it is, so the script starts its runs when it is imported.
+    """
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise UserError(f"worker processes import the script that starts them: put its runs below {GUARD}")
 
 
 def import_module(name: str, where: str) -> ModuleType:

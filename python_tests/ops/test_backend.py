@@ -311,3 +311,15 @@ def test_ops_need_only_torch() -> None:
     assert not loaded or warned == []
     assert asked == []
     assert not dynamo  # it would double the import time
+
+
+def test_a_wrong_backend_is_one_line_for_the_command_line() -> None:
+    code = "import sys; from automl_ext_cli.entry import main; sys.exit(main(['doctor']))"
+    status, _, err = fresh_python.run(code, AUTOML_EXT_BACKEND="fast")
+    assert (status, err) == (2, "error: AUTOML_EXT_BACKEND: expected one of auto, native, reference, got 'fast'\n")
+
+
+def test_an_empty_backend_is_the_default() -> None:
+    code = "from automl_ext import _native; print(_native.current_backend())"
+    status, out, _ = fresh_python.run(code, AUTOML_EXT_BACKEND="")
+    assert (status, out.strip()) == (0, "auto")

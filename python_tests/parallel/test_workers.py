@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -75,3 +77,29 @@ def test_exceptions_of_the_function_are_raised() -> None:
 def test_zero_workers_raise_an_error() -> None:
     with pytest.raises(ValueError, match="workers: expected at least 1, got 0"):
         Workers(fail, 0)
+
+
+UNGUARDED = """
+import sys
+from functools import partial
+from automl_ext.parallel import workers
+from automl_ext.training.run import Run
+from automl_ext.nas.retraining.compare import CompareConfig
+
+workers.DEATHS = 1
+with Run.open(sys.argv[1], CompareConfig(), algorithm="compare"):
+    with workers.Workers(partial(max, bytes(1 << 20)), 2) as pool:  # more than a pipe holds
+        pool.submit(b"")
+        pool.next()
+"""
+
+
+def test_a_worker_that_dies_at_its_start_does_not_hang_the_command(tmp_path: Path) -> None:
+    """Worker processes import the script that starts them, and fail."""
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    command = [sys.executable, str(script), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 1
+    assert "worker processes import the script that starts them: put its runs below if __name__" in done.stderr
+    assert "UserError: a worker process was killed 1 times" in done.stderr.splitlines()[-1]

@@ -77,6 +77,11 @@ class SupernetConfig:
     def _check_warmup(self) -> None:
         if self.derive == "perturbation":
             check_range(self, "warmup", low=0, high=1)  # 1: α stays fixed
+        elif self.warmup == 1:  # the value of the recipe "robust"
+            raise ValueError(
+                f"warmup: expected below 1 with derive = {self.derive!r}, got 1, as in the recipe robust: α is never "
+                "trained then; set warmup = 0.5, or the recipe paper"
+            )
         else:
             check_range(self, "warmup", low=0, below=1)
         if self.fair_warmup and self.warmup == 0:

@@ -153,6 +153,7 @@ class Search:
                 with self.clock:
                     done = self.evaluate_next(workers)
                 if done:
+                    self.save()
                     return True
                 self.directory.log(self.step, **self.history.scalars())
                 bar.advance()

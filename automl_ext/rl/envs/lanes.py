@@ -83,11 +83,11 @@ class Lanes(VectorEnv[Any, Any, Any]):
         acting = ~self._waiting
         for c, env in enumerate(self.copies):
             chosen = {agent: actions[c, i] for i, agent in enumerate(self.agents) if acting[c, i]}
-            observations, *results = _unpacked(env.step(chosen), "step()", STEP)[:4]
+            observations, *of_step, _ = _unpacked(env.step(chosen), "step()", STEP)
             for i, agent in enumerate(self.agents):
                 if acting[c, i]:
                     rewards[c, i], terminated[c, i], truncated[c, i] = (
-                        _number(name, of_agents, agent) for name, of_agents in zip(STEP[1:4], results, strict=True)
+                        _number(name, of_agents, agent) for name, of_agents in zip(STEP[1:4], of_step, strict=True)
                     )
                     if agent not in env.agents and not terminated[c, i]:
                         truncated[c, i] = True  # the copy ended without a reason for this agent
@@ -153,7 +153,7 @@ def _number(name: str, of_agents: dict[str, Any], agent: str) -> float:
     if agent not in of_agents:
         raise EnvError(f"step(): {name} has no entry of agent {agent}")
     value = of_agents[agent]
-    return value if isinstance(value, NUMBERS) else number(f"step() returned {name} of agent {agent}", value)
+    return float(value) if isinstance(value, NUMBERS) else number(f"step() returned {name} of agent {agent}", value)
 
 
 def check_package(env_id: str) -> None:

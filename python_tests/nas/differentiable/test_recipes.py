@@ -147,7 +147,10 @@ def test_training_between_decisions_weighs_the_classes(tmp_path: Path, monkeypat
     [
         ({"fair_warmup": True, "warmup": 0.0}, "fair_warmup: expected warmup above 0, got 0"),
         ({"partial_channels": 3}, r"partial_channels: expected a divisor of channels \(2\), got 3"),
-        ({"derive": "alpha", "warmup": 1.0}, "warmup: expected at least 0 and below 1, got 1"),
+        (
+            {"derive": "alpha", "warmup": 1.0},
+            "warmup: expected below 1 with derive = 'alpha', got 1, as in the recipe robust",
+        ),
         ({"derive": "other"}, "derive: expected"),
         ({"derive": "perturbation", "tie": 0.1}, "tie: expected 0 with derive perturbation"),
         ({"stop_skip": 0.0}, "stop_skip: expected above 0 and at most 1"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -152,3 +154,9 @@ def test_annealing_by_assignment() -> None:
     edge.tau = 0.0
     with pytest.raises(ValueError, match="tau: expected a positive finite temperature"):
         edge(torch.ones(1))
+
+
+@pytest.mark.parametrize("tau", [-1, 0, 0.0, math.nan, math.inf])
+def test_a_wrong_temperature_is_refused_at_once(tau: float) -> None:
+    with pytest.raises(ValueError, match="GumbelMixedOp: tau: expected"):
+        GumbelMixedOp([nn.Identity()], tau=tau)

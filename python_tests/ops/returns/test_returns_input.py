@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+import automl_ext
 from automl_ext.ops import returns as R
 
 X = torch.zeros(4, 3)
@@ -122,3 +123,27 @@ def test_time_dim(op):
     scalars = {n: x[0, 0] for n, x in (CALLS[op][1] | FLAGS).items()}
     with pytest.raises(ValueError, match=f"{op}: rewards: expected at least the time dim"):
         call(op, **scalars)
+
+
+@pytest.mark.parametrize("backend", ["auto", "reference"])
+def test_autocast_promotes_the_values_of_a_critic(backend: str) -> None:
+    rewards, log_rhos = torch.randn(2, 6, 2, generator=torch.Generator().manual_seed(0))
+    values = torch.randn(6, 2).bfloat16()
+    no = torch.zeros(6, 2, dtype=torch.bool)
+    calls = {
+        "gae": lambda v: automl_ext.gae(rewards, v, v, no, no, 0.9, 0.8)[0],
+        "discounted": lambda v: automl_ext.discounted_returns(rewards, v, no, no, 0.9),
+        "n_step": lambda v: automl_ext.n_step_returns(rewards, v, no, no, 0.9, 2)[0],
+        "lambda": lambda v: automl_ext.lambda_returns(rewards, v, no, no, gamma=0.9, lam=0.8),
+        "vtrace": lambda v: automl_ext.vtrace(log_rhos, rewards, v, v, no, no, 0.9)[0],
+        "retrace": lambda v: automl_ext.retrace(log_rhos, v, rewards, v, no, no, 0.9),
+        "td": lambda v: automl_ext.td_targets(rewards[0], v[:2, :], no[0], 0.9),
+    }
+    with automl_ext.backend(backend):
+        for name, call in calls.items():
+            with torch.autocast("cpu", dtype=torch.bfloat16):
+                found = call(values)
+            assert found.dtype == torch.float32, name
+            torch.testing.assert_close(found, call(values.float()), rtol=0, atol=0)
+            with pytest.raises(TypeError, match=r"expected a b?float"):
+                call(values)

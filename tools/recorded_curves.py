@@ -1,6 +1,6 @@
 """Draw learning curves from the evaluations in ``benchmarks/results/``: MinAtar, and Dreamer beside A2C.
 
-    python benchmarks/recorded_curves.py
+    python tools/recorded_curves.py
 
 It writes ``minatar_breakout.png``, ``minatar_freeway.png`` and ``dreamer_cartpole.png`` in ``docs/images/``.
 """
