@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 
 import torch
@@ -90,13 +91,19 @@ def doctor(device_name: str = "auto") -> bool:
     console = Console()
     facts = Table("fact", "value", title=f"automl_ext {automl_ext.__version__}")
     facts.add_row("torch (running)", torch.__version__)
-    for name, value in automl_ext.build_info().items():
+    build = automl_ext.build_info()
+    forced, used = os.environ.get("AUTOML_EXT_CPU"), build.get("instruction_set")
+    for name, value in build.items():
         facts.add_row(name if name != "torch" else "torch (built for)", str(value))
     facts.add_row("threads", str(torch.get_num_threads()))
     facts.add_row("backend", f"{_native.current_backend()} (AUTOML_EXT_BACKEND)")
     for name in dict.fromkeys([device.type, "cpu", "cuda"]):
         facts.add_row(f"backend on {name}", backend_on(torch.device(name)))
     console.print(facts)
+    if forced is not None and forced != used:
+        console.print(
+            f"AUTOML_EXT_CPU: expected a set that this processor has, got {forced!r}: ignored", style="yellow"
+        )
 
     table = Table("op", "computed by", "error, gradients included", "", title=f"ops on {device}")
     correct = True

@@ -298,6 +298,14 @@ def automl_ext_cuda() -> bool:
     return build_info()["cuda"] is not None
 
 
+def test_doctor_names_an_instruction_set_that_is_ignored(automl_ext: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUTOML_EXT_CPU", "AVX2")
+    found = automl_ext("doctor").stdout
+    assert "AUTOML_EXT_CPU: expected a set that this processor has, got 'AVX2': ignored" in found
+    monkeypatch.setenv("AUTOML_EXT_CPU", str(build_info().get("instruction_set")))
+    assert "AUTOML_EXT_CPU" not in automl_ext("doctor").stdout
+
+
 @pytest.mark.parametrize(
     "wrong", ["2 * y", "y.detach() + 2 * (y - y.detach())", "y.detach()"], ids=["forward", "backward", "no gradient"]
 )
