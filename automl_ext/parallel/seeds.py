@@ -57,9 +57,11 @@ def parse_seeds(text: str) -> list[int]:
         raise ValueError(f"seeds: {expected}")
     numbers = [int(part) for part in parts]
     if colon and not 0 < numbers[1] - numbers[0] <= MOST:
-        raise ValueError(f"seeds: {expected}")
+        raise ValueError(f"seeds: {expected}; END must be above FIRST")
     seeds = list(range(*numbers)) if colon else numbers
-    if len({*seeds}) != len(seeds) or len(seeds) > MOST or max(seeds) >= END:
+    if len({*seeds}) != len(seeds):
+        raise ValueError(f"seeds: {expected}, in which a seed is repeated")
+    if len(seeds) > MOST or max(seeds) >= END:
         raise ValueError(f"seeds: {expected}")
     return seeds
 

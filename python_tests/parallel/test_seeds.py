@@ -42,6 +42,14 @@ def test_parse_seeds(text: str, numbers: list[int]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "fault"), [("1,1", "a seed is repeated"), ("3:1", "END must be above FIRST"), ("3:3", "END must be above")]
+)
+def test_the_fault_of_seeds_is_named(text: str, fault: str) -> None:
+    with pytest.raises(ValueError, match=fault):
+        parse_seeds(text)
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "",

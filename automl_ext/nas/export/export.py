@@ -27,6 +27,7 @@ from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.files.exporting import READ_WEIGHTS, check_out, load_module
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.files.weights import check_fit, read_tensors, write_tensors
+from automl_ext.training.run import algorithm_of
 
 
 def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, trust: Iterable[str] = ()) -> list[Path]:
@@ -113,7 +114,11 @@ def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UserError(f"export: {run} is not a finished run: it has no result.json")
     result = read_object(run / "result.json")
     if "network" not in result or not isinstance(result.get("genotype"), str):
-        raise UserError(f"export: {run}: expected a run with one network; retrain the found cell first")
+        of_ensemble = algorithm_of(run) == "ensemble"
+        instead = (
+            "load it by automl_ext.nas.ensembles.network.load_ensemble" if of_ensemble else "retrain its cell first"
+        )
+        raise UserError(f"export: {run}: expected a run with one network; {instead}")
     try:
         return result, check_network(result["network"])
     except ValueError as error:

@@ -64,6 +64,8 @@ class ScoreConfig:
         for name in self.scores:
             if name not in SCORES:
                 raise ValueError(f"scores: expected some of {', '.join(SCORES)}, got {name!r}")
+        if self.all and self.random is not None:
+            raise ValueError(f"random: expected none with all, which scores the whole space, got {self.random}")
         if self.table is not None and self.space != "nb201":
             raise ValueError(f"table: the table holds NAS-Bench-201 cells (space nb201), not {self.space}")
 
@@ -82,7 +84,12 @@ def genotypes(config: ScoreConfig, space: Space[Any]) -> list[Any]:
             raise UserError(f"file: cannot read {config.file}: {error.strerror}") from None
         except UnicodeDecodeError:
             raise UserError(f"file: {config.file}: expected text, one architecture per line") from None
-        found += [spaces.parse_genotype(space, line) for line in lines if line.strip()]
+        for number, line in enumerate(lines, 1):
+            if line.strip():
+                try:
+                    found.append(spaces.parse_genotype(space, line))
+                except UserError as error:
+                    raise UserError(f"{config.file}, line {number}: {error}") from None
     if config.all:
         if (size := math.prod(space.num_choices)) > MANY:
             raise UserError(f"all: the space {config.space} has {size:.1e} architectures; use --random N")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -114,6 +115,10 @@ def test_runs_without_a_trained_network_are_rejected(runs: Path, tmp_path: Path)
         export(tmp_path / "stopped", tmp_path / "net")
     compare(CompareConfig(subset=60, epochs=1, channels=2, random_cells=1), tmp_path / "compare")
     with pytest.raises(UserError, match="expected a run with one network"):
+        export(tmp_path / "compare", tmp_path / "net")
+    facts = json.loads((tmp_path / "compare/environment.json").read_text())
+    (tmp_path / "compare/environment.json").write_text(json.dumps(facts | {"algorithm": "ensemble"}))
+    with pytest.raises(UserError, match=r"one network; load it by automl_ext\.nas\.ensembles\.network\.load_ensemble"):
         export(tmp_path / "compare", tmp_path / "net")
     with pytest.raises(UserError, match="expected a NAS-Bench-201 cell"):
         export(runs / "darts", tmp_path / "net", space=space("nb201"))

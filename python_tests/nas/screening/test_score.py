@@ -124,11 +124,19 @@ def test_invalid_files_of_scores(tmp_path: Path, content: str, message: str) -> 
         (["--space", "darts", "--table", "x.csv"], "table: the table holds NAS-Bench-201 cells"),
         (["--images", "3"], "images: expected at least 4"),
         (["--random", "0"], "random: expected at least 1"),
+        (["--random", "3", "--all"], "random: expected none with all"),
+        (["--file", "cells.txt"], "cells.txt, line 3: genotype: expected a NAS-Bench-201 cell"),
     ],
 )
 def test_errors_name_the_option(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
 ) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cells.txt").write_text(f"{CELLS[0]}\n\n# a comment\n")
     assert main(["score", *arguments, "--out", str(tmp_path / "run")]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
