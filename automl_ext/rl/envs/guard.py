@@ -50,9 +50,10 @@ def fault(where: str, call: str, error: BaseException) -> BaseException:
 class Guard(gymnasium.Wrapper):
     """A stateless wrapper that checks the results of one environment.
 
-    It changes two of them. A rendered image becomes uint8 [height, width, 3] (:func:`rgb`). The observation that ends
-    an episode is copied, because an environment may write the next episode into the same array. The info dictionaries
-    are dropped: they are not used, and Gymnasium's vector environments fail on some.
+    It changes two of them. A rendered image becomes uint8 [height, width, 3] (:func:`rgb`). An observation is copied
+    where the environment may write a later one into the same array: the first and the last one of an episode, and one
+    that is the same object as the one before. The info dictionaries are dropped: they are not used, and Gymnasium's
+    vector environments fail on some.
 
     Raises:
         EnvError: an exception in ``reset``, ``step`` or ``render``; a result that does not follow Gymnasium's API; an
@@ -66,6 +67,7 @@ class Guard(gymnasium.Wrapper):
         self._box = isinstance(space, gymnasium.spaces.Box)
         self._shape = space.shape
         self._dtype: Any = space.dtype
+        self._last: Any = None  # the object that the environment returned last
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         try:
@@ -75,7 +77,8 @@ class Guard(gymnasium.Wrapper):
         if not isinstance(result, tuple) or len(result) != 2:
             raise EnvError(f"{self.where}: reset() must return (observation, info), got {_form(result)}")
         self._check(result[0], "reset()")
-        return result[0], {}
+        self._last = result[0]
+        return copy.deepcopy(result[0]), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         try:
@@ -93,8 +96,10 @@ class Guard(gymnasium.Wrapper):
             terminated = bool(number(f"{self.where}: step() returned terminated", terminated, "a bool"))
         if not isinstance(truncated, (bool, np.bool_)):
             truncated = bool(number(f"{self.where}: step() returned truncated", truncated, "a bool"))
-        if terminated or truncated:
-            observation = copy.deepcopy(observation)
+        if observation is self._last or terminated or truncated:
+            self._last, observation = observation, copy.deepcopy(observation)
+        else:
+            self._last = observation
         return observation, reward, terminated, truncated, {}
 
     def render(self) -> Any:

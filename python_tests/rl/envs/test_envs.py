@@ -269,30 +269,40 @@ def test_pixels_are_the_rendered_image() -> None:
         make_envs("CartPole-v1", 2, 0, EnvOptions("vector_entry_point", pixels=True))
 
 
+class SameArray(gymnasium.Env[Any, Any]):
+    """Writes every observation, an image, into one array; the episodes have three steps."""
+
+    observation_space, action_space = gymnasium.spaces.Box(0, 9, (3, 3, 1), np.uint8), gymnasium.spaces.Discrete(2)
+
+    def __init__(self) -> None:
+        self.array = np.zeros((3, 3, 1), np.uint8)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.array[:] = 0
+        return self.array, {}
+
+    def step(self, action: Any) -> Any:
+        self.array += 1
+        return self.array, 0.0, False, bool(self.array[0, 0, 0] == 3), {}
+
+
 @pytest.mark.parametrize("options", [EnvOptions(), EnvOptions(vectorization="async")], ids=["sync", "async"])
 def test_an_environment_may_return_the_same_array_in_every_step(options: EnvOptions) -> None:
     """Otherwise the final observation of a truncated episode is the first one of the next."""
-
-    class SameArray(gymnasium.Env[Any, Any]):
-        observation_space, action_space = gymnasium.spaces.Box(0, 9, (1,), np.float32), gymnasium.spaces.Discrete(2)
-
-        def __init__(self) -> None:
-            self.array = np.zeros(1, np.float32)
-
-        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
-            self.array[:] = 0
-            return self.array, {}
-
-        def step(self, action: Any) -> Any:
-            self.array += 1
-            return self.array, 0.0, False, bool(self.array[0] == 3), {}
 
     envs = make_envs(env_id_of(SameArray), 2, 0, options)
     steps = [envs.step(np.zeros(2, int)) for _ in range(5)]
     envs.close()
     valid = [step for step in steps if step.valid.all()]
-    assert [step.observations[0, 0] for step in valid][:4] == [0, 1, 2, 0]
-    assert [step.next_observations[0, 0] for step in valid][:4] == [1, 2, 3, 1]
+    assert [step.observations[0, 0, 0, 0] for step in valid][:4] == [0, 1, 2, 0]
+    assert [step.next_observations[0, 0, 0, 0] for step in valid][:4] == [1, 2, 3, 1]
+
+
+def test_stacked_frames_of_the_same_array_differ() -> None:
+    envs = make_envs(env_id_of(SameArray), 1, 0, EnvOptions(frame_stack=3))
+    seen = [envs.observations[0, :, 0, 0, 0].tolist()]
+    seen += [envs.step(np.zeros(1, int)).next_observations[0, :, 0, 0, 0].tolist() for _ in range(3)]
+    assert seen == [[0, 0, 0], [0, 0, 1], [0, 1, 2], [1, 2, 3]]
 
 
 def test_a_callable_that_makes_several_agents_is_refused() -> None:
