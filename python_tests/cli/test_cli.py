@@ -298,6 +298,7 @@ def automl_ext_cuda() -> bool:
     return build_info()["cuda"] is not None
 
 
+@pytest.mark.skipif(not _native.is_loaded(), reason="the native library is not built")
 def test_doctor_names_an_instruction_set_that_is_ignored(automl_ext: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AUTOML_EXT_CPU", "AVX2")
     found = automl_ext("doctor").stdout
