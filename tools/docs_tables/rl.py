@@ -24,7 +24,8 @@ def learning(rows: list[dict[str, Any]]) -> str:
         cost = span([run["cpu_seconds"] for run in runs])
         lines.append([what, steps, returns(last, digits), returns(best, digits), cost])
     return table(
-        "algorithm and environment | steps, rounded | last policy, per seed | best policy, per seed | CPU-seconds", lines
+        "algorithm and environment | steps, rounded | last policy, per seed | best policy, per seed | CPU-seconds",
+        lines,
     )
 
 
