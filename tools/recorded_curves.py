@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from automl_ext.rl.reports.plot import Curve, draw_learning
+from automl_ext.rl.reports.plot import Curve, best_evaluation, draw_learning
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -24,9 +24,7 @@ def recorded(row: dict[str, Any]) -> Curve:
     """Return the evaluations of a row, which are pairs [step, return] or an object from steps to returns."""
     pairs = row["evaluations"].items() if isinstance(row["evaluations"], dict) else row["evaluations"]
     steps, returns = np.array([(float(step), float(value)) for step, value in pairs]).T
-    best = np.flatnonzero(returns == returns.max())[-1]
-    algorithm = row["command"].split()[2]
-    return Curve(algorithm, {}, steps, returns, (float(steps[best]), float(returns[best])))
+    return Curve(row["command"].split()[2], {}, steps, returns, best_evaluation(steps, returns, {}))
 
 
 def main() -> None:

@@ -64,7 +64,7 @@ def autocast_enabled(x: Tensor) -> bool:
 def promoted(given: tuple[Any, ...]) -> tuple[Any, ...]:
     """Under autocast, return the float tensors in one dtype, and other objects unchanged; else return ``given``."""
     floats = [x for x in given if isinstance(x, Tensor) and x.is_floating_point()]
-    if len({x.dtype for x in floats}) < 2 or not autocast_enabled(floats[0]):
+    if not floats or not autocast_enabled(floats[0]):
         return given
     dtype = functools.reduce(torch.promote_types, (x.dtype for x in floats))
     return tuple(x.to(dtype) if isinstance(x, Tensor) and x.is_floating_point() else x for x in given)

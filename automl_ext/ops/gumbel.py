@@ -204,7 +204,7 @@ def _sample(
     check_bool(return_index, "return_index", op)
     if return_index:
         _check_categories(logits, axis, op)
-    tau_value, tau_tensor = _split_tau(tau, logits, op)
+    tau_value, tau_tensor = split_tau(tau, logits, op)
     seed = _seed_tensor(seed, generator, logits, op)
     if _native.use_native(logits):
         native = getattr(torch.ops.automl_ext, op).default
@@ -223,7 +223,7 @@ def _check_categories(logits: Tensor, dim: int, op: str) -> None:
         )
 
 
-def _split_tau(tau: float | Tensor, logits: Tensor, op: str) -> tuple[float, Tensor | None]:
+def split_tau(tau: float | Tensor, logits: Tensor, op: str) -> tuple[float, Tensor | None]:
     """Return τ as a number or as a tensor; the ops take either, because making a tensor of a float costs time."""
     if isinstance(tau, Tensor):
         if tau.ndim != 0 or not tau.is_floating_point() or not is_dense(tau):
@@ -231,7 +231,7 @@ def _split_tau(tau: float | Tensor, logits: Tensor, op: str) -> tuple[float, Ten
         if tau.device != logits.device:
             raise wrong_device(tau, "tau", op, logits)
         if _is_plain_cpu(tau):
-            check_tau(tau.item(), op)
+            _check_tau(tau.item(), op)
         return 1.0, tau
     if isinstance(tau, bool) or not isinstance(tau, (int, float, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"{op}: tau: expected a float or a 0-dim float tensor, got {describe(tau)}")
@@ -239,11 +239,11 @@ def _split_tau(tau: float | Tensor, logits: Tensor, op: str) -> tuple[float, Ten
         # As an argument of the op or of torch.full, a number would become a constant of the graph: each new value of an
         # annealed τ would recompile.
         return 1.0, torch.ones((), dtype=torch.float64, device=logits.device) * tau
-    check_tau(tau, op)
+    _check_tau(tau, op)
     return float(tau), None
 
 
-def check_tau(tau: float, op: str) -> None:
+def _check_tau(tau: float, op: str) -> None:
     """Raise ValueError unless τ is positive and finite."""
     if not (0 < tau <= sys.float_info.max):
         raise ValueError(f"{op}: tau: expected a positive finite temperature, got {shown(tau)}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.ops._checks import check_bool, describe, is_dense, is_sequence
-from automl_ext.ops.gumbel import check_tau, gumbel_entmax15, gumbel_softmax
+from automl_ext.ops.gumbel import gumbel_entmax15, gumbel_softmax, split_tau
 from automl_ext.ops.mixed import mixed_op
 
 
@@ -70,10 +70,10 @@ class GumbelMixedOp(nn.Module):
     def __init__(self, candidates: Iterable[nn.Module], *, tau: float = 1.0, sparse: bool = False) -> None:
         super().__init__()
         check_bool(sparse, "sparse", "GumbelMixedOp")
-        if isinstance(tau, (int, float)) and not isinstance(tau, bool):
-            check_tau(tau, "GumbelMixedOp")
         self.mixed = MixedOp(candidates)
         self.alpha = nn.Parameter(1e-3 * torch.randn(len(self.mixed.candidates)))
+        if not isinstance(tau, Tensor):  # a tensor may be on the device to which the module moves
+            split_tau(tau, self.alpha, "GumbelMixedOp")
         self.tau = tau
         self.sparse = sparse
 

@@ -79,7 +79,8 @@ def td_targets(
         ValueError: shapes or devices differ, there are no actions, or ``discounts`` is out of range.
     """
     op = "td_targets"
-    rewards, next_q, next_q_online, discounts = promoted((rewards, next_q, next_q_online, discounts))
+    if getattr(rewards, "dtype", None) is not getattr(next_q, "dtype", None):  # under autocast: float32 and bfloat16
+        rewards, next_q, next_q_online, discounts = promoted((rewards, next_q, next_q_online, discounts))
     _check_transitions(op, "next_q", next_q, rewards, terminated, discounts)
     if next_q_online is not None:
         _check_tensor(op, "next_q_online", next_q_online, next_q.dtype, next_q.shape, next_q)
@@ -124,7 +125,8 @@ def categorical_projection(
             range.
     """
     op = "categorical_projection"
-    next_probs, rewards, discounts = promoted((next_probs, rewards, discounts))
+    if getattr(rewards, "dtype", None) is not getattr(next_probs, "dtype", None):
+        next_probs, rewards, discounts = promoted((next_probs, rewards, discounts))
     _check_transitions(op, "next_probs", next_probs, rewards, terminated, discounts)
     if next_probs.shape[-1] < 2:
         raise ValueError(f"{op}: next_probs: expected at least 2 atoms, got {next_probs.shape[-1]}")

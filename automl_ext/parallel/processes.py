@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 import multiprocessing
 import os
 import pickle
@@ -10,6 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing import reduction
 from typing import Any, NamedTuple
 
 import torch
@@ -37,20 +39,14 @@ class Processes:
     def __init__(self, function: Callable[..., Any], count: int, threads: int) -> None:
         self.function, self.count, self.threads = function, count, threads
         self.pool: ProcessPoolExecutor | None = None
-        self.folder: tempfile.TemporaryDirectory[str] | None = None
 
     def start(self, call: bytes) -> _Handle:
         if self.pool is None:
-            # In a file: writing more to a new process than a pipe holds never ends if the process dies before it reads.
-            self.folder = tempfile.TemporaryDirectory(prefix="automl_ext-")
-            function = os.path.join(self.folder.name, "function")
-            with open(function, "wb") as file:
-                pickle.dump(self.function, file)
             self.pool = ProcessPoolExecutor(
                 self.count,
                 multiprocessing.get_context("spawn"),  # fork would copy locks held by threads of torch
                 initializer=_prepare,
-                initargs=(function, self.threads),
+                initargs=(_InFile(self.function), self.threads),
             )
         try:
             return _Handle(self.pool.submit(_call, call), self.pool)
@@ -68,7 +64,8 @@ class Processes:
         future = handle.future
         lost = future.cancelled() or isinstance(future.exception(), BrokenProcessPool)
         if lost and handle.pool is self.pool:
-            self._end()
+            self.pool.shutdown(wait=True, cancel_futures=True)
+            self.pool = None
         return "process" if lost else None
 
     def result(self, handle: _Handle) -> Any:
@@ -78,26 +75,40 @@ class Processes:
         if self.pool is not None:
             for process in list((self.pool._processes or {}).values()):
                 process.terminate()  # the results of unfinished calls are not needed
-            self._end()
+            self.pool.shutdown(wait=True, cancel_futures=True)
+            self.pool = None
 
-    def _end(self) -> None:
-        assert self.pool is not None
-        assert self.folder is not None
-        self.pool.shutdown(wait=True, cancel_futures=True)
-        self.folder.cleanup()
-        self.pool = self.folder = None
+
+class _InFile:
+    """An object that new processes read from a file, of which they inherit the descriptor.
+
+    multiprocessing writes what a new process needs into a pipe. If this is more than the pipe holds and the process
+    dies before it reads, the write never ends. The file has no name, so nothing is left if this process is killed.
+    """
+
+    def __init__(self, value: Any) -> None:
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as processes may start
+        pickle.dump(value, self.file)
+        self.file.flush()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _read, (reduction.DupFd(self.file.fileno()),)
+
+
+def _read(descriptor: Any) -> Any:
+    with open(descriptor.detach(), "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        return pickle.loads(content)
 
 
 _function: Callable[..., Any]  # set in worker processes only
 
 
-def _prepare(function: str, threads: int) -> None:
-    """Initialize a worker process; ``function`` is the file of the pickled function."""
+def _prepare(function: Any, threads: int) -> None:
+    """Initialize a worker process. ``function`` was sent as an :class:`_InFile` and has arrived as its value."""
     global _function
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    with open(function, "rb") as file:
-        _function = pickle.load(file)
+    _function = function
 
 
 def _end_with_parent() -> None:

@@ -45,11 +45,6 @@ def random_points(learner: str, count: int, seed: int) -> list[Point]:
     return [{}, *drawn]
 
 
-def rounded(point: Point) -> Point:
-    """Return a point with four digits of each number."""
-    return {name: float(f"{value:.4g}") if isinstance(value, float) else value for name, value in point.items()}
-
-
 def _draw(values: Values, rng: np.random.Generator) -> float | int | str | bool | None:
     if not isinstance(values, Range):
         return values.values[int(rng.integers(len(values.values)))]

@@ -286,7 +286,7 @@ def test_results_become_tables_of_the_page(part: Import, tmp_path: Path, monkeyp
     judged |= {"random": 2.0, "tpe": 0.5}
     (tmp_path / "experience.json").write_text(json.dumps({"rows": [judged]}))
     assert tabular.experience().endswith("| `a` | lightgbm | RMSE | 3 | 1 | 2 | **0.5** |\n")
-    assert tabular.experience_wins().endswith("| lightgbm | 1 of 1 | 0 of 1 | 0 of 1 |\n")
+    assert tabular.experience_wins().endswith("| lightgbm | 1 of 1 | 0 of 1 | 0 of 1 | +179.2 | +69.3 | +138.6 |\n")
     best = {"random": [3.0, 2.0, 2.0], "tpe": [2.0, 2.0, 1.0], "gp": [3.0, 2.0, 2.0], "cma": [3.0, 2.0, 2.0]}
     best["experience"] = [1.0, 1.0, 1.0]
     runs = [{"set": "a", "sampler": name, "seed": seed, "best": best[name]} for name in best for seed in (0, 1)]

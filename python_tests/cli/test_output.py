@@ -108,6 +108,8 @@ def test_json_is_all_that_standard_output_holds(command: Command, tmp_path: Path
     assert json.loads(out) == json.loads((tmp_path / "run/result.json").read_text())
     out, _ = command("train", "a2c", *TRAIN, "--json", "--out", "a2c")
     assert json.loads(out) == json.loads((tmp_path / "a2c/result.json").read_text())
+    out, _ = command("train", "a2c", *TRAIN, "--out", "with space", "--stop-after", "1")
+    assert "stopped; continue with: automl-ext train a2c --out 'with space' --resume auto" in out
     assert json.loads(command("eval", "a2c", "--episodes", "2", "--json")[0])["episodes"] == 2
 
 

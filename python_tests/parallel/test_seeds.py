@@ -21,10 +21,12 @@ from automl_ext.parallel.cluster import Cluster
 from automl_ext.parallel.own_modules import own_modules
 from automl_ext.parallel.seeds import SeedRunner, SeedTask, parse_seeds, run_seeds
 from automl_ext.rl.registry import algorithm
+from automl_ext.rl.reports.evaluate_run import agent_of
 from automl_ext.runners import RunOptions
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.lock import Lock
 from automl_ext.training.intervals import t_interval
+from automl_ext.training.pictures.curves import read_metrics
 
 A2C = algorithm("a2c")
 CONFIG = A2C.config(total_steps=60, eval_every=30, eval_episodes=1, final_episodes=1)
@@ -84,6 +86,10 @@ def test_each_seed_equals_its_own_run_and_is_not_repeated(tmp_path: Path) -> Non
     assert (out / "seed-1/checkpoints").is_dir()
     result = run_seeds(A2C.train, "a2c", CONFIG, out, [1, 2], resume="auto")
     assert result == json.loads((out / "seeds.json").read_text())
+    with pytest.raises(UserError, match=r"expected a run directory .*; it holds one run directory per seed"):
+        read_metrics(out)
+    with pytest.raises(UserError, match="this is a folder with one run directory per seed"):
+        agent_of(out)
     alone = A2C.train(dataclasses.replace(CONFIG, seed=2), tmp_path / "alone")
     assert alone is not None
     assert result["results"][1]["eval_return_mean"] == alone["eval_return_mean"]

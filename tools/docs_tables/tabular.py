@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import Any
 
@@ -106,8 +107,17 @@ def experience_wins() -> str:
         own = [row for row in rows if row["learner"] == learner]
         counts = [f"{sum(row['portfolio'] < row[o] for row in own)} of {len(own)}" for o in ("random", "tpe")]
         both = sum(row["portfolio"] < min(row["random"], row["tpe"]) for row in own)
-        lines.append([learner, *counts, f"{both} of {len(own)}"])
-    return table("learner | portfolio better than random search | than TPE | than both", lines)
+        gaps = [percent_above(own, name) for name in ("defaults", "portfolio", "random")]
+        lines.append([learner, *counts, f"{both} of {len(own)}", *gaps])
+    header = "learner | portfolio better than random search | than TPE | than both"
+    return table(f"{header} | loss relative to TPE, %: defaults | portfolio | random search", lines)
+
+
+def percent_above(rows: list[dict[str, Any]], name: str) -> str:
+    """Return the mean over data sets of 100·ln(loss / TPE's loss), and its standard error if there are several."""
+    logs = [100 * math.log(row[name] / row["tpe"]) for row in rows]
+    mean = f"{statistics.fmean(logs):+.1f}"
+    return mean if len(logs) < 2 else f"{mean} ± {statistics.stdev(logs) / math.sqrt(len(logs)):.1f}"
 
 
 def samplers() -> str:

@@ -50,10 +50,9 @@ def fault(where: str, call: str, error: BaseException) -> BaseException:
 class Guard(gymnasium.Wrapper):
     """A stateless wrapper that checks the results of one environment.
 
-    It changes two of them. A rendered image becomes uint8 [height, width, 3] (:func:`rgb`). An observation is copied
-    where the environment may write a later one into the same array: the first and the last one of an episode, and one
-    that is the same object as the one before. The info dictionaries are dropped: they are not used, and Gymnasium's
-    vector environments fail on some.
+    It changes two of them. A rendered image becomes uint8 [height, width, 3] (:func:`rgb`). Observations are copied,
+    because an environment may write each one into the same array. The info dictionaries are dropped: they are not used,
+    and Gymnasium's vector environments fail on some.
 
     Raises:
         EnvError: an exception in ``reset``, ``step`` or ``render``; a result that does not follow Gymnasium's API; an
@@ -67,7 +66,6 @@ class Guard(gymnasium.Wrapper):
         self._box = isinstance(space, gymnasium.spaces.Box)
         self._shape = space.shape
         self._dtype: Any = space.dtype
-        self._last: Any = None  # the object that the environment returned last
 
     def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[Any, dict[str, Any]]:
         try:
@@ -77,7 +75,6 @@ class Guard(gymnasium.Wrapper):
         if not isinstance(result, tuple) or len(result) != 2:
             raise EnvError(f"{self.where}: reset() must return (observation, info), got {_form(result)}")
         self._check(result[0], "reset()")
-        self._last = result[0]
         return copy.deepcopy(result[0]), {}
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
@@ -96,10 +93,7 @@ class Guard(gymnasium.Wrapper):
             terminated = bool(number(f"{self.where}: step() returned terminated", terminated, "a bool"))
         if not isinstance(truncated, (bool, np.bool_)):
             truncated = bool(number(f"{self.where}: step() returned truncated", truncated, "a bool"))
-        if observation is self._last or terminated or truncated:
-            self._last, observation = observation, copy.deepcopy(observation)
-        else:
-            self._last = observation
+        observation = observation.copy() if type(observation) is np.ndarray else copy.deepcopy(observation)
         return observation, reward, terminated, truncated, {}
 
     def render(self) -> Any:
@@ -117,17 +111,31 @@ class Guard(gymnasium.Wrapper):
             warnings.warn(str(fault(self.where, "close()", error)), stacklevel=2)
 
     def _check(self, observation: Any, call: str) -> None:
-        if not self._box:
-            return
-        try:
-            found = np.asarray(observation)
-        except Exception:  # ragged lists, or the object's own conversion
-            found = np.empty((), object)
-        # Gymnasium casts to the space's dtype within the kind: float64 to float32, bool to uint8.
-        if found.shape != self._shape or not np.can_cast(found.dtype, self._dtype, "same_kind"):
-            expected = f"{self._dtype} {list(self._shape or ())}"
-            got = _described(observation if found.dtype == object else found)
-            raise EnvError(f"{self.where}: {call} returned an observation {got}, expected {expected} by its space")
+        if self._box:
+            check_observation(f"{self.where}: {call} returned an observation", observation, self.observation_space)
+
+
+def check_observation(returned: str, observation: Any, space: gymnasium.Space) -> np.ndarray:
+    """Return an observation of a Box as an array, whose shape and dtype must fit its space.
+
+    Args:
+        returned: the call, and whose observation it is: the start of the message.
+        observation: what the environment returned.
+        space: a Box.
+
+    Raises:
+        EnvError: the shape differs, or the dtype cannot be cast within its kind.
+    """
+    try:
+        found = np.asarray(observation)
+    except Exception:  # ragged lists, or the object's own conversion
+        found = np.empty((), object)
+    # Gymnasium casts to the space's dtype within the kind: float64 to float32, bool to uint8.
+    dtype: Any = space.dtype
+    if found.shape != space.shape or not np.can_cast(found.dtype, dtype, "same_kind"):
+        got = _described(observation if found.dtype == object else found)
+        raise EnvError(f"{returned} {got}, expected {dtype} {list(space.shape or ())} by its space")
+    return found
 
 
 def number(returned: str, value: Any, expected: str = "a number") -> float:

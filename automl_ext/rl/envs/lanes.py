@@ -15,7 +15,7 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from automl_ext.rl.envs.guard import NUMBERS, EnvError, number
+from automl_ext.rl.envs.guard import NUMBERS, EnvError, check_observation, number
 from automl_ext.rl.networks.body import float32_array
 from automl_ext.rl.networks.groups import joint_space, marked
 from automl_ext.training.errors import UserError
@@ -122,14 +122,8 @@ class Lanes(VectorEnv[Any, Any, Any]):
         space, rows = self.space, self._observations[c]
         for i, agent in enumerate(self.agents):
             if agent in observations:
-                found = np.asarray(observations[agent])
-                shape, dtype = self.observation_spaces[i].shape, self.observation_spaces[i].dtype
-                if found.shape != shape or not np.can_cast(found.dtype, dtype, "same_kind"):
-                    got = f"{found.dtype} {list(found.shape)}"
-                    raise EnvError(
-                        f"{call} returned an observation of agent {agent} {got}, expected {dtype} {list(shape)} "
-                        "by its space"
-                    )
+                returned = f"{call} returned an observation of agent {agent}"
+                found = check_observation(returned, observations[agent], self.observation_spaces[i])
                 rows[i] = marked(float32_array(found), i, space)
             elif needed[i]:
                 raise EnvError(f"{call}: observations has no entry of agent {agent}")

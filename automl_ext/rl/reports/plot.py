@@ -209,10 +209,12 @@ def _curve(run: Path, rows: list[dict[str, Any]]) -> tuple[str, Curve]:
     steps, returns = np.array(points, float).T
     without_seed = {name: value for name, value in config.items() if name != "seed"}
     result = read_object(run / RESULT) if (run / RESULT).is_file() else {}
-    return env_id, Curve(str(algorithm_of(run)), without_seed, steps, returns, _best(steps, returns, result), result)
+    return env_id, Curve(
+        str(algorithm_of(run)), without_seed, steps, returns, best_evaluation(steps, returns, result), result
+    )
 
 
-def _best(steps: np.ndarray, returns: np.ndarray, result: dict[str, Any]) -> tuple[float, float]:
+def best_evaluation(steps: np.ndarray, returns: np.ndarray, result: dict[str, Any]) -> tuple[float, float]:
     """Return the step of the best policy and its evaluation: from the result, else the last of the highest ones."""
     known = steps == result.get("best_step")
     place = np.flatnonzero(known if known.any() else returns == returns.max())[-1]

@@ -36,6 +36,7 @@ from automl_ext.nas.strategies.registry import STRATEGIES
 from automl_ext.nas.strategies.renas import ReNASConfig
 from automl_ext.nas.strategies.successive_halving import SuccessiveHalvingConfig
 from automl_ext.training.errors import UserError
+from automl_ext.training.files import checkpoint
 
 SPACE = NASBench201()
 TINY: dict[str, Any] = {"subset": 200, "channels": 4, "epochs": 2}
@@ -281,6 +282,11 @@ def test_result_contains_the_front(tmp_path: Path, table: str) -> None:
     assert front[-1]["score"] == result["score"]
     assert [p["parameters"] for p in front] == sorted({p["parameters"] for p in front})
     assert [p["score"] for p in front] == sorted({p["score"] for p in front})
+
+
+def test_the_last_evaluation_is_in_a_checkpoint(tmp_path: Path, table: str) -> None:
+    search("rea", EvolutionConfig(evaluator="table", table=table, evaluations=30), tmp_path / "run")
+    assert checkpoint.step_of(checkpoint.list_steps(tmp_path / "run/checkpoints")[-1]) == 30
 
 
 def test_plots(tmp_path: Path, table: str) -> None:

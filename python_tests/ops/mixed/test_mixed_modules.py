@@ -160,3 +160,5 @@ def test_annealing_by_assignment() -> None:
 def test_a_wrong_temperature_is_refused_at_once(tau: float) -> None:
     with pytest.raises(ValueError, match="GumbelMixedOp: tau: expected"):
         GumbelMixedOp([nn.Identity()], tau=tau)
+    with pytest.raises(TypeError, match="GumbelMixedOp: tau: expected a float"):
+        GumbelMixedOp([nn.Identity()], tau=str(tau))

@@ -21,6 +21,7 @@ from automl_ext.rl.dreamer.world_model import WorldModel
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.evaluate import evaluate
+from automl_ext.rl.loop.saved import NoEnvs
 from automl_ext.rl.presets import preset
 from automl_ext.training.errors import UserError
 
@@ -68,6 +69,9 @@ def test_unsupported_observation_spaces_are_refused(register_world) -> None:
     config = dataclasses.replace(TINY, env_id="FrozenLake-v1")
     with pytest.raises(UserError, match="observations: expected vectors of floats or uint8 images"):
         Dreamer(config)
+    empty = NoEnvs(spaces.Box(-1, 1, (0,), np.float32), spaces.Discrete(2), 1)
+    with pytest.raises(UserError, match="observations: expected vectors of floats or uint8 images"):
+        Dreamer(TINY, empty)  # type: ignore[arg-type]
 
 
 def test_errors_about_spaces_are_one_line() -> None:
