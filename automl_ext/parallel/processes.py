@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import reduction
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 
@@ -46,7 +46,7 @@ class Processes:
                 self.count,
                 multiprocessing.get_context("spawn"),  # fork would copy locks held by threads of torch
                 initializer=_prepare,
-                initargs=(_InFile(self.function), self.threads),
+                initargs=(_InFile.write(self.function), self.threads),
             )
         try:
             return _Handle(self.pool.submit(_call, call), self.pool)
@@ -80,35 +80,44 @@ class Processes:
 
 
 class _InFile:
-    """An object that new processes read from a file, of which they inherit the descriptor.
+    """An object in a file, of which new processes inherit the descriptor.
 
     multiprocessing writes what a new process needs into a pipe. If this is more than the pipe holds and the process
     dies before it reads, the write never ends. The file has no name, so nothing is left if this process is killed.
     """
 
-    def __init__(self, value: Any) -> None:
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as processes may start
-        pickle.dump(value, self.file)
-        self.file.flush()
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+
+    @classmethod
+    def write(cls, value: Any) -> _InFile:
+        file = tempfile.TemporaryFile()  # noqa: SIM115  # open as long as processes may start
+        pickle.dump(value, file)
+        file.flush()
+        return cls(file)
+
+    def read(self) -> Any:
+        with mmap.mmap(self.file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            return pickle.loads(content)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _read, (reduction.DupFd(self.file.fileno()),)
+        return _inherited, (reduction.DupFd(self.file.fileno()),)
 
 
-def _read(descriptor: Any) -> Any:
-    with open(descriptor.detach(), "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-        return pickle.loads(content)
+def _inherited(descriptor: Any) -> _InFile:
+    return _InFile(open(descriptor.detach(), "rb"))
 
 
 _function: Callable[..., Any]  # set in worker processes only
 
 
-def _prepare(function: Any, threads: int) -> None:
-    """Initialize a worker process. ``function`` was sent as an :class:`_InFile` and has arrived as its value."""
+def _prepare(function: _InFile, threads: int) -> None:
+    """Initialize a worker process."""
     global _function
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
-    _function = function
+    with function.file:
+        _function = function.read()
 
 
 def _end_with_parent() -> None:
