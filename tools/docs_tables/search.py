@@ -1,4 +1,4 @@
-"""Tables of architecture search: docs/results/search.md."""
+"""Tables of architecture search: docs/results/search.md and docs/results/strategies.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of training-free scores and of searches with screening: docs/nas-estimation.md and docs/results/search.md."""
+"""Tables of training-free scores and of searches with screening: docs/results/strategies.md."""
 
 from __future__ import annotations
 
