@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -99,8 +100,14 @@ def check_bool(value: object, name: str, op: str) -> None:
         raise TypeError(f"{op}: {name}: expected a bool, got {describe(value)}")
 
 
+def python_number(value: Any) -> Any:
+    """Return a number of NumPy as one of Python, and other values unchanged."""
+    return value.item() if isinstance(value, (np.integer, np.floating)) else value
+
+
 def check_dim(dim: object, ndim: int, op: str, name: str = "dim") -> int:
     """Return ``dim`` as a non-negative index. A 0-dimensional tensor has one dim, as in torch.softmax."""
+    dim = python_number(dim)
     if not isinstance(dim, int) or isinstance(dim, bool):
         raise TypeError(f"{op}: {name}: expected an int, got {describe(dim)}")
     ndim = max(ndim, 1)
@@ -111,6 +118,7 @@ def check_dim(dim: object, ndim: int, op: str, name: str = "dim") -> int:
 
 def check_number(value: object, name: str, op: str, low: float, high: float, *, above: bool = False) -> float:
     """Return ``value`` as a float; it must be finite and in [low, high], or in (low, high] with ``above``."""
+    value = python_number(value)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{op}: {name}: expected a float, got {describe(value)}")
     # torch.compile does not support math.isfinite, and an int above the largest float cannot be converted.
@@ -138,6 +146,7 @@ def interval(low: float, high: float, above: bool = False) -> str:
 
 def check_clip(value: object, name: str, op: str) -> float:
     """Return ``value`` as a float; it must be positive. Infinity means no clipping."""
+    value = python_number(value)
     if not isinstance(value, (int, float)) or isinstance(value, bool):
         raise TypeError(f"{op}: {name}: expected a float, got {describe(value)}")
     if not value > 0 or (isinstance(value, int) and value > sys.float_info.max):

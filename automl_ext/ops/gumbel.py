@@ -14,7 +14,16 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import check_bool, check_dim, check_float_tensor, describe, is_dense, shown, wrong_device
+from automl_ext.ops._checks import (
+    check_bool,
+    check_dim,
+    check_float_tensor,
+    describe,
+    is_dense,
+    python_number,
+    shown,
+    wrong_device,
+)
 from automl_ext.ops._gumbel_reference import gumbel_argmax_reference, gumbel_reference
 
 
@@ -233,6 +242,7 @@ def split_tau(tau: float | Tensor, logits: Tensor, op: str) -> tuple[float, Tens
         if _is_plain_cpu(tau):
             _check_tau(tau.item(), op)
         return 1.0, tau
+    tau = python_number(tau)
     if isinstance(tau, bool) or not isinstance(tau, (int, float, torch.SymFloat, torch.SymInt)):
         raise TypeError(f"{op}: tau: expected a float or a 0-dim float tensor, got {describe(tau)}")
     if torch.compiler.is_compiling():
@@ -281,6 +291,7 @@ def _seed_tensor(seed: int | Tensor | None, generator: torch.Generator | None, l
         if seed.device != logits.device:
             raise wrong_device(seed, "seed", op, logits)
         return seed
+    seed = python_number(seed)
     if isinstance(seed, bool) or not isinstance(seed, (int, torch.SymInt)):
         raise TypeError(f"{op}: seed: expected an int or a 0-dim int64 tensor, got {describe(seed)}")
     if not torch.compiler.is_compiling() and not _LOWEST <= seed <= _HIGHEST:

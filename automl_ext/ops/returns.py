@@ -34,7 +34,7 @@ from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops import _returns_reference as reference
-from automl_ext.ops._checks import check_clip, check_number, describe, shown
+from automl_ext.ops._checks import check_clip, check_number, describe, python_number, shown
 from automl_ext.ops._returns_checks import check_alike, check_time_dim, time_back, time_first
 
 native = torch.ops.automl_ext
@@ -131,6 +131,7 @@ def n_step_returns(
     next_values = rest[0] if rest else None
     dim = check_time_dim(op, time_dim, rewards)
     gamma = check_number(gamma, "gamma", op, 0, 1)
+    n = python_number(n)
     if not isinstance(n, int) or isinstance(n, bool):
         raise TypeError(f"{op}: n: expected an int, got {describe(n)}")
     if n < 1:

@@ -187,3 +187,20 @@ def test_an_error_of_the_gae_kernel_is_raised_unchanged(monkeypatch: pytest.Monk
         a.gae(X, X, X, FLAG, FLAG, 0.9, 0.9)
     with pytest.raises(TypeError, match="gae: values: expected a float32 tensor like rewards, got NoneType None"):
         a.gae(X, None, X, FLAG, FLAG, 0.9, 0.9)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("each_backend")
+def test_numbers_of_numpy_are_numbers() -> None:
+    x, rewards = torch.randn(4, 3), torch.randn(5, 2)
+    over = torch.zeros(5, 2, dtype=torch.bool)
+    pairs = [
+        (lambda f, i: a.gumbel_softmax(x, tau=f(0.5), dim=i(0), seed=i(7)), np.float32),
+        (lambda f, i: a.entmax15(x, dim=i(0)), np.float64),
+        (lambda f, i: a.n_step_returns(rewards, rewards, over, over, f(0.5), i(2), time_dim=i(0))[0], np.float16),
+        (lambda f, i: a.vtrace(rewards, rewards, rewards, rewards, over, over, f(0.5), rho_clip=f(2))[0], np.float32),
+        (lambda f, i: a.td_targets(x[:, 0], x, over[:4, 0], f(0.5)), np.float32),
+    ]
+    for call, number in pairs:
+        torch.testing.assert_close(call(number, np.int64), call(float, int), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="seed: expected an int of 64 bits"):
+        a.gumbel_softmax(x, seed=np.uint64(2**64 - 1))
