@@ -172,7 +172,7 @@ def load(path: str | Path) -> Fitted:
     content = None
     try:
         content = json.loads(data)
-        task = TableTask(**{**content["task"], "classes": tuple(content["task"]["classes"])})
+        task = _task(content["task"])
         columns = [_column(stored) for stored in content["columns"]]
         preparations = [_preparation(stored) for stored in content["preparations"]]
         members = [_member(path, stored, task, len(preparations)) for stored in content["members"]]
@@ -182,6 +182,11 @@ def load(path: str | Path) -> Fitted:
         raise UserError(
             f"{path / MODEL}, written by automl_ext {short(version)}, does not fit: {short(error)}"
         ) from None
+
+
+def _task(stored: dict[str, Any]) -> TableTask:
+    units = {"center": float(stored.get("center", 0.0)), "scale": float(stored.get("scale", 1.0))}  # new in 0.2.0
+    return TableTask(**{**stored, "classes": tuple(stored["classes"]), **units})
 
 
 def _column(stored: dict[str, Any]) -> Column:

@@ -68,7 +68,8 @@ class TableSearch:
         """Learn a preparation from the fold's training rows, and apply it to both parts."""
         columns = self.by_importance(fold) if families else self.columns
         train = self.frame.iloc[fold.train]
-        preparation, matrix = prepare(train, columns, self.y[fold.train], self.task, families, self.seed)
+        y = self.task.scaled(self.y[fold.train])
+        preparation, matrix = prepare(train, columns, y, self.task, families, self.seed)
         return preparation, matrix, preparation.apply(self.frame.iloc[fold.valid])
 
     def by_importance(self, fold: Fold) -> list[Column]:
@@ -81,10 +82,10 @@ class TableSearch:
 
     def job(self, fold: Fold, train: Any, valid: Any, deadline: float | None = None) -> FitJob:
         deadline = self.deadline if deadline is None else deadline
-        y = self.y[fold.valid] if valid is not None else None
-        return FitJob(
-            self.task, train, self.y[fold.train], valid, y, self.seed + len(self.trials), self.threads, deadline
-        )
+        y, valid_y = (self.task.scaled(self.y[rows]) for rows in (fold.train, fold.valid))
+        if valid is None:
+            valid_y = None
+        return FitJob(self.task, train, y, valid, valid_y, self.seed + len(self.trials), self.threads, deadline)
 
     def plan(self, first: ModelCandidate) -> Trial | None:
         """Train the first candidate, and keep the folds if there is time for ``WORTH`` such trainings; else keep one.

@@ -267,3 +267,22 @@ def test_metrics_are_scikit_learns() -> None:
     assert auc(y % 2, two) == pytest.approx(roc_auc_score(y % 2, p[:, 0]))
     task = find_problem(classes().assign(y=["a", "b", "c"] * 80), "y").task
     assert loss(task, y, p) == pytest.approx(log_loss(y, p))
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1, 1e9), (1e-5, 0), (1e19, 0)])
+def test_errors_do_not_depend_on_the_unit_of_the_target(scale: float, offset: float) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.standard_normal((300, 3)), columns=list("abc"))
+    y = 3 * frame["a"] + frame["b"] ** 2
+
+    def errors(target: pd.Series, unit: float) -> np.ndarray:
+        search = TableSearch(find_problem(frame.assign(y=target), "y"), NEVER, 0, 1)
+        found = []
+        for name in LEARNERS:
+            given = {"reg_alpha": unit} if name == "xgboost" else {}  # a sum of gradients, in the unit of the target
+            trial = search.run(ModelCandidate(name, name, LEARNERS[name].settings(**given)), NEVER)
+            assert trial is not None
+            found.append(trial.loss)
+        return np.array(found) / unit
+
+    np.testing.assert_allclose(errors(y * scale + offset, scale), errors(y, 1), rtol=0.02)

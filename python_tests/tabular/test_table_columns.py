@@ -222,3 +222,37 @@ def test_parquet_and_csv_are_the_same(tmp_path: Path) -> None:
     frame.to_parquet(tmp_path / "t.parquet")
     read = [read_table(tmp_path / name).fillna({"city": "missing"}) for name in ("t.csv", "t.parquet")]
     pd.testing.assert_frame_equal(*read)
+
+
+@pytest.mark.parametrize(
+    ("days", "order", "new", "expected"),
+    [
+        (["01.02.2020", "03.04.2021"], True, ["05.03.2010", "25.03.2010", "2010-03-05"], [14673, 14693, 14673]),
+        (["01.02.2020", "03.04.2021"], True, ["03/25/2010"], "row 1: expected a date with the day before the month"),
+        (["01/02/2020", "03/04/2021"], False, ["03/05/2010", "2010-03-05"], [14673, 14673]),
+        (["01/02/2020", "03/04/2021"], False, ["03/05/2010", "25/03/2010"], "row 2: expected a date with the month be"),
+        (
+            ["01/02/2020", "03/04/2021"],
+            False,
+            ["05.03.2010"],
+            "row 1: expected a date with the month before the day and",
+        ),
+        (["2020-01-05", "2021-11-30"], None, ["05.03.2010", "25/03/2010", "03/25/2010"], [14673, 14693, 14693]),
+        (["2020-01-05", "2021-11-30"], None, ["05/03/2010"], "row 1: expected a date with the year first"),
+    ],
+)
+def test_the_order_of_day_and_month_is_that_of_the_training_table(
+    days: list[str], order: bool | None, new: list[str], expected: Any
+) -> None:
+    (column,) = find_columns(pd.DataFrame({"day": days * 20}), {})
+    assert (column.kind, column.day_first) == ("date", order)
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            clean(pd.DataFrame({"day": new}), [column])
+    else:
+        assert list(clean(pd.DataFrame({"day": new}), [column])["day"]) == expected
+
+
+def test_dates_in_both_orders_are_no_dates() -> None:
+    (column,) = find_columns(pd.DataFrame({"day": ["13/01/2020", "01/13/2020"] * 20}), {})
+    assert column.kind == "categorical"

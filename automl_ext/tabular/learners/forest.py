@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from automl_ext.tabular.extra import library
-from automl_ext.tabular.learners.job import FitJob
+from automl_ext.tabular.learners.job import FitJob, as_predictions
 from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
@@ -129,7 +129,7 @@ class ForestModel:
                 active = active[moved]
             total += a["value"][node]
         mean = total / len(a["roots"])
-        return mean if self.task.is_classification else mean[:, 0]
+        return as_predictions(mean if self.task.is_classification else mean[:, 0], self.task)
 
     def importance(self, rounds: int) -> Array:
         return self.arrays["importance"]

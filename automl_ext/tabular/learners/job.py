@@ -20,7 +20,7 @@ class FitJob:
     Attributes:
         task: the task.
         train: the training rows.
-        y: their class numbers or numbers.
+        y: their class numbers, or the numbers as :meth:`TableTask.scaled` returns them.
         valid, valid_y: rows for early stopping; None: train all rounds.
         seed: of all randomness.
         threads: number of threads.
@@ -102,8 +102,11 @@ class Stopper:
         return bool(self.patience) and rounds - self.best_rounds >= self.patience
 
 
-def as_probabilities(raw: Array, task: TableTask) -> Array:
-    """Convert a binary model's probability of the second class, [N], to [N, 2]; others stay as they are."""
+def as_predictions(raw: Array, task: TableTask) -> Array:
+    """Convert a model's output to probabilities [N, classes], or to numbers in the units of the target [N].
+
+    A binary model may return the probability of the second class only, [N].
+    """
     if task.kind == "binary" and raw.ndim == 1:
         return np.stack([1 - raw, raw], axis=1)
-    return raw
+    return task.unscaled(raw)

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from automl_ext.tabular.extra import library
-from automl_ext.tabular.learners.job import FitJob, Stopper, as_probabilities
+from automl_ext.tabular.learners.job import FitJob, Stopper, as_predictions
 from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
@@ -106,7 +106,7 @@ class LightGBMModel:
         self.booster, self.task, self.rounds, self.was_cut = booster, task, rounds, was_cut
 
     def predict(self, x: Array, rounds: int) -> Array:
-        return as_probabilities(np.asarray(self.booster.predict(x, num_iteration=rounds, num_threads=1)), self.task)
+        return as_predictions(np.asarray(self.booster.predict(x, num_iteration=rounds, num_threads=1)), self.task)
 
     def importance(self, rounds: int) -> Array:
         return np.asarray(self.booster.feature_importance("gain", iteration=rounds), dtype=np.float64)

@@ -10,7 +10,7 @@ from typing import Annotated
 import numpy as np
 
 from automl_ext.tabular.extra import library
-from automl_ext.tabular.learners.job import FitJob
+from automl_ext.tabular.learners.job import FitJob, as_predictions
 from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
@@ -107,7 +107,7 @@ class LinearModel:
         a = self.arrays
         score = _standardize(_widen(x, a["categorical"]), a["mean"], a["scale"]) @ a["weight"].T + a["bias"]
         if not self.task.is_classification:
-            return score[:, 0]
+            return as_predictions(score[:, 0], self.task)
         exponential = np.exp(score - score.max(1, keepdims=True)) if len(score) else score
         return exponential / exponential.sum(1, keepdims=True)
 

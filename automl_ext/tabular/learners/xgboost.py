@@ -10,7 +10,7 @@ import numpy as np
 
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.preparation import Matrix
-from automl_ext.tabular.learners.job import FitJob, Stopper, as_probabilities
+from automl_ext.tabular.learners.job import FitJob, Stopper, as_predictions
 from automl_ext.tabular.learners.lightgbm import MAX_ROUNDS
 from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.checks import check_range
@@ -60,7 +60,7 @@ def train(settings: XGBoostSettings, job: FitJob) -> XGBoostModel:
         "subsample": settings.subsample,
         "colsample_bytree": settings.colsample_bytree,
         "reg_lambda": settings.reg_lambda,
-        "reg_alpha": settings.reg_alpha,
+        "reg_alpha": settings.reg_alpha / _unit_of_gradients(job.task),
         "tree_method": "hist",
         "seed": job.seed,
         "nthread": job.threads,
@@ -92,6 +92,11 @@ def _objective(task: TableTask) -> dict[str, Any]:
     return {"objective": "reg:squarederror", "eval_metric": "rmse"}
 
 
+def _unit_of_gradients(task: TableTask) -> float:
+    """Return the unit in which the scaled target has its gradients; ``reg_alpha`` is compared with their sums."""
+    return task.scale if task.metric == "rmse" else 1.0
+
+
 def _types(matrix: Matrix) -> list[str]:
     codes = set(matrix.categorical)
     return ["c" if i in codes else "float" for i in range(matrix.x.shape[1])]
@@ -116,7 +121,7 @@ class XGBoostModel:
         raw = self.booster.predict(
             _data(x, self.types, 1), iteration_range=(0, min(rounds, self.booster.num_boosted_rounds()))
         )
-        return as_probabilities(raw.astype(np.float64), self.task)
+        return as_predictions(raw.astype(np.float64), self.task)
 
     def importance(self, rounds: int) -> Array:
         gains = self.booster[: min(rounds, self.booster.num_boosted_rounds())].get_score(importance_type="total_gain")

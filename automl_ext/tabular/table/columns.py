@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import warnings
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from typing import Any
 
 import numpy as np
 
 from automl_ext.tabular.extra import library
+from automl_ext.tabular.table.dates import are_dates, date_order
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
@@ -24,10 +23,6 @@ MOST_WORDS = 5  # different words that count as missing in a text column of numb
 FEWEST_OF_CLASS = 5  # rows of each class, if it is no accident that the classes are intervals of a column
 TEXT_WORDS = 3  # text has on average at least this number of words
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
-# A date has a year, a month and, if the year is not first, a day. pandas would take a time of the day for today's.
-DATE = re.compile(r"\d{4}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2}|[A-Za-z]{3}.*\b\d{4}\b")
-ISO_DATE = re.compile(r"\s*\d{4}-\d{2}-\d{2}")
-DAY_FIRST = re.compile(r"\s*(1[3-9]|2\d|3[01])[-/.]\d{1,2}[-/.]\d{2}")
 ID_NAME = re.compile(r"(?i:(^|[_\W])(id|uuid|guid|index|rownames?|unnamed: 0)$)|[a-z]I[Dd]$")
 
 
@@ -40,14 +35,14 @@ class Column:
         kind: one of ``KINDS`` or ``IGNORED``.
         why: how the kind was found out.
         missing: texts that stand for a missing number.
-        day_first: whether 01/02/2020 is the first of February.
+        day_first: whether 01/02/2020 is the first of February; None if the column has no such dates.
     """
 
     name: str
     kind: str
     why: str
     missing: tuple[str, ...] = ()
-    day_first: bool = False
+    day_first: bool | None = None
 
     @property
     def is_used(self) -> bool:
@@ -82,7 +77,10 @@ def _given_column(values: Any, kind: str) -> Column:
     name = str(values.name)
     if kind == "numeric" and (words := number_words(values)):
         return Column(name, kind, f"as given; {short(', '.join(words))} counts as missing", words)
-    return Column(name, kind, "as given", day_first=kind == "date" and _is_day_first(values))
+    if kind == "date":
+        day_first, remark = date_order(values)
+        return Column(name, kind, "as given" + remark, day_first=day_first)
+    return Column(name, kind, "as given")
 
 
 def find_column(values: Any) -> Column:
@@ -125,9 +123,9 @@ def _text(name: str, present: Any, distinct: int) -> Column:
     if words is not None:
         why = f"numbers; {short(', '.join(words))} counts as missing" if words else "numbers as text"
         return Column(name, "numeric", why, words)
-    if _are_dates(present):
-        day_first = _is_day_first(present)
-        return Column(name, "date", "dates as text" + ", day first" * day_first, day_first=day_first)
+    day_first, remark = date_order(present)
+    if are_dates(present, day_first):
+        return Column(name, "date", "dates as text" + remark, day_first=day_first)
     words = present.str.split().str.len().mean()
     if words >= TEXT_WORDS and distinct > len(present) / 2:
         return Column(name, "text", f"{words:.1f} words on average")
@@ -142,55 +140,6 @@ def number_words(values: Any) -> tuple[str, ...] | None:
     numbers = library("pandas").to_numeric(present, errors="coerce")
     words = tuple(sorted(present[numbers.isna()].unique()))
     return words if numbers.notna().mean() >= NUMBERS and len(words) <= MOST_WORDS else None
-
-
-def _are_dates(present: Any) -> bool:
-    """Return whether all strings are dates with digits, the first 50 tried before the rest."""
-    return all(bool(to_dates(part, False).notna().all()) for part in (present.head(50), present))
-
-
-def to_dates(values: Any, day_first: bool) -> Any:
-    """Convert dates, or texts of dates, to times in UTC; NaT where a value is none.
-
-    Args:
-        values: a ``pandas.Series``.
-        day_first: whether 01/02/2020 is the first of February.
-    """
-    pandas = library("pandas")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about formats that differ
-        dates = pandas.to_datetime(values, errors="coerce", format="mixed", utc=True, dayfirst=day_first)
-        if day_first:  # a date that starts with the year has no other order
-            plain = pandas.to_datetime(values, errors="coerce", format="mixed", utc=True)
-            dates = dates.where(~values.astype(str).str.match(r"\s*\d{4}").to_numpy(bool), plain)
-    if pandas.api.types.is_datetime64_any_dtype(values.dtype):
-        return dates
-    texts = values.astype(str)
-    return _with_far_dates(texts, dates).where(texts.str.contains(DATE).to_numpy(bool))
-
-
-def _with_far_dates(texts: Any, dates: Any) -> Any:
-    """Fill in ISO dates before 1677 and after 2262, such as 9999-12-31: pandas 2 reads texts in nanoseconds only."""
-    far = dates.isna() & texts.str.match(ISO_DATE).to_numpy(bool)
-    if not far.any():
-        return dates
-    dates = dates.dt.tz_localize(None).astype("datetime64[us]")
-    dates[far] = np.array([_iso_date(text) for text in texts[far]], dtype="datetime64[us]")
-    return dates.dt.tz_localize("UTC")
-
-
-def _iso_date(text: str) -> datetime | None:
-    """Return the time in UTC, without a time zone; None if the text is no date."""
-    try:
-        moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))  # Python 3.10 knows no Z
-        return moment if moment.tzinfo is None else moment.astimezone(timezone.utc).replace(tzinfo=None)
-    except (ValueError, OverflowError):
-        return None
-
-
-def _is_day_first(values: Any) -> bool:
-    """Return whether a text has a number above 12 where the month would be, such as 13/01/2020."""
-    return bool(values.astype(str).str.match(DAY_FIRST).any())
 
 
 def is_nested(present: Any) -> bool:

@@ -31,6 +31,8 @@ class TableTask:
         classes: the labels in the order of the columns of probabilities; () for regression.
         metric: the measure by which models are compared.
         why: how the kind was found out, for the user.
+        center, scale: mean and standard deviation of the target of a regression. The learners get (y − center) / scale,
+            because most of them compute in float32, to which numbers with a large mean are equal.
     """
 
     target: str
@@ -38,6 +40,8 @@ class TableTask:
     classes: tuple[Any, ...]
     metric: str
     why: str
+    center: float = 0.0
+    scale: float = 1.0
 
     @property
     def is_classification(self) -> bool:
@@ -51,6 +55,14 @@ class TableTask:
         if all(isinstance(label, str) for label in self.classes):
             return np.array([index[str(plain(value))] for value in values], dtype=np.int64)
         return np.array([index[plain(value)] for value in values], dtype=np.int64)
+
+    def scaled(self, y: Array) -> Array:
+        """Standardize the target of a regression; class numbers stay as they are."""
+        return y if self.is_classification else (y - self.center) / self.scale
+
+    def unscaled(self, y: Array) -> Array:
+        """Invert :meth:`scaled`."""
+        return y if self.is_classification else y * self.scale + self.center
 
 
 def plain(value: Any) -> Any:
@@ -107,6 +119,14 @@ def find_task(values: Any, target: str, metric: str | None = None, kind: str | N
     if chosen not in allowed:
         raise UserError(f"metric: expected {' or '.join(allowed)} for {kind}, got {short(metric)}")
     if kind == "regression":
-        return TableTask(target, "regression", (), chosen, why)
+        return TableTask(target, "regression", (), chosen, why, *_center_and_scale(np.asarray(values, np.float64)))
     ordered = tuple(sorted(labels, key=lambda label: (isinstance(label, str), label)))
     return TableTask(target, "binary" if len(ordered) == 2 else "multiclass", ordered, chosen, why)
+
+
+def _center_and_scale(y: Array) -> tuple[float, float]:
+    center = float(y.mean())
+    largest = float(np.abs(y - center).max())
+    if largest == 0:  # the values differ by less than the rounding of their mean
+        return center, 1.0
+    return center, largest * float(((y - center) / largest).std())  # the square of a tiny number would be 0

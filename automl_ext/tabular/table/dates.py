@@ -1,0 +1,102 @@
+"""Dates as text."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from datetime import datetime, timezone
+from typing import Any
+
+import numpy as np
+
+from automl_ext.tabular.extra import library
+
+# A date has a year, a month and, if the year is not first, a day. pandas would take a time of the day for today's.
+DATE = re.compile(r"\d{4}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2}|[A-Za-z]{3}.*\b\d{4}\b")
+ISO_DATE = re.compile(r"\s*\d{4}-\d{2}-\d{2}")
+DAY_AND_MONTH = re.compile(r"^\s*(\d{1,2})([-/.])(\d{1,2})[-/.]\d{2}")  # such as 01/02/2020
+
+
+def date_order(values: Any) -> tuple[bool | None, str]:
+    """Find the order of day and month in dates such as 01/02/2020.
+
+    A number above 12 tells it. Without one, the day comes first in dates with dots, and the month in others. Dates with
+    dots and the month first are not supported: hardly anybody writes them.
+
+    Args:
+        values: a ``pandas.Series``.
+
+    Returns:
+        Whether the day comes first, None if there are no such dates; and a remark for the user.
+    """
+    parts = values.dropna().astype(str).str.extract(DAY_AND_MONTH).dropna()
+    if parts.empty:
+        return None, ""
+    is_day, is_month = ((parts[i].astype(int) > 12).any() for i in (0, 2))
+    if is_day or is_month:
+        return bool(is_day), ", day first" if is_day else ", month first"
+    if (parts[1] == ".").all():
+        return True, ", day first because of the dots"
+    return False, ", month first assumed, because no number is above 12"
+
+
+def are_dates(present: Any, day_first: bool | None) -> bool:
+    """Return whether all strings are dates with digits, the first 50 tried before the rest."""
+    return all(bool(to_dates(part, day_first).notna().all()) for part in (present.head(50), present))
+
+
+def to_dates(values: Any, day_first: bool | None) -> Any:
+    """Convert dates, or texts of dates, to times in UTC; NaT where a value is none.
+
+    Args:
+        values: a ``pandas.Series``.
+        day_first: whether 01/02/2020 is the first of February. Dates in the other order become NaT. With None, so do
+            dates without a dot and without a number above 12, which may have either order.
+    """
+    pandas = library("pandas")
+    is_date = pandas.api.types.is_datetime64_any_dtype(values.dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about formats that differ
+        if is_date:
+            return pandas.to_datetime(values, errors="coerce", utc=True)
+        texts = values.astype(str)
+        starts_with_day, starts_with_month = _orders(texts, day_first)
+        month = pandas.to_datetime(values.where(~starts_with_day), errors="coerce", format="mixed", utc=True)
+        day = values.where(starts_with_day)
+        dates = month.where(
+            ~starts_with_day, pandas.to_datetime(day, errors="coerce", format="mixed", utc=True, dayfirst=True)
+        )
+    has_day_and_month = texts.str.match(DAY_AND_MONTH).to_numpy(bool)
+    return _with_far_dates(texts, dates).where(
+        texts.str.contains(DATE).to_numpy(bool) & (~has_day_and_month | starts_with_day | starts_with_month)
+    )
+
+
+def _orders(texts: Any, day_first: bool | None) -> tuple[Any, Any]:
+    """Return which texts are dates such as 01/02/2020 with the day first, and which with the month first."""
+    parts = texts.str.extract(DAY_AND_MONTH)
+    first, second = (library("pandas").to_numeric(parts[i], errors="coerce").to_numpy(np.float64) for i in (0, 2))
+    dots = (parts[1] == ".").to_numpy(bool)
+    if day_first is None:
+        return (second <= 12) & (dots | (first > 12)), (first <= 12) & ~dots & (second > 12)
+    none = np.zeros(len(texts), bool)
+    return ((second <= 12), none) if day_first else (none, (first <= 12) & ~dots)
+
+
+def _with_far_dates(texts: Any, dates: Any) -> Any:
+    """Fill in ISO dates before 1677 and after 2262, such as 9999-12-31: pandas 2 reads texts in nanoseconds only."""
+    far = dates.isna() & texts.str.match(ISO_DATE).to_numpy(bool)
+    if not far.any():
+        return dates
+    dates = dates.dt.tz_localize(None).astype("datetime64[us]")
+    dates[far] = np.array([_iso_date(text) for text in texts[far]], dtype="datetime64[us]")
+    return dates.dt.tz_localize("UTC")
+
+
+def _iso_date(text: str) -> datetime | None:
+    """Return the time in UTC, without a time zone; None if the text is no date."""
+    try:
+        moment = datetime.fromisoformat(text.strip().replace("Z", "+00:00"))  # Python 3.10 knows no Z
+        return moment if moment.tzinfo is None else moment.astimezone(timezone.utc).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        return None
