@@ -19,8 +19,9 @@ from automl_ext.parsing import parse
 from automl_ext.rl.episodes.record import RecordCommand, record_run
 from automl_ext.rl.registry import ALGORITHMS
 from automl_ext.runners import RANKED, RUNNERS, Runner
-from automl_ext.summary import print_evaluation, print_json, print_recording, print_run, print_stopped
+from automl_ext.summary import only_json, print_evaluation, print_json, print_recording, print_run, print_stopped
 from automl_ext.training import ranks
+from automl_ext.training.ctrl_c import sigterm_as_ctrl_c
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.machine.memory import is_out_of_memory
@@ -122,7 +123,7 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
     )
     options = parsed.options
     ranks.join()
-    with contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+    with only_json(options.json):
         result = run_command(prog, function, parsed.settings, options)
     if ranks.rank() > 0:  # rank 0 prints
         return 0
@@ -161,7 +162,7 @@ def _eval(prog: str, args: Sequence[str]) -> int:
     from automl_ext.rl.reports.evaluate_run import evaluate_run
 
     videos = tuple(path for path in (command.gif, command.mp4) if path is not None)
-    with contextlib.redirect_stdout(sys.stderr if command.json else sys.stdout):
+    with only_json(command.json):
         result = evaluate_run(
             command.run, command.episodes, command.seed, command.policy, videos, command.eval_max_steps, command.trust
         )
@@ -175,7 +176,7 @@ def _eval(prog: str, args: Sequence[str]) -> int:
 def _record(prog: str, args: Sequence[str]) -> int:
     text = "Record episodes of a trained policy, from which bc, cql and iql learn."
     command = tyro.cli(RecordCommand, prog=prog, args=args, description=text)
-    with contextlib.redirect_stdout(sys.stderr if command.json else sys.stdout):
+    with only_json(command.json):
         result = record_run(command)
     if command.json:
         print_json(result)
@@ -336,7 +337,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _check_ranks(name)
         run = _completion if name == COMPLETION else COMMANDS[name][1]
-        code = run(f"automl-ext {name}", argv[len(name.split()) :])
+        with sigterm_as_ctrl_c():
+            code = run(f"automl-ext {name}", argv[len(name.split()) :])
         flush_output()  # a full disk is found here
         return code
     except KeyboardInterrupt as error:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import os
 import shlex
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
@@ -32,6 +35,26 @@ NAMES = {
     "random_median": "random cells, median",
     "random_std": "random cells, standard deviation",
 }
+
+
+@contextlib.contextmanager
+def only_json(json: bool) -> Iterator[None]:
+    """With ``json``, send what is printed in this context to standard error: standard output holds only the result.
+
+    That includes what child processes and libraries in C print: they write to the file descriptor 1 itself.
+    """
+    if not json:
+        yield
+        return
+    sys.stdout.flush()
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # one of the two is closed
+            kept = os.dup(1)
+            stack.callback(os.close, kept)
+            os.dup2(2, 1)
+            stack.callback(os.dup2, kept, 1)
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
 
 
 def print_json(result: Any) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import sys
 from collections.abc import Callable, Sequence
@@ -15,7 +14,7 @@ import tyro
 from automl_ext.parallel.cluster import Cluster
 from automl_ext.parsing import parse
 from automl_ext.runners import TUNABLE, Runner, TrainOptions
-from automl_ext.summary import print_json, print_stopped, print_tuning
+from automl_ext.summary import only_json, print_json, print_stopped, print_tuning
 from automl_ext.training.errors import UserError
 from automl_ext.tune.commands.command import CommandTuneConfig, tune_command
 from automl_ext_cli.commands import command_name, unknown_command
@@ -57,7 +56,7 @@ def run_tune(prog: str, args: Sequence[str]) -> int:
             f"--seeds: expected --seed, or --trial-seeds for several runs a trial, got --seeds {options.seeds}"
         )
     cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
-    with cluster, contextlib.redirect_stdout(sys.stderr if options.json else sys.stdout):
+    with cluster, only_json(options.json):
         how = {"resume": options.resume, "stop_after": options.stop_after}
         result = tune_command(name, runner.load, runner.metric, settings, parsed.tuning, options.out, **how)
     if options.json:

@@ -16,6 +16,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code
     try:
         from automl_ext.cli import main as run  # loads torch
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
     except (ValueError, ImportError) as error:
         if "AUTOML_EXT_BACKEND" not in str(error):
             raise

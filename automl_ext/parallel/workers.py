@@ -109,8 +109,8 @@ class Workers(Generic[Result]):
                 call.finished = True
         if any(call.deaths >= DEATHS for call in finished):
             raise UserError(
-                f"a worker process was killed {DEATHS} times during the same call; is there enough memory? "
-                f"(A script must start its runs below {GUARD})"
+                f"a worker process was killed {DEATHS} times during the same call, or ended itself (a crash, "
+                f"os._exit); is there enough memory? (A script must start its runs below {GUARD})"
             )
         self._start()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time as clock
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from automl_ext.tabular.table.reading import read_table
 from automl_ext.tabular.table.task import HIGHER_IS_BETTER
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.errors import UserError
-from automl_ext.training.files.atomic import check_writable, write_atomic
+from automl_ext.training.files.atomic import check_writable, write_output
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.run import CONFIG, Run
 
@@ -143,8 +144,9 @@ def predict_command(prog: str, args: Sequence[str]) -> int:
         columns |= {f"probability of {label}": probabilities[:, i] for i, label in enumerate(fitted.classes)}
     else:
         columns[fitted.task.target] = fitted.predict(frame)
-    write_atomic(command.out, library("pandas").DataFrame(columns).to_csv(index=False).encode())
-    print(f"{command.out}: predictions of {len(frame):,} rows")
+    write_output(command.out, library("pandas").DataFrame(columns).to_csv(index=False).encode())
+    if command.out.is_file():  # a pipe has only the predictions
+        print(f"{command.out}: predictions of {len(frame):,} rows")
     return 0
 
 
@@ -221,4 +223,4 @@ def _summarize(console: Console, fitted: Fitted, out: Path, page: Path) -> None:
         console.print("interrupted: these are the models that were finished until then", markup=False)
     console.print(f"split: {validation(facts)} {final_models(facts)}", markup=False)
     console.print(f"written to {page}", markup=False)
-    console.print(f"next:\n  automl-ext predict {out} NEW.csv --out predictions.csv", markup=False)
+    console.print(f"next:\n  automl-ext predict {shlex.quote(str(out))} NEW.csv --out predictions.csv", markup=False)

@@ -82,9 +82,8 @@ class TableSearch:
 
     def job(self, fold: Fold, train: Any, valid: Any, deadline: float | None = None) -> FitJob:
         deadline = self.deadline if deadline is None else deadline
-        y, valid_y = (self.task.scaled(self.y[rows]) for rows in (fold.train, fold.valid))
-        if valid is None:
-            valid_y = None
+        y = self.task.scaled(self.y[fold.train])
+        valid_y = None if valid is None else self.task.scaled(self.y[fold.valid])
         return FitJob(self.task, train, y, valid, valid_y, self.seed + len(self.trials), self.threads, deadline)
 
     def plan(self, first: ModelCandidate) -> Trial | None:

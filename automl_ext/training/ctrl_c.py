@@ -1,10 +1,12 @@
-"""Ctrl-C that waits for the end of the work in hand, so that it can be saved."""
+"""Ctrl-C that waits for the end of the work in hand, so that it can be saved; SIGTERM as Ctrl-C."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -42,3 +44,30 @@ class CtrlC:
             raise KeyboardInterrupt
         self.requested = True
         os.write(2, MESSAGE)  # print may be in use when the signal arrives
+
+
+@contextlib.contextmanager
+def sigterm_as_ctrl_c() -> Iterator[None]:
+    """Treat SIGTERM, which batch systems and containers send before they kill a process, as Ctrl-C in this context.
+
+    Nothing changes where Ctrl-C is ignored, in other threads than the main one, with several ranks, and where the
+    program handles SIGTERM in its own way.
+    """
+
+    def handle(number: int, frame: Any) -> None:
+        if os.getpid() != process or signal.getsignal(signal.SIGINT) in (signal.SIG_IGN, signal.SIG_DFL):
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # a forked child, or Ctrl-C is ignored
+            signal.raise_signal(signal.SIGTERM)
+        else:
+            signal.raise_signal(signal.SIGINT)
+
+    process = os.getpid()
+    in_main = threading.current_thread() is threading.main_thread()
+    if not in_main or ranks.count() > 1 or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, handle)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

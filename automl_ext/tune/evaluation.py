@@ -27,6 +27,12 @@ DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 Objective = Callable[[dict[str, Any], Path], float]  # (point, folder of the trial) -> value
 
 
+def name_of(objective: Objective) -> str:
+    """Return the module and the name of a function, or of the class of a callable object."""
+    named: Any = objective if hasattr(objective, "__qualname__") else type(objective)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
 @dataclass(frozen=True)
 class Evaluate:
     """Evaluates a proposal, and writes its outcome into its file before it returns it.

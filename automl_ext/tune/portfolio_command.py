@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import tyro
 
 from automl_ext.training.errors import UserError
-from automl_ext.training.files.atomic import check_writable, write_atomic
+from automl_ext.training.files.atomic import check_writable, write_output
 from automl_ext.tune.past_studies import read_study
 from automl_ext.tune.portfolio_building import build_portfolio
 
@@ -58,7 +58,7 @@ def write_portfolio(options: PortfolioCommand) -> dict[str, Any]:
     studies = [read_study(path) for path in options.studies]
     built = build_portfolio(studies, options.size, f"automl-ext portfolio, {len(studies)} studies")
     check_writable(options.out)
-    write_atomic(options.out, (json.dumps(built.as_dict(), indent=1) + "\n").encode())
+    write_output(options.out, (json.dumps(built.as_dict(), indent=1) + "\n").encode())
     return {
         "command": built.command,
         "studies": len(studies),

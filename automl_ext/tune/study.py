@@ -8,8 +8,10 @@ ended; from a shared one, the trials of other tuning runs are read.
 from __future__ import annotations
 
 import math
+import socket
 import uuid
 import warnings
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_json
 from automl_ext.training.files.reading import read_object, short
 from automl_ext.training.search_space import Space
+from automl_ext.training.seeding import derived_seed
 from automl_ext.tune.config import TuneConfig
 from automl_ext.tune.pruning import Rule, hyperband, pruned
 from automl_ext.tune.samplers import SeededSampler, direction_of, in_memory
@@ -51,11 +54,12 @@ class Study:
         self.config = config
         self.ranges, self.space = space, distributions(space)
         points = [nearest(space, point) for point in first]
-        self.sampler = SeededSampler(config.sampler, config.seed, self.space, points)
+        self.storage = Storage(name, config, self.space, out)
+        seed = derived_seed(config.seed, self.storage.seed) if self.storage.seed else config.seed
+        self.sampler = SeededSampler(config.sampler, seed, self.space, points)
         self.memory = in_memory(name, config.minimize, self.sampler)
         self.running: dict[int, Trial] = {}
         self.steps: tuple[int, int] | None = None  # first and last step that the first finished trial reported
-        self.storage = Storage(name, config, self.space, out)
 
     def propose(self, index: int) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the parameters of a new trial as the sampler chose them, and as the point to try."""
@@ -122,14 +126,14 @@ class Storage:
     """The storage of a study, which holds the trials that have ended."""
 
     def __init__(self, name: str, config: TuneConfig, space: Distributions, out: Path) -> None:
-        self.space, self.tuner = space, "this"
+        self.space, self.tuner, self.seed = space, "this", 0
         self.known: set[int] = set()  # numbers of the trials of others that were returned
         if config.storage is None:
             # It is written again from the trials' files: a killed process may have left half a line and a lock.
             for path in (out / LOG, out / f"{LOG}.lock"):
                 path.unlink(missing_ok=True)
         else:
-            self.tuner = tuner_of(out)
+            self.tuner, self.seed = tuner_of(out)
         url = config.storage or f"{JOURNAL}{out / LOG}"
         try:
             storage: Any = url
@@ -190,9 +194,18 @@ class Storage:
         return found
 
 
-def tuner_of(out: Path) -> str:
-    """Return the name of the tuning run in ``out`` in shared storages; choose one at first."""
+def tuner_of(out: Path) -> tuple[str, int]:
+    """Return the name of the tuning run in ``out`` in shared storages, and a number for its seed.
+
+    Both are chosen at first. The number depends on the machine and the folder: runs with equal options that are started
+    on several machines would otherwise draw the same points.
+    """
     path = out / TUNER
     if not path.exists():
-        write_json(path, {"tuner": uuid.uuid4().hex})
-    return str(read_object(path).get("tuner"))
+        place = f"{socket.gethostname()}:{out.resolve()}"
+        write_json(path, {"tuner": uuid.uuid4().hex, "seed": zlib.crc32(place.encode())})
+    stored = read_object(path)
+    seed = stored.get("seed", 0)
+    if not isinstance(seed, int):
+        raise UserError(f"{path}: seed: expected an integer, got {short(seed)}")
+    return str(stored.get("tuner")), seed

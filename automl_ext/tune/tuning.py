@@ -13,6 +13,7 @@ import dataclasses
 import math
 import pickle
 import time
+import warnings
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -23,9 +24,9 @@ from automl_ext.parallel.workers import Workers
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.run import Run
-from automl_ext.training.search_space import Space
+from automl_ext.training.search_space import Categories, Range, Space
 from automl_ext.tune.config import TuneConfig, check_installed
-from automl_ext.tune.evaluation import Evaluate, Objective
+from automl_ext.tune.evaluation import Evaluate, Objective, name_of
 from automl_ext.tune.trials import Outcome, Proposal, read_trial, write_trial
 
 if TYPE_CHECKING:
@@ -130,6 +131,9 @@ def tune(
         raise UserError(f"resume: expected auto, got {resume}")
     if not space:
         raise UserError("space: expected at least one name, got none")
+    for key, values in space.items():
+        if not isinstance(values, (Range, Categories)):
+            raise UserError(f"space: {short(key)}: expected Range or Categories, got {short(values)}")
     if config.workers > 1:
         try:
             pickle.dumps(objective)
@@ -155,7 +159,7 @@ def tune(
         (run.path / TRIALS).mkdir(exist_ok=True)
         study = Study(config.study or name, config, space, points, run.path)
         if config.storage is not None:
-            study.storage.compare_settings(about or {})
+            study.storage.compare_settings(about or {"objective": name_of(objective), "space": described(space)})
         tuning = Tuning(run, study, config, points, objective)
         if not tuning.run_trials(stop_after, name):
             return None
@@ -270,6 +274,8 @@ class Tuning:
             self.run.log(done, **self.trials.scalars())
             self.run.save(done, {})
         failed = self.trials.count("failed")
+        if outcome.state == "failed":
+            warnings.warn(f"trial {proposal.index} failed: {outcome.error}", stacklevel=2)
         if failed == done and (done >= HOPELESS or not (self.pending or self.has_budget())):
             which = f"the first {done} trials" if done > 1 else "the first trial"
             raise UserError(

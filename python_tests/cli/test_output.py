@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -25,7 +26,7 @@ from automl_ext import cli
 from automl_ext.cli import main
 from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.runners import RUNNERS
-from automl_ext.summary import duration, formatted, network_rows, print_run
+from automl_ext.summary import duration, formatted, network_rows, only_json, print_run
 from automl_ext.training import progress
 
 IMAGES = shlex.split("--subset 200 --epochs 1 --channels 4 --device cpu")
@@ -54,6 +55,14 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def following(out: str) -> list[list[str]]:
     """Return the command lines that a summary proposes."""
     return [shlex.split(line)[1:] for line in out.partition("next:")[2].splitlines() if line.strip()]
+
+
+def test_json_on_standard_output_is_alone(capfd: pytest.CaptureFixture[str]) -> None:
+    with only_json(True):
+        os.write(1, b"a child process\n")
+        print("an environment")
+    os.write(1, b"{}")
+    assert capfd.readouterr() == ("{}", "a child process\nan environment\n")
 
 
 def test_summary_of_a_training_and_the_commands_that_follow(command: Command) -> None:

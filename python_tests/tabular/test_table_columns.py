@@ -6,6 +6,7 @@ import gzip
 from datetime import date
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -235,7 +236,7 @@ def test_parquet_and_csv_are_the_same(tmp_path: Path) -> None:
             ["01/02/2020", "03/04/2021"],
             False,
             ["05.03.2010"],
-            "row 1: expected a date with the month before the day and",
+            "row 1: expected a date with the month before the",
         ),
         (["2020-01-05", "2021-11-30"], None, ["05.03.2010", "25/03/2010", "03/25/2010"], [14673, 14693, 14693]),
         (["2020-01-05", "2021-11-30"], None, ["05/03/2010"], "row 1: expected a date with the year first"),

@@ -104,6 +104,25 @@ def test_a_failed_write_keeps_the_file_of_before_and_leaves_no_other(tmp_path: P
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_an_output_may_be_a_pipe_or_a_symbolic_link(tmp_path: Path) -> None:
+    pipe, real, link = tmp_path / "pipe", tmp_path / "real.csv", tmp_path / "link.csv"
+    os.mkfifo(pipe)
+    link.symlink_to(real)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        for path in (pipe, link):
+            atomic.check_writable(path)
+            atomic.write_output(path, b"rows")
+        assert os.read(reader, 10) == b"rows"
+    finally:
+        os.close(reader)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert real.read_bytes() == b"rows"
+    with pytest.raises(OSError, match="not a regular file: '/dev/null'"):
+        atomic.write_atomic(Path("/dev/null"), b"")
+
+
 def test_a_full_disk_at_the_start_leaves_nothing(tmp_path: Path) -> None:
     with full_disk(300), pytest.raises(UserError, match=r"cannot use the run directory .*: .*File too large"):
         make(tmp_path / "run")

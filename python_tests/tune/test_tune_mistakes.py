@@ -68,6 +68,35 @@ def test_a_shared_study_of_other_settings_warns(tmp_path: Path, recwarn: pytest.
         tune(changing, SPACE, config, tmp_path / "three", about={"settings": {"table": "b.csv", "seed": 0}})
 
 
+def test_another_function_or_space_in_a_shared_study_warns(tmp_path: Path) -> None:
+    config = TuneConfig(trials=1, storage=f"journal:{tmp_path / 'study.log'}")
+    tune(changing, SPACE, config, tmp_path / "one")
+    with pytest.warns(UserWarning, match=r"begun with objective '.*changing' there, '.*constant' here"):
+        tune(constant, SPACE, config, tmp_path / "two")
+    with pytest.warns(UserWarning, match=r"begun with space"):
+        tune(changing, {"lr": Range(0.0, 9.0)}, config, tmp_path / "three")
+
+
+def constant(point: dict[str, Any], folder: Path) -> float:
+    return 1.0
+
+
+def test_the_space_has_ranges_and_categories(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"space: 'lr': expected Range or Categories, got \(0, 1\)"):
+        tune(changing, {"lr": (0, 1)}, TuneConfig(trials=1), tmp_path / "run")  # type: ignore[dict-item]
+
+
+def test_failed_trials_are_named_with_their_reason(tmp_path: Path) -> None:
+    with pytest.warns(UserWarning, match="trial 1 failed: bad lr"):
+        tune(failing_once, SPACE, TuneConfig(trials=2), tmp_path / "run")
+
+
+def failing_once(point: dict[str, Any], folder: Path) -> float:
+    if folder.name.endswith("1"):
+        raise ValueError("bad lr")
+    return 1.0
+
+
 def test_flags_that_take_one_item_are_repeated() -> None:
     config = A2CConfig(hidden=(8, 8), env=EnvOptions(env_kwarg=("size=5", "mapping_seed=1")))
     assert as_flags(config) == "--env-kwarg size=5 --env-kwarg mapping_seed=1 --hidden 8 8"

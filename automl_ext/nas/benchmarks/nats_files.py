@@ -30,7 +30,7 @@ from automl_ext.nas.estimators.table import COLUMNS
 from automl_ext.nas.spaces.cell_genotype import shorten
 from automl_ext.nas.spaces.nasbench201 import Genotype
 from automl_ext.training.errors import UserError
-from automl_ext.training.files.atomic import write_atomic
+from automl_ext.training.files.atomic import write_output
 from automl_ext.training.files.reading import check_regular
 
 SUFFIX = ".pickle.pbz2"
@@ -55,7 +55,7 @@ def convert(source: Path, out: Path) -> None:
     data = text.getvalue().encode()
     out.parent.mkdir(parents=True, exist_ok=True)
     # mtime=0 makes the gzip file depend only on its content.
-    write_atomic(out, gzip.compress(data, mtime=0) if out.suffix == ".gz" else data)
+    write_output(out, gzip.compress(data, mtime=0) if out.suffix == ".gz" else data)
 
 
 def _cells(source: Path) -> Iterator[tuple[str, Any]]:

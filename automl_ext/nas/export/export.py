@@ -265,6 +265,8 @@ def normalize(images: Tensor) -> Tensor:
     """Convert uint8 images to the network's input: scale to [0, 1], then normalize as in training."""
     if images.dtype != torch.uint8:
         raise TypeError(f"images: expected uint8, got {{images.dtype}}; of [0, 1]: (255 * images).round().byte()")
+    if images.ndim != 4 or images.shape[1] != len(MEAN):
+        raise ValueError(f"images: expected [N, {{len(MEAN)}}, H, W], got {{list(images.shape)}}")
     mean, std = (torch.tensor(values, device=images.device)[:, None, None] for values in (MEAN, STD))
     return (images / 255 - mean) / std
 

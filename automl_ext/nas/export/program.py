@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,6 +69,7 @@ def write_program(program: nn.Module, samples: list[Tensor], path: Path) -> list
     Returns:
         The samples that the program takes: the second one too if it takes any size.
     """
+    program = copy.deepcopy(program).requires_grad_(False)  # so that its outputs need no detach()
     exported = None
     if len(samples) > 1:
         any_size = dict.fromkeys((0, 2, 3), torch.export.Dim.AUTO)

@@ -22,6 +22,8 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.training import ranks
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.epochs import set_cosine_lr
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
 from automl_ext.training.machine.clock import Clock
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.search_space import Range
@@ -81,7 +83,8 @@ class NetworkTraining:
         held_out: images on which the accuracy is measured after each epoch; none by default.
 
     Raises:
-        UserError: ``config`` asks for an auxiliary head or drop-path, which networks of the space do not support.
+        UserError: ``config`` asks for an auxiliary head or drop-path, which networks of the space do not support; or a
+            network has no parameters, or its output is not [N, number of classes].
     """
 
     def __init__(
@@ -100,6 +103,10 @@ class NetworkTraining:
         self.class_weights = class_weights(config.class_weights, self.split.labels, splits.num_classes)
         seed_everything(config.seed)
         network = space.build(genotype, **network_shape(splits, config.channels, config.cells))
+        self.where = f"{type(space).__name__}.build({short(genotype)})"
+        if next(network.parameters(), None) is None:
+            raise UserError(f"{self.where}: expected a network with parameters")
+        self.num_classes = splits.num_classes
         if config.auxiliary:
             add_auxiliary_head(network)
         self.network = network.to(device)
@@ -161,11 +168,20 @@ class NetworkTraining:
         if not self.config.auxiliary:
             with synced_norms():
                 logits = self.network(images)
+            self.check(logits, images)
             return batch_loss(logits, labels, weight), logits
         with synced_norms():
             logits, auxiliary = self.network(images)
+        self.check(logits, images)
         extra = batch_loss(auxiliary, labels, weight)
         return batch_loss(logits, labels, weight) + self.config.auxiliary * extra, logits
+
+    def check(self, logits: Any, images: Tensor) -> None:
+        """Raise UserError unless the output of the network has one number per image and class."""
+        expected, got = (len(images), self.num_classes), getattr(logits, "shape", type(logits).__name__)
+        if got != expected:
+            got = got if isinstance(got, str) else f"shape {tuple(got)}"
+            raise UserError(f"{self.where}: expected a network whose output has shape {expected}, got {got}")
 
     def state_dict(self) -> dict[str, Any]:
         return {

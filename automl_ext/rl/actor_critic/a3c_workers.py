@@ -27,6 +27,8 @@ from automl_ext.rl.envs.workers import how_ended
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
 
+START_LIMIT = 60.0  # seconds for a worker's environments and networks, which take long on a busy machine
+
 
 @dataclass
 class Shared:
@@ -36,7 +38,8 @@ class Shared:
         parameters: all parameters of the network as one vector.
         square_avg: RMSprop's running averages of squared gradients.
         steps: number of environment steps so far, a multiprocessing Value.
-        heartbeats: int64 [n_workers]; each worker increments its entry at every step. 0: it is still starting.
+        heartbeats: int64 [n_workers]; each worker increments its entry at every step. 0: its process starts;
+            1: it makes its environments.
     """
 
     parameters: Tensor
@@ -158,19 +161,21 @@ class Watch:
         self.last, self.since = heartbeats.copy(), np.full(len(heartbeats), time.monotonic())
 
     def check(self, worker: int) -> None:
-        """Check one worker. It is not checked before its first heartbeat, while it starts.
+        """Check one worker. It is not checked before its first heartbeat, while its process starts.
 
         Raises:
-            EnvError: its heartbeat has not changed for ``limit`` seconds.
+            EnvError: its heartbeat has not changed for ``limit`` seconds. While it makes its environments and networks,
+                with heartbeat 1, the limit is ``START_LIMIT`` if this is longer.
         """
         now = time.monotonic()
+        starting = self.heartbeats[worker] == 1
+        limit = max(self.limit, START_LIMIT) if starting else self.limit
         if self.heartbeats[worker] != self.last[worker] or not self.heartbeats[worker]:
             self.last[worker], self.since[worker] = self.heartbeats[worker], now
-        elif now - self.since[worker] > self.limit:
-            raise EnvError(
-                f"worker process {worker} made no step for {self.limit:g} s, the limit of --step-timeout: "
-                "its environment hangs"
-            )
+        elif now - self.since[worker] > limit:
+            what = "did not make its environments within" if starting else "made no step for"
+            source = ", the limit of --step-timeout" * (limit == self.limit)
+            raise EnvError(f"worker process {worker} {what} {limit:g} s{source}: its environment hangs")
 
 
 def work(worker: int, config: A3CConfig, shared: Shared, pipe: Connection) -> None:
@@ -189,6 +194,7 @@ def work(worker: int, config: A3CConfig, shared: Shared, pipe: Connection) -> No
     try:
         beat()
         learner = A2C(dataclasses.replace(config, seed=seed))
+        beat()
         learner.envs.heartbeat = beat
         try:
             for until in received(pipe):

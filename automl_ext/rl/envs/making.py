@@ -239,12 +239,20 @@ def wrap(env: gymnasium.Env, name: str, where: str) -> gymnasium.Env:
     """Apply the user's wrapper ``MODULE:FUNCTION``.
 
     Raises:
-        UserError: the function cannot be imported or called.
+        UserError: the function cannot be imported or called, or is a wrapper of Gymnasium that learns statistics.
         EnvError: it failed or did not return an environment.
     """
     function = import_object(name, "--wrapper")
     if not callable(function):
         raise UserError(f"--wrapper {name}: expected a function or a class, got {short(function)}")
+    for learning, instead in (
+        (gymnasium.wrappers.NormalizeObservation, "--normalize"),
+        (gymnasium.wrappers.NormalizeReward, "--scale-rewards (a2c) or --reward-clip"),
+    ):
+        if function is learning:
+            raise UserError(
+                f"--wrapper {name}: its statistics would be missing in evaluations and after a resume; use {instead}"
+            )
     try:
         wrapped = function(env)
     except BaseException as error:

@@ -20,8 +20,15 @@ SEPARATOR = ","  # between the ids of the tasks
 
 
 def tasks_of(env_id: str) -> list[str]:
-    """Split ``A,B,C`` into the ids of the tasks."""
-    return [name.strip() for name in env_id.split(SEPARATOR)]
+    """Split ``A,B,C`` into the ids of the tasks.
+
+    Raises:
+        UserError: an id is empty.
+    """
+    names = [name.strip() for name in env_id.split(SEPARATOR)]
+    if len(names) > 1 and not all(names):
+        raise UserError(f"env_id: expected ids separated by commas, got {short(env_id)}")
+    return names
 
 
 class TaskObservation(gymnasium.ObservationWrapper):

@@ -124,6 +124,9 @@ class Envs:
         if not isinstance(self.observation_space, ARRAYS):
             vector.close()
             raise no_arrays(self.observation_space, self._where)
+        if 0 in (self.observation_space.shape or ()):
+            vector.close()
+            raise UserError(f"{self._where}observations: expected numbers, got shape {self.observation_space.shape}")
         mode = vector.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise UserError(f"autoreset mode: expected NEXT_STEP or SAME_STEP, got {mode}")

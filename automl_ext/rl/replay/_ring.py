@@ -196,7 +196,14 @@ class Ring:
             return x
         if not np.can_cast(x.dtype, stored.dtype, "same_kind"):
             raise TypeError(f"{name}: expected {stored.dtype}, got {x.dtype}")
-        return x.astype(stored.dtype)
+        if np.can_cast(x.dtype, stored.dtype, "safe"):
+            return x.astype(stored.dtype)
+        with np.errstate(over="ignore"):
+            converted = x.astype(stored.dtype)
+        lost = converted != x if stored.dtype.kind in "iu" else np.isinf(converted) & ~np.isinf(x)
+        if lost.any():
+            raise ValueError(f"{name}: expected numbers within {stored.dtype}, got {x[lost].flat[0]}")
+        return converted
 
     def _check_step(
         self,

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import check_count, check_number
+from automl_ext.ops._checks import check_count, check_number, describe
 from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.replay import _windows_reference
 from automl_ext.rl.replay._ring import Ring
@@ -100,6 +100,9 @@ class UniformReplay:
     ) -> None:
         op = type(self).__name__
         self.n_step, self.gamma = check_count(n_step, "n_step", op), check_number(gamma, "gamma", op, 0, 1)
+        for name, shape in (("observation_shape", observation_shape), ("action_shape", action_shape)):
+            if not isinstance(shape, (tuple, list)) or not all(isinstance(n, (int, np.integer)) for n in shape):
+                raise TypeError(f"{op}: {name}: expected a tuple of ints, got {describe(shape)}")
         if not isinstance(generator, Generator):
             raise TypeError(
                 f"{op}: generator: expected a numpy.random.Generator or torch.Generator, got {type(generator).__name__}"
@@ -158,6 +161,12 @@ class UniformReplay:
         Raises:
             ValueError: the state has other sizes, dtypes or another kind of generator.
         """
+        wanted, given = set(self.state_dict()), set(state)
+        if wanted != given:
+            raise ValueError(
+                f"state: expected that of a {type(self).__name__} ({', '.join(sorted(wanted))}), "
+                f"got {', '.join(sorted(map(str, given))) or 'nothing'}"
+            )
         own, saved = isinstance(self.generator, torch.Generator), isinstance(state["generator"], Tensor)
         if own != saved:
             kinds = ("a torch.Generator", "a numpy.random.Generator")

@@ -36,7 +36,13 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def write_atomic(path: Path, data: bytes) -> None:
-    """Write under a temporary name, fsync, rename, fsync the folder. A failed write leaves no temporary file."""
+    """Write under a temporary name, fsync, rename, fsync the folder. A failed write leaves no temporary file.
+
+    Raises:
+        OSError: the file cannot be written, or ``path`` is a device or a pipe, which the renaming would replace.
+    """
+    if _is_special(path) and not path.is_dir():
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
     temporary = path.with_name(f".{path.name}.tmp")
     try:
         with naming(path):
@@ -50,6 +56,19 @@ def write_atomic(path: Path, data: bytes) -> None:
         raise
 
 
+def write_output(path: Path, data: bytes) -> None:
+    """Write a file that the user named. A device or a pipe is written to, and a symbolic link keeps its place."""
+    if _is_special(path):
+        with naming(path):
+            path.write_bytes(data)
+    else:
+        write_atomic(Path(os.path.realpath(path)), data)
+
+
+def _is_special(path: Path) -> bool:
+    return path.exists() and not path.is_file()
+
+
 def check_writable(path: Path) -> None:
     """Create the folder of ``path`` and an empty file in it, to find errors before a long computation.
 
@@ -59,6 +78,8 @@ def check_writable(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if _is_special(path):
+        return
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.touch()
     temporary.unlink()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import io
 import re
@@ -49,8 +50,9 @@ def write_program(network: nn.Module, example: Tensor, shapes: dict[str, Any], p
         shapes: the dynamic dims of the argument, by the name of the parameter of ``forward``.
         path: the file.
     """
+    frozen = copy.deepcopy(network).requires_grad_(False)  # so that its outputs need no detach()
     buffer = io.BytesIO()
-    torch.export.save(torch.export.export(network, (example,), dynamic_shapes=shapes), buffer)
+    torch.export.save(torch.export.export(frozen, (example,), dynamic_shapes=shapes), buffer)
     write_atomic(path, buffer.getvalue())
 
 

@@ -114,7 +114,7 @@ def value_of(run: Path, name: str) -> float:
     """Return a metric of a finished run.
 
     Raises:
-        UserError: there is no such number; the message lists the numbers of ``result.json``.
+        UserError: there is no such number; the message lists those that the run logs, and those of ``result.json``.
     """
     result = read_object(run / RESULT)
     numbers = dict(numbers_in(result))
@@ -123,7 +123,9 @@ def value_of(run: Path, name: str) -> float:
     lines = read_metrics(run) if (run / FILE).is_file() else []
     values = [line[name] for line in lines if line.get(name) is not None]
     if not values:
-        raise UserError(f"objective: expected one of {', '.join(numbers)}, or a number that the run logs, got {name}")
+        logged = [key for line in lines for key in line]
+        known = [key for key in (*logged, *numbers) if "." not in key and key != "step" and not key.startswith("test_")]
+        raise UserError(f"objective: expected one of {', '.join(dict.fromkeys(known))}, got {name}")
     return float(values[-1])
 
 

@@ -52,6 +52,11 @@ for name in names:
         except error:
             continue
         raise AssertionError(f"{refusing} takes floats as if they were pixels")
+    try:
+        module.normalize(raw.expand(2, 3, 8, 8))
+        raise AssertionError("normalize takes color images for a network of gray ones")
+    except ValueError as error:
+        assert str(error) == "images: expected [N, 1, H, W], got [2, 3, 8, 8]"
 assert not [name for name in sys.modules if name.startswith("automl_ext.")]
 print("same logits:", *names)
 """

@@ -18,6 +18,8 @@ pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
 
 MODULE = """
+from torch import nn
+
 from automl_ext.nas.spaces.nasbench201 import NASBench201, NASBench201Supernet
 from automl_ext.nas.spaces.supernet import Supernet
 
@@ -78,6 +80,16 @@ class Incomplete(NASBench201Supernet):
 class NoDerive(Mine):
     def build_supernet(self, **shape):
         return Incomplete(**shape)
+
+
+class WrongOut(Mine):
+    def build(self, genotype, *, num_classes, **shape):
+        return super().build(genotype, num_classes=num_classes + 1, **shape)
+
+
+class NoWeights(Mine):
+    def build(self, genotype, **shape):
+        return nn.Flatten()
 
 
 class Legal(Mine):
@@ -162,6 +174,19 @@ def test_wrong_space_is_one_line_before_a_run_directory(command: Command, name: 
     assert error.startswith(f"error: --space {name}: ")
     assert re.search(text, error), error
     assert not Path("run").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("WrongOut", r"expected a network whose output has shape \(\d+, 10\), got shape \(\d+, 11\)"),
+        ("NoWeights", "expected a network with parameters"),
+    ],
+)
+def test_networks_that_do_not_classify_are_refused(command: Command, name: str, text: str) -> None:
+    code, _, error = command("search", "random", *SMALL, "--space", f"own_space:{name}", "--out", "run")
+    assert code == 2
+    assert re.search(rf"error: {name}\.build\(.*\): {text}", error), error
 
 
 def test_a_space_without_a_supernet(command: Command) -> None:

@@ -285,17 +285,25 @@ def test_a3c_worker_reports_failures_and_counts_steps(monkeypatch) -> None:
     ours.send(1_000)
     a3c_workers.work(0, config, shared, theirs)
     assert re.search(r"Bad/Exit-v0: environment 0: step\(\) raised SystemExit: 0", ours.recv())
-    assert shared.heartbeats.tolist() == [1 + 2]
+    assert shared.heartbeats.tolist() == [2 + 2]
     ours.send(1_000)
     ours.close()
     a3c_workers.work(0, config, shared, theirs)  # the parent is gone: no traceback
 
 
-def test_a3c_watches_only_started_workers() -> None:
+def test_a3c_watches_only_started_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(a3c_workers, "START_LIMIT", 0.3)
     beats = np.zeros(2, np.int64)
     watch = a3c_workers.Watch(beats, 0.05)
     time.sleep(0.1)
     watch.check(0)
+    beats += 1
+    watch.check(0)
+    time.sleep(0.1)
+    watch.check(0)  # it makes its environments
+    time.sleep(0.3)
+    with pytest.raises(EnvError, match=r"worker process 0 did not make its environments within 0.3 s: "):
+        watch.check(0)
     beats += 1
     watch.check(0)
     time.sleep(0.1)

@@ -199,3 +199,21 @@ def test_the_example_of_the_documentation(command: Command) -> None:
     assert json.loads(Path("runs/corridor/config.json").read_text())["env"]["wrapper"] == ["my_envs:hurried"]
     assert len(commands.splitlines()) == 2
     del sys.modules["my_envs"], gymnasium.registry["Corridor-v0"]
+
+
+@pytest.mark.parametrize(("wrapper", "instead"), [("Observation", "--normalize"), ("Reward", "--scale-rewards")])
+def test_wrappers_that_learn_statistics_are_refused(wrapper: str, instead: str) -> None:
+    with pytest.raises(UserError, match=f"its statistics would be missing .*; use {instead}"):
+        make_envs("CartPole-v1", 1, 0, EnvOptions(wrapper=(f"gymnasium.wrappers:Normalize{wrapper}",)))
+
+
+def test_observations_without_numbers_are_refused() -> None:
+    class Empty(gymnasium.Env):
+        observation_space, action_space = gymnasium.spaces.Box(0, 1, (0,)), gymnasium.spaces.Discrete(2)
+
+    gymnasium.register("Empty-v0", Empty)
+    try:
+        with pytest.raises(UserError, match=r"--env-id Empty-v0: observations: expected numbers, got shape \(0,\)"):
+            make_envs("Empty-v0", 1, 0)
+    finally:
+        del gymnasium.registry["Empty-v0"]

@@ -58,6 +58,7 @@ def test_wrong_sets_of_tasks_are_refused() -> None:
         (f"{bandit},CartPole-v1", "one action space"),
         ("ALE/Pong-v5,CartPole-v1", "single environments"),
         (f"{bandit},NoSuch-v0", "NoSuch"),
+        (f"{bandit},", "env_id: expected ids separated by commas"),
     ]:
         with pytest.raises(UserError, match=message):
             make_envs(tasks, 1, 0)

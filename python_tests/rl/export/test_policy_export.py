@@ -97,6 +97,7 @@ for name in sys.argv[2:]:
     policy = importlib.import_module(name).load()
     program = torch.export.load(f"{sys.argv[1]}/{name}.pt2").module()
     x = data["observations"]
+    assert not any(y.requires_grad for y in program(torch.from_numpy(x[:1])) if y is not None)
     with torch.no_grad():
         found = {"act": policy.act(x), "one": np.stack([policy.act(row) for row in x])}
         for n in (len(x), 1):

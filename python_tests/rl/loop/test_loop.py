@@ -26,7 +26,7 @@ from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.loop import loop
 from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.loop.evaluate import evaluate
-from automl_ext.training.ctrl_c import CtrlC
+from automl_ext.training.ctrl_c import CtrlC, sigterm_as_ctrl_c
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
 
@@ -150,6 +150,24 @@ def test_a_second_ctrl_c_interrupts_at_once() -> None:
                 os.kill(os.getpid(), signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_sigterm_is_ctrl_c_unless_ctrl_c_is_ignored() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with sigterm_as_ctrl_c():
+            with CtrlC() as ctrl_c:
+                os.kill(os.getpid(), signal.SIGTERM)
+                assert ctrl_c.requested
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGTERM)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGINT, before)
+    script = "import os, signal; from automl_ext.training.ctrl_c import sigterm_as_ctrl_c as as_ctrl_c\n"
+    script += "signal.signal(signal.SIGINT, signal.SIG_IGN)\nwith as_ctrl_c(): os.kill(os.getpid(), signal.SIGTERM)"
+    assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGTERM
 
 
 def test_a_run_without_a_checkpoint_says_that_it_starts_anew(

@@ -57,6 +57,30 @@ def test_refused_steps_leave_the_replay_unchanged(kind, bad):
     assert same(replay.sample(50), clean.sample(50))
 
 
+@kinds
+@pytest.mark.parametrize(
+    ("dtype", "given", "message"),
+    [
+        (np.uint8, np.full((2, 2), 300, np.uint16), "observations: expected numbers within uint8, got 300"),
+        (np.int8, np.full((2, 2), -129), "observations: expected numbers within int8, got -129"),
+        (np.float16, np.full((2, 2), 7e4), "observations: expected numbers within float16, got 70000"),
+    ],
+)
+def test_numbers_that_do_not_fit_are_refused(kind, dtype, given, message):
+    replay = make(kind, 8, 2, dtype=dtype)
+    with pytest.raises(ValueError, match=message):
+        replay.add(step(observations=given))
+    replay.add(step(observations=given // 1000, next_observations=given // 1000))
+    assert (replay.sample(4).observations == torch.from_numpy((given // 1000).astype(dtype))[0]).all()
+
+
+@kinds
+@pytest.mark.parametrize(("name", "shape"), [("observation_shape", 3), ("action_shape", {"a": 1})])
+def test_shapes_are_tuples_of_ints(kind, name, shape):
+    with pytest.raises(TypeError, match=f"{name}: expected a tuple of ints, got"):
+        kind(8, **({"observation_shape": (2,)} | {name: shape}), generator=torch.Generator())
+
+
 def test_floats_are_not_cast_to_images():
     replay = make(UniformReplay, 8, 2, dtype=np.uint8)
     with pytest.raises(TypeError, match="observations: expected uint8, got float32"):

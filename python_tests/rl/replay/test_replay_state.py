@@ -10,7 +10,7 @@ pytest.importorskip("gymnasium")
 from replay_world import World, generators, go_on, kinds, make, make_with, same
 
 import automl_ext
-from automl_ext.rl import PrioritizedReplay
+from automl_ext.rl import PrioritizedReplay, UniformReplay
 from automl_ext.rl.envs.vector import Step
 from automl_ext.training.files import checkpoint
 
@@ -58,6 +58,10 @@ def test_state_of_another_replay_is_refused(kind):
     ):
         with pytest.raises(ValueError, match=message):
             replay.load_state_dict(other.state_dict())
+    (other,) = {UniformReplay, PrioritizedReplay} - {kind}
+    for state in (make(other).state_dict(), {}):
+        with pytest.raises(ValueError, match=f"state: expected that of a {kind.__name__}"):
+            replay.load_state_dict(state)
 
 
 @kinds
