@@ -257,3 +257,25 @@ def test_the_order_of_day_and_month_is_that_of_the_training_table(
 def test_dates_in_both_orders_are_no_dates() -> None:
     (column,) = find_columns(pd.DataFrame({"day": ["13/01/2020", "01/13/2020"] * 20}), {})
     assert column.kind == "categorical"
+
+
+@pytest.mark.parametrize("value", ["{}.5%", "1,{}.50", "0,{}", "$ {}", "{} €"])
+def test_numbers_with_signs_and_separators_are_noted(value: str) -> None:
+    frame = classes(60).assign(x=[value.format(100 + i) for i in range(60)])
+    (note,) = [note for note in find_problem(frame, "y").notes if "'x'" in note]
+    assert f"look like numbers, such as '{value.format(100)}'" in note
+    frame["x"] = [f"192.168.0.{i}" for i in range(60)]
+    assert not [note for note in find_problem(frame, "y").notes if "'x'" in note]
+
+
+def test_durations_are_seconds() -> None:
+    durations = pd.Series(pd.to_timedelta([1.5, None, 90], unit="s"), name="t")
+    column = find_column(pd.concat([durations] * 10))
+    assert column.kind == "numeric"
+    np.testing.assert_array_equal(clean(durations.to_frame(), [column])["t"], [1.5, np.nan, 90])
+
+
+def test_rare_classes_are_noted() -> None:
+    frame = classes(60)
+    frame.loc[0, "y"] = "rare"
+    assert "classes with fewer than 5 rows, too few to validate them: ['rare']" in find_problem(frame, "y").notes

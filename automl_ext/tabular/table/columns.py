@@ -23,6 +23,8 @@ MOST_WORDS = 5  # different words that count as missing in a text column of numb
 FEWEST_OF_CLASS = 5  # rows of each class, if it is no accident that the classes are intervals of a column
 TEXT_WORDS = 3  # text has on average at least this number of words
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
+# Digits with a sign of percent, a currency or a comma. 192.168.0.1 is none.
+WRITTEN_NUMBER = re.compile(r"(?=.*[%$€£¥,])\s*[-+]?[$€£¥]?\s*\d[\d.,' ]*\s*[%$€£¥]?\s*")
 ID_NAME = re.compile(r"(?i:(^|[_\W])(id|uuid|guid|index|rownames?|unnamed: 0)$)|[a-z]I[Dd]$")
 
 
@@ -96,6 +98,10 @@ def find_column(values: Any) -> Column:
         return Column(name, "boolean", "true and false")
     if types.is_datetime64_any_dtype(values.dtype):
         return Column(name, "date", "dates")
+    if types.is_timedelta64_dtype(values.dtype):
+        return Column(name, "numeric", "durations, in seconds")
+    if types.is_complex_dtype(values.dtype):
+        return Column(name, "ignore", "its values are complex numbers")
     if types.is_numeric_dtype(values.dtype):
         return _number(name, present, distinct)
     if isinstance(values.dtype, library("pandas").CategoricalDtype):
@@ -145,6 +151,21 @@ def number_words(values: Any) -> tuple[str, ...] | None:
 def is_nested(present: Any) -> bool:
     """Return whether a column has lists or other containers, which cannot be compared."""
     return bool(present.dtype == object and present.map(lambda v: isinstance(v, (list, dict, set, np.ndarray))).any())
+
+
+def written_numbers(frame: Any, columns: list[Column]) -> list[str]:
+    """Return a note for each column of texts that are numbers with a sign or separators, such as 12 % or 1,234.50."""
+    notes = []
+    for column in columns:
+        if column.kind not in ("categorical", "text", "id") or column.why == "as given":
+            continue
+        present = frame[column.name].dropna()
+        if present.map(type).eq(str).all() and present.str.fullmatch(WRITTEN_NUMBER).mean() >= NUMBERS:
+            notes.append(
+                f"column {column.name!r} is {column.kind}, but its values look like numbers, such as "
+                f"{short(present.iloc[0])}: remove signs and separators of thousands, with a point for decimals"
+            )
+    return notes
 
 
 def table_of(columns: list[Column]) -> Any:

@@ -10,7 +10,15 @@ import numpy as np
 
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.table.cleaning import clean
-from automl_ext.tabular.table.columns import Column, check_duplicates, find_column, find_columns, is_nested
+from automl_ext.tabular.table.columns import (
+    FEWEST_OF_CLASS,
+    Column,
+    check_duplicates,
+    find_column,
+    find_columns,
+    is_nested,
+    written_numbers,
+)
 from automl_ext.tabular.table.reading import check_frame
 from automl_ext.tabular.table.splits import Kind, RowSplit, make_folds, split_kind
 from automl_ext.tabular.table.target import as_target
@@ -78,6 +86,11 @@ def find_problem(
         f"column {name!r} predicts the target perfectly: if it is not known before the target, ignore it"
         for name in check_duplicates(cleaned, columns, y, found.is_classification)
     ]
+    notes += written_numbers(frame, columns)
+    if found.is_classification and (
+        rare := [found.classes[i] for i in np.flatnonzero(np.bincount(y) < FEWEST_OF_CLASS)]
+    ):
+        notes.append(f"classes with fewer than {FEWEST_OF_CLASS} rows, too few to validate them: {short(rare)}")
     kind = split_kind(found, time, group)
     moments = _moments(frame[time]) if time is not None else None
     groups = frame[group].astype(str) if group is not None else None
