@@ -188,7 +188,7 @@ def _labels(name: str, labels: Any) -> Tensor:
     if found.ndim == 2 and found.shape[1] == 1:
         found = found[:, 0]
     if found.ndim != 1 or found.dtype.kind not in "iu":
-        raise UserError(f"{name}: expected integers, got {found.dtype} of shape {list(found.shape)}: {short(labels)}")
+        raise UserError(f"{name}: expected integers, got {found.dtype} of shape {list(found.shape)}")
     return torch.from_numpy(found.astype(np.int64))
 
 

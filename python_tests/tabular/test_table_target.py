@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from tables import table
+from tables import classes, table
 
 from automl_ext.tabular import load
 from automl_ext.tabular.table.problem import Problem, find_problem
 from automl_ext.tabular.table.reading import read_table
+from automl_ext.training.errors import UserError
 
 NUMBERS = [str(i / 4) for i in range(60)]
 
@@ -100,3 +101,14 @@ def test_meta_features_of_a_target_with_a_missing_word(
     result = json.loads(Path("run/result.json").read_text())
     assert (result["task"], result["rows"]) == ("regression", 99)
     assert result["meta"]["rows"] == pytest.approx(np.log10(99))
+
+
+def test_a_target_may_have_a_number_as_its_name() -> None:
+    frame = classes(40)[["a", "y"]].rename(columns={"a": 0, "y": 1})
+    assert find_problem(frame, 1).task.target == "1"  # type: ignore[arg-type]
+
+
+def test_dates_are_no_target() -> None:
+    frame = classes(40).assign(day=pd.date_range("2020-01-01", periods=40))
+    with pytest.raises(UserError, match="target 'day': expected numbers or classes, got dates or durations"):
+        find_problem(frame, "day")

@@ -152,7 +152,7 @@ def _learning_title(env_id: str, curves: list[Curve], band: bool, seeds: int) ->
         shown = ": mean and 95 % t interval over seeds"
     elif seeds > 1:
         shown = ": median, and each seed as a thin line"
-    return f"{' and '.join(dict.fromkeys(algorithm_name(c.algorithm) for c in curves))} on {env_id}{shown}"
+    return f"{', '.join(dict.fromkeys(algorithm_name(c.algorithm) for c in curves))} on {env_id}{shown}"
 
 
 def run_title(env_id: str, curve: Curve) -> str:

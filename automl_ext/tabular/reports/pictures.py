@@ -109,6 +109,6 @@ def _gains(fitted: Fitted, axes: Any) -> None:
     axes.axvline(0, color=GRAY, linewidth=1, linestyle="--")
     _names(axes, [verdict["family"] for verdict in judged])
     axes.set_ylim(len(judged) - 0.5, -0.5)
-    axes.set_xlabel(f"decrease of {fitted.task.metric.replace('_', ' ')} (loss) ± corrected standard error")
+    axes.set_xlabel(f"decrease of {fitted.task.metric.replace('_', ' ')} ± corrected standard error")
     axes.set_title("blue: kept, the gain is above its error; gray: dropped", fontsize=9)
     axes.grid(axis="x", alpha=0.3)

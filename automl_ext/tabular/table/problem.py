@@ -73,6 +73,7 @@ def find_problem(
     Raises:
         UserError: an argument or the table is invalid; the message names it.
     """
+    target = str(target)  # as the names of all columns
     frame, rows, notes = _rows(check_frame(frame, source), target, time, group, task)
     if target in (types or {}):
         raise UserError(f"type: expected a column that models learn from, got the target {short(target)}: use --task")

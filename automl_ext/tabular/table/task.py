@@ -93,6 +93,10 @@ def find_task(values: Any, target: str, metric: str | None = None, kind: str | N
     """
     pandas = library("pandas")
     number = pandas.api.types.is_numeric_dtype(values.dtype) and not pandas.api.types.is_bool_dtype(values.dtype)
+    if pandas.api.types.is_datetime64_any_dtype(values.dtype) or pandas.api.types.is_timedelta64_dtype(values.dtype):
+        raise UserError(
+            f"target {target!r}: expected numbers or classes, got dates or durations: convert them to numbers"
+        )
     labels = list(dict.fromkeys(plain(value) for value in values.unique()))
     if len(labels) < 2:
         raise UserError(f"target {target!r}: expected at least two different values, got {short(labels)}")
