@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import math
 import os
 import shlex
@@ -46,15 +47,24 @@ def only_json(json: bool) -> Iterator[None]:
     if not json:
         yield
         return
-    sys.stdout.flush()
+    _flush()
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):  # one of the two is closed
             kept = os.dup(1)
             stack.callback(os.close, kept)
             os.dup2(2, 1)
             stack.callback(os.dup2, kept, 1)
+            stack.callback(_flush)  # before the descriptor is restored
         with contextlib.redirect_stdout(sys.stderr):
             yield
+
+
+def _flush() -> None:
+    """Write what Python and the C library have buffered for standard output."""
+    if sys.__stdout__ is not None:  # None: it is closed
+        sys.__stdout__.flush()
+    with contextlib.suppress(OSError, AttributeError):  # no C library of this kind
+        ctypes.CDLL(None).fflush(None)
 
 
 def print_json(result: Any) -> None:

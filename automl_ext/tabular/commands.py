@@ -22,7 +22,7 @@ from automl_ext.tabular.table.reading import read_table
 from automl_ext.tabular.table.task import HIGHER_IS_BETTER
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.errors import UserError
-from automl_ext.training.files.atomic import check_writable, write_output
+from automl_ext.training.files.atomic import check_writable, is_special, write_output
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.run import CONFIG, Run
 
@@ -145,7 +145,7 @@ def predict_command(prog: str, args: Sequence[str]) -> int:
     else:
         columns[fitted.task.target] = fitted.predict(frame)
     write_output(command.out, library("pandas").DataFrame(columns).to_csv(index=False).encode())
-    if command.out.is_file():  # a pipe has only the predictions
+    if not is_special(command.out):  # a pipe has only the predictions
         print(f"{command.out}: predictions of {len(frame):,} rows")
     return 0
 

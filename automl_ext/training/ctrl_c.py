@@ -48,7 +48,7 @@ class CtrlC:
 
 @contextlib.contextmanager
 def sigterm_as_ctrl_c() -> Iterator[None]:
-    """Treat SIGTERM, which batch systems and containers send before they kill a process, as Ctrl-C in this context.
+    """Treat SIGTERM, which containers send to the main process before they kill it, as Ctrl-C in this context.
 
     Nothing changes where Ctrl-C is ignored, in other threads than the main one, with several ranks, and where the
     program handles SIGTERM in its own way.

@@ -24,7 +24,6 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
 GUARD = 'if __name__ == "__main__":'  # of scripts that start worker processes
-KNOWN = "gymnasium.wrappers"  # a module of a dependency, which files may name
 OPTIONS = ("env_id", "wrapper", "potential", "space")  # options whose values may name a module: MODULE:NAME
 
 _OURS = os.path.dirname(automl_ext.__file__) + os.sep
@@ -116,7 +115,7 @@ def check_trusted(names: Iterable[str], trust: Iterable[str], source: str | Path
     """Raise UserError for modules that a file names and the user does not.
 
     Args:
-        names: values of :data:`OPTIONS`; those without a colon name no module, and Gymnasium's wrappers are known.
+        names: values of :data:`OPTIONS`; those without a colon name no module.
         trust: modules that the user names; a package includes its modules.
         source: the file.
 
@@ -126,7 +125,7 @@ def check_trusted(names: Iterable[str], trust: Iterable[str], source: str | Path
     trusted = list(trust)
     for name in names:
         module = module_in(name)
-        if module and module != KNOWN and not any(f"{module}.".startswith(f"{t}.") for t in trusted):
+        if module and not any(f"{module}.".startswith(f"{t}.") for t in trusted):
             raise UserError(
                 f"{source} names the Python module {short(module)[1:-1]} ({short(name)[1:-1]}). Importing it executes "
                 "its code, so name it if you trust it, in Python with trust=[…], on the command line with --trust "

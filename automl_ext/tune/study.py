@@ -170,7 +170,7 @@ class Storage:
         The seed may differ.
         """
         begun = self.study.user_attrs.get("about")
-        if begun is None:
+        if not begun:
             self.study.set_user_attr("about", about)
             return
         other = [f"{key} {a} there, {b} here" for key, a, b in differences(begun, about) if key != "settings.seed"]

@@ -270,11 +270,12 @@ class Tuning:
         self.study.tell(proposal.index, outcome)
         self.trials.ended.append((proposal, outcome))
         done = len(self.trials.ended)
-        if done > self.run.step:
+        is_new = done > self.run.step
+        if is_new:
             self.run.log(done, **self.trials.scalars())
             self.run.save(done, {})
         failed = self.trials.count("failed")
-        if outcome.state == "failed":
+        if is_new and outcome.state == "failed":
             warnings.warn(f"trial {proposal.index} failed: {outcome.error}", stacklevel=2)
         if failed == done and (done >= HOPELESS or not (self.pending or self.has_budget())):
             which = f"the first {done} trials" if done > 1 else "the first trial"

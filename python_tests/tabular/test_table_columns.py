@@ -236,7 +236,7 @@ def test_parquet_and_csv_are_the_same(tmp_path: Path) -> None:
             ["01/02/2020", "03/04/2021"],
             False,
             ["05.03.2010"],
-            "row 1: expected a date with the month before the",
+            "row 1: expected a date with the month before the day, wi",
         ),
         (["2020-01-05", "2021-11-30"], None, ["05.03.2010", "25/03/2010", "03/25/2010"], [14673, 14693, 14693]),
         (["2020-01-05", "2021-11-30"], None, ["05/03/2010"], "row 1: expected a date with the year first"),
@@ -254,9 +254,20 @@ def test_the_order_of_day_and_month_is_that_of_the_training_table(
         assert list(clean(pd.DataFrame({"day": new}), [column])["day"]) == expected
 
 
-def test_dates_in_both_orders_are_no_dates() -> None:
-    (column,) = find_columns(pd.DataFrame({"day": ["13/01/2020", "01/13/2020"] * 20}), {})
-    assert column.kind == "categorical"
+@pytest.mark.parametrize(
+    "days", [["13/01/2020", "01/13/2020"], ["Mon 13/01/2020", "Mon 01/13/2020"], ["99-12-31", "20-01-13"]]
+)
+def test_dates_in_both_orders_are_no_dates(days: list[str]) -> None:
+    frame = classes(40).assign(x=days * 20)
+    problem = find_problem(frame, "y")
+    assert next(column.kind for column in problem.columns if column.name == "x") == "categorical"
+    assert any("'x' is categorical, but its values look like dates" in note for note in problem.notes)
+
+
+def test_seconds_and_words_do_not_change_the_order() -> None:
+    (column,) = find_columns(pd.DataFrame({"day": ["01/13/2020 12:30:01.5", "Mon 02/01/2020"] * 20}), {})
+    assert (column.kind, column.day_first) == ("date", False)
+    assert list(clean(pd.DataFrame({"day": ["Mon 03/05/2010"]}), [column])["day"]) == [14673]
 
 
 @pytest.mark.parametrize("value", ["{}.5%", "1,{}.50", "0,{}", "$ {}", "{} €"])

@@ -109,6 +109,7 @@ def test_a_target_may_have_a_number_as_its_name() -> None:
 
 
 def test_dates_are_no_target() -> None:
-    frame = classes(40).assign(day=pd.date_range("2020-01-01", periods=40))
-    with pytest.raises(UserError, match="target 'day': expected numbers or classes, got dates or durations"):
-        find_problem(frame, "day")
+    days = pd.Series(pd.date_range("2020-01-01", periods=40))
+    for values in (days, days.astype(str), days.dt.date):
+        with pytest.raises(UserError, match="target 'day': expected numbers or classes, got dates or durations"):
+            find_problem(classes(40).assign(day=values), "day")

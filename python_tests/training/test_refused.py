@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import resource
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -121,6 +122,15 @@ def test_an_output_may_be_a_pipe_or_a_symbolic_link(tmp_path: Path) -> None:
     assert real.read_bytes() == b"rows"
     with pytest.raises(OSError, match="not a regular file: '/dev/null'"):
         atomic.write_atomic(Path("/dev/null"), b"")
+
+
+def test_standard_output_may_be_a_file_that_others_write_too(tmp_path: Path) -> None:
+    script = "from pathlib import Path; from automl_ext.training.files import atomic\n"
+    script += "atomic.check_writable(Path('/dev/stdout')); atomic.write_output(Path('/dev/stdout'), b'rows')"
+    with (tmp_path / "all.csv").open("w") as file:
+        for words in (["printf", "before "], [sys.executable, "-c", script], ["printf", " after"]):
+            subprocess.run(words, stdout=file, check=True)
+    assert (tmp_path / "all.csv").read_text() == "before rows after"
 
 
 def test_a_full_disk_at_the_start_leaves_nothing(tmp_path: Path) -> None:

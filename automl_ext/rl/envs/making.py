@@ -245,20 +245,20 @@ def wrap(env: gymnasium.Env, name: str, where: str) -> gymnasium.Env:
     function = import_object(name, "--wrapper")
     if not callable(function):
         raise UserError(f"--wrapper {name}: expected a function or a class, got {short(function)}")
-    for learning, instead in (
-        (gymnasium.wrappers.NormalizeObservation, "--normalize"),
-        (gymnasium.wrappers.NormalizeReward, "--scale-rewards (a2c) or --reward-clip"),
-    ):
-        if function is learning:
-            raise UserError(
-                f"--wrapper {name}: its statistics would be missing in evaluations and after a resume; use {instead}"
-            )
     try:
         wrapped = function(env)
     except BaseException as error:
         raise fault(where, f"--wrapper {name}", error) from None
     if not isinstance(wrapped, gymnasium.Env):
         raise EnvError(f"{where}: --wrapper {name} must return a gymnasium.Env, got {type(wrapped).__name__}")
+    inner: Any = wrapped
+    while inner is not env and isinstance(inner, gymnasium.Wrapper):
+        if isinstance(inner, (gymnasium.wrappers.NormalizeObservation, gymnasium.wrappers.NormalizeReward)):
+            raise UserError(
+                f"--wrapper {name}: the statistics of {type(inner).__name__} would be missing in evaluations and after "
+                "a resume; use --normalize for observations, and --scale-rewards of a2c"
+            )
+        inner = inner.env
     return wrapped
 
 

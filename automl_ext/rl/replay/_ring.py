@@ -79,16 +79,16 @@ class Ring:
 
     def add(self, step: Step) -> tuple[np.ndarray, np.ndarray]:
         """Store a step of every environment; see UniformReplay.add. Return the filled and the emptied rows."""
+        valid = self._like("valid", step.valid, self.open)
         fields = [
-            self._like("observations", step.observations, self.observations),
-            self._like("actions", step.actions, self.actions),
-            self._like("rewards", step.rewards, self.rewards),
-            self._like("next_observations", step.next_observations, self.observations),
+            self._like("observations", step.observations, self.observations, valid),
+            self._like("actions", step.actions, self.actions, valid),
+            self._like("rewards", step.rewards, self.rewards, valid),
+            self._like("next_observations", step.next_observations, self.observations, valid),
             self._like("terminated", step.terminated, self.open),
             self._like("truncated", step.truncated, self.open),
         ]
         envs, invalid = self._all, None
-        valid = self._like("valid", step.valid, self.open)
         if not valid.all():
             envs, invalid = np.flatnonzero(valid), ~valid
             fields = [x[envs] for x in fields]
@@ -186,8 +186,11 @@ class Ring:
         self.apart[places] = observations
         self.finals[rows] = places
 
-    def _like(self, name: str, given: Any, stored: np.ndarray) -> np.ndarray:
-        """Convert to an array with the shape and dtype of one step of ``stored``. Only precision may be lost."""
+    def _like(self, name: str, given: Any, stored: np.ndarray, valid: np.ndarray | None = None) -> np.ndarray:
+        """Convert to an array with the shape and dtype of one step of ``stored``. Only precision may be lost.
+
+        Numbers where ``valid`` is False are not stored, so they need not fit.
+        """
         x = np.asarray(given)
         shape = (self.n_envs, *stored.shape[1:])
         if x.shape != shape:
@@ -201,8 +204,8 @@ class Ring:
         with np.errstate(over="ignore"):
             converted = x.astype(stored.dtype)
         lost = converted != x if stored.dtype.kind in "iu" else np.isinf(converted) & ~np.isinf(x)
-        if lost.any():
-            raise ValueError(f"{name}: expected numbers within {stored.dtype}, got {x[lost].flat[0]}")
+        if valid is not None and lost[valid].any():
+            raise ValueError(f"{name}: expected numbers within {stored.dtype}, got {x[valid][lost[valid]].flat[0]}")
         return converted
 
     def _check_step(

@@ -101,7 +101,9 @@ class UniformReplay:
         op = type(self).__name__
         self.n_step, self.gamma = check_count(n_step, "n_step", op), check_number(gamma, "gamma", op, 0, 1)
         for name, shape in (("observation_shape", observation_shape), ("action_shape", action_shape)):
-            if not isinstance(shape, (tuple, list)) or not all(isinstance(n, (int, np.integer)) for n in shape):
+            if not isinstance(shape, (tuple, list)) or not all(
+                type(n) is not bool and isinstance(n, (int, np.integer)) and n >= 0 for n in shape
+            ):
                 raise TypeError(f"{op}: {name}: expected a tuple of ints, got {describe(shape)}")
         if not isinstance(generator, Generator):
             raise TypeError(
@@ -124,7 +126,8 @@ class UniformReplay:
                 actions in another form than the environment's, pass ``step._replace(actions=...)``.
 
         Raises:
-            ValueError: a wrong shape, a reward that is not finite or a NaN observation; or an observation differs
+            ValueError: a wrong shape, a reward that is not finite, a NaN observation, or a number that does not fit
+                the dtype; or an observation differs
                 from the ``next_observations`` of the step before within an episode (see :meth:`cut`). The message
                 names the environment.
             TypeError: a dtype that cannot be cast within its kind.

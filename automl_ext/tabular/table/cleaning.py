@@ -12,7 +12,7 @@ import numpy as np
 
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.table.columns import BOOLEANS, Column
-from automl_ext.tabular.table.dates import DAY_AND_MONTH, to_dates
+from automl_ext.tabular.table.dates import to_dates
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
@@ -66,8 +66,8 @@ def _truth(word: str) -> float:
 
 
 ORDERS = {
-    True: "a date with the day before the month, as in the training table",
-    False: "a date with the month before the day and without dots, as in the training table",
+    True: "a date with the day before the month",
+    False: "a date with the month before the day, without dots",
     None: "a date with the year first, because the order of day and month is not known",
 }
 
@@ -77,8 +77,8 @@ def _dates(values: Any, column: Column) -> Any:
     if pandas.api.types.is_numeric_dtype(values.dtype) and values.notna().any():
         raise UserError(f"column {column.name!r}: expected dates, got numbers")
     dates = to_dates(values, column.day_first)
-    in_order = np.asarray(values.astype(str).str.match(DAY_AND_MONTH))
-    _refuse(values, dates.isna() & in_order, column, ORDERS[column.day_first])
+    in_other_order = to_dates(values, True).notna() | to_dates(values, False).notna()
+    _refuse(values, dates.isna() & in_other_order, column, ORDERS[column.day_first])
     _refuse(values, dates.isna(), column, "a date")
     times = dates.dt.tz_localize(None).to_numpy()
     since_1970 = times.view(f"timedelta64[{np.datetime_data(times.dtype)[0]}]")  # nanoseconds would overflow in 2262

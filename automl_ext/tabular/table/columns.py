@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from automl_ext.tabular.extra import library
-from automl_ext.tabular.table.dates import are_dates, date_order
+from automl_ext.tabular.table.dates import DAY_AND_MONTH, are_dates, date_order
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
@@ -24,7 +24,7 @@ FEWEST_OF_CLASS = 5  # rows of each class, if it is no accident that the classes
 TEXT_WORDS = 3  # text has on average at least this number of words
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 # Digits with a sign of percent, a currency or a comma. 192.168.0.1 is none.
-WRITTEN_NUMBER = re.compile(r"(?=.*[%$€£¥,])\s*[-+]?[$€£¥]?\s*\d[\d.,' ]*\s*[%$€£¥]?\s*")
+WRITTEN_NUMBER = re.compile(r"(?=.*[%$€£¥,])[-+]?[$€£¥]? ?\d[\d.,' ]*[%$€£¥]?")
 ID_NAME = re.compile(r"(?i:(^|[_\W])(id|uuid|guid|index|rownames?|unnamed: 0)$)|[a-z]I[Dd]$")
 
 
@@ -154,17 +154,21 @@ def is_nested(present: Any) -> bool:
 
 
 def written_numbers(frame: Any, columns: list[Column]) -> list[str]:
-    """Return a note for each column of texts that are numbers with a sign or separators, such as 12 % or 1,234.50."""
+    """Return a note for each column of texts that look like numbers, such as 12 % or 1,234.50, or like dates."""
     notes = []
     for column in columns:
         if column.kind not in ("categorical", "text", "id") or column.why == "as given":
             continue
         present = frame[column.name].dropna()
-        if present.map(type).eq(str).all() and present.str.fullmatch(WRITTEN_NUMBER).mean() >= NUMBERS:
-            notes.append(
-                f"column {column.name!r} is {column.kind}, but its values look like numbers, such as "
-                f"{short(present.iloc[0])}: remove signs and separators of thousands, with a point for decimals"
-            )
+        if not len(present) or not present.map(type).eq(str).all():
+            continue
+        text, start = present.str.strip(), f"column {column.name!r} is {column.kind}, but its values look like"
+        example = short(present.iloc[0])
+        if text.str.fullmatch(WRITTEN_NUMBER).mean() >= NUMBERS:
+            fix = "remove signs and separators of thousands, with a point for decimals"
+            notes.append(f"{start} numbers, such as {example}: {fix}")
+        elif text.map(lambda t: bool(DAY_AND_MONTH.search(t))).mean() >= NUMBERS:
+            notes.append(f"{start} dates, such as {example}: write them with the year first, as 2020-12-31")
     return notes
 
 

@@ -14,7 +14,7 @@ from automl_ext.tabular.extra import library
 # A date has a year, a month and, if the year is not first, a day. pandas would take a time of the day for today's.
 DATE = re.compile(r"\d{4}[-/.]\d{1,2}|\d{1,2}[-/.]\d{1,2}[-/.]\d{2}|[A-Za-z]{3}.*\b\d{4}\b")
 ISO_DATE = re.compile(r"\s*\d{4}-\d{2}-\d{2}")
-DAY_AND_MONTH = re.compile(r"^\s*(\d{1,2})([-/.])(\d{1,2})[-/.]\d{2}")  # such as 01/02/2020
+DAY_AND_MONTH = re.compile(r"(?<!\d)(\d{1,2})([-/.])(\d{1,2})[-/.](?:\d{4}|\d{2})(?!\d)")  # such as 01/02/2020
 
 
 def date_order(values: Any) -> tuple[bool | None, str]:
@@ -32,7 +32,7 @@ def date_order(values: Any) -> tuple[bool | None, str]:
     parts = values.dropna().astype(str).str.extract(DAY_AND_MONTH).dropna()
     if parts.empty:
         return None, ""
-    is_day, is_month = ((parts[i].astype(int) > 12).any() for i in (0, 2))
+    is_day, is_month = (parts[[0, 2]].astype(int) > 12).any()
     if is_day or is_month:
         return bool(is_day), ", day first" if is_day else ", month first"
     if (parts[1] == ".").all():
@@ -53,34 +53,33 @@ def to_dates(values: Any, day_first: bool | None) -> Any:
         day_first: whether 01/02/2020 is the first of February. Dates in the other order become NaT. With None, so do
             dates without a dot and without a number above 12, which may have either order.
     """
-    pandas = library("pandas")
-    is_date = pandas.api.types.is_datetime64_any_dtype(values.dtype)
+    if library("pandas").api.types.is_datetime64_any_dtype(values.dtype):
+        return _parsed(values, False)
+    texts = values.astype(str)
+    starts_with_day, is_wrong = _orders(texts, day_first)
+    dates = _parsed(values.where(~starts_with_day), False)
+    dates = dates.where(~starts_with_day, _parsed(values.where(starts_with_day), True))
+    return _with_far_dates(texts, dates).where(texts.str.contains(DATE).to_numpy(bool) & ~is_wrong)
+
+
+def _parsed(values: Any, day_first: bool) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about formats that differ
-        if is_date:
-            return pandas.to_datetime(values, errors="coerce", utc=True)
-        texts = values.astype(str)
-        starts_with_day, starts_with_month = _orders(texts, day_first)
-        month = pandas.to_datetime(values.where(~starts_with_day), errors="coerce", format="mixed", utc=True)
-        day = values.where(starts_with_day)
-        dates = month.where(
-            ~starts_with_day, pandas.to_datetime(day, errors="coerce", format="mixed", utc=True, dayfirst=True)
-        )
-    has_day_and_month = texts.str.match(DAY_AND_MONTH).to_numpy(bool)
-    return _with_far_dates(texts, dates).where(
-        texts.str.contains(DATE).to_numpy(bool) & (~has_day_and_month | starts_with_day | starts_with_month)
-    )
+        to_datetime = library("pandas").to_datetime
+        return to_datetime(values, errors="coerce", format="mixed", utc=True, dayfirst=day_first)
 
 
 def _orders(texts: Any, day_first: bool | None) -> tuple[Any, Any]:
-    """Return which texts are dates such as 01/02/2020 with the day first, and which with the month first."""
+    """Return which texts such as 01/02/2020 have the day first, and which are no dates in the order ``day_first``."""
     parts = texts.str.extract(DAY_AND_MONTH)
-    first, second = (library("pandas").to_numeric(parts[i], errors="coerce").to_numpy(np.float64) for i in (0, 2))
+    first, second = (parts[i].astype(float).to_numpy() for i in (0, 2))
     dots = (parts[1] == ".").to_numpy(bool)
+    can_day, can_month = (first <= 31) & (second <= 12), (first <= 12) & (second <= 31) & ~dots
     if day_first is None:
-        return (second <= 12) & (dots | (first > 12)), (first <= 12) & ~dots & (second > 12)
-    none = np.zeros(len(texts), bool)
-    return ((second <= 12), none) if day_first else (none, (first <= 12) & ~dots)
+        is_day, is_month = can_day & (dots | (first > 12)), can_month & (second > 12)
+    else:
+        is_day, is_month = can_day & day_first, can_month & (not day_first)
+    return is_day, parts[0].notna().to_numpy() & ~is_day & ~is_month
 
 
 def _with_far_dates(texts: Any, dates: Any) -> Any:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from automl_ext.tabular.extra import library
+from automl_ext.tabular.table.dates import are_dates, date_order
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
@@ -31,8 +32,8 @@ class TableTask:
         classes: the labels in the order of the columns of probabilities; () for regression.
         metric: the measure by which models are compared.
         why: how the kind was found out, for the user.
-        center, scale: mean and standard deviation of the target of a regression. The learners get (y − center) / scale,
-            because most of them compute in float32, to which numbers with a large mean are equal.
+        center, scale: median and interquartile range of the target of a regression. The learners get
+            (y − center) / scale, because most of them compute in float32, which cannot tell large numbers apart.
     """
 
     target: str
@@ -93,7 +94,11 @@ def find_task(values: Any, target: str, metric: str | None = None, kind: str | N
     """
     pandas = library("pandas")
     number = pandas.api.types.is_numeric_dtype(values.dtype) and not pandas.api.types.is_bool_dtype(values.dtype)
-    if pandas.api.types.is_datetime64_any_dtype(values.dtype) or pandas.api.types.is_timedelta64_dtype(values.dtype):
+    is_time = pandas.api.types.is_datetime64_any_dtype(values.dtype) or pandas.api.types.is_timedelta64_dtype(
+        values.dtype
+    )
+    texts = values.astype(str)
+    if is_time or (kind is None and not number and texts.nunique() > 2 and are_dates(texts, date_order(texts)[0])):
         raise UserError(
             f"target {target!r}: expected numbers or classes, got dates or durations: convert them to numbers"
         )
@@ -129,8 +134,9 @@ def find_task(values: Any, target: str, metric: str | None = None, kind: str | N
 
 
 def _center_and_scale(y: Array) -> tuple[float, float]:
-    center = float(y.mean())
+    """Return the median and the interquartile range, which single huge values do not change; see :class:`TableTask`."""
+    low, center, high = (float(value) for value in np.quantile(y, (0.25, 0.5, 0.75)))
     largest = float(np.abs(y - center).max())
-    if largest == 0:  # the values differ by less than the rounding of their mean
-        return center, 1.0
-    return center, largest * float(((y - center) / largest).std())  # the square of a tiny number would be 0
+    if high > low:
+        return center, high - low
+    return center, largest or 1.0  # 0: the values differ by less than the rounding of their median

@@ -8,11 +8,14 @@ import io
 import json
 import math
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
+
+STANDARD_OUTPUT = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1")
 
 
 def fsync_path(path: Path) -> None:
@@ -41,7 +44,7 @@ def write_atomic(path: Path, data: bytes) -> None:
     Raises:
         OSError: the file cannot be written, or ``path`` is a device or a pipe, which the renaming would replace.
     """
-    if _is_special(path) and not path.is_dir():
+    if path.exists() and not path.is_file() and not path.is_dir():
         raise OSError(errno.EINVAL, "not a regular file", str(path))
     temporary = path.with_name(f".{path.name}.tmp")
     try:
@@ -58,15 +61,20 @@ def write_atomic(path: Path, data: bytes) -> None:
 
 def write_output(path: Path, data: bytes) -> None:
     """Write a file that the user named. A device or a pipe is written to, and a symbolic link keeps its place."""
-    if _is_special(path):
-        with naming(path):
-            path.write_bytes(data)
+    if str(path) in STANDARD_OUTPUT:  # may be redirected to a file, which has its own position
+        sys.stdout.flush()
+        sys.stdout.buffer.write(data)
+        sys.stdout.flush()
+    elif is_special(path):
+        with naming(path), path.open("ab") as file:
+            file.write(data)
     else:
         write_atomic(Path(os.path.realpath(path)), data)
 
 
-def _is_special(path: Path) -> bool:
-    return path.exists() and not path.is_file()
+def is_special(path: Path) -> bool:
+    """Return whether a path is a device, a pipe or a folder, or leads to what a process has opened."""
+    return str(path).startswith(("/dev/", "/proc/")) or (path.exists() and not path.is_file())
 
 
 def check_writable(path: Path) -> None:
@@ -75,10 +83,12 @@ def check_writable(path: Path) -> None:
     Raises:
         OSError: the folder cannot be created or written, or ``path`` is a folder.
     """
+    if not is_special(path):
+        path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if _is_special(path):
+    if is_special(path):
         return
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.touch()

@@ -70,6 +70,8 @@ def test_numbers_that_do_not_fit_are_refused(kind, dtype, given, message):
     replay = make(kind, 8, 2, dtype=dtype)
     with pytest.raises(ValueError, match=message):
         replay.add(step(observations=given))
+    no = np.zeros(2, bool)
+    replay.add(step(observations=given, next_observations=given, valid=no))  # is not stored
     replay.add(step(observations=given // 1000, next_observations=given // 1000))
     assert (replay.sample(4).observations == torch.from_numpy((given // 1000).astype(dtype))[0]).all()
 
