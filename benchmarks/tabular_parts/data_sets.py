@@ -94,7 +94,7 @@ def _days(frame: pd.DataFrame) -> pd.DataFrame:
     """Convert the date of arrival to a number of days."""
     import pandas as pd
 
-    return frame.assign(arrival_date=pd.to_datetime(frame["arrival_date"]).astype("int64") // 86_400_000_000_000)
+    return frame.assign(arrival_date=(pd.to_datetime(frame["arrival_date"]) - pd.Timestamp(0)).dt.days)
 
 
 def _log_wage(frame: pd.DataFrame) -> pd.DataFrame:

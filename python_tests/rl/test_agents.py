@@ -148,8 +148,9 @@ def test_a_loaded_agent_learns_on(name: str, tmp_path: Path) -> None:
         target, online = loaded.learner.target.state_dict(), agent.learner.online.state_dict()
         assert all(torch.equal(target[key], online[key]) for key in online)
     assert loaded.learn(100)["env_steps"] >= 100
-    with pytest.raises(UserError, match=r"CartPole-v1: expected the spaces of the agent, .*\(3,\).*got .*\(4,\)"):
-        rl.load(tmp_path / "agent.pt", env="CartPole-v1").learn()
+    for method in ("learn", "evaluate"):
+        with pytest.raises(UserError, match=r"CartPole-v1: expected the spaces of the agent, .*\(3,\).*got .*\(4,\)"):
+            getattr(rl.load(tmp_path / "agent.pt", env="CartPole-v1"), method)()
 
 
 def test_an_agent_of_a_callable_of_another_process_needs_the_callable(

@@ -116,8 +116,10 @@ def train_series(
             assert training is not None
             done = one_by_one(run, algorithm, trainings, training, results, count, stop_after)
         else:
+            assert training is not None
+            total = count * training.epochs
             training = None  # it was created to find errors, and may hold the memory of a GPU
-            done = side_by_side(run, algorithm, trainings, state, results, count, workers, stop_after)
+            done = side_by_side(run, algorithm, trainings, state, results, count, total, workers, stop_after)
         if not done:
             return None
         result = summarize(results)
@@ -154,12 +156,16 @@ def side_by_side(
     state: dict[str, Any] | None,
     results: list[Result],
     count: int,
+    total: int,
     workers: int,
     stop_after: int | None,
 ) -> bool:
-    """Train the networks that have no result in workers; append theirs. Return False if interrupted."""
+    """Train the networks that have no result in workers; append theirs. Return False if interrupted.
+
+    ``total`` is the number of epochs of all networks, which the progress counts.
+    """
     step, first = run.step, len(results)
-    with Workers(Whole(trainings), workers) as pool, run.progress(count, algorithm, first) as bar:
+    with Workers(Whole(trainings), workers) as pool, run.progress(total, algorithm, step) as bar:
         for i in range(first, count):
             pool.submit(i, state if i == first else None)
         for i in range(first, count):
@@ -171,7 +177,7 @@ def side_by_side(
             results.append(trained.result)
             if trained.epochs:
                 run.save(step, {"results": list(results), "job": None})
-            bar.advance()
+            bar.advance(len(trained.epochs))
             if stop_after is not None and step >= run.step + stop_after and i + 1 < count:
                 return False
     return True

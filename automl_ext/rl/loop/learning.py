@@ -128,13 +128,14 @@ class LearningAgent(Agent):
 
         Raises:
             ValueError: ``episodes`` is not an int of at least 1.
-            UserError: the environment is not known in this process.
+            UserError: the environment is not known in this process, or has other spaces than the agent.
         """
         if type(episodes) is not int or episodes < 1:
             raise ValueError(f"episodes: expected an int of at least 1, got {short(episodes)}")
         check_known(self.config.env_id, "evaluate")
         check_evaluation(self.envs, self.config)
         envs = envs_of(self.config, episodes, derived_seed(seed, 1))
+        self._check_spaces(envs)
         return evaluate(self.evaluation_actions, envs, self.begin, self.config.eval_max_steps)
 
     def restore_best(self) -> int:
@@ -201,14 +202,18 @@ class LearningAgent(Agent):
             return
         check_known(self.config.env_id, "learn")
         envs: Any = envs_of(self.config, self.config.n_envs, self.config.seed)
+        self._check_spaces(envs)
+        envs.transform = self.envs.transform
+        self.envs = envs
+
+    def _check_spaces(self, envs: Any) -> None:
+        """Close the environments and raise UserError unless they have the spaces of the agent."""
         spaces = envs.observation_space, envs.action_space
         if spaces != self.spaces:
             envs.close()
             raise UserError(
                 f"{self.config.env_id}: expected the spaces of the agent, {short(self.spaces)}, got {short(spaces)}"
             )
-        envs.transform = self.envs.transform
-        self.envs = envs
 
 
 def as_batch(observation: Any, space: gymnasium.Space) -> tuple[np.ndarray, bool]:
