@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -102,7 +101,10 @@ def check_bool(value: object, name: str, op: str) -> None:
 
 def python_number(value: Any) -> Any:
     """Return a number of NumPy as one of Python, and other values unchanged."""
-    return value.item() if isinstance(value, (np.integer, np.floating)) else value
+    if isinstance(value, (int, float)):
+        return value
+    numpy = sys.modules.get("numpy")  # the ops work without it
+    return value.item() if numpy is not None and isinstance(value, (numpy.integer, numpy.floating)) else value
 
 
 def check_dim(dim: object, ndim: int, op: str, name: str = "dim") -> int:

@@ -55,6 +55,25 @@ PRESETS: dict[str, dict[str, Any]] = {
         "ent_coef": 0.06,
         "max_grad_norm": 0.8,
     },
+    # PPO on LunarLander-v3 in few steps, found in the same way.
+    "lunarlander-fast": {
+        "env_id": "LunarLander-v3",
+        "total_steps": 200_000,
+        "n_envs": 16,
+        "eval_every": 20_000,
+        "checkpoint_every": 200_000,
+        "n_steps": 16,
+        "batch_size": 19,
+        "n_epochs": 18,
+        "gamma": 0.995,
+        "gae_lambda": 0.9,
+        "clip_range": 0.25,
+        "lr": 3.9e-4,
+        "lr_decay": False,
+        "vf_coef": 0.57,
+        "ent_coef": 0.0024,
+        "max_grad_norm": 1.1,
+    },
     # PPO on LunarLander-v3 and Pendulum-v1, as in Stable-Baselines3's zoo, without gSDE.
     "lunarlander": {
         "env_id": "LunarLander-v3",
