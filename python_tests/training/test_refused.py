@@ -124,6 +124,18 @@ def test_an_output_may_be_a_pipe_or_a_symbolic_link(tmp_path: Path) -> None:
         atomic.write_atomic(Path("/dev/null"), b"")
 
 
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no file system in memory")
+def test_a_file_below_dev_is_a_file() -> None:
+    path = Path("/dev/shm") / f"automl_ext-{os.getpid()}.csv"
+    try:
+        for data in (b"before", b"rows"):
+            atomic.check_writable(path)
+            atomic.write_output(path, data)
+        assert path.read_bytes() == b"rows"
+    finally:
+        path.unlink()
+
+
 def test_standard_output_may_be_a_file_that_others_write_too(tmp_path: Path) -> None:
     script = "from pathlib import Path; from automl_ext.training.files import atomic\n"
     script += "atomic.check_writable(Path('/dev/stdout')); atomic.write_output(Path('/dev/stdout'), b'rows')"

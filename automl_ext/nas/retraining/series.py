@@ -116,10 +116,10 @@ def train_series(
             assert training is not None
             done = one_by_one(run, algorithm, trainings, training, results, count, stop_after)
         else:
-            assert training is not None
-            total = count * training.epochs
             training = None  # it was created to find errors, and may hold the memory of a GPU
-            done = side_by_side(run, algorithm, trainings, state, results, count, total, workers, stop_after)
+            done = side_by_side(
+                run, algorithm, trainings, state, results, count, count * config.epochs, workers, stop_after
+            )
         if not done:
             return None
         result = summarize(results)

@@ -165,16 +165,14 @@ class NetworkTraining:
     def loss_and_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute :meth:`loss`, and return the logits too."""
         weight = self.class_weights
-        if not self.config.auxiliary:
-            with synced_norms():
-                logits = self.network(images)
-            self.check(logits, images)
-            return batch_loss(logits, labels, weight), logits
         with synced_norms():
-            logits, auxiliary = self.network(images)
+            output = self.network(images)
+        logits, auxiliary = output if self.config.auxiliary else (output, None)
         self.check(logits, images)
-        extra = batch_loss(auxiliary, labels, weight)
-        return batch_loss(logits, labels, weight) + self.config.auxiliary * extra, logits
+        loss = batch_loss(logits, labels, weight)
+        if auxiliary is not None:
+            loss = loss + self.config.auxiliary * batch_loss(auxiliary, labels, weight)
+        return loss, logits
 
     def check(self, logits: Any, images: Tensor) -> None:
         """Raise UserError unless the output of the network has one number per image and class."""

@@ -127,9 +127,8 @@ class UniformReplay:
 
         Raises:
             ValueError: a wrong shape, a reward that is not finite, a NaN observation, or a number that does not fit
-                the dtype; or an observation differs
-                from the ``next_observations`` of the step before within an episode (see :meth:`cut`). The message
-                names the environment.
+                the dtype; or an observation differs from the ``next_observations`` of the step before within an
+                episode (see :meth:`cut`). The message names the environment.
             TypeError: a dtype that cannot be cast within its kind.
         """
         self._ring.add(step)

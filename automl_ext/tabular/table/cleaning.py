@@ -77,9 +77,11 @@ def _dates(values: Any, column: Column) -> Any:
     if pandas.api.types.is_numeric_dtype(values.dtype) and values.notna().any():
         raise UserError(f"column {column.name!r}: expected dates, got numbers")
     dates = to_dates(values, column.day_first)
-    in_other_order = to_dates(values, True).notna() | to_dates(values, False).notna()
-    _refuse(values, dates.isna() & in_other_order, column, ORDERS[column.day_first])
-    _refuse(values, dates.isna(), column, "a date")
+    failed = dates.isna() & values.notna()
+    if failed.any():
+        in_other_order = to_dates(values, True).notna() | to_dates(values, False).notna()
+        _refuse(values, failed & in_other_order, column, ORDERS[column.day_first])
+        _refuse(values, failed, column, "a date")
     times = dates.dt.tz_localize(None).to_numpy()
     since_1970 = times.view(f"timedelta64[{np.datetime_data(times.dtype)[0]}]")  # nanoseconds would overflow in 2262
     return since_1970 / np.timedelta64(1, "D")

@@ -94,11 +94,7 @@ def find_task(values: Any, target: str, metric: str | None = None, kind: str | N
     """
     pandas = library("pandas")
     number = pandas.api.types.is_numeric_dtype(values.dtype) and not pandas.api.types.is_bool_dtype(values.dtype)
-    is_time = pandas.api.types.is_datetime64_any_dtype(values.dtype) or pandas.api.types.is_timedelta64_dtype(
-        values.dtype
-    )
-    texts = values.astype(str)
-    if is_time or (kind is None and not number and texts.nunique() > 2 and are_dates(texts, date_order(texts)[0])):
+    if values.dtype.kind in "mM" or (kind is None and not number and _are_texts_of_dates(values)):
         raise UserError(
             f"target {target!r}: expected numbers or classes, got dates or durations: convert them to numbers"
         )
@@ -131,6 +127,12 @@ def find_task(values: Any, target: str, metric: str | None = None, kind: str | N
         return TableTask(target, "regression", (), chosen, why, *_center_and_scale(np.asarray(values, np.float64)))
     ordered = tuple(sorted(labels, key=lambda label: (isinstance(label, str), label)))
     return TableTask(target, "binary" if len(ordered) == 2 else "multiclass", ordered, chosen, why)
+
+
+def _are_texts_of_dates(values: Any) -> bool:
+    """Return whether a column of more than two different objects has only dates."""
+    texts = values.drop_duplicates().astype(str)
+    return len(texts) > 2 and are_dates(texts, date_order(texts)[0])
 
 
 def _center_and_scale(y: Array) -> tuple[float, float]:

@@ -74,7 +74,8 @@ def write_output(path: Path, data: bytes) -> None:
 
 def is_special(path: Path) -> bool:
     """Return whether a path is a device, a pipe or a folder, or leads to what a process has opened."""
-    return str(path).startswith(("/dev/", "/proc/")) or (path.exists() and not path.is_file())
+    opened = str(path) in STANDARD_OUTPUT or str(path).startswith(("/dev/fd/", "/proc/"))
+    return opened or (path.exists() and not path.is_file())
 
 
 def check_writable(path: Path) -> None:
