@@ -153,9 +153,10 @@ def test_a_second_ctrl_c_interrupts_at_once() -> None:
 
 
 def test_sigterm_is_ctrl_c_unless_ctrl_c_is_ignored() -> None:
-    before = signal.getsignal(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # Ray, in an earlier test of this process, has its own handler
         with sigterm_as_ctrl_c():
             with CtrlC() as ctrl_c:
                 os.kill(os.getpid(), signal.SIGTERM)
@@ -164,7 +165,8 @@ def test_sigterm_is_ctrl_c_unless_ctrl_c_is_ignored() -> None:
                 os.kill(os.getpid(), signal.SIGTERM)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     script = "import os, signal; from automl_ext.training.ctrl_c import sigterm_as_ctrl_c as as_ctrl_c\n"
     script += "signal.signal(signal.SIGINT, signal.SIG_IGN)\nwith as_ctrl_c(): os.kill(os.getpid(), signal.SIGTERM)"
     assert subprocess.run([sys.executable, "-c", script]).returncode == -signal.SIGTERM
