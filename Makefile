@@ -4,7 +4,7 @@
 # make bench measure the ops beside PyTorch, torch.compile and other packages, on one core: about twenty minutes.
 #            It replaces benchmarks/results/bench.json, its picture, and the table in README.md
 # make docs  the documentation in build/docs: pages, tutorials (they run) and docstrings; warnings are errors
-# make docs-tables  fill the tables of measurements in docs/ from benchmarks/results/
+# make docs-tables  fill the measured tables and numbers of README and docs/ from benchmarks/results/; make lint checks them
 # make first-hour  the package, and README's commands with it in a fresh environment
 # make cuda-build  compile the CUDA kernels in build/cuda, and check their resources; no GPU needed
 # make cuda-test   build, then the tests and the benchmark that need a GPU
@@ -44,6 +44,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	PYTHONPATH=tools $(BIN)/python -m docs_tables --check || { echo "make docs-tables fills them in"; exit 1; }
 
 bench: setup
 	@$(BIN)/python -c "import importlib.metadata as m; print(*(r.split(';')[0] for r in m.requires('automl_ext') if r.endswith('\"bench\"')))" \

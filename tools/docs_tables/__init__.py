@@ -1,9 +1,10 @@
-"""Fill the tables of measurements in docs/ from benchmarks/results/.
+"""Fill the measured tables and numbers of README and docs/ from benchmarks/results/.
 
-    PYTHONPATH=tools python -m docs_tables           # replace the tables between the markers
-    PYTHONPATH=tools python -m docs_tables --check   # exit code 1, and the pages whose tables differ from the results
+    PYTHONPATH=tools python -m docs_tables           # replace the text between the markers
+    PYTHONPATH=tools python -m docs_tables --check   # exit code 1, and what differs from the results
 
 A table stands between ``<!-- table: NAME -->`` and ``<!-- table end -->``; NAME is a function of TABLES below.
+``figures.py`` describes the markers of numbers within sentences.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from docs_tables import install, ops, parallel, rl, search, tabular, torchrun, training_free
+from docs_tables.figures import filled_figures
 from docs_tables.text import ROOT
 
 MARKED = re.compile(r"(<!-- table: (\w+) -->\n)((?:(?!<!--).)*)(<!-- table end -->)", re.DOTALL)
@@ -48,9 +50,11 @@ TABLES: dict[str, Callable[[], str]] = {
 
 
 def filled(text: str) -> str:
-    """Return the page with regenerated tables."""
-    return MARKED.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n{m[4]}", text)
+    """Return the page with regenerated tables and figures."""
+    return filled_figures(MARKED.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n{m[4]}", text))
 
 
 def pages() -> list[Path]:
-    return [page for page in sorted(ROOT.glob("docs/**/*.md")) if MARKED.search(page.read_text())]
+    """Return README and the pages of docs/ that have markers."""
+    texts = {page: page.read_text() for page in (ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")))}
+    return [page for page, text in texts.items() if MARKED.search(text) or "<!-- figure:" in text]

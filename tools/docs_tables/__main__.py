@@ -5,17 +5,31 @@ from __future__ import annotations
 import sys
 
 from docs_tables import filled, pages
+from docs_tables.figures import differences
 from docs_tables.text import ROOT
 
 
-def main() -> int:
-    stale = [page for page in pages() if filled(page.read_text()) != page.read_text()]
-    for page in stale:
-        print(page.relative_to(ROOT))
-        if "--check" not in sys.argv:
-            page.write_text(filled(page.read_text()))
-    return 1 if stale and "--check" in sys.argv else 0
+def main(check: bool) -> int:
+    wrong = 0
+    for page in pages():
+        name, text = page.relative_to(ROOT), page.read_text()
+        try:
+            new = filled(text)
+        except ValueError as error:
+            print(f"{name}: {error}")
+            wrong += 1
+            continue
+        if new == text:
+            continue
+        if not check:
+            page.write_text(new)
+            print(f"{name}: filled")
+            continue
+        wrong += 1
+        for difference in differences(text) or ["a table differs from its file"]:
+            print(f"{name}: {difference}")
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main("--check" in sys.argv))

@@ -1,0 +1,88 @@
+"""Numbers within sentences are those of the recorded results, and a wrong one is found."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from docs_tables import __main__ as command
+from docs_tables import text
+from docs_tables.figures import filled_figures, number
+
+RESULT = {
+    "ratio": [2.41, 2.45, 2.5],
+    "name": "Xeon",
+    "rows": [{"op": "gae", "shape": [8, 2], "s": 2e-6}, {"op": "gae", "shape": [9, 2], "s": -3e-6}],
+}
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "dqn.json").write_text(json.dumps(RESULT))
+    monkeypatch.setattr(text, "RESULTS", tmp_path)
+    monkeypatch.setattr(command, "ROOT", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("expression", "shown"),
+    [
+        ("dqn ratio median .1f", "2.5"),
+        ("dqn ratio 0 .2f", "2.41"),
+        ("dqn ratio .2f", "2.41, 2.45 and 2.50"),
+        ("dqn ratio max *10 .0f", "25"),
+        ("dqn name s", "Xeon"),
+        ("dqn rows op=gae shape=9x2 s *1e6 .3g", "−3"),
+        ("dqn rows s *1e6 .0f", "2 and −3"),
+        ("dqn rows 'op=gae' count d", "2"),
+    ],
+)
+def test_words_of_a_marker_lead_to_a_number(expression: str, shown: str) -> None:
+    assert number(expression) == shown
+    page = f"It is <!-- figure: {expression} -->0<!-- end -->× as fast."
+    assert filled_figures(page) == f"It is <!-- figure: {expression} -->{shown}<!-- end -->× as fast."
+    assert filled_figures(filled_figures(page)) == filled_figures(page)
+
+
+@pytest.mark.parametrize(
+    "expression", ["dqn rate .2f", "nothing ratio .2f", "dqn rows op=gea s .2f", "dqn ratio 3 .2f"]
+)
+def test_a_marker_that_leads_nowhere_is_named(expression: str) -> None:
+    with pytest.raises(ValueError, match=f"figure '{expression}': "):
+        filled_figures(f"It is <!-- figure: {expression} -->2<!-- end -->.")
+
+
+def test_a_marker_stands_within_a_line() -> None:
+    """At the beginning of a line, Markdown would take the whole line as HTML."""
+    marker = "<!-- figure: dqn ratio 0 .2f -->2.41<!-- end -->"
+    with pytest.raises(ValueError, match="begins the line"):
+        filled_figures(f"It is\n{marker} times as fast.")
+    with pytest.raises(ValueError, match="within a line"):
+        filled_figures("It is <!-- figure: dqn ratio 0 .2f -->2.41 times as fast.")
+
+
+def test_check_finds_a_planted_figure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = tmp_path / "page.md"
+    monkeypatch.setattr(command, "pages", lambda: [page])
+    page.write_text("DQN: <!-- figure: dqn ratio median .2f -->3.45<!-- end -->×.\n")
+    assert command.main(check=True) == 1
+    assert capsys.readouterr().out == "page.md: figure 'dqn ratio median .2f': the file says 2.45, the page 3.45\n"
+    assert "3.45" in page.read_text()
+    assert command.main(check=False) == 0
+    assert page.read_text() == "DQN: <!-- figure: dqn ratio median .2f -->2.45<!-- end -->×.\n"
+    assert command.main(check=True) == 0
+    page.write_text("DQN: <!-- figure: dqn ratios .2f -->2.45<!-- end -->×.\n")
+    for check in (True, False):
+        assert command.main(check) == 1
+
+
+def test_the_check_needs_no_torch() -> None:
+    """`make lint` runs it without the package."""
+    code = "import sys; sys.modules['torch'] = None; import docs_tables.__main__ as m; sys.exit(m.main(check=True))"
+    tools = Path(command.__file__).parents[1]
+    run = subprocess.run([sys.executable, "-c", code], cwd=tools, capture_output=True, text=True)
+    assert run.returncode == 0, run.stdout + run.stderr
