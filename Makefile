@@ -2,7 +2,7 @@
 # make test      set up .venv, build, and run the Python and C++ tests, without sanitizers and the tests marked slow
 # make test-all  all tests: also the sanitizer builds of the C++ tests and the Python tests marked slow; CI runs this
 # make bench measure the ops beside PyTorch, torch.compile and other packages, on one core: about twenty minutes.
-#            It replaces benchmarks/results/bench.json, its picture, and the table in README.md
+#            It replaces benchmarks/results/bench.json, its picture, and the tables and numbers taken from it
 # make docs  the documentation in build/docs: pages, tutorials (they run) and docstrings; warnings are errors
 # make docs-tables  fill the measured tables and numbers of README and docs/ from benchmarks/results/; make lint checks them
 # make first-hour  the package, and README's commands with it in a fresh environment
@@ -51,6 +51,7 @@ bench: setup
 	  | xargs $(BIN)/python -m pip install --quiet || echo "make bench: packages that cannot be installed are left out"
 	OMP_NUM_THREADS=1 $(BIN)/automl-ext bench --out benchmarks/results --readme README.md
 	mv benchmarks/results/bench.png docs/images/bench.png
+	PYTHONPATH=tools $(BIN)/python -m docs_tables
 
 # The requirements of the extra are installed by name: installing the extra would build the package again.
 docs: setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import datetime
 import json
 import os
 import sys
@@ -147,6 +148,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         return chosen(cases(str(device), shapes, wanted, modules), options.ops)
 
     result: dict[str, Any] = {
+        "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name(),
         "device_type": device.type,
         "threads": options.threads,

@@ -54,7 +54,8 @@ def measure_pass(case: Case, pass_: str, device: torch.device, seconds: float, c
         "seconds": times,
         "errors": errors,
         "wrong": [name for name, error in errors.items() if not error <= allowed_error(case.dtype, name == "ours")],
-        "skipped": {**skipped, **failed},
+        "skipped": skipped,
+        "failed": failed,
     }
     return row | compared(row)
 

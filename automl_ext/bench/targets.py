@@ -58,6 +58,8 @@ TARGETS = [
     Target("entmax15", (1024, 1024), TRAINING, "entmax", 100, 200),
     Target("entmax15", (4096, 8), TRAINING, "entmax", 8),
     Target("entmax15", (14, 8), TRAINING, "entmax", 3),
+    Target("entmax15", (8, 8, 256, 256), FORWARD, "softmax", 1.0),
+    Target("entmax15", (8, 8, 256, 256), TRAINING, "softmax", 1.5),
     Target("mixed_op", (8, 64, 16, 32, 32), FORWARD, "eager", 2.2),
     Target("mixed_op", (8, 64, 16, 32, 32), FORWARD, "copy", None, 0.9),
     Target("gae", (128, 8), FORWARD, "µs", 10, 5),
@@ -166,7 +168,8 @@ def reason(against: str, row: dict[str, Any] | None, result: dict[str, Any]) -> 
         return "no such row in this run"
     if against in row["wrong"]:
         return f"its result is wrong, error {row['errors'][against]:.1e}"
-    return row["skipped"].get(against) or result["skipped"].get(against, "left out")
+    why = {**result["skipped"], **row["skipped"], **row["failed"]}
+    return why.get(against, "left out")
 
 
 def scaling_shortfalls(result: dict[str, Any]) -> Iterator[str]:

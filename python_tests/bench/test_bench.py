@@ -5,16 +5,19 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from automl_ext.bench import command, targets, timing
 from automl_ext.bench import measure as measuring
-from automl_ext.bench.cases import peers
+from automl_ext.bench.cases import peers, replay_peers
 from automl_ext.bench.cases import replay as replay_cases
 from automl_ext.bench.cases.case import FORWARD, TRAINING, Case, as_list, plain
 from automl_ext.bench.cases.table import CPU_SHAPES, CUDA_SHAPES, QUICK_SHAPES, cases
@@ -42,8 +45,8 @@ def bench(*args: object) -> int:
 
 
 def case_of(op: str, dtype: torch.dtype = torch.float32) -> Case:
-    """Return the op's last quick shape."""
-    return next(c for c in reversed(cases("cpu", QUICK_SHAPES, [dtype], {})) if c.op == op)
+    """Return the op's last quick shape of two sizes."""
+    return next(c for c in reversed(cases("cpu", QUICK_SHAPES | {"attention": []}, [dtype], {})) if c.op == op)
 
 
 def rows_of(case: Case) -> list[dict[str, Any]]:
@@ -203,8 +206,16 @@ def test_one_that_fails_is_named_with_the_reason() -> None:
 
     case = dataclasses.replace(case_of("mixed_op"), eager=broken)
     row = rows_of(case)[0]
-    assert row["skipped"]["eager"] == "RuntimeError: no compiler found"
+    assert row["failed"]["eager"] == "RuntimeError: no compiler found"
     assert "eager" not in row["seconds"]
+
+
+def test_torchrl_without_its_extension_is_named_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own message points to a warning that the import has printed."""
+    monkeypatch.setitem(sys.modules, "torchrl", types.ModuleType("torchrl"))
+    monkeypatch.setitem(sys.modules, "torchrl._torchrl", None)
+    with pytest.raises(ImportError, match="was built for another torch than"):
+        replay_peers.torchrl(None, np.zeros((3, 4)), torch.zeros(2), torch.zeros(1), 0.6, 0.4)
 
 
 def test_ours_wrong_is_an_error_exit(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,7 +233,7 @@ def test_compiled_is_measured(backend: str, monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend=backend))
     row = measure_pass(case_of("mixed_op"), FORWARD, CPU, 1e-3, compiled=True)
     assert row["wrong"] == []
-    why = row["skipped"].get("compiled")
+    why = row["failed"].get("compiled")
     if why is not None:
         pytest.skip(f"torch.compile does not work here: {why}")
     assert row["seconds"]["compiled"]["median"] > 0

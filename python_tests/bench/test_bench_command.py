@@ -55,8 +55,20 @@ def planted(target: targets.Target, value: float) -> dict[str, Any]:
         "wrong": [],
         "errors": {},
         "skipped": {},
+        "failed": {},
     }
     return row | compared(row)
+
+
+FACTS = {
+    "date": "2026-01-02",
+    "device": "A CPU",
+    "build_info": {"instruction_set": "avx2"},
+    "threads": 1,
+    "load": 0.1,
+    "versions": {"torch": "9"},
+    "seconds_per_row": 0.5,
+}
 
 
 def result_with(rows: list[dict[str, Any]], scaling: list[dict[str, Any]] | None = None) -> dict[str, Any]:
@@ -142,7 +154,7 @@ def test_scaling_and_cuda_targets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_gpus_bandwidth_is_shown_beside_the_copys(capsys: pytest.CaptureFixture[str]) -> None:
-    facts = {"device": "A GPU", "threads": 1, "load": 0.1, "versions": {"torch": "9"}, "allocator": "warmed"}
+    facts = FACTS | {"device": "A GPU", "allocator": "warmed"}
     row = planted(targets.TARGETS[0], 20) | {"beyond_cache": True, "bytes": 3_000_000, "copy_gb_per_s": 3100.0}
     for device_type in ("cuda", "cpu"):
         report.show(result_with([row]) | facts | {"device_type": device_type})
@@ -215,13 +227,8 @@ def test_table_and_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     rows = [planted(t, 20) for t in targets.TARGETS if t.op == "gumbel_softmax" and t.shape != (14, 8)]
     other = copy.deepcopy(rows[0])
     rows += [other | {"op": "vtrace", "shape": [2, 3]}, other | {"op": "vtrace", "shape": [4, 3]}]
-    result = result_with(rows) | {
-        "device": "A CPU",
-        "threads": 1,
-        "load": 0.1,
-        "versions": {"torch": "9"},
-        "seconds_per_row": 0.5,
-    }
+    rows[2] |= {"failed": {"torchrl": "ImportError: built for another torch"}}
+    result = result_with(rows) | FACTS | {"skipped": {"entmax": "not installed"}}
     (tmp_path / "bench.json").write_text(json.dumps(result))
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}old\n{END}\nafter\n")
@@ -232,7 +239,11 @@ def test_table_and_readme(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
         "| `gumbel_softmax` | (4096, 8) | 1 µs | eager 20 µs | 20× | 0 % | 20× eager |",
         "| `vtrace` | (4, 3) | 1 µs | eager 20 µs | 20× | 0 % | – |",
         "",
-        "A CPU, 1 thread; torch 9; medians of interleaved runs, at least 0.5 s per row.",
+        "2026-01-02: A CPU, avx2 kernels, 1 thread; torch 9; medians of interleaved runs, at least 0.5 s per row.",
+        "",
+        "Not measured: entmax, not installed",
+        "",
+        "Failed: torchrl for `gumbel_softmax`: ImportError: built for another torch",
     ]
     assert "load average 1.5" in markdown(result | {"load": 1.5})
     assert readme.read_text() == f"before\n{BEGIN}\n{table}\n{END}\nafter\n"

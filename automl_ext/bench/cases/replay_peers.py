@@ -40,7 +40,15 @@ def tianshou(
 def torchrl(
     package: Any, observations: np.ndarray, td_errors: Tensor, new_errors: Tensor, alpha: float, beta: float
 ) -> Call:
-    """Return a call for torchrl's ReplayBuffer with a PrioritizedSampler."""
+    """Return a call for torchrl's ReplayBuffer with a PrioritizedSampler.
+
+    Raises:
+        ImportError: torchrl's segment trees, which are C++, cannot be loaded.
+    """
+    try:
+        import torchrl._torchrl  # noqa: F401
+    except ImportError as error:  # torchrl itself only warns, and then lacks the trees
+        raise ImportError(f"its C++ extension was built for another torch than {torch.__version__}") from error
     from tensordict import TensorDict
     from torchrl.data import LazyTensorStorage, ReplayBuffer
     from torchrl.data.replay_buffers.samplers import PrioritizedSampler

@@ -77,6 +77,11 @@ def row_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modules: 
     ]
 
 
+def attention_cases(shape: tuple[int, ...], dtype: torch.dtype, device: str, modules: Modules) -> list[Case]:
+    """Return entmax15 of attention scores, which ``torch.softmax`` usually normalizes."""
+    return [case for case in row_cases(shape, dtype, device, modules) if case.op == "entmax15"]
+
+
 def weighted_sum(*tensors: Tensor) -> Tensor:
     *inputs, weights = tensors
     return sum(w * x for w, x in zip(weights, inputs, strict=True))

@@ -10,13 +10,15 @@ import torch
 from automl_ext.bench.cases.case import Case
 from automl_ext.bench.cases.replay import replay_cases
 from automl_ext.bench.cases.returns import returns_cases
-from automl_ext.bench.cases.rows import mixed_cases, projection_cases, q_cases, row_cases
+from automl_ext.bench.cases.rows import attention_cases, mixed_cases, projection_cases, q_cases, row_cases
 
 Shapes = dict[str, list[tuple[int, ...]]]
-# "rows": rows × categories. "mixed": inputs × shape of each. "returns": steps × columns. "atoms": transitions × atoms
-# of a distribution, "actions": transitions × actions. "replay": capacity × batch.
+# "rows": rows × categories. "attention": batch × heads × queries × keys. "mixed": inputs × shape of each.
+# "returns": steps × columns. "atoms": transitions × atoms of a distribution, "actions": transitions × actions.
+# "replay": capacity × batch.
 CPU_SHAPES: Shapes = {
     "rows": [(14, 8), (4096, 8), (4096, 32), (262_144, 8), (1024, 1024), (64, 32_000)],
+    "attention": [(8, 8, 256, 256)],
     "mixed": [(8, 16, 8, 8, 8), (5, 64, 16, 32, 32), (8, 64, 16, 32, 32)],
     "returns": [(128, 8), (128, 4096), (1024, 1024), (5, 262_144), (2048, 1)],
     "atoms": [(256, 51), (32_768, 51)],
@@ -26,6 +28,7 @@ CPU_SHAPES: Shapes = {
 # On a GPU, cases of 64 MB or more in bfloat16 measure the bandwidth, small cases the cost of a call.
 CUDA_SHAPES: Shapes = {
     "rows": [(14, 8), (4_194_304, 8), (65_536, 512), (1024, 32_768)],
+    "attention": [(8, 16, 1024, 1024)],
     "mixed": [(8, 16, 8, 8, 8), (8, 64, 64, 32, 32)],
     "returns": [(128, 8), (128, 262_144), (1024, 32_768)],
     "atoms": [(256, 51), (655_360, 51)],
@@ -34,6 +37,7 @@ CUDA_SHAPES: Shapes = {
 }
 QUICK_SHAPES: Shapes = {
     "rows": [(14, 8), (60, 300)],
+    "attention": [(4, 2, 5, 7)],
     "mixed": [(4, 2, 3, 5)],
     "returns": [(6, 70)],
     "atoms": [(20, 11)],
@@ -42,6 +46,7 @@ QUICK_SHAPES: Shapes = {
 }
 FAMILIES: dict[str, Callable[..., list[Case]]] = {
     "rows": row_cases,
+    "attention": attention_cases,
     "mixed": mixed_cases,
     "returns": returns_cases,
     "atoms": projection_cases,

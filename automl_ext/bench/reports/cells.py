@@ -73,8 +73,20 @@ def bandwidth(row: dict[str, Any]) -> str:
     return f"{achieved:.0f} of {row['copy_gb_per_s']:.0f}"
 
 
+def left_out(result: dict[str, Any], key: str) -> list[tuple[str, str, list[str]]]:
+    """Return the name, the reason and the ops of the contenders that were not measured. ``key``: skipped or failed."""
+    ops: dict[tuple[str, str], dict[str, None]] = {}
+    for row in result["rows"]:
+        for name, why in row[key].items():
+            ops.setdefault((name, why), {})[row["op"]] = None
+    return [(name, why, list(of)) for (name, why), of in ops.items()]
+
+
 def machine(result: dict[str, Any]) -> str:
+    """Return the date, the machine and its load, the instruction set, and the versions."""
     threads = "" if result["device_type"] == "cuda" else f", {result['threads']} thread" + "s" * (result["threads"] > 1)
+    set_ = result["build_info"].get("instruction_set")
+    instructions = f", {set_} kernels" if set_ and result["device_type"] == "cpu" else ""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     busy = "" if result["load"] < BUSY else f" (load average {result['load']:.1f} at the start)"
-    return f"{result['device']}{threads}{busy}; {versions}"
+    return f"{result['date']}: {result['device']}{instructions}{threads}{busy}; {versions}"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.bench.cases.case import FORWARD
-from automl_ext.bench.reports.cells import duration, machine, percent, shape_of, times
+from automl_ext.bench.reports.cells import duration, left_out, machine, percent, shape_of, times
 from automl_ext.bench.targets import TARGETS
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_atomic
@@ -22,7 +22,7 @@ def markdown(result: dict[str, Any]) -> str:
     """Format README's table as Markdown.
 
     It has the float32 rows with a performance target; for other ops, the largest row of at most ``MOST_ELEMENTS``
-    elements; then the machine.
+    elements; then the machine, and the contenders that failed or are missing, with the reasons.
     """
     lines = [HEADER, ["---"] * len(HEADER)]
     by_place: dict[tuple[str, tuple[int, ...]], dict[str, dict[str, Any]]] = {}
@@ -34,9 +34,15 @@ def markdown(result: dict[str, Any]) -> str:
         if FORWARD in passes:
             lines.append(table_line(passes[FORWARD], passes.get("forward + backward")))
     table = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    return (
-        f"{table}\n{machine(result)}; medians of interleaved runs, at least {result['seconds_per_row']:g} s per row.\n"
-    )
+    below = [
+        f"{machine(result)}; medians of interleaved runs, at least {result['seconds_per_row']:g} s per row.",
+        *(f"Not measured: {name}, {why}" for name, why in result["skipped"].items()),
+        *(
+            f"Failed: {name} for {', '.join(f'`{op}`' for op in ops)}: {why}"
+            for name, why, ops in left_out(result, "failed")
+        ),
+    ]
+    return table + "".join(f"\n{line}\n" for line in below)
 
 
 def shown(places: list[tuple[str, tuple[int, ...]]]) -> list[tuple[str, tuple[int, ...]]]:
@@ -52,11 +58,13 @@ def shown(places: list[tuple[str, tuple[int, ...]]]) -> list[tuple[str, tuple[in
 
 def table_line(forward: dict[str, Any], training: dict[str, Any] | None) -> list[str]:
     seconds, best = forward["seconds"], forward["best"]
+    others = [f"{best} {duration(seconds[best]['median'])}"] if best else []
+    others += [f"{name} failed" for name in forward["failed"]]
     return [
         f"`{forward['op']}`",
         shape_of(forward),
         duration(seconds["ours"]["median"]),
-        f"{best} {duration(seconds[best]['median'])}" if best else "–",
+        "; ".join(others) or "–",
         times(forward["ratio"]),
         percent(forward["of_copy"]),
         f"{times(training['ratio'])} {training['best']}" if training and training["best"] else "–",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from automl_ext.bench.reports.cells import HEADER, bandwidth, cells, machine, shape_of, times
+from automl_ext.bench.reports.cells import HEADER, bandwidth, cells, left_out, machine, shape_of, times
 
 WIDTHS = (23, 22, 9, 10, 16, 16, 22, 28, 8, 15, 10, 12)
 GPU_HEADER = [*HEADER, "GB/s"]
@@ -61,12 +61,10 @@ def show_table(title: str, header: list[str], rows: list[list[str]]) -> None:
 
 def notes(result: dict[str, Any]) -> list[str]:
     lines = [f"{name}: skipped, {why}" for name, why in result["skipped"].items()]
-    seen: dict[tuple[str, str], list[str]] = {}
     for row in result["rows"]:
-        for name, why in row["skipped"].items():
-            seen.setdefault((name, why), []).append(row["op"])
         for name in row["wrong"]:
             error = row["errors"][name]
             lines.append(f"WRONG: {name}, {row['op']} {shape_of(row)} {row['dtype']} {row['pass']}: error {error:.1e}")
-    lines += [f"{name}: skipped for {', '.join(dict.fromkeys(ops))}: {why}" for (name, why), ops in seen.items()]
+    for key in ("skipped", "failed"):
+        lines += [f"{name}: {key} for {', '.join(ops)}: {why}" for name, why, ops in left_out(result, key)]
     return [*lines, result["allocator"], machine(result)]
