@@ -15,6 +15,7 @@ from docs_tables.figures import filled_figures, number
 RESULT = {
     "ratio": [2.41, 2.45, 2.5],
     "name": "Xeon",
+    "runs": {"mean": 3.0},
     "rows": [{"op": "gae", "shape": [8, 2], "s": 2e-6}, {"op": "gae", "shape": [9, 2], "s": -3e-6}],
 }
 
@@ -31,12 +32,14 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         ("dqn ratio median .1f", "2.5"),
         ("dqn ratio 0 .2f", "2.41"),
-        ("dqn ratio .2f", "2.41, 2.45 and 2.50"),
+        ("dqn ratio .2f", "2.41, 2.45, 2.50"),
         ("dqn ratio max *10 .0f", "25"),
         ("dqn name s", "Xeon"),
+        ("dqn runs mean .1f", "3.0"),
         ("dqn rows op=gae shape=9x2 s *1e6 .3g", "−3"),
-        ("dqn rows s *1e6 .0f", "2 and −3"),
+        ("dqn rows s *1e6 .0f", "2, −3"),
         ("dqn rows 'op=gae' count d", "2"),
+        ("dqn 0 0 /2 .3f", "1.205"),
     ],
 )
 def test_words_of_a_marker_lead_to_a_number(expression: str, shown: str) -> None:

@@ -4,12 +4,12 @@ The words name a file of benchmarks/results/, the steps that lead to a number in
 from left to right, and quoted where they contain a space:
 
     key          the value of a key; of a list: the values of its elements
-    3            an element of a list
+    3            an element of a list, or the value of an object's fourth key
     key=value    the elements of a list with this value; the sizes of a shape are joined by ``x``
-    mean         of a list of numbers; also median, min, max, sum, count
-    *1e6         a factor
+    mean         of a list of numbers; also median, min, max, sum, count; a key of this name comes first
+    *1e6, /60    a factor, a divisor
 
-Several numbers are joined by commas and "and". A marker must not begin a line, where Markdown takes the whole line as
+Several numbers are joined by commas. A marker must not begin a line, where Markdown takes the whole line as
 HTML.
 """
 
@@ -68,17 +68,17 @@ def number(expression: str) -> str:
         values = [format(one, form) for one in (value if isinstance(value, list) else [value])]
     except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
         raise ValueError(f"figure {expression!r}: {type(error).__name__}: {error}") from None
-    *first, last = (one.replace("-", "−") for one in values)
-    return " and ".join([", ".join(first), last]) if first else last
+    return ", ".join(values).replace("-", "−")
 
 
 def after(value: Any, step: str) -> Any:
-    if step in SUMMARIES:
+    if step in SUMMARIES and not has_key(value, step):
         return SUMMARIES[step](value)
-    if step.startswith("*"):
-        return [one * float(step[1:]) for one in value] if isinstance(value, list) else value * float(step[1:])
+    if step[0] in "*/":
+        factor = float(step[1:]) if step[0] == "*" else 1 / float(step[1:])
+        return [one * factor for one in value] if isinstance(value, list) else value * factor
     if isinstance(value, dict):
-        return value[step]
+        return list(value.values())[int(step)] if step.isdigit() and step not in value else value[step]
     key, equal, wanted = step.partition("=")
     if equal:
         rows = [row for row in value if in_words(row.get(key)) == wanted]
@@ -86,6 +86,11 @@ def after(value: Any, step: str) -> Any:
             raise ValueError(f"no element has {step}")
         return rows
     return value[int(step)] if step.isdigit() else [row[step] for row in value]
+
+
+def has_key(value: Any, key: str) -> bool:
+    first = value[0] if isinstance(value, list) and value else value
+    return isinstance(first, dict) and key in first
 
 
 def in_words(value: Any) -> str:
