@@ -14,7 +14,7 @@ from docs_tables.figures import filled_figures, number
 
 RESULT = {
     "ratio": [2.41, 2.45, 2.5],
-    "name": "Xeon",
+    "date": "2026-01-02",
     "runs": {"mean": 3.0},
     "rows": [{"op": "gae", "shape": [8, 2], "s": 2e-6}, {"op": "gae", "shape": [9, 2], "s": -3e-6}],
 }
@@ -34,7 +34,7 @@ def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         ("dqn ratio 0 .2f", "2.41"),
         ("dqn ratio .2f", "2.41, 2.45, 2.50"),
         ("dqn ratio max *10 .0f", "25"),
-        ("dqn name s", "Xeon"),
+        ("dqn date s", "2026-01-02"),
         ("dqn runs mean .1f", "3.0"),
         ("dqn rows op=gae shape=9x2 s *1e6 .3g", "−3"),
         ("dqn rows s *1e6 .0f", "2, −3"),

@@ -24,6 +24,7 @@ TABLES: dict[str, Callable[[], str]] = {
         *(
             ops.performance,
             ops.scaling,
+            ops.missed_scaling,
             search.nas_bench,
             search.gdas_cifar,
             search.differentiable_search,

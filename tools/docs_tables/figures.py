@@ -65,10 +65,13 @@ def number(expression: str) -> str:
         value = load(file)
         for step in steps:
             value = after(value, step)
-        values = [format(one, form) for one in (value if isinstance(value, list) else [value])]
+        return ", ".join(formatted(one, form) for one in (value if isinstance(value, list) else [value]))
     except (ValueError, KeyError, IndexError, TypeError, OSError) as error:
         raise ValueError(f"figure {expression!r}: {type(error).__name__}: {error}") from None
-    return ", ".join(values).replace("-", "−")
+
+
+def formatted(value: Any, form: str) -> str:
+    return format(value, form) if isinstance(value, str) else format(value, form).replace("-", "−")
 
 
 def after(value: Any, step: str) -> Any:
