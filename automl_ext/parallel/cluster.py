@@ -26,7 +26,7 @@ _entered: list[Cluster] = []  # the last one is in effect
 
 
 class Cluster:
-    """Where calls run inside the ``with`` block, and what each call may use.
+    """The backend on which calls run inside the ``with`` block, and the resources of each call.
 
     Args:
         address: None: this machine. "ray": the running Ray cluster that this machine or RAY_ADDRESS belongs to, else a

@@ -28,7 +28,7 @@ Report = Callable[[int, str, float, float], None]  # trials so far, name, its me
 
 
 class TableSearch:
-    """What was tried so far.
+    """State of a search: the candidates tried so far.
 
     Attributes:
         folds: the splits; only one is used if there is no time for all.

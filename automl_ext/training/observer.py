@@ -19,7 +19,7 @@ _observer: ContextVar[Observer | None] = ContextVar("observer", default=None)
 
 @contextlib.contextmanager
 def observing(observer: Observer | None) -> Iterator[None]:
-    """Let ``observer`` see the measurements of all runs inside the block; None: nobody sees them."""
+    """Let ``observer`` see the measurements of all runs inside the block; None: no observer."""
     token = _observer.set(observer)
     try:
         yield

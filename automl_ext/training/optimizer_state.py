@@ -18,7 +18,7 @@ def load_optimizer(optimizer: Optimizer, state: dict[str, Any]) -> None:
     at the next step, or change the training without an error.
 
     Args:
-        optimizer: newly made, with the settings of the configuration.
+        optimizer: a new optimizer with the settings of the configuration.
         state: its learning rates may differ from the settings, because schedules change them.
 
     Raises:

@@ -83,7 +83,7 @@ class Progress:
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Show no progress inside the block: that of several runs at the same time would overwrite each other."""
+    """Show no progress inside the block, because the progress bars of simultaneous runs would overwrite each other."""
     logger = logging.getLogger("automl_ext")
     before = logger.level
     logger.setLevel(logging.ERROR)

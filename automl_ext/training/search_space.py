@@ -49,12 +49,12 @@ class Range:
 
     @property
     def whole(self) -> bool:
-        """Whether the values are integers: both bounds are."""
+        """True if the values are integers, that is, if both bounds are."""
         return isinstance(self.low, int) and isinstance(self.high, int)
 
 
 class Categories:
-    """One of several values without an order.
+    """A choice among several values without an order.
 
     Args:
         values: at least two different finite numbers, strings, booleans or None.

@@ -20,7 +20,7 @@ PAID = 0.9  # fraction of the steps after which a trial is not ended any more
 
 @dataclass(frozen=True)
 class Rule:
-    """What the decision on one trial depends on; it is sent to the trial's process.
+    """Data for the pruning decision on one trial; it is sent to the trial's process.
 
     Args:
         study: name of the study, from which Optuna derives the trial's bracket.

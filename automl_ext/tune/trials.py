@@ -39,7 +39,7 @@ class Proposal:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came out of a trial.
+    """Result of a trial.
 
     Attributes:
         state: how it ended.

@@ -1,4 +1,4 @@
-"""What commands print: the summary of a run, JSON, help texts, and scripts for completion."""
+"""Output of commands: the summary of a run, JSON, help texts, and scripts for completion."""
 
 from __future__ import annotations
 

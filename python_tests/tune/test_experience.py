@@ -81,7 +81,7 @@ def test_a_missing_score_is_like_that_of_near_points() -> None:
 
 
 def test_the_regression_takes_out_noise() -> None:
-    """Of two points with the highest score, the one between good points is preferred to the one between bad ones."""
+    """Between two points with the highest score, the one among good points is preferred to the one among bad ones."""
     values = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.8, 1.0, 0.8, 0.8]
     trials = [PastTrial({"lr": float(i)}, value) for i, value in enumerate(values)]
     points, scores = score_table([PastStudy("x", None, trials, True, "")])

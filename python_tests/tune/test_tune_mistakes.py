@@ -1,4 +1,4 @@
-"""What users get wrong with ``tune``: functions that change their point, unknown names, studies that do not fit."""
+"""Mistakes of users of ``tune``: functions that change their point, unknown names, studies that do not fit."""
 
 from __future__ import annotations
 

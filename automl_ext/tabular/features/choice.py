@@ -26,7 +26,7 @@ FEWEST_FOLDS = 3
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a family of features gained.
+    """Decision on a family of constructed features.
 
     Attributes:
         family: its name.

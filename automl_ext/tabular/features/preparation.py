@@ -35,7 +35,7 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Preparation:
-    """What was learned from training rows.
+    """Preparation of features, fitted on training rows.
 
     Attributes:
         columns: the used columns.

@@ -1,4 +1,4 @@
-"""What every learner takes and gives."""
+"""Inputs and results of a learner."""
 
 from __future__ import annotations
 

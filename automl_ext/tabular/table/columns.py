@@ -23,7 +23,7 @@ MOST_WORDS = 5  # different words that count as missing in a text column of numb
 FEWEST_OF_CLASS = 5  # rows of each class, if it is no accident that the classes are intervals of a column
 TEXT_WORDS = 3  # text has on average at least this number of words
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
-# Digits with a sign of percent, a currency or a comma. 192.168.0.1 is none.
+# Digits with a sign of percent, a currency or a comma. 192.168.0.1 is not one.
 WRITTEN_NUMBER = re.compile(r"(?=.*[%$€£¥,])[-+]?[$€£¥]? ?\d[\d.,' ]*[%$€£¥]?")
 ID_NAME = re.compile(r"(?i:(^|[_\W])(id|uuid|guid|index|rownames?|unnamed: 0)$)|[a-z]I[Dd]$")
 

@@ -46,7 +46,7 @@ def are_dates(present: Any, day_first: bool | None) -> bool:
 
 
 def to_dates(values: Any, day_first: bool | None) -> Any:
-    """Convert dates, or texts of dates, to times in UTC; NaT where a value is none.
+    """Convert dates, or texts of dates, to times in UTC; NaT where a value is not a date.
 
     Args:
         values: a ``pandas.Series``.

@@ -32,7 +32,7 @@ FEWEST_ROWS = 10
 
 @dataclass(frozen=True)
 class Problem:
-    """What is learned from which rows.
+    """A task with its cleaned rows and their split.
 
     Attributes:
         task: the task.

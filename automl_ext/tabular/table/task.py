@@ -24,7 +24,7 @@ HIGHER_IS_BETTER = ("auc", "accuracy")
 
 @dataclass(frozen=True)
 class TableTask:
-    """What is predicted.
+    """The prediction task: target, kind and measure.
 
     Attributes:
         target: name of the column.

@@ -1,4 +1,4 @@
-"""How the ranks that torchrun starts find each other, also when it starts them again."""
+"""Rendezvous of the ranks that torchrun starts, also after a restart."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What all pictures share: colors, titles, and the axis titles of metrics."""
+"""Shared by all pictures: colors, titles, and the axis titles of metrics."""

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """How a metric is drawn. Metrics with the same axis title share a panel.
+    """Axis title, label and scale of a metric. Metrics with the same axis title share a panel.
 
     Attributes:
         axis: title of the y axis, with the unit.

@@ -26,7 +26,7 @@ PATIENCE = 30.0  # seconds to wait for the lock of a trial's folder: a killed pr
 
 @dataclass(frozen=True)
 class TunedBy:
-    """What a command is tuned by.
+    """The metric by which a command is tuned.
 
     Attributes:
         name: an entry of ``result.json``, with dots between levels, or else of ``metrics.jsonl``, its last value.

@@ -1,4 +1,4 @@
-"""What a result says about the classes: confusion matrix, baseline, weights; and validation during a training."""
+"""The report on classes in a result: confusion matrix, baseline, weights; and validation during a training."""
 
 from __future__ import annotations
 
