@@ -49,7 +49,7 @@ class Attention(nn.Module):
             y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         else:
             scores = q @ k.transpose(-1, -2) / q.shape[-1] ** 0.5
-            y = self.weights(scores.masked_fill(self.future, -1e4)) @ v  # the package entmax gives NaN for -inf
+            y = self.weights(scores.masked_fill(self.future, -torch.inf)) @ v
         return self.out(y.transpose(1, 2).reshape(x.shape))
 
 
