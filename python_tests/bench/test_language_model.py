@@ -1,4 +1,4 @@
-"""``benchmarks/language_model.py``: the models differ only in their attention weights."""
+"""``benchmarks/steps/language_model.py``: the models differ only in their attention weights."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from paths import ROOT
 
 @pytest.fixture
 def script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("language_model", ROOT / "benchmarks/language_model.py")
+    spec = importlib.util.spec_from_file_location("language_model", ROOT / "benchmarks/steps/language_model.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

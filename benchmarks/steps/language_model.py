@@ -1,6 +1,6 @@
 """Measure a training step of a small language model with softmax and with entmax15 as attention weights.
 
-    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/language_model.py --json benchmarks/results/language_model.json
+    OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/steps/language_model.py --json FILE
 
 The models differ only in the function that turns attention scores into weights: ``torch.softmax``, ``entmax15`` of this
 package, ``entmax15`` of the package ``entmax`` (if installed), and, for comparison, softmax within PyTorch's fused
@@ -29,7 +29,7 @@ from automl_ext import __version__, build_info, entmax15
 from automl_ext.training.machine.environment import cpu_name
 from automl_ext.training.machine.memory import keep_freed_memory
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BATCH, LENGTH, WIDTH, HEADS, LAYERS = 8, 256, 128, 8, 2
 Weights = Callable[[Tensor], Tensor]  # of attention scores [batch, heads, queries, keys]
 
@@ -146,7 +146,7 @@ def main() -> None:
     load = os.getloadavg()[0]
     names = ("torch", "entmax") if "entmax package" in contenders() else ("torch",)
     result = {
-        "command": f"OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/language_model.py --rounds {args.rounds}",
+        "command": f"OMP_NUM_THREADS=1 taskset -c 0 python benchmarks/steps/language_model.py --rounds {args.rounds}",
         "date": datetime.datetime.now(datetime.timezone.utc).date().isoformat(),
         "machine": f"1 thread of {cpu_name()}, {build_info()['instruction_set']} kernels",
         "load": load,
