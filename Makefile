@@ -75,7 +75,7 @@ package: setup
 	rm -rf build/package && mkdir -p build/package/sources
 	$(BIN)/python setup.py --quiet sdist --dist-dir build/package
 	tar -xzf build/package/*.tar.gz --strip-components 1 -C build/package/sources
-	for path in csrc tools setup.py pyproject.toml README.md LICENSE; do \
+	for path in csrc tools setup.py pyproject.toml README.md LICENSE NOTICE; do \
 	  diff -r --exclude=__pycache__ $$path build/package/sources/$$path || exit 1; done
 	diff -r --exclude=__pycache__ --exclude='*.so' --exclude=_build.py automl_ext build/package/sources/automl_ext
 	AUTOML_EXT_CUDA=0 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w build/package .

@@ -100,8 +100,10 @@ class DoctorCommand:
 class NASTableCommand:
     source: Annotated[Path, tyro.conf.Positional]
     """NATS-tss-v1_0-….pickle.pbz2, or the folder NATS-tss-v1_0-…-simple."""
-    out: Path = Path("nasbench201_cifar10.csv.gz")
-    """Table to write, for --table and AUTOML_EXT_NB201."""
+    dataset: Literal["cifar10", "cifar100", "imagenet16_120"] = "cifar10"
+    """Data set of the table."""
+    out: Path | None = None
+    """Table to write, for --table. Default: nasbench201_DATASET.csv.gz."""
 
 
 @dataclass
@@ -218,8 +220,9 @@ def _nas_table(prog: str, args: Sequence[str]) -> int:
     )
     from automl_ext.nas.benchmarks.nats_files import convert
 
-    convert(command.source, command.out)
-    print(command.out)
+    out = command.out or Path(f"nasbench201_{command.dataset}.csv.gz")
+    convert(command.source, out, command.dataset)
+    print(out)
     return 0
 
 
@@ -277,7 +280,7 @@ COMMANDS: dict[str, tuple[str, Command]] = {
     ),
     "fit": ("fit an ensemble of models to a table", _late("tabular.commands:fit_command")),
     "predict": ("predict the new rows of a table", _late("tabular.commands:predict_command")),
-    "nas-table": ("convert the official NATS-Bench files to the table that nas-bench reads", _nas_table),
+    "nas-table": ("convert the official NATS-Bench files to a table for nas-bench --table", _nas_table),
     "eval": ("play episodes with a trained policy", _eval),
     "record": ("record episodes of a trained policy", _record),
     "plot": ("plot runs, or draw one cell", _plot),

@@ -2,18 +2,16 @@
 
     python benchmarks/auto_search.py --name fashion --data fashion-mnist:FASHION --out runs/auto --minutes 6 \\
         --json benchmarks/results/auto_search.json
-    python benchmarks/auto_search.py --name cifar10 --data folder:CIFAR --table nasbench201_cifar10.csv.gz ...
+    python benchmarks/auto_search.py --name cifar10 --data folder:CIFAR --table cifar10 ...
 
 Every row of the JSON is one run of ``automl-ext search auto``. Rows that are in the file are not repeated, and
 interrupted runs are resumed. FASHION is a folder with the four files of Fashion-MNIST. CIFAR is a folder, or a zip
-file, with one folder of images per class. The table has the columns arch and cifar10_test_200ep.
+file, with one folder of images per class.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import json
 import math
 import statistics
@@ -25,6 +23,8 @@ import torch
 
 from automl_ext.nas.auto.auto import auto
 from automl_ext.nas.auto.config import AutoConfig
+from automl_ext.nas.estimators.table import Table, place
+from automl_ext.nas.spaces.nasbench201 import Genotype
 from automl_ext.training.machine.environment import cpu_name
 
 KEY = ("name", "space", "seed", "minutes", "subset", "baselines", "set")
@@ -45,15 +45,20 @@ def configuration(args: argparse.Namespace, seed: int) -> AutoConfig:
     )
 
 
-def row_of(key: dict[str, Any], result: dict[str, Any], table: dict[str, float] | None) -> dict[str, Any]:
+def row_of(key: dict[str, Any], result: dict[str, Any], table: Table | None) -> dict[str, Any]:
     """Return the row of a finished run."""
     row: dict[str, Any] = {**key, "processor": cpu_name(), "source": result["source"], "stages": result["stages"]}
     row["rows"] = [{k: v for k, v in entry.items() if k != "members"} for entry in result["rows"]]
     if table is not None:
-        row["table_test_accuracy"] = table[result["genotype"]]  # of the network that the search returns
-        row["table_found"] = table[result["rows"][0]["genotype"]]  # of its best finalist
-        row["table_largest"] = table[named(result["rows"], "largest")["genotype"]]
+        row["table_test_accuracy"] = accuracy(table, result["genotype"])  # of the network that the search returns
+        row["table_found"] = accuracy(table, result["rows"][0]["genotype"])  # of its best finalist
+        row["table_largest"] = accuracy(table, named(result["rows"], "largest")["genotype"])
     return row
+
+
+def accuracy(table: Table, genotype: str) -> float:
+    """Return the test accuracy after 200 epochs, in percent."""
+    return float(table.test_200[place(Genotype.parse(genotype))])
 
 
 def named(rows: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
@@ -96,7 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", required=True, help="name of the data set, for the rows")
     parser.add_argument("--data", required=True, help="fashion-mnist:PATH, folder:PATH, or digits to try the script")
     parser.add_argument("--space", default="nb201")
-    parser.add_argument("--table", type=Path, help="the table of NAS-Bench-201, .csv.gz")
+    parser.add_argument("--table", help="look cells up in this table of NAS-Bench-201: cifar10 or a file")
     parser.add_argument("--out", type=Path, required=True, help="folder for the run directories")
     parser.add_argument("--json", type=Path, required=True, help="file of the rows; its rows are not repeated")
     parser.add_argument("--minutes", type=float, default=6.0, help="CPU-minutes of a search, without its baseline")
@@ -106,10 +111,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", default="{}", metavar="JSON", help="other configuration values, for all searches")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    table = None
-    if args.table is not None:
-        with gzip.open(args.table, "rt") as file:
-            table = {row["arch"]: float(row["cifar10_test_200ep"]) for row in csv.DictReader(file)}
+    table = None if args.table is None else Table.load(args.table)
     for seed in args.seeds:
         given = (args.name, args.space, seed, args.minutes, args.subset, args.baselines, args.set)
         key = dict(zip(KEY, given, strict=True))

@@ -1,6 +1,6 @@
 """Ablation of the switches against collapse: differentiable searches on CIFAR-10 images at equal CPU time.
 
-    python benchmarks/differentiable_search.py --data folder:CIFAR --table nasbench201_cifar10.csv.gz \\
+    python benchmarks/differentiable_search.py --data folder:CIFAR \\
         --out runs/differentiable --json benchmarks/results/differentiable_search.json --minutes 30 --seeds 0 1 2 3 4
 
 Every row is one search: an algorithm, a variant (the algorithm as published with one switch on, or a recipe) and a
@@ -9,16 +9,13 @@ chosen such that search and derivation take ``--minutes`` of CPU time. Rows that
 and interrupted searches are resumed, so the command can be stopped and started again. Several processes may share the
 work by ``--algorithms``, ``--variants`` and ``--seeds``. The found cell is looked up in NAS-Bench-201's table.
 
-CIFAR is a folder, or a zip file, with one folder of images per class. The table has the columns arch and
-cifar10_test_200ep.
+CIFAR is a folder, or a zip file, with one folder of images per class.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import fcntl
-import gzip
 import json
 import statistics
 import time
@@ -36,6 +33,7 @@ from automl_ext.nas.differentiable.perturbation import IMAGES, Perturbation
 from automl_ext.nas.differentiable.recipes import with_recipe
 from automl_ext.nas.differentiable.samplers import Sampler, sample, sample_entmax, softmax_weights
 from automl_ext.nas.differentiable.supernet_search import SupernetSearch
+from automl_ext.nas.estimators.table import Table, place
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.training.config import to_dict
 
@@ -136,19 +134,18 @@ def add_row(path: Path, row: dict[str, Any]) -> None:
     path.with_suffix(".lock").unlink(missing_ok=True)
 
 
-def measured(
-    key: dict[str, Any], result: dict[str, Any], config: SupernetConfig, table: dict[str, float], folder: Path
-):
+def measured(key: dict[str, Any], result: dict[str, Any], config: SupernetConfig, table: Table, folder: Path):
     """Return the row of a finished search."""
     operations = NASBench201().parse(result["genotype"]).operations
-    accuracy = table[result["genotype"]]
+    accuracy = float(table.test_200[place(NASBench201().parse(result["genotype"]))])
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return {
         **key,
         "genotype": result["genotype"],
         "table_test_accuracy": accuracy,
-        "cells_of_table_above": round(sum(value > accuracy for value in table.values()) / len(table), 4),
-        "table_3x3_everywhere": table[str(NASBench201().decode([3] * 6))],  # the baseline without a search
+        "cells_of_table_above": round(float((table.test_200 > accuracy).mean()), 4),
+        # the baseline without a search
+        "table_3x3_everywhere": float(table.test_200[place(NASBench201().decode([3] * 6))]),
         "share_none": round(operations.count("none") / 6, 3),
         "share_skip": round(operations.count("skip_connect") / 6, 3),
         "search_cpu_seconds": round(result["times"]["search_cpu_seconds"], 2),
@@ -177,7 +174,7 @@ def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder:PATH, or digits to try the script")
-    parser.add_argument("--table", type=Path, required=True, help="the table of NAS-Bench-201, .csv.gz")
+    parser.add_argument("--table", default="cifar10", help="table of NAS-Bench-201: cifar10 or a file")
     parser.add_argument("--out", type=Path, required=True, help="folder for the run directories")
     parser.add_argument("--json", type=Path, required=True, help="file of the rows; its rows are not repeated")
     parser.add_argument("--minutes", type=float, default=30.0, help="CPU-minutes of a search")
@@ -189,8 +186,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--set", default="{}", metavar="JSON", help="other configuration values, for all searches")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    with gzip.open(args.table, "rt") as file:
-        table = {row["arch"]: float(row["cifar10_test_200ep"]) for row in csv.DictReader(file)}
+    table = Table.load(args.table)
     splits = None
     for seed in args.seeds:
         for variant in args.variants:

@@ -1,33 +1,22 @@
-"""Correlate accuracies after 12 and after 200 epochs: ``python benchmarks/fidelity_ranking.py TABLE [--json FILE]``.
+"""Correlate accuracies after 12 and after 200 epochs: ``python benchmarks/fidelity_ranking.py [--json FILE]``.
 
 Computes rank correlations of the validation accuracies of NAS-Bench-201's cells on CIFAR-10 after 12 and after 200
 epochs. The 12 epochs are a separate training with a complete learning-rate schedule. There are three sets of cells: all
 cells; the best tenth after 200 epochs, to see whether 12 epochs distinguish good cells; and the best tenth after 12
-epochs, to see whether they distinguish the cells that a search would keep. TABLE is the benchmark's table, .csv.gz; the
-default is the path in the environment variable AUTOML_EXT_NB201.
+epochs, to see whether they distinguish the cells that a search would keep.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from automl_ext.nas.estimators.table import Table
 from automl_ext.training.rank_correlation import kendall, spearman
-
-
-def read(table: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Read the validation accuracies after 12 and after 200 epochs, in percent, [cells] each."""
-    with gzip.open(table, "rt") as file:
-        rows = [(row["cifar10_val_12ep"], row["cifar10_val_200ep"]) for row in csv.DictReader(file)]
-    short, long = np.array(rows, dtype=np.float64).T
-    return short, long
 
 
 def best(scores: np.ndarray, share: float) -> np.ndarray:
@@ -37,12 +26,11 @@ def best(scores: np.ndarray, share: float) -> np.ndarray:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("table", nargs="?", type=Path, default=os.environ.get("AUTOML_EXT_NB201"))
+    parser.add_argument("--table", default="cifar10", help="cifar10 (part of the package) or a file")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args(arguments)
-    if args.table is None:
-        parser.error("TABLE or the environment variable AUTOML_EXT_NB201 is needed")
-    short, long = read(Path(args.table))
+    table = Table.load(args.table)
+    short, long = table.valid_12, table.valid_200
     parts = {
         "all": np.full(len(short), True),
         "best tenth after 200 epochs": best(long, 0.1),

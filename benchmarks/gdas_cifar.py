@@ -1,19 +1,16 @@
 """Run GDAS, entmax-GDAS and DARTS on CIFAR-10, and look up the cells they find in NAS-Bench-201's table.
 
-    python benchmarks/gdas_cifar.py --data folder:CIFAR --table nasbench201_cifar10.csv.gz --out runs/gdas-cifar \\
+    python benchmarks/gdas_cifar.py --data folder:CIFAR --out runs/gdas-cifar \\
         --json benchmarks/results/gdas_cifar.json
 
 All searches have the same number of steps; for equal seeds they have the same images. They are runs of ``automl-ext
 search``, and interrupted runs are resumed. ``--algorithms`` and ``--seeds`` divide them among processes; the last
-process to finish writes the complete report. CIFAR is a folder, or a zip file, with one folder of images per class. The
-table needs the columns arch and cifar10_test_200ep.
+process to finish writes the complete report. CIFAR is a folder, or a zip file, with one folder of images per class.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import json
 import statistics
 from collections.abc import Callable
@@ -23,18 +20,14 @@ from typing import Any
 from automl_ext.nas.differentiable import darts as darts_search
 from automl_ext.nas.differentiable import entmax_gdas, gdas
 from automl_ext.nas.differentiable.config import SupernetConfig
+from automl_ext.nas.estimators.table import Table, place
+from automl_ext.nas.spaces.nasbench201 import Genotype
 
 SEARCHES: dict[str, tuple[type[SupernetConfig], Callable[..., dict[str, Any] | None]]] = {
     "gdas": (gdas.GDASConfig, gdas.search),
     "entmax-gdas": (entmax_gdas.EntmaxGDASConfig, entmax_gdas.search),
     "darts": (darts_search.DARTSConfig, darts_search.search),
 }
-
-
-def read_table(path: Path) -> dict[str, float]:
-    """Read the test accuracy of every cell after 200 epochs, in percent."""
-    with gzip.open(path, "rt") as file:
-        return {row["arch"]: float(row["cifar10_test_200ep"]) for row in csv.DictReader(file)}
 
 
 def run(name: str, args: argparse.Namespace, seed: int) -> None:
@@ -57,7 +50,7 @@ def run(name: str, args: argparse.Namespace, seed: int) -> None:
     search(config, args.out / f"{name}-{seed}", resume="auto")
 
 
-def measured(name: str, seed: int, args: argparse.Namespace, table: dict[str, float]) -> dict[str, Any] | None:
+def measured(name: str, seed: int, args: argparse.Namespace, table: Table) -> dict[str, Any] | None:
     """Return a row of the report, or None if the search is not finished."""
     folder = args.out / f"{name}-{seed}"
     if not (folder / "result.json").is_file():
@@ -67,12 +60,13 @@ def measured(name: str, seed: int, args: argparse.Namespace, table: dict[str, fl
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()][: config["epochs"]]
     half = round(config["subset"] * 0.6) // 2  # training images for the weights; as many are for α
     steps = max(half // config["batch_size"], 1) * config["epochs"]
+    accuracy = float(table.test_200[place(Genotype.parse(result["genotype"]))])
     return {
         "search": name,
         "seed": seed,
         "genotype": result["genotype"],
-        "table_test_accuracy": table[result["genotype"]],
-        "cells_of_table_above": sum(value > table[result["genotype"]] for value in table.values()) / len(table),
+        "table_test_accuracy": accuracy,
+        "cells_of_table_above": float((table.test_200 > accuracy).mean()),
         "share_skip": epochs[-1]["search_share_skip"],
         "share_none": epochs[-1]["search_share_none"],
         "operations_per_edge": statistics.fmean(epoch["search_support"] for epoch in epochs),
@@ -85,7 +79,7 @@ def measured(name: str, seed: int, args: argparse.Namespace, table: dict[str, fl
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="folder:PATH")
-    parser.add_argument("--table", type=Path, required=True)
+    parser.add_argument("--table", default="cifar10", help="table of NAS-Bench-201: cifar10 or a file")
     parser.add_argument("--out", type=Path, required=True, help="folder for the run directories")
     parser.add_argument("--json", type=Path, help="write the report to this file")
     parser.add_argument("--algorithms", nargs="+", choices=SEARCHES, default=list(SEARCHES))
@@ -95,7 +89,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--set", default="{}", metavar="JSON", help="other configuration values, for all searches")
     args = parser.parse_args()
-    table = read_table(args.table)
+    table = Table.load(args.table)
     for seed in args.seeds:
         for name in args.algorithms:
             run(name, args, seed)
@@ -106,7 +100,7 @@ def main() -> None:
     for name in args.algorithms:
         found = [row["table_test_accuracy"] for row in rows if row["search"] == name]
         print(f"{name}: {statistics.fmean(found):.2f} ± {statistics.stdev(found) if len(found) > 1 else 0:.2f} %")
-    print(f"a random cell: {statistics.fmean(table.values()):.2f} %, median {statistics.median(table.values()):.2f} %")
+    print(f"a random cell: {table.test_200.mean():.2f} %, median {statistics.median(table.test_200):.2f} %")
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(rows, indent=2) + "\n")

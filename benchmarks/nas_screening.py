@@ -1,6 +1,6 @@
-"""Strategies with and without screening: ``python benchmarks/nas_screening.py TABLE SCORES --out DIR [--json FILE]``.
+"""Strategies with and without screening: ``python benchmarks/nas_screening.py SCORES --out DIR [--json FILE]``.
 
-TABLE is the table of NAS-Bench-201. SCORES is the ``scores.csv`` of ``automl-ext score --all``. Runs ``automl-ext
+SCORES is the ``scores.csv`` of ``automl-ext score --all``. Runs ``automl-ext
 nas-bench`` for each row of ``ROWS`` below, and collects the results. The scores of a cell are charged as many simulated
 seconds as the CPU-seconds that they took; the file holds these.
 """
@@ -27,8 +27,8 @@ ROWS = [
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("table")
     parser.add_argument("scores")
+    parser.add_argument("--table", default="cifar10", help="table of NAS-Bench-201: cifar10 or a file")
     parser.add_argument("--out", type=Path, required=True, help="folder of the runs; finished ones are not repeated")
     parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")

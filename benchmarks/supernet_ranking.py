@@ -2,8 +2,8 @@
 
 A supernet of NAS-Bench-201 is trained with uniform sampling and scores random cells with its weights. The scores are
 compared with the true accuracies by Kendall's τ-b and Spearman's ρ. The true accuracy of a cell is that of its separate
-training for ``--train-epochs`` epochs. With ``--table`` and CIFAR-10 images (``--data``) it is the benchmark's accuracy
-after 200 epochs instead.
+training for ``--train-epochs`` epochs. With ``--table cifar10`` and CIFAR-10 images (``--data``) it is the benchmark's
+accuracy after 200 epochs instead.
 
 As a baseline, cells are also ranked by their number of parameters, which costs nothing. Intervals: 95 %, bootstrap over
 cells. A later run on the same data replaces the row in FILE.
@@ -12,8 +12,6 @@ cells. A later run on the same data replaces the row in FILE.
 from __future__ import annotations
 
 import argparse
-import csv
-import gzip
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +23,7 @@ import torch
 
 from automl_ext.data.images import Splits, load_images, split_images
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
+from automl_ext.nas.estimators.table import Table, place
 from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
 from automl_ext.nas.retraining.training import TrainingConfig, count_parameters
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
@@ -48,11 +47,10 @@ def trained(genotypes: Sequence[Genotype], splits: Splits, config: TrainingConfi
     return [evaluator.evaluate(genotype).score for genotype in genotypes]
 
 
-def looked_up(genotypes: Sequence[Genotype], table: Path) -> list[float]:
+def looked_up(genotypes: Sequence[Genotype], table: str) -> list[float]:
     """Return the validation accuracies after 200 epochs from the benchmark's table."""
-    with gzip.open(table, "rt") as file:
-        accuracy = {row["arch"]: float(row["cifar10_val_200ep"]) for row in csv.DictReader(file)}
-    return [accuracy[str(genotype)] / 100 for genotype in genotypes]
+    accuracies = Table.load(table).valid_200
+    return [float(accuracies[place(genotype)]) / 100 for genotype in genotypes]
 
 
 def correlation(scores: Sequence[float], truth: Sequence[float]) -> dict[str, Any]:
@@ -105,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--subset", type=int, help="number of images to use")
-    parser.add_argument("--table", type=Path, help="the benchmark's table, .csv.gz, instead of training")
+    parser.add_argument("--table", help="cifar10 or a file: the table of NAS-Bench-201, instead of training")
     parser.add_argument("--cells", type=int, default=20, help="number of random cells")
     parser.add_argument("--seed", type=int, default=0, help="seed for the random cells")
     parser.add_argument("--channels", type=int, default=4, help="channels of the supernet")

@@ -1,6 +1,6 @@
-"""Compare training-free scores with the table: ``python benchmarks/training_free.py TABLE DATA RUN... [--json FILE]``.
+"""Compare training-free scores with the table: ``python benchmarks/training_free.py DATA RUN... [--json FILE]``.
 
-TABLE is the table of NAS-Bench-201. Each RUN is the run directory of ``automl-ext score --data DATA``, with ``--all``
+Each RUN is the run directory of ``automl-ext score --data DATA``, with ``--all``
 or ``--random N``. For every score of a run and every combination in ``COMBINATIONS``, the script computes Spearman's ρ
 and Kendall's τ with the test accuracy on CIFAR-10 after 200 epochs, with 95 % bootstrap intervals over cells; the test
 accuracy of the best cell by that score; and, of its 20 best cells, that of the best one after 12 epochs of training. It
@@ -83,9 +83,9 @@ def rows_of(run: Path, data: str, table: Table) -> dict[str, Any]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("table", type=Path)
     parser.add_argument("data", help="the data of the runs, for example folder:CIFAR")
     parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--table", default="cifar10", help="table of NAS-Bench-201: cifar10 or a file")
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)

@@ -1,6 +1,6 @@
 """Simulates searches with 1 to 1,000 workers on the table of NAS-Bench-201: where do more workers stop helping?
 
-    AUTOML_EXT_NB201=nasbench201_cifar10.csv.gz python benchmarks/parallel/workers_simulation.py --seeds 100
+    python benchmarks/parallel/workers_simulation.py --seeds 100
 
 The strategies are those of the package. Workers are simulated as :mod:`automl_ext.nas.search.search` uses them: it
 keeps ``workers`` candidates in flight and waits for the oldest. An evaluation lasts as long as the training in the
@@ -155,7 +155,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks/results/parallel_workers.json")
     parser.add_argument("--picture", type=Path, default=ROOT / "docs/images/parallel_workers.png")
     args = parser.parse_args()
-    columns = Table.load(None)
+    columns = Table.load()
     table = TableEvaluator(columns)
     goal = {12: float(np.sort(columns.valid_12)[-BEST]), 200: float(np.sort(columns.valid_200)[-BEST])}
     unit = fmean(table.costs[12])

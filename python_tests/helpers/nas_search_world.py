@@ -13,12 +13,13 @@ from typing import Any
 
 import numpy as np
 
-from automl_ext.nas.estimators.table import COLUMNS, Table
+from automl_ext.nas.estimators.table import Table, columns
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 from automl_ext.nas.strategies.strategy import Strategy
 
 SPACE = NASBench201()
+COLUMNS = columns("cifar10")
 # Effects of "none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3" and "avg_pool_3x3" on each of the edges.
 EFFECTS = np.array(
     [[-2, 0, 1, 2, -1], [-2, 1, 0, 2, -1], [0, 1, 2, -2, -1], [0, 2, 1, -1, 1], [2, 1, 0, -1, -2], [0] * 5]

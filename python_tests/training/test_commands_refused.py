@@ -101,7 +101,7 @@ def test_a_table_on_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     from automl_ext.nas.benchmarks import nats_files
 
     monkeypatch.setattr(nats_files, "_cells", lambda source: iter([("|cell|", {})]))
-    monkeypatch.setattr(nats_files, "_row", lambda arch, cell: (1.0,) * 6)
+    monkeypatch.setattr(nats_files, "_row", lambda arch, cell, names: (1.0,) * 6)
     with full_disk(10):
         assert "t.csv" in refused("nas-table", "source", "--out", "new/t.csv")
     assert not (tmp_path / "new/t.csv").exists()

@@ -51,7 +51,7 @@ SCREEN_STREAM = 2  # random stream of the screened cells; the controller of ReNA
 class NASBenchConfig:
     """Configuration of a comparison of search strategies on the table of NAS-Bench-201, each in repeated runs."""
 
-    table: str | None = None  # CSV file of NAS-Bench-201. Default: the environment variable AUTOML_EXT_NB201.
+    table: str = "cifar10"  # Table of NAS-Bench-201: cifar10 (part of the package), or a CSV or npz file.
     runs: int = 200  # Number of runs of each algorithm.
     algorithms: tuple[str, ...] = ("random", "reinforce", "rea", "renas")  # Strategies to run; +screen: with screening.
     screen: int = 1000  # Number of cells that an algorithm with +screen scores without training.
@@ -248,10 +248,10 @@ def nas_bench(
         result = {name: summary(done[name], done.get(rival(name))) for name in config.algorithms}
         run.finish(result)
         optimum = float(table.test_200.max())
-        print_table(result, optimum)
+        print_table(result, optimum, table.dataset)
         curves = {name: np.array(runs.curves) for name, runs in done.items()}
         if importlib.util.find_spec("matplotlib"):
-            draw(curves, config.budget, run.path / "nas_bench.png", optimum)
+            draw(curves, config.budget, run.path / "nas_bench.png", optimum, table.dataset)
         return result
 
 

@@ -1,4 +1,4 @@
-"""Converts the official files of NATS-Bench's topology space (Dong et al. 2021) to a CSV table.
+"""Converts the official files of NATS-Bench's topology space (Dong et al. 2021) to a table of one data set.
 
 :mod:`automl_ext.nas.estimators.table` reads the table. The official files are bz2-compressed pickles of plain Python in
 one of two layouts:
@@ -8,7 +8,9 @@ one of two layouts:
 
 A cell is {"12": trials, "200": trials}, by number of epochs. Trials are {"dataset_seed": {data set: [seed, …]},
 "all_results": {(data set, seed): trial}}. The table contains the mean over trials, whereas the benchmark's own library
-draws one trial per lookup. The pickles are read without executing code
+draws one trial per lookup. Validation and test images are those of the benchmark: for CIFAR-10, half of the training
+images and the official test images; for CIFAR-100 and ImageNet16-120, the two halves of the official test images. The
+test accuracy on CIFAR-10 is that of a training on all training images. The pickles are read without executing code
 (:mod:`automl_ext.nas.benchmarks.data_pickle`).
 """
 
@@ -20,13 +22,15 @@ import gzip
 import io
 import math
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from automl_ext.nas.benchmarks.data_pickle import load_data
-from automl_ext.nas.estimators.table import COLUMNS
+from automl_ext.nas.estimators.table import CELLS, columns, place
 from automl_ext.nas.spaces.cell_genotype import shorten
 from automl_ext.nas.spaces.nasbench201 import Genotype
 from automl_ext.training.errors import UserError
@@ -38,24 +42,53 @@ SUFFIX = ".pickle.pbz2"
 EXPANSION, SLACK = 200, 1 << 24
 
 
-def convert(source: Path, out: Path) -> None:
-    """Convert an official file or a "simple" folder to a CSV table.
+class _Names(NamedTuple):
+    """The benchmark's names for a data set: of the trainings with validation, those with test, and the test images."""
+
+    valid: str
+    test: str
+    test_images: str
+
+
+_NAMES = {
+    "cifar10": _Names("cifar10-valid", "cifar10", "ori-test"),
+    "cifar100": _Names("cifar100", "cifar100", "x-test"),
+    "imagenet16_120": _Names("ImageNet16-120", "ImageNet16-120", "x-test"),
+}
+
+
+def convert(source: Path, out: Path, dataset: str = "cifar10") -> None:
+    """Convert an official file or a "simple" folder to a table.
 
     Args:
         source: the official file or folder.
-        out: the table to write, gzipped if its name ends in .gz.
+        out: the table to write: NAME.npz, or a CSV file, gzipped if its name ends in .gz.
+        dataset: cifar10, cifar100 or imagenet16_120.
 
     Raises:
         UserError: ``source`` is of another kind or damaged, or a cell lacks a result. The message names the file or the
             cell.
     """
-    rows = [(arch, *_row(arch, cell)) for arch, cell in _cells(source)]
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([("arch", *COLUMNS), *rows])
-    data = text.getvalue().encode()
+    rows = [(arch, *_row(arch, cell, _NAMES[dataset])) for arch, cell in _cells(source)]
+    data = (_npz if out.suffix == ".npz" else _csv)(columns(dataset), rows)
     out.parent.mkdir(parents=True, exist_ok=True)
     # mtime=0 makes the gzip file depend only on its content.
     write_output(out, gzip.compress(data, mtime=0) if out.suffix == ".gz" else data)
+
+
+def _csv(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([("arch", *names), *rows])
+    return text.getvalue().encode()
+
+
+def _npz(names: Sequence[str], rows: Sequence[tuple[Any, ...]]) -> bytes:
+    values = np.full((CELLS, len(names)), np.nan)  # a cell that is missing in the files stays invalid
+    for arch, *row in rows:
+        values[place(Genotype.parse(arch))] = row
+    file = io.BytesIO()
+    np.savez_compressed(file, **dict(zip(names, values.T, strict=True)))
+    return file.getvalue()
 
 
 def _cells(source: Path) -> Iterator[tuple[str, Any]]:
@@ -89,17 +122,17 @@ def _field(benchmark: Any, name: str, kind: type, source: Path) -> Any:
     return value
 
 
-def _row(arch: str, cell: Any) -> tuple[float, ...]:
+def _row(arch: str, cell: Any, names: _Names) -> tuple[float, ...]:
     """Compute a row of the table. Accuracies are averaged as by the authors of the benchmark."""
     try:
         short, long = cell["12"], cell["200"]
-        trials = _trials(short, "cifar10-valid")
+        trials = _trials(short, names.valid)
         seconds = fmean(sum(trial["train_times"][epoch] for epoch in range(12)) for trial in trials)
         parameters, macs = (fmean(float(trial[key]) for trial in trials) for key in ("params", "flop"))
         row = (
             _accuracy(trials, "x-valid@11"),
-            _accuracy(_trials(long, "cifar10-valid"), "x-valid@199"),
-            _accuracy(_trials(long, "cifar10"), "ori-test@199"),
+            _accuracy(_trials(long, names.valid), "x-valid@199"),
+            _accuracy(_trials(long, names.test), f"{names.test_images}@199"),
             round(parameters * 1e6),
             round(macs * 1e6),
             round(seconds, 3),

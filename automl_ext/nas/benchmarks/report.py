@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from automl_ext.nas.estimators.table import DATASETS
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLACK, color_of
 from automl_ext.training.pictures.curves import add_title, figure, set_axes
@@ -26,40 +27,46 @@ PUBLISHED = {
 SCREENED = "+screen"  # an algorithm with screening has the color of the algorithm, and a dashed line
 
 
-def print_table(result: Mapping[str, Mapping[str, Any]], optimum: float) -> None:
-    """Print the result of ``nas-bench`` next to the published results.
+def print_table(result: Mapping[str, Mapping[str, Any]], optimum: float, dataset: str = "cifar10") -> None:
+    """Print the result of ``nas-bench`` next to the published results, which are for CIFAR-10.
 
     Args:
         result: the content of ``result.json``.
         optimum: highest test accuracy in the table of the benchmark, in percent.
+        dataset: data set of the table, one of ``DATASETS``.
     """
+    published = PUBLISHED if dataset == "cifar10" else {}
     columns = ("algorithm", "test accuracy", "published", "over rea (95 %)", "evaluations", "CPU s")
-    table = Table(
-        *columns,
-        title="NAS-Bench-201, CIFAR-10; mean ± standard deviation over runs; evaluations and CPU s: means per run",
-    )
+    means = "mean ± standard deviation over runs; evaluations and CPU s: means per run"
+    table = Table(*columns, title=f"NAS-Bench-201, {DATASETS[dataset].name}; {means}")
     for name, row in result.items():
         std, over = row["std"], row.get("over_rea")
         table.add_row(
             name,
-            f"{row['mean']:.2f}" if std is None else f"{row['mean']:.2f} ± {std:.2f}",
-            _published(name),
+            f"{row['mean']:.2f}" if std is None else _accuracy(row["mean"], std),
+            _accuracy(*published[name]) if name in published else "",
             "" if over is None else f"{over['mean']:+.3f} ± {over['ci95'][1] - over['mean']:.3f}",
             f"{row['evaluations']:.0f}",
             f"{row['cpu_seconds']:.3f}",
         )
-    for name in PUBLISHED:
+    for name, numbers in published.items():
         if name not in result:
-            table.add_row(name, "", _published(name))
-    table.add_row("optimum", f"{optimum:.2f}", "94.37")
+            table.add_row(name, "", _accuracy(*numbers))
+    table.add_row("optimum", f"{optimum:.2f}", "94.37" if published else "")
     Console().print(table)
 
 
-def _published(name: str) -> str:
-    return "" if name not in PUBLISHED else "{:.2f} ± {:.2f}".format(*PUBLISHED[name])
+def _accuracy(mean: float, std: float) -> str:
+    return f"{mean:.2f} ± {std:.2f}"
 
 
-def draw(curves: Mapping[str, NDArray[np.float64]], budget: float, path: Path, optimum: float = 100.0) -> None:
+def draw(
+    curves: Mapping[str, NDArray[np.float64]],
+    budget: float,
+    path: Path,
+    optimum: float = 100.0,
+    dataset: str = "cifar10",
+) -> None:
     """Plot the test accuracy of the best cell so far against simulated seconds: mean over runs with a 95 % band.
 
     Args:
@@ -67,6 +74,7 @@ def draw(curves: Mapping[str, NDArray[np.float64]], budget: float, path: Path, o
         budget: simulated seconds of a run.
         path: the picture to write.
         optimum: highest test accuracy in the table, in percent. A band ends there.
+        dataset: data set of the table, one of ``DATASETS``.
 
     Raises:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
@@ -91,5 +99,5 @@ def draw(curves: Mapping[str, NDArray[np.float64]], budget: float, path: Path, o
     set_axes(axes, "simulated seconds of training", "test accuracy of the best cell so far, %")
     axes.legend(loc="lower right", title="mean over runs, 95 % band", fontsize=8, title_fontsize=8)
     runs = max(len(values) for values in curves.values())
-    add_title(picture, f"Search strategies on the table of NAS-Bench-201 (CIFAR-10), {runs} runs each")
+    add_title(picture, f"Search strategies on NAS-Bench-201, {DATASETS[dataset].name}, {runs} runs each")
     write_picture(picture, path, dpi=130)

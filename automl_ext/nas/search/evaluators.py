@@ -28,7 +28,7 @@ def table(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Sc
     screens = isinstance(config, ScreenedSearchConfig) and config.screen is not None and config.scores is None
     if data is not None or (config.data != type(config).data and not screens):
         raise UserError(
-            f"data: the table knows CIFAR-10 only, got {config.data!r}; expected the evaluator train or supernet"
+            f"data: the evaluator table reads no images, got {config.data!r}; expected the evaluator train or supernet"
         )
     evaluator = TableEvaluator(Table.load(config.table))
     evaluator.check_budget(config.limits()[1])

@@ -26,7 +26,7 @@ class SearchConfig(TrainingConfig):
     """
 
     evaluator: str = "train"  # Source of the scores: train, supernet or table.
-    table: str | None = None  # CSV file of NAS-Bench-201. Default: the environment variable AUTOML_EXT_NB201.
+    table: str = "cifar10"  # Table of NAS-Bench-201: cifar10 (part of the package), or a CSV or npz file.
     evaluations: int | None = None  # Largest number of evaluations. Default: 50 if no budget is given either.
     budget: float | None = None  # Seconds of evaluation (simulated with a table). Default with a table: 20,000.
     workers: int = 1  # Number of evaluations at a time. With several, proposals precede some earlier results.

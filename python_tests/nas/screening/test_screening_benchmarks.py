@@ -34,7 +34,7 @@ def test_training_free(tmp_path: Path) -> None:
     assert score(config, tmp_path / "run") is not None
     table = world.write(tmp_path / "table.csv", world.rows())
     main = script("training_free.py", TIMED=2, RESAMPLES=5)
-    main([str(table), "digits", str(tmp_path / "run"), "--json", str(tmp_path / "out.json")])
+    main(["digits", str(tmp_path / "run"), "--table", str(table), "--json", str(tmp_path / "out.json")])
     (run,) = json.loads((tmp_path / "out.json").read_text())["runs"]
     rows = {row["score"]: row for row in run["rows"]}
     assert list(rows) == ["parameters", *RANK, "combined rank", "combined rank, parameters"]
@@ -53,7 +53,7 @@ def test_nas_screening(tmp_path: Path) -> None:
     ScoreTable(cells, dict.fromkeys(RANK, quality), np.full(len(cells), 0.1)).write(tmp_path / "scores.csv")
     table = world.write(tmp_path / "table.csv", world.rows())
     main = script("nas_screening.py", ROWS=[(1500.0, 3, 50, 5, 3)])
-    arguments = [str(table), str(tmp_path / "scores.csv"), "--out", str(tmp_path / "runs")]
+    arguments = [str(tmp_path / "scores.csv"), "--table", str(table), "--out", str(tmp_path / "runs")]
     main([*arguments, "--json", str(tmp_path / "out.json")])
     (row,) = json.loads((tmp_path / "out.json").read_text())["rows"]
     assert (row["budget"], row["screen"], row["population"]) == (1500, 50, 5)

@@ -141,7 +141,7 @@ def test_successive_halving_chooses_within_the_limit_at_the_largest_budget_that_
 
 def test_the_table_refuses_data_that_it_does_not_use(tmp_path: Path) -> None:
     for screening in ({}, {"screen": 5, "scores": "scores.csv"}):
-        with pytest.raises(UserError, match="data: the table knows CIFAR-10 only, got 'folder:/no/such'") as error:
+        with pytest.raises(UserError, match="the evaluator table reads no images, got 'folder:/no/such'") as error:
             search("random", RandomConfig(evaluator="table", data="folder:/no/such", **screening), tmp_path / "run")
         assert "\n" not in str(error.value)
     assert not (tmp_path / "run").exists()
@@ -152,6 +152,6 @@ def test_the_table_refuses_data_that_it_does_not_use(tmp_path: Path) -> None:
 def test_latency_and_own_data_need_another_evaluator_than_the_table(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="max_latency_ms: the table has no latencies"):
         RandomConfig(evaluator="table", max_latency_ms=1.0)
-    with pytest.raises(UserError, match="data: the table knows CIFAR-10 only"):
+    with pytest.raises(UserError, match="data: the evaluator table reads no images"):
         search("random", RandomConfig(evaluator="table"), tmp_path / "run", data=(IMAGES, LABELS))
     assert not (tmp_path / "run").exists()
