@@ -215,9 +215,7 @@ def _doctor(prog: str, args: Sequence[str]) -> int:
 
 
 def _nas_table(prog: str, args: Sequence[str]) -> int:
-    command = tyro.cli(
-        NASTableCommand, prog=prog, args=args, description="Convert the official NATS-Bench files to a table."
-    )
+    command = tyro.cli(NASTableCommand, prog=prog, args=args, description="Convert NATS-Bench's files to a table.")
     from automl_ext.nas.benchmarks.nats_files import convert
 
     out = command.out or Path(f"nasbench201_{command.dataset}.csv.gz")

@@ -2,6 +2,7 @@
 
 load_images("digits")                      scikit-learn's 1,797 digits, 8×8
 load_images("fashion-mnist:PATH")          a folder with the four idx files, gzipped or not
+load_images("cifar10:PATH")                 the official archive, as a tar.gz file or unpacked; also "cifar100:PATH"
 load_images("folder:PATH")                 a folder or zip file with one folder of images per class
 load_images("npz:PATH")                    NumPy arrays
 load_images(dataset)                       own data in Python: see automl_ext.data.datasets
@@ -19,13 +20,14 @@ import torch
 from torch import Tensor
 
 from automl_ext.data import array_files, image_files
+from automl_ext.data.cifar import cifar
 from automl_ext.data.datasets import dataset_source, digest
 from automl_ext.data.pixels import Size, check_mode, convert, parse_size
 from automl_ext.data.source import Part, Source, array_part
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import check_regular
 
-SPECS = "digits, fashion-mnist:PATH, folder:PATH or npz:PATH"
+SPECS = "digits, fashion-mnist:PATH, cifar10:PATH, cifar100:PATH, folder:PATH or npz:PATH"
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,9 +82,10 @@ def load_images(
     """Read the images that ``spec`` names.
 
     Args:
-        spec: ``digits``, ``fashion-mnist:PATH``, ``folder:PATH`` or ``npz:PATH``; or own data in Python, as
-            :mod:`automl_ext.data.datasets` takes them, whose name becomes ``own:`` and a checksum; or an ImageData,
-            of which only the size, the mode and the number of images are changed.
+        spec: ``digits``, ``fashion-mnist:PATH``, ``cifar10:PATH``, ``cifar100:PATH``, ``folder:PATH`` or
+            ``npz:PATH``; or own data in Python, as :mod:`automl_ext.data.datasets` takes them, whose name becomes
+            ``own:`` and a checksum; or an ImageData, of which only the size, the mode and the number of images are
+            changed.
         subset: select this number of images at random, stratified by class. With an official test part, 80 % of them
             come from the training part and 20 % from the test part. Only the selected files are read.
         seed: seed of the random selection.
@@ -192,6 +195,8 @@ def _open(spec: Any, size: Size | None, mode: str) -> Source:
         return _converted(spec, array_files.digits(), size, mode)
     readers: dict[str, Callable[[Path], Source]] = {
         "fashion-mnist": array_files.fashion_mnist,
+        "cifar10": partial(cifar, kind="cifar10"),
+        "cifar100": partial(cifar, kind="cifar100"),
         "folder": partial(image_files.folder_or_zip, size=size, mode=mode),
         "npz": array_files.npz,
     }

@@ -148,8 +148,12 @@ def test_digits():
 
 def test_unknown_specs(tmp_path):
     for spec in ("cifar", "", "digits:x", "folder", "folder:", f"images:{tmp_path}"):
-        refused(spec, f"unknown data {spec!r}", "expected digits, fashion-mnist:PATH, folder:PATH or npz:PATH")
-    for kind in ("folder", "npz", "fashion-mnist"):
+        refused(
+            spec,
+            f"unknown data {spec!r}",
+            "expected digits, fashion-mnist:PATH, cifar10:PATH, cifar100",
+        )
+    for kind in ("folder", "npz", "fashion-mnist", "cifar10"):
         refused(f"{kind}:{tmp_path}/none", f"{tmp_path}/none does not exist")
 
 

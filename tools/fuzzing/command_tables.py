@@ -89,7 +89,7 @@ ENVIRONMENTS += [
 ]
 KNOWN: dict[str, list[str]] = {
     "env_id": ENVIRONMENTS,
-    "data": ["digits", "digits:", "npz:", "npz:none", "npz:.", "folder:.", "folder:/dev/null", "fashion-mnist:.", ":"],
+    "data": ["digits", "digits:", "npz:", "npz:none", "npz:.", "folder:.", "folder:/dev/null", "cifar10:.", ":"],
     "space": ["nb201", "darts", "darts-frc", "renas", "NB201", "automl_ext.nas:NASBench201", "os:path", ":"],
     "env_kwarg": ["size=5", "sutton_barto_reward=true", "size", "=1", "size=1e400"],
     "wrapper": ["gymnasium.wrappers:ClipAction", "gymnasium.wrappers:RescaleAction", "os:getpid", "x:y", ":"],

@@ -191,7 +191,7 @@ def _idx(rng: random.Random, folder: Path, _: Any) -> Made:
 def _device(rng: random.Random, folder: Path, _: Any) -> Made:
     what = _place_odd(rng, folder / "odd")
     place = rng.choice(("odd", "odd", "/dev/zero", "/dev/random", "/proc/self/mem", "/dev/stdin", "/dev/tty"))
-    return what, _train(f"{rng.choice(('npz', 'folder', 'fashion-mnist'))}:{place}"), None
+    return what, _train(f"{rng.choice(('npz', 'folder', 'fashion-mnist', 'cifar10'))}:{place}"), None
 
 
 def _pickle(rng: random.Random, folder: Path, _: Any) -> Made:

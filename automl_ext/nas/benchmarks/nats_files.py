@@ -11,7 +11,7 @@ A cell is {"12": trials, "200": trials}, by number of epochs. Trials are {"datas
 draws one trial per lookup. Validation and test images are those of the benchmark: for CIFAR-10, half of the training
 images and the official test images; for CIFAR-100 and ImageNet16-120, the two halves of the official test images. The
 test accuracy on CIFAR-10 is that of a training on all training images. The pickles are read without executing code
-(:mod:`automl_ext.nas.benchmarks.data_pickle`).
+(:mod:`automl_ext.training.files.data_pickle`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from automl_ext.nas.benchmarks.data_pickle import load_data
 from automl_ext.nas.estimators.table import CELLS, columns, place
 from automl_ext.nas.spaces.cell_genotype import shorten
 from automl_ext.nas.spaces.nasbench201 import Genotype
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_output
+from automl_ext.training.files.data_pickle import load_data
 from automl_ext.training.files.reading import check_regular
 
 SUFFIX = ".pickle.pbz2"

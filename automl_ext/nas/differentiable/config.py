@@ -18,7 +18,7 @@ class SupernetConfig:
     """Options of a search over a supernet, and of the final training of the architecture it finds."""
 
     space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed) or MODULE:CLASS.
-    data: str = "digits"  # Data set: digits, fashion-mnist:PATH, folder:PATH or npz:PATH.
+    data: str = "digits"  # Data set: digits, fashion-mnist:PATH, cifar10:PATH, cifar100:PATH, folder:PATH or npz:PATH.
     subset: int | None = None  # Number of images to use; all by default.
     image_size: str | None = None  # N or HxW: resize all images to this size. Default: they must have equal sizes.
     image_mode: str = "auto"  # Color mode: rgb, gray, or auto (RGB if any image has color).

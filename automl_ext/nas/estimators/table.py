@@ -23,7 +23,7 @@ import io
 import math
 import zlib
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -73,7 +73,7 @@ class Table:
     parameters: NDArray[np.float64]
     macs: NDArray[np.float64]
     train_seconds_12: NDArray[np.float64]
-    dataset: str = PACKAGED  # one of ``DATASETS``
+    dataset: str = field(default=PACKAGED, kw_only=True)  # one of ``DATASETS``
 
     @classmethod
     def load(cls, path: str | Path = PACKAGED) -> Table:

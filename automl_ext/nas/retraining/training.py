@@ -38,7 +38,7 @@ class TrainingConfig:
     """Options of the training of a network: SGD with Nesterov momentum and a cosine learning rate."""
 
     space: str = "nb201"  # Search space: nb201, darts, darts-frc (its reduction cell is fixed), renas or MODULE:CLASS.
-    data: str = "digits"  # Data set: digits, fashion-mnist:PATH, folder:PATH or npz:PATH.
+    data: str = "digits"  # Data set: digits, fashion-mnist:PATH, cifar10:PATH, cifar100:PATH, folder:PATH or npz:PATH.
     subset: int | None = None  # Number of images to use; all by default.
     image_size: str | None = None  # N or HxW: resize all images to this size. Default: they must have equal sizes.
     image_mode: str = "auto"  # Color mode: rgb, gray, or auto (RGB if any image has color).

@@ -44,7 +44,7 @@ class ScoreConfig:
     all: bool = False  # Score the whole space (nb201: 15,625 cells).
     scores: tuple[str, ...] = tuple(SCORES)  # Scores to compute; those of the combined rank are always computed.
     table: str | None = None  # Compare the ranks with test accuracies: cifar10 (NAS-Bench-201), or a CSV or npz file.
-    data: str = "digits"  # Data set: digits, fashion-mnist:PATH, folder:PATH or npz:PATH.
+    data: str = "digits"  # Data set: digits, fashion-mnist:PATH, cifar10:PATH, cifar100:PATH, folder:PATH or npz:PATH.
     subset: int | None = None  # Number of images to read; all by default.
     image_size: str | None = None  # N or HxW: resize all images to this size. Default: they must have equal sizes.
     image_mode: str = "auto"  # Color mode: rgb, gray, or auto (RGB if any image has color).

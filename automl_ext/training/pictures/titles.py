@@ -32,7 +32,7 @@ ALGORITHMS = {
     "vdn": "VDN",
     "qmix": "QMIX",
 }
-DATA = {"fashion-mnist": "Fashion-MNIST"}
+DATA = {"fashion-mnist": "Fashion-MNIST", "cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 
 def algorithm_name(name: str | None) -> str:
@@ -41,7 +41,7 @@ def algorithm_name(name: str | None) -> str:
 
 
 def data_name(spec: Any) -> str:
-    """Return the name of a data set: ``digits``, ``Fashion-MNIST``, or the file or folder of ``folder:PATH``."""
+    """Return the name of a data set: ``digits``, ``CIFAR-10``, or the file or folder of ``folder:PATH``."""
     kind, colon, path = str(spec).partition(":")
     return DATA.get(kind) or (Path(path).name or kind if colon else kind)
 

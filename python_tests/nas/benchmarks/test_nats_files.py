@@ -17,10 +17,10 @@ import nas_search_world as world
 import numpy as np
 import pytest
 
-from automl_ext.nas.benchmarks.data_pickle import load_data
 from automl_ext.nas.benchmarks.nats_files import convert
 from automl_ext.nas.estimators.table import Table, columns, place
 from automl_ext.training.errors import UserError
+from automl_ext.training.files.data_pickle import Array, load_data
 
 SPACE, COLUMNS = world.SPACE, world.COLUMNS
 CELLS = ["|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|", "|none~0|+|none~0|none~1|+|none~0|none~1|none~2|"]
@@ -108,7 +108,7 @@ def test_convert_writes_the_tables_of_the_other_data_sets(tmp_path: Path) -> Non
 CRAFTED = """
 import bz2, io, json, struct, sys
 from pathlib import Path
-from automl_ext.nas.benchmarks.data_pickle import load_data
+from automl_ext.training.files.data_pickle import Array, load_data
 from automl_ext.nas.benchmarks.nats_files import convert
 from automl_ext.training.errors import UserError
 
@@ -185,7 +185,7 @@ for name, body in crafted.items():
         found[name] = str(error)
 good = array(tuple_(number(2), number(1)), F8, data(struct.pack("<2d", 1, 2)))
 read = lambda body: load_data(io.BufferedReader(io.BytesIO(b"\\x80\\x02" + body + b".")), 1 << 20)
-found["values"] = [read(good), read(scalar(F8, data(struct.pack("<d", 0.5))))]
+found["values"] = [read(good).values.tolist(), read(scalar(F8, data(struct.pack("<d", 0.5))))]
 print(json.dumps(found))
 """
 
@@ -212,7 +212,7 @@ def numpy_values() -> list[Any]:
 def test_numpy_values_become_python_values(protocol: int) -> None:
     values = numpy_values()
     read = load_data(io.BufferedReader(io.BytesIO(pickle.dumps(values, protocol))), 1 << 16)  # type: ignore[arg-type]
-    assert read == [value.tolist() for value in values]
+    assert [x.values.tolist() if isinstance(x, Array) else x for x in read] == [value.tolist() for value in values]
 
 
 class Evil:

@@ -118,8 +118,8 @@ def test_colors_of_algorithms() -> None:
 
 
 def test_words_of_titles() -> None:
-    names = [data_name(spec) for spec in ("digits", "fashion-mnist:/data/f", "folder:/a/shapes", "npz:x/y.npz")]
-    assert names == ["digits", "Fashion-MNIST", "shapes", "y.npz"]
+    names = [data_name(spec) for spec in ("digits", "cifar10:/data/f", "folder:/a/shapes", "npz:x/y.npz")]
+    assert names == ["digits", "CIFAR-10", "shapes", "y.npz"]
     assert [count(n) for n in (950, 5590, 55_930, 300_000, 1_000_000, 12_300_000)] == [
         "950",
         "5.6 k",

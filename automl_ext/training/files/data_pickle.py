@@ -2,7 +2,8 @@
 
 ``pickle.load`` executes code that the file names. Here a file may only name the entries of ``GLOBALS``. None of them is
 a NumPy object, because a forged state of a real ``numpy.dtype`` corrupts memory. Dtypes come from a fixed list, scalars
-become Python numbers, and arrays become lists whose size has been checked.
+become Python numbers, and arrays become instances of :class:`Array`, whose sizes have been checked. Strings that Python
+2 wrote become str, byte by byte (Latin-1), and are also accepted as the data of a number or an array.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections import OrderedDict, defaultdict
 from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 SCALARS = {name: np.dtype(f"<{name}") for name in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")}
 SCALARS["b1"] = np.dtype(bool)
@@ -44,23 +46,30 @@ class _Dtype:
 
     def decode(self, data: Any, count: int) -> Any:
         dtype = SCALARS[self.name]
+        if type(data) is str:  # Python 2
+            data = data.encode("latin-1")
         if type(data) is not bytes or len(data) != count * dtype.itemsize:
             raise pickle.UnpicklingError(f"the size of {count} numbers of dtype {self.name} does not match")
         return np.frombuffer(data, dtype)
 
 
-class _Array(list[Any]):
-    """The replacement for an array: nested lists."""
+class Array:
+    """The replacement for an array, which is its attribute ``values``."""
+
+    __slots__ = ("values",)
+
+    def __init__(self) -> None:
+        self.values: NDArray[Any] = np.empty(0)
 
     def __setstate__(self, state: Any) -> None:
         if type(state) is not tuple or len(state) != 5:
             raise pickle.UnpicklingError("it contains an array with an unexpected state")
         _, shape, dtype, fortran, data = state
         sizes = type(shape) is tuple and 0 < len(shape) <= MAX_DIMS and all(type(n) is int and n >= 0 for n in shape)
-        if not sizes or type(dtype) is not _Dtype or type(fortran) is not bool:
+        if not sizes or type(dtype) is not _Dtype or fortran not in (False, True):
             raise pickle.UnpicklingError("it contains an array with an unexpected state")
         values = dtype.decode(data, math.prod(shape))
-        self[:] = values.reshape(shape, order="F" if fortran else "C").tolist()
+        self.values = values.reshape(shape, order="F" if fortran else "C")
 
 
 # These are instances without attributes instead of functions, because a pickle can set attributes of globals.
@@ -85,10 +94,10 @@ class _MakeScalar:
 class _MakeArray:
     __slots__ = ()
 
-    def __call__(self, kind: Any, shape: Any, code: Any) -> _Array:
-        if type(kind) is not _ArrayKind or shape != (0,) or code != b"b":
+    def __call__(self, kind: Any, shape: Any, code: Any) -> Array:
+        if type(kind) is not _ArrayKind or shape != (0,) or code not in (b"b", "b"):
             raise pickle.UnpicklingError("it contains an array that was not written by NumPy")
-        return _Array()
+        return Array()
 
 
 class _ArrayKind:
@@ -153,7 +162,7 @@ def load_data(file: Reader, limit: int) -> Any:
         OSError: reading fails.
     """
     try:
-        return _Unpickler(_Limited(file, limit)).load()
+        return _Unpickler(_Limited(file, limit), encoding="latin-1").load()
     except (OSError, pickle.UnpicklingError):
         raise
     except MemoryError:
