@@ -21,7 +21,7 @@ LEVELS = [
     {"nas", "rl", "tune"},
     {"tabular"},
     {"bench", "doctor", "runners", "summary", "completion", "parsing"},
-    {"multi_seed", "tune_command"},
+    {"multi_seed", "tune_command", "demo"},
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

@@ -132,12 +132,17 @@ def test_damaged_results_are_not_compared(tmp_path: Path) -> None:
         assert [path.name for path in plot_run(run)] == ["curves.png"]
 
 
-def test_bands_of_strategies_end_at_the_optimum(tmp_path: Path, drawn_figures: list[Any]) -> None:
-    values = np.array([[np.nan, 90.0, 94.0, 94.0], [np.nan, 94.0, 94.3, 94.3]])
+def test_regret_of_strategies(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    values = np.array([[np.nan, 90.0, 94.0, 94.37], [np.nan, 94.0, 94.27, 94.37]])
     draw({"rea": values, "random": values - 1}, 100.0, tmp_path / "nas_bench.png", optimum=94.37)
     axes = drawn_figures[0].axes[0]
-    band = axes.collections[0].get_paths()[0].vertices[:, 1]
-    assert band.max() == pytest.approx(94.37)
     assert axes.lines[0].get_color() == color_of("rea")
     assert axes.lines[0].get_xdata().tolist() == [50.0, 75.0, 100.0]
-    assert texts(drawn_figures[0]) == ["REA: 94.15 %", "random search: 93.15 %", "best cell of the table: 94.37 %"]
+    assert axes.lines[1].get_ydata().tolist() == pytest.approx([3.37, 1.235, 1.0])
+    assert axes.lines[0].get_ydata()[-1] == 0.01  # the axis is logarithmic: no regret is drawn at its lower end
+    assert axes.collections[0].get_paths()[0].vertices[:, 1].min() == 0.01
+    assert [text.get_text() for text in drawn_figures[0].legends[0].get_texts()] == [
+        "REA: 0.01 at the end",
+        "random search: 1.00 at the end",
+    ]
+    assert axes.get_ylabel() == "test accuracy below the best cell (94.37 %), points"

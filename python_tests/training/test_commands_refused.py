@@ -42,19 +42,6 @@ def test_a_locked_directory_a_full_disk_and_a_file_in_the_way(name: str, tmp_pat
     assert "Not a directory" in refused(*flags, "--out", "file/below")
 
 
-def test_demo_is_locked(tmp_path: Path, refused: Refused) -> None:
-    threads = torch.get_num_threads()
-    (tmp_path / "demo").mkdir()
-    lock = Lock(tmp_path / "demo")
-    try:
-        assert "in use by process" in refused("demo", "--out", "demo")
-        lock.release()
-        with full_disk(100):
-            assert "File too large" in refused("demo", "--out", "demo")
-    finally:
-        torch.set_num_threads(threads)
-
-
 @pytest.mark.parametrize("name", ["train a2c", "retrain"])
 def test_a_disk_that_fills_keeps_the_last_checkpoint(
     name: str, tmp_path: Path, refused: Refused, capsys: pytest.CaptureFixture[str]

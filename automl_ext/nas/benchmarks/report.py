@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
 from automl_ext.nas.estimators.table import DATASETS
 from automl_ext.training.files.atomic import write_picture
-from automl_ext.training.pictures.colors import BLACK, color_of
+from automl_ext.training.pictures.colors import color_of
 from automl_ext.training.pictures.curves import add_title, figure, set_axes
 from automl_ext.training.pictures.titles import algorithm_name
 
@@ -24,6 +25,7 @@ PUBLISHED = {
     "rea": (94.02, 0.31),
     "bohb": (93.94, 0.28),
 }
+LEAST_REGRET = 0.01  # percentage points: smaller ones are drawn at this height, because the axis is logarithmic
 SCREENED = "+screen"  # an algorithm with screening has the color of the algorithm, and a dashed line
 
 
@@ -36,9 +38,10 @@ def print_table(result: Mapping[str, Mapping[str, Any]], optimum: float, dataset
         dataset: data set of the table, one of ``DATASETS``.
     """
     published = PUBLISHED if dataset == "cifar10" else {}
-    columns = ("algorithm", "test accuracy", "published", "over rea (95 %)", "evaluations", "CPU s")
-    means = "mean ± standard deviation over runs; evaluations and CPU s: means per run"
-    table = Table(*columns, title=f"NAS-Bench-201, {DATASETS[dataset].name}; {means}")
+    columns = ("strategy", "test accuracy", "published", "minus REA", "evaluated", "CPU s")
+    words = "test accuracy in %, mean ± standard deviation of runs; minus REA: with 95 % interval; evaluated: cells"
+    title = f"NAS-Bench-201, {DATASETS[dataset].name}: {words}"
+    table = Table(*columns, box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0), title=title)
     for name, row in result.items():
         std, over = row["std"], row.get("over_rea")
         table.add_row(
@@ -67,37 +70,44 @@ def draw(
     optimum: float = 100.0,
     dataset: str = "cifar10",
 ) -> None:
-    """Plot the test accuracy of the best cell so far against simulated seconds: mean over runs with a 95 % band.
+    """Plot the regret against simulated seconds: mean over runs with a 95 % band, on a logarithmic axis.
+
+    The regret is the test accuracy of the best cell of the table minus that of the best cell so far.
 
     Args:
-        curves: test accuracy in percent by algorithm, [runs, points]; NaN before the first evaluation.
+        curves: test accuracy in percent of the best cell so far by algorithm, [runs, points]; NaN before the first
+            evaluation.
         budget: simulated seconds of a run.
         path: the picture to write.
-        optimum: highest test accuracy in the table, in percent. A band ends there.
+        optimum: highest test accuracy in the table, in percent.
         dataset: data set of the table, one of ``DATASETS``.
 
     Raises:
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
-    picture = figure(7.0, 4.2)
+    picture = figure(7.0, 4.6)
     axes = picture.add_subplot()
-    floor = optimum
+    low, high = 1.0, 1.0  # limits of the axis
     for name, values in curves.items():
         known = ~np.isnan(values).any(axis=0)  # every run has finished an evaluation
         seconds = (np.arange(values.shape[1])[known] + 1) * budget / values.shape[1]
-        mean, half = values[:, known].mean(axis=0), 1.96 * values[:, known].std(axis=0) / len(values) ** 0.5
+        regret = (optimum - values[:, known]).clip(LEAST_REGRET)
+        mean, half = regret.mean(axis=0), 1.96 * regret.std(axis=0) / len(values) ** 0.5
         strategy, style = name.removesuffix(SCREENED), "--" if name.endswith(SCREENED) else "-"
         text = algorithm_name(strategy) + (" with screening" if name.endswith(SCREENED) else "")
-        color, label = color_of(strategy), f"{text}: {mean[-1]:.2f} %" if len(mean) else text
+        color, label = color_of(strategy), f"{text}: {mean[-1]:.2f} at the end" if len(mean) else text
         axes.plot(seconds, mean, style, color=color, label=label, linewidth=1.8)
-        low, high = (mean - half).clip(0, optimum), (mean + half).clip(0, optimum)
-        axes.fill_between(seconds, low, high, color=color, alpha=0.25, linewidth=0)
-        floor = min([floor, *mean[seconds > budget / 20]])  # the first cells are much worse and would stretch the axis
-    axes.axhline(optimum, color=BLACK, linestyle=":", linewidth=1, label=f"best cell of the table: {optimum:.2f} %")
-    axes.set_ylim(floor - 0.05 * (optimum - floor), optimum + 0.05 * (optimum - floor or 1.0))
+        band = (mean - half).clip(LEAST_REGRET), mean + half
+        axes.fill_between(seconds, *band, color=color, alpha=0.25, linewidth=0)
+        late = seconds > budget / 20  # the first cells are much worse and would stretch the axis
+        low, high = min([low, *band[0][late]]), max([high, *mean[late]])
+    axes.set_yscale("log")
+    axes.set_ylim(0.9 * low, 1.1 * high)
     axes.set_xlim(0, budget)
-    set_axes(axes, "simulated seconds of training", "test accuracy of the best cell so far, %")
-    axes.legend(loc="lower right", title="mean over runs, 95 % band", fontsize=8, title_fontsize=8)
+    set_axes(axes, "simulated seconds of training", f"test accuracy below the best cell ({optimum:.2f} %), points")
+    for axis_formatter in (axes.yaxis.set_major_formatter, axes.yaxis.set_minor_formatter):
+        axis_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "125" else "")
+    picture.legend(loc="outside lower center", ncols=3, title="mean over runs, 95 % band", fontsize=8, title_fontsize=8)
     runs = max(len(values) for values in curves.values())
-    add_title(picture, f"Search strategies on NAS-Bench-201, {DATASETS[dataset].name}, {runs} runs each")
+    add_title(picture, f"Regret of search strategies on NAS-Bench-201, {DATASETS[dataset].name}, {runs} runs each")
     write_picture(picture, path, dpi=130)
