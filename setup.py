@@ -5,6 +5,7 @@ version are found; the decision is printed. No GPU is needed. Kernels are compil
 TORCH_CUDA_ARCH_LIST is set. The CPU kernels select their instruction set at run time.
 """
 
+import contextlib
 import logging
 import os
 import pathlib
@@ -13,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import threading
 
 import setuptools
 
@@ -98,6 +100,36 @@ def limit_jobs():
         os.environ["MAX_JOBS"] = str(max(1, min(os.cpu_count() or 1, int(gigabytes / 2))))
 
 
+def short_line(line):
+    """Shorten a line of ninja about a compiled file, whose flags are those of every other file, to the file's name."""
+    found = re.match(r"(\[\d+/\d+\]) .* -c (\S+)", line)
+    return f"{found[1]} {os.path.relpath(found[2], ROOT)}\n" if found else line
+
+
+@contextlib.contextmanager
+def short_lines():
+    """Pass the standard output of child processes through ``short_line``."""
+    kept, (reading, writing) = os.dup(1), os.pipe()
+
+    def copy():
+        with open(reading, errors="replace") as lines, open(kept, "w", closefd=False) as out:
+            for line in lines:
+                print(short_line(line), end="", file=out, flush=True)
+
+    thread = threading.Thread(target=copy)
+    thread.start()
+    sys.stdout.flush()
+    os.dup2(writing, 1)
+    os.close(writing)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)  # closes the last end of the pipe that is written to
+        thread.join()
+        os.close(kept)
+
+
 class Build(BuildExtension):
     """Build the library and write the facts of the build beside it, for automl_ext._native."""
 
@@ -137,7 +169,8 @@ class Build(BuildExtension):
             return [stem + (".cu" if str(source).endswith(".cu") else "") + ending for source, (stem, ending) in pairs]
 
         self.compiler.object_filenames = object_filenames
-        super().build_extensions()
+        with short_lines():
+            super().build_extensions()
 
 
 class WithoutPyproject(setuptools.Distribution):

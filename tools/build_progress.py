@@ -14,16 +14,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-FILE = re.compile(r"\[(\d+/\d+)\] .* -c (\S+)")  # a line of `ninja -v`
-SHOWN = re.compile(r"\s*(automl_ext: .*|Downloading \S+ \(.*\))")
+SHOWN = re.compile(r"\s*(\[\d+/\d+\] \S+$|automl_ext: .*|Downloading \S+ \(.*\))")  # the first: a file, see setup.py
 LAST_LINES = 40
 
 
 def progress(line: str) -> str | None:
     """Return what to show of an output line; None: nothing."""
-    if compiled := FILE.search(line):
-        path = Path(compiled[2])
-        return f"[{compiled[1]}] {path.parent.name}/{path.name}"
     shown = SHOWN.match(line)
     return shown[1] if shown else None
 

@@ -77,6 +77,17 @@ def test_bad_value(setup: ModuleType, asked: str) -> None:
     assert stop.value.code == f"automl_ext: AUTOML_EXT_CUDA: expected auto, 0 or 1, got {asked!r}"
 
 
+def test_a_compiled_file_is_one_short_line(setup: ModuleType, capfd: pytest.CaptureFixture[str]) -> None:
+    """The lines of ninja have all flags; lines of compilers, such as warnings and ptxas' report, stay."""
+    command = f"c++ -MMD -MF a.o.d {'-I/include ' * 50}-c {ROOT}/csrc/entmax/entmax_cpu.cpp -o a.o -O3"
+    others = "a.cpp:1: warning: x\nptxas info    : Used 8 registers\nFAILED: a.o\n"
+    with setup.short_lines():
+        print("from Python")
+        subprocess.run(["printf", "%s", f"[1/17] {command}\n{others}{command}\n"], check=True)
+    print("after")
+    assert capfd.readouterr().out == f"from Python\n[1/17] csrc/entmax/entmax_cpu.cpp\n{others}{command}\nafter\n"
+
+
 def executable(path: pathlib.Path, prints: str) -> pathlib.Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(f"#!/bin/sh\necho '{prints}'\n")
