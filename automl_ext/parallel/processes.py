@@ -17,6 +17,7 @@ from typing import IO, Any, NamedTuple
 import torch
 
 from automl_ext.parallel.backend import Death, dumps_result
+from automl_ext.training.ctrl_c import workers_ignore_ctrl_c
 
 
 class _Handle(NamedTuple):
@@ -49,7 +50,8 @@ class Processes:
                 initargs=(_InFile.write(self.function), self.threads),
             )
         try:
-            return _Handle(self.pool.submit(_call, call), self.pool)
+            with workers_ignore_ctrl_c():  # submit starts processes
+                return _Handle(self.pool.submit(_call, call), self.pool)
         except BrokenProcessPool as error:  # a process died while no result was awaited
             failed: Future[bytes] = Future()
             failed.set_exception(error)

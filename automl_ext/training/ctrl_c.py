@@ -1,4 +1,4 @@
-"""Ctrl-C that waits for the end of the work in hand, so that it can be saved; SIGTERM as Ctrl-C."""
+"""Ctrl-C: in a command, in a training that saves before it ends, and in worker processes; SIGTERM as Ctrl-C."""
 
 from __future__ import annotations
 
@@ -24,26 +24,66 @@ class CtrlC:
 
     def __init__(self) -> None:
         self.requested = False
-        self._handles = False
+        self._before: Any = None
 
     def __enter__(self) -> CtrlC:
-        in_main = threading.current_thread() is threading.main_thread()
-        if in_main and ranks.count() == 1 and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before = signal.getsignal(signal.SIGINT)
+        if _in_main_thread() and ranks.count() == 1 and before in (signal.default_int_handler, interrupt):
+            self._before = before
             signal.signal(signal.SIGINT, self._handle)
-            self._handles = True
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._handles:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
 
     def _handle(self, number: int, frame: Any) -> None:
         if self.requested:
-            raise KeyboardInterrupt
+            self._before(number, frame)
         self.requested = True
         os.write(2, MESSAGE)  # print may be in use when the signal arrives
+
+
+def interrupt(number: int, frame: Any) -> None:
+    """Handle SIGINT: raise KeyboardInterrupt, but end the process by the signal while a module is being imported.
+
+    Many libraries import others on first use. An exception in an import may be hidden or turned into another one, and
+    leaves modules half imported.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Handle Ctrl-C by :func:`interrupt` in this context, if it would otherwise end the process by the signal."""
+    if not _in_main_thread() or signal.getsignal(signal.SIGINT) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGINT, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def workers_ignore_ctrl_c() -> Iterator[None]:
+    """Start processes in this context: they never receive SIGINT, which a terminal sends to all processes of a command.
+
+    This process handles it and then ends them. Its own interrupts are delivered at the end of the context.
+    """
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 @contextlib.contextmanager
@@ -62,8 +102,7 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
     process = os.getpid()
-    in_main = threading.current_thread() is threading.main_thread()
-    if not in_main or ranks.count() > 1 or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if not _in_main_thread() or ranks.count() > 1 or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
     signal.signal(signal.SIGTERM, handle)
@@ -71,3 +110,7 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import signal
 import time
 from collections import defaultdict
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from automl_ext.rl.actor_critic.rmsprop import shared_rmsprop
 from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.envs.vector import Episode
 from automl_ext.rl.envs.workers import how_ended
+from automl_ext.training.ctrl_c import workers_ignore_ctrl_c
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
 
@@ -107,7 +107,8 @@ class ActorProcesses:
         for i in range(self.config.n_workers):
             ours, theirs = context.Pipe()
             process = context.Process(target=work, args=(i, self.config, self.shared, theirs), daemon=True)
-            process.start()
+            with workers_ignore_ctrl_c():
+                process.start()
             theirs.close()
             self.processes.append(process)
             self.pipes.append(ours)
@@ -183,7 +184,6 @@ def work(worker: int, config: A3CConfig, shared: Shared, pipe: Connection) -> No
 
     The reply to a step count is (metrics, episodes, CPU seconds), or the message of a :class:`UserError`.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # on Ctrl-C the parent terminates its workers
     torch.set_num_threads(1)
     seed = derived_seed(config.seed, worker + 1, shared.steps.value)
     heartbeats = shared.heartbeats.numpy()
