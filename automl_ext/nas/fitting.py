@@ -74,7 +74,7 @@ def fit(
     if labels is not None and isinstance(data, (str, Path)):
         raise UserError(f"labels: expected none beside a path, which has its own, got {short(labels)}")
     if resume is not None and out is None:
-        raise UserError("resume: expected out beside it, the run directory to resume")
+        raise UserError("resume: needs out, the run directory to resume")
     make_config, run_search = SEARCHES[search]
     if isinstance(data, (str, Path)):
         path = Path(data)

@@ -48,7 +48,7 @@ class Cluster:
         if gpus is not None and not (0 < gpus <= 4096 and (gpus < 1 or math.floor(gpus) == gpus)):
             raise UserError(f"--gpus-per-trial: expected a whole number or a fraction below 1, got {short(gpus)}")
         if gpus is not None and address is None:
-            raise UserError("--gpus-per-trial: expected --cluster ray beside it, which places the trials on GPUs")
+            raise UserError("--gpus-per-trial needs --cluster ray, which places the trials on GPUs")
         self.address, self.cpus, self.gpus = address, cpus, gpus
         self.disconnect: Callable[[], None] = lambda: None
 

@@ -74,7 +74,7 @@ class Progress:
         now = time.monotonic()
         if self._lines and (now >= self._printed + PAUSE or (step >= self.total and not self.percent)):
             self._printed = now
-            of = f"/{self.total:,}" if step <= self.total and not self.percent else ""
+            of = f"/{self.total:,}" if self.total and not self.percent else ""
             values = [f"{name} {value:.4g}" for name, value in list(scalars.items())[:SHOWN]]
             text = f"{self.description} {step:,}{of}, {now - self._began:.0f} s: {', '.join(values)}"
             with contextlib.suppress(OSError):  # a closed pipe must not end a run

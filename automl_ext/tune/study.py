@@ -135,6 +135,7 @@ class Storage:
         else:
             self.tuner, self.seed = tuner_of(out)
         url = config.storage or f"{JOURNAL}{out / LOG}"
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
         try:
             storage: Any = url
             if url.startswith(JOURNAL):

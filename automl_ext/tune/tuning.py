@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from automl_ext.tune.study import Study
 
 TRIALS = "trials"
-HOPELESS = 3  # tuning ends if this number of trials fail before one succeeds
+MOST_FAILURES = 3  # tuning ends when this number of trials have failed and none has succeeded
 Conclude = Callable[[dict[str, Any]], dict[str, Any]]
 
 
@@ -261,7 +261,7 @@ class Tuning:
         """Wait for the oldest trial, tell its outcome and log it.
 
         Raises:
-            UserError: no trial has succeeded, and ``HOPELESS`` ones, or all, have failed.
+            UserError: no trial has succeeded, and ``MOST_FAILURES`` trials, or all, have failed.
         """
         proposal, _, outcome = self.pending[0]
         if outcome is None:
@@ -277,7 +277,7 @@ class Tuning:
         failed = self.trials.count("failed")
         if is_new and outcome.state == "failed":
             warnings.warn(f"trial {proposal.index} failed: {outcome.error}", stacklevel=2)
-        if failed == done and (done >= HOPELESS or not (self.pending or self.has_budget())):
+        if failed == done and (done >= MOST_FAILURES or not (self.pending or self.has_budget())):
             which = f"the first {done} trials" if done > 1 else "the first trial"
             raise UserError(
                 f"{which} failed, so the settings are probably wrong: {outcome.error}; choose another --out"

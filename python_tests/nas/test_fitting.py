@@ -99,7 +99,7 @@ def test_wrong_arguments_are_refused(tmp_path: Path) -> None:
         fit(None, LABELS)
     with pytest.raises(UserError, match="labels: expected none beside a path"):
         fit("digits", LABELS)
-    with pytest.raises(UserError, match="resume: expected out beside it"):
+    with pytest.raises(UserError, match="resume: needs out"):
         fit(IMAGES, LABELS, resume="auto")
     with pytest.raises(UserError, match="labels: expected one per image, got 3 for 90 images"):
         fit(IMAGES, LABELS[:3], out=tmp_path / "run")

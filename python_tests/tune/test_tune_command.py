@@ -123,7 +123,10 @@ def test_without_a_command_it_lists_those_that_can_be_tuned(run: Any) -> None:
             "portfolio: expected the sampler",
         ),
         (["retrain", "--trials", 1, "--objective", "test_accuracy"], "of the test data"),
-        (["retrain", "--trials", 1, "--objective", "valid_log_loss"], "valid_log_loss is a loss; expected --minimize"),
+        (
+            ["retrain", "--trials", 1, "--objective", "valid_log_loss"],
+            "--objective valid_log_loss is a loss and needs --minimize",
+        ),
         (["train", "a2c", "--trials", 1, "--env-id", "Nope-v0"], "the first trial failed"),
         (["train", "a2c", "--trials", 1, "--resume", "runs/x"], "resume: expected auto"),
     ],

@@ -105,7 +105,7 @@ def test_flags_that_take_one_item_are_repeated() -> None:
 def test_minimize_needs_a_loss(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["tune", "train", "a2c", "--trials", "1", "--minimize", "--out", str(tmp_path / "run")]
     assert main(words) == 2
-    assert "minimize: large eval_return_mean is better; expected --objective with a loss" in capsys.readouterr().err
+    assert "--minimize needs --objective with a loss: of eval_return_mean" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 

@@ -12,6 +12,7 @@ workers. It does not depend on the speed of each worker.
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from pathlib import Path
@@ -148,7 +149,9 @@ class Search:
             submit(workers, candidate)
         stop_at = None if stop_after is None else self.directory.step + stop_after
         saved_at = time.monotonic()
-        with self.directory.progress(self.config.evaluations or 0, self.name) as bar:
+        evaluations = self.config.limits()[0]
+        total = 0 if math.isinf(evaluations) else self.first_step + int(evaluations)
+        with self.directory.progress(total, self.name) as bar:
             while self.step != stop_at:
                 with self.clock:
                     done = self.evaluate_next(workers)

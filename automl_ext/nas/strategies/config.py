@@ -78,7 +78,7 @@ class ScreenedSearchConfig(SearchConfig):
         super().__post_init__()
         check_range(self, "screen", low=1, high=MANY)
         if self.scores is not None and self.screen is None:
-            raise ValueError("scores: expected --screen N beside it")
+            raise ValueError("scores: needs --screen N, the number of candidates to take from the file")
 
     def strategy(self, space: Space[Any], screened: Sequence[Screened] = ()) -> Strategy:
         """Create the strategy, which evaluates ``screened`` candidates first, best first."""

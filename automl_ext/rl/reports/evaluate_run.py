@@ -118,7 +118,7 @@ def agent_of(run: Path, trust: Iterable[str] = (), env_id: str | None = None) ->
     if name not in ALGORITHMS:
         what = f"a run of {name!r}" if name else "a folder that is not a run directory"
         if (run / "seeds.json").is_file():
-            what = "a folder with one run directory per seed"
+            what = f"the folder of one run per seed, {run}/seed-*"
         raise UserError(f"{run}: expected a run of {', '.join(ALGORITHMS)}; this is {what}")
     found = algorithm(name)
     config = read_config(run, found.config())

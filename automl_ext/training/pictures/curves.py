@@ -61,7 +61,7 @@ def read_metrics(run: Path) -> list[dict[str, Any]]:
     """
     metrics = run / FILE
     if not metrics.is_file():
-        several = "; it holds one run directory per seed" if (run / "seeds.json").is_file() else ""
+        several = f"; name one or several of {run}/seed-*" if (run / "seeds.json").is_file() else ""
         raise UserError(f"plot: {run}: expected a run directory with {FILE}{several}")
     rows = []
     lines = metrics.read_bytes().splitlines()

@@ -84,9 +84,9 @@ def tune_command(
         if "test" in metric.name or metric.name.startswith(("class_accuracy", "confusion")):
             raise UserError(f"objective: expected a number from validation data, got {metric.name}: of the test data")
         if LOSSES & {*metric.name.split("_")} and "negative" not in metric.name and not config.minimize:
-            raise UserError(f"objective: {metric.name} is a loss; expected --minimize beside it")
+            raise UserError(f"--objective {metric.name} is a loss and needs --minimize")
     elif config.minimize:
-        raise UserError(f"minimize: large {metric.name} is better; expected --objective with a loss beside it")
+        raise UserError(f"--minimize needs --objective with a loss: of {metric.name}, large values are better")
     kind = type(settings)
     space = space_of(kind, config.ranges)
     settings = with_point(settings, dict(metric.needs))

@@ -144,7 +144,7 @@ def test_a_screening_that_costs_more_than_the_budget_is_refused(files: dict[str,
     with pytest.raises(UserError, match=r"budget: one evaluation takes .* more than 50 s after screening"):
         search("random", with_table("random", files, screen=1000, budget=seconds + 50), tmp_path / "run")
     assert not (tmp_path / "run").exists()
-    with pytest.raises(ValueError, match="scores: expected --screen N beside it"):
+    with pytest.raises(ValueError, match="scores: needs --screen N"):
         with_table("random", files)
 
 
