@@ -56,8 +56,7 @@ def refused(capsys: pytest.CaptureFixture, text: str, *args: object) -> None:
     lines = capsys.readouterr().err.splitlines()
     assert "Traceback" not in "".join(lines)
     errors = [line for line in lines if line.startswith("error:")]
-    assert len(errors) == 1
-    assert lines[-1] == errors[0]
+    assert errors == [lines[-1]]
     assert re.search(text, errors[0]), errors[0]
 
 
@@ -95,6 +94,11 @@ def test_failure_before_training_leaves_no_run_directory(capsys, fault, text) ->
 @pytest.mark.filterwarnings("ignore:.*(WARN|old step API)")
 def test_failure_in_a_step_is_one_line(capsys, fault, text) -> None:
     refused(capsys, f"--env-id {env_id(fault)}: .*{text}", "train", "a2c", *SMALL, "--env-id", env_id(fault))
+
+
+def test_a_worker_that_ends_itself_is_one_line(capsys) -> None:
+    flags = [*SMALL, "--env-id=Bad/HardExit-v0", "--vectorization=async"]
+    refused(capsys, r"died \(exit code 0\) in step", "train", "a2c", *flags)
 
 
 def test_keyboard_interrupt_exits_with_130(capsys) -> None:
