@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -16,20 +13,29 @@ import tyro
 from automl_ext._native import BackendError
 from automl_ext.multi_seed import print_seeds, run_command
 from automl_ext.parsing import parse
-from automl_ext.rl.episodes.record import RecordCommand, record_run
-from automl_ext.rl.registry import ALGORITHMS
-from automl_ext.runners import RANKED, RUNNERS, Runner
+from automl_ext.runners import RANKED, RUNNERS
 from automl_ext.summary import only_json, print_evaluation, print_json, print_recording, print_run, print_stopped
 from automl_ext.training import ranks
-from automl_ext.training.ctrl_c import sigterm_as_ctrl_c
+from automl_ext.training.ctrl_c import interruptible, sigterm_as_ctrl_c
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.machine.memory import is_out_of_memory
-from automl_ext_cli.commands import COMPLETION, answer, command_name, flush_output
+from automl_ext_cli.commands import (
+    COMPLETION,
+    PIPE_CLOSED,
+    answer,
+    command_name,
+    cut,
+    flush_output,
+    output_is_closed_pipe,
+    output_lost,
+    refuse,
+)
+from automl_ext_cli.options import parse_options
+from automl_ext_cli.table import COMMANDS, load, named
 
 Options = TypeVar("Options")
 Settings = TypeVar("Settings")
-Command = Callable[[str, Sequence[str]], int]  # (name of the program, arguments) -> exit code
 Trust = Annotated[tuple[str, ...], tyro.conf.UseAppendAction]
 
 
@@ -112,8 +118,9 @@ class DemoCommand:
     """Folder of the demonstration; a finished part is not repeated."""
 
 
-def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
-    """Parse the options of a run command, and run it."""
+def run(name: str, prog: str, args: Sequence[str]) -> int:
+    """Parse the options of a command that makes a run directory, and run it."""
+    runner = RUNNERS[name]
     settings, function = runner.load()
     kind = runner.options
     parsed = parse(
@@ -140,15 +147,15 @@ def _run(runner: Runner, prog: str, args: Sequence[str]) -> int:
     return 0
 
 
-def _plot(prog: str, args: Sequence[str]) -> int:
-    command = tyro.cli(PlotCommand, prog=prog, args=args, description="Plot runs, or draw one cell.")
+def plot(prog: str, args: Sequence[str]) -> int:
+    command = parse_options(PlotCommand, prog, args, description="Plot runs, or draw one cell.")
     from automl_ext.nas.plot import plot_genotype, plot_run
     from automl_ext.rl.reports.plot import plot_runs
     from automl_ext.training.run import algorithm_of
 
     if not command.runs and command.genotype is None:
         raise UserError("plot: expected run directories or --genotype")
-    learning = [run for run in command.runs if algorithm_of(run) in ALGORITHMS]
+    learning = [run for run in command.runs if algorithm_of(run) in named("agent")]
     written = [path for run in command.runs if run not in learning for path in plot_run(run, command.trust)]
     if learning:
         written += plot_runs(learning, command.out, command.trust)
@@ -159,8 +166,8 @@ def _plot(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
-def _eval(prog: str, args: Sequence[str]) -> int:
-    command = tyro.cli(EvalCommand, prog=prog, args=args, description="Play episodes with a trained policy.")
+def evaluate(prog: str, args: Sequence[str]) -> int:
+    command = parse_options(EvalCommand, prog, args, description="Play episodes with a trained policy.")
     from automl_ext.rl.reports.evaluate_run import evaluate_run
 
     videos = tuple(path for path in (command.gif, command.mp4) if path is not None)
@@ -175,9 +182,11 @@ def _eval(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
-def _record(prog: str, args: Sequence[str]) -> int:
+def record(prog: str, args: Sequence[str]) -> int:
+    from automl_ext.rl.episodes.record import RecordCommand, record_run
+
     text = "Record episodes of a trained policy, from which bc, cql and iql learn."
-    command = tyro.cli(RecordCommand, prog=prog, args=args, description=text)
+    command = parse_options(RecordCommand, prog, args, description=text)
     with only_json(command.json):
         result = record_run(command)
     if command.json:
@@ -187,35 +196,33 @@ def _record(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
-def _export(prog: str, args: Sequence[str]) -> int:
+def export(prog: str, args: Sequence[str]) -> int:
     text = "Write a trained network or policy as files that need no automl_ext."
-    command = tyro.cli(ExportCommand, prog=prog, args=args, description=text)
+    command = parse_options(ExportCommand, prog, args, description=text)
     from automl_ext.training.run import algorithm_of
 
-    if algorithm_of(command.run) in ALGORITHMS:
+    if algorithm_of(command.run) in named("agent"):
         from automl_ext.rl.export.export import export_policy
 
         written = export_policy(command.run, command.out, command.policy, command.trust)
     else:
-        from automl_ext.nas.export.export import export
+        from automl_ext.nas.export.export import export as export_network
 
-        written = export(command.run, command.out, trust=command.trust)
+        written = export_network(command.run, command.out, trust=command.trust)
     for path in written:
         print(path)
     return 0
 
 
-def _doctor(prog: str, args: Sequence[str]) -> int:
-    command = tyro.cli(
-        DoctorCommand, prog=prog, args=args, description="Show the build and the backend; check every op."
-    )
-    from automl_ext.doctor import doctor
+def doctor(prog: str, args: Sequence[str]) -> int:
+    command = parse_options(DoctorCommand, prog, args, description="Show the build and the backend; check every op.")
+    from automl_ext.doctor import report
 
-    return 0 if doctor(command.device) else 1
+    return 0 if report(command.device) else 1
 
 
-def _nas_table(prog: str, args: Sequence[str]) -> int:
-    command = tyro.cli(NASTableCommand, prog=prog, args=args, description="Convert NATS-Bench's files to a table.")
+def nas_table(prog: str, args: Sequence[str]) -> int:
+    command = parse_options(NASTableCommand, prog, args, description="Convert NATS-Bench's files to a table.")
     from automl_ext.nas.benchmarks.nats_files import convert
 
     out = command.out or Path(f"nasbench201_{command.dataset}.csv.gz")
@@ -224,80 +231,28 @@ def _nas_table(prog: str, args: Sequence[str]) -> int:
     return 0
 
 
-def _demo(prog: str, args: Sequence[str]) -> int:
-    command = tyro.cli(DemoCommand, prog=prog, args=args, description="Show ops, search strategies, an agent, a cell.")
-    from automl_ext.demo import demo
+def demo(prog: str, args: Sequence[str]) -> int:
+    command = parse_options(DemoCommand, prog, args, description="Show ops, search strategies, an agent, a cell.")
+    from automl_ext.demo import demo as demonstrate
 
-    demo(command.out)
+    demonstrate(command.out)
     return 0
 
 
-def _bench(prog: str, args: Sequence[str]) -> int:
-    from automl_ext.bench.command import main  # has its own parser, so that it also runs without tyro
-
-    return main(prog, args)
-
-
-def _completion(prog: str, args: Sequence[str]) -> int:
+def completion(prog: str, args: Sequence[str]) -> int:
     """Print a completion script for a shell."""
     from automl_ext.completion import print_script
-    from automl_ext.tabular.commands import FitCommand, PredictCommand
-    from automl_ext.tune.portfolio_command import PortfolioCommand
     from automl_ext.tune_command import tune_forms
 
-    forms: dict[str, Any] = {"eval": EvalCommand, "record": RecordCommand, "plot": PlotCommand, "export": ExportCommand}
-    forms |= {"portfolio": PortfolioCommand, "doctor": DoctorCommand}
-    forms |= {"nas-table": NASTableCommand, "demo": DemoCommand}
-    forms |= {"fit": FitCommand, "predict": PredictCommand}
-    for name, runner in RUNNERS.items():
-        forms[name] = RunCommand[runner.options, runner.load()[0]]  # type: ignore[misc,name-defined]
-    commands = {name: (text, forms.get(name)) for name, (text, _) in COMMANDS.items() if name != "tune"}
-    print_script(args, commands | tune_forms())
+    forms: dict[str, tuple[str, Any]] = {}
+    for name, command in COMMANDS.items():
+        if name in RUNNERS:
+            runner = RUNNERS[name]
+            forms[name] = command.help, RunCommand[runner.options, runner.load()[0]]  # type: ignore[misc,name-defined]
+        elif name != "tune":
+            forms[name] = command.help, load(command.options) if command.options else None
+    print_script(args, forms | tune_forms())
     return 0
-
-
-def _late(where: str) -> Command:
-    """Return a command, "module:function" below ``automl_ext``, whose module is imported when it is used."""
-
-    def run(prog: str, args: Sequence[str]) -> int:
-        module, name = where.split(":")
-        code: int = getattr(import_module(f"automl_ext.{module}"), name)(prog, args)
-        return code
-
-    return run
-
-
-_RUN_COMMANDS: dict[str, tuple[str, Command]] = {
-    name: (runner.help, functools.partial(_run, runner)) for name, runner in RUNNERS.items()
-}
-COMMANDS: dict[str, tuple[str, Command]] = {
-    **_RUN_COMMANDS,
-    "tune": (
-        "find settings of a command by trials, for example: automl-ext tune train ppo",
-        _late("tune_command:run_tune"),
-    ),
-    "fit": ("fit an ensemble of models to a table", _late("tabular.commands:fit_command")),
-    "predict": ("predict the new rows of a table", _late("tabular.commands:predict_command")),
-    "nas-table": ("convert the official NATS-Bench files to a table for nas-bench --table", _nas_table),
-    "eval": ("play episodes with a trained policy", _eval),
-    "record": ("record episodes of a trained policy", _record),
-    "plot": ("plot runs, or draw one cell", _plot),
-    "export": ("write a trained network as files that need no automl_ext", _export),
-    "portfolio": (
-        "build from finished studies what a new study evaluates first",
-        _late("tune.portfolio_command:run_portfolio"),
-    ),
-    "doctor": ("check this installation", _doctor),
-    "bench": ("compare the ops with PyTorch and other packages", _bench),
-    "demo": ("show ops, search strategies, an agent and a cell, in 90 seconds", _demo),
-}
-
-
-def usage() -> str:
-    """Return the list of commands: the text of ``usage.txt``, which ``automl-ext --help`` prints."""
-    lines = [f"  {name:<28}{text}" for name, (text, _) in COMMANDS.items()]
-    more = "Others: --version; --print-completion bash|zsh|fish prints a script for completion with TAB."
-    return "\n".join(["usage: automl-ext COMMAND [OPTIONS]   (COMMAND --help lists the options)", "", *lines, "", more])
 
 
 def _check_ranks(name: str) -> None:
@@ -307,7 +262,9 @@ def _check_ranks(name: str) -> None:
 
 
 def _fail(error: Exception) -> int:
-    """Print one line for an error of the user or the machine; raise any other error again. Return exit code 2."""
+    """Print one line for an error of the user or the machine; raise any other error again. Return the exit code."""
+    if isinstance(error, BrokenPipeError) and output_is_closed_pipe():
+        return output_lost(error)
     own_module = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("automl_ext")
     if is_out_of_memory(error):
         message = f"not enough memory: {short(error)}"
@@ -316,10 +273,7 @@ def _fail(error: Exception) -> int:
         message = str(error)
     else:
         raise error
-    with contextlib.suppress(OSError):
-        flush_output()
-    print(f"error: {' '.join(message.splitlines())}", file=sys.stderr)
-    return 2
+    return flush_output() or refuse(" ".join(cut(word) for word in message.split()))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -327,24 +281,40 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit code. 0: success. 1: doctor or bench found a fault. 2: wrong input, or not enough disk or memory; one
-        line on standard error says which. 130: interrupted.
+        line on standard error says which. 130: interrupted. 141: standard output is a pipe that was closed.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
-    name = COMPLETION if argv[:1] == [COMPLETION] else command_name(argv, list(COMMANDS))
-    if name is None:
-        code = answer(argv)
-        assert code is not None, "usage.txt lists another command"
+    code = answer(argv)
+    if code is not None:
         return code
+    name = COMPLETION if argv[0] == COMPLETION else command_name(argv, COMMANDS)
+    assert name is not None
     try:
-        _check_ranks(name)
-        run = _completion if name == COMPLETION else COMMANDS[name][1]
-        with sigterm_as_ctrl_c():
-            code = run(f"automl-ext {name}", argv[len(name.split()) :])
-        flush_output()  # a full disk is found here
-        return code
+        with interruptible(), sigterm_as_ctrl_c():
+            code = _call(name, argv[len(name.split()) :])
+        return flush_output() or code
+    except SystemExit as end:
+        # tyro exits with 0 (--help) or 2 (wrong options), rich with 1 if standard output is a closed pipe.
+        if failed := PIPE_CLOSED if end.code == 1 else flush_output():
+            return failed
+        raise
     except KeyboardInterrupt as error:
-        advice = str(error) or "--resume auto continues the run" * (name == "tune" or name in _RUN_COMMANDS)
+        continues = name == "tune" or name in RUNNERS
+        advice = str(error) or "--resume auto continues the run" * continues
         print(f"interrupted{'; ' * bool(advice)}{advice}", file=sys.stderr)
+        flush_output()
         return 130
     except Exception as error:
         return _fail(error)
+
+
+def _call(name: str, args: Sequence[str]) -> int:
+    """Run the command with this name. Return its exit code."""
+    _check_ranks(name)
+    prog = f"automl-ext {name}"
+    if name == COMPLETION:
+        return completion(prog, args)
+    if name in RUNNERS:
+        return run(name, prog, args)
+    code: int = load(COMMANDS[name].run)(prog, args)
+    return code

@@ -1,7 +1,8 @@
-"""``automl-ext doctor``: shows the build and the backend, and checks every op and its gradient."""
+"""``automl-ext doctor``: shows the build and the backend, and checks every public op and its gradient."""
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections.abc import Callable, Sequence
 
@@ -21,8 +22,16 @@ _TOLERANCE = 1e-4
 Outputs = Tensor | Sequence[Tensor]
 
 
+def names_of_ops() -> list[str]:
+    """Return the names of all public ops: the functions of ``automl_ext.ops``."""
+    return [name for name in automl_ext.ops.__all__ if inspect.isfunction(getattr(automl_ext.ops, name))]
+
+
 def checks(device: torch.device) -> tuple[dict[str, Callable[[], Outputs]], list[Tensor]]:
-    """Return functions without arguments that call each op on a small problem, and the float inputs they share."""
+    """Return functions without arguments that call each op on a small problem, and the float inputs they share.
+
+    An op that has no such function is reported as not checked.
+    """
     g = torch.Generator().manual_seed(0)
     inputs: list[Tensor] = []
 
@@ -81,7 +90,7 @@ def relative_error(op: Callable[[], Outputs], inputs: Sequence[Tensor]) -> float
     return float(torch.stack(errors).max())  # unlike Python's max, it keeps a NaN
 
 
-def doctor(device_name: str = "auto") -> bool:
+def report(device_name: str = "auto") -> bool:
     """Print the report. Return whether all ops are correct. A missing library is reported but is not a failure.
 
     Raises:
@@ -102,15 +111,18 @@ def doctor(device_name: str = "auto") -> bool:
     console.print(facts)
     if forced is not None and forced != used:
         console.print(
-            f"AUTOML_EXT_CPU: expected a set that this processor has, got {forced!r}: ignored", style="yellow"
+            f"AUTOML_EXT_CPU: expected an instruction set of this processor, got {forced!r}: ignored", style="yellow"
         )
 
     table = Table("op", "computed by", "error, gradients included", "", title=f"ops on {device}")
     correct = True
     ops, inputs = checks(device)
     computed_by = "kernel" if backend_on(device).startswith("compiled") else "PyTorch"
-    for name, op in ops.items():
-        error = relative_error(op, inputs)
+    for name in names_of_ops():
+        if name not in ops:
+            table.add_row(name, "", "", "[yellow]not checked: an example is missing in automl_ext/doctor.py")
+            continue
+        error = relative_error(ops[name], inputs)
         passed = error <= _TOLERANCE
         correct &= passed
         table.add_row(name, computed_by, f"{error:.1e}", "ok" if passed else "[red]WRONG")

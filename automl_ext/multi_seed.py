@@ -9,13 +9,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from automl_ext.nas.strategies.registry import ALIASES
 from automl_ext.parallel.cluster import Cluster
 from automl_ext.parallel.seeds import FILE, parse_seeds, run_of, run_seeds
-from automl_ext.rl.registry import ALGORITHMS
 from automl_ext.runners import DQNOptions, Run, RunOptions
 from automl_ext.summary import NAMES, formatted
 from automl_ext.training.errors import UserError
+from automl_ext_cli.table import ALIASES, named
 
 # Results that the table shows, if a command has them.
 SHOWN = {
@@ -45,7 +44,7 @@ def run_command(prog: str, function: Run, config: Any, options: RunOptions) -> d
         )
     one_run = seeds is None and (prog.split()[1] == "train" or not hasattr(config, "workers"))
     if options.cluster is not None and one_run:
-        raise UserError(f"--cluster: {prog} is one run; expected --seeds beside it, to run several on the cluster")
+        raise UserError(f"--cluster: {prog} is one run, which cannot be divided; add --seeds to run several")
     with cluster:
         if ablates:
             from automl_ext.rl.dqn.ablation import ablate
@@ -68,7 +67,7 @@ def run_with_seeds(
     result = run_seeds(
         function, algorithm, config, options.out, seeds, options.seed_workers, options.resume, options.stop_after
     )
-    if result is not None and name in ALGORITHMS and importlib.util.find_spec("matplotlib"):
+    if result is not None and name in named("agent") and importlib.util.find_spec("matplotlib"):
         from automl_ext.rl.reports.plot import draw_seeds
 
         draw_seeds([run_of(options.out, seed) for seed in seeds], options.out)
@@ -89,4 +88,4 @@ def print_seeds(prog: str, out: Path, result: dict[str, Any]) -> None:
         table.add_row("95 % interval", *(f"{low} to {high}" for low, high in bounds))
     console = Console()
     console.print(table)
-    console.print(f"written to {out}/{FILE}; the runs are {out}/seed-…", soft_wrap=True)
+    console.print(f"written to {out}/{FILE}; the runs are {out}/seed-*", soft_wrap=True)

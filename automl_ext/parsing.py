@@ -6,11 +6,10 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import tyro
-
 from automl_ext.training.config import apply_toml, to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.user_code import check_trusted, own_names
+from automl_ext_cli.options import parse_options
 
 
 def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog: str, args: Sequence[str]) -> Any:
@@ -37,7 +36,7 @@ def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog:
             named = list(own_names(to_dict(defaults)))
             for kind in kinds:
                 stack.enter_context(raise_user_errors(kind))
-            parsed = tyro.cli(form, prog=prog, args=args, default=default(defaults))
+            parsed = parse_options(form, prog, args, default=default(defaults))
     except (ValueError, OverflowError) as error:  # an int with hundreds of digits overflows
         raise UserError(str(error)) from None
     check_trusted(named, parsed.options.trust, str(toml))

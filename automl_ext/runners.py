@@ -1,26 +1,21 @@
-"""The commands that make a run directory: per command its help text, configuration and function.
-
-Modules are named by strings and imported when a command is used: each takes time to import.
-"""
+"""The commands that make a run directory: how those of the table ``automl_ext_cli/table.py`` are parsed and run."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
 import tyro
 
-from automl_ext.nas.strategies.registry import ALIASES, STRATEGIES
 from automl_ext.parallel.seeds import parse_seeds
 from automl_ext.parallel.workers import MOST_WORKERS
-from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.training import ranks
 from automl_ext.training.checks import check_range
 from automl_ext.tune.commands.objective import TunedBy
+from automl_ext_cli.table import COMMANDS, load
 
 Run = Callable[..., dict[str, Any] | None]  # (configuration, out, resume, stop_after) -> result, None when interrupted
 
@@ -60,7 +55,7 @@ class RunOptions:
         if self.seeds is not None:
             parse_seeds(self.seeds)
         elif self.seed_workers > 1:
-            raise ValueError(f"seed_workers: expected --seeds beside it, got {self.seed_workers}")
+            raise ValueError(f"--seed-workers needs --seeds, got --seed-workers {self.seed_workers} without it")
         if ranks.requested() > 1 and (self.seeds is not None or self.cluster is not None):
             raise ValueError("seeds, cluster: torchrun trains one network; leave them out, or start one process")
 
@@ -94,34 +89,14 @@ class Runner(NamedTuple):
     """A command that makes a run directory.
 
     Attributes:
-        help: one line for the list of commands.
         load: imports and returns the configuration's class and the function that runs it.
         options: the options in addition to the configuration.
         metric: what ``automl-ext tune`` tunes the command by; None: it cannot be tuned.
     """
 
-    help: str
     load: Callable[[], tuple[type, Run]]
     options: type[RunOptions] = RunOptions
     metric: TunedBy | None = None
-
-
-def _load(config: str, function: str) -> tuple[type, Run]:
-    """Import a configuration and a function, both named "module:name" below ``automl_ext``."""
-    (config_module, config_name), (module, name) = config.split(":"), function.split(":")
-    kind: type = getattr(import_module(f"automl_ext.{config_module}"), config_name)
-    return kind, getattr(import_module(f"automl_ext.{module}"), name)
-
-
-def _strategy(name: str) -> tuple[type, Run]:
-    from automl_ext.nas.search.search import search
-
-    return STRATEGIES[name], functools.partial(search, name)
-
-
-def _algorithm(name: str) -> tuple[type, Run]:
-    found = algorithm(name)
-    return found.config, found.train
 
 
 # The metrics of commands that can be tuned; none is measured on test data.
@@ -131,126 +106,37 @@ _SCORE = TunedBy("score", "best_score")  # of the best architecture, validation 
 _VALID = TunedBy("negative_loss", "negative_loss")  # of the cross-validation of a table's rows
 _RETRAIN = TunedBy("retrain_valid_accuracy", "retrain_valid_accuracy", (("validate", True),))
 
-# Per search over a supernet: help text, configuration, function.
-_SUPERNETS = {
-    "gdas": (
-        "search for a cell with GDAS (Dong & Yang 2019), then train it",
-        "nas.differentiable.gdas:GDASConfig",
-        "nas.differentiable.gdas:search",
-    ),
-    "entmax-gdas": (
-        "GDAS with entmax: evaluates only a few operations per edge in each forward pass",
-        "nas.differentiable.entmax_gdas:EntmaxGDASConfig",
-        "nas.differentiable.entmax_gdas:search",
-    ),
-    "darts": (
-        "search for a cell with first-order DARTS (Liu et al. 2019): evaluates all operations",
-        "nas.differentiable.darts:DARTSConfig",
-        "nas.differentiable.darts:search",
-    ),
-}
-# Per other command: help text, configuration, function.
-_NAMED = {
-    "search auto": (
-        "search within a budget: screening, short trainings, full trainings, an ensemble",
-        "nas.auto.config:AutoConfig",
-        "nas.auto.auto:auto",
-    ),
-    "score": (
-        "rank architectures without training them",
-        "nas.screening.score:ScoreConfig",
-        "nas.screening.score:score",
-    ),
-    "nas-bench": (
-        "compare search strategies on the table of NAS-Bench-201",
-        "nas.benchmarks.nats_bench:NASBenchConfig",
-        "nas.benchmarks.nats_bench:nas_bench",
-    ),
-    "retrain": (
-        "train one architecture from scratch",
-        "nas.retraining.retrain:RetrainConfig",
-        "nas.retraining.retrain:retrain",
-    ),
-    "compare": (
-        "train random architectures with the same settings",
-        "nas.retraining.compare:CompareConfig",
-        "nas.retraining.compare:compare",
-    ),
-    "ensemble": (
-        "train several networks and select an ensemble",
-        "nas.ensembles.ensemble:EnsembleConfig",
-        "nas.ensembles.ensemble:ensemble",
-    ),
-}
-# Per learner of tables: help text, configuration, function.
-_TABLES = {
-    "train lightgbm": (
-        "cross-validate LightGBM (Ke et al. 2017) on a table",
-        "tabular.runs:LightGBMRun",
-        "tabular.runs:train_lightgbm",
-    ),
-    "train xgboost": (
-        "cross-validate XGBoost (Chen and Guestrin 2016) on a table",
-        "tabular.runs:XGBoostRun",
-        "tabular.runs:train_xgboost",
-    ),
-    "train forest": (
-        "cross-validate a forest of randomized trees on a table",
-        "tabular.runs:ForestRun",
-        "tabular.runs:train_forest",
-    ),
+# Per kind of command: the options in addition to the configuration, and the metric.
+_KINDS: dict[str, tuple[type[RunOptions], TunedBy | None]] = {
+    "supernet": (SupernetOptions, _SUPERNET),
+    "strategy": (RunOptions, _SCORE),
+    "agent": (TrainOptions, _RETURN),
+    "learner": (RunOptions, _VALID),
+    "run": (RunOptions, None),
 }
 
-# Per strategy and algorithm: help text.
-_HELP = {
-    "search random": "search by drawing architectures uniformly",
-    "search reinforce": "search with a policy that REINFORCE learns (Williams 1992)",
-    "search rea": "search with regularized evolution (Real et al. 2019)",
-    "search renas": "search with evolution whose mutations a learned controller chooses (Chen et al. 2019)",
-    "search successive-halving": "search with successive halving (Jamieson & Talwalkar 2016)",
-    "train reinforce": "train an agent with REINFORCE and a baseline (Williams 1992)",
-    "train a2c": "train an agent with A2C, synchronous advantage actor-critic (Mnih et al. 2016)",
-    "train a3c": "train an agent with A3C, asynchronous advantage actor-critic (Mnih et al. 2016)",
-    "train ppo": "train an agent with PPO, proximal policy optimization (Schulman et al. 2017)",
-    "train dqn": "train an agent with DQN (Mnih et al. 2015); --ablate compares Rainbow's parts",
-    "train rainbow": "train an agent with Rainbow, DQN with six extensions (Hessel et al. 2018)",
-    "train bc": "clone the policy of recorded episodes (behavior cloning)",
-    "train cql": "train an agent on recorded episodes with CQL, conservative Q-learning (Kumar et al. 2020)",
-    "train iql": "train an agent on recorded episodes with IQL, implicit Q-learning (Kostrikov et al. 2021)",
-    "train vdn": "train a team with VDN, whose value is the sum of its agents' values (Sunehag et al. 2017)",
-    "train qmix": "train a team with QMIX, whose value is monotonic in its agents' values (Rashid et al. 2018)",
-    "train dreamer": "train an agent with Dreamer, in a learned world model (Hafner et al. 2020)",
-}
+
+def _load(name: str) -> tuple[type, Run]:
+    """Import the configuration of a command and the function that runs it."""
+    command, last = COMMANDS[name], name.split()[-1]
+    if command.kind == "strategy":
+        from automl_ext.nas.search.search import search
+
+        return load(command.options), functools.partial(search, last)
+    if command.kind == "agent":
+        from automl_ext.rl.registry import algorithm
+
+        found = algorithm(last)
+        return found.config, found.train
+    return load(command.options), load(command.run)
+
 
 RUNNERS: dict[str, Runner] = {
-    **{
-        f"search {name}": Runner(text, functools.partial(_load, *names), SupernetOptions, _SUPERNET)
-        for name, (text, *names) in _SUPERNETS.items()
-    },
-    **{name: Runner(text, functools.partial(_load, *names)) for name, (text, *names) in _NAMED.items()},
-    **{
-        f"search {name}": Runner(
-            _HELP.get(f"search {name}", f"search with the strategy {name}"),
-            functools.partial(_strategy, name),
-            metric=_SCORE,
-        )
-        for name in STRATEGIES
-    },
-    **{
-        f"search {alias}": Runner(f"the same as search {name}", functools.partial(_strategy, name), metric=_SCORE)
-        for alias, name in ALIASES.items()
-    },
-    **{
-        f"train {name}": Runner(
-            _HELP.get(f"train {name}", f"train an agent with {name}"),
-            functools.partial(_algorithm, name),
-            TrainOptions,
-            _RETURN,
-        )
-        for name in ALGORITHMS
-    },
-    **{name: Runner(text, functools.partial(_load, *names), metric=_VALID) for name, (text, *names) in _TABLES.items()},
+    name: Runner(functools.partial(_load, name), *_KINDS[command.kind])
+    for name, command in COMMANDS.items()
+    if command.kind in _KINDS
 }
+RUNNERS |= {name: RUNNERS[command.run] for name, command in COMMANDS.items() if command.kind == "alias"}
 # The commands that torchrun may start in several processes.
 RANKED = ("search gdas", "search entmax-gdas", "search darts", "retrain", "train a2c", "train ppo", "train dreamer")
 RUNNERS["train dqn"] = RUNNERS["train dqn"]._replace(options=DQNOptions)

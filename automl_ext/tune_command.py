@@ -17,7 +17,8 @@ from automl_ext.runners import TUNABLE, Runner, TrainOptions
 from automl_ext.summary import only_json, print_json, print_stopped, print_tuning
 from automl_ext.training.errors import UserError
 from automl_ext.tune.commands.command import CommandTuneConfig, tune_command
-from automl_ext_cli.commands import command_name, unknown_command
+from automl_ext_cli.commands import command_name, lines, unknown_command
+from automl_ext_cli.table import COMMANDS
 
 Options = TypeVar("Options")
 Settings = TypeVar("Settings")
@@ -32,12 +33,12 @@ class TuneCommand(Generic[Options, Settings]):
 
 def run_tune(prog: str, args: Sequence[str]) -> int:
     """Parse the options of tuning and of the tuned command, and tune it. Return the exit code."""
-    name = command_name(args, list(TUNABLE))
+    name = command_name(args, TUNABLE)
     if name is None:
         if args and args[0] not in ("-h", "--help"):
             raise UserError(f"tune: {unknown_command(args, list(TUNABLE))}")
-        lines = [f"  {name:<28}{runner.help}" for name, runner in TUNABLE.items()]
-        print("\n".join([f"usage: {prog} COMMAND [OPTIONS]   (COMMAND --help lists the options)", "", *lines]))
+        usage = f"usage: {prog} COMMAND [OPTIONS]   (COMMAND --help lists the options)"
+        print("\n".join([usage, "", *lines(TUNABLE)]))
         return 0 if args else 2
     runner, prog = TUNABLE[name], f"{prog} {name}"
     kind = runner.load()[0]
@@ -71,7 +72,7 @@ def run_tune(prog: str, args: Sequence[str]) -> int:
 def tune_forms() -> dict[str, tuple[str, Any]]:
     """Return help text and dataclass of the options of each command, for completion."""
     return {
-        f"tune {name}": (runner.help, TuneCommand[options_of(runner), without_shared(runner.load()[0])])  # type: ignore[misc]
+        f"tune {name}": (COMMANDS[name].help, TuneCommand[options_of(runner), without_shared(runner.load()[0])])  # type: ignore[misc]
         for name, runner in TUNABLE.items()
     }
 

@@ -1,29 +1,15 @@
-"""The registry of algorithms: one line each."""
+"""RL algorithms by name. A new one is a file and an entry in ``automl_ext_cli/table.py``."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from importlib import import_module
 from typing import Any, NamedTuple
 
 from automl_ext.rl.loop import loop
+from automl_ext_cli.table import load, named
 
-# name: (module, configuration, agent); a module is imported when its algorithm is used.
-ALGORITHMS = {
-    "reinforce": ("automl_ext.rl.actor_critic.reinforce", "ReinforceConfig", "Reinforce"),
-    "a2c": ("automl_ext.rl.actor_critic.a2c", "A2CConfig", "A2C"),
-    "a3c": ("automl_ext.rl.actor_critic.a3c", "A3CConfig", "A3C"),
-    "ppo": ("automl_ext.rl.actor_critic.ppo", "PPOConfig", "PPO"),
-    "dqn": ("automl_ext.rl.dqn.agent", "DQNConfig", "DQN"),
-    "rainbow": ("automl_ext.rl.dqn.rainbow", "RainbowConfig", "Rainbow"),
-    "bc": ("automl_ext.rl.imitation.bc", "BCConfig", "BC"),
-    "cql": ("automl_ext.rl.offline.cql", "CQLConfig", "CQL"),
-    "iql": ("automl_ext.rl.offline.iql", "IQLConfig", "IQL"),
-    "vdn": ("automl_ext.rl.multi_agent.vdn", "VDNConfig", "VDN"),
-    "qmix": ("automl_ext.rl.multi_agent.qmix", "QMIXConfig", "QMIX"),
-    "dreamer": ("automl_ext.rl.dreamer.agent", "DreamerConfig", "Dreamer"),
-}
+ALGORITHMS = named("agent")
 
 
 class Algorithm(NamedTuple):
@@ -42,7 +28,6 @@ class Algorithm(NamedTuple):
 
 def algorithm(name: str) -> Algorithm:
     """Import an algorithm by its name in :data:`ALGORITHMS`."""
-    module, config, agent = ALGORITHMS[name]
-    found = import_module(module)
-    built = getattr(found, agent)
-    return Algorithm(getattr(found, config), built, functools.partial(loop.train, name, built))
+    command = ALGORITHMS[name]
+    agent = load(command.run)
+    return Algorithm(load(command.options), agent, functools.partial(loop.train, name, agent))

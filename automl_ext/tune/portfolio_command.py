@@ -14,6 +14,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import check_writable, write_output
 from automl_ext.tune.past_studies import read_study
 from automl_ext.tune.portfolio_building import build_portfolio
+from automl_ext_cli.options import parse_options
 
 
 @dataclass
@@ -33,7 +34,7 @@ class PortfolioCommand:
 def run_portfolio(prog: str, args: Sequence[str]) -> int:
     """Parse the options, build the portfolio and print a summary. Return exit code 0."""
     text = "Build a portfolio, the points that a new study evaluates first, from finished studies."
-    options = tyro.cli(PortfolioCommand, prog=prog, args=args, description=text)
+    options = parse_options(PortfolioCommand, prog, args, description=text)
     result = write_portfolio(options)
     summary = f"{options.out}: {result['points']} points from {result['studies']} studies of {result['command']}"
     print(json.dumps(result) if options.json else summary)

@@ -22,12 +22,12 @@ import pytest
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
-from automl_ext import cli
 from automl_ext.cli import main
 from automl_ext.rl.dqn.config import DQNConfig
 from automl_ext.runners import RUNNERS
 from automl_ext.summary import duration, formatted, network_rows, only_json, print_run
 from automl_ext.training import progress
+from automl_ext_cli.table import COMMANDS
 
 IMAGES = shlex.split("--subset 200 --epochs 1 --channels 4 --device cpu")
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|"
@@ -209,7 +209,7 @@ def test_every_option_of_a_run_has_a_help_text(name: str, options: dict[str, dic
     assert without_help(options[name]) == []
 
 
-@pytest.mark.parametrize("name", sorted(cli.COMMANDS.keys() - RUNNERS.keys() - {"bench", "tune"}))
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - RUNNERS.keys() - {"bench", "tune"}))
 def test_every_option_of_a_command_has_a_help_text(name: str, options: dict[str, dict[str, str]]) -> None:
     assert len(options[name]) >= 2
     assert without_help(options[name]) == []

@@ -1,7 +1,11 @@
-"""docs/extending*.md: the op is added to a copy of the repository, built and tested; the strategy searches."""
+"""docs/extending*.md: what the pages add is added to a copy of the repository.
+
+The op is built and tested; the strategy and the algorithm run as commands.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -12,8 +16,8 @@ from pathlib import Path
 import pytest
 from paths import ROOT
 
-OPS_PAGE, NAS_PAGE = ROOT / "docs/extending.md", ROOT / "docs/extending-nas.md"
-OP_FILES = 10
+OPS_PAGE, NAS_PAGE, RL_PAGE = (ROOT / f"docs/extending{topic}.md" for topic in ("", "-nas", "-rl"))
+OP_FILES = 11
 # A line that names a file and where the block goes, and the block below it.
 BLOCK = re.compile(
     r"^`(?P<file>[\w./]+)`(?:, (?P<how>after|in place of) `(?P<text>[^\n]+)`)?:\n\n```\w+\n(?P<code>.*?)^```$",
@@ -124,9 +128,43 @@ def test_the_op_is_built_and_conforms(tmp_path: Path) -> None:
 
 def test_the_strategy_searches(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-    (block,) = blocks(NAS_PAGE, "A search strategy")
+    block, _ = blocks(NAS_PAGE, "A search strategy")
     apply(block, tmp_path)
     done = subprocess.run([sys.executable, block["file"]], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert re.search(r"^\|\w+~0\|", done.stdout, re.MULTILINE), done.stdout
     assert (tmp_path / "runs/hill/result.json").is_file()
+
+
+def test_the_strategy_and_the_algorithm_are_commands_after_one_file_and_one_entry(tmp_path: Path) -> None:
+    for package in ("sklearn", "gymnasium", "tyro", "rich"):
+        pytest.importorskip(package)
+    root = tmp_path / "checkout"
+    for name in ("automl_ext", "automl_ext_cli"):
+        shutil.copytree(ROOT / name, root / name)
+    strategy, *entries = blocks(NAS_PAGE, "A search strategy")
+    for block in ({**strategy, "file": "automl_ext/nas/strategies/hill_climbing.py"}, *entries):
+        apply(block, root)
+    for block in blocks(RL_PAGE, "An algorithm"):
+        apply(block, root)
+
+    def script(*argv: str) -> str:
+        done = subprocess.run(
+            [Path(sys.executable).with_name("automl-ext"), *argv],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    listed = script("--help")
+    assert "  search hill-climbing        search by hill climbing\n" in listed
+    assert "  train random-search         train a linear policy by random search\n" in listed
+    small = ["--evaluations", "2", "--epochs", "1", "--channels", "4", "--subset", "200"]
+    script("search", "hill-climbing", *small, "--out", "hill")
+    script("train", "random-search", "--total-steps", "500", "--final-episodes", "2", "--out", "agent")
+    for run, name in (("hill", "hill-climbing"), ("agent", "random-search")):
+        assert json.loads((tmp_path / run / "environment.json").read_text())["algorithm"] == name
+        assert (tmp_path / run / "result.json").is_file()

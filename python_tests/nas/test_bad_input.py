@@ -25,14 +25,14 @@ from automl_ext.nas.ensembles.ensemble import EnsembleConfig
 from automl_ext.nas.retraining.compare import CompareConfig
 from automl_ext.nas.retraining.retrain import RetrainConfig
 from automl_ext.nas.screening.score import ScoreConfig
-from automl_ext.nas.strategies.registry import STRATEGIES
 from automl_ext.training.files import reading
+from automl_ext_cli.table import load, named
 
 CONFIGS: dict[str, type] = {
     "search gdas": GDASConfig,
     "search entmax-gdas": EntmaxGDASConfig,
     "search darts": DARTSConfig,
-    **{f"search {name}": config for name, config in STRATEGIES.items()},
+    **{f"search {name}": load(command.options) for name, command in named("strategy").items()},
     "retrain": RetrainConfig,
     "compare": CompareConfig,
     "ensemble": EnsembleConfig,

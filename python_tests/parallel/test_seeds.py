@@ -86,9 +86,9 @@ def test_each_seed_equals_its_own_run_and_is_not_repeated(tmp_path: Path) -> Non
     assert (out / "seed-1/checkpoints").is_dir()
     result = run_seeds(A2C.train, "a2c", CONFIG, out, [1, 2], resume="auto")
     assert result == json.loads((out / "seeds.json").read_text())
-    with pytest.raises(UserError, match=r"expected a run directory .*; it holds one run directory per seed"):
+    with pytest.raises(UserError, match=r"expected a run directory .*; name one or several of .*/out/seed-\*"):
         read_metrics(out)
-    with pytest.raises(UserError, match="this is a folder with one run directory per seed"):
+    with pytest.raises(UserError, match=r"this is the folder of one run per seed, .*/out/seed-\*"):
         agent_of(out)
     alone = A2C.train(dataclasses.replace(CONFIG, seed=2), tmp_path / "alone")
     assert alone is not None
@@ -163,10 +163,10 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     [
         (["--seeds", "x"], "seeds: expected FIRST:END"),
         (["--seed-workers", 0], "seed_workers: expected at least 1"),
-        (["--seed-workers", 2], "seed_workers: expected --seeds beside it, got 2"),
+        (["--seed-workers", 2], "--seed-workers needs --seeds, got --seed-workers 2 without it"),
         (["--cluster", "slurm"], "--cluster: expected ray or ray://HOST:PORT, got 'slurm'"),
-        (["--cluster", "ray"], "--cluster: automl-ext train a2c is one run; expected --seeds beside it"),
-        (["--seeds", "0:2", "--gpus-per-trial", 1], "--gpus-per-trial: expected --cluster ray beside it"),
+        (["--cluster", "ray"], "--cluster: automl-ext train a2c is one run, which cannot be divided; add --seeds"),
+        (["--seeds", "0:2", "--gpus-per-trial", 1], "--gpus-per-trial needs --cluster ray"),
         (["--seeds", "0:2", "--cpus-per-trial", 0], "--cpus-per-trial: expected at least 1"),
         (["--seeds", "0:2", "--resume", "x"], "--resume: expected auto with --seeds, got 'x'"),
     ],

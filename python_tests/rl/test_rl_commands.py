@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import re
 from pathlib import Path
@@ -15,21 +14,25 @@ pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
 from rl_worlds import Toy, ToyConfig
 
-from automl_ext import cli, runners
-from automl_ext.rl import registry as algorithms
+from automl_ext import cli
 from automl_ext.rl.loop import loop
+from automl_ext.rl.registry import ALGORITHMS, algorithm
 from automl_ext.rl.reports.evaluate_run import evaluate_run
 from automl_ext.rl.reports.plot import interval, plot_runs, together
-from automl_ext.runners import Runner, TrainOptions
+from automl_ext.runners import RUNNERS
 from automl_ext.training.intervals import T
+from automl_ext_cli.table import COMMANDS, Command
 
 
 @pytest.fixture(autouse=True)
 def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Register the algorithm "toy"."""
-    monkeypatch.setitem(algorithms.ALGORITHMS, "toy", ("rl_worlds", "ToyConfig", "Toy"))
-    runner = Runner("", functools.partial(runners._algorithm, "toy"), TrainOptions)
-    monkeypatch.setitem(cli.COMMANDS, "train toy", ("", functools.partial(cli._run, runner)))
+    command = Command("agent", "", "rl_worlds:ToyConfig", "rl_worlds:Toy")
+    monkeypatch.setitem(COMMANDS, "train toy", command)
+    monkeypatch.setitem(ALGORITHMS, "toy", command)
+    monkeypatch.setitem(
+        RUNNERS, "train toy", RUNNERS["train a2c"]._replace(load=lambda: (ToyConfig, algorithm("toy").train))
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "200")
 

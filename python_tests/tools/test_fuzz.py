@@ -34,7 +34,8 @@ fuzz.main(["all", "--only", "ops:3"])
 PLANTED = """
 import os
 import torch
-from automl_ext import _native, cli
+from automl_ext import _native
+from automl_ext_cli.table import COMMANDS, Command
 from fuzzing import command_lines
 from fuzzing.ops import calls as op_calls
 
@@ -66,9 +67,9 @@ def fails(prog, args):
 functions = {function.__name__: function for function in (wrong, in_place, raises, ends)}
 op_calls.MAKERS = {name: lambda rng: {"X": torch.tensor([[1.0, 2.0, 4.0]]), "dim": 1, "k": 1} for name in functions}
 op_calls.WRAPPED = functions
-commands = {function.__name__: function for function in (unnamed, leaves, fails)}
-cli.COMMANDS.update({name: ("", command) for name, command in commands.items()})
-command_lines.line = lambda rng: command_lines.Line([rng.choice(list(commands))], {})
+commands = [function.__name__ for function in (unnamed, leaves, fails)]
+COMMANDS.update({name: Command("other", "", run=f"__main__:{name}") for name in commands})
+command_lines.line = lambda rng: command_lines.Line([rng.choice(commands)], {})
 run("planted", "calls", "--count", "87")
 """
 

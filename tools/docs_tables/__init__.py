@@ -1,4 +1,4 @@
-"""Fill the measured tables and numbers of README and docs/ from benchmarks/results/.
+"""Fill the measured tables and numbers of README and docs/ from benchmarks/results/, and the list of commands.
 
     PYTHONPATH=tools python -m docs_tables           # replace the text between the markers
     PYTHONPATH=tools python -m docs_tables --check   # exit code 1, and what differs from the results
@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from docs_tables import install, ops, parallel, rl, search, tabular, torchrun, training_free
+from docs_tables import command_line, install, ops, parallel, rl, search, tabular, torchrun, training_free
 from docs_tables.figures import filled_figures
 from docs_tables.text import ROOT
 
@@ -45,6 +45,7 @@ TABLES: dict[str, Callable[[], str]] = {
         *(tabular.tabular_ranks, tabular.tabular_errors, tabular.tabular_features),
         *(tabular.experience, tabular.experience_wins, tabular.samplers),
         *(training_free.training_free, training_free.nas_screening, search.auto_search),
+        command_line.commands,
         *(parallel.parallel_costs, parallel.parallel_workers, parallel.ray_disturbances, torchrun.torchrun_steps),
     )
 }

@@ -31,7 +31,6 @@ from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.strategies.evolution import Evolution
 from automl_ext.nas.strategies.random_search import RandomSearch
-from automl_ext.nas.strategies.registry import ALIASES
 from automl_ext.nas.strategies.reinforce import ReinforceSearch
 from automl_ext.nas.strategies.renas import CONTROLLERS, ControllerName, ReNAS
 from automl_ext.nas.strategies.strategy import Screened, Strategy
@@ -40,6 +39,7 @@ from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.errors import UserError
 from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed
+from automl_ext_cli.table import ALIASES
 
 POINTS = 200  # number of points of a curve, equally spaced in simulated seconds
 CHUNK = 10  # number of runs per call of a worker

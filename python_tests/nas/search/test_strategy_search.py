@@ -32,11 +32,11 @@ from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 from automl_ext.nas.strategies.config import SearchConfig
 from automl_ext.nas.strategies.evolution import EvolutionConfig
 from automl_ext.nas.strategies.random_search import RandomConfig
-from automl_ext.nas.strategies.registry import STRATEGIES
 from automl_ext.nas.strategies.renas import ReNASConfig
 from automl_ext.nas.strategies.successive_halving import SuccessiveHalvingConfig
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
+from automl_ext_cli.table import load, named
 
 SPACE = NASBench201()
 TINY: dict[str, Any] = {"subset": 200, "channels": 4, "epochs": 2}
@@ -59,7 +59,8 @@ def without_times(result: dict[str, Any] | None) -> dict[str, Any]:
 
 
 def test_every_strategy_searches_the_table(tmp_path: Path, table: str) -> None:
-    for name, config in STRATEGIES.items():
+    for name, command in named("strategy").items():
+        config = load(command.options)
         result = search(name, config(evaluator="table", table=table, budget=4000), tmp_path / name)
         assert result is not None
         assert result["times"]["evaluation_seconds"] <= 4000

@@ -1,0 +1,296 @@
+"""The table of commands. It is the only place where a command, a search strategy or an RL algorithm is registered.
+
+The table imports nothing but the standard library, so that ``automl-ext --help`` need not wait for torch. What a
+command needs is named as ``module:object`` and imported when the command runs.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+TYPE_CHECKING = False  # not from typing, whose import takes a sixth of the time of `automl-ext --help`
+if TYPE_CHECKING:
+    from typing import Any
+
+
+class Command:
+    """One command.
+
+    Attributes:
+        kind: how the command runs, see below.
+        help: one line for the list of commands.
+        options: dataclass of the command's options, as ``module:object``; "" if it has its own parser.
+        run: what runs it, as ``module:object``.
+
+    | kind | options | run |
+    |---|---|---|
+    | supernet | configuration | function that searches over a supernet, with ``--recipe`` |
+    | strategy | configuration of a search strategy, which makes the strategy | – |
+    | alias | – | name of the command that this one stands for |
+    | agent | configuration | class of the agent |
+    | learner | configuration | function that cross-validates a learner of tables |
+    | run | configuration | another function that makes a run directory |
+    | other | options | function from the program's name and the arguments to the exit code |
+    """
+
+    def __init__(self, kind: str, help: str, options: str = "", run: str = "") -> None:
+        self.kind, self.help, self.options, self.run = kind, help, options, run
+
+
+COMMANDS: dict[str, Command] = {
+    "search gdas": Command(
+        "supernet",
+        "search for a cell with GDAS (Dong & Yang 2019), then train it",
+        "automl_ext.nas.differentiable.gdas:GDASConfig",
+        "automl_ext.nas.differentiable.gdas:search",
+    ),
+    "search entmax-gdas": Command(
+        "supernet",
+        "GDAS with entmax: evaluates only a few operations per edge in each forward pass",
+        "automl_ext.nas.differentiable.entmax_gdas:EntmaxGDASConfig",
+        "automl_ext.nas.differentiable.entmax_gdas:search",
+    ),
+    "search darts": Command(
+        "supernet",
+        "search for a cell with first-order DARTS (Liu et al. 2019): evaluates all operations",
+        "automl_ext.nas.differentiable.darts:DARTSConfig",
+        "automl_ext.nas.differentiable.darts:search",
+    ),
+    "search auto": Command(
+        "run",
+        "search within a budget: screening, short trainings, full trainings, an ensemble",
+        "automl_ext.nas.auto.config:AutoConfig",
+        "automl_ext.nas.auto.auto:auto",
+    ),
+    "search random": Command(
+        "strategy",
+        "search by drawing architectures uniformly",
+        "automl_ext.nas.strategies.random_search:RandomConfig",
+    ),
+    "search reinforce": Command(
+        "strategy",
+        "search with a policy that REINFORCE learns (Williams 1992)",
+        "automl_ext.nas.strategies.reinforce:ReinforceSearchConfig",
+    ),
+    "search rea": Command(
+        "strategy",
+        "search with regularized evolution (Real et al. 2019)",
+        "automl_ext.nas.strategies.evolution:EvolutionConfig",
+    ),
+    "search renas": Command(
+        "strategy",
+        "search with evolution whose mutations a learned controller chooses (Chen et al. 2019)",
+        "automl_ext.nas.strategies.renas:ReNASConfig",
+    ),
+    "search reinas": Command("alias", "the same as search renas", run="search renas"),
+    "search successive-halving": Command(
+        "strategy",
+        "search with successive halving (Jamieson & Talwalkar 2016)",
+        "automl_ext.nas.strategies.successive_halving:SuccessiveHalvingConfig",
+    ),
+    "score": Command(
+        "run",
+        "rank architectures without training them",
+        "automl_ext.nas.screening.score:ScoreConfig",
+        "automl_ext.nas.screening.score:score",
+    ),
+    "nas-bench": Command(
+        "run",
+        "compare search strategies on the table of NAS-Bench-201",
+        "automl_ext.nas.benchmarks.nats_bench:NASBenchConfig",
+        "automl_ext.nas.benchmarks.nats_bench:nas_bench",
+    ),
+    "nas-table": Command(
+        "other",
+        "convert the official NATS-Bench files to a table for nas-bench --table",
+        "automl_ext.cli:NASTableCommand",
+        "automl_ext.cli:nas_table",
+    ),
+    "retrain": Command(
+        "run",
+        "train one architecture from scratch",
+        "automl_ext.nas.retraining.retrain:RetrainConfig",
+        "automl_ext.nas.retraining.retrain:retrain",
+    ),
+    "compare": Command(
+        "run",
+        "train random architectures with the same settings",
+        "automl_ext.nas.retraining.compare:CompareConfig",
+        "automl_ext.nas.retraining.compare:compare",
+    ),
+    "ensemble": Command(
+        "run",
+        "train several networks and select an ensemble",
+        "automl_ext.nas.ensembles.ensemble:EnsembleConfig",
+        "automl_ext.nas.ensembles.ensemble:ensemble",
+    ),
+    "train reinforce": Command(
+        "agent",
+        "train an agent with REINFORCE and a baseline (Williams 1992)",
+        "automl_ext.rl.actor_critic.reinforce:ReinforceConfig",
+        "automl_ext.rl.actor_critic.reinforce:Reinforce",
+    ),
+    "train a2c": Command(
+        "agent",
+        "train an agent with A2C, synchronous advantage actor-critic (Mnih et al. 2016)",
+        "automl_ext.rl.actor_critic.a2c:A2CConfig",
+        "automl_ext.rl.actor_critic.a2c:A2C",
+    ),
+    "train a3c": Command(
+        "agent",
+        "train an agent with A3C, asynchronous advantage actor-critic (Mnih et al. 2016)",
+        "automl_ext.rl.actor_critic.a3c:A3CConfig",
+        "automl_ext.rl.actor_critic.a3c:A3C",
+    ),
+    "train ppo": Command(
+        "agent",
+        "train an agent with PPO, proximal policy optimization (Schulman et al. 2017)",
+        "automl_ext.rl.actor_critic.ppo:PPOConfig",
+        "automl_ext.rl.actor_critic.ppo:PPO",
+    ),
+    "train dqn": Command(
+        "agent",
+        "train an agent with DQN (Mnih et al. 2015); --ablate compares Rainbow's parts",
+        "automl_ext.rl.dqn.agent:DQNConfig",
+        "automl_ext.rl.dqn.agent:DQN",
+    ),
+    "train rainbow": Command(
+        "agent",
+        "train an agent with Rainbow, DQN with six extensions (Hessel et al. 2018)",
+        "automl_ext.rl.dqn.rainbow:RainbowConfig",
+        "automl_ext.rl.dqn.rainbow:Rainbow",
+    ),
+    "train bc": Command(
+        "agent",
+        "clone the policy of recorded episodes (behavior cloning)",
+        "automl_ext.rl.imitation.bc:BCConfig",
+        "automl_ext.rl.imitation.bc:BC",
+    ),
+    "train cql": Command(
+        "agent",
+        "train an agent on recorded episodes with CQL, conservative Q-learning (Kumar et al. 2020)",
+        "automl_ext.rl.offline.cql:CQLConfig",
+        "automl_ext.rl.offline.cql:CQL",
+    ),
+    "train iql": Command(
+        "agent",
+        "train an agent on recorded episodes with IQL, implicit Q-learning (Kostrikov et al. 2021)",
+        "automl_ext.rl.offline.iql:IQLConfig",
+        "automl_ext.rl.offline.iql:IQL",
+    ),
+    "train vdn": Command(
+        "agent",
+        "train a team with VDN, whose value is the sum of its agents' values (Sunehag et al. 2017)",
+        "automl_ext.rl.multi_agent.vdn:VDNConfig",
+        "automl_ext.rl.multi_agent.vdn:VDN",
+    ),
+    "train qmix": Command(
+        "agent",
+        "train a team with QMIX, whose value is monotonic in its agents' values (Rashid et al. 2018)",
+        "automl_ext.rl.multi_agent.qmix:QMIXConfig",
+        "automl_ext.rl.multi_agent.qmix:QMIX",
+    ),
+    "train dreamer": Command(
+        "agent",
+        "train an agent with Dreamer, in a learned world model (Hafner et al. 2020)",
+        "automl_ext.rl.dreamer.agent:DreamerConfig",
+        "automl_ext.rl.dreamer.agent:Dreamer",
+    ),
+    "train lightgbm": Command(
+        "learner",
+        "cross-validate LightGBM (Ke et al. 2017) on a table",
+        "automl_ext.tabular.runs:LightGBMRun",
+        "automl_ext.tabular.runs:train_lightgbm",
+    ),
+    "train xgboost": Command(
+        "learner",
+        "cross-validate XGBoost (Chen and Guestrin 2016) on a table",
+        "automl_ext.tabular.runs:XGBoostRun",
+        "automl_ext.tabular.runs:train_xgboost",
+    ),
+    "train forest": Command(
+        "learner",
+        "cross-validate a forest of randomized trees on a table",
+        "automl_ext.tabular.runs:ForestRun",
+        "automl_ext.tabular.runs:train_forest",
+    ),
+    "eval": Command(
+        "other",
+        "play episodes with a trained policy",
+        "automl_ext.cli:EvalCommand",
+        "automl_ext.cli:evaluate",
+    ),
+    "record": Command(
+        "other",
+        "record episodes of a trained policy",
+        "automl_ext.rl.episodes.record:RecordCommand",
+        "automl_ext.cli:record",
+    ),
+    "tune": Command(
+        "other",
+        "find settings of a command by trials, for example: automl-ext tune train ppo",
+        run="automl_ext.tune_command:run_tune",
+    ),
+    "portfolio": Command(
+        "other",
+        "build from finished studies what a new study evaluates first",
+        "automl_ext.tune.portfolio_command:PortfolioCommand",
+        "automl_ext.tune.portfolio_command:run_portfolio",
+    ),
+    "fit": Command(
+        "other",
+        "fit an ensemble of models to a table",
+        "automl_ext.tabular.commands:FitCommand",
+        "automl_ext.tabular.commands:fit_command",
+    ),
+    "predict": Command(
+        "other",
+        "predict the new rows of a table",
+        "automl_ext.tabular.commands:PredictCommand",
+        "automl_ext.tabular.commands:predict_command",
+    ),
+    "plot": Command(
+        "other",
+        "plot runs, or draw one cell",
+        "automl_ext.cli:PlotCommand",
+        "automl_ext.cli:plot",
+    ),
+    "export": Command(
+        "other",
+        "write a trained network as files that need no automl_ext",
+        "automl_ext.cli:ExportCommand",
+        "automl_ext.cli:export",
+    ),
+    "doctor": Command(
+        "other",
+        "check this installation",
+        "automl_ext.cli:DoctorCommand",
+        "automl_ext.cli:doctor",
+    ),
+    "bench": Command(
+        "other",
+        "compare the ops with PyTorch and other packages",
+        run="automl_ext.bench.command:main",
+    ),
+    "demo": Command(
+        "other",
+        "show ops, search strategies, an agent and a cell, in 90 seconds",
+        "automl_ext.cli:DemoCommand",
+        "automl_ext.cli:demo",
+    ),
+}
+
+
+def named(kind: str) -> dict[str, Command]:
+    """Return the commands of a kind by their last word, which is the name of the strategy or algorithm."""
+    return {name.split()[-1]: command for name, command in COMMANDS.items() if command.kind == kind}
+
+
+# Aliases and what they stand for, by their last words.
+ALIASES = {alias: command.run.split()[-1] for alias, command in named("alias").items()}
+
+
+def load(name: str) -> Any:
+    """Import the object that ``module:object`` names."""
+    module, attribute = name.split(":")
+    return getattr(import_module(module), attribute)
