@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import functools
 import json
+import logging
 import math
 import multiprocessing
 import os
@@ -81,6 +82,15 @@ def full(point: dict[str, Any], out: Path) -> float:
         mark.touch()
         raise OSError(errno.ENOSPC, "No space left on device")
     return value_of(point)
+
+
+def test_optuna_logs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    optuna.logging.set_verbosity(optuna.logging.INFO)  # its default
+    logged: list[logging.LogRecord] = []
+    for storage in ("_in_memory", "journal._storage"):
+        monkeypatch.setattr(logging.getLogger(f"optuna.storages.{storage}"), "handle", logged.append)
+    tune(parabola, SPACE, TuneConfig(trials=1), tmp_path / "run", first=FIRST)
+    assert logged == []
 
 
 def test_a_full_disk_ends_tuning_and_fails_no_trial(tmp_path: Path) -> None:

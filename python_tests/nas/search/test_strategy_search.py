@@ -6,6 +6,7 @@ import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -339,3 +340,8 @@ def test_killed_and_resumed_equals_uninterrupted_search(tmp_path: Path, workers:
     results = [json.loads((out / "result.json").read_text()) for out in (whole, killed)]
     assert without_times(results[0]) == without_times(results[1])
     assert logged(whole, seconds=False) == logged(killed, seconds=False)
+
+
+def test_progress_counts_the_epochs_of_the_supernet(tmp_path: Path, capsys: Any) -> None:
+    search("random", RandomConfig(**TINY, evaluator="supernet", evaluations=2), tmp_path)
+    assert re.search(r"^random 4/4, ", capsys.readouterr().err, re.MULTILINE)
