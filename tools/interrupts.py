@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import os
 import random
 import signal
@@ -67,7 +68,8 @@ def interrupted(command: str, moment: float, group: bool, folder: Path) -> tuple
             time.sleep(0.001)
         early = process.poll() is not None
         if not early:
-            (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
+            with contextlib.suppress(ProcessLookupError):  # it has just ended
+                (os.killpg if group else os.kill)(process.pid, signal.SIGINT)
         try:
             code = process.wait(LIMIT)
         except subprocess.TimeoutExpired:
@@ -125,10 +127,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             Path(name, "table.csv").write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(200)))
             end, right = interrupted(command, moment, group, Path(name))
         ends[end if right else "fault"] += 1
+        print(f"\r{number + 1} of {options.moments}", end="", file=sys.stderr, flush=True)
         if not right:
             faults += 1
             to = "all processes" if group else "the first process"
             print(f"{command}, SIGINT to {to} after {moment:.2f} s: {end}", flush=True)
+    print(file=sys.stderr)
     print(", ".join(f"{count} × {end}" for end, count in ends.most_common()))
     return int(faults > 0)
 
