@@ -213,7 +213,10 @@ def ablation_rows(result: dict[str, list[dict[str, Any]]]) -> list[Row]:
 
 
 def network_rows(result: dict[str, Any], prefix: str = "") -> Iterator[Row]:
-    """Yield the results of an architecture search or of a training of networks. Lists are left to ``result.json``."""
+    """Yield the results of an architecture search or of a training of networks.
+
+    Other lists than that of the finalists are left to ``result.json``.
+    """
     for name, value in result.items():
         if isinstance(value, dict):
             if "mean" in value and "runs" in value:  # an algorithm of nas-bench
@@ -221,6 +224,11 @@ def network_rows(result: dict[str, Any], prefix: str = "") -> Iterator[Row]:
                 yield name, f"test accuracy {value['mean']:.2f}{spread} % in {value['runs']:,} runs"
             elif name != "network":
                 yield from network_rows(value, prefix if name == "times" else f"{name.replace('_', ' ')}: ")
+        elif name == "finalists":
+            again, before = (
+                ", ".join(formatted("score", one[key]) for one in value) for key in ("score", "search_score")
+            )
+            yield "finalists, trained again", f"{again} (in the search {before})"
         elif not isinstance(value, list):
             yield prefix + NAMES.get(name, _words(name)), formatted(name, value)
 

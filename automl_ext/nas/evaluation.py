@@ -17,7 +17,8 @@ class Evaluation:
     cost: float  # seconds
     state: dict[str, Any] | None = None  # training state, to continue from or to inherit weights from
     failed: bool = False
-    measured: dict[str, float] = field(default_factory=dict)  # further measurements by name
+    # Further measurements by name. "generation": the number of ancestors whose weights the network inherits.
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 class Evaluator(Protocol):
@@ -41,4 +42,5 @@ class Scoring(NamedTuple):
     """The source of the scores of one search."""
 
     evaluator: Callable[[], Evaluator]  # makes the evaluator; called after ``job`` has finished
+    final: Callable[[], Evaluator] | None = None  # makes the evaluator of the finalists; None: scores are final
     job: Job | None = None  # a training that must finish first, such as that of a supernet

@@ -46,7 +46,7 @@ EPOCHS = (12, 200)  # budgets of successive halving
 
 
 def _renas(seed: int, workers: int) -> Strategy:
-    return ReNAS(NASBench201(), seed, CONTROLLERS["history"](NASBench201(), derived_seed(seed, 1), ()))
+    return ReNAS(NASBench201(), seed, CONTROLLERS["history"](NASBench201(), derived_seed(seed, 1), (), False))
 
 
 STRATEGIES: dict[str, Callable[[int, int], Strategy]] = {

@@ -86,11 +86,13 @@ def test_summary_of_a_training_and_the_commands_that_follow(command: Command) ->
 
 def test_summary_of_networks_and_the_commands_that_follow(command: Command) -> None:
     pytest.importorskip("matplotlib")
-    out, err = command("search", "random", *IMAGES, "--evaluations", "2", "--out", "found")
+    out, err = command("search", "random", *IMAGES, "--evaluations", "5", "--out", "found")
     assert re.search(r"^architecture +\|", out, re.MULTILINE)
     assert re.search(r"^score, validation accuracy +\d+\.\d\d %$", out, re.MULTILINE)
     assert re.search(r"^parameters +\d{1,3}(,\d{3})*$", out, re.MULTILINE)
-    assert [line.split(",")[0] for line in err.splitlines()] == ["random 1/2", "random 2/2"]
+    assert re.search(r"^finalists, trained again +\d+\.\d\d % \(in the search \d+\.\d\d %\)$", out, re.MULTILINE)
+    lines = [line.split(",")[0] for line in err.splitlines()]
+    assert (lines[0], lines[-1]) == ("random 1/4", "final trainings 5/5")
     plot, retrain = following(out)
     assert plot == ["plot", "found"]
     command(*plot)

@@ -96,7 +96,7 @@ def _rea(config: NASBenchConfig, seed: int, first: Sequence[Screened]) -> Strate
 
 
 def _renas(config: NASBenchConfig, seed: int, first: Sequence[Screened]) -> Strategy:
-    controller = CONTROLLERS[config.controller](NASBench201(), derived_seed(seed, 1), first)
+    controller = CONTROLLERS[config.controller](NASBench201(), derived_seed(seed, 1), first, False)
     return ReNAS(NASBench201(), seed, controller, config.population or 30, config.sample or 10, screened=first)
 
 

@@ -19,7 +19,8 @@ class Inheriting:
     This is an :class:`~automl_ext.nas.evaluation.Evaluator` whose scores and states are those of
     :class:`~automl_ext.nas.estimators.lower_fidelity.LowerFidelity`. A child is trained for the last ``fine_tune``
     epochs of the schedule, with the learning rates of these epochs. Its weights have also been trained in its
-    ancestors, so scores increase with the generations, as in the paper.
+    ancestors, so scores increase with the generations, as in the paper. ``measured["generation"]`` of a child counts
+    these ancestors.
 
     Args:
         training: trains the candidates.
@@ -37,13 +38,17 @@ class Inheriting:
     def evaluate(self, genotype: Any, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
         """Train ``genotype``, like LowerFidelity. With the state of another genotype, ``budget`` is ignored.
 
-        ``measured`` of a child also contains ``inherited``, the fraction of weights that come from the parent.
+        ``measured`` of a child also contains ``inherited``, the fraction of weights that come from the parent, and
+        ``generation``, the number of ancestors.
         """
         if state is None or state["genotype"] == str(genotype):
             return self.training.evaluate(genotype, budget, state)
         start, share = self.inherited(genotype, state)
         evaluation = self.training.evaluate(genotype, self.training.config.epochs, start)
-        evaluation.measured["inherited"] = share
+        generation = state.get("generation", 0) + 1
+        evaluation.measured.update(inherited=share, generation=generation)
+        if evaluation.state is not None:
+            evaluation.state["generation"] = generation
         return evaluation
 
     def inherited(self, genotype: Any, state: dict[str, Any]) -> tuple[dict[str, Any], float]:

@@ -47,10 +47,10 @@ class WithCosts:
         return evaluation
 
 
-def best_within(limits: dict[str, float], scores: Sequence[Score], costs: Sequence[dict[str, float]]) -> int:
-    """Return the index of the highest score among the candidates within all limits; of equal ones the first.
+def best_within(limits: dict[str, float], scores: Sequence[Score], costs: Sequence[dict[str, float]]) -> list[int]:
+    """Return the indices of the candidates within all limits, the highest score first; of equal ones the earlier first.
 
-    If there is none, warn and return the candidate that exceeds its limits by the smallest factor.
+    If there is none, warn and return the one candidate that exceeds its limits by the smallest factor.
 
     Args:
         limits: name of a cost → its largest value.
@@ -60,8 +60,8 @@ def best_within(limits: dict[str, float], scores: Sequence[Score], costs: Sequen
     excess = [max((cost[name] / limit for name, limit in limits.items()), default=0.0) for cost in costs]
     inside = [i for i in range(len(scores)) if excess[i] <= 1]
     if inside:
-        return max(inside, key=lambda i: scores[i])
+        return sorted(inside, key=lambda i: scores[i], reverse=True)
     nearest = min(range(len(scores)), key=lambda i: excess[i])
     facts = ", ".join(f"{costs[nearest][name]:g} {COSTS[name]} (at most {limit:g})" for name, limit in limits.items())
     warnings.warn(f"no evaluated architecture is within the limits; the nearest one has {facts}", stacklevel=2)
-    return nearest
+    return [nearest]

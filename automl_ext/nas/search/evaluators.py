@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any
 
 from automl_ext.data.images import ImageData, Splits
@@ -20,6 +20,9 @@ from automl_ext.nas.strategies.config import ScreenedSearchConfig, SearchConfig
 from automl_ext.nas.strategies.renas import ReNASConfig
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device
+from automl_ext.training.seeding import derived_seed
+
+FINAL_STREAM = 3  # random stream of the final trainings; 1 is that of ReNAS's controller, 2 that of a screening
 
 
 def table(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:
@@ -36,11 +39,19 @@ def table(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Sc
 
 
 def train(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:
-    """Train each architecture; with ReNAS, children inherit the weights of their parents."""
+    """Train each architecture; with ReNAS, children inherit the weights of their parents.
+
+    Finalists are trained from scratch, with another seed: a score that led to the choice of a finalist is too high on
+    average, also without inheritance.
+    """
     splits = load_splits(config, data)
     training = LowerFidelity(config, splits, space=space)
     evaluator: Evaluator = Inheriting(training, config.fine_tune) if isinstance(config, ReNASConfig) else training
-    return Scoring(lambda: with_costs(evaluator, config, space, splits))
+
+    def final() -> Evaluator:
+        return LowerFidelity(replace(config, seed=derived_seed(config.seed, FINAL_STREAM)), splits, space=space)
+
+    return Scoring(lambda: with_costs(evaluator, config, space, splits), final)
 
 
 def supernet(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Scoring:
@@ -49,7 +60,7 @@ def supernet(config: SearchConfig, space: Space[Any], data: ImageData | None) ->
     names = [field.name for field in fields(UniformSupernetConfig) if hasattr(config, field.name)]
     settings = UniformSupernetConfig(**{name: getattr(config, name) for name in names})
     job = UniformSupernet(settings, space, splits, choose_device(config.device))
-    return Scoring(lambda: with_costs(WeightSharing(job.supernet, splits, space=space), config, space, splits), job)
+    return Scoring(lambda: with_costs(WeightSharing(job.supernet, splits, space=space), config, space, splits), job=job)
 
 
 def with_costs(evaluator: Evaluator, config: SearchConfig, space: Space[Any], splits: Splits) -> WithCosts:

@@ -6,9 +6,12 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.search.costs import COSTS, best_within
 from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.strategies.linear import centered, one_hot, ridge_regression
 from automl_ext.nas.strategies.strategy import Candidate
 from automl_ext.training.files.reading import short
 
@@ -25,7 +28,7 @@ class Entry(NamedTuple):
 
 
 class History:
-    """All evaluations within the budget, in order. The best one has the highest score at the largest budget.
+    """All evaluations of the strategy's candidates, in order. The best one has the highest score at the largest budget.
 
     Args:
         seconds: cost of a screening before the evaluations.
@@ -84,18 +87,39 @@ class History:
         costs = [[e.measured[name] for name in names] for e in entries]
         return [entries[i] for i in pareto_front(costs, [e.score for e in entries])]
 
-    def choose(self, limits: dict[str, float]) -> Entry:
-        """Return the best evaluation; with limits on the costs, the best one within them.
+    def choose(self, limits: dict[str, float], number: int = 1) -> list[Entry]:
+        """Return the evaluations of the best ``number`` architectures, best first; with limits, of those within them.
 
-        Of the evaluations within the limits, the best one has the highest score at the largest budget. If none is
-        within them, see :func:`~automl_ext.nas.search.costs.best_within`.
+        A larger budget is better, and at equal budgets a higher score minus the :meth:`rise` of its generation; of
+        equal ones, the earlier one, with limits the cheaper one. If none is within the limits, see
+        :func:`~automl_ext.nas.search.costs.best_within`.
         """
-        assert self.best is not None, "no candidate succeeded"
-        if not limits:
-            return self.best
-        budgets = sorted({e.budget for e in self.entries}, reverse=True)
-        entries = [entry for budget in budgets for entry in self.front(budget)]
-        return entries[best_within(limits, [(e.budget, e.score) for e in entries], [e.measured for e in entries])]
+        rise = self.rise()
+        entries = [entry for entry in self.entries if not entry.failed]
+        if limits:
+            names = measured_costs(entries)
+            entries.sort(key=lambda entry: [entry.measured[name] for name in names])
+        scores = [(e.budget, e.score - rise * e.measured.get("generation", 0)) for e in entries]
+        different: dict[tuple[int, ...], Entry] = {}
+        for i in best_within(limits, scores, [e.measured for e in entries]):
+            different.setdefault(entries[i].indices, entries[i])
+        return list(different.values())[:number]
+
+    def rise(self) -> float:
+        """Estimate by how much the score rises with each generation of inherited weights; 0 without inheritance.
+
+        Late generations have the highest scores, whatever their architectures are. But their architectures are also
+        better on average, so the scores of a generation minus their mean would not be comparable either. A ridge
+        regression of the scores on the choices and on the generation tells the two apart. It assumes that every
+        generation adds the same. This need not be exact, because several candidates are then trained from scratch.
+        """
+        entries = [entry for entry in self.entries if not entry.failed]
+        generations = np.array([entry.measured.get("generation", 0.0) for entry in entries])
+        if not generations.any():
+            return 0.0
+        design = one_hot(self.space.num_choices, [entry.indices for entry in entries])
+        scores = centered(np.array([entry.score for entry in entries]))
+        return float(ridge_regression(np.column_stack([design, generations]), scores, 1.0)[-1])
 
     def pareto(self, budget: int) -> list[dict[str, Any]]:
         """Return genotype, score and costs of each entry of the front."""

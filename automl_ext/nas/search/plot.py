@@ -10,7 +10,7 @@ from typing import Any
 from automl_ext.nas.search.history import pareto_front
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.files.reading import read_object
-from automl_ext.training.pictures.colors import BLUE, GRAY, RED
+from automl_ext.training.pictures.colors import BLUE, GRAY, GREEN, RED
 from automl_ext.training.pictures.curves import add_title, figure, mark_best, set_axes
 from automl_ext.training.pictures.metric_names import VALID_ACCURACY, in_unit, metric
 
@@ -35,28 +35,42 @@ def plot_search(rows: Sequence[dict[str, Any]], out: Path, title: str = "") -> l
         UserError: ``result.json`` cannot be read.
         ModuleNotFoundError: matplotlib (extra ``plot``) is missing.
     """
-    rows = [row for row in rows if "best_score" in row and "score" in row and row.get("seconds") is not None]
+    timed = [row for row in rows if row.get("seconds") is not None]
+    rows = [row for row in timed if "best_score" in row and "score" in row]
     if not rows:
         return []
+    finals = [row for row in timed if row.get("final_score") is not None]
     best = row_of(read_object(out / "result.json"), rows) if (out / "result.json").is_file() else None
-    draw_trajectory(rows, out / "trajectory.png", title, best)
+    draw_trajectory(rows, out / "trajectory.png", title, best, finals)
     draw_pareto(rows, out / "pareto.png", title, best)
     return [out / "trajectory.png", out / "pareto.png"]
 
 
 def row_of(result: dict[str, Any], rows: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the first row, at the largest budget, with the score and the costs of the result; None: there is none."""
+    """Return the first row, at the largest budget, with the score and the costs of the result; None: there is none.
+
+    The score of a result after final trainings is not the one that the architecture has in the search.
+    """
     facts = {name: result[name] for name in ("score", *COSTS) if name in result}
+    finalists = result.get("finalists")
+    for one in finalists if isinstance(finalists, list) else []:
+        if isinstance(one, dict) and one.get("genotype") == result.get("genotype") and "search_score" in one:
+            facts["score"] = one["search_score"]
     equal = [row for row in rows if row["score"] is not None and all(row.get(k) == v for k, v in facts.items())]
     return max(equal, key=lambda row: row.get("budget") or 0, default=None) if "score" in facts else None
 
 
 def draw_trajectory(
-    rows: Sequence[dict[str, Any]], path: Path, title: str = "", best: dict[str, Any] | None = None
+    rows: Sequence[dict[str, Any]],
+    path: Path,
+    title: str = "",
+    best: dict[str, Any] | None = None,
+    finals: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Plot the scores and the best score so far against seconds of evaluation, and mark failed candidates.
 
-    ``best`` is the row of the best architecture, which is marked with a star.
+    ``best`` is the row of the best architecture, which is marked with a star. ``finals`` are the rows of the final
+    trainings; the star is then at the best of them.
     """
     picture = figure(6.6, 3.8)
     axes = picture.add_subplot()
@@ -66,8 +80,15 @@ def draw_trajectory(
     known = [row for row in rows if row["best_score"] is not None]
     best_scores = in_unit([row["best_score"] for row in known], None)
     axes.step([row["seconds"] for row in known], best_scores, where="post", color=BLUE, label="best so far", zorder=3)
+    if finals:
+        final_scores = in_unit([row["final_score"] for row in finals], None)
+        seconds = [row["seconds"] for row in finals]
+        axes.scatter(seconds, final_scores, marker="D", s=20, color=GREEN, label="finalist, trained again", zorder=3)
     if best is not None:
-        mark_best(axes, best["seconds"], scores[scored.index(best)], BLUE, "best architecture")
+        of_best = (best["seconds"], scores[scored.index(best)])
+        if finals:
+            of_best = max(zip(seconds, final_scores, strict=True), key=lambda point: point[1])
+        mark_best(axes, *of_best, BLUE, "best architecture")
     failed = [row["seconds"] for row in rows if row["score"] is None]
     if failed:
         floor = min(scores, default=0.0)

@@ -1,10 +1,11 @@
 """A search with a strategy: it proposes architectures, which are evaluated until the budget is spent.
 
     with --screen: score candidates without training; the strategy starts from the best
-    while the budget lasts:
+    while the budget lasts, less that of the final trainings:
         keep ``workers`` candidates of the strategy in evaluation
         wait for the result of the oldest candidate;  stop if its cost exceeds the budget
         tell the strategy the result, log it, save a checkpoint
+    with the evaluator "train": train the best ``finalists`` from scratch, equally; the best of these is the result
 
 With more workers, a strategy proposes before it knows the latest results, so the result depends on the number of
 workers. It does not depend on the speed of each worker.
@@ -15,13 +16,16 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from automl_ext.nas.data import own_data
 from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.search.costs import COSTS
 from automl_ext.nas.search.evaluators import scoring
-from automl_ext.nas.search.history import History
+from automl_ext.nas.search.history import Entry, History
 from automl_ext.nas.search.screening import Screening, prepare_screening
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
@@ -60,10 +64,11 @@ def search(
 
     Returns:
         The content of ``result.json``: ``genotype``, ``score`` and further measurements of the best architecture within
-        the limits on its costs, ``evaluations`` and ``failed`` (counts), ``pareto`` (the Pareto front of score and
-        costs, among the evaluations with the budget of the best one) and ``times``. None if the search was
-        interrupted. A budget in measured seconds, or a measured latency, makes the result depend on the speed of the
-        machine.
+        the limits on its costs, ``evaluations`` and ``failed`` (counts, with the final trainings), ``finalists`` (each
+        architecture that was trained again, with its ``search_score`` in the search and its ``score`` in the final
+        training), ``pareto`` (the Pareto front of costs and scores in the search, among the evaluations with the budget
+        of the best one) and ``times``. None if the search was interrupted. A budget in measured seconds, or a measured
+        latency, makes the result depend on the speed of the machine.
 
     Raises:
         UserError: the data, table, configuration or run directory is invalid, the budget is too small for one
@@ -72,7 +77,7 @@ def search(
     space = space or spaces.space(config.space)
     config, images = own_data(config, data)
     # Before the run directory exists, because it raises an error for invalid options.
-    make_evaluator, job = scoring(config, space, images)
+    make_evaluator, make_final, job = scoring(config, space, images)
     screening = prepare_screening(config, space, images)
     screen_job = screening.job if screening else None
     first_step = (screen_job.epochs if screen_job else 0) + (job.epochs if job else 0)
@@ -105,9 +110,17 @@ def search(
         done.directory = run
         done.saved = max(run.step, first_step)  # the last epoch of a job has been saved
         done.before = {**states, "job": job.state_dict() if job else None}
-        with Workers(make_evaluator().evaluate, config.workers) as workers:
-            if not done.run(workers, stop_after):
-                return None
+        done.stop_at = None if stop_after is None else run.step + stop_after
+        if done.finalists is None:
+            with Workers(make_evaluator().evaluate, config.workers) as workers:
+                if not done.search(workers):
+                    return None
+            done.choose_finalists()
+        if done.finalists:
+            assert make_final is not None  # the evaluator "train" has one
+            with Workers(make_final().evaluate, config.workers) as workers:
+                if not done.train_finalists(workers):
+                    return None
         result = done.result()
         run.finish(result)
         return result
@@ -124,6 +137,7 @@ class Search:
     directory: Run
     saved: int  # the step of the last checkpoint
     before: dict[str, Any]  # the final states of the jobs before the search, part of every checkpoint
+    stop_at: int | None  # the step after which to interrupt the search
 
     def __init__(
         self, name: str, config: SearchConfig, space: Space[Any], first_step: int, screening: Screening | None
@@ -137,28 +151,47 @@ class Search:
             self.strategy = config.strategy(space)
         self.history = History(space, self.screening_seconds or 0.0)
         self.pending: deque[Candidate] = deque()
+        self.finalists: list[Entry] | None = None  # None: the strategy has not finished
+        self.finals: list[Evaluation] = []  # results of the final trainings so far
         self.clock = Clock()
 
     @property
     def step(self) -> int:
-        return self.first_step + len(self.history)
+        return self.first_step + len(self.history) + len(self.finals)
 
-    def run(self, workers: Workers[Evaluation], stop_after: int | None) -> bool:
-        """Continue the search. Return False if it was interrupted."""
+    @property
+    def seconds(self) -> float:
+        """Cost of the screening, of all evaluations and of the final trainings."""
+        return self.history.seconds + sum(final.cost for final in self.finals)
+
+    def search(self, workers: Workers[Evaluation]) -> bool:
+        """Evaluate candidates of the strategy. Return False if the search was interrupted."""
         for candidate in self.pending:  # in evaluation when the run was interrupted
             submit(workers, candidate)
-        stop_at = None if stop_after is None else self.directory.step + stop_after
-        saved_at = time.monotonic()
         evaluations = self.config.limits()[0]
-        total = 0 if math.isinf(evaluations) else self.first_step + int(evaluations)
-        with self.directory.progress(total, self.name) as bar:
-            while self.step != stop_at:
+        known = 0 if math.isinf(evaluations) else int(evaluations) - self.final_trainings()[0]
+        total = self.first_step + known if known > 0 else 0
+        return self.run(lambda: self.evaluate_next(workers), total, self.name)
+
+    def train_finalists(self, workers: Workers[Evaluation]) -> bool:
+        """Train the finalists from scratch. Return False if the search was interrupted."""
+        assert self.finalists is not None
+        for entry in self.finalists[len(self.finals) :]:
+            workers.submit(self.space.decode(entry.indices))
+        last = self.first_step + len(self.history) + len(self.finalists)
+        return self.run(lambda: self.train_next(workers), last, "final trainings")
+
+    def run(self, proceed: Callable[[], bool], total: int, description: str) -> bool:
+        """Call ``proceed``, which makes a step, until it returns True. Return False if the search was interrupted."""
+        saved_at = time.monotonic()
+        with self.directory.progress(total, description, start=self.step) as bar:
+            while self.step != self.stop_at:
                 with self.clock:
-                    done = self.evaluate_next(workers)
+                    done = proceed()
                 if done:
                     self.save()
                     return True
-                self.directory.log(self.step, **self.history.scalars())
+                self.directory.log(self.step, **self.scalars())
                 bar.advance()
                 if time.monotonic() - saved_at >= SAVE_EVERY:
                     self.save()
@@ -167,8 +200,10 @@ class Search:
         return False
 
     def evaluate_next(self, workers: Workers[Evaluation]) -> bool:
-        """Wait for one evaluation and process it. Return True if the search has ended."""
+        """Wait for one evaluation and process it. Return True if the strategy has finished."""
         evaluations, seconds = self.config.limits()
+        number, cost = self.final_trainings()
+        evaluations -= number
         while len(self.pending) < self.config.workers and len(self.history) + len(self.pending) < evaluations:
             candidate = self.strategy.ask()
             if candidate is None:
@@ -178,7 +213,7 @@ class Search:
         if not self.pending:
             return True
         evaluation = workers.next()
-        if self.history.seconds + evaluation.cost > seconds:
+        if self.seconds + evaluation.cost > seconds - number * cost:
             if len(self.history) == 0:
                 left = seconds - self.history.seconds
                 after = " after screening" if self.screening_seconds is not None else ""
@@ -188,6 +223,38 @@ class Search:
         self.strategy.tell(candidate, evaluation)
         self.history.add(candidate, evaluation)
         return False
+
+    def final_trainings(self) -> tuple[int, float]:
+        """Return the number of final trainings that the budget allows, and the largest cost of one in seconds."""
+        number, seconds = self.config.final_trainings(), self.config.limits()[1]
+        if number == 0:
+            return 0, 0.0
+        epochs = self.config.epochs
+        costs = [e.cost * epochs / (e.measured.get("epochs") or epochs) for e in self.history.entries if not e.failed]
+        cost = max(costs, default=0.0)
+        return int(min(number, seconds / (4 * cost))) if cost else number, cost
+
+    def choose_finalists(self) -> None:
+        """Choose the architectures to train from scratch; none if all candidates failed."""
+        number = self.final_trainings()[0] if self.history.best else 0
+        self.finalists = self.history.choose(self.config.cost_limits(), number) if number else []
+
+    def train_next(self, workers: Workers[Evaluation]) -> bool:
+        """Wait for one final training. Return True if all have finished, or if its cost exceeds the budget."""
+        assert self.finalists is not None
+        if len(self.finals) == len(self.finalists):
+            return True
+        final = workers.next()
+        if self.seconds + final.cost > self.config.limits()[1]:
+            return True
+        self.finals.append(replace(final, state=None))
+        return False
+
+    def scalars(self) -> dict[str, float]:
+        """Return the measurements of the last step, for ``metrics.jsonl``."""
+        if not self.finals:
+            return self.history.scalars()
+        return {"final_score": self.finals[-1].score, "cost": self.finals[-1].cost, "seconds": self.seconds}
 
     def save(self) -> None:
         """Write a checkpoint, unless the last one is of this step."""
@@ -199,24 +266,43 @@ class Search:
         """Return the content of ``result.json``."""
         if self.history.best is None:
             raise UserError(f"{self.name}: all {len(self.history)} candidates failed; try a lower learning rate")
-        best = self.history.choose(self.config.cost_limits())
+        best, score, measured = self.best()
         apart = self.config.workers > 1 or current_cluster().address is not None
+        finalists = {"finalists": self.final_scores()} if self.finals else {}
         screening = {} if self.screening_seconds is None else {"screening_seconds": self.screening_seconds}
         return {
             "genotype": str(self.space.decode(best.indices)),
-            "score": best.score,
-            **best.measured,
-            "evaluations": len(self.history),
-            "failed": self.history.failed,
+            "score": score,
+            **measured,
+            "evaluations": len(self.history) + len(self.finals),
+            "failed": self.history.failed + sum(final.failed for final in self.finals),
+            **finalists,
             "pareto": self.history.pareto(best.budget),
             "times": {
-                "evaluation_seconds": self.history.seconds - (self.screening_seconds or 0.0),  # simulated with a table
+                "evaluation_seconds": self.seconds - (self.screening_seconds or 0.0),  # simulated with a table
                 **screening,
                 "search_seconds": self.clock.wall,
                 # The clock measures this process only, which does not train if there are workers.
                 **({} if apart else {"search_cpu_seconds": self.clock.cpu}),
             },
         }
+
+    def best(self) -> tuple[Entry, float, dict[str, float]]:
+        """Return the best architecture's evaluation in the search, its final score, and its measurements."""
+        trained = [(e, f) for e, f in zip(self.finalists or [], self.finals, strict=False) if not f.failed]
+        if not trained:
+            best = self.history.choose(self.config.cost_limits())[0]
+            return best, best.score, best.measured
+        best, final = max(trained, key=lambda pair: pair[1].score)
+        costs = {name: value for name, value in best.measured.items() if name in COSTS}
+        return best, final.score, final.measured | costs
+
+    def final_scores(self) -> list[dict[str, Any]]:
+        """Return the architecture, the score in the search and the final score of each finalist that was trained."""
+        return [
+            {"genotype": str(self.space.decode(e.indices)), "search_score": e.score, "score": f.score}
+            for e, f in zip(self.finalists or [], self.finals, strict=False)
+        ]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -226,6 +312,8 @@ class Search:
                 (self.space.encode(c.genotype), c.budget, pack(self.space, [c.parent] if c.parent else []))
                 for c in self.pending
             ],
+            "finalists": None if self.finalists is None else [tuple(entry) for entry in self.finalists],
+            "finals": [dict(vars(final)) for final in self.finals],
             "wall": self.clock.wall,
             "cpu": self.clock.cpu,
         }
@@ -236,6 +324,8 @@ class Search:
         for indices, budget, packed in state["pending"]:
             parent = next(iter(unpack(self.space, packed)), None)
             self.pending.append(Candidate(self.space.decode(indices), budget, parent))
+        self.finalists = None if state["finalists"] is None else [Entry(*entry) for entry in state["finalists"]]
+        self.finals = [Evaluation(**fields) for fields in state["finals"]]
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 
 

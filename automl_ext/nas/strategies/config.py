@@ -20,15 +20,18 @@ class SearchConfig(TrainingConfig):
 
     Evaluator "train" trains each architecture on the training images and scores it on the validation images; the
     options of a training apply. A short training is often enough, because only the ranking of the architectures
-    matters. Evaluator "supernet" trains one supernet and scores all architectures with its weights; the options then
-    apply to the supernet. Evaluator "table" looks architectures up in the table of NAS-Bench-201 and needs no training
-    options.
+    matters. In the end, the best ``finalists`` are trained again. Evaluator "supernet" trains one supernet and scores
+    all architectures with its weights; the options then apply to the supernet. Evaluator "table" looks architectures up
+    in the table of NAS-Bench-201 and needs no training options.
     """
 
     evaluator: str = "train"  # Source of the scores: train, supernet or table.
     table: str = "cifar10"  # Table of NAS-Bench-201: cifar10 (part of the package), or a CSV or npz file.
     evaluations: int | None = None  # Largest number of evaluations. Default: 50 if no budget is given either.
     budget: float | None = None  # Seconds of evaluation (simulated with a table). Default with a table: 20,000.
+    finalists: int = 5
+    """Number of the best architectures that are trained again, from scratch and with another seed; the best of these is
+    the result. Evaluator "train" only. They take at most a quarter of the evaluations and of the budget."""
     workers: int = 1  # Number of evaluations at a time. With several, proposals precede some earlier results.
     max_parameters: int | None = None  # Choose the best architecture with at most this number of parameters.
     max_macs: int | None = None  # Choose the best architecture with at most this number of multiply-adds per image.
@@ -39,9 +42,12 @@ class SearchConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "workers", low=1, high=MOST_WORKERS)
+        check_range(self, "finalists", low=0, high=MANY)
         check_range(self, "evaluations", low=1, high=LARGEST)
         check_range(self, "budget", "max_latency_ms", above=0)
         check_range(self, "max_parameters", "max_macs", low=1, high=10**15)
+        if self.table is not None and self.evaluator != "table":
+            raise ValueError(f"table: expected --evaluator table beside it, got the evaluator {self.evaluator!r}")
         if self.evaluator == "table" and self.max_latency_ms is not None:
             raise ValueError("max_latency_ms: the table has no latencies; expected the evaluator train or supernet")
         if self.evaluator == "table" and self.space != "nb201":
@@ -57,6 +63,10 @@ class SearchConfig(TrainingConfig):
         if self.evaluations is None and self.budget is None:
             return (math.inf, 20_000.0) if self.evaluator == "table" else (50, math.inf)
         return self.evaluations or math.inf, self.budget or math.inf
+
+    def final_trainings(self) -> int:
+        """Return the number of final trainings that the largest number of evaluations allows."""
+        return int(min(self.finalists, self.limits()[0] / 4)) if self.evaluator == "train" else 0
 
     def strategy(self, space: Space[Any]) -> Strategy:
         """Create the strategy. Every strategy's configuration implements it."""

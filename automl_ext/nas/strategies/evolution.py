@@ -85,7 +85,7 @@ class Evolution:
 
 def warn_if_random(config: ScreenedSearchConfig, population: int) -> None:
     """Warn if the search ends before the first mutation."""
-    most = config.limits()[0]
+    most = config.limits()[0] - config.final_trainings()
     if most <= population:
         warnings.warn(
             f"evaluations: all {most} are of the initial population of {population}: nothing is mutated", stacklevel=3

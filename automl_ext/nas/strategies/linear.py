@@ -27,16 +27,19 @@ def ridge_regression(design: Array, targets: Array, penalty: float) -> Array:
     return np.linalg.solve(design.T @ design + penalty * np.eye(design.shape[1]), design.T @ targets)
 
 
-def standardized(scores: Array) -> Array:
-    """Shift and scale scores [n] to mean 0 and standard deviation 1. Failures (−inf) count as the lowest score.
-
-    Without a finite score, all are 0.
-    """
+def centered(scores: Array) -> Array:
+    """Shift scores [n] to mean 0. Failures (−inf) count as the lowest score. Without a finite score, all are 0."""
     finite = np.isfinite(scores)
     if not finite.any():
         return np.zeros(len(scores))
     scores = np.where(finite, scores, scores[finite].min())
-    return (scores - scores.mean()) / max(scores.std(), 1e-12)
+    return scores - scores.mean()
+
+
+def standardized(scores: Array) -> Array:
+    """Shift and scale scores [n] to mean 0 and standard deviation 1, failures as in :func:`centered`."""
+    scores = centered(scores)
+    return scores / max(scores.std(), 1e-12)
 
 
 class RankModel:

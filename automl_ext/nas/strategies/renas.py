@@ -9,8 +9,9 @@
 
 The paper states neither the population size nor the tournament size, and the authors' code contains no search. The
 sizes, the replacement of the oldest member and the rewards of the controllers are therefore choices of this package. It
-also never evaluates an architecture twice. Inheritance is implemented by the evaluator
-(automl_ext.nas.estimators.inheritance); the evaluator "table" has no weights and ignores it.
+also proposes no architecture twice. Inheritance is implemented by the evaluator
+(automl_ext.nas.estimators.inheritance); the evaluator "table" has no weights and ignores it. Inherited scores rise with
+the generations, so the search ends with trainings from scratch (automl_ext.nas.search.search).
 """
 
 from __future__ import annotations
@@ -41,11 +42,14 @@ from automl_ext.nas.strategies.strategy import (
 from automl_ext.training.checks import check_range
 from automl_ext.training.seeding import derived_seed
 
-ControllerName = Literal["history", "lstm"]
-# A function of (space, seed, screened candidates). The LSTM of the paper does not use the ranks.
-CONTROLLERS: dict[str, Callable[[Space[Any], int, Sequence[Screened]], Controller]] = {
-    "history": lambda space, seed, screened: HistoryController(space, seed, screened=screened),
-    "lstm": lambda space, seed, screened: LSTMController(space, seed),
+ControllerName = Literal["lstm", "history"]
+# A function of (space, seed, screened candidates, whether children inherit weights). The LSTM of the paper does not use
+# the ranks, and always learns from the score of a child minus that of its parent.
+CONTROLLERS: dict[str, Callable[[Space[Any], int, Sequence[Screened], bool], Controller]] = {
+    "lstm": lambda space, seed, screened, inherit: LSTMController(space, seed),
+    "history": lambda space, seed, screened, inherit: HistoryController(
+        space, seed, screened=screened, inherit=inherit
+    ),
 }
 
 DRAWS = 1000  # largest number of draws until one is an architecture that was not proposed before
@@ -166,5 +170,6 @@ class ReNASConfig(ScreenedSearchConfig):
 
     def strategy(self, space: Space[Any], screened: Sequence[Screened] = ()) -> ReNAS:
         warn_if_random(self, self.population)
-        controller = CONTROLLERS[self.controller](space, derived_seed(self.seed, 1), screened)
-        return ReNAS(space, self.seed, controller, self.population, self.sample, self.evaluator == "train", screened)
+        inherit = self.evaluator == "train"
+        controller = CONTROLLERS[self.controller](space, derived_seed(self.seed, 1), screened, inherit)
+        return ReNAS(space, self.seed, controller, self.population, self.sample, inherit, screened)

@@ -75,17 +75,17 @@ def test_front_of_several_costs_holds_exactly_the_points_that_no_other_one_domin
 def test_best_within_limits() -> None:
     costs = [{"parameters": n, "macs": m} for n, m in ((10, 5), (20, 5), (30, 1), (20, 9))]
     scores = [0.1, 0.3, 0.9, 0.3]
-    assert best_within({}, scores, costs) == 2
-    assert best_within({"parameters": 20}, scores, costs) == 1
-    assert best_within({"parameters": 20, "macs": 5}, scores, costs) == 1
-    assert best_within({"parameters": 10}, scores, costs) == 0
+    assert best_within({}, scores, costs) == [2, 1, 3, 0]
+    assert best_within({"parameters": 20}, scores, costs) == [1, 3, 0]
+    assert best_within({"parameters": 20, "macs": 5}, scores, costs) == [1, 0]
+    assert best_within({"parameters": 10}, scores, costs) == [0]
     with pytest.warns(UserWarning, match="within the limits; the nearest one has 10 parameters .at most 5."):
-        assert best_within({"parameters": 5}, scores, costs) == 0
+        assert best_within({"parameters": 5}, scores, costs) == [0]
 
 
 LABELS = torch.arange(60) % 2
 IMAGES = torch.randint(256, (60, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-CONFIG = RandomConfig(evaluations=4, epochs=1, channels=2, max_latency_ms=1000.0)
+CONFIG = RandomConfig(evaluations=4, finalists=0, epochs=1, channels=2, max_latency_ms=1000.0)
 
 
 def test_search_measures_costs_and_chooses_within_the_limit(tmp_path: Path) -> None:
@@ -117,6 +117,7 @@ def test_successive_halving_chooses_within_the_limit_at_the_largest_budget_that_
 ) -> None:
     monkeypatch.setattr("automl_ext.nas.search.evaluators.LowerFidelity", ConvolutionsCount)
     options: dict[str, Any] = {"channels": 2, "epochs": 2, "eta": 2, "rungs": 2, "candidates": 6, "evaluations": 9}
+    options["finalists"] = 0
 
     def found(name: str, **limits: int) -> dict[str, Any]:
         config = SuccessiveHalvingConfig(**options, **limits)

@@ -55,6 +55,18 @@ def test_the_star_marks_the_result(
     assert len(pareto.axes[0].collections[0].get_offsets()) == shown
 
 
+def test_the_star_marks_the_final_training(tmp_path: Path, drawn_figures: list[Any]) -> None:
+    """Of the architecture that the final trainings chose; among the costs it has its score in the search."""
+    finalists = [{"genotype": name, "search_score": s, "score": f} for name, s, f in (("a", 0.9, 0.6), ("b", 0.7, 0.8))]
+    result = {"genotype": "b", "score": 0.8, "parameters": 2_000_000, "macs": 20_000_000, "finalists": finalists}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    finals = [{"seconds": 6 + i, "cost": 1, "final_score": one["score"]} for i, one in enumerate(finalists)]
+    plot_search([*ROWS[:3], *finals], tmp_path)
+    trajectory, pareto = drawn_figures
+    assert stars(trajectory) == [[[7, pytest.approx(80)]]]
+    assert stars(pareto)[0] == [[pytest.approx(2), pytest.approx(70)]]
+
+
 def test_without_a_result_there_is_no_star(tmp_path: Path, drawn_figures: list[Any]) -> None:
     plot_search(ROWS, tmp_path)
     (tmp_path / "result.json").write_text(json.dumps({"score": "damaged", "parameters": 1}))
