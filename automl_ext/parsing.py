@@ -11,6 +11,9 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.user_code import check_trusted, own_names
 from automl_ext_cli.options import parse_options
 
+# Options that do not exist any more: command and option -> what replaces it.
+REMOVED = {("nas-bench", "--controller"): "--algorithms renas (controller lstm) or renas-history (controller history)"}
+
 
 def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog: str, args: Sequence[str]) -> Any:
     """Parse the options of a command with a configuration.
@@ -24,8 +27,12 @@ def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog:
         args: the arguments.
 
     Raises:
-        UserError: a value is wrong, a file is missing, or a file names a module that --trust does not name.
+        UserError: a value is wrong, a file is missing, an option was removed, or a file names a module that --trust
+            does not name.
     """
+    for (command, flag), instead in REMOVED.items():
+        if prog.endswith(f" {command}") and any(arg.partition("=")[0] == flag for arg in args):
+            raise UserError(f"{flag}: removed; use {instead}")
     options, settings = kinds[0], kinds[-1]
     toml = option_value("--config", args)
     try:  # the dataclasses check their values and raise ValueError

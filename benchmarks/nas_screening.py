@@ -15,12 +15,12 @@ from pathlib import Path
 
 from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig, nas_bench
 
-SCREENED = ("random+screen", "rea+screen", "renas+screen")
-PLAIN = ("random", "rea", "renas")
+PLAIN = ("random", "reinforce", "rea", "renas", "renas-history")
+SCREENED = ("random+screen", "rea+screen", "renas+screen", "renas-history+screen")  # reinforce takes no candidates
 # budget in simulated seconds, runs, screened cells, population, sample
 ROWS = [
-    (500.0, 500, 1000, 5, 3),
-    (2_000.0, 500, 2000, 10, 5),
+    (500.0, 1000, 1000, 5, 3),
+    (2_000.0, 1000, 2000, 10, 5),
     (20_000.0, 1000, 2000, 30, 10),
 ]
 

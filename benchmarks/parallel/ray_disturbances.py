@@ -1,7 +1,7 @@
 """Disturb commands that run on a Ray cluster of two nodes on this machine, and compare their results.
 
     python benchmarks/parallel/ray_disturbances.py --repeat 20 --out benchmarks/results/ray_disturbances.json -- \\
-        search renas --evaluator table --evaluations 3000 --workers 4
+        search renas --controller history --evaluator table --evaluations 3000 --workers 4
 
 The arguments after ``--`` are a command of automl-ext without --out and --cluster. First it runs undisturbed on this
 machine. Each repetition runs it on the cluster and, at random times and in random order, kills two workers, replaces

@@ -52,7 +52,7 @@ def _renas(seed: int, workers: int) -> Strategy:
 STRATEGIES: dict[str, Callable[[int, int], Strategy]] = {
     "random": lambda seed, workers: RandomSearch(NASBench201(), seed),
     "REA": lambda seed, workers: Evolution(NASBench201(), seed),
-    "ReNAS": _renas,
+    "ReNAS (history)": _renas,
     "successive halving, 27 candidates": lambda seed, workers: SuccessiveHalving(NASBench201(), seed, 27, EPOCHS),
     "successive halving, candidates ≥ workers": lambda seed, workers: SuccessiveHalving(
         NASBench201(), seed, max(27, workers), EPOCHS
@@ -98,7 +98,7 @@ def simulate(
 def check(table: TableEvaluator, workers: int = 8, evaluations: int = 100) -> bool:
     """Return whether a simulated search equals the one of the package, evaluation by evaluation."""
     with tempfile.TemporaryDirectory() as folder:
-        config = ReNASConfig(evaluator="table", evaluations=evaluations, workers=workers, seed=3)
+        config = ReNASConfig(evaluator="table", evaluations=evaluations, workers=workers, seed=3, controller="history")
         search("renas", config, Path(folder) / "run")
         lines = (Path(folder) / "run/metrics.jsonl").read_text().splitlines()
     found = [json.loads(line)["score"] for line in lines]

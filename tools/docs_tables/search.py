@@ -11,23 +11,22 @@ from docs_tables.text import integer, load, percent, table
 PUBLISHED = {"random": "93.86 ± 0.23", "reinforce": "93.90 ± 0.26", "rea": "94.02 ± 0.31"}
 
 
+RENAS = ("renas", "renas-history")
+
+
 def nas_bench() -> str:
     lines, results = [], load("nas_bench")
-    names = {"random": "random search", "reinforce": "REINFORCE", "rea": "REA", "renas": "ReNAS"}
-    for group, found in results.items():
-        if group == "protocol":
-            continue
-        default = group.startswith("default")
-        setting = group.rpartition(" ")[2]
-        for name, r in found.items():
-            population = "10, 3" if name == "rea" and default else "30, 10" if name in ("rea", "renas") else "–"
-            label = names[name] + (f", controller `{setting}`" if name == "renas" else "")
-            over = r.get("over_rea") if name == "renas" and not default else None
+    names = {"random": "random search", "reinforce": "REINFORCE", "rea": "REA"}
+    names |= {"renas": "ReNAS", "renas-history": "ReNAS, controller `history`"}
+    for group in ("default", "population 30 sample 10"):
+        for name, r in results[group].items():
+            over = r.get("over_rea") if name in RENAS else None
             gain = "–" if not over else f"{over['mean']:+.3f} ({over['ci95'][0]:+.3f} to {over['ci95'][1]:+.3f})"
-            published = PUBLISHED.get(name, "–") if default else "–"
+            population = "–" if name in ("random", "reinforce") else "10, 3" if group == "default" else "30, 10"
+            published = PUBLISHED.get(name, "–") if group == "default" else "–"
             here = f"{r['mean']:.2f} ± {r['std']:.2f}"
             cost = [f"{r['evaluations']:.0f}", f"{r['cpu_seconds']:.3f}"]
-            lines.append([label, population, published, here, str(r["runs"]), gain, *cost])
+            lines.append([names[name], population, published, here, integer(r["runs"]), gain, *cost])
     return table(
         "algorithm | population, sample | published | here | runs | over REA of the same population (95 % interval) "
         "| evaluations per run | CPU-seconds per run",
@@ -55,13 +54,13 @@ def gdas_cifar() -> str:
 
 def costs_search() -> str:
     """Return the table of the costs of a search, without the training of its candidates, and of training a network."""
-    default, history, lstm = list(load("nas_bench").values())[1:]
+    default, larger = load("nas_bench")["default"], load("nas_bench")["population 30 sample 10"]
     strategies = {
         "`search random`": default["random"],
         "`search reinforce`": default["reinforce"],
         "`search rea`": default["rea"],
-        "`search renas --controller history`": history["renas"],
-        "`search renas --controller lstm`": lstm["renas"],
+        "`search renas`": larger["renas"],
+        "`search renas --controller history`": larger["renas-history"],
     }
     lines = [
         [name, f"{r['evaluations']:.0f} choices, without their evaluation", f"{r['cpu_seconds']:.3f}", "nas_bench.json"]

@@ -34,9 +34,9 @@ def nas_screening() -> str:
     for row in load("nas_screening")["rows"]:
         for name, found in row["algorithms"].items():
             algorithm, screen = name.removesuffix("+screen"), name.endswith("+screen")
-            over = found.get("over_rea") if algorithm == "renas" else None
+            over = found.get("over_rea") if algorithm.startswith("renas") else None
             gain = "–" if over is None else f"{over['mean']:+.3f} ({over['ci95'][0]:+.3f} to {over['ci95'][1]:+.3f})"
-            population = f"{row['population']}, {row['sample']}" if algorithm != "random" else "–"
+            population = f"{row['population']}, {row['sample']}" if algorithm not in ("random", "reinforce") else "–"
             settings = [integer(row["budget"]), f"`{algorithm}`", integer(row["screen"]) if screen else "–", population]
             result = f"{found['mean']:.2f} ± {found['std']:.2f}"
             lines.append([*settings, result, integer(found["runs"]), gain, f"{found['evaluations']:.0f}"])

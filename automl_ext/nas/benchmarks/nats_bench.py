@@ -16,6 +16,7 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
@@ -53,15 +54,15 @@ class NASBenchConfig:
 
     table: str = "cifar10"  # Table of NAS-Bench-201: cifar10 (part of the package), or a CSV or npz file.
     runs: int = 200  # Number of runs of each algorithm.
-    algorithms: tuple[str, ...] = ("random", "reinforce", "rea", "renas")  # Strategies to run; +screen: with screening.
+    # Strategies to run; +screen: with screening. renas has the controller lstm, renas-history the controller history.
+    algorithms: tuple[str, ...] = ("random", "reinforce", "rea", "renas", "renas-history")
     screen: int = 1000  # Number of cells that an algorithm with +screen scores without training.
     scores: str | None = None  # File that `automl-ext score --all` wrote, for algorithms with +screen.
     budget: float = 20_000.0  # Simulated seconds of a run.
     workers: int = 2  # Number of processes; it does not affect the results.
     seed: int = 0  # Random seed; the seed of each run is derived from it.
-    population: int | None = None  # Population of rea (default 10) and renas (default 30).
-    sample: int | None = None  # Tournament size of rea (default 3) and renas (default 10).
-    controller: ControllerName = "history"  # Controller of renas: ridge regression on all scores, or an LSTM.
+    population: int | None = None  # Population of rea (default 10), renas and renas-history (default 30).
+    sample: int | None = None  # Tournament size of rea (default 3), renas and renas-history (default 10).
 
     def __post_init__(self) -> None:
         check_seed(self.seed)
@@ -95,9 +96,14 @@ def _rea(config: NASBenchConfig, seed: int, first: Sequence[Screened]) -> Strate
     return Evolution(NASBench201(), seed, config.population or 10, config.sample or 3, first)
 
 
-def _renas(config: NASBenchConfig, seed: int, first: Sequence[Screened]) -> Strategy:
-    controller = CONTROLLERS[config.controller](NASBench201(), derived_seed(seed, 1), first, False)
-    return ReNAS(NASBench201(), seed, controller, config.population or 30, config.sample or 10, screened=first)
+def _renas(
+    config: NASBenchConfig, seed: int, first: Sequence[Screened], controller: ControllerName = "lstm"
+) -> Strategy:
+    chooser = CONTROLLERS[controller](NASBench201(), derived_seed(seed, 1), first, False)
+    return ReNAS(NASBench201(), seed, chooser, config.population or 30, config.sample or 10, screened=first)
+
+
+_renas_history = partial(_renas, controller="history")
 
 
 ALGORITHMS: dict[str, Callable[[NASBenchConfig, int, Sequence[Screened]], Strategy]] = {
@@ -105,9 +111,11 @@ ALGORITHMS: dict[str, Callable[[NASBenchConfig, int, Sequence[Screened]], Strate
     "reinforce": _reinforce,
     "rea": _rea,
     "renas": _renas,
+    "renas-history": _renas_history,
     "random+screen": _random,
     "rea+screen": _rea,
     "renas+screen": _renas,
+    "renas-history+screen": _renas_history,
 }
 
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from automl_ext.nas.evaluation import Evaluation
+from automl_ext.nas.screening.score_job import distinct
 from automl_ext.nas.search.costs import COSTS, best_within
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.linear import centered, one_hot, ridge_regression
@@ -91,7 +92,8 @@ class History:
         """Return the evaluations of the best ``number`` architectures, best first; with limits, of those within them.
 
         A larger budget is better, and at equal budgets a higher score minus the :meth:`rise` of its generation; of
-        equal ones, the earlier one, with limits the cheaper one. If none is within the limits, see
+        equal ones, the earlier one, with limits the cheaper one. Of architectures that compute the same function, only
+        the best one is returned. If none is within the limits, see
         :func:`~automl_ext.nas.search.costs.best_within`.
         """
         rise = self.rise()
@@ -100,10 +102,12 @@ class History:
             names = measured_costs(entries)
             entries.sort(key=lambda entry: [entry.measured[name] for name in names])
         scores = [(e.budget, e.score - rise * e.measured.get("generation", 0)) for e in entries]
-        different: dict[tuple[int, ...], Entry] = {}
+        different: dict[Any, Entry] = {}
         for i in best_within(limits, scores, [e.measured for e in entries]):
-            different.setdefault(entries[i].indices, entries[i])
-        return list(different.values())[:number]
+            if len(different) == number:
+                break
+            different.setdefault(distinct(self.space, self.space.decode(entries[i].indices)), entries[i])
+        return list(different.values())
 
     def rise(self) -> float:
         """Estimate by how much the score rises with each generation of inherited weights; 0 without inheritance.
@@ -111,7 +115,8 @@ class History:
         Late generations have the highest scores, whatever their architectures are. But their architectures are also
         better on average, so the scores of a generation minus their mean would not be comparable either. A ridge
         regression of the scores on the choices and on the generation tells the two apart. It assumes that every
-        generation adds the same. This need not be exact, because several candidates are then trained from scratch.
+        generation adds the same. This need not be exact, because several candidates are then trained from scratch. The
+        rise is negative if children, which are trained for fewer epochs, lose more than they inherit.
         """
         entries = [entry for entry in self.entries if not entry.failed]
         generations = np.array([entry.measured.get("generation", 0.0) for entry in entries])

@@ -158,7 +158,7 @@ class ReNASConfig(ScreenedSearchConfig):
 
     population: int = 30  # Number of members of the population; a new member replaces the oldest.
     sample: int = 10  # Number of members that compete to be a parent.
-    controller: ControllerName = "history"  # Ridge regression on all scores (history), or the LSTM of the paper.
+    controller: ControllerName = "lstm"  # The paper's LSTM with REINFORCE, or ridge regression on all scores (history).
     fine_tune: int = 1  # Epochs of a child, which inherits weights. Evaluator "train" only.
 
     def __post_init__(self) -> None:

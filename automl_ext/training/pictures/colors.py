@@ -18,6 +18,7 @@ ALGORITHMS = {
     "random": GRAY,
     "rea": BLUE,
     "renas": RED,
+    "renas-history": GREEN,
     "successive-halving": PURPLE,
     # reinforcement learning
     "reinforce": ORANGE,

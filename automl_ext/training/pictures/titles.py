@@ -14,6 +14,7 @@ ALGORITHMS = {
     "reinforce": "REINFORCE",
     "rea": "REA",
     "renas": "ReNAS",
+    "renas-history": "ReNAS (history)",
     "successive-halving": "successive halving",
     "nas-bench": "search strategies",
     "retrain": "training of one cell",

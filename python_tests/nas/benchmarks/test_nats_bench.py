@@ -12,9 +12,13 @@ import pytest
 
 pytest.importorskip("rich", reason="the protocol prints its table with rich")
 
+from automl_ext.cli import main
 from automl_ext.nas.benchmarks.nats_bench import ALGORITHMS, NASBenchConfig, Simulation, nas_bench
 from automl_ext.nas.spaces.nasbench201 import Genotype
 from automl_ext.nas.strategies.random_search import RandomSearch
+from automl_ext.nas.strategies.renas import ReNASConfig
+from automl_ext.nas.strategies.renas_controller import HistoryController
+from automl_ext.nas.strategies.renas_lstm import LSTMController
 from automl_ext.nas.strategies.strategy import Candidate
 from automl_ext.training.errors import UserError
 
@@ -97,6 +101,30 @@ def test_a_budget_too_small_for_one_evaluation_leaves_no_run_directory(tmp_path:
     assert not (tmp_path / "run").exists()
     config = NASBenchConfig(table=table, runs=5, algorithms=("random",), budget=HIGHEST_COST + 0.1, workers=1)
     assert nas_bench(config, tmp_path / "run") is not None
+
+
+def test_both_controllers_of_renas_are_rows(tmp_path: Path, table: str) -> None:
+    names = ("rea", "renas", "renas-history")
+    assert {"renas", "renas-history"} < set(NASBenchConfig().algorithms)
+    settings: dict[str, Any] = {"population": 5, "sample": 3, "workers": 1}
+    result = nas_bench(NASBenchConfig(table=table, runs=2, algorithms=names, **settings), tmp_path / "run")
+    assert result is not None
+    assert list(result) == [*names]
+    assert result["renas"]["mean"] != result["renas-history"]["mean"]
+    assert all("over_rea" in result[name] for name in names[1:])
+    config = NASBenchConfig(algorithms=("renas", "renas-history"))
+    controllers = [ALGORITHMS[name](config, 0, ()).controller for name in config.algorithms]  # type: ignore[attr-defined]
+    assert [type(controller) for controller in controllers] == [LSTMController, HistoryController]
+
+
+def test_renas_is_the_paper_by_default() -> None:
+    strategy = ReNASConfig(population=4, sample=2).strategy(world.SPACE)
+    assert isinstance(strategy.controller, LSTMController)
+
+
+def test_the_controller_is_no_option(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["nas-bench", "--controller", "lstm", "--out", str(tmp_path / "run")]) == 2
+    assert "--controller: removed; use --algorithms renas " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

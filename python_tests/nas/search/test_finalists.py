@@ -20,6 +20,7 @@ from automl_ext.nas.data import load_splits
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.evaluation import Evaluation, Scoring
 from automl_ext.nas.search.evaluators import EVALUATORS, FINAL_STREAM
+from automl_ext.nas.search.history import History
 from automl_ext.nas.search.search import search
 from automl_ext.nas.spaces.nasbench201 import Genotype
 from automl_ext.nas.strategies.config import SearchConfig
@@ -27,6 +28,7 @@ from automl_ext.nas.strategies.evolution import EvolutionConfig
 from automl_ext.nas.strategies.random_search import RandomConfig
 from automl_ext.nas.strategies.renas import CONTROLLERS, ReNASConfig
 from automl_ext.nas.strategies.renas_controller import Change, HistoryController
+from automl_ext.nas.strategies.strategy import Candidate
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
 
@@ -117,6 +119,14 @@ def test_finalists_are_trained_equally_from_scratch(tmp_path: Path) -> None:
     assert result["score"] == max(scores)
     assert result["genotype"] == result["finalists"][scores.index(max(scores))]["genotype"]
     assert result["epochs"] == 2
+
+
+def test_finalists_compute_different_functions() -> None:
+    """Two cells that differ in an edge from a node without inputs are one network; the better one is a finalist."""
+    history = History(SPACE)
+    for indices, score in (((3, 0, 0, 1, 1, 1), 0.5), ((3, 0, 0, 1, 1, 2), 0.6), ((3, 3, 3, 1, 1, 1), 0.4)):
+        history.add(Candidate(SPACE.decode(indices)), Evaluation(score, 1.0))
+    assert [entry.score for entry in history.choose({}, 5)] == [0.6, 0.4]
 
 
 @pytest.mark.parametrize(
