@@ -15,7 +15,7 @@ from torch import Tensor
 
 FLOAT_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 INT_DTYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-
+NO_FLOAT64 = ("mps",)  # device types without float64: Apple's GPUs
 
 MESSAGE_LIMIT = 80  # largest number of characters of a value in an error message
 _REPR = reprlib.Repr()  # formats only the first few elements of a container
@@ -54,6 +54,11 @@ def is_sequence(value: object) -> bool:
     if isinstance(value, Tensor) and not is_dense(value):
         return False
     return isinstance(value, Iterable) and getattr(value, "ndim", 1) != 0
+
+
+def most_precise(x: Tensor) -> Tensor:
+    """Return x in float64, or in float32 on a device without float64."""
+    return x.float() if x.device.type in NO_FLOAT64 else x.double()
 
 
 def autocast_enabled(x: Tensor) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from automl_ext.ops._checks import most_precise
+
 
 def _wide(x: Tensor) -> Tensor:
     """Return x detached and in the compute dtype: float32 for half precision."""
@@ -41,13 +43,13 @@ def categorical_projection(
 ) -> Tensor:
     """Project onto the atoms; see :func:`automl_ext.categorical_projection`. ``discounts`` None: ``gamma``."""
     atoms = next_probs.shape[-1]
-    p, r = next_probs.detach().double(), rewards.detach().double()
-    g = torch.full_like(r, gamma) if discounts is None else discounts.detach().double()
+    p, r = most_precise(next_probs.detach()), most_precise(rewards.detach())
+    g = torch.full_like(r, gamma) if discounts is None else most_precise(discounts.detach())
     g = torch.where(terminated, 0, g).unsqueeze(-1)
     # Only the sum of the next distribution matters at a terminated step; a sum that is not finite counts as 1.
     not_finite = terminated & ~p.sum(-1).isfinite()
     p = torch.where(not_finite.unsqueeze(-1), 1 / atoms, p)
-    support = torch.linspace(v_min, v_max, atoms, dtype=torch.float64, device=p.device)
+    support = torch.linspace(v_min, v_max, atoms, dtype=p.dtype, device=p.device)
     returns = (r.unsqueeze(-1) + g * support).clamp(v_min, v_max)
     position = ((returns - v_min) * ((atoms - 1) / (v_max - v_min))).clamp(0, atoms - 1)
     # At most atoms - 2, so that there is an upper neighbor; a position on the last atom gives it all the mass.

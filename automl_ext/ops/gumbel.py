@@ -20,6 +20,7 @@ from automl_ext.ops._checks import (
     check_float_tensor,
     describe,
     is_dense,
+    most_precise,
     python_number,
     shown,
     wrong_device,
@@ -248,7 +249,7 @@ def split_tau(tau: float | Tensor, logits: Tensor, op: str) -> tuple[float, Tens
     if torch.compiler.is_compiling():
         # As an argument of the op or of torch.full, a number would become a constant of the graph: each new value of an
         # annealed τ would recompile.
-        return 1.0, torch.ones((), dtype=torch.float64, device=logits.device) * tau
+        return 1.0, most_precise(torch.ones((), device=logits.device)) * tau
     _check_tau(tau, op)
     return float(tau), None
 

@@ -104,6 +104,19 @@ struct Forward {
     check_row(x, "huge and long");
   }
 
+  void check_threshold() {  // τ is x of all elements but the first four and the last: they get exactly 0
+    for (const int64_t n : {7, 16, 31, 40, 300, 2049, 5000})
+      for (const int64_t some : {n - 1, std::min<int64_t>(n - 1, 40)}) {
+        std::vector<double> x(n, -2);
+        for (int64_t i = 0; i < some; ++i) x[i] = i < 4 ? 1 : power == 2 ? 0 : 0.75;
+        check_row(x, "elements at the threshold");
+        const std::vector<double> p = rows(x, n, 0, 1);
+        for (int64_t i = 4; i < n; ++i)
+          CHECK(p[i] == 0, "%s power %d, n = %lld: p[%lld] = %g at the threshold", Element<T>::name, power, (long long)n,
+                (long long)i, p[i]);
+      }
+  }
+
   void check_long_rows() {  // p is much smaller than the rounding error of τ in float
     Random random{5};
     for (const double noise : {0.0, 1e-6, 1e-3, 0.1}) {
@@ -157,6 +170,7 @@ static void test_type(const InstructionSet& set) {
     const auto& table = power == 2 ? set.kernels.entmax.entmax15 : set.kernels.entmax.sparsemax;
     Forward<T> forward{table[Element<T>::dtype], power};
     forward.check_sizes();
+    forward.check_threshold();
     if (sizeof(T) >= 4) forward.check_long_rows();
     forward.check_invalid_rows();
     forward.check_pieces();

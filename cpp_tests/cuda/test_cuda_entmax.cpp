@@ -174,6 +174,22 @@ static void check_long_flat_rows() {
   }
 }
 
+// τ is x of all elements but the first four: they get exactly 0.
+template <class T>
+static void check_threshold() {
+  for (const int power : {1, 2})
+    for (const int64_t n : {10, 40, 300, 5000}) {
+      std::vector<double> x(n, power == 2 ? 0 : 0.75);
+      std::fill_n(x.begin(), 4, 1.0);
+      const std::vector<double> p = run<T>(
+          x, 0, [&](const T* in, T* out) { launch_entmax(power, Element<T>::dtype, in, out, 1, n, nullptr); });
+      check_forward<T>(power, x, p, n);
+      for (int64_t i = 4; i < n; ++i)
+        CHECK(p[i] == 0, "%s power %d, n = %lld: p[%lld] = %g at the threshold", Element<T>::name, power, (long long)n,
+              (long long)i, p[i]);
+    }
+}
+
 // Rows slightly smaller than 48 KiB, which exceed it together with static shared memory; the longest row that fits into
 // shared memory, and one element more.
 template <class T>
@@ -205,6 +221,7 @@ int main() {
   if constexpr (KERNEL_COMPILES(kFloat32)) check_long_flat_rows();
   for_compiled_types([](auto element) {
     using T = decltype(element);
+    check_threshold<T>();
     if constexpr (sizeof(T) >= 4) check_at_limits<T>();
   });
   return finish();

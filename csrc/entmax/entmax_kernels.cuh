@@ -85,8 +85,11 @@ __device__ __forceinline__ void entmax_below(const Team& team, Row& row, C top, 
   row.shift(top, scale);
   const Threshold<C> tau = find_threshold<power>(team, row, is_valid);
   const C instead = is_nan ? not_a_number<C>() : C(0);
+  // τ is exact up to 2 epsilon·|τ|: less than that above τ, an element is at the threshold, and p is exactly 0. A rounding error
+  // in its place would put the element into the support of the derivatives.
+  const C exactness = -2 * (sizeof(C) == 8 ? C(0x1p-52) : C(0x1p-23)) * (tau.high + tau.low);
   row.store(out, [&](C v) {
-    const C above = (v - tau.high) - tau.low, d = above > 0 ? above : C(0);
+    const C above = (v - tau.high) - tau.low, d = above > exactness ? above : C(0);
     return is_valid ? (power == 2 ? d * d : d) : instead;
   });
 }

@@ -262,7 +262,11 @@ def _budget_outputs(x: Tensor, budget: Tensor, n_iter: int) -> Tensor:
     def excess(tau: Tensor) -> Tensor:
         return fixed_budget - row_sum((delta.detach() - tau).clamp(0, 1))
 
-    tau = _bisect(excess, low, torch.zeros_like(low), n_iter)
+    high = torch.zeros_like(low)
+    tau = _bisect(excess, low, high, n_iter)
+    # Bisection never reaches the ends of the bracket; there, outputs of 0 and 1 are exact.
+    tau = torch.where(excess(high) > 0, tau, high)
+    tau = torch.where(excess(low) < 0, tau, low)
     for _ in range(2):
         p, free = _clipped(delta, tau)
         tau = _carry_derivatives(tau, budget - row_sum(p), free.sum(-1, keepdim=True))

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from automl_ext.ops._checks import autocast_enabled
+from automl_ext.ops._checks import autocast_enabled, most_precise
 
 
 def compute_dtype(x: Tensor) -> torch.dtype:
@@ -56,23 +56,28 @@ def _ranks(n: int, like: Tensor) -> Tensor:
     return torch.arange(1, n + 1, device=like.device, dtype=like.dtype)
 
 
+def _above(z: Tensor, tau: Tensor) -> Tensor:
+    """Return z > τ for τ < 0, but False for elements at the threshold up to rounding, as in the kernels."""
+    return z > tau * (1 - 2 * torch.finfo(z.dtype).eps)
+
+
 def _entmax15_support(z: Tensor) -> Tensor:
     # In double, because the variance cancels on long flat rows. On a GPU, a float32 cumsum would add in float32.
-    top = z.sort(-1, descending=True).values.double()
+    top = most_precise(z.sort(-1, descending=True).values)
     rank = _ranks(z.shape[-1], top)
     mean = top.cumsum(-1) / rank
     variance = top.square().cumsum(-1) / rank - mean.square()
     tau = mean - (1 / rank - variance).clamp(min=0).sqrt()
     size = (tau <= top).sum(-1, keepdim=True).clamp(min=1)
-    return z > tau.gather(-1, size - 1)
+    return _above(z, tau.gather(-1, size - 1))
 
 
 def _sparsemax_support(z: Tensor) -> Tensor:
-    top = z.sort(-1, descending=True).values.double()
+    top = most_precise(z.sort(-1, descending=True).values)
     rank = _ranks(z.shape[-1], top)
     tau = (top.cumsum(-1) - 1) / rank
     size = (tau < top).sum(-1, keepdim=True).clamp(min=1)
-    return z > tau.gather(-1, size - 1)
+    return _above(z, tau.gather(-1, size - 1))
 
 
 def _entmax15_rows(x: Tensor) -> Tensor:

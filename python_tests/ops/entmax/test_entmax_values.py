@@ -6,7 +6,9 @@ import pytest
 import torch
 from entmax_maps import MAPS, every_map, scores
 
+import automl_ext
 import automl_ext.ops.entmax as entmax
+from automl_ext.ops import _checks
 
 pytest.importorskip("hypothesis")
 from hypothesis import given, settings
@@ -147,3 +149,40 @@ def test_sparsity_grows_with_alpha():
     assert kept[0] == kept[1] == x.numel()
     assert kept == sorted(kept, reverse=True)
     assert len(set(kept)) == len(kept) - 1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("n", [13, 40, 300, 5000])
+@pytest.mark.usefixtures("each_backend")
+def test_entries_at_the_threshold_are_exactly_zero(n, dtype):
+    """They are outside the support, also for the second derivative."""
+    for f, at_threshold in ((entmax.entmax15, 0.0), (entmax.sparsemax, 0.75)):
+        x = torch.full((2, n), at_threshold, dtype=dtype)
+        x[:, [0, 1, 9, n - 1]] = 1.0
+        x[:, [4, 6, 8, 11]] = -1.0
+        x[1, x[1] == at_threshold] = -3.0
+        p = f(x.requires_grad_())
+        torch.testing.assert_close(p, torch.where(x == 1, 0.25, 0).to(dtype))
+        assert torch.equal(p > 0, x == 1)
+        g = scores(n, dtype=dtype)
+        (first,) = torch.autograd.grad((p * p * g).sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad((first * g.roll(3)).sum(), x)
+        torch.testing.assert_close(first[0], first[1])
+        torch.testing.assert_close(second[0], second[1])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
+def test_budget_at_both_ends_is_exact(dtype):
+    for x in (torch.zeros(1, 4, dtype=dtype), scores(3, 4).to(dtype)):
+        assert (entmax.budget_bisect(x, 0) == 0).all()
+        assert (entmax.budget_bisect(x, 4) == 1).all()
+
+
+@pytest.mark.parametrize("f", [entmax.entmax15, entmax.sparsemax])
+def test_reference_on_a_device_without_float64(f, monkeypatch):
+    x = scores(20, 30, dtype=torch.float32)
+    with automl_ext.backend("reference"):
+        expected = f(x)
+        monkeypatch.setattr(_checks, "NO_FLOAT64", ("cpu",))
+        monkeypatch.setattr(torch.Tensor, "double", None)
+        torch.testing.assert_close(f(x), expected)

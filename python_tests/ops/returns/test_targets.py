@@ -6,6 +6,8 @@ import pytest
 import returns_brute_force as brute
 import torch
 
+import automl_ext
+from automl_ext.ops import _checks
 from automl_ext.ops.targets import categorical_projection, td_targets
 
 
@@ -207,3 +209,13 @@ def test_td_targets_refuse(change, error, message):
 def test_atoms_too_close_for_a_grid_are_refused():
     with pytest.raises(ValueError, match="v_max"):
         categorical_projection(torch.ones(1, 3) / 3, torch.zeros(1), torch.zeros(1, dtype=bool), 0.9, 0.0, 5e-324)
+
+
+def test_reference_of_the_projection_on_a_device_without_float64(monkeypatch):
+    probs, rewards, terminated, discounts = transitions(dtype=torch.float32)
+    with automl_ext.backend("reference"):
+        expected = categorical_projection(probs, rewards, terminated, discounts, -2.0, 3.0)
+        monkeypatch.setattr(_checks, "NO_FLOAT64", ("cpu",))
+        monkeypatch.setattr(torch.Tensor, "double", None)
+        got = categorical_projection(probs, rewards, terminated, discounts, -2.0, 3.0)
+    torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
