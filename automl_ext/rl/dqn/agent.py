@@ -1,6 +1,6 @@
 """DQN (Mnih et al. 2015) and, with all its switches on, Rainbow (Hessel et al. 2018).
 
-act ε-greedily: argmax Q(s, ·), or a random action with probability ε; noisy: argmax of a noisy Q, ε = 0
+act ε-greedily: argmax Q(s, ·), or a random action with probability ε; noisy: ε = 0, argmax of Q with new noise
 store (s, a, r, s′); every ``train_freq`` steps take ``gradient_steps`` gradient steps, each on a batch:
     y = returns + discounts · Q_target(s′, argmax Q_target(s′, ·))        double: argmax Q_online(s′, ·)
     minimize Huber(Q(s, a) − y); distributional: KL(y ‖ p(s, a))

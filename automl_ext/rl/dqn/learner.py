@@ -78,7 +78,6 @@ class QLearner:
         self._noise = generator(seeds[1], self.device)
         self._support_check = SupportCheck(config.v_min, config.v_max) if config.distributional else None
         self._noisy, self._target_noisy = noisy_layers(self.online), noisy_layers(self.target)
-        self.resample()
         self.updates = 0
         self.transform: BatchTransform | None = None
         self.augmentation = make_augmentation(config, space, derived_seed(seeds[1], 1), self.device)
@@ -147,10 +146,10 @@ class QLearner:
         """Compute the targets, returns + discounts · V(next): [N], or distributions [N, atoms] if distributional.
 
         V is the target network's value of the greedy action. The target network selects that action, or the online
-        network if ``double``.
+        network if ``double``. Each network draws new noise.
         """
         config = self.config
-        resample(self._target_noisy, self._noise)
+        resample([*self._target_noisy, *self._noisy] if config.double else self._target_noisy, self._noise)
         out = self.target(batch.next_observations)
         online_q = self.online.q(self.online(batch.next_observations)) if config.double else None
         if self._support_check is None:
@@ -176,6 +175,7 @@ class QLearner:
         """
         gradient = self._weights.grad
         assert gradient is not None
+        resample(self._noisy, self._noise)
         if self._mlp is not None and not self.extra_losses and observations.dtype == torch.float32:
             out = self._mlp.forward(observations)
             loss, errors, grad_out = q_loss_gradient(out, actions, targets, weights)
@@ -191,17 +191,12 @@ class QLearner:
         clip_norm(gradient, self.config.max_grad_norm)
         self.optimizer.step()
         self.updates += 1
-        self.resample()
         return loss.detach(), errors
 
     def schedule(self, progress: float) -> None:
         """Set the learning rate for a fraction of the training, from 0 to 1, if it decays."""
         if self.config.lr_decay:
             self.optimizer.param_groups[0]["lr"] = self.config.lr * max(1 - progress, 0.0)
-
-    def resample(self) -> None:
-        """Sample new noise for the online network, used in acting and in the next update."""
-        resample(self._noisy, self._noise)
 
     def update_statistics(self, observations: Any) -> None:
         """Include observations [N, ...] in the normalization statistics, if observations are normalized."""
@@ -217,9 +212,11 @@ class QLearner:
     def best_actions(self, observations: Any) -> Tensor:
         """Return the greedy actions of the online network, [N, ...] → int64 [N].
 
-        Noisy layers use their current noise, unless the network is in ``eval()`` mode.
+        Noisy layers draw new noise for each observation, unless the network is in ``eval()`` mode.
         """
         observations = torch.as_tensor(observations, device=self.device)
+        if self.online.training:
+            resample(self._noisy, self._noise, len(observations))
         best: Tensor = self.online.q(self.online(observations)).argmax(1)
         return best
 

@@ -24,15 +24,15 @@ class NoisyLinear(nn.Module):
 
     w = μ + σ ⊙ f(ε_out) f(ε_in)ᵀ,  b = μ_b + σ_b ⊙ f(ε_out),  f(x) = sign(x) √|x|
 
-    The noise is constant until :func:`resample` samples new noise. In ``eval()`` mode there is no noise.
+    The noise is constant until :func:`resample` draws new noise. In ``eval()`` mode there is no noise.
 
     Args:
         inputs, outputs: sizes.
         sigma: σ₀. Initially σ is σ₀ / √inputs, and μ is uniform in ±1 / √inputs.
     """
 
-    noise_in: Tensor
-    noise_out: Tensor
+    noise_in: Tensor  # f(ε_in), [inputs], or [N, inputs] with noise of its own for each row of the input
+    noise_out: Tensor  # f(ε_out), [outputs] or [N, outputs]
 
     def __init__(self, inputs: int, outputs: int, sigma: float = 0.5) -> None:
         super().__init__()
@@ -41,13 +41,17 @@ class NoisyLinear(nn.Module):
         self.bias = nn.Parameter(torch.empty(outputs).uniform_(-bound, bound))
         self.weight_sigma = nn.Parameter(torch.full((outputs, inputs), sigma * bound))
         self.bias_sigma = nn.Parameter(torch.full((outputs,), sigma * bound))
-        self.register_buffer("noise_in", torch.zeros(inputs))
-        self.register_buffer("noise_out", torch.zeros(outputs))
+        # Not in the state, because it is drawn anew before every use.
+        self.register_buffer("noise_in", torch.zeros(inputs), persistent=False)
+        self.register_buffer("noise_out", torch.zeros(outputs), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """Compute [N, outputs] from [N, inputs]."""
         if not self.training:
             return F.linear(x, self.weight, self.bias)
+        if self.noise_in.ndim == 2:  # faster for few rows; the form below is faster for large batches
+            noisy = F.linear(self.noise_in * x, self.weight_sigma, self.bias_sigma)
+            return torch.addcmul(F.linear(x, self.weight, self.bias), self.noise_out, noisy)
         noise = torch.outer(self.noise_out, self.noise_in)
         weight = torch.addcmul(self.weight, self.weight_sigma, noise)
         return F.linear(x, weight, torch.addcmul(self.bias, self.bias_sigma, self.noise_out))
@@ -58,14 +62,15 @@ def noisy_layers(network: nn.Module) -> list[NoisyLinear]:
     return [layer for layer in network.modules() if isinstance(layer, NoisyLinear)]
 
 
-def resample(layers: Sequence[NoisyLinear], generator: torch.Generator) -> None:
-    """Draw new noise for every layer."""
+def resample(layers: Sequence[NoisyLinear], generator: torch.Generator, rows: int | None = None) -> None:
+    """Draw new noise for every layer; with ``rows``, of its own for each of the N = ``rows`` rows of the next input."""
     if not layers:
         return
-    parts = [part for layer in layers for part in (layer.noise_in, layer.noise_out)]
-    sizes = [part.numel() for part in parts]
-    x = torch.randn(sum(sizes), generator=generator, device=generator.device)
-    torch._foreach_copy_(parts, (x.sign() * x.abs().sqrt()).split(sizes))
+    sizes = [size for layer in layers for size in reversed(layer.weight.shape)]
+    x = torch.randn([sum(sizes)] if rows is None else [rows, sum(sizes)], generator=generator, device=generator.device)
+    parts = (x.sign() * x.abs().sqrt()).split(sizes, -1)
+    for layer, noise_in, noise_out in zip(layers, parts[::2], parts[1::2], strict=True):
+        layer.noise_in, layer.noise_out = noise_in, noise_out
 
 
 class QNetwork(nn.Module):

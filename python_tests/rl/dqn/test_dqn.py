@@ -144,6 +144,15 @@ def test_epsilon() -> None:
     assert noisy.epsilon == 0.0
 
 
+def test_noise_is_drawn_for_every_action_of_every_environment() -> None:
+    agent = DQN(small(noisy=True, learning_starts=0, sigma=100.0), fork_envs(AutoresetMode.SAME_STEP))
+    same = np.repeat(np.eye(4, dtype=np.float32)[:1], 64, 0)
+    first, second = agent.explore(same), agent.explore(same)
+    assert set(first) == {0, 1}
+    assert (first != second).any()
+    assert len(set(agent.act(same))) == 1
+
+
 def test_flushed_denormals_restores_the_previous_mode() -> None:
     tiny = torch.tensor([1e-39])
     with flushed_denormals():

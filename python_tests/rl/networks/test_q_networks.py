@@ -54,8 +54,24 @@ def test_noisy_linear_equals_its_formula() -> None:
             assert out[j].item() == pytest.approx(
                 (expected + layer.bias[j] + layer.bias_sigma[j] * layer.noise_out[j]).item(), abs=1e-5
             )
+    out = layer(x)
+    layer.noise_in, layer.noise_out = layer.noise_in.expand(3, -1), layer.noise_out.expand(3, -1)
+    torch.testing.assert_close(layer(x), out)
     layer.eval()
     assert torch.equal(layer(x), torch.nn.functional.linear(x, layer.weight, layer.bias))
+
+
+def test_noise_of_each_row() -> None:
+    layer = NoisyLinear(5, 4)
+    resample([layer], generator(), rows=3)
+    x = torch.randn(1, 5, generator=generator(1))
+    out = layer(x.expand(3, -1))
+    noise_in, noise_out = layer.noise_in, layer.noise_out
+    assert (noise_in.shape, noise_out.shape) == ((3, 5), (3, 4))
+    for row in range(3):
+        layer.noise_in, layer.noise_out = noise_in[row], noise_out[row]
+        torch.testing.assert_close(out[row : row + 1], layer(x))
+    assert not torch.allclose(out[0], out[1], atol=1e-3)
 
 
 def test_noise_scale_and_reproducibility() -> None:
