@@ -22,7 +22,7 @@ from automl_ext.training.config import to_dict, with_values
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.files.weights import check_fit
-from automl_ext.training.user_code import check_trusted, module_in, own_names
+from automl_ext.training.user_code import check_trusted, imported_modules, module_in, own_names
 
 Env = str | Callable[..., gymnasium.Env]
 
@@ -67,7 +67,8 @@ def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) ->
         path: the file.
         env: replaces the environment of the configuration; needed if that was a callable of another process.
         trust: Python modules that the configuration may name (``env_id``, ``wrapper``, ``potential``); they are
-            imported when environments are made. The module that ``env`` names is trusted.
+            imported when environments are made. The module that ``env`` names and your modules that this process
+            has imported are trusted.
 
     Raises:
         UserError: the file is missing, damaged, of a later version, or not a saved agent; or it names a module that is
@@ -105,7 +106,7 @@ def load_run(
             environments, so that ``learn`` continues exactly.
         env: replaces the environment of the configuration; needed if that was a callable of another process.
         trust: Python modules that the configuration may name (``env_id``, ``wrapper``, ``potential``); they are
-            imported. The module that ``env`` names is trusted.
+            imported. The module that ``env`` names and your modules that this process has imported are trusted.
 
     Raises:
         UserError: the run or the policy does not exist, a file is damaged, or the configuration names a module that is
@@ -129,5 +130,5 @@ def load_run(
 
 
 def _trusted(env: Env | None, trust: Iterable[str]) -> list[str]:
-    """Return the modules that the caller names: the modules in ``trust``, and the module of the id ``env``."""
-    return [*trust, *(module_in(name) for name in own_names({"env_id": env}))]
+    """Return the modules in ``trust``, the module of the id ``env``, and the user's modules in this process."""
+    return [*trust, *(module_in(name) for name in own_names({"env_id": env})), *imported_modules()]

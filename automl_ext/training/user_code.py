@@ -25,6 +25,7 @@ from automl_ext.training.files.reading import short
 
 GUARD = 'if __name__ == "__main__":'  # of scripts that start worker processes
 OPTIONS = ("env_id", "wrapper", "potential", "space")  # options whose values may name a module: MODULE:NAME
+WRAPPERS = "gymnasium.wrappers:"  # Gymnasium's own wrappers are not code of the user
 
 _OURS = os.path.dirname(automl_ext.__file__) + os.sep
 LIBRARIES = tuple({sysconfig.get_path(name) + os.sep for name in ("stdlib", "purelib", "platlib")})
@@ -97,18 +98,27 @@ def import_object(name: str, option: str) -> Any:
 
 
 def own_names(config: Any) -> Iterator[str]:
-    """Yield the values that name a module in a configuration, nested dicts of plain values."""
+    """Yield the values that name a module of the user in a configuration, nested dicts of plain values."""
     for key, value in config.items() if isinstance(config, dict) else ():
         if key in OPTIONS:
             values = value if isinstance(value, (list, tuple)) else [value]
             names = [name for value in values if isinstance(value, str) for name in value.split(",")]
-            yield from (name.strip() for name in names if ":" in name)
+            yield from (name.strip() for name in names if ":" in name and not name.strip().startswith(WRAPPERS))
         yield from own_names(value)
 
 
 def module_in(name: str) -> str:
     """Return the module that a value such as ``my_envs:Grid-v0`` or ``pettingzoo/my_envs:make`` names, or ""."""
     return name.rpartition(":")[0].rpartition("/")[2]
+
+
+def imported_modules() -> list[str]:
+    """Return the modules in this process that are not of this package, the standard library or installed packages.
+
+    A file that names one of them executes no new code. It must not choose among the functions of all libraries.
+    """
+    files = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
+    return [name for name, file in files.items() if file and not os.path.abspath(file).startswith((_OURS, *LIBRARIES))]
 
 
 def check_trusted(names: Iterable[str], trust: Iterable[str], source: str | Path) -> None:

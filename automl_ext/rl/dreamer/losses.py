@@ -1,4 +1,9 @@
-"""Losses of Dreamer's three networks (Hafner et al. 2020, equations 6 to 8 and 10): pure functions of tensors."""
+"""Losses of Dreamer's three networks (Hafner et al. 2020, equations 6 to 8 and 10): pure functions of tensors.
+
+Different from the paper, V(s) and the returns of s exclude r(s), the reward of s itself:
+G_t = r(s_{t+1}) + γ[(1 − λ)V(s_{t+1}) + λG_{t+1}].
+``reward[t]`` follows ``action[t]``, as in Gymnasium, so an episode's first state has no reward.
+"""
 
 from __future__ import annotations
 

@@ -183,7 +183,7 @@ class Agent(ABC):
 
     @abstractmethod
     def state_dict(self) -> dict[str, Any]:
-        """Return the complete training state, the environments' state included."""
+        """Return the complete training state, the environments' state included: tensors and plain Python values."""
 
     @abstractmethod
     def load_state_dict(self, state: dict[str, Any]) -> None:

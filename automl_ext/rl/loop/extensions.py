@@ -14,7 +14,7 @@ from automl_ext.rl.replay.uniform import Batch
 
 
 class Acted(NamedTuple):
-    """What the policy-gradient agents pass to an :class:`ExtraLoss`: N steps of a rollout.
+    """N steps of a rollout, which the policy-gradient agents pass to an :class:`ExtraLoss`.
 
     Attributes:
         observations: [N, ...].

@@ -156,7 +156,7 @@ class LearningAgent(Agent):
 
         Raises:
             OSError: the file cannot be written.
-            UserError: ``path`` is a folder, or a space cannot be saved.
+            UserError: ``path`` is a folder, or a space or an entry of the policy cannot be saved.
         """
         path = Path(path)
         write_agent(path, self.algorithm, self.config, self.spaces, self.policy_state())
@@ -166,7 +166,7 @@ class LearningAgent(Agent):
         """Close the environments."""
         self.envs.close()
 
-    # What the algorithms supply or adapt.
+    # Methods that the algorithms implement or override.
 
     def choose(
         self, observations: np.ndarray, state: State, starting: np.ndarray, deterministic: bool

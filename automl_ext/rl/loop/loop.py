@@ -17,6 +17,7 @@ from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.loop.agent import Agent, check_evaluation, envs_of, multiples
 from automl_ext.rl.loop.averages import Averages
 from automl_ext.rl.loop.evaluate import by_group, play
+from automl_ext.rl.loop.saved import check_saveable
 from automl_ext.rl.networks.groups import names_of
 from automl_ext.training import ranks
 from automl_ext.training.ctrl_c import CtrlC
@@ -136,6 +137,8 @@ class Training:
         keep_freed_memory()
         if out is None:
             return self.complete(algorithm, stop_after)
+        check_saveable(self.agent.policy_state(), "policy_state()")
+        check_saveable(self.agent.state_dict(), "state_dict()")
         with open_run(out, self.config, algorithm=algorithm, resume=resume, load=self.load_state_dict) as run:
             self.begin(run)
             try:

@@ -15,6 +15,7 @@ from automl_ext._version import __version__
 from automl_ext.rl.networks.groups import GroupedBox
 from automl_ext.training.config import from_dict, to_dict
 from automl_ext.training.errors import UserError
+from automl_ext.training.files.checkpoint import check_state
 from automl_ext.training.files.reading import short
 from automl_ext.training.files.weights import read_tensors, write_tensors
 
@@ -60,16 +61,33 @@ class SavedAgent:
         return from_dict(defaults, self.config, str(self.path), self.version)
 
 
+def check_saveable(state: Any, name: str) -> None:
+    """Check that a state of an agent can be loaded again.
+
+    Args:
+        state: the state.
+        name: what to call it in the message.
+
+    Raises:
+        UserError: an entry is neither a tensor nor plain Python, for example a NumPy array; the message names it.
+    """
+    try:
+        check_state(state, name)
+    except TypeError as error:
+        raise UserError(str(error)) from None
+
+
 def write_agent(
     path: Path, algorithm: str, config: Any, spaces: tuple[gymnasium.Space, gymnasium.Space], policy: dict[str, Any]
 ) -> None:
     """Write a saved agent, atomically and with a checksum.
 
     Raises:
-        UserError: ``path`` is a folder, or a space cannot be saved.
+        UserError: ``path`` is a folder, or a space or an entry of the policy cannot be saved.
     """
     if path.is_dir():
         raise UserError(f"path: expected a file name, got the folder {path}")
+    check_saveable(policy, "policy_state()")
     content = {
         "format": FORMAT,
         "automl_ext": __version__,

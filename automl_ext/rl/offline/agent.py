@@ -188,7 +188,7 @@ class OfflineAgent(LearningAgent):
     def _make_envs(self) -> None:
         """Do nothing: training needs no environments."""
 
-    # What the algorithms supply.
+    # Methods that the algorithms implement.
 
     def window(self, longest: int) -> int:
         """Return the number of rewards in a return of the batches; ``longest`` is the longest episode."""

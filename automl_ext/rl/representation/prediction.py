@@ -4,8 +4,8 @@ z = e(s);  p = q(g(h(z, a)));  t = g_m(e_m(s′))        h: transition model; g:
 spr:           −cos(p, t)                              Schwarzer et al. 2021, https://arxiv.org/abs/2007.05929, eq. 4
 contrastive:   −log softmax over the batch of p · t / τ    InfoNCE: van den Oord et al. 2018, eq. 4
 
-e_m and g_m are moving averages of e and g and get no gradient. What cannot be predicted, such as noise, does not lower
-the loss, so the encoder learns to leave it out.
+e_m and g_m are moving averages of e and g and get no gradient. Encoding unpredictable
+parts of an observation, such as noise, does not lower the loss, so the encoder learns to leave them out.
 """
 
 from __future__ import annotations

@@ -10,16 +10,17 @@ from pathlib import Path
 import numpy as np
 
 from automl_ext.training.errors import UserError
-from automl_ext.training.files.reading import check_size
+from automl_ext.training.files.reading import check_regular, check_size
 
 
 def read_npz(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Read the arrays whose names are in ``names``. Also return the names of all members.
 
     Raises:
-        UserError: the file is missing, no npz file, encrypted, or unpacks to more than half of the memory; or an array
-            holds Python objects.
+        UserError: the file is missing, no regular file, no npz file, encrypted, or unpacks to more than half of the
+            memory; or an array holds Python objects.
     """
+    check_regular(path, str(path))  # before it is opened: opening a pipe waits for a writer
     try:
         with zipfile.ZipFile(path) as archive:
             sizes = {info.filename.removesuffix(".npy"): info.file_size for info in archive.infolist()}

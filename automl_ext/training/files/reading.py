@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -115,5 +116,5 @@ def short(value: object) -> str:
         text = (str(value) or type(value).__name__) if isinstance(value, BaseException) else repr(value)
     except (ValueError, RecursionError):  # repr fails for huge integers and deeply nested lists
         text = f"a large {type(value).__name__}"
-    text = " ".join(text.split())
+    text = " ".join(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", text).split())  # torch's messages have bold text
     return text if len(text) <= 200 else text[:197] + "..."

@@ -17,10 +17,12 @@ from paths import ROOT
 
 pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
+from automl_ext import rl
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import make_envs
 from automl_ext.rl.reports.evaluate_run import evaluate_run
 from automl_ext.training.errors import UserError
+from automl_ext.training.user_code import imported_modules
 
 MODULE = '''
 """Episodes of four steps with reward 1 each."""
@@ -128,6 +130,30 @@ def test_evaluation_of_a_foreign_run_imports_no_module(command: Command, env_id:
     pytest.importorskip("matplotlib")
     assert command("plot", "run")[0] == 0  # curves need no environment
     assert "own_walk" not in sys.modules
+
+
+def test_loading_in_python_trusts_imported_modules_of_the_user(tmp_path: Path) -> None:
+    make_envs("own_walk:OwnWalk-v0", 1, 0).close()  # imports the module
+    agent = rl.make("a2c", "own_walk:OwnWalk-v0", wrapper=("own_walk:double",), hidden=(4,))
+    agent.learn(20, out="run")
+    path = agent.save("agent.pt")
+    assert rl.load(path).evaluate(1) == 8
+    assert rl.load_run("run").evaluate(1) == 8
+    forget()
+    for load in (rl.load, rl.load_run):
+        with pytest.raises(UserError, match="names the Python module own_walk"):
+            load(path if load is rl.load else "run")
+    assert rl.load(path, trust=["own_walk"]).evaluate(1) == 8
+    assert not {"os", "torch", "gymnasium", "automl_ext.rl"} & set(imported_modules())
+
+
+def test_wrappers_of_gymnasium_need_no_trust(command: Command) -> None:
+    code, out, error = command(
+        "train", "a2c", *SMALL, "--wrapper", "gymnasium.wrappers:FlattenObservation", "--out", "run"
+    )
+    assert code == 0, error
+    assert "--trust" not in out
+    assert command("eval", "run", "--episodes", "1")[0] == 0
 
 
 def test_option_file_names_only_trusted_modules(command: Command) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import pickle
 import re
 import sys
@@ -107,8 +108,16 @@ def test_damaged_files_are_refused(tmp_path: Path, changes: dict[str, Any], mess
 
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "data.npz").write_bytes(pickle.dumps(Executes()))
-    for name in ("data.npz", "none.npz", "."):
-        with pytest.raises(UserError, match="not a readable npz file"):
+    os.mkfifo(tmp_path / "pipe")
+    irregular = "expected a regular file, .* is a "
+    for name, message in (
+        ("data.npz", "not a readable npz file"),
+        ("none.npz", "not a readable npz file"),
+        (".", f"{irregular}folder"),
+        ("pipe", f"{irregular}pipe"),
+        ("/dev/zero", f"{irregular}device"),
+    ):
+        with pytest.raises(UserError, match=message):
             read_episodes(str(tmp_path / name))
     buffer = io.BytesIO()
     np.savez(buffer, x=np.zeros(3))
