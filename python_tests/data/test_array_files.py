@@ -195,4 +195,5 @@ def test_invalid_npz_files(tmp_path, content):
         path.write_bytes(data[:-50] if content == "cut" else data)
     else:
         path.write_bytes(content)
-    refused(f"npz:{path}", path, "is not a readable npz file")
+    message = "expected a regular file" if content == "folder" else "is not a readable npz file"
+    refused(f"npz:{path}", path, message)

@@ -12,7 +12,6 @@ import threading
 import time
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -274,18 +273,6 @@ def test_time_limit_of_a_plain_vector_environment() -> None:
     envs = Envs(AsyncVectorEnv([lambda: gymnasium.make("BadAction/Hang-v0")]), 0, step_timeout=0.3)
     with pytest.raises(EnvError, match=r"environment 0: step\(\) took longer than 0.3 s"):
         envs.step(np.array([1]))
-    envs.close()
-
-
-@pytest.mark.parametrize("vectorization", ["sync", "async"])
-def test_time_limit_is_for_worker_processes_only(vectorization: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(rl_bad_envs.FAULTS, "hang", lambda result: time.sleep(2.0) or result)
-    envs = make_envs("BadAction/Hang-v0", 2, 0, EnvOptions(vectorization, step_timeout=0.5))
-    if vectorization == "sync":
-        assert envs.step(np.array([0, 1])).valid.all()
-    else:
-        with pytest.raises(EnvError, match=r"environment 1: step\(\) took longer than 0.5 s"):
-            envs.step(np.array([0, 1]))
     envs.close()
 
 

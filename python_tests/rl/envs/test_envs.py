@@ -324,3 +324,16 @@ def test_actions_have_the_dtype_of_their_space() -> None:
 
     envs = make_envs(env_id_of(Bytes), 2, 0)
     assert envs.step(np.ones(2, np.int64)).actions.dtype == np.int64
+
+
+def test_step_timeout_is_for_worker_processes_only() -> None:
+    """A step in this process cannot be interrupted; test_env_faults.py has the worker that hangs."""
+
+    class Slow(Scripted):
+        def step(self, action: Any) -> Any:
+            time.sleep(0.05)
+            return super().step(action)
+
+    envs = make_envs(env_id_of(lambda: Slow(0)), 2, 0, EnvOptions("sync", step_timeout=0.01))
+    assert envs.step(np.zeros(2, np.int64)).valid.all()
+    envs.close()
