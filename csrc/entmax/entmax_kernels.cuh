@@ -63,7 +63,7 @@ __device__ Threshold<typename Row::C> find_threshold(const Team& team, const Row
       to_root = S(sums[0] - 1) / n;
       to_newton = least = to_root - rounding * sum / n;
     }
-    const bool all_stay = room > to_root;
+    const bool all_stay = room - to_root >= epsilon * (S(tau) + to_root);  // elements at the threshold stay, too
     // A step of `least` does not pass the root of the row if all these elements are above τ + least.
     const S forward = room > least && least > to_newton ? least : to_newton;
     const C next = C(S(tau) + forward);
