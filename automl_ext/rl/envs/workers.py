@@ -166,7 +166,8 @@ def _work(
         rest[1].put((index, EnvError, str(failure), ""))
         pipe.send((None, False))
         return
-    _async_worker(index, lambda: env, pipe, parent_pipe, *rest)
+    with contextlib.suppress(EOFError, ConnectionError):  # the pipe breaks if Ctrl-C or a signal kills the parent
+        _async_worker(index, lambda: env, pipe, parent_pipe, *rest)
 
 
 @contextlib.contextmanager

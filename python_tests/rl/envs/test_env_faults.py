@@ -8,6 +8,8 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -348,3 +350,17 @@ def test_step_timeout_out_of_range(limit: float) -> None:
 def test_too_few_steps() -> None:
     with pytest.raises((ValueError, UserError), match="eval_max_steps"):
         A3CConfig(eval_max_steps=0)
+
+
+def test_workers_of_a_killed_parent_end_silently() -> None:
+    """Ctrl-C while the command still loads kills it by the signal; its workers must not print tracebacks then."""
+    code = (
+        "import os, signal\n"
+        "from automl_ext import rl\n"
+        "agent = rl.make('a2c', 'CartPole-v1', n_envs=2, vectorization='async')\n"
+        "agent.envs.reset()\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert done.stderr == ""
