@@ -73,7 +73,7 @@ def test_summary_of_a_training_and_the_commands_that_follow(command: Command) ->
     assert re.search(r"^return, best policy +[\d.]+ \(the policy of step \d+\)$", out, re.MULTILINE)
     assert re.search(r"^steps +\d\d in [\d.]+ s, [\d,]+ steps/s; CPU time [\d.]+ s$", out, re.MULTILINE)
     assert re.search(r"^written to +it's/result\.json$", out, re.MULTILINE)
-    assert [re.sub(r" \d+", " N", line.split(":")[0]) for line in err.splitlines()] == ["a2c N/60, N s", "a2c N, N s"]
+    assert [re.sub(r" \d+", " N", line.split(":")[0]) for line in err.splitlines()] == ["a2c N/60, N s"] * 2
     assert "{" not in out
     assert [words[:2] for words in following(out)] == [["plot", "it's"], ["eval", "it's"]]
     pytest.importorskip("matplotlib")

@@ -9,7 +9,7 @@ import pytest
 from paths import ROOT
 
 README = (ROOT / "README.md").read_text()
-PYTHON = re.compile(r"```python\n(.*?)```", re.DOTALL)
+PYTHON = re.compile(r"```python\n(?! )(.*?)```", re.DOTALL)  # an indented block is a part of another file
 # Tested elsewhere: test_fitting.py, test_estimators_page.py, test_extending.py, test_source.py, test_migrating.py.
 # Tutorials run in `make docs`.
 ELSEWHERE = {"nas-data.md", "nas-estimation.md", "extending.md", "extending-nas.md", "migrating.md"}

@@ -33,7 +33,7 @@ def table(config: SearchConfig, space: Space[Any], data: ImageData | None) -> Sc
         raise UserError(
             f"data: the evaluator table reads no images, got {config.data!r}; expected the evaluator train or supernet"
         )
-    evaluator = TableEvaluator(Table.load(config.table))
+    evaluator = TableEvaluator(Table.load(config.table or "cifar10"))
     evaluator.check_budget(config.limits()[1])
     return Scoring(lambda: evaluator)
 

@@ -26,7 +26,7 @@ class SearchConfig(TrainingConfig):
     """
 
     evaluator: str = "train"  # Source of the scores: train, supernet or table.
-    table: str = "cifar10"  # Table of NAS-Bench-201: cifar10 (part of the package), or a CSV or npz file.
+    table: str | None = None  # Table of NAS-Bench-201, a CSV or npz file. Default: cifar10, part of the package.
     evaluations: int | None = None  # Largest number of evaluations. Default: 50 if no budget is given either.
     budget: float | None = None  # Seconds of evaluation (simulated with a table). Default with a table: 20,000.
     finalists: int = 5
@@ -47,7 +47,7 @@ class SearchConfig(TrainingConfig):
         check_range(self, "budget", "max_latency_ms", above=0)
         check_range(self, "max_parameters", "max_macs", low=1, high=10**15)
         if self.table is not None and self.evaluator != "table":
-            raise ValueError(f"table: expected --evaluator table beside it, got the evaluator {self.evaluator!r}")
+            raise ValueError(f"table: only --evaluator table reads a table, got the evaluator {self.evaluator!r}")
         if self.evaluator == "table" and self.max_latency_ms is not None:
             raise ValueError("max_latency_ms: the table has no latencies; expected the evaluator train or supernet")
         if self.evaluator == "table" and self.space != "nb201":

@@ -187,7 +187,7 @@ def test_scores_of_a_table_are_final(tmp_path: Path) -> None:
 
 
 def test_a_table_needs_its_evaluator(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="table: expected --evaluator table beside it, got the evaluator 'train'"):
+    with pytest.raises(ValueError, match="table: only --evaluator table reads a table, got the evaluator 'train'"):
         ReNASConfig(table="table.csv")
     with pytest.raises(UserError, match="evaluator: expected one of"):
         search("random", RandomConfig(evaluator="oracle"), tmp_path / "run")
