@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
+from importlib import import_module
 from typing import Any
 
 from automl_ext.training.config import apply_toml, to_dict
@@ -11,8 +12,19 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.user_code import check_trusted, own_names
 from automl_ext_cli.options import parse_options
 
-# Options that do not exist any more: command and option -> what replaces it.
-REMOVED = {("nas-bench", "--controller"): "--algorithms renas (controller lstm) or renas-history (controller history)"}
+# Options that do not exist any more, per command: what replaces them.
+_OF_SUPERNETS = {
+    "--recipe": "`search perturbation` does what the recipe robust did; --preset paper has the papers' values",
+    "--derive": "`search perturbation` derives by perturbation",
+    **dict.fromkeys(
+        ("--fair-warmup", "--partial-channels", "--stop-skip", "--beta-decay", "--tie"),
+        "in our measurements it did not help (docs/development/learning-notes.md)",
+    ),
+}
+REMOVED = {
+    "nas-bench": {"--controller": "use --algorithms renas (controller lstm) or renas-history (controller history)"},
+    **dict.fromkeys(("search gdas", "search entmax-gdas", "search darts"), _OF_SUPERNETS),
+}
 
 
 def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog: str, args: Sequence[str]) -> Any:
@@ -22,7 +34,7 @@ def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog:
         form: the dataclass to parse; it has ``options`` with ``trust``.
         kinds: the dataclasses in it: first that of ``options``, last that of the configuration. Their checks raise
             UserError.
-        default: returns the default of ``form`` with given settings: --config, --preset and --recipe set them.
+        default: returns the default of ``form`` with given settings: --config and --preset set them.
         prog: the command, for messages.
         args: the arguments.
 
@@ -30,9 +42,9 @@ def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog:
         UserError: a value is wrong, a file is missing, an option was removed, or a file names a module that --trust
             does not name.
     """
-    for (command, flag), instead in REMOVED.items():
-        if prog.endswith(f" {command}") and any(arg.partition("=")[0] == flag for arg in args):
-            raise UserError(f"{flag}: removed; use {instead}")
+    for flag, instead in REMOVED.get(prog.removeprefix("automl-ext "), {}).items():
+        if any(arg.partition("=")[0] in (flag, flag.replace("--", "--no-", 1)) for arg in args):
+            raise UserError(f"{flag}: removed; {instead}")
     options, settings = kinds[0], kinds[-1]
     toml = option_value("--config", args)
     try:  # the dataclasses check their values and raise ValueError
@@ -51,17 +63,11 @@ def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog:
 
 
 def named_values(options: Any, defaults: Any, args: Sequence[str]) -> Any:
-    """Return a configuration with the values of --preset or --recipe, if the command has that option."""
-    preset = option_value("--preset", args)
-    if preset is not None and hasattr(options, "preset"):
-        from automl_ext.rl.presets import preset as with_preset
-
-        return with_preset(preset, defaults)
-    if hasattr(options, "recipe"):
-        from automl_ext.nas.differentiable.recipes import with_recipe
-
-        return with_recipe(option_value("--recipe", args) or options.recipe, defaults)
-    return defaults
+    """Return a configuration with the values of --preset, if the command has that option."""
+    name = option_value("--preset", args)
+    if name is None or not hasattr(options, "presets"):
+        return defaults
+    return import_module(options.presets).preset(name, defaults)
 
 
 @contextlib.contextmanager
@@ -93,7 +99,7 @@ def raise_user_errors(kind: type) -> Iterator[None]:
 
 
 def option_value(flag: str, args: Sequence[str]) -> str | None:
-    """Return the value of --config, --preset or --recipe, which set the defaults of the options that tyro parses."""
+    """Return the value of --config or --preset, which set the defaults of the options that tyro parses."""
     for i, arg in enumerate(args):
         if arg == flag and i + 1 < len(args):
             return args[i + 1]

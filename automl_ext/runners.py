@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import tyro
 
@@ -64,6 +64,7 @@ class RunOptions:
 class TrainOptions(RunOptions):
     """Where to write, when to stop and what to print, and named values for the settings."""
 
+    presets: ClassVar[str] = "automl_ext.rl.presets"
     preset: str | None = None
     """Named values for the options below, for example "minatar"; --config and flags override them."""
 
@@ -78,11 +79,11 @@ class DQNOptions(TrainOptions):
 
 @dataclass
 class SupernetOptions(RunOptions):
-    """Options of a differentiable search."""
+    """Where to write, when to stop and what to print, and named values for the settings."""
 
-    recipe: str = "robust"
-    """Named values for the options below: "robust" (against collapse to operations without weights) or "paper"
-    (without these switches); --config and flags override them."""
+    presets: ClassVar[str] = "automl_ext.nas.differentiable.presets"
+    preset: str | None = None
+    """"paper": the publication's values of the options below; --config and flags override them."""
 
 
 class Runner(NamedTuple):
@@ -138,7 +139,10 @@ RUNNERS: dict[str, Runner] = {
 }
 RUNNERS |= {name: RUNNERS[command.run] for name, command in COMMANDS.items() if command.kind == "alias"}
 # The commands that torchrun may start in several processes.
-RANKED = ("search gdas", "search entmax-gdas", "search darts", "retrain", "train a2c", "train ppo", "train dreamer")
+RANKED = (
+    *(name for name, command in COMMANDS.items() if command.kind == "supernet"),
+    *("retrain", "train a2c", "train ppo", "train dreamer"),
+)
 RUNNERS["train dqn"] = RUNNERS["train dqn"]._replace(options=DQNOptions)
 RUNNERS["retrain"] = RUNNERS["retrain"]._replace(metric=_RETRAIN)
 TUNABLE = {name: runner for name, runner in RUNNERS.items() if runner.metric is not None}

@@ -24,7 +24,7 @@ class Command:
 
     | kind | options | run |
     |---|---|---|
-    | supernet | configuration | function that searches over a supernet, with ``--recipe`` |
+    | supernet | configuration | function that searches over a supernet |
     | strategy | configuration of a search strategy, which makes the strategy | – |
     | alias | – | name of the command that this one stands for |
     | agent | configuration | class of the agent |
@@ -55,6 +55,12 @@ COMMANDS: dict[str, Command] = {
         "search for a cell with first-order DARTS (Liu et al. 2019): evaluates all operations",
         "automl_ext.nas.differentiable.darts:DARTSConfig",
         "automl_ext.nas.differentiable.darts:search",
+    ),
+    "search perturbation": Command(
+        "supernet",
+        "train a supernet with fixed α, then remove operations (Wang et al. 2021)",
+        "automl_ext.nas.differentiable.perturbation:PerturbationConfig",
+        "automl_ext.nas.differentiable.perturbation:search",
     ),
     "search auto": Command(
         "run",

@@ -16,6 +16,8 @@ from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig
 from automl_ext.nas.differentiable.entmax_gdas import search as search_entmax_gdas
 from automl_ext.nas.differentiable.gdas import GDASConfig
 from automl_ext.nas.differentiable.gdas import search as search_gdas
+from automl_ext.nas.differentiable.perturbation import PerturbationConfig
+from automl_ext.nas.differentiable.perturbation import search as search_perturbation
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
 from automl_ext.nas.ensembles.network import load_ensemble
 from automl_ext.nas.estimators.early_stopping import EarlyStopping
@@ -61,6 +63,7 @@ __all__ = [
     "GDASConfig",
     "LowerFidelity",
     "NASBench201",
+    "PerturbationConfig",
     "RandomConfig",
     "ReNASConfig",
     "ReNASSpace",
@@ -87,4 +90,5 @@ __all__ = [
     "search_darts",
     "search_entmax_gdas",
     "search_gdas",
+    "search_perturbation",
 ]

@@ -27,7 +27,7 @@ from automl_ext.training.machine.environment import cpu_name
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 EVALUATION = ["--eval-episodes", "1", "--final-episodes", "1", "--eval-max-steps", "10", "--vectorization", "sync"]
-SEARCH = ["--recipe", "paper", "--epochs", "1", "--warmup", "0", "--channels", "16"]
+SEARCH = ["--epochs", "1", "--warmup", "0", "--channels", "16"]
 SEARCH += ["--retrain-epochs", "1", "--retrain-channels", "1"]
 DREAMER = ["--n-envs", "2", "--total-steps", "700", "--prefill", "500", "--pretrain", "1"]
 # Per case: command line, and number of steps where result.json has none.

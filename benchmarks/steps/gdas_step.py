@@ -30,6 +30,7 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split
+from automl_ext.nas.differentiable.gdas import sample
 from automl_ext.nas.differentiable.steps import alpha_step, frozen, weight_step
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice, Supernet
@@ -57,7 +58,7 @@ class Batches(NamedTuple):
 def draw_batches(steps: int, batch: int, size: int) -> list[Batches]:
     """Sample the batches of all steps.
 
-    The seeds are those that :func:`automl_ext.nas.differentiable.samplers.sample` draws from a generator with seed 0.
+    The seeds are those that :func:`automl_ext.nas.differentiable.gdas.sample` draws from a generator with seed 0.
     """
     rng = torch.Generator().manual_seed(0)
     return [
@@ -86,8 +87,8 @@ class OurStep:
 
     def __call__(self, batches: Batches) -> Losses:
         weights, alpha = (Split(x, y) for x, y in zip(batches.images, batches.labels, strict=True))
-        loss = weight_step(self.supernet, self.optimizers[0], weights, TAU, 5.0, self.rng)
-        return loss.item(), alpha_step(self.supernet, self.optimizers[1], alpha, TAU, self.rng).item()
+        loss = weight_step(self.supernet, self.optimizers[0], 5.0, weights, TAU, self.rng, sample)
+        return loss.item(), alpha_step(self.supernet, self.optimizers[1], alpha, TAU, self.rng, sample).item()
 
 
 class OurMixedStep(OurStep):

@@ -145,7 +145,7 @@ def test_gumbel_mixed_op(sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gdas_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps each for the weights and α sample the same architectures as on the CPU; the losses agree."""
     from automl_ext.data.images import Split
-    from automl_ext.nas.differentiable.samplers import sample
+    from automl_ext.nas.differentiable.gdas import sample
     from automl_ext.nas.differentiable.steps import alpha_step, weight_step
     from automl_ext.nas.spaces.nasbench201 import NASBench201
 
@@ -163,8 +163,8 @@ def test_gdas_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         adam = torch.optim.Adam(supernet.alphas.parameters(), lr=0.01)
         losses, drawn = [], []
         for _ in range(2):
-            losses.append(weight_step(supernet, sgd, batch, 5.0, 5.0, rng))
-            losses.append(alpha_step(supernet, adam, batch, 5.0, rng))
+            losses.append(weight_step(supernet, sgd, 5.0, batch, 5.0, rng, sample))
+            losses.append(alpha_step(supernet, adam, batch, 5.0, rng, sample))
             drawn += [choice.active for choice in sample(supernet.alphas, 5.0, rng)]
         return drawn, [x.detach().cpu() for x in (*losses, *supernet.alphas)]
 

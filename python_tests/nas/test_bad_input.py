@@ -21,6 +21,7 @@ from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig
 from automl_ext.nas.differentiable.darts import DARTSConfig
 from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig
 from automl_ext.nas.differentiable.gdas import GDASConfig
+from automl_ext.nas.differentiable.perturbation import PerturbationConfig
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig
 from automl_ext.nas.retraining.compare import CompareConfig
 from automl_ext.nas.retraining.retrain import RetrainConfig
@@ -32,6 +33,7 @@ CONFIGS: dict[str, type] = {
     "search gdas": GDASConfig,
     "search entmax-gdas": EntmaxGDASConfig,
     "search darts": DARTSConfig,
+    "search perturbation": PerturbationConfig,
     **{f"search {name}": load(command.options) for name, command in named("strategy").items()},
     "retrain": RetrainConfig,
     "compare": CompareConfig,
@@ -41,7 +43,7 @@ CONFIGS: dict[str, type] = {
 }
 MAY_BE_ZERO = {
     *("seed", "shift", "cutout", "momentum", "weight_decay", "auxiliary", "drop_path", "warmup", "lr_min"),
-    *("alpha_beta1", "alpha_beta2", "alpha_weight_decay", "baseline_decay", "beta_decay", "tune_epochs", "tie"),
+    *("alpha_beta1", "alpha_beta2", "alpha_weight_decay", "baseline_decay", "tune_epochs"),
 }
 
 

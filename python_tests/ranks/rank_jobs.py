@@ -24,7 +24,7 @@ from automl_ext.training import ranks
 ROOT = Path(__file__).parents[2]
 CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_3x3~2|"
 IMAGES = ["--subset", "150", "--batch-size", "15", "--epochs", "2", "--channels", "4", "--flip"]
-SEARCH = [*IMAGES, "--recipe", "paper", "--retrain-epochs", "1", "--retrain-channels", "4"]
+SEARCH = [*IMAGES, "--retrain-epochs", "1", "--retrain-channels", "4"]
 WEIGHTS = ["--class-weights", "1", "2", "1", "1", "1", "1", "1", "3", "1", "1"]
 EVALUATION = ["--eval-episodes", "1", "--final-episodes", "1", "--vectorization", "sync"]
 AGENT = [*EVALUATION, "--total-steps", "240", "--eval-every", "120", "--checkpoint-every", "120"]

@@ -34,24 +34,6 @@ def nas_bench() -> str:
     )
 
 
-def gdas_cifar() -> str:
-    lines, by_search = [], {}
-    for r in load("gdas_cifar"):
-        by_search.setdefault(r["search"], []).append(r)
-    for search, rows in by_search.items():
-        found = [r["table_test_accuracy"] for r in rows]
-        above = [f"{percent(r['cells_of_table_above'])}" for r in rows]
-        mean = f"{statistics.mean(found):.1f} ± {statistics.stdev(found):.1f}"
-        cost = f"{1000 * statistics.mean(r['cpu_seconds_per_step'] for r in rows):.0f}"
-        run = f"{statistics.mean(r['operations_per_edge'] for r in rows):.1f}"
-        lines.append([f"`{search}`", *(f"{a:.2f}" for a in found), mean, ", ".join(above), cost, run])
-    return table(
-        "search | seed 0 | seed 1 | seed 2 | mean ± std | cells of the space that are better | CPU-ms per step "
-        "| operations run per edge",
-        lines,
-    )
-
-
 def costs_search() -> str:
     """Return the table of the costs of a search, without the training of its candidates, and of training a network."""
     default, larger = load("nas_bench")["default"], load("nas_bench")["population 30 sample 10"]
@@ -66,13 +48,12 @@ def costs_search() -> str:
         [name, f"{r['evaluations']:.0f} choices, without their evaluation", f"{r['cpu_seconds']:.3f}", "nas_bench.json"]
         for name, r in strategies.items()
     ]
-    steps: dict[str, list[dict[str, Any]]] = {}
-    for r in load("gdas_cifar"):
-        steps.setdefault(r["search"], []).append(r)
-    for name, rows in steps.items():
-        seconds = statistics.mean(r["steps"] * r["cpu_seconds_per_step"] for r in rows)
-        work = f"{rows[0]['steps']:,} steps, 64 color images of 32 × 32, {rows[0]['config']['channels']} channels"
-        lines.append([f"`search {name}`", work, f"{seconds:.0f}", "gdas_cifar.json"])
+    for search, rows in by_search().items():
+        if search != "random":
+            config = rows[0]["config"]
+            work = f"{config['epochs']} epochs, {integer(config['subset'])} color images, {config['channels']} channels"
+            seconds = statistics.mean(r["search_cpu_seconds"] for r in rows)
+            lines.append([f"`search {search}`", work, f"{seconds:.0f}", "differentiable_search.json"])
     for r in load("supernet_ranking"):
         net = r["supernet"]
         work = f"{net['epochs']} epochs of a supernet, {integer(r['images'])} images of {r['data']}"
@@ -87,10 +68,31 @@ def costs_search() -> str:
     return table("command | work | CPU-seconds | file", lines)
 
 
+def by_search() -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of the searches over a supernet and of random search at equal CPU time, by search."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for r in load("differentiable_search"):
+        groups.setdefault(r["search"], []).append(r)
+    return groups
+
+
 def differentiable_search() -> str:
+    lines = []
+    for search, rows in by_search().items():
+        found = [r["table_test_accuracy"] for r in rows]
+        seconds = statistics.mean(r["search_cpu_seconds"] for r in rows)
+        error = statistics.stdev(found) / len(found) ** 0.5
+        above = ", ".join(percent(r["cells_of_table_above"]) for r in rows)
+        each = ", ".join(f"{accuracy:.2f}" for accuracy in found)
+        mean = f"{statistics.mean(found):.2f} ± {error:.2f}"
+        lines.append([f"`{search}`", f"{seconds:.0f}", each, mean, f"{min(found):.2f}", above])
+    header = "search | CPU-seconds per search | accuracy by seed, from 0 | mean ± standard error | lowest"
+    return table(f"{header} | share of the space that is better", lines)
+
+
+def differentiable_switches() -> str:
     groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
-    measured = load("differentiable_search")
-    for r in measured:
+    for r in load("differentiable_switches"):
         groups.setdefault((r["algorithm"], r["variant"], r["minutes"]), []).append(r)
     lines = []
     for (algorithm, variant, _), rows in groups.items():
@@ -99,9 +101,22 @@ def differentiable_search() -> str:
         minutes = statistics.mean(r["search_cpu_seconds"] for r in rows) / 60
         seeds = ", ".join(str(r["seed"]) for r in rows)
         mean = f"{statistics.mean(found):.2f}"
-        cells = [f"`{algorithm}`", f"`{variant}`", f"{minutes:.1f}", seeds, mean, f"{min(found):.2f}", percent(bad)]
+        cells = [algorithm, variant, f"{minutes:.1f}", seeds, mean, f"{min(found):.2f}", percent(bad)]
         lines.append(cells)
     return table("search | variant | CPU-minutes per search | seeds | mean | lowest | edges with `none` or skip", lines)
+
+
+def alpha_signal() -> str:
+    lines = []
+    rows = load("alpha_signal")
+    for r in sorted(rows, key=lambda r: (r["data"], r["channels"], r["cells"], r["lr"], r["step"])):
+        rate = f"{r['lr']:g}" + ", falling to 0" * r["cosine"]
+        where = [r["data"], str(r["channels"]), str(r["cells"]), rate, integer(r["step"]), f"{r['loss']:.2f}"]
+        for form in ("darts", "nb201"):
+            where.append(", ".join(f"{v:+.2f}".replace("-", "−") for v in r[f"{form}, tau 1"].values()))
+        lines.append([*where, f"{r['error']:.2f}"])
+    header = "images | C | N | learning rate | steps | loss | form `darts`: skip, 1×1, 3×3, pool | form `nb201`"
+    return table(f"{header} | standard error", lines)
 
 
 def fidelity() -> str:

@@ -1,8 +1,7 @@
 """Candidates from a supernet: a differentiable search with a time limit, as a job of ``search auto``.
 
-It is ``search darts`` with the recipe "robust": the weights of the supernet are trained with equal weights of all
-operations, then architectures are derived by perturbation in several random orders of the edges, and ordered by
-training-free scores.
+It is ``search perturbation``: the weights of the supernet are trained with equal weights of all operations, then
+architectures are derived by perturbation in several random orders of the edges, and ordered by training-free scores.
 """
 
 from __future__ import annotations
@@ -17,17 +16,16 @@ from automl_ext.data.images import Splits
 from automl_ext.nas.auto.config import AutoConfig
 from automl_ext.nas.auto.plan import SUPERNET_STEPS
 from automl_ext.nas.differentiable.candidates import all_candidates
-from automl_ext.nas.differentiable.darts import DARTSConfig
-from automl_ext.nas.differentiable.deriving import by_rank, decode
-from automl_ext.nas.differentiable.perturbation import Perturbation, count_decisions
-from automl_ext.nas.differentiable.recipes import with_recipe
-from automl_ext.nas.differentiable.samplers import softmax_weights
+from automl_ext.nas.differentiable.darts import mix
+from automl_ext.nas.differentiable.deriving import by_rank
+from automl_ext.nas.differentiable.perturbation import Perturbation, PerturbationConfig
 from automl_ext.nas.differentiable.supernet_search import SupernetSearch
 from automl_ext.nas.spaces.space import Space, supernet_of
 from automl_ext.training.errors import UserError
 
 IMAGES = 500  # number of images on which a decision is measured, by its loss
 MOST_STEPS = 2000  # largest number of optimizer steps of the supernet
+MOST_ORDERS = 8
 LEAST_ORDERS = 4  # among fewer architectures there is little choice
 DERIVING = 0.6  # largest share of the time for the derivations
 FORWARD = 1 / 3  # cost of a forward pass relative to a training step
@@ -50,7 +48,7 @@ class DeriveJob:
         self, config: AutoConfig, space: Space[Any], splits: Splits, device: torch.device, seconds: float
     ) -> None:
         self.space, self.splits, self.device, self.limit = space, splits, device, seconds
-        options = DARTSConfig(
+        options = PerturbationConfig(
             space=config.space,
             seed=config.seed,
             device=config.device,
@@ -61,7 +59,7 @@ class DeriveJob:
             flip=config.flip,
             class_weights=config.class_weights,
         )
-        self.search = SupernetSearch(with_recipe("robust", options), space, splits, device, softmax_weights)
+        self.search = SupernetSearch(options, space, splits, device, mix)
         self.derivation: Perturbation | None = None
         self.epoch, self.epochs, self.orders = 0, 2, 0  # until the first epoch is measured
 
@@ -77,7 +75,7 @@ class DeriveJob:
             if self.epoch == 0:
                 self.set_plan(*self.plan())
             if self.orders and self.search.epoch == self.search.epochs:
-                self.derivation = Perturbation(self.search, IMAGES, by_loss=True)
+                self.derivation = self.make_derivation()
         else:
             named = {f"derive_{name}": value for name, value in self.derivation.run_epoch().items()}
         self.epoch += 1
@@ -90,21 +88,24 @@ class DeriveJob:
         steps = max(images // search.config.batch_size, 1)
         candidates = sum(int(mask.sum()) for mask in search.allowed or all_candidates(search.supernet))
         order = FORWARD * epoch * candidates * min(IMAGES, len(search.alpha_images.labels)) / images
-        orders = min(search.config.orders, int(DERIVING * self.limit / order))
+        orders = min(MOST_ORDERS, int(DERIVING * self.limit / order))
         epochs = min(int((self.limit - orders * order) / epoch), math.ceil(MOST_STEPS / steps))
         return (epochs, orders) if orders >= LEAST_ORDERS and epochs * steps >= SUPERNET_STEPS else (1, 0)
 
     def set_plan(self, epochs: int, orders: int) -> None:
         """Set the numbers of epochs of the supernet and of orders; without orders, the job ends after its epochs."""
         search, self.orders = self.search, orders
-        search.config, search.epochs = replace(search.config, epochs=epochs, orders=max(orders, 1)), epochs
-        self.epochs = epochs + orders * count_decisions(search.supernet)
+        search.config, search.epochs = replace(search.config, epochs=epochs), epochs
+        self.epochs = epochs + self.make_derivation().epochs
+
+    def make_derivation(self) -> Perturbation:
+        return Perturbation(self.search, self.orders, images=IMAGES, by_loss=True)
 
     def genotypes(self) -> list[Any]:
         """Return the architectures that a finished job derived, the one with the highest training-free rank first."""
         if self.derivation is None:
             return []
-        found = [decode(self.search.supernet, self.derivation.alphas(masks)) for masks in self.derivation.derived]
+        found = self.derivation.genotypes()
         with self.search.clock:
             order = by_rank(found, self.space, self.splits, self.device, self.search.config.seed)
         return list(dict.fromkeys(found[i] for i in order))
@@ -124,7 +125,7 @@ class DeriveJob:
             self.set_plan(*state["plan"])
         self.epoch = state["epoch"]
         if state["derives"]:
-            self.derivation = Perturbation(self.search, IMAGES, by_loss=True)
+            self.derivation = self.make_derivation()
             self.derivation.load_state_dict(state["job"])
         else:
             self.search.load_state_dict(state["job"])

@@ -28,21 +28,16 @@ def without_none(supernet: Supernet) -> list[Tensor]:
     Raises:
         UserError: the supernet does not name its operations.
     """
-    check_names(supernet, "--no-none")
+    count = supernet.alphas[0].shape[1]
+    if len(supernet.operations) != count:
+        raise UserError(
+            f"--no-none: {type(supernet).__name__}.operations: expected the names of {count} operations, "
+            f"got {len(supernet.operations)}; --none does not need them"
+        )
     allowed = all_candidates(supernet)
     for mask in allowed:
         mask[:, [k for k, name in enumerate(supernet.operations) if name == NONE]] = False
     return allowed
-
-
-def check_names(supernet: Supernet, option: str) -> None:
-    """Raise UserError if the supernet does not name its operations, which ``option`` needs."""
-    count = supernet.alphas[0].shape[1]
-    if len(supernet.operations) != count:
-        raise UserError(
-            f"{option}: {type(supernet).__name__}.operations: expected the names of {count} operations, "
-            f"got {len(supernet.operations)}; --recipe paper does not need them"
-        )
 
 
 def masked(alphas: Iterable[Tensor], allowed: Sequence[Tensor] | None) -> list[Tensor]:

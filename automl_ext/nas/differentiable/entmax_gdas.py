@@ -28,16 +28,21 @@ closes this gap, because the search then trains single operations.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
+
+import torch
+from torch import Tensor
 
 from automl_ext.nas.differentiable.config import AnnealedConfig
-from automl_ext.nas.differentiable.deriving import Score
-from automl_ext.nas.differentiable.samplers import sample_entmax
 from automl_ext.nas.differentiable.search import search_supernet
 from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.spaces.supernet import Choice
+from automl_ext.ops.gumbel import gumbel_entmax15
 from automl_ext.training.search_space import Range
+from automl_ext.training.seeding import draw_seed
 
 
 @dataclass
@@ -49,6 +54,19 @@ class EntmaxGDASConfig(AnnealedConfig):
 
     tau_max: Annotated[float, Range(0.3, 5.0, log=True)] = 1.0
     """Temperature τ in the first epoch; the higher, the more operations run per edge."""
+    tau_min: Annotated[float, Range(0.05, 1.0, log=True)] = 0.1  # Temperature τ of the samples in the last epoch.
+
+
+def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
+    """Sample a few operations per edge: those with entmax₁.₅((log_softmax(α) + g)/τ) > 0.
+
+    Arguments and result are those of :func:`automl_ext.nas.differentiable.gdas.sample`.
+    """
+    choices = []
+    for alpha in alphas:
+        weights = gumbel_entmax15(torch.log_softmax(alpha, dim=-1), tau, seed=draw_seed(rng))
+        choices.append(Choice.support(cast(Tensor, weights)))
+    return choices
 
 
 def search(
@@ -58,10 +76,9 @@ def search(
     stop_after: int | None = None,
     space: Space[Any] | None = None,
     data: Any = None,
-    score: Score | None = None,
 ) -> dict[str, Any] | None:
     """Search with entmax-GDAS, then train and test the architecture that it found.
 
     Arguments, result and errors are those of :func:`automl_ext.nas.differentiable.search.search_supernet`.
     """
-    return search_supernet(config, out, sample_entmax, "entmax-gdas", resume, stop_after, space, data, score)
+    return search_supernet(config, out, sample, "entmax-gdas", resume, stop_after, space, data)

@@ -1,44 +1,50 @@
-"""Deriving by perturbation in place of argmax α (DARTS-PT: Wang et al., ICLR 2021, algorithm 1).
+"""Search by perturbation with fixed α (DARTS-PT, "fix α": Wang et al., ICLR 2021, algorithm 1 and section 5.2).
 
-    for each edge, in random order:
-        for each candidate o:  a(o) = accuracy of the supernet without o on this edge
-        the edge keeps argmin a(o), the operation whose removal hurts most;  train the weights for a few epochs
-    for each node, in random order, if the space limits its inputs:
-        remove the edge whose removal hurts least, until the limit is reached;  train the weights
-
-α is the weight of an operation in the mixture; a(o) shows how much the trained supernet depends on the operation. So α
-need not be trained at all: with ``warmup`` 1 the search trains the weights only ("fixed α" in the paper).
+    1. train the weights ω of the supernet, in which all operations run with equal weights; α is never trained
+    2. for each edge, in random order:
+           for each candidate o:  a(o) = accuracy of the supernet without o on this edge
+           the edge keeps argmin a(o), the operation whose removal hurts most;  train ω for a few epochs
+       for each node, in random order, if the space limits its inputs:
+           remove the edge whose removal hurts least, until the limit is reached;  train ω
 
 The found cell depends on the order of the edges. With ``orders`` above 1, several cells are derived from the same
 weights, each in its own random order, and training-free scores choose among them: the accuracy of a derived cell with
-the supernet's weights, which were trained for the mixture of all operations, does not show which cell is good.
+the supernet's weights, which were trained for the mixture of all operations, does not show which cell is good. The
+choice among orders is of this package; the paper has one order and 5 epochs of training after each decision.
 
-As in the authors' code, weights of the other operations keep their values if all operations run (DARTS), batch norm
-uses the statistics of the batch, and the learning rate is a tenth of the search's. Their code also trains α in between;
-here α is fixed. For GDAS and entmax-GDAS, which the paper does not treat, the accuracy is that of sampled networks that
-do not use the operation; all candidates of an edge see the same noise. Equal accuracies are decided by the loss.
+As in the authors' code, weights of the other operations keep their values when one is removed, batch norm uses the
+statistics of the batch, and the learning rate of step 2 is a tenth of the search's. Equal accuracies are decided by the
+loss.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from automl_ext.data.images import Split
+from automl_ext.data.images import Split, Splits
 from automl_ext.nas.differentiable.candidates import NONE, all_candidates, masked
-from automl_ext.nas.differentiable.samplers import softmax_weights
+from automl_ext.nas.differentiable.config import SupernetConfig
+from automl_ext.nas.differentiable.darts import mix
+from automl_ext.nas.differentiable.deriving import by_rank, decode
+from automl_ext.nas.differentiable.search import search_supernet
 from automl_ext.nas.differentiable.steps import weight_step
 from automl_ext.nas.differentiable.supernet_search import SupernetSearch
 from automl_ext.nas.retraining.images import epoch_batches
 from automl_ext.nas.retraining.optimizer import nesterov_sgd
+from automl_ext.nas.retraining.training import LARGEST
+from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.training import ranks
+from automl_ext.training.checks import check_range
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import draw_seed
 
@@ -47,13 +53,52 @@ Draw = Callable[[torch.Generator], list[Choice]]
 Result = tuple[float, float]  # accuracy and −loss, the deciding one first
 
 
+@dataclass
+class PerturbationConfig(SupernetConfig):
+    """Configuration of a search by perturbation, and of the training of the architecture that it finds."""
+
+    tune_epochs: int = 0  # Epochs of training after each edge that is decided (the paper: 5).
+    orders: int = 8  # Number of derivations, each with its own order of edges; training-free scores choose one cell.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "tune_epochs", low=0, high=LARGEST)
+        check_range(self, "orders", low=1, high=LARGEST)
+        if self.orders > 1 and self.tune_epochs:
+            raise ValueError(
+                f"orders: expected 1 with tune_epochs {self.tune_epochs}, got {self.orders}: all derivations start "
+                "from the same weights, so set tune_epochs to 0"
+            )
+
+
+def search(
+    config: PerturbationConfig,
+    out: str | Path,
+    resume: str | None = None,
+    stop_after: int | None = None,
+    space: Space[Any] | None = None,
+    data: Any = None,
+) -> dict[str, Any] | None:
+    """Search by perturbation, then train and test the architecture that was found.
+
+    Arguments, result and errors are those of :func:`automl_ext.nas.differentiable.search.search_supernet`.
+    """
+
+    def derivation(job: SupernetSearch) -> Perturbation:
+        return Perturbation(job, config.orders, config.tune_epochs)
+
+    return search_supernet(config, out, mix, "perturbation", resume, stop_after, space, data, derivation)
+
+
 class Perturbation:
     """Derives an architecture from a finished search; a :class:`~automl_ext.training.epochs.Job`.
 
-    An epoch decides one edge or node, then trains the weights for ``config.tune_epochs`` epochs, except the last one.
+    An epoch decides one edge or node, then trains the weights for ``tune_epochs`` epochs, except the last one.
 
     Args:
         search: the finished search.
+        orders: the number of derivations.
+        tune_epochs: epochs of training after each decision.
         images: largest number of images on which a decision is measured.
         by_loss: decide by the loss, and at equal losses by the accuracy. The loss needs fewer images, since every image
             changes it.
@@ -63,33 +108,34 @@ class Perturbation:
         derived: the masks of all finished orders.
     """
 
-    def __init__(self, search: SupernetSearch, images: int = IMAGES, by_loss: bool = False) -> None:
-        self.search, self.supernet, self.by_loss = search, search.supernet, by_loss
+    def __init__(
+        self, search: SupernetSearch, orders: int, tune_epochs: int = 0, images: int = IMAGES, by_loss: bool = False
+    ) -> None:
+        self.search, self.supernet, self.tune_epochs, self.by_loss = search, search.supernet, tune_epochs, by_loss
         config, supernet = search.config, search.supernet
         self.derived: list[list[Tensor]] = []
-        self.begin_order()
-        self.decisions = count_decisions(supernet)
-        self.epoch, self.epochs = 0, config.orders * self.decisions
+        self.allow_all()
+        self.decisions = len(self.edges) + len(self.nodes)
+        self.epoch, self.epochs = 0, orders * self.decisions
         self.images = Split(search.alpha_images.images[:images], search.alpha_images.labels[:images])
         self.optimizer = nesterov_sgd(supernet.weights(), config.lr / 10, config.momentum, config.weight_decay)
 
     def begin_order(self) -> None:
         """Allow all candidates again, and draw an order of edges and nodes."""
+        self.allow_all()
+        for places in (self.edges, self.nodes):
+            places[:] = [places[i] for i in torch.randperm(len(places), generator=self.search.rng)]
+
+    def allow_all(self) -> None:
+        """Allow all candidates, and list all edges and nodes to decide, as pairs (kind of cell, index)."""
         search, supernet = self.search, self.supernet
         self.allowed = [mask.clone() for mask in search.allowed or all_candidates(supernet)]
-        edges = [(kind, edge) for kind, mask in enumerate(self.allowed) for edge in range(len(mask))]
-        self.edges = [edges[i] for i in torch.randperm(len(edges), generator=search.rng)]
+        self.edges = [(kind, edge) for kind, mask in enumerate(self.allowed) for edge in range(len(mask))]
         self.nodes: list[tuple[int, int]] = []
         if supernet.inputs is not None:  # the space has no edges of "none": it keeps the strongest edges of a node
             for mask in self.allowed:
                 mask[:, supernet.operations.index(NONE)] = False
-            nodes = [(kind, i) for kind in range(len(self.allowed)) for i in range(len(supernet.nodes))]
-            self.nodes = [nodes[i] for i in torch.randperm(len(nodes), generator=search.rng)]
-
-    @property
-    def tau(self) -> float:
-        """The temperature of the last epoch of the search, which may have ended early."""
-        return self.search.config.tau(self.search.epoch - 1)
+            self.nodes = [(kind, i) for kind in range(len(self.allowed)) for i in range(len(supernet.nodes))]
 
     def run_epoch(self) -> dict[str, float]:
         """Decide one edge or node.
@@ -101,7 +147,7 @@ class Perturbation:
         with self.search.clock:
             self.supernet.train()
             place = self.epoch % self.decisions
-            if place == 0 and self.epoch:
+            if place == 0:
                 self.begin_order()
             if place < len(self.edges):
                 results = self.decide_edge(*self.edges[place])
@@ -112,7 +158,7 @@ class Perturbation:
                 self.derived.append([mask.clone() for mask in self.allowed])
             name = "log_likelihood" if self.by_loss else "accuracy"
             scalars = {f"{name}_without_best": min(results)[0], f"{name}_without_worst": max(results)[0]}
-            if self.epoch < self.epochs and self.search.config.tune_epochs:
+            if self.epoch < self.epochs and self.tune_epochs:
                 scalars["loss"] = self.tune()
             return scalars
 
@@ -155,20 +201,15 @@ class Perturbation:
 
     def choices(self, rng: torch.Generator) -> list[Choice]:
         """Return the operations that a pass of the supernet runs, given the decisions so far."""
-        return self.search.choices(self.alphas(), self.tau, rng)
+        return mix(self.alphas(), 1.0, rng)
 
     def without(self, kind: int, edge: int, operation: int, rng: torch.Generator) -> list[Choice]:
         """Return the operations that a pass runs if ``operation`` is removed from ``edge``."""
-        if self.search.sample is softmax_weights:
-            choices = self.choices(rng)
-            weights = choices[kind].weights.clone()
-            weights[edge, operation] = 0
-            choices[kind] = Choice.support(weights)._replace(edges=choices[kind].edges)
-            return choices
-        alphas = self.alphas()
-        if self.allowed[kind][edge].sum() > 1:
-            alphas[kind][edge, operation] = -torch.inf
-        return self.search.choices(alphas, self.tau, rng)
+        choices = self.choices(rng)
+        weights = choices[kind].weights.clone()
+        weights[edge, operation] = 0
+        choices[kind] = Choice.support(weights)
+        return choices
 
     def alphas(self, allowed: list[Tensor] | None = None) -> list[Tensor]:
         """Return α with −inf for all operations that were not kept, or that the given masks exclude."""
@@ -181,16 +222,29 @@ class Perturbation:
 
     def tune(self) -> float:
         """Train the weights with the decisions so far. Return the mean loss."""
-        config, search, losses = self.search.config, self.search, []
-        fixed = self.tau, config.grad_clip, search.rng, self._sample, search.class_weights
-        for _ in range(config.tune_epochs):
-            for index in epoch_batches(len(search.weight_images.labels), config.batch_size, search.rng):
+        search, losses = self.search, []
+
+        def kept(alphas: object, tau: float, rng: torch.Generator) -> list[Choice]:
+            return self.choices(rng)
+
+        for _ in range(self.tune_epochs):
+            for index in epoch_batches(len(search.weight_images.labels), search.config.batch_size, search.rng):
                 batch = search.batch(search.weight_images, index)
-                losses.append(weight_step(self.supernet, self.optimizer, batch, *fixed))
+                fixed = batch, 1.0, search.rng, kept, search.class_weights
+                losses.append(weight_step(self.supernet, self.optimizer, search.config.grad_clip, *fixed))
         return ranks.add_up(torch.stack(losses).mean()).item()
 
-    def _sample(self, alphas: object, tau: float, rng: torch.Generator) -> list[Choice]:
-        return self.choices(rng)
+    def genotypes(self) -> list[Any]:
+        """Return the architecture that each finished order derived."""
+        return [decode(self.supernet, self.alphas(masks)) for masks in self.derived]
+
+    def keep_best(self, space: Space[Any], splits: Splits) -> None:
+        """Of the architectures that several orders derived, keep the one with the highest training-free rank."""
+        if len(self.derived) == 1:
+            return
+        with self.search.clock:
+            device, seed = self.search.weight_images.labels.device, self.search.config.seed
+            self.allowed = self.derived[by_rank(self.genotypes(), space, splits, device, seed)[0]]
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -210,15 +264,8 @@ class Perturbation:
         self.epoch, self.edges, self.nodes = state["epoch"], state["edges"], state["nodes"]
         for mask, stored in zip(self.allowed, state["allowed"], strict=True):
             mask.copy_(stored)
-        derived = state.get("derived", [])  # older checkpoints have one order
-        self.derived = [[mask.to(self.allowed[0].device) for mask in masks] for masks in derived]
+        self.derived = [[mask.to(self.allowed[0].device) for mask in masks] for masks in state["derived"]]
         load_optimizer(self.optimizer, state["optimizer"])
-
-
-def count_decisions(supernet: Supernet) -> int:
-    """Return the number of edges, and of nodes if the space limits their inputs, of all kinds of cells."""
-    nodes = 0 if supernet.inputs is None else len(supernet.nodes) * len(supernet.alphas)
-    return sum(len(alpha) for alpha in supernet.alphas) + nodes
 
 
 def measure(supernet: Supernet, images: Split, batch_size: int, draw: Draw, seed: int) -> Result:

@@ -1,4 +1,4 @@
-"""The run of a differentiable search: GDAS, entmax-GDAS and DARTS differ in their sampler and options only.
+"""The run of a search over a supernet: the searches differ in their sampler, options and derivation only.
 
 The search (:mod:`automl_ext.nas.differentiable.supernet_search`) is followed by the derivation of an architecture,
 which is then trained from scratch.
@@ -6,23 +6,18 @@ which is then trained from scratch.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from automl_ext.data.images import Splits
 from automl_ext.nas.data import prepare
 from automl_ext.nas.differentiable.config import SupernetConfig
-from automl_ext.nas.differentiable.deriving import (
-    Score,
-    break_ties,
-    by_rank,
-    decode,
-    derived_choices,
-    never_derived,
-)
-from automl_ext.nas.differentiable.perturbation import Perturbation, count_decisions
-from automl_ext.nas.differentiable.samplers import Sampler
-from automl_ext.nas.differentiable.supernet_search import SupernetSearch, normalize_edges
+from automl_ext.nas.differentiable.deriving import decode, derived_choices
+from automl_ext.nas.differentiable.steps import Sampler
+from automl_ext.nas.differentiable.supernet_search import SupernetSearch
 from automl_ext.nas.retraining.images import accuracy, to_device
 from automl_ext.nas.retraining.retrain import RetrainConfig
 from automl_ext.nas.retraining.training import NetworkTraining, measure
@@ -32,7 +27,6 @@ from automl_ext.nas.spaces.supernet import recalibrate
 from automl_ext.parallel.ranked_run import open_run
 from automl_ext.training import ranks
 from automl_ext.training.epochs import Epochs
-from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device
 
 
@@ -45,7 +39,7 @@ def search_supernet(
     stop_after: int | None = None,
     space: Space[Any] | None = None,
     data: Any = None,
-    score: Score | None = None,
+    derivation: Callable[[SupernetSearch], Any] | None = None,
 ) -> dict[str, Any] | None:
     """Search, then train the found architecture on the training and validation images and test it once.
 
@@ -57,14 +51,16 @@ def search_supernet(
 
     Args:
         out: the run directory.
-        sample: chooses the operations that a forward pass runs; see :mod:`automl_ext.nas.differentiable.samplers`.
+        sample: chooses the operations that a forward pass runs, for example
+            :func:`automl_ext.nas.differentiable.gdas.sample`.
         algorithm: the name under which the run is stored.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
         stop_after: the number of epochs, of search and final training together, after which to interrupt the run.
         space: the search space; by default the one that ``config.space`` names.
         data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
-        score: scores a genotype, larger is better, for example a training-free score. It decides among operations whose
-            probabilities differ by at most ``config.tie``.
+        derivation: makes the job that derives the architecture after the search, a
+            :class:`~automl_ext.nas.differentiable.perturbation.Perturbation`; by default, each edge keeps the operation
+            with the largest α.
 
     Returns:
         The contents of ``result.json``: those of :func:`automl_ext.nas.retraining.retrain.retrain`, supernet_accuracy
@@ -77,22 +73,20 @@ def search_supernet(
     space = space or spaces.space(config.space)
     config, splits = prepare(config, data)
     device = choose_device(config.device)
-    if score is not None and config.tie == 0:
-        raise UserError("score: expected None if tie is 0; set --tie to the largest difference of probabilities")
     job = SupernetSearch(config, space, splits, device, sample)  # may raise: before the run directory exists
     found: dict[str, Any] | None = None
     training: NetworkTraining | None = None
-    derivation: Perturbation | None = None
+    deriving: Any = None
 
     def load(state: dict[str, Any]) -> None:
-        nonlocal found, training, derivation
-        found, training, derivation = renamed(state["found"]), None, None
+        nonlocal found, training, deriving
+        found, training, deriving = state["found"], None, None
         if found is not None:
             training = final_training(found)
             training.load_state_dict(state["job"])
-        elif "search" in state["job"]:
-            derivation = Perturbation(job)
-            derivation.load_state_dict(state["job"])
+        elif derivation is not None and "search" in state["job"]:
+            deriving = derivation(job)
+            deriving.load_state_dict(state["job"])
         else:
             job.load_state_dict(state["job"])
 
@@ -101,19 +95,19 @@ def search_supernet(
         return NetworkTraining(retrain_config(config, genotype), space, genotype, splits, device)
 
     with open_run(out, config, algorithm=algorithm, resume=resume, load=load) as run:
-        perturb = config.derive == "perturbation"
-        decisions = config.orders * count_decisions(job.supernet) if perturb else 0
+        decisions = 0 if derivation is None else derivation(job).epochs
         total = config.epochs + decisions + config.retrain_epochs
         with Epochs(run, total, "search", stop_after) as epochs:
             if found is None:
-                if derivation is None and not epochs.run(job, "search", {"found": None}):
+                if deriving is None and not epochs.run(job, "search", {"found": None}):
                     return None
-                if perturb:
-                    derivation = derivation or Perturbation(job)
-                    if not epochs.run(derivation, "derive", {"found": None}):
+                if derivation is not None:
+                    deriving = deriving or derivation(job)
+                    if not epochs.run(deriving, "derive", {"found": None}):
                         return None
-                    keep_best(derivation, space, splits)
-                found = ranks.from_first(conclude(job, splits, derivation, score))
+                    deriving.keep_best(space, splits)
+                alphas = job.alphas() if deriving is None else deriving.alphas()
+                found = ranks.from_first(conclude(job, splits, alphas))
             training = training or final_training(found)
             if not epochs.run(training, "retrain", {"found": found}):
                 return None
@@ -124,44 +118,14 @@ def search_supernet(
         return result
 
 
-def keep_best(derivation: Perturbation, space: Space[Any], splits: Splits) -> None:
-    """Of the cells that were derived in several orders, keep the one with the highest training-free rank."""
-    search = derivation.search
-    if search.config.orders == 1:
-        return
-    with search.clock:
-        genotypes = [decode(search.supernet, derivation.alphas(masks)) for masks in derivation.derived]
-        device = search.weight_images.labels.device
-        best = by_rank(genotypes, space, splits, device, search.config.seed)[0]
-        derivation.allowed = derivation.derived[best]
-
-
-def renamed(found: dict[str, Any] | None) -> dict[str, Any] | None:
-    """Rename a key in the found architecture of a checkpoint: before 0.2.0, supernet_accuracy was valid_accuracy."""
-    if found is None or "valid_accuracy" not in found:
-        return found
-    return {"supernet_accuracy" if key == "valid_accuracy" else key: value for key, value in found.items()}
-
-
-def conclude(
-    job: SupernetSearch, splits: Splits, derivation: Perturbation | None = None, score: Score | None = None
-) -> dict[str, Any]:
-    """Derive the architecture of a finished search and measure it with the supernet's weights.
-
-    Args:
-        derivation: the finished derivation by perturbation, if there is one.
-        score: see :func:`search_supernet`.
+def conclude(job: SupernetSearch, splits: Splits, alphas: list[Tensor]) -> dict[str, Any]:
+    """Derive the architecture of a finished search from ``alphas``, and measure it with the supernet's weights.
 
     Returns:
         genotype, supernet_accuracy, alpha and times, as plain Python values.
     """
-    alphas = job.strengths() if derivation is None else derivation.alphas()
-    if score is not None:
-        with job.clock:
-            never = never_derived(job.supernet)
-            alphas = break_ties(alphas, job.config.tie, lambda trial: decode(job.supernet, trial), score, never)
     valid = to_device(splits.valid, job.weight_images.labels.device)
-    choices = normalize_edges(derived_choices(job.supernet, alphas), job.supernet)
+    choices = derived_choices(job.supernet, alphas)
     recalibrate(job.supernet, job.weight_images.images, choices)
     return {
         "genotype": str(decode(job.supernet, alphas)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -10,28 +10,29 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from automl_ext.data.images import Split
-from automl_ext.nas.differentiable.samplers import Sampler, sample
 from automl_ext.nas.retraining.supernet_step import part_loss, supernet_step
-from automl_ext.nas.spaces.supernet import Supernet
+from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.training import ranks
+
+Sampler = Callable[[Iterable[Tensor], float, torch.Generator], list[Choice]]  # (α, τ, random generator)
 
 
 def weight_step(
     supernet: Supernet,
     optimizer: Optimizer,
+    grad_clip: float,
     batch: Split,
     tau: float,
-    grad_clip: float,
     rng: torch.Generator,
-    sample: Sampler = sample,
+    sample: Sampler,
     class_weights: Tensor | None = None,
 ) -> Tensor:
     """Take one SGD step on the supernet's weights; see :func:`~automl_ext.nas.retraining.supernet_step.supernet_step`.
 
     Args:
+        grad_clip: the largest norm of the gradient.
         batch: images and labels.
         tau: the temperature τ.
-        grad_clip: the largest norm of the gradient.
         rng: generator of the noise.
         sample: chooses the operations that run.
         class_weights: weights of the classes in the loss, [classes]; None: 1.
@@ -41,7 +42,7 @@ def weight_step(
     """
     with torch.no_grad():
         choices = sample(supernet.alphas, tau, rng)
-    return supernet_step(supernet, optimizer, batch, grad_clip, [choices], class_weights)
+    return supernet_step(supernet, optimizer, batch, grad_clip, choices, class_weights)
 
 
 def alpha_step(
@@ -50,9 +51,8 @@ def alpha_step(
     batch: Split,
     tau: float,
     rng: torch.Generator,
-    sample: Sampler = sample,
+    sample: Sampler,
     class_weights: Tensor | None = None,
-    penalty: Tensor | None = None,
 ) -> Tensor:
     """Take one step on α. No gradients of the weights are computed.
 
@@ -62,17 +62,16 @@ def alpha_step(
         rng: generator of the noise.
         sample: chooses the operations that run.
         class_weights: weights of the classes in the loss, [classes]; None: 1.
-        penalty: added to the loss, for example β-decay; a function of α.
 
     Returns:
-        The loss of the batch without the penalty, 0-dim, detached; with several ranks, this rank's part of it.
+        The loss of the batch, 0-dim, detached; with several ranks, this rank's part of it.
     """
     with frozen(supernet.weights()):
         choices = sample(supernet.alphas, tau, rng)
         loss = part_loss(supernet, batch, choices, class_weights)
         optimizer.zero_grad()
-        (loss if penalty is None else loss + penalty / ranks.count()).backward()
-        ranks.add_up_gradients([*supernet.alphas, *supernet.betas])
+        loss.backward()
+        ranks.add_up_gradients(supernet.alphas)
         optimizer.step()
     return loss.detach()
 

@@ -1,12 +1,10 @@
-"""A differentiable search as a job of epochs: alternating steps of the weights and of α.
+"""A search over a supernet as a job of epochs: alternating steps of the weights and of α.
 
-The algorithms differ in their sampler and options only. The switches against collapse are options of the configuration,
-one function each.
+The algorithms differ in their sampler and options only.
 """
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable
 from typing import Any
 
@@ -14,21 +12,16 @@ import torch
 from torch import Tensor
 
 from automl_ext.data.images import Split, Splits
-from automl_ext.nas.differentiable.beta_decay import beta_loss, beta_weight
-from automl_ext.nas.differentiable.candidates import all_candidates, check_names, masked, without_none
+from automl_ext.nas.differentiable.candidates import masked, without_none
 from automl_ext.nas.differentiable.collapse import alpha_scalars
-from automl_ext.nas.differentiable.config import SupernetConfig
-from automl_ext.nas.differentiable.deriving import derived_choices, skip_share, with_edge_strengths
-from automl_ext.nas.differentiable.fair_sampling import fair_cycle
-from automl_ext.nas.differentiable.samplers import Sampler
-from automl_ext.nas.differentiable.steps import alpha_step, weight_step
+from automl_ext.nas.differentiable.config import AlphaConfig, SupernetConfig
+from automl_ext.nas.differentiable.deriving import derived_choices
+from automl_ext.nas.differentiable.steps import Sampler, alpha_step, weight_step
 from automl_ext.nas.retraining.batch_loss import check_batches
 from automl_ext.nas.retraining.class_weights import class_weights
 from automl_ext.nas.retraining.images import augment, epoch_batches, take, to_device
 from automl_ext.nas.retraining.optimizer import nesterov_sgd
-from automl_ext.nas.retraining.supernet_step import supernet_step
 from automl_ext.nas.retraining.training import network_shape
-from automl_ext.nas.spaces.partial_channels import edge_weights
 from automl_ext.nas.spaces.space import Space, supernet_of
 from automl_ext.nas.spaces.supernet import Choice, Supernet, batch_accuracy
 from automl_ext.training import ranks
@@ -44,7 +37,8 @@ VALID_IMAGES = 500  # largest number of validation images for the accuracy after
 class SupernetSearch:
     """The search, a :class:`~automl_ext.training.epochs.Job`.
 
-    One half of the training images is used to train the weights, the other half to train α.
+    One half of the training images is used to train the weights, the other half to train α, or to derive by
+    perturbation. α is trained if ``config`` is an AlphaConfig.
 
     Args:
         sample: chooses the operations that a forward pass runs.
@@ -69,22 +63,18 @@ class SupernetSearch:
         shape = network_shape(splits, config.channels, config.cells)
         self.supernet = build_supernet(space, shape, config).to(device)
         self.allowed = None if config.none else without_none(self.supernet)
-        if config.stop_skip is not None:
-            check_names(self.supernet, "--stop-skip")
         self.weight_optimizer = nesterov_sgd(self.supernet.weights(), config.lr, config.momentum, config.weight_decay)
-        self.alpha_optimizer = torch.optim.Adam(
-            [*self.supernet.alphas, *self.supernet.betas],
-            lr=config.alpha_lr,
-            betas=(config.alpha_beta1, config.alpha_beta2),
-            weight_decay=config.alpha_weight_decay,
-        )
+        self.alpha_optimizer: torch.optim.Adam | None = None
+        if isinstance(config, AlphaConfig):
+            self.alpha_optimizer = alpha_adam(self.supernet, config)
+            self.warm_epochs = config.warmup * config.epochs
 
     def run_epoch(self) -> dict[str, float]:
         """Run one epoch of alternating steps.
 
         Returns:
             The mean losses, the temperature, the mean number of operations run per edge (``support``), and
-            :func:`~automl_ext.nas.differentiable.collapse.alpha_scalars`. No ``alpha_loss`` during the warm-up.
+            :func:`~automl_ext.nas.differentiable.collapse.alpha_scalars`. No ``alpha_loss`` while α is fixed.
             ``supernet_accuracy`` is that of the architecture derived from α with the shared weights, on validation
             images and with their batch statistics.
         """
@@ -101,62 +91,31 @@ class SupernetSearch:
             for i in range(steps):
                 progress = (self.epoch + i / steps) / self.epochs
                 set_cosine_lr(self.weight_optimizer, progress, config.lr, config.lr_min)
-                warm = self.epoch < config.warmup * config.epochs
+                common = tau, self.rng, self.draw, self.class_weights
                 batch = self.batch(self.weight_images, weight_batches[i])
-                losses.append(self.weight_step(batch, tau, fair=warm and config.fair_warmup))
-                if not warm:
+                losses.append(weight_step(self.supernet, self.weight_optimizer, config.grad_clip, batch, *common))
+                if self.alpha_optimizer is not None and self.epoch >= self.warm_epochs:
                     batch = self.batch(self.alpha_images, alpha_batches[i])
-                    alpha_losses.append(self.alpha_step(batch, tau))
+                    alpha_losses.append(alpha_step(self.supernet, self.alpha_optimizer, batch, *common))
             self.epoch += 1
         means = {"loss": losses, "alpha_loss": alpha_losses}
         scalars = {name: ranks.add_up(torch.stack(values).mean()).item() for name, values in means.items() if values}
-        derived = derived_choices(self.supernet, self.strengths())
+        alphas = self.alphas()
         scalars["supernet_accuracy"] = batch_accuracy(
-            self.supernet, self.valid.images, self.valid.labels, normalize_edges(derived, self.supernet)
+            self.supernet, self.valid.images, self.valid.labels, derived_choices(self.supernet, alphas)
         )
         scalars |= {"tau": tau, "support": sum(self.support) / len(self.support)}
-        if config.stop_skip is not None:
-            scalars["derived_skip"] = skip_share(derived, self.supernet.operations)
-            if alpha_losses and scalars["derived_skip"] >= config.stop_skip:
-                self.epochs = self.epoch
-        return scalars | alpha_scalars(masked(self.supernet.alphas, self.allowed), self.supernet.operations)
-
-    def weight_step(self, batch: Split, tau: float, fair: bool) -> Tensor:
-        """Take one step on the weights. Return the loss."""
-        optimizer, clip = self.weight_optimizer, self.config.grad_clip
-        if not fair:
-            return weight_step(self.supernet, optimizer, batch, tau, clip, self.rng, self.draw, self.class_weights)
-        with torch.no_grad():
-            cycle = fair_cycle(self.allowed or all_candidates(self.supernet), self.rng)
-            cycle = [self.record(normalize_edges(choices, self.supernet)) for choices in cycle]
-        return supernet_step(self.supernet, optimizer, batch, clip, cycle, self.class_weights)
-
-    def alpha_step(self, batch: Split, tau: float) -> Tensor:
-        """Take one step on α. Return the loss."""
-        common = self.rng, self.draw, self.class_weights, self.penalty()
-        return alpha_step(self.supernet, self.alpha_optimizer, batch, tau, *common)
-
-    def penalty(self) -> Tensor | None:
-        """Return the term to add to the loss of α; None: none."""
-        weight = beta_weight(self.epoch, self.config.epochs, self.config.beta_decay)
-        return weight * beta_loss(masked(self.supernet.alphas, self.allowed)) if self.config.beta_decay else None
+        return scalars | alpha_scalars(alphas, self.supernet.operations)
 
     def draw(self, alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
         """Choose the operations that a step runs, and record their number on each edge."""
-        return self.record(self.choices(masked(alphas, self.allowed), tau, rng))
-
-    def choices(self, alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
-        """Choose the operations that a pass runs, given α in which −inf masks an operation."""
-        return normalize_edges(self.sample(alphas, tau, rng), self.supernet)
-
-    def record(self, choices: list[Choice]) -> list[Choice]:
+        choices = self.sample(masked(alphas, self.allowed), tau, rng)
         self.support += [len(active) for choice in choices for active in choice.active]
         return choices
 
-    def strengths(self) -> list[Tensor]:
-        """Return the α from which the architecture is derived."""
-        alphas = masked([alpha.detach() for alpha in self.supernet.alphas], self.allowed)
-        return with_edge_strengths(self.supernet, alphas)
+    def alphas(self) -> list[Tensor]:
+        """Return α, −inf for operations that are no candidates."""
+        return masked([alpha.detach() for alpha in self.supernet.alphas], self.allowed)
 
     def batch(self, images: Split, index: Tensor) -> Split:
         """Return the augmented images at ``index`` and their labels."""
@@ -165,58 +124,46 @@ class SupernetSearch:
         return Split(shifted, batch.labels)
 
     def state_dict(self) -> dict[str, Any]:
-        return {
+        state = {
             "epoch": self.epoch,
-            "stopped": self.epochs < self.config.epochs,  # skip connections ended the search
-            "supernet": dict(self.supernet.state_dict()),  # includes α and β
+            "supernet": dict(self.supernet.state_dict()),  # includes α
             "weight_optimizer": self.weight_optimizer.state_dict(),
-            "alpha_optimizer": self.alpha_optimizer.state_dict(),
             "rng": self.rng.get_state(),
             "wall": self.clock.wall,
             "cpu": self.clock.cpu,
         }
+        if self.alpha_optimizer is not None:
+            state["alpha_optimizer"] = self.alpha_optimizer.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.epoch = state["epoch"]
-        self.epochs = self.epoch if state.get("stopped", False) else self.config.epochs  # absent in older versions
         self.supernet.load_state_dict(state["supernet"])
         load_optimizer(self.weight_optimizer, state["weight_optimizer"])
-        load_optimizer(self.alpha_optimizer, state["alpha_optimizer"])
+        if self.alpha_optimizer is not None:
+            load_optimizer(self.alpha_optimizer, state["alpha_optimizer"])
         self.rng.set_state(state["rng"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 
 
+def alpha_adam(supernet: Supernet, config: AlphaConfig) -> torch.optim.Adam:
+    """Make the optimizer of α."""
+    betas = config.alpha_beta1, config.alpha_beta2
+    return torch.optim.Adam(
+        supernet.alphas.parameters(), lr=config.alpha_lr, betas=betas, weight_decay=config.alpha_weight_decay
+    )
+
+
 def build_supernet(space: Space[Any], shape: dict[str, int], config: SupernetConfig) -> Supernet:
-    """Build the supernet of a space, with partial channels and edge normalization if ``config`` asks for them.
+    """Build the supernet of a space.
 
     Args:
         shape: in_channels, num_classes, channels and cells.
 
     Raises:
-        UserError: the space has no supernet, none with partial channels, or one that cannot derive.
+        UserError: the space has no supernet, or one that cannot derive.
     """
-    partial = {} if config.partial_channels == 1 else {"partial_channels": config.partial_channels}
-    if partial and "partial_channels" not in inspect.signature(space.build_supernet).parameters:
-        raise UserError(
-            f"--partial-channels: {type(space).__name__}.build_supernet does not have the argument partial_channels"
-        )
-    supernet = supernet_of(space, **shape, form=config.supernet_form(), **partial)
+    supernet = supernet_of(space, **shape, form=config.supernet_form())
     if type(supernet).derive is Supernet.derive:  # otherwise found after the last epoch
         raise UserError(f"{type(supernet).__name__}: expected a method derive, which returns a genotype")
-    if partial and not supernet.nodes:
-        raise UserError(
-            f"--partial-channels: {type(supernet).__name__}.nodes: expected the edges into each node, got ()"
-        )
-    if partial:
-        supernet.add_betas()
     return supernet
-
-
-def normalize_edges(choices: list[Choice], supernet: Supernet) -> list[Choice]:
-    """Add the weights of the edges to the choices, if the supernet has parameters for them."""
-    if not supernet.betas:
-        return choices
-    return [
-        choice._replace(edges=edge_weights(beta, supernet.nodes))
-        for choice, beta in zip(choices, supernet.betas, strict=True)
-    ]

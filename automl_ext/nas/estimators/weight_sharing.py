@@ -151,8 +151,8 @@ class UniformSupernet:
                 set_cosine_lr(self.optimizer, progress, config.lr, config.lr_min)
                 batch = take(self.train, index)
                 batch = Split(augment(batch.images, config.shift, config.flip, self.rng), batch.labels)
-                drawn = [self.draw(self.rng)]
-                step = self.supernet, self.optimizer, batch, config.grad_clip, drawn, self.class_weights
+                choices = self.draw(self.rng)
+                step = self.supernet, self.optimizer, batch, config.grad_clip, choices, self.class_weights
                 losses.append(supernet_step(*step))
             self.epoch += 1
             return {"loss": torch.stack(losses).mean().item()}

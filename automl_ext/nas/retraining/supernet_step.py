@@ -1,10 +1,9 @@
-"""A training step of a supernet's weights, for given networks in it."""
+"""A training step of a supernet's weights, for one network in it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -20,33 +19,30 @@ def supernet_step(
     optimizer: Optimizer,
     batch: Split,
     grad_clip: float,
-    networks: Sequence[Sequence[Choice]],
+    choices: Sequence[Choice],
     class_weights: Tensor | None = None,
 ) -> Tensor:
-    """Take one SGD step on the supernet's weights, with the sum of the gradients of one or several networks.
+    """Take one SGD step on the supernet's weights.
 
-    ``zero_grad`` sets the gradients to None. So operations that no network runs get no update at all, neither weight
+    ``zero_grad`` sets the gradients to None. So operations that do not run get no update at all, neither weight
     decay nor momentum. In the official code of GDAS, which sets the gradients to zero, both still apply.
 
     Args:
         batch: images and labels.
-        grad_clip: the largest norm of the summed gradient.
-        networks: the operations that each network runs, one Choice per kind of cell.
+        grad_clip: the largest norm of the gradient.
+        choices: the operations to run, one Choice per kind of cell.
         class_weights: weights of the classes in the loss, [classes]; None: 1.
 
     Returns:
-        The mean loss of the networks, 0-dim, detached; with several ranks, this rank's part of it.
+        The loss, 0-dim, detached; with several ranks, this rank's part of it.
     """
     optimizer.zero_grad()
-    losses = []
-    for choices in networks:
-        loss = part_loss(supernet, batch, choices, class_weights)
-        loss.backward()
-        losses.append(loss.detach())
+    loss = part_loss(supernet, batch, choices, class_weights)
+    loss.backward()
     ranks.add_up_gradients(supernet.weights())
     nn.utils.clip_grad_norm_(supernet.weights(), grad_clip)
     optimizer.step()
-    return torch.stack(losses).mean()
+    return loss.detach()
 
 
 def part_loss(supernet: Supernet, batch: Split, choices: Sequence[Choice], class_weights: Tensor | None) -> Tensor:

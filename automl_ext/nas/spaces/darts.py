@@ -107,18 +107,9 @@ class Darts:
         return CellNetwork(make_cell, in_channels, num_classes, channels, cells)
 
     def build_supernet(
-        self,
-        *,
-        in_channels: int,
-        num_classes: int,
-        channels: int,
-        cells: int,
-        form: Form,
-        partial_channels: int = 1,
+        self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form
     ) -> DartsSupernet:
-        return DartsSupernet(
-            self.fixed_reduction, in_channels, num_classes, channels, cells, form, partial_channels=partial_channels
-        )
+        return DartsSupernet(self.fixed_reduction, in_channels, num_classes, channels, cells, form)
 
     def draw(self, genotype: DartsGenotype, path: str | Path, title: str = "") -> None:
         from automl_ext.nas.spaces.draw_cells import FIXED_REDUCTION, draw_cells

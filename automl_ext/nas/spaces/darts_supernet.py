@@ -11,8 +11,7 @@ from automl_ext.nas.spaces.cell_genotype import Edge, Nodes
 from automl_ext.nas.spaces.cell_network import CellNetwork, FixedReductionCell, Place, adapt_inputs
 from automl_ext.nas.spaces.darts_genotype import NUM_NODES, OPERATIONS, DartsGenotype
 from automl_ext.nas.spaces.operations import make_operation
-from automl_ext.nas.spaces.partial_channels import merge, selected
-from automl_ext.nas.spaces.supernet import Choice, Form, Supernet, edge_factors, node_value
+from automl_ext.nas.spaces.supernet import Choice, Form, Supernet, node_value
 
 NUM_EDGES = sum(2 + i for i in range(NUM_NODES))  # 14
 NONE = OPERATIONS.index("none")
@@ -27,18 +26,17 @@ def edges_of(node: int) -> range:
 class DartsSuperCell(nn.Module):
     """A cell in which each node adds the weighted candidate operations of the edges from all earlier states."""
 
-    def __init__(self, place: Place, form: Form, partial_channels: int = 1) -> None:
+    def __init__(self, place: Place, form: Form) -> None:
         super().__init__()
         if form not in ("nb201", "darts"):
             raise ValueError(f'DartsSuperCell: form: expected "nb201" or "darts", got {form!r}')
         self.inputs, self.out_channels = {0, 1}, NUM_NODES * place.channels
-        self.form, self.kind, self.partial = form, int(place.reduction), partial_channels
-        channels = place.channels // partial_channels
+        self.form, self.kind = form, int(place.reduction)
         self.adapt = adapt_inputs(place, affine=False)
         self.edges = nn.ModuleList(
             # "none" is an Identity that is never called; it keeps the indices aligned.
             nn.ModuleList(
-                make_operation(name, channels, affine=False, stride=1 + (place.reduction and start < 2))
+                make_operation(name, place.channels, affine=False, stride=1 + (place.reduction and start < 2))
                 or nn.Identity()
                 for name in OPERATIONS
             )
@@ -49,17 +47,12 @@ class DartsSuperCell(nn.Module):
     def forward(self, before_previous: Tensor, previous: Tensor, *choices: Choice) -> Tensor:
         choice = choices[self.kind]
         states = [self.adapt[0](before_previous), self.adapt[1](previous)]
-        n, c, h, w = selected(states[1], self.partial).shape
+        n, c, h, w = states[1].shape
         zero = states[1].new_zeros((n, c, -(-h // 2), -(-w // 2)) if self.kind else (n, c, h, w))
         for node in range(NUM_NODES):
             edges = edges_of(node)
-            outputs = [
-                self._run_edge(e, selected(x, self.partial), choice.active[e])
-                for e, x in zip(edges, states, strict=True)
-            ]
-            value = node_value(outputs, choice, edges, self.form, zero)
-            strides = [1 + (bool(self.kind) and start < 2) for start in range(len(states))]
-            states.append(merge(value, states, edge_factors(choice, edges), self.partial, strides))
+            outputs = [self._run_edge(e, x, choice.active[e]) for e, x in zip(edges, states, strict=True)]
+            states.append(node_value(outputs, choice, edges, self.form, zero))
         return torch.cat(states[2:], dim=1)
 
     def _run_edge(self, edge: int, x: Tensor, active: list[int]) -> list[Tensor | None]:
@@ -89,12 +82,11 @@ class DartsSupernet(Supernet):
         channels: int,
         cells: int,
         form: Form,
-        partial_channels: int = 1,
     ) -> None:
         def make_cell(place: Place) -> nn.Module:
             if place.reduction and fixed_reduction:
                 return FixedReductionCell(place, affine=False)
-            return DartsSuperCell(place, form, partial_channels)
+            return DartsSuperCell(place, form)
 
         network = CellNetwork(make_cell, in_channels, num_classes, channels, cells)
         super().__init__(network, [(NUM_EDGES, len(OPERATIONS))] * (1 if fixed_reduction else 2))

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from automl_ext.nas.spaces.cell_genotype import shorten
 from automl_ext.nas.spaces.operations import ResidualBlock, make_operation
-from automl_ext.nas.spaces.supernet import Form, SuperCell, Supernet, edges_into
+from automl_ext.nas.spaces.supernet import Form, SuperCell, Supernet
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 EDGES = ((0, 1), (0, 2), (1, 2), (0, 3), (1, 3), (2, 3))
@@ -168,13 +168,10 @@ class NASBench201Supernet(Supernet):
     """The supernet of NAS-Bench-201; ``alphas[0]`` has the shape [6 edges, 5 operations]."""
 
     operations = OPERATIONS
-    nodes = tuple(edges_into(node) for node in range(1, NUM_NODES))
 
-    def __init__(
-        self, in_channels: int, num_classes: int, channels: int, cells: int, form: Form, partial_channels: int = 1
-    ) -> None:
+    def __init__(self, in_channels: int, num_classes: int, channels: int, cells: int, form: Form) -> None:
         def make_cell(width: int) -> nn.Module:
-            return SuperCell(OPERATIONS, NUM_NODES, width, form, partial_channels)
+            return SuperCell(OPERATIONS, NUM_NODES, width, form)
 
         network = Network(make_cell, in_channels, num_classes, channels, cells)
         super().__init__(network, [(len(EDGES), len(OPERATIONS))])
@@ -229,16 +226,9 @@ class NASBench201:
         return Network(lambda c: Cell(genotype, c, affine), in_channels, num_classes, channels, cells)
 
     def build_supernet(
-        self,
-        *,
-        in_channels: int,
-        num_classes: int,
-        channels: int,
-        cells: int,
-        form: Form,
-        partial_channels: int = 1,
+        self, *, in_channels: int, num_classes: int, channels: int, cells: int, form: Form
     ) -> NASBench201Supernet:
-        return NASBench201Supernet(in_channels, num_classes, channels, cells, form, partial_channels)
+        return NASBench201Supernet(in_channels, num_classes, channels, cells, form)
 
     def draw(self, genotype: Genotype, path: str | Path, title: str = "") -> None:
         from automl_ext.nas.spaces.draw import draw_graph

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.nas.spaces.operations import make_operation
-from automl_ext.nas.spaces.partial_channels import merge, selected
 from automl_ext.ops.mixed import cell_aggregate
 
 # How operations that did not run enter a node. It affects only the gradient of α; see SuperCell.
@@ -27,7 +26,6 @@ class Choice(NamedTuple):
     active: list[list[int]]  # the operations to run on each edge
     rest: Tensor | None = None  # [edges], sum of the weights of operations that do not run: 0, with a gradient
     one_hot: bool = False  # whether the weight of each operation that runs is exactly 1
-    edges: Tensor | None = None  # [edges], factors of the edges (edge normalization); None: 1
 
     @classmethod
     def hard(cls, weights: Tensor, index: Tensor) -> Choice:
@@ -60,24 +58,17 @@ class SuperCell(nn.Module):
             "nb201": through its weight wᵢ, added as a constant over the feature map, as in the code of
             NAS-Bench-201. α learns from all weights; those of operations that did not run act like a bias.
             "darts": not at all, as in GDAS's code for the DARTS space. α learns from the operations that ran.
-        partial_channels: k; 1/k of the channels pass through the operations
-            (:mod:`automl_ext.nas.spaces.partial_channels`).
     """
 
-    def __init__(
-        self, operations: Sequence[str], num_nodes: int, channels: int, form: Form, partial_channels: int = 1
-    ) -> None:
+    def __init__(self, operations: Sequence[str], num_nodes: int, channels: int, form: Form) -> None:
         super().__init__()
         if form not in ("nb201", "darts"):
             raise ValueError(f'SuperCell: form: expected "nb201" or "darts", got {form!r}')
         self.num_nodes = num_nodes
         self.form = form
-        self.partial = partial_channels
         self.edges = nn.ModuleList(
             # "none" is an Identity that is never called; it keeps the indices aligned.
-            nn.ModuleList(
-                make_operation(name, channels // partial_channels, affine=False) or nn.Identity() for name in operations
-            )
+            nn.ModuleList(make_operation(name, channels, affine=False) or nn.Identity() for name in operations)
             for _ in range(num_nodes * (num_nodes - 1) // 2)
         )
         self.none = [k for k, name in enumerate(operations) if name == "none"]
@@ -85,24 +76,18 @@ class SuperCell(nn.Module):
     def forward(self, x: Tensor, choice: Choice) -> Tensor:
         active = self._reaching_output(choice.active)
         nodes = [x]
-        zero = torch.zeros_like(selected(x, self.partial))
+        zero = torch.zeros_like(x)
         for node in range(1, self.num_nodes):
             edges = edges_into(node)
-            outputs = [
-                self._run_edge(e, selected(source, self.partial), active[e])
-                for e, source in zip(edges, nodes, strict=True)
-            ]
-            value = node_value(outputs, choice, edges, self.form, zero)
-            nodes.append(merge(value, nodes, edge_factors(choice, edges), self.partial))
+            outputs = [self._run_edge(e, source, active[e]) for e, source in zip(edges, nodes, strict=True)]
+            nodes.append(node_value(outputs, choice, edges, self.form, zero))
         return nodes[-1]
 
     def _reaching_output(self, active: list[list[int]]) -> list[list[int]]:
         """Return the operations to run, without "none" and without those whose output does not reach the cell's output.
 
-        Leaving these out changes no gradient. With partial channels every node reaches the output.
+        Leaving these out changes no gradient.
         """
-        if self.partial > 1:
-            return [[k for k in row if k not in self.none] for row in active]
         running: list[list[int]] = [[] for _ in active]
         reaching = {self.num_nodes - 1}
         for node in range(self.num_nodes - 1, 0, -1):
@@ -134,26 +119,17 @@ def node_value(
         zero: a tensor of zeros, the value if no operation ran.
     """
     weights = choice.weights[edges.start : edges.stop]
-    factors = edge_factors(choice, edges)
-    if factors is not None:
-        weights = weights * factors.unsqueeze(-1)
     ran = [y for edge in outputs for y in edge if y is not None]
     if not ran:
         value = zero + 0 * weights.sum()  # the gradient of α is 0, but α stays in the graph
-    elif choice.one_hot and factors is None and not weights.requires_grad:
+    elif choice.one_hot and not weights.requires_grad:
         # The same value as below, but the backward pass does not copy the gradient for each operation.
         value = sum(ran[1:], ran[0])
     else:
         value = cell_aggregate(outputs, weights)
     if form == "nb201" and choice.rest is not None and choice.rest.requires_grad:
-        rest = choice.rest[edges.start : edges.stop]
-        value = value + (rest if factors is None else rest * factors).sum()
+        value = value + choice.rest[edges.start : edges.stop].sum()
     return value
-
-
-def edge_factors(choice: Choice, edges: range) -> Tensor | None:
-    """Return the factors of these edges; None: 1."""
-    return None if choice.edges is None else choice.edges[edges.start : edges.stop]
 
 
 def edges_into(node: int) -> range:
@@ -172,10 +148,8 @@ class Supernet(nn.Module):
     Attributes:
         operations: names of the candidates; subclasses set it so that a search can log the share of skip connections
             and leave out "none".
-        nodes: the edges into each node of a cell, consecutive and in ascending order; subclasses set it so that edges
-            can be normalized and derived cells can leave out edges.
+        nodes: the edges into each node of a cell; subclasses whose derived cells leave out edges set it.
         inputs: the number of edges that a node keeps in a derived cell; None: all.
-        betas: parameters β of the edges of each kind of cell, [edges]; empty without edge normalization.
     """
 
     operations: tuple[str, ...] = ()
@@ -186,18 +160,13 @@ class Supernet(nn.Module):
         super().__init__()
         self.network = network
         self.alphas = nn.ParameterList(nn.Parameter(1e-3 * torch.randn(shape)) for shape in alpha_shapes)
-        self.betas = nn.ParameterList()
 
     def forward(self, x: Tensor, *choices: Choice) -> Tensor:
         return self.network(x, *choices)
 
     def weights(self) -> Iterator[nn.Parameter]:
-        """Iterate over all parameters except α and β."""
+        """Iterate over all parameters except α."""
         return self.network.parameters()
-
-    def add_betas(self) -> None:
-        """Create the parameters β of edge normalization, initialized like α."""
-        self.betas.extend(nn.Parameter(1e-3 * torch.randn(alpha.shape[0])) for alpha in self.alphas)
 
     def argmax(self) -> list[Choice]:
         """Return the choice of the operation with the largest α on every edge, for each kind of cell."""

@@ -20,24 +20,21 @@ pytestmark = pytest.mark.skipif(not SCRIPT.exists(), reason="the package is test
 def test_rows_are_measured_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     script = runpy.run_path(str(SCRIPT))
     out, file = tmp_path / "runs", tmp_path / "rows.json"
-    command = [*("--data", "digits", "--subset", "100", "--channels", "2", "--minutes", "1e-4", "--seeds", "0")]
+    command = [*("--data", "digits", "--subset", "100", "--channels", "2", "--seconds", "6e-3", "--seeds", "0")]
     command += [*("--out", str(out), "--json", str(file), "--set", '{"batch_size": 20}')]
-    script["main"]([*command, "--algorithms", "gdas", "--variants", "paper", "robust"])
+    script["main"]([*command, "--searches", "gdas", "perturbation", "random"])
     found = json.loads(file.read_text())
-    assert [(row["algorithm"], row["variant"], row["seed"]) for row in found] == [
-        ("gdas", "paper", 0),
-        ("gdas", "robust", 0),
-    ]
+    assert [(row["search"], row["seed"]) for row in found] == [("gdas", 0), ("perturbation", 0), ("random", 0)]
     for row in found:
         operations = NASBench201().parse(row["genotype"]).operations
         assert row["table_test_accuracy"] == Table.load().test_200[place(NASBench201().parse(row["genotype"]))]
         assert row["share_none"] == pytest.approx(operations.count("none") / 6, abs=1e-3)
-        assert row["search_epochs"] == row["config"]["epochs"] == 1
         assert row["search_cpu_seconds"] > 0
         assert "data" not in row["config"]
-    assert found[1]["config"]["derive"] == "perturbation"
-    assert "gdas         robust            mean" in capsys.readouterr().out
+    assert found[0]["config"]["epochs"] == 1
+    assert found[2]["config"]["evaluations"] == 1
+    assert "perturbation mean" in capsys.readouterr().out
     before = file.read_text()
-    script["main"]([*command, "--algorithms", "gdas", "--variants", "robust"])
+    script["main"]([*command, "--searches", "perturbation"])
     assert file.read_text() == before
     assert not list(tmp_path.glob("*.lock"))

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from automl_ext.data.images import Split
 from automl_ext.nas.differentiable.config import temperature
-from automl_ext.nas.differentiable.gdas import GDASConfig, search
-from automl_ext.nas.differentiable.samplers import sample
+from automl_ext.nas.differentiable.gdas import GDASConfig, sample, search
 from automl_ext.nas.differentiable.steps import alpha_step, weight_step
 from automl_ext.nas.retraining.compare import CompareConfig, compare
 from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
@@ -46,7 +45,7 @@ def test_alpha_step_changes_only_alpha_and_computes_no_other_gradient() -> None:
     net = supernet()
     before = parameters(net)
     optimizer = torch.optim.Adam(net.alphas.parameters(), lr=0.1)
-    alpha_step(net, optimizer, batch(), 1.0, torch.Generator().manual_seed(0))
+    alpha_step(net, optimizer, batch(), 1.0, torch.Generator().manual_seed(0), sample)
     assert changed(net, before) == {"alphas.0"}
     assert all(p.grad is None for p in net.weights())
     assert all(p.requires_grad for p in net.parameters())
@@ -56,7 +55,7 @@ def test_weights_require_gradients_after_a_failed_alpha_step() -> None:
     net = supernet()
     optimizer = torch.optim.Adam(net.alphas.parameters())
     with pytest.raises(RuntimeError):
-        alpha_step(net, optimizer, batch(channels=2), 1.0, torch.Generator())
+        alpha_step(net, optimizer, batch(channels=2), 1.0, torch.Generator(), sample)
     assert all(p.requires_grad for p in net.parameters())
 
 
@@ -64,7 +63,7 @@ def test_weight_step_changes_only_sampled_operations() -> None:
     net = supernet()
     before = parameters(net)
     optimizer = torch.optim.SGD(net.weights(), lr=0.1, weight_decay=0.1)
-    weight_step(net, optimizer, batch(), 1.0, 5.0, torch.Generator().manual_seed(0))
+    weight_step(net, optimizer, 5.0, batch(), 1.0, torch.Generator().manual_seed(0), sample)
     moved = changed(net, before)
     assert "alphas.0" not in moved
     assert net.alphas[0].grad is None
@@ -78,7 +77,7 @@ def test_gradients_of_weights_are_clipped() -> None:
     net = supernet()
     before = parameters(net)
     optimizer = torch.optim.SGD(net.weights(), lr=1.0)
-    weight_step(net, optimizer, batch(), 1.0, 0.01, torch.Generator().manual_seed(0))
+    weight_step(net, optimizer, 0.01, batch(), 1.0, torch.Generator().manual_seed(0), sample)
     moves = [(p - before[name]).square().sum() for name, p in net.named_parameters()]
     assert 0 < torch.stack(moves).sum().sqrt() <= 0.0101
 
@@ -150,9 +149,9 @@ def test_alpha_moves_to_the_operation_that_solves_the_task(form: Form, operation
             labels = torch.randint(4, (32,))
             images = 0.3 * torch.randn(32, 4, 3, 3) + 2 * nn.functional.one_hot(labels, 4)[:, :, None, None]
             if step == "weights":
-                weight_step(net, weight_optimizer, Split(images, labels), 1.0, 5.0, rng)
+                weight_step(net, weight_optimizer, 5.0, Split(images, labels), 1.0, rng, sample)
             else:
-                alpha_step(net, alpha_optimizer, Split(images, labels), 1.0, rng)
+                alpha_step(net, alpha_optimizer, Split(images, labels), 1.0, rng, sample)
     probability = torch.softmax(net.alphas[0], -1)[0]
     assert probability[operations.index("skip_connect")] > 0.8
 

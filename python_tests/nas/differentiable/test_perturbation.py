@@ -11,16 +11,12 @@ from torch import Tensor, nn
 
 from automl_ext.data.images import Split
 from automl_ext.nas.differentiable.candidates import without_none
-from automl_ext.nas.differentiable.darts import DARTSConfig
 from automl_ext.nas.differentiable.deriving import decode
-from automl_ext.nas.differentiable.perturbation import Perturbation, count_decisions, measure
-from automl_ext.nas.differentiable.samplers import Sampler, sample, sample_entmax, softmax_weights
+from automl_ext.nas.differentiable.perturbation import Perturbation, PerturbationConfig, measure
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice, SuperCell, Supernet
 from automl_ext.training.machine.clock import Clock
-
-SAMPLERS: dict[str, Sampler] = {"gdas": sample, "entmax-gdas": sample_entmax, "darts": softmax_weights}
 
 
 class Shift(nn.Module):
@@ -51,7 +47,7 @@ class Toy(nn.Module):
         return x.mean((2, 3))
 
 
-def toy(monkeypatch: pytest.MonkeyPatch, name: str, alpha: list[float], edges: int = 2) -> Perturbation:
+def toy(monkeypatch: pytest.MonkeyPatch, alpha: list[float], edges: int = 2) -> Perturbation:
     from automl_ext.nas.spaces import supernet as module
 
     made = {"zero": (0.0, 0), "keep": (1.0, 0), "move": (0.1, 1)}
@@ -63,12 +59,12 @@ def toy(monkeypatch: pytest.MonkeyPatch, name: str, alpha: list[float], edges: i
             a.copy_(torch.tensor([alpha]))
     labels = torch.randint(4, (200,))
     images = 0.1 * torch.randn(200, 4, 3, 3) + nn.functional.one_hot(labels, 4)[:, :, None, None]
-    return Perturbation(fake_search(net, Split(images, labels), SAMPLERS[name]))
+    return Perturbation(fake_search(net, Split(images, labels)), orders=1)
 
 
-def fake_search(net: Supernet, images: Split, sampler: Sampler, allowed: Any = None) -> Any:
+def fake_search(net: Supernet, images: Split, allowed: Any = None) -> Any:
     return SimpleNamespace(
-        config=DARTSConfig(tune_epochs=0, batch_size=20, derive="perturbation"),
+        config=PerturbationConfig(batch_size=20),
         epoch=1,
         supernet=net,
         allowed=allowed,
@@ -76,18 +72,11 @@ def fake_search(net: Supernet, images: Split, sampler: Sampler, allowed: Any = N
         alpha_images=images,
         weight_images=images,
         clock=Clock(),
-        sample=sampler,
-        choices=sampler,
     )
 
 
-@pytest.mark.parametrize(
-    ("name", "alpha"), [("darts", [4.0, 0, 0]), ("gdas", [0.1, 0, 0]), ("entmax-gdas", [0.1, 0, 0])]
-)
-def test_keeps_the_operation_whose_removal_hurts_most(
-    name: str, alpha: list[float], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    derivation = toy(monkeypatch, name, alpha, edges=1)
+def test_keeps_the_operation_whose_removal_hurts_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    derivation = toy(monkeypatch, [4.0, 0, 0], edges=1)
     scalars = derivation.run_epoch()
     assert scalars["accuracy_without_best"] < scalars["accuracy_without_worst"]
     assert derivation.epoch == derivation.epochs == 1
@@ -96,8 +85,8 @@ def test_keeps_the_operation_whose_removal_hurts_most(
     assert derivation.alphas()[0].argmax().item() == 1
 
 
-def test_removal_leaves_the_other_weights_of_darts_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
-    derivation = toy(monkeypatch, "darts", [0.5, 1.0, -1.0])
+def test_removal_leaves_the_other_weights_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
+    derivation = toy(monkeypatch, [0.5, 1.0, -1.0])
     choices = derivation.without(1, 0, 2, torch.Generator())
     expected = torch.softmax(torch.tensor([[0.5, 1.0, -1.0]]), -1)
     torch.testing.assert_close(choices[0].weights, expected)
@@ -105,17 +94,8 @@ def test_removal_leaves_the_other_weights_of_darts_unchanged(monkeypatch: pytest
     assert choices[1].active == [[0, 1]]
 
 
-@pytest.mark.parametrize("name", ["gdas", "entmax-gdas"])
-def test_removal_in_sampled_networks_never_runs_the_operation(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    derivation = toy(monkeypatch, name, [3.0, 0, 0])
-    for seed in range(20):
-        choices = derivation.without(1, 0, 0, torch.Generator().manual_seed(seed))
-        assert 0 not in choices[1].active[0]
-        assert choices[1].active[0]
-
-
 def test_measure_is_the_accuracy_and_loss_of_all_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    derivation = toy(monkeypatch, "darts", [0.0, 0.0, 0.0])
+    derivation = toy(monkeypatch, [0.0, 0.0, 0.0])
     images, net = derivation.images, derivation.supernet
     logits = net(images.images, *derivation.choices(torch.Generator()))
     accuracy, loss = measure(net, images, 33, derivation.choices, 0)
@@ -124,7 +104,7 @@ def test_measure_is_the_accuracy_and_loss_of_all_images(monkeypatch: pytest.Monk
 
 
 def test_no_batch_of_a_measurement_is_much_smaller_than_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    derivation, sizes = toy(monkeypatch, "darts", [0.0, 0.0, 0.0]), []
+    derivation, sizes = toy(monkeypatch, [0.0, 0.0, 0.0]), []
     derivation.supernet.register_forward_pre_hook(lambda module, args: sizes.append(len(args[0])))
     measure(derivation.supernet, derivation.images, 199, derivation.choices, 0)
     assert sizes == [100, 100]
@@ -137,8 +117,8 @@ def digits_like(size: int = 40) -> Split:
 def test_decisions_are_one_operation_per_edge_and_none_is_left_out() -> None:
     torch.manual_seed(0)
     net = NASBench201().build_supernet(in_channels=1, num_classes=10, channels=2, cells=1, form="darts")
-    derivation = Perturbation(fake_search(net, digits_like(), softmax_weights, without_none(net)))
-    assert count_decisions(net) == derivation.epochs == 6
+    derivation = Perturbation(fake_search(net, digits_like(), without_none(net)), orders=1)
+    assert derivation.decisions == derivation.epochs == 6
     while derivation.epoch < derivation.epochs:
         derivation.run_epoch()
     assert derivation.allowed[0].sum(-1).tolist() == [1] * 6
@@ -151,7 +131,7 @@ def test_nodes_of_the_darts_space_keep_the_two_edges_that_are_needed(monkeypatch
     """The accuracy is replaced by a sum of values of the edges that are left."""
     torch.manual_seed(0)
     net = Darts().build_supernet(in_channels=1, num_classes=10, channels=1, cells=1, form="darts")
-    derivation = Perturbation(fake_search(net, digits_like(), softmax_weights))
+    derivation = Perturbation(fake_search(net, digits_like()), orders=1)
     assert derivation.epochs == 2 * (14 + 4)
     value = [torch.rand(14).tolist() for _ in range(2)]
 

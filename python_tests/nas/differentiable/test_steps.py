@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import automl_ext
 from automl_ext import _native
 from automl_ext.data.images import Split
-from automl_ext.nas.differentiable.samplers import sample
+from automl_ext.nas.differentiable.gdas import sample
 from automl_ext.nas.differentiable.steps import alpha_step, weight_step
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice, Supernet
@@ -92,12 +92,12 @@ def test_alpha_step_keeps_gradients_of_the_weights() -> None:
     batch = Split(torch.randn(8, 1, 8, 8), torch.randint(10, (8,)))
     rng = torch.Generator().manual_seed(0)
     sgd, adam = torch.optim.SGD(net.weights(), lr=0.1), torch.optim.Adam(net.alphas.parameters())
-    alpha_step(net, adam, batch, 1.0, rng)
+    alpha_step(net, adam, batch, 1.0, rng, sample)
     assert all(g is None for g in gradients(net.network).values())
-    weight_step(net, sgd, batch, 1.0, 5.0, rng)
+    weight_step(net, sgd, 5.0, batch, 1.0, rng, sample)
     before = {name: (g, g.clone()) for name, g in gradients(net.network).items() if g is not None}
     assert before
-    alpha_step(net, adam, batch, 1.0, rng)
+    alpha_step(net, adam, batch, 1.0, rng, sample)
     after = {name: g for name, g in gradients(net.network).items() if g is not None}
     assert after.keys() == before.keys()
     for name, (gradient, copy) in before.items():

@@ -11,8 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.differentiable.gdas import GDASConfig, search
-from automl_ext.nas.differentiable.samplers import sample
+from automl_ext.nas.differentiable.gdas import GDASConfig, sample, search
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.spaces.cell_network import FixedReductionCell, Place
 from automl_ext.nas.spaces.darts import Darts
