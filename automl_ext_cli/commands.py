@@ -86,7 +86,7 @@ def output_lost(error: OSError) -> int:
         cannot be written, for example on a full disk; one line on standard error says so.
     """
     devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, 1)
+    os.dup2(devnull, sys.stdout.fileno())
     os.close(devnull)
     return PIPE_CLOSED if isinstance(error, BrokenPipeError) else refuse(str(error))
 

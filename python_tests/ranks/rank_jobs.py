@@ -24,7 +24,9 @@ from automl_ext.training import ranks
 ROOT = Path(__file__).parents[2]
 CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_3x3~2|"
 IMAGES = ["--subset", "150", "--batch-size", "15", "--epochs", "2", "--channels", "4", "--flip"]
-SEARCH = [*IMAGES, "--retrain-epochs", "1", "--retrain-channels", "4"]
+# A small learning rate of the weights, because training amplifies the differences of rounding.
+RATES = ["--lr", "0.1", "--lr-min", "0.001", "--alpha-lr", "0.03", "--alpha-weight-decay", "1e-3", "--none"]
+SEARCH = [*IMAGES, *RATES, "--retrain-epochs", "1", "--retrain-channels", "4"]
 WEIGHTS = ["--class-weights", "1", "2", "1", "1", "1", "1", "1", "3", "1", "1"]
 EVALUATION = ["--eval-episodes", "1", "--final-episodes", "1", "--vectorization", "sync"]
 AGENT = [*EVALUATION, "--total-steps", "240", "--eval-every", "120", "--checkpoint-every", "120"]
@@ -34,7 +36,7 @@ JOBS = {
     "darts-cell": ["search", "gdas", "--space", "darts", *SEARCH, "--warmup", "0", "--batch-size", "60"],
     "gdas": ["search", "gdas", *SEARCH, *WEIGHTS],
     "entmax-gdas": ["search", "entmax-gdas", *SEARCH, "--warmup", "0"],
-    "darts": ["search", "darts", *SEARCH, "--warmup", "0.5", "--fair-warmup", "--beta-decay", "5"],
+    "darts": ["search", "darts", *SEARCH, "--warmup", "0.5"],
     "a2c": ["train", "a2c", *AGENT, "--normalize", "--scale-rewards", "--normalize-advantages"],
     "a2c-tasks": ["train", "a2c", *AGENT, "--env-id", "CartPole-v1,CartPole-v0", "--n-envs", "2", "--popart"],
     "ppo": ["train", "ppo", *AGENT, "--n-steps", "5", "--batch-size", "15", "--n-epochs", "2"],

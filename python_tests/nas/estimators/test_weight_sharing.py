@@ -57,7 +57,7 @@ def test_every_sampled_cell_is_in_the_space(name: str, monkeypatch: pytest.Monke
     monkeypatch.setattr(
         weight_sharing,
         "supernet_step",
-        lambda net, optimizer, batch, clip, networks, class_weights: drawn.extend(networks) or torch.zeros(()),
+        lambda net, optimizer, batch, clip, choices, class_weights: drawn.append(choices) or torch.zeros(()),
     )
     while len(drawn) < 200:
         job.run_epoch()

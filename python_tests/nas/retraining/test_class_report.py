@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split, Splits
-from automl_ext.nas.differentiable.search import renamed
 from automl_ext.nas.retraining.class_report import class_report, confusion_matrix
 from automl_ext.nas.retraining.class_weights import class_weights
 from automl_ext.nas.retraining.confusion import plot_confusion
@@ -126,13 +125,6 @@ def test_batch_accuracy_leaves_the_running_statistics_alone() -> None:
     assert not net.training
     net.train()
     assert share == (net(batch.images, *net.argmax()).argmax(-1) == batch.labels).double().mean()
-
-
-def test_accuracy_of_the_supernet_in_old_checkpoints_gets_its_present_name() -> None:
-    found = {"genotype": "x", "valid_accuracy": 0.5, "alpha": []}
-    assert renamed(found) == {"genotype": "x", "supernet_accuracy": 0.5, "alpha": []}
-    assert renamed(renamed(found)) == renamed(found)
-    assert renamed(None) is None
 
 
 def test_command_takes_images_of_mixed_sizes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
