@@ -95,7 +95,7 @@ class AnnealedConfig(AlphaConfig):
     weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 5e-4  # Weight decay of SGD.
     warmup: Annotated[float, Range(0.0, 0.8)] = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
     alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 0.02  # Learning rate of Adam for α.
-    alpha_weight_decay: float = 0.0  # Weight decay of Adam for α (the paper's 0.001 would keep α near 0).
+    alpha_weight_decay: float = 0.0  # Weight decay of Adam for α; it pulls α back to 0.
     tau_max: Annotated[float, Range(1.0, 20.0, log=True)] = 10.0
     """Temperature τ of the samples in the first epoch; it falls linearly."""
     tau_min: Annotated[float, Range(0.05, 1.0, log=True)] = 1.0  # Temperature τ of the samples in the last epoch.
