@@ -1,5 +1,6 @@
-// The headers that kernel files may include. No torch headers, so that the kernels compile fast.
+// The headers that kernels use. No torch headers, so that the kernels compile fast.
 #pragma once
+#include "../common/half.h"
 #include "kernels.h"
 
 #include <cmath>

@@ -3,6 +3,7 @@
 // the source atom, so the contributing atoms are contiguous.
 #pragma once
 #include "../common/cuda/team.cuh"
+#include "../common/cuda/types.cuh"
 #include "targets.h"
 
 namespace automl_ext {

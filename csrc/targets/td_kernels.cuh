@@ -1,6 +1,7 @@
 // CUDA kernel of Q-learning targets, as td_kernel.inc. kTdLanes adjacent lanes process one row.
 #pragma once
 #include "../common/cuda/team.cuh"
+#include "../common/cuda/types.cuh"
 #include "targets.h"
 
 namespace automl_ext {

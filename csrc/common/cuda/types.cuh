@@ -3,7 +3,7 @@
 #include <cstdlib>
 #include <limits>
 
-#include "../dtype.h"
+#include "../half.h"
 #include "portable.h"
 
 namespace automl_ext {
@@ -57,7 +57,6 @@ __device__ __forceinline__ float16 narrow<float16>(float x) {
   return y;
 }
 #else
-#include "../half.inc"
 inline float widen(float16 x) { return to_float(x); }
 template <>
 inline bfloat16 narrow<bfloat16>(float x) {

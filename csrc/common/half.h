@@ -1,5 +1,9 @@
-// Conversions of single half-precision numbers, by bit operations. Included inside a namespace: once per instruction set,
-// and where CUDA kernels are compiled for the CPU.
+// Conversions of single half-precision numbers, by bit operations.
+#pragma once
+#include "dtype.h"
+
+namespace automl_ext {
+
 static inline float to_float(bfloat16 x) {
   const uint32_t bits = uint32_t(x.bits) << 16;
   float f;
@@ -43,3 +47,5 @@ static inline float16 to_float16(float f) {
   }
   return {uint16_t(sign | ((bits - (112u << 23) + 0xfff + ((bits >> 13) & 1)) >> 13))};
 }
+
+}  // namespace automl_ext
