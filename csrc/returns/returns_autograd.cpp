@@ -48,7 +48,7 @@ Tensor keep(const Tensor& mask, const Tensor& x) { return at::where(mask, x, at:
 // Shifts x by one step: the result at step t is x of step t + 1, and 0 at the last step.
 Tensor ahead(const Tensor& x) { return at::cat({x.slice(0, 1), at::zeros_like(x.slice(0, 0, 1))}); }
 
-// The masks of steps.inc, as tensors.
+// The flags of scans.inc, as tensors.
 struct Masks {
   Tensor cut, live, valid;
   Masks(const Tensor& like, Optional terminated, Optional truncated, Optional valid_) {

@@ -2,8 +2,8 @@
 #include "returns_cuda.h"
 
 #include "../common/cuda/launch.cuh"
-#include "n_step_kernels.cuh"
 #include "scan_kernels.cuh"
+#include "window_kernels.cuh"
 
 namespace automl_ext {
 namespace {
@@ -40,35 +40,25 @@ dim3 scan_block(const Trajectory& x, int64_t items) {
 template <template <class> class Op>
 void launch_scan(DType dtype, const Trajectory& x, void* stream) {
   for_dtype(dtype, [&](auto element) {
-    using Scan = Op<decltype(element)>;
-    const dim3 block = scan_block(x, kScanItems<Scan>);
-    KERNEL_LAUNCH(scan<Scan>, grid_of(blocks(x.columns, block.x)), block, 0, static_cast<cudaStream_t>(stream), x);
+    using T = decltype(element);
+    const dim3 block = scan_block(x, kScanItems<Op<Column<T>>>);
+    KERNEL_LAUNCH((scan<Op, T>), grid_of(blocks(x.columns, block.x)), block, 0, static_cast<cudaStream_t>(stream), x);
   });
 }
 
 // The columns and steps of a block: up to 16 steps, whose windows overlap, and as many columns as the rest of the
 // threads can use.
-dim3 n_step_block(const Trajectory& x) {
+dim3 window_block(const Trajectory& x) {
   constexpr int64_t kSteps = 16;
-  const int64_t width = power_of_two(x.columns, kNStepThreads / power_of_two(x.steps, kSteps));
-  return dim3(unsigned(width), unsigned(kNStepThreads / width));
-}
-dim3 n_step_grid(const Trajectory& x, dim3 block) {
-  return grid_of(blocks(x.columns, block.x) * blocks(x.steps, block.y));
+  const int64_t width = power_of_two(x.columns, kWindowThreads / power_of_two(x.steps, kSteps));
+  return dim3(unsigned(width), unsigned(kWindowThreads / width));
 }
 
-void launch_n_step(DType dtype, const Trajectory& x, void* stream) {
-  const dim3 block = n_step_block(x);
+template <template <class> class Window>
+void launch_windows(DType dtype, const Trajectory& x, void* stream) {
+  const dim3 block = window_block(x), grid = grid_of(blocks(x.columns, block.x) * blocks(x.steps, block.y));
   for_dtype(dtype, [&](auto element) {
-    KERNEL_LAUNCH(n_step_windows<decltype(element)>, n_step_grid(x, block), block, 0, static_cast<cudaStream_t>(stream),
-                  x);
-  });
-}
-void launch_n_step_backward(DType dtype, const Trajectory& x, void* stream) {
-  const dim3 block = n_step_block(x);
-  for_dtype(dtype, [&](auto element) {
-    KERNEL_LAUNCH(n_step_gradients<decltype(element)>, n_step_grid(x, block), block, 0,
-                  static_cast<cudaStream_t>(stream), x);
+    KERNEL_LAUNCH((windows<Window, decltype(element)>), grid, block, 0, static_cast<cudaStream_t>(stream), x);
   });
 }
 
@@ -76,10 +66,10 @@ void launch_n_step_backward(DType dtype, const Trajectory& x, void* stream) {
 
 const ReturnsLaunches& returns_launches() {
   static constexpr ReturnsLaunches launches = {
-      launch_scan<GaeScan>,    launch_scan<GaeGradientScan>,
-      launch_scan<LambdaScan>, launch_scan<LambdaGradientScan>,
-      launch_n_step,           launch_n_step_backward,
-      launch_scan<VtraceScan>, launch_scan<RetraceScan>,
+      launch_scan<scans::Gae>,      launch_scan<scans::GaeGradient>,
+      launch_scan<scans::Lambda>,   launch_scan<scans::LambdaGradient>,
+      launch_windows<scans::NStep>, launch_windows<scans::NStepGradient>,
+      launch_scan<scans::Vtrace>,   launch_scan<scans::Retrace>,
   };
   return launches;
 }

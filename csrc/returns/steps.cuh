@@ -1,29 +1,62 @@
-// Flags of steps, shared by the CUDA kernels over time, as in steps.inc. Ignored values are masked by selection, never
-// by multiplication, because they may be NaN.
+// A column of a trajectory, for the CUDA kernels over time.
 #pragma once
 #include "../common/cuda/types.cuh"
-#include "returns.h"
+#include "windows.inc"
 
 namespace automl_ext {
 
-// Each flag is 0 or 1.
-struct Flags {
-  uint32_t cut;   // the step uses no later step: its episode ends here, or it or the next step is invalid
-  uint32_t live;  // valid and not terminated: V' is used
-  uint32_t valid;
-};
-
 __device__ __forceinline__ uint32_t valid_at(const Trajectory& x, int64_t at) { return x.valid ? x.valid[at] : 1u; }
-// Computed without branches, so that no branch waits for a load.
-__device__ __forceinline__ Flags flags_at(const Trajectory& x, int64_t at, uint32_t valid, uint32_t next_valid) {
-  const uint32_t terminated = x.terminated ? x.terminated[at] : 0u, truncated = x.truncated ? x.truncated[at] : 0u;
-  return {terminated | truncated | (next_valid ^ 1u) | (valid ^ 1u), valid & (terminated ^ 1u), valid};
-}
-// The flags of step t; `at` is the index of its element in the arrays.
-__device__ __forceinline__ Flags flags_at(const Trajectory& x, int64_t t, int64_t at) {
-  const bool last = t + 1 >= x.steps;
-  const uint32_t next_valid = last ? 0u : valid_at(x, at + x.columns);
-  return flags_at(x, at, valid_at(x, at), next_valid);
-}
+
+// What scans.inc and windows.inc compute with: one column, stored as T. Masks are 0 or 1.
+template <class T>
+struct Column {
+  using Scalar = Compute<T>;
+  using Value = Compute<T>;
+  using Mask = uint32_t;
+  using Bytes = uint32_t;
+  using Index = int64_t;
+  struct Place {
+    int64_t t, at;
+    bool stores;
+  };
+
+  __device__ __forceinline__ static Mask mask(Bytes byte) { return byte; }
+  __device__ __forceinline__ static bool any(Mask mask) { return mask; }
+  template <class V>
+  __device__ __forceinline__ static V choose(Mask mask, V a, V b) {
+    return mask ? a : b;
+  }
+  __device__ __forceinline__ static Value exp(Value value) { return ::exp(value); }
+
+  // Computed without branches, so that no branch waits for a load.
+  __device__ __forceinline__ static scans::Flags<Column> flags(const Trajectory& x, int64_t at, uint32_t valid,
+                                                               uint32_t next_valid) {
+    const uint32_t terminated = x.terminated ? x.terminated[at] : 0u, truncated = x.truncated ? x.truncated[at] : 0u;
+    return scans::flags_of<Column>(terminated, truncated, valid, next_valid);
+  }
+  __device__ __forceinline__ static scans::Flags<Column> flags(const Trajectory& x, const Place& place) {
+    const uint32_t next_valid = place.t + 1 >= x.steps ? 0u : valid_at(x, place.at + x.columns);
+    return flags(x, place.at, valid_at(x, place.at), next_valid);
+  }
+  __device__ __forceinline__ static Value load(const void* p, const Place& place) {
+    return automl_ext::load<T>(p, place.at);
+  }
+  // Of the next step; at the last step, of that.
+  __device__ __forceinline__ static Value load_next(const Trajectory& x, const void* p, const Place& place) {
+    return automl_ext::load<T>(p, place.at >= (x.steps - 1) * x.columns ? place.at : place.at + x.columns);
+  }
+  __device__ __forceinline__ static void prefetch(const void*, const Place&) {}
+  __device__ __forceinline__ static Value read(const void* p, const Place& place) { return load(p, place); }
+  // The value is computed outside the branch.
+  __device__ __forceinline__ static void write(void* p, const Place& place, Value value) {
+    const T narrowed = narrow<T>(value);
+    if (place.stores) static_cast<T*>(p)[place.at] = narrowed;
+  }
+
+  __device__ __forceinline__ static Index index(int64_t k) { return k; }
+  __device__ __forceinline__ static void write_last(const Trajectory& x, const Place& place, Index length) {
+    x.last[place.at] = place.t + length;
+  }
+};
 
 }  // namespace automl_ext
