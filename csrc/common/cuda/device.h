@@ -6,6 +6,8 @@
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
 
+#include "../dtype.h"
+
 #ifndef AUTOML_EXT_CUDA_ARCHS
 #define AUTOML_EXT_CUDA_ARCHS "unknown architectures"
 #endif
@@ -44,6 +46,19 @@ class CudaCall {
 
   const char* op_;
   c10::cuda::CUDAGuard guard_;
+};
+
+// The parameter Device of the entry functions of a family, from the function that returns its launches.
+template <auto launches>
+struct CudaDevice {
+  static const auto& kernels() { return launches(); }
+
+  template <class Launch, class Arrays>
+  static void run(const char* op, const at::Tensor& like, Launch launch, DType dtype, const Arrays& arrays) {
+    const CudaCall call(op, like);
+    launch(dtype, arrays, call.stream());
+    call.check();
+  }
 };
 
 }  // namespace automl_ext
