@@ -16,6 +16,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell getconf _NPROCESSORS_ONLN)
+CPP := $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
 
 .PHONY: all setup test test-all demo lint package first-hour bench docs docs-tables cuda-build cuda-test clean FORCE
 all: demo
@@ -43,6 +44,7 @@ test test-all: setup
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run -Werror $(CPP)
 	$(BIN)/mypy
 	PYTHONPATH=tools $(BIN)/python -m docs_tables --check || { echo "make docs-tables fills them in"; exit 1; }
 
@@ -96,7 +98,7 @@ $(VENV)/.installed: pyproject.toml
 
 # With a CUDA build of torch but no GPU, CUDA kernels are not compiled, which would take minutes. If they are requested
 # and there is no nvcc, NVIDIA's compiler is installed from PyPI.
-SOURCES := $(wildcard csrc/*.* csrc/*/*.*) setup.py tools/cuda_toolkit.py pyproject.toml
+SOURCES := $(CPP) setup.py tools/cuda_toolkit.py pyproject.toml
 $(VENV)/.built: $(VENV)/.installed $(SOURCES) $(VENV)/.cuda
 	@cuda=$${AUTOML_EXT_CUDA:-auto}; \
 	if [ "$$cuda" = auto ] && $(BIN)/python -c "import torch, sys; sys.exit(not torch.version.cuda or torch.cuda.is_available())"; then \
