@@ -54,9 +54,9 @@ struct Pointers<c10::intrusive_ptr<N>> {
 
 // The arguments of a backward function.
 struct Grads {
-  const variable_list& out;          // the gradients of the forward's outputs; some may be undefined
-  const variable_list& saved;        // in the order in which they were saved
-  const std::vector<bool>& needs;    // which inputs of the forward need a gradient
+  const variable_list& out;        // the gradients of the forward's outputs; some may be undefined
+  const variable_list& saved;      // in the order in which they were saved
+  const std::vector<bool>& needs;  // which inputs of the forward need a gradient
 };
 
 // Returns true if a gradient is batched (vmap, or torch.autograd.grad(is_grads_batched=True)). Composites support batched

@@ -45,7 +45,10 @@ struct Rows {
   int64_t count;
 
   Rows(const at::Tensor& x, int64_t dim)
-      : data((x.dim() == 0 ? x.reshape({1}) : is_last(x, dim) ? x : x.movedim(dim, -1)).contiguous()),
+      : data((x.dim() == 0      ? x.reshape({1})
+              : is_last(x, dim) ? x
+                                : x.movedim(dim, -1))
+                 .contiguous()),
         length(data.size(-1)),
         count(length ? data.numel() / length : 0) {}
 

@@ -16,7 +16,7 @@ namespace {
 
 // Checks for a float32 CPU matrix of this shape; −1 means any number of rows or columns.
 const at::Tensor& check_matrix(const char* where, const char* name, const at::Tensor& x, int64_t rows,
-                              int64_t columns) {
+                               int64_t columns) {
   TORCH_CHECK_TYPE(x.scalar_type() == at::kFloat && x.device().is_cpu(), where, ": ", name,
                    ": expected a float32 tensor on the CPU, got ", x.scalar_type(), " on ", x.device());
   TORCH_CHECK_VALUE(x.dim() == 2 && (rows < 0 || x.size(0) == rows) && (columns < 0 || x.size(1) == columns), where,
@@ -76,10 +76,17 @@ py::tuple gru_gates(const at::Tensor& input_gates, const at::Tensor& hidden_gate
   check_rows(where, "hidden_gates", hidden_gates, rows, 3 * n);
   check_rows(where, "next", next, rows, n);
   const at::Tensor candidate = at::empty({rows, n}, state.options());
-  const GruGates gates = {input_gates.const_data_ptr<float>(), state.const_data_ptr<float>(),
-                          hidden_gates.mutable_data_ptr<float>(), candidate.mutable_data_ptr<float>(),
-                          next.mutable_data_ptr<float>(), rows, n, input_gates.stride(0), hidden_gates.stride(0),
-                          state.stride(0), next.stride(0)};
+  const GruGates gates = {input_gates.const_data_ptr<float>(),
+                          state.const_data_ptr<float>(),
+                          hidden_gates.mutable_data_ptr<float>(),
+                          candidate.mutable_data_ptr<float>(),
+                          next.mutable_data_ptr<float>(),
+                          rows,
+                          n,
+                          input_gates.stride(0),
+                          hidden_gates.stride(0),
+                          state.stride(0),
+                          next.stride(0)};
   parallel_rows(rows, 3 * n, [&](int64_t begin, int64_t end) { dense_kernels().gru_gates(gates, begin, end); });
   return py::make_tuple(hidden_gates, candidate);
 }
@@ -96,10 +103,17 @@ py::tuple gru_gates_backward(const at::Tensor& grad_next, const at::Tensor& gate
                     candidate.strides());
   const at::Tensor grad_gates = at::empty({rows, 4 * n}, state.options());
   const at::Tensor grad_state = at::empty({rows, n}, state.options());
-  const GruGatesBackward pass = {grad_next.const_data_ptr<float>(), gates.const_data_ptr<float>(),
-                                 candidate.const_data_ptr<float>(), state.const_data_ptr<float>(),
-                                 grad_gates.mutable_data_ptr<float>(), grad_state.mutable_data_ptr<float>(), rows, n,
-                                 grad_next.stride(0), gates.stride(0), state.stride(0)};
+  const GruGatesBackward pass = {grad_next.const_data_ptr<float>(),
+                                 gates.const_data_ptr<float>(),
+                                 candidate.const_data_ptr<float>(),
+                                 state.const_data_ptr<float>(),
+                                 grad_gates.mutable_data_ptr<float>(),
+                                 grad_state.mutable_data_ptr<float>(),
+                                 rows,
+                                 n,
+                                 grad_next.stride(0),
+                                 gates.stride(0),
+                                 state.stride(0)};
   parallel_rows(rows, 3 * n, [&](int64_t begin, int64_t end) { dense_kernels().gru_gates_backward(pass, begin, end); });
   return py::make_tuple(grad_gates, grad_state);
 }

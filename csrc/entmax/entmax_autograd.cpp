@@ -25,7 +25,8 @@ variable_list fused(const Grads& g, int64_t dim) {
 
 struct Entmax15Grad {
   static constexpr const char *kName = "Entmax15Backward", *kOp = "entmax15", *kForward = "automl_ext::entmax15";
-  static constexpr const char *kTrained = "automl_ext::_entmax15_trained", *kBackward = "automl_ext::_entmax15_backward";
+  static constexpr const char *kTrained = "automl_ext::_entmax15_trained",
+                              *kBackward = "automl_ext::_entmax15_backward";
   int64_t dim;
   variable_list fused(const Grads& g) const { return automl_ext::fused<Entmax15Grad>(g, dim); }
   variable_list composite(const Grads& g) const {
@@ -36,7 +37,8 @@ struct Entmax15Grad {
 
 struct SparsemaxGrad {
   static constexpr const char *kName = "SparsemaxBackward", *kOp = "sparsemax", *kForward = "automl_ext::sparsemax";
-  static constexpr const char *kTrained = "automl_ext::_sparsemax_trained", *kBackward = "automl_ext::_sparsemax_backward";
+  static constexpr const char *kTrained = "automl_ext::_sparsemax_trained",
+                              *kBackward = "automl_ext::_sparsemax_backward";
   int64_t dim;
   variable_list fused(const Grads& g) const { return automl_ext::fused<SparsemaxGrad>(g, dim); }
   variable_list composite(const Grads& g) const {

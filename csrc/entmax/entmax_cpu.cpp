@@ -16,7 +16,8 @@ using OptionalSupport = std::optional<at::Tensor>;
 constexpr int64_t kCheckedRows = 64;
 constexpr const char* kNotASupport = ": support: expected what the forward pass returned";
 
-EntmaxTrained forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::Forward* table, const char* op, bool trained) {
+EntmaxTrained forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::Forward* table, const char* op,
+                      bool trained) {
   at::Tensor support;
   if (trained) {
     const int64_t length = x.dim() ? x.size(dim) : 1, bytes = entmax_support_bytes(length, x.element_size());
@@ -85,7 +86,8 @@ EntmaxTrained sparsemax_trained(const at::Tensor& x, int64_t dim) {
 at::Tensor entmax15_backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const OptionalSupport& support) {
   return backward(grad, p, dim, support, entmax_kernels().entmax15_backward, "entmax15");
 }
-at::Tensor sparsemax_backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const OptionalSupport& support) {
+at::Tensor sparsemax_backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim,
+                              const OptionalSupport& support) {
   return backward(grad, p, dim, support, entmax_kernels().sparsemax_backward, "sparsemax");
 }
 

@@ -30,7 +30,8 @@ std::tuple<at::Tensor, at::Tensor> trained(const at::Tensor& x, int64_t dim) {
 }
 
 template <int power>
-at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const std::optional<at::Tensor>& /*support*/) {
+at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim,
+                    const std::optional<at::Tensor>& /*support*/) {
   const CudaCall call(kName<power>, p);
   return entmax_backward(kName<power>, grad, p, dim, [&](DType dtype, const Rows& g, const Rows& y, void* dx) {
     launch_entmax_backward(power, dtype, g.data.const_data_ptr(), y.data.const_data_ptr(), dx, y.count, y.length,

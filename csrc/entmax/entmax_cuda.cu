@@ -13,8 +13,8 @@ template <int power, class T>
 void forward(const T* x, T* p, int64_t rows, int64_t n, cudaStream_t stream) {
   if (n <= kShortRow) {
     for_short_rows(n, [&](auto lanes, auto items) {
-      KERNEL_LAUNCH((entmax_short_rows<power, T, lanes(), items()>), short_rows_grid(rows, lanes()), kShortRowThreads, 0,
-                    stream, x, p, rows, n);
+      KERNEL_LAUNCH((entmax_short_rows<power, T, lanes(), items()>), short_rows_grid(rows, lanes()), kShortRowThreads,
+                    0, stream, x, p, rows, n);
     });
     return;
   }
@@ -37,7 +37,8 @@ void backward(const T* grad, const T* p, T* dx, int64_t rows, int64_t n, cudaStr
     });
     return;
   }
-  KERNEL_LAUNCH((entmax_backward_long_rows<power, T>), grid_of(rows), long_row_block(n), 0, stream, grad, p, dx, rows, n);
+  KERNEL_LAUNCH((entmax_backward_long_rows<power, T>), grid_of(rows), long_row_block(n), 0, stream, grad, p, dx, rows,
+                n);
 }
 
 }  // namespace

@@ -11,7 +11,7 @@ namespace automl_ext {
 // and the temperature taus[i * tau_step]; a step of 0 means that all groups share one value. Each group numbers its elements
 // from 0.
 struct GumbelRows {
-  int64_t n;               // categories
+  int64_t n;  // categories
   int64_t rows_per_group;
   const int64_t* seeds;
   int64_t seed_step;

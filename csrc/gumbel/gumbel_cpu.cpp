@@ -16,8 +16,12 @@ std::vector<double> values_of(const GumbelGroups& groups) {
 }
 
 GumbelRows rows_of(int64_t n, const GumbelGroups& groups, const std::vector<double>& taus) {
-  return {n,           groups.rows_per_group, groups.seeds ? groups.seeds->const_data_ptr<int64_t>() : nullptr,
-          groups.seed_step, taus.data(),      groups.tau_step};
+  return {n,
+          groups.rows_per_group,
+          groups.seeds ? groups.seeds->const_data_ptr<int64_t>() : nullptr,
+          groups.seed_step,
+          taus.data(),
+          groups.tau_step};
 }
 
 template <bool entmax>

@@ -47,10 +47,11 @@ void sample(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out,
     const int64_t bytes = rows.n * int64_t(sizeof(Compute<T>));
     if (bytes <= shared_memory_limit()) {
       allow_shared_memory(gumbel_long_rows<entmax, T>, bytes);
-      KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), grid_of(rows.count), (row_block<entmax, T>(rows.n)), size_t(bytes), stream,
-                    rows, x, out);
+      KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), grid_of(rows.count), (row_block<entmax, T>(rows.n)), size_t(bytes),
+                    stream, rows, x, out);
     } else {
-      KERNEL_LAUNCH((gumbel_huge_rows<entmax, T>), grid_of(rows.count), (row_block<entmax, T>(rows.n)), 0, stream, rows, x, out);
+      KERNEL_LAUNCH((gumbel_huge_rows<entmax, T>), grid_of(rows.count), (row_block<entmax, T>(rows.n)), 0, stream, rows,
+                    x, out);
     }
   };
   for_row_length(rows.n, in_tiles, in_blocks);
@@ -79,9 +80,8 @@ void backward(const GumbelCudaRows& rows, const T* grad, const T* y, T* dx, doub
 // Calls launch(entmax as a type, a value of the element type).
 template <class Launch>
 void for_kind(bool entmax, DType dtype, const Launch& launch) {
-  for_dtype(dtype, [&](auto element) {
-    entmax ? launch(std::true_type(), element) : launch(std::false_type(), element);
-  });
+  for_dtype(dtype,
+            [&](auto element) { entmax ? launch(std::true_type(), element) : launch(std::false_type(), element); });
 }
 
 }  // namespace

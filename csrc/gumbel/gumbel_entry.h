@@ -36,8 +36,8 @@ struct GumbelGroups {
     const int64_t groups = std::max<int64_t>({1, seed_count, tau_count});
     const auto divides = [&](int64_t n) { return n == 1 || n == groups; };
     TORCH_CHECK_VALUE(divides(seed_count) && divides(tau_count) && r.count % groups == 0, op,
-                      ": seed and tau: expected one, or one per group of rows (of ", r.count, " in all), got ", seed_count,
-                      " and ", tau_count);
+                      ": seed and tau: expected one, or one per group of rows (of ", r.count, " in all), got ",
+                      seed_count, " and ", tau_count);
     rows_per_group = std::max<int64_t>(1, r.count / groups);
     seed_step = seed_count > 1;
     tau_step = tau_count > 1;

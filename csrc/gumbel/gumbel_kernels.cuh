@@ -147,7 +147,8 @@ struct Largest {
 template <class T, class Team, class Row, class C>
 __device__ __forceinline__ void softmax_below(const Team& team, Row& row, C top, C scale, T* out) {
   Sum<C> sum;
-  row.exponentiate(top, scale, [&](C e) { sum.add(e); });  // in a row of only −inf, −inf − (−inf) gives NaN, as in torch.softmax
+  row.exponentiate(top, scale,
+                   [&](C e) { sum.add(e); });  // in a row of only −inf, −inf − (−inf) gives NaN, as in torch.softmax
   const C share = C(1 / team.sum(sum.value()));
   row.store(out, [&](C e) { return e * share; });
 }

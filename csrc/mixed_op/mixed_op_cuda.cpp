@@ -42,11 +42,10 @@ at::Tensor run_backward(const MixedOpBackward& pass, const at::Tensor& weights, 
     grad_weights = at::empty_like(w);
     scratch = empty_scratch(mixed_op_backward_scratch(count, w.numel(), n), w);
   }
-  launch_mixed_op_backward(
-      pass.dtype, dtype_of(w, "mixed_op", "weights"), pass.grad.const_data_ptr(), pass.inputs.data(), positions.data(),
-      count, w.const_data_ptr(), w.numel(),
-      {pass.grad_inputs.data(), pass.weights_need ? grad_weights.mutable_data_ptr() : nullptr}, n,
-      pass.weights_need ? scratch.mutable_data_ptr() : nullptr, call.stream());
+  launch_mixed_op_backward(pass.dtype, dtype_of(w, "mixed_op", "weights"), pass.grad.const_data_ptr(),
+                           pass.inputs.data(), positions.data(), count, w.const_data_ptr(), w.numel(),
+                           {pass.grad_inputs.data(), pass.weights_need ? grad_weights.mutable_data_ptr() : nullptr}, n,
+                           pass.weights_need ? scratch.mutable_data_ptr() : nullptr, call.stream());
   call.check();
   return pass.weights_need ? grad_weights.to(weights.scalar_type()) : at::Tensor();
 }

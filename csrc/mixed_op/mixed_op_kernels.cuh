@@ -17,7 +17,7 @@ constexpr int kBackwardPacks = 4, kBackwardInputs = 2;
 // The inputs of a launch, passed by value as a kernel parameter.
 struct MixedOpInputs {
   const void* x[kMixedOpInputs];
-  void* dx[kMixedOpInputs];  // null where no gradient is needed
+  void* dx[kMixedOpInputs];          // null where no gradient is needed
   int64_t position[kMixedOpInputs];  // index of the input's weight
   int count;
 };
@@ -169,8 +169,7 @@ __global__ void __launch_bounds__(kMixedOpThreads, 5)
     for (int k = 0; k < in.count; k += kBackwardInputs) {
       C w[kBackwardInputs];
 #pragma unroll
-      for (int t = 0; t < kBackwardInputs; ++t)
-        w[t] = k + t < in.count ? C(widen(weights[in.position[k + t]])) : C(0);
+      for (int t = 0; t < kBackwardInputs; ++t) w[t] = k + t < in.count ? C(widen(weights[in.position[k + t]])) : C(0);
       typename Part::Words x[kBackwardInputs][kBackwardPacks] = {};
       if (dots) {
 #pragma unroll

@@ -44,7 +44,8 @@ inline void copy_rows(const StoredRows& from, const int64_t* rows, int64_t n, vo
   for (int64_t i = 0; i < n; ++i) copy_row(from[rows[i]], from.size, out + i * from.size);
 }
 
-inline void copy_next(const StoredRows& observations, const StoredRows& apart, const Next* places, int64_t n, void* to) {
+inline void copy_next(const StoredRows& observations, const StoredRows& apart, const Next* places, int64_t n,
+                      void* to) {
   char* out = static_cast<char*>(to);
   for (int64_t i = 0; i < n; ++i) {
     const Next& place = places[i];

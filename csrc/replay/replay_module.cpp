@@ -24,8 +24,8 @@ namespace {
   if (py::isinstance<py::array>(given)) {
     got = std::string(py::str(given.attr("dtype"))) + " of shape " + std::string(py::str(given.attr("shape")));
   }
-  throw py::value_error(std::string(where) + ": " + name + ": expected a 1-dimensional " +
-                        std::string(py::str(dtype)) + " array, got " + got);
+  throw py::value_error(std::string(where) + ": " + name + ": expected a 1-dimensional " + std::string(py::str(dtype)) +
+                        " array, got " + got);
 }
 
 // A contiguous 1-dimensional array of exactly this dtype; copied only if it is strided.

@@ -4,4 +4,4 @@
 namespace automl_ext {
 // Defines SumTree, held_rows and gather_windows.
 void bind_replay(pybind11::module_& m);
-}
+}  // namespace automl_ext

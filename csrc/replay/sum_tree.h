@@ -108,7 +108,8 @@ class SumTree {
   // The children of `groups` parents, one cache line per group, and their prefix sums, which sampling compares with.
   // The prefix sums of the leaves are computed when sampling, to save memory.
   struct Level {
-    Level(int64_t groups, bool leaves) : groups(groups), values(zeros(groups)), sums(leaves ? nullptr : zeros(groups)) {}
+    Level(int64_t groups, bool leaves)
+        : groups(groups), values(zeros(groups)), sums(leaves ? nullptr : zeros(groups)) {}
     Level(Level&& other) noexcept
         : groups(other.groups),
           values(std::exchange(other.values, nullptr)),
@@ -183,9 +184,7 @@ class SumTree {
   }
 
   // The sum of `capacity` such priorities does not overflow, rounding included.
-  static double largest_priority(int64_t capacity) {
-    return std::numeric_limits<double>::max() / 2 / double(capacity);
-  }
+  static double largest_priority(int64_t capacity) { return std::numeric_limits<double>::max() / 2 / double(capacity); }
 
   void check_index(int64_t index, int64_t i) const {
     if (index < 0 || index >= capacity_) {

@@ -14,8 +14,8 @@ namespace {
 using at::Tensor;
 using autograd::Grads;
 using autograd::narrow;
-using autograd::wide;
 using autograd::variable_list;
+using autograd::wide;
 using Optional = const std::optional<Tensor>&;
 using Two = std::tuple<Tensor, Tensor>;
 using Three = std::tuple<Tensor, Tensor, Tensor>;
@@ -74,8 +74,8 @@ struct GaeGrad {
 
   variable_list fused(const Grads& g) const {
     static const auto op = autograd::find_op<GaeBackward>("automl_ext::_gae_backward");
-    auto [r, v, next] = op.call(optional(g.out[0]), optional(g.out[1]), g.saved[0], g.saved[1], optional(g.saved[2]),
-                                gamma, lam);
+    auto [r, v, next] =
+        op.call(optional(g.out[0]), optional(g.out[1]), g.saved[0], g.saved[1], optional(g.saved[2]), gamma, lam);
     return {r, v, next};
   }
   variable_list composite(const Grads& g) const {
@@ -100,10 +100,9 @@ struct LambdaGrad {
     static const auto op = autograd::find_op<LambdaBackward>("automl_ext::_lambda_returns_backward");
     const auto& s = g.saved;
     const bool needs_discounts = s.size() > 4 && g.needs[2];
-    auto [r, next, d] =
-        op.call(g.out[0], optional(s[0]), optional(s[1]), optional(s[2]), optional(s[3]),
-                needs_discounts ? optional(s[4]) : std::nullopt, needs_discounts ? optional(s[5]) : std::nullopt, gamma,
-                lam);
+    auto [r, next, d] = op.call(g.out[0], optional(s[0]), optional(s[1]), optional(s[2]), optional(s[3]),
+                                needs_discounts ? optional(s[4]) : std::nullopt,
+                                needs_discounts ? optional(s[5]) : std::nullopt, gamma, lam);
     return {r, next, needs_discounts ? d : Tensor()};
   }
   variable_list composite(const Grads& g) const {
@@ -160,8 +159,7 @@ Two gae(c10::DispatchKeySet keys, const Tensor& rewards, const Tensor& values, c
         const Tensor& terminated, const Tensor& truncated, Optional valid, double gamma, double lam) {
   static const auto op = autograd::find_op<Gae>("automl_ext::gae");
   const auto node = autograd::make_node("gae", GaeGrad{gamma, lam}, rewards, values, next_values);
-  auto result =
-      autograd::redispatch(op, keys, rewards, values, next_values, terminated, truncated, valid, gamma, lam);
+  auto result = autograd::redispatch(op, keys, rewards, values, next_values, terminated, truncated, valid, gamma, lam);
   if (node) {
     torch::autograd::set_history(std::get<0>(result), node);
     torch::autograd::set_history(std::get<1>(result), node);
@@ -174,8 +172,7 @@ Two gae(c10::DispatchKeySet keys, const Tensor& rewards, const Tensor& values, c
 
 Tensor lambda_returns(c10::DispatchKeySet keys, const Tensor& rewards, const Tensor& next_values, Optional terminated,
                       Optional truncated, Optional valid, Optional discounts, double gamma, double lam) {
-  const auto node =
-      autograd::make_node("lambda_returns", LambdaGrad{gamma, lam}, rewards, next_values, discounts);
+  const auto node = autograd::make_node("lambda_returns", LambdaGrad{gamma, lam}, rewards, next_values, discounts);
   Tensor result = autograd::redispatch(lambda_op(), keys, rewards, next_values, terminated, truncated, valid, discounts,
                                        gamma, lam);
   if (node) {
@@ -196,8 +193,7 @@ Three n_step_returns(c10::DispatchKeySet keys, const Tensor& rewards, Optional n
                      const Tensor& truncated, Optional valid, double gamma, int64_t n) {
   const NStepGrad grad{gamma, n, next_values.has_value()};
   const auto node = autograd::make_node("n_step_returns", grad, rewards, next_values);
-  auto result =
-      autograd::redispatch(n_step_op(), keys, rewards, next_values, terminated, truncated, valid, gamma, n);
+  auto result = autograd::redispatch(n_step_op(), keys, rewards, next_values, terminated, truncated, valid, gamma, n);
   if (node) {
     torch::autograd::set_history(std::get<0>(result), node);
     node->save_input(terminated);

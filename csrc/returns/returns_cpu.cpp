@@ -15,9 +15,8 @@ struct Cpu {
                   const Trajectory& x) {
     constexpr int64_t kBlock = 64;
     const auto kernel = table[dtype];
-    parallel_rows((x.columns + kBlock - 1) / kBlock, x.steps * kBlock, [&](int64_t begin, int64_t end) {
-      kernel(x, begin * kBlock, std::min(end * kBlock, x.columns));
-    });
+    parallel_rows((x.columns + kBlock - 1) / kBlock, x.steps * kBlock,
+                  [&](int64_t begin, int64_t end) { kernel(x, begin * kBlock, std::min(end * kBlock, x.columns)); });
   }
 };
 

@@ -1,6 +1,6 @@
 // Registers the CUDA kernels of the returns: lambda_returns, gae, n_step_returns, vtrace and retrace.
-#include "../common/cuda/device.h"
 #include "returns_cuda.h"
+#include "../common/cuda/device.h"
 #include "returns_entry.h"
 
 TORCH_LIBRARY_IMPL(automl_ext, CUDA, m) {

@@ -35,8 +35,13 @@ template <class T, class Index>
 __device__ __forceinline__ Positions<Index> positions_of_row(const Projection& x, int64_t row) {
   const double range = x.v_max - x.v_min, spacings = double(x.atoms - 1);
   const double discount = x.discounts ? double(load<T>(x.discounts, row)) : x.gamma;
-  return {double(load<T>(x.rewards, row)), x.terminated[row] ? 0 : discount, x.v_min, x.v_max, range / spacings,
-          spacings / range, Index(x.atoms)};
+  return {double(load<T>(x.rewards, row)),
+          x.terminated[row] ? 0 : discount,
+          x.v_min,
+          x.v_max,
+          range / spacings,
+          spacings / range,
+          Index(x.atoms)};
 }
 
 // The fraction of the mass at `position` that goes to an atom at most one spacing away. The lower neighbor of a

@@ -1,6 +1,6 @@
 // Registers the CUDA kernels of td_targets and categorical_projection.
-#include "../common/cuda/device.h"
 #include "targets_cuda.h"
+#include "../common/cuda/device.h"
 #include "targets_entry.h"
 
 TORCH_LIBRARY_IMPL(automl_ext, CUDA, m) {

@@ -10,13 +10,14 @@
 
 // An array of n elements in shared memory, and the dynamic shared memory whose size is given at the launch.
 #define KERNEL_SHARED(T, name, n) __shared__ T name[n]
-#define KERNEL_DYNAMIC_SHARED(T, name)                                  \
+#define KERNEL_DYNAMIC_SHARED(T, name)                                   \
   extern __shared__ __align__(16) unsigned char kernel_dynamic_shared[]; \
   T* const name = reinterpret_cast<T*>(kernel_dynamic_shared)
 // True if for_dtype compiles a launch for the dtype. Sanitizer builds of the tests on the CPU compile fewer.
 #define KERNEL_COMPILES(dtype) true
 // Put the kernel in parentheses if its template arguments contain a comma.
-#define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
+#define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
+  kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)
 #elif !defined(KERNEL_LAUNCH)
 #error "CUDA kernels are compiled by nvcc, or after cpp_tests/cuda_on_cpu/cuda_on_cpu.h"
 #endif
