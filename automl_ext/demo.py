@@ -21,9 +21,9 @@ from automl_ext.bench.reports.cells import duration, times
 from automl_ext.bench.timing import warm_allocator
 from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig, nas_bench
 from automl_ext.nas.benchmarks.report import print_table
-from automl_ext.nas.differentiable.gdas import GDASConfig, search
 from automl_ext.nas.estimators.table import Table as NASTable
 from automl_ext.nas.plot import plot_genotype
+from automl_ext.nas.supernets.gdas import GDASConfig, search
 from automl_ext.rl.presets import preset
 from automl_ext.rl.registry import algorithm
 from automl_ext.rl.reports.plot import plot_runs

@@ -81,7 +81,7 @@ class DQNOptions(TrainOptions):
 class SupernetOptions(RunOptions):
     """Where to write, when to stop and what to print, and named values for the settings."""
 
-    presets: ClassVar[str] = "automl_ext.nas.differentiable.presets"
+    presets: ClassVar[str] = "automl_ext.nas.supernets.presets"
     preset: str | None = None
     """"paper": the publication's values of the options below; --config and flags override them."""
 

@@ -151,8 +151,8 @@ def next_commands(prog: str, out: Path, config: Any, result: dict[str, Any]) -> 
     if "network" in result and "genotype" in result:
         commands.append(f"automl-ext export {run} --out {run}/network{trust}")
     if "genotype" in result and prog != "automl-ext retrain":
-        from automl_ext.nas.retraining.retrain import RetrainConfig
         from automl_ext.nas.strategies.config import SearchConfig
+        from automl_ext.nas.training.retrain import RetrainConfig
         from automl_ext.tune.commands.flags import as_flags
 
         # Without limits, the default network, larger than that of most searches. Limits hold for one size only.

@@ -41,26 +41,26 @@ COMMANDS: dict[str, Command] = {
     "search gdas": Command(
         "supernet",
         "search for a cell with GDAS (Dong & Yang 2019), then train it",
-        "automl_ext.nas.differentiable.gdas:GDASConfig",
-        "automl_ext.nas.differentiable.gdas:search",
+        "automl_ext.nas.supernets.gdas:GDASConfig",
+        "automl_ext.nas.supernets.gdas:search",
     ),
     "search entmax-gdas": Command(
         "supernet",
         "GDAS with entmax: evaluates only a few operations per edge in each forward pass",
-        "automl_ext.nas.differentiable.entmax_gdas:EntmaxGDASConfig",
-        "automl_ext.nas.differentiable.entmax_gdas:search",
+        "automl_ext.nas.supernets.entmax_gdas:EntmaxGDASConfig",
+        "automl_ext.nas.supernets.entmax_gdas:search",
     ),
     "search darts": Command(
         "supernet",
         "search for a cell with first-order DARTS (Liu et al. 2019): evaluates all operations",
-        "automl_ext.nas.differentiable.darts:DARTSConfig",
-        "automl_ext.nas.differentiable.darts:search",
+        "automl_ext.nas.supernets.darts:DARTSConfig",
+        "automl_ext.nas.supernets.darts:search",
     ),
     "search perturbation": Command(
         "supernet",
         "train a supernet with fixed α, then remove operations (Wang et al. 2021)",
-        "automl_ext.nas.differentiable.perturbation:PerturbationConfig",
-        "automl_ext.nas.differentiable.perturbation:search",
+        "automl_ext.nas.supernets.perturbation:PerturbationConfig",
+        "automl_ext.nas.supernets.perturbation:search",
     ),
     "search auto": Command(
         "run",
@@ -115,14 +115,14 @@ COMMANDS: dict[str, Command] = {
     "retrain": Command(
         "run",
         "train one architecture from scratch",
-        "automl_ext.nas.retraining.retrain:RetrainConfig",
-        "automl_ext.nas.retraining.retrain:retrain",
+        "automl_ext.nas.training.retrain:RetrainConfig",
+        "automl_ext.nas.training.retrain:retrain",
     ),
     "compare": Command(
         "run",
         "train random architectures with the same settings",
-        "automl_ext.nas.retraining.compare:CompareConfig",
-        "automl_ext.nas.retraining.compare:compare",
+        "automl_ext.nas.training.compare:CompareConfig",
+        "automl_ext.nas.training.compare:compare",
     ),
     "ensemble": Command(
         "run",

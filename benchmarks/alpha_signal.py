@@ -30,11 +30,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from automl_ext.data.images import Split, load_images, split_images
-from automl_ext.nas.differentiable.steps import frozen
-from automl_ext.nas.retraining.images import augment, epoch_batches, take
-from automl_ext.nas.retraining.optimizer import nesterov_sgd
 from automl_ext.nas.spaces.nasbench201 import OPERATIONS, NASBench201
 from automl_ext.nas.spaces.supernet import Choice, Supernet
+from automl_ext.nas.supernets.loop import frozen
+from automl_ext.nas.training.batches import augment, epoch_batches, take
 
 TAUS = (10.0, 1.0, 0.3)
 
@@ -114,7 +113,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     train, held_out = (batches(take(splits.train, half), 64, rng) for half in halves)
     shape = {"in_channels": splits.train.images.shape[1], "num_classes": splits.num_classes}
     net = NASBench201().build_supernet(**shape, channels=args.channels, cells=args.cells, form="nb201")
-    optimizer = nesterov_sgd(net.weights(), args.lr, 0.9, 5e-4)
+    optimizer = torch.optim.SGD(net.weights(), lr=args.lr, momentum=0.9, weight_decay=5e-4, nesterov=True)
     first, start = 0 if args.none else 1, time.process_time()
     for step in range(1, max(args.steps) + 1):
         if args.cosine:

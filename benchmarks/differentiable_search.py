@@ -27,22 +27,22 @@ from typing import Any
 import torch
 
 from automl_ext.data.images import Split, Splits, load_images, split_images
-from automl_ext.nas.differentiable import darts, entmax_gdas, gdas, perturbation
-from automl_ext.nas.differentiable.config import SupernetConfig
-from automl_ext.nas.differentiable.perturbation import IMAGES, Perturbation
-from automl_ext.nas.differentiable.supernet_search import SupernetSearch
 from automl_ext.nas.estimators.table import Table, place
 from automl_ext.nas.search.search import search as search_by_strategy
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.strategies.random_search import RandomConfig
+from automl_ext.nas.supernets import darts, entmax_gdas, gdas, perturbation
+from automl_ext.nas.supernets.loop import SupernetSearch
+from automl_ext.nas.supernets.options import SupernetConfig
+from automl_ext.nas.supernets.perturbation import IMAGES, Perturbation
 from automl_ext.training.config import to_dict
 
-# Per search: configuration, function, and what chooses the operations that a pass of the supernet runs.
+# Per search: configuration, function, and algorithm.
 SEARCHES: dict[str, tuple[type[SupernetConfig], Any, Any]] = {
-    "gdas": (gdas.GDASConfig, gdas.search, gdas.sample),
-    "entmax-gdas": (entmax_gdas.EntmaxGDASConfig, entmax_gdas.search, entmax_gdas.sample),
-    "darts": (darts.DARTSConfig, darts.search, darts.mix),
-    "perturbation": (perturbation.PerturbationConfig, perturbation.search, darts.mix),
+    "gdas": (gdas.GDASConfig, gdas.search, gdas.GDAS),
+    "entmax-gdas": (entmax_gdas.EntmaxGDASConfig, entmax_gdas.search, entmax_gdas.EntmaxGDAS),
+    "darts": (darts.DARTSConfig, darts.search, darts.DARTS),
+    "perturbation": (perturbation.PerturbationConfig, perturbation.search, perturbation.EqualWeights),
 }
 KEY = ("search", "seed", "seconds", "subset", "channels", "set")
 CALIBRATION_STEPS, CALIBRATION_EPOCHS = 6, (0, 20, 40, 60, 80, 99)

@@ -10,14 +10,6 @@ interrupted::
 
 from automl_ext.nas.auto.auto import auto as search_auto  # `auto` is the subpackage
 from automl_ext.nas.auto.config import AutoConfig
-from automl_ext.nas.differentiable.darts import DARTSConfig
-from automl_ext.nas.differentiable.darts import search as search_darts
-from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig
-from automl_ext.nas.differentiable.entmax_gdas import search as search_entmax_gdas
-from automl_ext.nas.differentiable.gdas import GDASConfig
-from automl_ext.nas.differentiable.gdas import search as search_gdas
-from automl_ext.nas.differentiable.perturbation import PerturbationConfig
-from automl_ext.nas.differentiable.perturbation import search as search_perturbation
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
 from automl_ext.nas.ensembles.network import load_ensemble
 from automl_ext.nas.estimators.early_stopping import EarlyStopping
@@ -29,8 +21,6 @@ from automl_ext.nas.estimators.weight_sharing import WeightSharing
 from automl_ext.nas.evaluation import Evaluation, Evaluator
 from automl_ext.nas.export.export import export as export_network  # `export` is the subpackage
 from automl_ext.nas.fitting import FittedNetwork, fit
-from automl_ext.nas.retraining.compare import CompareConfig, compare
-from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
 from automl_ext.nas.screening.score import ScoreConfig
 from automl_ext.nas.screening.score import score as score_architectures
 from automl_ext.nas.search.search import search as search_by_strategy
@@ -45,6 +35,16 @@ from automl_ext.nas.strategies.reinforce import ReinforceSearchConfig
 from automl_ext.nas.strategies.renas import ReNASConfig
 from automl_ext.nas.strategies.strategy import Candidate, Strategy
 from automl_ext.nas.strategies.successive_halving import SuccessiveHalvingConfig
+from automl_ext.nas.supernets.darts import DARTSConfig
+from automl_ext.nas.supernets.darts import search as search_darts
+from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
+from automl_ext.nas.supernets.entmax_gdas import search as search_entmax_gdas
+from automl_ext.nas.supernets.gdas import GDASConfig
+from automl_ext.nas.supernets.gdas import search as search_gdas
+from automl_ext.nas.supernets.perturbation import PerturbationConfig
+from automl_ext.nas.supernets.perturbation import search as search_perturbation
+from automl_ext.nas.training.compare import CompareConfig, compare
+from automl_ext.nas.training.retrain import RetrainConfig, retrain
 
 __all__ = [
     "SPACES",

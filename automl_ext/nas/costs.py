@@ -1,4 +1,4 @@
-"""The costs of a network: multiply-adds, and its measured latency."""
+"""The costs of a network: parameters, multiply-adds, and its measured latency."""
 
 from __future__ import annotations
 
@@ -12,6 +12,11 @@ from torch import Tensor, nn
 from automl_ext.nas.hooks import forward_hooks
 
 WARM_UP, REPEATS = 5, 30  # passes before a measurement of latency, and passes of which the median is taken
+
+
+def count_parameters(network: nn.Module) -> int:
+    """Count the parameters of a network, without those of an auxiliary head, which only training uses."""
+    return sum(p.numel() for name, p in network.named_parameters() if not name.startswith("auxiliary."))
 
 
 @torch.no_grad()

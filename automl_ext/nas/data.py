@@ -52,5 +52,15 @@ def load_splits(config: Any, images: ImageData | None = None) -> Splits:
     return splits
 
 
+def network_shape(splits: Splits, channels: int, cells: int) -> dict[str, Any]:
+    """Return the keyword arguments of ``Space.build`` for the images of ``splits``."""
+    return {
+        "in_channels": splits.in_channels,
+        "num_classes": splits.num_classes,
+        "channels": channels,
+        "cells": cells,
+    }
+
+
 def _load(config: Any, data: Any) -> ImageData:
     return load_images(data, subset=config.subset, image_size=config.image_size, image_mode=config.image_mode)

@@ -21,9 +21,9 @@ from torch import Tensor
 from automl_ext.data.datasets import image_arrays
 from automl_ext.nas.auto.auto import auto
 from automl_ext.nas.auto.config import AutoConfig
-from automl_ext.nas.differentiable import darts, entmax_gdas, gdas
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.export.program import RawImages
+from automl_ext.nas.supernets import darts, entmax_gdas, gdas
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object, short
 
@@ -59,7 +59,7 @@ def fit(
             architectures, for as long again), ``channels`` and the other fields of
             :class:`~automl_ext.nas.auto.config.AutoConfig`. The other searches also have ``epochs`` (200, of the
             search), ``retrain_epochs`` (40), ``retrain_channels`` and the other fields of
-            :class:`~automl_ext.nas.differentiable.config.SupernetConfig`.
+            :class:`~automl_ext.nas.supernets.options.SupernetConfig`.
 
     Returns:
         The trained network.

@@ -119,7 +119,7 @@ def run_seeds(
     """Run ``function`` once per seed.
 
     Args:
-        function: the function of a command, such as :func:`automl_ext.nas.retraining.retrain.retrain`.
+        function: the function of a command, such as :func:`automl_ext.nas.training.retrain.retrain`.
         algorithm: the name under which it stores its runs.
         config: its configuration; the field ``seed`` is replaced.
         out: parent of the run directories; absent or empty, unless ``resume`` is "auto".

@@ -30,10 +30,10 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split
-from automl_ext.nas.differentiable.gdas import sample
-from automl_ext.nas.differentiable.steps import alpha_step, frozen, weight_step
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import Choice, Supernet
+from automl_ext.nas.supernets.gdas import GDAS, GDASConfig
+from automl_ext.nas.supernets.loop import frozen
 from automl_ext.ops._gumbel_reference import perturbed
 from automl_ext.ops.gumbel import gumbel_softmax
 
@@ -58,7 +58,7 @@ class Batches(NamedTuple):
 def draw_batches(steps: int, batch: int, size: int) -> list[Batches]:
     """Sample the batches of all steps.
 
-    The seeds are those that :func:`automl_ext.nas.differentiable.gdas.sample` draws from a generator with seed 0.
+    The seeds are those that :func:`automl_ext.nas.supernets.gdas.sample` draws from a generator with seed 0.
     """
     rng = torch.Generator().manual_seed(0)
     return [
@@ -82,13 +82,15 @@ class OurStep:
 
     def __init__(self, supernet: Supernet) -> None:
         self.supernet = supernet
+        self.gdas = GDAS(GDASConfig(grad_clip=5.0), supernet, None, None, torch.Generator().manual_seed(0))
         self.optimizers = plain_gdas.optimizers(supernet.weights(), supernet.alphas.parameters())
-        self.rng = torch.Generator().manual_seed(0)
+        self.gdas.weight_optimizer, self.gdas.alpha_optimizer = self.optimizers
 
     def __call__(self, batches: Batches) -> Losses:
         weights, alpha = (Split(x, y) for x, y in zip(batches.images, batches.labels, strict=True))
-        loss = weight_step(self.supernet, self.optimizers[0], 5.0, weights, TAU, self.rng, sample)
-        return loss.item(), alpha_step(self.supernet, self.optimizers[1], alpha, TAU, self.rng, sample).item()
+        loss, _ = self.gdas.weight_step(weights, TAU)
+        alpha_loss, _ = self.gdas.alpha_step(alpha, TAU)
+        return loss.item(), alpha_loss.item()
 
 
 class OurMixedStep(OurStep):

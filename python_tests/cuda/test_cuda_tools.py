@@ -145,9 +145,8 @@ def test_gumbel_mixed_op(sparse: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_gdas_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two steps each for the weights and α sample the same architectures as on the CPU; the losses agree."""
     from automl_ext.data.images import Split
-    from automl_ext.nas.differentiable.gdas import sample
-    from automl_ext.nas.differentiable.steps import alpha_step, weight_step
     from automl_ext.nas.spaces.nasbench201 import NASBench201
+    from automl_ext.nas.supernets.gdas import GDAS, GDASConfig, sample
 
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     generator = torch.Generator().manual_seed(0)
@@ -159,12 +158,10 @@ def test_gdas_steps(monkeypatch: pytest.MonkeyPatch) -> None:
         supernet = supernet.to(device)
         rng = torch.Generator().manual_seed(7)
         batch = Split(images.to(device), labels.to(device))
-        sgd = torch.optim.SGD(supernet.weights(), lr=0.05)
-        adam = torch.optim.Adam(supernet.alphas.parameters(), lr=0.01)
+        gdas = GDAS(GDASConfig(lr=0.05, lr_min=0.05, alpha_lr=0.01), supernet, None, None, rng)
         losses, drawn = [], []
         for _ in range(2):
-            losses.append(weight_step(supernet, sgd, 5.0, batch, 5.0, rng, sample))
-            losses.append(alpha_step(supernet, adam, batch, 5.0, rng, sample))
+            losses += [gdas.weight_step(batch, 5.0)[0], gdas.alpha_step(batch, 5.0)[0]]
             drawn += [choice.active for choice in sample(supernet.alphas, 5.0, rng)]
         return drawn, [x.detach().cpu() for x in (*losses, *supernet.alphas)]
 

@@ -18,14 +18,14 @@ pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 pytest.importorskip("tyro", reason="the command line needs tyro")
 from automl_ext.cli import main
 from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig
-from automl_ext.nas.differentiable.darts import DARTSConfig
-from automl_ext.nas.differentiable.entmax_gdas import EntmaxGDASConfig
-from automl_ext.nas.differentiable.gdas import GDASConfig
-from automl_ext.nas.differentiable.perturbation import PerturbationConfig
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig
-from automl_ext.nas.retraining.compare import CompareConfig
-from automl_ext.nas.retraining.retrain import RetrainConfig
 from automl_ext.nas.screening.score import ScoreConfig
+from automl_ext.nas.supernets.darts import DARTSConfig
+from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
+from automl_ext.nas.supernets.gdas import GDASConfig
+from automl_ext.nas.supernets.perturbation import PerturbationConfig
+from automl_ext.nas.training.compare import CompareConfig
+from automl_ext.nas.training.retrain import RetrainConfig
 from automl_ext.training.files import reading
 from automl_ext_cli.table import load, named
 

@@ -84,7 +84,7 @@ import sys
 from functools import partial
 from automl_ext.parallel import workers
 from automl_ext.training.run import Run
-from automl_ext.nas.retraining.compare import CompareConfig
+from automl_ext.nas.training.compare import CompareConfig
 
 workers.DEATHS = 1
 with Run.open(sys.argv[1], CompareConfig(), algorithm="compare"):

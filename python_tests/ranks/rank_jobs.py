@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from automl_ext.cli import main
-from automl_ext.nas.retraining.synced_norm import batch_norm
+from automl_ext.nas.training.synced_norm import batch_norm
 from automl_ext.training import ranks
 
 ROOT = Path(__file__).parents[2]

@@ -186,7 +186,7 @@ def test_what_does_not_divide_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pa
     monkeypatch.setattr(ranks, "_count", 70)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
+        from automl_ext.nas.training.retrain import RetrainConfig, retrain
 
         with pytest.raises(UserError, match="batch_size: expected at least one image for each of 70 processes"):
             retrain(RetrainConfig(genotype=CELL), tmp_path / "run")

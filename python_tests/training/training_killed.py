@@ -19,7 +19,7 @@ import numpy
 import torch
 import torch._dynamo  # the optimisers load it, which takes a second: once, before the forks
 
-from automl_ext.nas.retraining.images import epoch_batches
+from automl_ext.nas.training.batches import epoch_batches
 from automl_ext.training.run import Run
 from automl_ext.training.seeding import (
     generator,

@@ -53,9 +53,9 @@ def preload() -> None:
     import torch.export
 
     import automl_ext.cli
-    import automl_ext.nas.differentiable.search
     import automl_ext.nas.export.export
     import automl_ext.nas.search.search
+    import automl_ext.nas.supernets.run
     import automl_ext.rl.registry
 
     for name in automl_ext.rl.registry.ALGORITHMS:

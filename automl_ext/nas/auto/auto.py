@@ -39,12 +39,12 @@ from automl_ext.nas.auto.tasks import Finished, Job, Tasks
 from automl_ext.nas.data import prepare
 from automl_ext.nas.ensembles.network import member_path, save_member
 from automl_ext.nas.estimators.training_free.scores import RANK
-from automl_ext.nas.retraining.training import network_facts
 from automl_ext.nas.screening.score_job import complete, distinct
 from automl_ext.nas.screening.screen import draw_candidates, screened
 from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.training.result import network_facts
 from automl_ext.parallel.cluster import current_cluster
 from automl_ext.parallel.workers import Workers
 from automl_ext.training.files.weights import read_tensors

@@ -15,12 +15,10 @@ import torch
 from automl_ext.data.images import Splits
 from automl_ext.nas.auto.config import AutoConfig
 from automl_ext.nas.auto.plan import SUPERNET_STEPS
-from automl_ext.nas.differentiable.candidates import all_candidates
-from automl_ext.nas.differentiable.darts import mix
-from automl_ext.nas.differentiable.deriving import by_rank
-from automl_ext.nas.differentiable.perturbation import Perturbation, PerturbationConfig
-from automl_ext.nas.differentiable.supernet_search import SupernetSearch
 from automl_ext.nas.spaces.space import Space, supernet_of
+from automl_ext.nas.supernets.candidates import all_candidates
+from automl_ext.nas.supernets.loop import SupernetSearch
+from automl_ext.nas.supernets.perturbation import EqualWeights, Perturbation, PerturbationConfig, by_rank
 from automl_ext.training.errors import UserError
 
 IMAGES = 500  # number of images on which a decision is measured, by its loss
@@ -59,7 +57,7 @@ class DeriveJob:
             flip=config.flip,
             class_weights=config.class_weights,
         )
-        self.search = SupernetSearch(options, space, splits, device, mix)
+        self.search = SupernetSearch(options, space, splits, device, EqualWeights)
         self.derivation: Perturbation | None = None
         self.epoch, self.epochs, self.orders = 0, 2, 0  # until the first epoch is measured
 

@@ -11,7 +11,7 @@ import torch
 from automl_ext.data.images import Splits
 from automl_ext.nas.auto.plan import Done, search_seconds
 from automl_ext.nas.ensembles.ensemble import measure_votes
-from automl_ext.nas.retraining.class_report import KEYS, class_report, count_pairs
+from automl_ext.nas.training.result import KEYS, class_report, count_pairs
 from automl_ext.training.ensembles.selection import greedy_selection, likelihoods
 from automl_ext.training.errors import UserError
 
@@ -30,7 +30,7 @@ def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, An
         valid_accuracy, test_accuracy (0 to 1), valid_log_loss, test_log_loss (nats), parameters and ``seconds``, its
         cost. A network also has ``genotype`` and ``member``: its weights are in ``members/MEMBER.pt``. ``source`` is
         the name of the network with the lowest validation log-loss; ``genotype``, ``member``, the measurements and the
-        accuracies by class (:func:`~automl_ext.nas.retraining.class_report.class_report`) are of this network.
+        accuracies by class (:func:`~automl_ext.nas.training.result.class_report`) are of this network.
         ``trajectory`` has, for "search" and "random", the cost after each full training and the test accuracy of the
         best network so far. ``stages`` has the number of tasks and the cost of each stage.
 

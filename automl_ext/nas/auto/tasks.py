@@ -12,13 +12,14 @@ from automl_ext.data.images import Splits
 from automl_ext.nas.auto.config import AutoConfig
 from automl_ext.nas.auto.derive import DeriveJob
 from automl_ext.nas.auto.plan import CHUNK, DERIVE, Done, Task
+from automl_ext.nas.costs import count_parameters
 from automl_ext.nas.ensembles.ensemble import log_probabilities
 from automl_ext.nas.estimators.lower_fidelity import all_finite, finite_logits
 from automl_ext.nas.estimators.training_free.scores import RANK
-from automl_ext.nas.retraining.images import accuracy, to_device, without_validation
-from automl_ext.nas.retraining.training import NetworkTraining, count_parameters
 from automl_ext.nas.screening.score_job import ScoreJob
 from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.training.batches import accuracy, to_device, without_validation
+from automl_ext.nas.training.network_training import NetworkTraining
 from automl_ext.training.files.weights import check_fit
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import derived_seed

@@ -26,7 +26,6 @@ from numpy.typing import NDArray
 
 from automl_ext.nas.benchmarks.report import SCREENED, draw, print_table
 from automl_ext.nas.estimators.table import CELLS, Table, TableEvaluator
-from automl_ext.nas.retraining.training import MANY
 from automl_ext.nas.screening.screen import draw_rows, screened, screening_seconds
 from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces.nasbench201 import NASBench201
@@ -35,6 +34,7 @@ from automl_ext.nas.strategies.random_search import RandomSearch
 from automl_ext.nas.strategies.reinforce import ReinforceSearch
 from automl_ext.nas.strategies.renas import CONTROLLERS, ControllerName, ReNAS
 from automl_ext.nas.strategies.strategy import Screened, Strategy
+from automl_ext.nas.training.options import MANY
 from automl_ext.parallel.workers import MOST_WORKERS, Workers
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.errors import UserError

@@ -20,19 +20,15 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split, Splits
-from automl_ext.nas.data import prepare
+from automl_ext.nas.costs import count_parameters
+from automl_ext.nas.data import network_shape, prepare
 from automl_ext.nas.ensembles.network import save_member
-from automl_ext.nas.retraining.images import to_device, without_validation
-from automl_ext.nas.retraining.series import train_series
-from automl_ext.nas.retraining.training import (
-    MANY,
-    NetworkTraining,
-    TrainingConfig,
-    count_parameters,
-    network_shape,
-)
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.training.batches import to_device, without_validation
+from automl_ext.nas.training.network_training import NetworkTraining
+from automl_ext.nas.training.options import MANY, TrainingConfig
+from automl_ext.nas.training.series import train_series
 from automl_ext.parallel.workers import MOST_WORKERS
 from automl_ext.training.checks import check_range
 from automl_ext.training.ensembles.selection import greedy_selection, likelihoods, log_loss
@@ -61,7 +57,7 @@ class EnsembleConfig(TrainingConfig):
 
 
 class MemberTrainings(NamedTuple):
-    """The trainings of the members, :class:`~automl_ext.nas.retraining.series.Trainings`."""
+    """The trainings of the members, :class:`~automl_ext.nas.training.series.Trainings`."""
 
     config: EnsembleConfig
     space: Space[Any]

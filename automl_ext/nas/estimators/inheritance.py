@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from automl_ext.nas.data import network_shape
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity, global_rng_kept
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.retraining.training import NetworkTraining, network_shape
+from automl_ext.nas.training.network_training import NetworkTraining
 
 
 class Inheriting:

@@ -15,12 +15,14 @@ import torch
 from torch import Tensor, nn
 
 from automl_ext.data.images import Splits, draw_stratified
+from automl_ext.nas.costs import count_parameters
 from automl_ext.nas.data import load_splits
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.retraining.images import accuracy, take, to_device
-from automl_ext.nas.retraining.training import NetworkTraining, TrainingConfig, count_parameters
 from automl_ext.nas.spaces.registry import space as space_named
 from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.training.batches import accuracy, take, to_device
+from automl_ext.nas.training.network_training import NetworkTraining
+from automl_ext.nas.training.options import TrainingConfig
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import generator, rng_state, set_rng_state
 

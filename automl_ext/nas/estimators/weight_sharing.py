@@ -18,17 +18,18 @@ from random import Random
 from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 
 from automl_ext.data.images import Split, Splits
+from automl_ext.nas.data import network_shape
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.retraining.class_weights import ClassWeights, check_class_weights, class_weights
-from automl_ext.nas.retraining.images import accuracy, augment, epoch_batches, take, to_device
-from automl_ext.nas.retraining.optimizer import nesterov_sgd
-from automl_ext.nas.retraining.supernet_step import supernet_step
-from automl_ext.nas.retraining.training import LARGEST, network_shape
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.space import Space, supernet_of
 from automl_ext.nas.spaces.supernet import Choice, Supernet, recalibrate
+from automl_ext.nas.training.batches import accuracy, augment, epoch_batches, take, to_device
+from automl_ext.nas.training.options import LARGEST, ClassWeights, check_class_weights, class_weights
+from automl_ext.nas.training.supernet_step import part_loss
+from automl_ext.training import ranks
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.errors import UserError
@@ -130,7 +131,13 @@ class UniformSupernet:
         with torch.no_grad():
             for alpha in self.supernet.alphas:
                 alpha.zero_()  # α is not used and not trained
-        self.optimizer = nesterov_sgd(self.supernet.weights(), config.lr, config.momentum, config.weight_decay)
+        self.optimizer = torch.optim.SGD(
+            self.supernet.weights(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+        )
 
     def draw(self, rng: torch.Generator) -> list[Choice]:
         """Draw an architecture uniformly.
@@ -151,11 +158,22 @@ class UniformSupernet:
                 set_cosine_lr(self.optimizer, progress, config.lr, config.lr_min)
                 batch = take(self.train, index)
                 batch = Split(augment(batch.images, config.shift, config.flip, self.rng), batch.labels)
-                choices = self.draw(self.rng)
-                step = self.supernet, self.optimizer, batch, config.grad_clip, choices, self.class_weights
-                losses.append(supernet_step(*step))
+                losses.append(self.step(batch, self.draw(self.rng)))
             self.epoch += 1
             return {"loss": torch.stack(losses).mean().item()}
+
+    def step(self, batch: Split, choices: list[Choice]) -> Tensor:
+        """Take one SGD step on the weights of an architecture. Return the loss, 0-dim, detached.
+
+        ``zero_grad`` sets the gradients to None, so operations that do not run get neither weight decay nor momentum.
+        """
+        self.optimizer.zero_grad()
+        loss = part_loss(self.supernet, batch, choices, self.class_weights)
+        loss.backward()
+        ranks.add_up_gradients(self.supernet.weights())
+        nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
+        self.optimizer.step()
+        return loss.detach()
 
     def state_dict(self) -> dict[str, Any]:
         return {

@@ -11,14 +11,15 @@ import torch
 from torch import nn
 
 from automl_ext.data.images import Splits, draw_stratified
+from automl_ext.nas.costs import count_parameters
+from automl_ext.nas.data import network_shape
 from automl_ext.nas.estimators.lower_fidelity import global_rng_kept
 from automl_ext.nas.estimators.training_free.scores import score_network
-from automl_ext.nas.retraining.images import take, to_device
-from automl_ext.nas.retraining.training import count_parameters, network_shape
 from automl_ext.nas.screening.equal_cells import has_dead_node, representative
 from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.training.batches import take, to_device
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import generator, seed_everything
 

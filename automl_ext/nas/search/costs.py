@@ -6,10 +6,9 @@ import warnings
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from automl_ext.nas.costs import count_macs, latency_ms
+from automl_ext.nas.costs import count_macs, count_parameters, latency_ms
 from automl_ext.nas.estimators.lower_fidelity import global_rng_kept
 from automl_ext.nas.evaluation import Evaluation, Evaluator
-from automl_ext.nas.retraining.training import count_parameters
 from automl_ext.nas.spaces.space import Space
 
 Score = TypeVar("Score", float, tuple[int, float])

@@ -7,13 +7,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 from automl_ext.data.images import ImageData, Splits
-from automl_ext.nas.data import load_splits
+from automl_ext.nas.data import load_splits, network_shape
 from automl_ext.nas.estimators.inheritance import Inheriting
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.estimators.table import Table, TableEvaluator
 from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
 from automl_ext.nas.evaluation import Evaluator, Scoring
-from automl_ext.nas.retraining.training import network_shape
 from automl_ext.nas.search.costs import WithCosts
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.config import ScreenedSearchConfig, SearchConfig

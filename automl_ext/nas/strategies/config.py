@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from automl_ext.nas.retraining.training import LARGEST, MANY, TrainingConfig
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.strategy import Screened, Strategy
+from automl_ext.nas.training.options import LARGEST, MANY, TrainingConfig
 from automl_ext.parallel.workers import MOST_WORKERS
 from automl_ext.training.checks import check_range
 

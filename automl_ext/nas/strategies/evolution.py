@@ -16,7 +16,6 @@ from random import Random
 from typing import Annotated, Any
 
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.retraining.training import MANY
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.config import ScreenedSearchConfig
 from automl_ext.nas.strategies.strategy import (
@@ -30,6 +29,7 @@ from automl_ext.nas.strategies.strategy import (
     tournament,
     unpack,
 )
+from automl_ext.nas.training.options import MANY
 from automl_ext.training.checks import check_range
 from automl_ext.training.search_space import Range
 

@@ -23,7 +23,6 @@ from random import Random
 from typing import Any, Literal
 
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.retraining.training import LARGEST, MANY
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.config import ScreenedSearchConfig
 from automl_ext.nas.strategies.evolution import warn_if_random
@@ -39,6 +38,7 @@ from automl_ext.nas.strategies.strategy import (
     tournament,
     unpack,
 )
+from automl_ext.nas.training.options import LARGEST, MANY
 from automl_ext.training.checks import check_range
 from automl_ext.training.seeding import derived_seed
 

@@ -15,7 +15,6 @@ from random import Random
 from typing import Any
 
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.retraining.training import LARGEST, MANY
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.config import ScreenedSearchConfig
 from automl_ext.nas.strategies.strategy import (
@@ -28,6 +27,7 @@ from automl_ext.nas.strategies.strategy import (
     starting,
     unpack,
 )
+from automl_ext.nas.training.options import LARGEST, MANY
 from automl_ext.training.checks import check_range
 
 

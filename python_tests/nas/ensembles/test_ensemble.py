@@ -16,8 +16,8 @@ import torch
 from automl_ext.data.images import load_images, split_images
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble, without_validation
 from automl_ext.nas.ensembles.network import Ensemble, load_ensemble
-from automl_ext.nas.retraining.training import train_and_valid
 from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.training.batches import train_and_valid
 from automl_ext.training.ensembles.selection import greedy_selection, likelihoods, log_loss
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint

@@ -12,7 +12,6 @@ import pytest
 import torch
 from test_lower_fidelity import CELL, SPLITS, same
 
-from automl_ext.nas.estimators import weight_sharing
 from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
 from automl_ext.nas.spaces import darts_genotype
 from automl_ext.nas.spaces import registry as spaces
@@ -54,11 +53,7 @@ def test_every_sampled_cell_is_in_the_space(name: str, monkeypatch: pytest.Monke
     space = spaces.space(name)
     job = UniformSupernet(replace(CONFIG, channels=1), space, SPLITS, CPU)
     drawn = []
-    monkeypatch.setattr(
-        weight_sharing,
-        "supernet_step",
-        lambda net, optimizer, batch, clip, choices, class_weights: drawn.append(choices) or torch.zeros(()),
-    )
+    monkeypatch.setattr(UniformSupernet, "step", lambda job, batch, choices: drawn.append(choices) or torch.zeros(()))
     while len(drawn) < 200:
         job.run_epoch()
     nodes_of = [(edges.start, edges.stop) for edges in map(edges_of, range(NUM_NODES))]

@@ -7,8 +7,8 @@ from random import Random
 
 import pytest
 
-from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
 from automl_ext.nas.spaces.registry import SPACES, space
+from automl_ext.nas.training.retrain import RetrainConfig, retrain
 
 
 @pytest.fixture(scope="session")

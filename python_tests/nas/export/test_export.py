@@ -14,13 +14,13 @@ pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
 from automl_ext.cli import main
-from automl_ext.nas.differentiable.gdas import GDASConfig, search
 from automl_ext.nas.export import export as export_module
 from automl_ext.nas.export.export import export, read_result, read_weights
 from automl_ext.nas.export.program import RawImages, sample_images, write_program
-from automl_ext.nas.retraining.compare import CompareConfig, compare
-from automl_ext.nas.retraining.retrain import RetrainConfig, retrain
 from automl_ext.nas.spaces.registry import SPACES, space
+from automl_ext.nas.supernets.gdas import GDASConfig, search
+from automl_ext.nas.training.compare import CompareConfig, compare
+from automl_ext.nas.training.retrain import RetrainConfig, retrain
 from automl_ext.training.errors import UserError
 
 # Run both formats on 1 and on 5 images, in an isolated interpreter in which importing automl_ext is an error.

@@ -25,7 +25,6 @@ from automl_ext.nas.estimators.inheritance import Inheriting, inherit
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.plot import plot_run
-from automl_ext.nas.retraining.training import TrainingConfig
 from automl_ext.nas.search.evaluators import EVALUATORS
 from automl_ext.nas.search.history import pareto_front
 from automl_ext.nas.search.search import search
@@ -35,6 +34,7 @@ from automl_ext.nas.strategies.evolution import EvolutionConfig
 from automl_ext.nas.strategies.random_search import RandomConfig
 from automl_ext.nas.strategies.renas import ReNASConfig
 from automl_ext.nas.strategies.successive_halving import SuccessiveHalvingConfig
+from automl_ext.nas.training.options import TrainingConfig
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
 from automl_ext_cli.table import load, named

@@ -11,13 +11,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.differentiable.gdas import GDASConfig, sample, search
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.spaces.cell_network import FixedReductionCell, Place
 from automl_ext.nas.spaces.darts import Darts
 from automl_ext.nas.spaces.darts_genotype import OPERATIONS, DartsGenotype
 from automl_ext.nas.spaces.darts_supernet import NONE, NUM_EDGES, DartsSupernet, edges_of, strongest
 from automl_ext.nas.spaces.supernet import Choice
+from automl_ext.nas.supernets.gdas import GDASConfig, sample, search
 from automl_ext.training.errors import UserError
 
 SHAPE = {"in_channels": 1, "num_classes": 10, "channels": 4, "cells": 1}

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.differentiable.gdas import sample
 from automl_ext.nas.spaces.nasbench201 import EDGES, OPERATIONS, Genotype, NASBench201, NASBench201Supernet
 from automl_ext.nas.spaces.supernet import Choice, SuperCell
+from automl_ext.nas.supernets.gdas import sample
 from automl_ext.ops.gumbel import gumbel_entmax15, gumbel_softmax
 
 SPACE = NASBench201()

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.costs import count_macs
+from automl_ext.nas.costs import count_macs, count_parameters
 from automl_ext.nas.estimators.training_free.passes import logits
-from automl_ext.nas.retraining.training import count_parameters
 
 
 def parameters(network: nn.Module, images: Tensor) -> float:

@@ -1,0 +1,147 @@
+"""DARTS, first order (Liu, Simonyan & Yang, ICLR 2019, section 2.3 with ξ = 0, algorithm 1).
+
+    w = softmax(α) on every edge; all operations run, nothing is sampled
+    1. training batch:    ω ← ω − SGD step on the loss of the supernet
+    2. validation batch:  α ← α − Adam step on the loss at the new ω
+
+The paper takes step 2 first. The search ends with argmax α on every edge, "none" excluded as in the paper. In
+NAS-Bench-201's own experiments, which allow it, first-order DARTS ends with skip connections everywhere.
+The run logs the shares of skip connections and "none", which show such a collapse. The loop over batches and epochs is
+:mod:`automl_ext.nas.supernets.loop`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext.data.images import Split
+from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.spaces.supernet import Choice, Supernet
+from automl_ext.nas.supernets.candidates import masked
+from automl_ext.nas.supernets.loop import Iteration, frozen
+from automl_ext.nas.supernets.options import SupernetConfig
+from automl_ext.nas.supernets.run import search_supernet
+from automl_ext.nas.training.supernet_step import part_loss
+from automl_ext.training import ranks
+from automl_ext.training.checks import check_range
+from automl_ext.training.epochs import set_cosine_lr
+from automl_ext.training.search_space import Range
+
+
+@dataclass
+class DARTSConfig(SupernetConfig):
+    """Configuration of a search with DARTS (Liu et al. 2019) and of the training of the architecture that it finds.
+
+    As in the paper, the learning rates are 0.025 for the weights and 3e-4 for α, and there is no warm-up. The paper
+    takes 19,500 steps (50 epochs of 390 steps). On the digits data, 200 epochs are 1,600 steps. In these, α changes
+    little, but the architecture depends only on the order of its values.
+    """
+
+    warmup: Annotated[float, Range(0.0, 0.8)] = 0.0  # Fraction of the epochs, at the start, during which α is fixed.
+    alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 3e-4  # Learning rate of Adam for α.
+    alpha_beta1: float = 0.5  # First decay rate of Adam for α.
+    alpha_beta2: float = 0.999  # Second decay rate of Adam for α.
+    alpha_weight_decay: float = 1e-3  # Weight decay of Adam for α.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "warmup", "alpha_beta1", "alpha_beta2", low=0, below=1)
+        check_range(self, "alpha_lr", above=0)
+        check_range(self, "alpha_weight_decay", low=0)
+
+
+def mix(alphas: Iterable[Tensor]) -> list[Choice]:
+    """Weight all operations of each edge by softmax(α), equation 2.
+
+    Args:
+        alphas: α of each kind of cell, [edges, operations].
+
+    Returns:
+        One choice for each kind of cell.
+    """
+    return [Choice.support(torch.softmax(alpha, dim=-1)) for alpha in alphas]
+
+
+class DARTS:
+    """The two steps of algorithm 1 at ξ = 0, an :class:`~automl_ext.nas.supernets.loop.Algorithm`."""
+
+    def __init__(
+        self,
+        config: DARTSConfig,
+        supernet: Supernet,
+        allowed: Sequence[Tensor] | None,
+        class_weights: Tensor | None,
+        rng: torch.Generator,
+    ) -> None:
+        self.config, self.supernet, self.allowed = config, supernet, allowed
+        self.class_weights = class_weights  # nothing is drawn from rng
+        self.weight_optimizer = torch.optim.SGD(
+            supernet.weights(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+        )
+        self.alpha_optimizer = torch.optim.Adam(
+            supernet.alphas.parameters(),
+            lr=config.alpha_lr,
+            betas=(config.alpha_beta1, config.alpha_beta2),
+            weight_decay=config.alpha_weight_decay,
+        )
+        self.optimizers = {"weight_optimizer": self.weight_optimizer, "alpha_optimizer": self.alpha_optimizer}
+
+    def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
+        """Take a step on the weights, then one on α. See :meth:`automl_ext.nas.supernets.loop.Algorithm.iterate`."""
+        set_cosine_lr(self.weight_optimizer, progress, self.config.lr, self.config.lr_min)
+        loss, ran = self.weight_step(next(train))
+        if epoch < self.config.warmup * self.config.epochs:
+            return Iteration(loss, ran)
+        alpha_loss, also_ran = self.alpha_step(next(valid))
+        return Iteration(loss, ran + also_ran, alpha_loss)
+
+    def weight_step(self, batch: Split) -> tuple[Tensor, list[Choice]]:
+        """Step 1: update ω on a training batch, by SGD on the loss of the mixture."""
+        with torch.no_grad():
+            choices = mix(masked(self.supernet.alphas, self.allowed))
+        self.weight_optimizer.zero_grad()
+        loss = part_loss(self.supernet, batch, choices, self.class_weights)
+        loss.backward()
+        ranks.add_up_gradients(self.supernet.weights())
+        nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
+        self.weight_optimizer.step()
+        return loss.detach(), choices
+
+    def alpha_step(self, batch: Split) -> tuple[Tensor, list[Choice]]:
+        """Step 2: update α on a validation batch, by Adam on the loss at the new ω.
+
+        No gradients of ω are computed.
+        """
+        with frozen(self.supernet.weights()):
+            choices = mix(masked(self.supernet.alphas, self.allowed))
+            loss = part_loss(self.supernet, batch, choices, self.class_weights)
+            self.alpha_optimizer.zero_grad()
+            loss.backward()
+            ranks.add_up_gradients(self.supernet.alphas)
+            self.alpha_optimizer.step()
+        return loss.detach(), choices
+
+
+def search(
+    config: DARTSConfig,
+    out: str | Path,
+    resume: str | None = None,
+    stop_after: int | None = None,
+    space: Space[Any] | None = None,
+    data: Any = None,
+) -> dict[str, Any] | None:
+    """Search with DARTS, then train and test the architecture that it found.
+
+    Arguments, result and errors are those of :func:`automl_ext.nas.supernets.run.search_supernet`.
+    """
+    return search_supernet(config, out, DARTS, "darts", resume, stop_after, space, data)

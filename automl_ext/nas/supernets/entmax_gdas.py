@@ -1,0 +1,185 @@
+"""entmax-GDAS: GDAS with sparse samples in place of a straight-through argmax. It is a variant of this package.
+
+    g ~ Gumbel(0, 1);  w = entmax₁.₅((log_softmax(α) + g)/τ)
+    1. training batch:    ω ← ω − SGD step on the loss of the supernet, which runs the operations with w > 0
+    2. validation batch:  α ← α − Adam step on the loss, through w
+
+GDAS runs one operation per edge with weight 1; its gradient of α is that of a soft sample that did not run. Here the
+gradient is that of the sample that ran. It is exact, at the cost of a few operations per edge instead of one.
+
+**Number of operations.** One operation has all the weight when the largest two values of log_softmax(α) + g differ by
+more than 2τ. For K equal α this has probability K/(1 + (K − 1)·exp(2τ)). For K = 5, the mean number of operations in
+a sample and the probability of a single one are:
+
+    τ         10    5     2     1     0.7   0.5   0.3   0.2   0.1
+    number    5.00  5.00  4.37  2.90  2.31  1.91  1.53  1.35  1.17
+    single    0 %   0 %   2 %   16 %  29 %  42 %  60 %  72 %  85 %
+
+Starting from GDAS's τ = 10, most of the search would be a noisy DARTS at DARTS's cost, so τ starts at 1. It must not
+end much below 0.1 either. An edge with all weight on one operation has no gradient, because the Jacobian of entmax is 0
+there, so α could no longer change. GDAS's straight-through estimate still has a gradient in that case.
+
+**Derived architecture.** As in GDAS, each edge keeps the operation with the largest α. The noise has the same
+distribution for all operations. So the operation with the largest α also has the largest mean weight, is most often in
+the support, and most often has the largest weight (with probability softmax(α), by the Gumbel-max trick, at any τ). A
+derived operation runs alone, without the operations with which it was mixed during the search. A τ that falls to 0
+closes this gap, because the search then trains single operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext.data.images import Split
+from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.spaces.supernet import Choice, Supernet
+from automl_ext.nas.supernets.candidates import masked
+from automl_ext.nas.supernets.loop import Iteration, frozen
+from automl_ext.nas.supernets.options import SupernetConfig
+from automl_ext.nas.supernets.run import search_supernet
+from automl_ext.nas.training.supernet_step import part_loss
+from automl_ext.ops.gumbel import gumbel_entmax15
+from automl_ext.training import ranks
+from automl_ext.training.checks import check_range
+from automl_ext.training.epochs import set_cosine_lr
+from automl_ext.training.search_space import Range
+from automl_ext.training.seeding import draw_seed
+
+
+@dataclass
+class EntmaxGDASConfig(SupernetConfig):
+    """Configuration of a search with entmax-GDAS and of the training of the architecture that it finds.
+
+    The defaults are those of GDAS, except for the temperature.
+    """
+
+    lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.2  # Initial learning rate of SGD for the weights.
+    lr_min: float = 0.2  # Final learning rate of the cosine schedule; equal to lr: a constant rate.
+    weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 5e-4  # Weight decay of SGD.
+    warmup: Annotated[float, Range(0.0, 0.8)] = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
+    alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 0.02  # Learning rate of Adam for α.
+    alpha_beta1: float = 0.5  # First decay rate of Adam for α.
+    alpha_beta2: float = 0.999  # Second decay rate of Adam for α.
+    alpha_weight_decay: float = 0.0  # Weight decay of Adam for α; it pulls α back to 0.
+    tau_max: Annotated[float, Range(0.3, 5.0, log=True)] = 1.0
+    """Temperature τ in the first epoch; the higher, the more operations run per edge."""
+    tau_min: Annotated[float, Range(0.05, 1.0, log=True)] = 0.1  # Temperature τ of the samples in the last epoch.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "warmup", "alpha_beta1", "alpha_beta2", low=0, below=1)
+        check_range(self, "alpha_lr", "tau_max", "tau_min", above=0)
+        check_range(self, "alpha_weight_decay", low=0)
+        if self.tau_min > self.tau_max:
+            raise ValueError(f"tau_min: expected at most tau_max ({self.tau_max}), got {self.tau_min}")
+
+    def tau(self, epoch: int) -> float:
+        """Return the temperature of an epoch: linear from ``tau_max`` in the first to ``tau_min`` in the last."""
+        return self.tau_max - (self.tau_max - self.tau_min) * epoch / max(self.epochs - 1, 1)
+
+
+def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
+    """Sample a few operations per edge: those with entmax₁.₅((log_softmax(α) + g)/τ) > 0.
+
+    Args:
+        alphas: α of each kind of cell, [edges, operations].
+        tau: temperature τ above 0.
+        rng: source of the random numbers.
+
+    Returns:
+        One choice for each kind of cell.
+    """
+    choices = []
+    for alpha in alphas:
+        weights = gumbel_entmax15(torch.log_softmax(alpha, dim=-1), tau, seed=draw_seed(rng))
+        choices.append(Choice.support(cast(Tensor, weights)))
+    return choices
+
+
+class EntmaxGDAS:
+    """The two steps, an :class:`~automl_ext.nas.supernets.loop.Algorithm`."""
+
+    def __init__(
+        self,
+        config: EntmaxGDASConfig,
+        supernet: Supernet,
+        allowed: Sequence[Tensor] | None,
+        class_weights: Tensor | None,
+        rng: torch.Generator,
+    ) -> None:
+        self.config, self.supernet, self.allowed = config, supernet, allowed
+        self.class_weights, self.rng = class_weights, rng
+        self.weight_optimizer = torch.optim.SGD(
+            supernet.weights(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+        )
+        self.alpha_optimizer = torch.optim.Adam(
+            supernet.alphas.parameters(),
+            lr=config.alpha_lr,
+            betas=(config.alpha_beta1, config.alpha_beta2),
+            weight_decay=config.alpha_weight_decay,
+        )
+        self.optimizers = {"weight_optimizer": self.weight_optimizer, "alpha_optimizer": self.alpha_optimizer}
+
+    def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
+        """Take a step on the weights, then one on α. See :meth:`automl_ext.nas.supernets.loop.Algorithm.iterate`."""
+        tau = self.config.tau(epoch)
+        set_cosine_lr(self.weight_optimizer, progress, self.config.lr, self.config.lr_min)
+        loss, ran = self.weight_step(next(train), tau)
+        if epoch < self.config.warmup * self.config.epochs:
+            return Iteration(loss, ran, tau=tau)
+        alpha_loss, also_ran = self.alpha_step(next(valid), tau)
+        return Iteration(loss, ran + also_ran, alpha_loss, tau)
+
+    def weight_step(self, batch: Split, tau: float) -> tuple[Tensor, list[Choice]]:
+        """Step 1: update ω on a training batch, by SGD on the loss of a sample.
+
+        ``zero_grad`` sets the gradients to None, so operations that do not run get neither weight decay nor momentum.
+        """
+        with torch.no_grad():
+            choices = sample(masked(self.supernet.alphas, self.allowed), tau, self.rng)
+        self.weight_optimizer.zero_grad()
+        loss = part_loss(self.supernet, batch, choices, self.class_weights)
+        loss.backward()
+        ranks.add_up_gradients(self.supernet.weights())
+        nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
+        self.weight_optimizer.step()
+        return loss.detach(), choices
+
+    def alpha_step(self, batch: Split, tau: float) -> tuple[Tensor, list[Choice]]:
+        """Step 2: update α on a validation batch, by Adam on the loss of another sample, through its weights w.
+
+        No gradients of ω are computed.
+        """
+        with frozen(self.supernet.weights()):
+            choices = sample(masked(self.supernet.alphas, self.allowed), tau, self.rng)
+            loss = part_loss(self.supernet, batch, choices, self.class_weights)
+            self.alpha_optimizer.zero_grad()
+            loss.backward()
+            ranks.add_up_gradients(self.supernet.alphas)
+            self.alpha_optimizer.step()
+        return loss.detach(), choices
+
+
+def search(
+    config: EntmaxGDASConfig,
+    out: str | Path,
+    resume: str | None = None,
+    stop_after: int | None = None,
+    space: Space[Any] | None = None,
+    data: Any = None,
+) -> dict[str, Any] | None:
+    """Search with entmax-GDAS, then train and test the architecture that it found.
+
+    Arguments, result and errors are those of :func:`automl_ext.nas.supernets.run.search_supernet`.
+    """
+    return search_supernet(config, out, EntmaxGDAS, "entmax-gdas", resume, stop_after, space, data)

@@ -1,0 +1,179 @@
+"""GDAS: differentiable architecture search by Gumbel sampling (Dong & Yang, CVPR 2019, algorithm 1).
+
+Each step samples one architecture for the weights ω and another one for the architecture parameters α:
+
+    g ~ Gumbel(0, 1);  p = softmax((log_softmax(α) + g)/τ);  w = onehot(argmax p) − sg(p) + p
+    1. training batch:    ω ← ω − SGD step on the loss of the sampled architecture
+    2. validation batch:  α ← α − Adam step on the loss, through w (straight-through argmax)
+
+sg is the stop-gradient. τ falls linearly over the epochs. The search ends with argmax α on every edge; that
+architecture is trained from scratch. The loop over batches and epochs is :mod:`automl_ext.nas.supernets.loop`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext.data.images import Split
+from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.spaces.supernet import Choice, Form, Supernet
+from automl_ext.nas.supernets.candidates import masked
+from automl_ext.nas.supernets.loop import Iteration, frozen
+from automl_ext.nas.supernets.options import SupernetConfig
+from automl_ext.nas.supernets.run import search_supernet
+from automl_ext.nas.training.supernet_step import part_loss
+from automl_ext.ops.gumbel import gumbel_softmax
+from automl_ext.training import ranks
+from automl_ext.training.checks import check_range
+from automl_ext.training.epochs import set_cosine_lr
+from automl_ext.training.search_space import Range
+from automl_ext.training.seeding import draw_seed
+
+
+@dataclass
+class GDASConfig(SupernetConfig):
+    """Configuration of a search with GDAS (Dong & Yang 2019) and of the training of the architecture that it finds.
+
+    The defaults are for one to three thousand steps; docs/nas-supernets.md has them beside the paper's values, which
+    are for 97,500 steps (``--preset paper``). They were chosen with seeds 5 to 9 on Fashion-MNIST. The weights are
+    trained at a large, constant rate, at which the gradient of α points to convolutions, and alone during the first
+    half. Adam moves α by about its learning rate per step. Without weight decay of α and with τ ≥ 1, its small gradient
+    adds up.
+    """
+
+    lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.2  # Initial learning rate of SGD for the weights.
+    lr_min: float = 0.2  # Final learning rate of the cosine schedule; equal to lr: a constant rate.
+    weight_decay: Annotated[float, Range(1e-5, 1e-2, log=True)] = 5e-4  # Weight decay of SGD.
+    warmup: Annotated[float, Range(0.0, 0.8)] = 0.5  # Fraction of the epochs, at the start, during which α is fixed.
+    alpha_lr: Annotated[float, Range(1e-4, 0.1, log=True)] = 0.02  # Learning rate of Adam for α.
+    alpha_beta1: float = 0.5  # First decay rate of Adam for α.
+    alpha_beta2: float = 0.999  # Second decay rate of Adam for α.
+    alpha_weight_decay: float = 0.0  # Weight decay of Adam for α; it pulls α back to 0.
+    tau_max: Annotated[float, Range(1.0, 20.0, log=True)] = 10.0
+    """Temperature τ of the samples in the first epoch; it falls linearly."""
+    tau_min: Annotated[float, Range(0.05, 1.0, log=True)] = 1.0  # Temperature τ of the samples in the last epoch.
+    form: Form = "darts"  # Gradient of α as in the authors' code for NAS-Bench-201 (nb201) or for DARTS cells (darts).
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "warmup", "alpha_beta1", "alpha_beta2", low=0, below=1)
+        check_range(self, "alpha_lr", "tau_max", "tau_min", above=0)
+        check_range(self, "alpha_weight_decay", low=0)
+        if self.tau_min > self.tau_max:
+            raise ValueError(f"tau_min: expected at most tau_max ({self.tau_max}), got {self.tau_min}")
+
+    def tau(self, epoch: int) -> float:
+        """Return the temperature of an epoch: linear from ``tau_max`` in the first to ``tau_min`` in the last."""
+        return self.tau_max - (self.tau_max - self.tau_min) * epoch / max(self.epochs - 1, 1)
+
+    def supernet_form(self) -> Form:
+        return self.form
+
+
+def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[Choice]:
+    """Sample one operation per edge: hard Gumbel-softmax of log_softmax(α).
+
+    Args:
+        alphas: α of each kind of cell, [edges, operations].
+        tau: temperature τ above 0.
+        rng: source of the random numbers.
+
+    Returns:
+        One choice for each kind of cell.
+    """
+    choices = []
+    for alpha in alphas:
+        logits = torch.log_softmax(alpha, dim=-1)
+        weights, index = gumbel_softmax(logits, tau, hard=True, seed=draw_seed(rng), return_index=True)
+        choices.append(Choice.hard(weights, index))
+    return choices
+
+
+class GDAS:
+    """The two steps of algorithm 1, an :class:`~automl_ext.nas.supernets.loop.Algorithm`."""
+
+    def __init__(
+        self,
+        config: GDASConfig,
+        supernet: Supernet,
+        allowed: Sequence[Tensor] | None,
+        class_weights: Tensor | None,
+        rng: torch.Generator,
+    ) -> None:
+        self.config, self.supernet, self.allowed = config, supernet, allowed
+        self.class_weights, self.rng = class_weights, rng
+        self.weight_optimizer = torch.optim.SGD(
+            supernet.weights(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+        )
+        self.alpha_optimizer = torch.optim.Adam(
+            supernet.alphas.parameters(),
+            lr=config.alpha_lr,
+            betas=(config.alpha_beta1, config.alpha_beta2),
+            weight_decay=config.alpha_weight_decay,
+        )
+        self.optimizers = {"weight_optimizer": self.weight_optimizer, "alpha_optimizer": self.alpha_optimizer}
+
+    def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
+        """Take a step on the weights, then one on α. See :meth:`automl_ext.nas.supernets.loop.Algorithm.iterate`."""
+        tau = self.config.tau(epoch)
+        set_cosine_lr(self.weight_optimizer, progress, self.config.lr, self.config.lr_min)
+        loss, ran = self.weight_step(next(train), tau)
+        if epoch < self.config.warmup * self.config.epochs:
+            return Iteration(loss, ran, tau=tau)
+        alpha_loss, also_ran = self.alpha_step(next(valid), tau)
+        return Iteration(loss, ran + also_ran, alpha_loss, tau)
+
+    def weight_step(self, batch: Split, tau: float) -> tuple[Tensor, list[Choice]]:
+        """Step 1: update ω on a training batch, by SGD on the loss of a sampled architecture.
+
+        ``zero_grad`` sets the gradients to None. So operations that do not run get no update at all, neither weight
+        decay nor momentum. In the official code of GDAS, which sets the gradients to zero, both still apply.
+        """
+        with torch.no_grad():
+            choices = sample(masked(self.supernet.alphas, self.allowed), tau, self.rng)
+        self.weight_optimizer.zero_grad()
+        loss = part_loss(self.supernet, batch, choices, self.class_weights)
+        loss.backward()
+        ranks.add_up_gradients(self.supernet.weights())
+        nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
+        self.weight_optimizer.step()
+        return loss.detach(), choices
+
+    def alpha_step(self, batch: Split, tau: float) -> tuple[Tensor, list[Choice]]:
+        """Step 2: update α on a validation batch, by Adam on the loss of another sample, through its weights.
+
+        No gradients of ω are computed.
+        """
+        with frozen(self.supernet.weights()):
+            choices = sample(masked(self.supernet.alphas, self.allowed), tau, self.rng)
+            loss = part_loss(self.supernet, batch, choices, self.class_weights)
+            self.alpha_optimizer.zero_grad()
+            loss.backward()
+            ranks.add_up_gradients(self.supernet.alphas)
+            self.alpha_optimizer.step()
+        return loss.detach(), choices
+
+
+def search(
+    config: GDASConfig,
+    out: str | Path,
+    resume: str | None = None,
+    stop_after: int | None = None,
+    space: Space[Any] | None = None,
+    data: Any = None,
+) -> dict[str, Any] | None:
+    """Search with GDAS, then train and test the architecture that it found.
+
+    Arguments, result and errors are those of :func:`automl_ext.nas.supernets.run.search_supernet`.
+    """
+    return search_supernet(config, out, GDAS, "gdas", resume, stop_after, space, data)

@@ -1,0 +1,351 @@
+"""Search by perturbation with fixed α (DARTS-PT, "fix α": Wang et al., ICLR 2021, algorithm 1 and section 5.2).
+
+    1. train the weights ω of the supernet, in which all operations run with equal weights; α is never trained
+    2. for each edge, in random order:
+           for each candidate o:  a(o) = accuracy of the supernet without o on this edge
+           the edge keeps argmin a(o), the operation whose removal hurts most;  train ω for a few epochs
+       for each node, in random order, if the space limits its inputs:
+           remove the edge whose removal hurts least, until the limit is reached;  train ω
+
+The found cell depends on the order of the edges. With ``orders`` above 1, several cells are derived from the same
+weights, each in its own random order, and training-free scores choose among them: the accuracy of a derived cell with
+the supernet's weights, which were trained for the mixture of all operations, does not show which cell is good. The
+choice among orders is of this package; the paper has one order and 5 epochs of training after each decision.
+
+As in the authors' code, weights of the other operations keep their values when one is removed, batch norm uses the
+statistics of the batch, and the learning rate of step 2 is a tenth of the search's. Equal accuracies are decided by the
+loss.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from automl_ext.data.images import Split, Splits
+from automl_ext.nas.estimators.training_free.scores import RANK
+from automl_ext.nas.screening.score_job import ScoreJob
+from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.spaces.supernet import Choice, Supernet
+from automl_ext.nas.supernets.candidates import NONE, all_candidates, decode, masked
+from automl_ext.nas.supernets.darts import mix
+from automl_ext.nas.supernets.loop import Iteration, SupernetSearch
+from automl_ext.nas.supernets.options import SupernetConfig
+from automl_ext.nas.supernets.run import search_supernet
+from automl_ext.nas.training.batches import epoch_batches
+from automl_ext.nas.training.options import LARGEST
+from automl_ext.nas.training.supernet_step import part_loss
+from automl_ext.training import ranks
+from automl_ext.training.checks import check_range
+from automl_ext.training.epochs import set_cosine_lr
+from automl_ext.training.optimizer_state import load_optimizer
+from automl_ext.training.seeding import draw_seed
+
+IMAGES = 1000  # number of images on which an accuracy is measured
+Result = tuple[float, float]  # accuracy and −loss, the deciding one first
+
+
+@dataclass
+class PerturbationConfig(SupernetConfig):
+    """Configuration of a search by perturbation, and of the training of the architecture that it finds."""
+
+    tune_epochs: int = 0  # Epochs of training after each edge that is decided (the paper: 5).
+    orders: int = 8  # Number of derivations, each with its own order of edges; training-free scores choose one cell.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "tune_epochs", low=0, high=LARGEST)
+        check_range(self, "orders", low=1, high=LARGEST)
+        if self.orders > 1 and self.tune_epochs:
+            raise ValueError(
+                f"orders: expected 1 with tune_epochs {self.tune_epochs}, got {self.orders}: all derivations start "
+                "from the same weights, so set tune_epochs to 0"
+            )
+
+
+class EqualWeights:
+    """Step 1: train the weights; all operations of an edge have equal weights, because α is never trained.
+
+    An :class:`~automl_ext.nas.supernets.loop.Algorithm`.
+    """
+
+    def __init__(
+        self,
+        config: PerturbationConfig,
+        supernet: Supernet,
+        allowed: Sequence[Tensor] | None,
+        class_weights: Tensor | None,
+        rng: torch.Generator,
+    ) -> None:
+        self.config, self.supernet, self.allowed, self.class_weights = config, supernet, allowed, class_weights
+        self.optimizer = sgd(supernet, config, config.lr)
+        self.optimizers: dict[str, Optimizer] = {"weight_optimizer": self.optimizer}
+
+    def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
+        """Take a step on the weights. See :meth:`automl_ext.nas.supernets.loop.Algorithm.iterate`."""
+        set_cosine_lr(self.optimizer, progress, self.config.lr, self.config.lr_min)
+        choices = mix(masked([alpha.detach() for alpha in self.supernet.alphas], self.allowed))
+        fixed = choices, self.config.grad_clip, self.class_weights
+        return Iteration(weight_step(self.supernet, self.optimizer, next(train), *fixed), choices)
+
+
+def sgd(supernet: Supernet, config: SupernetConfig, lr: float) -> torch.optim.SGD:
+    """Make the optimizer of the weights."""
+    momentum, decay = config.momentum, config.weight_decay
+    return torch.optim.SGD(supernet.weights(), lr=lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
+
+
+def weight_step(
+    supernet: Supernet,
+    optimizer: Optimizer,
+    batch: Split,
+    choices: list[Choice],
+    grad_clip: float,
+    class_weights: Tensor | None,
+) -> Tensor:
+    """Take one SGD step on the weights. Return the loss, 0-dim, detached; with several ranks, this rank's part of it.
+
+    Args:
+        batch: images and labels.
+        choices: the operations that run.
+        grad_clip: the largest norm of the gradient.
+        class_weights: weights of the classes in the loss, [classes]; None: 1.
+    """
+    optimizer.zero_grad()
+    loss = part_loss(supernet, batch, choices, class_weights)
+    loss.backward()
+    ranks.add_up_gradients(supernet.weights())
+    nn.utils.clip_grad_norm_(supernet.weights(), grad_clip)
+    optimizer.step()
+    return loss.detach()
+
+
+class Perturbation:
+    """Step 2: derive an architecture from a finished search; a :class:`~automl_ext.training.epochs.Job`.
+
+    An epoch decides one edge or node, then trains the weights for ``tune_epochs`` epochs, except the last one.
+
+    Args:
+        search: the finished search.
+        orders: the number of derivations.
+        tune_epochs: epochs of training after each decision.
+        images: largest number of images on which a decision is measured.
+        by_loss: decide by the loss, and at equal losses by the accuracy. The loss needs fewer images, since every image
+            changes it.
+
+    Attributes:
+        allowed: masks in the shapes of α; at the end of an order, one operation per edge.
+        derived: the masks of all finished orders.
+    """
+
+    def __init__(
+        self, search: SupernetSearch, orders: int, tune_epochs: int = 0, images: int = IMAGES, by_loss: bool = False
+    ) -> None:
+        self.search, self.supernet, self.tune_epochs, self.by_loss = search, search.supernet, tune_epochs, by_loss
+        self.derived: list[list[Tensor]] = []
+        self.allow_all()
+        self.decisions = len(self.edges) + len(self.nodes)
+        self.epoch, self.epochs = 0, orders * self.decisions
+        self.images = Split(search.alpha_images.images[:images], search.alpha_images.labels[:images])
+        self.optimizer = sgd(self.supernet, search.config, search.config.lr / 10)
+
+    def begin_order(self) -> None:
+        """Allow all candidates again, and draw an order of edges and nodes."""
+        self.allow_all()
+        for places in (self.edges, self.nodes):
+            places[:] = [places[i] for i in torch.randperm(len(places), generator=self.search.rng)]
+
+    def allow_all(self) -> None:
+        """Allow all candidates, and list all edges and nodes to decide, as pairs (kind of cell, index)."""
+        search, supernet = self.search, self.supernet
+        self.allowed = [mask.clone() for mask in search.allowed or all_candidates(supernet)]
+        self.edges = [(kind, edge) for kind, mask in enumerate(self.allowed) for edge in range(len(mask))]
+        self.nodes: list[tuple[int, int]] = []
+        if supernet.inputs is not None:  # the space has no edges of "none": it keeps the strongest edges of a node
+            for mask in self.allowed:
+                mask[:, supernet.operations.index(NONE)] = False
+            self.nodes = [(kind, i) for kind in range(len(self.allowed)) for i in range(len(supernet.nodes))]
+
+    def run_epoch(self) -> dict[str, float]:
+        """Decide one edge or node.
+
+        Returns:
+            The accuracy, or with ``by_loss`` the mean log-likelihood, without the operation or edge whose removal hurts
+            most, and without the one whose removal hurts least; the mean loss of the training that follows.
+        """
+        with self.search.clock:
+            self.supernet.train()
+            place = self.epoch % self.decisions
+            if place == 0:
+                self.begin_order()
+            if place < len(self.edges):
+                results = self.decide_edge(*self.edges[place])
+            else:
+                results = self.decide_node(*self.nodes[place - len(self.edges)])
+            self.epoch += 1
+            if place == self.decisions - 1:
+                self.derived.append([mask.clone() for mask in self.allowed])
+            name = "log_likelihood" if self.by_loss else "accuracy"
+            scalars = {f"{name}_without_best": min(results)[0], f"{name}_without_worst": max(results)[0]}
+            if self.epoch < self.epochs and self.tune_epochs:
+                scalars["loss"] = self.tune()
+            return scalars
+
+    def decide_edge(self, kind: int, edge: int) -> list[Result]:
+        """Keep the operation of an edge whose removal hurts most.
+
+        Returns:
+            The accuracy and −loss of the supernet without each candidate.
+        """
+        candidates = self.allowed[kind][edge].nonzero().flatten().tolist()
+        draw_seed(self.search.rng)  # not used; a seed gives the results that it gave when measuring drew numbers
+        results = ranks.from_first([self.measure(self.without(kind, edge, k)) for k in candidates])
+        self.keep(kind, edge, candidates[results.index(min(results))])
+        return results
+
+    def decide_node(self, kind: int, node: int) -> list[Result]:
+        """Remove those edges of a node whose removal hurts least, until as many are left as the space allows.
+
+        Returns:
+            The accuracy and −loss of the supernet without each of the node's edges, before the first removal.
+        """
+        none, left = self.supernet.operations.index(NONE), list(self.supernet.nodes[node])
+        draw_seed(self.search.rng)  # as in decide_edge
+        first: list[Result] = []
+        while len(left) > (self.supernet.inputs or 0):
+            results = []
+            for edge in left:
+                kept = self.allowed[kind][edge].clone()
+                self.keep(kind, edge, none)
+                results.append(self.measure(self.choices()))
+                self.allowed[kind][edge] = kept
+            results = ranks.from_first(results)
+            self.keep(kind, left.pop(results.index(max(results))), none)
+            first = first or results
+        return first or [self.measure(self.choices())]
+
+    def keep(self, kind: int, edge: int, operation: int) -> None:
+        self.allowed[kind][edge] = False
+        self.allowed[kind][edge, operation] = True
+
+    def choices(self) -> list[Choice]:
+        """Return the operations that a pass of the supernet runs, given the decisions so far."""
+        return mix(self.alphas())
+
+    def without(self, kind: int, edge: int, operation: int) -> list[Choice]:
+        """Return the operations that a pass runs if ``operation`` is removed from ``edge``."""
+        choices = self.choices()
+        weights = choices[kind].weights.clone()
+        weights[edge, operation] = 0
+        choices[kind] = Choice.support(weights)
+        return choices
+
+    def alphas(self, allowed: list[Tensor] | None = None) -> list[Tensor]:
+        """Return α with −inf for all operations that were not kept, or that the given masks exclude."""
+        return masked([alpha.detach() for alpha in self.supernet.alphas], self.allowed if allowed is None else allowed)
+
+    @torch.no_grad()
+    def measure(self, choices: list[Choice]) -> Result:
+        accuracy, likelihood = measure(self.supernet, self.images, self.search.config.batch_size, choices)
+        return (likelihood, accuracy) if self.by_loss else (accuracy, likelihood)
+
+    def tune(self) -> float:
+        """Train the weights with the decisions so far. Return the mean loss."""
+        search, losses = self.search, []
+        for _ in range(self.tune_epochs):
+            order = epoch_batches(len(search.weight_images.labels), search.config.batch_size, search.rng)
+            for batch in search.batches(search.weight_images, order):
+                fixed = self.choices(), search.config.grad_clip, search.class_weights
+                losses.append(weight_step(self.supernet, self.optimizer, batch, *fixed))
+        return ranks.add_up(torch.stack(losses).mean()).item()
+
+    def genotypes(self) -> list[Any]:
+        """Return the architecture that each finished order derived."""
+        return [decode(self.supernet, self.alphas(masks)) for masks in self.derived]
+
+    def keep_best(self, space: Space[Any], splits: Splits) -> None:
+        """Of the architectures that several orders derived, keep the one with the highest training-free rank."""
+        if len(self.derived) == 1:
+            return
+        with self.search.clock:
+            device, seed = self.search.weight_images.labels.device, self.search.config.seed
+            self.allowed = self.derived[by_rank(self.genotypes(), space, splits, device, seed)[0]]
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "search": self.search.state_dict(),
+            "epoch": self.epoch,
+            "edges": self.edges,
+            "nodes": self.nodes,
+            "allowed": self.allowed,
+            "derived": self.derived,
+            "optimizer": self.optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.search.load_state_dict(state["search"])
+        if sorted(state["edges"]) != sorted(self.edges) or sorted(state["nodes"]) != sorted(self.nodes):
+            raise ValueError("edges, nodes: expected an order of the edges and nodes of this space")
+        self.epoch, self.edges, self.nodes = state["epoch"], state["edges"], state["nodes"]
+        for mask, stored in zip(self.allowed, state["allowed"], strict=True):
+            mask.copy_(stored)
+        self.derived = [[mask.to(self.allowed[0].device) for mask in masks] for masks in state["derived"]]
+        load_optimizer(self.optimizer, state["optimizer"])
+
+
+def measure(supernet: Supernet, images: Split, batch_size: int, choices: list[Choice]) -> Result:
+    """Measure a supernet in training mode.
+
+    The batches have equal sizes, up to one image, because each is normalized by its own statistics.
+
+    Returns:
+        (accuracy, −mean loss), so that a larger pair is a better network.
+    """
+    correct, loss = 0, 0.0
+    parts = math.ceil(len(images.labels) / batch_size)
+    for x, y in zip(images.images.tensor_split(parts), images.labels.tensor_split(parts), strict=True):
+        logits = supernet(x, *choices)
+        correct += int((logits.argmax(-1) == y).sum())
+        loss += float(F.cross_entropy(logits, y, reduction="sum"))
+    return correct / len(images.labels), -loss / len(images.labels)
+
+
+def by_rank(genotypes: Sequence[Any], space: Space[Any], splits: Splits, device: torch.device, seed: int) -> list[int]:
+    """Return the indices of architectures, the one with the highest rank by the training-free scores first.
+
+    The scores are those of a screening, and the ranks those among ``genotypes``. Equal ones keep their order.
+
+    Raises:
+        UserError: fewer than four training images.
+    """
+    scoring = ScoreJob(space, genotypes, splits, device, RANK, seed=seed)
+    while scoring.epoch < scoring.epochs:
+        scoring.run_epoch()
+    return (-scoring.table().rank()).argsort(kind="stable").tolist()
+
+
+def search(
+    config: PerturbationConfig,
+    out: str | Path,
+    resume: str | None = None,
+    stop_after: int | None = None,
+    space: Space[Any] | None = None,
+    data: Any = None,
+) -> dict[str, Any] | None:
+    """Search by perturbation, then train and test the architecture that was found.
+
+    Arguments, result and errors are those of :func:`automl_ext.nas.supernets.run.search_supernet`.
+    """
+
+    def derivation(job: SupernetSearch) -> Perturbation:
+        return Perturbation(job, config.orders, config.tune_epochs)
+
+    return search_supernet(config, out, EqualWeights, "perturbation", resume, stop_after, space, data, derivation)

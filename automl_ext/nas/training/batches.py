@@ -1,0 +1,120 @@
+"""Batches of images, their augmentation, and accuracy."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext.data.images import Split, Splits
+from automl_ext.training import ranks
+from automl_ext.training.errors import UserError
+
+
+def to_device(split: Split, device: torch.device) -> Split:
+    """Copy images and labels to ``device``."""
+    return Split(split.images.to(device), split.labels.to(device))
+
+
+def epoch_batches(size: int, batch_size: int, generator: torch.Generator) -> list[Tensor]:
+    """Shuffle the indices of one epoch and split them into batches.
+
+    A smaller last batch is dropped, unless it is the only one.
+    """
+    batches = list(torch.randperm(size, generator=generator).split(batch_size))
+    if len(batches) > 1 and len(batches[-1]) < batch_size:
+        batches.pop()
+    return batches
+
+
+def check_batches(batch_size: int, images: int) -> None:
+    """Check that every rank gets images of every batch.
+
+    Raises:
+        UserError: the batches have fewer images than there are ranks.
+    """
+    size = min(batch_size, images)
+    if size < ranks.count():
+        raise UserError(f"batch_size: expected at least one image for each of {ranks.count()} processes, got {size}")
+
+
+def take(split: Split, index: Tensor) -> Split:
+    """Return the images at ``index`` and their labels."""
+    index = index.to(split.labels.device)
+    return Split(split.images[index], split.labels[index])
+
+
+def augment(images: Tensor, shift: int, flip: bool, generator: torch.Generator) -> Tensor:
+    """Shift and mirror images at random.
+
+    Args:
+        images: [N, C, H, W].
+        shift: the largest shift in each direction, in pixels; border pixels are repeated.
+        flip: whether to mirror each image with probability 1/2.
+        generator: a generator on the CPU, so that a seed gives the same augmentation on every device.
+    """
+    if not shift and not flip:
+        return images
+    n, c, h, w = images.shape
+    offset = torch.randint(-shift, shift + 1, (2, n, 1), generator=generator)
+    rows = (torch.arange(h) + offset[0]).clamp(0, h - 1)
+    columns = (torch.arange(w) + offset[1]).clamp(0, w - 1)
+    if flip:
+        mirrored = torch.rand(n, 1, generator=generator) < 0.5
+        columns = torch.where(mirrored, columns.flip(-1), columns)
+    rows, columns = rows.to(images.device), columns.to(images.device)
+    image = torch.arange(n, device=images.device)[:, None, None, None]
+    channel = torch.arange(c, device=images.device)[:, None, None]
+    return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+
+
+def cutout(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """Set a ``size`` × ``size`` square of each image to zero (DeVries & Taylor 2017).
+
+    Centers are uniform over the pixels; the part of a square outside of the image has no effect.
+
+    Args:
+        images: [N, C, H, W], normalized, so that 0 is the mean.
+        size: the side of the square in pixels.
+        generator: a generator on the CPU.
+    """
+    if not size:
+        return images
+    n, _, h, w = images.shape
+    inside = []
+    for length in (h, w):
+        start = torch.randint(length, (n, 1), generator=generator) - size // 2
+        place = torch.arange(length)
+        inside.append((place >= start) & (place < start + size))
+    square = inside[0][:, :, None] & inside[1][:, None, :]
+    return images.masked_fill(square[:, None].to(images.device), 0.0)
+
+
+def without_validation(splits: Splits) -> Splits:
+    """Return the splits with no validation images.
+
+    A :class:`~automl_ext.nas.training.network_training.NetworkTraining` also trains on the validation images.
+    """
+    return replace(splits, valid=take(splits.valid, torch.arange(0)))
+
+
+def train_and_valid(splits: Splits) -> Split:
+    """Concatenate the training and validation images, which a final training uses together."""
+    parts = (splits.train, splits.valid)
+    return Split(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
+
+
+@torch.no_grad()
+def accuracy(network: nn.Module, split: Split, *arguments: object) -> float:
+    """Compute the accuracy, 0 to 1, of ``network(images, *arguments)`` in evaluation mode.
+
+    The mode of the network is restored.
+    """
+    was_training = network.training
+    network.eval()
+    correct = torch.zeros((), dtype=torch.int64, device=split.labels.device)
+    for images, labels in zip(split.images.split(500), split.labels.split(500), strict=True):
+        correct += (network(images, *arguments).argmax(-1) == labels).sum()
+    network.train(was_training)
+    return correct.item() / len(split.labels)

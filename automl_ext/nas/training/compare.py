@@ -1,0 +1,139 @@
+"""Compares an architecture with random ones that are trained in the same way."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import statistics
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from automl_ext.data.images import Splits
+from automl_ext.nas.data import prepare
+from automl_ext.nas.run_title import run_title
+from automl_ext.nas.spaces import registry as spaces
+from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.training.network_training import NetworkTraining
+from automl_ext.nas.training.options import MANY, TrainingConfig
+from automl_ext.nas.training.pictures import draw_comparison
+from automl_ext.nas.training.result import KEYS, measure
+from automl_ext.nas.training.series import train_series
+from automl_ext.parallel.workers import MOST_WORKERS
+from automl_ext.training.checks import check_range
+from automl_ext.training.config import to_dict
+from automl_ext.training.machine.device import choose_device
+
+
+@dataclass
+class CompareConfig(TrainingConfig):
+    """Configuration of a comparison of random architectures, and optionally a given one, trained in the same way."""
+
+    genotype: str | None = None  # Architecture to train first; none by default.
+    random_cells: int = 5  # Number of random architectures; the seed decides which.
+    # Number of networks that are trained at the same time; it does not affect the results.
+    workers: int = field(default=1, metadata={"without_effect": True})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "workers", low=1, high=MOST_WORKERS)
+        check_range(self, "random_cells", low=1, high=MANY)
+
+
+class CellTrainings(NamedTuple):
+    """The trainings of the architectures, :class:`~automl_ext.nas.training.series.Trainings`."""
+
+    config: CompareConfig
+    space: Space[Any]
+    genotypes: list[Any]
+    splits: Splits
+    prefix: str = "cell"
+
+    def start(self, number: int) -> NetworkTraining:
+        device = choose_device(self.config.device)
+        return NetworkTraining(self.config, self.space, self.genotypes[number], self.splits, device)
+
+    def measure(self, number: int, training: NetworkTraining) -> dict[str, Any]:
+        return without_classes(measure(training, self.genotypes[number], self.splits))
+
+    def keep(self, number: int, weights: dict[str, Tensor], run: Path) -> None:
+        pass
+
+
+def compare(
+    config: CompareConfig,
+    out: str | Path,
+    resume: str | None = None,
+    stop_after: int | None = None,
+    space: Space[Any] | None = None,
+    data: Any = None,
+) -> dict[str, Any] | None:
+    """Train ``config.genotype`` and ``config.random_cells`` uniformly drawn architectures in the same way.
+
+    If matplotlib is installed, ``comparison.png`` is drawn too: test accuracy against the number of parameters.
+
+    Args:
+        out: the run directory.
+        resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
+        stop_after: the number of epochs, of all networks together, after which to interrupt the run.
+        space: the search space; by default the one that ``config.space`` names.
+        data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
+
+    Returns:
+        The contents of ``result.json``; None if the run was interrupted. ``found`` is the result of ``config.genotype``
+        as :func:`~automl_ext.nas.training.retrain.retrain` returns it, without the entries on the classes; None if no
+        genotype is given. ``random`` is a list of such results. ``random_mean``, ``random_median`` and ``random_std``
+        are statistics of their test accuracies; the standard deviation divides by n − 1 and is None for n = 1. A
+        uniformly drawn cell may have no path from input to output (2 % of NAS-Bench-201): it lowers the mean but hardly
+        the median.
+
+    Raises:
+        UserError: the data, the genotype, the configuration or the run directory is invalid.
+    """
+    space = space or spaces.space(config.space)
+    rng = Random(config.seed)
+    genotypes = [space.random(rng) for _ in range(config.random_cells)]
+    if config.genotype is not None:
+        genotypes.insert(0, spaces.parse_genotype(space, config.genotype))
+    config, splits = prepare(config, data)
+    result = train_series(
+        config,
+        out,
+        "compare",
+        CellTrainings(config, space, genotypes, splits),
+        count=len(genotypes),
+        workers=config.workers,
+        summarize=partial(summarize, has_found=config.genotype is not None),
+        resume=resume,
+        stop_after=stop_after,
+    )
+    if result is not None and importlib.util.find_spec("matplotlib"):
+        draw_comparison(result, Path(out), run_title("compare", to_dict(config), result))
+    return result
+
+
+def without_classes(result: dict[str, Any]) -> dict[str, Any]:
+    """Return a result without its entries on the classes, which are large if there are many."""
+    return {key: value for key, value in result.items() if key not in KEYS}
+
+
+def summarize(results: list[dict[str, Any]], has_found: bool) -> dict[str, Any]:
+    """Return the contents of ``result.json``: the results, and statistics over the random architectures.
+
+    Args:
+        results: one result per trained architecture.
+        has_found: whether the first result belongs to ``config.genotype``; the others belong to random architectures.
+    """
+    found, drawn = (results[0], results[1:]) if has_found else (None, results)
+    accuracies = [r["test_accuracy"] for r in drawn]
+    return {
+        "found": found,
+        "random": drawn,
+        "random_median": statistics.median(accuracies),
+        "random_mean": math.fsum(accuracies) / len(accuracies),
+        "random_std": statistics.stdev(accuracies) if len(accuracies) > 1 else None,
+    }

@@ -1,0 +1,226 @@
+"""Training a network from scratch, a job of epochs, with the regularization of DARTS: drop-path, auxiliary head."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from automl_ext.data.images import Split, Splits
+from automl_ext.nas.data import network_shape
+from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.training.batches import (
+    accuracy,
+    augment,
+    check_batches,
+    cutout,
+    epoch_batches,
+    take,
+    to_device,
+    train_and_valid,
+)
+from automl_ext.nas.training.options import TrainingConfig, class_weights
+from automl_ext.nas.training.synced_norm import synced_norms
+from automl_ext.training import ranks
+from automl_ext.training.epochs import set_cosine_lr
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
+from automl_ext.training.machine.clock import Clock
+from automl_ext.training.optimizer_state import load_optimizer
+from automl_ext.training.seeding import generator, seed_everything
+
+
+class NetworkTraining:
+    """The training of one network, a :class:`~automl_ext.training.epochs.Job`.
+
+    All randomness comes from ``config.seed``. The network is trained on the training and validation images of
+    ``splits`` together.
+
+    Args:
+        genotype: the architecture, of ``space``.
+        held_out: images on which the accuracy is measured after each epoch; none by default.
+
+    Raises:
+        UserError: ``config`` asks for an auxiliary head or drop-path, which networks of the space do not support; or a
+            network has no parameters, or its output is not [N, number of classes].
+    """
+
+    def __init__(
+        self,
+        config: TrainingConfig,
+        space: Space[Any],
+        genotype: Any,
+        splits: Splits,
+        device: torch.device,
+        held_out: Split | None = None,
+    ) -> None:
+        self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
+        self.split = to_device(train_and_valid(splits), device)
+        check_batches(config.batch_size, len(self.split.labels))
+        self.held_out = None if held_out is None else to_device(held_out, device)
+        self.class_weights = class_weights(config.class_weights, self.split.labels, splits.num_classes)
+        seed_everything(config.seed)
+        network = space.build(genotype, **network_shape(splits, config.channels, config.cells))
+        self.where = f"{type(space).__name__}.build({short(genotype)})"
+        if next(network.parameters(), None) is None:
+            raise UserError(f"{self.where}: expected a network with parameters")
+        self.num_classes = splits.num_classes
+        if config.auxiliary:
+            add_auxiliary_head(network)
+        self.network = network.to(device)
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            lr=config.lr,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.momentum > 0,
+        )
+        self.generator = generator(config.seed, torch.device("cpu"))
+        self.drop_path = DropPath(self.network, self.generator) if config.drop_path else None
+
+    def run_epoch(self) -> dict[str, float]:
+        """Train for one epoch.
+
+        Returns:
+            ``loss``, the mean; ``lr``, the last learning rate; ``train_accuracy``, on the augmented batches, each
+            before its step; and, if images are held out, ``valid_accuracy``, on these images after the epoch.
+        """
+        with self.clock:
+            self.network.train()
+            batches = epoch_batches(len(self.split.labels), self.config.batch_size, self.generator)
+            if self.drop_path is not None:
+                self.drop_path.probability = self.config.drop_path * self.epoch / self.epochs
+                self.drop_path.images = len(batches[0])
+            losses, correct = [], []
+            for i, index in enumerate(batches):
+                progress = (self.epoch + i / len(batches)) / self.epochs
+                lr = set_cosine_lr(self.optimizer, progress, self.config.lr, 0.0)
+                batch = take(self.split, index)
+                images = augment(batch.images, self.config.shift, self.config.flip, self.generator)
+                images = cutout(images, self.config.cutout, self.generator)
+                own = ranks.part(len(index))
+                loss, logits = self.loss_and_logits(images[own], batch.labels)
+                self.optimizer.zero_grad()
+                loss.backward()
+                ranks.add_up_gradients(self.network.parameters())
+                self.optimizer.step()
+                losses.append(loss.detach())
+                right = (logits.detach().argmax(-1) == batch.labels[own]).float().mean()
+                correct.append(right * (len(logits) / len(index)))
+            self.epoch += 1
+        scalars = {"loss": ranks.add_up(torch.stack(losses).mean()).item(), "lr": lr}
+        scalars["train_accuracy"] = ranks.add_up(torch.stack(correct).mean()).item()
+        if self.held_out is not None:
+            scalars["valid_accuracy"] = accuracy(self.network, self.held_out)
+        return scalars
+
+    def loss(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Compute the cross-entropy of a batch, plus the weighted loss of the auxiliary head if there is one.
+
+        Args:
+            images: this rank's part of the batch; with one rank, the batch.
+            labels: of the whole batch.
+
+        Returns:
+            This rank's part of the loss.
+        """
+        return self.loss_and_logits(images, labels)[0]
+
+    def loss_and_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute :meth:`loss`, and return the logits too."""
+        weight = self.class_weights
+        with synced_norms():
+            output = self.network(images)
+        logits, auxiliary = output if self.config.auxiliary else (output, None)
+        self.check(logits, images)
+        loss = batch_loss(logits, labels, weight)
+        if auxiliary is not None:
+            loss = loss + self.config.auxiliary * batch_loss(auxiliary, labels, weight)
+        return loss, logits
+
+    def check(self, logits: Any, images: Tensor) -> None:
+        """Raise UserError unless the output of the network has one number per image and class."""
+        expected, got = (len(images), self.num_classes), getattr(logits, "shape", type(logits).__name__)
+        if got != expected:
+            got = got if isinstance(got, str) else f"shape {tuple(got)}"
+            raise UserError(f"{self.where}: expected a network whose output has shape {expected}, got {got}")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "epoch": self.epoch,
+            "network": dict(self.network.state_dict()),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "wall": self.clock.wall,
+            "cpu": self.clock.cpu,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.epoch = state["epoch"]
+        self.network.load_state_dict(state["network"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.generator.set_state(state["generator"])
+        self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
+
+
+def batch_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Compute this rank's part of the mean cross-entropy of a batch. The sum over the ranks is the mean.
+
+    Args:
+        logits: of this rank's part of the images, [n, classes].
+        labels: of the whole batch, [N].
+        class_weights: weights of the classes, [classes]; None: 1.
+    """
+    own = ranks.part(len(labels))
+    loss = F.cross_entropy(logits, labels[own], class_weights)
+    if ranks.count() == 1:
+        return loss
+    weights = torch.ones(len(labels), device=labels.device) if class_weights is None else class_weights[labels]
+    return loss * (weights[own].sum() / weights.sum())
+
+
+class DropPath:
+    """Drop-path: set outputs of operations to zero per image, with a probability (Larsson et al., ICLR 2017).
+
+    The outputs that remain are scaled by 1/(1 − probability), as in NASNet and DARTS. Forward hooks on the operations
+    of ``network.paths()`` do this, so the network's structure, state and export do not change.
+
+    Args:
+        generator: a generator on the CPU, so that a seed drops the same outputs on every device.
+
+    Attributes:
+        probability: the present drop probability, initially 0.
+        images: size of the present batch, of which a rank's network sees a part; None: as many as the network sees.
+
+    Raises:
+        UserError: the network has no method ``paths``.
+    """
+
+    def __init__(self, network: nn.Module, generator: torch.Generator) -> None:
+        if not hasattr(network, "paths"):
+            raise UserError("--drop-path: networks of this space have no method paths, so drop-path is not supported")
+        self.generator, self.probability = generator, 0.0
+        self.images: int | None = None
+        for operation in network.paths():  # type: ignore[operator]
+            operation.register_forward_hook(self._drop)
+
+    def _drop(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        if not module.training or not self.probability:
+            return output
+        keep = 1 - self.probability
+        images = len(output) if self.images is None else self.images
+        kept = (torch.rand(images, generator=self.generator) < keep)[ranks.part(images)]
+        return output * (kept / keep).to(output)[:, None, None, None]
+
+
+def add_auxiliary_head(network: nn.Module) -> None:
+    """Add the auxiliary head to a network.
+
+    Raises:
+        UserError: networks of the space do not have one.
+    """
+    if not hasattr(network, "add_auxiliary_head"):
+        raise UserError("--auxiliary: networks of this space have no auxiliary head")
+    network.add_auxiliary_head()  # type: ignore[operator]

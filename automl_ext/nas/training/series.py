@@ -1,0 +1,184 @@
+"""A run that trains several networks, one after the other or side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+from torch import Tensor
+
+from automl_ext.nas.training.network_training import NetworkTraining
+from automl_ext.nas.training.options import TrainingConfig
+from automl_ext.parallel.cluster import current_cluster
+from automl_ext.parallel.workers import Workers
+from automl_ext.training.epochs import Epochs, check_finite
+from automl_ext.training.run import Run
+
+Result = dict[str, Any]
+Weights = dict[str, Tensor]
+
+
+class Trainings(Protocol):
+    """The trainings of a series. Workers get a copy of it."""
+
+    @property
+    def prefix(self) -> str:
+        """The metrics of network i are named ``{prefix}{i}_…``."""
+        ...
+
+    def start(self, number: int) -> NetworkTraining:
+        """Create the training of a network."""
+        ...
+
+    def measure(self, number: int, training: NetworkTraining) -> Result:
+        """Return the result of a finished training."""
+        ...
+
+    def keep(self, number: int, weights: Weights, run: Path) -> None:
+        """Keep what the run directory needs of the weights of a network."""
+        ...
+
+
+class Trained(NamedTuple):
+    """A network that a worker has trained: its result, the measurements of its epochs, and its weights."""
+
+    result: Result
+    epochs: list[dict[str, float]]
+    weights: Weights
+
+
+class Whole:
+    """Trains one network from start to end; executed by the workers."""
+
+    def __init__(self, trainings: Trainings) -> None:
+        self.trainings = trainings
+
+    def __call__(self, number: int, state: dict[str, Any] | None) -> Trained:
+        """Train network ``number``, from the state of an interrupted training if there is one."""
+        training = self.trainings.start(number)
+        if state is not None:
+            training.load_state_dict(state)
+        epochs = []
+        while training.epoch < training.epochs:
+            epochs.append(training.run_epoch())
+            check_finite(f"{self.trainings.prefix}{number}", training, epochs[-1])
+        weights = {key: value.cpu() for key, value in training.network.state_dict().items()}
+        return Trained(self.trainings.measure(number, training), epochs, weights)
+
+
+def train_series(
+    config: TrainingConfig,
+    out: str | Path,
+    algorithm: str,
+    trainings: Trainings,
+    *,
+    count: int,
+    workers: int,
+    summarize: Callable[[list[Result]], Result],
+    resume: str | None,
+    stop_after: int | None,
+) -> Result | None:
+    """Train ``count`` networks in the run directory ``out``.
+
+    With one worker on this machine, there is a checkpoint after each epoch. Otherwise there is one after each network,
+    and an interrupted network starts again. The result is the same.
+
+    Args:
+        algorithm: the name under which the run is stored.
+        trainings: creates and measures the trainings. Network 0 is created before the run directory exists, so that
+            errors come first.
+        workers: number of networks that are trained at the same time.
+        summarize: the results of all networks → the result of the run.
+        resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
+        stop_after: the number of epochs, of all networks together, after which to interrupt the run; side by side, it
+            is rounded up to whole networks.
+
+    Returns:
+        The result of the run, which ``result.json`` also holds. None if the run was interrupted.
+    """
+    training: NetworkTraining | None = trainings.start(0)
+    state: dict[str, Any] | None = None  # of the interrupted training
+    results: list[Result] = []
+
+    def load(stored: dict[str, Any]) -> None:
+        nonlocal results, training, state
+        results = stored["results"] if "results" in stored else stored["trained"]  # ensembles before 0.1.0
+        state = stored["job"]
+        if len(results) > count:
+            raise ValueError(f"results: expected at most {count}, got {len(results)}")
+        if len(results) < count:
+            training = trainings.start(len(results))
+            if state is not None:
+                training.load_state_dict(state)
+
+    with Run.open(out, config, algorithm=algorithm, resume=resume, load=load) as run:
+        if workers == 1 and current_cluster().address is None:
+            assert training is not None
+            done = one_by_one(run, algorithm, trainings, training, results, count, stop_after)
+        else:
+            training = None  # it was created to find errors, and may hold the memory of a GPU
+            done = side_by_side(
+                run, algorithm, trainings, state, results, count, count * config.epochs, workers, stop_after
+            )
+        if not done:
+            return None
+        result = summarize(results)
+        run.finish(result)
+        return result
+
+
+def one_by_one(
+    run: Run,
+    algorithm: str,
+    trainings: Trainings,
+    training: NetworkTraining,
+    results: list[Result],
+    count: int,
+    stop_after: int | None,
+) -> bool:
+    """Train the networks that have no result; append theirs. Return False if interrupted."""
+    first = len(results)
+    with Epochs(run, count * training.epochs, algorithm, stop_after) as epochs:
+        for i in range(first, count):
+            if i > first:
+                training = trainings.start(i)
+            if not epochs.run(training, f"{trainings.prefix}{i}", {"results": list(results)}):
+                return False
+            trainings.keep(i, dict(training.network.state_dict()), run.path)
+            results.append(trainings.measure(i, training))
+    return True
+
+
+def side_by_side(
+    run: Run,
+    algorithm: str,
+    trainings: Trainings,
+    state: dict[str, Any] | None,
+    results: list[Result],
+    count: int,
+    total: int,
+    workers: int,
+    stop_after: int | None,
+) -> bool:
+    """Train the networks that have no result in workers; append theirs. Return False if interrupted.
+
+    ``total`` is the number of epochs of all networks, which the progress counts.
+    """
+    step, first = run.step, len(results)
+    with Workers(Whole(trainings), workers) as pool, run.progress(total, algorithm, step) as bar:
+        for i in range(first, count):
+            pool.submit(i, state if i == first else None)
+        for i in range(first, count):
+            trained = pool.next()
+            for scalars in trained.epochs:
+                step += 1
+                run.log(step, **{f"{trainings.prefix}{i}_{key}": value for key, value in scalars.items()})
+            trainings.keep(i, trained.weights, run.path)
+            results.append(trained.result)
+            if trained.epochs:
+                run.save(step, {"results": list(results), "job": None})
+            bar.advance(len(trained.epochs))
+            if stop_after is not None and step >= run.step + stop_after and i + 1 < count:
+                return False
+    return True

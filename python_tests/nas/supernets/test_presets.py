@@ -1,0 +1,65 @@
+"""The preset of the papers, and options that were removed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from paths import ROOT
+
+pytest.importorskip("tyro", reason="the command line needs tyro")
+pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+from automl_ext.cli import main
+from automl_ext.nas.supernets.darts import DARTSConfig
+from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
+from automl_ext.nas.supernets.gdas import GDASConfig
+from automl_ext.nas.supernets.perturbation import PerturbationConfig
+from automl_ext.nas.supernets.presets import preset
+
+TINY = ["--subset=100", "--channels=2", "--cells=1", "--epochs=2", "--batch-size=20"]
+TINY += ["--retrain-epochs=1", "--retrain-channels=2", "--retrain-cells=1"]
+
+
+def test_paper_has_the_values_of_the_publication_and_flags_override_it(tmp_path: Path) -> None:
+    assert main(["search", "gdas", "--preset=paper", *TINY, "--out", str(tmp_path / "run")]) == 0
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    expected = {"none": True, "warmup": 0.0, "lr": 0.025, "alpha_lr": 3e-4, "tau_max": 10.0, "tau_min": 0.1}
+    expected |= {"form": "nb201", "weight_decay": 5e-4, "alpha_beta1": 0.5, "channels": 2}
+    assert {key: stored[key] for key in expected} == expected
+
+
+@pytest.mark.parametrize(
+    ("search", "options", "message"),
+    [
+        ("gdas", ["--preset", "robust"], "--preset: expected paper, got 'robust'"),
+        ("entmax-gdas", ["--preset=paper"], "--preset: expected none, got 'paper'"),
+        ("darts", ["--recipe=robust"], "--recipe: removed; `search perturbation` does what"),
+        ("gdas", ["--no-fair-warmup"], "--fair-warmup: removed; in our measurements"),
+        ("gdas", ["--derive", "alpha"], "--derive: removed; `search perturbation`"),
+    ],
+)
+def test_other_presets_and_removed_options_are_refused(
+    search: str, options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["search", search, *options, "--out", str(tmp_path / "run")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_table_of_the_docs_has_the_defaults_and_the_papers_values() -> None:
+    page = ROOT / "docs" / "nas-supernets.md"
+    if not page.exists():
+        pytest.skip("the package is tested without its sources")
+    configs = []
+    for kind in (GDASConfig, EntmaxGDASConfig, DARTSConfig, PerturbationConfig):
+        configs += [kind()] if kind is EntmaxGDASConfig else [kind(), preset("paper", kind())]
+    rows = [line.strip("| ").split(" | ") for line in page.read_text().splitlines() if line.startswith("| `--")]
+    assert len(rows) == 11
+    for options, *cells in rows:
+        names = [option.strip("` -").replace("-", "_") for option in options.split(", ")]
+        for config, cell in zip(configs, cells, strict=True):
+            values = [getattr(config, name, "–") for name in names]
+            shown = [{True: "yes", False: "no"}[v] if isinstance(v, bool) else str(v) for v in values]
+            expected = "–" if set(shown) == {"–"} else ", ".join(v.removesuffix(".0") for v in shown)
+            assert cell == expected, (options, type(config).__name__)

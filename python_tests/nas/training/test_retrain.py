@@ -1,0 +1,168 @@
+"""Optional parts of the final training (cutout, drop-path, auxiliary head), and its exact resume."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+
+import pytest
+import torch
+from torch import nn
+
+from automl_ext.data.images import Split, Splits
+from automl_ext.nas.costs import count_parameters
+from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
+from automl_ext.nas.spaces.darts import Darts
+from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.training.batches import cutout
+from automl_ext.nas.training.compare import CompareConfig, compare
+from automl_ext.nas.training.network_training import DropPath, NetworkTraining
+from automl_ext.nas.training.retrain import RetrainConfig, retrain
+from automl_ext.training.errors import UserError
+
+GENOTYPE = Darts().random(Random(0))
+CONFIG = RetrainConfig(
+    space="darts", genotype=str(GENOTYPE), channels=2, epochs=3, batch_size=8, cutout=3, drop_path=0.3, auxiliary=0.4
+)
+
+
+def splits() -> Splits:
+    part = Split(torch.randn(24, 1, 8, 8), torch.arange(24) % 3)
+    return Splits(part, part, part, 3, 1, (8, 8), ("a", "b", "c"), (0.0,), (1.0,))
+
+
+def training(config: RetrainConfig) -> NetworkTraining:
+    torch.manual_seed(0)
+    return NetworkTraining(config, Darts(), GENOTYPE, splits(), torch.device("cpu"))
+
+
+def test_cutout_zeros_one_square_inside_the_image() -> None:
+    images = torch.ones(500, 2, 7, 9)
+    cut = cutout(images, 4, torch.Generator().manual_seed(0)) == 0
+    assert torch.equal(cut[:, 0], cut[:, 1])
+    rows, columns = cut[:, 0].any(2), cut[:, 0].any(1)
+    assert torch.equal(cut[:, 0], rows[:, :, None] & columns[:, None])
+    for lines, length in ((rows, 7), (columns, 9)):
+        # Centers are uniform, so squares may cross the border: then 2 or 3 of their 4 lines are inside.
+        assert lines.sum(1).unique().tolist() == [2, 3, 4]
+        share = lines.double().mean(0)
+        assert torch.allclose(share[1:-2], torch.tensor(4 / length).double(), atol=0.08)
+    assert torch.equal(images, torch.ones_like(images))
+    assert cutout(images, 0, torch.Generator()) is images
+
+
+def test_drop_path_drops_whole_images_and_keeps_the_mean() -> None:
+    network = nn.Module()
+    network.operation = nn.Identity()
+    network.paths = lambda: iter([network.operation])  # type: ignore[assignment]
+    drop = DropPath(network, torch.Generator().manual_seed(0))
+    x = torch.ones(4000, 2, 3, 3)
+    assert torch.equal(network.operation(x), x)
+    drop.probability = 0.2
+    y = network.operation(x)
+    values = y.flatten(1)
+    assert torch.equal(values, values[:, :1].expand_as(values))
+    assert y.unique().tolist() == pytest.approx([0.0, 1.25])
+    assert y.mean().item() == pytest.approx(1.0, abs=0.03)
+    network.operation.eval()
+    assert torch.equal(network.operation(x), x)
+
+
+def test_paths_are_all_operations_except_identities() -> None:
+    network = Darts().build(GENOTYPE, in_channels=1, num_classes=3, channels=2, cells=1)
+    assert len(list(network.paths())) == sum(
+        edge.operation != "skip_connect" or (cell in (1, 3) and edge.start < 2)
+        for cell in range(5)
+        for node in ((GENOTYPE.reduction or ()) if cell in (1, 3) else GENOTYPE.normal)
+        for edge in node
+    )
+    nb201 = NASBench201().decode([3, 1, 0, 4, 2, 1])
+    network = NASBench201().build(nb201, in_channels=1, num_classes=3, channels=2, cells=2)
+    assert len(list(network.paths())) == 3 * 2 * 3
+
+
+def test_drop_path_probability_rises_with_the_epoch() -> None:
+    job = training(CONFIG)
+    seen = []
+    assert job.drop_path is not None
+    for _ in range(3):
+        job.run_epoch()
+        seen.append(job.drop_path.probability)
+    assert seen == pytest.approx([0.0, 0.1, 0.2])
+
+
+def test_each_option_changes_the_training_and_is_off_by_default() -> None:
+    plain = replace(CONFIG, cutout=0, drop_path=0.0, auxiliary=0.0)
+    losses = {}
+    for name in ("plain", "cutout", "drop_path", "auxiliary"):
+        job = training(plain if name == "plain" else replace(plain, **{name: getattr(CONFIG, name)}))
+        losses[name] = [job.run_epoch()["loss"] for _ in range(2)]
+    assert len({values[1] for values in losses.values()}) == 4
+    assert losses["drop_path"][0] == losses["plain"][0]  # the drop probability is 0 in the first epoch
+    defaults = RetrainConfig()
+    assert (defaults.cutout, defaults.drop_path, defaults.auxiliary) == (0, 0.0, 0.0)
+
+
+def test_auxiliary_loss_is_weighted() -> None:
+    job = training(replace(CONFIG, drop_path=0.0))
+    batch = splits().train
+    logits, auxiliary = job.network(batch.images)
+    expected = nn.functional.cross_entropy(logits, batch.labels) + 0.4 * nn.functional.cross_entropy(
+        auxiliary, batch.labels
+    )
+    torch.testing.assert_close(job.loss(batch.images, batch.labels), expected)
+    assert job.network.auxiliary_cell == 3  # of 5 cells: at 2/3 of the depth
+    assert job.network.eval()(batch.images).shape == (24, 3)
+    plain = Darts().build(GENOTYPE, in_channels=1, num_classes=3, channels=2, cells=1)
+    assert count_parameters(job.network) == sum(p.numel() for p in plain.parameters())
+
+
+def test_resume_with_every_option_equals_uninterrupted_training(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+    config = replace(CONFIG, subset=60, batch_size=24)
+    whole = retrain(config, tmp_path / "whole")
+    while (parts := retrain(config, tmp_path / "parts", resume="auto", stop_after=1)) is None:
+        torch.manual_seed(1)
+        torch.rand(3)
+    assert whole is not None
+    assert {k: v for k, v in parts.items() if k != "times"} == {k: v for k, v in whole.items() if k != "times"}
+    logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "parts")]
+    assert logs[0] == logs[1]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"), [("cutout", -1), ("drop_path", 1.0), ("drop_path", -0.1), ("auxiliary", -1)]
+)
+def test_configuration_error_names_the_field(field: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{field}: expected"):
+        replace(CONFIG, **{field: value})
+
+
+def test_unsupported_options_of_a_space_are_rejected() -> None:
+    space = NASBench201()
+    with pytest.raises(UserError, match="--auxiliary: networks of this space have no auxiliary head"):
+        NetworkTraining(replace(CONFIG, drop_path=0.0), space, space.decode([3] * 6), splits(), torch.device("cpu"))
+    with pytest.raises(UserError, match="--drop-path: networks of this space have no method paths"):
+        DropPath(nn.Linear(1, 1), torch.Generator())
+
+
+@pytest.mark.parametrize("name", ["cutout", "shift"])
+def test_a_change_of_a_whole_image_is_rejected(tmp_path: Path, name: str) -> None:
+    config = RetrainConfig(genotype="|nor_conv_3x3~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|", epochs=1)
+    with pytest.raises(UserError, match=f"{name}: expected less than the side of images of 8 × 8 pixels, got 8"):
+        retrain(replace(config, **{name: 8}), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_rejected_training_leaves_no_run_directory(tmp_path: Path) -> None:
+    pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+    cell = "|none~0|+|none~0|none~1|+|none~0|none~1|skip_connect~2|"
+    for train, config in (
+        (retrain, RetrainConfig(genotype=cell, subset=60, auxiliary=0.4)),
+        (compare, CompareConfig(random_cells=1, subset=60, auxiliary=0.4)),
+        (ensemble, EnsembleConfig(random_cells=1, subset=60, auxiliary=0.4)),
+    ):
+        with pytest.raises(UserError, match="--auxiliary: networks of this space have no auxiliary head"):
+            train(config, tmp_path / "run")  # type: ignore[operator]
+        assert not (tmp_path / "run").exists()

@@ -1,0 +1,46 @@
+"""Several networks side by side give the results of one after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
+from automl_ext.nas.training.compare import CompareConfig, compare
+from automl_ext.training.errors import UserError
+
+ONE = CompareConfig(random_cells=4, subset=120, epochs=2, channels=2)
+TWO = dataclasses.replace(ONE, workers=2)
+
+
+def results(run: Path) -> list[tuple[int, float]]:
+    """Size and accuracy of each network, in order; the sizes differ."""
+    return [
+        (row["parameters"], row["test_accuracy"]) for row in json.loads((run / "result.json").read_text())["random"]
+    ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("series") / "whole"
+    compare(ONE, run)
+    return run
+
+
+def test_two_workers_give_the_results_of_one_in_their_order(whole: Path, tmp_path: Path) -> None:
+    compare(TWO, tmp_path / "two")
+    assert (whole / "metrics.jsonl").read_bytes() == (tmp_path / "two/metrics.jsonl").read_bytes()
+    assert results(whole) == results(tmp_path / "two")
+    assert len(set(results(whole))) > 1
+
+
+def test_a_run_is_resumed_with_another_number_of_workers(whole: Path, tmp_path: Path) -> None:
+    assert compare(TWO, tmp_path / "run", stop_after=2) is None
+    assert compare(ONE, tmp_path / "run", resume="auto", stop_after=3) is None  # within the third network
+    assert compare(TWO, tmp_path / "run", resume="auto") is not None
+    assert (whole / "metrics.jsonl").read_bytes() == (tmp_path / "run/metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match="epochs was 2 and is now 3"):
+        compare(dataclasses.replace(ONE, epochs=3), tmp_path / "run", resume="auto")
