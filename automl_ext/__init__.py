@@ -4,9 +4,16 @@ The ops are importable from here. ``automl_ext.nas`` and ``automl_ext.rl`` hold 
 the run infrastructure.
 """
 
+from typing import TYPE_CHECKING
+
 from automl_ext import ops
+from automl_ext._lazy import lazy
 from automl_ext._native import backend, build_info
 from automl_ext._version import __version__
-from automl_ext.ops import *  # noqa: F403
+
+if TYPE_CHECKING:  # loaded at first use
+    from automl_ext.ops import *  # noqa: F403
 
 __all__ = ["__version__", "backend", "build_info", "ops", *ops.__all__]
+
+__getattr__ = lazy(__name__)

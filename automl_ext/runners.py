@@ -11,9 +11,8 @@ from typing import Annotated, Any, ClassVar, NamedTuple
 import tyro
 
 from automl_ext.parallel.seeds import parse_seeds
-from automl_ext.parallel.workers import MOST_WORKERS
 from automl_ext.training import ranks
-from automl_ext.training.checks import check_range
+from automl_ext.training.checks import MOST_WORKERS, check_range
 from automl_ext.tune.commands.objective import TunedBy
 from automl_ext_cli.table import COMMANDS, load
 

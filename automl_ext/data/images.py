@@ -19,9 +19,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from automl_ext.data import array_files, image_files
-from automl_ext.data.cifar import cifar
-from automl_ext.data.datasets import dataset_source, digest
 from automl_ext.data.pixels import Size, check_mode, convert, parse_size
 from automl_ext.data.source import Part, Source, array_part
 from automl_ext.training.errors import UserError
@@ -98,6 +95,8 @@ def load_images(
             or below 4 and 1 with a test part), or the subset is too large or too small. The message names the file.
         ValueError: ``image_size`` or ``image_mode`` is invalid.
     """
+    from automl_ext.data.datasets import digest
+
     size = parse_size(image_size)
     check_mode(image_mode)
     source = _open(spec, size, image_mode)
@@ -183,6 +182,11 @@ def draw_stratified(labels: Tensor, count: int, generator: torch.Generator) -> T
 
 
 def _open(spec: Any, size: Size | None, mode: str) -> Source:
+    # The readers of files are loaded here: most who import this module have their images.
+    from automl_ext.data import array_files, image_files
+    from automl_ext.data.cifar import cifar
+    from automl_ext.data.datasets import dataset_source
+
     if isinstance(spec, ImageData):
         has_test = spec.test_images is not None and spec.test_labels is not None
         test = array_part(spec.test_images, spec.test_labels) if has_test else None  # type: ignore[arg-type]

@@ -8,43 +8,48 @@ interrupted::
     result = search_gdas(GDASConfig(epochs=20), "runs/gdas")
 """
 
-from automl_ext.nas.auto.auto import auto as search_auto  # `auto` is the subpackage
-from automl_ext.nas.auto.config import AutoConfig
-from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
-from automl_ext.nas.ensembles.network import load_ensemble
-from automl_ext.nas.estimators.early_stopping import EarlyStopping
-from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
-from automl_ext.nas.estimators.morphisms import net2deeper, net2wider
-from automl_ext.nas.estimators.training_free.ranks import log_rank_sum
-from automl_ext.nas.estimators.training_free.scores import score_network
-from automl_ext.nas.estimators.weight_sharing import WeightSharing
-from automl_ext.nas.evaluation import Evaluation, Evaluator
-from automl_ext.nas.export.export import export as export_network  # `export` is the subpackage
-from automl_ext.nas.fitting import FittedNetwork, fit
-from automl_ext.nas.screening.score import ScoreConfig
-from automl_ext.nas.screening.score import score as score_architectures
-from automl_ext.nas.search.search import search as search_by_strategy
-from automl_ext.nas.spaces.darts import Darts
-from automl_ext.nas.spaces.nasbench201 import NASBench201
-from automl_ext.nas.spaces.registry import SPACES
-from automl_ext.nas.spaces.renas import ReNASSpace
-from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.evolution import EvolutionConfig
-from automl_ext.nas.strategies.random_search import RandomConfig
-from automl_ext.nas.strategies.reinforce import ReinforceSearchConfig
-from automl_ext.nas.strategies.renas import ReNASConfig
-from automl_ext.nas.strategies.strategy import Candidate, Strategy
-from automl_ext.nas.strategies.successive_halving import SuccessiveHalvingConfig
-from automl_ext.nas.supernets.darts import DARTSConfig
-from automl_ext.nas.supernets.darts import search as search_darts
-from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
-from automl_ext.nas.supernets.entmax_gdas import search as search_entmax_gdas
-from automl_ext.nas.supernets.gdas import GDASConfig
-from automl_ext.nas.supernets.gdas import search as search_gdas
-from automl_ext.nas.supernets.perturbation import PerturbationConfig
-from automl_ext.nas.supernets.perturbation import search as search_perturbation
-from automl_ext.nas.training.compare import CompareConfig, compare
-from automl_ext.nas.training.retrain import RetrainConfig, retrain
+from typing import TYPE_CHECKING
+
+from automl_ext._lazy import lazy
+
+if TYPE_CHECKING:  # loaded at first use
+    from automl_ext.nas.auto.auto import auto as search_auto  # `auto` is the subpackage
+    from automl_ext.nas.auto.config import AutoConfig
+    from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
+    from automl_ext.nas.ensembles.network import load_ensemble
+    from automl_ext.nas.estimators.early_stopping import EarlyStopping
+    from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
+    from automl_ext.nas.estimators.morphisms import net2deeper, net2wider
+    from automl_ext.nas.estimators.training_free.ranks import log_rank_sum
+    from automl_ext.nas.estimators.training_free.scores import score_network
+    from automl_ext.nas.estimators.weight_sharing import WeightSharing
+    from automl_ext.nas.evaluation import Evaluation, Evaluator
+    from automl_ext.nas.export.export import export as export_network  # `export` is the subpackage
+    from automl_ext.nas.fitting import FittedNetwork, fit
+    from automl_ext.nas.screening.score import ScoreConfig
+    from automl_ext.nas.screening.score import score as score_architectures
+    from automl_ext.nas.search.search import search as search_by_strategy
+    from automl_ext.nas.spaces.darts import Darts
+    from automl_ext.nas.spaces.nasbench201 import NASBench201
+    from automl_ext.nas.spaces.registry import SPACES
+    from automl_ext.nas.spaces.renas import ReNASSpace
+    from automl_ext.nas.spaces.space import Space
+    from automl_ext.nas.strategies.evolution import EvolutionConfig
+    from automl_ext.nas.strategies.random_search import RandomConfig
+    from automl_ext.nas.strategies.reinforce import ReinforceSearchConfig
+    from automl_ext.nas.strategies.renas import ReNASConfig
+    from automl_ext.nas.strategies.strategy import Candidate, Strategy
+    from automl_ext.nas.strategies.successive_halving import SuccessiveHalvingConfig
+    from automl_ext.nas.supernets.darts import DARTSConfig
+    from automl_ext.nas.supernets.darts import search as search_darts
+    from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
+    from automl_ext.nas.supernets.entmax_gdas import search as search_entmax_gdas
+    from automl_ext.nas.supernets.gdas import GDASConfig
+    from automl_ext.nas.supernets.gdas import search as search_gdas
+    from automl_ext.nas.supernets.perturbation import PerturbationConfig
+    from automl_ext.nas.supernets.perturbation import search as search_perturbation
+    from automl_ext.nas.training.compare import CompareConfig, compare
+    from automl_ext.nas.training.retrain import RetrainConfig, retrain
 
 __all__ = [
     "SPACES",
@@ -92,3 +97,5 @@ __all__ = [
     "search_gdas",
     "search_perturbation",
 ]
+
+__getattr__ = lazy(__name__)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from automl_ext.training.epochs import Job
+if TYPE_CHECKING:
+    from automl_ext.training.epochs import Job
 
 
 @dataclass(frozen=True)

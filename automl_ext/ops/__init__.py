@@ -1,12 +1,17 @@
 """The public ops. Each family is one file that checks arguments and selects the kernel or the reference."""
 
+from typing import TYPE_CHECKING
+
 from automl_ext import _native
-from automl_ext.ops.entmax import entmax15, sparsemax
-from automl_ext.ops.gumbel import gumbel_argmax, gumbel_entmax15, gumbel_softmax
-from automl_ext.ops.mixed import cell_aggregate, mixed_op
-from automl_ext.ops.modules import GumbelMixedOp, MixedOp
-from automl_ext.ops.returns import discounted_returns, gae, lambda_returns, n_step_returns, retrace, vtrace
-from automl_ext.ops.targets import categorical_projection, td_targets
+from automl_ext._lazy import lazy
+
+if TYPE_CHECKING:  # loaded at first use
+    from automl_ext.ops.entmax import entmax15, sparsemax
+    from automl_ext.ops.gumbel import gumbel_argmax, gumbel_entmax15, gumbel_softmax
+    from automl_ext.ops.mixed import cell_aggregate, mixed_op
+    from automl_ext.ops.modules import GumbelMixedOp, MixedOp
+    from automl_ext.ops.returns import discounted_returns, gae, lambda_returns, n_step_returns, retrace, vtrace
+    from automl_ext.ops.targets import categorical_projection, td_targets
 
 if _native.is_loaded():
     from automl_ext.ops._register import register
@@ -32,3 +37,5 @@ __all__ = [
     "td_targets",
     "vtrace",
 ]
+
+__getattr__ = lazy(__name__)

@@ -22,7 +22,6 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.user_code import GUARD
 
 Result = TypeVar("Result")
-MOST_WORKERS = 256  # calls in flight that an option may set
 DEATHS = 3  # number of process deaths during the same call that raises an error
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from automl_ext.training.files.reading import short
 
+MOST_WORKERS = 256  # calls in flight that an option may set
 LARGEST = 1e30  # products of larger floats overflow float32, the dtype of the networks
 
 

@@ -24,7 +24,6 @@ from torch import Tensor, nn
 from torch.distributed.rendezvous import rendezvous
 
 from automl_ext.training.errors import UserError
-from automl_ext.training.machine.rendezvous import agree
 
 TIMEOUT = timedelta(minutes=30)  # of an exchange, in which ranks also wait for rank 0 to evaluate an agent
 _rank, _count = 0, 1
@@ -73,6 +72,8 @@ def join() -> None:
     global _rank, _count
     if requested() == 1 or _count > 1:
         return
+    from automl_ext.training.machine.rendezvous import agree
+
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     with _talking():
         store, own, size = next(rendezvous("env://", timeout=TIMEOUT))

@@ -8,9 +8,8 @@ from typing import Literal, get_args
 
 import tyro
 
-from automl_ext.training.checks import check_range, check_seed
+from automl_ext.training.checks import MOST_WORKERS, check_range, check_seed
 
-MOST_WORKERS = 256  # processes
 SamplerName = Literal["default", "random", "tpe", "gp", "cmaes", "experience"]
 PrunerName = Literal["hyperband", "none"]
 PACKAGES = {"gp": "scipy", "cmaes": "cmaes"}  # that a sampler needs beside Optuna

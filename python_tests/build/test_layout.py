@@ -1,4 +1,4 @@
-"""The tree stays readable: imports go one way, without circles; files and folders stay small."""
+"""The tree stays readable: imports go one way, without circles; an algorithm is small to load; one path per step."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from loaded import loaded_by
 
 ROOT = Path(__file__).parents[2]
 # From the lowest room to the highest. Rooms in one row do not import each other.
 LEVELS = [
-    {"_version", "_build"},
+    {"_version", "_build", "_lazy"},
     {"_native"},
     {"ops"},
     {"training"},
@@ -25,9 +26,33 @@ LEVELS = [
     {"cli"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}
-LONGEST_FILE = 350  # lines
-LARGEST_FOLDER = 16  # files
-CODE = {".py", ".cpp", ".h", ".inc", ".cu", ".cuh"}
+
+# Algorithms, and how much their import may load.
+ALGORITHMS = [
+    "automl_ext.nas.strategies.renas",
+    "automl_ext.nas.supernets.darts",
+    "automl_ext.nas.supernets.entmax_gdas",
+    "automl_ext.nas.supernets.gdas",
+]
+MOST_MODULES, MOST_LINES = 70, 7000
+
+# ops ← core ← algorithms ← extras ← commands. Package or module → what its modules import of automl_ext, at most.
+BASE = {"ops", "training", "data.images", "data.pixels"}
+NAS = {"nas.data", "nas.evaluation", "nas.costs", "nas.hooks", "nas.spaces", "nas.training"}
+ALLOWED = {
+    "ops": {"_lazy", "_native", "ops"},
+    "nas.spaces": {"ops", "training", "nas.spaces"},
+    "nas.training.options": {"training", "data.pixels"},
+    "nas.training.network_training": BASE | {"nas.data", "nas.spaces.space", "nas.training"},
+    "nas.strategies": {"training", "nas.evaluation", "nas.spaces.space", "nas.training.options", "nas.strategies"},
+    "nas.supernets": BASE | {"nas.data", "nas.spaces", "nas.training", "nas.supernets", "parallel.ranked_run"},
+    "nas.supernets.perturbation": BASE
+    | {"nas.spaces", "nas.training", "nas.supernets", "nas.estimators", "nas.screening"},
+    "nas.estimators": BASE | NAS | {"nas.estimators"},
+}
+NEVER = {"training.pictures"}  # of all of them, except what draws cells
+DRAWS = {"nas.spaces.draw", "nas.spaces.draw_cells", "nas.training.pictures"}
+ONE_PATH = ["nas"]  # packages whose gradients all come from autograd
 
 
 def module_name(path: Path, root: Path) -> str:
@@ -112,26 +137,65 @@ def test_no_circle_between_the_folders_of_a_room(room: str) -> None:
     assert circle(rooms({name: others for name, others in inside.items() if name.startswith(package + ".")}, 3)) == []
 
 
-def code_files() -> list[Path]:
-    folders = ["automl_ext", "csrc", "cpp_tests", "python_tests", "tools", "benchmarks"]
-    return [path for f in folders for path in (ROOT / f).rglob("*") if path.suffix in CODE and path.name != "_build.py"]
+@pytest.mark.parametrize("package", ALLOWED)
+def test_imports_go_from_algorithms_to_core(package: str) -> None:
+    assert forbidden(GRAPH, package) == []
 
 
-def test_files_are_short() -> None:
-    long = {
-        str(path.relative_to(ROOT)): n
-        for path in code_files()
-        if (n := len(path.read_text().splitlines())) > LONGEST_FILE
-    }
-    assert long == {}
+def forbidden(graph: dict[str, set[str]], package: str) -> list[str]:
+    """Imports that the entry of a package in ``ALLOWED`` lacks; parts with an entry of their own are left out."""
+
+    def within(name: str, packages: Iterable[str]) -> bool:
+        return any(name == p or name.startswith(p + ".") for p in packages)
+
+    inner = [other for other in ALLOWED if other.startswith(package + ".")]
+    wrong = []
+    for module, imported in graph.items():
+        name = module.removeprefix("automl_ext.")
+        if within(name, [package]) and not within(name, inner):
+            names = {other.removeprefix("automl_ext.") for other in imported - {"automl_ext"}}
+            wrong += [
+                f"{name} imports {other}"
+                for other in sorted(names)
+                if not within(other, ALLOWED[package]) or (within(other, NEVER) and name not in DRAWS)
+            ]
+    return wrong
 
 
-def test_folders_are_small() -> None:
-    files: dict[str, int] = {}
-    for path in code_files():
-        folder = str(path.parent.relative_to(ROOT))
-        files[folder] = files.get(folder, 0) + 1
-    assert {folder: n for folder, n in files.items() if n > LARGEST_FOLDER} == {}
+@pytest.mark.parametrize("module", ALGORITHMS)
+def test_algorithms_are_small_to_load(module: str) -> None:
+    loaded = loaded_by(module)
+    assert loaded.modules <= MOST_MODULES
+    assert loaded.lines <= MOST_LINES
+
+
+@pytest.mark.parametrize("package", ONE_PATH)
+def test_gradients_come_from_autograd(package: str) -> None:
+    files = sorted((ROOT / "automl_ext" / package).rglob("*.py"))
+    files = [path for path in files if path.name != "synced_norm.py"]  # goes with the ranks of image training
+    assert {str(path.relative_to(ROOT)): lines for path in files if (lines := own_gradients(path.read_text()))} == {}
+
+
+def own_gradients(source: str) -> list[str]:
+    """Lines that compute a gradient by hand: an autograd function, or a write to ``.grad`` other than None or 0."""
+
+    def is_grad(node: ast.expr) -> bool:
+        return isinstance(node, ast.Attribute) and node.attr == "grad"
+
+    found = []
+    for node in ast.walk(ast.parse(source)):
+        wrong = False
+        if isinstance(node, ast.ClassDef):
+            wrong = any(ast.unparse(base).endswith("autograd.Function") for base in node.bases)
+        elif isinstance(node, (ast.Assign, ast.AugAssign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            cleared = isinstance(node.value, ast.Constant) and node.value.value is None
+            wrong = any(map(is_grad, targets)) and not cleared
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):  # x.grad.copy_(…)
+            wrong = is_grad(node.func.value) and node.func.attr.endswith("_") and node.func.attr != "zero_"
+        if wrong:
+            found.append(ast.unparse(node).splitlines()[0])
+    return found
 
 
 def test_class_names_have_one_meaning() -> None:
@@ -154,3 +218,12 @@ def test_planted_faults_are_found(tmp_path: Path) -> None:
     assert upward(graph, LEVEL) == ["automl_ext.ops.a imports automl_ext.nas.b"]
     assert set(circle(graph)) == {"automl_ext.nas.b", "automl_ext.nas.c"}
     assert rooms(graph, 2)["automl_ext.ops"] == {"automl_ext.nas"}
+    assert forbidden(graph, "ops") == ["ops.a imports nas.b"]
+    (package / "nas/gradient.py").write_text("class F(torch.autograd.Function):\n    pass\n\np.grad = g\np.grad += g\n")
+    assert own_gradients((package / "nas/gradient.py").read_text()) == [
+        "class F(torch.autograd.Function):",
+        "p.grad = g",
+        "p.grad += g",
+    ]
+    assert own_gradients("p.grad = None\np.grad.zero_()\ny = p.grad\nclip_grad_norm_(p)") == []
+    assert own_gradients("p.grad.copy_(g)") == ["p.grad.copy_(g)"]

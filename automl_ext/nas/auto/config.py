@@ -5,8 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from automl_ext.nas.training.options import MANY, TrainingConfig
-from automl_ext.parallel.workers import MOST_WORKERS
-from automl_ext.training.checks import check_range
+from automl_ext.training.checks import MOST_WORKERS, check_range
 
 
 @dataclass

@@ -35,8 +35,8 @@ from automl_ext.nas.strategies.reinforce import ReinforceSearch
 from automl_ext.nas.strategies.renas import CONTROLLERS, ControllerName, ReNAS
 from automl_ext.nas.strategies.strategy import Screened, Strategy
 from automl_ext.nas.training.options import MANY
-from automl_ext.parallel.workers import MOST_WORKERS, Workers
-from automl_ext.training.checks import check_range, check_seed
+from automl_ext.parallel.workers import Workers
+from automl_ext.training.checks import MOST_WORKERS, check_range, check_seed
 from automl_ext.training.errors import UserError
 from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed

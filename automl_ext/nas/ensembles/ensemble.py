@@ -29,8 +29,7 @@ from automl_ext.nas.training.batches import to_device, without_validation
 from automl_ext.nas.training.network_training import NetworkTraining
 from automl_ext.nas.training.options import MANY, TrainingConfig
 from automl_ext.nas.training.series import train_series
-from automl_ext.parallel.workers import MOST_WORKERS
-from automl_ext.training.checks import check_range
+from automl_ext.training.checks import MOST_WORKERS, check_range
 from automl_ext.training.ensembles.selection import greedy_selection, likelihoods, log_loss
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from random import Random
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from torch import nn
 
-from automl_ext.nas.spaces.supernet import Form, Supernet
 from automl_ext.training.errors import UserError
+
+if TYPE_CHECKING:
+    from automl_ext.nas.spaces.supernet import Form, Supernet
 
 Genotype = TypeVar("Genotype")
 

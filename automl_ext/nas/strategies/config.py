@@ -10,8 +10,7 @@ from typing import Any
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.strategy import Screened, Strategy
 from automl_ext.nas.training.options import LARGEST, MANY, TrainingConfig
-from automl_ext.parallel.workers import MOST_WORKERS
-from automl_ext.training.checks import check_range
+from automl_ext.training.checks import MOST_WORKERS, check_range
 
 
 @dataclass

@@ -46,13 +46,13 @@ class ReinforceSearch:
         choices = torch.tensor(space.num_choices).unsqueeze(1)
         impossible = torch.arange(max(space.num_choices)) >= choices  # [decisions, choices]
         start = 1e-3 * torch.randn(impossible.shape, generator=self.rng)
-        self.logits = start.masked_fill(impossible, -torch.inf)
+        self.logits = start.masked_fill(impossible, -torch.inf).requires_grad_()
         self.optimizer = torch.optim.Adam([self.logits], lr=lr)
         self.baseline: float | None = None
         self.lowest: float | None = None
 
     def ask(self) -> Candidate:
-        policy = self.logits.softmax(-1)
+        policy = self.logits.detach().softmax(-1)
         for _ in range(DRAWS):
             indices = torch.multinomial(policy, 1, generator=self.rng).flatten().tolist()
             try:
@@ -67,22 +67,20 @@ class ReinforceSearch:
             return
         self.lowest = reward if self.lowest is None else min(self.lowest, reward)
         self.baseline = reward if self.baseline is None else self.decay * self.baseline + (1 - self.decay) * reward
-        self.logits.grad = -(reward - self.baseline) * self.log_policy_gradient(candidate.genotype)
+        loss = -(reward - self.baseline) * self.log_probability(candidate.genotype)
+        self.optimizer.zero_grad()
+        loss.backward()
         self.optimizer.step()
 
-    def log_policy_gradient(self, genotype: Any) -> Tensor:
-        """Compute the gradient of log π(genotype) with respect to the logits [decisions, choices].
-
-        It is one-hot − softmax, and 0 for choices that do not exist.
-        """
-        gradient = -self.logits.softmax(-1)
-        gradient[range(len(gradient)), self.space.encode(genotype)] += 1
-        return gradient
+    def log_probability(self, genotype: Any) -> Tensor:
+        """Return log π(genotype), 0-dim."""
+        indices = self.space.encode(genotype)
+        return torch.log_softmax(self.logits, -1)[range(len(indices)), indices].sum()
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "rng": self.rng.get_state(),
-            "logits": self.logits.clone(),
+            "logits": self.logits.detach().clone(),
             "optimizer": self.optimizer.state_dict(),
             "baseline": self.baseline,
             "lowest": self.lowest,
@@ -90,7 +88,7 @@ class ReinforceSearch:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.rng.set_state(state["rng"])
-        self.logits.copy_(state["logits"])
+        self.logits.detach().copy_(state["logits"])
         load_optimizer(self.optimizer, state["optimizer"])
         self.baseline, self.lowest = state["baseline"], state["lowest"]
 

@@ -69,7 +69,7 @@ def mix(alphas: Iterable[Tensor]) -> list[Choice]:
 
 
 class DARTS:
-    """The two steps of algorithm 1 at ξ = 0, an :class:`~automl_ext.nas.supernets.loop.Algorithm`."""
+    """The two steps of algorithm 1 at ξ = 0, an :class:`~automl_ext.nas.supernets.loop.SupernetAlgorithm`."""
 
     def __init__(
         self,
@@ -97,7 +97,10 @@ class DARTS:
         self.optimizers = {"weight_optimizer": self.weight_optimizer, "alpha_optimizer": self.alpha_optimizer}
 
     def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
-        """Take a step on the weights, then one on α. See :meth:`automl_ext.nas.supernets.loop.Algorithm.iterate`."""
+        """Take a step on the weights, then one on α.
+
+        Arguments and result are those of :meth:`automl_ext.nas.supernets.loop.SupernetAlgorithm.iterate`.
+        """
         set_cosine_lr(self.weight_optimizer, progress, self.config.lr, self.config.lr_min)
         loss, ran = self.weight_step(next(train))
         if epoch < self.config.warmup * self.config.epochs:

@@ -103,7 +103,7 @@ def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[C
 
 
 class EntmaxGDAS:
-    """The two steps, an :class:`~automl_ext.nas.supernets.loop.Algorithm`."""
+    """The two steps, an :class:`~automl_ext.nas.supernets.loop.SupernetAlgorithm`."""
 
     def __init__(
         self,
@@ -131,7 +131,10 @@ class EntmaxGDAS:
         self.optimizers = {"weight_optimizer": self.weight_optimizer, "alpha_optimizer": self.alpha_optimizer}
 
     def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
-        """Take a step on the weights, then one on α. See :meth:`automl_ext.nas.supernets.loop.Algorithm.iterate`."""
+        """Take a step on the weights, then one on α.
+
+        Arguments and result are those of :meth:`automl_ext.nas.supernets.loop.SupernetAlgorithm.iterate`.
+        """
         tau = self.config.tau(epoch)
         set_cosine_lr(self.weight_optimizer, progress, self.config.lr, self.config.lr_min)
         loss, ran = self.weight_step(next(train), tau)

@@ -96,7 +96,7 @@ def sample(alphas: Iterable[Tensor], tau: float, rng: torch.Generator) -> list[C
 
 
 class GDAS:
-    """The two steps of algorithm 1, an :class:`~automl_ext.nas.supernets.loop.Algorithm`."""
+    """The two steps of algorithm 1, an :class:`~automl_ext.nas.supernets.loop.SupernetAlgorithm`."""
 
     def __init__(
         self,
@@ -124,7 +124,10 @@ class GDAS:
         self.optimizers = {"weight_optimizer": self.weight_optimizer, "alpha_optimizer": self.alpha_optimizer}
 
     def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
-        """Take a step on the weights, then one on α. See :meth:`automl_ext.nas.supernets.loop.Algorithm.iterate`."""
+        """Take a step on the weights, then one on α.
+
+        Arguments and result are those of :meth:`automl_ext.nas.supernets.loop.SupernetAlgorithm.iterate`.
+        """
         tau = self.config.tau(epoch)
         set_cosine_lr(self.weight_optimizer, progress, self.config.lr, self.config.lr_min)
         loss, ran = self.weight_step(next(train), tau)

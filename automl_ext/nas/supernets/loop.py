@@ -1,6 +1,6 @@
 """The loop that the searches over a supernet run on: data, epochs, measurements and saved state.
 
-An algorithm (:class:`Algorithm`) takes the steps. The loop does not know how it estimates the gradient of α.
+An algorithm (:class:`SupernetAlgorithm`) takes the steps. The loop does not know how it estimates the gradient of α.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ class Iteration(NamedTuple):
     tau: float = 1.0
 
 
-class Algorithm(Protocol):
-    """Interface of an algorithm. It is made by ``Algorithm(config, supernet, allowed, class_weights, rng)``.
+class SupernetAlgorithm(Protocol):
+    """Interface of an algorithm. It is made by ``SupernetAlgorithm(config, supernet, allowed, class_weights, rng)``.
 
     ``config`` holds the options. ``allowed`` are masks of the candidate operations in the shapes of α; None: all are
     candidates. ``class_weights`` are weights in the loss [classes]; None: 1. ``rng`` is the source of the samples.
@@ -78,7 +78,7 @@ class SupernetSearch:
     perturbation.
 
     Args:
-        make: makes the algorithm, see :class:`Algorithm`.
+        make: makes the algorithm, see :class:`SupernetAlgorithm`.
 
     Raises:
         UserError: the space has no supernet.
@@ -90,7 +90,7 @@ class SupernetSearch:
         space: Space[Any],
         splits: Splits,
         device: torch.device,
-        make: Callable[..., Algorithm],
+        make: Callable[..., SupernetAlgorithm],
     ) -> None:
         self.config, self.epochs, self.epoch, self.clock = config, config.epochs, 0, Clock()
         self.rng = generator(config.seed, torch.device("cpu"))

@@ -74,7 +74,7 @@ class PerturbationConfig(SupernetConfig):
 class EqualWeights:
     """Step 1: train the weights; all operations of an edge have equal weights, because α is never trained.
 
-    An :class:`~automl_ext.nas.supernets.loop.Algorithm`.
+    An :class:`~automl_ext.nas.supernets.loop.SupernetAlgorithm`.
     """
 
     def __init__(
@@ -90,7 +90,10 @@ class EqualWeights:
         self.optimizers: dict[str, Optimizer] = {"weight_optimizer": self.optimizer}
 
     def iterate(self, epoch: int, progress: float, train: Iterator[Split], valid: Iterator[Split]) -> Iteration:
-        """Take a step on the weights. See :meth:`automl_ext.nas.supernets.loop.Algorithm.iterate`."""
+        """Take a step on the weights.
+
+        Arguments and result are those of :meth:`automl_ext.nas.supernets.loop.SupernetAlgorithm.iterate`.
+        """
         set_cosine_lr(self.optimizer, progress, self.config.lr, self.config.lr_min)
         choices = mix(masked([alpha.detach() for alpha in self.supernet.alphas], self.allowed))
         fixed = choices, self.config.grad_clip, self.class_weights

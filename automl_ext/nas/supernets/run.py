@@ -17,7 +17,7 @@ from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import recalibrate
 from automl_ext.nas.supernets.candidates import decode, derived_choices
-from automl_ext.nas.supernets.loop import Algorithm, SupernetSearch
+from automl_ext.nas.supernets.loop import SupernetAlgorithm, SupernetSearch
 from automl_ext.nas.supernets.options import SupernetConfig
 from automl_ext.nas.training.batches import accuracy, to_device
 from automl_ext.parallel.ranked_run import open_run
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 def search_supernet(
     config: SupernetConfig,
     out: str | Path,
-    make: Callable[..., Algorithm],
+    make: Callable[..., SupernetAlgorithm],
     name: str,
     resume: str | None = None,
     stop_after: int | None = None,

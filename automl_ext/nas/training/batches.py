@@ -1,10 +1,11 @@
-"""Batches of images, their augmentation, and accuracy."""
+"""Batches of images, their augmentation, loss and accuracy."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split, Splits
@@ -103,6 +104,22 @@ def train_and_valid(splits: Splits) -> Split:
     """Concatenate the training and validation images, which a final training uses together."""
     parts = (splits.train, splits.valid)
     return Split(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
+
+
+def batch_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
+    """Compute this rank's part of the mean cross-entropy of a batch. The sum over the ranks is the mean.
+
+    Args:
+        logits: of this rank's part of the images, [n, classes].
+        labels: of the whole batch, [N].
+        class_weights: weights of the classes, [classes]; None: 1.
+    """
+    own = ranks.part(len(labels))
+    loss = F.cross_entropy(logits, labels[own], class_weights)
+    if ranks.count() == 1:
+        return loss
+    weights = torch.ones(len(labels), device=labels.device) if class_weights is None else class_weights[labels]
+    return loss * (weights[own].sum() / weights.sum())
 
 
 @torch.no_grad()

@@ -23,8 +23,7 @@ from automl_ext.nas.training.options import MANY, TrainingConfig
 from automl_ext.nas.training.pictures import draw_comparison
 from automl_ext.nas.training.result import KEYS, measure
 from automl_ext.nas.training.series import train_series
-from automl_ext.parallel.workers import MOST_WORKERS
-from automl_ext.training.checks import check_range
+from automl_ext.training.checks import MOST_WORKERS, check_range
 from automl_ext.training.config import to_dict
 from automl_ext.training.machine.device import choose_device
 

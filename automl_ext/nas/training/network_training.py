@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split, Splits
@@ -14,6 +13,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.batches import (
     accuracy,
     augment,
+    batch_loss,
     check_batches,
     cutout,
     epoch_batches,
@@ -163,22 +163,6 @@ class NetworkTraining:
         load_optimizer(self.optimizer, state["optimizer"])
         self.generator.set_state(state["generator"])
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
-
-
-def batch_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Compute this rank's part of the mean cross-entropy of a batch. The sum over the ranks is the mean.
-
-    Args:
-        logits: of this rank's part of the images, [n, classes].
-        labels: of the whole batch, [N].
-        class_weights: weights of the classes, [classes]; None: 1.
-    """
-    own = ranks.part(len(labels))
-    loss = F.cross_entropy(logits, labels[own], class_weights)
-    if ranks.count() == 1:
-        return loss
-    weights = torch.ones(len(labels), device=labels.device) if class_weights is None else class_weights[labels]
-    return loss * (weights[own].sum() / weights.sum())
 
 
 class DropPath:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from automl_ext.data.images import Split
 from automl_ext.nas.spaces.supernet import Choice, Supernet
-from automl_ext.nas.training.network_training import batch_loss
+from automl_ext.nas.training.batches import batch_loss
 from automl_ext.nas.training.synced_norm import synced_norms
 from automl_ext.training import ranks
 

@@ -4,30 +4,35 @@ A drop-in replacement for the ``entmax`` package, with the same names and argume
 ``import automl_ext.ops.entmax as entmax``.
 """
 
-from automl_ext.ops.entmax._bisect import budget_bisect, entmax_bisect, normmax_bisect, sparsemax_bisect
-from automl_ext.ops.entmax._exact import entmax15, sparsemax
-from automl_ext.ops.entmax._loss_modules import (
-    Entmax15Loss,
-    EntmaxBisectLoss,
-    NormmaxBisectLoss,
-    SparsemaxBisectLoss,
-    SparsemaxLoss,
-)
-from automl_ext.ops.entmax._losses import (
-    entmax15_loss,
-    entmax_bisect_loss,
-    normmax_bisect_loss,
-    sparsemax_bisect_loss,
-    sparsemax_loss,
-)
-from automl_ext.ops.entmax._modules import (
-    BudgetBisect,
-    Entmax15,
-    EntmaxBisect,
-    NormmaxBisect,
-    Sparsemax,
-    SparsemaxBisect,
-)
+from typing import TYPE_CHECKING
+
+from automl_ext._lazy import lazy
+
+if TYPE_CHECKING:  # loaded at first use
+    from automl_ext.ops.entmax._bisect import budget_bisect, entmax_bisect, normmax_bisect, sparsemax_bisect
+    from automl_ext.ops.entmax._exact import entmax15, sparsemax
+    from automl_ext.ops.entmax._loss_modules import (
+        Entmax15Loss,
+        EntmaxBisectLoss,
+        NormmaxBisectLoss,
+        SparsemaxBisectLoss,
+        SparsemaxLoss,
+    )
+    from automl_ext.ops.entmax._losses import (
+        entmax15_loss,
+        entmax_bisect_loss,
+        normmax_bisect_loss,
+        sparsemax_bisect_loss,
+        sparsemax_loss,
+    )
+    from automl_ext.ops.entmax._modules import (
+        BudgetBisect,
+        Entmax15,
+        EntmaxBisect,
+        NormmaxBisect,
+        Sparsemax,
+        SparsemaxBisect,
+    )
 
 __all__ = [
     "BudgetBisect",
@@ -53,3 +58,5 @@ __all__ = [
     "sparsemax_bisect_loss",
     "sparsemax_loss",
 ]
+
+__getattr__ = lazy(__name__)

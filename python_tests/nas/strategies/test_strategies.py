@@ -152,13 +152,14 @@ def test_evolution_mutates_one_choice_of_a_member() -> None:
         alive.append(indices)
 
 
-def test_reinforce_gradient_equals_autograd() -> None:
-    strategy = ReinforceSearch(SPACE, 0)
-    logits = strategy.logits.clone().requires_grad_()
-    genotype = SPACE.decode([0, 1, 2, 3, 4, 0])
-    log_p = logits.log_softmax(-1)[range(6), [0, 1, 2, 3, 4, 0]].sum()
-    log_p.backward()
-    torch.testing.assert_close(strategy.log_policy_gradient(genotype), logits.grad)
+@pytest.mark.parametrize(("space", "indices"), [(SPACE, [0, 1, 2, 3, 4, 0]), (Pairs(), None)])
+def test_reinforce_gradient_of_the_log_probability_is_one_hot_minus_softmax(space: Any, indices: Any) -> None:
+    strategy = ReinforceSearch(space, 0)
+    genotype = strategy.ask().genotype if indices is None else space.decode(indices)
+    strategy.log_probability(genotype).backward()
+    expected = -strategy.logits.detach().softmax(-1)  # 0 for choices that do not exist
+    expected[range(len(expected)), space.encode(genotype)] += 1
+    torch.testing.assert_close(strategy.logits.grad, expected)
 
 
 def test_reinforce_draws_only_existing_choices() -> None:
