@@ -38,8 +38,6 @@ COMBINATIONS = {
     "combined rank, expressivity": (*RANK, "expressivity"),
     "combined rank, parameters": (*RANK, "parameters"),
     "naswot, synflow, parameters": ("naswot", "synflow", "parameters"),
-    "naswot, jacobian_covariance, multiply_adds": ("naswot", "jacobian_covariance", "multiply_adds"),
-    "AZ-NAS": ("expressivity", "progressivity", "trainability", "multiply_adds"),
 }
 
 

@@ -12,7 +12,7 @@ from typing import Any
 from automl_ext.data.pixels import check_mode, parse_size
 from automl_ext.nas.data import load_splits
 from automl_ext.nas.estimators.table import Table, place
-from automl_ext.nas.estimators.training_free.scores import RANK, SCORES
+from automl_ext.nas.estimators.training_free.scores import RANK, SCORES, check_scores
 from automl_ext.nas.screening import score_job
 from automl_ext.nas.screening.report import draw_scatter
 from automl_ext.nas.screening.score_job import LEAST_IMAGES, ScoreJob
@@ -61,9 +61,7 @@ class ScoreConfig:
         check_range(self, "random", low=1, high=MANY)
         parse_size(self.image_size)
         check_mode(self.image_mode)
-        for name in self.scores:
-            if name not in SCORES:
-                raise ValueError(f"scores: expected some of {', '.join(SCORES)}, got {name!r}")
+        check_scores("scores", self.scores)
         if self.all and self.random is not None:
             raise ValueError(f"random: expected none with all, which scores the whole space, got {self.random}")
         if self.table is not None and self.space != "nb201":

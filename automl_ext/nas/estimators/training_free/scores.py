@@ -1,4 +1,7 @@
-"""All training-free scores by name. A new score is a new file and a line in ``SCORES``."""
+"""All training-free scores by name, and the sizes of a network, with which they are compared.
+
+A new score is a new file and a line in ``SCORES``.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,32 @@ import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 
+import torch
 from torch import Tensor, nn
 
-from automl_ext.nas.estimators.training_free.az_nas import entropies, trainability
-from automl_ext.nas.estimators.training_free.jacobian import jacobian_covariance_of
+from automl_ext.nas.costs import count_macs, count_parameters
+from automl_ext.nas.estimators.training_free.az_nas import entropies
 from automl_ext.nas.estimators.training_free.meco import meco_of
 from automl_ext.nas.estimators.training_free.naswot import naswot_of
-from automl_ext.nas.estimators.training_free.passes import NotScorableError, Observation, observe
-from automl_ext.nas.estimators.training_free.size import multiply_adds, parameters
+from automl_ext.nas.estimators.training_free.passes import NotScorableError, Observation, logits, observe
 from automl_ext.nas.estimators.training_free.synflow import synflow
 from automl_ext.nas.estimators.training_free.zico import zico
+
+
+def parameters(network: nn.Module, images: Tensor) -> float:
+    """Count the parameters, also those of operations that do not run; ``images`` is not used."""
+    return float(count_parameters(network))
+
+
+@torch.no_grad()
+def multiply_adds(network: nn.Module, images: Tensor) -> float:
+    """Count the multiply-adds for one image of the operations that run; see :func:`automl_ext.nas.costs.count_macs`.
+
+    Raises:
+        NotScorableError: an output is not finite.
+    """
+    logits(network, images[:2])  # raises; some batch norms need two values per channel
+    return float(count_macs(network, images.shape[1:]))
 
 
 class Subject:
@@ -39,14 +58,22 @@ SCORES: dict[str, Callable[[Subject], float]] = {
     "multiply_adds": lambda s: multiply_adds(s.network, s.images),
     "naswot": lambda s: naswot_of(s.seen),
     "synflow": lambda s: synflow(s.network, s.images),
-    "jacobian_covariance": lambda s: jacobian_covariance_of(s.seen),
     "meco": lambda s: meco_of(s.seen),
     "expressivity": lambda s: s.entropies.sum().item(),
     "progressivity": lambda s: s.entropies.diff().min().item(),
-    "trainability": lambda s: trainability(s.network, s.images),
     "zico": lambda s: zico(s.network, s.images, s.labels),
 }
 RANK = ("synflow", "progressivity")  # the scores whose log-ranks are summed
+REMOVED = ("jacobian_covariance", "trainability")
+
+
+def check_scores(argument: str, names: Sequence[str]) -> None:
+    """Raise ValueError unless all ``names`` are scores."""
+    for name in names:
+        if name in REMOVED:
+            raise ValueError(f"{argument}: {name} was removed, because parameters ranks architectures better; use that")
+        if name not in SCORES:
+            raise ValueError(f"{argument}: expected some of {', '.join(SCORES)}, got {name!r}")
 
 
 def score_network(network: nn.Module, images: Tensor, labels: Tensor, names: Sequence[str] = RANK) -> dict[str, float]:
@@ -65,9 +92,7 @@ def score_network(network: nn.Module, images: Tensor, labels: Tensor, names: Seq
     Raises:
         ValueError: a name is unknown.
     """
-    for name in names:
-        if name not in SCORES:
-            raise ValueError(f"names: expected some of {', '.join(SCORES)}, got {name!r}")
+    check_scores("names", names)
     subject = Subject(network, images, labels)
     return {name: _value(SCORES[name], subject) for name in names}
 
