@@ -87,7 +87,7 @@ def print_run(prog: str, out: Path, config: Any, result: dict[str, Any]) -> None
         result: the content of ``result.json``.
     """
     if "rank_of" in result:  # automl-ext score
-        from automl_ext.nas.screening.report import print_scores
+        from automl_ext.nas.screening.score_report import print_scores
 
         print_scores(result)
         Console().print(f"written to {out}/scores.csv and result.json", soft_wrap=True)
@@ -102,7 +102,7 @@ def print_run(prog: str, out: Path, config: Any, result: dict[str, Any]) -> None
         rows += list(network_rows(result))
     rows.append(("written to", f"{out}/{'ablation.json and ablation.png' if ablation else 'result.json'}"))
     if "trajectory" in result:
-        from automl_ext.nas.auto.report import table_of
+        from automl_ext.nas.auto.auto_report import table_of
 
         Console().print(table_of(result, f"{prog} on {config.data}"))
     _print(f"{prog}: finished", rows, [] if ablation else next_commands(prog, out, config, result))
@@ -151,7 +151,7 @@ def next_commands(prog: str, out: Path, config: Any, result: dict[str, Any]) -> 
     if "network" in result and "genotype" in result:
         commands.append(f"automl-ext export {run} --out {run}/network{trust}")
     if "genotype" in result and prog != "automl-ext retrain":
-        from automl_ext.nas.strategies.config import SearchConfig
+        from automl_ext.nas.strategies.search_options import SearchConfig
         from automl_ext.nas.training.retrain import RetrainConfig
         from automl_ext.tune.commands.flags import as_flags
 

@@ -65,7 +65,7 @@ COMMANDS: dict[str, Command] = {
     "search auto": Command(
         "run",
         "search within a budget: screening, short trainings, full trainings, an ensemble",
-        "automl_ext.nas.auto.config:AutoConfig",
+        "automl_ext.nas.auto.plan:AutoConfig",
         "automl_ext.nas.auto.auto:auto",
     ),
     "search random": Command(

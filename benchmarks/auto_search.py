@@ -22,7 +22,7 @@ from typing import Any
 import torch
 
 from automl_ext.nas.auto.auto import auto
-from automl_ext.nas.auto.config import AutoConfig
+from automl_ext.nas.auto.plan import AutoConfig
 from automl_ext.nas.estimators.table import Table, place
 from automl_ext.nas.spaces.nasbench201 import Genotype
 from automl_ext.training.machine.environment import cpu_name

@@ -33,8 +33,8 @@ from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.strategies.random_search import RandomConfig
 from automl_ext.nas.supernets import darts, entmax_gdas, gdas, perturbation
 from automl_ext.nas.supernets.loop import SupernetSearch
-from automl_ext.nas.supernets.options import SupernetConfig
 from automl_ext.nas.supernets.perturbation import IMAGES, Perturbation
+from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.training.config import to_dict
 
 # Per search: configuration, function, and algorithm.

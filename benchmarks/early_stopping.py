@@ -28,7 +28,7 @@ from automl_ext.nas.estimators.learning_curve import Prediction, fit
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.nasbench201 import NASBench201
-from automl_ext.nas.training.options import TrainingConfig
+from automl_ext.nas.training.training_options import TrainingConfig
 
 Curve = list[float]
 

@@ -14,7 +14,7 @@ from automl_ext._lazy import lazy
 
 if TYPE_CHECKING:  # loaded at first use
     from automl_ext.nas.auto.auto import auto as search_auto  # `auto` is the subpackage
-    from automl_ext.nas.auto.config import AutoConfig
+    from automl_ext.nas.auto.plan import AutoConfig
     from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
     from automl_ext.nas.ensembles.network import load_ensemble
     from automl_ext.nas.estimators.early_stopping import EarlyStopping

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from automl_ext.data.datasets import image_arrays
 from automl_ext.nas.auto.auto import auto
-from automl_ext.nas.auto.config import AutoConfig
+from automl_ext.nas.auto.plan import AutoConfig
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.export.program import RawImages
 from automl_ext.nas.supernets import darts, entmax_gdas, gdas
@@ -57,9 +57,9 @@ def fit(
         options: fields of the search's configuration. All searches have ``image_size``, ``class_weights``, ``device``
             and ``seed``. ``auto`` also has ``minutes`` (10 CPU-minutes), ``baselines`` (True: also train random
             architectures, for as long again), ``channels`` and the other fields of
-            :class:`~automl_ext.nas.auto.config.AutoConfig`. The other searches also have ``epochs`` (200, of the
+            :class:`~automl_ext.nas.auto.plan.AutoConfig`. The other searches also have ``epochs`` (200, of the
             search), ``retrain_epochs`` (40), ``retrain_channels`` and the other fields of
-            :class:`~automl_ext.nas.supernets.options.SupernetConfig`.
+            :class:`~automl_ext.nas.supernets.supernet_options.SupernetConfig`.
 
     Returns:
         The trained network.

@@ -20,7 +20,7 @@ from statistics import median
 from typing import Any
 
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
-from automl_ext.nas.training.options import TrainingConfig
+from automl_ext.nas.training.training_options import TrainingConfig
 from automl_ext.parallel.cluster import Cluster
 from automl_ext.parallel.workers import Workers
 from automl_ext.training.machine.environment import cpu_name

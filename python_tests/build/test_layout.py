@@ -42,16 +42,22 @@ NAS = {"nas.data", "nas.evaluation", "nas.costs", "nas.hooks", "nas.spaces", "na
 ALLOWED = {
     "ops": {"_lazy", "_native", "ops"},
     "nas.spaces": {"ops", "training", "nas.spaces"},
-    "nas.training.options": {"training", "data.pixels"},
+    "nas.training.training_options": {"training", "data.pixels"},
     "nas.training.network_training": BASE | {"nas.data", "nas.spaces.space", "nas.training"},
-    "nas.strategies": {"training", "nas.evaluation", "nas.spaces.space", "nas.training.options", "nas.strategies"},
+    "nas.strategies": {
+        "training",
+        "nas.evaluation",
+        "nas.spaces.space",
+        "nas.training.training_options",
+        "nas.strategies",
+    },
     "nas.supernets": BASE | {"nas.data", "nas.spaces", "nas.training", "nas.supernets", "parallel.ranked_run"},
     "nas.supernets.perturbation": BASE
     | {"nas.spaces", "nas.training", "nas.supernets", "nas.estimators", "nas.screening"},
     "nas.estimators": BASE | NAS | {"nas.estimators"},
 }
 NEVER = {"training.pictures"}  # of all of them, except what draws cells
-DRAWS = {"nas.spaces.draw", "nas.spaces.draw_cells", "nas.training.pictures"}
+DRAWS = {"nas.spaces.draw", "nas.spaces.draw_cells", "nas.training.network_pictures"}
 ONE_PATH = ["nas"]  # packages whose gradients all come from autograd
 
 

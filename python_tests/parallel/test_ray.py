@@ -18,7 +18,7 @@ import torch
 
 from automl_ext.nas.auto import plan
 from automl_ext.nas.auto.auto import auto
-from automl_ext.nas.auto.config import AutoConfig
+from automl_ext.nas.auto.plan import AutoConfig
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
 from automl_ext.nas.search.search import search
 from automl_ext.nas.strategies.renas import ReNASConfig

@@ -20,7 +20,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
-from itertools import zip_longest
+from itertools import cycle, zip_longest
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -29,19 +29,16 @@ import torch
 from torch import Tensor
 
 from automl_ext.data.images import Splits
-from automl_ext.nas.auto.config import AutoConfig
 from automl_ext.nas.auto.derive import has_supernet
-from automl_ext.nas.auto.largest import largest
-from automl_ext.nas.auto.plan import Done, Task, next_task
+from automl_ext.nas.auto.plan import AutoConfig, Done, Task, next_task, pack_done, unpack_done
 from automl_ext.nas.auto.result import summarize
-from automl_ext.nas.auto.state import pack_done, unpack_done
 from automl_ext.nas.auto.tasks import Finished, Job, Tasks
 from automl_ext.nas.data import prepare
 from automl_ext.nas.ensembles.network import member_path, save_member
 from automl_ext.nas.estimators.training_free.scores import RANK
 from automl_ext.nas.screening.score_job import complete, distinct
+from automl_ext.nas.screening.score_table import ScoreTable
 from automl_ext.nas.screening.screen import draw_candidates, screened
-from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.result import network_facts
@@ -270,7 +267,7 @@ class Auto:
                 f"version: expected {VERSION}, got {state.get('version')}: another version began this search"
             )
         self.done = [unpack_done(values, self.space) for values in state["done"]]
-        pending = [unpack_done(values, self.space).task for values in state.get("pending", ())]
+        pending = [unpack_done(values, self.space).task for values in state["pending"]]
         self.job_state, self.current = state["job"], None
         if self.job_state is not None:
             task = self.next_task()
@@ -290,3 +287,39 @@ def named(task: Task, measured: dict[str, float]) -> dict[str, float]:
         return {"screen_architectures": task.chunk + measured["architectures"]}
     stage = "short" if task.stage == "probe" else task.stage
     return {f"{stage}{task.number}_{key}": value for key, value in measured.items()}
+
+
+def largest(space: Space[Any], channels: int = 4) -> Any:
+    """Return the architecture with the most parameters that coordinate ascent finds.
+
+    The ascent starts from a random architecture. It sets one decision at a time to the choice with the most parameters,
+    and ends when no change of a single decision adds parameters. In NAS-Bench-201 the result is a 3×3 convolution on
+    every edge. The result does not depend on the data.
+
+    Args:
+        space: the search space.
+        channels: number of channels of the networks that are counted.
+    """
+
+    def parameters(genotype: Any) -> int:
+        with torch.device("meta"):
+            network = space.build(genotype, in_channels=3, num_classes=10, channels=channels, cells=1)
+        return sum(p.numel() for p in network.parameters())
+
+    best = space.random(Random(0))
+    size, decisions = parameters(best), len(space.num_choices)
+    unchanged = 0  # number of decisions in a row without a better choice
+    for decision in cycle(range(decisions)):
+        if unchanged == decisions:
+            break
+        before = size
+        for choice in space.legal(best, decision):
+            indices = list(space.encode(best))
+            if indices[decision] == choice:
+                continue
+            indices[decision] = choice
+            other = space.decode(indices)
+            if (count := parameters(other)) > size:
+                best, size = other, count
+        unchanged = unchanged + 1 if size == before else 0
+    return best

@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from automl_ext.data.images import Splits
-from automl_ext.nas.auto.config import AutoConfig
-from automl_ext.nas.auto.plan import SUPERNET_STEPS
+from automl_ext.nas.auto.plan import SUPERNET_STEPS, AutoConfig
 from automl_ext.nas.spaces.space import Space, supernet_of
 from automl_ext.nas.supernets.candidates import all_candidates
 from automl_ext.nas.supernets.loop import SupernetSearch

@@ -1,6 +1,6 @@
-"""The plan of ``search auto``: how the budget is divided, and which task is next.
+"""The options and the plan of ``search auto``: how the budget is divided, and which task is next.
 
-Both are functions of the configuration and of the finished tasks alone, so a resumed run continues exactly.
+The plan is a function of the configuration and of the finished tasks alone, so a resumed run continues exactly.
 """
 
 from __future__ import annotations
@@ -10,7 +10,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from automl_ext.nas.auto.config import AutoConfig
+from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.training.training_options import MANY, TrainingConfig
+from automl_ext.training.checks import MOST_WORKERS, check_range
+
+
+@dataclass
+class AutoConfig(TrainingConfig):
+    """Search within a budget: training-free screening, short trainings, full trainings of the best, an ensemble."""
+
+    minutes: float = 10.0  # Budget of the search in CPU-minutes; the baselines take about as long again.
+    candidates: int = 1000  # Largest number of architectures that are screened.
+    finalists: int = 8  # Largest number of architectures that are trained fully, the largest one of the space included.
+    baselines: bool = True  # Also train random architectures for as long as the search took.
+    rounds: int = 50  # Number of rounds of the ensemble's greedy selection.
+    workers: int = 1  # Number of tasks that are done at the same time; the budget counts the seconds of all of them.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "minutes", above=0)
+        check_range(self, "workers", low=1, high=MOST_WORKERS)
+        check_range(self, "candidates", low=2, high=MANY)
+        check_range(self, "finalists", low=2, high=100)
+        check_range(self, "rounds", low=1, high=MANY)
+
 
 Stage = Literal["probe", "screen", "derive", "short", "full", "random"]
 CHUNK = 50  # number of architectures per screening task
@@ -189,3 +212,19 @@ def search_seconds(done: Sequence[Done]) -> float:
 def seconds(done: Sequence[Done]) -> float:
     """Return the sum of the costs of tasks."""
     return sum(d.seconds for d in done)
+
+
+def pack_done(done: Done, space: Space[Any]) -> dict[str, Any]:
+    """Return a finished task as tensors and plain Python."""
+    task = done.task
+    values = dict(vars(task))
+    values["genotype"] = None if task.genotype is None else list(space.encode(task.genotype))
+    return {"task": values, "seconds": done.seconds, "valid_accuracy": done.valid_accuracy, "measured": done.measured}
+
+
+def unpack_done(values: dict[str, Any], space: Space[Any]) -> Done:
+    """Return the inverse of :func:`pack_done`."""
+    task = dict(values["task"])
+    if task["genotype"] is not None:
+        task["genotype"] = space.decode(task["genotype"])
+    return Done(Task(**task), float(values["seconds"]), float(values["valid_accuracy"]), values["measured"])

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from automl_ext.data.images import Splits
-from automl_ext.nas.auto.config import AutoConfig
 from automl_ext.nas.auto.derive import DeriveJob
-from automl_ext.nas.auto.plan import CHUNK, DERIVE, Done, Task
+from automl_ext.nas.auto.plan import CHUNK, DERIVE, AutoConfig, Done, Task
 from automl_ext.nas.costs import count_parameters
 from automl_ext.nas.ensembles.ensemble import log_probabilities
 from automl_ext.nas.estimators.lower_fidelity import all_finite, finite_logits

@@ -24,17 +24,17 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from automl_ext.nas.benchmarks.report import SCREENED, draw, print_table
+from automl_ext.nas.benchmarks.nas_bench_report import SCREENED, draw, print_table
 from automl_ext.nas.estimators.table import CELLS, Table, TableEvaluator
+from automl_ext.nas.screening.score_table import ScoreTable
 from automl_ext.nas.screening.screen import draw_rows, screened, screening_seconds
-from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.strategies.evolution import Evolution
 from automl_ext.nas.strategies.random_search import RandomSearch
 from automl_ext.nas.strategies.reinforce import ReinforceSearch
 from automl_ext.nas.strategies.renas import CONTROLLERS, ControllerName, ReNAS
 from automl_ext.nas.strategies.strategy import Screened, Strategy
-from automl_ext.nas.training.options import MANY
+from automl_ext.nas.training.training_options import MANY
 from automl_ext.parallel.workers import Workers
 from automl_ext.training.checks import MOST_WORKERS, check_range, check_seed
 from automl_ext.training.errors import UserError

@@ -27,8 +27,8 @@ from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.batches import to_device, without_validation
 from automl_ext.nas.training.network_training import NetworkTraining
-from automl_ext.nas.training.options import MANY, TrainingConfig
 from automl_ext.nas.training.series import train_series
+from automl_ext.nas.training.training_options import MANY, TrainingConfig
 from automl_ext.training.checks import MOST_WORKERS, check_range
 from automl_ext.training.ensembles.selection import greedy_selection, likelihoods, log_loss
 from automl_ext.training.errors import UserError

@@ -22,7 +22,7 @@ from automl_ext.nas.spaces.registry import space as space_named
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.batches import accuracy, take, to_device
 from automl_ext.nas.training.network_training import NetworkTraining
-from automl_ext.nas.training.options import TrainingConfig
+from automl_ext.nas.training.training_options import TrainingConfig
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import generator, rng_state, set_rng_state
 

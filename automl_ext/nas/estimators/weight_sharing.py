@@ -27,8 +27,8 @@ from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.space import Space, supernet_of
 from automl_ext.nas.spaces.supernet import Choice, Supernet, recalibrate
 from automl_ext.nas.training.batches import accuracy, augment, epoch_batches, take, to_device
-from automl_ext.nas.training.options import LARGEST, ClassWeights, check_class_weights, class_weights
 from automl_ext.nas.training.supernet_step import part_loss
+from automl_ext.nas.training.training_options import LARGEST, ClassWeights, check_class_weights, class_weights
 from automl_ext.training import ranks
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.epochs import set_cosine_lr

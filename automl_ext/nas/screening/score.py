@@ -14,13 +14,13 @@ from automl_ext.nas.data import load_splits
 from automl_ext.nas.estimators.table import Table, place
 from automl_ext.nas.estimators.training_free.scores import RANK, SCORES, check_scores
 from automl_ext.nas.screening import score_job
-from automl_ext.nas.screening.report import draw_scatter
 from automl_ext.nas.screening.score_job import LEAST_IMAGES, ScoreJob
+from automl_ext.nas.screening.score_report import draw_scatter
+from automl_ext.nas.screening.score_table import ScoreTable
 from automl_ext.nas.screening.screen import draw_candidates
-from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.training.options import LARGEST, MANY
+from automl_ext.nas.training.training_options import LARGEST, MANY
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError

@@ -16,7 +16,7 @@ from automl_ext.nas.data import network_shape
 from automl_ext.nas.estimators.lower_fidelity import global_rng_kept
 from automl_ext.nas.estimators.training_free.scores import score_network
 from automl_ext.nas.screening.equal_cells import has_dead_node, representative
-from automl_ext.nas.screening.table import ScoreTable
+from automl_ext.nas.screening.score_table import ScoreTable
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.batches import take, to_device

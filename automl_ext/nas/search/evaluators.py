@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from typing import Any
 
 from automl_ext.data.images import ImageData, Splits
+from automl_ext.nas.costs import count_macs, count_parameters, latency_ms
 from automl_ext.nas.data import load_splits, network_shape
 from automl_ext.nas.estimators.inheritance import Inheriting
-from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
+from automl_ext.nas.estimators.lower_fidelity import LowerFidelity, global_rng_kept
 from automl_ext.nas.estimators.table import Table, TableEvaluator
 from automl_ext.nas.estimators.weight_sharing import UniformSupernet, UniformSupernetConfig, WeightSharing
-from automl_ext.nas.evaluation import Evaluator, Scoring
-from automl_ext.nas.search.costs import WithCosts
+from automl_ext.nas.evaluation import Evaluation, Evaluator, Scoring
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.config import ScreenedSearchConfig, SearchConfig
 from automl_ext.nas.strategies.renas import ReNASConfig
+from automl_ext.nas.strategies.search_options import ScreenedSearchConfig, SearchConfig
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.seeding import derived_seed
@@ -86,3 +86,34 @@ def scoring(config: SearchConfig, space: Space[Any], data: ImageData | None = No
     if config.evaluator not in EVALUATORS:
         raise UserError(f"evaluator: expected one of {', '.join(EVALUATORS)}, got {config.evaluator!r}")
     return EVALUATORS[config.evaluator](config, space, data)
+
+
+class WithCosts:
+    """An evaluator that calls another one and adds the costs of the candidate's network to its measurements.
+
+    It adds ``parameters``, ``macs`` (multiply-adds per image) and, if ``latency``, ``latency_ms``: the time of one
+    image on the CPU with one thread, in milliseconds.
+
+    Args:
+        evaluator: the other evaluator.
+        space: the search space of the candidates.
+        shape: the keyword arguments of ``Space.build``.
+        image: the shape (C, H, W) of an image.
+        latency: whether to measure the latency.
+    """
+
+    def __init__(
+        self, evaluator: Evaluator, space: Space[Any], shape: dict[str, Any], image: Sequence[int], latency: bool
+    ) -> None:
+        self.evaluator, self.space, self.shape, self.image, self.latency = evaluator, space, shape, image, latency
+
+    def evaluate(self, genotype: Any, budget: int | None = None, state: dict[str, Any] | None = None) -> Evaluation:
+        """Evaluate ``genotype`` with the other evaluator, and add the costs."""
+        evaluation = self.evaluator.evaluate(genotype, budget, state)
+        with global_rng_kept():
+            network = self.space.build(genotype, **self.shape)
+        evaluation.measured["parameters"] = count_parameters(network)
+        evaluation.measured["macs"] = count_macs(network, self.image)
+        if self.latency:
+            evaluation.measured["latency_ms"] = latency_ms(network, self.image)
+        return evaluation

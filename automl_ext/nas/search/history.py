@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.screening.score_job import distinct
-from automl_ext.nas.search.costs import COSTS, best_within
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.linear import centered, one_hot, ridge_regression
 from automl_ext.nas.strategies.strategy import Candidate
 from automl_ext.training.files.reading import short
+
+Score = TypeVar("Score", float, tuple[int, float])
+COSTS = {"parameters": "parameters", "macs": "multiply-adds", "latency_ms": "ms per image"}
 
 
 class Entry(NamedTuple):
@@ -94,7 +97,7 @@ class History:
         A larger budget is better, and at equal budgets a higher score minus the :meth:`rise` of its generation; of
         equal ones, the earlier one, with limits the cheaper one. Of architectures that compute the same function, only
         the best one is returned. If none is within the limits, see
-        :func:`~automl_ext.nas.search.costs.best_within`.
+        :func:`best_within`.
         """
         rise = self.rise()
         entries = [entry for entry in self.entries if not entry.failed]
@@ -178,3 +181,23 @@ def pareto_front(costs: Sequence[float | Sequence[float]], scores: Sequence[floa
         if not any(scores[k] >= scores[i] for k in cheaper):
             front.append(i)
     return front
+
+
+def best_within(limits: dict[str, float], scores: Sequence[Score], costs: Sequence[dict[str, float]]) -> list[int]:
+    """Return the indices of the candidates within all limits, the highest score first; of equal ones the earlier first.
+
+    If there is none, warn and return the one candidate that exceeds its limits by the smallest factor.
+
+    Args:
+        limits: name of a cost → its largest value.
+        scores: of each candidate; or its budget and score, if a larger budget takes precedence.
+        costs: per candidate, name → value.
+    """
+    excess = [max((cost[name] / limit for name, limit in limits.items()), default=0.0) for cost in costs]
+    inside = [i for i in range(len(scores)) if excess[i] <= 1]
+    if inside:
+        return sorted(inside, key=lambda i: scores[i], reverse=True)
+    nearest = min(range(len(scores)), key=lambda i: excess[i])
+    facts = ", ".join(f"{costs[nearest][name]:g} {COSTS[name]} (at most {limit:g})" for name, limit in limits.items())
+    warnings.warn(f"no evaluated architecture is within the limits; the nearest one has {facts}", stacklevel=2)
+    return [nearest]

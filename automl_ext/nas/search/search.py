@@ -23,13 +23,12 @@ from typing import Any
 
 from automl_ext.nas.data import own_data
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.search.costs import COSTS
+from automl_ext.nas.screening.screen import Screening, prepare_screening
 from automl_ext.nas.search.evaluators import scoring
-from automl_ext.nas.search.history import Entry, History
-from automl_ext.nas.search.screening import Screening, prepare_screening
+from automl_ext.nas.search.history import COSTS, Entry, History
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.config import ScreenedSearchConfig, SearchConfig
+from automl_ext.nas.strategies.search_options import ScreenedSearchConfig, SearchConfig
 from automl_ext.nas.strategies.strategy import Candidate, pack, unpack
 from automl_ext.parallel.cluster import current_cluster
 from automl_ext.parallel.workers import Workers

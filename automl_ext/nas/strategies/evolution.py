@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.config import ScreenedSearchConfig
+from automl_ext.nas.strategies.search_options import ScreenedSearchConfig
 from automl_ext.nas.strategies.strategy import (
     Candidate,
     Evaluated,
@@ -29,7 +29,7 @@ from automl_ext.nas.strategies.strategy import (
     tournament,
     unpack,
 )
-from automl_ext.nas.training.options import MANY
+from automl_ext.nas.training.training_options import MANY
 from automl_ext.training.checks import check_range
 from automl_ext.training.search_space import Range
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.config import ScreenedSearchConfig
+from automl_ext.nas.strategies.search_options import ScreenedSearchConfig
 from automl_ext.nas.strategies.strategy import Candidate, Screened, set_rng, starting
 
 
@@ -35,7 +35,7 @@ class RandomSearch:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         set_rng(self.rng, state["rng"])
-        self.asked = state.get("asked", 0)  # version 0.1.0 had no screening and did not count
+        self.asked = state["asked"]
 
 
 @dataclass

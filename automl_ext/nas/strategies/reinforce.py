@@ -15,7 +15,7 @@ from torch import Tensor
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.config import SearchConfig
+from automl_ext.nas.strategies.search_options import SearchConfig
 from automl_ext.nas.strategies.strategy import Candidate
 from automl_ext.training.checks import check_range
 from automl_ext.training.optimizer_state import load_optimizer

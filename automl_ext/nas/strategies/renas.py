@@ -24,10 +24,10 @@ from typing import Any, Literal
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.config import ScreenedSearchConfig
 from automl_ext.nas.strategies.evolution import warn_if_random
 from automl_ext.nas.strategies.renas_controller import Change, Controller, HistoryController
 from automl_ext.nas.strategies.renas_lstm import LSTMController
+from automl_ext.nas.strategies.search_options import ScreenedSearchConfig
 from automl_ext.nas.strategies.strategy import (
     Candidate,
     Evaluated,
@@ -38,7 +38,7 @@ from automl_ext.nas.strategies.strategy import (
     tournament,
     unpack,
 )
-from automl_ext.nas.training.options import LARGEST, MANY
+from automl_ext.nas.training.training_options import LARGEST, MANY
 from automl_ext.training.checks import check_range
 from automl_ext.training.seeding import derived_seed
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from automl_ext.nas.evaluation import Evaluation
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.strategies.config import ScreenedSearchConfig
+from automl_ext.nas.strategies.search_options import ScreenedSearchConfig
 from automl_ext.nas.strategies.strategy import (
     Candidate,
     Evaluated,
@@ -27,7 +27,7 @@ from automl_ext.nas.strategies.strategy import (
     starting,
     unpack,
 )
-from automl_ext.nas.training.options import LARGEST, MANY
+from automl_ext.nas.training.training_options import LARGEST, MANY
 from automl_ext.training.checks import check_range
 
 
@@ -107,7 +107,7 @@ class SuccessiveHalving:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         set_rng(self.rng, state["rng"])
-        self.started = state.get("started", 0)  # version 0.1.0 had no screening and did not count
+        self.started = state["started"]
         self.rung, self.out = state["rung"], state["out"]
         self.waiting = deque([None] * state["to_draw"] + [*unpack(self.space, state["survivors"])])
         self.results = unpack(self.space, state["results"])

@@ -25,8 +25,8 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.nas.supernets.candidates import masked
 from automl_ext.nas.supernets.loop import Iteration, frozen
-from automl_ext.nas.supernets.options import SupernetConfig
 from automl_ext.nas.supernets.run import search_supernet
+from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.nas.training.supernet_step import part_loss
 from automl_ext.training import ranks
 from automl_ext.training.checks import check_range

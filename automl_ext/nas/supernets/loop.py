@@ -18,9 +18,9 @@ from automl_ext.nas.data import network_shape
 from automl_ext.nas.spaces.space import Space, supernet_of
 from automl_ext.nas.spaces.supernet import Choice, Supernet, batch_accuracy
 from automl_ext.nas.supernets.candidates import derived_choices, masked, without_none
-from automl_ext.nas.supernets.options import SupernetConfig
+from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.nas.training.batches import augment, check_batches, epoch_batches, take, to_device
-from automl_ext.nas.training.options import class_weights
+from automl_ext.nas.training.training_options import class_weights
 from automl_ext.training import ranks
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.clock import Clock

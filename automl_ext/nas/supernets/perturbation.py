@@ -38,11 +38,11 @@ from automl_ext.nas.spaces.supernet import Choice, Supernet
 from automl_ext.nas.supernets.candidates import NONE, all_candidates, decode, masked
 from automl_ext.nas.supernets.darts import mix
 from automl_ext.nas.supernets.loop import Iteration, SupernetSearch
-from automl_ext.nas.supernets.options import SupernetConfig
 from automl_ext.nas.supernets.run import search_supernet
+from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.nas.training.batches import epoch_batches
-from automl_ext.nas.training.options import LARGEST
 from automl_ext.nas.training.supernet_step import part_loss
+from automl_ext.nas.training.training_options import LARGEST
 from automl_ext.training import ranks
 from automl_ext.training.checks import check_range
 from automl_ext.training.epochs import set_cosine_lr

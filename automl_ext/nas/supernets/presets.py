@@ -10,8 +10,8 @@ from typing import Any, TypeVar
 
 from automl_ext.nas.supernets.darts import DARTSConfig
 from automl_ext.nas.supernets.gdas import GDASConfig
-from automl_ext.nas.supernets.options import SupernetConfig
 from automl_ext.nas.supernets.perturbation import PerturbationConfig
+from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.training.errors import UserError
 
 Config = TypeVar("Config", bound=SupernetConfig)

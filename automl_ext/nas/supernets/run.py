@@ -18,7 +18,7 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.spaces.supernet import recalibrate
 from automl_ext.nas.supernets.candidates import decode, derived_choices
 from automl_ext.nas.supernets.loop import SupernetAlgorithm, SupernetSearch
-from automl_ext.nas.supernets.options import SupernetConfig
+from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.nas.training.batches import accuracy, to_device
 from automl_ext.parallel.ranked_run import open_run
 from automl_ext.training import ranks

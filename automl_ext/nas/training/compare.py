@@ -18,11 +18,11 @@ from automl_ext.nas.data import prepare
 from automl_ext.nas.run_title import run_title
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
+from automl_ext.nas.training.network_pictures import draw_comparison
 from automl_ext.nas.training.network_training import NetworkTraining
-from automl_ext.nas.training.options import MANY, TrainingConfig
-from automl_ext.nas.training.pictures import draw_comparison
 from automl_ext.nas.training.result import KEYS, measure
 from automl_ext.nas.training.series import train_series
+from automl_ext.nas.training.training_options import MANY, TrainingConfig
 from automl_ext.training.checks import MOST_WORKERS, check_range
 from automl_ext.training.config import to_dict
 from automl_ext.training.machine.device import choose_device

@@ -21,8 +21,8 @@ from automl_ext.nas.training.batches import (
     to_device,
     train_and_valid,
 )
-from automl_ext.nas.training.options import TrainingConfig, class_weights
 from automl_ext.nas.training.synced_norm import synced_norms
+from automl_ext.nas.training.training_options import TrainingConfig, class_weights
 from automl_ext.training import ranks
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.errors import UserError

@@ -13,7 +13,7 @@ from automl_ext.nas.costs import count_macs, count_parameters
 from automl_ext.nas.data import network_shape
 from automl_ext.nas.training.batches import to_device
 from automl_ext.nas.training.network_training import NetworkTraining
-from automl_ext.nas.training.options import TrainingConfig
+from automl_ext.nas.training.training_options import TrainingConfig
 
 KEYS = ("majority_accuracy", "class_accuracy", "confusion")
 

@@ -11,8 +11,8 @@ from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.batches import without_validation
 from automl_ext.nas.training.network_training import NetworkTraining
-from automl_ext.nas.training.options import TrainingConfig
 from automl_ext.nas.training.result import measure
+from automl_ext.nas.training.training_options import TrainingConfig
 from automl_ext.parallel.ranked_run import open_run
 from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 from torch import Tensor
 
 from automl_ext.nas.training.network_training import NetworkTraining
-from automl_ext.nas.training.options import TrainingConfig
+from automl_ext.nas.training.training_options import TrainingConfig
 from automl_ext.parallel.cluster import current_cluster
 from automl_ext.parallel.workers import Workers
 from automl_ext.training.epochs import Epochs, check_finite
@@ -103,7 +103,7 @@ def train_series(
 
     def load(stored: dict[str, Any]) -> None:
         nonlocal results, training, state
-        results = stored["results"] if "results" in stored else stored["trained"]  # ensembles before 0.1.0
+        results = stored["results"]
         state = stored["job"]
         if len(results) > count:
             raise ValueError(f"results: expected at most {count}, got {len(results)}")

@@ -12,9 +12,8 @@ import torch
 
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 from automl_ext.nas.auto import plan
-from automl_ext.nas.auto.auto import auto
-from automl_ext.nas.auto.config import AutoConfig
-from automl_ext.nas.auto.largest import largest
+from automl_ext.nas.auto.auto import auto, largest
+from automl_ext.nas.auto.plan import AutoConfig
 from automl_ext.nas.data import load_splits
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.plot import plot_run

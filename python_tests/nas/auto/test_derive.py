@@ -13,9 +13,8 @@ pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 from automl_ext.data.images import load_images, split_images
 from automl_ext.nas.auto import derive, plan
 from automl_ext.nas.auto.auto import Auto, auto
-from automl_ext.nas.auto.config import AutoConfig
 from automl_ext.nas.auto.derive import DeriveJob, has_supernet
-from automl_ext.nas.auto.plan import Done, Task
+from automl_ext.nas.auto.plan import AutoConfig, Done, Task
 from automl_ext.nas.estimators.training_free.scores import RANK
 from automl_ext.nas.screening.equal_cells import has_dead_node
 from automl_ext.nas.screening.score_job import distinct

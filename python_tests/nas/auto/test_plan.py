@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 import pytest
 
-from automl_ext.nas.auto.config import AutoConfig
 from automl_ext.nas.auto.plan import (
     CHUNK,
     DERIVE,
     LEAST_EPOCHS,
     LEAST_STEPS,
     SUPERNET_STEPS,
+    AutoConfig,
     Done,
     Task,
     make_plan,

@@ -6,7 +6,6 @@ import itertools
 import json
 import math
 import shutil
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,7 +19,6 @@ from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.training.batches import train_and_valid
 from automl_ext.training.ensembles.selection import greedy_selection, likelihoods, log_loss
 from automl_ext.training.errors import UserError
-from automl_ext.training.files import checkpoint
 from automl_ext.training.files.weights import read_tensors, write_tensors
 
 GENOTYPE = "|nor_conv_3x3~0|+|none~0|skip_connect~1|+|nor_conv_1x1~0|none~1|skip_connect~2|"
@@ -205,20 +203,3 @@ def test_missing_and_bad_members_are_rejected(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     with pytest.raises(ValueError, match="rounds: expected at least 1"):
         replace(TINY, rounds=0)
-
-
-def test_checkpoints_of_earlier_builds_are_read(finished: Path, tmp_path: Path) -> None:
-    """They have the results of the members under another key."""
-    assert ensemble(TINY, tmp_path / "run", stop_after=3) is None
-    newest = checkpoint.list_steps(tmp_path / "run/checkpoints")[-1]
-    facts = checkpoint.read_manifest(newest)
-    state = checkpoint.read_state(newest, facts)
-    state["trained"] = state.pop("results")
-    assert len(state["trained"]) == 1
-    checkpoint.remove(newest)
-    checkpoint.write(newest.parent, 3, state, facts)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # a checkpoint that cannot be read is passed over with a warning
-        found = ensemble(TINY, tmp_path / "run", resume="auto")
-    assert found is not None
-    assert found["greedy"] == json.loads((finished / "result.json").read_text())["greedy"]

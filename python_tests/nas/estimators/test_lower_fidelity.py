@@ -14,7 +14,7 @@ from automl_ext.data.images import Split, Splits
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 from automl_ext.nas.training.batches import accuracy
-from automl_ext.nas.training.options import TrainingConfig
+from automl_ext.nas.training.training_options import TrainingConfig
 from automl_ext.training.files.checkpoint import check_state
 
 CELL = Genotype.parse("|nor_conv_3x3~0|+|none~0|skip_connect~1|+|skip_connect~0|none~1|nor_conv_1x1~2|")

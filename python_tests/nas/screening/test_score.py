@@ -23,8 +23,8 @@ from automl_ext.nas.estimators.training_free.scores import RANK, SCORES
 from automl_ext.nas.screening.equal_cells import has_dead_node, representative
 from automl_ext.nas.screening.score import ScoreConfig, score
 from automl_ext.nas.screening.score_job import complete
+from automl_ext.nas.screening.score_table import ScoreTable
 from automl_ext.nas.screening.screen import draw_candidates
-from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.spaces.nasbench201 import EDGES, Genotype, NASBench201
 from automl_ext.training.errors import UserError
 

@@ -18,15 +18,15 @@ pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 from automl_ext.nas.benchmarks.nats_bench import NASBenchConfig, nas_bench
 from automl_ext.nas.estimators.training_free.scores import RANK
 from automl_ext.nas.screening.equal_cells import representative
+from automl_ext.nas.screening.score_table import ScoreTable
 from automl_ext.nas.screening.screen import draw_candidates, screened, screening_seconds
-from automl_ext.nas.screening.table import ScoreTable
 from automl_ext.nas.search.search import search
 from automl_ext.nas.spaces.registry import SPACES
-from automl_ext.nas.strategies.config import ScreenedSearchConfig
 from automl_ext.nas.strategies.evolution import Evolution, EvolutionConfig
 from automl_ext.nas.strategies.random_search import RandomConfig, RandomSearch
 from automl_ext.nas.strategies.renas import ReNAS, ReNASConfig
 from automl_ext.nas.strategies.renas_controller import HistoryController
+from automl_ext.nas.strategies.search_options import ScreenedSearchConfig
 from automl_ext.nas.strategies.strategy import Screened, Strategy
 from automl_ext.nas.strategies.successive_halving import SuccessiveHalving, SuccessiveHalvingConfig
 from automl_ext.training.errors import UserError

@@ -16,8 +16,7 @@ from torch import nn
 from automl_ext.nas.costs import count_macs, latency_ms
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.evaluation import Evaluation
-from automl_ext.nas.search.costs import best_within
-from automl_ext.nas.search.history import pareto_front
+from automl_ext.nas.search.history import best_within, pareto_front
 from automl_ext.nas.search.search import search
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
 from automl_ext.nas.strategies.random_search import RandomConfig

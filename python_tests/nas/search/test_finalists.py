@@ -23,11 +23,11 @@ from automl_ext.nas.search.evaluators import EVALUATORS, FINAL_STREAM
 from automl_ext.nas.search.history import History
 from automl_ext.nas.search.search import search
 from automl_ext.nas.spaces.nasbench201 import Genotype
-from automl_ext.nas.strategies.config import SearchConfig
 from automl_ext.nas.strategies.evolution import EvolutionConfig
 from automl_ext.nas.strategies.random_search import RandomConfig
 from automl_ext.nas.strategies.renas import CONTROLLERS, ReNASConfig
 from automl_ext.nas.strategies.renas_controller import Change, HistoryController
+from automl_ext.nas.strategies.search_options import SearchConfig
 from automl_ext.nas.strategies.strategy import Candidate
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed

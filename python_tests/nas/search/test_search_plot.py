@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from automl_ext.nas.search.plot import plot_search
+from automl_ext.nas.search.search_pictures import plot_search
 
 pytest.importorskip("matplotlib", reason="extra plot")
 

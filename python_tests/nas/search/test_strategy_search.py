@@ -29,12 +29,12 @@ from automl_ext.nas.search.evaluators import EVALUATORS
 from automl_ext.nas.search.history import pareto_front
 from automl_ext.nas.search.search import search
 from automl_ext.nas.spaces.nasbench201 import Genotype, NASBench201
-from automl_ext.nas.strategies.config import SearchConfig
 from automl_ext.nas.strategies.evolution import EvolutionConfig
 from automl_ext.nas.strategies.random_search import RandomConfig
 from automl_ext.nas.strategies.renas import ReNASConfig
+from automl_ext.nas.strategies.search_options import SearchConfig
 from automl_ext.nas.strategies.successive_halving import SuccessiveHalvingConfig
-from automl_ext.nas.training.options import TrainingConfig
+from automl_ext.nas.training.training_options import TrainingConfig
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
 from automl_ext_cli.table import load, named

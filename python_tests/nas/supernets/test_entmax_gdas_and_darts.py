@@ -22,7 +22,7 @@ from automl_ext.nas.supernets.darts import DARTSConfig
 from automl_ext.nas.supernets.entmax_gdas import EntmaxGDASConfig
 from automl_ext.nas.supernets.gdas import GDASConfig
 from automl_ext.nas.supernets.loop import alpha_scalars
-from automl_ext.nas.supernets.options import SupernetConfig
+from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.training.errors import UserError
 
 SAMPLERS: dict[str, Callable[..., list[Choice]]] = {

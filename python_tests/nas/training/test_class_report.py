@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from automl_ext.data.images import Split, Splits
 from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.supernet import batch_accuracy
+from automl_ext.nas.training.network_pictures import plot_confusion
 from automl_ext.nas.training.network_training import NetworkTraining
-from automl_ext.nas.training.options import class_weights
-from automl_ext.nas.training.pictures import plot_confusion
 from automl_ext.nas.training.result import class_report, confusion_matrix
 from automl_ext.nas.training.retrain import RetrainConfig, retrain
+from automl_ext.nas.training.training_options import class_weights
 from automl_ext.training.errors import UserError
 
 SPACE = NASBench201()

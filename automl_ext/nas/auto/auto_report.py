@@ -1,16 +1,43 @@
-"""The picture of ``search auto``: accuracy against cost, with the baselines."""
+"""The report of ``search auto``: the table for the terminal, and the picture of accuracy against cost."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from automl_ext.training.files.atomic import write_picture
 from automl_ext.training.pictures.colors import BLUE, GRAY, GREEN
 from automl_ext.training.pictures.curves import add_title, figure
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 COLORS = {"search": BLUE, "random": GRAY}
-NAMES = {"ensemble": "ensemble of the search"}
+NAMES = {"found": "found by the search", "largest": "largest architecture", "ensemble": "ensemble of the search"}
+
+
+def table_of(result: dict[str, Any], title: str) -> Table:
+    """Return a table of networks and ensembles: accuracies, size and cost. The result is marked with a star.
+
+    Args:
+        result: the content of ``result.json``.
+        title: the title of the table.
+    """
+    from rich.table import Table  # here, because pictures need no rich
+
+    table = Table("accuracy in %", "test", "validation", "log-loss", "parameters", "CPU-s", title=title)
+    for row in result["rows"]:
+        star = " *" if row["name"] == result["source"] else ""
+        table.add_row(
+            NAMES.get(row["name"], row["name"]) + star,
+            f"{100 * row['test_accuracy']:.2f}",
+            f"{100 * row['valid_accuracy']:.2f}",
+            f"{row['valid_log_loss']:.3f}",
+            f"{row['parameters']:,}",
+            f"{row['seconds']:.0f}",
+        )
+    table.caption = "log-loss of the validation images, in nats; * the lowest of a network: this is the result"
+    return table
 
 
 def plot_auto(result: dict[str, Any], path: Path, title: str) -> list[Path]:

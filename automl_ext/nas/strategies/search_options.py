@@ -9,7 +9,7 @@ from typing import Any
 
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.strategy import Screened, Strategy
-from automl_ext.nas.training.options import LARGEST, MANY, TrainingConfig
+from automl_ext.nas.training.training_options import LARGEST, MANY, TrainingConfig
 from automl_ext.training.checks import MOST_WORKERS, check_range
 
 

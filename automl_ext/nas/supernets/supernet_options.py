@@ -7,7 +7,7 @@ from typing import Annotated
 
 from automl_ext.data.pixels import check_mode, parse_size
 from automl_ext.nas.spaces.supernet import Form
-from automl_ext.nas.training.options import LARGEST, ClassWeights, check_class_weights
+from automl_ext.nas.training.training_options import LARGEST, ClassWeights, check_class_weights
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.search_space import Range
 
