@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple
 
 import tyro
 
@@ -85,6 +85,14 @@ class SupernetOptions(RunOptions):
     """"paper": the publication's values of the options below; --config and flags override them."""
 
 
+@dataclass
+class LearnerOptions(RunOptions):
+    """Where to write, when to stop and what to print, and which learner is tuned."""
+
+    learner: Literal["lightgbm", "xgboost", "forest"] = "lightgbm"
+    """Learner that is tuned. Its settings are among the options below."""
+
+
 class Runner(NamedTuple):
     """A command that makes a run directory.
 
@@ -111,7 +119,6 @@ _KINDS: dict[str, tuple[type[RunOptions], TunedBy | None]] = {
     "supernet": (SupernetOptions, _SUPERNET),
     "strategy": (RunOptions, _SCORE),
     "agent": (TrainOptions, _RETURN),
-    "learner": (RunOptions, _VALID),
     "run": (RunOptions, None),
 }
 
@@ -144,4 +151,19 @@ RANKED = (
 )
 RUNNERS["train dqn"] = RUNNERS["train dqn"]._replace(options=DQNOptions)
 RUNNERS["retrain"] = RUNNERS["retrain"]._replace(metric=_RETRAIN)
+
+
+def _load_learner(name: str) -> tuple[type, Run]:
+    """Import the configuration of a learner of tables and the function that cross-validates it."""
+    from automl_ext.tabular.runs import RUNS, cross_validate
+
+    return RUNS[name], functools.partial(cross_validate, name)
+
+
+# What `tune fit --learner` tunes.
+LEARNERS = {
+    name: Runner(functools.partial(_load_learner, name), LearnerOptions, _VALID)
+    for name in ("lightgbm", "xgboost", "forest")
+}
 TUNABLE = {name: runner for name, runner in RUNNERS.items() if runner.metric is not None}
+TUNABLE["fit"] = LEARNERS[LearnerOptions.learner]

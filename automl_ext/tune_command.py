@@ -12,8 +12,8 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from automl_ext.parallel.cluster import Cluster
-from automl_ext.parsing import parse
-from automl_ext.runners import TUNABLE, Runner, TrainOptions
+from automl_ext.parsing import option_value, parse
+from automl_ext.runners import LEARNERS, TUNABLE, LearnerOptions, Runner, TrainOptions
 from automl_ext.summary import only_json, print_json, print_stopped, print_tuning
 from automl_ext.training.errors import UserError
 from automl_ext.tune.commands.command import CommandTuneConfig, tune_command
@@ -40,7 +40,12 @@ def run_tune(prog: str, args: Sequence[str]) -> int:
         usage = f"usage: {prog} COMMAND [OPTIONS]   (COMMAND --help lists the options)"
         print("\n".join([usage, "", *lines(TUNABLE)]))
         return 0 if args else 2
-    runner, prog = TUNABLE[name], f"{prog} {name}"
+    runner, prog, words = TUNABLE[name], f"{prog} {name}", args[len(name.split()) :]
+    again = None
+    if name == "fit":
+        learner = option_value("--learner", words) or LearnerOptions.learner
+        runner, name = LEARNERS.get(learner, runner), f"fit --learner {learner}"
+        again = f"tune {name} --trials 1"
     kind = runner.load()[0]
     hidden = without_shared(kind)
     parsed = parse(
@@ -48,7 +53,7 @@ def run_tune(prog: str, args: Sequence[str]) -> int:
         (options_of(runner), CommandTuneConfig, kind),
         default_of(name, runner, hidden),
         prog,
-        args[len(name.split()) :],
+        words,
     )
     options, settings = parsed.options, with_class(parsed.settings, kind)
     assert runner.metric is not None
@@ -58,7 +63,7 @@ def run_tune(prog: str, args: Sequence[str]) -> int:
         )
     cluster = Cluster(options.cluster, options.cpus_per_trial, options.gpus_per_trial)
     with cluster, only_json(options.json):
-        how = {"resume": options.resume, "stop_after": options.stop_after}
+        how: dict[str, Any] = {"resume": options.resume, "stop_after": options.stop_after, "again": again}
         result = tune_command(name, runner.load, runner.metric, settings, parsed.tuning, options.out, **how)
     if options.json:
         print_json(result)

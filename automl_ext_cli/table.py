@@ -28,7 +28,6 @@ class Command:
     | strategy | configuration of a search strategy, which makes the strategy | – |
     | alias | – | name of the command that this one stands for |
     | agent | configuration | class of the agent |
-    | learner | configuration | function that cross-validates a learner of tables |
     | run | configuration | another function that makes a run directory |
     | other | options | function from the program's name and the arguments to the exit code |
     """
@@ -202,24 +201,6 @@ COMMANDS: dict[str, Command] = {
         "automl_ext.rl.dreamer.agent:DreamerConfig",
         "automl_ext.rl.dreamer.agent:Dreamer",
     ),
-    "train lightgbm": Command(
-        "learner",
-        "cross-validate LightGBM (Ke et al. 2017) on a table",
-        "automl_ext.tabular.runs:LightGBMRun",
-        "automl_ext.tabular.runs:train_lightgbm",
-    ),
-    "train xgboost": Command(
-        "learner",
-        "cross-validate XGBoost (Chen and Guestrin 2016) on a table",
-        "automl_ext.tabular.runs:XGBoostRun",
-        "automl_ext.tabular.runs:train_xgboost",
-    ),
-    "train forest": Command(
-        "learner",
-        "cross-validate a forest of randomized trees on a table",
-        "automl_ext.tabular.runs:ForestRun",
-        "automl_ext.tabular.runs:train_forest",
-    ),
     "eval": Command(
         "other",
         "play episodes with a trained policy",
@@ -284,6 +265,12 @@ COMMANDS: dict[str, Command] = {
         "automl_ext.cli:DemoCommand",
         "automl_ext.cli:demo",
     ),
+}
+
+# Commands that do not exist any more: what replaces them.
+REMOVED = {
+    f"train {learner}": f"automl-ext tune fit --learner {learner} --trials 1 cross-validates the given settings"
+    for learner in ("lightgbm", "xgboost", "forest")
 }
 
 

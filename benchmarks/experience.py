@@ -1,4 +1,4 @@
-"""Judge experience and samplers on the data sets of ``benchmarks/tabular.py``.
+"""Judge portfolios and samplers on the data sets of ``benchmarks/tabular.py``.
 
     python benchmarks/experience.py table        # evaluate random points of both learners on all data sets
     python benchmarks/experience.py tpe          # add runs of TPE, ten trials on every data set
@@ -33,8 +33,7 @@ from tabular import libraries  # noqa: E402
 from tpe_runs import add_tpe  # noqa: E402
 
 from automl_ext.training.machine.environment import cpu_name  # noqa: E402
-from automl_ext.tune.experience import FOLDER, file_name  # noqa: E402
-from automl_ext.tune.meta_features import meta_features  # noqa: E402
+from automl_ext.tune.portfolio import FOLDER, file_name  # noqa: E402
 from automl_ext.tune.portfolio_building import build_portfolio  # noqa: E402
 
 RESULTS = Path(__file__).with_name("results")
@@ -58,8 +57,6 @@ def build_table(path: Path, names: Sequence[str], learners: Sequence[str]) -> No
     for name in names:
         whole = load(name, seed=0)
         data = data_sets.setdefault(name, {"metric": whole.metric, "losses": {}})
-        meta = meta_features(whole.train, whole.target, whole.kind != "regression")
-        data["meta"] = {feature: float(f"{value:.4g}") for feature, value in meta.items()}
         for learner in learners:
             if learner in data["losses"]:
                 continue

@@ -16,7 +16,7 @@ from automl_ext.tabular.learners.registry import LEARNERS
 from automl_ext.tabular.learners.xgboost import XGBoostSettings
 from automl_ext.tabular.table.task import Array
 from automl_ext.training.search_space import search_space, with_point
-from automl_ext.tune import experience
+from automl_ext.tune import portfolio as portfolios
 
 TUNED = ("lightgbm", "xgboost")  # learners that TPE and the portfolio tune
 
@@ -111,17 +111,17 @@ def presets() -> list[ModelCandidate]:
 
 def portfolio() -> Iterator[ModelCandidate]:
     """Yield the settings that did best on earlier tables, the two learners in turn."""
-    points = {name: _points(f"train {name}") for name in TUNED}
+    points = {name: _points(name) for name in TUNED}
     for i in range(max(map(len, points.values()))):
         for name, found in points.items():
             if i < len(found):
                 yield ModelCandidate(f"{name} portfolio {i + 1}", name, with_point(LEARNERS[name].settings(), found[i]))
 
 
-def _points(command: str) -> list[dict[str, Any]]:
-    """Return the portfolio's points of a command, without fields that are not settings of the learner."""
-    known = search_space(LEARNERS[command.split()[1]].settings)
-    return [{name: value for name, value in point.items() if name in known} for point in experience.portfolio(command)]
+def _points(learner: str) -> list[dict[str, Any]]:
+    """Return the points of a learner's portfolio, without fields that are not settings of the learner."""
+    known, points = search_space(LEARNERS[learner].settings), portfolios.portfolio(f"fit --learner {learner}")
+    return [{name: value for name, value in point.items() if name in known} for point in points]
 
 
 class Tuner:

@@ -65,7 +65,7 @@ class FitCommand:
 @dataclass
 class PredictCommand:
     run: Annotated[Path, tyro.conf.Positional]
-    """Run directory of fit, train lightgbm, train xgboost or train forest."""
+    """Run directory of fit, or a trial of tune fit: OUT/trials/0007."""
     table: Annotated[Path, tyro.conf.Positional]
     """Table with new rows: NAME.csv, NAME.csv.gz or NAME.parquet."""
     out: Path = Path("predictions.csv")

@@ -1,7 +1,4 @@
-"""Commands ``train lightgbm``, ``train xgboost`` and ``train forest``: one learner, cross-validated on a table.
-
-``tune`` varies their settings; ``fit`` combines several learners.
-"""
+"""One learner, cross-validated on a table: the trials of ``tune fit --learner``; ``fit`` combines several learners."""
 
 from __future__ import annotations
 
@@ -25,7 +22,6 @@ from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.clock import Clock
 from automl_ext.training.run import Run
-from automl_ext.tune.meta_features import meta_features
 
 NEVER = float("inf")
 
@@ -59,7 +55,7 @@ class TableOptions:
 
 @dataclass
 class LightGBMRun(LightGBMSettings, TableOptions):
-    """Options of ``train lightgbm``."""
+    """Options of ``tune fit --learner lightgbm``."""
 
     def __post_init__(self) -> None:
         LightGBMSettings.__post_init__(self)
@@ -68,7 +64,7 @@ class LightGBMRun(LightGBMSettings, TableOptions):
 
 @dataclass
 class XGBoostRun(XGBoostSettings, TableOptions):
-    """Options of ``train xgboost``."""
+    """Options of ``tune fit --learner xgboost``."""
 
     def __post_init__(self) -> None:
         XGBoostSettings.__post_init__(self)
@@ -77,26 +73,14 @@ class XGBoostRun(XGBoostSettings, TableOptions):
 
 @dataclass
 class ForestRun(ForestSettings, TableOptions):
-    """Options of ``train forest``."""
+    """Options of ``tune fit --learner forest``."""
 
     def __post_init__(self) -> None:
         ForestSettings.__post_init__(self)
         TableOptions.__post_init__(self)
 
 
-def train_lightgbm(config: LightGBMRun, out: Path, **how: Any) -> dict[str, Any]:
-    """Cross-validate LightGBM: see :func:`cross_validate`."""
-    return cross_validate("lightgbm", config, out, **how)
-
-
-def train_xgboost(config: XGBoostRun, out: Path, **how: Any) -> dict[str, Any]:
-    """Cross-validate XGBoost: see :func:`cross_validate`."""
-    return cross_validate("xgboost", config, out, **how)
-
-
-def train_forest(config: ForestRun, out: Path, **how: Any) -> dict[str, Any]:
-    """Cross-validate a forest: see :func:`cross_validate`."""
-    return cross_validate("forest", config, out, **how)
+RUNS = {"lightgbm": LightGBMRun, "xgboost": XGBoostRun, "forest": ForestRun}
 
 
 def cross_validate(
@@ -120,7 +104,7 @@ def cross_validate(
     """
     if stop_after is not None:
         raise UserError("stop_after: a training on a table has no checkpoints at which to stop")
-    problem, meta = _read(config)
+    problem = _read(config)
     settings = LEARNERS[learner].settings(
         **{f.name: getattr(config, f.name) for f in fields(LEARNERS[learner].settings)}
     )
@@ -148,7 +132,6 @@ def cross_validate(
             "rounds": trial.rounds if trial.models[0].rounds else None,
             "task": problem.task.kind,
             "rows": len(problem.y),
-            "meta": meta,
             "seconds": clock.wall,
             "cpu_seconds": clock.cpu,
         }
@@ -156,13 +139,13 @@ def cross_validate(
     return result
 
 
-def _read(config: TableOptions) -> tuple[Problem, dict[str, float]]:
-    """Read the table. Return what was found out about it, and its meta-features."""
+def _read(config: TableOptions) -> Problem:
+    """Read the table. Return what was found out about it."""
     for name in ("table", "target"):
         if not getattr(config, name):
             raise UserError(f"{name}: expected a {'file' if name == 'table' else 'column'}, got none: --{name} NAME")
     frame = read_table(Path(config.table), target=config.target)
-    problem = find_problem(
+    return find_problem(
         frame,
         config.target,
         time=config.time,
@@ -172,6 +155,3 @@ def _read(config: TableOptions) -> tuple[Problem, dict[str, float]]:
         seed=config.seed,
         source=config.table,
     )
-    features = frame.loc[problem.rows, [column.name for column in problem.columns if column.kind != "ignore"]]
-    known = features.assign(**{config.target: problem.y})
-    return problem, meta_features(known, config.target, problem.task.is_classification)

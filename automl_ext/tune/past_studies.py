@@ -12,7 +12,6 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import read_object, short
 
 Point = dict[str, Any]  # dotted name of an option -> its value
-Meta = dict[str, float]  # name of a meta-feature -> its value
 STATES = ("finished", "failed", "pruned")
 
 
@@ -34,15 +33,13 @@ class PastStudy:
     """The trials of one command on one data set.
 
     Args:
-        command: the tuned command, for example "train lightgbm".
-        meta: meta-features of the data set; None where the command has none.
+        command: the tuned command, for example "fit --learner lightgbm".
         trials: all trials, in their order.
         maximize: whether larger values are better.
         name: name of the study in messages.
     """
 
     command: str
-    meta: Meta | None
     trials: list[PastTrial]
     maximize: bool
     name: str
@@ -51,8 +48,8 @@ class PastStudy:
 def read_study(path: Path) -> PastStudy:
     """Read a study from a tuning run's directory or its ``result.json``.
 
-    The file has the keys ``command``, ``trials`` and ``maximize``, and optionally ``meta``. Each trial has the keys
-    ``point``, ``value`` and ``state``: "finished", "failed" or "pruned".
+    The file has the keys ``command``, ``trials`` and ``maximize``. Each trial has the keys ``point``, ``value`` and
+    ``state``: "finished", "failed" or "pruned".
 
     Raises:
         UserError: the file is missing, damaged, or not a study; the message names the key.
@@ -64,7 +61,7 @@ def read_study(path: Path) -> PastStudy:
     trials = [_trial(f"{file}, trial {i}", trial) for i, trial in enumerate(checked(file, content, "trials", list))]
     if not any(trial.value is not None for trial in trials):
         raise UserError(f"{file}: expected at least one finished trial, got {len(trials)} without a value")
-    return PastStudy(command, read_meta(file, content.get("meta")), trials, maximize, str(path))
+    return PastStudy(command, trials, maximize, str(path))
 
 
 def checked(where: object, content: Mapping[str, Any], key: str, kind: type) -> Any:
@@ -78,15 +75,6 @@ def checked(where: object, content: Mapping[str, Any], key: str, kind: type) -> 
         got = f"got {short(value)}" if key in content else "it is missing"
         raise UserError(f'{where}: "{key}": expected a {kind.__name__}; {got}')
     return value
-
-
-def read_meta(where: object, value: Any) -> Meta | None:
-    """Check meta-features: finite numbers by name, or None. Raises UserError."""
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not all(is_number(number) for number in value.values()):
-        raise UserError(f'{where}: "meta": expected an object of finite numbers or null, got {short(value)}')
-    return {name: float(number) for name, number in value.items()}
 
 
 def read_point(where: object, value: Any) -> Point:

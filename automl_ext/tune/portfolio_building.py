@@ -15,21 +15,20 @@ from collections.abc import Sequence
 import numpy as np
 
 from automl_ext.training.errors import UserError
-from automl_ext.tune.experience import KnownData, Portfolio
 from automl_ext.tune.past_studies import PastStudy, Point, values_of
+from automl_ext.tune.portfolio import Portfolio
 
 LENGTH = 0.3  # Gower's distance at which the correlation of two points' scores is 1/e
 NOISE = 0.3  # variance of a score's noise, relative to the variance of scores
 MEAN_WEIGHT = 0.3  # of a point's mean score beside what it adds to the best scores
-KEPT = 3  # best points that are kept of each data set
 
 
 def build_portfolio(studies: Sequence[PastStudy], size: int = 10, source: str = "") -> Portfolio:
     """Build a portfolio greedily.
 
     Args:
-        studies: studies of one command. Those with meta-features also serve for warm starts. Their empty point stands
-            for the command's defaults: it counts as evaluated first, and is not in the portfolio.
+        studies: studies of one command. Their empty point stands for the command's defaults: it counts as evaluated
+            first, and is not in the portfolio.
         size: maximum number of points; fewer if the studies have no more.
         source: how the studies were made, for readers of the file.
 
@@ -46,13 +45,7 @@ def build_portfolio(studies: Sequence[PastStudy], size: int = 10, source: str = 
     worked = {key(trial.point) for study in studies for trial in study.trials if trial.value is not None}
     left_out = [i for i, point in enumerate(points) if key(point) not in worked]
     chosen = greedy(scores, size, defaults, left_out)
-    known = []
-    for row, study in zip(scores, studies, strict=True):
-        if study.meta is not None:
-            evaluated = {key(trial.point) for trial in study.trials if trial.value is not None and trial.point}
-            order = [i for i in np.argsort(-row, kind="stable") if key(points[i]) in evaluated]
-            known.append(KnownData(study.meta, [points[i] for i in order[:KEPT]]))
-    return Portfolio(commands[0], [points[i] for i in chosen], known, source)
+    return Portfolio(commands[0], [points[i] for i in chosen], source)
 
 
 def greedy(scores: np.ndarray, size: int, first: Sequence[int] = (), left_out: Sequence[int] = ()) -> list[int]:

@@ -45,7 +45,7 @@ def write_portfolio(options: PortfolioCommand) -> dict[str, Any]:
     """Build a portfolio from studies and write it.
 
     Returns:
-        The command, the number of studies, of different data sets with meta-features and of points.
+        The command, the number of studies and the number of points.
 
     Raises:
         UserError: an option out of range, or a file that is not a study; the message says which.
@@ -60,9 +60,4 @@ def write_portfolio(options: PortfolioCommand) -> dict[str, Any]:
     built = build_portfolio(studies, options.size, f"automl-ext portfolio, {len(studies)} studies")
     check_writable(options.out)
     write_output(options.out, (json.dumps(built.as_dict(), indent=1) + "\n").encode())
-    return {
-        "command": built.command,
-        "studies": len(studies),
-        "with_meta_features": len(built.data_sets),
-        "points": len(built.points),
-    }
+    return {"command": built.command, "studies": len(studies), "points": len(built.points)}

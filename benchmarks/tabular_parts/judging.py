@@ -1,4 +1,4 @@
-"""Leave one data set out: portfolio, warm start, random search and TPE with ten trials each, from measured losses."""
+"""Leave one data set out: portfolio, random search and TPE with ten trials each, from measured losses."""
 
 from __future__ import annotations
 
@@ -10,30 +10,24 @@ from draws import expected_best
 from portfolios import SIZE, past_studies
 from tpe_runs import TRIALS
 
-from automl_ext.tune.experience import nearest_points
 from automl_ext.tune.past_studies import PastStudy
 from automl_ext.tune.portfolio_building import build_portfolio, key
 
-SHOWN = ("defaults", "portfolio", "warm", "random", "tpe")
-WARM = 3  # points of the nearest data sets
+SHOWN = ("defaults", "portfolio", "random", "tpe")
 
 
-def portfolio_best(studies: list[PastStudy], left_out: PastStudy, trials: int, warm: int = 0) -> float:
-    """Return the lowest loss on the study left out: of the defaults, then the portfolio of the other studies.
-
-    ``warm`` best points of the studies with the nearest meta-features come between the two.
-    """
+def portfolio_best(studies: list[PastStudy], left_out: PastStudy, trials: int) -> float:
+    """Return the lowest loss on the study left out: of the defaults, then the portfolio of the other studies."""
     losses = {key(trial.point): trial.value for trial in left_out.trials}
     built = build_portfolio([study for study in studies if study is not left_out], SIZE)
-    first = {key(point): None for point in [{}, *nearest_points(built.data_sets, left_out.meta, warm), *built.points]}
-    return min(losses[point] for point in [*first][:trials])
+    return min(losses[key(point)] for point in [{}, *built.points][:trials])
 
 
 def judge(table: dict[str, Any]) -> dict[str, Any]:
     """Compare, on each data set and for each learner, the lowest losses of ten trials.
 
-    The trials of the portfolio are the defaults and its first nine points; "warm" has points of the nearest data sets
-    before the portfolio. Random search draws from the random points. TPE ran on the data set itself, once per seed.
+    The trials of the portfolio are the defaults and its first nine points. Random search draws from the random points.
+    TPE ran on the data set itself, once per seed.
     """
     rows = []
     for learner in table["points"]:
@@ -48,7 +42,6 @@ def judge(table: dict[str, Any]) -> dict[str, Any]:
                     "metric": data["metric"],
                     "defaults": losses[0],
                     "portfolio": portfolio_best(studies, study, TRIALS),
-                    "warm": portfolio_best(studies, study, TRIALS, WARM),
                     "random": expected_best(losses[1:], TRIALS),
                     "tpe": float(np.mean(tpe)),
                     "tpe_error": float(np.std(tpe, ddof=1) / math.sqrt(len(tpe))),
@@ -75,8 +68,6 @@ def summary(content: dict[str, Any]) -> str:
     for learner in dict.fromkeys(row["learner"] for row in content["rows"]):
         rows = [row for row in content["rows"] if row["learner"] == learner]
         for other in ("random", "tpe", "defaults"):
-            wins = [sum(row[name] < row[other] for row in rows) for name in ("portfolio", "warm")]
-            lines.append(
-                f"{learner}: portfolio better than {other} on {wins[0]} of {len(rows)}, warm start on {wins[1]}"
-            )
+            wins = sum(row["portfolio"] < row[other] for row in rows)
+            lines.append(f"{learner}: portfolio better than {other} on {wins} of {len(rows)}")
     return "\n".join(lines)

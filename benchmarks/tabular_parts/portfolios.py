@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from automl_ext.tune import experience
+from automl_ext.tune import portfolio
 from automl_ext.tune.past_studies import PastStudy, PastTrial
 from automl_ext.tune.portfolio_building import build_portfolio
 
@@ -26,8 +26,7 @@ def past_studies(table: dict[str, Any], learner: str, left_out: str | None = Non
     points = table["points"][learner]
     return [
         PastStudy(
-            f"train {learner}",
-            data["meta"],
+            f"fit --learner {learner}",
             [PastTrial(point, loss) for point, loss in zip(points, data["losses"][learner], strict=True)],
             maximize=False,
             name=name,
@@ -43,5 +42,5 @@ def without(name: str) -> None:
     table = json.loads(TABLE.read_text()) if TABLE.is_file() else {"points": {}}
     for learner in table["points"]:
         built = build_portfolio(past_studies(table, learner, left_out=name), SIZE)
-        (folder / experience.file_name(f"train {learner}")).write_text(json.dumps(built.as_dict()))
-    experience.FOLDER = folder
+        (folder / portfolio.file_name(f"fit --learner {learner}")).write_text(json.dumps(built.as_dict()))
+    portfolio.FOLDER = folder

@@ -105,7 +105,7 @@ def test_only_missing_losses_of_experience_are_measured(
 
 def test_a_portfolio_does_not_know_the_data_set_left_out(part: Import) -> None:
     def table(losses: list[float]) -> dict[str, Any]:
-        known = {"metric": "RMSE", "meta": {"rows": 3.0}, "losses": {"lightgbm": [0.5, 0.4, 0.3, 0.6]}}
+        known = {"metric": "RMSE", "losses": {"lightgbm": [0.5, 0.4, 0.3, 0.6]}}
         other = known | {"losses": {"lightgbm": losses}}
         return {"points": {"lightgbm": [{}, {"a": 1}, {"a": 2}, {"a": 3}]}, "data_sets": {"k": known, "o": other}}
 
@@ -131,7 +131,6 @@ def test_portfolios_are_judged_beside_runs_of_tpe(part: Import, monkeypatch: pyt
     sets = {
         name: {
             "metric": "RMSE",
-            "meta": {"rows": 1.0},
             "losses": {"xgboost": [objective(name, 9)("", p) for p in points]},
         }
         for name in best

@@ -218,7 +218,7 @@ def test_every_option_of_a_command_has_a_help_text(name: str, options: dict[str,
 
 
 def test_every_option_of_tuning_has_a_help_text(options: dict[str, dict[str, str]]) -> None:
-    for name in ("tune train ppo", "tune search rea", "tune retrain"):
+    for name in ("tune train ppo", "tune search rea", "tune retrain", "tune fit"):
         assert {"--trials", "--sampler", "--workers", "--seed"} <= options[name].keys()
         assert without_help(options[name]) == []
 

@@ -28,7 +28,9 @@ def test_the_commands_run(
     monkeypatch.chdir(tmp_path)
     exec(re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)[0], {})
     for line in COMMANDS:
-        code, _, errors = command(*shlex.split(line.replace("--minutes 1", "--minutes 0.05"))[1:])
+        code, _, errors = command(
+            *shlex.split(line.replace("--minutes 1", "--minutes 0.05").replace("--trials 10", "--trials 2"))[1:]
+        )
         assert code == 0, errors
-    for written in ("runs/tumors/report.html", "predictions.csv", "runs/lightgbm/result.json", "lightgbm.csv"):
+    for written in ("runs/tumors/report.html", "predictions.csv", "runs/tuned/result.json", "lightgbm.csv"):
         assert (tmp_path / written).is_file()

@@ -1,4 +1,4 @@
-"""The commands fit, predict, train lightgbm, train xgboost and train forest."""
+"""The commands fit, predict and tune fit, and the cross-validation of one learner."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 from tables import classes, numbers
 
 from automl_ext.tabular import load
+from automl_ext.tabular.runs import RUNS, cross_validate
+from automl_ext.training.errors import UserError
+from automl_ext.tune.portfolio import portfolio
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -62,27 +66,55 @@ def test_fit_json_and_options(command: Command, files: Path) -> None:
 
 
 @pytest.mark.parametrize("learner", ["lightgbm", "xgboost", "forest"])
-def test_train(learner: str, command: Command, files: Path) -> None:
-    size = ("--trees", "10") if learner == "forest" else ("--rounds", "30")
-    flags = ("--table", "train.csv", "--target", "y", *size)
-    code, _, _ = command("train", learner, *flags, "--out", "run")
-    assert code == 0
+def test_one_learner_is_cross_validated(learner: str, command: Command, files: Path) -> None:
+    size = {"trees": 10} if learner == "forest" else {"rounds": 30}
+    config = RUNS[learner](table="train.csv", target="y", **size)
+    cross_validate(learner, config, Path("run"))
     result = json.loads((files / "run/result.json").read_text())
     assert result["valid_log_loss"] == -result["negative_loss"] < 0.7
     logged = [json.loads(line) for line in (files / "run/metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in logged] == [1, 2, 3, 4, 5]
     assert command("predict", "run", "new.csv")[0] == 0
-    assert command("train", learner, *flags, "--out", "run", "--resume", "auto")[0] == 0  # starts again
-    assert json.loads((files / "run/result.json").read_text())["negative_loss"] == result["negative_loss"]
+    assert cross_validate(learner, config, Path("run"), "auto")["negative_loss"] == result["negative_loss"]  # again
+    with pytest.raises(UserError, match="stop_after: "):
+        cross_validate(learner, config, Path("other"), stop_after=3)
 
 
-def test_train_by_time_keeps_a_model_of_all_rows(command: Command, files: Path) -> None:
+@pytest.mark.parametrize("learner", ["lightgbm", "xgboost", "forest"])
+def test_one_learner_is_tuned(learner: str, command: Command, files: Path) -> None:
+    """Trial 0 has the given settings, and the next command repeats the best ones."""
+    pytest.importorskip("optuna", reason="tuning needs the extra tune")
+    size = ("--trees", "10") if learner == "forest" else ("--rounds", "20")
+    flags = ["tune", "fit", "--learner", learner, "--table", "train.csv", "--target", "y", *size]
+    code, printed, errors = command(*flags, "--trials", "3", "--out", "tuned", "--json")
+    assert code == 0, errors
+    result = json.loads(printed)
+    assert result["command"] == f"fit --learner {learner}"
+    assert result["metric"] == "negative_loss"
+    best = f"tuned/trials/{result['best']['trial']:04d}"
+    assert command("predict", best, "new.csv")[0] == 0
+    again = result["command_line"].split()
+    assert again[:7] == ["automl-ext", "tune", "fit", "--learner", learner, "--trials", "1"]
+    assert command(*again[1:], "--out", "again")[0] == 0
+    assert json.loads((files / "again/result.json").read_text())["first_value"] == result["best"]["value"]
+    code, _, errors = command("train", learner, "--table", "train.csv")
+    assert code == 2
+    assert errors.startswith(f"error: train {learner}: removed; automl-ext tune fit --learner {learner} --trials 1 ")
+
+
+def test_the_portfolio_of_a_learner_comes_after_the_given_settings(command: Command, files: Path) -> None:
+    pytest.importorskip("optuna", reason="tuning needs the extra tune")
+    flags = "tune fit --table train.csv --target y --rounds 5 --trials 2 --out tuned"
+    assert command(*flags.split())[0] == 0
+    trials = json.loads((files / "tuned/result.json").read_text())["trials"]
+    assert trials[1]["point"] == portfolio("fit --learner lightgbm")[0]
+
+
+def test_by_time_a_model_of_all_rows_is_kept(command: Command, files: Path) -> None:
     """The first folds know the earliest rows only, so their models are no part of the result."""
-    flags = "--table numbers.csv --target price --time day --rounds 30 --out run"
-    code, _, err = command("train", "lightgbm", *flags.split())
-    assert code == 0, err
+    config = RUNS["lightgbm"](table="numbers.csv", target="price", time="day", rounds=30)
+    cross_validate("lightgbm", config, Path("run"))
     assert [member.weight for member in load("run").members] == [1]
-    assert json.loads((files / "run/result.json").read_text())["meta"]["rows"] > 2  # log10
 
 
 @pytest.mark.parametrize(
@@ -98,10 +130,7 @@ def test_train_by_time_keeps_a_model_of_all_rows(command: Command, files: Path) 
         ("fit train.csv --target y --time day --type day=date --out run", "it is no feature"),
         ("fit train.csv --target y --type y=categorical --out run", "got the target 'y': use --task"),
         ("fit train.csv --target y --metric rmse --out run", "metric: expected"),
-        ("train lightgbm --target y --out run", "table: expected a file, got none"),
-        ("train lightgbm --table train.csv --out run", "target: expected a column, got none"),
-        ("train xgboost --table train.csv --target y --max-depth 0 --out run", "max_depth: expected"),
-        ("train forest --table train.csv --target y --stop-after 3 --out run", "stop_after: "),
+        ("tune fit --learner xgboost --table train.csv --target y --max-depth 0 --trials 1 --out run", "max_depth: "),
         ("predict run new.csv", "model.json"),
     ],
 )
@@ -112,12 +141,33 @@ def test_what_is_refused_leaves_no_run_directory(arguments: str, message: str, c
     assert not (files / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (RUNS["lightgbm"](target="y"), "table: expected a file, got none"),
+        (RUNS["lightgbm"](table="train.csv"), "target: expected a column, got none"),
+    ],
+)
+def test_the_table_and_the_target_must_be_given(config: Any, message: str, files: Path) -> None:
+    with pytest.raises(UserError, match=message):
+        cross_validate("lightgbm", config, Path("run"))
+    assert not Path("run").exists()
+
+
+def test_an_unknown_learner_is_refused(
+    command: Command, files: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    with pytest.raises(SystemExit):
+        command("tune", "fit", "--learner", "linear", "--table", "train.csv", "--target", "y", "--trials", "1")
+    assert "lightgbm,xgboost,forest" in "".join(capsys.readouterr().err.split())
+
+
 def test_codes_of_digits_are_known_whatever_other_rows_the_file_has(command: Command, files: Path) -> None:
     code = ["007", "010", "A1", "1.50"] * 50
     frame = pd.DataFrame({"code": code, "y": [code[i % 4] in ("010", "1.50") and 5 + i / 1e4 for i in range(200)]})
     frame.astype({"y": float}).to_csv("codes.csv", index=False)
-    flags = ("--table", "codes.csv", "--target", "y", "--rounds", "20", "--out", "run")
-    assert command("train", "xgboost", *flags)[0] == 0
+    cross_validate("xgboost", RUNS["xgboost"](table="codes.csv", target="y", rounds=20), Path("run"))
     assert command("predict", "run", "codes.csv", "--out", "all.csv")[0] == 0
     for k in range(4):
         frame[k::4].to_csv("some.csv", index=False)
@@ -126,9 +176,7 @@ def test_codes_of_digits_are_known_whatever_other_rows_the_file_has(command: Com
 
 
 def test_rows_that_cannot_be_predicted_are_named(command: Command, files: Path) -> None:
-    assert (
-        command("train", "lightgbm", "--table", "train.csv", "--target", "y", "--rounds", "5", "--out", "run")[0] == 0
-    )
+    cross_validate("lightgbm", RUNS["lightgbm"](table="train.csv", target="y", rounds=5), Path("run"))
     new = pd.read_csv("new.csv")
     for frame, message in (
         (new.drop(columns="city"), "the table lacks the columns 'city'"),
@@ -144,12 +192,13 @@ def test_rows_that_cannot_be_predicted_are_named(command: Command, files: Path) 
     assert Path("p.csv").read_text() == "y,probability of high,probability of low\n"
 
 
-def test_lists_in_a_table_are_ignored(command: Command, files: Path) -> None:
+def test_lists_in_a_table_are_ignored(files: Path) -> None:
     pytest.importorskip("pyarrow", reason="writes Parquet")
     frame = classes(200)
     frame.assign(tags=[[i % 3] for i in range(200)]).to_parquet("lists.parquet")
-    for table in ("train.csv", "lists.parquet"):
-        flags = ("--table", table, "--target", "y", "--rounds", "5", "--out", table.split(".")[0])
-        assert command("train", "lightgbm", *flags)[0] == 0
-    results = [json.loads(Path(run, "result.json").read_text()) for run in ("train", "lists")]
-    assert results[1]["meta"]["columns"] == results[0]["meta"]["columns"]
+    losses = [
+        cross_validate("lightgbm", RUNS["lightgbm"](table=table, target="y", rounds=5), Path(table).with_suffix(""))
+        for table in ("train.csv", "lists.parquet")
+    ]
+    assert losses[1]["negative_loss"] == losses[0]["negative_loss"]
+    assert {column.name: column.kind for column in load("lists").columns}["tags"] == "ignore"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from tables import classes, table
 
 from automl_ext.tabular import load
+from automl_ext.tabular.runs import RUNS, cross_validate
 from automl_ext.tabular.table.problem import Problem, find_problem
 from automl_ext.tabular.table.reading import read_table
 from automl_ext.training.errors import UserError
@@ -81,26 +81,20 @@ def test_classes_are_predicted_as_they_are_written(
     frame = table(200).drop(columns="price")
     frame["y"] = frame["y"].map({"low": low, "high": high})
     frame.to_csv("t.csv", index=False)
-    assert command("train", "lightgbm", "--table", "t.csv", "--target", "y", "--rounds", "30", "--out", "run")[0] == 0
+    cross_validate("lightgbm", RUNS["lightgbm"](table="t.csv", target="y", rounds=30), Path("run"))
     assert load("run").classes == tuple(sorted((low, high)))
     assert command("predict", "run", "t.csv", "--out", "p.csv")[0] == 0
     predicted = pd.read_csv("p.csv", dtype=str, keep_default_na=False)["y"]
     assert (predicted == frame["y"]).mean() > 0.8
-    assert json.loads(Path("run/result.json").read_text())["meta"]["classes"] == 2
 
 
-def test_meta_features_of_a_target_with_a_missing_word(
-    command: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_word_in_a_target_of_numbers_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     frame = table(100).drop(columns="y").astype({"price": str})
     frame.loc[3, "price"] = "?"
     frame.to_csv("t.csv", index=False)
-    flags = ("--table", "t.csv", "--target", "price", "--rounds", "5", "--out", "run")
-    assert command("train", "lightgbm", *flags)[0] == 0
-    result = json.loads(Path("run/result.json").read_text())
+    result = cross_validate("lightgbm", RUNS["lightgbm"](table="t.csv", target="price", rounds=5), Path("run"))
     assert (result["task"], result["rows"]) == ("regression", 99)
-    assert result["meta"]["rows"] == pytest.approx(np.log10(99))
 
 
 def test_a_target_may_have_a_number_as_its_name() -> None:

@@ -17,7 +17,7 @@ pytest.importorskip("gymnasium")
 from automl_ext.cli import main
 from automl_ext.rl.actor_critic.a2c import A2CConfig
 from automl_ext.rl.envs.making import EnvOptions
-from automl_ext.runners import TUNABLE
+from automl_ext.runners import LEARNERS, TUNABLE
 from automl_ext.training.errors import UserError
 from automl_ext.training.run import read_config
 from automl_ext.training.search_space import Categories, Range, search_space
@@ -25,7 +25,7 @@ from automl_ext.tune.commands.command import CommandTuneConfig, known_points, tu
 from automl_ext.tune.commands.flags import as_flags, as_toml
 from automl_ext.tune.commands.objective import CommandObjective, TunedBy, value_of
 from automl_ext.tune.commands.ranges import space_of
-from automl_ext.tune.experience import Portfolio
+from automl_ext.tune.portfolio import Portfolio
 from automl_ext.tune.reporting import Pruned, Reports, reporting
 
 TINY = A2CConfig(total_steps=160, n_envs=2, eval_every=40, eval_episodes=1, final_episodes=1, hidden=(8,))
@@ -140,12 +140,12 @@ def test_wrong_options_are_one_line(run: Any, arguments: list[Any], error: str) 
 
 def test_no_option_of_tuning_hides_one_of_a_command() -> None:
     tuning = {f.name for f in dataclasses.fields(CommandTuneConfig)} - {"seed", "workers"}
-    for name, runner in TUNABLE.items():
+    for name, runner in (TUNABLE | LEARNERS).items():
         assert not tuning & {f.name for f in dataclasses.fields(runner.load()[0])}, name
 
 
 def test_declared_spaces_hold_the_defaults() -> None:
-    for name, runner in TUNABLE.items():
+    for name, runner in (TUNABLE | LEARNERS).items():
         kind = runner.load()[0]
         for option, values in search_space(kind).items():
             value = getattr(kind(), option)
@@ -271,14 +271,14 @@ def test_flags_and_toml_of_a_configuration() -> None:
 
 def test_known_points_fit_the_space(monkeypatch: pytest.MonkeyPatch) -> None:
     known = [{"lr": 5.0, "size": 3}, {"lr": 1.0}, {"other": 1}]
-    monkeypatch.setattr("automl_ext.tune.experience.portfolio", lambda command, file: known)
+    monkeypatch.setattr("automl_ext.tune.portfolio.portfolio", lambda command, file: known)
     space = {"lr": Range(0.1, 1.0), "kind": Categories("a", "b")}
     usual = {"lr": 0.5, "kind": "b"}
     assert known_points("train x", space, usual) == [{"lr": 1.0, "kind": "b"}]  # without the usual point
 
 
 def test_points_of_a_portfolio_file_come_after_the_given_settings(run: Any, tmp_path: Path) -> None:
-    known = Portfolio("train a2c", [{"lr": 0.004}, {"lr": 0.006, "gamma": 0.9}], [], "test")
+    known = Portfolio("train a2c", [{"lr": 0.004}, {"lr": 0.006, "gamma": 0.9}], "test")
     (tmp_path / "known.json").write_text(json.dumps(known.as_dict()))
     flags = ["train", "a2c", *FLAGS, "--sampler", "experience", "--portfolio", "known.json", "--out", "known"]
     assert run("tune", *flags)[0] == 0

@@ -17,7 +17,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.tune import Range, TuneConfig, tune
 from automl_ext.tune.commands import command
 from automl_ext.tune.commands.flags import as_flags
-from automl_ext.tune.experience import portfolio
+from automl_ext.tune.portfolio import portfolio
 
 SPACE = {"lr": Range(1e-4, 1.0, log=True)}
 
@@ -118,10 +118,8 @@ def test_another_number_of_seeds_cannot_resume(tmp_path: Path, capsys: pytest.Ca
 
 
 def test_a_portfolio_does_not_repeat_the_given_point(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import automl_ext.tune.experience as experience
-
     known = [{"lr": 0.1}, {"lr": 0.01}]
-    monkeypatch.setattr(experience, "portfolio", lambda name, file: known)
+    monkeypatch.setattr("automl_ext.tune.portfolio.portfolio", lambda name, file: known)
     assert command.known_points("train a2c", SPACE, {"lr": 0.1}) == [{"lr": 0.01}]
 
 

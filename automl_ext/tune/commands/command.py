@@ -13,15 +13,12 @@ from automl_ext.training.checks import check_range
 from automl_ext.training.config import to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_atomic
-from automl_ext.training.files.reading import read_object
-from automl_ext.training.run import RESULT
 from automl_ext.training.search_space import Space, with_point
 from automl_ext.tune.commands.flags import as_flags, as_toml
-from automl_ext.tune.commands.objective import CommandObjective, TunedBy, run_of
+from automl_ext.tune.commands.objective import CommandObjective, TunedBy
 from automl_ext.tune.commands.ranges import space_of
 from automl_ext.tune.config import TuneConfig, check_installed
-from automl_ext.tune.trials import folder_of
-from automl_ext.tune.tuning import TRIALS, tune
+from automl_ext.tune.tuning import tune
 
 BEST = "best.toml"
 MOST_SEEDS = 100  # runs of a trial
@@ -60,6 +57,7 @@ def tune_command(
     out: Path,
     resume: str | None = None,
     stop_after: int | None = None,
+    again: str | None = None,
 ) -> dict[str, Any] | None:
     """Tune a command.
 
@@ -70,10 +68,11 @@ def tune_command(
         settings: the configuration of trial 0, and of what is not searched.
         config: the options of the tuning.
         out, resume, stop_after: see :func:`automl_ext.tune.tuning.tune`.
+        again: the command with which the best settings can be used; by default ``name``.
 
     Returns:
-        The result of :func:`~automl_ext.tune.tuning.tune`, and ``metric``, ``command_line`` of the best settings, and
-        ``meta`` if the trials have it (meta-features of a data set). None if it was interrupted.
+        The result of :func:`~automl_ext.tune.tuning.tune`, and ``metric`` and ``command_line`` of the best settings.
+        None if it was interrupted.
 
     Raises:
         UserError: the metric, the ranges or the settings are wrong.
@@ -99,12 +98,9 @@ def tune_command(
 
     def conclude(result: dict[str, Any]) -> dict[str, Any]:
         best = with_point(settings, result["best"]["point"])
-        line = f"automl-ext {name} {as_flags(best)}".strip()
+        line = f"automl-ext {again or name} {as_flags(best)}".strip()
         write_atomic(out / BEST, as_toml(best, f"{line}\n{metric.name}: {result['best']['value']}").encode())
-        trial = folder_of(out / TRIALS, result["best"]["trial"])
-        run = read_object(run_of(trial, 0, config.trial_seeds) / RESULT)
-        meta = {"meta": run["meta"]} if "meta" in run else {}
-        return {"metric": metric.name, "command_line": line, "best_toml": shlex.quote(str(out / BEST)), **meta}
+        return {"metric": metric.name, "command_line": line, "best_toml": shlex.quote(str(out / BEST))}
 
     first = [point_of(settings, space)]
     if config.sampler in WITH_EXPERIENCE:
@@ -150,7 +146,7 @@ def known_points(command: str, space: Space, usual: dict[str, Any], file: Path |
     Raises:
         UserError: ``file`` is damaged, or is a portfolio of another command.
     """
-    from automl_ext.tune.experience import portfolio
+    from automl_ext.tune.portfolio import portfolio
     from automl_ext.tune.space import nearest
 
     points = [nearest(space, usual)]

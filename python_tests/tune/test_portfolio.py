@@ -1,4 +1,4 @@
-"""Portfolios: reading of studies, the greedy choice, warm starts and the command."""
+"""Portfolios: reading of studies, the greedy choice and the command."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ import pytest
 pytest.importorskip("tyro", reason="the commands of automl-ext need tyro")
 
 from automl_ext.training.errors import UserError
-from automl_ext.tune import experience
-from automl_ext.tune.experience import KnownData, Portfolio, file_name, nearest, portfolio, read_portfolio
 from automl_ext.tune.past_studies import PastStudy, PastTrial, read_study
+from automl_ext.tune.portfolio import FOLDER, Portfolio, file_name, portfolio, read_portfolio
 from automl_ext.tune.portfolio_building import build_portfolio, gower_distances, greedy, normalized, score_table
 
 
@@ -25,13 +24,13 @@ def study_file(path: Path, values: dict[float, float | None], **changes: Any) ->
         {"point": {"lr": lr}, "value": value, "state": "failed" if value is None else "finished"}
         for lr, value in values.items()
     ]
-    path.write_text(json.dumps({"command": "train x", "meta": None, "trials": trials, "maximize": True, **changes}))
+    path.write_text(json.dumps({"command": "train x", "trials": trials, "maximize": True, **changes}))
     return path
 
 
-def past(values: dict[str, float], meta: dict[str, float] | None = None, maximize: bool = True) -> PastStudy:
+def past(values: dict[str, float], maximize: bool = True) -> PastStudy:
     trials = [PastTrial({"name": name}, value) for name, value in values.items()]
-    return PastStudy("train x", meta, trials, maximize, "study")
+    return PastStudy("train x", trials, maximize, "study")
 
 
 def test_scores_go_from_the_median_to_the_best() -> None:
@@ -52,12 +51,10 @@ def test_a_point_that_is_often_good_comes_before_the_best_of_one_study() -> None
 
 
 def test_portfolio_of_complete_studies() -> None:
-    first = past({"a": 0.9, "b": 1.0, "c": 0.1, "d": 0.0}, {"rows": 2.0})
-    second = past({"a": -9.0, "b": 0.0, "c": -8.0, "d": 0.0}, {"rows": 4.0}, maximize=False)  # an error: −9 is best
+    first = past({"a": 0.9, "b": 1.0, "c": 0.1, "d": 0.0})
+    second = past({"a": -9.0, "b": 0.0, "c": -8.0, "d": 0.0}, maximize=False)  # an error: −9 is best
     built = build_portfolio([first, second], size=2)
     assert built.points == [{"name": "a"}, {"name": "b"}]
-    assert built.data_sets[1].meta == {"rows": 4.0}
-    assert built.data_sets[1].best[:2] == [{"name": "a"}, {"name": "c"}]
 
 
 def test_the_defaults_are_evaluated_first_and_never_chosen() -> None:
@@ -65,14 +62,13 @@ def test_the_defaults_are_evaluated_first_and_never_chosen() -> None:
     assert greedy(scores, 10) == [1, 2, 0]
     assert greedy(scores, 10, first=[0]) == [2, 1]  # after column 0, column 1 adds less than column 2
     trials = [PastTrial({}, 1.0), PastTrial({"lr": 1}, 0.9), PastTrial({"lr": 2}, 0.3)]
-    built = build_portfolio([PastStudy("x", {"rows": 1.0}, trials, True, "")])
+    built = build_portfolio([PastStudy("x", trials, True, "")])
     assert built.points == [{"lr": 1}, {"lr": 2}]
-    assert {} not in [point for data in built.data_sets for point in data.best]
 
 
 def test_a_missing_score_is_like_that_of_near_points() -> None:
     def of(values: dict[float, float]) -> PastStudy:
-        return PastStudy("x", None, [PastTrial({"lr": lr}, value) for lr, value in values.items()], True, "")
+        return PastStudy("x", [PastTrial({"lr": lr}, value) for lr, value in values.items()], True, "")
 
     points, scores = score_table([of({1.0: 0.0, 2.0: 0.5, 3.0: 1.0}), of({1.1: 0.0, 3.1: 1.0, 2.9: 1.0})])
     estimated = dict(zip([point["lr"] for point in points], scores[0], strict=True))
@@ -84,7 +80,7 @@ def test_the_regression_takes_out_noise() -> None:
     """Between two points with the highest score, the one among good points is preferred to the one among bad ones."""
     values = [0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.8, 1.0, 0.8, 0.8]
     trials = [PastTrial({"lr": float(i)}, value) for i, value in enumerate(values)]
-    points, scores = score_table([PastStudy("x", None, trials, True, "")])
+    points, scores = score_table([PastStudy("x", trials, True, "")])
     assert points[int(scores[0].argmax())] == {"lr": 8.0}
     assert scores[0, 2] < scores[0, 7]  # whose own value is lower
 
@@ -115,7 +111,6 @@ def test_failed_and_pruned_trials_are_never_chosen(tmp_path: Path) -> None:
         ({"trials": [{"point": {}, "value": 1, "state": "done"}]}, '"state": expected one of finished'),
         ({"trials": [{"point": {}, "value": None, "state": "finished"}]}, '"value": expected a finite number'),
         ({"trials": [{"point": {"a": [1]}, "value": 1, "state": "finished"}]}, '"point", a: expected'),
-        ({"meta": {"rows": "many"}}, '"meta": expected an object of finite numbers'),
         ({"maximize": "yes"}, '"maximize": expected a bool'),
     ],
 )
@@ -125,34 +120,22 @@ def test_a_file_that_is_no_study_is_refused_by_key(tmp_path: Path, changes: dict
 
 
 def test_studies_of_two_commands_are_refused() -> None:
-    other = PastStudy("train y", None, [PastTrial({}, 1.0)], True, "")
+    other = PastStudy("train y", [PastTrial({}, 1.0)], True, "")
     with pytest.raises(UserError, match=r"one command, got 'train x', 'train y'"):
         build_portfolio([past({"a": 1.0}), other])
     with pytest.raises(UserError, match="got none"):
         build_portfolio([])
 
 
-def test_a_warm_start_takes_the_points_of_similar_data(tmp_path: Path) -> None:
-    known = [
-        KnownData({"rows": 2.0, "columns": 100.0}, [{"a": 1}, {"a": 9}]),
-        KnownData({"rows": 2.1, "columns": 300.0}, [{"a": 1}]),
-        KnownData({"rows": 5.0, "columns": 900.0}, [{"a": 2}]),
-    ]
-    file = tmp_path / "p.json"
-    file.write_text(json.dumps(Portfolio("train x", [], known, "test").as_dict()))
-    assert nearest("train x", {"rows": 4.9, "columns": 800.0}, file=file) == [{"a": 2}, {"a": 1}]
-    assert nearest("train x", {"rows": 2.0, "columns": 100.0, "other": 1.0}, 1, file) == [{"a": 1}]
-    assert nearest("train x", {"other": 1.0}, file=file) == []
-
-
 def test_what_the_package_contains_is_readable() -> None:
-    files = sorted(experience.FOLDER.glob("*.json"))
+    files = sorted(FOLDER.glob("*.json"))
+    assert len(files) == 2
     for path in files:
         found = read_portfolio(path)
         assert path.name == file_name(found.command)
         assert portfolio(found.command) == found.points != []
     assert portfolio("train unknown") == []
-    assert nearest("train ../unknown", {"rows": 2.0}) == []
+    assert portfolio("train ../unknown") == []
 
 
 def test_the_command_builds_a_file_that_is_read_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -160,17 +143,12 @@ def test_the_command_builds_a_file_that_is_read_again(tmp_path: Path, capsys: py
     from automl_ext.cli import main
 
     studies = [
-        study_file(tmp_path / "a.json", {0.1: 0.8, 0.2: 0.9, 0.3: 0.1, 0.4: None}, meta={"rows": 2.0}),
+        study_file(tmp_path / "a.json", {0.1: 0.8, 0.2: 0.9, 0.3: 0.1, 0.4: None}),
         study_file(tmp_path / "b.json", {0.1: 0.8, 0.2: 0.3, 0.3: 0.1, 0.4: 0.2}),
     ]
     out = tmp_path / "new" / "p.json"
     assert main(["portfolio", *map(str, studies), "--out", str(out), "--size", "2", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {
-        "command": "train x",
-        "studies": 2,
-        "with_meta_features": 1,
-        "points": 2,
-    }
+    assert json.loads(capsys.readouterr().out) == {"command": "train x", "studies": 2, "points": 2}
     assert portfolio("train x", out) == [{"lr": 0.2}, {"lr": 0.1}]
     with pytest.raises(UserError, match=r"expected a portfolio of 'train y', got one of 'train x'"):
         portfolio("train y", out)
@@ -201,38 +179,19 @@ def test_wrong_options_end_the_command(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("change", [{"format": 2}, {"points": [3]}, {"data_sets": [3]}, {"command": None}])
+@pytest.mark.parametrize("change", [{"format": 3}, {"points": [3]}, {"command": None}])
 def test_a_damaged_portfolio_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
     file = tmp_path / "p.json"
-    file.write_text(json.dumps(Portfolio("train x", [], [], "test").as_dict() | change))
+    file.write_text(json.dumps(Portfolio("train x", [], "test").as_dict() | change))
     with pytest.raises(UserError, match=next(iter(change)) if "points" not in change else '"point"'):
         read_portfolio(file)
 
 
-def test_meta_features() -> None:
-    pd = pytest.importorskip("pandas", reason="meta-features are of a pandas table")
-    from automl_ext.tune.meta_features import meta_features
-
-    frame = pd.DataFrame(
-        {
-            "a": [1.0, 2.0, np.nan, 4.0, 100.0] * 20,
-            "b": ["x", "y", "z", "x", None] * 20,
-            "c": [True] * 100,
-            "y": ["no", "no", "no", "yes", "no"] * 20,
-        }
-    )
-    found = meta_features(frame, "y", classes=True)
-    assert found["rows"] == 2.0
-    assert found["categorical"] == pytest.approx(2 / 3)
-    assert found["missing"] == pytest.approx(40 / 300)
-    assert found["cardinality"] == pytest.approx(math.log10(3))
-    assert found["classes"] == 2.0
-    assert found["balance"] == pytest.approx(0.7219, abs=1e-4)  # entropy of (0.8, 0.2) in bits
-    assert found["target_skewness"] == 0.0
-    skewed = meta_features(frame[["a", "c"]], "a", classes=False)
-    assert skewed["target_skewness"] == pytest.approx(math.log1p(1.1525), abs=1e-3)  # of 1, 2, 4 and 100
-    with pytest.raises(ValueError, match="expected rows and a column 'z'"):
-        meta_features(frame, "z", classes=True)
+def test_a_portfolio_of_an_earlier_format_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "p.json"
+    file.write_text(json.dumps(Portfolio("train x", [], "test").as_dict() | {"format": 1, "data_sets": []}))
+    with pytest.raises(UserError, match='"format": expected 2, got 1; build it again with automl-ext portfolio'):
+        read_portfolio(file)
 
 
 @pytest.mark.parametrize("learner", ["lightgbm", "xgboost"])
@@ -241,7 +200,7 @@ def test_the_points_of_the_package_are_in_the_spaces_of_the_learners(learner: st
     from automl_ext.training.search_space import Range, search_space
 
     space = search_space(LEARNERS[learner].settings)
-    points = portfolio(f"train {learner}")
+    points = portfolio(f"fit --learner {learner}")
     assert len(points) == 10
     for point in points:
         assert point.keys() == space.keys()
@@ -250,6 +209,3 @@ def test_the_points_of_the_package_are_in_the_spaces_of_the_learners(learner: st
                 values.low <= point[name] <= values.high if isinstance(values, Range) else point[name] in values.values
             )
             assert inside, (name, point[name])
-    known = nearest(f"train {learner}", {"rows": 3.5, "columns": 1.3, "categorical": 0.5})
-    assert len(known) == 3
-    assert known[0] != known[1]

@@ -1,0 +1,79 @@
+"""Portfolios: the points that a new study evaluates first.
+
+A portfolio is a short list of points that together did well on all known data sets (:mod:`portfolio_building`). The
+package contains portfolios of some commands as JSON files in ``automl_ext/tune/portfolios``.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import read_object, short
+from automl_ext.tune.past_studies import Point, checked, read_point
+
+FORMAT = 2  # format 1 also had the meta-features of the data sets
+FOLDER = Path(__file__).with_name("portfolios")
+
+
+@dataclass(frozen=True)
+class Portfolio:
+    """The content of a portfolio file.
+
+    Args:
+        command: the command whose options the points name.
+        points: the portfolio, best first.
+        source: how the file was made.
+    """
+
+    command: str
+    points: list[Point]
+    source: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the content of the JSON file."""
+        return {"format": FORMAT, "command": self.command, "source": self.source, "points": self.points}
+
+
+def portfolio(command: str, file: str | Path | None = None) -> list[Point]:
+    """Return the points that a new study of a command evaluates first, best first.
+
+    Args:
+        command: for example "fit --learner lightgbm".
+        file: portfolio file; default: the one that the package contains.
+
+    Returns:
+        Points by dotted option name; empty if the package contains no portfolio of this command.
+
+    Raises:
+        UserError: ``file`` is damaged, or is a portfolio of another command.
+    """
+    path = FOLDER / file_name(command) if file is None else Path(file)
+    if file is None and not path.is_file():
+        return []
+    found = read_portfolio(path)
+    if found.command != command:
+        raise UserError(f"{path}: expected a portfolio of {command!r}, got one of {found.command!r}")
+    return found.points
+
+
+def read_portfolio(path: Path) -> Portfolio:
+    """Read a portfolio file.
+
+    Raises:
+        UserError: the file is missing, damaged, or not a portfolio; the message names the key.
+    """
+    content = read_object(path)
+    if (version := content.get("format")) != FORMAT:
+        again = "; build it again with automl-ext portfolio" if version == 1 else ""
+        raise UserError(f'{path}: "format": expected {FORMAT}, got {short(version)}{again}')
+    points = [read_point(path, point) for point in checked(path, content, "points", list)]
+    return Portfolio(checked(path, content, "command", str), points, checked(path, content, "source", str))
+
+
+def file_name(command: str) -> str:
+    """Return the name of the file of a command's portfolio: the last word, such as the learner or the algorithm."""
+    return re.sub(r"[^a-z0-9-]+", "_", command.lower().split()[-1]) + ".json"
