@@ -185,7 +185,7 @@ def load(path: str | Path) -> Fitted:
 
 
 def _task(stored: dict[str, Any]) -> TableTask:
-    units = {"center": float(stored.get("center", 0.0)), "scale": float(stored.get("scale", 1.0))}
+    units = {"center": float(stored["center"]), "scale": float(stored["scale"])}
     return TableTask(**{**stored, "classes": tuple(stored["classes"]), **units})
 
 

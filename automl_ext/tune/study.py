@@ -206,7 +206,7 @@ def tuner_of(out: Path) -> tuple[str, int]:
         place = f"{socket.gethostname()}:{out.resolve()}"
         write_json(path, {"tuner": uuid.uuid4().hex, "seed": zlib.crc32(place.encode())})
     stored = read_object(path)
-    seed = stored.get("seed", 0)
+    seed = stored.get("seed")
     if not isinstance(seed, int):
         raise UserError(f"{path}: seed: expected an integer, got {short(seed)}")
     return str(stored.get("tuner")), seed

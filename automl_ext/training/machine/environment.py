@@ -82,8 +82,8 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], c
         )
     was, now = stored["environment"], given["environment"]
     check_options(name, stored["config"], given["config"], was.get("automl_ext"))
-    if not isinstance(was.get("torch"), str) or type(was.get("threads")) is not int:
-        raise UserError(f"{name}: its environment lacks torch's version or the number of threads")
+    if not isinstance(was.get("torch"), str) or not all(type(was.get(key)) is int for key in ("threads", "ranks")):
+        raise UserError(f"{name}: its environment lacks torch's version or the number of threads or ranks")
     if was["torch"].split(".")[:2] != now["torch"].split(".")[:2]:
         minor = ".".join(was["torch"].split(".")[:2])
         raise UserError(
@@ -94,7 +94,7 @@ def check_compatible(name: str, stored: dict[str, Any], given: dict[str, Any], c
             f"{name} was made with {was['threads']} threads, now there are {now['threads']}: "
             f"set OMP_NUM_THREADS={was['threads']} (or call torch.set_num_threads({was['threads']}))"
         )
-    if was.get("ranks", 1) != now["ranks"]:  # absent in older versions
+    if was["ranks"] != now["ranks"]:
         raise UserError(
             f"{name} was made by {was['ranks']} processes, now there are {now['ranks']}: use torchrun with as many"
         )
