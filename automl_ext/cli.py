@@ -250,7 +250,7 @@ def completion(prog: str, args: Sequence[str]) -> int:
             runner = RUNNERS[name]
             forms[name] = command.help, RunCommand[runner.options, runner.load()[0]]  # type: ignore[misc,name-defined]
         elif name != "tune":
-            forms[name] = command.help, load(command.options) if command.options else None
+            forms[name] = command.help, load(command.options)
     print_script(args, forms | tune_forms())
     return 0
 

@@ -19,7 +19,7 @@ def print_script(args: Sequence[str], commands: Mapping[str, tuple[str, Any]]) -
 
     Args:
         args: the name of the shell.
-        commands: per command of one or more words: its help text, and the dataclass of its options or None.
+        commands: per command of one or more words: its help text, and the dataclass of its options.
 
     Raises:
         UserError: not one of :data:`SHELLS`.
@@ -35,14 +35,10 @@ def print_script(args: Sequence[str], commands: Mapping[str, tuple[str, Any]]) -
                 groups[group] = SubcommandApp()
                 groups[" ".join(words[:i])].command(groups[group], name=word)
         add: Any = groups[" ".join(words)].command
-        add(form or _no_options, name=last, help=text)
+        add(form, name=last, help=text)
     script = io.StringIO()
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(script):  # tyro exits after it has printed
         app.cli(prog="automl-ext", args=["--tyro-print-completion", args[0]])
     for line in script.getvalue().splitlines():
         # The script prints one candidate per line: help texts of several lines would be candidates.
         print(line.replace("\\n", " ") if line.startswith("COMPLETION_SPEC") else line)
-
-
-def _no_options() -> None:
-    """Stand in for a command with its own parser."""

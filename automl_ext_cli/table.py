@@ -19,7 +19,8 @@ class Command:
     Attributes:
         kind: how the command runs, see below.
         help: one line for the list of commands.
-        options: dataclass of the command's options, as ``module:object``; "" if it has its own parser.
+        options: dataclass of the command's options, as ``module:object``; "" for tune, whose options depend on the
+            tuned command.
         run: what runs it, as ``module:object``.
 
     | kind | options | run |
@@ -257,7 +258,8 @@ COMMANDS: dict[str, Command] = {
     "bench": Command(
         "other",
         "compare the ops with PyTorch and other packages",
-        run="automl_ext.bench.command:main",
+        "automl_ext.bench.command:BenchCommand",
+        "automl_ext.bench.command:main",
     ),
     "demo": Command(
         "other",

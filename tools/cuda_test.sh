@@ -32,4 +32,5 @@ fi
 "$python" -c "import automl_ext, sys; i = automl_ext.build_info(); print(i); sys.exit(not i.get('cuda'))" ||
   stop "the library was built without CUDA, see above"
 "$python" -m pytest -m cuda --durations 15 python_tests
-"$python" -m automl_ext.bench --device cuda --seconds 0.15 --no-compile
+"$python" -c "from automl_ext.bench.command import BenchCommand, bench
+raise SystemExit(bench(BenchCommand(device='cuda', seconds=0.15, compile=False)))"

@@ -2,5 +2,5 @@
 
 ``cases`` defines the problems, ``checking`` compares results with the reference, ``timing`` measures, ``measure``
 combines these into rows, and ``targets`` holds the required speeds. The package imports torch and numpy only, so that
-``python -m automl_ext.bench`` runs without the other dependencies.
+:func:`automl_ext.bench.command.bench` runs without the other dependencies.
 """

@@ -1,15 +1,15 @@
-"""``automl-ext bench``: arguments, measurement and output."""
+"""``automl-ext bench``: options, measurement and output."""
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import json
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -34,47 +34,56 @@ MOST_THREADS = 4096
 DTYPES = {"float32": torch.float32, "float64": torch.float64, "bfloat16": torch.bfloat16}
 
 
-def parse(prog: str, args: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog, description="Compare the ops with PyTorch and other packages.")
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:N or auto (default: cpu)")
-    parser.add_argument("--ops", nargs="+", default=[], metavar="OP", help="measure these ops only")
-    parser.add_argument(
-        "--dtype", nargs="+", default=None, choices=DTYPES, help="default: float32; on cuda also bfloat16"
+@dataclass
+class BenchCommand:
+    device: str = "cpu"
+    """cpu, cuda, cuda:N or auto."""
+    ops: tuple[str, ...] = ()
+    """Measure these ops only."""
+    dtype: tuple[Literal["float32", "float64", "bfloat16"], ...] = ()
+    """Default: float32; on cuda also bfloat16."""
+    seconds: float = 1.0
+    """Minimum time per row."""
+    threads: int = 1
+    """Number of CPU threads; the targets are set for 1."""
+    quick: bool = False
+    """Tiny shapes: a check that everything runs."""
+    compile: bool = True
+    """Measure torch.compile."""
+    check: bool = False
+    """Exit with code 1 if a target is missed, and list these."""
+    out: Path | None = None
+    """Folder for bench.json and bench.png (needs the extra plot)."""
+    table: Path | None = None
+    """Do not measure; print this result, a JSON file, as Markdown, and draw bench.png into --out."""
+    readme: Path | None = None
+    """Write the Markdown between the markers in this file."""
+
+
+def main(prog: str, args: Sequence[str]) -> int:
+    """Run ``automl-ext bench``. Return the exit code; see :func:`bench`."""
+    from automl_ext_cli.options import parse_options  # loads tyro, which bench() does without
+
+    return bench(
+        parse_options(BenchCommand, prog, args, description="Compare the ops with PyTorch and other packages.")
     )
-    parser.add_argument("--seconds", type=float, default=1.0, help="minimum time per row (default: 1)")
-    parser.add_argument(
-        "--threads", type=int, default=1, help="number of CPU threads (default: 1, for which the targets are set)"
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny shapes: a check that everything runs")
-    parser.add_argument("--no-compile", action="store_true", help="do not measure torch.compile")
-    parser.add_argument("--check", action="store_true", help="exit with code 1 if a target is missed, and list these")
-    parser.add_argument("--out", type=Path, help="folder for bench.json and bench.png (needs the extra plot)")
-    parser.add_argument(
-        "--table",
-        type=Path,
-        metavar="JSON",
-        help="do not measure; print this result as Markdown, and draw bench.png into --out",
-    )
-    parser.add_argument(
-        "--readme", type=Path, metavar="FILE", help="write the Markdown between the markers in this file"
-    )
-    options = parser.parse_args(args)
+
+
+def bench(options: BenchCommand) -> int:
+    """Measure, print and write. Needs torch and NumPy only, but for pictures.
+
+    Returns:
+        Exit code 0, or 1 if our results are wrong or, with ``check``, miss a target.
+
+    Raises:
+        UserError: an option is wrong, ``table`` is damaged, or ``readme`` has no markers.
+        ModuleNotFoundError: matplotlib is missing for ``out``; the JSON has been written.
+    """
     try:
         check_range(options, "threads", low=1, high=MOST_THREADS)
         check_range(options, "seconds", above=0)
     except ValueError as error:
         raise UserError(f"--{error}") from None
-    return options
-
-
-def main(prog: str, args: Sequence[str]) -> int:
-    """Run ``automl-ext bench``. Return exit code 0, or 1 if our results are wrong or, with --check, miss a target.
-
-    Raises:
-        UserError: an argument is wrong, --table is damaged, or --readme has no markers.
-        ModuleNotFoundError: matplotlib is missing for --out; the JSON has been written.
-    """
-    options = parse(prog, args)
     if options.table is not None:
         result = read(options.table)
         print(readme.markdown(result), end="")
@@ -135,7 +144,7 @@ def as_json(result: dict[str, Any]) -> str:
     return "{\n " + ",\n ".join(facts) + "\n}\n"
 
 
-def run(options: argparse.Namespace) -> dict[str, Any]:
+def run(options: BenchCommand) -> dict[str, Any]:
     device = choose_device(options.device)
     warm_allocator()
     modules, skipped = peers.load()
@@ -156,7 +165,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0,  # before the first row
         "versions": {"automl_ext": __version__, "torch": torch.__version__, **peers.versions(modules)},
         "build_info": build_info(),
-        "ops": options.ops,  # empty: all
+        "ops": list(options.ops),  # empty: all
         "seconds_per_row": options.seconds,
         "allocator": f"freed memory is kept; allocator warmed: {4 * WARM_UP_ELEMENTS // 10**6} MB allocated and freed",
         "skipped": skipped,
@@ -165,7 +174,7 @@ def run(options: argparse.Namespace) -> dict[str, Any]:
     }
     try:
         for case in build([DTYPES[name] for name in dtypes]):
-            for row in measure(case, device, options.seconds, not options.no_compile):
+            for row in measure(case, device, options.seconds, options.compile):
                 result["rows"].append(row)
                 print(f"{row['op']} {row['shape']} {row['dtype']} {row['pass']}", file=sys.stderr, flush=True)
         if device.type == "cpu" and not options.quick:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ def short_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bench(*args: object) -> int:
+    pytest.importorskip("tyro", reason="the command line needs tyro")
     return command.main("bench", [*SHORT, *(str(arg) for arg in args)])
 
 
@@ -174,13 +176,14 @@ def test_check_names_what_falls_short(capsys: pytest.CaptureFixture[str]) -> Non
 # ---- the command
 
 
-def test_as_a_module_without_rich() -> None:
+def test_in_python_without_tyro_and_rich() -> None:
     """A GPU machine may have torch, numpy and the test tools only."""
     status, out, err = run(
-        "import runpy, sys\n"
+        "import sys\n"
         "sys.modules.update(dict.fromkeys(['rich', 'tyro', 'matplotlib', 'gymnasium', 'entmax']))\n"
-        f"sys.argv[1:] = {[*SHORT, '--no-compile', '--ops', 'gae', 'entmax15']!r}\n"
-        "runpy.run_module('automl_ext.bench', run_name='__main__')\n"
+        "from automl_ext.bench.command import BenchCommand, bench\n"
+        "options = BenchCommand(quick=True, seconds=0.001, compile=False, ops=('gae', 'entmax15'))\n"
+        "sys.exit(bench(options))\n"
     )
     assert status == 0, err
     assert "entmax15" in out
@@ -191,10 +194,8 @@ def test_the_cuda_test_runs_it() -> None:
     script = ROOT / "tools" / "cuda_test.sh"
     if not script.exists():
         pytest.skip("the package is tested without its sources")
-    (words,) = (line.split()[3:] for line in script.read_text().splitlines() if "-m automl_ext.bench" in line)
-    options = command.parse("bench", words)
-    assert options.device == "cuda"
-    assert options.no_compile
+    (code,) = re.findall(r"bench\((BenchCommand\(.*?\))\)", script.read_text())
+    assert eval(code, vars(command)) == command.BenchCommand(device="cuda", seconds=0.15, compile=False)
 
 
 def test_cli(capsys: pytest.CaptureFixture[str]) -> None:

@@ -211,7 +211,7 @@ def test_every_option_of_a_run_has_a_help_text(name: str, options: dict[str, dic
     assert without_help(options[name]) == []
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - RUNNERS.keys() - {"bench", "tune"}))
+@pytest.mark.parametrize("name", sorted(COMMANDS.keys() - RUNNERS.keys() - {"tune"}))
 def test_every_option_of_a_command_has_a_help_text(name: str, options: dict[str, dict[str, str]]) -> None:
     assert len(options[name]) >= 2
     assert without_help(options[name]) == []
