@@ -2,39 +2,24 @@
 
 The table imports nothing but the standard library, so that ``automl-ext --help`` need not wait for torch. What a
 command needs is named as ``module:object`` and imported when the command runs.
+
+Other distributions add commands by an entry point of the group ``automl_ext.commands``, whose value names a dict like
+:data:`COMMANDS`. Its module is imported with this one.
 """
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib import import_module
+
+from automl_ext_cli import Command
 
 TYPE_CHECKING = False  # importing typing would slow down `automl-ext --help`
 if TYPE_CHECKING:
     from typing import Any
 
-
-class Command:
-    """One command.
-
-    Attributes:
-        kind: how the command runs, see below.
-        help: one line for the list of commands.
-        options: dataclass of the command's options, as ``module:object``; "" for tune, whose options depend on the
-            tuned command.
-        run: what runs it, as ``module:object``.
-
-    | kind | options | run |
-    |---|---|---|
-    | supernet | configuration | function that searches over a supernet |
-    | strategy | configuration of a search strategy, which makes the strategy | – |
-    | alias | – | name of the command that this one stands for |
-    | agent | configuration | class of the agent |
-    | run | configuration | another function that makes a run directory |
-    | other | options | function from the program's name and the arguments to the exit code |
-    """
-
-    def __init__(self, kind: str, help: str, options: str = "", run: str = "") -> None:
-        self.kind, self.help, self.options, self.run = kind, help, options, run
+GROUP = "automl_ext.commands"
 
 
 COMMANDS: dict[str, Command] = {
@@ -268,6 +253,48 @@ COMMANDS: dict[str, Command] = {
         "automl_ext.cli:demo",
     ),
 }
+
+
+def is_in_use(group: str) -> bool:
+    """Return whether an installed distribution has entry points of a group.
+
+    importlib.metadata answers this too, but its import would double the time of ``automl-ext --help``.
+    """
+    for folder in sys.path:
+        try:
+            names = os.listdir(folder)
+        except OSError:  # a ZIP file, or no such folder
+            continue
+        for name in names:
+            if name.endswith("-info") and os.path.isfile(path := os.path.join(folder, name, "entry_points.txt")):
+                with open(path, "rb") as file:
+                    if f"[{group}]".encode() in file.read():
+                        return True
+    return False
+
+
+def of_others(known: dict[str, Command]) -> dict[str, Command]:
+    """Return the commands of other distributions. Those that cannot be used are named on standard error."""
+    found: dict[str, Command] = {}
+    if not is_in_use(GROUP):
+        return found
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=GROUP):
+        try:
+            commands = entry.load()
+            if not isinstance(commands, dict) or not all(isinstance(c, Command) for c in commands.values()):
+                raise TypeError(f"expected a dict of automl_ext_cli.Command by name, got {type(commands).__name__}")
+            if taken := [name for name in commands if name in known or name in found]:
+                raise ValueError(f"there is a command {taken[0]!r} already")
+            found |= commands
+        except Exception as error:
+            text = f"{type(error).__name__}: {error}"
+            print(f"warning: the commands of {entry.value} (group {GROUP}) are left out: {text}", file=sys.stderr)
+    return found
+
+
+COMMANDS |= of_others(COMMANDS)
 
 # Commands that do not exist any more: what replaces them.
 REMOVED = {

@@ -1,6 +1,6 @@
-"""docs/extending*.md: what the pages add is added to a copy of the repository.
+"""docs/extending*.md: what the pages add is added to a copy of the repository, or is installed as a distribution.
 
-The op is built and tested; the strategy and the algorithm run as commands.
+The op is built and tested; the strategy, the algorithm and the space run as commands.
 """
 
 from __future__ import annotations
@@ -15,6 +15,9 @@ from pathlib import Path
 
 import pytest
 from paths import ROOT
+
+from automl_ext.nas.spaces.registry import space
+from automl_ext.training.errors import UserError
 
 OPS_PAGE, NAS_PAGE, RL_PAGE = (ROOT / f"docs/extending{topic}.md" for topic in ("", "-nas", "-rl"))
 OP_FILES = 11
@@ -136,6 +139,35 @@ def test_the_strategy_searches(tmp_path: Path) -> None:
     assert (tmp_path / "runs/hill/result.json").is_file()
 
 
+def script(folder: Path, path: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run the console script in a folder, with another one first on PYTHONPATH."""
+    return subprocess.run(
+        [Path(sys.executable).with_name("automl-ext"), *argv],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(path), os.environ.get("PYTHONPATH", "")])},
+        capture_output=True,
+        text=True,
+    )
+
+
+def check_commands(folder: Path, path: Path, *space: str) -> None:
+    """Check that the commands of the pages are listed and run; ``space`` is for the search."""
+    small = ["--evaluations", "2", "--epochs", "1", "--channels", "4", "--subset", "200", *space]
+    listed = script(folder, path, "--help")
+    assert listed.returncode == 0, listed.stderr
+    assert "  search hill-climbing        search by hill climbing\n" in listed.stdout
+    assert "  train random-search         train a linear policy by random search\n" in listed.stdout
+    for argv in (
+        ["search", "hill-climbing", *small, "--out", "hill"],
+        ["train", "random-search", "--total-steps", "500", "--final-episodes", "2", "--out", "agent"],
+    ):
+        done = script(folder, path, *argv)
+        assert done.returncode == 0, done.stderr
+        environment = json.loads((folder / argv[-1] / "environment.json").read_text())
+        assert environment["algorithm"] == argv[1]
+        assert (folder / argv[-1] / "result.json").is_file()
+
+
 def test_the_strategy_and_the_algorithm_are_commands_after_one_file_and_one_entry(tmp_path: Path) -> None:
     for package in ("sklearn", "gymnasium", "tyro", "rich"):
         pytest.importorskip(package)
@@ -147,24 +179,70 @@ def test_the_strategy_and_the_algorithm_are_commands_after_one_file_and_one_entr
         apply(block, root)
     for block in blocks(RL_PAGE, "An algorithm"):
         apply(block, root)
+    check_commands(tmp_path, root)
 
-    def script(*argv: str) -> str:
-        done = subprocess.run(
-            [Path(sys.executable).with_name("automl-ext"), *argv],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(root)},
-            capture_output=True,
-            text=True,
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
-    listed = script("--help")
-    assert "  search hill-climbing        search by hill climbing\n" in listed
-    assert "  train random-search         train a linear policy by random search\n" in listed
-    small = ["--evaluations", "2", "--epochs", "1", "--channels", "4", "--subset", "200"]
-    script("search", "hill-climbing", *small, "--out", "hill")
-    script("train", "random-search", "--total-steps", "500", "--final-episodes", "2", "--out", "agent")
-    for run, name in (("hill", "hill-climbing"), ("agent", "random-search")):
-        assert json.loads((tmp_path / run / "environment.json").read_text())["algorithm"] == name
-        assert (tmp_path / run / "result.json").is_file()
+@pytest.fixture
+def distribution(tmp_path: Path) -> Path:
+    """The distribution of the page, installed into a folder."""
+    for package in ("sklearn", "gymnasium", "tyro", "rich", "setuptools"):
+        pytest.importorskip(package)
+    source, target = tmp_path / "source", tmp_path / "installed"
+    for block in blocks(OPS_PAGE, "A distribution of your own"):
+        apply(block, source)
+    apply(blocks(NAS_PAGE, "A search space")[0], source)
+    apply(blocks(NAS_PAGE, "A search strategy")[0], source)
+    apply({**blocks(RL_PAGE, "An algorithm")[0], "file": "random_search.py"}, source)
+    words = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(target), str(source)]
+    done = subprocess.run([sys.executable, "-m", "pip", *words], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return target
+
+
+def test_another_distribution_adds_a_strategy_an_algorithm_and_a_space(
+    distribution: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_commands(tmp_path, distribution, "--space", "chain")
+    genotype = json.loads((tmp_path / "hill/result.json").read_text())["genotype"]
+    assert genotype.count("-") == 3  # of the space chain
+    code = (
+        "import contextlib, io, sys\n"
+        "from automl_ext_cli.entry import main\n"
+        "with contextlib.redirect_stdout(io.StringIO()) as out:\n"
+        "    main(['--help'])\n"
+        "print('hill-climbing' in out.getvalue(), 'my_commands' in sys.modules, 'torch' in sys.modules)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(distribution), os.environ.get("PYTHONPATH", "")])}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert done.stdout == "True True False\n", done.stderr
+    monkeypatch.syspath_prepend(str(distribution))
+    with pytest.raises(UserError, match="expected one of nb201, darts, darts-frc, renas, chain, or MODULE:CLASS"):
+        space("chian")
+
+
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        ("import absent\n", "ModuleNotFoundError: No module named 'absent'"),
+        ("COMMANDS = ['search x']\n", "TypeError: expected a dict of automl_ext_cli.Command by name, got list"),
+        (
+            "from automl_ext_cli import Command\nCOMMANDS = {'train ppo': Command('agent', 'mine')}\n",
+            "ValueError: there is a command 'train ppo' already",
+        ),
+        (
+            "from automl_ext_cli import Command\nCOMMANDS = {'train x': Command('agnet', 'mine')}\n",
+            "ValueError: kind: expected one of supernet, strategy, alias, agent, run, other, got 'agnet'",
+        ),
+    ],
+)
+def test_commands_that_cannot_be_used_are_left_out(module: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(module)
+    facts = tmp_path / "broken-1.dist-info"
+    facts.mkdir()
+    (facts / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1\n")
+    (facts / "entry_points.txt").write_text("[automl_ext.commands]\nbroken = broken:COMMANDS\n")
+    listed = script(tmp_path, tmp_path, "--help")
+    assert listed.returncode == 0
+    assert "  train ppo " in listed.stdout
+    start = "warning: the commands of broken:COMMANDS (group automl_ext.commands) are left out: "
+    assert listed.stderr == f"{start}{reason}\n"

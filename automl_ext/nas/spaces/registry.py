@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import partial
 from importlib import import_module
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ SPACES: dict[str, Callable[[], Space[Any]]] = {
     "darts-frc": partial(_make, "darts", "Darts", fixed_reduction=True),  # GDAS's fixed reduction cell
     "renas": partial(_make, "renas", "ReNASSpace"),
 }
+GROUP = "automl_ext.spaces"  # entry points of other distributions: name = MODULE:CLASS
 
 
 def space(name: str) -> Space[Any]:
@@ -37,9 +39,13 @@ def space(name: str) -> Space[Any]:
     """
     if ":" in name:
         return own_space(name)
-    if name not in SPACES:
-        raise UserError(f"--space: expected one of {', '.join(SPACES)}, or MODULE:CLASS, got {name!r}")
-    return SPACES[name]()
+    if name in SPACES:
+        return SPACES[name]()
+    others = {entry.name: entry.value for entry in entry_points(group=GROUP)}
+    if name not in others:
+        names = ", ".join([*SPACES, *others])
+        raise UserError(f"--space: expected one of {names}, or MODULE:CLASS, got {name!r}")
+    return own_space(others[name])
 
 
 def stored_space(name: str, trust: Iterable[str], source: Path) -> Space[Any]:
