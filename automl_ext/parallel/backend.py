@@ -1,10 +1,10 @@
-"""The interface between :class:`~automl_ext.parallel.workers.Workers` and a place where calls run."""
+"""The interface between :class:`~automl_ext.parallel.jobs.Jobs` and a place where calls run; calls in this process."""
 
 from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from torch import Tensor
@@ -39,6 +39,28 @@ class Backend(Protocol):
     def close(self) -> None:
         """Stop the calls that have not finished, and free everything."""
         ...
+
+
+class InProcess:
+    """A :class:`Backend` in this process: calls run one after the other, each when its result is read."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    def start(self, call: bytes) -> bytes:
+        return call
+
+    def wait(self, handles: Sequence[bytes], block: bool) -> list[bool]:
+        return [True] * len(handles)
+
+    def lost(self, handle: bytes) -> None:
+        return None
+
+    def result(self, handle: bytes) -> Any:
+        return self.function(*pickle.loads(handle))
+
+    def close(self) -> None:
+        pass
 
 
 class _Pickler(pickle.Pickler):

@@ -1,7 +1,7 @@
 """The choice of where calls run, and the resources of a call.
 
     with Cluster("ray", cpus=2):       # or: automl-ext … --cluster ray --cpus-per-trial 2
-        search(…)                      # its Workers run on Ray
+        search(…)                      # its jobs run on Ray
 
 Without a cluster, calls run in this process or in processes on this machine.
 """
@@ -16,8 +16,7 @@ from typing import Any
 
 import torch
 
-from automl_ext.parallel.backend import Backend
-from automl_ext.parallel.in_process import InProcess
+from automl_ext.parallel.backend import Backend, InProcess
 from automl_ext.parallel.processes import Processes
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short

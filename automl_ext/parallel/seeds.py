@@ -17,15 +17,14 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any, NamedTuple
 
 from automl_ext.parallel.cluster import current_cluster
+from automl_ext.parallel.jobs import Jobs
 from automl_ext.parallel.own_modules import Files, pack, unpack
-from automl_ext.parallel.workers import Workers
 from automl_ext.training.config import differences, to_dict, with_defaults, without_effect
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_json
@@ -182,26 +181,22 @@ def remaining(
         left_over.unlink()
     mark = f"{MARK}{os.getpid()}-{time.time_ns()}"
     (out / mark).touch()
+
+    def task(seed: int) -> tuple[SeedTask]:
+        run = run_of(out, seed)
+        return (SeedTask(configs[seed], run, mark, stop_after, pack(run) if remote else {}),)
+
     try:
         with (
-            Workers(SeedRunner(function), workers) as pool,
+            Jobs(SeedRunner(function), workers, arguments=task, ahead=AHEAD * workers) as jobs,
             Progress(len(configs), "seeds", len(finished)) as bar,
         ):
-
-            def submit(seeds: Iterable[int]) -> None:
-                for seed in seeds:
-                    run = run_of(out, seed)
-                    pool.submit(SeedTask(configs[seed], run, mark, stop_after, pack(run) if remote else {}))
-
-            waiting = iter(left)
-            submit(islice(waiting, AHEAD * workers))
-            for seed in left:
-                results[seed], files = pool.next()
-                submit(islice(waiting, 1))
+            for seed, (result, files) in jobs.each(left):
+                results[seed] = result
                 if files is not None:
                     replace_folder(run_of(out, seed), files)
                 bar.advance()
-                bar.report(len(finished) + len(results), {"seed": seed} | numbers(results[seed] or {}))
+                bar.report(len(finished) + len(results), {"seed": seed} | numbers(result or {}))
     finally:
         with contextlib.suppress(OSError):
             (out / mark).unlink()

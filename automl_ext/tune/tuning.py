@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from automl_ext.parallel.workers import Workers
+from automl_ext.parallel.jobs import Jobs, WorkerDied
+from automl_ext.training.epochs import Steps
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.run import Run
@@ -30,6 +31,7 @@ from automl_ext.tune.evaluation import Evaluate, Objective, name_of
 from automl_ext.tune.trials import Outcome, Proposal, read_trial, write_trial
 
 if TYPE_CHECKING:
+    from automl_ext.tune.pruning import Rule
     from automl_ext.tune.study import Study
 
 TRIALS = "trials"
@@ -188,11 +190,10 @@ class Tuning:
         self.run, self.study, self.config, self.first = run, study, config, first
         self.folder = run.path / TRIALS
         self.evaluate = Evaluate(objective, self.folder)
-        self.workers: Workers[Outcome] = Workers(self.evaluate, config.workers)
-        self.pending: deque[tuple[Proposal, Any, Outcome | None]] = deque()  # proposal, pruning rule, known outcome
+        self.pending: deque[tuple[Proposal, Rule | None]] = deque()  # in flight
         self.trials = Trials(config.minimize)
         self.began = time.monotonic()  # shifted by the time of earlier starts
-        self.proposed, self.percent = 0, 0
+        self.proposed = 0
 
     @property
     def seconds(self) -> float:
@@ -200,31 +201,29 @@ class Tuning:
 
     def run_trials(self, stop_after: int | None, name: str) -> bool:
         """Run the trials. Return False if ``stop_after`` ended them."""
-        stop_at = None if stop_after is None else self.run.step + stop_after
-        by_time = self.config.trials is None
-        try:
-            with self.run.progress(self.config.trials or 100, name, 0, percent=by_time) as bar:
-                while len(self.trials.ended) != stop_at:
-                    while len(self.pending) < self.config.workers and self.propose():
-                        pass
-                    if not self.pending:
-                        return True
-                    self.end_oldest()
-                    best = self.trials.scalars()["best"]
-                    bar.advance(self.advanced() if by_time else 1, f"{name}, best {best:.6g}")
-            return False
-        finally:
-            self.workers.__exit__(None, None, None)
+        percent = self.percent if self.config.trials is None else None
+        total = self.config.trials or 100
+        with (
+            Jobs(self.evaluate, self.config.workers, self.pending) as jobs,
+            Steps(self.run, total, name, stop_after, dict, start=0, percent=percent) as steps,
+        ):
+            while not steps.stopped:
+                jobs.fill(self.propose)
+                if not self.pending:
+                    return True
+                self.end(*self.outcome(jobs), steps)
+        return False
 
-    def advanced(self) -> int:
-        """Return by how many percent of the budget in time the run has advanced since the last call."""
-        before = self.percent
-        self.percent = min(int(100 * self.seconds / (60 * (self.config.minutes or 1))), 100)
-        return max(self.percent - before, 0)
+    def percent(self) -> int:
+        """Return how much of the budget in time is spent, in percent."""
+        return min(int(100 * self.seconds / (60 * (self.config.minutes or 1))), 100)
 
-    def propose(self) -> bool:
-        """Start the next trial, and return True; False: the budget or the points are used up."""
-        index, known = self.proposed, None
+    def propose(self) -> tuple[Proposal, Rule | None] | None:
+        """Return the next trial and its pruning rule; None: the budget or the points are used up.
+
+        The outcome of a trial that ended before a resumption is in its file, from which the worker takes it.
+        """
+        index = self.proposed
         found = read_trial(self.folder, index)
         if found is not None:
             proposal, known = found
@@ -240,13 +239,9 @@ class Tuning:
             )
             write_trial(self.folder, proposal)
         else:
-            return False
-        rule = self.study.rule()
-        self.pending.append((proposal, rule, known))
-        if known is None:
-            self.workers.submit(proposal, rule)
+            return None
         self.proposed += 1
-        return True
+        return proposal, self.study.rule()
 
     def has_budget(self) -> bool:
         """Return whether another trial may start."""
@@ -257,25 +252,29 @@ class Tuning:
         # The first trial always starts, so that there is a result.
         return self.config.minutes is None or self.proposed == 0 or self.seconds < 60 * self.config.minutes
 
-    def end_oldest(self) -> None:
-        """Wait for the oldest trial, tell its outcome and log it.
+    def outcome(self, jobs: Jobs[tuple[Proposal, Rule | None], Outcome]) -> tuple[Proposal, Outcome]:
+        """Wait for the oldest trial. Return it and its outcome: it has failed if its processes were killed."""
+        try:
+            (proposal, _), outcome = jobs.next()
+        except WorkerDied as error:
+            (proposal, _), found = jobs.repeat_alone()
+            outcome = found or Outcome("failed", None, [], 0.0, short(error))
+            if found is None:
+                write_trial(self.folder, proposal, outcome)
+        return proposal, outcome
+
+    def end(self, proposal: Proposal, outcome: Outcome, steps: Steps) -> None:
+        """Tell the outcome of a trial and log it.
 
         Raises:
             UserError: no trial has succeeded, and ``MOST_FAILURES`` trials, or all, have failed.
         """
-        proposal, _, outcome = self.pending[0]
-        if outcome is None:
-            outcome = self.next_outcome()
-        self.pending.popleft()
         self.study.tell(proposal.index, outcome)
         self.trials.ended.append((proposal, outcome))
-        done = len(self.trials.ended)
-        is_new = done > self.run.step
-        if is_new:
-            self.run.log(done, **self.trials.scalars())
-            self.run.save(done, {})
+        done, scalars = len(self.trials.ended), self.trials.scalars()
+        steps.add(scalars, description=f"{steps.bar.description}, best {scalars['best']:.6g}")
         failed = self.trials.count("failed")
-        if is_new and outcome.state == "failed":
+        if done > self.run.step and outcome.state == "failed":
             warnings.warn(f"trial {proposal.index} failed: {outcome.error}", stacklevel=2)
         if failed == done and (done >= MOST_FAILURES or not (self.pending or self.has_budget())):
             which = f"the first {done} trials" if done > 1 else "the first trial"
@@ -283,42 +282,9 @@ class Tuning:
                 f"{which} failed, so the settings are probably wrong: {outcome.error}; choose another --out"
             )
 
-    def next_outcome(self) -> Outcome:
-        """Return the outcome of the oldest trial in the workers; the trial has failed if its processes were killed.
-
-        With several trials in flight, any of them may have killed the processes. So the oldest is repeated alone.
-        """
-        (proposal, rule, _), *younger = self.pending
-        others = [(other, its_rule) for other, its_rule, known in younger if known is None]
-        try:
-            return self.workers.next()
-        except UserError as error:
-            outcome = self._alone(proposal, rule) if others else None
-            if outcome is None:
-                outcome = Outcome("failed", None, [], 0.0, short(error))
-                write_trial(self.folder, proposal, outcome)
-            self._restart()
-            for call in others:
-                self.workers.submit(*call)
-            return outcome
-
-    def _alone(self, proposal: Proposal, rule: Any) -> Outcome | None:
-        """Return the outcome of a trial while no other one runs; None: its processes were killed."""
-        self._restart()
-        self.workers.submit(proposal, rule)
-        try:
-            return self.workers.next()
-        except UserError:
-            return None
-
-    def _restart(self) -> None:
-        """Drop all calls of the workers."""
-        self.workers.__exit__(None, None, None)
-        self.workers = Workers(self.evaluate, self.config.workers)
-
     def result(self) -> dict[str, Any]:
         """Return the entries of ``result.json``."""
-        assert self.trials.best is not None, "end_oldest raises if all trials fail"
+        assert self.trials.best is not None, "end raises if all trials fail"
         proposal, outcome = self.trials.best
         return {
             "best": {"trial": proposal.index, "value": outcome.value, "point": proposal.point},

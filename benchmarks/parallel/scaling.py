@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import time
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
@@ -22,7 +23,7 @@ from typing import Any
 from automl_ext.nas.estimators.lower_fidelity import LowerFidelity
 from automl_ext.nas.training.training_options import TrainingConfig
 from automl_ext.parallel.cluster import Cluster
-from automl_ext.parallel.workers import Workers
+from automl_ext.parallel.jobs import Jobs
 from automl_ext.training.machine.environment import cpu_name
 
 ROOT = Path(__file__).parents[2]
@@ -46,16 +47,10 @@ class Training:
 
 def seconds(function: Callable[..., Any], workers: int, calls: int, warm: int) -> float:
     """Return the wall-clock seconds of ``calls`` calls, after ``warm`` others."""
-    with Workers(function, workers) as pool:
-        for number in range(warm):
-            pool.submit(number)
-        for _ in range(warm):
-            pool.next()
+    with Jobs(function, workers, ahead=max(calls, warm)) as jobs:
+        deque(jobs.each((number,) for number in range(warm)), maxlen=0)
         begin = time.perf_counter()
-        for number in range(calls):
-            pool.submit(number)
-        for _ in range(calls):
-            pool.next()
+        deque(jobs.each((number,) for number in range(calls)), maxlen=0)
         return time.perf_counter() - begin
 
 

@@ -23,8 +23,8 @@ from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
 from automl_ext.nas.search.search import search
 from automl_ext.nas.strategies.renas import ReNASConfig
 from automl_ext.parallel.cluster import Cluster
+from automl_ext.parallel.jobs import Jobs
 from automl_ext.parallel.seeds import run_seeds
-from automl_ext.parallel.workers import Workers
 from automl_ext.rl.registry import algorithm
 from automl_ext.training.errors import UserError
 
@@ -49,10 +49,10 @@ def nodes() -> Iterator[Any]:
 
 
 def test_results_are_in_order_after_killed_workers(nodes: Any, tmp_path: Path) -> None:
-    with Cluster("ray"), Workers(partial(calls.work, tmp_path), 2) as workers:
+    with Cluster("ray"), Jobs(partial(calls.work, tmp_path), 2) as jobs:
         for number in range(5):
-            workers.submit(number, 0.3 if number == 0 else 0.0, 1 if number in (1, 3) else 0)
-        results = [workers.next() for _ in range(5)]
+            jobs.add((number, 0.3 if number == 0 else 0.0, 1 if number in (1, 3) else 0))
+        results = [jobs.next()[1] for _ in range(5)]
     assert [number for number, _, _ in results] == list(range(5))
     assert all(torch.equal(ones, torch.ones(number)) for number, ones, _ in results)
     assert os.getpid() not in {process for _, _, process in results}
@@ -60,22 +60,22 @@ def test_results_are_in_order_after_killed_workers(nodes: Any, tmp_path: Path) -
 
 
 def test_repeated_deaths_raise_an_error(nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("automl_ext.parallel.workers.DEATHS", 2)
-    with Cluster("ray"), Workers(partial(calls.work, tmp_path), 2) as workers:
-        workers.submit(0, 0.0, 100)
+    monkeypatch.setattr("automl_ext.parallel.jobs.DEATHS", 2)
+    with Cluster("ray"), Jobs(partial(calls.work, tmp_path), 2) as jobs:
+        jobs.add((0, 0.0, 100))
         with pytest.raises(UserError, match="killed 2 times during the same call"):
-            workers.next()
+            jobs.next()[1]
 
 
 def test_exceptions_of_the_function_are_raised(nodes: Any) -> None:
-    with Cluster("ray"), Workers(calls.fail, 2) as workers:
+    with Cluster("ray"), Jobs(calls.fail, 2) as jobs:
         for number in range(3):
-            workers.submit(number)
-        assert workers.next() == 0
+            jobs.add((number,))
+        assert jobs.next()[1] == 0
         with pytest.raises(UserError, match=r"^bad input, in a worker$"):
-            workers.next()
+            jobs.next()[1]
         with pytest.raises(RuntimeError, match="Unpicklable"):
-            workers.next()
+            jobs.next()[1]
 
 
 def test_calls_have_their_resources_and_the_settings_of_the_driver(
@@ -83,10 +83,10 @@ def test_calls_have_their_resources_and_the_settings_of_the_driver(
 ) -> None:
     monkeypatch.setenv("AUTOML_EXT_TEST", "value")
     monkeypatch.chdir(tmp_path)
-    with Cluster("ray", cpus=1, gpus=0.5), Workers(calls.facts, 2) as workers:
+    with Cluster("ray", cpus=1, gpus=0.5), Jobs(calls.facts, 2) as jobs:
         for number in range(2):
-            workers.submit(number)
-        found = [workers.next() for _ in range(2)]
+            jobs.add((number,))
+        found = [jobs.next()[1] for _ in range(2)]
     assert found == [{"threads": 1, "folder": str(tmp_path), "variable": "value", "gpus": "0"}] * 2
 
 
@@ -95,19 +95,19 @@ def test_resources_that_no_node_has_are_an_error(nodes: Any) -> None:
         Cluster("ray", gpus=2),
         pytest.raises(UserError, match="no node of the Ray cluster has 1 CPUs and 2 GPUs; its nodes have: "),
     ):
-        Workers(calls.facts, 2)
+        Jobs(calls.facts, 2)
 
 
 def test_cancelled_calls_stop(nodes: Any, tmp_path: Path) -> None:
     begin = time.monotonic()
-    with Cluster("ray"), Workers(partial(calls.work, tmp_path), 2) as workers:
+    with Cluster("ray"), Jobs(partial(calls.work, tmp_path), 2) as jobs:
         for number in range(4):
-            workers.submit(number, 300.0)
+            jobs.add((number, 300.0))
         while len(list(tmp_path.iterdir())) < 1:
             time.sleep(0.05)
-        workers.cancel()
-        workers.submit(9)
-        assert workers.next()[0] == 9
+    with Cluster("ray"), Jobs(partial(calls.work, tmp_path), 2) as jobs:
+        jobs.add((9,))
+        assert jobs.next()[1][0] == 9
     assert time.monotonic() - begin < 120
     assert len(list(tmp_path.iterdir())) <= 3  # of at most two in flight, and the last one
 
@@ -119,12 +119,11 @@ def test_short_calls_end_instead_of_being_cancelled(
     import ray
 
     cancelled: list[Any] = []
-    with Cluster("ray"), Workers(partial(calls.work, tmp_path), 2) as workers:
-        workers.submit(0)
-        assert workers.next()[0] == 0  # a process of Ray has started
+    with Cluster("ray"), Jobs(partial(calls.work, tmp_path), 2) as jobs:
+        jobs.add((0,))
+        assert jobs.next()[1][0] == 0  # a process of Ray has started
         monkeypatch.setattr(ray, "cancel", lambda handle, force: cancelled.append(handle))
-        workers.submit(1)
-        workers.cancel()
+        jobs.add((1,))
     assert not cancelled
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -215,9 +214,9 @@ def test_a_removed_node_loses_no_call(nodes: Any, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     started = tmp_path / "started"
     started.mkdir()
-    with Cluster("ray"), Workers(partial(calls.work_until, gate, started), 2) as workers:
+    with Cluster("ray"), Jobs(partial(calls.work_until, gate, started), 2) as jobs:
         for number in range(4):
-            workers.submit(number)
+            jobs.add((number,))
         while len(list(started.iterdir())) < 2:
             time.sleep(0.05)
         processes = [int(path.name.split("-")[2]) for path in started.iterdir()]
@@ -225,6 +224,6 @@ def test_a_removed_node_loses_no_call(nodes: Any, tmp_path: Path) -> None:
         while all(runs(process) for process in processes):
             time.sleep(0.05)
         gate.touch()
-        results = [workers.next() for _ in range(4)]
+        results = [jobs.next()[1] for _ in range(4)]
     assert [number for number, _, _ in results] == list(range(4))
     assert len(list(started.iterdir())) == 5

@@ -239,11 +239,11 @@ def test_modules_that_options_name_are_sent(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(seeds, "current_cluster", lambda: SimpleNamespace(address="ray"))
     sent: list[str] = []
 
-    def stop(*_: Any) -> None:
+    def stop(*_: Any, **__: Any) -> None:
         sent.extend(own_modules())
         raise UserError("stop")
 
-    monkeypatch.setattr(seeds, "Workers", stop)
+    monkeypatch.setattr(seeds, "Jobs", stop)
     config = dataclasses.replace(CONFIG, env_id="own_seed_env:Name-v0")
     try:
         with pytest.raises(UserError, match=r"^stop$"):

@@ -16,7 +16,6 @@ choice.
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -32,7 +31,7 @@ from automl_ext.data.images import Splits
 from automl_ext.nas.auto.derive import has_supernet
 from automl_ext.nas.auto.plan import AutoConfig, Done, Task, next_task, pack_done, unpack_done
 from automl_ext.nas.auto.result import summarize
-from automl_ext.nas.auto.tasks import Finished, Job, Tasks
+from automl_ext.nas.auto.tasks import Job, Tasks
 from automl_ext.nas.data import prepare
 from automl_ext.nas.ensembles.network import member_path, save_member
 from automl_ext.nas.estimators.training_free.scores import RANK
@@ -43,7 +42,8 @@ from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.result import network_facts
 from automl_ext.parallel.cluster import current_cluster
-from automl_ext.parallel.workers import Workers
+from automl_ext.parallel.jobs import Jobs
+from automl_ext.training.epochs import Steps
 from automl_ext.training.files.weights import read_tensors
 from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed
@@ -84,64 +84,43 @@ def auto(
     search = Auto(config, space, splits, Path(out))
     search.tasks.start(Task("probe", 0, search.largest, epochs=1))  # raises if the options do not fit the space
     with Run.open(out, config, algorithm="auto", resume=resume, load=search.load_state_dict) as run:
-        stop_at = None if stop_after is None else run.step + stop_after
         apart = config.workers > 1 or current_cluster().address is not None
-        if not (side_by_side if apart else one_by_one)(run, search, stop_at):
+        if not (side_by_side if apart else one_by_one)(run, search, stop_after):
             return None
         result = {**summarize(splits, config.rounds, search.done), "network": network_facts(config, splits)}
         run.finish(result)
         return result
 
 
-def one_by_one(run: Run, search: Auto, stop_at: int | None) -> bool:
+def one_by_one(run: Run, search: Auto, stop_after: int | None) -> bool:
     """Do the tasks in this process, with checkpoints inside of them. Return False if interrupted."""
-    step, saved_at = run.step, time.monotonic()
-    shown = search.percent()
-    with run.progress(100, "search auto", shown, percent=True) as bar:
+    with Steps(
+        run, 100, "search auto", stop_after, search.state_dict, every=SAVE_EVERY, percent=search.percent
+    ) as steps:
         while (task := search.next_task()) is not None:
             job = search.job(task)
             while job.epoch < job.epochs:
-                if step == stop_at:
+                if steps.stopped:
                     return False
-                measured = job.run_epoch()
-                step += 1
-                run.log(step, **named(task, measured))
-                if step == stop_at or time.monotonic() - saved_at >= SAVE_EVERY:
-                    run.save(step, search.state_dict())
-                    saved_at = time.monotonic()
-                bar.advance(search.percent() - shown, description=search.description(task))
-                shown = search.percent()
+                steps.add(named(task, job.run_epoch()), description=search.description(task))
             search.finish(*search.tasks.finish(task, job))
     return True
 
 
-def side_by_side(run: Run, search: Auto, stop_at: int | None) -> bool:
+def side_by_side(run: Run, search: Auto, stop_after: int | None) -> bool:
     """Do tasks that do not depend on each other in workers; save after each. Return False if interrupted."""
-    step, shown = run.step, search.percent()
     with (
-        Workers(search.tasks.whole, search.config.workers) as pool,
-        run.progress(100, "search auto", shown, percent=True) as bar,
+        Jobs(search.tasks.whole, search.config.workers, search.pending, search.arguments) as jobs,
+        Steps(run, 100, "search auto", stop_after, search.state_dict, percent=search.percent) as steps,
     ):
-        for i, begun in enumerate(search.pending):  # in work when the run was interrupted
-            pool.submit(begun, search.weights(begun), search.job_state if i == 0 else None)
-        while True:
-            while len(search.pending) < search.config.workers and (task := search.next_beside()) is not None:
-                search.pending.append(task)
-                pool.submit(task, search.weights(task), None)
+        while not steps.stopped:
+            jobs.fill(search.next_beside)
             if not search.pending:
                 return True
-            finished: Finished = pool.next()
-            task = search.pending.popleft()
-            for measured in finished.epochs:
-                step += 1
-                run.log(step, **named(task, measured))
+            task, finished = jobs.next()
             search.finish(finished.done, finished.weights)
-            if finished.epochs:
-                run.save(step, search.state_dict())
-            bar.advance(search.percent() - shown, description=search.description(task))
-            shown = search.percent()
-            if stop_at is not None and step >= stop_at:
-                return False
+            steps.add(*(named(task, measured) for measured in finished.epochs), description=search.description(task))
+    return False
 
 
 class Auto:
@@ -231,6 +210,11 @@ class Auto:
     def weights(self, task: Task) -> dict[str, Tensor] | None:
         """Return the weights that the training of ``task`` starts from; None: random ones."""
         return None if task.start is None else read_tensors(member_path(self.out, task.start))
+
+    def arguments(self, task: Task) -> tuple[Any, ...]:
+        """Return the arguments of :meth:`Tasks.whole`: the state of an interrupted job is that of the first task."""
+        state, self.job_state = self.job_state, None
+        return task, self.weights(task), state
 
     def finish(self, done: Done, weights: dict[str, Tensor] | None) -> None:
         """Keep the results of a finished task, and the weights of its network."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -35,8 +36,9 @@ from automl_ext.nas.strategies.reinforce import ReinforceSearch
 from automl_ext.nas.strategies.renas import CONTROLLERS, ControllerName, ReNAS
 from automl_ext.nas.strategies.strategy import Screened, Strategy
 from automl_ext.nas.training.training_options import MANY
-from automl_ext.parallel.workers import Workers
+from automl_ext.parallel.jobs import Jobs
 from automl_ext.training.checks import MOST_WORKERS, check_range, check_seed
+from automl_ext.training.epochs import Steps
 from automl_ext.training.errors import UserError
 from automl_ext.training.run import Run
 from automl_ext.training.seeding import derived_seed
@@ -234,24 +236,19 @@ def nas_bench(
             for name in config.algorithms
             for first in range(len(done[name].test) if name in done else 0, config.runs, CHUNK)
         ]
-        step, saved_at = run.step, time.monotonic()
+
+        def state() -> dict[str, Any]:
+            return {key: tuple(runs) for key, runs in done.items()}
+
+        total = config.runs * len(config.algorithms)
         with (
-            Workers(simulation.runs, config.workers) as workers,
-            run.progress(config.runs * len(config.algorithms), "nas-bench") as bar,
+            Jobs(simulation.runs, config.workers, deque(chunks)) as jobs,
+            Steps(run, total, "nas-bench", stop_after, state, every=SAVE_EVERY) as steps,
         ):
-            for chunk in chunks:
-                workers.submit(*chunk)
-            for name, _, count in chunks:
-                some = workers.next()
+            for (name, _, count), some in jobs.each():
                 done[name] = done[name].followed_by(some) if name in done else some
-                step += count
-                run.log(step, **{f"{name}_mean": float(np.mean(done[name].test))})
-                bar.advance(count, name)
-                stop = stop_after is not None and step >= run.step + stop_after
-                if stop or time.monotonic() - saved_at >= SAVE_EVERY:
-                    run.save(step, {key: tuple(runs) for key, runs in done.items()})
-                    saved_at = time.monotonic()
-                if stop:
+                steps.add({f"{name}_mean": float(np.mean(done[name].test))}, size=count, description=name)
+                if steps.stopped:
                     return None
         result = {name: summary(done[name], done.get(rival(name))) for name in config.algorithms}
         run.finish(result)

@@ -14,7 +14,6 @@ workers. It does not depend on the speed of each worker.
 from __future__ import annotations
 
 import math
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -31,13 +30,14 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.strategies.search_options import ScreenedSearchConfig, SearchConfig
 from automl_ext.nas.strategies.strategy import Candidate, pack, unpack
 from automl_ext.parallel.cluster import current_cluster
-from automl_ext.parallel.workers import Workers
-from automl_ext.training.epochs import Epochs
+from automl_ext.parallel.jobs import Jobs
+from automl_ext.training.epochs import Epochs, Steps
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.clock import Clock
 from automl_ext.training.run import Run
 
 SAVE_EVERY = 2.0  # seconds between checkpoints; one takes longer than a lookup in a table
+Evaluate = Callable[..., Evaluation]  # see automl_ext.nas.evaluation.Evaluator
 
 
 def search(
@@ -106,20 +106,15 @@ def search(
         done = Search(name, config, space, first_step, screening)
         if search_state is not None:
             done.load_state_dict(search_state)
-        done.directory = run
-        done.saved = max(run.step, first_step)  # the last epoch of a job has been saved
         done.before = {**states, "job": job.state_dict() if job else None}
-        done.stop_at = None if stop_after is None else run.step + stop_after
         if done.finalists is None:
-            with Workers(make_evaluator().evaluate, config.workers) as workers:
-                if not done.search(workers):
-                    return None
+            if not done.search(run, stop_after, make_evaluator().evaluate):
+                return None
             done.choose_finalists()
         if done.finalists:
             assert make_final is not None  # the evaluator "train" has one
-            with Workers(make_final().evaluate, config.workers) as workers:
-                if not done.train_finalists(workers):
-                    return None
+            if not done.train_finalists(run, stop_after, make_final().evaluate):
+                return None
         result = done.result()
         run.finish(result)
         return result
@@ -133,10 +128,7 @@ class Search:
         screening: the finished screening, or None.
     """
 
-    directory: Run
-    saved: int  # the step of the last checkpoint
     before: dict[str, Any]  # the final states of the jobs before the search, part of every checkpoint
-    stop_at: int | None  # the step after which to interrupt the search
 
     def __init__(
         self, name: str, config: SearchConfig, space: Space[Any], first_step: int, screening: Screening | None
@@ -163,65 +155,69 @@ class Search:
         """Cost of the screening, of all evaluations and of the final trainings."""
         return self.history.seconds + sum(final.cost for final in self.finals)
 
-    def search(self, workers: Workers[Evaluation]) -> bool:
+    def search(self, run: Run, stop_after: int | None, evaluate: Evaluate) -> bool:
         """Evaluate candidates of the strategy. Return False if the search was interrupted."""
-        for candidate in self.pending:  # in evaluation when the run was interrupted
-            submit(workers, candidate)
         evaluations = self.config.limits()[0]
         known = 0 if math.isinf(evaluations) else int(evaluations) - self.final_trainings()[0]
         total = self.first_step + known if known > 0 else 0
-        return self.run(lambda: self.evaluate_next(workers), total, self.name)
+        jobs = Jobs(evaluate, self.config.workers, self.pending, arguments)
+        steps = Steps(run, total, self.name, stop_after, self.checkpoint, every=SAVE_EVERY, start=self.step)
+        return self.run(jobs, steps, self.ask, self.tell)
 
-    def train_finalists(self, workers: Workers[Evaluation]) -> bool:
+    def train_finalists(self, run: Run, stop_after: int | None, evaluate: Evaluate) -> bool:
         """Train the finalists from scratch. Return False if the search was interrupted."""
         assert self.finalists is not None
-        for entry in self.finalists[len(self.finals) :]:
-            workers.submit(self.space.decode(entry.indices))
-        last = self.first_step + len(self.history) + len(self.finalists)
-        return self.run(lambda: self.train_next(workers), last, "final trainings")
+        left = deque((self.space.decode(entry.indices),) for entry in self.finalists[len(self.finals) :])
+        total, start = self.step + len(left), self.step
+        jobs = Jobs(evaluate, self.config.workers, left)
+        steps = Steps(run, total, "final trainings", stop_after, self.checkpoint, every=SAVE_EVERY, start=start)
+        return self.run(jobs, steps, lambda: None, self.tell_final)
 
-    def run(self, proceed: Callable[[], bool], total: int, description: str) -> bool:
-        """Call ``proceed``, which makes a step, until it returns True. Return False if the search was interrupted."""
-        saved_at = time.monotonic()
-        with self.directory.progress(total, description, start=self.step) as bar:
-            while self.step != self.stop_at:
+    def run(
+        self,
+        jobs: Jobs[Any, Evaluation],
+        steps: Steps,
+        ask: Callable[[], Any],
+        tell: Callable[[Any, Evaluation], dict[str, float] | None],
+    ) -> bool:
+        """Evaluate what ``ask`` proposes until ``tell`` returns nothing to log. Return False if interrupted."""
+        with jobs, steps:
+            while not steps.stopped:
                 with self.clock:
-                    done = proceed()
-                if done:
-                    self.save()
+                    jobs.fill(ask)
+                    line = tell(*jobs.next()) if jobs.pending else None
+                if line is None:
+                    steps.save()
                     return True
-                self.directory.log(self.step, **self.scalars())
-                bar.advance()
-                if time.monotonic() - saved_at >= SAVE_EVERY:
-                    self.save()
-                    saved_at = time.monotonic()
-        self.save()
+                steps.add(line)
         return False
 
-    def evaluate_next(self, workers: Workers[Evaluation]) -> bool:
-        """Wait for one evaluation and process it. Return True if the strategy has finished."""
-        evaluations, seconds = self.config.limits()
+    def ask(self) -> Candidate | None:
+        """Return the next candidate; None: the budget is used up, or the strategy waits for results or has ended."""
+        evaluations = self.config.limits()[0] - self.final_trainings()[0]
+        return self.strategy.ask() if len(self.history) + len(self.pending) < evaluations else None
+
+    def tell(self, candidate: Candidate, evaluation: Evaluation) -> dict[str, float] | None:
+        """Process an evaluation. Return what to log; None: it exceeds the budget, which ends the search."""
+        seconds = self.config.limits()[1]
         number, cost = self.final_trainings()
-        evaluations -= number
-        while len(self.pending) < self.config.workers and len(self.history) + len(self.pending) < evaluations:
-            candidate = self.strategy.ask()
-            if candidate is None:
-                break
-            self.pending.append(candidate)
-            submit(workers, candidate)
-        if not self.pending:
-            return True
-        evaluation = workers.next()
         if self.seconds + evaluation.cost > seconds - number * cost:
             if len(self.history) == 0:
                 left = seconds - self.history.seconds
                 after = " after screening" if self.screening_seconds is not None else ""
                 raise UserError(f"budget: one evaluation takes {evaluation.cost:.1f} s, more than {left:g} s{after}")
-            return True
-        candidate = self.pending.popleft()
+            self.pending.appendleft(candidate)  # a checkpoint has it in flight
+            return None
         self.strategy.tell(candidate, evaluation)
         self.history.add(candidate, evaluation)
-        return False
+        return self.history.scalars()
+
+    def tell_final(self, task: Any, final: Evaluation) -> dict[str, float] | None:
+        """Note a final training. Return what to log; None: it exceeds the budget, and does not count."""
+        if self.seconds + final.cost > self.config.limits()[1]:
+            return None
+        self.finals.append(replace(final, state=None))
+        return {"final_score": final.score, "cost": final.cost, "seconds": self.seconds}
 
     def final_trainings(self) -> tuple[int, float]:
         """Return the number of final trainings that the budget allows, and the largest cost of one in seconds."""
@@ -238,28 +234,9 @@ class Search:
         number = self.final_trainings()[0] if self.history.best else 0
         self.finalists = self.history.choose(self.config.cost_limits(), number) if number else []
 
-    def train_next(self, workers: Workers[Evaluation]) -> bool:
-        """Wait for one final training. Return True if all have finished, or if its cost exceeds the budget."""
-        assert self.finalists is not None
-        if len(self.finals) == len(self.finalists):
-            return True
-        final = workers.next()
-        if self.seconds + final.cost > self.config.limits()[1]:
-            return True
-        self.finals.append(replace(final, state=None))
-        return False
-
-    def scalars(self) -> dict[str, float]:
-        """Return the measurements of the last step, for ``metrics.jsonl``."""
-        if not self.finals:
-            return self.history.scalars()
-        return {"final_score": self.finals[-1].score, "cost": self.finals[-1].cost, "seconds": self.seconds}
-
-    def save(self) -> None:
-        """Write a checkpoint, unless the last one is of this step."""
-        if self.step > self.saved:
-            self.directory.save(self.step, {**self.before, "search": self.state_dict()})
-            self.saved = self.step
+    def checkpoint(self) -> dict[str, Any]:
+        """Return the state of the run."""
+        return {**self.before, "search": self.state_dict()}
 
     def result(self) -> dict[str, Any]:
         """Return the content of ``result.json``."""
@@ -328,7 +305,6 @@ class Search:
         self.clock.wall, self.clock.cpu = state["wall"], state["cpu"]
 
 
-def submit(workers: Workers[Evaluation], candidate: Candidate) -> None:
-    """Start the evaluation of a candidate, with the state of its parent."""
-    state = candidate.parent.evaluation.state if candidate.parent else None
-    workers.submit(candidate.genotype, candidate.budget, state)
+def arguments(candidate: Candidate) -> tuple[Any, ...]:
+    """Return the arguments of the evaluation of a candidate; the last one is the state of its parent."""
+    return candidate.genotype, candidate.budget, candidate.parent.evaluation.state if candidate.parent else None

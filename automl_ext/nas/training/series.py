@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -11,8 +12,8 @@ from torch import Tensor
 from automl_ext.nas.training.network_training import NetworkTraining
 from automl_ext.nas.training.training_options import TrainingConfig
 from automl_ext.parallel.cluster import current_cluster
-from automl_ext.parallel.workers import Workers
-from automl_ext.training.epochs import Epochs, check_finite
+from automl_ext.parallel.jobs import Jobs
+from automl_ext.training.epochs import Epochs, Steps, check_finite
 from automl_ext.training.run import Run
 
 Result = dict[str, Any]
@@ -165,20 +166,16 @@ def side_by_side(
 
     ``total`` is the number of epochs of all networks, which the progress counts.
     """
-    step, first = run.step, len(results)
-    with Workers(Whole(trainings), workers) as pool, run.progress(total, algorithm, step) as bar:
-        for i in range(first, count):
-            pool.submit(i, state if i == first else None)
-        for i in range(first, count):
-            trained = pool.next()
-            for scalars in trained.epochs:
-                step += 1
-                run.log(step, **{f"{trainings.prefix}{i}_{key}": value for key, value in scalars.items()})
+    left = deque((i, state if i == len(results) else None) for i in range(len(results), count))
+    with (
+        Jobs(Whole(trainings), workers, left) as jobs,
+        Steps(run, total, algorithm, stop_after, lambda: {"results": list(results), "job": None}) as steps,
+    ):
+        for (i, _), trained in jobs.each():
             trainings.keep(i, trained.weights, run.path)
             results.append(trained.result)
-            if trained.epochs:
-                run.save(step, {"results": list(results), "job": None})
-            bar.advance(len(trained.epochs))
-            if stop_after is not None and step >= run.step + stop_after and i + 1 < count:
+            prefix = f"{trainings.prefix}{i}_"
+            steps.add(*({prefix + key: value for key, value in scalars.items()} for scalars in trained.epochs))
+            if steps.stopped and left:
                 return False
     return True

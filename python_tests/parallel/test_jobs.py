@@ -1,4 +1,4 @@
-"""Workers: order of results, killed processes, errors."""
+"""The queue of jobs: order of results, killed processes, errors."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections import deque
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from automl_ext.parallel.workers import Workers
+from automl_ext.parallel.jobs import Jobs, WorkerDied
 from automl_ext.training.errors import UserError
 
 
@@ -34,21 +35,21 @@ def fail(number: int) -> int:
 
 
 def test_one_worker_runs_in_this_process(tmp_path: Path) -> None:
-    with Workers(partial(work, tmp_path), 1) as workers:
-        workers.submit(3)
+    with Jobs(partial(work, tmp_path), 1) as jobs:
+        jobs.add((3,))
         assert not list(tmp_path.iterdir())  # nothing runs before next()
-        number, ones, process = workers.next()
+        number, ones, process = jobs.next()[1]
     assert (number, process) == (3, os.getpid())
     assert torch.equal(ones, torch.ones(3))
 
 
 def test_results_are_in_order_after_killed_processes(tmp_path: Path) -> None:
-    with Workers(partial(work, tmp_path), 2) as workers:
+    with Jobs(partial(work, tmp_path), 2) as jobs:
         for number in range(6):
-            workers.submit(number, 1 if number in (1, 4) else 0)
-        results = [workers.next() for _ in range(3)]
-        workers.submit(6)
-        results += [workers.next() for _ in range(4)]
+            jobs.add((number, 1 if number in (1, 4) else 0))
+        results = [jobs.next()[1] for _ in range(3)]
+        jobs.add((6,))
+        results += [jobs.next()[1] for _ in range(4)]
     assert [number for number, _, _ in results] == list(range(7))
     assert all(torch.equal(ones, torch.ones(number)) for number, ones, _ in results)
     assert os.getpid() not in {process for _, _, process in results}
@@ -57,39 +58,70 @@ def test_results_are_in_order_after_killed_processes(tmp_path: Path) -> None:
 
 
 def test_repeated_deaths_raise_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("automl_ext.parallel.workers.DEATHS", 2)  # every new process imports torch
-    with Workers(partial(work, tmp_path), 2) as workers:
-        workers.submit(0, 100)
+    monkeypatch.setattr("automl_ext.parallel.jobs.DEATHS", 2)  # every new process imports torch
+    with Jobs(partial(work, tmp_path), 2) as jobs:
+        jobs.add((0, 100))
         with pytest.raises(UserError, match="killed 2 times during the same call"):
-            workers.next()
+            jobs.next()[1]
     assert len(list(tmp_path.glob("0-*"))) == 2
 
 
 def test_exceptions_of_the_function_are_raised() -> None:
-    with Workers(fail, 2) as workers:
+    with Jobs(fail, 2) as jobs:
         for number in range(3):
-            workers.submit(number)
-        assert workers.next() == 0
+            jobs.add((number,))
+        assert jobs.next()[1] == 0
         with pytest.raises(UserError, match="bad input, in a worker"):
-            workers.next()
+            jobs.next()[1]
+
+
+def test_pending_tasks_start_at_once_and_others_follow_up_to_the_number_ahead() -> None:
+    pending, proposed = deque([(5, 6)]), iter([(1, 2), (3, 4), (7, 8)])
+    with Jobs(max, 1, pending, ahead=2) as jobs:
+        jobs.fill(lambda: next(proposed, None))
+        assert list(pending) == [(5, 6), (1, 2)]
+        assert jobs.next() == ((5, 6), 6)
+        assert list(pending) == [(1, 2)]
+        assert list(jobs.each(proposed)) == [((1, 2), 2), ((3, 4), 4), ((7, 8), 8)]
+        assert not pending
+
+
+def test_the_arguments_of_a_task_may_be_others_than_the_task() -> None:
+    with Jobs(pow, 1, arguments=lambda task: (task, 3)) as jobs:
+        assert list(jobs.each([2, 5])) == [(2, 8), (5, 125)]
+
+
+def test_a_task_is_repeated_alone_if_any_may_have_killed_the_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("automl_ext.parallel.jobs.DEATHS", 1)
+    with Jobs(partial(work, tmp_path), 2) as jobs:
+        for task in ((1, 2), (2, 0), (3, 0)):
+            jobs.add(task)
+        with pytest.raises(WorkerDied, match="killed 1 times"):
+            jobs.next()
+        (tmp_path / "1-1-0").touch()  # the second death, so that the task then succeeds
+        task, result = jobs.repeat_alone()
+        assert (task, result is None) == ((1, 2), False)
+        assert [task for task, _ in jobs.each()] == [(2, 0), (3, 0)]
 
 
 def test_zero_workers_raise_an_error() -> None:
     with pytest.raises(ValueError, match="workers: expected at least 1, got 0"):
-        Workers(fail, 0)
+        Jobs(fail, 0)
 
 
 UNGUARDED = """
 import sys
 from functools import partial
-from automl_ext.parallel import workers
+from automl_ext.parallel import jobs
 from automl_ext.training.run import Run
 from automl_ext.nas.training.compare import CompareConfig
 
-workers.DEATHS = 1
+jobs.DEATHS = 1
 with Run.open(sys.argv[1], CompareConfig(), algorithm="compare"):
-    with workers.Workers(partial(max, bytes(1 << 20)), 2) as pool:  # more than a pipe holds
-        pool.submit(b"")
+    with jobs.Jobs(partial(max, bytes(1 << 20)), 2) as pool:  # more than a pipe holds
+        pool.add((b"",))
         pool.next()
 """
 
@@ -102,4 +134,4 @@ def test_a_worker_that_dies_at_its_start_does_not_hang_the_command(tmp_path: Pat
     done = subprocess.run(command, capture_output=True, text=True, timeout=120)
     assert done.returncode == 1
     assert "worker processes import the script that starts them: put its runs below if __name__" in done.stderr
-    assert "UserError: a worker process was killed 1 times" in done.stderr.splitlines()[-1]
+    assert "WorkerDied: a worker process was killed 1 times" in done.stderr.splitlines()[-1]
