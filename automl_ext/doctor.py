@@ -51,12 +51,21 @@ def checks(device: torch.device) -> tuple[dict[str, Callable[[], Outputs]], list
     next_probs = given(torch.softmax(torch.randn(64, 51, generator=g), -1))
     flat_rewards, tau = randn(64, scale=3), given(torch.tensor(0.5))
     episode = (rewards, next_values, *ends, 0.99)
+    layers, biases = [randn(20, 100, scale=0.1), randn(5, 20)], [randn(20), randn(5)]
+    state, gates = randn(64, 20), [randn(60, 100, scale=0.1), randn(60, 20), randn(60), randn(60)]
+    actions = torch.randint(100, (64,), generator=g).to(device)
     return {
         "entmax15": lambda: automl_ext.entmax15(logits),
         "sparsemax": lambda: automl_ext.sparsemax(logits),
         "gumbel_softmax": lambda: automl_ext.gumbel_softmax(logits, tau, seed=1, return_index=True),
         "gumbel_entmax15": lambda: automl_ext.gumbel_entmax15(logits, tau, seed=1, return_index=True),
         "gumbel_argmax": lambda: automl_ext.gumbel_argmax(logits, seed=1),
+        "mlp": lambda: automl_ext.mlp(logits, layers, biases),
+        "gru_cell": lambda: automl_ext.gru_cell(logits, state, *gates),
+        "categorical_log_probs": lambda: automl_ext.categorical_log_probs(logits, actions),
+        "clipped_surrogate": lambda: automl_ext.clipped_surrogate(
+            log_rhos, 0.5 * values.detach(), rewards.detach(), 0.2
+        ),
         "mixed_op": lambda: automl_ext.mixed_op(xs, weights),
         "cell_aggregate": lambda: automl_ext.cell_aggregate([xs, xs], torch.stack([weights, -weights / 2])),
         "discounted_returns": lambda: automl_ext.discounted_returns(*episode),

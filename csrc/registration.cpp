@@ -39,6 +39,30 @@ TORCH_LIBRARY(automl_ext, m) {
       "_mixed_op_backward(Tensor grad, Tensor[] inputs, Tensor weights, int[] positions, bool[] input_needs) "
       "-> (Tensor[], Tensor)");
 
+  // x is [..., inputs], or [E, ..., inputs] with stacked_x; weights are [outputs, inputs] or [E, outputs, inputs]; biases are
+  // [outputs] or [E, outputs], as many as weights or none. activation: see csrc/mlp/mlp.h.
+  m.def(
+      "mlp(Tensor x, Tensor[] weights, Tensor[] biases, int activation, bool activate_last, bool stacked_x) -> Tensor");
+  // Called if a gradient is needed. kept: outputs and slopes of the layers, for _backward only.
+  m.def(
+      "_mlp_trained(Tensor x, Tensor[] weights, Tensor[] biases, int activation, bool activate_last, bool stacked_x) "
+      "-> (Tensor y, Tensor kept)");
+  // y is read if activate_last, unless the activation keeps its slope. Returns the gradients of x, the weights and the
+  // biases, without those that are not needed.
+  m.def(
+      "_mlp_backward(Tensor grad, Tensor x, Tensor[] weights, Tensor kept, Tensor? y, int activation, bool "
+      "activate_last, "
+      "bool stacked_x, bool has_biases, bool needs_x, bool needs_parameters) -> Tensor[]");
+  // x [..., inputs], h [..., n], w_ih [3 n, inputs], w_hh [3 n, n], b_ih and b_hh [3 n].
+  m.def("gru_cell(Tensor x, Tensor h, Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh) -> Tensor");
+  m.def(
+      "_gru_cell_trained(Tensor x, Tensor h, Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh) "
+      "-> (Tensor next, Tensor kept)");
+  // Returns the gradients of x and h, if needed, and of the weights and biases, if needed.
+  m.def(
+      "_gru_cell_backward(Tensor grad, Tensor x, Tensor h, Tensor w_ih, Tensor w_hh, Tensor kept, bool has_biases, "
+      "bool needs_inputs, bool needs_parameters) -> Tensor[]");
+
   // All tensors are [T, ...], of one shape, time first; flags are bool. Backward ops return the gradients of the float inputs
   // in their order; [0] where there is none.
   m.def(
@@ -76,4 +100,15 @@ TORCH_LIBRARY(automl_ext, m) {
   m.def(
       "categorical_projection(Tensor next_probs, Tensor rewards, Tensor terminated, Tensor? discounts, float gamma, "
       "float v_min, float v_max) -> Tensor");
+
+  // logits [..., n], actions int64 [...]; the results have the shape of actions.
+  m.def("categorical_log_probs(Tensor logits, Tensor actions) -> (Tensor log_probs, Tensor entropy)");
+  m.def(
+      "_categorical_log_probs_backward(Tensor? grad_log_probs, Tensor? grad_entropy, Tensor logits, Tensor actions) "
+      "-> Tensor");
+  // All tensors have one shape. old_log_probs and advantages have no gradient.
+  m.def("clipped_surrogate(Tensor log_probs, Tensor old_log_probs, Tensor advantages, float clip) -> Tensor");
+  m.def(
+      "_clipped_surrogate_backward(Tensor grad, Tensor log_probs, Tensor old_log_probs, Tensor advantages, float clip) "
+      "-> Tensor");
 }

@@ -28,6 +28,8 @@ def contenders(case: Case, pass_: str, compiled: bool) -> tuple[dict[str, Bind],
         skipped["compiled"] = "no tensor operations to compile"
     elif case.loop:
         skipped["compiled"] = "the loop over time would be unrolled: minutes of compiling"
+    elif case.not_compiled:
+        skipped["compiled"] = case.not_compiled
     else:
         bound["compiled"] = plain(compile_afresh(case.eager))
     for name, peer in case.peers.items():

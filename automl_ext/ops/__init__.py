@@ -10,6 +10,8 @@ if TYPE_CHECKING:  # loaded at first use
     from automl_ext.ops.gumbel import gumbel_argmax, gumbel_entmax15, gumbel_softmax
     from automl_ext.ops.mixed import cell_aggregate, mixed_op
     from automl_ext.ops.modules import GumbelMixedOp, MixedOp
+    from automl_ext.ops.networks import FusedMLP, gru_cell, mlp
+    from automl_ext.ops.policy import categorical_log_probs, clipped_surrogate
     from automl_ext.ops.returns import discounted_returns, gae, lambda_returns, n_step_returns, retrace, vtrace
     from automl_ext.ops.targets import categorical_projection, td_targets
 
@@ -19,18 +21,23 @@ if _native.is_loaded():
     register()
 
 __all__ = [
+    "FusedMLP",
     "GumbelMixedOp",
     "MixedOp",
+    "categorical_log_probs",
     "categorical_projection",
     "cell_aggregate",
+    "clipped_surrogate",
     "discounted_returns",
     "entmax15",
     "gae",
+    "gru_cell",
     "gumbel_argmax",
     "gumbel_entmax15",
     "gumbel_softmax",
     "lambda_returns",
     "mixed_op",
+    "mlp",
     "n_step_returns",
     "retrace",
     "sparsemax",

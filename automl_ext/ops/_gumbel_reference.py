@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from automl_ext.ops._checks import autocast_enabled
-from automl_ext.ops.entmax._reference import _entmax15_reference
 
 _LOW = 0xFFFFFFFF
 
@@ -70,7 +69,12 @@ def gumbel_reference(
     z = perturbed(logits, seed, dim)
     index = z.detach().argmax(dim) if return_index or (hard and z.numel()) else None
     scaled = _divided(z, tau, dim, activation) if z.numel() else z
-    soft = torch.softmax(scaled, dim) if activation == "softmax" else _entmax15_reference(scaled, dim)
+    if activation == "softmax":
+        soft = torch.softmax(scaled, dim)
+    else:
+        from automl_ext.ops.entmax._reference import _entmax15_reference
+
+        soft = _entmax15_reference(scaled, dim)
     if hard and index is not None:
         one_hot = torch.zeros_like(soft).scatter(dim, index.unsqueeze(dim) if logits.ndim else index, 1.0)
         one_hot = one_hot * (soft.detach().sum(dim, keepdim=True) > 0)  # an entmax row of only -inf stays 0

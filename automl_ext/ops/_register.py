@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.library import register_autocast, register_fake, register_vmap
 
-from automl_ext.ops import _register_returns
+from automl_ext.ops import _register_mlp, _register_policy, _register_returns
 
 ops = torch.ops.automl_ext
 
@@ -195,6 +195,8 @@ def register() -> None:
     _register_gumbel_argmax()
     _register_mixed_op()
     _register_returns.register()
+    _register_mlp.register()
+    _register_policy.register()
     # float32 under autocast, as torch.softmax. mixed_op and the returns keep the dtype of their inputs.
     for name in ("entmax15", "sparsemax", "gumbel_softmax", "gumbel_entmax15", "gumbel_argmax"):
         for device in ("cpu", "cuda"):

@@ -66,6 +66,8 @@ const MixedOpKernels& mixed_op_kernels() { return kernels().mixed_op; }
 const ReturnsKernels& returns_kernels() { return kernels().returns; }
 const TargetsKernels& targets_kernels() { return kernels().targets; }
 const DenseKernels& dense_kernels() { return kernels().dense; }
+const MlpKernels& mlp_kernels() { return kernels().mlp; }
+const PolicyKernels& policy_kernels() { return kernels().policy; }
 
 const char* compiled_instruction_sets() {
 #ifdef AUTOML_EXT_X86

@@ -4,6 +4,8 @@
 #include "../entmax/entmax.h"
 #include "../gumbel/gumbel.h"
 #include "../mixed_op/mixed_op.h"
+#include "../mlp/mlp.h"
+#include "../policy/policy.h"
 #include "../returns/returns.h"
 #include "../targets/targets.h"
 
@@ -22,6 +24,8 @@ struct Kernels {
   ReturnsKernels returns;
   TargetsKernels targets;
   DenseKernels dense;
+  MlpKernels mlp;
+  PolicyKernels policy;
 };
 
 // The kernels of the best instruction set of this CPU. AUTOML_EXT_CPU=default|avx2|avx512, read once, selects a lower

@@ -49,6 +49,6 @@ def test_each_file_includes_what_it_uses(pattern: str, tmp_path: Path) -> None:
 
 def test_a_missing_include_is_found(tmp_path: Path) -> None:
     broken = tmp_path / "broken.inc"
-    text = (ROOT / "csrc/dense/gru_kernel.inc").read_text()
+    text = (ROOT / "csrc/mlp/gru.inc").read_text()
     broken.write_text(re.sub(r'#include "[^"]*"\n', "", text))
     assert "SIMD_NAMESPACE" in errors(broken)

@@ -39,6 +39,7 @@ class OpSpec:
     noise_seed: int | None = None
     differentiable: bool = True
     autocast_dtype: torch.dtype | None = torch.float32  # of the result for bfloat16 inputs; None: bfloat16
+    lower_precision: bool = False  # under autocast, float32 inputs are computed in its dtype, as by F.linear
     dims: Sequence[int] = (0, 1, -1)
     rowwise: bool = True  # compare results row by row along dim, else as a whole
 

@@ -6,7 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
+from mlp_specs import MLP_SPECS
 from op_spec import OpSpec
+from policy_specs import POLICY_SPECS
 from returns_specs import RETURNS_SPECS
 from torch import Tensor
 
@@ -187,4 +189,6 @@ SPECS = [
         rowwise=False,
     ),
     *RETURNS_SPECS,
+    *MLP_SPECS,
+    *POLICY_SPECS,
 ]

@@ -40,6 +40,26 @@ CALLS: dict[str, tuple[Callable, dict[str, Tensor]]] = {
         lambda x, y, weights: a.cell_aggregate([[x], [y]], weights),
         {"x": X, "inputs[1]": X, "weights": torch.ones(2, 1)},
     ),
+    "mlp": (
+        lambda x, w, b: a.mlp(x, [w], [b]),
+        {"x": X, "weights[0]": torch.ones(2, 3), "biases[0]": torch.ones(2)},
+    ),
+    "gru_cell": (
+        a.gru_cell,
+        {
+            "x": X,
+            "h": X,
+            "w_ih": torch.ones(9, 3),
+            "w_hh": torch.ones(9, 3),
+            "b_ih": torch.ones(9),
+            "b_hh": torch.ones(9),
+        },
+    ),
+    "categorical_log_probs": (a.categorical_log_probs, {"logits": X, "actions": V.long()}),
+    "clipped_surrogate": (
+        lambda **t: a.clipped_surrogate(**t, clip=0.2),
+        {"log_probs": X, "old_log_probs": X, "advantages": X},
+    ),
     "gae": (lambda **t: a.gae(**t, gamma=0.9, lam=0.9), {"rewards": X, "values": X, "next_values": X, **ENDS}),
     "lambda_returns": (
         lambda **t: a.lambda_returns(**t, gamma=0.9, lam=0.9),
@@ -69,7 +89,7 @@ SECOND = [(op, name) for op, (_, tensors) in CALLS.items() for name in list(tens
 
 def call(op: str, tensors: dict[str, Tensor]) -> tuple[Tensor, ...]:
     function = CALLS[op][0]
-    named = op not in ("mixed_op", "cell_aggregate")
+    named = op not in ("mixed_op", "cell_aggregate", "mlp")
     out = function(**tensors) if named else function(*tensors.values())
     return out if isinstance(out, tuple) else (out,)
 

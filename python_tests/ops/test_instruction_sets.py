@@ -40,6 +40,23 @@ for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         xs = [(x.abs() * (k / n)).detach().requires_grad_() for k in range(1, 5)]
         w = torch.tensor([0.3, -1.0, 0.0, 2.0], dtype=dtype, requires_grad=True)
         keep(name + "mixed_op", a.mixed_op(xs, w), w, *xs)
+        actions = torch.arange(40) % n
+        keep(name + "log_probs", a.categorical_log_probs(x, actions)[0], x)
+        keep(name + "entropy", a.categorical_log_probs(x, actions)[1], x)
+        old, advantages = x.detach() * 0.9, xs[0].detach() - 1
+        keep(name + "surrogate", a.clipped_surrogate(x, old, advantages, 0.2), x)
+    if dtype in (torch.float32, torch.float64):
+        own = torch.Generator().manual_seed(1)
+        for rows in (1, 2, 3, 7, 30, 90):
+            x = torch.randn(rows, 5, generator=own).to(dtype).requires_grad_()
+            parameters = [torch.randn(size, generator=own).to(dtype).mul(0.2).requires_grad_()
+                          for size in ((37, 5), (18, 37), (37,), (18,))]
+            for f in ("tanh", "relu", "elu", "gelu", "silu"):
+                y = a.mlp(x, parameters[:2], parameters[2:], f)
+                keep(f"mlp {dtype} {rows} {f}", y, x, *parameters)
+            parameters = [torch.randn(size, generator=own).to(dtype).mul(0.2).requires_grad_()
+                          for size in ((rows, 19), (57, 5), (57, 19), (57,), (57,))]
+            keep(f"gru_cell {dtype} {rows}", a.gru_cell(x, *parameters), x, *parameters)
     # Two categories at tau = 1: one exponential of a difference of noise, independent of the order of summation.
     results[f"noise {dtype}"] = a.gumbel_softmax(torch.zeros(5000, 2, dtype=dtype), seed=9)
 results["bits of choices"] = a.gumbel_argmax(torch.zeros(100, 10_000), seed=-3)

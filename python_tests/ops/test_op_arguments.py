@@ -56,6 +56,21 @@ OPS: dict[str, tuple[Callable, dict]] = {
     "gumbel_argmax": (a.gumbel_argmax, {"logits": X, "dim": -1, "generator": None, "seed": 1}),
     "mixed_op": (a.mixed_op, {"inputs": [X, None, X], "weights": torch.ones(3)}),
     "cell_aggregate": (a.cell_aggregate, {"inputs": [[X, None], [X, X]], "weights": torch.ones(2, 2)}),
+    "mlp": (
+        a.mlp,
+        {"x": X, "weights": [torch.ones(2, 3), torch.ones(1, 2)], "biases": [torch.ones(2), torch.ones(1)]}
+        | {"activation": "elu", "activate_last": False, "stacked_x": False},
+    ),
+    "gru_cell": (
+        a.gru_cell,
+        {"x": X, "h": torch.ones(4, 2), "w_ih": torch.ones(6, 3), "w_hh": torch.ones(6, 2)}
+        | {"b_ih": torch.ones(6), "b_hh": torch.ones(6)},
+    ),
+    "categorical_log_probs": (a.categorical_log_probs, {"logits": X, "actions": torch.zeros(4, dtype=torch.int64)}),
+    "clipped_surrogate": (
+        a.clipped_surrogate,
+        {"log_probs": X, "old_log_probs": X, "advantages": X, "clip": 0.2},
+    ),
     "MixedOp": (edge, {"candidates": [torch.nn.Identity(), torch.nn.Tanh()], "weights": torch.ones(2)}),
     "discounted_returns": (
         a.discounted_returns,

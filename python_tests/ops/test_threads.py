@@ -110,6 +110,27 @@ def test_mixed_op(size: int) -> None:
     assert_same_bits(lambda a, b, c, d, w: automl_ext.cell_aggregate([[a, b], [c, d]], w), [*xs[:4], edges])
 
 
+@pytest.mark.parametrize("rows", [1, 2, 3, 85, 1001])
+@pytest.mark.parametrize("activation", ["tanh", "gelu"])
+def test_mlp(rows: int, activation: str) -> None:
+    sizes = [(130, 17), (75, 130), (3, 75)]
+    weights = [random(2, *size, seed=i).mul(0.1).requires_grad_() for i, size in enumerate(sizes)]
+    biases = [random(2, size[0], seed=3).requires_grad_() for size in sizes]
+
+    def mlp(x: Tensor, *parameters: Tensor) -> Tensor:
+        return automl_ext.mlp(x, parameters[:3], parameters[3:], activation)
+
+    inputs = [random(rows, 17, seed=4).requires_grad_(), *weights, *biases]
+    assert_same_bits(mlp, inputs)
+    assert_same_bits(mlp, [x.detach() for x in inputs])
+
+
+@pytest.mark.parametrize("rows", [1, 3, 401])
+def test_gru_cell(rows: int) -> None:
+    sizes = [(rows, 30), (rows, 77), (231, 30), (231, 77), (231,), (231,)]
+    assert_same_bits(automl_ext.gru_cell, [random(*s, seed=i).requires_grad_() for i, s in enumerate(sizes)])
+
+
 @pytest.mark.parametrize("shape", [(7, 5003), (129, 321), (40_000, 3)], ids=str)
 def test_returns(shape: tuple[int, int]) -> None:
     rewards, values, following, log_rhos = (random(*shape, seed=seed).requires_grad_() for seed in range(4))

@@ -48,6 +48,7 @@ class Case:
         prepares: whether ``ours`` and ``eager`` have the type Bind, which prepares a call, instead of Function.
         moved: number of bytes that must move; None: the bytes of all inputs and outputs.
         loop: whether the eager formula is a loop over time.
+        not_compiled: why the compiled formula is left out; empty: it is measured.
     """
 
     op: str
@@ -70,6 +71,7 @@ class Case:
     prepares: bool = False
     moved: int | None = None
     loop: bool = False
+    not_compiled: str = ""
 
     def bound(self, function: Function) -> Bind:
         return function if self.prepares else plain(function)

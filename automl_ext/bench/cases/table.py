@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from automl_ext.bench.cases.case import Case
+from automl_ext.bench.cases.networks import gru_cases, mlp_cases
 from automl_ext.bench.cases.replay import replay_cases
 from automl_ext.bench.cases.returns import returns_cases
 from automl_ext.bench.cases.rows import attention_cases, mixed_cases, projection_cases, q_cases, row_cases
@@ -15,7 +16,8 @@ from automl_ext.bench.cases.rows import attention_cases, mixed_cases, projection
 Shapes = dict[str, list[tuple[int, ...]]]
 # "rows": rows × categories. "attention": batch × heads × queries × keys. "mixed": inputs × shape of each.
 # "returns": steps × columns. "atoms": transitions × atoms of a distribution, "actions": transitions × actions.
-# "replay": capacity × batch.
+# "replay": capacity × batch. "mlp": batch × inputs × hidden layers × outputs. "gru": batch × units.
+BATCHES = (1, 8, 64, 256, 2048)
 CPU_SHAPES: Shapes = {
     "rows": [(14, 8), (4096, 8), (4096, 32), (262_144, 8), (1024, 1024), (64, 32_000)],
     "attention": [(8, 8, 256, 256)],
@@ -24,6 +26,10 @@ CPU_SHAPES: Shapes = {
     "atoms": [(256, 51), (32_768, 51)],
     "actions": [(256, 18), (65_536, 18)],
     "replay": [(1_000_000, 256)],
+    "mlp tanh": [(batch, 4, 64, 64, 2) for batch in BATCHES],
+    "mlp relu": [(batch, 17, 256, 256, 6) for batch in BATCHES],
+    "mlp elu": [(batch, 230, 400, 400, 400, 400, 1) for batch in BATCHES],
+    "gru": [(16, 200), (50, 400)],
 }
 # On a GPU, cases of 64 MB or more in bfloat16 measure the bandwidth, small cases the cost of a call.
 CUDA_SHAPES: Shapes = {
@@ -34,6 +40,10 @@ CUDA_SHAPES: Shapes = {
     "atoms": [(256, 51), (655_360, 51)],
     "actions": [(256, 18), (2_097_152, 18)],
     "replay": [],  # the buffer is in the host's memory
+    "mlp tanh": [],  # no kernels of our own
+    "mlp relu": [],
+    "mlp elu": [],
+    "gru": [],
 }
 QUICK_SHAPES: Shapes = {
     "rows": [(14, 8), (60, 300)],
@@ -43,6 +53,10 @@ QUICK_SHAPES: Shapes = {
     "atoms": [(20, 11)],
     "actions": [(20, 4)],
     "replay": [(400, 20)],
+    "mlp tanh": [(5, 3, 4, 2)],
+    "mlp relu": [(5, 3, 4, 2)],
+    "mlp elu": [(5, 3, 4, 2)],
+    "gru": [(5, 3)],
 }
 FAMILIES: dict[str, Callable[..., list[Case]]] = {
     "rows": row_cases,
@@ -52,6 +66,10 @@ FAMILIES: dict[str, Callable[..., list[Case]]] = {
     "atoms": projection_cases,
     "actions": q_cases,
     "replay": replay_cases,
+    "mlp tanh": mlp_cases("tanh"),
+    "mlp relu": mlp_cases("relu"),
+    "mlp elu": mlp_cases("elu"),
+    "gru": gru_cases,
 }
 
 

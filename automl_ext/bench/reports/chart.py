@@ -17,6 +17,7 @@ FAMILIES = {
     "entmax": ("entmax", "sparsemax"),
     "Gumbel samples": ("gumbel",),
     "mixed ops": ("mixed_op", "cell_aggregate"),
+    "small networks": ("mlp", "gru_cell"),
     "returns": (),
     "off-policy and distributional targets": ("vtrace", "retrace", "td_targets", "categorical_projection"),
     "replay": ("prioritized_replay",),
