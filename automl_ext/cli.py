@@ -12,7 +12,7 @@ import tyro
 
 from automl_ext._native import BackendError
 from automl_ext.multi_seed import print_seeds, run_command
-from automl_ext.parsing import parse
+from automl_ext.parsing import parse, with_extras
 from automl_ext.runners import RANKED, RUNNERS
 from automl_ext.summary import only_json, print_evaluation, print_json, print_recording, print_run, print_stopped
 from automl_ext.training import ranks
@@ -78,7 +78,7 @@ class EvalCommand:
     mp4: Path | None = None
     """Record one more episode to this MP4 file."""
     trust: Trust = ()
-    """Python module that the run's configuration may name (env_id, wrapper, potential); it is imported. May be
+    """Python module that the run's configuration may name (env_id, wrapper, a potential); it is imported. May be
     repeated."""
     json: bool = False
     """Print the result as JSON, and nothing else, on standard output."""
@@ -89,7 +89,8 @@ class ExportCommand:
     run: Annotated[Path, tyro.conf.Positional]
     """Run directory of a finished retrain or search command, or of train (not of dreamer)."""
     out: Path
-    """NAME.pt2 (torch.export), NAME.py (a Python module, its weights in NAME.pt), or NAME: all of them."""
+    """A network: NAME.pt2 (torch.export), NAME.py (a Python module, its weights in NAME.pt), or NAME for all of them. A
+    policy: the folder of policy.pt2 (torch.export), policy.json and README.md."""
     policy: Literal["best", "last"] = "best"
     """Policy of a run of train: "best" by the evaluations, or "last", that of the newest checkpoint."""
     trust: Trust = ()
@@ -183,7 +184,7 @@ def evaluate(prog: str, args: Sequence[str]) -> int:
 
 
 def record(prog: str, args: Sequence[str]) -> int:
-    from automl_ext.rl.episodes.record import RecordCommand, record_run
+    from automl_ext.rl.reports.record import RecordCommand, record_run
 
     text = "Record episodes of a trained policy, from which bc, cql and iql learn."
     command = parse_options(RecordCommand, prog, args, description=text)
@@ -202,7 +203,7 @@ def export(prog: str, args: Sequence[str]) -> int:
     from automl_ext.training.run import algorithm_of
 
     if algorithm_of(command.run) in named("agent"):
-        from automl_ext.rl.export.export import export_policy
+        from automl_ext.rl.export import export_policy
 
         written = export_policy(command.run, command.out, command.policy, command.trust)
     else:
@@ -248,7 +249,7 @@ def completion(prog: str, args: Sequence[str]) -> int:
     for name, command in COMMANDS.items():
         if name in RUNNERS:
             runner = RUNNERS[name]
-            forms[name] = command.help, RunCommand[runner.options, runner.load()[0]]  # type: ignore[misc,name-defined]
+            forms[name] = command.help, RunCommand[runner.options, with_extras(runner.load()[0])]  # type: ignore[misc,name-defined]
         elif name != "tune":
             forms[name] = command.help, load(command.options)
     print_script(args, forms | tune_forms())

@@ -47,7 +47,7 @@ def run_command(prog: str, function: Run, config: Any, options: RunOptions) -> d
         raise UserError(f"--cluster: {prog} is one run, which cannot be divided; add --seeds to run several")
     with cluster:
         if ablates:
-            from automl_ext.rl.dqn.ablation import ablate
+            from automl_ext.rl.reports.ablation import ablate
 
             return ablate(config, options.out, seeds, resume=options.resume)
         if seeds is not None:

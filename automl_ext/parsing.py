@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from importlib import import_module
-from typing import Any
+from typing import Annotated, Any
+
+import tyro
 
 from automl_ext.training.config import apply_toml, to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.user_code import check_trusted, own_names
 from automl_ext_cli.options import parse_options
+from automl_ext_cli.table import COMMANDS
 
 # Options that do not exist any more, per command: what replaces them.
 _OF_SUPERNETS = {
@@ -21,7 +25,21 @@ _OF_SUPERNETS = {
         "in our measurements it did not help (docs/development/learning-notes.md)",
     ),
 }
+_OF_AGENTS = {
+    **dict.fromkeys(("--bonus", "--bonus-weight"), "use --count-bonus.weight or --rnd.weight"),
+    "--bonus-once": "use --count-bonus.once or --rnd.once",
+    "--potential": "use --potential.function",
+    "--scale-rewards": "use --scaled-rewards.on",
+    "--augment": "use --shift.copies 1 (rad) or 2 (drq)",
+    "--augment-shift": "use --shift.pixels",
+    "--drac": "in our measurements it did not help (docs/development/learning-notes.md)",
+    **dict.fromkeys(("--auxiliary", "--auxiliary-weight"), "use --contrastive.weight"),
+    **dict.fromkeys(("--self-imitation", "--imitation-updates"), "use --self-imitation.updates"),
+    "--imitation-batch-size": "use --self-imitation.batch-size",
+    "--init-policy": "use --initial-policy.path",
+}
 REMOVED = {
+    **{name: _OF_AGENTS for name, command in COMMANDS.items() if command.kind == "agent"},
     "nas-bench": {"--controller": "use --algorithms renas (controller lstm) or renas-history (controller history)"},
     **dict.fromkeys(("search gdas", "search entmax-gdas", "search darts"), _OF_SUPERNETS),
 }
@@ -42,24 +60,56 @@ def parse(form: Any, kinds: Sequence[type], default: Callable[[Any], Any], prog:
         UserError: a value is wrong, a file is missing, an option was removed, or a file names a module that --trust
             does not name.
     """
-    for flag, instead in REMOVED.get(prog.removeprefix("automl-ext "), {}).items():
+    for flag, instead in REMOVED.get(prog.removeprefix("automl-ext ").removeprefix("tune "), {}).items():
         if any(arg.partition("=")[0] in (flag, flag.replace("--", "--no-", 1)) for arg in args):
             raise UserError(f"{flag}: removed; {instead}")
     options, settings = kinds[0], kinds[-1]
     toml = option_value("--config", args)
     try:  # the dataclasses check their values and raise ValueError
         with contextlib.ExitStack() as stack:
-            defaults = named_values(options, settings(), args)
+            defaults = named_values(options, default_of(settings), args)
             if toml is not None:
                 defaults = apply_toml(defaults, toml)
             named = list(own_names(to_dict(defaults)))
-            for kind in kinds:
+            for kind in {*kinds, *(type(inner) for inner in inner_configs(defaults))}:
                 stack.enter_context(raise_user_errors(kind))
             parsed = parse_options(form, prog, args, default=default(defaults))
     except (ValueError, OverflowError) as error:  # an int with hundreds of digits overflows
         raise UserError(str(error)) from None
     check_trusted(named, parsed.options.trust, str(toml))
     return parsed
+
+
+def default_of(settings: type) -> Any:
+    """Return the default of a configuration's class; that of an agent has the options of all extras."""
+    config = settings()
+    if not hasattr(config, "extras"):
+        return config
+    from automl_ext.rl.extras import Extras
+
+    return dataclasses.replace(config, extras=Extras())
+
+
+def with_extras(settings: type) -> type:
+    """Return a configuration's class whose type says what :func:`default_of` has, for completion."""
+    if "extras" not in settings.__dataclass_fields__:  # type: ignore[attr-defined]
+        return settings
+    from automl_ext.rl.extras import Extras
+
+    class WithExtras(settings):
+        __annotations__ = {"extras": Annotated[Extras, tyro.conf.arg(name="Extras", prefix_name=False)]}
+        extras = dataclasses.field(default_factory=Extras)
+
+    return dataclasses.dataclass(WithExtras)
+
+
+def inner_configs(config: Any) -> Iterator[Any]:
+    """Yield the dataclasses in a dataclass."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if dataclasses.is_dataclass(value):
+            yield value
+            yield from inner_configs(value)
 
 
 def named_values(options: Any, defaults: Any, args: Sequence[str]) -> Any:

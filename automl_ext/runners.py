@@ -145,10 +145,7 @@ RUNNERS: dict[str, Runner] = {
 }
 RUNNERS |= {name: RUNNERS[command.run] for name, command in COMMANDS.items() if command.kind == "alias"}
 # The commands that torchrun may start in several processes.
-RANKED = (
-    *(name for name, command in COMMANDS.items() if command.kind == "supernet"),
-    *("retrain", "train a2c", "train ppo", "train dreamer"),
-)
+RANKED = (*(name for name, command in COMMANDS.items() if command.kind == "supernet"), "retrain")
 RUNNERS["train dqn"] = RUNNERS["train dqn"]._replace(options=DQNOptions)
 RUNNERS["retrain"] = RUNNERS["retrain"]._replace(metric=_RETRAIN)
 

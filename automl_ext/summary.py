@@ -125,8 +125,8 @@ def print_evaluation(run: Path, result: dict[str, Any], videos: Sequence[Path]) 
 
 def print_recording(run: Path, out: Path, result: dict[str, Any]) -> None:
     """Print the result of ``automl-ext record`` of a run."""
+    from automl_ext.rl.algorithms.bc import BCConfig
     from automl_ext.rl.envs.making import EnvOptions
-    from automl_ext.rl.imitation.bc import BCConfig
     from automl_ext.tune.commands.flags import as_flags
 
     stored = read_object(run / "config.json")

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Generic, TypeVar
 import tyro
 
 from automl_ext.parallel.cluster import Cluster
-from automl_ext.parsing import option_value, parse
+from automl_ext.parsing import option_value, parse, with_extras
 from automl_ext.runners import LEARNERS, TUNABLE, LearnerOptions, Runner, TrainOptions
 from automl_ext.summary import only_json, print_json, print_stopped, print_tuning
 from automl_ext.training.errors import UserError
@@ -77,7 +77,10 @@ def run_tune(prog: str, args: Sequence[str]) -> int:
 def tune_forms() -> dict[str, tuple[str, Any]]:
     """Return help text and dataclass of the options of each command, for completion."""
     return {
-        f"tune {name}": (COMMANDS[name].help, TuneCommand[options_of(runner), without_shared(runner.load()[0])])  # type: ignore[misc]
+        f"tune {name}": (
+            COMMANDS[name].help,
+            TuneCommand[options_of(runner), with_extras(without_shared(runner.load()[0]))],  # type: ignore[misc]
+        )
         for name, runner in TUNABLE.items()
     }
 

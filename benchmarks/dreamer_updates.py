@@ -33,12 +33,12 @@ def ours() -> Callable[[], object]:
     sizes = {"deter": SIZE, "hidden": SIZE, "units": SIZE, "stoch": STOCH, "horizon": HORIZON}
     layers = {"encoder_layers": 2, "reward_layers": 2, "continue_layers": 3, "value_layers": 3, "actor_layers": 4}
     config = DreamerConfig(batch_size=BATCH, sequence_length=LENGTH, **sizes, **layers)
-    learner = Dreamer(config).learner
+    agent = Dreamer(config)
     never, always = torch.zeros(LENGTH, BATCH, dtype=torch.bool), torch.ones(LENGTH, BATCH, dtype=torch.bool)
     actions = torch.nn.functional.one_hot(torch.randint(2, (LENGTH, BATCH)), 2).float()
     observations, rewards = torch.randn(LENGTH, BATCH, 4), torch.ones(LENGTH, BATCH)
     sequences = Sequences(observations, actions, rewards, never, always, always)
-    return lambda: learner.update(sequences)
+    return lambda: agent.learn_from(sequences)
 
 
 def sheeprl() -> Callable[[], object]:

@@ -14,8 +14,7 @@ import time
 
 import torch
 
-from automl_ext.rl.dqn.agent import DQN
-from automl_ext.rl.dqn.config import DQNConfig
+from automl_ext.rl.algorithms.dqn import DQN, DQNConfig
 
 
 def ours(steps: int, seed: int) -> float:

@@ -6,7 +6,6 @@
 #include <set>
 #include <thread>
 
-#include "dense/dense_module.h"
 #include "instruction_sets/kernels.h"
 #include "mlp/mlp_module.h"
 #include "replay/replay_module.h"
@@ -30,7 +29,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("instruction_set", [] { return automl_ext::kernels().instruction_set; });
   m.def("parallel_threads", &parallel_threads);
   m.def("compiled_instruction_sets", &automl_ext::compiled_instruction_sets);
-  automl_ext::bind_dense(m);
   automl_ext::bind_mlp(m);
   automl_ext::bind_replay(m);
 }

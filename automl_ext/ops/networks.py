@@ -298,4 +298,4 @@ class FusedMLP(nn.Sequential):
         layers = list(self._modules.values())[::2]
         weights = [layer._parameters["weight"] for layer in layers]  # an attribute of a module takes longer to look up
         biases = [layer._parameters["bias"] for layer in layers]
-        return mlp(x, weights, biases, self.activation)
+        return mlp(x, weights, biases, self.activation)  # type: ignore[arg-type]  # no parameter is None

@@ -12,8 +12,10 @@ import gymnasium
 
 from automl_ext.rl.envs.callables import env_id_of
 from automl_ext.rl.envs.making import EnvOptions
+from automl_ext.rl.extras import EXTRAS, Extras
+from automl_ext.rl.loop.agent import NoEnvs
 from automl_ext.rl.loop.learning import LearningAgent
-from automl_ext.rl.loop.saved import NoEnvs, read_agent
+from automl_ext.rl.loop.saved import read_agent
 from automl_ext.rl.networks.groups import names_of
 from automl_ext.rl.presets import preset as with_preset
 from automl_ext.rl.registry import ALGORITHMS, algorithm
@@ -27,7 +29,9 @@ from automl_ext.training.user_code import check_trusted, imported_modules, modul
 Env = str | Callable[..., gymnasium.Env]
 
 
-def make(name: str, env: Env = "CartPole-v1", *, preset: str | None = None, **options: Any) -> LearningAgent:
+def make(
+    name: str, env: Env = "CartPole-v1", *, preset: str | None = None, extras: Iterable[Any] = (), **options: Any
+) -> LearningAgent:
     """Make an agent: ``make("a2c", "CartPole-v1", total_steps=50_000, lr=1e-3)``.
 
     Args:
@@ -35,11 +39,15 @@ def make(name: str, env: Env = "CartPole-v1", *, preset: str | None = None, **op
         env: an environment id, ``module:Name-v0`` to import a module first, or a callable that makes a new environment
             in every call: a class or ``lambda: MyEnv()``. a3c takes no callable.
         preset: name of a set of option values, as in ``--preset``.
+        extras: additions to the algorithm, for example ``[CountBonus(0.1)]``; see :mod:`automl_ext.rl.extras`. Your own
+            extras have the interface :class:`~automl_ext.rl.loop.seams.Extra`. They are attached last; saved agents and
+            the configurations of runs do not contain them.
         **options: fields of the algorithm's configuration, for example of :class:`A2CConfig`, and of
             :class:`EnvOptions`.
 
     Raises:
-        UserError: unknown algorithm, option or environment; a value of the wrong type or out of range.
+        UserError: unknown algorithm, option or environment; a value of the wrong type or out of range; an extra that is
+            not possible with the algorithm.
         TypeError: ``env`` is neither a string nor a callable.
     """
     if name not in ALGORITHMS:
@@ -47,14 +55,23 @@ def make(name: str, env: Env = "CartPole-v1", *, preset: str | None = None, **op
         hint = f"; the nearest is {nearest[0]}" if nearest else ""
         raise UserError(f"make: algorithm: expected one of {', '.join(ALGORITHMS)}, got {short(name)}{hint}")
     found = algorithm(name)
-    config = found.config()
+    ours = [extra for extra in extras if type(extra) in EXTRAS]
+    config = found.config(extras=Extras.of(ours))
     if preset is not None:
         config = with_preset(preset, config)
     table: dict[str, Any] = {"env_id": env_id_of(env), "env": {}}
     for key, value in options.items():
         value = list(value) if isinstance(value, tuple) else value
         (table["env"] if key in EnvOptions.__dataclass_fields__ else table)[key] = value
-    return found.agent(with_values(config, table, f"make({name!r})"))
+    agent: LearningAgent = found.agent(with_values(config, table, f"make({name!r})"))
+    try:
+        for extra in extras:
+            if type(extra) not in EXTRAS:
+                agent.attach(extra)
+    except BaseException:
+        agent.close()
+        raise
+    return agent
 
 
 def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) -> LearningAgent:
@@ -66,7 +83,7 @@ def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) ->
     Args:
         path: the file.
         env: replaces the environment of the configuration; needed if that was a callable of another process.
-        trust: Python modules that the configuration may name (``env_id``, ``wrapper``, ``potential``); they are
+        trust: Python modules that the configuration may name (``env_id``, ``wrapper``, a potential); they are
             imported when environments are made. The module that ``env`` names and your modules that this process
             has imported are trusted.
 
@@ -80,7 +97,7 @@ def load(path: str | Path, env: Env | None = None, trust: Iterable[str] = ()) ->
     found = algorithm(saved.algorithm)
     changes: dict[str, Any] = {} if env is None else {"env_id": env_id_of(env)}
     try:
-        config = saved.config_like(found.config())
+        config = saved.config_like(found.config(extras=Extras()))
         if config.device != "cpu":
             changes["device"] = "auto"  # this machine may have no GPU
         config = dataclasses.replace(config, **changes)
@@ -105,7 +122,7 @@ def load_run(
         policy: "best", the best policy of the run; or "last", the newest checkpoint with optimizer, replay and
             environments, so that ``learn`` continues exactly.
         env: replaces the environment of the configuration; needed if that was a callable of another process.
-        trust: Python modules that the configuration may name (``env_id``, ``wrapper``, ``potential``); they are
+        trust: Python modules that the configuration may name (``env_id``, ``wrapper``, a potential); they are
             imported. The module that ``env`` names and your modules that this process has imported are trusted.
 
     Raises:

@@ -30,4 +30,4 @@ def algorithm(name: str) -> Algorithm:
     """Import an algorithm by its name in :data:`ALGORITHMS`."""
     command = ALGORITHMS[name]
     agent = load(command.run)
-    return Algorithm(load(command.options), agent, functools.partial(loop.train, name, agent))
+    return Algorithm(load(command.options), agent, functools.partial(loop.train, agent))

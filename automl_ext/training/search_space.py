@@ -86,22 +86,23 @@ Values = Range | Categories
 Space = Mapping[str, Values]  # dotted name of a field -> its values
 
 
-def search_space(config: type, prefix: str = "") -> dict[str, Values]:
+def search_space(config: Any, prefix: str = "") -> dict[str, Values]:
     """Return the declared values of a dataclass's fields, and of the dataclasses in it, by dotted name.
 
     Args:
-        config: a dataclass.
+        config: a dataclass, or an instance whose fields may hold other dataclasses than their annotations.
         prefix: start of the names.
     """
     found: dict[str, Values] = {}
-    hints = typing.get_type_hints(config, include_extras=True)
+    hints = typing.get_type_hints(config if isinstance(config, type) else type(config), include_extras=True)
     for field in dataclasses.fields(config):
         hint, name = hints[field.name], prefix + field.name
         if typing.get_origin(hint) is typing.Annotated:
             found.update((name, values) for values in hint.__metadata__ if isinstance(values, (Range, Categories)))
             hint = typing.get_args(hint)[0]
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            found |= search_space(hint, f"{name}.")
+        inner = hint if isinstance(config, type) else getattr(config, field.name)
+        if dataclasses.is_dataclass(inner):
+            found |= search_space(inner, f"{name}.")
     return found
 
 

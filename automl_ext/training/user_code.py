@@ -24,7 +24,7 @@ from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 
 GUARD = 'if __name__ == "__main__":'  # of scripts that start worker processes
-OPTIONS = ("env_id", "wrapper", "potential", "space")  # options whose values may name a module: MODULE:NAME
+OPTIONS = ("env_id", "wrapper", "function", "space")  # options whose values may name a module: MODULE:NAME
 WRAPPERS = "gymnasium.wrappers:"  # Gymnasium's own wrappers are not code of the user
 
 _OURS = os.path.dirname(automl_ext.__file__) + os.sep

@@ -2,8 +2,8 @@
 
     OMP_NUM_THREADS=1 python benchmarks/parallel/torchrun.py [--ranks 1 2] [--rounds 3] [--json FILE]
 
-Every process has one thread. A step is one gradient step of an image network, or one environment step of an agent. The
-times are those of result.json: they leave out starting, evaluation and the final test.
+Every process has one thread. A step is one gradient step. The times are those of result.json: they leave out starting
+and the final test.
 """
 
 from __future__ import annotations
@@ -15,22 +15,15 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
-from typing import Any
-
-import gymnasium
-import numpy as np
 
 from automl_ext.cli import main
 from automl_ext.training.machine.environment import cpu_name
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
-EVALUATION = ["--eval-episodes", "1", "--final-episodes", "1", "--eval-max-steps", "10", "--vectorization", "sync"]
 SEARCH = ["--epochs", "1", "--warmup", "0", "--channels", "16"]
 SEARCH += ["--retrain-epochs", "1", "--retrain-channels", "1"]
-DREAMER = ["--n-envs", "2", "--total-steps", "700", "--prefill", "500", "--pretrain", "1"]
-# Per case: command line, and number of steps where result.json has none.
+# Per case: command line, and number of steps.
 CASES: dict[str, tuple[list[str], int]] = {
     "retrain, C = 16, batch 64": (["retrain", "--genotype", CELL, "--epochs", "1"], 22),
     "retrain, C = 32, N = 3, batch 256": (
@@ -41,50 +34,17 @@ CASES: dict[str, tuple[list[str], int]] = {
         ["search", "gdas", *SEARCH],
         2 * 8,
     ),
-    "train a2c, CartPole, 8 environments": (["train", "a2c", "--total-steps", "8000", *EVALUATION], 0),
-    "train a2c, 8 environments of 5 ms per step": (
-        ["train", "a2c", "--env-id", "Slow-v0", "--total-steps", "800", *EVALUATION],
-        0,
-    ),
-    "train ppo, CartPole, 8 environments": (["train", "ppo", "--total-steps", "4096", *EVALUATION], 0),
-    "train dreamer, CartPole, 2 environments": (
-        ["train", "dreamer", *DREAMER, *EVALUATION],
-        0,
-    ),
 }
-
-
-class Slow(gymnasium.Env):
-    """An environment whose step takes 5 ms of processor time."""
-
-    observation_space = gymnasium.spaces.Box(-1, 1, (4,), np.float32)
-    action_space = gymnasium.spaces.Discrete(2)
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        super().reset(seed=seed)
-        self.t = 0
-        return np.zeros(4, np.float32), {}
-
-    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
-        end = time.thread_time() + 0.005
-        while time.thread_time() < end:
-            pass
-        self.t += 1
-        return np.zeros(4, np.float32), 1.0, False, self.t >= 200, {}
 
 
 def run_cases(out: Path) -> None:
     """Run every case in this process, or on this rank."""
-    gymnasium.register("Slow-v0", entry_point=Slow)
     for i, (command, _) in enumerate(CASES.values()):
         assert main([*command, "--out", str(out / str(i))]) == 0
 
 
 def milliseconds(run: Path, steps: int) -> float:
-    result = json.loads((run / "result.json").read_text())
-    if "steps_per_second" in result:
-        return 1e3 / result["steps_per_second"]
-    times = result["times"]
+    times = json.loads((run / "result.json").read_text())["times"]
     return 1e3 * times.get("search_seconds", times["retrain_seconds"]) / steps
 
 

@@ -65,7 +65,6 @@ const GumbelKernels& gumbel_kernels() { return kernels().gumbel; }
 const MixedOpKernels& mixed_op_kernels() { return kernels().mixed_op; }
 const ReturnsKernels& returns_kernels() { return kernels().returns; }
 const TargetsKernels& targets_kernels() { return kernels().targets; }
-const DenseKernels& dense_kernels() { return kernels().dense; }
 const MlpKernels& mlp_kernels() { return kernels().mlp; }
 const PolicyKernels& policy_kernels() { return kernels().policy; }
 

@@ -1,6 +1,5 @@
 // The tables of all CPU kernels, compiled once per instruction set and selected at run time.
 #pragma once
-#include "../dense/dense.h"
 #include "../entmax/entmax.h"
 #include "../gumbel/gumbel.h"
 #include "../mixed_op/mixed_op.h"
@@ -23,7 +22,6 @@ struct Kernels {
   MixedOpKernels mixed_op;
   ReturnsKernels returns;
   TargetsKernels targets;
-  DenseKernels dense;
   MlpKernels mlp;
   PolicyKernels policy;
 };

@@ -33,6 +33,11 @@ ALGORITHMS = [
     "automl_ext.nas.supernets.darts",
     "automl_ext.nas.supernets.entmax_gdas",
     "automl_ext.nas.supernets.gdas",
+    "automl_ext.rl.algorithms.a2c",
+    "automl_ext.rl.algorithms.dqn",
+    "automl_ext.rl.algorithms.ppo",
+    "automl_ext.rl.algorithms.reinforce",
+    "automl_ext.rl.dreamer",
 ]
 MOST_MODULES, MOST_LINES = 70, 7000
 

@@ -23,7 +23,7 @@ pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 pytest.importorskip("tyro", reason="the command line needs tyro")
 pytest.importorskip("rich", reason="the command line needs rich")
 from automl_ext.cli import main
-from automl_ext.rl.dqn.config import DQNConfig
+from automl_ext.rl.algorithms.dqn import DQNConfig
 from automl_ext.runners import RUNNERS
 from automl_ext.summary import duration, formatted, network_rows, only_json, print_run
 from automl_ext.training import progress
@@ -234,7 +234,7 @@ def test_groups_of_options_have_titles(capsys: pytest.CaptureFixture[str], monke
     monkeypatch.setenv("COLUMNS", "120")
     with pytest.raises(SystemExit):
         main(["train", "dqn", "--help"])
-    titles = ["options", "Run options", "Algorithm options", "Environment options"]
+    titles = ["options", "Run options", "Algorithm options", "Environment options", "Extras options"]
     assert re.findall(r"^\W+((?:\w+ )?options)\W+$", capsys.readouterr().out, re.MULTILINE) == titles
 
 

@@ -8,7 +8,7 @@ import gymnasium
 import numpy as np
 from gymnasium import spaces
 
-from automl_ext.rl.dqn.agent import DQNConfig
+from automl_ext.rl.algorithms.dqn import DQNConfig
 
 GAMMA = 0.8
 

@@ -64,6 +64,8 @@ class ToyConfig(TrainConfig):
 class Toy(Agent):
     """A linear policy that changes at random. Its results depend only on its own state."""
 
+    algorithm = "toy"
+
     def __init__(self, config: ToyConfig, envs: Any = None) -> None:
         self.config = config
         self.envs = envs or envs_of(config, config.n_envs, config.seed)

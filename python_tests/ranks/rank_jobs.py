@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 
 from automl_ext.cli import main
+from automl_ext.nas.training.network_training import NetworkTraining
 from automl_ext.nas.training.synced_norm import batch_norm
 from automl_ext.training import ranks
 
@@ -28,22 +29,14 @@ IMAGES = ["--subset", "150", "--batch-size", "15", "--epochs", "2", "--channels"
 RATES = ["--lr", "0.1", "--lr-min", "0.001", "--alpha-lr", "0.03", "--alpha-weight-decay", "1e-3", "--none"]
 SEARCH = [*IMAGES, *RATES, "--retrain-epochs", "1", "--retrain-channels", "4"]
 WEIGHTS = ["--class-weights", "1", "2", "1", "1", "1", "1", "1", "3", "1", "1"]
-EVALUATION = ["--eval-episodes", "1", "--final-episodes", "1", "--vectorization", "sync"]
-AGENT = [*EVALUATION, "--total-steps", "240", "--eval-every", "120", "--checkpoint-every", "120"]
-DREAMER = ["--n-envs", "2", "--prefill", "100", "--pretrain", "1", "--batch-size", "5", "--sequence-length", "8"]
 JOBS = {
     "retrain": ["retrain", "--genotype", CELL, *IMAGES, *WEIGHTS, "--cutout", "2"],
     "darts-cell": ["search", "gdas", "--space", "darts", *SEARCH, "--warmup", "0", "--batch-size", "60"],
     "gdas": ["search", "gdas", *SEARCH, *WEIGHTS],
     "entmax-gdas": ["search", "entmax-gdas", *SEARCH, "--warmup", "0"],
     "darts": ["search", "darts", *SEARCH, "--warmup", "0.5"],
-    "a2c": ["train", "a2c", *AGENT, "--normalize", "--scale-rewards", "--normalize-advantages"],
-    "a2c-tasks": ["train", "a2c", *AGENT, "--env-id", "CartPole-v1,CartPole-v0", "--n-envs", "2", "--popart"],
-    "ppo": ["train", "ppo", *AGENT, "--n-steps", "5", "--batch-size", "15", "--n-epochs", "2"],
-    "ppo-autograd": ["train", "ppo", *AGENT, "--n-steps", "5", "--n-epochs", "2", "--value-clip", "0.2"],
-    "dreamer": ["train", "dreamer", *AGENT, "--total-steps", "120", *DREAMER, "--horizon", "3", "--free-nats", "1.5"],
 }
-KILLED = ["train", "a2c", *EVALUATION, "--total-steps", "1200", "--eval-every", "400", "--checkpoint-every", "200"]
+KILLED = ["retrain", "--genotype", CELL, *IMAGES, "--epochs", "6"]
 
 
 def run(out: Path, job: str) -> int:
@@ -71,19 +64,17 @@ def norm_error() -> float:
     return max(float((a - b).abs().max()) for a, b in zip(*found, strict=True))
 
 
-def die_at(step: int) -> None:
-    """Make rank 1 kill itself in the middle of an A2C run, unless torchrun has restarted it."""
-    from automl_ext.rl.actor_critic.a2c import A2C
+def die_at(epoch: int) -> None:
+    """Make rank 1 kill itself at the start of an epoch, counted from 0, unless torchrun has restarted it."""
+    run_epoch = NetworkTraining.run_epoch
 
-    iterate = A2C.iterate
-
-    def fatal(self: A2C) -> dict:
+    def fatal(self: NetworkTraining) -> dict[str, float]:
         first = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-        if ranks.rank() == 1 and first and self.envs.steps >= step:
+        if ranks.rank() == 1 and first and self.epoch == epoch:
             os.kill(os.getpid(), signal.SIGKILL)
-        return iterate(self)
+        return run_epoch(self)
 
-    A2C.iterate = fatal
+    NetworkTraining.run_epoch = fatal
 
 
 def start_ranks(*arguments: object, count: int = 2) -> list[subprocess.Popen]:
@@ -119,12 +110,12 @@ if __name__ == "__main__":
             if ranks.rank() == 0:
                 (out / "norm.json").write_text(json.dumps(error))
         elif job == "killed":
-            die_at(step=300)
+            die_at(epoch=1)
             began = time.monotonic()
             code = main([*KILLED, "--out", str(out / "killed")])
             (out / "killed.json").write_text(json.dumps([code, time.monotonic() - began]))
         elif job == "restarted":
-            die_at(step=700)
+            die_at(epoch=3)
             sys.exit(main([*KILLED, "--out", str(out / "restarted"), "--resume", "auto"]))
         elif job == "undisturbed":
             assert main([*KILLED, "--out", str(out / "undisturbed")]) == 0

@@ -17,7 +17,9 @@ import gymnasium
 from rl_worlds import Scripted
 
 from automl_ext import rl
-from automl_ext.rl.loop.saved import NoEnvs, read_agent, space_from_dict, space_to_dict
+from automl_ext.rl.extras import Extras
+from automl_ext.rl.loop.agent import NoEnvs
+from automl_ext.rl.loop.saved import read_agent, space_from_dict, space_to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.weights import read_tensors, write_tensors
 
@@ -52,7 +54,8 @@ class World(Scripted):
 def test_options_are_fields_of_the_configuration_and_of_the_environment() -> None:
     agent = rl.make("dqn", "CartPole-v1", lr=1e-3, hidden=(16, 16), reward_clip=1.0, seed=3)
     assert isinstance(agent, rl.DQN)
-    assert agent.config == rl.DQNConfig(lr=1e-3, hidden=(16, 16), env=rl.EnvOptions(reward_clip=1.0), seed=3)
+    changed: dict[str, Any] = {"env": rl.EnvOptions(reward_clip=1.0), "extras": Extras()}
+    assert agent.config == rl.DQNConfig(lr=1e-3, hidden=(16, 16), seed=3, **changed)
     assert rl.make("dqn", preset="minatar", env="CartPole-v1", lr=1.0).config.buffer_size == 100_000
 
 
@@ -168,7 +171,7 @@ def test_a_loaded_agent_learns_on(name: str, tmp_path: Path) -> None:
     loaded = rl.load(agent.save(tmp_path / "agent.pt"))
     assert loaded.envs.steps == 0
     if name == "dqn":
-        target, online = loaded.learner.target.state_dict(), agent.learner.online.state_dict()
+        target, online = loaded.target.state_dict(), agent.online.state_dict()
         assert all(torch.equal(target[key], online[key]) for key in online)
     assert loaded.learn(100)["env_steps"] >= 100
     for method in ("learn", "evaluate"):
@@ -259,7 +262,7 @@ def test_other_files_are_refused_by_name(tmp_path: Path, monkeypatch: pytest.Mon
         ({"config": content["config"] | {"hidden": [10**9, 10**9]}}, "hidden"),
         ({"observations": {"kind": "Box"}}, "spaces: "),
         ({"actions": {"kind": "Discrete", "n": 0, "start": 0}}, "spaces: "),
-        ({"actions": {"kind": "Discrete", "n": 3, "start": 0}}, r"policy.policy_head.weight: expected .*\[3, 8\]"),
+        ({"actions": {"kind": "Discrete", "n": 3, "start": 0}}, r"policy.actor.2.weight: expected .*\[3, 8\]"),
         ({"policy": {}}, "policy.*is missing"),
         ({"policy": [1]}, "policy: expected a dict, got list"),
     ):

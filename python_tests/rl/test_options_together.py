@@ -14,12 +14,11 @@ pytest.importorskip("gymnasium")
 from dqn_worlds import Corridor, walks
 
 from automl_ext import cli, rl
-from automl_ext.rl.actor_critic.a2c import A2C, A2CConfig
-from automl_ext.rl.dqn.config import DQNConfig
+from automl_ext.rl.algorithms.a2c import A2C, A2CConfig
+from automl_ext.rl.algorithms.bc import BC, BCConfig
+from automl_ext.rl.algorithms.cql import CQLConfig
+from automl_ext.rl.algorithms.vdn import VDN, VDNConfig
 from automl_ext.rl.envs.making import EnvOptions
-from automl_ext.rl.imitation.bc import BC, BCConfig
-from automl_ext.rl.multi_agent.vdn import VDN, VDNConfig
-from automl_ext.rl.offline.cql import CQLConfig
 from automl_ext.training.errors import UserError
 
 SMALL = ["--total-steps", "400", "--eval-every", "200", "--eval-episodes", "1", "--final-episodes", "1"]
@@ -58,24 +57,13 @@ def test_options_of_several_tasks_are_refused_where_they_do_nothing(name: str) -
 def test_configurations_that_cannot_work_are_refused() -> None:
     with pytest.raises(ValueError, match="hidden: expected at least 1 layers of at least 2 units"):
         CQLConfig(hidden=())
-    with pytest.raises(ValueError, match="auxiliary: expected none or spr with augment drq, got contrastive"):
-        DQNConfig(augment="drq", auxiliary="contrastive")
 
 
 def test_a_policy_does_not_see_what_is_for_the_critic() -> None:
     pytest.importorskip("pettingzoo")
-    two_step = "pettingzoo/automl_ext.rl.multi_agent.two_step"
+    two_step = "pettingzoo/automl_ext.rl.envs.two_step"
     with pytest.raises(UserError, match="central_critic"):
         BC(BCConfig(two_step, env=EnvOptions(central_critic=True)))
-
-
-def test_scaled_rewards_forget_aborted_episodes() -> None:
-    agent = A2C(A2CConfig("CartPole-v1", scale_rewards=True))
-    agent.iterate()
-    assert agent.reward_scale is not None
-    assert agent.reward_scale.returns.min() > 0
-    agent.restarted()
-    assert agent.reward_scale.returns.max() == 0
 
 
 def test_a_restored_policy_is_the_target_too() -> None:
@@ -83,13 +71,13 @@ def test_a_restored_policy_is_the_target_too() -> None:
     agent = VDN(VDNConfig(hidden=(4,)))
     policy = {name: x + 1 for name, x in agent.policy_state().items()}
     agent.set_policy(policy)
-    assert all(torch.equal(x, policy[name]) for name, x in agent.learner.target.state_dict().items())
+    assert all(torch.equal(x, policy[name]) for name, x in agent.target.state_dict().items())
 
 
 def test_a_resumed_run_does_not_need_its_initial_policy(tmp_path: Path) -> None:
     start = tmp_path / "start.pt"
     A2C(A2CConfig("CartPole-v1")).save(start)
-    given = ["train", "a2c", *SMALL, "--init-policy", str(start), "--out", str(tmp_path / "run")]
+    given = ["train", "a2c", *SMALL, "--initial-policy.path", str(start), "--out", str(tmp_path / "run")]
     assert cli.main([*given, "--stop-after", "200"]) == 0
     start.unlink()
     assert cli.main([*given, "--resume", "auto"]) == 0

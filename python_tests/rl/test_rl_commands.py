@@ -70,7 +70,7 @@ def test_train_eval_and_plot(tmp_path: Path, capsys: pytest.CaptureFixture) -> N
 
 
 def test_evaluation_depends_on_its_seed_and_does_not_change_the_run(tmp_path: Path) -> None:
-    loop.train("toy", Toy, ToyConfig(), tmp_path / "run")
+    loop.train(Toy, ToyConfig(), tmp_path / "run")
     before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     one, again, other = (evaluate_run(tmp_path / "run", 10, seed) for seed in (0, 0, 1))
     assert one == again != other
@@ -98,7 +98,7 @@ def test_environment_options_are_stored_and_used_again(tmp_path: Path) -> None:
 def test_videos(tmp_path: Path, suffix: str, module: str) -> None:
     pytest.importorskip("pygame")
     pytest.importorskip(module)
-    loop.train("toy", Toy, ToyConfig(total_steps=50), tmp_path / "run")
+    loop.train(Toy, ToyConfig(total_steps=50), tmp_path / "run")
     path = tmp_path / f"shown/episode.{suffix}"
     result = evaluate_run(tmp_path / "run", 1, videos=(path,))
     assert result["video_return"] == result["video_steps"] >= 8
@@ -126,7 +126,7 @@ def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture)
     refused(capsys, "nowhere: expected a run directory, it does not exist", "eval", "nowhere")
     (tmp_path / "empty").mkdir()
     refused(capsys, "empty: expected a run of .*dqn.*not a run directory", "eval", tmp_path / "empty")
-    loop.train("toy", Toy, ToyConfig(), tmp_path / "run", stop_after=10)
+    loop.train(Toy, ToyConfig(), tmp_path / "run", stop_after=10)
     refused(capsys, "best.pt is missing.*--policy last", "eval", "run")
     refused(capsys, "episodes: expected at least 1", "eval", "run", "--episodes", 0, "--policy", "last")
     refused(capsys, r"expected a name that ends in \.gif or \.mp4", "eval", "run", "--gif", "a.png")
@@ -138,7 +138,7 @@ def test_user_errors_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture)
 
 
 def test_damaged_last_checkpoint_is_skipped(tmp_path: Path) -> None:
-    loop.train("toy", Toy, ToyConfig(), tmp_path / "run")
+    loop.train(Toy, ToyConfig(), tmp_path / "run")
     newest = max((tmp_path / "run/checkpoints").iterdir())
     (newest / "state.pt").write_bytes(b"")
     with pytest.warns(UserWarning, match="skipping the damaged checkpoint"):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from automl_ext.rl.dqn.ablation import draw
+from automl_ext.rl.reports.ablation import draw
 from automl_ext.rl.reports.plot import BAND_SEEDS, clipped, plot_runs
 from automl_ext.training.pictures.colors import color_of
 

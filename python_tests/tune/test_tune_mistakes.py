@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("optuna", reason="tuning needs the extra tune")
 pytest.importorskip("gymnasium")
 from automl_ext.cli import main
-from automl_ext.rl.actor_critic.a2c import A2CConfig
+from automl_ext.rl.algorithms.a2c import A2CConfig
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.training.errors import UserError
 from automl_ext.tune import Range, TuneConfig, tune

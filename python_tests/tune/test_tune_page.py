@@ -44,7 +44,7 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert (tmp_path / "study.db").is_file()
     (block,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "ranges.toml").write_text(block)
-    space = space_of(TUNABLE["train ppo"].load()[0], tmp_path / "ranges.toml")
+    space = space_of(TUNABLE["train ppo"].load()[0](), tmp_path / "ranges.toml")
     assert space["lr"] == Range(1e-4, 1e-2, log=True)
     assert space["n_steps"] == Categories(16, 32, 64, 128)
     assert not {"vf_coef", "max_grad_norm"} & set(space)

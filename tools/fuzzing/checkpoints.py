@@ -96,7 +96,7 @@ def _plot(rng: random.Random, folder: Path, base: Base) -> Finding:
 def _export(rng: random.Random, folder: Path, base: Base) -> Finding:
     path = runs.copy(base.whole, folder)
     what = damage_json(rng, path / "result.json") if rng.random() < 0.4 else _damage_run(rng, path)
-    done = run(["export", "run", "--out", "net.py"], folder)
+    done = run(["export", "run", "--out", rng.choice(("net", "net.py"))], folder)
     return _finding(what, done, fault(done))
 
 

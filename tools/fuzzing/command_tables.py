@@ -79,7 +79,7 @@ ENVIRONMENTS = ["CartPole-v1", "CartPole-v9", "CartPole", "Acrobot-v1", "Pendulu
 ENVIRONMENTS += ["FrozenLake-v1", "Taxi-v3", "Blackjack-v1", "MountainCar-v0", "CliffWalking-v1", "LunarLander-v3"]
 ENVIRONMENTS += ["ALE/Pong-v5", "ALE/x", "MinAtar/Breakout-v1", "MinAtar/x", "dmc/cartpole-swingup", "dmc/x-y", "dmc/"]
 ENVIRONMENTS += ["os:system-v0", "a:b", "GymV21Environment-v0", "phys2d/CartPole-v1", "tabular/Blackjack-v0", "Ant-v5"]
-ENVIRONMENTS += ["pettingzoo/automl_ext.rl.multi_agent.two_step", "pettingzoo/x", "pettingzoo/os:getpid", "pettingzoo/"]
+ENVIRONMENTS += ["pettingzoo/automl_ext.rl.envs.two_step", "pettingzoo/x", "pettingzoo/os:getpid", "pettingzoo/"]
 ENVIRONMENTS += [
     "CartPole-v1,MountainCar-v0",
     "CartPole-v1,CartPole-v1",

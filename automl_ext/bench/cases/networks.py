@@ -79,7 +79,8 @@ def _mlp_case(activation: str, shape: tuple[int, ...], dtype: torch.dtype, devic
 def _sequential(tensors: Sequence[Tensor], layers: int, activation: str) -> Callable[[], Tensor]:
     modules: list[nn.Module] = []
     for weight, bias in zip(tensors[:layers], tensors[layers:-1], strict=True):
-        layer = nn.Linear(*weight.shape[::-1], device="meta")
+        outputs, inputs = weight.shape
+        layer = nn.Linear(inputs, outputs, device="meta")
         del layer.weight, layer.bias
         layer.weight, layer.bias = weight, bias  # type: ignore[assignment]  # leaves, whose gradients are measured
         modules += [layer, ACTIVATIONS[activation][1]()]

@@ -1,6 +1,5 @@
 """Dreamer: policies learned in the imagination of a world model (Hafner et al. 2020)."""
 
-from automl_ext.rl.dreamer.agent import Dreamer, train
-from automl_ext.rl.dreamer.config import DreamerConfig
+from automl_ext.rl.dreamer.dreamer import Dreamer, DreamerConfig
 
-__all__ = ["Dreamer", "DreamerConfig", "train"]
+__all__ = ["Dreamer", "DreamerConfig"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import gymnasium
 import numpy as np
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor
 
+from automl_ext.ops.gumbel import gumbel_argmax
 from automl_ext.rl.networks.action_spaces import BoxScaling, unsupported
 
 
@@ -27,18 +27,23 @@ class OneHot:
         self.size = self.outputs = int(space.n)
         self.start = int(space.start)
 
-    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Sample the Gumbel noise of :meth:`sample`, [*shape, A]."""
-        exponential = torch.empty(*shape, self.size, device=generator.device).exponential_(generator=generator)
-        return -exponential.clamp_min(1e-30).log()
+    def sample(self, outputs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Sample actions from the actor's outputs. Return actions [..., A] and the policy's entropy [...], in nats.
 
-    def sample(self, outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Sample actions from the actor's outputs. Return actions [..., A] and the policy's entropy [...], in nats."""
-        return _StraightThrough.apply(outputs, noise)
+        The gradient of an action is that of the probabilities (straight through, Bengio et al. 2013).
+        """
+        log_probs = outputs.log_softmax(-1)
+        probs = log_probs.exp()
+        chosen = self.one_hot(gumbel_argmax(outputs.detach(), generator=generator), outputs)
+        return chosen + (probs - probs.detach()), -(probs * log_probs).sum(-1)
 
     def mode(self, outputs: Tensor) -> Tensor:
         """Return the most probable actions, [..., A]."""
-        return F.one_hot(outputs.argmax(-1), self.size).to(outputs.dtype)
+        return self.one_hot(outputs.argmax(-1), outputs)
+
+    def one_hot(self, indices: Tensor, like: Tensor) -> Tensor:
+        """Return actions [..., A] in the dtype of ``like`` from their indices [...]."""
+        return torch.zeros_like(like).scatter_(-1, indices.unsqueeze(-1), 1.0)
 
     def explore(self, actions: Tensor, amount: float, generator: torch.Generator) -> Tensor:
         """Replace each action [N, A] by a uniformly random one with probability ``amount``."""
@@ -54,24 +59,6 @@ class OneHot:
     def to_env(self, actions: Tensor) -> np.ndarray:
         """Convert one-hot actions [N, A] to the environment's actions, int64 [N]."""
         return (actions.argmax(-1) + self.start).numpy(force=True)
-
-
-class _StraightThrough(torch.autograd.Function):
-    """A one-hot sample with the gradient of the probabilities (straight-through), and the entropy."""
-
-    @staticmethod
-    def forward(ctx: Any, outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        log_probs = outputs.log_softmax(-1)
-        probs = log_probs.exp()
-        entropy = -(probs * log_probs).sum(-1)
-        ctx.save_for_backward(log_probs, probs, entropy)
-        return torch.zeros_like(probs).scatter_(-1, (outputs + noise).argmax(-1, keepdim=True), 1), entropy
-
-    @staticmethod
-    def backward(ctx: Any, grad_sample: Tensor, grad_entropy: Tensor) -> tuple[Tensor, None]:
-        log_probs, probs, entropy = ctx.saved_tensors
-        grad_probs = grad_sample - (grad_sample * probs).sum(-1, keepdim=True)
-        return probs * (grad_probs - grad_entropy.unsqueeze(-1) * (log_probs + entropy.unsqueeze(-1))), None
 
 
 class TanhNormal:
@@ -96,21 +83,23 @@ class TanhNormal:
         self.scaling = BoxScaling(space)
         self.raw_init_std = math.log(math.expm1(self.INIT_STD))
 
-    def noise(self, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-        """Sample the standard normal noise of :meth:`sample`, [*shape, A]."""
-        return torch.randn(*shape, self.size, generator=generator, device=generator.device)
-
     def _mean_std(self, outputs: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = outputs.chunk(2, -1)
         mean = self.MEAN_SCALE * (mean / self.MEAN_SCALE).tanh()
         return mean, F.softplus(raw + self.raw_init_std) + self.MIN_STD
 
-    def sample(self, outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def sample(self, outputs: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Sample actions from the actor's outputs.
 
         Returns:
             Actions [..., A], and an unbiased estimate of the policy's entropy [...], in nats: −log π of the action.
         """
+        shape = *outputs.shape[:-1], self.size
+        noise = torch.randn(shape, generator=generator, dtype=outputs.dtype, device=outputs.device)
+        return self._action(outputs, noise)
+
+    def _action(self, outputs: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the action of standard normal noise [..., A], and −log π of it [...]."""
         mean, std = self._mean_std(outputs)
         x = torch.addcmul(mean, std, noise)
         # −log p(tanh x) = −log N(x) + log(1 − tanh² x); this form of the last term never takes log 0.
@@ -126,7 +115,7 @@ class TanhNormal:
         """
         if not len(self.mode_noise):
             return self._mean_std(outputs)[0].tanh()
-        actions, surprise = self.sample(outputs, self.mode_noise.to(outputs.device).expand(-1, len(outputs), -1))
+        actions, surprise = self._action(outputs, self.mode_noise.to(outputs.device).expand(-1, len(outputs), -1))
         return actions.take_along_dim(surprise.argmin(0)[None, :, None], 0)[0]
 
     def explore(self, actions: Tensor, amount: float, generator: torch.Generator) -> Tensor:

@@ -1,20 +1,136 @@
-"""The world model: an encoder, the RSSM, and heads that predict observations, rewards and whether episodes continue."""
+"""Dreamer's world model: encoder, recurrent state-space model, and predictors of observation, reward and continuation.
+
+The recurrent state-space model (RSSM; Hafner et al. 2019, "Learning latent dynamics for planning from pixels") has a
+state of two parts, a deterministic one, h, and a stochastic one, s:
+
+    h_t = GRU(h_{t-1}, ELU(W [s_{t-1}, a_{t-1}]))
+    prior      p(s_t | h_t)         before observing o_t
+    posterior  q(s_t | h_t, o_t)    after observing o_t
+
+Features of a state are h and a sample of s, the inputs of all predictors, of the policy and of the value network.
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any, NamedTuple
+
 import gymnasium
 import numpy as np
+import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from automl_ext.rl.dreamer.config import DreamerConfig
-from automl_ext.rl.dreamer.fused.mlp import MLP
-from automl_ext.rl.dreamer.images import SIDE, image_decoder, image_encoder
-from automl_ext.rl.dreamer.rssm import RSSM
+from automl_ext.ops.networks import FusedMLP, gru_cell, mlp
 from automl_ext.rl.networks.body import RunningNorm
 from automl_ext.rl.networks.encoders import ChannelsFirst
 from automl_ext.rl.networks.groups import check_nothing_hidden
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
+
+if TYPE_CHECKING:
+    from automl_ext.rl.replay.sequences import Sequences
+
+MIN_STD = 0.1  # smallest standard deviation of prior and posterior
+SIDE = 64  # height and width of images
+
+
+class Normal(NamedTuple):
+    """Independent normal distributions."""
+
+    mean: Tensor
+    std: Tensor
+
+
+class Observed(NamedTuple):
+    """States along observed sequences.
+
+    Attributes:
+        features: h and a sample of the posterior, [T, B, deter + stoch].
+        posterior, prior: distributions of s, [T, B, stoch].
+    """
+
+    features: Tensor
+    posterior: Normal
+    prior: Normal
+
+
+class RSSM(nn.Module):
+    """The recurrent state-space model.
+
+    Args:
+        actions: numbers per action.
+        embedding: numbers per encoded observation.
+        deter, stoch: sizes of h and s.
+        hidden: units of the hidden layers.
+    """
+
+    def __init__(self, actions: int, embedding: int, deter: int, stoch: int, hidden: int) -> None:
+        super().__init__()
+        self.deter, self.stoch = deter, stoch
+        self.input = nn.Linear(stoch + actions, hidden)
+        self.cell = nn.GRUCell(hidden, deter)
+        self.prior_mlp = FusedMLP(deter, [hidden], 2 * stoch, "elu")
+        self.posterior_mlp = FusedMLP(deter + embedding, [hidden], 2 * stoch, "elu")
+
+    def initial(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Return h and s at the start of an episode, zeros [B, ·]."""
+        zeros = self.input.weight.new_zeros
+        return zeros(batch, self.deter), zeros(batch, self.stoch)
+
+    def step(self, deter: Tensor, stoch: Tensor, action: Tensor) -> Tensor:
+        """Return the next h, [N, deter], from h, s and the action [N, ·]."""
+        cell, inputs = self.cell, torch.cat([stoch, action], -1)
+        x = mlp(inputs, [self.input.weight], [self.input.bias], "elu", activate_last=True)
+        return gru_cell(x, deter, cell.weight_ih, cell.weight_hh, cell.bias_ih, cell.bias_hh)
+
+    def prior(self, deter: Tensor) -> Normal:
+        """Return p(s | h) for h [..., deter]."""
+        return normal(self.prior_mlp(deter))
+
+    def posterior(self, deter: Tensor, embedding: Tensor) -> Normal:
+        """Return q(s | h, o) for h [..., deter] and the encoded observation [..., embedding]."""
+        return normal(self.posterior_mlp(torch.cat([deter, embedding], -1)))
+
+    def observe(self, embeddings: Tensor, actions: Tensor, noise: Tensor) -> Observed:
+        """Infer the states along observed sequences, starting from the initial state.
+
+        Args:
+            embeddings: encoded observations, [T, B, embedding].
+            actions: [T, B, A]; row t is the action before observation t.
+            noise: standard normal, [T, B, stoch].
+        """
+        deter, stoch = self.initial(embeddings.shape[1])
+        steps = []
+        for embedding, action, eps in zip(embeddings.unbind(), actions.unbind(), noise.unbind(), strict=True):
+            deter = self.step(deter, stoch, action)
+            posterior = self.posterior(deter, embedding)
+            stoch = sample(posterior, eps)
+            steps.append((deter, stoch, *posterior))
+        deters, stochs, means, stds = (torch.stack(each) for each in zip(*steps, strict=True))
+        return Observed(torch.cat([deters, stochs], -1), Normal(means, stds), self.prior(deters))
+
+    def imagine(self, features: Tensor, action: Tensor, noise: Tensor) -> Tensor:
+        """Sample the next state from the prior; return its features.
+
+        Args:
+            features: h and s, [N, deter + stoch].
+            action: [N, A].
+            noise: standard normal, [N, stoch].
+        """
+        deter, stoch = features.split([self.deter, self.stoch], -1)
+        deter = self.step(deter, stoch, action)
+        return torch.cat([deter, sample(self.prior(deter), noise)], -1)
+
+
+def normal(outputs: Tensor) -> Normal:
+    """Split a layer's outputs [..., 2 n] into means and standard deviations, which are at least 0.1."""
+    mean, raw = outputs.chunk(2, -1)
+    return Normal(mean, F.softplus(raw.contiguous()) + MIN_STD)  # softplus is slow on memory that is not contiguous
+
+
+def sample(distribution: Normal, noise: Tensor) -> Tensor:
+    """Sample normal distributions, reparameterized, with standard normal noise."""
+    return torch.addcmul(distribution.mean, distribution.std, noise)
 
 
 class WorldModel(nn.Module):
@@ -28,29 +144,30 @@ class WorldModel(nn.Module):
     Attributes:
         features: number of features of a state, deter + stoch.
         images: whether observations are images.
-        continues: head whose output is the logit that an episode continues; None if ``continue_scale`` is 0.
+        continues: predictor of the logit that an episode continues; None if ``continue_scale`` is 0.
         norm: normalization of vector observations; None for images.
 
     Raises:
         UserError: another observation space.
     """
 
-    def __init__(self, space: gymnasium.Space, actions: int, config: DreamerConfig) -> None:
+    def __init__(self, space: gymnasium.Space, actions: int, config: Any) -> None:
         super().__init__()
-        c = config
+        c, elu = config, "elu"
         self.features = c.deter + c.stoch
         check_nothing_hidden(space)
         shape = space.shape or ()
         self.images = len(shape) == 3 and shape[:2] == (SIDE, SIDE) and space.dtype == np.uint8
         if self.images:
             channels, embedding = shape[2], 32 * c.depth
-            self.encoder = nn.Sequential(ChannelsFirst(), *image_encoder(channels, c.depth))
+            self.encoder = image_encoder(channels, c.depth)
             self.decoder: nn.Module = image_decoder(self.features, channels, c.depth)
             self.norm: RunningNorm | None = None
         elif len(shape) == 1 and shape[0] and space.dtype is not None and space.dtype.kind == "f":
             embedding = c.units
-            self.encoder = nn.Sequential(MLP(shape[0], c.units, c.encoder_layers - 1, embedding), nn.ELU())
-            self.decoder = MLP(self.features, c.units, c.encoder_layers, shape[0])
+            hidden = [c.units] * c.encoder_layers
+            self.encoder = nn.Sequential(FusedMLP(shape[0], hidden[1:], embedding, elu), nn.ELU())
+            self.decoder = FusedMLP(self.features, hidden, shape[0], elu)
             self.norm = RunningNorm(shape)
         else:
             raise UserError(
@@ -58,8 +175,8 @@ class WorldModel(nn.Module):
                 f"got {short(space)}"
             )
         self.rssm = RSSM(actions, embedding, c.deter, c.stoch, c.hidden)
-        self.reward = MLP(self.features, c.units, c.reward_layers, 1)
-        self.continues = MLP(self.features, c.units, c.continue_layers, 1) if c.continue_scale else None
+        self.reward = FusedMLP(self.features, [c.units] * c.reward_layers, 1, elu)
+        self.continues = FusedMLP(self.features, [c.units] * c.continue_layers, 1, elu) if c.continue_scale else None
 
     def prepare(self, observations: Tensor) -> Tensor:
         """Scale observations for encoder and decoder: images to [−½, ½], vectors to zero mean and unit variance."""
@@ -78,3 +195,79 @@ class WorldModel(nn.Module):
         if self.images:
             flat = flat.permute(0, 2, 3, 1)
         return flat.unflatten(0, features.shape[:-1])
+
+
+def model_loss(
+    model: WorldModel, states: Observed, observations: Tensor, sequences: Sequences, config: Any
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Compute the loss of the world model (Hafner et al. 2020, equation 10, with a loss of the continuation).
+
+    Each term is a mean over the steps that are not padding. The mean of the divergence counts at least as
+    ``config.free_nats``; below that it has no gradient.
+
+    Args:
+        model: the predictors.
+        states: the inferred states, [T, B, ·].
+        observations: prepared observations, [T, B, ...].
+        sequences: rewards and terminations, [T, B].
+        config: weights of the terms.
+
+    Returns:
+        The loss, and its terms as metrics.
+    """
+    std = 1.0 if model.images else config.observation_std
+    error = model.decode(states.features) - observations
+    # −log N(o; prediction, std) and −log N(r; prediction, 1), without their constants
+    of_observation = error.square().flatten(2).sum(-1) * (0.5 / std**2)
+    of_reward = 0.5 * (model.reward(states.features).squeeze(-1) - sequences.rewards * config.reward_scale).square()
+    terms = {
+        "observation_loss": masked_mean(of_observation, sequences.valid),
+        # The first observation of an episode has a placeholder reward.
+        "reward_loss": masked_mean(of_reward, sequences.has_reward),
+        "kl": masked_mean(kl_divergence(states.posterior, states.prior), sequences.valid),
+    }
+    kl = terms["kl"].clamp_min(config.free_nats)
+    loss = terms["observation_loss"] + terms["reward_loss"] + config.kl_scale * kl
+    if model.continues is not None:
+        logits, goes_on = model.continues(states.features).squeeze(-1), (~sequences.terminated).float()
+        of_continuation = F.binary_cross_entropy_with_logits(logits, goes_on, reduction="none")
+        terms["continue_loss"] = masked_mean(of_continuation, sequences.valid)
+        loss = loss + config.continue_scale * terms["continue_loss"]
+    return loss, {name: x.detach() for name, x in terms.items()}
+
+
+def kl_divergence(p: Normal, q: Normal) -> Tensor:
+    """Compute KL(p ‖ q), summed over the last dimension, [..., n] → [...]."""
+    ratio = p.std / q.std
+    distance = (p.mean - q.mean) / q.std
+    return 0.5 * (ratio.square() + distance.square() - 1 - 2 * ratio.log()).sum(-1)
+
+
+def masked_mean(x: Tensor, valid: Tensor) -> Tensor:
+    """Compute the mean of the elements of x where ``valid``."""
+    weights = valid.to(x.dtype)
+    return (x * weights).sum() / weights.sum()
+
+
+def image_encoder(channels: int, depth: int) -> nn.Sequential:
+    """Build the encoder of Ha and Schmidhuber 2018: images [N, 64, 64, channels] → [N, 32 · depth]."""
+    modules: list[nn.Module] = [ChannelsFirst()]
+    for i in range(4):
+        modules += [nn.Conv2d(channels, depth << i, 4, stride=2), nn.ReLU(inplace=True)]
+        channels = depth << i
+    return nn.Sequential(*modules, nn.Flatten())
+
+
+def image_decoder(features: int, channels: int, depth: int) -> nn.Sequential:
+    """Build the decoder: features [N, features] → images [N, channels, 64, 64]."""
+    return nn.Sequential(
+        nn.Linear(features, 32 * depth),
+        nn.Unflatten(1, (32 * depth, 1, 1)),
+        nn.ConvTranspose2d(32 * depth, 4 * depth, 5, stride=2),
+        nn.ReLU(inplace=True),
+        nn.ConvTranspose2d(4 * depth, 2 * depth, 5, stride=2),
+        nn.ReLU(inplace=True),
+        nn.ConvTranspose2d(2 * depth, depth, 6, stride=2),
+        nn.ReLU(inplace=True),
+        nn.ConvTranspose2d(depth, channels, 6, stride=2),
+    )

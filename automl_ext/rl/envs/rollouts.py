@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from automl_ext.rl.envs.vector import Envs, Step
-from automl_ext.training import ranks
 
 Sample = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
@@ -36,20 +35,10 @@ class Rollout(NamedTuple):
     valid: Tensor
     weights: Tensor
 
-    def own_observations(self) -> Tensor:
-        """Return this rank's part of the observations before each action, then its part of the others."""
-        if ranks.count() == 1:
-            return self.observations
-        acted = len(self.actions)
-        return torch.cat([x[ranks.part(len(x))] for x in (self.observations[:acted], self.observations[acted:])])
-
-    def values_of_all(self, own: Tensor) -> Tensor:
-        """Return the values of :attr:`observations`, from the values of :meth:`own_observations` on every rank."""
-        if ranks.count() == 1:
-            return own
-        acted, total = len(self.actions), len(self.observations)
-        n = ranks.size(acted)
-        return torch.cat([ranks.gather(own[:n], acted), ranks.gather(own[n:], total - acted)])
+    @property
+    def acted(self) -> Tensor:
+        """The observations before each action, [T·B, ...]."""
+        return self.observations[: len(self.actions)]
 
     def split_values(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Split the values of :attr:`observations` into V(s_t) and V'_t, the value of the true next observation.

@@ -19,9 +19,6 @@ from gymnasium import spaces
 from gymnasium.vector import SyncVectorEnv, VectorEnv
 
 from automl_ext.rl.envs.guard import Guard
-from automl_ext.rl.envs.lanes import Lanes
-from automl_ext.rl.envs.ranks.divided import DividedVector
-from automl_ext.training import ranks
 from automl_ext.training.seeding import numpy_generator_state, set_numpy_generator_state
 
 MODULES = ("gymnasium.envs.classic_control.", "minatar.gym", "automl_ext.rl.", "pettingzoo.utils.conversions")
@@ -42,9 +39,6 @@ class NotPlain(Exception):
 
 def simulators_state(vector: VectorEnv[Any, Any, Any]) -> list[Any] | None:
     """Return the simulators' state as tensors and plain Python values, or None if it cannot be saved."""
-    if isinstance(vector, DividedVector):
-        states = ranks.gather_states(simulators_state(vector.own))
-        return None if any(state is None for state in states) else states
     parts = _parts(vector)
     try:
         return None if parts is None else [_encode_object(part) for part in parts] + [_autoreset(vector)]
@@ -61,8 +55,6 @@ def restore_simulators(vector: VectorEnv[Any, Any, Any], state: list[Any] | None
     Raises:
         ValueError: the state belongs to other environments.
     """
-    if isinstance(vector, DividedVector):
-        return restore_simulators(vector.own, None if state is None else state[ranks.rank()])
     parts = _parts(vector)
     if state is None or parts is None:
         return False
@@ -79,7 +71,7 @@ def _parts(vector: VectorEnv[Any, Any, Any]) -> list[Any] | None:
     """Return every wrapper and simulator, outermost first; None if the state of one may not be in plain attributes."""
     parts: list[Any] = []
     if not isinstance(vector, SyncVectorEnv):
-        parts = [vector, *vector.copies] if isinstance(vector, Lanes) else [vector]
+        parts = [vector, *getattr(vector, "copies", ())]  # the copies of lanes
         return parts if all(_known(part) for part in parts) else None
     for env in vector.envs:
         while isinstance(env, gymnasium.Wrapper):

@@ -19,6 +19,12 @@ class Transforms:
             step = part(step)
         return step
 
+    def cut(self) -> None:
+        """Forget the running episodes."""
+        for part in self.parts:
+            if hasattr(part, "cut"):
+                part.cut()
+
     def state_dict(self) -> dict[str, Any]:
         return {"parts": [part.state_dict() for part in self.parts]}
 

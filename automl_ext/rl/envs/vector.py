@@ -20,7 +20,7 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 
 from automl_ext.rl.envs import workers as env_workers
 from automl_ext.rl.envs.guard import STEP, EnvError, fault
-from automl_ext.rl.envs.making import EnvOptions, make_vector
+from automl_ext.rl.envs.options import EnvOptions
 from automl_ext.rl.envs.state import restore_simulators, simulators_state
 from automl_ext.rl.networks.body import float32_array, float32_space, no_arrays
 from automl_ext.training.errors import UserError
@@ -56,7 +56,8 @@ class Step(NamedTuple):
 class StepTransform(Protocol):
     """A change of every step before the agent sees it, such as an exploration bonus added to the rewards.
 
-    It changes neither the reported returns nor the evaluation. Checkpoints contain its state.
+    It changes neither the reported returns nor the evaluation. Checkpoints contain its state. It may have ``cut()``,
+    which is called when the running episodes are aborted.
     """
 
     def __call__(self, step: Step) -> Step: ...
@@ -269,6 +270,8 @@ class Envs:
         self._returns = np.zeros(self.n_envs)
         self._begun = np.full(self.n_envs, self._calls)
         self._no_rewards = np.zeros(self.n_envs, np.float32)
+        if (cut := getattr(self.transform, "cut", None)) is not None:
+            cut()
         self._no_observations = np.zeros(first.size, first.dtype) if first.dtype.kind == "f" else None
         self._check_finite("observation", self.observations, self._no_observations)
 
@@ -339,6 +342,8 @@ def make_envs(env_id: str, n_envs: int, seed: int, options: EnvOptions | None = 
         EnvError: the environment's own code failed.
         ModuleNotFoundError: a package is not installed; the message names the extra.
     """
+    from automl_ext.rl.envs.making import make_vector  # loads all kinds of environments
+
     options = options or EnvOptions()
     vector = make_vector(env_id, n_envs, options, render)
     return Envs(vector, seed, options.reward_clip, env_id, options.step_timeout)

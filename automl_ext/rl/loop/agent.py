@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, ClassVar, Protocol
 
+import gymnasium
 import numpy as np
 import tyro
 
-from automl_ext.rl.envs.making import EnvOptions
-from automl_ext.rl.envs.ranks.divided import make_divided
+from automl_ext.rl.envs.options import EnvOptions
 from automl_ext.rl.envs.vector import Envs, Episode, make_envs
 from automl_ext.rl.loop.checks import check_environments
 from automl_ext.rl.loop.evaluate import MAX_STEPS
-from automl_ext.training import ranks
+from automl_ext.rl.loop.seams import NoExtras
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.errors import UserError
 
@@ -50,6 +50,8 @@ class TrainConfig:
     """Steps between checkpoints."""
     env: Annotated[EnvOptions, tyro.conf.arg(name="Environment", prefix_name=False)] = field(default_factory=EnvOptions)
     """Options of environments, the same in training and in evaluation."""
+    extras: Annotated[NoExtras, tyro.conf.arg(name="Extras", prefix_name=False)] = field(default_factory=NoExtras)
+    """Options of additions to the algorithm, see ``automl_ext.rl.extras``."""
 
     def __post_init__(self) -> None:
         check_range(self, "total_steps", "n_envs", "eval_every", "checkpoint_every", low=1)
@@ -82,18 +84,6 @@ def check_evaluation(envs: object, config: TrainConfig) -> None:
         )
 
 
-def training_envs(config: TrainConfig) -> Envs:
-    """Make the training environments, which are divided among the ranks of torchrun if there are several.
-
-    Raises:
-        UserError: as :func:`envs_of`; or ``n_envs`` is not a multiple of the number of ranks.
-    """
-    if ranks.count() == 1:
-        return envs_of(config, config.n_envs, config.seed)
-    vector, options = make_divided(config.env_id, config.n_envs, config.env), config.env
-    return Envs(vector, config.seed, options.reward_clip, config.env_id, options.step_timeout)
-
-
 def multiples(after: int, until: int, every: int) -> int:
     """Return the number of multiples of ``every`` in (after, until]."""
     return max(until // every - after // every, 0)
@@ -118,14 +108,31 @@ class Environments(Protocol):
     def close(self) -> None: ...
 
 
+@dataclass
+class NoEnvs:
+    """Stands in for :class:`~automl_ext.rl.envs.vector.Envs` in a loaded agent, which needs no environments to act."""
+
+    observation_space: gymnasium.Space
+    action_space: gymnasium.Space
+    n_envs: int
+    steps: int = 0
+    episodes: list[Any] = field(default_factory=list)
+    transform: Any = None  # of the environments that replace this object
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
 class Agent(ABC):
     """An algorithm with its environments, networks, optimizers, replay and random generators.
 
     Attributes:
         envs: usually :class:`~automl_ext.rl.envs.vector.Envs`.
+        algorithm: name of the algorithm, for run directories and saved agents.
     """
 
     envs: Environments
+    algorithm: ClassVar[str]
 
     @property
     def updates(self) -> int | None:

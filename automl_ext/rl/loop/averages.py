@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 
@@ -42,3 +43,13 @@ class Averages:
         means = self.means()
         self.sums, self.counts = {}, {}
         return means
+
+
+def mean_metrics(measured: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return the mean of each metric over several gradient steps."""
+    return {
+        name: torch.stack([x[name] for x in measured]).mean()
+        if isinstance(value, Tensor)
+        else sum(x[name] for x in measured) / len(measured)
+        for name, value in measured[0].items()
+    }

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import gymnasium
 import numpy as np
 
-from automl_ext.rl.envs.callables import check_known
-from automl_ext.rl.loop.agent import Agent, check_evaluation, envs_of
+from automl_ext.rl.loop.agent import Agent, NoEnvs, check_evaluation, envs_of
 from automl_ext.rl.loop.evaluate import evaluate
-from automl_ext.rl.loop.loop import Callback, Training, has_checkpoint
-from automl_ext.rl.loop.saved import NoEnvs, write_agent
+from automl_ext.rl.loop.seams import Extra, Seam, Seams
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.seeding import derived_seed
+
+if TYPE_CHECKING:
+    from automl_ext.rl.loop.loop import Callback
 
 State = Sequence[np.ndarray] | None
 
@@ -30,12 +32,45 @@ class LearningAgent(Agent):
         config: the configuration. :meth:`learn` replaces it by one with another ``total_steps``.
         best: the ``step``, ``return`` and ``policy`` of the best policy of the last :meth:`learn`. None before the
             first call.
+        honors: the seams at which extras can act on this algorithm.
     """
 
-    algorithm: ClassVar[str]
     config: Any
     best: dict[str, Any] | None = None
+    honors: ClassVar[frozenset[Seam]] = frozenset()
     _random: np.random.Generator | None = None
+    _policy_given = False  # whether a policy was loaded, which training then starts from
+
+    @functools.cached_property
+    def seams(self) -> Seams:
+        """The parts that extras have added."""
+        return Seams()
+
+    def attach(self, extra: Extra) -> None:
+        """Add an extra, before training.
+
+        Raises:
+            UserError: the algorithm does not have the seams that the extra needs, or has this extra already.
+        """
+        if not extra.seams <= self.honors:
+            needed = ", ".join(sorted(extra.seams - self.honors))
+            raise UserError(f"{extra.name}: not possible with {self.algorithm}, which has no seam for: {needed}")
+        if extra.name in self.seams.parts:
+            raise UserError(f"{extra.name}: expected once, got it twice")
+        part = extra.attach(self)
+        if part is not None:
+            self.seams.parts[extra.name] = part
+
+    def attach_extras(self) -> None:
+        """Add the extras of the configuration. The constructors of agents call it last."""
+        for extra in self.config.extras.each():
+            self.attach(extra)
+
+    def prepare(self, resuming: bool = False) -> None:
+        """Set the initial weights that extras ask for, unless training has begun or a policy was loaded."""
+        if not (resuming or self.envs.steps or self._policy_given):
+            for change in self.seams.initial:
+                self.load_policy_state(change(self.policy_state()))
 
     @property
     def spaces(self) -> tuple[gymnasium.Space, gymnasium.Space]:
@@ -70,6 +105,8 @@ class LearningAgent(Agent):
             ValueError, TypeError: a wrong argument, or no steps are left.
             UserError, EnvError: see :func:`automl_ext.rl.loop.loop.train`.
         """
+        from automl_ext.rl.loop.loop import Training, has_checkpoint  # loads run directories and checkpoints
+
         if resume is not None and out is None:
             raise ValueError(f"resume: expected None without out, got {resume!r}")
         self._make_envs()
@@ -132,6 +169,8 @@ class LearningAgent(Agent):
         """
         if type(episodes) is not int or episodes < 1:
             raise ValueError(f"episodes: expected an int of at least 1, got {short(episodes)}")
+        from automl_ext.rl.envs.callables import check_known
+
         check_known(self.config.env_id, "evaluate")
         check_evaluation(self.envs, self.config)
         envs = envs_of(self.config, episodes, derived_seed(seed, 1))
@@ -158,6 +197,8 @@ class LearningAgent(Agent):
             OSError: the file cannot be written.
             UserError: ``path`` is a folder, or a space or an entry of the policy cannot be saved.
         """
+        from automl_ext.rl.loop.saved import write_agent
+
         path = Path(path)
         write_agent(path, self.algorithm, self.config, self.spaces, self.policy_state())
         return path
@@ -188,6 +229,7 @@ class LearningAgent(Agent):
     def set_policy(self, policy: dict[str, Any]) -> None:
         """Load a policy from which training may continue."""
         self.load_policy_state(policy)
+        self._policy_given = True
 
     def set_total_steps(self, total_steps: int) -> None:
         """Replace ``config.total_steps``, on which schedules depend."""
@@ -200,6 +242,8 @@ class LearningAgent(Agent):
         """Make the training environments of a loaded agent."""
         if not isinstance(self.envs, NoEnvs):
             return
+        from automl_ext.rl.envs.callables import check_known
+
         check_known(self.config.env_id, "learn")
         envs: Any = envs_of(self.config, self.config.n_envs, self.config.seed)
         self._check_spaces(envs)

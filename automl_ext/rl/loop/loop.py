@@ -12,14 +12,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from automl_ext.parallel.ranked_run import open_run
 from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.loop.agent import Agent, check_evaluation, envs_of, multiples
 from automl_ext.rl.loop.averages import Averages
 from automl_ext.rl.loop.evaluate import by_group, play
 from automl_ext.rl.loop.saved import check_saveable
 from automl_ext.rl.networks.groups import names_of
-from automl_ext.training import ranks
 from automl_ext.training.ctrl_c import CtrlC
 from automl_ext.training.errors import UserError
 from automl_ext.training.files import checkpoint
@@ -60,7 +58,6 @@ Callback = Callable[[Report], bool | None]  # False ends the training
 
 
 def train(
-    algorithm: str,
     build: Callable[[Any], Agent],
     config: Any,
     out: str | Path,
@@ -70,8 +67,7 @@ def train(
     """Train an agent inside a run directory.
 
     Args:
-        algorithm: the algorithm's name, for the run directory.
-        build: makes the agent from the configuration.
+        build: makes the agent from the configuration: its class, or a function.
         config: a :class:`~automl_ext.rl.loop.agent.TrainConfig`.
         out, resume: see :meth:`automl_ext.training.run.Run.open`.
         stop_after: stop, with a checkpoint, after this number of steps of this call.
@@ -91,7 +87,7 @@ def train(
     agent = build(config)  # before the run directory is created, because it may raise an error
     try:
         agent.prepare(has_checkpoint(out, resume))
-        return Training(agent, config).run_in(out, algorithm, resume, stop_after)
+        return Training(agent, config).run_in(out, agent.algorithm, resume, stop_after)
     finally:
         agent.envs.close()
 
@@ -139,7 +135,7 @@ class Training:
             return self.complete(algorithm, stop_after)
         check_saveable(self.agent.policy_state(), "policy_state()")
         check_saveable(self.agent.state_dict(), "state_dict()")
-        with open_run(out, self.config, algorithm=algorithm, resume=resume, load=self.load_state_dict) as run:
+        with Run.open(out, self.config, algorithm=algorithm, resume=resume, load=self.load_state_dict) as run:
             self.begin(run)
             try:
                 result = self.complete(algorithm, stop_after)
@@ -175,7 +171,7 @@ class Training:
     def warn_if_untrained(self) -> None:
         """Warn if there are steps to do and training ends before the first gradient step."""
         delay, total = self.agent.delay, self.config.total_steps
-        if delay is None or not self.agent.envs.steps < total <= delay[1] or ranks.rank() > 0:
+        if delay is None or not self.agent.envs.steps < total <= delay[1]:
             return
         value = getattr(self.config, delay[0])
         warnings.warn(
@@ -198,8 +194,6 @@ class Training:
     def begin(self, run: Run) -> None:
         """Set the run to write into, and restore its best policy, which may be newer than the checkpoint."""
         self.run = run
-        if ranks.rank() > 0:
-            return
         if self.best["policy"] is None:
             (run.path / BEST).unlink(missing_ok=True)
         else:
@@ -227,15 +221,9 @@ class Training:
         return envs.steps - before
 
     def evaluate(self) -> None:
-        """Evaluate the policy, log, and keep the policy if it is the best so far; on rank 0 only."""
+        """Evaluate the policy, log, and keep the policy if it is the best so far."""
         self.check_finite()
         means = self.averages.take()
-        if ranks.rank() == 0:
-            self.measure(means)
-        self.stopped = ranks.from_first(self.stopped)
-
-    def measure(self, means: dict[str, float]) -> None:
-        """Do the work of :meth:`evaluate`, given the means of the measurements since the last evaluation."""
         steps, config = self.agent.envs.steps, self.config
         returns = self.returns(config.eval_episodes, number=steps)
         if self.cut:
@@ -299,12 +287,10 @@ class Training:
         self.saved = steps
 
     def result(self) -> dict[str, Any]:
-        """Evaluate the last and the best policy on the same ``final_episodes`` new episodes; return {} on other ranks.
+        """Evaluate the last and the best policy on the same ``final_episodes`` new episodes.
 
         The best policy was chosen by few episodes, so the last one replaces it if it does as well on these.
         """
-        if ranks.rank() > 0:
-            return {}
         steps, episodes = self.agent.envs.steps, self.config.final_episodes
         last, cut = self.returns(episodes, number=0), self.cut
         policy = copy.deepcopy(self.agent.policy_state())

@@ -1,42 +1,220 @@
-"""Acting with the network of a stochastic policy, for agents that have an :class:`ActorCritic`."""
+"""Acting with a stochastic policy: the base of REINFORCE, A2C, PPO and behavior cloning."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
+import torch
+from torch import Tensor, nn
 
+from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.loop.agent import TrainConfig, envs_of
+from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
+from automl_ext.rl.networks.body import to_tensor
+from automl_ext.rl.networks.encoders import Kind
+from automl_ext.rl.networks.grouped import GroupedActorCritic, Separate
+from automl_ext.rl.networks.groups import names_of
+from automl_ext.rl.networks.parameters import flatten_parameters
+from automl_ext.training.errors import UserError
+from automl_ext.training.machine.device import choose_device
+from automl_ext.training.machine.memory import check_memory
+from automl_ext.training.optimizer_state import load_optimizer
+from automl_ext.training.search_space import Range
+from automl_ext.training.seeding import derived_seed, generator
+
+
+@dataclass
+class PolicyConfig(TrainConfig):
+    """The options of the network of a policy-gradient agent.
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    n_envs: int = 8  # Number of environments.
+    max_grad_norm: Annotated[float, Range(0.3, 5.0, log=True)] = 0.5  # Gradient norm to clip at; inf: no clipping.
+    hidden: tuple[int, ...] = (64, 64)  # Units of each hidden layer.
+    normalize: bool = False  # Normalize observations by their running mean and standard deviation.
+    body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
+    layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
+    eval_sample: bool = False  # Sample the actions in evaluations. Default: take the most probable ones.
+    separate: Separate = "none"  # What each of several agents or tasks has for itself: none, heads or networks.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_max_grad_norm(self)
+        check_hidden(self)
 
 
 class PolicyAgent(LearningAgent):
     """An agent whose policy is an :class:`ActorCritic`. Subclasses set the attributes and learn.
 
     Attributes:
+        device: of the network.
         network: policy and value function.
-        outputs: function from observations to the policy's outputs, in NumPy.
+        rng: random generator of the actions in training.
+        eval_rng: random generator of the actions in evaluations; each evaluation begins with the same state.
     """
 
+    device: torch.device
     network: ActorCritic
-    outputs: Callable[[np.ndarray], np.ndarray]
+    rng: torch.Generator
+    eval_rng: torch.Generator
 
+    @torch.inference_mode()
+    def sample(self, observations: np.ndarray, rng: torch.Generator | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Sample actions a ~ π(·|s) for observations [B, ...].
+
+        Args:
+            observations: [B, ...].
+            rng: random generator; None: that of the training.
+
+        Returns:
+            The actions as sampled, and as the environment takes them.
+        """
+        distribution = self.network.distribution
+        outputs = self.network.policy(to_tensor(observations, self.device))
+        actions = distribution.sample(outputs, self.rng if rng is None else rng).numpy(force=True)
+        return actions, distribution.to_env(actions)
+
+    @torch.inference_mode()
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Return the most probable actions."""
         distribution = self.network.distribution
-        return distribution.to_env(distribution.mode(self.outputs(observations)))
+        outputs = self.network.policy(to_tensor(observations, self.device))
+        return distribution.to_env(distribution.mode(outputs).numpy(force=True))
 
     def random_actions(self, observations: np.ndarray) -> np.ndarray:
-        return self.sampled(observations, self.random)
+        if self._predicting is None:
+            self._predicting = generator(derived_seed(self.config.seed, 5), self.device)
+        return self.sample(observations, self._predicting)[1]
 
-    def sampled(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Sample actions from the policy with ``rng``; return them as the environment takes them."""
-        distribution = self.network.distribution
-        return distribution.to_env(distribution.sample(self.outputs(observations), rng))
+    _predicting: torch.Generator | None = None  # of `predict`, which must not change the generator of the training
+
+    def begin(self, starting: np.ndarray) -> None:
+        if starting.all():  # a new evaluation
+            self.eval_rng = generator(derived_seed(self.config.seed, 8), self.device)
+
+    def evaluation_actions(self, observations: np.ndarray) -> np.ndarray:
+        """Return the most probable actions, or sampled ones with ``config.eval_sample``; draws nothing from ``rng``."""
+        sampled = getattr(self.config, "eval_sample", False)
+        return self.sample(observations, self.eval_rng)[1] if sampled else self.act(observations)
 
     def policy_state(self) -> dict[str, Any]:
         return self.network.state_dict()
 
     def load_policy_state(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state)
+
+
+class OnPolicyAgent(PolicyAgent):
+    """A :class:`PolicyAgent` that learns from its own rollouts.
+
+    Attributes:
+        envs: training environments. The agent owns them.
+        parameters: all parameters of the network as one vector.
+        optimizer: optimizer of ``parameters``, which subclasses set.
+    """
+
+    envs: Envs
+    parameters: nn.Parameter
+    optimizer: torch.optim.Optimizer
+    honors = frozenset({"initial", "rewards", "steps", "terms", "after"})
+
+    def set_up(
+        self,
+        config: PolicyConfig,
+        envs: Envs | None,
+        encoder: nn.Module | None,
+        *,
+        steps: int = 0,
+        popart: bool = False,
+    ) -> None:
+        """Set every attribute except the optimizer.
+
+        Args:
+            config: the configuration, an attribute too.
+            envs: None: they are made.
+            encoder, popart: see :func:`make_network`.
+            steps: steps per environment and rollout, which must fit into memory. 0: not checked.
+        """
+        self.config, self.device = config, choose_device(config.device)
+        self.envs = envs if envs is not None else envs_of(config, config.n_envs, config.seed)
+        row = observation_bytes(self.envs.observation_space) + 4 * sum(config.hidden)
+        check_memory("n_steps", steps * self.envs.n_envs * row)
+        self.network = make_network(config, self.envs, self.device, popart, encoder)
+        self.parameters = flatten_parameters(self.network)
+        self.rng = generator(config.seed, self.device)
+        self.eval_rng = generator(derived_seed(config.seed, 8), self.device)
+
+    def decay_lr(self) -> float:
+        """Decrease the learning rate linearly to 0 at ``total_steps``, if ``config.lr_decay``.
+
+        Returns:
+            The fraction of the training that remains.
+        """
+        config = self.config
+        remaining = max(0.0, 1 - self.envs.steps / config.total_steps)
+        self.optimizer.param_groups[0]["lr"] = config.lr * (remaining if config.lr_decay else 1)
+        return remaining
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "rng": self.rng.get_state(),
+            "envs": self.envs.state_dict(),
+            "extras": self.seams.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.network.load_state_dict(state["network"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        self.rng.set_state(state["rng"])
+        self.seams.load_state_dict(state["extras"])
+        if not self.envs.load_state_dict(state["envs"]):
+            self.seams.cut()
+
+
+def make_network(
+    config: PolicyConfig,
+    envs: Envs,
+    device: torch.device,
+    popart: bool = False,
+    encoder: nn.Module | None = None,
+) -> ActorCritic:
+    """Build policy and value function, with initial weights from ``config.seed``.
+
+    Args:
+        config: sizes and switches of the network.
+        envs: have the spaces of observations and actions.
+        device: of the network.
+        popart: normalize the values by PopArt.
+        encoder: see :class:`~automl_ext.rl.networks.body.Body`.
+
+    Raises:
+        UserError: unsupported observation or action space, or an encoder that does not fit the observations.
+    """
+    with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
+        torch.manual_seed(config.seed)
+        spaces = envs.observation_space, envs.action_space
+        if config.separate != "none" and len(names_of(envs.observation_space)) == 1:
+            raise UserError(f"separate: expected none without several agents or tasks, got {config.separate}")
+        if popart or config.separate != "none" or config.env.central_critic:
+            if config.body != "auto" or config.layer_norm or encoder is not None:
+                raise UserError("body, layer_norm, encoder: not possible with separate, central_critic or popart")
+            network: ActorCritic = GroupedActorCritic(*spaces, config.hidden, config.normalize, config.separate, popart)
+        else:
+            switches: dict[str, Any] = {"body": config.body, "layer_norm": config.layer_norm, "encoder": encoder}
+            network = ActorCritic(*spaces, config.hidden, config.normalize, **switches)
+    return network.to(device)
+
+
+def standardized(x: Tensor, weights: Tensor, eps: float = 1e-8) -> Tensor:
+    """Return x [N] with mean 0 and standard deviation 1, both weighted by ``weights``, which sum to 1."""
+    centered = x - torch.dot(x, weights)
+    return centered / (torch.dot(centered.square(), weights).sqrt() + eps)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +23,6 @@ FORMAT = 1
 KINDS = {"format": int, "automl_ext": str, "algorithm": str, "config": dict, "observations": dict, "actions": dict}
 INTEGERS = {"int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"}
 DTYPES = INTEGERS | {"bool", "float16", "float32", "float64"}
-
-
-@dataclass
-class NoEnvs:
-    """Stands in for :class:`~automl_ext.rl.envs.vector.Envs` in a loaded agent, which needs no environments to act."""
-
-    observation_space: gymnasium.Space
-    action_space: gymnasium.Space
-    n_envs: int
-    steps: int = 0
-    episodes: list[Any] = field(default_factory=list)
-    transform: Any = None  # of the environments that replace this object
-
-    def close(self) -> None:
-        """Do nothing."""
 
 
 @dataclass

@@ -22,6 +22,17 @@ def unsupported(space: gymnasium.Space) -> UserError:
     )
 
 
+def discrete(space: gymnasium.Space) -> tuple[int, int]:
+    """Return the number of actions and the first action of a Discrete space.
+
+    Raises:
+        UserError: the space is not Discrete.
+    """
+    if not isinstance(space, gymnasium.spaces.Discrete):
+        raise unsupported(space)
+    return int(space.n), int(space.start)
+
+
 class BoxScaling:
     """The affine map from normalized actions to a box: [−1, 1] to [low, high] in every bounded dimension.
 

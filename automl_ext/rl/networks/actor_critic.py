@@ -3,67 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from itertools import pairwise
 
 import gymnasium
 import numpy as np
-import torch
 from torch import Tensor, nn
 
-from automl_ext.rl.networks.body import Body, RunningNorm, orthogonal, orthogonal_, orthogonal_layers, to_tensor
+from automl_ext.ops.networks import FusedMLP
+from automl_ext.rl.networks.body import Body, RunningNorm, orthogonal, orthogonal_layers
 from automl_ext.rl.networks.distributions import distribution_of
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.groups import check_nothing_hidden
 from automl_ext.rl.networks.parameters import check_layers
 
-
-class TwinMLP(nn.Module):
-    """Two networks of tanh layers, evaluated together by batched products, which halves the number of calls.
-
-    Maps observations [N, inputs] to features [2, N, features]. ``norm`` is as in :class:`Body`.
-    """
-
-    def __init__(self, inputs: int, hidden: tuple[int, ...], normalize: bool = False) -> None:
-        super().__init__()
-        self.norm = RunningNorm((inputs,)) if normalize else None
-        sizes = [inputs, *hidden]
-        check_layers(sizes, networks=2)
-        self.weights = nn.ParameterList(torch.empty(2, i, o) for i, o in pairwise(sizes))
-        self.biases = nn.ParameterList(torch.zeros(2, 1, o) for o in hidden)
-        for weight in self.weights:
-            for one in weight.data:
-                orthogonal_(one, math.sqrt(2))
-
-    def forward(self, observations: Tensor) -> Tensor:
-        x = observations.float()
-        if self.norm is not None:
-            x = self.norm(x)
-        x = x.expand(2, *x.shape)
-        for weight, bias in zip(self.weights, self.biases, strict=True):
-            x = torch.baddbmm(bias, x, weight).tanh()
-        return x
-
-
-class TwinBodies(nn.Module):
-    """Two networks of tanh layers with layer normalization. Maps observations [N, inputs] to [2, N, features]."""
-
-    def __init__(self, space: gymnasium.Space, hidden: tuple[int, ...], normalize: bool = False) -> None:
-        super().__init__()
-        self.norm = RunningNorm(space.shape or ()) if normalize else None
-        self.policy, self.value = (Body(space, hidden, nn.Tanh, layer_norm=True) for _ in range(2))
-        for body in (self.policy, self.value):
-            orthogonal_layers(body)
-
-    def forward(self, observations: Tensor) -> Tensor:
-        x = observations.float() if self.norm is None else self.norm(observations.float())
-        return torch.stack([self.policy(x), self.value(x)])
+GAIN = math.sqrt(2)  # of the hidden layers' orthogonal weights
 
 
 class ActorCritic(nn.Module):
     """A policy π(a|s) and its value V(s).
 
-    Vectors of floats have separate networks for policy and value. Images, vectors of bytes and observations with an
+    Vectors of floats have separate perceptrons for policy and value. Images, vectors of bytes and observations with an
     encoder have one :class:`Body` with two heads.
 
     Args:
@@ -76,6 +34,8 @@ class ActorCritic(nn.Module):
 
     Attributes:
         distribution: :class:`Categorical` for Discrete actions, :class:`DiagonalGaussian` for Box.
+        body: what policy and value share: the normalization of vectors, or a :class:`Body`.
+        actor, critic: maps of the body's outputs to the distribution's parameters, and to the value.
 
     Raises:
         UserError: an unsupported action space, observations that :class:`Body` does not support, or layers that do not
@@ -96,64 +56,83 @@ class ActorCritic(nn.Module):
         super().__init__()
         check_nothing_hidden(observation_space)
         self.distribution = distribution_of(action_space)
-        shape = observation_space.shape or ()
-        self.body: TwinMLP | TwinBodies | Body
+        outputs, shape = self.distribution.outputs, observation_space.shape or ()
         floats = len(shape) == 1 and np.issubdtype(observation_space.dtype, np.floating)
-        if floats and hidden and encoder is None and body == "auto":
-            features = hidden[-1]
-            if layer_norm:
-                self.body = TwinBodies(observation_space, hidden, normalize)
-            else:
-                self.body = TwinMLP(shape[0], hidden, normalize)
-        else:
+        self.body: Inputs | Body
+        self.actor: nn.Module
+        self.critic: nn.Module
+        if not (floats and hidden and encoder is None and body == "auto"):
             self.body = Body(observation_space, hidden, nn.ReLU, normalize, body, layer_norm, encoder)
-            features = self.body.features
             orthogonal_layers(self.body)
-        self.policy_head = orthogonal(nn.Linear(features, self.distribution.outputs), 0.01)
-        self.value_head = orthogonal(nn.Linear(features, 1), 1.0)
+            self.actor = orthogonal(nn.Linear(self.body.features, outputs), 0.01)
+            self.critic = orthogonal(nn.Linear(self.body.features, 1), 1.0)
+            return
+        self.body = Inputs(shape[0], normalize)
+        if layer_norm:
+            self.actor, self.critic = (
+                nn.Sequential(body, orthogonal(nn.Linear(hidden[-1], units), gain))
+                for body, units, gain in (
+                    (layer_normalized(observation_space, hidden), outputs, 0.01),
+                    (layer_normalized(observation_space, hidden), 1, 1.0),
+                )
+            )
+        else:
+            check_layers([shape[0], *hidden], networks=2)
+            self.actor = orthogonal_mlp(FusedMLP(shape[0], hidden, outputs, "tanh"), 0.01)
+            self.critic = orthogonal_mlp(FusedMLP(shape[0], hidden, 1, "tanh"), 1.0)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Return the distribution's parameters, [N, outputs], and the values, [N]."""
-        features = self.body(observations)
-        for_policy, for_value = (features, features) if isinstance(self.body, Body) else features
-        return self.policy_head(for_policy), self.value_head(for_value).squeeze(-1)
+        x = self.body(observations)
+        return self.actor(x), self.critic(x).squeeze(-1)
+
+    def policy(self, observations: Tensor) -> Tensor:
+        """Return the distribution's parameters only, [N, outputs]."""
+        outputs: Tensor = self.actor(self.body(observations))
+        return outputs
 
     def saw(self, observations: Tensor) -> None:
         """Update the running statistics with observations [N, ...], if observations are normalized."""
         if self.body.norm is not None:
             self.body.norm.update(observations)
 
+    # PopArt normalizes values and overrides the following methods, see automl_ext.rl.networks.grouped.
 
-def is_twin(network: ActorCritic) -> bool:
-    """Return whether a network is a :class:`TwinMLP` with two heads, and no subclass with other layers."""
-    return type(network) is ActorCritic and isinstance(network.body, TwinMLP)
+    def saw_returns(self, observations: Tensor, returns: Tensor) -> None:
+        """Update the statistics of values with returns [N] of the observations [N, ...], if values are normalized."""
+
+    def value_errors(self, values: Tensor, returns: Tensor, observations: Tensor) -> Tensor:
+        """Return (G − V(s))² of each of [N] observations; with normalized values, in units of their variance."""
+        return (returns - values).square()
+
+    def scale_advantages(self, advantages: Tensor, observations: Tensor) -> Tensor:
+        """Return the advantages [N]; with normalized values, in units of the values' standard deviation."""
+        return advantages
 
 
-def acting(network: ActorCritic, device: torch.device) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function from observations to the distribution's parameters, NumPy arrays.
+class Inputs(nn.Module):
+    """The inputs of perceptrons: vectors as float32, normalized by their running statistics with ``normalize``."""
 
-    A small network on the CPU is evaluated in NumPy, on arrays that share memory with the parameters. The parameters
-    must therefore not be moved. For a few observations NumPy is faster than torch, whose calls have more overhead.
-    """
-    if is_twin(network) and isinstance(network.body, TwinMLP) and device.type == "cpu":
-        body, head = network.body, network.policy_head
-        weights = [*(x.detach().numpy()[0] for x in body.weights), head.weight.detach().numpy().T]
-        biases = [*(x.detach().numpy()[0] for x in body.biases), head.bias.detach().numpy()]
+    def __init__(self, features: int, normalize: bool) -> None:
+        super().__init__()
+        self.norm = RunningNorm((features,)) if normalize else None
 
-        norm = body.norm
+    def forward(self, observations: Tensor) -> Tensor:
+        x = observations.float()
+        return x if self.norm is None else self.norm(x)
 
-        def outputs(observations: np.ndarray) -> np.ndarray:
-            x = observations.astype(np.float32, copy=False)
-            if norm is not None:
-                x = norm(torch.from_numpy(x)).numpy()
-            for weight, bias in zip(weights[:-1], biases[:-1], strict=True):
-                x = np.tanh(x @ weight + bias)
-            return x @ weights[-1] + biases[-1]
 
-        return outputs
+def layer_normalized(space: gymnasium.Space, hidden: tuple[int, ...]) -> Body:
+    """Build hidden tanh layers with layer normalization, with orthogonal weights."""
+    body = Body(space, hidden, nn.Tanh, layer_norm=True)
+    orthogonal_layers(body)
+    return body
 
-    @torch.inference_mode()
-    def outputs_by_torch(observations: np.ndarray) -> np.ndarray:
-        return network(to_tensor(observations, device))[0].numpy(force=True)
 
-    return outputs_by_torch
+def orthogonal_mlp(mlp: FusedMLP, gain: float) -> FusedMLP:
+    """Initialize a perceptron with orthogonal weights, of the last layer with ``gain``, and zero biases."""
+    *hidden, last = (layer for layer in mlp if isinstance(layer, nn.Linear))
+    for layer in hidden:
+        orthogonal(layer, GAIN)
+    orthogonal(last, gain)
+    return mlp

@@ -7,10 +7,11 @@ import math
 import gymnasium
 import numpy as np
 import torch
-import torch.nn.functional as F
 from gymnasium.spaces import Box, Discrete
 from torch import Tensor, nn
 
+from automl_ext.ops.gumbel import gumbel_argmax
+from automl_ext.ops.policy import categorical_log_probs
 from automl_ext.rl.networks.action_spaces import BoxScaling, unsupported
 
 
@@ -25,27 +26,21 @@ class Categorical(nn.Module):
         super().__init__()
         self.outputs, self.start = int(space.n), int(space.start)
 
-    def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        """Sample actions [N] by the Gumbel-max trick."""
-        return (outputs + rng.gumbel(size=outputs.shape)).argmax(-1)
+    def sample(self, outputs: Tensor, rng: torch.Generator) -> Tensor:
+        """Sample actions, int64 [N], by the Gumbel-max trick."""
+        return gumbel_argmax(outputs, generator=rng)
 
-    def mode(self, outputs: np.ndarray) -> np.ndarray:
-        """Return the most probable actions, [N]."""
+    def mode(self, outputs: Tensor) -> Tensor:
+        """Return the most probable actions, int64 [N]."""
         return outputs.argmax(-1)
 
     def log_probs(self, outputs: Tensor, actions: Tensor) -> Tensor:
         """Return log π(a), [N]."""
-        return -F.cross_entropy(outputs, actions, reduction="none")
+        return self.evaluate(outputs, actions)[0]
 
-    def entropy(self, outputs: Tensor) -> Tensor:
-        """Return the entropy in nats, [N]."""
-        logs = outputs.log_softmax(-1)
-        return -(logs.exp() * logs).sum(-1)
-
-    def divergence(self, outputs: Tensor, others: Tensor) -> Tensor:
-        """Return KL(π ‖ π′) of the distributions π of ``outputs`` and π′ of ``others``, [N]."""
-        logs = outputs.log_softmax(-1)
-        return (logs.exp() * (logs - others.log_softmax(-1))).sum(-1)
+    def evaluate(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log π(a) and the entropy in nats, [N] each."""
+        return categorical_log_probs(outputs, actions)
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
         """Convert actions to the environment's numbering."""
@@ -65,12 +60,12 @@ class DiagonalGaussian(nn.Module):
         self.scaling.warn_if_unscaled()
         self.log_std = nn.Parameter(torch.zeros(self.outputs))
 
-    def sample(self, outputs: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def sample(self, outputs: Tensor, rng: torch.Generator) -> Tensor:
         """Sample normalized actions, [N, dims]."""
-        std = np.exp(self.log_std.numpy(force=True))
-        return outputs + std * rng.standard_normal(outputs.shape, np.float32)
+        noise = torch.randn(outputs.shape, generator=rng, device=outputs.device)
+        return torch.addcmul(outputs, self.log_std.exp(), noise)
 
-    def mode(self, outputs: np.ndarray) -> np.ndarray:
+    def mode(self, outputs: Tensor) -> Tensor:
         """Return the most probable normalized actions, [N, dims]."""
         return outputs
 
@@ -79,16 +74,10 @@ class DiagonalGaussian(nn.Module):
         z = (actions - outputs) * (-self.log_std).exp()
         return -(0.5 * z * z + self.log_std + 0.5 * math.log(2 * math.pi)).sum(-1)
 
-    def entropy(self, outputs: Tensor) -> Tensor:
-        """Return the entropy in nats, [N]."""
-        return (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum().expand(len(outputs))
-
-    def divergence(self, outputs: Tensor, others: Tensor) -> Tensor:
-        """Return KL(π ‖ π′) of the distributions π of ``outputs`` and π′ of ``others``, [N].
-
-        Both have the same standard deviation. It gets no gradient, because a larger one would lower every divergence.
-        """
-        return 0.5 * ((outputs - others) * (-self.log_std.detach()).exp()).square().sum(-1)
+    def evaluate(self, outputs: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Return log π(a) and the entropy in nats, [N] each."""
+        entropy = (self.log_std + 0.5 * math.log(2 * math.pi * math.e)).sum()
+        return self.log_probs(outputs, actions), entropy.expand(len(outputs))
 
     def to_env(self, actions: np.ndarray) -> np.ndarray:
         """Map normalized actions [N, dims] to the environment's box, [N, *shape]."""

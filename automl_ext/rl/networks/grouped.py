@@ -11,11 +11,11 @@ import torch
 from gymnasium.spaces import Box
 from torch import Tensor, nn
 
-from automl_ext.rl.multi_task.popart import PopArt
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.body import Body, orthogonal
 from automl_ext.rl.networks.distributions import distribution_of
 from automl_ext.rl.networks.groups import GroupedBox, names_of
+from automl_ext.rl.networks.popart import PopArt
 
 Separate = Literal["none", "heads", "networks"]
 
@@ -100,25 +100,31 @@ class GroupedActorCritic(ActorCritic):
                 if isinstance(body, Body) and body.norm is not None:
                     body.norm.update(x if len(bodies.each) == 1 else x[groups == i])
 
+    def policy(self, observations: Tensor) -> Tensor:
+        groups = self.groups(observations)
+        return self.policy_heads(self.policy_body(self._seen(observations), groups), groups)
+
+    def saw_returns(self, observations: Tensor, returns: Tensor) -> None:
+        if self.popart:
+            groups = self.groups(observations)
+            for i, head in enumerate(self.value_heads.each):
+                assert isinstance(head, PopArt)
+                head.update(returns[groups == i])
+
+    def value_errors(self, values: Tensor, returns: Tensor, observations: Tensor) -> Tensor:
+        errors = super().value_errors(values, returns, observations)
+        return errors / self.sigma(observations).square() if self.popart else errors
+
+    def scale_advantages(self, advantages: Tensor, observations: Tensor) -> Tensor:
+        return advantages / self.sigma(observations) if self.popart else advantages
+
     def sigma(self, observations: Tensor) -> Tensor:
         """Return the scale of the values of each observation's group, [N]; with ``popart`` only."""
         heads = (head for head in self.value_heads.each if isinstance(head, PopArt))
         return torch.stack([head.sigma for head in heads])[self.groups(observations)]
 
-    def update_popart(self, observations: Tensor, returns: Tensor) -> None:
-        """Update the statistics of the value heads with returns [N] of the observations [N, ...]."""
-        groups = self.groups(observations)
-        for i, head in enumerate(self.value_heads.each):
-            if isinstance(head, PopArt):
-                head.update(returns[groups == i])
-
     def _seen(self, observations: Tensor) -> Tensor:
         return observations[..., : self.space.visible] if isinstance(self.space, GroupedBox) else observations
-
-
-def popart_of(network: ActorCritic) -> GroupedActorCritic | None:
-    """Return the network if its values are normalized by PopArt, else None."""
-    return network if isinstance(network, GroupedActorCritic) and network.popart else None
 
 
 def policy_space(space: gymnasium.Space) -> gymnasium.Space:

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from automl_ext.ops.networks import FusedMLP
 from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.encoders import Kind
-from automl_ext.rl.networks.mlp_gradient import linear_chain
 from automl_ext.rl.networks.parameters import check_layers
 
 
@@ -118,39 +118,68 @@ class QNetwork(nn.Module):
         super().__init__()
         if not hidden or min(hidden) < 2:
             raise ValueError(f"hidden: expected at least one layer, of two units or more, got {tuple(hidden)}")
-
-        def linear(inputs: int, outputs: int) -> nn.Module:
-            return NoisyLinear(inputs, outputs, sigma) if noisy else nn.Linear(inputs, outputs)
-
-        self.actions, self.atoms, self.dueling = actions, atoms, dueling
-        width, depth = hidden[-1] // 2 if dueling else hidden[-1], atoms or 1
-        self.body = Body(space, hidden[:-1], nn.ReLU, normalize, body, layer_norm, encoder)
-        check_layers((self.body.features, width * (1 + dueling), (actions + dueling) * depth))
-        self.hidden = linear(self.body.features, 2 * width if dueling else width)  # both streams in one product
-        self.layer_norm = nn.GroupNorm(1 + dueling, width * (1 + dueling)) if layer_norm else None
-        self.advantage = linear(width, actions * depth)
-        self.value = linear(width, depth) if dueling else None
-        self.register_buffer("support", torch.linspace(v_min, v_max, depth), persistent=False)
+        self.actions, self.atoms = actions, atoms
+        self.register_buffer("support", torch.linspace(v_min, v_max, atoms or 1), persistent=False)
+        plain = not (dueling or noisy or layer_norm)
+        # A plain perceptron is one op, so the body of vectors has no layers.
+        inner = () if plain and encoder is None and len(space.shape or ()) == 1 else hidden[:-1]
+        self.body = Body(space, inner, nn.ReLU, normalize, body, layer_norm, encoder)
+        self.head: FusedMLP | DuelingHead
+        if plain:
+            layers = hidden[len(inner) :]
+            check_layers((self.body.features, *layers, actions * (atoms or 1)))
+            self.head = FusedMLP(self.body.features, layers, actions * (atoms or 1), "relu")
+        else:
+            self.head = DuelingHead(
+                self.body.features, actions, hidden[-1], atoms or 1, dueling, noisy, sigma, layer_norm
+            )
 
     def forward(self, observations: Tensor) -> Tensor:
         """Compute Q [N, A], or logits [N, A, atoms], from observations [N, ...]."""
-        features = self.hidden(self.body(observations))
-        features = F.relu(features if self.layer_norm is None else self.layer_norm(features))
-        if self.value is None:
-            out = self.advantage(features)
-            return out if self.atoms is None else out.unflatten(1, (self.actions, self.atoms))
-        for_value, for_advantage = features.chunk(2, dim=1)
-        value, advantage = self.value(for_value), self.advantage(for_advantage)
-        if self.atoms is not None:
-            value, advantage = value.unsqueeze(1), advantage.unflatten(1, (self.actions, self.atoms))
-        return value + advantage - advantage.mean(1, keepdim=True)
-
-    def chain(self) -> list[nn.Linear] | None:
-        """Return the linear layers if the network is linear layers with ReLU between them, else None."""
-        if self.value is not None or self.atoms is not None or self.layer_norm is not None or self.body.scale != 1:
-            return None
-        return linear_chain([*self.body, self.hidden, nn.ReLU(), self.advantage])
+        out: Tensor = self.head(self.body(observations))
+        return out if self.atoms is None else out.unflatten(1, (self.actions, self.atoms))
 
     def q(self, out: Tensor) -> Tensor:
         """Convert the result of :meth:`forward` to Q [N, A], the means of the distributions."""
         return out if self.atoms is None else out.softmax(-1) @ self.support
+
+
+class DuelingHead(nn.Module):
+    """One hidden layer of ReLU and an output layer, [N, features] → [N, actions · atoms].
+
+    Args: see :class:`QNetwork`. Without ``dueling`` there is one stream.
+    """
+
+    def __init__(
+        self,
+        features: int,
+        actions: int,
+        hidden: int,
+        atoms: int,
+        dueling: bool,
+        noisy: bool,
+        sigma: float,
+        layer_norm: bool,
+    ) -> None:
+        super().__init__()
+
+        def linear(inputs: int, outputs: int) -> nn.Module:
+            return NoisyLinear(inputs, outputs, sigma) if noisy else nn.Linear(inputs, outputs)
+
+        self.actions, self.atoms, width = actions, atoms, hidden // 2 if dueling else hidden
+        check_layers((features, width * (1 + dueling), (actions + dueling) * atoms))
+        self.hidden = linear(features, width * (1 + dueling))  # both streams in one product
+        self.layer_norm = nn.GroupNorm(1 + dueling, width * (1 + dueling)) if layer_norm else None
+        self.advantage = linear(width, actions * atoms)
+        self.value = linear(width, atoms) if dueling else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.hidden(x)
+        features = F.relu(features if self.layer_norm is None else self.layer_norm(features))
+        if self.value is None:
+            out: Tensor = self.advantage(features)
+            return out
+        for_value, for_advantage = features.chunk(2, dim=1)
+        advantage = self.advantage(for_advantage).unflatten(1, (self.actions, self.atoms))
+        value = self.value(for_value).unsqueeze(1)
+        return (value + advantage - advantage.mean(1, keepdim=True)).flatten(1)

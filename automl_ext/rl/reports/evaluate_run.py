@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from automl_ext.rl.envs.callables import check_known
+from automl_ext.rl.extras import Extras
 from automl_ext.rl.loop.agent import Agent, envs_of
 from automl_ext.rl.loop.evaluate import by_group, play
 from automl_ext.rl.loop.loop import BEST
@@ -121,7 +122,7 @@ def agent_of(run: Path, trust: Iterable[str] = (), env_id: str | None = None) ->
             what = f"the folder of one run per seed, {run}/seed-*"
         raise UserError(f"{run}: expected a run of {', '.join(ALGORITHMS)}; this is {what}")
     found = algorithm(name)
-    config = read_config(run, found.config())
+    config = read_config(run, found.config(extras=Extras()))
     if env_id is not None:
         config = dataclasses.replace(config, env_id=env_id)
     check_known(config.env_id, str(run))

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from automl_ext.rl.dreamer.agent import Dreamer
-from automl_ext.rl.dreamer.rssm import Normal
+from automl_ext.rl.dreamer import Dreamer
+from automl_ext.rl.dreamer.world_model import Normal
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import envs_of
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best
@@ -83,17 +83,17 @@ def dream(agent: Dreamer, envs: Envs, context: int = 5, steps: int = 50) -> Drea
     finally:
         envs.close()
     context = min(context, len(observations))
-    model = agent.learner.model
-    rssm, device = model.rssm, agent.learner.device
+    model = agent.model
+    rssm, device = model.rssm, agent.device
     with torch.inference_mode():
         real = model.prepare(torch.from_numpy(np.stack(observations)).to(device))
-        from_embedding = rssm.from_embedding(model.encode(real))
-        from_action = rssm.from_action(torch.from_numpy(np.stack(actions)).to(device))
+        embeddings = model.encode(real)
+        taken = torch.from_numpy(np.stack(actions)).to(device)
         deter, stoch = rssm.initial(1)
         features = []
         for t in range(len(observations)):
-            deter = rssm.step(deter, stoch, from_action[t : t + 1])
-            known: Normal = rssm.posterior(deter, from_embedding[t : t + 1]) if t < context else rssm.prior(deter)
+            deter = rssm.step(deter, stoch, taken[t : t + 1])
+            known: Normal = rssm.posterior(deter, embeddings[t : t + 1]) if t < context else rssm.prior(deter)
             stoch = known.mean
             features.append(torch.cat([deter, stoch], -1))
         seen = torch.cat(features)

@@ -1,20 +1,15 @@
-"""Files of exported networks, which do not need automl_ext: names, ``torch.export`` programs and Python modules."""
+"""Files of exported networks, which do not need automl_ext: their names, and Python modules."""
 
 from __future__ import annotations
 
-import copy
 import importlib.util
-import io
 import re
 import sys
 from pathlib import Path
-from typing import Any
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from automl_ext.training.errors import UserError
-from automl_ext.training.files.atomic import write_atomic
 
 SUFFIXES = {"": (".pt2", ".py"), ".pt2": (".pt2",), ".py": (".py",)}
 
@@ -39,21 +34,6 @@ def check_out(out: Path) -> tuple[str, ...]:
             f"--out {out}: expected a name of letters, digits, spaces and _ . + -, ending in .pt2, .py or nothing"
         )
     return SUFFIXES[out.suffix]
-
-
-def write_program(network: nn.Module, example: Tensor, shapes: dict[str, Any], path: Path) -> None:
-    """Write a ``torch.export`` program.
-
-    Args:
-        network: in evaluation mode.
-        example: its argument.
-        shapes: the dynamic dims of the argument, by the name of the parameter of ``forward``.
-        path: the file.
-    """
-    frozen = copy.deepcopy(network).requires_grad_(False)  # so that its outputs need no detach()
-    buffer = io.BytesIO()
-    torch.export.save(torch.export.export(frozen, (example,), dynamic_shapes=shapes), buffer)
-    write_atomic(path, buffer.getvalue())
 
 
 def load_module(path: Path) -> nn.Module:

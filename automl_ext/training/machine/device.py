@@ -6,7 +6,6 @@ import re
 
 import torch
 
-from automl_ext.training import ranks
 from automl_ext.training.errors import UserError
 
 
@@ -29,6 +28,8 @@ def choose_device(name: str = "auto") -> torch.device:
     if not available:
         reason = "sees no GPU" if torch.version.cuda else "is built without CUDA"
         raise UserError(f"device {name!r}: torch {torch.__version__} {reason}; use cpu or auto")
+    from automl_ext.training import ranks  # only a GPU depends on them
+
     if ranks.count() > 1:
         if name not in ("auto", "cuda"):
             raise UserError(f"device: expected auto, cuda or cpu with several processes, got {name}")

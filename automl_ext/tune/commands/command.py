@@ -86,8 +86,7 @@ def tune_command(
             raise UserError(f"--objective {metric.name} is a loss and needs --minimize")
     elif config.minimize:
         raise UserError(f"--minimize needs --objective with a loss: of {metric.name}, large values are better")
-    kind = type(settings)
-    space = space_of(kind, config.ranges)
+    space = space_of(settings, config.ranges)
     settings = with_point(settings, dict(metric.needs))
     # One seed for both, so that all trials differ in their points only.
     config = dataclasses.replace(config, seed=settings.seed)

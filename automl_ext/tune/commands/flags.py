@@ -36,12 +36,15 @@ def changes(config: Any, default: Any, prefix: str = "", flag: str = "") -> Iter
         value, usual = getattr(config, field.name), getattr(default, field.name)
         notes = getattr(hints[field.name], "__metadata__", ())
         if dataclasses.is_dataclass(value):
+            kind: Any = type(value)
+            usual = usual if type(usual) is kind else kind()  # extras, which are optional
             # tyro.conf.arg(prefix_name=False) leaves the outer name out of the flags
             omitted = any(getattr(note, "prefix_name", True) is False for note in notes)
             yield from changes(value, usual, f"{prefix}{field.name}.", flag if omitted else f"{flag}{field.name}.")
         elif type(value) is not type(usual) or value != usual:
             repeated = tyro.conf.UseAppendAction in notes
-            yield Change(prefix + field.name, (flag + field.name).replace("_", "-"), value, repeated)
+            named = next((note.name for note in notes if getattr(note, "name", None)), flag + field.name)
+            yield Change(prefix + field.name, named.replace("_", "-"), value, repeated)
 
 
 def as_flags(config: Any) -> str:

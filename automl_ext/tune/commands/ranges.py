@@ -29,27 +29,27 @@ from automl_ext.training.search_space import Categories, Range, Values, search_s
 KEYS = {"low", "high", "log", "values"}
 
 
-def space_of(kind: type, path: Path | None) -> dict[str, Values]:
-    """Return the search space of a configuration's class.
+def space_of(settings: Any, path: Path | None) -> dict[str, Values]:
+    """Return the search space of a configuration.
 
     Args:
-        kind: the class.
+        settings: the configuration.
         path: TOML file with changes; None: as declared.
 
     Raises:
         UserError: the file is not valid, or the space is empty.
     """
-    space = search_space(kind)
+    space = search_space(settings)
     if path is not None:
-        space = changed(space, kind, read_toml(path), str(path))
+        space = changed(space, settings, read_toml(path), str(path))
     if not space:
-        raise UserError(f"{kind.__name__} declares no ranges to search: expected --ranges FILE.toml")
+        raise UserError(f"{type(settings).__name__} declares no ranges to search: expected --ranges FILE.toml")
     return space
 
 
-def changed(space: dict[str, Values], kind: type, table: dict[str, Any], path: str) -> dict[str, Values]:
+def changed(space: dict[str, Values], settings: Any, table: dict[str, Any], path: str) -> dict[str, Values]:
     """Apply the content of a TOML file to a space."""
-    hints = option_types(kind)
+    hints = option_types(settings)
     exclude, only = (names_in(table.pop(key, None), f"{path}: {key}", hints) for key in ("exclude", "only"))
     new = dict(space)
     for name, values in table.items():
@@ -110,14 +110,14 @@ def names_in(value: Any, where: str, hints: dict[str, Any]) -> list[str] | None:
     return value
 
 
-def option_types(kind: type, prefix: str = "") -> dict[str, Any]:
-    """Return the type of each option of a dataclass, and of the dataclasses in it, by dotted name."""
+def option_types(settings: Any, prefix: str = "") -> dict[str, Any]:
+    """Return the type of each option of a dataclass instance, and of the dataclasses in it, by dotted name."""
     found: dict[str, Any] = {}
-    hints = typing.get_type_hints(kind)
-    for field in dataclasses.fields(kind):
-        hint = hints[field.name]
-        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
-            found |= option_types(hint, f"{prefix}{field.name}.")
+    hints = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if dataclasses.is_dataclass(value):
+            found |= option_types(value, f"{prefix}{field.name}.")
         else:
-            found[prefix + field.name] = hint
+            found[prefix + field.name] = hints[field.name]
     return found

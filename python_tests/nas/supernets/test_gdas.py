@@ -301,7 +301,7 @@ def test_configuration_error_names_the_field(field: str, value: float) -> None:
 
 
 def test_stop_after_and_genotype_are_checked(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="stop_after: expected at least 1 epoch, got 0"):
+    with pytest.raises(ValueError, match="stop_after: expected at least 1, got 0"):
         search(TINY, tmp_path / "a", stop_after=0)
     with pytest.raises(UserError, match="NAS-Bench-201 cell"):
         retrain(RetrainConfig(genotype="|sep_conv_3x3~0|"), tmp_path / "b")

@@ -13,7 +13,7 @@ pytest.importorskip("gymnasium")
 import gymnasium
 from gymnasium import spaces
 
-from automl_ext.rl.dreamer.actions import TanhNormal, actions_of
+from automl_ext.rl.dreamer.actions import OneHot, TanhNormal, actions_of
 from automl_ext.training.errors import UserError
 
 
@@ -64,3 +64,31 @@ def test_the_likeliest_of_the_samples_is_the_mode() -> None:
     torch.testing.assert_close(means, mean.tanh())
     assert (found[:3] - means[:3]).abs().max() < 0.1
     assert found[3:].abs().mean() > means[3:].abs().mean()  # the tanh of a wide normal has its modes near −1 and 1
+
+
+def test_discrete_actions_are_sampled_with_straight_through_gradients() -> None:
+    distribution = OneHot(spaces.Discrete(3))
+    torch.manual_seed(0)
+    outputs = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    factors = torch.randn(5, 3, dtype=torch.float64)
+    action, entropy = distribution.sample(outputs, torch.Generator().manual_seed(1))
+    assert torch.equal(action.detach(), F.one_hot(action.argmax(-1), 3).double())
+    categorical = torch.distributions.Categorical(logits=outputs)
+    torch.testing.assert_close(entropy, categorical.entropy())
+    actual = (action * factors).sum() + entropy.sin().sum()
+    expected = (categorical.probs * factors).sum() + categorical.entropy().sin().sum()
+    torch.testing.assert_close(torch.autograd.grad(actual, outputs), torch.autograd.grad(expected, outputs))
+
+    many, _ = distribution.sample(outputs.detach()[:1].expand(20_000, -1), torch.Generator().manual_seed(2))
+    torch.testing.assert_close(many.mean(0), outputs[0].softmax(-1).detach(), atol=0.015, rtol=0)  # 4 standard errors
+
+
+def test_entropy_of_continuous_actions_is_the_negative_log_density() -> None:
+    distribution = actions_of(spaces.Box(-1, 1, (2,), np.float32))
+    torch.manual_seed(0)
+    outputs = torch.randn(6, 4, dtype=torch.float64) - torch.tensor([0, 0, 5, 5])
+    actions, entropy = distribution.sample(outputs, torch.Generator().manual_seed(1))
+    mean, std = 5 * (outputs[:, :2] / 5).tanh(), F.softplus(outputs[:, 2:] + math.log(math.expm1(5.0))) + 1e-4
+    normal = torch.distributions.Normal(mean, std)
+    squashed = torch.distributions.TransformedDistribution(normal, torch.distributions.transforms.TanhTransform())
+    torch.testing.assert_close(entropy, -squashed.log_prob(actions).sum(-1))

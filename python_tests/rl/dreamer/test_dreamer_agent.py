@@ -19,9 +19,8 @@ from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.dreamer.actions import actions_of
 from automl_ext.rl.dreamer.world_model import WorldModel
 from automl_ext.rl.envs.making import EnvOptions
-from automl_ext.rl.loop.agent import envs_of
+from automl_ext.rl.loop.agent import NoEnvs, envs_of
 from automl_ext.rl.loop.evaluate import evaluate
-from automl_ext.rl.loop.saved import NoEnvs
 from automl_ext.rl.presets import preset
 from automl_ext.training.errors import UserError
 
@@ -59,9 +58,9 @@ def test_image_observations(register_world) -> None:
     assert agent.replay.episodes[0].arrays["observations"].dtype == np.uint8
     assert agent.update(15)["observation_loss"] < first
     sequences = agent.replay.sample(2, 5)
-    prepared = agent.learner.model.prepare(sequences.observations)
+    prepared = agent.model.prepare(sequences.observations)
     assert (prepared.min(), prepared.max()) == (-0.5, 0.5)
-    decoded = agent.learner.model.decode(torch.zeros(5, 2, agent.learner.model.features))
+    decoded = agent.model.decode(torch.zeros(5, 2, agent.model.features))
     assert decoded.shape == prepared.shape
 
 

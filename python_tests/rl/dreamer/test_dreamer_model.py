@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -10,30 +13,30 @@ pytest.importorskip("gymnasium")
 import gymnasium
 from gymnasium import spaces
 
-from automl_ext.rl.dreamer import losses as L
+from automl_ext.rl.dreamer import DreamerConfig
 from automl_ext.rl.dreamer.actions import actions_of
-from automl_ext.rl.dreamer.imagination import imagine
-from automl_ext.rl.dreamer.rssm import RSSM, Normal
+from automl_ext.rl.dreamer.dreamer import actor_loss, imagine, imagined_returns, value_loss
+from automl_ext.rl.dreamer.world_model import RSSM, Normal, Observed, kl_divergence, masked_mean, model_loss
+from automl_ext.rl.replay.sequences import Sequences
 
 
 def test_rssm_observe_equals_single_steps() -> None:
     torch.manual_seed(0)
     rssm = RSSM(2, 5, deter=6, stoch=3, hidden=7)
     embeddings, actions, noise = torch.randn(4, 2, 5), torch.randn(4, 2, 2), torch.randn(4, 2, 3)
-    unrolled = rssm.observe(embeddings, actions, noise)
-    assert unrolled.features.shape == (4, 2, 9)
-    assert [x.shape for x in (*unrolled.posterior, *unrolled.prior)] == [(4, 2, 3)] * 4
+    observed = rssm.observe(embeddings, actions, noise)
+    assert observed.features.shape == (4, 2, 9)
+    assert [x.shape for x in (*observed.posterior, *observed.prior)] == [(4, 2, 3)] * 4
     deter, stoch = rssm.initial(2)
     for t in range(4):
-        x = torch.nn.functional.elu(rssm.from_stoch(stoch) + rssm.from_action(actions[t]))
+        x = torch.nn.functional.elu(rssm.input(torch.cat([stoch, actions[t]], 1)))
         deter = rssm.cell(x, deter)
-        hidden = torch.nn.functional.elu(rssm.from_deter(deter) + rssm.from_embedding(embeddings[t]))
-        mean, raw = rssm.posterior_out(hidden).chunk(2, -1)
+        mean, raw = torch.nn.Sequential(*rssm.posterior_mlp)(torch.cat([deter, embeddings[t]], 1)).chunk(2, -1)
         std = torch.nn.functional.softplus(raw) + 0.1
         stoch = mean + std * noise[t]
-        torch.testing.assert_close(unrolled.posterior.std[t], std)
-        torch.testing.assert_close(unrolled.features[t], torch.cat([deter, stoch], -1))
-        torch.testing.assert_close(unrolled.prior.mean[t], rssm.prior(deter).mean)
+        torch.testing.assert_close(observed.posterior.std[t], std)
+        torch.testing.assert_close(observed.features[t], torch.cat([deter, stoch], -1))
+        torch.testing.assert_close(observed.prior.mean[t], rssm.prior(deter).mean)
 
 
 @pytest.mark.parametrize("space", [spaces.Discrete(3), spaces.Box(-1, 1, (2,), np.float32)])
@@ -44,14 +47,14 @@ def test_gradient_of_imagined_trajectories_reaches_the_actions(space: gymnasium.
     rssm = RSSM(actions.size, 5, deter=6, stoch=3, hidden=7).double().requires_grad_(False)
     bias = torch.zeros(actions.outputs, dtype=torch.float64, requires_grad=True)
     start = torch.randn(4, 9, dtype=torch.float64)
-    noise = actions.noise((5, 4), torch.Generator().manual_seed(1)).double()
-    state_noise = torch.randn(5, 4, 3, dtype=torch.float64)
 
     def total(bias: torch.Tensor) -> torch.Tensor:
-        imagined = imagine(rssm, lambda x: bias.expand(len(x), -1), actions, start, noise, state_noise)
-        assert [f.shape for f in imagined.features] == [(4, 9)] * 6
-        assert imagined.entropy.shape == (5, 4)
-        return sum(f.sin().sum() for f in imagined.features)
+        generator = torch.Generator().manual_seed(1)
+        features, entropy = imagine(rssm, lambda x: bias.expand(len(x), -1), actions, start, 5, generator)
+        assert features.shape == (6, 4, 9)
+        assert entropy.shape == (5, 4)
+        assert torch.equal(features[0], start)
+        return features.sin().sum()
 
     if isinstance(space, spaces.Box):
         assert torch.autograd.gradcheck(total, (bias,))
@@ -61,27 +64,73 @@ def test_gradient_of_imagined_trajectories_reaches_the_actions(space: gymnasium.
         assert gradient.sum().abs() < 1e-9  # adding a constant to all logits does not change a softmax
 
 
-def test_losses() -> None:
+def test_kl_divergence_and_masked_mean() -> None:
     p = Normal(torch.randn(5, 3), torch.rand(5, 3) + 0.1)
     q = Normal(torch.randn(5, 3), torch.rand(5, 3) + 0.1)
     kl = torch.distributions.kl_divergence(torch.distributions.Normal(*p), torch.distributions.Normal(*q)).sum(-1)
-    torch.testing.assert_close(L.kl_divergence(p, q), kl)
-    few, many = torch.tensor(2.0, requires_grad=True), torch.tensor(4.0, requires_grad=True)
-    (L.free_nats_loss(few, 3.0) + L.free_nats_loss(many, 3.0)).backward()
-    assert (few.grad, many.grad) == (0, 1)
-    terminated = torch.tensor([True, False])
-    confident = L.continue_loss(torch.tensor([-9.0, 9.0]), terminated)
-    assert confident.max() < 1e-3 < 8 < L.continue_loss(torch.tensor([9.0, -9.0]), terminated).min()
+    torch.testing.assert_close(kl_divergence(p, q), kl)
     valid = torch.tensor([[True, True], [True, False]])
-    assert L.masked_mean(torch.tensor([[1.0, 2.0], [3.0, 99.0]]), valid) == 2
+    assert masked_mean(torch.tensor([[1.0, 2.0], [3.0, 99.0]]), valid) == 2
+
+
+def test_model_loss_is_the_sum_of_its_terms() -> None:
+    torch.manual_seed(0)
+    decoded, rewards, logits = torch.randn(3, 2, 4), torch.randn(3, 2, 1), torch.randn(3, 2, 1)
+    predictors: Any = SimpleNamespace(
+        images=False, decode=lambda x: decoded, reward=lambda x: rewards, continues=lambda x: logits
+    )
+    mean = torch.randn(3, 2, 5, requires_grad=True)
+    posterior, prior = Normal(mean, torch.rand(3, 2, 5) + 0.1), Normal(torch.randn(3, 2, 5), torch.rand(3, 2, 5) + 0.1)
+    states = Observed(torch.zeros(3, 2, 9), posterior, prior)
+    valid = torch.tensor([[True, True], [True, True], [True, False]])
+    has_reward, terminated = valid.clone(), torch.zeros(3, 2, dtype=torch.bool)
+    has_reward[0, 0], terminated[1, 1] = False, True
+    observations, received = torch.randn(3, 2, 4), torch.randn(3, 2)
+    sequences = Sequences(observations, torch.zeros(3, 2, 1), received, terminated, valid, has_reward)
+    scales = {"observation_std": 0.5, "reward_scale": 2.0, "kl_scale": 3.0, "continue_scale": 4.0}
+    config = DreamerConfig(**scales)
+    loss, terms = model_loss(predictors, states, observations, sequences, config)
+
+    of_observation = -torch.distributions.Normal(decoded, 0.5).log_prob(observations).sum(-1)
+    of_observation += 4 * torch.distributions.Normal(0.0, 0.5).log_prob(torch.tensor(0.0))  # the constant
+    of_reward = 0.5 * (rewards[..., 0] - 2 * received) ** 2
+    of_continuation = -torch.distributions.Bernoulli(logits=logits[..., 0]).log_prob((~terminated).float())
+    expected = {
+        "observation_loss": of_observation[valid].mean(),
+        "reward_loss": of_reward[has_reward].mean(),
+        "kl": kl_divergence(posterior, prior)[valid].mean(),
+        "continue_loss": of_continuation[valid].mean(),
+    }
+    torch.testing.assert_close(terms, {name: x.detach() for name, x in expected.items()})
+    total = expected["observation_loss"] + expected["reward_loss"] + 3 * expected["kl"] + 4 * expected["continue_loss"]
+    torch.testing.assert_close(loss, total)
+
+    for free_nats, learns in ((terms["kl"].item() - 0.1, True), (terms["kl"].item() + 0.1, False)):
+        config = DreamerConfig(**scales, free_nats=free_nats)
+        loss, terms = model_loss(predictors, states, observations, sequences, config)
+        assert torch.autograd.grad(loss, mean)[0].any() == learns
+        torch.testing.assert_close(loss, total + (0 if learns else 0.3))
 
 
 def test_imagined_returns_end_with_the_episode() -> None:
     rewards, values = torch.tensor([[1.0], [2.0], [4.0]]), torch.tensor([[10.0], [20.0], [30.0]])
     continues = torch.tensor([[1.0], [0.0], [1.0]], requires_grad=True)
-    returns, weights = L.imagined_returns(rewards, values, continues, 0.5, 1.0)
+    returns, weights = imagined_returns(rewards, values, continues, 0.5, 1.0)
     assert returns.flatten().tolist() == [1 + 0.5 * 2, 2, 4 + 0.5 * 30]
     assert weights.flatten().tolist() == [1, 0.5, 0]
     returns[0].sum().backward()
     assert continues.grad.flatten().tolist() == [0.5 * 2, 0.5 * 0.5 * (4 + 0.5 * 30), 0]
-    assert L.imagined_returns(rewards, values, None, 0.5, 0.0)[0].flatten().tolist() == [6, 12, 19]
+    assert imagined_returns(rewards, values, None, 0.5, 0.0)[0].flatten().tolist() == [6, 12, 19]
+
+
+def test_losses_of_policy_and_value() -> None:
+    returns, entropy = torch.tensor([[2.0, 4.0]], requires_grad=True), torch.tensor([[0.5, 1.5]])
+    weights, values = torch.tensor([[1.0, 0.5]]), torch.tensor([[1.0, 6.0]], requires_grad=True)
+    loss = actor_loss(returns, entropy, weights, 0.1)
+    assert loss.item() == pytest.approx(-(2.05 + 0.5 * 4.15) / 2)  # the policy ascends returns and entropy
+    assert torch.autograd.grad(loss, returns)[0].tolist() == [[-0.5, -0.25]]
+    loss = value_loss(values, returns, weights)
+    assert loss.item() == pytest.approx((0.5 * 1 + 0.5 * 0.5 * 4) / 2)
+    of_values, of_returns = torch.autograd.grad(loss, (values, returns), allow_unused=True)
+    assert of_values.tolist() == [[-0.5, 0.5]]
+    assert of_returns is None

@@ -11,8 +11,10 @@ import pytest
 pytest.importorskip("gymnasium")
 from dreamer_worlds import TINY, PointOnLine
 
-from automl_ext.rl.dreamer import Dreamer, train
+from automl_ext.rl import A2C, A2CConfig
+from automl_ext.rl.dreamer import Dreamer
 from automl_ext.rl.loop.agent import envs_of
+from automl_ext.rl.loop.loop import train
 from automl_ext.rl.reports.evaluate_run import evaluate_run
 from automl_ext.rl.reports.imagination import Dream, draw_dream, dream
 from automl_ext.rl.reports.plot import plot_runs
@@ -36,11 +38,9 @@ def test_imagined_episode_has_the_length_of_the_real_one(register_world, tmp_pat
 
 def test_runs_of_several_algorithms_are_plotted(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    from automl_ext.rl.actor_critic import a2c
-
-    train(TINY, tmp_path / "dreamer")
+    train(Dreamer, TINY, tmp_path / "dreamer")
     settings = {"total_steps": 200, "eval_every": 100, "eval_episodes": 1, "final_episodes": 1}
-    a2c.train(a2c.A2CConfig(**settings), tmp_path / "a2c")
+    train(A2C, A2CConfig(**settings), tmp_path / "a2c")
     written = plot_runs([tmp_path / "dreamer", tmp_path / "a2c"], tmp_path)
     assert [path.name for path in written] == ["curves.png", "imagined.png", "curves.png", "learning.png"]
     assert evaluate_run(tmp_path / "dreamer", 2)["policy"] == "best"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,10 @@ pytest.importorskip("gymnasium")
 from compare_runs import newest, same, same_runs
 from dreamer_worlds import TINY, PointOnLine
 
-from automl_ext.rl.dreamer import train
+from automl_ext.rl.dreamer import Dreamer
+from automl_ext.rl.loop.loop import train as train_agent
+
+train = functools.partial(train_agent, Dreamer)
 
 
 @pytest.mark.parametrize("continuous", [False, True])
@@ -23,7 +27,7 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path: Path, continuous: bool) 
     assert train(config, parts, resume="auto", stop_after=41) is None
     result = train(config, parts, resume="auto")
     assert result is not None
-    assert result["updates"] == newest(parts)[1]["agent"]["learner"]["updates"] == 10  # one more at first
+    assert result["updates"] == newest(parts)[1]["agent"]["updates"] == 10  # one more at first
     assert result["updates_per_second"] > 0
     same_runs(tmp_path / "whole", parts, {"updates_per_second"})
 

@@ -16,62 +16,65 @@ from gymnasium import spaces
 from torch import Tensor
 
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
-from automl_ext.rl.dreamer.actions import actions_of
-from automl_ext.rl.dreamer.learner import Learner
+from automl_ext.rl.loop.agent import NoEnvs
 from automl_ext.rl.presets import preset
 from automl_ext.rl.replay.sequences import Sequences
 
 
+def without_envs(config: DreamerConfig, observations: spaces.Space, actions: spaces.Space) -> Dreamer:
+    """Make an agent of these spaces, which learns but does not act."""
+    return Dreamer(config, NoEnvs(observations, actions, 1))  # type: ignore[arg-type]
+
+
 def test_behavior_gradient_changes_the_policy_and_not_the_model(register_world) -> None:
     agent = Dreamer(dataclasses.replace(TINY, env_id=register_world(PointOnLine, True)))
-    learner = agent.learner
     agent.iterate()
-    start = torch.randn(7, learner.model.features)
-    before = [x.clone() for x in (*learner.model.parameters(), *learner.actor.parameters())]
-    learner.learn_behavior(start)
-    after = [*learner.model.parameters(), *learner.actor.parameters()]
+    start = torch.randn(7, agent.model.features)
+    before = [x.clone() for x in (*agent.model.parameters(), *agent.actor.parameters())]
+    agent.learn_behavior(start)
+    after = [*agent.model.parameters(), *agent.actor.parameters()]
     changed = [not torch.equal(x, y) for x, y in zip(before, after, strict=True)]
-    model_size = len(list(learner.model.parameters()))
+    model_size = len(list(agent.model.parameters()))
     assert not any(changed[:model_size])
     assert all(changed[model_size:])
-    assert learner.optimizers[0].vector.grad.eq(0).all()
-    assert all(p.requires_grad for p in learner.model.parameters())
+    assert agent.optimizers[0].vector.grad.eq(0).all()
+    assert all(p.requires_grad for p in agent.model.parameters())
 
 
 def test_imagination_starts_from_valid_nonterminal_states(register_world, monkeypatch: pytest.MonkeyPatch) -> None:
     """Padding and terminal states are skipped; all other states are used."""
-    learner = Dreamer(dataclasses.replace(TINY, env_id=register_world(PointOnLine, True))).learner
+    agent = Dreamer(dataclasses.replace(TINY, env_id=register_world(PointOnLine, True)))
     valid = torch.tensor([[True, True], [True, True], [True, False]])
     terminated = torch.tensor([[False, False], [False, True], [False, False]])
     observations, actions = torch.randn(3, 2, 2), torch.randn(3, 2, 1)
     sequences = Sequences(observations, actions, torch.randn(3, 2), terminated, valid, valid)
     states: list[Tensor] = []
-    learn_dynamics, learn_behavior = learner.learn_dynamics, learner.learn_behavior
+    learn_dynamics, learn_behavior = agent.learn_dynamics, agent.learn_behavior
 
     def dynamics(*args: Any) -> Any:
         features, metrics = learn_dynamics(*args)
         states.append(features)
         return features, metrics
 
-    def behavior(start: Tensor, own: Tensor | None) -> Any:
+    def behavior(start: Tensor) -> Any:
         states.append(start)
-        return learn_behavior(start, own)
+        return learn_behavior(start)
 
-    monkeypatch.setattr(learner, "learn_dynamics", dynamics)
-    monkeypatch.setattr(learner, "learn_behavior", behavior)
-    assert all(x.isfinite() for x in learner.update(sequences).values())
+    monkeypatch.setattr(agent, "learn_dynamics", dynamics)
+    monkeypatch.setattr(agent, "learn_behavior", behavior)
+    assert all(x.isfinite() for x in agent.learn_from(sequences).values())
     features, start = states
     assert torch.equal(start, torch.stack([features[0, 0], features[0, 1], features[1, 0], features[2, 0]]))
 
 
 def test_placeholder_rewards_are_not_learned() -> None:
     def reward_loss(rewards: Tensor) -> float:
-        learner = Learner(TINY, spaces.Box(-1, 1, (3,), np.float32), actions_of(spaces.Discrete(2)), (0, 1))
+        agent = without_envs(TINY, spaces.Box(-1, 1, (3,), np.float32), spaces.Discrete(2))
         all_valid, has_reward = torch.ones(4, 2, dtype=torch.bool), torch.ones(4, 2, dtype=torch.bool)
         has_reward[0, 0] = False
         observations, actions = torch.ones(4, 2, 3), torch.zeros(4, 2, 2)
         sequences = Sequences(observations, actions, rewards, ~all_valid, all_valid, has_reward)
-        return float(learner.learn_dynamics(sequences)[1]["reward_loss"])
+        return float(agent.learn_dynamics(sequences)[1]["reward_loss"])
 
     ones = torch.ones(4, 2)
     first, other = ones.clone(), ones.clone()
@@ -83,7 +86,7 @@ def test_sizes_of_the_paper() -> None:
     """Numbers of parameters, counted by hand, and one update on a short sequence."""
     config = preset("paper", DreamerConfig())
     action_space = spaces.Box(-1, 1, (6,), np.float32)
-    learner = Learner(config, spaces.Box(0, 255, (64, 64, 3), np.uint8), actions_of(action_space), (0, 1))
+    agent = without_envs(config, spaces.Box(0, 255, (64, 64, 3), np.uint8), action_space)
 
     def dense(*sizes: int) -> int:
         return sum((i + 1) * o for i, o in itertools.pairwise(sizes))
@@ -97,9 +100,9 @@ def test_sizes_of_the_paper() -> None:
     gru = 3 * (200 * 200 + 200 * 200 + 2 * 200)
     rssm = dense(30 + 6, 200) + gru + dense(200, 200, 60) + dense(200 + 1024, 200, 60)
     reward = dense(230, 400, 400, 1)
-    assert sum(p.numel() for p in learner.model.parameters()) == encoder + decoder + rssm + reward
-    assert learner.optimizers[1].vector.numel() == dense(230, 400, 400, 400, 400, 12)
-    assert learner.optimizers[2].vector.numel() == dense(230, 400, 400, 400, 1)
+    assert sum(p.numel() for p in agent.model.parameters()) == encoder + decoder + rssm + reward
+    assert agent.optimizers[1].vector.numel() == dense(230, 400, 400, 400, 400, 12)
+    assert agent.optimizers[2].vector.numel() == dense(230, 400, 400, 400, 1)
     sequences = Sequences(
         torch.randint(256, (3, 1, 64, 64, 3), dtype=torch.uint8),
         torch.rand(3, 1, 6),
@@ -108,9 +111,9 @@ def test_sizes_of_the_paper() -> None:
         torch.ones(3, 1, dtype=torch.bool),
         torch.ones(3, 1, dtype=torch.bool),
     )
-    before = [optimizer.vector.detach().clone() for optimizer in learner.optimizers]
-    measured = learner.update(sequences)
+    before = [optimizer.vector.detach().clone() for optimizer in agent.optimizers]
+    measured = agent.learn_from(sequences)
     assert all(np.isfinite(float(x)) for x in measured.values())
-    for optimizer, old, lr in zip(learner.optimizers, before, (6e-4, 8e-5, 8e-5), strict=True):
+    for optimizer, old, lr in zip(agent.optimizers, before, (6e-4, 8e-5, 8e-5), strict=True):
         change = (optimizer.vector.detach() - old).abs().max()
         assert change == pytest.approx(lr, rel=0.01)  # Adam's first step

@@ -27,22 +27,15 @@ def test_weights_are_those_of_keras(images: bool) -> None:
     config = dataclasses.replace(TINY, initialization="keras")
     agent = rl.make("dreamer", lambda: PointOnLine(continuous=True, images=images))
     agent = Dreamer(config, agent.envs)
-    model, rssm = agent.learner.model, agent.learner.model.rssm
-    apart = {rssm.from_stoch, rssm.from_action, rssm.from_deter, rssm.from_embedding}
-    networks = (model, agent.learner.actor, agent.learner.value)
+    model = agent.model
+    networks = (model, agent.actor, agent.value)
     layers = [m for n in networks for m in n.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
     assert len(layers) > 10
     for layer in layers:
-        assert layer.bias is None or not layer.bias.any()
-        if layer in apart:
-            continue
+        assert not layer.bias.any()
         fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(layer.weight)
         assert is_uniform(layer.weight, math.sqrt(6 / (fan_in + fan_out)))
-    # Keras has one layer for the inputs s and a (here 4 + 1), and one for h and the encoded observation.
-    assert is_uniform(torch.cat([rssm.from_stoch.weight, rssm.from_action.weight], 1), math.sqrt(6 / (5 + 16)))
-    inputs = 16 + rssm.from_embedding.in_features
-    assert is_uniform(torch.cat([rssm.from_deter.weight, rssm.from_embedding.weight], 1), math.sqrt(6 / (inputs + 16)))
-    cell = rssm.cell
+    cell = model.rssm.cell
     assert is_uniform(cell.weight_ih, math.sqrt(6 / (16 + 3 * 16)))
     torch.testing.assert_close(cell.weight_hh.T @ cell.weight_hh, torch.eye(16), atol=1e-5, rtol=0)
     assert not cell.bias_ih.any()

@@ -15,10 +15,12 @@ from gymnasium import spaces
 from gymnasium.vector import AutoresetMode
 from policy_worlds import World, envs_in
 
-from automl_ext.rl import A2C, DQN, A2CConfig, Reinforce, ReinforceConfig
-from automl_ext.rl.dqn.offline import replay_of_episodes, train_offline
+from automl_ext.rl import A2C, CQL, DQN, A2CConfig, CQLConfig, Reinforce, ReinforceConfig
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.envs.vector import Step
+from automl_ext.rl.loop.agent import NoEnvs
+from automl_ext.rl.loop.loop import train
+from automl_ext.rl.networks.body import float32_space
 from automl_ext.rl.replay.uniform import UniformReplay
 
 MODES = pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
@@ -104,31 +106,33 @@ def test_uint8_images_stay_uint8_in_the_replay() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float16, np.int64, np.uint8])
-@pytest.mark.parametrize("switch", [{}, {"distributional": True}], ids=str)
-def test_offline_on_any_dtype(dtype: Any, switch: dict[str, Any]) -> None:
+def test_offline_on_any_dtype(dtype: Any) -> None:
     """NumPy converts Python's floats to float64."""
-    config = small(**switch)
     episodes = [e | {"observations": e["observations"].astype(dtype)} for e in random_episodes(4)]
     assert episodes[0]["rewards"].dtype == np.float64
-    replay = replay_of_episodes(config, episodes)
-    learner = train_offline(config, replay, 2, 3)
-    assert learner.best_actions(np.eye(4, dtype=dtype)).shape == (4,)
-    expected = torch.float32 if np.dtype(dtype).kind == "f" else torch.from_numpy(np.zeros(1, dtype)).dtype
-    assert replay.sample(2).observations.dtype == expected
+    space: Any = float32_space(spaces.Box(0, 1, (4,), dtype))
+    agent = CQL(CQLConfig(hidden=(8,), batch_size=8), NoEnvs(space, spaces.Discrete(2), 1))
+    agent.set_episodes(episodes)
+    agent.iterate()
+    assert agent.act(np.eye(4, dtype=space.dtype)).shape == (4,)
+    expected = torch.from_numpy(np.zeros(1, space.dtype)).dtype
+    assert agent.replay is not None
+    assert agent.replay.sample(2).observations.dtype == expected
 
 
-def test_offline_on_a_custom_float64_replay() -> None:
-    replay = UniformReplay(50, (4,), np.float64, generator=np.random.default_rng(0))
+def test_q_learning_on_a_custom_float64_replay() -> None:
+    agent = agent_of("dqn", Walk, AutoresetMode.SAME_STEP)
+    agent.replay = UniformReplay(50, (3,), np.float64, generator=np.random.default_rng(0))
     for _ in range(10):
         yes = np.ones(1, bool)
-        replay.add(Step(np.zeros((1, 4)), np.zeros(1, int), np.ones(1), np.zeros((1, 4)), yes, ~yes, yes))
-    assert train_offline(small(), replay, 2, 3).updates == 3
+        agent.replay.add(Step(np.zeros((1, 3)), np.zeros(1, int), np.ones(1), np.zeros((1, 3)), yes, ~yes, yes))
+    agent.update(3)
+    assert agent.updates == 3
 
 
 def test_run_on_float64_observations_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import gymnasium
 
-    from automl_ext.rl.dqn import agent as dqn
     from automl_ext.rl.envs.making import EnvOptions
 
     gymnasium.register("Walk64-v0", Walk)
@@ -138,7 +142,7 @@ def test_run_on_float64_observations_resumes(tmp_path: Path, monkeypatch: pytest
             env_id="Walk64-v0", total_steps=60, learning_starts=8, env=EnvOptions("sync"), eval_every=60,
             eval_episodes=1, final_episodes=1, hidden=(4,),
         )  # fmt: skip
-        assert dqn.train(config, tmp_path / "run", stop_after=30) is None
-        assert dqn.train(config, tmp_path / "run", resume="auto") is not None
+        assert train(DQN, config, tmp_path / "run", stop_after=30) is None
+        assert train(DQN, config, tmp_path / "run", resume="auto") is not None
     finally:
         del gymnasium.registry["Walk64-v0"]

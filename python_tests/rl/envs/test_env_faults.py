@@ -30,10 +30,11 @@ from rl_worlds import Scripted
 
 from automl_ext import cli
 from automl_ext.rl import A3C, A3CConfig
-from automl_ext.rl.actor_critic import a3c_workers
+from automl_ext.rl.algorithms import a3c
 from automl_ext.rl.envs.guard import EnvError, Guard
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import Envs, make_envs
+from automl_ext.rl.loop import worker_processes
 from automl_ext.rl.loop.evaluate import evaluate, play
 from automl_ext.training.errors import UserError
 
@@ -278,7 +279,7 @@ def test_time_limit_of_a_plain_vector_environment() -> None:
     envs.close()
 
 
-def small_a3c(name: str) -> tuple[A3CConfig, a3c_workers.Shared]:
+def small_a3c(name: str) -> tuple[A3CConfig, a3c.Shared]:
     config = A3CConfig(env_id=name, n_workers=1, hidden=(4,))
     shared = A3C(dataclasses.replace(config, env_id="Bad/NoImage-v0")).shared
     return config, shared
@@ -289,18 +290,18 @@ def test_a3c_worker_reports_failures_and_counts_steps(monkeypatch) -> None:
     config, shared = small_a3c(env_id("exit"))
     ours, theirs = multiprocessing.Pipe()
     ours.send(1_000)
-    a3c_workers.work(0, config, shared, theirs)
+    a3c.work(0, config, shared, theirs)
     assert re.search(r"Bad/Exit-v0: environment 0: step\(\) raised SystemExit: 0", ours.recv())
     assert shared.heartbeats.tolist() == [2 + 2]
     ours.send(1_000)
     ours.close()
-    a3c_workers.work(0, config, shared, theirs)  # the parent is gone: no traceback
+    a3c.work(0, config, shared, theirs)  # the parent is gone: no traceback
 
 
 def test_a3c_watches_only_started_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(a3c_workers, "START_LIMIT", 0.3)
+    monkeypatch.setattr(worker_processes, "START_LIMIT", 0.3)
     beats = np.zeros(2, np.int64)
-    watch = a3c_workers.Watch(beats, 0.05)
+    watch = worker_processes.Watch(beats, 0.05)
     time.sleep(0.1)
     watch.check(0)
     beats += 1

@@ -13,7 +13,7 @@ from gymnasium import spaces
 from policy_worlds import Staggered, Together, lanes_of
 
 from automl_ext.rl import A2C, A2CConfig, DQNConfig, EnvOptions, make, make_envs
-from automl_ext.rl.dqn.agent import DQN
+from automl_ext.rl.algorithms.dqn import DQN
 from automl_ext.rl.envs.guard import EnvError
 from automl_ext.rl.envs.lanes import Lanes
 from automl_ext.rl.envs.vector import Envs
@@ -99,9 +99,9 @@ def test_errors_name_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="no_such"):
         make_envs("pettingzoo/automl_ext.no_such", 1, 0)
     with pytest.raises(UserError, match="does not define parallel_env"):
-        make_envs("pettingzoo/automl_ext.rl.multi_agent.mixers", 1, 0)
+        make_envs("pettingzoo/automl_ext.rl.envs.team", 1, 0)
     with pytest.raises(UserError, match="frame_stack"):
-        make_envs("pettingzoo/automl_ext.rl.multi_agent.two_step", 1, 0, EnvOptions(frame_stack=2))
+        make_envs("pettingzoo/automl_ext.rl.envs.two_step", 1, 0, EnvOptions(frame_stack=2))
     with pytest.raises(UserError, match="central_critic: expected an environment of PettingZoo"):
         make_envs("CartPole-v1", 1, 0, EnvOptions(central_critic=True))
     monkeypatch.setitem(sys.modules, "mpe2", None)

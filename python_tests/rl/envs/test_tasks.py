@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from policy_worlds import Bandit, World
 
-from automl_ext.rl import A2CConfig, EnvOptions, make_envs
-from automl_ext.rl.actor_critic.a2c import train
+from automl_ext.rl import A2C, A2CConfig, EnvOptions, make_envs
 from automl_ext.rl.envs.callables import env_id_of
+from automl_ext.rl.loop.loop import train
 from automl_ext.training.errors import UserError
 from automl_ext.training.user_code import own_names
 
@@ -71,12 +71,12 @@ def test_each_task_is_evaluated_and_a_resumed_run_equals_an_uninterrupted_one(tm
     gymnasium.register("short", "gymnasium.envs.classic_control:CartPoleEnv", max_episode_steps=30)
     sizes = {"total_steps": 600, "eval_every": 200, "eval_episodes": 2, "final_episodes": 2, "checkpoint_every": 200}
     config = A2CConfig("CartPole-v1,short", **sizes, n_envs=2, separate="heads", popart=True, hidden=(8,))
-    result = train(config, tmp_path / "whole")
+    result = train(A2C, config, tmp_path / "whole")
     assert result is not None
     assert result["eval_return_mean"] == (result["eval_return/CartPole-v1"] + result["eval_return/short"]) / 2
     assert result["eval_return/short"] <= 30
-    assert train(config, tmp_path / "halted", stop_after=300) is None
-    train(config, tmp_path / "halted", resume="auto")
+    assert train(A2C, config, tmp_path / "halted", stop_after=300) is None
+    train(A2C, config, tmp_path / "halted", resume="auto")
     logs = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("whole", "halted")]
     assert logs[0] == logs[1]
     assert "eval_return/short" in logs[0]

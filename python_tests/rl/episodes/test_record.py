@@ -23,9 +23,9 @@ from automl_ext import rl
 from automl_ext.cli import main
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.episodes.files import FIELDS, read_episodes, write_episodes
-from automl_ext.rl.episodes.record import record
+from automl_ext.rl.replay.episode_files import FIELDS, read_episodes, write_episodes
 from automl_ext.rl.replay.episodes import RecordedEpisode, as_recorded
+from automl_ext.rl.reports.record import record
 from automl_ext.summary import print_recording
 from automl_ext.training.config import to_dict
 from automl_ext.training.errors import UserError

@@ -25,7 +25,7 @@ CONFIG = ToyConfig(total_steps=600, checkpoint_every=30)
 def start(out: Path) -> int:
     pid = os.fork()
     if not pid:
-        loop.train("toy", Toy, CONFIG, out, resume="auto")
+        loop.train(Toy, CONFIG, out, resume="auto")
         os._exit(0)
     return pid
 

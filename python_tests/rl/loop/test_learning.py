@@ -18,9 +18,8 @@ from gymnasium.vector import SyncVectorEnv
 from rl_worlds import Scripted
 
 from automl_ext import rl
-from automl_ext.rl.actor_critic import a2c
 from automl_ext.rl.envs.vector import Envs
-from automl_ext.rl.loop.loop import Report
+from automl_ext.rl.loop.loop import Report, train
 from automl_ext.training.errors import UserError
 
 SHORT = {"total_steps": 400, "eval_every": 100, "eval_episodes": 2, "final_episodes": 2, "checkpoint_every": 1000}
@@ -44,7 +43,7 @@ def test_learning_with_and_without_a_run_directory_gives_the_same(tmp_path: Path
     alone, kept = small(), small()
     result = alone.learn()
     assert timeless(result) == timeless(kept.learn(out=tmp_path / "run"))
-    assert timeless(result) == timeless(a2c.train(alone.config, tmp_path / "command"))
+    assert timeless(result) == timeless(train(rl.A2C, alone.config, tmp_path / "command"))
     assert timeless(json.loads((tmp_path / "run/result.json").read_text())) == timeless(result)
     assert same(alone, kept)
     metrics = [(tmp_path / name / "metrics.jsonl").read_text() for name in ("run", "command")]
@@ -82,7 +81,7 @@ def test_beta_of_a_prioritized_replay_follows_the_steps() -> None:
 def test_a_run_is_resumed_in_python(tmp_path: Path) -> None:
     whole, part = small(), small()
     whole.learn(out=tmp_path / "whole")
-    a2c.train(part.config, tmp_path / "part", stop_after=150)
+    train(rl.A2C, part.config, tmp_path / "part", stop_after=150)
     part.learn(out=tmp_path / "part", resume="auto")
     assert same(whole, part)
 
@@ -172,7 +171,8 @@ def test_random_actions_come_from_the_policy(name: str, options: dict[str, Any])
         expected = np.full(5, 0.1)
         expected[greedy[0]] = 0.6
     else:
-        expected = torch.from_numpy(agent.outputs(x[:1])[0]).softmax(0).numpy()
+        with torch.no_grad():
+            expected = agent.network.policy(torch.from_numpy(x[:1]))[0].softmax(0).numpy()  # type: ignore[attr-defined]
     assert frequencies == pytest.approx(expected, abs=0.04)  # five standard deviations
 
 
@@ -180,7 +180,7 @@ def dreamer() -> rl.LearningAgent:
     sizes = {"deter": 8, "stoch": 4, "hidden": 8, "units": 8}
     agent = rl.make("dreamer", "CartPole-v1", n_envs=2, **sizes)
     with torch.no_grad():
-        for parameter in [*agent.learner.model.parameters(), *agent.learner.actor.parameters()]:
+        for parameter in [*agent.model.parameters(), *agent.actor.parameters()]:
             parameter.mul_(3)  # so that actions depend on the state
     return agent
 

@@ -32,7 +32,7 @@ from automl_ext.training.seeding import derived_seed
 
 
 def train(out: Path, config: ToyConfig | None = None, **kwargs) -> dict | None:
-    return loop.train("toy", Toy, config or ToyConfig(), out, **kwargs)
+    return loop.train(Toy, config or ToyConfig(), out, **kwargs)
 
 
 def test_files_of_a_run(tmp_path: Path) -> None:

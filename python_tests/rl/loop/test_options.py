@@ -14,10 +14,7 @@ pytest.importorskip("gymnasium")
 from gymnasium import spaces
 
 from automl_ext import cli
-from automl_ext.rl import A2C, DQN, A2CConfig, DQNConfig, RainbowConfig, ReinforceConfig
-from automl_ext.rl.actor_critic.a3c import A3C
-from automl_ext.rl.actor_critic.a3c_config import A3CConfig
-from automl_ext.rl.dqn.offline import train_offline
+from automl_ext.rl import A2C, A3C, DQN, A2CConfig, A3CConfig, DQNConfig, RainbowConfig, ReinforceConfig
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.envs.making import EnvOptions
 from automl_ext.rl.networks.actor_critic import ActorCritic
@@ -186,16 +183,6 @@ def test_options_that_fit_into_memory_are_accepted() -> None:
     agents = (DQN(RainbowConfig(hidden=(4,))), A2C(A2CConfig()), A3C(A3CConfig()), Dreamer(DreamerConfig(hidden=4)))
     for agent in agents:  # including a replay of a million transitions
         agent.envs.close()
-
-
-@pytest.mark.parametrize("name", ["actions", "updates"])
-def test_offline_counts(name: str) -> None:
-    from automl_ext.rl.dqn.agent import make_replay
-
-    replay = make_replay(DQNConfig(buffer_size=10), spaces.Box(0, 1, (2,)), 1, 0)
-    numbers = {"actions": 2, "updates": 1} | {name: 0}
-    with pytest.raises(ValueError, match=f"{name}: expected at least 1, got 0"):
-        train_offline(DQNConfig(), replay, **numbers)
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 pytest.importorskip("gymnasium")
-from dqn_worlds import random_episodes, small
+from dqn_worlds import small
 from gymnasium.vector import AutoresetMode
 from policy_worlds import Bandit, Patience, envs_in
 
 from automl_ext.rl import DQN, VDN, Reinforce, ReinforceConfig, VDNConfig
-from automl_ext.rl.dqn.offline import replay_of_episodes, saved_replay, train_offline
 from automl_ext.rl.dreamer import Dreamer, DreamerConfig
 from automl_ext.rl.loop.agent import Agent, multiples
 from automl_ext.rl.loop.loop import Training
@@ -37,14 +37,21 @@ def test_dqn_updates_for_every_multiple_that_a_step_passes(starts: int, updates:
     agent = dqn(32, learning_starts=starts)
     while agent.envs.steps < 640:
         agent.iterate()
-    assert agent.learner.updates == updates
+    assert agent.updates == updates
+
+
+def test_the_loss_is_the_mean_of_all_updates_of_a_step() -> None:
+    agent = dqn(32)
+    losses = iter(range(1, 9))
+    agent.update = lambda steps: {"loss": torch.tensor(float(next(losses)))}  # type: ignore[method-assign]
+    assert float(agent.iterate()["loss"]) == 4.5
 
 
 @pytest.mark.parametrize(("interval", "copies"), [(4, 160), (8, 80), (20, 32), (64, 10), (1, 160)])
 def test_target_network_is_copied_between_updates(interval: int, copies: int) -> None:
     agent, seen = dqn(32, target_update_interval=interval), []
-    sync = agent.learner.sync_target
-    agent.learner.sync_target = lambda: (seen.append(agent.learner.updates), sync())[1]  # type: ignore[method-assign]
+    sync = agent.sync_target
+    agent.sync_target = lambda: (seen.append(agent.updates), sync())[1]  # type: ignore[method-assign]
     while agent.envs.steps < 640:
         agent.iterate()
     assert len(seen) == copies
@@ -59,22 +66,8 @@ def test_beta_is_1_after_the_last_update(n_envs: int, changes: dict[str, Any]) -
     agent = dqn(n_envs, total_steps=640, prioritized=True, **changes)
     while agent.envs.steps < 640:
         agent.iterate()
-    assert agent.learner.updates == agent.replay.beta_steps  # type: ignore[attr-defined]
+    assert agent.updates == agent.replay.beta_steps  # type: ignore[attr-defined]
     assert agent.replay.beta == 1  # type: ignore[attr-defined]
-
-
-def test_beta_offline_is_1_after_the_last_update() -> None:
-    config = small(prioritized=True, normalize=True)
-    replay = replay_of_episodes(config, random_episodes(5))
-    betas, sample = [], replay.sample
-    replay.sample = lambda n: (betas.append(replay.beta), sample(n))[1]  # type: ignore[attr-defined, method-assign]
-    train_offline(config, replay, 2, 40)
-    assert betas[-40] == config.beta
-    assert betas[-20] == pytest.approx(config.beta + (1 - config.beta) / 2)
-    assert replay.beta == 1  # type: ignore[attr-defined]
-    again = saved_replay(config, replay.state_dict())  # this replay has been sampled before
-    train_offline(config, again, 2, 30)
-    assert (again._samples, again.beta) == (30, 1)  # type: ignore[attr-defined]
 
 
 def dreamer(n_envs: int, **changes: Any) -> Dreamer:
@@ -83,10 +76,10 @@ def dreamer(n_envs: int, **changes: Any) -> Dreamer:
     agent = Dreamer(DreamerConfig(**(sizes | changes)), envs_in(Bandit, n_envs, SAME))
 
     def update(sequences: Any) -> dict[str, Any]:
-        agent.learner.updates += 1
+        agent._updates += 1
         return {}
 
-    agent.learner.update = update  # type: ignore[method-assign]
+    agent.learn_from = update  # type: ignore[method-assign]
     return agent
 
 
@@ -162,9 +155,9 @@ def test_the_result_counts_updates(build: Any) -> None:
     built = build(1, **changes)
     agent = type(built)(built.config)  # with the environments of its configuration, in which it is evaluated
     result = agent.learn()
-    assert result["updates"] == agent.learner.updates > 0
+    assert result["updates"] == agent.updates > 0
     again = agent.learn(8)
-    assert again["updates"] == agent.learner.updates > result["updates"]
+    assert again["updates"] == agent.updates > result["updates"]
     new = again["updates"] - result["updates"]
     assert again["updates_per_second"] == pytest.approx(new / again["seconds"])
 

@@ -15,11 +15,10 @@ from gymnasium.vector import AutoresetMode
 from policy_worlds import World, envs_in
 
 from automl_ext.rl import A2C, A2CConfig, Reinforce, ReinforceConfig
-from automl_ext.rl.dqn.agent import discrete
+from automl_ext.rl.dreamer import DreamerConfig
 from automl_ext.rl.dreamer.actions import actions_of
-from automl_ext.rl.dreamer.config import DreamerConfig
 from automl_ext.rl.dreamer.world_model import WorldModel
-from automl_ext.rl.networks.action_spaces import BoxScaling
+from automl_ext.rl.networks.action_spaces import BoxScaling, discrete
 from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.distributions import DiagonalGaussian, distribution_of
 from automl_ext.training.errors import UserError

@@ -78,24 +78,22 @@ def test_layer_norm_precedes_every_activation() -> None:
     network = QNetwork(VECTOR, 2, (6, 8), layer_norm=True, dueling=True)
     x = torch.randn(4, 3)
     y = F.layer_norm(network.body[0](x), (6,)).relu()
-    value, advantage = (F.layer_norm(part, (4,)).relu() for part in network.hidden(y).chunk(2, 1))
-    expected = network.value(value) + network.advantage(advantage)
-    torch.testing.assert_close(network(x), expected - network.advantage(advantage).mean(1, keepdim=True))
-    assert network.chain() is None
+    head = network.head
+    value, advantage = (F.layer_norm(part, (4,)).relu() for part in head.hidden(y).chunk(2, 1))
+    expected = head.value(value) + head.advantage(advantage)
+    torch.testing.assert_close(network(x), expected - head.advantage(advantage).mean(1, keepdim=True))
 
     critic = ActorCritic(VECTOR, Discrete(2), (6,), layer_norm=True)
-    for head, body, found in zip(
-        (critic.policy_head, critic.value_head), (critic.body.policy, critic.body.value), critic(x), strict=True
-    ):
-        expected = head(F.layer_norm(body[0](x), (6,)).tanh())
+    for (body, last), found in zip((critic.actor, critic.critic), critic(x), strict=True):
+        expected = last(F.layer_norm(body[0](x), (6,)).tanh())
         torch.testing.assert_close(found, expected.view_as(found))
 
 
-def test_default_networks_have_the_names_and_weights_of_before() -> None:
+def test_names_and_initial_weights_of_default_networks() -> None:
     torch.manual_seed(0)
     names = list(QNetwork(image(4, 84, 84), 2, (8, 8)).state_dict())
     assert names[:8] == [f"body.{i}.{name}" for i in (0, 2, 4, 7) for name in ("weight", "bias")]
-    assert names[8:] == ["hidden.weight", "hidden.bias", "advantage.weight", "advantage.bias"]
+    assert names[8:] == [f"head.{i}.{name}" for i in (0, 2) for name in ("weight", "bias")]
     assert list(ActorCritic(image(6, 6, 2), Discrete(2), (8,)).body.state_dict())[:3] == [
         *("1.weight", "1.bias", "4.weight")
     ]
@@ -139,17 +137,18 @@ def test_an_encoder_is_trained_unless_it_is_frozen(name: str, frozen: bool) -> N
     network = encoder(frozen)
     before = copy.deepcopy(network.state_dict())
     agent: Any = agent_with(network, name)
-    online = agent.network if name == "a2c" else agent.learner.online
-    heads = online.policy_head.weight.clone() if name == "a2c" else online.advantage.weight.clone()
+    online = agent.network if name == "a2c" else agent.online
+    last = online.actor if name == "a2c" else online.head[-1]
+    before_last = last.weight.clone()
     assert online.body[0] is network
     assert torch.equal(network[1].weight, before["1.weight"])  # its initial weights are kept
     agent.learn()
     assert torch.equal(network[1].weight, before["1.weight"]) == frozen
-    assert not torch.equal(online.policy_head.weight if name == "a2c" else online.advantage.weight, heads)
+    assert not torch.equal(last.weight, before_last)
     if name == "dqn":
-        target = agent.learner.target.body[0]
+        target = agent.target.body[0]
         assert target is not network
-        agent.learner.sync_target()
+        agent.sync_target()
         assert torch.equal(target[1].weight, network[1].weight)
 
 
@@ -200,6 +199,8 @@ def test_layers_of_images_are_those_of_the_kind() -> None:
     assert image_layers((35, 35, 1))[1] == image_layers((35, 35, 1), "small")[1]
 
 
-def test_an_encoder_is_not_exported(tmp_path: Any) -> None:
-    with pytest.raises(UserError, match="export: an encoder that was passed in, Sequential, cannot be exported"):
-        rl.export_policy(agent_with(encoder(), "a2c"), tmp_path / "policy")
+def test_an_encoder_is_exported_with_the_agent(tmp_path: Any) -> None:
+    agent = agent_with(encoder(), "a2c")
+    rl.export_policy(agent, tmp_path)
+    program = torch.export.load(tmp_path / "policy.pt2").module()
+    assert (program(torch.from_numpy(agent.envs.observations))[0].numpy() == agent.act(agent.envs.observations)).all()

@@ -70,7 +70,7 @@ def test_learns_different_actions_for_each_agent(options: dict) -> None:
         agent.iterate()
     assert agent.act(envs.observations).tolist() == [0, 1] * 4
     with pytest.raises(UserError, match="export"):
-        export_policy(agent, "policy.pt2")
+        export_policy(agent, "policy")
 
 
 def test_observations_of_different_sizes_and_kinds() -> None:

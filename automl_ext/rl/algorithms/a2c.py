@@ -1,0 +1,153 @@
+"""A2C: advantage actor-critic, the synchronous form of A3C (Mnih et al. 2016, https://arxiv.org/abs/1602.01783).
+
+repeat:
+    act for ``n_steps`` in every environment
+    G_t, A_t ← n-step returns and advantages, or λ-returns and advantages of GAE
+    one step of the optimizer on  −A log π(a|s) + vf_coef (G − V)² − ent_coef H(π)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext.ops.returns import gae
+from automl_ext.rl.envs.rollouts import Rollout, collect
+from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.loop.policy import OnPolicyAgent, PolicyConfig, standardized
+from automl_ext.rl.loop.ranges import GAMMAS, LAMBDAS
+from automl_ext.rl.loop.seams import Acted
+from automl_ext.rl.networks.parameters import FlatAdam, FlatRMSprop, clipped_gradient
+from automl_ext.training.checks import check_range
+from automl_ext.training.search_space import Categories, Range
+
+
+@dataclass
+class A2CConfig(PolicyConfig):
+    """Configuration of A2C.
+
+    The defaults are for CartPole-v1. They are those of Stable-Baselines3 except for the learning rate: it decays
+    linearly from 3e-3 to 0 instead of being 7e-4 throughout, so that late updates do not destroy a good policy.
+    """
+
+    n_steps: Annotated[int, Range(5, 256, log=True)] = 5  # Steps per environment and update.
+    gamma: Annotated[float, GAMMAS] = 0.99  # Discount factor.
+    gae_lambda: Annotated[float, LAMBDAS] = 1.0
+    """λ of generalized advantage estimation. 0: trust the next value; 1: n-step returns."""
+    normalize_advantages: Annotated[bool, Categories(False, True)] = False
+    """Normalize the advantages of every update to mean 0 and standard deviation 1."""
+    optimizer: Literal["rmsprop", "adam"] = "rmsprop"  # Optimization algorithm.
+    lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 3e-3  # Learning rate.
+    lr_decay: Annotated[bool, Categories(False, True)] = True
+    """Decrease the learning rate linearly to 0 at total_steps."""
+    vf_coef: Annotated[float, Range(0.1, 1.0)] = 0.5  # Weight of the value loss.
+    ent_coef: Annotated[float, Range(1e-8, 0.1, log=True)] = 0.0  # Weight of the entropy bonus.
+    popart: bool = False  # Normalize the values of each task, and its advantages, by PopArt.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "n_steps", low=1)
+        check_range(self, "gamma", "gae_lambda", low=0, high=1)
+        check_range(self, "lr", above=0)
+        check_range(self, "vf_coef", "ent_coef", low=0)
+
+
+def a2c_loss(
+    log_probs: Tensor,
+    entropy: Tensor,
+    value_errors: Tensor,
+    advantages: Tensor,
+    weights: Tensor,
+    vf_coef: float,
+    ent_coef: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Compute the mean of −A log π(a|s) + vf_coef (G − V(s))² − ent_coef H(π) (Mnih et al. 2016, section 4).
+
+    Args:
+        log_probs: log π(a|s), [N].
+        entropy: H(π(·|s)), [N].
+        value_errors: (G − V(s))², [N].
+        advantages: A(s, a), [N], constants.
+        weights: weights of the steps in the mean, [N], with sum 1; 0 at steps that are no transitions.
+        vf_coef, ent_coef: weights of the terms.
+
+    Returns:
+        The loss, and its three parts as metrics.
+    """
+    policy_loss = -torch.dot(log_probs, advantages * weights)
+    value_loss = torch.dot(value_errors, weights)
+    mean_entropy = torch.dot(entropy, weights)
+    loss = policy_loss + vf_coef * value_loss
+    if ent_coef:
+        loss = loss - ent_coef * mean_entropy
+    metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
+    return loss, {name: x.detach() for name, x in metrics.items()}
+
+
+class A2C(OnPolicyAgent):
+    """The A2C agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
+
+    Training is reproducible bit for bit on one machine with a fixed number of threads. The initial weights are the same
+    for every number of threads, but rounding may differ between numbers of threads: PyTorch splits sums of more than
+    32,768 elements over threads (here the gradient norm of a large network), and a BLAS may split large products.
+
+    Args:
+        config: settings, and the environments to make if ``envs`` is None.
+        envs: training environments. The agent owns them.
+        encoder: a network from observations to features, see :class:`~automl_ext.rl.networks.body.Body`; it is trained
+            with the policy. Runs and saved agents do not contain its architecture.
+
+    Raises:
+        UserError: unsupported observation or action space; environments or a rollout that do not fit into memory.
+    """
+
+    algorithm = "a2c"
+
+    def __init__(self, config: A2CConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
+        self.set_up(config, envs, encoder, steps=config.n_steps, popart=config.popart)
+        if config.optimizer == "adam":
+            self.optimizer = FlatAdam(self.parameters, config.lr, eps=1e-5)
+        else:
+            self.optimizer = FlatRMSprop(self.parameters, config.lr, alpha=0.99, eps=1e-5)
+        self.attach_extras()
+
+    def iterate(self) -> dict[str, Any]:
+        """Act for ``n_steps`` in every environment and take one gradient step; return scalar metrics."""
+        rollout, metrics = self.compute_gradient()
+        self.decay_lr()
+        self.optimizer.step()
+        return metrics | self.seams.updated(rollout)
+
+    def compute_gradient(self) -> tuple[Rollout, dict[str, Any]]:
+        """Act for ``n_steps`` and set ``parameters.grad`` to the clipped gradient; return rollout and metrics."""
+        rollout = collect(self.envs, self.sample, self.config.n_steps, self.device)
+        loss, metrics = self.loss(rollout)
+        metrics["grad_norm"] = clipped_gradient(loss, self.parameters, self.config.max_grad_norm)
+        self.seams.step()
+        self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
+        return rollout, metrics
+
+    def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
+        """Compute the loss of a rollout, and scalar metrics."""
+        config, network, seen, weights = self.config, self.network, rollout.acted, rollout.weights
+        advantages, returns = self.targets(rollout)
+        network.saw_returns(seen[weights > 0], returns[weights > 0])  # changes nothing without PopArt
+        advantages = network.scale_advantages(advantages, seen)
+        if config.normalize_advantages:
+            advantages = standardized(advantages, weights)
+        outputs, values = network(seen)
+        log_probs, entropy = network.distribution.evaluate(outputs, rollout.actions)
+        errors = network.value_errors(values, returns, seen)
+        loss, metrics = a2c_loss(log_probs, entropy, errors, advantages, weights, config.vf_coef, config.ent_coef)
+        return self.seams.add_terms(loss, metrics, network, Acted(seen, rollout.actions, weights))
+
+    @torch.no_grad()
+    def targets(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
+        """Compute advantages and returns, [T·B] each."""
+        values, next_values = rollout.split_values(self.network(rollout.observations)[1])
+        sequences = rollout.rewards, values, next_values, rollout.terminated, rollout.truncated
+        advantages, returns = gae(*sequences, self.config.gamma, self.config.gae_lambda, valid=rollout.valid)
+        return advantages.flatten(), returns.flatten()

@@ -1,0 +1,449 @@
+"""DQN (Mnih et al. 2015, https://doi.org/10.1038/nature14236) and, with all its switches on, Rainbow.
+
+act ε-greedily: argmax Q(s, ·), or a random action with probability ε; noisy: ε = 0, argmax of Q with new noise
+store (s, a, r, s′); every ``train_freq`` steps take ``gradient_steps`` gradient steps, each on a batch:
+    y = returns + discounts · Q_target(s′, argmax Q_target(s′, ·))        double: argmax Q_online(s′, ·)
+    minimize Huber(Q(s, a) − y); distributional: KL(y ‖ p(s, a))
+Q_target ← Q every ``target_update_interval`` steps
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
+
+import gymnasium
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from automl_ext.ops.targets import categorical_projection, td_targets
+from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.loop.agent import TrainConfig, envs_of, last_before, multiples
+from automl_ext.rl.loop.averages import mean_metrics
+from automl_ext.rl.loop.checks import SupportCheck, check_hidden, check_max_grad_norm, observation_bytes
+from automl_ext.rl.loop.learning import LearningAgent
+from automl_ext.rl.loop.ranges import GAMMAS
+from automl_ext.rl.networks.action_spaces import discrete
+from automl_ext.rl.networks.body import to_tensor
+from automl_ext.rl.networks.encoders import Kind
+from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient, flatten_parameters
+from automl_ext.rl.networks.q_network import QNetwork, noisy_layers, resample
+from automl_ext.rl.replay.prioritized import PrioritizedReplay
+from automl_ext.rl.replay.uniform import Batch, UniformReplay
+from automl_ext.training.checks import check_range
+from automl_ext.training.errors import UserError
+from automl_ext.training.machine.device import choose_device
+from automl_ext.training.machine.memory import check_memory, flushed_denormals
+from automl_ext.training.optimizer_state import load_optimizer
+from automl_ext.training.search_space import Categories, Range
+from automl_ext.training.seeding import derived_seed, generator, numpy_generator_state, set_numpy_generator_state
+
+
+@dataclass
+class DQNConfig(TrainConfig):
+    """Configuration of DQN. All step counts are summed over the environments.
+
+    The defaults are those of Stable-Baselines3's zoo for CartPole-v1, except for n_step and lr_decay. With one-step
+    targets and a constant learning rate, good policies are lost again (docs/rl-dqn.md).
+
+    Raises:
+        ValueError: a number out of range.
+    """
+
+    total_steps: int = 50_000  # Environment steps to train for.
+    eval_every: int = 2_500  # Steps between evaluations.
+    double: bool = False  # Double Q-learning: select the next action with the online network.
+    dueling: bool = False  # Separate streams for the state value and the advantages.
+    prioritized: bool = False  # Sample transitions with probability proportional to |TD error|^alpha.
+    n_step: Annotated[int, Range(1, 10)] = 5  # Number of rewards in a target, before the value of a later state.
+    distributional: bool = False  # Learn the distribution of returns (C51).
+    noisy: bool = False  # Explore with noisy layers instead of epsilon-greedy.
+    hidden: tuple[int, ...] = (256, 256)  # Units of each hidden layer.
+    lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 2.3e-3  # Learning rate of Adam.
+    lr_decay: Annotated[bool, Categories(False, True)] = field(default=True, metadata={"before": False})
+    """Decrease the learning rate linearly to 0 at total_steps."""
+    adam_eps: float = 1e-8  # Epsilon of Adam.
+    max_grad_norm: float = 10.0  # Gradient norm to clip at; inf: no clipping.
+    gamma: Annotated[float, GAMMAS] = 0.99  # Discount factor.
+    batch_size: Annotated[int, Range(16, 512, log=True)] = 64  # Transitions per gradient step.
+    buffer_size: int = 100_000  # Capacity of the replay, in transitions.
+    learning_starts: int = 1_000  # Steps of random actions before training starts.
+    train_freq: int = 256  # Steps between updates.
+    gradient_steps: int = 128  # Gradient steps every train_freq environment steps; -1: train_freq gradient steps.
+    target_update_interval: Annotated[int, Range(1, 10_000, log=True)] = 10
+    """Steps between updates of the target network."""
+    exploration_fraction: Annotated[float, Range(0.0, 0.5)] = 0.16
+    """Fraction of total_steps over which epsilon falls from 1 to final_epsilon."""
+    final_epsilon: Annotated[float, Range(0.0, 0.2)] = 0.04
+    """Probability of a random action after exploration_fraction."""
+    alpha: float = 0.5  # Exponent of the priorities in prioritized replay.
+    beta: float = 0.4  # Initial exponent of the importance weights; it rises to 1 during training.
+    atoms: int = 51  # Number of atoms of the return distribution (C51).
+    v_min: float = 0.0  # Lowest discounted return that C51 can represent; in CartPole-v1 they are within 0 and 100.
+    v_max: float = 100.0  # Highest discounted return that C51 can represent.
+    sigma: float = 0.5  # Initial noise scale σ₀ of noisy layers.
+    normalize: bool = False  # Normalize observations by their running mean and standard deviation.
+    body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
+    layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "n_step", "batch_size", "buffer_size", "train_freq", "target_update_interval", low=1)
+        if self.gradient_steps < 1 and self.gradient_steps != -1:
+            raise ValueError(f"gradient_steps: expected at least 1, or -1, got {self.gradient_steps}")
+        check_range(self, "learning_starts", "sigma", low=0)
+        check_range(self, "gamma", "exploration_fraction", "final_epsilon", "alpha", "beta", low=0, high=1)
+        check_range(self, "lr", "adam_eps", above=0)
+        check_range(self, "atoms", low=2)
+        check_range(self, "v_min")
+        check_range(self, "v_max", above=self.v_min)
+        check_max_grad_norm(self)
+        check_hidden(self, units=2, layers=1)
+        if self.buffer_size < self.n_envs:
+            raise ValueError(f"buffer_size: expected at least n_envs ({self.n_envs}), got {self.buffer_size}")
+
+    @property
+    def updates_each(self) -> int:
+        """The number of gradient steps every ``train_freq`` steps."""
+        return self.train_freq if self.gradient_steps == -1 else self.gradient_steps
+
+
+def q_loss(q: Tensor, actions: Tensor, targets: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Compute the Huber loss of Q-learning (Mnih et al. 2015).
+
+    Args:
+        q: action values, [N, A].
+        actions: the actions taken, int64 [N].
+        targets: [N], constants, as from :func:`automl_ext.td_targets`.
+        weights: importance-sampling weights, [N]; None: all 1.
+
+    Returns:
+        The weighted mean loss, and the absolute TD error \\|δ\\| of each transition, detached [N].
+    """
+    chosen = q.gather(1, actions.unsqueeze(1)).squeeze(1)
+    if weights is None:
+        loss = F.smooth_l1_loss(chosen, targets)
+    else:
+        loss = (weights * F.smooth_l1_loss(chosen, targets, reduction="none")).mean()
+    return loss, (chosen.detach() - targets).abs()
+
+
+def categorical_loss(
+    logits: Tensor, actions: Tensor, targets: Tensor, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Compute the loss of C51, KL(target ‖ p) (Bellemare et al. 2017, section 4.1).
+
+    Args:
+        logits: [N, A, atoms].
+        actions: the actions taken, int64 [N].
+        targets: target distributions, [N, atoms], constants, as from :func:`automl_ext.categorical_projection`.
+        weights: importance-sampling weights, [N]; None: all 1.
+
+    Returns:
+        The weighted mean loss, and the divergence of each transition, detached [N]. Rainbow uses the divergences as
+        priorities.
+    """
+    log_p = take_action(logits, actions).log_softmax(-1)
+    divergence = F.kl_div(log_p, targets, reduction="none").sum(-1)
+    loss = divergence.mean() if weights is None else (weights * divergence).mean()
+    return loss, divergence.detach()
+
+
+def take_action(x: Tensor, actions: Tensor) -> Tensor:
+    """Select the entry of each row's action: x [N, A, atoms], actions int64 [N] → [N, atoms]."""
+    return x.gather(1, actions.view(-1, 1, 1).expand(-1, 1, x.shape[-1])).squeeze(1)
+
+
+class DQN(LearningAgent):
+    """The DQN agent; see :class:`automl_ext.rl.loop.learning.LearningAgent`.
+
+    Args:
+        config: settings, and the environments to make if ``envs`` is None.
+        envs: training environments. The agent owns them.
+        encoder: a network from observations to features, see :class:`~automl_ext.rl.networks.body.Body`; it is trained
+            with the values. Runs and saved agents do not contain its architecture.
+
+    Attributes:
+        online, target: the Q-networks.
+        replay: the transitions.
+        updates: number of gradient steps so far.
+
+    Raises:
+        UserError: an action space that is not Discrete, an unsupported observation space, a replay or environments
+            that do not fit into memory.
+    """
+
+    envs: Envs
+    algorithm = "dqn"
+    honors = frozenset({"rewards", "steps", "batch", "terms", "after"})
+
+    def __init__(self, config: DQNConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
+        self.config, self.device = config, choose_device(config.device)
+        self.envs = envs or envs_of(config, config.n_envs, config.seed)
+        self.actions, self._first = discrete(self.envs.action_space)
+        space = self.envs.observation_space
+        seeds = [derived_seed(config.seed, i) for i in range(4)]
+        with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator
+            torch.manual_seed(seeds[0])
+            self.online = make_q_network(config, space, self.actions, encoder).to(self.device)
+        self.target = copy.deepcopy(self.online).requires_grad_(False)
+        # The target network shares the online network's observation statistics; only its weights lag behind.
+        self.target.body.norm = self.online.body.norm
+        # For small networks the optimizer's time is proportional to its number of tensors, so it gets one vector.
+        self.parameters, self._target_parameters = flatten_parameters(self.online), flatten_parameters(self.target)
+        self.optimizer = FlatAdam(self.parameters, config.lr, eps=config.adam_eps)
+        self._noise = generator(seeds[1], self.device)
+        self._noisy, self._target_noisy = noisy_layers(self.online), noisy_layers(self.target)
+        self._support_check = SupportCheck(config.v_min, config.v_max) if config.distributional else None
+        self.rng = np.random.default_rng(seeds[2])  # for epsilon-greedy exploration
+        self.replay = make_replay(config, space, self.envs.n_envs, seeds[3])
+        self._updates = 0
+        self.attach_extras()
+
+    def iterate(self) -> dict[str, Any]:
+        """Act up to the next multiple of ``train_freq`` steps, then learn; return scalar metrics.
+
+        The agent learns once for each multiple of ``train_freq`` that was passed. One step of more environments than
+        ``train_freq`` passes several multiples.
+        """
+        envs, config = self.envs, self.config
+        before = envs.steps
+        until = (before // config.train_freq + 1) * config.train_freq
+        while envs.steps < until:
+            actions = self.explore(envs.observations)
+            step = envs.step(actions + self._first if self._first else actions)
+            self.replay.add(step._replace(actions=actions))
+            if self.online.body.norm is not None:
+                self.online.body.norm.update(torch.as_tensor(step.observations))
+        metrics: dict[str, Any] = {"epsilon": self.epsilon}
+        measured = []
+        first = (max(before, config.learning_starts) // config.train_freq + 1) * config.train_freq
+        for multiple in range(first, envs.steps + 1, config.train_freq):
+            # The online network has not changed since the last multiple, so a late copy gives the same target network.
+            if multiples(multiple - config.train_freq, multiple, config.target_update_interval):
+                self.sync_target()
+            if config.lr_decay:
+                self.optimizer.param_groups[0]["lr"] = config.lr * max(1 - multiple / config.total_steps, 0.0)
+            measured.append(self.update(config.updates_each))
+        if measured:
+            metrics |= mean_metrics(measured)
+        return metrics | self.seams.updated()
+
+    def update(self, steps: int) -> dict[str, Any]:
+        """Take ``steps`` gradient steps; return their mean loss, and the metrics of the last one.
+
+        Raises:
+            UserError: a loss that is not finite, with a prioritized replay.
+        """
+        config = self.config
+        # If neither targets nor sampling change between gradient steps, one call samples all batches and computes all
+        # targets: the results are the same and the matrix products are larger.
+        changing = config.double or config.noisy or config.prioritized or self.seams.batch or self.seams.terms
+        at_once = 1 if changing else steps
+        losses: list[Tensor] = []
+        metrics: dict[str, Any] = {}
+        with flushed_denormals():
+            for _ in range(steps // at_once):
+                batch = self.seams.transformed(self.replay.sample(config.batch_size * at_once))
+                targets = self.seams.targets(self.targets(batch))
+                for part, part_targets in zip(split(batch, at_once), targets.chunk(at_once), strict=True):
+                    loss, errors, metrics = self.step(part, part_targets)
+                    losses.append(loss)
+                if isinstance(self.replay, PrioritizedReplay):
+                    try:
+                        self.replay.update_priorities(batch.indices, errors)
+                    except ValueError as error:
+                        raise UserError(f"diverged at update {self._updates}: {error}") from None
+        return metrics | {"loss": torch.stack(losses).mean()}
+
+    @torch.no_grad()
+    def targets(self, batch: Batch) -> Tensor:
+        """Compute the targets, returns + discounts · V(next): [N], or distributions [N, atoms] if distributional.
+
+        V is the target network's value of the greedy action. The target network selects that action, or the online
+        network if ``double``. Each network draws new noise.
+        """
+        config = self.config
+        resample([*self._target_noisy, *self._noisy] if config.double else self._target_noisy, self._noise)
+        out = self.target(batch.next_observations)
+        online_q = self.online.q(self.online(batch.next_observations)) if config.double else None
+        if self._support_check is None:
+            return td_targets(batch.returns, out, batch.terminated, batch.discounts, next_q_online=online_q)
+        best = (self.target.q(out) if online_q is None else online_q).argmax(1)
+        probs = take_action(out, best).softmax(-1)
+        self._support_check.check(batch.returns + batch.discounts * (probs @ self.target.support))
+        return categorical_projection(
+            probs, batch.returns, batch.terminated, batch.discounts, config.v_min, config.v_max
+        )
+
+    def step(self, batch: Batch, targets: Tensor) -> tuple[Tensor, Tensor, dict[str, Any]]:
+        """Take one gradient step; return the loss, the error of each transition, both detached, and other metrics."""
+        config = self.config
+        resample(self._noisy, self._noise)
+        loss_function = categorical_loss if config.distributional else q_loss
+        weights = batch.weights if config.prioritized else None
+        loss, errors = loss_function(self.online(batch.observations), batch.actions, targets, weights)
+        total, metrics = self.seams.add_terms(loss, {}, self.online, batch)
+        clipped_gradient(total, self.parameters, config.max_grad_norm)
+        self.seams.step()
+        self.optimizer.step()
+        self._updates += 1
+        return loss.detach(), errors, metrics
+
+    def sync_target(self) -> None:
+        """Copy the online network's weights to the target network."""
+        with torch.no_grad():
+            self._target_parameters.copy_(self.parameters)
+
+    @property
+    def updates(self) -> int:
+        return self._updates
+
+    @property
+    def delay(self) -> tuple[str, int]:
+        every = self.config.train_freq
+        first = (self.config.learning_starts // every + 1) * every  # number of steps at the first update
+        return "learning_starts", last_before(first, every, self.envs.n_envs)
+
+    @property
+    def epsilon(self) -> float:
+        """The current probability of a random action."""
+        config, steps = self.config, self.envs.steps
+        if steps < config.learning_starts:
+            return 1.0
+        if config.noisy:
+            return 0.0
+        progress = min(steps / max(config.exploration_fraction * config.total_steps, 1.0), 1.0)
+        return 1.0 + (config.final_epsilon - 1.0) * progress
+
+    def explore(self, observations: np.ndarray) -> np.ndarray:
+        """Choose training actions in 0 … A − 1, int64 [B]: ε-greedy ones."""
+        epsilon, n = self.epsilon, len(observations)
+        if epsilon == 0.0:
+            return self.greedy(observations)
+        at_random = self.rng.random(n) < epsilon
+        actions = self.rng.integers(self.actions, size=n)
+        if not at_random.all():
+            actions = np.where(at_random, actions, self.greedy(observations))
+        return actions
+
+    @torch.inference_mode()
+    def greedy(self, observations: np.ndarray) -> np.ndarray:
+        """Return argmax Q(s, ·), int64 [B]. Noisy layers draw new noise for each observation, except in ``eval()``."""
+        if self.online.training:
+            resample(self._noisy, self._noise, len(observations))
+        out = self.online(to_tensor(observations, self.device))
+        return self.online.q(out).argmax(1).numpy(force=True)
+
+    def act(self, observations: np.ndarray) -> np.ndarray:
+        """Return the greedy actions, without noise in the weights."""
+        self.online.eval()
+        actions = self.greedy(observations)
+        self.online.train()
+        return actions + self._first
+
+    def random_actions(self, observations: np.ndarray) -> np.ndarray:
+        """Return the greedy actions, replaced by random ones with probability ``final_epsilon``."""
+        actions, n = self.act(observations), len(observations)
+        at_random = self.random.random(n) < self.config.final_epsilon
+        return np.where(at_random, self.random.integers(self.actions, size=n) + self._first, actions)
+
+    def set_policy(self, policy: dict[str, Any]) -> None:
+        super().set_policy(policy)
+        self.sync_target()
+
+    def set_total_steps(self, total_steps: int) -> None:
+        super().set_total_steps(total_steps)
+        if isinstance(self.replay, PrioritizedReplay):
+            self.replay.beta_steps = beta_steps(self.config)
+
+    def policy_state(self) -> dict[str, Tensor]:
+        return self.online.state_dict()
+
+    def load_policy_state(self, state: dict[str, Any]) -> None:
+        self.online.load_state_dict(state)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "online": self.online.state_dict(),
+            "target": self.target.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "noise": self._noise.get_state(),
+            "updates": self._updates,
+            "replay": self.replay.state_dict(),
+            "rng": numpy_generator_state(self.rng),
+            "envs": self.envs.state_dict(),
+            "extras": self.seams.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.online.load_state_dict(state["online"])
+        self.target.load_state_dict(state["target"])
+        load_optimizer(self.optimizer, state["optimizer"])
+        self._noise.set_state(state["noise"])
+        self._updates = state["updates"]
+        self.replay.load_state_dict(state["replay"])
+        set_numpy_generator_state(self.rng, state["rng"])
+        self.seams.load_state_dict(state["extras"])
+        if not self.envs.load_state_dict(state["envs"]):
+            self.replay.cut()
+            self.seams.cut()
+
+
+def make_q_network(
+    config: DQNConfig, space: gymnasium.Space, actions: int, encoder: nn.Module | None = None
+) -> QNetwork:
+    """Build the Q-network of a configuration."""
+    return QNetwork(
+        space,
+        actions,
+        config.hidden,
+        dueling=config.dueling,
+        noisy=config.noisy,
+        atoms=config.atoms if config.distributional else None,
+        v_min=config.v_min,
+        v_max=config.v_max,
+        sigma=config.sigma,
+        normalize=config.normalize,
+        body=config.body,
+        layer_norm=config.layer_norm,
+        encoder=encoder,
+    )
+
+
+def make_replay(config: DQNConfig, space: gymnasium.Space, n_envs: int, seed: int) -> UniformReplay:
+    """Build the replay of a configuration. It stores observations in their own dtype.
+
+    Raises:
+        UserError: the replay or a batch does not fit into memory.
+    """
+    row = observation_bytes(space) + (42 if config.prioritized else 32)  # bytes per transition
+    check_memory("buffer_size", config.buffer_size * row)
+    check_memory("batch_size", config.batch_size * (2 * observation_bytes(space) + 4 * sum(config.hidden)))
+    options: dict[str, Any] = {
+        "generator": np.random.default_rng(seed),
+        "n_envs": n_envs,
+        "n_step": config.n_step,
+        "gamma": config.gamma,
+        "device": choose_device(config.device),
+    }
+    shape = space.shape or ()
+    if not config.prioritized:
+        return UniformReplay(config.buffer_size, shape, space.dtype, **options)
+    options |= {"alpha": config.alpha, "beta": config.beta, "beta_steps": beta_steps(config)}
+    return PrioritizedReplay(config.buffer_size, shape, space.dtype, **options)
+
+
+def beta_steps(config: DQNConfig) -> int:
+    """Return the number of gradient steps of the whole training, over which β of a prioritized replay rises to 1."""
+    last = -(-config.total_steps // config.train_freq) * config.train_freq  # steps at the end of training
+    return max(multiples(config.learning_starts, last, config.train_freq) * config.updates_each, 1)
+
+
+def split(batch: Batch, parts: int) -> list[Batch]:
+    """Split a batch into equal parts."""
+    columns = [getattr(batch, field.name).chunk(parts) for field in fields(batch)]
+    return [Batch(*each) for each in zip(*columns, strict=True)]

@@ -1,0 +1,235 @@
+"""PPO: proximal policy optimization with a clipped objective (Schulman et al. 2017, https://arxiv.org/abs/1707.06347).
+
+repeat:
+    act for ``n_steps`` in every environment
+    A_t, G_t ← advantages and λ-returns of GAE; π_old ← π
+    ``n_epochs`` times, for each minibatch of a new permutation of the steps:
+        A ← (A − mean A) / std A;  r ← π(a|s) / π_old(a|s)
+        one Adam step on  −min(r A, clip(r, 1 − ε, 1 + ε) A) + vf_coef (G − V)² − ent_coef H(π)
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from automl_ext.ops.policy import clipped_surrogate
+from automl_ext.ops.returns import gae
+from automl_ext.rl.envs.rollouts import Rollout, collect
+from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.loop.averages import mean_metrics
+from automl_ext.rl.loop.policy import OnPolicyAgent, PolicyConfig
+from automl_ext.rl.loop.ranges import GAMMAS, LAMBDAS
+from automl_ext.rl.loop.seams import Acted
+from automl_ext.rl.networks.parameters import FlatAdam, clipped_gradient
+from automl_ext.training.checks import check_range
+from automl_ext.training.machine.memory import flushed_denormals
+from automl_ext.training.search_space import Categories, Range
+
+
+@dataclass
+class PPOConfig(PolicyConfig):
+    """Configuration of PPO. The defaults are for CartPole-v1, as in Stable-Baselines3's zoo."""
+
+    n_steps: Annotated[int, Range(16, 2048, log=True)] = 32  # Steps per environment and rollout.
+    batch_size: Annotated[int, Range(16, 1024, log=True)] = 256  # Largest number of steps in a minibatch.
+    n_epochs: Annotated[int, Range(1, 20)] = 20  # Passes over each rollout.
+    gamma: Annotated[float, GAMMAS] = 0.98  # Discount factor.
+    gae_lambda: Annotated[float, LAMBDAS] = 0.8
+    """λ of generalized advantage estimation. 0: trust the next value; 1: n-step returns."""
+    clip_range: Annotated[float, Range(0.1, 0.4)] = 0.2
+    """ε: the ratio of the new to the old probability counts within 1 ± ε."""
+    clip_decay: Annotated[bool, Categories(False, True)] = True  # Decrease the clip range linearly to 0 at total_steps.
+    value_clip: float | None = None  # Largest change of a value that lowers the value loss. None: no clipping.
+    lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 1e-3  # Learning rate.
+    lr_decay: Annotated[bool, Categories(False, True)] = True
+    """Decrease the learning rate linearly to 0 at total_steps."""
+    vf_coef: Annotated[float, Range(0.1, 1.0)] = 0.5  # Weight of the value loss.
+    ent_coef: Annotated[float, Range(1e-8, 0.1, log=True)] = 0.0  # Weight of the entropy bonus.
+    popart: bool = False  # Normalize the values of each task, and its advantages, by PopArt.
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, "n_steps", "n_epochs", low=1)
+        check_range(self, "batch_size", low=2)  # the normalized advantage of a single step is 0
+        check_range(self, "gamma", "gae_lambda", low=0, high=1)
+        check_range(self, "lr", "clip_range", "value_clip", above=0)
+        check_range(self, "vf_coef", "ent_coef", low=0)
+        if self.n_steps * self.n_envs < 2:
+            raise ValueError("n_steps: expected n_steps × n_envs to be at least 2, got 1")
+
+
+def ppo_loss(
+    log_probs: Tensor,
+    old_log_probs: Tensor,
+    entropy: Tensor,
+    value_errors: Tensor,
+    advantages: Tensor,
+    clip: float,
+    vf_coef: float,
+    ent_coef: float,
+) -> tuple[Tensor, dict[str, Tensor]]:
+    """Compute the mean of −min(r A, clip(r, 1 − ε, 1 + ε) A) + vf_coef (G − V)² − ent_coef H(π), r = π / π_old.
+
+    Schulman et al. 2017, equations 7 and 9.
+
+    Args:
+        log_probs, old_log_probs: log π(a|s), and log π_old(a|s) of the policy that acted, [N].
+        entropy: H(π(·|s)), [N].
+        value_errors: (G − V(s))², [N].
+        advantages: A(s, a), [N], constants.
+        clip: ε, the largest change of the ratio r from which the policy still gains.
+        vf_coef, ent_coef: weights of the terms.
+
+    Returns:
+        The loss, and its three parts as metrics.
+    """
+    policy_loss = -clipped_surrogate(log_probs, old_log_probs, advantages, clip).mean()
+    value_loss = value_errors.mean()
+    mean_entropy = entropy.mean()
+    loss = policy_loss + vf_coef * value_loss
+    if ent_coef:
+        loss = loss - ent_coef * mean_entropy
+    metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
+    return loss, {name: x.detach() for name, x in metrics.items()}
+
+
+class Transitions(NamedTuple):
+    """N valid steps of a rollout.
+
+    Attributes:
+        observations, actions: [N, ...].
+        log_probs: log π_old(a|s), [N], of the policy before the update.
+        values, advantages, returns: V(s) before the update, A(s, a) and the λ-returns G, [N].
+    """
+
+    observations: Tensor
+    actions: Tensor
+    log_probs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+class PPO(OnPolicyAgent):
+    """Proximal policy optimization with the clipped objective (Schulman et al. 2017).
+
+    Its methods are those of :class:`automl_ext.rl.loop.learning.LearningAgent`.
+
+    Args:
+        config: settings, and the environments to make if ``envs`` is None.
+        envs: training environments. The agent owns them.
+        encoder: a network from observations to features, see :class:`~automl_ext.rl.networks.body.Body`; it is trained
+            with the policy. Runs and saved agents do not contain its architecture.
+
+    Raises:
+        UserError: unsupported observation or action space; environments or a rollout that do not fit into memory.
+    """
+
+    algorithm = "ppo"
+
+    def __init__(self, config: PPOConfig, envs: Envs | None = None, encoder: nn.Module | None = None) -> None:
+        self.set_up(config, envs, encoder, steps=config.n_steps, popart=config.popart)
+        self.optimizer = FlatAdam(self.parameters, config.lr, eps=1e-5)
+        self.attach_extras()
+
+    def iterate(self) -> dict[str, Any]:
+        """Act for ``n_steps`` in every environment and update on the rollout; return scalar metrics."""
+        config = self.config
+        remaining = self.decay_lr()
+        clip = config.clip_range * (remaining if config.clip_decay else 1)
+        rollout = collect(self.envs, self.sample, config.n_steps, self.device)
+        steps = self.transitions(rollout)
+        if not len(steps.actions):  # all environments were restarting
+            return {}
+        measured = []
+        with flushed_denormals():
+            for batch in self.minibatches(steps):
+                loss, metrics = self.loss(batch, clip)
+                metrics["grad_norm"] = clipped_gradient(loss, self.parameters, config.max_grad_norm)
+                self.optimizer.step()
+                self.seams.step()
+                measured.append(metrics)
+        metrics = mean_metrics(measured) | self.change(steps, clip) | self.seams.updated(rollout)
+        self.network.saw(rollout.observations)  # not earlier: actions and loss must use the same normalization
+        return metrics
+
+    @torch.no_grad()
+    def transitions(self, rollout: Rollout) -> Transitions:
+        """Compute advantages, returns and log π_old, and leave out the steps that are not valid."""
+        config, network, valid = self.config, self.network, rollout.valid.flatten()
+        outputs, all_values = network(rollout.observations)
+        values, next_values = rollout.split_values(all_values)
+        sequences = rollout.rewards, values, next_values, rollout.terminated, rollout.truncated
+        advantages, returns = gae(*sequences, config.gamma, config.gae_lambda, valid=rollout.valid)
+        log_probs = network.distribution.log_probs(outputs[: len(valid)], rollout.actions)
+        flat = values.flatten(), advantages.flatten(), returns.flatten()
+        steps = Transitions(*(x[valid] for x in (rollout.acted, rollout.actions, log_probs, *flat)))
+        network.saw_returns(steps.observations, steps.returns)  # changes nothing without PopArt
+        return steps._replace(advantages=network.scale_advantages(steps.advantages, steps.observations))
+
+    def minibatches(self, steps: Transitions) -> Iterator[Transitions]:
+        """Yield the minibatches of ``n_epochs`` random permutations, each with normalized advantages.
+
+        There are as few as possible per epoch, and their sizes differ by at most 1.
+        """
+        n = len(steps.actions)
+        parts = math.ceil(n / self.config.batch_size)
+        whole = steps._replace(advantages=normalized(steps.advantages))
+        for _ in range(self.config.n_epochs):
+            if parts == 1:
+                yield whole
+                continue
+            order = torch.randperm(n, generator=self.rng, device=self.device)
+            shuffled = [x[order] for x in steps]
+            for i in range(parts):
+                batch = Transitions(*(x[i * n // parts : (i + 1) * n // parts] for x in shuffled))
+                yield batch._replace(advantages=normalized(batch.advantages))
+
+    def loss(self, batch: Transitions, clip: float) -> tuple[Tensor, dict[str, Any]]:
+        """Compute the loss of a minibatch, and scalar metrics."""
+        config, network, seen = self.config, self.network, batch.observations
+        outputs, values = network(seen)
+        log_probs, entropy = network.distribution.evaluate(outputs, batch.actions)
+        errors = network.value_errors(values, batch.returns, seen)
+        if config.value_clip is not None:  # not in the paper, but in the authors' code
+            limit = config.value_clip / network.scale_advantages(
+                torch.ones_like(values), seen
+            )  # in units of the values
+            near = batch.values + (values - batch.values).clamp(-limit, limit)
+            errors = torch.maximum(errors, network.value_errors(near, batch.returns, seen))
+        loss, metrics = ppo_loss(
+            log_probs,
+            batch.log_probs,
+            entropy,
+            errors,
+            batch.advantages,
+            clip,
+            config.vf_coef,
+            config.ent_coef,
+        )
+        return self.seams.add_terms(loss, metrics, network, Acted(seen, batch.actions))
+
+    @torch.no_grad()
+    def change(self, steps: Transitions, clip: float) -> dict[str, Tensor]:
+        """Measure how far the update moved the policy on the rollout.
+
+        Returns:
+            kl: estimate of KL(π_old ‖ π) by r − 1 − log r, which is at least 0 (http://joschu.net/blog/kl-approx.html).
+            clip_fraction: fraction of the steps whose ratio r left 1 ± ε.
+        """
+        outputs = self.network.policy(steps.observations)
+        log_ratio = self.network.distribution.log_probs(outputs, steps.actions) - steps.log_probs
+        change = log_ratio.expm1()
+        return {"kl": (change - log_ratio).mean(), "clip_fraction": (change.abs() > clip).float().mean()}
+
+
+def normalized(advantages: Tensor, eps: float = 1e-8) -> Tensor:
+    """Shift and scale the advantages [N] of a minibatch to mean 0 and standard deviation 1."""
+    std, mean = torch.std_mean(advantages, correction=0)
+    return (advantages - mean) / (std + eps)

@@ -1,0 +1,45 @@
+"""Checks of extras: of their options, and of the agents to which they attach."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from automl_ext.training.checks import check_range
+from automl_ext.training.errors import UserError
+
+
+def check_options(extra: Any, *names: str, low: float) -> None:
+    """Check that options of an extra are at least ``low``.
+
+    Raises:
+        ValueError: names the extra, the option, the bound and the value.
+    """
+    try:
+        check_range(extra, *names, low=low)
+    except ValueError as error:
+        raise ValueError(f"{extra.name}.{error}") from None
+
+
+def has_replay(agent: Any) -> bool:
+    """Return whether an agent learns from batches of a replay, as DQN does, and not from its own rollouts."""
+    return "batch" in agent.honors
+
+
+def on_policy(agent: Any, name: str) -> None:
+    """Check that an agent learns from its own rollouts.
+
+    Raises:
+        UserError: it learns from a replay; the message names the extra ``name``.
+    """
+    if has_replay(agent):
+        raise UserError(f"{name}: not possible with {agent.algorithm}, which learns from a replay")
+
+
+def off_policy(agent: Any, name: str) -> None:
+    """Check that an agent learns from batches of a replay.
+
+    Raises:
+        UserError: it learns from its own rollouts; the message names the extra ``name``.
+    """
+    if not has_replay(agent):
+        raise UserError(f"{name}: not possible with {agent.algorithm}, which has no replay")

@@ -1,0 +1,164 @@
+"""The five places where extras act on an agent. Algorithms call :class:`Seams`; without extras it changes nothing.
+
+1. ``initial``: the weights before training
+2. ``Envs.transform``: every step, see :class:`automl_ext.rl.envs.vector.StepTransform`; ``rewards`` if it is a
+   function of the step, ``steps`` if it has a state
+3. ``batch``: every batch of a replay, before its targets are computed, and these targets
+4. ``terms``: terms that are added to the loss
+5. ``after``: calls after an update
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
+
+from torch import Tensor, nn
+
+Seam = Literal["initial", "rewards", "steps", "batch", "terms", "after"]
+
+
+class Acted(NamedTuple):
+    """N steps of a rollout, which the policy-gradient agents pass to a :class:`LossTerm`.
+
+    Attributes:
+        observations: [N, ...].
+        actions: [N, ...], as sampled from the policy.
+        weights: float32 [N], 0 where the step is not a transition; otherwise equal, with sum 1. None: all are equal.
+    """
+
+    observations: Tensor
+    actions: Tensor
+    weights: Tensor | None = None
+
+
+class StatefulPart(Protocol):
+    """What an extra adds to an agent, if it has a state. It may have ``cut()``, which forgets running episodes."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
+
+
+class BatchTransform(Protocol):
+    """A change of every batch between sampling and targets, such as augmentation or a new reward."""
+
+    def __call__(self, batch: Any) -> Any:
+        """Change a :class:`~automl_ext.rl.replay.uniform.Batch`. The result may have several copies of it."""
+
+    def targets(self, targets: Tensor) -> Tensor:
+        """Change the targets of the changed batch, for example average them over its copies."""
+
+
+class LossTerm(Protocol):
+    """A term of an agent's loss, such as an auxiliary objective on the encoder."""
+
+    def loss(self, network: nn.Module, batch: Any) -> tuple[Tensor, dict[str, Tensor]]:
+        """Compute the term, weight included, and its metrics.
+
+        Args:
+            network: the :class:`~automl_ext.rl.networks.actor_critic.ActorCritic`, or the online
+                :class:`~automl_ext.rl.networks.q_network.QNetwork`.
+            batch: :class:`Acted` from the policy-gradient agents, :class:`~automl_ext.rl.replay.uniform.Batch` from
+                Q-learning.
+        """
+
+    def step(self) -> None:
+        """Update parameters of its own, if any; called after each backward pass."""
+
+
+class Extra(Protocol):
+    """An addition to an agent: its options, and what they do. See :mod:`automl_ext.rl.extras`.
+
+    Attributes:
+        name: its name in checkpoints.
+        seams: the seams at which it acts.
+    """
+
+    name: ClassVar[str]
+    seams: ClassVar[frozenset[Seam]]
+
+    def attach(self, agent: Any) -> StatefulPart | None:
+        """Add parts to ``agent.seams`` and ``agent.envs``. Return the part whose state checkpoints contain, if any."""
+
+
+@dataclass
+class NoExtras:
+    """The options of extras of a configuration that has none. ``automl_ext.rl.extras.Extras`` has all of them."""
+
+    def each(self) -> Iterable[Extra]:
+        """Return the extras that the options ask for."""
+        return ()
+
+
+@dataclass
+class Seams:
+    """The parts that extras have added to an agent. The attributes are described at the top of this file.
+
+    Attributes:
+        parts: the parts with a state, by the name of their extra.
+    """
+
+    parts: dict[str, StatefulPart] = field(default_factory=dict)
+    initial: list[Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=list)
+    batch: list[BatchTransform] = field(default_factory=list)
+    terms: list[LossTerm] = field(default_factory=list)
+    after: list[Callable[[Any], dict[str, Any]]] = field(default_factory=list)
+
+    def transformed(self, batch: Any) -> Any:
+        """Apply the transforms of batches."""
+        for transform in self.batch:
+            batch = transform(batch)
+        return batch
+
+    def targets(self, targets: Tensor) -> Tensor:
+        """Change the targets of a transformed batch."""
+        for transform in self.batch:
+            targets = transform.targets(targets)
+        return targets
+
+    def add_terms(
+        self, loss: Tensor, metrics: dict[str, Any], network: nn.Module, batch: Any
+    ) -> tuple[Tensor, dict[str, Any]]:
+        """Add the terms to a loss, and their metrics to its metrics."""
+        for term in self.terms:
+            value, measured = term.loss(network, batch)
+            loss, metrics = loss + value, metrics | measured
+        return loss, metrics
+
+    def step(self) -> None:
+        """Update the terms' own parameters, after a backward pass."""
+        for term in self.terms:
+            term.step()
+
+    def updated(self, rollout: Any = None) -> dict[str, Any]:
+        """Call what follows an update; return its metrics.
+
+        Args:
+            rollout: what the update learned from; None for Q-learning.
+        """
+        metrics: dict[str, Any] = {}
+        for call in self.after:
+            metrics |= call(rollout)
+        return metrics
+
+    def cut(self) -> None:
+        """Forget the running episodes; called when a resumed run starts new ones."""
+        for part in self.parts.values():
+            if hasattr(part, "cut"):
+                part.cut()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {name: part.state_dict() for name, part in self.parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore :meth:`state_dict`.
+
+        Raises:
+            ValueError: the state has other extras.
+        """
+        if state.keys() != self.parts.keys():
+            raise ValueError(f"extras: expected {sorted(self.parts) or 'none'}, got {sorted(state) or 'none'}")
+        for name, part in self.parts.items():
+            part.load_state_dict(state[name])

@@ -1,0 +1,135 @@
+"""Recording of episodes of a trained policy: ``automl-ext record RUN``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+
+from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.loop.agent import envs_of
+from automl_ext.rl.replay.episode_files import write_episodes
+from automl_ext.rl.replay.episodes import RecordedEpisode
+from automl_ext.rl.reports.evaluate_run import agent_of, load_best, load_last
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.atomic import check_writable
+from automl_ext.training.seeding import derived_seed
+
+AT_ONCE = 32  # environments that are stepped together
+
+Act = Callable[[np.ndarray], np.ndarray]
+Begin = Callable[[np.ndarray], None]
+
+
+@dataclass
+class RecordCommand:
+    """The options of ``automl-ext record``."""
+
+    run: Annotated[Path, tyro.conf.Positional]
+    """Run directory of a training (command train)."""
+    out: Path
+    """File to write, NAME.npz."""
+    episodes: int = 10
+    """Number of whole episodes, of each agent or task."""
+    epsilon: float = 0.0
+    """Probability of a random action in each step. 1: a random policy."""
+    seed: int = 0
+    """Seed of the episodes and of the random actions."""
+    policy: Literal["best", "last"] = "best"
+    """"best": the policy with the best evaluation in training. "last": the policy of the newest checkpoint."""
+    trust: Annotated[tuple[str, ...], tyro.conf.UseAppendAction] = ()
+    """Python module that the run's configuration may name (env_id, wrapper, a potential); it is imported. May be
+    repeated."""
+    json: bool = False
+    """Print the result as JSON, and nothing else, on standard output."""
+
+
+def record_run(options: RecordCommand) -> dict[str, Any]:
+    """Record episodes of a run's deterministic policy in its environment.
+
+    Returns:
+        The number of episodes and steps, and mean and standard deviation of the returns.
+
+    Raises:
+        UserError: an option out of range; the run or the policy does not exist, or a file is damaged.
+    """
+    out, seed = options.out, options.seed
+    if options.episodes < 1:
+        raise UserError(f"--episodes: expected at least 1, got {options.episodes}")
+    if not 0 <= options.epsilon <= 1:
+        raise UserError(f"--epsilon: expected a number in [0, 1], got {options.epsilon}")
+    if not 0 <= seed < 2**32:
+        raise UserError(f"--seed: expected an int in [0, 2**32), got {seed}")
+    if out.suffix != ".npz":
+        raise UserError(f"--out: expected a file NAME.npz, got {out}")
+    if out.exists():
+        raise UserError(f"--out: {out} exists: choose another file, or delete it")
+    config, agent = agent_of(options.run, options.trust)
+    try:
+        if options.epsilon < 1:  # a random policy needs no trained one
+            (load_best if options.policy == "best" else load_last)(options.run, agent)
+        check_writable(out)
+        recorded: list[RecordedEpisode] = []
+        for played in range(0, options.episodes, AT_ONCE):
+            envs = envs_of(config, min(AT_ONCE, options.episodes - played), derived_seed(seed, 1 + played))
+            rng = np.random.default_rng(derived_seed(seed, 2 + played))
+            recorded += record(agent.act, envs, agent.begin, options.epsilon, rng, config.eval_max_steps)
+    finally:
+        agent.envs.close()
+    write_episodes(out, recorded, config.env_id)
+    returns = np.array([episode.rewards.sum(dtype=np.float64) for episode in recorded])
+    return {
+        "episodes": len(recorded),
+        "steps": sum(len(episode.actions) for episode in recorded),
+        "return_mean": float(returns.mean()),
+        "return_std": float(returns.std()),
+    }
+
+
+def record(
+    act: Act, envs: Envs, begin: Begin, epsilon: float, rng: np.random.Generator, max_steps: int
+) -> list[RecordedEpisode]:
+    """Record the first episode of every environment: as in an evaluation, short episodes are not preferred.
+
+    Args:
+        act: maps observations [B, ...] to actions [B, ...].
+        envs: new environments without clipping of rewards; they are closed afterwards.
+        begin: called before ``act`` with bool [B], True where an episode starts.
+        epsilon: probability of a uniformly random action.
+        rng: random generator of the random actions.
+        max_steps: longer episodes are truncated.
+    """
+    envs.reward_clip = None  # the data hold the environment's own rewards
+    space = envs.action_space
+    space.seed(int(rng.integers(2**31)))
+    steps: list[tuple[Any, ...]] = []
+    lengths = np.zeros(envs.n_envs, np.int64)
+    running = np.ones(envs.n_envs, bool)
+    try:
+        while running.any() and len(steps) < max_steps:
+            begin(envs.starting)
+            actions = np.array(act(envs.observations))
+            for i in np.flatnonzero(rng.random(envs.n_envs) < epsilon):
+                actions[i] = space.sample()
+            step = envs.step(actions)
+            steps.append((step.observations, actions, step.rewards, step.terminated, step.truncated))
+            steps[-1] += (step.next_observations,)
+            lengths += running
+            running &= ~(step.terminated | step.truncated)
+    finally:
+        envs.close()
+    return [_episode(steps[: lengths[i]], i) for i in range(envs.n_envs)]
+
+
+def _episode(steps: list[tuple[Any, ...]], env: int) -> RecordedEpisode:
+    observations, actions, rewards, terminated, truncated = (
+        np.array([step[part][env] for step in steps]) for part in range(5)
+    )
+    truncated[-1] |= not terminated[-1]  # at the limit of steps
+    return RecordedEpisode(
+        np.concatenate([observations, steps[-1][5][env][None]]), actions, rewards, terminated, truncated
+    )

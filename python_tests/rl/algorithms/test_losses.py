@@ -1,0 +1,245 @@
+"""The losses of the algorithms: pure functions, compared with plain formulas and with finite differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.spaces import Box, Discrete
+from torch import Tensor
+
+from automl_ext.rl import DQN, PPO, DQNConfig, PPOConfig
+from automl_ext.rl.algorithms.a2c import a2c_loss
+from automl_ext.rl.algorithms.bc import bc_loss
+from automl_ext.rl.algorithms.dqn import categorical_loss, q_loss
+from automl_ext.rl.algorithms.ppo import Transitions, normalized, ppo_loss
+from automl_ext.rl.algorithms.qmix import Monotonic
+from automl_ext.rl.algorithms.reinforce import reinforce_loss
+from automl_ext.rl.algorithms.vdn import Sum, TeamNetwork, vdn_loss
+from automl_ext.rl.loop.agent import NoEnvs
+from automl_ext.rl.loop.policy import standardized
+from automl_ext.rl.networks.groups import GroupedBox
+from automl_ext.rl.replay.uniform import Batch
+
+SPACE = Box(-1, 1, (3,), np.float32)
+
+
+def random(*shape: int, seed: int = 0) -> Tensor:
+    """Return float64 numbers, for finite differences."""
+    return torch.randn(*shape, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+
+
+def check_gradient(loss: Callable[[Tensor], Tensor], x: Tensor, expected: Tensor | None = None) -> None:
+    """Compare the gradient of a loss with central differences, and with a formula."""
+    x = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(x), x)
+    with torch.no_grad():
+        steps = 1e-6 * torch.eye(x.numel(), dtype=x.dtype).view(-1, *x.shape)
+        differences = torch.stack([(loss(x + step) - loss(x - step)) / 2e-6 for step in steps]).view_as(x)
+    torch.testing.assert_close(gradient, differences, rtol=1e-5, atol=1e-8)
+    if expected is not None:
+        torch.testing.assert_close(gradient, expected)
+
+
+@pytest.mark.parametrize("function", [a2c_loss, reinforce_loss])
+@pytest.mark.parametrize("ent_coef", [0.0, 0.3])
+def test_losses_of_policy_gradients(function: Callable[..., tuple[Tensor, dict[str, Tensor]]], ent_coef: float) -> None:
+    log_probs, entropy, errors, advantages = random(4, 9)
+    weights = torch.tensor([1.0, 0, 2, 1, 1, 0, 1, 3, 1], dtype=torch.float64) / 10
+    found, metrics = function(log_probs, entropy, errors, advantages, weights, 0.5, ent_coef)
+    expected = {"policy_loss": 0.0, "value_loss": 0.0, "entropy": 0.0}
+    for i in range(9):
+        expected["policy_loss"] -= float(weights[i] * advantages[i] * log_probs[i])
+        expected["value_loss"] += float(weights[i] * errors[i])
+        expected["entropy"] += float(weights[i] * entropy[i])
+    total = expected["policy_loss"] + 0.5 * expected["value_loss"] - ent_coef * expected["entropy"]
+    assert found.item() == pytest.approx(total)
+    assert {name: x.item() for name, x in metrics.items()} == pytest.approx(expected)
+    rest = advantages, weights, 0.5, ent_coef
+    check_gradient(lambda x: function(x, entropy, errors, *rest)[0], log_probs, -weights * advantages)
+    if ent_coef:
+        check_gradient(lambda x: function(log_probs, x, errors, *rest)[0], entropy, -ent_coef * weights)
+    check_gradient(lambda x: function(log_probs, entropy, x, *rest)[0], errors, 0.5 * weights)
+
+
+def test_the_clipped_objective_of_ppo() -> None:
+    new, old, entropy, errors, advantages = random(5, 40)
+    found, metrics = ppo_loss(new, old, entropy, errors, advantages, 0.3, 0.5, 0.2)
+    objectives, slopes = [], []
+    for log_prob, log_old, advantage in zip(new.tolist(), old.tolist(), advantages.tolist(), strict=True):
+        ratio = math.exp(log_prob - log_old)
+        objectives.append(min(ratio * advantage, max(min(ratio, 1.3), 0.7) * advantage))
+        gains_nothing = (ratio > 1.3 and advantage > 0) or (ratio < 0.7 and advantage < 0)
+        slopes.append(0.0 if gains_nothing else ratio * advantage)
+    assert 5 < slopes.count(0.0) < 35
+    assert metrics["policy_loss"].item() == pytest.approx(-np.mean(objectives))
+    assert metrics["value_loss"].item() == pytest.approx(errors.mean().item())
+    assert metrics["entropy"].item() == pytest.approx(entropy.mean().item())
+    total = -np.mean(objectives) + 0.5 * errors.mean().item() - 0.2 * entropy.mean().item()
+    assert found.item() == pytest.approx(total)
+    gradient = -torch.tensor(slopes, dtype=torch.float64) / 40
+    check_gradient(lambda x: ppo_loss(x, old, entropy, errors, advantages, 0.3, 0.5, 0.2)[0], new, gradient)
+    check_gradient(lambda x: ppo_loss(new, old, x, errors, advantages, 0.3, 0.5, 0.2)[0], entropy)
+    check_gradient(lambda x: ppo_loss(new, old, entropy, x, advantages, 0.3, 0.5, 0.2)[0], errors)
+
+
+def test_the_clipped_value_loss_of_ppo() -> None:
+    agent = PPO(PPOConfig(hidden=(8,), value_clip=0.3), NoEnvs(SPACE, Discrete(2), 8))  # type: ignore[arg-type]
+    observations, actions = random(40, 3).float(), torch.arange(40) % 2
+    with torch.no_grad():
+        v = agent.network(observations)[1]
+    old, returns = v + random(40, seed=1).float(), v + random(40, seed=2).float()
+    _, metrics = agent.loss(Transitions(observations, actions, torch.zeros(40), old, returns - old, returns), 0.2)
+    expected = []
+    for value, before, target in zip(v.tolist(), old.tolist(), returns.tolist(), strict=True):
+        limited = before + max(min(value - before, 0.3), -0.3)
+        expected.append(max((target - value) ** 2, (target - limited) ** 2))
+    assert metrics["value_loss"].item() == pytest.approx(np.mean(expected), rel=1e-4)
+
+
+def test_normalized_advantages() -> None:
+    x = random(50) * 7 + 3
+    expected = (x - x.mean()) / x.std(correction=0)
+    torch.testing.assert_close(normalized(x), expected)
+    torch.testing.assert_close(standardized(x, torch.full_like(x, 1 / 50)), expected)
+    padded, weights = torch.cat([x, random(9) * 1e6]), torch.full((59,), 1 / 50, dtype=x.dtype)
+    weights[50:] = 0
+    torch.testing.assert_close(standardized(padded, weights)[:50], expected)
+    assert normalized(torch.ones(4)).tolist() == [0, 0, 0, 0]
+
+
+def test_the_loss_of_behavior_cloning() -> None:
+    log_probs, values, returns = random(3, 11)
+    found, metrics = bc_loss(log_probs, values, returns, 0.4)
+    cloned = -sum(log_probs.tolist()) / 11
+    squared = sum((g - v) ** 2 for g, v in zip(returns.tolist(), values.tolist(), strict=True)) / 11
+    assert found.item() == pytest.approx(cloned + 0.4 * squared)
+    assert {name: x.item() for name, x in metrics.items()} == pytest.approx(
+        {"policy_loss": cloned, "value_loss": squared}
+    )
+    check_gradient(lambda x: bc_loss(x, values, returns, 0.4)[0], log_probs, torch.full_like(log_probs, -1 / 11))
+    check_gradient(lambda x: bc_loss(log_probs, x, returns, 0.4)[0], values, -0.8 * (returns - values) / 11)
+
+
+def batch_of(n: int) -> Batch:
+    terminated = torch.arange(n) % 3 == 0
+    generator = torch.Generator().manual_seed(7)
+    return Batch(
+        observations=torch.randn(n, 3, generator=generator),
+        actions=torch.randint(4, (n,), generator=generator),
+        returns=torch.randn(n, generator=generator),
+        next_observations=torch.randn(n, 3, generator=generator),
+        discounts=torch.where(terminated, 0.0, torch.rand(n, generator=generator)),
+        terminated=terminated,
+        weights=torch.rand(n, generator=generator),
+        indices=torch.arange(n),
+    )
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_huber_loss_of_q_learning(weighted: bool) -> None:
+    batch = batch_of(40)
+    weights = batch.weights.double() if weighted else None
+    q, targets = 2 * random(40, 4), batch.returns.double()
+    loss, errors = q_loss(q, batch.actions, targets, weights)
+    total = 0.0
+    for i in range(40):
+        delta = abs(q[i, batch.actions[i]].item() - targets[i].item())
+        assert errors[i].item() == pytest.approx(delta)
+        huber = 0.5 * delta**2 if delta < 1 else delta - 0.5
+        total += huber * (batch.weights[i].item() if weighted else 1.0)
+    assert loss.item() == pytest.approx(total / 40)
+    assert errors.min() < 1 < errors.max()
+    check_gradient(lambda x: q_loss(x, batch.actions, targets, weights)[0], q)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_categorical_loss_is_a_divergence(weighted: bool) -> None:
+    batch = batch_of(6)
+    weights = batch.weights.double() if weighted else None
+    logits, targets = random(6, 4, 5), random(6, 5, seed=1).softmax(-1)
+    targets[0] = torch.tensor([0.0, 0.0, 1.0, 0.0, 0.0])  # 0 log 0 is 0
+    loss, errors = categorical_loss(logits, batch.actions, targets, weights)
+    total = 0.0
+    for i in range(6):
+        p = logits[i, batch.actions[i]].softmax(-1)
+        kl = sum(t * (math.log(t) - math.log(x)) for t, x in zip(targets[i].tolist(), p.tolist(), strict=True) if t > 0)
+        assert errors[i].item() == pytest.approx(kl)
+        total += kl * (batch.weights[i].item() if weighted else 1.0)
+    assert loss.item() == pytest.approx(total / 6)
+    check_gradient(lambda x: categorical_loss(x, batch.actions, targets, weights)[0], logits)
+
+
+def dqn(seed: int = 0, **options: object) -> DQN:
+    """Return an agent of four actions, without environments."""
+    return DQN(DQNConfig(hidden=(16,), seed=seed, **options), NoEnvs(SPACE, Discrete(4), 1))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_targets_of_q_learning(double: bool) -> None:
+    """The two networks differ, so that using the wrong network for a value or a choice is detected."""
+    agent = dqn(double=double)
+    agent.target.load_state_dict(dqn(seed=1).online.state_dict())
+    batch = batch_of(60)
+    with torch.no_grad():
+        online, target = agent.online(batch.next_observations), agent.target(batch.next_observations)
+    assert (online.argmax(1) != target.argmax(1)).any()
+    for i, y in enumerate(agent.targets(batch).tolist()):
+        best = (online if double else target)[i].argmax()
+        expected = batch.returns[i] + (0 if batch.terminated[i] else batch.discounts[i] * target[i, best])
+        assert y == pytest.approx(float(expected), abs=1e-5)
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_distributional_targets_keep_their_mass_and_mean(double: bool) -> None:
+    agent, other = (dqn(seed, double=double, distributional=True, v_min=-20, v_max=20) for seed in (0, 1))
+    agent.target.load_state_dict(other.online.state_dict())
+    batch = batch_of(60)
+    batch.discounts *= 0.8  # all targets are within the range of the atoms
+    with torch.no_grad():
+        online = agent.online.q(agent.online(batch.next_observations))
+        target = agent.target.q(agent.target(batch.next_observations))
+    targets = agent.targets(batch)
+    torch.testing.assert_close(targets.sum(1), torch.ones(60))
+    best = (online if double else target).argmax(1, keepdim=True)
+    expected = batch.returns + batch.discounts * target.gather(1, best).squeeze(1)
+    torch.testing.assert_close(targets @ agent.online.support, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(("largest", "clipped"), [(1e-3, True), (1e9, False)])
+def test_the_gradient_of_q_learning_is_clipped_to_its_norm(largest: float, clipped: bool) -> None:
+    agent, batch = dqn(max_grad_norm=largest), batch_of(8)
+    loss, _ = q_loss(agent.online(batch.observations), batch.actions, batch.returns)
+    norm = torch.cat([g.reshape(-1) for g in torch.autograd.grad(loss, list(agent.online.parameters()))]).norm()
+    agent.step(batch, batch.returns)
+    assert agent.parameters.grad is not None
+    assert agent.parameters.grad.norm().item() == pytest.approx(largest if clipped else norm.item(), rel=1e-2)
+
+
+@pytest.mark.parametrize("qmix", [False, True])
+def test_the_loss_of_a_team(qmix: bool) -> None:
+    """Two agents with three own observations and a one-hot vector each."""
+    space, n = GroupedBox((3 + 2,), np.float32, ("a", "b")), 12
+    torch.manual_seed(0)
+    online, target = (TeamNetwork(space, 4, (6,), Monotonic(2, 6, 5) if qmix else Sum()) for _ in range(2))
+    one_hot = torch.eye(2).expand(n, 2, 2)
+    observations, following = (torch.cat([torch.randn(n, 2, 3), one_hot], 2) for _ in range(2))
+    terminated = torch.arange(n) % 4 == 0
+    discounts = torch.where(terminated, 0.0, 0.7)
+    actions, returns = torch.randint(4, (n, 2)), torch.randn(n)
+    batch = Batch(observations, actions, returns, following, discounts, terminated, torch.ones(n), torch.arange(n))
+    total = 0.0
+    for i in range(n):
+        q, next_online, next_target = online(observations[i]), online(following[i]), target(following[i])
+        chosen = torch.stack([q[a, actions[i, a]] for a in range(2)])
+        best = torch.stack([next_target[a, next_online[a].argmax()] for a in range(2)])
+        y = returns[i] + (0 if i % 4 == 0 else 0.7 * target.total(best[None], following[i : i + 1])[0])
+        total += float(online.total(chosen[None], observations[i : i + 1])[0] - y) ** 2
+    loss = vdn_loss(online, target, batch)
+    assert loss.item() == pytest.approx(total / n, rel=1e-4)
+    loss.backward()
+    assert all(p.grad is None for p in target.parameters())  # the targets are constants
+    assert all(p.grad is not None for p in online.agents.parameters())

@@ -1,0 +1,216 @@
+"""PPO: learning, minibatches, schedules, and resumed runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+from gymnasium.vector import AutoresetMode
+from policy_worlds import Alternating, Bandit, Cut, Forever, Patience, PoisonedRestarts, Target, envs_in, one_hot
+
+from automl_ext import rl
+from automl_ext.rl import PPO, PPOConfig
+from automl_ext.rl.envs.rollouts import collect
+from automl_ext.rl.envs.vector import Envs
+from automl_ext.rl.loop.loop import train
+from automl_ext.rl.loop.seams import Acted
+from automl_ext.rl.presets import preset
+
+MODES = pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+SMALL = {"hidden": (16,), "n_steps": 16, "batch_size": 32, "n_epochs": 4, "lr": 1e-2, "lr_decay": False}
+
+
+def learner(envs: Envs, iterations: int, **settings: Any) -> PPO:
+    agent = PPO(PPOConfig(**{**SMALL, "clip_decay": False, **settings}), envs)
+    for _ in range(iterations):
+        agent.iterate()
+    return agent
+
+
+def values(agent: PPO, states: int) -> list[float]:
+    with torch.no_grad():
+        return agent.network(torch.from_numpy(one_hot(states)))[1].tolist()
+
+
+@MODES
+@pytest.mark.parametrize("value_clip", [None, 0.2])
+def test_learns_the_rewarded_actions(mode: AutoresetMode, value_clip: float | None) -> None:
+    agent = learner(envs_in(Bandit, mode=mode), 15, value_clip=value_clip)
+    assert agent.act(one_hot(3)).tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("gamma", "action"), [(0.7, 0), (0.95, 1)])
+def test_discount_factor_decides_the_action(gamma: float, action: int) -> None:
+    agent = learner(envs_in(Patience), 30, gamma=gamma, gae_lambda=1.0, ent_coef=0.02)
+    assert agent.act(one_hot(3))[0] == action
+
+
+@MODES
+def test_truncated_episodes_bootstrap_from_their_final_observation(mode: AutoresetMode) -> None:
+    agent = learner(envs_in(Forever, mode=mode), 60, gamma=0.8)
+    assert values(agent, 1)[0] == pytest.approx(5, abs=0.4)  # 1 to 2.95 if truncations counted as terminations
+    agent = learner(envs_in(Cut, mode=mode), 60, gamma=0.9)
+    assert values(agent, 3)[:2] == pytest.approx([0.9, 1], abs=0.07)  # V(0) = 0.69 from the next episode
+
+
+@MODES
+def test_returns_stop_at_the_end_of_an_episode(mode: AutoresetMode) -> None:
+    agent = learner(envs_in(Alternating, mode=mode), 60, gae_lambda=1.0)
+    assert values(agent, 3)[:2] == pytest.approx([0, 10], abs=0.4)  # at least 9 if returns included the next episode
+
+
+def test_autoreset_steps_are_not_learned_from() -> None:
+    agent = learner(Envs(PoisonedRestarts([Bandit] * 8), 0), 15)
+    assert agent.act(one_hot(3)).tolist() == [0, 1, 2]
+    assert max(values(agent, 3)) < 1.5
+    rollout = collect(agent.envs, agent.sample, 16, agent.device)
+    steps = agent.transitions(rollout)
+    assert len(steps.actions) == rollout.valid.sum() < 16 * 8
+    assert steps.returns.max() < 1.5
+
+
+def test_continuous_actions() -> None:
+    agent = learner(envs_in(Target), 40)  # the environment checks that its actions are inside the box
+    assert agent.act(np.ones((1, 1), np.float32)).item() == pytest.approx(0.5, abs=0.15)
+    assert agent.network.distribution.log_std.item() < -0.3  # noise lowers the return
+
+
+def test_learns_cartpole() -> None:
+    agent = PPO(PPOConfig(seed=1))
+    while agent.envs.steps < 12_000:
+        agent.iterate()
+    returns = [episode.episode_return for episode in agent.envs.episodes]
+    assert np.mean(returns[-20:]) > 80  # an untrained policy reaches 20
+
+
+def test_minibatches_contain_every_step_once() -> None:
+    agent = learner(envs_in(Bandit), 0, batch_size=30, n_epochs=2)
+    steps = agent.transitions(collect(agent.envs, agent.sample, 16, agent.device))
+    n = len(steps.actions)
+    marked = steps._replace(returns=torch.arange(n), values=torch.arange(n))
+    batches = list(agent.minibatches(marked))
+    first, second = batches[: len(batches) // 2], batches[len(batches) // 2 :]
+    sizes = [len(batch.actions) for batch in first]
+    assert max(sizes) <= 30
+    assert max(sizes) - min(sizes) <= 1
+    orders = [torch.cat([batch.returns for batch in batches]).tolist() for batches in (first, second)]
+    assert sorted(orders[0]) == sorted(orders[1]) == list(range(n))
+    assert orders[0] != orders[1]
+    assert all(torch.equal(batch.returns, batch.values) for batch in batches)
+    assert all(abs(float(batch.advantages.mean())) < 1e-6 for batch in batches)
+
+
+def test_learning_rate_and_clip_range_decay(monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = learner(envs_in(Bandit, mode=AutoresetMode.SAME_STEP), 0, total_steps=512, lr_decay=True, clip_decay=True)
+    clips = []
+    loss = agent.loss
+    monkeypatch.setattr(agent, "loss", lambda batch, clip: clips.append(clip) or loss(batch, clip))
+    rates = []
+    for _ in range(4):
+        agent.iterate()
+        rates.append(agent.optimizer.param_groups[0]["lr"])
+    assert rates == pytest.approx([1e-2, 0.75e-2, 0.5e-2, 0.25e-2])
+    assert clips[:: len(clips) // 4] == pytest.approx([0.2, 0.15, 0.1, 0.05])
+
+
+class Record:
+    """A term of the loss that moves the policy toward action 0."""
+
+    def __init__(self) -> None:
+        self.steps = 0
+
+    def loss(self, network: torch.nn.Module, batch: Acted) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        assert batch.weights is None  # all steps of a minibatch are transitions
+        term = -10 * network(batch.observations)[0].log_softmax(-1)[:, 0].mean()
+        return term, {"toward": term.detach()}
+
+    def step(self) -> None:
+        self.steps += 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+
+
+def test_terms_are_part_of_the_loss_of_every_minibatch() -> None:
+    agent, term = learner(envs_in(Bandit), 0), Record()
+    agent.seams.terms, agent.seams.parts = [term], {"record": term}
+    measured = [agent.iterate() for _ in range(5)]
+    assert term.steps == 5 * 4 * 2  # four epochs of two minibatches: half of the 128 steps are restarts
+    assert float(measured[-1]["toward"]) < float(measured[0]["toward"])
+    assert agent.act(one_hot(3)).tolist() == [0, 0, 0]
+    assert agent.state_dict()["extras"] == {"record": {"steps": term.steps}}
+
+
+class Cells(Bandit):
+    """The bandit, observed as a small image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.observation_space = spaces.Box(0, 1, (4, 4, 3), bool)
+
+    def observe(self) -> np.ndarray:
+        return np.tile(np.eye(3, dtype=bool)[self.state], (4, 4, 1))
+
+
+def test_images() -> None:
+    agent = learner(envs_in(Cells), 15)
+    assert agent.act(np.stack([np.tile(np.eye(3, dtype=bool)[i], (4, 4, 1)) for i in range(3)])).tolist() == [0, 1, 2]
+
+
+def test_a_rollout_of_restarts_only_changes_nothing() -> None:
+    agent = learner(envs_in(Alternating), 0, n_steps=1)
+    measured = [agent.iterate() for _ in range(4)]
+    assert [bool(x) for x in measured] == [True, False, True, False]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"clip_range": 0.0}, "clip_range: expected above 0, got 0"),
+        ({"value_clip": -1.0}, "value_clip: expected above 0"),
+        ({"batch_size": 1}, "batch_size: expected at least 2, got 1"),
+        ({"n_epochs": 0}, "n_epochs: expected at least 1"),
+        ({"gae_lambda": 1.5}, "gae_lambda: expected at least 0 and at most 1"),
+        ({"n_steps": 1, "n_envs": 1}, "n_steps: expected n_steps × n_envs to be at least 2, got 1"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        PPOConfig(**options)
+
+
+def test_presets() -> None:
+    assert preset("cartpole", PPOConfig()).n_epochs == 15
+    assert preset("lunarlander", PPOConfig()).n_envs == 16
+    assert rl.make("ppo", preset="pendulum", env="Pendulum-v1").config.n_steps == 1024
+
+
+def outcome(out: Path) -> tuple[dict[str, Any], str]:
+    result = json.loads((out / "result.json").read_text())
+    for name in ("seconds", "cpu_seconds", "steps_per_second"):
+        del result[name]
+    return result, (out / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize("options", [{}, {"value_clip": 0.5, "normalize": True}], ids=["default", "value_clip"])
+def test_resumed_run_equals_uninterrupted_run(options: dict[str, Any], tmp_path: Path) -> None:
+    short: dict[str, Any] = {"total_steps": 1_500, "eval_every": 500, "eval_episodes": 2, "final_episodes": 2}
+    config = PPOConfig(**short, checkpoint_every=300, n_epochs=2, hidden=(16,), **options)
+    assert train(PPO, config, tmp_path / "whole") is not None
+    assert train(PPO, config, tmp_path / "halted", stop_after=700) is None
+    assert train(PPO, config, tmp_path / "halted", resume="auto") is not None
+    assert outcome(tmp_path / "whole") == outcome(tmp_path / "halted")
+    last = [sorted((tmp_path / name / "checkpoints").iterdir())[-1] / "state.pt" for name in ("whole", "halted")]
+    whole, halted = (torch.load(path)["agent"] for path in last)
+    assert all(torch.equal(whole["network"][key], halted["network"][key]) for key in whole["network"])
+    moments = [state["optimizer"]["state"][0] for state in (whole, halted)]
+    assert all(torch.equal(moments[0][key], moments[1][key]) for key in ("step", "exp_avg", "exp_avg_sq"))
+    assert torch.equal(whole["rng"], halted["rng"])

@@ -1,0 +1,200 @@
+"""Extras together: options, attachment from Python and the command line, own extras, and what replaced old options."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, ClassVar, get_type_hints
+
+import pytest
+import torch
+
+pytest.importorskip("gymnasium")
+from compare_runs import same_runs
+
+from automl_ext import rl
+from automl_ext.cli import main
+from automl_ext.parsing import REMOVED
+from automl_ext.rl.envs.transforms import Transforms, add_transform
+from automl_ext.rl.extras import (
+    EXTRAS,
+    RND,
+    Contrastive,
+    CountBonus,
+    Extras,
+    InitialPolicy,
+    Potential,
+    ScaledRewards,
+    Shift,
+)
+from automl_ext.rl.registry import ALGORITHMS
+from automl_ext.training.errors import UserError
+from automl_ext.training.search_space import with_point
+from automl_ext.tune.commands.flags import as_flags, as_toml
+from automl_ext.tune.commands.ranges import space_of
+
+SHORT: dict[str, Any] = {"total_steps": 200, "eval_every": 100, "eval_episodes": 1, "final_episodes": 1, "hidden": (8,)}
+FLAGS = ["--total-steps", "200", "--eval-every", "100", "--eval-episodes", "1", "--final-episodes", "1"]
+FLAGS += ["--hidden", "8"]
+
+
+def test_all_extras_are_off_by_default_and_attach_in_a_fixed_order() -> None:
+    assert list(Extras().each()) == []
+    given = [Contrastive(), Shift(1), RND(), CountBonus(), Potential("mountain-car")]
+    names = [extra.name for extra in Extras.of(given).each()]
+    assert names == ["potential", "count-bonus", "rnd", "shift", "contrastive"]
+    assert {kind for kind in EXTRAS if not kind().active} == {InitialPolicy, Potential}  # they need a value
+    with pytest.raises(UserError, match="extras: expected RND once, got it twice"):
+        Extras.of([RND(), RND(2.0)])
+
+
+def test_each_extra_has_flags_with_its_name() -> None:
+    for extra in (getattr(Extras(), field.name) for field in fields(Extras)):
+        for option in fields(extra):
+            (named,) = get_type_hints(type(extra), include_extras=True)[option.name].__metadata__
+            assert named.name == f"{extra.name}.{option.name.replace('_', '-')}"
+
+
+def test_options_without_effect_cause_a_warning() -> None:
+    extras = Extras(count_bonus=CountBonus(0.0, once=True), shift=Shift(0, pixels=2))
+    with pytest.warns(UserWarning, match="no effect") as warnings:
+        list(extras.each())
+    assert [str(w.message) for w in warnings] == [
+        "count-bonus.once: no effect without count-bonus.weight",
+        "shift.pixels: no effect without shift.copies",
+    ]
+
+
+def test_python_and_the_command_line_attach_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    extras = [ScaledRewards(), CountBonus(0.5, once=True)]
+    agent = rl.make("a2c", "CartPole-v1", extras=extras, **SHORT)
+    assert isinstance(agent.envs.transform, Transforms)  # type: ignore[attr-defined]
+    agent.learn(out=tmp_path / "python")
+    options = ["--scaled-rewards.on", "--count-bonus.weight", "0.5", "--count-bonus.once"]
+    assert main(["train", "a2c", "--out", str(tmp_path / "flags"), *FLAGS, *options]) == 0
+    same_runs(tmp_path / "python", tmp_path / "flags")
+    file = tmp_path / "extras.toml"
+    file.write_text("[extras.count_bonus]\nweight = 0.5\nonce = true\n[extras.scaled_rewards]\non = true\n")
+    assert main(["train", "a2c", "--out", str(tmp_path / "toml"), *FLAGS, "--config", str(file)]) == 0
+    same_runs(tmp_path / "python", tmp_path / "toml")
+    assert rl.load_run(tmp_path / "flags", "last").config.extras == Extras.of(extras)
+    assert main(["eval", str(tmp_path / "flags"), "--episodes", "1", "--policy", "last"]) == 0
+    capsys.readouterr()
+
+
+def test_a_saved_agent_has_its_extras(tmp_path: Path) -> None:
+    agent = rl.make("a2c", "CartPole-v1", extras=[RND(0.5)], **SHORT)
+    loaded = rl.load(agent.save(tmp_path / "agent.pt"))
+    assert loaded.config.extras == Extras.of([RND(0.5)])
+    assert loaded.learn()["env_steps"] >= 200
+
+
+@dataclass
+class Halved:
+    """An extra of a user: halves all rewards, and counts the steps."""
+
+    name: ClassVar[str] = "halved"
+    seams: ClassVar[frozenset[str]] = frozenset({"steps", "after"})
+    steps: int = 0
+
+    def attach(self, agent: Any) -> Any:
+        add_transform(agent.envs, self)
+        agent.seams.after.append(lambda rollout: {"halved": float(rollout.rewards.mean())})
+        return self
+
+    def __call__(self, step: Any) -> Any:
+        self.steps += int(step.valid.sum())
+        return step._replace(rewards=step.rewards / 2)
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"steps": self.steps}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.steps = state["steps"]
+
+
+def test_an_extra_of_your_own_is_attached_and_its_state_saved(tmp_path: Path) -> None:
+    agent = rl.make("ppo", "CartPole-v1", extras=[Halved(), CountBonus(0.1)], n_envs=4, **SHORT)
+    agent.learn(out=tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert all(0.45 < row["halved"] < 0.56 for row in rows)  # 1 + the bonus, halved
+    state = torch.load(max((tmp_path / "checkpoints").iterdir()) / "state.pt")["agent"]
+    assert state["extras"]["halved"] == {"steps": agent.envs.steps}
+    other = rl.make("ppo", "CartPole-v1", extras=[CountBonus(0.1)], n_envs=4, **SHORT)
+    with pytest.raises(ValueError, match=r"extras: expected none, got \['halved'\]"):
+        other.load_state_dict(state)
+    with pytest.raises(UserError, match="halved: not possible with a3c, which has no seam for: after, steps"):
+        rl.make("a3c", "CartPole-v1", extras=[Halved()])
+
+
+def test_no_algorithm_ignores_an_extra(tmp_path: Path) -> None:
+    """An agent has the extra, or names itself and the extra in an error."""
+    made: set[tuple[str, str]] = set()
+    for kind in EXTRAS:
+        for name in ALGORITHMS:
+            extra = kind("mountain-car" if kind is Potential else str(tmp_path)) if kind().active is False else kind()
+            env = "automl_ext/Catch-v0" if kind is Shift else "MountainCar-v0"
+            options = {"n_step": 1, "buffer_size": 1000} if name in ("dqn", "rainbow") else {}
+            hidden = {} if name in ("vdn", "qmix", "dreamer") else {"hidden": (8, 8)}
+            try:
+                agent = rl.make(name, env, extras=[extra], **hidden, **options)
+            except UserError as error:
+                assert extra.name in str(error) or name in ("vdn", "qmix", "bc", "cql", "iql", "dreamer"), error  # noqa: PT017
+                continue
+            seams: Any = agent.seams
+            changed = [seams.parts, seams.initial, seams.batch, seams.terms, seams.after]
+            assert any(changed) or name == "a3c" or agent.envs.transform is not None, (name, extra)  # type: ignore[attr-defined]
+            made.add((extra.name, name))
+            agent.close()
+    on_policy, replay = ("a2c", "ppo", "reinforce"), ("dqn", "rainbow")
+    expected = {
+        "initial-policy": (*on_policy, "a3c"),
+        "potential": (*on_policy, *replay, "a3c"),
+        "count-bonus": (*on_policy, *replay),
+        "rnd": (*on_policy, *replay),
+        "scaled-rewards": on_policy,
+        "self-imitation": on_policy,
+        "shift": replay,
+        "contrastive": replay,
+    }
+    assert made == {(extra, name) for extra, names in expected.items() for name in names}
+
+
+@pytest.mark.parametrize(
+    ("flags", "text"),
+    [
+        (["--bonus", "count"], "--bonus: removed; use --count-bonus.weight or --rnd.weight"),
+        (["--no-bonus-once"], "--bonus-once: removed; use --count-bonus.once or --rnd.once"),
+        (["--potential", "mountain-car"], "--potential: removed; use --potential.function"),
+        (["--augment=drq"], "--augment: removed; use --shift.copies 1 (rad) or 2 (drq)"),
+        (["--drac", "0.1"], "--drac: removed; in our measurements it did not help"),
+        (["--self-imitation"], "--self-imitation: removed; use --self-imitation.updates"),
+        (["--init-policy", "x"], "--init-policy: removed; use --initial-policy.path"),
+    ],
+)
+def test_removed_options_name_what_replaces_them(
+    flags: list[str], text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in (["train", "dqn"], ["tune", "train", "a2c"]):
+        assert main([*command, *flags, "--out", str(tmp_path / "run")]) == 2
+        assert capsys.readouterr().err.startswith(f"error: {text}")
+    assert {name.split()[-1] for name, options in REMOVED.items() if "--bonus" in options} == set(ALGORITHMS)
+
+
+def test_wrong_values_are_one_line_errors(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "a2c", "--count-bonus.weight", "-1", "--out", str(tmp_path / "run")]) == 2
+    assert capsys.readouterr().err == "error: count-bonus.weight: expected at least 0, got -1.0\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_tuning_reaches_the_options(tmp_path: Path) -> None:
+    ranges = tmp_path / "ranges.toml"
+    name = '"extras.count_bonus.weight"'
+    ranges.write_text(f"only = [{name}]\n[{name}]\nlow = 0.01\nhigh = 1.0\nlog = true\n")
+    config = rl.A2CConfig(extras=Extras())
+    assert list(space_of(config, ranges)) == ["extras.count_bonus.weight"]
+    changed = with_point(config, {"extras.count_bonus.weight": 0.5})
+    assert changed.extras.count_bonus == CountBonus(0.5)
+    assert as_flags(changed) == "--count-bonus.weight 0.5"
+    assert "[extras.count_bonus]\nweight = 0.5\n" in as_toml(changed, "")

@@ -1,0 +1,123 @@
+"""Scaling of rewards and normalization of advantages in A2C, compared with their formulas."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium.vector import AutoresetMode
+from policy_worlds import Bandit, envs_in, one_hot
+
+from automl_ext import rl
+from automl_ext.rl import A2C, A2CConfig
+from automl_ext.rl.envs.vector import Step
+from automl_ext.rl.extras import Extras, ScaledRewards
+from automl_ext.rl.extras.scaled_rewards import RewardScale
+from automl_ext.rl.loop.policy import standardized
+from automl_ext.training.errors import UserError
+
+GAMMA = 0.9
+
+
+def steps(rng: np.random.Generator, number: int, factor: float = 1.0) -> list[Step]:
+    """Random rewards in three environments; an episode's end is followed by a step that only restarts it."""
+    found, restarting, x = [], np.zeros(3, bool), np.zeros((3, 1), np.float32)
+    for _ in range(number):
+        valid = ~restarting
+        ended = (rng.random(3) < 0.2) & valid
+        terminated = ended & (rng.random(3) < 0.5)
+        rewards = np.where(valid, rng.standard_normal(3) + 1, 0.0) * factor
+        found.append(Step(x, x, rewards.astype(np.float32), x, terminated, ended & ~terminated, valid))
+        restarting = ended
+    return found
+
+
+def test_rewards_are_divided_by_the_standard_deviation_of_returns() -> None:
+    scale, rng = RewardScale(3, GAMMA), np.random.default_rng(0)
+    running, seen = np.zeros(3), []
+    for step in steps(rng, 30):
+        found = scale(step)
+        assert found.rewards.dtype == np.float32
+        for i in range(3):
+            running[i] = GAMMA * running[i] + float(step.rewards[i])
+            if step.valid[i]:
+                seen.append(running[i])
+            if step.terminated[i] or step.truncated[i]:
+                running[i] = 0.0
+        expected = step.rewards / np.sqrt(np.var(seen) + 1e-8)
+        np.testing.assert_allclose(found.rewards, expected.clip(-10, 10), rtol=1e-4)
+    restored = RewardScale(3, GAMMA)
+    restored.load_state_dict(copy.deepcopy(scale.state_dict()))
+    for step in steps(rng, 5):
+        assert (restored(step).rewards == scale(step).rewards).all()
+
+
+def test_the_scale_of_the_environment_does_not_matter() -> None:
+    small, large = (RewardScale(3, GAMMA) for _ in range(2))
+    for a, b in zip(*(steps(np.random.default_rng(1), 20, factor) for factor in (1.0, 500.0)), strict=True):
+        np.testing.assert_allclose(small(a).rewards, large(b).rewards, rtol=1e-4, atol=1e-5)
+
+
+def test_aborted_episodes_are_forgotten() -> None:
+    agent = A2C(A2CConfig("CartPole-v1", extras=Extras.of([ScaledRewards()])))
+    agent.iterate()
+    scale: Any = agent.envs.transform
+    assert scale.returns.min() > 0
+    agent.envs.reset()
+    assert scale.returns.max() == 0
+
+
+def test_advantages_are_standardized_over_the_valid_steps() -> None:
+    x, valid = torch.randn(50, generator=torch.Generator().manual_seed(0)) * 7 + 3, torch.arange(50) % 3 > 0
+    found = standardized(x, valid / valid.sum())[valid].numpy()
+    kept = x[valid].numpy()
+    np.testing.assert_allclose(found, (kept - kept.mean()) / kept.std(), rtol=1e-4, atol=1e-6)
+
+
+class Magnified(Bandit):
+    """The bandit with rewards of 300 instead of 1."""
+
+    def step(self, action: Any) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:
+        observation, reward, *rest = super().step(action)
+        return observation, 300 * reward, *rest
+
+
+OPTIONS: dict[str, Any] = {"extras": Extras.of([ScaledRewards()]), "normalize_advantages": True}
+
+
+@pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
+def test_learns_from_large_rewards_and_reports_them_unchanged(mode: AutoresetMode) -> None:
+    config = A2CConfig(hidden=(16,), lr=5e-3, optimizer="adam", gamma=0.5, **OPTIONS)
+    agent = A2C(config, envs_in(Magnified, mode=mode))
+    for _ in range(150):
+        agent.iterate()
+    assert agent.act(one_hot(3)).tolist() == [0, 1, 2]
+    with torch.no_grad():
+        assert agent.network(torch.from_numpy(one_hot(3)))[1].abs().max() < 20
+    assert max(episode.episode_return for episode in agent.envs.episodes) >= 300
+
+
+def test_a_run_is_resumed_exactly(tmp_path: Path) -> None:
+    config = A2CConfig(total_steps=800, eval_every=400, eval_episodes=2, final_episodes=2, hidden=(8,), **OPTIONS)
+    rl.train(A2C, config, tmp_path / "whole")
+    assert rl.train(A2C, config, tmp_path / "part", stop_after=350) is None
+    rl.train(A2C, config, tmp_path / "part", resume="auto")
+    results = []
+    for name in ("whole", "part"):
+        result = json.loads((tmp_path / name / "result.json").read_text())
+        results.append(
+            (result["eval_return_mean"], torch.load(tmp_path / name / "best.pt", weights_only=True)["policy"])
+        )
+    assert results[0][0] == results[1][0]
+    assert all(torch.equal(value, results[1][1][key]) for key, value in results[0][1].items())
+
+
+@pytest.mark.parametrize(("name", "reason"), [("a3c", "which has no seam for: steps"), ("dqn", "which learns from a")])
+def test_other_agents_refuse_it(name: str, reason: str) -> None:
+    with pytest.raises(UserError, match=f"scaled-rewards: not possible with {name}, {reason}"):
+        rl.make(name, "CartPole-v1", extras=[ScaledRewards()])
