@@ -52,6 +52,9 @@ def mlp(
     Networks that differ in their last layer share one call for their hidden layers, with ``activate_last=True``, and
     apply their last layers separately.
 
+    In float32, the error relative to the largest value is at most 1e-6 for inputs and weights of usual size. On a CPU,
+    results are bitwise equal for any number of threads.
+
     Args:
         x: [..., inputs].
         weights: one [outputs, inputs] per layer, or [E, outputs, inputs] for E networks.
@@ -265,8 +268,8 @@ class FusedMLP(nn.Sequential):
     """A multilayer perceptron, computed by one call of :func:`mlp`.
 
     It contains the modules of the ``nn.Sequential`` that it replaces, so its ``state_dict``, its initialization and its
-    use of random numbers are the same. The forward pass reads their parameters and does not call them: hooks of the
-    layers do not run.
+    use of random numbers are the same. The forward pass reads their parameters and does not call them: hooks and
+    parametrizations of the layers have no effect.
 
     Args:
         inputs: number of inputs.
@@ -296,6 +299,7 @@ class FusedMLP(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         """Compute [..., outputs] from x, [..., inputs]."""
         layers = list(self._modules.values())[::2]
-        weights = [layer._parameters["weight"] for layer in layers]  # an attribute of a module takes longer to look up
-        biases = [layer._parameters["bias"] for layer in layers]
-        return mlp(x, weights, biases, self.activation)  # type: ignore[arg-type]  # no parameter is None
+        # A look-up in the dictionary is faster than that of a module's attribute.
+        weights = cast(list[Tensor], [layer._parameters["weight"] for layer in layers])
+        biases = cast(list[Tensor], [layer._parameters["bias"] for layer in layers])
+        return mlp(x, weights, biases, self.activation)  # no parameter is None

@@ -31,6 +31,8 @@ STYLES = {
     "torchrl": ("v", PURPLE),
     "torchrl vec": ("<", SKY),
     "tianshou": (">", BROWN),
+    "nn.Sequential": ("P", BROWN),
+    "numpy": ("*", PURPLE),
 }
 NAMES = {"eager": "PyTorch, eager", "compiled": "torch.compile"}
 MOST_PLACES = 30  # a chart with more rows than this is reduced to the rows of README's table
