@@ -16,10 +16,10 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(ROOT.glob("docs/*
 KINDS = ("Tutorial", "How-to", "Reference", "Explanation", "Results", "Development")
 PACKAGES = {
     "automl_ext": "ops.md",
-    "automl_ext.ops.entmax": "entmax.md",
-    "automl_ext.nas": "nas.md",
-    "automl_ext.rl": "rl.md",
-    "automl_ext.training": "training.md",
+    "automl_ext.ops.entmax": "ops.md",
+    "automl_ext.nas": "algorithms.md",
+    "automl_ext.rl": "algorithms.md",
+    "automl_ext.training": "algorithms.md",
 }
 
 

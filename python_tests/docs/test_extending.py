@@ -1,4 +1,4 @@
-"""docs/extending*.md: what the pages add is added to a copy of the repository, or is installed as a distribution.
+"""docs/development/extending*.md: what the pages add is added to a copy of the repository, or installed with pip.
 
 The op is built and tested; the strategy, the algorithm and the space run as commands.
 """
@@ -19,7 +19,7 @@ from paths import ROOT
 from automl_ext.nas.spaces.registry import space
 from automl_ext.training.errors import UserError
 
-OPS_PAGE, NAS_PAGE, RL_PAGE = (ROOT / f"docs/extending{topic}.md" for topic in ("", "-nas", "-rl"))
+OPS_PAGE, NAS_PAGE, RL_PAGE = (ROOT / f"docs/development/extending{topic}.md" for topic in ("", "-nas", "-rl"))
 OP_FILES = 11
 # A line that names a file and where the block goes, and the block below it.
 BLOCK = re.compile(

@@ -1,4 +1,4 @@
-"""The snippets of docs/migrating.md: what they compute before and after the migration is the same."""
+"""The snippets of docs/how-to/migrating.md: what they compute before and after the migration is the same."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from automl_ext import gumbel_softmax
 
-PAGE = (ROOT / "docs/migrating.md").read_text()
+PAGE = (ROOT / "docs/how-to/migrating.md").read_text()
 SNIPPETS = {
     (kind, name): code
     for kind, name, code in re.findall(r"<!-- (before|after): ([\w-]+) -->\n\n```python\n(.*?)```", PAGE, re.DOTALL)

@@ -1,4 +1,4 @@
-"""The commands of docs/tables.md run, with a small budget, after the block that writes their files."""
+"""The commands of docs/how-to/tables.md run, with a small budget, after the block that writes their files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from paths import ROOT
 
 for name in ("pandas", "sklearn", "lightgbm", "xgboost", "optuna"):
     pytest.importorskip(name, reason="extra tabular")
-PAGE = (ROOT / "docs/tables.md").read_text()
+PAGE = (ROOT / "docs/how-to/tables.md").read_text()
 COMMANDS = [
     line.strip()
     for block in re.findall(r"```sh\n(.*?)```", PAGE, re.DOTALL)

@@ -1,4 +1,4 @@
-"""The commands of docs/tune.md run, with tiny budgets. Its Python block is run with those of the other pages."""
+"""The commands of docs/how-to/tune.md run, with tiny budgets. Its Python block is run with those of the other pages."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from automl_ext.runners import TUNABLE
 from automl_ext.training.search_space import Categories, Range
 from automl_ext.tune.commands.ranges import space_of
 
-PAGE = (ROOT / "docs/tune.md").read_text()
+PAGE = (ROOT / "docs/how-to/tune.md").read_text()
 TINY = {"--total-steps": "64", "--trials": "2", "--workers": "1"}
 
 

@@ -44,7 +44,7 @@ TABLES: dict[str, Callable[[], str]] = {
             install.install_times,
         ),
         *(tabular.tabular_ranks, tabular.tabular_errors, tabular.tabular_features),
-        *(tabular.experience, tabular.experience_wins, tabular.samplers),
+        *(tabular.experience_wins, tabular.samplers),
         *(training_free.training_free, training_free.nas_screening, search.auto_search),
         command_line.commands,
         *(parallel.parallel_costs, parallel.parallel_workers, parallel.ray_disturbances, torchrun.torchrun_steps),

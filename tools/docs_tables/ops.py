@@ -1,4 +1,4 @@
-"""Tables of the ops: docs/performance.md."""
+"""Tables of the ops: docs/results/performance.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The tables of docs/parallel.md."""
+"""The tables of docs/how-to/parallel.md."""
 
 from __future__ import annotations
 

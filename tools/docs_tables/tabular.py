@@ -85,19 +85,6 @@ def tabular_features() -> str:
     return table("CPU-minutes | data set | lower error by features, % | each seed", lines) if lines else MISSING
 
 
-def experience() -> str:
-    if not (RESULTS / "experience.json").exists():
-        return MISSING
-    content = load("experience")
-    lines = []
-    for row in content["rows"]:
-        names = ("defaults", "portfolio", "random", "tpe")
-        best = min(("portfolio", "random", "tpe"), key=lambda name: row[name])
-        cells = [f"**{row[name]:.4g}**" if name == best else f"{row[name]:.4g}" for name in names]
-        lines.append([f"`{row['set']}`", row["learner"], row["metric"], *cells])
-    return table("data set | learner | measure | defaults | portfolio | random search | TPE", lines)
-
-
 def experience_wins() -> str:
     if not (RESULTS / "experience.json").exists():
         return MISSING

@@ -1,4 +1,4 @@
-"""The table of the seconds per step with one and with several processes: docs/torchrun.md."""
+"""The table of the seconds per step with one and with several processes: docs/how-to/torchrun.md."""
 
 from __future__ import annotations
 

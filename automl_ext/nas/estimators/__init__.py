@@ -1,4 +1,4 @@
 """Performance estimation: estimate an architecture's score at a lower cost than full training.
 
-See docs/nas-estimation.md.
+See docs/how-to/estimation.md.
 """

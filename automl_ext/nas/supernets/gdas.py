@@ -40,11 +40,11 @@ from automl_ext.training.seeding import draw_seed
 class GDASConfig(SupernetConfig):
     """Configuration of a search with GDAS (Dong & Yang 2019) and of the training of the architecture that it finds.
 
-    The defaults are for one to three thousand steps; docs/nas-supernets.md has them beside the paper's values, which
-    are for 97,500 steps (``--preset paper``). They were chosen with seeds 5 to 9 on Fashion-MNIST. The weights are
-    trained at a large, constant rate, at which the gradient of α points to convolutions, and alone during the first
-    half. Adam moves α by about its learning rate per step. Without weight decay of α and with τ ≥ 1, its small gradient
-    adds up.
+    The defaults are for one to three thousand steps; docs/how-to/search-supernets.md has them beside the paper's
+    values, which are for 97,500 steps (``--preset paper``). They were chosen with seeds 5 to 9 on Fashion-MNIST. The
+    weights are trained at a large, constant rate, at which the gradient of α points to convolutions, and alone during
+    the first half. Adam moves α by about its learning rate per step. Without weight decay of α and with τ ≥ 1, its
+    small gradient adds up.
     """
 
     lr: Annotated[float, Range(0.01, 0.5, log=True)] = 0.2  # Initial learning rate of SGD for the weights.

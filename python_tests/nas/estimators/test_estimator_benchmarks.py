@@ -1,4 +1,4 @@
-"""The scripts that compute the figures of docs/nas-estimation.md."""
+"""The scripts that compute the figures of docs/how-to/estimation.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python blocks of docs/nas-estimation.md, run in order."""
+"""The Python blocks of docs/how-to/estimation.md, run in order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import re
 import pytest
 from paths import ROOT
 
-TEXT = (ROOT / "docs/nas-estimation.md").read_text()
+TEXT = (ROOT / "docs/how-to/estimation.md").read_text()
 
 
 def test_python_blocks(capsys: pytest.CaptureFixture[str]) -> None:
@@ -16,5 +16,5 @@ def test_python_blocks(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(blocks) == 6
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "docs/nas-estimation.md", "exec"), names)
+        exec(compile(block, "docs/how-to/estimation.md", "exec"), names)
     assert len(capsys.readouterr().out.splitlines()) == 7

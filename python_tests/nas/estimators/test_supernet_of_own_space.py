@@ -38,8 +38,8 @@ class PairSpace(ChainSpace):
 
 @pytest.fixture
 def chain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The module of docs/extending-nas.md."""
-    page = (ROOT / "docs/extending-nas.md").read_text()
+    """The module of docs/development/extending-nas.md."""
+    page = (ROOT / "docs/development/extending-nas.md").read_text()
     module = page.partition("`chain.py`:\n\n```python\n")[2].partition("```")[0]
     (tmp_path / "chain.py").write_text(module + PAIRS)
     monkeypatch.chdir(tmp_path)

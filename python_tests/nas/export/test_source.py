@@ -1,4 +1,4 @@
-"""The source code in an exported module; and the custom space of docs/extending-nas.md."""
+"""The source code in an exported module; and the custom space of docs/development/extending-nas.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytest.importorskip("rich", reason="the command line needs rich")
 from automl_ext.nas.export.export import import_lines
 from automl_ext.nas.export.source import Sources
 
-DOCS = ROOT / "docs/extending-nas.md"
+DOCS = ROOT / "docs/development/extending-nas.md"
 
 
 def test_imports_are_grouped() -> None:
@@ -103,7 +103,7 @@ def test_only_needed_definitions_are_copied(tmp_path: Path, monkeypatch: pytest.
 
 
 def test_custom_space_of_the_documentation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run the code of docs/extending-nas.md: define a space, search it, and export a network that needs neither."""
+    """Run docs/development/extending-nas.md: define a space, search it, export a network that needs neither."""
     if not DOCS.exists():
         pytest.skip("the package is tested without its documents")
     pytest.importorskip("matplotlib", reason='needs matplotlib: pip install "automl_ext[plot]"')

@@ -209,8 +209,8 @@ def test_a_supernet_that_cannot_derive_is_refused_before_the_search(command: Com
 
 
 def test_the_space_of_the_documentation(command: Command, tmp_path: Path) -> None:
-    """The class of docs/extending-nas.md."""
-    page = (ROOT / "docs/extending-nas.md").read_text()
+    """The class of docs/development/extending-nas.md."""
+    page = (ROOT / "docs/development/extending-nas.md").read_text()
     (tmp_path / "chain.py").write_text(page.partition("`chain.py`:\n\n```python\n")[2].partition("```")[0])
     flags = ["--space", "chain:ChainSpace", "--retrain-epochs", "1", "--retrain-channels", "4", "--out", "run"]
     code, _, error = command("search", "gdas", *SMALL, *flags)

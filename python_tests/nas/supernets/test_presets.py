@@ -48,7 +48,7 @@ def test_other_presets_and_removed_options_are_refused(
 
 
 def test_the_table_of_the_docs_has_the_defaults_and_the_papers_values() -> None:
-    page = ROOT / "docs" / "nas-supernets.md"
+    page = ROOT / "docs/how-to/search-supernets.md"
     if not page.exists():
         pytest.skip("the package is tested without its sources")
     configs = []
