@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         command = options.commands[number % len(options.commands)]
         moment, group = rng.uniform(FIRST, LAST), rng.random() < 0.5
         with tempfile.TemporaryDirectory() as name:
-            Path(name, "table.csv").write_text("x,y\n" + "".join(f"{i},{i % 2}\n" for i in range(200)))
+            Path(name, "table.csv").write_text("x,y\n" + "".join(f"{i * i % 17},{i % 2}\n" for i in range(200)))
             end, right = interrupted(command, moment, group, Path(name))
         ends[end if right else "fault"] += 1
         print(f"\r{number + 1} of {options.moments}", end="", file=sys.stderr, flush=True)
