@@ -198,9 +198,8 @@ class PPO(OnPolicyAgent):
         log_probs, entropy = network.distribution.evaluate(outputs, batch.actions)
         errors = network.value_errors(values, batch.returns, seen)
         if config.value_clip is not None:  # not in the paper, but in the authors' code
-            limit = config.value_clip / network.scale_advantages(
-                torch.ones_like(values), seen
-            )  # in units of the values
+            one = network.scale_advantages(torch.ones_like(values), seen)  # in the values' units; 1 without PopArt
+            limit = config.value_clip / one
             near = batch.values + (values - batch.values).clamp(-limit, limit)
             errors = torch.maximum(errors, network.value_errors(near, batch.returns, seen))
         loss, metrics = ppo_loss(

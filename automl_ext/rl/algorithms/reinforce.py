@@ -133,9 +133,9 @@ class Reinforce(OnPolicyAgent):
     def loss(self, rollout: Rollout) -> tuple[Tensor, dict[str, Any]]:
         """Compute the loss of whole episodes, and scalar metrics."""
         config, network, seen, weights = self.config, self.network, rollout.acted, rollout.weights
-        outputs, values = network(seen)
-        with torch.no_grad():
-            next_values = rollout.split_values(network(rollout.observations)[1])[1]
+        outputs, all_values = network(rollout.observations)
+        outputs, values = outputs[: len(seen)], all_values[: len(seen)]
+        next_values = rollout.split_values(all_values.detach())[1]
         if config.baseline == "mean":
             next_values = torch.zeros_like(next_values)
         flags = rollout.terminated, rollout.truncated
