@@ -272,7 +272,7 @@ def test_results_become_tables_of_the_page(part: Import, tmp_path: Path, monkeyp
 
     for module in (tabular, text):
         monkeypatch.setattr(module, "RESULTS", tmp_path)
-    assert tabular.tabular_ranks() == tabular.samplers() == tabular.experience() == "Not measured yet.\n"
+    assert tabular.tabular_ranks() == tabular.samplers() == tabular.experience_wins() == "Not measured yet.\n"
     rows = [row("a", "ours", 2.0, seed) for seed in (0, 1)] + [row("a", "ours-features", 1.5, 0)]
     rows += [row("a", "ours-features", 2.2, 1), row("b", "ours", 1.0, 0), row("b", "ours-features", None, 0)]
     found = part("ranks").comparison(rows, 1.0)
@@ -284,7 +284,6 @@ def test_results_become_tables_of_the_page(part: Import, tmp_path: Path, monkeyp
     judged = {"set": "a", "learner": "lightgbm", "metric": "RMSE", "defaults": 3.0, "portfolio": 1.0}
     judged |= {"random": 2.0, "tpe": 0.5}
     (tmp_path / "experience.json").write_text(json.dumps({"rows": [judged]}))
-    assert tabular.experience().endswith("| `a` | lightgbm | RMSE | 3 | 1 | 2 | **0.5** |\n")
     assert tabular.experience_wins().endswith("| lightgbm | 1 of 1 | 0 of 1 | 0 of 1 | +179.2 | +69.3 | +138.6 |\n")
     best = {"random": [3.0, 2.0, 2.0], "tpe": [2.0, 2.0, 1.0], "gp": [3.0, 2.0, 2.0], "cma": [3.0, 2.0, 2.0]}
     best["experience"] = [1.0, 1.0, 1.0]
