@@ -25,6 +25,7 @@ from pathlib import Path
 FIRST, LAST = 0.05, 3.0  # CPU seconds until the interrupt
 WAITS = 20.0  # seconds after which it is sent in any case, for commands that wait for their workers
 LIMIT = 60.0  # seconds within which all processes of a command must end
+ENDED = "ended before the interrupt"
 SCRIPT = str(Path(sys.executable).with_name("automl-ext"))
 COMMANDS = (
     "train a2c --total-steps 1000000",
@@ -85,7 +86,7 @@ def interrupted(command: str, moment: float, group: bool, folder: Path) -> tuple
     if code == -signal.SIGINT:
         return "killed by SIGINT", True
     if early:
-        return "ended before the interrupt", code == 0
+        return ENDED, code == 0
     return f"exit code {code}" + (f": {text[-500:]}" if code != 130 else ""), code == 130
 
 
@@ -113,21 +114,22 @@ def _group_ended(group: int, limit: float) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Interrupt commands at random moments. Return 1 if one did not end as it should."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--moments", type=int, default=len(COMMANDS), help="number of interrupted commands")
+    parser.add_argument("--moments", type=int, default=len(COMMANDS), help="number of interrupts that a running command gets")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     parser.add_argument("--commands", nargs="+", default=COMMANDS, help="the commands, each as one argument")
     options = parser.parse_args(argv)
     rng = random.Random(options.seed)
     ends: collections.Counter[str] = collections.Counter()
-    faults = 0
-    for number in range(options.moments):
+    faults = number = 0
+    while number - ends[ENDED] < options.moments:
         command = options.commands[number % len(options.commands)]
+        number += 1
         moment, group = rng.uniform(FIRST, LAST), rng.random() < 0.5
         with tempfile.TemporaryDirectory() as name:
             Path(name, "table.csv").write_text("x,y\n" + "".join(f"{i * i % 17},{i % 2}\n" for i in range(200)))
             end, right = interrupted(command, moment, group, Path(name))
         ends[end if right else "fault"] += 1
-        print(f"\r{number + 1} of {options.moments}", end="", file=sys.stderr, flush=True)
+        print(f"\r{number - ends[ENDED]} of {options.moments}", end="", file=sys.stderr, flush=True)
         if not right:
             faults += 1
             to = "all processes" if group else "the first process"
