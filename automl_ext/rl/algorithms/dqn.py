@@ -47,7 +47,7 @@ class DQNConfig(TrainConfig):
     """Configuration of DQN. All step counts are summed over the environments.
 
     The defaults are those of Stable-Baselines3's zoo for CartPole-v1, except for n_step and lr_decay. With one-step
-    targets and a constant learning rate, good policies are lost again (docs/rl-dqn.md).
+    targets and a constant learning rate, good policies are lost again (docs/explanation/rl-dqn.md).
 
     Raises:
         ValueError: a number out of range.

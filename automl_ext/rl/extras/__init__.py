@@ -39,7 +39,7 @@ __all__ = [
 ]
 
 
-GROUP = arg(name="Extras", prefix_name=False, help="Additions to the algorithm, off by default; docs/rl-extras.md.")
+GROUP = arg(name="Extras", prefix_name=False, help="Additions to the algorithm, all off: docs/how-to/rl-extras.md.")
 
 
 @dataclass

@@ -214,8 +214,8 @@ def test_wrong_own_code_is_one_line_before_a_run_directory(command: Command, fla
 
 
 def test_the_example_of_the_documentation(command: Command) -> None:
-    """The module and the commands of docs/rl.md, with short runs."""
-    page = (ROOT / "docs/rl.md").read_text().partition("### Your own environment")[2]
+    """The module and the commands of docs/how-to/rl.md, with short runs."""
+    page = (ROOT / "docs/how-to/rl.md").read_text().partition("### Your own environment")[2]
     module, commands = re.findall(r"^```\w+\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)[:2]
     Path("my_envs.py").write_text(module)
     for line in commands.splitlines():
