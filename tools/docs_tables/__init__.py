@@ -24,17 +24,14 @@ TABLES: dict[str, Callable[[], str]] = {
         *(
             ops.performance,
             ops.scaling,
-            ops.missed_scaling,
             search.nas_bench,
             search.differentiable_search,
-            search.differentiable_switches,
             search.alpha_signal,
             search.fidelity,
             search.early_stopping,
         ),
         *(search.supernet_ranking, search.ensemble, search.darts_fashion, rl.rl_learning, rl.dreamer_learning),
         *(
-            rl.minatar,
             rl.peers,
             rl.swingup,
             rl.pixels,
@@ -47,7 +44,7 @@ TABLES: dict[str, Callable[[], str]] = {
         *(tabular.experience_wins, tabular.samplers),
         *(training_free.training_free, training_free.nas_screening, search.auto_search),
         command_line.commands,
-        *(parallel.parallel_costs, parallel.parallel_workers, parallel.ray_disturbances, torchrun.torchrun_steps),
+        *(parallel.parallel_costs, parallel.ray_disturbances, torchrun.torchrun_steps),
     )
 }
 

@@ -44,19 +44,6 @@ def performance() -> str:
     return table("op | shape | forward | forward + backward | share of a copy's speed | what limits it", lines)
 
 
-def missed_scaling() -> str:
-    """Return the rows of ``scaling`` that miss a target of automl_ext/bench/targets.py: OTHER_DTYPES, TWO_THREADS."""
-    lines = []
-    for row in load("bench")["scaling"]:
-        place = [f"`{row['op']}`", "×".join(map(str, row["shape"])), row["pass"]]
-        for name, unit in (("float64", "float64 / float32"), ("bfloat16", "bfloat16 / float32")):
-            if row[name] > 2.5:
-                lines.append([*place, unit, f"{row[name]:.2f}"])
-        if row["two_threads"] is not None and row["two_threads"] < 1.7:
-            lines.append([*place, "speed of two threads / one", f"{row['two_threads']:.2f}"])
-    return table("op | shape | pass | measurement | value", lines)
-
-
 def scaling() -> str:
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in load("bench")["scaling"]:

@@ -14,16 +14,6 @@ def parallel_costs() -> str:
     return table("backend | overhead per call in ms | trainings: 1 worker's time / 2 workers' time", rows)
 
 
-def parallel_workers() -> str:
-    recorded = load("parallel_workers")
-    lines = []
-    for name, rows in recorded["submission"].items():
-        cells = [f"{short(row['wall'])} ({short(row['evaluations'])})" for row in rows.values()]
-        lines.append([name, *cells])
-    counts = next(iter(recorded["submission"].values()))
-    return table("strategy | " + " | ".join(f"{int(count):,}" for count in counts), lines)
-
-
 def ray_disturbances() -> str:
     rows = []
     for row in load("ray_disturbances"):
@@ -32,8 +22,3 @@ def ray_disturbances() -> str:
         counts = [str(killed["worker"]), str(killed["node"]), drivers]
         rows.append([f"`{row['command'].partition(' --')[0]}`", f"{row['equal']} of {row['of']}", *counts])
     return table("command | runs equal to the undisturbed one | workers killed | nodes removed | commands killed", rows)
-
-
-def short(value: float) -> str:
-    """Return a number with three digits, or without decimals."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"

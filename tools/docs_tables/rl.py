@@ -37,17 +37,6 @@ def dreamer_learning() -> str:
     return learning(load("rl_dreamer")["learning"]["rows"])
 
 
-def minatar() -> str:
-    groups = grouped(load("rl_learning"))
-    lines = []
-    for name in ("DQN", "Rainbow"):
-        games = [groups[f"{name} MinAtar {game}"] for game in ("Breakout", "Freeway")]
-        means = [statistics.mean(run["eval_return_mean"] for run in runs) for runs in games]
-        cost = statistics.mean(run["cpu_seconds"] for runs in games for run in runs)
-        lines.append([name, *(f"{mean:.1f}" for mean in means), f"{cost:.0f}"])
-    return table("algorithm | Breakout | Freeway | CPU-seconds per run, mean", lines)
-
-
 def peers() -> str:
     a2c, ppo, a3c, dqn = load("rl_a2c"), load("rl_ppo"), load("rl_a3c"), load("rl_dqn")
     dreamer = load("rl_dreamer")["updates"]

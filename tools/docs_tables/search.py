@@ -90,22 +90,6 @@ def differentiable_search() -> str:
     return table(f"{header} | share of the space that is better", lines)
 
 
-def differentiable_switches() -> str:
-    groups: dict[tuple[str, str, float], list[dict[str, Any]]] = {}
-    for r in load("differentiable_switches"):
-        groups.setdefault((r["algorithm"], r["variant"], r["minutes"]), []).append(r)
-    lines = []
-    for (algorithm, variant, _), rows in groups.items():
-        found = [r["table_test_accuracy"] for r in rows]
-        bad = statistics.mean(r["share_none"] + r["share_skip"] for r in rows)
-        minutes = statistics.mean(r["search_cpu_seconds"] for r in rows) / 60
-        seeds = ", ".join(str(r["seed"]) for r in rows)
-        mean = f"{statistics.mean(found):.2f}"
-        cells = [algorithm, variant, f"{minutes:.1f}", seeds, mean, f"{min(found):.2f}", percent(bad)]
-        lines.append(cells)
-    return table("search | variant | CPU-minutes per search | seeds | mean | lowest | edges with `none` or skip", lines)
-
-
 def alpha_signal() -> str:
     lines = []
     rows = load("alpha_signal")

@@ -71,6 +71,7 @@ def tabular_errors() -> str:
 
 
 def tabular_features() -> str:
+    """Return the gains by features on the data sets on which they are not zero with every seed."""
     lines = []
     for one in comparisons():
         without, with_them = one["errors"].get("ours", {}), one["errors"].get("ours-features", {})
@@ -79,6 +80,8 @@ def tabular_features() -> str:
             if not pairs or any(a is None or b is None for a, b in pairs):
                 continue
             gains = [100 * (a - b) / a for a, b in pairs]
+            if all(abs(gain) < 0.05 for gain in gains):
+                continue
             each = ", ".join(f"{gain:+.1f}" for gain in gains)
             lines.append([f"{one['minutes']:g}", f"`{name}`", f"{statistics.fmean(gains):+.1f}", each])
     lines.sort(key=lambda line: (line[0], -float(line[2]), line[1]))

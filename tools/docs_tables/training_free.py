@@ -15,10 +15,12 @@ def interval(row: dict[str, Any], name: str) -> str:
 
 
 def training_free() -> str:
-    lines = []
+    """Return the rows of all cells, and of a sample for scores that were not computed for all cells."""
+    lines, shown = [], set(REMOVED)
     for run in load("training_free")["runs"]:
         cells = f"{integer(run['architectures'])}, {run['images']} images"
-        kept = [row for row in run["rows"] if not REMOVED & {*row["of"]}]
+        kept = [row for row in run["rows"] if row["score"] not in shown and not REMOVED & {*row["of"]}]
+        shown |= {row["score"] for row in kept}
         for row in sorted(kept, key=lambda row: -row["spearman"]):
             one = row["of"] == [row["score"]]
             name = f"`{row['score']}`" if one else f"**{row['score']}**"
@@ -39,6 +41,8 @@ def nas_screening() -> str:
             continue  # four evaluations: no strategy differs from another
         for name, found in row["algorithms"].items():
             algorithm, screen = name.removesuffix("+screen"), name.endswith("+screen")
+            if algorithm == "reinforce" or (row["budget"] == 20_000 and not screen):
+                continue  # it takes no screened cells; the table nas_bench has these rows
             over = found.get("over_rea") if algorithm.startswith("renas") else None
             gain = "–" if over is None else f"{over['mean']:+.3f} ({over['ci95'][0]:+.3f} to {over['ci95'][1]:+.3f})"
             population = f"{row['population']}, {row['sample']}" if algorithm not in ("random", "reinforce") else "–"
