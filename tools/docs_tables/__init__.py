@@ -37,7 +37,6 @@ TABLES: dict[str, Callable[[], str]] = {
             rl.pixels,
             rl.costs_rl,
             rl.tuned_agents,
-            search.costs_search,
             install.install_times,
         ),
         *(tabular.tabular_ranks, tabular.tabular_errors, tabular.tabular_features),

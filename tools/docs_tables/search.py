@@ -34,40 +34,6 @@ def nas_bench() -> str:
     )
 
 
-def costs_search() -> str:
-    """Return the table of the costs of a search, without the training of its candidates, and of training a network."""
-    default, larger = load("nas_bench")["default"], load("nas_bench")["population 30 sample 10"]
-    strategies = {
-        "`search random`": default["random"],
-        "`search reinforce`": default["reinforce"],
-        "`search rea`": default["rea"],
-        "`search renas`": larger["renas"],
-        "`search renas --controller history`": larger["renas-history"],
-    }
-    lines = [
-        [name, f"{r['evaluations']:.0f} choices, without their evaluation", f"{r['cpu_seconds']:.3f}", "nas_bench.json"]
-        for name, r in strategies.items()
-    ]
-    for search, rows in by_search().items():
-        if search != "random":
-            config = rows[0]["config"]
-            work = f"{config['epochs']} epochs, {integer(config['subset'])} color images, {config['channels']} channels"
-            seconds = statistics.mean(r["search_cpu_seconds"] for r in rows)
-            lines.append([f"`search {search}`", work, f"{seconds:.0f}", "differentiable_search.json"])
-    for r in load("supernet_ranking"):
-        net = r["supernet"]
-        work = f"{net['epochs']} epochs of a supernet, {integer(r['images'])} images of {r['data']}"
-        lines.append(["`--evaluator supernet`", work, f"{net['cpu_seconds']:.0f}", "supernet_ranking.json"])
-    darts = load("nas_darts_fashion")
-    data, file = "images of Fashion-MNIST", "nas_darts_fashion.json"
-    train, valid = darts["images"]["train"], darts["images"]["valid"]
-    seconds = darts["search"]["search_cpu_seconds"], darts["retrain"]["retrain_cpu_seconds"]
-    lines.append(["`search gdas --space darts`", f"20 epochs, {integer(train)} {data}", f"{seconds[0]:.0f}", file])
-    work = f"6 epochs of one network, {integer(train + valid)} {data}"
-    lines.append(["`retrain --space darts`", work, f"{seconds[1]:.0f}", file])
-    return table("command | work | CPU-seconds | file", lines)
-
-
 def by_search() -> dict[str, list[dict[str, Any]]]:
     """Return the rows of the searches over a supernet and of random search at equal CPU time, by search."""
     groups: dict[str, list[dict[str, Any]]] = {}
