@@ -33,6 +33,6 @@ def test_it_has_enough_examples() -> None:
         "rl.md",
         "search-strategies.md",
         "rl-offline.md",
-        "rl-tabular.md",
+        "rl-python.md",
     }
     assert "make test" in README
