@@ -26,9 +26,9 @@ def nas_bench() -> str:
             published = PUBLISHED.get(name, "–") if group == "default" else "–"
             here = f"{r['mean']:.2f} ± {r['std']:.2f}"
             cost = [f"{r['evaluations']:.0f}", f"{r['cpu_seconds']:.3f}"]
-            lines.append([names[name], population, published, here, integer(r["runs"]), gain, *cost])
+            lines.append([names[name], population, published, here, gain, *cost])
     return table(
-        "algorithm | population, sample | published | here | runs | over REA of the same population (95 % interval) "
+        "algorithm | population, sample | published | here | over REA of the same population (95 % interval) "
         "| evaluations per run | CPU-seconds per run",
         lines,
     )
@@ -62,11 +62,9 @@ def alpha_signal() -> str:
     for r in sorted(rows, key=lambda r: (r["data"], r["channels"], r["cells"], r["lr"], r["step"])):
         rate = f"{r['lr']:g}" + ", falling to 0" * r["cosine"]
         where = [r["data"], str(r["channels"]), str(r["cells"]), rate, integer(r["step"]), f"{r['loss']:.2f}"]
-        for form in ("darts", "nb201"):
-            where.append(", ".join(f"{v:+.2f}".replace("-", "−") for v in r[f"{form}, tau 1"].values()))
-        lines.append([*where, f"{r['error']:.2f}"])
-    header = "images | C | N | learning rate | steps | loss | form `darts`: skip, 1×1, 3×3, pool | form `nb201`"
-    return table(f"{header} | standard error", lines)
+        signal = ", ".join(f"{v:+.2f}".replace("-", "−") for v in r["darts, tau 1"].values())
+        lines.append([*where, signal])
+    return table("images | C | N | learning rate | steps | loss | skip, 1×1, 3×3, pool", lines)
 
 
 def fidelity() -> str:
