@@ -23,7 +23,6 @@ TABLES: dict[str, Callable[[], str]] = {
     for function in (
         *(
             ops.performance,
-            ops.scaling,
             search.nas_bench,
             search.differentiable_search,
             search.alpha_signal,

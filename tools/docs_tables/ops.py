@@ -42,17 +42,3 @@ def performance() -> str:
         place = "×".join(map(str, shape))
         lines.append([f"`{op}`", place, against(forward), against(both), percent(forward["of_copy"]), limit])
     return table("op | shape | forward | forward + backward | share of a copy's speed | what limits it", lines)
-
-
-def scaling() -> str:
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in load("bench")["scaling"]:
-        groups.setdefault(row["op"], []).append(row)
-
-    def range_of(rows: list[dict[str, Any]], name: str) -> str:
-        values = [row[name] for row in rows if row[name] is not None]
-        return f"{min(values):.1f} to {max(values):.1f}"
-
-    names = ("two_threads", "float64", "bfloat16")
-    lines = [[f"`{op}`", *(range_of(rows, name) for name in names)] for op, rows in groups.items()]
-    return table("op | speed of two threads / one | time of float64 / float32 | time of bfloat16 / float32", lines)
