@@ -29,7 +29,7 @@ TABLES: dict[str, Callable[[], str]] = {
             search.fidelity,
             search.early_stopping,
         ),
-        *(search.supernet_ranking, search.ensemble, search.darts_fashion, rl.rl_learning, rl.dreamer_learning),
+        *(search.supernet_ranking, search.ensemble, rl.rl_learning, rl.dreamer_learning),
         *(
             rl.peers,
             rl.swingup,

@@ -112,32 +112,6 @@ def ensemble() -> str:
     return table(header, lines)
 
 
-def darts_fashion() -> str:
-    r = load("nas_darts_fashion")
-    s, t = r["search"], r["retrain"]
-    lines = [
-        [
-            "search, 20 epochs",
-            f"{s['search_cpu_seconds']:.0f}",
-            f"{percent(s['supernet_valid_accuracy'], 1)} (validation)",
-            "–",
-        ],
-        [
-            "training of the found cell, 3 epochs",
-            f"{s['retrain_cpu_seconds']:.0f}",
-            percent(s["test_accuracy"], 2),
-            integer(s["parameters"]),
-        ],
-        [
-            "`retrain`, 6 epochs",
-            f"{t['retrain_cpu_seconds']:.0f}",
-            percent(t["test_accuracy"], 2),
-            integer(t["parameters"]),
-        ],
-    ]
-    return table("step | CPU-seconds | test accuracy | parameters", lines)
-
-
 def auto_search() -> str:
     """One row per data set, space and budget: means over the seeds of test accuracies in percent."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
