@@ -91,8 +91,7 @@ def pixels() -> str:
 
 
 def costs_rl() -> str:
-    files = {"rl_learning": load("rl_learning"), "rl_dreamer": load("rl_dreamer")["learning"]["rows"]}
-    groups = {what: (file, runs) for file, rows in files.items() for what, runs in grouped(rows).items()}
+    groups = grouped([*load("rl_learning"), *load("rl_dreamer")["learning"]["rows"]])
     lines = []
     for what in (
         "A2C CartPole-v1",
@@ -105,13 +104,13 @@ def costs_rl() -> str:
         "DQN MinAtar Breakout",
         "Rainbow MinAtar Breakout",
     ):
-        file, runs = groups[what]
+        runs = groups[what]
         steps = round(runs[0]["env_steps"], -3)
         cost = statistics.mean(run["cpu_seconds"] for run in runs)
         best = statistics.mean(run["best_eval_return"] for run in runs)
         per = f"{1000 * cost / steps:.2g}"
-        lines.append([what, f"{steps:,}", f"{cost:.0f}", per, f"{best:.0f}", f"{file}.json"])
-    return table("run | steps | CPU-seconds | CPU-seconds per 1,000 steps | best policy's return | file", lines)
+        lines.append([what, f"{steps:,}", f"{cost:.0f}", per, f"{best:.0f}"])
+    return table("run | steps | CPU-seconds | CPU-seconds per 1,000 steps | best policy's return", lines)
 
 
 def tuned_agents() -> str:
