@@ -64,9 +64,9 @@ def test_tables_are_those_of_the_recorded_results() -> None:
 
 
 def test_a_table_does_not_reach_past_its_end() -> None:
-    first, second = (f"<!-- table: {name} -->\n\n<!-- table end -->\n" for name in ("swingup", "pixels"))
+    first, second = (f"<!-- table: {name} -->\n\n<!-- table end -->\n" for name in ("fidelity", "early_stopping"))
     made = docs_tables.filled(f"{first}between\n{second}after\n")
-    assert made.count("| seed 0 |") == 1
+    assert made.count("| all | 15,625 |") == 1
     assert "\nbetween\n" in made
     assert made.endswith("\nafter\n")
     assert docs_tables.filled(made) == made

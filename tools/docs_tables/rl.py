@@ -76,20 +76,6 @@ def peers() -> str:
     )
 
 
-def swingup() -> str:
-    rows = [r for r in load("rl_dreamer")["learning"]["rows"] if "swingup" in r["what"]]
-    actions = [5_000, 10_000, 20_000, 30_000, 40_000, 50_000]
-    lines = [[f"seed {r['seed']}", *(f"{r['evaluations'][str(a)]:.0f}" for a in actions)] for r in rows]
-    return table("actions | " + " | ".join(f"{a:,}" for a in actions), lines)
-
-
-def pixels() -> str:
-    row = next(r for r in load("rl_dreamer")["learning"]["rows"] if "images" in r["what"])
-    steps = list(row["evaluations"])
-    lines = [["mean return of 5 episodes", *(f"{row['evaluations'][s]:.0f}" for s in steps)]]
-    return table("steps | " + " | ".join(f"{int(s):,}" for s in steps), lines)
-
-
 def costs_rl() -> str:
     groups = grouped([*load("rl_learning"), *load("rl_dreamer")["learning"]["rows"]])
     lines = []
