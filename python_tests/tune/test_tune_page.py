@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 from pathlib import Path
@@ -28,13 +29,14 @@ def commands() -> list[list[str]]:
 
 def tiny(words: list[str], folder: Path) -> list[str]:
     small = [TINY.get(before, word) for before, word in zip(["", *words], words, strict=False)]
-    return [word.replace("/shared", str(folder)) for word in small] + ["--eval-episodes=1", "--final-episodes=1"]
+    short = ["--eval-episodes=1", "--final-episodes=1"] if words[0] == "tune" else []
+    return [word.replace("/shared", str(folder)) for word in small] + short
 
 
 def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     found = commands()
-    assert len(found) == 3
+    assert len(found) == 4
     for words in found:
         assert main(tiny(words, tmp_path)) == 0, words
     best = ["train", "ppo", "--config", "runs/tuned/best.toml", "--out", "runs/best"]
@@ -42,6 +44,7 @@ def test_the_commands_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     for command in (["plot", "runs/tuned/trials/0001"], ["eval", "runs/tuned/trials/0001", "--episodes", "1"]):
         assert main(command) == 0
     assert (tmp_path / "study.db").is_file()
+    assert json.loads((tmp_path / "mine.json").read_text())["command"] == "train ppo"
     (block,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
     (tmp_path / "ranges.toml").write_text(block)
     space = space_of(TUNABLE["train ppo"].load()[0](), tmp_path / "ranges.toml")
