@@ -10,7 +10,7 @@
 using namespace automl_ext;
 
 static const double infinity_ = std::numeric_limits<double>::infinity();
-static const int64_t lengths[] = {1, 2, 7, 8, 31, 32, 33, 100, 200, 500, 1000, 5000};
+static const int64_t lengths[] = {1, 2, 3, 4, 5, 7, 8, 31, 32, 33, 100, 200, 500, 1000, 5000};
 
 // Maximum error in ulp of the row's largest value; the half types only round the result. For gradients in ulp of the
 // row's largest |s|·|g|; s(g − mean) may be twice as large.
@@ -44,14 +44,14 @@ static void check_forward(int power, const std::vector<double>& x, const std::ve
     bool invalid = false;
     double top = -infinity_;
     for (const double e : row) invalid |= std::isnan(e) || e == infinity_, top = std::fmax(top, e);
-    const std::vector<long double> expected = invalid || top == -infinity_ ? std::vector<long double>(n, invalid ? NAN : 0)
-                                                                           : entmax_reference(row, power);
+    const std::vector<long double> expected =
+        invalid || top == -infinity_ ? std::vector<long double>(n, invalid ? NAN : 0) : entmax_reference(row, power);
     const double unit = invalid ? 1 : ulp<T>(double(*std::max_element(expected.begin(), expected.end())));
     for (int64_t i = 0; i < n; ++i) {
       const double got = p[begin + i], error = double(std::fabs(got - expected[i])) / unit;
       CHECK(invalid ? std::isnan(got) : error <= max_ulps<T>,
-            "%s power %d, n = %lld, row %lld, i = %lld: got %.9g, expected %.9Lg",
-            Element<T>::name, power, (long long)n, (long long)(begin / n), (long long)i, got, expected[i]);
+            "%s power %d, n = %lld, row %lld, i = %lld: got %.9g, expected %.9Lg", Element<T>::name, power,
+            (long long)n, (long long)(begin / n), (long long)i, got, expected[i]);
       if (row[i] == -infinity_ && !invalid) CHECK(got == 0, "a masked element got %g", got);
     }
   }
@@ -71,8 +71,9 @@ static void check_backward(int power, const std::vector<double>& g, const std::v
     }
     for (int64_t i = 0; i < n; ++i) {
       const double got = dx[begin + i];
-      CHECK(std::isnan(expected[i]) ? std::isnan(got)
-                                    : double(std::fabs(got - expected[i])) <= max_backward_ulps * ulp<T>(largest_s * largest_g),
+      CHECK(std::isnan(expected[i])
+                ? std::isnan(got)
+                : double(std::fabs(got - expected[i])) <= max_backward_ulps * ulp<T>(largest_s * largest_g),
             "%s power %d backward, n = %lld, row %lld, i = %lld: got %.9g, expected %.9Lg", Element<T>::name, power,
             (long long)n, (long long)(begin / n), (long long)i, got, expected[i]);
     }
@@ -99,8 +100,9 @@ static void check_launches(int power) {
       std::vector<double> first;
       for (unsigned seed = 0; seed < cuda_on_cpu::orders(3); ++seed) {
         cuda_on_cpu::seed = seed;
-        const std::vector<double> p = run<T>(
-            x, offset, [&](const T* in, T* out) { launch_entmax(power, Element<T>::dtype, in, out, count, n, nullptr); });
+        const std::vector<double> p = run<T>(x, offset, [&](const T* in, T* out) {
+          launch_entmax(power, Element<T>::dtype, in, out, count, n, nullptr);
+        });
         if (seed == 0) check_forward<T>(power, x, first = p, n);
         CHECK(same_bits(p, first), "n = %lld: the result depends on the order of threads", (long long)n);
         if (n > 500) break;
@@ -126,34 +128,46 @@ static void check_blocks(int power_) {
   Random random{5};
   const auto power_is = [&](auto power) {
     for (const int64_t n : {33, 1000})
-      for (const int threads : {32, 96, 192, 1024}) {
+      for (const int threads : {32, 96, 192, kRowThreads}) {
         const int64_t count = 5;
         const std::vector<double> x = decoded(encoded<T>(rows_of(n, count, random)));
-        check_forward<T>(power(), x, run<T>(x, 0, [&](const T* in, T* out) {
-                           KERNEL_LAUNCH((entmax_long_rows<power(), T>), dim3(2), dim3(threads), n * sizeof(Compute<T>),
-                                         nullptr, in, out, count, n);
-                         }), n);
-        check_forward<T>(power(), x, run<T>(x, 0, [&](const T* in, T* out) {
-                           KERNEL_LAUNCH((entmax_huge_rows<power(), T>), dim3(2), dim3(threads), 0, nullptr, in, out,
-                                         count, n);
-                         }), n);
-        const std::vector<double> p = run<T>(x, 0, [&](const T* in, T* out) {
-          launch_entmax(power(), Element<T>::dtype, in, out, count, n, nullptr);
-        });
+        check_forward<T>(power(), x,
+                         run<T>(x, 0,
+                                [&](const T* in, T* out) {
+                                  KERNEL_LAUNCH((entmax_long_rows<power(), T>), dim3(2), dim3(threads),
+                                                n * sizeof(Compute<T>), nullptr, in, out, count, n);
+                                }),
+                         n);
+        check_forward<T>(power(), x,
+                         run<T>(x, 0,
+                                [&](const T* in, T* out) {
+                                  KERNEL_LAUNCH((entmax_huge_rows<power(), T>), dim3(2), dim3(threads), 0, nullptr, in,
+                                                out, count, n);
+                                }),
+                         n);
+        const std::vector<double> p = run<T>(
+            x, 0, [&](const T* in, T* out) { launch_entmax(power(), Element<T>::dtype, in, out, count, n, nullptr); });
         const std::vector<double> g = decoded(encoded<T>(random.normals(int64_t(x.size()))));
         const std::vector<T> y = encoded<T>(p);
-        check_backward<T>(power(), g, p, run<T>(g, 0, [&](const T* in, T* out) {
-                            KERNEL_LAUNCH((entmax_backward_long_rows<power(), T>), dim3(2), dim3(threads), 0, nullptr, in,
-                                          y.data(), out, count, n);
-                          }), n);
+        check_backward<T>(power(), g, p,
+                          run<T>(g, 0,
+                                 [&](const T* in, T* out) {
+                                   KERNEL_LAUNCH((entmax_backward_long_rows<power(), T>), dim3(2),
+                                                 dim3(threads), 0, nullptr, in, y.data(),
+                                                 out, count, n);
+                                 }),
+                          n);
       }
     const int64_t n = 31, count = 70;
     const std::vector<double> x = decoded(encoded<T>(rows_of(n, count, random)));
     for (const int threads : {32, 64, 128})
-      check_forward<T>(power(), x, run<T>(x, 0, [&](const T* in, T* out) {
-                         KERNEL_LAUNCH((entmax_short_rows<power(), T, 8, 4>), dim3(3), dim3(threads), 0, nullptr, in, out,
-                                       count, n);
-                       }), n);
+      check_forward<T>(power(), x,
+                       run<T>(x, 0,
+                              [&](const T* in, T* out) {
+                                KERNEL_LAUNCH((entmax_short_rows<power(), T, 8, 4>), dim3(3), dim3(threads), 0, nullptr,
+                                              in, out, count, n);
+                              }),
+                       n);
   };
   power_ == 2 ? power_is(Int<2>()) : power_is(Int<1>());
 }
@@ -178,15 +192,34 @@ static void check_long_flat_rows() {
 template <class T>
 static void check_threshold() {
   for (const int power : {1, 2})
-    for (const int64_t n : {10, 40, 300, 5000}) {
+    for (const int64_t n : {5, 8, 10, 40, 300, 5000}) {
       std::vector<double> x(n, power == 2 ? 0 : 0.75);
       std::fill_n(x.begin(), 4, 1.0);
-      const std::vector<double> p = run<T>(
-          x, 0, [&](const T* in, T* out) { launch_entmax(power, Element<T>::dtype, in, out, 1, n, nullptr); });
+      const std::vector<double> p =
+          run<T>(x, 0, [&](const T* in, T* out) { launch_entmax(power, Element<T>::dtype, in, out, 1, n, nullptr); });
       check_forward<T>(power, x, p, n);
       for (int64_t i = 4; i < n; ++i)
         CHECK(p[i] == 0, "%s power %d, n = %lld: p[%lld] = %g at the threshold", Element<T>::name, power, (long long)n,
               (long long)i, p[i]);
+    }
+}
+
+// Long rows with few and many elements near the largest, on both sides of what one warp takes from a list.
+template <class T>
+static void check_candidates() {
+  Random random{8};
+  for (const int64_t near : {1, 2, 3, 31, 33, kCandidates - 1, kCandidates, kCandidates + 1, 2 * kCandidates})
+    for (const int power : {1, 2}) {
+      std::vector<double> x = random.normals(5000, 0.1);
+      for (int64_t i = 0; i < int64_t(x.size()); ++i)
+        if (i % 2 || i / 2 >= near) x[i] -= 5;
+      x = decoded(encoded<T>(x));
+      check_forward<T>(power, x,
+                       run<T>(x, 0,
+                              [&](const T* in, T* out) {
+                                launch_entmax(power, Element<T>::dtype, in, out, 1, int64_t(x.size()), nullptr);
+                              }),
+                       int64_t(x.size()));
     }
 }
 
@@ -198,10 +231,25 @@ static void check_at_limits() {
   const int64_t size = sizeof(T), longest = shared_memory_limit() / size;
   for (const int64_t n : {48 * 1024 / size - 16, longest, longest + 1}) {
     const std::vector<double> x = decoded(encoded<T>(random.normals(n)));
-    check_forward<T>(2, x, run<T>(x, 0, [&](const T* in, T* out) {
-                       launch_entmax(2, Element<T>::dtype, in, out, 1, n, nullptr);
-                     }), n);
+    check_forward<T>(
+        2, x, run<T>(x, 0, [&](const T* in, T* out) { launch_entmax(2, Element<T>::dtype, in, out, 1, n, nullptr); }),
+        n);
   }
+}
+
+// The attribute is set once, and after an error nothing is launched.
+static void check_attribute() {
+  const std::vector<double> x(20000, 0.5);
+  const auto run_once = [&] {
+    return run<float>(
+        x, 0, [&](const float* in, float* out) { launch_entmax(1, kFloat32, in, out, 1, int64_t(x.size()), nullptr); });
+  };
+  cuda_on_cpu::attribute_calls = 0;
+  cuda_on_cpu::attributes_fail = true;
+  CHECK(run_once()[0] == 0 && cuda_on_cpu::attribute_calls == 1, "launched after an error");
+  cuda_on_cpu::attributes_fail = false;
+  for (int repeat = 0; repeat < 3; ++repeat) CHECK(run_once()[0] > 0, "not launched");
+  CHECK(cuda_on_cpu::attribute_calls == 2, "the attribute was set %d times", cuda_on_cpu::attribute_calls - 1);
 }
 
 template <class T>
@@ -213,6 +261,7 @@ static void test_type() {
 }
 
 int main() {
+  if constexpr (KERNEL_COMPILES(kFloat32)) check_attribute();
 #ifdef CUDA_ON_CPU_TSAN  // TSan is slow, and races do not depend on the type.
   test_type<float>();
 #else
@@ -222,6 +271,7 @@ int main() {
   for_compiled_types([](auto element) {
     using T = decltype(element);
     check_threshold<T>();
+    check_candidates<T>();
     if constexpr (sizeof(T) >= 4) check_at_limits<T>();
   });
   return finish();

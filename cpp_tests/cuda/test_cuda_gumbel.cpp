@@ -14,8 +14,8 @@ static void test_words() {
     for (const uint64_t counter : {0ull, 15ull, (1ull << 32) - 1, 1ull << 32, 1ull << 60}) {
       uint32_t words[4];
       philox(seed, counter, words);
-      const auto expected = philox_reference({uint32_t(counter), uint32_t(counter >> 32), 0, 0},
-                                             {uint32_t(seed), uint32_t(seed >> 32)});
+      const auto expected =
+          philox_reference({uint32_t(counter), uint32_t(counter >> 32), 0, 0}, {uint32_t(seed), uint32_t(seed >> 32)});
       for (int q = 0; q < 4; ++q)
         CHECK(words[q] == expected[q], "word %d: %08x, expected %08x", q, words[q], expected[q]);
     }
@@ -52,6 +52,11 @@ static void test_stream() {
       for (int i = 0; i < count; ++i)
         CHECK(times[i] == 1 && z[i] == perturb(x[i], word_of_element(9, uint64_t(first + i))),
               "first %lld, element %d of %d: drawn %d times, %g", (long long)first, i, count, times[i], z[i]);
+      std::vector<float> logs(noise_size(count), -1);
+      for (int rank = 0; rank < 32; ++rank) sample_noise(rank, 32, 9, first, count, logs.data());
+      for (int i = 0; i < count; ++i)
+        CHECK(logs[first % 64 + i] == noise_log<float>(word_of_element(9, uint64_t(first + i))),
+              "first %lld, element %d of %d: noise %g", (long long)first, i, count, logs[first % 64 + i]);
     }
 }
 
@@ -61,8 +66,7 @@ template <class T>
 struct Outputs {
   std::vector<T> soft, one_hot;
   std::vector<int64_t> index;
-  Outputs(const Case& c, size_t offset)
-      : soft(c.n * c.count() + offset), one_hot(soft.size()), index(c.count(), -1) {}
+  Outputs(const Case& c, size_t offset) : soft(c.n * c.count() + offset), one_hot(soft.size()), index(c.count(), -1) {}
   bool operator==(const Outputs& other) const {
     return same_bits(soft, other.soft) && same_bits(one_hot, other.one_hot) && index == other.index;
   }
@@ -199,8 +203,8 @@ static void test_few_blocks(int64_t n) {
   const RowTiles tiles{6, 2, 2 * (kShortRowThreads / lanes)};
   for (const int threads : {32, 64, kShortRowThreads}) {
     Outputs<T> out(c, 0);
-    KERNEL_LAUNCH((gumbel_short_rows<true, T, lanes, items>), 2, threads, size_t(tiles.rows * n) * sizeof(Compute<T>),
-                  nullptr, device.rows, tiles, x.data(),
+    KERNEL_LAUNCH((gumbel_short_rows<true, T, lanes, items>), 2, threads,
+                  size_t(noise_size(tiles.rows * n)) * sizeof(Compute<T>), nullptr, device.rows, tiles, x.data(),
                   (GumbelOutputs<T>{out.soft.data(), out.one_hot.data(), out.index.data()}));
     CHECK(out == expected, "n = %lld: two blocks of %d threads give another result", (long long)n, threads);
   }
@@ -214,8 +218,8 @@ static void test_few_blocks_long(int64_t n) {
   const Outputs<T> expected = Sampler<T>{true}.run(c, x);
   Outputs<T> out(c, 0);
   const GumbelOutputs<T> pointers{out.soft.data(), out.one_hot.data(), out.index.data()};
-  KERNEL_LAUNCH((gumbel_long_rows<true, T>), 1, 256, size_t(n) * sizeof(Compute<T>), nullptr, device.rows, x.data(),
-                pointers);
+  KERNEL_LAUNCH((gumbel_long_rows<true, T>), 1, 256, size_t(noise_size(n)) * sizeof(Compute<T>), nullptr, device.rows,
+                x.data(), pointers);
   CHECK(out == expected, "n = %lld: one block gives another result", (long long)n);
 }
 
@@ -232,8 +236,8 @@ static void test_blocks() {
         Outputs<T> out(c, 0);
         const GumbelOutputs<T> pointers{out.soft.data(), out.one_hot.data(), out.index.data()};
         if (in_shared)
-          KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), 2, threads, size_t(n) * sizeof(Compute<T>), nullptr, device.rows,
-                        x.data(), pointers);
+          KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), 2, threads, size_t(noise_size(n)) * sizeof(Compute<T>), nullptr,
+                        device.rows, x.data(), pointers);
         else
           KERNEL_LAUNCH((gumbel_huge_rows<entmax, T>), 2, threads, 0, nullptr, device.rows, x.data(), pointers);
         for (int64_t row = 0; row < c.count(); ++row) sampler.check_row(c, row, x, out);
@@ -258,7 +262,8 @@ static void test_type() {
     std::printf("%-8s %s: error at most %.3f ulp of the row's largest value\n", Element<T>::name,
                 entmax ? "entmax " : "softmax", sampler.worst);
   }
-  test_few_blocks<T, 2, 4>(8);
+  test_few_blocks<T, 1, 4>(3);
+  test_few_blocks<T, 1, 8>(8);
   test_few_blocks<T, 8, 4>(17);
   test_few_blocks<T, 32, 4>(40);
   test_few_blocks<T, 32, 0>(136);

@@ -20,7 +20,8 @@ void forward(const T* x, T* p, int64_t rows, int64_t n, cudaStream_t stream) {
   }
   const int64_t bytes = n * int64_t(sizeof(Compute<T>));
   if (bytes <= shared_memory_limit()) {
-    allow_shared_memory(entmax_long_rows<power, T>, bytes);
+    static SharedMemoryAllowance allowance;
+    if (!allow_shared_memory(entmax_long_rows<power, T>, bytes, allowance)) return;
     KERNEL_LAUNCH((entmax_long_rows<power, T>), grid_of(rows), long_row_block(n), size_t(bytes), stream, x, p, rows, n);
   } else {
     KERNEL_LAUNCH((entmax_huge_rows<power, T>), grid_of(rows), long_row_block(n), 0, stream, x, p, rows, n);

@@ -41,17 +41,21 @@ __device__ Threshold<typename Row::C> find_threshold(const Team& team, const Row
     typename Row::Accumulator of_d, of_squares;
     C smallest = 0;
     int some = 0;
-    row.each([&](C v) {
+    const auto add = [&](C v) {
       const bool on = v > tau;
       const C d = on ? v - tau : C(0);
       of_d.add(d);
       if (power == 2) of_squares.add(d * d);
       smallest = on && v < smallest ? v : smallest;
       some += on;
+    };
+    row.each(add, [&] {
+      of_d.end_chain();
+      of_squares.end_chain();
     });
-    Total sums[2] = {Total(of_d.value()), Total(of_squares.value())};
-    team.sum(sums);
-    const S n = S(team.count(some)), room = S(team.smallest(smallest)) - S(tau);
+    Total sums[3] = {Total(of_d.value()), Total(of_squares.value()), Total(some)};
+    team.sum(sums, smallest);
+    const S n = S(sums[2]), room = S(smallest) - S(tau);
     const S sum = S(sums[0]), squares = S(sums[1]);
     S to_root, least, to_newton;  // distances from τ: root of the elements above τ, its lower bound, Newton step
     if (power == 2) {
@@ -76,14 +80,93 @@ __device__ Threshold<typename Row::C> find_threshold(const Team& team, const Row
   return result;
 }
 
+// τ of a row of up to kItems elements in the registers of one thread, in closed form. With the elements sorted, one is in
+// the support if the sum F of (v − it)^power over the larger ones is less than 1. All terms are positive: nothing cancels.
+template <int power, class T, int kItems>
+__device__ __forceinline__ Threshold<Compute<T>> closed_threshold(const RegisterRow<T, WarpTeam<1>, kItems>& row) {
+  using C = Compute<T>;
+  C v[kItems];
+#pragma unroll
+  for (int j = 0; j < kItems; ++j) v[j] = row.values[j] > C(-1) ? row.values[j] : C(-1);  // not in the support
+  sort_decreasing(v);
+  C distances = 0, of_powers = 0;  // Σ (v_j − v_k) and Σ (v_j − v_k)^power over j < k
+  C least = v[0], sum = 0, f = 0, count = 1;
+#pragma unroll
+  for (int k = 1; k < kItems; ++k) {
+    const C gap = v[k - 1] - v[k], before = distances;
+    distances += C(k) * gap;
+    of_powers = power == 2 ? of_powers + gap * (before + distances) : distances;
+    const bool on = of_powers < 1;
+    least = on ? v[k] : least;
+    sum = on ? distances : sum;
+    f = on ? of_powers : f;
+    count = on ? C(k + 1) : count;
+  }
+  // The root of Σ (v − least + below)^power = 1 over the support.
+  const C lacking = 1 - f;
+  if (power == 1) return {least, -lacking / count};
+  const C high = least - lacking / (sum + sqrt(sum * sum + count * lacking));
+  // A Newton step for the rounding errors of the root.
+  C of_d = 0, of_squares = -1;
+#pragma unroll
+  for (int j = kItems - 1; j >= 0; --j) {
+    const C d = v[j] > high ? v[j] - high : C(0);
+    of_d += d;
+    of_squares += d * d;
+  }
+  return {high, of_squares / (2 * of_d)};
+}
+
+constexpr int kCandidates = 512;  // of a row, for one warp
+
+// Shifts the row and returns its τ.
+template <int power, class Team, class Row, class C>
+__device__ __forceinline__ Threshold<C> shifted_threshold(const Team& team, Row& row, C top, C scale, bool is_valid) {
+  row.shift(top, scale, [](C) {});
+  return find_threshold<power>(team, row, is_valid);
+}
+template <int power, class T, int kItems, class C>
+__device__ __forceinline__ Threshold<C> shifted_threshold(const WarpTeam<1>&, RegisterRow<T, WarpTeam<1>, kItems>& row,
+                                                          C top, C scale, bool) {
+  row.shift(top, scale, [](C) {});
+  return closed_threshold<power>(row);
+}
+// Only elements greater than −1 can be in the support: one in fifty of a long row of normal numbers. If there are few, one
+// warp finds the threshold from a list of them.
+template <int power, class Row, class C>
+__device__ __forceinline__ Threshold<C> shifted_threshold(const BlockTeam& team, Row& row, C top, C scale,
+                                                          bool is_valid) {
+  using List = SharedRow<C, WarpTeam<32>, C>;
+  KERNEL_SHARED(C, candidates, kCandidates);
+  KERNEL_SHARED(C, threshold, 2);
+  int own = 0;
+  row.shift(top, scale, [&](C v) { own += v > C(-1); });
+  const auto [first, total] = team.share(own < kCandidates ? own : kCandidates + 1);
+  if (total > kCandidates) return find_threshold<power>(team, row, is_valid);
+  int at = first;
+  row.each([&](C v) {
+    if (v > C(-1)) candidates[at++] = v;
+  });
+  const int padded = (total + List::width - 1) / List::width * List::width;
+  if (total + team.rank() < padded) candidates[total + team.rank()] = -1;
+  __syncthreads();
+  if (team.rank() < 32) {
+    const WarpTeam<32> warp;
+    const Threshold<C> found = find_threshold<power>(warp, List(warp, candidates, padded, true), is_valid);
+    threshold[0] = found.high;
+    threshold[1] = found.low;
+  }
+  __syncthreads();
+  return {threshold[0], threshold[1]};
+}
+
 // Computes p from scale·x, given the largest x of the row. scale is ½ for entmax-1.5 and 1 for sparsemax, each divided by the
 // temperature.
 template <int power, class T, class Team, class Row, class C>
 __device__ __forceinline__ void entmax_below(const Team& team, Row& row, C top, C scale, T* out) {
   // A NaN or +inf makes its row NaN; a row of only −inf is 0.
   const bool is_nan = !(top < infinity<C>()) || scale != scale, is_valid = !is_nan && top > -infinity<C>();
-  row.shift(top, scale);
-  const Threshold<C> tau = find_threshold<power>(team, row, is_valid);
+  const Threshold<C> tau = shifted_threshold<power>(team, row, top, scale, is_valid);
   const C instead = is_nan ? not_a_number<C>() : C(0);
   // τ is exact up to 2 epsilon·|τ|: less than that above τ, an element is at the threshold, and p is exactly 0. A rounding error
   // in its place would put the element into the support of the derivatives.
@@ -125,20 +208,21 @@ __global__ void __launch_bounds__(128, 4) entmax_short_rows(const T* x, T* p, in
 
 // One block per row, in shared memory.
 template <int power, class T>
-__global__ void __launch_bounds__(1024) entmax_long_rows(const T* x, T* p, int64_t rows, int64_t n) {
+__global__ void __launch_bounds__(kRowThreads) entmax_long_rows(const T* x, T* p, int64_t rows, int64_t n) {
   KERNEL_DYNAMIC_SHARED(Compute<T>, values);
   const BlockTeam team;
   constexpr int width = MemoryRow<T, BlockTeam>::width;
   const bool packed = packs_fit<width>(x, n) && packs_fit<width>(p, n);
   for (int64_t at = blockIdx.x; at < rows; at += gridDim.x) {
-    SharedRow<T, BlockTeam> row(team, x + at * n, n, packed, values);
-    entmax_row<power>(team, row, p + at * n);
+    Compute<T> top = -infinity<Compute<T>>();
+    SharedRow<T, BlockTeam> row(team, x + at * n, n, packed, values, [&](Compute<T> v) { top = larger(v, top); });
+    entmax_below<power>(team, row, team.largest(top), power == 2 ? Compute<T>(0.5) : Compute<T>(1), p + at * n);
   }
 }
 
 // One block per row that does not fit shared memory.
 template <int power, class T>
-__global__ void __launch_bounds__(1024) entmax_huge_rows(const T* x, T* p, int64_t rows, int64_t n) {
+__global__ void __launch_bounds__(kRowThreads) entmax_huge_rows(const T* x, T* p, int64_t rows, int64_t n) {
   const BlockTeam team;
   constexpr int width = MemoryRow<T, BlockTeam>::width;
   const bool packed = packs_fit<width>(x, n) && packs_fit<width>(p, n);
@@ -160,9 +244,9 @@ template <class C>
 __device__ __forceinline__ C supported(C s, C value) {
   return s > 0 ? value : s;  // keeps 0 and NaN
 }
-template <class C>
-__device__ __forceinline__ C weighted_mean(const double (&sums)[2]) {
-  return sums[1] == 0 ? C(0) : C(sums[0] / sums[1]);
+template <class C, class Total>
+__device__ __forceinline__ C weighted_mean(const Total (&sums)[2]) {
+  return sums[1] == 0 ? C(0) : C(sums[0]) / C(sums[1]);
 }
 
 template <int power, class T, int kLanes, int kItems>
@@ -178,14 +262,14 @@ __global__ void __launch_bounds__(128, 4)
     const int64_t at = first + threadIdx.x / kLanes;
     const int length = at < rows ? int(n) : 0;
     const Row g(team, grad + at * n, length, packed, C(0)), y(team, p + at * n, length, packed, C(0));
-    Sum<C> weighted, weights;
+    ShortSum<C> weighted, weights;
 #pragma unroll
     for (int j = 0; j < kItems; ++j) {
       const C s = support_weight<power>(y.values[j]);
       weighted.add(supported(s, s * g.values[j]));
       weights.add(s);
     }
-    double sums[2] = {weighted.value(), weights.value()};
+    C sums[2] = {weighted.value(), weights.value()};
     team.sum(sums);
     const C mean = weighted_mean<C>(sums);
     g.store_items(dx + at * n, [&](int j) {
@@ -197,7 +281,7 @@ __global__ void __launch_bounds__(128, 4)
 
 // Reads each row twice; the second time it is in the cache.
 template <int power, class T>
-__global__ void __launch_bounds__(1024)
+__global__ void __launch_bounds__(kRowThreads)
     entmax_backward_long_rows(const T* grad, const T* p, T* dx, int64_t rows, int64_t n) {
   using C = Compute<T>;
   const BlockTeam team;
@@ -213,6 +297,10 @@ __global__ void __launch_bounds__(1024)
           weighted.add(supported(s, s * g_i));
           weights.add(s);
         },
+        [&] {
+          weighted.end_chain();
+          weights.end_chain();
+        },
         g, y);
     double sums[2] = {weighted.value(), weights.value()};
     team.sum(sums);
@@ -221,7 +309,7 @@ __global__ void __launch_bounds__(1024)
       const C s = support_weight<power>(y_i);
       return supported(s, s * (g_i - mean));
     };
-    memory.map(dx + at * n, dx_of, g, y);
+    memory.map(dx + at * n, dx_of, NoChains(), g, y);
   }
 }
 

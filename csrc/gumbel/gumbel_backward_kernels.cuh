@@ -7,9 +7,9 @@
 namespace automl_ext {
 
 // The gradient of a row from the sums ⟨s, g⟩ and ⟨s, 1⟩, where s = y or √y.
-template <bool entmax, class C>
+template <bool entmax, class C, template <class> class SumOf>
 struct GumbelGradient {
-  Sum<C> weighted, weights, tau_terms;
+  SumOf<C> weighted, weights, tau_terms;
   C mean;
 
   static __device__ __forceinline__ C weight(C y) { return entmax ? std::sqrt(y) : y; }
@@ -21,7 +21,7 @@ struct GumbelGradient {
   }
   template <class Team>
   __device__ __forceinline__ void reduce(const Team& team) {
-    double sums[2] = {weighted.value(), weights.value()};
+    decltype(weighted.value()) sums[2] = {weighted.value(), weights.value()};
     team.sum(sums);
     mean = entmax ? weighted_mean<C>(sums) : C(sums[0]);
   }
@@ -70,13 +70,13 @@ __global__ void __launch_bounds__(128, 4) gumbel_backward_short_rows(GumbelCudaR
     const int count = left < tiles.rows ? int(left) : tiles.rows;
     const C tau = valid_tau<C>(rows, place.group);
     const Divider<C> over_tau(tau);
-    double tau_terms = 0;
+    C tau_terms = 0;  // a tile has few elements per thread
     for (int first = 0; first < count; first += rows_per_pass) {
       const int r = first + int(threadIdx.x) / kLanes;
       const int64_t start = (place.row + r) * n;
       const int length = r < count ? int(n) : 0;
       const Row g(team, grad + start, length, packed, C(0)), p(team, y + start, length, packed, C(0));
-      GumbelGradient<entmax, C> gradient;
+      GumbelGradient<entmax, C, ShortSum> gradient;
 #pragma unroll
       for (int j = 0; j < kItems; ++j) gradient.add(g.values[j], p.values[j]);
       gradient.reduce(team);
@@ -88,13 +88,13 @@ __global__ void __launch_bounds__(128, 4) gumbel_backward_short_rows(GumbelCudaR
       }
       g.store_items(dx + start, [&](int j) { return over_tau(gradient.dz(g.values[j], p.values[j])); });
     }
-    if (partials) store_tau_partial<entmax>(tau_terms, double(tau), partials + t);
+    if (partials) store_tau_partial<entmax>(double(tau_terms), double(tau), partials + t);
   }
 }
 
 // Reads each row twice; the second time it is in the cache.
 template <bool entmax, class T>
-__global__ void __launch_bounds__(1024)
+__global__ void __launch_bounds__(kRowThreads)
     gumbel_backward_long_rows(GumbelCudaRows rows, const T* grad, const T* y, T* dx, double* partials) {
   using C = Compute<T>;
   const BlockTeam team;
@@ -107,8 +107,13 @@ __global__ void __launch_bounds__(1024)
     const C tau = valid_tau<C>(rows, place.group);
     const Divider<C> over_tau(tau);
     const T *g = grad + at * n, *p = y + at * n;
-    GumbelGradient<entmax, C> gradient;
-    memory.read([&](int64_t, C g_i, C p_i) { gradient.add(g_i, p_i); }, g, p);
+    GumbelGradient<entmax, C, Sum> gradient;
+    memory.read([&](int64_t, C g_i, C p_i) { gradient.add(g_i, p_i); },
+                [&] {
+                  gradient.weighted.end_chain();
+                  gradient.weights.end_chain();
+                },
+                g, p);
     gradient.reduce(team);
     memory.map(
         dx + at * n,
@@ -117,7 +122,7 @@ __global__ void __launch_bounds__(1024)
           if (partials) gradient.tau_terms.add(dz * gradient.tau_weight(p_i));
           return over_tau(dz);
         },
-        g, p);
+        [&] { gradient.tau_terms.end_chain(); }, g, p);
     if (partials) store_tau_partial<entmax>(gradient.tau_terms.value(), double(tau), partials + at);
   }
 }

@@ -23,7 +23,8 @@ RowTiles short_row_tiles(const GumbelCudaRows& rows, int lanes) {
 // Calls launch(lanes, items) with the team size and registers per thread for rows of n elements, or longest() for long rows.
 template <class Launch, class Longest>
 void for_row_length(int64_t n, const Launch& launch, const Longest& longest) {
-  if (n <= 8) return launch(Int<2>(), Int<4>());
+  if (n <= 4) return launch(Int<1>(), Int<4>());
+  if (n <= 8) return launch(Int<1>(), Int<8>());
   if (n <= 32) return launch(Int<8>(), Int<4>());
   if (n <= 128) return launch(Int<32>(), Int<4>());
   longest();
@@ -38,15 +39,16 @@ template <bool entmax, class T>
 void sample(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out, cudaStream_t stream) {
   const auto in_tiles = [&](auto lanes, auto items) {
     const RowTiles tiles = short_row_tiles(rows, lanes());
-    const size_t bytes = size_t(tiles.rows * rows.n) * sizeof(Compute<T>);
+    const size_t bytes = size_t(noise_size(tiles.rows * rows.n)) * sizeof(Compute<T>);
     KERNEL_LAUNCH((gumbel_short_rows<entmax, T, lanes(), items()>), grid_of(tiles.count), kShortRowThreads, bytes,
                   stream, rows, tiles, x, out);
   };
   const auto in_blocks = [&] {
     if (rows.n <= kShortRow) return in_tiles(Int<32>(), Int<0>());
-    const int64_t bytes = rows.n * int64_t(sizeof(Compute<T>));
+    const int64_t bytes = noise_size(rows.n) * int64_t(sizeof(Compute<T>));
     if (bytes <= shared_memory_limit()) {
-      allow_shared_memory(gumbel_long_rows<entmax, T>, bytes);
+      static SharedMemoryAllowance allowance;
+      if (!allow_shared_memory(gumbel_long_rows<entmax, T>, bytes, allowance)) return;
       KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), grid_of(rows.count), (row_block<entmax, T>(rows.n)), size_t(bytes),
                     stream, rows, x, out);
     } else {

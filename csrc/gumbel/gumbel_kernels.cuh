@@ -1,5 +1,5 @@
-// Gumbel-softmax, Gumbel-entmax and Gumbel-argmax on CUDA, as gumbel_kernel.inc. Perturbed logits are written to shared memory
-// in the order of the random stream and read from there in rows.
+// Gumbel-softmax, Gumbel-entmax and Gumbel-argmax on CUDA, as gumbel_kernel.inc. Noise is written to shared memory in the order
+// of the random stream and read from there in rows, with the logits.
 #pragma once
 #include "../common/cuda/rows.cuh"
 #include "../entmax/entmax_kernels.cuh"
@@ -10,7 +10,7 @@ namespace automl_ext {
 
 // The largest block for one row per block: entmax and double need more registers.
 template <bool entmax, class T>
-constexpr int kMostThreads = entmax || sizeof(T) == 8 ? 512 : 1024;
+constexpr int kMostThreads = entmax || sizeof(T) == 8 ? 512 : kRowThreads;
 
 // Tiles of rows of one group.
 struct RowTiles {
@@ -70,7 +70,7 @@ template <class T, class Team>
 struct NoiseRow {
   using C = Compute<T>;
   using Index = int64_t;
-  static constexpr int longest_chain = Sum<C>::longest_chain;
+  static constexpr int longest_chain = kLongestChain;
   using Accumulator = Sum<C>;
   using Total = double;
   using Scalar = double;
@@ -83,26 +83,32 @@ struct NoiseRow {
 
   __device__ __forceinline__ NoiseRow(const Team& team_, const T* row_, int64_t n_, int64_t first_, uint64_t seed_)
       : team(team_), row(row_), n(n_), first(first_), seed(seed_) {}
-  template <class F>
-  __device__ __forceinline__ void each_indexed(const F& f) const {
-    each_perturbed(team.rank(), team.size(), seed, first, row, n, [&](int64_t i, C z) {
-      const C v = (z - top) * scale;
-      f(i, exponential ? std::exp(v) : v);
-    });
+  template <class F, class EndChains = NoChains>
+  __device__ __forceinline__ void each_indexed(const F& f, const EndChains& end_chains = {}) const {
+    each_perturbed(
+        team.rank(), team.size(), seed, first, row, n,
+        [&](int64_t i, C z) {
+          const C v = (z - top) * scale;
+          f(i, exponential ? std::exp(v) : v);
+        },
+        end_chains);
+  }
+  template <class F, class EndChains = NoChains>
+  __device__ __forceinline__ void each(const F& f, const EndChains& end_chains = {}) const {
+    each_indexed([&](int64_t, C x) { f(x); }, end_chains);
   }
   template <class F>
-  __device__ __forceinline__ void each(const F& f) const {
-    each_indexed([&](int64_t, C x) { f(x); });
-  }
-  __device__ __forceinline__ void shift(C top_, C scale_) {
+  __device__ __forceinline__ void shift(C top_, C scale_, const F& f) {
     top = top_;
     scale = scale_;
-  }
-  template <class F>
-  __device__ __forceinline__ void exponentiate(C top_, C scale_, const F& f) {
-    shift(top_, scale_);
-    exponential = true;
     each(f);
+  }
+  template <class F, class EndChains>
+  __device__ __forceinline__ void exponentiate(C top_, C scale_, const F& f, const EndChains& end_chains) {
+    top = top_;
+    scale = scale_;
+    exponential = true;
+    each(f, end_chains);
   }
   template <class F>
   __device__ __forceinline__ void store(T* out, const F& f) const {
@@ -146,10 +152,10 @@ struct Largest {
 // exp(scale·x) over its sum, given the largest x of the row.
 template <class T, class Team, class Row, class C>
 __device__ __forceinline__ void softmax_below(const Team& team, Row& row, C top, C scale, T* out) {
-  Sum<C> sum;
-  row.exponentiate(top, scale,
-                   [&](C e) { sum.add(e); });  // in a row of only −inf, −inf − (−inf) gives NaN, as in torch.softmax
-  const C share = C(1 / team.sum(sum.value()));
+  typename Row::Accumulator sum;
+  // In a row of only −inf, −inf − (−inf) gives NaN, as in torch.softmax.
+  row.exponentiate(top, scale, [&](C e) { sum.add(e); }, [&] { sum.end_chain(); });
+  const C share = C(1 / team.sum(typename Row::Total(sum.value())));
   row.store(out, [&](C e) { return e * share; });
 }
 
@@ -180,30 +186,44 @@ __device__ __forceinline__ void gumbel_row(const Team& team, Row& row, C inverse
   row.write(out.one_hot + at * n, [&](typename Row::Index i) { return i == index ? chosen : elsewhere; });
 }
 
+// The elements of shared memory for the noise of `count` consecutive elements.
+inline int64_t noise_size(int64_t count) { return count + 2 * kWindow; }
+
 // kLanes threads per row, with up to kLanes·kItems values in registers, or in shared memory if kItems is 0. The dynamic shared
-// memory holds a tile.
+// memory holds the noise of a tile.
 template <bool entmax, class T, int kLanes, int kItems>
 __global__ void __launch_bounds__(128, 4)
     gumbel_short_rows(GumbelCudaRows rows, RowTiles tiles, const T* x, GumbelOutputs<T> out) {
   using C = Compute<T>;
   using Team = WarpTeam<kLanes>;
-  using Row = std::conditional_t<kItems == 0, SharedRow<T, Team>, RegisterRow<T, Team, kItems>>;
-  KERNEL_DYNAMIC_SHARED(C, tile);
+  using Row = std::conditional_t<kItems == 0, SharedRow<T, Team, C>, RegisterRow<T, Team, kItems>>;
+  KERNEL_DYNAMIC_SHARED(C, noise);
   const Team team;
   const int n = int(rows.n), rows_per_pass = int(blockDim.x) / kLanes;
-  const bool packed = packs_fit<Row::width>(out.soft, n) && packs_fit<Row::width>(out.one_hot, n);
+  const bool packed =
+      packs_fit<Row::width>(x, n) && packs_fit<Row::width>(out.soft, n) && packs_fit<Row::width>(out.one_hot, n);
   for (int64_t t = blockIdx.x; t < tiles.count; t += gridDim.x) {
     const TilePlace place(rows, t, tiles.per_group, tiles.rows);
     const int64_t left = rows.rows_per_group - place.row_in_group;
     const int count = left < tiles.rows ? int(left) : tiles.rows;
-    each_perturbed(int(threadIdx.x), int(blockDim.x), uint64_t(rows.seeds[place.group * rows.seed_step]),
-                   place.row_in_group * n, x + place.row * n, count * n, [&](int i, C z) { tile[i] = z; });
+    const int64_t first_element = place.row_in_group * n;
+    sample_noise(int(threadIdx.x), int(blockDim.x), uint64_t(rows.seeds[place.group * rows.seed_step]), first_element,
+                 count * n, noise);
+    C* const tile = noise + first_element % kWindow;
     const C inverse = inverse_tau<C>(rows, place.group);
     __syncthreads();
     for (int first = 0; first < count; first += rows_per_pass) {
       const int r = first + int(threadIdx.x) / kLanes, length = r < count ? n : 0;
-      Row row(team, tile + r * n, length, packed);
-      gumbel_row<entmax>(team, row, inverse, out, place.row + r, n, r < count);
+      const T* const logits = x + (place.row + r) * n;
+      if constexpr (kItems == 0) {
+        Row row(team, tile + r * n, length, packed);
+        row.combine(logits, [](C x_i, C log) { return add_noise(x_i, log); });
+        gumbel_row<entmax>(team, row, inverse, out, place.row + r, n, r < count);
+      } else {
+        Row row(team, logits, length, packed);
+        row.combine(tile + r * n, [](C x_i, C log) { return add_noise(x_i, log); });
+        gumbel_row<entmax>(team, row, inverse, out, place.row + r, n, r < count);
+      }
     }
     __syncthreads();  // before the next tile is sampled
   }
@@ -214,18 +234,21 @@ template <bool entmax, class T>
 __global__ void __launch_bounds__(kMostThreads<entmax, T>, 1)
     gumbel_long_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
   using C = Compute<T>;
-  KERNEL_DYNAMIC_SHARED(C, values);
+  KERNEL_DYNAMIC_SHARED(C, noise);
   const BlockTeam team;
   constexpr int width = MemoryRow<T, BlockTeam>::width;
-  const bool packed = packs_fit<width>(out.soft, rows.n) && packs_fit<width>(out.one_hot, rows.n);
+  const int64_t n = rows.n;
+  const bool packed = packs_fit<width>(x, n) && packs_fit<width>(out.soft, n) && packs_fit<width>(out.one_hot, n);
   for (int64_t at = blockIdx.x; at < rows.count; at += gridDim.x) {
     const TilePlace place(rows, at, rows.rows_per_group, 1);
-    each_perturbed(team.rank(), team.size(), uint64_t(rows.seeds[place.group * rows.seed_step]),
-                   place.row_in_group * rows.n, x + at * rows.n, rows.n, [&](int64_t i, C z) { values[i] = z; });
+    const int64_t first_element = place.row_in_group * n;
+    sample_noise(team.rank(), team.size(), uint64_t(rows.seeds[place.group * rows.seed_step]), first_element, int(n),
+                 noise);
     const C inverse = inverse_tau<C>(rows, place.group);
     __syncthreads();
-    SharedRow<T, BlockTeam> row(team, values, rows.n, packed);
-    gumbel_row<entmax>(team, row, inverse, out, at, rows.n, true);
+    SharedRow<T, BlockTeam> row(team, noise + first_element % kWindow, n, packed);
+    row.combine(x + at * n, [](C x_i, C log) { return add_noise(x_i, log); });
+    gumbel_row<entmax>(team, row, inverse, out, at, n, true);
     __syncthreads();  // before the next row is sampled
   }
 }

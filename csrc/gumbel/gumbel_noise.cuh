@@ -1,8 +1,19 @@
 // The random stream on CUDA: Philox4x32-10 words, bit-identical to those of noise.inc, and Gumbel noise from them.
 #pragma once
-#include "../common/cuda/types.cuh"
+#include "../common/cuda/rows.cuh"
 
 namespace automl_ext {
+
+// In one instruction; nvcc adds another to the product of converted numbers.
+__device__ __forceinline__ uint64_t wide_product(uint32_t a, uint32_t b) {
+#ifdef __CUDACC__
+  uint64_t product;
+  asm("mul.wide.u32 %0, %1, %2;" : "=l"(product) : "r"(a), "r"(b));
+  return product;
+#else
+  return uint64_t(a) * b;
+#endif
+}
 
 // The four words of a counter.
 __device__ __forceinline__ void philox(uint64_t seed, uint64_t counter, uint32_t (&words)[4]) {
@@ -10,7 +21,7 @@ __device__ __forceinline__ void philox(uint64_t seed, uint64_t counter, uint32_t
   uint32_t k0 = uint32_t(seed), k1 = uint32_t(seed >> 32);
 #pragma unroll
   for (int round = 0; round < 10; ++round) {
-    const uint64_t product0 = uint64_t(c0) * 0xD2511F53u, product1 = uint64_t(c2) * 0xCD9E8D57u;
+    const uint64_t product0 = wide_product(c0, 0xD2511F53u), product1 = wide_product(c2, 0xCD9E8D57u);
     c0 = uint32_t(product1 >> 32) ^ c1 ^ k0;
     c1 = uint32_t(product1);
     c2 = uint32_t(product0 >> 32) ^ c3 ^ k1;
@@ -35,11 +46,14 @@ __device__ __forceinline__ float fast_log2(float x) {
 inline float fast_log2(float x) { return std::log2(x); }
 #endif
 
-// x + g, g = −log(−log(1 − v)), v = (word + ½)·2⁻³², clamped below 1 in float. A product with a power of two is exact, so a
+// The noise of x is g = −log(−log(1 − v)), v = (word + ½)·2⁻³², clamped below 1 in float. A product with a power of two is exact, so a
 // fused multiply-add gives the same v. The error of g is at most 6·10⁻⁷·max(1, |g|): the relative error of the inner logarithm
 // (a polynomial for v < ½, else the logarithm of 1 − v, which is exact) and the error of the outer logarithm.
-__device__ __forceinline__ float perturb(float x, uint32_t word) {
-  constexpr float minus_ln2 = -0.693147180559945309f;
+// noise_log gives log₂(−log(1 − v)) in float and log(−log(1 − v)) in double; x + g is add_noise(x, noise_log(word)).
+constexpr float kMinusLn2 = -0.693147180559945309f;
+template <class C>
+__device__ __forceinline__ C noise_log(uint32_t word) {
+  if constexpr (sizeof(C) == 8) return std::log(-std::log1p(-(double(word) * 0x1p-32 + 0x1p-33)));
   const float v = fminf(float(word) * 0x1p-32f + 0x1p-33f, 1 - 0x1p-24f);
   float near = 1.4425228834152222f;  // −log(1 − v)/v on [0, ½]
   near = fmaf(near, v, -1.6986658573150635f);
@@ -50,25 +64,45 @@ __device__ __forceinline__ float perturb(float x, uint32_t word) {
   near = fmaf(near, v, 0.33370256423950195f);
   near = fmaf(near, v, 0.49999281764030457f);
   near = fmaf(near, v, 1.0f) * v;
-  const float far = fast_log2(1 - v) * minus_ln2;
-  return fmaf(minus_ln2, fast_log2(v < 0.5f ? near : far), x);
+  const float far = fast_log2(1 - v) * kMinusLn2;
+  return fast_log2(v < 0.5f ? near : far);
 }
-__device__ __forceinline__ double perturb(double x, uint32_t word) {
-  const double v = double(word) * 0x1p-32 + 0x1p-33;
-  return x - std::log(-std::log1p(-v));
+__device__ __forceinline__ float add_noise(float x, float log) { return fmaf(kMinusLn2, log, x); }
+__device__ __forceinline__ double add_noise(double x, double log) { return x - log; }
+template <class C>
+__device__ __forceinline__ C perturb(C x, uint32_t word) {
+  return add_noise(x, noise_log<C>(word));
+}
+
+// A window is 64 elements of the stream. Element e uses word (e mod 64) div 16 of counter 16·(e div 64) + e mod 16: a thread
+// generates four elements from one counter.
+constexpr int kWindow = 64;
+
+// Divided among threads 0 … size − 1 (a multiple of 16): logs[first mod 64 + i] = noise_log of element first + i for i < count.
+// Whole windows are written: logs holds up to 2·63 more elements.
+template <class C>
+__device__ __forceinline__ void sample_noise(int rank, int size, uint64_t seed, int64_t first, int count, C* logs) {
+  const uint64_t first_counter = uint64_t(first) / kWindow * 16;
+  const unsigned counters = unsigned(count + int(first % kWindow) + kWindow - 1) / kWindow * 16;
+  for (unsigned u = rank; u < counters; u += size) {
+    uint32_t words[4];
+    philox(seed, first_counter + uint64_t(u), words);
+#pragma unroll
+    for (int q = 0; q < 4; ++q) logs[u / 16 * kWindow + u % 16 + 16 * q] = noise_log<C>(words[q]);
+  }
 }
 
 // Calls f(i, x[i] + noise) for i < count, divided among threads 0 … size − 1; size is a multiple of 16. x[0] has index `first`
-// in its group. Element e uses word (e mod 64) div 16 of counter 16·(e div 64) + e mod 16: a thread generates four elements
-// from one counter, and 16 adjacent threads read 16 adjacent elements.
-template <class T, class Index, class F>
+// in its group. 16 adjacent threads read 16 adjacent elements.
+// end_chains() ends chains of additions, as in rows.cuh.
+template <class T, class Index, class F, class EndChains = NoChains>
 __device__ __forceinline__ void each_perturbed(int rank, int size, uint64_t seed, int64_t first, const T* x,
-                                               Index count, const F& f) {
+                                               Index count, const F& f, const EndChains& end_chains = {}) {
   using Unsigned = std::make_unsigned_t<Index>;
   const int skipped = int(first & 63);
   const uint64_t first_counter = uint64_t(first) / 64 * 16;
   const Index counters = (count + skipped + 63) / 64 * 16;
-  for (Index u = rank; u < counters; u += size) {
+  const auto from_counter = [&](Index u) {
     const Index i = u / 16 * 64 + u % 16 - skipped;
     T logits[4];
 #pragma unroll
@@ -79,7 +113,8 @@ __device__ __forceinline__ void each_perturbed(int rank, int size, uint64_t seed
 #pragma unroll
     for (int q = 0; q < 4; ++q)
       if (Unsigned(i + 16 * q) < Unsigned(count)) f(i + 16 * q, perturb(widen(logits[q]), words[q]));
-  }
+  };
+  in_chains<kLongestChain / 4, Index>(rank, size, counters, from_counter, end_chains);
 }
 
 }  // namespace automl_ext

@@ -160,7 +160,7 @@ __global__ void __launch_bounds__(kMixedOpThreads, 5)
                       MixedOpTiles<T, kBackwardPacks> tiles) {
   using C = Compute<T>;
   constexpr int kWarps = kMixedOpThreads / 32;
-  KERNEL_SHARED(double, warp_dots, kMixedOpInputs * kWarps);
+  KERNEL_SHARED(C, warp_dots, kMixedOpInputs * kWarps);
   const int thread = int(threadIdx.x);
   tiles.each([&](int64_t tile, const auto& part) {
     using Part = std::decay_t<decltype(part)>;
@@ -182,7 +182,7 @@ __global__ void __launch_bounds__(kMixedOpThreads, 5)
           part.store(static_cast<T*>(in.dx[k + t]), [&](int u, int j) { return w[t] * Part::value(g[u], j); });
       }
       if (!dots) continue;
-      double sums[kBackwardInputs];
+      C sums[kBackwardInputs];  // over a warp; over warps and tiles in double
 #pragma unroll
       for (int t = 0; t < kBackwardInputs; ++t) {
         C dot = 0;
@@ -191,7 +191,7 @@ __global__ void __launch_bounds__(kMixedOpThreads, 5)
 #pragma unroll
           for (int j = 0; j < Part::width; ++j) dot += Part::value(g[u], j) * Part::value(x[t][u], j);
         }
-        sums[t] = double(dot);
+        sums[t] = dot;
       }
       WarpTeam<32>().sum(sums);
 #pragma unroll
@@ -203,7 +203,7 @@ __global__ void __launch_bounds__(kMixedOpThreads, 5)
     if (thread < in.count) {
       double dot = 0;
 #pragma unroll
-      for (int warp = 0; warp < kWarps; ++warp) dot += warp_dots[thread * kWarps + warp];
+      for (int warp = 0; warp < kWarps; ++warp) dot += double(warp_dots[thread * kWarps + warp]);
       dots[thread * tiles.count + tile] = dot;
     }
     __syncthreads();

@@ -8,13 +8,6 @@
 namespace automl_ext {
 namespace {
 
-int64_t multiprocessors() {
-  int device = 0, count = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&count, cudaDevAttrMultiProcessorCount, device);
-  return count;
-}
-
 // The smallest power of two that is at least n, at most `limit`, which is itself a power of two.
 int64_t power_of_two(int64_t n, int64_t limit) {
   int64_t power = 1;
@@ -27,7 +20,7 @@ int64_t power_of_two(int64_t n, int64_t limit) {
 // reads whole 32-byte sectors of memory.
 dim3 scan_block(const Trajectory& x, int64_t items) {
   constexpr int64_t kWidth = 32, kMinWidth = 8, kMaxChunks = 64;
-  const int64_t processors = multiprocessors();
+  const int64_t processors = device_attribute(cudaDevAttrMultiProcessorCount);
   if (x.steps <= items || x.columns >= processors * kScanThreads) return dim3(kScanThreads / 2);
   int64_t width = power_of_two(x.columns, kWidth);
   while (width > kMinWidth && x.columns < processors * width) width /= 2;

@@ -19,7 +19,8 @@ void launch_projection(DType dtype, const Projection& x, void* stream_) {
     }
     const int64_t bytes = x.atoms * int64_t(sizeof(double));
     const bool shared = bytes <= shared_memory_limit();
-    if (shared) allow_shared_memory(projection_long_rows<T>, bytes);
+    static SharedMemoryAllowance allowance;
+    if (shared && !allow_shared_memory(projection_long_rows<T>, bytes, allowance)) return;
     KERNEL_LAUNCH(projection_long_rows<T>, grid_of(x.rows), long_row_block(x.atoms), shared ? size_t(bytes) : 0, stream,
                   x, shared);
   });

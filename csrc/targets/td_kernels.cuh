@@ -18,16 +18,18 @@ __global__ void __launch_bounds__(kTdThreads) td_rows(const TdTargets x) {
     // Lanes beyond the last row repeat it, because all lanes must take part in the reductions.
     const int64_t own_row = first + threadIdx.x / kTdLanes, row = own_row < x.rows ? own_row : x.rows - 1;
     const int64_t begin = row * x.actions;
-    C top = -C(INFINITY);
-    for (int64_t j = team.rank(); j < x.actions; j += kTdLanes) top = larger(top, load<T>(x.selector, begin + j));
-    top = team.largest(top);
-    // The lowest index of the maximum. NaN counts as larger than any number.
-    int64_t action = x.actions - 1;
-    for (int64_t j = team.rank(); j < action; j += kTdLanes) {
+    // The lowest index of the maximum, first of this lane's actions. NaN counts as larger than any number.
+    C own_top = -C(INFINITY);
+    int64_t own = team.rank();
+    for (int64_t j = team.rank(); j < x.actions; j += kTdLanes) {
       const C v = load<T>(x.selector, begin + j);
-      if (v == top || v != v) action = j;
+      const bool better = own_top == own_top && !(v <= own_top);
+      own_top = better ? v : own_top;
+      own = better ? j : own;
     }
-    action = team.smallest(action);
+    const C top = team.largest(own_top);
+    const bool is_top = own_top == top || (own_top != own_top && top != top);
+    const int64_t action = team.smallest(is_top && own < x.actions ? own : x.actions - 1);
     // At a terminated step the next state's values are ignored, even NaN.
     const bool live = !x.terminated[row];
     const C best = keep(live, load<T>(x.q, begin + action));

@@ -1,8 +1,10 @@
 // Grids, blocks and teams for rows.
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <type_traits>
 
+#include "team.cuh"
 #include "types.cuh"
 
 namespace automl_ext {
@@ -28,7 +30,8 @@ inline dim3 short_rows_grid(int64_t rows, int lanes) {
 // Calls launch(Int<lanes>, Int<items>) with a team size and registers per thread for rows of n ≤ lanes·items elements.
 template <class Launch>
 void for_short_rows(int64_t n, const Launch& launch) {
-  if (n <= 8) return launch(Int<2>(), Int<4>());
+  if (n <= 4) return launch(Int<1>(), Int<4>());
+  if (n <= 8) return launch(Int<1>(), Int<8>());
   if (n <= 32) return launch(Int<8>(), Int<4>());
   if (n <= 128) return launch(Int<32>(), Int<4>());
   if (n <= 256) return launch(Int<32>(), Int<8>());
@@ -37,23 +40,40 @@ void for_short_rows(int64_t n, const Launch& launch) {
 }
 
 // The block size for one row per block.
-inline dim3 long_row_block(int64_t n) { return dim3(n <= 4096 ? 256 : n <= 16384 ? 512 : 1024); }
+inline dim3 long_row_block(int64_t n) { return dim3(n <= 4096 ? 256 : n <= 16384 ? 512 : kRowThreads); }
 
-constexpr int64_t kStaticSharedMemory = 2048;  // more than the static shared memory of any kernel
+constexpr int64_t kStaticSharedMemory = 6144;  // more than the static shared memory of any kernel
+
+// The value of an attribute of the current device; 0 after an error, which cudaGetLastError reports.
+inline int device_attribute(cudaDeviceAttr attribute) {
+  int device = 0, value = 0;
+  const bool known =
+      cudaGetDevice(&device) == cudaSuccess && cudaDeviceGetAttribute(&value, attribute, device) == cudaSuccess;
+  return known ? value : 0;
+}
 
 // The largest dynamic shared memory of a block on the current device.
 inline int64_t shared_memory_limit() {
-  int device = 0, bytes = 0;
-  cudaGetDevice(&device);
-  cudaDeviceGetAttribute(&bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, device);
-  return bytes - kStaticSharedMemory;
+  return device_attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin) - kStaticSharedMemory;
 }
-// More than 48 KB in total must be requested from the driver. The request is always for the limit, so that threads that
-// launch the same kernel do not reduce it for each other.
+
+// The devices on which a kernel may use all shared memory.
+struct SharedMemoryAllowance {
+  std::atomic<uint64_t> devices{0};
+};
+// More than 48 KB in total must be requested from the driver, once per kernel and device. The request is always for the
+// limit. Returns false after an error, which cudaGetLastError reports; then do not launch.
 template <class Kernel>
-void allow_shared_memory(Kernel* kernel, int64_t bytes) {
-  if (bytes > 48 * 1024 - kStaticSharedMemory)
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, int(shared_memory_limit()));
+bool allow_shared_memory(Kernel* kernel, int64_t bytes, SharedMemoryAllowance& allowance) {
+  if (bytes <= 48 * 1024 - kStaticSharedMemory) return true;
+  int device = 0;
+  if (cudaGetDevice(&device) != cudaSuccess) return false;
+  const uint64_t bit = device < 64 ? uint64_t(1) << device : 0;
+  if (allowance.devices.load() & bit) return true;
+  const int limit = int(shared_memory_limit());
+  if (cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, limit) != cudaSuccess) return false;
+  allowance.devices.fetch_or(bit);
+  return true;
 }
 
 }  // namespace automl_ext

@@ -14,7 +14,9 @@
   extern __shared__ __align__(16) unsigned char kernel_dynamic_shared[]; \
   T* const name = reinterpret_cast<T*>(kernel_dynamic_shared)
 // True if for_dtype compiles a launch for the dtype. Sanitizer builds of the tests on the CPU compile fewer.
+#ifndef KERNEL_COMPILES  // define it to compile fewer while you work on a kernel
 #define KERNEL_COMPILES(dtype) true
+#endif
 // Put the kernel in parentheses if its template arguments contain a comma.
 #define KERNEL_LAUNCH(kernel, grid, block, shared_bytes, stream, ...) \
   kernel<<<grid, block, shared_bytes, stream>>>(__VA_ARGS__)

@@ -7,6 +7,7 @@
 namespace automl_ext {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
+constexpr int kRowThreads = 768;  // most of a block for one row: each thread may have 80 registers
 
 // NaN counts as the largest.
 template <class V>
@@ -16,6 +17,25 @@ __device__ __forceinline__ V larger(V a, V b) {
 template <class V>
 __device__ __forceinline__ V smaller(V a, V b) {
   return a < b ? a : b;
+}
+
+// Batcher's odd-even merge sort of a power of two of numbers: 19 exchanges for eight.
+template <class V, int count>
+__device__ __forceinline__ void sort_decreasing(V (&values)[count]) {
+#pragma unroll
+  for (int sorted = 1; sorted < count; sorted *= 2) {
+#pragma unroll
+    for (int distance = sorted; distance > 0; distance /= 2) {
+#pragma unroll
+      for (int i = 0; i + distance < count; ++i) {
+        const int start = distance % sorted, j = i + distance;
+        if (i < start || (i - start) / distance % 2 || i / (2 * sorted) != j / (2 * sorted)) continue;
+        const V a = values[i], b = values[j];
+        values[i] = fmax(a, b);
+        values[j] = fmin(a, b);
+      }
+    }
+  }
 }
 
 // kLanes adjacent lanes of a warp.
@@ -44,8 +64,12 @@ struct WarpTeam {
     sum(values);
     return values[0];
   }
-  // Sums counts. The sum of a warp fits an int.
-  __device__ __forceinline__ int count(int value) const { return sum(value); }
+  // Sums the values and reduces `least` to the smallest.
+  template <class V, int count, class C>
+  __device__ __forceinline__ void sum(V (&values)[count], C& least) const {
+    sum(values);
+    least = smallest(least);
+  }
   template <class V>
   __device__ __forceinline__ V largest(V value) const {
 #pragma unroll
@@ -58,6 +82,15 @@ struct WarpTeam {
 #pragma unroll
     for (int distance = kLanes / 2; distance > 0; distance /= 2)
       value = smaller(value, __shfl_xor_sync(kAllLanes, value, distance));
+    return value;
+  }
+  // The sum over the lanes up to this one.
+  __device__ __forceinline__ int prefix_sum(int value) const {
+#pragma unroll
+    for (int distance = 1; distance < kLanes; distance *= 2) {
+      const int before = __shfl_up_sync(kAllLanes, value, distance, kLanes);
+      value += rank() < distance ? 0 : before;
+    }
     return value;
   }
   // Returns true if the condition holds in any thread of the warp: all its teams loop together.
@@ -92,7 +125,41 @@ struct BlockTeam {
     sum(values);
     return values[0];
   }
-  __device__ __forceinline__ double count(int value) const { return sum(double(value)); }
+  // In one exchange between the warps.
+  template <class V, int count, class C>
+  __device__ __forceinline__ void sum(V (&values)[count], C& least) const {
+    KERNEL_SHARED(V, of_warps, 32 * count);
+    KERNEL_SHARED(C, least_of_warps, 32);
+    const WarpTeam<32> warp;
+    warp.sum(values, least);
+    __syncthreads();  // all threads have read the values of an earlier call
+    if (warp.rank() == 0) {
+#pragma unroll
+      for (int i = 0; i < count; ++i) of_warps[32 * i + rank() / 32] = values[i];
+      least_of_warps[rank() / 32] = least;
+    }
+    __syncthreads();
+    const bool has = warp.rank() < size() / 32;
+#pragma unroll
+    for (int i = 0; i < count; ++i) values[i] = has ? of_warps[32 * i + warp.rank()] : V(0);
+    least = least_of_warps[has ? warp.rank() : 0];
+    warp.sum(values, least);
+  }
+  // Divides numbers among the threads: `count` of them to each, in the order of ranks.
+  struct Share {
+    int first, total;
+  };
+  __device__ __forceinline__ Share share(int count) const {
+    KERNEL_SHARED(int, of_warps, 32);
+    const WarpTeam<32> warp;
+    const int to_here = warp.prefix_sum(count);
+    __syncthreads();  // all threads have read the values of an earlier call
+    if (warp.rank() == 31) of_warps[rank() / 32] = to_here;
+    __syncthreads();
+    const int to_warp = warp.prefix_sum(warp.rank() < size() / 32 ? of_warps[warp.rank()] : 0);
+    const int before = rank() < 32 ? 0 : __shfl_sync(kAllLanes, to_warp, rank() / 32 - 1);
+    return {before + to_here - count, __shfl_sync(kAllLanes, to_warp, 31)};
+  }
   template <class V>
   __device__ __forceinline__ V largest(V value) const {
     const WarpTeam<32> warp;
