@@ -180,6 +180,32 @@ void test_unwritten_shared() {
   }
 }
 
+// Without a barrier the results depend on the order of threads: one of two seeds shows it. In sanitizer builds the missing
+// barrier ends the program.
+template <class Faulty, class Correct>
+void test_missing_barrier(const char* name, unsigned threads, Faulty faulty, Correct correct) {
+  std::vector<int> expected(threads), out(threads);
+  unsigned differing = 0;
+  for (cuda_on_cpu::seed = 0; cuda_on_cpu::seed < 2; ++cuda_on_cpu::seed) {
+    KERNEL_LAUNCH(correct, 1, threads, 0, nullptr, expected.data());
+    KERNEL_LAUNCH(faulty, 1, threads, 0, nullptr, out.data());
+    differing += out != expected;
+  }
+  CHECK(differing > 0, "%s: the right result in every order", name);
+}
+
+void test_missing_barriers() {
+#if !defined(CUDA_ON_CPU_ASAN) && !defined(CUDA_ON_CPU_TSAN)
+  const auto test = [](const char* name, unsigned threads, auto faulty, auto correct) {
+    test_missing_barrier(name, threads, faulty, correct);
+  };
+  test("between warps", 256, no_barrier_between_warps<false>, no_barrier_between_warps<true>);
+  test("before the next round", 256, no_barrier_before_next_round<false>, no_barrier_before_next_round<true>);
+  test("in a warp", 32, no_syncwarp<false>, no_syncwarp<true>);
+  test("of a warp for two", 64, syncwarp_between_warps<false>, syncwarp_between_warps<true>);
+#endif
+}
+
 // ---- Launches that a device rejects.
 
 void test_refusals() {
@@ -322,6 +348,7 @@ int main(int arguments, char** argument) {
   test_unwritten_shared<float>();
   test_unwritten_shared<double>();
   test_unwritten_shared<int>();
+  test_missing_barriers();
   test_refusals();
   test_reports(argument[0]);
   return finish();

@@ -1,6 +1,7 @@
 // One block of CUDA threads, each a fiber: the running thread, the threads waiting at barriers, and the scheduling.
 #pragma once
 #include <cstdint>
+#include <cstdlib>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -119,7 +120,12 @@ struct Block {
   }
 };
 
-inline unsigned seed = 0;  // determines the order of blocks and threads
+inline unsigned seed = 0;  // determines the order of blocks and threads, with that of the process
+// AUTOML_EXT_CUDA_SEED: gives all launches of the process other orders.
+inline unsigned process_seed() {
+  static const char* const text = std::getenv("AUTOML_EXT_CUDA_SEED");
+  return text ? unsigned(std::atoi(text)) : 0;
+}
 inline Block* block = nullptr;
 inline Thread* self = nullptr;
 inline Fiber host;

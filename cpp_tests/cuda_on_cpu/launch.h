@@ -85,7 +85,15 @@ void launch(const char* text, void (*kernel)(P...), dim3 grid, dim3 block_size, 
     const Call& call = *static_cast<const Call*>(p);
     std::apply(call.kernel, call.arguments);
   };
-  Launch launch{kernel_name(text), grid, block_size, shared_bytes, run, &call, seed % 2 == 1, Random(seed)};
+  const bool newest_first = (seed + process_seed()) % 2 == 1;
+  Launch launch{kernel_name(text),
+                grid,
+                block_size,
+                shared_bytes,
+                run,
+                &call,
+                newest_first,
+                Random(seed + 1000 * process_seed())};
   check(launch, reinterpret_cast<const void*>(kernel), parameter_bytes<P...>());
   launched.names.insert(launch.kernel);
 
