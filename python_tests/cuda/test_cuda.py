@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 from accuracy import assert_accurate, misaligned
-from cuda_cases import CASES, Case, case
+from cuda_cases import CASES, EPISODES_IN_TILES, Case, case
 from gpu import GPU
 from noise_error import moved_by_noise_errors
 from op_spec import OpSpec
@@ -158,6 +158,13 @@ def test_trajectories_of_any_length(steps: int, columns: int) -> None:
             expected = c.outputs_and_gradients(leaves(c, tensors, "cpu"))
         for i, y in enumerate(c.outputs_and_gradients(leaves(c, tensors, GPU))):
             torch.testing.assert_close(y.cpu(), expected[i], rtol=1e-10, atol=1e-10, msg=lambda m, c=c: f"{c}: {m}")
+
+
+@pytest.mark.parametrize("case", EPISODES_IN_TILES, ids=str)
+def test_trajectories_in_tiles(case: Case) -> None:
+    expected = case.outputs_and_gradients(case.tensors("cpu"))
+    for i, y in enumerate(case.outputs_and_gradients(case.tensors(GPU))):
+        assert_equals_cpu(y, expected[i], f"result {i}")
 
 
 # ---- layouts and empty tensors

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -16,18 +16,20 @@ Draw = Callable[[torch.Generator], list[Tensor]]
 
 @dataclass(frozen=True)
 class Case:
-    """One op. draw(generator) returns its tensors on the CPU; the first `trained` are float32 with gradients."""
+    """One op. draw(generator) returns its tensors on the CPU; the first `trained` get gradients."""
 
     name: str
     draw: Draw
     call: Callable[..., Tensor | tuple[Tensor, ...]]
     trained: int  # number of tensors with a gradient
     launches: int = 1  # number of kernels in a forward call
+    dtype: torch.dtype = torch.float32
 
     def __str__(self) -> str:
         return self.name
 
-    def tensors(self, device: str, seed: int = 0, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+    def tensors(self, device: str, seed: int = 0, dtype: torch.dtype | None = None) -> list[Tensor]:
+        dtype = dtype or self.dtype
         drawn = self.draw(torch.Generator().manual_seed(seed))
         moved = [x.to(device, dtype if x.is_floating_point() else x.dtype) for x in drawn]
         return [x.requires_grad_(i < self.trained) for i, x in enumerate(moved)]
@@ -64,12 +66,12 @@ def _seed(g: torch.Generator) -> Tensor:
     return torch.randint(2**62, (), generator=g)
 
 
-def _flags(g: torch.Generator, *probabilities: float) -> list[Tensor]:
-    return [torch.rand(STEPS, COLUMNS, generator=g) < p for p in probabilities]
+def _flags(g: torch.Generator, steps: int, *probabilities: float) -> list[Tensor]:
+    return [torch.rand(steps, COLUMNS, generator=g) < p for p in probabilities]
 
 
-def _episode(floats: int) -> Draw:
-    return lambda g: [*_randn(*[(STEPS, COLUMNS)] * floats)(g), *_flags(g, 0.1, 0.1, 0.9)]
+def _episode(floats: int, steps: int = STEPS) -> Draw:
+    return lambda g: [*_randn(*[(steps, COLUMNS)] * floats)(g), *_flags(g, steps, 0.1, 0.1, 0.9)]
 
 
 def _gumbel(function: Callable, hard: bool) -> Case:
@@ -163,3 +165,29 @@ CASES = [
 
 def case(name: str) -> Case:
     return next(c for c in CASES if c.name == name)
+
+
+# Sizes that reach every kernel: one thread, a warp and a block per row, a row in shared memory and one that does not
+# fit; scans of several tiles.
+SIZES, LONG_EPISODE = (5, 100, 600, 5000, 70_000), 1100
+FLOATS = {"gae": 3, "lambda_returns": 2, "discounted_returns": 2, "n_step_returns": 2, "vtrace": 4, "retrace": 4}
+
+
+def _sized(c: Case, n: int, dtype: torch.dtype) -> Case:
+    """Return the case for rows of n logits: 3 of more than 1000, else ROWS."""
+
+    def draw(g: torch.Generator) -> list[Tensor]:
+        return [2 * torch.randn(3 if n > 1000 else ROWS, n, generator=g), *c.draw(g)[1:]]
+
+    return replace(c, name=f"{c.name}_{n}_{str(dtype)[6:]}", draw=draw, dtype=dtype)
+
+
+def _in_tiles(c: Case, dtype: torch.dtype) -> Case:
+    name = f"{c.name}_{LONG_EPISODE}_{str(dtype)[6:]}"
+    return replace(c, name=name, draw=_episode(FLOATS[c.name], LONG_EPISODE), dtype=dtype)
+
+
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16)
+_ROWWISE = ("entmax15", "sparsemax", "gumbel_softmax", "gumbel_entmax15_hard", "gumbel_argmax")
+SIZED = [_sized(case(name), n, dtype) for name in _ROWWISE for n in SIZES for dtype in _DTYPES]
+EPISODES_IN_TILES = [_in_tiles(case(name), dtype) for name in FLOATS for dtype in _DTYPES]
