@@ -20,7 +20,7 @@ import automl_ext
 # An editable install adds a finder that would fill what a copied package lacks from the original.
 _NO_EDITABLE = "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]\n"
 PACKAGE = pathlib.Path(automl_ext.__file__).parent
-SECONDS = 120  # the longest time that code may take
+SECONDS = 300  # the longest time that code may take
 
 # Forks once per line of standard input, a job, and prints the exit code of the fork.
 _SERVER = f"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,21 @@ from automl_ext.nas.spaces.registry import space
 CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 
 
-@pytest.fixture
-def small_plan(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(scope="module")
+def small_plan() -> Iterator[None]:
     """The same plan at any speed."""
     fixed = plan.Plan(screening=0.0, derive=0.0, rungs=(1, 2), rung_seconds=0.0, finalists=2, epochs=2)
-    monkeypatch.setattr(plan, "make_plan", lambda *_: fixed)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plan, "make_plan", lambda *_: fixed)
+        yield
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, small_plan: None) -> dict[str, Any]:
+    """The result of a search without baselines that was not interrupted."""
+    result = auto(config(baselines=False), tmp_path_factory.mktemp("auto") / "whole")
+    assert result is not None
+    return result
 
 
 def config(**options: Any) -> AutoConfig:
@@ -39,8 +50,7 @@ def test_largest_architecture_of_the_spaces() -> None:
     sizes = []
     darts = space("darts-frc")
     for genotype in (largest(darts), darts.random(random.Random(1))):
-        with torch.device("meta"):
-            network = darts.build(genotype, in_channels=3, num_classes=10, channels=4, cells=1)
+        network = darts.build(genotype, in_channels=3, num_classes=10, channels=4, cells=1)
         sizes.append(sum(p.numel() for p in network.parameters()))
     assert sizes[0] > sizes[1]
 
@@ -84,12 +94,10 @@ def without_times(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("steps", [2, 4, 6])  # in the screening, in a short training, in a full one
-def test_an_interrupted_search_ends_alike(tmp_path: Path, small_plan: None, steps: int) -> None:
+def test_an_interrupted_search_ends_alike(tmp_path: Path, whole: dict[str, Any], steps: int) -> None:
     options = config(baselines=False)
-    whole = auto(options, tmp_path / "whole")
     assert auto(options, tmp_path / "parts", stop_after=steps) is None
     parts = auto(options, tmp_path / "parts", resume="auto")
-    assert whole is not None
     assert without_times(parts) == without_times(whole)
 
 

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import random
 import re
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import nas_search_world as world
 import pytest
 import torch
+from killed import kill_and_resume
 
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 
@@ -302,41 +297,14 @@ def test_plots(tmp_path: Path, table: str) -> None:
 # ---- killed processes
 
 
-SEARCH = """
-import sys
-from automl_ext.nas.search.search import search
-from automl_ext.nas.strategies.renas import ReNASConfig
-config = ReNASConfig(
-    subset=200, channels=4, epochs=2, evaluations=30, population=4, sample=2, workers=int(sys.argv[2])
-)
-search("renas", config, sys.argv[1], resume="auto")
-"""
-
-
-def start(out: Path, workers: int) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-c", SEARCH, str(out), str(workers)]
-    return subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", [1, 2])
 def test_killed_and_resumed_equals_uninterrupted_search(tmp_path: Path, workers: int) -> None:
+    imports = "from automl_ext.nas.search.search import search; from automl_ext.nas.strategies.renas import ReNASConfig"
+    config = f"ReNASConfig(subset=200, channels=4, epochs=2, evaluations=30, population=4, sample=2, workers={workers})"
+    kill_and_resume(imports, f"search('renas', {config}, out, resume='auto')", tmp_path, kills=2)
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    begin = time.monotonic()
-    assert start(whole, workers).wait(600) == 0
-    seconds = time.monotonic() - begin
-    rng, kills = random.Random(workers), 0
-    while kills < 2:
-        process = start(killed, workers)
-        try:
-            assert process.wait(rng.uniform(0.3, 0.7) * seconds) == 0
-            break  # finished before the next kill
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            kills += 1
-    assert kills
-    assert start(killed, workers).wait(600) == 0
+    assert json.loads((killed / "environment.json").read_text())["resumed"]
     results = [json.loads((out / "result.json").read_text()) for out in (whole, killed)]
     assert without_times(results[0]) == without_times(results[1])
     assert logged(whole, seconds=False) == logged(killed, seconds=False)

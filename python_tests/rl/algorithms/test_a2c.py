@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import gymnasium
@@ -220,30 +215,3 @@ def test_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
     assert outcome(tmp_path / "whole") == outcome(tmp_path / "halted")
     whole, halted = last_state(tmp_path / "whole"), last_state(tmp_path / "halted")
     assert same(whole, halted)
-
-
-RUN = """
-import sys
-from automl_ext.rl import A2C, A2CConfig, train
-config = A2CConfig(total_steps=20_000, eval_every=5_000, eval_episodes=3, final_episodes=3, checkpoint_every=500)
-train(A2C, config, sys.argv[1], resume="auto")
-"""
-
-
-@pytest.mark.slow
-def test_killed_and_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
-    def start(out: Path) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([sys.executable, "-c", RUN, str(out)], env={**os.environ, "OMP_NUM_THREADS": "1"})
-
-    assert start(tmp_path / "whole").wait(300) == 0
-    killed = tmp_path / "killed"
-    for newest in (2_000, 9_000):
-        process = start(killed)
-        while not any(int(p.name.split("-")[-1]) >= newest for p in killed.glob("checkpoints/step-*")):
-            assert process.poll() is None, "finished before it could be killed"
-            time.sleep(0.01)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-    assert start(killed).wait(300) == 0
-    assert outcome(killed) == outcome(tmp_path / "whole")
-    assert same(last_state(killed), last_state(tmp_path / "whole"))

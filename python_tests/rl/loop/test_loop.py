@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from compare_runs import CLOCKS, newest, same, same_runs
-from paths import ROOT
+from killed import kill_and_resume
 
 pytest.importorskip("gymnasium")
 import gymnasium
@@ -189,9 +189,9 @@ def test_resuming_a_finished_run_returns_its_result(tmp_path: Path) -> None:
 
 
 def test_killed_and_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
-    script = Path(__file__).with_name("rl_killed.py")
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
-    subprocess.run([sys.executable, script, tmp_path, "4"], env=environment, check=True, timeout=120)
+    imports = "from rl_worlds import Toy, ToyConfig; from automl_ext.rl.loop import loop"
+    config = "ToyConfig(total_steps=600, checkpoint_every=30)"
+    kill_and_resume(imports, f"loop.train(Toy, {config}, out, resume='auto')", tmp_path, kills=4)
     assert json.loads((tmp_path / "killed/environment.json").read_text())["resumed"]
     same_runs(tmp_path / "whole", tmp_path / "killed")
 

@@ -1,0 +1,69 @@
+"""Runs that are killed with SIGKILL at random times after a new checkpoint and resumed, beside one that is left alone.
+
+The runs are forked from one process after its imports, so that a start takes milliseconds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import random
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import fresh_python
+from paths import ROOT
+
+
+def kill_and_resume(imports: str, call: str, folder: Path, kills: int) -> None:
+    """Make the run FOLDER/whole, and FOLDER/killed, which is killed ``kills`` times and resumed.
+
+    Args:
+        imports, call: code that imports, and an expression that starts or resumes the run in the folder ``out``.
+        folder, kills: the folder, and how often the run is killed.
+    """
+    code = (
+        f"import sys; sys.path += {[str(ROOT / 'python_tests/helpers')]!r}\n"
+        f"import killed; from pathlib import Path\n{imports}\n"
+        f"killed.forked(lambda out: {call}, Path({str(folder)!r}), {kills})\n"
+    )
+    status, _, error = fresh_python.run(code)
+    assert status == 0, error
+
+
+def forked(run: Callable[[Path], object], folder: Path, kills: int) -> None:
+    """Do what :func:`kill_and_resume` says in forks of this process."""
+    importlib.import_module("torch._dynamo")  # optimizers load it, which takes a second
+    with contextlib.suppress(ImportError):
+        importlib.import_module("torch.utils.tensorboard")
+
+    def start(name: str) -> int:
+        pid = os.fork()
+        if not pid:
+            run(folder / name)
+            os._exit(0)
+        return pid
+
+    began = time.perf_counter()
+    assert os.waitpid(start("whole"), 0)[1] == 0
+    whole = time.perf_counter() - began
+    moments, done = random.Random(0), 0
+    for _ in range(kills):
+        before, pid = newest(folder / "killed"), start("killed")
+        while newest(folder / "killed") == before and not os.waitid(
+            os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT
+        ):
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.6 / kills) * whole)
+        os.kill(pid, signal.SIGKILL)
+        done += os.waitpid(pid, 0)[1] == signal.SIGKILL
+    assert done, "the run ended before it could be killed"
+    assert os.waitpid(start("killed"), 0)[1] == 0
+
+
+def newest(out: Path) -> str:
+    """Return the name of the newest checkpoint of a run."""
+    return max((path.name for path in out.glob("checkpoints/step-*")), default="")
