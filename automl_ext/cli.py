@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -267,7 +268,10 @@ def _fail(error: Exception) -> int:
     if isinstance(error, BrokenPipeError) and output_is_closed_pipe():
         return output_lost(error)
     own_module = isinstance(error, ModuleNotFoundError) and (error.name or "").startswith("automl_ext")
-    if is_out_of_memory(error):
+    if ranks.count() > 1 and isinstance(error, RuntimeError) and re.search("gloo|nccl|connection", str(error), re.I):
+        reason = str(error).partition("\n")[0].partition(". This is typically")[0]
+        message = f"rank {ranks.rank()} lost the connection to the other ranks: {reason}"
+    elif is_out_of_memory(error):
         message = f"not enough memory: {short(error)}"
     # The messages of missing extras and kernels are complete. OSError: for example a full disk or no permission.
     elif isinstance(error, (UserError, ModuleNotFoundError, BackendError, OSError)) and not own_module:

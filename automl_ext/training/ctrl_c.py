@@ -10,16 +10,13 @@ from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
-from automl_ext.training import ranks
-
 MESSAGE = b"\nstopping with a checkpoint; Ctrl-C again stops at once\n"
 
 
 class CtrlC:
     """A context manager in which the first Ctrl-C only sets ``requested``; the second one interrupts as usual.
 
-    Nothing changes in other threads than the main one, where the program handles Ctrl-C in its own way, and with
-    several ranks, which would stop after different steps.
+    Nothing changes in other threads than the main one, and where the program handles Ctrl-C in its own way.
     """
 
     def __init__(self) -> None:
@@ -28,7 +25,7 @@ class CtrlC:
 
     def __enter__(self) -> CtrlC:
         before = signal.getsignal(signal.SIGINT)
-        if _in_main_thread() and ranks.count() == 1 and before in (signal.default_int_handler, interrupt):
+        if _in_main_thread() and before in (signal.default_int_handler, interrupt):
             self._before = before
             signal.signal(signal.SIGINT, self._handle)
         return self
@@ -90,8 +87,8 @@ def workers_ignore_ctrl_c() -> Iterator[None]:
 def sigterm_as_ctrl_c() -> Iterator[None]:
     """Treat SIGTERM, which containers send to the main process before they kill it, as Ctrl-C in this context.
 
-    Nothing changes where Ctrl-C is ignored, in other threads than the main one, with several ranks, and where the
-    program handles SIGTERM in its own way.
+    Nothing changes where Ctrl-C is ignored, in other threads than the main one, and where the program handles SIGTERM
+    in its own way.
     """
 
     def handle(number: int, frame: Any) -> None:
@@ -102,7 +99,7 @@ def sigterm_as_ctrl_c() -> Iterator[None]:
             signal.raise_signal(signal.SIGINT)
 
     process = os.getpid()
-    if not _in_main_thread() or ranks.count() > 1 or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if not _in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
     signal.signal(signal.SIGTERM, handle)

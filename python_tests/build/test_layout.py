@@ -80,7 +80,6 @@ DRAWS = {"nas.spaces.draw", "nas.spaces.draw_cells", "nas.training.network_pictu
 # Packages whose gradients all come from autograd, and the files that may write some.
 ONE_PATH = ["nas", *sorted(RL_CORE), "rl.algorithms", "rl.dreamer", "rl.extras"]
 WRITES_GRADIENTS = {
-    "nas/training/synced_norm.py",  # goes with the ranks of image training
     "rl/networks/parameters.py",  # makes the gradients of all parameters views of one vector
 }
 # Functions that compute with networks, by the ends of their names. Losses and updates do not touch arrays. Functions

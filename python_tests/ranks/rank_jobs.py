@@ -1,10 +1,11 @@
-"""Runs that one process and several ranks must do alike: ``rank_jobs.py OUT JOB…`` runs jobs one after the other.
+"""What two ranks do in the tests: ``rank_jobs.py OUT JOB…`` does jobs one after the other, on each rank.
 
-torchrun starts this script, or :func:`start_ranks`, which costs less.
+torchrun starts this script, or :func:`start_ranks`, which costs less. Rank R passes ``--out OUT/rankR/JOB``.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import signal
@@ -15,53 +16,69 @@ import time
 from pathlib import Path
 
 import torch
-import torch.nn.functional as F
+from torch import nn
 
 from automl_ext.cli import main
+from automl_ext.data.images import Split
+from automl_ext.nas.data import prepare
+from automl_ext.nas.spaces.nasbench201 import NASBench201
+from automl_ext.nas.supernets.darts import DARTS, DARTSConfig
+from automl_ext.nas.supernets.entmax_gdas import EntmaxGDAS, EntmaxGDASConfig
+from automl_ext.nas.supernets.gdas import GDAS, GDASConfig
+from automl_ext.nas.supernets.loop import build_supernet
 from automl_ext.nas.training.network_training import NetworkTraining
-from automl_ext.nas.training.synced_norm import batch_norm
+from automl_ext.nas.training.retrain import RetrainConfig
 from automl_ext.training import ranks
 
 ROOT = Path(__file__).parents[2]
-CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|skip_connect~1|+|skip_connect~0|avg_pool_3x3~1|nor_conv_3x3~2|"
-IMAGES = ["--subset", "150", "--batch-size", "15", "--epochs", "2", "--channels", "4", "--flip"]
-# A small learning rate of the weights, because training amplifies the differences of rounding.
-RATES = ["--lr", "0.1", "--lr-min", "0.001", "--alpha-lr", "0.03", "--alpha-weight-decay", "1e-3", "--none"]
-SEARCH = [*IMAGES, *RATES, "--retrain-epochs", "1", "--retrain-channels", "4"]
-WEIGHTS = ["--class-weights", "1", "2", "1", "1", "1", "1", "1", "3", "1", "1"]
+CELL = "|nor_conv_3x3~0|+|nor_conv_1x1~0|none~1|+|skip_connect~0|none~1|none~2|"  # the convolutions lead nowhere
+IMAGES = ["--subset", "150", "--batch-size", "16", "--epochs", "2", "--channels", "2", "--device", "cpu"]
+SEARCH = [*IMAGES, "--retrain-epochs", "1", "--retrain-channels", "2"]
 JOBS = {
-    "retrain": ["retrain", "--genotype", CELL, *IMAGES, *WEIGHTS, "--cutout", "2"],
-    "darts-cell": ["search", "gdas", "--space", "darts", *SEARCH, "--warmup", "0", "--batch-size", "60"],
-    "gdas": ["search", "gdas", *SEARCH, *WEIGHTS],
-    "entmax-gdas": ["search", "entmax-gdas", *SEARCH, "--warmup", "0"],
-    "darts": ["search", "darts", *SEARCH, "--warmup", "0.5"],
+    "gdas": ["search", "gdas", *SEARCH, "--warmup", "0"],
+    "perturbation": ["search", "perturbation", *SEARCH, "--orders", "1"],
+    "retrain": ["retrain", "--genotype", CELL, *IMAGES, "--epochs", "4"],
 }
-KILLED = ["retrain", "--genotype", CELL, *IMAGES, "--epochs", "6"]
+STOPS = {"gdas": 1, "perturbation": 4, "retrain": 2}  # epochs; the second is in the derivation
+STEPS = {
+    "gdas": (GDAS, GDASConfig, (5.0,)),
+    "entmax-gdas": (EntmaxGDAS, EntmaxGDASConfig, (5.0,)),
+    "darts": (DARTS, DARTSConfig, ()),
+}
 
 
-def run(out: Path, job: str) -> int:
-    return main([*JOBS[job], "--out", str(out / job)])
+def gradient_error(name: str) -> float:
+    """Return the largest difference of the gradients of both steps from those of one process with the whole batch.
 
-
-def norm_error() -> float:
-    """Return the largest difference of a batch norm whose batch is divided, and of its gradients, in float64."""
-    x = torch.randn(5, 3, 4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3 + 10
-    target = x.sin()
+    Batch norm uses running statistics, because those of a part are not those of the batch.
+    """
+    make, config, tau = STEPS[name]
+    torch.manual_seed(0)
+    images, labels = torch.randn(8, 1, 8, 8), torch.arange(8) % 3
+    shape = {"in_channels": 1, "num_classes": 3, "channels": 4, "cells": 1}
+    supernet = build_supernet(NASBench201(), shape, config()).eval()
     found = []
-    for divided in (True, False):
-        own = ranks.part(5) if divided else slice(None)
-        part = x[own].clone().requires_grad_()
-        weight, bias = (torch.full((3,), v, dtype=torch.float64, requires_grad=True) for v in (1.5, 0.5))
-        mean, var = torch.zeros(3, dtype=torch.float64), torch.ones(3, dtype=torch.float64)
-        norm = batch_norm if divided else F.batch_norm
-        y = norm(part, mean, var, weight, bias, True, 0.1, 1e-5)
-        (y * target[own]).sum().backward()
-        gradient, y = part.grad, y.detach()
-        if divided:
-            ranks.add_up_gradients([weight, bias])
-            gradient, y = ranks.gather(gradient, 5), ranks.gather(y, 5)
-        found.append([y, gradient, weight.grad, bias.grad, mean, var])
-    return max(float((a - b).abs().max()) for a, b in zip(*found, strict=True))
+    for net, own in ((copy.deepcopy(supernet), ranks.part(8)), (supernet, slice(None))):
+        algorithm = make(config(grad_clip=1e9), net, None, None, torch.Generator().manual_seed(0))
+        if own == slice(None):
+            algorithm.network = net
+        batch = Split(images[own], labels[own])
+        algorithm.weight_step(batch, *tau)
+        gradients = [p.grad for p in net.weights()]
+        algorithm.alpha_step(batch, *tau)
+        found.append([*gradients, *(alpha.grad for alpha in net.alphas)])
+    assert [x is None for x in found[0]] == [x is None for x in found[1]]
+    return max(float((a - b).abs().max()) for a, b in zip(*found, strict=True) if a is not None)
+
+
+def train_an_epoch() -> nn.Module:
+    config, splits = prepare(
+        RetrainConfig(genotype=CELL, subset=150, batch_size=16, channels=2, shift=1, flip=True), None
+    )
+    space = NASBench201()
+    training = NetworkTraining(config, space, space.parse(CELL), splits, torch.device("cpu"))
+    training.run_epoch()
+    return training.network
 
 
 def die_at(epoch: int) -> None:
@@ -101,23 +118,31 @@ def start_ranks(*arguments: object, count: int = 2) -> list[subprocess.Popen]:
     ]
 
 
+def do(job: str, out: Path) -> None:
+    kind, _, name = job.partition(":")
+    if kind == "steps":
+        (out / "errors.json").write_text(json.dumps({name: gradient_error(name) for name in STEPS}))
+        torch.save(train_an_epoch().state_dict(), out / "network.pt")
+    elif kind == "whole":
+        assert main([*JOBS[name], "--out", str(out / name)]) == 0
+    elif kind == "halves":
+        command = [*JOBS[name], "--out", str(out / f"{name}-halves")]
+        assert main([*command, "--stop-after", str(STOPS[name])]) == 0
+        assert main([*command, "--resume", "auto"]) == 0
+    elif kind == "killed":
+        die_at(epoch=1)
+        began = time.monotonic()
+        code = main([*JOBS["retrain"], "--out", str(out / "killed")])
+        (out / "killed.json").write_text(json.dumps([code, time.monotonic() - began]))
+
+
 if __name__ == "__main__":
-    out = Path(sys.argv[1])
+    folder = Path(sys.argv[1])
+    if sys.argv[2] == "restarted":
+        die_at(epoch=3)
+        sys.exit(main([*JOBS["retrain"], "--out", str(folder / "restarted"), "--resume", "auto"]))
+    ranks.join()
+    folder = folder / f"rank{ranks.rank()}"
+    folder.mkdir()
     for job in sys.argv[2:]:
-        if job == "norm":
-            ranks.join()
-            error = norm_error()
-            if ranks.rank() == 0:
-                (out / "norm.json").write_text(json.dumps(error))
-        elif job == "killed":
-            die_at(epoch=1)
-            began = time.monotonic()
-            code = main([*KILLED, "--out", str(out / "killed")])
-            (out / "killed.json").write_text(json.dumps([code, time.monotonic() - began]))
-        elif job == "restarted":
-            die_at(epoch=3)
-            sys.exit(main([*KILLED, "--out", str(out / "restarted"), "--resume", "auto"]))
-        elif job == "undisturbed":
-            assert main([*KILLED, "--out", str(out / "undisturbed")]) == 0
-        else:
-            assert run(out, job) == 0, job
+        do(job, folder)

@@ -18,6 +18,7 @@ from random import Random
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split, Splits
@@ -27,9 +28,7 @@ from automl_ext.nas.spaces.nasbench201 import NASBench201
 from automl_ext.nas.spaces.space import Space, supernet_of
 from automl_ext.nas.spaces.supernet import Choice, Supernet, recalibrate
 from automl_ext.nas.training.batches import accuracy, augment, epoch_batches, take, to_device
-from automl_ext.nas.training.supernet_step import part_loss
 from automl_ext.nas.training.training_options import LARGEST, ClassWeights, check_class_weights, class_weights
-from automl_ext.training import ranks
 from automl_ext.training.checks import check_range, check_seed
 from automl_ext.training.epochs import set_cosine_lr
 from automl_ext.training.errors import UserError
@@ -168,9 +167,8 @@ class UniformSupernet:
         ``zero_grad`` sets the gradients to None, so operations that do not run get neither weight decay nor momentum.
         """
         self.optimizer.zero_grad()
-        loss = part_loss(self.supernet, batch, choices, self.class_weights)
+        loss = F.cross_entropy(self.supernet(batch.images, *choices), batch.labels, self.class_weights)
         loss.backward()
-        ranks.add_up_gradients(self.supernet.weights())
         nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
         self.optimizer.step()
         return loss.detach()

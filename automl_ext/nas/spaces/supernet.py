@@ -14,6 +14,7 @@ from automl_ext.ops.mixed import cell_aggregate
 
 # How operations that did not run enter a node. It affects only the gradient of α; see SuperCell.
 Form = Literal["nb201", "darts"]
+NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)  # the second one on several GPUs
 
 
 class Choice(NamedTuple):
@@ -189,7 +190,7 @@ def batch_accuracy(supernet: Supernet, images: Tensor, labels: Tensor, choices: 
         labels: [N].
         choices: the architecture.
     """
-    norms = [module for module in supernet.modules() if isinstance(module, nn.BatchNorm2d)]
+    norms = [module for module in supernet.modules() if isinstance(module, NORMS)]
     was_training = supernet.training
     supernet.train()
     for norm in norms:
@@ -213,7 +214,7 @@ def recalibrate(supernet: Supernet, images: Tensor, choices: list[Choice]) -> No
         choices: the architecture.
     """
     for module in supernet.modules():
-        if isinstance(module, nn.BatchNorm2d):
+        if isinstance(module, NORMS):
             module.reset_running_stats()
             module.momentum = None  # a cumulative average over the following batches
     supernet.train()

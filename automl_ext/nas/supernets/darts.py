@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split
@@ -27,7 +28,6 @@ from automl_ext.nas.supernets.candidates import masked
 from automl_ext.nas.supernets.loop import Iteration, frozen
 from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import SupernetConfig
-from automl_ext.nas.training.supernet_step import part_loss
 from automl_ext.training import ranks
 from automl_ext.training.checks import check_range
 from automl_ext.training.epochs import set_cosine_lr
@@ -80,6 +80,7 @@ class DARTS:
         rng: torch.Generator,
     ) -> None:
         self.config, self.supernet, self.allowed = config, supernet, allowed
+        self.network = ranks.data_parallel(supernet)  # its gradients are the means over all processes
         self.class_weights = class_weights  # nothing is drawn from rng
         self.weight_optimizer = torch.optim.SGD(
             supernet.weights(),
@@ -113,9 +114,8 @@ class DARTS:
         with torch.no_grad():
             choices = mix(masked(self.supernet.alphas, self.allowed))
         self.weight_optimizer.zero_grad()
-        loss = part_loss(self.supernet, batch, choices, self.class_weights)
+        loss = F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
         loss.backward()
-        ranks.add_up_gradients(self.supernet.weights())
         nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
         self.weight_optimizer.step()
         return loss.detach(), choices
@@ -127,10 +127,9 @@ class DARTS:
         """
         with frozen(self.supernet.weights()):
             choices = mix(masked(self.supernet.alphas, self.allowed))
-            loss = part_loss(self.supernet, batch, choices, self.class_weights)
+            loss = F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
             self.alpha_optimizer.zero_grad()
             loss.backward()
-            ranks.add_up_gradients(self.supernet.alphas)
             self.alpha_optimizer.step()
         return loss.detach(), choices
 

@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split
@@ -43,7 +44,6 @@ from automl_ext.nas.supernets.candidates import masked
 from automl_ext.nas.supernets.loop import Iteration, frozen
 from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import SupernetConfig
-from automl_ext.nas.training.supernet_step import part_loss
 from automl_ext.ops.gumbel import gumbel_entmax15
 from automl_ext.training import ranks
 from automl_ext.training.checks import check_range
@@ -114,6 +114,7 @@ class EntmaxGDAS:
         rng: torch.Generator,
     ) -> None:
         self.config, self.supernet, self.allowed = config, supernet, allowed
+        self.network = ranks.data_parallel(supernet)  # its gradients are the means over all processes
         self.class_weights, self.rng = class_weights, rng
         self.weight_optimizer = torch.optim.SGD(
             supernet.weights(),
@@ -151,9 +152,8 @@ class EntmaxGDAS:
         with torch.no_grad():
             choices = sample(masked(self.supernet.alphas, self.allowed), tau, self.rng)
         self.weight_optimizer.zero_grad()
-        loss = part_loss(self.supernet, batch, choices, self.class_weights)
+        loss = F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
         loss.backward()
-        ranks.add_up_gradients(self.supernet.weights())
         nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
         self.weight_optimizer.step()
         return loss.detach(), choices
@@ -165,10 +165,9 @@ class EntmaxGDAS:
         """
         with frozen(self.supernet.weights()):
             choices = sample(masked(self.supernet.alphas, self.allowed), tau, self.rng)
-            loss = part_loss(self.supernet, batch, choices, self.class_weights)
+            loss = F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
             self.alpha_optimizer.zero_grad()
             loss.backward()
-            ranks.add_up_gradients(self.supernet.alphas)
             self.alpha_optimizer.step()
         return loss.detach(), choices
 

@@ -35,7 +35,7 @@ class Iteration(NamedTuple):
     """The measurements of one iteration of an algorithm.
 
     Attributes:
-        loss: the loss of the training batch, 0-dim, detached; with several ranks, this rank's part of it.
+        loss: the loss of the training batch, 0-dim, detached.
         choices: the operations that ran, one choice per kind of cell and forward pass.
         alpha_loss: the same loss of the validation batch; None if α was fixed.
         tau: the temperature; 1 if the algorithm has none.
@@ -65,8 +65,8 @@ class SupernetAlgorithm(Protocol):
         Args:
             epoch: the number of completed epochs.
             progress: the completed fraction of the search, 0 to 1.
-            train: augmented batches of the images for the weights.
-            valid: augmented batches of the images for α.
+            train: augmented batches of the images for the weights; of several processes, each gets its parts.
+            valid: the same of the images for α.
         """
         ...
 
@@ -139,11 +139,16 @@ class SupernetSearch:
         """Return α, −inf for operations that are no candidates."""
         return masked([alpha.detach() for alpha in self.supernet.alphas], self.allowed)
 
-    def batches(self, images: Split, order: Iterable[Tensor]) -> Iterator[Split]:
-        """Iterate over batches of augmented images, drawn when they are taken, and their labels."""
+    def batches(self, split: Split, order: Iterable[Tensor]) -> Iterator[Split]:
+        """Iterate over this process's parts of batches of augmented images, drawn when they are taken, and labels.
+
+        All processes draw the random numbers of whole batches, so they go on with the same numbers.
+        """
         for index in order:
-            batch = take(images, index)
-            yield Split(augment(batch.images, self.config.shift, self.config.flip, self.rng), batch.labels)
+            batch = take(split, index)
+            images = augment(batch.images, self.config.shift, self.config.flip, self.rng)
+            own = ranks.part(len(index))
+            yield Split(images[own], batch.labels[own])
 
     def state_dict(self) -> dict[str, Any]:
         return {
@@ -165,7 +170,7 @@ class SupernetSearch:
 
 
 def _mean(losses: list[Tensor]) -> float:
-    return ranks.add_up(torch.stack(losses).mean()).item()
+    return ranks.mean(torch.stack(losses).mean()).item()
 
 
 def build_supernet(space: Space[Any], shape: dict[str, int], config: SupernetConfig) -> Supernet:

@@ -23,7 +23,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -41,7 +41,6 @@ from automl_ext.nas.supernets.loop import Iteration, SupernetSearch
 from automl_ext.nas.supernets.run import search_supernet
 from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.nas.training.batches import epoch_batches
-from automl_ext.nas.training.supernet_step import part_loss
 from automl_ext.nas.training.training_options import LARGEST
 from automl_ext.training import ranks
 from automl_ext.training.checks import check_range
@@ -86,6 +85,7 @@ class EqualWeights:
         rng: torch.Generator,
     ) -> None:
         self.config, self.supernet, self.allowed, self.class_weights = config, supernet, allowed, class_weights
+        self.network = ranks.data_parallel(supernet)  # its gradients are the means over all processes
         self.optimizer = sgd(supernet, config, config.lr)
         self.optimizers: dict[str, Optimizer] = {"weight_optimizer": self.optimizer}
 
@@ -96,39 +96,22 @@ class EqualWeights:
         """
         set_cosine_lr(self.optimizer, progress, self.config.lr, self.config.lr_min)
         choices = mix(masked([alpha.detach() for alpha in self.supernet.alphas], self.allowed))
-        fixed = choices, self.config.grad_clip, self.class_weights
-        return Iteration(weight_step(self.supernet, self.optimizer, next(train), *fixed), choices)
+        return Iteration(self.weight_step(self.optimizer, next(train), choices), choices)
+
+    def weight_step(self, optimizer: Optimizer, batch: Split, choices: list[Choice]) -> Tensor:
+        """Take one SGD step on the weights. Return the loss of the batch, 0-dim, detached."""
+        optimizer.zero_grad()
+        loss = F.cross_entropy(self.network(batch.images, *choices), batch.labels, self.class_weights)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.supernet.weights(), self.config.grad_clip)
+        optimizer.step()
+        return loss.detach()
 
 
 def sgd(supernet: Supernet, config: SupernetConfig, lr: float) -> torch.optim.SGD:
     """Make the optimizer of the weights."""
     momentum, decay = config.momentum, config.weight_decay
     return torch.optim.SGD(supernet.weights(), lr=lr, momentum=momentum, weight_decay=decay, nesterov=momentum > 0)
-
-
-def weight_step(
-    supernet: Supernet,
-    optimizer: Optimizer,
-    batch: Split,
-    choices: list[Choice],
-    grad_clip: float,
-    class_weights: Tensor | None,
-) -> Tensor:
-    """Take one SGD step on the weights. Return the loss, 0-dim, detached; with several ranks, this rank's part of it.
-
-    Args:
-        batch: images and labels.
-        choices: the operations that run.
-        grad_clip: the largest norm of the gradient.
-        class_weights: weights of the classes in the loss, [classes]; None: 1.
-    """
-    optimizer.zero_grad()
-    loss = part_loss(supernet, batch, choices, class_weights)
-    loss.backward()
-    ranks.add_up_gradients(supernet.weights())
-    nn.utils.clip_grad_norm_(supernet.weights(), grad_clip)
-    optimizer.step()
-    return loss.detach()
 
 
 class Perturbation:
@@ -262,13 +245,12 @@ class Perturbation:
 
     def tune(self) -> float:
         """Train the weights with the decisions so far. Return the mean loss."""
-        search, losses = self.search, []
+        search, algorithm, losses = self.search, cast(EqualWeights, self.search.algorithm), []
         for _ in range(self.tune_epochs):
             order = epoch_batches(len(search.weight_images.labels), search.config.batch_size, search.rng)
             for batch in search.batches(search.weight_images, order):
-                fixed = self.choices(), search.config.grad_clip, search.class_weights
-                losses.append(weight_step(self.supernet, self.optimizer, batch, *fixed))
-        return ranks.add_up(torch.stack(losses).mean()).item()
+                losses.append(algorithm.weight_step(self.optimizer, batch, self.choices()))
+        return ranks.mean(torch.stack(losses).mean()).item()
 
     def genotypes(self) -> list[Any]:
         """Return the architecture that each finished order derived."""

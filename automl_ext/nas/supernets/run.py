@@ -20,7 +20,7 @@ from automl_ext.nas.supernets.candidates import decode, derived_choices
 from automl_ext.nas.supernets.loop import SupernetAlgorithm, SupernetSearch
 from automl_ext.nas.supernets.supernet_options import SupernetConfig
 from automl_ext.nas.training.batches import accuracy, to_device
-from automl_ext.parallel.ranked_run import open_run
+from automl_ext.parallel.ranked_run import check_equal, open_run
 from automl_ext.training import ranks
 from automl_ext.training.epochs import Epochs
 from automl_ext.training.machine.device import choose_device
@@ -76,6 +76,7 @@ def search_supernet(
     space = space or spaces.space(config.space)
     config, splits = prepare(config, data)
     device = choose_device(config.device)
+    check_equal(config, name)
     job = SupernetSearch(config, space, splits, device, make)  # may raise: before the run directory exists
     found: dict[str, Any] | None = None
     training: NetworkTraining | None = None

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split, Splits
@@ -30,14 +29,15 @@ def epoch_batches(size: int, batch_size: int, generator: torch.Generator) -> lis
 
 
 def check_batches(batch_size: int, images: int) -> None:
-    """Check that every rank gets images of every batch.
+    """Check that several processes get equal parts of every batch.
 
     Raises:
-        UserError: the batches have fewer images than there are ranks.
+        UserError: the batches cannot be divided, or batch norm would get single images.
     """
-    size = min(batch_size, images)
-    if size < ranks.count():
-        raise UserError(f"batch_size: expected at least one image for each of {ranks.count()} processes, got {size}")
+    count, size = ranks.count(), min(batch_size, images)
+    if count > 1 and (batch_size % count or size < 2 * count):
+        got = batch_size if batch_size % count else size
+        raise UserError(f"batch_size: expected a multiple of {count} processes, at least {2 * count}, got {got}")
 
 
 def take(split: Split, index: Tensor) -> Split:
@@ -104,22 +104,6 @@ def train_and_valid(splits: Splits) -> Split:
     """Concatenate the training and validation images, which a final training uses together."""
     parts = (splits.train, splits.valid)
     return Split(torch.cat([p.images for p in parts]), torch.cat([p.labels for p in parts]))
-
-
-def batch_loss(logits: Tensor, labels: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Compute this rank's part of the mean cross-entropy of a batch. The sum over the ranks is the mean.
-
-    Args:
-        logits: of this rank's part of the images, [n, classes].
-        labels: of the whole batch, [N].
-        class_weights: weights of the classes, [classes]; None: 1.
-    """
-    own = ranks.part(len(labels))
-    loss = F.cross_entropy(logits, labels[own], class_weights)
-    if ranks.count() == 1:
-        return loss
-    weights = torch.ones(len(labels), device=labels.device) if class_weights is None else class_weights[labels]
-    return loss * (weights[own].sum() / weights.sum())
 
 
 @torch.no_grad()

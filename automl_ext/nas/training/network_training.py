@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.data.images import Split, Splits
@@ -13,7 +14,6 @@ from automl_ext.nas.spaces.space import Space
 from automl_ext.nas.training.batches import (
     accuracy,
     augment,
-    batch_loss,
     check_batches,
     cutout,
     epoch_batches,
@@ -21,7 +21,6 @@ from automl_ext.nas.training.batches import (
     to_device,
     train_and_valid,
 )
-from automl_ext.nas.training.synced_norm import synced_norms
 from automl_ext.nas.training.training_options import TrainingConfig, class_weights
 from automl_ext.training import ranks
 from automl_ext.training.epochs import set_cosine_lr
@@ -70,6 +69,7 @@ class NetworkTraining:
         if config.auxiliary:
             add_auxiliary_head(network)
         self.network = network.to(device)
+        self.trained = ranks.data_parallel(self.network)  # its gradients are the means over all processes
         self.optimizer = torch.optim.SGD(
             self.network.parameters(),
             lr=config.lr,
@@ -92,7 +92,6 @@ class NetworkTraining:
             batches = epoch_batches(len(self.split.labels), self.config.batch_size, self.generator)
             if self.drop_path is not None:
                 self.drop_path.probability = self.config.drop_path * self.epoch / self.epochs
-                self.drop_path.images = len(batches[0])
             losses, correct = [], []
             for i, index in enumerate(batches):
                 progress = (self.epoch + i / len(batches)) / self.epochs
@@ -101,43 +100,33 @@ class NetworkTraining:
                 images = augment(batch.images, self.config.shift, self.config.flip, self.generator)
                 images = cutout(images, self.config.cutout, self.generator)
                 own = ranks.part(len(index))
-                loss, logits = self.loss_and_logits(images[own], batch.labels)
+                labels = batch.labels[own]
+                loss, logits = self.loss_and_logits(images[own], labels)
                 self.optimizer.zero_grad()
                 loss.backward()
-                ranks.add_up_gradients(self.network.parameters())
                 self.optimizer.step()
                 losses.append(loss.detach())
-                right = (logits.detach().argmax(-1) == batch.labels[own]).float().mean()
-                correct.append(right * (len(logits) / len(index)))
+                correct.append((logits.detach().argmax(-1) == labels).float().mean())
             self.epoch += 1
-        scalars = {"loss": ranks.add_up(torch.stack(losses).mean()).item(), "lr": lr}
-        scalars["train_accuracy"] = ranks.add_up(torch.stack(correct).mean()).item()
+        scalars = {"loss": ranks.mean(torch.stack(losses).mean()).item(), "lr": lr}
+        scalars["train_accuracy"] = ranks.mean(torch.stack(correct).mean()).item()
         if self.held_out is not None:
             scalars["valid_accuracy"] = accuracy(self.network, self.held_out)
         return scalars
 
     def loss(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Compute the cross-entropy of a batch, plus the weighted loss of the auxiliary head if there is one.
-
-        Args:
-            images: this rank's part of the batch; with one rank, the batch.
-            labels: of the whole batch.
-
-        Returns:
-            This rank's part of the loss.
-        """
+        """Compute the cross-entropy of a batch, plus the weighted loss of the auxiliary head if there is one."""
         return self.loss_and_logits(images, labels)[0]
 
     def loss_and_logits(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute :meth:`loss`, and return the logits too."""
         weight = self.class_weights
-        with synced_norms():
-            output = self.network(images)
+        output = self.trained(images)
         logits, auxiliary = output if self.config.auxiliary else (output, None)
         self.check(logits, images)
-        loss = batch_loss(logits, labels, weight)
+        loss = F.cross_entropy(logits, labels, weight)
         if auxiliary is not None:
-            loss = loss + self.config.auxiliary * batch_loss(auxiliary, labels, weight)
+            loss = loss + self.config.auxiliary * F.cross_entropy(auxiliary, labels, weight)
         return loss, logits
 
     def check(self, logits: Any, images: Tensor) -> None:
@@ -176,7 +165,6 @@ class DropPath:
 
     Attributes:
         probability: the present drop probability, initially 0.
-        images: size of the present batch, of which a rank's network sees a part; None: as many as the network sees.
 
     Raises:
         UserError: the network has no method ``paths``.
@@ -186,7 +174,6 @@ class DropPath:
         if not hasattr(network, "paths"):
             raise UserError("--drop-path: networks of this space have no method paths, so drop-path is not supported")
         self.generator, self.probability = generator, 0.0
-        self.images: int | None = None
         for operation in network.paths():  # type: ignore[operator]
             operation.register_forward_hook(self._drop)
 
@@ -194,7 +181,7 @@ class DropPath:
         if not module.training or not self.probability:
             return output
         keep = 1 - self.probability
-        images = len(output) if self.images is None else self.images
+        images = len(output) * ranks.count()  # of the whole batch
         kept = (torch.rand(images, generator=self.generator) < keep)[ranks.part(images)]
         return output * (kept / keep).to(output)[:, None, None, None]
 

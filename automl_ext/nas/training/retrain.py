@@ -13,7 +13,7 @@ from automl_ext.nas.training.batches import without_validation
 from automl_ext.nas.training.network_training import NetworkTraining
 from automl_ext.nas.training.result import measure
 from automl_ext.nas.training.training_options import TrainingConfig
-from automl_ext.parallel.ranked_run import open_run
+from automl_ext.parallel.ranked_run import check_equal, open_run
 from automl_ext.training.epochs import Epochs
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device
@@ -57,6 +57,7 @@ def retrain(
     genotype = spaces.parse_genotype(space, config.genotype)
     config, splits = prepare(config, data)
     device = choose_device(config.device)
+    check_equal(config, "retrain")
     used, held_out = (without_validation(splits), splits.valid) if config.validate else (splits, None)
     # This may raise an error, so it comes before the run directory is made.
     training = NetworkTraining(config, space, genotype, used, device, held_out)
