@@ -20,6 +20,7 @@ import warnings
 from collections.abc import Iterator
 
 import torch
+from torch.autograd import forward_ad
 
 BACKENDS = ("auto", "native", "reference")
 REBUILD = "pip install --no-build-isolation --force-reinstall --no-deps <path to the automl_ext source>"
@@ -127,13 +128,20 @@ def why_not_native(device: torch.device) -> str | None:
     return f"{reason}. Rebuild: {REBUILD}"
 
 
+def forward_mode() -> bool:
+    """Return whether forward-mode differentiation is active: in ``forward_ad.dual_level`` or ``torch.func.jvp``."""
+    return forward_ad._current_level >= 0
+
+
 def use_native(x: torch.Tensor) -> bool:
     """Return whether the current backend uses a compiled kernel for tensors on ``x``'s device.
+
+    The kernels have no forward-mode derivatives: while that mode is active, all ops use the PyTorch reference.
 
     Raises:
         BackendError: the backend is ``native`` and there is no kernel for this device.
     """
-    if _backend == "reference":
+    if _backend == "reference" or forward_ad._current_level >= 0:  # forward_mode(), inlined: each call pays for this
         return False
     if _loaded and x.device.type in _devices:
         return True

@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from automl_ext import _native
+
 
 class _MixedOp(torch.autograd.Function):
     """Compute Σ wₖxₖ without reading inputs of weight 0, but with gradients for all weights.
@@ -41,9 +43,31 @@ class _MixedOp(torch.autograd.Function):
         return (grad_weights, *grad_inputs)
 
 
+class _MixedOpForward(_MixedOp):
+    """With a forward-mode derivative. A class of its own: torch.compile does not support a Function that has one."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Tensor:
+        weights, *inputs = ctx.saved_tensors
+        of_weights, *of_inputs = tangents
+        total = torch.zeros_like(inputs[0], dtype=weights.dtype)
+        for k, (x, dx) in enumerate(zip(inputs, of_inputs, strict=True)):
+            if of_weights is not None:
+                total = total + of_weights[k] * x.to(weights.dtype)
+            if dx is not None:
+                total = total + weights[k] * dx.to(weights.dtype)
+        return total.to(inputs[0].dtype)
+
+
 def mixed_op_reference(inputs: list[Tensor], weights: Tensor, positions: list[int]) -> Tensor:
     """Return Σ weights[positions[k]]·inputs[k] in the inputs' dtype, accumulated in at least float32."""
     given = weights[torch.tensor(positions, device=weights.device)]
     accumulate = torch.float64 if inputs[0].dtype == torch.float64 else torch.float32
-    y: Tensor = _MixedOp.apply(given.to(accumulate), *inputs)  # type: ignore[no-untyped-call]
+    function = _MixedOpForward if _native.forward_mode() else _MixedOp
+    y: Tensor = function.apply(given.to(accumulate), *inputs)  # type: ignore[no-untyped-call]
     return y

@@ -235,7 +235,12 @@ def gru_cell(
 def _gru_cell_reference(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
 ) -> Tensor:
-    return torch.gru_cell(_matrix(x), _matrix(h), w_ih, w_hh, b_ih, b_hh).reshape(h.shape)
+    # Not torch.gru_cell: it has no batching rule in forward mode.
+    reset_x, update_x, new_x = F.linear(x, w_ih, b_ih).chunk(3, -1)
+    reset_h, update_h, new_h = F.linear(h, w_hh, b_hh).chunk(3, -1)
+    update = torch.sigmoid(update_x + update_h)
+    new = torch.tanh(new_x + torch.sigmoid(reset_x + reset_h) * new_h)
+    return new + update * (h - new)
 
 
 def _check_gru_cell(x: object, h: object, w_ih: object, w_hh: object, b_ih: object, b_hh: object) -> None:

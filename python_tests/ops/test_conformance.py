@@ -142,13 +142,69 @@ def test_vmap_of_grad_and_jacrev(spec: OpSpec, device: str) -> None:
     torch.testing.assert_close(vectorized, looped)
 
 
-@native_only
 @differentiable_op
-def test_forward_mode_is_refused(spec: OpSpec, device: str) -> None:
+def test_forward_mode(spec: OpSpec, device: str) -> None:
     dim = spec.dims[-1]
     tensors, others = made(spec, 4, dim, 5, device)
+
+    def function(*xs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(y for y in spec.outputs(xs, dim, **others) if y.is_floating_point())
+
+    def loss(*xs: Tensor) -> Tensor:
+        return sum((y * y.cos()).sum() for y in function(*xs))
+
+    if "hard" not in spec.name:  # a step function, whose derivative is defined as that of the soft sample
+        assert torch.autograd.gradcheck(
+            function,
+            cast(tensors, torch.float64),
+            check_forward_ad=True,
+            check_backward_ad=False,
+            check_batched_forward_grad=True,
+            check_undefined_grad=False,
+        )
+    func, every = torch.func, tuple(range(len(tensors)))
+    torch.testing.assert_close(func.jacfwd(function, every)(*tensors), func.jacrev(function, every)(*tensors))
+    gradient = func.grad(loss, every)
+    hessian = func.jacrev(gradient, every)(*tensors)
+    torch.testing.assert_close(func.jacfwd(gradient, every)(*tensors), hessian)
+    torch.testing.assert_close(func.jacrev(func.jacfwd(loss, every), every)(*tensors), hessian)
+
+    def along(x: Tensor, dx: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        return func.jvp(lambda x: function(x, *tensors[1:]), (x,), (dx,))
+
+    xs, dxs = torch.stack([tensors[0], -tensors[0]]), torch.stack([tensors[0].cos(), tensors[0].sin()])
+    together = func.vmap(along)(xs, dxs)
+    for sample in range(2):
+        alone = along(xs[sample], dxs[sample])
+        for y, z in zip((*alone[0], *alone[1]), (*together[0], *together[1]), strict=True):
+            torch.testing.assert_close(z[sample], y)
+
+
+@every_op
+def test_forward_mode_does_not_change_the_result(spec: OpSpec, device: str) -> None:
+    dim = spec.dims[-1]
+    tensors, others = made(spec, 9, dim, 5, device)
+    dtypes = (torch.float64, torch.float32, torch.bfloat16)
+    for inputs in (cast(tensors, dtype, grad=False) for dtype in dtypes):
+        values, tangents = torch.func.jvp(lambda *xs: spec.outputs(xs, dim, **others), tuple(inputs), tuple(inputs))
+        for y, z, dz in zip(spec.outputs(inputs, dim, **others), values, tangents, strict=True):
+            torch.testing.assert_close(z, y)
+            assert spec.differentiable or not dz.any()
+
+
+@native_only
+@differentiable_op
+def test_the_compiled_ops_refuse_forward_mode(spec: OpSpec, device: str) -> None:
+    tensors, others = made(spec, 4, spec.dims[-1], 5, device)
+    name, arguments = spec.native(tensors, spec.dims[-1], **others)[0]
+    call = getattr(torch.ops.automl_ext, name).default
+    first = arguments[0][0] if isinstance(arguments[0], list) else arguments[0]
+
+    def function(x: Tensor) -> object:
+        return call([x, *arguments[0][1:]] if isinstance(arguments[0], list) else x, *arguments[1:])
+
     with pytest.raises(NotImplementedError, match="forward-mode"):
-        torch.func.jvp(lambda x: spec.outputs([x, *tensors[1:]], dim, **others)[0], (tensors[0],), (tensors[0],))
+        torch.func.jvp(function, (first,), (first,))
 
 
 @every_op

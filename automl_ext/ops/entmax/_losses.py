@@ -14,7 +14,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from automl_ext import _native
 from automl_ext.ops._checks import check_float_tensor
 from automl_ext.ops.entmax._bisect import (
     NORMMAX_MIN_ALPHA,
@@ -86,9 +88,13 @@ def normmax_bisect_loss(X: Tensor, target: Tensor, alpha: float | Tensor = 2, n_
 
 
 def _constant(alpha: float | Tensor, X: Tensor, op: str, low: float, above: bool = False) -> float | Tensor:
-    if isinstance(alpha, Tensor) and alpha.requires_grad:
+    if isinstance(alpha, Tensor) and (alpha.requires_grad or _has_tangent(alpha)):
         raise ValueError(f"{op}: alpha: the loss has no gradient in alpha; pass alpha.detach()")
     return check_row_parameter(alpha, "alpha", op, X, [*X.shape[:-1], 1], low, math.inf, above=above)
+
+
+def _has_tangent(x: Tensor) -> bool:
+    return _native.forward_mode() and forward_ad.unpack_dual(x).tangent is not None
 
 
 def _gini_entropy(p: Tensor) -> Tensor:
@@ -135,7 +141,8 @@ def _loss(
     gain = row_sum(torch.where(q == 0, 0, q * shift_by_max(x.detach())[0])).squeeze(-1)
     value = (entropy(p.detach()) + gain).clamp(min=0)
     value = torch.where((target >= 0) & (target < classes), value, torch.nan)
-    loss: Tensor = _WithGradient.apply(x, residual, value)  # type: ignore[no-untyped-call]
+    function = _WithTangent if _native.forward_mode() else _WithGradient
+    loss: Tensor = function.apply(x, residual, value)  # type: ignore[no-untyped-call]
     return loss.to(dtype)
 
 
@@ -143,8 +150,7 @@ class _WithGradient(torch.autograd.Function):
     """Return ``value`` [...] with ``residual`` [..., C] as its gradient with respect to x [..., C].
 
     The graph of the residual is kept, so the second derivative is the Jacobian of the map. With plain operations the
-    first derivative would be a difference of rounded terms. There is no forward mode, because torch.compile does not
-    support an autograd.Function with one.
+    first derivative would be a difference of rounded terms.
     """
 
     generate_vmap_rule = True
@@ -161,3 +167,17 @@ class _WithGradient(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
         (residual,) = ctx.saved_tensors
         return grad.unsqueeze(-1) * residual, None, None
+
+
+class _WithTangent(_WithGradient):
+    """With a forward-mode derivative. A class of its own: torch.compile does not support a Function that has one."""
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+        ctx.save_for_backward(inputs[1])
+        ctx.save_for_forward(inputs[1])
+
+    @staticmethod
+    def jvp(ctx: Any, dx: Tensor, dresidual: Tensor, dvalue: Tensor) -> Tensor:
+        (residual,) = ctx.saved_tensors
+        return row_sum(residual * dx).squeeze(-1)

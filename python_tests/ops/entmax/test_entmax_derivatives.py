@@ -32,6 +32,8 @@ def test_derivatives_in_alpha_and_budget():
     ):
         assert gradcheck(f, (x, parameter))
         assert gradgradcheck(f, (x, parameter))
+        forward, reverse = torch.func.jacfwd(f, (0, 1)), torch.func.jacrev(f, (0, 1))
+        torch.testing.assert_close(forward(x, parameter), reverse(x, parameter))
 
 
 def test_derivative_in_alpha_at_one():
@@ -82,7 +84,10 @@ def test_func_transforms(sparse_map):
     gradient = torch.func.grad(energy)
     torch.testing.assert_close(torch.vmap(sparse_map)(x), sparse_map(x))
     torch.testing.assert_close(torch.vmap(gradient)(x), torch.stack([gradient(row) for row in x]))
-    torch.testing.assert_close(torch.func.jacrev(gradient)(x[0]), torch.autograd.functional.hessian(energy, x[0]))
+    hessian = torch.autograd.functional.hessian(energy, x[0])
+    torch.testing.assert_close(torch.func.jacrev(gradient)(x[0]), hessian)
+    torch.testing.assert_close(torch.func.hessian(energy)(x[0]), hessian)  # forward over reverse
+    torch.testing.assert_close(torch.func.jacfwd(sparse_map)(x), torch.func.jacrev(sparse_map)(x))
 
 
 def test_parameter_under_vmap():

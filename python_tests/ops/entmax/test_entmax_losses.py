@@ -77,6 +77,10 @@ def test_derivatives(loss, Loss, sparse_map):
     X.requires_grad_()
     assert gradcheck(lambda x: loss(x, target), (X,))
     assert gradgradcheck(lambda x: loss(x, target), (X,))
+    X = X.detach()
+    torch.testing.assert_close(torch.func.jacfwd(loss)(X, target), torch.func.jacrev(loss)(X, target))
+    gradient = torch.func.grad(lambda x: loss(x, target).square().sum())
+    torch.testing.assert_close(torch.func.jacfwd(gradient)(X), torch.func.jacrev(gradient)(X))
 
 
 def test_alpha_per_row_and_cross_entropy():
@@ -231,3 +235,5 @@ def test_parameter_errors():
             entmax.SparsemaxLoss(ignore_index=bad)
     with pytest.raises(ValueError, match="alpha: the loss has no gradient in alpha"):
         entmax.entmax_bisect_loss(X, Y, torch.tensor(1.5, requires_grad=True))
+    with pytest.raises(ValueError, match="alpha: the loss has no gradient in alpha"):
+        torch.func.jacfwd(lambda alpha: entmax.entmax_bisect_loss(X, Y, alpha))(torch.tensor(1.5))

@@ -50,6 +50,15 @@ def test_td_targets_dtypes_and_no_gradient(dtype):
     assert ((got - want).abs() <= torch.finfo(dtype).eps * want.abs().clamp(min=1)).all()
 
 
+def test_targets_have_no_tangent():
+    p, r, end, d = transitions()
+    calls = (lambda p, r, d: td_targets(r, p, end, d), lambda p, r, d: categorical_projection(p, r, end, d, -2.0, 2.0))
+    for call in calls:
+        value, tangent = torch.func.jvp(call, (p, r, d), (p, r, d))
+        torch.testing.assert_close(value, call(p, r, d))
+        assert not tangent.any()
+
+
 @pytest.mark.parametrize("atoms", [2, 3, 11, 51])
 @pytest.mark.parametrize("bounds", [(-10.0, 10.0), (-1.0, 2.5), (0.0, 1e-3)])
 def test_projection_brute_force(atoms, bounds):
