@@ -63,8 +63,8 @@ def checks(device: torch.device) -> tuple[dict[str, Callable[[], Outputs]], list
         "mlp": lambda: automl_ext.mlp(logits, layers, biases),
         "gru_cell": lambda: automl_ext.gru_cell(logits, state, *gates),
         "categorical_log_probs": lambda: automl_ext.categorical_log_probs(logits, actions),
-        "clipped_surrogate": lambda: automl_ext.clipped_surrogate(
-            log_rhos, 0.5 * values.detach(), rewards.detach(), 0.2
+        "policy_gradient_loss": lambda: automl_ext.policy_gradient_loss(
+            log_rhos, rewards, values, next_values, rewards, old_log_probs=0.5 * values.detach()
         ),
         "mixed_op": lambda: automl_ext.mixed_op(xs, weights),
         "cell_aggregate": lambda: automl_ext.cell_aggregate([xs, xs], torch.stack([weights, -weights / 2])),

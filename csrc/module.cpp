@@ -1,4 +1,4 @@
-// The extension module. Importing it registers the ops with torch; it also has build information, short calls of the networks, and the replay.
+// The extension module. Importing it registers the ops with torch; it also has build information, short calls of some ops, and the replay.
 #include <ATen/Parallel.h>
 #include <pybind11/pybind11.h>
 
@@ -8,6 +8,7 @@
 
 #include "instruction_sets/kernels.h"
 #include "mlp/mlp_module.h"
+#include "policy/policy_module.h"
 #include "replay/replay_module.h"
 
 namespace {
@@ -30,5 +31,6 @@ PYBIND11_MODULE(_C, m) {
   m.def("parallel_threads", &parallel_threads);
   m.def("compiled_instruction_sets", &automl_ext::compiled_instruction_sets);
   automl_ext::bind_mlp(m);
+  automl_ext::bind_policy(m);
   automl_ext::bind_replay(m);
 }

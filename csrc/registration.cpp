@@ -106,9 +106,16 @@ TORCH_LIBRARY(automl_ext, m) {
   m.def(
       "_categorical_log_probs_backward(Tensor? grad_log_probs, Tensor? grad_entropy, Tensor logits, Tensor actions) "
       "-> Tensor");
-  // All tensors have one shape. old_log_probs and advantages have no gradient.
-  m.def("clipped_surrogate(Tensor log_probs, Tensor old_log_probs, Tensor advantages, float clip) -> Tensor");
+  // All tensors have one shape. Only log_probs, entropy and values have gradients, and only of the first result. The results
+  // have no dims.
   m.def(
-      "_clipped_surrogate_backward(Tensor grad, Tensor log_probs, Tensor old_log_probs, Tensor advantages, float clip) "
-      "-> Tensor");
+      "policy_gradient_loss(Tensor log_probs, Tensor entropy, Tensor values, Tensor advantages, Tensor returns, "
+      "Tensor? old_log_probs, Tensor? old_values, Tensor? weights, float clip, float value_clip, float vf_coef, "
+      "float ent_coef) -> (Tensor loss, Tensor policy_loss, Tensor value_loss, Tensor mean_entropy)");
+  // Called if a gradient is needed. of_log_probs and of_values: the gradients of the loss.
+  m.def(
+      "_policy_gradient_loss_trained(Tensor log_probs, Tensor entropy, Tensor values, Tensor advantages, "
+      "Tensor returns, Tensor? old_log_probs, Tensor? old_values, Tensor? weights, float clip, float value_clip, "
+      "float vf_coef, float ent_coef) -> (Tensor loss, Tensor policy_loss, Tensor value_loss, Tensor mean_entropy, "
+      "Tensor of_log_probs, Tensor of_values)");
 }

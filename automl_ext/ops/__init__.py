@@ -11,7 +11,7 @@ if TYPE_CHECKING:  # loaded at first use
     from automl_ext.ops.mixed import cell_aggregate, mixed_op
     from automl_ext.ops.modules import GumbelMixedOp, MixedOp
     from automl_ext.ops.networks import FusedMLP, gru_cell, mlp
-    from automl_ext.ops.policy import categorical_log_probs, clipped_surrogate
+    from automl_ext.ops.policy import categorical_log_probs, policy_gradient_loss
     from automl_ext.ops.returns import discounted_returns, gae, lambda_returns, n_step_returns, retrace, vtrace
     from automl_ext.ops.targets import categorical_projection, td_targets
 
@@ -27,7 +27,6 @@ __all__ = [
     "categorical_log_probs",
     "categorical_projection",
     "cell_aggregate",
-    "clipped_surrogate",
     "discounted_returns",
     "entmax15",
     "gae",
@@ -39,6 +38,7 @@ __all__ = [
     "mixed_op",
     "mlp",
     "n_step_returns",
+    "policy_gradient_loss",
     "retrace",
     "sparsemax",
     "td_targets",

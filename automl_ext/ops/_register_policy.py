@@ -1,4 +1,4 @@
-"""Python registrations of ``categorical_log_probs`` and ``clipped_surrogate``: fake tensors and vmap."""
+"""Python registrations of ``categorical_log_probs`` and ``policy_gradient_loss``: fake tensors and vmap."""
 
 from __future__ import annotations
 
@@ -29,19 +29,34 @@ def register() -> None:
     def _(grad_log_probs: Tensor | None, grad_entropy: Tensor | None, logits: Tensor, actions: Tensor) -> Tensor:
         return logits.new_empty(logits.shape)
 
-    @register_fake("automl_ext::clipped_surrogate")
-    def _(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float) -> Tensor:
-        return log_probs.new_empty(log_probs.shape)
+    @register_fake("automl_ext::policy_gradient_loss")
+    def _(log_probs: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        loss, policy_loss, value_loss, mean_entropy = (log_probs.new_empty([]) for _ in range(4))
+        return loss, policy_loss, value_loss, mean_entropy
 
-    @register_fake("automl_ext::_clipped_surrogate_backward")
-    def _(grad: Tensor, log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float) -> Tensor:
-        return log_probs.new_empty(log_probs.shape)
+    @register_fake("automl_ext::_policy_gradient_loss_trained")
+    def _(log_probs: Tensor, *rest: Any) -> tuple[Tensor, ...]:
+        losses = (log_probs.new_empty([]) for _ in range(4))
+        return *losses, *(log_probs.new_empty(log_probs.shape) for _ in range(2))
 
     @register_vmap("automl_ext::categorical_log_probs")
     def _(info: Any, in_dims: Any, *tensors: Tensor) -> tuple[tuple[Tensor, Tensor], tuple[int, int]]:
         return ops.categorical_log_probs(*_together(in_dims, tensors)), (0, 0)
 
-    @register_vmap("automl_ext::clipped_surrogate")
-    def _(info: Any, in_dims: Any, *arguments: Any) -> tuple[Tensor, int]:
-        *tensors, clip = arguments
-        return ops.clipped_surrogate(*_together(in_dims[:3], tensors), clip), 0
+    # The kernel adds all elements, so the batch is a loop.
+    def each(call: Any, in_dims: Any, arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        batch = next(x.shape[d] for x, d in zip(arguments, in_dims, strict=True) if d is not None)
+        samples = [
+            call(*(x if d is None else x.select(d, i) for x, d in zip(arguments, in_dims, strict=True)))
+            for i in range(batch)
+        ]
+        results = tuple(torch.stack(xs) for xs in zip(*samples, strict=True))
+        return results, (0,) * len(results)
+
+    @register_vmap("automl_ext::policy_gradient_loss")
+    def _(info: Any, in_dims: Any, *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        return each(ops.policy_gradient_loss, in_dims, arguments)
+
+    @register_vmap("automl_ext::_policy_gradient_loss_trained")
+    def _(info: Any, in_dims: Any, *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        return each(ops._policy_gradient_loss_trained, in_dims, arguments)

@@ -27,6 +27,9 @@ from automl_ext.ops._checks import (
 )
 from automl_ext.ops._gumbel_reference import gumbel_argmax_reference, gumbel_reference
 
+if _native.is_loaded():
+    from automl_ext import _C  # type: ignore[attr-defined,unused-ignore]
+
 
 class _Unset(int):
     """An int subclass for a default value, to distinguish it from the same number passed by a caller."""
@@ -187,6 +190,14 @@ def gumbel_argmax(
         Indices, int64, in the shape of ``logits`` without ``dim``. Ties go to the lowest index; a row of only −inf
         gives 0.
     """
+    if seed is None and dim == -1 and _calls_kernel(logits):
+        try:
+            sampled: Tensor = _C.gumbel_argmax(logits, generator)
+            return sampled
+        except Exception:
+            check_float_tensor(logits, "logits", "gumbel_argmax")
+            _seed_tensor(seed, generator, logits, "gumbel_argmax")
+            raise
     check_float_tensor(logits, "logits", "gumbel_argmax")
     dim = check_dim(dim, logits.ndim, "gumbel_argmax")
     _check_categories(logits, dim, "gumbel_argmax")
@@ -195,6 +206,16 @@ def gumbel_argmax(
         index: Tensor = torch.ops.automl_ext.gumbel_argmax.default(logits, seed, dim)
         return index
     return gumbel_argmax_reference(logits, seed, dim)
+
+
+def _calls_kernel(logits: object) -> bool:
+    """Return whether to call the kernel without checks. It checks its arguments itself, faster."""
+    return (
+        isinstance(logits, Tensor)
+        and _native.use_native(logits)
+        and logits.numel() > 0
+        and not torch.compiler.is_compiling()
+    )
 
 
 def _sample(

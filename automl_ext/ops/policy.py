@@ -1,23 +1,27 @@
-"""Terms of policy-gradient losses: log-probabilities of categorical actions, and PPO's clipped surrogate."""
+"""Policy gradients: log-probabilities of categorical actions, and the loss of actor-critic methods and PPO."""
 
 from __future__ import annotations
 
-from typing import cast
+import math
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops._checks import (
-    autocast_enabled,
     check_clip,
     check_float_tensor,
+    check_number,
     describe,
     is_dense,
     promoted,
     wrong_device,
     wrong_type,
 )
+
+if _native.is_loaded():
+    from automl_ext import _C  # type: ignore[attr-defined,unused-ignore]
 
 
 def categorical_log_probs(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,9 +40,9 @@ def categorical_log_probs(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tens
     Raises:
         TypeError, ValueError: a wrong dtype, shape or device, or an action outside the range.
     """
-    if _use_kernel(logits, actions):
+    if _calls_kernel(logits):
         try:
-            log_probs, entropy = torch.ops.automl_ext.categorical_log_probs.default(logits, actions)
+            log_probs, entropy = _C.categorical_log_probs(logits, actions)
             return log_probs, entropy
         except Exception:
             _check_categorical(logits, actions)
@@ -50,14 +54,15 @@ def categorical_log_probs(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tens
     return _categorical_reference(logits, actions)
 
 
-def _use_kernel(*tensors: object) -> bool:
-    """Return whether the kernel takes the tensors as they are. It checks the rest itself."""
-    for x in tensors:
-        if not isinstance(x, Tensor) or x.device.type != "cpu" or not is_dense(x):
-            return False
-    first = tensors[0]
-    assert isinstance(first, Tensor)
-    return not autocast_enabled(first) and _native.use_native(first)
+def _calls_kernel(x: object) -> bool:
+    """Return whether to call the kernel for x and its like without checks. It checks its arguments itself, faster."""
+    return (
+        isinstance(x, Tensor)
+        and x.is_cpu
+        and _native.use_native(x)
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+    )
 
 
 def _check_categorical(logits: object, actions: object) -> None:
@@ -83,55 +88,129 @@ def _categorical_reference(logits: Tensor, actions: Tensor) -> tuple[Tensor, Ten
     return log_probs.to(logits.dtype), entropy.to(logits.dtype)
 
 
-def clipped_surrogate(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    """Compute min(r A, clip(r, 1 − ε, 1 + ε) A) with r = π(a|s) / π_old(a|s) (Schulman et al. 2017, equation 7).
+def policy_gradient_loss(
+    log_probs: Tensor,
+    entropy: Tensor,
+    values: Tensor,
+    advantages: Tensor,
+    returns: Tensor,
+    *,
+    old_log_probs: Tensor | None = None,
+    old_values: Tensor | None = None,
+    weights: Tensor | None = None,
+    clip: float = 0.2,
+    value_clip: float = 0.2,
+    vf_coef: float = 0.5,
+    ent_coef: float = 0.0,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute the loss of an actor-critic and its gradient in one pass: −J + vf_coef (G − V)² − ent_coef H(π).
 
-    The gradient with respect to ``log_probs`` is r A where the first term is not the larger one, else 0.
+    J is A log π(a|s) (Mnih et al. 2016, section 4). With ``old_log_probs`` it is min(r A, clip(r, 1 − ε, 1 + ε) A) with
+    r = π(a|s) / π_old(a|s) (PPO, Schulman et al. 2017, equations 7 and 9). The gradient of J is 0 where the second term
+    is the smaller one.
+
+    With ``old_values``, the error of a value is the larger one of (G − V)² and (G − V′)², where V′ is V within
+    ±``value_clip`` of the old value, as in the code of PPO's authors.
 
     Args:
-        log_probs: log π(a|s), of any shape.
-        old_log_probs: log π_old(a|s) of the policy that acted, of the same shape. A constant: it has no gradient.
-        advantages: A(s, a), of the same shape. A constant.
-        clip: ε > 0, the largest change of the ratio r from which the policy still gains.
+        log_probs: log π(a|s), of any shape. All tensors have this shape.
+        entropy: H(π(·|s)).
+        values: V(s).
+        advantages: A(s, a). These and the following tensors are constants: they have no gradient.
+        returns: G.
+        old_log_probs: log π_old(a|s) of the policy that acted.
+        old_values: V(s) before the update.
+        weights: the weight of each step in the loss. None: the loss is the mean over at least one step.
+        clip: ε > 0.
+        value_clip: the largest change of a value that lowers the loss, > 0.
+        vf_coef, ent_coef: weights of the terms.
 
     Returns:
-        The objective of each step, to be maximized, in the shape of ``log_probs``.
+        The loss, and without gradients the weighted means of −J, of the values' errors and of H. All have no dims.
 
     Raises:
-        TypeError, ValueError: a wrong dtype, shape or device, or ``clip`` is not positive.
+        TypeError, ValueError: a wrong dtype, shape or device, a clip that is not positive, or no steps without weights.
     """
-    if _use_kernel(log_probs, old_log_probs, advantages):
+    tensors = log_probs, entropy, values, advantages, returns, old_log_probs, old_values, weights
+    numbers = clip, value_clip, vf_coef, ent_coef
+    if _calls_kernel(log_probs):
         try:
-            y: Tensor = torch.ops.automl_ext.clipped_surrogate.default(log_probs, old_log_probs, advantages, clip)
-            return y
+            loss, policy_loss, value_loss, mean_entropy = _C.policy_gradient_loss(*tensors, *numbers)
+            return loss, policy_loss, value_loss, mean_entropy
         except Exception:
-            _check_surrogate(log_probs, old_log_probs, advantages, clip)
+            _check_loss(tensors, numbers)
             raise
-    log_probs, old_log_probs, advantages = promoted((log_probs, old_log_probs, advantages))
-    clip = _check_surrogate(log_probs, old_log_probs, advantages, clip)
+    tensors = promoted(tensors)
+    numbers = _check_loss(tensors, numbers)
     if _native.use_native(log_probs) and log_probs.device.type == "cpu":
-        y = torch.ops.automl_ext.clipped_surrogate.default(log_probs, old_log_probs, advantages, clip)
-        return y
-    return _surrogate_reference(log_probs, old_log_probs.detach(), advantages.detach(), clip)
+        loss, *parts = torch.ops.automl_ext.policy_gradient_loss.default(*tensors, *numbers)
+    else:
+        loss, *parts = _loss_reference(*tensors, *numbers)
+    policy_loss, value_loss, mean_entropy = (x.detach() for x in parts)
+    return loss, policy_loss, value_loss, mean_entropy
 
 
-def _check_surrogate(log_probs: object, old_log_probs: object, advantages: object, clip: object) -> float:
-    """Raise the error for invalid arguments of :func:`clipped_surrogate`; return ``clip`` as a float."""
-    op = "clipped_surrogate"
-    check_float_tensor(log_probs, "log_probs", op)
-    log_probs = cast(Tensor, log_probs)
-    for name, value in (("old_log_probs", old_log_probs), ("advantages", advantages)):
-        check_float_tensor(value, name, op)
-        x = cast(Tensor, value)
+_TENSORS = ("log_probs", "entropy", "values", "advantages", "returns", "old_log_probs", "old_values", "weights")
+
+
+def _check_loss(tensors: tuple[Any, ...], numbers: tuple[Any, ...]) -> tuple[float, float, float, float]:
+    """Raise the error for invalid arguments of :func:`policy_gradient_loss`; return the numbers as floats."""
+    op = "policy_gradient_loss"
+    log_probs = tensors[0]
+    for name, x in zip(_TENSORS, tensors, strict=True):
+        if x is None and name in _TENSORS[5:]:
+            continue
+        check_float_tensor(x, name, op)
         if x.device != log_probs.device:
             raise wrong_device(x, name, op, log_probs)
         if x.dtype != log_probs.dtype or x.shape != log_probs.shape:
             like = describe(log_probs)
             raise ValueError(f"{op}: {name}: expected a tensor like log_probs ({like}), got {describe(x)}")
-    return min(check_clip(clip, "clip", op), 1e30)  # as good as infinite, and a float32
+    if tensors[-1] is None and log_probs.numel() == 0:
+        raise ValueError(f"{op}: log_probs: expected at least one step without weights, got {describe(log_probs)}")
+    # As good as infinite, and a float32.
+    clip, value_clip = (
+        min(check_clip(x, name, op), 1e30) for x, name in zip(numbers, ("clip", "value_clip"), strict=False)
+    )
+    vf_coef, ent_coef = (
+        check_number(x, name, op, -math.inf, math.inf)
+        for x, name in zip(numbers[2:], ("vf_coef", "ent_coef"), strict=True)
+    )
+    return clip, value_clip, vf_coef, ent_coef
 
 
-def _surrogate_reference(log_probs: Tensor, old_log_probs: Tensor, advantages: Tensor, clip: float) -> Tensor:
-    wide = [x if x.dtype == torch.float64 else x.float() for x in (log_probs, old_log_probs, advantages)]
-    ratio = (wide[0] - wide[1]).exp()
-    return torch.minimum(ratio * wide[2], ratio.clamp(1 - clip, 1 + clip) * wide[2]).to(log_probs.dtype)
+def _loss_reference(
+    log_probs: Tensor,
+    entropy: Tensor,
+    values: Tensor,
+    advantages: Tensor,
+    returns: Tensor,
+    old_log_probs: Tensor | None,
+    old_values: Tensor | None,
+    weights: Tensor | None,
+    clip: float,
+    value_clip: float,
+    vf_coef: float,
+    ent_coef: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    dtype = log_probs.dtype
+    log_probs, entropy, values = (x if dtype == torch.float64 else x.float() for x in (log_probs, entropy, values))
+    a, target, old_log_probs, old_values, weights = (
+        x if x is None else x.detach().to(log_probs.dtype)
+        for x in (advantages, returns, old_log_probs, old_values, weights)
+    )
+    gain = a * log_probs
+    if old_log_probs is not None:
+        ratio = (log_probs - old_log_probs).exp()
+        gain = torch.minimum(ratio * a, ratio.clamp(1 - clip, 1 + clip) * a)
+    errors = (target - values).square()
+    if old_values is not None:
+        near = old_values + (values - old_values).clamp(-value_clip, value_clip)
+        errors = torch.maximum(errors, (target - near).square())
+    policy_loss, value_loss, mean_entropy = (
+        x.mean() if weights is None else (x * weights).sum() for x in (-gain, errors, entropy)
+    )
+    loss = policy_loss + vf_coef * value_loss
+    if ent_coef:
+        loss = loss - ent_coef * mean_entropy
+    return loss.to(dtype), policy_loss.to(dtype), value_loss.to(dtype), mean_entropy.to(dtype)

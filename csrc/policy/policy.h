@@ -1,4 +1,4 @@
-// CPU kernels of policy-gradient losses: log-probabilities of categorical actions, and PPO's clipped surrogate.
+// CPU kernels of policy-gradient methods: log-probabilities of categorical actions, and the loss.
 #pragma once
 #include <cstdint>
 
@@ -23,17 +23,21 @@ struct CategoricalBackward {
   void* grad_logits;
 };
 
-// y = min(r·A, clip(r, 1 − ε, 1 + ε)·A) with r = exp(log_probs − old). If grad is not null, y is the gradient of log_probs.
-struct SurrogateCall {
-  const void *log_probs, *old, *advantages, *grad;
-  void* y;
-  double clip;
+// Σ w·(objective, squared error of the value, entropy) over contiguous elements. The objective of an element is A·log_prob, or
+// min(r·A, clip(r, 1 − ε, 1 + ε)·A) with r = exp(log_prob − old_log_prob). With old_values, the error is the larger one of
+// those of the value and of old_value + clip(value − old_value, ±value_clip).
+struct PolicyLoss {
+  const void *log_probs, *entropy, *values, *advantages, *returns;
+  const void *old_log_probs, *old_values, *weights;  // may be null
+  void *of_log_probs, *of_values;                    // gradients of −objective + vf_coef·error; null if none is needed
+  double weight;                                     // of each element without weights
+  double clip, value_clip, vf_coef;
 };
 
 struct PolicyKernels {
   void (*categorical[kDTypes])(const CategoricalCall&, int64_t begin, int64_t end);
   void (*categorical_backward[kDTypes])(const CategoricalBackward&, int64_t begin, int64_t end);
-  void (*surrogate[kDTypes])(const SurrogateCall&, int64_t begin, int64_t end);
+  void (*loss[kDTypes])(const PolicyLoss&, double sums[3], int64_t begin, int64_t end);  // sets the sums
 };
 
 // The kernels of the chosen instruction set. Defined in instruction_sets/kernels.cpp.

@@ -1,4 +1,4 @@
-// CPU entry functions and gradients of categorical_log_probs and clipped_surrogate.
+// CPU entry function and gradient of categorical_log_probs.
 #include <ATen/TensorOperators.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
@@ -8,7 +8,6 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
-#include <algorithm>
 #include <optional>
 #include <tuple>
 
@@ -25,7 +24,7 @@ using autograd::variable_list;
 using Pair = std::tuple<Tensor, Tensor>;
 using Optional = const std::optional<Tensor>&;
 
-constexpr const char *kCategorical = "categorical_log_probs", *kSurrogate = "clipped_surrogate";
+constexpr const char* kCategorical = "categorical_log_probs";
 
 // Checks the shapes, and that all actions exist.
 Tensor checked_actions(const Tensor& logits, const Tensor& actions) {
@@ -86,30 +85,6 @@ Tensor categorical_backward(Optional grad_log_probs, Optional grad_entropy, cons
   return grad;
 }
 
-Tensor run_surrogate(const Tensor& log_probs, const Tensor& old, const Tensor& advantages, const Tensor& grad,
-                     double clip) {
-  const DType dtype = dtype_of(log_probs, kSurrogate, "log_probs");
-  check_like(kSurrogate, "old_log_probs", old, log_probs);
-  check_like(kSurrogate, "advantages", advantages, log_probs);
-  TORCH_CHECK_VALUE(clip > 0, kSurrogate, ": clip: expected a positive number, got ", clip);
-  if (grad.defined()) check_like(kSurrogate, "grad", grad, log_probs);
-  const Tensor x = log_probs.contiguous(), o = old.contiguous(), a = advantages.contiguous();
-  const Tensor g = grad.defined() ? grad.contiguous() : grad;
-  Tensor y = at::empty_like(x);
-  const SurrogateCall call{x.const_data_ptr(),   o.const_data_ptr(),
-                           a.const_data_ptr(),   g.defined() ? g.const_data_ptr() : nullptr,
-                           y.mutable_data_ptr(), clip};
-  parallel_rows(x.numel(), 1, [&](int64_t begin, int64_t end) { policy_kernels().surrogate[dtype](call, begin, end); });
-  return y;
-}
-Tensor surrogate(const Tensor& log_probs, const Tensor& old, const Tensor& advantages, double clip) {
-  return run_surrogate(log_probs, old, advantages, Tensor(), clip);
-}
-Tensor surrogate_backward(const Tensor& grad, const Tensor& log_probs, const Tensor& old, const Tensor& advantages,
-                          double clip) {
-  return run_surrogate(log_probs, old, advantages, grad, clip);
-}
-
 // Saved: logits, actions.
 struct CategoricalGrad {
   static constexpr const char* kName = "CategoricalLogProbsBackward";
@@ -144,39 +119,6 @@ Pair categorical_autograd(c10::DispatchKeySet keys, const Tensor& logits, const 
   return {log_probs, entropy};
 }
 
-// Saved: log_probs, old_log_probs, advantages. Old log-probabilities and advantages are constants.
-struct SurrogateGrad {
-  static constexpr const char* kName = "ClippedSurrogateBackward";
-  double clip;
-  variable_list fused(const Grads& g) const {
-    static const auto op =
-        autograd::find_op<Tensor(const Tensor&, const Tensor&, const Tensor&, const Tensor&, double)>(
-            "automl_ext::_clipped_surrogate_backward");
-    return {op.call(g.out[0], g.saved[0], g.saved[1], g.saved[2], clip)};
-  }
-  variable_list composite(const Grads& g) const {
-    const Tensor a = autograd::wide(g.saved[2].detach());
-    const Tensor ratio = (autograd::wide(g.saved[0]) - autograd::wide(g.saved[1].detach())).exp(), gain = ratio * a;
-    const Tensor active = ratio.clamp(1 - clip, 1 + clip) * a < gain;
-    return autograd::narrow({at::where(active, at::zeros_like(gain), autograd::wide(g.out[0]) * gain)},
-                            g.saved[0].scalar_type());
-  }
-};
-Tensor surrogate_autograd(c10::DispatchKeySet keys, const Tensor& log_probs, const Tensor& old,
-                          const Tensor& advantages, double clip) {
-  static const auto op =
-      autograd::find_op<Tensor(const Tensor&, const Tensor&, const Tensor&, double)>("automl_ext::clipped_surrogate");
-  const auto node = autograd::make_node(kSurrogate, SurrogateGrad{std::min(clip, 1e30)}, log_probs);
-  Tensor y = autograd::redispatch(op, keys, log_probs, old, advantages, clip);
-  if (node) {
-    torch::autograd::set_history(y, node);
-    node->save_input(log_probs);
-    node->save_input(old);
-    node->save_input(advantages);
-  }
-  return y;
-}
-
 }  // namespace
 }  // namespace automl_ext
 
@@ -184,12 +126,9 @@ TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
   using namespace automl_ext;
   m.impl("categorical_log_probs", TORCH_FN(categorical));
   m.impl("_categorical_log_probs_backward", TORCH_FN(categorical_backward));
-  m.impl("clipped_surrogate", TORCH_FN(surrogate));
-  m.impl("_clipped_surrogate_backward", TORCH_FN(surrogate_backward));
 }
 
 TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
   using namespace automl_ext;
   m.impl("categorical_log_probs", TORCH_FN(categorical_autograd));
-  m.impl("clipped_surrogate", TORCH_FN(surrogate_autograd));
 }

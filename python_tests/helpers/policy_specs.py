@@ -1,4 +1,4 @@
-"""``categorical_log_probs`` and ``clipped_surrogate`` for the conformance suite. The size is the number of rows."""
+"""``categorical_log_probs`` and ``policy_gradient_loss`` for the conformance suite. The size is the number of rows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 import automl_ext
 
-CLIP = 0.2
+CLIP, VALUE_CLIP, VF_COEF, ENT_COEF = 0.2, 0.5, 0.7, 0.3
 
 
 def _categorical(n: int) -> OpSpec:
@@ -35,33 +35,56 @@ def _categorical(n: int) -> OpSpec:
     return _spec(f"categorical_log_probs_{n}", make, call, native, eager)
 
 
-def _surrogate_make(size: int, dim: int, generator: torch.Generator) -> tuple[list[Tensor], dict]:
-    log_probs, change, advantages = torch.randn(3, size, 4, generator=generator, dtype=torch.float64)
-    return [log_probs], {"old": log_probs + 0.3 * change, "advantages": advantages}
+def _loss(optional: Sequence[str]) -> OpSpec:
+    """Return the loss with some of its optional arguments: those of A2C, or those of PPO."""
 
+    def make(size: int, dim: int, generator: torch.Generator) -> tuple[list[Tensor], dict]:
+        shape = (9, size, 4)
+        log_probs, entropy, values, advantages, returns, *noise = torch.randn(
+            shape, generator=generator, dtype=torch.float64
+        )
+        every = {
+            "old_log_probs": log_probs + 0.3 * noise[0],
+            "old_values": values + noise[1],
+            "weights": noise[2].abs() / max(4 * size, 1),
+        }
+        constants = {"advantages": advantages, "returns": returns}
+        return [log_probs, entropy, values], constants | {name: every[name] for name in optional}
 
-def _constants(tensors: Sequence[Tensor], *constants: Tensor) -> list[Tensor]:
-    """Return the constants in the dtype of the tensors."""
-    return [x.to(tensors[0].dtype) for x in constants]
+    def keywords(tensors: Sequence[Tensor], constants: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {name: x.to(tensors[0].dtype) for name, x in constants.items()}
 
+    def call(tensors: Sequence[Tensor], dim: int, **constants: Tensor) -> Tensor:
+        loss, *_ = automl_ext.policy_gradient_loss(
+            *tensors,
+            **keywords(tensors, constants),
+            clip=CLIP,
+            value_clip=VALUE_CLIP,
+            vf_coef=VF_COEF,
+            ent_coef=ENT_COEF,
+        )
+        return loss
 
-def _surrogate_call(tensors: Sequence[Tensor], dim: int, old: Tensor, advantages: Tensor) -> Tensor:
-    return automl_ext.clipped_surrogate(tensors[0], *_constants(tensors, old, advantages), CLIP)
+    def native(tensors: Sequence[Tensor], dim: int, **constants: Tensor) -> list[tuple[str, tuple]]:
+        given = keywords(tensors, constants)
+        names = ("advantages", "returns", "old_log_probs", "old_values", "weights")
+        arguments = (*tensors, *map(given.get, names), CLIP, VALUE_CLIP, VF_COEF, ENT_COEF)
+        return [("policy_gradient_loss", arguments), ("_policy_gradient_loss_trained", arguments)]
 
+    def eager(tensors: Sequence[Tensor], dim: int, **constants: Tensor) -> Tensor:
+        log_probs, entropy, values = tensors
+        given = keywords(tensors, constants)
+        a, weights, target = given["advantages"], given["weights"], given["returns"]
+        gain, errors = a * log_probs, (target - values).square()
+        if "old_log_probs" in given:
+            ratio = (log_probs - given["old_log_probs"]).exp()
+            gain = torch.minimum(ratio * a, ratio.clamp(1 - CLIP, 1 + CLIP) * a)
+        if "old_values" in given:
+            near = given["old_values"] + (values - given["old_values"]).clamp(-VALUE_CLIP, VALUE_CLIP)
+            errors = torch.maximum(errors, (target - near).square())
+        return (weights * (VF_COEF * errors - gain - ENT_COEF * entropy)).sum()
 
-def _surrogate_native(tensors: Sequence[Tensor], dim: int, old: Tensor, advantages: Tensor) -> list[tuple[str, tuple]]:
-    constants = _constants(tensors, old, advantages)
-    x = tensors[0].detach()
-    return [
-        ("clipped_surrogate", (tensors[0], *constants, CLIP)),
-        ("_clipped_surrogate_backward", (torch.randn_like(x), x, *constants, CLIP)),
-    ]
-
-
-def _surrogate_eager(tensors: Sequence[Tensor], dim: int, old: Tensor, advantages: Tensor) -> Tensor:
-    old, advantages = _constants(tensors, old, advantages)
-    ratio = (tensors[0] - old).exp()
-    return torch.minimum(ratio * advantages, ratio.clamp(1 - CLIP, 1 + CLIP) * advantages)
+    return _spec("_".join(["policy_gradient_loss", *optional]), make, call, native, eager)
 
 
 def _spec(name: str, make: Callable, call: Callable, native: Callable, eager: Callable) -> OpSpec:
@@ -71,5 +94,6 @@ def _spec(name: str, make: Callable, call: Callable, native: Callable, eager: Ca
 POLICY_SPECS = [
     _categorical(3),
     _categorical(40),
-    _spec("clipped_surrogate", _surrogate_make, _surrogate_call, _surrogate_native, _surrogate_eager),
+    _loss(["weights"]),
+    _loss(["old_log_probs", "old_values", "weights"]),
 ]

@@ -56,9 +56,11 @@ CALLS: dict[str, tuple[Callable, dict[str, Tensor]]] = {
         },
     ),
     "categorical_log_probs": (a.categorical_log_probs, {"logits": X, "actions": V.long()}),
-    "clipped_surrogate": (
-        lambda **t: a.clipped_surrogate(**t, clip=0.2),
-        {"log_probs": X, "old_log_probs": X, "advantages": X},
+    "policy_gradient_loss": (
+        a.policy_gradient_loss,
+        dict.fromkeys(
+            ("log_probs", "entropy", "values", "advantages", "returns", "old_log_probs", "old_values", "weights"), X
+        ),
     ),
     "gae": (lambda **t: a.gae(**t, gamma=0.9, lam=0.9), {"rewards": X, "values": X, "next_values": X, **ENDS}),
     "lambda_returns": (

@@ -44,7 +44,8 @@ for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         keep(name + "log_probs", a.categorical_log_probs(x, actions)[0], x)
         keep(name + "entropy", a.categorical_log_probs(x, actions)[1], x)
         old, advantages = x.detach() * 0.9, xs[0].detach() - 1
-        keep(name + "surrogate", a.clipped_surrogate(x, old, advantages, 0.2), x)
+        loss = a.policy_gradient_loss(x, old, x * 2, advantages, old, old_log_probs=old, old_values=old, ent_coef=0.1)
+        keep(name + "loss", loss[0], x)
     if dtype in (torch.float32, torch.float64):
         own = torch.Generator().manual_seed(1)
         for rows in (1, 2, 3, 7, 30, 90):

@@ -67,9 +67,11 @@ OPS: dict[str, tuple[Callable, dict]] = {
         | {"b_ih": torch.ones(6), "b_hh": torch.ones(6)},
     ),
     "categorical_log_probs": (a.categorical_log_probs, {"logits": X, "actions": torch.zeros(4, dtype=torch.int64)}),
-    "clipped_surrogate": (
-        a.clipped_surrogate,
-        {"log_probs": X, "old_log_probs": X, "advantages": X, "clip": 0.2},
+    "policy_gradient_loss": (
+        a.policy_gradient_loss,
+        {"log_probs": X, "entropy": X, "values": X, "advantages": X, "returns": X}
+        | {"old_log_probs": X, "old_values": X, "weights": X}
+        | {"clip": 0.2, "value_clip": 0.2, "vf_coef": 0.5, "ent_coef": 0.0},
     ),
     "MixedOp": (edge, {"candidates": [torch.nn.Identity(), torch.nn.Tanh()], "weights": torch.ones(2)}),
     "discounted_returns": (

@@ -9,7 +9,7 @@ import torch
 from torch.distributions import Categorical
 
 import automl_ext
-from automl_ext import categorical_log_probs, clipped_surrogate
+from automl_ext import categorical_log_probs, policy_gradient_loss
 
 
 @pytest.mark.parametrize("n", [1, 2, 18, 33, 1000])
@@ -41,15 +41,53 @@ def test_impossible_actions_do_not_spoil_the_entropy(n):
     assert grad.isfinite().all()
 
 
-def test_clipped_surrogate_by_hand():
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_clipped_objective_by_hand(backend):
     """The four cases of Schulman et al. 2017, figure 1, and a ratio inside the range."""
     ratio = torch.tensor([1.5, 0.5, 1.5, 0.5, 1.1], dtype=torch.float64)
     advantages = torch.tensor([1.0, 1.0, -1.0, -1.0, 2.0], dtype=torch.float64)
-    log_probs = ratio.log().requires_grad_()
-    got = clipped_surrogate(log_probs, torch.zeros_like(ratio), advantages, 0.2)
-    assert got.tolist() == pytest.approx([1.2, 0.5, -1.5, -0.8, 2.2])
-    (grad,) = torch.autograd.grad(got.sum(), log_probs)
-    assert grad.tolist() == pytest.approx([0, 0.5, -1.5, 0, 2.2])
+    log_probs, zeros = ratio.log().requires_grad_(), torch.zeros_like(ratio)
+    with automl_ext.backend(backend):
+        loss, policy_loss, value_loss, entropy = policy_gradient_loss(
+            log_probs, zeros, zeros, advantages, zeros, old_log_probs=zeros
+        )
+        (grad,) = torch.autograd.grad(5 * loss, log_probs)
+    assert policy_loss.item() == loss.item() == pytest.approx(-(1.2 + 0.5 - 1.5 - 0.8 + 2.2) / 5)
+    assert value_loss.item() == entropy.item() == 0
+    assert -grad.numpy() == pytest.approx([0, 0.5, -1.5, 0, 2.2])
+    assert [x.requires_grad for x in (policy_loss, value_loss, entropy)] == [False] * 3
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_value_loss_by_hand(backend):
+    """A value inside the range, one whose change is too large and lowers the error, and one whose change raises it."""
+    values = torch.tensor([1.1, 2.0, 2.0], dtype=torch.float64, requires_grad=True)
+    returns, old = torch.tensor([2.0, 2.0, -1.0], dtype=torch.float64), torch.ones(3, dtype=torch.float64)
+    zeros, weights = torch.zeros_like(returns), torch.tensor([0.5, 0.25, 0.25], dtype=torch.float64)
+    terms = {"weights": weights, "value_clip": 0.3, "vf_coef": 2.0, "ent_coef": 1.0}
+    with automl_ext.backend(backend):
+        loss, _, value_loss, entropy = policy_gradient_loss(
+            zeros, zeros + 3, values, zeros, returns, old_values=old, **terms
+        )
+        (grad,) = torch.autograd.grad(loss, values)
+    assert value_loss.item() == pytest.approx(0.5 * 0.9**2 + 0.25 * 0.7**2 + 0.25 * 3**2)
+    assert entropy.item() == pytest.approx(3)
+    assert loss.item() == pytest.approx(2 * value_loss.item() - 3)
+    assert grad.numpy() == pytest.approx([2 * 0.5 * 2 * -0.9, 0, 2 * 0.25 * 2 * 3])
+
+
+@pytest.mark.parametrize("n", [1, 5000, 100_003])
+def test_sums_of_many_steps(n):
+    torch.manual_seed(0)
+    tensors = [torch.randn(n) for _ in range(6)]
+    results = {}
+    for dtype, backend in ((torch.float32, "native"), (torch.float64, "reference")):
+        with automl_ext.backend(backend):
+            *xs, old = (x.to(dtype) for x in tensors)
+            results[dtype] = policy_gradient_loss(*xs, old_log_probs=old, old_values=old, ent_coef=0.1)
+    for got, exact in zip(results[torch.float32], results[torch.float64], strict=True):
+        assert got.dtype == torch.float32
+        assert got.item() == pytest.approx(exact.item(), rel=1e-6, abs=1e-6)
 
 
 def test_wrong_arguments():
@@ -65,11 +103,18 @@ def test_wrong_arguments():
         with pytest.raises(error, match=f"categorical_log_probs: {message}"):
             categorical_log_probs(*arguments)
     x = torch.zeros(4)
-    for arguments, error, message in (
-        ((x, x, x[:3], 0.2), ValueError, "advantages: expected a tensor like log_probs"),
-        ((x, x.double(), x, 0.2), ValueError, "old_log_probs: expected a tensor like log_probs"),
-        ((x, x, x, 0.0), ValueError, "clip: expected a positive number"),
-        ((x, x, None, 0.2), TypeError, "advantages: expected a float64, float32"),
+    five = (x, x, x, x, x)
+    for arguments, keywords, error, message in (
+        ((x, x, x[:3], x, x), {}, ValueError, "values: expected a tensor like log_probs"),
+        (five, {"old_log_probs": x.double()}, ValueError, "old_log_probs: expected a tensor like log_probs"),
+        (five, {"weights": x[None]}, ValueError, "weights: expected a tensor like log_probs"),
+        (five, {"old_values": 1.0}, TypeError, "old_values: expected a float64, float32"),
+        (five, {"clip": 0.0}, ValueError, "clip: expected a positive number"),
+        (five, {"value_clip": -1.0}, ValueError, "value_clip: expected a positive number"),
+        (five, {"vf_coef": "1"}, TypeError, "vf_coef: expected a float"),
+        ((x, x, x, None, x), {}, TypeError, "advantages: expected a float64, float32"),
+        ([y[:0] for y in five], {}, ValueError, "log_probs: expected at least one step without weights"),
     ):
-        with pytest.raises(error, match=f"clipped_surrogate: {message}"):
-            clipped_surrogate(*arguments)
+        for backend in ("native", "reference"):
+            with automl_ext.backend(backend), pytest.raises(error, match=f"policy_gradient_loss: {message}"):
+                policy_gradient_loss(*arguments, **keywords)

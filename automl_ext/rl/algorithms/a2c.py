@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import torch
 from torch import Tensor, nn
 
+from automl_ext.ops.policy import policy_gradient_loss
 from automl_ext.ops.returns import gae
 from automl_ext.rl.envs.rollouts import Rollout, collect
 from automl_ext.rl.envs.vector import Envs
@@ -58,7 +59,8 @@ class A2CConfig(PolicyConfig):
 def a2c_loss(
     log_probs: Tensor,
     entropy: Tensor,
-    value_errors: Tensor,
+    values: Tensor,
+    returns: Tensor,
     advantages: Tensor,
     weights: Tensor,
     vf_coef: float,
@@ -69,22 +71,25 @@ def a2c_loss(
     Args:
         log_probs: log π(a|s), [N].
         entropy: H(π(·|s)), [N].
-        value_errors: (G − V(s))², [N].
-        advantages: A(s, a), [N], constants.
+        values: V(s), [N].
+        returns, advantages: G and A(s, a), [N], constants.
         weights: weights of the steps in the mean, [N], with sum 1; 0 at steps that are no transitions.
         vf_coef, ent_coef: weights of the terms.
 
     Returns:
         The loss, and its three parts as metrics.
     """
-    policy_loss = -torch.dot(log_probs, advantages * weights)
-    value_loss = torch.dot(value_errors, weights)
-    mean_entropy = torch.dot(entropy, weights)
-    loss = policy_loss + vf_coef * value_loss
-    if ent_coef:
-        loss = loss - ent_coef * mean_entropy
-    metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
-    return loss, {name: x.detach() for name, x in metrics.items()}
+    loss, policy_loss, value_loss, mean_entropy = policy_gradient_loss(
+        log_probs,
+        entropy,
+        values,
+        advantages,
+        returns,
+        weights=weights,
+        vf_coef=vf_coef,
+        ent_coef=ent_coef,
+    )
+    return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
 
 
 class A2C(OnPolicyAgent):
@@ -135,19 +140,20 @@ class A2C(OnPolicyAgent):
         config, network, seen, weights = self.config, self.network, rollout.acted, rollout.weights
         advantages, returns = self.targets(rollout)
         network.saw_returns(seen[weights > 0], returns[weights > 0])  # changes nothing without PopArt
-        advantages = network.scale_advantages(advantages, seen)
+        returns, advantages = network.scaled(returns, seen), network.scaled(advantages, seen)
         if config.normalize_advantages:
             advantages = standardized(advantages, weights)
         outputs, values = network(seen)
         log_probs, entropy = network.distribution.evaluate(outputs, rollout.actions)
-        errors = network.value_errors(values, returns, seen)
-        loss, metrics = a2c_loss(log_probs, entropy, errors, advantages, weights, config.vf_coef, config.ent_coef)
+        values = network.scaled(values, seen)
+        coefficients = config.vf_coef, config.ent_coef
+        loss, metrics = a2c_loss(log_probs, entropy, values, returns, advantages, weights, *coefficients)
         return self.seams.add_terms(loss, metrics, network, Acted(seen, rollout.actions, weights))
 
     @torch.no_grad()
     def targets(self, rollout: Rollout) -> tuple[Tensor, Tensor]:
         """Compute advantages and returns, [T·B] each."""
-        values, next_values = rollout.split_values(self.network(rollout.observations)[1])
+        values, next_values = rollout.split_values(self.network.values(rollout.observations))
         sequences = rollout.rewards, values, next_values, rollout.terminated, rollout.truncated
         advantages, returns = gae(*sequences, self.config.gamma, self.config.gae_lambda, valid=rollout.valid)
         return advantages.flatten(), returns.flatten()

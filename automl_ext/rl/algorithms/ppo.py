@@ -18,7 +18,7 @@ from typing import Annotated, Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from automl_ext.ops.policy import clipped_surrogate
+from automl_ext.ops.policy import policy_gradient_loss
 from automl_ext.ops.returns import gae
 from automl_ext.rl.envs.rollouts import Rollout, collect
 from automl_ext.rl.envs.vector import Envs
@@ -68,11 +68,14 @@ def ppo_loss(
     log_probs: Tensor,
     old_log_probs: Tensor,
     entropy: Tensor,
-    value_errors: Tensor,
+    values: Tensor,
+    returns: Tensor,
     advantages: Tensor,
     clip: float,
     vf_coef: float,
     ent_coef: float,
+    old_values: Tensor | None = None,
+    value_clip: float | None = None,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Compute the mean of −min(r A, clip(r, 1 − ε, 1 + ε) A) + vf_coef (G − V)² − ent_coef H(π), r = π / π_old.
 
@@ -81,22 +84,30 @@ def ppo_loss(
     Args:
         log_probs, old_log_probs: log π(a|s), and log π_old(a|s) of the policy that acted, [N].
         entropy: H(π(·|s)), [N].
-        value_errors: (G − V(s))², [N].
-        advantages: A(s, a), [N], constants.
+        values: V(s), [N].
+        returns, advantages: G and A(s, a), [N], constants.
         clip: ε, the largest change of the ratio r from which the policy still gains.
         vf_coef, ent_coef: weights of the terms.
+        old_values, value_clip: V(s) before the update, [N], and the largest change of a value that lowers the loss. Not
+            in the paper, but in the authors' code. None: no limit.
 
     Returns:
         The loss, and its three parts as metrics.
     """
-    policy_loss = -clipped_surrogate(log_probs, old_log_probs, advantages, clip).mean()
-    value_loss = value_errors.mean()
-    mean_entropy = entropy.mean()
-    loss = policy_loss + vf_coef * value_loss
-    if ent_coef:
-        loss = loss - ent_coef * mean_entropy
-    metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
-    return loss, {name: x.detach() for name, x in metrics.items()}
+    loss, policy_loss, value_loss, mean_entropy = policy_gradient_loss(
+        log_probs,
+        entropy,
+        values,
+        advantages,
+        returns,
+        old_log_probs=old_log_probs,
+        old_values=None if value_clip is None else old_values,
+        clip=clip,
+        value_clip=math.inf if value_clip is None else value_clip,
+        vf_coef=vf_coef,
+        ent_coef=ent_coef,
+    )
+    return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
 
 
 class Transitions(NamedTuple):
@@ -171,7 +182,7 @@ class PPO(OnPolicyAgent):
         flat = values.flatten(), advantages.flatten(), returns.flatten()
         steps = Transitions(*(x[valid] for x in (rollout.acted, rollout.actions, log_probs, *flat)))
         network.saw_returns(steps.observations, steps.returns)  # changes nothing without PopArt
-        return steps._replace(advantages=network.scale_advantages(steps.advantages, steps.observations))
+        return steps._replace(advantages=network.scaled(steps.advantages, steps.observations))
 
     def minibatches(self, steps: Transitions) -> Iterator[Transitions]:
         """Yield the minibatches of ``n_epochs`` random permutations, each with normalized advantages.
@@ -196,21 +207,19 @@ class PPO(OnPolicyAgent):
         config, network, seen = self.config, self.network, batch.observations
         outputs, values = network(seen)
         log_probs, entropy = network.distribution.evaluate(outputs, batch.actions)
-        errors = network.value_errors(values, batch.returns, seen)
-        if config.value_clip is not None:  # not in the paper, but in the authors' code
-            one = network.scale_advantages(torch.ones_like(values), seen)  # in the values' units; 1 without PopArt
-            limit = config.value_clip / one
-            near = batch.values + (values - batch.values).clamp(-limit, limit)
-            errors = torch.maximum(errors, network.value_errors(near, batch.returns, seen))
+        values, returns, old_values = (network.scaled(x, seen) for x in (values, batch.returns, batch.values))
         loss, metrics = ppo_loss(
             log_probs,
             batch.log_probs,
             entropy,
-            errors,
+            values,
+            returns,
             batch.advantages,
             clip,
             config.vf_coef,
             config.ent_coef,
+            old_values,
+            config.value_clip,
         )
         return self.seams.add_terms(loss, metrics, network, Acted(seen, batch.actions))
 

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from automl_ext.ops.policy import policy_gradient_loss
 from automl_ext.ops.returns import discounted_returns
 from automl_ext.rl.envs.rollouts import Rollout, to_rollout
 from automl_ext.rl.envs.vector import Envs
@@ -48,7 +49,8 @@ class ReinforceConfig(PolicyConfig):
 def reinforce_loss(
     log_probs: Tensor,
     entropy: Tensor,
-    value_errors: Tensor,
+    values: Tensor,
+    returns: Tensor,
     advantages: Tensor,
     weights: Tensor,
     vf_coef: float,
@@ -59,20 +61,25 @@ def reinforce_loss(
     Args:
         log_probs: log π(a|s), [N].
         entropy: H(π(·|s)), [N].
-        value_errors: (G − V(s))², [N].
-        advantages: G − b, [N], constants.
+        values: V(s), [N].
+        returns, advantages: G and G − b, [N], constants.
         weights: weights of the steps in the mean, [N], with sum 1.
         vf_coef, ent_coef: weights of the terms.
 
     Returns:
         The loss, and its three parts as metrics.
     """
-    policy_loss = -torch.dot(log_probs, advantages * weights)
-    value_loss = torch.dot(value_errors, weights)
-    mean_entropy = torch.dot(entropy, weights)
-    loss = policy_loss + vf_coef * value_loss - ent_coef * mean_entropy
-    metrics = {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
-    return loss, {name: x.detach() for name, x in metrics.items()}
+    loss, policy_loss, value_loss, mean_entropy = policy_gradient_loss(
+        log_probs,
+        entropy,
+        values,
+        advantages,
+        returns,
+        weights=weights,
+        vf_coef=vf_coef,
+        ent_coef=ent_coef,
+    )
+    return loss, {"policy_loss": policy_loss, "value_loss": value_loss, "entropy": mean_entropy}
 
 
 class Reinforce(OnPolicyAgent):
@@ -143,10 +150,8 @@ class Reinforce(OnPolicyAgent):
         baseline = torch.dot(returns, weights) if config.baseline == "mean" else values.detach()
         log_probs, entropy = network.distribution.evaluate(outputs, rollout.actions)
         vf_coef = 0.0 if config.baseline == "mean" else config.vf_coef
-        errors = network.value_errors(values, returns, seen)
-        loss, metrics = reinforce_loss(
-            log_probs, entropy, errors, returns - baseline, weights, vf_coef, config.ent_coef
-        )
+        coefficients = vf_coef, config.ent_coef
+        loss, metrics = reinforce_loss(log_probs, entropy, values, returns, returns - baseline, weights, *coefficients)
         if config.baseline == "mean":
             del metrics["value_loss"]
         return self.seams.add_terms(loss, metrics, network, Acted(seen, rollout.actions, weights))

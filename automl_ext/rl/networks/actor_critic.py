@@ -91,6 +91,11 @@ class ActorCritic(nn.Module):
         outputs: Tensor = self.actor(self.body(observations))
         return outputs
 
+    def values(self, observations: Tensor) -> Tensor:
+        """Return the values only, [N]."""
+        values: Tensor = self.critic(self.body(observations))
+        return values.squeeze(-1)
+
     def saw(self, observations: Tensor) -> None:
         """Update the running statistics with observations [N, ...], if observations are normalized."""
         if self.body.norm is not None:
@@ -101,13 +106,9 @@ class ActorCritic(nn.Module):
     def saw_returns(self, observations: Tensor, returns: Tensor) -> None:
         """Update the statistics of values with returns [N] of the observations [N, ...], if values are normalized."""
 
-    def value_errors(self, values: Tensor, returns: Tensor, observations: Tensor) -> Tensor:
-        """Return (G − V(s))² of each of [N] observations; with normalized values, in units of their variance."""
-        return (returns - values).square()
-
-    def scale_advantages(self, advantages: Tensor, observations: Tensor) -> Tensor:
-        """Return the advantages [N]; with normalized values, in units of the values' standard deviation."""
-        return advantages
+    def scaled(self, x: Tensor, observations: Tensor) -> Tensor:
+        """Return values, returns or advantages [N]; with normalized values, in units of their standard deviation."""
+        return x
 
 
 class Inputs(nn.Module):

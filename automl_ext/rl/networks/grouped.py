@@ -86,6 +86,9 @@ class GroupedActorCritic(ActorCritic):
         for_value = for_policy if self.value_body is self.policy_body else self.value_body(observations, groups)
         return self.policy_heads(for_policy, groups), self.value_heads(for_value, groups).squeeze(-1)
 
+    def values(self, observations: Tensor) -> Tensor:
+        return self(observations)[1]
+
     def groups(self, observations: Tensor) -> Tensor:
         """Return the group of each observation, int64 [N]."""
         if isinstance(self.space, GroupedBox):
@@ -111,12 +114,8 @@ class GroupedActorCritic(ActorCritic):
                 assert isinstance(head, PopArt)
                 head.update(returns[groups == i])
 
-    def value_errors(self, values: Tensor, returns: Tensor, observations: Tensor) -> Tensor:
-        errors = super().value_errors(values, returns, observations)
-        return errors / self.sigma(observations).square() if self.popart else errors
-
-    def scale_advantages(self, advantages: Tensor, observations: Tensor) -> Tensor:
-        return advantages / self.sigma(observations) if self.popart else advantages
+    def scaled(self, x: Tensor, observations: Tensor) -> Tensor:
+        return x / self.sigma(observations) if self.popart else x
 
     def sigma(self, observations: Tensor) -> Tensor:
         """Return the scale of the values of each observation's group, [N]; with ``popart`` only."""

@@ -58,7 +58,7 @@ def clip_norm(gradient: Tensor, max_norm: float) -> Tensor:
         The norm before scaling, 0-dim.
     """
     norm = torch.linalg.vector_norm(gradient)
-    gradient.mul_((max_norm / (norm + 1e-6)).clamp(max=1.0))
+    gradient.mul_((norm + 1e-6).reciprocal_().mul_(max_norm).clamp_(max=1.0))
     return norm
 
 
