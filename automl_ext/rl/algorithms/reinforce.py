@@ -120,6 +120,7 @@ class Reinforce(OnPolicyAgent):
         self.optimizer.step()
         return metrics | self.seams.updated(rollout)
 
+    @torch.no_grad()
     def play_episodes(self) -> Rollout:
         """Reset all environments and play one episode in each. Steps after that episode are marked as not valid."""
         self.envs.reset()

@@ -60,6 +60,7 @@ class Rollout(NamedTuple):
         return by_time[:-1], next_values
 
 
+@torch.no_grad()
 def collect(envs: Envs, sample: Sample, steps: int, device: torch.device) -> Rollout:
     """Act ``steps`` times in every environment.
 

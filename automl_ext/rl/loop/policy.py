@@ -65,9 +65,8 @@ class PolicyAgent(LearningAgent):
     rng: torch.Generator
     eval_rng: torch.Generator
 
-    @torch.inference_mode()
     def sample(self, observations: np.ndarray, rng: torch.Generator | None = None) -> tuple[np.ndarray, np.ndarray]:
-        """Sample actions a ~ π(·|s) for observations [B, ...].
+        """Sample actions a ~ π(·|s) for observations [B, ...]. Callers turn gradients off, which takes time.
 
         Args:
             observations: [B, ...].
@@ -88,6 +87,7 @@ class PolicyAgent(LearningAgent):
         outputs = self.network.policy(to_tensor(observations, self.device))
         return distribution.to_env(distribution.mode(outputs).numpy(force=True))
 
+    @torch.inference_mode()
     def random_actions(self, observations: np.ndarray) -> np.ndarray:
         if self._predicting is None:
             self._predicting = generator(derived_seed(self.config.seed, 5), self.device)
@@ -99,6 +99,7 @@ class PolicyAgent(LearningAgent):
         if starting.all():  # a new evaluation
             self.eval_rng = generator(derived_seed(self.config.seed, 8), self.device)
 
+    @torch.inference_mode()
     def evaluation_actions(self, observations: np.ndarray) -> np.ndarray:
         """Return the most probable actions, or sampled ones with ``config.eval_sample``; draws nothing from ``rng``."""
         sampled = getattr(self.config, "eval_sample", False)
