@@ -62,7 +62,8 @@ def tabular_ranks() -> str:
 def tabular_errors() -> str:
     if not (found := comparisons()):
         return MISSING
-    one, methods = found[0], ("ours-features", "hyperopt", "flaml", "lightgbm")
+    one = found[0]
+    methods = [name for name in one["ranks"] if name in ("ours-features", "hyperopt", "flaml", "lightgbm")]
     lines = [
         [f"`{name}`", metric, *(error(one["errors"][method][name]) for method in methods)]
         for name, metric in one["data_sets"].items()
