@@ -1,9 +1,9 @@
-"""Measure the seconds per step of one process and of several that torchrun starts.
+"""Measure the milliseconds per step of one process, with one thread and with two, and of two as torchrun starts them.
 
-    OMP_NUM_THREADS=1 python benchmarks/parallel/torchrun.py [--ranks 1 2] [--rounds 3] [--json FILE]
+    python benchmarks/parallel/torchrun.py [--rounds 3] [--json FILE]
 
-Every process has one thread. A step is one gradient step. The times are those of result.json: they leave out starting
-and the final test.
+The images are the package's digits, 8×8 or resized to 32×32. A step is one gradient step on a batch, which the
+processes divide. The times are those of result.json: they leave out starting and the final test.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -21,20 +22,18 @@ from automl_ext.cli import main
 from automl_ext.training.machine.environment import cpu_name
 
 CELL = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|skip_connect~0|nor_conv_3x3~1|nor_conv_3x3~2|"
-SEARCH = ["--epochs", "1", "--warmup", "0", "--channels", "16"]
+RETRAIN = ["retrain", "--genotype", CELL, "--epochs", "1", "--device", "cpu"]
+SEARCH = ["search", "gdas", "--epochs", "1", "--warmup", "0", "--channels", "16", "--device", "cpu"]
 SEARCH += ["--retrain-epochs", "1", "--retrain-channels", "1"]
+LARGE = ["--image-size", "32", "--subset"]
 # Per case: command line, and number of steps.
 CASES: dict[str, tuple[list[str], int]] = {
-    "retrain, C = 16, batch 64": (["retrain", "--genotype", CELL, "--epochs", "1"], 22),
-    "retrain, C = 32, N = 3, batch 256": (
-        ["retrain", "--genotype", CELL, "--epochs", "1", "--channels", "32", "--cells", "3", "--batch-size", "256"],
-        5,
-    ),
-    "search gdas, C = 16, batch 64": (
-        ["search", "gdas", *SEARCH],
-        2 * 8,
-    ),
+    "retrain, C = 16, 8×8": (RETRAIN, 22),
+    "retrain, C = 16, 32×32": ([*RETRAIN, *LARGE, "800", "--epochs", "2"], 20),
+    "retrain, C = 32, 32×32": ([*RETRAIN, *LARGE, "240", "--channels", "32", "--epochs", "2"], 6),
+    "search gdas, C = 16, 32×32": ([*SEARCH, *LARGE, "1000"], 8),
 }
+COLUMNS = {"1 process × 1 thread": (1, 1), "1 process × 2 threads": (1, 2), "2 processes × 1 thread": (2, 1)}
 
 
 def run_cases(out: Path) -> None:
@@ -48,22 +47,25 @@ def milliseconds(run: Path, steps: int) -> float:
     return 1e3 * times.get("search_seconds", times["retrain_seconds"]) / steps
 
 
-def measure(count: int) -> list[float]:
-    """Start ``count`` ranks; return the milliseconds per step of each case."""
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(count)] if count > 1 else []
+def measure(processes: int, threads: int) -> list[float]:
+    """Start the processes with the variables that torchrun sets. Return the milliseconds per step of each case."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     with tempfile.TemporaryDirectory() as out:
-        subprocess.run(
-            [sys.executable, *launch, __file__, "--out", out],
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
-            check=True,
-            capture_output=True,
-        )
+        common = {"OMP_NUM_THREADS": threads, "WORLD_SIZE": processes, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        command = [sys.executable, __file__, "--out", out]
+        started = []
+        for rank in range(processes):
+            own = {key: str(value) for key, value in (common | {"RANK": rank, "LOCAL_RANK": rank}).items()}
+            started.append(subprocess.Popen(command, env=os.environ | own, stdout=subprocess.DEVNULL))
+        if any([process.wait() for process in started]):  # a list: wait for all
+            raise SystemExit("a process failed")
         return [milliseconds(Path(out, str(i)), steps) for i, (_, steps) in enumerate(CASES.values())]
 
 
 def report() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3, help="the median of the rounds is reported")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--out", type=Path, help=argparse.SUPPRESS)  # set for the processes that this one starts
@@ -72,18 +74,17 @@ def report() -> None:
         run_cases(options.out)
         return
     load = os.getloadavg()[0]
-    rounds = [{count: measure(count) for count in options.ranks} for _ in range(options.rounds)]
+    rounds = [[measure(*column) for column in COLUMNS.values()] for _ in range(options.rounds)]
     rows = []
     for i, case in enumerate(CASES):
-        median = [statistics.median(found[count][i] for found in rounds) for count in options.ranks]
-        rows.append([case, *(round(ms, 3) for ms in median)])
-        print(f"{case:<45}", *(f"{ms:9.2f} ms" for ms in median))
+        medians = [statistics.median(found[j][i] for found in rounds) for j in range(len(COLUMNS))]
+        rows.append([case, *(round(ms, 1) for ms in medians)])
+        print(f"{case:<40}", *(f"{ms:9.1f} ms" for ms in medians))
     if options.json is not None:
         facts = {"machine": f"{os.cpu_count()} cores, {cpu_name()}", "load": load, "rounds": options.rounds}
-        command = f"python benchmarks/parallel/torchrun.py --rounds {options.rounds} --json FILE"
-        facts["command"] = f"OMP_NUM_THREADS=1 {command}"
-        content = facts | {"columns": ["case", *map(str, options.ranks)], "rows": rows}
-        options.json.write_text(json.dumps(content, indent=1) + "\n")
+        facts["command"] = f"python benchmarks/parallel/torchrun.py --rounds {options.rounds} --json FILE"
+        content = facts | {"columns": ["case", *COLUMNS], "rows": rows}
+        options.json.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The table of the seconds per step with one and with several processes: docs/how-to/torchrun.md."""
+"""The table of the time per step with one and with two processes: docs/how-to/torchrun.md."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ from docs_tables.text import load, ratio, table
 
 
 def torchrun_steps() -> str:
-    rows = [
-        [case, f"{one:.1f}" if one >= 1 else f"{one:.2f}", f"{two:.1f}" if two >= 1 else f"{two:.2f}", ratio(one / two)]
-        for case, one, two in load("torchrun")["rows"]
-    ]
-    return table("case | 1 process, ms per step | 2 processes, ms per step | gain", rows)
+    found = load("torchrun")
+    rows = [[case, *(f"{ms:.0f}" for ms in times), ratio(times[0] / times[-1])] for case, *times in found["rows"]]
+    case, *columns = found["columns"]
+    return table(" | ".join([case, *(f"{column}, ms" for column in columns), "gain of 2 processes"]), rows)
