@@ -7,7 +7,7 @@ import math
 import operator
 import reprlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -47,6 +47,12 @@ def _shape_text(x: Tensor) -> str:
 def is_dense(x: Tensor) -> bool:
     """Return whether x is an ordinary strided tensor: not sparse, nested or of a custom layout."""
     return x.layout is torch.strided and not x.is_nested
+
+
+def broadcasts(x: Tensor, shape: Sequence[int]) -> bool:
+    """Return whether x can be expanded to ``shape``."""
+    pairs = zip(reversed(x.shape), reversed(shape), strict=False)
+    return x.ndim <= len(shape) and all(given in (1, wanted) for given, wanted in pairs)
 
 
 def is_sequence(value: object) -> bool:

@@ -9,8 +9,10 @@ from torch import Tensor
 
 from automl_ext.ops._checks import (
     autocast_enabled,
+    broadcasts,
     check_dim,
     check_float_tensor,
+    check_number,
     is_dense,
     promoted,
     wrong_device,
@@ -32,7 +34,12 @@ def raise_unlike(op: str, name: str, x: object, rewards: Tensor, flag: bool) -> 
 
 
 def check_alike(
-    op: str, names: tuple[str, ...], floats: tuple[Any, ...], flags: tuple[Any, ...], optional: int = 1
+    op: str,
+    names: tuple[str, ...],
+    floats: tuple[Any, ...],
+    flags: tuple[Any, ...],
+    discounts: object = None,
+    optional: int = 1,
 ) -> tuple[Any, ...]:
     """Check that all tensors have the shape and device of rewards, the floats its dtype, and the flags dtype bool.
 
@@ -44,11 +51,14 @@ def check_alike(
         names: names of ``floats``.
         floats: the float tensors; rewards comes first.
         flags: terminated, truncated and valid.
-        optional: number of the last flags that may be None.
+        discounts: checked like ``floats``, or None.
+        optional: number of the last flags that may be None; with discounts, all of them may.
 
     Returns:
-        ``floats``, promoted under autocast.
+        ``floats`` and the discounts, promoted under autocast.
     """
+    if discounts is not None:
+        return check_alike(op, (*names, "discounts"), (*floats, discounts), flags, optional=3)[:-1]
     rewards = floats[0]
     check_float_tensor(rewards, "rewards", op)
     shape, dtype, device = rewards.shape, rewards.dtype, rewards.device
@@ -60,14 +70,30 @@ def check_alike(
         if not matches_rewards(x, dtype):
             differs = isinstance(x, Tensor) and x.is_floating_point() and x.dtype != dtype
             if differs and autocast_enabled(rewards):
-                return check_alike(op, names, promoted(floats), flags, optional)
+                return check_alike(op, names, promoted(floats), flags, optional=optional)
             raise_unlike(op, name, x, rewards, flag=False)
     for i, x in enumerate(flags):
         if x is None and i >= 3 - optional:
             continue
         if not matches_rewards(x, torch.bool):
             raise_unlike(op, FLAGS[i], x, rewards, flag=True)
-    return floats
+    return (*floats, None)
+
+
+def check_rate(value: Any, name: str, op: str, rewards: Tensor) -> float | Tensor:
+    """Return gamma or lambda: a number in [0, 1], or a tensor, expanded to the shape of rewards."""
+    if not isinstance(value, Tensor):
+        return check_number(value, name, op, 0, 1)
+    if value.is_floating_point() and autocast_enabled(rewards):
+        value = value.to(rewards.dtype)
+    if value.dtype != rewards.dtype or not is_dense(value):
+        raise wrong_type(value, name, op, rewards.dtype, " like rewards")
+    if value.device != rewards.device:
+        raise wrong_device(value, name, op, rewards)
+    if not broadcasts(value, rewards.shape):
+        expected = f"a shape that broadcasts to that of rewards {tuple(rewards.shape)}"
+        raise ValueError(f"{op}: {name}: expected {expected}, got {tuple(value.shape)}")
+    return value.expand(rewards.shape)
 
 
 def check_time_dim(op: str, time_dim: int, rewards: Tensor) -> int:
@@ -77,9 +103,9 @@ def check_time_dim(op: str, time_dim: int, rewards: Tensor) -> int:
     return check_dim(time_dim, rewards.dim(), op, "time_dim")
 
 
-def time_first(dim: int, *tensors: Tensor | None) -> tuple[Any, ...]:
-    """Return the tensors with dim ``dim``, the time, moved to the front."""
-    return tensors if dim == 0 else tuple(None if x is None else x.movedim(dim, 0) for x in tensors)
+def time_first(dim: int, *given: Tensor | float | None) -> tuple[Any, ...]:
+    """Return the tensors with dim ``dim``, the time, moved to the front, and other objects unchanged."""
+    return given if dim == 0 else tuple(x.movedim(dim, 0) if isinstance(x, Tensor) else x for x in given)
 
 
 def time_back(dim: int, x: Tensor) -> Tensor:

@@ -1,5 +1,8 @@
 """PyTorch references of the returns family: time first, any trailing shape, the arguments of the kernels.
 
+gamma and lambda may be tensors in the shape of rewards, and ``discounts`` may replace g, which the kernels do not
+support. Then only the scan over time is a kernel, if there is one, and the rest runs in PyTorch with its gradients.
+
 Values that must be ignored (invalid steps, V' of terminated steps) are replaced by 0 with ``torch.where`` before any
 arithmetic. Multiplying by a mask would turn a NaN or infinity there into a NaN, in the values or the gradients.
 Half precision is computed in float32.
@@ -8,9 +11,12 @@ Half precision is computed in float32.
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from automl_ext import _native
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -22,14 +28,50 @@ def _keep(x: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, _wide(x), 0)
 
 
-def _ones(like: Tensor) -> Tensor:
-    return torch.ones_like(like, dtype=torch.bool)
+class _Steps(NamedTuple):
+    cut: Tensor  # the last step of an episode, the last row, invalid steps and the steps before them
+    live: Tensor  # where V' is used: valid, and not terminated unless there are discounts
+    valid: Tensor
+    g: Tensor  # the discount of V' and of the next step
 
 
-def _cuts(terminated: Tensor, truncated: Tensor, valid: Tensor) -> Tensor:
-    """Return the cuts: the last step of an episode, the last row, invalid steps and the steps before them."""
-    next_valid = torch.cat([valid[1:], torch.zeros_like(valid[:1])])
-    return terminated | truncated | ~next_valid | ~valid
+def _steps(
+    rewards: Tensor,
+    terminated: Tensor | None,
+    truncated: Tensor | None,
+    valid: Tensor | None,
+    gamma: float | Tensor,
+    discounts: Tensor | None,
+) -> _Steps:
+    none = torch.zeros_like(rewards, dtype=torch.bool)
+    terminated = none if terminated is None else terminated
+    truncated = none if truncated is None else truncated
+    valid = ~none if valid is None else valid
+    next_valid = torch.cat([valid[1:], none[:1]])
+    cut = terminated | truncated | ~next_valid | ~valid
+    live = valid & ~terminated if discounts is None else valid
+    g = _wide(torch.zeros_like(rewards)) + gamma if discounts is None else discounts
+    return _Steps(cut, live, valid, _keep(g, live))
+
+
+def _scan(add: Tensor, decay: Tensor, cut: Tensor) -> Tensor:
+    """Return y with y_t = add_t + decay_t y_{t+1}, and y_t = add_t at cuts."""
+    decay = _keep(decay, ~cut)
+    if _native.use_native(add):  # as a lambda-return with lambda = 1 and V' = 0
+        y: Tensor = torch.ops.automl_ext.lambda_returns.default(
+            add, torch.zeros_like(add), cut, None, None, decay, 1.0, 1.0
+        )
+        return y
+    following, out = torch.zeros_like(add[0]), []
+    for t in reversed(range(add.shape[0])):
+        following = add[t] + decay[t] * torch.where(cut[t], 0, following)
+        out.append(following)
+    return torch.stack(out[::-1])
+
+
+def _ahead(x: Tensor, k: int) -> Tensor:
+    """Return x shifted by k steps: x[t + k] at t, 0 past the end."""
+    return torch.cat([x[k:], torch.zeros_like(x[:k])])
 
 
 def lambda_returns(
@@ -39,91 +81,71 @@ def lambda_returns(
     truncated: Tensor | None,
     valid: Tensor | None,
     discounts: Tensor | None,
-    gamma: float,
-    lam: float,
+    gamma: float | Tensor,
+    lam: float | Tensor,
 ) -> Tensor:
     """Compute TD(lambda) returns; see :func:`automl_ext.lambda_returns`."""
     if rewards.numel() == 0:
         return rewards.clone()
-    terminated = ~_ones(rewards) if terminated is None else terminated
-    truncated = ~_ones(rewards) if truncated is None else truncated
-    valid = _ones(rewards) if valid is None else valid
-    cut = _cuts(terminated, truncated, valid)
-    counts = valid & cut if lam == 1 else valid  # where V' is used
-    if discounts is None:
-        counts = counts & ~terminated
-        discounts = _keep(torch.full_like(rewards, gamma, dtype=_wide(rewards).dtype), valid & ~terminated)
-    else:
-        discounts = _keep(discounts, valid)
-    r, v = _keep(rewards, valid), _keep(next_values, counts)
-    following, out = torch.zeros_like(r[0]), []
-    for t in reversed(range(r.shape[0])):
-        following = r[t] + discounts[t] * torch.where(cut[t], v[t], (1 - lam) * v[t] + lam * following)
-        out.append(following)
-    return torch.stack(out[::-1]).to(rewards.dtype)
+    cut, live, valid, g = _steps(rewards, terminated, truncated, valid, gamma, discounts)
+    if isinstance(lam, Tensor):
+        lam = _wide(lam)
+    elif lam == 1:
+        live = live & cut
+    v = _keep(next_values, live)
+    one_step = _keep(rewards, valid) + g * torch.where(cut, v, (1 - lam) * v)
+    return _scan(one_step, g * lam, cut).to(rewards.dtype)
 
 
 def gae(
     rewards: Tensor,
     values: Tensor,
     next_values: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
+    terminated: Tensor | None,
+    truncated: Tensor | None,
     valid: Tensor | None,
-    gamma: float,
-    lam: float,
+    gamma: float | Tensor,
+    lam: float | Tensor,
+    discounts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compute generalized advantages and returns; see :func:`automl_ext.gae`."""
     if rewards.numel() == 0:
         return rewards.clone(), values.clone()
-    valid = _ones(rewards) if valid is None else valid
-    cut = _cuts(terminated, truncated, valid)
+    cut, live, valid, g = _steps(rewards, terminated, truncated, valid, gamma, discounts)
     v = _keep(values, valid)
-    delta = _keep(rewards, valid) + gamma * _keep(next_values, valid & ~terminated) - v
-    following, out = torch.zeros_like(v[0]), []
-    for t in reversed(range(v.shape[0])):
-        following = delta[t] + gamma * lam * torch.where(cut[t], 0, following)
-        out.append(following)
-    advantages = torch.stack(out[::-1])
+    delta = _keep(rewards, valid) + g * _keep(next_values, live) - v
+    advantages = _scan(delta, g * lam, cut)
     returns = torch.where(valid, advantages + v, _wide(values).detach())
     return advantages.to(rewards.dtype), returns.to(rewards.dtype)
-
-
-def _ahead(x: Tensor, k: int) -> Tensor:
-    """Return x shifted by k steps: x[t + k] at t, 0 past the end."""
-    return torch.cat([x[k:], torch.zeros_like(x[:k])])
 
 
 def n_step_returns(
     rewards: Tensor,
     next_values: Tensor | None,
-    terminated: Tensor,
-    truncated: Tensor,
+    terminated: Tensor | None,
+    truncated: Tensor | None,
     valid: Tensor | None,
-    gamma: float,
+    gamma: float | Tensor,
     n: int,
+    discounts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Compute n-step returns, discounts and last steps; see :func:`automl_ext.n_step_returns`."""
     steps = torch.arange(rewards.shape[0], device=rewards.device)
     last = steps.reshape(-1, *[1] * (rewards.dim() - 1)).expand_as(rewards).clone()
     if rewards.numel() == 0:
         return rewards.clone(), rewards.detach().clone(), last
-    valid = _ones(rewards) if valid is None else valid
-    cut = _cuts(terminated, truncated, valid)
+    cut, live, valid, g = _steps(rewards, terminated, truncated, valid, gamma, discounts)
     r = _keep(rewards, valid)
-    returns, discounts = r, torch.full_like(r, gamma)
+    returns, product = r, g  # product: of the discounts of the window's steps
     open_ = ~cut  # whether the window that starts at t extends to t + k
     for k in range(1, min(n, r.shape[0])):
-        returns = returns + torch.where(open_, gamma**k * _ahead(r, k), 0)
-        discounts = torch.where(open_, gamma ** (k + 1), discounts)
+        returns = returns + torch.where(open_, product * _ahead(r, k), 0)
+        product = torch.where(open_, product * _ahead(g, k), product)
         last = last + open_.long()
         open_ = open_ & ~_ahead(cut, k)
-    bootstraps = valid & ~terminated.gather(0, last)
-    discounts = _keep(discounts, bootstraps)
     if next_values is not None:
-        v = _keep(next_values, valid & ~terminated)
-        returns = returns + discounts * v.gather(0, last)
-    return returns.to(rewards.dtype), discounts.to(rewards.dtype), last
+        returns = returns + product * _keep(next_values, live).gather(0, last)
+    return returns.to(rewards.dtype), product.to(rewards.dtype), last
 
 
 def _bound(clip: float, like: Tensor) -> float:
@@ -131,36 +153,36 @@ def _bound(clip: float, like: Tensor) -> float:
     return clip if clip <= torch.finfo(like.dtype).max else math.inf
 
 
+def _detached(*given: Tensor | float | None) -> tuple[Any, ...]:
+    return tuple(x.detach() if isinstance(x, Tensor) else x for x in given)
+
+
 def vtrace(
     log_rhos: Tensor,
     rewards: Tensor,
     values: Tensor,
     next_values: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
+    terminated: Tensor | None,
+    truncated: Tensor | None,
     valid: Tensor | None,
-    gamma: float,
-    lam: float,
+    gamma: float | Tensor,
+    lam: float | Tensor,
     rho_clip: float,
     c_clip: float,
+    discounts: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Compute V-trace targets and advantages; see :func:`automl_ext.vtrace`."""
-    log_rhos, rewards, values, next_values = (x.detach() for x in (log_rhos, rewards, values, next_values))
+    log_rhos, rewards, values, next_values = _detached(log_rhos, rewards, values, next_values)
+    gamma, lam, discounts = _detached(gamma, lam, discounts)
     if rewards.numel() == 0:
         return values.clone(), rewards.clone()
-    valid = _ones(rewards) if valid is None else valid
-    cut = _cuts(terminated, truncated, valid)
-    r, v, v_next = _keep(rewards, valid), _keep(values, valid), _keep(next_values, valid & ~terminated)
+    cut, live, valid, g = _steps(rewards, terminated, truncated, valid, gamma, discounts)
+    r, v, v_next = _keep(rewards, valid), _keep(values, valid), _keep(next_values, live)
     ratio = _keep(log_rhos, valid).exp()
     rho, w = (ratio.clamp(max=_bound(clip, ratio)) for clip in (rho_clip, c_clip))
-    w = lam * w
-    delta = rho * (r + gamma * v_next - v)
-    excess, out = torch.zeros_like(v[0]), []  # vs - V
-    for t in reversed(range(v.shape[0])):
-        excess = delta[t] + gamma * w[t] * torch.where(cut[t], 0, excess)
-        out.append(excess)
-    vs = v + torch.stack(out[::-1])
-    advantages = _keep(rho * (r + gamma * torch.where(cut, v_next, _ahead(vs, 1)) - v), valid)
+    excess = _scan(rho * (r + g * v_next - v), g * lam * w, cut)  # vs - V
+    vs = v + excess
+    advantages = _keep(rho * (r + g * torch.where(cut, v_next, _ahead(vs, 1)) - v), valid)
     return torch.where(valid, vs, _wide(values)).to(rewards.dtype), advantages.to(rewards.dtype)
 
 
@@ -169,23 +191,20 @@ def retrace(
     q_values: Tensor,
     rewards: Tensor,
     next_values: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
+    terminated: Tensor | None,
+    truncated: Tensor | None,
     valid: Tensor | None,
-    gamma: float,
-    lam: float,
+    gamma: float | Tensor,
+    lam: float | Tensor,
+    discounts: Tensor | None = None,
 ) -> Tensor:
     """Compute Retrace targets; see :func:`automl_ext.retrace`."""
-    log_rhos, q_values, rewards, next_values = (x.detach() for x in (log_rhos, q_values, rewards, next_values))
+    log_rhos, q_values, rewards, next_values = _detached(log_rhos, q_values, rewards, next_values)
+    gamma, lam, discounts = _detached(gamma, lam, discounts)
     if rewards.numel() == 0:
         return q_values.clone()
-    valid = _ones(rewards) if valid is None else valid
-    cut = _cuts(terminated, truncated, valid)
+    cut, live, valid, g = _steps(rewards, terminated, truncated, valid, gamma, discounts)
     q, w = _keep(q_values, valid), lam * _keep(log_rhos, valid).exp().clamp(max=1)
-    one_step = _keep(rewards, valid) + gamma * _keep(next_values, valid & ~terminated)
-    correction, out = torch.zeros_like(q[0]), []  # w (Q' - Q) of the next step
-    for t in reversed(range(q.shape[0])):
-        target = one_step[t] + gamma * torch.where(cut[t], 0, correction)
-        correction = w[t] * (target - q[t])
-        out.append(target)
-    return torch.where(valid, torch.stack(out[::-1]), _wide(q_values)).to(rewards.dtype)
+    delta = _keep(rewards, valid) + g * _keep(next_values, live) - q
+    targets = q + _scan(delta, g * _ahead(w, 1), cut)
+    return torch.where(valid, targets, _wide(q_values)).to(rewards.dtype)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from automl_ext import _native
 from automl_ext.ops._checks import (
+    broadcasts,
     check_bool,
     check_dim,
     check_float_tensor,
@@ -111,9 +112,11 @@ def gumbel_softmax(
 
     Args:
         logits: float tensor of any shape; an entry of −inf is never chosen.
-        tau: temperature > 0, a float or a 0-dim float tensor on the device of ``logits``. A tensor gets a gradient and
-            can be annealed without recompilation. Values on a GPU or under tracing are not checked; there, τ ≤ 0 gives
-            NaN. A τ below the smallest normal number of the compute dtype counts as that number.
+        tau: temperature > 0, a float or a float tensor on the device of ``logits``: 0-dim, or one per row, of a shape
+            that broadcasts to that of ``logits`` with size 1 along ``dim``. One per row is computed by several PyTorch
+            operations instead of one kernel. A tensor gets a gradient and can be annealed without recompilation.
+            Values on a GPU or under tracing are not checked; there, τ ≤ 0 gives NaN. A τ below the smallest normal
+            number of the compute dtype counts as that number.
         hard: return the one-hot argmax of logits + g, with the gradient of the soft sample (straight-through).
         dim: the dim of the categories.
         eps: accepted for compatibility and ignored; deprecated in PyTorch.
@@ -128,8 +131,8 @@ def gumbel_softmax(
     Raises:
         TypeError: an argument has the wrong type or dtype, is given twice, or there are more than five positional
             arguments.
-        ValueError: τ is not positive and finite, ``seed`` and ``generator`` are both given, or one of the three is on
-            another device.
+        ValueError: τ is not positive and finite or does not broadcast, ``seed`` and ``generator`` are both given, or
+            one of the three is on another device.
         IndexError: ``dim`` is out of range.
     """
     given = _dim_of("gumbel_softmax", args, dim, eps)
@@ -235,9 +238,10 @@ def _sample(
     check_bool(return_index, "return_index", op)
     if return_index:
         _check_categories(logits, axis, op)
-    tau_value, tau_tensor = split_tau(tau, logits, op)
+    tau_value, tau_tensor = split_tau(tau, logits, op, axis)
     seed = _seed_tensor(seed, generator, logits, op)
-    if _native.use_native(logits):
+    # In the kernels, each τ of several begins the noise anew, as vmap needs it. One τ per row uses the reference.
+    if (tau_tensor is None or tau_tensor.ndim == 0) and _native.use_native(logits):
         native = getattr(torch.ops.automl_ext, op).default
         y, _, index = native(logits, seed, tau_value, tau_tensor, axis, hard, return_index)
     else:
@@ -254,19 +258,22 @@ def _check_categories(logits: Tensor, dim: int, op: str) -> None:
         )
 
 
-def split_tau(tau: float | Tensor, logits: Tensor, op: str) -> tuple[float, Tensor | None]:
-    """Return τ as a number or as a tensor; the ops take either, because making a tensor of a float costs time."""
+def split_tau(tau: float | Tensor, logits: Tensor, op: str, dim: int = 0) -> tuple[float, Tensor | None]:
+    """Return τ as a number or as a tensor; the ops take either, because making a tensor of a float costs time.
+
+    A tensor that is not 0-dim is expanded to the shape of ``logits`` with size 1 along ``dim``.
+    """
     if isinstance(tau, Tensor):
-        if tau.ndim != 0 or not tau.is_floating_point() or not is_dense(tau):
-            raise TypeError(f"{op}: tau: expected a float or a 0-dim float tensor, got {describe(tau)}")
+        if not tau.is_floating_point() or not is_dense(tau):
+            raise TypeError(f"{op}: tau: expected a float or a float tensor, got {describe(tau)}")
         if tau.device != logits.device:
             raise wrong_device(tau, "tau", op, logits)
         if _is_plain_cpu(tau):
-            _check_tau(tau.item(), op)
-        return 1.0, tau
+            _check_taus(tau.detach(), op)
+        return 1.0, tau if tau.ndim == 0 else _one_per_row(tau, logits, op, dim)
     tau = python_number(tau)
     if isinstance(tau, bool) or not isinstance(tau, (int, float, torch.SymFloat, torch.SymInt)):
-        raise TypeError(f"{op}: tau: expected a float or a 0-dim float tensor, got {describe(tau)}")
+        raise TypeError(f"{op}: tau: expected a float or a float tensor, got {describe(tau)}")
     if torch.compiler.is_compiling():
         # As an argument of the op or of torch.full, a number would become a constant of the graph: each new value of an
         # annealed τ would recompile.
@@ -279,6 +286,22 @@ def _check_tau(tau: float, op: str) -> None:
     """Raise ValueError unless τ is positive and finite."""
     if not (0 < tau <= sys.float_info.max):
         raise ValueError(f"{op}: tau: expected a positive finite temperature, got {shown(tau)}")
+
+
+def _check_taus(tau: Tensor, op: str) -> None:
+    """Raise ValueError for the first of the temperatures that is not positive and finite."""
+    if tau.ndim == 0:
+        return _check_tau(tau.item(), op)
+    wrong = ~((tau > 0) & (tau < torch.inf))
+    if wrong.any():
+        _check_tau(tau[wrong][0].item(), op)
+
+
+def _one_per_row(tau: Tensor, logits: Tensor, op: str, dim: int) -> Tensor:
+    shape = [1 if i == dim else n for i, n in enumerate(logits.shape)]
+    if not broadcasts(tau, shape):
+        raise ValueError(f"{op}: tau: expected a shape that broadcasts to {tuple(shape)}, got {tuple(tau.shape)}")
+    return tau.expand(shape)
 
 
 def _is_plain_cpu(x: Tensor) -> bool:

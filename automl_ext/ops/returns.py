@@ -19,6 +19,11 @@ precision is computed in float32. The outputs of :func:`vtrace` and :func:`retra
 outputs of the other functions are differentiable in every float tensor. Gradients are defined for finite inputs: an
 infinite discount or value can give NaN.
 
+``gamma`` and ``lam`` are numbers in [0, 1], or tensors that broadcast to the shape of rewards, for example [B] for one
+per environment. ``discounts`` [T, B] replaces g; then ``gamma`` is not used, ``terminated`` only cuts, and the flags
+may be None. The values of these tensors are not checked. They take several PyTorch operations instead of one kernel,
+except the discounts of :func:`discounted_returns` and :func:`lambda_returns`.
+
 Raises (all functions):
     TypeError: an argument is not a tensor or has the wrong dtype.
     ValueError: shapes or devices differ, or a number is out of range.
@@ -35,14 +40,15 @@ from torch import Tensor
 from automl_ext import _native
 from automl_ext.ops import _returns_reference as reference
 from automl_ext.ops._checks import check_clip, check_number, describe, python_number, shown
-from automl_ext.ops._returns_checks import check_alike, check_time_dim, time_back, time_first
+from automl_ext.ops._returns_checks import check_alike, check_rate, check_time_dim, time_back, time_first
 
 native = torch.ops.automl_ext
 
 
-def _op(name: str, tensor: Tensor) -> Any:
-    """Return the compiled op or its reference, by the backend selected for ``tensor``."""
-    return getattr(native if _native.use_native(tensor) else reference, name)
+def _op(name: str, rewards: Tensor, *numbers: float | Tensor) -> Any:
+    """Return the compiled op or its reference: by the backend, and the reference if a number of the op is a tensor."""
+    compiled = not any(isinstance(x, Tensor) for x in numbers) and _native.use_native(rewards)
+    return getattr(native if compiled else reference, name)
 
 
 def _can_call_kernel(rewards: object, time_dim: object) -> bool:
@@ -59,10 +65,11 @@ def _can_call_kernel(rewards: object, time_dim: object) -> bool:
 def discounted_returns(
     rewards: Tensor,
     next_values: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
-    gamma: float,
+    terminated: Tensor | None,
+    truncated: Tensor | None,
+    gamma: float | Tensor,
     *,
+    discounts: Tensor | None = None,
     valid: Tensor | None = None,
     time_dim: int = 0,
 ) -> Tensor:
@@ -74,8 +81,9 @@ def discounted_returns(
 
     Args:
         rewards, next_values: [T, B].
-        terminated, truncated: bool [T, B].
-        gamma: discount per step, in [0, 1].
+        terminated, truncated: bool [T, B]; may be None with ``discounts``.
+        gamma: discount per step, in [0, 1]; a number or a tensor that broadcasts to [T, B].
+        discounts: [T, B], replaces gamma (1 - terminated).
         valid: bool [T, B]; None if every step is valid.
         time_dim: index of the time dimension.
 
@@ -83,23 +91,24 @@ def discounted_returns(
         G, [T, B].
     """
     op = "discounted_returns"
-    names, floats = ("rewards", "next_values"), (rewards, next_values)
-    rewards, next_values = check_alike(op, names, floats, (terminated, truncated, valid))
+    names, floats, flags = ("rewards", "next_values"), (rewards, next_values), (terminated, truncated, valid)
+    rewards, next_values, discounts = check_alike(op, names, floats, flags, discounts)
     dim = check_time_dim(op, time_dim, rewards)
-    gamma = check_number(gamma, "gamma", op, 0, 1)
-    moved = time_first(dim, rewards, next_values, terminated, truncated, valid, None)
+    gamma = check_rate(gamma, "gamma", op, rewards)
     # With lambda = 1, the lambda-return uses V' at cuts only, which gives the same formula.
-    return time_back(dim, _op("lambda_returns", rewards)(*moved, gamma, 1.0))
+    moved = time_first(dim, rewards, next_values, *flags, discounts, gamma, 1.0)
+    return time_back(dim, _op("lambda_returns", rewards, gamma)(*moved))
 
 
 def n_step_returns(
     rewards: Tensor,
     next_values: Tensor | None,
-    terminated: Tensor,
-    truncated: Tensor,
-    gamma: float,
+    terminated: Tensor | None,
+    truncated: Tensor | None,
+    gamma: float | Tensor,
     n: int,
     *,
+    discounts: Tensor | None = None,
     valid: Tensor | None = None,
     time_dim: int = 0,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -113,44 +122,50 @@ def n_step_returns(
         rewards: [T, B].
         next_values: [T, B]; None omits the bootstrap. A replay adds it later: returns + discounts * (value of the
             observation after step ``last``).
-        terminated, truncated: bool [T, B].
-        gamma: discount per step, in [0, 1].
+        terminated, truncated: bool [T, B]; may be None with ``discounts``.
+        gamma: discount per step, in [0, 1]; a number or a tensor that broadcasts to [T, B]. For a tensor, read
+            gamma^k as the product over the k steps of the window.
         n: number of steps, at least 1.
+        discounts: [T, B], replaces gamma (1 - terminated).
         valid: bool [T, B]; None if every step is valid.
         time_dim: index of the time dimension.
 
     Returns:
         returns: G, [T, B]; 0 at an invalid step.
-        discounts: gamma^K (1 - terminated_j), [T, B], without a gradient; 0 at an invalid step.
+        discounts: gamma^K (1 - terminated_j), [T, B]; 0 at an invalid step. It has a gradient only to tensors
+            ``gamma`` and ``discounts``.
         last: j, int64 [T, B]; t at an invalid step.
     """
     op = "n_step_returns"
     given = 1 if next_values is None else 2
     names, floats = ("rewards", "next_values")[:given], (rewards, next_values)[:given]
-    rewards, *rest = check_alike(op, names, floats, (terminated, truncated, valid))
+    flags = (terminated, truncated, valid)
+    rewards, *rest, discounts = check_alike(op, names, floats, flags, discounts)
     next_values = rest[0] if rest else None
     dim = check_time_dim(op, time_dim, rewards)
-    gamma = check_number(gamma, "gamma", op, 0, 1)
+    gamma = check_rate(gamma, "gamma", op, rewards)
     n = python_number(n)
     if not isinstance(n, int) or isinstance(n, bool):
         raise TypeError(f"{op}: n: expected an int, got {describe(n)}")
     if n < 1:
         raise ValueError(f"{op}: n: expected at least 1, got {shown(n)}")
     n = min(n, max(rewards.shape[dim], 1))
-    moved = time_first(dim, rewards, next_values, terminated, truncated, valid)
-    returns, discounts, last = _op(op, rewards)(*moved, gamma, n)
-    return time_back(dim, returns), time_back(dim, discounts), time_back(dim, last)
+    extra = () if discounts is None else (discounts,)
+    moved = time_first(dim, rewards, next_values, *flags, gamma, n, *extra)
+    returns, product, last = _op(op, rewards, gamma, *extra)(*moved)
+    return time_back(dim, returns), time_back(dim, product), time_back(dim, last)
 
 
 def gae(
     rewards: Tensor,
     values: Tensor,
     next_values: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
-    gamma: float,
-    lam: float,
+    terminated: Tensor | None,
+    truncated: Tensor | None,
+    gamma: float | Tensor,
+    lam: float | Tensor,
     *,
+    discounts: Tensor | None = None,
     valid: Tensor | None = None,
     time_dim: int = 0,
 ) -> tuple[Tensor, Tensor]:
@@ -161,8 +176,9 @@ def gae(
 
     Args:
         rewards, values, next_values: [T, B].
-        terminated, truncated: bool [T, B].
-        gamma, lam: discount per step and lambda, in [0, 1].
+        terminated, truncated: bool [T, B]; may be None with ``discounts``.
+        gamma, lam: discount per step and lambda, in [0, 1]; numbers or tensors that broadcast to [T, B].
+        discounts: [T, B], replaces g.
         valid: bool [T, B]; None if every step is valid.
         time_dim: index of the time dimension.
 
@@ -170,9 +186,11 @@ def gae(
         Advantages and returns, [T, B] each.
     """
     op = "gae"
-    gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
+    numbers = discounts is None and not (isinstance(gamma, Tensor) or isinstance(lam, Tensor))
+    if numbers:
+        gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
     kernel_error: Exception | None = None
-    if _can_call_kernel(rewards, time_dim):
+    if numbers and _can_call_kernel(rewards, time_dim):
         try:
             both: tuple[Tensor, Tensor] = native.gae.default(
                 rewards, values, next_values, terminated, truncated, valid, gamma, lam
@@ -181,13 +199,16 @@ def gae(
         except Exception as error:  # any type: the dispatcher prints arguments, which may raise
             kernel_error = error
     names, floats = ("rewards", "values", "next_values"), (rewards, values, next_values)
-    checked = check_alike(op, names, floats, (terminated, truncated, valid))
+    flags = (terminated, truncated, valid)
+    *checked, discounts = check_alike(op, names, floats, flags, discounts)
+    rewards = checked[0]
     dim = check_time_dim(op, time_dim, rewards)
-    if kernel_error is not None and checked is floats:  # the arguments are valid, so the kernel itself failed
-        raise kernel_error
-    rewards, values, next_values = checked
-    moved = time_first(dim, rewards, values, next_values, terminated, truncated, valid)
-    advantages, returns = _op(op, rewards)(*moved, gamma, lam)
+    if kernel_error is not None and all(x is y for x, y in zip(checked, floats, strict=True)):
+        raise kernel_error  # the arguments are valid, so the kernel itself failed
+    gamma, lam = check_rate(gamma, "gamma", op, rewards), check_rate(lam, "lam", op, rewards)
+    extra = () if discounts is None else (discounts,)
+    moved = time_first(dim, *checked, *flags, gamma, lam, *extra)
+    advantages, returns = _op(op, rewards, gamma, lam, *extra)(*moved)
     return time_back(dim, advantages), time_back(dim, returns)
 
 
@@ -196,8 +217,8 @@ def lambda_returns(
     next_values: Tensor,
     terminated: Tensor | None,
     truncated: Tensor | None,
-    gamma: float,
-    lam: float,
+    gamma: float | Tensor,
+    lam: float | Tensor,
     *,
     discounts: Tensor | None = None,
     valid: Tensor | None = None,
@@ -210,8 +231,9 @@ def lambda_returns(
     Args:
         rewards, next_values: [T, B].
         terminated, truncated: bool [T, B]; None if no step is terminated or truncated.
-        gamma, lam: discount per step and lambda, in [0, 1].
-        discounts: [T, B], replaces g; ``gamma`` is then not used. Differentiable. With it, ``terminated`` only cuts.
+        gamma, lam: discount per step and lambda, in [0, 1]; numbers or tensors that broadcast to [T, B]. If ``lam``
+            is the number 1, V' is read at cuts only; if it is a tensor, at every step.
+        discounts: [T, B], replaces g.
         valid: bool [T, B]; None if every step is valid.
         time_dim: index of the time dimension.
 
@@ -219,15 +241,12 @@ def lambda_returns(
         G, [T, B].
     """
     op = "lambda_returns"
-    given = 2 if discounts is None else 3
-    names = ("rewards", "next_values", "discounts")[:given]
-    floats = (rewards, next_values, discounts)[:given]
-    rewards, next_values, *rest = check_alike(op, names, floats, (terminated, truncated, valid), optional=3)
-    discounts = rest[0] if rest else None
+    names, floats, flags = ("rewards", "next_values"), (rewards, next_values), (terminated, truncated, valid)
+    rewards, next_values, discounts = check_alike(op, names, floats, flags, discounts, optional=3)
     dim = check_time_dim(op, time_dim, rewards)
-    gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
-    moved = time_first(dim, rewards, next_values, terminated, truncated, valid, discounts)
-    return time_back(dim, _op(op, rewards)(*moved, gamma, lam))
+    gamma, lam = check_rate(gamma, "gamma", op, rewards), check_rate(lam, "lam", op, rewards)
+    moved = time_first(dim, rewards, next_values, *flags, discounts, gamma, lam)
+    return time_back(dim, _op(op, rewards, gamma, lam)(*moved))
 
 
 def vtrace(
@@ -235,11 +254,12 @@ def vtrace(
     rewards: Tensor,
     values: Tensor,
     next_values: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
-    gamma: float,
-    lam: float = 1.0,
+    terminated: Tensor | None,
+    truncated: Tensor | None,
+    gamma: float | Tensor,
+    lam: float | Tensor = 1.0,
     *,
+    discounts: Tensor | None = None,
     rho_clip: float = 1.0,
     c_clip: float = 1.0,
     valid: Tensor | None = None,
@@ -254,8 +274,9 @@ def vtrace(
     Args:
         log_rhos: [T, B], log pi(a|s) - log mu(a|s) of the learned policy pi and the behavior policy mu.
         rewards, values, next_values: [T, B].
-        terminated, truncated: bool [T, B].
-        gamma, lam: discount per step and lambda, in [0, 1].
+        terminated, truncated: bool [T, B]; may be None with ``discounts``.
+        gamma, lam: discount per step and lambda, in [0, 1]; numbers or tensors that broadcast to [T, B].
+        discounts: [T, B], replaces g.
         rho_clip, c_clip: upper bounds of the ratios, positive; ``math.inf`` means no clipping.
         valid: bool [T, B]; None if every step is valid.
         time_dim: index of the time dimension.
@@ -266,12 +287,14 @@ def vtrace(
     op = "vtrace"
     names = ("rewards", "log_rhos", "values", "next_values")
     floats = (rewards, log_rhos, values, next_values)
-    rewards, log_rhos, values, next_values = check_alike(op, names, floats, (terminated, truncated, valid))
+    flags = (terminated, truncated, valid)
+    rewards, log_rhos, values, next_values, discounts = check_alike(op, names, floats, flags, discounts)
     dim = check_time_dim(op, time_dim, rewards)
-    gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
+    gamma, lam = check_rate(gamma, "gamma", op, rewards), check_rate(lam, "lam", op, rewards)
     rho_clip, c_clip = check_clip(rho_clip, "rho_clip", op), check_clip(c_clip, "c_clip", op)
-    moved = time_first(dim, log_rhos, rewards, values, next_values, terminated, truncated, valid)
-    vs, advantages = _op(op, rewards)(*moved, gamma, lam, rho_clip, c_clip)
+    extra = () if discounts is None else (discounts,)
+    moved = time_first(dim, log_rhos, rewards, values, next_values, *flags, gamma, lam, rho_clip, c_clip, *extra)
+    vs, advantages = _op(op, rewards, gamma, lam, *extra)(*moved)
     return time_back(dim, vs), time_back(dim, advantages)
 
 
@@ -280,11 +303,12 @@ def retrace(
     q_values: Tensor,
     rewards: Tensor,
     next_values: Tensor,
-    terminated: Tensor,
-    truncated: Tensor,
-    gamma: float,
-    lam: float = 1.0,
+    terminated: Tensor | None,
+    truncated: Tensor | None,
+    gamma: float | Tensor,
+    lam: float | Tensor = 1.0,
     *,
+    discounts: Tensor | None = None,
     valid: Tensor | None = None,
     time_dim: int = 0,
 ) -> Tensor:
@@ -298,8 +322,9 @@ def retrace(
         q_values: [T, B], Q(s_t, a_t).
         rewards: [T, B].
         next_values: [T, B], the expectation of Q(s', .) under the target policy.
-        terminated, truncated: bool [T, B].
-        gamma, lam: discount per step and lambda, in [0, 1].
+        terminated, truncated: bool [T, B]; may be None with ``discounts``.
+        gamma, lam: discount per step and lambda, in [0, 1]; numbers or tensors that broadcast to [T, B].
+        discounts: [T, B], replaces g.
         valid: bool [T, B]; None if every step is valid.
         time_dim: index of the time dimension.
 
@@ -309,8 +334,10 @@ def retrace(
     op = "retrace"
     names = ("rewards", "log_rhos", "q_values", "next_values")
     floats = (rewards, log_rhos, q_values, next_values)
-    rewards, log_rhos, q_values, next_values = check_alike(op, names, floats, (terminated, truncated, valid))
+    flags = (terminated, truncated, valid)
+    rewards, log_rhos, q_values, next_values, discounts = check_alike(op, names, floats, flags, discounts)
     dim = check_time_dim(op, time_dim, rewards)
-    gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
-    moved = time_first(dim, log_rhos, q_values, rewards, next_values, terminated, truncated, valid)
-    return time_back(dim, _op(op, rewards)(*moved, gamma, lam))
+    gamma, lam = check_rate(gamma, "gamma", op, rewards), check_rate(lam, "lam", op, rewards)
+    extra = () if discounts is None else (discounts,)
+    moved = time_first(dim, log_rhos, q_values, rewards, next_values, *flags, gamma, lam, *extra)
+    return time_back(dim, _op(op, rewards, gamma, lam, *extra)(*moved))

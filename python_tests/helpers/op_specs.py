@@ -69,6 +69,11 @@ def _logits_and_tau(size: int, dim: int, generator: torch.Generator) -> tuple[li
     return [*_logits(size, dim, generator)[0], torch.tensor(0.7, dtype=torch.float64)], {}
 
 
+def _logits_and_taus(size: int, dim: int, generator: torch.Generator) -> tuple[list[Tensor], dict]:
+    logits = _logits(size, dim, generator)[0]
+    return [*logits, 0.5 + torch.rand(_shape(1, dim), generator=generator, dtype=torch.float64)], {}
+
+
 def _mixed_inputs(size: int, dim: int, generator: torch.Generator) -> tuple[list[Tensor], dict]:
     xs = [torch.randn(_shape(size, dim), generator=generator, dtype=torch.float64) for _ in range(3)]
     return [*xs, torch.tensor([0.5, -1.5, 0.0, 2.0], dtype=torch.float64)], {}
@@ -136,12 +141,14 @@ def _gumbel_eager(activation: Callable[[Tensor, int], Tensor], hard: bool) -> Ca
     return eager
 
 
-def _gumbel_spec(name: str, activation: Callable[[Tensor, int], Tensor], hard: bool) -> OpSpec:
+def _gumbel_spec(
+    name: str, activation: Callable[[Tensor, int], Tensor], hard: bool = False, rows: bool = False
+) -> OpSpec:
     return OpSpec(
-        name + ("_hard" if hard else ""),
-        _logits_and_tau,
+        name + ("_hard" if hard else "_tau_per_row" if rows else ""),
+        _logits_and_taus if rows else _logits_and_tau,
         _gumbel(getattr(automl_ext, name), hard),
-        _gumbel_native(name, hard, with_tau=not hard),
+        _gumbel_native(name, hard, with_tau=not (hard or rows)),
         eager=_gumbel_eager(activation, hard),
         exact=_exact_gumbel,
         noise_seed=SEED,
@@ -164,10 +171,12 @@ SPECS = [
         eager=lambda t, dim: _sparsemax_reference(t[0], dim),
         smooth=off_threshold,
     ),
-    _gumbel_spec("gumbel_softmax", torch.softmax, hard=False),
+    _gumbel_spec("gumbel_softmax", torch.softmax),
     _gumbel_spec("gumbel_softmax", torch.softmax, hard=True),
-    _gumbel_spec("gumbel_entmax15", _entmax15_reference, hard=False),
+    _gumbel_spec("gumbel_softmax", torch.softmax, rows=True),
+    _gumbel_spec("gumbel_entmax15", _entmax15_reference),
     _gumbel_spec("gumbel_entmax15", _entmax15_reference, hard=True),
+    _gumbel_spec("gumbel_entmax15", _entmax15_reference, rows=True),
     OpSpec(
         "mixed_op",
         _mixed_inputs,

@@ -20,7 +20,7 @@ def _make(names: Sequence[str]) -> Callable[[int, int, torch.Generator], tuple[l
         shape[dim] = size
         if size > LONGEST:
             shape[dim], shape[dim - 1] = LONGEST, size // 8
-        draws = [torch.rand if name == "discounts" else torch.randn for name in names]
+        draws = [torch.rand if name in ("discounts", "gamma", "lam") else torch.randn for name in names]
         tensors = [draw(shape, generator=generator, dtype=torch.float64) for draw in draws]
         probabilities = {"terminated": 0.1, "truncated": 0.1, "valid": 0.9}
         return tensors, {n: torch.rand(shape, generator=generator) < p for n, p in probabilities.items()}
@@ -50,6 +50,17 @@ def _lambda_with_discounts(
     return R.lambda_returns(
         rewards, next_values, terminated, truncated, GAMMA, LAM, discounts=discounts, valid=valid, time_dim=dim
     )
+
+
+def _call_with_tensors(function: Callable, rates: int, *numbers: int) -> Callable:
+    """Return a call whose last ``rates`` tensors are gamma or gamma and lambda of each step."""
+
+    def call(tensors: Sequence[Tensor], dim: int, terminated: Tensor, truncated: Tensor, valid: Tensor) -> object:
+        floats, given = tensors[:-rates], tensors[-rates:]
+        out = function(*floats, terminated, truncated, *given, *numbers, valid=valid, time_dim=dim)
+        return (out[0], torch.where(valid, out[1], 0)) if function is R.gae else out
+
+    return call
 
 
 # ---- plain PyTorch: masks of ones and zeros and one loop over time, in the dtype of the tensors
@@ -86,21 +97,29 @@ def _after(x: Tensor) -> Tensor:
     return torch.cat([x[1:], torch.zeros_like(x[:1])])
 
 
-def _gae(r: Tensor, v: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+Rate = float | Tensor
+
+
+def _gae(
+    r: Tensor, v: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor, gamma: Rate = GAMMA, lam: Rate = LAM
+) -> tuple[Tensor, ...]:
     if on is None:
         return r.clone(), v.clone()
-    advantages = on * _scan(r + GAMMA * (1 - ended) * w - v, GAMMA * LAM * (1 - cut))
+    advantages = on * _scan(r + gamma * (1 - ended) * w - v, gamma * lam * (1 - cut))
     return advantages, on * (advantages + v)
 
 
-def _lambda(lam: float) -> Callable[..., tuple[Tensor, ...]]:
-    def eager(r: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tuple[Tensor, ...]:
-        if on is None:
-            return (r.clone(),)
-        g = GAMMA * (1 - ended)
-        return (on * _scan(r + g * (1 - lam * (1 - cut)) * w, g * lam * (1 - cut)),)
+def _lambda(
+    r: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor, gamma: Rate = GAMMA, lam: Rate = LAM
+) -> tuple[Tensor, ...]:
+    if on is None:
+        return (r.clone(),)
+    g = gamma * (1 - ended)
+    return (on * _scan(r + g * (1 - lam * (1 - cut)) * w, g * lam * (1 - cut)),)
 
-    return eager
+
+def _discounted(r: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+    return _lambda(r, w, cut, ended, on, lam=1.0)
 
 
 def _lambda_discounts(r: Tensor, w: Tensor, d: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tuple[Tensor, ...]:
@@ -109,7 +128,7 @@ def _lambda_discounts(r: Tensor, w: Tensor, d: Tensor, cut: Tensor, ended: Tenso
     return (on * _scan(r + d * (1 - LAM * (1 - cut)) * w, d * LAM * (1 - cut)),)
 
 
-def _n_step(r: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+def _n_step(r: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor, gamma: Rate = GAMMA) -> tuple[Tensor, ...]:
     if on is None:
         return r.clone(), r.detach().clone(), r.detach().long()
     g, discount = torch.zeros_like(r), torch.zeros_like(r)
@@ -117,30 +136,55 @@ def _n_step(r: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tup
     last = steps.expand_as(r)
     for k in reversed(range(N)):  # windows of N - k steps, from shorter to longer
         stop = cut if k < N - 1 else torch.ones_like(cut)
-        live = GAMMA * (1 - ended)
+        live = gamma * (1 - ended)
         g, discount, last = (
-            r + stop * live * w + (1 - stop) * GAMMA * _after(g),
-            stop * live + (1 - stop) * GAMMA * _after(discount),
+            r + stop * live * w + (1 - stop) * gamma * _after(g),
+            stop * live + (1 - stop) * gamma * _after(discount),
             torch.where(stop.bool(), last - last + steps, _after(last)),
         )
     return on * g, on.detach() * discount, torch.where(on.bool(), last, steps)
 
 
-def _vtrace(l: Tensor, r: Tensor, v: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+def _vtrace(
+    l: Tensor,
+    r: Tensor,
+    v: Tensor,
+    w: Tensor,
+    cut: Tensor,
+    ended: Tensor,
+    on: Tensor,
+    gamma: Rate = GAMMA,
+    lam: Rate = LAM,
+) -> tuple[Tensor, ...]:
     if on is None:
         return v.clone(), r.clone()
     rho = l.exp().clamp(max=1)
-    live = GAMMA * (1 - ended)
-    vs = v + on * _scan(rho * (r + live * w - v), GAMMA * (1 - cut) * LAM * rho)
+    live = gamma * (1 - ended)
+    vs = v + on * _scan(rho * (r + live * w - v), gamma * (1 - cut) * lam * rho)
     return vs, on * rho * (r + live * (cut * w + (1 - cut) * _after(vs)) - v)
 
 
-def _retrace(l: Tensor, q: Tensor, r: Tensor, w: Tensor, cut: Tensor, ended: Tensor, on: Tensor) -> tuple[Tensor, ...]:
+def _retrace(
+    l: Tensor,
+    q: Tensor,
+    r: Tensor,
+    w: Tensor,
+    cut: Tensor,
+    ended: Tensor,
+    on: Tensor,
+    gamma: Rate = GAMMA,
+    lam: Rate = LAM,
+) -> tuple[Tensor, ...]:
     if on is None:
         return (q.clone(),)
-    weight = LAM * l.exp().clamp(max=1)
-    correction = _scan(r + GAMMA * (1 - ended) * w - q, GAMMA * (1 - cut) * _after(weight))
+    weight = lam * l.exp().clamp(max=1)
+    correction = _scan(r + gamma * (1 - ended) * w - q, gamma * (1 - cut) * _after(weight))
     return (q + on * correction,)
+
+
+def _with_rates(function: Callable[..., tuple[Tensor, ...]], rates: int) -> Callable[..., tuple[Tensor, ...]]:
+    """Return ``function`` with gamma, or gamma and lambda, before the three masks."""
+    return lambda *xs: function(*xs[: -3 - rates], *xs[-3:], *xs[-3 - rates : -3])
 
 
 # ---- torch.ops calls
@@ -194,6 +238,12 @@ def _target_native(name: str, *numbers: float) -> Callable[..., list[tuple[str, 
     return native
 
 
+def _scan_native(tensors: Sequence[Tensor], dim: int, **masks: Tensor) -> list[tuple[str, tuple]]:
+    """The only kernel of calls with tensors: a scan over time as a lambda-return."""
+    (x, decay), (cut, *_), _ = _time_first((tensors[0], tensors[-1]), dim, masks)
+    return [("lambda_returns", (x, torch.zeros_like(x), cut, None, None, decay, 1.0, 1.0))]
+
+
 def _spec(
     name: str, inputs: Sequence[str], call: Callable, native: Callable, eager: Callable, **others: bool
 ) -> OpSpec:
@@ -202,7 +252,7 @@ def _spec(
 
 RETURNS_SPECS = [
     _spec("gae", ("r", "v", "w"), _gae_call, _gae_native, _gae),
-    _spec("lambda_returns", ("r", "w"), _call(R.lambda_returns, GAMMA, LAM), _lambda_native(LAM), _lambda(LAM)),
+    _spec("lambda_returns", ("r", "w"), _call(R.lambda_returns, GAMMA, LAM), _lambda_native(LAM), _lambda),
     _spec(
         "lambda_returns_discounts",
         ("r", "w", "discounts"),
@@ -210,7 +260,7 @@ RETURNS_SPECS = [
         _lambda_native(LAM),
         _lambda_discounts,
     ),
-    _spec("discounted_returns", ("r", "w"), _call(R.discounted_returns, GAMMA), _lambda_native(1.0), _lambda(1.0)),
+    _spec("discounted_returns", ("r", "w"), _call(R.discounted_returns, GAMMA), _lambda_native(1.0), _discounted),
     _spec("n_step_returns", ("r", "w"), _call(R.n_step_returns, GAMMA, N), _n_step_native, _n_step),
     _spec(
         "vtrace",
@@ -227,5 +277,22 @@ RETURNS_SPECS = [
         _target_native("retrace", GAMMA, LAM),
         _retrace,
         differentiable=False,
+    ),
+    *(
+        _spec(
+            f"{function.__name__}_tensors",
+            (*inputs, *("gamma", "lam")[:rates]),
+            _call_with_tensors(function, rates, *numbers),
+            _scan_native,
+            _with_rates(eager, rates),
+            differentiable=function not in (R.vtrace, R.retrace),
+        )
+        for function, inputs, eager, rates, numbers in (
+            (R.gae, ("r", "v", "w"), _gae, 2, ()),
+            (R.lambda_returns, ("r", "w"), _lambda, 2, ()),
+            (R.n_step_returns, ("r", "w"), _n_step, 1, (N,)),
+            (R.vtrace, ("l", "r", "v", "w"), _vtrace, 2, ()),
+            (R.retrace, ("l", "q", "r", "w"), _retrace, 2, ()),
+        )
     ),
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 from automl_ext.ops._checks import (
     FLOAT_DTYPES,
     INT_DTYPES,
+    broadcasts,
     check_number,
     describe,
     interval,
@@ -52,11 +53,8 @@ def check_row_parameter(
     if value.dtype not in (*FLOAT_DTYPES, *INT_DTYPES) or not is_dense(value):
         raise TypeError(f"{op}: {name}: expected a dense real tensor or a float, got {describe(value)}")
     check_device(value, name, op, X)
-    fits = value.ndim <= len(row_shape) and all(
-        given in (1, wanted) for given, wanted in zip(reversed(value.shape), reversed(row_shape), strict=False)
-    )
     # A 0-dim X has one row.
-    if not fits and not (not row_shape and value.shape == (1,)):
+    if not broadcasts(value, row_shape) and not (not row_shape and value.shape == (1,)):
         raise ValueError(f"{op}: {name}: expected a shape that broadcasts to {tuple(row_shape)}, got {describe(value)}")
     values = readable_values(value)
     if values is not None:

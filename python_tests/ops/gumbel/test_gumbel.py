@@ -127,10 +127,33 @@ def test_tau_is_positive_and_finite(sample: Callable, tau: float, as_tensor: boo
 
 
 @each_sample
-@pytest.mark.parametrize("tau", [True, "1", None, 1j, torch.ones(1), torch.tensor(1), [1.0]], ids=str)
+@pytest.mark.parametrize("tau", [True, "1", None, 1j, torch.ones(1).to_sparse(), torch.tensor(1), [1.0]], ids=str)
 def test_tau_of_a_wrong_type(sample: Callable, tau: object) -> None:
-    with pytest.raises(TypeError, match="tau: expected a float or a 0-dim float tensor, got"):
+    with pytest.raises(TypeError, match="tau: expected a float or a float tensor, got"):
         sample(some_logits(2, 3), tau)
+
+
+@each_sample
+def test_tau_per_row_of_a_wrong_shape_or_value(sample: Callable) -> None:
+    for shape in ((3,), (2, 3), (2,), (3, 1), (1, 2, 1)):
+        with pytest.raises(ValueError, match=r"tau: expected a shape that broadcasts to \(2, 1\), got"):
+            sample(some_logits(2, 3), torch.ones(shape))
+    with pytest.raises(ValueError, match=r"tau: expected a positive finite temperature, got -2\.0"):
+        sample(some_logits(2, 3), torch.tensor([[1.0], [-2.0]]))
+
+
+@each_sample
+@pytest.mark.parametrize("hard", [False, True])
+@pytest.mark.parametrize(("shape", "dim"), [((4, 5, 1), -1), ((4, 1, 1), -1), ((5, 1), 2), ((1,), 0), ((1, 5, 6), 0)])
+def test_equal_taus_of_all_rows_are_one_tau(sample: Callable, hard: bool, shape: tuple[int, ...], dim: int) -> None:
+    logits, c = some_logits(4, 5, 6).requires_grad_(), some_logits(4, 5, 6, seed=1)
+    one, each = torch.tensor(0.7, requires_grad=True), torch.full(shape, 0.7, requires_grad=True)
+    y, z = (sample(logits, tau, hard, dim, seed=3) for tau in (one, each))
+    torch.testing.assert_close(z, y, rtol=1e-5, atol=1e-6)
+    want, got = (torch.autograd.grad(out, (logits, tau), c) for out, tau in ((y, one), (z, each)))
+    torch.testing.assert_close(got[0], want[0], rtol=1e-5, atol=1e-6)
+    assert got[1].shape == shape
+    torch.testing.assert_close(got[1].sum(), want[1], rtol=1e-5, atol=1e-5)
 
 
 @each_sample

@@ -78,7 +78,8 @@ def test_flags_may_be_none_only_where_documented(op):
             call(op, **{name: None})
         else:
             with pytest.raises(TypeError, match=f"{op}: {name}: expected a bool tensor"):
-                call(op, **{name: None})
+                call(op, **{name: None, "discounts": None})
+        call(op, **{name: None}, discounts=X)
 
 
 @pytest.mark.parametrize(("op", "name"), NUMBERS)
@@ -86,9 +87,17 @@ def test_numbers(op, name):
     for bad in (-0.1, 1.1, math.nan, math.inf):
         with pytest.raises(ValueError, match=rf"{op}: {name}: expected a number in \[0, 1\], got"):
             call(op, **{name: bad})
-    for bad in (None, "0.9", True, torch.tensor(0.9)):
+    for bad in (None, "0.9", True):
         with pytest.raises(TypeError, match=f"{op}: {name}: expected a float, got"):
             call(op, **{name: bad})
+    for bad in (X.double(), X.int(), X.to_sparse()):
+        with pytest.raises(TypeError, match=f"{op}: {name}: expected a .*float32 tensor like rewards, got"):
+            call(op, **{name: bad})
+    for bad in (X[:, 0], X[:2], X.unsqueeze(0)):
+        with pytest.raises(ValueError, match=rf"{op}: {name}: expected a shape that broadcasts to .* \(4, 3\), got"):
+            call(op, **{name: bad})
+    with pytest.raises(ValueError, match=f"{op}: {name}: expected a tensor on cpu"):
+        call(op, **{name: X.to("meta")})
     call(op, **{name: 1})
 
 
