@@ -59,12 +59,12 @@ struct Grads {
   const std::vector<bool>& needs;  // which inputs of the forward need a gradient
 };
 
-// Returns true if a gradient is batched (vmap, or torch.autograd.grad(is_grads_batched=True)). Composites support batched
-// gradients.
-inline bool is_batched(const variable_list& grads) {
+// Returns true if a gradient is batched (vmap, or torch.autograd.grad(is_grads_batched=True)) or has a tangent (forward over
+// reverse). Composites support both.
+inline bool need_composite(const variable_list& grads) {
   constexpr c10::DispatchKeySet keys({c10::DispatchKey::Batched, c10::DispatchKey::FuncTorchBatched});
   for (const auto& grad : grads)
-    if (grad.defined() && grad.key_set().has_any(keys)) return true;
+    if (grad.defined() && (grad.key_set().has_any(keys) || grad._fw_grad(0).defined())) return true;
   return false;
 }
 
@@ -89,7 +89,7 @@ class OpNode final : public torch::autograd::TraceableFunction {
     for (auto& variable : saved_) saved.push_back(variable.unpack(Pointers<NodePtr>::self(this)));
     std::vector<bool> needs;
     for (size_t i = 0; i < num_outputs(); ++i) needs.push_back(task_should_compute_output(i));
-    if (at::GradMode::is_enabled() || is_batched(grads)) return op_.composite({grads, saved, needs});
+    if (at::GradMode::is_enabled() || need_composite(grads)) return op_.composite({grads, saved, needs});
     at::AutoDispatchBelowADInplaceOrView below;
     return op_.fused({grads, saved, needs});
   }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch.autograd import forward_ad
 
 from automl_ext import _native
 
@@ -60,3 +61,19 @@ def test_half_composites_compute_in_float(name: str, dtype: torch.dtype) -> None
     (composite,) = torch.autograd.grad(y, x, grad, create_graph=True)
     # Two nearly equal floats round to values at most one ulp apart.
     assert ((fused - composite).abs() <= torch.finfo(dtype).eps * fused.abs().clamp_min(1e-3)).all()
+
+
+@pytest.mark.parametrize("create_graph", [False, True])
+def test_the_tangent_of_an_incoming_gradient_is_kept(create_graph: bool) -> None:
+    """The forward pass was before the forward-mode level, so the graph is that of the kernel."""
+    import automl_ext
+
+    x = torch.randn(2, 4, generator=torch.Generator().manual_seed(0), dtype=F64).requires_grad_()
+    y = automl_ext.entmax15(x)
+    grad, tangent = torch.randn(2, 2, 4, generator=torch.Generator().manual_seed(1), dtype=F64)
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(grad, tangent)
+        (got,) = torch.autograd.grad(y, x, dual, retain_graph=True, create_graph=create_graph)
+        got = forward_ad.unpack_dual(got).tangent
+    (expected,) = torch.autograd.grad(y, x, tangent)  # the backward pass is linear
+    torch.testing.assert_close(got, expected)
