@@ -12,11 +12,22 @@ from automl_ext.ops.gumbel import gumbel_entmax15, gumbel_softmax, split_tau
 from automl_ext.ops.mixed import mixed_op
 
 
+def _is_batched(x: Tensor) -> bool:
+    """Return whether x is a batch of tensors under vmap, at any level of torch.func's transforms."""
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(x):
+        if functorch.is_batchedtensor(x):
+            return True
+        x = functorch.get_unwrapped(x)
+    return False
+
+
 class MixedOp(nn.Module):
     """An edge of K candidate modules with the same output shape, mixed by weights passed to ``forward``.
 
     Only candidates with a non-zero weight run. To find them, ``weights`` is copied to the host (a GPU
-    synchronization).
+    synchronization). Under ``torch.vmap`` over the weights and in ``torch.export``, their values are unknown, so all
+    candidates run, and weights of 0 get a gradient too.
 
     Args:
         candidates: the K modules.
@@ -43,7 +54,8 @@ class MixedOp(nn.Module):
         if not readable or weights.shape != shape:
             device = " on the meta device" if isinstance(weights, Tensor) and weights.is_meta else ""
             raise ValueError(f"MixedOp: weights: expected a tensor of shape {shape}, got {describe(weights)}{device}")
-        active = [w != 0 for w in weights.detach().tolist()]
+        unknown = torch.compiler.is_exporting() or _is_batched(weights)
+        active = [True] * shape[0] if unknown else [w != 0 for w in weights.detach().tolist()]
         if not any(active):
             raise ValueError("MixedOp: weights: expected at least one non-zero weight, got all zeros")
         outputs = [op(x) if on else None for op, on in zip(self.candidates, active, strict=True)]

@@ -39,6 +39,34 @@ def test_mixed_op_runs_candidates_with_a_weight() -> None:
     torch.testing.assert_close(weights.grad, torch.stack([x.sum(), 0 * x.sum(), 100 * x.sum()]))
 
 
+def test_mixed_op_under_vmap() -> None:
+    edge = MixedOp(nn.Linear(3, 3) for _ in range(3))
+    x, weights = torch.randn(4, 2, 3), torch.randn(4, 3)
+    some_zero = weights * torch.tensor([[1.0, 0.0, 1.0]])
+    alone = [edge(a, w) for a, w in zip(x, some_zero, strict=True)]
+    torch.testing.assert_close(torch.func.vmap(edge)(x, some_zero), torch.stack(alone))
+    torch.testing.assert_close(torch.func.vmap(edge, (None, 0))(x[0], some_zero)[0], alone[0])
+    gradient = torch.func.grad(lambda w, a: edge(a, w).sin().sum())
+    each = torch.func.vmap(gradient)(weights, x)
+    torch.testing.assert_close(each, torch.stack([gradient(w, a) for a, w in zip(x, weights, strict=True)]))
+
+
+def test_mixed_op_under_vmap_of_x_runs_candidates_with_a_weight() -> None:
+    edge = MixedOp(Scale(factor) for factor in (1.0, 10.0))
+    x, weights = torch.randn(4, 3), torch.tensor([0.0, 2.0])
+    torch.testing.assert_close(torch.func.vmap(edge, (0, None))(x, weights), 20 * x)
+    assert calls(edge.candidates) == [0, 1]
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_an_exported_mixed_op_takes_any_weights(strict: bool) -> None:
+    edge = MixedOp([nn.Linear(3, 3), nn.Tanh(), nn.Identity()])
+    program = torch.export.export(edge, (torch.randn(2, 3), torch.tensor([1.0, 0.0, 0.0])), strict=strict)
+    for weights in (torch.tensor([0.0, 0.0, 2.0]), torch.tensor([0.5, -1.0, 0.25])):
+        x = torch.randn(2, 3)
+        torch.testing.assert_close(program.module()(x, weights), edge(x, weights))
+
+
 QUANTIZED = torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8)
 
 
