@@ -95,8 +95,7 @@ def check_options(name: str, stored: dict[str, Any], given: dict[str, Any], vers
 def with_defaults(stored: Any, config: Any) -> Any:
     """Return a stored configuration with the options that it lacks, at their defaults in the class of ``config``.
 
-    An option without a default stays absent. An option whose default is not what versions without it did names that
-    value in its metadata, as ``before``.
+    An option without a default stays absent.
     """
     if not isinstance(stored, dict):
         return stored
@@ -106,8 +105,6 @@ def with_defaults(stored: Any, config: Any) -> Any:
         if field.name in filled:
             if dataclasses.is_dataclass(value):
                 filled[field.name] = with_defaults(filled[field.name], value)
-        elif "before" in field.metadata:
-            filled[field.name] = to_dict(field.metadata["before"])
         elif field.default is not dataclasses.MISSING:
             filled[field.name] = to_dict(field.default)
         elif field.default_factory is not dataclasses.MISSING:

@@ -174,23 +174,6 @@ def test_advice_after_an_interruption(
     assert ("--resume auto" in capsys.readouterr().err) == (name in ("train a2c", "tune"))
 
 
-def test_interrupted_and_resumed_is_the_uninterrupted_run(automl_ext: Run, tmp_path: Path) -> None:
-    def result(out: str) -> dict:
-        values = json.loads((tmp_path / out / "result.json").read_text())
-        del values["times"]
-        return values
-
-    assert automl_ext("search", "gdas", *SMALL, "--out", "whole").returncode == 0
-    first = automl_ext("search", "gdas", *SMALL, "--out", "parts", "--stop-after", 1)
-    assert first.returncode == 0
-    assert "--resume auto" in first.stdout
-    assert not (tmp_path / "parts/result.json").exists()
-    again = automl_ext("search", "gdas", *SMALL, "--out", "parts", "--resume", "auto")
-    assert again.returncode == 0, again.stderr
-    assert result("parts") == result("whole")
-    assert (tmp_path / "parts/metrics.jsonl").read_text() == (tmp_path / "whole/metrics.jsonl").read_text()
-
-
 def test_toml_gives_defaults_and_flags_override_them(automl_ext: Run, tmp_path: Path) -> None:
     (tmp_path / "small.toml").write_text(
         "subset = 200\nepochs = 1\nchannels = 4\nretrain_epochs = 1\nretrain_channels = 4\nseed = 7\n"
@@ -219,37 +202,6 @@ def test_what_a_user_gets_wrong_is_one_line_and_exit_code_2(automl_ext: Run, tmp
         assert "Traceback" not in parsed.stderr
     refused(automl_ext("plot", "nowhere"), "nowhere")
     refused(automl_ext("plot"), "--genotype")
-
-
-@pytest.mark.parametrize("command", [["search", "gdas"], ["retrain", "--genotype", GENOTYPE], ["compare"]])
-@pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_out_of_range_leaves_no_run_directory(
-    automl_ext: Run, tmp_path: Path, command: list[str], seed: int
-) -> None:
-    process = automl_ext(*command, "--seed", seed, "--out", "run")
-    assert process.returncode == 2
-    assert f"seed: expected an int in [0, 2**32), got {seed}" in process.stderr
-    assert "Traceback" not in process.stderr
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_configuration_that_differs_is_named(automl_ext: Run, tmp_path: Path) -> None:
-    assert automl_ext("search", "gdas", *SMALL, "--out", "run", "--stop-after", 1).returncode == 0
-    other = automl_ext("search", "gdas", *SMALL, "--out", "run", "--resume", "auto", "--lr", 0.5)
-    refused(other, "lr", "0.5")
-    assert automl_ext("search", "gdas", *SMALL, "--out", "run", "--resume", "auto").returncode == 0
-
-
-def test_a_damaged_checkpoint_is_refused_by_path_and_stepped_over_by_auto(automl_ext: Run, tmp_path: Path) -> None:
-    assert automl_ext("search", "gdas", *SMALL, "--out", "run", "--stop-after", 2).returncode == 0
-    newest = max((tmp_path / "run/checkpoints").iterdir())
-    data = bytearray((newest / "state.pt").read_bytes())
-    data[len(data) // 2] ^= 1
-    (newest / "state.pt").write_bytes(data)
-    refused(automl_ext("search", "gdas", *SMALL, "--out", "run", "--resume", newest), newest.name)
-    process = automl_ext("search", "gdas", *SMALL, "--out", "run", "--resume", "auto")
-    assert process.returncode == 0, process.stderr
-    assert newest.name in process.stderr
 
 
 def test_plot_of_damaged_files(automl_ext: Run, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ Q_target ← Q every ``target_update_interval`` steps
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import gymnasium
@@ -63,7 +63,7 @@ class DQNConfig(TrainConfig):
     noisy: bool = False  # Explore with noisy layers instead of epsilon-greedy.
     hidden: tuple[int, ...] = (256, 256)  # Units of each hidden layer.
     lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 2.3e-3  # Learning rate of Adam.
-    lr_decay: Annotated[bool, Categories(False, True)] = field(default=True, metadata={"before": False})
+    lr_decay: Annotated[bool, Categories(False, True)] = True
     """Decrease the learning rate linearly to 0 at total_steps."""
     adam_eps: float = 1e-8  # Epsilon of Adam.
     max_grad_norm: float = 10.0  # Gradient norm to clip at; inf: no clipping.

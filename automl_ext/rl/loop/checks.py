@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 import warnings
 from typing import Any
@@ -62,16 +61,6 @@ def check_hidden(config: Any, units: int = 1, layers: int = 0) -> None:
 def observation_bytes(space: gymnasium.Space) -> int:
     """Return the size in bytes of one observation of an array space."""
     return math.prod(space.shape or ()) * np.dtype(space.dtype or np.float32).itemsize
-
-
-def warn_without_effect(config: Any, switch: str, *names: str) -> None:
-    """Warn about options that were changed although the option ``switch``, to which they belong, is off."""
-    if getattr(config, switch) not in ("none", 0, False):
-        return
-    defaults = {field.name: field.default for field in dataclasses.fields(config)}
-    changed = [name for name in names if getattr(config, name) != defaults[name]]
-    if changed:
-        warnings.warn(f"{', '.join(changed)}: no effect without {switch}", stacklevel=3)
 
 
 def check_environments(name: str, n: int, env_id: str, options: EnvOptions) -> None:

@@ -65,14 +65,6 @@ class PrioritizedReplay(UniformReplay):
         done = min(self._samples / self.beta_steps, 1.0) if self.beta_steps else 0.0
         return self.first_beta + (1 - self.first_beta) * done
 
-    def restart_beta(self, steps: int) -> None:
-        """Restart beta: it rises from its initial value to 1 over the next ``steps`` calls of :meth:`sample`.
-
-        Raises:
-            ValueError: ``steps`` is below 1.
-        """
-        self.beta_steps, self._samples = check_count(steps, "steps", type(self).__name__), 0
-
     def add(self, step: Step) -> None:
         """Add one step like :meth:`UniformReplay.add`. New transitions get the largest priority so far."""
         filled, emptied = self._ring.add(step)

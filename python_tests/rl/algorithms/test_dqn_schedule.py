@@ -12,7 +12,6 @@ from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from automl_ext.rl import DQN, DQNConfig, RainbowConfig
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.presets import preset
-from automl_ext.training.config import to_dict, with_defaults
 
 
 def agent(config: DQNConfig) -> DQN:
@@ -34,14 +33,6 @@ def test_learning_rate_falls_linearly_to_0_at_the_last_step(decay: bool) -> None
     learning.set_total_steps(1_000)  # a longer training goes on with a positive rate
     learning.iterate()
     assert not torch.equal(weights, learning.parameters)
-
-
-def test_a_run_of_before_the_option_had_a_constant_rate() -> None:
-    stored = to_dict(DQNConfig())
-    del stored["lr_decay"]
-    assert with_defaults(stored, DQNConfig()) == stored | {"lr_decay": False}
-    del stored["double"]
-    assert with_defaults(stored, DQNConfig())["double"] is False
 
 
 def test_presets_and_rainbow_keep_the_targets_and_the_rate_of_their_papers() -> None:
