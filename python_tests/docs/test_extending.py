@@ -11,8 +11,10 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import fresh_python
 import pytest
 from paths import ROOT
 
@@ -21,6 +23,7 @@ from automl_ext.training.errors import UserError
 
 OPS_PAGE, NAS_PAGE, RL_PAGE = (ROOT / f"docs/development/extending{topic}.md" for topic in ("", "-nas", "-rl"))
 OP_FILES = 11
+Runner = Callable[..., subprocess.CompletedProcess[str]]
 # A line that names a file and where the block goes, and the block below it.
 BLOCK = re.compile(
     r"^`(?P<file>[\w./]+)`(?:, (?P<how>after|in place of) `(?P<text>[^\n]+)`)?:\n\n```\w+\n(?P<code>.*?)^```$",
@@ -133,9 +136,10 @@ def test_the_strategy_searches(tmp_path: Path) -> None:
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
     block, _ = blocks(NAS_PAGE, "A search strategy")
     apply(block, tmp_path)
-    done = subprocess.run([sys.executable, block["file"]], cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert re.search(r"^\|\w+~0\|", done.stdout, re.MULTILINE), done.stdout
+    run = f"import os, runpy; os.chdir({str(tmp_path)!r}); runpy.run_path({block['file']!r}, run_name='__main__')"
+    status, printed, error = fresh_python.run(run)
+    assert status == 0, error
+    assert re.search(r"^\|\w+~0\|", printed, re.MULTILINE), printed
     assert (tmp_path / "runs/hill/result.json").is_file()
 
 
@@ -150,10 +154,16 @@ def script(folder: Path, path: Path, *argv: str) -> subprocess.CompletedProcess[
     )
 
 
-def check_commands(folder: Path, path: Path, *space: str) -> None:
+def forked(folder: Path, path: Path, *argv: str) -> subprocess.CompletedProcess[str]:
+    """Run a command as :func:`script` does, with the package in ``path``, in a process that has torch loaded."""
+    start = f"import os, sys; os.chdir({str(folder)!r}); from automl_ext_cli.entry import main; "
+    return subprocess.CompletedProcess(argv, *fresh_python.run(f"{start}sys.exit(main({list(argv)!r}))", path))
+
+
+def check_commands(folder: Path, path: Path, *space: str, run: Runner = script) -> None:
     """Check that the commands of the pages are listed and run; ``space`` is for the search."""
     small = ["--evaluations", "2", "--epochs", "1", "--channels", "4", "--subset", "200", *space]
-    listed = script(folder, path, "--help")
+    listed = run(folder, path, "--help")
     assert listed.returncode == 0, listed.stderr
     assert "  search hill-climbing        search by hill climbing\n" in listed.stdout
     assert "  train random-search         train a linear policy by random search\n" in listed.stdout
@@ -161,7 +171,7 @@ def check_commands(folder: Path, path: Path, *space: str) -> None:
         ["search", "hill-climbing", *small, "--out", "hill"],
         ["train", "random-search", "--total-steps", "500", "--final-episodes", "2", "--out", "agent"],
     ):
-        done = script(folder, path, *argv)
+        done = run(folder, path, *argv)
         assert done.returncode == 0, done.stderr
         environment = json.loads((folder / argv[-1] / "environment.json").read_text())
         assert environment["algorithm"] == argv[1]
@@ -179,7 +189,7 @@ def test_the_strategy_and_the_algorithm_are_commands_after_one_file_and_one_entr
         apply(block, root)
     for block in blocks(RL_PAGE, "An algorithm"):
         apply(block, root)
-    check_commands(tmp_path, root)
+    check_commands(tmp_path, root, run=forked)
 
 
 @pytest.fixture
