@@ -40,7 +40,7 @@ def categorical_log_probs(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tens
     Raises:
         TypeError, ValueError: a wrong dtype, shape or device, or an action outside the range.
     """
-    if _calls_kernel(logits):
+    if _calls_kernel(logits, actions):
         try:
             log_probs, entropy = _C.categorical_log_probs(logits, actions)
             return log_probs, entropy
@@ -54,12 +54,13 @@ def categorical_log_probs(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tens
     return _categorical_reference(logits, actions)
 
 
-def _calls_kernel(x: object) -> bool:
-    """Return whether to call the kernel for x and its like without checks. It checks its arguments itself, faster."""
+def _calls_kernel(first: object, *rest: object) -> bool:
+    """Return whether to call the kernel without checks. It checks its arguments itself, faster."""
     return (
-        isinstance(x, Tensor)
-        and x.is_cpu
-        and _native.use_native(x)
+        isinstance(first, Tensor)
+        and first.is_cpu
+        and all(getattr(x, "is_cpu", True) for x in rest)
+        and _native.use_native(first)
         and not torch.is_autocast_enabled("cpu")
         and not torch.compiler.is_compiling()
     )
@@ -133,7 +134,7 @@ def policy_gradient_loss(
     """
     tensors = log_probs, entropy, values, advantages, returns, old_log_probs, old_values, weights
     numbers = clip, value_clip, vf_coef, ent_coef
-    if _calls_kernel(log_probs):
+    if _calls_kernel(*tensors):
         try:
             loss, policy_loss, value_loss, mean_entropy = _C.policy_gradient_loss(*tensors, *numbers)
             return loss, policy_loss, value_loss, mean_entropy
