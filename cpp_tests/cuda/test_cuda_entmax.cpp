@@ -208,7 +208,8 @@ static void check_threshold() {
 template <class T>
 static void check_candidates() {
   Random random{8};
-  for (const int64_t near : {1, 2, 3, 31, 33, kCandidates - 1, kCandidates, kCandidates + 1, 2 * kCandidates})
+  constexpr int most = kCandidates<Compute<T>>;
+  for (const int64_t near : {1, 2, 3, 31, 33, most - 1, most, most + 1, 2 * most})
     for (const int power : {1, 2}) {
       std::vector<double> x = random.normals(5000, 0.1);
       for (int64_t i = 0; i < int64_t(x.size()); ++i)

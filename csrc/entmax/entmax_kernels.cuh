@@ -117,7 +117,9 @@ __device__ __forceinline__ Threshold<Compute<T>> closed_threshold(const Register
   return {high, of_squares / (2 * of_d)};
 }
 
-constexpr int kCandidates = 512;  // of a row, for one warp
+// The most candidates of a row that one warp takes: 4 KB of shared memory.
+template <class C>
+constexpr int kCandidates = 4096 / int(sizeof(C));
 
 // Shifts the row and returns its τ.
 template <int power, class Team, class Row, class C>
@@ -137,12 +139,12 @@ template <int power, class Row, class C>
 __device__ __forceinline__ Threshold<C> shifted_threshold(const BlockTeam& team, Row& row, C top, C scale,
                                                           bool is_valid) {
   using List = SharedRow<C, WarpTeam<32>, C>;
-  KERNEL_SHARED(C, candidates, kCandidates);
+  KERNEL_SHARED(C, candidates, kCandidates<C>);
   KERNEL_SHARED(C, threshold, 2);
   int own = 0;
   row.shift(top, scale, [&](C v) { own += v > C(-1); });
-  const auto [first, total] = team.share(own < kCandidates ? own : kCandidates + 1);
-  if (total > kCandidates) return find_threshold<power>(team, row, is_valid);
+  const auto [first, total] = team.share(own < kCandidates<C> ? own : kCandidates<C> + 1);
+  if (total > kCandidates<C>) return find_threshold<power>(team, row, is_valid);
   int at = first;
   row.each([&](C v) {
     if (v > C(-1)) candidates[at++] = v;
