@@ -6,6 +6,8 @@ own build is not changed. Checks, in this order:
 - nvcc prints no warnings.
 - All kernels are compiled. None spills, has a stack frame (backward kernels may) or uses more than 128 registers.
   build/cuda/resources.json contains the table.
+- The inner loops of the machine code keep the rules of sass.py, and no kernel has 5 % more instructions than recorded
+  in benchmarks/results/cuda_sass.json. --record writes that file.
 - The package can be imported without a GPU, and each op with a CPU kernel has a CUDA kernel.
 - The tests of what depends on the version of torch (TESTED below, without slow ones) pass on the CPU with that torch.
 
@@ -21,15 +23,22 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import cuda_toolkit
 import ptxas
+import sass
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 HOME = ROOT / "build/cuda"
 SOURCE = HOME / "src"
 PYTHON = HOME / "venv/bin/python"
 ARCHS = {"8.0": "sm_80", "9.0": "sm_90"}
+# Only checked, for two dtypes, which takes half the time: float16 is compiled like bfloat16.
+MORE_ARCHS = ("sm_100", "sm_120")
+MORE_DTYPES = "-DKERNEL_COMPILES(dtype)=((dtype)==kFloat32||(dtype)==kBFloat16)"
+RECORDED = ROOT / "benchmarks/results/cuda_sass.json"
+DISASSEMBLER = ["nvidia-cuda-cuobjdump>=13.2", "nvidia-cuda-nvdisasm>=13.2"]  # older ones lack sm_120
 TORCH = "torch==2.11.0"  # the default package index has a build for CUDA 13.0
 # Tests of what depends on the version of torch: how it calls the ops (values, gradients, torch.compile, devices,
 # threads), and exported networks. What the kernels compute does not depend on it, and `make test` covers it.
@@ -42,6 +51,7 @@ TESTED = (
 )
 ROUNDING = "test_error_is_at_most_twice_that_of_eager_pytorch"  # a third of the time; what the kernels compute
 TEST_PACKAGES = ("pytest", "pytest-xdist", "hypothesis", "scikit-learn")
+NVCC_FLAGS = "-Werror all-warnings -Xptxas -v"
 TO_BUILD = [TORCH, "setuptools>=77", "wheel", "ninja", "pybind11", "numpy"]
 
 IMPORT_CHECK = """
@@ -132,7 +142,7 @@ def environment(home):
         "CUDA_VISIBLE_DEVICES": "",
         "AUTOML_EXT_CUDA": "1",
         "TORCH_CUDA_ARCH_LIST": ";".join(ARCHS) + "+PTX",
-        "NVCC_APPEND_FLAGS": "-Werror all-warnings -Xptxas -v",
+        "NVCC_APPEND_FLAGS": NVCC_FLAGS,
     }
 
 
@@ -153,9 +163,39 @@ def build(env):
     return text
 
 
+def compile_more(home, env):
+    """Compile the kernels for MORE_ARCHS, two files at a time, into build/cuda/more, and return the output."""
+    more = HOME / "more"
+    shutil.rmtree(more, ignore_errors=True)
+    more.mkdir()
+
+    def compiled(job):
+        source, arch = job
+        target = more / f"{source.stem}.{arch}.cubin"
+        command = [
+            f"{home}/bin/nvcc",
+            "-O3",
+            "-std=c++17",
+            f"-arch={arch}",
+            "-cubin",
+            "-o",
+            target,
+            MORE_DTYPES,
+            source,
+        ]
+        process = subprocess.run(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        if process.returncode:
+            sys.exit(f"{process.stdout[-5000:]}\nmake cuda-build: {source.name} for {arch}: nvcc failed")
+        return process.stdout
+
+    jobs = [(source, arch) for source in sorted(SOURCE.glob("csrc/*/*.cu")) for arch in MORE_ARCHS]
+    with ThreadPoolExecutor(2) as pool:
+        return "".join(pool.map(compiled, jobs))
+
+
 def check_resources(log):
     """Print the resource usage of the kernels, write it to resources.json, and exit if a kernel violates a rule."""
-    archs = list(ARCHS.values())
+    archs = [*ARCHS.values(), *MORE_ARCHS]
     functions = ptxas.parse(log)
     sources = [path.read_text() for path in SOURCE.glob("csrc/*/*_kernels.cuh")]
     expected = [name for source in sources for name in ptxas.kernel_names(source)]
@@ -167,6 +207,33 @@ def check_resources(log):
     if broken:
         sys.exit("\n".join(["make cuda-build: kernels violate the rules:", *broken]))
     print(f"{len(functions)} compiled functions: no spills, stack frames in backward kernels only, ≤ 128 registers")
+
+
+def disassembler():
+    """Return the path of cuobjdump, which needs nvdisasm beside it; they come from PyPI."""
+    install(DISASSEMBLER)
+    site = pathlib.Path(output("import sysconfig; print(sysconfig.get_path('purelib'))"))
+    return next(site.glob("nvidia/cu*/bin/cuobjdump"))
+
+
+def check_machine_code(record):
+    """Check the inner loops of the compiled kernels and their numbers of instructions; exit if a rule is violated."""
+    tool, objects = disassembler(), [*SOURCE.glob("build/**/*.cu.o"), *HOME.glob("more/*.cubin")]
+    with ThreadPoolExecutor(2) as pool:
+        kernels = [k for text in pool.map(lambda path: sass.disassemble(tool, path), objects) for k in sass.parse(text)]
+    found = sass.figures(kernels)
+    recorded = json.loads(RECORDED.read_text())["kernels"] if RECORDED.exists() else {}
+    broken = sass.problems(kernels)
+    broken += [
+        f"{arch}: no machine code" for arch in (*ARCHS.values(), *MORE_ARCHS) if arch not in {k.arch for k in kernels}
+    ]
+    if not record:
+        broken += [f"{line}; --record accepts it" for line in sass.rises(found, recorded)]
+    if broken:
+        sys.exit("\n".join(["make cuda-build: machine code violates the rules of tools/sass.py:", *broken]))
+    if record:
+        RECORDED.write_text(sass.text(found))
+    print(f"{len(kernels)} kernels: inner loops access global memory in packs, without FP64 where the type needs none")
 
 
 def test_requirements(requires):
@@ -205,12 +272,15 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--compiler", choices=["system", "pypi"], help="default: the system's if there is one")
     parser.add_argument("--no-tests", action="store_true", help="skip the Python tests")
+    parser.add_argument("--record", action="store_true", help=f"write {RECORDED.relative_to(ROOT)}")
     arguments = parser.parse_args()
     make_environment()
     install(TO_BUILD)
-    env = environment(choose_compiler(arguments.compiler, output("import torch; print(torch.version.cuda or '')")))
+    home = choose_compiler(arguments.compiler, output("import torch; print(torch.version.cuda or '')"))
+    env = environment(home)
     export_sources()
-    check_resources(build(env))
+    check_resources(build(env) + compile_more(home, env))
+    check_machine_code(arguments.record)
     env["PYTHONPATH"] = str(SOURCE)
     run(PYTHON, "-c", IMPORT_CHECK, cwd=HOME, env=env)
     if not arguments.no_tests:

@@ -1,13 +1,15 @@
-"""tools/ptxas.py and tools/cuda_build.py: the compiler's output is parsed, and violated rules are found."""
+"""tools/ptxas.py, sass.py and cuda_build.py: the compiler's output is parsed, and violated rules are found."""
 
 from __future__ import annotations
 
+import json
 import pathlib
 import shutil
 
 import cuda_build
 import ptxas
 import pytest
+import sass
 
 needs_demangler = pytest.mark.skipif(shutil.which("c++filt") is None, reason="needs c++filt")
 
@@ -130,6 +132,75 @@ def test_kernel_names() -> None:
     void host(int n);
     """
     assert ptxas.kernel_names(source) == ["first", "second", "third"]
+
+
+def machine_code(*loop: str, dtype: str = "f", arch: str = "sm_90") -> str:
+    """Return the output of cuobjdump for a kernel gumbel_long_rows<true, dtype> with a loop of these instructions."""
+    lines = ["LDC R1, c[0x0][0x28]", *loop, "@P0 BRA 0x10", "EXIT", f"BRA {(len(loop) + 3) * 16:#x}", "NOP"]
+    code = [f"        /*{16 * i:04x}*/    {line} ;   /* 0x00000a00ff017b82 */" for i, line in enumerate(lines)]
+    return "\n".join([f"\tcode for {arch}", f"\t\tFunction : _Z16gumbel_long_rowsILb1E{dtype}EvPKT0_PS0_", *code])
+
+
+PACKED = ("LDG.E.128 R4, desc[UR4][R2.64]", "FADD R4, R4, R5", "STG.E.128 desc[UR4][R6.64], R4")
+
+
+@needs_demangler
+def test_machine_code() -> None:
+    (kernel,) = sass.parse(machine_code(*PACKED))
+    assert (kernel.name, kernel.instance, kernel.dtype) == (
+        "gumbel_long_rows",
+        "gumbel_long_rows<true, float>",
+        "float",
+    )
+    assert (kernel.arch, kernel.instructions, len(kernel.loops)) == ("sm_90", 7, 1)
+    assert kernel.loops[0].instructions == 4
+    assert kernel.per_element() == 1.0
+    assert sass.problems([kernel]) == []
+    assert sass.figures([kernel]) == {"gumbel_long_rows": {"float": {"sm_90": [7, 1.0]}}}
+
+
+@needs_demangler
+@pytest.mark.parametrize(
+    ("instructions", "problem"),
+    [
+        (
+            ("LDG.E R8, desc[UR4][R2.64+0x10]", "LDG.E R9, [R2.64+0x14]"),
+            "LDG of 32 bits at offsets 16 and 20, not of 128",
+        ),
+        (("STG.E.U16 [R2.64], R8", "STG.E.U16 [R2.64+0x20], R8"), "STG of 16 bits at offsets 0 and 32, not of 128"),
+        (("LDG.E R8, [R2.64]", "LDG.E R9, [R2.64+0x80]"), None),  # a warp apart
+        (("LDG.E R8, [R2.64]", "LDG.E R9, [R10.64]"), None),
+        (("F2F.F64.F32 R8, R4", "DADD R10, R10, R8"), "2 FP64 instructions (F2F.F64.F32) in an inner loop"),
+        (("@!P1 DFMA R10, R10, R8, R12",), "1 FP64 instructions (DFMA) in an inner loop"),
+    ],
+)
+def test_rules_of_inner_loops(instructions: tuple[str, ...], problem: str | None) -> None:
+    where = "gumbel_long_rows<true, float> sm_90"
+    expected = [f"{where}: {problem}"] if problem else []
+    assert sass.problems(sass.parse(machine_code(*PACKED, *instructions))) == expected
+    # In an outer loop and outside loops there are no rules.
+    outer = machine_code("FADD R1, R1, R2", "@P1 BRA 0x10", *PACKED, *instructions)
+    assert sass.problems(sass.parse(outer)) == []
+
+
+@needs_demangler
+def test_double_may_use_fp64_and_needs_packs() -> None:
+    kernels = sass.parse(machine_code("DADD R10, R10, R8", dtype="d", arch="sm_100"))
+    assert sass.problems(kernels) == ["gumbel_long_rows<true, double> sm_100: no 16-byte load or no 16-byte store"]
+
+
+def test_rises_of_instructions() -> None:
+    def figures(*numbers: float) -> dict:
+        return {"rows": {"float": {"sm_90": list(numbers)}}}
+
+    old = figures(1000, 10.0)
+    assert sass.rises(figures(1050, 10.5), old) == []
+    assert sass.rises({}, old) == []
+    assert sass.rises(figures(1051, 10.6), old) == [
+        "rows float sm_90: instructions rose from 1000 to 1051",
+        "rows float sm_90: instructions per element rose from 10.0 to 10.6",
+    ]
+    assert json.loads(sass.text(old | {"other": {"": {"sm_80": [1, 0]}}}))["kernels"]["rows"] == old["rows"]
 
 
 def test_requirements_of_the_tests() -> None:
