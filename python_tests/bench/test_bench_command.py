@@ -191,10 +191,10 @@ def test_in_python_without_tyro_and_rich() -> None:
 
 
 def test_the_cuda_test_runs_it() -> None:
-    script = ROOT / "tools" / "cuda_test.sh"
+    script = ROOT / "tools" / "cuda_day.py"
     if not script.exists():
         pytest.skip("the package is tested without its sources")
-    (code,) = re.findall(r"bench\((BenchCommand\(.*?\))\)", script.read_text())
+    (code,) = re.findall(r"command\.run\(command\.(BenchCommand\(.*?\))\)", script.read_text())
     assert eval(code, vars(command)) == command.BenchCommand(device="cuda", seconds=0.15, compile=False)
 
 

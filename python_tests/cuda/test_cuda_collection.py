@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import pathlib
 import subprocess
 import sys
 
@@ -48,3 +50,19 @@ def test_gpu_tests_run_on_the_cpu() -> None:
     assert status == 0, out
     assert " passed" in out
     assert "skipped" not in out
+
+
+def test_parts_of_cuda_test_run_on_the_cpu(tmp_path: pathlib.Path) -> None:
+    """`make cuda-test` runs these parts on a GPU."""
+    for part in (["once"], ["times", str(tmp_path)]):
+        command = [sys.executable, str(ROOT / "tools/cuda_day.py"), *part]
+        environment = os.environ | {"AUTOML_EXT_TEST_GPU": "cpu", "PYTHONPATH": str(ROOT)}
+        process = subprocess.run(command, env=environment, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+    times = json.loads((tmp_path / "times.json").read_text())["times"]
+    assert all(row["microseconds"] > 0 for row in times.values())
+    assert "entmax15 (64, 32000)" in times
+
+
+def test_script_of_cuda_test_is_valid() -> None:
+    subprocess.run(["sh", "-n", str(ROOT / "tools/cuda_test.sh")], check=True)
