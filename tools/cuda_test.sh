@@ -52,7 +52,7 @@ part() {
 
 part tests 240 "$python" -m pytest -q -m cuda --durations 15 python_tests
 part times 30 "$python" tools/cuda_day.py times "$out"
-part bench 120 "$python" tools/cuda_day.py bench "$out"
+part bench 110 "$python" tools/cuda_day.py bench "$out"
 # compute-sanitizer is part of the toolkit, and of the package nvidia-cuda-sanitizer-api. Without torch's cache of memory
 # each tensor is an allocation of its own.
 sanitizer=$(command -v compute-sanitizer || echo "${CUDA_HOME:-/usr/local/cuda}/bin/compute-sanitizer")
