@@ -31,11 +31,6 @@ void for_row_length(int64_t n, const Launch& launch, const Longest& longest) {
 }
 
 template <bool entmax, class T>
-dim3 row_block(int64_t n) {
-  return dim3(std::min<unsigned>(long_row_block(n).x, kMostThreads<entmax, T>));
-}
-
-template <bool entmax, class T>
 void sample(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out, cudaStream_t stream) {
   const auto in_tiles = [&](auto lanes, auto items) {
     const RowTiles tiles = short_row_tiles(rows, lanes());
@@ -49,11 +44,11 @@ void sample(const GumbelCudaRows& rows, const T* x, const GumbelOutputs<T>& out,
     if (bytes <= shared_memory_limit()) {
       static SharedMemoryAllowance allowance;
       if (!allow_shared_memory(gumbel_long_rows<entmax, T>, bytes, allowance)) return;
-      KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), grid_of(rows.count), (row_block<entmax, T>(rows.n)), size_t(bytes),
-                    stream, rows, x, out);
+      KERNEL_LAUNCH((gumbel_long_rows<entmax, T>), grid_of(rows.count), long_row_block(rows.n), size_t(bytes), stream,
+                    rows, x, out);
     } else {
-      KERNEL_LAUNCH((gumbel_huge_rows<entmax, T>), grid_of(rows.count), (row_block<entmax, T>(rows.n)), 0, stream, rows,
-                    x, out);
+      KERNEL_LAUNCH((gumbel_huge_rows<entmax, T>), grid_of(rows.count), long_row_block(rows.n), 0, stream, rows, x,
+                    out);
     }
   };
   for_row_length(rows.n, in_tiles, in_blocks);

@@ -8,10 +8,6 @@
 
 namespace automl_ext {
 
-// The largest block for one row per block: entmax and double need more registers.
-template <bool entmax, class T>
-constexpr int kMostThreads = entmax || sizeof(T) == 8 ? 512 : kRowThreads;
-
 // Tiles of rows of one group.
 struct RowTiles {
   int64_t count, per_group;
@@ -231,7 +227,7 @@ __global__ void __launch_bounds__(128, 4)
 
 // One block per row, in shared memory.
 template <bool entmax, class T>
-__global__ void __launch_bounds__(kMostThreads<entmax, T>, 1)
+__global__ void __launch_bounds__(kRowThreads, 1)
     gumbel_long_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
   using C = Compute<T>;
   KERNEL_DYNAMIC_SHARED(C, noise);
@@ -255,7 +251,7 @@ __global__ void __launch_bounds__(kMostThreads<entmax, T>, 1)
 
 // One block per row that does not fit shared memory.
 template <bool entmax, class T>
-__global__ void __launch_bounds__(kMostThreads<entmax, T>, 1)
+__global__ void __launch_bounds__(kRowThreads, 1)
     gumbel_huge_rows(GumbelCudaRows rows, const T* x, GumbelOutputs<T> out) {
   const BlockTeam team;
   for (int64_t at = blockIdx.x; at < rows.count; at += gridDim.x) {

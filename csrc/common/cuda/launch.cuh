@@ -40,7 +40,7 @@ void for_short_rows(int64_t n, const Launch& launch) {
 }
 
 // The block size for one row per block.
-inline dim3 long_row_block(int64_t n) { return dim3(n <= 4096 ? 256 : n <= 16384 ? 512 : kRowThreads); }
+inline dim3 long_row_block(int64_t n) { return dim3(n <= 4096 ? 256 : kRowThreads); }
 
 constexpr int64_t kStaticSharedMemory = 6144;  // more than the static shared memory of any kernel
 

@@ -7,7 +7,7 @@
 namespace automl_ext {
 
 constexpr unsigned kAllLanes = 0xffffffffu;
-constexpr int kRowThreads = 768;  // most of a block for one row: each thread may have 80 registers
+constexpr int kRowThreads = 512;  // most of a block for one row: each thread may have 128 registers
 
 // NaN counts as the largest.
 template <class V>
