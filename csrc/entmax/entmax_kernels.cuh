@@ -210,7 +210,7 @@ __global__ void __launch_bounds__(128, 4) entmax_short_rows(const T* x, T* p, in
 
 // One block per row, in shared memory.
 template <int power, class T>
-__global__ void __launch_bounds__(kRowThreads) entmax_long_rows(const T* x, T* p, int64_t rows, int64_t n) {
+__global__ void __launch_bounds__(kRowThreads, 1) entmax_long_rows(const T* x, T* p, int64_t rows, int64_t n) {
   KERNEL_DYNAMIC_SHARED(Compute<T>, values);
   const BlockTeam team;
   constexpr int width = MemoryRow<T, BlockTeam>::width;
@@ -224,7 +224,7 @@ __global__ void __launch_bounds__(kRowThreads) entmax_long_rows(const T* x, T* p
 
 // One block per row that does not fit shared memory.
 template <int power, class T>
-__global__ void __launch_bounds__(kRowThreads) entmax_huge_rows(const T* x, T* p, int64_t rows, int64_t n) {
+__global__ void __launch_bounds__(kRowThreads, 1) entmax_huge_rows(const T* x, T* p, int64_t rows, int64_t n) {
   const BlockTeam team;
   constexpr int width = MemoryRow<T, BlockTeam>::width;
   const bool packed = packs_fit<width>(x, n) && packs_fit<width>(p, n);
@@ -283,7 +283,7 @@ __global__ void __launch_bounds__(128, 4)
 
 // Reads each row twice; the second time it is in the cache.
 template <int power, class T>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, 1)
     entmax_backward_long_rows(const T* grad, const T* p, T* dx, int64_t rows, int64_t n) {
   using C = Compute<T>;
   const BlockTeam team;

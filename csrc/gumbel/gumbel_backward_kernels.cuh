@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(128, 4) gumbel_backward_short_rows(GumbelCudaR
 
 // Reads each row twice; the second time it is in the cache.
 template <bool entmax, class T>
-__global__ void __launch_bounds__(kRowThreads)
+__global__ void __launch_bounds__(kRowThreads, 1)
     gumbel_backward_long_rows(GumbelCudaRows rows, const T* grad, const T* y, T* dx, double* partials) {
   using C = Compute<T>;
   const BlockTeam team;
