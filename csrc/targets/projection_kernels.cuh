@@ -116,7 +116,7 @@ __device__ __forceinline__ void project_row(const Team& team, const Projection& 
 
 // One warp per row of at most kWarpAtoms atoms.
 template <class T>
-__global__ void __launch_bounds__(kProjectionThreads) projection_short_rows(const Projection x) {
+__global__ void __launch_bounds__(kProjectionThreads, 4) projection_short_rows(const Projection x) {
   KERNEL_SHARED(double, scratch, kProjectionThreads / 32 * kWarpAtoms);
   const WarpTeam<32> team;
   constexpr int warps = kProjectionThreads / 32;
