@@ -114,7 +114,7 @@ def _group_ended(group: int, limit: float) -> bool:
 def main(argv: Sequence[str] | None = None) -> int:
     """Interrupt commands at random moments. Return 1 if one did not end as it should."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--moments", type=int, default=len(COMMANDS), help="number of interrupts that a running command gets")
+    parser.add_argument("--moments", type=int, default=len(COMMANDS), help="number of interrupts of running commands")
     parser.add_argument("--seed", type=int, default=0, help="seed of the moments")
     parser.add_argument("--commands", nargs="+", default=COMMANDS, help="the commands, each as one argument")
     options = parser.parse_args(argv)

@@ -215,6 +215,7 @@ def _calls_kernel(logits: object) -> bool:
     """Return whether to call the kernel without checks. It checks its arguments itself, faster."""
     return (
         isinstance(logits, Tensor)
+        and logits.is_cpu
         and _native.use_native(logits)
         and logits.numel() > 0
         and not torch.compiler.is_compiling()

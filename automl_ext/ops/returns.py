@@ -38,7 +38,6 @@ import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops import _returns_reference as reference
 from automl_ext.ops._checks import check_clip, check_number, describe, python_number, shown
 from automl_ext.ops._returns_checks import check_alike, check_rate, check_time_dim, time_back, time_first
 
@@ -48,7 +47,11 @@ native = torch.ops.automl_ext
 def _op(name: str, rewards: Tensor, *numbers: float | Tensor) -> Any:
     """Return the compiled op or its reference: by the backend, and the reference if a number of the op is a tensor."""
     compiled = not any(isinstance(x, Tensor) for x in numbers) and _native.use_native(rewards)
-    return getattr(native if compiled else reference, name)
+    if compiled:
+        return getattr(native, name)
+    from automl_ext.ops import _returns_reference  # here, because most programs never need it
+
+    return getattr(_returns_reference, name)
 
 
 def _can_call_kernel(rewards: object, time_dim: object) -> bool:
