@@ -14,7 +14,7 @@ import tyro
 from automl_ext._native import BackendError
 from automl_ext.multi_seed import print_seeds, run_command
 from automl_ext.parsing import parse, with_extras
-from automl_ext.runners import RANKED, RUNNERS
+from automl_ext.runners import RANKED, RUNNERS, AutoOptions
 from automl_ext.summary import only_json, print_evaluation, print_json, print_recording, print_run, print_stopped
 from automl_ext.training import ranks
 from automl_ext.training.ctrl_c import interruptible, sigterm_as_ctrl_c
@@ -133,6 +133,11 @@ def run(name: str, prog: str, args: Sequence[str]) -> int:
         args,
     )
     options = parsed.options
+    if isinstance(options, AutoOptions) and options.dry_run:
+        from automl_ext.nas.auto.auto import plan_text
+
+        print(plan_text(parsed.settings))
+        return 0
     ranks.join()
     with only_json(options.json):
         result = run_command(prog, function, parsed.settings, options)

@@ -39,6 +39,16 @@ _OF_AGENTS = {
     "--init-policy": "use --initial-policy.path",
 }
 REMOVED = {
+    "search auto": {
+        "--epochs": "the budget, --minutes, decides on the number of steps",
+        "--finalists": "the budget, --minutes, decides on the number of networks in the race",
+        "--rounds": "the ensemble is a part of the result",
+        "--momentum": "train the found network with retrain, which has it",
+        "--weight-decay": "train the found network with retrain, which has it",
+        "--cutout": "train the found network with retrain, which has it",
+        "--drop-path": "train the found network with retrain, which has it",
+        "--auxiliary": "train the found network with retrain, which has it",
+    },
     **{name: _OF_AGENTS for name, command in COMMANDS.items() if command.kind == "agent"},
     "nas-bench": {"--controller": "use --algorithms renas (controller lstm) or renas-history (controller history)"},
     **dict.fromkeys(("search gdas", "search entmax-gdas", "search darts"), _OF_SUPERNETS),

@@ -77,6 +77,14 @@ class DQNOptions(TrainOptions):
 
 
 @dataclass
+class AutoOptions(RunOptions):
+    """Where to write, when to stop and what to print, and whether to print the plan only."""
+
+    dry_run: bool = False
+    """Print the plan of the search for this machine, and do nothing else."""
+
+
+@dataclass
 class SupernetOptions(RunOptions):
     """Where to write, when to stop and what to print, and named values for the settings."""
 
@@ -147,6 +155,7 @@ RUNNERS |= {name: RUNNERS[command.run] for name, command in COMMANDS.items() if 
 # The commands that torchrun may start in several processes.
 RANKED = (*(name for name, command in COMMANDS.items() if command.kind == "supernet"), "retrain")
 RUNNERS["train dqn"] = RUNNERS["train dqn"]._replace(options=DQNOptions)
+RUNNERS["search auto"] = RUNNERS["search auto"]._replace(options=AutoOptions)
 RUNNERS["retrain"] = RUNNERS["retrain"]._replace(metric=_RETRAIN)
 
 

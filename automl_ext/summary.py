@@ -158,6 +158,7 @@ def next_commands(prog: str, out: Path, config: Any, result: dict[str, Any]) -> 
         # Without limits, the default network, larger than that of most searches. Limits hold for one size only.
         size = ("channels", "cells") if isinstance(config, SearchConfig) and config.cost_limits() else ()
         same = {name: getattr(config, name) for name in (*SAME_DATA, *size) if hasattr(config, name)}
+        same |= result.get("recipe", {})  # of search auto
         flags = as_flags(RetrainConfig(genotype=result["genotype"], **same))
         commands.append(f"automl-ext retrain {flags} --out {run}-retrained")
     return commands

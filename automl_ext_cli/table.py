@@ -49,7 +49,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "search auto": Command(
         "run",
-        "search within a budget: screening, short trainings, full trainings, an ensemble",
+        "find and train a network within a budget of CPU-minutes, by a race of networks",
         "automl_ext.nas.auto.plan:AutoConfig",
         "automl_ext.nas.auto.auto:auto",
     ),

@@ -1,12 +1,13 @@
-"""Run ``search auto`` beside its baselines, and look its cells up in NAS-Bench-201's table.
+"""Run ``search auto`` beside one network trained for the same CPU time: the three baselines of ``--baselines``.
 
-    python benchmarks/auto_search.py --name fashion --data fashion-mnist:FASHION --out runs/auto --minutes 6 \\
+    python benchmarks/auto_search.py --name cifar10 --data folder:CIFAR --subset 10000 --minutes 5 --out runs/auto \\
         --json benchmarks/results/auto_search.json
-    python benchmarks/auto_search.py --name cifar10 --data folder:CIFAR --table cifar10 ...
+    python benchmarks/auto_search.py --name shapes --minutes 1 ...
+    python benchmarks/auto_search.py --name digits --data digits --minutes 0.5 ...
 
-Every row of the JSON is one run of ``automl-ext search auto``. Rows that are in the file are not repeated, and
-interrupted runs are resumed. FASHION is a folder with the four files of Fashion-MNIST. CIFAR is a folder, or a zip
-file, with one folder of images per class.
+Every row of the JSON is one run with the default options. Rows that are in the file are not repeated, and interrupted
+runs are resumed. The images "shapes" are made here: 600 pictures of circles, squares and triangles. CIFAR is a folder,
+or a zip file, with one folder of images per class.
 """
 
 from __future__ import annotations
@@ -19,53 +20,47 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from automl_ext.nas.auto.auto import auto
 from automl_ext.nas.auto.plan import AutoConfig
-from automl_ext.nas.estimators.table import Table, place
-from automl_ext.nas.spaces.nasbench201 import Genotype
 from automl_ext.training.machine.environment import cpu_name
 
-KEY = ("name", "space", "seed", "minutes", "subset", "baselines", "set")
+KEY = ("name", "seed", "minutes", "subset")
 
 
-def configuration(args: argparse.Namespace, seed: int) -> AutoConfig:
-    return AutoConfig(
-        space=args.space,
-        data=args.data,
-        subset=args.subset,
-        seed=seed,
-        device="cpu",
-        shift=2,
-        flip=True,
-        minutes=args.minutes,
-        baselines=args.baselines,
-        **json.loads(args.set),
-    )
+def shapes(count: int = 600, side: int = 32, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Make pictures of circles, squares and triangles of random sizes, places, angles and colors, with noise."""
+    rng = np.random.default_rng(seed)
+    images, labels = np.empty((count, side, side, 3), np.uint8), np.arange(count) % 3
+    y, x = np.mgrid[:side, :side].astype(float)
+    for i, label in enumerate(labels):
+        radius, angle = rng.uniform(5, 9), rng.uniform(0, 2 * np.pi)
+        dx, dy = x - rng.uniform(radius, side - radius), y - rng.uniform(radius, side - radius)
+        u, v = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
+        if label == 0:
+            inside = u**2 + v**2 < radius**2
+        elif label == 1:
+            inside = np.maximum(abs(u), abs(v)) < 0.85 * radius
+        else:
+            inside = (v > -0.6 * radius) & (1.7 * abs(u) + v < 1.1 * radius)
+        ground, color = rng.uniform(0, 255, (2, 3))
+        picture = np.where(inside[..., None], color, ground) + rng.normal(0, 60, (side, side, 3))
+        images[i] = picture.clip(0, 255)
+    return images, labels
 
 
-def row_of(key: dict[str, Any], result: dict[str, Any], table: Table | None) -> dict[str, Any]:
+def best_baseline(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the row of the baseline with the lowest validation log-loss."""
+    return min((row for row in rows if row["name"] not in ("found", "ensemble")), key=lambda r: r["valid_log_loss"])
+
+
+def row_of(key: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
     """Return the row of a finished run."""
-    row: dict[str, Any] = {**key, "processor": cpu_name(), "source": result["source"], "stages": result["stages"]}
-    row["rows"] = [{k: v for k, v in entry.items() if k != "members"} for entry in result["rows"]]
-    if table is not None:
-        row["table_test_accuracy"] = accuracy(table, result["genotype"])  # of the network that the search returns
-        row["table_found"] = accuracy(table, result["rows"][0]["genotype"])  # of its best finalist
-        row["table_largest"] = accuracy(table, named(result["rows"], "largest")["genotype"])
-    return row
-
-
-def accuracy(table: Table, genotype: str) -> float:
-    """Return the test accuracy after 200 epochs, in percent."""
-    return float(table.test_200[place(Genotype.parse(genotype))])
-
-
-def named(rows: Sequence[dict[str, Any]], name: str) -> dict[str, Any]:
-    """Return the entry of a name, or of "best of N random" for "random"."""
-    if name == "random":
-        return next(row for row in rows if row["name"].startswith("best of"))
-    return next(row for row in rows if row["name"] == name)
+    facts = {name: result[name] for name in ("network_name", "genotype", "recipe", "stages", "trajectory", "race")}
+    rows = [{k: v for k, v in entry.items() if k != "members"} for entry in result["rows"]]
+    return {**key, "processor": cpu_name(), **facts, "rows": rows}
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
@@ -73,58 +68,52 @@ def read_rows(path: Path) -> list[dict[str, Any]]:
 
 
 def summary(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return one line per data set, space and budget: means over the seeds, differences with standard errors."""
+    """Return one line per data set and budget: means over the seeds, and the paired difference to the best baseline."""
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
     for row in rows:
-        groups.setdefault(tuple(row[name] for name in KEY if name != "seed"), []).append(row)
+        groups.setdefault((row["name"], row["minutes"]), []).append(row)
     lines = []
-    for mine in groups.values():
-        first = mine[0]
-        text = f"{first['name']} {first['space']} {first['minutes']:g} CPU-minutes, {len(mine)} seeds:"
-        returned = [100 * named(row["rows"], row["source"])["test_accuracy"] for row in mine if row["baselines"]]
-        if returned:
-            text += f" returned {statistics.fmean(returned):.2f}"
-            for name in ("found", "largest", "random", "ensemble"):
-                values = [100 * named(row["rows"], name)["test_accuracy"] for row in mine]
-                differences = [a - b for a, b in zip(returned, values, strict=True)]
-                error = statistics.stdev(differences) / math.sqrt(len(mine)) if len(mine) > 1 else math.nan
-                text += f", {name} {statistics.fmean(values):.2f} ({statistics.fmean(differences):+.2f} ± {error:.2f})"
-        if "table_test_accuracy" in first:
-            values = [row["table_test_accuracy"] for row in mine]
-            text += f"; in the table {statistics.fmean(values):.2f} (lowest {min(values):.2f})"
-        lines.append(text)
+    for (name, minutes), mine in groups.items():
+        found = [100 * row["rows"][0]["test_accuracy"] for row in mine]
+        together = [100 * row["rows"][1]["test_accuracy"] for row in mine]
+        best = [best_baseline(row["rows"]) for row in mine]
+        differences = [a - 100 * b["test_accuracy"] for a, b in zip(found, best, strict=True)]
+        error = statistics.stdev(differences) / math.sqrt(len(mine)) if len(mine) > 1 else math.nan
+        lines.append(
+            f"{name}, {minutes:g} CPU-minutes, {len(mine)} seeds: returned {statistics.fmean(found):.2f}, "
+            f"ensemble {statistics.fmean(together):.2f}, best baseline "
+            f"{statistics.fmean(100 * b['test_accuracy'] for b in best):.2f} "
+            f"({statistics.fmean(differences):+.2f} ± {error:.2f})"
+        )
     return lines
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--name", required=True, help="name of the data set, for the rows")
-    parser.add_argument("--data", required=True, help="fashion-mnist:PATH, folder:PATH, or digits to try the script")
-    parser.add_argument("--space", default="nb201")
-    parser.add_argument("--table", help="look cells up in this table of NAS-Bench-201: cifar10 or a file")
+    parser.add_argument("--name", required=True, help="name of the data set, for the rows; shapes: made here")
+    parser.add_argument("--data", default="digits", help="digits, fashion-mnist:PATH or folder:PATH")
     parser.add_argument("--out", type=Path, required=True, help="folder for the run directories")
     parser.add_argument("--json", type=Path, required=True, help="file of the rows; its rows are not repeated")
-    parser.add_argument("--minutes", type=float, default=6.0, help="CPU-minutes of a search, without its baseline")
+    parser.add_argument("--minutes", type=float, default=5.0, help="CPU-minutes of a search, and of each baseline")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--subset", type=int, default=10_000, help="number of images")
-    parser.add_argument("--baselines", action=argparse.BooleanOptionalAction, default=True)
-    parser.add_argument("--set", default="{}", metavar="JSON", help="other configuration values, for all searches")
+    parser.add_argument("--subset", type=int, help="number of images")
     args = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    table = None if args.table is None else Table.load(args.table)
+    data = shapes() if args.name == "shapes" else None
     for seed in args.seeds:
-        given = (args.name, args.space, seed, args.minutes, args.subset, args.baselines, args.set)
-        key = dict(zip(KEY, given, strict=True))
+        key = {"name": args.name, "seed": seed, "minutes": args.minutes, "subset": args.subset}
         rows = read_rows(args.json)
         if any(all(row[name] == key[name] for name in KEY) for row in rows):
             continue
-        folder = args.out / f"{args.name}-{args.space}-{args.minutes:g}m-{args.subset}" / f"seed-{seed}"
-        result = auto(configuration(args, seed), folder, resume="auto")
+        folder = args.out / f"{args.name}-{args.minutes:g}m-seed-{seed}"
+        config = AutoConfig(
+            data=args.data, subset=args.subset, seed=seed, device="cpu", minutes=args.minutes, baselines=True
+        )
+        result = auto(config, folder, resume="auto", data=data)
         assert result is not None
-        rows = sorted([*rows, row_of(key, result, table)], key=lambda row: [str(row[name]) for name in KEY])
+        rows = sorted([*read_rows(args.json), row_of(key, result)], key=lambda row: [str(row[name]) for name in KEY])
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text("[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]\n")
-        print(rows, flush=True)
     for line in summary(read_rows(args.json)):
         print(line)
 

@@ -46,7 +46,7 @@ def load_splits(config: Any, images: ImageData | None = None) -> Splits:
     splits = split_images(images or _load(config, config.data))
     side = min(splits.image_size)
     for name in ("shift", "cutout"):
-        if name in vars(config) and vars(config)[name] >= side:
+        if (vars(config).get(name) or 0) >= side:
             size = " × ".join(map(str, splits.image_size))
             raise UserError(f"{name}: expected less than the side of images of {size} pixels, got {vars(config)[name]}")
     return splits

@@ -55,11 +55,10 @@ def fit(
         out: the run directory, see :mod:`automl_ext.training.run`; by default a temporary one, deleted with the result.
         resume: ``"auto"`` continues an interrupted run in ``out``.
         options: fields of the search's configuration. All searches have ``image_size``, ``class_weights``, ``device``
-            and ``seed``. ``auto`` also has ``minutes`` (10 CPU-minutes), ``baselines`` (True: also train random
-            architectures, for as long again), ``channels`` and the other fields of
-            :class:`~automl_ext.nas.auto.plan.AutoConfig`. The other searches also have ``epochs`` (200, of the
-            search), ``retrain_epochs`` (40), ``retrain_channels`` and the other fields of
-            :class:`~automl_ext.nas.supernets.supernet_options.SupernetConfig`.
+            and ``seed``. ``auto`` also has ``minutes`` (10 CPU-minutes), ``baselines`` (False; True: also train three
+            networks, each for as long) and the other fields of :class:`~automl_ext.nas.auto.plan.AutoConfig`. The other
+            searches also have ``epochs`` (200, of the search), ``retrain_epochs`` (40), ``retrain_channels`` and the
+            other fields of :class:`~automl_ext.nas.supernets.supernet_options.SupernetConfig`.
 
     Returns:
         The trained network.

@@ -46,7 +46,7 @@ def plot_run(run: Path, trust: Iterable[str] = ()) -> list[Path]:
     draw_curves(rows, curves, title, "runs", None if algorithm == "nas-bench" else stages(config))
     drawn = plot_search(rows, run, title) + draw_comparison(result, run, title)
     if (genotype := _text(run / "result.json", result, "genotype")) is not None:
-        of_space = _text(run / "config.json", config, "space") or "nb201"
+        of_space = _text(run / "result.json", result, "space") or _text(run / "config.json", config, "space") or "nb201"
         drawn += _draw(genotype, run, stored_space(of_space, trust, run / CONFIG), title)
         drawn += plot_confusion(result, run)
     drawn += plot_auto(result, run / "accuracy.png", title)
@@ -65,9 +65,9 @@ def stages(config: dict[str, Any]) -> dict[str, Stage]:
         "cell": Stage("training", label=lambda i: "given cell" if given and i == 0 else "random cells"),
         "member": Stage("training", label=lambda i: f"member {i + 1}"),
         "screen": Stage("screening"),
-        "short": Stage("short trainings", label=lambda i: f"task {i}"),
-        "full": Stage("full trainings", label=lambda i: f"task {i}"),
-        "random": Stage("random architectures", label=lambda i: f"task {i}"),
+        "race": Stage("race", "part", label=lambda i: f"network {i + 1}"),
+        "last": Stage("last training", "part", label=lambda i: f"network {i + 1}"),
+        "baseline": Stage("baselines", "part", label=lambda i: f"network {i + 1}"),
     }
 
 

@@ -41,6 +41,7 @@ from automl_ext.training.progress import Progress
 from automl_ext.training.user_code import check_not_imported_by_a_worker
 
 CONFIG, ENVIRONMENT, RESULT, CHECKPOINTS = "config.json", "environment.json", "result.json", "checkpoints"
+BEST = "best.json"  # the best network so far of a search that is not finished
 Config = TypeVar("Config")
 Load = Callable[[dict[str, Any]], object]
 Origin = tuple[Path, dict[str, Any], dict[str, Any]]  # of the resumed checkpoint: path, manifest, state

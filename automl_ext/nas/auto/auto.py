@@ -1,56 +1,63 @@
-"""``search auto``: the whole search for a network, within one budget.
+"""``search auto``: the best network that a budget of CPU-minutes gives, found by a race of networks in training.
 
-    probe    train the largest architecture of the space for one epoch; plan the rest from its time
-    screen   rank candidates by training-free scores
-    derive   train a supernet, derive further candidates from it by perturbation
-    short    if none was derived: train the best candidates for a few epochs; train the best of these further
-    full     train the finalists and the largest architecture
-    random   baseline: fully train random architectures for as long as all of the above took
-    result   the best network and the best ensemble, selected on the validation images
+    probe     a few steps of two networks: what a step costs on this machine decides which networks may enter
+    score     rank random cells by training-free scores; the best one may enter
+    race      rungs of equal cost: all networks train on, the better half of them stays (Jamieson & Talwalkar 2016)
+    last      the winner goes on from its weights until the budget is spent, at the end with a falling rate
+    baseline  with --baselines: three networks that a user would train, each for the whole budget
 
-Every task is chosen by :func:`~automl_ext.nas.auto.plan.next_task` from the results so far. With several workers,
-tasks of the same stage are done side by side. No training uses the validation images. The test images influence no
-choice.
+The race compares networks by their loss on validation images, which no training uses; if there are few, the last part
+of each training uses them too. The test images influence no choice.
 """
 
 from __future__ import annotations
 
-import math
 from collections import deque
-from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
-from itertools import cycle, zip_longest
 from pathlib import Path
 from random import Random
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from automl_ext.data.images import Splits
-from automl_ext.nas.auto.derive import has_supernet
-from automl_ext.nas.auto.plan import AutoConfig, Done, Task, next_task, pack_done, unpack_done
-from automl_ext.nas.auto.result import summarize
-from automl_ext.nas.auto.tasks import Job, Tasks
+from automl_ext.nas.auto.entrant import Entrant
+from automl_ext.nas.auto.plan import (
+    BEST_RANKED,
+    SCREEN,
+    AutoConfig,
+    Entry,
+    Networks,
+    Plan,
+    baselines_of,
+    make_plan,
+    recipe_of,
+    text_of,
+)
+from automl_ext.nas.auto.result import best_so_far, summarize
+from automl_ext.nas.auto.trainee import Recipe
+from automl_ext.nas.auto.work import CHUNK, Finished, Task, Worker, divide
 from automl_ext.nas.data import prepare
-from automl_ext.nas.ensembles.network import member_path, save_member
+from automl_ext.nas.ensembles.network import save_member
 from automl_ext.nas.estimators.training_free.scores import RANK
-from automl_ext.nas.screening.score_job import complete, distinct
+from automl_ext.nas.screening.score_job import complete
 from automl_ext.nas.screening.score_table import ScoreTable
 from automl_ext.nas.screening.screen import draw_candidates, screened
 from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.training.result import network_facts
-from automl_ext.parallel.cluster import current_cluster
 from automl_ext.parallel.jobs import Jobs
 from automl_ext.training.epochs import Steps
-from automl_ext.training.files.weights import read_tensors
-from automl_ext.training.run import Run
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.atomic import write_json
+from automl_ext.training.run import BEST, Run
 from automl_ext.training.seeding import derived_seed
 
-CANDIDATES, BASELINE = 1, 2  # random streams
-VERSION = 2  # of the plan and the candidates that a checkpoint relies on
-SAVE_EVERY = 2.0  # seconds between checkpoints; writing one takes as long as scoring an architecture
+VERSION = 3  # of the state in a checkpoint
+FIRST_STEPS = 8  # of a baseline
+MEASURED = 0.2  # part of the budget after which the last step of a training is set
+FLIPS = 0.8  # images are mirrored if this part of the accuracy above chance is left on mirrored ones
+PART = 5.0  # seconds that a task takes
+SAVE_EVERY = 2.0  # seconds between checkpoints
 
 
 def auto(
@@ -65,11 +72,12 @@ def auto(
 
     Args:
         config: the options.
-        out: the run directory.
+        out: the run directory. Until the search ends, ``best.json`` names the best network so far, which
+            ``automl-ext export`` takes.
         resume: None, "auto" or a checkpoint; see :meth:`automl_ext.training.run.Run.open`.
-        stop_after: the number of steps after which to interrupt the run; a step is an epoch of a training, or the
-            scores of one architecture.
-        space: the search space; by default the one that ``config.space`` names.
+        stop_after: the number of steps after which to interrupt the run; a step is a part of a training, of about five
+            seconds, or the scores of a few cells.
+        space: the search space of cells; by default the one that ``config.space`` names.
         data: own data in place of ``config.data``, as :mod:`automl_ext.data.datasets` takes them.
 
     Returns:
@@ -79,231 +87,263 @@ def auto(
     Raises:
         UserError: the data, the configuration or the run directory is invalid, or all trainings diverged.
     """
-    space = space or spaces.space(config.space)
-    config, splits = prepare(config, data)
-    search = Auto(config, space, splits, Path(out))
-    search.tasks.start(Task("probe", 0, search.largest, epochs=1))  # raises if the options do not fit the space
-    with Run.open(out, config, algorithm="auto", resume=resume, load=search.load_state_dict) as run:
-        apart = config.workers > 1 or current_cluster().address is not None
-        if not (side_by_side if apart else one_by_one)(run, search, stop_after):
-            return None
-        result = {**summarize(splits, config.rounds, search.done), "network": network_facts(config, splits)}
+    race = prepare_race(config, space, data)
+    with Run.open(out, race.config, algorithm="auto", resume=resume, load=race.load_state_dict) as run:
+        with (
+            Jobs(race.worker.work, config.workers, race.pending, race.arguments) as jobs,
+            Steps(run, 100, "auto", stop_after, race.state_dict, every=SAVE_EVERY, percent=race.percent) as steps,
+        ):
+            while not steps.stopped:
+                jobs.fill(race.next_task)
+                if not race.pending:
+                    break
+                task, finished = jobs.next()
+                race.finish(task, finished, Path(out))
+                steps.add(race.named(task, finished), description=race.description(task))
+            else:
+                return None
+        result = summarize(
+            race.networks, race.images, race.winner(), race.entrants, race.recipe_for(race.winner()), race.spent
+        )
         run.finish(result)
+        Path(out, BEST).unlink(missing_ok=True)
         return result
 
 
-def one_by_one(run: Run, search: Auto, stop_after: int | None) -> bool:
-    """Do the tasks in this process, with checkpoints inside of them. Return False if interrupted."""
-    with Steps(
-        run, 100, "search auto", stop_after, search.state_dict, every=SAVE_EVERY, percent=search.percent
-    ) as steps:
-        while (task := search.next_task()) is not None:
-            job = search.job(task)
-            while job.epoch < job.epochs:
-                if steps.stopped:
-                    return False
-                steps.add(named(task, job.run_epoch()), description=search.description(task))
-            search.finish(*search.tasks.finish(task, job))
-    return True
+def plan_text(config: AutoConfig, space: Space[Any] | None = None, data: Any = None) -> str:
+    """Measure the speed of this machine, and return the plan of a search as text. No run directory is made."""
+    race = prepare_race(config, space, data)
+    task = race.next_task()
+    assert task is not None
+    race.take(task, race.worker.work(*race.arguments(task)))
+    return race.text()
 
 
-def side_by_side(run: Run, search: Auto, stop_after: int | None) -> bool:
-    """Do tasks that do not depend on each other in workers; save after each. Return False if interrupted."""
-    with (
-        Jobs(search.tasks.whole, search.config.workers, search.pending, search.arguments) as jobs,
-        Steps(run, 100, "search auto", stop_after, search.state_dict, percent=search.percent) as steps,
-    ):
-        while not steps.stopped:
-            jobs.fill(search.next_beside)
-            if not search.pending:
-                return True
-            task, finished = jobs.next()
-            search.finish(finished.done, finished.weights)
-            steps.add(*(named(task, measured) for measured in finished.epochs), description=search.description(task))
-    return False
+def prepare_race(config: AutoConfig, space: Space[Any] | None, data: Any) -> Race:
+    config, splits = prepare(config, data)
+    return Race(config, Networks(config.space, space or spaces.space(config.space), splits))
 
 
-class Auto:
-    """The state of a search: the finished tasks and the job of the present one.
+class Race:
+    """The state of a search.
 
-    Args:
-        out: the run directory; weights are kept in its folder ``members``.
+    Attributes:
+        entrants: the networks in training: those of the plan, then the baselines.
+        spent: the cost of the finished tasks in CPU-seconds, by stage.
+        pending: the tasks in work.
     """
 
-    def __init__(self, config: AutoConfig, space: Space[Any], splits: Splits, out: Path) -> None:
-        self.config, self.space, self.out = config, space, out
-        self.largest = largest(space)
-        self.supernet = has_supernet(space)
-        rng = Random(derived_seed(config.seed, CANDIDATES))
+    def __init__(self, config: AutoConfig, networks: Networks) -> None:
+        self.config, self.networks = config, networks
+        self.images = divide(networks.splits, config.seed)
+        space = networks.spaces[config.space]
+        rng = Random(derived_seed(config.seed, 1))
         self.candidates = draw_candidates(space, config.candidates, rng, partial(complete, space))
-        self.batches = math.ceil(len(splits.train.labels) / config.batch_size)
-        self.tasks = Tasks(config, space, splits, self.candidates)
-        self.random = Random(derived_seed(config.seed, BASELINE))
-        self.drawn: list[Any] = []
-        self.done: list[Done] = []
-        self.task: Task | None = None
-        self.current: Job | None = None  # of the present task, in this process
-        self.pending: deque[Task] = deque()  # in work by workers
-        self.job_state: dict[str, Any] | None = None  # of the first pending task, from a checkpoint
+        self.worker = Worker(config, networks, self.images, self.candidates)
+        self.recipe = recipe_of(config, networks.splits, len(self.images.train.labels))
+        self.plan: Plan | None = None
+        self.entrants: list[Entrant] = []
+        self.tables: list[dict[str, Any]] = []  # scores of cells
+        self.spent: dict[str, float] = {}
+        self.pending: deque[Task] = deque()
 
     def next_task(self) -> Task | None:
-        return self.after(self.done, self.ranked)
-
-    def after(self, done: Sequence[Done], ranked: Callable[[Sequence[Done]], list[Any]]) -> Task | None:
-        """Return the task that follows on the tasks ``done``."""
-        facts = self.batches, self.candidates, self.largest
-        return next_task(self.config, *facts, ranked, self.draw, self.supernet, done)
-
-    def next_beside(self) -> Task | None:
-        """Return the next task if it can be done beside the pending ones, else None.
-
-        It then has the stage and the rung of the pending ones, whose results it does not need. They are assumed to
-        cost as much as the finished tasks of the stage.
-        """
-        if not self.pending:
+        """Return a task that needs none of the pending ones; None: there is none at present."""
+        if self.plan is None:
+            return None if self.pending else Task("probe")
+        if any(e.entry.genotype == BEST_RANKED for e in self.entrants):
+            return None if self.pending else Task("score", chunk=CHUNK * len(self.tables))
+        for rung in range(len(self.plan.rungs)):
+            waiting = [e for e in self.alive(rung) if len(e.losses) == rung]
+            if waiting:
+                return next((self.race_task(e, rung) for e in waiting if self.is_free(e)), None)
+        winner = self.winner()
+        if not winner.finished:
+            return self.last_task(winner, "last") if self.is_free(winner) else None
+        if self.config.baselines and not self.baselines:
+            self.enter(baselines_of(self.config, self.networks), baseline=True)
             return self.next_task()
-        last = self.pending[-1]
-        if last.stage in ("probe", "derive"):
-            return None
-        costs = [d.seconds for d in self.done if (d.task.stage, d.task.rung) == (last.stage, last.rung)]
-        cost = sum(costs) / len(costs) if costs else self.done[0].seconds * last.epochs
-        assumed = [*self.done, *(Done(task, cost) for task in self.pending)]
-        screens = last.stage == "screen"
-        ranked = (lambda _: []) if screens else self.ranked  # a pending screening has no ranking yet
-        found = self.after(assumed, ranked)
-        return found if found is not None and (found.stage, found.rung) == (last.stage, last.rung) else None
+        waiting = [e for e in self.baselines if not e.finished and self.is_free(e)]
+        return self.last_task(waiting[0], "baseline") if waiting else None
 
-    def ranked(self, done: Sequence[Done]) -> list[Any]:
-        """Return the largest architecture, then derived and screened ones by turns, the best of each first.
-
-        Of architectures that compute the same function, only the first is returned.
-        """
-        tables = [d.measured["table"] for d in done if d.task.stage == "screen"]
-        columns = {name: torch.cat([t[name] for t in tables]).numpy() for name in (*RANK, "seconds")}
-        seconds = columns.pop("seconds")
-        table = ScoreTable(self.candidates[: len(seconds)], columns, seconds)
-        best = [candidate.genotype for candidate in screened(table)]
-        derived = [
-            self.space.decode(indices) for d in done if d.task.stage == "derive" for indices in d.measured["genotypes"]
+    def alive(self, rung: int) -> list[Entrant]:
+        """Return the networks that reach a rung: the best ones of the rung before, one of each architecture."""
+        assert self.plan is not None
+        racing = [e for e in self.entrants if not e.baseline]
+        if rung == 0:
+            return racing
+        before = sorted((e for e in self.alive(rung - 1) if not e.diverged), key=lambda e: e.losses[rung - 1])
+        best = {e.entry._replace(name="", rate=1.0): e for e in reversed(before)}
+        last = rung == len(self.plan.rungs)
+        return [e for e in before if best[e.entry._replace(name="", rate=1.0)] is e][
+            : 1 if last else self.plan.rungs[rung].entries
         ]
-        unique = {distinct(self.space, self.largest): self.largest}
-        for pair in zip_longest(derived, best):
-            for genotype in pair:
-                if genotype is not None:
-                    unique.setdefault(distinct(self.space, genotype), genotype)
-        return list(unique.values())
 
-    def draw(self, number: int) -> Any:
-        """Return the random architecture ``number`` of the baseline; as the candidates, without dead nodes."""
-        while len(self.drawn) <= number:
-            drawn = self.space.random(self.random)
-            if complete(self.space, drawn):
-                self.drawn.append(drawn)
-        return self.drawn[number]
+    def winner(self) -> Entrant:
+        """Return the network that goes on after the race.
 
-    def job(self, task: Task) -> Job:
-        """Return the job of ``task``: the one that a checkpoint held, or a new one."""
-        if self.current is None or self.task != task:
-            self.task, self.current = task, self.tasks.start(task, self.weights(task))
-        return self.current
+        Raises:
+            UserError: all diverged.
+        """
+        assert self.plan is not None
+        found = self.alive(len(self.plan.rungs))
+        if not found or found[0].diverged:
+            raise UserError("search auto: all trainings diverged; try a lower --lr")
+        return found[0]
 
-    def weights(self, task: Task) -> dict[str, Tensor] | None:
-        """Return the weights that the training of ``task`` starts from; None: random ones."""
-        return None if task.start is None else read_tensors(member_path(self.out, task.start))
+    @property
+    def baselines(self) -> list[Entrant]:
+        return [e for e in self.entrants if e.baseline]
+
+    def is_free(self, entrant: Entrant) -> bool:
+        return all(task.entry != entrant.number for task in self.pending)
+
+    def race_task(self, entrant: Entrant, rung: int) -> Task:
+        """Return the next part of a training in a rung, which ends with a measurement."""
+        assert self.plan is not None
+        left = sum(r.seconds for r in self.plan.rungs[: rung + 1]) - entrant.seconds
+        cost = self.step_seconds(entrant)
+        steps = max(round(min(left, PART) / cost), 1)
+        return Task("race", entrant.number, entrant.steps + steps, measure=left <= steps * cost + cost)
+
+    def last_task(self, entrant: Entrant, stage: str) -> Task:
+        """Return the next part of a training until the end of the budget."""
+        if entrant.steps < FIRST_STEPS:
+            return Task(stage, entrant.number, FIRST_STEPS)
+        cost = self.step_seconds(entrant)
+        if entrant.seconds < MEASURED * self.config.budget:  # the time of a step is not known well yet
+            seconds = min(MEASURED * self.config.budget - entrant.seconds + cost, PART)
+            return Task(stage, entrant.number, entrant.steps + max(round(seconds / cost), 1))
+        if entrant.end is None:
+            left = self.config.budget - (entrant.seconds if entrant.baseline else self.search_seconds())
+            entrant.end = entrant.steps + max(round(left / cost), 1)
+        last = entrant.steps >= entrant.decay_start
+        stop = entrant.end if last else entrant.decay_start
+        until = min(stop, entrant.steps + max(round(PART / cost), 1))
+        return Task(stage, entrant.number, until, entrant.end, last, measure=until == stop)
+
+    def step_seconds(self, entrant: Entrant) -> float:
+        """Return the time of a step: measured, at first predicted."""
+        assert self.plan is not None
+        return entrant.seconds / entrant.steps if entrant.steps else self.plan.seconds[entrant.number]
+
+    def found(self) -> tuple[float, bool]:
+        """Return what the first rung decided: the rate, relative to that of the recipe, and whether to mirror images.
+
+        The rate is that of the best network among those that differ only in it. Images are mirrored if the best network
+        recognizes mirrored images, of which it has seen none.
+        """
+        best, *_ = sorted((e for e in self.entrants if not e.baseline), key=lambda e: e.losses[0])
+        first = self.entrants[0].entry
+        twins = [e for e in self.entrants if e.entry[1:5] == first[1:5] and not e.baseline]
+        chance = 1 / self.networks.splits.num_classes
+        mirrored, plain = best.mirrored
+        flip = mirrored - chance >= FLIPS * (plain - chance) if self.config.flip is None else self.config.flip
+        return min(twins, key=lambda e: e.losses[0]).entry.rate, flip
+
+    def recipe_for(self, entrant: Entrant) -> Recipe:
+        """Return the recipe of the next part of a training."""
+        if not entrant.losses and not entrant.baseline:
+            return replace(self.recipe, lr=self.recipe.lr * entrant.entry.rate)
+        rate, flip = self.found()
+        return replace(self.recipe, lr=self.recipe.lr * rate, flip=flip)
 
     def arguments(self, task: Task) -> tuple[Any, ...]:
-        """Return the arguments of :meth:`Tasks.whole`: the state of an interrupted job is that of the first task."""
-        state, self.job_state = self.job_state, None
-        return task, self.weights(task), state
+        """Return the arguments of :meth:`Worker.work`."""
+        if task.entry < 0:
+            return task, None, self.recipe, None
+        entrant = self.entrants[task.entry]
+        return task, entrant.entry, self.recipe_for(entrant), entrant.state
 
-    def finish(self, done: Done, weights: dict[str, Tensor] | None) -> None:
-        """Keep the results of a finished task, and the weights of its network."""
-        if weights is not None and done.task.stage != "probe":
-            save_member(self.out, done.task.number, weights)
-        self.done.append(done)
-        self.current = None
+    def finish(self, task: Task, finished: Finished, out: Path) -> None:
+        """Take the result of a task; write the best network so far."""
+        self.take(task, finished)
+        if task.entry < 0 or self.entrants[task.entry].baseline:
+            return
+        leader = min((e for e in self.entrants if e.losses), key=lambda e: (-len(e.losses), e.losses[-1]), default=None)
+        if leader is self.entrants[task.entry] and leader.state is not None and not leader.diverged:
+            save_member(out, leader.number, leader.weights())
+            write_json(out / BEST, best_so_far(leader, self.networks, self.images))
+
+    def take(self, task: Task, finished: Finished) -> None:
+        """Take the result of a task."""
+        stage = "baseline" if self.baselines else task.stage
+        self.spent[stage] = self.spent.get(stage, 0.0) + finished.seconds
+        if task.stage == "probe":
+            images = len(self.images.train.labels)
+            times = (finished.table or {})["seconds"].tolist()
+            self.plan = make_plan(self.config, self.networks, images, times)
+            self.enter(self.plan.entries)
+            print(self.text(), flush=True)
+        elif task.stage == "score":
+            self.tables.append(finished.table or {})
+            every = CHUNK * len(self.tables) >= len(self.candidates)
+            if every or sum(float(t["seconds"].sum()) for t in self.tables) >= SCREEN * self.config.budget:
+                self.choose_cell()
+        else:
+            self.entrants[task.entry].take(task, finished, self.images.valid.labels)
+
+    def enter(self, entries: list[Entry], baseline: bool = False) -> None:
+        """Add networks. The best-ranked cell is known if cells were scored."""
+        for entry in entries:
+            self.entrants.append(Entrant(len(self.entrants), entry, baseline))
+        if self.tables:
+            self.choose_cell()
+
+    def choose_cell(self) -> None:
+        """Give the entries without a genotype the cell with the highest training-free rank."""
+        columns = {name: torch.cat([table[name] for table in self.tables]).numpy() for name in (*RANK, "seconds")}
+        seconds = columns.pop("seconds")
+        best, *_ = screened(ScoreTable(self.candidates[: len(seconds)], columns, seconds))
+        for e in self.entrants:
+            if e.entry.genotype == BEST_RANKED:
+                e.entry = e.entry._replace(genotype=str(best.genotype))
+
+    def text(self) -> str:
+        """Return the plan as text."""
+        assert self.plan is not None
+        sizes = [len(part.labels) for part in (self.images.train, self.images.valid, self.images.test)]
+        return text_of(self.plan, self.config, sizes, self.recipe.batch_size)
+
+    def search_seconds(self) -> float:
+        """Return what the search has cost so far, without the baselines."""
+        return sum(seconds for stage, seconds in self.spent.items() if stage != "baseline")
 
     def percent(self) -> int:
-        """Return how much of the budget is spent, in percent: of the search and the random baseline together.
-
-        The last training may exceed the budget, so the result is at most 99.
-        """
-        spent = sum(d.seconds for d in self.done) + (self.tasks.seconds(self.current) if self.current else 0.0)
-        return min(int(100 * spent / (60 * self.config.minutes * (2 if self.config.baselines else 1))), 99)
+        """Return how much of the budget is spent, in percent, at most 99; the baselines have a budget each."""
+        total = self.config.budget * (4 if self.config.baselines else 1)
+        return min(int(100 * sum(self.spent.values()) / total), 99)
 
     def description(self, task: Task) -> str:
-        """Return the text beside the progress bar: where the search is, and the best result so far."""
-        reached = max((d.valid_accuracy for d in self.done), default=-1.0)
-        best = f", best validation accuracy {100 * reached:.1f} %" if reached >= 0 else ""
-        return f"{task.stage}{best}"
+        """Return the text beside the progress bar."""
+        return task.stage if task.entry < 0 else f"{task.stage}: {self.entrants[task.entry].entry.name}"
+
+    def named(self, task: Task, finished: Finished) -> dict[str, float]:
+        """Return the measurements of a task by name."""
+        if task.entry < 0:
+            return {f"{task.stage}_seconds": finished.seconds}
+        entrant = self.entrants[task.entry]
+        values = {"loss": finished.loss, "epochs": entrant.epochs, "seconds": entrant.seconds}
+        if finished.valid is not None:
+            values["valid_loss"] = entrant.losses[-1]
+        return {f"{task.stage}{task.entry}_{key}": value for key, value in values.items()}
 
     def state_dict(self) -> dict[str, Any]:
         return {
             "version": VERSION,
-            "done": [pack_done(d, self.space) for d in self.done],
-            "job": None if self.current is None else self.current.state_dict(),
-            "pending": [pack_done(Done(task, 0.0), self.space) for task in self.pending],
+            "plan": None if self.plan is None else self.plan.pack(),
+            "entrants": [e.state_dict() for e in self.entrants],
+            "tables": self.tables,
+            "spent": dict(self.spent),
+            "pending": [tuple(task) for task in self.pending],
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state.get("version") != VERSION:  # the indices of its screenings are those of other candidates
+        if state.get("version") != VERSION:
             raise ValueError(
                 f"version: expected {VERSION}, got {state.get('version')}: another version began this search"
             )
-        self.done = [unpack_done(values, self.space) for values in state["done"]]
-        pending = [unpack_done(values, self.space).task for values in state["pending"]]
-        self.job_state, self.current = state["job"], None
-        if self.job_state is not None:
-            task = self.next_task()
-            if task is None:
-                raise ValueError("done: expected at least one task to be left")
-            self.task, self.current = task, self.tasks.start(task, self.weights(task))
-            self.current.load_state_dict(self.job_state)
-            pending = [task]
-        self.pending = deque(pending)
-
-
-def named(task: Task, measured: dict[str, float]) -> dict[str, float]:
-    """Return the measurements of an epoch by name, with the stage and the number of the task."""
-    if task.stage == "derive":
-        return measured
-    if task.stage == "screen":
-        return {"screen_architectures": task.chunk + measured["architectures"]}
-    stage = "short" if task.stage == "probe" else task.stage
-    return {f"{stage}{task.number}_{key}": value for key, value in measured.items()}
-
-
-def largest(space: Space[Any], channels: int = 4) -> Any:
-    """Return the architecture with the most parameters that coordinate ascent finds.
-
-    The ascent starts from a random architecture. It sets one decision at a time to the choice with the most parameters,
-    and ends when no change of a single decision adds parameters. In NAS-Bench-201 the result is a 3×3 convolution on
-    every edge. The result does not depend on the data.
-
-    Args:
-        space: the search space.
-        channels: number of channels of the networks that are counted.
-    """
-
-    def parameters(genotype: Any) -> int:
-        with torch.device("meta"):
-            network = space.build(genotype, in_channels=3, num_classes=10, channels=channels, cells=1)
-        return sum(p.numel() for p in network.parameters())
-
-    best = space.random(Random(0))
-    size, decisions = parameters(best), len(space.num_choices)
-    unchanged = 0  # number of decisions in a row without a better choice
-    for decision in cycle(range(decisions)):
-        if unchanged == decisions:
-            break
-        before = size
-        for choice in space.legal(best, decision):
-            indices = list(space.encode(best))
-            if indices[decision] == choice:
-                continue
-            indices[decision] = choice
-            other = space.decode(indices)
-            if (count := parameters(other)) > size:
-                best, size = other, count
-        unchanged = unchanged + 1 if size == before else 0
-    return best
+        self.plan = None if state["plan"] is None else Plan.unpack(state["plan"])
+        self.entrants = [Entrant.from_state(values) for values in state["entrants"]]
+        self.tables, self.spent = list(state["tables"]), dict(state["spent"])
+        self.pending.extend(Task(*values) for values in state["pending"])

@@ -1,230 +1,316 @@
-"""The options and the plan of ``search auto``: how the budget is divided, and which task is next.
-
-The plan is a function of the configuration and of the finished tasks alone, so a resumed run continues exactly.
-"""
+"""The options of ``search auto``, the networks that may enter, and how the budget is divided among them."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import dataclass
+from itertools import cycle
+from random import Random
+from typing import Any, NamedTuple
 
+import torch
+from torch import nn
+
+from automl_ext.data.images import Splits
+from automl_ext.data.pixels import check_mode, parse_size
+from automl_ext.nas.auto.trainee import Recipe
+from automl_ext.nas.costs import count_macs
+from automl_ext.nas.data import network_shape
+from automl_ext.nas.spaces import registry as spaces
 from automl_ext.nas.spaces.space import Space
-from automl_ext.nas.training.training_options import MANY, TrainingConfig
-from automl_ext.training.checks import MOST_WORKERS, check_range
+from automl_ext.nas.training.training_options import LARGEST, MANY, ClassWeights, check_class_weights
+from automl_ext.training.checks import MOST_WORKERS, check_range, check_seed
+
+# Shares of the budget: scores of cells, and the race. The last training gets the rest: the network that is returned has
+# at least 1 - SCREEN - RACE of the budget in its weights, and its part of the race.
+SCREEN, RACE = 0.03, 0.27
+ENTRIES = (8, 4, 2)  # numbers of networks with which a race may start; a rung keeps half of them
+LEAST_STEPS = 40  # of a network in the first rung: after fewer steps, its loss says little
+EPOCHS = 22.0  # number of epochs in the whole budget for which the size of networks is chosen
+PROBED_CHANNELS = (8, 32)
+LR, MANY_IMAGES = 0.1, 3000  # rate for batches of 64 images; number of images from which on they have 64, not 32
+WIDTHS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+PLAIN, RESIDUAL, DEEPER = "plain-s{}-2-2-2", "residual-s{}-1-1-1", "residual-s{}-1-2-2"
+BEST_RANKED = ""  # takes the place of a genotype until the cells are scored
+LARGE_IMAGE = 16  # side from which on the first stage of a residual network halves the image
 
 
 @dataclass
-class AutoConfig(TrainingConfig):
-    """Search within a budget: training-free screening, short trainings, full trainings of the best, an ensemble."""
+class AutoConfig:
+    """Search within a budget: a race of networks and recipes; the winner goes on from its weights."""
 
-    minutes: float = 10.0  # Budget of the search in CPU-minutes; the baselines take about as long again.
-    candidates: int = 1000  # Largest number of architectures that are screened.
-    finalists: int = 8  # Largest number of architectures that are trained fully, the largest one of the space included.
-    baselines: bool = True  # Also train random architectures for as long as the search took.
-    rounds: int = 50  # Number of rounds of the ensemble's greedy selection.
-    workers: int = 1  # Number of tasks that are done at the same time; the budget counts the seconds of all of them.
+    space: str = "nb201"  # Space of the cells that may enter: nb201, darts, darts-frc, renas or MODULE:CLASS.
+    data: str = "digits"  # Data set: digits, fashion-mnist:PATH, cifar10:PATH, cifar100:PATH, folder:PATH or npz:PATH.
+    subset: int | None = None  # Number of images to use; all by default.
+    image_size: str | None = None  # N or HxW: resize all images to this size. Default: they must have equal sizes.
+    image_mode: str = "auto"  # Color mode: rgb, gray, or auto (RGB if any image has color).
+    seed: int = 0  # Seed of the weights, batches and augmentation.
+    device: str = "auto"  # Device: auto, cpu or cuda.
+    minutes: float = 10.0  # Budget in CPU-minutes, on a GPU in minutes; each of the --baselines gets as much again.
+    candidates: int = 1000  # Largest number of cells that are scored without training.
+    baselines: bool = False  # Also train three networks, each for the whole budget, with the recipe that was found.
+    channels: int = 16  # Number of channels of the baselines' cells; the search chooses its own.
+    cells: int = 1  # Number of cells per stage.
+    batch_size: int | None = None  # Number of images per batch. Default: 64, or 32 for few images.
+    lr: float | None = None  # Learning rate of SGD. Default: found by the race.
+    shift: int | None = None  # Largest random shift in pixels. Default: an eighth of the image.
+    flip: bool | None = None  # Mirror images at random. Default: if a network still recognizes mirrored images.
+    class_weights: ClassWeights = None  # Weights of the classes in the loss: balanced, or one number per class.
+    workers: int = 1  # Number of networks that are trained at the same time; the budget counts the seconds of all.
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        check_seed(self.seed)
         check_range(self, "minutes", above=0)
-        check_range(self, "workers", low=1, high=MOST_WORKERS)
+        check_range(self, "subset", "channels", "cells", low=1, high=LARGEST)
         check_range(self, "candidates", low=2, high=MANY)
-        check_range(self, "finalists", low=2, high=100)
-        check_range(self, "rounds", low=1, high=MANY)
+        check_range(self, "batch_size", low=2, high=LARGEST)
+        check_range(self, "shift", low=0, high=LARGEST)
+        check_range(self, "lr", above=0)
+        check_range(self, "workers", low=1, high=MOST_WORKERS)
+        parse_size(self.image_size)
+        check_mode(self.image_mode)
+        check_class_weights(self.class_weights)
+
+    @property
+    def budget(self) -> float:
+        """The budget in seconds."""
+        return 60 * self.minutes
 
 
-Stage = Literal["probe", "screen", "derive", "short", "full", "random"]
-CHUNK = 50  # number of architectures per screening task
-
-# Shares of the budget. The rest is a reserve, because times are estimated.
-SCREENING, DERIVE, SHORT, FULL = 0.1, 0.35, 0.25, 0.6
-ETA = 3  # each rung trains ETA times as long as the one before, for equal time in all: so about one in ETA is promoted
-RUNGS = 3  # largest number of rungs
-LEAST_STEPS = 50  # of a short training: after fewer optimizer steps, the accuracy says little
-LEAST_EPOCHS = 3  # of a full training
-SUPERNET_STEPS = 300  # least number of optimizer steps of a supernet; each takes about twice those of a network
-
-
-@dataclass(frozen=True)
-class Task:
-    """One task of the search.
+class Entry(NamedTuple):
+    """A network that is trained.
 
     Attributes:
-        stage: the stage that it belongs to.
-        number: the index of the task in the list of tasks.
-        genotype: the architecture to train; None for a screening.
-        epochs: the number of epochs of the training.
-        start: the number of the task whose weights the training starts from; None: random weights.
-        chunk: the index of the first candidate of a screening.
-        rung: the rung of a short training.
+        name: what it is, for tables.
+        genotype: its architecture in ``space``, as text; BEST_RANKED: the cell with the highest training-free rank.
+        channels, cells: its size.
+        rate: its learning rate relative to that of the recipe, in the race.
     """
 
-    stage: Stage
-    number: int
-    genotype: Any = None
-    epochs: int = 0
-    start: int | None = None
-    chunk: int = 0
-    rung: int = 0
+    name: str
+    space: str
+    genotype: str
+    channels: int
+    cells: int = 1
+    rate: float = 1.0
 
 
-@dataclass
-class Done:
-    """A finished task and its measurements.
+class Rung(NamedTuple):
+    """A part of the race: the best ``entries`` networks are trained for ``seconds`` more, each."""
 
-    Attributes:
-        task: the task.
-        seconds: its cost in CPU-seconds (seconds on a GPU).
-        valid_accuracy: the accuracy on the validation images, 0 to 1; −1 if the training diverged.
-        measured: further measurements of the stage: the scores of a screening, the encoded architectures that were
-            derived, or the predictions of a full training.
-    """
-
-    task: Task
+    entries: int
     seconds: float
-    valid_accuracy: float = -1.0
-    measured: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """The division of the budget.
 
     Attributes:
-        screening: seconds after which no further candidates are screened.
-        derive: seconds for the training of a supernet and the derivation of architectures from it.
-        rungs: number of epochs of each rung of the short trainings. Empty if architectures were derived, or if the
-            budget is so small that short trainings would be too short to be of use; the first candidates are then
-            trained fully.
-        rung_seconds: seconds of each rung, which trains as many architectures as fit, and at least ``finalists``.
-        finalists: minimum number of architectures to train fully, not counting the largest one. More are trained if
-            time is left.
-        epochs: number of epochs of a full training.
+        entries: the networks, those first that are most likely to win.
+        rungs: of the race.
+        seconds: predicted time of a step of each entry.
     """
 
-    screening: float
-    derive: float
-    rungs: tuple[int, ...]
-    rung_seconds: float
-    finalists: int
-    epochs: int
+    entries: list[Entry]
+    rungs: list[Rung]
+    seconds: list[float]
+
+    def pack(self) -> dict[str, Any]:
+        """Return plain Python, which a checkpoint can hold."""
+        return {
+            "entries": [tuple(e) for e in self.entries],
+            "rungs": [tuple(r) for r in self.rungs],
+            "seconds": self.seconds,
+        }
+
+    @classmethod
+    def unpack(cls, values: dict[str, Any]) -> Plan:
+        return cls([Entry(*e) for e in values["entries"]], [Rung(*r) for r in values["rungs"]], values["seconds"])
 
 
-def make_plan(config: AutoConfig, epoch: float, batches: int, derived: bool = False) -> Plan:
-    """Divide the budget.
+def make_plan(config: AutoConfig, networks: Networks, images: int, probe: Sequence[float]) -> Plan:
+    """Choose the networks by their costs, and divide the budget.
 
     Args:
-        config: its ``epochs`` and ``finalists`` are upper limits.
-        epoch: seconds that an epoch of the largest architecture takes. Most others take less.
-        batches: number of batches, and so of optimizer steps, in an epoch.
-        derived: whether architectures were derived from a supernet. They take the place of short trainings.
+        images: number of training images.
+        probe: measured times of a training step, of the networks :func:`probed`.
     """
-    budget = 60 * config.minutes
-    share = SHORT + FULL - DERIVE if derived else FULL
-    most = min(config.epochs, int(share * budget / (2 * epoch)))
-    epochs = max(most, min(LEAST_EPOCHS, config.epochs))
-    least = math.ceil(LEAST_STEPS / batches)
-    wanted = () if derived else (least * ETA**rung for rung in range(RUNGS))
-    short = [few for few in wanted if few * ETA <= most]
-    if not derived and not short:
-        share = SHORT + FULL
-    finalists = max(min(config.finalists, int(share * budget / (epochs * epoch))) - 1, 1)
-    rung = SHORT * budget / max(len(short), 1)
-    return Plan(SCREENING * budget, DERIVE * budget, tuple(short), rung, finalists, epochs)
+    batch = recipe_of(config, networks.splits, images).batch_size
+    fixed, per_mac = cost_model(networks, probe, batch)
+    step = config.budget * batch / (epochs_for(images) * images)  # seconds of a step
+    target = max(step - fixed, 0.2 * step) / (batch * per_mac)  # multiply-adds per image
+    entries = entries_for(config, networks, target)
+    seconds = [fixed + networks.macs(entry) * batch * per_mac for entry in entries]
+    for count in ENTRIES:
+        number = min(count, len(entries))
+        rungs = halving(number, RACE * config.budget)
+        if all(rungs[0].seconds >= LEAST_STEPS * cost for cost in seconds[:number]):
+            return Plan(entries[:number], rungs, seconds[:number])
+    return Plan(entries[:1], [Rung(1, RACE * config.budget)], seconds[:1])
 
 
-def next_task(
-    config: AutoConfig,
-    batches: int,
-    candidates: Sequence[Any],
-    largest: Any,
-    ranked: Any,
-    drawn: Any,
-    supernet: bool,
-    done: Sequence[Done],
-) -> Task | None:
-    """Return the next task, or None after the last one.
+def halving(entries: int, seconds: float) -> list[Rung]:
+    """Divide the time of a race: equal parts for all rungs, each with half of the networks of the one before."""
+    counts = [entries >> k for k in range(int(math.log2(entries)))]
+    return [Rung(count, seconds / (len(counts) * count)) for count in counts]
+
+
+def epochs_for(images: int) -> float:
+    """Return the number of epochs for which the size of a network is chosen: more for fewer images."""
+    return EPOCHS * max(1.0, (5000 / images) ** 0.5)
+
+
+def entries_for(config: AutoConfig, networks: Networks, target: float) -> list[Entry]:
+    """Return the networks that may enter, near ``target`` multiply-adds per image; the most promising come first."""
+    stride = 2 if min(networks.splits.image_size) >= LARGE_IMAGE else 1
+
+    def sized(name: str, genotype: str, factor: float = 1.0, rate: float = 1.0, space: str = "convnet") -> Entry:
+        cells = config.cells if space == config.space else 1
+        sizes = [Entry(f"{name}, C = {channels}", space, genotype, channels, cells, rate) for channels in WIDTHS]
+        return min(sizes, key=lambda entry: abs(math.log(networks.macs(entry) / (factor * target))))
+
+    residual = RESIDUAL.format(stride)
+    found = [
+        sized("residual", residual),
+        sized("residual", residual, factor=2.0),
+        sized("best-ranked cell", BEST_RANKED, space=config.space),
+        sized("residual, rate × 2.5", residual, rate=2.5),
+        sized("residual", residual, factor=0.5),
+        sized("residual, deeper", DEEPER.format(stride)),
+        sized("plain", PLAIN.format(stride)),
+        sized("residual, rate × 0.4", residual, rate=0.4),
+    ]
+    if config.lr is not None:
+        found = [entry for entry in found if entry.rate == 1.0]
+    return list({entry[1:]: entry for entry in found}.values())
+
+
+def baselines_of(config: AutoConfig, networks: Networks) -> list[Entry]:
+    """Return the networks that a user would train without a search."""
+    cell = config.channels, config.cells
+    return [
+        Entry("largest cell", config.space, str(networks.largest), *cell),
+        Entry("best-ranked cell", config.space, BEST_RANKED, *cell),
+        Entry("plain CNN, 32-64-128", "convnet", PLAIN.format(1), 32),
+    ]
+
+
+def probed(networks: Networks) -> list[Entry]:
+    """Return two networks, a narrow and a wide one, on which the speed of the machine is measured."""
+    stride = 2 if min(networks.splits.image_size) >= LARGE_IMAGE else 1
+    return [Entry("probe", "convnet", RESIDUAL.format(stride), channels) for channels in PROBED_CHANNELS]
+
+
+def cost_model(networks: Networks, seconds: Sequence[float], batch: int) -> tuple[float, float]:
+    """Return the fixed time of a training step, and the time per multiply-add, from those of :func:`probed`."""
+    narrow, wide = (networks.macs(entry) * batch for entry in probed(networks))
+    per_mac = max(seconds[1] - seconds[0], 0.1 * seconds[1]) / (wide - narrow)
+    return max(seconds[0] - per_mac * narrow, 0.0), per_mac
+
+
+def recipe_of(config: AutoConfig, splits: Splits, images: int) -> Recipe:
+    """Return the recipe with which the race begins."""
+    batch = min(config.batch_size or (64 if images >= MANY_IMAGES else 32), images)
+    shift = max(min(splits.image_size) // 8, 1) if config.shift is None else config.shift
+    return Recipe(config.lr or LR * batch / 64, batch, shift, bool(config.flip))
+
+
+class Networks:
+    """Builds the networks of entries for the images of ``splits``.
 
     Args:
-        batches: number of batches in an epoch.
-        candidates: the architectures to screen.
-        largest: the largest architecture of the space.
-        ranked: finished screenings and derivations → their architectures without duplicates, the best first.
-        drawn: i → the i-th random architecture of the baseline.
-        supernet: whether the space has a supernet.
-        done: the finished tasks, in order.
+        space: the space that ``name`` stands for.
     """
-    number = len(done)
-    if not done:
-        return Task("probe", 0, largest, epochs=1)
-    derived = [d for d in done if d.task.stage == "derive"]
-    plan = make_plan(config, done[0].seconds, batches, any(d.measured.get("genotypes") for d in derived))
-    screened = [d for d in done if d.task.stage == "screen"]
-    chunk = CHUNK * len(screened)
-    spent = seconds(screened)
-    if chunk < len(candidates) and (spent < plan.screening or chunk < plan.finalists):
-        return Task("screen", number, chunk=chunk)
-    if supernet and not derived and plan.derive / done[0].seconds * batches >= 2 * SUPERNET_STEPS:
-        return Task("derive", number)
-    # The largest architecture is trained fully in any case, so it takes no place in the rungs.
-    found = ranked([*screened, *derived])
-    entrants: list[tuple[Any, int | None]] = [(genotype, None) for genotype in found if genotype != largest]
-    # The candidates of the full trainings: first those of the last rung.
-    others: list[tuple[Any, int | None]] = [] if plan.rungs else entrants
-    for rung, epochs in enumerate(plan.rungs):
-        short = [d for d in done if d.task.stage == "short" and d.task.rung == rung]
-        if len(short) < len(entrants) and (len(short) < plan.finalists or time_for_another(short, plan.rung_seconds)):
-            genotype, start = entrants[len(short)]
-            return Task("short", number, genotype, epochs, start, rung=rung)
-        entrants = [(d.task.genotype, d.task.number) for d in best(short)]
-        promoted = [genotype for genotype, _ in entrants]
-        others = entrants + [other for other in others if other[0] not in promoted]
-    order = [*others[: plan.finalists], (largest, None), *others[plan.finalists : config.finalists - 1]]
-    full = [d for d in done if d.task.stage == "full"]
-    planned = min(plan.finalists, len(others)) + 1
-    left = 60 * config.minutes - search_seconds(done) + seconds(full)
-    if len(full) < planned or (len(full) < len(order) and time_for_another(full, left)):
-        genotype, start = order[len(full)]
-        return Task("full", number, genotype, plan.epochs, start)
-    random = [d for d in done if d.task.stage == "random"]
-    if config.baselines and seconds(random) < search_seconds(done):
-        return Task("random", number, drawn(len(random)), plan.epochs)
-    return None
+
+    def __init__(self, name: str, space: Space[Any], splits: Splits) -> None:
+        self.spaces, self.splits, self.largest = {name: space}, splits, largest(space)
+        self.counted: dict[Entry, int] = {}
+
+    def genotype(self, entry: Entry) -> Any:
+        """Return the architecture of an entry; of a cell that is not chosen yet, the largest cell."""
+        if entry.space not in self.spaces:
+            self.spaces[entry.space] = spaces.space(entry.space)
+        return self.spaces[entry.space].parse(entry.genotype) if entry.genotype != BEST_RANKED else self.largest
+
+    def build(self, entry: Entry) -> nn.Module:
+        genotype = self.genotype(entry)
+        network: nn.Module = self.spaces[entry.space].build(
+            genotype, **network_shape(self.splits, entry.channels, entry.cells)
+        )
+        return network
+
+    def macs(self, entry: Entry) -> int:
+        """Count the multiply-adds of a network for one image."""
+        if entry not in self.counted:
+            with torch.device("meta"):
+                shape = self.splits.in_channels, *self.splits.image_size
+                self.counted[entry] = max(count_macs(self.build(entry), shape), 1)
+        return self.counted[entry]
 
 
-def time_for_another(trainings: Sequence[Done], budget: float) -> bool:
-    """Return whether a budget in seconds suffices for one more training, which costs as much as the mean one."""
-    return seconds(trainings) * (1 + 1 / len(trainings)) <= budget
+def largest(space: Space[Any], channels: int = 4) -> Any:
+    """Return the architecture with the most parameters that coordinate ascent finds.
+
+    The ascent starts from a random architecture. It sets one decision at a time to the choice with the most parameters,
+    and ends when no change of a single decision adds parameters. In NAS-Bench-201 the result is a 3×3 convolution on
+    every edge. The result does not depend on the data.
+
+    Args:
+        space: the search space.
+        channels: number of channels of the networks that are counted.
+    """
+
+    def parameters(genotype: Any) -> int:
+        with torch.device("meta"):
+            network = space.build(genotype, in_channels=3, num_classes=10, channels=channels, cells=1)
+        return sum(p.numel() for p in network.parameters())
+
+    best = space.random(Random(0))
+    size, decisions = parameters(best), len(space.num_choices)
+    unchanged = 0  # number of decisions in a row without a better choice
+    for decision in cycle(range(decisions)):
+        if unchanged == decisions:
+            break
+        before = size
+        for choice in space.legal(best, decision):
+            indices = list(space.encode(best))
+            if indices[decision] == choice:
+                continue
+            indices[decision] = choice
+            other = space.decode(indices)
+            if (count := parameters(other)) > size:
+                best, size = other, count
+        unchanged = unchanged + 1 if size == before else 0
+    return best
 
 
-def best(done: Sequence[Done]) -> list[Done]:
-    """Return the trainings that did not diverge, the most accurate first; of equal ones the earlier first."""
-    return sorted((d for d in done if d.valid_accuracy >= 0), key=lambda d: -d.valid_accuracy)
+def text_of(plan: Plan, config: AutoConfig, images: Sequence[int], batch: int) -> str:
+    """Return the plan as text: the stages, their shares of the budget, and the lengths of the trainings.
 
+    Args:
+        images: numbers of training, validation and test images.
+        batch: number of images per batch.
+    """
+    train, valid, test = images
+    last = config.budget - sum(rung.entries * rung.seconds for rung in plan.rungs)
+    lines = [f"plan for {config.budget:g} CPU-seconds; {train:,} training, {valid:,} validation, {test:,} test images"]
+    if any(entry.genotype == BEST_RANKED for entry in plan.entries):
+        last -= SCREEN * config.budget
+        lines.append(f"  score   up to {config.candidates} cells without training, {SCREEN * config.budget:.1f} s")
 
-def search_seconds(done: Sequence[Done]) -> float:
-    """Return the cost of the search in CPU-seconds (seconds on a GPU): of all tasks except the random baseline."""
-    return seconds([d for d in done if d.task.stage != "random"])
+    def length(seconds: float) -> str:
+        steps = sorted(seconds / cost for cost in plan.seconds)
+        epochs = [batch * count / train for count in steps]
+        return f"{steps[0]:,.0f} to {steps[-1]:,.0f} steps, {epochs[0]:.1f} to {epochs[-1]:.1f} epochs"
 
-
-def seconds(done: Sequence[Done]) -> float:
-    """Return the sum of the costs of tasks."""
-    return sum(d.seconds for d in done)
-
-
-def pack_done(done: Done, space: Space[Any]) -> dict[str, Any]:
-    """Return a finished task as tensors and plain Python."""
-    task = done.task
-    values = dict(vars(task))
-    values["genotype"] = None if task.genotype is None else list(space.encode(task.genotype))
-    return {"task": values, "seconds": done.seconds, "valid_accuracy": done.valid_accuracy, "measured": done.measured}
-
-
-def unpack_done(values: dict[str, Any], space: Space[Any]) -> Done:
-    """Return the inverse of :func:`pack_done`."""
-    task = dict(values["task"])
-    if task["genotype"] is not None:
-        task["genotype"] = space.decode(task["genotype"])
-    return Done(Task(**task), float(values["seconds"]), float(values["valid_accuracy"]), values["measured"])
+    if len(plan.entries) == 1:
+        lines.append(f"  train   {plan.entries[0].name} alone, for a race is too short: {length(config.budget)}")
+    else:
+        for number, rung in enumerate(plan.rungs, 1):
+            lines.append(f"  race {number}  {rung.entries} networks, {rung.seconds:.1f} s each: {length(rung.seconds)}")
+        lines += [f"          {entry.name}" for entry in plan.entries]
+        lines.append(f"  last    the winner goes on, {last:.1f} s: {length(last)}")
+    if config.baselines:
+        lines.append(f"  then    three baselines, {config.budget:g} s each")
+    return "\n".join(lines)

@@ -1,136 +1,170 @@
-"""The result of ``search auto``: the networks that it found, and the baselines of the same cost."""
+"""The result of ``search auto``: the network that it returns, its ensemble, and the baselines of equal cost."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from automl_ext.data.images import Splits
-from automl_ext.nas.auto.plan import Done, search_seconds
-from automl_ext.nas.ensembles.ensemble import measure_votes
-from automl_ext.nas.training.result import KEYS, class_report, count_pairs
-from automl_ext.training.ensembles.selection import greedy_selection, likelihoods
-from automl_ext.training.errors import UserError
+from automl_ext.nas.auto.entrant import Entrant
+from automl_ext.nas.auto.plan import Networks
+from automl_ext.nas.auto.trainee import Recipe
+from automl_ext.nas.auto.work import HELD_LEAST, Images, right
+from automl_ext.nas.training.result import KEYS, class_report, count_pairs, network_facts
+from automl_ext.training.ensembles.selection import greedy_selection, likelihoods, log_loss
+
+ROUNDS = 20  # of the selection of an ensemble
+GAIN = 0.02  # an ensemble is made if it lowers the validation log-loss by this part
 
 
-def summarize(splits: Splits, rounds: int, done: Sequence[Done]) -> dict[str, Any]:
-    """Select networks and ensembles on the validation images, and test them.
+def summarize(
+    networks: Networks,
+    images: Images,
+    winner: Entrant,
+    entrants: Sequence[Entrant],
+    recipe: Recipe,
+    spent: dict[str, float],
+) -> dict[str, Any]:
+    """Return the contents of ``result.json``.
 
     Args:
-        splits: the images.
-        rounds: number of rounds of the ensemble's greedy selection.
-        done: all finished tasks.
+        winner: the network that the search returns.
+        entrants: all networks that were trained.
+        recipe: how the winner and the baselines were trained.
+        spent: the cost of each stage in CPU-seconds.
 
     Returns:
-        ``rows`` has one entry for each of: the best finalist ("found"), the largest architecture of the space, the best
-        random one, the ensemble of the finalists and the largest one, and the ensemble of the random ones. A row has
-        valid_accuracy, test_accuracy (0 to 1), valid_log_loss, test_log_loss (nats), parameters and ``seconds``, its
-        cost. A network also has ``genotype`` and ``member``: its weights are in ``members/MEMBER.pt``. ``source`` is
-        the name of the network with the lowest validation log-loss; ``genotype``, ``member``, the measurements and the
-        accuracies by class (:func:`~automl_ext.nas.training.result.class_report`) are of this network.
-        ``trajectory`` has, for "search" and "random", the cost after each full training and the test accuracy of the
-        best network so far. ``stages`` has the number of tasks and the cost of each stage.
-
-    Raises:
-        UserError: all full trainings diverged.
+        ``rows`` has one entry for the network that is returned ("found"), its ensemble, and each baseline. A row has
+        test_accuracy, valid_accuracy (0 to 1), test_log_loss, valid_log_loss (nats), parameters, epochs, steps and
+        ``seconds``, its whole cost. ``space``, ``genotype``, ``member`` (its weights are in ``members/MEMBER.pt``), the
+        measurements and the accuracies by class (:func:`~automl_ext.nas.training.result.class_report`) are of the
+        returned network. ``race`` has a row for each network of the race. ``trajectory`` has the cost and the test
+        accuracy after each measurement of the returned network and of the baselines. ``stages`` has the costs,
+        ``recipe`` the options of ``automl-ext retrain`` that train the returned network alike, but for its schedule.
     """
-    full, random = (
-        [d for d in done if d.task.stage == stage and d.valid_accuracy >= 0] for stage in ("full", "random")
-    )
-    if not full:
-        raise UserError("search auto: all full trainings diverged; try a lower --lr")
-    cost = search_seconds(done)
-    largest = done[0].task.genotype  # the probe trains it
-    rows = network_rows([d for d in full if d.task.genotype != largest], splits, "found", cost)
-    alone = [d for d in full if d.task.genotype == largest]
-    rows += network_rows(alone, splits, "largest", sum(d.seconds for d in alone))
-    random_cost = sum(d.seconds for d in random)
-    rows += network_rows(random, splits, f"best of {len(random)} random", random_cost)
-    best = max(rows, key=merit)
-    rows += ensemble_rows(full, splits, rounds, "ensemble", cost)
-    rows += ensemble_rows(random, splits, rounds, f"ensemble of {len(random)} random", random_cost)
+    search = sum(seconds for stage, seconds in spent.items() if stage != "baseline")
+    baselines = [e for e in entrants if e.baseline]
+    found = row(winner, networks, images, search)
+    votes, members = choose_ensemble(winner, entrants, images)
+    alone = {key: found[key] for key in found if key.endswith(("_accuracy", "_log_loss"))}
+    several = len(votes) > 1
+    together = {
+        "name": "ensemble",
+        "members": [{"member": e.number, "snapshot": k, "votes": v} for v, (e, k) in zip(votes, members, strict=True)],
+        **(accuracies(votes, [e.snapshots[k] for e, k in members], images) if several else alone),
+        "parameters": sum({e.number: e.parameters for e, _ in members}.values()),
+        **{key: found[key] for key in ("epochs", "steps", "seconds")},
+    }
+    others = [row(e, networks, images, e.seconds) for e in baselines if not e.diverged]
+    counts = count_pairs(images.test.labels, winner.snapshots[-1][1].argmax(-1), networks.splits.num_classes)
+    report = class_report(counts, images.train.labels, networks.splits.classes)
     return {
-        "source": best["name"],
-        **{key: value for key, value in best.items() if key not in ("name", "seconds")},
-        **classes_of(next(d for d in done if d.task.number == best["member"]), splits),
-        "rows": rows,
+        "source": "found",
+        **{key: value for key, value in found.items() if key != "name"},
+        **{key: report[key] for key in KEYS},
+        "recipe": {
+            "space": winner.entry.space,
+            "channels": winner.entry.channels,
+            "cells": winner.entry.cells,
+            "epochs": max(round(winner.epochs), 1),
+            **vars(recipe),
+        },
+        "network": network_facts(winner.entry, networks.splits),  # type: ignore[arg-type]
+        "rows": [{**found, "name": "found"}, together, *others],
+        "baselines": bool(baselines),
+        "race": [race_row(e) for e in entrants if not e.baseline],
         "trajectory": {
-            "search": trajectory(full, splits, cost - sum(d.seconds for d in full)),
-            "random": trajectory(random, splits, 0.0),
+            e.entry.name if e.baseline else "search": trajectory(e, images, 0.0 if e.baseline else search - e.seconds)
+            for e in (winner, *baselines)
+            if e.snapshots
         },
-        "stages": {
-            stage: {"tasks": len(tasks), "seconds": sum(d.seconds for d in tasks)}
-            for stage in ("probe", "screen", "derive", "short", "full", "random")
-            if (tasks := [d for d in done if d.task.stage == stage])
-        },
+        "stages": spent,
     }
 
 
-def classes_of(done: Done, splits: Splits) -> dict[str, Any]:
-    """Return the confusion matrix of a network on the test images, and what follows from it."""
-    counts = count_pairs(splits.test.labels, done.measured["test"].argmax(-1), splits.num_classes)
-    report = class_report(counts, splits.train.labels, splits.classes)
-    return {key: report[key] for key in KEYS}
+def row(entrant: Entrant, networks: Networks, images: Images, seconds: float) -> dict[str, Any]:
+    """Return the row of a trained network. Its validation figures are those before it was trained on these images."""
+    valid, test = entrant.snapshots[-1]
+    if len(images.valid.labels) < HELD_LEAST and len(entrant.snapshots) > 1:
+        valid = entrant.snapshots[-2][0]
+    return {
+        "name": entrant.entry.name,
+        "network_name": entrant.entry.name,
+        "space": entrant.entry.space,
+        "genotype": str(networks.genotype(entrant.entry)),
+        "member": entrant.number,
+        **accuracies([1], [(valid, test)], images),
+        "parameters": entrant.parameters,
+        "epochs": entrant.epochs,
+        "steps": entrant.steps,
+        "seconds": seconds,
+    }
 
 
-def merit(losses: dict[str, Any]) -> tuple[float, float]:
-    """Return the criterion of selection: a low validation log-loss; of equal ones, the higher validation accuracy.
+def race_row(entrant: Entrant) -> dict[str, Any]:
+    """Return what the race measured of a network."""
+    facts = {key: getattr(entrant, key) for key in ("parameters", "epochs", "steps", "seconds")}
+    return {"name": entrant.entry.name, "genotype": entrant.entry.genotype, **facts, "valid_log_loss": entrant.losses}
 
-    Networks of one space often differ by less than the standard error of the accuracy on a few thousand images. Every
-    image changes the log-loss, so it tells them apart with fewer images.
+
+def accuracies(votes: list[int], members: Sequence[tuple[Tensor, Tensor]], images: Images) -> dict[str, float]:
+    """Return the accuracies and log-losses of an average of (validation, test) log-probabilities."""
+    valid, test = (torch.stack(part).double().exp() for part in zip(*members, strict=True))
+    weights = torch.tensor(votes, dtype=torch.float64) / sum(votes)
+    averages = {name: torch.tensordot(weights, p, 1) for name, p in (("valid", valid), ("test", test))}
+    labels = {"valid": images.valid.labels, "test": images.test.labels}
+    return {f"{name}_accuracy": right(p, labels[name]) for name, p in averages.items()} | {
+        f"{name}_log_loss": log_loss(p, labels[name]) for name, p in averages.items()
+    }
+
+
+def choose_ensemble(
+    winner: Entrant, entrants: Sequence[Entrant], images: Images
+) -> tuple[list[int], list[tuple[Entrant, int]]]:
+    """Select snapshots of the networks of the race by the log-loss of their average on the validation images.
+
+    The ensemble is the returned network alone if these images trained it, or if others help by less than GAIN.
+
+    Returns:
+        The votes, and the members: a network and the number of its snapshot.
     """
-    return -losses["valid_log_loss"], losses["valid_accuracy"]
+    alone = winner, len(winner.snapshots) - 1
+    others = [(e, k) for e in entrants if not e.baseline for k in range(len(e.snapshots)) if (e, k) != alone]
+    if len(images.valid.labels) < HELD_LEAST or not others:
+        return [1], [alone]
+    members = [alone, *others]
+    labels = images.valid.labels
+    probabilities = torch.stack([e.snapshots[k][0] for e, k in members]).double().exp()
+    votes = greedy_selection(likelihoods(probabilities, labels), ROUNDS)
+    chosen = torch.tensordot(torch.tensor(votes, dtype=torch.float64) / sum(votes), probabilities, 1)
+    if log_loss(chosen, labels) > (1 - GAIN) * log_loss(probabilities[0], labels):
+        return [1], [alone]
+    kept = [(v, m) for v, m in zip(votes, members, strict=True) if v]
+    return [v for v, _ in kept], [m for _, m in kept]
 
 
-def measure(votes: list[int], done: Sequence[Done], splits: Splits) -> dict[str, float]:
-    """Return valid_accuracy, valid_log_loss, test_accuracy and test_log_loss of an average of networks."""
-    valid, test = (torch.stack([d.measured[part] for d in done]).double().exp() for part in ("valid", "test"))
-    losses = measure_votes(votes, valid, test, splits)
-    return {key: value for key, value in losses.items() if key != "votes"}
+def trajectory(entrant: Entrant, images: Images, start: float) -> list[dict[str, float]]:
+    """Return the cost and the test accuracy after each measurement of a network.
 
-
-def network_rows(done: Sequence[Done], splits: Splits, name: str, seconds: float) -> list[dict[str, Any]]:
-    """Return the row of the network with the lowest validation log-loss; no row if there is no network."""
-    if not done:
-        return []
-    losses = [measure([1], [d], splits) for d in done]
-    i = max(range(len(done)), key=lambda k: merit(losses[k]))
-    facts = {"genotype": str(done[i].task.genotype), "member": done[i].task.number}
-    return [{"name": name, **facts, **losses[i], "parameters": done[i].measured["parameters"], "seconds": seconds}]
-
-
-def ensemble_rows(done: Sequence[Done], splits: Splits, rounds: int, name: str, seconds: float) -> list[dict[str, Any]]:
-    """Return the row of the greedily selected ensemble; no row if there is no network."""
-    if not done:
-        return []
-    valid = torch.stack([d.measured["valid"] for d in done]).double().exp()
-    votes = greedy_selection(likelihoods(valid, splits.valid.labels), rounds)
-    chosen = [(d, v) for d, v in zip(done, votes, strict=True) if v]
+    Args:
+        start: what was spent on other networks.
+    """
     return [
-        {
-            "name": name,
-            "members": [{"genotype": str(d.task.genotype), "member": d.task.number, "votes": v} for d, v in chosen],
-            **measure(votes, done, splits),
-            "parameters": sum(d.measured["parameters"] for d, _ in chosen),
-            "seconds": seconds,
-        }
+        {"seconds": start + seconds, "test_accuracy": right(test, images.test.labels)}
+        for seconds, (_, test) in zip(entrant.measured_at, entrant.snapshots, strict=True)
     ]
 
 
-def trajectory(done: Sequence[Done], splits: Splits, start: float) -> list[dict[str, float]]:
-    """Return the cost and the test accuracy of the best network so far, after each full training.
-
-    Args:
-        start: the cost before the first of them.
-    """
-    points: list[dict[str, float]] = []
-    best: dict[str, float] | None = None
-    for d, seconds in zip(done, accumulate(d.seconds for d in done), strict=True):
-        losses = measure([1], [d], splits)
-        if best is None or merit(losses) > merit(best):
-            best = losses
-        points.append({"seconds": start + seconds, "test_accuracy": best["test_accuracy"]})
-    return points
+def best_so_far(entrant: Entrant, networks: Networks, images: Images) -> dict[str, Any]:
+    """Return the contents of ``best.json``, with the entries of ``result.json`` that an export needs."""
+    return {
+        "genotype": str(networks.genotype(entrant.entry)),
+        "member": entrant.number,
+        "network": network_facts(entrant.entry, networks.splits),  # type: ignore[arg-type]
+        "test_accuracy": right(entrant.snapshots[-1][1], images.test.labels),
+        "valid_log_loss": entrant.losses[-1],
+        "epochs": entrant.epochs,
+        "steps": entrant.steps,
+    }

@@ -27,7 +27,7 @@ from automl_ext.training.files.atomic import write_atomic
 from automl_ext.training.files.exporting import READ_WEIGHTS, check_out, load_module
 from automl_ext.training.files.reading import read_object
 from automl_ext.training.files.weights import check_fit, read_tensors, write_tensors
-from automl_ext.training.run import algorithm_of
+from automl_ext.training.run import BEST, RESULT, algorithm_of
 
 
 def export(run: str | Path, out: str | Path, space: Space[Any] | None = None, trust: Iterable[str] = ()) -> list[Path]:
@@ -110,9 +110,10 @@ def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     Raises:
         UserError: the file is missing or damaged, or the run did not train exactly one network.
     """
-    if not (run / "result.json").is_file():
+    source = next((run / name for name in (RESULT, BEST) if (run / name).is_file()), None)
+    if source is None:
         raise UserError(f"export: {run} is not a finished run: it has no result.json")
-    result = read_object(run / "result.json")
+    result = read_object(source)
     if "network" not in result or not isinstance(result.get("genotype"), str):
         of_ensemble = algorithm_of(run) == "ensemble"
         instead = (
@@ -122,7 +123,7 @@ def read_result(run: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     try:
         return result, check_network(result["network"])
     except ValueError as error:
-        raise UserError(f"export: {run}/result.json: network: {error}") from None
+        raise UserError(f"export: {source}: network: {error}") from None
 
 
 def read_weights(run: Path, network: nn.Module, member: Any = None) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ SPACES: dict[str, Callable[[], Space[Any]]] = {
     "darts": partial(_make, "darts", "Darts"),
     "darts-frc": partial(_make, "darts", "Darts", fixed_reduction=True),  # GDAS's fixed reduction cell
     "renas": partial(_make, "renas", "ReNASSpace"),
+    "convnet": partial(_make, "convnet", "ConvNetSpace"),
 }
 GROUP = "automl_ext.spaces"  # entry points of other distributions: name = MODULE:CLASS
 

@@ -1,10 +1,9 @@
-"""``search auto`` on a few digits: the result, its files, and resuming."""
+"""``search auto`` on a few digits: the race, the result and its files, and resuming at any moment."""
 
 from __future__ import annotations
 
 import json
-import random
-from collections.abc import Iterator
+import math
 from pathlib import Path
 from typing import Any
 
@@ -12,73 +11,62 @@ import pytest
 import torch
 
 pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
-from automl_ext.nas.auto import plan
-from automl_ext.nas.auto.auto import auto, largest
-from automl_ext.nas.auto.plan import AutoConfig
-from automl_ext.nas.data import load_splits
+from automl_ext.nas.auto import auto as auto_module
+from automl_ext.nas.auto.auto import Race, auto, prepare_race
+from automl_ext.nas.auto.entrant import Entrant
+from automl_ext.nas.auto.plan import RACE, AutoConfig, Entry, Plan, halving, largest
+from automl_ext.nas.auto.work import Worker
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.plot import plot_run
 from automl_ext.nas.spaces.registry import space
+from automl_ext.training.errors import UserError
+from automl_ext_cli.entry import main
 
 CONV = "|nor_conv_3x3~0|+|nor_conv_3x3~0|nor_conv_3x3~1|+|nor_conv_3x3~0|nor_conv_3x3~1|nor_conv_3x3~2|"
 
 
-@pytest.fixture(scope="module")
-def small_plan() -> Iterator[None]:
-    """The same plan at any speed."""
-    fixed = plan.Plan(screening=0.0, derive=0.0, rungs=(1, 2), rung_seconds=0.0, finalists=2, epochs=2)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plan, "make_plan", lambda *_: fixed)
-        yield
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two small networks, and time as a function of the steps, so that every run has the same plan."""
 
+    def seconds(worker: Worker, trainee: Any, device: torch.device) -> float:
+        return 0.05 * trainee.step
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, small_plan: None) -> dict[str, Any]:
-    """The result of a search without baselines that was not interrupted."""
-    result = auto(config(baselines=False), tmp_path_factory.mktemp("auto") / "whole")
-    assert result is not None
-    return result
+    def plan(configuration: AutoConfig, *_: Any) -> Plan:
+        entries = [Entry(f"plain, C = {c}", "convnet", "plain-s1-1-1-1", c) for c in (4, 6)]
+        return Plan(entries, halving(2, RACE * configuration.budget), [0.05, 0.05])
+
+    monkeypatch.setattr(Worker, "seconds", seconds)
+    monkeypatch.setattr(auto_module, "make_plan", plan)
 
 
 def config(**options: Any) -> AutoConfig:
-    """A small search. Two finalists, because further ones depend on the time that is left."""
-    return AutoConfig(subset=150, channels=2, epochs=2, candidates=6, minutes=0.01, finalists=2, **options)
+    return AutoConfig(**{"subset": 100, "candidates": 6, "minutes": 0.05, **options})
 
 
-def test_largest_architecture_of_the_spaces() -> None:
+def test_largest_architecture_of_the_space() -> None:
     assert str(largest(space("nb201"))) == CONV
-    sizes = []
-    darts = space("darts-frc")
-    for genotype in (largest(darts), darts.random(random.Random(1))):
-        network = darts.build(genotype, in_channels=3, num_classes=10, channels=4, cells=1)
-        sizes.append(sum(p.numel() for p in network.parameters()))
-    assert sizes[0] > sizes[1]
 
 
-def test_result_and_files(tmp_path: Path, small_plan: None) -> None:
-    result = auto(config(), tmp_path / "run")
+def test_result_and_files(tmp_path: Path, clock: None, capsys: pytest.CaptureFixture[str]) -> None:
+    result = auto(config(baselines=True, channels=2), tmp_path / "run")
     assert result is not None
+    assert "the winner goes on" in capsys.readouterr().out
     assert json.loads((tmp_path / "run/result.json").read_text())["genotype"] == result["genotype"]
-    rows = {row["name"]: row for row in result["rows"]}
-    networks = [row for row in result["rows"] if "member" in row]
-    assert result["source"] == min(networks, key=lambda row: row["valid_log_loss"])["name"]
-    assert rows["largest"]["genotype"] == CONV
-    assert rows["found"]["genotype"] != CONV
-    best = min(rows["found"]["valid_log_loss"], rows["largest"]["valid_log_loss"])
-    assert rows["ensemble"]["valid_log_loss"] <= best + 1e-9
+    assert not (tmp_path / "run/best.json").exists()
+    found, together, *baselines = result["rows"]
+    assert [row["name"] for row in baselines] == ["largest cell", "best-ranked cell", "plain CNN, 32-64-128"]
+    for row in (found, *baselines):
+        assert row["seconds"] == pytest.approx(3.0, rel=0.05)  # the whole budget, 0.05 minutes
+        assert min(row["epochs"], row["steps"]) > 0
+    winner = max(result["race"], key=lambda row: row["seconds"])
+    assert winner["seconds"] > 0.6 * 3.0
+    assert {key: together[key] for key in ("test_accuracy", "valid_log_loss")} == {
+        key: found[key] for key in ("test_accuracy", "valid_log_loss")
+    }  # few images: the network alone
+    assert result["recipe"]["flip"] is False  # a mirrored digit is another one
     confusion = torch.tensor(result["confusion"])
-    splits = load_splits(config())
-    sizes, right = torch.bincount(splits.test.labels, minlength=10), confusion.diag()
-    assert confusion.sum(1).tolist() == sizes.tolist()
-    assert float(right.sum() / sizes.sum()) == pytest.approx(result["test_accuracy"])
-    assert result["class_accuracy"] == {str(k): pytest.approx(float(right[k] / sizes[k])) for k in range(10)}
-    majority = torch.bincount(splits.train.labels).argmax()
-    assert result["majority_accuracy"] == pytest.approx(float(sizes[majority] / sizes.sum()))
-    stages = result["stages"]
-    assert [stages[s]["tasks"] for s in ("probe", "screen", "short", "full")] == [1, 1, 4, 3]
-    search = sum(stages[s]["seconds"] for s in ("probe", "screen", "short", "full"))
-    assert rows["found"]["seconds"] == pytest.approx(search)
-    assert stages["random"]["seconds"] >= search
+    assert float(confusion.diag().sum() / confusion.sum()) == pytest.approx(result["test_accuracy"])
     network, genotype, _, facts = load_network(tmp_path / "run")
     assert str(genotype) == result["genotype"]
     assert network(torch.zeros(2, 1, *facts["image_size"])).shape == (2, 10)
@@ -87,23 +75,86 @@ def test_result_and_files(tmp_path: Path, small_plan: None) -> None:
     assert {"accuracy.png", "cell.png", "confusion.png"} <= {path.name for path in plot_run(tmp_path / "run")}
 
 
-def without_times(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: without_times(v) for k, v in value.items() if k != "seconds"}
-    return [without_times(v) for v in value] if isinstance(value, list) else value
+@pytest.mark.parametrize("steps", [1, 2, 4])  # after the probe, in the race, in the last training
+def test_an_interrupted_search_ends_alike(tmp_path: Path, clock: None, steps: int) -> None:
+    whole = auto(config(), tmp_path / "whole")
+    assert auto(config(), tmp_path / "parts", stop_after=steps) is None
+    if steps > 1:  # what was best when it stopped can be used
+        best = json.loads((tmp_path / "parts/best.json").read_text())
+        network, *_ = load_network(tmp_path / "parts")
+        assert network(torch.zeros(1, 1, 8, 8)).isfinite().all()
+        assert best["steps"] > 0
+    parts = auto(config(), tmp_path / "parts", resume="auto")
+    assert whole is not None
+    assert parts is not None
+    for name in ("genotype", "rows", "race", "recipe", "trajectory"):
+        assert parts[name] == whole[name], name
 
 
-@pytest.mark.parametrize("steps", [2, 4, 6])  # in the screening, in a short training, in a full one
-def test_an_interrupted_search_ends_alike(tmp_path: Path, whole: dict[str, Any], steps: int) -> None:
-    options = config(baselines=False)
-    assert auto(options, tmp_path / "parts", stop_after=steps) is None
-    parts = auto(options, tmp_path / "parts", resume="auto")
-    assert without_times(parts) == without_times(whole)
+def race(losses: list[list[float]], rates: tuple[float, ...] = (), **options: Any) -> Race:
+    """Return a race of networks whose losses are known."""
+    found = prepare_race(config(**options), None, None)
+    entries = [Entry(f"network {i}", "convnet", "plain-s1-1-1-1", 4 + i) for i in range(len(losses))]
+    for i, rate in enumerate(rates):
+        entries[i] = entries[i]._replace(channels=4, rate=rate)
+    found.plan = Plan(entries, halving(len(entries), 8.0), [0.1] * len(entries))
+    found.entrants = [
+        Entrant(i, e, losses=x, steps=9, seconds=1.0) for i, (e, x) in enumerate(zip(entries, losses, strict=True))
+    ]
+    return found
 
 
-def test_options_that_do_not_fit_are_refused_before_there_is_a_run(tmp_path: Path) -> None:
+def test_the_better_half_stays() -> None:
+    third = race([[0.9, 0.1], [0.3, 0.5], [0.2, 0.4], [0.4]])
+    assert [e.number for e in third.alive(1)] == [2, 1]
+    assert third.winner().number == 2
+    assert [e.number for e in race([[math.inf], [0.3], [0.2], [math.inf]]).alive(1)] == [2, 1]
+    with pytest.raises(UserError, match="all trainings diverged"):
+        race([[math.inf], [math.inf]]).winner()
+
+
+def test_of_one_network_with_several_rates_the_best_stays_and_all_take_its_rate() -> None:
+    found = race([[0.5], [0.4], [0.9], [0.8]], rates=(1.0, 2.5))
+    assert [e.number for e in found.alive(1)] == [1, 3]
+    found.entrants[1].mirrored = (0.2, 0.9)
+    assert found.recipe_for(found.entrants[3]).lr == pytest.approx(2.5 * found.recipe.lr)
+
+
+@pytest.mark.parametrize(("mirrored", "flip"), [(0.85, True), (0.4, False)])
+def test_images_are_mirrored_if_mirrored_ones_are_recognized(mirrored: float, flip: bool) -> None:
+    found = race([[0.2], [0.4]])
+    found.entrants[0].mirrored = (mirrored, 0.9)
+    assert found.recipe_for(found.entrants[0]).flip is flip
+    given = race([[0.2], [0.4]], flip=not flip)
+    given.entrants[0].mirrored = (mirrored, 0.9)
+    assert given.recipe_for(given.entrants[0]).flip is not flip
+
+
+def test_a_network_in_work_is_not_given_out_twice() -> None:
+    found = race([[], []])
+    first = found.next_task()
+    assert first is not None
+    found.pending.append(first)
+    second = found.next_task()
+    assert second is not None
+    assert {first.entry, second.entry} == {0, 1}
+    found.pending.append(second)
+    assert found.next_task() is None
+
+
+def test_a_rate_that_is_too_high_is_an_error(tmp_path: Path, clock: None) -> None:
+    with pytest.raises(UserError, match="all trainings diverged; try a lower --lr"):
+        auto(config(lr=1e9), tmp_path / "run")
+
+
+def test_the_plan_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "auto", "--minutes", "0.2", "--dry-run", "--out", str(tmp_path / "run")]) == 0
+    assert "plan for 12 CPU-seconds" in capsys.readouterr().out
+    assert not (tmp_path / "run").exists()
+
+
+def test_options_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="minutes"):
         AutoConfig(minutes=0)
-    with pytest.raises(ValueError, match="finalists"):
-        AutoConfig(finalists=1)
-    assert not (tmp_path / "run").exists()
+    with pytest.raises(UserError, match="shift"):
+        prepare_race(config(shift=8), None, None)

@@ -1,175 +1,101 @@
-"""The plan of ``search auto``: what the budget buys, and the order of the tasks."""
+"""The plan of ``search auto``: which networks enter, how long they are trained, and how the images are divided."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
+import torch
 
+from automl_ext.data.images import Split, Splits
 from automl_ext.nas.auto.plan import (
-    CHUNK,
-    DERIVE,
-    LEAST_EPOCHS,
-    LEAST_STEPS,
-    SUPERNET_STEPS,
+    BEST_RANKED,
+    EPOCHS,
+    RACE,
+    SCREEN,
     AutoConfig,
-    Done,
-    Task,
+    Networks,
+    cost_model,
+    halving,
     make_plan,
-    next_task,
+    probed,
+    text_of,
 )
-
-CANDIDATES = [f"g{i}" for i in range(120)]
-CONFIG = AutoConfig(minutes=10, epochs=27, candidates=120, finalists=3)
-FEW, MANY = LEAST_STEPS // 3 + 1, LEAST_STEPS  # batches per epoch: short trainings take at least 3 epochs, or 1
+from automl_ext.nas.auto.work import HELD_LEAST, divide
+from automl_ext.nas.spaces.registry import space
 
 
-def run_through(
-    config: AutoConfig,
-    accuracy: dict[str, float],
-    largest: float = 1.0,
-    batches: int = FEW,
-    derived: Sequence[str] | None = None,
-) -> list[Done]:
-    """Run all tasks.
-
-    Args:
-        derived: the architectures that a supernet gives; None: the space has no supernet.
-
-    A training takes 1 second per epoch, of the largest architecture ``largest`` seconds; a screening 1 second per
-    architecture.
-    """
-
-    def ranked(found: Sequence[Done]) -> list[str]:
-        screened = CANDIDATES[: CHUNK * sum(d.task.stage == "screen" for d in found)]
-        return ["largest", *[g for d in found for g in d.measured.get("genotypes", ())], *screened]
-
-    done: list[Done] = []
-    facts = batches, CANDIDATES, "largest", ranked, lambda i: f"random{i}", derived is not None
-    while (task := next_task(config, *facts, done)) is not None:
-        seconds = {"screen": CHUNK, "derive": 60 * config.minutes * DERIVE}.get(task.stage)
-        seconds = seconds or task.epochs * (largest if task.genotype == "largest" else 1.0)
-        measured = {"genotypes": derived} if task.stage == "derive" else {}
-        done.append(Done(task, seconds, accuracy.get(task.genotype, 0.5), measured))
-        assert len(done) < 1000
-    return done
+def networks(size: int = 32) -> Networks:
+    none = Split(torch.zeros(0, 3, size, size), torch.zeros(0, dtype=torch.int64))
+    splits = Splits(none, none, none, 10, 3, (size, size), tuple("0123456789"), (0.0,) * 3, (1.0,) * 3)
+    return Networks("nb201", space("nb201"), splits)
 
 
-def stage(done: Sequence[Done], name: str, rung: int = 0) -> list[Task]:
-    return [d.task for d in done if d.task.stage == name and d.task.rung == rung]
+NETWORKS = networks()
+SPEED = (0.02, 0.2)  # seconds of a step of the narrow and the wide network
 
 
 @pytest.mark.parametrize("minutes", [0.1, 1, 10, 100])
-@pytest.mark.parametrize("epoch", [0.05, 1.0, 20.0])
-@pytest.mark.parametrize("batches", [FEW, MANY])
-@pytest.mark.parametrize("derived", [False, True])
-def test_the_trainings_fit_into_the_budget(minutes: float, epoch: float, batches: int, derived: bool) -> None:
-    config = AutoConfig(minutes=minutes, epochs=40, finalists=5)
-    plan = make_plan(config, epoch, batches, derived)
-    assert 1 <= plan.finalists <= 4
-    short = sum(max(plan.rung_seconds, plan.finalists * epochs * epoch) for epochs in plan.rungs)
-    seconds = short + epoch * plan.epochs * (plan.finalists + 1)
-    smallest = epoch * 2 * LEAST_EPOCHS  # one finalist and the largest architecture
-    assert seconds <= max(60 * minutes * 0.85 - derived * plan.derive, smallest)
+@pytest.mark.parametrize("images", [400, 7000, 100_000])
+def test_the_winner_gets_most_of_the_budget(minutes: float, images: int) -> None:
+    plan = make_plan(AutoConfig(minutes=minutes), NETWORKS, images, SPEED)
+    race = sum(rung.entries * rung.seconds for rung in plan.rungs)
+    assert race == pytest.approx(RACE * 60 * minutes)
+    assert 1 - SCREEN - RACE >= 0.6
+    assert [rung.entries for rung in plan.rungs] == [len(plan.entries) >> k for k in range(len(plan.rungs))]
 
 
-def test_the_best_are_promoted_with_their_weights() -> None:
-    accuracy = {"g0": 0.7, "g1": 0.9, "g2": 0.8, "largest": 0.6}
-    done = run_through(CONFIG, accuracy)
-    first, second, full = stage(done, "short"), stage(done, "short", rung=1), stage(done, "full")
-    assert "largest" not in [t.genotype for t in first]  # it is trained fully in any case
-    assert {t.start for t in first} == {None}
-    number = {t.genotype: t.number for t in first}
-    assert [t.genotype for t in second[:3]] == ["g1", "g2", "g0"]
-    assert [t.start for t in second[:3]] == [number["g1"], number["g2"], number["g0"]]
-    assert [t.genotype for t in full] == ["g1", "g2", "largest"]  # two finalists and the baseline
-    number = {t.genotype: t.number for t in second}
-    assert [t.start for t in full] == [number["g1"], number["g2"], None]
-    assert {t.epochs for t in full} == {make_plan(CONFIG, 1.0, FEW).epochs}
+def test_rungs_cost_the_same() -> None:
+    assert [rung.entries for rung in halving(8, 24.0)] == [8, 4, 2]
+    assert [rung.entries * rung.seconds for rung in halving(8, 24.0)] == [8.0] * 3
 
 
-def test_short_trainings_have_enough_steps_to_tell_architectures_apart() -> None:
-    def epochs(minutes: float, batches: int) -> list[int]:
-        return list(make_plan(AutoConfig(minutes=minutes, epochs=40), 10.0, batches).rungs)
-
-    assert [epochs(minutes, MANY) for minutes in (1, 2, 5, 15)] == [[], [1], [1, 3], [1, 3, 9]]
-    assert [epochs(minutes, FEW) for minutes in (4, 5, 15, 20)] == [[], [3], [3, 9], [3, 9]]
-
-
-def test_without_short_trainings_the_highest_ranked_are_trained_fully() -> None:
-    done = run_through(AutoConfig(minutes=4, epochs=40, finalists=4, baselines=False), {"g0": 0.1}, largest=9.0)
-    assert not stage(done, "short")
-    assert [t.genotype for t in stage(done, "full")][:3] == ["g0", "largest", "g1"]
-    assert {t.epochs for t in stage(done, "full")} == {8}
+def test_more_images_mean_more_networks_and_more_time_larger_ones() -> None:
+    plans = [make_plan(AutoConfig(minutes=20), NETWORKS, images, SPEED) for images in (50, 7000, 100_000)]
+    assert [len(plan.entries) for plan in plans] == [1, 4, 8]
+    longer = [make_plan(AutoConfig(minutes=minutes), NETWORKS, 7000, SPEED) for minutes in (0.5, 5, 50)]
+    costs = [NETWORKS.macs(plan.entries[0]) for plan in longer]
+    assert costs[0] < costs[1] < costs[2]
 
 
-@pytest.mark.parametrize("epochs", [1, 2])
-def test_no_training_has_more_epochs_than_given(epochs: int) -> None:
-    config = AutoConfig(minutes=10, epochs=epochs, finalists=3)
-    assert {t.epochs for t in stage(run_through(config, {}), "full")} == {epochs}
+def test_the_text_of_a_plan_has_every_stage() -> None:
+    config = AutoConfig(minutes=20, baselines=True)
+    alone = text_of(make_plan(config, NETWORKS, 50, SPEED), config, (50, 10, 10), 32)
+    assert "a race is too short" in alone
+    plan = make_plan(config, NETWORKS, 100_000, SPEED)
+    whole = text_of(plan, config, (100_000, 10_000, 2000), 64)
+    parts = "score", "race 3", "the winner goes on", "three baselines", *(entry.name for entry in plan.entries)
+    assert [part for part in parts if part not in whole] == []
 
 
-def test_a_rung_takes_its_share_of_the_budget() -> None:
-    plan = make_plan(CONFIG, 1.0, MANY)
-    done = run_through(CONFIG, {}, batches=MANY)
-    for rung, epochs in enumerate(plan.rungs):
-        seconds = epochs * len(stage(done, "short", rung))
-        assert plan.rung_seconds - epochs < seconds <= plan.rung_seconds
+def test_the_first_network_can_be_trained_for_the_intended_number_of_epochs() -> None:
+    minutes, images, batch = 10.0, 7000, 64
+    plan = make_plan(AutoConfig(minutes=minutes), NETWORKS, images, SPEED)
+    epochs = 60 * minutes / plan.seconds[0] * batch / images
+    assert EPOCHS / 1.6 < epochs < EPOCHS * 1.6  # widths are a factor of up to 1.5 apart
 
 
-def test_time_that_is_left_goes_to_further_finalists() -> None:
-    """The plan counts on the cost of the largest architecture, so cheaper ones leave time for more of them."""
-    config = AutoConfig(minutes=30, epochs=27, candidates=120, finalists=6, baselines=False)
-    done = run_through(config, {"g1": 0.9, "g2": 0.8}, largest=20.0)
-    second, full = stage(done, "short", rung=1), stage(done, "full")
-    assert make_plan(config, 20.0, FEW).finalists == 1
-    assert [t.genotype for t in full] == ["g1", "largest", "g2", "g0", "g3", "g4"]
-    numbers = {t.genotype: t.number for t in second}
-    assert [t.start for t in full] == [numbers.get(t.genotype) for t in full]
+def test_a_cost_is_a_fixed_time_and_one_per_multiply_add() -> None:
+    fixed, per_mac = cost_model(NETWORKS, SPEED, 64)
+    narrow, wide = (NETWORKS.macs(entry) for entry in probed(NETWORKS))
+    assert fixed + 64 * narrow * per_mac == pytest.approx(SPEED[0])
+    assert fixed + 64 * wide * per_mac == pytest.approx(SPEED[1])
 
 
-def test_the_random_baseline_costs_as_much_as_the_search() -> None:
-    done = run_through(CONFIG, {})
-    search = sum(d.seconds for d in done if d.task.stage != "random")
-    random = [d for d in done if d.task.stage == "random"]
-    assert search <= sum(d.seconds for d in random) < search + random[-1].seconds
-    assert [d.task.genotype for d in random] == [f"random{i}" for i in range(len(random))]
-    assert {d.task.epochs for d in random} == {make_plan(CONFIG, 1.0, FEW).epochs}
-    assert {d.task.start for d in random} == {None}
-    assert not stage(run_through(AutoConfig(minutes=10, epochs=12, baselines=False), {}), "random")
+def test_given_options_are_not_searched() -> None:
+    plan = make_plan(AutoConfig(minutes=20, lr=0.3), NETWORKS, 100_000, SPEED)
+    assert {entry.rate for entry in plan.entries} == {1.0}
+    assert any(entry.genotype == BEST_RANKED and entry.space == "nb201" for entry in plan.entries)
 
 
-def test_screening_ends_with_its_share_of_the_budget() -> None:
-    assert len(stage(run_through(CONFIG, {}), "screen")) == 2  # 90 s of 600; the second chunk starts after 50 s
-    long = AutoConfig(minutes=100, epochs=12, candidates=120)
-    assert len(stage(run_through(long, {}), "screen")) == 3  # all 120
-
-
-def test_diverged_trainings_are_not_promoted() -> None:
-    done = run_through(CONFIG, {"g0": -1.0, "g1": 0.9})
-    assert "g0" in [t.genotype for t in stage(done, "short")]
-    assert "g0" not in [t.genotype for t in stage(done, "short", rung=1)]
-
-
-def test_derived_architectures_take_the_place_of_short_trainings() -> None:
-    config = AutoConfig(minutes=10, epochs=100, candidates=120, finalists=4)
-    done = run_through(config, {}, derived=["d0", "d1"])
-    stages = [d.task.stage for d in done]
-    assert stages == sorted(stages, key=["probe", "screen", "derive", "full", "random"].index)
-    assert stages.count("derive") == 1
-    assert [t.genotype for t in stage(done, "full")] == ["d0", "d1", "largest"]
-    assert sum(d.seconds for d in done if d.task.stage != "random") <= 600 + CHUNK  # the last screening
-
-
-def test_a_supernet_without_results_leaves_the_plan_as_it_is() -> None:
-    without, given_up = run_through(CONFIG, {}), run_through(CONFIG, {}, derived=[])
-    assert len(stage(given_up, "derive")) == 1
-    assert make_plan(CONFIG, 1.0, FEW).rungs
-    assert [t.genotype for t in stage(given_up, "short")] == [t.genotype for t in stage(without, "short")]
-
-
-def test_no_supernet_is_trained_that_would_have_too_few_steps() -> None:
-    seconds = 2 * SUPERNET_STEPS / FEW / DERIVE  # an epoch of the largest architecture takes one
-    for minutes, trained in ((0.99 * seconds / 60, 0), (1.01 * seconds / 60, 1)):
-        config = AutoConfig(minutes=minutes, epochs=40, candidates=120, finalists=3)
-        assert len(stage(run_through(config, {}, derived=["d0"]), "derive")) == trained
+@pytest.mark.parametrize(("count", "held"), [(400, 80), (3000, 500), (9000, 900)])
+def test_validation_images_are_stratified_and_apart(count: int, held: int) -> None:
+    labels = torch.arange(count) % 4
+    marks = torch.arange(count).float()[:, None, None, None]
+    cut = 3 * count // 4
+    test = Split(torch.zeros(8, 1, 1, 1), torch.arange(8) % 4)
+    parts = Split(marks[:cut], labels[:cut]), Split(marks[cut:], labels[cut:])
+    splits = Splits(*parts, test, 4, 1, (1, 1), tuple("abcd"), (0.0,), (1.0,))
+    images = divide(splits, seed=3)
+    assert torch.bincount(images.valid.labels).tolist() == [held // 4] * 4
+    drawn = torch.cat([images.train.images, images.valid.images]).flatten()
+    assert torch.equal(drawn.sort().values, marks.flatten())
+    assert len(images.last().labels) == (count if held < HELD_LEAST else count - held)

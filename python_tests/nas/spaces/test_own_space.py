@@ -194,7 +194,7 @@ def test_a_space_without_a_supernet(command: Command) -> None:
     for search in (["gdas"], ["random", "--evaluator", "supernet"]):
         code, _, error = command("search", *search, *SMALL, *mine, "--out", "run")
         assert (code, error) == (2, "error: space NoSupernet: has no supernet: layers differ\n")
-    small = ["--minutes", "0.01", "--candidates", "4", "--subset", "200", "--channels", "2", "--no-baselines"]
+    small = ["--minutes", "0.01", "--candidates", "4", "--subset", "200", "--channels", "2"]
     code, _, error = command("search", "auto", *small, *mine, "--out", "run")
     assert code == 0, error
     code, _, error = command("retrain", *SMALL, *mine, "--genotype", "no", "--out", "net")

@@ -1,0 +1,89 @@
+"""A network in the race: how far its training is, and what was measured."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from automl_ext.nas.auto.plan import Entry
+from automl_ext.nas.auto.trainee import DECAY
+from automl_ext.nas.auto.work import Finished, Task, right
+from automl_ext.training.ensembles.selection import log_loss
+
+
+@dataclass
+class Entrant:
+    """A network that is trained.
+
+    Attributes:
+        number: its index, which names the file of its weights and seeds its training.
+        steps, epochs, seconds: of its training so far.
+        end: the last step of the training, once it is known.
+        losses: validation log-loss after each rung, in nats; infinite if the network diverged.
+        mirrored: accuracy on mirrored validation images and on the images themselves, when it was last measured.
+        state: of its :class:`~automl_ext.nas.auto.trainee.Trainee`; None: it has not begun.
+        snapshots: log-probabilities of the validation and of the test images, after each measurement.
+        measured_at: seconds of its training at each measurement.
+    """
+
+    number: int
+    entry: Entry
+    baseline: bool = False
+    steps: int = 0
+    epochs: float = 0.0
+    seconds: float = 0.0
+    end: int | None = None
+    parameters: int = 0
+    losses: list[float] = field(default_factory=list)
+    mirrored: tuple[float, float] = (0.0, 0.0)
+    state: dict[str, Any] | None = None
+    snapshots: list[tuple[Tensor, Tensor]] = field(default_factory=list)
+    measured_at: list[float] = field(default_factory=list)
+
+    @property
+    def finished(self) -> bool:
+        return self.diverged or (self.end is not None and self.steps >= self.end)
+
+    @property
+    def diverged(self) -> bool:
+        return bool(self.losses) and not math.isfinite(self.losses[-1])
+
+    @property
+    def decay_start(self) -> int:
+        """The step from which on the rate falls."""
+        assert self.end is not None
+        return math.ceil((1 - DECAY) * self.end)
+
+    def take(self, task: Task, finished: Finished, labels: Tensor) -> None:
+        """Take the result of a task.
+
+        Args:
+            labels: of the validation images.
+        """
+        assert finished.state is not None
+        self.state, self.parameters = finished.state, finished.parameters
+        self.steps, self.epochs = finished.state["step"], finished.state["epochs"]
+        self.seconds += finished.seconds
+        if not math.isfinite(finished.loss):
+            self.losses.append(math.inf)
+        elif finished.valid is not None and finished.test is not None:
+            self.snapshots.append((finished.valid, finished.test))
+            self.measured_at.append(self.seconds)
+            self.losses.append(log_loss(finished.valid.double().exp(), labels))
+            self.mirrored = finished.mirrored, right(finished.valid, labels)
+
+    def weights(self) -> dict[str, Tensor]:
+        """Return the average of the weights."""
+        assert self.state is not None
+        prefix = "module."
+        return {k.removeprefix(prefix): v for k, v in self.state["average"].items() if k.startswith(prefix)}
+
+    def state_dict(self) -> dict[str, Any]:
+        return {**vars(self), "entry": tuple(self.entry)}
+
+    @classmethod
+    def from_state(cls, values: dict[str, Any]) -> Entrant:
+        return cls(**{**values, "entry": Entry(*values["entry"]), "mirrored": tuple(values["mirrored"])})

@@ -1,0 +1,185 @@
+"""The work of ``search auto`` that a worker does: a part of a training with its measurements, or scores of cells."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from automl_ext.data.images import Split, Splits, draw_stratified
+from automl_ext.nas.auto.plan import AutoConfig, Entry, Networks, probed
+from automl_ext.nas.auto.trainee import Recipe, Trainee
+from automl_ext.nas.costs import count_parameters
+from automl_ext.nas.ensembles.ensemble import log_probabilities
+from automl_ext.nas.estimators.lower_fidelity import all_finite, finite_logits
+from automl_ext.nas.estimators.training_free.scores import RANK
+from automl_ext.nas.screening.score_job import ScoreJob
+from automl_ext.nas.training.batches import take, to_device, train_and_valid
+from automl_ext.nas.training.training_options import class_weights
+from automl_ext.training.machine.device import choose_device
+from automl_ext.training.seeding import derived_seed, generator, seed_everything
+
+HELD_SHARE, HELD_LEAST, HELD_MOST_SHARE = 0.1, 500, 0.2  # of the validation images, see `divide`
+PROBE_STEPS = 4
+CHUNK = 20  # number of cells that are scored in one task
+
+
+class Images(NamedTuple):
+    """The images of a search.
+
+    Attributes:
+        train: for the trainings.
+        valid: for all choices. If they are fewer than HELD_LEAST, the last part of a training uses them too.
+        everything: both.
+    """
+
+    train: Split
+    valid: Split
+    everything: Split
+    test: Split
+
+    def last(self) -> Split:
+        """Return the images of the last part of a training."""
+        return self.everything if len(self.valid.labels) < HELD_LEAST else self.train
+
+
+def divide(splits: Splits, seed: int) -> Images:
+    """Divide the images that are not for the test, stratified by class.
+
+    A tenth is for validation, but at least HELD_LEAST images, of few images at most HELD_MOST_SHARE.
+    """
+    both = train_and_valid(splits)
+    size = len(both.labels)
+    least = min(HELD_LEAST, round(HELD_MOST_SHARE * size))
+    held = draw_stratified(both.labels, max(round(HELD_SHARE * size), least, 1), generator(seed))
+    rest = torch.ones(size, dtype=torch.bool)
+    rest[held] = False
+    return Images(take(both, rest.nonzero().flatten()), take(both, held), both, splits.test)
+
+
+class Task(NamedTuple):
+    """A part of the training of an entry, or the scores of cells.
+
+    Attributes:
+        stage: the stage of the search that it belongs to.
+        entry: the number of the entry; -1: no training.
+        until: the step to train to.
+        end: the last step of the training, if it is known.
+        last: train on the images of the last part.
+        measure: measure the network afterwards.
+        chunk: the first cell to score.
+    """
+
+    stage: str
+    entry: int = -1
+    until: int = 0
+    end: int | None = None
+    last: bool = False
+    measure: bool = False
+    chunk: int = 0
+
+
+class Finished(NamedTuple):
+    """What a worker returns.
+
+    Attributes:
+        seconds: the cost in CPU-seconds, on a GPU in seconds.
+        loss: mean training loss; of diverged networks not finite.
+        state: of the trainee.
+        valid, test: log-probabilities [N, classes], if the network was measured.
+        mirrored: accuracy on the mirrored validation images.
+        table: scores of cells by name.
+    """
+
+    seconds: float
+    loss: float = 0.0
+    state: dict[str, Any] | None = None
+    valid: Tensor | None = None
+    test: Tensor | None = None
+    mirrored: float = 0.0
+    parameters: int = 0
+    table: dict[str, Tensor] | None = None
+
+
+class Worker(NamedTuple):
+    """Does tasks."""
+
+    config: AutoConfig
+    networks: Networks
+    images: Images
+    candidates: list[Any]
+
+    def work(self, task: Task, entry: Entry | None, recipe: Recipe, state: dict[str, Any] | None) -> Finished:
+        """Do a task.
+
+        Args:
+            entry: the network to train; None: score cells.
+            state: of its trainee; None: it begins.
+        """
+        device = choose_device(self.config.device)
+        if task.stage == "probe":
+            return self.probe(recipe, device)
+        return self.score(task, device) if entry is None else self.train(task, entry, recipe, state, device)
+
+    def probe(self, recipe: Recipe, device: torch.device) -> Finished:
+        """Measure the time of a training step of a narrow and of a wide network."""
+        images = to_device(self.images.train, device)
+        times, total = [], 0.0
+        for entry in probed(self.networks):
+            trainee = Trainee(self.networks.build(entry).to(device), 0)
+            trainee.train(images, recipe, 2)  # the first steps prepare the convolutions
+            before = self.seconds(trainee, device)
+            trainee.train(images, recipe, 2 + PROBE_STEPS)
+            total += self.seconds(trainee, device)
+            times.append((self.seconds(trainee, device) - before) / PROBE_STEPS)
+        return Finished(total, table={"seconds": torch.tensor(times, dtype=torch.float64)})
+
+    def score(self, task: Task, device: torch.device) -> Finished:
+        """Compute the training-free scores of a chunk of candidates."""
+        chunk = self.candidates[task.chunk : task.chunk + CHUNK]
+        space = self.networks.spaces[self.config.space]
+        job = ScoreJob(space, chunk, self.networks.splits, device, RANK, seed=self.config.seed)
+        while job.epoch < job.epochs:
+            job.run_epoch()
+        table = job.table()
+        columns = {name: torch.from_numpy(values) for name, values in table.scores.items()}
+        return Finished(job.seconds, table={**columns, "seconds": torch.from_numpy(table.seconds)})
+
+    def train(
+        self, task: Task, entry: Entry, recipe: Recipe, state: dict[str, Any] | None, device: torch.device
+    ) -> Finished:
+        """Train a network until a step, and measure the average of its weights."""
+        seed = derived_seed(self.config.seed, 100 + task.entry)
+        seed_everything(seed)
+        weights = class_weights(
+            self.config.class_weights, self.images.train.labels.to(device), self.networks.splits.num_classes
+        )
+        trainee = Trainee(self.networks.build(entry).to(device), seed, weights)
+        if state is not None:
+            trainee.load_state_dict(state)
+        images = to_device(self.images.last() if task.last else self.images.train, device)
+        before = self.seconds(trainee, device)
+        loss = trainee.train(images, recipe, task.until, task.end)
+        network = trainee.average.module.eval()
+        valid = test = None
+        mirrored = 0.0
+        if not all_finite(network) or not finite_logits(network, images.images[:1]):
+            loss = float("inf")
+        elif task.measure:
+            with trainee.clock:
+                valid = log_probabilities(network, self.images.valid)
+                flipped = Split(self.images.valid.images.flip(-1), self.images.valid.labels)
+                mirrored = right(log_probabilities(network, flipped), flipped.labels)
+            test = log_probabilities(network, self.images.test)
+        seconds = self.seconds(trainee, device) - before
+        return Finished(seconds, loss, trainee.state_dict(), valid, test, mirrored, count_parameters(trainee.network))
+
+    def seconds(self, trainee: Trainee, device: torch.device) -> float:
+        """Return the cost of a training so far: CPU-seconds on a CPU, seconds on a GPU."""
+        return trainee.clock.cpu if device.type == "cpu" else trainee.clock.wall
+
+
+def right(log_p: Tensor, labels: Tensor) -> float:
+    """Return the share of images whose class is the most probable one."""
+    return (log_p.argmax(-1) == labels).double().mean().item()
