@@ -1,4 +1,4 @@
-"""Build the extension module ``automl_ext._C``: CPU kernels always, CUDA kernels if possible.
+"""Build the compiled libraries of automl_ext: CPU kernels always, CUDA kernels if possible.
 
 AUTOML_EXT_CUDA=auto|0|1 selects CUDA kernels. auto: build them if nvcc and a CUDA build of torch with the same major
 version are found; the decision is printed. No GPU is needed. Kernels are compiled for the GPUs of this machine, unless
@@ -131,7 +131,7 @@ def short_lines():
 
 
 class Build(BuildExtension):
-    """Build the library and write the facts of the build beside it, for automl_ext._native."""
+    """Build the libraries and write the facts of the build beside it, for automl_ext._native."""
 
     def finalize_options(self):
         """Keep the object files in the checkout, so that the next build compiles only what has changed.
@@ -156,7 +156,7 @@ class Build(BuildExtension):
             "COMPILER": compiler,
         }
         lines = [f"{name}: str | None = {value!r}\n" for name, value in facts.items()]
-        target = pathlib.Path(self.get_ext_fullpath("automl_ext._C")).parent / "_build.py"
+        target = pathlib.Path(self.get_ext_fullpath("automl_ext._kernels")).parent / "_build.py"
         target.write_text('"""Written by setup.py."""\n\n' + "".join(lines))
         print(f"automl_ext: built for the CPU and CUDA {archs}" if use_cuda else f"automl_ext: no CUDA: {reason}")
 
@@ -180,13 +180,9 @@ class WithoutPyproject(setuptools.Distribution):
         pass
 
 
-def sources(cuda):
-    """Return the files to compile, relative to the root. CUDA files are csrc/*/*_cuda.cpp and *.cu."""
-    paths = [*ROOT.glob("csrc/*.cpp"), *ROOT.glob("csrc/*/*.cpp")]
-    if cuda:
-        paths += ROOT.glob("csrc/*/*.cu")
-    else:
-        paths = [path for path in paths if not path.stem.endswith("_cuda")]
+def sources(*patterns):
+    """Return the files under csrc to compile, relative to the root."""
+    paths = {path for pattern in patterns for path in ROOT.glob(f"csrc/{pattern}")}
     return sorted(str(path.relative_to(ROOT)) for path in paths)
 
 
@@ -203,19 +199,43 @@ def use_wheels(cuda_extension, folders):
             cuda_extension.extra_link_args += [f"-L{runtime.parent}", f"-l:{runtime.name}"]
 
 
-def extension():
+def extensions():
+    """Return the two libraries.
+
+    ``_kernels``, all ops and their kernels, uses torch's stable interface only: one binary for every torch from 2.10
+    on. ``_autograd_<minor>``, the gradients, is for the minor version of this torch. Neither depends on the version of
+    Python (``.abi3.so``).
+    """
     openmp = [] if sys.platform == "darwin" else ["-fopenmp"]
     # No implicit fused multiply-add: the sources call mul_add where one is wanted.
-    cxx = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", *openmp]
-    if not use_cuda:
-        flags = {"cxx": cxx}
-        return CppExtension("automl_ext._C", sources(False), extra_compile_args=flags, extra_link_args=openmp)
-    os.environ["TORCH_CUDA_ARCH_LIST"] = archs
-    cpp_extension.CUDA_HOME = str(cuda_home)
-    flags = {"cxx": [*cxx, "-DAUTOML_EXT_CUDA", f'-DAUTOML_EXT_CUDA_ARCHS="{archs}"'], "nvcc": ["-O3"]}
-    made = CUDAExtension("automl_ext._C", sources(True), extra_compile_args=flags, extra_link_args=openmp)
-    use_wheels(made, cuda_toolkit.wheel_folders(torch.version.cuda))
-    return made
+    flags = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", *openmp]
+    kernel_sources = sources("registration.cpp", "common/*.cpp", "instruction_sets/*.cpp", "*/*_cpu.cpp")
+    stable = [f"-DTORCH_TARGET_VERSION=0x{OLDEST_TORCH[0]:02x}{OLDEST_TORCH[1]:02x}000000000000", "-DTORCH_STABLE_ONLY"]
+    if use_cuda:
+        os.environ["TORCH_CUDA_ARCH_LIST"] = archs
+        cpp_extension.CUDA_HOME = str(cuda_home)
+        cxx = [*flags, *stable, "-DUSE_CUDA", "-DAUTOML_EXT_CUDA", f'-DAUTOML_EXT_CUDA_ARCHS="{archs}"']
+        kernels = CUDAExtension(
+            "automl_ext._kernels",
+            kernel_sources + sources("*/*_cuda.cpp", "*/*.cu"),
+            extra_compile_args={"cxx": cxx, "nvcc": ["-O3"]},
+            py_limited_api=True,
+        )
+        use_wheels(kernels, cuda_toolkit.wheel_folders(torch.version.cuda))
+    else:
+        kernels = CppExtension(
+            "automl_ext._kernels", kernel_sources, extra_compile_args={"cxx": flags + stable}, py_limited_api=True
+        )
+    kernels.libraries = [name for name in kernels.libraries if name not in ("c10", "torch", "c10_cuda")]
+    autograd = CppExtension(
+        "automl_ext._autograd_{}_{}".format(*torch_minor(torch.__version__)),
+        sources("autograd_module.cpp", "*/*_autograd.cpp", "*/*_composite.cpp"),
+        extra_compile_args={"cxx": flags},
+        extra_link_args=openmp,
+        libraries=["torch_python"],
+        py_limited_api=True,
+    )
+    return [kernels, autograd]
 
 
 if __name__ == "__main__":
@@ -242,13 +262,13 @@ if __name__ == "__main__":
         distclass=WithoutPyproject if in_place else setuptools.Distribution,
         version=version,
         install_requires=[
-            # Compiled code runs only under the minor version it was compiled against.
-            f"torch>={minor[0]}.{minor[1]},<{minor[0]}.{minor[1] + 1}",
+            "torch>={}.{}".format(*OLDEST_TORCH),
             "numpy>=1.24",
             "gymnasium>=1.1",
             "tyro>=1.0.17",
             "rich>=13",
         ],
-        ext_modules=[extension()],
+        ext_modules=extensions(),
+        options={"bdist_wheel": {"py_limited_api": "cp310"}},
         cmdclass={"build_ext": Build},
     )

@@ -1,4 +1,4 @@
-"""Load the compiled library, compare its torch version, and select the backend.
+"""Load the compiled libraries, and select the backend.
 
 ``AUTOML_EXT_BACKEND`` is read once, at import:
 
@@ -13,16 +13,19 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import importlib
 import os
 import pathlib
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch.autograd import forward_ad
 
 BACKENDS = ("auto", "native", "reference")
+OLDEST_TORCH = (2, 10)
 REBUILD = "pip install --no-build-isolation --force-reinstall --no-deps <path to the automl_ext source>"
 
 
@@ -36,36 +39,71 @@ def _check_backend(name: str, source: str) -> str:
     return name
 
 
+def _path(name: str) -> str | None:
+    """Return the path of a compiled library beside this file; None if it is missing."""
+    here = pathlib.Path(__file__).parent
+    return next((str(path) for ending in ("so", "pyd") for path in here.glob(f"{name}.*{ending}")), None)
+
+
 def _load() -> tuple[bool, str | None, bool]:
-    """Import ``automl_ext._C``.
+    """Load the library of the ops and kernels, which works with every torch from 2.10 on.
 
     Returns:
         Whether it is loaded; if not, the reason; and whether a library exists but cannot be used.
     """
-    here = pathlib.Path(__file__).parent
-    if not any(here.glob("_C*.so")) and not any(here.glob("_C*.pyd")):
+    global _functions
+    path = _path("_kernels")
+    if path is None:
         return False, "the compiled library is missing", False
     try:
-        build = importlib.import_module("automl_ext._build")
+        importlib.import_module("automl_ext._build")
     except ImportError:
         return False, "the compiled library has no build facts (automl_ext/_build.py is missing)", True
-    built, running = build.TORCH_VERSION, torch.__version__
-    # A library of another minor version may fail with `undefined symbol` or crash, so compare before it is loaded.
-    if built.split(".")[:2] != running.split(".")[:2]:
-        return False, f"the library was built for torch {built} but torch {running} is running", True
+    running = torch.__version__
+    if _minor(running) < OLDEST_TORCH:
+        return False, f"the library needs torch 2.10 or newer but torch {running} is running", True
     try:
-        importlib.import_module("automl_ext._C")
-    except (ImportError, OSError, RuntimeError) as error:  # RuntimeError: for example an op registered twice
-        return (
-            False,
-            f"the library, built for torch {built}, fails to load under torch {running}: {error}",
-            True,
-        )
+        _functions = ctypes.PyDLL(path)
+    except (OSError, RuntimeError) as error:  # RuntimeError: for example an op registered twice
+        return False, f"the library fails to load under torch {running}: {error}", True
     return True, None, False
 
 
+def functions() -> ctypes.PyDLL:
+    """Return the functions of the compiled library other than ops, for ctypes. The library must be loaded."""
+    assert _functions is not None
+    return _functions
+
+
+def _minor(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".")[:2])
+
+
+def _load_autograd() -> tuple[Any, str]:
+    """Import the autograd library for the minor version of torch that is running.
+
+    Returns:
+        The module, None if there is none; and a description for people.
+    """
+    running = "{}.{}".format(*_minor(torch.__version__))
+    name = f"_autograd_{running.replace('.', '_')}"
+    reason = f"no autograd library for torch {running}"
+    if _path(name) is not None:
+        x = torch.empty(0)
+        address = ctypes.cast(functions().automl_ext_kernel, ctypes.c_void_p).value
+        try:
+            module = importlib.import_module(f"automl_ext.{name}")
+            module.connect(address, x, x._cdata)
+            return module, f"C++ for torch {running}"
+        except (ImportError, OSError, RuntimeError) as error:
+            reason = f"the autograd library for torch {running} fails to load: {error}"
+    return None, f"Python, slower for small tensors ({reason})"
+
+
 _backend: str = _check_backend(os.environ.get("AUTOML_EXT_BACKEND") or "auto", "AUTOML_EXT_BACKEND")
+_functions: ctypes.PyDLL | None = None
 _loaded, _why_not, _broken = _load()
+autograd, _autograd_in_use = _load_autograd() if _loaded else (None, "")
 _devices: frozenset[str] = frozenset()
 _warned = False
 
@@ -144,7 +182,8 @@ def use_native(x: torch.Tensor) -> bool:
     if _backend == "reference" or forward_ad._current_level >= 0:  # forward_mode(), inlined: each call pays for this
         return False
     if _loaded and x.device.type in _devices:
-        return True
+        # torch.library's gradients do not work inside of torch.func's transformations.
+        return autograd is not None or torch._C._functorch.peek_interpreter_stack() is None
     if _backend == "native":
         raise BackendError(f"backend 'native': {why_not_native(x.device)}")
     # Not while tracing: a warning breaks the graph. (torch.compiler's decorators would import torch._dynamo.)
@@ -162,19 +201,22 @@ def _warn_once() -> None:
 def build_info() -> dict[str, str | None]:
     """Return facts about the build; an empty dict if the compiled library is missing.
 
-    The facts are the versions of torch, CUDA and the compiler, the GPU architectures, why CUDA was or was not built,
-    and the CPU's instruction set in use.
+    The facts are the versions of torch, CUDA and the compiler, which implementation of the gradients is in use, the GPU
+    architectures, why CUDA was or was not built, and the CPU's instruction set in use.
     """
     if not _loaded:
         return {}
-    from automl_ext import _C  # type: ignore[attr-defined,unused-ignore]
-
+    text = [functions().automl_ext_instruction_sets, functions().automl_ext_instruction_set]
+    for function in text:
+        function.restype = ctypes.c_char_p
+    instruction_sets, instruction_set = (function().decode() for function in text)
     return {
         "torch": _build.TORCH_VERSION,
+        "autograd": _autograd_in_use,
         "cuda": _build.CUDA_VERSION,
         "cuda_archs": _build.CUDA_ARCHS,
         "cuda_decision": _build.CUDA_DECISION,
         "compiler": _build.COMPILER,
-        "instruction_sets": _C.compiled_instruction_sets(),
-        "instruction_set": _C.instruction_set(),
+        "instruction_sets": instruction_sets,
+        "instruction_set": instruction_set,
     }

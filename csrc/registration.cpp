@@ -1,8 +1,8 @@
 // The schemas of all ops. Kernels: <family>/<family>_cpu.cpp; gradients: <family>_autograd.cpp; fake tensors, vmap and
-// autocast: automl_ext/ops/_register.py. Ops with a leading underscore implement gradients.
-#include <torch/library.h>
+// autocast: automl_ext/ops/_register.py. Ops with a leading underscore implement gradients, or are parts of an op.
+#include <torch/csrc/stable/library.h>
 
-TORCH_LIBRARY(automl_ext, m) {
+STABLE_TORCH_LIBRARY(automl_ext, m) {
   // x has any shape; the result has probabilities along dim, in the shape of x.
   m.def("entmax15(Tensor x, int dim) -> Tensor");
   // Called if a gradient is needed. support: the non-zero entries of the rows of p, as bytes for _backward only; [0] for short
@@ -43,6 +43,10 @@ TORCH_LIBRARY(automl_ext, m) {
   // [outputs] or [E, outputs], as many as weights or none. activation: see csrc/mlp/mlp.h.
   m.def(
       "mlp(Tensor x, Tensor[] weights, Tensor[] biases, int activation, bool activate_last, bool stacked_x) -> Tensor");
+  // By torch's own ops, for other dtypes than those of the kernels.
+  m.def(
+      "_mlp_composite(Tensor x, Tensor[] weights, Tensor[] biases, int activation, bool activate_last, bool stacked_x) "
+      "-> Tensor");
   // Called if a gradient is needed. kept: outputs and slopes of the layers, for _backward only.
   m.def(
       "_mlp_trained(Tensor x, Tensor[] weights, Tensor[] biases, int activation, bool activate_last, bool stacked_x) "
@@ -55,6 +59,7 @@ TORCH_LIBRARY(automl_ext, m) {
       "bool stacked_x, bool has_biases, bool needs_x, bool needs_parameters) -> Tensor[]");
   // x [..., inputs], h [..., n], w_ih [3 n, inputs], w_hh [3 n, n], b_ih and b_hh [3 n].
   m.def("gru_cell(Tensor x, Tensor h, Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh) -> Tensor");
+  m.def("_gru_cell_composite(Tensor x, Tensor h, Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh) -> Tensor");
   m.def(
       "_gru_cell_trained(Tensor x, Tensor h, Tensor w_ih, Tensor w_hh, Tensor? b_ih, Tensor? b_hh) "
       "-> (Tensor next, Tensor kept)");
@@ -118,4 +123,9 @@ TORCH_LIBRARY(automl_ext, m) {
       "Tensor returns, Tensor? old_log_probs, Tensor? old_values, Tensor? weights, float clip, float value_clip, "
       "float vf_coef, float ent_coef) -> (Tensor loss, Tensor policy_loss, Tensor value_loss, Tensor mean_entropy, "
       "Tensor of_log_probs, Tensor of_values)");
+
+  // Of the replay buffer: csrc/replay/replay_cpu.cpp.
+  m.def(
+      "_gather_windows(Tensor rows, Tensor steps, int slots, int n_step, float gamma, Tensor observations, "
+      "Tensor actions, Tensor apart) -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)");
 }

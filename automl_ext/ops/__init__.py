@@ -19,6 +19,10 @@ if _native.is_loaded():
     from automl_ext.ops._register import register
 
     register()
+    if _native.autograd is None:
+        from automl_ext.ops import _python_autograd
+
+        _python_autograd.register()
 
 __all__ = [
     "FusedMLP",

@@ -28,8 +28,7 @@ from automl_ext.ops._checks import (
 )
 from automl_ext.ops._gumbel_reference import gumbel_argmax_reference, gumbel_reference
 
-if _native.is_loaded():
-    from automl_ext import _C  # type: ignore[attr-defined,unused-ignore]
+_fast = _native.autograd  # see networks.py
 
 
 class _Unset(int):
@@ -193,9 +192,9 @@ def gumbel_argmax(
         Indices, int64, in the shape of ``logits`` without ``dim``. Ties go to the lowest index; a row of only −inf
         gives 0.
     """
-    if seed is None and dim == -1 and _calls_kernel(logits):
+    if seed is None and dim == -1 and _fast is not None and _calls_kernel(logits):
         try:
-            sampled: Tensor = _C.gumbel_argmax(logits, generator)
+            sampled: Tensor = _fast.gumbel_argmax(logits, generator)
             return sampled
         except Exception:
             check_float_tensor(logits, "logits", "gumbel_argmax")

@@ -23,8 +23,7 @@ from automl_ext.ops._checks import (
     wrong_device,
 )
 
-if _native.is_loaded():
-    from automl_ext import _C  # type: ignore[attr-defined,unused-ignore]
+_fast = _native.autograd  # calls of the ops that convert their arguments faster than torch.ops
 
 # Name: the function and the module of each activation. The compiled op gets its position in this list.
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], type[nn.Module]]] = {
@@ -71,9 +70,9 @@ def mlp(
         ValueError: no layers, an unknown activation, or shapes or devices that do not fit together.
         TypeError: an argument is not a float tensor, or dtypes differ. Under autocast, they may differ.
     """
-    if isinstance(x, Tensor) and _native.use_native(x) and not torch.compiler.is_compiling():
+    if isinstance(x, Tensor) and _native.use_native(x) and _fast is not None and not torch.compiler.is_compiling():
         try:  # the kernel checks its arguments too, faster
-            y: Tensor = _C.mlp(x, weights, biases or (), _CODES[activation], activate_last, stacked_x)
+            y: Tensor = _fast.mlp(x, weights, biases or (), _CODES[activation], activate_last, stacked_x)
             return y
         except Exception:
             _check_mlp(x, weights, biases, activation, activate_last, stacked_x)
@@ -83,10 +82,10 @@ def mlp(
         code = _CODES[activation]
         y = torch.ops.automl_ext.mlp.default(x, list(weights), list(biases or ()), code, activate_last, stacked_x)
         return y
-    return _mlp_reference(x, weights, biases, ACTIVATIONS[activation][0], activate_last, stacked_x)
+    return mlp_reference(x, weights, biases, ACTIVATIONS[activation][0], activate_last, stacked_x)
 
 
-def _mlp_reference(
+def mlp_reference(
     x: Tensor,
     weights: Sequence[Tensor],
     biases: Sequence[Tensor] | None,
@@ -218,9 +217,9 @@ def gru_cell(
         ValueError: shapes or devices do not fit together, or only one bias is given.
         TypeError: an argument is not a float tensor, or dtypes differ. Under autocast, they may differ.
     """
-    if isinstance(x, Tensor) and _native.use_native(x) and not torch.compiler.is_compiling():
+    if isinstance(x, Tensor) and _native.use_native(x) and _fast is not None and not torch.compiler.is_compiling():
         try:
-            y: Tensor = _C.gru_cell(x, h, w_ih, w_hh, b_ih, b_hh)
+            y: Tensor = _fast.gru_cell(x, h, w_ih, w_hh, b_ih, b_hh)
             return y
         except Exception:
             _check_gru_cell(x, h, w_ih, w_hh, b_ih, b_hh)
@@ -229,10 +228,10 @@ def gru_cell(
     if _native.use_native(x):
         y = torch.ops.automl_ext.gru_cell.default(x, h, w_ih, w_hh, b_ih, b_hh)
         return y
-    return _gru_cell_reference(x, h, w_ih, w_hh, b_ih, b_hh)
+    return gru_cell_reference(x, h, w_ih, w_hh, b_ih, b_hh)
 
 
-def _gru_cell_reference(
+def gru_cell_reference(
     x: Tensor, h: Tensor, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor | None, b_hh: Tensor | None
 ) -> Tensor:
     # Not torch.gru_cell: it has no batching rule in forward mode.

@@ -20,8 +20,7 @@ from automl_ext.ops._checks import (
     wrong_type,
 )
 
-if _native.is_loaded():
-    from automl_ext import _C  # type: ignore[attr-defined,unused-ignore]
+_fast = _native.autograd  # see networks.py
 
 
 def categorical_log_probs(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,9 +39,9 @@ def categorical_log_probs(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tens
     Raises:
         TypeError, ValueError: a wrong dtype, shape or device, or an action outside the range.
     """
-    if _calls_kernel(logits, actions):
+    if _fast is not None and _calls_kernel(logits, actions):
         try:
-            log_probs, entropy = _C.categorical_log_probs(logits, actions)
+            log_probs, entropy = _fast.categorical_log_probs(logits, actions)
             return log_probs, entropy
         except Exception:
             _check_categorical(logits, actions)
@@ -51,7 +50,7 @@ def categorical_log_probs(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tens
     if _native.use_native(logits) and logits.device.type == "cpu":
         log_probs, entropy = torch.ops.automl_ext.categorical_log_probs.default(logits, actions)
         return log_probs, entropy
-    return _categorical_reference(logits, actions)
+    return categorical_reference(logits, actions)
 
 
 def _calls_kernel(first: object, *rest: object) -> bool:
@@ -81,7 +80,8 @@ def _check_categorical(logits: object, actions: object) -> None:
         raise ValueError(f"{op}: actions: expected shape {tuple(logits.shape[:-1])}, got {tuple(actions.shape)}")
 
 
-def _categorical_reference(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+def categorical_reference(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute :func:`categorical_log_probs` by PyTorch's own ops."""
     wide = logits if logits.dtype == torch.float64 else logits.float()
     logs = wide.log_softmax(-1)
     entropy = -torch.where(logs == -torch.inf, 0, logs.exp() * logs.clamp(min=torch.finfo(logs.dtype).min)).sum(-1)
@@ -134,9 +134,9 @@ def policy_gradient_loss(
     """
     tensors = log_probs, entropy, values, advantages, returns, old_log_probs, old_values, weights
     numbers = clip, value_clip, vf_coef, ent_coef
-    if _calls_kernel(*tensors):
+    if _fast is not None and _calls_kernel(*tensors):
         try:
-            loss, policy_loss, value_loss, mean_entropy = _C.policy_gradient_loss(*tensors, *numbers)
+            loss, policy_loss, value_loss, mean_entropy = _fast.policy_gradient_loss(*tensors, *numbers)
             return loss, policy_loss, value_loss, mean_entropy
         except Exception:
             _check_loss(tensors, numbers)
@@ -146,7 +146,7 @@ def policy_gradient_loss(
     if _native.use_native(log_probs) and log_probs.device.type == "cpu":
         loss, *parts = torch.ops.automl_ext.policy_gradient_loss.default(*tensors, *numbers)
     else:
-        loss, *parts = _loss_reference(*tensors, *numbers)
+        loss, *parts = loss_reference(*tensors, *numbers)
     policy_loss, value_loss, mean_entropy = (x.detach() for x in parts)
     return loss, policy_loss, value_loss, mean_entropy
 
@@ -180,7 +180,7 @@ def _check_loss(tensors: tuple[Any, ...], numbers: tuple[Any, ...]) -> tuple[flo
     return clip, value_clip, vf_coef, ent_coef
 
 
-def _loss_reference(
+def loss_reference(
     log_probs: Tensor,
     entropy: Tensor,
     values: Tensor,
@@ -194,6 +194,7 @@ def _loss_reference(
     vf_coef: float,
     ent_coef: float,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Compute :func:`policy_gradient_loss` by PyTorch's own ops."""
     dtype = log_probs.dtype
     log_probs, entropy, values = (x if dtype == torch.float64 else x.float() for x in (log_probs, entropy, values))
     a, target, old_log_probs, old_values, weights = (

@@ -11,13 +11,19 @@
 #include <torch/csrc/autograd/function.h>
 #include <torch/csrc/autograd/functions/utils.h>
 #include <torch/csrc/autograd/saved_variable.h>
+#include <torch/csrc/inductor/aoti_torch/utils.h>
 #include <torch/library.h>
 
+#include <cstring>
 #include <memory>
 #include <mutex>
 #include <string>
 #include <type_traits>
+#include <typeinfo>
 #include <vector>
+
+#include "abi.h"
+#include "errors.h"
 
 namespace automl_ext::autograd {
 
@@ -132,16 +138,156 @@ auto make_node(const char* op_name, Op op, const Inputs&... inputs) {
   return node;
 }
 
-// Calls the kernel of the op, below autograd.
-template <class Handle, class... Args>
-auto redispatch(const Handle& handle, c10::DispatchKeySet keys, Args&&... args) {
-  at::AutoDispatchBelowADInplaceOrView below;
-  return handle.redispatch(keys & c10::after_autograd_keyset, std::forward<Args>(args)...);
+// ---- Calls of the kernels. They are in another library, whose C++ types are those of abi.h.
+
+// The function automl_ext_kernel of that library (kernel_library.cpp); null before connect().
+using FindKernel = void (*(*)(const char* name, const char* signature))();
+inline FindKernel find_kernel = nullptr;
+
+inline abi::Tensor borrow(const at::Tensor& x) {
+  return abi::Tensor::borrow(torch::aot_inductor::tensor_pointer_to_tensor_handle(const_cast<at::Tensor*>(&x)));
+}
+inline at::Tensor adopt(abi::Tensor x) {
+  const AtenTensorHandle handle = std::move(x).release();
+  at::Tensor result = std::move(*torch::aot_inductor::tensor_handle_to_tensor_pointer(handle));
+  aoti_torch_delete_tensor_object(handle);
+  return result;
 }
 
+// How a type of ATen is passed to a kernel (Kernel), and an object that holds what is passed.
+template <class T>
+struct Passed {
+  using Kernel = T;
+  T value;
+  T get() const { return value; }
+};
+template <>
+struct Passed<const at::Tensor&> {
+  using Kernel = const abi::Tensor&;
+  abi::Tensor value;
+  Passed(const at::Tensor& x) : value(borrow(x)) {}
+  Kernel get() const { return value; }
+};
+template <>
+struct Passed<const std::optional<at::Tensor>&> {
+  using Kernel = const abi::OptionalTensor&;
+  abi::OptionalTensor value;
+  Passed(const std::optional<at::Tensor>& x) {
+    if (x && x->defined()) value = borrow(*x);
+  }
+  Kernel get() const { return value; }
+};
+template <>
+struct Passed<at::TensorList> {
+  using Kernel = abi::TensorList;
+  c10::SmallVector<abi::Tensor, 4> value;
+  Passed(at::TensorList all) {
+    for (const auto& x : all) value.push_back(borrow(x));
+  }
+  Kernel get() const { return {value.data(), value.size()}; }
+};
+template <>
+struct Passed<at::IntArrayRef> {
+  using Kernel = abi::IntList;
+  at::IntArrayRef value;
+  Kernel get() const { return value; }
+};
+template <>
+struct Passed<const c10::List<bool>&> {
+  using Kernel = const std::vector<bool>&;
+  std::vector<bool> value;
+  Passed(const c10::List<bool>& all) : value(all.vec()) {}
+  Kernel get() const { return value; }
+};
+
+template <class T>
+struct Returned {
+  using Kernel = T;
+};
+template <>
+struct Returned<at::Tensor> {
+  using Kernel = abi::Tensor;
+  static at::Tensor get(abi::Tensor x) { return adopt(std::move(x)); }
+};
+template <>
+struct Returned<std::vector<at::Tensor>> {
+  using Kernel = std::vector<abi::Tensor>;
+  static std::vector<at::Tensor> get(Kernel all) {
+    std::vector<at::Tensor> result;
+    for (auto& x : all) result.push_back(adopt(std::move(x)));
+    return result;
+  }
+};
+template <class... T>
+struct Returned<std::tuple<T...>> {
+  using Kernel = std::tuple<typename Returned<T>::Kernel...>;
+  static std::tuple<T...> get(Kernel all) {
+    return std::apply([](auto&... each) { return std::tuple<T...>(Returned<T>::get(std::move(each))...); }, all);
+  }
+};
+
+// Runs body with the errors of the kernels' library (errors.h) as torch's, whose types reach Python from every thread.
+template <class Body>
+auto with_errors_of_torch(const Body& body) {
+  try {
+    return body();
+  } catch (const std::invalid_argument& error) {
+    TORCH_CHECK_VALUE(false, error.what());
+  } catch (const std::out_of_range& error) {
+    TORCH_CHECK_INDEX(false, error.what());
+  } catch (const pybind11::type_error& error) {
+    TORCH_CHECK_TYPE(false, error.what());
+  }
+}
+
+// An op, called through the dispatcher, and its CPU kernel, called directly: boxing the arguments for the dispatcher would
+// take longer than a small kernel.
 template <class Signature>
-auto find_op(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+struct Op;
+template <class Result, class... Args>
+struct Op<Result(Args...)> {
+  using Kernel = typename Returned<Result>::Kernel(typename Passed<Args>::Kernel...);
+  c10::TypedOperatorHandle<Result(Args...)> handle;
+  Kernel* kernel;
+
+  // name: with the namespace.
+  explicit Op(const char* name)
+      : handle(c10::Dispatcher::singleton().findSchemaOrThrow(name, "").template typed<Result(Args...)>()),
+        kernel(reinterpret_cast<Kernel*>(find_kernel(std::strchr(name, ':') + 2, typeid(Kernel).name()))) {
+    TORCH_INTERNAL_ASSERT(kernel, name, ": no CPU kernel of this signature");
+  }
+
+  // Calls what comes below autograd. keys: those that remain.
+  Result redispatch(c10::DispatchKeySet keys, Args... args) const {
+    return with_errors_of_torch([&] {
+      return direct(keys) ? Returned<Result>::get(kernel(Passed<Args>{args}.get()...))
+                          : handle.redispatch(keys, args...);
+    });
+  }
+  Result call(Args... args) const {
+    // BackendSelect does nothing for tensors.
+    const auto keys = c10::impl::computeDispatchKeySet(c10::detail::multi_dispatch_key_set(args...),
+                                                       c10::DispatchKeySet(c10::DispatchKeySet::FULL)) -
+                      c10::DispatchKeySet(c10::DispatchKey::BackendSelect);
+    return with_errors_of_torch([&] {
+      return direct(keys) ? Returned<Result>::get(kernel(Passed<Args>{args}.get()...)) : handle.call(args...);
+    });
+  }
+
+ private:
+  static bool direct(c10::DispatchKeySet keys) { return keys.highestPriorityTypeId() == c10::DispatchKey::CPU; }
+};
+
+template <class Signature>
+Op<Signature> find_op(const char* name) {
+  return Op<Signature>(name);
+}
+
+// Calls the kernel of the op, below autograd.
+template <class Signature, class... Args>
+auto redispatch(const Op<Signature>& op, c10::DispatchKeySet keys, Args&&... args) {
+  at::AutoDispatchBelowADInplaceOrView below;
+  return op.redispatch(keys & c10::after_autograd_keyset, std::forward<Args>(args)...);
 }
 
 }  // namespace automl_ext::autograd

@@ -1,29 +1,27 @@
 // CPU entry functions of entmax-1.5 and sparsemax.
-#include <torch/library.h>
 
 #include <optional>
 #include <tuple>
 
+#include "../common/kernel_library.h"
 #include "entmax.h"
 #include "entmax_entry.h"
 
 namespace automl_ext {
 namespace {
 
-using EntmaxTrained = std::tuple<at::Tensor, at::Tensor>;  // p and support
-using OptionalSupport = std::optional<at::Tensor>;
+using EntmaxTrained = std::tuple<Tensor, Tensor>;  // p and support
 
 constexpr int64_t kCheckedRows = 64;
 constexpr const char* kNotASupport = ": support: expected what the forward pass returned";
 
-EntmaxTrained forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::Forward* table, const char* op,
-                      bool trained) {
-  at::Tensor support;
+EntmaxTrained forward(const Tensor& x, int64_t dim, const EntmaxKernels::Forward* table, const char* op, bool trained) {
+  Tensor support;
   if (trained) {
     const int64_t length = x.dim() ? x.size(dim) : 1, bytes = entmax_support_bytes(length, x.element_size());
-    support = bytes ? at::empty({x.numel() / length, bytes}, at::kByte) : at::empty({0}, at::kByte);
+    support = bytes ? empty({x.numel() / length, bytes}, ScalarType::Byte, x) : empty({0}, ScalarType::Byte, x);
   }
-  at::Tensor p = entmax_forward(op, x, dim, [&](DType dtype, const Rows& rows, void* out) {
+  Tensor p = entmax_forward(op, x, dim, [&](DType dtype, const Rows& rows, void* out) {
     void* const supports = trained && support.numel() ? support.mutable_data_ptr() : nullptr;
     parallel_rows(rows.count, rows.length, [&](int64_t begin, int64_t end) {
       const Scratch scratch(entmax_scratch_bytes(rows.length));
@@ -34,8 +32,8 @@ EntmaxTrained forward(const at::Tensor& x, int64_t dim, const EntmaxKernels::For
 }
 
 // Returns true if x has the layout of supports. The values are not checked.
-bool is_support(const at::Tensor& x, int64_t bytes) {
-  return x.device().is_cpu() && x.layout() == at::kStrided && x.scalar_type() == at::kByte && x.numel() == bytes &&
+bool is_support(const Tensor& x, int64_t bytes) {
+  return x.device().is_cpu() && x.is_strided() && x.scalar_type() == ScalarType::Byte && x.numel() == bytes &&
          x.is_contiguous() && reinterpret_cast<uintptr_t>(x.const_data_ptr()) % alignof(EntmaxSupport<double>) == 0;
 }
 
@@ -51,54 +49,54 @@ bool supports_fit(DType dtype, const void* supports, int64_t n, int64_t begin, i
   }
 }
 
-at::Tensor backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const OptionalSupport& support,
-                    const EntmaxKernels::Backward* table, const char* op) {
+Tensor backward(const Tensor& grad, const Tensor& p, int64_t dim, const OptionalTensor& support,
+                const EntmaxKernels::Backward* table, const char* op) {
   return entmax_backward(op, grad, p, dim, [&](DType dtype, const Rows& g, const Rows& y, void* dx) {
     const bool given = support && support->numel();
     const int64_t bytes = y.count * entmax_support_bytes(y.length, p.element_size());
-    TORCH_CHECK_VALUE(!given || is_support(*support, bytes), op, kNotASupport, ", got ", support->sizes());
+    CHECK_VALUE(!given || is_support(*support, bytes), op, kNotASupport, ", got ", support->sizes());
     const void* const supports = given ? support->const_data_ptr() : nullptr;
     parallel_rows(y.count, y.length, [&](int64_t begin, int64_t end) {
       // In blocks, so that the checked supports are still in the cache when the kernel reads them.
       const int64_t block = given ? kCheckedRows : end - begin;
       for (int64_t row = begin; row < end; row += block) {
         const int64_t stop = std::min(end, row + block);
-        TORCH_CHECK_VALUE(!given || supports_fit(dtype, supports, y.length, row, stop), op, kNotASupport,
-                          ", got indices outside the rows");
+        CHECK_VALUE(!given || supports_fit(dtype, supports, y.length, row, stop), op, kNotASupport,
+                    ", got indices outside the rows");
         table[dtype](g.data.const_data_ptr(), y.data.const_data_ptr(), supports, dx, y.length, row, stop);
       }
     });
   });
 }
 
-at::Tensor entmax15(const at::Tensor& x, int64_t dim) {
+Tensor entmax15(const Tensor& x, int64_t dim) {
   return std::get<0>(forward(x, dim, entmax_kernels().entmax15, "entmax15", false));
 }
-at::Tensor sparsemax(const at::Tensor& x, int64_t dim) {
+Tensor sparsemax(const Tensor& x, int64_t dim) {
   return std::get<0>(forward(x, dim, entmax_kernels().sparsemax, "sparsemax", false));
 }
-EntmaxTrained entmax15_trained(const at::Tensor& x, int64_t dim) {
+EntmaxTrained entmax15_trained(const Tensor& x, int64_t dim) {
   return forward(x, dim, entmax_kernels().entmax15, "entmax15", true);
 }
-EntmaxTrained sparsemax_trained(const at::Tensor& x, int64_t dim) {
+EntmaxTrained sparsemax_trained(const Tensor& x, int64_t dim) {
   return forward(x, dim, entmax_kernels().sparsemax, "sparsemax", true);
 }
-at::Tensor entmax15_backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim, const OptionalSupport& support) {
+Tensor entmax15_backward(const Tensor& grad, const Tensor& p, int64_t dim, const OptionalTensor& support) {
   return backward(grad, p, dim, support, entmax_kernels().entmax15_backward, "entmax15");
 }
-at::Tensor sparsemax_backward(const at::Tensor& grad, const at::Tensor& p, int64_t dim,
-                              const OptionalSupport& support) {
+Tensor sparsemax_backward(const Tensor& grad, const Tensor& p, int64_t dim, const OptionalTensor& support) {
   return backward(grad, p, dim, support, entmax_kernels().sparsemax_backward, "sparsemax");
 }
 
 }  // namespace
 }  // namespace automl_ext
 
-TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
-  m.impl("entmax15", TORCH_FN(automl_ext::entmax15));
-  m.impl("_entmax15_trained", TORCH_FN(automl_ext::entmax15_trained));
-  m.impl("_entmax15_backward", TORCH_FN(automl_ext::entmax15_backward));
-  m.impl("sparsemax", TORCH_FN(automl_ext::sparsemax));
-  m.impl("_sparsemax_trained", TORCH_FN(automl_ext::sparsemax_trained));
-  m.impl("_sparsemax_backward", TORCH_FN(automl_ext::sparsemax_backward));
+STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
+  using namespace automl_ext;
+  implement<entmax15>(m, "entmax15", true);
+  implement<entmax15_trained>(m, "_entmax15_trained", true);
+  implement<entmax15_backward>(m, "_entmax15_backward", true);
+  implement<sparsemax>(m, "sparsemax", true);
+  implement<sparsemax_trained>(m, "_sparsemax_trained", true);
+  implement<sparsemax_backward>(m, "_sparsemax_backward", true);
 }

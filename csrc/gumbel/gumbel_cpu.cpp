@@ -1,8 +1,8 @@
 // CPU entry functions of Gumbel-softmax, Gumbel-entmax and Gumbel-argmax.
-#include <torch/library.h>
 
 #include <vector>
 
+#include "../common/kernel_library.h"
 #include "gumbel.h"
 #include "gumbel_entry.h"
 
@@ -11,7 +11,7 @@ namespace {
 
 std::vector<double> values_of(const GumbelGroups& groups) {
   if (!groups.taus) return {groups.tau};
-  const at::Tensor t = groups.taus->to(at::kDouble);
+  const Tensor t = to_dtype(*groups.taus, ScalarType::Double);
   return {t.const_data_ptr<double>(), t.const_data_ptr<double>() + t.numel()};
 }
 
@@ -40,22 +40,22 @@ auto runner(const GumbelKernels::Sample* table) {
 }
 
 template <bool entmax>
-GumbelSampled sample(const at::Tensor& logits, const at::Tensor& seed, double tau, const OptionalTensor& tau_tensor,
+GumbelSampled sample(const Tensor& logits, const Tensor& seed, double tau, const OptionalTensor& tau_tensor,
                      int64_t dim, bool hard, bool return_index) {
   const auto* table = entmax ? gumbel_kernels().entmax15 : gumbel_kernels().softmax;
   return gumbel_sample(kName<entmax>, logits, seed, tau, tau_tensor, dim, hard, return_index, runner(table));
 }
 
-at::Tensor argmax(const at::Tensor& logits, const at::Tensor& seed, int64_t dim) {
+Tensor argmax(const Tensor& logits, const Tensor& seed, int64_t dim) {
   return gumbel_argmax(logits, seed, dim, runner(gumbel_kernels().softmax));
 }
 
 template <bool entmax>
-std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& soft, double tau,
-                                            const OptionalTensor& tau_tensor, int64_t dim) {
+std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& soft, double tau,
+                                    const OptionalTensor& tau_tensor, int64_t dim) {
   const auto* table = entmax ? gumbel_kernels().entmax15_backward : gumbel_kernels().softmax_backward;
   const auto run = [&](DType dtype, const Rows& g, const Rows& y, const GumbelGroups& groups, void* dx,
-                       const at::Tensor& dtau) {
+                       const Tensor& dtau) {
     const std::vector<double> taus = values_of(groups);
     const GumbelRows rows = rows_of(y.length, groups, taus);
     std::vector<double> dtau_rows(dtau.defined() ? y.count : 0);
@@ -64,10 +64,10 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Te
                    dtau.defined() ? dtau_rows.data() : nullptr, begin, end);
     });
     if (!dtau.defined()) return;
-    const at::Tensor sums = at::zeros(dtau.sizes(), dtau.options().dtype(at::kDouble));
+    const Tensor sums = zeros(dtau.sizes(), ScalarType::Double, dtau);
     double* sum = sums.mutable_data_ptr<double>();
     for (int64_t row = 0; row < y.count; ++row) sum[row / rows.rows_per_group * rows.tau_step] += dtau_rows[row];
-    dtau.copy_(sums);
+    copy_to(dtau, sums);
   };
   return gumbel_backward(kName<entmax>, grad, soft, tau, tau_tensor, dim, run);
 }
@@ -75,10 +75,11 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Te
 }  // namespace
 }  // namespace automl_ext
 
-TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
-  m.impl("gumbel_softmax", TORCH_FN(automl_ext::sample<false>));
-  m.impl("_gumbel_softmax_backward", TORCH_FN(automl_ext::backward<false>));
-  m.impl("gumbel_entmax15", TORCH_FN(automl_ext::sample<true>));
-  m.impl("_gumbel_entmax15_backward", TORCH_FN(automl_ext::backward<true>));
-  m.impl("gumbel_argmax", TORCH_FN(automl_ext::argmax));
+STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
+  using namespace automl_ext;
+  implement<sample<false>>(m, "gumbel_softmax", true);
+  implement<backward<false>>(m, "_gumbel_softmax_backward", true);
+  implement<sample<true>>(m, "gumbel_entmax15", true);
+  implement<backward<true>>(m, "_gumbel_entmax15_backward", true);
+  implement<argmax>(m, "gumbel_argmax", true);
 }

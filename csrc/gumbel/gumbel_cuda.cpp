@@ -1,8 +1,8 @@
 // CUDA entry functions of Gumbel-softmax, Gumbel-entmax and Gumbel-argmax.
-#include <torch/library.h>
 
-#include "../common/cuda/device.h"
 #include "gumbel_cuda.h"
+#include "../common/cuda/device.h"
+#include "../common/kernel_library.h"
 #include "gumbel_entry.h"
 
 namespace automl_ext {
@@ -36,27 +36,27 @@ auto runner(const CudaCall& call, const char* op, bool entmax) {
 }
 
 template <bool entmax>
-GumbelSampled sample(const at::Tensor& logits, const at::Tensor& seed, double tau, const OptionalTensor& tau_tensor,
+GumbelSampled sample(const Tensor& logits, const Tensor& seed, double tau, const OptionalTensor& tau_tensor,
                      int64_t dim, bool hard, bool return_index) {
   const CudaCall call(kName<entmax>, logits);
   return gumbel_sample(kName<entmax>, logits, seed, tau, tau_tensor, dim, hard, return_index,
                        runner(call, kName<entmax>, entmax));
 }
 
-at::Tensor argmax(const at::Tensor& logits, const at::Tensor& seed, int64_t dim) {
+Tensor argmax(const Tensor& logits, const Tensor& seed, int64_t dim) {
   const CudaCall call("gumbel_argmax", logits);
   return gumbel_argmax(logits, seed, dim, runner(call, "gumbel_argmax", false));
 }
 
 template <bool entmax>
-std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Tensor& soft, double tau,
-                                            const OptionalTensor& tau_tensor, int64_t dim) {
+std::tuple<Tensor, Tensor> backward(const Tensor& grad, const Tensor& soft, double tau,
+                                    const OptionalTensor& tau_tensor, int64_t dim) {
   const CudaCall call(kName<entmax>, soft);
   const auto run = [&](DType dtype, const Rows& g, const Rows& y, const GumbelGroups& groups, void* dx,
-                       const at::Tensor& dtau) {
+                       const Tensor& dtau) {
     const GumbelCudaRows rows = rows_of(kName<entmax>, y, groups);
-    at::Tensor partials;
-    if (dtau.defined()) partials = at::empty({gumbel_tau_partials(rows)}, y.data.options().dtype(at::kDouble));
+    Tensor partials;
+    if (dtau.defined()) partials = empty({gumbel_tau_partials(rows)}, ScalarType::Double, y.data);
     launch_gumbel_backward(entmax, dtype, rows, g.data.const_data_ptr(), y.data.const_data_ptr(), dx,
                            dtau.defined() ? partials.mutable_data_ptr<double>() : nullptr,
                            dtau.defined() ? dtau.mutable_data_ptr() : nullptr, call.stream());
@@ -68,10 +68,11 @@ std::tuple<at::Tensor, at::Tensor> backward(const at::Tensor& grad, const at::Te
 }  // namespace
 }  // namespace automl_ext
 
-TORCH_LIBRARY_IMPL(automl_ext, CUDA, m) {
-  m.impl("gumbel_softmax", TORCH_FN(automl_ext::sample<false>));
-  m.impl("_gumbel_softmax_backward", TORCH_FN(automl_ext::backward<false>));
-  m.impl("gumbel_entmax15", TORCH_FN(automl_ext::sample<true>));
-  m.impl("_gumbel_entmax15_backward", TORCH_FN(automl_ext::backward<true>));
-  m.impl("gumbel_argmax", TORCH_FN(automl_ext::argmax));
+STABLE_TORCH_LIBRARY_IMPL(automl_ext, CUDA, m) {
+  using namespace automl_ext;
+  implement<sample<false>>(m, "gumbel_softmax");
+  implement<backward<false>>(m, "_gumbel_softmax_backward");
+  implement<sample<true>>(m, "gumbel_entmax15");
+  implement<backward<true>>(m, "_gumbel_entmax15_backward");
+  implement<argmax>(m, "gumbel_argmax");
 }

@@ -1,9 +1,8 @@
 // CPU entry functions of mixed-op aggregation.
-#include <ATen/ops/zeros.h>
-#include <torch/library.h>
 
 #include <algorithm>
 
+#include "../common/kernel_library.h"
 #include "mixed_op.h"
 #include "mixed_op_entry.h"
 
@@ -17,20 +16,20 @@ constexpr int64_t kCacheBytes = 16 << 20;
 // The weights as contiguous doubles on the CPU. Unchecked: the caller checks the positions.
 class Weights {
  public:
-  explicit Weights(const at::Tensor& weights)
-      : all_(weights.to(at::kDouble).contiguous()), values_(all_.const_data_ptr<double>()) {}
+  explicit Weights(const Tensor& weights)
+      : all_(contiguous(to_dtype(weights, ScalarType::Double))), values_(all_.const_data_ptr<double>()) {}
   double operator[](int64_t k) const { return values_[k]; }
 
  private:
-  at::Tensor all_;
+  Tensor all_;
   const double* values_;
 };
 
-at::Tensor forward(at::TensorList inputs, const at::Tensor& weights, at::IntArrayRef positions) {
+Tensor forward(TensorList inputs, const Tensor& weights, IntList positions) {
   const Weights w(weights);
   // An input of weight 0 is not read: it may hold any values, NaN included.
   const auto reads = [&](size_t i) { return w[positions[i]] != 0; };
-  return mixed_op_forward(inputs, weights, positions, reads, [&](DType dtype, const auto& all, const at::Tensor& y) {
+  return mixed_op_forward(inputs, weights, positions, reads, [&](DType dtype, const auto& all, const Tensor& y) {
     std::vector<const void*> pointers;
     std::vector<double> used;
     for (size_t i = 0; i < all.size(); ++i) {
@@ -45,7 +44,7 @@ at::Tensor forward(at::TensorList inputs, const at::Tensor& weights, at::IntArra
   });
 }
 
-at::Tensor run_backward(const MixedOpBackward& pass, const at::Tensor& weights, at::IntArrayRef positions) {
+Tensor run_backward(const MixedOpBackward& pass, const Tensor& weights, IntList positions) {
   const Weights all(weights);
   std::vector<double> w;
   for (const int64_t k : positions) w.push_back(all[k]);
@@ -62,16 +61,15 @@ at::Tensor run_backward(const MixedOpBackward& pass, const at::Tensor& weights, 
              bypass_cache);
   });
   if (!pass.weights_need) return {};
-  const at::Tensor grad_weights = at::zeros(weights.sizes(), weights.options().dtype(at::kDouble));
+  const Tensor grad_weights = zeros(weights.sizes(), ScalarType::Double, weights);
   double* sums = grad_weights.mutable_data_ptr<double>();
   for (int64_t tile = 0; tile < tiles; ++tile)
     for (int64_t i = 0; i < count; ++i) sums[positions[i]] += dots[tile * count + i];
-  return grad_weights.to(weights.scalar_type());
+  return to_dtype(grad_weights, weights.scalar_type());
 }
 
-std::tuple<std::vector<at::Tensor>, at::Tensor> backward(const at::Tensor& grad, at::TensorList inputs,
-                                                         const at::Tensor& weights, at::IntArrayRef positions,
-                                                         const c10::List<bool>& input_needs) {
+std::tuple<std::vector<Tensor>, Tensor> backward(const Tensor& grad, TensorList inputs, const Tensor& weights,
+                                                 IntList positions, const std::vector<bool>& input_needs) {
   return mixed_op_backward(grad, inputs, weights, positions, input_needs,
                            [&](const MixedOpBackward& pass) { return run_backward(pass, weights, positions); });
 }
@@ -79,7 +77,8 @@ std::tuple<std::vector<at::Tensor>, at::Tensor> backward(const at::Tensor& grad,
 }  // namespace
 }  // namespace automl_ext
 
-TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
-  m.impl("mixed_op", TORCH_FN(automl_ext::forward));
-  m.impl("_mixed_op_backward", TORCH_FN(automl_ext::backward));
+STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
+  using namespace automl_ext;
+  implement<forward>(m, "mixed_op", true);
+  implement<backward>(m, "_mixed_op_backward", true);
 }

@@ -3,8 +3,7 @@
 #include <tuple>
 
 #include "../common/autograd.h"
-#include "../common/tensors.h"
-#include "mlp_entry.h"
+#include "mlp_composite.h"
 
 namespace automl_ext {
 namespace {

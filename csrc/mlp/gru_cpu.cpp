@@ -1,60 +1,52 @@
 // CPU entry functions of the GRU cell.
-#include <ATen/EmptyTensor.h>
-#include <torch/library.h>
 
-#include "../common/tensors.h"
+#include "mlp.h"
 #include "mlp_entry.h"
 
 namespace automl_ext {
 namespace {
 
 constexpr const char* kOp = "gru_cell";
-using Bias = std::optional<at::Tensor>;
-
-at::Tensor empty(at::IntArrayRef sizes, const at::Tensor& like) {
-  return at::detail::empty_cpu(sizes, like.scalar_type(), /*pin_memory=*/false, std::nullopt);
-}
+using Bias = OptionalTensor;
 
 // Checks dtype, device and shape; returns the tensor, or a copy with contiguous rows.
-at::Tensor checked(const char* name, const at::Tensor& y, at::IntArrayRef shape, const at::Tensor& like) {
+Tensor checked(const char* name, const Tensor& y, IntList shape, const Tensor& like) {
   check_device(kOp, name, y, like);
-  TORCH_CHECK_TYPE(y.scalar_type() == like.scalar_type(), kOp, ": ", name, ": expected ", like.scalar_type(),
-                   " as x, got ", y.scalar_type());
-  TORCH_CHECK_VALUE(y.sizes() == shape, kOp, ": ", name, ": expected shape ", shape, ", got ", y.sizes());
-  return y.stride(-1) == 1 || y.size(-1) <= 1 ? y : y.contiguous();
+  CHECK_TYPE(y.scalar_type() == like.scalar_type(), kOp, ": ", name, ": expected ", like.scalar_type(), " as x, got ",
+             y.scalar_type());
+  CHECK_VALUE(y.sizes() == shape, kOp, ": ", name, ": expected shape ", shape, ", got ", y.sizes());
+  return y.stride(-1) == 1 || y.size(-1) <= 1 ? y : contiguous(y);
 }
 
 struct Cell {
   int64_t rows, inputs, n;
-  at::Tensor x, h;  // matrices with contiguous rows
-  at::Tensor w_ih, w_hh;
+  Tensor x, h;  // matrices with contiguous rows
+  Tensor w_ih, w_hh;
 
-  Cell(const at::Tensor& input, const at::Tensor& state, const at::Tensor& input_weight,
-       const at::Tensor& state_weight) {
-    TORCH_CHECK_VALUE(input.dim() > 0 && state.dim() > 0, kOp, ": x: expected shape [..., inputs], got ",
-                      input.sizes());
+  Cell(const Tensor& input, const Tensor& state, const Tensor& input_weight, const Tensor& state_weight) {
+    CHECK_VALUE(input.dim() > 0 && state.dim() > 0, kOp, ": x: expected shape [..., inputs], got ", input.sizes());
     inputs = input.size(-1), n = state.size(-1);
-    auto shape = input.sizes().vec();
+    std::vector<int64_t> shape = input.sizes().vec();
     shape.back() = n;
     h = matrix(checked("h", state, shape, input));
-    x = matrix(input.stride(-1) == 1 || inputs <= 1 ? input : input.contiguous());
+    x = matrix(input.stride(-1) == 1 || inputs <= 1 ? input : contiguous(input));
     rows = x.size(0);
     w_ih = checked("w_ih", input_weight, {3 * n, inputs}, input);
     w_hh = checked("w_hh", state_weight, {3 * n, n}, input);
   }
 
  private:
-  static at::Tensor matrix(const at::Tensor& y) {
+  static Tensor matrix(const Tensor& y) {
     if (y.dim() == 2) return y;
     int64_t rows = 1;
     for (int64_t i = 0; i + 1 < y.dim(); ++i) rows *= y.size(i);
-    return y.contiguous().view({rows, y.size(-1)});
+    return reshape(y, {rows, y.size(-1)});
   }
 };
 
 // y = x Wᵀ + b for all rows of x.
 template <class T>
-void linear(const at::Tensor& x, const at::Tensor& w, const T* bias, T* y) {
+void linear(const Tensor& x, const Tensor& w, const T* bias, T* y) {
   const auto& kernels = mlp_kernels_of<T>();
   const int64_t inputs = w.size(1), outputs = w.size(0);
   const Scratch packed(kernels.packed_size(inputs, outputs) * sizeof(T));
@@ -76,7 +68,7 @@ void input_gradient(const T* g, int64_t g_row, int64_t count, const T* w, int64_
 
 // w = gᵀ x for g [rows, count], and b = the sum of the rows of g.
 template <class T>
-void weight_gradient(const T* g, int64_t g_row, int64_t count, const at::Tensor& x, T* w, T* b) {
+void weight_gradient(const T* g, int64_t g_row, int64_t count, const Tensor& x, T* w, T* b) {
   const int64_t inputs = x.size(1), rows = x.size(0);
   const MlpProduct<T> p = {g,     x.const_data_ptr<T>(), w,      rows,    inputs, 1,
                            g_row, x.stride(0),           inputs, nullptr, false,  false};
@@ -119,21 +111,16 @@ void backward(const Cell& c, const T* grad, const T* kept, T* x, T* h, T* w_ih, 
   weight_gradient(g, gates_row, 3 * n, c.h, w_hh, b_hh);
 }
 
-template <class Body>
-void by_type(const at::Tensor& x, Body body) {
-  x.scalar_type() == at::kDouble ? body(double()) : body(float());
-}
-
-std::tuple<at::Tensor, at::Tensor> trained(const at::Tensor& x, const at::Tensor& h, const at::Tensor& w_ih,
-                                           const at::Tensor& w_hh, const Bias& b_ih, const Bias& b_hh) {
+std::tuple<Tensor, Tensor> trained(const Tensor& x, const Tensor& h, const Tensor& w_ih, const Tensor& w_hh,
+                                   const Bias& b_ih, const Bias& b_hh) {
   const Cell cell(x, h, w_ih, w_hh);
-  TORCH_CHECK_VALUE(b_ih.has_value() == b_hh.has_value(), kOp, ": b_hh: expected both biases or neither, got one");
-  at::Tensor bias_i, bias_h;
+  CHECK_VALUE(b_ih.has_value() == b_hh.has_value(), kOp, ": b_hh: expected both biases or neither, got one");
+  Tensor bias_i, bias_h;
   if (b_ih) {
-    bias_i = checked("b_ih", *b_ih, {3 * cell.n}, x).contiguous();
-    bias_h = checked("b_hh", *b_hh, {3 * cell.n}, x).contiguous();
+    bias_i = contiguous(checked("b_ih", *b_ih, {3 * cell.n}, x));
+    bias_h = contiguous(checked("b_hh", *b_hh, {3 * cell.n}, x));
   }
-  at::Tensor next = empty(h.sizes(), x), kept = empty({cell.rows, 4 * cell.n}, x);
+  Tensor next = empty(h.sizes(), x), kept = empty({cell.rows, 4 * cell.n}, x);
   by_type(x, [&](auto t) {
     using T = decltype(t);
     forward<T>(cell, b_ih ? bias_i.const_data_ptr<T>() : nullptr, b_ih ? bias_h.const_data_ptr<T>() : nullptr,
@@ -142,19 +129,22 @@ std::tuple<at::Tensor, at::Tensor> trained(const at::Tensor& x, const at::Tensor
   return {next, kept};
 }
 
-at::Tensor gru_cell(const at::Tensor& x, const at::Tensor& h, const at::Tensor& w_ih, const at::Tensor& w_hh,
-                    const Bias& b_ih, const Bias& b_hh) {
-  if (!has_kernel(x)) return gru_cell_composite(x, h, w_ih, w_hh, b_ih, b_hh);
+Tensor gru_cell(const Tensor& x, const Tensor& h, const Tensor& w_ih, const Tensor& w_hh, const Bias& b_ih,
+                const Bias& b_hh) {
+  if (!has_kernel(x))
+    return call_op(
+        "automl_ext::_gru_cell_composite", "",
+        {from_tensor(x), from_tensor(h), from_tensor(w_ih), from_tensor(w_hh), from_tensor(b_ih), from_tensor(b_hh)});
   return std::get<0>(trained(x, h, w_ih, w_hh, b_ih, b_hh));
 }
 
-std::vector<at::Tensor> gru_cell_backward(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& h,
-                                          const at::Tensor& w_ih, const at::Tensor& w_hh, const at::Tensor& kept,
-                                          bool has_biases, bool needs_inputs, bool needs_parameters) {
+std::vector<Tensor> gru_cell_backward(const Tensor& grad, const Tensor& x, const Tensor& h, const Tensor& w_ih,
+                                      const Tensor& w_hh, const Tensor& kept, bool has_biases, bool needs_inputs,
+                                      bool needs_parameters) {
   const Cell cell(x, h, w_ih, w_hh);
-  const at::Tensor g = checked("grad", grad, h.sizes(), x).contiguous();
-  const at::Tensor saved = checked("kept", kept, {cell.rows, 4 * cell.n}, x).contiguous();
-  std::vector<at::Tensor> result;
+  const Tensor g = contiguous(checked("grad", grad, h.sizes(), x));
+  const Tensor saved = contiguous(checked("kept", kept, {cell.rows, 4 * cell.n}, x));
+  std::vector<Tensor> result;
   if (needs_inputs) result = {empty(x.sizes(), x), empty(h.sizes(), x)};
   const size_t first = result.size();
   if (needs_parameters) {
@@ -175,8 +165,9 @@ std::vector<at::Tensor> gru_cell_backward(const at::Tensor& grad, const at::Tens
 }  // namespace
 }  // namespace automl_ext
 
-TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
-  m.impl("gru_cell", TORCH_FN(automl_ext::gru_cell));
-  m.impl("_gru_cell_trained", TORCH_FN(automl_ext::trained));
-  m.impl("_gru_cell_backward", TORCH_FN(automl_ext::gru_cell_backward));
+STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
+  using namespace automl_ext;
+  implement<gru_cell>(m, "gru_cell", true);
+  implement<trained>(m, "_gru_cell_trained", true);
+  implement<gru_cell_backward>(m, "_gru_cell_backward", true);
 }

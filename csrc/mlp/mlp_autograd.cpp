@@ -4,8 +4,8 @@
 #include <tuple>
 
 #include "../common/autograd.h"
-#include "../common/tensors.h"
-#include "mlp_entry.h"
+#include "mlp.h"
+#include "mlp_composite.h"
 
 namespace automl_ext {
 namespace {

@@ -19,7 +19,8 @@
 #include <ATen/ops/zeros_like.h>
 #include <torch/library.h>
 
-#include "mlp_entry.h"
+#include "mlp.h"
+#include "mlp_composite.h"
 
 namespace automl_ext {
 namespace {
@@ -152,6 +153,11 @@ std::vector<at::Tensor> gru_cell_gradients(const at::Tensor& grad, const at::Ten
 
 }  // namespace automl_ext
 
+// The CPU kernels call these for other dtypes if autograd has not come before them, as in inference mode.
+TORCH_LIBRARY_IMPL(automl_ext, CompositeImplicitAutograd, m) {
+  m.impl("_mlp_composite", TORCH_FN(automl_ext::mlp_composite));
+  m.impl("_gru_cell_composite", TORCH_FN(automl_ext::gru_cell_composite));
+}
 TORCH_LIBRARY_IMPL(automl_ext, CompositeExplicitAutograd, m) {
   m.impl("mlp", TORCH_FN(automl_ext::mlp_composite));
   m.impl("gru_cell", TORCH_FN(automl_ext::gru_cell_composite));

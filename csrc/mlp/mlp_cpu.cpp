@@ -1,9 +1,6 @@
 // CPU entry functions of multilayer perceptrons.
-#include <ATen/EmptyTensor.h>
-#include <c10/util/SmallVector.h>
-#include <torch/library.h>
 
-#include "../common/tensors.h"
+#include "mlp.h"
 #include "mlp_entry.h"
 
 namespace automl_ext {
@@ -16,49 +13,44 @@ constexpr int64_t kBlock = 84;  // rows of a block, whose activation follows its
 constexpr int64_t kInputsPerRow = 10;
 constexpr int64_t kFewRows = 28;  // up to this number of rows, copies for the backward pass take longer than they save
 
-at::Tensor empty(at::IntArrayRef sizes, const at::Tensor& like) {
-  return at::detail::empty_cpu(sizes, like.scalar_type(), /*pin_memory=*/false, std::nullopt);
-}
-
 // x, or a copy whose last dim is contiguous.
-at::Tensor with_rows(const at::Tensor& x) { return x.stride(-1) == 1 || x.size(-1) <= 1 ? x : x.contiguous(); }
+Tensor with_rows(const Tensor& x) { return x.stride(-1) == 1 || x.size(-1) <= 1 ? x : contiguous(x); }
 
 // The sizes and the tensors of a call. All networks of a stack have the same sizes.
 struct Call {
-  at::Tensor x;
-  c10::SmallVector<at::Tensor, 4> weights, biases;
+  Tensor x;
+  std::vector<Tensor> weights, biases;
   int64_t networks = 1, rows = 1, x_row = 0, x_network = 0, activation;
   bool stack, stacked_x, activate_last, needs_slopes;
   int64_t kept = 0;  // number of elements that are kept for the gradient, for each network and row
 
-  Call(const at::Tensor& input, at::TensorList all_weights, at::TensorList all_biases, int64_t f, bool last,
-       bool separate)
+  Call(const Tensor& input, TensorList all_weights, TensorList all_biases, int64_t f, bool last, bool separate)
       : activation(f), stacked_x(separate), activate_last(last), needs_slopes(keeps_slope(f)) {
-    TORCH_CHECK_VALUE(!all_weights.empty(), kOp, ": weights: expected at least one layer, got none");
-    TORCH_CHECK_VALUE(all_biases.empty() || all_biases.size() == all_weights.size(), kOp,
-                      ": biases: expected as many as weights (", all_weights.size(), "), got ", all_biases.size());
-    TORCH_CHECK_VALUE(0 <= f && f < kActivations, kOp, ": activation: expected a code below ", int(kActivations),
-                      ", got ", f);
-    TORCH_CHECK_VALUE(input.dim() > 0, kOp, ": x: expected shape [..., inputs], got a tensor without dimensions");
+    CHECK_VALUE(!all_weights.empty(), kOp, ": weights: expected at least one layer, got none");
+    CHECK_VALUE(all_biases.empty() || all_biases.size() == all_weights.size(), kOp,
+                ": biases: expected as many as weights (", all_weights.size(), "), got ", all_biases.size());
+    CHECK_VALUE(0 <= f && f < kActivations, kOp, ": activation: expected a code below ", int(kActivations), ", got ",
+                f);
+    CHECK_VALUE(input.dim() > 0, kOp, ": x: expected shape [..., inputs], got a tensor without dimensions");
     stack = all_weights[0].dim() == 3;
     networks = stack ? all_weights[0].size(0) : 1;
-    TORCH_CHECK_VALUE(!separate || (stack && input.dim() > 1 && input.size(0) == networks), kOp,
-                      ": stacked_x: expected x [E, ..., inputs] and weights [E, outputs, inputs], got ", input.sizes(),
-                      " and ", all_weights[0].sizes());
+    CHECK_VALUE(!separate || (stack && input.dim() > 1 && input.size(0) == networks), kOp,
+                ": stacked_x: expected x [E, ..., inputs] and weights [E, outputs, inputs], got ", input.sizes(),
+                " and ", all_weights[0].sizes());
     int64_t inputs = input.size(-1);
     for (size_t i = 0; i < all_weights.size(); ++i) {
-      const at::Tensor& w = all_weights[i];
+      const Tensor& w = all_weights[i];
       check_tensor(w, "weights", input);
-      TORCH_CHECK_VALUE(w.dim() == 2 + stack && w.size(-1) == inputs && (!stack || w.size(0) == networks), kOp,
-                        ": weights[", i, "]: expected shape [", stack ? std::to_string(networks) + ", " : "",
-                        "outputs, ", inputs, "], got ", w.sizes());
+      CHECK_VALUE(w.dim() == 2 + stack && w.size(-1) == inputs && (!stack || w.size(0) == networks), kOp, ": weights[",
+                  i, "]: expected shape [", stack ? std::to_string(networks) + ", " : "", "outputs, ", inputs,
+                  "], got ", w.sizes());
       inputs = w.size(-2);
       weights.push_back(with_rows(w));
       if (all_biases.empty()) continue;
-      const at::Tensor& b = all_biases[i];
+      const Tensor& b = all_biases[i];
       check_tensor(b, "biases", input);
-      TORCH_CHECK_VALUE(b.dim() == 1 + stack && b.size(-1) == inputs && (!stack || b.size(0) == networks), kOp,
-                        ": biases[", i, "]: expected shape ", w.sizes().slice(0, w.dim() - 1), ", got ", b.sizes());
+      CHECK_VALUE(b.dim() == 1 + stack && b.size(-1) == inputs && (!stack || b.size(0) == networks), kOp, ": biases[",
+                  i, "]: expected shape ", w.sizes().slice(0, w.dim() - 1), ", got ", b.sizes());
       biases.push_back(with_rows(b));
     }
     for (int64_t i = 0; i < layers(); ++i) {
@@ -86,8 +78,8 @@ struct Call {
     return x.const_data_ptr<T>() + network * x_network;
   }
   // The shape of the result.
-  c10::SmallVector<int64_t, 5> sizes() const {
-    c10::SmallVector<int64_t, 5> all;
+  std::vector<int64_t> sizes() const {
+    std::vector<int64_t> all;
     if (stack) all.push_back(networks);
     for (int64_t i = stacked_x; i + 1 < x.dim(); ++i) all.push_back(x.size(i));
     all.push_back(outputs(layers() - 1));
@@ -95,14 +87,14 @@ struct Call {
   }
 
  private:
-  static void check_tensor(const at::Tensor& y, const char* name, const at::Tensor& like) {
+  static void check_tensor(const Tensor& y, const char* name, const Tensor& like) {
     check_device(kOp, name, y, like);
-    TORCH_CHECK_TYPE(y.scalar_type() == like.scalar_type(), kOp, ": ", name, ": expected ", like.scalar_type(),
-                     " as x, got ", y.scalar_type());
+    CHECK_TYPE(y.scalar_type() == like.scalar_type(), kOp, ": ", name, ": expected ", like.scalar_type(), " as x, got ",
+               y.scalar_type());
   }
   // Sets rows and strides. A matrix with contiguous rows is read in place, other strides are copied.
-  void read_x(const at::Tensor& input) {
-    x = input.dim() <= 2 + stacked_x ? with_rows(input) : input.contiguous();
+  void read_x(const Tensor& input) {
+    x = input.dim() <= 2 + stacked_x ? with_rows(input) : contiguous(input);
     for (int64_t i = stacked_x; i + 1 < x.dim(); ++i) rows *= x.size(i);
     x_row = x.dim() == 2 + stacked_x ? x.stride(-2) : x.size(-1);
     x_network = stacked_x ? x.stride(0) : 0;
@@ -131,7 +123,7 @@ Scratch packed_scratch(const Call& call) {
 // What the forward pass keeps of a network: outputs of layers, [rows, outputs] each, and slopes of activations.
 template <class T>
 struct Kept {
-  c10::SmallVector<T*, 8> outputs, slopes;  // null where there is nothing
+  std::vector<T*> outputs, slopes;  // null where there is nothing
 
   Kept(const Call& call, T* at) {
     for (int64_t i = 0; i < call.layers(); ++i) {
@@ -200,7 +192,7 @@ template <class T>
 struct Gradients {
   T* x;
   bool add_x;  // to the gradients of the networks before
-  c10::SmallVector<T*, 8> weights, biases;
+  std::vector<T*> weights, biases;
 };
 
 // The gradients of weights and biases of layer i, from the gradient of its products, grad [rows, outputs], and its inputs x.
@@ -265,24 +257,22 @@ void backward(const Call& call, int64_t network, const T* grad, const T* y, T* k
   }
 }
 
-template <class Body>
-void by_type(const at::Tensor& x, Body body) {
-  x.scalar_type() == at::kDouble ? body(double()) : body(float());
-}
-
-at::Tensor mlp(const at::Tensor& x, at::TensorList weights, at::TensorList biases, int64_t activation,
-               bool activate_last, bool stacked_x) {
-  if (!has_kernel(x)) return mlp_composite(x, weights, biases, activation, activate_last, stacked_x);
+Tensor mlp(const Tensor& x, TensorList weights, TensorList biases, int64_t activation, bool activate_last,
+           bool stacked_x) {
+  if (!has_kernel(x))
+    return call_op("automl_ext::_mlp_composite", "",
+                   {from_tensor(x), from_tensors(weights), from_tensors(biases), stable::from(activation),
+                    stable::from(activate_last), stable::from(stacked_x)});
   const Call call(x, weights, biases, activation, activate_last, stacked_x);
-  at::Tensor y = empty(call.sizes(), x);
+  Tensor y = empty(call.sizes(), x);
   by_type(x, [&](auto t) { forward<decltype(t)>(call, y.mutable_data_ptr<decltype(t)>(), nullptr); });
   return y;
 }
 
-std::tuple<at::Tensor, at::Tensor> mlp_trained(const at::Tensor& x, at::TensorList weights, at::TensorList biases,
-                                               int64_t activation, bool activate_last, bool stacked_x) {
+std::tuple<Tensor, Tensor> mlp_trained(const Tensor& x, TensorList weights, TensorList biases, int64_t activation,
+                                       bool activate_last, bool stacked_x) {
   const Call call(x, weights, biases, activation, activate_last, stacked_x);
-  at::Tensor y = empty(call.sizes(), x), kept = empty({call.networks * call.rows * call.kept}, x);
+  Tensor y = empty(call.sizes(), x), kept = empty({call.networks * call.rows * call.kept}, x);
   by_type(x, [&](auto t) {
     using T = decltype(t);
     forward<T>(call, y.mutable_data_ptr<T>(), kept.mutable_data_ptr<T>());
@@ -290,26 +280,24 @@ std::tuple<at::Tensor, at::Tensor> mlp_trained(const at::Tensor& x, at::TensorLi
   return {y, kept};
 }
 
-std::vector<at::Tensor> mlp_backward(const at::Tensor& grad, const at::Tensor& x, at::TensorList weights,
-                                     const at::Tensor& kept, const std::optional<at::Tensor>& y, int64_t activation,
-                                     bool activate_last, bool stacked_x, bool has_biases, bool needs_x,
-                                     bool needs_parameters) {
+std::vector<Tensor> mlp_backward(const Tensor& grad, const Tensor& x, TensorList weights, const Tensor& kept,
+                                 const OptionalTensor& y, int64_t activation, bool activate_last, bool stacked_x,
+                                 bool has_biases, bool needs_x, bool needs_parameters) {
   const Call call(x, weights, {}, activation, activate_last, stacked_x);
   const auto sizes = call.sizes();
-  const auto check = [&](const char* name, const at::Tensor& given, at::IntArrayRef shape) {
+  const auto check = [&](const char* name, const Tensor& given, IntList shape) {
     check_device("mlp backward", name, given, x);
-    TORCH_CHECK_TYPE(given.scalar_type() == x.scalar_type(), "mlp backward: ", name, ": expected ", x.scalar_type(),
-                     ", got ", given.scalar_type());
-    TORCH_CHECK_VALUE(given.sizes() == shape, "mlp backward: ", name, ": expected shape ", shape, ", got ",
-                      given.sizes());
+    CHECK_TYPE(given.scalar_type() == x.scalar_type(), "mlp backward: ", name, ": expected ", x.scalar_type(), ", got ",
+               given.scalar_type());
+    CHECK_VALUE(given.sizes() == shape, "mlp backward: ", name, ": expected shape ", shape, ", got ", given.sizes());
   };
   check("grad", grad, sizes);
   check("kept", kept, {call.networks * call.rows * call.kept});
   const bool reads_y = activate_last && !call.needs_slopes;
-  TORCH_CHECK_VALUE(!reads_y || y, "mlp backward: y: expected the result, got none");
+  CHECK_VALUE(!reads_y || y, "mlp backward: y: expected the result, got none");
   if (reads_y) check("y", *y, sizes);
-  const at::Tensor g = grad.contiguous(), outputs = reads_y ? y->contiguous() : at::Tensor(), saved = kept.contiguous();
-  std::vector<at::Tensor> result;
+  const Tensor g = contiguous(grad), outputs = reads_y ? contiguous(*y) : Tensor(), saved = contiguous(kept);
+  std::vector<Tensor> result;
   if (needs_x) result.push_back(empty(x.sizes(), x));
   const size_t first = result.size();
   if (needs_parameters) {
@@ -339,8 +327,9 @@ std::vector<at::Tensor> mlp_backward(const at::Tensor& grad, const at::Tensor& x
 }  // namespace
 }  // namespace automl_ext
 
-TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
-  m.impl("mlp", TORCH_FN(automl_ext::mlp));
-  m.impl("_mlp_trained", TORCH_FN(automl_ext::mlp_trained));
-  m.impl("_mlp_backward", TORCH_FN(automl_ext::mlp_backward));
+STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) {
+  using namespace automl_ext;
+  implement<mlp>(m, "mlp", true);
+  implement<mlp_trained>(m, "_mlp_trained", true);
+  implement<mlp_backward>(m, "_mlp_backward", true);
 }

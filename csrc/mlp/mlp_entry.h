@@ -1,33 +1,18 @@
-// Parts of the entry functions of mlp and gru_cell that the dispatch keys share.
+// Parts of the entry functions of mlp and gru_cell.
 #pragma once
-#include <ATen/core/Tensor.h>
-
-#include <tuple>
-#include <vector>
-
-#include "mlp.h"
+#include "../common/kernel_library.h"
 
 namespace automl_ext {
 
-// Whether the CPU kernels compute with tensors like x. Others go through PyTorch's ops (mlp_composite.cpp).
-inline bool has_kernel(const at::Tensor& x) {
-  return x.device().is_cpu() && (x.scalar_type() == at::kFloat || x.scalar_type() == at::kDouble);
+// Whether the kernels compute with tensors like x. Others go through PyTorch's ops (mlp_composite.cpp).
+inline bool has_kernel(const Tensor& x) {
+  return x.device().is_cpu() && (x.scalar_type() == ScalarType::Float || x.scalar_type() == ScalarType::Double);
 }
 
-// The same by ATen ops: differentiable, and for every device and dtype.
-at::Tensor mlp_composite(const at::Tensor& x, at::TensorList weights, at::TensorList biases, int64_t activation,
-                         bool activate_last, bool stacked_x);
-at::Tensor gru_cell_composite(const at::Tensor& x, const at::Tensor& h, const at::Tensor& w_ih, const at::Tensor& w_hh,
-                              const std::optional<at::Tensor>& b_ih, const std::optional<at::Tensor>& b_hh);
-
-// The gradients of x (undefined unless needs_x), the weights and the biases, by differentiable ATen ops.
-std::vector<at::Tensor> mlp_gradients(const at::Tensor& grad, const at::Tensor& x, at::TensorList weights,
-                                      at::TensorList biases, int64_t activation, bool activate_last, bool stacked_x,
-                                      bool needs_x);
-// The gradients of x, h, the weights and, if given, the biases.
-std::vector<at::Tensor> gru_cell_gradients(const at::Tensor& grad, const at::Tensor& x, const at::Tensor& h,
-                                           const at::Tensor& w_ih, const at::Tensor& w_hh,
-                                           const std::optional<at::Tensor>& b_ih,
-                                           const std::optional<at::Tensor>& b_hh);
+// Calls body(float()) or body(double()).
+template <class Body>
+void by_type(const Tensor& x, Body body) {
+  x.scalar_type() == ScalarType::Double ? body(double()) : body(float());
+}
 
 }  // namespace automl_ext

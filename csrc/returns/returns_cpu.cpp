@@ -7,12 +7,12 @@ namespace automl_ext {
 namespace {
 
 struct Cpu {
+  static constexpr bool kDirect = true;
   static const ReturnsKernels& kernels() { return returns_kernels(); }
 
   // Threads take blocks of columns, a whole number of vectors each. Columns are independent, so results do not depend
   // on the number of threads.
-  static void run(const char*, const at::Tensor&, const ReturnsKernels::Columns* table, DType dtype,
-                  const Trajectory& x) {
+  static void run(const char*, const Tensor&, const ReturnsKernels::Columns* table, DType dtype, const Trajectory& x) {
     constexpr int64_t kBlock = 64;
     const auto kernel = table[dtype];
     parallel_rows((x.columns + kBlock - 1) / kBlock, x.steps * kBlock,
@@ -23,4 +23,4 @@ struct Cpu {
 }  // namespace
 }  // namespace automl_ext
 
-TORCH_LIBRARY_IMPL(automl_ext, CPU, m) { automl_ext::returns_entry::register_ops<automl_ext::Cpu>(m); }
+STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) { automl_ext::returns_entry::register_ops<automl_ext::Cpu>(m); }

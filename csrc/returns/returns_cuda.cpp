@@ -3,6 +3,6 @@
 #include "../common/cuda/device.h"
 #include "returns_entry.h"
 
-TORCH_LIBRARY_IMPL(automl_ext, CUDA, m) {
+STABLE_TORCH_LIBRARY_IMPL(automl_ext, CUDA, m) {
   automl_ext::returns_entry::register_ops<automl_ext::CudaDevice<automl_ext::returns_launches>>(m);
 }

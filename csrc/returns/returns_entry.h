@@ -2,20 +2,16 @@
 //   Device::kernels()                              returns a struct with the members of ReturnsKernels
 //   Device::run(op, like, member, dtype, arrays)   runs one of them on the device of `like`
 #pragma once
-#include <ATen/ops/empty.h>
-#include <c10/util/SmallVector.h>
-#include <torch/library.h>
 
 #include <tuple>
 
-#include "../common/tensors.h"
+#include "../common/kernel_library.h"
 #include "returns.h"
 
 namespace automl_ext {
 namespace returns_entry {
 
-using at::Tensor;
-using Optional = const std::optional<Tensor>&;
+using Optional = const OptionalTensor&;
 using Two = std::tuple<Tensor, Tensor>;
 using Three = std::tuple<Tensor, Tensor, Tensor>;
 
@@ -26,14 +22,14 @@ class Arrays {
  public:
   Arrays(const char* op, const Tensor& like, const char* name)
       : op_(op), like_(like), dtype_(dtype_of(like, op, name)) {
-    TORCH_CHECK_VALUE(like.dim() > 0, op, ": ", name, ": expected at least the time dim, got a 0-dimensional tensor");
+    CHECK_VALUE(like.dim() > 0, op, ": ", name, ": expected at least the time dim, got a 0-dimensional tensor");
     trajectory.steps = like.size(0);
     trajectory.columns = trajectory.steps ? like.numel() / trajectory.steps : 0;
   }
 
   const void* floats(const Tensor& x, const char* name) {
-    TORCH_CHECK_TYPE(x.scalar_type() == like_.scalar_type(), op_, ": ", name, ": expected a ", like_.scalar_type(),
-                     " tensor, got ", x.scalar_type());
+    CHECK_TYPE(x.scalar_type() == like_.scalar_type(), op_, ": ", name, ": expected a ", like_.scalar_type(),
+               " tensor, got ", x.scalar_type());
     return checked(x, name);
   }
   const void* floats(Optional x, const char* name) { return x ? floats(*x, name) : nullptr; }
@@ -46,7 +42,7 @@ class Arrays {
 
   // Allocate the kernel's next output, contiguous, in the shape of the inputs.
   Tensor output() {
-    Tensor result = at::empty(like_.sizes(), like_.options());
+    Tensor result = empty(like_.sizes(), like_);
     trajectory.out[outputs_++] = result.mutable_data_ptr();
     return result;
   }
@@ -61,16 +57,15 @@ class Arrays {
  private:
   const uint8_t* bytes(Optional x, const char* name) {
     if (!x) return nullptr;
-    TORCH_CHECK_TYPE(x->scalar_type() == at::kBool, op_, ": ", name, ": expected a bool tensor, got ",
-                     x->scalar_type());
+    CHECK_TYPE(x->scalar_type() == ScalarType::Bool, op_, ": ", name, ": expected a bool tensor, got ",
+               x->scalar_type());
     return static_cast<const uint8_t*>(checked(*x, name));
   }
   const void* checked(const Tensor& x, const char* name) {
     check_device(op_, name, x, like_);
-    TORCH_CHECK_VALUE(x.sizes() == like_.sizes(), op_, ": ", name, ": expected shape ", like_.sizes(), ", got ",
-                      x.sizes());
+    CHECK_VALUE(x.sizes() == like_.sizes(), op_, ": ", name, ": expected shape ", like_.sizes(), ", got ", x.sizes());
     if (x.is_contiguous()) return x.const_data_ptr();
-    kept_.push_back(x.contiguous());
+    kept_.push_back(contiguous(x));
     return kept_.back().const_data_ptr();
   }
 
@@ -78,7 +73,7 @@ class Arrays {
   const Tensor& like_;
   DType dtype_;
   int outputs_ = 0;
-  c10::SmallVector<Tensor, 8> kept_;
+  std::vector<Tensor> kept_;
 };
 
 template <class Device>
@@ -99,7 +94,7 @@ Two gae(const Tensor& rewards, const Tensor& values, const Tensor& next_values, 
 template <class Device>
 Three gae_backward(Optional grad_advantages, Optional grad_returns, const Tensor& terminated, const Tensor& truncated,
                    Optional valid, double gamma, double lam) {
-  TORCH_CHECK_VALUE(grad_advantages || grad_returns, "gae: expected the gradient of at least one output");
+  CHECK_VALUE(grad_advantages || grad_returns, "gae: expected the gradient of at least one output");
   Arrays<Device> arrays("gae", grad_advantages ? *grad_advantages : *grad_returns, "grad");
   Trajectory& x = arrays.trajectory;
   x.grad = arrays.floats(grad_advantages, "grad_advantages");
@@ -135,11 +130,11 @@ Three lambda_returns_backward(const Tensor& grad, Optional terminated, Optional 
   x.discounts = arrays.floats(discounts, "discounts");
   x.next_values = arrays.floats(next_values, "next_values");
   x.returns = arrays.floats(returns, "returns");
-  TORCH_CHECK_VALUE(!returns || next_values, "lambda_returns: next_values: required together with returns");
+  CHECK_VALUE(!returns || next_values, "lambda_returns: next_values: required together with returns");
   arrays.flags(terminated, truncated, valid);
   x.gamma = gamma, x.lam = lam;
   Tensor grad_rewards = arrays.output(), grad_next_values = arrays.output();
-  Tensor grad_discounts = returns ? arrays.output() : at::empty({0}, grad.options());
+  Tensor grad_discounts = returns ? arrays.output() : empty({0}, grad);
   arrays.run(Device::kernels().lambda_returns_backward);
   return {grad_rewards, grad_next_values, grad_discounts};
 }
@@ -154,7 +149,7 @@ Three n_step_returns(const Tensor& rewards, Optional next_values, const Tensor& 
   arrays.flags(terminated, truncated, valid);
   x.gamma = gamma, x.n = n;
   Tensor returns = arrays.output(), discounts = arrays.output();
-  Tensor last = at::empty(rewards.sizes(), rewards.options().dtype(at::kLong));
+  Tensor last = empty(rewards.sizes(), ScalarType::Long, rewards);
   x.last = last.mutable_data_ptr<int64_t>();
   arrays.run(Device::kernels().n_step);
   return {returns, discounts, last};
@@ -169,7 +164,7 @@ Two n_step_returns_backward(const Tensor& grad, const Tensor& terminated, const 
   arrays.flags(terminated, truncated, valid);
   x.gamma = gamma, x.n = n;
   Tensor grad_rewards = arrays.output();
-  Tensor grad_next_values = bootstraps ? arrays.output() : at::empty({0}, grad.options());
+  Tensor grad_next_values = bootstraps ? arrays.output() : empty({0}, grad);
   arrays.run(Device::kernels().n_step_backward);
   return {grad_rewards, grad_next_values};
 }
@@ -208,15 +203,15 @@ Tensor retrace(const Tensor& log_rhos, const Tensor& q_values, const Tensor& rew
 }
 
 template <class Device>
-void register_ops(torch::Library& m) {
-  m.impl("gae", TORCH_FN(gae<Device>));
-  m.impl("_gae_backward", TORCH_FN(gae_backward<Device>));
-  m.impl("lambda_returns", TORCH_FN(lambda_returns<Device>));
-  m.impl("_lambda_returns_backward", TORCH_FN(lambda_returns_backward<Device>));
-  m.impl("n_step_returns", TORCH_FN(n_step_returns<Device>));
-  m.impl("_n_step_returns_backward", TORCH_FN(n_step_returns_backward<Device>));
-  m.impl("vtrace", TORCH_FN(vtrace<Device>));
-  m.impl("retrace", TORCH_FN(retrace<Device>));
+void register_ops(StableLibrary& m) {
+  implement<gae<Device>>(m, "gae", Device::kDirect);
+  implement<gae_backward<Device>>(m, "_gae_backward", Device::kDirect);
+  implement<lambda_returns<Device>>(m, "lambda_returns", Device::kDirect);
+  implement<lambda_returns_backward<Device>>(m, "_lambda_returns_backward", Device::kDirect);
+  implement<n_step_returns<Device>>(m, "n_step_returns", Device::kDirect);
+  implement<n_step_returns_backward<Device>>(m, "_n_step_returns_backward", Device::kDirect);
+  implement<vtrace<Device>>(m, "vtrace", Device::kDirect);
+  implement<retrace<Device>>(m, "retrace", Device::kDirect);
 }
 
 }  // namespace returns_entry

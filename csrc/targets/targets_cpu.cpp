@@ -7,17 +7,17 @@ namespace automl_ext {
 namespace {
 
 struct Cpu {
+  static constexpr bool kDirect = true;
   static const TargetsKernels& kernels() { return targets_kernels(); }
 
-  static void run(const char*, const at::Tensor&, const TargetsKernels::Projections* table, DType dtype,
+  static void run(const char*, const Tensor&, const TargetsKernels::Projections* table, DType dtype,
                   const Projection& x) {
     parallel_rows(x.rows, x.atoms, [&](int64_t begin, int64_t end) {
       const std::unique_ptr<double[]> scratch(new double[x.atoms]);
       table[dtype](x, begin, end, scratch.get());
     });
   }
-  static void run(const char*, const at::Tensor&, const TargetsKernels::Targets* table, DType dtype,
-                  const TdTargets& x) {
+  static void run(const char*, const Tensor&, const TargetsKernels::Targets* table, DType dtype, const TdTargets& x) {
     parallel_rows(x.rows, x.actions, [&](int64_t begin, int64_t end) { table[dtype](x, begin, end); });
   }
 };
@@ -25,10 +25,4 @@ struct Cpu {
 }  // namespace
 }  // namespace automl_ext
 
-TORCH_LIBRARY_IMPL(automl_ext, CPU, m) { automl_ext::targets_entry::register_ops<automl_ext::Cpu>(m); }
-
-// Targets have no gradient, so the Autograd key falls through to the backend.
-TORCH_LIBRARY_IMPL(automl_ext, Autograd, m) {
-  m.impl("td_targets", torch::CppFunction::makeFallthrough());
-  m.impl("categorical_projection", torch::CppFunction::makeFallthrough());
-}
+STABLE_TORCH_LIBRARY_IMPL(automl_ext, CPU, m) { automl_ext::targets_entry::register_ops<automl_ext::Cpu>(m); }

@@ -1,4 +1,4 @@
-"""Selection of the backend, and libraries that are missing, broken or built for another torch."""
+"""Selection of the backend, libraries that are missing or broken, and a torch without an autograd library."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import importlib
 import pathlib
 import re
 import shutil
-import sysconfig
 import types
 
 import fresh_python
@@ -55,8 +54,8 @@ EAGER = FIRST_USE + "facts |= {'first': use(), 'second': use()}\nprint(json.dump
 
 @pytest.fixture
 def package(tmp_path: pathlib.Path) -> pathlib.Path:
-    """Copy the package without the library and the build facts; return the parent folder of automl_ext."""
-    ignored = shutil.ignore_patterns("_C*", "_build.py", "__pycache__")
+    """Copy the package without the libraries and the build facts; return the parent folder of automl_ext."""
+    ignored = shutil.ignore_patterns("*.so", "_build.py", "__pycache__")
     shutil.copytree(fresh_python.PACKAGE, tmp_path / "automl_ext", ignore=ignored)
     return tmp_path
 
@@ -68,7 +67,7 @@ def write_build_facts(package: pathlib.Path, torch_version: str) -> None:
 
 
 def write_library(package: pathlib.Path, content: bytes) -> None:
-    (package / f"automl_ext/_C{sysconfig.get_config_var('EXT_SUFFIX')}").write_bytes(content)
+    (package / "automl_ext/_kernels.abi3.so").write_bytes(content)
 
 
 # ---- selection
@@ -153,9 +152,10 @@ def test_a_cpu_build_says_why_it_has_no_kernels_for_a_gpu(monkeypatch: pytest.Mo
 @native_only
 def test_build_info() -> None:
     info = automl_ext.build_info()
-    facts = "torch cuda cuda_archs cuda_decision compiler instruction_sets instruction_set"
+    facts = "torch autograd cuda cuda_archs cuda_decision compiler instruction_sets instruction_set"
     assert set(info) == set(facts.split())
-    assert info["torch"].split(".")[:2] == torch.__version__.split(".")[:2]
+    minor = ".".join(torch.__version__.split(".")[:2])
+    assert info["autograd"] == f"C++ for torch {minor}"
     assert info["cuda_decision"].startswith("no: " if info["cuda"] is None else "yes: ")
     assert (info["cuda_archs"] is None) == (info["cuda"] is None)
     assert info["compiler"]
@@ -165,14 +165,12 @@ def test_build_info() -> None:
 
 @native_only
 def test_parallel_for_uses_two_threads() -> None:
-    """Without -fopenmp, at::parallel_for silently runs on one thread."""
-    from automl_ext import _C
-
+    parallel_threads = _native.functions().automl_ext_parallel_threads
     before = torch.get_num_threads()
     try:
         for n in (1, 2):
             torch.set_num_threads(n)
-            assert _C.parallel_threads() == n
+            assert parallel_threads() == n
     finally:
         torch.set_num_threads(before)
 
@@ -223,35 +221,32 @@ def check_unusable(facts: dict, *parts: str) -> None:
         assert part in facts["native_error"]
 
 
-def test_library_of_another_torch(package: pathlib.Path) -> None:
-    """The versions are compared before the library is loaded, which could crash."""
-    write_build_facts(package, "2.1.0+cu999")
-    write_library(package, b"never read")
-    facts = fresh_python.facts(EAGER, package)
-    check_unusable(facts, "built for torch 2.1.0+cu999", f"torch {torch.__version__} is running")
-    assert "header" not in facts["why_not"]  # the error of the loader
-    status, _, err = fresh_python.run("import automl_ext", package, AUTOML_EXT_BACKEND="native")
-    assert status == 1
-    assert REBUILD in err.strip().splitlines()[-1]
+def test_torch_that_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The version is compared before the library is loaded, which would fail with an undefined symbol."""
+    if not _native.is_loaded():
+        pytest.skip("the native library is not built")
+    monkeypatch.setattr(_native.ctypes, "PyDLL", None)  # loading fails
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cu999")
+    expected = "the library needs torch 2.10 or newer but torch 2.9.1+cu999 is running"
+    assert _native._load() == (False, expected, True)
 
 
 def test_broken_library(package: pathlib.Path) -> None:
     write_build_facts(package, torch.__version__)
     write_library(package, b"\x7fELF, but not really")
-    check_unusable(fresh_python.facts(EAGER, package), f"built for torch {torch.__version__}", "fails to load")
+    check_unusable(fresh_python.facts(EAGER, package), f"fails to load under torch {torch.__version__}")
+    status, _, err = fresh_python.run("import automl_ext", package, AUTOML_EXT_BACKEND="native")
+    assert status == 1
+    assert REBUILD in err.strip().splitlines()[-1]
 
 
 @native_only
-@pytest.mark.parametrize("error", [ImportError, OSError, RuntimeError])
+@pytest.mark.parametrize("error", [OSError, RuntimeError])
 def test_library_that_raises_when_loaded(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
-    real = importlib.import_module
+    def refuse(path: str) -> object:
+        raise error("the reason")
 
-    def refuse(name: str) -> object:
-        if name == "automl_ext._C":
-            raise error("the reason")
-        return real(name)
-
-    monkeypatch.setattr(importlib, "import_module", refuse)
+    monkeypatch.setattr(_native.ctypes, "PyDLL", refuse)
     loaded, why_not, broken = _native._load()
     assert (loaded, broken) == (False, True)
     assert why_not is not None
@@ -264,16 +259,34 @@ def test_library_without_build_facts(package: pathlib.Path) -> None:
     check_unusable(fresh_python.facts(EAGER, package), "has no build facts")
 
 
-def test_a_patch_version_apart_still_loads(monkeypatch: pytest.MonkeyPatch) -> None:
-    if not _native.is_loaded():
-        pytest.skip("the native library is not built")
-    from automl_ext import _build
+# ---- the autograd library
 
+
+@native_only
+def test_an_autograd_library_of_another_minor_version_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    newer = ".".join(torch.__version__.split(".")[:2]) + "0"  # 2.130 is not 2.13
+    monkeypatch.setattr(torch, "__version__", f"{newer}.0")
+    expected = f"Python, slower for small tensors (no autograd library for torch {newer})"
+    assert _native._load_autograd() == (None, expected)
+
+
+@native_only
+def test_a_patch_version_apart_has_the_same_autograd_library(monkeypatch: pytest.MonkeyPatch) -> None:
     minor = ".".join(torch.__version__.split(".")[:2])
-    monkeypatch.setattr(_build, "TORCH_VERSION", minor + ".99+other")
-    assert _native._load() == (True, None, False)
-    monkeypatch.setattr(_build, "TORCH_VERSION", minor + "0.0")  # 2.130 is not 2.13
-    assert _native._load()[0] is False
+    monkeypatch.setattr(torch, "__version__", minor + ".99+other")
+    assert _native._load_autograd() == (_native.autograd, f"C++ for torch {minor}")
+
+
+@native_only
+def test_an_autograd_library_that_fails_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(name: str) -> object:
+        raise ImportError("the reason")
+
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    module, text = _native._load_autograd()
+    assert module is None
+    assert "fails to load: the reason" in text
+    assert text.startswith("Python, slower")
 
 
 # ---- imports

@@ -45,8 +45,8 @@ class SumTree:
     def set(self, indices: np.ndarray, priorities: np.ndarray) -> None:
         """Set the priorities, float64 [N], of indices, int64 [N]. The last priority of a repeated index is used."""
         self._check_indices(indices)
-        _check_array("priorities", priorities, np.float64)
-        _check_length("priorities", priorities, len(indices), "indices")
+        check_array("priorities", priorities, np.float64)
+        check_length("priorities", priorities, len(indices), "indices")
         self._check_priorities(priorities)
         self._leaves[indices] = priorities
         self._sum_up(np.unique(indices // CHILDREN))
@@ -68,7 +68,7 @@ class SumTree:
         Raises:
             ValueError: every priority is 0, or a uniform is not in [0, 1).
         """
-        _check_array("uniforms", uniforms, np.float64)
+        check_array("uniforms", uniforms, np.float64)
         if not self.total > 0:
             raise ValueError("SumTree: every priority is 0, there is nothing to sample")
         bad = np.flatnonzero(~((uniforms >= 0) & (uniforms < 1)))
@@ -98,8 +98,8 @@ class SumTree:
 
     def load(self, priorities: np.ndarray) -> None:
         """Restore :meth:`state`."""
-        _check_array("priorities", priorities, np.float64)
-        _check_length("priorities", priorities, self.capacity, "the capacity")
+        check_array("priorities", priorities, np.float64)
+        check_length("priorities", priorities, self.capacity, "the capacity")
         self._check_priorities(priorities)
         self._leaves[: self.capacity] = priorities
         self._sum_up(np.arange(len(self._levels[0])))
@@ -115,7 +115,7 @@ class SumTree:
         self.total = float(np.cumsum(self._levels[-1][0])[-1])
 
     def _check_indices(self, indices: np.ndarray) -> None:
-        _check_array("indices", indices, np.int64)
+        check_array("indices", indices, np.int64)
         bad = np.flatnonzero((indices < 0) | (indices >= self.capacity))
         if bad.size:
             i = bad[0]
@@ -130,7 +130,7 @@ class SumTree:
             )
 
 
-def _check_array(name: str, array: Any, dtype: type) -> None:
+def check_array(name: str, array: Any, dtype: type) -> None:
     expected = f"SumTree: {name}: expected a 1-dimensional {np.dtype(dtype)} array, got "
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{expected}{type(array).__name__}")
@@ -138,6 +138,6 @@ def _check_array(name: str, array: Any, dtype: type) -> None:
         raise ValueError(f"{expected}{array.dtype} of shape {array.shape}")
 
 
-def _check_length(name: str, array: np.ndarray, length: int, like: str) -> None:
+def check_length(name: str, array: np.ndarray, length: int, like: str) -> None:
     if len(array) != length:
         raise ValueError(f"SumTree: {name}: expected as many as {like} ({length}), got {len(array)}")

@@ -32,9 +32,9 @@ Generator = np.random.Generator | torch.Generator
 def backend_of(reference: Any) -> Any:
     """Return the compiled library, or the reference module if the library is missing or not selected."""
     if _native.is_loaded() and _native.current_backend() != "reference":
-        from automl_ext import _C  # type: ignore[attr-defined,unused-ignore]
+        from automl_ext.rl.replay import _compiled
 
-        return _C
+        return _compiled
     return reference
 
 

@@ -1,12 +1,10 @@
 // A call of an op on a GPU: sets the current device, returns its stream and checks for errors. Used by the entry functions;
 // kernels and launches do not depend on torch.
 #pragma once
-#include <ATen/core/Tensor.h>
-#include <c10/cuda/CUDAException.h>
-#include <c10/cuda/CUDAGuard.h>
-#include <c10/cuda/CUDAStream.h>
+#include <cuda_runtime.h>
+#include <torch/csrc/stable/macros.h>
 
-#include "../dtype.h"
+#include "../tensors.h"
 
 #ifndef AUTOML_EXT_CUDA_ARCHS
 #define AUTOML_EXT_CUDA_ARCHS "unknown architectures"
@@ -16,9 +14,18 @@ namespace automl_ext {
 
 class CudaCall {
  public:
-  CudaCall(const char* op, const at::Tensor& x) : op_(op), guard_(device_of(op, x)) {}
+  CudaCall(const char* op, const Tensor& x) : op_(op), device_(index_of(op, x)) {
+    abi::check(aoti_torch_create_cuda_guard(device_, &guard_));
+  }
+  CudaCall(const CudaCall&) = delete;
+  CudaCall& operator=(const CudaCall&) = delete;
+  ~CudaCall() { aoti_torch_delete_cuda_guard(guard_); }
 
-  void* stream() const { return at::cuda::getCurrentCUDAStream().stream(); }
+  void* stream() const {
+    void* stream;
+    abi::check(aoti_torch_get_current_cuda_stream(device_, &stream));
+    return stream;
+  }
 
   // Call after the launches: raises launch errors, without waiting for the kernels.
   void check() const {
@@ -26,35 +33,37 @@ class CudaCall {
     if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction ||
         error == cudaErrorUnsupportedPtxVersion) {
       cudaDeviceProp gpu;
-      C10_CUDA_CHECK(cudaGetDeviceProperties(&gpu, guard_.current_device().index()));
-      TORCH_CHECK(false, op_, ": the kernels were built for CUDA architectures " AUTOML_EXT_CUDA_ARCHS ", which ",
-                  gpu.name, " (", gpu.major, ".", gpu.minor, ") cannot run (", cudaGetErrorString(error),
-                  "). Rebuild: TORCH_CUDA_ARCH_LIST=", gpu.major, ".", gpu.minor,
-                  " AUTOML_EXT_CUDA=1 pip install --no-build-isolation --force-reinstall --no-deps"
-                  " <path to the automl_ext source>");
+      STD_CUDA_CHECK(cudaGetDeviceProperties(&gpu, device_));
+      fail<std::runtime_error>(op_, ": the kernels were built for CUDA architectures " AUTOML_EXT_CUDA_ARCHS ", which ",
+                               gpu.name, " (", gpu.major, ".", gpu.minor, ") cannot run (", cudaGetErrorString(error),
+                               "). Rebuild: TORCH_CUDA_ARCH_LIST=", gpu.major, ".", gpu.minor,
+                               " AUTOML_EXT_CUDA=1 pip install --no-build-isolation --force-reinstall --no-deps"
+                               " <path to the automl_ext source>");
     }
-    C10_CUDA_CHECK(error);
+    STD_CUDA_CHECK(error);
   }
 
  private:
   // The dispatcher selected the CUDA op, so if x is not on a GPU, another argument is.
-  static c10::Device device_of(const char* op, const at::Tensor& x) {
-    TORCH_CHECK_VALUE(x.is_cuda(), op, ": expected all tensors on one device, got some on CUDA and one on ", x.device(),
-                      "; use .to('cuda') with that one");
-    return x.device();
+  static int32_t index_of(const char* op, const Tensor& x) {
+    CHECK_VALUE(x.device().is_cuda(), op, ": expected all tensors on one device, got some on CUDA and one on ",
+                x.device(), "; use .to('cuda') with that one");
+    return x.device().index;
   }
 
   const char* op_;
-  c10::cuda::CUDAGuard guard_;
+  int32_t device_;
+  CUDAGuardHandle guard_;
 };
 
 // The parameter Device of the entry functions of a family, from the function that returns its launches.
 template <auto launches>
 struct CudaDevice {
+  static constexpr bool kDirect = false;
   static const auto& kernels() { return launches(); }
 
   template <class Launch, class Arrays>
-  static void run(const char* op, const at::Tensor& like, Launch launch, DType dtype, const Arrays& arrays) {
+  static void run(const char* op, const Tensor& like, Launch launch, DType dtype, const Arrays& arrays) {
     const CudaCall call(op, like);
     launch(dtype, arrays, call.stream());
     call.check();
