@@ -186,6 +186,17 @@ def sources(*patterns):
     return sorted(str(path.relative_to(ROOT)) for path in paths)
 
 
+def kernel_sources(cuda):
+    """Return the files of ``_kernels``. CUDA files are csrc/*/*_cuda.cpp and *.cu."""
+    patterns = ["registration.cpp", "common/*.cpp", "instruction_sets/*.cpp", "*/*_cpu.cpp"]
+    return sources(*patterns, *(["*/*_cuda.cpp", "*/*.cu"] if cuda else []))
+
+
+def autograd_sources():
+    """Return the files of ``_autograd_<minor>``."""
+    return sources("autograd_module.cpp", "*/*_autograd.cpp", "*/*_composite.cpp")
+
+
 def use_wheels(cuda_extension, folders):
     """Add headers that a toolkit may lack (cuSPARSE) from the wheels in site-packages/nvidia; link torch's libcudart.
 
@@ -209,7 +220,6 @@ def extensions():
     openmp = [] if sys.platform == "darwin" else ["-fopenmp"]
     # No implicit fused multiply-add: the sources call mul_add where one is wanted.
     flags = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", *openmp]
-    kernel_sources = sources("registration.cpp", "common/*.cpp", "instruction_sets/*.cpp", "*/*_cpu.cpp")
     stable = [f"-DTORCH_TARGET_VERSION=0x{OLDEST_TORCH[0]:02x}{OLDEST_TORCH[1]:02x}000000000000", "-DTORCH_STABLE_ONLY"]
     if use_cuda:
         os.environ["TORCH_CUDA_ARCH_LIST"] = archs
@@ -217,19 +227,22 @@ def extensions():
         cxx = [*flags, *stable, "-DUSE_CUDA", "-DAUTOML_EXT_CUDA", f'-DAUTOML_EXT_CUDA_ARCHS="{archs}"']
         kernels = CUDAExtension(
             "automl_ext._kernels",
-            kernel_sources + sources("*/*_cuda.cpp", "*/*.cu"),
+            kernel_sources(True),
             extra_compile_args={"cxx": cxx, "nvcc": ["-O3"]},
             py_limited_api=True,
         )
         use_wheels(kernels, cuda_toolkit.wheel_folders(torch.version.cuda))
     else:
         kernels = CppExtension(
-            "automl_ext._kernels", kernel_sources, extra_compile_args={"cxx": flags + stable}, py_limited_api=True
+            "automl_ext._kernels",
+            kernel_sources(False),
+            extra_compile_args={"cxx": flags + stable},
+            py_limited_api=True,
         )
     kernels.libraries = [name for name in kernels.libraries if name not in ("c10", "torch", "c10_cuda")]
     autograd = CppExtension(
         "automl_ext._autograd_{}_{}".format(*torch_minor(torch.__version__)),
-        sources("autograd_module.cpp", "*/*_autograd.cpp", "*/*_composite.cpp"),
+        autograd_sources(),
         extra_compile_args={"cxx": flags},
         extra_link_args=openmp,
         libraries=["torch_python"],

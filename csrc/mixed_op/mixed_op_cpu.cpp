@@ -13,20 +13,18 @@ constexpr int64_t kTile = 8192;  // elements per partial dot product
 // Gradients of more bytes than this are evicted from the cache before they are read, so they are written past it.
 constexpr int64_t kCacheBytes = 16 << 20;
 
-// The weights as contiguous doubles on the CPU. Unchecked: the caller checks the positions.
-class Weights {
- public:
-  explicit Weights(const Tensor& weights)
-      : all_(contiguous(to_dtype(weights, ScalarType::Double))), values_(all_.const_data_ptr<double>()) {}
-  double operator[](int64_t k) const { return values_[k]; }
-
- private:
-  Tensor all_;
-  const double* values_;
-};
+// The weights as doubles. Unchecked: the caller checks the positions.
+std::vector<double> doubles(const Tensor& weights) {
+  // A conversion of a few numbers by torch would take longer than a small call.
+  const bool is_float = weights.scalar_type() == ScalarType::Float;
+  const Tensor all = contiguous(is_float ? weights : to_dtype(weights, ScalarType::Double));
+  const int64_t n = all.numel();
+  if (is_float) return {all.const_data_ptr<float>(), all.const_data_ptr<float>() + n};
+  return {all.const_data_ptr<double>(), all.const_data_ptr<double>() + n};
+}
 
 Tensor forward(TensorList inputs, const Tensor& weights, IntList positions) {
-  const Weights w(weights);
+  const std::vector<double> w = doubles(weights);
   // An input of weight 0 is not read: it may hold any values, NaN included.
   const auto reads = [&](size_t i) { return w[positions[i]] != 0; };
   return mixed_op_forward(inputs, weights, positions, reads, [&](DType dtype, const auto& all, const Tensor& y) {
@@ -45,7 +43,7 @@ Tensor forward(TensorList inputs, const Tensor& weights, IntList positions) {
 }
 
 Tensor run_backward(const MixedOpBackward& pass, const Tensor& weights, IntList positions) {
-  const Weights all(weights);
+  const std::vector<double> all = doubles(weights);
   std::vector<double> w;
   for (const int64_t k : positions) w.push_back(all[k]);
   const auto kernel = mixed_op_kernels().backward[pass.dtype];

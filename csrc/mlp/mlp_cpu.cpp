@@ -18,8 +18,13 @@ Tensor with_rows(const Tensor& x) { return x.stride(-1) == 1 || x.size(-1) <= 1 
 
 // The sizes and the tensors of a call. All networks of a stack have the same sizes.
 struct Call {
+  struct Layer {
+    Tensor weight, bias;
+    int64_t inputs, outputs, weight_row, weight_network, bias_network;
+    const void *weights, *biases;  // null without biases
+  };
   Tensor x;
-  std::vector<Tensor> weights, biases;
+  std::vector<Layer> all;
   int64_t networks = 1, rows = 1, x_row = 0, x_network = 0, activation;
   bool stack, stacked_x, activate_last, needs_slopes;
   int64_t kept = 0;  // number of elements that are kept for the gradient, for each network and row
@@ -38,20 +43,27 @@ struct Call {
                 ": stacked_x: expected x [E, ..., inputs] and weights [E, outputs, inputs], got ", input.sizes(),
                 " and ", all_weights[0].sizes());
     int64_t inputs = input.size(-1);
+    all.reserve(all_weights.size());
     for (size_t i = 0; i < all_weights.size(); ++i) {
       const Tensor& w = all_weights[i];
       check_tensor(w, "weights", input);
       CHECK_VALUE(w.dim() == 2 + stack && w.size(-1) == inputs && (!stack || w.size(0) == networks), kOp, ": weights[",
                   i, "]: expected shape [", stack ? std::to_string(networks) + ", " : "", "outputs, ", inputs,
                   "], got ", w.sizes());
-      inputs = w.size(-2);
-      weights.push_back(with_rows(w));
+      Layer layer = {with_rows(w), {}, inputs, w.size(-2), 0, 0, 0, nullptr, nullptr};
+      inputs = layer.outputs;
+      layer.weights = layer.weight.const_data_ptr();
+      const auto strides = layer.weight.strides();
+      layer.weight_row = strides[stack], layer.weight_network = stack ? strides[0] : 0;
+      all.push_back(std::move(layer));
       if (all_biases.empty()) continue;
       const Tensor& b = all_biases[i];
       check_tensor(b, "biases", input);
       CHECK_VALUE(b.dim() == 1 + stack && b.size(-1) == inputs && (!stack || b.size(0) == networks), kOp, ": biases[",
                   i, "]: expected shape ", w.sizes().slice(0, w.dim() - 1), ", got ", b.sizes());
-      biases.push_back(with_rows(b));
+      all.back().bias = with_rows(b);
+      all.back().biases = all.back().bias.const_data_ptr();
+      all.back().bias_network = stack ? all.back().bias.stride(0) : 0;
     }
     for (int64_t i = 0; i < layers(); ++i) {
       if (i + 1 < layers()) kept += outputs(i);
@@ -60,19 +72,19 @@ struct Call {
     read_x(input);
   }
 
-  int64_t layers() const { return int64_t(weights.size()); }
-  int64_t inputs(int64_t i) const { return weights[i].size(-1); }
-  int64_t outputs(int64_t i) const { return weights[i].size(-2); }
+  int64_t layers() const { return int64_t(all.size()); }
+  int64_t inputs(int64_t i) const { return all[i].inputs; }
+  int64_t outputs(int64_t i) const { return all[i].outputs; }
   bool activated(int64_t i) const { return activate_last || i + 1 < layers(); }
   template <class T>
   const T* weight(int64_t i, int64_t network) const {
-    return weights[i].const_data_ptr<T>() + (stack ? network * weights[i].stride(0) : 0);
+    return static_cast<const T*>(all[i].weights) + network * all[i].weight_network;
   }
   template <class T>
   const T* bias(int64_t i, int64_t network) const {
-    return biases.empty() ? nullptr : biases[i].const_data_ptr<T>() + (stack ? network * biases[i].stride(0) : 0);
+    return all[i].biases ? static_cast<const T*>(all[i].biases) + network * all[i].bias_network : nullptr;
   }
-  int64_t weight_row(int64_t i) const { return weights[i].stride(-2); }
+  int64_t weight_row(int64_t i) const { return all[i].weight_row; }
   template <class T>
   const T* input(int64_t network) const {
     return x.const_data_ptr<T>() + network * x_network;

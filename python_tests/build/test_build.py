@@ -137,14 +137,17 @@ def test_minor_of_a_version(setup: ModuleType, version: str, minor: tuple[int, i
     assert setup.torch_minor(version) == minor
 
 
-def test_sources_of_the_cuda_part(setup: ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["csrc/module.cpp", "csrc/a/a_cpu.cpp", "csrc/a/a_cuda.cpp", "csrc/a/a_cuda.cu", "csrc/a/a_kernels.cuh"]
-    for name in names:
+def test_sources_of_each_library(setup: ModuleType, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kernels = ["csrc/a/a_cpu.cpp", "csrc/common/c.cpp", "csrc/registration.cpp"]
+    cuda = ["csrc/a/a_cuda.cpp", "csrc/a/a_cuda.cu"]
+    autograd = ["csrc/a/a_autograd.cpp", "csrc/autograd_module.cpp"]
+    for name in [*kernels, *cuda, *autograd, "csrc/a/a_kernels.cuh"]:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     monkeypatch.setattr(setup, "ROOT", tmp_path)
-    assert setup.sources(False) == ["csrc/a/a_cpu.cpp", "csrc/module.cpp"]
-    assert setup.sources(True) == ["csrc/a/a_cpu.cpp", "csrc/a/a_cuda.cpp", "csrc/a/a_cuda.cu", "csrc/module.cpp"]
+    assert setup.kernel_sources(False) == kernels
+    assert setup.kernel_sources(True) == sorted(kernels + cuda)
+    assert setup.autograd_sources() == autograd
 
 
 def test_wheels_give_headers_and_the_runtime(setup: ModuleType, tmp_path: pathlib.Path) -> None:
