@@ -26,8 +26,8 @@ from automl_ext.nas.auto.plan import (
     BEST_RANKED,
     SCREEN,
     AutoConfig,
-    Entry,
     Networks,
+    NetworkSpec,
     Plan,
     baselines_of,
     make_plan,
@@ -283,7 +283,7 @@ class Race:
         else:
             self.entrants[task.entry].take(task, finished, self.images.valid.labels)
 
-    def enter(self, entries: list[Entry], baseline: bool = False) -> None:
+    def enter(self, entries: list[NetworkSpec], baseline: bool = False) -> None:
         """Add networks. The best-ranked cell is known if cells were scored."""
         for entry in entries:
             self.entrants.append(Entrant(len(self.entrants), entry, baseline))

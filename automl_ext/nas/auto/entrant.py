@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from automl_ext.nas.auto.plan import Entry
+from automl_ext.nas.auto.plan import NetworkSpec
 from automl_ext.nas.auto.trainee import DECAY
 from automl_ext.nas.auto.work import Finished, Task, right
 from automl_ext.training.ensembles.selection import log_loss
@@ -30,7 +30,7 @@ class Entrant:
     """
 
     number: int
-    entry: Entry
+    entry: NetworkSpec
     baseline: bool = False
     steps: int = 0
     epochs: float = 0.0
@@ -86,4 +86,4 @@ class Entrant:
 
     @classmethod
     def from_state(cls, values: dict[str, Any]) -> Entrant:
-        return cls(**{**values, "entry": Entry(*values["entry"]), "mirrored": tuple(values["mirrored"])})
+        return cls(**{**values, "entry": NetworkSpec(*values["entry"]), "mirrored": tuple(values["mirrored"])})

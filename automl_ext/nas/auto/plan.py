@@ -78,7 +78,7 @@ class AutoConfig:
         return 60 * self.minutes
 
 
-class Entry(NamedTuple):
+class NetworkSpec(NamedTuple):
     """A network that is trained.
 
     Attributes:
@@ -112,7 +112,7 @@ class Plan(NamedTuple):
         seconds: predicted time of a step of each entry.
     """
 
-    entries: list[Entry]
+    entries: list[NetworkSpec]
     rungs: list[Rung]
     seconds: list[float]
 
@@ -126,7 +126,7 @@ class Plan(NamedTuple):
 
     @classmethod
     def unpack(cls, values: dict[str, Any]) -> Plan:
-        return cls([Entry(*e) for e in values["entries"]], [Rung(*r) for r in values["rungs"]], values["seconds"])
+        return cls([NetworkSpec(*e) for e in values["entries"]], [Rung(*r) for r in values["rungs"]], values["seconds"])
 
 
 def make_plan(config: AutoConfig, networks: Networks, images: int, probe: Sequence[float]) -> Plan:
@@ -161,13 +161,13 @@ def epochs_for(images: int) -> float:
     return EPOCHS * max(1.0, (5000 / images) ** 0.5)
 
 
-def entries_for(config: AutoConfig, networks: Networks, target: float) -> list[Entry]:
+def entries_for(config: AutoConfig, networks: Networks, target: float) -> list[NetworkSpec]:
     """Return the networks that may enter, near ``target`` multiply-adds per image; the most promising come first."""
     stride = 2 if min(networks.splits.image_size) >= LARGE_IMAGE else 1
 
-    def sized(name: str, genotype: str, factor: float = 1.0, rate: float = 1.0, space: str = "convnet") -> Entry:
+    def sized(name: str, genotype: str, factor: float = 1.0, rate: float = 1.0, space: str = "convnet") -> NetworkSpec:
         cells = config.cells if space == config.space else 1
-        sizes = [Entry(f"{name}, C = {channels}", space, genotype, channels, cells, rate) for channels in WIDTHS]
+        sizes = [NetworkSpec(f"{name}, C = {channels}", space, genotype, channels, cells, rate) for channels in WIDTHS]
         return min(sizes, key=lambda entry: abs(math.log(networks.macs(entry) / (factor * target))))
 
     residual = RESIDUAL.format(stride)
@@ -186,20 +186,20 @@ def entries_for(config: AutoConfig, networks: Networks, target: float) -> list[E
     return list({entry[1:]: entry for entry in found}.values())
 
 
-def baselines_of(config: AutoConfig, networks: Networks) -> list[Entry]:
+def baselines_of(config: AutoConfig, networks: Networks) -> list[NetworkSpec]:
     """Return the networks that a user would train without a search."""
     cell = config.channels, config.cells
     return [
-        Entry("largest cell", config.space, str(networks.largest), *cell),
-        Entry("best-ranked cell", config.space, BEST_RANKED, *cell),
-        Entry("plain CNN, 32-64-128", "convnet", PLAIN.format(1), 32),
+        NetworkSpec("largest cell", config.space, str(networks.largest), *cell),
+        NetworkSpec("best-ranked cell", config.space, BEST_RANKED, *cell),
+        NetworkSpec("plain CNN, 32-64-128", "convnet", PLAIN.format(1), 32),
     ]
 
 
-def probed(networks: Networks) -> list[Entry]:
+def probed(networks: Networks) -> list[NetworkSpec]:
     """Return two networks, a narrow and a wide one, on which the speed of the machine is measured."""
     stride = 2 if min(networks.splits.image_size) >= LARGE_IMAGE else 1
-    return [Entry("probe", "convnet", RESIDUAL.format(stride), channels) for channels in PROBED_CHANNELS]
+    return [NetworkSpec("probe", "convnet", RESIDUAL.format(stride), channels) for channels in PROBED_CHANNELS]
 
 
 def cost_model(networks: Networks, seconds: Sequence[float], batch: int) -> tuple[float, float]:
@@ -225,22 +225,22 @@ class Networks:
 
     def __init__(self, name: str, space: Space[Any], splits: Splits) -> None:
         self.spaces, self.splits, self.largest = {name: space}, splits, largest(space)
-        self.counted: dict[Entry, int] = {}
+        self.counted: dict[NetworkSpec, int] = {}
 
-    def genotype(self, entry: Entry) -> Any:
+    def genotype(self, entry: NetworkSpec) -> Any:
         """Return the architecture of an entry; of a cell that is not chosen yet, the largest cell."""
         if entry.space not in self.spaces:
             self.spaces[entry.space] = spaces.space(entry.space)
         return self.spaces[entry.space].parse(entry.genotype) if entry.genotype != BEST_RANKED else self.largest
 
-    def build(self, entry: Entry) -> nn.Module:
+    def build(self, entry: NetworkSpec) -> nn.Module:
         genotype = self.genotype(entry)
         network: nn.Module = self.spaces[entry.space].build(
             genotype, **network_shape(self.splits, entry.channels, entry.cells)
         )
         return network
 
-    def macs(self, entry: Entry) -> int:
+    def macs(self, entry: NetworkSpec) -> int:
         """Count the multiply-adds of a network for one image."""
         if entry not in self.counted:
             with torch.device("meta"):

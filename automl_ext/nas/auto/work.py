@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from automl_ext.data.images import Split, Splits, draw_stratified
-from automl_ext.nas.auto.plan import AutoConfig, Entry, Networks, probed
+from automl_ext.nas.auto.plan import AutoConfig, Networks, NetworkSpec, probed
 from automl_ext.nas.auto.trainee import Recipe, Trainee
 from automl_ext.nas.costs import count_parameters
 from automl_ext.nas.ensembles.ensemble import log_probabilities
@@ -110,7 +110,7 @@ class Worker(NamedTuple):
     images: Images
     candidates: list[Any]
 
-    def work(self, task: Task, entry: Entry | None, recipe: Recipe, state: dict[str, Any] | None) -> Finished:
+    def work(self, task: Task, entry: NetworkSpec | None, recipe: Recipe, state: dict[str, Any] | None) -> Finished:
         """Do a task.
 
         Args:
@@ -147,7 +147,7 @@ class Worker(NamedTuple):
         return Finished(job.seconds, table={**columns, "seconds": torch.from_numpy(table.seconds)})
 
     def train(
-        self, task: Task, entry: Entry, recipe: Recipe, state: dict[str, Any] | None, device: torch.device
+        self, task: Task, entry: NetworkSpec, recipe: Recipe, state: dict[str, Any] | None, device: torch.device
     ) -> Finished:
         """Train a network until a step, and measure the average of its weights."""
         seed = derived_seed(self.config.seed, 100 + task.entry)

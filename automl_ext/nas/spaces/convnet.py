@@ -130,7 +130,7 @@ class ConvNet(nn.Module):
                 layers.append(nn.MaxPool2d(2, ceil_mode=True))
             layers.append(convolution(width, width := channels << stage, stride if residual else 1, affine))
             for _ in range(depth * cells - (not residual)):
-                layers.append(Residual(width, affine) if residual else convolution(width, width, 1, affine))
+                layers.append(SkipBlock(width, affine) if residual else convolution(width, width, 1, affine))
         self.layers = nn.Sequential(*layers)
         self.classifier = nn.Linear(width, num_classes)
 
@@ -142,10 +142,10 @@ class ConvNet(nn.Module):
 
     def paths(self) -> Iterator[nn.Module]:
         """Iterate over the branches of the residual blocks, which drop-path may drop."""
-        yield from (layer.branch for layer in self.layers if isinstance(layer, Residual))
+        yield from (layer.branch for layer in self.layers if isinstance(layer, SkipBlock))
 
 
-class Residual(nn.Module):
+class SkipBlock(nn.Module):
     """A residual block of two 3×3 convolutions."""
 
     def __init__(self, channels: int, affine: bool) -> None:

@@ -14,7 +14,7 @@ pytest.importorskip("sklearn", reason="the digits data are scikit-learn's")
 from automl_ext.nas.auto import auto as auto_module
 from automl_ext.nas.auto.auto import Race, auto, prepare_race
 from automl_ext.nas.auto.entrant import Entrant
-from automl_ext.nas.auto.plan import RACE, AutoConfig, Entry, Plan, halving, largest
+from automl_ext.nas.auto.plan import RACE, AutoConfig, NetworkSpec, Plan, halving, largest
 from automl_ext.nas.auto.work import Worker
 from automl_ext.nas.export.export import export, load_network
 from automl_ext.nas.plot import plot_run
@@ -33,7 +33,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> None:
         return 0.05 * trainee.step
 
     def plan(configuration: AutoConfig, *_: Any) -> Plan:
-        entries = [Entry(f"plain, C = {c}", "convnet", "plain-s1-1-1-1", c) for c in (4, 6)]
+        entries = [NetworkSpec(f"plain, C = {c}", "convnet", "plain-s1-1-1-1", c) for c in (4, 6)]
         return Plan(entries, halving(2, RACE * configuration.budget), [0.05, 0.05])
 
     monkeypatch.setattr(Worker, "seconds", seconds)
@@ -94,7 +94,7 @@ def test_an_interrupted_search_ends_alike(tmp_path: Path, clock: None, steps: in
 def race(losses: list[list[float]], rates: tuple[float, ...] = (), **options: Any) -> Race:
     """Return a race of networks whose losses are known."""
     found = prepare_race(config(**options), None, None)
-    entries = [Entry(f"network {i}", "convnet", "plain-s1-1-1-1", 4 + i) for i in range(len(losses))]
+    entries = [NetworkSpec(f"network {i}", "convnet", "plain-s1-1-1-1", 4 + i) for i in range(len(losses))]
     for i, rate in enumerate(rates):
         entries[i] = entries[i]._replace(channels=4, rate=rate)
     found.plan = Plan(entries, halving(len(entries), 8.0), [0.1] * len(entries))

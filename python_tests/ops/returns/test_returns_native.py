@@ -26,8 +26,9 @@ def batch(name, T, B, **kwargs):
 def outputs_and_gradients(name, data):
     inputs = {n: x.clone().requires_grad_() if x.is_floating_point() else x for n, x in data.items()}
     out = tup(FAMILY[name][1](inputs))
-    # Weights that do not depend on the rounding of y, which they would multiply.
-    loss = sum((y * torch.arange(y.numel()).cos().reshape(y.shape).to(y)).sum() for y in out if y.requires_grad)
+    # Weights per step: weights that depend on y would multiply its rounding.
+    weights = [torch.arange(len(y)).cos().to(y).reshape(-1, *[1] * (y.dim() - 1)) for y in out]
+    loss = sum((y * weight).sum() for y, weight in zip(out, weights, strict=True) if y.requires_grad)
     if isinstance(loss, torch.Tensor):
         loss.backward()
     return [y.detach() for y in out] + [x.grad for x in inputs.values() if x.grad is not None]
