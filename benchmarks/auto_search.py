@@ -46,7 +46,7 @@ def shapes(count: int = 600, side: int = 32, seed: int = 0) -> tuple[np.ndarray,
         else:
             inside = (v > -0.6 * radius) & (1.7 * abs(u) + v < 1.1 * radius)
         ground, color = rng.uniform(0, 255, (2, 3))
-        picture = np.where(inside[..., None], color, ground) + rng.normal(0, 60, (side, side, 3))
+        picture = np.where(inside[..., None], color, ground) + rng.normal(0, 25, (side, side, 3))
         images[i] = picture.clip(0, 255)
     return images, labels
 

@@ -33,7 +33,7 @@ def _wide(x: Tensor) -> Tensor:
 
 def _vjp(function: Callable[..., Any], inputs: Sequence[Tensor], grads: Grads) -> tuple[Tensor, ...]:
     """Return the gradients of ``inputs`` from those of the outputs of ``function``; None is zero."""
-    outputs, gradients_of = torch.func.vjp(lambda *x: _as_tuple(function(*x)), *inputs)
+    outputs, gradients_of, *_ = torch.func.vjp(lambda *x: _as_tuple(function(*x)), *inputs)
     given = tuple(torch.zeros_like(y) if g is None else g for y, g in zip(outputs, grads, strict=True))
     gradients: tuple[Tensor, ...] = gradients_of(given)
     return gradients
@@ -289,7 +289,7 @@ def _gru_cell(needs: Any, grads: Grads, x: Tensor, *rest: Any) -> Any:
     return tuple(g if n else None for g, n in zip(result, needs, strict=True))
 
 
-_library = torch.library.Library("automl_ext", "FRAGMENT")  # what it registers goes with it
+_library: Any = torch.library.Library("automl_ext", "FRAGMENT")  # type: ignore[no-untyped-call] # what it registers goes with it
 
 
 def register() -> None:

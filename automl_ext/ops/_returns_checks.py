@@ -93,7 +93,8 @@ def check_rate(value: Any, name: str, op: str, rewards: Tensor) -> float | Tenso
     if not broadcasts(value, rewards.shape):
         expected = f"a shape that broadcasts to that of rewards {tuple(rewards.shape)}"
         raise ValueError(f"{op}: {name}: expected {expected}, got {tuple(value.shape)}")
-    return value.expand(rewards.shape)
+    expanded: Tensor = value.expand(rewards.shape)
+    return expanded
 
 
 def check_time_dim(op: str, time_dim: int, rewards: Tensor) -> int:

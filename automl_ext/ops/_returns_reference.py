@@ -137,11 +137,14 @@ def n_step_returns(
     cut, live, valid, g = _steps(rewards, terminated, truncated, valid, gamma, discounts)
     r = _keep(rewards, valid)
     returns, product = r, g  # product: of the discounts of the window's steps
-    powers = discounts is None and not isinstance(gamma, Tensor)  # of one number, as the kernel rounds them
+    number = gamma if discounts is None and not isinstance(gamma, Tensor) else None
     open_ = ~cut  # whether the window that starts at t extends to t + k
     for k in range(1, min(n, r.shape[0])):
-        returns = returns + torch.where(open_, (gamma**k if powers else product) * _ahead(r, k), 0)
-        longer = _keep(torch.full_like(g, gamma ** (k + 1)), _ahead(live, k)) if powers else product * _ahead(g, k)
+        returns = returns + torch.where(open_, (product if number is None else number**k) * _ahead(r, k), 0)
+        if number is None:
+            longer = product * _ahead(g, k)
+        else:  # powers of the number, as the kernel rounds them
+            longer = torch.where(_ahead(live, k), number ** (k + 1), 0.0).to(g)
         product = torch.where(open_, longer, product)
         last = last + open_.long()
         open_ = open_ & ~_ahead(cut, k)

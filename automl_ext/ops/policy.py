@@ -197,9 +197,9 @@ def loss_reference(
     """Compute :func:`policy_gradient_loss` by PyTorch's own ops."""
     dtype = log_probs.dtype
     log_probs, entropy, values = (x if dtype == torch.float64 else x.float() for x in (log_probs, entropy, values))
-    a, target, old_log_probs, old_values, weights = (
-        x if x is None else x.detach().to(log_probs.dtype)
-        for x in (advantages, returns, old_log_probs, old_values, weights)
+    a, target = (x.detach().to(log_probs.dtype) for x in (advantages, returns))
+    old_log_probs, old_values, weights = (
+        x if x is None else x.detach().to(log_probs.dtype) for x in (old_log_probs, old_values, weights)
     )
     gain = a * log_probs
     if old_log_probs is not None:

@@ -6,6 +6,7 @@ The rate is constant after a warm-up, so that nothing is lost when a network goe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,7 +58,7 @@ class Trainee:
         self.average = AveragedModel(network, multi_avg_fn=running_average, use_buffers=True)
         decayed = [p for p in network.parameters() if p.ndim > 1]
         others = [p for p in network.parameters() if p.ndim <= 1]  # of batch norms, and biases
-        groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
         self.optimizer = torch.optim.SGD(groups, lr=1.0, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY, nesterov=True)
         self.step, self.epochs, self.clock = 0, 0.0, Clock()
 
@@ -123,9 +124,9 @@ def rate(lr: float, step: int, end: int | None) -> float:
     return value if end is None else value * min(1.0, (end - step) / (DECAY * end))
 
 
-def running_average(average: list[Tensor], current: list[Tensor], count: Tensor) -> None:
+def running_average(average: Sequence[Tensor], current: Sequence[Tensor], count: Tensor | int) -> None:
     """Move an average of ``count`` steps towards the current values (Shamir & Zhang 2013, polynomial decay)."""
     if average[0].is_floating_point():
-        torch._foreach_lerp_(average, current, WINDOW / (float(count) + WINDOW))
+        torch._foreach_lerp_(list(average), list(current), WINDOW / (float(count) + WINDOW))
     else:
-        torch._foreach_copy_(average, current)
+        torch._foreach_copy_(list(average), list(current))

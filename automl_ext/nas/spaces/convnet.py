@@ -121,7 +121,7 @@ class ConvNet(nn.Module):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         residual = genotype.kind == "residual"
-        width, layers = in_channels, []
+        width, layers = in_channels, nn.Sequential()
         if residual and genotype.stride == 2:  # a few channels at full size, before it is halved
             layers.append(convolution(width, width := max(channels // 2, 1), 1, affine))
         for stage, depth in enumerate(genotype.depths):
@@ -131,7 +131,7 @@ class ConvNet(nn.Module):
             layers.append(convolution(width, width := channels << stage, stride if residual else 1, affine))
             for _ in range(depth * cells - (not residual)):
                 layers.append(SkipBlock(width, affine) if residual else convolution(width, width, 1, affine))
-        self.layers = nn.Sequential(*layers)
+        self.layers = layers
         self.classifier = nn.Linear(width, num_classes)
 
     def forward(self, x: Tensor) -> Tensor:

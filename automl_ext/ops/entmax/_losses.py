@@ -94,7 +94,7 @@ def _constant(alpha: float | Tensor, X: Tensor, op: str, low: float, above: bool
 
 
 def _has_tangent(x: Tensor) -> bool:
-    return _native.forward_mode() and forward_ad.unpack_dual(x).tangent is not None
+    return _native.forward_mode() and forward_ad.unpack_dual(x).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def _gini_entropy(p: Tensor) -> Tensor:
