@@ -144,7 +144,7 @@ def n_step_returns(
         if number is None:
             longer = product * _ahead(g, k)
         else:  # powers of the number, as the kernel rounds them
-            longer = torch.where(_ahead(live, k), number ** (k + 1), 0.0).to(g)
+            longer = torch.where(_ahead(live, k), torch.full_like(g, number ** (k + 1)), 0)
         product = torch.where(open_, longer, product)
         last = last + open_.long()
         open_ = open_ & ~_ahead(cut, k)

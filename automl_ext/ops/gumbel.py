@@ -266,6 +266,8 @@ def split_tau(tau: float | Tensor, logits: Tensor, op: str, dim: int = 0) -> tup
     if isinstance(tau, Tensor):
         if not tau.is_floating_point() or not is_dense(tau):
             raise TypeError(f"{op}: tau: expected a float or a float tensor, got {describe(tau)}")
+        if tau.ndim > 0:  # one per row: PyTorch computes with it
+            check_float_tensor(tau, "tau", op)
         if tau.device != logits.device:
             raise wrong_device(tau, "tau", op, logits)
         if _is_plain_cpu(tau):

@@ -5,6 +5,7 @@
 #include <torch/headeronly/core/ScalarType.h>
 #include <torch/headeronly/util/HeaderOnlyArrayRef.h>
 
+#include <algorithm>
 #include <optional>
 #include <stdexcept>
 #include <string>
@@ -18,6 +19,8 @@ namespace automl_ext::abi {
 
 using torch::headeronly::ScalarType;
 using IntList = torch::headeronly::HeaderOnlyArrayRef<int64_t>;
+// torch 2.11 has no comparison of them.
+inline bool equal(IntList a, IntList b) { return std::equal(a.begin(), a.end(), b.begin(), b.end()); }
 
 // Throws if a function of torch's C interface failed.
 inline void check(AOTITorchError error) {

@@ -48,7 +48,8 @@ inline void check_like(const char* op, const char* name, const Tensor& x, const 
   check_device(op, name, x, like);
   CHECK_TYPE(x.scalar_type() == like.scalar_type(), op, ": ", name, ": expected a ", like.scalar_type(),
              " tensor, got ", x.scalar_type());
-  CHECK_VALUE(x.sizes() == like.sizes(), op, ": ", name, ": expected shape ", like.sizes(), ", got ", x.sizes());
+  CHECK_VALUE(abi::equal(x.sizes(), like.sizes()), op, ": ", name, ": expected shape ", like.sizes(), ", got ",
+              x.sizes());
 }
 
 inline bool is_floating_point(const Tensor& x) {

@@ -18,7 +18,7 @@ inline Tensor dense(const Tensor& x) {
 
 // x as dense memory with the strides of `like`, so that the kernels run one flat loop over all arrays.
 inline Tensor dense_like(const Tensor& x, const Tensor& like) {
-  if (x.strides() == like.strides()) return x;
+  if (abi::equal(x.strides(), like.strides())) return x;
   const Tensor copy = empty_like(like);
   copy_to(copy, x);
   return copy;

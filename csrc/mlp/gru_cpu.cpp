@@ -14,7 +14,7 @@ Tensor checked(const char* name, const Tensor& y, IntList shape, const Tensor& l
   check_device(kOp, name, y, like);
   CHECK_TYPE(y.scalar_type() == like.scalar_type(), kOp, ": ", name, ": expected ", like.scalar_type(), " as x, got ",
              y.scalar_type());
-  CHECK_VALUE(y.sizes() == shape, kOp, ": ", name, ": expected shape ", shape, ", got ", y.sizes());
+  CHECK_VALUE(abi::equal(y.sizes(), shape), kOp, ": ", name, ": expected shape ", shape, ", got ", y.sizes());
   return y.stride(-1) == 1 || y.size(-1) <= 1 ? y : contiguous(y);
 }
 

@@ -301,7 +301,8 @@ std::vector<Tensor> mlp_backward(const Tensor& grad, const Tensor& x, TensorList
     check_device("mlp backward", name, given, x);
     CHECK_TYPE(given.scalar_type() == x.scalar_type(), "mlp backward: ", name, ": expected ", x.scalar_type(), ", got ",
                given.scalar_type());
-    CHECK_VALUE(given.sizes() == shape, "mlp backward: ", name, ": expected shape ", shape, ", got ", given.sizes());
+    CHECK_VALUE(abi::equal(given.sizes(), shape), "mlp backward: ", name, ": expected shape ", shape, ", got ",
+                given.sizes());
   };
   check("grad", grad, sizes);
   check("kept", kept, {call.networks * call.rows * call.kept});

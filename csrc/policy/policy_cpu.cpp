@@ -22,7 +22,8 @@ Tensor checked_actions(const Tensor& logits, const Tensor& actions) {
   check_device(kCategorical, "actions", actions, logits);
   CHECK_TYPE(actions.scalar_type() == ScalarType::Long, kCategorical, ": actions: expected an int64 tensor, got ",
              actions.scalar_type());
-  CHECK_VALUE(actions.sizes() == shape, kCategorical, ": actions: expected shape ", shape, ", got ", actions.sizes());
+  CHECK_VALUE(abi::equal(actions.sizes(), shape), kCategorical, ": actions: expected shape ", shape, ", got ",
+              actions.sizes());
   Tensor rows = contiguous(actions);
   const int64_t* const each = rows.const_data_ptr<int64_t>();
   for (int64_t i = 0, n = rows.numel(); i < n; ++i)
@@ -52,8 +53,9 @@ Tensor categorical_backward(Optional grad_log_probs, Optional grad_entropy, cons
   const Tensor a = checked_actions(logits, actions), x = contiguous(logits);
   const auto checked = [&](const char* name, Optional grad) {
     if (!grad) return Tensor();
-    CHECK_VALUE(grad->scalar_type() == x.scalar_type() && grad->device() == x.device() && grad->sizes() == a.sizes(),
-                kCategorical, ": ", name, ": expected a tensor like log_probs");
+    CHECK_VALUE(
+        grad->scalar_type() == x.scalar_type() && grad->device() == x.device() && abi::equal(grad->sizes(), a.sizes()),
+        kCategorical, ": ", name, ": expected a tensor like log_probs");
     return contiguous(*grad);
   };
   const Tensor of_log_probs = checked("grad_log_probs", grad_log_probs),

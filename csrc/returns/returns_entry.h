@@ -63,7 +63,8 @@ class Arrays {
   }
   const void* checked(const Tensor& x, const char* name) {
     check_device(op_, name, x, like_);
-    CHECK_VALUE(x.sizes() == like_.sizes(), op_, ": ", name, ": expected shape ", like_.sizes(), ", got ", x.sizes());
+    CHECK_VALUE(abi::equal(x.sizes(), like_.sizes()), op_, ": ", name, ": expected shape ", like_.sizes(), ", got ",
+                x.sizes());
     if (x.is_contiguous()) return x.const_data_ptr();
     kept_.push_back(contiguous(x));
     return kept_.back().const_data_ptr();

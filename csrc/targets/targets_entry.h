@@ -19,7 +19,7 @@ inline Tensor per_row(const char* op, const char* name, const Tensor& x, const T
   const auto shape = rows.sizes().slice(0, rows.dim() - 1);
   check_device(op, name, x, rows);
   CHECK_TYPE(x.scalar_type() == type, op, ": ", name, ": expected a ", type, " tensor, got ", x.scalar_type());
-  CHECK_VALUE(x.sizes() == shape, op, ": ", name, ": expected shape ", shape, ", got ", x.sizes());
+  CHECK_VALUE(abi::equal(x.sizes(), shape), op, ": ", name, ": expected shape ", shape, ", got ", x.sizes());
   return contiguous(x);
 }
 

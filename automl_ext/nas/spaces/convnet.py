@@ -121,7 +121,7 @@ class ConvNet(nn.Module):
             if value < 1:
                 raise ValueError(f"{name}: expected at least 1, got {value}")
         residual = genotype.kind == "residual"
-        width, layers = in_channels, nn.Sequential()
+        width, layers = in_channels, nn.ModuleList()
         if residual and genotype.stride == 2:  # a few channels at full size, before it is halved
             layers.append(convolution(width, width := max(channels // 2, 1), 1, affine))
         for stage, depth in enumerate(genotype.depths):
@@ -137,7 +137,9 @@ class ConvNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type == "cpu":
             x = torch.empty_like(x, memory_format=torch.channels_last).copy_(x)  # faster on the CPU
-        logits: Tensor = self.classifier(self.layers(x).mean((2, 3)))
+        for layer in self.layers:
+            x = layer(x)
+        logits: Tensor = self.classifier(x.mean((2, 3)))
         return logits
 
     def paths(self) -> Iterator[nn.Module]:
