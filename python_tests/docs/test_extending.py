@@ -226,7 +226,9 @@ def test_another_distribution_adds_a_strategy_an_algorithm_and_a_space(
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.stdout == "True True False\n", done.stderr
     monkeypatch.syspath_prepend(str(distribution))
-    with pytest.raises(UserError, match="expected one of nb201, darts, darts-frc, renas, convnet, chain, or MODULE:CLASS"):
+    with pytest.raises(
+        UserError, match="expected one of nb201, darts, darts-frc, renas, convnet, chain, or MODULE:CLASS"
+    ):
         space("chian")
 
 
