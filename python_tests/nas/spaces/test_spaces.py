@@ -212,7 +212,7 @@ def test_decode_rejects_invalid_indices(name: str) -> None:
 
 
 def test_unknown_space() -> None:
-    text = "--space: expected one of nb201, darts, darts-frc, renas, or MODULE:CLASS, got 'dart'"
+    text = "--space: expected one of nb201, darts, darts-frc, renas, convnet, or MODULE:CLASS, got 'dart'"
     with pytest.raises(UserError, match=text):
         space("dart")
 
