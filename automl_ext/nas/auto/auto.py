@@ -55,6 +55,7 @@ from automl_ext.training.seeding import derived_seed
 VERSION = 3  # of the state in a checkpoint
 FIRST_STEPS = 8  # of a baseline
 MEASURED = 0.2  # part of the budget after which the last step of a training is set
+LEARNED = 0.2  # part of the accuracy above chance from which on a network tells whether images may be mirrored
 FLIPS = 0.8  # images are mirrored if this part of the accuracy above chance is left on mirrored ones
 PART = 5.0  # seconds that a task takes
 SAVE_EVERY = 2.0  # seconds between checkpoints
@@ -238,7 +239,9 @@ class Race:
         twins = [e for e in self.entrants if e.entry[1:5] == first[1:5] and not e.baseline]
         chance = 1 / self.networks.splits.num_classes
         mirrored, plain = best.mirrored
-        flip = mirrored - chance >= FLIPS * (plain - chance) if self.config.flip is None else self.config.flip
+        learned = plain - chance >= LEARNED * (1 - chance)  # else it recognizes no image, mirrored or not
+        found = learned and mirrored - chance >= FLIPS * (plain - chance)
+        flip = found if self.config.flip is None else self.config.flip
         return min(twins, key=lambda e: e.losses[0]).entry.rate, flip
 
     def recipe_for(self, entrant: Entrant) -> Recipe:

@@ -120,13 +120,13 @@ def test_of_one_network_with_several_rates_the_best_stays_and_all_take_its_rate(
     assert found.recipe_for(found.entrants[3]).lr == pytest.approx(2.5 * found.recipe.lr)
 
 
-@pytest.mark.parametrize(("mirrored", "flip"), [(0.85, True), (0.4, False)])
-def test_images_are_mirrored_if_mirrored_ones_are_recognized(mirrored: float, flip: bool) -> None:
+@pytest.mark.parametrize(("mirrored", "plain", "flip"), [(0.85, 0.9, True), (0.4, 0.9, False), (0.2, 0.21, False)])
+def test_images_are_mirrored_if_mirrored_ones_are_recognized(mirrored: float, plain: float, flip: bool) -> None:
     found = race([[0.2], [0.4]])
-    found.entrants[0].mirrored = (mirrored, 0.9)
+    found.entrants[0].mirrored = (mirrored, plain)
     assert found.recipe_for(found.entrants[0]).flip is flip
     given = race([[0.2], [0.4]], flip=not flip)
-    given.entrants[0].mirrored = (mirrored, 0.9)
+    given.entrants[0].mirrored = (mirrored, plain)
     assert given.recipe_for(given.entrants[0]).flip is not flip
 
 
