@@ -33,7 +33,7 @@ namespace {
 // The start of torch's THPVariable. connect() checks it.
 struct PythonTensor {
   PyObject_HEAD
-#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 13
+#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 11
       c10::MaybeOwned<at::Tensor>
           tensor;
   const at::Tensor& get() const { return *tensor; }
