@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from automl_ext.data.images import Splits
 from automl_ext.nas.auto.entrant import Entrant
 from automl_ext.nas.auto.plan import Networks
 from automl_ext.nas.auto.trainee import Recipe
-from automl_ext.nas.auto.work import HELD_LEAST, Images, right
+from automl_ext.nas.auto.work import HELD_LEAST, right
+from automl_ext.nas.ensembles.ensemble import measure_votes
 from automl_ext.nas.training.result import KEYS, class_report, count_pairs, network_facts
 from automl_ext.training.ensembles.selection import greedy_selection, likelihoods, log_loss
 
@@ -21,7 +23,7 @@ GAIN = 0.02  # an ensemble is made if it lowers the validation log-loss by this 
 
 def summarize(
     networks: Networks,
-    images: Images,
+    images: Splits,
     winner: Entrant,
     entrants: Sequence[Entrant],
     recipe: Recipe,
@@ -84,7 +86,7 @@ def summarize(
     }
 
 
-def row(entrant: Entrant, networks: Networks, images: Images, seconds: float) -> dict[str, Any]:
+def row(entrant: Entrant, networks: Networks, images: Splits, seconds: float) -> dict[str, Any]:
     """Return the row of a trained network. Its validation figures are those before it was trained on these images."""
     valid, test = entrant.snapshots[-1]
     if len(images.valid.labels) < HELD_LEAST and len(entrant.snapshots) > 1:
@@ -109,19 +111,14 @@ def race_row(entrant: Entrant) -> dict[str, Any]:
     return {"name": entrant.entry.name, "genotype": entrant.entry.genotype, **facts, "valid_log_loss": entrant.losses}
 
 
-def accuracies(votes: list[int], members: Sequence[tuple[Tensor, Tensor]], images: Images) -> dict[str, float]:
+def accuracies(votes: list[int], members: Sequence[tuple[Tensor, Tensor]], images: Splits) -> dict[str, float]:
     """Return the accuracies and log-losses of an average of (validation, test) log-probabilities."""
     valid, test = (torch.stack(part).double().exp() for part in zip(*members, strict=True))
-    weights = torch.tensor(votes, dtype=torch.float64) / sum(votes)
-    averages = {name: torch.tensordot(weights, p, 1) for name, p in (("valid", valid), ("test", test))}
-    labels = {"valid": images.valid.labels, "test": images.test.labels}
-    return {f"{name}_accuracy": right(p, labels[name]) for name, p in averages.items()} | {
-        f"{name}_log_loss": log_loss(p, labels[name]) for name, p in averages.items()
-    }
+    return {key: value for key, value in measure_votes(votes, valid, test, images).items() if key != "votes"}
 
 
 def choose_ensemble(
-    winner: Entrant, entrants: Sequence[Entrant], images: Images
+    winner: Entrant, entrants: Sequence[Entrant], images: Splits
 ) -> tuple[list[int], list[tuple[Entrant, int]]]:
     """Select snapshots of the networks of the race by the log-loss of their average on the validation images.
 
@@ -145,7 +142,7 @@ def choose_ensemble(
     return [v for v, _ in kept], [m for _, m in kept]
 
 
-def trajectory(entrant: Entrant, images: Images, start: float) -> list[dict[str, float]]:
+def trajectory(entrant: Entrant, images: Splits, start: float) -> list[dict[str, float]]:
     """Return the cost and the test accuracy after each measurement of a network.
 
     Args:
@@ -157,7 +154,7 @@ def trajectory(entrant: Entrant, images: Images, start: float) -> list[dict[str,
     ]
 
 
-def best_so_far(entrant: Entrant, networks: Networks, images: Images) -> dict[str, Any]:
+def best_so_far(entrant: Entrant, networks: Networks, images: Splits) -> dict[str, Any]:
     """Return the contents of ``best.json``, with the entries of ``result.json`` that an export needs."""
     return {
         "genotype": str(networks.genotype(entrant.entry)),

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from automl_ext.data.images import Split
-from automl_ext.nas.training.batches import augment, cutout, epoch_batches, take
+from automl_ext.nas.training.batches import augment, epoch_batches, take
 from automl_ext.training.machine.clock import Clock
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import derived_seed, generator
@@ -34,14 +34,12 @@ class Recipe:
     Attributes:
         shift: largest shift of an image, in pixels.
         flip: mirror each image with probability 1/2.
-        cutout: side of a square that is set to zero, in pixels.
     """
 
     lr: float
     batch_size: int
     shift: int
     flip: bool
-    cutout: int = 0
 
 
 class Trainee:
@@ -70,7 +68,7 @@ class Trainee:
         """
         losses: list[Tensor] = []
         size = len(images.labels)
-        per_epoch = len(epoch_batches(size, recipe.batch_size, generator(0)))
+        per_epoch = max(size // recipe.batch_size, 1)  # as epoch_batches divides them
         batches, drawn = [], -1
         self.network.train()
         with self.clock:
@@ -88,8 +86,7 @@ class Trainee:
     def update(self, batch: Split, recipe: Recipe, lr: float) -> Tensor:
         """Do one step on a batch. Return the loss."""
         random = generator(derived_seed(self.seed, 1, self.step))
-        images = cutout(augment(batch.images, recipe.shift, recipe.flip, random), recipe.cutout, random)
-        logits = self.network(images)
+        logits = self.network(augment(batch.images, recipe.shift, recipe.flip, random))
         loss = F.cross_entropy(logits, batch.labels, self.class_weights, label_smoothing=LABEL_SMOOTHING)
         for group in self.optimizer.param_groups:
             group["lr"] = lr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
@@ -25,29 +26,11 @@ PROBE_STEPS = 4
 CHUNK = 20  # number of cells that are scored in one task
 
 
-class Images(NamedTuple):
-    """The images of a search.
+def divide(splits: Splits, seed: int) -> Splits:
+    """Divide the images that are not for the test again, stratified by class.
 
-    Attributes:
-        train: for the trainings.
-        valid: for all choices. If they are fewer than HELD_LEAST, the last part of a training uses them too.
-        everything: both.
-    """
-
-    train: Split
-    valid: Split
-    everything: Split
-    test: Split
-
-    def last(self) -> Split:
-        """Return the images of the last part of a training."""
-        return self.everything if len(self.valid.labels) < HELD_LEAST else self.train
-
-
-def divide(splits: Splits, seed: int) -> Images:
-    """Divide the images that are not for the test, stratified by class.
-
-    A tenth is for validation, but at least HELD_LEAST images, of few images at most HELD_MOST_SHARE.
+    A tenth is for validation, but at least HELD_LEAST images, of few images at most HELD_MOST_SHARE. The validation
+    images are for all choices, the others for the trainings.
     """
     both = train_and_valid(splits)
     size = len(both.labels)
@@ -55,7 +38,12 @@ def divide(splits: Splits, seed: int) -> Images:
     held = draw_stratified(both.labels, max(round(HELD_SHARE * size), least, 1), generator(seed))
     rest = torch.ones(size, dtype=torch.bool)
     rest[held] = False
-    return Images(take(both, rest.nonzero().flatten()), take(both, held), both, splits.test)
+    return replace(splits, train=take(both, rest.nonzero().flatten()), valid=take(both, held))
+
+
+def last_images(images: Splits) -> Split:
+    """Return the images of the last part of a training: those for validation too if they are fewer than HELD_LEAST."""
+    return train_and_valid(images) if len(images.valid.labels) < HELD_LEAST else images.train
 
 
 class Task(NamedTuple):
@@ -107,7 +95,7 @@ class Worker(NamedTuple):
 
     config: AutoConfig
     networks: Networks
-    images: Images
+    images: Splits
     candidates: list[Any]
 
     def work(self, task: Task, entry: NetworkSpec | None, recipe: Recipe, state: dict[str, Any] | None) -> Finished:
@@ -158,7 +146,7 @@ class Worker(NamedTuple):
         trainee = Trainee(self.networks.build(entry).to(device), seed, weights)
         if state is not None:
             trainee.load_state_dict(state)
-        images = to_device(self.images.last() if task.last else self.images.train, device)
+        images = to_device(last_images(self.images) if task.last else self.images.train, device)
         before = self.seconds(trainee, device)
         loss = trainee.train(images, recipe, task.until, task.end)
         network = trainee.average.module.eval()

@@ -19,7 +19,7 @@ from automl_ext.nas.auto.plan import (
     probed,
     text_of,
 )
-from automl_ext.nas.auto.work import HELD_LEAST, divide
+from automl_ext.nas.auto.work import HELD_LEAST, divide, last_images
 from automl_ext.nas.spaces.registry import space
 
 
@@ -98,4 +98,4 @@ def test_validation_images_are_stratified_and_apart(count: int, held: int) -> No
     assert torch.bincount(images.valid.labels).tolist() == [held // 4] * 4
     drawn = torch.cat([images.train.images, images.valid.images]).flatten()
     assert torch.equal(drawn.sort().values, marks.flatten())
-    assert len(images.last().labels) == (count if held < HELD_LEAST else count - held)
+    assert len(last_images(images).labels) == (count if held < HELD_LEAST else count - held)
