@@ -32,15 +32,7 @@ namespace {
 
 // The start of torch's THPVariable. connect() checks it.
 struct PythonTensor {
-  PyObject_HEAD
-#if TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR < 11
-      c10::MaybeOwned<at::Tensor>
-          tensor;
-  const at::Tensor& get() const { return *tensor; }
-#else
-      at::Tensor tensor;
-  const at::Tensor& get() const { return tensor; }
-#endif
+  PyObject_HEAD at::Tensor tensor;
 };
 
 // The start of torch's THPGenerator.
@@ -59,7 +51,7 @@ const at::Tensor& tensor(PyObject* x) {
   const int is = PyObject_IsInstance(x, THPVariableClass);
   if (is < 0) throw PythonError();
   if (!is) wrong("expected a tensor");
-  return reinterpret_cast<PythonTensor*>(x)->get();
+  return reinterpret_cast<PythonTensor*>(x)->tensor;
 }
 
 std::optional<at::Tensor> optional(PyObject* x) {
