@@ -145,6 +145,7 @@ class PredictionError:
         errors = self.model(self.norm(observations.to(self.device).float()))
         return (errors * self.sums_norm.scale * (self.sums_norm.count > 0)).to(observations.device)
 
+    @torch.enable_grad()  # environments take their steps without gradients
     def update(self) -> None:
         """Update statistics and model with the collected steps."""
         observations, valid = (torch.stack(parts) for parts in zip(*self.seen, strict=True))  # [T, B, ...]
