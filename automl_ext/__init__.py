@@ -13,7 +13,8 @@ from automl_ext._version import __version__
 
 if TYPE_CHECKING:  # loaded at first use
     from automl_ext.ops import *  # noqa: F403
+    from automl_ext.training.machine.memory import keep_freed_memory
 
-__all__ = ["__version__", "backend", "build_info", "ops", *ops.__all__]
+__all__ = ["__version__", "backend", "build_info", "keep_freed_memory", "ops", *ops.__all__]
 
 __getattr__ = lazy(__name__)

@@ -18,6 +18,7 @@ import torch
 
 from automl_ext.parallel.backend import Death, dumps_result
 from automl_ext.training.ctrl_c import workers_ignore_ctrl_c
+from automl_ext.training.machine.memory import keep_freed_memory
 
 
 class _Handle(NamedTuple):
@@ -118,6 +119,7 @@ def _prepare(function: _InFile, threads: int) -> None:
     global _function
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(threads)
+    keep_freed_memory()
     with function.file:
         _function = function.read()
 

@@ -23,6 +23,7 @@ from automl_ext.parallel.backend import Death, dumps_result
 from automl_ext.parallel.own_modules import Files, install, own_modules
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
+from automl_ext.training.machine.memory import keep_freed_memory
 
 PAUSE = 0.5  # seconds until a call is repeated whose node has died
 GRACE = 0.5  # seconds in which calls may end before they are cancelled
@@ -193,6 +194,7 @@ def _prepare(
         os.chdir(folder)
     os.environ.update(variables)
     torch.set_num_threads(threads)
+    keep_freed_memory()
     install(modules)
     found: Callable[..., Any] = pickle.loads(function)
     return found

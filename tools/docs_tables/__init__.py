@@ -22,6 +22,7 @@ TABLES: dict[str, Callable[[], str]] = {
     function.__name__: function
     for function in (
         ops.performance,
+        ops.page_faults,
         search.nas_bench,
         search.differentiable_search,
         search.alpha_signal,

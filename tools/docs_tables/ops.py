@@ -34,6 +34,14 @@ def against(row: dict[str, Any] | None) -> str:
     return f"{ratio(row['ratio'])} {row['best']}" if row and row["best"] else "–"
 
 
+def page_faults() -> str:
+    lines = []
+    for row in load("page_faults")["rows"]:
+        name = f"`{row['op']}`, {row['instruction_set']}" if row["instruction_set"] else row["op"]
+        lines.append([name, f"{row['default_ms']:.1f}", f"{row['default_faults']:,.0f}", f"{row['kept_ms']:.2f}"])
+    return table("(1024, 1024), forward and backward | ms | page faults | ms with `keep_freed_memory()`", lines)
+
+
 def performance() -> str:
     rows = {(r["op"], tuple(r["shape"]), r["pass"]): r for r in load("bench")["rows"] if r["dtype"] == "float32"}
     lines = []

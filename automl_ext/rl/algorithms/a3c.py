@@ -34,7 +34,7 @@ from automl_ext.rl.loop.seams import Extra
 from automl_ext.rl.loop.worker_processes import WorkerProcesses, received
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
-from automl_ext.training.machine.memory import check_memory
+from automl_ext.training.machine.memory import check_memory, keep_freed_memory
 from automl_ext.training.seeding import derived_seed
 
 PROCESS = 100 << 20  # lower bound of a worker's memory in bytes, without the memory shared between processes
@@ -134,6 +134,7 @@ def work(worker: int, config: A3CConfig, shared: Shared, pipe: Connection) -> No
     The reply to a step count is (metrics, episodes, CPU seconds), or the message of a :class:`UserError`.
     """
     torch.set_num_threads(1)
+    keep_freed_memory()
     seed = derived_seed(config.seed, worker + 1, shared.steps.value)
     heartbeats = shared.heartbeats.numpy()
 

@@ -20,8 +20,10 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 def keep_freed_memory() -> None:
     """Make the C library keep freed memory, for the rest of the process.
 
-    By default it returns large blocks to the system, and allocating the same tensors in the next step causes page
-    faults. Only glibc has these settings; elsewhere this does nothing.
+    By default it returns large blocks to the system, and allocating tensors of the same size again causes page faults,
+    which often take longer than the op. The commands of automl_ext call this at their start; a script of yours can call
+    it before its first tensor. The process then keeps its largest memory until it ends. Only glibc (most Linux
+    distributions) has these settings; elsewhere this does nothing.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
