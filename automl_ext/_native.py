@@ -103,6 +103,7 @@ def _load_autograd() -> tuple[Any, str]:
 _backend: str = _check_backend(os.environ.get("AUTOML_EXT_BACKEND") or "auto", "AUTOML_EXT_BACKEND")
 _functions: ctypes.PyDLL | None = None
 _loaded, _why_not, _broken = _load()
+autograd: Any
 autograd, _autograd_in_use = _load_autograd() if _loaded else (None, "")
 _devices: frozenset[str] = frozenset()
 _warned = False
@@ -190,6 +191,20 @@ def use_native(x: torch.Tensor) -> bool:
     if not _loaded and not torch.compiler.is_compiling() and not _warned:
         _warn_once()
     return False
+
+
+def calls_directly(x: object) -> bool:
+    """Return whether to call the function of :data:`autograd` for an op on x, before any checks.
+
+    It converts its arguments faster than torch.ops, and the kernels check them too. If it raises, the caller checks the
+    arguments one by one, which gives the error for people. Not for subclasses of Tensor: they may replace ops.
+    """
+    return (
+        autograd is not None and type(x) in _PLAIN and not torch.compiler.is_compiling() and use_native(x)  # type: ignore[arg-type]
+    )
+
+
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
 def _warn_once() -> None:

@@ -36,7 +36,7 @@ def shapes(count: int = 600, side: int = 32, seed: int = 0) -> tuple[np.ndarray,
     images, labels = np.empty((count, side, side, 3), np.uint8), np.arange(count) % 3
     y, x = np.mgrid[:side, :side].astype(float)
     for i, label in enumerate(labels):
-        radius, angle = rng.uniform(5, 9), rng.uniform(0, 2 * np.pi)
+        radius, angle = rng.uniform(5.5, 10), rng.uniform(0, 2 * np.pi)
         dx, dy = x - rng.uniform(radius, side - radius), y - rng.uniform(radius, side - radius)
         u, v = dx * np.cos(angle) + dy * np.sin(angle), dy * np.cos(angle) - dx * np.sin(angle)
         if label == 0:
@@ -45,7 +45,7 @@ def shapes(count: int = 600, side: int = 32, seed: int = 0) -> tuple[np.ndarray,
             inside = np.maximum(abs(u), abs(v)) < 0.85 * radius
         else:
             inside = (v > -0.6 * radius) & (1.7 * abs(u) + v < 1.1 * radius)
-        ground, color = rng.uniform(0, 255, (2, 3))
+        ground, color = rng.uniform(0, 170, 3), rng.uniform(85, 255, 3)
         picture = np.where(inside[..., None], color, ground) + rng.normal(0, 25, (side, side, 3))
         images[i] = picture.clip(0, 255)
     return images, labels

@@ -8,6 +8,7 @@
 
 #include <ATen/core/Generator.h>
 #include <ATen/core/Tensor.h>
+#include <ATen/ops/full.h>
 #include <ATen/ops/randint.h>
 #include <c10/util/MaybeOwned.h>
 #include <torch/version.h>
@@ -16,7 +17,9 @@
 #include <limits>
 #include <optional>
 #include <stdexcept>
-#include <vector>
+#include <tuple>
+#include <type_traits>
+#include <utility>
 
 #include "common/autograd.h"
 
@@ -126,20 +129,27 @@ PyObject* call(Py_ssize_t given, Py_ssize_t count, const Body& body) {
 using TensorRef = const at::Tensor&;
 using Optional = const std::optional<at::Tensor>&;
 
-// Calls the op without the interpreter's lock.
-template <class Op, class... Args>
-auto call_op(const Op& op, const Args&... args) {
-  const WithoutGil guard;
-  return op.call(args...);
+// Turns a Python object into an argument of type T.
+template <class T>
+decltype(auto) from(PyObject* x) {
+  if constexpr (std::is_same_v<T, TensorRef>)
+    return tensor(x);
+  else if constexpr (std::is_same_v<T, Optional>)
+    return optional(x);
+  else if constexpr (std::is_same_v<T, at::TensorList>)
+    return tensors(x);
+  else if constexpr (std::is_same_v<T, double>)
+    return number(x);
+  else if constexpr (std::is_same_v<T, bool>)
+    return flag(x);
+  else
+    return integer(x);
 }
 
-template <class Signature>
-auto typed_op(const char* name) {
-  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
-}
+PyObject* to_python(TensorRef x) { return THPVariable_Wrap(x); }
 
 template <class... T>
-PyObject* wrapped(const std::tuple<T...>& all) {
+PyObject* to_python(const std::tuple<T...>& all) {
   PyObject* const result = PyTuple_New(sizeof...(T));
   if (!result) throw PythonError();
   Py_ssize_t i = 0;
@@ -147,61 +157,82 @@ PyObject* wrapped(const std::tuple<T...>& all) {
   return result;
 }
 
-PyObject* mlp(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  return call(count, 6, [&] {
-    static const auto op =
-        typed_op<at::Tensor(TensorRef, at::TensorList, at::TensorList, int64_t, bool, bool)>("automl_ext::mlp");
-    const auto weights = tensors(args[1]), biases = tensors(args[2]);
-    return THPVariable_Wrap(
-        call_op(op, tensor(args[0]), weights, biases, integer(args[3]), flag(args[4]), flag(args[5])));
+template <class Result, class... A, size_t... I>
+PyObject* converted(const c10::TypedOperatorHandle<Result(A...)>& op, PyObject* const* args,
+                    std::index_sequence<I...>) {
+  const std::tuple<decltype(from<A>(nullptr))...> held{from<A>(args[I])...};  // braces: converted in order
+  const Result result = [&] {
+    const WithoutGil guard;
+    return op.call(std::get<I>(held)...);
+  }();
+  return to_python(result);
+}
+
+template <class Signature>
+auto typed_op(const char* name) {
+  return c10::Dispatcher::singleton().findSchemaOrThrow(name, "").typed<Signature>();
+}
+
+// The Python function of an op: op(*args), all of them positional.
+template <const char* name, class Result, class... A>
+PyObject* direct(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  return call(count, sizeof...(A), [&] {
+    static const auto op = typed_op<Result(A...)>(name);
+    return converted(op, args, std::index_sequence_for<A...>());
   });
 }
 
-PyObject* gru_cell(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  return call(count, 6, [&] {
-    static const auto op =
-        typed_op<at::Tensor(TensorRef, TensorRef, TensorRef, TensorRef, Optional, Optional)>("automl_ext::gru_cell");
-    const auto b_ih = optional(args[4]), b_hh = optional(args[5]);
-    return THPVariable_Wrap(
-        call_op(op, tensor(args[0]), tensor(args[1]), tensor(args[2]), tensor(args[3]), b_ih, b_hh));
-  });
+using Tensor = at::Tensor;
+using Two = std::tuple<Tensor, Tensor>;
+using Three = std::tuple<Tensor, Tensor, Tensor>;
+using Four = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+constexpr char kMlp[] = "automl_ext::mlp", kGru[] = "automl_ext::gru_cell", kEntmax[] = "automl_ext::entmax15",
+               kSparsemax[] = "automl_ext::sparsemax", kGumbelSoftmax[] = "automl_ext::gumbel_softmax",
+               kGumbelEntmax[] = "automl_ext::gumbel_entmax15", kLogProbs[] = "automl_ext::categorical_log_probs",
+               kLoss[] = "automl_ext::policy_gradient_loss", kGae[] = "automl_ext::gae",
+               kLambda[] = "automl_ext::lambda_returns", kNSteps[] = "automl_ext::n_step_returns";
+
+// A seed from the generator, or from the default one: the number that torch.randint(-2^63, 2^63 - 1, ()) draws.
+Tensor drawn_seed(const std::optional<at::Generator>& generator, const at::Device& device) {
+  constexpr auto low = std::numeric_limits<int64_t>::min(), high = std::numeric_limits<int64_t>::max();
+  return at::randint(low, high, {}, generator, at::TensorOptions().dtype(at::kLong).device(device));
 }
 
-PyObject* categorical_log_probs(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  return call(count, 2, [&] {
-    static const auto op =
-        typed_op<std::tuple<at::Tensor, at::Tensor>(TensorRef, TensorRef)>("automl_ext::categorical_log_probs");
-    return wrapped(call_op(op, tensor(args[0]), tensor(args[1])));
-  });
-}
-
-PyObject* policy_gradient_loss(PyObject*, PyObject* const* args, Py_ssize_t count) {
-  return call(count, 12, [&] {
-    using Losses = std::tuple<at::Tensor, at::Tensor, at::Tensor, at::Tensor>;
-    static const auto op =
-        typed_op<Losses(TensorRef, TensorRef, TensorRef, TensorRef, TensorRef, Optional, Optional, Optional, double,
-                        double, double, double)>("automl_ext::policy_gradient_loss");
-    const auto old_log_probs = optional(args[5]), old_values = optional(args[6]), weights = optional(args[7]);
-    return wrapped(call_op(op, tensor(args[0]), tensor(args[1]), tensor(args[2]), tensor(args[3]), tensor(args[4]),
-                           old_log_probs, old_values, weights, number(args[8]), number(args[9]), number(args[10]),
-                           number(args[11])));
-  });
-}
-
-// gumbel_argmax(logits, generator) draws the seed of the noise from the generator, or from the default one.
+// gumbel_argmax(logits, generator)
 PyObject* gumbel_argmax(PyObject*, PyObject* const* args, Py_ssize_t count) {
   return call(count, 2, [&] {
-    static const auto op = typed_op<at::Tensor(TensorRef, TensorRef, int64_t)>("automl_ext::gumbel_argmax");
-    constexpr auto low = std::numeric_limits<int64_t>::min(), high = std::numeric_limits<int64_t>::max();
+    static const auto op = typed_op<Tensor(TensorRef, TensorRef, int64_t)>("automl_ext::gumbel_argmax");
     TensorRef logits = tensor(args[0]);
     const auto generator = optional_generator(args[1]);
-    at::Tensor index;
+    Tensor index;
     {
       const WithoutGil guard;
-      const auto options = at::TensorOptions().dtype(at::kLong).device(logits.device());
-      index = op.call(logits, at::randint(low, high, {}, generator, options), -1);
+      index = op.call(logits, drawn_seed(generator, logits.device()), -1);
     }
     return THPVariable_Wrap(index);
+  });
+}
+
+// gumbel_softmax(logits, generator, seed, tau, dim, hard, return_index); seed: an int, or None to draw one. Returns the
+// sample, and with return_index the pair of sample and index.
+template <const char* name>
+PyObject* gumbel(PyObject*, PyObject* const* args, Py_ssize_t count) {
+  return call(count, 7, [&] {
+    static const auto op = typed_op<Three(TensorRef, TensorRef, double, Optional, int64_t, bool, bool)>(name);
+    TensorRef logits = tensor(args[0]);
+    const auto generator = optional_generator(args[1]);
+    const bool draws = args[2] == Py_None, hard = flag(args[5]), index = flag(args[6]);
+    const int64_t given = draws ? 0 : integer(args[2]), dim = integer(args[4]);
+    const double tau = number(args[3]);
+    Three sampled;
+    {
+      const WithoutGil guard;
+      const Tensor seed = draws ? drawn_seed(generator, logits.device())
+                                : at::full({}, given, at::TensorOptions().dtype(at::kLong).device(logits.device()));
+      sampled = op.call(logits, seed, tau, std::nullopt, dim, hard, index);
+    }
+    return index ? to_python(Two(std::get<0>(sampled), std::get<2>(sampled))) : to_python(std::get<0>(sampled));
   });
 }
 
@@ -221,13 +252,32 @@ PyCFunction method(Function* function) {
   return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(function));
 }
 
-PyMethodDef methods[] = {{"mlp", method(mlp), METH_FASTCALL, nullptr},
-                         {"gru_cell", method(gru_cell), METH_FASTCALL, nullptr},
-                         {"categorical_log_probs", method(categorical_log_probs), METH_FASTCALL, nullptr},
-                         {"policy_gradient_loss", method(policy_gradient_loss), METH_FASTCALL, nullptr},
-                         {"gumbel_argmax", method(gumbel_argmax), METH_FASTCALL, nullptr},
-                         {"connect", method(connect), METH_FASTCALL, nullptr},
-                         {nullptr, nullptr, 0, nullptr}};
+PyMethodDef methods[] = {
+    {"mlp", method(direct<kMlp, Tensor, TensorRef, at::TensorList, at::TensorList, int64_t, bool, bool>), METH_FASTCALL,
+     nullptr},
+    {"gru_cell", method(direct<kGru, Tensor, TensorRef, TensorRef, TensorRef, TensorRef, Optional, Optional>),
+     METH_FASTCALL, nullptr},
+    {"entmax15", method(direct<kEntmax, Tensor, TensorRef, int64_t>), METH_FASTCALL, nullptr},
+    {"sparsemax", method(direct<kSparsemax, Tensor, TensorRef, int64_t>), METH_FASTCALL, nullptr},
+    {"categorical_log_probs", method(direct<kLogProbs, Two, TensorRef, TensorRef>), METH_FASTCALL, nullptr},
+    {"policy_gradient_loss",
+     method(direct<kLoss, Four, TensorRef, TensorRef, TensorRef, TensorRef, TensorRef, Optional, Optional, Optional,
+                   double, double, double, double>),
+     METH_FASTCALL, nullptr},
+    {"gae",
+     method(direct<kGae, Two, TensorRef, TensorRef, TensorRef, TensorRef, TensorRef, Optional, double, double>),
+     METH_FASTCALL, nullptr},
+    {"lambda_returns",
+     method(direct<kLambda, Tensor, TensorRef, TensorRef, Optional, Optional, Optional, Optional, double, double>),
+     METH_FASTCALL, nullptr},
+    {"n_step_returns",
+     method(direct<kNSteps, Three, TensorRef, Optional, TensorRef, TensorRef, Optional, double, int64_t>),
+     METH_FASTCALL, nullptr},
+    {"gumbel_softmax", method(gumbel<kGumbelSoftmax>), METH_FASTCALL, nullptr},
+    {"gumbel_entmax15", method(gumbel<kGumbelEntmax>), METH_FASTCALL, nullptr},
+    {"gumbel_argmax", method(gumbel_argmax), METH_FASTCALL, nullptr},
+    {"connect", method(connect), METH_FASTCALL, nullptr},
+    {nullptr, nullptr, 0, nullptr}};
 PyModuleDef definition = {PyModuleDef_HEAD_INIT, "_autograd", nullptr, -1, methods, nullptr, nullptr, nullptr, nullptr};
 
 }  // namespace

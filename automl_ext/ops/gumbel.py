@@ -28,8 +28,6 @@ from automl_ext.ops._checks import (
 )
 from automl_ext.ops._gumbel_reference import gumbel_argmax_reference, gumbel_reference
 
-_fast = _native.autograd  # see networks.py
-
 
 class _Unset(int):
     """An int subclass for a default value, to distinguish it from the same number passed by a caller."""
@@ -192,11 +190,11 @@ def gumbel_argmax(
         Indices, int64, in the shape of ``logits`` without ``dim``. Ties go to the lowest index; a row of only −inf
         gives 0.
     """
-    if seed is None and dim == -1 and _fast is not None and _calls_kernel(logits):
+    if seed is None and dim == -1 and type(dim) is int and _calls_directly(logits):
         try:
-            sampled: Tensor = _fast.gumbel_argmax(logits, generator)
+            sampled: Tensor = _native.autograd.gumbel_argmax(logits, generator)
             return sampled
-        except Exception:
+        except Exception:  # also what a saved-tensor hook raises
             check_float_tensor(logits, "logits", "gumbel_argmax")
             _seed_tensor(seed, generator, logits, "gumbel_argmax")
             raise
@@ -210,15 +208,9 @@ def gumbel_argmax(
     return gumbel_argmax_reference(logits, seed, dim)
 
 
-def _calls_kernel(logits: object) -> bool:
-    """Return whether to call the kernel without checks. It checks its arguments itself, faster."""
-    return (
-        isinstance(logits, Tensor)
-        and logits.is_cpu
-        and _native.use_native(logits)
-        and logits.numel() > 0
-        and not torch.compiler.is_compiling()
-    )
+def _calls_directly(logits: Tensor) -> bool:
+    """Return whether to call the kernel before the checks. It does not compare the devices of logits and generator."""
+    return _native.calls_directly(logits) and logits.is_cpu and logits.numel() > 0
 
 
 def _sample(
@@ -232,6 +224,19 @@ def _sample(
     return_index: bool,
 ) -> Tensor | tuple[Tensor, Tensor]:
     op = f"gumbel_{activation}"
+    kernel_error: Exception | None = None
+    if (
+        (seed is None or (type(seed) is int and generator is None))
+        and type(tau) is float
+        and 0 < tau <= sys.float_info.max
+        and type(dim) is int
+        and _calls_directly(logits)
+    ):
+        try:
+            sampled: Tensor = getattr(_native.autograd, op)(logits, generator, seed, tau, dim, hard, return_index)
+            return sampled
+        except Exception as error:  # also what a saved-tensor hook raises
+            kernel_error = error
     check_float_tensor(logits, "logits", op)
     axis = check_dim(dim, logits.ndim, op)
     check_bool(hard, "hard", op)
@@ -240,6 +245,8 @@ def _sample(
         _check_categories(logits, axis, op)
     tau_value, tau_tensor = split_tau(tau, logits, op, axis)
     seed = _seed_tensor(seed, generator, logits, op)
+    if kernel_error is not None:
+        raise kernel_error  # the arguments are valid, so the kernel itself failed
     # In the kernels, each τ of several begins the noise anew, as vmap needs it. One τ per row uses the reference.
     if (tau_tensor is None or tau_tensor.ndim == 0) and _native.use_native(logits):
         native = getattr(torch.ops.automl_ext, op).default

@@ -23,8 +23,6 @@ from automl_ext.ops._checks import (
     wrong_device,
 )
 
-_fast = _native.autograd  # calls of the ops that convert their arguments faster than torch.ops
-
 # Name: the function and the module of each activation. The compiled op gets its position in this list.
 ACTIVATIONS: dict[str, tuple[Callable[[Tensor], Tensor], type[nn.Module]]] = {
     "tanh": (torch.tanh, nn.Tanh),
@@ -70,9 +68,9 @@ def mlp(
         ValueError: no layers, an unknown activation, or shapes or devices that do not fit together.
         TypeError: an argument is not a float tensor, or dtypes differ. Under autocast, they may differ.
     """
-    if isinstance(x, Tensor) and _native.use_native(x) and _fast is not None and not torch.compiler.is_compiling():
+    if _native.calls_directly(x):
         try:  # the kernel checks its arguments too, faster
-            y: Tensor = _fast.mlp(x, weights, biases or (), _CODES[activation], activate_last, stacked_x)
+            y: Tensor = _native.autograd.mlp(x, weights, biases or (), _CODES[activation], activate_last, stacked_x)
             return y
         except Exception:
             _check_mlp(x, weights, biases, activation, activate_last, stacked_x)
@@ -217,9 +215,9 @@ def gru_cell(
         ValueError: shapes or devices do not fit together, or only one bias is given.
         TypeError: an argument is not a float tensor, or dtypes differ. Under autocast, they may differ.
     """
-    if isinstance(x, Tensor) and _native.use_native(x) and _fast is not None and not torch.compiler.is_compiling():
+    if _native.calls_directly(x):
         try:
-            y: Tensor = _fast.gru_cell(x, h, w_ih, w_hh, b_ih, b_hh)
+            y: Tensor = _native.autograd.gru_cell(x, h, w_ih, w_hh, b_ih, b_hh)
             return y
         except Exception:
             _check_gru_cell(x, h, w_ih, w_hh, b_ih, b_hh)

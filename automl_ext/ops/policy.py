@@ -20,8 +20,6 @@ from automl_ext.ops._checks import (
     wrong_type,
 )
 
-_fast = _native.autograd  # see networks.py
-
 
 def categorical_log_probs(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
     """Compute log π(a) and the entropy of categorical distributions, in one pass over the logits.
@@ -39,9 +37,9 @@ def categorical_log_probs(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tens
     Raises:
         TypeError, ValueError: a wrong dtype, shape or device, or an action outside the range.
     """
-    if _fast is not None and _calls_kernel(logits, actions):
+    if _calls_kernel(logits, actions):
         try:
-            log_probs, entropy = _fast.categorical_log_probs(logits, actions)
+            log_probs, entropy = _native.autograd.categorical_log_probs(logits, actions)
             return log_probs, entropy
         except Exception:
             _check_categorical(logits, actions)
@@ -56,12 +54,9 @@ def categorical_log_probs(logits: Tensor, actions: Tensor) -> tuple[Tensor, Tens
 def _calls_kernel(first: object, *rest: object) -> bool:
     """Return whether to call the kernel without checks. It checks its arguments itself, faster."""
     return (
-        isinstance(first, Tensor)
-        and first.is_cpu
-        and all(getattr(x, "is_cpu", True) for x in rest)
-        and _native.use_native(first)
+        _native.calls_directly(first)
+        and all(getattr(x, "is_cpu", True) for x in (first, *rest))
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
     )
 
 
@@ -134,9 +129,9 @@ def policy_gradient_loss(
     """
     tensors = log_probs, entropy, values, advantages, returns, old_log_probs, old_values, weights
     numbers = clip, value_clip, vf_coef, ent_coef
-    if _fast is not None and _calls_kernel(*tensors):
+    if _calls_kernel(*tensors):
         try:
-            loss, policy_loss, value_loss, mean_entropy = _fast.policy_gradient_loss(*tensors, *numbers)
+            loss, policy_loss, value_loss, mean_entropy = _native.autograd.policy_gradient_loss(*tensors, *numbers)
             return loss, policy_loss, value_loss, mean_entropy
         except Exception:
             _check_loss(tensors, numbers)

@@ -32,13 +32,14 @@ Raises (all functions):
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from automl_ext import _native
-from automl_ext.ops._checks import check_clip, check_number, describe, python_number, shown
+from automl_ext.ops._checks import check_clip, describe, python_number, shown
 from automl_ext.ops._returns_checks import check_alike, check_rate, check_time_dim, time_back, time_first
 
 native = torch.ops.automl_ext
@@ -54,15 +55,25 @@ def _op(name: str, rewards: Tensor, *numbers: float | Tensor) -> Any:
     return getattr(_returns_reference, name)
 
 
-def _can_call_kernel(rewards: object, time_dim: object) -> bool:
-    """Return whether the compiled op can be called before the checks, which run only if it raises."""
+def _calls_directly(rewards: object, time_dim: object, *rates: object) -> bool:
+    """Return whether to call the compiled op before the checks, which run only if it raises."""
     return (
-        isinstance(rewards, Tensor)
-        and type(time_dim) is int
+        type(time_dim) is int
         and time_dim == 0  # other dims are moved first
-        and not torch.compiler.is_compiling()
-        and _native.use_native(rewards)
+        and all(type(x) in (float, int) and 0 <= x <= 1 for x in rates)  # type: ignore[operator]
+        and _native.calls_directly(rewards)
     )
+
+
+class _Failed:
+    """The error of a direct call, which the checks of the arguments explain, unless the arguments are valid."""
+
+    error: Exception | None = None
+
+    def reraise(self, given: Sequence[object], checked: Sequence[object]) -> None:
+        """Raise the error if the checks did not convert a tensor: the arguments are valid, so the kernel failed."""
+        if self.error is not None and all(x is y for x, y in zip(checked, given, strict=True)):
+            raise self.error
 
 
 def discounted_returns(
@@ -139,7 +150,15 @@ def n_step_returns(
             ``gamma`` and ``discounts``.
         last: j, int64 [T, B]; t at an invalid step.
     """
-    op = "n_step_returns"
+    op, failed = "n_step_returns", _Failed()
+    if discounts is None and type(n) is int and 1 <= n < 2**63 and _calls_directly(rewards, time_dim, gamma):
+        try:
+            three: tuple[Tensor, Tensor, Tensor] = _native.autograd.n_step_returns(
+                rewards, next_values, terminated, truncated, valid, gamma, n
+            )
+            return three
+        except Exception as error:
+            failed.error = error
     given = 1 if next_values is None else 2
     names, floats = ("rewards", "next_values")[:given], (rewards, next_values)[:given]
     flags = (terminated, truncated, valid)
@@ -152,6 +171,7 @@ def n_step_returns(
         raise TypeError(f"{op}: n: expected an int, got {describe(n)}")
     if n < 1:
         raise ValueError(f"{op}: n: expected at least 1, got {shown(n)}")
+    failed.reraise(floats, (rewards, *rest))
     n = min(n, max(rewards.shape[dim], 1))
     extra = () if discounts is None else (discounts,)
     moved = time_first(dim, rewards, next_values, *flags, gamma, n, *extra)
@@ -188,27 +208,22 @@ def gae(
     Returns:
         Advantages and returns, [T, B] each.
     """
-    op = "gae"
-    numbers = discounts is None and not (isinstance(gamma, Tensor) or isinstance(lam, Tensor))
-    if numbers:
-        gamma, lam = check_number(gamma, "gamma", op, 0, 1), check_number(lam, "lam", op, 0, 1)
-    kernel_error: Exception | None = None
-    if numbers and _can_call_kernel(rewards, time_dim):
+    op, failed = "gae", _Failed()
+    if discounts is None and _calls_directly(rewards, time_dim, gamma, lam):
         try:
-            both: tuple[Tensor, Tensor] = native.gae.default(
+            both: tuple[Tensor, Tensor] = _native.autograd.gae(
                 rewards, values, next_values, terminated, truncated, valid, gamma, lam
             )
             return both
-        except Exception as error:  # any type: the dispatcher prints arguments, which may raise
-            kernel_error = error
+        except Exception as error:
+            failed.error = error
     names, floats = ("rewards", "values", "next_values"), (rewards, values, next_values)
     flags = (terminated, truncated, valid)
     *checked, discounts = check_alike(op, names, floats, flags, discounts)
     rewards = checked[0]
     dim = check_time_dim(op, time_dim, rewards)
-    if kernel_error is not None and all(x is y for x, y in zip(checked, floats, strict=True)):
-        raise kernel_error  # the arguments are valid, so the kernel itself failed
     gamma, lam = check_rate(gamma, "gamma", op, rewards), check_rate(lam, "lam", op, rewards)
+    failed.reraise(floats, checked)
     extra = () if discounts is None else (discounts,)
     moved = time_first(dim, *checked, *flags, gamma, lam, *extra)
     advantages, returns = _op(op, rewards, gamma, lam, *extra)(*moved)
@@ -243,11 +258,20 @@ def lambda_returns(
     Returns:
         G, [T, B].
     """
-    op = "lambda_returns"
+    op, failed = "lambda_returns", _Failed()
+    if _calls_directly(rewards, time_dim, gamma, lam):
+        try:
+            returns: Tensor = _native.autograd.lambda_returns(
+                rewards, next_values, terminated, truncated, valid, discounts, gamma, lam
+            )
+            return returns
+        except Exception as error:
+            failed.error = error
     names, floats, flags = ("rewards", "next_values"), (rewards, next_values), (terminated, truncated, valid)
     rewards, next_values, discounts = check_alike(op, names, floats, flags, discounts, optional=3)
     dim = check_time_dim(op, time_dim, rewards)
     gamma, lam = check_rate(gamma, "gamma", op, rewards), check_rate(lam, "lam", op, rewards)
+    failed.reraise(floats, (rewards, next_values))
     moved = time_first(dim, rewards, next_values, *flags, discounts, gamma, lam)
     return time_back(dim, _op(op, rewards, gamma, lam)(*moved))
 

@@ -33,6 +33,14 @@ def entmax15(X: Tensor, dim: int = -1, k: int | None = None) -> Tensor:
         IndexError: ``dim`` is out of range.
         ValueError: ``k`` is not positive.
     """
+    if k is None and type(dim) is int and _native.calls_directly(X):
+        try:
+            direct: Tensor = _native.autograd.entmax15(X, dim)
+            return direct
+        except Exception:
+            check_float_tensor(X, "X", "entmax15")
+            check_dim(dim, X.ndim, "entmax15")
+            raise
     check_float_tensor(X, "X", "entmax15")
     dim = check_dim(dim, X.ndim, "entmax15")
     if k is not None:
@@ -49,6 +57,14 @@ def sparsemax(X: Tensor, dim: int = -1, k: int | None = None) -> Tensor:
     p = max(x − τ, 0) with τ such that Σp = 1 (Martins and Astudillo 2016, "From Softmax to Sparsemax",
     arXiv 1602.02068). Arguments, results and errors are those of :func:`entmax15`.
     """
+    if k is None and type(dim) is int and _native.calls_directly(X):
+        try:
+            direct: Tensor = _native.autograd.sparsemax(X, dim)
+            return direct
+        except Exception:
+            check_float_tensor(X, "X", "sparsemax")
+            check_dim(dim, X.ndim, "sparsemax")
+            raise
     check_float_tensor(X, "X", "sparsemax")
     dim = check_dim(dim, X.ndim, "sparsemax")
     if k is not None:
