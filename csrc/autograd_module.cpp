@@ -22,6 +22,7 @@
 #include <utility>
 
 #include "common/autograd.h"
+#include "common/older_libstdcxx.h"
 
 // Of libtorch_python, whose headers need the complete Python API.
 extern PyObject *THPVariableClass, *THPGeneratorClass;

@@ -1,5 +1,6 @@
 // Tensors on torch's stable C interface, as the kernels (csrc/*/*_cpu.cpp, *_cuda.cpp) and their callers see them.
 #pragma once
+#include <dlfcn.h>
 #include <torch/csrc/inductor/aoti_torch/c/shim.h>
 #include <torch/csrc/stable/c/shim.h>
 #include <torch/headeronly/core/ScalarType.h>
@@ -12,9 +13,6 @@
 #include <utility>
 #include <vector>
 
-// Not in torch 2.10 and 2.11, where it is null.
-extern "C" __attribute__((weak)) const char* torch_exception_get_what_without_backtrace();
-
 namespace automl_ext::abi {
 
 using torch::headeronly::ScalarType;
@@ -22,11 +20,12 @@ using IntList = torch::headeronly::HeaderOnlyArrayRef<int64_t>;
 // torch 2.11 has no comparison of them.
 inline bool equal(IntList a, IntList b) { return std::equal(a.begin(), a.end(), b.begin(), b.end()); }
 
-// Throws if a function of torch's C interface failed.
+// Throws if a function of torch's C interface failed. Torch 2.10 and 2.11 do not tell why.
 inline void check(AOTITorchError error) {
   if (!error) return;
-  const bool explained = torch_exception_get_what_without_backtrace;
-  throw std::runtime_error(explained ? torch_exception_get_what_without_backtrace() : "automl_ext: torch failed");
+  const auto what =
+      reinterpret_cast<const char* (*)()>(dlsym(RTLD_DEFAULT, "torch_exception_get_what_without_backtrace"));
+  throw std::runtime_error(what ? what() : "automl_ext: torch failed");
 }
 
 struct Device {

@@ -8,6 +8,7 @@
 #include <thread>
 
 #include "../instruction_sets/kernels.h"
+#include "older_libstdcxx.h"
 
 namespace automl_ext {
 
