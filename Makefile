@@ -98,8 +98,12 @@ wheel: setup
 # list of what the package needs (CycloneDX), and checksums.
 release: TORCHES := 2.10 2.11 2.12 2.13
 release: setup
-	rm -rf dist build/first && $(MAKE) wheel TORCHES="$(TORCHES)" && mv dist build/first
-	rm -rf build/temp.* && $(MAKE) wheel TORCHES="$(TORCHES)" && cmp build/first/*.whl dist/*.whl
+	rm -rf dist build/first
+	$(MAKE) wheel TORCHES="$(TORCHES)"
+	mv dist build/first
+	rm -rf build/temp.*
+	$(MAKE) wheel TORCHES="$(TORCHES)"
+	cmp build/first/*.whl dist/*.whl
 	$(BIN)/python setup.py --quiet sdist --dist-dir dist
 	$(BIN)/python tools/sbom.py dist/*.whl > dist/sbom.cdx.json
 	$(BIN)/python -m pip install --quiet twine

@@ -1,10 +1,12 @@
 """Install a wheel beside torch, check it, and record how long that took.
 
     python tools/install_matrix.py dist/automl_ext-….whl ENVIRONMENT …
+    python tools/install_matrix.py dist/automl_ext-….whl --idle ENVIRONMENT
 
-Each environment is the Python of a virtual environment that has torch and not this package. The wheel is installed with
-what it needs from the package index, `automl-ext doctor` and the tests of two ops run, and a row is written to
-benchmarks/results/install_matrix.json, which replaces a row of the same Python and torch.
+Each environment is a virtual environment that has torch and not this package. The wheel is installed with what it needs
+from the package index, `automl-ext doctor` and the tests of two ops run, and a row is written to
+benchmarks/results/install_matrix.json, which replaces a row of the same Python and torch. --idle, on an idle machine,
+records times only.
 """
 
 import json
@@ -16,7 +18,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks/results/install_matrix.json"
-TESTS = ["python_tests/ops/test_conformance.py", "-k", "entmax15 or gae"]
+TESTS = ["python_tests/ops/test_conformance.py", "-k", "(entmax15 or gae) and (gradcheck or vmap_equals or twice)"]
 FIRST_OP = "import torch, automl_ext; automl_ext.entmax15(torch.zeros(2, 3, requires_grad=True)).sum().backward()"
 FACTS = """
 import json, platform, torch, automl_ext
@@ -41,35 +43,45 @@ def output(*command):
     return done.stdout
 
 
-def row(wheel, python):
+def times(wheel, python):
+    """Install the wheel and call an op. Return facts about the environment, and the times."""
     install = timed(python, "-m", "pip", "install", "--quiet", wheel)
     first = timed(python, "-c", FIRST_OP)
-    again = timed(python, "-c", FIRST_OP)
+    found = {
+        name: {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
+        for name, (wall, cpu) in {"install": install, "first_op": first}.items()
+    }
+    return {**json.loads(output(python, "-I", "-c", FACTS)), **found}
+
+
+def tests(python):
+    """Run doctor and tests; return what pytest counts."""
     output(python.with_name("automl-ext"), "doctor")
     output(python, "-m", "pip", "install", "--quiet", "pytest", "hypothesis")
-    tests = output(python.with_name("pytest"), "-q", "-p", "no:cacheprovider", *TESTS).splitlines()[-1]
-    names = ("install", "first_op", "second_start")
-    times = {
-        name: {"seconds": round(wall, 1), "cpu_seconds": round(cpu, 1)}
-        for name, (wall, cpu) in zip(names, (install, first, again), strict=True)
-    }
-    facts = json.loads(output(python, "-I", "-c", FACTS))
-    return {**facts, **times, "tests": tests.split(" in ")[0].strip("= ")}
+    last = output(python.with_name("pytest"), "-q", "-p", "no:cacheprovider", *TESTS).splitlines()[-1]
+    return last.split(" in ")[0].strip("= ")
 
 
 def main(argv):
-    wheel, *environments = (pathlib.Path(argument).absolute() for argument in argv)
-    rows = json.loads(RESULTS.read_text())["rows"] if RESULTS.exists() else []
+    idle = "--idle" in argv
+    wheel, *environments = (pathlib.Path(argument).absolute() for argument in argv if argument != "--idle")
+    recorded = json.loads(RESULTS.read_text()) if RESULTS.exists() else {"rows": []}
     for environment in environments:
-        new = row(wheel, environment / "bin/python")
-        print(new, flush=True)
-        same = [new["python"], new["torch"]]
-        rows = [old for old in rows if [old["python"], old["torch"]] != same] + [new]
-        rows.sort(
-            key=lambda r: [[int(part) for part in r[key].split("+")[0].split(".")] for key in ("torch", "python")]
-        )
-        facts = {"wheel": wheel.name, "bytes": wheel.stat().st_size, "rows": rows}
-        RESULTS.write_text(json.dumps(facts, indent=1) + "\n")
+        python = environment / "bin/python"
+        row = times(wheel, python)
+        if idle:
+            recorded["idle"] = row
+        else:
+            row["tests"] = tests(python)
+            rows = [old for old in recorded["rows"] if any(old[key] != row[key] for key in ("python", "torch"))]
+            recorded["rows"] = sorted([*rows, row], key=lambda row: [numbers(row[key]) for key in ("torch", "python")])
+        print(row, flush=True)
+        recorded.update(wheel=wheel.name, megabytes=wheel.stat().st_size / 1e6)
+        RESULTS.write_text(json.dumps(recorded, indent=1) + "\n")
+
+
+def numbers(version):
+    return [int(part) for part in version.split("+")[0].split(".")]
 
 
 if __name__ == "__main__":

@@ -112,7 +112,14 @@ def build(minors):
         if installed != f"_autograd_{minor.replace('.', '_')}.abi3.so":
             print(f"gradients for torch {minor}", flush=True)
             libraries = ["--build-lib", content]
-            python_run("setup.py", "--quiet", "build_ext", *libraries, AUTOML_EXT_TORCH_HEADERS=str(headers(minor)))
+            python_run(
+                "setup.py",
+                "--quiet",
+                "build_ext",
+                *libraries,
+                AUTOML_EXT_CUDA="0",
+                AUTOML_EXT_TORCH_HEADERS=str(headers(minor)),
+            )
     audit(content / "automl_ext/_kernels.abi3.so")
     python_run("-m", "wheel", "pack", "--dest", BUILD, content)
     (wheel,) = BUILD.glob("*.whl")
