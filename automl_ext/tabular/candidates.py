@@ -8,6 +8,7 @@ from typing import Any
 
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.preparation import Matrix, Preparation
+from automl_ext.tabular.learners.constant import ConstantSettings
 from automl_ext.tabular.learners.forest import ForestSettings
 from automl_ext.tabular.learners.job import Model
 from automl_ext.tabular.learners.lightgbm import LightGBMSettings
@@ -83,6 +84,11 @@ def defaults() -> list[ModelCandidate]:
         ModelCandidate("xgboost default", "xgboost", XGBoostSettings(rounds=100, patience=0), basic=True),
         ModelCandidate("lightgbm default", "lightgbm", LightGBMSettings(rounds=100, patience=0), basic=True),
     ]
+
+
+def constant() -> ModelCandidate:
+    """Return the baseline that stands on every leaderboard."""
+    return ModelCandidate("constant", "constant", ConstantSettings(), basic=True)
 
 
 def presets() -> list[ModelCandidate]:

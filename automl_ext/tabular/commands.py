@@ -193,6 +193,7 @@ def _result(fitted: Fitted) -> dict[str, Any]:
         "features",
         "leaderboard",
         "notes",
+        "advice",
         "failed",
         "interrupted",
         "seconds",
@@ -222,6 +223,8 @@ def _summarize(console: Console, fitted: Fitted, out: Path, page: Path) -> None:
         console.print(f"features, {verdict['family']}: {kept}{gain}; {verdict['why']}", markup=False)
     if facts["interrupted"]:
         console.print("interrupted: these are the models that were finished until then", markup=False)
+    for advice in facts["advice"]:
+        console.print(f"advice: {advice}", markup=False)
     console.print(f"split: {validation(facts)} {final_models(facts)}", markup=False)
     console.print(f"written to {page}", markup=False)
     console.print(f"next:\n  automl-ext predict {shlex.quote(str(out))} NEW.csv --out predictions.csv", markup=False)

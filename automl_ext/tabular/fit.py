@@ -7,6 +7,8 @@ import time as clock
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from automl_ext.tabular.advice import beaten_by_constant
+from automl_ext.tabular.candidates import constant
 from automl_ext.tabular.ensemble import average, bagged, leaderboard, refitted
 from automl_ext.tabular.extra import library
 from automl_ext.tabular.features.choice import Verdict
@@ -87,16 +89,20 @@ def fit(
     search = TableSearch(problem, deadline, seed, workers)
     by_time = problem.kind == "time"
     verdicts: list[Verdict] = []
+    advice: list[str] = []
     interrupted = False
     try:
-        run_schedule(search, features, candidates, by_time, report or (lambda *_: None), verdicts)
+        run_schedule(search, features, candidates, by_time, report or (lambda *_: None), verdicts, advice)
     except KeyboardInterrupt:
         if not search.trials:
             raise
         interrupted = True
+    baseline = search.run(constant(), math.inf)
     votes = search.select()
     again = by_time or len(search.folds) == 1
     preparations, members = refitted(search, votes) if again else bagged(search, votes)
+    if baseline is not None:
+        advice += beaten_by_constant(search, votes, baseline)
     facts = {
         "rows": len(problem.y),
         "split": problem.kind,
@@ -106,6 +112,7 @@ def fit(
         "leaderboard": leaderboard(search, votes),
         "features": [verdict.to_json() for verdict in verdicts],
         "notes": problem.notes,
+        "advice": advice,
         "failed": search.failed,
         "interrupted": interrupted,
         "seed": seed,

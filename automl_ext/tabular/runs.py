@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from automl_ext.tabular.candidates import ModelCandidate
+from automl_ext.tabular.candidates import ModelCandidate, constant
 from automl_ext.tabular.ensemble import average, bagged, leaderboard, refitted
 from automl_ext.tabular.fitted import Fitted
 from automl_ext.tabular.learners.forest import ForestSettings
@@ -121,10 +121,12 @@ def cross_validate(
                 trial = search.run(ModelCandidate(learner, learner, settings), NEVER, after_fold=after_fold)
         if trial is None:
             raise UserError(f"{learner} failed on {config.table}: {search.failed.get(learner, 'it gave no result')}")
-        preparations, members = (refitted if problem.kind == "time" else bagged)(search, [1])
+        search.run(constant(), NEVER)
+        votes = [1, 0]
+        preparations, members = (refitted if problem.kind == "time" else bagged)(search, votes)
         metric = problem.task.metric
-        facts = {"rows": len(problem.y), "folds": len(search.folds), "leaderboard": leaderboard(search, [1])}
-        evaluation = {"y": problem.y[search.valid_rows], "predicted": average(search, [1])}
+        facts = {"rows": len(problem.y), "folds": len(search.folds), "leaderboard": leaderboard(search, votes)}
+        evaluation = {"y": problem.y[search.valid_rows], "predicted": average(search, votes)}
         Fitted(problem.task, problem.columns, preparations, members, facts, evaluation).save(run.path)
         result = {
             "negative_loss": -trial.loss,

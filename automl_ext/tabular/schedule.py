@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 
+from automl_ext.tabular.advice import order_matters
 from automl_ext.tabular.candidates import TUNED, ModelCandidate, Trial, Tuner, defaults, portfolio, presets
 from automl_ext.tabular.features.choice import Verdict, judge_families
 from automl_ext.tabular.search import Report, TableSearch
@@ -22,7 +23,13 @@ STALE = 40  # end after this number of TPE's trials in a row without a new best 
 
 
 def run_schedule(
-    search: TableSearch, features: bool, limit: int | None, refits: bool, report: Report, verdicts: list[Verdict]
+    search: TableSearch,
+    features: bool,
+    limit: int | None,
+    refits: bool,
+    report: Report,
+    verdicts: list[Verdict],
+    advice: list[str],
 ) -> None:
     """Try candidates until the time or the number of candidates is used up.
 
@@ -33,12 +40,16 @@ def run_schedule(
         refits: the selected candidates are trained again on all rows, for which time must remain.
         report: is called after each trial.
         verdicts: gets what was decided about the families of features.
+        advice: gets sentences for the user (:mod:`automl_ext.tabular.advice`).
     """
     untried = iter(defaults())
     if not any(search.plan(candidate) for candidate in untried):
         raise UserError(f"no model can be trained on the table: {'; '.join(search.failed.values())}")
     _tell(search, report)
     refits = refits or len(search.folds) == 1
+    trial = search.trials[0]
+    if search.kind in ("stratified", "random") and ROOM * trial.seconds / len(search.folds) < search.remaining():
+        advice += order_matters(search, trial)
     trial = None
     if limit is None or limit > 1:
         for candidate in untried:

@@ -155,6 +155,15 @@ class TableSearch:
         model: Model = LEARNERS[candidate.learner].train(candidate.settings, self.job(fold, train, valid, deadline))
         return model
 
+    def loss_on(self, fold: Fold, candidate: ModelCandidate) -> float | None:
+        """Train a candidate on another split. Return its loss; None if it failed, or for want of time."""
+        try:
+            model = self._train(candidate, fold, self.deadline)
+        except failures():
+            return None
+        predicted = model.predict(self.matrices(fold, candidate.basic)[2].x, model.rounds)
+        return None if model.was_cut else loss(self.task, self.y[fold.valid], predicted)
+
     def _record(self, candidate: ModelCandidate, models: list[Model], started: float) -> Trial:
         rounds = max(1, round(float(np.mean([model.rounds for model in models]))))
         predicted = []

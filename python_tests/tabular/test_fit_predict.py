@@ -83,8 +83,8 @@ def test_each_learner_is_saved_and_loaded(learner: str, target: str, tmp_path: P
     trial.models[0].save(path)
     loaded = LEARNERS[learner].load(path, problem.task)
     np.testing.assert_array_equal(loaded.predict(x, trial.rounds), trial.models[0].predict(x, trial.rounds))
-    worst = np.bincount(problem.y).max() / len(problem.y) if target == "y" else problem.y.std()
-    assert trial.loss < (np.log(2) if target == "y" else worst)
+    worst = 1.01 * (np.log(2) if target == "y" else problem.y.std())
+    assert trial.loss < (worst if learner == "constant" else 0.9 * worst)
     assert len(trial.models[0].importance(1)) == x.shape[1]
 
 
@@ -192,7 +192,7 @@ def test_ctrl_c_ends_the_search_with_the_finished_models() -> None:
 
     fitted = fit(numbers(), "price", minutes=5, report=interrupt)
     assert fitted.report["interrupted"]
-    assert set(fitted.leaderboard["name"]) == {"ensemble", "xgboost default", "lightgbm default"}
+    assert set(fitted.leaderboard["name"]) == {"ensemble", "xgboost default", "lightgbm default", "constant"}
     whole = fit(numbers(), "price", minutes=5, candidates=2)
     assert not whole.report["interrupted"]
     np.testing.assert_array_equal(fitted.predict(numbers(30)), whole.predict(numbers(30)))

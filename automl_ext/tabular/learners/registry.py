@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from automl_ext.tabular.extra import library
-from automl_ext.tabular.learners import forest, lightgbm, linear, xgboost
+from automl_ext.tabular.learners import constant, forest, lightgbm, linear, xgboost
 from automl_ext.tabular.learners.job import TableLearner
 
 LEARNERS = {
+    "constant": TableLearner(constant.ConstantSettings, constant.train, constant.load, ".npz"),
     "lightgbm": TableLearner(lightgbm.LightGBMSettings, lightgbm.train, lightgbm.load, ".txt"),
     "xgboost": TableLearner(xgboost.XGBoostSettings, xgboost.train, xgboost.load, ".json"),
     "forest": TableLearner(forest.ForestSettings, forest.train, forest.load, ".npz"),

@@ -28,7 +28,7 @@ def write_report(fitted: Fitted, folder: Path) -> Path:
         f"<title>{escape(task.target)}</title><style>{STYLE}</style><h1>Prediction of {escape(task.target)}</h1>",
         f"<p>{escape(task.kind)}, {kind} ({escape(task.why)}); {facts['rows']:,} rows, "
         f"{sum(column.is_used for column in fitted.columns)} columns used; {facts['seconds']:.0f} seconds.</p>",
-        *(f"<p class=warning>{escape(note)}</p>" for note in facts["notes"]),
+        *(f"<p class=warning>{escape(note)}</p>" for note in [*facts["notes"], *facts["advice"]]),
         "<p class=warning>Interrupted before the end of its budget.</p>" if facts["interrupted"] else "",
         f"<p>Split: {escape(validation(facts))} {escape(final_models(facts))}</p>",
         "<h2>Leaderboard</h2>",

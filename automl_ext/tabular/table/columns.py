@@ -21,6 +21,7 @@ MOST_CODES = 20  # integers with at most this number of values, and a name like 
 NUMBERS = 0.95  # smallest share of a text column's values that are numbers, if it is numeric
 MOST_WORDS = 5  # different words that count as missing in a text column of numbers
 FEWEST_OF_CLASS = 5  # rows of each class, if it is no accident that the classes are intervals of a column
+NEARLY = 0.98  # smallest share of rows in which a column agrees with the target, if it is named
 TEXT_WORDS = 3  # text has on average at least this number of words
 BOOLEANS = ({"true", "false"}, {"yes", "no"}, {"t", "f"}, {"y", "n"})
 # Digits with a sign of percent, a currency or a comma. 192.168.0.1 is not one.
@@ -183,11 +184,11 @@ def table_of(columns: list[Column]) -> Any:
     return table
 
 
-def check_duplicates(frame: Any, columns: list[Column], y: Any, is_classification: bool) -> list[str]:
-    """Return the names of columns that predict the target perfectly, such as a copy of it under another name.
+def find_leaks(frame: Any, columns: list[Column], y: Any, is_classification: bool) -> list[str]:
+    """Return a sentence on each column that predicts the target (nearly) perfectly, such as a copy of it.
 
-    For classes: each value of the column occurs with one class only, and values repeat; or the classes are intervals
-    of the column. For numbers: the order of the rows by the column and by the target is the same.
+    Perfectly, for classes: each value of the column occurs with one class only, and values repeat; or the classes are
+    intervals of the column. For numbers: the order of the rows by the column and by the target is the same.
 
     Args:
         frame: the cleaned table (:mod:`automl_ext.tabular.table.cleaning`).
@@ -195,33 +196,57 @@ def check_duplicates(frame: Any, columns: list[Column], y: Any, is_classificatio
         y: class numbers or numbers, [N].
         is_classification: whether ``y`` has class numbers.
     """
-    pandas = library("pandas")
     if len(y) < 20:
         return []
     found = []
-    target = pandas.Series(y)
+    target = library("pandas").Series(y, index=frame.index)
     for column in (c for c in columns if c.is_used):
         values = frame[column.name]
         values = values[values.notna()]
         if len(values) < 0.9 * len(y) or values.nunique() < 2:
             continue
         own = target[values.index]
-        if is_classification:
-            repeats = values.nunique() <= len(values) / 2
-            pure = repeats and bool((own.groupby(values.to_numpy()).nunique() == 1).all())
-            rarest = own.value_counts().min()
-            if not pure and column.kind in ("numeric", "date") and rarest >= FEWEST_OF_CLASS:
-                by_value = own.to_numpy()[np.argsort(values.to_numpy(), kind="stable")]
-                changes = int((by_value[1:] != by_value[:-1]).sum())
-                pure = changes == own.nunique() - 1 and not _shares_a_value(values, own)
-        elif column.kind in ("numeric", "date"):
-            pure = abs(values.astype(float).rank().corr(own.rank())) > 1 - 1e-9
-        else:
-            means = own.groupby(values.to_numpy())
-            pure = values.nunique() <= len(values) / 2 and bool((means.nunique() == 1).all())
-        if pure:
-            found.append(column.name)
+        if _is_perfect(values, own, column, is_classification):
+            found.append(f"column {column.name!r} predicts the target perfectly")
+        elif (share := _agreement(values, own, column, is_classification)) is not None:
+            found.append(f"column {column.name!r} agrees with the target in {100 * share:.1f} % of the rows")
     return found
+
+
+def _is_perfect(values: Any, own: Any, column: Column, is_classification: bool) -> bool:
+    if is_classification:
+        repeats = values.nunique() <= len(values) / 2
+        if repeats and bool((own.groupby(values.to_numpy()).nunique() == 1).all()):
+            return True
+        if column.kind not in ("numeric", "date") or own.value_counts().min() < FEWEST_OF_CLASS:
+            return False
+        by_value = own.to_numpy()[np.argsort(values.to_numpy(), kind="stable")]
+        changes = int((by_value[1:] != by_value[:-1]).sum())
+        return changes == own.nunique() - 1 and not _shares_a_value(values, own)
+    if column.kind in ("numeric", "date"):
+        return bool(abs(values.astype(float).rank().corr(own.rank())) > 1 - 1e-9)
+    means = own.groupby(values.to_numpy())
+    return bool(values.nunique() <= len(values) / 2 and (means.nunique() == 1).all())
+
+
+def _agreement(values: Any, own: Any, column: Column, is_classification: bool) -> float | None:
+    """Return the share of rows in which a column tells the target, if it is near 1 and no accident; else None.
+
+    For classes: the share of rows with the most frequent class of their value, for columns with ten rows per value on
+    average. For numbers: the share of rows that have nearly the same rank in both. It is no accident if at most a tenth
+    as many rows are wrong as without the column.
+    """
+    n, y = len(values), own.to_numpy()
+    if is_classification and values.nunique() <= n / 10:
+        codes, count = library("pandas").factorize(values)[0], int(y.max()) + 1
+        share = np.bincount(codes * count + y, minlength=(codes.max() + 1) * count).reshape(-1, count).max(1).sum() / n
+    elif not is_classification and column.kind in ("numeric", "date"):
+        rank, target = values.astype(float).rank(pct=True), own.rank(pct=True)
+        share = max((abs(other - target) <= 1 - NEARLY).mean() for other in (rank, 1 + 1 / n - rank))
+    else:
+        return None
+    by_chance = own.value_counts().iloc[0] / n
+    return float(share) if share >= NEARLY and 1 - share <= 0.1 * (1 - by_chance) else None
 
 
 def _shares_a_value(values: Any, own: Any) -> bool:

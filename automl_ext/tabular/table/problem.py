@@ -13,14 +13,14 @@ from automl_ext.tabular.table.cleaning import clean
 from automl_ext.tabular.table.columns import (
     FEWEST_OF_CLASS,
     Column,
-    check_duplicates,
     find_column,
     find_columns,
+    find_leaks,
     is_nested,
     written_numbers,
 )
 from automl_ext.tabular.table.reading import check_frame
-from automl_ext.tabular.table.splits import Kind, RowSplit, make_folds, split_kind
+from automl_ext.tabular.table.splits import Kind, RowSplit, find_copies, make_folds, split_kind
 from automl_ext.tabular.table.target import as_target
 from automl_ext.tabular.table.task import Array, TableTask, find_task
 from automl_ext.training.checks import LARGEST
@@ -83,19 +83,22 @@ def find_problem(
     cleaned = clean(frame, columns)
     if not len(cleaned.columns):
         raise UserError("the table: expected columns to predict from, got none but constant, id and ignored ones")
-    notes += [
-        f"column {name!r} predicts the target perfectly: if it is not known before the target, ignore it"
-        for name in check_duplicates(cleaned, columns, y, found.is_classification)
-    ]
+    kind = split_kind(found, time, group)
+    copies = find_copies(cleaned, y, seed)
+    if copies is not None:
+        kept = "" if kind in ("time", "group") else ": rows with equal features are in one fold"
+        notes.append(f"{int(copies[1].sum()):,} rows are copies of others{kept}")
+    distinct = np.flatnonzero(~copies[1]) if copies is not None else np.arange(len(y))
+    leaks = find_leaks(cleaned.iloc[distinct], columns, y[distinct], found.is_classification)
+    notes += [f"{leak}: if it is not known before the target, ignore it" for leak in leaks]
     notes += written_numbers(frame, columns)
     if found.is_classification and (
         rare := [found.classes[i] for i in np.flatnonzero(np.bincount(y) < FEWEST_OF_CLASS)]
     ):
         notes.append(f"classes with fewer than {FEWEST_OF_CLASS} rows, too few to validate them: {short(rare)}")
-    kind = split_kind(found, time, group)
     moments = _moments(frame[time]) if time is not None else None
     groups = frame[group].astype(str) if group is not None else None
-    splits = make_folds(kind, y, moments, groups, folds, seed, found)
+    splits = make_folds(kind, y, moments, groups, folds, seed, found, copies[0] if copies is not None else None)
     return Problem(found, columns, cleaned, rows, y, kind, splits, notes)
 
 

@@ -11,6 +11,7 @@ from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.errors import UserError
 
 Kind = Literal["stratified", "random", "time", "group"]
+FEWEST_COPIES = 0.01  # smallest share of the rows that are copies of others, if they are kept in one fold
 
 
 class RowSplit(NamedTuple):
@@ -33,7 +34,16 @@ def split_kind(task: TableTask, time: Any, group: Any) -> Kind:
     )
 
 
-def make_folds(kind: Kind, y: Array, time: Any, group: Any, count: int, seed: int, task: TableTask) -> list[RowSplit]:
+def make_folds(
+    kind: Kind,
+    y: Array,
+    time: Any,
+    group: Any,
+    count: int,
+    seed: int,
+    task: TableTask,
+    copies: Array | None = None,
+) -> list[RowSplit]:
     """Split the rows of a table into folds.
 
     Args:
@@ -46,6 +56,7 @@ def make_folds(kind: Kind, y: Array, time: Any, group: Any, count: int, seed: in
         count: number of folds, at least 2.
         seed: the seed of the random order.
         task: the task; folds of a classification without ``time`` and ``group`` are stratified.
+        copies: codes [N], for "stratified" and "random": rows of one code are in one fold (:func:`find_copies`).
 
     Returns:
         The training and validation rows of each fold. Many rows of the same time can make fewer folds than ``count``.
@@ -62,7 +73,11 @@ def make_folds(kind: Kind, y: Array, time: Any, group: Any, count: int, seed: in
         codes, values = library("pandas").factorize(group)
         if len(values) < count:
             raise UserError(f"group: expected at least {count} groups, got {len(values)}")
-        return _by_fold(_group_folds(codes, count, seed))
+        return _by_fold(_group_folds(codes, np.zeros(len(codes), dtype=np.int64), count, seed))
+    if copies is not None:
+        common = np.bincount(copies)[copies] > len(rows) / (2 * count)  # such a row is no copy but the usual one
+        codes = np.unique(np.where(common, copies.max() + 1 + rows, copies), return_inverse=True)[1]
+        return _by_fold(_group_folds(codes, y if task.is_classification else np.zeros_like(codes), count, seed))
     order = np.random.default_rng(seed).permutation(len(rows))
     if task.is_classification:  # stratified: the rows of each class, in random order, go to the folds in turn
         order = order[np.argsort(y[order], kind="stable")]
@@ -75,16 +90,53 @@ def _by_fold(fold: Array) -> list[RowSplit]:
     return [RowSplit(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(fold.max() + 1)]
 
 
-def _group_folds(codes: Array, count: int, seed: int) -> Array:
-    """Return each row's fold: the largest groups first, each to the fold with the fewest rows."""
+def _group_folds(codes: Array, strata: Array, count: int, seed: int) -> Array:
+    """Return each row's fold: the largest groups first, each to the fold with the fewest rows of its stratum.
+
+    Args:
+        codes: the group of each row, [N].
+        strata: whole numbers [N]; a group has the stratum of its first row.
+        count: number of folds.
+        seed: of the order of groups with equally many rows.
+    """
     sizes = np.bincount(codes)
+    stratum = strata[np.unique(codes, return_index=True)[1]]
     order = np.random.default_rng(seed).permutation(len(sizes))
     order = order[np.argsort(-sizes[order], kind="stable")]
-    fold, filled = np.empty(len(sizes), dtype=np.int64), np.zeros(count, dtype=np.int64)
+    fold = np.empty(len(sizes), dtype=np.int64)
+    filled, total = np.zeros((strata.max() + 1, count), dtype=np.int64), np.zeros(count, dtype=np.int64)
     for group in order:
-        fold[group] = filled.argmin()
-        filled[fold[group]] += sizes[group]
+        fold[group] = best = np.lexsort((total, filled[stratum[group]]))[0]
+        filled[stratum[group], best] += sizes[group]
+        total[best] += sizes[group]
     return fold[codes]
+
+
+def find_copies(frame: Any, y: Array, seed: int) -> tuple[Array, Array] | None:
+    """Find rows that occur several times, with their target.
+
+    Rows of few categories are equal by accident. Copies are no accident if they are at least ``FEWEST_COPIES`` of the
+    rows, and more than twice as many as after each column is shuffled.
+
+    Args:
+        frame: the cleaned table.
+        y: class numbers or numbers, [N].
+        seed: of the shuffling.
+
+    Returns:
+        A code per row [N], equal where all features are equal; and whether a row repeats an earlier one, [N]. None if
+        there are no copies.
+    """
+    pandas = library("pandas")
+    columns = [*(frame[name].to_numpy() for name in frame.columns), y]
+    is_copy = pandas.DataFrame(dict(enumerate(columns))).duplicated().to_numpy()
+    if is_copy.sum() < max(1, FEWEST_COPIES * len(y)):
+        return None
+    rng = np.random.default_rng(seed)
+    shuffled = pandas.DataFrame({i: rng.permutation(values) for i, values in enumerate(columns)})
+    if is_copy.sum() <= 2 * shuffled.duplicated().sum():
+        return None
+    return pandas.factorize(pandas.util.hash_pandas_object(frame, index=False))[0], is_copy
 
 
 def _by_time(time: Array, count: int) -> list[RowSplit]:

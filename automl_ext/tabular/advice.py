@@ -1,0 +1,78 @@
+"""Advice on the values of a leaderboard: whether they mean anything, and whether they hold for later rows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from automl_ext.tabular.candidates import Fold, Trial
+from automl_ext.tabular.ensemble import average
+from automl_ext.tabular.features.choice import corrected_error
+from automl_ext.tabular.search import TableSearch
+from automl_ext.tabular.table.metrics import loss, shown
+from automl_ext.tabular.table.task import Array
+
+PARTS = 5  # of the only validation part, in place of folds
+ERRORS = 2.0  # standard errors by which the ensemble must beat the constant
+LATEST = 0.2  # share of the rows that are the latest
+WORSE = 1.25  # how much larger the loss on later rows must be, and
+DEVIATIONS = 4.0  # by how many of standard deviations of a fold's loss, to advise a split by time
+DATES = 2  # columns of dates that are tried
+
+
+def beaten_by_constant(search: TableSearch, votes: list[int], constant: Trial) -> list[str]:
+    """Return a sentence if the ensemble does not beat the constant by more than the error, over the folds."""
+    predicted, y = average(search, votes), search.y[search.valid_rows]
+    gains = [
+        loss(search.task, y[part], constant.predicted[part]) - loss(search.task, y[part], predicted[part])
+        for part in _parts(search)
+    ]
+    error = ERRORS * corrected_error(gains, len(search.folds[0].valid) / len(search.folds[0].train))
+    if np.mean(gains) > error:
+        return []
+    metric, value = search.task.metric, loss(search.task, y, predicted)
+    return [
+        f"nothing beats the constant: the ensemble's {metric.replace('_', ' ')} is {shown(metric, value):.4g}, that of "
+        f"{_constant_name(search)} {shown(metric, constant.loss):.4g}; only a gain above {error:.2g} is no accident"
+    ]
+
+
+def _parts(search: TableSearch) -> list[Array]:
+    """Return the positions of each fold's validation rows; with one fold, those of random parts of it."""
+    ends = np.cumsum([len(fold.valid) for fold in search.folds])
+    if len(ends) > 1:
+        return np.split(np.arange(ends[-1]), ends[:-1])
+    return np.array_split(np.random.default_rng(search.seed).permutation(ends[-1]), PARTS)
+
+
+def _constant_name(search: TableSearch) -> str:
+    if search.task.is_classification:
+        return "the class frequencies"
+    return "the median" if search.task.metric == "mae" else "the mean"
+
+
+def order_matters(search: TableSearch, first: Trial) -> list[str]:
+    """Return a sentence if a model of the earlier rows predicts the latest ones far worse than random folds promise.
+
+    Args:
+        search: has the rows; its split is at random.
+        first: is trained again, once for each of the first ``DATES`` columns of dates.
+    """
+    y, found = search.y[search.valid_rows], []
+    spread = float(np.std([loss(search.task, y[part], first.predicted[part]) for part in _parts(search)], ddof=1))
+    if len(search.folds) == 1:
+        spread *= np.sqrt(2 / PARTS)  # of the difference between the losses of two such parts
+    for name in [column.name for column in search.columns if column.kind == "date"][:DATES]:
+        when = search.frame[name].to_numpy(dtype=float)
+        border = np.nanquantile(when, 1 - LATEST)
+        fold = Fold(np.flatnonzero(when <= border), np.flatnonzero(when > border))
+        value = search.loss_on(fold, first.candidate) if len(fold.valid) > LATEST / 2 * len(when) else None
+        if value is None:
+            continue
+        if value > max(WORSE * first.loss, first.loss + DEVIATIONS * spread):
+            metric = search.task.metric
+            found.append(
+                f"column {name!r}: trained on the earlier rows, {first.candidate.name} has the "
+                f"{metric.replace('_', ' ')} {shown(metric, value):.4g} on the latest {LATEST:.0%}, and "
+                f"{shown(metric, first.loss):.4g} on random rows; if new rows are later than these, use --time {name}"
+            )
+    return found

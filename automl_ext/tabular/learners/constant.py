@@ -1,0 +1,59 @@
+"""The best constant prediction, which other models must beat: the class frequencies, the mean or the median."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from automl_ext.tabular.learners.job import FitJob, as_predictions
+from automl_ext.tabular.table.task import Array, TableTask
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.npz import read_npz
+
+ARRAYS = ("value", "features")
+
+
+@dataclass
+class ConstantSettings:
+    """A constant has no settings."""
+
+
+def train(settings: ConstantSettings, job: FitJob) -> ConstantModel:
+    """Compute the constant with the lowest loss; classes without training rows share the probability of one row."""
+    if job.task.is_classification:
+        counts = np.bincount(job.y, minlength=len(job.task.classes))
+        missing = counts == 0
+        value = np.where(missing, 1 / max(1, missing.sum()), counts)
+        value = value / value.sum()
+    else:
+        value = np.array([np.median(job.y) if job.task.metric == "mae" else np.mean(job.y)])
+    return ConstantModel({"value": value, "features": np.array([job.train.x.shape[1]])}, job.task)
+
+
+class ConstantModel:
+    """A constant prediction."""
+
+    rounds, was_cut = 0, False
+
+    def __init__(self, arrays: dict[str, Array], task: TableTask) -> None:
+        self.arrays, self.task = arrays, task
+
+    def predict(self, x: Array, rounds: int = 0) -> Array:
+        found = np.tile(self.arrays["value"], (len(x), 1))
+        return as_predictions(found if self.task.is_classification else found[:, 0], self.task)
+
+    def importance(self, rounds: int) -> Array:
+        return np.zeros(int(self.arrays["features"][0]))
+
+    def save(self, path: Path) -> None:
+        np.savez_compressed(path, allow_pickle=False, **self.arrays)
+
+
+def load(path: Path, task: TableTask) -> ConstantModel:
+    """Read a constant. Raises UserError if the file is damaged."""
+    arrays, _ = read_npz(path, ARRAYS)
+    if missing := set(ARRAYS) - set(arrays):
+        raise UserError(f"{path}: expected the arrays {', '.join(sorted(missing))}")
+    return ConstantModel(arrays, task)
