@@ -59,7 +59,7 @@ def train(settings: ForestSettings, job: FitJob) -> ForestModel:
     started = time.monotonic()
     for trees in [*range(STEP, settings.trees, STEP), settings.trees]:
         forest.n_estimators = trees
-        forest.fit(x, job.y)
+        forest.fit(x, job.y, sample_weight=job.weight)
         now = time.monotonic()
         step = (now - started) / trees * STEP
         if trees < settings.trees and now + step > job.deadline:
@@ -94,12 +94,15 @@ def _arrays(trees: list[Any], labels: Array | None, outputs: int) -> dict[str, A
         whole = np.zeros((len(value), outputs))
         whole[:, labels] = value / value.sum(1, keepdims=True)
         value = whole
+    threshold = np.concatenate([tree.threshold for tree in trees])
+    rounded = threshold.astype(np.float32)  # downwards: the features are float32, so the comparisons stay the same
+    rounded = np.where(rounded > threshold, np.nextafter(rounded, np.float32(-np.inf)), rounded)
     return {
         "roots": roots,
-        "feature": np.where(leaf, 0, np.concatenate([tree.feature for tree in trees])),
-        "threshold": np.concatenate([tree.threshold for tree in trees]),
-        "left": np.where(leaf, own, left),
-        "right": np.where(leaf, own, right),
+        "feature": np.where(leaf, 0, np.concatenate([tree.feature for tree in trees])).astype(np.int32),
+        "threshold": rounded,
+        "left": np.where(leaf, own, left).astype(np.int32),
+        "right": np.where(leaf, own, right).astype(np.int32),
         "value": value.astype(np.float32),
     }
 
