@@ -8,7 +8,7 @@ from automl_ext.tabular.candidates import Fold, Trial
 from automl_ext.tabular.ensemble import average
 from automl_ext.tabular.features.choice import corrected_error
 from automl_ext.tabular.search import TableSearch
-from automl_ext.tabular.table.metrics import loss, shown
+from automl_ext.tabular.table.metrics import shown
 from automl_ext.tabular.table.task import Array
 
 PARTS = 5  # of the only validation part, in place of folds
@@ -21,15 +21,15 @@ DATES = 2  # columns of dates that are tried
 
 def beaten_by_constant(search: TableSearch, votes: list[int], constant: Trial) -> list[str]:
     """Return a sentence if the ensemble does not beat the constant by more than the error, over the folds."""
-    predicted, y = average(search, votes), search.y[search.valid_rows]
+    predicted, rows = average(search, votes), search.valid_rows
     gains = [
-        loss(search.task, y[part], constant.predicted[part]) - loss(search.task, y[part], predicted[part])
+        search.loss(rows[part], constant.predicted[part]) - search.loss(rows[part], predicted[part])
         for part in _parts(search)
     ]
     error = ERRORS * corrected_error(gains, len(search.folds[0].valid) / len(search.folds[0].train))
     if np.mean(gains) > error:
         return []
-    metric, value = search.task.metric, loss(search.task, y, predicted)
+    metric, value = search.task.metric, search.loss(rows, predicted)
     return [
         f"nothing beats the constant: the ensemble's {metric.replace('_', ' ')} is {shown(metric, value):.4g}, that of "
         f"{_constant_name(search)} {shown(metric, constant.loss):.4g}; only a gain above {error:.2g} is no accident"
@@ -57,8 +57,8 @@ def order_matters(search: TableSearch, first: Trial) -> list[str]:
         search: has the rows; its split is at random.
         first: is trained again, once for each of the first ``DATES`` columns of dates.
     """
-    y, found = search.y[search.valid_rows], []
-    spread = float(np.std([loss(search.task, y[part], first.predicted[part]) for part in _parts(search)], ddof=1))
+    rows, found = search.valid_rows, []
+    spread = float(np.std([search.loss(rows[part], first.predicted[part]) for part in _parts(search)], ddof=1))
     if len(search.folds) == 1:
         spread *= np.sqrt(2 / PARTS)  # of the difference between the losses of two such parts
     for name in [column.name for column in search.columns if column.kind == "date"][:DATES]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +14,7 @@ from automl_ext.tabular.learners.lightgbm import LightGBMSettings
 from automl_ext.tabular.learners.linear import LinearSettings
 from automl_ext.tabular.learners.registry import LEARNERS
 from automl_ext.tabular.learners.xgboost import XGBoostSettings
+from automl_ext.tabular.table.columns import Column
 from automl_ext.tabular.table.task import Array
 from automl_ext.training.search_space import search_space, with_point
 from automl_ext.tune import portfolio as portfolios
@@ -46,11 +46,13 @@ class Fold:
     Attributes:
         train, valid: row numbers.
         sets: whether features are constructed → preparation, matrix of the training rows, of the validation rows.
+        order: the columns, the most important first; None: not yet computed.
     """
 
     train: Array
     valid: Array
     sets: dict[bool, tuple[Preparation, Matrix, Matrix]] = field(default_factory=dict)
+    order: list[Column] | None = None
 
 
 @dataclass
@@ -115,13 +117,15 @@ def presets() -> list[ModelCandidate]:
     ]
 
 
-def portfolio() -> Iterator[ModelCandidate]:
-    """Yield the settings that did best on earlier tables, the two learners in turn."""
-    points = {name: _points(name) for name in TUNED}
-    for i in range(max(map(len, points.values()))):
-        for name, found in points.items():
-            if i < len(found):
-                yield ModelCandidate(f"{name} portfolio {i + 1}", name, with_point(LEARNERS[name].settings(), found[i]))
+def portfolio() -> dict[str, list[ModelCandidate]]:
+    """Return the settings of each tuned learner that did best on earlier tables."""
+    return {
+        name: [
+            ModelCandidate(f"{name} portfolio {i}", name, with_point(LEARNERS[name].settings(), point))
+            for i, point in enumerate(_points(name), 1)
+        ]
+        for name in TUNED
+    }
 
 
 def _points(learner: str) -> list[dict[str, Any]]:

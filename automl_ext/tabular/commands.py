@@ -46,6 +46,8 @@ class FitCommand:
     """Column of dates or numbers: models are validated on later rows than they are trained on. It is no feature."""
     group: str | None = None
     """Column whose groups are never on both sides of a split. It is no feature."""
+    weight: str | None = None
+    """Column of numbers, at least 0: the weight of each row in training and in the leaderboard. It is no feature."""
     metric: str | None = None
     """log_loss (default), auc or accuracy for classes; rmse (default) or mae for numbers."""
     task: Literal["auto", "classification", "regression"] = "auto"
@@ -108,6 +110,7 @@ def fit_command(prog: str, args: Sequence[str]) -> int:
             features=command.features,
             time=command.time,
             group=command.group,
+            weight=command.weight,
             metric=command.metric,
             task=None if command.task == "auto" else command.task,
             types=types,
@@ -157,7 +160,7 @@ def _types(command: FitCommand) -> dict[str, str]:
     for name, kind in map(_pair, command.type):
         if name in types:
             raise UserError(f"type: expected one type of column {name!r}, got {types[name]} and {kind}")
-        if name in (command.time, command.group):
+        if name in (command.time, command.group, command.weight):
             raise UserError(f"type: expected a column that models learn from, got {name!r}: it is no feature")
         types[name] = kind
     return types

@@ -10,7 +10,7 @@ from automl_ext.tabular.candidates import Fold, Trial
 from automl_ext.tabular.features.preparation import Preparation
 from automl_ext.tabular.fitted import Member
 from automl_ext.tabular.search import TableSearch
-from automl_ext.tabular.table.metrics import loss, shown
+from automl_ext.tabular.table.metrics import shown
 from automl_ext.tabular.table.task import Array
 
 Parts = tuple[list[Preparation], list[Member]]
@@ -72,8 +72,8 @@ def leaderboard(search: TableSearch, votes: list[int]) -> list[dict[str, Any]]:
     The losses are those of rows that the models were not trained on. The ensemble was selected by these rows, so its
     measure is slightly too good.
     """
-    metric, y = search.task.metric, search.y[search.valid_rows]
-    ensemble = loss(search.task, y, average(search, votes))
+    metric = search.task.metric
+    ensemble = search.loss(search.valid_rows, average(search, votes))
     rows = [{"name": "ensemble", metric: shown(metric, ensemble), "std": None, "votes": sum(votes), "rounds": None}]
     rows[0] |= {"features": None, "seconds": None}
     for trial, n in sorted(zip(search.trials, votes, strict=True), key=lambda row: row[0].loss):

@@ -38,6 +38,7 @@ def fit(
     features: bool = True,
     time: str | None = None,
     group: str | None = None,
+    weight: str | None = None,
     metric: str | None = None,
     task: str | None = None,
     types: Mapping[str, str] | None = None,
@@ -63,6 +64,8 @@ def fit(
         features: whether families of constructed features are tried.
         time: column of dates or numbers: models are validated on later rows than they are trained on. It is no feature.
         group: column whose groups are never on both sides of a split. It is no feature.
+        weight: column of numbers, at least 0: the losses of training and of the leaderboard are weighted means. It is
+            no feature, and new rows need none.
         metric: "log_loss" (default), "auc" or "accuracy"; "rmse" (default) or "mae".
         task: "classification" or "regression", in place of the inferred one.
         types: column → "numeric", "categorical", "boolean", "date", "text" or "ignore", in place of the inferred type.
@@ -80,7 +83,16 @@ def fit(
     for name in ("lightgbm", "xgboost", "sklearn", "optuna"):
         library(name)
     problem = find_problem(
-        frame, target, time=time, group=group, metric=metric, task=task, types=types, folds=FOLDS, seed=seed
+        frame,
+        target,
+        time=time,
+        group=group,
+        weight=weight,
+        metric=metric,
+        task=task,
+        types=types,
+        folds=FOLDS,
+        seed=seed,
     )
     if start is not None:
         start(problem)

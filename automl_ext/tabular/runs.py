@@ -38,6 +38,8 @@ class TableOptions:
     """Column of dates or numbers: models are validated on later rows than they are trained on."""
     group: str | None = None
     """Column whose groups are never on both sides of a split."""
+    weight: str | None = None
+    """Column of numbers, at least 0: the weight of each row in training and in the loss. It is no feature."""
     metric: str | None = None
     """log_loss (default), auc or accuracy for classes; rmse (default) or mae for numbers."""
     folds: int = 5
@@ -152,6 +154,7 @@ def _read(config: TableOptions) -> Problem:
         config.target,
         time=config.time,
         group=config.group,
+        weight=config.weight,
         metric=config.metric,
         folds=config.folds,
         seed=config.seed,

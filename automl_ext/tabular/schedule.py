@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import math
 import time
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -17,8 +19,7 @@ from automl_ext.training.errors import UserError
 JUDGING = 0.3  # largest share of the remaining time in which families of features are judged
 ROOM = 20  # candidates that must fit into the remaining time; with fewer, settings gain more than features
 SPARE = 1.4  # how much longer than estimated the final trainings may take
-# Largest share of the time left that a candidate may be expected to take. Forests are slow on many rows.
-AFFORDABLE = {"lightgbm": 1.0, "xgboost": 1.0, "forest": 0.2, "linear": 1.0}
+AFFORDABLE = 0.25  # largest share of the time left that a candidate may take: forests and many rounds are slow
 STALE = 40  # end after this number of TPE's trials in a row without a new best one
 
 
@@ -58,28 +59,39 @@ def run_schedule(
         judging = JUDGING * search.remaining() if ROOM * trial.seconds < search.remaining() else 0
         verdicts += judge_families(search, trial, time.monotonic() + judging)
         search.families = tuple(verdict.family for verdict in verdicts if verdict.kept)
-    for candidate in itertools.chain(presets(), portfolio()):
+    # Equal numbers of trials of both learners do not depend on the time, which a number of candidates promises.
+    cost = search.spent if limit is None else search.tried
+    for candidate in itertools.chain(presets(), _in_turn(cost, portfolio())):
         if limit is not None and len(search.trials) + len(search.failed) >= limit:
             return
-        if _expected(search, candidate.learner) < AFFORDABLE[candidate.learner] * _time_left(search, refits):
-            _try(search, candidate, refits, report)
-    _tune(search, limit, refits, report)
+        if _expected(search, candidate.learner) < AFFORDABLE * _time_left(search, refits):
+            bar = search.bar() if candidate.learner in TUNED else math.inf  # other kinds of models help an ensemble
+            _try(search, candidate, refits, report, bar)
+    _tune(search, limit, refits, report, cost)
 
 
-def _tune(search: TableSearch, limit: int | None, refits: bool, report: Report) -> None:
-    """Let TPE draw settings, the learners in turn; a draw whose first fold is worse than the median is given up."""
+def _in_turn(cost: Mapping[str, float], untried: dict[str, list[ModelCandidate]]) -> Iterator[ModelCandidate]:
+    """Yield the candidates, the next one always of the learner with the least ``cost`` so far."""
+    while any(untried.values()):
+        learner = min((name for name, left in untried.items() if left), key=cost.__getitem__)
+        yield untried[learner].pop(0)
+
+
+def _tune(search: TableSearch, limit: int | None, refits: bool, report: Report, cost: Mapping[str, float]) -> None:
+    """Let TPE draw settings of the learner with the least cost; a draw that is bad on the first fold is given up."""
     tuners = [Tuner(learner, search.seed) for learner in TUNED]
     for trial in search.trials:
         for tuner in tuners:
             if tuner.learner == trial.candidate.learner:
                 tuner.add(trial)
     stale, best = 0, search.best().loss
-    for tuner in itertools.cycle(tuners):
+    while True:
         left = _time_left(search, refits)
         if stale >= STALE or left <= min(_expected(search, t.learner) for t in tuners):
             return
         if limit is not None and len(search.trials) + len(search.failed) >= limit:
             return
+        tuner = min(tuners, key=lambda tuner: cost[tuner.learner])
         asked, candidate = tuner.ask()
         found = _try(search, candidate, refits, report, bar=search.bar())
         tuner.tell(asked, found.loss if found is not None else None, search.rejected.get(candidate.name))
@@ -93,7 +105,7 @@ def _try(
     left = _time_left(search, refits)
     if left <= 0:
         return None
-    trial = search.run(candidate, time.monotonic() + left, bar)
+    trial = search.run(candidate, time.monotonic() + (left if bar is None else AFFORDABLE * left), bar)
     if trial is not None:
         _tell(search, report)
     return trial

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,13 +17,14 @@ from automl_ext.tabular.features.preparation import prepare
 from automl_ext.tabular.learners.job import FitJob, Model
 from automl_ext.tabular.learners.registry import LEARNERS, failures
 from automl_ext.tabular.table.columns import Column
-from automl_ext.tabular.table.metrics import likelihood, loss
+from automl_ext.tabular.table.metrics import TINY, likelihood, loss
 from automl_ext.tabular.table.problem import Problem
 from automl_ext.tabular.table.task import Array
-from automl_ext.training.ensembles.selection import mean_negative_log, select_members
+from automl_ext.training.ensembles.selection import select_members
 
 VOTES = 30  # rounds of the greedy selection
-WORTH = 20  # cross-validation needs time for this number of trainings like the first; else one fold is held out
+WORTH = 150  # cross-validation needs time for this number of trainings like the first; else one fold is held out
+BEST = 3  # candidates worse than this number of trials on the first fold are not trained on the others
 IMPORTANCE_ROUNDS = 30  # of the model that orders columns by importance
 
 Report = Callable[[int, str, float, float], None]  # trials so far, name, its measure, the best one
@@ -34,17 +37,21 @@ class TableSearch:
         folds: the splits; only one is used if there is no time for all.
         trials: the candidates that were trained on every used fold.
         failed: name → why a candidate has no result.
+        spent, tried: learner → seconds and number of its candidates, with those that were given up or failed.
         rejected: name → the loss on the first fold, of a candidate that was given up for it.
         families: the families of constructed features that are used.
     """
 
     def __init__(self, problem: Problem, deadline: float, seed: int, threads: int) -> None:
         self.task, self.frame, self.y, self.kind = problem.task, problem.frame, problem.y, problem.kind
+        self.weight = problem.weight
         self.columns = [column for column in problem.columns if column.is_used]
         self.folds = [Fold(split.train, split.valid) for split in problem.splits]
         self.deadline, self.seed, self.threads = deadline, seed, threads
         self.trials: list[Trial] = []
         self.failed: dict[str, str] = {}
+        self.spent: dict[str, float] = defaultdict(float)
+        self.tried: dict[str, int] = defaultdict(int)
         self.rejected: dict[str, float] = {}
         self._selected: tuple[int, list[int]] = (0, [])  # number of trials, the votes among them
         self.families: tuple[str, ...] = ()
@@ -73,18 +80,23 @@ class TableSearch:
         return preparation, matrix, preparation.apply(self.frame.iloc[fold.valid])
 
     def by_importance(self, fold: Fold) -> list[Column]:
-        """Order the columns by their importance in a small model of the fold's training rows."""
+        """Order the columns by their importance in a small model of the fold's training rows, once."""
+        if fold.order is not None:
+            return fold.order
         _, train, _ = self.matrices(fold, basic=True)
         settings = LEARNERS["lightgbm"].settings(rounds=IMPORTANCE_ROUNDS, patience=0)
         model = LEARNERS["lightgbm"].train(settings, self.job(fold, train, None))
         gain = dict(zip(train.names, model.importance(IMPORTANCE_ROUNDS), strict=True))
-        return sorted(self.columns, key=lambda column: -gain.get(column.name, 0.0))
+        fold.order = sorted(self.columns, key=lambda column: -gain.get(column.name, 0.0))
+        return fold.order
 
     def job(self, fold: Fold, train: Any, valid: Any, deadline: float | None = None) -> FitJob:
         deadline = self.deadline if deadline is None else deadline
         y = self.task.scaled(self.y[fold.train])
         valid_y = None if valid is None else self.task.scaled(self.y[fold.valid])
-        return FitJob(self.task, train, y, valid, valid_y, self.seed + len(self.trials), self.threads, deadline)
+        weight, valid_weight = (None if self.weight is None else self.weight[rows] for rows in (fold.train, fold.valid))
+        seed = self.seed + len(self.trials)
+        return FitJob(self.task, train, y, valid, valid_y, weight, valid_weight, seed, self.threads, deadline)
 
     def plan(self, first: ModelCandidate) -> Trial | None:
         """Train the first candidate, and keep the folds if there is time for ``WORTH`` such trainings; else keep one.
@@ -120,7 +132,8 @@ class TableSearch:
         Args:
             candidate: the candidate.
             deadline: when to give up.
-            bar: give up if the first of several folds' loss is above it.
+            bar: give up if the first of several folds' loss is above it, or if this fold takes more than its share of
+                the time.
             after_fold: is called after each fold, with the loss of the validation rows so far.
 
         Returns:
@@ -130,16 +143,17 @@ class TableSearch:
         models: list[Model] = []
         predicted: list[Array] = []
         try:
+            share = (deadline - started) / len(self.folds)
             for k, fold in enumerate(self.folds):
-                model = self._train(candidate, fold, deadline)
+                model = self._train(candidate, fold, deadline if k or bar is None else started + share)
                 is_late = k + 1 < len(self.folds) and time.monotonic() > deadline
                 if is_late or (model.was_cut and len(self.folds) > 1):
                     return None
                 models.append(model)
                 if after_fold is not None or (k == 0 and bar is not None and len(self.folds) > 1):
                     predicted.append(model.predict(self.matrices(fold, candidate.basic)[2].x, model.rounds))
-                    y = np.concatenate([self.y[f.valid] for f in self.folds[: k + 1]])
-                    value = loss(self.task, y, np.concatenate(predicted))
+                    rows = np.concatenate([f.valid for f in self.folds[: k + 1]])
+                    value = self.loss(rows, np.concatenate(predicted))
                     if after_fold is not None:
                         after_fold(value)
                     elif bar is not None and value > bar:
@@ -149,6 +163,9 @@ class TableSearch:
         except failures() as error:  # one library's failure on unusual data must not end the search
             self.failed[candidate.name] = f"{type(error).__name__}: {error}"
             return None
+        finally:
+            self.tried[candidate.learner] += 1
+            self.spent[candidate.learner] += time.monotonic() - started
 
     def _train(self, candidate: ModelCandidate, fold: Fold, deadline: float) -> Model:
         _, train, valid = self.matrices(fold, candidate.basic)
@@ -162,7 +179,7 @@ class TableSearch:
         except failures():
             return None
         predicted = model.predict(self.matrices(fold, candidate.basic)[2].x, model.rounds)
-        return None if model.was_cut else loss(self.task, self.y[fold.valid], predicted)
+        return None if model.was_cut else self.loss(fold.valid, predicted)
 
     def _record(self, candidate: ModelCandidate, models: list[Model], started: float) -> Trial:
         rounds = max(1, round(float(np.mean([model.rounds for model in models]))))
@@ -170,22 +187,27 @@ class TableSearch:
         losses = []
         for fold, model in zip(self.folds, models, strict=True):
             predicted.append(model.predict(self.matrices(fold, candidate.basic)[2].x, rounds))
-            losses.append(loss(self.task, self.y[fold.valid], predicted[-1]))
+            losses.append(self.loss(fold.valid, predicted[-1]))
         if not all(np.isfinite(part).all() for part in predicted):
             raise ValueError("a prediction is not finite")
         together = np.concatenate(predicted)
-        value = loss(self.task, self.y[self.valid_rows], together)
+        value = self.loss(self.valid_rows, together)
         seconds = time.monotonic() - started
         trial = Trial(candidate, models, rounds, together, value, losses, seconds, len(self.trials) + 1)
         self.trials.append(trial)
         return trial
 
+    def loss(self, rows: Array, predicted: Array) -> float:
+        """Return the loss of predictions of these rows of the table."""
+        return loss(self.task, self.y[rows], predicted, weight=None if self.weight is None else self.weight[rows])
+
     def best(self) -> Trial:
         return min(self.trials, key=lambda trial: trial.loss)
 
     def bar(self) -> float:
-        """Return the median of the trials' losses on the first fold."""
-        return float(np.median([trial.losses[0] for trial in self.trials]))
+        """Return the loss on the first fold that a candidate needs: that of the ``BEST``-th best trial."""
+        losses = sorted(trial.losses[0] for trial in self.trials)
+        return losses[BEST - 1] if len(losses) >= BEST else math.inf
 
     def select(self) -> list[int]:
         """Select the ensemble. Return the number of votes of each trial."""
@@ -195,14 +217,16 @@ class TableSearch:
 
     def _select(self) -> list[int]:
         y = self.y[self.valid_rows]
+        weight = np.ones(len(y)) if self.weight is None else self.weight[self.valid_rows]
+        share = torch.from_numpy(weight / (weight.sum() or 1.0))
         if self.task.is_classification:
             likelihoods = np.stack([likelihood(y, trial.predicted) for trial in self.trials])
-            return select_members(torch.from_numpy(likelihoods), mean_negative_log, VOTES)
+            return select_members(torch.from_numpy(likelihoods), lambda p: -p.clamp_min(TINY).log() @ share, VOTES)
         target = torch.from_numpy(y)
 
         def losses(averages: Any) -> Any:
             error = averages - target
-            return error.abs().mean(1) if self.task.metric == "mae" else error.square().mean(1)
+            return (error.abs() if self.task.metric == "mae" else error.square()) @ share
 
         return select_members(torch.from_numpy(np.stack([t.predicted for t in self.trials])), losses, VOTES)
 

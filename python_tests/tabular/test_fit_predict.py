@@ -165,7 +165,7 @@ def test_no_time_for_folds_gives_one_model_trained_on_all_rows(monkeypatch: pyte
     fitted = fit(numbers(), "price", minutes=5, candidates=2, features=True)
     assert fitted.report["folds"] == 1
     assert fitted.report["refitted"]
-    assert {verdict["kept"] for verdict in fitted.report["features"]} == {False}
+    assert [verdict["family"] for verdict in fitted.report["features"] if verdict["kept"]] == ["dates' parts"]
     assert len(fitted.members) == sum(votes > 0 for votes in fitted.leaderboard["votes"][1:])
     assert np.isfinite(fitted.predict(numbers(20))).all()
 
@@ -234,6 +234,9 @@ def test_a_budget_that_is_far_too_small_still_gives_a_model() -> None:
         ({"time": "city"}, "time: expected a value in each row, column 'city' lacks some"),
         ({"time": "member"}, "time: expected dates or numbers, column 'member' is boolean"),
         ({"group": "town"}, "group: there is no column 'town'"),
+        ({"weight": "b"}, "weight: expected a value in each row, column 'b' lacks some"),
+        ({"weight": "c"}, "weight: expected finite numbers of at least 0 and not only zeros, column 'c' has -0"),
+        ({"weight": "city", "frame": classes().dropna()}, "column 'city', row 1: expected a number"),
         ({"frame": [1]}, "expected a pandas.DataFrame"),
         ({"frame": classes(9)}, "at least 10 rows"),
         ({"frame": classes().assign(y=None)}, "at least 10 rows with a target, got 0"),
@@ -267,6 +270,44 @@ def test_metrics_are_scikit_learns() -> None:
     assert auc(y % 2, two) == pytest.approx(roc_auc_score(y % 2, p[:, 0]))
     task = find_problem(classes().assign(y=["a", "b", "c"] * 80), "y").task
     assert loss(task, y, p) == pytest.approx(log_loss(y, p))
+    weight = rng.integers(0, 3, len(y)) * rng.random(len(y))
+    p = p.round(1) + 0.01  # equal scores
+    p /= p.sum(1, keepdims=True)
+    assert loss(task, y, p, weight=weight) == pytest.approx(log_loss(y, p, sample_weight=weight))
+    two = np.stack([1 - p[:, 0], p[:, 0]], axis=1)
+    assert auc(y % 2, two, weight) == pytest.approx(roc_auc_score(y % 2, p[:, 0], sample_weight=weight))
+
+
+@pytest.mark.parametrize("learner", LEARNERS)
+@pytest.mark.parametrize("target", ["y", "price"])
+def test_rows_without_weight_are_not_learned(learner: str, target: str) -> None:
+    """A fifth of the targets is wrong and has the weight 0; without weights, the predictions are others."""
+    frame, rng = classes() if target == "y" else numbers(), np.random.default_rng(0)
+    wrong = np.arange(240) % 5 == 0
+    other = frame.assign(weight=1.0 - wrong)
+    other.loc[wrong, target] = "high" if target == "y" else 10 + rng.random(48)
+    settings = LEARNERS[learner].settings(**({"trees": 10} if learner == "forest" else {}))
+    means = {}
+    for weight in ("weight", None):
+        search = TableSearch(find_problem(other, target, weight=weight, types={"weight": "ignore"}), NEVER, 0, 1)
+        trial = search.run(ModelCandidate(learner, learner, settings), NEVER)
+        assert trial is not None, search.failed
+        means[weight] = trial.predicted.mean(0).max() if target == "y" else trial.predicted.mean()
+    y = search.y[~wrong]
+    true = np.bincount(y).max() / len(y) if target == "y" else y.mean()
+    assert means["weight"] == pytest.approx(true, abs=0.06 if target == "y" else 0.4)
+    assert means[None] > means["weight"] + 0.03
+
+
+def test_weights_have_no_unit_and_count_on_the_leaderboard() -> None:
+    frame = numbers().assign(w=np.arange(240) % 3)
+    quick = {"minutes": 5, "candidates": 2, "features": False, "weight": "w"}
+    one, thousand = (fit(frame.assign(w=unit * frame["w"]), "price", **quick) for unit in (1, 1000))
+    np.testing.assert_allclose(one.predict(frame.drop(columns="w")), thousand.predict(frame), rtol=1e-6)
+    error = one.evaluation["predicted"] - one.evaluation["y"]
+    rows = np.concatenate([split.valid for split in find_problem(frame, "price", weight="w").splits])
+    rmse = np.sqrt(np.average(error**2, weights=frame["w"].to_numpy()[rows]))
+    assert one.leaderboard["rmse"][0] == pytest.approx(rmse)
 
 
 @pytest.mark.parametrize(("scale", "offset"), [(1, 1e9), (1e-5, 0), (1e19, 0)])

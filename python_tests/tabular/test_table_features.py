@@ -95,18 +95,41 @@ def test_the_corrected_error_is_that_of_the_paper() -> None:
 
 
 def test_a_family_is_kept_if_and_only_if_it_gains() -> None:
-    """The classes are the sign of a difference, which trees learn badly; dates have nothing to do with it."""
+    """The classes are the sign of a difference, which trees learn badly; cities have nothing to do with it."""
     rng = np.random.default_rng(0)
     a, b = rng.normal(size=(2, 400))
     day = pd.Timestamp("2020-01-01") + pd.to_timedelta(rng.integers(0, 900, 400), unit="D")
-    problem = find_problem(pd.DataFrame({"a": a, "b": b, "day": day, "y": a > b}), "y")
+    city = rng.choice(["Athens", "Bern", "Cairo"], 400)
+    problem = find_problem(pd.DataFrame({"a": a, "b": b, "day": day, "city": city, "y": a > b}), "y")
     search = TableSearch(problem, NEVER, 0, 1)
     trial = search.run(defaults()[1], NEVER)
     assert trial is not None
     verdicts = {verdict.family: verdict for verdict in judge_families(search, trial, NEVER)}
     assert verdicts["arithmetic"].kept
     assert verdicts["arithmetic"].gain > verdicts["arithmetic"].error > 0
-    assert not verdicts["dates' parts"].kept
-    assert verdicts["dates' parts"].gain < verdicts["dates' parts"].error
-    assert verdicts["group means"].why == "there is no categorical column"
-    assert [v.why for v in judge_families(search, trial, 0.0)].count("not judged: too little time") == 2
+    assert not verdicts["frequencies"].kept
+    assert verdicts["frequencies"].gain <= verdicts["frequencies"].error
+    late = {verdict.family: verdict for verdict in judge_families(search, trial, 0.0)}
+    assert {verdict.why for verdict in late.values()} == {"not judged: too little time"}
+    assert [name for name, verdict in late.items() if verdict.kept] == ["dates' parts"]
+
+
+@pytest.mark.parametrize(
+    ("gains", "kept"), [((0.2, 0.1), True), ((-0.3, 0.2, 0.1, -0.1, 0.0), True), ((-0.2,) * 5, False)]
+)
+def test_parts_of_dates_are_kept_unless_they_harm(
+    gains: tuple[float, ...], kept: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Gains within their error keep them; two folds with a gain suffice."""
+    search = TableSearch(find_problem(numbers(), "price"), NEVER, 0, 1)
+    trial = search.run(defaults()[1], NEVER)
+    assert trial is not None
+    rest = list(gains)
+    losses = iter(trial.losses)
+    monkeypatch.setattr(search, "loss", lambda rows, predicted: next(losses) - rest.pop(0))
+    for name in set(FAMILIES) - {"dates' parts"}:
+        monkeypatch.delitem(FAMILIES, name)
+    (verdict,) = judge_families(search, trial, NEVER)
+    assert not rest
+    assert verdict.kept == kept
+    assert verdict.gain == pytest.approx(np.mean(gains))

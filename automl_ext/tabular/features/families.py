@@ -166,18 +166,20 @@ class Family(NamedTuple):
         fit, apply: see this module.
         training: computes the features of the training rows themselves, if not by ``apply``.
         needs: a kind of columns without which the family has no features.
+        by_default: whether it is kept unless it harms, and without being judged.
     """
 
     fit: Callable[[Rows], State]
     apply: Callable[[Any, State], Named]
     needs: str
     training: Callable[[Rows], Named] | None = None
+    by_default: bool = False
 
 
 FAMILIES = {
+    "dates' parts": Family(fit_dates, apply_dates, "date", by_default=True),
     "target means": Family(fit_target_means, apply_target_means, "categorical", target_means_out_of_fold),
     "frequencies": Family(fit_frequencies, apply_frequencies, "categorical"),
-    "dates' parts": Family(fit_dates, apply_dates, "date"),
     "arithmetic": Family(fit_arithmetic, apply_arithmetic, "numeric"),
     "group means": Family(fit_groups, apply_groups, "categorical"),
 }

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from automl_ext.tabular.learners.job import FitJob, as_predictions
+from automl_ext.tabular.table.metrics import mean
 from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.npz import read_npz
@@ -23,13 +24,21 @@ class ConstantSettings:
 def train(settings: ConstantSettings, job: FitJob) -> ConstantModel:
     """Compute the constant with the lowest loss; classes without training rows share the probability of one row."""
     if job.task.is_classification:
-        counts = np.bincount(job.y, minlength=len(job.task.classes))
+        counts = np.bincount(job.y, job.weight, len(job.task.classes))
         missing = counts == 0
         value = np.where(missing, 1 / max(1, missing.sum()), counts)
         value = value / value.sum()
     else:
-        value = np.array([np.median(job.y) if job.task.metric == "mae" else np.mean(job.y)])
+        value = np.array([_median(job.y, job.weight) if job.task.metric == "mae" else mean(job.y, job.weight)])
     return ConstantModel({"value": value, "features": np.array([job.train.x.shape[1]])}, job.task)
+
+
+def _median(y: Array, weight: Array | None) -> float:
+    if weight is None or not weight.any():
+        return float(np.median(y))
+    order = np.argsort(y, kind="stable")
+    total = np.cumsum(weight[order])
+    return float(y[order][np.searchsorted(total, total[-1] / 2)])
 
 
 class ConstantModel:

@@ -22,6 +22,7 @@ class FitJob:
         train: the training rows.
         y: their class numbers, or the numbers as :meth:`TableTask.scaled` returns them.
         valid, valid_y: rows for early stopping; None: train all rounds.
+        weight, valid_weight: of the rows; None: all are equal.
         seed: of all randomness.
         threads: number of threads.
         deadline: the time of ``time.monotonic`` at which training ends, with the rounds that are done.
@@ -32,6 +33,8 @@ class FitJob:
     y: Array
     valid: Matrix | None = None
     valid_y: Array | None = None
+    weight: Array | None = None
+    valid_weight: Array | None = None
     seed: int = 0
     threads: int = 1
     deadline: float = float("inf")

@@ -36,7 +36,7 @@ class LightGBMSettings:
     """L2 penalty of the leaves' values."""
     extra_trees: Annotated[bool, Categories(False, True)] = False
     """Try one random threshold per feature instead of all (Geurts et al. 2006)."""
-    rounds: int = 1000
+    rounds: int = 5000
     """Largest number of boosting rounds."""
     patience: int = 40
     """End when the validation loss has not improved for this number of rounds; 0: train all rounds."""
@@ -70,10 +70,12 @@ def train(settings: LightGBMSettings, job: FitJob) -> LightGBMModel:
         "force_row_wise": True,  # without it, LightGBM times both ways, and the result depends on that
         "verbosity": -1,
     }
-    data = lgb.Dataset(job.train.x, job.y, categorical_feature=job.train.categorical, params={"verbosity": -1})
+    data = lgb.Dataset(
+        job.train.x, job.y, weight=job.weight, categorical_feature=job.train.categorical, params={"verbosity": -1}
+    )
     valid = None
     if job.valid is not None and settings.patience:
-        valid = lgb.Dataset(job.valid.x, job.valid_y, reference=data)
+        valid = lgb.Dataset(job.valid.x, job.valid_y, weight=job.valid_weight, reference=data)
     stopper = Stopper(settings.patience if valid is not None else 0, job.deadline)
 
     def after_round(env: Any) -> None:

@@ -54,11 +54,11 @@ def train(settings: LinearSettings, job: FitJob) -> LinearModel:
         else:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # 200 iterations are near enough to the optimum
-                model.fit(x, job.y)
+                model.fit(x, job.y, sample_weight=job.weight)
             coef, intercept = model.coef_, model.intercept_
         weight, bias = _per_class(coef, intercept, labels, len(job.task.classes))
     else:
-        model = linear.Ridge(alpha=settings.penalty).fit(x, job.y)
+        model = linear.Ridge(alpha=settings.penalty).fit(x, job.y, sample_weight=job.weight)
         weight, bias = model.coef_[None], np.array([model.intercept_])
     features = np.array([job.train.x.shape[1]])
     arrays = {

@@ -36,7 +36,7 @@ class XGBoostSettings:
     """L2 penalty of the leaves' values."""
     reg_alpha: Annotated[float, Range(1e-3, 5.0, log=True)] = 0.0
     """L1 penalty of the leaves' values; the target of a regression is scaled to an interquartile range of 1."""
-    rounds: int = 1000
+    rounds: int = 5000
     """Largest number of boosting rounds."""
     patience: int = 40
     """End when the validation loss has not improved for this number of rounds; 0: train all rounds."""
@@ -67,10 +67,10 @@ def train(settings: XGBoostSettings, job: FitJob) -> XGBoostModel:
         "verbosity": 0,
     }
     types = _types(job.train)
-    data = _data(job.train.x, types, job.threads, job.y)
+    data = _data(job.train.x, types, job.threads, job.y, job.weight)
     watched = []
     if job.valid is not None and settings.patience:
-        watched = [(_data(job.valid.x, types, job.threads, job.valid_y), "valid")]
+        watched = [(_data(job.valid.x, types, job.threads, job.valid_y, job.valid_weight), "valid")]
     stopper = Stopper(settings.patience if watched else 0, job.deadline)
 
     class AfterRound(xgb.callback.TrainingCallback):  # type: ignore[name-defined]
@@ -97,9 +97,9 @@ def _types(matrix: Matrix) -> list[str]:
     return ["c" if i in codes else "float" for i in range(matrix.x.shape[1])]
 
 
-def _data(x: Array, types: list[str], threads: int, y: Array | None = None) -> Any:
+def _data(x: Array, types: list[str], threads: int, y: Array | None = None, weight: Array | None = None) -> Any:
     return library("xgboost").DMatrix(
-        x, y, feature_types=types, enable_categorical=True, nthread=threads, missing=np.nan
+        x, y, weight=weight, feature_types=types, enable_categorical=True, nthread=threads, missing=np.nan
     )
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from automl_ext.tabular.table.task import HIGHER_IS_BETTER, Array, TableTask
-from automl_ext.training.rank_correlation import mean_ranks
 
 TINY = 1e-15
 
 
-def loss(task: TableTask, y: Array, predicted: Array, metric: str | None = None) -> float:
+def loss(task: TableTask, y: Array, predicted: Array, metric: str | None = None, weight: Array | None = None) -> float:
     """Compute the loss of predictions: 1 − the measure, if more of it is better.
 
     Args:
@@ -18,16 +17,22 @@ def loss(task: TableTask, y: Array, predicted: Array, metric: str | None = None)
         y: class numbers [N], or numbers [N].
         predicted: probabilities [N, classes], or numbers [N].
         metric: in place of the task's.
+        weight: of each row, [N], at least 0; None: all are equal.
     """
     metric = metric or task.metric
     if metric == "log_loss":
-        return float(-np.log(np.clip(likelihood(y, predicted), TINY, None)).mean())
+        return mean(-np.log(np.clip(likelihood(y, predicted), TINY, None)), weight)
     if metric == "accuracy":
-        return float((predicted.argmax(1) != y).mean())
+        return mean(predicted.argmax(1) != y, weight)
     if metric == "auc":
-        return 1 - auc(y, predicted)
+        return 1 - auc(y, predicted, weight)
     error = predicted - y
-    return float(np.sqrt((error**2).mean())) if metric == "rmse" else float(np.abs(error).mean())
+    return float(np.sqrt(mean(error**2, weight))) if metric == "rmse" else mean(np.abs(error), weight)
+
+
+def mean(values: Array, weight: Array | None) -> float:
+    """Compute the weighted mean; the plain one if all weights are 0."""
+    return float(values.mean() if weight is None or not weight.any() else np.average(values, weights=weight))
 
 
 def shown(metric: str, value: float) -> float:
@@ -40,19 +45,22 @@ def likelihood(y: Array, probabilities: Array) -> Array:
     return probabilities[np.arange(len(y)), y]
 
 
-def auc(y: Array, probabilities: Array) -> float:
+def auc(y: Array, probabilities: Array, weight: Array | None = None) -> float:
     """Compute the area under the ROC curve, one class against the others, weighted by the classes' frequencies.
 
     Classes without rows, and a class that all rows have, are left out; 0.5 if none is left.
     """
     classes = [1] if probabilities.shape[1] == 2 else range(probabilities.shape[1])
+    weight = np.ones(len(y)) if weight is None else weight
     areas: list[float] = []
-    weights: list[int] = []
+    weights: list[float] = []
     for k in classes:
-        positive = y == k
-        n = int(positive.sum())
-        if 0 < n < len(y):
-            ranks = mean_ranks(probabilities[:, k])
-            areas.append((ranks[positive].sum() - n * (n + 1) / 2) / (n * (len(y) - n)))
-            weights.append(n)
+        positive = weight * (y == k)
+        negative = weight - positive
+        if positive.any() and negative.any():
+            position = np.unique(probabilities[:, k], return_inverse=True)[1]
+            equal = np.bincount(position, negative)
+            below = np.cumsum(equal) - equal / 2  # with a lower score, and half of the equal ones
+            areas.append(float(positive @ below[position]) / float(positive.sum() * negative.sum()))
+            weights.append(float(positive.sum()))
     return float(np.average(areas, weights=weights)) if areas else 0.5

@@ -40,6 +40,7 @@ class Problem:
         frame: the cleaned table, of the rows that have a target.
         rows: their numbers in the given table, [N].
         y: class numbers or numbers, [N].
+        weight: of each row, mean 1, [N]; None: all are equal.
         kind: kind of split.
         splits: the splits.
         notes: what the user should know about the table.
@@ -50,6 +51,7 @@ class Problem:
     frame: Any
     rows: Array
     y: Array
+    weight: Array | None
     kind: Kind
     splits: list[RowSplit]
     notes: list[str]
@@ -61,6 +63,7 @@ def find_problem(
     *,
     time: str | None = None,
     group: str | None = None,
+    weight: str | None = None,
     metric: str | None = None,
     task: str | None = None,
     types: Mapping[str, str] | None = None,
@@ -74,12 +77,12 @@ def find_problem(
         UserError: an argument or the table is invalid; the message names it.
     """
     target = str(target)  # as the names of all columns
-    frame, rows, notes = _rows(check_frame(frame, source), target, time, group, task)
+    frame, rows, notes = _rows(check_frame(frame, source), target, task, time=time, group=group, weight=weight)
     if target in (types or {}):
         raise UserError(f"type: expected a column that models learn from, got the target {short(target)}: use --task")
     found = find_task(frame[target], target, metric, task)
     y = found.encode(frame[target])
-    columns = _columns(frame.drop(columns=[target]), types or {}, time, group)
+    columns = _columns(frame.drop(columns=[target]), types or {}, time=time, group=group, weight=weight)
     cleaned = clean(frame, columns)
     if not len(cleaned.columns):
         raise UserError("the table: expected columns to predict from, got none but constant, id and ignored ones")
@@ -97,16 +100,18 @@ def find_problem(
     ):
         notes.append(f"classes with fewer than {FEWEST_OF_CLASS} rows, too few to validate them: {short(rare)}")
     moments = _moments(frame[time]) if time is not None else None
+    weights = _weights(frame[weight]) if weight is not None else None
     groups = frame[group].astype(str) if group is not None else None
     splits = make_folds(kind, y, moments, groups, folds, seed, found, copies[0] if copies is not None else None)
-    return Problem(found, columns, cleaned, rows, y, kind, splits, notes)
+    return Problem(found, columns, cleaned, rows, y, weights, kind, splits, notes)
 
 
-def _rows(
-    frame: Any, target: str, time: str | None, group: str | None, task: str | None
-) -> tuple[Any, Array, list[str]]:
-    """Return the rows that have a target, their numbers, and notes about the others. Converts the target in place."""
-    for argument, name in (("target", target), ("time", time), ("group", group)):
+def _rows(frame: Any, target: str, task: str | None, **special: str | None) -> tuple[Any, Array, list[str]]:
+    """Return the rows that have a target, their numbers, and notes about the others. Converts the target in place.
+
+    ``special`` are the arguments that name a column which is no feature.
+    """
+    for argument, name in [("target", target), *special.items()]:
         if name is not None and name not in frame.columns:
             raise UserError(f"{argument}: there is no column {short(name)}; columns: {short(list(frame.columns))}")
         if argument != "target" and name == target:
@@ -126,7 +131,7 @@ def _rows(
             )
     notes = [f"target {target!r}: {short(', '.join(words))} counts as missing"] if words else []
     notes += [f"{int((~present).sum())} rows without a target are left out"] if not present.all() else []
-    for argument, name in (("time", time), ("group", group)):
+    for argument, name in special.items():
         if name is not None and frame.loc[present, name].isna().any():
             raise UserError(f"{argument}: expected a value in each row, column {short(name)} lacks some")
     if present.sum() < FEWEST_ROWS:
@@ -134,14 +139,27 @@ def _rows(
     return frame[present].reset_index(drop=True), np.flatnonzero(present), notes
 
 
-def _columns(frame: Any, types: Mapping[str, str], time: str | None, group: str | None) -> list[Column]:
-    """Find the kinds of columns. The time and the group are no features."""
-    special = {time: "it orders the rows", group: "it groups the rows"}
-    special.pop(None, None)
+def _columns(frame: Any, types: Mapping[str, str], **special: str | None) -> list[Column]:
+    """Find the kinds of columns. Those of ``special`` are no features."""
+    why = {"time": "it orders the rows", "group": "it groups the rows", "weight": "it weighs the rows"}
+    named = {name: why[argument] for argument, name in special.items()}
     return [
-        Column(column.name, "ignore", special[column.name]) if column.name in special else column
+        Column(column.name, "ignore", named[column.name]) if column.name in named else column
         for column in find_columns(frame, types)
     ]
+
+
+def _weights(values: Any) -> Array:
+    """Return the weights with the mean 1."""
+    column = Column(str(values.name), "numeric", "")
+    found = np.asarray(clean(values.to_frame(), [column])[column.name])
+    if not (found >= 0).all() or not 0 < found.sum() < np.inf:
+        row = int((~(found >= 0)).argmax())
+        raise UserError(
+            f"weight: expected finite numbers of at least 0 and not only zeros, column {column.name!r} has "
+            f"{found[row]:g} in row {row + 1}"
+        )
+    return found / found.mean()
 
 
 def _moments(values: Any) -> Array:
