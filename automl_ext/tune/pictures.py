@@ -50,6 +50,7 @@ def draw(study: Study, out: Path, label: str = "value") -> list[Path]:
             picture = (axes if hasattr(axes, "figure") else axes.flat[0]).figure
             if name == "slice":
                 label_logarithmic_axes(picture)
+                darken_early_trials(picture)
             write_picture(picture, out / f"{name}.png", dpi=110, bbox_inches="tight")
             pyplot.close(picture)
         written.append(out / f"{name}.png")
@@ -63,6 +64,17 @@ def only_finished(study: Study) -> Study:
         complete = trial.state == TrialState.COMPLETE and math.isfinite(trial.value or 0.0)
         finished.add_trial(trial if complete else create_trial(state=TrialState.FAIL))
     return finished
+
+
+def darken_early_trials(picture: Any) -> None:
+    """Color the points from a visible blue on: Optuna's first trials are white."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    blues = ListedColormap([colormaps["Blues"](0.4 + 0.6 * i / 255) for i in range(256)])
+    for axes in picture.axes[:-1]:  # the last one is the color bar, which follows the points
+        for points in axes.collections:
+            points.set_cmap(blues)
 
 
 def label_logarithmic_axes(picture: Any) -> None:

@@ -3,6 +3,7 @@
     trial 0 has the given settings; then, with up to ``workers`` trials in flight:
         propose a point and write it into the trial's file; evaluate it in a worker, which writes the outcome
         wait for the oldest trial, tell the study its outcome, log it
+    with ``confirm``: evaluate the best few trials again, with other seeds; the best mean wins
 
 A resumed run goes through the same loop. It takes points and outcomes from the trials' files as far as they exist.
 """
@@ -18,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from automl_ext.parallel.jobs import Jobs, WorkerDied
@@ -34,7 +36,9 @@ if TYPE_CHECKING:
     from automl_ext.tune.pruning import Rule
     from automl_ext.tune.study import Study
 
-TRIALS = "trials"
+TRIALS, CONFIRM = "trials", "confirm"
+CONFIRMED = 3  # trials that are evaluated again before the best is named
+MOST_REPEATS = 100
 MOST_FAILURES = 3  # tuning ends when this number of trials have failed and none has succeeded
 Conclude = Callable[[dict[str, Any]], dict[str, Any]]
 
@@ -61,11 +65,16 @@ class Trials:
     ended: list[tuple[Proposal, Outcome]] = field(default_factory=list)
 
     @property
-    def best(self) -> tuple[Proposal, Outcome] | None:
-        """The finished trial with the best value; of equal ones, the first."""
+    def ranked(self) -> list[tuple[Proposal, Outcome]]:
+        """The finished trials, best first; of equal ones, the earlier first."""
         finished = [trial for trial in self.ended if trial[1].value is not None]
         sign = 1 if self.minimize else -1
-        return min(finished, key=lambda trial: sign * (trial[1].value or 0.0), default=None)
+        return sorted(finished, key=lambda trial: sign * (trial[1].value or 0.0))
+
+    @property
+    def best(self) -> tuple[Proposal, Outcome] | None:
+        """The finished trial with the best value; of equal ones, the first."""
+        return next(iter(self.ranked), None)
 
     def count(self, state: str) -> int:
         return sum(outcome.state == state for _, outcome in self.ended)
@@ -92,6 +101,7 @@ def tune(
     stop_after: int | None = None,
     name: str = "tune",
     about: dict[str, Any] | None = None,
+    confirm: Sequence[dict[str, Any]] = (),
     conclude: Conclude | None = None,
 ) -> dict[str, Any] | None:
     """Find the point at which ``objective`` has its best value.
@@ -110,12 +120,16 @@ def tune(
         stop_after: stop after this number of trials of this call.
         name: name of the study.
         about: what is tuned, as plain values; a resumed run must have the same.
+        confirm: further entries of a point, such as ``[{"seed": 1}, {"seed": 2}]``. With each of them, the objective is
+            called again for the three best trials, and the trial with the best mean is the best. With a budget in
+            minutes, trials end early enough for that.
         conclude: adds entries to the result.
 
     Returns:
         The content of ``result.json``: ``best`` (trial, value, point), ``first_value`` (of trial 0), ``trials`` (of
         each: trial, point, value, state, seconds, error), the numbers ``finished``, ``failed`` and ``pruned``, and
-        ``seconds``. None if it was interrupted.
+        ``seconds``. With ``confirm`` also ``confirmed`` (of each: trial, values), and the value of the best is its mean
+        over all evaluations. None if it was interrupted.
 
     Raises:
         UserError: there is no budget, the space is empty, a point of ``first`` has other names, the run directory or
@@ -141,6 +155,8 @@ def tune(
             pickle.dumps(objective)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise UserError(f"objective: expected a function that can be pickled, {short(error)}") from None
+    if len(confirm) >= MOST_REPEATS:
+        raise UserError(f"confirm: expected fewer than {MOST_REPEATS} repetitions, got {len(confirm)}")
     points = [dict(point) for point in first]
     for point in points:
         if point.keys() != space.keys():
@@ -162,10 +178,11 @@ def tune(
         study = Study(config.study or name, config, space, points, run.path)
         if config.storage is not None:
             study.storage.compare_settings(about or {"objective": name_of(objective), "space": described(space)})
-        tuning = Tuning(run, study, config, points, objective)
+        tuning = Tuning(run, study, config, points, objective, confirm)
         if not tuning.run_trials(stop_after, name):
             return None
-        result = {"command": name, "maximize": not config.minimize, **tuning.result()}
+        confirmed = tuning.confirm()
+        result = {"command": name, "maximize": not config.minimize, **tuning.result(), **confirmed}
         if conclude is not None:
             result |= conclude(result)
         run.finish(result)
@@ -182,12 +199,19 @@ class Tuning:
         config: budget and workers.
         first: points of the first trials.
         objective: the function to tune.
+        repeats: the changes of a point with which the best trials are evaluated again.
     """
 
     def __init__(
-        self, run: Run, study: Study, config: TuneConfig, first: Sequence[dict[str, Any]], objective: Objective
+        self,
+        run: Run,
+        study: Study,
+        config: TuneConfig,
+        first: Sequence[dict[str, Any]],
+        objective: Objective,
+        repeats: Sequence[dict[str, Any]] = (),
     ) -> None:
-        self.run, self.study, self.config, self.first = run, study, config, first
+        self.run, self.study, self.config, self.first, self.repeats = run, study, config, first, repeats
         self.folder = run.path / TRIALS
         self.evaluate = Evaluate(objective, self.folder)
         self.pending: deque[tuple[Proposal, Rule | None]] = deque()  # in flight
@@ -211,7 +235,7 @@ class Tuning:
                 jobs.fill(self.propose)
                 if not self.pending:
                     return True
-                self.end(*self.outcome(jobs), steps)
+                self.end(*self.outcome(jobs, self.folder), steps)
         return False
 
     def percent(self) -> int:
@@ -250,9 +274,17 @@ class Tuning:
         if self.config.sampler == "experience" and self.proposed >= len(self.first):
             return False
         # The first trial always starts, so that there is a result.
-        return self.config.minutes is None or self.proposed == 0 or self.seconds < 60 * self.config.minutes
+        if self.config.minutes is None or self.proposed == 0:
+            return True
+        return self.seconds + self.reserve() < 60 * self.config.minutes
 
-    def outcome(self, jobs: Jobs[tuple[Proposal, Rule | None], Outcome]) -> tuple[Proposal, Outcome]:
+    def reserve(self) -> float:
+        """Return the seconds that :meth:`confirm` will take, if it takes as long as the mean of the finished trials."""
+        lengths = [outcome.seconds for _, outcome in self.trials.ranked]
+        runs = CONFIRMED * len(self.repeats)
+        return math.ceil(runs / self.config.workers) * fmean(lengths) if lengths else 0.0
+
+    def outcome(self, jobs: Jobs[tuple[Proposal, Rule | None], Outcome], folder: Path) -> tuple[Proposal, Outcome]:
         """Wait for the oldest trial. Return it and its outcome: it has failed if its processes were killed."""
         try:
             (proposal, _), outcome = jobs.next()
@@ -260,7 +292,7 @@ class Tuning:
             (proposal, _), found = jobs.repeat_alone()
             outcome = found or Outcome("failed", None, [], 0.0, short(error))
             if found is None:
-                write_trial(self.folder, proposal, outcome)
+                write_trial(folder, proposal, outcome)
         return proposal, outcome
 
     def end(self, proposal: Proposal, outcome: Outcome, steps: Steps) -> None:
@@ -281,6 +313,35 @@ class Tuning:
             raise UserError(
                 f"{which} failed, so the settings are probably wrong: {outcome.error}; choose another --out"
             )
+
+    def confirm(self) -> dict[str, Any]:
+        """Evaluate the best trials again with each of the ``repeats``. Return what that changes in ``result.json``.
+
+        ``OUT/confirm/0702.json`` is the second repetition of trial 7; a resumed run does not repeat those that have
+        ended. A trial with a failed repetition is not the best, unless all have one.
+        """
+        best = self.trials.ranked[:CONFIRMED]
+        if not self.repeats or len(best) < 2:
+            return {}
+        folder = self.run.path / CONFIRM
+        folder.mkdir(exist_ok=True)
+        with Jobs(Evaluate(self.evaluate.objective, folder), self.config.workers, deque()) as jobs:
+            for proposal, _ in best:
+                for i, change in enumerate(self.repeats, 1):
+                    again = Proposal(proposal.index * MOST_REPEATS + i, proposal.point | change, {}, self.seconds)
+                    jobs.add((again, None))
+            outcomes = [self.outcome(jobs, folder)[1] for _ in range(len(jobs.pending))]
+        rows, means = [], []
+        for k, (proposal, first) in enumerate(best):
+            values = [x.value for x in (first, *outcomes[k * len(self.repeats) : (k + 1) * len(self.repeats)])]
+            rows.append({"trial": proposal.index, "values": values})
+            if None not in values:
+                means.append((fmean(v for v in values if v is not None), proposal))
+        if not means:
+            warnings.warn(f"{len(outcomes)} repetitions of the best trials failed: {outcomes[0].error}", stacklevel=3)
+            return {"confirmed": rows}
+        value, winner = (min if self.config.minimize else max)(means, key=lambda pair: pair[0])
+        return {"best": {"trial": winner.index, "value": value, "point": winner.point}, "confirmed": rows}
 
     def result(self) -> dict[str, Any]:
         """Return the entries of ``result.json``."""

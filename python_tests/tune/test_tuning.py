@@ -13,6 +13,7 @@ import signal
 import time
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 
@@ -22,6 +23,7 @@ import optuna
 
 from automl_ext.training.errors import UserError
 from automl_ext.tune import Categories, Range, TuneConfig, report, tune
+from automl_ext.tune.pictures import darken_early_trials
 from automl_ext.tune.reporting import Pruned, Reports, reporting
 from automl_ext.tune.space import distributions, nearest, rounded
 
@@ -74,6 +76,61 @@ def test_the_best_trial_is_found_beside_the_given_settings(tmp_path: Path) -> No
     assert result["best"]["value"] == value_of(result["best"]["point"])
     for name in ("history", "importance", "slice"):
         assert (tmp_path / f"run/{name}.png").stat().st_size > 2000
+
+
+VALUES = {"a": [5.0, 6.0, 7.0], "b": [10.0, 0.0, 2.0], "c": [4.0, 4.0, 4.0], None: [1.0, 99.0, 99.0]}  # of each seed
+
+
+def noisy(point: dict[str, Any], out: Path) -> float:
+    (out / "calls").open("a").write("x")
+    mark = out.parent.parent.parent / "interrupted"
+    if (point["kind"], point.get("seed")) == ("a", 2) and not mark.exists():
+        mark.touch()
+        raise KeyboardInterrupt
+    return VALUES[point["kind"]][point.get("seed", 0)]
+
+
+def test_a_lucky_seed_does_not_win(tmp_path: Path) -> None:
+    config = TuneConfig(trials=4)
+    first = [{"x": 0.5, "n": 7, "kind": kind} for kind in VALUES]
+    lucky = tune(noisy, SPACE, config, tmp_path / "once", first=first)
+    assert lucky is not None
+    assert (lucky["best"]["trial"], lucky["best"]["value"]) == (1, 10.0)
+    seeds = [{"seed": 1}, {"seed": 2}]
+    with pytest.raises(KeyboardInterrupt):
+        tune(noisy, SPACE, config, tmp_path / "run", first=first, confirm=seeds)
+    result = tune(noisy, SPACE, config, tmp_path / "run", first=first, confirm=seeds, resume="auto")
+    assert result is not None
+    assert result["best"] == {"trial": 0, "value": 6.0, "point": first[0]}
+    kinds = list(VALUES)
+    assert result["confirmed"] == [{"trial": i, "values": VALUES[kinds[i]]} for i in (1, 0, 2)]  # not the fourth
+    assert result["trials"] == [row | {"seconds": ANY} for row in lucky["trials"]]
+    calls = {path.parent.name: path.read_text() for path in (tmp_path / "run/confirm").glob("*/calls")}
+    assert calls == {"0101": "x", "0102": "x", "0001": "x", "0002": "xx", "0201": "x", "0202": "x"}
+
+
+def test_the_budget_in_time_holds_the_repetitions(tmp_path: Path) -> None:
+    config, seeds = TuneConfig(minutes=0.03), [{"seed": 1}, {"seed": 2}]
+    result = tune(slow, SPACE, config, tmp_path / "run", first=FIRST, confirm=seeds)
+    assert result is not None
+    assert len(result["confirmed"]) == 3
+    assert len(result["trials"]) <= 13  # of 1.8 s, 6 repetitions take 0.6 s; one trial may end later
+
+
+def slow(point: dict[str, Any], out: Path) -> float:
+    time.sleep(0.1)
+    return value_of(point)
+
+
+def test_the_first_trials_are_visible_in_the_slices() -> None:
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    picture, axes = pyplot.subplots()
+    points = axes.scatter([1, 2], [1, 2], c=[0, 9], cmap="Blues")  # as Optuna draws them
+    picture.colorbar(points)
+    darken_early_trials(picture)
+    assert max(points.to_rgba(0)[:2]) < 0.8  # on white; Optuna's is 0.97
+    assert max(points.to_rgba(9)[:2]) < 0.4
+    pyplot.close(picture)
 
 
 def full(point: dict[str, Any], out: Path) -> float:

@@ -18,7 +18,7 @@ from automl_ext.tune.commands.flags import as_flags, as_toml
 from automl_ext.tune.commands.objective import CommandObjective, TunedBy
 from automl_ext.tune.commands.ranges import space_of
 from automl_ext.tune.config import TuneConfig, check_installed
-from automl_ext.tune.tuning import tune
+from automl_ext.tune.tuning import MOST_REPEATS, tune
 
 BEST = "best.toml"
 MOST_SEEDS = 100  # runs of a trial
@@ -36,6 +36,9 @@ class CommandTuneConfig(TuneConfig):
     trial_seeds: int = 1
     """Number of runs per trial, with the seeds --seed, --seed + 1, …: the objective is their mean. Trials are pruned by
     the first of them."""
+    confirm: int = 2
+    """Number of other seeds with which the three best trials are run again; the best mean wins. 0: one seed decides.
+    The runs are added to --trials and are part of --minutes."""
     ranges: Path | None = None
     """TOML file with other ranges: tables [OPTION] with low, high and log, or values; lists exclude or only."""
     portfolio: Path | None = None
@@ -44,6 +47,7 @@ class CommandTuneConfig(TuneConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, "trial_seeds", low=1, high=MOST_SEEDS)
+        check_range(self, "confirm", low=0, high=MOST_REPEATS - 1)
         if self.portfolio is not None and self.sampler not in WITH_EXPERIENCE:
             raise ValueError(f"portfolio: expected the sampler default or experience with it, got {self.sampler}")
 
@@ -116,6 +120,7 @@ def tune_command(
         stop_after=stop_after,
         name=name,
         about=about,
+        confirm=[{"seed": settings.seed + config.trial_seeds * i} for i in range(1, config.confirm + 1)],
         conclude=conclude,
     )
 

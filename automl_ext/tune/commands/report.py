@@ -36,7 +36,12 @@ def formatted(value: Any) -> str:
 
 
 def summary_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return name and value of the rows of the summary: the numbers of trials, and why some failed."""
+    """Return name and value of the rows of the summary: numbers of trials, why some failed, values of other seeds."""
     counts = ", ".join(f"{result[state]} {state}" for state in ("finished", "failed", "pruned") if result[state])
     errors = dict.fromkeys(trial["error"] for trial in result["trials"] if "error" in trial)
-    return [("trials", counts), *(("failed", error) for error in list(errors)[:3])]
+    again = "; ".join(
+        f"trial {row['trial']}: " + ", ".join("failed" if v is None else f"{v:.6g}" for v in row["values"])
+        for row in result.get("confirmed", ())
+    )
+    rows = [("trials", counts), *(("failed", error) for error in list(errors)[:3])]
+    return [*rows, ("with other seeds", again)] if again else rows
