@@ -22,8 +22,8 @@ class Body(nn.Sequential):
     """A network from observations [N, ...] to features [N, features].
 
     Vectors go through the hidden layers. Images first go through convolutions, see
-    :mod:`~automl_ext.rl.networks.encoders`. Inputs have the environment's dtype: uint8 is divided by 255 unless
-    ``normalize`` is on, and booleans become 0 and 1.
+    :mod:`~automl_ext.rl.networks.encoders`. Inputs have the environment's dtype: uint8 is divided by the
+    space's largest value, 255 for images, unless ``normalize`` is on, and booleans become 0 and 1.
 
     Args:
         space: space of the observations.
@@ -32,7 +32,7 @@ class Body(nn.Sequential):
         normalize: normalize observations by their running statistics; vectors only.
         kind: the convolutions for images: "nature", "small", "impala", or "auto" to choose by the image's size.
         layer_norm: normalize the outputs of every hidden layer, before the activation (Ba et al. 2016).
-        encoder: a network from observations, as float32 [N, ...] with uint8 divided by 255 or normalized, to features
+        encoder: a network from observations, as float32 [N, ...] with uint8 divided as above or normalized, to features
             [N, F]. It replaces the convolutions, and precedes the hidden layers of vectors.
 
     Attributes:
@@ -68,7 +68,7 @@ class Body(nn.Sequential):
             raise UserError(f"body: {kind}: expected images, got {got}")
         self.norm = RunningNorm(shape) if normalize else None  # a submodule, so forward() applies it first
         # With normalize there is no factor: the running statistics come from the raw observations.
-        self.scale = 1 / 255 if space.dtype == "uint8" and not normalize else 1.0
+        self.scale = 1 / max(float(space.high.max()), 1) if space.dtype == "uint8" and not normalize else 1.0
         layers: list[nn.Module]
         if encoder is not None:
             layers, features = [encoder], encoder_features(encoder, shape)

@@ -47,6 +47,12 @@ def test_bodies_take_images_of_any_size(shape: tuple[int, ...], kind: Any) -> No
     torch.testing.assert_close(body(x), nn.Sequential(*body)(x / 255))
 
 
+def test_small_bytes_are_divided_by_their_largest_value() -> None:
+    body = Body(Box(0, 9, (2,), np.uint8), ())  # such as places on a grid; divided by 255 they would look alike
+    assert body(torch.tensor([[3, 9]], dtype=torch.uint8)).tolist() == [[pytest.approx(1 / 3), 1.0]]
+    assert Body(Box(0, 0, (2,), np.uint8), ()).scale == 1
+
+
 def test_channels_are_found_on_either_side() -> None:
     assert [channels_last(shape) for shape in ((4, 84, 84), (84, 84, 3), (3, 20, 30), (20, 30, 3), (6, 6, 6))] == [
         *(False, True, False, True, True)
