@@ -52,7 +52,7 @@ TASKS = {
     ),
     "dqn-acrobot": Task("DQN Acrobot-v1", f"dqn {ACROBOT}", 3),
     "a2c-lunarlander": Task("A2C LunarLander-v3", f"a2c {LUNAR_LANDER}", 3),
-    "ppo-cartpole": Task("PPO CartPole-v1", "ppo --env-id CartPole-v1", 5),
+    "ppo-cartpole": Task("PPO CartPole-v1, --preset cartpole-zoo", "ppo --preset cartpole-zoo --env-id CartPole-v1", 5),
     "ppo-lunarlander": Task("PPO LunarLander-v3", "ppo --preset lunarlander", 5),
     "ppo-pendulum": Task("PPO Pendulum-v1", "ppo --preset pendulum", 5),
     "dqn-minatar-breakout": Task("DQN MinAtar Breakout", f"dqn {MINATAR.format('Breakout')}", 5),

@@ -36,7 +36,7 @@ class Task(NamedTuple):
 LUNAR_LANDER = "--env-id LunarLander-v3 --eval-episodes 10"
 TASKS = {
     "a2c-cartpole": Task("a2c", "--env-id CartPole-v1", 20_000),
-    "ppo-cartpole": Task("ppo", "--env-id CartPole-v1", 20_000),
+    "ppo-cartpole": Task("ppo", "--preset cartpole-zoo --env-id CartPole-v1", 20_000),
     "dqn-cartpole": Task("dqn", "--env-id CartPole-v1", 20_000),
     "a2c-lunarlander": Task("a2c", LUNAR_LANDER, 200_000),
     "ppo-lunarlander": Task("ppo", f"--preset lunarlander {LUNAR_LANDER} --final-episodes 30", 200_000),

@@ -38,6 +38,7 @@ TABLES: dict[str, Callable[[], str]] = {
         rl.peers,
         rl.costs_rl,
         rl.tuned_agents,
+        rl.rl_defaults,
         tabular.tabular_ranks,
         tabular.tabular_errors,
         tabular.tabular_features,

@@ -82,7 +82,7 @@ def costs_rl() -> str:
     for what in (
         "A2C CartPole-v1",
         "A3C CartPole-v1, 2 processes",
-        "PPO CartPole-v1",
+        "PPO CartPole-v1, --preset cartpole-zoo",
         "REINFORCE CartPole-v1",
         "DQN CartPole-v1",
         "Dreamer CartPole-v1",
@@ -106,3 +106,36 @@ def tuned_agents() -> str:
         means = [f"{integer(part['mean'])} ± {integer(part['half'])}" for part in (shipped, tuned, gain)]
         rows.append([f"`{row['task']}`", integer(row["steps"]), integer(row["trials"]), *means])
     return table("task | steps | trials | shipped options | tuned options | gain", rows)
+
+
+def rl_defaults() -> str:
+    """Return a row per task and algorithm: mean returns and scores of the default settings, ours and the peer's."""
+    stored, lines = load("defaults"), []
+    runs: dict[tuple[str, str], dict[str, list[dict[str, Any]]]] = {}
+    for row in stored["rows"]:
+        runs.setdefault((row["algorithm"], row["task"]), {}).setdefault(row["side"], []).append(row)
+    for (algorithm, task), sides in runs.items():
+        ends = stored["ends"][task]
+        low, high = ends["random"], ends["best"]
+        digits = 2 if max(abs(low), abs(high)) < 10 else 0
+        cells = []
+        for side in ("ours", "sb3"):
+            found = sides.get(side)
+            if found is None:
+                cells += ["not run", "–", "–"]
+                continue
+            scores = [(row["return"] - low) / (high - low) for row in found]
+            score = f"{statistics.fmean(scores):.2f}"
+            if len(scores) > 1:
+                score += f" ± {statistics.stdev(scores) / len(scores) ** 0.5:.2f}"
+            shown = returns([row["return"] for row in found], digits)
+            cells += [shown, score, f"{statistics.fmean(row['cpu_seconds'] for row in found):.0f}"]
+        lines.append(
+            [
+                f"{algorithm.upper()} {task}",
+                ", ".join(f"{end:.{digits}f}".replace("-", "−") for end in (low, high)),
+                *[cell.replace("-", "−") for cell in cells],
+            ]
+        )
+    header = "task | random, best | returns | score | CPU-s | Stable-Baselines3 | score | CPU-s"
+    return table(header, lines)

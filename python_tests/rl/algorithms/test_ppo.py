@@ -189,6 +189,7 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], message: str)
 
 def test_presets() -> None:
     assert preset("cartpole", PPOConfig()).n_epochs == 15
+    assert preset("cartpole-zoo", PPOConfig()).gae_lambda == 0.8
     assert preset("lunarlander", PPOConfig()).n_envs == 16
     assert rl.make("ppo", preset="pendulum", env="Pendulum-v1").config.n_steps == 1024
 
@@ -203,7 +204,7 @@ def outcome(out: Path) -> tuple[dict[str, Any], str]:
 @pytest.mark.parametrize("options", [{}, {"value_clip": 0.5, "normalize": True}], ids=["default", "value_clip"])
 def test_resumed_run_equals_uninterrupted_run(options: dict[str, Any], tmp_path: Path) -> None:
     short: dict[str, Any] = {"total_steps": 1_500, "eval_every": 500, "eval_episodes": 2, "final_episodes": 2}
-    config = PPOConfig(**short, checkpoint_every=300, n_epochs=2, hidden=(16,), **options)
+    config = PPOConfig(**short, checkpoint_every=300, n_steps=32, n_epochs=2, hidden=(16,), **options)
     assert train(PPO, config, tmp_path / "whole") is not None
     assert train(PPO, config, tmp_path / "halted", stop_after=700) is None
     assert train(PPO, config, tmp_path / "halted", resume="auto") is not None

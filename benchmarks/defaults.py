@@ -1,0 +1,278 @@
+"""Compare the default settings of PPO, A2C and DQN with those of Stable-Baselines3, on tasks nobody tuned for.
+
+    OMP_NUM_THREADS=1 python benchmarks/defaults.py [--algorithm ppo] [--only TASK ...] [--side ours sb3] [--seeds 5]
+        [--json benchmarks/results/defaults.json] [--picture docs/images/defaults.png]
+
+The defaults were chosen on the tasks CHOOSE and are judged on the tasks JUDGE. Both sides train for the same number of
+steps, each with the defaults of its constructor, and the last policy plays 30 episodes with its most probable actions.
+A run's score is (return − random) / (best known − random). CPU-seconds are those of acting and learning. Runs whose row
+the file has are not repeated; seeds are the outer loop, so that an interrupted benchmark has equally many seeds of both
+sides. Without --seeds no run is made: the table and the picture are made from the file. Needs stable-baselines3 for its
+side, and the extras box2d and minatar.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium.spaces import Box, Discrete
+from gymnasium.vector import AutoresetMode, SyncVectorEnv
+from gymnasium.wrappers import FlattenObservation
+
+EPISODES = 30
+LONGEST = 5_000  # steps of an episode in an evaluation; MinAtar has no limit
+SIDES = {"ours": "automl_ext", "sb3": "Stable-Baselines3"}
+
+
+class Grid(gymnasium.Env):
+    """Walk to a goal on a 10 × 10 grid: −0.05 per step, 1 at the goal, at most 50 steps. Both places are random.
+
+    Observations are the rows and columns of the agent and of the goal.
+    """
+
+    observation_space = Box(0, 9, (4,), np.float32)
+    action_space = Discrete(4)
+    MOVES = ((0, 1), (0, -1), (1, 0), (-1, 0))
+
+    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[np.ndarray, dict]:
+        super().reset(seed=seed)
+        places = self.np_random.choice(100, 2, replace=False)
+        self.agent, self.goal = (divmod(int(place), 10) for place in places)
+        self.steps = 0
+        return self.observation(), {}
+
+    def observation(self) -> np.ndarray:
+        return np.array([*self.agent, *self.goal], np.float32)
+
+    def step(self, action: int) -> tuple[np.ndarray, float, bool, bool, dict]:
+        moved = [x + dx for x, dx in zip(self.agent, self.MOVES[action], strict=True)]
+        self.agent = (min(max(moved[0], 0), 9), min(max(moved[1], 0), 9))
+        self.steps += 1
+        reached = self.agent == self.goal
+        return self.observation(), reached - 0.05, reached, self.steps >= 50 and not reached, {}
+
+
+class Task(NamedTuple):
+    """A task.
+
+    Attributes:
+        env: an environment id or a class.
+        steps: number of environment steps to train for.
+        best: the best return that is known.
+        source: where it is from.
+        one_hot: whether a wrapper makes vectors of the Discrete observations, for both sides.
+    """
+
+    env: Any
+    steps: int
+    best: float
+    source: str
+    one_hot: bool = False
+
+
+CHOOSE = {
+    "CartPole": Task("CartPole-v1", 100_000, 500.0, "the most possible"),
+    "LunarLander": Task("LunarLander-v3", 200_000, 262.0, "rl_practice.json: PPO from a clone"),
+    "MinAtar Breakout": Task("MinAtar/Breakout-v1", 300_000, 16.4, "rl_learning.json: Rainbow"),
+    "Pendulum": Task("Pendulum-v1", 200_000, -150.0, "about that of TD3 and SAC in Stable-Baselines3's zoo"),
+    "grid": Task(Grid, 40_000, 0.667, "exact: 1 − 0.05 · the mean distance"),
+}
+JUDGE = {
+    "Acrobot": Task("Acrobot-v1", 100_000, -71.0, "rl_learning.json: DQN"),
+    "MountainCar": Task("MountainCar-v0", 200_000, -100.0, "about that of DQN in Stable-Baselines3's zoo"),
+    "FrozenLake 8x8": Task("FrozenLake8x8-v1", 200_000, 0.913, "exact: value iteration over 200 steps", True),
+    "Taxi": Task("Taxi-v4", 200_000, 7.93, "exact: value iteration over 200 steps", True),
+    "MinAtar Space Invaders": Task("MinAtar/SpaceInvaders-v1", 300_000, 130.0, "about that of PPO after 10M steps"),
+}
+TASKS = CHOOSE | JUDGE
+Row = dict[str, Any]
+
+
+def maker(task: Task) -> Callable[[], gymnasium.Env]:
+    """Return a function that makes a new environment."""
+    if isinstance(task.env, str) and task.env.startswith("MinAtar/") and task.env not in gymnasium.registry:
+        from minatar.gym import register_envs
+
+        register_envs()
+
+    def make() -> gymnasium.Env:
+        env = gymnasium.make(task.env) if isinstance(task.env, str) else task.env()
+        return FlattenObservation(env) if task.one_hot else env
+
+    return make
+
+
+def ours(algorithm: str, task: Task, seed: int) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+    """Train with our defaults. Return the policy and the CPU-seconds."""
+    from automl_ext import rl
+
+    env = task.env if isinstance(task.env, str) and not task.one_hot else maker(task)
+    agent = rl.make(algorithm, env, total_steps=task.steps, seed=seed)
+    start = time.process_time()
+    while agent.envs.steps < task.steps:
+        agent.iterate()
+    return agent.act, time.process_time() - start
+
+
+def sb3(algorithm: str, task: Task, seed: int) -> tuple[Callable[[np.ndarray], np.ndarray], float]:
+    """Train with the defaults of Stable-Baselines3's constructors. Return the policy and the CPU-seconds."""
+    import stable_baselines3
+
+    agent = getattr(stable_baselines3, algorithm.upper())("MlpPolicy", maker(task)(), seed=seed, device="cpu")
+    start = time.process_time()
+    agent.learn(task.steps)
+    seconds = time.process_time() - start
+    return lambda observations: agent.predict(observations, deterministic=True)[0], seconds
+
+
+def mean_return(act: Callable[[np.ndarray], np.ndarray], task: Task, seed: int, episodes: int = EPISODES) -> float:
+    """Return the mean return of the first episode in each of ``episodes`` environments."""
+    envs = SyncVectorEnv([maker(task)] * episodes, autoreset_mode=AutoresetMode.SAME_STEP)
+    observations, _ = envs.reset(seed=seed)
+    floats = observations.dtype == np.float64
+    returns, running = np.zeros(episodes), np.ones(episodes, bool)
+    for _ in range(LONGEST):
+        actions = act(observations.astype(np.float32) if floats else observations)
+        observations, rewards, terminated, truncated, _ = envs.step(actions)
+        returns += rewards * running
+        running &= ~(terminated | truncated)
+        if not running.any():
+            break
+    envs.close()
+    return float(returns.mean())
+
+
+def random_return(task: Task, episodes: int = 200) -> float:
+    """Return the mean return of uniformly random actions."""
+    space = maker(task)().action_space
+    space.seed(0)
+    return mean_return(lambda seen: np.stack([space.sample() for _ in seen]), task, seed=0, episodes=episodes)
+
+
+def score(row: Row, ends: dict[str, Any]) -> float:
+    """Return (return − random) / (best known − random)."""
+    low, high = ends[row["task"]]["random"], ends[row["task"]]["best"]
+    return (row["return"] - low) / (high - low)
+
+
+def compared(rows: list[Row], ends: dict[str, Any], algorithm: str) -> list[Row]:
+    """Return a row per task that both sides have run: scores, their difference and its standard error.
+
+    The error is None where a side has a single seed.
+    """
+    table = []
+    for task in TASKS:
+        runs = {
+            side: [r for r in rows if (r["algorithm"], r["task"], r["side"]) == (algorithm, task, side)]
+            for side in SIDES
+        }
+        if not all(runs.values()):
+            continue
+        scores = {side: [score(run, ends) for run in found] for side, found in runs.items()}
+        few = min(map(len, scores.values())) < 2
+        error = None if few else math.sqrt(sum(statistics.variance(x) / len(x) for x in scores.values()))
+        line: Row = {"task": task, "error": error, "judged": task in JUDGE}
+        for side, found in runs.items():
+            line[side] = {
+                "return": statistics.fmean(run["return"] for run in found),
+                "score": statistics.fmean(scores[side]),
+                "cpu_seconds": statistics.fmean(run["cpu_seconds"] for run in found),
+                "seeds": len(found),
+            }
+        table.append(line | {"difference": line["ours"]["score"] - line["sb3"]["score"]})
+    return table
+
+
+def print_table(table: list[Row], algorithm: str) -> None:
+    names = ("ours", "sb3", "score", "sb3", "diff.", "error", "CPU-s", "sb3")
+    print(f"{algorithm:<24}" + "".join(f"{name:>8}" for name in names) + "  seeds")
+    for line in table:
+        a, b = line["ours"], line["sb3"]
+        error = "–" if line["error"] is None else f"{line['error']:.2f}"
+        numbers = (
+            *(f"{part['return']:.2f}" for part in (a, b)),
+            *(f"{part['score']:.2f}" for part in (a, b)),
+            f"{line['difference']:.2f}",
+            error,
+            *(f"{part['cpu_seconds']:.0f}" for part in (a, b)),
+        )
+        print(f"{line['task']:<24}" + "".join(f"{x:>8}" for x in numbers) + f"  {a['seeds']}, {b['seeds']}")
+    for name, judged in (("mean, chosen on", False), ("mean, judged on", True)):
+        found = [line["difference"] for line in table if line["judged"] == judged]
+        if found:
+            print(f"{name:<56}{statistics.fmean(found):>8.2f}")
+
+
+def draw(stored: dict[str, Any], algorithm: str, path: Path) -> None:
+    """Draw the score of every run, and the mean of every task and side."""
+    from automl_ext.training.files.atomic import write_picture
+    from automl_ext.training.pictures.colors import PALETTE
+    from automl_ext.training.pictures.curves import add_title, figure, set_axes
+
+    table = compared(stored["rows"], stored["ends"], algorithm)
+    picture = figure(8, 3.6)
+    axes = picture.add_subplot()
+    for i, (side, name) in enumerate(SIDES.items()):
+        for x, line in enumerate(table):
+            key = (algorithm, line["task"], side)
+            runs = [r for r in stored["rows"] if (r["algorithm"], r["task"], r["side"]) == key]
+            scores = [score(run, stored["ends"]) for run in runs]
+            place = x + 0.36 * (i - 0.5)
+            axes.bar(place, line[side]["score"], 0.34, color=PALETTE[i], alpha=0.45, label=name if x == 0 else None)
+            axes.plot([place] * len(scores), scores, ".", color=PALETTE[i], markersize=4)
+    labels = [line["task"].replace("MinAtar ", "MinAtar\n") + ("" if line["judged"] else " *") for line in table]
+    axes.set_xticks(range(len(table)), labels, rotation=30, ha="right")
+    set_axes(axes, "", "score: 0 random, 1 best known")
+    add_title(picture, f"{algorithm.upper()} with default settings; *: a task they were chosen on")
+    axes.legend(frameon=False)
+    write_picture(picture, path, dpi=110)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--algorithm", choices=("ppo", "a2c", "dqn"), default="ppo")
+    parser.add_argument("--only", nargs="+", choices=TASKS, default=list(TASKS), metavar="TASK")
+    parser.add_argument("--side", nargs="+", choices=SIDES, default=list(SIDES))
+    parser.add_argument("--seeds", type=int, default=0, help="number of seeds")
+    parser.add_argument("--json", type=Path, default=Path("benchmarks/results/defaults.json"))
+    parser.add_argument("--picture", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    stored = json.loads(args.json.read_text()) if args.json.exists() else {"ends": {}, "rows": []}
+    for seed in range(args.seeds):
+        for name in args.only:
+            for side in args.side:
+                run(stored, args.algorithm, name, side, seed, args.json)
+    print_table(compared(stored["rows"], stored["ends"], args.algorithm), args.algorithm)
+    if args.picture:
+        draw(stored, args.algorithm, args.picture)
+
+
+def run(stored: dict[str, Any], algorithm: str, name: str, side: str, seed: int, path: Path) -> None:
+    """Make a run that the file does not have, and write its row."""
+    key = {"algorithm": algorithm, "task": name, "side": side, "seed": seed}
+    if any(key.items() <= row.items() for row in stored["rows"]):
+        return
+    task = TASKS[name]
+    if name not in stored["ends"]:
+        stored["ends"][name] = {"random": round(random_return(task), 3), "best": task.best, "source": task.source}
+    act, seconds = (ours if side == "ours" else sb3)(algorithm, task, seed)
+    found = {"steps": task.steps, "return": round(mean_return(act, task, seed + 1_000), 3)}
+    stored["rows"].append(key | found | {"cpu_seconds": round(seconds, 1)})
+    print(stored["rows"][-1], flush=True)
+    lines = ",\n".join(json.dumps(row) for row in stored["rows"])
+    path.write_text(f'{{"ends": {json.dumps(stored["ends"], indent=1)},\n"rows": [\n{lines}\n]}}\n')
+
+
+if __name__ == "__main__":
+    main()
