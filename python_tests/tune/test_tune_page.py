@@ -18,7 +18,7 @@ from automl_ext.training.search_space import Categories, Range
 from automl_ext.tune.commands.ranges import space_of
 
 PAGE = (ROOT / "docs/how-to/tune.md").read_text()
-TINY = {"--total-steps": "64", "--trials": "2", "--workers": "1"}
+TINY = {"--total-steps": "64", "--trials": "2", "--minutes": "100", "--workers": "1"}
 
 
 def commands() -> list[list[str]]:
@@ -29,7 +29,7 @@ def commands() -> list[list[str]]:
 
 def tiny(words: list[str], folder: Path) -> list[str]:
     small = [TINY.get(before, word) for before, word in zip(["", *words], words, strict=False)]
-    short = ["--eval-episodes=1", "--final-episodes=1"] if words[0] == "tune" else []
+    short = ["--eval-episodes=1", "--final-episodes=1", "--confirm=1"] if words[0] == "tune" else []
     return [word.replace("/shared", str(folder)) for word in small] + short
 
 
