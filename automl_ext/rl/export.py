@@ -20,6 +20,7 @@ from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.distributions import Categorical, DiagonalGaussian
+from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best, load_last
 from automl_ext.training.errors import UserError
@@ -102,7 +103,7 @@ class PolicyProgram(nn.Module):
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
         if isinstance(self.network, QNetwork):
-            q = self.network.q(self.network(observations))
+            q = self.network.q(self.network(observations), observations)
             return q.argmax(-1) + self.first, q, None
         outputs, values = self.network(observations)
         if isinstance(self.network.distribution, Categorical):
@@ -123,6 +124,7 @@ def policy_program(agent: LearningAgent) -> PolicyProgram:
         raise UserError(
             f"export: a policy of {agent.algorithm} cannot be exported; export takes {', '.join(ALGORITHMS)}"
         )
+    check_not_packed(agent.spaces[0], "export")
     owner: Any = getattr(agent, "learner", agent)  # of the networks of Q-learning; of A3C, an A2C agent
     network = getattr(owner, "network", None) or owner.online
     if type(network) not in (ActorCritic, QNetwork):

@@ -152,7 +152,7 @@ def test_scores_and_values_are_those_of_the_agent() -> None:
     with torch.no_grad():
         _, q, none = policy_program(agent)(x)
         agent.online.eval()
-        torch.testing.assert_close(q, agent.online.q(agent.online(x)))
+        torch.testing.assert_close(q, agent.online.q(agent.online(x), x))
     assert none is None
 
 

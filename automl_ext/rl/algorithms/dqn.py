@@ -268,11 +268,13 @@ class DQN(LearningAgent):
         """
         config = self.config
         resample([*self._target_noisy, *self._noisy] if config.double else self._target_noisy, self._noise)
-        out = self.target(batch.next_observations)
-        online_q = self.online.q(self.online(batch.next_observations)) if config.double else None
+        seen = batch.next_observations
+        out = self.target(seen)
+        online_q = self.online.q(self.online(seen), seen) if config.double else None
         if self._support_check is None:
-            return td_targets(batch.returns, out, batch.terminated, batch.discounts, next_q_online=online_q)
-        best = (self.target.q(out) if online_q is None else online_q).argmax(1)
+            q = self.target.q(out, seen)
+            return td_targets(batch.returns, q, batch.terminated, batch.discounts, next_q_online=online_q)
+        best = (self.target.q(out, seen) if online_q is None else online_q).argmax(1)
         probs = take_action(out, best).softmax(-1)
         self._support_check.check(batch.returns + batch.discounts * (probs @ self.target.support))
         return categorical_projection(
@@ -325,7 +327,7 @@ class DQN(LearningAgent):
         if epsilon == 0.0:
             return self.greedy(observations)
         at_random = self.rng.random(n) < epsilon
-        actions = self.rng.integers(self.actions, size=n)
+        actions = self.uniform(observations, self.rng)
         if not at_random.all():
             actions = np.where(at_random, actions, self.greedy(observations))
         return actions
@@ -335,8 +337,15 @@ class DQN(LearningAgent):
         """Return argmax Q(s, ·), int64 [B]. Noisy layers draw new noise for each observation, except in ``eval()``."""
         if self.online.training:
             resample(self._noisy, self._noise, len(observations))
-        out = self.online(to_tensor(observations, self.device))
-        return self.online.q(out).argmax(1).numpy(force=True)
+        seen = to_tensor(observations, self.device)
+        return self.online.q(self.online(seen), seen).argmax(1).numpy(force=True)
+
+    def uniform(self, observations: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Return uniformly random actions in 0 … A − 1 that the observations' masks allow, int64 [B]."""
+        if self.online.masked is None:
+            return rng.integers(self.actions, size=len(observations))
+        allowed = self.online.masked.mask(observations)
+        return np.where(allowed, rng.random(allowed.shape), -1.0).argmax(1)
 
     def act(self, observations: np.ndarray) -> np.ndarray:
         """Return the greedy actions, without noise in the weights."""
@@ -349,7 +358,7 @@ class DQN(LearningAgent):
         """Return the greedy actions, replaced by random ones with probability ``final_epsilon``."""
         actions, n = self.act(observations), len(observations)
         at_random = self.random.random(n) < self.config.final_epsilon
-        return np.where(at_random, self.random.integers(self.actions, size=n) + self._first, actions)
+        return np.where(at_random, self.uniform(observations, self.random) + self._first, actions)
 
     def set_policy(self, policy: dict[str, Any]) -> None:
         super().set_policy(policy)

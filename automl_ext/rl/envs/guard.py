@@ -15,9 +15,9 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from automl_ext.rl.networks.packed import MASK, named_parts, values
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
-from automl_ext.training.user_code import is_in_user_code, raised
 
 STEP = "(observation, reward, terminated, truncated, info)"
 NUMBERS = (float, int, np.floating, np.integer, np.bool_)
@@ -41,6 +41,8 @@ def fault(where: str, call: str, error: BaseException) -> BaseException:
     """
     if isinstance(error, (KeyboardInterrupt, UserError)):
         return error
+    from automl_ext.training.user_code import is_in_user_code, raised  # after an error only
+
     if isinstance(error, ValueError) and "values to unpack" in str(error) and not is_in_user_code(error):
         form = "(observation, info)" if call == "reset()" else STEP
         return EnvError(f"{where}: {call} must return {form}, as Gymnasium's API says: {short(error)}")
@@ -51,8 +53,8 @@ class Guard(gymnasium.Wrapper):
     """A stateless wrapper that checks the results of one environment.
 
     It changes two of them. A rendered image becomes uint8 [height, width, 3] (:func:`rgb`). Observations are copied,
-    because an environment may write each one into the same array. The info dictionaries are dropped: they are not used,
-    and Gymnasium's vector environments fail on some.
+    because an environment may write each one into the same array. Of the info dictionaries, only action masks are kept:
+    nothing else is used, and Gymnasium's vector environments fail on some.
 
     Raises:
         EnvError: an exception in ``reset``, ``step`` or ``render``; a result that does not follow Gymnasium's API; an
@@ -75,7 +77,7 @@ class Guard(gymnasium.Wrapper):
         if not isinstance(result, tuple) or len(result) != 2:
             raise EnvError(f"{self.where}: reset() must return (observation, info), got {_form(result)}")
         self._check(result[0], "reset()")
-        return copy.deepcopy(result[0]), {}
+        return copy.deepcopy(result[0]), _mask_in(result[1])
 
     def step(self, action: Any) -> tuple[Any, Any, bool, bool, dict[str, Any]]:
         try:
@@ -84,7 +86,7 @@ class Guard(gymnasium.Wrapper):
             raise fault(self.where, "step()", error) from None
         if not isinstance(result, tuple) or len(result) != 5:
             raise EnvError(f"{self.where}: step() must return {STEP}, got {_form(result)}")
-        observation, reward, terminated, truncated, _ = result
+        observation, reward, terminated, truncated, info = result
         if type(observation) is not np.ndarray or observation.dtype != self._dtype or observation.shape != self._shape:
             self._check(observation, "step()")
         if not isinstance(reward, NUMBERS):
@@ -94,7 +96,7 @@ class Guard(gymnasium.Wrapper):
         if not isinstance(truncated, (bool, np.bool_)):
             truncated = bool(number(f"{self.where}: step() returned truncated", truncated, "a bool"))
         observation = observation.copy() if type(observation) is np.ndarray else copy.deepcopy(observation)
-        return observation, reward, terminated, truncated, {}
+        return observation, reward, terminated, truncated, _mask_in(info)
 
     def render(self) -> Any:
         try:
@@ -111,8 +113,16 @@ class Guard(gymnasium.Wrapper):
             warnings.warn(str(fault(self.where, "close()", error)), stacklevel=2)
 
     def _check(self, observation: Any, call: str) -> None:
+        returned = f"{self.where}: {call} returned an observation"
         if self._box:
-            check_observation(f"{self.where}: {call} returned an observation", observation, self.observation_space)
+            check_observation(returned, observation, self.observation_space)
+        elif isinstance(self.observation_space, (gymnasium.spaces.Dict, gymnasium.spaces.Tuple)):
+            try:
+                parts = list(values(self.observation_space, observation))
+            except ValueError as error:
+                raise EnvError(f"{self.where}: {call} returned: {error}") from None
+            for (name, space), part in zip(named_parts(self.observation_space), parts, strict=True):
+                check_observation(f"{returned} {name}", part, space)
 
 
 def check_observation(returned: str, observation: Any, space: gymnasium.Space) -> np.ndarray:
@@ -121,7 +131,7 @@ def check_observation(returned: str, observation: Any, space: gymnasium.Space) -
     Args:
         returned: the call, and whose observation it is: the start of the message.
         observation: what the environment returned.
-        space: a Box.
+        space: of a fixed shape and dtype, such as a Box.
 
     Raises:
         EnvError: the shape differs, or the dtype cannot be cast within its kind.
@@ -136,6 +146,16 @@ def check_observation(returned: str, observation: Any, space: gymnasium.Space) -
         got = _described(observation if found.dtype == object else found)
         raise EnvError(f"{returned} {got}, expected {dtype} {list(space.shape or ())} by its space")
     return found
+
+
+def _mask_in(info: Any) -> dict[str, Any]:
+    """Return the action mask of an info dictionary, if it has one."""
+    if type(info) is dict and MASK in info:
+        try:
+            return {MASK: np.asarray(info[MASK], np.float64) != 0}
+        except (ValueError, TypeError):
+            raise EnvError(f"info: {MASK}: expected an array of numbers, got {short(info[MASK])}") from None
+    return {}
 
 
 def number(returned: str, value: Any, expected: str = "a number") -> float:

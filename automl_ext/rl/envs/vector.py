@@ -16,17 +16,16 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 from gymnasium import spaces
-from gymnasium.vector import AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
 
-from automl_ext.rl.envs import workers as env_workers
 from automl_ext.rl.envs.guard import STEP, EnvError, fault
 from automl_ext.rl.envs.options import EnvOptions
-from automl_ext.rl.envs.state import restore_simulators, simulators_state
-from automl_ext.rl.networks.body import float32_array, float32_space, no_arrays
+from automl_ext.rl.networks.body import float32_array, float32_space
+from automl_ext.rl.networks.groups import GroupedBox
+from automl_ext.rl.networks.packed import MASK, PackedBox, add_axis, mask_sizes, masked_space, packed_space
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
 
-ARRAYS = (spaces.Box, spaces.Discrete, spaces.MultiDiscrete, spaces.MultiBinary)  # spaces whose observations are arrays
 NAMES, KINDS = ("rewards", "terminated", "truncated"), ("biuf", "b", "b")  # results of a step and their dtype kinds
 
 
@@ -87,14 +86,16 @@ class Envs:
 
     Attributes:
         observations: [B, ...], the current observations. Floats are converted to float32; uint8 images stay uint8.
-            ``observation_space`` describes them.
+            ``observation_space`` describes them. Observations of other spaces than Box, and those with action masks,
+            are packed: see :class:`~automl_ext.rl.networks.packed.PackedBox`.
         episodes: the finished episodes. The reader empties the list.
         steps: number of transitions so far, over all environments. Steps that are not valid do not count.
         heartbeat: if not None, called after every step, so that another process can detect a hang.
         transform: if not None, applied to the result of every :meth:`step`.
 
     Raises:
-        UserError: an unsupported autoreset mode, or observations that are not arrays.
+        UserError: an unsupported autoreset mode, observations that are not arrays of numbers, or action masks for
+            actions that are neither Discrete nor MultiDiscrete.
         EnvError: the environments' own code failed, see :meth:`step`.
     """
 
@@ -115,23 +116,29 @@ class Envs:
     ) -> None:
         self.vector, self.n_envs, self.seed, self.reward_clip = vector, vector.num_envs, seed, reward_clip
         self.env_id = env_id
-        self.observation_space = float32_space(vector.single_observation_space)
         self.action_space = vector.single_action_space
+        self._where, self._step_timeout = f"--env-id {env_id}: " * bool(env_id), step_timeout
+        try:
+            self.observation_space = packed_space(float32_space(vector.single_observation_space), self.action_space)
+        except UserError as error:
+            vector.close()
+            raise UserError(f"{self._where}{error}") from None
         self.heartbeat: Callable[[], None] | None = None
         self.transform: StepTransform | None = None
         # Discrete spaces with a dtype of their own contain no int64.
         self._action_dtype = self.action_space.dtype if isinstance(self.action_space, spaces.Discrete) else None
-        self._where, self._step_timeout = f"--env-id {env_id}: " * bool(env_id), step_timeout
-        if not isinstance(self.observation_space, ARRAYS):
-            vector.close()
-            raise no_arrays(self.observation_space, self._where)
         if 0 in (self.observation_space.shape or ()):
             vector.close()
             raise UserError(f"{self._where}observations: expected numbers, got shape {self.observation_space.shape}")
         mode = vector.metadata.get("autoreset_mode")
         if mode not in (AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP):
             raise UserError(f"autoreset mode: expected NEXT_STEP or SAME_STEP, got {mode}")
-        env_workers.set_limit(vector, step_timeout)
+        self._workers: Any = None  # the module that talks to worker processes, if there are any
+        if isinstance(vector, AsyncVectorEnv):
+            from automl_ext.rl.envs import workers
+
+            self._workers = workers
+            workers.set_limit(vector, step_timeout)
         self._next_step = mode == AutoresetMode.NEXT_STEP
         self._broken = False
         self.steps, self._calls = 0, 0
@@ -178,10 +185,13 @@ class Envs:
         elif ended.size:
             true_next = after.copy()
             for i in ended:
-                true_next[i] = info["final_obs"][i]
+                true_next[i] = self._final(info, i)
         if "waiting" in info:  # agents that are done before the others, see automl_ext.rl.envs.lanes
             self._restarting = info["waiting"]
             self._begun[~valid & ~self._restarting] = self._calls
+        self._check_masks(true_next, ~terminated)
+        if true_next is not after:  # episodes have begun
+            self._check_masks(after, np.ones(self.n_envs, bool))
         self._check_finite("reward", rewards, self._no_rewards)
         if self._no_observations is not None:
             self._check_finite("observation", true_next, self._no_observations)
@@ -208,10 +218,15 @@ class Envs:
 
     def close(self) -> None:
         """Close the environments and end worker processes, whatever their state."""
-        env_workers.close(self.vector, self._broken)
+        if self._workers is None:
+            self.vector.close()
+        else:
+            self._workers.close(self.vector, self._broken)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all counts, and the simulators if they can be saved (:mod:`automl_ext.rl.envs.state`)."""
+        from automl_ext.rl.envs.state import simulators_state
+
         transform = {} if self.transform is None else {"transform": self.transform.state_dict()}
         return transform | {
             "simulators": simulators_state(self.vector),
@@ -235,6 +250,8 @@ class Envs:
         Raises:
             ValueError: the state has another number of environments, other observations or no state of the transform.
         """
+        from automl_ext.rl.envs.state import restore_simulators
+
         saved = state["observations"].numpy()
         if saved.shape != self.observations.shape or saved.dtype != self.observations.dtype:
             own = self.observations
@@ -259,12 +276,18 @@ class Envs:
     def _reset(self) -> None:
         seed = derived_seed(self.seed, self.steps)
         try:
-            first, _ = env_workers.reset(self.vector, seed, self._step_timeout)
-            self._check_observations("reset()", first)
+            if self._workers is None:
+                first, info = self.vector.reset(seed=seed)
+            else:
+                first, info = self._workers.reset(self.vector, seed, self._step_timeout)
+            if MASK in info and masked_space(self.observation_space) is None:
+                self._take_masks()
+            first = self._read("reset()", first, info.get(MASK))
         except BaseException as error:
             self._broken = True
             self.close()
             raise self._fault("reset()", error) from None
+        self._check_masks(first, np.ones(self.n_envs, bool))
         self.observations = float32_array(first)
         self._restarting = np.zeros(self.n_envs, bool)
         self._returns = np.zeros(self.n_envs)
@@ -277,18 +300,68 @@ class Envs:
 
     def _step_vector(self, actions: np.ndarray) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
         try:
-            result = env_workers.step(self.vector, actions, self._step_timeout)
+            if self._workers is None:
+                result: Any = self.vector.step(actions)
+            else:
+                result = self._workers.step(self.vector, actions, self._step_timeout)
             if len(result) != 5:
                 raise EnvError(f"step() must return {STEP}, got {len(result)} values")
-            self._check_observations("step()", result[0])
+            observations = self._read("step()", result[0], result[4].get(MASK))
             rewards, terminated, truncated = (np.asarray(part) for part in result[1:4])
             for name, array, kinds in zip(NAMES, (rewards, terminated, truncated), KINDS, strict=True):
                 if array.dtype.kind not in kinds or array.shape != self._returns.shape:
                     raise EnvError(f"step() returned {name} that are {array.dtype} {list(array.shape)}")
-            return result[0], rewards, terminated, truncated, result[4]
+            return observations, rewards, terminated, truncated, result[4]
         except BaseException as error:  # after any exception, Ctrl-C included, the workers are in an unknown state
             self._broken = True
             raise self._fault("step()", error) from None
+
+    def _take_masks(self) -> None:
+        """Let observations contain the masks that the environments have in their info dictionaries."""
+        space = self.vector.single_observation_space
+        try:
+            if isinstance(space, GroupedBox):
+                raise UserError(f"{MASK}: not possible with several agents or tasks")
+            self.observation_space = PackedBox(float32_space(space), mask_sizes(self.action_space))
+        except UserError as error:
+            raise UserError(f"{self._where}{error}") from None
+
+    def _read(self, call: str, observations: Any, masks: Any, n: int | None = None) -> np.ndarray:
+        """Return n = B checked observations [n, ...], packed if they are no plain arrays."""
+        space = self.observation_space
+        if not isinstance(space, PackedBox):
+            self._check_observations(call, observations)
+            result: np.ndarray = observations
+            return result
+        n = self.n_envs if n is None else n
+        try:
+            # Without a mask no action is allowed, which is an error unless the episode has terminated.
+            return space.pack(observations, n, np.zeros((n, sum(space.actions))) if masks is None else masks)
+        except ValueError as error:
+            raise EnvError(f"{call} returned {error}") from None
+
+    def _final(self, info: dict[str, Any], env: int) -> Any:
+        """Return the final observation of an episode that ended in this step."""
+        observation = info["final_obs"][env]
+        if not isinstance(self.observation_space, PackedBox):
+            return observation
+        masks = info.get("final_info", {}).get(MASK)
+        batch = add_axis(self.observation_space.space, observation)
+        return self._read("step()", batch, None if masks is None else masks[env : env + 1], 1)
+
+    def _check_masks(self, observations: np.ndarray, acting: np.ndarray) -> None:
+        """Check that an action is allowed wherever ``acting``, bool [B], and allow all actions elsewhere if none is."""
+        space = masked_space(self.observation_space)
+        if space is None:
+            return
+        stuck = (space.free_stuck(observations) & acting).nonzero()[0]
+        if stuck.size:
+            self._broken = True
+            raise EnvError(
+                f"{self._where}{MASK}: missing or all False in environment {stuck[0]} at its step {self._calls}: "
+                f"expected {sum(space.actions)} numbers that allow at least one value of each of the "
+                f"{len(space.actions)} actions, unless the episode has terminated"
+            )
 
     def _check_observations(self, call: str, observations: Any) -> None:
         """Check a vector environment in the same way as :class:`~automl_ext.rl.envs.guard.Guard` checks single ones."""

@@ -20,7 +20,7 @@ from typing import Any
 
 import gymnasium
 import numpy as np
-from gymnasium.vector import AsyncVectorEnv, AutoresetMode, VectorEnv
+from gymnasium.vector import AsyncVectorEnv, AutoresetMode
 from gymnasium.vector.async_vector_env import _async_worker
 
 from automl_ext.rl.envs.guard import EnvError, fault
@@ -53,30 +53,24 @@ class WorkerVectorEnv(AsyncVectorEnv):
                 super()._raise_if_errors(successes)
 
 
-def set_limit(vector: VectorEnv[Any, Any, Any], limit: float) -> None:
-    """Set a time limit for replies of workers, in seconds; environments in this process have none.
+def set_limit(vector: AsyncVectorEnv, limit: float) -> None:
+    """Set a time limit for replies of workers, in seconds.
 
     The kernel enforces it, without a cost per step. There is no limit where pipes are not sockets (Windows).
     """
-    if not isinstance(vector, AsyncVectorEnv):
-        return
     duration = struct.pack("ll", int(limit), int(limit % 1 * 1e6))
     for pipe in vector.parent_pipes:
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(pipe.fileno())) as same:
             same.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, duration)
 
 
-def reset(vector: VectorEnv[Any, Any, Any], seed: int, limit: float) -> tuple[Any, dict[str, Any]]:
+def reset(vector: AsyncVectorEnv, seed: int, limit: float) -> tuple[Any, dict[str, Any]]:
     """Call ``vector.reset``. Raises the same errors as :func:`step`."""
-    if not isinstance(vector, AsyncVectorEnv):
-        return vector.reset(seed=seed)
     with _translated(vector, "reset()", limit):
         return vector.reset(seed=seed)
 
 
-def step(
-    vector: VectorEnv[Any, Any, Any], actions: np.ndarray, limit: float
-) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
+def step(vector: AsyncVectorEnv, actions: np.ndarray, limit: float) -> tuple[Any, Any, Any, Any, dict[str, Any]]:
     """Call ``vector.step``, with workers under the time limit of :func:`set_limit`.
 
     After an exception the workers are in an unknown state: call :func:`terminate`.
@@ -84,22 +78,17 @@ def step(
     Raises:
         EnvError: a worker died or exceeded the limit.
     """
-    if not isinstance(vector, AsyncVectorEnv):
-        return vector.step(actions)
     with _translated(vector, "step()", limit):
         return vector.step(actions)
 
 
-def close(vector: VectorEnv[Any, Any, Any], broken: bool) -> None:
-    """Close the environments and end the workers, if there are any. Workers that do not end are killed.
+def close(vector: AsyncVectorEnv, broken: bool) -> None:
+    """Close the environments and end the workers. Workers that do not end are killed.
 
     Args:
-        vector: the environments, in workers or in this process.
+        vector: the environments.
         broken: a worker has failed, so that others may never reply.
     """
-    if not isinstance(vector, AsyncVectorEnv):
-        vector.close()
-        return
     if broken:
         terminate(vector)
         return

@@ -10,6 +10,7 @@ import torch
 from gymnasium import spaces
 
 from automl_ext.rl.envs.guard import EnvError
+from automl_ext.rl.networks.packed import MASK, has_mask
 
 SIDE = 64  # pixels
 
@@ -28,6 +29,8 @@ class ActionRepeat(gymnasium.Wrapper):
             total += float(reward)
             if terminated or truncated:
                 break
+            if MASK in info or has_mask(self.observation_space):
+                raise EnvError(f"action_repeat: expected 1 with {MASK}: a repeated action may not be allowed")
         return observation, total, terminated, truncated, info
 
 

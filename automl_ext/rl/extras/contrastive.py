@@ -21,6 +21,7 @@ from tyro.conf import arg
 from automl_ext.ops.networks import FusedMLP
 from automl_ext.rl.extras.checks import check_options, off_policy
 from automl_ext.rl.loop.seams import Seam
+from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.replay.uniform import Batch
 from automl_ext.training.errors import UserError
@@ -55,6 +56,7 @@ class Contrastive:
         return self.weight > 0
 
     def attach(self, agent: Any) -> LatentPrediction:
+        check_not_packed(agent.spaces[0], self.name)
         off_policy(agent, self.name)
         copies = [getattr(transform, "copies", 1) for transform in agent.seams.batch]
         if max(copies, default=1) > 1:

@@ -15,6 +15,7 @@ from automl_ext.rl.envs.vector import Step
 from automl_ext.rl.extras.bonus import ObservationHash, add_bonus
 from automl_ext.rl.extras.checks import check_options
 from automl_ext.rl.loop.seams import Seam
+from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.training.seeding import derived_seed
 
 
@@ -38,6 +39,7 @@ class CountBonus:
         return self.weight > 0
 
     def attach(self, agent: Any) -> None:
+        check_not_packed(agent.spaces[0], self.name)
         visits = Visits(agent.envs.observation_space, derived_seed(agent.config.seed, 6))
         add_bonus(agent, self.name, self.weight, self.once, visits)
 

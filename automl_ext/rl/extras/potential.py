@@ -16,6 +16,7 @@ from tyro.conf import arg
 from automl_ext.rl.envs.transforms import add_transform
 from automl_ext.rl.envs.vector import Envs, Step
 from automl_ext.rl.loop.seams import Seam
+from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.user_code import import_object, raised
@@ -41,6 +42,7 @@ class Potential:
         return self.function is not None
 
     def attach(self, agent: Any) -> None:
+        check_not_packed(agent.spaces[0], self.name)
         assert self.function is not None
         shaping = Shaping(potential_of(self.function), agent.config.gamma, self.function)
         if isinstance(agent.envs, Envs):  # not of a loaded agent

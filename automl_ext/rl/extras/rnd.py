@@ -28,6 +28,7 @@ from automl_ext.rl.extras.bonus import add_bonus
 from automl_ext.rl.extras.checks import check_options
 from automl_ext.rl.loop.seams import Seam
 from automl_ext.rl.networks.body import Body, RunningNorm, orthogonal_
+from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.training.machine.device import choose_device
 from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.seeding import derived_seed
@@ -58,6 +59,7 @@ class RND:
         return self.weight > 0
 
     def attach(self, agent: Any) -> None:
+        check_not_packed(agent.spaces[0], self.name)
         config, envs = agent.config, agent.envs
         with torch.random.fork_rng(devices=[]):  # initial weights come from the global generator
             torch.manual_seed(derived_seed(config.seed, 6))

@@ -17,6 +17,7 @@ from tyro.conf import arg
 
 from automl_ext.rl.extras.checks import check_options
 from automl_ext.rl.loop.seams import Seam
+from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.rl.replay.uniform import Batch
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device
@@ -47,6 +48,7 @@ class Shift:
         return self.copies > 0
 
     def attach(self, agent: Any) -> ShiftedBatch:
+        check_not_packed(agent.spaces[0], self.name)
         config, space = agent.config, agent.envs.observation_space
         rng = generator(derived_seed(derived_seed(config.seed, 1), 1), choose_device(config.device))
         part = ShiftedBatch(image_axes(space), checked_pixels(space, self.pixels), self.copies, rng)

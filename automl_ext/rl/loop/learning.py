@@ -14,6 +14,7 @@ import numpy as np
 from automl_ext.rl.loop.agent import Agent, NoEnvs, check_evaluation, envs_of
 from automl_ext.rl.loop.evaluate import evaluate
 from automl_ext.rl.loop.seams import Extra, Seam, Seams
+from automl_ext.rl.networks.packed import PackedBox, add_axis, has_mask, named_parts, values
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
 from automl_ext.training.seeding import derived_seed
@@ -128,7 +129,12 @@ class LearningAgent(Agent):
         return result
 
     def predict(
-        self, observation: Any, state: State = None, episode_start: Any = None, deterministic: bool = True
+        self,
+        observation: Any,
+        state: State = None,
+        episode_start: Any = None,
+        deterministic: bool = True,
+        action_mask: Any = None,
     ) -> tuple[Any, State]:
         """Choose the action for an observation, or the actions for a batch, as Stable-Baselines3's ``predict``.
 
@@ -136,11 +142,13 @@ class LearningAgent(Agent):
         the observations of the wrapped environment.
 
         Args:
-            observation: an array of the observation space's shape, or of a batch [N, ...].
+            observation: an array of the observation space's shape, or of a batch [N, ...]; a dict or a tuple of such
+                arrays if the environment has a Dict or Tuple space.
             state: the state that the previous call returned, for recurrent policies (Dreamer). None: episodes start.
             episode_start: bool or bool [N], True where the observation starts a new episode; ``state`` is reset there.
             deterministic: return the most probable action. Otherwise sample from the policy (DQN: a random action with
                 probability ``final_epsilon``).
+            action_mask: the action mask, [actions] or [N, actions], if the environment has it in its info dictionaries.
 
         Returns:
             The action, or actions [N, ...], in the form that the environment takes.
@@ -149,7 +157,7 @@ class LearningAgent(Agent):
         Raises:
             ValueError: a wrong shape or dtype, or values that are not finite; names the argument.
         """
-        observations, single = as_batch(observation, self.spaces[0])
+        observations, single = as_batch(observation, self.spaces[0], action_mask)
         starting = np.zeros(len(observations), bool) if episode_start is None else np.atleast_1d(episode_start)
         if starting.dtype != bool or starting.shape != (len(observations),):
             raise ValueError(f"episode_start: expected bool [{len(observations)}], got {short(episode_start)}")
@@ -260,12 +268,25 @@ class LearningAgent(Agent):
             )
 
 
-def as_batch(observation: Any, space: gymnasium.Space) -> tuple[np.ndarray, bool]:
+def as_batch(observation: Any, space: gymnasium.Space, mask: Any = None) -> tuple[np.ndarray, bool]:
     """Convert an observation, or a batch, to an array [N, ...]. Return also whether it was a single one.
 
     Raises:
-        ValueError: a wrong shape or dtype, or values that are not finite.
+        ValueError: a wrong shape or dtype, values that are not finite, or a missing, unexpected or empty mask.
     """
+    takes_mask = isinstance(space, PackedBox) and bool(space.actions) and not has_mask(space.space)
+    if takes_mask != (mask is not None):
+        expected = "an array of numbers" if takes_mask else "None: the environment has none in its info dictionaries"
+        raise ValueError(f"action_mask: expected {expected}, got {short(mask)}")
+    if isinstance(space, PackedBox):
+        first, (_, part) = next(values(space.space, observation)), next(named_parts(space.space))
+        single = np.ndim(first) == len(part.shape)
+        if single:
+            observation, mask = add_axis(space.space, observation), None if mask is None else np.asarray(mask)[None]
+        packed = space.pack(observation, 1 if single else len(first), mask)
+        if space.actions and space.free_stuck(packed).any():
+            raise ValueError("action_mask: expected at least one allowed value of each action, got all False")
+        return packed, single
     found = np.asarray(observation)
     shape, dtype = space.shape or (), np.dtype(space.dtype or np.float32)
     if found.shape not in (shape, (*found.shape[:1], *shape)) or not np.can_cast(found.dtype, dtype, "same_kind"):

@@ -20,6 +20,7 @@ from automl_ext.rl.loop.agent import NoEnvs, TrainConfig, envs_of
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm
 from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.action_spaces import BoxScaling, unsupported
+from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.rl.replay.episode_files import read_episodes, recorded_in
 from automl_ext.rl.replay.episodes import RecordedEpisode, as_recorded, fill
 from automl_ext.rl.replay.uniform import Batch, UniformReplay
@@ -94,6 +95,7 @@ class OfflineAgent(LearningAgent):
             envs = envs_of(config, 1, config.seed)
             envs.close()
         self.config, self.device = config, choose_device(config.device)
+        check_not_packed(envs.observation_space, self.algorithm)
         self.envs = NoEnvs(envs.observation_space, envs.action_space, 1)
         self.batch_rng = np.random.default_rng(derived_seed(config.seed, 3))  # samples the batches
         self.replay: UniformReplay | None = None

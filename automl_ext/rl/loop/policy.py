@@ -16,8 +16,7 @@ from automl_ext.rl.loop.learning import LearningAgent
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.body import to_tensor
 from automl_ext.rl.networks.encoders import Kind
-from automl_ext.rl.networks.grouped import GroupedActorCritic, Separate
-from automl_ext.rl.networks.groups import names_of
+from automl_ext.rl.networks.groups import Separate, names_of
 from automl_ext.rl.networks.parameters import flatten_parameters
 from automl_ext.training.errors import UserError
 from automl_ext.training.machine.device import choose_device
@@ -208,6 +207,8 @@ def make_network(
         if popart or config.separate != "none" or config.env.central_critic:
             if config.body != "auto" or config.layer_norm or encoder is not None:
                 raise UserError("body, layer_norm, encoder: not possible with separate, central_critic or popart")
+            from automl_ext.rl.networks.grouped import GroupedActorCritic
+
             network: ActorCritic = GroupedActorCritic(*spaces, config.hidden, config.normalize, config.separate, popart)
         else:
             switches: dict[str, Any] = {"body": config.body, "layer_norm": config.layer_norm, "encoder": encoder}

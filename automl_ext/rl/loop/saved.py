@@ -9,10 +9,12 @@ from typing import Any
 import gymnasium
 import numpy as np
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium import spaces as gym_spaces
+from gymnasium.spaces import Box, Discrete, MultiBinary, MultiDiscrete
 
 from automl_ext._version import __version__
 from automl_ext.rl.networks.groups import GroupedBox
+from automl_ext.rl.networks.packed import PackedBox
 from automl_ext.training.config import from_dict, to_dict
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.checkpoint import check_state
@@ -104,18 +106,38 @@ def read_agent(path: Path) -> SavedAgent:
         raise UserError(f"{path} has format {content['format']}, expected {FORMAT}: a later automl_ext wrote it")
     try:
         spaces = [space_from_dict(content[name]) for name in ("observations", "actions")]
-    except (ValueError, TypeError, KeyError, RuntimeError, AssertionError, OverflowError) as error:
+    except (
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        RuntimeError,
+        AssertionError,
+        OverflowError,
+        UserError,
+    ) as error:
         raise UserError(f"{path}: spaces: {short(error)}") from None
     version, algorithm, config = (content[name] for name in ("automl_ext", "algorithm", "config"))
     return SavedAgent(path, version, algorithm, config, spaces[0], spaces[1], content["policy"])
 
 
 def space_to_dict(space: gymnasium.Space) -> dict[str, Any]:
-    """Convert a Box, a GroupedBox or a Discrete to plain values and tensors.
+    """Convert a space of agents to plain values and tensors.
 
     Raises:
         UserError: another space.
     """
+    if isinstance(space, PackedBox):
+        return {"kind": "Packed", "space": space_to_dict(space.space), "masked": list(space.actions)}
+    if isinstance(space, gym_spaces.Dict):
+        return {"kind": "Dict", "spaces": {key: space_to_dict(part) for key, part in space.spaces.items()}}
+    if isinstance(space, gym_spaces.Tuple):
+        return {"kind": "Tuple", "spaces": [space_to_dict(part) for part in space.spaces]}
+    if isinstance(space, MultiDiscrete):
+        nvec, start = (torch.from_numpy(x.astype(np.int64)) for x in (space.nvec, space.start))
+        return {"kind": "MultiDiscrete", "nvec": nvec, "start": start, "dtype": str(space.dtype)}
+    if isinstance(space, MultiBinary):
+        return {"kind": "MultiBinary", "n": space.n if isinstance(space.n, int) else list(space.shape)}
     if isinstance(space, Discrete):
         return {"kind": "Discrete", "n": int(space.n), "start": int(space.start)}
     if isinstance(space, GroupedBox):
@@ -124,29 +146,43 @@ def space_to_dict(space: gymnasium.Space) -> dict[str, Any]:
     if isinstance(space, Box) and str(space.dtype) in DTYPES:
         low, high = (torch.from_numpy(np.array(bound)) for bound in (space.low, space.high))
         return {"kind": "Box", "low": low, "high": high}
-    raise UserError(f"save: expected a Box or a Discrete space, got {short(space)}")
+    raise UserError(f"save: expected a space of arrays of numbers, got {short(space)}")
 
 
 def space_from_dict(stored: dict[str, Any]) -> gymnasium.Space:
     """Return the space of :func:`space_to_dict`.
 
     Raises:
-        ValueError, TypeError, KeyError, AssertionError: the content is wrong.
+        ValueError, TypeError, KeyError, AttributeError, AssertionError, UserError: the content is wrong.
     """
-    if stored["kind"] == "Discrete":
+    kind = stored["kind"]
+    if kind == "Packed":
+        return PackedBox(space_from_dict(stored["space"]), stored["masked"])
+    if kind == "Dict":
+        return gym_spaces.Dict([(key, space_from_dict(part)) for key, part in stored["spaces"].items()])
+    if kind == "Tuple":
+        return gym_spaces.Tuple([space_from_dict(part) for part in stored["spaces"]])
+    if kind == "MultiDiscrete":
+        nvec, start, dtype = stored["nvec"].numpy(), stored["start"].numpy(), stored["dtype"]
+        if dtype not in INTEGERS:
+            raise ValueError(f"dtype: expected an integer dtype, got {short(dtype)}")
+        return MultiDiscrete(nvec, dtype=np.dtype(dtype).type, start=start)
+    if kind == "MultiBinary":
+        return MultiBinary(stored["n"])
+    if kind == "Discrete":
         n, start = stored["n"], stored["start"]
         if type(n) is not int or type(start) is not int:
             raise ValueError(f"expected two ints, got {short((n, start))}")
         return Discrete(n, start=start)
-    if stored["kind"] == "GroupedBox":
+    if kind == "GroupedBox":
         shape, dtype, names, visible = (stored[name] for name in ("shape", "dtype", "names", "visible"))
         if dtype not in DTYPES or {type(n) for n in (*shape, visible)} != {int} or {type(n) for n in names} != {str}:
             raise ValueError(f"expected a shape, a dtype and names, got {short((shape, dtype, names, visible))}")
         if min(shape) < 1 or not len(names) < visible <= shape[-1]:
             raise ValueError(f"visible: expected a number in ({len(names)}, {shape[-1]}], got {visible}")
         return GroupedBox(tuple(shape), dtype, names, visible)
-    if stored["kind"] != "Box":
-        raise ValueError(f"kind: expected Box or Discrete, got {short(stored['kind'])}")
+    if kind != "Box":
+        raise ValueError(f"kind: expected the kind of a space, got {short(kind)}")
     if not all(isinstance(stored[name], torch.Tensor) for name in ("low", "high")):
         raise ValueError("low, high: expected tensors")
     low, high = stored["low"].numpy(), stored["high"].numpy()

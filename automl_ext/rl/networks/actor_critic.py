@@ -7,13 +7,15 @@ from typing import Any
 
 import gymnasium
 import numpy as np
+from gymnasium.spaces import Box
 from torch import Tensor, nn
 
 from automl_ext.ops.networks import FusedMLP
-from automl_ext.rl.networks.body import Body, RunningNorm, orthogonal, orthogonal_layers
+from automl_ext.rl.networks.body import Body, RunningNorm, Unpack, is_vector, orthogonal, orthogonal_layers
 from automl_ext.rl.networks.distributions import distribution_of
 from automl_ext.rl.networks.encoders import Kind
 from automl_ext.rl.networks.groups import check_nothing_hidden
+from automl_ext.rl.networks.packed import PackedBox, masked_space
 from automl_ext.rl.networks.parameters import check_layers
 
 GAIN = math.sqrt(2)  # of the hidden layers' orthogonal weights
@@ -33,8 +35,9 @@ def submodule(name: str) -> Any:
 class ActorCritic(nn.Module):
     """A policy π(a|s) and its value V(s).
 
-    Vectors of floats have separate perceptrons for policy and value. Images, vectors of bytes and observations with an
-    encoder have one :class:`Body` with two heads.
+    Vectors of floats, and packed observations without images, have separate perceptrons for policy and value. Images,
+    vectors of bytes and observations with an encoder have one :class:`Body` with two heads. Actions that the mask of an
+    observation excludes have the logit −∞: their probability is 0.
 
     Args:
         observation_space: space of the observations.
@@ -73,37 +76,45 @@ class ActorCritic(nn.Module):
         super().__init__()
         check_nothing_hidden(observation_space)
         self.distribution = distribution_of(action_space)
-        outputs, shape = self.distribution.outputs, observation_space.shape or ()
-        floats = len(shape) == 1 and np.issubdtype(observation_space.dtype, np.floating)
+        self.masked = masked_space(observation_space)
+        outputs = self.distribution.outputs
+        packed = isinstance(observation_space, PackedBox)
+        floats = is_vector(observation_space) and (packed or np.issubdtype(observation_space.dtype, np.floating))
         if not (floats and hidden and encoder is None and body == "auto"):
             self.body = Body(observation_space, hidden, nn.ReLU, normalize, body, layer_norm, encoder)
             orthogonal_layers(self.body)
             self.actor = orthogonal(nn.Linear(self.body.features, outputs), 0.01)
             self.critic = orthogonal(nn.Linear(self.body.features, 1), 1.0)
             return
-        self.body = Inputs(shape[0], normalize)
+        self.body = Inputs(observation_space, normalize)
+        features = self.body.features
         if layer_norm:
             self.actor, self.critic = (
                 nn.Sequential(body, orthogonal(nn.Linear(hidden[-1], units), gain))
                 for body, units, gain in (
-                    (layer_normalized(observation_space, hidden), outputs, 0.01),
-                    (layer_normalized(observation_space, hidden), 1, 1.0),
+                    (layer_normalized(features, hidden), outputs, 0.01),
+                    (layer_normalized(features, hidden), 1, 1.0),
                 )
             )
         else:
-            check_layers([shape[0], *hidden], networks=2)
-            self.actor = orthogonal_mlp(FusedMLP(shape[0], hidden, outputs, "tanh"), 0.01)
-            self.critic = orthogonal_mlp(FusedMLP(shape[0], hidden, 1, "tanh"), 1.0)
+            check_layers([features, *hidden], networks=2)
+            self.actor = orthogonal_mlp(FusedMLP(features, hidden, outputs, "tanh"), 0.01)
+            self.critic = orthogonal_mlp(FusedMLP(features, hidden, 1, "tanh"), 1.0)
 
     def forward(self, observations: Tensor) -> tuple[Tensor, Tensor]:
         """Return the distribution's parameters, [N, outputs], and the values, [N]."""
         x = self.body(observations)
-        return self.actor(x), self.critic(x).squeeze(-1)
+        return self.allowed(self.actor(x), observations), self.critic(x).squeeze(-1)
 
     def policy(self, observations: Tensor) -> Tensor:
         """Return the distribution's parameters only, [N, outputs]."""
-        outputs: Tensor = self.actor(self.body(observations))
-        return outputs
+        return self.allowed(self.actor(self.body(observations)), observations)
+
+    def allowed(self, outputs: Tensor, observations: Tensor) -> Tensor:
+        """Return logits [N, outputs] with −∞ for the actions that the observations' masks exclude."""
+        if self.masked is None:
+            return outputs
+        return outputs.masked_fill(~self.masked.mask(observations), -math.inf)
 
     def values(self, observations: Tensor) -> Tensor:
         """Return the values only, [N]."""
@@ -126,20 +137,31 @@ class ActorCritic(nn.Module):
 
 
 class Inputs(nn.Module):
-    """The inputs of perceptrons: vectors as float32, normalized by their running statistics with ``normalize``."""
+    """The inputs of perceptrons: vectors as float32, normalized by their running statistics with ``normalize``.
 
-    def __init__(self, features: int, normalize: bool) -> None:
+    Attributes:
+        features: number of inputs.
+        norm: see :class:`Body`.
+    """
+
+    def __init__(self, space: gymnasium.Space, normalize: bool) -> None:
         super().__init__()
-        self.norm = RunningNorm((features,)) if normalize else None
+        self.packed = isinstance(space, PackedBox)
+        self.norm: Unpack | RunningNorm | None
+        if isinstance(space, PackedBox):
+            self.features, self.norm = space.features, Unpack(space, normalize)
+        else:
+            (self.features,) = space.shape or (1,)
+            self.norm = RunningNorm((self.features,)) if normalize else None
 
     def forward(self, observations: Tensor) -> Tensor:
-        x = observations.float()
+        x = observations if self.packed else observations.float()
         return x if self.norm is None else self.norm(x)
 
 
-def layer_normalized(space: gymnasium.Space, hidden: tuple[int, ...]) -> Body:
+def layer_normalized(features: int, hidden: tuple[int, ...]) -> Body:
     """Build hidden tanh layers with layer normalization, with orthogonal weights."""
-    body = Body(space, hidden, nn.Tanh, layer_norm=True)
+    body = Body(Box(-math.inf, math.inf, (features,)), hidden, nn.Tanh, layer_norm=True)
     orthogonal_layers(body)
     return body
 

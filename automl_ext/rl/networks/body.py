@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from automl_ext.rl.networks.encoders import Kind, encoder_features, image_layers
 from automl_ext.rl.networks.groups import check_nothing_hidden
+from automl_ext.rl.networks.packed import PackedBox
 from automl_ext.rl.networks.parameters import check_layers
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -23,13 +24,14 @@ class Body(nn.Sequential):
 
     Vectors go through the hidden layers. Images first go through convolutions, see
     :mod:`~automl_ext.rl.networks.encoders`. Inputs have the environment's dtype: uint8 is divided by the
-    space's largest value, 255 for images, unless ``normalize`` is on, and booleans become 0 and 1.
+    space's largest value, 255 for images, unless ``normalize`` is on, and booleans become 0 and 1. Packed observations
+    with images first go through :class:`PartEncoders`.
 
     Args:
         space: space of the observations.
         hidden: sizes of the hidden layers.
         activation: activation after every hidden layer.
-        normalize: normalize observations by their running statistics; vectors only.
+        normalize: normalize observations by their running statistics; vectors only, and the vectors of packed ones.
         kind: the convolutions for images: "nature", "small", "impala", or "auto" to choose by the image's size.
         layer_norm: normalize the outputs of every hidden layer, before the activation (Ba et al. 2016).
         encoder: a network from observations, as float32 [N, ...] with uint8 divided as above or normalized, to features
@@ -38,8 +40,8 @@ class Body(nn.Sequential):
     Attributes:
         features: number of features.
         linear: the hidden layers, ``nn.Linear``.
-        norm: the :class:`RunningNorm` of the observations, or None without ``normalize``. Agents call
-            ``body.norm.update(observations)``.
+        norm: the first layer: the :class:`RunningNorm` of the observations, or :class:`Unpack`; None without
+            ``normalize``. Agents call ``body.norm.update(observations)``.
 
     Raises:
         UserError: unsupported observations, images with ``normalize``, vectors with a ``kind``, an encoder that does
@@ -61,24 +63,35 @@ class Body(nn.Sequential):
             raise no_arrays(space)
         shape = space.shape
         check_nothing_hidden(space)
+        packed = space if isinstance(space, PackedBox) else None
         if normalize and len(shape) != 1:
             raise UserError(f"normalize: expected vectors of observations, got shape {list(shape)}")
-        if kind != "auto" and (len(shape) == 1 or encoder is not None):
+        if kind != "auto" and (is_vector(space) or encoder is not None):
             got = "an encoder" if encoder is not None else f"vectors, {list(shape)}"
             raise UserError(f"body: {kind}: expected images, got {got}")
-        self.norm = RunningNorm(shape) if normalize else None  # a submodule, so forward() applies it first
+        if packed is not None and encoder is not None:
+            raise UserError(f"encoder: expected observations of one array (a Box space), got {short(space)}")
+        self.norm: Unpack | RunningNorm | None  # a submodule, so forward() applies it first
+        if packed is not None:
+            self.norm = Unpack(packed, normalize)
+        else:
+            self.norm = RunningNorm(shape) if normalize else None
         # With normalize there is no factor: the running statistics come from the raw observations.
-        self.scale = 1 / max(float(space.high.max()), 1) if space.dtype == "uint8" and not normalize else 1.0
+        divided = space.dtype == "uint8" and not normalize and packed is None
+        self.scale = 1 / max(float(space.high.max()), 1) if divided else 1.0
+        self.linear: list[nn.Linear] = []
         layers: list[nn.Module]
         if encoder is not None:
             layers, features = [encoder], encoder_features(encoder, shape)
+        elif packed is not None and packed.images:
+            layers = [encoders := PartEncoders(packed, activation, kind)]
+            features, self.linear = encoders.features, list(encoders.linear)
         elif len(shape) == 1:
-            layers, features = [], shape[0]
+            layers, features = [], shape[0] if packed is None else packed.features
         else:
             layers, features = image_layers(shape, kind)
         sizes = [features, *hidden]
         check_layers(sizes)
-        self.linear: list[nn.Linear] = []
         for inputs, outputs in pairwise(sizes):
             self.linear.append(nn.Linear(inputs, outputs))
             layers += [self.linear[-1], *[nn.LayerNorm(outputs)] * layer_norm, activation()]
@@ -86,8 +99,73 @@ class Body(nn.Sequential):
         self.features = sizes[-1]
 
     def forward(self, observations: Tensor) -> Tensor:
-        x = observations.float()
+        x = observations if isinstance(self.norm, Unpack) else observations.float()
         return super().forward(x if self.scale == 1 else x * self.scale)
+
+
+class Unpack(nn.Module):
+    """Packed observations as vectors, float32 [N, features]; with images, a list of the vectors and the images.
+
+    Args:
+        space: the space.
+        normalize: normalize the vectors by their running statistics.
+
+    Raises:
+        UserError: ``normalize`` without vectors.
+    """
+
+    def __init__(self, space: PackedBox, normalize: bool) -> None:
+        super().__init__()
+        if normalize and not space.features:
+            raise UserError(f"normalize: expected vectors of observations, got {space}")
+        self.space = space
+        self.norm = RunningNorm((space.features,)) if normalize else None
+
+    def update(self, observations: Tensor) -> None:
+        """Update the running statistics, if there are any, with packed observations."""
+        if self.norm is not None:
+            self.norm.update(self.space.vectors(observations))
+
+    def forward(self, observations: Tensor) -> Tensor | list[Tensor]:
+        x = self.space.vectors(observations)
+        x = x if self.norm is None else self.norm(x)
+        return [x, *self.space.pictures(observations)] if self.space.images else x
+
+
+class PartEncoders(nn.Module):
+    """An encoder for each image and one for all vectors together: a list from :class:`Unpack` → [N, features].
+
+    Args:
+        space: a space with images.
+        activation: activation of the layer for vectors.
+        kind: see :class:`Body`.
+
+    Attributes:
+        features: number of features, side by side.
+        linear: the layer for vectors, if there are vectors.
+    """
+
+    units = 64  # of the layer for vectors
+
+    def __init__(self, space: PackedBox, activation: type[nn.Module], kind: Kind) -> None:
+        super().__init__()
+        self.linear: list[nn.Linear] = []
+        self.features = 0
+        encoders: list[nn.Module] = [nn.Identity()]  # of no vectors
+        if space.features:
+            self.linear, self.features = [nn.Linear(space.features, self.units)], self.units
+            encoders = [nn.Sequential(*self.linear, activation())]
+        for part in space.images:
+            try:
+                layers, features = image_layers(part.space.shape, kind)
+            except UserError as error:
+                raise UserError(f"observation {part.name}: {error}") from None
+            encoders.append(nn.Sequential(*layers))
+            self.features += features
+        self.encoders = nn.ModuleList(encoders)
+
+    def forward(self, parts: list[Tensor]) -> Tensor:
+        return torch.cat([encoder(x) for encoder, x in zip(self.encoders, parts, strict=True)], 1)
 
 
 class RunningNorm(nn.Module):
@@ -186,6 +264,11 @@ def float32_space(space: gymnasium.Space) -> gymnasium.Space:
         return space
     with np.errstate(over="ignore"):  # a bound beyond float32 becomes infinite
         return gymnasium.spaces.Box(space.low.astype(np.float32), space.high.astype(np.float32), dtype=np.float32)
+
+
+def is_vector(space: gymnasium.Space) -> bool:
+    """Return whether a network gets a vector for each observation, and no image."""
+    return not space.images if isinstance(space, PackedBox) else len(space.shape or ()) == 1
 
 
 def to_tensor(observations: object, device: torch.device) -> Tensor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import Literal
 
 import gymnasium
 import torch
@@ -14,10 +13,9 @@ from torch import Tensor, nn
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.body import Body, orthogonal
 from automl_ext.rl.networks.distributions import distribution_of
-from automl_ext.rl.networks.groups import GroupedBox, names_of
+from automl_ext.rl.networks.groups import GroupedBox, Separate, names_of
+from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.rl.networks.popart import PopArt
-
-Separate = Literal["none", "heads", "networks"]
 
 
 class PerGroup(nn.Module):
@@ -60,6 +58,8 @@ class GroupedActorCritic(ActorCritic):
         popart: bool = False,
     ) -> None:
         nn.Module.__init__(self)  # the layers are other ones
+        check_not_packed(observation_space, "separate, central_critic and popart")
+        self.masked = None
         self.distribution = distribution_of(action_space)
         self.space, self.popart = observation_space, popart
         seen, everything = policy_space(observation_space), plain(observation_space)

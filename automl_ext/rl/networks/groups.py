@@ -7,7 +7,7 @@ one-hot vector to choose between the networks, the heads or the statistics of th
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import gymnasium
 import numpy as np
@@ -16,6 +16,8 @@ from torch import Tensor
 
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
+
+Separate = Literal["none", "heads", "networks"]  # what each group has for itself, see GroupedActorCritic
 
 
 class GroupedBox(Box):

@@ -6,6 +6,7 @@ dueling streams, noisy layers and distributions over atoms.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import gymnasium
@@ -14,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from automl_ext.ops.networks import FusedMLP
-from automl_ext.rl.networks.body import Body
+from automl_ext.rl.networks.body import Body, is_vector
 from automl_ext.rl.networks.encoders import Kind
+from automl_ext.rl.networks.packed import masked_space
 from automl_ext.rl.networks.parameters import check_layers
 
 
@@ -118,11 +120,11 @@ class QNetwork(nn.Module):
         super().__init__()
         if not hidden or min(hidden) < 2:
             raise ValueError(f"hidden: expected at least one layer, of two units or more, got {tuple(hidden)}")
-        self.actions, self.atoms = actions, atoms
+        self.actions, self.atoms, self.masked = actions, atoms, masked_space(space)
         self.register_buffer("support", torch.linspace(v_min, v_max, atoms or 1), persistent=False)
         plain = not (dueling or noisy or layer_norm)
         # A plain perceptron is one op, so the body of vectors has no layers.
-        inner = () if plain and encoder is None and len(space.shape or ()) == 1 else hidden[:-1]
+        inner = () if plain and encoder is None and is_vector(space) else hidden[:-1]
         self.body = Body(space, inner, nn.ReLU, normalize, body, layer_norm, encoder)
         self.head: FusedMLP | DuelingHead
         if plain:
@@ -139,9 +141,13 @@ class QNetwork(nn.Module):
         out: Tensor = self.head(self.body(observations))
         return out if self.atoms is None else out.unflatten(1, (self.actions, self.atoms))
 
-    def q(self, out: Tensor) -> Tensor:
-        """Convert the result of :meth:`forward` to Q [N, A], the means of the distributions."""
-        return out if self.atoms is None else out.softmax(-1) @ self.support
+    def q(self, out: Tensor, observations: Tensor) -> Tensor:
+        """Convert the result of :meth:`forward` to Q [N, A], the means of the distributions.
+
+        Q is −∞ for the actions that the observations' masks exclude, so that a maximum never selects them.
+        """
+        q = out if self.atoms is None else out.softmax(-1) @ self.support
+        return q if self.masked is None else q.masked_fill(~self.masked.mask(observations), -math.inf)
 
 
 class DuelingHead(nn.Module):

@@ -12,6 +12,7 @@ import tyro
 
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import envs_of
+from automl_ext.rl.networks.packed import check_not_packed
 from automl_ext.rl.replay.episode_files import write_episodes
 from automl_ext.rl.replay.episodes import RecordedEpisode
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best, load_last
@@ -70,6 +71,7 @@ def record_run(options: RecordCommand) -> dict[str, Any]:
         raise UserError(f"--out: {out} exists: choose another file, or delete it")
     config, agent = agent_of(options.run, options.trust)
     try:
+        check_not_packed(agent.spaces[0], "record")
         if options.epsilon < 1:  # a random policy needs no trained one
             (load_best if options.policy == "best" else load_last)(options.run, agent)
         check_writable(out)

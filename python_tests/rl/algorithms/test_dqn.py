@@ -52,8 +52,8 @@ def fork_envs(mode: AutoresetMode, n_envs: int = 4) -> Envs:
 def learned(agent: DQN) -> np.ndarray:
     agent.online.eval()
     with torch.no_grad():
-        out = agent.online(torch.eye(4)[:3])
-        return agent.online.q(out).numpy()
+        states = torch.eye(4)[:3]
+        return agent.online.q(agent.online(states), states).numpy()
 
 
 SAME, NEXT = AutoresetMode.SAME_STEP, AutoresetMode.NEXT_STEP

@@ -202,8 +202,10 @@ def test_distributional_targets_keep_their_mass_and_mean(double: bool) -> None:
     batch = batch_of(60)
     batch.discounts *= 0.8  # all targets are within the range of the atoms
     with torch.no_grad():
-        online = agent.online.q(agent.online(batch.next_observations))
-        target = agent.target.q(agent.target(batch.next_observations))
+        online, target = (
+            network.q(network(batch.next_observations), batch.next_observations)
+            for network in (agent.online, agent.target)
+        )
     targets = agent.targets(batch)
     torch.testing.assert_close(targets.sum(1), torch.ones(60))
     best = (online if double else target).argmax(1, keepdim=True)

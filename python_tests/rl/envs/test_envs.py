@@ -179,9 +179,13 @@ def test_unknown_autoreset_mode_is_refused() -> None:
 
 
 def test_observations_that_are_not_arrays_are_refused() -> None:
-    env = functools.partial(gymnasium.make, "Blackjack-v1")
-    with pytest.raises(UserError, match="observations: expected arrays"):
-        Envs(SyncVectorEnv([env]), 0)
+    class Talking(Scripted):
+        def __init__(self) -> None:
+            super().__init__(0)
+            self.observation_space = gymnasium.spaces.Text(4)
+
+    with pytest.raises(UserError, match="observations: expected arrays of numbers, got Text"):
+        Envs(SyncVectorEnv([Talking]), 0)
 
 
 @pytest.mark.parametrize("vectorization", ["auto", "sync", "async"])

@@ -85,7 +85,7 @@ def test_q_of_distributions_is_their_mean() -> None:
     logits = torch.randn(3, 2, 5, generator=generator())
     probs = logits.exp() / logits.exp().sum(-1, keepdim=True)
     expected = sum(probs[..., i] * z for i, z in enumerate((-2, -1, 0, 1, 2)))
-    torch.testing.assert_close(network.q(logits), expected)
+    torch.testing.assert_close(network.q(logits, torch.zeros(3, 4)), expected)
 
 
 def test_flat_parameters_share_memory_with_the_module() -> None:

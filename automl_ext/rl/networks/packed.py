@@ -1,0 +1,295 @@
+"""Observations of several parts, and action masks: one row of bytes for each observation.
+
+Dict, Tuple, Discrete, MultiDiscrete and MultiBinary observations are packed into one array, each part in its own dtype.
+Rollouts, replays and checkpoints keep such rows like other arrays. The networks unpack them. An action mask is a part
+of the observation that it belongs to, so that it is wherever the observation is; networks read it by
+:meth:`PackedBox.mask`, and it is not one of their inputs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import gymnasium
+import numpy as np
+import torch
+from gymnasium import spaces
+from gymnasium.spaces import Box
+from torch import Tensor
+
+from automl_ext.training.errors import UserError
+from automl_ext.training.files.reading import short
+
+MASK = "action_mask"  # key of the mask in a Dict observation and in the info dictionary
+STORED = {"bool", "uint8", "int8", "int16", "int32", "int64", "float32"}  # other dtypes become float32
+COUNTED = (spaces.Discrete, spaces.MultiDiscrete)  # parts that networks see as one-hot vectors
+
+
+class ObservationPart(NamedTuple):
+    """A part of an observation.
+
+    Attributes:
+        name: its keys, with dots between them; empty if the observation is the part.
+        space: its space, which is no Dict and no Tuple.
+        dtype: in which it is stored.
+        start, stop: its bytes in a row.
+    """
+
+    name: str
+    space: Any
+    dtype: np.dtype
+    start: int
+    stop: int
+
+    @property
+    def is_image(self) -> bool:
+        return len(self.space.shape) > 2
+
+    @property
+    def features(self) -> int:
+        """Number of inputs of a network, if the part is a vector."""
+        if isinstance(self.space, COUNTED):
+            return int(self.counts[0].sum())
+        return math.prod(self.space.shape)
+
+    @property
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """The numbers of values of a Discrete or MultiDiscrete part, and the first values, [K] each."""
+        nvec = self.space.n if isinstance(self.space, spaces.Discrete) else self.space.nvec
+        return np.ravel(nvec), np.ravel(self.space.start)
+
+
+class PackedBox(Box):
+    """A Box of the bytes of observations: uint8 [bytes].
+
+    Args:
+        space: the environment's space.
+        actions: sizes of the discrete actions that the observations have a mask for, see :func:`mask_sizes`; empty
+            without masks. The mask is the key ``action_mask`` of a Dict ``space``, or it is passed to :meth:`pack`.
+
+    Attributes:
+        parts: the parts, without the mask.
+
+    Raises:
+        UserError: a space that has no arrays, such as Text; or a key ``action_mask`` of another size.
+    """
+
+    def __init__(self, space: gymnasium.Space, actions: Sequence[int] = ()) -> None:
+        self.space, self.actions = space, tuple(int(n) for n in actions)
+        self.parts: list[ObservationPart] = []
+        self._own_mask: int | None = None  # its place among the parts, if the mask is a key of the space
+        at = 0
+        for i, (name, part) in enumerate(named_parts(space)):
+            if name == MASK and has_mask(space):
+                self._own_mask = i
+                if part.shape != (sum(self.actions),):
+                    raise UserError(f"observation {MASK}: expected shape [{sum(self.actions)}], got {short(part)}")
+                continue
+            dtype = np.dtype(part.dtype if str(part.dtype) in STORED else np.float32)
+            size = math.prod(part.shape) * dtype.itemsize
+            self.parts.append(ObservationPart(name, part, dtype, at, at + size))
+            at += size
+        self._mask_at = at
+        super().__init__(0, 255, (at + sum(self.actions),), np.uint8)
+
+    def __repr__(self) -> str:
+        return f"{self.space}" + f" with masks of {sum(self.actions)} actions" * bool(self.actions)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, PackedBox) and (self.space, self.actions) == (other.space, other.actions)
+
+    @property
+    def images(self) -> list[ObservationPart]:
+        """The parts with three or more axes, for convolutions."""
+        return [part for part in self.parts if part.is_image]
+
+    @property
+    def features(self) -> int:
+        """Number of entries of :meth:`vectors`."""
+        return sum(part.features for part in self.parts if not part.is_image)
+
+    def pack(self, observations: Any, n: int, masks: Any = None) -> np.ndarray:
+        """Return n observations in the form of the space, each array with a first axis n, as uint8 [n, bytes].
+
+        Args:
+            observations: in the form of the space, for example a dict of arrays [n, ...].
+            n: number of observations.
+            masks: the masks [n, actions] if they are not a key of the space.
+
+        Raises:
+            ValueError: a missing part; another shape or dtype; a number that is not finite or not in a Discrete space.
+        """
+        out = np.empty((n, *self.shape), np.uint8)
+        arrays = list(values(self.space, observations))
+        if self._own_mask is not None:
+            masks = arrays.pop(self._own_mask)
+        for part, array in zip(self.parts, arrays, strict=True):
+            where = f"observation {part.name}".rstrip()
+            x = _checked(where, array, (n, *part.space.shape), part.space.dtype)
+            _check_values(where, part, x)
+            out[:, part.start : part.stop] = np.ascontiguousarray(x, part.dtype).reshape(n, -1).view(np.uint8)
+        if self.actions:
+            out[:, self._mask_at :] = _checked(MASK, masks, (n, sum(self.actions)), np.dtype(np.float64)) != 0
+        return out
+
+    def mask(self, observations: Any) -> Any:
+        """Return the masks of packed observations, bool [N, actions], an array or a tensor. True: allowed."""
+        return observations[:, self._mask_at :] != 0
+
+    def free_stuck(self, observations: np.ndarray) -> np.ndarray:
+        """Allow all actions, in place, in packed observations that allow none; return where, bool [N].
+
+        No action is taken in such a state, but networks compute its value.
+        """
+        allowed = np.logical_or.reduceat(self.mask(observations), np.cumsum((0, *self.actions[:-1])), axis=1)
+        stuck: np.ndarray = ~allowed.all(axis=1)
+        observations[stuck, self._mask_at :] = 1
+        return stuck
+
+    def vectors(self, observations: Tensor) -> Tensor:
+        """Return the vectors of packed observations side by side, float32 [N, features].
+
+        Bytes are divided by 255. Discrete numbers become one-hot vectors.
+        """
+        found = [self._vector(part, observations) for part in self.parts if not part.is_image]
+        return torch.cat(found, 1) if found else observations.new_zeros((len(observations), 0), dtype=torch.float32)
+
+    def pictures(self, observations: Tensor) -> list[Tensor]:
+        """Return the images of packed observations, float32 [N, *shape] each. Bytes are divided by 255."""
+        return [_scaled(self._read(part, observations), part) for part in self.images]
+
+    def _read(self, part: ObservationPart, observations: Tensor) -> Tensor:
+        rows = observations[:, part.start : part.stop].clone(memory_format=torch.contiguous_format)  # aligned
+        return rows.view(getattr(torch, str(part.dtype))).view(len(rows), *part.space.shape)
+
+    def _vector(self, part: ObservationPart, observations: Tensor) -> Tensor:
+        x = self._read(part, observations)
+        if not isinstance(part.space, COUNTED):
+            return _scaled(x, part).flatten(1)
+        sizes, first = (torch.from_numpy(a.astype(np.int64)).to(x.device) for a in part.counts)
+        possible = torch.arange(int(sizes.max()), device=x.device)
+        one_hot = (x.view(len(x), -1) - first).unsqueeze(2) == possible
+        return one_hot[:, possible < sizes.unsqueeze(1)].float()
+
+
+def packed_space(space: gymnasium.Space, action_space: gymnasium.Space) -> gymnasium.Space:
+    """Return the space of observations as agents get them: a Box as it is, other spaces packed.
+
+    Raises:
+        UserError: a space without arrays, or a mask for actions that are neither Discrete nor MultiDiscrete.
+    """
+    if isinstance(space, Box):
+        return space
+    return PackedBox(space, mask_sizes(action_space) if has_mask(space) else ())
+
+
+def has_mask(space: gymnasium.Space) -> bool:
+    """Return whether a space is a Dict with the key ``action_mask``."""
+    return isinstance(space, spaces.Dict) and MASK in space.spaces
+
+
+def mask_sizes(space: gymnasium.Space) -> tuple[int, ...]:
+    """Return the numbers of values of a discrete action, one for each of its components. A mask has their sum.
+
+    Raises:
+        UserError: the action space is neither Discrete nor MultiDiscrete.
+    """
+    if isinstance(space, spaces.Discrete):
+        return (int(space.n),)
+    if isinstance(space, spaces.MultiDiscrete):
+        return tuple(space.nvec.ravel().tolist())
+    raise UserError(f"{MASK}: expected Discrete or MultiDiscrete actions, got {short(space)}")
+
+
+def masked_space(space: gymnasium.Space) -> PackedBox | None:
+    """Return the space if its observations have masks, else None."""
+    return space if isinstance(space, PackedBox) and space.actions else None
+
+
+def check_not_packed(space: gymnasium.Space | None, who: str) -> None:
+    """Check that observations are plain arrays.
+
+    Raises:
+        UserError: they have several parts, are Discrete or have masks; the message begins with ``who``.
+    """
+    if isinstance(space, PackedBox):
+        raise UserError(
+            f"{who}: expected arrays (a Box space) without action masks, got {short(space)}; a2c, ppo and dqn take them"
+        )
+
+
+def named_parts(space: gymnasium.Space, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield name and space of every part of a space that is no Dict and no Tuple.
+
+    Raises:
+        UserError: a space without arrays of a fixed size, such as Text.
+    """
+    if isinstance(space, (spaces.Dict, spaces.Tuple)):
+        keyed = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
+        for key, part in keyed:
+            yield from named_parts(part, f"{name}.{key}" if name else str(key))
+    elif isinstance(space, (Box, *COUNTED, spaces.MultiBinary)) and 0 not in space.shape:
+        yield name, space
+    else:
+        raise UserError(f"observations{f' {name}' * bool(name)}: expected arrays of numbers, got {short(space)}")
+
+
+def values(space: gymnasium.Space, observation: Any, name: str = "") -> Iterator[Any]:
+    """Yield the values of the parts of an observation, in the order of :func:`named_parts`.
+
+    Raises:
+        ValueError: a part is missing.
+    """
+    if not isinstance(space, (spaces.Dict, spaces.Tuple)):
+        yield observation
+        return
+    keyed = list(space.spaces.items()) if isinstance(space, spaces.Dict) else list(enumerate(space.spaces))
+    kind: Any = dict if isinstance(space, spaces.Dict) else (tuple, list)
+    if not isinstance(observation, kind) or len(observation) != len(keyed):
+        got = sorted(map(str, observation)) if isinstance(observation, dict) else short(observation)
+        raise ValueError(f"observation{f' {name}' * bool(name)}: expected {short(space)}, got {got}")
+    for key, part in keyed:
+        if isinstance(observation, dict) and key not in observation:
+            raise ValueError(f"observation {name}: expected the key {key!r}, got {sorted(map(str, observation))}")
+        yield from values(part, observation[key], f"{name}.{key}" if name else str(key))
+
+
+def add_axis(space: gymnasium.Space, observation: Any) -> Any:
+    """Return one observation as a batch of one: its arrays with a first axis of length 1."""
+    if isinstance(space, spaces.Dict):
+        return {key: add_axis(part, observation[key]) for key, part in space.spaces.items()}
+    if isinstance(space, spaces.Tuple):
+        return tuple(add_axis(part, x) for part, x in zip(space.spaces, observation, strict=True))
+    return np.asarray(observation)[None]
+
+
+def _checked(where: str, given: Any, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
+    """Return an array of a shape, whose dtype can be cast within its kind."""
+    try:
+        x = np.asarray(given)
+    except Exception:  # ragged lists, or the object's own conversion
+        x = np.empty((), object)
+    if x.shape != shape or not np.can_cast(x.dtype, dtype, "same_kind"):
+        raise ValueError(f"{where}: expected {dtype} {list(shape)}, got {x.dtype} {list(x.shape)}")
+    return x
+
+
+def _check_values(where: str, part: ObservationPart, x: np.ndarray) -> None:
+    """Check one number for each environment: finite, and within the range of a Discrete space."""
+    if x.dtype.kind == "f":
+        wrong, expected = ~np.isfinite(x), "finite numbers"
+    elif isinstance(part.space, COUNTED):
+        first = part.space.start
+        after = first + (part.space.n if isinstance(part.space, spaces.Discrete) else part.space.nvec)
+        wrong, expected = (x < first) | (x >= after), f"values of {part.space}"
+    else:
+        return
+    if wrong.any():
+        row = np.flatnonzero(wrong.reshape(len(x), -1).any(axis=1))[0]
+        raise ValueError(f"{where}: expected {expected}, got {x[row][wrong[row]].flat[0]} in environment {row}")
+
+
+def _scaled(x: Tensor, part: ObservationPart) -> Tensor:
+    return x.float() / 255 if part.dtype == np.uint8 else x.float()
