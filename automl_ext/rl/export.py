@@ -25,6 +25,7 @@ from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.rl.reports.evaluate_run import agent_of, load_best, load_last
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.atomic import write_atomic
+from automl_ext.training.files.reading import short
 
 ALGORITHMS = ("dqn", "rainbow", "a2c", "a3c", "ppo", "reinforce", "bc", "cql", "iql")
 CHECKED = 16  # observations on which the program is compared with the agent
@@ -127,6 +128,8 @@ def policy_program(agent: LearningAgent) -> PolicyProgram:
     check_not_packed(agent.spaces[0], "export")
     owner: Any = getattr(agent, "learner", agent)  # of the networks of Q-learning; of A3C, an A2C agent
     network = getattr(owner, "network", None) or owner.online
+    if not isinstance(agent.spaces[1], (gymnasium.spaces.Discrete, gymnasium.spaces.Box)):
+        raise UserError(f"export: expected Discrete or Box actions, got {short(agent.spaces[1])}")
     if type(network) not in (ActorCritic, QNetwork):
         raise UserError("export: networks with central_critic, separate or popart cannot be exported")
     program = PolicyProgram(copy.deepcopy(network), getattr(agent, "_first", 0)).cpu().eval().requires_grad_(False)

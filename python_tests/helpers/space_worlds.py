@@ -119,6 +119,39 @@ class Listed(Pictured):
         return {"pair": pair, "bits": both}, np.full((2, 2), 255 * bits[2], np.uint8)
 
 
+class Switches(Listed):
+    """:class:`Listed` with one binary action for each bit, in two rows: two of the bits, and the third one twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.MultiBinary((2, 2))
+
+    @staticmethod
+    def bits_of(action: Any) -> np.ndarray:
+        return np.array([action[0, 0], action[0, 1], action[1, 0] & action[1, 1]])
+
+
+class Dials(Masked):
+    """:class:`Masked` with two actions, of six and of three values. Of the second one, value 2 is never allowed."""
+
+    invalid: ClassVar[int] = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.action_space = spaces.MultiDiscrete([self.actions, 3], start=[1, 5])
+
+    def step(self, action: Any) -> Result:
+        assert self.action_space.contains(action), action
+        first, second = action - (1, 5)
+        type(self).invalid += int(second == 2)
+        observation, reward, *rest = super().step(first)
+        return observation, reward * (second == 1), *rest
+
+    def state(self) -> tuple[Any, dict[str, Any]]:
+        observation, _ = super().state()
+        return observation, {"action_mask": np.concatenate([self.mask, [1, 1, 0]])}
+
+
 def envs_of_world(
     world: Any, n: int = 8, mode: AutoresetMode = AutoresetMode.SAME_STEP, seed: int = 0, guarded: bool = True
 ) -> Envs:

@@ -92,14 +92,15 @@ class Successes:
     def __init__(self, agent: Any, updates: int, batch_size: int) -> None:
         self.agent, self.updates, self.batch_size = agent, updates, batch_size
         observations, actions = agent.spaces
-        n_envs, discrete = agent.envs.n_envs, isinstance(actions, gymnasium.spaces.Discrete)
+        n_envs, one = agent.envs.n_envs, isinstance(actions, gymnasium.spaces.Discrete)
+        dtypes = {gymnasium.spaces.Box: np.float32, gymnasium.spaces.MultiBinary: np.bool_}
         check_memory("self-imitation", CAPACITY * (observation_bytes(observations) + 42))
         self.replay = PrioritizedReplay(
             max(CAPACITY, n_envs),
             observations.shape or (),
             observations.dtype,
-            () if discrete else (math.prod(actions.shape or ()),),  # sampled actions are flat
-            np.int64 if discrete else np.float32,
+            () if one else (math.prod(actions.shape or ()),),  # sampled actions are flat
+            dtypes.get(type(actions), np.int64),
             n_envs=n_envs,
             n_step=LONGEST,
             gamma=agent.config.gamma,

@@ -96,6 +96,8 @@ class OfflineAgent(LearningAgent):
             envs.close()
         self.config, self.device = config, choose_device(config.device)
         check_not_packed(envs.observation_space, self.algorithm)
+        if not isinstance(envs.action_space, (Discrete, Box)):
+            raise unsupported(envs.action_space)
         self.envs = NoEnvs(envs.observation_space, envs.action_space, 1)
         self.batch_rng = np.random.default_rng(derived_seed(config.seed, 3))  # samples the batches
         self.replay: UniformReplay | None = None

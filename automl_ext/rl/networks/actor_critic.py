@@ -48,7 +48,7 @@ class ActorCritic(nn.Module):
             encoder are not changed.
 
     Attributes:
-        distribution: :class:`Categorical` for Discrete actions, :class:`DiagonalGaussian` for Box.
+        distribution: of the actions, see :func:`~automl_ext.rl.networks.distributions.distribution_of`.
         body: what policy and value share: the normalization of vectors, or a :class:`Body`.
         actor, critic: maps of the body's outputs to the distribution's parameters, and to the value.
 

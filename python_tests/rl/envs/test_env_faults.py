@@ -71,7 +71,7 @@ def refused(capsys: pytest.CaptureFixture, text: str, *args: object) -> None:
         ("old reset", r"environment 0: reset\(\) must return \(observation, info\), got float32 \[3\]"),
         ("dict", r"environment 0: reset\(\) raised AssertionError: .* must be a dict"),
         ("no space", r"environment 0: its constructor raised \w+Error: .*observation space"),
-        ("text action", r"action space Text\(.*Discrete and Box"),
+        ("text action", r"action space Text\(.*MultiBinary and Box"),
     ],
 )
 @pytest.mark.filterwarnings("ignore:.*WARN")
