@@ -25,11 +25,17 @@ from automl_ext.training.files.weights import read_tensors, write_tensors
 
 SHORT = {"total_steps": 200, "eval_every": 100, "eval_episodes": 2, "final_episodes": 2, "checkpoint_every": 100}
 SMALL: dict[str, dict[str, Any]] = {
-    "a2c": {"hidden": (8,), "normalize": True, "n_envs": 2},
+    "a2c": {"hidden": (8,), "normalize_observations": True, "n_envs": 2},
     "reinforce": {"hidden": (8,), "n_envs": 2},
     "a3c": {"hidden": (8,), "n_envs": 2},
-    "ppo": {"hidden": (8,), "normalize": True, "n_envs": 2},
-    "dqn": {"hidden": (8,), "normalize": True, "learning_starts": 50, "train_freq": 50, "gradient_steps": 2},
+    "ppo": {"hidden": (8,), "normalize_observations": True, "n_envs": 2},
+    "dqn": {
+        "hidden": (8,),
+        "normalize_observations": True,
+        "learning_starts": 50,
+        "train_freq": 50,
+        "gradient_steps": 2,
+    },
     "rainbow": {"hidden": (8,), "atoms": 5, "learning_starts": 50, "train_freq": 50, "buffer_size": 500},
     "dreamer": {"prefill": 20, "pretrain": 2, "train_every": 100, "batch_size": 2, "sequence_length": 4}
     | {"deter": 4, "stoch": 3, "hidden": 4, "units": 4, "horizon": 3},

@@ -57,8 +57,8 @@ def observations(space: Box, n: int, rng: np.random.Generator) -> np.ndarray:
 
 
 CASES: dict[str, tuple[str, Box, gymnasium.Space, dict[str, Any]]] = {
-    "normalized": ("a2c", VECTOR, Discrete(4, start=-1), {"normalize": True, "hidden": (16, 16)}),
-    "box": ("a2c", VECTOR, Box(-3, np.array([[1, 5]], np.float32)), {"normalize": True, "hidden": (16,)}),
+    "normalized": ("a2c", VECTOR, Discrete(4, start=-1), {"normalize_observations": True, "hidden": (16, 16)}),
+    "box": ("a2c", VECTOR, Box(-3, np.array([[1, 5]], np.float32)), {"normalize_observations": True, "hidden": (16,)}),
     "unbounded": (
         "reinforce",
         Box(-1e4, 1e4, (5,), np.float64),
@@ -72,13 +72,13 @@ CASES: dict[str, tuple[str, Box, gymnasium.Space, dict[str, Any]]] = {
         "reinforce",
         Box(0, 255, (7,), np.uint8),
         Discrete(3),
-        {"normalize": True, "hidden": (16,)},
+        {"normalize_observations": True, "hidden": (16,)},
     ),
     "cells": ("a2c", Box(0, 1, (6, 6, 3), bool), Discrete(3), {"hidden": (8,)}),
     "images": ("dqn", Box(0, 255, (2, 84, 84), np.uint8), Discrete(6), {"hidden": (16,), "buffer_size": 100}),
-    "dqn": ("dqn", VECTOR, Discrete(3, start=2), {"normalize": True, "hidden": (16, 16)}),
+    "dqn": ("dqn", VECTOR, Discrete(3, start=2), {"normalize_observations": True, "hidden": (16, 16)}),
     "dueling": ("dqn", VECTOR, Discrete(3), {"dueling": True, "noisy": True, "hidden": (16, 8)}),
-    "layer_norm": ("a2c", VECTOR, Discrete(3), {"layer_norm": True, "normalize": True, "hidden": (8,)}),
+    "layer_norm": ("a2c", VECTOR, Discrete(3), {"layer_norm": True, "normalize_observations": True, "hidden": (8,)}),
     "dueling_layer_norm": ("dqn", VECTOR, Discrete(3), {"dueling": True, "layer_norm": True, "hidden": (16, 8)}),
     "impala": ("a2c", Box(0, 255, (2, 9, 12, 3), np.uint8), Discrete(3), {"body": "impala", "hidden": (8,)}),
     "rainbow": ("rainbow", Box(0, 1, (10, 10, 4), bool), Discrete(6), {"hidden": (16,), "buffer_size": 100}),
@@ -209,7 +209,7 @@ HOSTILE = 'CartPole-v1"""; open("executed", "w"); """'
         ({"hidden": [10**9, 10**9]}, "hidden"),
         ({"hidden": ['open("executed", "w")']}, "hidden must be tuple"),
         ({"hidden": [9]}, "best.pt does not fit the agent"),
-        ({"normalize": 'open("executed", "w")'}, "normalize must be bool"),
+        ({"normalize_observations": 'open("executed", "w")'}, "normalize_observations must be bool"),
         ({"unknown": 1}, "options removed or renamed: unknown"),
     ],
 )

@@ -55,10 +55,9 @@ class A3CConfig(A2CConfig):
             raise ValueError(
                 f"device, optimizer: expected cpu and rmsprop for A3C, got {self.device!r} and {self.optimizer!r}"
             )
-        if self.normalize:
-            raise ValueError(
-                "normalize: expected False for A3C, whose workers share no observation statistics; use a2c"
-            )
+        for name in ("normalize_observations", "normalize_rewards"):
+            if getattr(self, name):
+                raise ValueError(f"{name}: expected False for A3C, whose workers share no statistics; use a2c")
         if self.popart:
             raise ValueError("popart: expected False for A3C, whose workers share no statistics of values; use a2c")
         if self.env.vectorization == "async":

@@ -26,7 +26,10 @@ from automl_ext.training.optimizer_state import load_optimizer
 
 @dataclass
 class BCConfig(OfflineConfig):
-    """Configuration of behavior cloning. The network is that of A2C with the same ``hidden`` and ``normalize``."""
+    """Configuration of behavior cloning.
+
+    The network is that of A2C with the same ``hidden`` and ``normalize_observations``.
+    """
 
     total_steps: int = 2_000
     """Number of gradient steps."""
@@ -62,7 +65,9 @@ class BC(PolicyAgent, OfflineAgent):
         super().__init__(config, envs)
         with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
             torch.manual_seed(config.seed)
-            network = ActorCritic(self.envs.observation_space, self.envs.action_space, config.hidden, config.normalize)
+            network = ActorCritic(
+                self.envs.observation_space, self.envs.action_space, config.hidden, config.normalize_observations
+            )
         self.network = network.to(self.device)
         self.parameters = flatten_parameters(self.network)
         self.optimizer = FlatAdam(self.parameters, config.lr)

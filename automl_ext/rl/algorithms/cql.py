@@ -70,7 +70,7 @@ class CQL(OfflineAgent):
         actions, self._first = discrete(self.envs.action_space)
         with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
             torch.manual_seed(config.seed)
-            space, normalize = self.envs.observation_space, config.normalize
+            space, normalize = self.envs.observation_space, config.normalize_observations
             network = QNetwork(space, actions, config.hidden, dueling=config.dueling, normalize=normalize)
         self.online = network.to(self.device)
         self.target = copy.deepcopy(self.online).requires_grad_(False)

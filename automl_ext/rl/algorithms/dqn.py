@@ -85,7 +85,7 @@ class DQNConfig(TrainConfig):
     v_min: float = 0.0  # Lowest discounted return that C51 can represent; in CartPole-v1 they are within 0 and 100.
     v_max: float = 100.0  # Highest discounted return that C51 can represent.
     sigma: float = 0.5  # Initial noise scale σ₀ of noisy layers.
-    normalize: bool = False  # Normalize observations by their running mean and standard deviation.
+    normalize_observations: bool = False  # Normalize observations by their running mean and standard deviation.
     body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
     layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
 
@@ -416,7 +416,7 @@ def make_q_network(
         v_min=config.v_min,
         v_max=config.v_max,
         sigma=config.sigma,
-        normalize=config.normalize,
+        normalize=config.normalize_observations,
         body=config.body,
         layer_norm=config.layer_norm,
         encoder=encoder,

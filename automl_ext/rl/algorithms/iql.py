@@ -83,8 +83,10 @@ class IQL(PolicyAgent, OfflineAgent):
         space = self.envs.observation_space
         with torch.random.fork_rng(devices=[]):  # leave the caller's random state unchanged
             torch.manual_seed(config.seed)
-            network = ActorCritic(space, self.envs.action_space, config.hidden, config.normalize)
-            q = nn.ModuleList(QNetwork(space, actions, config.hidden, normalize=config.normalize) for _ in range(2))
+            network = ActorCritic(space, self.envs.action_space, config.hidden, config.normalize_observations)
+            q = nn.ModuleList(
+                QNetwork(space, actions, config.hidden, normalize=config.normalize_observations) for _ in range(2)
+            )
         self.network, self.q = network.to(self.device), q.to(self.device)
         self.q_target = copy.deepcopy(self.q).requires_grad_(False)
         self.parameters = flatten_parameters(nn.ModuleList([self.network, self.q]))

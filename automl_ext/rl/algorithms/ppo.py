@@ -5,7 +5,8 @@ repeat:
     A_t, G_t ← advantages and λ-returns of GAE; π_old ← π
     ``n_epochs`` times, for each minibatch of a new permutation of the steps:
         A ← (A − mean A) / std A;  r ← π(a|s) / π_old(a|s)
-        one Adam step on  −min(r A, clip(r, 1 − ε, 1 + ε) A) + vf_coef (G − V)² − ent_coef H(π)
+        one Adam step on  −min(r A, clip(r, 1 − ε, 1 + ε) A) + vf_coef (G − V)² − ent_coef H(π);
+        ``target_kl``: none of the rest if KL(π_old ‖ π) on the minibatch exceeds 1.5 ``target_kl``
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class PPOConfig(PolicyConfig):
     """Decrease the learning rate linearly to 0 at total_steps."""
     vf_coef: Annotated[float, Range(0.1, 1.0)] = 0.5  # Weight of the value loss.
     ent_coef: Annotated[float, Range(1e-8, 0.1, log=True)] = 0.01  # Weight of the entropy bonus.
+    target_kl: float | None = None  # End the passes over a rollout when KL(π_old ‖ π) exceeds 1.5 times this.
     popart: bool = False  # Normalize the values of each task, and its advantages, by PopArt.
 
     def __post_init__(self) -> None:
@@ -64,7 +66,7 @@ class PPOConfig(PolicyConfig):
         check_range(self, "n_steps", "n_epochs", low=1)
         check_range(self, "batch_size", low=2)  # the normalized advantage of a single step is 0
         check_range(self, "gamma", "gae_lambda", low=0, high=1)
-        check_range(self, "lr", "clip_range", "value_clip", above=0)
+        check_range(self, "lr", "clip_range", "value_clip", "target_kl", above=0)
         check_range(self, "vf_coef", "ent_coef", low=0)
         if self.n_steps * self.n_envs < 2:
             raise ValueError("n_steps: expected n_steps × n_envs to be at least 2, got 1")
@@ -168,6 +170,8 @@ class PPO(OnPolicyAgent):
         with flushed_denormals():
             for batch in self.minibatches(steps):
                 loss, metrics = self.loss(batch, clip)
+                if config.target_kl is not None and metrics["kl"] > 1.5 * config.target_kl:
+                    break
                 metrics["grad_norm"] = clipped_gradient(loss, self.parameters, config.max_grad_norm)
                 self.optimizer.step()
                 self.seams.step()
@@ -227,6 +231,8 @@ class PPO(OnPolicyAgent):
             old_values,
             config.value_clip,
         )
+        if config.target_kl is not None:
+            metrics["kl"] = kl_estimate(log_probs.detach() - batch.log_probs)
         return self.seams.add_terms(loss, metrics, network, Acted(seen, batch.actions))
 
     @torch.no_grad()
@@ -234,13 +240,21 @@ class PPO(OnPolicyAgent):
         """Measure how far the update moved the policy on the rollout.
 
         Returns:
-            kl: estimate of KL(π_old ‖ π) by r − 1 − log r, which is at least 0 (http://joschu.net/blog/kl-approx.html).
+            kl: see :func:`kl_estimate`.
             clip_fraction: fraction of the steps whose ratio r left 1 ± ε.
         """
         outputs = self.network.policy(steps.observations)
         log_ratio = self.network.distribution.log_probs(outputs, steps.actions) - steps.log_probs
-        change = log_ratio.expm1()
-        return {"kl": (change - log_ratio).mean(), "clip_fraction": (change.abs() > clip).float().mean()}
+        return {"kl": kl_estimate(log_ratio), "clip_fraction": (log_ratio.expm1().abs() > clip).float().mean()}
+
+
+def kl_estimate(log_ratio: Tensor) -> Tensor:
+    """Estimate KL(π_old ‖ π) by the mean of r − 1 − log r, which is at least 0 (http://joschu.net/blog/kl-approx.html).
+
+    Args:
+        log_ratio: log r = log π(a|s) − log π_old(a|s), [N].
+    """
+    return (log_ratio.expm1() - log_ratio).mean()
 
 
 def normalized(advantages: Tensor, eps: float = 1e-8) -> Tensor:

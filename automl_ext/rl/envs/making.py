@@ -200,7 +200,7 @@ def wrap(env: gymnasium.Env, name: str, where: str) -> gymnasium.Env:
         if isinstance(inner, (gymnasium.wrappers.NormalizeObservation, gymnasium.wrappers.NormalizeReward)):
             raise UserError(
                 f"--wrapper {name}: the statistics of {type(inner).__name__} would be missing in evaluations and after "
-                "a resume; use --normalize for observations, and --scale-rewards of a2c"
+                "a resume; use --normalize-observations and --normalize-rewards"
             )
         inner = inner.env
     return wrapped

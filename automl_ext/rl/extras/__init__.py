@@ -19,7 +19,6 @@ from automl_ext.rl.extras.count_bonus import CountBonus
 from automl_ext.rl.extras.initial_policy import InitialPolicy
 from automl_ext.rl.extras.potential import Potential
 from automl_ext.rl.extras.rnd import RND
-from automl_ext.rl.extras.scaled_rewards import ScaledRewards
 from automl_ext.rl.extras.self_imitation import SelfImitation
 from automl_ext.rl.extras.shift import Shift
 from automl_ext.rl.loop.seams import NoExtras
@@ -33,7 +32,6 @@ __all__ = [
     "Extras",
     "InitialPolicy",
     "Potential",
-    "ScaledRewards",
     "SelfImitation",
     "Shift",
 ]
@@ -50,7 +48,6 @@ class Extras(NoExtras):
     potential: Annotated[Potential, GROUP] = field(default_factory=Potential)
     count_bonus: Annotated[CountBonus, GROUP] = field(default_factory=lambda: CountBonus(weight=0.0))
     rnd: Annotated[RND, GROUP] = field(default_factory=lambda: RND(weight=0.0))
-    scaled_rewards: Annotated[ScaledRewards, GROUP] = field(default_factory=lambda: ScaledRewards(on=False))
     self_imitation: Annotated[SelfImitation, GROUP] = field(default_factory=lambda: SelfImitation(updates=0))
     shift: Annotated[Shift, GROUP] = field(default_factory=lambda: Shift(copies=0))
     contrastive: Annotated[Contrastive, GROUP] = field(default_factory=lambda: Contrastive(weight=0.0))

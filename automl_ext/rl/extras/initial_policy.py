@@ -9,6 +9,7 @@ from typing import Annotated, Any, ClassVar
 from tyro.conf import arg
 
 from automl_ext.rl.loop.loop import BEST
+from automl_ext.rl.loop.policy import REWARD_MOMENTS
 from automl_ext.rl.loop.seams import Seam
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.weights import check_fit, read_tensors
@@ -48,10 +49,15 @@ def read_policy(path: str, like: dict[str, Any]) -> dict[str, Any]:
     try:
         if not isinstance(content, dict) or "policy" not in content:
             raise ValueError("expected a saved policy")
-        check_fit(content["policy"], like, "policy")
+        # The statistics of rewards belong to the training, not to the policy that it begins with.
+        policy, own = (
+            {name: x for name, x in state.items() if name != REWARD_MOMENTS} if isinstance(state, dict) else state
+            for state in (content["policy"], like)
+        )
+        check_fit(policy, own, "policy")
     except ValueError as error:
         raise UserError(
-            f"initial-policy {path}: {error}: the network must be that of the agent, with the same hidden, normalize "
-            "and body"
+            f"initial-policy {path}: {error}: the network must be that of the agent, with the same hidden, body "
+            "and normalize_observations"
         ) from None
-    return content["policy"]
+    return policy

@@ -61,7 +61,7 @@ class OfflineConfig(TrainConfig):
     """Gradient norm to clip at; inf: no clipping."""
     hidden: tuple[int, ...] = (64, 64)
     """Units of each hidden layer."""
-    normalize: bool = False
+    normalize_observations: bool = False
     """Normalize observations by the mean and standard deviation of the data."""
 
     def __post_init__(self) -> None:
@@ -162,7 +162,7 @@ class OfflineAgent(LearningAgent):
         )
         fill(self.replay, found)
         self._digest = digest.hexdigest()
-        if self.config.normalize and not self.envs.steps:
+        if self.config.normalize_observations and not self.envs.steps:
             self.update_statistics(torch.from_numpy(np.concatenate([e.observations for e in found])))
 
     def iterate(self) -> dict[str, Any]:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from automl_ext.rl.envs.reward_scale import RewardScale
+from automl_ext.rl.envs.transforms import add_transform
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.agent import TrainConfig, envs_of
 from automl_ext.rl.loop.checks import check_hidden, check_max_grad_norm, observation_bytes
@@ -25,6 +27,8 @@ from automl_ext.training.optimizer_state import load_optimizer
 from automl_ext.training.search_space import Range
 from automl_ext.training.seeding import derived_seed, generator
 
+REWARD_MOMENTS = "reward_moments"  # key of the statistics of rewards in a policy's state
+
 
 @dataclass
 class PolicyConfig(TrainConfig):
@@ -37,7 +41,8 @@ class PolicyConfig(TrainConfig):
     n_envs: int = 8  # Number of environments.
     max_grad_norm: Annotated[float, Range(0.3, 5.0, log=True)] = 0.5  # Gradient norm to clip at; inf: no clipping.
     hidden: tuple[int, ...] = (64, 64)  # Units of each hidden layer.
-    normalize: bool = False  # Normalize observations by their running mean and standard deviation.
+    normalize_observations: bool = False  # Normalize observations by their running mean and standard deviation.
+    normalize_rewards: bool = False  # Divide rewards by the running standard deviation of the discounted returns.
     body: Kind = "auto"  # Convolutions for images: of Nature DQN, one small one, or IMPALA's residual network.
     layer_norm: bool = False  # Normalize the outputs of every hidden layer, before its activation.
     eval_sample: bool = False  # Sample the actions in evaluations. Default: take the most probable ones.
@@ -118,9 +123,11 @@ class OnPolicyAgent(PolicyAgent):
         envs: training environments. The agent owns them.
         parameters: all parameters of the network as one vector.
         optimizer: optimizer of ``parameters``, which subclasses set.
+        reward_scale: what divides the rewards of training, if ``config.normalize_rewards``.
     """
 
     envs: Envs
+    reward_scale: RewardScale | None = None
     parameters: nn.Parameter
     optimizer: torch.optim.Optimizer
     honors = frozenset({"initial", "rewards", "steps", "terms", "after"})
@@ -150,6 +157,23 @@ class OnPolicyAgent(PolicyAgent):
         self.parameters = flatten_parameters(self.network)
         self.rng = generator(config.seed, self.device)
         self.eval_rng = generator(derived_seed(config.seed, 8), self.device)
+
+    def attach_extras(self) -> None:
+        super().attach_extras()
+        if self.config.normalize_rewards:  # after the extras, so that their bonuses are scaled too
+            self.reward_scale = RewardScale(self.envs.n_envs, self.config.gamma)
+            add_transform(self.envs, self.reward_scale)
+
+    def policy_state(self) -> dict[str, Any]:
+        """Return the state of the network, and the statistics of rewards, from which training may go on."""
+        scale = self.reward_scale
+        return super().policy_state() | ({} if scale is None else {REWARD_MOMENTS: scale.moments})
+
+    def load_policy_state(self, state: dict[str, Any]) -> None:
+        weights = {name: value for name, value in state.items() if name != REWARD_MOMENTS}
+        super().load_policy_state(weights)
+        if self.reward_scale is not None and REWARD_MOMENTS in state:
+            self.reward_scale.moments = state[REWARD_MOMENTS]
 
     def decay_lr(self) -> float:
         """Decrease the learning rate linearly to 0 at ``total_steps``, if ``config.lr_decay``.
@@ -209,10 +233,11 @@ def make_network(
                 raise UserError("body, layer_norm, encoder: not possible with separate, central_critic or popart")
             from automl_ext.rl.networks.grouped import GroupedActorCritic
 
-            network: ActorCritic = GroupedActorCritic(*spaces, config.hidden, config.normalize, config.separate, popart)
+            normalize = config.normalize_observations
+            network: ActorCritic = GroupedActorCritic(*spaces, config.hidden, normalize, config.separate, popart)
         else:
             switches: dict[str, Any] = {"body": config.body, "layer_norm": config.layer_norm, "encoder": encoder}
-            network = ActorCritic(*spaces, config.hidden, config.normalize, **switches)
+            network = ActorCritic(*spaces, config.hidden, config.normalize_observations, **switches)
     return network.to(device)
 
 

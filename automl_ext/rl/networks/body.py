@@ -65,7 +65,7 @@ class Body(nn.Sequential):
         check_nothing_hidden(space)
         packed = space if isinstance(space, PackedBox) else None
         if normalize and len(shape) != 1:
-            raise UserError(f"normalize: expected vectors of observations, got shape {list(shape)}")
+            raise UserError(f"normalize_observations: expected vectors of observations, got shape {list(shape)}")
         if kind != "auto" and (is_vector(space) or encoder is not None):
             got = "an encoder" if encoder is not None else f"vectors, {list(shape)}"
             raise UserError(f"body: {kind}: expected images, got {got}")
@@ -117,7 +117,7 @@ class Unpack(nn.Module):
     def __init__(self, space: PackedBox, normalize: bool) -> None:
         super().__init__()
         if normalize and not space.features:
-            raise UserError(f"normalize: expected vectors of observations, got {space}")
+            raise UserError(f"normalize_observations: expected vectors of observations, got {space}")
         self.space = space
         self.norm = RunningNorm((space.features,)) if normalize else None
 

@@ -112,7 +112,7 @@ SHORT = ["--total-steps", "60", "--eval-every", "30", "--eval-episodes", "1", "-
 @pytest.mark.parametrize("algorithm", ["bc", "cql", "iql"])
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, capsys: Any, data: str, algorithm: str) -> None:
     def train(name: str, *arguments: str) -> int:
-        small = ["--hidden", "8", "--batch-size", "16", "--checkpoint-every", "20", "--normalize", *SHORT]
+        small = ["--hidden", "8", "--batch-size", "16", "--checkpoint-every", "20", "--normalize-observations", *SHORT]
         return main(["train", algorithm, "--out", str(tmp_path / name), *small, *arguments])
 
     assert train("whole", "--episodes", data) == 0

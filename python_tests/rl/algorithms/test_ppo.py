@@ -201,7 +201,24 @@ def outcome(out: Path) -> tuple[dict[str, Any], str]:
     return result, (out / "metrics.jsonl").read_text()
 
 
-@pytest.mark.parametrize("options", [{}, {"value_clip": 0.5, "normalize": True}], ids=["default", "value_clip"])
+def test_passes_end_when_the_policy_has_moved_too_far() -> None:
+    found = []
+    for target in (None, 1e9, 2e-3):
+        agent = PPO(PPOConfig(hidden=(16,), n_epochs=5, batch_size=64, lr=3e-3, target_kl=target))
+        metrics = agent.iterate()
+        found.append((int(agent.optimizer.state[agent.parameters]["step"]), float(metrics["kl"])))
+    assert found[0] == found[1]
+    assert found[0][0] == 5 * 4  # minibatches
+    assert 1 < found[2][0] < 20
+    assert found[2][1] < found[0][1]
+    with pytest.raises(ValueError, match=r"target_kl: expected .*above 0"):
+        PPOConfig(target_kl=0.0)
+
+
+NORMALIZED = {"value_clip": 0.5, "normalize_observations": True, "normalize_rewards": True, "target_kl": 1e-3}
+
+
+@pytest.mark.parametrize("options", [{}, NORMALIZED], ids=["default", "normalized"])
 def test_resumed_run_equals_uninterrupted_run(options: dict[str, Any], tmp_path: Path) -> None:
     short: dict[str, Any] = {"total_steps": 1_500, "eval_every": 500, "eval_episodes": 2, "final_episodes": 2}
     config = PPOConfig(**short, checkpoint_every=300, n_steps=32, n_epochs=2, hidden=(16,), **options)

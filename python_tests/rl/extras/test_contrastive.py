@@ -139,7 +139,17 @@ def test_noise_dimensions() -> None:
 
 
 def test_resumed_run_equals_uninterrupted_run(tmp_path: Path) -> None:
-    flags = ["train", "dqn", "--wrapper", NOISE, "--contrastive.weight", "1", "--normalize", "--total-steps", "400"]
+    flags = [
+        "train",
+        "dqn",
+        "--wrapper",
+        NOISE,
+        "--contrastive.weight",
+        "1",
+        "--normalize-observations",
+        "--total-steps",
+        "400",
+    ]
     flags += ["--hidden", "8", "8", "--learning-starts", "50", "--train-freq", "40", "--gradient-steps", "2"]
     flags += ["--checkpoint-every", "100", "--eval-every", "200", "--eval-episodes", "2", "--final-episodes", "2"]
     assert main([*flags, "--out", str(tmp_path / "whole")]) == 0

@@ -25,7 +25,6 @@ from automl_ext.rl.extras import (
     Extras,
     InitialPolicy,
     Potential,
-    ScaledRewards,
     Shift,
 )
 from automl_ext.rl.registry import ALGORITHMS
@@ -67,15 +66,15 @@ def test_options_without_effect_cause_a_warning() -> None:
 
 
 def test_python_and_the_command_line_attach_the_same(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    extras = [ScaledRewards(), CountBonus(0.5, once=True)]
-    agent = rl.make("a2c", "CartPole-v1", extras=extras, **SHORT)
+    extras = [CountBonus(0.5, once=True)]
+    agent = rl.make("a2c", "CartPole-v1", extras=extras, normalize_rewards=True, **SHORT)
     assert isinstance(agent.envs.transform, Transforms)  # type: ignore[attr-defined]
     agent.learn(out=tmp_path / "python")
-    options = ["--scaled-rewards.on", "--count-bonus.weight", "0.5", "--count-bonus.once"]
+    options = ["--normalize-rewards", "--count-bonus.weight", "0.5", "--count-bonus.once"]
     assert main(["train", "a2c", "--out", str(tmp_path / "flags"), *FLAGS, *options]) == 0
     same_runs(tmp_path / "python", tmp_path / "flags")
     file = tmp_path / "extras.toml"
-    file.write_text("[extras.count_bonus]\nweight = 0.5\nonce = true\n[extras.scaled_rewards]\non = true\n")
+    file.write_text("normalize_rewards = true\n[extras.count_bonus]\nweight = 0.5\nonce = true\n")
     assert main(["train", "a2c", "--out", str(tmp_path / "toml"), *FLAGS, "--config", str(file)]) == 0
     same_runs(tmp_path / "python", tmp_path / "toml")
     assert rl.load_run(tmp_path / "flags", "last").config.extras == Extras.of(extras)
@@ -153,7 +152,6 @@ def test_no_algorithm_ignores_an_extra(tmp_path: Path) -> None:
         "potential": (*on_policy, *replay, "a3c"),
         "count-bonus": (*on_policy, *replay),
         "rnd": (*on_policy, *replay),
-        "scaled-rewards": on_policy,
         "self-imitation": on_policy,
         "shift": replay,
         "contrastive": replay,
@@ -170,6 +168,8 @@ def test_no_algorithm_ignores_an_extra(tmp_path: Path) -> None:
         (["--augment=drq"], "--augment: removed; use --shift.copies 1 (rad) or 2 (drq)"),
         (["--drac", "0.1"], "--drac: removed; in our measurements it did not help"),
         (["--self-imitation"], "--self-imitation: removed; use --self-imitation.updates"),
+        (["--scaled-rewards.on"], "--scaled-rewards.on: removed; use --normalize-rewards"),
+        (["--normalize"], "--normalize: removed; use --normalize-observations"),
         (["--init-policy", "x"], "--init-policy: removed; use --initial-policy.path"),
     ],
 )

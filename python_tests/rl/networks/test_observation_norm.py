@@ -74,7 +74,7 @@ def test_bytes_are_normalized_by_their_own_statistics() -> None:
 
 
 def test_normalizing_images_is_refused() -> None:
-    with pytest.raises(UserError, match="normalize: expected vectors"):
+    with pytest.raises(UserError, match="normalize_observations: expected vectors"):
         Body(spaces.Box(0, 255, (4, 84, 84), np.uint8), normalize=True)
 
 
@@ -104,7 +104,7 @@ def norm_of(agent: object) -> RunningNorm:
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_agents_learn_from_observations_of_any_scale(name: str) -> None:
-    agent = AGENTS[name](normalize=True)
+    agent = AGENTS[name](normalize_observations=True)
     for _ in range(200):
         agent.iterate()
     assert agent.act(FAR).tolist() == [0, 1, 2]
@@ -116,7 +116,7 @@ def test_agents_learn_from_observations_of_any_scale(name: str) -> None:
 
 @pytest.mark.parametrize("name", AGENTS)
 def test_acting_does_not_change_statistics_and_the_policy_includes_them(name: str) -> None:
-    agent, other = AGENTS[name](normalize=True), AGENTS[name](normalize=True)
+    agent, other = AGENTS[name](normalize_observations=True), AGENTS[name](normalize_observations=True)
     for _ in range(20):
         agent.iterate()
     norm = norm_of(agent)
@@ -132,9 +132,9 @@ def test_acting_does_not_change_statistics_and_the_policy_includes_them(name: st
 
 
 CARTPOLE = {
-    "a2c": lambda: A2C(A2CConfig(normalize=True)),
-    "reinforce": lambda: Reinforce(ReinforceConfig(normalize=True, n_envs=2)),
-    "dqn": lambda: DQN(DQNConfig(normalize=True, learning_starts=32, train_freq=16, gradient_steps=2)),
+    "a2c": lambda: A2C(A2CConfig(normalize_observations=True)),
+    "reinforce": lambda: Reinforce(ReinforceConfig(normalize_observations=True, n_envs=2)),
+    "dqn": lambda: DQN(DQNConfig(normalize_observations=True, learning_starts=32, train_freq=16, gradient_steps=2)),
 }
 
 
@@ -153,10 +153,10 @@ def test_resumed_agent_equals_uninterrupted_agent(name: str) -> None:
 
 
 def test_target_network_shares_the_statistics() -> None:
-    agent = AGENTS["dqn"](normalize=True)
+    agent = AGENTS["dqn"](normalize_observations=True)
     assert agent.target.body.norm is agent.online.body.norm is not None
 
 
-def test_a3c_refuses_normalize() -> None:
-    with pytest.raises(ValueError, match="normalize: expected False for A3C"):
-        A3CConfig(normalize=True)
+def test_a3c_refuses_to_normalize() -> None:
+    with pytest.raises(ValueError, match="normalize_observations: expected False for A3C"):
+        A3CConfig(normalize_observations=True)

@@ -2,39 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
-from tyro.conf import arg
+from torch import Tensor
 
-from automl_ext.rl.envs.transforms import add_transform
 from automl_ext.rl.envs.vector import Step
-from automl_ext.rl.extras.checks import on_policy
-from automl_ext.rl.loop.seams import Seam
 
 CLIP = 10.0  # largest absolute value of a scaled reward
 EPS = 1e-8  # added to the variance
-
-
-@dataclass
-class ScaledRewards:
-    """Rewards divided by the running standard deviation of the discounted returns, for on-policy agents."""
-
-    name: ClassVar[str] = "scaled-rewards"
-    seams: ClassVar[frozenset[Seam]] = frozenset({"steps"})
-
-    on: Annotated[bool, arg(name="scaled-rewards.on")] = True
-    """Divide rewards by the running standard deviation of the discounted returns."""
-
-    @property
-    def active(self) -> bool:
-        return self.on
-
-    def attach(self, agent: Any) -> None:
-        on_policy(agent, self.name)  # a replay would mix rewards of different scales
-        add_transform(agent.envs, RewardScale(agent.envs.n_envs, agent.config.gamma))
 
 
 class RewardScale:
@@ -69,14 +46,22 @@ class RewardScale:
         moment = self.variance * self.count + float(x.var()) * x.size + delta**2 * self.count * x.size / n
         self.count, self.mean, self.variance = n, self.mean + delta * x.size / n, moment / n
 
+    @property
+    def moments(self) -> Tensor:
+        """Number, mean and variance of all R_t so far, float64 [3]: what saved policies contain."""
+        return torch.tensor([self.count, self.mean, self.variance], dtype=torch.float64)
+
+    @moments.setter
+    def moments(self, moments: Tensor) -> None:
+        count, self.mean, self.variance = moments.tolist()
+        self.count = int(count)
+
     def cut(self) -> None:
         """Forget the returns of the running episodes."""
         self.returns = np.zeros_like(self.returns)
 
     def state_dict(self) -> dict[str, Any]:
-        moments = {"count": self.count, "mean": self.mean, "variance": self.variance}
-        return {"returns": torch.from_numpy(self.returns.copy()), **moments}
+        return {"returns": torch.from_numpy(self.returns.copy()), "moments": self.moments}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.returns = state["returns"].numpy().copy()
-        self.count, self.mean, self.variance = state["count"], state["mean"], state["variance"]
+        self.returns, self.moments = state["returns"].numpy().copy(), state["moments"]

@@ -1,4 +1,4 @@
-"""Scaling of rewards and normalization of advantages in A2C, compared with their formulas."""
+"""Normalization of rewards and of advantages, compared with their formulas."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from policy_worlds import Bandit, envs_in, one_hot
 
 from automl_ext import rl
 from automl_ext.rl import A2C, A2CConfig
+from automl_ext.rl.envs.reward_scale import RewardScale
 from automl_ext.rl.envs.vector import Step
-from automl_ext.rl.extras import Extras, ScaledRewards
-from automl_ext.rl.extras.scaled_rewards import RewardScale
-from automl_ext.rl.loop.policy import standardized
+from automl_ext.rl.extras import InitialPolicy
+from automl_ext.rl.loop.policy import REWARD_MOMENTS, standardized
 from automl_ext.training.errors import UserError
 
 GAMMA = 0.9
@@ -64,7 +64,7 @@ def test_the_scale_of_the_environment_does_not_matter() -> None:
 
 
 def test_aborted_episodes_are_forgotten() -> None:
-    agent = A2C(A2CConfig("CartPole-v1", extras=Extras.of([ScaledRewards()])))
+    agent = A2C(A2CConfig("CartPole-v1", normalize_rewards=True))
     agent.iterate()
     scale: Any = agent.envs.transform
     assert scale.returns.min() > 0
@@ -87,7 +87,7 @@ class Magnified(Bandit):
         return observation, 300 * reward, *rest
 
 
-OPTIONS: dict[str, Any] = {"extras": Extras.of([ScaledRewards()]), "normalize_advantages": True}
+OPTIONS: dict[str, Any] = {"normalize_rewards": True, "normalize_advantages": True}
 
 
 @pytest.mark.parametrize("mode", [AutoresetMode.NEXT_STEP, AutoresetMode.SAME_STEP])
@@ -117,7 +117,30 @@ def test_a_run_is_resumed_exactly(tmp_path: Path) -> None:
     assert all(torch.equal(value, results[1][1][key]) for key, value in results[0][1].items())
 
 
-@pytest.mark.parametrize(("name", "reason"), [("a3c", "which has no seam for: steps"), ("dqn", "which learns from a")])
-def test_other_agents_refuse_it(name: str, reason: str) -> None:
-    with pytest.raises(UserError, match=f"scaled-rewards: not possible with {name}, {reason}"):
-        rl.make(name, "CartPole-v1", extras=[ScaledRewards()])
+def test_saved_policies_have_the_statistics_and_evaluations_do_not_change_them(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"normalize_rewards": True, "normalize_observations": True, "hidden": (8,)}
+    short = {"total_steps": 80, "eval_every": 80, "eval_episodes": 1, "final_episodes": 1}
+    agent: Any = rl.make("ppo", "CartPole-v1", **options, **short, n_steps=8, n_envs=2, n_epochs=1)
+    agent.learn()
+    before = {name: x.clone() for name, x in agent.policy_state().items()}
+    assert before[REWARD_MOMENTS][0] == agent.envs.steps
+    agent.evaluate(2)
+    assert all(torch.equal(x, before[name]) for name, x in agent.policy_state().items())
+    loaded: Any = rl.load(agent.save(tmp_path / "agent.pt"))
+    assert torch.equal(loaded.reward_scale.moments, before[REWARD_MOMENTS])
+    loaded.learn(total_steps=16)
+    assert loaded.envs.transform is loaded.reward_scale
+    assert (
+        loaded.reward_scale.moments[0] == before[REWARD_MOMENTS][0] + loaded.envs.steps
+    )  # goes on from the saved statistics
+    # Another run may begin with the policy, but has its own rewards.
+    begun: Any = rl.make("a2c", "CartPole-v1", extras=[InitialPolicy(str(tmp_path / "agent.pt"))], **options)
+    begun.prepare()
+    assert torch.equal(begun.network.critic[0].weight, agent.network.critic[0].weight)
+    assert begun.reward_scale.moments[0] == 0
+
+
+def test_other_agents_refuse_it() -> None:
+    for algorithm in ("a3c", "dqn"):
+        with pytest.raises(UserError, match="normalize_rewards"):
+            rl.make(algorithm, "CartPole-v1", normalize_rewards=True)
