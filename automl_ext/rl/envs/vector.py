@@ -22,7 +22,7 @@ from automl_ext.rl.envs.guard import STEP, EnvError, fault
 from automl_ext.rl.envs.options import EnvOptions
 from automl_ext.rl.networks.body import float32_array, float32_space
 from automl_ext.rl.networks.groups import GroupedBox
-from automl_ext.rl.networks.packed import MASK, PackedBox, add_axis, mask_sizes, masked_space, packed_space
+from automl_ext.rl.networks.packed import MASK, PackedBox, add_axis, mask_sizes, packed_space
 from automl_ext.training.errors import UserError
 from automl_ext.training.seeding import derived_seed
 
@@ -127,6 +127,7 @@ class Envs:
         self.transform: StepTransform | None = None
         # Discrete spaces with a dtype of their own contain no int64.
         self._action_dtype = self.action_space.dtype if isinstance(self.action_space, spaces.Discrete) else None
+        self._packed = self.observation_space if isinstance(self.observation_space, PackedBox) else None
         if 0 in (self.observation_space.shape or ()):
             vector.close()
             raise UserError(f"{self._where}observations: expected numbers, got shape {self.observation_space.shape}")
@@ -189,9 +190,10 @@ class Envs:
         if "waiting" in info:  # agents that are done before the others, see automl_ext.rl.envs.lanes
             self._restarting = info["waiting"]
             self._begun[~valid & ~self._restarting] = self._calls
-        self._check_masks(true_next, ~terminated)
-        if true_next is not after:  # episodes have begun
-            self._check_masks(after, np.ones(self.n_envs, bool))
+        if self._packed is not None and self._packed.actions:
+            self._check_masks(true_next, ~terminated)
+            if true_next is not after:  # episodes have begun
+                self._check_masks(after, np.ones(self.n_envs, bool))
         self._check_finite("reward", rewards, self._no_rewards)
         if self._no_observations is not None:
             self._check_finite("observation", true_next, self._no_observations)
@@ -280,14 +282,15 @@ class Envs:
                 first, info = self.vector.reset(seed=seed)
             else:
                 first, info = self._workers.reset(self.vector, seed, self._step_timeout)
-            if MASK in info and masked_space(self.observation_space) is None:
+            if MASK in info and (self._packed is None or not self._packed.actions):
                 self._take_masks()
-            first = self._read("reset()", first, info.get(MASK))
+            first = self._read("reset()", first, info)
         except BaseException as error:
             self._broken = True
             self.close()
             raise self._fault("reset()", error) from None
-        self._check_masks(first, np.ones(self.n_envs, bool))
+        if self._packed is not None and self._packed.actions:
+            self._check_masks(first, np.ones(self.n_envs, bool))
         self.observations = float32_array(first)
         self._restarting = np.zeros(self.n_envs, bool)
         self._returns = np.zeros(self.n_envs)
@@ -306,7 +309,7 @@ class Envs:
                 result = self._workers.step(self.vector, actions, self._step_timeout)
             if len(result) != 5:
                 raise EnvError(f"step() must return {STEP}, got {len(result)} values")
-            observations = self._read("step()", result[0], result[4].get(MASK))
+            observations = self._read("step()", result[0], result[4])
             rewards, terminated, truncated = (np.asarray(part) for part in result[1:4])
             for name, array, kinds in zip(NAMES, (rewards, terminated, truncated), KINDS, strict=True):
                 if array.dtype.kind not in kinds or array.shape != self._returns.shape:
@@ -322,45 +325,47 @@ class Envs:
         try:
             if isinstance(space, GroupedBox):
                 raise UserError(f"{MASK}: not possible with several agents or tasks")
-            self.observation_space = PackedBox(float32_space(space), mask_sizes(self.action_space))
+            self.observation_space = self._packed = PackedBox(float32_space(space), mask_sizes(self.action_space))
         except UserError as error:
             raise UserError(f"{self._where}{error}") from None
 
-    def _read(self, call: str, observations: Any, masks: Any, n: int | None = None) -> np.ndarray:
-        """Return n = B checked observations [n, ...], packed if they are no plain arrays."""
-        space = self.observation_space
-        if not isinstance(space, PackedBox):
+    def _read(self, call: str, observations: Any, info: dict[str, Any]) -> np.ndarray:
+        """Return checked observations [B, ...], packed if they are no plain arrays."""
+        if self._packed is None:
             self._check_observations(call, observations)
             result: np.ndarray = observations
             return result
-        n = self.n_envs if n is None else n
-        try:
-            # Without a mask no action is allowed, which is an error unless the episode has terminated.
-            return space.pack(observations, n, np.zeros((n, sum(space.actions))) if masks is None else masks)
-        except ValueError as error:
-            raise EnvError(f"{call} returned {error}") from None
+        return self._pack(call, observations, self.n_envs, info.get(MASK))
 
     def _final(self, info: dict[str, Any], env: int) -> Any:
         """Return the final observation of an episode that ended in this step."""
         observation = info["final_obs"][env]
-        if not isinstance(self.observation_space, PackedBox):
+        if self._packed is None:
             return observation
         masks = info.get("final_info", {}).get(MASK)
-        batch = add_axis(self.observation_space.space, observation)
-        return self._read("step()", batch, None if masks is None else masks[env : env + 1], 1)
+        batch = add_axis(self._packed.space, observation)
+        return self._pack("step()", batch, 1, None if masks is None else masks[env : env + 1])
+
+    def _pack(self, call: str, observations: Any, n: int, masks: Any) -> np.ndarray:
+        """Pack n observations. Without masks, no action is allowed: an error unless the episode has terminated."""
+        assert self._packed is not None
+        try:
+            zeros = np.zeros((n, sum(self._packed.actions)))
+            return self._packed.pack(observations, n, zeros if masks is None else masks)
+        except ValueError as error:
+            raise EnvError(f"{call} returned {error}") from None
 
     def _check_masks(self, observations: np.ndarray, acting: np.ndarray) -> None:
         """Check that an action is allowed wherever ``acting``, bool [B], and allow all actions elsewhere if none is."""
-        space = masked_space(self.observation_space)
-        if space is None:
-            return
-        stuck = (space.free_stuck(observations) & acting).nonzero()[0]
+        assert self._packed is not None
+        actions = self._packed.actions
+        stuck = (self._packed.free_stuck(observations) & acting).nonzero()[0]
         if stuck.size:
             self._broken = True
             raise EnvError(
                 f"{self._where}{MASK}: missing or all False in environment {stuck[0]} at its step {self._calls}: "
-                f"expected {sum(space.actions)} numbers that allow at least one value of each of the "
-                f"{len(space.actions)} actions, unless the episode has terminated"
+                f"expected {sum(actions)} numbers that allow at least one value of each of the "
+                f"{len(actions)} actions, unless the episode has terminated"
             )
 
     def _check_observations(self, call: str, observations: Any) -> None:
