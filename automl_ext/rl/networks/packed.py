@@ -143,8 +143,8 @@ class PackedBox(Box):
 
         No action is taken in such a state, but networks compute its value.
         """
-        allowed = np.logical_or.reduceat(self.mask(observations), np.cumsum((0, *self.actions[:-1])), axis=1)
-        stuck: np.ndarray = ~allowed.all(axis=1)
+        first = np.cumsum((0, *self.actions[:-1]))  # of each action
+        stuck: np.ndarray = ~np.asarray(np.logical_or.reduceat(self.mask(observations), first, axis=1).all(axis=1))
         observations[stuck, self._mask_at :] = 1
         return stuck
 
@@ -230,7 +230,7 @@ def named_parts(space: gymnasium.Space, name: str = "") -> Iterator[tuple[str, A
         keyed = space.spaces.items() if isinstance(space, spaces.Dict) else enumerate(space.spaces)
         for key, part in keyed:
             yield from named_parts(part, f"{name}.{key}" if name else str(key))
-    elif isinstance(space, (Box, *COUNTED, spaces.MultiBinary)) and 0 not in space.shape:
+    elif isinstance(space, (Box, *COUNTED, spaces.MultiBinary)) and 0 not in (space.shape or ()):
         yield name, space
     else:
         raise UserError(f"observations{f' {name}' * bool(name)}: expected arrays of numbers, got {short(space)}")
