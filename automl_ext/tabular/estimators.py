@@ -18,7 +18,7 @@ from automl_ext.tabular.table.task import Array
 TARGET, GROUP, WEIGHT = "target", "group", "weight"
 
 
-class _TabularEstimator(BaseEstimator):  # type: ignore[misc]
+class _TabularEstimator(BaseEstimator):
     """Base of both estimators: the arguments are those of :func:`automl_ext.tabular.fit`.
 
     Attributes:
@@ -81,7 +81,7 @@ class _TabularEstimator(BaseEstimator):  # type: ignore[misc]
         return tags
 
 
-class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[misc]
+class TabularClassifier(ClassifierMixin, _TabularEstimator):
     """An ensemble of classifiers, found by :func:`automl_ext.tabular.fit`.
 
     Attributes:
@@ -120,7 +120,7 @@ class TabularClassifier(ClassifierMixin, _TabularEstimator):  # type: ignore[mis
         return self.classes_[most_likely]
 
 
-class TabularRegressor(RegressorMixin, _TabularEstimator):  # type: ignore[misc]
+class TabularRegressor(RegressorMixin, _TabularEstimator):
     """An ensemble of regressors, found by :func:`automl_ext.tabular.fit`."""
 
     def fit(self, X: Any, y: Any, sample_weight: Any = None, groups: Any = None) -> TabularRegressor:

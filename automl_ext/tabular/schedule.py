@@ -48,10 +48,10 @@ def run_schedule(
         raise UserError(f"no model can be trained on the table: {'; '.join(search.failed.values())}")
     _tell(search, report)
     refits = refits or len(search.folds) == 1
-    trial = search.trials[0]
-    if search.kind in ("stratified", "random") and ROOM * trial.seconds / len(search.folds) < search.remaining():
-        advice += order_matters(search, trial)
-    trial = None
+    first = search.trials[0]
+    if search.kind in ("stratified", "random") and ROOM * first.seconds / len(search.folds) < search.remaining():
+        advice += order_matters(search, first)
+    trial: Trial | None = None
     if limit is None or limit > 1:
         for candidate in untried:
             trial = _try(search, candidate, refits, report)

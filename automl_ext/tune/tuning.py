@@ -325,7 +325,8 @@ class Tuning:
             return {}
         folder = self.run.path / CONFIRM
         folder.mkdir(exist_ok=True)
-        with Jobs(Evaluate(self.evaluate.objective, folder), self.config.workers, deque()) as jobs:
+        pending: deque[tuple[Proposal, Rule | None]] = deque()
+        with Jobs(Evaluate(self.evaluate.objective, folder), self.config.workers, pending) as jobs:
             for proposal, _ in best:
                 for i, change in enumerate(self.repeats, 1):
                     again = Proposal(proposal.index * MOST_REPEATS + i, proposal.point | change, {}, self.seconds)

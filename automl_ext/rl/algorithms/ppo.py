@@ -49,9 +49,8 @@ class PPOConfig(PolicyConfig):
     """λ of generalized advantage estimation. 0: trust the next value; 1: n-step returns."""
     clip_range: Annotated[float, Range(0.1, 0.4)] = 0.2
     """ε: the ratio of the new to the old probability counts within 1 ± ε."""
-    clip_decay: Annotated[bool, Categories(False, True)] = (
-        False  # Decrease the clip range linearly to 0 at total_steps.
-    )
+    clip_decay: Annotated[bool, Categories(False, True)] = False
+    """Decrease the clip range linearly to 0 at total_steps."""
     value_clip: float | None = None  # Largest change of a value that lowers the value loss. None: no clipping.
     lr: Annotated[float, Range(1e-5, 1e-2, log=True)] = 1e-3  # Learning rate.
     lr_decay: Annotated[bool, Categories(False, True)] = True
