@@ -48,6 +48,7 @@ TABLES: dict[str, Callable[[], str]] = {
         parallel.ray_disturbances,
         torchrun.torchrun_steps,
         install.install_times,
+        install.install_matrix,
         command_line.commands,
     )
 }

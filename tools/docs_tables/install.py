@@ -1,4 +1,4 @@
-"""The table of build times: docs/install.md."""
+"""The tables of build and installation times: docs/install.md."""
 
 from __future__ import annotations
 
@@ -18,3 +18,18 @@ def install_times() -> str:
         if page == "install":  # the machine was not idle, so these minutes say nothing
             lines.append([f"`{command}`", "–", cpu_seconds])
     return table("in a fresh environment | minutes | CPU-seconds", [[*line[:2], f"{line[2]:.0f}"] for line in lines])
+
+
+def install_matrix() -> str:
+    rows = [
+        [
+            row["torch"],
+            row["python"],
+            row["gradients"].split(" for ")[0],
+            f"{row['install']['cpu_seconds']:.1f}",
+            f"{row['first_op']['cpu_seconds']:.1f}",
+            row["tests"].split(",")[0],
+        ]
+        for row in load("install_matrix")["rows"]
+    ]
+    return table("torch | Python | gradients in | `pip install`, CPU-s | first op, CPU-s | tests", rows)
