@@ -185,7 +185,7 @@ def test_repeated_actions_are_refused() -> None:
 
 def test_a_saved_agent_predicts_with_masks(tmp_path: Path) -> None:
     Masked.invalid = 0
-    agent = rl.make("ppo", Masked, hidden=(8,), total_steps=256, eval_every=256, n_envs=4, n_epochs=2)
+    agent = rl.make("ppo", Masked, hidden=(8,), total_steps=256, eval_every=256, n_envs=4, n_steps=32, n_epochs=2)
     assert agent.learn()["env_steps"] == 256
     assert Masked.invalid == 0
     loaded = rl.load(agent.save(tmp_path / "agent.pt"))
