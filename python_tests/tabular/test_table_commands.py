@@ -86,7 +86,7 @@ def test_one_learner_is_tuned(learner: str, command: Command, files: Path) -> No
     pytest.importorskip("optuna", reason="tuning needs the extra tune")
     size = ("--trees", "10") if learner == "forest" else ("--rounds", "20")
     flags = ["tune", "fit", "--learner", learner, "--table", "train.csv", "--target", "y", *size]
-    code, printed, errors = command(*flags, "--trials", "3", "--out", "tuned", "--json")
+    code, printed, errors = command(*flags, "--trials", "3", "--confirm", "0", "--out", "tuned", "--json")
     assert code == 0, errors
     result = json.loads(printed)
     assert result["command"] == f"fit --learner {learner}"

@@ -17,9 +17,8 @@ BOUNDED = 1e6  # a dimension with a bound beyond ±this counts as unbounded
 def unsupported(space: gymnasium.Space) -> UserError:
     """Return the error for an unsupported action space. It lists the spaces that each agent supports."""
     return UserError(
-        f"action space {short(space)}: dqn, rainbow, cql, iql, vdn and qmix take Discrete; a2c, a3c, ppo and reinforce "
-        "take Discrete, MultiDiscrete, MultiBinary and Box of floats; bc takes Discrete and Box of floats; dreamer "
-        "takes Discrete and bounded Box of floats"
+        f"action space {short(space)}: all agents take Discrete; a2c, a3c, ppo and reinforce also MultiDiscrete, "
+        "MultiBinary and Box of floats, bc Box of floats, and dreamer bounded Box of floats"
     )
 
 

@@ -153,7 +153,7 @@ def test_episodes_of_another_environment_are_named(tmp_path: Path, data: str) ->
         ("bc", [], "episodes: expected a file of automl-ext record, got none: --episodes FILE"),
         ("cql", ["--episodes", "none.npz"], "none.npz is not a readable npz file"),
         ("iql", ["--expectile", "1"], "expectile: expected above 0 and below 1, got 1"),
-        ("cql", ["--env-id", "Pendulum-v1"], "action space .*cql, iql, vdn and qmix take Discrete"),
+        ("cql", ["--env-id", "Pendulum-v1"], "action space .*: all agents take Discrete"),
     ],
 )
 def test_errors_come_before_a_run_directory(

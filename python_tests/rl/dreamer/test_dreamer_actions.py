@@ -21,7 +21,7 @@ from automl_ext.training.errors import UserError
     "space", [spaces.MultiDiscrete([2, 2]), spaces.Box(-np.inf, np.inf, (1,)), spaces.Box(0, 3, (1,), np.int64)]
 )
 def test_unsupported_action_spaces_are_refused(space: gymnasium.Space) -> None:
-    with pytest.raises(UserError, match="dreamer takes Discrete and bounded Box"):
+    with pytest.raises(UserError, match="dreamer bounded Box of floats"):
         actions_of(space)
 
 
