@@ -188,18 +188,12 @@ def test_values_in_messages_are_shortened() -> None:
 
 
 def test_an_error_of_the_gae_kernel_is_raised_unchanged(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Kernel:
-        def default(self, *args: object) -> None:
+    class Kernels:
+        def gae(self, *args: object) -> None:
             raise RuntimeError("the kernel's own error")
 
-        def __call__(self, *args: object) -> tuple[torch.Tensor, torch.Tensor]:
-            return X, X
-
-    class Ops:
-        gae = Kernel()
-
-    monkeypatch.setattr(returns, "native", Ops)
-    monkeypatch.setattr(returns._native, "use_native", lambda x: True)
+    monkeypatch.setattr(returns._native, "autograd", Kernels())
+    monkeypatch.setattr(returns._native, "calls_directly", lambda x: True)
     with pytest.raises(RuntimeError, match=r"^the kernel's own error$"):
         a.gae(X, X, X, FLAG, FLAG, 0.9, 0.9)
     with pytest.raises(TypeError, match="gae: values: expected a float32 tensor like rewards, got NoneType None"):

@@ -96,7 +96,7 @@ def test_agents_are_saved_and_imitate_themselves(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("algorithm", ["dqn", "bc"])
 def test_other_agents_name_those_that_take_them(algorithm: str) -> None:
-    with pytest.raises(UserError, match=r"action space Multi.*a2c, a3c, ppo and reinforce take .*MultiBinary"):
+    with pytest.raises(UserError, match=r"action space Multi.*a2c, a3c, ppo and reinforce also .*MultiBinary"):
         rl.make(algorithm, Unmasked)
 
 
