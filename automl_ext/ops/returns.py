@@ -146,8 +146,7 @@ def n_step_returns(
 
     Returns:
         returns: G, [T, B]; 0 at an invalid step.
-        discounts: gamma^K (1 - terminated_j), [T, B]; 0 at an invalid step. It has a gradient only to tensors
-            ``gamma`` and ``discounts``.
+        discounts: gamma^K (1 - terminated_j), [T, B]; 0 at an invalid step. Differentiable in tensors only.
         last: j, int64 [T, B]; t at an invalid step.
     """
     op, failed = "n_step_returns", _Failed()
