@@ -1,6 +1,6 @@
 """Environments with action masks, structured observations and structured actions.
 
-In each of them, whoever ignores the mask or one part of the observation cannot get the full return.
+In each of them, an agent that ignores the mask, or one part of the observation, cannot get the full return.
 """
 
 from __future__ import annotations

@@ -165,11 +165,12 @@ class PPO(OnPolicyAgent):
         steps = self.transitions(rollout)
         if not len(steps.actions):  # all environments were restarting
             return {}
-        measured = []
+        measured: list[dict[str, Any]] = []
         with flushed_denormals():
             for batch in self.minibatches(steps):
                 loss, metrics = self.loss(batch, clip)
-                if config.target_kl is not None and metrics["kl"] > 1.5 * config.target_kl:
+                # In the first minibatch π is π_old, and its KL is rounding.
+                if measured and config.target_kl is not None and metrics["kl"] > 1.5 * config.target_kl:
                     break
                 metrics["grad_norm"] = clipped_gradient(loss, self.parameters, config.max_grad_norm)
                 self.optimizer.step()

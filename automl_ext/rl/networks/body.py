@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from automl_ext.rl.networks.encoders import Kind, encoder_features, image_layers
 from automl_ext.rl.networks.groups import check_nothing_hidden
-from automl_ext.rl.networks.packed import PackedBox
+from automl_ext.rl.networks.packed import PackedBox, byte_scale
 from automl_ext.rl.networks.parameters import check_layers
 from automl_ext.training.errors import UserError
 from automl_ext.training.files.reading import short
@@ -77,8 +77,7 @@ class Body(nn.Sequential):
         else:
             self.norm = RunningNorm(shape) if normalize else None
         # With normalize there is no factor: the running statistics come from the raw observations.
-        divided = space.dtype == "uint8" and not normalize and packed is None
-        self.scale = 1 / max(float(space.high.max()), 1) if divided else 1.0
+        self.scale = 1.0 if normalize or packed is not None else byte_scale(space)
         self.linear: list[nn.Linear] = []
         layers: list[nn.Module]
         if encoder is not None:

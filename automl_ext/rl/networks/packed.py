@@ -151,13 +151,13 @@ class PackedBox(Box):
     def vectors(self, observations: Tensor) -> Tensor:
         """Return the vectors of packed observations side by side, float32 [N, features].
 
-        Bytes are divided by 255. Discrete numbers become one-hot vectors.
+        Bytes are divided by the largest value of their space. Discrete numbers become one-hot vectors.
         """
         found = [self._vector(part, observations) for part in self.parts if not part.is_image]
         return torch.cat(found, 1) if found else observations.new_zeros((len(observations), 0), dtype=torch.float32)
 
     def pictures(self, observations: Tensor) -> list[Tensor]:
-        """Return the images of packed observations, float32 [N, *shape] each. Bytes are divided by 255."""
+        """Return the images of packed observations, float32 [N, *shape] each, scaled like :meth:`vectors`."""
         return [_scaled(self._read(part, observations), part) for part in self.images]
 
     def _read(self, part: ObservationPart, observations: Tensor) -> Tensor:
@@ -292,4 +292,9 @@ def _check_values(where: str, part: ObservationPart, x: np.ndarray) -> None:
 
 
 def _scaled(x: Tensor, part: ObservationPart) -> Tensor:
-    return x.float() / 255 if part.dtype == np.uint8 else x.float()
+    return x.float() * byte_scale(part.space)
+
+
+def byte_scale(space: Any) -> float:
+    """Return the factor of observations: for bytes 1 / (the largest value of their space), else 1."""
+    return 1 / max(float(space.high.max()), 1) if isinstance(space, Box) and space.dtype == np.uint8 else 1.0

@@ -15,6 +15,7 @@ from policy_worlds import Alternating, Bandit, Cut, Forever, Patience, PoisonedR
 
 from automl_ext import rl
 from automl_ext.rl import PPO, PPOConfig
+from automl_ext.rl.algorithms import ppo
 from automl_ext.rl.envs.rollouts import collect
 from automl_ext.rl.envs.vector import Envs
 from automl_ext.rl.loop.loop import train
@@ -201,7 +202,7 @@ def outcome(out: Path) -> tuple[dict[str, Any], str]:
     return result, (out / "metrics.jsonl").read_text()
 
 
-def test_passes_end_when_the_policy_has_moved_too_far() -> None:
+def test_passes_end_when_the_policy_has_moved_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
     found = []
     for target in (None, 1e9, 2e-3):
         agent = PPO(PPOConfig(hidden=(16,), n_steps=32, n_epochs=5, batch_size=64, lr=3e-3, target_kl=target))
@@ -211,6 +212,10 @@ def test_passes_end_when_the_policy_has_moved_too_far() -> None:
     assert found[0][0] == 5 * 4  # minibatches
     assert 1 < found[2][0] < 20
     assert found[2][1] < found[0][1]
+    monkeypatch.setattr(ppo, "kl_estimate", lambda log_ratio: log_ratio.sum() * 0 + 1)
+    agent = PPO(PPOConfig(hidden=(16,), n_steps=32, target_kl=2e-3))
+    agent.iterate()
+    assert int(agent.optimizer.state[agent.parameters]["step"]) == 1  # the first minibatch is never left out
     with pytest.raises(ValueError, match=r"target_kl: expected .*above 0"):
         PPOConfig(target_kl=0.0)
 

@@ -9,7 +9,7 @@ import gymnasium
 import numpy as np
 import pytest
 import torch
-from gymnasium.spaces import Box, Discrete
+from gymnasium.spaces import Box, Dict, Discrete
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -17,6 +17,7 @@ from automl_ext import rl
 from automl_ext.rl.networks.actor_critic import ActorCritic
 from automl_ext.rl.networks.body import Body
 from automl_ext.rl.networks.encoders import ChannelsFirst, channels_last, image_layers, impala
+from automl_ext.rl.networks.packed import PackedBox
 from automl_ext.rl.networks.q_network import QNetwork
 from automl_ext.training.errors import UserError
 
@@ -51,6 +52,9 @@ def test_small_bytes_are_divided_by_their_largest_value() -> None:
     body = Body(Box(0, 9, (2,), np.uint8), ())  # such as places on a grid; divided by 255 they would look alike
     assert body(torch.tensor([[3, 9]], dtype=torch.uint8)).tolist() == [[pytest.approx(1 / 3), 1.0]]
     assert Body(Box(0, 0, (2,), np.uint8), ()).scale == 1
+    packed = PackedBox(Dict({"place": Box(0, 9, (2,), np.uint8)}))
+    rows = torch.from_numpy(packed.pack({"place": np.uint8([[3, 9]])}, 1))
+    assert packed.vectors(rows).tolist() == [[pytest.approx(1 / 3), 1.0]]
 
 
 def test_channels_are_found_on_either_side() -> None:
