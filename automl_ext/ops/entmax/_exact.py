@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -33,22 +35,7 @@ def entmax15(X: Tensor, dim: int = -1, k: int | None = None) -> Tensor:
         IndexError: ``dim`` is out of range.
         ValueError: ``k`` is not positive.
     """
-    if k is None and type(dim) is int and _native.calls_directly(X):
-        try:
-            direct: Tensor = _native.autograd.entmax15(X, dim)
-            return direct
-        except Exception:
-            check_float_tensor(X, "X", "entmax15")
-            check_dim(dim, X.ndim, "entmax15")
-            raise
-    check_float_tensor(X, "X", "entmax15")
-    dim = check_dim(dim, X.ndim, "entmax15")
-    if k is not None:
-        check_positive_int(k, "k", "entmax15")
-    if _native.use_native(X):
-        y: Tensor = torch.ops.automl_ext.entmax15(X, dim)
-        return y
-    return _entmax15_reference(X, dim)
+    return _exact("entmax15", X, dim, k, _entmax15_reference)
 
 
 def sparsemax(X: Tensor, dim: int = -1, k: int | None = None) -> Tensor:
@@ -57,19 +44,23 @@ def sparsemax(X: Tensor, dim: int = -1, k: int | None = None) -> Tensor:
     p = max(x − τ, 0) with τ such that Σp = 1 (Martins and Astudillo 2016, "From Softmax to Sparsemax",
     arXiv 1602.02068). Arguments, results and errors are those of :func:`entmax15`.
     """
+    return _exact("sparsemax", X, dim, k, _sparsemax_reference)
+
+
+def _exact(op: str, X: Tensor, dim: int, k: int | None, reference: Callable[[Tensor, int], Tensor]) -> Tensor:
     if k is None and type(dim) is int and _native.calls_directly(X):
         try:
-            direct: Tensor = _native.autograd.sparsemax(X, dim)
+            direct: Tensor = getattr(_native.autograd, op)(X, dim)
             return direct
         except Exception:
-            check_float_tensor(X, "X", "sparsemax")
-            check_dim(dim, X.ndim, "sparsemax")
+            check_float_tensor(X, "X", op)
+            check_dim(dim, X.ndim, op)
             raise
-    check_float_tensor(X, "X", "sparsemax")
-    dim = check_dim(dim, X.ndim, "sparsemax")
+    check_float_tensor(X, "X", op)
+    dim = check_dim(dim, X.ndim, op)
     if k is not None:
-        check_positive_int(k, "k", "sparsemax")
+        check_positive_int(k, "k", op)
     if _native.use_native(X):
-        y: Tensor = torch.ops.automl_ext.sparsemax(X, dim)
+        y: Tensor = getattr(torch.ops.automl_ext, op)(X, dim)
         return y
-    return _sparsemax_reference(X, dim)
+    return reference(X, dim)

@@ -10,8 +10,7 @@ import numpy as np
 from automl_ext.tabular.learners.job import FitJob, as_predictions
 from automl_ext.tabular.table.metrics import mean
 from automl_ext.tabular.table.task import Array, TableTask
-from automl_ext.training.errors import UserError
-from automl_ext.training.files.npz import read_npz
+from automl_ext.training.files.npz import read_all
 
 ARRAYS = ("value", "features")
 
@@ -62,7 +61,5 @@ class ConstantModel:
 
 def load(path: Path, task: TableTask) -> ConstantModel:
     """Read a constant. Raises UserError if the file is damaged."""
-    arrays, _ = read_npz(path, ARRAYS)
-    if missing := set(ARRAYS) - set(arrays):
-        raise UserError(f"{path}: expected the arrays {', '.join(sorted(missing))}")
+    arrays = read_all(path, ARRAYS)
     return ConstantModel(arrays, task)

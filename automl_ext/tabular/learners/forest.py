@@ -14,7 +14,7 @@ from automl_ext.tabular.learners.job import FitJob, as_predictions
 from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.checks import check_range
 from automl_ext.training.errors import UserError
-from automl_ext.training.files.npz import read_npz
+from automl_ext.training.files.npz import read_all
 from automl_ext.training.search_space import Categories, Range
 
 STEP = 10  # trees between two looks at the clock
@@ -147,9 +147,7 @@ def load(path: Path, task: TableTask) -> ForestModel:
     Raises:
         UserError: the file is damaged; every child comes after its parent, so that no prediction hangs.
     """
-    arrays, _ = read_npz(path, ARRAYS)
-    if missing := set(ARRAYS) - set(arrays):
-        raise UserError(f"{path}: expected the arrays {', '.join(sorted(missing))}")
+    arrays = read_all(path, ARRAYS)
     nodes = np.arange(len(arrays["left"]))
     for name in ("left", "right"):
         child = arrays[name]

@@ -13,8 +13,7 @@ from automl_ext.tabular.extra import library
 from automl_ext.tabular.learners.job import FitJob, as_predictions
 from automl_ext.tabular.table.task import Array, TableTask
 from automl_ext.training.checks import check_range
-from automl_ext.training.errors import UserError
-from automl_ext.training.files.npz import read_npz
+from automl_ext.training.files.npz import read_all
 from automl_ext.training.search_space import Range
 
 MOST_INDICATORS = 50  # categories of one feature; the others have no indicator
@@ -123,7 +122,5 @@ class LinearModel:
 
 def load(path: Path, task: TableTask) -> LinearModel:
     """Read a model. Raises UserError if the file is damaged."""
-    arrays, _ = read_npz(path, ARRAYS)
-    if missing := set(ARRAYS) - set(arrays):
-        raise UserError(f"{path}: expected the arrays {', '.join(sorted(missing))}")
+    arrays = read_all(path, ARRAYS)
     return LinearModel(arrays, task)

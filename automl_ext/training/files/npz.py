@@ -38,3 +38,11 @@ def read_npz(path: Path, names: Collection[str]) -> tuple[dict[str, np.ndarray],
         if not isinstance(array, np.ndarray):  # for a member that is not a .npy file, NumPy returns its bytes
             raise UserError(f"{path}: {name} is not a NumPy array")
     return found, list(sizes)
+
+
+def read_all(path: Path, names: Collection[str]) -> dict[str, np.ndarray]:
+    """Read arrays that a file must have. Raises UserError as :func:`read_npz`, and if one is missing."""
+    arrays, _ = read_npz(path, names)
+    if missing := set(names) - set(arrays):
+        raise UserError(f"{path}: expected the arrays {', '.join(sorted(missing))}")
+    return arrays
