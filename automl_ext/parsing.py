@@ -31,10 +31,14 @@ _OF_AGENTS = {
     "--potential": "use --potential.function",
     **dict.fromkeys(("--scale-rewards", "--scaled-rewards.on"), "use --normalize-rewards"),
     "--normalize": "use --normalize-observations",
-    "--augment": "use --shift.copies 1 (rad) or 2 (drq)",
-    "--augment-shift": "use --shift.pixels",
-    "--drac": "in our measurements it did not help (docs/development/learning-notes.md)",
-    **dict.fromkeys(("--auxiliary", "--auxiliary-weight"), "use --contrastive.weight"),
+    **dict.fromkeys(
+        ("--augment", "--augment-shift", "--shift.copies", "--shift.pixels", "--drac"),
+        "in our measurements it did not help (docs/development/learning-notes.md)",
+    ),
+    **dict.fromkeys(
+        ("--auxiliary", "--auxiliary-weight", "--contrastive.weight"),
+        "in our measurements its gain was within the noise (docs/development/learning-notes.md)",
+    ),
     **dict.fromkeys(("--self-imitation", "--imitation-updates"), "use --self-imitation.updates"),
     "--imitation-batch-size": "use --self-imitation.batch-size",
     "--init-policy": "use --initial-policy.path",

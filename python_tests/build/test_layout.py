@@ -94,7 +94,7 @@ COMPUTE = {
     "rl/extras": 5,
     "rl/networks": 20,
     "rl/loop/policy.py": 3,
-    "rl/loop/seams.py": 5,
+    "rl/loop/seams.py": 3,
 }
 
 

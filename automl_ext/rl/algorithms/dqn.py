@@ -248,7 +248,7 @@ class DQN(LearningAgent):
         with flushed_denormals():
             for _ in range(steps // at_once):
                 batch = self.seams.transformed(self.replay.sample(config.batch_size * at_once))
-                targets = self.seams.targets(self.targets(batch))
+                targets = self.targets(batch)
                 for part, part_targets in zip(split(batch, at_once), targets.chunk(at_once), strict=True):
                     loss, errors, metrics = self.step(part, part_targets)
                     losses.append(loss)

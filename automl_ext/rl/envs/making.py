@@ -30,7 +30,6 @@ PACKAGES = {
     "MinAtar/": ("minatar.gym", "minatar"),
     minigrid.PREFIX: ("minigrid", "minigrid"),
     "automl_ext/DeepSea": ("automl_ext.rl.envs.deep_sea", ""),
-    "automl_ext/Catch": ("automl_ext.rl.envs.catch", ""),
 }
 
 # Field of EnvOptions -> wrapper(env, value of the field), from the innermost to the outermost. A field with its default

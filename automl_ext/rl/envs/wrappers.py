@@ -51,30 +51,3 @@ class Pixels(gymnasium.ObservationWrapper):
         image = torch.from_numpy(np.array(rendered)).permute(2, 0, 1).unsqueeze(0).float()
         small = torch.nn.functional.adaptive_avg_pool2d(image, SIDE)[0].permute(1, 2, 0)
         return small.round().to(torch.uint8).contiguous().numpy()
-
-
-class NoiseDimensions(gymnasium.ObservationWrapper):
-    """Append 50 dimensions of normal noise to vector observations: distractors that tell nothing about the state.
-
-    For experiments with representations: ``--wrapper automl_ext.rl.envs.wrappers:NoiseDimensions``.
-    """
-
-    dimensions = 50
-
-    def __init__(self, env: gymnasium.Env) -> None:
-        super().__init__(env)
-        space = env.observation_space
-        if not isinstance(space, spaces.Box) or len(space.shape) != 1:
-            raise EnvError(f"NoiseDimensions needs vector observations, got {space}")
-        noise = np.full(self.dimensions, np.inf, np.float32)
-        low, high = np.concatenate([space.low, -noise]), np.concatenate([space.high, noise])
-        self.observation_space = spaces.Box(low, high, dtype=np.float32)
-        self.rng = np.random.default_rng()
-
-    def reset(self, *, seed: int | None = None, options: Any = None) -> tuple[np.ndarray, dict[str, Any]]:
-        if seed is not None:
-            self.rng = np.random.default_rng([seed, self.dimensions])  # not the environment's own random numbers
-        return super().reset(seed=seed, options=options)
-
-    def observation(self, observation: Any) -> np.ndarray:
-        return np.concatenate([observation, self.rng.standard_normal(self.dimensions)], dtype=np.float32)

@@ -14,26 +14,22 @@ from typing import Annotated, Any
 
 from tyro.conf import arg
 
-from automl_ext.rl.extras.contrastive import Contrastive
 from automl_ext.rl.extras.count_bonus import CountBonus
 from automl_ext.rl.extras.initial_policy import InitialPolicy
 from automl_ext.rl.extras.potential import Potential
 from automl_ext.rl.extras.rnd import RND
 from automl_ext.rl.extras.self_imitation import SelfImitation
-from automl_ext.rl.extras.shift import Shift
 from automl_ext.rl.loop.seams import NoExtras
 from automl_ext.training.errors import UserError
 
 __all__ = [
     "EXTRAS",
     "RND",
-    "Contrastive",
     "CountBonus",
     "Extras",
     "InitialPolicy",
     "Potential",
     "SelfImitation",
-    "Shift",
 ]
 
 
@@ -49,8 +45,6 @@ class Extras(NoExtras):
     count_bonus: Annotated[CountBonus, GROUP] = field(default_factory=lambda: CountBonus(weight=0.0))
     rnd: Annotated[RND, GROUP] = field(default_factory=lambda: RND(weight=0.0))
     self_imitation: Annotated[SelfImitation, GROUP] = field(default_factory=lambda: SelfImitation(updates=0))
-    shift: Annotated[Shift, GROUP] = field(default_factory=lambda: Shift(copies=0))
-    contrastive: Annotated[Contrastive, GROUP] = field(default_factory=lambda: Contrastive(weight=0.0))
 
     @classmethod
     def of(cls, extras: Iterable[Any]) -> Extras:

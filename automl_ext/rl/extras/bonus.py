@@ -131,9 +131,6 @@ class BatchBonus:
         self._means.append(added.mean())
         return dataclasses.replace(batch, returns=batch.returns + added)
 
-    def targets(self, targets: Tensor) -> Tensor:
-        return targets
-
     def mean(self) -> Tensor | None:
         """Return the mean addition to a return since the last call; None for no batches."""
         means, self._means = self._means, []

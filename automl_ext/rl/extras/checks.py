@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from automl_ext.training.checks import check_range
-from automl_ext.training.errors import UserError
 
 
 def check_options(extra: Any, *names: str, low: float) -> None:
@@ -23,23 +22,3 @@ def check_options(extra: Any, *names: str, low: float) -> None:
 def has_replay(agent: Any) -> bool:
     """Return whether an agent learns from batches of a replay, as DQN does, and not from its own rollouts."""
     return "batch" in agent.honors
-
-
-def on_policy(agent: Any, name: str) -> None:
-    """Check that an agent learns from its own rollouts.
-
-    Raises:
-        UserError: it learns from a replay; the message names the extra ``name``.
-    """
-    if has_replay(agent):
-        raise UserError(f"{name}: not possible with {agent.algorithm}, which learns from a replay")
-
-
-def off_policy(agent: Any, name: str) -> None:
-    """Check that an agent learns from batches of a replay.
-
-    Raises:
-        UserError: it learns from its own rollouts; the message names the extra ``name``.
-    """
-    if not has_replay(agent):
-        raise UserError(f"{name}: not possible with {agent.algorithm}, which has no replay")

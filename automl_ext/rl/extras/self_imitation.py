@@ -21,7 +21,7 @@ from tyro.conf import arg
 
 from automl_ext.rl.envs.rollouts import Rollout
 from automl_ext.rl.envs.vector import Step
-from automl_ext.rl.extras.checks import check_options, on_policy
+from automl_ext.rl.extras.checks import check_options, has_replay
 from automl_ext.rl.loop.checks import observation_bytes
 from automl_ext.rl.loop.seams import Seam
 from automl_ext.rl.networks.parameters import clipped_gradient
@@ -41,7 +41,7 @@ VALUE_WEIGHT = 0.01
 class SelfImitation:
     """Imitation of an on-policy agent's own past actions that turned out better than V predicts.
 
-    Attaching it raises UserError if its replay does not fit into memory.
+    Attaching it raises UserError to an agent that learns from a replay, or if its own does not fit into memory.
     """
 
     name: ClassVar[str] = "self-imitation"
@@ -61,7 +61,8 @@ class SelfImitation:
         return self.updates > 0
 
     def attach(self, agent: Any) -> Successes:
-        on_policy(agent, self.name)
+        if has_replay(agent):
+            raise UserError(f"{self.name}: not possible with {agent.algorithm}, which learns from a replay")
         part = Successes(agent, self.updates, self.batch_size)
         agent.seams.after.append(part.learn)
         return part

@@ -3,7 +3,7 @@
 1. ``initial``: the weights before training
 2. ``Envs.transform``: every step, see :class:`automl_ext.rl.envs.vector.StepTransform`; ``rewards`` if it is a
    function of the step, ``steps`` if it has a state
-3. ``batch``: every batch of a replay, before its targets are computed, and these targets
+3. ``batch``: every batch of a replay, before its targets are computed, for example its rewards
 4. ``terms``: terms that are added to the loss
 5. ``after``: calls after an update
 """
@@ -39,16 +39,6 @@ class StatefulPart(Protocol):
     def state_dict(self) -> dict[str, Any]: ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-class BatchTransform(Protocol):
-    """A change of every batch between sampling and targets, such as augmentation or a new reward."""
-
-    def __call__(self, batch: Any) -> Any:
-        """Change a :class:`~automl_ext.rl.replay.uniform.Batch`. The result may have several copies of it."""
-
-    def targets(self, targets: Tensor) -> Tensor:
-        """Change the targets of the changed batch, for example average them over its copies."""
 
 
 class LossTerm(Protocol):
@@ -102,7 +92,7 @@ class Seams:
 
     parts: dict[str, StatefulPart] = field(default_factory=dict)
     initial: list[Callable[[dict[str, Any]], dict[str, Any]]] = field(default_factory=list)
-    batch: list[BatchTransform] = field(default_factory=list)
+    batch: list[Callable[[Any], Any]] = field(default_factory=list)
     terms: list[LossTerm] = field(default_factory=list)
     after: list[Callable[[Any], dict[str, Any]]] = field(default_factory=list)
 
@@ -111,12 +101,6 @@ class Seams:
         for transform in self.batch:
             batch = transform(batch)
         return batch
-
-    def targets(self, targets: Tensor) -> Tensor:
-        """Change the targets of a transformed batch."""
-        for transform in self.batch:
-            targets = transform.targets(targets)
-        return targets
 
     def add_terms(
         self, loss: Tensor, metrics: dict[str, Any], network: nn.Module, batch: Any

@@ -51,9 +51,6 @@ class Scaled:
         self.batches += 1
         return dataclasses.replace(batch, returns=batch.returns * min(self.batches, self.most))
 
-    def targets(self, targets: torch.Tensor) -> torch.Tensor:
-        return targets
-
     def state_dict(self) -> dict[str, Any]:
         return {"batches": self.batches}
 
